@@ -13,9 +13,9 @@ import random
 from collections.abc import Callable, Mapping
 
 from benchmarks.watching import Figures
-from gateway.oauth.store import MemoryStore, StoreKey
+from gateway.oauth.store import MemoryTokenStore, StoreKey
 from gateway.oauth.token_response import TokenResponse
-from gateway.oauth.tokens import Tokens
+from gateway.oauth.tokens import TokenManager
 from gateway.secret import Secret
 from gateway.timing import TimeSource
 
@@ -105,8 +105,8 @@ async def _simulate(requests: int, rate: float, lifetime: float) -> Figures:
     clock = _Clock()
     times = TimeSource(clock, clock, clock.call_later)
     sso = _Sso(lifetime, times)
-    store = MemoryStore(clock)
-    tokens = Tokens({_NAME: sso}, store, _Nobody(), times=times, rng=random.Random(1))  # noqa: S311
+    store = MemoryTokenStore(clock)
+    tokens = TokenManager({_NAME: sso}, store, _Nobody(), times=times, rng=random.Random(1))  # noqa: S311
     await tokens.start()
     waited = 0
     for _ in range(requests):

@@ -23,7 +23,7 @@ from gateway.commands import doctor_files
 from gateway.config import Problem, SecretSource, SecretUnreadable, Settings, named_files
 from gateway.config.problems import dotted
 from gateway.config.secret_files import oddity
-from gateway.oauth.client_auth import UnusableKey
+from gateway.oauth.client_auth import ClientKeyError
 from gateway.phrases import EMPTY_PHRASE, Phrase, exception_phrase, system_error
 from gateway.process import alerting, certificates, factories, shared_store, tracing_factory
 from gateway.process.factories import StartError, proofs
@@ -104,7 +104,7 @@ def _unusable_secrets(settings: Settings, told: Collection[str]) -> Iterator[Pro
             continue
         try:
             proofs(auth_method, client_id, source)
-        except UnusableKey as error:
+        except ClientKeyError as error:
             yield _of_secret(source, error.why)
         except SecretUnreadable:
             continue  # told already

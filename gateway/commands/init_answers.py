@@ -20,7 +20,7 @@ from gateway.config.source import places
 from gateway.config.text_file import NotText, decode
 from gateway.config.urls import parse_base_url, parse_endpoint_url
 from gateway.config.values import Invalid, parse_network
-from gateway.oauth.client_auth import UnusableKey
+from gateway.oauth.client_auth import ClientKeyError
 from gateway.phrases import (
     LANGUAGES,
     Phrase,
@@ -292,6 +292,6 @@ def _key(text: str) -> Secret:
 
     try:
         read_keys(text)
-    except UnusableKey as error:
+    except ClientKeyError as error:
         raise Unsuitable(error.why) from None
     return Secret(text.strip())

@@ -14,7 +14,7 @@ import orjson
 from gateway.config import SecretUnreadable, Settings
 from gateway.config.secret_files import oddity
 from gateway.duration import format_duration
-from gateway.oauth.error_messages import Way, causes, explain
+from gateway.oauth.error_messages import SsoRoute, causes, explain
 from gateway.oauth.grants import TokenEndpoint
 from gateway.oauth.token_response import TokenRequestError, TokenResponse
 from gateway.phrases import EMPTY_PHRASE, Phrase, join_phrases
@@ -83,9 +83,9 @@ def reasons(error: TokenRequestError, settings: Settings, name: str) -> tuple[Ph
     return happened, join_phrases("", [remedy, _note(error, settings, name)])
 
 
-def _way(settings: Settings) -> Way:
+def _way(settings: Settings) -> SsoRoute:
     sso = settings.sso
-    return Way(sso.token_url, sso.timeout, sso.proxy_url)
+    return SsoRoute(sso.token_url, sso.timeout, sso.proxy_url)
 
 
 def _note(error: TokenRequestError, settings: Settings, name: str) -> Phrase:

@@ -16,10 +16,10 @@ from typing import Any, Final
 from redis.asyncio import Redis
 
 from gateway.login.session import SIGN_IN_LIFETIME, Person, Renewal, Session, SignIn
-from gateway.oauth.encryption import Box
+from gateway.oauth.encryption import SessionCipher
 from gateway.oauth.redis_store import LEASE, RedisLease, evaluate, place_of
 from gateway.oauth.store import StoreKey, TokenLease
-from gateway.oauth.token import Token
+from gateway.oauth.token import AccessToken
 from gateway.secret import Secret
 from gateway.timing import TimeSource
 
@@ -145,8 +145,8 @@ class RedisSessions:
         place = place_of(mark, "seen")
         return bool(await self._client.set(place, b"", nx=True, px=_milliseconds(lifetime)))
 
-    def _box(self, key: StoreKey, place: str) -> Box:
-        return Box(key.material, place, self._encryption_key)
+    def _box(self, key: StoreKey, place: str) -> SessionCipher:
+        return SessionCipher(key.material, place, self._encryption_key)
 
     def _marked(self, mark: str) -> str:
         key = b"" if self._encryption_key is None else self._encryption_key.reveal().encode()
@@ -179,12 +179,12 @@ class RedisSessions:
             renewal=_renewal(plain),
         )
 
-    def _token(self, plain: list[Any], ahead: float) -> Token:
+    def _token(self, plain: list[Any], ahead: float) -> AccessToken:
         value, received_at, lifetime, scope = plain
         here = received_at - ahead
         left = here + lifetime - self._times.clock()
         wall_expiry = self._times.wall_clock() + left
-        return Token(
+        return AccessToken(
             value, received_at=here, lifetime=lifetime, wall_expiry=wall_expiry, scope=scope
         )
 

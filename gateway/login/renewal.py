@@ -19,7 +19,7 @@ from gateway.errors import GatewayError
 from gateway.login.session import Session
 from gateway.login.sessions import Sessions
 from gateway.login.user_grants import UserEndpoint
-from gateway.oauth.token import Token
+from gateway.oauth.token import AccessToken
 from gateway.oauth.token_response import TokenRequestError
 from gateway.telemetry.logs import get_logger
 from gateway.timing import backoff
@@ -45,7 +45,7 @@ class Pace:
     `unsaved` is what the SSO gave and the store has not taken yet.
     """
 
-    rejected: Token | None = None
+    rejected: AccessToken | None = None
     flight: asyncio.Task[Session] | None = None
     renew_from: float = 0.0
     failures: int = 0

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.oauth.store import StoreKey
-from gateway.oauth.token import Token
+from gateway.oauth.token import AccessToken
 from gateway.secret import Secret
 
 _IDENTIFIER_BYTES: Final = 32
@@ -76,7 +76,7 @@ class Session:
     person: Person
     began: float
     used: float
-    token: Token
+    token: AccessToken
     renewal: Renewal
     ended: bool = False
 

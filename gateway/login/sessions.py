@@ -14,7 +14,7 @@ from typing import Final
 from gateway.login.session import Person, Renewal, Session, new_secret, store_key
 from gateway.login.session_store import SessionStore
 from gateway.oauth.store import TokenLease
-from gateway.oauth.token import Token
+from gateway.oauth.token import AccessToken
 
 # A session in use is kept longer not at every request, but after so many seconds.
 _LONGEST_STEP: Final = 15.0
@@ -51,7 +51,9 @@ class Sessions:
         self._identity = identity
         self._clock = clock
 
-    async def begin(self, person: Person, token: Token, renewal: Renewal) -> tuple[str, Session]:
+    async def begin(
+        self, person: Person, token: AccessToken, renewal: Renewal
+    ) -> tuple[str, Session]:
         """A new session and its identifier, which the browser alone will know."""
         identifier = new_secret()
         now = self._clock()

@@ -13,8 +13,8 @@ from authlib.oauth2.rfc6749.parameters import prepare_token_request
 from gateway.login.session import Renewal
 from gateway.oauth.client_auth import ClientAuthentication
 from gateway.oauth.grants import TokenEndpoint
-from gateway.oauth.token import Token
-from gateway.oauth.token_answer import TokenAnswer
+from gateway.oauth.token import AccessToken
+from gateway.oauth.token_answer import TokenHttpResponse
 from gateway.oauth.token_response import TokenRequestError, TokenResponse, parse_object
 from gateway.secret import Secret
 
@@ -53,7 +53,7 @@ class Revocation:
 class UserToken:
     """What the SSO gave: an access token, what renews it, and perhaps an ID token."""
 
-    token: Token
+    token: AccessToken
     renewal: Renewal
     id_token: str | None = field(default=None, repr=False)
 
@@ -106,8 +106,10 @@ class UserEndpoint:
 
     async def _redeem(
         self, grant_type: str, params: Mapping[str, str], cookie: str | None = None
-    ) -> tuple[TokenResponse, TokenAnswer]:
-        async def redeem(authenticate: ClientAuthentication) -> tuple[TokenResponse, TokenAnswer]:
+    ) -> tuple[TokenResponse, TokenHttpResponse]:
+        async def redeem(
+            authenticate: ClientAuthentication,
+        ) -> tuple[TokenResponse, TokenHttpResponse]:
             grant = UserGrant(authenticate, grant_type, params, self._extra_params)
             return await self._endpoint.redeem(grant, cookie)
 
@@ -123,11 +125,13 @@ class UserEndpoint:
                     raise
         return await ask(last)
 
-    def _made(self, answered: tuple[TokenResponse, TokenAnswer], before: Renewal) -> UserToken:
+    def _made(
+        self, answered: tuple[TokenResponse, TokenHttpResponse], before: Renewal
+    ) -> UserToken:
         response, answer = answered
         now = self._clock()
         age = now - response.requested_at
-        token = Token(
+        token = AccessToken(
             response.access_token.reveal(),
             received_at=response.requested_at,
             lifetime=response.lifetime,

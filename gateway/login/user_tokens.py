@@ -23,7 +23,7 @@ from gateway.login.renewal import LONGEST_PAUSE, Renewals
 from gateway.login.session import Session, UserCredential
 from gateway.login.sessions import Sessions
 from gateway.login.user_grants import UserEndpoint
-from gateway.oauth.token import Token
+from gateway.oauth.token import AccessToken
 from gateway.pipeline.attempts import TokensInUse
 from gateway.timing import backoff
 
@@ -75,7 +75,7 @@ class UserTokens:
             outlived=manners.outlived,
         )
 
-    def current(self, credential: str) -> Token | None:
+    def current(self, credential: str) -> AccessToken | None:
         """The token to use now, or None if `obtain` must be awaited."""
         if not isinstance(credential, UserCredential):
             return self._others.current(credential)
@@ -91,7 +91,7 @@ class UserTokens:
             self._renewals.launch(session)
         return token
 
-    async def obtain(self, credential: str) -> Token:
+    async def obtain(self, credential: str) -> AccessToken:
         """The token to use now. Raises caller-unauthenticated or sso-unavailable."""
         if not isinstance(credential, UserCredential):
             return await self._others.obtain(credential)
@@ -100,7 +100,7 @@ class UserTokens:
             await self._renewed(session)
         return session.token
 
-    async def replace(self, credential: str, rejected: Token) -> Token:
+    async def replace(self, credential: str, rejected: AccessToken) -> AccessToken:
         """Another token than the one that the platform answered with 401.
 
         Raises caller-unauthenticated where there is none to be had without the person, and
@@ -117,14 +117,14 @@ class UserTokens:
             await self._renewed(session)
         return session.token
 
-    def drop(self, credential: str, token: Token) -> None:
+    def drop(self, credential: str, token: AccessToken) -> None:
         """The platform refused `token` and the request cannot be repeated."""
         if not isinstance(credential, UserCredential):
             self._others.drop(credential, token)
         elif credential.session.token == token:
             self._renewals.pace(credential.session).rejected = token
 
-    def rejected_again(self, credential: str, token: Token) -> None:
+    def rejected_again(self, credential: str, token: AccessToken) -> None:
         """The platform refused a fresh token too: renewals that it forces pause."""
         if not isinstance(credential, UserCredential):
             self._others.rejected_again(credential, token)
@@ -133,7 +133,7 @@ class UserTokens:
         pace.refusals += 1
         pace.pause_until = self._clock() + backoff(pace.refusals, 1.0, LONGEST_PAUSE)
 
-    def accepted(self, credential: str, token: Token) -> None:
+    def accepted(self, credential: str, token: AccessToken) -> None:
         """The platform took `token`."""
         if not isinstance(credential, UserCredential):
             self._others.accepted(credential, token)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from gateway.errors import SSO_UNAVAILABLE, TOKEN_REFUSED, GatewayError, Reason
 from gateway.oauth.error_messages import NOT_THE_SSO, UNKNOWN_CODE
-from gateway.oauth.token import Token
+from gateway.oauth.token import AccessToken
 from gateway.oauth.token_response import TokenRequestError
 from gateway.timing import backoff
 
@@ -54,7 +54,7 @@ class TokenPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class FailedAttempts:
+class FailureState:
     """A failed attempt, remembered until `until` (monotonic); `count` attempts failed in a row."""
 
     error: TokenRequestError
@@ -90,20 +90,20 @@ class FailedAttempts:
         )
 
 
-class Pacing:
+class RefreshSchedule:
     """Turns the policy into moments, spread by `rng` so that many gateways do not act as one."""
 
     def __init__(self, policy: TokenPolicy, rng: random.Random) -> None:
         self.policy = policy
         self._rng = rng
 
-    def refresh_delay(self, token: Token, now: float) -> float:
+    def refresh_delay(self, token: AccessToken, now: float) -> float:
         """Seconds from `now` until `token` should be renewed."""
         share = self._rng.uniform(self.policy.refresh_from, self.policy.refresh_to)
         due = token.received_at + share * token.lifetime
         return max(due - now, self.policy.min_refresh_interval)
 
-    def is_due(self, token: Token, now: float) -> bool:
+    def is_due(self, token: AccessToken, now: float) -> bool:
         """Whether `token` is so old that it could be due for renewal."""
         return now >= token.received_at + self.policy.refresh_from * token.lifetime
 
@@ -125,7 +125,7 @@ class Pacing:
         return max(pause, min(error.retry_after or 0.0, policy.max_backoff))
 
 
-class Rejections:
+class RejectionState:
     """Keeps 401s from driving requests to the SSO, and from taking everybody's token away.
 
     `suspect` is a token that was fetched because its predecessor was rejected, and that the
@@ -142,7 +142,7 @@ class Rejections:
         self._until = 0.0
         self._forced_at = -math.inf
         self._accepted_at = -math.inf
-        self.suspect: Token | None = None
+        self.suspect: AccessToken | None = None
 
     def paused(self, now: float) -> bool:
         """Whether forced fetches pause at the monotonic time `now`."""

@@ -2,7 +2,7 @@
 
 Exception
  └─ ValueError
-     └─ UnusableKey     a text holds no secret or key that can be used
+     └─ ClientKeyError     a text holds no secret or key that can be used
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ gives the body to send."""
 Claims = dict[str, str | int]
 
 
-class UnusableKey(ValueError):  # noqa: N818 - named after the state
+class ClientKeyError(ValueError):
     """No secret or key that can be used; `why` says so in plain words and shows none of it."""
 
     def __init__(self, why: Phrase) -> None:

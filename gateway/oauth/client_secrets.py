@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from gateway.oauth.client_auth import (
     ClientAuthentication,
-    UnusableKey,
+    ClientKeyError,
     client_secret_basic,
     client_secret_post,
     private_key_jwt,
@@ -25,7 +25,7 @@ _MOST: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class ClientAuthenticator:
     """One secret or key, ready to prove who the client is.
 
     `fingerprint`, `material` and `public_key` are those of `ClientCredentials`.
@@ -37,24 +37,29 @@ class Proof:
     public_key: Mapping[str, Any] | None = None
 
 
-def secret_proofs(client_id: str, text: Secret, *, in_header: bool) -> tuple[Proof, ...]:
-    """The secrets of a text, one a line, the newest first; raises `UnusableKey`."""
+def secret_proofs(
+    client_id: str, text: Secret, *, in_header: bool
+) -> tuple[ClientAuthenticator, ...]:
+    """The secrets of a text, one a line, the newest first; raises `ClientKeyError`."""
     authentication = client_secret_basic if in_header else client_secret_post
     lines = [line.rstrip("\r") for line in text.reveal().split("\n")]
     found = [Secret(line) for line in dict.fromkeys(lines) if line.strip()]
     if not found:
-        raise UnusableKey(Phrase("is empty"))
+        raise ClientKeyError(Phrase("is empty"))
     if len(found) > _MOST:
-        raise UnusableKey(Phrase("holds more than two lines: one secret, or two for the overlap"))
+        raise ClientKeyError(
+            Phrase("holds more than two lines: one secret, or two for the overlap")
+        )
     return tuple(
-        Proof(authentication(client_id, secret), secret.fingerprint(), secret) for secret in found
+        ClientAuthenticator(authentication(client_id, secret), secret.fingerprint(), secret)
+        for secret in found
     )
 
 
 def key_proofs(
     client_id: str, text: Secret, wall_clock: Callable[[], float] = time.time
-) -> tuple[Proof, ...]:
-    """The keys of a PEM text, a JWK or a JWK set, the newest first; raises `UnusableKey`.
+) -> tuple[ClientAuthenticator, ...]:
+    """The keys of a PEM text, a JWK or a JWK set, the newest first; raises `ClientKeyError`.
 
     `wall_clock` gives Unix time for the assertions.
     """
@@ -62,9 +67,11 @@ def key_proofs(
 
     found = read_keys(text.reveal())
     if len(found) > _MOST:
-        raise UnusableKey(Phrase("holds more than two private keys: one, or two for the overlap"))
+        raise ClientKeyError(
+            Phrase("holds more than two private keys: one, or two for the overlap")
+        )
     return tuple(
-        Proof(
+        ClientAuthenticator(
             private_key_jwt(client_id, key.sign, wall_clock),
             key.fingerprint,
             key.material,

@@ -23,7 +23,7 @@ _NONCE: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
+class EncryptedToken:
     """What is kept of a token: its ciphertext, and a mark that tells it from other tokens."""
 
     ciphertext: bytes
@@ -31,7 +31,7 @@ class Sealed:
 
 
 @dataclass(frozen=True, slots=True)
-class SealedToken:
+class TokenPayload:
     """What is sealed; `lifetime` is in seconds from the moment the token was asked for."""
 
     value: str
@@ -42,7 +42,7 @@ class SealedToken:
         return "Content(…)"
 
 
-class Box:
+class SessionCipher:
     """Seals what belongs to one person, by a secret that only that person's browser holds.
 
     The key is derived from `material`, which has to be random (HKDF, RFC 5869), and, if given, from
@@ -73,7 +73,7 @@ class Box:
         return plain if isinstance(plain, dict) else None
 
 
-class Seal:
+class TokenCipher:
     """Seals and opens for one place with keys derived from `material` (HKDF, RFC 5869).
 
     AES-256-GCM encrypts; an HMAC-SHA256 of the token serves as its mark, so that who compares marks
@@ -88,14 +88,14 @@ class Seal:
         self._cipher = AESGCM(keys[:32])
         self._mark_key = keys[32:]
 
-    def close(self, content: SealedToken) -> Sealed:
+    def close(self, content: TokenPayload) -> EncryptedToken:
         """Seal a token; twice the same token gives different ciphertexts and one mark."""
         plain = {"value": content.value, "lifetime": content.lifetime, "scope": content.scope}
         nonce = os.urandom(_NONCE)
         encrypted = self._cipher.encrypt(nonce, json.dumps(plain).encode(), self._place)
-        return Sealed(nonce + encrypted, self.mark(content.value))
+        return EncryptedToken(nonce + encrypted, self.mark(content.value))
 
-    def open(self, ciphertext: bytes) -> SealedToken | None:
+    def open(self, ciphertext: bytes) -> TokenPayload | None:
         """The token, or None when this is not what was sealed here with the same secret."""
         try:
             plain = self._cipher.decrypt(ciphertext[:_NONCE], ciphertext[_NONCE:], self._place)
@@ -108,5 +108,5 @@ class Seal:
         return hmac.digest(self._mark_key, value.encode(), hashlib.sha256)
 
 
-def _content(plain: Any) -> SealedToken:
-    return SealedToken(str(plain["value"]), float(plain["lifetime"]), plain["scope"])
+def _content(plain: Any) -> TokenPayload:
+    return TokenPayload(str(plain["value"]), float(plain["lifetime"]), plain["scope"])

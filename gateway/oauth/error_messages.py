@@ -83,7 +83,7 @@ _PASSES: Final = Phrase(
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class SsoRoute:
     """How the SSO is reached: its `url`, what it has to answer in (seconds), the proxy's URL."""
 
     url: str = ""
@@ -96,7 +96,7 @@ class Way:
         return Phrase("the SSO at {url}", url=self.url) if self.url else Phrase("the SSO")
 
 
-def explain(error: TokenRequestError, credential: str, way: Way) -> Phrase:
+def explain(error: TokenRequestError, credential: str, way: SsoRoute) -> Phrase:
     """The sentence, without a capital and a final stop."""
     happened, remedy = causes(error, credential, way)
     if not remedy:
@@ -105,7 +105,7 @@ def explain(error: TokenRequestError, credential: str, way: Way) -> Phrase:
     return Phrase(pattern, happened=happened, remedy=remedy)
 
 
-def causes(error: TokenRequestError, credential: str, way: Way) -> tuple[Phrase, Phrase]:
+def causes(error: TokenRequestError, credential: str, way: SsoRoute) -> tuple[Phrase, Phrase]:
     """What happened, and what to do; the latter is empty where there is nothing more to say."""
     happened, remedy = _causes(error, credential, way)
     return with_description(happened, error.description), remedy
@@ -118,7 +118,7 @@ def with_description(happened: Phrase, description: str) -> Phrase:
     return Phrase("{happened}; it says “{description}”", happened=happened, description=description)
 
 
-def _causes(error: TokenRequestError, credential: str, way: Way) -> tuple[Phrase, Phrase]:
+def _causes(error: TokenRequestError, credential: str, way: SsoRoute) -> tuple[Phrase, Phrase]:
     if error.kind == "refused":
         hint = _REFUSALS.get(
             error.oauth_error or "", Phrase("check credentials.{name} and sso.token_url")

@@ -6,33 +6,35 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
-from gateway.oauth.backoff import Pacing
+from gateway.oauth.backoff import RefreshSchedule
 from gateway.oauth.ports import TokenObserver, TokenSource
 from gateway.oauth.store import StoreKey, TokenLease, TokenStore
-from gateway.oauth.store_access import StoreAccess
-from gateway.oauth.token import Token
+from gateway.oauth.store_access import GuardedTokenStore
+from gateway.oauth.token import AccessToken
 from gateway.oauth.token_response import TokenRequestError, TokenResponse
 from gateway.timing import TimeSource
 
 # How often to look, in seconds, whether the replica that asks the SSO has got a token.
 _LOOK_AGAIN: Final = 0.05
 
-InUse = Callable[[], tuple[Token | None, Token | None]]
+CurrentTokens = Callable[[], tuple[AccessToken | None, AccessToken | None]]
 """The token in use and the one that the platform rejected: neither is to be had from the store."""
 
 
-class Fetcher:
+class TokenFetcher:
     """Fetches tokens, one at a call; that no two calls overlap is its caller's business."""
 
     def __init__(
-        self, store: TokenStore, observer: TokenObserver, pacing: Pacing, times: TimeSource
+        self, store: TokenStore, observer: TokenObserver, pacing: RefreshSchedule, times: TimeSource
     ) -> None:
-        self._store = StoreAccess(store, pacing.policy.store_timeout, times.clock)
+        self._store = GuardedTokenStore(store, pacing.policy.store_timeout, times.clock)
         self._observer = observer
         self._pacing = pacing
         self._times = times
 
-    async def fetch(self, credential: str, source: TokenSource, in_use: InUse) -> Token:
+    async def fetch(
+        self, credential: str, source: TokenSource, in_use: CurrentTokens
+    ) -> AccessToken:
         """A token that is not in use yet; raises `TokenRequestError`."""
         key = source.store_key
         rejected = in_use()[1]
@@ -47,7 +49,9 @@ class Fetcher:
             return token
 
     @asynccontextmanager
-    async def _turn(self, key: StoreKey, in_use: InUse) -> AsyncIterator[Token | None]:
+    async def _turn(
+        self, key: StoreKey, in_use: CurrentTokens
+    ) -> AsyncIterator[AccessToken | None]:
         """A token from the store, or None when it is our turn to ask the SSO.
 
         While another replica asks, its token is waited for; not for ever, though.
@@ -67,14 +71,14 @@ class Fetcher:
             if lease is not None:
                 await self._store.release(lease)
 
-    async def _take(self, key: StoreKey, in_use: InUse) -> Token | None:
+    async def _take(self, key: StoreKey, in_use: CurrentTokens) -> AccessToken | None:
         """The token of the store, if it is another than ours and not itself due for renewal."""
         stored = await self._store.get(key)
         if stored is None or stored in in_use():
             return None
         return None if self._pacing.is_due(stored, self._times.clock()) else stored
 
-    async def _ask(self, credential: str, source: TokenSource) -> Token:
+    async def _ask(self, credential: str, source: TokenSource) -> AccessToken:
         started = self._times.clock()
         outcome, detail = "transient", dict[str, str | float | None]()
         try:
@@ -102,10 +106,10 @@ class Fetcher:
             self._observer.token_requested(credential, error.kind, seconds)
             self._observer.token_event(credential, error.kind, _detail(error))
 
-    def _usable(self, response: TokenResponse) -> Token:
+    def _usable(self, response: TokenResponse) -> AccessToken:
         now = self._times.clock()
         age = now - response.requested_at
-        token = Token(
+        token = AccessToken(
             response.access_token.reveal(),
             received_at=response.requested_at,
             lifetime=response.lifetime,

@@ -19,9 +19,9 @@ from authlib.oauth2.rfc6749.parameters import prepare_token_request
 
 from gateway.oauth.client_auth import ClientAuthentication
 from gateway.oauth.error_description import secrets_of
-from gateway.oauth.token_answer import TokenAnswer, cause, failure, read
+from gateway.oauth.token_answer import TokenHttpResponse, cause, failure, read
 from gateway.oauth.token_response import (
-    Moment,
+    RequestTime,
     TokenRequestError,
     TokenResponse,
     parse_token_response,
@@ -96,7 +96,7 @@ class Grant(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class EndpointSettings:
+class TokenEndpointSettings:
     """Where and how the SSO is asked. Times are in seconds; `ssl` None means the default roots."""
 
     token_url: str
@@ -116,7 +116,7 @@ class TokenEndpoint:
     def __init__(
         self,
         session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
-        settings: EndpointSettings,
+        settings: TokenEndpointSettings,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -136,9 +136,9 @@ class TokenEndpoint:
 
     async def redeem(
         self, grant: Grant, cookie: str | None = None
-    ) -> tuple[TokenResponse, TokenAnswer]:
+    ) -> tuple[TokenResponse, TokenHttpResponse]:
         """As `request`, with the whole answer beside the token; `cookie` is sent to the SSO."""
-        asked = Moment(self._clock(), self._wall_clock())
+        asked = RequestTime(self._clock(), self._wall_clock())
         answer = await self._send(grant, cookie)
         if isinstance(answer, TokenRequestError):
             raise answer
@@ -162,7 +162,7 @@ class TokenEndpoint:
 
     async def _send(
         self, grant: Grant, cookie: str | None, url: str | None = None
-    ) -> TokenAnswer | TokenRequestError:
+    ) -> TokenHttpResponse | TokenRequestError:
         """Errors are returned: raised here they would carry aiohttp's, which show the request."""
         settings = self._settings
         headers = dict(_HEADERS) if cookie is None else {**_HEADERS, "Cookie": cookie}

@@ -15,9 +15,9 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from gateway.oauth.encryption import Seal, SealedToken
+from gateway.oauth.encryption import TokenCipher, TokenPayload
 from gateway.oauth.store import StoreKey
-from gateway.oauth.token import Token
+from gateway.oauth.token import AccessToken
 from gateway.secret import Secret
 from gateway.timing import TimeSource
 
@@ -46,7 +46,7 @@ return 0
 """
 
 
-class RedisStore:
+class RedisTokenStore:
     """Keeps tokens in a server that others use too. The client is its maker's to close.
 
     `encryption_key`, if given, takes the place of the clients' secrets in deriving keys. `lease` is
@@ -66,7 +66,7 @@ class RedisStore:
         self._times = times or TimeSource()
         self._lease = lease
 
-    async def get(self, key: StoreKey) -> Token | None:
+    async def get(self, key: StoreKey) -> AccessToken | None:
         """The token kept under `key`, if it has not expired."""
         place = place_of(key.name, "token")
         asked = self._times.clock()
@@ -79,10 +79,10 @@ class RedisStore:
         content = self._seal(key).open(sealed)
         return None if content is None else self._token(content, asked, remaining / 1000)
 
-    def _token(self, content: SealedToken, asked: float, remaining: float) -> Token | None:
+    def _token(self, content: TokenPayload, asked: float, remaining: float) -> AccessToken | None:
         if not remaining <= content.lifetime:
             return None
-        return Token(
+        return AccessToken(
             content.value,
             received_at=asked + remaining - content.lifetime,
             lifetime=content.lifetime,
@@ -90,10 +90,10 @@ class RedisStore:
             scope=content.scope,
         )
 
-    async def put(self, key: StoreKey, token: Token) -> None:
+    async def put(self, key: StoreKey, token: AccessToken) -> None:
         """Keep `token` until it expires, in place of any other."""
         place = place_of(key.name, "token")
-        sealed = self._seal(key).close(SealedToken(token.reveal(), token.lifetime, token.scope))
+        sealed = self._seal(key).close(TokenPayload(token.reveal(), token.lifetime, token.scope))
         # The end is told by the server's clock: a command that it runs late changes nothing then.
         seconds, microseconds = await self._client.time()
         remaining = token.expires_at - self._times.clock()
@@ -104,7 +104,7 @@ class RedisStore:
             commands.pexpireat(place, end)
             await commands.execute()
 
-    async def drop(self, key: StoreKey, token: Token) -> None:
+    async def drop(self, key: StoreKey, token: AccessToken) -> None:
         """Forget `token`, unless another one has taken its place meanwhile."""
         mark = self._seal(key).mark(token.reveal())
         await evaluate(self._client, _DROP, place_of(key.name, "token"), mark)
@@ -114,8 +114,8 @@ class RedisStore:
         lease = RedisLease(self._client, place_of(key.name, "lease"), self._lease)
         return lease if await lease.take() else None
 
-    def _seal(self, key: StoreKey) -> Seal:
-        return Seal(self._encryption_key or key.material, key.name)
+    def _seal(self, key: StoreKey) -> TokenCipher:
+        return TokenCipher(self._encryption_key or key.material, key.name)
 
 
 class RedisLease:

@@ -11,7 +11,7 @@ from gateway.oauth.store import StoreKey
 from gateway.oauth.token_response import TokenRequestError, TokenResponse
 
 
-class RereadingSource:
+class ReloadingTokenSource:
     """The tokens of one credential.
 
     `identity` tells whose tokens these are, whatever the secret; `reread` reads the secret again,
@@ -29,7 +29,7 @@ class RereadingSource:
         self._source = source
         self._reread = reread
 
-    def succeed(self, before: RereadingSource) -> None:
+    def succeed(self, before: ReloadingTokenSource) -> None:
         """Take over what another object of the same identity knows of its secrets."""
         self._source.succeed(before._source)
 

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 from joserfc import jwk, jwt
 from joserfc.errors import JoseError
 
-from gateway.oauth.client_auth import UnusableKey
+from gateway.oauth.client_auth import ClientKeyError
 from gateway.phrases import EMPTY_PHRASE, Phrase
 from gateway.secret import Secret
 
@@ -65,7 +65,7 @@ class SigningKey:
         """The private key in one form, however its file wrote it."""
         key = self._key.private_key
         if key is None:
-            raise UnusableKey(Phrase("has no private part"))
+            raise ClientKeyError(Phrase("has no private part"))
         der = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
         return Secret(base64.b64encode(der).decode())
 
@@ -74,7 +74,7 @@ def read_keys(text: str) -> tuple[SigningKey, ...]:
     """The private keys of a PEM file, a JWK or a JWK set, in their order; at least one.
 
     PEM may be PKCS#1, PKCS#8 or SEC1. Public keys beside private ones are passed over. Raises
-    `UnusableKey`.
+    `ClientKeyError`.
     """
     keys = _from_json(text) if text.lstrip().startswith("{") else _from_pem(text)
     return tuple({key.fingerprint: key for key in keys}.values())
@@ -84,63 +84,65 @@ def _from_pem(text: str) -> list[SigningKey]:
     blocks = [(found[1], found[0]) for found in _PEM.finditer(text)]
     private = [(label, block) for label, block in blocks if label.endswith("PRIVATE KEY")]
     if not blocks:
-        raise UnusableKey(Phrase("is neither PEM nor a JWK"))
+        raise ClientKeyError(Phrase("is neither PEM nor a JWK"))
     if not private:
         is_certificate = blocks[0][0] == "CERTIFICATE"
         what = Phrase("a certificate") if is_certificate else Phrase("a public key")
-        raise UnusableKey(Phrase("holds {what}; the private key is needed", what=what))
+        raise ClientKeyError(Phrase("holds {what}; the private key is needed", what=what))
     return [_from_block(*each) for each in private]
 
 
 def _from_block(label: str, block: str) -> SigningKey:
     if "ENCRYPTED" in label or "\nProc-Type: 4,ENCRYPTED" in block.replace("\r", ""):
-        raise UnusableKey(
+        raise ClientKeyError(
             Phrase("is encrypted; store it without a passphrase, readable for the gateway only")
         )
     if label == "OPENSSH PRIVATE KEY":
-        raise UnusableKey(
+        raise ClientKeyError(
             Phrase("is in OpenSSH's own format; convert it with ssh-keygen -p -m PEM")
         )
     try:
         key = load_pem_private_key(block.encode(), password=None)
     except Exception:  # whatever it is, its text may quote the key
-        raise UnusableKey(Phrase("holds a PEM block that is broken or of no known kind")) from None
+        raise ClientKeyError(
+            Phrase("holds a PEM block that is broken or of no known kind")
+        ) from None
     if isinstance(key, RSAPrivateKey):
         _require_bits(key.key_size)
         return _rsa(jwk.RSAKey.import_key(key))
     if isinstance(key, EllipticCurvePrivateKey):
         return _ec(jwk.ECKey.import_key(key), isinstance(key.curve, SECP384R1), key.curve.name)
-    raise UnusableKey(Phrase("is neither an RSA nor an EC key; {kinds}", kinds=_KINDS))
+    raise ClientKeyError(Phrase("is neither an RSA nor an EC key; {kinds}", kinds=_KINDS))
 
 
 def _from_json(text: str) -> list[SigningKey]:
     try:
         value = json.loads(text)
     except ValueError:
-        raise UnusableKey(Phrase("is not valid JSON")) from None
+        raise ClientKeyError(Phrase("is not valid JSON")) from None
     members = value.get("keys") if "keys" in value else [value]
     if not isinstance(members, list) or not all(isinstance(each, dict) for each in members):
-        raise UnusableKey(Phrase("is no JWK set: `keys` must be a list of JWKs"))
+        raise ClientKeyError(Phrase("is no JWK set: `keys` must be a list of JWKs"))
     private = [each for each in members if "d" in each]
     if not private:
         symmetric = any(each.get("kty") == "oct" for each in members)
         public = any("kty" in each for each in members)
         what = Phrase("only public keys") if public else Phrase("no key")
         what = Phrase("a shared secret") if symmetric else what
-        raise UnusableKey(Phrase("holds {what}; the private key is needed", what=what))
+        raise ClientKeyError(Phrase("holds {what}; the private key is needed", what=what))
     return [_from_jwk(each) for each in private]
 
 
 def _from_jwk(members: dict[str, Any]) -> SigningKey:
     kty = members.get("kty")
     if kty not in ("RSA", "EC"):
-        raise UnusableKey(Phrase("is neither an RSA nor an EC key; {kinds}", kinds=_KINDS))
+        raise ClientKeyError(Phrase("is neither an RSA nor an EC key; {kinds}", kinds=_KINDS))
     if isinstance(modulus := members.get("n"), str):
         _require_bits(len(modulus) * 6 // 8 * 8)
     try:
         key = jwk.RSAKey.import_key(members) if kty == "RSA" else jwk.ECKey.import_key(members)
     except Exception:  # whatever it is, its text may quote the key
-        raise UnusableKey(Phrase("is a JWK with missing or broken members")) from None
+        raise ClientKeyError(Phrase("is a JWK with missing or broken members")) from None
     made = (
         _rsa(key)
         if isinstance(key, jwk.RSAKey)
@@ -153,7 +155,7 @@ def _from_jwk(members: dict[str, Any]) -> SigningKey:
 def _require_purpose(members: Mapping[str, Any], algorithm: str) -> None:
     """What the JWK says of its own use (RFC 7517 section 4) must allow what we do with it."""
     if members.get("alg", algorithm) != algorithm:
-        raise UnusableKey(
+        raise ClientKeyError(
             Phrase(
                 "is a JWK whose `alg` is not {algorithm}, which this kind signs by",
                 algorithm=algorithm,
@@ -161,12 +163,14 @@ def _require_purpose(members: Mapping[str, Any], algorithm: str) -> None:
         )
     operations = members.get("key_ops", ["sign"])
     if members.get("use", "sig") != "sig" or "sign" not in operations:
-        raise UnusableKey(Phrase("is a JWK that its `use` or `key_ops` keep from signing"))
+        raise ClientKeyError(Phrase("is a JWK that its `use` or `key_ops` keep from signing"))
 
 
 def _require_bits(bits: int) -> None:
     if bits < _MIN_RSA_BITS:
-        raise UnusableKey(Phrase("is an RSA key of {bits} bits; {kinds}", bits=bits, kinds=_KINDS))
+        raise ClientKeyError(
+            Phrase("is an RSA key of {bits} bits; {kinds}", bits=bits, kinds=_KINDS)
+        )
 
 
 def _rsa(key: jwk.RSAKey) -> SigningKey:
@@ -180,7 +184,7 @@ def _ec(key: jwk.ECKey, is_p384: bool, curve: str) -> SigningKey:
         named = (
             Phrase("{space}of the curve {curve}", space=" ", curve=curve) if known else EMPTY_PHRASE
         )
-        raise UnusableKey(
+        raise ClientKeyError(
             Phrase(
                 "is an EC key{named}, which ES384 cannot use; {kinds}", named=named, kinds=_KINDS
             )
@@ -196,5 +200,5 @@ def _signing_key(algorithm: str, key: jwk.RSAKey | jwk.ECKey, members: Sequence[
         kid = str(kid) if named else key.thumbprint()
         public = {name: everything[name] for name in members}
     except (JoseError, KeyError, ValueError):
-        raise UnusableKey(Phrase("is a JWK with missing or broken members")) from None
+        raise ClientKeyError(Phrase("is a JWK with missing or broken members")) from None
     return SigningKey(algorithm, kid, {**public, "kid": kid, "use": "sig", "alg": algorithm}, key)

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from cachetools import TLRUCache
 
-from gateway.oauth.token import Token
+from gateway.oauth.token import AccessToken
 from gateway.secret import Secret
 
 _MAX_TOKENS: Final = 4096
@@ -38,12 +38,12 @@ class TokenLease(Protocol):
         ...
 
 
-class _AlwaysFree:
+class _NullLease:
     async def release(self) -> None:
         """Nobody waits for it."""
 
 
-ALWAYS_FREE: Final[TokenLease] = _AlwaysFree()
+ALWAYS_FREE: Final[TokenLease] = _NullLease()
 
 
 class TokenStore(Protocol):
@@ -52,15 +52,15 @@ class TokenStore(Protocol):
     A store that cannot be reached says so by an exception, soon; its user takes it for a miss.
     """
 
-    async def get(self, key: StoreKey) -> Token | None:
+    async def get(self, key: StoreKey) -> AccessToken | None:
         """The token kept under `key`, if it has not expired."""
         ...
 
-    async def put(self, key: StoreKey, token: Token) -> None:
+    async def put(self, key: StoreKey, token: AccessToken) -> None:
         """Keep `token` until it expires, in place of any other."""
         ...
 
-    async def drop(self, key: StoreKey, token: Token) -> None:
+    async def drop(self, key: StoreKey, token: AccessToken) -> None:
         """Forget `token`, unless another one has taken its place meanwhile."""
         ...
 
@@ -69,26 +69,26 @@ class TokenStore(Protocol):
         ...
 
 
-class MemoryStore:
+class MemoryTokenStore:
     """Keeps tokens in this process; each entry lives as long as its token.
 
     `clock` is the monotonic clock that the tokens' times are of.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._cache: TLRUCache[StoreKey, Token] = TLRUCache(
+        self._cache: TLRUCache[StoreKey, AccessToken] = TLRUCache(
             _MAX_TOKENS, lambda _key, token, _now: token.expires_at, timer=clock
         )
 
-    async def get(self, key: StoreKey) -> Token | None:
+    async def get(self, key: StoreKey) -> AccessToken | None:
         """The token kept under `key`, if it has not expired."""
         return self._cache.get(key)
 
-    async def put(self, key: StoreKey, token: Token) -> None:
+    async def put(self, key: StoreKey, token: AccessToken) -> None:
         """Keep `token` until it expires, in place of any other."""
         self._cache[key] = token
 
-    async def drop(self, key: StoreKey, token: Token) -> None:
+    async def drop(self, key: StoreKey, token: AccessToken) -> None:
         """Forget `token`, unless another one has taken its place meanwhile."""
         if self._cache.get(key) == token:
             self._cache.pop(key, None)

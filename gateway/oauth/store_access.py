@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from gateway.oauth.store import ALWAYS_FREE, StoreKey, TokenLease, TokenStore
-from gateway.oauth.token import Token
+from gateway.oauth.token import AccessToken
 from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
@@ -17,7 +17,7 @@ _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 10.0
 
 
-class StoreAccess:
+class GuardedTokenStore:
     """Gives what the store gives; nothing, and no exception, while it cannot be used.
 
     Each access takes at most `timeout` seconds. After a failure the store is left alone for a
@@ -31,15 +31,15 @@ class StoreAccess:
         self._pause = 0.0
         self._away_until = 0.0
 
-    async def get(self, key: StoreKey) -> Token | None:
+    async def get(self, key: StoreKey) -> AccessToken | None:
         """The token kept under `key`."""
         return await self._guarded(lambda: self._store.get(key), None)
 
-    async def put(self, key: StoreKey, token: Token) -> None:
+    async def put(self, key: StoreKey, token: AccessToken) -> None:
         """Keep `token`."""
         await self._guarded(lambda: self._store.put(key, token), None)
 
-    async def drop(self, key: StoreKey, token: Token) -> None:
+    async def drop(self, key: StoreKey, token: AccessToken) -> None:
         """Forget `token`."""
         await self._guarded(lambda: self._store.drop(key, token), None)
 

@@ -15,7 +15,7 @@ _SAFETY_SHARE: Final = 0.1
 _TOKEN_ID: Final = re.compile(r"[\x21-\x7e]{1,256}")
 
 
-class Token:
+class AccessToken:
     """A bearer token and its life; all times but `wall_expiry` are of the monotonic clock.
 
     `authorization` is the whole header value (RFC 6750 section 2.1). `lifetime` is in seconds from
@@ -61,7 +61,7 @@ class Token:
         return self.authorization[len(b"Bearer ") :].decode("ascii")
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Token):
+        if not isinstance(other, AccessToken):
             return NotImplemented
         return hmac.compare_digest(self.authorization, other.authorization)
 
@@ -69,7 +69,7 @@ class Token:
         return hash(self.authorization)
 
     def __repr__(self) -> str:
-        return f"Token({MASK!r}, lifetime={self.lifetime:g})"
+        return f"AccessToken({MASK!r}, lifetime={self.lifetime:g})"
 
     def __reduce__(self) -> str | tuple[object, ...]:
         raise TypeError("a Token cannot be pickled")

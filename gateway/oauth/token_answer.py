@@ -31,7 +31,7 @@ _REFUSED: Final = frozenset({400, 401, 403})
 
 
 @dataclass(frozen=True, slots=True)
-class TokenAnswer:
+class TokenHttpResponse:
     """Status, body (None: too long or broken off) and the Retry-After field of an answer.
 
     `cookies` are those it sets, "" for one that it removes; only a user's sign-in looks at them.
@@ -47,7 +47,7 @@ class TokenAnswer:
 
 async def read(
     response: aiohttp.ClientResponse, secrets: frozenset[str] = frozenset()
-) -> TokenAnswer:
+) -> TokenHttpResponse:
     """The answer, whatever it is; a long body is not read to its end."""
     body: bytes | None = b""
     try:
@@ -61,7 +61,7 @@ async def read(
         body = _unpacked(body, response.headers.get("Content-Encoding", ""))
     cookies = {name: _value(morsel) for name, morsel in response.cookies.items()}
     retry_after = response.headers.get("Retry-After")
-    return TokenAnswer(response.status, body, retry_after, cookies, secrets)
+    return TokenHttpResponse(response.status, body, retry_after, cookies, secrets)
 
 
 def _value(cookie: Morsel[str]) -> str:
@@ -76,7 +76,7 @@ def _unpacked(body: bytes, coding: str) -> bytes | None:
     return decode_body(body, named, _MAX_BODY) or None if named in DECODABLE else None
 
 
-def failure(answer: TokenAnswer, wall_now: float) -> TokenRequestError:
+def failure(answer: TokenHttpResponse, wall_now: float) -> TokenRequestError:
     """The failure that an answer with another status than 2xx is; `wall_now` is Unix time."""
     status = answer.status
     members = parse_object(answer.body) if answer.body else None
@@ -96,7 +96,7 @@ def failure(answer: TokenAnswer, wall_now: float) -> TokenRequestError:
     )
 
 
-def _error_status(answer: TokenAnswer) -> Cause:
+def _error_status(answer: TokenHttpResponse) -> Cause:
     status = answer.status
     if status in _REFUSED:
         return "web page" if is_web_page(answer.body or b"") else "no OAuth error"

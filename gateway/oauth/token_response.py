@@ -135,7 +135,7 @@ class TokenResponse:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class RequestTime:
     """When a token was asked for: on the monotonic clock and as Unix time."""
 
     monotonic: float
@@ -153,7 +153,7 @@ def parse_object(body: bytes) -> dict[str, object] | None:
 
 
 def parse_token_response(
-    body: bytes, asked: Moment, default_lifetime: float, secrets: Iterable[str] = ()
+    body: bytes, asked: RequestTime, default_lifetime: float, secrets: Iterable[str] = ()
 ) -> TokenResponse:
     """Judge a successful answer; raises a transient `TokenRequestError` if it holds no token.
 

@@ -1,7 +1,7 @@
 """The life of the tokens: fetched at start, renewed ahead of expiry, dropped when rejected.
 
 The request path calls `current`, which nearly always has the token, and `obtain` where it has not.
-Each credential has at most one fetch under way, which belongs to the `Tokens` object:
+Each credential has at most one fetch under way, which belongs to the `TokenManager` object:
 requests wait for it, but leaving does not end it. When it ends, its outcome is installed and
 a timer is set for the next one, after success and failure alike; no loop can die.
 """
@@ -15,24 +15,24 @@ from dataclasses import dataclass
 
 from gateway.duration import format_duration
 from gateway.errors import INTERNAL, SHUTTING_DOWN, SSO_UNAVAILABLE, TOKEN_REJECTED, GatewayError
-from gateway.oauth.backoff import FailedAttempts, Pacing, Rejections, TokenPolicy
-from gateway.oauth.error_messages import Way, explain
-from gateway.oauth.fetcher import Fetcher
+from gateway.oauth.backoff import FailureState, RefreshSchedule, RejectionState, TokenPolicy
+from gateway.oauth.error_messages import SsoRoute, explain
+from gateway.oauth.fetcher import TokenFetcher
 from gateway.oauth.ports import TokenObserver, TokenSource
 from gateway.oauth.store import TokenStore
-from gateway.oauth.token import Token
+from gateway.oauth.token import AccessToken
 from gateway.oauth.token_response import Cause, FailureKind, TokenRequestError
 from gateway.telemetry.logs import get_logger
 from gateway.timing import TimerHandle, TimeSource
 
 __all__ = [
+    "AccessToken",
     "TimeSource",
-    "Token",
+    "TokenManager",
     "TokenObserver",
     "TokenPolicy",
     "TokenSource",
     "TokenState",
-    "Tokens",
 ]
 
 _log = get_logger(__name__)
@@ -61,7 +61,7 @@ class TokenState:
     description: str = ""
 
 
-class _Slot:
+class _CredentialState:
     """All that is known of one credential."""
 
     __slots__ = (
@@ -81,19 +81,19 @@ class _Slot:
     def __init__(self, credential: str, source: TokenSource, policy: TokenPolicy) -> None:
         self.credential = credential
         self.source = source
-        self.token: Token | None = None
+        self.token: AccessToken | None = None
         # Rejected by the platform and not replaced yet; may be in use until it is.
-        self.discarded: Token | None = None
-        self.failure: FailedAttempts | None = None
-        self.rejections = Rejections(policy)
-        self.flight: asyncio.Task[Token | FailedAttempts] | None = None
+        self.discarded: AccessToken | None = None
+        self.failure: FailureState | None = None
+        self.rejections = RejectionState(policy)
+        self.flight: asyncio.Task[AccessToken | FailureState] | None = None
         self.timer: TimerHandle | None = None
         self.next_attempt: float | None = None
         self.retry_at_once = False
         self.waiters = 0
 
 
-class Tokens:
+class TokenManager:
     """The tokens of all credentials.
 
     `sources` has an entry for each credential's name; every method that is given another name
@@ -113,14 +113,16 @@ class Tokens:
         self._policy = policy or TokenPolicy()
         self._times = times or TimeSource()
         self._clock = self._times.clock
-        self._pacing = Pacing(self._policy, rng or random.Random())  # nosec B311 # noqa: S311 - spreads load
+        self._pacing = RefreshSchedule(self._policy, rng or random.Random())  # nosec B311 # noqa: S311 - spreads load
         self._observer = observer
-        self._fetcher = Fetcher(store, observer, self._pacing, self._times)
-        self._slots = {name: _Slot(name, source, self._policy) for name, source in sources.items()}
+        self._fetcher = TokenFetcher(store, observer, self._pacing, self._times)
+        self._slots = {
+            key: _CredentialState(key, each, self._policy) for key, each in sources.items()
+        }
         self._closed = False
         self._renewing = True
 
-    async def start(self, kept: Mapping[str, Token] | None = None) -> None:
+    async def start(self, kept: Mapping[str, AccessToken] | None = None) -> None:
         """Begin to fetch every credential's token; does not wait for the SSO.
 
         `kept` are valid tokens, by credential, that are at hand already: they are used, and renewed
@@ -155,14 +157,14 @@ class Tokens:
                 flights.append(slot.flight)
         await asyncio.gather(*flights, return_exceptions=True)
 
-    def current(self, credential: str) -> Token | None:
+    def current(self, credential: str) -> AccessToken | None:
         """The token to use now, never an expired one; None if `obtain` must be awaited."""
         token = self._slots[credential].token
         if token is not None and self._clock() < token.usable_until:
             return token
         return None
 
-    async def obtain(self, credential: str) -> Token:
+    async def obtain(self, credential: str) -> AccessToken:
         """The token to use now; waits for one at most `wait_timeout` seconds.
 
         Raises `token-refused` or `sso-unavailable`, at once while a failure is remembered.
@@ -170,7 +172,7 @@ class Tokens:
         token = self.current(credential)
         return token if token is not None else await self._join(self._slots[credential])
 
-    async def replace(self, credential: str, rejected: Token) -> Token:
+    async def replace(self, credential: str, rejected: AccessToken) -> AccessToken:
         """Another token than `rejected`, which the platform has answered with 401.
 
         Raises `token-rejected` when there is none to be had or forced fetches pause, and what
@@ -187,7 +189,7 @@ class Tokens:
             raise _rejected("the SSO gave the token again that the platform refuses")
         return token
 
-    def rejected_again(self, credential: str, token: Token) -> None:
+    def rejected_again(self, credential: str, token: AccessToken) -> None:
         """The platform refused `token` too, which `replace` had given: forced fetches pause."""
         slot = self._slots[credential]
         slot.rejections.again(self._clock())
@@ -198,13 +200,13 @@ class Tokens:
             reason=TOKEN_REJECTED.code,
         )
 
-    def accepted(self, credential: str, token: Token) -> None:
+    def accepted(self, credential: str, token: AccessToken) -> None:
         """The platform took `token`."""
         slot = self._slots[credential]
         if token is slot.token or token == slot.token:
             slot.rejections.accepted(self._clock())
 
-    def drop(self, credential: str, token: Token) -> None:
+    def drop(self, credential: str, token: AccessToken) -> None:
         """The platform refused `token` and the request cannot be repeated: the next gets another.
 
         Counts as a forced fetch: nothing is dropped while these pause or keep their distance.
@@ -228,7 +230,7 @@ class Tokens:
         now = self._clock()
         return {name: self._state(slot, now) for name, slot in self._slots.items()}
 
-    def _state(self, slot: _Slot, now: float) -> TokenState:
+    def _state(self, slot: _CredentialState, now: float) -> TokenState:
         token = self.current(slot.credential)
         failure = slot.failure.error if slot.failure is not None else None
         return TokenState(
@@ -245,7 +247,7 @@ class Tokens:
             description=failure.description if failure is not None else "",
         )
 
-    def _give_up(self, slot: _Slot, rejected: Token, *, spare: bool) -> None:
+    def _give_up(self, slot: _CredentialState, rejected: AccessToken, *, spare: bool) -> None:
         """Discard `rejected` if it is the token in use, unless fetching another is no use now.
 
         It stays in use until its successor is there where that takes time, and with `spare` also
@@ -264,10 +266,10 @@ class Tokens:
         slot.token = None
         self._observer.token_expires(slot.credential, 0.0)
 
-    def _failing(self, slot: _Slot) -> bool:
+    def _failing(self, slot: _CredentialState) -> bool:
         return slot.failure is not None and self._clock() < slot.failure.until
 
-    async def _join(self, slot: _Slot) -> Token:
+    async def _join(self, slot: _CredentialState) -> AccessToken:
         """Wait for the flight under way, or for a new one; a leaving waiter does not end it."""
         if slot.flight is None and slot.failure is not None and self._failing(slot):
             raise self._failed(slot, slot.failure)
@@ -285,27 +287,27 @@ class Tokens:
             raise GatewayError(SHUTTING_DOWN, close_connection=True)
         outcome = flight.result()
         now = self._clock()
-        if isinstance(outcome, FailedAttempts):
+        if isinstance(outcome, FailureState):
             raise self._failed(slot, outcome)
         if now >= outcome.usable_until:
             expired = "the token expired while the request waited for it"
             raise GatewayError(SSO_UNAVAILABLE, detail=expired, retry_after=1.0)
         return outcome
 
-    def _failed(self, slot: _Slot, failure: FailedAttempts) -> GatewayError:
+    def _failed(self, slot: _CredentialState, failure: FailureState) -> GatewayError:
         return failure.gateway_error(self._clock(), self._explain(slot, failure.error))
 
-    def _explain(self, slot: _Slot, error: TokenRequestError) -> str:
+    def _explain(self, slot: _CredentialState, error: TokenRequestError) -> str:
         policy = self._policy
         return explain(
-            error, slot.credential, Way(policy.url, policy.wait_timeout, policy.proxy_url)
+            error, slot.credential, SsoRoute(policy.url, policy.wait_timeout, policy.proxy_url)
         )
 
-    def _count_waiter(self, slot: _Slot, change: int) -> None:
+    def _count_waiter(self, slot: _CredentialState, change: int) -> None:
         slot.waiters += change
         self._observer.token_waiters(slot.credential, slot.waiters)
 
-    def _launch(self, slot: _Slot) -> asyncio.Task[Token | FailedAttempts]:
+    def _launch(self, slot: _CredentialState) -> asyncio.Task[AccessToken | FailureState]:
         """The flight under way, or a new one."""
         if self._closed:
             raise GatewayError(SHUTTING_DOWN, close_connection=True)
@@ -320,8 +322,8 @@ class Tokens:
             slot.flight = asyncio.get_running_loop().create_task(self._fly(slot, wait))
         return slot.flight
 
-    async def _fly(self, slot: _Slot, wait: float) -> Token | FailedAttempts:
-        outcome: Token | TokenRequestError
+    async def _fly(self, slot: _CredentialState, wait: float) -> AccessToken | FailureState:
+        outcome: AccessToken | TokenRequestError
         try:
             if wait:
                 await self._times.sleep(wait)
@@ -346,9 +348,11 @@ class Tokens:
             slot.flight = None
         return self._land(slot, outcome)
 
-    def _land(self, slot: _Slot, outcome: Token | TokenRequestError) -> Token | FailedAttempts:
+    def _land(
+        self, slot: _CredentialState, outcome: AccessToken | TokenRequestError
+    ) -> AccessToken | FailureState:
         now = self._clock()
-        if isinstance(outcome, Token):
+        if isinstance(outcome, AccessToken):
             self._install(slot, outcome, now)
             self._schedule(slot, self._pacing.refresh_delay(outcome, now))
             return outcome
@@ -357,7 +361,7 @@ class Tokens:
         pause = self._pacing.pause_after(outcome, count, remaining)
         if slot.retry_at_once:
             pause, slot.retry_at_once = 0.0, False
-        slot.failure = FailedAttempts(outcome, now + pause, count)
+        slot.failure = FailureState(outcome, now + pause, count)
         self._schedule(slot, pause)
         _log.warning(
             "credential %s: %s; asking again in %s",
@@ -369,7 +373,7 @@ class Tokens:
         )
         return slot.failure
 
-    def _install(self, slot: _Slot, token: Token, now: float) -> None:
+    def _install(self, slot: _CredentialState, token: AccessToken, now: float) -> None:
         if token != slot.token:
             slot.rejections.replaced()
         slot.token, slot.failure, slot.retry_at_once = token, None, False
@@ -382,7 +386,7 @@ class Tokens:
             slot.discarded = None
         self._observer.token_expires(slot.credential, token.wall_expiry)
 
-    def _schedule(self, slot: _Slot, delay: float) -> None:
+    def _schedule(self, slot: _CredentialState, delay: float) -> None:
         if not self._renewing:
             return
         slot.next_attempt = self._clock() + delay

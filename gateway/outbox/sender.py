@@ -18,7 +18,7 @@ from gateway.http.client.response import UpstreamResponse
 from gateway.http.client.response_header import remove_content_fields
 from gateway.http.content_coding import DECODABLE, decode_body
 from gateway.http.retry_after import parse_retry_after
-from gateway.oauth.token import Token
+from gateway.oauth.token import AccessToken
 from gateway.outbox.comparison import Sought, combined, judged_read, judged_search, sought
 from gateway.outbox.entry import Entry, RawLines, Request, Response
 from gateway.outbox.notes import platform_status
@@ -132,7 +132,7 @@ class Deliverer:
         route, credential = self._route, request.credential
         if credential not in route.credentials:
             raise GatewayError(errors.TOKEN_REFUSED, "the settings have that credential no more")
-        token: Token | None = route.tokens.current(credential)
+        token: AccessToken | None = route.tokens.current(credential)
         token = token or await route.tokens.obtain(credential)
         # No exchange of a caller: what is noted here is read by nobody.
         note = Exchange(request_id=request.request_id, started_at=0.0, started_monotonic=0.0)

@@ -13,35 +13,35 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.http.client.response import UpstreamResponse
-from gateway.oauth.tokens import Token
+from gateway.oauth.tokens import AccessToken
 from gateway.pipeline.max_forwards import final_answer
 from gateway.pipeline.upstream import Outgoing, Upstream
 
 
 class TokensInUse(Protocol):
-    """What is needed of `gateway.oauth.tokens.Tokens`."""
+    """What is needed of `gateway.oauth.tokens.TokenManager`."""
 
-    def current(self, credential: str) -> Token | None:
+    def current(self, credential: str) -> AccessToken | None:
         """A valid token, without waiting."""
         ...
 
-    async def obtain(self, credential: str) -> Token:
+    async def obtain(self, credential: str) -> AccessToken:
         """A valid token, waiting for one."""
         ...
 
-    async def replace(self, credential: str, rejected: Token) -> Token:
+    async def replace(self, credential: str, rejected: AccessToken) -> AccessToken:
         """A token other than the rejected one."""
         ...
 
-    def drop(self, credential: str, rejected: Token) -> None:
+    def drop(self, credential: str, rejected: AccessToken) -> None:
         """Forget a token that the platform rejected."""
         ...
 
-    def rejected_again(self, credential: str, token: Token) -> None:
+    def rejected_again(self, credential: str, token: AccessToken) -> None:
         """The platform refused a fresh token."""
         ...
 
-    def accepted(self, credential: str, token: Token) -> None:
+    def accepted(self, credential: str, token: AccessToken) -> None:
         """The platform took the token."""
         ...
 
@@ -50,7 +50,7 @@ class AttemptSender(Protocol):
     """Brings requests to the platform."""
 
     async def send(
-        self, exchange: Exchange, outgoing: Outgoing, credential: str, token: Token
+        self, exchange: Exchange, outgoing: Outgoing, credential: str, token: AccessToken
     ) -> UpstreamResponse:
         """The platform's answer, never a 401. Raises `GatewayError`."""
         ...
@@ -67,7 +67,7 @@ class Forwarder:
         self._on_retry = on_retry
 
     async def send(
-        self, exchange: Exchange, outgoing: Outgoing, credential: str, token: Token
+        self, exchange: Exchange, outgoing: Outgoing, credential: str, token: AccessToken
     ) -> UpstreamResponse:
         """The platform's answer, never a 401. Raises `GatewayError`."""
         if outgoing.ends_here:
@@ -88,8 +88,8 @@ class Forwarder:
         return answer
 
     async def _renew(
-        self, answer: UpstreamResponse, outgoing: Outgoing, credential: str, token: Token
-    ) -> Token:
+        self, answer: UpstreamResponse, outgoing: Outgoing, credential: str, token: AccessToken
+    ) -> AccessToken:
         answer.close()
         body = outgoing.body
         if body is not None:

@@ -23,7 +23,7 @@ from gateway.http.server.messages import ConnectionDisposition
 from gateway.http.server.reader import ListenLimits
 from gateway.http.slow_readers import SlowReaders
 from gateway.http.target import RequestTarget, resolve_target
-from gateway.oauth.token import Token
+from gateway.oauth.token import AccessToken
 from gateway.pipeline.admission import Admission
 from gateway.pipeline.attempts import AttemptSender, TokensInUse
 from gateway.pipeline.caller_memo import CallerMemo, read_header, recall
@@ -293,7 +293,7 @@ class Handler:
         self._permissions.note(asked, answer)
         return answer
 
-    async def _obtain(self, exchange: Exchange, credential: str) -> Token:
+    async def _obtain(self, exchange: Exchange, credential: str) -> AccessToken:
         began = self._monotonic()
         try:
             return await self._tokens.obtain(credential)

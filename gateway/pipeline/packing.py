@@ -14,7 +14,7 @@ from typing import Final
 from gateway.exchange import Exchange
 from gateway.http.client.response import UpstreamResponse
 from gateway.http.content_coding import accepts_coding, gzip_compress
-from gateway.oauth.token import Token
+from gateway.oauth.token import AccessToken
 from gateway.pipeline.attempts import AttemptSender
 from gateway.pipeline.upstream import Outgoing
 
@@ -62,7 +62,7 @@ class Packing:
         self._refused = False
 
     async def send(
-        self, exchange: Exchange, outgoing: Outgoing, credential: str, token: Token
+        self, exchange: Exchange, outgoing: Outgoing, credential: str, token: AccessToken
     ) -> UpstreamResponse:
         """The platform's answer, as the other sender gives it. Raises what that raises."""
         packed = await self._packed(outgoing)

@@ -16,7 +16,7 @@ from gateway.fhir.conformity import is_error_page, media_type
 from gateway.http.client.framing import UpstreamConnectionError
 from gateway.http.client.response import UpstreamResponse
 from gateway.http.content_coding import decode_prefix
-from gateway.oauth.token import Token
+from gateway.oauth.token import AccessToken
 from gateway.pipeline.attempts import TokensInUse
 from gateway.pipeline.platform_client import PlatformClient
 from gateway.pipeline.upstream import broken
@@ -50,7 +50,7 @@ class Unproven:
         self.drop = tokens.drop
         self.rejected_again = tokens.rejected_again
 
-    def accepted(self, credential: str, token: Token) -> None:
+    def accepted(self, credential: str, token: AccessToken) -> None:
         """Rejections of this token count on."""
 
 

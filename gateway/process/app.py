@@ -31,7 +31,7 @@ from gateway.audit.trail import AuditTrail, NullAudit
 from gateway.config import Settings
 from gateway.http.server.acceptor import Acceptor
 from gateway.http.server.server import CallerServer
-from gateway.oauth.tokens import Tokens
+from gateway.oauth.tokens import TokenManager
 from gateway.phrases import Phrase
 from gateway.pipeline.admission import Phase
 from gateway.process import alerting, audit_factory, certificates, factories, shared_store, sockets
@@ -307,7 +307,7 @@ class Gateway:
             )
         )
 
-    def _tokens(self) -> Tokens | None:
+    def _tokens(self) -> TokenManager | None:
         return None if self._opened is None else self._opened.current.tokens
 
     @staticmethod

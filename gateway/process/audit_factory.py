@@ -27,7 +27,7 @@ from gateway.audit.syslog import Formatter, SyslogServer, SyslogSink, Transport
 from gateway.audit.trail import Audit, AuditTrail, NullAudit, Translate
 from gateway.audit.writer import Writer
 from gateway.config import Settings
-from gateway.oauth.tokens import Tokens
+from gateway.oauth.tokens import TokenManager
 from gateway.phrases import Phrase, setting_problem, system_error
 from gateway.process import certificates
 from gateway.process.factories import StartError
@@ -63,7 +63,7 @@ class RepositoryAccess:
     """
 
     session: aiohttp.ClientSession  # noqa: TID251 - received, not made
-    tokens: Callable[[], Tokens | None]
+    tokens: Callable[[], TokenManager | None]
 
 
 def open_trail(
@@ -140,7 +140,7 @@ def _repository(
 class _CredentialBearer:
     """The token of a credential, for the repository."""
 
-    def __init__(self, credential: str, tokens: Callable[[], Tokens | None]) -> None:
+    def __init__(self, credential: str, tokens: Callable[[], TokenManager | None]) -> None:
         self._credential = credential
         self._tokens = tokens
 

@@ -24,10 +24,10 @@ from gateway.http.slow_readers import SlowReaders
 from gateway.login.session_store import MemorySessions, SessionStore
 from gateway.oauth.credential import CredentialSource
 from gateway.oauth.grants import TokenEndpoint
-from gateway.oauth.secret_reload import RereadingSource
+from gateway.oauth.secret_reload import ReloadingTokenSource
 from gateway.oauth.store import TokenStore
-from gateway.oauth.token import Token
-from gateway.oauth.tokens import Tokens, TokenState
+from gateway.oauth.token import AccessToken
+from gateway.oauth.tokens import TokenManager, TokenState
 from gateway.pipeline.accounting import Accounting
 from gateway.pipeline.admission import Admission, Phase
 from gateway.pipeline.attempts import Forwarder, TokensInUse
@@ -93,7 +93,7 @@ class Core:
         self.missing_aliases = MissingAliases(parts.metrics.missing_alias)
         self._metrics = parts.metrics
         self._sources = _sources(settings, parts)
-        self.tokens = Tokens(
+        self.tokens = TokenManager(
             self._sources,
             parts.store,
             _TokenTelemetry(parts.metrics, parts.audit),
@@ -218,7 +218,7 @@ class Core:
                 # Its secret was changed: the SSO must say now whether the new one is right.
                 self.tokens.retry(name)
 
-    def _kept_from(self, before: Core) -> Mapping[str, Token]:
+    def _kept_from(self, before: Core) -> Mapping[str, AccessToken]:
         """Tokens to go on with: same name, same client, same SSO, same platform."""
         tokens = {name: before.tokens.current(name) for name in self._shared_with(before)}
         return {name: token for name, token in tokens.items() if token is not None}
@@ -349,7 +349,7 @@ class Cores:
         return (self.current, *self._retiring.values())
 
 
-def _sources(settings: Settings, parts: ProcessParts) -> dict[str, RereadingSource]:
+def _sources(settings: Settings, parts: ProcessParts) -> dict[str, ReloadingTokenSource]:
     tls = certificates.sso_tls(settings)
     endpoint = TokenEndpoint(parts.session, factories.token_endpoint(settings, tls))
     names = dict.fromkeys(factories.credentials_in_use(settings))
@@ -358,9 +358,9 @@ def _sources(settings: Settings, parts: ProcessParts) -> dict[str, RereadingSour
     return {name: _source(settings, endpoint, name) for name in names}
 
 
-def _source(settings: Settings, endpoint: TokenEndpoint, name: str) -> RereadingSource:
+def _source(settings: Settings, endpoint: TokenEndpoint, name: str) -> ReloadingTokenSource:
     credential = settings.credentials[name]
-    return RereadingSource(
+    return ReloadingTokenSource(
         CredentialSource(endpoint, factories.client_credentials(settings, name), name),
         # The platform is part of it: its tokens are nobody else's business.
         identity=(
@@ -374,7 +374,7 @@ def _source(settings: Settings, endpoint: TokenEndpoint, name: str) -> Rereading
     )
 
 
-def _signing_in(settings: Settings, parts: ProcessParts, tokens: Tokens) -> SigningIn | None:
+def _signing_in(settings: Settings, parts: ProcessParts, tokens: TokenManager) -> SigningIn | None:
     if not settings.login.enabled:
         return None
     # Takes time to import, and few need it.

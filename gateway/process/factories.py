@@ -27,11 +27,11 @@ from gateway.http.server.reader import ListenLimits
 from gateway.oauth.backoff import TokenPolicy
 from gateway.oauth.client_auth import (
     ClientAuthentication,
-    UnusableKey,
+    ClientKeyError,
     public_client,
 )
-from gateway.oauth.client_secrets import Proof, key_proofs, secret_proofs
-from gateway.oauth.grants import ClientCredentials, EndpointSettings
+from gateway.oauth.client_secrets import ClientAuthenticator, key_proofs, secret_proofs
+from gateway.oauth.grants import ClientCredentials, TokenEndpointSettings
 from gateway.phrases import Phrase, exception_phrase, setting_problem
 from gateway.pipeline.callers import Caller, Callers, Identification
 from gateway.pipeline.circuit import CircuitPolicy
@@ -88,7 +88,7 @@ def login_authentications(settings: Settings) -> tuple[ClientAuthentication, ...
     return tuple(proof.authenticate for proof in found)
 
 
-def _login_proofs(settings: Settings) -> tuple[Proof, ...]:
+def _login_proofs(settings: Settings) -> tuple[ClientAuthenticator, ...]:
     login = settings.login
     source = login.secret_source()
     if not source.is_given:
@@ -104,7 +104,7 @@ def _telling(source: SecretSource) -> Iterator[None]:
         yield
     except SecretUnreadable as error:
         raise StartError(exception_phrase(error)) from None
-    except UnusableKey as error:
+    except ClientKeyError as error:
         if source.file is None:
             raise StartError(setting_problem(source.key, error.why)) from None
         why = Phrase("{path}: {why}", path=source.file, why=error.why)
@@ -123,17 +123,19 @@ def public_keys(settings: Settings) -> tuple[Mapping[str, Any], ...]:
     return tuple({key["kid"]: key for key in keys if key is not None}.values())
 
 
-def proofs(auth_method: str, client_id: str, source: SecretSource) -> tuple[Proof, ...]:
-    """A client's secrets or keys. Raises `UnusableKey` or `SecretUnreadable`."""
+def proofs(
+    auth_method: str, client_id: str, source: SecretSource
+) -> tuple[ClientAuthenticator, ...]:
+    """A client's secrets or keys. Raises `ClientKeyError` or `SecretUnreadable`."""
     text = source.read()
     if text is None:
-        raise UnusableKey(Phrase("is missing"))
+        raise ClientKeyError(Phrase("is missing"))
     if auth_method == "private_key_jwt":
         return key_proofs(client_id, text)
     return secret_proofs(client_id, text, in_header=auth_method == "client_secret_basic")
 
 
-def _grant(credential: CredentialSettings, proof: Proof) -> ClientCredentials:
+def _grant(credential: CredentialSettings, proof: ClientAuthenticator) -> ClientCredentials:
     return ClientCredentials(
         client_id=credential.client_id,
         authenticate=proof.authenticate,
@@ -379,10 +381,10 @@ def capacity(settings: Settings) -> AcceptLimits:
     )
 
 
-def token_endpoint(settings: Settings, tls: ssl.SSLContext | None) -> EndpointSettings:
+def token_endpoint(settings: Settings, tls: ssl.SSLContext | None) -> TokenEndpointSettings:
     """Where and how the SSO is asked."""
     sso = settings.sso
-    return EndpointSettings(
+    return TokenEndpointSettings(
         token_url=sso.token_url,
         timeout=sso.timeout,
         default_lifetime=sso.default_token_lifetime,

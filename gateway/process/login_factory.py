@@ -25,7 +25,7 @@ from gateway.login.sign_out import SignOut
 from gateway.login.user_grants import UserEndpoint
 from gateway.login.user_tokens import RenewalManners, UserTokens
 from gateway.oauth.grants import TokenEndpoint
-from gateway.oauth.tokens import Tokens
+from gateway.oauth.tokens import TokenManager
 from gateway.pipeline.callers import Callers
 from gateway.pipeline.handler import Handler
 from gateway.pipeline.strangers import Strangers
@@ -42,7 +42,7 @@ class SigningIn:
     def __init__(
         self,
         settings: Settings,
-        credential_tokens: Tokens,
+        credential_tokens: TokenManager,
         session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
         sessions: SessionStore,
         audit: AuditTrail,

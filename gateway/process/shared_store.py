@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gateway.config import SecretUnreadable, Settings, StoreSettings
 from gateway.config.secret_files import NO_KEY, key_of
 from gateway.login.session_store import MemorySessions, SessionStore
-from gateway.oauth.store import MemoryStore, TokenStore
+from gateway.oauth.store import MemoryTokenStore, TokenStore
 from gateway.phrases import Phrase, exception_phrase, setting_problem
 from gateway.process.factories import StartError
 from gateway.secret import Secret
@@ -29,15 +29,15 @@ def open_store(settings: Settings, closing: contextlib.AsyncExitStack) -> TokenS
     store = settings.store
     encryption_key = _encryption_key(store)
     if store.url.kind == "memory":
-        return MemoryStore()
+        return MemoryTokenStore()
     try:
-        from gateway.oauth.redis_store import RedisStore
+        from gateway.oauth.redis_store import RedisTokenStore
     except ImportError:
         why = Phrase("needs the extra `redis`: pip install 'dhp-gateway[redis]'")
         raise StartError(setting_problem("store.url", why)) from None
     client = _client(store, _TIMEOUT)
     closing.push_async_callback(client.aclose)
-    return RedisStore(client, encryption_key=encryption_key)
+    return RedisTokenStore(client, encryption_key=encryption_key)
 
 
 def require(settings: Settings) -> None:

@@ -14,7 +14,7 @@ from gateway.login.session_store import MemorySessions
 from gateway.login.sessions import Lifetimes, Sessions
 from gateway.login.user_grants import UserToken
 from gateway.login.user_tokens import RenewalManners, UserTokens
-from gateway.oauth.token import Token
+from gateway.oauth.token import AccessToken
 from gateway.oauth.token_response import TokenRequestError
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock, turn
@@ -49,9 +49,9 @@ class Nobody:
         raise AssertionError(name)
 
 
-def made(value: str, clock: FakeClock) -> Token:
+def made(value: str, clock: FakeClock) -> AccessToken:
     """A token that has just come."""
-    return Token(value, received_at=clock(), lifetime=LIFETIME, wall_expiry=0.0)
+    return AccessToken(value, received_at=clock(), lifetime=LIFETIME, wall_expiry=0.0)
 
 
 class Bench:

@@ -15,11 +15,11 @@ from gateway.oauth.client_auth import client_secret_post
 from gateway.oauth.credential import CredentialSource
 from gateway.oauth.grants import (
     ClientCredentials,
-    EndpointSettings,
     TokenEndpoint,
+    TokenEndpointSettings,
 )
-from gateway.oauth.store import MemoryStore, TokenStore
-from gateway.oauth.tokens import Token, Tokens, TokenState
+from gateway.oauth.store import MemoryTokenStore, TokenStore
+from gateway.oauth.tokens import AccessToken, TokenManager, TokenState
 from gateway.secret import Secret
 from gateway.timing import TimeSource
 from tests.doubles.clock import FakeClock, turn
@@ -61,7 +61,7 @@ class RecordingObserver:
 
 
 class Bench:
-    """What a test of `Tokens` has before it; the credential is `default`."""
+    """What a test of `TokenManager` has before it; the credential is `default`."""
 
     def __init__(
         self, sso: Sso, session: aiohttp.ClientSession, clock: FakeClock, policy: TokenPolicy
@@ -69,16 +69,16 @@ class Bench:
         self.sso = sso
         self.clock = clock
         self.observer = RecordingObserver()
-        self.store: TokenStore = MemoryStore(clock)
+        self.store: TokenStore = MemoryTokenStore(clock)
         self.session = session
-        self.settings = EndpointSettings(sso.token_url)
+        self.settings = TokenEndpointSettings(sso.token_url)
         self.endpoint = TokenEndpoint(session, self.settings, clock, clock.wall)
         self.policy = policy
         self.tokens = self.made()
 
-    def made(self, *names: str, store: TokenStore | None = None) -> Tokens:
+    def made(self, *names: str, store: TokenStore | None = None) -> TokenManager:
         """Another object over the same SSO, with a credential of each name."""
-        return Tokens(
+        return TokenManager(
             {name: self.source() for name in names or ("default",)},
             store or self.store,
             self.observer,
@@ -92,7 +92,7 @@ class Bench:
         authenticate = client_secret_post("id", Secret(SECRET))
         return CredentialSource(endpoint or self.endpoint, ClientCredentials("id", authenticate))
 
-    async def obtain(self) -> Token:
+    async def obtain(self) -> AccessToken:
         """The token that a request would get."""
         return await self.tokens.obtain("default")
 

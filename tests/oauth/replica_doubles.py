@@ -10,7 +10,7 @@ from gateway.oauth.client_secrets import secret_proofs
 from gateway.oauth.credential import CredentialSource
 from gateway.oauth.grants import ClientCredentials
 from gateway.oauth.store import StoreKey, TokenLease
-from gateway.oauth.token import Token
+from gateway.oauth.token import AccessToken
 from gateway.oauth.token_response import TokenRequestError, TokenResponse
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock
@@ -48,7 +48,7 @@ class SharedStore:
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
         self.away = False
-        self.tokens: dict[str, Token] = {}
+        self.tokens: dict[str, AccessToken] = {}
         self.leases: dict[str, Held] = {}
 
     def holder(self, key: StoreKey) -> str | None:
@@ -88,18 +88,18 @@ class StoreOfOne:
         if self.failed:
             raise ConnectionError
 
-    async def get(self, key: StoreKey) -> Token | None:
+    async def get(self, key: StoreKey) -> AccessToken | None:
         """What another replica may have put."""
         self._reach()
         kept = self.shared.tokens.get(key.name)
         return kept if kept is not None and self.shared.clock() < kept.expires_at else None
 
-    async def put(self, key: StoreKey, token: Token) -> None:
+    async def put(self, key: StoreKey, token: AccessToken) -> None:
         """Replace."""
         self._reach()
         self.shared.tokens[key.name] = token
 
-    async def drop(self, key: StoreKey, token: Token) -> None:
+    async def drop(self, key: StoreKey, token: AccessToken) -> None:
         """Compare and delete."""
         self._reach()
         if self.shared.tokens.get(key.name) == token:

@@ -15,7 +15,7 @@ from gateway.oauth.client_auth import (
     client_secret_basic,
     client_secret_post,
 )
-from gateway.oauth.grants import ClientCredentials, EndpointSettings, Grant, TokenEndpoint
+from gateway.oauth.grants import ClientCredentials, Grant, TokenEndpoint, TokenEndpointSettings
 from gateway.oauth.token_response import TokenRequestError
 from gateway.secret import Secret
 from tests.doubles.sso import Sso, json_body
@@ -40,7 +40,7 @@ async def described(
     jar = aiohttp.DummyCookieJar()
     async with Sso() as sso, aiohttp.ClientSession(cookie_jar=jar) as session:
         sso.answer(json_body({"error": "invalid_client", **members}, status))
-        endpoint = TokenEndpoint(session, EndpointSettings(sso.token_url))
+        endpoint = TokenEndpoint(session, TokenEndpointSettings(sso.token_url))
         asked = ClientCredentials(CLIENT, authenticate(CLIENT, Secret(SECRET)))
         with pytest.raises(TokenRequestError) as caught:
             await endpoint.request(grant or asked)

@@ -19,8 +19,8 @@ from gateway.oauth.client_auth import client_secret_basic, client_secret_post
 from gateway.oauth.credential import CredentialSource
 from gateway.oauth.grants import (
     ClientCredentials,
-    EndpointSettings,
     TokenEndpoint,
+    TokenEndpointSettings,
 )
 from gateway.oauth.token_response import MAX_LIFETIME, TokenRequestError
 from gateway.secret import Secret
@@ -67,7 +67,7 @@ def clock() -> FakeClock:
 @pytest.fixture
 def endpoint(sso: Sso, session: aiohttp.ClientSession, clock: FakeClock) -> TokenEndpoint:
     """The object under test, with a time-out that no test waits for by mistake."""
-    return TokenEndpoint(session, EndpointSettings(sso.token_url), clock, clock.wall)
+    return TokenEndpoint(session, TokenEndpointSettings(sso.token_url), clock, clock.wall)
 
 
 def grant(**fields: object) -> ClientCredentials:
@@ -302,7 +302,7 @@ class TestFailures:
     )
     async def test_time_out(self, sso: Sso, session: aiohttp.ClientSession, answer: Answer) -> None:
         """The time-out bounds the whole request, its body included."""
-        endpoint = TokenEndpoint(session, EndpointSettings(sso.token_url, timeout=0.1))
+        endpoint = TokenEndpoint(session, TokenEndpointSettings(sso.token_url, timeout=0.1))
         sso.script(answer)
         seen = await failure(endpoint)
         assert (seen.kind, seen.cause) == ("transient", "time-out")
@@ -311,12 +311,12 @@ class TestFailures:
         """A refused connection is transient."""
         async with Sso() as gone:
             url = gone.token_url
-        seen = await failure(TokenEndpoint(session, EndpointSettings(url)))
+        seen = await failure(TokenEndpoint(session, TokenEndpointSettings(url)))
         assert (seen.kind, seen.cause) == ("transient", "no connection")
 
     async def test_unknown_host(self, session: aiohttp.ClientSession) -> None:
         """A name that does not resolve is transient."""
-        settings = EndpointSettings("http://nowhere.invalid/oauth/token")
+        settings = TokenEndpointSettings("http://nowhere.invalid/oauth/token")
         seen = await failure(TokenEndpoint(session, settings))
         assert (seen.kind, seen.cause) == ("transient", "name not found")
 
@@ -328,10 +328,10 @@ class TestFailures:
         trusting = ssl.create_default_context()
         authority.configure_trust(trusting)
         async with Sso(server) as sso:
-            seen = await failure(TokenEndpoint(session, EndpointSettings(sso.token_url)))
+            seen = await failure(TokenEndpoint(session, TokenEndpointSettings(sso.token_url)))
             assert (seen.kind, seen.cause) == ("transient", "certificate")
             assert sso.requests == []
-            settings = EndpointSettings(sso.token_url, ssl=trusting)
+            settings = TokenEndpointSettings(sso.token_url, ssl=trusting)
             response = await TokenEndpoint(session, settings).request(grant())
         assert response.access_token.reveal() == "token-1"
 

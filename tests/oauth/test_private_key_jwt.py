@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.hashes import SHA384
 
 from gateway.oauth.client_auth import JWT_BEARER
 from gateway.oauth.client_secrets import key_proofs
-from gateway.oauth.grants import ClientCredentials, EndpointSettings, TokenEndpoint
+from gateway.oauth.grants import ClientCredentials, TokenEndpoint, TokenEndpointSettings
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock
 from tests.doubles.sso import Sso
@@ -87,7 +87,7 @@ async def asked(sso: Sso, text: str, clock: FakeClock, times: int = 1) -> list[d
     (proof,) = key_proofs(CLIENT, Secret(text), clock.wall)
     grant = ClientCredentials(CLIENT, proof.authenticate, scope="system/*.rs")
     async with aiohttp.ClientSession() as session:
-        endpoint = TokenEndpoint(session, EndpointSettings(sso.token_url), clock, clock.wall)
+        endpoint = TokenEndpoint(session, TokenEndpointSettings(sso.token_url), clock, clock.wall)
         for _ in range(times):
             await endpoint.request(grant)
     return [request.form for request in sso.requests]

@@ -7,12 +7,12 @@ import asyncio
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.oauth.token import Token
+from gateway.oauth.token import AccessToken
 from tests.doubles import sso as answers
 from tests.oauth.harness import Bench
 
 
-async def replaced(given: Bench, rejected: Token) -> str:
+async def replaced(given: Bench, rejected: AccessToken) -> str:
     """The value of the token to try next, or the reason of the error."""
     try:
         return (await given.tokens.replace("default", rejected)).reveal()
@@ -20,7 +20,7 @@ async def replaced(given: Bench, rejected: Token) -> str:
         return error.reason.code
 
 
-async def reject_twice(given: Bench, token: Token) -> Token:
+async def reject_twice(given: Bench, token: AccessToken) -> AccessToken:
     """One request whose token and new token are both refused; the new token."""
     fresh = await given.tokens.replace("default", token)
     given.tokens.rejected_again("default", fresh)
@@ -72,7 +72,7 @@ async def test_latecomer(given: Bench) -> None:
 async def test_equal_by_value(given: Bench) -> None:
     """The rejected token is recognised by its value, not by identity."""
     await given.obtain()
-    same = Token("token-1", received_at=0, lifetime=1, wall_expiry=0)
+    same = AccessToken("token-1", received_at=0, lifetime=1, wall_expiry=0)
     assert await replaced(given, same) == "token-2"
 
 
@@ -223,7 +223,7 @@ async def test_rejected_during_renewal(given: Bench) -> None:
 async def test_renewal_during_pause(given: Bench) -> None:
     """The pause concerns forced fetches only: a token is still renewed at its time."""
     given.sso.answer(answers.token("short", expires_in=0.5))
-    await reject_twice(given, Token("other", received_at=0, lifetime=1, wall_expiry=0))
+    await reject_twice(given, AccessToken("other", received_at=0, lifetime=1, wall_expiry=0))
     before = asked(given)
     await given.pass_time(0.9)
     assert given.state.rejected

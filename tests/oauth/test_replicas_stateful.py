@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gateway.errors import GatewayError
-from gateway.oauth.token import Token
+from gateway.oauth.token import AccessToken
 from gateway.oauth.token_response import TokenRequestError, TokenResponse
-from gateway.oauth.tokens import Tokens
+from gateway.oauth.tokens import TokenManager
 from gateway.secret import Secret
 from gateway.timing import TimeSource
 from tests.doubles.clock import FakeClock, turn
@@ -37,10 +37,10 @@ class Replica:
     """One gateway, as far as tokens go."""
 
     name: str
-    tokens: Tokens
+    tokens: TokenManager
     store: StoreOfOne
     sources: dict[str, FileSource]
-    given: list[tuple[str, Token]] = field(default_factory=list)
+    given: list[tuple[str, AccessToken]] = field(default_factory=list)
 
 
 class ReplicaMachine(RuleBasedStateMachine):
@@ -77,7 +77,7 @@ class ReplicaMachine(RuleBasedStateMachine):
         sources = {client: FileSource(endpoint, client, self.file) for client in CLIENTS}
         for client, source in sources.items() if before is not None else ():
             source.succeed(before.sources[client])
-        tokens = Tokens(
+        tokens = TokenManager(
             sources,
             store,
             RecordingObserver(),
@@ -169,14 +169,17 @@ class ReplicaMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: any(replica.given for replica in self.replicas.values()))
     @rule(
-        data=st.data(), verdict=st.sampled_from(["replace", "rejected_again", "accepted", "drop"])
+        data=st.data(),
+        verdict=st.sampled_from(
+            ["replace_rejected", "on_fresh_token_rejected", "on_token_accepted", "invalidate"]
+        ),
     )
     def platform_judges(self, data: st.DataObject, verdict: str) -> None:
         """A request learns what the platform thinks of its token, soon or late."""
         known = sorted(name for name, replica in self.replicas.items() if replica.given)
         replica = self.replicas[data.draw(st.sampled_from(known))]
         client, token = data.draw(st.sampled_from(replica.given))
-        if verdict == "replace":
+        if verdict == "replace_rejected":
             self._ask(replica, client, replica.tokens.replace(client, token), rejected=token)
             return
 
@@ -189,8 +192,8 @@ class ReplicaMachine(RuleBasedStateMachine):
         self,
         replica: Replica,
         client: str,
-        work: Coroutine[object, object, Token],
-        rejected: Token | None = None,
+        work: Coroutine[object, object, AccessToken],
+        rejected: AccessToken | None = None,
     ) -> None:
         async def checked() -> None:
             try:

@@ -8,15 +8,15 @@ import aiohttp
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from gateway.oauth.client_auth import UnusableKey
+from gateway.oauth.client_auth import ClientKeyError
 from gateway.oauth.client_secrets import key_proofs, secret_proofs
 from gateway.oauth.credential import CredentialSource
 from gateway.oauth.grants import (
     ClientCredentials,
-    EndpointSettings,
     TokenEndpoint,
+    TokenEndpointSettings,
 )
-from gateway.oauth.secret_reload import RereadingSource
+from gateway.oauth.secret_reload import ReloadingTokenSource
 from gateway.oauth.token_response import TokenRequestError
 from gateway.secret import Secret
 from tests.doubles.sso import Answer, SeenRequest, Sso, refusal, status, token
@@ -55,7 +55,7 @@ async def sso() -> AsyncIterator[StrictSso]:
 async def endpoint(sso: StrictSso) -> AsyncIterator[TokenEndpoint]:
     """Where sources ask."""
     async with aiohttp.ClientSession() as session:
-        yield TokenEndpoint(session, EndpointSettings(sso.token_url))
+        yield TokenEndpoint(session, TokenEndpointSettings(sso.token_url))
 
 
 def grant(text: str) -> ClientCredentials:
@@ -82,14 +82,14 @@ class File:
         return grant(self.text)
 
 
-def rereading(endpoint: TokenEndpoint, file: File) -> RereadingSource:
+def rereading(endpoint: TokenEndpoint, file: File) -> ReloadingTokenSource:
     """A source as the application makes it."""
-    return RereadingSource(
+    return ReloadingTokenSource(
         CredentialSource(endpoint, grant(file.text)), identity=("id",), reread=file.read
     )
 
 
-async def value(source: CredentialSource | RereadingSource) -> str:
+async def value(source: CredentialSource | ReloadingTokenSource) -> str:
     """The token that a source gets, or the code of the refusal."""
     try:
         return (await source.request()).access_token.reveal()
@@ -287,5 +287,5 @@ class TestFiles:
     )
     def test_more_than_two(self, read: Callable[[], object]) -> None:
         """Three are a mistake that somebody should see."""
-        with pytest.raises(UnusableKey, match="more than two"):
+        with pytest.raises(ClientKeyError, match="more than two"):
             read()

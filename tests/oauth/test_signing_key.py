@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from gateway.oauth.client_auth import UnusableKey
+from gateway.oauth.client_auth import ClientKeyError
 from gateway.oauth.signing_key import SigningKey, read_keys
 
 PrivateKey = Any
@@ -89,7 +89,7 @@ def only(text: str) -> SigningKey:
 
 def why(text: str) -> str:
     """Why a text cannot be used."""
-    with pytest.raises(UnusableKey) as caught:
+    with pytest.raises(ClientKeyError) as caught:
         read_keys(text)
     return caught.value.why
 

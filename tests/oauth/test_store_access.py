@@ -7,17 +7,17 @@ import logging
 
 import pytest
 
-from gateway.oauth.store import ALWAYS_FREE, MemoryStore, StoreKey, TokenLease
-from gateway.oauth.store_access import StoreAccess
-from gateway.oauth.token import Token
+from gateway.oauth.store import ALWAYS_FREE, MemoryTokenStore, StoreKey, TokenLease
+from gateway.oauth.store_access import GuardedTokenStore
+from gateway.oauth.token import AccessToken
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock
 
 KEY = StoreKey("key", Secret("s"))
-TOKEN = Token("planted", received_at=1000, lifetime=300, wall_expiry=0)
+TOKEN = AccessToken("planted", received_at=1000, lifetime=300, wall_expiry=0)
 
 
-class BreakableStore(MemoryStore):
+class BreakableStore(MemoryTokenStore):
     """Breaks or hangs when told to; counts what it is asked."""
 
     def __init__(self, clock: FakeClock) -> None:
@@ -33,17 +33,17 @@ class BreakableStore(MemoryStore):
         if self.broken:
             raise ConnectionError("planted text")
 
-    async def get(self, key: StoreKey) -> Token | None:
+    async def get(self, key: StoreKey) -> AccessToken | None:
         """Look it up."""
         await self._trouble()
         return await super().get(key)
 
-    async def put(self, key: StoreKey, token: Token) -> None:
+    async def put(self, key: StoreKey, token: AccessToken) -> None:
         """Keep it."""
         await self._trouble()
         await super().put(key, token)
 
-    async def drop(self, key: StoreKey, token: Token) -> None:
+    async def drop(self, key: StoreKey, token: AccessToken) -> None:
         """Forget it."""
         await self._trouble()
         await super().drop(key, token)
@@ -67,12 +67,12 @@ def store(clock: FakeClock) -> BreakableStore:
 
 
 @pytest.fixture
-def access(store: BreakableStore, clock: FakeClock) -> StoreAccess:
+def access(store: BreakableStore, clock: FakeClock) -> GuardedTokenStore:
     """The way to it."""
-    return StoreAccess(store, 0.02, clock)
+    return GuardedTokenStore(store, 0.02, clock)
 
 
-async def test_works(access: StoreAccess) -> None:
+async def test_works(access: GuardedTokenStore) -> None:
     """What the store gives comes through."""
     await access.put(KEY, TOKEN)
     assert await access.get(KEY) == TOKEN
@@ -81,7 +81,7 @@ async def test_works(access: StoreAccess) -> None:
 
 
 @pytest.mark.parametrize("trouble", ["broken", "hangs"])
-async def test_away(access: StoreAccess, store: BreakableStore, trouble: str) -> None:
+async def test_away(access: GuardedTokenStore, store: BreakableStore, trouble: str) -> None:
     """Nothing is raised, nothing is found, and everybody may ask the SSO."""
     setattr(store, trouble, True)
     await access.put(KEY, TOKEN)
@@ -90,7 +90,9 @@ async def test_away(access: StoreAccess, store: BreakableStore, trouble: str) ->
     assert await access.claim(KEY) is ALWAYS_FREE
 
 
-async def test_left_alone(access: StoreAccess, store: BreakableStore, clock: FakeClock) -> None:
+async def test_left_alone(
+    access: GuardedTokenStore, store: BreakableStore, clock: FakeClock
+) -> None:
     """After a failure it is not asked for a while, which grows to ten seconds."""
     store.broken = True
     pauses = []
@@ -104,7 +106,7 @@ async def test_left_alone(access: StoreAccess, store: BreakableStore, clock: Fak
 
 
 async def test_said_once(
-    access: StoreAccess,
+    access: GuardedTokenStore,
     store: BreakableStore,
     clock: FakeClock,
     caplog: pytest.LogCaptureFixture,
@@ -124,7 +126,7 @@ async def test_said_once(
     assert "planted" not in caplog.text
 
 
-async def test_release_in_any_case(access: StoreAccess, store: BreakableStore) -> None:
+async def test_release_in_any_case(access: GuardedTokenStore, store: BreakableStore) -> None:
     """A right is given back even while the store is left alone: its renewing must end."""
 
     class Right:

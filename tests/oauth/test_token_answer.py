@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from gateway.oauth.client_auth import client_secret_post
-from gateway.oauth.grants import ClientCredentials, EndpointSettings, TokenEndpoint
+from gateway.oauth.grants import ClientCredentials, TokenEndpoint, TokenEndpointSettings
 from gateway.oauth.token_response import TokenRequestError
 from gateway.secret import Secret
 from tests.doubles.sso import Sso, http
@@ -25,7 +25,7 @@ async def ask(body: bytes, coding: str, code: int = 200) -> str:
     jar = aiohttp.DummyCookieJar()
     async with Sso() as sso, aiohttp.ClientSession(cookie_jar=jar) as session:
         sso.answer(http(code, body, ("Content-Encoding", coding), content_type="application/json"))
-        endpoint = TokenEndpoint(session, EndpointSettings(sso.token_url))
+        endpoint = TokenEndpoint(session, TokenEndpointSettings(sso.token_url))
         grant = ClientCredentials("id", client_secret_post("id", Secret("s")))
         try:
             return (await endpoint.request(grant)).access_token.reveal()

@@ -10,10 +10,10 @@ import pytest
 from gateway.errors import GatewayError
 from gateway.oauth.backoff import TokenPolicy
 from gateway.oauth.grants import TokenEndpoint
-from gateway.oauth.store import MemoryStore, StoreKey, TokenLease
-from gateway.oauth.token import Token
+from gateway.oauth.store import MemoryTokenStore, StoreKey, TokenLease
+from gateway.oauth.token import AccessToken
 from gateway.oauth.token_response import TokenResponse
-from gateway.oauth.tokens import Tokens
+from gateway.oauth.tokens import TokenManager
 from tests.doubles import sso as answers
 from tests.oauth.harness import SECRET, Bench, RecordingObserver, bench
 
@@ -59,7 +59,10 @@ class TestFirstToken:
         results = await asyncio.gather(
             tokens.obtain("lab"), tokens.obtain("ward"), return_exceptions=True
         )
-        assert sorted(type(result).__name__ for result in results) == ["GatewayError", "Token"]
+        assert sorted(type(result).__name__ for result in results) == [
+            "AccessToken",
+            "GatewayError",
+        ]
         assert len(given.sso.requests) == 2
         await tokens.close()
 
@@ -230,9 +233,9 @@ class TestExpiry:
     async def test_real_timers(self, given: Bench) -> None:
         """Without a clock of the test's the loop's own timers renew a token."""
         policy = TokenPolicy(refresh_from=0.0, refresh_to=0.0001, min_refresh_interval=0.0)
-        tokens = Tokens(
+        tokens = TokenManager(
             {"default": given.source(TokenEndpoint(given.session, given.settings))},
-            MemoryStore(),
+            MemoryTokenStore(),
             given.observer,
             policy=policy,
         )
@@ -433,7 +436,7 @@ class TestStore:
         """A renewal takes the token that another replica fetched meanwhile."""
         await given.obtain()
         given.clock.now += 205
-        fresh = Token("theirs", received_at=given.clock(), lifetime=300, wall_expiry=0)
+        fresh = AccessToken("theirs", received_at=given.clock(), lifetime=300, wall_expiry=0)
         await given.store.put(given.source().store_key, fresh)
         await given.clock.advance(40)
         await given.settled()
@@ -445,13 +448,13 @@ class TestStore:
         """A store that breaks or hangs costs a moment, not the token."""
 
         class Down:
-            async def get(self, key: StoreKey) -> Token | None:
+            async def get(self, key: StoreKey) -> AccessToken | None:
                 return await self.fail()
 
-            async def put(self, key: StoreKey, token: Token) -> None:
+            async def put(self, key: StoreKey, token: AccessToken) -> None:
                 await self.fail()
 
-            async def drop(self, key: StoreKey, token: Token) -> None:
+            async def drop(self, key: StoreKey, token: AccessToken) -> None:
                 await self.fail()
 
             async def claim(self, key: StoreKey) -> TokenLease | None:
@@ -470,9 +473,9 @@ class TestStore:
 
     async def test_memory_store(self, given: Bench) -> None:
         """The store in memory forgets a token at its end, and drops only the one it is told to."""
-        store = MemoryStore(given.clock)
+        store = MemoryTokenStore(given.clock)
         kept, other = (
-            Token(value, received_at=given.clock(), lifetime=10, wall_expiry=0)
+            AccessToken(value, received_at=given.clock(), lifetime=10, wall_expiry=0)
             for value in ("kept", "other")
         )
         await store.put("key", kept)
@@ -548,7 +551,7 @@ class TestTelling:
     def test_token_compares_by_value(self) -> None:
         """Two tokens are the same when their values are; a token is nothing else."""
         first, same, other = (
-            Token(value, received_at=number, lifetime=1, wall_expiry=number)
+            AccessToken(value, received_at=number, lifetime=1, wall_expiry=number)
             for number, value in enumerate(["a", "a", "b"])
         )
         assert first == same

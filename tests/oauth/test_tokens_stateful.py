@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gateway.errors import GatewayError
-from gateway.oauth.store import MemoryStore
-from gateway.oauth.token import Token
+from gateway.oauth.store import MemoryTokenStore
+from gateway.oauth.token import AccessToken
 from gateway.oauth.token_response import TokenRequestError, TokenResponse
-from gateway.oauth.tokens import Tokens
+from gateway.oauth.tokens import TokenManager
 from gateway.secret import Secret
 from gateway.timing import TimeSource
 from tests.doubles.clock import FakeClock, turn
@@ -77,14 +77,14 @@ class TokenMachine(RuleBasedStateMachine):
         self.clock = FakeClock()
         self.source = ManualSource(self.clock)
         self.observer = RecordingObserver()
-        self.tokens = Tokens(
+        self.tokens = TokenManager(
             {"default": self.source},
-            MemoryStore(self.clock),
+            MemoryTokenStore(self.clock),
             self.observer,
             times=TimeSource(self.clock, self.clock.wall, self.clock.call_later),
             rng=random.Random(1),  # noqa: S311 - the same jitter in every run
         )
-        self.given: list[Token] = []
+        self.given: list[AccessToken] = []
         self.waiting: list[asyncio.Task[None]] = []
         self.values = 0
         self.closing = False
@@ -98,9 +98,11 @@ class TokenMachine(RuleBasedStateMachine):
 
         self.loop.run_until_complete(settle())
 
-    def _ask(self, work: Coroutine[object, object, Token], rejected: Token | None = None) -> None:
+    def _ask(
+        self, work: Coroutine[object, object, AccessToken], rejected: AccessToken | None = None
+    ) -> None:
         async def checked() -> None:
-            outcome: Token | GatewayError
+            outcome: AccessToken | GatewayError
             try:
                 outcome = await work
             except GatewayError as error:
@@ -110,8 +112,8 @@ class TokenMachine(RuleBasedStateMachine):
         self.waiting.append(self.loop.create_task(checked()))
         self._run(asyncio.sleep(0))
 
-    def _check(self, outcome: Token | GatewayError, rejected: Token | None) -> None:
-        if isinstance(outcome, Token):
+    def _check(self, outcome: AccessToken | GatewayError, rejected: AccessToken | None) -> None:
+        if isinstance(outcome, AccessToken):
             assert self.clock() < outcome.expires_at, "an expired token was given out"
             assert outcome != rejected, "the rejected token was given out again"
             self.given.append(outcome)
@@ -163,7 +165,10 @@ class TokenMachine(RuleBasedStateMachine):
         self._ask(self.tokens.replace("default", token), rejected=token)
 
     @precondition(lambda self: self.given)
-    @rule(data=st.data(), verdict=st.sampled_from(["rejected_again", "accepted", "drop"]))
+    @rule(
+        data=st.data(),
+        verdict=st.sampled_from(["on_fresh_token_rejected", "on_token_accepted", "invalidate"]),
+    )
     def platform_says(self, data: st.DataObject, verdict: str) -> None:
         """A request that will not be sent again tells what the platform thought of its token."""
         token = data.draw(st.sampled_from(self.given))

@@ -13,9 +13,9 @@ import pytest
 import trustme
 
 from gateway.config import Settings
-from gateway.oauth.redis_store import RedisStore
-from gateway.oauth.store import MemoryStore, StoreKey, TokenStore
-from gateway.oauth.token import Token
+from gateway.oauth.redis_store import RedisTokenStore
+from gateway.oauth.store import MemoryTokenStore, StoreKey, TokenStore
+from gateway.oauth.token import AccessToken
 from gateway.process.factories import StartError
 from gateway.process.shared_store import open_store
 from gateway.secret import Secret
@@ -38,14 +38,14 @@ def settings(**store: Any) -> Settings:
 
 async def works(store: TokenStore) -> bool:
     """Whether a token can be put and got."""
-    token = Token("t", received_at=0, lifetime=1e9, wall_expiry=0)
+    token = AccessToken("t", received_at=0, lifetime=1e9, wall_expiry=0)
     await store.put(KEY, token)
     return await store.get(KEY) == token
 
 
 def test_memory(closing: contextlib.AsyncExitStack) -> None:
     """Without a URL tokens stay in the process."""
-    assert isinstance(open_store(settings(), closing), MemoryStore)
+    assert isinstance(open_store(settings(), closing), MemoryTokenStore)
 
 
 async def test_with_a_password(closing: contextlib.AsyncExitStack, server: RedisServer) -> None:
@@ -63,12 +63,12 @@ async def test_rights_that_suffice(closing: contextlib.AsyncExitStack, server: R
         "ACL", "SETUSER", "gw", "on", ">p", "~dhp-gateway:*", "-@all", *rights.split()
     )
     store = open_store(settings(url=server.url.replace("//", "//gw:p@")), closing)
-    assert isinstance(store, RedisStore)
+    assert isinstance(store, RedisTokenStore)
     assert await works(store)
     lease = await store.claim(KEY)
     assert lease is not None
     await lease.release()
-    await store.drop(KEY, Token("t", received_at=0, lifetime=1, wall_expiry=0))
+    await store.drop(KEY, AccessToken("t", received_at=0, lifetime=1, wall_expiry=0))
     assert await store.get(KEY) is None
 
 

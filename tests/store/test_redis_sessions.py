@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from gateway.login.redis_sessions import RedisSessions
 from gateway.login.session import Person, Renewal, Session, SignIn, digest, store_key
 from gateway.login.sessions import Lifetimes, Sessions
-from gateway.oauth.token import Token
+from gateway.oauth.token import AccessToken
 from gateway.secret import Secret
 from gateway.timing import TimeSource
 from tests.doubles.clock import FakeClock
@@ -21,9 +21,9 @@ PERSON = Person("planted-subject", "Planted Name", (digest("sub", "a"), digest("
 RENEWAL = Renewal(Secret("planted-refresh"), {"RefreshToken": Secret("planted-cookie")})
 
 
-def made(value: str = "planted-token", *, at: float = 1000.0) -> Token:
+def made(value: str = "planted-token", *, at: float = 1000.0) -> AccessToken:
     """A token that was asked for at a moment of a fake clock."""
-    return Token(value, received_at=at, lifetime=300.0, wall_expiry=0, scope="a b")
+    return AccessToken(value, received_at=at, lifetime=300.0, wall_expiry=0, scope="a b")
 
 
 Replica = Callable[..., RedisSessions]

@@ -9,9 +9,9 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from gateway.oauth.redis_store import RedisStore
+from gateway.oauth.redis_store import RedisTokenStore
 from gateway.oauth.store import StoreKey
-from gateway.oauth.token import Token
+from gateway.oauth.token import AccessToken
 from gateway.secret import Secret
 from gateway.timing import TimeSource
 from tests.doubles.clock import FakeClock
@@ -23,9 +23,11 @@ PLACE = f"dhp-gateway:1:{{{KEY.name}}}:token"
 LEASE = f"dhp-gateway:1:{{{KEY.name}}}:lease"
 
 
-def token(value: str = "planted-token", *, at: float = 1000.0, lifetime: float = 300.0) -> Token:
+def token(
+    value: str = "planted-token", *, at: float = 1000.0, lifetime: float = 300.0
+) -> AccessToken:
     """A token that was asked for at a moment of the fake clock."""
-    return Token(value, received_at=at, lifetime=lifetime, wall_expiry=0, scope="a b")
+    return AccessToken(value, received_at=at, lifetime=lifetime, wall_expiry=0, scope="a b")
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-Replica = Callable[..., RedisStore]
+Replica = Callable[..., RedisTokenStore]
 
 
 @pytest.fixture
@@ -42,10 +44,10 @@ async def replica(server: RedisServer, clock: FakeClock) -> AsyncIterator[Replic
     """Makes stores of several replicas, each with a client and perhaps a clock of its own."""
     clients: list[Redis] = []
 
-    def made(own: FakeClock | None = None, **options: object) -> RedisStore:
+    def made(own: FakeClock | None = None, **options: object) -> RedisTokenStore:
         clients.append(Redis(host="127.0.0.1", port=server.port, protocol=2))
         mine = own or clock
-        return RedisStore(clients[-1], times=TimeSource(mine, mine.wall), **options)
+        return RedisTokenStore(clients[-1], times=TimeSource(mine, mine.wall), **options)
 
     yield made
     for client in clients:
@@ -213,7 +215,7 @@ class TestPoisoned:
         await replica().drop(KEY, token())
         await self.recovers(replica())
 
-    async def recovers(self, store: RedisStore) -> None:
+    async def recovers(self, store: RedisTokenStore) -> None:
         """A miss, then as if nothing had been."""
         assert await store.get(KEY) is None
         await store.put(KEY, token())

@@ -21,8 +21,8 @@ from redis.asyncio import Redis
 
 from gateway.login.redis_sessions import RedisSessions
 from gateway.login.session import Person, Renewal, Session, SignIn, store_key
-from gateway.oauth.redis_store import RedisStore
-from gateway.oauth.token import Token
+from gateway.oauth.redis_store import RedisTokenStore
+from gateway.oauth.token import AccessToken
 from gateway.secret import Secret
 from tests.doubles.gateway import running
 from tests.doubles.platform import Platform, outcome, then_close
@@ -39,9 +39,9 @@ SIGN_IN_KEY = store_key("stored", "planted-sign-in-identifier")
 MARK = "planted-mark"
 
 
-def _token(value: str, received_at: float) -> Token:
+def _token(value: str, received_at: float) -> AccessToken:
     """A token of an hour."""
-    return Token(value, received_at=received_at, lifetime=3600, wall_expiry=0, scope="a b")
+    return AccessToken(value, received_at=received_at, lifetime=3600, wall_expiry=0, scope="a b")
 
 
 async def _record_outbox(folder: Path, work: Path) -> None:
@@ -111,7 +111,7 @@ async def _record_redis(folder: Path, server: RedisServer) -> None:
         kept = {}
         for name, key in (("plain", None), ("keyed", ENCRYPTION_KEY)):
             await client.flushall()
-            store = RedisStore(client, encryption_key=key)
+            store = RedisTokenStore(client, encryption_key=key)
             sessions = RedisSessions(client, encryption_key=key)
             now = asyncio.get_running_loop().time()
             await store.put(TOKEN_KEY, _token("planted-token", now))

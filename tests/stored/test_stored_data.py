@@ -16,7 +16,7 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.login.redis_sessions import RedisSessions
-from gateway.oauth.redis_store import RedisStore
+from gateway.oauth.redis_store import RedisTokenStore
 from gateway.secret import Secret
 from tests.doubles.command import dhp
 from tests.doubles.platform import Platform
@@ -162,7 +162,7 @@ class TestRedis:
 
     async def test_a_token_is_used(self, client: tuple[Redis, Secret | None]) -> None:
         """Its value, lifetime and scope."""
-        token = await RedisStore(client[0], encryption_key=client[1]).get(TOKEN_KEY)
+        token = await RedisTokenStore(client[0], encryption_key=client[1]).get(TOKEN_KEY)
         assert token is not None
         assert (token.reveal(), token.lifetime, token.scope) == ("planted-token", 3600, "a b")
 

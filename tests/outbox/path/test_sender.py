@@ -16,7 +16,7 @@ from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.fhir.capability import TypeCapability
 from gateway.http.client.response import UpstreamResponse
-from gateway.oauth.token import Token
+from gateway.oauth.token import AccessToken
 from gateway.outbox.entry import Entry, Recovery, Request, Response, State
 from gateway.outbox.one_by_one import OneByOne
 from gateway.outbox.sender import Deliverer, Route
@@ -42,7 +42,7 @@ class Platform:
         self.seen: list[Outgoing] = []
 
     async def send(
-        self, exchange: Exchange, outgoing: Outgoing, credential: str, token: Token
+        self, exchange: Exchange, outgoing: Outgoing, credential: str, token: AccessToken
     ) -> UpstreamResponse:
         """As the forwarder."""
         self.seen.append(outgoing)
