@@ -20,7 +20,7 @@ from gateway.commands.findings import Finding, Side
 from gateway.config import Settings
 from gateway.oauth.error_description import description_of
 from gateway.oauth.error_messages import with_description
-from gateway.oauth.token_response import TokenRequestError, oauth_error_of
+from gateway.oauth.token_response import TokenRequestError, oauth_error_code
 from gateway.phrases import Phrase, exception_phrase, join_phrases
 from gateway.process import certificates
 from gateway.process.factories import StartError
@@ -203,7 +203,7 @@ def _refusal(location: str, redirect_uri: str) -> tuple[str, str] | None:
     named = answer.get("error")
     if named is None or named in ("login_required", "interaction_required"):
         return None
-    return oauth_error_of({"error": named}) or "other", description_of(answer)
+    return oauth_error_code({"error": named}) or "other", description_of(answer)
 
 
 async def _client(

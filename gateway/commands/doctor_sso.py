@@ -19,7 +19,7 @@ from gateway.commands.healthcheck import is_alive
 from gateway.config import Settings
 from gateway.config.settings import PRESETS
 from gateway.duration import format_duration
-from gateway.oauth.token_answer import read
+from gateway.oauth.token_answer import read_response
 from gateway.oauth.token_response import TokenRequestError, TokenResponse, parse_object
 from gateway.phrases import Phrase, all_of, exception_phrase, join_phrases
 from gateway.process.factories import StartError
@@ -184,7 +184,7 @@ async def _endpoint(
                 auto_decompress=False,
             ) as response,
         ):
-            answer = await read(response)
+            answer = await read_response(response)
     except (StartError, OSError, TimeoutError, aiohttp.ClientError, ValueError):
         return None
     document = parse_object(answer.body) if answer.status == 200 and answer.body else None

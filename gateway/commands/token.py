@@ -14,7 +14,7 @@ import orjson
 from gateway.config import SecretUnreadable, Settings
 from gateway.config.secret_files import oddity
 from gateway.duration import format_duration
-from gateway.oauth.error_messages import SsoRoute, causes, explain
+from gateway.oauth.error_messages import SsoRoute, cause_and_remedy, failure_text
 from gateway.oauth.grants import TokenEndpoint
 from gateway.oauth.token_response import TokenRequestError, TokenResponse
 from gateway.phrases import EMPTY_PHRASE, Phrase, join_phrases
@@ -74,12 +74,14 @@ def _decoded(part: str) -> str:
 
 def reason(error: TokenRequestError, settings: Settings, name: str) -> Phrase:
     """Why there is no token, in plain words."""
-    return join_phrases("", [explain(error, name, _way(settings)), _note(error, settings, name)])
+    return join_phrases(
+        "", [failure_text(error, name, _way(settings)), _note(error, settings, name)]
+    )
 
 
 def reasons(error: TokenRequestError, settings: Settings, name: str) -> tuple[Phrase, Phrase]:
     """The same in two: what happened, and what to do if that can be told."""
-    happened, remedy = causes(error, name, _way(settings))
+    happened, remedy = cause_and_remedy(error, name, _way(settings))
     return happened, join_phrases("", [remedy, _note(error, settings, name)])
 
 

@@ -19,8 +19,8 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
-from gateway.oauth.token_answer import read
-from gateway.oauth.token_response import jwt_claims, parse_object
+from gateway.oauth.token_answer import read_response
+from gateway.oauth.token_response import parse_object, unverified_claims
 from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
@@ -194,7 +194,7 @@ class Provider:
                     timeout=_NO_TIMEOUT,
                 ) as response,
             ):
-                answer = await read(response)
+                answer = await read_response(response)
         except (OSError, TimeoutError, aiohttp.ClientError, ValueError):
             return None
         if answer.status != 200 or answer.body is None:
@@ -234,7 +234,7 @@ def _within(issuer: str, url: str | None) -> str | None:
 
 
 def _unsigned(id_token: str) -> dict[str, Any]:
-    claims = jwt_claims(id_token)
+    claims = unverified_claims(id_token)
     if not claims:
         raise IdTokenError("form")
     return claims

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 
 from gateway.login.session import SIGN_IN_LIFETIME, Person, Renewal, Session, SignIn
 from gateway.oauth.encryption import SessionCipher
-from gateway.oauth.redis_store import LEASE, RedisLease, evaluate, place_of
+from gateway.oauth.redis_store import LEASE, RedisLease, redis_key, run_script
 from gateway.oauth.store import StoreKey, TokenLease
 from gateway.oauth.token import AccessToken
 from gateway.secret import Secret
@@ -59,7 +59,7 @@ class RedisSessions:
 
     async def get(self, key: StoreKey) -> Session | None:
         """The session, unless its time is over."""
-        place = place_of(key.name, "session")
+        place = redis_key(key.name, "session")
         async with self._client.pipeline(transaction=False) as commands:
             commands.time()
             commands.hmget(place, "sealed", "used")
@@ -72,7 +72,7 @@ class RedisSessions:
     async def add(self, session: Session, lifetime: float, longest: float) -> None:
         """Keep a new session for `lifetime`, and know its marks for `longest`."""
         now = await self._now()
-        place = place_of(session.key.name, "session")
+        place = redis_key(session.key.name, "session")
         async with self._client.pipeline(transaction=True) as commands:
             commands.hset(place, mapping={"sealed": self._sealed(session, now), "used": repr(now)})
             commands.pexpireat(place, _milliseconds(now + lifetime))
@@ -86,19 +86,19 @@ class RedisSessions:
     async def touch(self, session: Session, lifetime: float) -> None:
         """Keep a session for so long from now; one that is gone stays so."""
         now = await self._now()
-        place = place_of(session.key.name, "session")
-        await evaluate(self._client, _TOUCH, place, repr(now), str(_milliseconds(now + lifetime)))
+        place = redis_key(session.key.name, "session")
+        await run_script(self._client, _TOUCH, place, repr(now), str(_milliseconds(now + lifetime)))
 
     async def save(self, session: Session) -> bool:
         """Keep its new tokens, its time left as it is; False for one that is gone."""
         sealed = self._sealed(session, await self._now())
-        place = place_of(session.key.name, "session")
-        return bool(await evaluate(self._client, _SAVE, place, sealed))
+        place = redis_key(session.key.name, "session")
+        return bool(await run_script(self._client, _SAVE, place, sealed))
 
     async def drop(self, session: Session) -> None:
         """Forget a session."""
         name = session.key.name
-        await self._client.delete(place_of(name, "session"))
+        await self._client.delete(redis_key(name, "session"))
         for mark in session.person.marks:
             await self._client.srem(self._marked(mark), name)
 
@@ -108,18 +108,18 @@ class RedisSessions:
         found = 0
         for name in await self._client.smembers(place):
             text = name if isinstance(name, str) else name.decode("ascii")
-            found += await self._client.delete(place_of(text, "session"))
+            found += await self._client.delete(redis_key(text, "session"))
             await self._client.srem(place, name)
         return found
 
     async def claim(self, session: Session) -> TokenLease | None:
         """The right to renew its tokens, kept until it is released; None: another has it."""
-        lease = RedisLease(self._client, place_of(session.key.name, "renewal"), self._lease)
+        lease = RedisLease(self._client, redis_key(session.key.name, "renewal"), self._lease)
         return lease if await lease.take() else None
 
     async def keep(self, key: StoreKey, sign_in: SignIn) -> None:
         """Keep a sign-in for `SIGN_IN_LIFETIME`."""
-        place = place_of(key.name, "sign-in")
+        place = redis_key(key.name, "sign-in")
         plain = {
             "verifier": sign_in.verifier.reveal(),
             "nonce": sign_in.nonce,
@@ -130,7 +130,7 @@ class RedisSessions:
 
     async def take(self, key: StoreKey) -> SignIn | None:
         """The sign-in, which nobody gets a second time."""
-        place = place_of(key.name, "sign-in")
+        place = redis_key(key.name, "sign-in")
         async with self._client.pipeline(transaction=True) as commands:
             commands.get(place)
             commands.delete(place)
@@ -142,7 +142,7 @@ class RedisSessions:
 
     async def is_first(self, mark: str, lifetime: float) -> bool:
         """Whether nobody asked this before, within so many seconds."""
-        place = place_of(mark, "seen")
+        place = redis_key(mark, "seen")
         return bool(await self._client.set(place, b"", nx=True, px=_milliseconds(lifetime)))
 
     def _box(self, key: StoreKey, place: str) -> SessionCipher:
@@ -150,10 +150,10 @@ class RedisSessions:
 
     def _marked(self, mark: str) -> str:
         key = b"" if self._encryption_key is None else self._encryption_key.reveal().encode()
-        return place_of(hmac.digest(key, mark.encode(), hashlib.sha256).hex(), "sessions")
+        return redis_key(hmac.digest(key, mark.encode(), hashlib.sha256).hex(), "sessions")
 
     def _sealed(self, session: Session, now: float) -> bytes:
-        place = place_of(session.key.name, "session")
+        place = redis_key(session.key.name, "session")
         ahead = now - self._times.clock()
         token, renewal, person = session.token, session.renewal, session.person
         plain = {

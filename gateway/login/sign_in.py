@@ -22,7 +22,7 @@ from gateway.login.session_store import SessionStore
 from gateway.login.sessions import Sessions
 from gateway.login.user_grants import UserEndpoint, UserToken
 from gateway.oauth.error_description import description_of
-from gateway.oauth.token_response import TokenRequestError, jwt_claims, oauth_error_of
+from gateway.oauth.token_response import TokenRequestError, oauth_error_code, unverified_claims
 from gateway.secret import Secret
 
 Failure = Literal["expired", "foreign", "denied", "refused", "unavailable", "invalid"]
@@ -198,7 +198,7 @@ def _require_issuer(issuer: str | None, metadata: Metadata | None) -> None:
 
 
 def _refused_by(error: str, description: str) -> SignInError:
-    code = error if error in _ANSWERS else oauth_error_of({"error": error}) or "other"
+    code = error if error in _ANSWERS else oauth_error_code({"error": error}) or "other"
     said = f' "{description}"' if description else ""
     failure = _ANSWERS.get(error, "refused")
     return SignInError(failure, f"the SSO answered {code}{said}", claimed=True)
@@ -212,7 +212,7 @@ def _failure(error: TokenRequestError) -> Failure:
 
 def _person(made: UserToken, claims: Mapping[str, Any]) -> Person:
     """Who the ID token names, else the subject of an access token that is a JWT."""
-    subject = _text(claims.get("sub")) or _text(jwt_claims(made.token.reveal()).get("sub"))
+    subject = _text(claims.get("sub")) or _text(unverified_claims(made.token.reveal()).get("sub"))
     marks = (mark(claims, name) for name in ("sub", "sid"))
     found = tuple(each for each in marks if each is not None)
     return Person(subject or _UNKNOWN, _text(claims.get("name")), found)

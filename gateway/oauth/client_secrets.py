@@ -21,7 +21,7 @@ from gateway.oauth.client_auth import (
 from gateway.phrases import Phrase
 from gateway.secret import Secret
 
-_MOST: Final = 2
+_MAX_SECRETS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class ClientAuthenticator:
     public_key: Mapping[str, Any] | None = None
 
 
-def secret_proofs(
+def parse_client_secrets(
     client_id: str, text: Secret, *, in_header: bool
 ) -> tuple[ClientAuthenticator, ...]:
     """The secrets of a text, one a line, the newest first; raises `ClientKeyError`."""
@@ -46,7 +46,7 @@ def secret_proofs(
     found = [Secret(line) for line in dict.fromkeys(lines) if line.strip()]
     if not found:
         raise ClientKeyError(Phrase("is empty"))
-    if len(found) > _MOST:
+    if len(found) > _MAX_SECRETS:
         raise ClientKeyError(
             Phrase("holds more than two lines: one secret, or two for the overlap")
         )
@@ -56,7 +56,7 @@ def secret_proofs(
     )
 
 
-def key_proofs(
+def parse_client_keys(
     client_id: str, text: Secret, wall_clock: Callable[[], float] = time.time
 ) -> tuple[ClientAuthenticator, ...]:
     """The keys of a PEM text, a JWK or a JWK set, the newest first; raises `ClientKeyError`.
@@ -66,7 +66,7 @@ def key_proofs(
     from gateway.oauth.signing_key import read_keys  # slow to import, and few need it
 
     found = read_keys(text.reveal())
-    if len(found) > _MOST:
+    if len(found) > _MAX_SECRETS:
         raise ClientKeyError(
             Phrase("holds more than two private keys: one, or two for the overlap")
         )

@@ -84,7 +84,7 @@ class CredentialSource:
                 response = await self._endpoint.request(candidate)
             except TokenRequestError as error:
                 refusals.append(error)
-                if not _may_be_the_secret(error):
+                if not _may_be_wrong_secret(error):
                     break
                 continue
             self._accept(candidate)
@@ -118,9 +118,9 @@ def _with_others(grant: ClientCredentials) -> dict[str, ClientCredentials]:
     return {each.fingerprint: each for each in (grant, *grant.others)}
 
 
-def _may_be_the_secret(error: TokenRequestError) -> bool:
+def _may_be_wrong_secret(error: TokenRequestError) -> bool:
     """Whether another secret could help; servers disagree on the code for a wrong one."""
-    return error.kind == "refused" and error.oauth_error not in _NOT_THE_SECRET
+    return error.kind == "refused" and error.oauth_error not in _UNRELATED_ERROR_CODES
 
 
-_NOT_THE_SECRET: Final = frozenset({"invalid_scope", "unsupported_grant_type"})
+_UNRELATED_ERROR_CODES: Final = frozenset({"invalid_scope", "unsupported_grant_type"})

@@ -75,7 +75,9 @@ _CAUSES: Final[dict[str, tuple[Phrase, Phrase]]] = {
 }
 # What a server says of an address that is not its token endpoint.
 _ELSEWHERE: Final = frozenset({404, 405, 410})
-_NOT_OURS: Final = frozenset({"unreadable answer", "not a JSON object", "empty answer"})
+_INVALID_RESPONSE_CAUSES: Final = frozenset(
+    {"unreadable answer", "not a JSON object", "empty answer"}
+)
 _PASSES: Final = Phrase(
     "{not_the_sso}; check sso.token_url, and if it is right try again later",
     not_the_sso=NOT_THE_SSO,
@@ -96,16 +98,18 @@ class SsoRoute:
         return Phrase("the SSO at {url}", url=self.url) if self.url else Phrase("the SSO")
 
 
-def explain(error: TokenRequestError, credential: str, way: SsoRoute) -> Phrase:
+def failure_text(error: TokenRequestError, credential: str, way: SsoRoute) -> Phrase:
     """The sentence, without a capital and a final stop."""
-    happened, remedy = causes(error, credential, way)
+    happened, remedy = cause_and_remedy(error, credential, way)
     if not remedy:
         return happened
     pattern = "{happened}: {remedy}" if happened.endswith(")") else "{happened}; {remedy}"
     return Phrase(pattern, happened=happened, remedy=remedy)
 
 
-def causes(error: TokenRequestError, credential: str, way: SsoRoute) -> tuple[Phrase, Phrase]:
+def cause_and_remedy(
+    error: TokenRequestError, credential: str, way: SsoRoute
+) -> tuple[Phrase, Phrase]:
     """What happened, and what to do; the latter is empty where there is nothing more to say."""
     happened, remedy = _causes(error, credential, way)
     return with_description(happened, error.description), remedy
@@ -124,7 +128,7 @@ def _causes(error: TokenRequestError, credential: str, way: SsoRoute) -> tuple[P
             error.oauth_error or "", Phrase("check credentials.{name} and sso.token_url")
         )
         hint = Phrase(hint.sentence, name=credential)
-        return Phrase("the SSO refused ({told})", told=_told(error)), hint
+        return Phrase("the SSO refused ({told})", told=_reported_error(error)), hint
     if error.kind == "throttled":
         wait = (
             Phrase("try again in {time}", time=format_duration(error.retry_after))
@@ -158,16 +162,16 @@ def _causes(error: TokenRequestError, credential: str, way: SsoRoute) -> tuple[P
             "{way} gave no token but {what}{status}", way=way.end, what=what, status=status
         ), _PASSES
     if error.cause != "error status":
-        remedy = _ADDRESS if error.cause in _NOT_OURS else EMPTY_PHRASE
+        remedy = _ADDRESS if error.cause in _INVALID_RESPONSE_CAUSES else EMPTY_PHRASE
         return Phrase(
             "{way} gave no token: {cause}", way=way.end, cause=Phrase(error.cause)
         ), remedy
     return Phrase(
-        "{way} gave no token ({told})", way=way.end, told=_told(error)
+        "{way} gave no token ({told})", way=way.end, told=_reported_error(error)
     ), _ADDRESS if error.status in _ELSEWHERE else EMPTY_PHRASE
 
 
-def _told(error: TokenRequestError) -> Phrase:
+def _reported_error(error: TokenRequestError) -> Phrase:
     """Status and error code of the SSO."""
     told: list[Phrase] = (
         [] if error.status is None else [Phrase("status {status}", status=error.status)]

@@ -15,7 +15,7 @@ from gateway.oauth.token_response import TokenRequestError, TokenResponse
 from gateway.timing import TimeSource
 
 # How often to look, in seconds, whether the replica that asks the SSO has got a token.
-_LOOK_AGAIN: Final = 0.05
+_STORE_POLL_INTERVAL: Final = 0.05
 
 CurrentTokens = Callable[[], tuple[AccessToken | None, AccessToken | None]]
 """The token in use and the one that the platform rejected: neither is to be had from the store."""
@@ -63,7 +63,7 @@ class TokenFetcher:
             while stored is None and lease is None and self._times.clock() < patience:
                 lease = await self._store.claim(key)
                 if lease is None:
-                    await self._times.sleep(_LOOK_AGAIN)
+                    await self._times.sleep(_STORE_POLL_INTERVAL)
                 # Once more: the one before us may have put it between our look and our claim.
                 stored = await self._take(key, in_use)
             yield stored

@@ -19,7 +19,12 @@ from authlib.oauth2.rfc6749.parameters import prepare_token_request
 
 from gateway.oauth.client_auth import ClientAuthentication
 from gateway.oauth.error_description import secrets_of
-from gateway.oauth.token_answer import TokenHttpResponse, cause, failure, read
+from gateway.oauth.token_answer import (
+    TokenHttpResponse,
+    cause_of_exception,
+    failure_of_response,
+    read_response,
+)
 from gateway.oauth.token_response import (
     RequestTime,
     TokenRequestError,
@@ -143,7 +148,7 @@ class TokenEndpoint:
         if isinstance(answer, TokenRequestError):
             raise answer
         if not 200 <= answer.status < 300:
-            raise failure(answer, asked.wall)
+            raise failure_of_response(answer, asked.wall)
         if answer.body is None:
             raise TokenRequestError("transient", "unreadable answer", status=answer.status)
         response = parse_token_response(
@@ -158,7 +163,7 @@ class TokenEndpoint:
         if isinstance(answer, TokenRequestError):
             raise answer
         if not 200 <= answer.status < 300:
-            raise failure(answer, wall_now)
+            raise failure_of_response(answer, wall_now)
 
     async def _send(
         self, grant: Grant, cookie: str | None, url: str | None = None
@@ -181,6 +186,6 @@ class TokenEndpoint:
                     timeout=_NO_TIMEOUT,
                 ) as response,
             ):
-                return await read(response, secrets_of(body, headers))
+                return await read_response(response, secrets_of(body, headers))
         except Exception as error:
-            return TokenRequestError("transient", cause(error))
+            return TokenRequestError("transient", cause_of_exception(error))

@@ -68,7 +68,7 @@ class RedisTokenStore:
 
     async def get(self, key: StoreKey) -> AccessToken | None:
         """The token kept under `key`, if it has not expired."""
-        place = place_of(key.name, "token")
+        place = redis_key(key.name, "token")
         asked = self._times.clock()
         async with self._client.pipeline(transaction=True) as commands:
             commands.hget(place, "sealed")
@@ -92,7 +92,7 @@ class RedisTokenStore:
 
     async def put(self, key: StoreKey, token: AccessToken) -> None:
         """Keep `token` until it expires, in place of any other."""
-        place = place_of(key.name, "token")
+        place = redis_key(key.name, "token")
         sealed = self._seal(key).close(TokenPayload(token.reveal(), token.lifetime, token.scope))
         # The end is told by the server's clock: a command that it runs late changes nothing then.
         seconds, microseconds = await self._client.time()
@@ -107,11 +107,11 @@ class RedisTokenStore:
     async def drop(self, key: StoreKey, token: AccessToken) -> None:
         """Forget `token`, unless another one has taken its place meanwhile."""
         mark = self._seal(key).mark(token.reveal())
-        await evaluate(self._client, _DROP, place_of(key.name, "token"), mark)
+        await run_script(self._client, _DROP, redis_key(key.name, "token"), mark)
 
     async def claim(self, key: StoreKey) -> RedisLease | None:
         """The right to ask for a token, kept until it is released; None: another has it."""
-        lease = RedisLease(self._client, place_of(key.name, "lease"), self._lease)
+        lease = RedisLease(self._client, redis_key(key.name, "lease"), self._lease)
         return lease if await lease.take() else None
 
     def _seal(self, key: StoreKey) -> TokenCipher:
@@ -141,7 +141,7 @@ class RedisLease:
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.gather(self._renewing, return_exceptions=True)
-        await evaluate(self._client, _RELEASE, self._place, self._holder)
+        await run_script(self._client, _RELEASE, self._place, self._holder)
 
     async def _renew(self) -> None:
         milliseconds = str(int(self._seconds * 1000))
@@ -149,14 +149,14 @@ class RedisLease:
             await asyncio.sleep(self._seconds * _RENEW_EVERY / LEASE)
             # While the server is away there is nothing to be kept.
             with contextlib.suppress(RedisError, OSError):
-                await evaluate(self._client, _RENEW, self._place, self._holder, milliseconds)
+                await run_script(self._client, _RENEW, self._place, self._holder, milliseconds)
 
 
-def place_of(name: str, what: str) -> str:
+def redis_key(name: str, what: str) -> str:
     """Where something of a name is kept: all of one name on one node of a cluster."""
     return f"{_PREFIX}:{{{name}}}:{what}"
 
 
-async def evaluate(client: Redis, script: str, place: str, *arguments: bytes | str) -> Any:
+async def run_script(client: Redis, script: str, place: str, *arguments: bytes | str) -> Any:
     """What a script says of a place."""
     return await client.eval(script, 1, place, *arguments)

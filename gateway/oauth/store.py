@@ -43,7 +43,7 @@ class _NullLease:
         """Nobody waits for it."""
 
 
-ALWAYS_FREE: Final[TokenLease] = _NullLease()
+NULL_LEASE: Final[TokenLease] = _NullLease()
 
 
 class TokenStore(Protocol):
@@ -95,4 +95,4 @@ class MemoryTokenStore:
 
     async def claim(self, key: StoreKey) -> TokenLease:
         """Nobody else keeps tokens here."""
-        return ALWAYS_FREE
+        return NULL_LEASE

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
-from gateway.oauth.store import ALWAYS_FREE, StoreKey, TokenLease, TokenStore
+from gateway.oauth.store import NULL_LEASE, StoreKey, TokenLease, TokenStore
 from gateway.oauth.token import AccessToken
 from gateway.telemetry.logs import get_logger
 
@@ -45,12 +45,12 @@ class GuardedTokenStore:
 
     async def claim(self, key: StoreKey) -> TokenLease | None:
         """The right to ask the SSO, which everybody has while the store is away."""
-        return await self._guarded(lambda: self._store.claim(key), ALWAYS_FREE)
+        return await self._guarded(lambda: self._store.claim(key), NULL_LEASE)
 
     async def release(self, lease: TokenLease) -> None:
         """Give that right back, tried in any case, so that nothing goes on renewing it."""
         # What was given while the store was away says nothing about it.
-        if lease is not ALWAYS_FREE:
+        if lease is not NULL_LEASE:
             await self._tried(lease.release, None)
 
     async def _guarded(self, access: Callable[[], Awaitable[_T]], instead: _T) -> _T:

@@ -17,7 +17,7 @@ from gateway.oauth.token_response import (
     Cause,
     TokenRequestError,
     is_web_page,
-    oauth_error_of,
+    oauth_error_code,
     parse_object,
 )
 from gateway.telemetry.logs import get_logger
@@ -45,7 +45,7 @@ class TokenHttpResponse:
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
 
 
-async def read(
+async def read_response(
     response: aiohttp.ClientResponse, secrets: frozenset[str] = frozenset()
 ) -> TokenHttpResponse:
     """The answer, whatever it is; a long body is not read to its end."""
@@ -58,17 +58,17 @@ async def read(
     if body is None:
         response.close()
     else:
-        body = _unpacked(body, response.headers.get("Content-Encoding", ""))
-    cookies = {name: _value(morsel) for name, morsel in response.cookies.items()}
+        body = _decoded_body(body, response.headers.get("Content-Encoding", ""))
+    cookies = {name: _cookie_value(morsel) for name, morsel in response.cookies.items()}
     retry_after = response.headers.get("Retry-After")
     return TokenHttpResponse(response.status, body, retry_after, cookies, secrets)
 
 
-def _value(cookie: Morsel[str]) -> str:
+def _cookie_value(cookie: Morsel[str]) -> str:
     return "" if cookie["max-age"] == "0" else cookie.value
 
 
-def _unpacked(body: bytes, coding: str) -> bytes | None:
+def _decoded_body(body: bytes, coding: str) -> bytes | None:
     """The body without the coding that we did not ask for; None if it is none of the usual."""
     named = parse_content_encoding(coding)
     if named is None or not body:
@@ -76,11 +76,11 @@ def _unpacked(body: bytes, coding: str) -> bytes | None:
     return decode_body(body, named, _MAX_BODY) or None if named in DECODABLE else None
 
 
-def failure(answer: TokenHttpResponse, wall_now: float) -> TokenRequestError:
+def failure_of_response(answer: TokenHttpResponse, wall_now: float) -> TokenRequestError:
     """The failure that an answer with another status than 2xx is; `wall_now` is Unix time."""
     status = answer.status
     members = parse_object(answer.body) if answer.body else None
-    oauth_error = oauth_error_of(members)
+    oauth_error = oauth_error_code(members)
     description = description_of(members, answer.secrets)
     if status in _REFUSED and oauth_error is not None:
         return TokenRequestError(
@@ -105,7 +105,7 @@ def _error_status(answer: TokenHttpResponse) -> Cause:
     return "throttled" if status == 429 else "error status"
 
 
-def cause(error: Exception) -> Cause:
+def cause_of_exception(error: Exception) -> Cause:
     """A fixed word for an exception. The order matters: aiohttp's classes overlap.
 
     Of one that nobody expected the class is logged; its text may hold anything.

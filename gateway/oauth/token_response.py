@@ -161,13 +161,13 @@ def parse_token_response(
     """
     answer = parse_object(body)
     if answer is None:
-        raise TokenRequestError("transient", _rubbish(body))
+        raise TokenRequestError("transient", _invalid_response(body))
     access_token = answer.get("access_token")
     if not isinstance(access_token, str) or not _ACCESS_TOKEN.fullmatch(access_token):
         raise TokenRequestError(
             "transient",
             "no usable access_token",
-            oauth_error=oauth_error_of(answer),
+            oauth_error=oauth_error_code(answer),
             description=description_of(answer, secrets),
         )
     token_type = answer.get("token_type")
@@ -190,13 +190,13 @@ def is_web_page(body: bytes) -> bool:
     return body.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<")
 
 
-def _rubbish(body: bytes) -> Cause:
+def _invalid_response(body: bytes) -> Cause:
     if not body:
         return "empty answer"
     return "web page" if is_web_page(body) else "not a JSON object"
 
 
-def oauth_error_of(answer: dict[str, object] | None) -> str | None:
+def oauth_error_code(answer: dict[str, object] | None) -> str | None:
     """The error code of section 5.2, `other` for any other code, None where there is none."""
     error = (answer or {}).get("error")
     if not isinstance(error, str) or not _ERROR_CODE.fullmatch(error):
@@ -232,7 +232,7 @@ def _jwt_lifetime(access_token: str, wall_now: float) -> float | None:
     With `iat` there is a lifetime that does not hang on our wall clock; the clock is believed
     only where it says that part of that lifetime has passed already (the SSO kept the token).
     """
-    claims = jwt_claims(access_token)
+    claims = unverified_claims(access_token)
     exp, iat = _number(claims.get("exp")), _number(claims.get("iat"))
     if exp is None:
         return None
@@ -242,7 +242,7 @@ def _jwt_lifetime(access_token: str, wall_now: float) -> float | None:
     return remaining if 0 < remaining < exp - iat else exp - iat
 
 
-def jwt_claims(access_token: str) -> dict[str, object]:
+def unverified_claims(access_token: str) -> dict[str, object]:
     """The claims of a JWT whose signature is not checked; none where it is no JWT."""
     parts = access_token.split(".")
     if len(parts) != 3:

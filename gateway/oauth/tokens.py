@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from gateway.duration import format_duration
 from gateway.errors import INTERNAL, SHUTTING_DOWN, SSO_UNAVAILABLE, TOKEN_REJECTED, GatewayError
 from gateway.oauth.backoff import FailureState, RefreshSchedule, RejectionState, TokenPolicy
-from gateway.oauth.error_messages import SsoRoute, explain
+from gateway.oauth.error_messages import SsoRoute, failure_text
 from gateway.oauth.fetcher import TokenFetcher
 from gateway.oauth.ports import TokenObserver, TokenSource
 from gateway.oauth.store import TokenStore
@@ -299,7 +299,7 @@ class TokenManager:
 
     def _explain(self, slot: _CredentialState, error: TokenRequestError) -> str:
         policy = self._policy
-        return explain(
+        return failure_text(
             error, slot.credential, SsoRoute(policy.url, policy.wait_timeout, policy.proxy_url)
         )
 

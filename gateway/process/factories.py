@@ -30,7 +30,11 @@ from gateway.oauth.client_auth import (
     ClientKeyError,
     public_client,
 )
-from gateway.oauth.client_secrets import ClientAuthenticator, key_proofs, secret_proofs
+from gateway.oauth.client_secrets import (
+    ClientAuthenticator,
+    parse_client_keys,
+    parse_client_secrets,
+)
 from gateway.oauth.grants import ClientCredentials, TokenEndpointSettings
 from gateway.phrases import Phrase, exception_phrase, setting_problem
 from gateway.pipeline.callers import Caller, Callers, Identification
@@ -131,8 +135,8 @@ def proofs(
     if text is None:
         raise ClientKeyError(Phrase("is missing"))
     if auth_method == "private_key_jwt":
-        return key_proofs(client_id, text)
-    return secret_proofs(client_id, text, in_header=auth_method == "client_secret_basic")
+        return parse_client_keys(client_id, text)
+    return parse_client_secrets(client_id, text, in_header=auth_method == "client_secret_basic")
 
 
 def _grant(credential: CredentialSettings, proof: ClientAuthenticator) -> ClientCredentials:

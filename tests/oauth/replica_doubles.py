@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from gateway.oauth.client_auth import client_secret_post
-from gateway.oauth.client_secrets import secret_proofs
+from gateway.oauth.client_secrets import parse_client_secrets
 from gateway.oauth.credential import CredentialSource
 from gateway.oauth.grants import ClientCredentials
 from gateway.oauth.store import StoreKey, TokenLease
@@ -189,7 +189,7 @@ def grant(client: str, text: str) -> ClientCredentials:
             proof.fingerprint,
             material=proof.material,
         )
-        for proof in secret_proofs(client, Secret(text), in_header=False)
+        for proof in parse_client_secrets(client, Secret(text), in_header=False)
     ]
     first = made[0]
     return ClientCredentials(

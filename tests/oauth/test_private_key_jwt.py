@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA384
 
 from gateway.oauth.client_auth import JWT_BEARER
-from gateway.oauth.client_secrets import key_proofs
+from gateway.oauth.client_secrets import parse_client_keys
 from gateway.oauth.grants import ClientCredentials, TokenEndpoint, TokenEndpointSettings
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock
@@ -84,7 +84,7 @@ async def sso() -> AsyncIterator[Sso]:
 
 async def asked(sso: Sso, text: str, clock: FakeClock, times: int = 1) -> list[dict[str, str]]:
     """The forms of so many token requests with this key."""
-    (proof,) = key_proofs(CLIENT, Secret(text), clock.wall)
+    (proof,) = parse_client_keys(CLIENT, Secret(text), clock.wall)
     grant = ClientCredentials(CLIENT, proof.authenticate, scope="system/*.rs")
     async with aiohttp.ClientSession() as session:
         endpoint = TokenEndpoint(session, TokenEndpointSettings(sso.token_url), clock, clock.wall)
@@ -109,7 +109,7 @@ async def test_form(sso: Sso, algorithm: str) -> None:
 @pytest.mark.parametrize("algorithm", KEYS)
 async def test_header_and_signature(sso: Sso, algorithm: str) -> None:
     """The published key verifies the signature, and only as long as nothing was changed."""
-    (proof,) = key_proofs(CLIENT, Secret(pem(KEYS[algorithm])))
+    (proof,) = parse_client_keys(CLIENT, Secret(pem(KEYS[algorithm])))
     (form,) = await asked(sso, pem(KEYS[algorithm]), FakeClock())
     assertion = Assertion.of(form["client_assertion"])
     assert proof.public_key is not None
@@ -151,7 +151,7 @@ async def test_wall_clock_jumps(sso: Sso) -> None:
 def test_nothing_secret_is_shown() -> None:
     """What proves the client shows neither key nor secret."""
     jwk = as_jwk(KEYS["ES384"])
-    (proof,) = key_proofs(CLIENT, Secret(json.dumps(jwk)))
+    (proof,) = parse_client_keys(CLIENT, Secret(json.dumps(jwk)))
     grant = ClientCredentials(
         CLIENT, proof.authenticate, material=proof.material, public_key=proof.public_key
     )

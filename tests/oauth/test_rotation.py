@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from gateway.oauth.client_auth import ClientKeyError
-from gateway.oauth.client_secrets import key_proofs, secret_proofs
+from gateway.oauth.client_secrets import parse_client_keys, parse_client_secrets
 from gateway.oauth.credential import CredentialSource
 from gateway.oauth.grants import (
     ClientCredentials,
@@ -62,7 +62,7 @@ def grant(text: str) -> ClientCredentials:
     """The grant of a file with this text."""
     first, *others = [
         ClientCredentials("id", proof.authenticate, proof.fingerprint)
-        for proof in secret_proofs("id", Secret(text), in_header=False)
+        for proof in parse_client_secrets("id", Secret(text), in_header=False)
     ]
     return ClientCredentials("id", first.authenticate, first.fingerprint, others=tuple(others))
 
@@ -274,14 +274,14 @@ class TestFiles:
     )
     def test_lines(self, text: str, secrets: list[str]) -> None:
         """A line is a secret as it stands; empty lines are none."""
-        proofs = secret_proofs("id", Secret(text), in_header=False)
+        proofs = parse_client_secrets("id", Secret(text), in_header=False)
         assert [proof.material.reveal() for proof in proofs] == secrets
 
     @pytest.mark.parametrize(
         "read",
         [
-            lambda: secret_proofs("id", Secret("a\nb\nc"), in_header=True),
-            lambda: key_proofs("id", Secret(pem(RSA) + pem(EC) + pem(OTHER))),
+            lambda: parse_client_secrets("id", Secret("a\nb\nc"), in_header=True),
+            lambda: parse_client_keys("id", Secret(pem(RSA) + pem(EC) + pem(OTHER))),
         ],
         ids=["secrets", "keys"],
     )

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from gateway.oauth.store import ALWAYS_FREE, MemoryTokenStore, StoreKey, TokenLease
+from gateway.oauth.store import NULL_LEASE, MemoryTokenStore, StoreKey, TokenLease
 from gateway.oauth.store_access import GuardedTokenStore
 from gateway.oauth.token import AccessToken
 from gateway.secret import Secret
@@ -87,7 +87,7 @@ async def test_away(access: GuardedTokenStore, store: BreakableStore, trouble: s
     await access.put(KEY, TOKEN)
     assert await access.get(KEY) is None
     await access.drop(KEY, TOKEN)
-    assert await access.claim(KEY) is ALWAYS_FREE
+    assert await access.claim(KEY) is NULL_LEASE
 
 
 async def test_left_alone(
