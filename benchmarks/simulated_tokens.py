@@ -71,7 +71,7 @@ class _Sso:
 
     def __init__(self, lifetime: float, times: TimeSource) -> None:
         self.store_key = StoreKey("simulated", Secret("simulated"))
-        self.has_spare_in_use = False
+        self.uses_previous_secret = False
         self.given = 0
         self._lifetime, self._times = lifetime, times
 
@@ -86,16 +86,16 @@ class _Sso:
 class _Nobody:
     """Is told of tokens, and forgets it."""
 
-    def token_requested(self, credential: str, outcome: str, seconds: float, /) -> None:
+    def on_token_requested(self, credential: str, outcome: str, seconds: float, /) -> None:
         """Forget it."""
 
-    def token_expires(self, credential: str, timestamp: float, /) -> None:
+    def on_token_expiry(self, credential: str, timestamp: float, /) -> None:
         """Forget it."""
 
-    def token_waiters(self, credential: str, waiting: int, /) -> None:
+    def on_waiters_changed(self, credential: str, waiting: int, /) -> None:
         """Forget it."""
 
-    def token_event(
+    def on_token_event(
         self, credential: str, outcome: str, detail: Mapping[str, str | float | None], /
     ) -> None:
         """Forget it."""
@@ -112,7 +112,7 @@ async def _simulate(requests: int, rate: float, lifetime: float) -> Figures:
     for _ in range(requests):
         if tokens.current(_NAME) is None:
             waited += 1
-            waiting = asyncio.ensure_future(tokens.obtain(_NAME))
+            waiting = asyncio.ensure_future(tokens.wait_for_token(_NAME))
             while not waiting.done():
                 await _settle()
                 await clock.advance(ANSWER_TIME / 10)

@@ -231,8 +231,8 @@ def merged(evidences: Iterable[Evidence]) -> Evidence:
 
 
 def _token_word(state: TokenState) -> str:
-    if state.valid:
-        return "rejected" if state.rejected else "valid"
+    if state.is_valid:
+        return "rejected" if state.is_rejected else "valid"
     return state.failure or "awaited"
 
 

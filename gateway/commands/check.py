@@ -105,7 +105,7 @@ def _unusable_secrets(settings: Settings, told: Collection[str]) -> Iterator[Pro
         try:
             proofs(auth_method, client_id, source)
         except ClientKeyError as error:
-            yield _of_secret(source, error.why)
+            yield _of_secret(source, error.problem)
         except SecretUnreadable:
             continue  # told already
 

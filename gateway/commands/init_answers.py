@@ -293,5 +293,5 @@ def _key(text: str) -> Secret:
     try:
         read_keys(text)
     except ClientKeyError as error:
-        raise Unsuitable(error.why) from None
+        raise Unsuitable(error.problem) from None
     return Secret(text.strip())

@@ -66,7 +66,7 @@ class RedisSessions:
             told, (sealed, used) = await commands.execute()
         if not isinstance(sealed, bytes) or not isinstance(used, bytes):
             return None
-        plain = self._box(key, place).open(sealed)
+        plain = self._box(key, place).decrypt(sealed)
         return None if plain is None else self._session(key, plain, float(used), _seconds(told))
 
     async def add(self, session: Session, lifetime: float, longest: float) -> None:
@@ -115,7 +115,7 @@ class RedisSessions:
     async def claim(self, session: Session) -> TokenLease | None:
         """The right to renew its tokens, kept until it is released; None: another has it."""
         lease = RedisLease(self._client, redis_key(session.key.name, "renewal"), self._lease)
-        return lease if await lease.take() else None
+        return lease if await lease.acquire() else None
 
     async def keep(self, key: StoreKey, sign_in: SignIn) -> None:
         """Keep a sign-in for `SIGN_IN_LIFETIME`."""
@@ -125,7 +125,7 @@ class RedisSessions:
             "nonce": sign_in.nonce,
             "return_to": sign_in.return_to,
         }
-        sealed = self._box(key, place).close(plain)
+        sealed = self._box(key, place).encrypt(plain)
         await self._client.set(place, sealed, px=_milliseconds(SIGN_IN_LIFETIME))
 
     async def take(self, key: StoreKey) -> SignIn | None:
@@ -135,7 +135,7 @@ class RedisSessions:
             commands.get(place)
             commands.delete(place)
             sealed, _ = await commands.execute()
-        plain = self._box(key, place).open(sealed) if isinstance(sealed, bytes) else None
+        plain = self._box(key, place).decrypt(sealed) if isinstance(sealed, bytes) else None
         if plain is None:
             return None
         return SignIn(Secret(plain["verifier"]), plain["nonce"], plain["return_to"])
@@ -164,7 +164,7 @@ class RedisSessions:
             "refresh_token": renewal.refresh_token and renewal.refresh_token.reveal(),
             "cookies": {name: value.reveal() for name, value in renewal.cookies.items()},
         }
-        return self._box(session.key, place).close(plain)
+        return self._box(session.key, place).encrypt(plain)
 
     def _session(self, key: StoreKey, plain: Mapping[str, Any], used: float, now: float) -> Session:
         ahead = now - self._times.clock()

@@ -202,7 +202,7 @@ class Renewals:
     async def _failed(self, session: Session, pace: Pace, error: TokenRequestError) -> None:
         _log.warning("a user's token could not be renewed: %s", error)
         # Only this says that the sign-in is over; all else is the client's mistake, or an outage.
-        if not error.ends_a_grant:
+        if not error.is_grant_invalid:
             pace.put_off(self._clock(), error.retry_after)
             return
         latest = await self._sessions.latest(session)

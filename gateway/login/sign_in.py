@@ -205,7 +205,7 @@ def _refused_by(error: str, description: str) -> SignInError:
 
 
 def _failure(error: TokenRequestError) -> Failure:
-    if error.ends_a_grant:
+    if error.is_grant_invalid:
         return "expired"  # an old code, or one that the SSO never gave
     return "refused" if error.kind == "refused" else "unavailable"
 

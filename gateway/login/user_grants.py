@@ -100,7 +100,7 @@ class UserEndpoint:
         """Let the SSO forget a refresh token and what came of it (RFC 7009)."""
 
         async def tell(authenticate: ClientAuthentication) -> None:
-            await self._endpoint.tell(Revocation(authenticate, refresh_token), url)
+            await self._endpoint.post_form(Revocation(authenticate, refresh_token), url)
 
         await self._as_client(tell)
 
@@ -111,7 +111,7 @@ class UserEndpoint:
             authenticate: ClientAuthentication,
         ) -> tuple[TokenResponse, TokenHttpResponse]:
             grant = UserGrant(authenticate, grant_type, params, self._extra_params)
-            return await self._endpoint.redeem(grant, cookie)
+            return await self._endpoint.request_full(grant, cookie)
 
         return await self._as_client(redeem)
 

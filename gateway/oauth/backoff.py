@@ -48,7 +48,7 @@ class TokenPolicy:
     store_timeout: float = 0.25
 
     @property
-    def replica_patience(self) -> float:
+    def replica_wait(self) -> float:
         """How long to wait for a replica that asks the SSO, and have time to ask ourselves."""
         return self.wait_timeout / 2
 
@@ -107,7 +107,7 @@ class RefreshSchedule:
         """Whether `token` is so old that it could be due for renewal."""
         return now >= token.received_at + self.policy.refresh_from * token.lifetime
 
-    def pause_after(self, error: TokenRequestError, count: int, remaining: float) -> float:
+    def retry_delay(self, error: TokenRequestError, count: int, remaining: float) -> float:
         """Seconds until the next attempt, after `count` failures in a row.
 
         `remaining` is what the present token still has to live: nothing must be hurried without
@@ -128,13 +128,13 @@ class RefreshSchedule:
 class RejectionState:
     """Keeps 401s from driving requests to the SSO, and from taking everybody's token away.
 
-    `suspect` is a token that was fetched because its predecessor was rejected, and that the
+    `suspect_token` is a token that was fetched because its predecessor was rejected, and that the
     platform has not accepted yet. If it is rejected too, forced fetches pause. What the platform
     accepts ends a pause, but forced fetches keep their distance all the same: a caller whose
     request is answered with 401 whatever the token would otherwise cause one for each request.
     """
 
-    __slots__ = ("_accepted_at", "_forced_at", "_pause", "_policy", "_until", "suspect")
+    __slots__ = ("_accepted_at", "_forced_at", "_pause", "_policy", "_until", "suspect_token")
 
     def __init__(self, policy: TokenPolicy) -> None:
         self._policy = policy
@@ -142,41 +142,41 @@ class RejectionState:
         self._until = 0.0
         self._forced_at = -math.inf
         self._accepted_at = -math.inf
-        self.suspect: AccessToken | None = None
+        self.suspect_token: AccessToken | None = None
 
-    def paused(self, now: float) -> bool:
+    def is_paused(self, now: float) -> bool:
         """Whether forced fetches pause at the monotonic time `now`."""
         return self._pause > 0 and now < self._until
 
-    def again(self, now: float) -> None:
+    def on_fresh_token_rejected(self, now: float) -> None:
         """A fresh token was rejected: begin a pause, twice as long as the one before."""
-        if self.paused(now):
+        if self.is_paused(now):
             return
         policy = self._policy
         longer = max(2 * self._pause, policy.rejection_pause)
         self._pause = min(longer, policy.max_rejection_pause)
         self._until = now + self._pause
-        self.suspect = None
+        self.suspect_token = None
 
-    def accepted(self, now: float) -> None:
+    def on_token_accepted(self, now: float) -> None:
         """The platform took the token in use: no pause any longer."""
         self._pause = 0.0
-        self.suspect = None
+        self.suspect_token = None
         self._accepted_at = now
 
-    def forced(self, now: float) -> None:
+    def on_forced_fetch(self, now: float) -> None:
         """A forced fetch begins."""
         self._forced_at = now
 
-    def replaced(self) -> None:
+    def on_token_replaced(self) -> None:
         """Another token is in use, of which nothing is known yet."""
         self._accepted_at = -math.inf
 
-    def wait(self, now: float) -> float:
+    def seconds_until_forced_fetch(self, now: float) -> float:
         """Seconds until another forced fetch may begin; 0 for at once."""
         return max(0.0, self._forced_at + self._policy.rejection_pause - now)
 
-    def accepted_lately(self, now: float) -> bool:
+    def was_recently_accepted(self, now: float) -> bool:
         """Whether the token in use was good a moment ago, so that a 401 may be about the request.
 
         Then others go on with it until its successor is there.

@@ -31,11 +31,11 @@ Claims = dict[str, str | int]
 
 
 class ClientKeyError(ValueError):
-    """No secret or key that can be used; `why` says so in plain words and shows none of it."""
+    """No secret or key that can be used; `problem` says so in plain words and shows none of it."""
 
     def __init__(self, why: Phrase) -> None:
         super().__init__(why)
-        self.why = why
+        self.problem = why
 
 
 def client_secret_post(client_id: str, secret: Secret) -> ClientAuthentication:

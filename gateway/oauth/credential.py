@@ -28,8 +28,8 @@ class CredentialSource:
     ) -> None:
         self._endpoint = endpoint
         self._credential = credential
-        self._offered = _with_others(grant)
-        self._candidates = tuple(self._offered.values())
+        self._grants_by_fingerprint = _with_others(grant)
+        self._candidates = tuple(self._grants_by_fingerprint.values())
 
     @property
     def grant(self) -> ClientCredentials:
@@ -50,28 +50,31 @@ class CredentialSource:
         return StoreKey(hashlib.sha256(json.dumps(facts).encode()).hexdigest(), grant.material)
 
     @property
-    def has_spare_in_use(self) -> bool:
+    def uses_previous_secret(self) -> bool:
         """Whether the SSO refused the secret that is offered first, and took another."""
-        return self.grant.fingerprint != next(iter(self._offered))
+        return self.grant.fingerprint != next(iter(self._grants_by_fingerprint))
 
-    def offer(self, grant: ClientCredentials) -> bool:
+    def present(self, grant: ClientCredentials) -> bool:
         """Present other secrets, those known so far having been refused; False if all are known."""
         offered = _with_others(grant)
         if offered.keys() <= {candidate.fingerprint for candidate in self._candidates}:
             return False
-        self._offered, self._candidates = offered, tuple(offered.values())
+        self._grants_by_fingerprint, self._candidates = offered, tuple(offered.values())
         return True
 
-    def succeed(self, before: CredentialSource) -> None:
+    def take_over(self, before: CredentialSource) -> None:
         """Take over what another object for the same client knows.
 
         Of secrets that are offered here as there, the one that the SSO took last stays the first.
         New ones are tried first, and that one is kept until one that is offered was taken.
         """
         proved = before.grant
-        if self._offered.keys() <= before._offered.keys() and proved.fingerprint in self._offered:
+        if (
+            self._grants_by_fingerprint.keys() <= before._grants_by_fingerprint.keys()
+            and proved.fingerprint in self._grants_by_fingerprint
+        ):
             self._prefer(proved.fingerprint)
-        elif proved.fingerprint not in self._offered:
+        elif proved.fingerprint not in self._grants_by_fingerprint:
             self._candidates = (*self._candidates, proved)
 
     async def request(self) -> TokenResponse:
@@ -92,9 +95,9 @@ class CredentialSource:
         raise refusals[0]
 
     def _accept(self, candidate: ClientCredentials) -> None:
-        if candidate.fingerprint in self._offered:
-            is_spare = candidate.fingerprint != next(iter(self._offered))
-            if is_spare and not self.has_spare_in_use:
+        if candidate.fingerprint in self._grants_by_fingerprint:
+            is_spare = candidate.fingerprint != next(iter(self._grants_by_fingerprint))
+            if is_spare and not self.uses_previous_secret:
                 _log.warning(
                     "client %s: the SSO refused the first secret; another one stays in use",
                     candidate.client_id,
@@ -107,15 +110,15 @@ class CredentialSource:
                 candidate.client_id,
                 credential=self._credential,
             )
-            self._candidates = (candidate, *self._offered.values())
+            self._candidates = (candidate, *self._grants_by_fingerprint.values())
 
     def _prefer(self, fingerprint: str) -> None:
-        first = self._offered[fingerprint]
-        self._candidates = tuple({fingerprint: first, **self._offered}.values())
+        first = self._grants_by_fingerprint[fingerprint]
+        self._candidates = tuple({fingerprint: first, **self._grants_by_fingerprint}.values())
 
 
 def _with_others(grant: ClientCredentials) -> dict[str, ClientCredentials]:
-    return {each.fingerprint: each for each in (grant, *grant.others)}
+    return {each.fingerprint: each for each in (grant, *grant.alternatives)}
 
 
 def _may_be_wrong_secret(error: TokenRequestError) -> bool:

@@ -27,7 +27,7 @@ class EncryptedToken:
     """What is kept of a token: its ciphertext, and a mark that tells it from other tokens."""
 
     ciphertext: bytes
-    mark: bytes
+    digest: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +50,23 @@ class SessionCipher:
     """
 
     def __init__(self, material: Secret, place: str, key: Secret | None = None) -> None:
-        self._place = place.encode()
+        self._context = place.encode()
         salt = None if key is None else key.reveal().encode()
         info = f"dhp-gateway session {_SCHEMA} {place}".encode()
         derived = HKDF(SHA256(), length=32, salt=salt, info=info)
         # What a browser shows may be anything, even what no UTF-8 is made of.
         self._cipher = AESGCM(derived.derive(material.reveal().encode("utf-8", "surrogatepass")))
 
-    def close(self, plain: Mapping[str, Any]) -> bytes:
+    def encrypt(self, plain: Mapping[str, Any]) -> bytes:
         """Seal a JSON object."""
         nonce = os.urandom(_NONCE)
         text = json.dumps(plain).encode()
-        return nonce + self._cipher.encrypt(nonce, text, self._place)
+        return nonce + self._cipher.encrypt(nonce, text, self._context)
 
-    def open(self, ciphertext: bytes) -> dict[str, Any] | None:
+    def decrypt(self, ciphertext: bytes) -> dict[str, Any] | None:
         """The object, or None when this is not what was sealed here with the same secrets."""
         try:
-            text = self._cipher.decrypt(ciphertext[:_NONCE], ciphertext[_NONCE:], self._place)
+            text = self._cipher.decrypt(ciphertext[:_NONCE], ciphertext[_NONCE:], self._context)
             plain = json.loads(text)
         except (InvalidTag, ValueError):
             return None
@@ -81,29 +81,29 @@ class TokenCipher:
     """
 
     def __init__(self, material: Secret, place: str) -> None:
-        self._place = place.encode()
+        self._context = place.encode()
         info = f"dhp-gateway token store {_SCHEMA} {place}".encode()
         derived = HKDF(SHA256(), length=64, salt=None, info=info)
         keys = derived.derive(material.reveal().encode())
         self._cipher = AESGCM(keys[:32])
         self._mark_key = keys[32:]
 
-    def close(self, content: TokenPayload) -> EncryptedToken:
+    def encrypt(self, content: TokenPayload) -> EncryptedToken:
         """Seal a token; twice the same token gives different ciphertexts and one mark."""
         plain = {"value": content.value, "lifetime": content.lifetime, "scope": content.scope}
         nonce = os.urandom(_NONCE)
-        encrypted = self._cipher.encrypt(nonce, json.dumps(plain).encode(), self._place)
-        return EncryptedToken(nonce + encrypted, self.mark(content.value))
+        encrypted = self._cipher.encrypt(nonce, json.dumps(plain).encode(), self._context)
+        return EncryptedToken(nonce + encrypted, self.token_digest(content.value))
 
-    def open(self, ciphertext: bytes) -> TokenPayload | None:
+    def decrypt(self, ciphertext: bytes) -> TokenPayload | None:
         """The token, or None when this is not what was sealed here with the same secret."""
         try:
-            plain = self._cipher.decrypt(ciphertext[:_NONCE], ciphertext[_NONCE:], self._place)
+            plain = self._cipher.decrypt(ciphertext[:_NONCE], ciphertext[_NONCE:], self._context)
             return _content(json.loads(plain))
         except (InvalidTag, ValueError, KeyError, TypeError):
             return None
 
-    def mark(self, value: str) -> bytes:
+    def token_digest(self, value: str) -> bytes:
         """The mark of a token."""
         return hmac.digest(self._mark_key, value.encode(), hashlib.sha256)
 

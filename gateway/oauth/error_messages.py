@@ -93,7 +93,7 @@ class SsoRoute:
     proxy_url: str | None = None
 
     @property
-    def end(self) -> Phrase:
+    def destination(self) -> Phrase:
         """Where it leads."""
         return Phrase("the SSO at {url}", url=self.url) if self.url else Phrase("the SSO")
 
@@ -145,7 +145,7 @@ def _causes(error: TokenRequestError, credential: str, way: SsoRoute) -> tuple[P
             else ("sso.proxy_url", way.proxy_url)
         )
         host = urlsplit(named).hostname or Phrase("the SSO's")
-        told = {"url": way.end, "timeout": way.timeout, "host": host, "key": key}
+        told = {"url": way.destination, "timeout": way.timeout, "host": host, "key": key}
         return Phrase(known.sentence, **told), remedy
     if error.cause in ("no OAuth error", "web page"):
         what = (
@@ -159,15 +159,15 @@ def _causes(error: TokenRequestError, credential: str, way: SsoRoute) -> tuple[P
             else Phrase("{space}(status {status})", space=" ", status=error.status)
         )
         return Phrase(
-            "{way} gave no token but {what}{status}", way=way.end, what=what, status=status
+            "{way} gave no token but {what}{status}", way=way.destination, what=what, status=status
         ), _PASSES
     if error.cause != "error status":
         remedy = _ADDRESS if error.cause in _INVALID_RESPONSE_CAUSES else EMPTY_PHRASE
         return Phrase(
-            "{way} gave no token: {cause}", way=way.end, cause=Phrase(error.cause)
+            "{way} gave no token: {cause}", way=way.destination, cause=Phrase(error.cause)
         ), remedy
     return Phrase(
-        "{way} gave no token ({told})", way=way.end, told=_reported_error(error)
+        "{way} gave no token ({told})", way=way.destination, told=_reported_error(error)
     ), _ADDRESS if error.status in _ELSEWHERE else EMPTY_PHRASE
 
 

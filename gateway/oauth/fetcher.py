@@ -39,53 +39,53 @@ class TokenFetcher:
         key = source.store_key
         rejected = in_use()[1]
         if rejected is not None:
-            await self._store.drop(key, rejected)
-        async with self._turn(key, in_use) as stored:
+            await self._store.delete(key, rejected)
+        async with self._stored_token_or_lease(key, in_use) as stored:
             if stored is not None:
                 return stored
-            token = await self._ask(credential, source)
+            token = await self._request_token(credential, source)
             # The key is read again: the source may have found a changed secret.
             await self._store.put(source.store_key, token)
             return token
 
     @asynccontextmanager
-    async def _turn(
+    async def _stored_token_or_lease(
         self, key: StoreKey, in_use: CurrentTokens
     ) -> AsyncIterator[AccessToken | None]:
         """A token from the store, or None when it is our turn to ask the SSO.
 
         While another replica asks, its token is waited for; not for ever, though.
         """
-        patience = self._times.clock() + self._pacing.policy.replica_patience
+        patience = self._times.clock() + self._pacing.policy.replica_wait
         lease: TokenLease | None = None
         try:
-            stored = await self._take(key, in_use)
+            stored = await self._stored_token(key, in_use)
             while stored is None and lease is None and self._times.clock() < patience:
-                lease = await self._store.claim(key)
+                lease = await self._store.acquire_lease(key)
                 if lease is None:
                     await self._times.sleep(_STORE_POLL_INTERVAL)
                 # Once more: the one before us may have put it between our look and our claim.
-                stored = await self._take(key, in_use)
+                stored = await self._stored_token(key, in_use)
             yield stored
         finally:
             if lease is not None:
                 await self._store.release(lease)
 
-    async def _take(self, key: StoreKey, in_use: CurrentTokens) -> AccessToken | None:
+    async def _stored_token(self, key: StoreKey, in_use: CurrentTokens) -> AccessToken | None:
         """The token of the store, if it is another than ours and not itself due for renewal."""
         stored = await self._store.get(key)
         if stored is None or stored in in_use():
             return None
         return None if self._pacing.is_due(stored, self._times.clock()) else stored
 
-    async def _ask(self, credential: str, source: TokenSource) -> AccessToken:
+    async def _request_token(self, credential: str, source: TokenSource) -> AccessToken:
         started = self._times.clock()
         outcome, detail = "transient", dict[str, str | float | None]()
         try:
             response = await source.request()
-            self._tell_refusals(credential, started, response)
+            self._report_refusals(credential, started, response)
             started = response.requested_at
-            token = self._usable(response)
+            token = self._to_access_token(response)
             outcome, detail = "ok", {"lifetime": response.lifetime, "scope": response.scope}
             if token.token_id is not None:
                 detail["token_id"] = token.token_id
@@ -96,17 +96,17 @@ class TokenFetcher:
             raise
         finally:
             seconds = self._times.clock() - started
-            self._observer.token_requested(credential, outcome, seconds)
-            self._observer.token_event(credential, outcome, detail)
+            self._observer.on_token_requested(credential, outcome, seconds)
+            self._observer.on_token_event(credential, outcome, detail)
 
-    def _tell_refusals(self, credential: str, started: float, response: TokenResponse) -> None:
+    def _report_refusals(self, credential: str, started: float, response: TokenResponse) -> None:
         # Otherwise nobody would see that a new secret is wrong, for as long as the old one serves.
         for error in response.refusals:
             seconds = (response.requested_at - started) / len(response.refusals)
-            self._observer.token_requested(credential, error.kind, seconds)
-            self._observer.token_event(credential, error.kind, _detail(error))
+            self._observer.on_token_requested(credential, error.kind, seconds)
+            self._observer.on_token_event(credential, error.kind, _detail(error))
 
-    def _usable(self, response: TokenResponse) -> AccessToken:
+    def _to_access_token(self, response: TokenResponse) -> AccessToken:
         now = self._times.clock()
         age = now - response.requested_at
         token = AccessToken(

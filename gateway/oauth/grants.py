@@ -62,7 +62,7 @@ class ClientCredentials:
 
     `fingerprint` tells this secret or key from the one before it without showing it; `material` is
     the secret or key itself, for a store to derive keys from; `public_key` is the JWK of a key.
-    `others` differ in nothing but the secret, of which one may be right in place of this.
+    `alternatives` differ in nothing but the secret, of which one may be right in place of this.
     Raises ValueError when `extra_params` names a parameter that is set elsewhere.
     """
 
@@ -73,7 +73,7 @@ class ClientCredentials:
     extra_params: Mapping[str, str] = field(default_factory=dict, repr=False)
     material: Secret = field(default_factory=lambda: Secret(""))
     public_key: Mapping[str, Any] | None = None
-    others: tuple[ClientCredentials, ...] = ()
+    alternatives: tuple[ClientCredentials, ...] = ()
 
     def __post_init__(self) -> None:
         taken = RESERVED_PARAMS & self.extra_params.keys()
@@ -137,9 +137,9 @@ class TokenEndpoint:
 
     async def request(self, grant: Grant) -> TokenResponse:
         """Ask once; raises `TokenRequestError` on any failure, within `timeout` seconds."""
-        return (await self.redeem(grant))[0]
+        return (await self.request_full(grant))[0]
 
-    async def redeem(
+    async def request_full(
         self, grant: Grant, cookie: str | None = None
     ) -> tuple[TokenResponse, TokenHttpResponse]:
         """As `request`, with the whole answer beside the token; `cookie` is sent to the SSO."""
@@ -156,7 +156,7 @@ class TokenEndpoint:
         )
         return response, answer
 
-    async def tell(self, grant: Grant, url: str) -> None:
+    async def post_form(self, grant: Grant, url: str) -> None:
         """Send what brings no token to another address of the SSO; raises `TokenRequestError`."""
         wall_now = self._wall_clock()
         answer = await self._send(grant, None, url)

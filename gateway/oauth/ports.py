@@ -18,7 +18,7 @@ class TokenSource(Protocol):
         ...
 
     @property
-    def has_spare_in_use(self) -> bool:
+    def uses_previous_secret(self) -> bool:
         """Whether the SSO refused the secret that is offered first, and took another."""
         ...
 
@@ -30,19 +30,19 @@ class TokenSource(Protocol):
 class TokenObserver(Protocol):
     """Told what happens to tokens; never shown one. `outcome` is `ok` or a `FailureKind`."""
 
-    def token_requested(self, credential: str, outcome: str, seconds: float, /) -> None:
+    def on_token_requested(self, credential: str, outcome: str, seconds: float, /) -> None:
         """The SSO was asked and answered, or did not, after `seconds`."""
         ...
 
-    def token_expires(self, credential: str, timestamp: float, /) -> None:
+    def on_token_expiry(self, credential: str, timestamp: float, /) -> None:
         """The token in use expires at the Unix time `timestamp`; 0 when it was dropped."""
         ...
 
-    def token_waiters(self, credential: str, waiting: int, /) -> None:
+    def on_waiters_changed(self, credential: str, waiting: int, /) -> None:
         """So many requests wait for a token now."""
         ...
 
-    def token_event(
+    def on_token_event(
         self, credential: str, outcome: str, detail: Mapping[str, str | float | None], /
     ) -> None:
         """For the audit trail: a token was fetched or could not be."""

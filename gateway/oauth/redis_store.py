@@ -76,7 +76,7 @@ class RedisTokenStore:
             sealed, remaining = await commands.execute(raise_on_error=False)
         if not isinstance(sealed, bytes) or not isinstance(remaining, int) or remaining <= 0:
             return None
-        content = self._seal(key).open(sealed)
+        content = self._cipher(key).decrypt(sealed)
         return None if content is None else self._token(content, asked, remaining / 1000)
 
     def _token(self, content: TokenPayload, asked: float, remaining: float) -> AccessToken | None:
@@ -93,28 +93,30 @@ class RedisTokenStore:
     async def put(self, key: StoreKey, token: AccessToken) -> None:
         """Keep `token` until it expires, in place of any other."""
         place = redis_key(key.name, "token")
-        sealed = self._seal(key).close(TokenPayload(token.reveal(), token.lifetime, token.scope))
+        sealed = self._cipher(key).encrypt(
+            TokenPayload(token.reveal(), token.lifetime, token.scope)
+        )
         # The end is told by the server's clock: a command that it runs late changes nothing then.
         seconds, microseconds = await self._client.time()
         remaining = token.expires_at - self._times.clock()
         end = int((seconds + remaining) * 1000 + microseconds / 1000)
         async with self._client.pipeline(transaction=True) as commands:
             commands.delete(place)
-            commands.hset(place, mapping={"sealed": sealed.ciphertext, "mark": sealed.mark})
+            commands.hset(place, mapping={"sealed": sealed.ciphertext, "mark": sealed.digest})
             commands.pexpireat(place, end)
             await commands.execute()
 
-    async def drop(self, key: StoreKey, token: AccessToken) -> None:
+    async def delete(self, key: StoreKey, token: AccessToken) -> None:
         """Forget `token`, unless another one has taken its place meanwhile."""
-        mark = self._seal(key).mark(token.reveal())
+        mark = self._cipher(key).token_digest(token.reveal())
         await run_script(self._client, _DROP, redis_key(key.name, "token"), mark)
 
-    async def claim(self, key: StoreKey) -> RedisLease | None:
+    async def acquire_lease(self, key: StoreKey) -> RedisLease | None:
         """The right to ask for a token, kept until it is released; None: another has it."""
         lease = RedisLease(self._client, redis_key(key.name, "lease"), self._lease)
-        return lease if await lease.take() else None
+        return lease if await lease.acquire() else None
 
-    def _seal(self, key: StoreKey) -> TokenCipher:
+    def _cipher(self, key: StoreKey) -> TokenCipher:
         return TokenCipher(self._encryption_key or key.material, key.name)
 
 
@@ -123,15 +125,15 @@ class RedisLease:
 
     def __init__(self, client: Redis, place: str, seconds: float) -> None:
         self._client = client
-        self._place = place
+        self._key = place
         self._seconds = seconds
         self._holder = secrets.token_bytes(16)
         self._renewing: asyncio.Task[None] | None = None
 
-    async def take(self) -> bool:
+    async def acquire(self) -> bool:
         """Whether nobody else has it; it is kept then."""
         milliseconds = int(self._seconds * 1000)
-        taken = await self._client.set(self._place, self._holder, nx=True, px=milliseconds)
+        taken = await self._client.set(self._key, self._holder, nx=True, px=milliseconds)
         if taken:
             self._renewing = asyncio.get_running_loop().create_task(self._renew())
         return bool(taken)
@@ -141,7 +143,7 @@ class RedisLease:
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.gather(self._renewing, return_exceptions=True)
-        await run_script(self._client, _RELEASE, self._place, self._holder)
+        await run_script(self._client, _RELEASE, self._key, self._holder)
 
     async def _renew(self) -> None:
         milliseconds = str(int(self._seconds * 1000))
@@ -149,7 +151,7 @@ class RedisLease:
             await asyncio.sleep(self._seconds * _RENEW_EVERY / LEASE)
             # While the server is away there is nothing to be kept.
             with contextlib.suppress(RedisError, OSError):
-                await run_script(self._client, _RENEW, self._place, self._holder, milliseconds)
+                await run_script(self._client, _RENEW, self._key, self._holder, milliseconds)
 
 
 def redis_key(name: str, what: str) -> str:

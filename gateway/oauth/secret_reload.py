@@ -27,11 +27,11 @@ class ReloadingTokenSource:
     ) -> None:
         self.identity = identity
         self._source = source
-        self._reread = reread
+        self._reload_secret = reread
 
-    def succeed(self, before: ReloadingTokenSource) -> None:
+    def take_over(self, before: ReloadingTokenSource) -> None:
         """Take over what another object of the same identity knows of its secrets."""
-        self._source.succeed(before._source)
+        self._source.take_over(before._source)
 
     @property
     def store_key(self) -> StoreKey:
@@ -39,9 +39,9 @@ class ReloadingTokenSource:
         return self._source.store_key
 
     @property
-    def has_spare_in_use(self) -> bool:
+    def uses_previous_secret(self) -> bool:
         """Whether the SSO refused the secret that is offered first, and took another."""
-        return self._source.has_spare_in_use
+        return self._source.uses_previous_secret
 
     async def request(self) -> TokenResponse:
         """Ask for a new token, a second time if the secret has changed since.
@@ -57,8 +57,8 @@ class ReloadingTokenSource:
 
     async def _has_changed(self) -> bool:
         try:
-            grant = await asyncio.to_thread(self._reread)
+            grant = await asyncio.to_thread(self._reload_secret)
         except Exception:
             # What was refused stands; that the secret cannot be read is told by the next reload.
             return False
-        return self._source.offer(grant)
+        return self._source.present(grant)

@@ -60,11 +60,11 @@ class TokenStore(Protocol):
         """Keep `token` until it expires, in place of any other."""
         ...
 
-    async def drop(self, key: StoreKey, token: AccessToken) -> None:
+    async def delete(self, key: StoreKey, token: AccessToken) -> None:
         """Forget `token`, unless another one has taken its place meanwhile."""
         ...
 
-    async def claim(self, key: StoreKey) -> TokenLease | None:
+    async def acquire_lease(self, key: StoreKey) -> TokenLease | None:
         """The right to ask for a token in the others' place; None: another has it now."""
         ...
 
@@ -88,11 +88,11 @@ class MemoryTokenStore:
         """Keep `token` until it expires, in place of any other."""
         self._cache[key] = token
 
-    async def drop(self, key: StoreKey, token: AccessToken) -> None:
+    async def delete(self, key: StoreKey, token: AccessToken) -> None:
         """Forget `token`, unless another one has taken its place meanwhile."""
         if self._cache.get(key) == token:
             self._cache.pop(key, None)
 
-    async def claim(self, key: StoreKey) -> TokenLease:
+    async def acquire_lease(self, key: StoreKey) -> TokenLease:
         """Nobody else keeps tokens here."""
         return NULL_LEASE

@@ -29,36 +29,36 @@ class GuardedTokenStore:
         self._timeout = timeout
         self._clock = clock
         self._pause = 0.0
-        self._away_until = 0.0
+        self._disabled_until = 0.0
 
     async def get(self, key: StoreKey) -> AccessToken | None:
         """The token kept under `key`."""
-        return await self._guarded(lambda: self._store.get(key), None)
+        return await self._call_or_default(lambda: self._store.get(key), None)
 
     async def put(self, key: StoreKey, token: AccessToken) -> None:
         """Keep `token`."""
-        await self._guarded(lambda: self._store.put(key, token), None)
+        await self._call_or_default(lambda: self._store.put(key, token), None)
 
-    async def drop(self, key: StoreKey, token: AccessToken) -> None:
+    async def delete(self, key: StoreKey, token: AccessToken) -> None:
         """Forget `token`."""
-        await self._guarded(lambda: self._store.drop(key, token), None)
+        await self._call_or_default(lambda: self._store.delete(key, token), None)
 
-    async def claim(self, key: StoreKey) -> TokenLease | None:
+    async def acquire_lease(self, key: StoreKey) -> TokenLease | None:
         """The right to ask the SSO, which everybody has while the store is away."""
-        return await self._guarded(lambda: self._store.claim(key), NULL_LEASE)
+        return await self._call_or_default(lambda: self._store.acquire_lease(key), NULL_LEASE)
 
     async def release(self, lease: TokenLease) -> None:
         """Give that right back, tried in any case, so that nothing goes on renewing it."""
         # What was given while the store was away says nothing about it.
         if lease is not NULL_LEASE:
-            await self._tried(lease.release, None)
+            await self._try_call(lease.release, None)
 
-    async def _guarded(self, access: Callable[[], Awaitable[_T]], instead: _T) -> _T:
-        if self._pause and self._clock() < self._away_until:
+    async def _call_or_default(self, access: Callable[[], Awaitable[_T]], instead: _T) -> _T:
+        if self._pause and self._clock() < self._disabled_until:
             return instead
-        return await self._tried(access, instead)
+        return await self._try_call(access, instead)
 
-    async def _tried(self, access: Callable[[], Awaitable[_T]], instead: _T) -> _T:
+    async def _try_call(self, access: Callable[[], Awaitable[_T]], instead: _T) -> _T:
         try:
             async with asyncio.timeout(self._timeout):
                 given = await access()
@@ -76,4 +76,4 @@ class GuardedTokenStore:
                 "token store: %s; tokens are not shared until it is back", type(error).__name__
             )
         self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LONGEST_PAUSE)
-        self._away_until = self._clock() + self._pause
+        self._disabled_until = self._clock() + self._pause

@@ -102,7 +102,7 @@ class TokenRequestError(Exception):
         self.description = description
 
     @property
-    def ends_a_grant(self) -> bool:
+    def is_grant_invalid(self) -> bool:
         """Whether the SSO says that a code or refresh token is worth nothing (any more)."""
         return self.kind == "refused" and self.oauth_error == "invalid_grant"
 

@@ -1,9 +1,9 @@
 """The life of the tokens: fetched at start, renewed ahead of expiry, dropped when rejected.
 
-The request path calls `current`, which nearly always has the token, and `obtain` where it has not.
-Each credential has at most one fetch under way, which belongs to the `TokenManager` object:
-requests wait for it, but leaving does not end it. When it ends, its outcome is installed and
-a timer is set for the next one, after success and failure alike; no loop can die.
+The request path calls `current`, which nearly always has the token, and `wait_for_token` where it
+has not. Each credential has at most one fetch under way, which belongs to the `TokenManager`
+object: requests wait for it, but leaving does not end it. When it ends, its outcome is installed
+and a timer is set for the next one, after success and failure alike; no loop can die.
 """
 
 from __future__ import annotations
@@ -44,20 +44,21 @@ class TokenState:
 
     `failure` and `cause` tell of the last attempt if it failed, with what the SSO then reported:
     `status`, `oauth_error` and `description`, as in `TokenRequestError`. `next_attempt_in`: when
-    the SSO will be asked again (None while it is being asked: `fetching`); `rejected` says that the
-    platform refuses fresh tokens; `spare_secret` that the SSO refuses the first secret.
+    the SSO will be asked again (None while it is being asked: `is_fetching`); `is_rejected` says
+    that the platform refuses fresh tokens; `uses_previous_secret` that the SSO refuses the first
+    secret.
     """
 
-    valid: bool
+    is_valid: bool
     expires_in: float | None
     failure: FailureKind | None
     cause: Cause | None
     status: int | None
     oauth_error: str | None
     next_attempt_in: float | None
-    fetching: bool
-    rejected: bool
-    spare_secret: bool = False
+    is_fetching: bool
+    is_rejected: bool
+    uses_previous_secret: bool = False
     description: str = ""
 
 
@@ -68,7 +69,7 @@ class _CredentialState:
         "credential",
         "discarded",
         "failure",
-        "flight",
+        "fetch_task",
         "next_attempt",
         "rejections",
         "retry_at_once",
@@ -86,7 +87,7 @@ class _CredentialState:
         self.discarded: AccessToken | None = None
         self.failure: FailureState | None = None
         self.rejections = RejectionState(policy)
-        self.flight: asyncio.Task[AccessToken | FailureState] | None = None
+        self.fetch_task: asyncio.Task[AccessToken | FailureState] | None = None
         self.timer: TimerHandle | None = None
         self.next_attempt: float | None = None
         self.retry_at_once = False
@@ -131,7 +132,7 @@ class TokenManager:
         for name, slot in self._slots.items():
             token = kept.get(name) if kept is not None else None
             if token is None:
-                self._launch(slot)
+                self._start_fetch(slot)
                 continue
             now = self._clock()
             self._install(slot, token, now)
@@ -152,47 +153,47 @@ class TokenManager:
         for slot in self._slots.values():
             if slot.timer is not None:
                 slot.timer.cancel()
-            if slot.flight is not None:
-                slot.flight.cancel()
-                flights.append(slot.flight)
+            if slot.fetch_task is not None:
+                slot.fetch_task.cancel()
+                flights.append(slot.fetch_task)
         await asyncio.gather(*flights, return_exceptions=True)
 
     def current(self, credential: str) -> AccessToken | None:
-        """The token to use now, never an expired one; None if `obtain` must be awaited."""
+        """The token to use now, never an expired one; None if `wait_for_token` must be awaited."""
         token = self._slots[credential].token
         if token is not None and self._clock() < token.usable_until:
             return token
         return None
 
-    async def obtain(self, credential: str) -> AccessToken:
+    async def wait_for_token(self, credential: str) -> AccessToken:
         """The token to use now; waits for one at most `wait_timeout` seconds.
 
         Raises `token-refused` or `sso-unavailable`, at once while a failure is remembered.
         """
         token = self.current(credential)
-        return token if token is not None else await self._join(self._slots[credential])
+        return token if token is not None else await self._await_fetch(self._slots[credential])
 
-    async def replace(self, credential: str, rejected: AccessToken) -> AccessToken:
+    async def replace_rejected(self, credential: str, rejected: AccessToken) -> AccessToken:
         """Another token than `rejected`, which the platform has answered with 401.
 
         Raises `token-rejected` when there is none to be had or forced fetches pause, and what
-        `obtain` raises.
+        `wait_for_token` raises.
         """
         slot = self._slots[credential]
-        self._give_up(slot, rejected, spare=True)
-        if slot.rejections.paused(self._clock()):
+        self._discard_rejected(slot, rejected, spare=True)
+        if slot.rejections.is_paused(self._clock()):
             raise _rejected("fresh tokens were refused before; none is fetched for a moment")
         token = self.current(credential)
         if token is None or token == rejected:
-            token = await self._join(slot)
+            token = await self._await_fetch(slot)
         if token == rejected:
             raise _rejected("the SSO gave the token again that the platform refuses")
         return token
 
-    def rejected_again(self, credential: str, token: AccessToken) -> None:
-        """The platform refused `token` too, which `replace` had given: forced fetches pause."""
+    def on_fresh_token_rejected(self, credential: str, token: AccessToken) -> None:
+        """The platform refused the token of `replace_rejected` too: forced fetches pause."""
         slot = self._slots[credential]
-        slot.rejections.again(self._clock())
+        slot.rejections.on_fresh_token_rejected(self._clock())
         _log.warning(
             "credential %s: the platform refused a fresh token",
             credential,
@@ -200,32 +201,32 @@ class TokenManager:
             reason=TOKEN_REJECTED.code,
         )
 
-    def accepted(self, credential: str, token: AccessToken) -> None:
+    def on_token_accepted(self, credential: str, token: AccessToken) -> None:
         """The platform took `token`."""
         slot = self._slots[credential]
         if token is slot.token or token == slot.token:
-            slot.rejections.accepted(self._clock())
+            slot.rejections.on_token_accepted(self._clock())
 
-    def drop(self, credential: str, token: AccessToken) -> None:
+    def invalidate(self, credential: str, token: AccessToken) -> None:
         """The platform refused `token` and the request cannot be repeated: the next gets another.
 
         Counts as a forced fetch: nothing is dropped while these pause or keep their distance.
         """
         slot = self._slots[credential]
-        self._give_up(slot, token, spare=False)
+        self._discard_rejected(slot, token, spare=False)
         given_up = slot.token is None or slot.token == slot.discarded
-        if given_up and not self._closed and not self._failing(slot):
-            self._launch(slot)
+        if given_up and not self._closed and not self._is_in_backoff(slot):
+            self._start_fetch(slot)
 
-    def retry(self, credential: str) -> None:
+    def fetch_now(self, credential: str) -> None:
         """Ask the SSO at once, whatever failed before: the secret was changed."""
         slot = self._slots[credential]
         slot.failure = None
-        slot.retry_at_once = slot.flight is not None
+        slot.retry_at_once = slot.fetch_task is not None
         if not self._closed:
-            self._launch(slot)
+            self._start_fetch(slot)
 
-    def states(self) -> Mapping[str, TokenState]:
+    def token_states(self) -> Mapping[str, TokenState]:
         """How each credential fares, by name."""
         now = self._clock()
         return {name: self._state(slot, now) for name, slot in self._slots.items()}
@@ -234,20 +235,22 @@ class TokenManager:
         token = self.current(slot.credential)
         failure = slot.failure.error if slot.failure is not None else None
         return TokenState(
-            valid=token is not None,
+            is_valid=token is not None,
             expires_in=token.expires_at - now if token is not None else None,
             failure=failure.kind if failure is not None else None,
             cause=failure.cause if failure is not None else None,
             status=failure.status if failure is not None else None,
             oauth_error=failure.oauth_error if failure is not None else None,
             next_attempt_in=max(0.0, slot.next_attempt - now) if slot.next_attempt else None,
-            fetching=slot.flight is not None and slot.next_attempt is None,
-            rejected=slot.rejections.paused(now),
-            spare_secret=slot.source.has_spare_in_use,
+            is_fetching=slot.fetch_task is not None and slot.next_attempt is None,
+            is_rejected=slot.rejections.is_paused(now),
+            uses_previous_secret=slot.source.uses_previous_secret,
             description=failure.description if failure is not None else "",
         )
 
-    def _give_up(self, slot: _CredentialState, rejected: AccessToken, *, spare: bool) -> None:
+    def _discard_rejected(
+        self, slot: _CredentialState, rejected: AccessToken, *, spare: bool
+    ) -> None:
         """Discard `rejected` if it is the token in use, unless fetching another is no use now.
 
         It stays in use until its successor is there where that takes time, and with `spare` also
@@ -255,25 +258,27 @@ class TokenManager:
         """
         now = self._clock()
         rejections = slot.rejections
-        if slot.token != rejected or rejections.paused(now):
+        if slot.token != rejected or rejections.is_paused(now):
             return
-        if rejections.suspect == rejected:
-            self.rejected_again(slot.credential, rejected)
+        if rejections.suspect_token == rejected:
+            self.on_fresh_token_rejected(slot.credential, rejected)
             return
         slot.discarded = rejected
-        if rejections.wait(now) or (spare and rejections.accepted_lately(now)):
+        if rejections.seconds_until_forced_fetch(now) or (
+            spare and rejections.was_recently_accepted(now)
+        ):
             return
         slot.token = None
-        self._observer.token_expires(slot.credential, 0.0)
+        self._observer.on_token_expiry(slot.credential, 0.0)
 
-    def _failing(self, slot: _CredentialState) -> bool:
+    def _is_in_backoff(self, slot: _CredentialState) -> bool:
         return slot.failure is not None and self._clock() < slot.failure.until
 
-    async def _join(self, slot: _CredentialState) -> AccessToken:
+    async def _await_fetch(self, slot: _CredentialState) -> AccessToken:
         """Wait for the flight under way, or for a new one; a leaving waiter does not end it."""
-        if slot.flight is None and slot.failure is not None and self._failing(slot):
+        if slot.fetch_task is None and slot.failure is not None and self._is_in_backoff(slot):
             raise self._failed(slot, slot.failure)
-        flight = self._launch(slot)
+        flight = self._start_fetch(slot)
         begins_in = max(0.0, (slot.next_attempt or 0.0) - self._clock())
         self._count_waiter(slot, 1)
         try:
@@ -305,31 +310,31 @@ class TokenManager:
 
     def _count_waiter(self, slot: _CredentialState, change: int) -> None:
         slot.waiters += change
-        self._observer.token_waiters(slot.credential, slot.waiters)
+        self._observer.on_waiters_changed(slot.credential, slot.waiters)
 
-    def _launch(self, slot: _CredentialState) -> asyncio.Task[AccessToken | FailureState]:
+    def _start_fetch(self, slot: _CredentialState) -> asyncio.Task[AccessToken | FailureState]:
         """The flight under way, or a new one."""
         if self._closed:
             raise GatewayError(SHUTTING_DOWN, close_connection=True)
-        if slot.flight is None:
+        if slot.fetch_task is None:
             if slot.timer is not None:
                 slot.timer.cancel()
             now = self._clock()
             # Where there is no token any more, nothing is forced: one is needed.
             forced = slot.token is not None and slot.token == slot.discarded
-            wait = slot.rejections.wait(now) if forced else 0.0
+            wait = slot.rejections.seconds_until_forced_fetch(now) if forced else 0.0
             slot.timer, slot.next_attempt = None, now + wait if wait else None
-            slot.flight = asyncio.get_running_loop().create_task(self._fly(slot, wait))
-        return slot.flight
+            slot.fetch_task = asyncio.get_running_loop().create_task(self._run_fetch(slot, wait))
+        return slot.fetch_task
 
-    async def _fly(self, slot: _CredentialState, wait: float) -> AccessToken | FailureState:
+    async def _run_fetch(self, slot: _CredentialState, wait: float) -> AccessToken | FailureState:
         outcome: AccessToken | TokenRequestError
         try:
             if wait:
                 await self._times.sleep(wait)
                 slot.next_attempt = None
             if slot.discarded is not None:
-                slot.rejections.forced(self._clock())
+                slot.rejections.on_forced_fetch(self._clock())
             outcome = await self._fetcher.fetch(
                 slot.credential, slot.source, lambda: (slot.token, slot.discarded)
             )
@@ -345,10 +350,10 @@ class TokenManager:
             )
             outcome = TokenRequestError("transient", "internal error")
         finally:
-            slot.flight = None
-        return self._land(slot, outcome)
+            slot.fetch_task = None
+        return self._finish_fetch(slot, outcome)
 
-    def _land(
+    def _finish_fetch(
         self, slot: _CredentialState, outcome: AccessToken | TokenRequestError
     ) -> AccessToken | FailureState:
         now = self._clock()
@@ -358,7 +363,7 @@ class TokenManager:
             return outcome
         count = slot.failure.count + 1 if slot.failure is not None else 1
         remaining = slot.token.usable_until - now if slot.token is not None else 0.0
-        pause = self._pacing.pause_after(outcome, count, remaining)
+        pause = self._pacing.retry_delay(outcome, count, remaining)
         if slot.retry_at_once:
             pause, slot.retry_at_once = 0.0, False
         slot.failure = FailureState(outcome, now + pause, count)
@@ -375,22 +380,22 @@ class TokenManager:
 
     def _install(self, slot: _CredentialState, token: AccessToken, now: float) -> None:
         if token != slot.token:
-            slot.rejections.replaced()
+            slot.rejections.on_token_replaced()
         slot.token, slot.failure, slot.retry_at_once = token, None, False
         if slot.discarded is not None:
             if token == slot.discarded:
                 # Kept all the same: the platform may have changed its mind, and there is no other.
-                slot.rejections.again(now)
+                slot.rejections.on_fresh_token_rejected(now)
             else:
-                slot.rejections.suspect = token
+                slot.rejections.suspect_token = token
             slot.discarded = None
-        self._observer.token_expires(slot.credential, token.wall_expiry)
+        self._observer.on_token_expiry(slot.credential, token.wall_expiry)
 
     def _schedule(self, slot: _CredentialState, delay: float) -> None:
         if not self._renewing:
             return
         slot.next_attempt = self._clock() + delay
-        slot.timer = self._times.call_later(delay, lambda: self._launch(slot))
+        slot.timer = self._times.call_later(delay, lambda: self._start_fetch(slot))
 
 
 def _rejected(detail: str) -> GatewayError:

@@ -344,7 +344,7 @@ class Gateway:
         return Status(
             Sources(
                 settings=lambda: self.settings,
-                tokens=lambda: self._cores.current.tokens.states(),
+                tokens=lambda: self._cores.current.tokens.token_states(),
                 circuit=lambda: self._cores.current.circuit.state,
                 connections=self._cores.connections,
                 inflight=lambda: self._cores.inflight,

@@ -149,14 +149,14 @@ class _CredentialBearer:
         tokens = self._tokens()
         if tokens is None:
             raise LookupError
-        return (await tokens.obtain(self._credential)).authorization
+        return (await tokens.wait_for_token(self._credential)).authorization
 
     def refused(self, authorization: bytes) -> None:
         """Have another token fetched, as often as the SSO may be asked."""
         tokens = self._tokens()
         token = None if tokens is None else tokens.current(self._credential)
         if tokens is not None and token is not None and token.authorization == authorization:
-            tokens.drop(self._credential, token)
+            tokens.invalidate(self._credential, token)
 
 
 def _sink(settings: Settings, company: Company | None, stdout: int) -> Sink:

@@ -208,7 +208,7 @@ class Core:
         kept = {} if before is None else self._kept_from(before)
         if before is not None:
             for name in self._shared_with(before):
-                self._sources[name].succeed(before._sources[name])
+                self._sources[name].take_over(before._sources[name])
         await self.tokens.start(kept)
         if before is None:
             return
@@ -216,7 +216,7 @@ class Core:
         for name in kept:
             if self._sources[name].store_key != before._sources[name].store_key:
                 # Its secret was changed: the SSO must say now whether the new one is right.
-                self.tokens.retry(name)
+                self.tokens.fetch_now(name)
 
     def _kept_from(self, before: Core) -> Mapping[str, AccessToken]:
         """Tokens to go on with: same name, same client, same SSO, same platform."""
@@ -231,11 +231,11 @@ class Core:
 
     def tokens_valid(self) -> dict[str, bool]:
         """For every credential that callers use whether it has a valid token."""
-        return {name: state.valid for name, state in self.states_in_use().items()}
+        return {name: state.is_valid for name, state in self.states_in_use().items()}
 
     def states_in_use(self) -> dict[str, TokenState]:
         """How each credential fares that callers use."""
-        states = self.tokens.states()
+        states = self.tokens.token_states()
         return {name: states[name] for name in factories.credentials_in_use(self.settings)}
 
     def circuit_open(self) -> bool:

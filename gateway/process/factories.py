@@ -78,7 +78,7 @@ def client_credentials(settings: Settings, name: str) -> ClientCredentials:
     with _telling(source):
         found = proofs(credential.auth_method, credential.client_id, source)
     first, *others = [_grant(credential, proof) for proof in found]
-    return replace(first, others=tuple(others))
+    return replace(first, alternatives=tuple(others))
 
 
 def login_authentications(settings: Settings) -> tuple[ClientAuthentication, ...]:
@@ -110,8 +110,8 @@ def _telling(source: SecretSource) -> Iterator[None]:
         raise StartError(exception_phrase(error)) from None
     except ClientKeyError as error:
         if source.file is None:
-            raise StartError(setting_problem(source.key, error.why)) from None
-        why = Phrase("{path}: {why}", path=source.file, why=error.why)
+            raise StartError(setting_problem(source.key, error.problem)) from None
+        why = Phrase("{path}: {why}", path=source.file, why=error.problem)
         raise StartError(setting_problem(f"{source.key}_file", why)) from None
 
 
@@ -121,7 +121,7 @@ def public_keys(settings: Settings) -> tuple[Mapping[str, Any], ...]:
     Raises `StartError` when a key cannot be read.
     """
     grants = [client_credentials(settings, name) for name in credentials_in_use(settings)]
-    keys = [each.public_key for grant in grants for each in (grant, *grant.others)]
+    keys = [each.public_key for grant in grants for each in (grant, *grant.alternatives)]
     if settings.login.enabled:
         keys += [proof.public_key for proof in _login_proofs(settings)]
     return tuple({key["kid"]: key for key in keys if key is not None}.values())

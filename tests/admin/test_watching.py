@@ -48,15 +48,15 @@ MISTAKES: list[Answer] = [
     {"status": 400, "reason": "bad-request"},
 ]
 VALID = TokenState(
-    valid=True,
+    is_valid=True,
     expires_in=200.0,
     failure=None,
     cause=None,
     status=None,
     oauth_error=None,
     next_attempt_in=100.0,
-    fetching=False,
-    rejected=False,
+    is_fetching=False,
+    is_rejected=False,
 )
 
 
@@ -255,7 +255,7 @@ async def test_an_outage_is_found_without_the_question(outage: str) -> None:
 )
 async def test_without_a_token_nothing_succeeds(failure: Any, rejected: bool, reason: str) -> None:
     """The SSO is down, refuses the secret, or the platform refuses its tokens."""
-    state = replace(VALID, valid=rejected, failure=failure, rejected=rejected)
+    state = replace(VALID, is_valid=rejected, failure=failure, is_rejected=rejected)
     world = World(tokens={"default": state})
     assert world.watch.usable() == (False, reason)
 

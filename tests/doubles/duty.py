@@ -23,17 +23,17 @@ from gateway.pipeline.circuit import CircuitState
 from tests.doubles.clock import FakeClock
 
 GOOD: Final = TokenState(
-    valid=True,
+    is_valid=True,
     expires_in=3274.0,
     failure=None,
     cause=None,
     status=None,
     oauth_error=None,
     next_attempt_in=2911.0,
-    fetching=False,
-    rejected=False,
+    is_fetching=False,
+    is_rejected=False,
 )
-_LACKING: Final = replace(GOOD, valid=False, expires_in=None, next_attempt_in=12.0)
+_LACKING: Final = replace(GOOD, is_valid=False, expires_in=None, next_attempt_in=12.0)
 ENTRIES: Final = ("waiting", "sending", "delivered", "failed", "unclear", "cancelled", "dropped")
 Outcome = tuple[int, str]
 FINE: Final[Outcome] = (200, "")
@@ -195,10 +195,12 @@ STATES: Final[dict[str, Callable[[Duty], None]]] = {
     "outbox-empty": _queue(),
     "outbox-waiting": _queue(waiting=2),
     "outbox-person": _queue(**dict.fromkeys(ENTRIES, 2)),
-    "token-awaited": _tokens(default=replace(_LACKING, next_attempt_in=None, fetching=True)),
-    "token-rejected": _tokens(default=replace(GOOD, rejected=True)),
-    "token-not-renewed": _tokens(default=replace(_failed("time-out"), valid=True, expires_in=40)),
-    "spare-secret": _tokens(default=replace(GOOD, spare_secret=True)),
+    "token-awaited": _tokens(default=replace(_LACKING, next_attempt_in=None, is_fetching=True)),
+    "token-rejected": _tokens(default=replace(GOOD, is_rejected=True)),
+    "token-not-renewed": _tokens(
+        default=replace(_failed("time-out"), is_valid=True, expires_in=40)
+    ),
+    "spare-secret": _tokens(default=replace(GOOD, uses_previous_secret=True)),
     "several-tokens": _tokens(default=GOOD, laboratory=_failed("refused")),
     **{f"token-{cause}": _tokens(default=_failed(cause)) for cause in get_args(Cause)},
 }

@@ -38,19 +38,19 @@ class RecordingObserver:
     waiters: list[tuple[str, int]] = field(default_factory=list)
     events: list[tuple[str, str, Detail]] = field(default_factory=list)
 
-    def token_requested(self, credential: str, outcome: str, seconds: float, /) -> None:
+    def on_token_requested(self, credential: str, outcome: str, seconds: float, /) -> None:
         """Keep it."""
         self.requested.append((credential, outcome, seconds))
 
-    def token_expires(self, credential: str, timestamp: float, /) -> None:
+    def on_token_expiry(self, credential: str, timestamp: float, /) -> None:
         """Keep it."""
         self.expiries.append((credential, timestamp))
 
-    def token_waiters(self, credential: str, waiting: int, /) -> None:
+    def on_waiters_changed(self, credential: str, waiting: int, /) -> None:
         """Keep it."""
         self.waiters.append((credential, waiting))
 
-    def token_event(self, credential: str, outcome: str, detail: Detail, /) -> None:
+    def on_token_event(self, credential: str, outcome: str, detail: Detail, /) -> None:
         """Keep it."""
         self.events.append((credential, outcome, detail))
 
@@ -94,7 +94,7 @@ class Bench:
 
     async def obtain(self) -> AccessToken:
         """The token that a request would get."""
-        return await self.tokens.obtain("default")
+        return await self.tokens.wait_for_token("default")
 
     @property
     def current(self) -> str | None:
@@ -105,13 +105,13 @@ class Bench:
     @property
     def state(self) -> TokenState:
         """How the credential fares."""
-        return self.tokens.states()["default"]
+        return self.tokens.token_states()["default"]
 
     async def settled(self) -> None:
         """Return when no token request is under way."""
         async with asyncio.timeout(10):
             await turn()
-            while self.state.fetching:  # noqa: ASYNC110 - the end has no event to be seen by
+            while self.state.is_fetching:  # noqa: ASYNC110 - the end has no event to be seen by
                 await asyncio.sleep(0.001)
 
     async def pass_time(self, seconds: float, step: float = 0.05) -> None:

@@ -99,13 +99,13 @@ class StoreOfOne:
         self._reach()
         self.shared.tokens[key.name] = token
 
-    async def drop(self, key: StoreKey, token: AccessToken) -> None:
+    async def delete(self, key: StoreKey, token: AccessToken) -> None:
         """Compare and delete."""
         self._reach()
         if self.shared.tokens.get(key.name) == token:
             del self.shared.tokens[key.name]
 
-    async def claim(self, key: StoreKey) -> TokenLease | None:
+    async def acquire_lease(self, key: StoreKey) -> TokenLease | None:
         """One replica at a time; counts how long this one has been denied."""
         self._reach()
         if self.shared.holder(key) not in (None, self.replica):
@@ -197,7 +197,7 @@ def grant(client: str, text: str) -> ClientCredentials:
         first.authenticate,
         first.fingerprint,
         material=first.material,
-        others=tuple(made[1:]),
+        alternatives=tuple(made[1:]),
     )
 
 
@@ -222,6 +222,6 @@ class FileSource(CredentialSource):
         try:
             return await super().request()
         except TokenRequestError as error:
-            if error.kind != "refused" or not self.offer(grant(self.client, self.file["text"])):
+            if error.kind != "refused" or not self.present(grant(self.client, self.file["text"])):
                 raise
         return await super().request()

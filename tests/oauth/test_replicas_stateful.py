@@ -76,7 +76,7 @@ class ReplicaMachine(RuleBasedStateMachine):
         endpoint = EndpointOfOne(self.sso, name)
         sources = {client: FileSource(endpoint, client, self.file) for client in CLIENTS}
         for client, source in sources.items() if before is not None else ():
-            source.succeed(before.sources[client])
+            source.take_over(before.sources[client])
         tokens = TokenManager(
             sources,
             store,
@@ -119,7 +119,7 @@ class ReplicaMachine(RuleBasedStateMachine):
             await new.tokens.start({name: token for name, token in kept.items() if token})
             for client, token in kept.items():
                 if token and new.sources[client].store_key != old.sources[client].store_key:
-                    new.tokens.retry(client)
+                    new.tokens.fetch_now(client)
 
         self._run(replace())
         new.given = [(client, token) for client, token in kept.items() if token]
@@ -165,7 +165,7 @@ class ReplicaMachine(RuleBasedStateMachine):
     def request_comes(self, data: st.DataObject, client: str) -> None:
         """A request needs the token of its credential."""
         replica = self._pick(data)
-        self._ask(replica, client, replica.tokens.obtain(client))
+        self._ask(replica, client, replica.tokens.wait_for_token(client))
 
     @precondition(lambda self: any(replica.given for replica in self.replicas.values()))
     @rule(
@@ -180,7 +180,9 @@ class ReplicaMachine(RuleBasedStateMachine):
         replica = self.replicas[data.draw(st.sampled_from(known))]
         client, token = data.draw(st.sampled_from(replica.given))
         if verdict == "replace_rejected":
-            self._ask(replica, client, replica.tokens.replace(client, token), rejected=token)
+            self._ask(
+                replica, client, replica.tokens.replace_rejected(client, token), rejected=token
+            )
             return
 
         async def tell() -> None:
@@ -263,8 +265,8 @@ class ReplicaMachine(RuleBasedStateMachine):
     def never_idle_for_good(self) -> None:
         """Every replica asks, waits for another that asks, or knows when it will."""
         for replica in self.replicas.values():
-            for state in replica.tokens.states().values():
-                assert state.fetching or state.next_attempt_in is not None
+            for state in replica.tokens.token_states().values():
+                assert state.is_fetching or state.next_attempt_in is not None
 
     @invariant()
     def failed_checks_come_to_light(self) -> None:

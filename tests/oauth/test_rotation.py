@@ -64,7 +64,9 @@ def grant(text: str) -> ClientCredentials:
         ClientCredentials("id", proof.authenticate, proof.fingerprint)
         for proof in parse_client_secrets("id", Secret(text), in_header=False)
     ]
-    return ClientCredentials("id", first.authenticate, first.fingerprint, others=tuple(others))
+    return ClientCredentials(
+        "id", first.authenticate, first.fingerprint, alternatives=tuple(others)
+    )
 
 
 class File:
@@ -121,16 +123,16 @@ class TestTwoSecrets:
     ) -> None:
         """That the first is refused is told with the token, and in the log, once; then no more."""
         source = CredentialSource(endpoint, grant("new\nold"))
-        assert not source.has_spare_in_use
+        assert not source.uses_previous_secret
         told = [[each.oauth_error for each in (await source.request()).refusals] for _ in "12"]
         assert told == [["invalid_client"], []]
-        assert source.has_spare_in_use
+        assert source.uses_previous_secret
         assert [record.message for record in caplog.records] == [
             "client id: the SSO refused the first secret; another one stays in use"
         ]
         sso.takes = {"new"}
         await source.request()
-        assert not source.has_spare_in_use
+        assert not source.uses_previous_secret
 
     async def test_the_sso_knows_both(self, sso: StrictSso, endpoint: TokenEndpoint) -> None:
         """The new one is used."""
@@ -222,7 +224,7 @@ class TestSuccessor:
         """The old one is let go as soon as the SSO took the new one."""
         before, after = rereading(endpoint, File("old")), rereading(endpoint, File("new"))
         await value(before)
-        after.succeed(before)
+        after.take_over(before)
         sso.takes = {"new"}
         assert await value(after) == "for-new"
         sso.takes = {"old"}
@@ -233,7 +235,7 @@ class TestSuccessor:
         """The old one stays in use until the SSO takes the new one."""
         before, after = rereading(endpoint, File("old")), rereading(endpoint, File("new"))
         await value(before)
-        after.succeed(before)
+        after.take_over(before)
         assert [await value(after), await value(after)] == ["for-old", "for-old"]
         sso.takes = {"new"}
         assert await value(after) == "for-new"
@@ -243,7 +245,7 @@ class TestSuccessor:
         """Of two secrets the new one is tried, though the other one works."""
         before, after = rereading(endpoint, File("old")), rereading(endpoint, File("new\nold"))
         await value(before)
-        after.succeed(before)
+        after.take_over(before)
         sso.takes = {"new", "old"}
         assert await value(after) == "for-new"
         assert sso.shown == ["old", "new"]
@@ -252,7 +254,7 @@ class TestSuccessor:
         """Of two secrets the one that works is still tried first."""
         before, after = (rereading(endpoint, File("new\nold")) for _ in range(2))
         await value(before)
-        after.succeed(before)
+        after.take_over(before)
         assert after.store_key == before.store_key
         assert await value(after) == "for-old"
         assert sso.shown == ["new", "old", "old"]

@@ -91,7 +91,7 @@ def why(text: str) -> str:
     """Why a text cannot be used."""
     with pytest.raises(ClientKeyError) as caught:
         read_keys(text)
-    return caught.value.why
+    return caught.value.problem
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -43,15 +43,15 @@ class BreakableStore(MemoryTokenStore):
         await self._trouble()
         await super().put(key, token)
 
-    async def drop(self, key: StoreKey, token: AccessToken) -> None:
+    async def delete(self, key: StoreKey, token: AccessToken) -> None:
         """Forget it."""
         await self._trouble()
-        await super().drop(key, token)
+        await super().delete(key, token)
 
-    async def claim(self, key: StoreKey) -> TokenLease:
+    async def acquire_lease(self, key: StoreKey) -> TokenLease:
         """Always free."""
         await self._trouble()
-        return await super().claim(key)
+        return await super().acquire_lease(key)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ async def test_works(access: GuardedTokenStore) -> None:
     """What the store gives comes through."""
     await access.put(KEY, TOKEN)
     assert await access.get(KEY) == TOKEN
-    await access.drop(KEY, TOKEN)
+    await access.delete(KEY, TOKEN)
     assert await access.get(KEY) is None
 
 
@@ -86,8 +86,8 @@ async def test_away(access: GuardedTokenStore, store: BreakableStore, trouble: s
     setattr(store, trouble, True)
     await access.put(KEY, TOKEN)
     assert await access.get(KEY) is None
-    await access.drop(KEY, TOKEN)
-    assert await access.claim(KEY) is NULL_LEASE
+    await access.delete(KEY, TOKEN)
+    assert await access.acquire_lease(KEY) is NULL_LEASE
 
 
 async def test_left_alone(

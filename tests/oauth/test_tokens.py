@@ -57,7 +57,7 @@ class TestFirstToken:
         tokens = given.made("lab", "ward")
         given.sso.script(answers.status(500))
         results = await asyncio.gather(
-            tokens.obtain("lab"), tokens.obtain("ward"), return_exceptions=True
+            tokens.wait_for_token("lab"), tokens.wait_for_token("ward"), return_exceptions=True
         )
         assert sorted(type(result).__name__ for result in results) == [
             "AccessToken",
@@ -176,8 +176,8 @@ class TestExpiry:
         """Many gateways do not renew at the same moment."""
         names = [f"c{number}" for number in range(10)]
         tokens = given.made(*names)
-        await asyncio.gather(*(tokens.obtain(name) for name in names))
-        due = [state.next_attempt_in for state in tokens.states().values()]
+        await asyncio.gather(*(tokens.wait_for_token(name) for name in names))
+        due = [state.next_attempt_in for state in tokens.token_states().values()]
         assert len(set(due)) == len(names)
         assert all(209 < seconds < 241 for seconds in due)
         await tokens.close()
@@ -219,7 +219,7 @@ class TestExpiry:
         """A token that ends between its arrival and the waiting request's turn is not given out."""
 
         class Stall(RecordingObserver):
-            def token_expires(self, credential: str, timestamp: float, /) -> None:
+            def on_token_expiry(self, credential: str, timestamp: float, /) -> None:
                 given.clock.now += 301
 
         given.observer = Stall()
@@ -227,7 +227,7 @@ class TestExpiry:
         with pytest.raises(
             GatewayError, match="sso-unavailable: the token expired while the request waited"
         ):
-            await tokens.obtain("default")
+            await tokens.wait_for_token("default")
         await tokens.close()
 
     async def test_real_timers(self, given: Bench) -> None:
@@ -321,11 +321,11 @@ class TestFailure:
         while given.clock() < 1000 + 298.9:
             assert given.current == "old"
             assert (await given.obtain()).reveal() == "old"
-            assert given.state.valid
+            assert given.state.is_valid
             await given.pass_time(1, step=0.5)
         await given.pass_time(2, step=0.1)
         assert (await refused_with(given)).reason.code == "sso-unavailable"
-        assert not given.state.valid
+        assert not given.state.is_valid
         assert 5 <= len(given.sso.requests) <= 40
 
     async def test_short_failure_goes_unnoticed(self, given: Bench) -> None:
@@ -350,7 +350,7 @@ class TestFailure:
         """A changed secret ends the pause after a refusal at once."""
         given.sso.script(FAILURES["refused"])
         await refused_with(given)
-        given.tokens.retry("default")
+        given.tokens.fetch_now("default")
         assert (await given.obtain()).reveal() == "token-1"
 
     async def test_secret_changed_during_a_request(self, given: Bench) -> None:
@@ -359,7 +359,7 @@ class TestFailure:
         given.sso.hold()
         await given.tokens.start()
         await given.sso.seen(1)
-        given.tokens.retry("default")
+        given.tokens.fetch_now("default")
         given.sso.release()
         await given.settled()
         await given.clock.advance(0)
@@ -371,7 +371,7 @@ class TestFailure:
 
         class Broken:
             store_key = "key"
-            has_spare_in_use = False
+            uses_previous_secret = False
             calls = 0
 
             async def request(self) -> TokenResponse:
@@ -382,7 +382,7 @@ class TestFailure:
         tokens = given.made()
         tokens._slots["default"].source = source
         with pytest.raises(GatewayError, match="sso-unavailable"):
-            await tokens.obtain("default")
+            await tokens.wait_for_token("default")
         await given.clock.advance(1)
         assert source.calls == 2
         assert "ZeroDivisionError" in caplog.text
@@ -397,7 +397,7 @@ class TestStore:
         """A new object over the same store needs no token request."""
         await given.obtain()
         after = given.made()
-        assert (await after.obtain("default")).reveal() == "token-1"
+        assert (await after.wait_for_token("default")).reveal() == "token-1"
         assert len(given.sso.requests) == 1
         await after.close()
 
@@ -406,15 +406,15 @@ class TestStore:
         await given.obtain()
         given.clock.now += 220
         after = given.made()
-        assert (await after.obtain("default")).reveal() == "token-2"
+        assert (await after.wait_for_token("default")).reveal() == "token-2"
         await after.close()
 
     async def test_rejected_token_is_dropped(self, given: Bench) -> None:
         """A rejected token does not come back from the store."""
         rejected = await given.obtain()
-        assert (await given.tokens.replace("default", rejected)).reveal() == "token-2"
+        assert (await given.tokens.replace_rejected("default", rejected)).reveal() == "token-2"
         after = given.made()
-        assert (await after.obtain("default")).reveal() == "token-2"
+        assert (await after.wait_for_token("default")).reveal() == "token-2"
         await after.close()
 
     async def test_rejected_token_is_dropped_for_others(self, given: Bench) -> None:
@@ -422,13 +422,13 @@ class TestStore:
         rejected = await given.obtain()
         given.sso.answer(answers.status(503))
         with pytest.raises(GatewayError):
-            await given.tokens.replace("default", rejected)
+            await given.tokens.replace_rejected("default", rejected)
         assert await given.store.get(given.source().store_key) is None
 
     async def test_own_token_is_no_news(self, given: Bench) -> None:
         """When the SSO is to be asked, the token in use does not come back from the store."""
         await given.obtain()
-        given.tokens.retry("default")
+        given.tokens.fetch_now("default")
         await given.settled()
         assert given.current == "token-2"
 
@@ -454,10 +454,10 @@ class TestStore:
             async def put(self, key: StoreKey, token: AccessToken) -> None:
                 await self.fail()
 
-            async def drop(self, key: StoreKey, token: AccessToken) -> None:
+            async def delete(self, key: StoreKey, token: AccessToken) -> None:
                 await self.fail()
 
-            async def claim(self, key: StoreKey) -> TokenLease | None:
+            async def acquire_lease(self, key: StoreKey) -> TokenLease | None:
                 return await self.fail()
 
             async def fail(self) -> None:
@@ -467,8 +467,8 @@ class TestStore:
 
         given.policy = TokenPolicy(store_timeout=0.01)
         tokens = given.made(store=Down())
-        token = await tokens.obtain("default")
-        assert (await tokens.replace("default", token)).reveal() == "token-2"
+        token = await tokens.wait_for_token("default")
+        assert (await tokens.replace_rejected("default", token)).reveal() == "token-2"
         await tokens.close()
 
     async def test_memory_store(self, given: Bench) -> None:
@@ -479,8 +479,8 @@ class TestStore:
             for value in ("kept", "other")
         )
         await store.put("key", kept)
-        await store.drop("key", other)
-        await store.drop("missing", other)
+        await store.delete("key", other)
+        await store.delete("missing", other)
         assert await store.get("key") == kept
         given.clock.now += 10
         assert await store.get("key") is None
@@ -516,18 +516,18 @@ class TestTelling:
 
     async def test_states(self, given: Bench) -> None:
         """Readiness sees validity, the last failure and the next attempt."""
-        assert not given.state.valid
+        assert not given.state.is_valid
         given.sso.hold()
         await given.tokens.start()
-        assert given.state.fetching
+        assert given.state.is_fetching
         given.sso.release()
         await given.settled()
-        assert given.state.valid
+        assert given.state.is_valid
         assert given.state.expires_in == 300
         assert 210 <= given.state.next_attempt_in <= 240
         given.sso.answer(FAILURES["refused"])
         await given.pass_time(241, step=10)
-        assert given.state.valid
+        assert given.state.is_valid
         assert given.state.failure == "refused"
         reported = (given.state.cause, given.state.status, given.state.oauth_error)
         assert reported == ("refused", 401, "invalid_client")
@@ -540,11 +540,11 @@ class TestTelling:
         caplog.set_level(logging.DEBUG)
         given.sso.script(answers.token("planted-token", expires_in=3), FAILURES[kind])
         token = await given.obtain()
-        given.tokens.rejected_again("default", token)
+        given.tokens.on_fresh_token_rejected("default", token)
         given.clock.now += 4
         error = await refused_with(given)
         shown = [caplog.text, repr(error), str(error), error.hint, repr(token), str(token)]
-        shown += [f"{token}", repr(given.tokens.states()), repr(given.observer)]
+        shown += [f"{token}", repr(given.tokens.token_states()), repr(given.observer)]
         assert caplog.text
         assert "planted" not in "".join(shown)
 

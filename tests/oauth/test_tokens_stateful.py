@@ -30,7 +30,7 @@ class ManualSource:
     """A source whose requests end when and as the machine says."""
 
     store_key = "key"
-    has_spare_in_use = False
+    uses_previous_secret = False
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
@@ -134,7 +134,7 @@ class TokenMachine(RuleBasedStateMachine):
     @rule()
     def request_comes(self) -> None:
         """A request needs the token."""
-        self._ask(self.tokens.obtain("default"))
+        self._ask(self.tokens.wait_for_token("default"))
 
     @precondition(lambda self: self.source.pending is not None)
     @rule(lifetime=st.sampled_from([0.2, 3.0, 60.0, 300.0, 86_400.0]), same=st.booleans())
@@ -162,7 +162,7 @@ class TokenMachine(RuleBasedStateMachine):
     def platform_rejects(self, data: st.DataObject) -> None:
         """A request learns that its token was rejected, soon or late."""
         token = data.draw(st.sampled_from(self.given))
-        self._ask(self.tokens.replace("default", token), rejected=token)
+        self._ask(self.tokens.replace_rejected("default", token), rejected=token)
 
     @precondition(lambda self: self.given)
     @rule(
@@ -184,8 +184,8 @@ class TokenMachine(RuleBasedStateMachine):
         """The platform takes the token in use, and answers one request with 401 all the same."""
         token = self.tokens.current("default")
         assert token is not None
-        self.tokens.accepted("default", token)
-        self._ask(self.tokens.replace("default", token), rejected=token)
+        self.tokens.on_token_accepted("default", token)
+        self._ask(self.tokens.replace_rejected("default", token), rejected=token)
 
     @rule()
     def secret_changes(self) -> None:
@@ -194,7 +194,7 @@ class TokenMachine(RuleBasedStateMachine):
         async def change() -> None:
             self.source.not_before = 0.0
             self.source.needed = True
-            self.tokens.retry("default")
+            self.tokens.fetch_now("default")
 
         before = self.source.pending
         self._run(change())
@@ -226,10 +226,10 @@ class TokenMachine(RuleBasedStateMachine):
     @invariant()
     def never_idle_for_good(self) -> None:
         """Either the SSO is being asked or it is known when it will be."""
-        state = self.tokens.states()["default"]
-        assert state.fetching == (self.source.pending is not None)
-        assert state.fetching != (state.next_attempt_in is not None)
-        assert state.fetching or self.clock.next_due() is not None
+        state = self.tokens.token_states()["default"]
+        assert state.is_fetching == (self.source.pending is not None)
+        assert state.is_fetching != (state.next_attempt_in is not None)
+        assert state.is_fetching or self.clock.next_due() is not None
 
     @invariant()
     def nobody_waits_in_vain(self) -> None:
@@ -239,17 +239,17 @@ class TokenMachine(RuleBasedStateMachine):
             if not task.cancelled():
                 task.result()
         # A forced fetch may keep a distance of a second from the one before.
-        soon = self.tokens.states()["default"].next_attempt_in
+        soon = self.tokens.token_states()["default"].next_attempt_in
         assert not self.waiting or self.source.pending is not None or (soon or 9) <= 1
         assert not self.observer.waiters or self.observer.waiters[-1][1] == len(self.waiting)
 
     @invariant()
     def what_explains_the_next_request(self) -> None:
         """Is noted: that there is no token, or that a timer is due."""
-        state = self.tokens.states()["default"]
-        self.source.needed = not state.valid
+        state = self.tokens.token_states()["default"]
+        self.source.needed = not state.is_valid
         # A timer that was set at the last step; a fetch that waits for its turn is a forced one.
-        waits_its_turn = bool(self.waiting) and not state.fetching
+        waits_its_turn = bool(self.waiting) and not state.is_fetching
         soon = state.next_attempt_in
         self.source.due = math.inf if soon is None or waits_its_turn else self.clock() + soon
 

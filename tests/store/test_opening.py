@@ -65,10 +65,10 @@ async def test_rights_that_suffice(closing: contextlib.AsyncExitStack, server: R
     store = open_store(settings(url=server.url.replace("//", "//gw:p@")), closing)
     assert isinstance(store, RedisTokenStore)
     assert await works(store)
-    lease = await store.claim(KEY)
+    lease = await store.acquire_lease(KEY)
     assert lease is not None
     await lease.release()
-    await store.drop(KEY, AccessToken("t", received_at=0, lifetime=1, wall_expiry=0))
+    await store.delete(KEY, AccessToken("t", received_at=0, lifetime=1, wall_expiry=0))
     assert await store.get(KEY) is None
 
 

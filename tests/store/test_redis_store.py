@@ -118,17 +118,17 @@ class TestDropping:
     async def test_compare_and_delete(self, replica: Replica) -> None:
         """Only the named token is dropped, whoever put it."""
         await replica().put(KEY, token("new"))
-        await replica().drop(KEY, token("old"))
+        await replica().delete(KEY, token("old"))
         assert await replica().get(KEY) == token("new")
-        await replica().drop(KEY, token("new"))
+        await replica().delete(KEY, token("new"))
         assert await replica().get(KEY) is None
-        await replica().drop(KEY, token("new"))
+        await replica().delete(KEY, token("new"))
 
     async def test_race(self, replica: Replica) -> None:
         """Whatever the order of a hundred drops and one put, the new token stays."""
         await replica().put(KEY, token("old"))
         stores = [replica() for _ in range(5)]
-        drops = [stores[n % 5].drop(KEY, token("old")) for n in range(100)]
+        drops = [stores[n % 5].delete(KEY, token("old")) for n in range(100)]
         await asyncio.gather(*drops[:50], replica().put(KEY, token("new")), *drops[50:])
         assert await replica().get(KEY) == token("new")
 
@@ -142,7 +142,7 @@ class TestSecrecy:
     ) -> None:
         """Neither the dump nor any key or value shows token, scope, secret or mark of the token."""
         await replica(encryption_key=given).put(KEY, token())
-        await replica().claim(KEY)
+        await replica().acquire_lease(KEY)
         await client.save()
         seen = server.dump.read_bytes()
         for key in await client.keys("*"):
@@ -157,7 +157,7 @@ class TestSecrecy:
         """A client with another secret cannot open a token, nor drop it."""
         await replica().put(KEY, token())
         assert await replica().get(OTHER_SECRET) is None
-        await replica().drop(OTHER_SECRET, token())
+        await replica().delete(OTHER_SECRET, token())
         assert await replica().get(KEY) == token()
 
     async def test_given_key(self, replica: Replica) -> None:
@@ -212,7 +212,7 @@ class TestPoisoned:
     async def test_other_type(self, replica: Replica, client: Redis) -> None:
         """A key of another type."""
         await client.set(PLACE, b"text")
-        await replica().drop(KEY, token())
+        await replica().delete(KEY, token())
         await self.recovers(replica())
 
     async def recovers(self, store: RedisTokenStore) -> None:
@@ -228,35 +228,35 @@ class TestLease:
     async def test_exclusive(self, replica: Replica) -> None:
         """Of many replicas that claim it at once one gets it; after its release another can."""
         stores = [replica() for _ in range(8)]
-        claims = await asyncio.gather(*(store.claim(KEY) for store in stores * 5))
+        claims = await asyncio.gather(*(store.acquire_lease(KEY) for store in stores * 5))
         (lease,) = [claim for claim in claims if claim is not None]
         await lease.release()
-        following = await replica().claim(KEY)
+        following = await replica().acquire_lease(KEY)
         assert following is not None
         await following.release()
 
     async def test_renewed(self, replica: Replica, client: Redis) -> None:
         """It lasts longer than its term while it is held."""
-        lease = await replica(lease=0.3).claim(KEY)
+        lease = await replica(lease=0.3).acquire_lease(KEY)
         assert lease is not None
         for _ in range(10):
             await asyncio.sleep(0.1)
             assert await client.exists(LEASE)
-            assert await replica().claim(KEY) is None
+            assert await replica().acquire_lease(KEY) is None
         await lease.release()
         assert not await client.exists(LEASE)
 
     async def test_holder_dies(self, replica: Replica, client: Redis) -> None:
         """When nobody renews it, it ends by itself."""
         await client.set(LEASE, b"of a process that was killed", nx=True, px=100)
-        assert await replica().claim(KEY) is None
-        while (lease := await replica().claim(KEY)) is None:  # noqa: ASYNC110 - there is no event
+        assert await replica().acquire_lease(KEY) is None
+        while (lease := await replica().acquire_lease(KEY)) is None:  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0.02)
         await lease.release()
 
     async def test_release_of_a_lost_one(self, replica: Replica, client: Redis) -> None:
         """Who has lost it does not take it from its next holder."""
-        lease = await replica().claim(KEY)
+        lease = await replica().acquire_lease(KEY)
         assert lease is not None
         await client.set(LEASE, b"somebody else")
         await lease.release()
@@ -264,7 +264,7 @@ class TestLease:
 
     async def test_away_while_held(self, replica: Replica, server: RedisServer) -> None:
         """A server that disappears meanwhile ends the holding, not the holder."""
-        lease = await replica(lease=0.3).claim(KEY)
+        lease = await replica(lease=0.3).acquire_lease(KEY)
         assert lease is not None
         server.kill()
         await asyncio.sleep(0.3)

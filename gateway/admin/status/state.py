@@ -172,7 +172,7 @@ class Status:
             return "degraded", "circuit-half-open"
         if _worst(tokens) is not None:
             return "degraded", "renewal-fails"
-        if any(state.spare_secret for state in tokens.values()):
+        if any(state.uses_previous_secret for state in tokens.values()):
             return "degraded", "secret-refused"
         of_outbox = _outbox_reason(sources.outbox())
         if of_outbox is not None:
@@ -258,11 +258,11 @@ def _outbox_reason(outbox: Outbox | None) -> str | None:
 
 def _token(state: TokenState) -> dict[str, Any]:
     return {
-        "valid": state.valid,
+        "valid": state.is_valid,
         "expires_in": _rounded(state.expires_in),
-        "rejected": state.rejected,
-        "spare_secret": state.spare_secret,
-        "fetching": state.fetching,
+        "rejected": state.is_rejected,
+        "spare_secret": state.uses_previous_secret,
+        "fetching": state.is_fetching,
         "failure": state.failure,
         "cause": state.cause,
         "status": state.status,
@@ -283,9 +283,9 @@ def _worst(tokens: Mapping[str, TokenState]) -> str | None:
 
 
 def _token_reason(tokens: Mapping[str, TokenState]) -> str:
-    if any(state.rejected for state in tokens.values()):
+    if any(state.is_rejected for state in tokens.values()):
         return "platform-refuses"
-    lacking = {name: state for name, state in tokens.items() if not state.valid}
+    lacking = {name: state for name, state in tokens.items() if not state.is_valid}
     failure = _worst(lacking)
     if failure is None:
         return "token-awaited"

@@ -25,7 +25,7 @@ from tests.doubles.told import PASSWORD, MailServer, Webhook, until
 
 LOOK = 10.0
 DAY = 86400.0
-FAILED = replace(GOOD, valid=False, expires_in=None)
+FAILED = replace(GOOD, is_valid=False, expires_in=None)
 
 
 def settings(*urls: str, **alerts: str) -> Settings:
@@ -53,7 +53,7 @@ class Night:
         self.dropped = 0
         self.minutely: Callable[[], None] | None = None
         readiness = Readiness(
-            tokens=lambda: {name: state.valid for name, state in duty.tokens.items()},
+            tokens=lambda: {name: state.is_valid for name, state in duty.tokens.items()},
             circuit_open=lambda: duty.circuit is CircuitState.OPEN,
             draining=lambda: duty.draining,
             platform_fails=duty.watch.fails,
