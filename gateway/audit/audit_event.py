@@ -82,7 +82,7 @@ _OUTCOMES: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Parties:
+class AuditParties:
     """Whom the events name besides the caller: this gateway, the platform and the SSO."""
 
     instance: str
@@ -90,7 +90,7 @@ class Parties:
     sso_url: str
 
 
-def audit_event(record: Mapping[str, Any], parties: Parties) -> Json | None:
+def audit_event(record: Mapping[str, Any], parties: AuditParties) -> Json | None:
     """The AuditEvent of an audit record, by FHIR R5; None for other records."""
     if record["event"] == "exchange":
         return _exchange(record, parties)
@@ -98,7 +98,7 @@ def audit_event(record: Mapping[str, Any], parties: Parties) -> Json | None:
     return None if codes is None else _notable(record, codes, parties)
 
 
-def _exchange(record: Mapping[str, Any], parties: Parties) -> Json:
+def _exchange(record: Mapping[str, Any], parties: AuditParties) -> Json:
     interaction = record["interaction"]
     start = record["timestamp"]
     end = _later(start, record["duration_ms"])
@@ -116,7 +116,7 @@ def _exchange(record: Mapping[str, Any], parties: Parties) -> Json:
     return event
 
 
-def _notable(record: Mapping[str, Any], codes: tuple[str, str], parties: Parties) -> Json:
+def _notable(record: Mapping[str, Any], codes: tuple[str, str], parties: AuditParties) -> Json:
     category, code = codes
     event = _event(record, record["timestamp"], parties)
     event["category"] = [_concept(_DCM, category)]
@@ -134,7 +134,7 @@ def _notable(record: Mapping[str, Any], codes: tuple[str, str], parties: Parties
     return event
 
 
-def _event(record: Mapping[str, Any], recorded: str, parties: Parties) -> Json:
+def _event(record: Mapping[str, Any], recorded: str, parties: AuditParties) -> Json:
     """What all events have."""
     outcome = _OUTCOMES.get(record.get("outcome", "success"), "error")
     if record["event"] == "exchange" and not record["status"]:
@@ -168,7 +168,7 @@ def _details(record: Mapping[str, Any]) -> list[Json]:
     return [{"text": text} for text in texts or ["success"]]
 
 
-def _agents(record: Mapping[str, Any], parties: Parties) -> list[Json]:
+def _agents(record: Mapping[str, Any], parties: AuditParties) -> list[Json]:
     """The caller and the platform; which is source and which destination goes with the data."""
     client, server = _SOURCE, _DESTINATION
     if _ACTIONS.get(record["interaction"]) == "R":

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from gateway.audit.audit_event import Parties, audit_event, purpose, user
+from gateway.audit.audit_event import AuditParties, audit_event, purpose, user
 
 Json = dict[str, Any]
 
@@ -54,7 +54,7 @@ _ACTIONS: Final[Mapping[str, str]] = {
 }
 
 
-def national_event(record: Mapping[str, Any], parties: Parties) -> Json | None:
+def national_event(record: Mapping[str, Any], parties: AuditParties) -> Json | None:
     """The AuditEvent of an audit record, by the profile where that can be claimed."""
     event = audit_event(record, parties)
     if event is None or not record.get("user"):
@@ -65,7 +65,7 @@ def national_event(record: Mapping[str, Any], parties: Parties) -> Json | None:
     return event if folded is None else _claimed(_exchange(event, record, folded, parties))
 
 
-def _exchange(event: Json, record: Mapping[str, Any], folded: str, parties: Parties) -> Json:
+def _exchange(event: Json, record: Mapping[str, Any], folded: str, parties: AuditParties) -> Json:
     changed = {key: value for key, value in event.items() if key != "occurredPeriod"}
     changed["category"] = [_category(record, folded, event["category"][0])]
     changed["code"] = {"coding": [{"system": _INTERACTION, "code": folded, "display": folded}]}

@@ -26,14 +26,14 @@ _LONGEST_END: Final = 200
 _HASH_MEMBER: Final = len(b',"hash":""}') + 64
 
 
-class Link(NamedTuple):
+class ChainPosition(NamedTuple):
     """Where a chain has come to: the last record's number and hash."""
 
     seq: int = 0
     hash: str = GENESIS
 
 
-class Bound(NamedTuple):
+class ChainedRecord(NamedTuple):
     """What a record's line says of its place; `intact`: its hash is that of its bytes."""
 
     seq: int
@@ -42,24 +42,24 @@ class Bound(NamedTuple):
     intact: bool
 
     @property
-    def link(self) -> Link:
+    def link(self) -> ChainPosition:
         """What the next record has to follow."""
-        return Link(self.seq, self.hash)
+        return ChainPosition(self.seq, self.hash)
 
 
-def bind(line: bytes, last: Link) -> tuple[bytes, Link]:
+def bind(line: bytes, last: ChainPosition) -> tuple[bytes, ChainPosition]:
     """The next record: a line that is a JSON object with its line feed, bound to the last one."""
     seq = last.seq + 1
     body = b'%b,"seq":%d,"prev":"%b"' % (line[:-2], seq, last.hash.encode())
     digest = hashlib.sha256(body + b"}").hexdigest()
-    return b'%b,"hash":"%b"}\n' % (body, digest.encode()), Link(seq, digest)
+    return b'%b,"hash":"%b"}\n' % (body, digest.encode()), ChainPosition(seq, digest)
 
 
-def read(line: bytes) -> Bound | None:
+def read(line: bytes) -> ChainedRecord | None:
     """What a line without its line feed says of its place; None when it is no record of a chain."""
     found = _END.search(line, max(0, len(line) - _LONGEST_END))
     if found is None:
         return None
     seq, prev, digest = int(found[1]), found[2].decode(), found[3].decode()
     own = hashlib.sha256(line[:-_HASH_MEMBER] + b"}").hexdigest()
-    return Bound(seq, prev, digest, intact=own == digest)
+    return ChainedRecord(seq, prev, digest, intact=own == digest)

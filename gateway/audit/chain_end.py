@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from gateway.audit import chain
-from gateway.audit.chain import Link
+from gateway.audit.chain import ChainPosition
 from gateway.audit.durable import MODE
 
 with contextlib.suppress(ImportError):
@@ -28,19 +28,19 @@ _FIRST_LOOK: Final = 64 * 1024
 _LAST_LOOK: Final = 1024 * 1024
 
 
-class ForeignFile(Exception):  # noqa: N818 - read as a sentence
+class NotAnAuditFileError(Exception):
     """The file holds lines, but no record of a chain."""
 
 
-class Tail(NamedTuple):
+class FileTail(NamedTuple):
     """The end of a file: its last record, if there is one, and the half line after it."""
 
-    link: Link | None
+    link: ChainPosition | None
     rest: bytes
 
 
-def tail(fd: int, size: int) -> Tail:
-    """The end of a file of that size. Raises OSError, `ForeignFile`."""
+def tail(fd: int, size: int) -> FileTail:
+    """The end of a file of that size. Raises OSError, `NotAnAuditFileError`."""
     look = _FIRST_LOOK
     while True:
         start = max(0, size - look)
@@ -48,15 +48,15 @@ def tail(fd: int, size: int) -> Tail:
         # Unless it is the file's beginning, the first line is cut.
         for line in reversed(whole.split(b"\n")[1 if start else 0 :]):
             if (found := chain.read(line)) is not None:
-                return Tail(found.link, rest)
+                return FileTail(found.link, rest)
         if not start and not whole:
-            return Tail(None, rest)
+            return FileTail(None, rest)
         if not start or look >= _LAST_LOOK:
-            raise ForeignFile
+            raise NotAnAuditFileError
         look *= 4
 
 
-class Companion:
+class ChainStateFile:
     """The small file beside an audit file: `.NAME.chain`, one line, `SEQ HASH`.
 
     It is locked while a gateway writes (flock(2), which ends with the process). It is a hint: where
@@ -78,11 +78,11 @@ class Companion:
         # Shared with those that join: the last of all processes ends it.
         fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
-    def read(self) -> Link:
+    def read(self) -> ChainPosition:
         """The last link that was noted; the chain's beginning when there is none."""
         return _link(os.pread(self._fd, 100, 0))
 
-    def write(self, link: Link) -> None:
+    def write(self, link: ChainPosition) -> None:
         """Note a link unless a later one is; in place, so that it takes no room.
 
         A failure does no harm.
@@ -104,27 +104,27 @@ class Companion:
         self._fd = -1
 
 
-def noted(path: Path) -> Link:
+def noted(path: Path) -> ChainPosition:
     """What stands in the companion of an audit file; the chain's beginning when there is none."""
     try:
         return _link(_companion(path).read_bytes())
     except OSError:
-        return Link()
+        return ChainPosition()
 
 
 def _companion(path: Path) -> Path:
     return path.with_name(f".{path.name}.chain")
 
 
-def _link(text: bytes) -> Link:
+def _link(text: bytes) -> ChainPosition:
     found = _NOTE.match(text)
-    return Link() if found is None else Link(int(found[1]), found[2].decode())
+    return ChainPosition() if found is None else ChainPosition(int(found[1]), found[2].decode())
 
 
 _NOTE: Final = re.compile(rb"([0-9]{20}) ([0-9a-f]{64})\n")
 
 
-class Turn:
+class ChainLock:
     """Whose turn it is among the processes that write one chain, and where they have brought it.
 
     `fd` is a file that all of them have inherited. A lock on it (fcntl(2), which ends with its
@@ -136,7 +136,7 @@ class Turn:
         self._is_own = False
 
     @classmethod
-    def alone(cls) -> Turn:
+    def alone(cls) -> ChainLock:
         """For a process that shares the chain with no other one."""
         turn = cls(os.memfd_create("turns"))
         turn._is_own = True
@@ -149,7 +149,7 @@ class Turn:
             os.close(self._fd)
 
     @contextmanager
-    def taken(self) -> Iterator[Link | None]:
+    def taken(self) -> Iterator[ChainPosition | None]:
         """Wait for the turn; the link that the last one left, None when nobody can tell.
 
         What is not said with `leave` before the end is again unknown to the next one: it died, or
@@ -163,16 +163,16 @@ class Turn:
         finally:
             fcntl.lockf(self._fd, fcntl.LOCK_UN)
 
-    def leave(self, link: Link) -> None:
+    def leave(self, link: ChainPosition) -> None:
         """Tell the next one where the chain has come to."""
         os.pwrite(self._fd, _STATE.pack(True, link.seq, bytes.fromhex(link.hash)), 0)
 
-    def _read(self) -> Link | None:
+    def _read(self) -> ChainPosition | None:
         state = os.pread(self._fd, _STATE.size, 0)
         if len(state) < _STATE.size or not state[0]:
             return None
         _, seq, digest = _STATE.unpack(state)
-        return Link(seq, digest.hex())
+        return ChainPosition(seq, digest.hex())
 
 
 _STATE: Final = struct.Struct("=?Q32s")

@@ -18,7 +18,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.audit.sink import SinkError
-from gateway.audit.writer import RETRY_DELAY, OnFailure, Writer, WriterLimits
+from gateway.audit.writer import RETRY_DELAY, OnFailure, WriterLimits, WriterThread
 from gateway.http.retry_after import parse_retry_after
 from gateway.telemetry.logs import get_logger
 from gateway.timing import backoff
@@ -36,7 +36,7 @@ _log = get_logger("gateway.audit")
 
 
 @dataclass(frozen=True, slots=True)
-class RepositoryReply:
+class RepositoryResponse:
     """What the repository answered: status, body, and the fields Retry-After and Content-Type."""
 
     status: int
@@ -49,14 +49,14 @@ class RepositorySink:
     """Resources to a FHIR repository; see `gateway.audit.sink.Sink`. A line is a resource.
 
     `post` sends a Bundle to `base`, blocking; it raises `SinkError` where there is no answer.
-    `on_records` counts as for a `Writer`; `account`, which stands in its place, counts as `dropped`
-    what the repository refused for good. `clock` is monotonic.
+    `on_records` counts as for a `WriterThread`; `account`, which stands in its place, counts as
+    `dropped` what the repository refused for good. `clock` is monotonic.
     """
 
     def __init__(
         self,
         base: str,
-        post: Callable[[bytes], RepositoryReply],
+        post: Callable[[bytes], RepositoryResponse],
         on_records: Callable[[str, int], None],
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -116,7 +116,7 @@ class RepositorySink:
         if count:
             self._on_records(outcome, count)
 
-    def _deliver(self) -> RepositoryReply | None:
+    def _deliver(self) -> RepositoryResponse | None:
         """Send the next batch; the reply when what is not taken has to wait."""
         batch = self._next_batch()
         reply = self._post(self._bundle(batch))
@@ -132,7 +132,7 @@ class RepositorySink:
             return reply
         return self._settle(batch, self._statuses(reply, len(batch)))
 
-    def _statuses(self, reply: RepositoryReply, count: int) -> list[int]:
+    def _statuses(self, reply: RepositoryResponse, count: int) -> list[int]:
         """The status of each entry; the reply's own for all where it has no body to say more.
 
         That is a right answer to `Prefer: return=minimal`. Raises `SinkError`.
@@ -148,7 +148,7 @@ class RepositorySink:
             )
         return [reply.status] * count
 
-    def _settle(self, batch: list[bytes], statuses: list[int]) -> RepositoryReply | None:
+    def _settle(self, batch: list[bytes], statuses: list[int]) -> RepositoryResponse | None:
         waits: list[tuple[bytes, int]] = []
         for line, status in zip(batch, statuses, strict=True):
             self._waiting.popleft()
@@ -158,7 +158,7 @@ class RepositorySink:
                 waits.append((line, status))
         self._waiting.extendleft(line for line, _ in reversed(waits))
         self._entries = min(2 * self._entries, MAX_ENTRIES)
-        return RepositoryReply(waits[0][1], b"") if waits else None
+        return RepositoryResponse(waits[0][1], b"") if waits else None
 
     def _next_batch(self) -> list[bytes]:
         batch: list[bytes] = []
@@ -196,7 +196,7 @@ class RepositorySink:
         self._not_before = self._clock() + max(pause, asked or 0.0)
 
 
-class RepositoryWriter(Writer):
+class RepositoryWriter(WriterThread):
     """A writer that waits for its repository as long as its backlog has room.
 
     The records are safe elsewhere meanwhile, and a repository's restart takes longer than that of
@@ -230,7 +230,7 @@ class RepositoryWriter(Writer):
         return await super().close(timeout)
 
 
-def _statuses(reply: RepositoryReply, count: int) -> list[int]:
+def _statuses(reply: RepositoryResponse, count: int) -> list[int]:
     """The status of each entry of a batch's response. Raises `SinkError` when it is none."""
     bundle: Any = None
     with contextlib.suppress(ValueError):
@@ -246,7 +246,7 @@ def _statuses(reply: RepositoryReply, count: int) -> list[int]:
     return statuses
 
 
-def _unexpected(reply: RepositoryReply, body: object) -> SinkError:
+def _unexpected(reply: RepositoryResponse, body: object) -> SinkError:
     """What came in the place of a batch-response, in words that quote nothing but names."""
     came = [f"HTTP {reply.status}", f"{len(reply.body)} bytes"]
     members = body if isinstance(body, dict) else {}

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 import aiohttp
 
-from gateway.audit.fhir_repository import RepositoryReply
+from gateway.audit.fhir_repository import RepositoryResponse
 from gateway.audit.sink import SinkError
 
 _TIMEOUT: Final = 10.0
@@ -36,7 +36,7 @@ class BearerSource(Protocol):
         ...
 
 
-class RepositoryPost:
+class RepositoryClient:
     """Sends Bundles to the base of a repository, one at a time; made in the loop's thread.
 
     The session is not closed. `tls` None means the system's roots; `timeout` is in seconds and for
@@ -59,7 +59,7 @@ class RepositoryPost:
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
 
-    def __call__(self, body: bytes) -> RepositoryReply:
+    def __call__(self, body: bytes) -> RepositoryResponse:
         """Send a Bundle and wait; in another thread than the loop's. Raises `SinkError`."""
         try:
             sending = asyncio.run_coroutine_threadsafe(self._exchange(body), self._loop)
@@ -74,7 +74,7 @@ class RepositoryPost:
             # Its own text could show the address or the token.
             raise SinkError(type(error).__name__) from None
 
-    async def _exchange(self, body: bytes) -> RepositoryReply:
+    async def _exchange(self, body: bytes) -> RepositoryResponse:
         async with asyncio.timeout(self._timeout):
             headers = dict(_HEADERS)
             if self._bearer is None:
@@ -89,14 +89,14 @@ class RepositoryPost:
                 self._bearer.refused(authorization)
             return reply
 
-    async def _send_alive(self, body: bytes, headers: dict[str, str]) -> RepositoryReply:
+    async def _send_alive(self, body: bytes, headers: dict[str, str]) -> RepositoryResponse:
         """Send; once more when the connection was lost, which an idle one is without a sign."""
         try:
             return await self._send(body, headers)
         except (aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError):
             return await self._send(body, headers)
 
-    async def _send(self, body: bytes, headers: dict[str, str]) -> RepositoryReply:
+    async def _send(self, body: bytes, headers: dict[str, str]) -> RepositoryResponse:
         async with self._session.post(
             self._base,
             data=body,
@@ -110,7 +110,7 @@ class RepositoryPost:
                 answer += chunk
                 if len(answer) > _MAX_REPLY:
                     raise SinkError("an answer without an end")
-            return RepositoryReply(
+            return RepositoryResponse(
                 response.status,
                 bytes(answer),
                 response.headers.get("Retry-After"),

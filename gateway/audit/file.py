@@ -17,8 +17,8 @@ from pathlib import Path
 import orjson
 
 from gateway.audit import chain, chain_end
-from gateway.audit.chain import Link
-from gateway.audit.chain_end import Companion, Turn
+from gateway.audit.chain import ChainPosition
+from gateway.audit.chain_end import ChainLock, ChainStateFile
 from gateway.audit.durable import DurableFile, sync_directory
 from gateway.audit.rotated import rotated
 from gateway.telemetry.logs import get_logger
@@ -26,11 +26,11 @@ from gateway.telemetry.timestamp import Timestamp
 
 _log = get_logger("gateway.audit")
 
-_Piece = tuple[bytes, Link]  # a line, and where the chain has come to with it
+_Piece = tuple[bytes, ChainPosition]  # a line, and where the chain has come to with it
 
 
 @dataclass(frozen=True, slots=True)
-class FileRules:
+class FileSinkSettings:
     """A file of `rotate_bytes` or more is followed by another; `sync`: written is on the disk."""
 
     rotate_bytes: int
@@ -44,15 +44,20 @@ class FileSink:
     """
 
     def __init__(
-        self, path: Path, rules: FileRules, turn: Turn, *, clock: Callable[[], float] = time.time
+        self,
+        path: Path,
+        rules: FileSinkSettings,
+        turn: ChainLock,
+        *,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._path = path
         self._rules = rules
         self._turn = turn
-        self._companion = Companion(path)
+        self._companion = ChainStateFile(path)
         self._clock = clock
         self._file = DurableFile(sync=rules.sync)
-        self._link = Link()
+        self._link = ChainPosition()
         self._known = True  # what stands after that link
         self._room = rules.rotate_bytes
         self._handed = 0
@@ -62,7 +67,7 @@ class FileSink:
         """Find or make the file, and keep other gateways away until `close`.
 
         `joins`: a process of the same gateway has done so already. Raises BlockingIOError when
-        another gateway writes there, OSError, `chain_end.ForeignFile`.
+        another gateway writes there, OSError, `chain_end.NotAnAuditFileError`.
         """
         self._companion.take(joins=joins)
         self._reopen()
@@ -123,7 +128,7 @@ class FileSink:
     def _reopen(self) -> None:
         self._file.open(self._path)
         if not self._file.is_regular:
-            raise chain_end.ForeignFile
+            raise chain_end.NotAnAuditFileError
 
     def _make_room(self) -> None:
         """Begin another file when this one is large enough."""
@@ -148,14 +153,14 @@ class FileSink:
 
     # The chain
 
-    def _catch_up(self, known: Link | None) -> None:
+    def _catch_up(self, known: ChainPosition | None) -> None:
         """Find where the chain has come to, and leave the file ready for the next record."""
         self._known = False
         self._file.measure()
         rest = b""
         if known is None or not self._ends_in_line_feed():
             found, rest = chain_end.tail(self._file.fd, self._file.size)
-            known = self._latest(found or Link()) if known is None else known
+            known = self._latest(found or ChainPosition()) if known is None else known
         self._link, self._known = known, True
         if rest:
             self._mend(rest)
@@ -165,7 +170,7 @@ class FileSink:
     def _ends_in_line_feed(self) -> bool:
         return not self._file.size or os.pread(self._file.fd, 1, self._file.size - 1) == b"\n"
 
-    def _latest(self, found: Link) -> Link:
+    def _latest(self, found: ChainPosition) -> ChainPosition:
         """The end of the chain by the file and its companion."""
         noted = self._companion.read()
         if noted.seq < found.seq or noted == found:

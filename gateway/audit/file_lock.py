@@ -12,7 +12,7 @@ with contextlib.suppress(ImportError):
     import fcntl  # not on Windows, where the settings refuse what needs this module
 
 
-class FileLock:
+class LockedSink:
     """A sink that other processes write to as well; no line is torn by another's.
 
     `turn` is a descriptor of a file that all of them have inherited. A lock on it (fcntl(2), which

@@ -33,7 +33,7 @@ class Sink(Protocol):
         ...
 
 
-class StdoutSink:
+class DescriptorSink:
     """Lines to a file descriptor, which stays open: standard output unless told otherwise."""
 
     def __init__(self, fd: int = 1) -> None:

@@ -45,7 +45,7 @@ _LONGEST_PAUSE: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class SyslogServer:
+class SyslogDestination:
     """Where records go. `tls` makes a verifying context, anew for each connection."""
 
     transport: Transport
@@ -54,7 +54,7 @@ class SyslogServer:
     tls: Callable[[], ssl.SSLContext] | None = None
 
 
-class Formatter:
+class SyslogFormatter:
     """Makes syslog messages of records; numbers them."""
 
     def __init__(self, hostname: str | None = None, process: int | None = None) -> None:
@@ -91,8 +91,8 @@ class SyslogSink:
 
     def __init__(
         self,
-        server: SyslogServer,
-        formatter: Formatter,
+        server: SyslogDestination,
+        formatter: SyslogFormatter,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -158,7 +158,7 @@ class SyslogSink:
         _await_acknowledgement(connection)
 
 
-def _connect(server: SyslogServer) -> socket.socket:
+def _connect(server: SyslogDestination) -> socket.socket:
     if server.transport == "udp":
         family, kind, protocol, _, address = socket.getaddrinfo(
             server.host, server.port, type=socket.SOCK_DGRAM

@@ -1,8 +1,8 @@
 """The audit trail: one JSON object a line for every exchange and every notable event.
 
 On the request's path a record costs one append. A few milliseconds later what came together is
-rendered and handed to a `Writer`, whose thread is the only one that touches the sink: a pipe that
-nobody reads or a full disk never blocks the loop.
+rendered and handed to a `WriterThread`, whose thread is the only one that touches the sink: a pipe
+that nobody reads or a full disk never blocks the loop.
 
 `audit.on_failure` decides what happens while records cannot be written. With `block`, `available`
 turns false, the handler refuses new requests, and whatever was accepted is kept and written later.
@@ -21,7 +21,7 @@ from typing import Any, Final, Literal, Protocol
 
 import orjson
 
-from gateway.audit.writer import Writer
+from gateway.audit.writer import WriterThread
 from gateway.exchange import Exchange
 from gateway.telemetry.logs import get_logger
 from gateway.telemetry.masking import MASK, mask_field, mask_number
@@ -78,7 +78,7 @@ class AuditTrail(Protocol):
         ...
 
 
-class Audit:
+class WriterAuditTrail:
     """The audit trail in front of a writer; all methods belong to the loop's thread.
 
     `clock` gives seconds since 1970, for the events; an exchange brings the time it started.
@@ -88,10 +88,10 @@ class Audit:
 
     def __init__(
         self,
-        writer: Writer,
+        writer: WriterThread,
         *,
         translate: Translate | None = None,
-        resources: Writer | None = None,
+        resources: WriterThread | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._writer = writer
@@ -180,7 +180,7 @@ class Audit:
         return record
 
 
-class NullAudit:
+class NullAuditTrail:
     """`audit.sink: off`."""
 
     available = True
@@ -200,7 +200,7 @@ class NullAudit:
         return 0
 
 
-def _indispensable(writer: Writer, pending: list[Record]) -> list[Record]:
+def _indispensable(writer: WriterThread, pending: list[Record]) -> list[Record]:
     """What is accepted; beyond the backlog's limit, with `block`, what the platform has seen.
 
     Those requests were let in before the limit was reached, so they are few. The records of
@@ -216,7 +216,7 @@ def _indispensable(writer: Writer, pending: list[Record]) -> list[Record]:
     return kept
 
 
-def _must_keep(writer: Writer, exchange: Exchange) -> bool:
+def _must_keep(writer: WriterThread, exchange: Exchange) -> bool:
     """Whether there has to be a record of it whatever is full: the platform has seen it."""
     return writer.on_failure == "block" and exchange.attempts > 0
 

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, Final, Literal, NamedTuple
 import orjson
 
 from gateway.audit import chain, chain_end
-from gateway.audit.chain import Bound, Link
+from gateway.audit.chain import ChainedRecord, ChainPosition
 from gateway.audit.rotated import is_rotated, rotated_since
 from gateway.phrases import Phrase
 
@@ -53,7 +53,7 @@ class RecordLine(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Bad:
+class ChainFault:
     """The first line with which something is wrong."""
 
     file: Path
@@ -63,15 +63,15 @@ class Bad:
 
 
 @dataclass(slots=True)
-class Verdict:
+class VerificationReport:
     """What was found. `first` is None, and `last` the chain's beginning, without any record."""
 
     files: tuple[Path, ...]
     records: int = 0
     first: int | None = None
-    last: Link = field(default_factory=Link)
+    last: ChainPosition = field(default_factory=ChainPosition)
     torn: list[str] = field(default_factory=list)  # half lines that the gateway itself reported
-    bad: Bad | None = None
+    bad: ChainFault | None = None
     end_proven: bool = False  # that nothing was cut off behind `last`
 
     @property
@@ -84,7 +84,7 @@ def verify(
     files: Iterable[Path],
     pause: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.time,
-) -> Verdict:
+) -> VerificationReport:
     """Verify the chain over these files. Raises OSError for one that cannot be read."""
     since = clock() - _LISTED
     given = tuple(files)
@@ -97,7 +97,7 @@ def verify(
             if not is_rotated(file)
         }
         ordered = _ordered(given, live, since)
-        verdict = Verdict(ordered)
+        verdict = VerificationReport(ordered)
         with closing(_lines(ordered, live, pause)) as lines:
             for line in lines:
                 verdict.bad = _judge(verdict, line, lines) or _exchanged(verdict, line, noted)
@@ -151,12 +151,14 @@ def _identity(path: Path, live: _Live) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _tells(noted: Link) -> bool:
+def _tells(noted: ChainPosition) -> bool:
     """Whether a companion is there and says something."""
-    return noted != Link()
+    return noted != ChainPosition()
 
 
-def _exchanged(verdict: Verdict, line: RecordLine, noted: Mapping[Path, Link]) -> Bad | None:
+def _exchanged(
+    verdict: VerificationReport, line: RecordLine, noted: Mapping[Path, ChainPosition]
+) -> ChainFault | None:
     """Whether a companion knows the record that was read last by another hash."""
     last = verdict.last
     if all(link.seq != last.seq or link == last for link in noted.values()):
@@ -165,7 +167,9 @@ def _exchanged(verdict: Verdict, line: RecordLine, noted: Mapping[Path, Link]) -
     return _bad(line, "changed", detail)
 
 
-def _cut_off(verdict: Verdict, noted: Mapping[Path, Link], live: _Live) -> Bad | None:
+def _cut_off(
+    verdict: VerificationReport, noted: Mapping[Path, ChainPosition], live: _Live
+) -> ChainFault | None:
     """Whether the gateway has written more than is there."""
     last = verdict.last.seq
     for path, link in noted.items():
@@ -177,7 +181,7 @@ def _cut_off(verdict: Verdict, noted: Mapping[Path, Link], live: _Live) -> Bad |
                 seq=link.seq,
                 last=last,
             )
-            return Bad(path, number, "removed", detail)
+            return ChainFault(path, number, "removed", detail)
     return None
 
 
@@ -202,7 +206,9 @@ def _lines(
                 yield RecordLine(path, number, text.removesuffix(b"\n"), text.endswith(b"\n"))
 
 
-def _judge(verdict: Verdict, line: RecordLine, rest: Iterator[RecordLine]) -> Bad | None:
+def _judge(
+    verdict: VerificationReport, line: RecordLine, rest: Iterator[RecordLine]
+) -> ChainFault | None:
     """Take one line, and with a torn one the record that reports it."""
     found = chain.read(line.text)
     if found is None:
@@ -221,7 +227,7 @@ def _judge(verdict: Verdict, line: RecordLine, rest: Iterator[RecordLine]) -> Ba
     return bad
 
 
-def _not_a_record(line: RecordLine) -> Bad:
+def _not_a_record(line: RecordLine) -> ChainFault:
     if not line.ended:
         detail = Phrase(
             "half a line at the end: the gateway was cut off; its next start reports it"
@@ -239,20 +245,22 @@ def _reports(report: RecordLine, torn: bytes) -> bool:
     )
 
 
-def _first(verdict: Verdict, line: RecordLine, found: Bound) -> Bad | None:
+def _first(
+    verdict: VerificationReport, line: RecordLine, found: ChainedRecord
+) -> ChainFault | None:
     """Where a chain may begin: with record 1, or where a file does."""
     begins = _parsed(line.text).get("event") in (chain.ROTATION, chain.TORN)
     if found.seq > 1 and not begins:
         detail = Phrase("it is record {seq}; those before it are missing", seq=found.seq)
         return _bad(line, "removed", detail)
     verdict.first = found.seq
-    verdict.last = Link(found.seq - 1, found.prev if found.seq > 1 else chain.GENESIS)
+    verdict.last = ChainPosition(found.seq - 1, found.prev if found.seq > 1 else chain.GENESIS)
     return None
 
 
 def _next(
-    verdict: Verdict, line: RecordLine, found: Bound, rest: Iterator[RecordLine]
-) -> Bad | None:
+    verdict: VerificationReport, line: RecordLine, found: ChainedRecord, rest: Iterator[RecordLine]
+) -> ChainFault | None:
     awaited = verdict.last.seq + 1
     if found.seq == awaited:
         if found.prev == verdict.last.hash:
@@ -292,5 +300,5 @@ def _parsed(text: bytes) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _bad(line: RecordLine, fault: Fault, detail: Phrase) -> Bad:
-    return Bad(line.file, line.number, fault, detail)
+def _bad(line: RecordLine, fault: Fault, detail: Phrase) -> ChainFault:
+    return ChainFault(line.file, line.number, fault, detail)

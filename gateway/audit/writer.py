@@ -39,7 +39,7 @@ class WriterLimits:
     stuck_after: float = 1.0
 
 
-class Writer:
+class WriterThread:
     """A bounded backlog of lines and the thread that writes it to a sink.
 
     `on_records(outcome, n)` counts records as `written` or `dropped`; it is

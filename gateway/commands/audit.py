@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from gateway.audit.verify import Verdict
+from gateway.audit.verify import VerificationReport
 from gateway.phrases import Phrase
 
 
-def describe(verdict: Verdict) -> Iterator[Phrase]:
+def describe(verdict: VerificationReport) -> Iterator[Phrase]:
     """What was found, a line each, for people."""
     for place in verdict.torn:
         yield Phrase(
@@ -44,7 +44,7 @@ def describe(verdict: Verdict) -> Iterator[Phrase]:
         )
 
 
-def as_document(verdict: Verdict) -> dict[str, Any]:
+def as_document(verdict: VerificationReport) -> dict[str, Any]:
     """The same for programs."""
     bad = verdict.bad
     return {

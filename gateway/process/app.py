@@ -27,7 +27,7 @@ from gateway.admin.server import build as build_admin
 from gateway.admin.status.recent_requests import RecentRequests
 from gateway.admin.status.state import Sources, Status
 from gateway.admin.watching import PlatformWatch, Watched
-from gateway.audit.trail import AuditTrail, NullAudit
+from gateway.audit.trail import AuditTrail, NullAuditTrail
 from gateway.config import Settings
 from gateway.http.server.acceptor import Acceptor
 from gateway.http.server.server import CallerServer
@@ -89,7 +89,7 @@ class Gateway:
         self._expiries: dict[str, float] = {}
         self.traffic = RecentRequests(time.monotonic, time.time)
         self.watch = self._make_watch()
-        self.audit: AuditTrail = NullAudit()
+        self.audit: AuditTrail = NullAuditTrail()
         self.address = settings.listen.address
         self.admin_address = settings.admin.address
 

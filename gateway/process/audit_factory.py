@@ -15,17 +15,17 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from gateway import __version__, exchange
-from gateway.audit.audit_event import Parties, audit_event
+from gateway.audit.audit_event import AuditParties, audit_event
 from gateway.audit.audit_profile import national_event
-from gateway.audit.chain_end import ForeignFile, Turn
+from gateway.audit.chain_end import ChainLock, NotAnAuditFileError
 from gateway.audit.fhir_repository import RepositorySink, RepositoryWriter
-from gateway.audit.fhir_repository_http import RepositoryPost
-from gateway.audit.file import FileRules, FileSink
-from gateway.audit.file_lock import FileLock
-from gateway.audit.sink import Sink, StdoutSink
-from gateway.audit.syslog import Formatter, SyslogServer, SyslogSink, Transport
-from gateway.audit.trail import Audit, AuditTrail, NullAudit, Translate
-from gateway.audit.writer import Writer
+from gateway.audit.fhir_repository_http import RepositoryClient
+from gateway.audit.file import FileSink, FileSinkSettings
+from gateway.audit.file_lock import LockedSink
+from gateway.audit.sink import DescriptorSink, Sink
+from gateway.audit.syslog import SyslogDestination, SyslogFormatter, SyslogSink, Transport
+from gateway.audit.trail import AuditTrail, NullAuditTrail, Translate, WriterAuditTrail
+from gateway.audit.writer import WriterThread
 from gateway.config import Settings
 from gateway.oauth.tokens import TokenManager
 from gateway.phrases import Phrase, setting_problem, system_error
@@ -79,14 +79,14 @@ def open_trail(
     Without `delivery` AuditEvents follow their records, whatever repository the settings name.
     """
     if settings.audit.sink == "off":
-        return NullAudit()
+        return NullAuditTrail()
     resources = None if delivery is None else _repository(settings, on_records, delivery)
-    writer = Writer(
+    writer = WriterThread(
         _sink(settings, company, stdout),
         on_failure=settings.audit.on_failure,
         on_records=on_records,
     )
-    return Audit(writer, translate=_translation(settings), resources=resources)
+    return WriterAuditTrail(writer, translate=_translation(settings), resources=resources)
 
 
 async def await_trail(
@@ -122,12 +122,12 @@ def start_facts() -> dict[str, object]:
 
 def _repository(
     settings: Settings, on_records: Callable[[str, int], None], delivery: RepositoryAccess
-) -> Writer | None:
+) -> WriterThread | None:
     audit = settings.audit
     if audit.fhir_endpoint is None or not audit.fhir_audit_events:
         return None
     name = audit.fhir_credential
-    post = RepositoryPost(
+    post = RepositoryClient(
         delivery.session,
         audit.fhir_endpoint,
         tls=certificates.audit_repository_tls(settings),
@@ -164,20 +164,20 @@ def _sink(settings: Settings, company: Company | None, stdout: int) -> Sink:
         case "file":
             return _file(settings, company)
         case "syslog":
-            return SyslogSink(_server(settings), Formatter())
-    sink = StdoutSink(stdout)
-    return sink if company is None else FileLock(sink, company.turn)
+            return SyslogSink(_server(settings), SyslogFormatter())
+    sink = DescriptorSink(stdout)
+    return sink if company is None else LockedSink(sink, company.turn)
 
 
 def _file(settings: Settings, company: Company | None) -> Sink:
     audit = settings.audit
     if audit.path is None:
         raise StartError(setting_problem("audit.path", Phrase("is missing")))
-    turn = Turn.alone() if company is None else Turn(company.turn)
-    sink = FileSink(audit.path, FileRules(audit.rotate_bytes, audit.fsync), turn)
+    turn = ChainLock.alone() if company is None else ChainLock(company.turn)
+    sink = FileSink(audit.path, FileSinkSettings(audit.rotate_bytes, audit.fsync), turn)
     try:
         sink.open(joins=company is not None and company.joins)
-    except ForeignFile:
+    except NotAnAuditFileError:
         trouble = Phrase("is no audit file of this gateway; move it away, or give another path")
     except BlockingIOError:
         sink.close()
@@ -193,20 +193,20 @@ def _file(settings: Settings, company: Company | None) -> Sink:
     raise StartError(setting_problem("audit.path", why))
 
 
-def _server(settings: Settings) -> SyslogServer:
+def _server(settings: Settings) -> SyslogDestination:
     url = urlsplit(settings.audit.syslog_url or "")
     tls: Callable[[], ssl.SSLContext] | None = None
     if url.scheme == "tls":
         tls = functools.partial(certificates.syslog_tls, settings)
         tls()  # what cannot be used is better known now
     transport = cast(Transport, url.scheme)
-    return SyslogServer(transport, url.hostname or "", url.port or 0, tls)
+    return SyslogDestination(transport, url.hostname or "", url.port or 0, tls)
 
 
 def _translation(settings: Settings) -> Translate | None:
     if not settings.audit.fhir_audit_events:
         return None
-    parties = Parties(
+    parties = AuditParties(
         instance=socket.gethostname(),
         platform_url=settings.platform.fhir_base_url,
         sso_url=settings.sso.token_url,

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.admin.outbox.desk import Desk
-from gateway.audit.trail import AuditTrail, NullAudit
+from gateway.audit.trail import AuditTrail, NullAuditTrail
 from gateway.config import OutboxSettings, Settings
 from gateway.outbox.entry import State
 from gateway.outbox.events import Event, Note, Step
@@ -117,7 +117,7 @@ class OutboxService:
         self._tasks: list[asyncio.Task[None]] = []
         self.delivery = delivery_of(store, settings, sender, self._observe)
         self.outbox = outbox_of(store, settings, self._observe, self.delivery.wake)
-        is_audited = not isinstance(audit, NullAudit)
+        is_audited = not isinstance(audit, NullAuditTrail)
         self.desk = Desk(self.outbox, self._record_durably if is_audited else None)
         metrics.watch_outbox(self.report, tuple(State), tuple(Step))
 
@@ -243,7 +243,7 @@ class OutboxService:
             self._ready = True
             self.delivery.wake()
         self._depth = await self.outbox.depth()
-        if not isinstance(self._audit, NullAudit):
+        if not isinstance(self._audit, NullAuditTrail):
             await self.outbox.take_notes(self._record)
 
     async def _record(self, notes: Sequence[Note]) -> bool:

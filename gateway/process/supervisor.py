@@ -25,7 +25,7 @@ from gateway.admin.outbox.operators import Operators
 from gateway.admin.server import OutboxDesk
 from gateway.admin.server import build as build_admin
 from gateway.admin.status.state import MergedStatus
-from gateway.audit.trail import AuditTrail, NullAudit
+from gateway.audit.trail import AuditTrail, NullAuditTrail
 from gateway.config import Settings, SettingsError, SettingsSource, read_text
 from gateway.outbox import last_writes
 from gateway.phrases import Phrase
@@ -141,7 +141,7 @@ class Supervisor:
         self._metrics = Metrics()
         self._telling = alerting.Telling(self._metrics)
         self._merged = MergedMetrics()
-        self._audit: AuditTrail = NullAudit()
+        self._audit: AuditTrail = NullAuditTrail()
         self._operators = Operators(())
         self._expiries: dict[str, float] = {}
 

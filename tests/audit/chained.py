@@ -7,13 +7,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gateway.audit.chain_end import Turn
-from gateway.audit.file import FileRules, FileSink
+from gateway.audit.chain_end import ChainLock
+from gateway.audit.file import FileSink, FileSinkSettings
 
 
-def open_sink(path: Path, rotate_bytes: int = 1 << 20, turn: Turn | None = None) -> FileSink:
+def open_sink(path: Path, rotate_bytes: int = 1 << 20, turn: ChainLock | None = None) -> FileSink:
     """A sink on its own, opened."""
-    sink = FileSink(path, FileRules(rotate_bytes), turn or Turn.alone(), clock=lambda: 1767225600.5)
+    sink = FileSink(
+        path, FileSinkSettings(rotate_bytes), turn or ChainLock.alone(), clock=lambda: 1767225600.5
+    )
     sink.open()
     return sink
 

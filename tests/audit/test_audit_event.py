@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from fhir.resources.auditevent import AuditEvent
 
-from gateway.audit.audit_event import Parties, audit_event
+from gateway.audit.audit_event import AuditParties, audit_event
 from gateway.fhir.labels import INTERACTIONS
 
-PARTIES = Parties("gw-01", "https://playground.dhp.uz/fhir", "https://sso.dhp.uz/oauth/token")
+PARTIES = AuditParties("gw-01", "https://playground.dhp.uz/fhir", "https://sso.dhp.uz/oauth/token")
 RECORD: dict[str, Any] = {
     "event": "exchange",
     "timestamp": "2026-01-01T00:00:00.125Z",

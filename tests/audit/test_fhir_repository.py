@@ -15,10 +15,10 @@ import pytest
 import trustme
 
 from gateway.audit.fhir_repository import MAX_ENTRIES, RepositorySink, RepositoryWriter
-from gateway.audit.fhir_repository_http import RepositoryPost
+from gateway.audit.fhir_repository_http import RepositoryClient
 from gateway.audit.sink import SinkError
-from gateway.audit.trail import Audit
-from gateway.audit.writer import Writer, WriterLimits
+from gateway.audit.trail import WriterAuditTrail
+from gateway.audit.writer import WriterLimits, WriterThread
 from gateway.config import Settings
 from gateway.process.audit_factory import RepositoryAccess, open_trail
 from tests.doubles.repository import Repository
@@ -52,7 +52,7 @@ async def open_sink(
     async with aiohttp.ClientSession() as session:
 
         def build(**more: Any) -> RepositorySink:
-            post = RepositoryPost(session, repository.url, **more)
+            post = RepositoryClient(session, repository.url, **more)
             return RepositorySink(
                 repository.url,
                 post,
@@ -257,7 +257,7 @@ async def test_the_certificate_is_verified(open_sink, counted: Counter[str], kno
     repository = Repository(tls=theirs)
     try:
         async with aiohttp.ClientSession() as session:
-            post = RepositoryPost(session, repository.url, tls=ours)
+            post = RepositoryClient(session, repository.url, tls=ours)
             sink = RepositorySink(repository.url, post, lambda *_: None)
             if known:
                 await asyncio.to_thread(sink.write, lines(1))
@@ -353,8 +353,8 @@ async def test_a_backlog_over_its_limit_decides(
     sink = open_sink()
     sink._clock = asyncio.get_running_loop().time
     kept = Lines()
-    audit = Audit(
-        Writer(kept, on_failure=on_failure, on_records=lambda *_: None),
+    audit = WriterAuditTrail(
+        WriterThread(kept, on_failure=on_failure, on_records=lambda *_: None),
         translate=translated,
         resources=RepositoryWriter(
             sink, on_failure=on_failure, limits=WriterLimits(5000, 5000), retry_delay=0.01

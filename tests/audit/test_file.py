@@ -13,18 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from gateway.audit.chain_end import ForeignFile, Turn
+from gateway.audit.chain_end import ChainLock, NotAnAuditFileError
 from gateway.audit.verify import verify
 from tests.audit.chained import files, lines, open_sink, records, require_chain
 
 WRITER = """
 import sys
 from pathlib import Path
-from gateway.audit.file import FileRules, FileSink
-from gateway.audit.chain_end import Turn
+from gateway.audit.file import FileSinkSettings, FileSink
+from gateway.audit.chain_end import ChainLock
 
 path, turn, name, times = sys.argv[1], int(sys.argv[2]), sys.argv[3].encode(), int(sys.argv[4])
-sink = FileSink(Path(path), FileRules(20_000, sync=False), Turn(turn))
+sink = FileSink(Path(path), FileSinkSettings(20_000, sync=False), ChainLock(turn))
 sink.open(joins=True)
 for number in range(times):
     sink.write([b'{"event":"%b","n":%d}\\n' % (name, number)] * 3)
@@ -176,7 +176,7 @@ def test_a_second_gateway_is_kept_away(path: Path) -> None:
 def test_another_file_is_left_alone(path: Path, content: bytes) -> None:
     """A file without a chained record is refused and stays as it is."""
     path.write_bytes(content)
-    with pytest.raises(ForeignFile):
+    with pytest.raises(NotAnAuditFileError):
         open_sink(path)
     assert path.read_bytes() == content
 
@@ -184,7 +184,7 @@ def test_another_file_is_left_alone(path: Path, content: bytes) -> None:
 def test_what_is_no_file_is_refused(path: Path) -> None:
     """A pipe under the name is not waited for."""
     os.mkfifo(path)
-    with pytest.raises(ForeignFile):
+    with pytest.raises(NotAnAuditFileError):
         open_sink(path)
 
 
@@ -240,7 +240,7 @@ def test_a_rotation_that_fails_does_not_stop_the_audit(tmp_path: Path) -> None:
 def test_several_processes_write_one_chain(path: Path) -> None:
     """Processes that take turns, one of them killed, leave one chain without a gap."""
     turn = os.memfd_create("turns")
-    sink = open_sink(path, rotate_bytes=20_000, turn=Turn(turn))
+    sink = open_sink(path, rotate_bytes=20_000, turn=ChainLock(turn))
     command = [sys.executable, "-c", WRITER, str(path), str(turn)]
     writers = [
         subprocess.Popen([*command, name, "300"], pass_fds=(turn,)) for name in ("a", "b", "c")

@@ -14,10 +14,10 @@ import pytest
 
 WRITER = """
 import sys
-from gateway.audit.sink import StdoutSink
-from gateway.audit.file_lock import FileLock
+from gateway.audit.sink import DescriptorSink
+from gateway.audit.file_lock import LockedSink
 
-sink = FileLock(StdoutSink(int(sys.argv[2])), int(sys.argv[3]))
+sink = LockedSink(DescriptorSink(int(sys.argv[2])), int(sys.argv[3]))
 for number in range(int(sys.argv[4])):
     # Longer than a pipe takes at once, so that a write needs several turns of the reader.
     sink.write([sys.argv[1].encode() * 30_000 + b"\\n"] * 5)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.audit.sink import StdoutSink
-from gateway.audit.writer import OnFailure, Writer, WriterLimits
+from gateway.audit.sink import DescriptorSink
+from gateway.audit.writer import OnFailure, WriterLimits, WriterThread
 
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
@@ -35,7 +35,7 @@ def records() -> Records:
 
 
 @pytest.fixture
-def open_writer(records: Records) -> Callable[..., Writer]:
+def open_writer(records: Records) -> Callable[..., WriterThread]:
     """Builds writers that repeat a failed write soon."""
 
     def build(
@@ -43,9 +43,9 @@ def open_writer(records: Records) -> Callable[..., Writer]:
         on_failure: OnFailure = "block",
         limits: WriterLimits | None = None,
         retry_delay: float = 0.005,
-    ) -> Writer:
-        return Writer(
-            StdoutSink(fd),
+    ) -> WriterThread:
+        return WriterThread(
+            DescriptorSink(fd),
             on_failure=on_failure,
             on_records=records,
             limits=limits,
@@ -116,8 +116,8 @@ async def test_a_pipe_without_progress_is_full_sooner(pipe, records):
     """A small backlog is too much once nothing was written for a while."""
     now = [0.0]
     limits = WriterLimits(stuck=100_000, stuck_after=1.0)
-    writer = Writer(
-        StdoutSink(pipe.writer),
+    writer = WriterThread(
+        DescriptorSink(pipe.writer),
         on_failure="block",
         on_records=records,
         limits=limits,
@@ -248,7 +248,7 @@ async def test_a_sink_that_breaks_is_a_failure(records, until: Until):
             self.taken.append(b"closed")
 
     sink = Broken()
-    writer = Writer(sink, on_failure="block", on_records=records, retry_delay=0.005)
+    writer = WriterThread(sink, on_failure="block", on_records=records, retry_delay=0.005)
     writer.put([b"{}\n"])
     await until(lambda: not writer.available)
     sink.works = True

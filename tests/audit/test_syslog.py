@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import trustme
 
-from gateway.audit.syslog import Formatter, SyslogServer, SyslogSink
+from gateway.audit.syslog import SyslogDestination, SyslogFormatter, SyslogSink
 
 MESSAGE = re.compile(
     rb"<(\d{1,3})>1 (\d{4}-\d\d-\d\dT[\d:.]+Z) (\S{1,255}) (\S{1,48}) (\S{1,128}) (\S{1,32}) "
@@ -138,8 +138,8 @@ def open_sink(now: list[float]) -> Iterator[Callable[..., SyslogSink]]:
     sinks = []
 
     def build(transport: Any, port: int, **more: Any) -> SyslogSink:
-        server = SyslogServer(transport, more.pop("host", "127.0.0.1"), port, **more)
-        sinks.append(SyslogSink(server, Formatter("gw-01", 4711), clock=lambda: now[0]))
+        server = SyslogDestination(transport, more.pop("host", "127.0.0.1"), port, **more)
+        sinks.append(SyslogSink(server, SyslogFormatter("gw-01", 4711), clock=lambda: now[0]))
         return sinks[-1]
 
     yield build
@@ -184,13 +184,13 @@ def test_records_arrive_over_tcp(receiver: Receiver, open_sink: Callable[..., Sy
 )
 def test_the_severity_follows_the_outcome(fields: dict[str, Any], priority: int) -> None:
     """The facility is authpriv; severities are notice, warning and err."""
-    message = Message.parse(Formatter("gw-01", 1).message(line(**fields)))
+    message = Message.parse(SyslogFormatter("gw-01", 1).message(line(**fields)))
     assert message.priority == priority
 
 
 def test_other_letters_are_escaped() -> None:
     """The message is ASCII, so that nothing depends on a byte order mark."""
-    message = Message.parse(Formatter("gw-01", 1).message(line(user="Азиза")))
+    message = Message.parse(SyslogFormatter("gw-01", 1).message(line(user="Азиза")))
     assert message.text.isascii()
     assert message.record["user"] == "Азиза"
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from gateway.audit.sink import StdoutSink
-from gateway.audit.trail import GATHER, Audit, NullAudit
-from gateway.audit.writer import OnFailure, Writer, WriterLimits
+from gateway.audit.sink import DescriptorSink
+from gateway.audit.trail import GATHER, NullAuditTrail, WriterAuditTrail
+from gateway.audit.writer import OnFailure, WriterLimits, WriterThread
 from gateway.secret import Secret
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -25,22 +25,24 @@ def records() -> Counter[str]:
 
 
 @pytest.fixture
-def open_audit(pipe, records) -> Callable[..., Audit]:
+def open_audit(pipe, records) -> Callable[..., WriterAuditTrail]:
     """Builds audits that write into the pipe."""
 
-    def build(on_failure: OnFailure = "block", limits: WriterLimits | None = None) -> Audit:
-        writer = Writer(
-            StdoutSink(pipe.writer),
+    def build(
+        on_failure: OnFailure = "block", limits: WriterLimits | None = None
+    ) -> WriterAuditTrail:
+        writer = WriterThread(
+            DescriptorSink(pipe.writer),
             on_failure=on_failure,
             on_records=lambda outcome, n: records.update({outcome: n}),
             limits=limits,
         )
-        return Audit(writer, clock=lambda: 1767225661.007)
+        return WriterAuditTrail(writer, clock=lambda: 1767225661.007)
 
     return build
 
 
-async def _written(audit: Audit, pipe: Any) -> list[dict[str, Any]]:
+async def _written(audit: WriterAuditTrail, pipe: Any) -> list[dict[str, Any]]:
     assert await audit.close(5) == 0
     return [json.loads(line) for line in pipe.read_to_end().splitlines()]
 
@@ -114,7 +116,7 @@ async def test_what_did_not_happen_is_null(open_audit, pipe, make_exchange):
         ({"status": 404}, "client-error"),
         ({"status": 502}, "failure"),
         ({"status": 0}, "failure"),
-        ({"status": 200, "aborted": True}, "aborted"),
+        ({"status": 200, "is_aborted": True}, "aborted"),
     ],
 )
 async def test_the_outcome_follows_status_and_abort(
@@ -188,12 +190,12 @@ async def test_what_a_record_is_translated_to_follows_it(pipe, records, make_exc
             raise ValueError
         return {"of": record["request_id"]} if record["event"] == "exchange" else None
 
-    writer = Writer(
-        StdoutSink(pipe.writer),
+    writer = WriterThread(
+        DescriptorSink(pipe.writer),
         on_failure="block",
         on_records=lambda outcome, n: records.update({outcome: n}),
     )
-    audit = Audit(writer, translate=translate, clock=lambda: 1767225661.007)
+    audit = WriterAuditTrail(writer, translate=translate, clock=lambda: 1767225661.007)
     audit.exchange(make_exchange())
     audit.event("start")
     audit.event("stop")
@@ -366,8 +368,10 @@ async def test_a_flush_waits_for_the_sink_no_longer_than_it_may(open_audit, pipe
 @pytest.mark.parametrize("on_failure", ["block", "drop"])
 async def test_a_flush_does_not_take_the_lost_for_written(on_failure, full_device):
     """Neither what a full disk did not take, nor what a full backlog had no room for."""
-    writer = Writer(StdoutSink(full_device), on_failure=on_failure, on_records=lambda *_: None)
-    audit = Audit(writer)
+    writer = WriterThread(
+        DescriptorSink(full_device), on_failure=on_failure, on_records=lambda *_: None
+    )
+    audit = WriterAuditTrail(writer)
     audit.event("outbox", step="revealed")
     assert not await audit.flush(0.1)
     await audit.close(0)
@@ -387,7 +391,7 @@ async def test_a_full_backlog_takes_no_event(open_audit, pipe, make_exchange):
 
 async def test_no_audit_takes_everything_and_writes_nothing(make_exchange):
     """`sink: off` has the same methods and never stands in the way."""
-    audit = NullAudit()
+    audit = NullAuditTrail()
     assert not await audit.flush(0)
     audit.exchange(make_exchange())
     audit.event("stop")

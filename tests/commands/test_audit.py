@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.audit.chain import Link, bind
+from gateway.audit.chain import ChainPosition, bind
 from tests.audit.chained import files, lines, open_sink
 from tests.doubles.command import Result, dhp
 
@@ -69,7 +69,7 @@ def exchange_last(path: Path) -> int:
     """Put another record in the last one's place, bound as it was; gives the line's number."""
     content = path.read_bytes().splitlines(keepends=True)
     last = json.loads(content[-1])
-    before = Link(last["seq"] - 1, last["prev"])
+    before = ChainPosition(last["seq"] - 1, last["prev"])
     other, _ = bind(b'{"event":"exchange","n":77}\n', before)
     path.write_bytes(b"".join([*content[:-1], other]))
     return len(content)
