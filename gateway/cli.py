@@ -266,7 +266,7 @@ def verify(
 
     Exit codes: 0 whole, 1 a line is bad, 2 a file cannot be read, 4 the end is unproven.
     """
-    from gateway.audit.verify import verify as judge
+    from gateway.audit.verify import verify_files as judge
     from gateway.commands import audit as command
 
     try:

@@ -95,13 +95,13 @@ def audit_event(record: Mapping[str, Any], parties: AuditParties) -> Json | None
     if record["event"] == "exchange":
         return _exchange(record, parties)
     codes = _EVENTS.get(record["event"])
-    return None if codes is None else _notable(record, codes, parties)
+    return None if codes is None else _event_resource(record, codes, parties)
 
 
 def _exchange(record: Mapping[str, Any], parties: AuditParties) -> Json:
     interaction = record["interaction"]
     start = record["timestamp"]
-    end = _later(start, record["duration_ms"])
+    end = _plus_milliseconds(start, record["duration_ms"])
     event = _event(record, end, parties)
     event["category"] = [_concept(*_REST)]
     event["code"] = _concept(
@@ -116,7 +116,9 @@ def _exchange(record: Mapping[str, Any], parties: AuditParties) -> Json:
     return event
 
 
-def _notable(record: Mapping[str, Any], codes: tuple[str, str], parties: AuditParties) -> Json:
+def _event_resource(
+    record: Mapping[str, Any], codes: tuple[str, str], parties: AuditParties
+) -> Json:
     category, code = codes
     event = _event(record, record["timestamp"], parties)
     event["category"] = [_concept(_DCM, category)]
@@ -125,7 +127,7 @@ def _notable(record: Mapping[str, Any], codes: tuple[str, str], parties: AuditPa
     event["occurredDateTime"] = record["timestamp"]
     agents = [_agent(_APPLICATION, _identified("instance", parties.instance), requestor=True)]
     if record.get("user"):
-        agents = [_agent(None, user(record), requestor=True)]
+        agents = [_agent(None, user_reference(record), requestor=True)]
     if record["event"] == "token":
         agents.append(_server(_DESTINATION, parties.sso_url))
         what = _identified("credential", str(record.get("credential")))
@@ -183,19 +185,19 @@ def _agents(record: Mapping[str, Any], parties: AuditParties) -> list[Json]:
         caller["policy"] = [token]
     agents = [caller, _server(server, parties.platform_url)]
     if record["user"]:
-        agents.append({"who": user(record), "requestor": True, **purpose(record)})
+        agents.append({"who": user_reference(record), "requestor": True, **purpose_of_use(record)})
     else:
-        caller |= purpose(record)
+        caller |= purpose_of_use(record)
     return agents
 
 
-def user(record: Mapping[str, Any]) -> Json:
+def user_reference(record: Mapping[str, Any]) -> Json:
     """Who the person is; one that only the old system named is told apart."""
     who = _identified("user", str(record["user"]))
     return {**who, "display": "as the client says"} if record.get("user_asserted") else who
 
 
-def purpose(record: Mapping[str, Any]) -> Json:
+def purpose_of_use(record: Mapping[str, Any]) -> Json:
     """What for, as part of an agent."""
     code = record.get("purpose")
     return {"authorization": [_concept(SYSTEM, code)]} if code else {}
@@ -253,7 +255,7 @@ def _coding(system: str, code: str, display: str | None = None) -> Json:
     return {"system": system, "code": code, **({"display": name} if name else {})}
 
 
-def _later(start: str, milliseconds: float) -> str:
+def _plus_milliseconds(start: str, milliseconds: float) -> str:
     """An instant some time after another one."""
     end = datetime.fromisoformat(start) + timedelta(milliseconds=milliseconds)
     return end.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from gateway.audit.audit_event import AuditParties, audit_event, purpose, user
+from gateway.audit.audit_event import AuditParties, audit_event, purpose_of_use, user_reference
 
 Json = dict[str, Any]
 
@@ -60,9 +60,9 @@ def national_event(record: Mapping[str, Any], parties: AuditParties) -> Json | N
     if event is None or not record.get("user"):
         return event
     if record["event"] in ("login", "logout"):
-        return _claimed({**event, "agent": [_person(record)]})
+        return _with_profile({**event, "agent": [_person(record)]})
     folded = _FOLDED.get(record.get("interaction", ""))
-    return event if folded is None else _claimed(_exchange(event, record, folded, parties))
+    return event if folded is None else _with_profile(_exchange(event, record, folded, parties))
 
 
 def _exchange(event: Json, record: Mapping[str, Any], folded: str, parties: AuditParties) -> Json:
@@ -91,9 +91,14 @@ def _category(record: Mapping[str, Any], folded: str, balp: Json) -> Json:
 
 def _person(record: Mapping[str, Any]) -> Json:
     """The one who is signed in, or was named; as what kind of resource is not known here."""
-    return {"type": _HUMAN, "who": user(record), "requestor": True, **purpose(record)}
+    return {
+        "type": _HUMAN,
+        "who": user_reference(record),
+        "requestor": True,
+        **purpose_of_use(record),
+    }
 
 
-def _claimed(event: Json) -> Json:
+def _with_profile(event: Json) -> Json:
     head = {key: event[key] for key in ("resourceType", "id")}
     return {**head, "meta": {"profile": [PROFILE]}, **event}

@@ -47,7 +47,7 @@ class ChainedRecord(NamedTuple):
         return ChainPosition(self.seq, self.hash)
 
 
-def bind(line: bytes, last: ChainPosition) -> tuple[bytes, ChainPosition]:
+def append_to_chain(line: bytes, last: ChainPosition) -> tuple[bytes, ChainPosition]:
     """The next record: a line that is a JSON object with its line feed, bound to the last one."""
     seq = last.seq + 1
     body = b'%b,"seq":%d,"prev":"%b"' % (line[:-2], seq, last.hash.encode())
@@ -55,7 +55,7 @@ def bind(line: bytes, last: ChainPosition) -> tuple[bytes, ChainPosition]:
     return b'%b,"hash":"%b"}\n' % (body, digest.encode()), ChainPosition(seq, digest)
 
 
-def read(line: bytes) -> ChainedRecord | None:
+def parse_record(line: bytes) -> ChainedRecord | None:
     """What a line without its line feed says of its place; None when it is no record of a chain."""
     found = _END.search(line, max(0, len(line) - _LONGEST_END))
     if found is None:

@@ -39,7 +39,7 @@ class FileTail(NamedTuple):
     rest: bytes
 
 
-def tail(fd: int, size: int) -> FileTail:
+def read_tail(fd: int, size: int) -> FileTail:
     """The end of a file of that size. Raises OSError, `NotAnAuditFileError`."""
     look = _FIRST_LOOK
     while True:
@@ -47,7 +47,7 @@ def tail(fd: int, size: int) -> FileTail:
         whole, _, rest = os.pread(fd, size - start, start).rpartition(b"\n")
         # Unless it is the file's beginning, the first line is cut.
         for line in reversed(whole.split(b"\n")[1 if start else 0 :]):
-            if (found := chain.read(line)) is not None:
+            if (found := chain.parse_record(line)) is not None:
                 return FileTail(found.link, rest)
         if not start and not whole:
             return FileTail(None, rest)
@@ -104,7 +104,7 @@ class ChainStateFile:
         self._fd = -1
 
 
-def noted(path: Path) -> ChainPosition:
+def read_chain_state(path: Path) -> ChainPosition:
     """What stands in the companion of an audit file; the chain's beginning when there is none."""
     try:
         return _link(_companion(path).read_bytes())
@@ -117,11 +117,11 @@ def _companion(path: Path) -> Path:
 
 
 def _link(text: bytes) -> ChainPosition:
-    found = _NOTE.match(text)
+    found = _STATE_LINE.match(text)
     return ChainPosition() if found is None else ChainPosition(int(found[1]), found[2].decode())
 
 
-_NOTE: Final = re.compile(rb"([0-9]{20}) ([0-9a-f]{64})\n")
+_STATE_LINE: Final = re.compile(rb"([0-9]{20}) ([0-9a-f]{64})\n")
 
 
 class ChainLock:

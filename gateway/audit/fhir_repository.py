@@ -26,11 +26,13 @@ from gateway.timing import backoff
 MAX_ENTRIES: Final = 100
 _MAX_BYTES: Final = 1024 * 1024
 _FIRST_PAUSE: Final = 0.5
-_LONGEST_PAUSE: Final = 15.0
+_MAX_PAUSE: Final = 15.0
 # A media type, or the type of a resource or Bundle.
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9.+/-]{0,63}")
 # Refusals that an operator can mend at the repository; the AuditEvents are kept until then.
-_CURABLE: Final = frozenset({401, 403, 404, 405, 407, 408, 409, 421, 423, 424, 425, 426, 429})
+_RETRYABLE_STATUSES: Final = frozenset(
+    {401, 403, 404, 405, 407, 408, 409, 421, 423, 424, 425, 426, 429}
+)
 
 _log = get_logger("gateway.audit")
 
@@ -152,7 +154,7 @@ class RepositorySink:
         waits: list[tuple[bytes, int]] = []
         for line, status in zip(batch, statuses, strict=True):
             self._waiting.popleft()
-            if 400 <= status < 500 and status not in _CURABLE:
+            if 400 <= status < 500 and status not in _RETRYABLE_STATUSES:
                 self._refuse(status)
             elif not 200 <= status < 300:
                 waits.append((line, status))
@@ -190,9 +192,9 @@ class RepositorySink:
 
     def _postpone(self, retry_after: str | None) -> None:
         """Leave the repository alone for a while, longer each time."""
-        asked = parse_retry_after(retry_after, time.time(), longest=_LONGEST_PAUSE)
+        asked = parse_retry_after(retry_after, time.time(), longest=_MAX_PAUSE)
         self._failures += 1
-        pause = backoff(self._failures, _FIRST_PAUSE, _LONGEST_PAUSE, self._rng.random)
+        pause = backoff(self._failures, _FIRST_PAUSE, _MAX_PAUSE, self._rng.random)
         self._not_before = self._clock() + max(pause, asked or 0.0)
 
 

@@ -20,7 +20,7 @@ from gateway.audit import chain, chain_end
 from gateway.audit.chain import ChainPosition
 from gateway.audit.chain_end import ChainLock, ChainStateFile
 from gateway.audit.durable import DurableFile, sync_directory
-from gateway.audit.rotated import rotated
+from gateway.audit.rotated import rotated_path
 from gateway.telemetry.logs import get_logger
 from gateway.telemetry.timestamp import Timestamp
 
@@ -72,7 +72,7 @@ class FileSink:
         self._companion.take(joins=joins)
         self._reopen()
         # Nothing is written yet: on a full disk a gateway starts, and refuses until there is room.
-        chain_end.tail(self._file.fd, os.fstat(self._file.fd).st_size)
+        chain_end.read_tail(self._file.fd, os.fstat(self._file.fd).st_size)
 
     def write(self, lines: Sequence[bytes]) -> None:
         """Write all lines; see `Sink.write`."""
@@ -139,7 +139,7 @@ class FileSink:
         self._companion.write(last)
         self._companion.sync()
         try:
-            target = rotated(self._path, last.seq, self._clock())
+            target = rotated_path(self._path, last.seq, self._clock())
             self._path.rename(target)
         except OSError as error:
             _log.error("the audit file cannot be rotated and grows", error=error.strerror)
@@ -159,7 +159,7 @@ class FileSink:
         self._file.measure()
         rest = b""
         if known is None or not self._ends_in_line_feed():
-            found, rest = chain_end.tail(self._file.fd, self._file.size)
+            found, rest = chain_end.read_tail(self._file.fd, self._file.size)
             known = self._latest(found or ChainPosition()) if known is None else known
         self._link, self._known = known, True
         if rest:
@@ -181,7 +181,7 @@ class FileSink:
 
     def _mend(self, rest: bytes) -> None:
         """End a line that was begun, and say so unless nothing but its end was missing."""
-        bound = chain.read(rest)
+        bound = chain.parse_record(rest)
         if bound is not None and bound.intact and bound.prev == self._link.hash:
             self._put([(b"\n", bound.link)])
             return
@@ -192,7 +192,7 @@ class FileSink:
     def _note(self, event: str, *, before: bytes = b"", **fields: object) -> None:
         """Write a record of the file's own."""
         record = {"event": event, "timestamp": self._now(), **fields}
-        line, link = chain.bind(orjson.dumps(record) + b"\n", self._link)
+        line, link = chain.append_to_chain(orjson.dumps(record) + b"\n", self._link)
         self._put([(before + line, link)])
 
     def _now(self) -> str:
@@ -203,7 +203,7 @@ class FileSink:
         pieces: list[_Piece] = []
         link, size, before = self._link, self._file.size, self._link.seq
         for line in lines:
-            bound, link = chain.bind(line, link)
+            bound, link = chain.append_to_chain(line, link)
             pieces.append((bound, link))
             size += len(bound)
             if size >= self._room:

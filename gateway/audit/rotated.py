@@ -16,7 +16,7 @@ _MOMENT: Final = "%Y%m%dT%H%M%SZ"
 _NAME: Final = re.compile(r"(.+)\.([0-9]{8}T[0-9]{6}Z)-[0-9]{12,}x*")
 
 
-def rotated(path: Path, last: int, now: float) -> Path:
+def rotated_path(path: Path, last: int, now: float) -> Path:
     """A name that is free, for the file at `path` with the record `last` as its end."""
     moment = time.strftime(_MOMENT, time.gmtime(now))
     target = path.with_name(f"{path.name}.{moment}-{last:012d}")
@@ -30,7 +30,7 @@ def is_rotated(path: Path) -> bool:
     return _NAME.fullmatch(path.name) is not None
 
 
-def rotated_since(path: Path, since: float) -> Iterator[Path]:
+def files_rotated_since(path: Path, since: float) -> Iterator[Path]:
     """What was at `path` and was rotated at `since` or later, in seconds since 1970."""
     for file in path.parent.iterdir():
         name = _NAME.fullmatch(file.name)

@@ -39,7 +39,7 @@ Transport = Literal["udp", "tcp", "tls"]
 _NOT_PRINTABLE: Final = re.compile(r"[^\x21-\x7e]")
 
 _CONNECT_TIMEOUT: Final = 5.0
-_ANSWER_TIMEOUT: Final = 10.0
+_ACKNOWLEDGE_TIMEOUT: Final = 10.0
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 10.0
 
@@ -140,7 +140,11 @@ class SyslogSink:
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
     def _connected(self) -> socket.socket:
-        if self._socket is not None and self._server.transport != "udp" and _is_over(self._socket):
+        if (
+            self._socket is not None
+            and self._server.transport != "udp"
+            and _is_closed_by_peer(self._socket)
+        ):
             self._socket.close()
             self._socket = None
         if self._socket is None:
@@ -168,7 +172,7 @@ def _connect(server: SyslogDestination) -> socket.socket:
         return datagrams
     stream = socket.create_connection((server.host, server.port), timeout=_CONNECT_TIMEOUT)
     try:
-        stream.settimeout(_ANSWER_TIMEOUT)
+        stream.settimeout(_ACKNOWLEDGE_TIMEOUT)
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if server.tls is None:
@@ -179,7 +183,7 @@ def _connect(server: SyslogDestination) -> socket.socket:
         raise
 
 
-def _is_over(connection: socket.socket) -> bool:
+def _is_closed_by_peer(connection: socket.socket) -> bool:
     """Whether the server has hung up. What it says, e.g. TLS session tickets, is of no interest."""
     connection.setblocking(False)
     try:
@@ -190,13 +194,13 @@ def _is_over(connection: socket.socket) -> bool:
     except OSError:
         return True
     finally:
-        connection.settimeout(_ANSWER_TIMEOUT)
+        connection.settimeout(_ACKNOWLEDGE_TIMEOUT)
     return True
 
 
 def _await_acknowledgement(connection: socket.socket) -> None:
     """Wait until the other system has acknowledged all bytes. Raises OSError when it does not."""
-    deadline = time.monotonic() + _ANSWER_TIMEOUT
+    deadline = time.monotonic() + _ACKNOWLEDGE_TIMEOUT
     pause = 0.0002
     while os_support.unacknowledged_bytes(connection):
         if time.monotonic() > deadline:

@@ -42,7 +42,7 @@ _PARAMETER: Final = re.compile(r"(?!.*\d{7})[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
 # The audit must tell who signed in, and which token that was, whatever it looks like.
 _WHOLE: Final = frozenset(("user", "token_id"))
 
-GATHER: Final = 0.01
+FLUSH_DELAY: Final = 0.01
 """For how long, in seconds, records are gathered: each hand-over takes the loop from requests."""
 
 # What a record takes of the memory, about, in bytes: its line, that of its AuditEvent, each name.
@@ -116,7 +116,7 @@ class WriterAuditTrail:
         """Record a finished request; `exchange` must not change any more."""
         if not self._pending:
             self._begin_to_gather()
-        elif self._gathered > self._room and not _must_keep(self._writer, exchange):
+        elif self._gathered > self._room and not _must_record(self._writer, exchange):
             self._writer.on_records("dropped", 1)
             return
         self._gathered += self._weight + _NAME_WEIGHT * len(exchange.query_params)
@@ -151,15 +151,15 @@ class WriterAuditTrail:
     def _begin_to_gather(self) -> None:
         # Until the hand-over there can only be more.
         self._room = self._writer.room
-        asyncio.get_running_loop().call_later(GATHER, self._hand_over)
+        asyncio.get_running_loop().call_later(FLUSH_DELAY, self._hand_over)
 
     def _hand_over(self) -> None:
         pending, self._pending, self._gathered = self._pending, [], 0
-        if kept := _indispensable(self._writer, pending):
+        if kept := _retained_when_full(self._writer, pending):
             self._writer.put(self._rendered(kept))
         if self._resources is None or self._translate is None:
             return
-        kept = _indispensable(self._resources, pending)
+        kept = _retained_when_full(self._resources, pending)
         resources = (_resource(self._fields(record), self._translate) for record in kept)
         if lines := [_render(resource) for resource in resources if resource is not None]:
             self._resources.put(lines)
@@ -200,7 +200,7 @@ class NullAuditTrail:
         return 0
 
 
-def _indispensable(writer: WriterThread, pending: list[Record]) -> list[Record]:
+def _retained_when_full(writer: WriterThread, pending: list[Record]) -> list[Record]:
     """What is accepted; beyond the backlog's limit, with `block`, what the platform has seen.
 
     Those requests were let in before the limit was reached, so they are few. The records of
@@ -209,14 +209,16 @@ def _indispensable(writer: WriterThread, pending: list[Record]) -> list[Record]:
     if not writer.full:
         return pending
     kept: list[Record] = [
-        record for record in pending if isinstance(record, Exchange) and _must_keep(writer, record)
+        record
+        for record in pending
+        if isinstance(record, Exchange) and _must_record(writer, record)
     ]
     if len(kept) < len(pending):
         writer.on_records("dropped", len(pending) - len(kept))
     return kept
 
 
-def _must_keep(writer: WriterThread, exchange: Exchange) -> bool:
+def _must_record(writer: WriterThread, exchange: Exchange) -> bool:
     """Whether there has to be a record of it whatever is full: the platform has seen it."""
     return writer.on_failure == "block" and exchange.attempts > 0
 
@@ -244,7 +246,7 @@ def _render(record: Mapping[str, Any]) -> bytes:
         return orjson.dumps(record, default=str) + b"\n"
     except TypeError:
         # Lone surrogates: bytes of a request that are not UTF-8. The record must not be lost.
-        return orjson.dumps(_encodable(record)) + b"\n"
+        return orjson.dumps(_json_safe(record)) + b"\n"
 
 
 def exchange_record(exchange: Exchange, timestamp: str) -> dict[str, Any]:
@@ -306,13 +308,13 @@ def _name(parameter: str) -> str:
     return parameter if _PARAMETER.fullmatch(parameter) else MASK
 
 
-def _encodable(value: object) -> object:
+def _json_safe(value: object) -> object:
     if value is None or isinstance(value, float):
         return value
     if isinstance(value, int) and value.bit_length() < 64:
         return value
     if isinstance(value, list | tuple):
-        return [_encodable(item) for item in value]
+        return [_json_safe(item) for item in value]
     if isinstance(value, Mapping):
-        return {str(key): _encodable(item) for key, item in value.items()}
+        return {str(key): _json_safe(item) for key, item in value.items()}
     return str(value).encode("utf-8", "backslashreplace").decode()

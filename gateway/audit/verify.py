@@ -24,7 +24,7 @@ import orjson
 
 from gateway.audit import chain, chain_end
 from gateway.audit.chain import ChainedRecord, ChainPosition
-from gateway.audit.rotated import is_rotated, rotated_since
+from gateway.audit.rotated import files_rotated_since, is_rotated
 from gateway.phrases import Phrase
 
 Fault = Literal["changed", "removed", "swapped", "torn", "gap"]
@@ -80,7 +80,7 @@ class VerificationReport:
         return self.bad is None and self.end_proven
 
 
-def verify(
+def verify_files(
     files: Iterable[Path],
     pause: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.time,
@@ -89,7 +89,7 @@ def verify(
     since = clock() - _LISTED
     given = tuple(files)
     # Before the files are opened: a gateway that runs goes on writing.
-    noted = {file: chain_end.noted(file) for file in given}
+    noted = {file: chain_end.read_chain_state(file) for file in given}
     with ExitStack() as stack:
         live = {
             file: stack.enter_context(_opened(file, pause))
@@ -100,12 +100,14 @@ def verify(
         verdict = VerificationReport(ordered)
         with closing(_lines(ordered, live, pause)) as lines:
             for line in lines:
-                verdict.bad = _judge(verdict, line, lines) or _exchanged(verdict, line, noted)
+                verdict.bad = _check_line(verdict, line, lines) or _hash_differs(
+                    verdict, line, noted
+                )
                 if verdict.bad is not None:
                     break
         if verdict.bad is None:
-            verdict.bad = _cut_off(verdict, noted, live)
-            verdict.end_proven = verdict.bad is None and any(map(_tells, noted.values()))
+            verdict.bad = _is_truncated(verdict, noted, live)
+            verdict.end_proven = verdict.bad is None and any(map(_has_position, noted.values()))
     return verdict
 
 
@@ -135,7 +137,7 @@ def _ordered(given: Sequence[Path], live: _Live, since: float) -> tuple[Path, ..
     beginning = min(first.values(), default=0.0)
     # A directory that cannot be read is no reason not to read the files.
     with suppress(PermissionError):
-        for file in [each for path in live for each in rotated_since(path, since)]:
+        for file in [each for path in live for each in files_rotated_since(path, since)]:
             # It may be archived in this moment.
             with suppress(FileNotFoundError):
                 if _identity(file, live) not in known:
@@ -151,12 +153,12 @@ def _identity(path: Path, live: _Live) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _tells(noted: ChainPosition) -> bool:
+def _has_position(noted: ChainPosition) -> bool:
     """Whether a companion is there and says something."""
     return noted != ChainPosition()
 
 
-def _exchanged(
+def _hash_differs(
     verdict: VerificationReport, line: RecordLine, noted: Mapping[Path, ChainPosition]
 ) -> ChainFault | None:
     """Whether a companion knows the record that was read last by another hash."""
@@ -164,10 +166,10 @@ def _exchanged(
     if all(link.seq != last.seq or link == last for link in noted.values()):
         return None
     detail = Phrase("record {seq} is not the one that the gateway has noted", seq=last.seq)
-    return _bad(line, "changed", detail)
+    return _fault(line, "changed", detail)
 
 
-def _cut_off(
+def _is_truncated(
     verdict: VerificationReport, noted: Mapping[Path, ChainPosition], live: _Live
 ) -> ChainFault | None:
     """Whether the gateway has written more than is there."""
@@ -189,7 +191,7 @@ def _first_record(path: Path, live: _Live) -> float:
     """The number of the first record; an empty file comes last, as it has just been begun."""
     with _read(path, live) as lines:
         for line in lines:
-            if (found := chain.read(line.rstrip(b"\n"))) is not None:
+            if (found := chain.parse_record(line.rstrip(b"\n"))) is not None:
                 return found.seq
         return 0 if lines.tell() else math.inf
 
@@ -206,21 +208,21 @@ def _lines(
                 yield RecordLine(path, number, text.removesuffix(b"\n"), text.endswith(b"\n"))
 
 
-def _judge(
+def _check_line(
     verdict: VerificationReport, line: RecordLine, rest: Iterator[RecordLine]
 ) -> ChainFault | None:
     """Take one line, and with a torn one the record that reports it."""
-    found = chain.read(line.text)
+    found = chain.parse_record(line.text)
     if found is None:
         report = next(rest, None)
-        if report is None or not _reports(report, line.text):
+        if report is None or not _reports_torn_line(report, line.text):
             return _not_a_record(line)
         verdict.torn.append(line.place)
-        line, found = report, chain.read(report.text)
+        line, found = report, chain.parse_record(report.text)
     if found is None or not found.intact:
-        return _bad(line, "changed", Phrase("its content does not match its hash"))
-    bad = _first(verdict, line, found) if verdict.first is None else None
-    bad = bad or _next(verdict, line, found, rest)
+        return _fault(line, "changed", Phrase("its content does not match its hash"))
+    bad = _check_first(verdict, line, found) if verdict.first is None else None
+    bad = bad or _check_next(verdict, line, found, rest)
     if bad is None:
         verdict.records += 1
         verdict.last = found.link
@@ -232,11 +234,11 @@ def _not_a_record(line: RecordLine) -> ChainFault:
         detail = Phrase(
             "half a line at the end: the gateway was cut off; its next start reports it"
         )
-        return _bad(line, "torn", detail)
-    return _bad(line, "changed", Phrase("it is no record of a chain"))
+        return _fault(line, "torn", detail)
+    return _fault(line, "changed", Phrase("it is no record of a chain"))
 
 
-def _reports(report: RecordLine, torn: bytes) -> bool:
+def _reports_torn_line(report: RecordLine, torn: bytes) -> bool:
     """Whether a record is the gateway's word for having found this half line."""
     record = _parsed(report.text)
     return (
@@ -245,20 +247,20 @@ def _reports(report: RecordLine, torn: bytes) -> bool:
     )
 
 
-def _first(
+def _check_first(
     verdict: VerificationReport, line: RecordLine, found: ChainedRecord
 ) -> ChainFault | None:
     """Where a chain may begin: with record 1, or where a file does."""
     begins = _parsed(line.text).get("event") in (chain.ROTATION, chain.TORN)
     if found.seq > 1 and not begins:
         detail = Phrase("it is record {seq}; those before it are missing", seq=found.seq)
-        return _bad(line, "removed", detail)
+        return _fault(line, "removed", detail)
     verdict.first = found.seq
     verdict.last = ChainPosition(found.seq - 1, found.prev if found.seq > 1 else chain.GENESIS)
     return None
 
 
-def _next(
+def _check_next(
     verdict: VerificationReport, line: RecordLine, found: ChainedRecord, rest: Iterator[RecordLine]
 ) -> ChainFault | None:
     awaited = verdict.last.seq + 1
@@ -268,17 +270,17 @@ def _next(
         detail = Phrase(
             "record {seq} does not follow the record before it: one was exchanged", seq=found.seq
         )
-        return _bad(line, "changed", detail)
+        return _fault(line, "changed", detail)
     here = Phrase(
         "it is record {seq} where record {awaited} belongs", seq=found.seq, awaited=awaited
     )
     if found.seq < awaited:
-        return _bad(line, "swapped", Phrase("{here}, which has been before", here=here))
+        return _fault(line, "swapped", Phrase("{here}, which has been before", here=here))
     where = next((each for each in rest if _is_record(each, awaited)), None)
     if where is not None:
         detail = Phrase("{here}, which is at {place}", here=here, place=where.place)
-        return _bad(line, "swapped", detail)
-    return _bad(line, "gap" if line.number == 1 else "removed", _missing(awaited, found.seq - 1))
+        return _fault(line, "swapped", detail)
+    return _fault(line, "gap" if line.number == 1 else "removed", _missing(awaited, found.seq - 1))
 
 
 def _missing(first: int, last: int) -> Phrase:
@@ -288,7 +290,7 @@ def _missing(first: int, last: int) -> Phrase:
 
 
 def _is_record(line: RecordLine, seq: int) -> bool:
-    found = chain.read(line.text)
+    found = chain.parse_record(line.text)
     return found is not None and found.seq == seq
 
 
@@ -300,5 +302,5 @@ def _parsed(text: bytes) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _bad(line: RecordLine, fault: Fault, detail: Phrase) -> ChainFault:
+def _fault(line: RecordLine, fault: Fault, detail: Phrase) -> ChainFault:
     return ChainFault(line.file, line.number, fault, detail)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from gateway.audit.chain_end import ChainLock, NotAnAuditFileError
-from gateway.audit.verify import verify
+from gateway.audit.verify import verify_files
 from tests.audit.chained import files, lines, open_sink, records, require_chain
 
 WRITER = """
@@ -82,7 +82,7 @@ def test_the_chain_goes_on_over_rotations_and_restarts(path: Path) -> None:
     assert [record["n"] for record in found if record["event"] == "exchange"] == list(range(35))
     assert all(1000 <= file.stat().st_size < 1300 for file in files(path)[:-1])
     assert len(files(path)) >= 6
-    assert verify(files(path)).bad is None
+    assert verify_files(files(path)).bad is None
 
 
 def test_a_file_that_was_moved_away_is_followed_by_another(path: Path) -> None:
@@ -155,7 +155,7 @@ def test_records_that_were_cut_off_stay_missing(path: Path, kept: int) -> None:
     sink = open_sink(path)
     sink.write(lines(1))
     sink.close()
-    verdict = verify([path])
+    verdict = verify_files([path])
     if kept:
         assert verdict.bad is not None
         assert (verdict.bad.line, verdict.bad.fault) == (kept + 1, "removed")
@@ -255,7 +255,7 @@ def test_several_processes_write_one_chain(path: Path) -> None:
     sink.write(lines(1, 50))
     sink.close()
     os.close(turn)
-    verdict = verify(files(path))
+    verdict = verify_files(files(path))
     assert verdict.bad is None
     written = [r for file in files(path) for r in file.read_bytes().splitlines()]
     for name in (b"a", b"b", b"c"):

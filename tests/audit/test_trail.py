@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.audit.sink import DescriptorSink
-from gateway.audit.trail import GATHER, NullAuditTrail, WriterAuditTrail
+from gateway.audit.trail import FLUSH_DELAY, NullAuditTrail, WriterAuditTrail
 from gateway.audit.writer import OnFailure, WriterLimits, WriterThread
 from gateway.secret import Secret
 
@@ -274,10 +274,10 @@ async def test_beyond_the_limit_only_what_the_platform_saw_is_kept(
     audit = open_audit(limits=WriterLimits(backlog=100))
     filler = pipe.fill()
     audit.exchange(make_exchange(request_id="fills"))
-    await asyncio.sleep(2 * GATHER)
+    await asyncio.sleep(2 * FLUSH_DELAY)
     audit.exchange(make_exchange(request_id="in flight before", attempts=1))
     audit.exchange(make_exchange(request_id="refused", status=503, attempts=0))
-    await asyncio.sleep(2 * GATHER)
+    await asyncio.sleep(2 * FLUSH_DELAY)
     pipe.read(filler)
     written = [record["request_id"] for record in await _written(audit, pipe)]
     assert written == ["fills", "in flight before"]
@@ -291,10 +291,10 @@ async def test_drop_bounds_the_backlog_and_stays_available(
     audit = open_audit("drop", WriterLimits(backlog=100))
     filler = pipe.fill()
     audit.exchange(make_exchange(request_id="fills"))
-    await asyncio.sleep(2 * GATHER)
+    await asyncio.sleep(2 * FLUSH_DELAY)
     assert audit.available
     audit.exchange(make_exchange(request_id="too much"))
-    await asyncio.sleep(2 * GATHER)
+    await asyncio.sleep(2 * FLUSH_DELAY)
     pipe.read(filler)
     written = [record["request_id"] for record in await _written(audit, pipe)]
     assert written == ["fills"]
@@ -315,7 +315,7 @@ async def test_what_is_gathered_counts_towards_the_limit(
     assert audit.available is (on_failure == "drop")
     assert records["dropped"] > 800
     audit.exchange(make_exchange(request_id="seen", attempts=1))
-    await asyncio.sleep(2 * GATHER)
+    await asyncio.sleep(2 * FLUSH_DELAY)
     assert audit.available
     written = await _written(audit, pipe)
     assert len(written) + records["dropped"] == 1001
@@ -327,7 +327,7 @@ async def test_block_tells_the_handler(open_audit, pipe, make_exchange):
     audit = open_audit(limits=WriterLimits(backlog=100_000))
     for _ in range(300):
         audit.exchange(make_exchange())
-    await asyncio.sleep(2 * GATHER)
+    await asyncio.sleep(2 * FLUSH_DELAY)
     assert not audit.available
     closing = asyncio.ensure_future(audit.close(5))
     read = b""
@@ -382,7 +382,7 @@ async def test_a_full_backlog_takes_no_event(open_audit, pipe, make_exchange):
     audit = open_audit("drop", WriterLimits(backlog=100))
     filler = pipe.fill()
     audit.exchange(make_exchange(request_id="fills"))
-    await asyncio.sleep(2 * GATHER)
+    await asyncio.sleep(2 * FLUSH_DELAY)
     audit.event("outbox", step="revealed")
     assert not await audit.flush(5)
     pipe.read(filler)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.audit.verify import verify
+from gateway.audit.verify import verify_files
 from tests.audit.chained import files, lines, open_sink
 
 Place = tuple[int, int]  # which file, which line, from 0
@@ -43,7 +43,7 @@ def _write(path: Path, content: list[list[bytes]]) -> None:
 
 
 def _bad(path: Path) -> tuple[Place, str]:
-    bad = verify(files(path)).bad
+    bad = verify_files(files(path)).bad
     assert bad is not None
     return (files(path).index(bad.file), bad.line - 1), bad.fault
 
@@ -51,7 +51,7 @@ def _bad(path: Path) -> tuple[Place, str]:
 def test_an_untouched_chain_is_whole(path: Path) -> None:
     """Nothing is found in any order of the files, and the last record is told."""
     for order in (files(path), files(path)[::-1]):
-        verdict = verify(order)
+        verdict = verify_files(order)
         assert (verdict.bad, verdict.first, verdict.torn) == (None, 1, [])
         assert verdict.records == len(_places(path)) == verdict.last.seq
 
@@ -108,19 +108,19 @@ def test_a_line_that_was_written_anew_is_found_at_the_next(path: Path) -> None:
 def test_a_missing_file_is_a_gap(path: Path) -> None:
     """Without the file in the middle the first line of the next one is named."""
     first, _, last = files(path)
-    bad = verify([first, last]).bad
+    bad = verify_files([first, last]).bad
     assert bad is not None
     assert (bad.file, bad.line, bad.fault) == (last, 1, "gap")
 
 
 def test_older_files_may_be_missing(path: Path) -> None:
     """A chain may begin where a file does, but not within one."""
-    verdict = verify(files(path)[1:])
+    verdict = verify_files(files(path)[1:])
     assert verdict.bad is None
     assert verdict.first == json.loads(_content(path)[1][0])["seq"] > 1
     second = files(path)[1]
     second.write_bytes(b"".join(second.read_bytes().splitlines(keepends=True)[1:]))
-    bad = verify(files(path)[1:]).bad
+    bad = verify_files(files(path)[1:]).bad
     assert bad is not None
     assert (bad.line, bad.fault) == (1, "removed")
 
@@ -134,7 +134,7 @@ def test_half_a_line_at_the_end_is_torn(path: Path) -> None:
     sink = open_sink(path)
     sink.write(lines(1))
     sink.close()
-    verdict = verify(files(path))
+    verdict = verify_files(files(path))
     assert verdict.bad is None
     assert verdict.torn == [f"{path}:{end + 1}"]
 
@@ -158,13 +158,13 @@ def test_a_gateway_may_be_writing(path: Path) -> None:
     def go_on(_: float) -> None:
         path.write_bytes(whole)
 
-    assert verify(files(path), go_on).bad is None
+    assert verify_files(files(path), go_on).bad is None
 
 
 def test_no_record_is_no_fault(tmp_path: Path) -> None:
     """An empty file holds nothing that could be wrong."""
     (tmp_path / "audit.jsonl").touch()
-    verdict = verify([tmp_path / "audit.jsonl"])
+    verdict = verify_files([tmp_path / "audit.jsonl"])
     assert (verdict.bad, verdict.first, verdict.records) == (None, None, 0)
 
 
@@ -175,23 +175,23 @@ def test_a_rotation_after_the_files_were_listed_is_no_gap(path: Path) -> None:
     sink.write(lines(30))
     sink.close()
     assert len(files(path)) > len(listed) + 1
-    verdict = verify(listed, clock=lambda: ROTATED + 10)
+    verdict = verify_files(listed, clock=lambda: ROTATED + 10)
     assert verdict.bad is None
     assert list(verdict.files) == files(path)
     assert verdict.records == len(_places(path))
     here = path.parent
     spelt = [here / ".." / here.name / each.name for each in files(path)[:-1]]
-    again = verify([*spelt, path], clock=lambda: ROTATED + 10)
+    again = verify_files([*spelt, path], clock=lambda: ROTATED + 10)
     assert (again.bad, again.records) == (None, verdict.records)
 
 
 def test_files_that_were_left_out_stay_out(path: Path) -> None:
     """Neither what was rotated long ago, nor what comes before all that was given."""
     first, _, last = files(path)
-    bad = verify([first, last], clock=lambda: ROTATED + 3600).bad
+    bad = verify_files([first, last], clock=lambda: ROTATED + 3600).bad
     assert bad is not None
     assert bad.fault == "gap"
-    assert verify([last], clock=lambda: ROTATED).files == (last,)
+    assert verify_files([last], clock=lambda: ROTATED).files == (last,)
 
 
 def test_a_rotation_while_older_files_are_read_is_no_gap(path: Path) -> None:
@@ -206,7 +206,7 @@ def test_a_rotation_while_older_files_are_read_is_no_gap(path: Path) -> None:
         sink.write(lines(30))
         sink.close()
 
-    verdict = verify(files(path), go_on, lambda: ROTATED + 3600)
+    verdict = verify_files(files(path), go_on, lambda: ROTATED + 3600)
     assert (verdict.bad, verdict.torn) == (None, [])
     assert before <= verdict.records < len(_places(path))
 
@@ -219,6 +219,6 @@ def test_a_file_that_is_just_being_made_is_waited_for(path: Path) -> None:
     def go_on(_: float) -> None:
         path.touch()
 
-    verdict = verify(listed, go_on, lambda: ROTATED)
+    verdict = verify_files(listed, go_on, lambda: ROTATED)
     assert (verdict.bad, verdict.files) == (None, (*listed[:-1], moved, path))
-    assert verify([path], clock=lambda: ROTATED).bad is None
+    assert verify_files([path], clock=lambda: ROTATED).bad is None

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.audit.chain import ChainPosition, bind
+from gateway.audit.chain import ChainPosition, append_to_chain
 from tests.audit.chained import files, lines, open_sink
 from tests.doubles.command import Result, dhp
 
@@ -70,7 +70,7 @@ def exchange_last(path: Path) -> int:
     content = path.read_bytes().splitlines(keepends=True)
     last = json.loads(content[-1])
     before = ChainPosition(last["seq"] - 1, last["prev"])
-    other, _ = bind(b'{"event":"exchange","n":77}\n', before)
+    other, _ = append_to_chain(b'{"event":"exchange","n":77}\n', before)
     path.write_bytes(b"".join([*content[:-1], other]))
     return len(content)
 
