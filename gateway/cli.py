@@ -279,9 +279,9 @@ def verify(
     else:
         for line in command.describe(verdict):
             say(line)
-    if verdict.bad is not None:
+    if verdict.fault is not None:
         raise typer.Exit(CHECK_FAILED)
-    raise typer.Exit(0 if verdict.end_proven else UNPROVEN)
+    raise typer.Exit(0 if verdict.is_end_proven else UNPROVEN)
 
 
 cli.add_typer(outbox_app.app, name="outbox")

@@ -34,15 +34,15 @@ class ChainPosition(NamedTuple):
 
 
 class ChainedRecord(NamedTuple):
-    """What a record's line says of its place; `intact`: its hash is that of its bytes."""
+    """What a record's line says of its place; `has_valid_hash`: its hash is that of its bytes."""
 
     seq: int
     prev: str
     hash: str
-    intact: bool
+    has_valid_hash: bool
 
     @property
-    def link(self) -> ChainPosition:
+    def position(self) -> ChainPosition:
         """What the next record has to follow."""
         return ChainPosition(self.seq, self.hash)
 
@@ -62,4 +62,4 @@ def parse_record(line: bytes) -> ChainedRecord | None:
         return None
     seq, prev, digest = int(found[1]), found[2].decode(), found[3].decode()
     own = hashlib.sha256(line[:-_HASH_MEMBER] + b"}").hexdigest()
-    return ChainedRecord(seq, prev, digest, intact=own == digest)
+    return ChainedRecord(seq, prev, digest, has_valid_hash=own == digest)

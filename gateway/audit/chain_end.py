@@ -36,7 +36,7 @@ class FileTail(NamedTuple):
     """The end of a file: its last record, if there is one, and the half line after it."""
 
     link: ChainPosition | None
-    rest: bytes
+    partial_line: bytes
 
 
 def read_tail(fd: int, size: int) -> FileTail:
@@ -48,7 +48,7 @@ def read_tail(fd: int, size: int) -> FileTail:
         # Unless it is the file's beginning, the first line is cut.
         for line in reversed(whole.split(b"\n")[1 if start else 0 :]):
             if (found := chain.parse_record(line)) is not None:
-                return FileTail(found.link, rest)
+                return FileTail(found.position, rest)
         if not start and not whole:
             return FileTail(None, rest)
         if not start or look >= _LAST_LOOK:
@@ -67,7 +67,7 @@ class ChainStateFile:
         self._path = _companion(path)
         self._fd = -1
 
-    def take(self, *, joins: bool) -> None:
+    def lock(self, *, joins: bool) -> None:
         """Keep other gateways away; `joins`: a process of the same gateway does so already.
 
         Raises BlockingIOError when another one is there, else OSError.
@@ -133,27 +133,27 @@ class ChainLock:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._is_own = False
+        self._owns_descriptor = False
 
     @classmethod
-    def alone(cls) -> ChainLock:
+    def in_process(cls) -> ChainLock:
         """For a process that shares the chain with no other one."""
         turn = cls(os.memfd_create("turns"))
-        turn._is_own = True
+        turn._owns_descriptor = True
         return turn
 
     def close(self) -> None:
         """Close the descriptor, unless others have it too."""
-        if self._is_own:
-            self._is_own = False
+        if self._owns_descriptor:
+            self._owns_descriptor = False
             os.close(self._fd)
 
     @contextmanager
-    def taken(self) -> Iterator[ChainPosition | None]:
+    def acquire(self) -> Iterator[ChainPosition | None]:
         """Wait for the turn; the link that the last one left, None when nobody can tell.
 
-        What is not said with `leave` before the end is again unknown to the next one: it died, or
-        failed in a way that it could not mend.
+        What is not said with `publish_position` before the end is again unknown to the next one: it
+        died, or failed in a way that it could not mend.
         """
         fcntl.lockf(self._fd, fcntl.LOCK_EX)
         try:
@@ -163,7 +163,7 @@ class ChainLock:
         finally:
             fcntl.lockf(self._fd, fcntl.LOCK_UN)
 
-    def leave(self, link: ChainPosition) -> None:
+    def publish_position(self, link: ChainPosition) -> None:
         """Tell the next one where the chain has come to."""
         os.pwrite(self._fd, _STATE.pack(True, link.seq, bytes.fromhex(link.hash)), 0)
 

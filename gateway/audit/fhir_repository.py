@@ -51,8 +51,8 @@ class RepositorySink:
     """Resources to a FHIR repository; see `gateway.audit.sink.Sink`. A line is a resource.
 
     `post` sends a Bundle to `base`, blocking; it raises `SinkError` where there is no answer.
-    `on_records` counts as for a `WriterThread`; `account`, which stands in its place, counts as
-    `dropped` what the repository refused for good. `clock` is monotonic.
+    `on_records` counts as for a `WriterThread`; `count_outcome`, which stands in its place, counts
+    as `dropped` what the repository refused for good. `clock` is monotonic.
     """
 
     def __init__(
@@ -73,16 +73,16 @@ class RepositorySink:
         self._entries = MAX_ENTRIES
         self._failures = 0
         self._not_before = 0.0
-        self._hurried = False
+        self._pauses_skipped = False
         self._refused = 0
-        self._told = False
+        self._is_refusal_logged = False
         self._told_of_status = False
 
     def write(self, lines: Sequence[bytes]) -> None:
         """Send all resources; see `Sink.write`."""
         if not self._waiting:
             self._waiting.extend(lines)
-        if not self._hurried and self._clock() < self._not_before:
+        if not self._pauses_skipped and self._clock() < self._not_before:
             raise SinkError("left alone for a moment")
         while self._waiting:
             try:
@@ -95,8 +95,8 @@ class RepositorySink:
                 raise SinkError(f"HTTP {wait.status}")
             self._failures = 0
 
-    def abandon(self) -> int:
-        """Give up what was not taken; see `Sink.abandon`."""
+    def discard_failed(self) -> int:
+        """Give up what was not taken; see `Sink.discard_failed`."""
         lost = len(self._waiting)
         self._waiting.clear()
         return lost
@@ -104,11 +104,11 @@ class RepositorySink:
     def close(self) -> None:
         """Nothing to release: the connections are those of whoever made `post`."""
 
-    def hurry(self) -> None:
+    def skip_pauses(self) -> None:
         """The end is near: pauses are no use any more. May be called in any thread."""
-        self._hurried = True
+        self._pauses_skipped = True
 
-    def account(self, outcome: str, count: int) -> None:
+    def count_outcome(self, outcome: str, count: int) -> None:
         """Count what became of lines, refused ones as dropped."""
         if outcome == "written":
             refused, self._refused = self._refused, 0
@@ -128,11 +128,11 @@ class RepositorySink:
                 self._entries = len(batch) // 2
             else:
                 self._waiting.popleft()
-                self._refuse(reply.status)
+                self._drop_refused(reply.status)
             return None
         if not 200 <= reply.status < 300:
             return reply
-        return self._settle(batch, self._statuses(reply, len(batch)))
+        return self._apply_statuses(batch, self._statuses(reply, len(batch)))
 
     def _statuses(self, reply: RepositoryResponse, count: int) -> list[int]:
         """The status of each entry; the reply's own for all where it has no body to say more.
@@ -150,12 +150,12 @@ class RepositorySink:
             )
         return [reply.status] * count
 
-    def _settle(self, batch: list[bytes], statuses: list[int]) -> RepositoryResponse | None:
+    def _apply_statuses(self, batch: list[bytes], statuses: list[int]) -> RepositoryResponse | None:
         waits: list[tuple[bytes, int]] = []
         for line, status in zip(batch, statuses, strict=True):
             self._waiting.popleft()
             if 400 <= status < 500 and status not in _RETRYABLE_STATUSES:
-                self._refuse(status)
+                self._drop_refused(status)
             elif not 200 <= status < 300:
                 waits.append((line, status))
         self._waiting.extendleft(line for line, _ in reversed(waits))
@@ -184,10 +184,10 @@ class RepositorySink:
             "request": {"method": "PUT", "url": address},
         }
 
-    def _refuse(self, status: int) -> None:
+    def _drop_refused(self, status: int) -> None:
         self._refused += 1
-        if not self._told:
-            self._told = True
+        if not self._is_refusal_logged:
+            self._is_refusal_logged = True
             _log.error("AuditEvents are refused for good and dropped; told once", status=status)
 
     def _postpone(self, retry_after: str | None) -> None:
@@ -205,9 +205,9 @@ class RepositoryWriter(WriterThread):
     a pipe's reader.
     """
 
-    subject = "AuditEvents"
-    patient = True
-    at_once = MAX_ENTRIES
+    log_name = "AuditEvents"
+    retries_forever = True
+    max_lines_per_write = MAX_ENTRIES
 
     def __init__(
         self,
@@ -220,15 +220,15 @@ class RepositoryWriter(WriterThread):
         super().__init__(
             sink,
             on_failure=on_failure,
-            on_records=sink.account,
-            limits=limits or WriterLimits(stuck=WriterLimits().backlog),
+            on_records=sink.count_outcome,
+            limits=limits or WriterLimits(stalled_bytes=WriterLimits().max_bytes),
             retry_delay=retry_delay,
         )
-        self._hurry = sink.hurry
+        self._skip_pauses = sink.skip_pauses
 
     async def close(self, timeout: float) -> int:
         """Send what was accepted, for at most `timeout` seconds; how many are lost."""
-        self._hurry()
+        self._skip_pauses()
         return await super().close(timeout)
 
 

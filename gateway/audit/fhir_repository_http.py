@@ -31,7 +31,7 @@ class BearerSource(Protocol):
         """The value of the field `Authorization`. Raises when there is none to be had."""
         ...
 
-    def refused(self, authorization: bytes) -> None:
+    def on_unauthorized(self, authorization: bytes) -> None:
         """The repository answered 401."""
         ...
 
@@ -78,18 +78,20 @@ class RepositoryClient:
         async with asyncio.timeout(self._timeout):
             headers = dict(_HEADERS)
             if self._bearer is None:
-                return await self._send_alive(body, headers)
+                return await self._send_with_reconnect(body, headers)
             try:
                 authorization = await self._bearer.authorization()
             except Exception:
                 raise SinkError("no token for the repository") from None
             headers["Authorization"] = authorization.decode("ascii")
-            reply = await self._send_alive(body, headers)
+            reply = await self._send_with_reconnect(body, headers)
             if reply.status == 401:
-                self._bearer.refused(authorization)
+                self._bearer.on_unauthorized(authorization)
             return reply
 
-    async def _send_alive(self, body: bytes, headers: dict[str, str]) -> RepositoryResponse:
+    async def _send_with_reconnect(
+        self, body: bytes, headers: dict[str, str]
+    ) -> RepositoryResponse:
         """Send; once more when the connection was lost, which an idle one is without a sign."""
         try:
             return await self._send(body, headers)

@@ -53,12 +53,12 @@ class FileSink:
     ) -> None:
         self._path = path
         self._rules = rules
-        self._turn = turn
+        self._chain_lock = turn
         self._companion = ChainStateFile(path)
         self._clock = clock
         self._file = DurableFile(sync=rules.sync)
         self._link = ChainPosition()
-        self._known = True  # what stands after that link
+        self._is_position_known = True  # what stands after that link
         self._room = rules.rotate_bytes
         self._handed = 0
         self._done = 0  # of a failed write, the lines that were written whole
@@ -69,7 +69,7 @@ class FileSink:
         `joins`: a process of the same gateway has done so already. Raises BlockingIOError when
         another gateway writes there, OSError, `chain_end.NotAnAuditFileError`.
         """
-        self._companion.take(joins=joins)
+        self._companion.lock(joins=joins)
         self._reopen()
         # Nothing is written yet: on a full disk a gateway starts, and refuses until there is room.
         chain_end.read_tail(self._file.fd, os.fstat(self._file.fd).st_size)
@@ -87,24 +87,24 @@ class FileSink:
         self._done = 0
 
     def _write(self, lines: Sequence[bytes]) -> None:
-        with self._turn.taken() as known:
-            self._known = False
+        with self._chain_lock.acquire() as known:
+            self._is_position_known = False
             try:
-                if self._is_elsewhere():
+                if self._was_moved():
                     self._reopen()
-                self._catch_up(known)
+                self._load_position(known)
                 while self._done < len(lines):
-                    self._make_room()
+                    self._rotate_if_full()
                     self._append(lines[self._done :])
             finally:
                 # Also of a failed write some lines may be there to stay.
-                if self._known:
-                    self._turn.leave(self._link)
+                if self._is_position_known:
+                    self._chain_lock.publish_position(self._link)
 
-    def abandon(self) -> int:
-        """Give up what was not written; see `Sink.abandon`."""
+    def discard_failed(self) -> int:
+        """Give up what was not written; see `Sink.discard_failed`."""
         # What is not on the disk may be there or not; better to call too much lost.
-        written = self._done if self._file.give_up() else 0
+        written = self._done if self._file.final_sync() else 0
         self._done = 0
         return self._handed - written
 
@@ -112,11 +112,11 @@ class FileSink:
         """Leave the file to others."""
         self._file.close()
         self._companion.close()
-        self._turn.close()
+        self._chain_lock.close()
 
     # The file
 
-    def _is_elsewhere(self) -> bool:
+    def _was_moved(self) -> bool:
         """Whether the path means another file by now: it was moved away, or rotated."""
         if self._file.fd < 0:
             return True
@@ -130,7 +130,7 @@ class FileSink:
         if not self._file.is_regular:
             raise chain_end.NotAnAuditFileError
 
-    def _make_room(self) -> None:
+    def _rotate_if_full(self) -> None:
         """Begin another file when this one is large enough."""
         if self._file.size < self._room:
             return
@@ -148,24 +148,24 @@ class FileSink:
         self._room = self._rules.rotate_bytes
         self._reopen()
         sync_directory(self._path.parent)
-        self._catch_up(last)
+        self._load_position(last)
         _log.info("audit file rotated", file=target.name, last_seq=last.seq, last_hash=last.hash)
 
     # The chain
 
-    def _catch_up(self, known: ChainPosition | None) -> None:
+    def _load_position(self, known: ChainPosition | None) -> None:
         """Find where the chain has come to, and leave the file ready for the next record."""
-        self._known = False
-        self._file.measure()
+        self._is_position_known = False
+        self._file.refresh_size()
         rest = b""
         if known is None or not self._ends_in_line_feed():
             found, rest = chain_end.read_tail(self._file.fd, self._file.size)
             known = self._latest(found or ChainPosition()) if known is None else known
-        self._link, self._known = known, True
+        self._link, self._is_position_known = known, True
         if rest:
-            self._mend(rest)
+            self._repair_torn_line(rest)
         if not self._file.size and self._link.seq:
-            self._note(chain.ROTATION)
+            self._append_gateway_record(chain.ROTATION)
 
     def _ends_in_line_feed(self) -> bool:
         return not self._file.size or os.pread(self._file.fd, 1, self._file.size - 1) == b"\n"
@@ -179,21 +179,21 @@ class FileSink:
             _log.error("the audit file lacks its last records", has=found.seq, should=noted.seq)
         return noted
 
-    def _mend(self, rest: bytes) -> None:
+    def _repair_torn_line(self, rest: bytes) -> None:
         """End a line that was begun, and say so unless nothing but its end was missing."""
         bound = chain.parse_record(rest)
-        if bound is not None and bound.intact and bound.prev == self._link.hash:
-            self._put([(b"\n", bound.link)])
+        if bound is not None and bound.has_valid_hash and bound.prev == self._link.hash:
+            self._append_pieces([(b"\n", bound.position)])
             return
         _log.warning("half an audit record was found", bytes=len(rest))
         digest = hashlib.sha256(rest).hexdigest()
-        self._note(chain.TORN, before=b"\n", bytes=len(rest), sha256=digest)
+        self._append_gateway_record(chain.TORN, before=b"\n", bytes=len(rest), sha256=digest)
 
-    def _note(self, event: str, *, before: bytes = b"", **fields: object) -> None:
+    def _append_gateway_record(self, event: str, *, before: bytes = b"", **fields: object) -> None:
         """Write a record of the file's own."""
         record = {"event": event, "timestamp": self._now(), **fields}
         line, link = chain.append_to_chain(orjson.dumps(record) + b"\n", self._link)
-        self._put([(before + line, link)])
+        self._append_pieces([(before + line, link)])
 
     def _now(self) -> str:
         return Timestamp().iso(self._clock())
@@ -209,16 +209,16 @@ class FileSink:
             if size >= self._room:
                 break
         try:
-            self._put(pieces)
+            self._append_pieces(pieces)
         finally:
             self._done += self._link.seq - before
 
-    def _put(self, pieces: Sequence[_Piece]) -> None:
+    def _append_pieces(self, pieces: Sequence[_Piece]) -> None:
         """Write pieces at the end of the file; of a failed write only whole ones stay."""
-        self._known = False
+        self._is_position_known = False
         try:
             self._file.append([piece for piece, _ in pieces])
         finally:
-            if kept := self._file.kept:
+            if kept := self._file.appended_count:
                 self._link = pieces[kept - 1][1]
-            self._known = self._file.sound
+            self._is_position_known = self._file.is_consistent

@@ -23,23 +23,23 @@ class LockedSink:
 
     def __init__(self, sink: Sink, turn: int) -> None:
         self._sink = sink
-        self._turn = turn
+        self._lock_fd = turn
         self._held = False
-        self._mend = False
+        self._must_repair = False
 
     def write(self, lines: Sequence[bytes]) -> None:
         """Write all lines; see `Sink.write`."""
         if not self._held:
-            fcntl.lockf(self._turn, fcntl.LOCK_EX)
+            fcntl.lockf(self._lock_fd, fcntl.LOCK_EX)
             self._held = True
-            self._mend = os.pread(self._turn, 1, 0) == b"\1"
-            os.pwrite(self._turn, b"\1", 0)
-        self._sink.write([b"\n" + lines[0], *lines[1:]] if self._mend else lines)
+            self._must_repair = os.pread(self._lock_fd, 1, 0) == b"\1"
+            os.pwrite(self._lock_fd, b"\1", 0)
+        self._sink.write([b"\n" + lines[0], *lines[1:]] if self._must_repair else lines)
         self._release(b"\0")
 
-    def abandon(self) -> int:
-        """Give up what is left; see `Sink.abandon`."""
-        lost = self._sink.abandon()
+    def discard_failed(self) -> int:
+        """Give up what is left; see `Sink.discard_failed`."""
+        lost = self._sink.discard_failed()
         if self._held:
             self._release(b"\1")
         return lost
@@ -49,6 +49,6 @@ class LockedSink:
         self._sink.close()
 
     def _release(self, state: bytes) -> None:
-        os.pwrite(self._turn, state, 0)
-        self._held = self._mend = False
-        fcntl.lockf(self._turn, fcntl.LOCK_UN)
+        os.pwrite(self._lock_fd, state, 0)
+        self._held = self._must_repair = False
+        fcntl.lockf(self._lock_fd, fcntl.LOCK_UN)

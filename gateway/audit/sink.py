@@ -20,11 +20,11 @@ class Sink(Protocol):
         """Write all lines, blocking.
 
         Raises OSError on failure. The same lines are then given again, and the sink goes on after
-        the last byte that it has written, or `abandon` is called.
+        the last byte that it has written, or `discard_failed` is called.
         """
         ...
 
-    def abandon(self) -> int:
+    def discard_failed(self) -> int:
         """Give up the lines of the failed `write`; how many of them were not written whole."""
         ...
 
@@ -58,8 +58,8 @@ class DescriptorSink:
             self._torn = self._rest[written - 1] != _NEWLINE
             self._rest = self._rest[written:]
 
-    def abandon(self) -> int:
-        """Give up what is left; see `Sink.abandon`."""
+    def discard_failed(self) -> int:
+        """Give up what is left; see `Sink.discard_failed`."""
         ends = bytes(self._rest).count(b"\n")
         self._rest = memoryview(b"")
         return min(ends, self._handed)

@@ -113,13 +113,13 @@ class SyslogSink:
         try:
             self._send(self._connected())
         except Exception:
-            self._lose()
+            self._disconnect()
             raise
         self._messages = []
         self._pause = _FIRST_PAUSE
 
-    def abandon(self) -> int:
-        """Give up what was not acknowledged; see `Sink.abandon`."""
+    def discard_failed(self) -> int:
+        """Give up what was not acknowledged; see `Sink.discard_failed`."""
         lost, self._messages = len(self._messages), []
         return lost
 
@@ -131,7 +131,7 @@ class SyslogSink:
                 connection.shutdown(socket.SHUT_WR)
             connection.close()
 
-    def _lose(self) -> None:
+    def _disconnect(self) -> None:
         """Leave the server alone for a while, longer each time."""
         if self._socket is not None:
             self._socket.close()

@@ -4,10 +4,11 @@ On the request's path a record costs one append. A few milliseconds later what c
 rendered and handed to a `WriterThread`, whose thread is the only one that touches the sink: a pipe
 that nobody reads or a full disk never blocks the loop.
 
-`audit.on_failure` decides what happens while records cannot be written. With `block`, `available`
-turns false, the handler refuses new requests, and whatever was accepted is kept and written later.
-With `drop`, requests go on and the records are counted as dropped. What waits to be rendered counts
-towards the writer's limit: a loop that is busy must not gather more than a sink that is slow.
+`audit.on_failure` decides what happens while records cannot be written. With `block`,
+`is_available` turns false, the handler refuses new requests, and whatever was accepted is kept and
+written later. With `drop`, requests go on and the records are counted as dropped. What waits to be
+rendered counts towards the writer's limit: a loop that is busy must not gather more than a sink
+that is slow.
 """
 
 from __future__ import annotations
@@ -57,15 +58,15 @@ class AuditTrail(Protocol):
     """What the request path and the application need of an audit."""
 
     @property
-    def available(self) -> bool:
+    def is_available(self) -> bool:
         """False: a new request must be answered 503 `audit-unavailable`, before forwarding."""
         ...
 
-    def exchange(self, exchange: Exchange) -> None:
+    def record_exchange(self, exchange: Exchange) -> None:
         """Record a finished request; `exchange` must not change any more."""
         ...
 
-    def event(self, name: Event, /, **fields: object) -> None:
+    def record_event(self, name: Event, /, **fields: object) -> None:
         """Record what is no request; `fields` hold no secret, no query value, no body."""
         ...
 
@@ -101,31 +102,31 @@ class WriterAuditTrail:
         self._timestamp = Timestamp()
         self._pending: list[Record] = []
         self._weight = _WEIGHT if translate is None else _WEIGHT + _TRANSLATED
-        self._gathered = 0  # what those weigh
-        self._room = writer.room  # for that
+        self._pending_bytes = 0  # what those weigh
+        self._free_bytes = writer.free_bytes  # for that
 
     @property
-    def available(self) -> bool:
+    def is_available(self) -> bool:
         """False while records cannot be written and `on_failure` is `block`."""
-        if self._gathered > self._room and self._writer.on_failure == "block":
+        if self._pending_bytes > self._free_bytes and self._writer.on_failure == "block":
             return False
         resources = self._resources
-        return self._writer.available and (resources is None or resources.available)
+        return self._writer.is_available and (resources is None or resources.is_available)
 
-    def exchange(self, exchange: Exchange) -> None:
+    def record_exchange(self, exchange: Exchange) -> None:
         """Record a finished request; `exchange` must not change any more."""
         if not self._pending:
-            self._begin_to_gather()
-        elif self._gathered > self._room and not _must_record(self._writer, exchange):
+            self._schedule_flush()
+        elif self._pending_bytes > self._free_bytes and not _must_record(self._writer, exchange):
             self._writer.on_records("dropped", 1)
             return
-        self._gathered += self._weight + _NAME_WEIGHT * len(exchange.query_params)
+        self._pending_bytes += self._weight + _NAME_WEIGHT * len(exchange.query_params)
         self._pending.append(exchange)
 
-    def event(self, name: Event, /, **fields: object) -> None:
+    def record_event(self, name: Event, /, **fields: object) -> None:
         """Record what is no request; `fields` hold no secret, no query value, no body."""
         if not self._pending:
-            self._begin_to_gather()
+            self._schedule_flush()
         record: dict[str, Any] = {"event": name, "timestamp": self._timestamp.iso(self._clock())}
         for field, value in fields.items():
             # Rare, so the check costs nothing.
@@ -134,35 +135,35 @@ class WriterAuditTrail:
 
     async def flush(self, timeout: float) -> bool:
         """Whether all that was accepted is written, within `timeout` seconds."""
-        if self._writer.full:
+        if self._writer.is_full:
             return False
         lost = self._writer.lost
-        self._hand_over()
+        self._flush()
         return await self._writer.flush(timeout) and self._writer.lost == lost
 
     async def close(self, timeout: float) -> int:
         """Write all that was accepted, for at most `timeout` seconds; how many records are lost."""
-        self._hand_over()
+        self._flush()
         if self._resources is None:
             return await self._writer.close(timeout)
         writers = (self._writer, self._resources)
         return sum(await asyncio.gather(*(writer.close(timeout) for writer in writers)))
 
-    def _begin_to_gather(self) -> None:
+    def _schedule_flush(self) -> None:
         # Until the hand-over there can only be more.
-        self._room = self._writer.room
-        asyncio.get_running_loop().call_later(FLUSH_DELAY, self._hand_over)
+        self._free_bytes = self._writer.free_bytes
+        asyncio.get_running_loop().call_later(FLUSH_DELAY, self._flush)
 
-    def _hand_over(self) -> None:
-        pending, self._pending, self._gathered = self._pending, [], 0
+    def _flush(self) -> None:
+        pending, self._pending, self._pending_bytes = self._pending, [], 0
         if kept := _retained_when_full(self._writer, pending):
-            self._writer.put(self._rendered(kept))
+            self._writer.enqueue(self._rendered(kept))
         if self._resources is None or self._translate is None:
             return
         kept = _retained_when_full(self._resources, pending)
         resources = (_resource(self._fields(record), self._translate) for record in kept)
         if lines := [_render(resource) for resource in resources if resource is not None]:
-            self._resources.put(lines)
+            self._resources.enqueue(lines)
 
     def _rendered(self, pending: list[Record]) -> list[bytes]:
         translate = self._translate if self._resources is None else None
@@ -183,12 +184,12 @@ class WriterAuditTrail:
 class NullAuditTrail:
     """`audit.sink: off`."""
 
-    available = True
+    is_available = True
 
-    def exchange(self, exchange: Exchange) -> None:
+    def record_exchange(self, exchange: Exchange) -> None:
         """Record nothing."""
 
-    def event(self, name: Event, /, **fields: object) -> None:
+    def record_event(self, name: Event, /, **fields: object) -> None:
         """Record nothing."""
 
     async def flush(self, timeout: float) -> bool:
@@ -206,7 +207,7 @@ def _retained_when_full(writer: WriterThread, pending: list[Record]) -> list[Rec
     Those requests were let in before the limit was reached, so they are few. The records of
     refused ones are not: kept, they would fill the memory for as long as the sink is blocked.
     """
-    if not writer.full:
+    if not writer.is_full:
         return pending
     kept: list[Record] = [
         record

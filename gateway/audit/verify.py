@@ -44,7 +44,7 @@ class RecordLine(NamedTuple):
     file: Path
     number: int
     text: bytes
-    ended: bool  # by a line feed
+    is_terminated: bool  # by a line feed
 
     @property
     def place(self) -> str:
@@ -71,13 +71,13 @@ class VerificationReport:
     first: int | None = None
     last: ChainPosition = field(default_factory=ChainPosition)
     torn: list[str] = field(default_factory=list)  # half lines that the gateway itself reported
-    bad: ChainFault | None = None
-    end_proven: bool = False  # that nothing was cut off behind `last`
+    fault: ChainFault | None = None
+    is_end_proven: bool = False  # that nothing was cut off behind `last`
 
     @property
-    def whole(self) -> bool:
+    def is_intact(self) -> bool:
         """Whether nothing is missing and nothing was changed, as far as anybody can tell."""
-        return self.bad is None and self.end_proven
+        return self.fault is None and self.is_end_proven
 
 
 def verify_files(
@@ -100,14 +100,16 @@ def verify_files(
         verdict = VerificationReport(ordered)
         with closing(_lines(ordered, live, pause)) as lines:
             for line in lines:
-                verdict.bad = _check_line(verdict, line, lines) or _hash_differs(
+                verdict.fault = _check_line(verdict, line, lines) or _hash_differs(
                     verdict, line, noted
                 )
-                if verdict.bad is not None:
+                if verdict.fault is not None:
                     break
-        if verdict.bad is None:
-            verdict.bad = _is_truncated(verdict, noted, live)
-            verdict.end_proven = verdict.bad is None and any(map(_has_position, noted.values()))
+        if verdict.fault is None:
+            verdict.fault = _is_truncated(verdict, noted, live)
+            verdict.is_end_proven = verdict.fault is None and any(
+                map(_has_position, noted.values())
+            )
     return verdict
 
 
@@ -219,18 +221,18 @@ def _check_line(
             return _not_a_record(line)
         verdict.torn.append(line.place)
         line, found = report, chain.parse_record(report.text)
-    if found is None or not found.intact:
+    if found is None or not found.has_valid_hash:
         return _fault(line, "changed", Phrase("its content does not match its hash"))
     bad = _check_first(verdict, line, found) if verdict.first is None else None
     bad = bad or _check_next(verdict, line, found, rest)
     if bad is None:
         verdict.records += 1
-        verdict.last = found.link
+        verdict.last = found.position
     return bad
 
 
 def _not_a_record(line: RecordLine) -> ChainFault:
-    if not line.ended:
+    if not line.is_terminated:
         detail = Phrase(
             "half a line at the end: the gateway was cut off; its next start reports it"
         )

@@ -30,12 +30,12 @@ _log = get_logger("gateway.audit")
 class WriterLimits:
     """How much may wait for the sink, in bytes and seconds.
 
-    More than `backlog` is too much in any case: half a minute of a busy hospital. `stuck` is too
-    much when nothing was written for `stuck_after`: nobody reads the pipe.
+    More than `max_bytes` is too much in any case: half a minute of a busy hospital. `stalled_bytes`
+    is too much when nothing was written for `stuck_after`: nobody reads the pipe.
     """
 
-    backlog: int = 16 * 1024 * 1024
-    stuck: int = 256 * 1024
+    max_bytes: int = 16 * 1024 * 1024
+    stalled_bytes: int = 256 * 1024
     stuck_after: float = 1.0
 
 
@@ -47,11 +47,11 @@ class WriterThread:
     seconds until it succeeds; with `drop` the lines of a failed write are given up.
     """
 
-    subject: ClassVar[str] = "audit records"
+    log_name: ClassVar[str] = "audit records"
     """What the lines are called in the log."""
-    patient: ClassVar[bool] = False
+    retries_forever: ClassVar[bool] = False
     """Repeat a failed write with `drop` too, and call only a backlog over its limit a failure."""
-    at_once: ClassVar[int | None] = None
+    max_lines_per_write: ClassVar[int | None] = None
     """How many lines the sink is given at a time at most."""
 
     def __init__(
@@ -77,31 +77,31 @@ class WriterThread:
         self._accepted = 0  # all records
         self.lost = 0  # records that were given up
         self._progress = 0.0  # when something was written, or began to wait
-        self._hand_off = HandOff(_HANDOFF_AFTER, clock)
+        self._gil_yielder = HandOff(_HANDOFF_AFTER, clock)
         self._full = False
         self._failing = False
         self._closing = False
-        self._given_up = False
+        self._is_abandoned = False
         self._thread: threading.Thread | None = None
 
     @property
-    def full(self) -> bool:
+    def is_full(self) -> bool:
         """The backlog has passed a limit, and the sink has not caught up since."""
         return self._full
 
     @property
-    def room(self) -> int:
+    def free_bytes(self) -> int:
         """For how many bytes the backlog has room; less than nothing when it is over its limit."""
-        return 0 if self._full else self._limits.backlog - self._backlog
+        return 0 if self._full else self._limits.max_bytes - self._backlog
 
     @property
-    def available(self) -> bool:
+    def is_available(self) -> bool:
         """Whether the records of new requests are sure to be kept; always true with `drop`."""
         if self.on_failure == "drop":
             return True
-        return not (self._full or (self._failing and not self.patient))
+        return not (self._full or (self._failing and not self.retries_forever))
 
-    def put(self, lines: list[bytes]) -> None:
+    def enqueue(self, lines: list[bytes]) -> None:
         """Accept lines for writing, whatever the backlog; the first call starts the thread."""
         with self._changed:
             if not self._backlog:
@@ -116,7 +116,7 @@ class WriterThread:
                 # A daemon, because nothing wakes a thread from a write to a pipe nobody reads.
                 self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
                 self._thread.start()
-        self._hand_off.offer(self._progress)
+        self._gil_yielder.offer(self._progress)
 
     async def flush(self, timeout: float) -> bool:
         """Whether what was accepted by now is written, or `lost`, within `timeout` seconds."""
@@ -132,7 +132,7 @@ class WriterThread:
         else:
             await asyncio.to_thread(self._thread.join, timeout)
         with self._changed:
-            self._given_up = True
+            self._is_abandoned = True
             self._changed.notify_all()
             lost = self._unwritten
         if lost:
@@ -146,10 +146,10 @@ class WriterThread:
             )
 
     def _over_limit(self) -> bool:
-        if self._backlog > self._limits.backlog:
+        if self._backlog > self._limits.max_bytes:
             return True
         waited = self._clock() - self._progress
-        return self._backlog > self._limits.stuck and waited > self._limits.stuck_after
+        return self._backlog > self._limits.stalled_bytes and waited > self._limits.stuck_after
 
     def _run(self) -> None:
         while lines := self._next():
@@ -162,13 +162,13 @@ class WriterThread:
         with self._changed:
             while not self._queue and not self._closing:
                 self._changed.wait()
-            lines = self._queue[: self.at_once]
-            del self._queue[: self.at_once]
+            lines = self._queue[: self.max_lines_per_write]
+            del self._queue[: self.max_lines_per_write]
             return lines
 
     def _write(self, lines: list[bytes]) -> bool:
         """Write lines, in as many attempts as it takes; false when closing ended that."""
-        while not self._given_up:
+        while not self._is_abandoned:
             try:
                 self._sink.write(lines)
             except Exception as error:
@@ -176,11 +176,11 @@ class WriterThread:
             else:
                 self._done(lines, lost=0)
                 return True
-            if self.on_failure == "drop" and not self.patient:
-                self._done(lines, lost=self._sink.abandon())
+            if self.on_failure == "drop" and not self.retries_forever:
+                self._done(lines, lost=self._sink.discard_failed())
                 return True
             with self._changed:
-                self._changed.wait_for(lambda: self._given_up, self._retry_delay)
+                self._changed.wait_for(lambda: self._is_abandoned, self._retry_delay)
         return False
 
     def _failed(self, error: Exception) -> None:
@@ -189,7 +189,7 @@ class WriterThread:
             number = error.errno if isinstance(error, OSError) else None
             name = str(error) if isinstance(error, SinkError) else type(error).__name__
             _log.error(
-                f"{self.subject} cannot be written",
+                f"{self.log_name} cannot be written",
                 error=errno.errorcode.get(number or 0, name),
                 on_failure=self.on_failure,
             )
@@ -197,13 +197,13 @@ class WriterThread:
     def _done(self, lines: list[bytes], *, lost: int) -> None:
         if self._failing and not lost:
             self._failing = False
-            _log.info(f"{self.subject} can be written again")
+            _log.info(f"{self.log_name} can be written again")
         with self._changed:
             self._backlog -= sum(map(len, lines))
             self._unwritten -= len(lines)
             self.lost += lost
             self._progress = self._clock()
-            self._full = self._full and self._backlog > self._limits.backlog // 2
+            self._full = self._full and self._backlog > self._limits.max_bytes // 2
             self._changed.notify_all()
         if lost < len(lines):
             self.on_records("written", len(lines) - lost)

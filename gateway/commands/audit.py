@@ -15,8 +15,8 @@ def describe(verdict: VerificationReport) -> Iterator[Phrase]:
         yield Phrase(
             "{place}: half a line, reported by the gateway after it was cut off", place=place
         )
-    if verdict.bad is not None:
-        bad = verdict.bad
+    if verdict.fault is not None:
+        bad = verdict.fault
         place = f"{bad.file}:{bad.line}"
         fault = Phrase(bad.fault)
         yield Phrase("{place}: {fault}: {detail}", place=place, fault=fault, detail=bad.detail)
@@ -28,7 +28,7 @@ def describe(verdict: VerificationReport) -> Iterator[Phrase]:
                 "The chain begins with record {seq}; older files were not given.",
                 seq=verdict.first,
             )
-        state = Phrase("is whole") if verdict.end_proven else Phrase("holds")
+        state = Phrase("is whole") if verdict.is_end_proven else Phrase("holds")
         yield Phrase(
             "The chain of {count} records {state}; record {seq} has hash {digest}.",
             count=verdict.records,
@@ -36,7 +36,7 @@ def describe(verdict: VerificationReport) -> Iterator[Phrase]:
             seq=verdict.last.seq,
             digest=verdict.last.hash,
         )
-    if verdict.bad is None and not verdict.end_proven:
+    if verdict.fault is None and not verdict.is_end_proven:
         yield Phrase(
             "Its end is unproven: no .NAME.chain of the gateway lies beside the files, so later "
             "records may be missing. Compare {seq} with the last number known elsewhere.",
@@ -46,10 +46,10 @@ def describe(verdict: VerificationReport) -> Iterator[Phrase]:
 
 def as_document(verdict: VerificationReport) -> dict[str, Any]:
     """The same for programs."""
-    bad = verdict.bad
+    bad = verdict.fault
     return {
-        "ok": verdict.whole,
-        "end_proven": verdict.end_proven,
+        "ok": verdict.is_intact,
+        "end_proven": verdict.is_end_proven,
         "files": [str(file) for file in verdict.files],
         "records": verdict.records,
         "first_seq": verdict.first,

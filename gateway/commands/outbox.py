@@ -259,7 +259,7 @@ async def _written(settings: Settings, notes: Sequence[Note]) -> bool | None:
     try:
         spell = Timestamp().iso
         for note in notes:
-            audit.event("outbox", **note.facts(spell))
+            audit.record_event("outbox", **note.facts(spell))
     finally:
         await audit.close(_AUDIT_FLUSH)
     return not lost

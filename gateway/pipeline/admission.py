@@ -60,7 +60,7 @@ class Admission:
             raise GatewayError(
                 errors.SHUTTING_DOWN, retry_after=_RETRY_AFTER, close_connection=True
             )
-        if not self._audit.available:
+        if not self._audit.is_available:
             raise GatewayError(errors.AUDIT_UNAVAILABLE, retry_after=_RETRY_AFTER)
         if caller.rate is not None:
             caller.rate.take()

@@ -348,7 +348,7 @@ class Gateway:
                 circuit=lambda: self._cores.current.circuit.state,
                 connections=self._cores.connections,
                 inflight=lambda: self._cores.inflight,
-                audit_available=lambda: self.audit.available,
+                audit_available=lambda: self.audit.is_available,
                 audit_dropped=self.metrics.audit_dropped,
                 draining=lambda: self._stopping,
                 judging=self.watch.judging,
@@ -377,7 +377,7 @@ class Gateway:
 
     def _event(self, name: Any, **fields: object) -> None:
         if self._shared is None:
-            self.audit.event(name, **fields)
+            self.audit.record_event(name, **fields)
 
 
 async def serve_admin(

@@ -173,7 +173,7 @@ def _file(settings: Settings, company: Company | None) -> Sink:
     audit = settings.audit
     if audit.path is None:
         raise StartError(setting_problem("audit.path", Phrase("is missing")))
-    turn = ChainLock.alone() if company is None else ChainLock(company.turn)
+    turn = ChainLock.in_process() if company is None else ChainLock(company.turn)
     sink = FileSink(audit.path, FileSinkSettings(audit.rotate_bytes, audit.fsync), turn)
     try:
         sink.open(joins=company is not None and company.joins)

@@ -135,7 +135,7 @@ class Core:
     def _handler(self, parts: ProcessParts, tokens: TokensInUse) -> Handler:
         settings = self.settings
         account: Callable[[Exchange], None]
-        account = Accounting(parts.metrics.exchange, parts.audit.exchange, parts.notes).end
+        account = Accounting(parts.metrics.exchange, parts.audit.record_exchange, parts.notes).end
         if parts.tracing is not None:
             account = parts.tracing.accounting(tracing.peers(settings), account)
         upstream = self._upstream(parts)
@@ -396,4 +396,4 @@ class _TokenTelemetry:
         self, credential: str, outcome: str, detail: Mapping[str, str | float | None]
     ) -> None:
         """For the audit trail: a token was fetched or could not be."""
-        self._audit.event("token", credential=credential, outcome=outcome, **detail)
+        self._audit.record_event("token", credential=credential, outcome=outcome, **detail)

@@ -80,7 +80,7 @@ class SigningIn:
     def door(self, handler: Handler, callers: Callers, strangers: Strangers) -> LoginFront:
         """What stands before the request path."""
         guests = SessionAuth(callers, self._sessions, self._rules)
-        events: Callable[..., None] = self._audit.event
+        events: Callable[..., None] = self._audit.record_event
         pages = SignInPages(
             self._rules,
             self._settings.fhir.default_language,
@@ -98,7 +98,7 @@ class SigningIn:
         return LoginFront(handler, pages, guests, strangers)
 
     def _ended(self, session: Session, why: str) -> None:
-        self._audit.event("logout", user=session.user, outcome=why)
+        self._audit.record_event("logout", user=session.user, outcome=why)
 
 
 def browser_rules(settings: Settings) -> BrowserRules:

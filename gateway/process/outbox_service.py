@@ -83,7 +83,7 @@ async def open_outbox(
     return OutboxService(
         store,
         settings,
-        CurrentDeliverer(hold, audited=lambda: audit.available, probe=probe),
+        CurrentDeliverer(hold, audited=lambda: audit.is_available, probe=probe),
         last_writes=last_writes,
         metrics=metrics,
         audit=audit,
@@ -194,7 +194,7 @@ class OutboxService:
         entry = event.entry
         self._metrics.outbox_step(event.step)
         if not event.noted:
-            self._audit.event(
+            self._audit.record_event(
                 "outbox",
                 step=event.step.value,
                 entry=entry.id,
@@ -248,10 +248,10 @@ class OutboxService:
 
     async def _record(self, notes: Sequence[Note]) -> bool:
         """What commands did that had no audit at hand; False while there is none here either."""
-        if not self._audit.available:
+        if not self._audit.is_available:
             return False
         for note in notes:
-            self._audit.event("outbox", **note.facts(self._iso))
+            self._audit.record_event("outbox", **note.facts(self._iso))
         return True
 
     async def _record_durably(self, notes: Sequence[Note]) -> bool:

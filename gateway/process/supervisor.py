@@ -153,7 +153,7 @@ class Supervisor:
             await self._end_workers(0)
             await self._stack.aclose()
             raise
-        self._audit.event("start", **start_facts(), workers=self._settings.workers)
+        self._audit.record_event("start", **start_facts(), workers=self._settings.workers)
         listen, platform = self._settings.listen, self._settings.platform.fhir_base_url
         address = self._listening.address
         _log.info("%s%s leads to %s; serving", address, listen.base_path, platform)
@@ -186,7 +186,7 @@ class Supervisor:
         """Count and record a reload; `outcome` is `ok` or `failed`."""
         self._metrics.config_reload(outcome)
         self._telling.reloaded(outcome)
-        self._audit.event("reload", outcome=outcome, problems=problems)
+        self._audit.record_event("reload", outcome=outcome, problems=problems)
 
     async def stop(self) -> None:
         """Drain and end all workers, within `shutdown.delay` and `shutdown.drain_timeout`."""
@@ -195,7 +195,7 @@ class Supervisor:
         self._listening.close()
         shutdown = self._settings.shutdown
         await self._end_workers(shutdown.delay + shutdown.drain_timeout + _LAST_WORDS)
-        self._audit.event("stop", version=__version__)
+        self._audit.record_event("stop", version=__version__)
         await self._stack.aclose()
 
     def hurry(self) -> None:

@@ -14,7 +14,10 @@ from gateway.audit.file import FileSink, FileSinkSettings
 def open_sink(path: Path, rotate_bytes: int = 1 << 20, turn: ChainLock | None = None) -> FileSink:
     """A sink on its own, opened."""
     sink = FileSink(
-        path, FileSinkSettings(rotate_bytes), turn or ChainLock.alone(), clock=lambda: 1767225600.5
+        path,
+        FileSinkSettings(rotate_bytes),
+        turn or ChainLock.in_process(),
+        clock=lambda: 1767225600.5,
     )
     sink.open()
     return sink

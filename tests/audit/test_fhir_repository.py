@@ -99,7 +99,7 @@ async def test_a_batch_refused_whole_is_split(
     sink = open_sink()
     await asyncio.to_thread(sink.write, lines(4))
     assert [len(batch.bundle["entry"]) for batch in repository.batches] == [4, 2, 1, 1, 1, 1]
-    sink.account("written", 4)
+    sink.count_outcome("written", 4)
     assert counted == {"dropped": 4}
 
 
@@ -134,7 +134,7 @@ async def test_haste_ends_a_pause(open_sink, repository: Repository) -> None:
     with pytest.raises(SinkError):
         await asyncio.to_thread(sink.write, lines(1))
     repository.behave(None)
-    sink.hurry()
+    sink.skip_pauses()
     await asyncio.to_thread(sink.write, lines(1))
     assert list(repository.stored) == ["e-0"]
 
@@ -176,7 +176,7 @@ async def test_an_answer_without_a_body_is_judged_by_its_status(
     sink = open_sink()
     with caplog.at_level(logging.INFO):
         await asyncio.to_thread(sink.write, lines(MAX_ENTRIES + 1))
-    sink.account("written", MAX_ENTRIES + 1)
+    sink.count_outcome("written", MAX_ENTRIES + 1)
     assert len(repository.batches) == 2
     assert counted == {"written": MAX_ENTRIES + 1}
     (told,) = [record for record in caplog.records if "without a body" in str(record.msg)]
@@ -292,7 +292,7 @@ async def test_the_settings_choose_the_profile(
             stdout=pipe.writer,
             delivery=RepositoryAccess(session, lambda: None),
         )
-        audit.event("login", user="aziza")
+        audit.record_event("login", user="aziza")
         assert await audit.close(10) == 0
     [event] = repository.current().values()
     assert ("meta" in event) is claims
@@ -305,7 +305,7 @@ class NoToken:
         """Fail, with a text that must not be seen."""
         raise LookupError("planted-secret")
 
-    def refused(self, authorization: bytes) -> None:
+    def on_unauthorized(self, authorization: bytes) -> None:
         """Never called."""
 
 
@@ -327,7 +327,7 @@ class Lines:
         """Keep."""
         self.lines += lines
 
-    def abandon(self) -> int:
+    def discard_failed(self) -> int:
         """Never called."""
         return 0
 
@@ -360,20 +360,20 @@ async def test_a_backlog_over_its_limit_decides(
             sink, on_failure=on_failure, limits=WriterLimits(5000, 5000), retry_delay=0.01
         ),
     )
-    audit.exchange(make_exchange(request_id="r-0"))
+    audit.record_exchange(make_exchange(request_id="r-0"))
     await asyncio.to_thread(repository.until_asked, 2)
-    assert audit.available
+    assert audit.is_available
     for number in range(1, 30):
-        audit.exchange(make_exchange(request_id=f"r-{number}", attempts=0))
+        audit.record_exchange(make_exchange(request_id=f"r-{number}", attempts=0))
     await asyncio.sleep(0.05)
-    assert audit.available is (on_failure == "drop")
-    audit.exchange(make_exchange(request_id="let-in", attempts=1))
-    audit.exchange(make_exchange(request_id="refused", attempts=0))
+    assert audit.is_available is (on_failure == "drop")
+    audit.record_exchange(make_exchange(request_id="let-in", attempts=1))
+    audit.record_exchange(make_exchange(request_id="refused", attempts=0))
     await asyncio.sleep(0.05)
     assert counted["dropped"] == (1 if on_failure == "block" else 2)
     repository.behave(None)
     assert await audit.close(10) == 0
-    assert audit.available
+    assert audit.is_available
     assert len(kept.lines) == 32
     expected = [f"r-{n}" for n in range(30)] + (["let-in"] if on_failure == "block" else [])
     assert list(repository.stored) == expected

@@ -82,7 +82,7 @@ def test_the_chain_goes_on_over_rotations_and_restarts(path: Path) -> None:
     assert [record["n"] for record in found if record["event"] == "exchange"] == list(range(35))
     assert all(1000 <= file.stat().st_size < 1300 for file in files(path)[:-1])
     assert len(files(path)) >= 6
-    assert verify_files(files(path)).bad is None
+    assert verify_files(files(path)).fault is None
 
 
 def test_a_file_that_was_moved_away_is_followed_by_another(path: Path) -> None:
@@ -157,8 +157,8 @@ def test_records_that_were_cut_off_stay_missing(path: Path, kept: int) -> None:
     sink.close()
     verdict = verify_files([path])
     if kept:
-        assert verdict.bad is not None
-        assert (verdict.bad.line, verdict.bad.fault) == (kept + 1, "removed")
+        assert verdict.fault is not None
+        assert (verdict.fault.line, verdict.fault.fault) == (kept + 1, "removed")
     else:
         assert verdict.first == 4
 
@@ -218,7 +218,7 @@ def test_what_is_given_up_leaves_no_trace(
     with pytest.raises(OSError, match="File too large"):
         sink.write(lines(20))
     kept = len(records(path))
-    assert sink.abandon() == 20 - kept
+    assert sink.discard_failed() == 20 - kept
     file_size_limit(None)
     sink.write(lines(1, 20))
     sink.close()
@@ -256,7 +256,7 @@ def test_several_processes_write_one_chain(path: Path) -> None:
     sink.close()
     os.close(turn)
     verdict = verify_files(files(path))
-    assert verdict.bad is None
+    assert verdict.fault is None
     written = [r for file in files(path) for r in file.read_bytes().splitlines()]
     for name in (b"a", b"b", b"c"):
         assert sum(b'"event":"%b"' % name in line for line in written) == 900

@@ -90,8 +90,8 @@ def _drain_in_thread(fd: int, size: int) -> tuple[threading.Thread, list[bytes]]
 async def test_writes_lines_in_order_across_batches(pipe, open_writer, records):
     """Lines of several batches come out whole, in order, and are counted as written."""
     writer = open_writer(pipe.writer)
-    writer.put(_lines(3))
-    writer.put([b"{next}\n"])
+    writer.enqueue(_lines(3))
+    writer.enqueue([b"{next}\n"])
     assert await writer.close(5) == 0
     assert pipe.read_to_end() == b"".join(_lines(3)) + b"{next}\n"
     assert records.count == {"written": 4}
@@ -99,23 +99,23 @@ async def test_writes_lines_in_order_across_batches(pipe, open_writer, records):
 
 async def test_a_blocked_pipe_does_not_block_the_loop(pipe, open_writer):
     """With nobody reading, `put` returns, the writer turns unavailable, and a reader ends that."""
-    writer = open_writer(pipe.writer, limits=WriterLimits(backlog=200_000))
+    writer = open_writer(pipe.writer, limits=WriterLimits(max_bytes=200_000))
     lines = _lines(4000)
-    assert writer.available
-    writer.put(lines)
-    assert writer.full
-    assert not writer.available
+    assert writer.is_available
+    writer.enqueue(lines)
+    assert writer.is_full
+    assert not writer.is_available
     thread, chunks = _drain_in_thread(pipe.reader, 400_000)
     assert await writer.close(10) == 0
     thread.join()
     assert b"".join(chunks) == b"".join(lines)
-    assert writer.available
+    assert writer.is_available
 
 
 async def test_a_pipe_without_progress_is_full_sooner(pipe, records):
     """A small backlog is too much once nothing was written for a while."""
     now = [0.0]
-    limits = WriterLimits(stuck=100_000, stuck_after=1.0)
+    limits = WriterLimits(stalled_bytes=100_000, stuck_after=1.0)
     writer = WriterThread(
         DescriptorSink(pipe.writer),
         on_failure="block",
@@ -123,11 +123,11 @@ async def test_a_pipe_without_progress_is_full_sooner(pipe, records):
         limits=limits,
         clock=lambda: now[0],
     )
-    writer.put(_lines(1500))
-    assert writer.available
+    writer.enqueue(_lines(1500))
+    assert writer.is_available
     now[0] = 1.5
-    writer.put(_lines(1))
-    assert not writer.available
+    writer.enqueue(_lines(1))
+    assert not writer.is_available
     thread, _chunks = _drain_in_thread(pipe.reader, 150_100)
     assert await writer.close(10) == 0
     thread.join()
@@ -136,7 +136,7 @@ async def test_a_pipe_without_progress_is_full_sooner(pipe, records):
 async def test_close_gives_up_after_its_timeout_and_tells_what_is_lost(pipe, open_writer, records):
     """A pipe that nobody reads does not hold up the exit; the records are counted as dropped."""
     writer = open_writer(pipe.writer)
-    writer.put(_lines(4000))
+    writer.enqueue(_lines(4000))
     assert await writer.close(0.05) == 4000
     assert records.count == {"dropped": 4000}
     thread, _chunks = _drain_in_thread(pipe.reader, 400_000)  # lets the writer's thread end
@@ -148,11 +148,11 @@ async def test_block_keeps_what_a_full_disk_refused(
 ):
     """After ENOSPC the writer is unavailable until a repeated write succeeds, and loses nothing."""
     writer = open_writer(full_device)
-    writer.put(_lines(2))
-    await until(lambda: not writer.available)
-    writer.put([b"{later}\n"])
+    writer.enqueue(_lines(2))
+    await until(lambda: not writer.is_available)
+    writer.enqueue([b"{later}\n"])
     os.dup2(pipe.writer, full_device)
-    await until(lambda: writer.available)
+    await until(lambda: writer.is_available)
     assert await writer.close(5) == 0
     os.dup2(os.open(os.devnull, os.O_WRONLY), full_device)
     assert pipe.read_to_end() == b"".join(_lines(2)) + b"{later}\n"
@@ -162,9 +162,9 @@ async def test_block_keeps_what_a_full_disk_refused(
 async def test_drop_counts_what_a_full_disk_refused(full_device, open_writer, records):
     """With `drop` a refused record is counted, and the writer stays available."""
     writer = open_writer(full_device, "drop")
-    writer.put(_lines(2))
+    writer.enqueue(_lines(2))
     assert await writer.close(5) == 0
-    assert writer.available
+    assert writer.is_available
     assert records.count == {"dropped": 2}
 
 
@@ -173,8 +173,8 @@ async def test_a_reader_that_left_is_a_failure(pipe, open_writer, records, until
     os.close(pipe.reader)
     pipe.reader = -1
     writer = open_writer(pipe.writer)
-    writer.put(_lines(1))
-    await until(lambda: not writer.available)
+    writer.enqueue(_lines(1))
+    await until(lambda: not writer.is_available)
     assert await writer.close(0.02) == 1
     assert records.count == {"dropped": 1}
 
@@ -187,8 +187,8 @@ async def test_a_short_write_is_continued_where_it_ended(
     fd = os.open(path, os.O_WRONLY | os.O_CREAT)
     file_size_limit(150)
     writer = open_writer(fd)
-    writer.put(_lines(4))
-    await until(lambda: not writer.available)
+    writer.enqueue(_lines(4))
+    await until(lambda: not writer.is_available)
     assert path.stat().st_size == 150
     file_size_limit(None)
     assert await writer.close(5) == 0
@@ -204,12 +204,12 @@ async def test_a_line_given_up_half_written_does_not_spoil_the_next(
     fd = os.open(path, os.O_WRONLY | os.O_CREAT)
     file_size_limit(150)
     writer = open_writer(fd, "drop")
-    writer.put(_lines(4))
+    writer.enqueue(_lines(4))
     await until(lambda: records.count.total() == 4)
-    writer.put([b"{refused}\n"])
+    writer.enqueue([b"{refused}\n"])
     await until(lambda: records.count.total() == 5)
     file_size_limit(None)
-    writer.put([b"{next}\n"])
+    writer.enqueue([b"{next}\n"])
     assert await writer.close(5) == 0
     os.close(fd)
     assert path.read_bytes() == b"".join(_lines(4))[:150] + b"\n{next}\n"
@@ -221,7 +221,7 @@ async def test_a_non_blocking_descriptor_is_waited_for(pipe, open_writer, record
     os.set_blocking(pipe.writer, False)
     writer = open_writer(pipe.writer, retry_delay=60)
     lines = _lines(4000)
-    writer.put(lines)
+    writer.enqueue(lines)
     thread, chunks = _drain_in_thread(pipe.reader, 400_000)
     assert await writer.close(10) == 0
     thread.join()
@@ -241,7 +241,7 @@ async def test_a_sink_that_breaks_is_a_failure(records, until: Until):
                 raise RuntimeError("a bug")
             self.taken.extend(lines)
 
-        def abandon(self) -> int:
+        def discard_failed(self) -> int:
             return 0
 
         def close(self) -> None:
@@ -249,8 +249,8 @@ async def test_a_sink_that_breaks_is_a_failure(records, until: Until):
 
     sink = Broken()
     writer = WriterThread(sink, on_failure="block", on_records=records, retry_delay=0.005)
-    writer.put([b"{}\n"])
-    await until(lambda: not writer.available)
+    writer.enqueue([b"{}\n"])
+    await until(lambda: not writer.is_available)
     sink.works = True
     assert await writer.close(5) == 0
     assert sink.taken == [b"{}\n", b"closed"]

@@ -280,7 +280,7 @@ def test_what_is_given_up_is_not_sent_later(
     sink = open_sink("tcp", receiver.port)
     with pytest.raises(ConnectionRefusedError):
         sink.write([line(n=1), line(n=2)])
-    assert sink.abandon() == 2
+    assert sink.discard_failed() == 2
     successor = Receiver(port=receiver.port)
     now[0] += 0.6
     sink.write([line(n=3)])

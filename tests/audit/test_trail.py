@@ -50,7 +50,7 @@ async def _written(audit: WriterAuditTrail, pipe: Any) -> list[dict[str, Any]]:
 async def test_an_exchange_has_exactly_the_promised_fields(open_audit, pipe, make_exchange):
     """A record holds every field that is promised, in its order, and no other."""
     audit = open_audit()
-    audit.exchange(
+    audit.record_exchange(
         make_exchange(
             traceparent=TRACEPARENT,
             user="aziza",
@@ -90,7 +90,7 @@ async def test_an_exchange_has_exactly_the_promised_fields(open_audit, pipe, mak
 async def test_what_did_not_happen_is_null(open_audit, pipe, make_exchange):
     """A request that was refused at once has nulls where the platform would have a part."""
     audit = open_audit()
-    audit.exchange(
+    audit.record_exchange(
         make_exchange(
             status=403,
             reason="caller-forbidden",
@@ -124,7 +124,7 @@ async def test_the_outcome_follows_status_and_abort(
 ):
     """The outcome is one of the four words, an abort outranking the status."""
     audit = open_audit()
-    audit.exchange(make_exchange(**changes))
+    audit.record_exchange(make_exchange(**changes))
     [record] = await _written(audit, pipe)
     assert record["outcome"] == outcome
 
@@ -137,7 +137,7 @@ async def test_a_value_in_the_place_of_a_parameter_name_is_masked(
 ):
     """What does not look like a parameter's name may be a value and is not written."""
     audit = open_audit()
-    audit.exchange(make_exchange(query_params=("name", value)))
+    audit.record_exchange(make_exchange(query_params=("name", value)))
     [record] = await _written(audit, pipe)
     assert record["query_params"] == ["name", "***"]
 
@@ -145,7 +145,7 @@ async def test_a_value_in_the_place_of_a_parameter_name_is_masked(
 async def test_a_traceparent_of_another_form_is_left_out(open_audit, pipe, make_exchange):
     """A caller cannot write free text into the audit by way of `traceparent`."""
     audit = open_audit()
-    audit.exchange(make_exchange(traceparent=TRACEPARENT + " 30101901234567"))
+    audit.record_exchange(make_exchange(traceparent=TRACEPARENT + " 30101901234567"))
     [record] = await _written(audit, pipe)
     assert record["traceparent"] is None
 
@@ -165,7 +165,7 @@ async def test_a_request_id_that_is_a_patients_number_is_masked(
 ):
     """A PINFL or passport number in the place of an id is masked; times and others are not."""
     audit = open_audit()
-    audit.exchange(make_exchange(request_id=request_id))
+    audit.record_exchange(make_exchange(request_id=request_id))
     [record] = await _written(audit, pipe)
     assert record["request_id"] == written
 
@@ -177,7 +177,7 @@ async def test_a_request_id_that_is_a_patients_number_is_masked(
 async def test_a_method_has_no_digits(open_audit, pipe, make_exchange, method, written):
     """A caller cannot write a number into the audit as a method."""
     audit = open_audit()
-    audit.exchange(make_exchange(method=method))
+    audit.record_exchange(make_exchange(method=method))
     [record] = await _written(audit, pipe)
     assert record["method"] == written
 
@@ -196,9 +196,9 @@ async def test_what_a_record_is_translated_to_follows_it(pipe, records, make_exc
         on_records=lambda outcome, n: records.update({outcome: n}),
     )
     audit = WriterAuditTrail(writer, translate=translate, clock=lambda: 1767225661.007)
-    audit.exchange(make_exchange())
-    audit.event("start")
-    audit.event("stop")
+    audit.record_exchange(make_exchange())
+    audit.record_event("start")
+    audit.record_event("stop")
     written = await _written(audit, pipe)
     assert [record["event"] for record in written] == ["exchange", "audit-event", "start", "stop"]
     assert written[1]["resource"] == {"of": "r-1"}
@@ -208,7 +208,7 @@ async def test_what_a_record_is_translated_to_follows_it(pipe, records, make_exc
 async def test_the_resource_id_stays_whole(open_audit, pipe, make_exchange):
     """The audit tells whose record was touched even when the id is a patient's number."""
     audit = open_audit()
-    audit.exchange(make_exchange(resource_id="30101901234567"))
+    audit.record_exchange(make_exchange(resource_id="30101901234567"))
     [record] = await _written(audit, pipe)
     assert record["resource_id"] == "30101901234567"
 
@@ -216,8 +216,8 @@ async def test_the_resource_id_stays_whole(open_audit, pipe, make_exchange):
 async def test_a_record_with_undecodable_text_is_not_lost(open_audit, pipe, make_exchange):
     """Text that is not Unicode is escaped; its record and those beside it are written."""
     audit = open_audit()
-    audit.exchange(make_exchange(request_id="r-1"))
-    audit.exchange(make_exchange(request_id="r-2", resource_id="\udcff\n"))
+    audit.record_exchange(make_exchange(request_id="r-1"))
+    audit.record_exchange(make_exchange(request_id="r-2", resource_id="\udcff\n"))
     first, second = await _written(audit, pipe)
     assert first["request_id"] == "r-1"
     assert second["resource_id"] == "\\udcff\n"
@@ -227,9 +227,9 @@ async def test_a_record_with_undecodable_text_is_not_lost(open_audit, pipe, make
 async def test_events_have_a_time_and_their_fields(open_audit, pipe):
     """Other events are a line too, in the order in which they came."""
     audit = open_audit()
-    audit.event("start", version="0.1.0")
-    audit.event("login", user="30101901234567", remote="10.0.0.1")
-    audit.event("token", credential="default", outcome="refused", error="Bearer abc")
+    audit.record_event("start", version="0.1.0")
+    audit.record_event("login", user="30101901234567", remote="10.0.0.1")
+    audit.record_event("token", credential="default", outcome="refused", error="Bearer abc")
     assert await _written(audit, pipe) == [
         {"event": "start", "timestamp": "2026-01-01T00:01:01.007Z", "version": "0.1.0"},
         {
@@ -251,7 +251,7 @@ async def test_events_have_a_time_and_their_fields(open_audit, pipe):
 async def test_an_event_shows_no_secret(open_audit, pipe):
     """A secret among an event's fields is written as its mask."""
     audit = open_audit()
-    audit.event("token", key=Secret("s3cr3t"), nested={"access_token": "abc"})
+    audit.record_event("token", key=Secret("s3cr3t"), nested={"access_token": "abc"})
     await audit.close(5)
     written = pipe.read_to_end()
     assert b"s3cr3t" not in written
@@ -261,7 +261,7 @@ async def test_an_event_shows_no_secret(open_audit, pipe):
 async def test_records_are_written_without_closing(open_audit, pipe, make_exchange):
     """A record reaches the reader by itself, soon after the request."""
     audit = open_audit()
-    audit.exchange(make_exchange())
+    audit.record_exchange(make_exchange())
     line = await asyncio.to_thread(pipe.read)
     assert json.loads(line)["request_id"] == "r-1"
     await audit.close(5)
@@ -271,12 +271,12 @@ async def test_beyond_the_limit_only_what_the_platform_saw_is_kept(
     open_audit, pipe, records, make_exchange
 ):
     """With `block` and a full backlog, refused requests are counted as dropped and others kept."""
-    audit = open_audit(limits=WriterLimits(backlog=100))
+    audit = open_audit(limits=WriterLimits(max_bytes=100))
     filler = pipe.fill()
-    audit.exchange(make_exchange(request_id="fills"))
+    audit.record_exchange(make_exchange(request_id="fills"))
     await asyncio.sleep(2 * FLUSH_DELAY)
-    audit.exchange(make_exchange(request_id="in flight before", attempts=1))
-    audit.exchange(make_exchange(request_id="refused", status=503, attempts=0))
+    audit.record_exchange(make_exchange(request_id="in flight before", attempts=1))
+    audit.record_exchange(make_exchange(request_id="refused", status=503, attempts=0))
     await asyncio.sleep(2 * FLUSH_DELAY)
     pipe.read(filler)
     written = [record["request_id"] for record in await _written(audit, pipe)]
@@ -288,12 +288,12 @@ async def test_drop_bounds_the_backlog_and_stays_available(
     open_audit, pipe, records, make_exchange
 ):
     """With `drop` whatever comes on top of a full backlog is counted, not kept."""
-    audit = open_audit("drop", WriterLimits(backlog=100))
+    audit = open_audit("drop", WriterLimits(max_bytes=100))
     filler = pipe.fill()
-    audit.exchange(make_exchange(request_id="fills"))
+    audit.record_exchange(make_exchange(request_id="fills"))
     await asyncio.sleep(2 * FLUSH_DELAY)
-    assert audit.available
-    audit.exchange(make_exchange(request_id="too much"))
+    assert audit.is_available
+    audit.record_exchange(make_exchange(request_id="too much"))
     await asyncio.sleep(2 * FLUSH_DELAY)
     pipe.read(filler)
     written = [record["request_id"] for record in await _written(audit, pipe)]
@@ -309,14 +309,14 @@ async def test_what_is_gathered_counts_towards_the_limit(
 
     What the platform has seen is kept all the same with `block`.
     """
-    audit = open_audit(on_failure, limits=WriterLimits(backlog=100_000))
+    audit = open_audit(on_failure, limits=WriterLimits(max_bytes=100_000))
     for _ in range(1000):
-        audit.exchange(make_exchange(status=404, attempts=0))
-    assert audit.available is (on_failure == "drop")
+        audit.record_exchange(make_exchange(status=404, attempts=0))
+    assert audit.is_available is (on_failure == "drop")
     assert records["dropped"] > 800
-    audit.exchange(make_exchange(request_id="seen", attempts=1))
+    audit.record_exchange(make_exchange(request_id="seen", attempts=1))
     await asyncio.sleep(2 * FLUSH_DELAY)
-    assert audit.available
+    assert audit.is_available
     written = await _written(audit, pipe)
     assert len(written) + records["dropped"] == 1001
     assert (written[-1]["request_id"] == "seen") is (on_failure == "block")
@@ -324,25 +324,25 @@ async def test_what_is_gathered_counts_towards_the_limit(
 
 async def test_block_tells_the_handler(open_audit, pipe, make_exchange):
     """With `block` and a full backlog the audit is not available; once drained it is again."""
-    audit = open_audit(limits=WriterLimits(backlog=100_000))
+    audit = open_audit(limits=WriterLimits(max_bytes=100_000))
     for _ in range(300):
-        audit.exchange(make_exchange())
+        audit.record_exchange(make_exchange())
     await asyncio.sleep(2 * FLUSH_DELAY)
-    assert not audit.available
+    assert not audit.is_available
     closing = asyncio.ensure_future(audit.close(5))
     read = b""
     while read.count(b"\n") < 300:
         read += await asyncio.to_thread(pipe.read)
     assert await closing == 0
-    assert audit.available
+    assert audit.is_available
 
 
 async def test_a_flush_tells_when_all_is_written(open_audit, pipe, make_exchange):
     """At once, with what was gathered, and as often as it is asked."""
     audit = open_audit()
     for number in range(3):
-        audit.exchange(make_exchange(request_id=f"r-{number}"))
-        audit.event("outbox", step="revealed")
+        audit.record_exchange(make_exchange(request_id=f"r-{number}"))
+        audit.record_event("outbox", step="revealed")
         assert await audit.flush(5)
         assert [json.loads(line)["event"] for line in pipe.read().splitlines()] == [
             "exchange",
@@ -356,7 +356,7 @@ async def test_a_flush_waits_for_the_sink_no_longer_than_it_may(open_audit, pipe
     """What nobody has read by then is not written; it is later."""
     audit = open_audit()
     filler = pipe.fill()
-    audit.event("outbox", step="revealed")
+    audit.record_event("outbox", step="revealed")
     assert not await audit.flush(0.05)
     flushing = asyncio.ensure_future(audit.flush(5))
     await asyncio.sleep(0)
@@ -372,18 +372,18 @@ async def test_a_flush_does_not_take_the_lost_for_written(on_failure, full_devic
         DescriptorSink(full_device), on_failure=on_failure, on_records=lambda *_: None
     )
     audit = WriterAuditTrail(writer)
-    audit.event("outbox", step="revealed")
+    audit.record_event("outbox", step="revealed")
     assert not await audit.flush(0.1)
     await audit.close(0)
 
 
 async def test_a_full_backlog_takes_no_event(open_audit, pipe, make_exchange):
     """Or takes it later; a flush says that it is not written."""
-    audit = open_audit("drop", WriterLimits(backlog=100))
+    audit = open_audit("drop", WriterLimits(max_bytes=100))
     filler = pipe.fill()
-    audit.exchange(make_exchange(request_id="fills"))
+    audit.record_exchange(make_exchange(request_id="fills"))
     await asyncio.sleep(2 * FLUSH_DELAY)
-    audit.event("outbox", step="revealed")
+    audit.record_event("outbox", step="revealed")
     assert not await audit.flush(5)
     pipe.read(filler)
     await audit.close(5)
@@ -393,7 +393,7 @@ async def test_no_audit_takes_everything_and_writes_nothing(make_exchange):
     """`sink: off` has the same methods and never stands in the way."""
     audit = NullAuditTrail()
     assert not await audit.flush(0)
-    audit.exchange(make_exchange())
-    audit.event("stop")
-    assert audit.available
+    audit.record_exchange(make_exchange())
+    audit.record_event("stop")
+    assert audit.is_available
     assert await audit.close(1) == 0

@@ -43,7 +43,7 @@ def _write(path: Path, content: list[list[bytes]]) -> None:
 
 
 def _bad(path: Path) -> tuple[Place, str]:
-    bad = verify_files(files(path)).bad
+    bad = verify_files(files(path)).fault
     assert bad is not None
     return (files(path).index(bad.file), bad.line - 1), bad.fault
 
@@ -52,7 +52,7 @@ def test_an_untouched_chain_is_whole(path: Path) -> None:
     """Nothing is found in any order of the files, and the last record is told."""
     for order in (files(path), files(path)[::-1]):
         verdict = verify_files(order)
-        assert (verdict.bad, verdict.first, verdict.torn) == (None, 1, [])
+        assert (verdict.fault, verdict.first, verdict.torn) == (None, 1, [])
         assert verdict.records == len(_places(path)) == verdict.last.seq
 
 
@@ -108,7 +108,7 @@ def test_a_line_that_was_written_anew_is_found_at_the_next(path: Path) -> None:
 def test_a_missing_file_is_a_gap(path: Path) -> None:
     """Without the file in the middle the first line of the next one is named."""
     first, _, last = files(path)
-    bad = verify_files([first, last]).bad
+    bad = verify_files([first, last]).fault
     assert bad is not None
     assert (bad.file, bad.line, bad.fault) == (last, 1, "gap")
 
@@ -116,11 +116,11 @@ def test_a_missing_file_is_a_gap(path: Path) -> None:
 def test_older_files_may_be_missing(path: Path) -> None:
     """A chain may begin where a file does, but not within one."""
     verdict = verify_files(files(path)[1:])
-    assert verdict.bad is None
+    assert verdict.fault is None
     assert verdict.first == json.loads(_content(path)[1][0])["seq"] > 1
     second = files(path)[1]
     second.write_bytes(b"".join(second.read_bytes().splitlines(keepends=True)[1:]))
-    bad = verify_files(files(path)[1:]).bad
+    bad = verify_files(files(path)[1:]).fault
     assert bad is not None
     assert (bad.line, bad.fault) == (1, "removed")
 
@@ -135,7 +135,7 @@ def test_half_a_line_at_the_end_is_torn(path: Path) -> None:
     sink.write(lines(1))
     sink.close()
     verdict = verify_files(files(path))
-    assert verdict.bad is None
+    assert verdict.fault is None
     assert verdict.torn == [f"{path}:{end + 1}"]
 
 
@@ -158,14 +158,14 @@ def test_a_gateway_may_be_writing(path: Path) -> None:
     def go_on(_: float) -> None:
         path.write_bytes(whole)
 
-    assert verify_files(files(path), go_on).bad is None
+    assert verify_files(files(path), go_on).fault is None
 
 
 def test_no_record_is_no_fault(tmp_path: Path) -> None:
     """An empty file holds nothing that could be wrong."""
     (tmp_path / "audit.jsonl").touch()
     verdict = verify_files([tmp_path / "audit.jsonl"])
-    assert (verdict.bad, verdict.first, verdict.records) == (None, None, 0)
+    assert (verdict.fault, verdict.first, verdict.records) == (None, None, 0)
 
 
 def test_a_rotation_after_the_files_were_listed_is_no_gap(path: Path) -> None:
@@ -176,19 +176,19 @@ def test_a_rotation_after_the_files_were_listed_is_no_gap(path: Path) -> None:
     sink.close()
     assert len(files(path)) > len(listed) + 1
     verdict = verify_files(listed, clock=lambda: ROTATED + 10)
-    assert verdict.bad is None
+    assert verdict.fault is None
     assert list(verdict.files) == files(path)
     assert verdict.records == len(_places(path))
     here = path.parent
     spelt = [here / ".." / here.name / each.name for each in files(path)[:-1]]
     again = verify_files([*spelt, path], clock=lambda: ROTATED + 10)
-    assert (again.bad, again.records) == (None, verdict.records)
+    assert (again.fault, again.records) == (None, verdict.records)
 
 
 def test_files_that_were_left_out_stay_out(path: Path) -> None:
     """Neither what was rotated long ago, nor what comes before all that was given."""
     first, _, last = files(path)
-    bad = verify_files([first, last], clock=lambda: ROTATED + 3600).bad
+    bad = verify_files([first, last], clock=lambda: ROTATED + 3600).fault
     assert bad is not None
     assert bad.fault == "gap"
     assert verify_files([last], clock=lambda: ROTATED).files == (last,)
@@ -207,7 +207,7 @@ def test_a_rotation_while_older_files_are_read_is_no_gap(path: Path) -> None:
         sink.close()
 
     verdict = verify_files(files(path), go_on, lambda: ROTATED + 3600)
-    assert (verdict.bad, verdict.torn) == (None, [])
+    assert (verdict.fault, verdict.torn) == (None, [])
     assert before <= verdict.records < len(_places(path))
 
 
@@ -220,5 +220,5 @@ def test_a_file_that_is_just_being_made_is_waited_for(path: Path) -> None:
         path.touch()
 
     verdict = verify_files(listed, go_on, lambda: ROTATED)
-    assert (verdict.bad, verdict.files) == (None, (*listed[:-1], moved, path))
-    assert verify_files([path], clock=lambda: ROTATED).bad is None
+    assert (verdict.fault, verdict.files) == (None, (*listed[:-1], moved, path))
+    assert verify_files([path], clock=lambda: ROTATED).fault is None

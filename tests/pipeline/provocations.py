@@ -223,7 +223,7 @@ async def audit_unavailable(stage: Stage) -> Evidence:
     gateway = await stage.start(audit_fd=full)
     # At the end there is room again, as stopping would wait for it in vain.
     stage.stack.callback(os.dup2, roomy, full)
-    await until(lambda: not gateway.gateway.audit.available)
+    await until(lambda: not gateway.gateway.audit.is_available)
     evidence = await stage.evidence(gateway, stage.get())
     return replace(evidence, audited=False)
 
@@ -271,7 +271,7 @@ async def internal(stage: Stage) -> Evidence:
 
     def account(exchange: Exchange) -> None:
         gateway.gateway.metrics.exchange(exchange)
-        gateway.gateway.audit.exchange(exchange)
+        gateway.gateway.audit.record_exchange(exchange)
 
     parts: dict[str, Any] = {each.name: _Faulty() for each in fields(Collaborators)}
     parts["admission"] = SimpleNamespace(
