@@ -67,13 +67,13 @@ class ChainStateFile:
         self._path = _companion(path)
         self._fd = -1
 
-    def lock(self, *, joins: bool) -> None:
-        """Keep other gateways away; `joins`: a process of the same gateway does so already.
+    def lock(self, *, is_shared: bool) -> None:
+        """Keep other gateways away; `is_shared`: a process of the same gateway does so already.
 
         Raises BlockingIOError when another one is there, else OSError.
         """
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE)
-        if not joins:
+        if not is_shared:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Shared with those that join: the last of all processes ends it.
         fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -63,13 +63,13 @@ class FileSink:
         self._handed = 0
         self._done = 0  # of a failed write, the lines that were written whole
 
-    def open(self, *, joins: bool = False) -> None:
+    def open(self, *, is_shared: bool = False) -> None:
         """Find or make the file, and keep other gateways away until `close`.
 
-        `joins`: a process of the same gateway has done so already. Raises BlockingIOError when
+        `is_shared`: a process of the same gateway has done so already. Raises BlockingIOError when
         another gateway writes there, OSError, `chain_end.NotAnAuditFileError`.
         """
-        self._companion.lock(joins=joins)
+        self._companion.lock(is_shared=is_shared)
         self._reopen()
         # Nothing is written yet: on a full disk a gateway starts, and refuses until there is room.
         chain_end.read_tail(self._file.fd, os.fstat(self._file.fd).st_size)

@@ -176,7 +176,7 @@ def _file(settings: Settings, company: Company | None) -> Sink:
     turn = ChainLock.in_process() if company is None else ChainLock(company.turn)
     sink = FileSink(audit.path, FileSinkSettings(audit.rotate_bytes, audit.fsync), turn)
     try:
-        sink.open(joins=company is not None and company.joins)
+        sink.open(is_shared=company is not None and company.joins)
     except NotAnAuditFileError:
         trouble = Phrase("is no audit file of this gateway; move it away, or give another path")
     except BlockingIOError:

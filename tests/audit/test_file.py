@@ -25,7 +25,7 @@ from gateway.audit.chain_end import ChainLock
 
 path, turn, name, times = sys.argv[1], int(sys.argv[2]), sys.argv[3].encode(), int(sys.argv[4])
 sink = FileSink(Path(path), FileSinkSettings(20_000, sync=False), ChainLock(turn))
-sink.open(joins=True)
+sink.open(is_shared=True)
 for number in range(times):
     sink.write([b'{"event":"%b","n":%d}\\n' % (name, number)] * 3)
 """
