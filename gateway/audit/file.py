@@ -22,7 +22,7 @@ from gateway.audit.chain_end import ChainLock, ChainStateFile
 from gateway.audit.durable import DurableFile, sync_directory
 from gateway.audit.rotated import rotated_path
 from gateway.telemetry.logs import get_logger
-from gateway.telemetry.timestamp import Timestamp
+from gateway.telemetry.timestamp import TimestampFormatter
 
 _log = get_logger("gateway.audit")
 
@@ -196,7 +196,7 @@ class FileSink:
         self._append_pieces([(before + line, link)])
 
     def _now(self) -> str:
-        return Timestamp().iso(self._clock())
+        return TimestampFormatter().iso(self._clock())
 
     def _append(self, lines: Sequence[bytes]) -> None:
         """Write lines until the file is large enough."""

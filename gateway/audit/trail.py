@@ -26,7 +26,7 @@ from gateway.audit.writer import WriterThread
 from gateway.exchange import Exchange
 from gateway.telemetry.logs import get_logger
 from gateway.telemetry.masking import MASK, mask_field, mask_number
-from gateway.telemetry.timestamp import Timestamp
+from gateway.telemetry.timestamp import TimestampFormatter
 
 Event = Literal["token", "login", "logout", "start", "stop", "reload", "outbox"]
 Record = Exchange | dict[str, Any]
@@ -99,7 +99,7 @@ class WriterAuditTrail:
         self._translate = translate
         self._resources = resources
         self._clock = clock
-        self._timestamp = Timestamp()
+        self._timestamp = TimestampFormatter()
         self._pending: list[Record] = []
         self._weight = _WEIGHT if translate is None else _WEIGHT + _TRANSLATED
         self._pending_bytes = 0  # what those weigh

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final, Literal
 
 from gateway.audit.sink import Sink, SinkError
-from gateway.telemetry.log_lines import HandOff
+from gateway.telemetry.log_lines import GilYielder
 from gateway.telemetry.logs import get_logger
 
 OnFailure = Literal["block", "drop"]
@@ -77,7 +77,7 @@ class WriterThread:
         self._accepted = 0  # all records
         self.lost = 0  # records that were given up
         self._progress = 0.0  # when something was written, or began to wait
-        self._gil_yielder = HandOff(_HANDOFF_AFTER, clock)
+        self._gil_yielder = GilYielder(_HANDOFF_AFTER, clock)
         self._full = False
         self._failing = False
         self._closing = False

@@ -31,7 +31,7 @@ from gateway.phrases import (
 )
 from gateway.process import audit_factory
 from gateway.process.factories import StartError
-from gateway.telemetry.timestamp import Timestamp
+from gateway.telemetry.timestamp import TimestampFormatter
 
 Say = Callable[[Phrase], None]
 
@@ -257,7 +257,7 @@ async def _written(settings: Settings, notes: Sequence[Note]) -> bool | None:
     if audit is None:
         return None
     try:
-        spell = Timestamp().iso
+        spell = TimestampFormatter().iso
         for note in notes:
             audit.record_event("outbox", **note.facts(spell))
     finally:

@@ -35,7 +35,7 @@ from gateway.process import factories
 from gateway.process.factories import StartError
 from gateway.telemetry.logs import get_logger
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.timestamp import Timestamp
+from gateway.telemetry.timestamp import TimestampFormatter
 
 if TYPE_CHECKING:
     # Its database's library is an extra.
@@ -107,7 +107,7 @@ class OutboxService:
         self._one_by_one = OneByOne()
         self._metrics = metrics
         self._audit = audit
-        self._iso = Timestamp().iso
+        self._iso = TimestampFormatter().iso
         self._store = store
         self._depth = Depth()
         # Whether it can be reached, as far as was seen last.

@@ -12,7 +12,7 @@ from gateway.phrases import Phrase, exception_phrase, setting_problem
 from gateway.process import certificates
 from gateway.process.factories import StartError
 from gateway.secret import Secret
-from gateway.telemetry.tracing import Peers, Tracing
+from gateway.telemetry.tracing import TracePeers, Tracing
 
 _FLUSH: Final = 3.0
 _PATH: Final = "/v1/traces"
@@ -24,13 +24,13 @@ def open_tracing(settings: Settings, closing: contextlib.AsyncExitStack) -> Trac
     if tracing.otlp_endpoint is None:
         return None
     require(settings)
-    from gateway.telemetry.tracing_export import Collector, Export
+    from gateway.telemetry.tracing_export import CollectorSettings, SpanExport
 
     if tracing.ca_file is not None:
         # What cannot be used is better known now.
         certificates.client_tls(tracing.otlp_endpoint, tracing.ca_file, "tracing.ca_file")
-    export = Export(
-        Collector(
+    export = SpanExport(
+        CollectorSettings(
             url=_endpoint(tracing.otlp_endpoint),
             service_name=tracing.service_name,
             ca_file=tracing.ca_file,
@@ -53,9 +53,9 @@ def require(settings: Settings) -> None:
         raise StartError(setting_problem("tracing.otlp_endpoint", why)) from None
 
 
-def peers(settings: Settings) -> Peers:
+def peers(settings: Settings) -> TracePeers:
     """The servers behind the gateway, as spans name them."""
-    return Peers(
+    return TracePeers(
         platform=_server(settings.platform.fhir_base_url),
         sso=_server(settings.sso.token_url),
         scheme="http" if settings.listen.tls.cert_file is None else "https",

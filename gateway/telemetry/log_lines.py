@@ -22,14 +22,14 @@ _HANDOFF: Final = 0.00005
 
 
 @dataclass(frozen=True, slots=True)
-class Backlog:
+class LogBacklogLimits:
     """How much may wait to be written."""
 
     lines: int = 10_000
     bytes: int = 4 * 1024 * 1024
 
 
-class Notices(Protocol):
+class LogNotices(Protocol):
     """What the thread has to say beside the lines that it is given. All are called in it."""
 
     def dropped(self, count: int) -> Iterable[bytes]:
@@ -45,7 +45,7 @@ class Notices(Protocol):
         ...
 
 
-class HandOff:
+class GilYielder:
     """Lets a writer's thread have the interpreter when lines have waited for `after` seconds.
 
     A busy loop lets go of it only for the moment of each poll, too short for a waking thread to
@@ -76,14 +76,14 @@ class LineWriter:
     def __init__(
         self,
         fd: int,
-        notices: Notices,
+        notices: LogNotices,
         *,
-        room: Backlog | None = None,
+        room: LogBacklogLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.fd = fd
         self._notices = notices
-        self._room = room or Backlog()
+        self._room = room or LogBacklogLimits()
         self._clock = clock
         self._changed = threading.Condition()
         # Lines, and how many were dropped between them.
@@ -94,7 +94,7 @@ class LineWriter:
         self._writing = False
         self._closing = False
         self._progress = 0.0
-        self._hand_off = HandOff(_HANDOFF_AFTER, clock)
+        self._hand_off = GilYielder(_HANDOFF_AFTER, clock)
         self._thread: threading.Thread | None = None
 
     def put(self, line: bytes) -> None:

@@ -24,7 +24,7 @@ import orjson
 from gateway.telemetry.bare_structlog import EventDict, Processor, structlog
 from gateway.telemetry.log_lines import LineWriter
 from gateway.telemetry.masking import mask_field
-from gateway.telemetry.repetition import RateLimit
+from gateway.telemetry.repetition import LogRateLimit
 
 Format = Literal["auto", "json", "console"]
 
@@ -42,7 +42,9 @@ def configure(level: str, fmt: Format, stream: TextIO | None = None) -> Callable
     root = logging.getLogger()  # noqa: TID251 - what the libraries say ends there too
     before = root.level
     root.setLevel(level.upper())
-    present = [each for each in root.handlers if isinstance(each, _Direct | _Background)]
+    present = [
+        each for each in root.handlers if isinstance(each, _DirectHandler | _BackgroundHandler)
+    ]
     handler = _handler(stream, present)
     handler.setFormatter(_formatter(fmt, sys.stderr if stream is None else stream))
     for previous in present:
@@ -61,15 +63,15 @@ def configure(level: str, fmt: Format, stream: TextIO | None = None) -> Callable
 
 def _handler(stream: TextIO | None, present: Iterable[logging.Handler]) -> logging.Handler:
     if stream is not None:
-        return _Direct(stream)
+        return _DirectHandler(stream)
     fd = _descriptor(sys.stderr)
     if fd is None:
-        return _Direct(sys.stderr or _Nowhere())
+        return _DirectHandler(sys.stderr or _NullStream())
     for each in present:
         # The same thread goes on, so that no line overtakes another.
-        if isinstance(each, _Background) and each.fd == fd:
+        if isinstance(each, _BackgroundHandler) and each.fd == fd:
             return each
-    return _Background(fd)
+    return _BackgroundHandler(fd)
 
 
 def _descriptor(stream: TextIO | None) -> int | None:
@@ -103,7 +105,7 @@ def silence(*names: str) -> None:
 class LogEvent(dict[str, Any]):
     """What a line says, as structlog's formatter takes it; as a text it is the sentence alone.
 
-    The sentence is `template` with its `args`, by which `RateLimit` knows equal ones.
+    The sentence is `template` with its `args`, by which `LogRateLimit` knows equal ones.
     """
 
     def __init__(self, fields: EventDict, args: tuple[object, ...]) -> None:
@@ -120,18 +122,18 @@ def _record(logger: Any, method: str, event: EventDict) -> tuple[tuple[LogEvent]
     return (LogEvent(event, args),), {"extra": {"_logger": logger, "_name": method}}
 
 
-class _Nowhere(io.StringIO):
+class _NullStream(io.StringIO):
     def write(self, text: str) -> int:
         """Keep nothing."""
         return len(text)
 
 
-class _Direct(logging.StreamHandler[TextIO]):
+class _DirectHandler(logging.StreamHandler[TextIO]):
     """Writes where it is called."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
-        self._limit = RateLimit()
+        self._limit = LogRateLimit()
         self.addFilter(self._limit)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -143,13 +145,13 @@ class _Direct(logging.StreamHandler[TextIO]):
         """Nothing: the standard library would print the record, unmasked."""
 
 
-class _Background(logging.Handler):
+class _BackgroundHandler(logging.Handler):
     """Writes in a thread of its own."""
 
     def __init__(self, fd: int) -> None:
         super().__init__()
         self.fd = fd
-        self._limit = RateLimit()
+        self._limit = LogRateLimit()
         self.addFilter(self._limit)
         self._writer = LineWriter(fd, self)
         self._tell = sys.excepthook
@@ -181,7 +183,7 @@ class _Background(logging.Handler):
         self.flush()
         self._tell(kind, error, trace)
 
-    # What the writer's thread asks: see `gateway.telemetry.log_lines.Notices`.
+    # What the writer's thread asks: see `gateway.telemetry.log_lines.LogNotices`.
 
     def dropped(self, count: int) -> list[bytes]:
         """The line that tells how many were dropped."""

@@ -199,7 +199,7 @@ class Metrics:
             "Requests for the platform's metadata by which the gateway itself looked after it.",
             ("found",),
         )
-        self._usable = _Usable()
+        self._usable = _UsabilityCollector()
         self.registry.register(self._usable)
         for found in (ANSWERS, *FAULTS):
             self._probes.labels(found)
@@ -250,11 +250,11 @@ class Metrics:
             self._audit_records.labels(outcome)
         for outcome in RELOAD_OUTCOMES:
             self._config_reloads.labels(outcome)
-        self._outbox = _Outbox()
+        self._outbox = _OutboxCollector()
         self._outbox_steps = self._counter(
             "dhp_gateway_outbox_steps", "What happened to queued writes.", ("step",)
         )
-        self._certificates = _Certificates()
+        self._certificates = _CertificateCollector()
         self.registry.register(self._outbox)
         self.registry.register(self._certificates)
         build = self._gauge(
@@ -285,7 +285,7 @@ def _count_of(count: Callable[[], Mapping[str, int]], state: str) -> float:
     return float(count().get(state, 0))
 
 
-class _Certificates(Collector):
+class _CertificateCollector(Collector):
     """When certificates end. One that is in use no more has no series any more."""
 
     def __init__(self) -> None:
@@ -304,7 +304,7 @@ class _Certificates(Collector):
         yield family
 
 
-class _Usable(Collector):
+class _UsabilityCollector(Collector):
     """One series at a time: whose `reason` is why it is so."""
 
     def __init__(self) -> None:
@@ -322,7 +322,7 @@ class _Usable(Collector):
         yield family
 
 
-class _Outbox(Collector):
+class _OutboxCollector(Collector):
     """The outbox's depth. Without an outbox it has no series."""
 
     def __init__(self) -> None:

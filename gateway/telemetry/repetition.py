@@ -34,7 +34,7 @@ _MAX_IDS_BYTES: Final = 3_000
 _Key = tuple[str, str]
 
 
-class _Seen:
+class _MessageCount:
     """How often a message came since `since`, level and request ids of those that were left out.
 
     The first `burst` of them go out. `ids` are only those that no line has told yet.
@@ -56,7 +56,7 @@ class _Seen:
         return max(0, self.count - self.burst)
 
 
-class RateLimit(logging.Filter):
+class LogRateLimit(logging.Filter):
     """Lets `burst` equal messages of a chatty logger through in `period` seconds.
 
     Of an outage, which fails every request for the same reason, it is one line.
@@ -73,7 +73,7 @@ class RateLimit(logging.Filter):
         self._period = period
         self._clock = clock
         self._lock = threading.Lock()
-        self._seen: dict[_Key, _Seen] = {}
+        self._seen: dict[_Key, _MessageCount] = {}
         self._id_count = 0
         self._due: list[logging.LogRecord] = []
 
@@ -108,7 +108,7 @@ class RateLimit(logging.Filter):
             self._id_count = sum(len(seen.ids) for seen in self._seen.values())
         return told
 
-    def _tell(self, key: _Key, seen: _Seen, suppressed: int) -> None:
+    def _tell(self, key: _Key, seen: _MessageCount, suppressed: int) -> None:
         """Have lines written of what was left out: its number, and the ids as yet untold."""
         if seen.level is None or not (seen.ids or suppressed):
             return
@@ -134,7 +134,7 @@ class RateLimit(logging.Filter):
                     self._tell(each, before, before.suppressed)
                 self._seen.clear()
             outage = reason is not None and reason.status >= 500
-            seen = self._seen[key] = _Seen(now, 1 if outage else self._burst)
+            seen = self._seen[key] = _MessageCount(now, 1 if outage else self._burst)
         seen.count += 1
         if seen.count <= seen.burst:
             return True

@@ -46,7 +46,7 @@ class _Durations:
         self.exemplars: dict[int, Exemplar] = {}
 
 
-class _Cell:
+class _LabelledCounts:
     """What is counted of the requests with the same labels."""
 
     __slots__ = ("created", "durations", "received", "requests", "sent", "upstream_durations")
@@ -72,7 +72,7 @@ class RequestCounters(Collector):
         self._begun = wall_clock()
         self._rewritten = 0
         self._unrewritten = 0
-        self._cells: dict[Key, _Cell] = {}
+        self._cells: dict[Key, _LabelledCounts] = {}
         self._durations: dict[str, tuple[_Durations, _Durations]] = {}
 
     def exchange(self, exchange: Exchange) -> None:
@@ -106,13 +106,13 @@ class RequestCounters(Collector):
         self._rewritten += rewritten
         self._unrewritten += unrewritten
 
-    def _begin(self, key: Key) -> _Cell:
+    def _begin(self, key: Key) -> _LabelledCounts:
         now = self._wall_clock()
         interaction = key[1]
         both = self._durations.get(interaction)
         if both is None:
             both = self._durations[interaction] = (_Durations(now), _Durations(now))
-        cell = self._cells[key] = _Cell(now, *both)
+        cell = self._cells[key] = _LabelledCounts(now, *both)
         return cell
 
     def collect(self) -> Iterator[Metric]:
@@ -157,7 +157,7 @@ class RequestCounters(Collector):
         family.add_metric(("unrewritten",), self._unrewritten, created=self._begun)
         return family
 
-    def _bytes(self, name: str, text: str, counted: Callable[[_Cell], int]) -> Metric:
+    def _bytes(self, name: str, text: str, counted: Callable[[_LabelledCounts], int]) -> Metric:
         sums: dict[str, tuple[int, float]] = {}
         for key, cell in self._cells.items():
             total, created = sums.get(key[0], (0, cell.created))
@@ -192,7 +192,7 @@ def _bucket(seconds: float) -> int:
     return len(DURATION_BUCKETS)
 
 
-def _exemplify(exchange: Exchange, cell: _Cell) -> None:
+def _exemplify(exchange: Exchange, cell: _LabelledCounts) -> None:
     """Let the buckets that an exchange fell into name its trace, where somebody records it."""
     context = parse(exchange.traceparent)
     if context is None or not context.sampled:

@@ -8,7 +8,7 @@ from typing import Final
 _FRACTIONS: Final = [f".{milliseconds:03d}Z" for milliseconds in range(1000)]
 
 
-class Timestamp:
+class TimestampFormatter:
     """ISO 8601 in UTC with milliseconds; the part that changes once a second is kept.
 
     An object belongs to one thread.

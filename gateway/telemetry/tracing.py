@@ -21,7 +21,7 @@ _log = get_logger("gateway.tracing")
 
 
 @dataclass(frozen=True, slots=True)
-class Peers:
+class TracePeers:
     """The servers behind the gateway, as host and port; `scheme` is that of the callers' side."""
 
     platform: tuple[str, int]
@@ -52,7 +52,7 @@ class Trace:
     attempts: list[UpstreamAttempt] = field(default_factory=list)
 
 
-Record = Callable[[Exchange, Trace, Peers], None]
+RecordTrace = Callable[[Exchange, Trace, TracePeers], None]
 Account = Callable[[Exchange], None]
 
 
@@ -65,7 +65,7 @@ class Tracing:
 
     def __init__(
         self,
-        record: Record,
+        record: RecordTrace,
         *,
         sample_ratio: float = 1.0,
         random: Callable[[int], bytes] = os.urandom,
@@ -92,7 +92,7 @@ class Tracing:
         """Whether the trace is the caller's own, so that its `tracestate` goes on."""
         return self._of(exchange).parent is not None
 
-    def accounting(self, peers: Peers, account: Account) -> Account:
+    def accounting(self, peers: TracePeers, account: Account) -> Account:
         """`account`, with the spans made before."""
 
         def end(exchange: Exchange) -> None:
@@ -101,7 +101,7 @@ class Tracing:
 
         return end
 
-    def _end(self, exchange: Exchange, peers: Peers) -> None:
+    def _end(self, exchange: Exchange, peers: TracePeers) -> None:
         trace = self._of(exchange)
         if not trace.attempts:
             # Audit and metrics tell of the trace too, also where the platform was never asked.

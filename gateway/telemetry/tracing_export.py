@@ -28,7 +28,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from gateway import __version__
 from gateway.secret import Secret
 from gateway.telemetry.logs import get_logger
-from gateway.telemetry.tracing_spans import Spans
+from gateway.telemetry.tracing_spans import SpanFactory
 
 _log = get_logger("gateway.tracing")
 
@@ -42,7 +42,7 @@ _POLL: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Collector:
+class CollectorSettings:
     """Where spans go: a URL that gets them as they are, and how its server proves who it is.
 
     `authorization` is the value of the field of that name.
@@ -54,12 +54,14 @@ class Collector:
     authorization: Secret | None = None
 
 
-class Export:
+class SpanExport:
     """Makes spans and exports them; `close` ends it."""
 
-    def __init__(self, collector: Collector) -> None:
-        self._exporter = _Patient(_otlp(collector))
-        self._spans = Spans(_Counting(self._exporter), _resource(collector.service_name))
+    def __init__(self, collector: CollectorSettings) -> None:
+        self._exporter = _ReportingExporter(_otlp(collector))
+        self._spans = SpanFactory(
+            _CountingProcessor(self._exporter), _resource(collector.service_name)
+        )
         self.record = self._spans.record
 
     async def close(self, timeout: float) -> None:
@@ -76,7 +78,7 @@ class Export:
         self._exporter.give_up()
 
 
-class _Patient(SpanExporter):
+class _ReportingExporter(SpanExporter):
     """Another exporter, with its failures told rarely and in words of our own."""
 
     def __init__(self, exporter: SpanExporter, clock: Callable[[], float] = time.monotonic) -> None:
@@ -154,10 +156,10 @@ class _Patient(SpanExporter):
             self._remind_at, self._lost, self._told = None, 0, 0
 
 
-class _Counting(BatchSpanProcessor):
+class _CountingProcessor(BatchSpanProcessor):
     """Tells the exporter of each span that it will get, or lose where there is no room."""
 
-    def __init__(self, exporter: _Patient) -> None:
+    def __init__(self, exporter: _ReportingExporter) -> None:
         super().__init__(
             exporter,
             max_queue_size=_MAX_QUEUE,
@@ -173,7 +175,7 @@ class _Counting(BatchSpanProcessor):
         super().on_end(span)
 
 
-def _otlp(collector: Collector) -> OTLPSpanExporter:
+def _otlp(collector: CollectorSettings) -> OTLPSpanExporter:
     # Of its own, without proxies and passwords of the environment.
     session = requests.Session()
     session.trust_env = False

@@ -33,7 +33,7 @@ from opentelemetry.trace import (
 from gateway import __version__
 from gateway.exchange import Exchange
 from gateway.telemetry.trace_context import TraceContext
-from gateway.telemetry.tracing import Peers, Trace, UpstreamAttempt
+from gateway.telemetry.tracing import Trace, TracePeers, UpstreamAttempt
 
 Attributes = dict[str, str | int]
 
@@ -45,7 +45,7 @@ _TOKEN_REASONS: Final = frozenset(("token-refused", "sso-unavailable"))
 _UNAUTHORIZED: Final = 401
 
 
-class _Ids(IdGenerator):
+class _PresetIdGenerator(IdGenerator):
     """Gives out ids that are decided already: the platform knows them since it was asked."""
 
     def __init__(self) -> None:
@@ -61,11 +61,11 @@ class _Ids(IdGenerator):
         return self.span_id
 
 
-class Spans:
+class SpanFactory:
     """Makes spans and hands them to a processor. All calls belong to the loop's thread."""
 
     def __init__(self, processor: SpanProcessor, resource: Mapping[str, str]) -> None:
-        self._ids = _Ids()
+        self._ids = _PresetIdGenerator()
         self._provider = TracerProvider(
             # Whether a trace is recorded was decided when it began.
             sampler=ALWAYS_ON,
@@ -81,9 +81,9 @@ class Spans:
         """Export what is left, blocking."""
         self._provider.shutdown()
 
-    def record(self, exchange: Exchange, trace: Trace, peers: Peers) -> None:
+    def record(self, exchange: Exchange, trace: Trace, peers: TracePeers) -> None:
         """Make the spans of an exchange that is over."""
-        story = _Story(exchange, trace, peers)
+        story = _ExchangeSpans(exchange, trace, peers)
         above = None if trace.parent is None else _remote(trace.parent)
         self._make(trace.context, above, story.server())
         within = _local(trace.context)
@@ -93,7 +93,7 @@ class Spans:
             self._make(attempt.context, within, story.attempt(number, attempt))
 
     def _make(
-        self, context: TraceContext | None, above: SpanContext | None, telling: _Telling
+        self, context: TraceContext | None, above: SpanContext | None, telling: _SpanData
     ) -> None:
         drawn = getrandbits(64)  # nosec B311 - names a span, guards nothing
         self._ids.span_id = drawn if context is None else int(context.span_id, 16)
@@ -113,7 +113,7 @@ class Spans:
 
 
 @dataclass(frozen=True, slots=True)
-class _Telling:
+class _SpanData:
     """A span to make; nanoseconds since 1970."""
 
     name: str
@@ -124,10 +124,10 @@ class _Telling:
     failed: bool = False
 
 
-class _Story:
+class _ExchangeSpans:
     """What an exchange tells."""
 
-    def __init__(self, exchange: Exchange, trace: Trace, peers: Peers) -> None:
+    def __init__(self, exchange: Exchange, trace: Trace, peers: TracePeers) -> None:
         self._exchange = exchange
         self._trace = trace
         self._peers = peers
@@ -136,7 +136,7 @@ class _Story:
         self._verb = exchange.method if known else "HTTP"
         self._end = exchange.started_monotonic + exchange.duration
 
-    def server(self) -> _Telling:
+    def server(self) -> _SpanData:
         """The caller's request."""
         exchange = self._exchange
         attributes: Attributes = {
@@ -159,7 +159,7 @@ class _Story:
         if failed:
             attributes["error.type"] = exchange.reason or str(exchange.status)
         name = " ".join(filter(None, (self._verb, exchange.interaction, exchange.resource)))
-        return _Telling(
+        return _SpanData(
             name,
             SpanKind.SERVER,
             attributes,
@@ -167,7 +167,7 @@ class _Story:
             failed,
         )
 
-    def token_waits(self) -> Iterator[_Telling]:
+    def token_waits(self) -> Iterator[_SpanData]:
         """The times in which the request waited for a token, also after a 401."""
         refused = self._exchange.reason in _TOKEN_REASONS
         if (wait := self._exchange.token_wait) is not None:
@@ -180,7 +180,7 @@ class _Story:
                 elif refused:
                     yield self._token_wait(attempt.ended, self._end, failed=True)
 
-    def attempt(self, number: int, attempt: UpstreamAttempt) -> _Telling:
+    def attempt(self, number: int, attempt: UpstreamAttempt) -> _SpanData:
         """One time that the platform was asked."""
         attributes = self._client("dhp-platform", self._peers.platform)
         attributes["http.request.method"] = self._method
@@ -193,14 +193,14 @@ class _Story:
             attributes["error.type"] = attempt.error or str(attempt.status)
         ended = self._end if attempt.ended is None else attempt.ended
         times = self._times(attempt.began, ended)
-        return _Telling(self._verb, SpanKind.CLIENT, attributes, *times, failed)
+        return _SpanData(self._verb, SpanKind.CLIENT, attributes, *times, failed)
 
-    def _token_wait(self, began: float, ended: float, *, failed: bool) -> _Telling:
+    def _token_wait(self, began: float, ended: float, *, failed: bool) -> _SpanData:
         attributes = self._client("dhp-sso", self._peers.sso)
         if failed:
             attributes["error.type"] = self._exchange.reason
         times = self._times(began, ended)
-        return _Telling("token", SpanKind.CLIENT, attributes, *times, failed)
+        return _SpanData("token", SpanKind.CLIENT, attributes, *times, failed)
 
     @staticmethod
     def _client(service: str, server: tuple[str, int]) -> Attributes:

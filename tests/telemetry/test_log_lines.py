@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
-from gateway.telemetry.log_lines import Backlog, LineWriter
+from gateway.telemetry.log_lines import LineWriter, LogBacklogLimits
 from tests.telemetry.conftest import Pipe
 
 PATIENCE = 20.0
@@ -48,7 +48,7 @@ def make(notices: Notices) -> Iterator[Make]:
     made: list[LineWriter] = []
 
     def one(fd: int, **room: int) -> LineWriter:
-        made.append(LineWriter(fd, notices, room=Backlog(**room)))
+        made.append(LineWriter(fd, notices, room=LogBacklogLimits(**room)))
         return made[-1]
 
     yield one
@@ -72,7 +72,7 @@ def test_lines_come_in_order(make: Make, pipe: Pipe) -> None:
     assert pipe.read_to_end() == b"".join(lines)
 
 
-@pytest.mark.parametrize("room", [{"lines": 20}, {"bytes": 200}])
+@pytest.mark.parametrize("room", [{"max_lines": 20}, {"max_bytes": 200}])
 def test_what_does_not_fit_is_dropped_and_told(make: Make, pipe: Pipe, room: dict) -> None:
     """A pipe that nobody reads makes nobody wait; once it is read, a line says what is missing."""
     filling = pipe.fill()

@@ -11,7 +11,7 @@ import pytest
 from gateway import errors
 from gateway.errors import REASONS, GatewayError, Reason
 from gateway.telemetry.logs import LogEvent
-from gateway.telemetry.repetition import RateLimit
+from gateway.telemetry.repetition import LogRateLimit
 
 
 class Clock:
@@ -39,7 +39,7 @@ def refusal(reason: Reason, number: int) -> logging.LogRecord:
 def test_equal_messages_of_asyncio_are_limited():
     """A burst passes, the rest of the period is counted, and the next period says how many."""
     clock = Clock()
-    limit = RateLimit(burst=2, period=10, clock=clock)
+    limit = LogRateLimit(burst=2, period=10, clock=clock)
     passed = [limit.filter(record("asyncio", f"accept failed\nsocket {n}")) for n in range(5)]
     assert passed == [True, True, False, False, False]
     clock.now += 10
@@ -51,7 +51,7 @@ def test_equal_messages_of_asyncio_are_limited():
 
 def test_other_messages_and_other_loggers_are_not_limited():
     """The limit is for each message of the chatty loggers; the gateway's own always pass."""
-    limit = RateLimit(burst=1, period=10, clock=lambda: 0.0)
+    limit = LogRateLimit(burst=1, period=10, clock=lambda: 0.0)
     assert limit.filter(record("asyncio", "a"))
     assert limit.filter(record("asyncio", "b"))
     assert not limit.filter(record("asyncio", "a"))
@@ -61,7 +61,7 @@ def test_other_messages_and_other_loggers_are_not_limited():
 
 def test_failed_requests_are_limited_by_reason():
     """Requests that fail for one reason do not hide those that fail for another."""
-    limit = RateLimit(clock=lambda: 0.0)
+    limit = LogRateLimit(clock=lambda: 0.0)
     refused = [limit.filter(refusal(errors.BAD_REQUEST, n)) for n in range(300)]
     assert refused == 10 * [True] + 290 * [False]
     assert limit.filter(refusal(errors.URL_TOO_LONG, 1))
@@ -70,7 +70,7 @@ def test_failed_requests_are_limited_by_reason():
 def test_an_outage_is_one_line():
     """What fails every request is said once in a period, with how many more there were."""
     clock = Clock()
-    limit = RateLimit(clock=clock)
+    limit = LogRateLimit(clock=clock)
     passed = [limit.filter(refusal(errors.UPSTREAM_UNREACHABLE, n)) for n in range(300)]
     assert passed == [True] + 299 * [False]
     clock.now += 10
@@ -98,7 +98,7 @@ def test_the_ids_of_what_is_left_out_are_told(reason: Reason):
     Those of the period before are told though another line takes its place.
     """
     clock = Clock()
-    limit = RateLimit(clock=clock)
+    limit = LogRateLimit(clock=clock)
     ids = [f"{number:03}-{'x' * (number % 125)}" for number in range(600)]
     told: list[str] = []
     lines: list[logging.LogRecord] = []
@@ -120,7 +120,7 @@ def test_the_ids_of_what_is_left_out_are_told(reason: Reason):
 
 def test_ids_outlast_messages_that_push_others_out():
     """Where too many different messages are counted, nothing of what was left out is forgotten."""
-    limit = RateLimit(burst=1, clock=lambda: 0.0)
+    limit = LogRateLimit(burst=1, clock=lambda: 0.0)
     for number in range(5):
         limit.filter(failure(errors.BAD_REQUEST, f"id-{number}"))
     for number in range(300):
@@ -131,7 +131,7 @@ def test_ids_outlast_messages_that_push_others_out():
 
 def test_ids_that_nobody_reads_take_bounded_memory():
     """While no line is taken only so many ids are kept."""
-    limit = RateLimit(clock=lambda: 0.0)
+    limit = LogRateLimit(clock=lambda: 0.0)
     for number in range(50_000):
         limit.filter(failure(errors.UPSTREAM_FAILED, f"id-{number}"))
     lines = limit.summaries(at_end=True)
@@ -141,7 +141,7 @@ def test_ids_that_nobody_reads_take_bounded_memory():
 
 def test_unidentified_callers_beyond_their_limit_fill_no_log_with_ids():
     """What the audit only counts, the log only counts too; a caller's own 429 are told."""
-    limit = RateLimit(clock=lambda: 0.0)
+    limit = LogRateLimit(clock=lambda: 0.0)
     for number in range(20):
         stranger = failure(errors.RATE_LIMITED, f"stranger-{number}")
         del stranger.msg["credential"]  # type: ignore[attr-defined]
@@ -155,7 +155,7 @@ def test_unidentified_callers_beyond_their_limit_fill_no_log_with_ids():
 def test_left_out_lines_are_told_though_none_comes_after_them():
     """When the period is over, a line says how many were left out of it, and only once."""
     clock = Clock()
-    limit = RateLimit(clock=clock)
+    limit = LogRateLimit(clock=clock)
     for number in range(300):
         limit.filter(refusal(errors.BAD_REQUEST, number))
     limit.filter(refusal(errors.URL_TOO_LONG, 1))
@@ -171,7 +171,7 @@ def test_left_out_lines_are_told_though_none_comes_after_them():
 
 def test_the_end_does_not_wait_for_the_period():
     """At the end of the process all that was left out is told."""
-    limit = RateLimit(clock=lambda: 0.0)
+    limit = LogRateLimit(clock=lambda: 0.0)
     for number in range(11):
         limit.filter(refusal(errors.BAD_REQUEST, number))
     assert limit.counting
@@ -180,14 +180,14 @@ def test_the_end_does_not_wait_for_the_period():
 
 def test_invented_messages_take_no_memory():
     """However many different messages there are, only so many are remembered."""
-    limit = RateLimit(clock=lambda: 0.0)
+    limit = LogRateLimit(clock=lambda: 0.0)
     assert all(limit.filter(record("asyncio", str(number))) for number in range(5000))
     assert len(limit._seen) <= 256
 
 
 def test_what_is_told_in_other_words_is_silenced():
     """The access log, and what OpenTelemetry says of a collector that is away, never go out."""
-    limit = RateLimit(clock=lambda: 0.0)
+    limit = LogRateLimit(clock=lambda: 0.0)
     assert not limit.filter(record("aiohttp.access", "a"))
     assert not limit.filter(record("opentelemetry.exporter.otlp", "a"))
     assert limit.filter(record("opentelemetryish", "a"))

@@ -29,7 +29,7 @@ from gateway.fhir.negotiation import choose_language
 from gateway.fhir.texts import LANGUAGES, text
 from gateway.oauth.tokens import TokenState
 from gateway.pipeline.circuit import CircuitState
-from gateway.telemetry.timestamp import Timestamp
+from gateway.telemetry.timestamp import TimestampFormatter
 
 # Where no worker answers.
 _NOTHING: Final[dict[str, Any]] = {
@@ -141,7 +141,7 @@ class Status:
         }
 
     def _judged(self) -> dict[str, Any]:
-        judging, iso = self._sources.judging, Timestamp().iso
+        judging, iso = self._sources.judging, TimestampFormatter().iso
         judgement, evidence = judging.now(), judging.evidence()
         probed_at = self._wall_clock() - (evidence.now - evidence.probed_at)
         return {
@@ -225,7 +225,7 @@ def _language(settings: Settings, asked: str | None, accept_language: str | None
 
 
 def _about(settings: Settings, uptime: float, now: float) -> dict[str, Any]:
-    iso = Timestamp().iso
+    iso = TimestampFormatter().iso
     return {
         "at": iso(now),
         "version": __version__,
