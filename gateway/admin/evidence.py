@@ -13,7 +13,7 @@ from typing import Final
 from gateway.admin.judgement import WIDE, Evidence
 from gateway.exchange import Exchange
 from gateway.pipeline.circuit import CircuitState
-from gateway.telemetry.findings import ANSWERS, REFUSES, of_exchange
+from gateway.telemetry.findings import ANSWERS, REFUSES, signal_of_exchange
 
 # Outcomes are counted in slices of so many seconds, and kept for five minutes.
 _SLICE: Final = 10
@@ -46,7 +46,7 @@ class Outcomes:
 
     def note(self, exchange: Exchange) -> None:
         """Count an exchange that has ended, if it tells anything of the platform."""
-        found = of_exchange(exchange)
+        found = signal_of_exchange(exchange)
         if found is None:
             return
         now = exchange.started_monotonic + exchange.duration

@@ -25,7 +25,7 @@ import orjson
 from gateway.audit.writer import WriterThread
 from gateway.exchange import Exchange
 from gateway.telemetry.logs import get_logger
-from gateway.telemetry.masking import MASK, mask_field, mask_number
+from gateway.telemetry.masking import MASK, mask_field, mask_patient_number
 from gateway.telemetry.timestamp import TimestampFormatter
 
 Event = Literal["token", "login", "logout", "start", "stop", "reload", "outbox"]
@@ -263,7 +263,7 @@ def exchange_record(exchange: Exchange, timestamp: str) -> dict[str, Any]:
     record = {
         "event": "exchange",
         "timestamp": timestamp,
-        "request_id": mask_number(exchange.request_id),
+        "request_id": mask_patient_number(exchange.request_id),
         "traceparent": traceparent,
         "caller": exchange.caller,
         "remote": exchange.remote,

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from gateway.outbox.entry import Entry, Request, Response, State
 from gateway.outbox.store import Content
-from gateway.telemetry.masking import mask_number
+from gateway.telemetry.masking import mask_patient_number
 
 MASK: Final = "***"
 
@@ -53,7 +53,7 @@ def _request(request: Request, *, reveal: bool) -> dict[str, Any]:
         "interaction": request.interaction,
         "resource": request.resource,
         # The caller chose it, and may have taken a patient's number.
-        "request_id": request.request_id if reveal else mask_number(request.request_id),
+        "request_id": request.request_id if reveal else mask_patient_number(request.request_id),
         "credential": request.credential,
         "address": request.suffix if reveal else MASK,
     }

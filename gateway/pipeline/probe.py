@@ -23,12 +23,12 @@ from gateway.pipeline.upstream import broken
 from gateway.telemetry.findings import (
     ANSWERS,
     FAILS,
+    INCONCLUSIVE,
     NOT_FHIR,
     TIMEOUT,
-    UNCLEAR,
-    of_foreign,
-    of_reason,
-    of_status,
+    signal_of_non_fhir,
+    signal_of_reason,
+    signal_of_status,
 )
 
 # Compressed and opened; a longer one is not read to its end.
@@ -86,7 +86,7 @@ class Probe:
         if error.reason is errors.UPSTREAM_BUSY:
             # Callers hold all connections: the platform is being used.
             return None
-        return of_reason(error.reason.code, error.upstream_status)
+        return signal_of_reason(error.reason.code, error.upstream_status)
 
     async def _found(self, credential: str) -> str:
         lines = (_GZIP, *self._conditions)
@@ -113,9 +113,9 @@ def _judged(answer: UpstreamResponse) -> str:
         return ANSWERS
     body = decode_prefix(answer.buffered_body, answer.content_coding, _LOOKED_AT)
     if is_error_page(media_type(answer.content_type), body, None):
-        return NOT_FHIR if status < 300 else of_foreign(status)
-    found = of_status(status)
-    if found == UNCLEAR:
+        return NOT_FHIR if status < 300 else signal_of_non_fhir(status)
+    found = signal_of_status(status)
+    if found == INCONCLUSIVE:
         # Every FHIR server has metadata (R5 http.html, section 3.2.0.17).
         return NOT_FHIR if status in _WRONG_PLACE else FAILS
     return found

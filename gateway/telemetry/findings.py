@@ -10,7 +10,7 @@ from gateway.exchange import Exchange
 # It did what was asked, or said in FHIR what only somebody says who knows the data.
 ANSWERS: Final = "answers"
 # It said no in FHIR (400, 404, 405, 429, …), as a rule because of a caller's mistake.
-UNCLEAR: Final = "unclear"
+INCONCLUSIVE: Final = "unclear"
 REFUSES: Final = "platform-refuses"
 NOT_FHIR: Final = "platform-not-fhir"
 FAILS: Final = "platform-fails"
@@ -34,7 +34,7 @@ _BY_REASON: Final = {
 _KNOWING: Final = frozenset((304, 409, 410, 412, 422))
 
 
-def of_exchange(exchange: Exchange) -> str | None:
+def signal_of_exchange(exchange: Exchange) -> str | None:
     """What a caller's request tells of the platform; None for nothing.
 
     Nothing bad where the caller may have given up before.
@@ -46,25 +46,25 @@ def of_exchange(exchange: Exchange) -> str | None:
 def _of_answered(exchange: Exchange) -> str | None:
     reason, status = exchange.reason, exchange.upstream_status
     if reason:
-        found = of_reason(reason, status)
+        found = signal_of_reason(reason, status)
         if found is not None:
             return found
     if status is None:
         return None
     if status == 200 and _is_empty(exchange):
         return NOT_FHIR
-    return of_status(status)
+    return signal_of_status(status)
 
 
-def of_reason(reason: str, status: int | None) -> str | None:
+def signal_of_reason(reason: str, status: int | None) -> str | None:
     """What an error of the gateway's own tells, where the platform had this status; or None."""
     found = _BY_REASON.get(reason)
     if found is None and reason == errors.UPSTREAM_NON_FHIR.code and status is not None:
-        return of_foreign(status)
+        return signal_of_non_fhir(status)
     return found
 
 
-def of_status(status: int) -> str:
+def signal_of_status(status: int) -> str:
     """What an answer in FHIR tells."""
     if status < 300 or status in _KNOWING:
         return ANSWERS
@@ -73,12 +73,12 @@ def of_status(status: int) -> str:
     if status < 400:
         return NOT_FHIR
     # 501 and 505 only say that it lacks what was asked for.
-    return FAILS if status >= 500 and status not in (501, 505) else UNCLEAR
+    return FAILS if status >= 500 and status not in (501, 505) else INCONCLUSIVE
 
 
-def of_foreign(status: int) -> str:
+def signal_of_non_fhir(status: int) -> str:
     """What an answer tells that holds no FHIR."""
-    found = of_status(status)
+    found = signal_of_status(status)
     return found if found in (REFUSES, FAILS) else NOT_FHIR
 
 

@@ -29,7 +29,7 @@ from gateway.telemetry.repetition import LogRateLimit
 Format = Literal["auto", "json", "console"]
 
 # At the end of the process, how long it waits for its last lines to be taken, in seconds.
-_LAST_WORDS: Final = 2.0
+_FINAL_FLUSH_SECONDS: Final = 2.0
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -95,7 +95,7 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     return logger
 
 
-def silence(*names: str) -> None:
+def silence_libraries(*names: str) -> None:
     """Let nothing of these libraries be heard: their lines quote what must stay secret."""
     for name in names:
         # By the level and not `disabled`, which the loggers below them would not inherit.
@@ -167,7 +167,7 @@ class _BackgroundHandler(logging.Handler):
         """Have everything written, for a bounded time. The interpreter calls it at its end."""
         for record in self._limit.summaries(at_end=True):
             self.emit(record)
-        self._writer.flush(_LAST_WORDS)
+        self._writer.flush(_FINAL_FLUSH_SECONDS)
 
     def close(self) -> None:
         """End the thread; what was logged is still written."""
@@ -268,8 +268,8 @@ def _json(_logger: object, _method: str, event: EventDict) -> str:
         return orjson.dumps(event).decode()
     except TypeError:
         # Lone surrogates and integers beyond 64 bits.
-        return orjson.dumps({key: _encodable(value) for key, value in event.items()}).decode()
+        return orjson.dumps({key: _json_safe(value) for key, value in event.items()}).decode()
 
 
-def _encodable(value: object) -> str:
+def _json_safe(value: object) -> str:
     return str(value).encode("utf-8", "backslashreplace").decode()

@@ -60,7 +60,7 @@ def mask_text(text: str) -> str:
     return text
 
 
-def mask_number(text: str) -> str:
+def mask_patient_number(text: str) -> str:
     """The mask for a text that is nothing but a patient's number, else the text.
 
     For fields by which records are found again: a PINFL holds a date of birth, which tells it from

@@ -17,7 +17,7 @@ from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
 from gateway.exchange import Exchange
-from gateway.telemetry.trace_context import parse
+from gateway.telemetry.trace_context import parse_traceparent
 
 # Seconds. From a cached read on a local network to the longest `platform.response_timeout`.
 # `tuple[float, ...]`: mypyc rebuilds tuples of a fixed length at each use.
@@ -99,7 +99,7 @@ class RequestCounters(Collector):
             durations.counts[_bucket(upstream)] += 1
             durations.total += upstream
         if exchange.traceparent is not None:
-            _exemplify(exchange, cell)
+            _add_exemplars(exchange, cell)
 
     def links(self, rewritten: int, unrewritten: int) -> None:
         """Count the URLs under the other side's base that one body held, by what became of them."""
@@ -192,9 +192,9 @@ def _bucket(seconds: float) -> int:
     return len(DURATION_BUCKETS)
 
 
-def _exemplify(exchange: Exchange, cell: _LabelledCounts) -> None:
+def _add_exemplars(exchange: Exchange, cell: _LabelledCounts) -> None:
     """Let the buckets that an exchange fell into name its trace, where somebody records it."""
-    context = parse(exchange.traceparent)
+    context = parse_traceparent(exchange.traceparent)
     if context is None or not context.sampled:
         return
     labels = {"trace_id": context.trace_id, "span_id": context.span_id}

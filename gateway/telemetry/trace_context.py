@@ -35,7 +35,7 @@ class TraceContext:
         return f"00-{self.trace_id}-{self.span_id}-{self.flags:02x}"
 
 
-def parse(traceparent: str | None) -> TraceContext | None:
+def parse_traceparent(traceparent: str | None) -> TraceContext | None:
     """What a `traceparent` says; None for none, and for one that is not valid."""
     match = None if traceparent is None else _TRACEPARENT.fullmatch(traceparent)
     if match is None or (match[1] == "00" and match[5] is not None):

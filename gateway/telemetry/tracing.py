@@ -15,7 +15,7 @@ from typing import Final
 
 from gateway.exchange import Exchange
 from gateway.telemetry.logs import get_logger
-from gateway.telemetry.trace_context import SAMPLED, TraceContext, parse
+from gateway.telemetry.trace_context import SAMPLED, TraceContext, parse_traceparent
 
 _log = get_logger("gateway.tracing")
 
@@ -118,7 +118,7 @@ class Tracing:
         trace = exchange.trace
         if isinstance(trace, Trace):
             return trace
-        parent = parse(exchange.traceparent)
+        parent = parse_traceparent(exchange.traceparent)
         context = self._new() if parent is None else self._child(parent)
         trace = exchange.trace = Trace(parent, context)
         return trace

@@ -99,7 +99,7 @@ class SpanFactory:
         self._ids.span_id = drawn if context is None else int(context.span_id, 16)
         self._ids.trace_id = 0 if context is None else int(context.trace_id, 16)
         # An empty context, where there is none above: what is current here is nobody's business.
-        parent = Context() if above is None else _below(above)
+        parent = Context() if above is None else _child_context(above)
         span = self._tracer.start_span(
             telling.name,
             context=parent,
@@ -229,5 +229,5 @@ def _span_context(context: TraceContext, *, is_remote: bool) -> SpanContext:
     )
 
 
-def _below(above: SpanContext) -> Context:
+def _child_context(above: SpanContext) -> Context:
     return set_span_in_context(NonRecordingSpan(above), Context())

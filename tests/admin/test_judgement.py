@@ -12,7 +12,7 @@ from gateway.admin.status.verdict import verdict
 from gateway.exchange import Exchange
 from gateway.oauth.tokens import TokenState
 from gateway.pipeline.circuit import CircuitState
-from gateway.telemetry.findings import of_exchange
+from gateway.telemetry.findings import signal_of_exchange
 
 NOW = 1000.0
 # Callers have been asking for two minutes, the gateway itself has not had to.
@@ -195,9 +195,9 @@ def test_without_a_token_no_request_can_succeed(
 @pytest.mark.parametrize(
     ("members", "word"),
     [
-        ({"valid": True}, "valid"),
-        ({"valid": True, "rejected": True}, "rejected"),
-        ({"valid": True, "failure": "transient"}, "valid"),
+        ({"is_valid": True}, "valid"),
+        ({"is_valid": True, "is_rejected": True}, "rejected"),
+        ({"is_valid": True, "failure": "transient"}, "valid"),
         ({}, "awaited"),
         ({"failure": "refused"}, "refused"),
     ],
@@ -205,15 +205,15 @@ def test_without_a_token_no_request_can_succeed(
 def test_a_token_has_a_word(members: dict[str, Any], word: str) -> None:
     """One that is valid serves although it could not be renewed."""
     plain: dict[str, Any] = {
-        "valid": False,
+        "is_valid": False,
         "expires_in": None,
         "failure": None,
         "cause": None,
         "status": None,
         "oauth_error": None,
         "next_attempt_in": None,
-        "fetching": False,
-        "rejected": False,
+        "is_fetching": False,
+        "is_rejected": False,
     }
     assert token_words({"a": TokenState(**{**plain, **members})}) == {"a": word}
 
@@ -231,7 +231,7 @@ def test_of_several_workers_one_token_is_enough() -> None:
         ({"upstream_status": 200, "response_bytes": 9}, "answers"),
         ({"upstream_status": 200, "response_bytes": 0}, "platform-not-fhir"),
         ({"upstream_status": 200, "response_bytes": 0, "resource": "Binary"}, "answers"),
-        ({"upstream_status": 200, "response_bytes": 0, "aborted": True}, "answers"),
+        ({"upstream_status": 200, "response_bytes": 0, "is_aborted": True}, "answers"),
         ({"upstream_status": 204, "method": "DELETE"}, "answers"),
         ({"upstream_status": 304}, "answers"),
         ({"upstream_status": 404}, "unclear"),
@@ -268,9 +268,11 @@ def test_an_exchange_tells_of_the_platform(members: dict[str, Any], found: str |
     exchange.status = members.get("upstream_status", 0)
     for name, value in members.items():
         setattr(exchange, name, value)
-    assert of_exchange(exchange) == found
+    assert signal_of_exchange(exchange) == found
     exchange.half_closed = True
-    assert of_exchange(exchange) == (found if found == "answers" else None), "its caller gave up"
+    assert signal_of_exchange(exchange) == (found if found == "answers" else None), (
+        "its caller gave up"
+    )
 
 
 FINE = {"answer": "yes", "reason": "fine"}

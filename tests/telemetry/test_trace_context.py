@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.telemetry.trace_context import TraceContext, parse
+from gateway.telemetry.trace_context import TraceContext, parse_traceparent
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -21,7 +21,7 @@ TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 )
 def test_a_valid_field_is_read(text: str, flags: int) -> None:
     """Ids and known flags are taken from all versions, and written as version 00."""
-    context = parse(text)
+    context = parse_traceparent(text)
     assert context == TraceContext(TRACE, SPAN, flags)
     assert str(context) == f"00-{TRACE}-{SPAN}-{flags:02x}"
     assert context.sampled is bool(flags & 1)
@@ -45,4 +45,4 @@ def test_a_valid_field_is_read(text: str, flags: int) -> None:
 )
 def test_an_invalid_field_is_none(text: str | None) -> None:
     """Whatever is not valid by sections 3.2.2 and 4.3 is as good as no field."""
-    assert parse(text) is None
+    assert parse_traceparent(text) is None

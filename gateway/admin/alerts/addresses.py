@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from gateway.phrases import Phrase
 from gateway.secret import Secret
-from gateway.telemetry.logs import silence
+from gateway.telemetry.logs import silence_libraries
 
 MISSING: Final = Phrase("needs the extra `notify`: pip install 'dhp-gateway[notify]'")
 NOT_UNDERSTOOD: Final = Phrase("is no address that Apprise understands")
@@ -91,5 +91,5 @@ def _library() -> Any:
         library = importlib.import_module("apprise")
     except ImportError:
         raise ExtraMissing from None
-    silence(*_TALKATIVE)
+    silence_libraries(*_TALKATIVE)
     return library
