@@ -196,7 +196,7 @@ class FileSink:
         self._append_pieces([(before + line, link)])
 
     def _now(self) -> str:
-        return TimestampFormatter().iso(self._clock())
+        return TimestampFormatter().format(self._clock())
 
     def _append(self, lines: Sequence[bytes]) -> None:
         """Write lines until the file is large enough."""

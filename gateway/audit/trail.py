@@ -127,7 +127,7 @@ class WriterAuditTrail:
         """Record what is no request; `fields` hold no secret, no query value, no body."""
         if not self._pending:
             self._schedule_flush()
-        record: dict[str, Any] = {"event": name, "timestamp": self._timestamp.iso(self._clock())}
+        record: dict[str, Any] = {"event": name, "timestamp": self._timestamp.format(self._clock())}
         for field, value in fields.items():
             # Rare, so the check costs nothing.
             record[field] = value if field in _WHOLE else mask_field(field, value)
@@ -177,7 +177,7 @@ class WriterAuditTrail:
 
     def _fields(self, record: Record) -> dict[str, Any]:
         if isinstance(record, Exchange):
-            return exchange_record(record, self._timestamp.iso(record.started_at))
+            return exchange_record(record, self._timestamp.format(record.started_at))
         return record
 
 

@@ -116,7 +116,7 @@ class WriterThread:
                 # A daemon, because nothing wakes a thread from a write to a pipe nobody reads.
                 self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
                 self._thread.start()
-        self._gil_yielder.offer(self._progress)
+        self._gil_yielder.yield_if_due(self._progress)
 
     async def flush(self, timeout: float) -> bool:
         """Whether what was accepted by now is written, or `lost`, within `timeout` seconds."""

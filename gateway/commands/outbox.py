@@ -257,7 +257,7 @@ async def _written(settings: Settings, notes: Sequence[Note]) -> bool | None:
     if audit is None:
         return None
     try:
-        spell = TimestampFormatter().iso
+        spell = TimestampFormatter().format
         for note in notes:
             audit.record_event("outbox", **note.facts(spell))
     finally:

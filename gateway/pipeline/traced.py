@@ -48,7 +48,7 @@ class TracedUpstream(Upstream):
             # A question of the gateway's own, which nobody accounts for.
             return await super()._guarded(exchange, outgoing, authorization, new=new)
         before = exchange.attempts
-        attempt = self._tracing.attempt(exchange, time.monotonic())
+        attempt = self._tracing.start_attempt(exchange, time.monotonic())
         keeps_state = self._tracing.started_by_caller(exchange)
         outgoing = replace(
             outgoing, lines=_placed(outgoing.lines, str(attempt.context), keeps_state=keeps_state)
@@ -56,12 +56,12 @@ class TracedUpstream(Upstream):
         try:
             answer = await super()._guarded(exchange, outgoing, authorization, new=new)
         except BaseException as error:
-            attempt.ended, attempt.error = time.monotonic(), _word(error)
+            attempt.ended_at, attempt.error = time.monotonic(), _word(error)
             if exchange.attempts == before:
                 # The circuit was open.
-                self._tracing.forget(exchange, attempt)
+                self._tracing.discard_attempt(exchange, attempt)
             raise
-        attempt.ended, attempt.status = time.monotonic(), answer.status
+        attempt.ended_at, attempt.status = time.monotonic(), answer.status
         return answer
 
 

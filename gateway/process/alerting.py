@@ -41,7 +41,7 @@ class Telling:
         closing: AsyncExitStack,
     ) -> None:
         """Look whether something is wrong, and tell these, until `closing` is closed."""
-        messenger = Messenger(sources, self._metrics.message)
+        messenger = Messenger(sources, self._metrics.count_messages)
         closing.push_async_callback(messenger.close)
         messenger.configure(settings, told)
         await closing.enter_async_context(background(messenger.run()))

@@ -131,7 +131,7 @@ class Gateway:
 
     def note_reload(self, outcome: str, problems: int) -> None:
         """Count and record a reload; `outcome` is `ok` or `failed`."""
-        self.metrics.config_reload(outcome)
+        self.metrics.count_reload(outcome)
         self._telling.reloaded(outcome)
         self._event("reload", outcome=outcome, problems=problems)
 
@@ -284,7 +284,7 @@ class Gateway:
         opening = functools.partial(
             audit_factory.open_trail,
             self.settings,
-            self.metrics.audit_record,
+            self.metrics.count_audit_records,
             company=None if self._shared is None else self._shared.company,
             stdout=self._audit_fd,
             delivery=audit_factory.RepositoryAccess(session, self._tokens),
@@ -303,7 +303,7 @@ class Gateway:
                 ask=lambda preferred: self._cores.ask_platform(preferred),
                 interval=lambda: self.settings.admin.probe_interval,
                 asks=asks,
-                count=self.metrics.probe,
+                count=self.metrics.count_probe,
             )
         )
 
@@ -317,12 +317,12 @@ class Gateway:
             _log.error("%d audit records could not be written", lost)
 
     def _watch(self) -> None:
-        self.metrics.watch_circuit(lambda: self._cores.current.circuit.state)
-        self.metrics.watch_connections(self._cores.connections)
-        self.metrics.watch_inflight(lambda: self._cores.inflight)
-        self.metrics.watch_certificates(lambda: self._expiries)
+        self.metrics.observe_circuit(lambda: self._cores.current.circuit.state)
+        self.metrics.observe_connections(self._cores.connections)
+        self.metrics.observe_inflight(lambda: self._cores.inflight)
+        self.metrics.observe_certificates(lambda: self._expiries)
         if self._shared is None:
-            self.metrics.watch_platform(self.watch.usable)
+            self.metrics.observe_platform(self.watch.usable)
 
     async def _open_admin(self) -> None:
         self._operators.replace(factories.operators(self.settings))
@@ -349,7 +349,7 @@ class Gateway:
                 connections=self._cores.connections,
                 inflight=lambda: self._cores.inflight,
                 audit_available=lambda: self.audit.is_available,
-                audit_dropped=self.metrics.audit_dropped,
+                audit_dropped=self.metrics.dropped_audit_records,
                 draining=lambda: self._stopping,
                 judging=self.watch.judging,
                 missing_alias=lambda: self._cores.current.missing_aliases.latest,

@@ -135,11 +135,13 @@ class Core:
     def _handler(self, parts: ProcessParts, tokens: TokensInUse) -> Handler:
         settings = self.settings
         account: Callable[[Exchange], None]
-        account = Accounting(parts.metrics.exchange, parts.audit.record_exchange, parts.notes).end
+        account = Accounting(
+            parts.metrics.record_exchange, parts.audit.record_exchange, parts.notes
+        ).end
         if parts.tracing is not None:
-            account = parts.tracing.accounting(tracing.peers(settings), account)
+            account = parts.tracing.wrap_account(tracing.peers(settings), account)
         upstream = self._upstream(parts)
-        forwarder = Forwarder(upstream, tokens, parts.metrics.retry)
+        forwarder = Forwarder(upstream, tokens, parts.metrics.count_retry)
         client = PlatformClient(forwarder, tokens, factories.platform_path(settings))
         unproven = Unproven(self.tokens)
         statement = Statement(client, next(iter(self._sources)), time.monotonic)
@@ -152,7 +154,7 @@ class Core:
             self.deliverer = parts.outbox.deliverer(
                 settings, upstream, self.tokens, statement, credentials=self._sources
             )
-        guard = factories.search_guard(settings, statement, parts.metrics.search_parameters_ignored)
+        guard = factories.search_guard(settings, statement, parts.metrics.count_ignored_parameters)
         packs = settings.platform.compression == "both"
         return Handler(
             factories.rules(settings),
@@ -164,7 +166,7 @@ class Core:
                 tokens=tokens,
                 forwarder=Packing(forwarder) if packs else forwarder,
                 rewriting=factories.rewriting(
-                    settings, parts.metrics.links, self.missing_aliases.note
+                    settings, parts.metrics.record_links, self.missing_aliases.note
                 ),
                 composer=Composer(
                     client.platform_path,
@@ -198,13 +200,13 @@ class Core:
             uploads=UploadRoom(
                 settings.platform.max_connections // 2, settings.platform.connect_timeout
             ),
-            on_retry=parts.metrics.retry,
+            on_retry=parts.metrics.count_retry,
         )
 
     async def start(self, before: Core | None = None) -> None:
         """Begin to fetch tokens, with those of the core before where they are still right."""
         self._pool.open()
-        self._metrics.declare(self._sources)
+        self._metrics.declare_credentials(self._sources)
         kept = {} if before is None else self._kept_from(before)
         if before is not None:
             for name in self._shared_with(before):
@@ -387,9 +389,9 @@ class _TokenTelemetry:
     """Tells metrics and audit what happens to tokens."""
 
     def __init__(self, metrics: Metrics, audit: AuditTrail) -> None:
-        self.token_requested = metrics.token_requested
-        self.token_expires = metrics.token_expires
-        self.token_waiters = metrics.token_waiters
+        self.token_requested = metrics.on_token_requested
+        self.token_expires = metrics.on_token_expiry
+        self.token_waiters = metrics.on_waiters_changed
         self._audit = audit
 
     def token_event(

@@ -107,7 +107,7 @@ class OutboxService:
         self._one_by_one = OneByOne()
         self._metrics = metrics
         self._audit = audit
-        self._iso = TimestampFormatter().iso
+        self._iso = TimestampFormatter().format
         self._store = store
         self._depth = Depth()
         # Whether it can be reached, as far as was seen last.
@@ -119,7 +119,7 @@ class OutboxService:
         self.outbox = outbox_of(store, settings, self._observe, self.delivery.wake)
         is_audited = not isinstance(audit, NullAuditTrail)
         self.desk = Desk(self.outbox, self._record_durably if is_audited else None)
-        metrics.watch_outbox(self.report, tuple(State), tuple(Step))
+        metrics.observe_outbox(self.report, tuple(State), tuple(Step))
 
     def report(self) -> Mapping[str, Any]:
         """`entries` by state and `oldest_seconds`, None when nothing waits; `available`."""
@@ -159,7 +159,7 @@ class OutboxService:
         credentials: Iterable[str],
     ) -> Deliverer:
         """What brings queued writes to the platform, by one version of the settings."""
-        forwarder = Forwarder(upstream, tokens, self._metrics.retry)
+        forwarder = Forwarder(upstream, tokens, self._metrics.count_retry)
         return Deliverer(
             Route(
                 forwarder,
@@ -192,7 +192,7 @@ class OutboxService:
 
     def _observe(self, event: Event) -> None:
         entry = event.entry
-        self._metrics.outbox_step(event.step)
+        self._metrics.count_outbox_step(event.step)
         if not event.noted:
             self._audit.record_event(
                 "outbox",

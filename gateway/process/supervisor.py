@@ -184,7 +184,7 @@ class Supervisor:
 
     def note_reload(self, outcome: str, problems: int) -> None:
         """Count and record a reload; `outcome` is `ok` or `failed`."""
-        self._metrics.config_reload(outcome)
+        self._metrics.count_reload(outcome)
         self._telling.reloaded(outcome)
         self._audit.record_event("reload", outcome=outcome, problems=problems)
 
@@ -232,7 +232,7 @@ class Supervisor:
                 settings.outbox.reveal,
             ),
         )
-        self._metrics.watch_platform(self._usable)
+        self._metrics.observe_platform(self._usable)
         await serve_admin(self._stack, application, admin)
         numbers = range(1, settings.workers + 1)
         started = await asyncio.gather(
@@ -254,7 +254,9 @@ class Supervisor:
     async def _open_audit(self) -> AuditTrail:
         audit = await await_trail(
             lambda: open_trail(
-                self._settings, self._metrics.audit_record, company=Company(self._common.turn)
+                self._settings,
+                self._metrics.count_audit_records,
+                company=Company(self._common.turn),
             )
         )
         self._stack.push_async_callback(audit.close, _AUDIT_FLUSH)

@@ -25,22 +25,22 @@ _HANDOFF: Final = 0.00005
 class LogBacklogLimits:
     """How much may wait to be written."""
 
-    lines: int = 10_000
-    bytes: int = 4 * 1024 * 1024
+    max_lines: int = 10_000
+    max_bytes: int = 4 * 1024 * 1024
 
 
 class LogNotices(Protocol):
     """What the thread has to say beside the lines that it is given. All are called in it."""
 
-    def dropped(self, count: int) -> Iterable[bytes]:
+    def dropped_lines(self, count: int) -> Iterable[bytes]:
         """The lines that tell how many were dropped."""
         ...
 
-    def due(self) -> Iterable[bytes]:
+    def pending_lines(self) -> Iterable[bytes]:
         """Lines that need no occasion."""
         ...
 
-    def expecting(self) -> bool:
+    def has_pending_soon(self) -> bool:
         """Whether something will be due before long."""
         ...
 
@@ -58,7 +58,7 @@ class GilYielder:
         self._clock = clock
         self._last = 0.0
 
-    def offer(self, waiting_since: float) -> None:
+    def yield_if_due(self, waiting_since: float) -> None:
         """Pause for a moment if it is time."""
         now = self._clock()
         if now - max(waiting_since, self._last) > self._after:
@@ -83,36 +83,39 @@ class LineWriter:
     ) -> None:
         self.fd = fd
         self._notices = notices
-        self._room = room or LogBacklogLimits()
+        self._limits = room or LogBacklogLimits()
         self._clock = clock
         self._changed = threading.Condition()
         # Lines, and how many were dropped between them.
         self._queue: list[bytes | int] = []
-        self._lines = 0  # accepted and not written, the same in bytes
-        self._bytes = 0
-        self._untold = 0  # dropped and lost ones that nobody could be told of yet
+        self._line_count = 0  # accepted and not written, the same in bytes
+        self._byte_count = 0
+        self._unreported = 0  # dropped and lost ones that nobody could be told of yet
         self._writing = False
         self._closing = False
         self._progress = 0.0
         self._hand_off = GilYielder(_HANDOFF_AFTER, clock)
         self._thread: threading.Thread | None = None
 
-    def put(self, line: bytes) -> None:
+    def enqueue(self, line: bytes) -> None:
         """Have a line written, its newline included, or drop it. Never waits for the reader."""
         with self._changed:
-            if self._lines >= self._room.lines or self._bytes + len(line) > self._room.bytes:
+            if (
+                self._line_count >= self._limits.max_lines
+                or self._byte_count + len(line) > self._limits.max_bytes
+            ):
                 self._drop()
             else:
-                if not self._lines:
+                if not self._line_count:
                     self._progress = self._clock()
                 self._queue.append(line)
-                self._lines += 1
-                self._bytes += len(line)
+                self._line_count += 1
+                self._byte_count += len(line)
             self._changed.notify_all()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="log", daemon=True)
                 self._thread.start()
-        self._hand_off.offer(self._progress)
+        self._hand_off.yield_if_due(self._progress)
 
     def flush(self, timeout: float) -> bool:
         """Wait until all is written, at most `timeout` seconds; whether it was."""
@@ -139,7 +142,7 @@ class LineWriter:
             entries = self._next()
             for entry in entries:
                 self._serve(entry)
-            for line in self._notices.due():
+            for line in self._notices.pending_lines():
                 self._write(line)
             with self._changed:
                 self._done(entries)
@@ -150,7 +153,7 @@ class LineWriter:
         """What waits; nothing when something is due without."""
         with self._changed:
             while self._is_idle() and not self._closing:
-                if not self._changed.wait(_LOOK if self._notices.expecting() else None):
+                if not self._changed.wait(_LOOK if self._notices.has_pending_soon() else None):
                     break
             entries, self._queue = self._queue, []
             self._writing = True
@@ -158,12 +161,14 @@ class LineWriter:
 
     def _serve(self, entry: bytes | int) -> None:
         if isinstance(entry, int):
-            self._untold += entry + self._dropped_since()
+            self._unreported += entry + self._dropped_since()
         elif not self._write(entry):
-            self._untold += 1
+            self._unreported += 1
             return
-        if self._untold and all(map(self._write, self._notices.dropped(self._untold))):
-            self._untold = 0
+        if self._unreported and all(
+            map(self._write, self._notices.dropped_lines(self._unreported))
+        ):
+            self._unreported = 0
 
     def _dropped_since(self) -> int:
         """What was dropped in the same gap while the lines before it were written."""
@@ -176,8 +181,8 @@ class LineWriter:
 
     def _done(self, entries: list[bytes | int]) -> None:
         lines = [entry for entry in entries if isinstance(entry, bytes)]
-        self._lines -= len(lines)
-        self._bytes -= sum(map(len, lines))
+        self._line_count -= len(lines)
+        self._byte_count -= sum(map(len, lines))
         self._writing = False
         self._progress = self._clock()
         self._changed.notify_all()

@@ -154,14 +154,14 @@ class _BackgroundHandler(logging.Handler):
         self._limit = LogRateLimit()
         self.addFilter(self._limit)
         self._writer = LineWriter(fd, self)
-        self._tell = sys.excepthook
-        sys.excepthook = self._tell_at_last
+        self._previous_excepthook = sys.excepthook
+        sys.excepthook = self._flush_before_traceback
 
     def emit(self, record: logging.LogRecord) -> None:
         """Render the record; it is written soon."""
         line = self._line(record)
         if line is not None:
-            self._writer.put(line)
+            self._writer.enqueue(line)
 
     def flush(self) -> None:
         """Have everything written, for a bounded time. The interpreter calls it at its end."""
@@ -171,33 +171,33 @@ class _BackgroundHandler(logging.Handler):
 
     def close(self) -> None:
         """End the thread; what was logged is still written."""
-        if sys.excepthook == self._tell_at_last:
-            sys.excepthook = self._tell
+        if sys.excepthook == self._flush_before_traceback:
+            sys.excepthook = self._previous_excepthook
         self._writer.close()
         super().close()
 
-    def _tell_at_last(
+    def _flush_before_traceback(
         self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
         """Have the lines written before a traceback, which is written in pieces of lines."""
         self.flush()
-        self._tell(kind, error, trace)
+        self._previous_excepthook(kind, error, trace)
 
     # What the writer's thread asks: see `gateway.telemetry.log_lines.LogNotices`.
 
-    def dropped(self, count: int) -> list[bytes]:
+    def dropped_lines(self, count: int) -> list[bytes]:
         """The line that tells how many were dropped."""
         text, level = "%d log lines were dropped: nobody read them", logging.WARNING
         record = logging.LogRecord(__name__, level, "", 0, text, (count,), None)
         return self._lines([record])
 
-    def due(self) -> list[bytes]:
+    def pending_lines(self) -> list[bytes]:
         """What is to be said of messages that were left out."""
         return self._lines(self._limit.summaries())
 
-    def expecting(self) -> bool:
+    def has_pending_soon(self) -> bool:
         """Whether messages are being counted."""
-        return self._limit.counting
+        return self._limit.is_counting
 
     def _lines(self, records: Iterable[logging.LogRecord]) -> list[bytes]:
         return [line for record in records if (line := self._line(record)) is not None]

@@ -4,8 +4,8 @@ Labels come from closed sets only: configured names, FHIR interactions and types
 codes. What every request counts is `gateway.telemetry.request_counters`'s. What changes with every
 request but matters only to a scrape (requests in flight, connections, the circuit) is read then.
 
-The handler calls `exchange`, the platform's pool `retry`, the token cache the three `token_…`
-methods, the audit `audit_record`, the application the rest.
+The handler calls `record_exchange`, the platform's pool `count_retry`, the token cache the three
+`token_…` methods, the audit `count_audit_records`, the application the rest.
 """
 
 from __future__ import annotations
@@ -68,15 +68,15 @@ class Metrics:
         GCCollector(registry=self.registry)
         # Of every exchange: one update of all that is counted of it; of every body, its links.
         self._tally = RequestCounters()
-        self.exchange = self._tally.exchange
-        self.links = self._tally.links
+        self.record_exchange = self._tally.record_exchange
+        self.record_links = self._tally.record_links
         self.registry.register(self._tally)
 
-    def retry(self, cause: str) -> None:
+    def count_retry(self, cause: str) -> None:
         """Count one more attempt to reach the platform; `cause` is one of `RETRY_CAUSES`."""
         self._retries.labels(cause if cause in RETRY_CAUSES else "other").inc()
 
-    def declare(self, credentials: Iterable[str]) -> None:
+    def declare_credentials(self, credentials: Iterable[str]) -> None:
         """Make the series of these credentials appear before anything happened to them.
 
         Gauges of others go: a token that nobody uses any more must not look as if it were missed.
@@ -93,24 +93,24 @@ class Metrics:
             self._token_expiry.labels(credential)
             self._token_waiters.labels(credential)
 
-    def token_requested(self, credential: str, outcome: str, seconds: float) -> None:
+    def on_token_requested(self, credential: str, outcome: str, seconds: float) -> None:
         """Count one token request; `outcome` is one of `TOKEN_OUTCOMES`."""
         self._token_requests.labels(credential, outcome).inc()
         self._token_durations.labels(credential).observe(seconds)
 
-    def token_expires(self, credential: str, timestamp: float) -> None:
+    def on_token_expiry(self, credential: str, timestamp: float) -> None:
         """Note when the credential's token expires, in seconds since 1970; 0 means: no token."""
         self._token_expiry.labels(credential).set(timestamp)
 
-    def token_waiters(self, credential: str, waiters: int) -> None:
+    def on_waiters_changed(self, credential: str, waiters: int) -> None:
         """Note how many requests wait for the credential's token."""
         self._token_waiters.labels(credential).set(waiters)
 
-    def audit_record(self, outcome: str, n: int = 1) -> None:
+    def count_audit_records(self, outcome: str, n: int = 1) -> None:
         """Count audit records; `outcome` is one of `AUDIT_OUTCOMES`."""
         self._audit_records.labels(outcome).inc(n)
 
-    def audit_dropped(self) -> int:
+    def dropped_audit_records(self) -> int:
         """How many audit records were lost in this process."""
         samples = (each for family in self._audit_records.collect() for each in family.samples)
         lost = {"outcome": "dropped"}
@@ -120,11 +120,11 @@ class Metrics:
             )
         )
 
-    def message(self, outcome: str, n: int = 1) -> None:
+    def count_messages(self, outcome: str, n: int = 1) -> None:
         """Count messages to people; `outcome` is one of `MESSAGE_OUTCOMES`."""
         self._messages.labels(outcome).inc(n)
 
-    def search_parameters_ignored(self, n: int) -> None:
+    def count_ignored_parameters(self, n: int) -> None:
         """Count search parameters that the platform ignored, as the search guard saw."""
         self._ignored_parameters.inc(n)
 
@@ -132,32 +132,32 @@ class Metrics:
         """Count an answer whose links name the platform by a base that the settings lack."""
         self._missing_aliases.inc()
 
-    def config_reload(self, outcome: str) -> None:
+    def count_reload(self, outcome: str) -> None:
         """Count one reload of the settings; `outcome` is one of `RELOAD_OUTCOMES`."""
         self._config_reloads.labels(outcome).inc()
 
-    def watch_inflight(self, count: Callable[[], int]) -> None:
+    def observe_inflight(self, count: Callable[[], int]) -> None:
         """Ask `count` at every scrape for the requests being served."""
         self._inflight.set_function(lambda: float(count()))
 
-    def watch_connections(self, count: Callable[[], Mapping[str, int]]) -> None:
+    def observe_connections(self, count: Callable[[], Mapping[str, int]]) -> None:
         """Ask `count` at every scrape for the platform's connections by `CONNECTION_STATES`."""
         for state in CONNECTION_STATES:
             self._connections.labels(state).set_function(partial(_count_of, count, state))
 
-    def watch_circuit(self, state: Callable[[], int]) -> None:
+    def observe_circuit(self, state: Callable[[], int]) -> None:
         """Ask `state` at every scrape for the circuit: 0 closed, 1 half-open, 2 open."""
         self._circuit.set_function(lambda: float(state()))
 
-    def watch_platform(self, judged: Callable[[], tuple[bool, str]]) -> None:
+    def observe_platform(self, judged: Callable[[], tuple[bool, str]]) -> None:
         """Ask `judged` at every scrape whether requests can succeed, and for the reason."""
         self._usable.judged = judged
 
-    def probe(self, found: str) -> None:
+    def count_probe(self, found: str) -> None:
         """Count a question of the gateway's own; `found` is of `gateway.telemetry.findings`."""
         self._probes.labels(found).inc()
 
-    def watch_outbox(
+    def observe_outbox(
         self, report: Callable[[], Mapping[str, Any]], states: Iterable[str], steps: Iterable[str]
     ) -> None:
         """Ask `report` at every scrape for the outbox's `entries` by state, `oldest_seconds`
@@ -169,11 +169,11 @@ class Metrics:
         for step in steps:
             self._outbox_steps.labels(step)
 
-    def outbox_step(self, step: str) -> None:
+    def count_outbox_step(self, step: str) -> None:
         """Count one step of a queued write."""
         self._outbox_steps.labels(step).inc()
 
-    def watch_certificates(self, expiries: Callable[[], Mapping[str, float]]) -> None:
+    def observe_certificates(self, expiries: Callable[[], Mapping[str, float]]) -> None:
         """Ask `expiries` at every scrape when which of `CERTIFICATES` ends (seconds since 1970)."""
         self._certificates.expiries = expiries
 

@@ -87,7 +87,7 @@ class LogRateLimit(logging.Filter):
             return self._count(record)
 
     @property
-    def counting(self) -> bool:
+    def is_counting(self) -> bool:
         """Whether a period is under way, or something is to be said of one."""
         return bool(self._seen or self._due)
 

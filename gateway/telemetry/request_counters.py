@@ -75,7 +75,7 @@ class RequestCounters(Collector):
         self._cells: dict[Key, _LabelledCounts] = {}
         self._durations: dict[str, tuple[_Durations, _Durations]] = {}
 
-    def exchange(self, exchange: Exchange) -> None:
+    def record_exchange(self, exchange: Exchange) -> None:
         """Count one finished request; `status` is `0` when the caller left before an answer."""
         key = (
             exchange.caller,
@@ -101,7 +101,7 @@ class RequestCounters(Collector):
         if exchange.traceparent is not None:
             _add_exemplars(exchange, cell)
 
-    def links(self, rewritten: int, unrewritten: int) -> None:
+    def record_links(self, rewritten: int, unrewritten: int) -> None:
         """Count the URLs under the other side's base that one body held, by what became of them."""
         self._rewritten += rewritten
         self._unrewritten += unrewritten
@@ -195,7 +195,7 @@ def _bucket(seconds: float) -> int:
 def _add_exemplars(exchange: Exchange, cell: _LabelledCounts) -> None:
     """Let the buckets that an exchange fell into name its trace, where somebody records it."""
     context = parse_traceparent(exchange.traceparent)
-    if context is None or not context.sampled:
+    if context is None or not context.is_sampled:
         return
     labels = {"trace_id": context.trace_id, "span_id": context.span_id}
     ended = exchange.started_at + exchange.duration

@@ -18,7 +18,7 @@ class TimestampFormatter:
         self._second = -1
         self._text = ""
 
-    def iso(self, seconds: float) -> str:
+    def format(self, seconds: float) -> str:
         """`2026-03-01T08:30:00.125Z` for seconds since 1970."""
         milliseconds = int(seconds * 1000 + 0.5)
         second = milliseconds // 1000

@@ -27,7 +27,7 @@ class TraceContext:
     flags: int
 
     @property
-    def sampled(self) -> bool:
+    def is_sampled(self) -> bool:
         """Whether somebody before us records this trace."""
         return bool(self.flags & SAMPLED)
 

@@ -37,8 +37,8 @@ class UpstreamAttempt:
     """
 
     context: TraceContext
-    began: float
-    ended: float | None = None
+    started_at: float
+    ended_at: float | None = None
     status: int | None = None
     error: str | None = None
 
@@ -74,25 +74,25 @@ class Tracing:
         self._bound = round(sample_ratio * _RANGE)
         self._random = random
 
-    def attempt(self, exchange: Exchange, now: float) -> UpstreamAttempt:
+    def start_attempt(self, exchange: Exchange, now: float) -> UpstreamAttempt:
         """The platform is asked now; its context is what the platform gets to know."""
-        trace = self._of(exchange)
+        trace = self._trace_of(exchange)
         attempt = UpstreamAttempt(self._child(trace.context), now)
         trace.attempts.append(attempt)
         exchange.traceparent = str(attempt.context)
         return attempt
 
-    def forget(self, exchange: Exchange, attempt: UpstreamAttempt) -> None:
+    def discard_attempt(self, exchange: Exchange, attempt: UpstreamAttempt) -> None:
         """The platform was not asked after all."""
-        trace = self._of(exchange)
+        trace = self._trace_of(exchange)
         trace.attempts.remove(attempt)
         exchange.traceparent = str(trace.attempts[-1].context if trace.attempts else trace.context)
 
     def started_by_caller(self, exchange: Exchange) -> bool:
         """Whether the trace is the caller's own, so that its `tracestate` goes on."""
-        return self._of(exchange).parent is not None
+        return self._trace_of(exchange).parent is not None
 
-    def accounting(self, peers: TracePeers, account: Account) -> Account:
+    def wrap_account(self, peers: TracePeers, account: Account) -> Account:
         """`account`, with the spans made before."""
 
         def end(exchange: Exchange) -> None:
@@ -102,11 +102,11 @@ class Tracing:
         return end
 
     def _end(self, exchange: Exchange, peers: TracePeers) -> None:
-        trace = self._of(exchange)
+        trace = self._trace_of(exchange)
         if not trace.attempts:
             # Audit and metrics tell of the trace too, also where the platform was never asked.
             exchange.traceparent = str(trace.context)
-        if not trace.context.sampled:
+        if not trace.context.is_sampled:
             return
         try:
             self._record(exchange, trace, peers)
@@ -114,7 +114,7 @@ class Tracing:
             # A bug must not cost the answer. The message could quote something.
             _log.error("no spans could be made", error=type(error).__name__)
 
-    def _of(self, exchange: Exchange) -> Trace:
+    def _trace_of(self, exchange: Exchange) -> Trace:
         trace = exchange.trace
         if isinstance(trace, Trace):
             return trace

@@ -71,11 +71,11 @@ class SpanExport:
         ending.start()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(
-                min(timeout, _MOMENT) if self._exporter.failing else timeout
+                min(timeout, _MOMENT) if self._exporter.is_failing else timeout
             ):
                 while ending.is_alive():  # noqa: ASYNC110 - a thread has no event to await
                     await asyncio.sleep(_POLL)
-        self._exporter.give_up()
+        self._exporter.abandon()
 
 
 class _ReportingExporter(SpanExporter):
@@ -88,18 +88,18 @@ class _ReportingExporter(SpanExporter):
         self._lock = threading.Lock()
         self._waiting = 0
         self._lost = 0
-        self._told = 0
+        self._reported = 0
         self._remind_at: float | None = None
-        self._given_up = False
+        self._is_abandoned = False
 
-    def expect(self) -> None:
+    def add_pending(self) -> None:
         """One span more will be exported, or is lost."""
         with self._lock:
             self._waiting += 1
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Export; called in the processor's thread only."""
-        if self._given_up:
+        if self._is_abandoned:
             return SpanExportResult.FAILURE
         try:
             result = self._exporter.export(spans)
@@ -107,7 +107,7 @@ class _ReportingExporter(SpanExporter):
             result = SpanExportResult.FAILURE
         with self._lock:
             # What was given up meanwhile is counted as lost already.
-            if not self._given_up:
+            if not self._is_abandoned:
                 self._waiting -= len(spans)
                 if result is SpanExportResult.SUCCESS:
                     self._succeeded()
@@ -116,24 +116,24 @@ class _ReportingExporter(SpanExporter):
         return result
 
     @property
-    def failing(self) -> bool:
+    def is_failing(self) -> bool:
         """Whether the last export failed."""
         return self._remind_at is not None
 
-    def give_up(self) -> None:
+    def abandon(self) -> None:
         """Export nothing more, and tell what is lost; in any thread, any number of times."""
         with self._lock:
-            if self._given_up:
+            if self._is_abandoned:
                 return
-            self._given_up = True
+            self._is_abandoned = True
             self._lost += self._waiting
-            if self._lost > self._told:
-                self._tell()
+            if self._lost > self._reported:
+                self._report_loss()
         self._exporter.shutdown()
 
     def shutdown(self) -> None:
-        """See `give_up`."""
-        self.give_up()
+        """See `abandon`."""
+        self.abandon()
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         """Nothing waits here."""
@@ -143,17 +143,17 @@ class _ReportingExporter(SpanExporter):
         self._lost += spans
         now = self._clock()
         if self._remind_at is None or now >= self._remind_at:
-            self._tell()
+            self._report_loss()
             self._remind_at = now + _REMIND_AFTER
 
-    def _tell(self) -> None:
+    def _report_loss(self) -> None:
         _log.warning("spans cannot be exported; requests are not affected", lost=self._lost)
-        self._told = self._lost
+        self._reported = self._lost
 
     def _succeeded(self) -> None:
         if self._remind_at is not None:
             _log.info("spans can be exported again", lost=self._lost)
-            self._remind_at, self._lost, self._told = None, 0, 0
+            self._remind_at, self._lost, self._reported = None, 0, 0
 
 
 class _CountingProcessor(BatchSpanProcessor):
@@ -167,11 +167,11 @@ class _CountingProcessor(BatchSpanProcessor):
             max_export_batch_size=_BATCH,
             export_timeout_millis=_TIMEOUT * 1000,
         )
-        self._patient = exporter
+        self._reporting_exporter = exporter
 
     def on_end(self, span: ReadableSpan) -> None:
         """A span waits from now on."""
-        self._patient.expect()
+        self._reporting_exporter.add_pending()
         super().on_end(span)
 
 

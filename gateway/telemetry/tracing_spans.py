@@ -85,14 +85,14 @@ class SpanFactory:
         """Make the spans of an exchange that is over."""
         story = _ExchangeSpans(exchange, trace, peers)
         above = None if trace.parent is None else _remote(trace.parent)
-        self._make(trace.context, above, story.server())
+        self._emit(trace.context, above, story.server_span())
         within = _local(trace.context)
-        for telling in story.token_waits():
-            self._make(None, within, telling)
+        for telling in story.token_wait_spans():
+            self._emit(None, within, telling)
         for number, attempt in enumerate(trace.attempts):
-            self._make(attempt.context, within, story.attempt(number, attempt))
+            self._emit(attempt.context, within, story.attempt_span(number, attempt))
 
-    def _make(
+    def _emit(
         self, context: TraceContext | None, above: SpanContext | None, telling: _SpanData
     ) -> None:
         drawn = getrandbits(64)  # nosec B311 - names a span, guards nothing
@@ -105,11 +105,11 @@ class SpanFactory:
             context=parent,
             kind=telling.kind,
             attributes=telling.attributes,
-            start_time=telling.began,
+            start_time=telling.started_at,
         )
         if telling.failed:
             span.set_status(Status(StatusCode.ERROR))
-        span.end(telling.ended)
+        span.end(telling.ended_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +119,8 @@ class _SpanData:
     name: str
     kind: SpanKind
     attributes: Attributes
-    began: int
-    ended: int
+    started_at: int
+    ended_at: int
     failed: bool = False
 
 
@@ -136,7 +136,7 @@ class _ExchangeSpans:
         self._verb = exchange.method if known else "HTTP"
         self._end = exchange.started_monotonic + exchange.duration
 
-    def server(self) -> _SpanData:
+    def server_span(self) -> _SpanData:
         """The caller's request."""
         exchange = self._exchange
         attributes: Attributes = {
@@ -167,20 +167,20 @@ class _ExchangeSpans:
             failed,
         )
 
-    def token_waits(self) -> Iterator[_SpanData]:
+    def token_wait_spans(self) -> Iterator[_SpanData]:
         """The times in which the request waited for a token, also after a 401."""
         refused = self._exchange.reason in _TOKEN_REASONS
         if (wait := self._exchange.token_wait) is not None:
             yield self._token_wait(*wait, failed=refused and not self._trace.attempts)
         attempts = self._trace.attempts
         for attempt, following in zip_longest(attempts, attempts[1:]):
-            if attempt.status == _UNAUTHORIZED and attempt.ended is not None:
+            if attempt.status == _UNAUTHORIZED and attempt.ended_at is not None:
                 if following is not None:
-                    yield self._token_wait(attempt.ended, following.began, failed=False)
+                    yield self._token_wait(attempt.ended_at, following.started_at, failed=False)
                 elif refused:
-                    yield self._token_wait(attempt.ended, self._end, failed=True)
+                    yield self._token_wait(attempt.ended_at, self._end, failed=True)
 
-    def attempt(self, number: int, attempt: UpstreamAttempt) -> _SpanData:
+    def attempt_span(self, number: int, attempt: UpstreamAttempt) -> _SpanData:
         """One time that the platform was asked."""
         attributes = self._client("dhp-platform", self._peers.platform)
         attributes["http.request.method"] = self._method
@@ -191,8 +191,8 @@ class _ExchangeSpans:
         failed = attempt.status is None or attempt.status >= 400
         if failed:
             attributes["error.type"] = attempt.error or str(attempt.status)
-        ended = self._end if attempt.ended is None else attempt.ended
-        times = self._times(attempt.began, ended)
+        ended = self._end if attempt.ended_at is None else attempt.ended_at
+        times = self._times(attempt.started_at, ended)
         return _SpanData(self._verb, SpanKind.CLIENT, attributes, *times, failed)
 
     def _token_wait(self, began: float, ended: float, *, failed: bool) -> _SpanData:

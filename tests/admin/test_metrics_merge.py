@@ -20,7 +20,7 @@ def served(metrics: Metrics, times: int, duration: float = 0.1) -> None:
     for _ in range(times):
         exchange = Exchange("id", 0.0, 0.0, interaction="read", resource="Patient", status=200)
         exchange.duration, exchange.response_bytes = duration, 10
-        metrics.exchange(exchange)
+        metrics.record_exchange(exchange)
 
 
 def value(merged: MergedMetrics, name: str, **labels: str) -> float:
@@ -42,7 +42,7 @@ def test_counters_histograms_and_gauges_add_up() -> None:
     for number, times in enumerate((3, 4)):
         metrics = Metrics()
         served(metrics, times)
-        metrics.watch_inflight(lambda times=times: times)  # type: ignore[misc]
+        metrics.observe_inflight(lambda times=times: times)  # type: ignore[misc]
         merged.update(number, snapshot(metrics.registry))
     assert value(merged, "dhp_gateway_requests_total", status="200") == 7
     assert value(merged, "dhp_gateway_response_bytes_total") == 70
@@ -66,10 +66,10 @@ def test_some_gauges_have_no_sum(name: str, expected: float) -> None:
     merged = MergedMetrics()
     for state in (0, 2, 1):
         metrics = Metrics()
-        metrics.watch_circuit(lambda state=state: state)  # type: ignore[misc]
-        metrics.token_expires("default", 1000.0 * state)
+        metrics.observe_circuit(lambda state=state: state)  # type: ignore[misc]
+        metrics.on_token_expiry("default", 1000.0 * state)
         ends = {"listener": 1000.0 * state}
-        metrics.watch_certificates(lambda ends=ends: ends)  # type: ignore[misc]
+        metrics.observe_certificates(lambda ends=ends: ends)  # type: ignore[misc]
         merged.update(state, snapshot(metrics.registry))
     assert value(merged, name) == expected
 
@@ -80,7 +80,7 @@ def test_what_an_ended_process_counted_stays() -> None:
     for process in range(3):
         metrics = Metrics()
         served(metrics, 5)
-        metrics.watch_inflight(lambda: 1)
+        metrics.observe_inflight(lambda: 1)
         merged.update(process, snapshot(metrics.registry))
         merged.update(process, snapshot(metrics.registry))
         if process < 2:
@@ -114,7 +114,7 @@ def test_the_latest_exemplar_of_all_workers_is_told() -> None:
         metrics = Metrics()
         exchange = Exchange("id", started_at, 0.0, interaction="read", status=200, duration=0.02)
         exchange.traceparent = f"00-{number:032x}-{number:016x}-01"
-        metrics.exchange(exchange)
+        metrics.record_exchange(exchange)
         families = json.loads(json.dumps(snapshot(metrics.registry)))
         merged.update(number, families)
     merged.forget(2)

@@ -270,7 +270,7 @@ async def internal(stage: Stage) -> Evidence:
     gateway = await stage.start()
 
     def account(exchange: Exchange) -> None:
-        gateway.gateway.metrics.exchange(exchange)
+        gateway.gateway.metrics.record_exchange(exchange)
         gateway.gateway.audit.record_exchange(exchange)
 
     parts: dict[str, Any] = {each.name: _Faulty() for each in fields(Collaborators)}

@@ -19,16 +19,16 @@ class Notices:
     def __init__(self) -> None:
         self.news: list[bytes] = []
 
-    def dropped(self, count: int) -> Iterable[bytes]:
+    def dropped_lines(self, count: int) -> Iterable[bytes]:
         """As a line."""
         return [b"dropped %d\n" % count]
 
-    def due(self) -> Iterable[bytes]:
+    def pending_lines(self) -> Iterable[bytes]:
         """What is new."""
         news, self.news = self.news, []
         return news
 
-    def expecting(self) -> bool:
+    def has_pending_soon(self) -> bool:
         """Whether there is something new."""
         return bool(self.news)
 
@@ -60,7 +60,7 @@ def put(writer: LineWriter, count: int) -> list[bytes]:
     """Have numbered lines written."""
     lines = [b"line %d\n" % number for number in range(count)]
     for line in lines:
-        writer.put(line)
+        writer.enqueue(line)
     return lines
 
 
@@ -83,7 +83,7 @@ def test_what_does_not_fit_is_dropped_and_told(make: Make, pipe: Pipe, room: dic
     while read < filling:
         read += len(os.read(pipe.reader, filling - read))
     assert writer.flush(PATIENCE)
-    writer.put(b"later\n")
+    writer.enqueue(b"later\n")
     assert writer.flush(PATIENCE)
     *kept, notice, later = pipe.read_to_end().splitlines(keepends=True)
     assert kept == lines[: len(kept)]
@@ -108,7 +108,7 @@ def test_lost_lines_are_told_when_the_descriptor_works_again(
     put(writer, 10)
     assert writer.flush(PATIENCE)
     os.dup2(pipe.writer, full_device)
-    writer.put(b"later\n")
+    writer.enqueue(b"later\n")
     assert writer.flush(PATIENCE)
     os.dup2(os.open(os.devnull, os.O_WRONLY), full_device)
     assert pipe.read_to_end() == b"later\ndropped 10\n"
@@ -120,7 +120,7 @@ def test_a_non_blocking_descriptor_is_waited_for(make: Make, pipe: Pipe) -> None
     writer = make(pipe.writer)
     line = b"-" * 100_000 + b"\n"
     for _ in range(5):
-        writer.put(line)
+        writer.enqueue(line)
     read = b""
     while len(read) < 5 * len(line):
         read += os.read(pipe.reader, 1 << 20)
@@ -133,7 +133,7 @@ async def test_what_is_due_needs_no_line(
     """While something is expected the thread looks for it by itself."""
     writer = make(pipe.writer)
     notices.news = [b"first\n"]
-    writer.put(b"line\n")
+    writer.enqueue(b"line\n")
     assert writer.flush(PATIENCE)
     assert pipe.read() == b"line\nfirst\n"
 
@@ -142,7 +142,7 @@ def test_closing_writes_the_rest(make: Make, pipe: Pipe) -> None:
     """A closed writer still writes what it has."""
     pipe.fill()
     writer = make(pipe.writer)
-    writer.put(b"last\n")
+    writer.enqueue(b"last\n")
     writer.close()
     read = b""
     while not read.endswith(b"last\n"):

@@ -49,12 +49,12 @@ def _families(metrics: Metrics) -> Iterator[tuple[str, str, frozenset[str]]]:
 
 def test_names_types_and_labels_are_those_promised(metrics, make_exchange):
     """Every metric has the promised name, type and labels, and there are no others."""
-    metrics.exchange(make_exchange())
-    metrics.declare(["default"])
-    metrics.watch_platform(lambda: (True, "answers"))
-    metrics.watch_certificates(lambda: {"listener": 0.0})
+    metrics.record_exchange(make_exchange())
+    metrics.declare_credentials(["default"])
+    metrics.observe_platform(lambda: (True, "answers"))
+    metrics.observe_certificates(lambda: {"listener": 0.0})
     outbox = {"entries": {"waiting": 1}, "oldest_seconds": 3.0}
-    metrics.watch_outbox(lambda: outbox, ["waiting", "failed"], ["queued"])
+    metrics.observe_outbox(lambda: outbox, ["waiting", "failed"], ["queued"])
     assert set(_families(metrics)) == {
         (
             "dhp_gateway_requests",
@@ -95,8 +95,8 @@ def test_links_are_counted_by_what_became_of_them(metrics):
     links = "dhp_gateway_links_total"
     assert _value(metrics, links, outcome="rewritten") == 0
     assert _value(metrics, links, outcome="unrewritten") == 0
-    metrics.links(3, 0)
-    metrics.links(2, 5)
+    metrics.record_links(3, 0)
+    metrics.record_links(2, 5)
     assert _value(metrics, links, outcome="rewritten") == 5
     assert _value(metrics, links, outcome="unrewritten") == 5
 
@@ -104,7 +104,9 @@ def test_links_are_counted_by_what_became_of_them(metrics):
 def test_an_exchange_is_counted_everywhere(metrics, make_exchange):
     """One call updates the counter, both durations and both byte counts."""
     for _ in range(2):
-        metrics.exchange(make_exchange(request_bytes=10, duration=0.02, upstream_duration=0.004))
+        metrics.record_exchange(
+            make_exchange(request_bytes=10, duration=0.02, upstream_duration=0.004)
+        )
     series = {
         "caller": "lab",
         "interaction": "read",
@@ -137,7 +139,7 @@ def test_exchanges_that_differ_in_a_label_are_counted_apart(metrics, make_exchan
         {"status": 503, "reason": "upstream-busy", "upstream_duration": None},
     ]
     for change in changes:
-        metrics.exchange(make_exchange(**change))
+        metrics.record_exchange(make_exchange(**change))
     counts = [
         value
         for (name, _labels), value in _series(metrics).items()
@@ -152,9 +154,9 @@ def test_gauges_are_read_at_the_scrape(metrics):
     """Requests in flight, connections and the circuit show what is true at the scrape."""
     connections = {"idle": 3, "active": 1}
     circuit = [0]
-    metrics.watch_connections(lambda: connections)
-    metrics.watch_circuit(lambda: circuit[0])
-    metrics.watch_inflight(lambda: connections["active"])
+    metrics.observe_connections(lambda: connections)
+    metrics.observe_circuit(lambda: circuit[0])
+    metrics.observe_inflight(lambda: connections["active"])
     connections["active"] = 5
     circuit[0] = 2
     assert _value(metrics, "dhp_gateway_inflight_requests") == 5
@@ -167,7 +169,7 @@ def test_gauges_are_read_at_the_scrape(metrics):
 def test_whether_the_platform_can_be_used_is_one_series(metrics):
     """With its reason, and asked for at the scrape; questions of the gateway's own add up."""
     judged = [(True, "untried")]
-    metrics.watch_platform(lambda: judged[0])
+    metrics.observe_platform(lambda: judged[0])
     assert _value(metrics, "dhp_gateway_platform_usable", reason="untried") == 1
     judged[0] = False, "platform-tls"
     usable = [(key, value) for key, value in _series(metrics).items() if "usable" in key[0]]
@@ -175,7 +177,7 @@ def test_whether_the_platform_can_be_used_is_one_series(metrics):
     assert (dict(labels), value) == ({"reason": "platform-tls"}, 0)
     probes = "dhp_gateway_platform_probes_total"
     assert _value(metrics, probes, found="answers") == 0
-    metrics.probe("answers")
+    metrics.count_probe("answers")
     assert _value(metrics, probes, found="answers") == 1
 
 
@@ -185,33 +187,33 @@ def test_credentials_that_are_no_longer_used_have_no_gauges(metrics):
         "dhp_gateway_token_expiry_timestamp_seconds",
         "dhp_gateway_token_requests_total",
     )
-    metrics.declare(["default", "lab"])
-    metrics.token_requested("lab", "ok", 0.1)
-    metrics.declare(["default"])
+    metrics.declare_credentials(["default", "lab"])
+    metrics.on_token_requested("lab", "ok", 0.1)
+    metrics.declare_credentials(["default"])
     assert _value(metrics, expiry, credential="lab") is None
     assert _value(metrics, "dhp_gateway_token_waiters", credential="lab") is None
     assert _value(metrics, requests, credential="lab", outcome="ok") == 1
     assert _value(metrics, expiry, credential="default") == 0
-    metrics.declare(["default", "lab"])
+    metrics.declare_credentials(["default", "lab"])
     assert _value(metrics, expiry, credential="lab") == 0
 
 
 def test_certificates_come_and_go(metrics):
     """A certificate that is used no more has no series, and none has a name of its own."""
     name = "dhp_gateway_certificate_expiry_timestamp_seconds"
-    metrics.watch_certificates(lambda: {"listener": 1767225600.0, "of a stranger": 1.0})
+    metrics.observe_certificates(lambda: {"listener": 1767225600.0, "of a stranger": 1.0})
     assert _value(metrics, name, certificate="listener") == 1767225600
     assert _value(metrics, name, certificate="of a stranger") is None
-    metrics.watch_certificates(dict)
+    metrics.observe_certificates(dict)
     assert _value(metrics, name, certificate="listener") is None
 
 
 def test_tokens_are_observed(metrics):
     """The token cache's reports become a counter, a histogram and two gauges."""
-    metrics.token_requested("default", "ok", 0.2)
-    metrics.token_requested("default", "transient", 0.3)
-    metrics.token_expires("default", 1767225600.0)
-    metrics.token_waiters("default", 7)
+    metrics.on_token_requested("default", "ok", 0.2)
+    metrics.on_token_requested("default", "transient", 0.3)
+    metrics.on_token_expiry("default", 1767225600.0)
+    metrics.on_waiters_changed("default", 7)
     name = "dhp_gateway_token_requests_total"
     assert _value(metrics, name, credential="default", outcome="ok") == 1
     assert _value(metrics, name, credential="default", outcome="transient") == 1
@@ -224,7 +226,7 @@ def test_tokens_are_observed(metrics):
 
 def test_known_series_start_at_zero(metrics):
     """An alert on an increase works from the first failure, because the series was there before."""
-    metrics.declare(["default"])
+    metrics.declare_credentials(["default"])
     for outcome in ("ok", "refused", "throttled", "transient"):
         name = "dhp_gateway_token_requests_total"
         assert _value(metrics, name, credential="default", outcome=outcome) == 0
@@ -237,10 +239,10 @@ def test_known_series_start_at_zero(metrics):
 
 def test_the_gateways_own_doings_are_counted(metrics):
     """Audit records, reloads and second attempts are counted by their label."""
-    metrics.audit_record("written", 3)
-    metrics.audit_record("dropped")
-    metrics.config_reload("failed")
-    metrics.retry("connect")
+    metrics.count_audit_records("written", 3)
+    metrics.count_audit_records("dropped")
+    metrics.count_reload("failed")
+    metrics.count_retry("connect")
     assert _value(metrics, "dhp_gateway_audit_records_total", outcome="written") == 3
     assert _value(metrics, "dhp_gateway_audit_records_total", outcome="dropped") == 1
     assert _value(metrics, "dhp_gateway_config_reload_total", outcome="failed") == 1
@@ -249,7 +251,7 @@ def test_the_gateways_own_doings_are_counted(metrics):
 
 def test_an_unknown_retry_cause_makes_no_series(metrics):
     """The causes are a closed list: anything else is `other`."""
-    metrics.retry("30101901234567")
+    metrics.count_retry("30101901234567")
     assert _value(metrics, "dhp_gateway_upstream_retries_total", cause="other") == 1
     assert b"30101901234567" not in metrics.render()[1]
 
@@ -262,7 +264,7 @@ def test_build_info_names_version_and_python(metrics):
 
 def test_the_text_format_has_no_start_times(metrics, make_exchange):
     """The classic format is not doubled by `_created` series."""
-    metrics.exchange(make_exchange())
+    metrics.record_exchange(make_exchange())
     content_type, body = metrics.render("text/plain")
     assert content_type.startswith("text/plain; version=")
     assert b"_created" not in body
@@ -270,7 +272,7 @@ def test_the_text_format_has_no_start_times(metrics, make_exchange):
 
 def test_openmetrics_is_given_when_asked_for(metrics, make_exchange):
     """A scraper that prefers OpenMetrics gets a valid document with the same counts."""
-    metrics.exchange(make_exchange())
+    metrics.record_exchange(make_exchange())
     content_type, body = metrics.render(f"{OPENMETRICS};q=0.5,text/plain;q=0.3")
     assert content_type.startswith("application/openmetrics-text")
     assert body.endswith(b"# EOF\n")
@@ -288,7 +290,7 @@ def test_any_other_accept_gets_the_text_format(metrics, accept):
 def test_two_instances_do_not_meet():
     """Each instance has its own registry, so two gateways can live in one process."""
     first, second = Metrics(), Metrics()
-    first.audit_record("written")
+    first.count_audit_records("written")
     assert _value(second, "dhp_gateway_audit_records_total", outcome="written") == 0
 
 
@@ -314,7 +316,7 @@ def test_a_bucket_names_the_last_trace_that_fell_into_it(metrics, make_exchange)
     """A slow request can be looked up: both durations carry the ids of a sampled trace."""
     sampled = f"00-{TRACE}-{SPAN}-01"
     for traceparent in (f"00-{'a' * 32}-{SPAN}-01", sampled):
-        metrics.exchange(
+        metrics.record_exchange(
             make_exchange(traceparent=traceparent, duration=0.02, upstream_duration=0.004)
         )
     ids, ended = {"trace_id": TRACE, "span_id": SPAN}, pytest.approx(1767225600.145)
@@ -329,13 +331,13 @@ def test_a_bucket_names_the_last_trace_that_fell_into_it(metrics, make_exchange)
 )
 def test_no_trace_no_exemplar(metrics, make_exchange, traceparent):
     """What is not recorded anywhere, and what is no trace, is not named."""
-    metrics.exchange(make_exchange(traceparent=traceparent))
+    metrics.record_exchange(make_exchange(traceparent=traceparent))
     assert _exemplars(metrics) == {}
 
 
 def test_the_text_format_has_no_exemplars(metrics, make_exchange):
     """The classic format knows none, and stays readable."""
-    metrics.exchange(make_exchange(traceparent=f"00-{TRACE}-{SPAN}-01"))
+    metrics.record_exchange(make_exchange(traceparent=f"00-{TRACE}-{SPAN}-01"))
     _type, body = metrics.render(None)
     assert TRACE.encode() not in body
     assert _value(metrics, "dhp_gateway_request_duration_seconds_count", interaction="read") == 1
@@ -345,8 +347,8 @@ def test_the_outbox_has_no_series_where_there_is_none(metrics):
     """A gateway without an outbox tells nothing of one; one with tells every state."""
     assert _value(metrics, "dhp_gateway_outbox_oldest_seconds") is None
     report = {"entries": {"waiting": 2}, "oldest_seconds": None}
-    metrics.watch_outbox(lambda: report, ["waiting", "failed"], ["queued"])
-    metrics.outbox_step("queued")
+    metrics.observe_outbox(lambda: report, ["waiting", "failed"], ["queued"])
+    metrics.count_outbox_step("queued")
     assert _value(metrics, "dhp_gateway_outbox_entries", state="waiting") == 2
     assert _value(metrics, "dhp_gateway_outbox_entries", state="failed") == 0
     assert _value(metrics, "dhp_gateway_outbox_oldest_seconds") == 0

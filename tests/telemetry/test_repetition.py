@@ -115,7 +115,7 @@ def test_the_ids_of_what_is_left_out_are_told(reason: Reason):
     assert all(len(json.dumps(line.request_ids)) < 3500 for line in lines)  # type: ignore[attr-defined]
     assert len(lines) < 30
     assert limit.summaries(at_end=True) == []
-    assert not limit.counting
+    assert not limit.is_counting
 
 
 def test_ids_outlast_messages_that_push_others_out():
@@ -166,7 +166,7 @@ def test_left_out_lines_are_told_though_none_comes_after_them():
     assert summary.getMessage() == "left out: bad-request"
     assert (summary.suppressed, summary.levelno) == (290, logging.ERROR)  # type: ignore[attr-defined]
     assert limit.summaries() == []
-    assert not limit.counting
+    assert not limit.is_counting
 
 
 def test_the_end_does_not_wait_for_the_period():
@@ -174,7 +174,7 @@ def test_the_end_does_not_wait_for_the_period():
     limit = LogRateLimit(clock=lambda: 0.0)
     for number in range(11):
         limit.filter(refusal(errors.BAD_REQUEST, number))
-    assert limit.counting
+    assert limit.is_counting
     assert len(limit.summaries(at_end=True)) == 1
 
 

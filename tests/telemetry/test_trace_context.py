@@ -24,7 +24,7 @@ def test_a_valid_field_is_read(text: str, flags: int) -> None:
     context = parse_traceparent(text)
     assert context == TraceContext(TRACE, SPAN, flags)
     assert str(context) == f"00-{TRACE}-{SPAN}-{flags:02x}"
-    assert context.sampled is bool(flags & 1)
+    assert context.is_sampled is bool(flags & 1)
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ class RecentRequests:
 
     def facts(self) -> dict[str, Any]:
         """For `/status.json`; times in UTC, counts of callers since the start."""
-        iso = TimestampFormatter().iso
+        iso = TimestampFormatter().format
         hour = list(self._hour())
         return {
             "last_hour": {
@@ -164,7 +164,7 @@ class RecentRequests:
             yield number * 60 + offset, found
 
     def _errors(self, minutes: list[_Minute]) -> list[dict[str, Any]]:
-        iso = TimestampFormatter().iso
+        iso = TimestampFormatter().format
         newest_first = sorted(self._last.items(), key=lambda item: item[1][0], reverse=True)
         return [
             {
@@ -185,7 +185,7 @@ def many_errors(requests: int, errors: int) -> bool:
 
 
 def _slowest(minutes: list[_Minute]) -> list[dict[str, Any]]:
-    iso = TimestampFormatter().iso
+    iso = TimestampFormatter().format
     used = sorted(
         (minute for minute in minutes if minute.requests), key=lambda each: -each.slowest
     )[:SHOWN]

@@ -141,7 +141,7 @@ class Status:
         }
 
     def _judged(self) -> dict[str, Any]:
-        judging, iso = self._sources.judging, TimestampFormatter().iso
+        judging, iso = self._sources.judging, TimestampFormatter().format
         judgement, evidence = judging.now(), judging.evidence()
         probed_at = self._wall_clock() - (evidence.now - evidence.probed_at)
         return {
@@ -225,7 +225,7 @@ def _language(settings: Settings, asked: str | None, accept_language: str | None
 
 
 def _about(settings: Settings, uptime: float, now: float) -> dict[str, Any]:
-    iso = TimestampFormatter().iso
+    iso = TimestampFormatter().format
     return {
         "at": iso(now),
         "version": __version__,
