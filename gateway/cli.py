@@ -37,7 +37,7 @@ from gateway.phrases import Phrase, exception_phrase, join_phrases, setting_prob
 
 if TYPE_CHECKING:
     from gateway.commands.sandbox import Demo
-    from gateway.config import Address
+    from gateway.config import ListenAddress
 
 cli = Commands(
     name="dhp-gateway",
@@ -185,12 +185,12 @@ def _run_sandbox(demo: Demo) -> None:
         _exit_start_failed(error)
 
 
-def _address(option: str, text: str) -> Address:
-    from gateway.config.values import Invalid, parse_address
+def _address(option: str, text: str) -> ListenAddress:
+    from gateway.config.values import InvalidValueError, parse_address
 
     try:
         return parse_address(text)
-    except Invalid as error:
+    except InvalidValueError as error:
         why = {"why": error.message, "hint": error.hint}
         _fail(Phrase("{option} {why}; {hint}", option=option, **why), WRONG_USAGE)
 

@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 import pytest
 
-from gateway.config import Address
+from gateway.config import ListenAddress
 from tests.doubles import sso as sso_answers
 from tests.doubles.platform import (
     Answer,
@@ -173,7 +173,7 @@ class Listener:
         """An answer; None when the connection was cut. The gateway's own are kept."""
         url = urlsplit(self.process.url)
         assert url.port is not None
-        async with await Wire.open(Address(host="127.0.0.1", port=url.port)) as wire:
+        async with await Wire.open(ListenAddress(host="127.0.0.1", port=url.port)) as wire:
             await wire.send(request)
             try:
                 reply = await wire.reply()

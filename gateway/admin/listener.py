@@ -22,7 +22,7 @@ from aiohttp.web_response import Response, StreamResponse
 from aiohttp.web_runner import AppRunner
 from aiohttp.web_server import Server
 
-from gateway.config import Address
+from gateway.config import ListenAddress
 from gateway.http.server.validation import host_name
 from gateway.http.target import ABSOLUTE
 from gateway.telemetry.logs import get_logger
@@ -53,7 +53,7 @@ class OperatorRunner(AppRunner):
     def __init__(
         self,
         application: Application,
-        address: Address,
+        address: ListenAddress,
         *,
         patience: float = _PATIENCE,
         max_connections: int = MAX_CONNECTIONS,
@@ -135,7 +135,7 @@ def _answering(handler: Handler, names: frozenset[str] | None) -> Handler:
     return answer
 
 
-def _names(address: Address) -> frozenset[str] | None:
+def _names(address: ListenAddress) -> frozenset[str] | None:
     """The names by which a listener may be called; None for any."""
     if address.path is not None or not address.is_loopback:
         return None

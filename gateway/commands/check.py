@@ -20,7 +20,7 @@ from gateway.admin.alerts.addresses import (
     understand,
 )
 from gateway.commands import doctor_files
-from gateway.config import Problem, SecretSource, SecretUnreadable, Settings, named_files
+from gateway.config import Problem, SecretReadError, SecretSource, Settings, named_files
 from gateway.config.problems import dotted
 from gateway.config.secret_files import oddity
 from gateway.oauth.client_auth import ClientKeyError
@@ -64,7 +64,7 @@ def _unreadable_secrets(settings: Settings) -> Iterator[Problem]:
     for source in settings.secret_sources():
         try:
             source.read()
-        except SecretUnreadable as error:
+        except SecretReadError as error:
             yield Problem(error.key, _in_file(error.path, error.why), error.hint)
 
 
@@ -106,7 +106,7 @@ def _unusable_secrets(settings: Settings, told: Collection[str]) -> Iterator[Pro
             proofs(auth_method, client_id, source)
         except ClientKeyError as error:
             yield _of_secret(source, error.problem)
-        except SecretUnreadable:
+        except SecretReadError:
             continue  # told already
 
 
@@ -115,7 +115,7 @@ def _odd_secrets(settings: Settings) -> Iterator[Problem]:
     for source in settings.secret_sources():
         if source.setting[-1] == "private_key":
             continue
-        with contextlib.suppress(SecretUnreadable):
+        with contextlib.suppress(SecretReadError):
             secret = source.read()
             if secret is not None and (odd := oddity(secret)) is not None:
                 hint = Phrase(
@@ -150,7 +150,7 @@ def _unusable_outbox(settings: Settings) -> Iterator[Problem]:
         try:
             settings.outbox.encryption_key_source().read()
             look(settings.outbox)
-        except SecretUnreadable:
+        except SecretReadError:
             continue  # told already
         except OutboxUnusable as error:
             yield _as_problem(exception_phrase(error))

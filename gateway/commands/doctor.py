@@ -30,7 +30,7 @@ from gateway.commands import (
 )
 from gateway.commands.doctor_network import way_to
 from gateway.commands.findings import Finding, Side, State
-from gateway.config import Problem, SecretUnreadable, Settings
+from gateway.config import Problem, SecretReadError, Settings
 from gateway.config.secret_files import exposure, oddity
 from gateway.duration import format_duration
 from gateway.oauth.token_response import TokenResponse
@@ -133,7 +133,7 @@ def _secret_files(settings: Settings, untold: dict[str, Problem]) -> Iterator[Fi
         try:
             secret = source.read()
             finding = _permissions(check, source.file)
-        except SecretUnreadable as error:
+        except SecretReadError as error:
             detail = Phrase("{path}: {why}", path=error.path, why=error.why)
             hint = Phrase("{hint:capital}", hint=error.hint)
             yield Finding(check, "failed", detail, hint)

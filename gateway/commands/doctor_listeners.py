@@ -16,7 +16,7 @@ from gateway import os_support
 from gateway.admin.status.settings_shown import shown
 from gateway.commands import healthcheck
 from gateway.commands.findings import Finding
-from gateway.config import Address, Settings
+from gateway.config import ListenAddress, Settings
 from gateway.phrases import EMPTY_PHRASE, Phrase, exception_phrase
 from gateway.process.sockets import is_stale_socket
 from gateway.secret import MASK
@@ -49,7 +49,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
             yield Finding(check, "ok", Phrase("{address} is free", address=address))
 
 
-def _running_settings(address: Address) -> Mapping[str, Any] | None:
+def _running_settings(address: ListenAddress) -> Mapping[str, Any] | None:
     """The settings of the gateway that answers at the operators' address, None without one."""
     if not healthcheck.is_alive(address):
         return None
@@ -73,7 +73,7 @@ def _differing(running: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator
             yield key
 
 
-def _in_use(check: Phrase, address: Address, differing: list[str]) -> Finding:
+def _in_use(check: Phrase, address: ListenAddress, differing: list[str]) -> Finding:
     hint = (
         Phrase(
             "It does not run with these settings yet: {keys}. Restart it", keys=_named(differing)
@@ -85,7 +85,9 @@ def _in_use(check: Phrase, address: Address, differing: list[str]) -> Finding:
     return Finding(check, "ok", detail, hint)
 
 
-def _in_use_by_another(check: Phrase, key: str, address: Address, differing: list[str]) -> Finding:
+def _in_use_by_another(
+    check: Phrase, key: str, address: ListenAddress, differing: list[str]
+) -> Finding:
     hint = Phrase(
         "It runs with other settings: {keys}. Restart it if it is to have these, else change {key}",
         keys=_named(differing),
@@ -99,7 +101,7 @@ def _named(keys: list[str]) -> str:
     return ", ".join(keys[:_MAX_KEYS]) + (", …" if len(keys) > _MAX_KEYS else "")
 
 
-def _taken(check: Phrase, key: str, address: Address, error: OSError) -> Finding:
+def _taken(check: Phrase, key: str, address: ListenAddress, error: OSError) -> Finding:
     told = Phrase(os.strerror(error.errno).lower()) if error.errno else exception_phrase(error)
     return Finding(
         check,
@@ -112,7 +114,7 @@ def _taken(check: Phrase, key: str, address: Address, error: OSError) -> Finding
     )
 
 
-def _try_to_listen(address: Address) -> None:
+def _try_to_listen(address: ListenAddress) -> None:
     """Raises OSError."""
     if address.path is not None:
         path = Path(address.path)

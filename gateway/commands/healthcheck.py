@@ -7,7 +7,7 @@ import json
 import socket
 from typing import Any, Final
 
-from gateway.config import Address
+from gateway.config import ListenAddress
 
 _TIMEOUT: Final = 3.0
 _MAX_BODY: Final = 1024 * 1024
@@ -15,7 +15,7 @@ _MAX_BODY: Final = 1024 * 1024
 _SERVER: Final = "dhp-gateway"
 
 
-def ask(address: Address, path: str) -> tuple[int, dict[str, Any]]:
+def ask(address: ListenAddress, path: str) -> tuple[int, dict[str, Any]]:
     """Status and JSON body of a page of the operators' listener.
 
     Raises OSError, or ValueError for what is no answer of a gateway.
@@ -34,7 +34,7 @@ def ask(address: Address, path: str) -> tuple[int, dict[str, Any]]:
     return response.status, body if isinstance(body, dict) else {}
 
 
-def is_alive(address: Address) -> bool:
+def is_alive(address: ListenAddress) -> bool:
     """Whether a gateway answers at the operators' address."""
     try:
         return ask(address, "/livez")[1].get("alive") is True
@@ -42,7 +42,7 @@ def is_alive(address: Address) -> bool:
         return False
 
 
-def _connect(address: Address) -> http.client.HTTPConnection:
+def _connect(address: ListenAddress) -> http.client.HTTPConnection:
     if address.path is None:
         target = address.reachable
         return http.client.HTTPConnection(target.host, target.port, timeout=_TIMEOUT)

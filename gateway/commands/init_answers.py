@@ -15,11 +15,11 @@ from gateway.commands.init_plan import Kind, Plan, Where
 from gateway.commands.questions import Unsuitable, ask, choose
 from gateway.commands.terminal import speak
 from gateway.config import placeholders
-from gateway.config.secret_files import SecretUnreadable, read_secret_file
+from gateway.config.secret_files import SecretReadError, read_secret_file
 from gateway.config.source import places
-from gateway.config.text_file import NotText, decode
+from gateway.config.text_file import TextDecodingError, decode
 from gateway.config.urls import parse_base_url, parse_endpoint_url
-from gateway.config.values import Invalid, parse_network
+from gateway.config.values import InvalidValueError, parse_network
 from gateway.oauth.client_auth import ClientKeyError
 from gateway.phrases import (
     LANGUAGES,
@@ -243,7 +243,7 @@ def _as_setting(parse: Callable[[str], _T]) -> Callable[[str], _T]:
     def read(text: str) -> _T:
         try:
             return parse(text)
-        except Invalid as error:
+        except InvalidValueError as error:
             raise Unsuitable(join_phrases("; ", [error.message, error.hint])) from None
 
     return read
@@ -266,7 +266,7 @@ def _from_file(flag: str, file: str, read: Callable[[str], _T]) -> _T:
 def _secret_of(flag: str, path: Path) -> str:
     try:
         return read_secret_file(flag, path).reveal()
-    except SecretUnreadable as error:
+    except SecretReadError as error:
         why = Phrase("{path}: {why}; {hint}", path=path, why=error.why, hint=error.hint)
         raise Unsuitable(why) from None
 
@@ -274,7 +274,7 @@ def _secret_of(flag: str, path: Path) -> str:
 def _standard_input(flag: str) -> str:
     try:
         text = decode(sys.stdin.buffer.read())
-    except NotText as error:
+    except TextDecodingError as error:
         raise Unsuitable(error.why) from None
     if not text.strip():
         raise Unsuitable(

@@ -12,7 +12,7 @@ from typing import Final
 from gateway import os_support
 from gateway.commands.init_plan import Kind, Line, Plan, compose_lines, settings_lines
 from gateway.config import placeholders
-from gateway.config.text_file import NotText, read_text
+from gateway.config.text_file import TextDecodingError, read_text
 from gateway.config.yaml_file import parse_yaml
 from gateway.phrases import Phrase, join_phrases, system_error
 
@@ -134,7 +134,7 @@ def _is_template(path: Path) -> bool:
     try:
         values = parse_yaml(read_text(path), path.name).values
         client_id = values["credentials"]["default"]["client_id"]
-    except (OSError, NotText, LookupError, TypeError):
+    except (OSError, TextDecodingError, LookupError, TypeError):
         return False
     return isinstance(client_id, str) and placeholders.is_placeholder(client_id)
 

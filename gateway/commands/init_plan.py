@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 from gateway import __version__
 from gateway.config.environment import variable_name
-from gateway.config.problems import Setting
+from gateway.config.problems import SettingPath
 from gateway.phrases import EMPTY_PHRASE, Phrase
 from gateway.secret import Secret
 
@@ -36,7 +36,7 @@ class SecretFile:
     `for_service`: the gateway's user reads it itself; else systemd or whoever runs it does.
     """
 
-    setting: Setting
+    setting: SettingPath
     path: PurePath
     text: Secret
     for_service: bool = False

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from gateway import os_support
 from gateway.commands.terminal import spoken
-from gateway.config import Address, Settings
+from gateway.config import ListenAddress, Settings
 from gateway.config.settings import PRESETS
 from gateway.phrases import Phrase, join_phrases
 from gateway.process import sockets
@@ -46,8 +46,8 @@ class Demo:
     """
 
     platform: SandboxOptions
-    listen: Address
-    admin: Address
+    listen: ListenAddress
+    admin: ListenAddress
     gateway: bool = True
     login: bool = False
     audit: Path | None = None
@@ -95,7 +95,7 @@ async def _with_free_addresses(demo: Demo) -> Demo:
 
     Raises `StartError` with a line for every address that cannot be had.
     """
-    platform = Address(demo.platform.host, demo.platform.port)
+    platform = ListenAddress(demo.platform.host, demo.platform.port)
     addresses = {"--port": platform}
     if demo.gateway:
         addresses |= {"--listen": demo.listen, "--admin": demo.admin}
@@ -251,5 +251,5 @@ def _row(say: Say, name: Phrase, value: str) -> None:
     say(f"{spoken(name):<{width}}  {value}")
 
 
-def _url(address: Address) -> str:
+def _url(address: ListenAddress) -> str:
     return str(address) if address.path is not None else f"http://{address}"

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 import aiohttp
 import orjson
 
-from gateway.config import SecretUnreadable, Settings
+from gateway.config import SecretReadError, Settings
 from gateway.config.secret_files import oddity
 from gateway.duration import format_duration
 from gateway.oauth.error_messages import SsoRoute, cause_and_remedy, failure_text
@@ -96,7 +96,7 @@ def _note(error: TokenRequestError, settings: Settings, name: str) -> Phrase:
     if error.kind != "refused" or credential.auth_method == "private_key_jwt":
         return EMPTY_PHRASE
     source = credential.secret_source(name)
-    with contextlib.suppress(SecretUnreadable):
+    with contextlib.suppress(SecretReadError):
         secret = source.read()
         if secret is not None and (odd := oddity(secret)) is not None:
             return Phrase(" ({key} {odd}: is that meant?)", key=source.key, odd=odd)

@@ -37,16 +37,15 @@ from gateway.config.outbound import (
     SsoSettings,
 )
 from gateway.config.problems import Problem
-from gateway.config.secret_files import SecretSource, SecretUnreadable
+from gateway.config.secret_files import SecretReadError, SecretSource
 from gateway.config.settings import Settings
 from gateway.config.settings_error import SettingsError
 from gateway.config.source import SettingsSource
 from gateway.config.store_url import StoreLocation
 from gateway.config.text_file import read_text
-from gateway.config.values import Address
+from gateway.config.values import ListenAddress
 
 __all__ = [
-    "Address",
     "AdminSettings",
     "AllowSettings",
     "AuditSettings",
@@ -57,6 +56,7 @@ __all__ = [
     "DatabaseLocation",
     "FhirSettings",
     "LimitsSettings",
+    "ListenAddress",
     "ListenSettings",
     "ListenTlsSettings",
     "LogSettings",
@@ -67,8 +67,8 @@ __all__ = [
     "RateLimitSettings",
     "RetriesSettings",
     "RewriteSettings",
+    "SecretReadError",
     "SecretSource",
-    "SecretUnreadable",
     "Settings",
     "SettingsError",
     "SettingsSource",

@@ -13,21 +13,21 @@ from typing import Any, Final
 
 from gateway.config.environment import read_environment
 from gateway.config.inbound import AdminSettings
-from gateway.config.text_file import NotText, decode, read_bytes
-from gateway.config.values import Address, Invalid, parse_address
+from gateway.config.text_file import TextDecodingError, decode, read_bytes
+from gateway.config.values import InvalidValueError, ListenAddress, parse_address
 from gateway.config.yaml_file import MAX_FILE_BYTES, parse_yaml
 
 # The group `admin` alone, for files that are broken elsewhere.
 _GROUP: Final = re.compile(r"^admin[ \t]*:.*(?:\n(?:[ \t].*|#.*|[ \t]*))*", re.MULTILINE)
 
 
-def load_admin_address(path: Path | None, environ: Mapping[str, str]) -> Address:
+def load_admin_address(path: Path | None, environ: Mapping[str, str]) -> ListenAddress:
     """`admin.address`: of the environment, else of the file, else the default. Never raises."""
     for values in _sources(path, environ):
         group = values.get("admin")
         try:
             return parse_address(group.get("address") if isinstance(group, dict) else None)
-        except Invalid:
+        except InvalidValueError:
             continue
     return AdminSettings().address
 
@@ -47,5 +47,5 @@ def _text(path: Path) -> str:
         return ""
     try:
         return decode(content)
-    except NotText:
+    except TextDecodingError:
         return content.decode("utf-8", "replace")

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.config.problems import Setting
+from gateway.config.problems import SettingPath
 from gateway.phrases import Phrase
 
 
 @dataclass(frozen=True, slots=True)
-class BrokenRule:
+class RuleViolation:
     """A broken rule: at which key, what is wrong, what to do."""
 
-    setting: Setting
+    setting: SettingPath
     message: Phrase
     hint: Phrase
-    concerns: tuple[Setting, ...] = ()
+    concerns: tuple[SettingPath, ...] = ()
 
 
 OWN_PARAMETER: Final = (Phrase("is set by the gateway itself"), Phrase("remove it"))

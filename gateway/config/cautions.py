@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from gateway.config.broken_rule import BrokenRule
+from gateway.config.broken_rule import RuleViolation
 from gateway.config.environment import variable_name
 from gateway.config.fhir_names import similar_operation
-from gateway.config.problems import Setting, dotted
+from gateway.config.problems import SettingPath, dotted
 from gateway.config.settings import Settings
 from gateway.phrases import Phrase
 
@@ -16,7 +16,7 @@ from gateway.phrases import Phrase
 _SUCCESSORS: Final = {"playground": "dhp-playground", "production": "dhp-production"}
 
 
-def find(settings: Settings, is_in_file: Callable[[Setting], bool]) -> Iterator[BrokenRule]:
+def find(settings: Settings, is_in_file: Callable[[SettingPath], bool]) -> Iterator[RuleViolation]:
     """Everything of that kind; `is_in_file` says of a key whether the settings file gives it."""
     yield from former_addresses(settings)
     yield from _callers_in_clear(settings)
@@ -26,11 +26,11 @@ def find(settings: Settings, is_in_file: Callable[[Setting], bool]) -> Iterator[
     yield from _similar_operations(settings)
 
 
-def former_addresses(settings: Settings) -> Iterator[BrokenRule]:
+def former_addresses(settings: Settings) -> Iterator[RuleViolation]:
     """An environment that fills in addresses which the platform has left."""
     successor = _SUCCESSORS.get(settings.environment)
     if successor is not None:
-        yield BrokenRule(
+        yield RuleViolation(
             ("environment",),
             Phrase("{name} has the former addresses, of guide 0.1.0", name=settings.environment),
             Phrase(
@@ -40,11 +40,11 @@ def former_addresses(settings: Settings) -> Iterator[BrokenRule]:
         )
 
 
-def _callers_in_clear(settings: Settings) -> Iterator[BrokenRule]:
+def _callers_in_clear(settings: Settings) -> Iterator[RuleViolation]:
     listen = settings.listen
     names = [caller.name for caller in settings.callers if caller.has_secret]
     if names and listen.tls.cert_file is None and not listen.address.is_loopback:
-        yield BrokenRule(
+        yield RuleViolation(
             ("listen", "tls"),
             Phrase(
                 "is off: keys and passwords of callers ({names}) travel unencrypted to {address}",
@@ -58,13 +58,13 @@ def _callers_in_clear(settings: Settings) -> Iterator[BrokenRule]:
         )
 
 
-def _browsers_that_are_callers(settings: Settings) -> Iterator[BrokenRule]:
+def _browsers_that_are_callers(settings: Settings) -> Iterator[RuleViolation]:
     """Callers that a browser is taken for by its address alone, before its user has to sign in."""
     if not settings.login.enabled:
         return
     for index, caller in enumerate(settings.callers):
         if not caller.has_secret and not caller.client_cert_names:
-            yield BrokenRule(
+            yield RuleViolation(
                 ("callers", index, "networks"),
                 Phrase(
                     "a browser from there is this caller: it gets data with the gateway's token, "
@@ -74,10 +74,10 @@ def _browsers_that_are_callers(settings: Settings) -> Iterator[BrokenRule]:
             )
 
 
-def _operators_in_clear(settings: Settings) -> Iterator[BrokenRule]:
+def _operators_in_clear(settings: Settings) -> Iterator[RuleViolation]:
     admin = settings.admin
     if admin.operators and not admin.address.is_loopback:
-        yield BrokenRule(
+        yield RuleViolation(
             ("admin", "address"),
             Phrase(
                 "is reachable from other machines, without TLS: passwords of operators ({names}) "
@@ -89,13 +89,13 @@ def _operators_in_clear(settings: Settings) -> Iterator[BrokenRule]:
 
 
 def _written_secrets(
-    settings: Settings, is_in_file: Callable[[Setting], bool]
-) -> Iterator[BrokenRule]:
+    settings: Settings, is_in_file: Callable[[SettingPath], bool]
+) -> Iterator[RuleViolation]:
     written = [source.setting for source in settings.secret_sources() if source.value is not None]
     for setting in filter(is_in_file, written):
         # One file takes the place of all items of a list.
         named = setting[:-1] if isinstance(setting[-1], int) else setting
-        yield BrokenRule(
+        yield RuleViolation(
             setting,
             Phrase("is written into the settings file"),
             Phrase(
@@ -108,14 +108,14 @@ def _written_secrets(
         password = getattr(getattr(settings, section).url, "password", None)
         if password is not None and is_in_file(setting):
             hint = Phrase("give it by the variable {variable}", variable=variable_name(setting))
-            yield BrokenRule(setting, Phrase("holds a password in the settings file"), hint)
+            yield RuleViolation(setting, Phrase("holds a password in the settings file"), hint)
 
 
-def _similar_operations(settings: Settings) -> Iterator[BrokenRule]:
+def _similar_operations(settings: Settings) -> Iterator[RuleViolation]:
     for index, caller in enumerate(settings.callers):
         for place, name in enumerate(caller.allow.operations or ()):
             if (near := similar_operation(name)) is not None:
-                yield BrokenRule(
+                yield RuleViolation(
                     ("callers", index, "allow", "operations", place),
                     Phrase("is no operation of FHIR R5"),
                     Phrase(

@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode
 
 from gateway.authority import url_host
 from gateway.config.urls import password_of, split_server, user_of
-from gateway.config.values import Invalid, is_host, text_type
+from gateway.config.values import InvalidValueError, is_host, text_type
 from gateway.phrases import Phrase
 from gateway.secret import MASK, Secret
 
@@ -74,11 +74,11 @@ DEFAULT_DATABASE: Final = DatabaseLocation("sqlite", Path("/var/lib/dhp-gateway/
 
 
 def parse_database_url(value: object) -> DatabaseLocation:
-    """Takes a SQLite or PostgreSQL URL apart; raises `Invalid`."""
+    """Takes a SQLite or PostgreSQL URL apart; raises `InvalidValueError`."""
     if isinstance(value, DatabaseLocation):
         return value
     if not isinstance(value, str):
-        raise Invalid(Phrase("must be text"), Phrase("put it in quotes"))
+        raise InvalidValueError(Phrase("must be text"), Phrase("put it in quotes"))
     parts = split_server(value, ("sqlite", "postgresql"), _UNKNOWN, _HINT)
     return _file(parts) if parts.scheme == "sqlite" else _server(parts)
 
@@ -87,7 +87,7 @@ def _file(parts: SplitResult) -> DatabaseLocation:
     # In the customary form the path follows a slash of its own: sqlite:/// + /absolute/path.
     path = unquote(parts.path[1:])
     if parts.netloc or parts.query or not path.startswith("/") or path.endswith("/"):
-        raise Invalid(Phrase("names no file by an absolute path"), _HINT)
+        raise InvalidValueError(Phrase("names no file by an absolute path"), _HINT)
     return DatabaseLocation("sqlite", Path(path))
 
 
@@ -95,23 +95,23 @@ def _server(parts: SplitResult) -> DatabaseLocation:
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     unknown = options.keys() - {"host", "sslmode", "sslrootcert"}
     if unknown:
-        raise Invalid(
+        raise InvalidValueError(
             Phrase("holds an unknown option"),
             Phrase("{hint}; known: host, sslmode, sslrootcert", hint=_HINT),
         )
     host = _host(parts, options)
     mode = _SSL_MODES.get(options.get("sslmode", "prefer"))
     if mode is None:
-        raise Invalid(
+        raise InvalidValueError(
             Phrase("has an unknown sslmode"),
             Phrase("one of {ssl_modes}", ssl_modes=", ".join(_SSL_MODES)),
         )
     root = options.get("sslrootcert")
     if root is not None and not root.startswith("/"):
-        raise Invalid(Phrase("has a sslrootcert that is no absolute path"), _HINT)
+        raise InvalidValueError(Phrase("has a sslrootcert that is no absolute path"), _HINT)
     database = unquote(parts.path[1:])
     if not database or "/" in database:
-        raise Invalid(Phrase("names no database"), _HINT)
+        raise InvalidValueError(Phrase("names no database"), _HINT)
     return DatabaseLocation(
         "postgresql",
         host=host,
@@ -128,10 +128,10 @@ def _host(parts: SplitResult, options: dict[str, str]) -> str:
     socket = options.get("host")
     if socket is None:
         if not parts.hostname or not is_host(parts.hostname):
-            raise Invalid(Phrase("names no valid host"), _HINT)
+            raise InvalidValueError(Phrase("names no valid host"), _HINT)
         return parts.hostname
     if parts.hostname or not socket.startswith("/"):
-        raise Invalid(Phrase("names no directory of a Unix socket"), _HINT)
+        raise InvalidValueError(Phrase("names no directory of a Unix socket"), _HINT)
     return socket
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from gateway.config import shape
-from gateway.config.problems import DEEPEST, Problem, Setting, most_similar
+from gateway.config.problems import DEEPEST, Problem, SettingPath, most_similar
 from gateway.config.settings import Settings
 from gateway.nesting import exceeds_depth
 from gateway.phrases import Phrase
@@ -25,15 +25,15 @@ _FLAGS: Final = {"true": True, "false": False, "1": True, "0": False, "yes": Tru
 
 
 @dataclass(slots=True)
-class Variables:
+class EnvironmentValues:
     """What the environment says: `values`, the variable's name for each path, and problems."""
 
     values: dict[str, Any] = field(default_factory=dict)
-    names: dict[Setting, str] = field(default_factory=dict)
+    names: dict[SettingPath, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
 
-def variable_name(path: Setting) -> str:
+def variable_name(path: SettingPath) -> str:
     """The environment variable that sets the key at a path."""
     return PREFIX + "__".join(str(part).upper() for part in path)
 
@@ -43,12 +43,14 @@ def has_settings(environ: Mapping[str, str]) -> bool:
     return any(name.startswith(PREFIX) and name != CONFIG_VARIABLE for name in environ)
 
 
-def read_environment(environ: Mapping[str, str], file_values: Mapping[str, Any]) -> Variables:
+def read_environment(
+    environ: Mapping[str, str], file_values: Mapping[str, Any]
+) -> EnvironmentValues:
     """The settings among `environ`.
 
     Names of credentials are lower-cased, unless the file spells one the same way but for its case.
     """
-    found = Variables()
+    found = EnvironmentValues()
     # Shorter names first, so that a key outranks the JSON of the group it stands in.
     for name in sorted(environ, key=lambda name: (name.count("__"), name)):
         if name.startswith(PREFIX) and name != CONFIG_VARIABLE:

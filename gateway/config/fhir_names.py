@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, Strict
 
 from gateway.config.problems import nearest
 from gateway.config.resource_types import RESOURCE_TYPES
-from gateway.config.values import Invalid
+from gateway.config.values import InvalidValueError
 from gateway.phrases import Phrase
 
 # The interactions of FHIR R5 (restful-interaction) and the gateway's own names for the rest.
@@ -125,21 +125,23 @@ def similar_operation(name: str) -> str | None:
 def _interaction(value: str) -> str:
     if value != "*" and value not in INTERACTIONS:
         known = Phrase("use * or some of {interactions}", interactions=", ".join(INTERACTIONS))
-        raise Invalid(Phrase("is no FHIR interaction"), _did_you_mean(value, INTERACTIONS, known))
+        raise InvalidValueError(
+            Phrase("is no FHIR interaction"), _did_you_mean(value, INTERACTIONS, known)
+        )
     return value
 
 
 def _resource_type(value: str) -> str:
     if value not in RESOURCE_TYPES:
         known = Phrase("write it as FHIR does, e.g. Observation")
-        raise Invalid(_NO_TYPE, _did_you_mean(value, RESOURCE_TYPES, known))
+        raise InvalidValueError(_NO_TYPE, _did_you_mean(value, RESOURCE_TYPES, known))
     return value
 
 
 def _any_resource_type(value: str) -> str:
     if value != "*" and value not in RESOURCE_TYPES:
         known = Phrase("use * or types such as Patient, Observation")
-        raise Invalid(_NO_TYPE, _did_you_mean(value, RESOURCE_TYPES, known))
+        raise InvalidValueError(_NO_TYPE, _did_you_mean(value, RESOURCE_TYPES, known))
     return value
 
 
@@ -153,7 +155,7 @@ def _operation(value: str) -> str:
     ):
         known = Phrase("use * or names such as $expand")
         hint = known if similar is None else Phrase("did you mean {near}?", near=similar)
-        raise Invalid(Phrase("is no name of a FHIR operation"), hint)
+        raise InvalidValueError(Phrase("is no name of a FHIR operation"), hint)
     return value
 
 

@@ -13,12 +13,12 @@ from gateway.config.urls import BasePath, BaseUrl
 from gateway.config.values import (
     KIB,
     MIB,
-    Address,
     AddressText,
     Count,
     FilePath,
     Flag,
     HeaderName,
+    ListenAddress,
     MediaType,
     Name,
     NetworkText,
@@ -55,7 +55,7 @@ class ListenSettings(Section):
     """Where callers reach the gateway."""
 
     address: AddressText = Field(
-        default=Address("127.0.0.1", 8080),
+        default=ListenAddress("127.0.0.1", 8080),
         description="`host:port` (IPv6 in brackets, port 0: any free one) or `unix:/path`. The "
         "default is reachable from this machine only.",
     )
@@ -110,7 +110,7 @@ class AdminSettings(Section):
     """Operators' pages: `/livez`, `/readyz`, `/metrics`, `/status`, `/outbox` and public keys."""
 
     address: AddressText = Field(
-        default=Address("127.0.0.1", 9464),
+        default=ListenAddress("127.0.0.1", 9464),
         description="`host:port` or `unix:/path` of the operators' pages; never the callers' "
         "address. They hold no secrets but are open to whoever reaches them.",
     )

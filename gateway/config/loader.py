@@ -9,13 +9,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from gateway.config import cautions, repair, shape
-from gateway.config.broken_rule import BrokenRule
-from gateway.config.environment import Variables, merge, read_environment
-from gateway.config.problems import Problem, Setting, did_you_mean, dotted, nearest, plain_words
+from gateway.config.broken_rule import RuleViolation
+from gateway.config.environment import EnvironmentValues, merge, read_environment
+from gateway.config.problems import Problem, SettingPath, did_you_mean, dotted, nearest, plain_words
 from gateway.config.rules import find
 from gateway.config.settings import Settings
 from gateway.config.settings_error import SettingsError
-from gateway.config.yaml_file import Document, read_yaml
+from gateway.config.yaml_file import YamlDocument, read_yaml
 from gateway.phrases import Phrase
 
 
@@ -36,22 +36,22 @@ def warnings(path: Path | None, environ: Mapping[str, str], settings: Settings) 
     return _check(path, environ).warnings(settings)
 
 
-def _check(path: Path | None, environ: Mapping[str, str]) -> _Check:
-    document = read_yaml(path) if path is not None else Document()
-    return _Check(document, read_environment(environ, document.values))
+def _check(path: Path | None, environ: Mapping[str, str]) -> _Validation:
+    document = read_yaml(path) if path is not None else YamlDocument()
+    return _Validation(document, read_environment(environ, document.values))
 
 
-class _Check:
+class _Validation:
     """One validation; it knows where each value came from."""
 
-    def __init__(self, document: Document, variables: Variables) -> None:
+    def __init__(self, document: YamlDocument, variables: EnvironmentValues) -> None:
         self._document = document
         self._variables = variables
         self._problems = [*document.problems, *variables.problems]
         # Keys about which enough is said: no rule complains about them too.
-        self._settled: list[Setting] = []
+        self._settled: list[SettingPath] = []
         # As what a key was written that is judged as the one that was meant.
-        self._misspelled: dict[Setting, Setting] = {}
+        self._misspelled: dict[SettingPath, SettingPath] = {}
 
     def settings(self) -> Settings:
         values = merge(self._document.values, self._variables.values)
@@ -85,7 +85,7 @@ class _Check:
 
     def _apply_rules(self, settings: Settings) -> None:
         settled = [*self._settled, *self._document.spoiled]
-        found: set[tuple[Setting, str]] = set()
+        found: set[tuple[SettingPath, str]] = set()
         for finding in find(settings):
             setting = finding.setting
             looked_at = (setting, *finding.concerns)
@@ -94,7 +94,7 @@ class _Check:
             found.add((setting, finding.message))
             self._problems.append(self._broken(finding))
 
-    def _broken(self, rule: BrokenRule) -> Problem:
+    def _broken(self, rule: RuleViolation) -> Problem:
         """What is missing may have been given by a variable, in which there is nothing."""
         forms = (rule.setting, (*rule.setting[:-1], f"{rule.setting[-1]}_file"))
         blank = next((form for form in forms if form in self._variables.names), None)
@@ -104,12 +104,12 @@ class _Check:
         return self._told(blank, Phrase("is empty"), hint)
 
     @staticmethod
-    def _setting(entry: Any) -> Setting:
-        location: Setting = entry["loc"]
+    def _setting(entry: Any) -> SettingPath:
+        location: SettingPath = entry["loc"]
         # Pydantic marks a wrong name of a mapping so.
         return location[:-1] if location[-1:] == ("[key]",) else location
 
-    def _as_written(self, setting: Setting) -> Setting:
+    def _as_written(self, setting: SettingPath) -> SettingPath:
         for length in range(len(setting), 0, -1):
             if (written := self._misspelled.get(setting[:length])) is not None:
                 return (*written, *setting[length:])
@@ -150,13 +150,13 @@ class _Check:
             hint = Phrase("in an environment variable, write it as JSON")
         return self._told(setting, message, hint)
 
-    def _told(self, setting: Setting, message: Phrase, hint: Phrase) -> Problem:
+    def _told(self, setting: SettingPath, message: Phrase, hint: Phrase) -> Problem:
         return Problem(dotted(self._as_written(setting)), message, hint, self._source(setting))
 
-    def _is_by_variable(self, setting: Setting) -> bool:
+    def _is_by_variable(self, setting: SettingPath) -> bool:
         return self._source(setting).startswith("DHP_")
 
-    def _source(self, setting: Setting) -> str:
+    def _source(self, setting: SettingPath) -> str:
         written = self._as_written(setting)
         for length in range(len(setting), 0, -1):
             if variable := self._variables.names.get(setting[:length]):
@@ -174,7 +174,7 @@ def _validate(values: dict[str, Any]) -> tuple[Settings | None, list[Any]]:
         return None, list(error.errors(include_url=False))
 
 
-def _first_slip(wrong: Iterable[Any], values: dict[str, Any]) -> tuple[Any, Setting] | None:
+def _first_slip(wrong: Iterable[Any], values: dict[str, Any]) -> tuple[Any, SettingPath] | None:
     """The first unknown key that another one was probably meant by, which is not given."""
     for entry in wrong:
         if entry["type"] == "extra_forbidden":
@@ -190,7 +190,7 @@ def _homes(name: str) -> list[str]:
     return [dotted(setting) for setting, _ in shape.leaves() if setting[-1] == name]
 
 
-def _any_below(settings: Iterable[Setting], groups: Iterable[Setting]) -> bool:
+def _any_below(settings: Iterable[SettingPath], groups: Iterable[SettingPath]) -> bool:
     """Whether one of the keys is one of the groups or lies in it."""
     settled = set(groups)
     return any(key[:length] in settled for key in settings for length in range(len(key) + 1))

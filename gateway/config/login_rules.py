@@ -6,27 +6,27 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from gateway.config import own_parameters
-from gateway.config.broken_rule import OWN_PARAMETER, BrokenRule
+from gateway.config.broken_rule import OWN_PARAMETER, RuleViolation
 from gateway.config.operations import LoginSettings
-from gateway.config.problems import Setting
+from gateway.config.problems import SettingPath
 from gateway.config.settings import Settings
 from gateway.config.urls import is_plaintext_abroad
 from gateway.phrases import Phrase
 
 
-def find(settings: Settings) -> Iterator[BrokenRule]:
+def find(settings: Settings) -> Iterator[RuleViolation]:
     """What is broken of them; nothing while nobody signs in."""
     login = settings.login
     if not login.enabled:
         return
-    needed: dict[Setting, object] = {
+    needed: dict[SettingPath, object] = {
         ("login", "client_id"): login.client_id,
         ("login", "redirect_uri"): login.redirect_uri,
         ("sso", "authorize_url"): settings.sso.authorize_url,
     }
     for path, value in needed.items():
         if value is None:
-            yield BrokenRule(
+            yield RuleViolation(
                 path,
                 Phrase("is missing"),
                 Phrase("login.enabled needs it"),
@@ -35,7 +35,7 @@ def find(settings: Settings) -> Iterator[BrokenRule]:
     yield from _redirect_uri(login.redirect_uri)
     yield from _login_client(login)
     if settings.workers > 1 and settings.store.url.kind == "memory":
-        yield BrokenRule(
+        yield RuleViolation(
             ("workers",),
             Phrase("must be 1 with login.enabled while store.url is memory://"),
             Phrase(
@@ -45,7 +45,7 @@ def find(settings: Settings) -> Iterator[BrokenRule]:
             (("login", "enabled"), ("store", "url")),
         )
     if f"{settings.listen.base_path}/".startswith("/auth/"):
-        yield BrokenRule(
+        yield RuleViolation(
             ("listen", "base_path"),
             Phrase("collides with /auth, which belongs to the login"),
             Phrase("choose another path, e.g. /fhir"),
@@ -53,36 +53,38 @@ def find(settings: Settings) -> Iterator[BrokenRule]:
         )
 
 
-def _redirect_uri(redirect_uri: str | None) -> Iterator[BrokenRule]:
+def _redirect_uri(redirect_uri: str | None) -> Iterator[RuleViolation]:
     if redirect_uri is None:
         return
-    here: Setting = ("login", "redirect_uri")
+    here: SettingPath = ("login", "redirect_uri")
     if is_plaintext_abroad(redirect_uri):
         hint = Phrase(
             "browsers keep the session's cookie for https:// only; http:// is for loopback hosts"
         )
-        yield BrokenRule(here, Phrase("must begin with https://"), hint)
+        yield RuleViolation(here, Phrase("must begin with https://"), hint)
     if not urlsplit(redirect_uri).path.endswith("/auth/callback"):
         hint = Phrase(
             "the gateway answers nowhere else, e.g. https://gateway.clinic.uz/auth/callback"
         )
-        yield BrokenRule(here, Phrase("must end with /auth/callback"), hint)
+        yield RuleViolation(here, Phrase("must end with /auth/callback"), hint)
 
 
-def _login_client(login: LoginSettings) -> Iterator[BrokenRule]:
+def _login_client(login: LoginSettings) -> Iterator[RuleViolation]:
     """Without secret and key it is a public client, and nothing is missing."""
     by_key = login.auth_method == "private_key_jwt"
-    method: tuple[Setting, ...] = (("login", "auth_method"), ("login", "private_key_file"))
+    method: tuple[SettingPath, ...] = (("login", "auth_method"), ("login", "private_key_file"))
     if by_key and not login.private_key_file:
         hint = Phrase("auth_method private_key_jwt signs with it")
-        yield BrokenRule(("login", "private_key_file"), Phrase("is missing"), hint, method)
+        yield RuleViolation(("login", "private_key_file"), Phrase("is missing"), hint, method)
     if by_key and (login.client_secret or login.client_secret_file):
         given = "client_secret" if login.client_secret else "client_secret_file"
         hint = Phrase("remove it, or choose auth_method client_secret_post")
-        yield BrokenRule(("login", given), Phrase("is not used with private_key_jwt"), hint, method)
+        yield RuleViolation(
+            ("login", given), Phrase("is not used with private_key_jwt"), hint, method
+        )
     if not by_key and login.private_key_file:
         hint = Phrase("set auth_method: private_key_jwt, or remove it")
         message = Phrase("is not used with {auth_method}", auth_method=login.auth_method)
-        yield BrokenRule(("login", "private_key_file"), message, hint, method)
+        yield RuleViolation(("login", "private_key_file"), message, hint, method)
     for name in own_parameters.of_login(login.extra_params):
-        yield BrokenRule(("login", "extra_params", name), *OWN_PARAMETER)
+        yield RuleViolation(("login", "extra_params", name), *OWN_PARAMETER)

@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from gateway.config.problems import Setting
+from gateway.config.problems import SettingPath
 
 
-def named_files(value: Any, key: Setting = ()) -> Iterator[tuple[Setting, Path]]:
+def named_files(value: Any, key: SettingPath = ()) -> Iterator[tuple[SettingPath, Path]]:
     """Every file whose content the gateway reads: secrets, keys, certificates, trust roots."""
     if isinstance(value, Path):
         if str(key[-1]).endswith("_file"):

@@ -16,7 +16,7 @@ from gateway.config.values import (
     FilePath,
     Flag,
     HeaderName,
-    Invalid,
+    InvalidValueError,
     ParameterName,
     PositiveSeconds,
     Ratio,
@@ -34,7 +34,7 @@ _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]
 
 def _client_id(value: str) -> str:
     if not _CLIENT_ID.fullmatch(value):
-        raise Invalid(
+        raise InvalidValueError(
             Phrase("holds characters that no client id may hold"),
             Phrase("copy it again, without line breaks"),
         )
@@ -43,7 +43,7 @@ def _client_id(value: str) -> str:
 
 def _scope(value: str) -> str:
     if not _SCOPE.fullmatch(value):
-        raise Invalid(
+        raise InvalidValueError(
             Phrase("is no scope"),
             Phrase("write the scopes with one space between, or null for none"),
         )
@@ -189,7 +189,7 @@ class CredentialSettings(Section):
     def secret(self, name: str = "default") -> Secret | None:
         """The client secret or private key now, from its file if it has one; None without.
 
-        `name` is this credential's name, for the error. Raises `SecretUnreadable`.
+        `name` is this credential's name, for the error. Raises `SecretReadError`.
         """
         return self.secret_source(name).read()
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from gateway.config.problems import Setting
+from gateway.config.problems import SettingPath
 from gateway.config.section import Section
 from gateway.phrases import Phrase
 from gateway.secret import Secret
@@ -28,7 +28,7 @@ def is_placeholder(text: str) -> bool:
     return _PLACEHOLDER.fullmatch(text.strip(" \t\r\n\"'")) is not None
 
 
-def find(value: Any, setting: Setting = ()) -> Iterator[Setting]:
+def find(value: Any, setting: SettingPath = ()) -> Iterator[SettingPath]:
     """The settings that still hold one, in a group of them and all below."""
     if isinstance(value, Section):
         value = {name: getattr(value, name) for name in type(value).model_fields}

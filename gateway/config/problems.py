@@ -15,7 +15,7 @@ from gateway.phrases import EMPTY_PHRASE, Phrase, any_of, to_phrase
 _SIMILAR: Final = 0.7
 
 # A key as its parts: names, and numbers for the items of lists.
-Setting = tuple[str | int, ...]
+SettingPath = tuple[str | int, ...]
 # No value has as many levels. Whoever walks values that were read may do so by recursion.
 DEEPEST: Final = 16
 
@@ -48,7 +48,7 @@ class Problem:
         return Phrase("{told}. {hint:sentence}", told=told, hint=to_phrase(self.hint))
 
 
-def dotted(setting: Setting) -> str:
+def dotted(setting: SettingPath) -> str:
     """A key as people write it: `callers[0].name`."""
     text = ""
     for part in setting:

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
 from gateway.config import shape
 from gateway.config.environment import variable_name
-from gateway.config.problems import Setting
-from gateway.config.reference_words import WORDS, Words
+from gateway.config.problems import SettingPath
+from gateway.config.reference_words import WORDS, ReferenceTexts
 from gateway.config.section import Section
 from gateway.config.settings import PRESETS, Settings
 from gateway.config.values import Unit, format_size
@@ -22,7 +22,7 @@ from gateway.config.values import Unit, format_size
 class _Row:
     """One key, as the documents show it. `default` is `...` where the key must be given."""
 
-    setting: Setting
+    setting: SettingPath
     annotation: Any
     default: Any
     meaning: str
@@ -69,14 +69,16 @@ def _presets() -> Iterator[str]:
         yield f"| `{name}` | {' | '.join(cells)} |"
 
 
-def _groups(section: type[Section], setting: Setting) -> Iterator[tuple[Setting, type[Section]]]:
+def _groups(
+    section: type[Section], setting: SettingPath
+) -> Iterator[tuple[SettingPath, type[Section]]]:
     yield setting, section
     for row in _rows(section, setting):
         if (inner := _inner(row)) is not None:
             yield from _groups(inner[1], inner[0])
 
 
-def _inner(row: _Row) -> tuple[Setting, type[Section]] | None:
+def _inner(row: _Row) -> tuple[SettingPath, type[Section]] | None:
     """The group that a key holds, directly, by free names or as a list."""
     if (value := shape.value_of_mapping(row.annotation)) is not None:
         found, setting = shape.section_of(value), (*row.setting, "*")
@@ -91,20 +93,20 @@ def _is_group(row: _Row) -> bool:
     return shape.section_of(row.annotation) is not None and not shape.is_optional(row.annotation)
 
 
-def _rows(section: type[Section], setting: Setting) -> Iterator[_Row]:
+def _rows(section: type[Section], setting: SettingPath) -> Iterator[_Row]:
     for name, field in section.model_fields.items():
         default = ... if field.is_required() else field.get_default(call_default_factory=True)
         annotation = field.rebuild_annotation()
         yield _Row((*setting, name), annotation, default, field.description or "")
 
 
-def _shown(setting: Setting) -> str:
+def _shown(setting: SettingPath) -> str:
     """The name of a group or key on the page."""
     parts = [{"*": "<name>"}.get(str(part), part) for part in setting]
     return ".".join(str(part) for part in parts).replace(".0", "[]")
 
 
-def _table_line(row: _Row, words: Words) -> str:
+def _table_line(row: _Row, words: ReferenceTexts) -> str:
     # Of a list there is one variable, for the whole of it.
     in_list = next((at for at, part in enumerate(row.setting) if isinstance(part, int)), None)
     variable = f"`{variable_name(row.setting[:in_list]).replace('*', '<NAME>')}`"
@@ -117,11 +119,11 @@ def _table_line(row: _Row, words: Words) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
-def _default(row: _Row, words: Words) -> str:
+def _default(row: _Row, words: ReferenceTexts) -> str:
     return words.required if row.default is ... else f"`{_scalar(row)}`"
 
 
-def _type(annotation: Any, words: Words) -> str:
+def _type(annotation: Any, words: ReferenceTexts) -> str:
     """The type as people call it: `seconds`, `list of URL`, `on` or `off`."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
@@ -177,7 +179,7 @@ _EXAMPLES: Final[dict[str, str]] = {
 }
 
 
-def _yaml_group(section: type[Section], setting: Setting) -> Iterator[str]:
+def _yaml_group(section: type[Section], setting: SettingPath) -> Iterator[str]:
     for row in _rows(section, setting):
         yield from _yaml_key(row)
         if not setting:
@@ -204,7 +206,7 @@ def _yaml_key(row: _Row) -> Iterator[str]:
         yield from _yaml_group(inner[1], inner[0])
 
 
-def _list_entry(section: type[Section], setting: Setting) -> Iterator[str]:
+def _list_entry(section: type[Section], setting: SettingPath) -> Iterator[str]:
     yield "  " * (len(setting) - 1) + "-"
     yield from _yaml_group(section, setting)
 

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import yaml
 
 
-class Words(NamedTuple):
+class ReferenceTexts(NamedTuple):
     """The prose of a page in Markdown.
 
     `types` translates the atoms of a type; `groups` and `keys` the schema's own texts, by the names
@@ -30,7 +30,7 @@ class Words(NamedTuple):
     keys: Mapping[str, str] = {}
 
 
-_EN: Final = Words(
+_EN: Final = ReferenceTexts(
     introduction="""\
 # Settings
 
@@ -73,7 +73,7 @@ was not chosen.
     alternative="{} or {}",
 )
 
-_RU: Final = Words(
+_RU: Final = ReferenceTexts(
     introduction="""\
 # Настройки
 

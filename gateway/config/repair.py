@@ -7,13 +7,13 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from gateway.config.problems import Setting
+from gateway.config.problems import SettingPath
 from gateway.config.settings import Settings
 
 _ROUNDS: Final = 4
 
 
-def without(values: dict[str, Any], wrong: Sequence[Setting]) -> Settings | None:
+def without(values: dict[str, Any], wrong: Sequence[SettingPath]) -> Settings | None:
     """Settings made of `values` less the wrong ones; None when that does not succeed.
 
     Required keys that are missing get a stand-in. The result serves for checking only.
@@ -33,7 +33,7 @@ def without(values: dict[str, Any], wrong: Sequence[Setting]) -> Settings | None
     return None
 
 
-def rename(values: dict[str, Any], setting: Setting, meant: Setting) -> None:
+def rename(values: dict[str, Any], setting: SettingPath, meant: SettingPath) -> None:
     """Puts what stands under a misspelled key under the one that was meant, beside it."""
     group = at(values, setting[:-1])
     group[meant[-1]] = group.pop(setting[-1])
@@ -46,7 +46,7 @@ def copy(value: Any) -> Any:
     return [copy(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _remove(values: dict[str, Any], setting: Setting) -> None:
+def _remove(values: dict[str, Any], setting: SettingPath) -> None:
     """Takes a key out; for an item of a list the whole list, as the others would move up."""
     while setting and (isinstance(setting[-1], int) or setting[-1] == "[key]"):
         setting = setting[:-1]
@@ -55,7 +55,7 @@ def _remove(values: dict[str, Any], setting: Setting) -> None:
         group.pop(setting[-1], None)
 
 
-def _put_stand_in(values: dict[str, Any], setting: Setting) -> None:
+def _put_stand_in(values: dict[str, Any], setting: SettingPath) -> None:
     here: Any = values
     for part in setting[:-1]:
         here = here.setdefault(part, {}) if isinstance(here, dict) else here[part]
@@ -63,7 +63,7 @@ def _put_stand_in(values: dict[str, Any], setting: Setting) -> None:
     here[name] = "https://missing.invalid" if name.endswith("_url") else "missing"
 
 
-def at(values: Any, setting: Setting) -> Any:
+def at(values: Any, setting: SettingPath) -> Any:
     """What stands under a key; None where there is none."""
     for part in setting:
         if isinstance(values, dict):

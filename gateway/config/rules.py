@@ -11,26 +11,26 @@ from typing import Final
 
 from gateway import os_support
 from gateway.config import login_rules, own_parameters, placeholders
-from gateway.config.broken_rule import OWN_PARAMETER, BrokenRule
+from gateway.config.broken_rule import OWN_PARAMETER, RuleViolation
 from gateway.config.outbound import CredentialSettings
-from gateway.config.problems import Setting
+from gateway.config.problems import SettingPath
 from gateway.config.settings import Settings
 from gateway.config.urls import is_plaintext_abroad
-from gateway.config.values import Address
+from gateway.config.values import ListenAddress
 from gateway.phrases import Phrase
 
 
-def find(settings: Settings) -> Iterator[BrokenRule]:
+def find(settings: Settings) -> Iterator[RuleViolation]:
     """Everything that breaks a rule."""
     for rule in RULES:
         yield from rule(settings)
 
 
-def _system(settings: Settings) -> Iterator[BrokenRule]:
+def _system(settings: Settings) -> Iterator[RuleViolation]:
     """What this operating system lacks: Windows has no unix sockets and none of our file locks."""
     for section in ("listen", "admin"):
         if getattr(settings, section).address.path is not None and not os_support.HAS_UNIX_SOCKETS:
-            yield BrokenRule(
+            yield RuleViolation(
                 (section, "address"),
                 Phrase("is a unix socket"),
                 Phrase("{not_here}: use host:port", not_here=_NOT_HERE),
@@ -38,13 +38,13 @@ def _system(settings: Settings) -> Iterator[BrokenRule]:
     if os_support.HAS_FILE_LOCKS:
         return
     if settings.audit.sink == "file":
-        yield BrokenRule(
+        yield RuleViolation(
             ("audit", "sink"),
             Phrase("is file"),
             Phrase("{not_here}: use syslog or stdout", not_here=_NOT_HERE),
         )
     if settings.workers > 1:
-        yield BrokenRule(
+        yield RuleViolation(
             ("workers",), Phrase("is more than 1"), Phrase("{not_here}: use 1", not_here=_NOT_HERE)
         )
 
@@ -52,10 +52,10 @@ def _system(settings: Settings) -> Iterator[BrokenRule]:
 _NOT_HERE: Final = Phrase("that is not to be had on this operating system")
 
 
-def _plaintext(settings: Settings) -> Iterator[BrokenRule]:
+def _plaintext(settings: Settings) -> Iterator[RuleViolation]:
     if settings.platform.allow_plaintext:
         return
-    urls: dict[Setting, str | None] = {
+    urls: dict[SettingPath, str | None] = {
         ("platform", "fhir_base_url"): settings.platform.fhir_base_url,
         ("sso", "token_url"): settings.sso.token_url,
         ("sso", "authorize_url"): settings.sso.authorize_url,
@@ -63,7 +63,7 @@ def _plaintext(settings: Settings) -> Iterator[BrokenRule]:
     }
     for path, url in urls.items():
         if url is not None and is_plaintext_abroad(url):
-            yield BrokenRule(
+            yield RuleViolation(
                 path,
                 Phrase("must begin with https://"),
                 Phrase(
@@ -74,12 +74,12 @@ def _plaintext(settings: Settings) -> Iterator[BrokenRule]:
             )
 
 
-def _anonymous(settings: Settings) -> Iterator[BrokenRule]:
+def _anonymous(settings: Settings) -> Iterator[RuleViolation]:
     listen = settings.listen
     # With the browser sign-in and no callers a session is needed, so nobody is anonymous.
     open_to_all = not settings.callers and not listen.allow_anonymous and not settings.login.enabled
     if open_to_all and not listen.address.is_loopback:
-        yield BrokenRule(
+        yield RuleViolation(
             ("listen", "address"),
             Phrase("is reachable from other machines, and no callers are named"),
             Phrase(
@@ -91,9 +91,9 @@ def _anonymous(settings: Settings) -> Iterator[BrokenRule]:
         )
 
 
-def _listeners(settings: Settings) -> Iterator[BrokenRule]:
+def _listeners(settings: Settings) -> Iterator[RuleViolation]:
     if _overlap(settings.listen.address, settings.admin.address):
-        yield BrokenRule(
+        yield RuleViolation(
             ("admin", "address"),
             Phrase("is the same as listen.address"),
             Phrase("give it another port; operators' pages never share the callers' port"),
@@ -101,7 +101,7 @@ def _listeners(settings: Settings) -> Iterator[BrokenRule]:
         )
 
 
-def _overlap(one: Address, other: Address) -> bool:
+def _overlap(one: ListenAddress, other: ListenAddress) -> bool:
     if one.path is not None or other.path is not None:
         return one.path == other.path
     same_host = one.host == other.host or one.is_wildcard or other.is_wildcard
@@ -111,19 +111,19 @@ def _overlap(one: Address, other: Address) -> bool:
 _OWN_NAME: Final = Phrase("give each person an own name")
 
 
-def _operators(settings: Settings) -> Iterator[BrokenRule]:
+def _operators(settings: Settings) -> Iterator[RuleViolation]:
     first: dict[str, int] = {}
     for index, operator in enumerate(settings.admin.operators):
-        path: Setting = ("admin", "operators", index)
+        path: SettingPath = ("admin", "operators", index)
         if first.setdefault(operator.name, index) != index:
-            yield BrokenRule((*path, "name"), Phrase("is used twice"), _OWN_NAME)
+            yield RuleViolation((*path, "name"), Phrase("is used twice"), _OWN_NAME)
         if not operator.secret_source(index).is_given:
-            yield BrokenRule(
+            yield RuleViolation(
                 (*path, "password"), Phrase("is missing"), Phrase("give password_file")
             )
 
 
-def _tls(settings: Settings) -> Iterator[BrokenRule]:
+def _tls(settings: Settings) -> Iterator[RuleViolation]:
     tls, platform = settings.listen.tls, settings.platform
     yield from _pair(("listen", "tls"), {"cert_file": tls.cert_file, "key_file": tls.key_file})
     pair = {
@@ -132,7 +132,7 @@ def _tls(settings: Settings) -> Iterator[BrokenRule]:
     }
     yield from _pair(("platform",), pair)
     if tls.client_ca_file and not tls.cert_file:
-        yield BrokenRule(
+        yield RuleViolation(
             ("listen", "tls", "client_ca_file"),
             Phrase("has no effect without TLS"),
             Phrase("give cert_file and key_file too"),
@@ -140,12 +140,12 @@ def _tls(settings: Settings) -> Iterator[BrokenRule]:
         )
 
 
-def _pair(group: Setting, values: Mapping[str, object]) -> Iterator[BrokenRule]:
+def _pair(group: SettingPath, values: Mapping[str, object]) -> Iterator[RuleViolation]:
     names = list(values)
     for name, other in (names, reversed(names)):
         if values[name] and not values[other]:
             path = (*group, other)
-            yield BrokenRule(
+            yield RuleViolation(
                 path,
                 Phrase("is missing"),
                 Phrase("it belongs to {name}", name=name),
@@ -153,15 +153,15 @@ def _pair(group: Setting, values: Mapping[str, object]) -> Iterator[BrokenRule]:
             )
 
 
-def _credentials(settings: Settings) -> Iterator[BrokenRule]:
+def _credentials(settings: Settings) -> Iterator[RuleViolation]:
     if not settings.credentials:
-        yield BrokenRule(
+        yield RuleViolation(
             ("credentials",),
             Phrase("is empty"),
             Phrase("give at least credentials.default with client_id and client_secret_file"),
         )
     elif not settings.callers and "default" not in settings.credentials:
-        yield BrokenRule(
+        yield RuleViolation(
             ("credentials", "default"),
             Phrase("is missing"),
             Phrase("it is the one that is used while no callers are named"),
@@ -171,10 +171,10 @@ def _credentials(settings: Settings) -> Iterator[BrokenRule]:
         yield from _credential(("credentials", name), credential)
 
 
-def _credential(path: Setting, credential: CredentialSettings) -> Iterator[BrokenRule]:
+def _credential(path: SettingPath, credential: CredentialSettings) -> Iterator[RuleViolation]:
     by_key = credential.auth_method == "private_key_jwt"
     has_secret = bool(credential.client_secret or credential.client_secret_file)
-    method: tuple[Setting, ...] = (
+    method: tuple[SettingPath, ...] = (
         (*path, "auth_method"),
         (*path, "client_secret"),
         (*path, "client_secret_file"),
@@ -182,26 +182,28 @@ def _credential(path: Setting, credential: CredentialSettings) -> Iterator[Broke
     )
     if by_key and not credential.private_key_file:
         hint = Phrase("auth_method private_key_jwt signs with it")
-        yield BrokenRule((*path, "private_key_file"), Phrase("is missing"), hint, method)
+        yield RuleViolation((*path, "private_key_file"), Phrase("is missing"), hint, method)
     if by_key and has_secret:
         hint = Phrase("remove it, or choose auth_method client_secret_post")
         given = "client_secret" if credential.client_secret else "client_secret_file"
-        yield BrokenRule((*path, given), Phrase("is not used with private_key_jwt"), hint, method)
+        yield RuleViolation(
+            (*path, given), Phrase("is not used with private_key_jwt"), hint, method
+        )
     if not by_key and not has_secret:
         hint = Phrase("give client_secret_file: the path of a file that holds the secret")
-        yield BrokenRule((*path, "client_secret"), Phrase("is missing"), hint, method)
+        yield RuleViolation((*path, "client_secret"), Phrase("is missing"), hint, method)
     if not by_key and credential.private_key_file:
         hint = Phrase("set auth_method: private_key_jwt, or remove it")
         message = Phrase("is not used with {auth_method}", auth_method=credential.auth_method)
-        yield BrokenRule((*path, "private_key_file"), message, hint, method)
+        yield RuleViolation((*path, "private_key_file"), message, hint, method)
     for name in own_parameters.of_credentials(credential.extra_params):
-        yield BrokenRule((*path, "extra_params", name), *OWN_PARAMETER)
+        yield RuleViolation((*path, "extra_params", name), *OWN_PARAMETER)
 
 
-def _secrets(settings: Settings) -> Iterator[BrokenRule]:
+def _secrets(settings: Settings) -> Iterator[RuleViolation]:
     for source in settings.secret_sources():
         if source.value is not None and source.file is not None:
-            yield BrokenRule(
+            yield RuleViolation(
                 source.setting,
                 Phrase("and {setting}_file are both given", setting=source.setting[-1]),
                 Phrase("keep the file, remove the other"),
@@ -212,59 +214,61 @@ RESERVED_CALLERS: Final = frozenset({"anonymous", "session", "others"})
 """What stands for callers without a name of their own, in lower case."""
 
 
-def _callers(settings: Settings) -> Iterator[BrokenRule]:
+def _callers(settings: Settings) -> Iterator[RuleViolation]:
     seen: dict[str, int] = {}
     for index, caller in enumerate(settings.callers):
-        path: Setting = ("callers", index)
+        path: SettingPath = ("callers", index)
         first = seen.setdefault(caller.name, index)
         if first != index:
             hint = Phrase("callers[{first}] has the same name; give each its own", first=first)
-            yield BrokenRule(
+            yield RuleViolation(
                 (*path, "name"), Phrase("is used twice"), hint, (("callers", first, "name"),)
             )
         user, purpose = caller.user_header, caller.purpose_header
         if user is not None and purpose is not None and user.lower() == purpose.lower():
             hint = Phrase("one header names the user, another one the purpose")
-            key: Setting = (*path, "purpose_header")
-            yield BrokenRule(key, Phrase("is user_header, too"), hint, ((*path, "user_header"),))
+            key: SettingPath = (*path, "purpose_header")
+            yield RuleViolation(key, Phrase("is user_header, too"), hint, ((*path, "user_header"),))
         if caller.name.lower() in RESERVED_CALLERS:
             hint = Phrase(
                 "the gateway calls those so who have no name of their own; choose another"
             )
-            yield BrokenRule((*path, "name"), Phrase("is a name of the gateway's own"), hint)
+            yield RuleViolation((*path, "name"), Phrase("is a name of the gateway's own"), hint)
         if caller.credential not in settings.credentials:
             hint = Phrase(
                 "known here: {credentials}",
                 credentials=", ".join(settings.credentials) or Phrase("none"),
             )
-            concerns: tuple[Setting, ...] = (("credentials",),)
-            yield BrokenRule((*path, "credential"), Phrase("names no credential"), hint, concerns)
+            concerns: tuple[SettingPath, ...] = (("credentials",),)
+            yield RuleViolation(
+                (*path, "credential"), Phrase("names no credential"), hint, concerns
+            )
         basic = caller.basic_auth
         if basic and ":" in basic.username:
             key = (*path, "basic_auth", "username")
             hint = Phrase(
                 "HTTP Basic takes what is behind it for the password (RFC 7617); choose another"
             )
-            yield BrokenRule(key, Phrase("holds a colon"), hint)
+            yield RuleViolation(key, Phrase("holds a colon"), hint)
         if basic and not basic.password and not basic.password_file:
             key = (*path, "basic_auth", "password")
-            yield BrokenRule(key, Phrase("is missing"), Phrase("give password_file"))
+            yield RuleViolation(key, Phrase("is missing"), Phrase("give password_file"))
         if caller.client_cert_names and not settings.listen.tls.client_ca_file:
             key = (*path, "client_cert_names")
             hint = Phrase("set listen.tls.client_ca_file, else no client certificate is asked for")
-            yield BrokenRule(key, Phrase("cannot be checked"), hint, (("listen", "tls"),))
+            yield RuleViolation(key, Phrase("cannot be checked"), hint, (("listen", "tls"),))
 
 
-def _audit(settings: Settings) -> Iterator[BrokenRule]:
+def _audit(settings: Settings) -> Iterator[RuleViolation]:
     audit = settings.audit
-    sink: tuple[Setting, ...] = (("audit", "sink"),)
+    sink: tuple[SettingPath, ...] = (("audit", "sink"),)
     if audit.sink == "file" and audit.path is None:
-        yield BrokenRule(
+        yield RuleViolation(
             ("audit", "path"), Phrase("is missing"), Phrase("audit.sink: file writes there"), sink
         )
     if audit.sink == "syslog" and audit.syslog_url is None:
         hint = Phrase("audit.sink: syslog sends there")
-        yield BrokenRule(("audit", "syslog_url"), Phrase("is missing"), hint, sink)
+        yield RuleViolation(("audit", "syslog_url"), Phrase("is missing"), hint, sink)
     pair = {
         "syslog_client_cert_file": audit.syslog_client_cert_file,
         "syslog_client_key_file": audit.syslog_client_key_file,
@@ -273,27 +277,27 @@ def _audit(settings: Settings) -> Iterator[BrokenRule]:
     yield from _audit_events(settings)
 
 
-def _audit_events(settings: Settings) -> Iterator[BrokenRule]:
+def _audit_events(settings: Settings) -> Iterator[RuleViolation]:
     audit = settings.audit
-    wanted: tuple[Setting, ...] = (("audit", "fhir_audit_events"),)
+    wanted: tuple[SettingPath, ...] = (("audit", "fhir_audit_events"),)
     if audit.fhir_profile != "base" and not audit.fhir_audit_events:
         hint = Phrase("set audit.fhir_audit_events: true, or leave this out")
-        yield BrokenRule(
+        yield RuleViolation(
             ("audit", "fhir_profile"), Phrase("needs audit.fhir_audit_events"), hint, wanted
         )
-    here: tuple[Setting, ...] = (("audit", "fhir_endpoint"),)
+    here: tuple[SettingPath, ...] = (("audit", "fhir_endpoint"),)
     if audit.fhir_endpoint is not None:
         if not audit.fhir_audit_events:
             hint = Phrase("set audit.fhir_audit_events: true, or leave this out")
-            yield BrokenRule(here[0], Phrase("needs audit.fhir_audit_events"), hint, wanted)
+            yield RuleViolation(here[0], Phrase("needs audit.fhir_audit_events"), hint, wanted)
         if audit.sink == "off":
             hint = Phrase("choose an audit.sink for the records themselves")
-            yield BrokenRule(
+            yield RuleViolation(
                 here[0], Phrase("is not used with audit.sink off"), hint, (("audit", "sink"),)
             )
     for key in ("fhir_ca_file", "fhir_credential"):
         if getattr(audit, key) is not None and audit.fhir_endpoint is None:
-            yield BrokenRule(
+            yield RuleViolation(
                 ("audit", key), Phrase("needs audit.fhir_endpoint"), Phrase("remove it"), here
             )
     if audit.fhir_credential is not None and audit.fhir_credential not in settings.credentials:
@@ -301,17 +305,17 @@ def _audit_events(settings: Settings) -> Iterator[BrokenRule]:
             "known here: {credentials}",
             credentials=", ".join(settings.credentials) or Phrase("none"),
         )
-        concerns: tuple[Setting, ...] = (("credentials",),)
-        yield BrokenRule(
+        concerns: tuple[SettingPath, ...] = (("credentials",),)
+        yield RuleViolation(
             ("audit", "fhir_credential"), Phrase("names no credential"), hint, concerns
         )
 
 
-def _tracing(settings: Settings) -> Iterator[BrokenRule]:
+def _tracing(settings: Settings) -> Iterator[RuleViolation]:
     tracing = settings.tracing
     url = tracing.otlp_endpoint
     if tracing.secret_source().is_given and url is not None and is_plaintext_abroad(url):
-        yield BrokenRule(
+        yield RuleViolation(
             ("tracing", "otlp_endpoint"),
             Phrase("must begin with https://"),
             Phrase("tracing.authorization would travel unencrypted"),
@@ -319,11 +323,11 @@ def _tracing(settings: Settings) -> Iterator[BrokenRule]:
         )
 
 
-def _outbox(settings: Settings) -> Iterator[BrokenRule]:
+def _outbox(settings: Settings) -> Iterator[RuleViolation]:
     outbox = settings.outbox
-    enabled: tuple[Setting, ...] = (("outbox", "enabled"),)
+    enabled: tuple[SettingPath, ...] = (("outbox", "enabled"),)
     if outbox.enabled and not (outbox.encryption_key or outbox.encryption_key_file):
-        yield BrokenRule(
+        yield RuleViolation(
             ("outbox", "encryption_key"),
             Phrase("is missing"),
             Phrase(
@@ -335,24 +339,24 @@ def _outbox(settings: Settings) -> Iterator[BrokenRule]:
         )
     if outbox.reveal and settings.audit.sink == "off":
         hint = Phrase("choose an audit.sink, or leave this out")
-        sink: Setting = ("audit", "sink")
-        yield BrokenRule(
+        sink: SettingPath = ("audit", "sink")
+        yield RuleViolation(
             ("outbox", "reveal"), Phrase("is not used with audit.sink off"), hint, (sink,)
         )
     for index, caller in enumerate(settings.callers):
         if caller.outbox == "always" and not outbox.enabled:
-            key: Setting = ("callers", index, "outbox")
-            yield BrokenRule(
+            key: SettingPath = ("callers", index, "outbox")
+            yield RuleViolation(
                 key, Phrase("needs outbox.enabled"), Phrase("enable it, or leave this out"), enabled
             )
 
 
-def _placeholders(settings: Settings) -> Iterator[BrokenRule]:
+def _placeholders(settings: Settings) -> Iterator[RuleViolation]:
     for setting in placeholders.find(settings):
-        yield BrokenRule(setting, placeholders.MESSAGE, placeholders.HINT)
+        yield RuleViolation(setting, placeholders.MESSAGE, placeholders.HINT)
 
 
-RULES: Final[tuple[Callable[[Settings], Iterator[BrokenRule]], ...]] = (
+RULES: Final[tuple[Callable[[Settings], Iterator[RuleViolation]], ...]] = (
     _system,
     _plaintext,
     _anonymous,

@@ -7,7 +7,7 @@ from typing import Any
 from gateway.config.database_url import DatabaseLocation
 from gateway.config.settings import Settings
 from gateway.config.store_url import StoreLocation
-from gateway.config.values import Address
+from gateway.config.values import ListenAddress
 
 # Filled in by `environment`, so that the file need not give them.
 _IMPLIED = {
@@ -52,4 +52,4 @@ def _write_out_address(field: dict[str, Any]) -> None:
     elif "kind" in default:
         field["default"] = str(StoreLocation(**default))
     elif "port" in default:
-        field["default"] = str(Address(**default))
+        field["default"] = str(ListenAddress(**default))

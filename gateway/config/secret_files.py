@@ -13,8 +13,8 @@ from typing import Final
 
 from gateway import os_support
 from gateway.config import placeholders
-from gateway.config.problems import Setting, dotted
-from gateway.config.text_file import NotText, decode, read_bytes
+from gateway.config.problems import SettingPath, dotted
+from gateway.config.text_file import TextDecodingError, decode, read_bytes
 from gateway.phrases import EMPTY_PHRASE, Phrase, setting_problem, system_error
 from gateway.secret import Secret
 
@@ -37,7 +37,7 @@ _HINTS: Final[dict[str, Phrase]] = {
 }
 
 
-class SecretUnreadable(Exception):  # noqa: N818 - named after the state, like Invalid
+class SecretReadError(Exception):
     """A secret's file gives no secret.
 
     `key` names the setting, `why` the reason in plain words, `hint` what to do.
@@ -56,7 +56,7 @@ class SecretUnreadable(Exception):  # noqa: N818 - named after the state, like I
 class SecretSource:
     """Where the secret of one `setting` comes from: given itself as `value`, or in a `file`."""
 
-    setting: Setting
+    setting: SettingPath
     value: Secret | None
     file: Path | None
 
@@ -71,34 +71,34 @@ class SecretSource:
         return self.value is not None or self.file is not None
 
     def read(self) -> Secret | None:
-        """The secret now; None when neither is given. Raises `SecretUnreadable`."""
+        """The secret now; None when neither is given. Raises `SecretReadError`."""
         if self.file is None:
             return self.value
         return read_secret_file(f"{self.key}_file", self.file)
 
 
 def read_secret_file(key: str, path: Path) -> Secret:
-    """The text of a file without its final line break. Raises `SecretUnreadable`."""
+    """The text of a file without its final line break. Raises `SecretReadError`."""
     try:
         content = read_bytes(path, MAX_SECRET_BYTES)
     except OSError as error:
         why = system_error(error, Phrase("cannot be read"))
-        raise SecretUnreadable(key, path, why) from None
+        raise SecretReadError(key, path, why) from None
     if len(content) > MAX_SECRET_BYTES:
-        raise SecretUnreadable(
+        raise SecretReadError(
             key,
             path,
             Phrase("is larger than {bytes} bytes", bytes=MAX_SECRET_BYTES),
         )
     try:
         text = decode(content)
-    except NotText as error:
-        raise SecretUnreadable(key, path, error.why, error.hint) from None
+    except TextDecodingError as error:
+        raise SecretReadError(key, path, error.why, error.hint) from None
     text = text.removesuffix("\n").removesuffix("\r")
     if not text.strip():
-        raise SecretUnreadable(key, path, Phrase("is empty"))
+        raise SecretReadError(key, path, Phrase("is empty"))
     if placeholders.is_placeholder(text):
-        raise SecretUnreadable(key, path, placeholders.MESSAGE)
+        raise SecretReadError(key, path, placeholders.MESSAGE)
     return Secret(text)
 
 

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
-from gateway.config.problems import Setting
+from gateway.config.problems import SettingPath
 from gateway.config.section import Section
 from gateway.config.settings import Settings
-from gateway.config.values import Address, Network
+from gateway.config.values import ListenAddress, Network
 from gateway.secret import Secret
 
-_TEXTS: Final = frozenset({str, Path, Secret, Address, *get_args(Network)})
+_TEXTS: Final = frozenset({str, Path, Secret, ListenAddress, *get_args(Network)})
 
 
 def alternatives(annotation: Any) -> tuple[Any, ...]:
@@ -82,7 +82,7 @@ def fields_of(annotation: Any) -> dict[str, Any]:
     return {name: field.rebuild_annotation() for name, field in section.model_fields.items()}
 
 
-def at(path: Setting) -> Any | None:
+def at(path: SettingPath) -> Any | None:
     """The annotation at a path, or None where the schema has no such key."""
     here: Any = Settings
     for part in path:
@@ -97,7 +97,7 @@ def at(path: Setting) -> Any | None:
     return here
 
 
-def leaves(annotation: Any = Settings, path: Setting = ()) -> Iterator[tuple[Setting, Any]]:
+def leaves(annotation: Any = Settings, path: SettingPath = ()) -> Iterator[tuple[SettingPath, Any]]:
     """Every key that holds a value, with `*` for free names; lists count as values."""
     fields = fields_of(annotation)
     if fields:

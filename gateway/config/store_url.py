@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, quote, unquote
 
 from gateway.authority import authority
 from gateway.config.urls import password_of, split_server, user_of
-from gateway.config.values import Invalid, is_host, text_type
+from gateway.config.values import InvalidValueError, is_host, text_type
 from gateway.phrases import Phrase
 from gateway.secret import MASK, Secret
 
@@ -51,20 +51,20 @@ class StoreLocation:
 
 
 def parse_store_url(value: object) -> StoreLocation:
-    """Takes `memory://` or the URL of a Redis or Valkey apart; raises `Invalid`."""
+    """Takes `memory://` or the URL of a Redis or Valkey apart; raises `InvalidValueError`."""
     if isinstance(value, StoreLocation):
         return value
     if not isinstance(value, str):
-        raise Invalid(Phrase("must be text"), Phrase("put it in quotes"))
+        raise InvalidValueError(Phrase("must be text"), Phrase("put it in quotes"))
     if value == "memory://":
         return StoreLocation()
     parts = split_server(value, ("redis", "rediss", "unix"), _UNKNOWN, _HINT)
     if parts.scheme == "unix":
         return _socket(parts)
     if not parts.hostname or not is_host(parts.hostname):
-        raise Invalid(Phrase("names no valid host"), _HINT)
+        raise InvalidValueError(Phrase("names no valid host"), _HINT)
     if parts.query:
-        raise Invalid(Phrase("must not hold a query"), _HINT)
+        raise InvalidValueError(Phrase("must not hold a query"), _HINT)
     return StoreLocation(
         kind="rediss" if parts.scheme == "rediss" else "redis",
         host=parts.hostname,
@@ -77,10 +77,10 @@ def parse_store_url(value: object) -> StoreLocation:
 
 def _socket(parts: SplitResult) -> StoreLocation:
     if parts.hostname or not parts.path.startswith("/"):
-        raise Invalid(Phrase("needs an absolute path"), _HINT)
+        raise InvalidValueError(Phrase("needs an absolute path"), _HINT)
     name, _, database = parts.query.partition("=")
     if parts.query and name != "db":
-        raise Invalid(Phrase("may hold no other query than ?db="), _HINT)
+        raise InvalidValueError(Phrase("may hold no other query than ?db="), _HINT)
     return StoreLocation(
         kind="unix",
         path=unquote(parts.path),
@@ -92,7 +92,7 @@ def _socket(parts: SplitResult) -> StoreLocation:
 
 def _database(text: str) -> int:
     if text and not _DATABASE.fullmatch(text):
-        raise Invalid(Phrase("names a database that is no number"), _HINT)
+        raise InvalidValueError(Phrase("names a database that is no number"), _HINT)
     return int(text or 0)
 
 

@@ -12,7 +12,7 @@ _UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _SAVE: Final = Phrase("save it as UTF-8; in PowerShell: Set-Content -Encoding utf8")
 
 
-class NotText(ValueError):  # noqa: N818 - named after the state, like Invalid
+class TextDecodingError(ValueError):
     """A file that cannot be used as text: `why`, and what to do about it (`hint`)."""
 
     def __init__(self, why: Phrase, hint: Phrase) -> None:
@@ -28,16 +28,16 @@ def read_bytes(path: Path, most: int) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """A whole file. Raises OSError and `NotText`."""
+    """A whole file. Raises OSError and `TextDecodingError`."""
     return decode(path.read_bytes())
 
 
 def decode(content: bytes) -> str:
-    """The text, without a byte order mark. Raises `NotText`."""
+    """The text, without a byte order mark. Raises `TextDecodingError`."""
     try:
         text = content.decode("utf-16" if content.startswith(_UTF_16) else "utf-8-sig")
     except UnicodeDecodeError:
-        raise NotText(Phrase("is not UTF-8 text"), _SAVE) from None
+        raise TextDecodingError(Phrase("is not UTF-8 text"), _SAVE) from None
     if "\0" in text:
-        raise NotText(Phrase("is not UTF-8 text, but looks like UTF-16"), _SAVE)
+        raise TextDecodingError(Phrase("is not UTF-8 text, but looks like UTF-16"), _SAVE)
     return text

@@ -1,6 +1,6 @@
 """The URLs and URL paths of the settings.
 
-Every check raises `Invalid`, which never repeats the URL: it may hold a password.
+Every check raises `InvalidValueError`, which never repeats the URL: it may hold a password.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import AfterValidator, Field, Strict
 
-from gateway.config.values import Invalid, Unit, is_host, is_loopback_host
+from gateway.config.values import InvalidValueError, Unit, is_host, is_loopback_host
 from gateway.phrases import Phrase, any_of
 from gateway.secret import Secret
 
@@ -26,7 +26,7 @@ def _split(value: str, schemes: Collection[str]) -> SplitResult:
     proposed = [each for each in schemes if each != "http" or _may_be_plain(value, schemes)]
     example = Phrase("write it as {proposed}://host…", proposed=min(proposed, key=len))
     if _UNCLEAN.search(value):
-        raise Invalid(
+        raise InvalidValueError(
             Phrase("holds a character that no URL may hold"),
             Phrase("percent-encode it; host names in other letters are written in their xn-- form"),
         )
@@ -34,18 +34,20 @@ def _split(value: str, schemes: Collection[str]) -> SplitResult:
         parts = urlsplit(value)
         _ = parts.port
     except ValueError:
-        raise Invalid(Phrase("is not a URL: host or port cannot be read"), example) from None
+        raise InvalidValueError(
+            Phrase("is not a URL: host or port cannot be read"), example
+        ) from None
     if parts.scheme not in schemes:
         begins = any_of(f"{each}://" for each in sorted(proposed))
-        raise Invalid(Phrase("must begin with {begins}", begins=begins), example)
+        raise InvalidValueError(Phrase("must begin with {begins}", begins=begins), example)
     if "@" in parts.netloc:
-        raise Invalid(
+        raise InvalidValueError(
             Phrase("must not hold a user or password"), Phrase("remove everything up to the @")
         )
     if not parts.hostname or not is_host(parts.hostname):
-        raise Invalid(Phrase("names no valid host"), example)
+        raise InvalidValueError(Phrase("names no valid host"), example)
     if "?" in value or "#" in value:
-        raise Invalid(
+        raise InvalidValueError(
             Phrase("must not hold a query or fragment"),
             Phrase("remove everything from the ? or # on"),
         )
@@ -58,23 +60,25 @@ def split_server(
 ) -> SplitResult:
     """The parts of a server's URL, which may hold a user and a password.
 
-    Raises `Invalid`, with `unknown` for a scheme that is none of these.
+    Raises `InvalidValueError`, with `unknown` for a scheme that is none of these.
     """
     scheme, is_url, _ = value.partition("://")
     if not is_url or scheme not in schemes:
-        raise Invalid(unknown, hint)
+        raise InvalidValueError(unknown, hint)
     if _UNCLEAN.search(value):
-        raise Invalid(Phrase("holds a character that no URL may hold"), Phrase("percent-encode it"))
+        raise InvalidValueError(
+            Phrase("holds a character that no URL may hold"), Phrase("percent-encode it")
+        )
     try:
         parts = urlsplit(value)
         _ = parts.port
     except ValueError:
-        raise Invalid(
+        raise InvalidValueError(
             Phrase("is not a URL: host or port cannot be read"),
             Phrase("percent-encode what the password holds of : / ? # [ ] @"),
         ) from None
     if parts.fragment:
-        raise Invalid(
+        raise InvalidValueError(
             Phrase("must not hold a fragment"), Phrase("percent-encode a # in the password as %23")
         )
     return parts
@@ -102,7 +106,7 @@ def _may_be_plain(value: str, schemes: Collection[str]) -> bool:
 def _clean_path(path: str) -> None:
     segments = path.split("/")
     if "//" in path or any(segment in (".", "..") for segment in segments):
-        raise Invalid(
+        raise InvalidValueError(
             Phrase("has a path with empty, `.` or `..` parts"), Phrase("write the path out")
         )
 
@@ -113,7 +117,9 @@ def _join(parts: SplitResult, path: str) -> str:
 
 
 def parse_base_url(value: str) -> str:
-    """An http(s) URL that others are made from, without trailing slash; raises `Invalid`."""
+    """An http(s) URL that others are made from, without trailing slash; raises
+    `InvalidValueError`.
+    """
     parts = _split(value, ("http", "https"))
     return _join(parts, parts.path.rstrip("/"))
 
@@ -125,28 +131,32 @@ def parse_endpoint_url(value: str) -> str:
 
 
 def parse_proxy_url(value: str) -> str:
-    """`http://host:port` of a forward proxy; raises `Invalid`."""
+    """`http://host:port` of a forward proxy; raises `InvalidValueError`."""
     parts = _split(value, ("http",))
     if parts.path not in ("", "/"):
-        raise Invalid(
+        raise InvalidValueError(
             Phrase("must not hold a path"), Phrase("write it as http://proxy.example:3128")
         )
     return _join(parts, "")
 
 
 def parse_origin(value: str) -> str:
-    """`scheme://host[:port]` of RFC 6454, as browsers send it in `Origin`; raises `Invalid`."""
+    """`scheme://host[:port]` of RFC 6454, as browsers send it in `Origin`; raises
+    `InvalidValueError`.
+    """
     parts = _split(value, ("http", "https"))
     if parts.path not in ("", "/"):
-        raise Invalid(Phrase("must not hold a path"), Phrase("write only scheme, host and port"))
+        raise InvalidValueError(
+            Phrase("must not hold a path"), Phrase("write only scheme, host and port")
+        )
     return _join(parts, "")
 
 
 def parse_syslog_url(value: str) -> str:
-    """`udp|tcp|tls://host:port`; raises `Invalid`."""
+    """`udp|tcp|tls://host:port`; raises `InvalidValueError`."""
     parts = _split(value, ("udp", "tcp", "tls"))
     if parts.port is None or parts.path not in ("", "/"):
-        raise Invalid(
+        raise InvalidValueError(
             Phrase("needs host and port and nothing more"), Phrase("e.g. tls://syslog.example:6514")
         )
     return _join(parts, "")
@@ -158,12 +168,12 @@ def parse_base_path(value: str) -> str:
     if path == "":
         return ""
     if not path.startswith("/"):
-        raise Invalid(
+        raise InvalidValueError(
             Phrase("must begin with a slash"), Phrase("write it like /fhir, or / for none")
         )
     for segment in path[1:].split("/"):
         if segment in ("", ".", "..") or not _SEGMENT.fullmatch(segment):
-            raise Invalid(
+            raise InvalidValueError(
                 Phrase("is not a clean path"),
                 Phrase("use letters, digits, dots, hyphens and underscores, e.g. /fhir/r5"),
             )

@@ -1,7 +1,7 @@
 """The value types of the settings: addresses, sizes, durations, URLs, secrets, paths, names.
 
-Each type is checked by one function that raises `Invalid` with a message and a hint in plain words;
-neither ever repeats the value, which may be a secret that landed under the wrong key.
+Each type is checked by one function that raises `InvalidValueError` with a message and a hint in
+plain words; neither ever repeats the value, which may be a secret that landed under the wrong key.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gateway.phrases import EMPTY_PHRASE, Phrase
 from gateway.secret import MASK, Secret
 
 
-class Invalid(ValueError):  # noqa: N818 - read as a sentence: raise Invalid(…)
+class InvalidValueError(ValueError):
     """A value that cannot be used: `message` says what is wrong, `hint` what to do."""
 
     def __init__(self, message: Phrase, hint: Phrase = EMPTY_PHRASE) -> None:
@@ -63,15 +63,15 @@ _SIZE_HINT: Final = Phrase("write a number of bytes, or a size such as 64KiB, 16
 
 
 def parse_size(value: object) -> int:
-    """Bytes from a non-negative integer or a text such as `16MiB`; raises `Invalid`."""
+    """Bytes from a non-negative integer or a text such as `16MiB`; raises `InvalidValueError`."""
     if isinstance(value, int) and not isinstance(value, bool):
         if value < 0:
-            raise Invalid(Phrase("must not be negative"), _SIZE_HINT)
+            raise InvalidValueError(Phrase("must not be negative"), _SIZE_HINT)
         return value
     found = _SIZE.fullmatch(value) if isinstance(value, str) else None
     factor = _SIZE_UNITS.get(found[2]) if found else None
     if found is None or factor is None:
-        raise Invalid(Phrase("is not a size"), _SIZE_HINT)
+        raise InvalidValueError(Phrase("is not a size"), _SIZE_HINT)
     return int(found[1]) * factor
 
 
@@ -84,7 +84,7 @@ def format_size(size: int) -> str | int:
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class ListenAddress:
     """Where a listener waits: `host` and `port` (0: any free one), or a unix socket's `path`."""
 
     host: str = ""
@@ -102,11 +102,11 @@ class Address:
         return self.host in ("0.0.0.0", "::")  # nosec B104 # noqa: S104 - compared, not bound
 
     @property
-    def reachable(self) -> Address:
+    def reachable(self) -> ListenAddress:
         """The address for a client on this machine: loopback where it stands for every address."""
         if not self.is_wildcard:
             return self
-        return Address("::1" if ":" in self.host else "127.0.0.1", self.port)
+        return ListenAddress("::1" if ":" in self.host else "127.0.0.1", self.port)
 
     def __str__(self) -> str:
         if self.path is not None:
@@ -140,43 +140,43 @@ def is_host(host: str) -> bool:
     return True
 
 
-def parse_address(value: object) -> Address:
-    """`host:port`, `[ipv6]:port` or `unix:/path`; raises `Invalid`."""
-    if isinstance(value, Address):
+def parse_address(value: object) -> ListenAddress:
+    """`host:port`, `[ipv6]:port` or `unix:/path`; raises `InvalidValueError`."""
+    if isinstance(value, ListenAddress):
         return value
     if not isinstance(value, str):
-        raise Invalid(Phrase("is not an address"), _ADDRESS_HINT)
+        raise InvalidValueError(Phrase("is not an address"), _ADDRESS_HINT)
     if value.startswith("unix:"):
         return _unix_address(value.removeprefix("unix:"))
     found = _ADDRESS.fullmatch(value)
     host = (found[1] or found[2]) if found else ""
     if found is None or not is_host(host):
-        raise Invalid(Phrase("is not an address"), _ADDRESS_HINT)
+        raise InvalidValueError(Phrase("is not an address"), _ADDRESS_HINT)
     port = int(found[3])
     if port > 65535:
-        raise Invalid(Phrase("has a port above 65535"), _ADDRESS_HINT)
-    return Address(host=host, port=port)
+        raise InvalidValueError(Phrase("has a port above 65535"), _ADDRESS_HINT)
+    return ListenAddress(host=host, port=port)
 
 
-def _unix_address(path: str) -> Address:
+def _unix_address(path: str) -> ListenAddress:
     # The kernel's limit is 108 bytes with the final NUL (unix(7)).
     if not path.startswith("/") or "\0" in path:
-        raise Invalid(Phrase("needs an absolute path after `unix:`"), _ADDRESS_HINT)
+        raise InvalidValueError(Phrase("needs an absolute path after `unix:`"), _ADDRESS_HINT)
     if len(path.encode()) > 107:
-        raise Invalid(
+        raise InvalidValueError(
             Phrase("is longer than the 107 bytes a unix socket's path may have"),
             Phrase("shorten it"),
         )
-    return Address(path=path)
+    return ListenAddress(path=path)
 
 
 def _parse_secret(value: object) -> Secret:
     if isinstance(value, Secret):
         return value
     if not isinstance(value, str):
-        raise Invalid(Phrase("must be text"), Phrase("put it in quotes"))
+        raise InvalidValueError(Phrase("must be text"), Phrase("put it in quotes"))
     if not value.strip():
-        raise Invalid(Phrase("is empty"), Phrase("give the secret, or leave the key out"))
+        raise InvalidValueError(Phrase("is empty"), Phrase("give the secret, or leave the key out"))
     return Secret(value)
 
 
@@ -184,7 +184,7 @@ def _parse_path(value: object) -> Path:
     if isinstance(value, Path):
         return value
     if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise Invalid(Phrase("is not a path"), Phrase("give the path of a file"))
+        raise InvalidValueError(Phrase("is not a path"), Phrase("give the path of a file"))
     return Path(value)
 
 
@@ -192,18 +192,18 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def parse_network(value: object) -> Network:
-    """An address or network of callers. Raises `Invalid`."""
+    """An address or network of callers. Raises `InvalidValueError`."""
     if isinstance(value, ipaddress.IPv4Network | ipaddress.IPv6Network):
         return value
     hint = Phrase("write an address such as 10.20.0.7 or a network such as 10.20.0.0/16")
     if not isinstance(value, str):
-        raise Invalid(Phrase("is not a network"), hint)
+        raise InvalidValueError(Phrase("is not a network"), hint)
     try:
         network = ipaddress.ip_network(value, strict=False)
     except ValueError:
-        raise Invalid(Phrase("is not a network"), hint) from None
+        raise InvalidValueError(Phrase("is not a network"), hint) from None
     if "/" in value and str(network.network_address) != str(ipaddress.ip_interface(value).ip):
-        raise Invalid(
+        raise InvalidValueError(
             Phrase("has bits set behind the prefix"),
             Phrase("did you mean {network}?", network=network),
         )
@@ -212,9 +212,9 @@ def parse_network(value: object) -> Network:
 
 def _text(value: str) -> str:
     if not value.strip():
-        raise Invalid(Phrase("is empty"), Phrase("give a text, or leave the key out"))
+        raise InvalidValueError(Phrase("is empty"), Phrase("give a text, or leave the key out"))
     if any(ord(character) < 32 or ord(character) == 127 for character in value):
-        raise Invalid(
+        raise InvalidValueError(
             Phrase("holds a control character or a line break"), Phrase("write it on one line")
         )
     return value
@@ -226,7 +226,7 @@ NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 def _name(value: str) -> str:
     if not _NAME.fullmatch(value):
-        raise Invalid(
+        raise InvalidValueError(
             Phrase("is not a usable name"),
             Phrase("use 1 to 64 letters, digits, dots, hyphens or underscores"),
         )
@@ -248,12 +248,12 @@ _TAKEN: Final = re.compile(
 
 def _header_name(value: str) -> str:
     if not _HEADER.fullmatch(value):
-        raise Invalid(
+        raise InvalidValueError(
             Phrase("is not the name of a header"),
             Phrase("use letters, digits and hyphens, as in X-User"),
         )
     if _TAKEN.fullmatch(value.replace("_", "-")):
-        raise Invalid(
+        raise InvalidValueError(
             Phrase("is a header with a meaning of its own"),
             Phrase("name one of your own, e.g. X-User"),
         )
@@ -268,7 +268,9 @@ _MEDIA_TYPE: Final = re.compile(MEDIA_TYPE_PATTERN[1:-1], re.ASCII)
 
 def _media_type(value: str) -> str:
     if not _MEDIA_TYPE.fullmatch(value):
-        raise Invalid(Phrase("is not a media type"), Phrase("write it like application/fhir+json"))
+        raise InvalidValueError(
+            Phrase("is not a media type"), Phrase("write it like application/fhir+json")
+        )
     return value
 
 
@@ -299,7 +301,9 @@ _PARAMETER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.:\-]{0,63}", re.ASCII)
 
 def _parameter(value: str) -> str:
     if not _PARAMETER.fullmatch(value):
-        raise Invalid(Phrase("is no search parameter"), Phrase("give its name alone, e.g. date"))
+        raise InvalidValueError(
+            Phrase("is no search parameter"), Phrase("give its name alone, e.g. date")
+        )
     return value
 
 
@@ -337,7 +341,7 @@ def text_type(
     )
 
 
-AddressText = Annotated[Address, *text_type(parse_address, "address")]
+AddressText = Annotated[ListenAddress, *text_type(parse_address, "address")]
 SecretText = Annotated[
     Secret, *text_type(_parse_secret, "secret", show=lambda _: MASK, writeOnly=True)
 ]

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import yaml
 
-from gateway.config.problems import DEEPEST, Problem, Setting, dotted
+from gateway.config.problems import DEEPEST, Problem, SettingPath, dotted
 from gateway.config.syntax import syntax_problem
-from gateway.config.text_file import NotText, decode, read_bytes
+from gateway.config.text_file import TextDecodingError, decode, read_bytes
 from gateway.phrases import EMPTY_PHRASE, Phrase, system_error
 
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
@@ -37,19 +37,19 @@ for _name, _pattern, _first in (
 
 
 @dataclass(slots=True)
-class Document:
+class YamlDocument:
     """What a file says: its `values`, the `lines` of its keys, and the `problems` of its form.
 
     Values at the `spoiled` keys are not to be complained about again.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
-    lines: dict[Setting, int] = field(default_factory=dict)
+    lines: dict[SettingPath, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
-    spoiled: list[Setting] = field(default_factory=list)
+    spoiled: list[SettingPath] = field(default_factory=list)
 
 
-def read_yaml(path: Path) -> Document:
+def read_yaml(path: Path) -> YamlDocument:
     """The file's content; whatever is wrong with it stands in `problems`."""
     try:
         content = read_bytes(path, MAX_FILE_BYTES)
@@ -64,7 +64,7 @@ def read_yaml(path: Path) -> Document:
         return _unusable(path, Phrase("is larger than 4 MiB"), Phrase("is it the right file?"))
     try:
         text = decode(content)
-    except NotText as error:
+    except TextDecodingError as error:
         return _unusable(path, error.why, error.hint)
     return parse_yaml(text, str(path))
 
@@ -76,9 +76,9 @@ _UNREADABLE: Final[dict[type, Phrase]] = {
 }
 
 
-def parse_yaml(text: str, name: str) -> Document:
+def parse_yaml(text: str, name: str) -> YamlDocument:
     """The content of a YAML text; `name` stands for it in problems."""
-    document = Document()
+    document = YamlDocument()
     try:
         node = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
@@ -94,21 +94,21 @@ def parse_yaml(text: str, name: str) -> Document:
     return document
 
 
-def _unusable(path: Path, message: Phrase, hint: Phrase) -> Document:
-    return Document(problems=[Problem(str(path), message, hint)])
+def _unusable(path: Path, message: Phrase, hint: Phrase) -> YamlDocument:
+    return YamlDocument(problems=[Problem(str(path), message, hint)])
 
 
 class _Reader:
     """Turns nodes into values and notes lines, duplicates and what is not plain YAML."""
 
-    def __init__(self, document: Document) -> None:
+    def __init__(self, document: YamlDocument) -> None:
         self._document = document
         self._open: set[int] = set()
 
-    def mapping(self, node: yaml.MappingNode, path: Setting) -> None:
+    def mapping(self, node: yaml.MappingNode, path: SettingPath) -> None:
         self._document.values = self._mapping(node, path)
 
-    def _value(self, node: yaml.Node, path: Setting) -> Any:
+    def _value(self, node: yaml.Node, path: SettingPath) -> Any:
         if id(node) in self._open:
             self._complain(node, path, Phrase("refers to itself"), Phrase("write the value out"))
             self._document.spoiled.append(path)
@@ -125,11 +125,11 @@ class _Reader:
         finally:
             self._open.discard(id(node))
 
-    def _item(self, node: yaml.Node, path: Setting) -> Any:
+    def _item(self, node: yaml.Node, path: SettingPath) -> Any:
         self._document.lines[path] = node.start_mark.line + 1
         return self._value(node, path)
 
-    def _too_deep(self, node: yaml.Node, key: Setting) -> None:
+    def _too_deep(self, node: yaml.Node, key: SettingPath) -> None:
         if key not in self._document.spoiled:
             self._complain(
                 node,
@@ -139,7 +139,7 @@ class _Reader:
             )
             self._document.spoiled.append(key)
 
-    def _mapping(self, node: yaml.MappingNode, path: Setting) -> dict[str, Any]:
+    def _mapping(self, node: yaml.MappingNode, path: SettingPath) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
@@ -161,7 +161,7 @@ class _Reader:
             values[key] = self._value(value_node, here)
         return values
 
-    def _scalar(self, node: yaml.Node, path: Setting) -> Any:
+    def _scalar(self, node: yaml.Node, path: SettingPath) -> Any:
         text, kind = str(node.value), node.tag.removeprefix(_TAG)
         if kind == "null":
             return None
@@ -186,6 +186,6 @@ class _Reader:
             return text
         return int(text) if kind == "int" else float(text)
 
-    def _complain(self, node: yaml.Node, path: Setting, message: Phrase, hint: Phrase) -> None:
+    def _complain(self, node: yaml.Node, path: SettingPath, message: Phrase, hint: Phrase) -> None:
         where = Phrase("line {line}", line=node.start_mark.line + 1)
         self._document.problems.append(Problem(dotted(path), message, hint, where))

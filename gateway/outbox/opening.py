@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway.config import DatabaseLocation, OutboxSettings, SecretUnreadable
+from gateway.config import DatabaseLocation, OutboxSettings, SecretReadError
 from gateway.config.secret_files import MAKE_KEY, NO_KEY, key_of
 from gateway.outbox.delivery import Delivery, Options
 from gateway.outbox.events import Observer
@@ -93,7 +93,7 @@ def encryption_key(settings: OutboxSettings) -> bytes:
     source = settings.encryption_key_source()
     try:
         text = source.read()
-    except SecretUnreadable as error:
+    except SecretReadError as error:
         raise OutboxUnusable(exception_phrase(error)) from None
     if text is None:
         why = Phrase("is missing; {make_key}", make_key=MAKE_KEY)

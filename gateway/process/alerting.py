@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from gateway.admin.alerts import addresses
 from gateway.admin.alerts.addresses import Address, ExtraMissing
 from gateway.admin.alerts.messenger import AlertSources, Messenger
-from gateway.config import SecretUnreadable, Settings
+from gateway.config import SecretReadError, Settings
 from gateway.phrases import Phrase, exception_phrase, join_phrases, setting_problem
 from gateway.process.factories import StartError
 from gateway.process.setup import background
@@ -68,7 +68,7 @@ def given(settings: Settings) -> Iterator[tuple[Phrase, Secret]]:
     for source in settings.alerts.address_sources():
         try:
             text = source.read()
-        except SecretUnreadable as error:
+        except SecretReadError as error:
             raise StartError(exception_phrase(error)) from None
         if text is None:
             continue

@@ -16,8 +16,8 @@ from gateway.config import (
     AllowSettings,
     CallerSettings,
     CredentialSettings,
+    SecretReadError,
     SecretSource,
-    SecretUnreadable,
     Settings,
 )
 from gateway.http.client.pool import ForwardProxy, UpstreamOrigin, UpstreamTimeouts
@@ -106,7 +106,7 @@ def _telling(source: SecretSource) -> Iterator[None]:
     """Makes `StartError` of what is wrong with a secret or key."""
     try:
         yield
-    except SecretUnreadable as error:
+    except SecretReadError as error:
         raise StartError(exception_phrase(error)) from None
     except ClientKeyError as error:
         if source.file is None:
@@ -130,7 +130,7 @@ def public_keys(settings: Settings) -> tuple[Mapping[str, Any], ...]:
 def proofs(
     auth_method: str, client_id: str, source: SecretSource
 ) -> tuple[ClientAuthenticator, ...]:
-    """A client's secrets or keys. Raises `ClientKeyError` or `SecretUnreadable`."""
+    """A client's secrets or keys. Raises `ClientKeyError` or `SecretReadError`."""
     text = source.read()
     if text is None:
         raise ClientKeyError(Phrase("is missing"))
@@ -196,7 +196,7 @@ def operators(settings: Settings) -> list[tuple[str, Secret]]:
     for index, operator in enumerate(settings.admin.operators):
         try:
             password = operator.secret_source(index).read()
-        except SecretUnreadable as error:
+        except SecretReadError as error:
             raise StartError(exception_phrase(error)) from None
         if password is not None:
             found.append((operator.name, password))
@@ -214,7 +214,7 @@ def doubled_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
     first: dict[tuple[str, str | None, bytes], str] = {}
     for index, caller in enumerate(settings.callers):
         for source in caller.secret_sources(index):
-            with contextlib.suppress(SecretUnreadable):
+            with contextlib.suppress(SecretReadError):
                 secret = source.read()
                 if secret is None:
                     continue
@@ -234,7 +234,7 @@ def _identification(
 ) -> Identification:
     try:
         api_key, *password = [source.read() for source in caller.secret_sources(index)]
-    except SecretUnreadable as error:
+    except SecretReadError as error:
         raise StartError(exception_phrase(error)) from None
     rate = caller.rate_limit
     return Identification(

@@ -7,7 +7,7 @@ import ssl
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway.config import SecretUnreadable, Settings, StoreSettings
+from gateway.config import SecretReadError, Settings, StoreSettings
 from gateway.config.secret_files import NO_KEY, key_of
 from gateway.login.session_store import MemorySessions, SessionStore
 from gateway.oauth.store import MemoryTokenStore, TokenStore
@@ -103,7 +103,7 @@ def _encryption_key(store: StoreSettings) -> Secret | None:
     source = store.encryption_key_source()
     try:
         text = source.read()
-    except SecretUnreadable as error:
+    except SecretReadError as error:
         raise StartError(exception_phrase(error)) from None
     if text is None:
         return None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway import os_support
-from gateway.config import Address
+from gateway.config import ListenAddress
 from gateway.config.environment import variable_name
 from gateway.phrases import Phrase, exception_phrase, join_phrases, system_error
 from gateway.process.factories import StartError
@@ -36,7 +36,7 @@ class Listening:
     """
 
     def __init__(
-        self, address: Address, sockets: Sequence[socket.socket], *, shared: bool = False
+        self, address: ListenAddress, sockets: Sequence[socket.socket], *, shared: bool = False
     ) -> None:
         self.sockets = tuple(sockets)
         self.shared = shared
@@ -78,7 +78,7 @@ class Refused:
     """An address that cannot be had, the setting that names it, and why."""
 
     key: str
-    address: Address
+    address: ListenAddress
     why: Phrase
 
     def told(self) -> Phrase:
@@ -100,7 +100,7 @@ class CannotListen(StartError):  # noqa: N818 - a state, like Broken
         super().__init__(join_phrases("\n", (each.told() for each in self.refused)))
 
 
-async def listen(addresses: Mapping[str, Address]) -> list[Listening]:
+async def listen(addresses: Mapping[str, ListenAddress]) -> list[Listening]:
     """Listen on addresses of the settings, by key, in their order.
 
     Raises `CannotListen` that names every one that cannot be had; nothing listens then.
@@ -121,13 +121,13 @@ async def listen(addresses: Mapping[str, Address]) -> list[Listening]:
     return found
 
 
-async def _listen(address: Address) -> Listening:
+async def _listen(address: ListenAddress) -> Listening:
     if address.path is not None:
         return Listening(address, [_listen_unix(Path(address.path))])
     return Listening(address, await _listen_tcp(address))
 
 
-def inherited(address: Address, descriptors: Sequence[int]) -> Listening:
+def inherited(address: ListenAddress, descriptors: Sequence[int]) -> Listening:
     """Sockets that another process has opened, that listen already and that others have too."""
     sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
     for each in sockets:
@@ -135,7 +135,7 @@ def inherited(address: Address, descriptors: Sequence[int]) -> Listening:
     return Listening(address, sockets, shared=True)
 
 
-async def _listen_tcp(address: Address) -> list[socket.socket]:
+async def _listen_tcp(address: ListenAddress) -> list[socket.socket]:
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(
         address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -229,8 +229,8 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _bound(address: Address, sockets: Sequence[socket.socket]) -> Address:
+def _bound(address: ListenAddress, sockets: Sequence[socket.socket]) -> ListenAddress:
     """The address that a listener really has, where port 0 was asked for."""
     if address.path is not None or address.port:
         return address
-    return Address(host=address.host, port=int(sockets[0].getsockname()[1]))
+    return ListenAddress(host=address.host, port=int(sockets[0].getsockname()[1]))

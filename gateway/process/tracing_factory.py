@@ -7,7 +7,7 @@ import importlib
 from typing import Final
 from urllib.parse import urlsplit
 
-from gateway.config import SecretUnreadable, Settings
+from gateway.config import SecretReadError, Settings
 from gateway.phrases import Phrase, exception_phrase, setting_problem
 from gateway.process import certificates
 from gateway.process.factories import StartError
@@ -69,7 +69,7 @@ def _endpoint(url: str) -> str:
 def _authorization(settings: Settings) -> Secret | None:
     try:
         return settings.tracing.secret_source().read()
-    except SecretUnreadable as error:
+    except SecretReadError as error:
         raise StartError(exception_phrase(error)) from None
 
 

@@ -15,13 +15,13 @@ from aiohttp import web
 
 from gateway.admin.listener import OperatorRunner
 from gateway.admin.server import build
-from gateway.config import Address
+from gateway.config import ListenAddress
 from gateway.process.sockets import listen
 from tests.doubles.gateway import running
 from tests.doubles.processes import free_port
 from tests.doubles.wire import Reply, Wire
 
-LOOPBACK = Address("127.0.0.1", 0)
+LOOPBACK = ListenAddress("127.0.0.1", 0)
 GOOD = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -46,7 +46,7 @@ def facts() -> Facts:
     return Facts()
 
 
-Serve = Callable[..., AbstractAsyncContextManager[Address]]
+Serve = Callable[..., AbstractAsyncContextManager[ListenAddress]]
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ def serve(facts: Facts) -> Serve:
 
     @contextlib.asynccontextmanager
     async def one(
-        address: Address = LOOPBACK, believed: Address | None = None, **options: Any
-    ) -> AsyncIterator[Address]:
+        address: ListenAddress = LOOPBACK, believed: ListenAddress | None = None, **options: Any
+    ) -> AsyncIterator[ListenAddress]:
         (listening,) = await listen({"admin.address": address})
         runner = OperatorRunner(
             build(metrics=facts, readiness=facts), believed or listening.address, **options
@@ -191,7 +191,7 @@ FOREIGN = ["evil.example", "evil.example:9464", "localhost.evil.example", "127.0
            "127.0.0.1\\.evil.example", "http://127.0.0.1"]  # fmt: skip
 
 
-async def asked(address: Address, host: str, target: str = "/readyz") -> Reply:
+async def asked(address: ListenAddress, host: str, target: str = "/readyz") -> Reply:
     """The answer to a request that names the listener so."""
     async with await Wire.open(address) as wire:
         return await wire.ask(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
@@ -254,10 +254,10 @@ async def test_a_request_of_http_1_0_names_nobody(serve: Serve) -> None:
 
 async def test_elsewhere_any_name_will_do(serve: Serve, tmp_path: Path) -> None:
     """Where others scrape, they do so by the name of a service; a socket file has no name."""
-    anywhere = Address("0.0.0.0", 9464)
+    anywhere = ListenAddress("0.0.0.0", 9464)
     async with serve(believed=anywhere) as address:
         assert (await asked(address, "dhp-gateway.monitoring.svc:9464")).status == 200
-    async with serve(Address(path=str(tmp_path / "admin.sock"))) as address:
+    async with serve(ListenAddress(path=str(tmp_path / "admin.sock"))) as address:
         assert (await asked(address, "anything")).status == 200
 
 

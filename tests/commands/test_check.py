@@ -13,21 +13,21 @@ import trustme
 import yaml
 
 from gateway.config import shape
-from gateway.config.problems import Setting, dotted
+from gateway.config.problems import SettingPath, dotted
 from tests.doubles.command import Result, dhp
 from tests.doubles.processes import free_port
 
 CREDENTIALS = {"default": {"client_id": "a", "client_secret": "planted-s3cret"}}
 # A secret that stands nowhere but in the environment.
 VARIABLE = {"DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET": "planted-s3cret"}
-NEEDED: dict[Setting, dict[str, Any]] = {
+NEEDED: dict[SettingPath, dict[str, Any]] = {
     ("callers", 0): {"name": "lab"},
     ("callers", 0, "basic_auth"): {"username": "lab"},
     ("credentials", "default"): {"client_id": "a"},
 }
 
 
-def file_keys(annotation: Any = None, path: Setting = ()) -> Iterator[Setting]:
+def file_keys(annotation: Any = None, path: SettingPath = ()) -> Iterator[SettingPath]:
     """Every key of the settings that names a file, with names and numbers filled in."""
     for key, inner in shape.leaves(annotation) if annotation is not None else shape.leaves():
         here = (*path, *("default" if part == "*" else part for part in key))
@@ -41,7 +41,7 @@ def file_keys(annotation: Any = None, path: Setting = ()) -> Iterator[Setting]:
 FILE_KEYS = list(file_keys())
 
 
-def put(settings: dict[str, Any], key: Setting, value: object) -> None:
+def put(settings: dict[str, Any], key: SettingPath, value: object) -> None:
     """Give a key its value, and the groups that it lies in what they need."""
     here: Any = settings
     for depth, part in enumerate(key[:-1], 1):

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.config import Settings, StoreLocation
 from gateway.config.store_url import parse_store_url
-from gateway.config.values import Invalid
+from gateway.config.values import InvalidValueError
 from gateway.secret import MASK, Secret
 
 PASSWORD = "hunter2:/?#@"
@@ -75,7 +75,7 @@ def test_what_it_may_be(text: str, location: StoreLocation, shown: str) -> None:
 )
 def test_what_it_may_not_be(text: object) -> None:
     """Each mistake is explained without a word of the URL."""
-    with pytest.raises(Invalid) as caught:
+    with pytest.raises(InvalidValueError) as caught:
         parse_store_url(text)
     assert "hunter2" not in caught.value.message + caught.value.hint
     assert caught.value.message

@@ -15,7 +15,7 @@ from gateway.config.urls import (
     parse_proxy_url,
     parse_syslog_url,
 )
-from gateway.config.values import Invalid
+from gateway.config.values import InvalidValueError
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_base_url_loses_its_final_slash_and_the_case_of_its_host(given: str, k
 )
 def test_an_unclean_url_is_refused_without_repeating_it(wrong: str) -> None:
     """User, query, fragment, bad host or path: refused, and the text never shows the URL."""
-    with pytest.raises(Invalid) as caught:
+    with pytest.raises(InvalidValueError) as caught:
         parse_base_url(wrong)
     assert "s3cret" not in f"{caught.value.message} {caught.value.hint}"
 
@@ -82,7 +82,7 @@ def test_a_base_path_has_no_final_slash(given: str, kept: str) -> None:
 )
 def test_an_unclean_base_path_is_refused(wrong: str) -> None:
     """Paths that decoding or normalising would change are refused."""
-    with pytest.raises(Invalid):
+    with pytest.raises(InvalidValueError):
         parse_base_path(wrong)
 
 
@@ -116,7 +116,7 @@ def test_proxy_and_syslog_urls_have_their_own_forms(
     parse: Callable[[str], str], wrong: str
 ) -> None:
     """A proxy has no path; a syslog server needs its port."""
-    with pytest.raises(Invalid):
+    with pytest.raises(InvalidValueError):
         parse(wrong)
 
 
@@ -129,7 +129,7 @@ def test_nothing_is_proposed_that_the_next_check_forbids(
     parse: Callable[[str], str], wrong: str
 ) -> None:
     """Plain HTTP to another machine is refused by a rule, so no text proposes it."""
-    with pytest.raises(Invalid) as caught:
+    with pytest.raises(InvalidValueError) as caught:
         parse(wrong)
     assert "http://" not in caught.value.message + caught.value.hint
     assert "write it as https://host" in caught.value.hint
@@ -138,13 +138,13 @@ def test_nothing_is_proposed_that_the_next_check_forbids(
 @pytest.mark.parametrize("wrong", ["localhost:8090/fhir", "127.0.0.1:8090"])
 def test_for_this_machine_plain_http_is_proposed(wrong: str) -> None:
     """There it is allowed, and nothing else speaks TLS there."""
-    with pytest.raises(Invalid, match="must begin with http:// or https://") as caught:
+    with pytest.raises(InvalidValueError, match="must begin with http:// or https://") as caught:
         parse_base_url(wrong)
     assert "write it as http://host" in caught.value.hint
 
 
 def test_a_proxy_has_no_other_form() -> None:
     """Where https:// is not to be had, http:// is what to write."""
-    with pytest.raises(Invalid, match="must begin with http://") as caught:
+    with pytest.raises(InvalidValueError, match="must begin with http://") as caught:
         parse_proxy_url("proxy.clinic.uz:3128")
     assert "write it as http://host" in caught.value.hint

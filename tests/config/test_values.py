@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config.values import (
-    Address,
-    Invalid,
+    InvalidValueError,
+    ListenAddress,
     format_size,
     is_host,
     parse_address,
@@ -44,7 +44,7 @@ def test_a_size_is_written_with_the_largest_unit_that_fits(size: int, text: str 
 )
 def test_what_is_no_size_is_refused(wrong: object) -> None:
     """Negative, fractional and misspelt sizes are refused with a hint that shows the form."""
-    with pytest.raises(Invalid) as caught:
+    with pytest.raises(InvalidValueError) as caught:
         parse_size(wrong)
     assert "16MiB" in caught.value.hint
 
@@ -52,17 +52,17 @@ def test_what_is_no_size_is_refused(wrong: object) -> None:
 @pytest.mark.parametrize(
     ("text", "address", "loopback"),
     [
-        ("127.0.0.1:8080", Address("127.0.0.1", 8080), True),
-        ("127.9.9.9:1", Address("127.9.9.9", 1), True),
-        ("localhost:0", Address("localhost", 0), True),
-        ("[::1]:9464", Address("::1", 9464), True),
-        ("[::]:80", Address("::", 80), False),
-        ("0.0.0.0:65535", Address("0.0.0.0", 65535), False),
-        ("gateway.clinic.uz:80", Address("gateway.clinic.uz", 80), False),
-        ("unix:/run/dhp.sock", Address(path="/run/dhp.sock"), True),
+        ("127.0.0.1:8080", ListenAddress("127.0.0.1", 8080), True),
+        ("127.9.9.9:1", ListenAddress("127.9.9.9", 1), True),
+        ("localhost:0", ListenAddress("localhost", 0), True),
+        ("[::1]:9464", ListenAddress("::1", 9464), True),
+        ("[::]:80", ListenAddress("::", 80), False),
+        ("0.0.0.0:65535", ListenAddress("0.0.0.0", 65535), False),
+        ("gateway.clinic.uz:80", ListenAddress("gateway.clinic.uz", 80), False),
+        ("unix:/run/dhp.sock", ListenAddress(path="/run/dhp.sock"), True),
     ],
 )
-def test_addresses_are_understood(text: str, address: Address, loopback: bool) -> None:
+def test_addresses_are_understood(text: str, address: ListenAddress, loopback: bool) -> None:
     """An address gives host and port or a path, knows loopback, and is written back the same."""
     parsed = parse_address(text)
     assert parsed == address
@@ -91,7 +91,7 @@ def test_addresses_are_understood(text: str, address: Address, loopback: bool) -
 )
 def test_what_is_no_address_is_refused(wrong: object) -> None:
     """Ports out of range, missing parts and relative socket paths are refused."""
-    with pytest.raises(Invalid):
+    with pytest.raises(InvalidValueError):
         parse_address(wrong)
 
 

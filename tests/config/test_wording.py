@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import Problem, SecretUnreadable
+from gateway.config import Problem, SecretReadError
 from gateway.config.secret_files import read_secret_file
 from tests.config.test_loader import CREDENTIALS, problems
 
@@ -97,7 +97,7 @@ def test_a_secret_file_without_a_secret_comes_with_the_remedy(
     """An empty file is not a matter of rights."""
     file = tmp_path / "secret"
     file.write_bytes(content)
-    with pytest.raises(SecretUnreadable) as caught:
+    with pytest.raises(SecretReadError) as caught:
         read_secret_file("credentials.default.client_secret_file", file)
     assert words in caught.value.hint
     assert caught.value.hint in str(caught.value)

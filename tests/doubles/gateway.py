@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import aiohttp
 
-from gateway.config import Address, Settings, load
+from gateway.config import ListenAddress, Settings, load
 from gateway.process.app import Gateway
 from tests.doubles.metrics import total
 
@@ -30,7 +30,7 @@ class Running:
     audit_file: IO[bytes]
 
     @property
-    def address(self) -> Address:
+    def address(self) -> ListenAddress:
         """Where callers reach it."""
         return self.gateway.address
 

@@ -19,7 +19,7 @@ import aiohttp
 import pytest
 import yaml
 
-from gateway.config import Address
+from gateway.config import ListenAddress
 from tests.doubles.metrics import total
 from tests.doubles.platform import Platform
 from tests.doubles.processes import GATEWAY_COMMAND, Process, start
@@ -44,14 +44,14 @@ class Service:
     process: Process = field(init=False)
 
     @property
-    def address(self) -> Address:
+    def address(self) -> ListenAddress:
         """Where callers reach it: as the settings say or, for port 0, the log."""
         found = self._told_address()
         if found is None:
             raise self.process.failure("does not say where it serves")
         return found
 
-    def _told_address(self) -> Address | None:
+    def _told_address(self) -> ListenAddress | None:
         given = address(self.settings["listen"]["address"])
         if given.path is not None or given.port:
             return given
@@ -59,7 +59,7 @@ class Service:
         return None if found is None else address(found[1])
 
     @property
-    def admin(self) -> Address:
+    def admin(self) -> ListenAddress:
         """Where operators reach it."""
         return address(self.settings["admin"]["address"])
 
@@ -188,9 +188,9 @@ def start_service(tmp_path: Path, platform: Platform, sso: Sso) -> Iterator[Star
         service.process.popen.wait()
 
 
-def address(text: str) -> Address:
+def address(text: str) -> ListenAddress:
     """An address of the settings."""
     if text.startswith("unix:"):
-        return Address(path=text.removeprefix("unix:"))
+        return ListenAddress(path=text.removeprefix("unix:"))
     host, _, port = text.rpartition(":")
-    return Address(host, int(port))
+    return ListenAddress(host, int(port))

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from gateway.config import Address
+from gateway.config import ListenAddress
 from tests.doubles import sso as sso_answers
 from tests.doubles.platform import Platform, http
 from tests.doubles.processes import start_gateway
@@ -36,7 +36,7 @@ async def test_in_an_outage_each_failed_requests_id_is_in_the_log(
         process = start_gateway(configuration, tmp_path)
         await process.until_status(200)
         url = urlsplit(process.url)
-        address = Address(host="127.0.0.1", port=url.port or 0)
+        address = ListenAddress(host="127.0.0.1", port=url.port or 0)
         given = set()
         for number in range(150):
             request = get("/fhir/Patient/1") if number % 2 else post("/fhir/Patient", b"{}")

@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from gateway.config import Address
+from gateway.config import ListenAddress
 from gateway.process.sockets import Listening, listen
 
 # Of socket(7): the kernel permits no filter on this socket any more.
@@ -21,7 +21,7 @@ SO_LOCK_FILTER: Final = 44
 @pytest.fixture
 async def listening() -> AsyncIterator[Listening]:
     """A port that nobody accepts from."""
-    (made,) = await listen({"listen.address": Address("127.0.0.1", 0)})
+    (made,) = await listen({"listen.address": ListenAddress("127.0.0.1", 0)})
     yield made
     made.close()
 

@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from types import SimpleNamespace
 from typing import Any, Final
 
-from gateway.config import Address
+from gateway.config import ListenAddress
 from gateway.exchange import Exchange
 from gateway.http.server.server import CallerServer
 from gateway.pipeline.handler import Clocks, Collaborators, Handler
@@ -246,7 +246,7 @@ async def _join(stopping: asyncio.Task[None], gateway: Running) -> None:
     await stopping
 
 
-async def _listens(address: Address) -> bool:
+async def _listens(address: ListenAddress) -> bool:
     try:
         _, writer = await asyncio.open_connection(address.host, address.port)
     except ConnectionError:
@@ -284,7 +284,7 @@ async def internal(stage: Stage) -> Evidence:
     listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
     stage.stack.push_async_callback(server.shutdown, 0.2)
     stage.stack.callback(listener.close)
-    address = Address(host="127.0.0.1", port=listener.sockets[0].getsockname()[1])
+    address = ListenAddress(host="127.0.0.1", port=listener.sockets[0].getsockname()[1])
     return await stage.evidence(gateway, stage.get(), await stage.open(address))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import trustme
 
-from gateway.config import Address
+from gateway.config import ListenAddress
 from tests.doubles.gateway import Running, running
 from tests.doubles.platform import Line, Platform, Seen
 from tests.doubles.sso import Sso
@@ -85,7 +85,7 @@ class Stage:
             )
         )
 
-    async def open(self, address: Address) -> Wire:
+    async def open(self, address: ListenAddress) -> Wire:
         """A connection that lives until the end of the test."""
         return await self.stack.enter_async_context(await Wire.open(address))
 

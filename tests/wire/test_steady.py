@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pytest
 
-from gateway.config import Address
+from gateway.config import ListenAddress
 from tests.doubles.platform import Line, Platform, fhir, read_body
 from tests.doubles.processes import GatewayProcess, start_gateway
 from tests.doubles.sso import Sso
@@ -35,10 +35,10 @@ class Stage:
     platform: Platform
 
     @property
-    def address(self) -> Address:
+    def address(self) -> ListenAddress:
         """Where callers reach it."""
         host, port = self.process.url.removeprefix("http://").removesuffix("/fhir").split(":")
-        return Address(host=host, port=int(port))
+        return ListenAddress(host=host, port=int(port))
 
     def memory(self, name: str) -> int:
         """`VmRSS` or `VmHWM` (the most so far) in bytes."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from gateway.config import Address, Settings
+from gateway.config import ListenAddress, Settings
 from gateway.config.database_url import DatabaseLocation
 from gateway.config.section import Section
 from gateway.config.store_url import StoreLocation
@@ -21,7 +21,7 @@ from gateway.secret import MASK
 # Parameters of token requests: anything, a secret included.
 _UNKNOWN: Final = frozenset({"extra_params"})
 _LOCATIONS: Final = (StoreLocation, DatabaseLocation)
-_PLAIN: Final = (str, Path, Address, Enum, IPv4Network, IPv6Network)
+_PLAIN: Final = (str, Path, ListenAddress, Enum, IPv4Network, IPv6Network)
 
 Shown = str | int | float | bool
 

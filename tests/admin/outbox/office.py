@@ -17,7 +17,7 @@ import aiohttp
 from gateway.admin.outbox.desk import Desk
 from gateway.admin.outbox.operators import Operators
 from gateway.admin.server import OutboxDesk, build
-from gateway.config import Address
+from gateway.config import ListenAddress
 from gateway.outbox import notes
 from gateway.outbox.entry import Recovery, Response, State
 from gateway.outbox.events import Event, Note
@@ -171,7 +171,7 @@ async def office(
         what = OneState("quiet")
         application = build(metrics=what, readiness=what, status=what, outbox=outbox)
         async with contextlib.AsyncExitStack() as stack:
-            (listening,) = await listen({"admin.address": Address("127.0.0.1", 0)})
+            (listening,) = await listen({"admin.address": ListenAddress("127.0.0.1", 0)})
             await serve_admin(stack, application, listening)
             yield Office(f"http://{listening.address}", store, people, clock, events, records)
     finally:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.config import Address
+from gateway.config import ListenAddress
 from gateway.errors import GatewayError
 from gateway.http.server.connection import CallerConnection, IncomingRequest
 from gateway.http.server.messages import ConnectionDisposition
@@ -44,16 +44,16 @@ class Sink:
 
 
 @pytest.fixture
-async def address() -> AsyncIterator[Address]:
+async def address() -> AsyncIterator[ListenAddress]:
     """Where a listener is that keeps idle connections for half a second."""
     server = CallerServer(Sink(), ListenLimits(8192, 8192, 100, 10.0, keep_alive=0.5))
     listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
-    yield Address(host="127.0.0.1", port=listening.sockets[0].getsockname()[1])
+    yield ListenAddress(host="127.0.0.1", port=listening.sockets[0].getsockname()[1])
     listening.close()
     await server.shutdown(0.1)
 
 
-async def test_idle_for_too_long(address: Address) -> None:
+async def test_idle_for_too_long(address: ListenAddress) -> None:
     """A connection that nothing was asked on for long is closed without a word."""
     async with await Wire.open(address) as wire:
         assert (await wire.ask(get("/"))).status == 204
@@ -61,7 +61,7 @@ async def test_idle_for_too_long(address: Address) -> None:
             assert await wire.at_end()
 
 
-async def test_never_idle_for_long(address: Address) -> None:
+async def test_never_idle_for_long(address: ListenAddress) -> None:
     """A connection stays while requests come in time, however long it lasts."""
     async with await Wire.open(address) as wire:
         for _ in range(6):
@@ -69,7 +69,7 @@ async def test_never_idle_for_long(address: Address) -> None:
             await asyncio.sleep(0.2)
 
 
-async def test_what_arrives_at_the_last_moment_is_answered(address: Address) -> None:
+async def test_what_arrives_at_the_last_moment_is_answered(address: ListenAddress) -> None:
     """A request that has come, although nobody has looked yet, is answered before the end."""
     loop = asyncio.get_running_loop()
     with socket.create_connection((address.host, address.port)) as caller:
@@ -98,7 +98,9 @@ async def test_what_arrives_at_the_last_moment_is_answered(address: Address) -> 
         pytest.param(b"nonsense\r\n\r\n", id="nonsense"),
     ],
 )
-async def test_lost_connections_are_free(address: Address, sent: bytes, uncollected: None) -> None:
+async def test_lost_connections_are_free(
+    address: ListenAddress, sent: bytes, uncollected: None
+) -> None:
     """Nothing holds on to a lost connection, so that no memory waits for a collection."""
     for _ in range(3):
         async with await Wire.open(address) as wire:
