@@ -22,7 +22,7 @@ from gateway.admin.alerts.addresses import (
 from gateway.commands import doctor_files
 from gateway.config import Problem, SecretReadError, SecretSource, Settings, named_files
 from gateway.config.problems import dotted
-from gateway.config.secret_files import oddity
+from gateway.config.secret_files import suspicious_surrounding
 from gateway.oauth.client_auth import ClientKeyError
 from gateway.phrases import EMPTY_PHRASE, Phrase, exception_phrase, system_error
 from gateway.process import alerting, certificates, factories, shared_store, tracing_factory
@@ -117,7 +117,7 @@ def _odd_secrets(settings: Settings) -> Iterator[Problem]:
             continue
         with contextlib.suppress(SecretReadError):
             secret = source.read()
-            if secret is not None and (odd := oddity(secret)) is not None:
+            if secret is not None and (odd := suspicious_surrounding(secret)) is not None:
                 hint = Phrase(
                     "remove it; if the secret was issued so, go on: it is used as it stands"
                 )

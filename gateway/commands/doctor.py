@@ -31,7 +31,7 @@ from gateway.commands import (
 from gateway.commands.doctor_network import way_to
 from gateway.commands.findings import Finding, Side, State
 from gateway.config import Problem, SecretReadError, Settings
-from gateway.config.secret_files import exposure, oddity
+from gateway.config.secret_files import permission_problem, suspicious_surrounding
 from gateway.duration import format_duration
 from gateway.oauth.token_response import TokenResponse
 from gateway.phrases import EMPTY_PHRASE, Phrase
@@ -142,7 +142,7 @@ def _secret_files(settings: Settings, untold: dict[str, Problem]) -> Iterator[Fi
             detail = Phrase("{path} {why}", path=source.file, why=why)
             yield Finding(check, "failed", detail, Phrase("Check the path"))
         else:
-            odd = None if secret is None else oddity(secret)
+            odd = None if secret is None else suspicious_surrounding(secret)
             told = (
                 Phrase("What is in it {odd}: is that meant?", odd=odd)
                 if odd is not None
@@ -155,7 +155,7 @@ def _permissions(check: Phrase, path: Path) -> Finding:
     if not os_support.HAS_FILE_MODES:
         hint = Phrase("Look who may read it: icacls {path}", path=path)
         return Finding(check, "ok", Phrase("{path} can be read", path=path), hint)
-    if (exposed := exposure(path)) is not None:
+    if (exposed := permission_problem(path)) is not None:
         detail = Phrase("{path} {why}", path=path, why=exposed)
         return Finding(check, "failed", detail, Phrase("Run: chmod 0600 {path}", path=path))
     mode = stat.S_IMODE(path.stat().st_mode)

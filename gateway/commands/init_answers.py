@@ -16,7 +16,7 @@ from gateway.commands.questions import Unsuitable, ask, choose
 from gateway.commands.terminal import speak
 from gateway.config import placeholders
 from gateway.config.secret_files import SecretReadError, read_secret_file
-from gateway.config.source import places
+from gateway.config.source import search_paths
 from gateway.config.text_file import TextDecodingError, decode
 from gateway.config.urls import parse_base_url, parse_endpoint_url
 from gateway.config.values import InvalidValueError, parse_network
@@ -145,7 +145,7 @@ class Interview:
     def _kind(self, where: str) -> Kind:
         if where == "container":
             return "container"
-        etc = places({})[0].parent
+        etc = search_paths({})[0].parent
         return "system" if self._flags.directory.absolute() == etc else "folder"
 
     def _urls(self) -> tuple[str, str]:

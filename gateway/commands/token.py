@@ -12,7 +12,7 @@ import aiohttp
 import orjson
 
 from gateway.config import SecretReadError, Settings
-from gateway.config.secret_files import oddity
+from gateway.config.secret_files import suspicious_surrounding
 from gateway.duration import format_duration
 from gateway.oauth.error_messages import SsoRoute, cause_and_remedy, failure_text
 from gateway.oauth.grants import TokenEndpoint
@@ -98,7 +98,7 @@ def _note(error: TokenRequestError, settings: Settings, name: str) -> Phrase:
     source = credential.secret_source(name)
     with contextlib.suppress(SecretReadError):
         secret = source.read()
-        if secret is not None and (odd := oddity(secret)) is not None:
+        if secret is not None and (odd := suspicious_surrounding(secret)) is not None:
             return Phrase(" ({key} {odd}: is that meant?)", key=source.key, odd=odd)
         if secret is not None and len(secret.reveal().splitlines()) > 1:
             return Phrase(" ({key} has several: the first was tried)", key=source.key)

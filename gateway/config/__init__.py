@@ -1,7 +1,7 @@
 """The settings: YAML and environment variables, checked completely before anything opens.
 
-`load` gives frozen `Settings` or raises `SettingsError` with every problem at once. Nothing else in
-the gateway reads the environment.
+`load_settings` gives frozen `Settings` or raises `SettingsError` with every problem at once.
+Nothing else in the gateway reads the environment.
 """
 
 from gateway.config.admin_address import load_admin_address
@@ -16,7 +16,7 @@ from gateway.config.inbound import (
     ListenTlsSettings,
     RateLimitSettings,
 )
-from gateway.config.loader import load
+from gateway.config.loader import load_settings
 from gateway.config.named_files import named_files
 from gateway.config.operations import (
     AuditSettings,
@@ -77,8 +77,8 @@ __all__ = [
     "StoreLocation",
     "StoreSettings",
     "TracingSettings",
-    "load",
     "load_admin_address",
+    "load_settings",
     "named_files",
     "read_text",
 ]

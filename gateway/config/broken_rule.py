@@ -19,4 +19,4 @@ class RuleViolation:
     concerns: tuple[SettingPath, ...] = ()
 
 
-OWN_PARAMETER: Final = (Phrase("is set by the gateway itself"), Phrase("remove it"))
+RESERVED_PARAMETER: Final = (Phrase("is set by the gateway itself"), Phrase("remove it"))

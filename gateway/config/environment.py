@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from gateway.config import shape
-from gateway.config.problems import DEEPEST, Problem, SettingPath, most_similar
+from gateway.config.problems import DEEPEST, Problem, SettingPath, closest_word
 from gateway.config.settings import Settings
 from gateway.nesting import exceeds_depth
 from gateway.phrases import Phrase
@@ -55,12 +55,12 @@ def read_environment(
     for name in sorted(environ, key=lambda name: (name.count("__"), name)):
         if name.startswith(PREFIX) and name != CONFIG_VARIABLE:
             path = _path(name.removeprefix(PREFIX).split("__"), file_values)
-            annotation = shape.at(path) if path else None
+            annotation = shape.annotation_at(path) if path else None
             if annotation is None:
                 hint = _nearest(name)
                 found.problems.append(Problem(name, Phrase("names no setting"), hint))
                 continue
-            value = parse(environ[name], annotation)
+            value = parse_variable(environ[name], annotation)
             found.names[path] = name
             _put(found.values, path, value)
     return found
@@ -85,7 +85,7 @@ def _path(parts: list[str], file_values: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(path)
 
 
-def parse(text: str, annotation: Any) -> Any:
+def parse_variable(text: str, annotation: Any) -> Any:
     """The value that a variable's text means; the text itself where it cannot be parsed.
 
     Validation then says what was expected.
@@ -126,14 +126,14 @@ def _put(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
 
 
 def _nearest(name: str) -> Phrase:
-    known = [variable_name(path) for path, _ in shape.leaves()]
+    known = [variable_name(path) for path, _ in shape.value_paths()]
     # A free name stands between the two fixed parts of `credentials.*.client_id`.
     parts = name.split("__")
     free = parts[1] if len(parts) > 2 else "DEFAULT"
     spelled: Iterable[str] = (variable.replace("*", free) for variable in known)
     # The prefix that all have would make all of them alike.
     ends = [each.removeprefix(PREFIX) for each in (*spelled, CONFIG_VARIABLE)]
-    near = most_similar(name.removeprefix(PREFIX), ends)
+    near = closest_word(name.removeprefix(PREFIX), ends)
     if near is None:
         return Phrase("see docs/settings.md for the names")
     return Phrase("did you mean {near}?", near=PREFIX + near)

@@ -12,7 +12,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field, Strict
 
-from gateway.config.problems import nearest
+from gateway.config.problems import closest_key
 from gateway.config.resource_types import RESOURCE_TYPES
 from gateway.config.values import InvalidValueError
 from gateway.phrases import Phrase
@@ -118,7 +118,7 @@ def similar_operation(name: str) -> str | None:
     A platform may define operations of its own, so that an unknown one is no mistake by itself.
     """
     code = name.removeprefix("$")
-    near = None if code in OPERATIONS or name == "*" else nearest(code, OPERATIONS)
+    near = None if code in OPERATIONS or name == "*" else closest_key(code, OPERATIONS)
     return None if near is None else f"${near}"
 
 
@@ -170,7 +170,7 @@ def _is_slip(wrong: str, right: str) -> bool:
 
 
 def _did_you_mean(wrong: str, known: Collection[str], otherwise: Phrase) -> Phrase:
-    near = nearest(wrong, known)
+    near = closest_key(wrong, known)
     return otherwise if near is None else Phrase("did you mean {near}?", near=near)
 
 

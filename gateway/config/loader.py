@@ -11,15 +11,22 @@ from pydantic import ValidationError
 from gateway.config import cautions, repair, shape
 from gateway.config.broken_rule import RuleViolation
 from gateway.config.environment import EnvironmentValues, merge, read_environment
-from gateway.config.problems import Problem, SettingPath, did_you_mean, dotted, nearest, plain_words
-from gateway.config.rules import find
+from gateway.config.problems import (
+    Problem,
+    SettingPath,
+    closest_key,
+    describe_error,
+    did_you_mean,
+    dotted,
+)
+from gateway.config.rules import find_violations
 from gateway.config.settings import Settings
 from gateway.config.settings_error import SettingsError
 from gateway.config.yaml_file import YamlDocument, read_yaml
 from gateway.phrases import Phrase
 
 
-def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
+def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
     """The settings of a YAML file, if one is given, with environment variables on top.
 
     Opens no other file: secrets are read later, by `SecretSource.read`. Raises `SettingsError` with
@@ -81,12 +88,12 @@ class _Validation:
         for entry in wrong:
             if not self._is_noise(entry, unreadable=unreadable):
                 self._problems.append(self._problem(entry))
-        return repair.without(values, self._settled) if settings is None else settings
+        return repair.settings_without(values, self._settled) if settings is None else settings
 
     def _apply_rules(self, settings: Settings) -> None:
         settled = [*self._settled, *self._document.spoiled]
         found: set[tuple[SettingPath, str]] = set()
-        for finding in find(settings):
+        for finding in find_violations(settings):
             setting = finding.setting
             looked_at = (setting, *finding.concerns)
             if (setting, finding.message) in found or _any_below(looked_at, settled):
@@ -126,11 +133,13 @@ class _Validation:
     def _problem(self, entry: Any) -> Problem:
         setting, kind = self._setting(entry), entry["type"]
         by_variable = self._is_by_variable(setting)
-        message, hint = plain_words(entry, in_yaml=not by_variable)
+        message, hint = describe_error(entry, in_yaml=not by_variable)
         if kind == "extra_forbidden":
-            siblings = shape.fields_of(shape.at(setting[:-1]))
+            siblings = shape.fields_of(shape.annotation_at(setting[:-1]))
             message = Phrase("is not a known key")
-            hint = did_you_mean(str(setting[-1]), siblings, elsewhere=_homes(str(setting[-1])))
+            hint = did_you_mean(
+                str(setting[-1]), siblings, elsewhere=_groups_with_key(str(setting[-1]))
+            )
         elif kind == "missing" and setting[0] in ("platform", "sso"):
             message, hint = (
                 Phrase("is missing"),
@@ -140,7 +149,7 @@ class _Validation:
                 ),
             )
         elif kind == "literal_error":
-            near = nearest(str(entry["input"]), shape.choices(shape.at(setting)))
+            near = closest_key(str(entry["input"]), shape.choices(shape.annotation_at(setting)))
             hint = (
                 Phrase("did you mean {near}?", near=near)
                 if near is not None
@@ -179,15 +188,15 @@ def _first_slip(wrong: Iterable[Any], values: dict[str, Any]) -> tuple[Any, Sett
     for entry in wrong:
         if entry["type"] == "extra_forbidden":
             group, name = entry["loc"][:-1], str(entry["loc"][-1])
-            near = nearest(name, shape.fields_of(shape.at(group)))
+            near = closest_key(name, shape.fields_of(shape.annotation_at(group)))
             if near is not None and repair.at(values, (*group, near)) is None:
                 return entry, (*group, near)
     return None
 
 
-def _homes(name: str) -> list[str]:
+def _groups_with_key(name: str) -> list[str]:
     """Where in the settings a key of this name belongs."""
-    return [dotted(setting) for setting, _ in shape.leaves() if setting[-1] == name]
+    return [dotted(setting) for setting, _ in shape.value_paths() if setting[-1] == name]
 
 
 def _any_below(settings: Iterable[SettingPath], groups: Iterable[SettingPath]) -> bool:

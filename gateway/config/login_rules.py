@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from gateway.config import own_parameters
-from gateway.config.broken_rule import OWN_PARAMETER, RuleViolation
+from gateway.config.broken_rule import RESERVED_PARAMETER, RuleViolation
 from gateway.config.operations import LoginSettings
 from gateway.config.problems import SettingPath
 from gateway.config.settings import Settings
-from gateway.config.urls import is_plaintext_abroad
+from gateway.config.urls import is_remote_plaintext
 from gateway.phrases import Phrase
 
 
-def find(settings: Settings) -> Iterator[RuleViolation]:
+def find_login_violations(settings: Settings) -> Iterator[RuleViolation]:
     """What is broken of them; nothing while nobody signs in."""
     login = settings.login
     if not login.enabled:
@@ -57,7 +57,7 @@ def _redirect_uri(redirect_uri: str | None) -> Iterator[RuleViolation]:
     if redirect_uri is None:
         return
     here: SettingPath = ("login", "redirect_uri")
-    if is_plaintext_abroad(redirect_uri):
+    if is_remote_plaintext(redirect_uri):
         hint = Phrase(
             "browsers keep the session's cookie for https:// only; http:// is for loopback hosts"
         )
@@ -86,5 +86,5 @@ def _login_client(login: LoginSettings) -> Iterator[RuleViolation]:
         hint = Phrase("set auth_method: private_key_jwt, or remove it")
         message = Phrase("is not used with {auth_method}", auth_method=login.auth_method)
         yield RuleViolation(("login", "private_key_file"), message, hint, method)
-    for name in own_parameters.of_login(login.extra_params):
-        yield RuleViolation(("login", "extra_params", name), *OWN_PARAMETER)
+    for name in own_parameters.reserved_for_login(login.extra_params):
+        yield RuleViolation(("login", "extra_params", name), *RESERVED_PARAMETER)

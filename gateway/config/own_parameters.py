@@ -37,11 +37,11 @@ _OF_LOGIN: Final = _OF_CREDENTIALS | {
 }
 
 
-def of_credentials(names: Iterable[str]) -> list[str]:
+def reserved_for_credentials(names: Iterable[str]) -> list[str]:
     """Those of the names that a request with client credentials has already."""
     return [name for name in names if name.lower() in _OF_CREDENTIALS]
 
 
-def of_login(names: Iterable[str]) -> list[str]:
+def reserved_for_login(names: Iterable[str]) -> list[str]:
     """Those of the names that a sign-in's request has already, or that would undo it."""
     return [name for name in names if name.lower() in _OF_LOGIN]

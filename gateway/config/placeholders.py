@@ -28,15 +28,15 @@ def is_placeholder(text: str) -> bool:
     return _PLACEHOLDER.fullmatch(text.strip(" \t\r\n\"'")) is not None
 
 
-def find(value: Any, setting: SettingPath = ()) -> Iterator[SettingPath]:
+def find_placeholders(value: Any, setting: SettingPath = ()) -> Iterator[SettingPath]:
     """The settings that still hold one, in a group of them and all below."""
     if isinstance(value, Section):
         value = {name: getattr(value, name) for name in type(value).model_fields}
     if isinstance(value, Mapping):
         for name, inner in value.items():
-            yield from find(inner, (*setting, name))
+            yield from find_placeholders(inner, (*setting, name))
     elif isinstance(value, tuple):
         for index, inner in enumerate(value):
-            yield from find(inner, (*setting, index))
+            yield from find_placeholders(inner, (*setting, index))
     elif is_placeholder(value.reveal() if isinstance(value, Secret) else str(value)):
         yield setting

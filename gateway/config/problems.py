@@ -60,14 +60,14 @@ def dotted(setting: SettingPath) -> str:
     return text
 
 
-def nearest(wrong: str, known: Iterable[str]) -> str | None:
+def closest_key(wrong: str, known: Iterable[str]) -> str | None:
     """The known word that looks most like the wrong one, if any does."""
     folded = {choice.lower(): choice for choice in known}
-    near = most_similar(wrong.lower(), folded)
+    near = closest_word(wrong.lower(), folded)
     return None if near is None else folded[near]
 
 
-def most_similar(wrong: str, known: Iterable[str]) -> str | None:
+def closest_word(wrong: str, known: Iterable[str]) -> str | None:
     """The one of `known` that looks most like the wrong one, if any does."""
     # Settings that are fine never ask.
     import difflib
@@ -79,7 +79,7 @@ def most_similar(wrong: str, known: Iterable[str]) -> str | None:
 def did_you_mean(wrong: str, known: Iterable[str], *, elsewhere: Iterable[str] = ()) -> Phrase:
     """A hint: where the key belongs, the nearest known one, or all of them."""
     choices, homes = list(known), list(elsewhere)
-    near = nearest(wrong, choices)
+    near = closest_key(wrong, choices)
     if homes and near is None:
         return Phrase("did you mean {homes}?", homes=any_of(homes))
     if near is not None:
@@ -88,7 +88,7 @@ def did_you_mean(wrong: str, known: Iterable[str], *, elsewhere: Iterable[str] =
 
 
 _IN_YAML: Final = frozenset({"int_type", "float_type", "string_type"})
-_PLAIN_WORDS: Final[dict[str, tuple[Phrase, Phrase]]] = {
+_DESCRIPTIONS: Final[dict[str, tuple[Phrase, Phrase]]] = {
     "missing": (Phrase("is missing"), Phrase("add it")),
     "bool_type": (Phrase("must be true or false"), EMPTY_PHRASE),
     "int_type": (Phrase("must be a whole number"), Phrase("write it without quotes and fraction")),
@@ -114,7 +114,7 @@ _UNUSABLE: Final = (Phrase("cannot be used"), Phrase("see docs/settings.md"))
 _LIMITS: Final = ("gt", "ge", "le", "lt")
 
 
-def plain_words(error: Any, *, in_yaml: bool) -> tuple[Phrase, Phrase]:
+def describe_error(error: Any, *, in_yaml: bool) -> tuple[Phrase, Phrase]:
     """Message and hint for one entry of pydantic's `errors()`.
 
     `in_yaml` says that the value stands in the file: how YAML writes it is then worth a word.
@@ -123,7 +123,7 @@ def plain_words(error: Any, *, in_yaml: bool) -> tuple[Phrase, Phrase]:
     refused = context.get("error")
     if hasattr(refused, "hint"):
         return refused.message, refused.hint
-    message, hint = _PLAIN_WORDS.get(error["type"], _UNUSABLE)
+    message, hint = _DESCRIPTIONS.get(error["type"], _UNUSABLE)
     if "{limit}" in message:
         message = Phrase(message.sentence, limit=_limit(context))
     return message, hint if in_yaml or error["type"] not in _IN_YAML else EMPTY_PHRASE

@@ -10,16 +10,16 @@ from pydantic import ValidationError
 from gateway.config.problems import SettingPath
 from gateway.config.settings import Settings
 
-_ROUNDS: Final = 4
+_MAX_ROUNDS: Final = 4
 
 
-def without(values: dict[str, Any], wrong: Sequence[SettingPath]) -> Settings | None:
+def settings_without(values: dict[str, Any], wrong: Sequence[SettingPath]) -> Settings | None:
     """Settings made of `values` less the wrong ones; None when that does not succeed.
 
     Required keys that are missing get a stand-in. The result serves for checking only.
     """
     remaining = copy(values)
-    for _ in range(_ROUNDS):
+    for _ in range(_MAX_ROUNDS):
         for setting in wrong:
             _remove(remaining, setting)
         try:
@@ -29,7 +29,7 @@ def without(values: dict[str, Any], wrong: Sequence[SettingPath]) -> Settings | 
         wrong = [entry["loc"] for entry in entries if entry["type"] != "missing"]
         for entry in entries:
             if entry["type"] == "missing":
-                _put_stand_in(remaining, entry["loc"])
+                _put_placeholder(remaining, entry["loc"])
     return None
 
 
@@ -55,7 +55,7 @@ def _remove(values: dict[str, Any], setting: SettingPath) -> None:
         group.pop(setting[-1], None)
 
 
-def _put_stand_in(values: dict[str, Any], setting: SettingPath) -> None:
+def _put_placeholder(values: dict[str, Any], setting: SettingPath) -> None:
     here: Any = values
     for part in setting[:-1]:
         here = here.setdefault(part, {}) if isinstance(here, dict) else here[part]

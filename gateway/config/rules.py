@@ -11,16 +11,16 @@ from typing import Final
 
 from gateway import os_support
 from gateway.config import login_rules, own_parameters, placeholders
-from gateway.config.broken_rule import OWN_PARAMETER, RuleViolation
+from gateway.config.broken_rule import RESERVED_PARAMETER, RuleViolation
 from gateway.config.outbound import CredentialSettings
 from gateway.config.problems import SettingPath
 from gateway.config.settings import Settings
-from gateway.config.urls import is_plaintext_abroad
+from gateway.config.urls import is_remote_plaintext
 from gateway.config.values import ListenAddress
 from gateway.phrases import Phrase
 
 
-def find(settings: Settings) -> Iterator[RuleViolation]:
+def find_violations(settings: Settings) -> Iterator[RuleViolation]:
     """Everything that breaks a rule."""
     for rule in RULES:
         yield from rule(settings)
@@ -62,7 +62,7 @@ def _plaintext(settings: Settings) -> Iterator[RuleViolation]:
         ("audit", "fhir_endpoint"): settings.audit.fhir_endpoint,
     }
     for path, url in urls.items():
-        if url is not None and is_plaintext_abroad(url):
+        if url is not None and is_remote_plaintext(url):
             yield RuleViolation(
                 path,
                 Phrase("must begin with https://"),
@@ -125,12 +125,14 @@ def _operators(settings: Settings) -> Iterator[RuleViolation]:
 
 def _tls(settings: Settings) -> Iterator[RuleViolation]:
     tls, platform = settings.listen.tls, settings.platform
-    yield from _pair(("listen", "tls"), {"cert_file": tls.cert_file, "key_file": tls.key_file})
+    yield from _require_pair(
+        ("listen", "tls"), {"cert_file": tls.cert_file, "key_file": tls.key_file}
+    )
     pair = {
         "client_cert_file": platform.client_cert_file,
         "client_key_file": platform.client_key_file,
     }
-    yield from _pair(("platform",), pair)
+    yield from _require_pair(("platform",), pair)
     if tls.client_ca_file and not tls.cert_file:
         yield RuleViolation(
             ("listen", "tls", "client_ca_file"),
@@ -140,7 +142,7 @@ def _tls(settings: Settings) -> Iterator[RuleViolation]:
         )
 
 
-def _pair(group: SettingPath, values: Mapping[str, object]) -> Iterator[RuleViolation]:
+def _require_pair(group: SettingPath, values: Mapping[str, object]) -> Iterator[RuleViolation]:
     names = list(values)
     for name, other in (names, reversed(names)):
         if values[name] and not values[other]:
@@ -196,8 +198,8 @@ def _credential(path: SettingPath, credential: CredentialSettings) -> Iterator[R
         hint = Phrase("set auth_method: private_key_jwt, or remove it")
         message = Phrase("is not used with {auth_method}", auth_method=credential.auth_method)
         yield RuleViolation((*path, "private_key_file"), message, hint, method)
-    for name in own_parameters.of_credentials(credential.extra_params):
-        yield RuleViolation((*path, "extra_params", name), *OWN_PARAMETER)
+    for name in own_parameters.reserved_for_credentials(credential.extra_params):
+        yield RuleViolation((*path, "extra_params", name), *RESERVED_PARAMETER)
 
 
 def _secrets(settings: Settings) -> Iterator[RuleViolation]:
@@ -273,7 +275,7 @@ def _audit(settings: Settings) -> Iterator[RuleViolation]:
         "syslog_client_cert_file": audit.syslog_client_cert_file,
         "syslog_client_key_file": audit.syslog_client_key_file,
     }
-    yield from _pair(("audit",), pair)
+    yield from _require_pair(("audit",), pair)
     yield from _audit_events(settings)
 
 
@@ -314,7 +316,7 @@ def _audit_events(settings: Settings) -> Iterator[RuleViolation]:
 def _tracing(settings: Settings) -> Iterator[RuleViolation]:
     tracing = settings.tracing
     url = tracing.otlp_endpoint
-    if tracing.secret_source().is_given and url is not None and is_plaintext_abroad(url):
+    if tracing.secret_source().is_given and url is not None and is_remote_plaintext(url):
         yield RuleViolation(
             ("tracing", "otlp_endpoint"),
             Phrase("must begin with https://"),
@@ -352,7 +354,7 @@ def _outbox(settings: Settings) -> Iterator[RuleViolation]:
 
 
 def _placeholders(settings: Settings) -> Iterator[RuleViolation]:
-    for setting in placeholders.find(settings):
+    for setting in placeholders.find_placeholders(settings):
         yield RuleViolation(setting, placeholders.MESSAGE, placeholders.HINT)
 
 
@@ -368,7 +370,7 @@ RULES: Final[tuple[Callable[[Settings], Iterator[RuleViolation]], ...]] = (
     _callers,
     _audit,
     _tracing,
-    login_rules.find,
+    login_rules.find_login_violations,
     _outbox,
     _placeholders,
 )

@@ -102,7 +102,7 @@ def read_secret_file(key: str, path: Path) -> Secret:
     return Secret(text)
 
 
-def key_of(secret: Secret) -> bytes | None:
+def decode_encryption_key(secret: Secret) -> bytes | None:
     """The 32 bytes that a key for encryption is, in base64url with or without its padding."""
     encoded = secret.reveal().strip().rstrip("=")
     try:
@@ -112,7 +112,7 @@ def key_of(secret: Secret) -> bytes | None:
     return key if len(key) == _KEY_BYTES else None
 
 
-def oddity(secret: Secret) -> Phrase | None:
+def suspicious_surrounding(secret: Secret) -> Phrase | None:
     """What surrounds a secret, or one of several, and is hardly meant: quotes, or what nobody sees.
 
     It is no reason to refuse it.
@@ -125,7 +125,7 @@ def oddity(secret: Secret) -> Phrase | None:
     return None
 
 
-def exposure(path: Path) -> Phrase | None:
+def permission_problem(path: Path) -> Phrase | None:
     """How others than its owner and group get at a file, if they do. Raises OSError."""
     mode = path.stat().st_mode
     if not os_support.HAS_FILE_MODES or not mode & (stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP):

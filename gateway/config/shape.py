@@ -82,7 +82,7 @@ def fields_of(annotation: Any) -> dict[str, Any]:
     return {name: field.rebuild_annotation() for name, field in section.model_fields.items()}
 
 
-def at(path: SettingPath) -> Any | None:
+def annotation_at(path: SettingPath) -> Any | None:
     """The annotation at a path, or None where the schema has no such key."""
     here: Any = Settings
     for part in path:
@@ -97,13 +97,15 @@ def at(path: SettingPath) -> Any | None:
     return here
 
 
-def leaves(annotation: Any = Settings, path: SettingPath = ()) -> Iterator[tuple[SettingPath, Any]]:
+def value_paths(
+    annotation: Any = Settings, path: SettingPath = ()
+) -> Iterator[tuple[SettingPath, Any]]:
     """Every key that holds a value, with `*` for free names; lists count as values."""
     fields = fields_of(annotation)
     if fields:
         for name, inner in fields.items():
-            yield from leaves(inner, (*path, name))
+            yield from value_paths(inner, (*path, name))
     elif (value := value_of_mapping(annotation)) is not None and section_of(value):
-        yield from leaves(value, (*path, "*"))
+        yield from value_paths(value, (*path, "*"))
     else:
         yield path, annotation

@@ -13,7 +13,7 @@ from typing import Final
 
 from gateway import os_support
 from gateway.config.environment import CONFIG_VARIABLE, has_settings
-from gateway.config.loader import load, warnings
+from gateway.config.loader import load_settings, warnings
 from gateway.config.problems import Problem
 from gateway.config.settings import Settings
 from gateway.config.settings_error import SettingsError
@@ -23,7 +23,7 @@ from gateway.phrases import Phrase, any_of
 _HERE: Final = Path("gateway.yaml")
 
 
-def places(environ: Mapping[str, str]) -> tuple[Path, ...]:
+def search_paths(environ: Mapping[str, str]) -> tuple[Path, ...]:
     """Where a settings file is looked for when nobody names one, the first one counts."""
     if os_support.HAS_FILE_MODES:
         return Path("/etc/dhp-gateway/gateway.yaml"), _HERE
@@ -50,9 +50,9 @@ class SettingsSource:
             return cls(named, environ)
         if variable := environ.get(CONFIG_VARIABLE):
             return cls(Path(variable), environ, CONFIG_VARIABLE)
-        candidates = places(environ) if looked_at is None else looked_at
+        candidates = search_paths(environ) if looked_at is None else looked_at
         for place in candidates:
-            if _is_there(place):
+            if _exists(place):
                 return cls(
                     place.absolute(), environ, Phrase("found as {place}", place=_spelled(place))
                 )
@@ -73,12 +73,12 @@ class SettingsSource:
             hint = Phrase(
                 "{origin}, and no variable holds a setting; to try without any: {trial}",
                 origin=self.origin,
-                trial=_TRIAL,
+                trial=_SANDBOX_COMMAND,
             )
             raise SettingsError(
                 [Problem(Phrase("no settings file"), Phrase("use --config FILE"), hint)]
             )
-        return load(self.path, self.environ)
+        return load_settings(self.path, self.environ)
 
     def warnings(self, settings: Settings) -> list[Problem]:
         """What a gateway with these settings starts with, though it is unsafe or hardly meant."""
@@ -93,10 +93,10 @@ class SettingsSource:
         return Phrase("{what} ({origin})", what=what, origin=self.origin)
 
 
-_TRIAL: Final = "dhp-gateway sandbox"
+_SANDBOX_COMMAND: Final = "dhp-gateway sandbox"
 
 
-def _is_there(path: Path) -> bool:
+def _exists(path: Path) -> bool:
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):

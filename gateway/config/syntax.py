@@ -17,7 +17,7 @@ from gateway.phrases import Phrase
 # Where YAML begins another line; Python's splitlines() knows more.
 _BREAK: Final = re.compile(r"\r\n|[\n\r\x85\u2028\u2029]")
 _NO_TEXT: Final = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_LOOK: Final = Phrase("check indentation, colons and quotes there")
+_GENERAL_HINT: Final = Phrase("check indentation, colons and quotes there")
 
 
 def syntax_problem(name: str, text: str, error: yaml.YAMLError, loader: Any) -> Problem:
@@ -26,7 +26,10 @@ def syntax_problem(name: str, text: str, error: yaml.YAMLError, loader: Any) -> 
         where = Phrase("line {line}", line=len(_BREAK.split(text[: strange.start()])))
         message = Phrase("holds a character that is no text")
         return Problem(
-            name, message, Phrase("delete what stands there unseen; {look}", look=_LOOK), where
+            name,
+            message,
+            Phrase("delete what stands there unseen; {look}", look=_GENERAL_HINT),
+            where,
         )
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     if mark is None:
@@ -40,10 +43,10 @@ def syntax_problem(name: str, text: str, error: yaml.YAMLError, loader: Any) -> 
             hint,
             Phrase("line {line}", line=mark.line + 1),
         )
-    told = _QUOTED.sub(_hide, getattr(error, "problem", None) or "")
+    told = _QUOTED.sub(_mask_quoted, getattr(error, "problem", None) or "")
     what = Phrase.external(told, Phrase("not readable"))
     mark = _origin(text, lines, error, mark, loader)
-    hint = Phrase("{look}, and whether a bracket was left open above", look=_LOOK)
+    hint = Phrase("{look}, and whether a bracket was left open above", look=_GENERAL_HINT)
     where = Phrase("line {line}, column {column}", line=mark.line + 1, column=mark.column + 1)
     return Problem(name, Phrase("is not valid YAML: {what}", what=what), hint, where)
 
@@ -51,7 +54,7 @@ def syntax_problem(name: str, text: str, error: yaml.YAMLError, loader: Any) -> 
 _QUOTED: Final = re.compile(r"(['\"])(.*?)\1")
 
 
-def _hide(quoted: re.Match[str]) -> str:
+def _mask_quoted(quoted: re.Match[str]) -> str:
     """Some of PyYAML's texts quote a name from the file, which may be part of a secret."""
     return quoted[0] if len(quoted[2]) == 1 else "…"
 

@@ -23,7 +23,7 @@ _SEGMENT: Final = re.compile(r"[A-Za-z0-9._~-]+", re.ASCII)
 def _split(value: str, schemes: Collection[str]) -> SplitResult:
     """The parts of an absolute URL without user, password, query and fragment."""
     # Nothing is proposed that the rule about plain HTTP refuses next.
-    proposed = [each for each in schemes if each != "http" or _may_be_plain(value, schemes)]
+    proposed = [each for each in schemes if each != "http" or _allows_plaintext(value, schemes)]
     example = Phrase("write it as {proposed}://host…", proposed=min(proposed, key=len))
     if _UNCLEAN.search(value):
         raise InvalidValueError(
@@ -94,7 +94,7 @@ def password_of(parts: SplitResult) -> Secret | None:
     return Secret(unquote(parts.password)) if parts.password else None
 
 
-def _may_be_plain(value: str, schemes: Collection[str]) -> bool:
+def _allows_plaintext(value: str, schemes: Collection[str]) -> bool:
     """Whether a text may begin with http://: it leads to this machine, or there is no https://."""
     try:
         host = urlsplit(value if "://" in value else f"//{value}").hostname
@@ -180,7 +180,7 @@ def parse_base_path(value: str) -> str:
     return path
 
 
-def is_plaintext_abroad(url: str) -> bool:
+def is_remote_plaintext(url: str) -> bool:
     """Whether a checked URL would send its content unencrypted to another machine."""
     parts = urlsplit(url)
     return parts.scheme == "http" and not is_loopback_host(parts.hostname or "")

@@ -55,17 +55,19 @@ def read_yaml(path: Path) -> YamlDocument:
         content = read_bytes(path, MAX_FILE_BYTES)
     except OSError as error:
         why = system_error(error, Phrase("unknown"))
-        return _unusable(
+        return _failed_document(
             path,
             Phrase("cannot be read: {why}", why=why),
             _UNREADABLE.get(type(error), EMPTY_PHRASE),
         )
     if len(content) > MAX_FILE_BYTES:
-        return _unusable(path, Phrase("is larger than 4 MiB"), Phrase("is it the right file?"))
+        return _failed_document(
+            path, Phrase("is larger than 4 MiB"), Phrase("is it the right file?")
+        )
     try:
         text = decode(content)
     except TextDecodingError as error:
-        return _unusable(path, error.why, error.hint)
+        return _failed_document(path, error.why, error.hint)
     return parse_yaml(text, str(path))
 
 
@@ -87,14 +89,14 @@ def parse_yaml(text: str, name: str) -> YamlDocument:
     if node is None or (isinstance(node, yaml.ScalarNode) and node.tag == f"{_TAG}null"):
         return document
     if not isinstance(node, yaml.MappingNode):
-        return _unusable(
+        return _failed_document(
             Path(name), Phrase("is not a group of keys"), Phrase("begin with e.g. `listen:`")
         )
     _Reader(document).mapping(node, ())
     return document
 
 
-def _unusable(path: Path, message: Phrase, hint: Phrase) -> YamlDocument:
+def _failed_document(path: Path, message: Phrase, hint: Phrase) -> YamlDocument:
     return YamlDocument(problems=[Problem(str(path), message, hint)])
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.config import DatabaseLocation, OutboxSettings, SecretReadError
-from gateway.config.secret_files import MAKE_KEY, NO_KEY, key_of
+from gateway.config.secret_files import MAKE_KEY, NO_KEY, decode_encryption_key
 from gateway.outbox.delivery import Delivery, Options
 from gateway.outbox.events import Observer
 from gateway.outbox.queue import Outbox
@@ -98,7 +98,7 @@ def encryption_key(settings: OutboxSettings) -> bytes:
     if text is None:
         why = Phrase("is missing; {make_key}", make_key=MAKE_KEY)
         raise OutboxUnusable(setting_problem(source.key, why))
-    key = key_of(text)
+    key = decode_encryption_key(text)
     if key is None:
         raise OutboxUnusable(setting_problem(source.key, NO_KEY))
     return key

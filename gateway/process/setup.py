@@ -15,7 +15,7 @@ from aiohttp import http_parser
 from gateway import os_support
 from gateway.config import Settings, cautions
 from gateway.config.problems import dotted
-from gateway.config.secret_files import exposure
+from gateway.config.secret_files import permission_problem
 from gateway.phrases import Phrase, setting_problem
 from gateway.process.factories import StartError
 from gateway.telemetry import logs
@@ -110,7 +110,7 @@ def warn_of_settings(settings: Settings) -> None:
         _log.warning("%s: %s; %s", key, caution.message, caution.hint, key=key)
     for source in settings.secret_sources():
         with contextlib.suppress(OSError):
-            if source.file is not None and (exposed := exposure(source.file)) is not None:
+            if source.file is not None and (exposed := permission_problem(source.file)) is not None:
                 _log.warning(
                     "%s_file: %s %s; run: chmod 0600 %s",
                     *(source.key, source.file, exposed, source.file),

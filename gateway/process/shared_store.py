@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.config import SecretReadError, Settings, StoreSettings
-from gateway.config.secret_files import NO_KEY, key_of
+from gateway.config.secret_files import NO_KEY, decode_encryption_key
 from gateway.login.session_store import MemorySessions, SessionStore
 from gateway.oauth.store import MemoryTokenStore, TokenStore
 from gateway.phrases import Phrase, exception_phrase, setting_problem
@@ -107,7 +107,7 @@ def _encryption_key(store: StoreSettings) -> Secret | None:
         raise StartError(exception_phrase(error)) from None
     if text is None:
         return None
-    if key_of(text) is None:
+    if decode_encryption_key(text) is None:
         raise StartError(setting_problem(source.key, NO_KEY))
     # The text, not the bytes: what stores hold is sealed with keys that were derived from it.
     return Secret(text.reveal().strip().rstrip("="))

@@ -18,7 +18,7 @@ from typing import Any
 
 from gateway import os_support
 from gateway.admin.metrics_merge import snapshot
-from gateway.config import Settings, SettingsError, load
+from gateway.config import Settings, SettingsError, load_settings
 from gateway.phrases import Phrase, exception_phrase
 from gateway.process.app import Gateway, Shared
 from gateway.process.audit_factory import Company
@@ -61,12 +61,12 @@ class Inheritance:
 def load_text(text: str | None, environ: Mapping[str, str]) -> Settings:
     """The settings of a YAML text, if there is one. Raises `SettingsError`."""
     if text is None:
-        return load(None, environ)
+        return load_settings(None, environ)
     # A file without a name: what it holds may be secret.
     with open(os.memfd_create("settings"), "w+b") as file:
         file.write(text.encode())
         file.flush()
-        return load(Path(f"/proc/self/fd/{file.fileno()}"), environ)
+        return load_settings(Path(f"/proc/self/fd/{file.fileno()}"), environ)
 
 
 def run(inheritance: Inheritance, environ: Mapping[str, str]) -> int:

@@ -29,7 +29,9 @@ NEEDED: dict[SettingPath, dict[str, Any]] = {
 
 def file_keys(annotation: Any = None, path: SettingPath = ()) -> Iterator[SettingPath]:
     """Every key of the settings that names a file, with names and numbers filled in."""
-    for key, inner in shape.leaves(annotation) if annotation is not None else shape.leaves():
+    for key, inner in (
+        shape.value_paths(annotation) if annotation is not None else shape.value_paths()
+    ):
         here = (*path, *("default" if part == "*" else part for part in key))
         item = shape.item_of_list(inner)
         if item is not None and shape.section_of(item):

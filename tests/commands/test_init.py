@@ -18,7 +18,7 @@ import yaml
 
 from gateway.commands.init_files import settings_text
 from gateway.commands.init_plan import Plan
-from gateway.config import load
+from gateway.config import load_settings
 from gateway.sandbox import Sandbox, SandboxOptions
 from gateway.secret import Secret
 from tests.doubles.command import SECRET, Result, dhp
@@ -108,7 +108,7 @@ async def test_everything_is_for_its_owner_and_explained(tmp_path: Path) -> None
     text = (folder / "gateway.yaml").read_text()
     assert all("  # " in line for line in text.splitlines())
     assert "listen:  # tizimlaringiz shlyuzga murojaat qiladigan manzil" in text
-    settings = load(folder / "gateway.yaml", {})
+    settings = load_settings(folder / "gateway.yaml", {})
     assert [str(each) for each in settings.callers[0].networks] == ["10.20.0.0/16"]
     assert settings.listen.address.host == "0.0.0.0"
     assert (settings.environment, settings.audit.sink) == ("dhp-playground", "stdout")
@@ -158,7 +158,7 @@ def test_a_server_keeps_things_where_the_unit_has_them(tmp_path: Path) -> None:
     )
     file = tmp_path / "gateway.yaml"
     file.write_text(settings_text(plan, str))
-    settings = load(file, {})
+    settings = load_settings(file, {})
     assert settings.credentials["default"].client_id == "no"
     assert str(settings.audit.path) == "/var/log/dhp-gateway/audit.jsonl"
     assert str(settings.outbox.url) == "sqlite:////var/lib/dhp-gateway/outbox.db"
@@ -279,7 +279,7 @@ async def test_addresses_alone_mean_a_platform_of_ones_own(
     """Both addresses and no environment are `custom`."""
     folder = tmp_path / "new"
     await init(folder, *leading_to(sandbox)[2:], secret=SandboxOptions().client_secret)
-    settings = load(folder / "gateway.yaml", {})
+    settings = load_settings(folder / "gateway.yaml", {})
     assert (settings.environment, settings.sso.token_url) == ("custom", sandbox.token_url)
 
 
@@ -362,4 +362,6 @@ async def test_a_person_is_asked_in_russian(sandbox: Sandbox, tmp_path: Path) ->
     assert options.client_secret not in terminal.seen
     assert "Всё в порядке." in terminal.seen
     assert f"Дальше:\r\n  dhp-gateway run --config {folder / 'gateway.yaml'}" in terminal.seen
-    assert load(folder / "gateway.yaml", {}).platform.fhir_base_url == sandbox.fhir_base_url
+    assert (
+        load_settings(folder / "gateway.yaml", {}).platform.fhir_base_url == sandbox.fhir_base_url
+    )

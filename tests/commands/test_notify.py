@@ -10,7 +10,7 @@ import pytest
 
 from gateway.commands import check, notify
 from gateway.config import Settings
-from gateway.config.loader import load
+from gateway.config.loader import load_settings
 from tests.doubles.told import PASSWORD, MailServer, Webhook
 from tests.test_cli import PLAIN, dhp, write
 
@@ -22,7 +22,7 @@ def telling(**alerts: Any) -> dict[str, Any]:
 
 def loaded(tmp_path: Path, **alerts: Any) -> Settings:
     """The same, read."""
-    return load(write(tmp_path, telling(**alerts)), {})
+    return load_settings(write(tmp_path, telling(**alerts)), {})
 
 
 async def test_a_test_message(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway.config import load
+from gateway.config import load_settings
 from gateway.sandbox import SandboxOptions
 from tests.doubles.command import dhp
 from tests.doubles.processes import GATEWAY_COMMAND, REPOSITORY, Process, free_port, start
@@ -206,7 +206,7 @@ async def test_the_printed_command_leads_a_gateway_to_the_platform(
         at = words.index("dhp-gateway")
         file = folder / words[at + 3] if "--config" in words else None
         assert (file is not None) == checkout
-        settings = load(file, dict(each.split("=", 1) for each in words[:at]))
+        settings = load_settings(file, dict(each.split("=", 1) for each in words[:at]))
         assert settings.platform.fhir_base_url == said(process, "Platform")
         assert settings.sso.token_url == said(process, "SSO token endpoint")
         assert settings.credentials["default"].client_id == SandboxOptions().client_id
@@ -293,7 +293,7 @@ async def test_all_taken_ports_are_named_at_once(tmp_path: Path) -> None:
 
 def test_the_ready_made_settings_fit_the_sandbox() -> None:
     """config/sandbox.yaml leads to a sandbox as it is by default."""
-    settings = load(REPOSITORY / "config" / "sandbox.yaml", {})
+    settings = load_settings(REPOSITORY / "config" / "sandbox.yaml", {})
     options = SandboxOptions()
     credential = settings.credentials["default"]
     assert settings.platform.fhir_base_url == f"{options.origin(options.port)}/fhir"

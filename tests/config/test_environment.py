@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config import Settings, SettingsError, load
+from gateway.config import Settings, SettingsError, load_settings
 from gateway.config.environment import merge, variable_name
 
 FILE = """
@@ -27,7 +27,7 @@ BASE = {
 
 def test_settings_can_come_from_the_environment_alone() -> None:
     """No file is needed; texts are taken as they are."""
-    credential = load(None, BASE).credentials["default"]
+    credential = load_settings(None, BASE).credentials["default"]
     assert credential.client_id == "017"
     assert credential.client_secret is not None
     assert credential.client_secret.reveal() == "s3cret"
@@ -37,7 +37,7 @@ def test_the_environment_wins_key_by_key(tmp_path: Path) -> None:
     """A variable replaces its own key and leaves its neighbours."""
     file = tmp_path / "gateway.yaml"
     file.write_text(FILE)
-    settings = load(file, {"DHP_GATEWAY_LIMITS__MAX_HEADERS": "7"})
+    settings = load_settings(file, {"DHP_GATEWAY_LIMITS__MAX_HEADERS": "7"})
     assert settings.limits.max_headers == 7
     assert settings.limits.max_body_bytes == 1024 * 1024
     assert settings.credentials["default"].client_id == "file"
@@ -67,7 +67,7 @@ def test_the_environment_wins_key_by_key(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_variable_is_read_by_the_type_of_its_key(variable: str, text: str, read: Any) -> None:
     """Texts raw, numbers and truth values parsed, lists and groups as JSON, null where allowed."""
-    assert read(load(None, {**BASE, f"DHP_GATEWAY_{variable}": text}))
+    assert read(load_settings(None, {**BASE, f"DHP_GATEWAY_{variable}": text}))
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_wrong_value_names_key_and_variable(variable: str, text: str, key: str
     """The problem says which variable the value came from."""
     name = f"DHP_GATEWAY_{variable}"
     with pytest.raises(SettingsError) as caught:
-        load(None, {**BASE, name: text})
+        load_settings(None, {**BASE, name: text})
     (problem,) = caught.value.problems
     assert (problem.key, problem.source) == (key, name)
 
@@ -108,7 +108,7 @@ def test_a_wrong_value_names_key_and_variable(variable: str, text: str, key: str
 def test_a_variable_that_names_no_key_is_refused(name: str, meant: str) -> None:
     """A mistyped variable is an error that names the nearest right one."""
     with pytest.raises(SettingsError) as caught:
-        load(None, {**BASE, name: "x"})
+        load_settings(None, {**BASE, name: "x"})
     (problem,) = caught.value.problems
     assert problem.key == name
     if name.isupper():
@@ -118,7 +118,7 @@ def test_a_variable_that_names_no_key_is_refused(name: str, meant: str) -> None:
 def test_foreign_variables_and_the_config_path_are_left_alone() -> None:
     """Only the prefix counts, and DHP_GATEWAY_CONFIG is the path of the file."""
     environ = {**BASE, "DHP_GATEWAY_CONFIG": "/x", "DHP_GATEWAYS": "1", "PATH": "/bin"}
-    assert load(None, environ) == load(None, BASE)
+    assert load_settings(None, environ) == load_settings(None, BASE)
 
 
 def test_a_credential_of_the_file_is_found_whatever_its_case(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_credential_of_the_file_is_found_whatever_its_case(tmp_path: Path) -> 
     file.write_text("environment: dhp-playground\n"
                     "credentials: {default: {client_id: a, client_secret_file: /x}, "
                     "LabA: {client_id: b, client_secret_file: /x}}")  # fmt: skip
-    settings = load(file, {"DHP_GATEWAY_CREDENTIALS__LABA__CLIENT_ID": "c"})
+    settings = load_settings(file, {"DHP_GATEWAY_CREDENTIALS__LABA__CLIENT_ID": "c"})
     assert set(settings.credentials) == {"default", "LabA"}
     assert settings.credentials["LabA"].client_id == "c"
 
@@ -137,7 +137,7 @@ def test_a_secret_of_the_environment_replaces_the_files_secret_file(tmp_path: Pa
     file = tmp_path / "gateway.yaml"
     file.write_text(FILE)
     name = "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET"
-    credential = load(file, {name: "from environment"}).credentials["default"]
+    credential = load_settings(file, {name: "from environment"}).credentials["default"]
     assert credential.client_secret_file is None
     assert credential.client_secret is not None
 
@@ -146,7 +146,7 @@ def test_both_forms_of_a_secret_in_the_environment_are_refused() -> None:
     """Nobody can say which of the two is meant."""
     name = "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET_FILE"
     with pytest.raises(SettingsError, match="both given") as caught:
-        load(None, {**BASE, name: "/x"})
+        load_settings(None, {**BASE, name: "/x"})
     assert "s3cret" not in str(caught.value)
 
 
@@ -154,7 +154,7 @@ def test_a_secret_in_the_environment_is_not_shown_by_a_problem() -> None:
     """A wrong value elsewhere does not bring the secret into the text."""
     environ = {**BASE, "DHP_GATEWAY_LISTEN": json.dumps({"address": "s3cret"})}
     with pytest.raises(SettingsError) as caught:
-        load(None, environ)
+        load_settings(None, environ)
     assert "s3cret" not in str(caught.value)
 
 
@@ -201,7 +201,7 @@ def test_the_environment_says_the_same_as_a_file(
     file.write_text(json.dumps(_tree({**required, **in_file})))
     environ = {variable_name(path): _text(value) for path, value in in_environment.items()}
     expected = _tree({**required, **in_file, **in_environment})
-    assert load(file, environ) == Settings.model_validate(expected)
+    assert load_settings(file, environ) == Settings.model_validate(expected)
 
 
 TREES = st.recursive(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gateway.config import SettingsError, load
+from gateway.config import SettingsError, load_settings
 from gateway.config.fhir_names import INTERACTIONS, OPERATIONS
 from gateway.config.resource_types import RESOURCE_TYPES
 from gateway.phrases import LANGUAGES
@@ -92,7 +92,7 @@ def problem(tmp_path: Path, key: str, settings: dict[str, object]) -> str:
     file = tmp_path / "gateway.yaml"
     file.write_text(yaml.safe_dump({**BASE, **settings}, allow_unicode=True), encoding="utf-8")
     with pytest.raises(SettingsError) as caught:
-        load(file, {})
+        load_settings(file, {})
     (found,) = caught.value.problems
     assert found.key == key
     assert len({found.line().in_language(language) for language in LANGUAGES}) == len(LANGUAGES)
@@ -128,4 +128,4 @@ def test_every_name_of_fhir_is_taken(tmp_path: Path) -> None:
     callers = [{"name": "lab", "networks": ["10.0.0.0/8"], "allow": allow}]
     file = tmp_path / "gateway.yaml"
     file.write_text(yaml.safe_dump({**BASE, "callers": callers}))
-    assert load(file, {}).callers[0].allow.operations == tuple(allow["operations"])
+    assert load_settings(file, {}).callers[0].allow.operations == tuple(allow["operations"])

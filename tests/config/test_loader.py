@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import Problem, Settings, SettingsError, load
+from gateway.config import Problem, Settings, SettingsError, load_settings
 
 SECRET = "hunter2-s3cret"
 PLAIN = "environment: dhp-playground\n"
@@ -19,7 +19,7 @@ def read(tmp_path: Path, text: str, environ: Mapping[str, str] | None = None) ->
     file = tmp_path / "gateway.yaml"
     file.write_text(text, encoding="utf-8")
     usual = {} if "enviro" in text else {"DHP_GATEWAY_ENVIRONMENT": "dhp-playground"}
-    return load(file, {**usual, **(environ or {})})
+    return load_settings(file, {**usual, **(environ or {})})
 
 
 def problems(
@@ -311,7 +311,7 @@ def test_a_value_that_is_nested_deeply_is_a_problem(tmp_path: Path, way: str, de
 def test_a_missing_file_is_a_problem(tmp_path: Path) -> None:
     """A path that leads nowhere is named, with the reason."""
     with pytest.raises(SettingsError) as caught:
-        load(tmp_path / "none.yaml", {})
+        load_settings(tmp_path / "none.yaml", {})
     (problem,) = caught.value.problems
     assert "no such file" in problem.message
     assert problem.key.endswith("none.yaml")
@@ -323,7 +323,7 @@ def test_a_file_that_is_no_text_is_a_problem(tmp_path: Path, content: bytes) -> 
     file = tmp_path / "gateway.yaml"
     file.write_bytes(content)
     with pytest.raises(SettingsError):
-        load(file, {})
+        load_settings(file, {})
 
 
 def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:

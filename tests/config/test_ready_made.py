@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config import Settings, SettingsError, load
+from gateway.config import Settings, SettingsError, load_settings
 from gateway.config.section import Section
 from gateway.config.settings import PRESETS
 from gateway.config.yaml_file import parse_yaml
@@ -32,28 +32,28 @@ TEMPLATES = [
 @pytest.mark.parametrize("name", ["sandbox", "reference"])
 def test_a_ready_made_file_is_valid(name: str) -> None:
     """Each file passes all checks as it is."""
-    assert load(CONFIG / f"{name}.yaml", {}).credentials["default"].client_id
+    assert load_settings(CONFIG / f"{name}.yaml", {}).credentials["default"].client_id
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_template_lacks_the_client_id_and_nothing_else(name: str) -> None:
     """As it is, a template is refused for its placeholder alone; with an id it is valid."""
     with pytest.raises(SettingsError) as caught:
-        load(ROOT / name, {})
+        load_settings(ROOT / name, {})
     assert [problem.key for problem in caught.value.problems] == ["credentials.default.client_id"]
-    assert load(ROOT / name, CLIENT_ID).credentials["default"].client_id == "hospital-17"
+    assert load_settings(ROOT / name, CLIENT_ID).credentials["default"].client_id == "hospital-17"
 
 
 @pytest.mark.parametrize("name", [each for each in TEMPLATES if "production" not in each])
 def test_a_template_begins_with_the_playground(name: str) -> None:
     """Nobody's first request goes to real patients because a line was left as it was."""
-    assert load(ROOT / name, CLIENT_ID).environment == "dhp-playground"
+    assert load_settings(ROOT / name, CLIENT_ID).environment == "dhp-playground"
 
 
 @pytest.mark.parametrize("name", ["playground", "production"])
 def test_a_ready_made_file_holds_no_secret(name: str) -> None:
     """The secret is expected in a file."""
-    credential = load(CONFIG / f"{name}.yaml", CLIENT_ID).credentials["default"]
+    credential = load_settings(CONFIG / f"{name}.yaml", CLIENT_ID).credentials["default"]
     assert credential.client_secret is None
     assert credential.client_secret_file is not None
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from gateway.admin.status.recent_requests import OTHERS
-from gateway.config import Settings, SettingsError, load
-from gateway.config.rules import RESERVED_CALLERS, find
+from gateway.config import Settings, SettingsError, load_settings
+from gateway.config.rules import RESERVED_CALLERS, find_violations
 from gateway.exchange import Exchange
 from gateway.login.session_auth import SESSION
 from gateway.pipeline.callers import ANONYMOUS
@@ -33,7 +33,7 @@ LOGIN: dict[str, Any] = {
 def findings(settings: dict[str, Any]) -> dict[str, str]:
     """What the rules say about settings whose values are all right, by key."""
     checked = Settings.model_validate({**BASE, **settings})
-    found = list(find(checked))
+    found = list(find_violations(checked))
     return {".".join(map(str, finding.setting)): finding.message for finding in found}
 
 
@@ -230,7 +230,7 @@ def test_a_rule_says_nothing_about_a_value_that_is_wrong_already(tmp_path: Path)
                     "credentials: {default: {client_id: a, client_secret: ''}}\n"
                     "listen: {address: '0.0.0.0:8080', allow_anonymous: perhaps}\n")  # fmt: skip
     with pytest.raises(SettingsError) as caught:
-        load(file, {})
+        load_settings(file, {})
     keys = [problem.key for problem in caught.value.problems]
     assert sorted(keys) == ["credentials.default.client_secret", "listen.allow_anonymous"]
 
@@ -257,7 +257,7 @@ def test_headers_that_must_go_on_name_no_user(
         f"callers: [{{name: lab, networks: [10.0.0.0/8], {field}: '{name}'}}]\n"
     )
     with pytest.raises(SettingsError) as caught:
-        load(file, {})
+        load_settings(file, {})
     (problem,) = caught.value.problems
     assert problem.key == f"callers[0].{field}"
     assert fault in str(problem)
@@ -280,7 +280,7 @@ def test_what_was_judged_cannot_be_passed_by_name(tmp_path: Path, name: str) -> 
         f"platform: {{pass_headers: ['{name}']}}\n"
     )
     with pytest.raises(SettingsError) as caught:
-        load(file, {})
+        load_settings(file, {})
     (problem,) = caught.value.problems
     assert problem.key == "platform.pass_headers[0]"
 

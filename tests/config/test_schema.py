@@ -111,6 +111,6 @@ def test_only_words_differ_between_the_pages_of_settings() -> None:
 def test_the_reference_names_every_key_and_variable() -> None:
     """docs/settings.md has the variable of each key outside of lists."""
     page = reference.markdown()
-    for setting, _ in shape.leaves():
+    for setting, _ in shape.value_paths():
         variable = variable_name(setting).replace("*", "<NAME>")
         assert f"`{variable}`" in page, variable

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config import SettingsError, SettingsSource
-from gateway.config.source import places
+from gateway.config.source import search_paths
 
 GOOD = "environment: dhp-playground\ncredentials: {default: {client_id: a, client_secret: b}}\n"
 
@@ -37,7 +37,7 @@ def test_what_is_named_counts_in_this_order(tmp_path: Path) -> None:
 
 def test_the_places_are_the_systems_and_the_folder() -> None:
     """The machine's own file comes before one that happens to lie in the folder."""
-    assert places({}) == (Path("/etc/dhp-gateway/gateway.yaml"), Path("gateway.yaml"))
+    assert search_paths({}) == (Path("/etc/dhp-gateway/gateway.yaml"), Path("gateway.yaml"))
 
 
 def test_a_file_in_the_folder_is_told_with_its_whole_path(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from gateway.config.urls import (
-    is_plaintext_abroad,
+    is_remote_plaintext,
     parse_base_path,
     parse_base_url,
     parse_endpoint_url,
@@ -99,7 +99,7 @@ def test_an_unclean_base_path_is_refused(wrong: str) -> None:
 )
 def test_plaintext_to_another_machine_is_recognised(url: str, plaintext: bool) -> None:
     """Loopback is judged by the whole host, not by how it begins."""
-    assert is_plaintext_abroad(url) is plaintext
+    assert is_remote_plaintext(url) is plaintext
 
 
 @pytest.mark.parametrize(

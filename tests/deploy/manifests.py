@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from gateway.config import Settings, load
+from gateway.config import Settings, load_settings
 from tests.deploy import tools
 
 Manifest = dict[str, Any]
@@ -62,7 +62,7 @@ class Manifests:
             for one in self.gateway["env"]
             if one["name"] != "DHP_GATEWAY_CONFIG"
         }
-        return load(file, variables)
+        return load_settings(file, variables)
 
     def assert_valid(self) -> None:
         """Kubernetes' own schemas take every manifest, of the oldest and the newest release."""

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from gateway import __version__
-from gateway.config import Settings, load
+from gateway.config import Settings, load_settings
 from tests.deploy import tools
 from tests.deploy.manifests import END
 
@@ -56,7 +56,7 @@ def settings_of(gateway: dict[str, Any], secrets: Path) -> Settings:
     file = secrets / "gateway.yaml"
     text = text.replace("your-client-id", "hospital-17")
     file.write_text(text.replace("/run/secrets/dhp/", f"{secrets}/"))
-    return load(file, environ)
+    return load_settings(file, environ)
 
 
 def test_the_gateway_takes_the_settings(services: dict[str, Any], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from gateway import __version__
-from gateway.config import SettingsError, load
+from gateway.config import SettingsError, load_settings
 from tests.deploy import tools
 from tests.deploy.manifests import Manifests, containers, peers, port_of
 
@@ -94,7 +94,7 @@ def test_no_service_becomes_a_setting(each: Manifests, tmp_path: Path) -> None:
     assert each.pod["spec"]["enableServiceLinks"] is False
     each.settings(tmp_path)
     with pytest.raises(SettingsError):
-        load(tmp_path / "gateway.yaml", {"DHP_GATEWAY_PORT": "tcp://10.0.0.1:80"})
+        load_settings(tmp_path / "gateway.yaml", {"DHP_GATEWAY_PORT": "tcp://10.0.0.1:80"})
 
 
 def test_the_image_is_of_this_version(each: Manifests) -> None:

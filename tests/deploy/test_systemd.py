@@ -14,7 +14,7 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
-from gateway.config import Settings, load
+from gateway.config import Settings, load_settings
 from tests.deploy import tools
 from tests.deploy.manifests import END
 
@@ -46,7 +46,7 @@ def settings(tmp_path: Path) -> Settings:
     secret.write_text("planted-secret-of-a-test")
     variable = "DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_SECRET_FILE"
     client_id = {"DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID": "hospital-17"}
-    return load(FOLDER / "gateway.yaml", {variable: str(secret), **client_id})
+    return load_settings(FOLDER / "gateway.yaml", {variable: str(secret), **client_id})
 
 
 def complaints(analyze: str, root: Path, text: str) -> str:

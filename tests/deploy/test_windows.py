@@ -23,7 +23,7 @@ import pytest
 import yaml
 
 from gateway import __version__
-from gateway.config import Settings, load
+from gateway.config import Settings, load_settings
 from tests.deploy import tools
 from tests.deploy.manifests import END
 from tests.doubles.processes import free_port
@@ -54,7 +54,7 @@ def settings(tmp_path: Path, service: ElementTree.Element) -> Settings:
     file.write_text(text.replace(secret, str(tmp_path / "secrets/dhp_client_secret")))
     variables = {each.attrib["name"]: each.attrib["value"] for each in service.iter("env")}
     assert variables.pop("DHP_GATEWAY_CONFIG") == "%ProgramData%\\DHP Gateway\\gateway.yaml"
-    return load(file, variables)
+    return load_settings(file, variables)
 
 
 def test_the_gateway_takes_the_settings(settings: Settings) -> None:

@@ -13,7 +13,7 @@ from gateway.admin.server import build
 from gateway.admin.status.recent_requests import RecentRequests
 from gateway.admin.status.state import MergedStatus, Outbox, Sources, Status
 from gateway.admin.watching import PlatformWatch, Watched
-from gateway.config import Settings, load
+from gateway.config import Settings, load_settings
 from gateway.exchange import Exchange
 from gateway.fhir.labels import INTERACTIONS
 from gateway.fhir.texts import TEXTS
@@ -98,7 +98,7 @@ class Duty:
 
 def settings() -> Settings:
     """Those of a hospital with two systems."""
-    return load(None, _SETTINGS)
+    return load_settings(None, _SETTINGS)
 
 
 _SETTINGS: Final = {

@@ -96,7 +96,7 @@ def _run(
     os.environ.clear()
     os.environ.update(environment)
     if places is not None:
-        source.places = lambda environ: tuple(places)
+        source.search_paths = lambda environ: tuple(places)
     sys.argv = ["dhp-gateway", *arguments]
     try:
         main()

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import aiohttp
 
-from gateway.config import ListenAddress, Settings, load
+from gateway.config import ListenAddress, Settings, load_settings
 from gateway.process.app import Gateway
 from tests.doubles.metrics import total
 
@@ -101,7 +101,7 @@ async def running(
         # JSON is YAML, and written sooner.
         json.dump(settings, file)
         file.flush()
-        loaded = load(Path(file.name), {})
+        loaded = load_settings(Path(file.name), {})
     with tempfile.NamedTemporaryFile("rb", buffering=0) as audit_file:
         # A description of its own: reading must not move the place where records are appended.
         fd = os.open(audit_file.name, os.O_WRONLY | os.O_APPEND)

@@ -11,7 +11,7 @@ import yaml
 
 from gateway.admin.alerts import messenger, rules
 from gateway.admin.alerts.messenger import AlertSources, Messenger
-from gateway.config import SettingsSource, load
+from gateway.config import SettingsSource, load_settings
 from gateway.process.alerting import Telling, addresses_of
 from gateway.process.factories import StartError
 from gateway.process.supervisor import Supervisor
@@ -187,7 +187,7 @@ async def test_of_workers_the_supervisor_tells(
 
 async def test_a_worker_tells_nobody() -> None:
     """It does not even load the library: what it were told of is the supervisor's."""
-    settings = load(None, {**ENVIRON, "DHP_GATEWAY_ALERTS__NOTIFY": '["planted"]'})
+    settings = load_settings(None, {**ENVIRON, "DHP_GATEWAY_ALERTS__NOTIFY": '["planted"]'})
     assert await Telling(Metrics(), here=False).prepare(settings) == ()
     with pytest.raises(StartError):
         await Telling(Metrics()).prepare(settings)

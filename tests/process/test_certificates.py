@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from gateway.config import Settings, load
+from gateway.config import Settings, load_settings
 from gateway.process import certificates
 from tests.doubles.gateway import running
 from tests.doubles.platform import Platform
@@ -56,7 +56,7 @@ def settings(tmp_path: Path, text: str = "") -> Settings:
         "environment: dhp-playground\n"
         "credentials: {default: {client_id: hospital-17, client_secret: planted}}\n" + text
     )
-    return load(file, {})
+    return load_settings(file, {})
 
 
 def test_without_certificates_there_is_nothing_to_tell(tmp_path: Path) -> None:

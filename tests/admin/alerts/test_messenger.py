@@ -15,7 +15,7 @@ import pytest
 
 from gateway.admin.alerts.messenger import AlertSources, Messenger
 from gateway.admin.health import Readiness
-from gateway.config import Settings, load
+from gateway.config import Settings, load_settings
 from gateway.fhir.texts import LANGUAGES
 from gateway.pipeline.circuit import CircuitState
 from gateway.process.alerting import addresses_of
@@ -37,7 +37,9 @@ def settings(*urls: str, **alerts: str) -> Settings:
         "DHP_GATEWAY_LISTEN__PUBLIC_URL": "http://fhir.clinic.uz:8080/fhir",
         "DHP_GATEWAY_ALERTS__NOTIFY": json.dumps(urls),
     }
-    return load(None, environ | {f"DHP_GATEWAY_ALERTS__{k}".upper(): v for k, v in alerts.items()})
+    return load_settings(
+        None, environ | {f"DHP_GATEWAY_ALERTS__{k}".upper(): v for k, v in alerts.items()}
+    )
 
 
 @dataclass

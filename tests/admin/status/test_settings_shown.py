@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from gateway.admin.status.settings_shown import bare_url, shown
-from gateway.config import load
+from gateway.config import load_settings
 from gateway.secret import MASK
 
 BASE: dict[str, Any] = {
@@ -36,7 +36,7 @@ def settings_shown(tmp_path: Path) -> dict[str, Any]:
     """What is shown of a file with all kinds of secrets."""
     file = tmp_path / "gateway.yaml"
     file.write_text(yaml.safe_dump(BASE))
-    return shown(load(file, {}))
+    return shown(load_settings(file, {}))
 
 
 def test_no_secret_is_shown(tmp_path: Path) -> None:
