@@ -65,7 +65,7 @@ def _unreadable_secrets(settings: Settings) -> Iterator[Problem]:
         try:
             source.read()
         except SecretReadError as error:
-            yield Problem(error.key, _in_file(error.path, error.why), error.hint)
+            yield Problem(error.key, _in_file(error.path, error.problem), error.hint)
 
 
 def _unreadable_files(settings: Settings) -> Iterator[Problem]:

@@ -53,7 +53,7 @@ def _looked_at(source: SettingsSource) -> tuple[Settings | None, list[Problem], 
         settings = source.load()
     except SettingsError as error:
         found += error.problems
-        settings = error.rest
+        settings = error.partial_settings
     if settings is None:
         return None, found, []
     from gateway.commands import check as command

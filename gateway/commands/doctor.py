@@ -134,7 +134,7 @@ def _secret_files(settings: Settings, untold: dict[str, Problem]) -> Iterator[Fi
             secret = source.read()
             finding = _permissions(check, source.file)
         except SecretReadError as error:
-            detail = Phrase("{path}: {why}", path=error.path, why=error.why)
+            detail = Phrase("{path}: {why}", path=error.path, why=error.problem)
             hint = Phrase("{hint:capital}", hint=error.hint)
             yield Finding(check, "failed", detail, hint)
         except OSError as error:

@@ -44,7 +44,7 @@ def is_alive(address: ListenAddress) -> bool:
 
 def _connect(address: ListenAddress) -> http.client.HTTPConnection:
     if address.path is None:
-        target = address.reachable
+        target = address.client_address
         return http.client.HTTPConnection(target.host, target.port, timeout=_TIMEOUT)
     connection = http.client.HTTPConnection("localhost", timeout=_TIMEOUT)
     connection.sock = socket.socket(socket.AF_UNIX)

@@ -267,7 +267,7 @@ def _secret_of(flag: str, path: Path) -> str:
     try:
         return read_secret_file(flag, path).reveal()
     except SecretReadError as error:
-        why = Phrase("{path}: {why}; {hint}", path=path, why=error.why, hint=error.hint)
+        why = Phrase("{path}: {why}; {hint}", path=path, why=error.problem, hint=error.hint)
         raise Unsuitable(why) from None
 
 
@@ -275,7 +275,7 @@ def _standard_input(flag: str) -> str:
     try:
         text = decode(sys.stdin.buffer.read())
     except TextDecodingError as error:
-        raise Unsuitable(error.why) from None
+        raise Unsuitable(error.problem) from None
     if not text.strip():
         raise Unsuitable(
             Phrase("standard input is empty; lead the secret there: {flag} - < FILE", flag=flag)

@@ -55,7 +55,7 @@ class Demo:
     @property
     def gateway_url(self) -> str:
         """The gateway's origin."""
-        return f"http://{self.listen.reachable}"
+        return f"http://{self.listen.client_address}"
 
 
 def run(demo: Demo, say: Say) -> None:
@@ -211,7 +211,7 @@ def _settings_file() -> Path | None:
 
 
 def _announce_gateway(demo: Demo, gateway: Gateway, platform: Sandbox, say: Say) -> None:
-    address, path = gateway.address.reachable, f"/fhir/Patient/{platform.patient_id}"
+    address, path = gateway.address.client_address, f"/fhir/Patient/{platform.patient_id}"
     _rows_of_gateway(demo, gateway, say)
     _invite(say, Phrase("Try it (the gateway adds the token):"))
     if address.path is None:
@@ -234,8 +234,8 @@ def _announce_login(demo: Demo, gateway: Gateway, platform: Sandbox, say: Say) -
 
 
 def _rows_of_gateway(demo: Demo, gateway: Gateway, say: Say) -> None:
-    _row(say, _GATEWAY, f"{_url(gateway.address.reachable)}/fhir")
-    _row(say, _OPERATORS, f"{_url(gateway.admin_address.reachable)}/status")
+    _row(say, _GATEWAY, f"{_url(gateway.address.client_address)}/fhir")
+    _row(say, _OPERATORS, f"{_url(gateway.admin_address.client_address)}/status")
     if demo.audit is not None:
         _row(say, _AUDIT, str(demo.audit))
 

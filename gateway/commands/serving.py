@@ -16,7 +16,7 @@ def run(config: Path | None) -> int:
     gc.disable()
     from gateway.config import SettingsSource
 
-    source = SettingsSource.find(config, os.environ)  # noqa: TID251 - as the command line's
+    source = SettingsSource.discover(config, os.environ)  # noqa: TID251 - as the command line's
     settings = source.load()
     # Once, what the settings have left behind makes room for all that comes; nothing of the rest
     # is looked at again.

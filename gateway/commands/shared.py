@@ -53,9 +53,9 @@ def settings_source(config: Path | None, *, needed: bool = True) -> SettingsSour
     """
     from gateway.config import SettingsSource
 
-    source = SettingsSource.find(config, os.environ)  # noqa: TID251 - as the command line's
+    source = SettingsSource.discover(config, os.environ)  # noqa: TID251 - as the command line's
     if config is None and not (needed and source.is_empty):
-        say(Phrase("settings: {source}", source=source.told()), err=True)
+        say(Phrase("settings: {source}", source=source.description()), err=True)
     return source
 
 

@@ -16,7 +16,7 @@ class RuleViolation:
     setting: SettingPath
     message: Phrase
     hint: Phrase
-    concerns: tuple[SettingPath, ...] = ()
+    related_settings: tuple[SettingPath, ...] = ()
 
 
 RESERVED_PARAMETER: Final = (Phrase("is set by the gateway itself"), Phrase("remove it"))

@@ -56,7 +56,7 @@ class _Validation:
         self._variables = variables
         self._problems = [*document.problems, *variables.problems]
         # Keys about which enough is said: no rule complains about them too.
-        self._settled: list[SettingPath] = []
+        self._reported_keys: list[SettingPath] = []
         # As what a key was written that is judged as the one that was meant.
         self._misspelled: dict[SettingPath, SettingPath] = {}
 
@@ -84,18 +84,20 @@ class _Validation:
             repair.rename(values, entry["loc"], meant)
             settings, wrong = _validate(values)
         unreadable = bool(self._document.problems) and not self._document.values
-        self._settled = [self._setting(entry) for entry in wrong]
+        self._reported_keys = [self._setting(entry) for entry in wrong]
         for entry in wrong:
-            if not self._is_noise(entry, unreadable=unreadable):
+            if not self._is_consequence(entry, unreadable=unreadable):
                 self._problems.append(self._problem(entry))
-        return repair.settings_without(values, self._settled) if settings is None else settings
+        return (
+            repair.settings_without(values, self._reported_keys) if settings is None else settings
+        )
 
     def _apply_rules(self, settings: Settings) -> None:
-        settled = [*self._settled, *self._document.spoiled]
+        settled = [*self._reported_keys, *self._document.reported_keys]
         found: set[tuple[SettingPath, str]] = set()
         for finding in find_violations(settings):
             setting = finding.setting
-            looked_at = (setting, *finding.concerns)
+            looked_at = (setting, *finding.related_settings)
             if (setting, finding.message) in found or _any_below(looked_at, settled):
                 continue
             found.add((setting, finding.message))
@@ -122,12 +124,12 @@ class _Validation:
                 return (*written, *setting[length:])
         return setting
 
-    def _is_noise(self, entry: Any, *, unreadable: bool) -> bool:
+    def _is_consequence(self, entry: Any, *, unreadable: bool) -> bool:
         """Whether it only follows from another problem that is reported."""
         setting = self._setting(entry)
-        if self._as_written(setting) in self._document.spoiled:
+        if self._as_written(setting) in self._document.reported_keys:
             return True
-        implied = setting[0] in ("platform", "sso") and ("environment",) in self._settled
+        implied = setting[0] in ("platform", "sso") and ("environment",) in self._reported_keys
         return entry["type"] == "missing" and (unreadable or implied)
 
     def _problem(self, entry: Any) -> Problem:

@@ -40,13 +40,13 @@ _HINTS: Final[dict[str, Phrase]] = {
 class SecretReadError(Exception):
     """A secret's file gives no secret.
 
-    `key` names the setting, `why` the reason in plain words, `hint` what to do.
+    `key` names the setting, `problem` the reason in plain words, `hint` what to do.
     """
 
     def __init__(self, key: str, path: Path, why: Phrase, hint: Phrase = EMPTY_PHRASE) -> None:
         self.key = key
         self.path = path
-        self.why = why
+        self.problem = why
         self.hint = hint or Phrase(_HINTS.get(why, _HINT).sentence, path=path)
         told = Phrase("{path}: {why}; {hint}", path=path, why=why, hint=self.hint)
         super().__init__(setting_problem(key, told))
@@ -93,7 +93,7 @@ def read_secret_file(key: str, path: Path) -> Secret:
     try:
         text = decode(content)
     except TextDecodingError as error:
-        raise SecretReadError(key, path, error.why, error.hint) from None
+        raise SecretReadError(key, path, error.problem, error.hint) from None
     text = text.removesuffix("\n").removesuffix("\r")
     if not text.strip():
         raise SecretReadError(key, path, Phrase("is empty"))

@@ -15,10 +15,11 @@ from gateway.config.settings import Settings
 class SettingsError(Exception):
     """The settings cannot be used; `problems` holds every reason.
 
-    `rest` are settings without the wrong values, for checking only; None where there are none.
+    `partial_settings` are settings without the wrong values, for checking only; None where there
+    are none.
     """
 
     def __init__(self, problems: Iterable[Problem], rest: Settings | None = None) -> None:
         self.problems = tuple(problems)
-        self.rest = rest
+        self.partial_settings = rest
         super().__init__("\n".join(map(str, self.problems)))

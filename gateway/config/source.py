@@ -39,7 +39,7 @@ class SettingsSource:
     origin: str = "--config"
 
     @classmethod
-    def find(
+    def discover(
         cls,
         named: Path | None,
         environ: Mapping[str, str],
@@ -85,9 +85,9 @@ class SettingsSource:
         return warnings(self.path, self.environ, settings)
 
     def __str__(self) -> str:
-        return str(self.told())
+        return str(self.description())
 
-    def told(self) -> Phrase:
+    def description(self) -> Phrase:
         """Which file and why, for people."""
         what = Phrase("variables alone") if self.path is None else str(self.path)
         return Phrase("{what} ({origin})", what=what, origin=self.origin)

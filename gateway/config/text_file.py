@@ -13,11 +13,11 @@ _SAVE: Final = Phrase("save it as UTF-8; in PowerShell: Set-Content -Encoding ut
 
 
 class TextDecodingError(ValueError):
-    """A file that cannot be used as text: `why`, and what to do about it (`hint`)."""
+    """A file that cannot be used as text: `problem`, and what to do about it (`hint`)."""
 
     def __init__(self, why: Phrase, hint: Phrase) -> None:
         super().__init__(why)
-        self.why = why
+        self.problem = why
         self.hint = hint
 
 

@@ -102,7 +102,7 @@ class ListenAddress:
         return self.host in ("0.0.0.0", "::")  # nosec B104 # noqa: S104 - compared, not bound
 
     @property
-    def reachable(self) -> ListenAddress:
+    def client_address(self) -> ListenAddress:
         """The address for a client on this machine: loopback where it stands for every address."""
         if not self.is_wildcard:
             return self

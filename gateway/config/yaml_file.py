@@ -40,13 +40,13 @@ for _name, _pattern, _first in (
 class YamlDocument:
     """What a file says: its `values`, the `lines` of its keys, and the `problems` of its form.
 
-    Values at the `spoiled` keys are not to be complained about again.
+    Values at the `reported_keys` keys are not to be complained about again.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     lines: dict[SettingPath, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
-    spoiled: list[SettingPath] = field(default_factory=list)
+    reported_keys: list[SettingPath] = field(default_factory=list)
 
 
 def read_yaml(path: Path) -> YamlDocument:
@@ -67,7 +67,7 @@ def read_yaml(path: Path) -> YamlDocument:
     try:
         text = decode(content)
     except TextDecodingError as error:
-        return _failed_document(path, error.why, error.hint)
+        return _failed_document(path, error.problem, error.hint)
     return parse_yaml(text, str(path))
 
 
@@ -112,8 +112,8 @@ class _Reader:
 
     def _value(self, node: yaml.Node, path: SettingPath) -> Any:
         if id(node) in self._open:
-            self._complain(node, path, Phrase("refers to itself"), Phrase("write the value out"))
-            self._document.spoiled.append(path)
+            self._add_problem(node, path, Phrase("refers to itself"), Phrase("write the value out"))
+            self._document.reported_keys.append(path)
             return None
         if len(path) > DEEPEST:
             return self._too_deep(node, path[:1])
@@ -132,20 +132,20 @@ class _Reader:
         return self._value(node, path)
 
     def _too_deep(self, node: yaml.Node, key: SettingPath) -> None:
-        if key not in self._document.spoiled:
-            self._complain(
+        if key not in self._document.reported_keys:
+            self._add_problem(
                 node,
                 key,
                 Phrase("is nested too deeply"),
                 Phrase("see docs/settings.md for its form"),
             )
-            self._document.spoiled.append(key)
+            self._document.reported_keys.append(key)
 
     def _mapping(self, node: yaml.MappingNode, path: SettingPath) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                self._complain(
+                self._add_problem(
                     key_node,
                     path,
                     Phrase("has a key that is no word"),
@@ -157,7 +157,7 @@ class _Reader:
             if key in values:
                 first = self._document.lines[here]
                 hint = Phrase("remove it here or in line {first}", first=first)
-                self._complain(key_node, here, Phrase("is given twice"), hint)
+                self._add_problem(key_node, here, Phrase("is given twice"), hint)
                 continue
             self._document.lines[here] = key_node.start_mark.line + 1
             values[key] = self._value(value_node, here)
@@ -172,13 +172,13 @@ class _Reader:
         if kind in ("int", "float"):
             return self._number(text, kind)
         if kind != "str":
-            self._complain(
+            self._add_problem(
                 node,
                 path,
                 Phrase("has a YAML tag"),
                 Phrase("remove the `!…` in front of the value"),
             )
-            self._document.spoiled.append(path)
+            self._document.reported_keys.append(path)
         return text
 
     @staticmethod
@@ -188,6 +188,8 @@ class _Reader:
             return text
         return int(text) if kind == "int" else float(text)
 
-    def _complain(self, node: yaml.Node, path: SettingPath, message: Phrase, hint: Phrase) -> None:
+    def _add_problem(
+        self, node: yaml.Node, path: SettingPath, message: Phrase, hint: Phrase
+    ) -> None:
         where = Phrase("line {line}", line=node.start_mark.line + 1)
         self._document.problems.append(Problem(dotted(path), message, hint, where))

@@ -23,7 +23,7 @@ def test_what_is_named_counts_in_this_order(tmp_path: Path) -> None:
     variable = {"DHP_GATEWAY_CONFIG": "/of/the/variable"}
     for file in looked_at:
         file.write_text(GOOD)
-    find = SettingsSource.find
+    find = SettingsSource.discover
     assert find(Path("/named"), variable, looked_at).path == Path("/named")
     assert find(None, variable, looked_at).path == Path("/of/the/variable")
     assert find(None, {"DHP_GATEWAY_CONFIG": ""}, looked_at).path == first
@@ -46,7 +46,7 @@ def test_a_file_in_the_folder_is_told_with_its_whole_path(
     """Which folder that was is not to be guessed."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gateway.yaml").write_text(GOOD)
-    found = SettingsSource.find(None, {}, [Path("gateway.yaml")])
+    found = SettingsSource.discover(None, {}, [Path("gateway.yaml")])
     assert str(found) == f"{tmp_path / 'gateway.yaml'} (found as ./gateway.yaml)"
 
 
@@ -87,7 +87,7 @@ def test_what_is_there_and_cannot_be_read_is_not_passed_over(open_folder: Path, 
         (file if kind == "closed file" else folder).chmod(0)
     try:
         with ordinary_user(), pytest.raises(SettingsError, match="cannot be read") as caught:
-            SettingsSource.find(None, {}, [file, other]).load()
+            SettingsSource.discover(None, {}, [file, other]).load()
     finally:
         folder.chmod(0o700)
     assert caught.value.problems[0].key == str(file)
@@ -96,7 +96,7 @@ def test_what_is_there_and_cannot_be_read_is_not_passed_over(open_folder: Path, 
 def test_without_anything_no_key_is_blamed(tmp_path: Path) -> None:
     """Who gave nothing is told what to give, and where it was looked for."""
     with pytest.raises(SettingsError) as caught:
-        SettingsSource.find(None, {"DHP_GATEWAYS": "x"}, [tmp_path / "a.yaml"]).load()
+        SettingsSource.discover(None, {"DHP_GATEWAYS": "x"}, [tmp_path / "a.yaml"]).load()
     told = str(caught.value)
     assert told.startswith("no settings file: use --config FILE. No file at ")
     assert str(tmp_path / "a.yaml") in told
