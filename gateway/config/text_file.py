@@ -21,10 +21,10 @@ class TextDecodingError(ValueError):
         self.hint = hint
 
 
-def read_bytes(path: Path, most: int) -> bytes:
-    """The file's content, one byte more than `most` where there is more. Raises OSError."""
+def read_bytes(path: Path, max_bytes: int) -> bytes:
+    """The file's content, one byte more than `max_bytes` where there is more. Raises OSError."""
     with path.open("rb") as file:
-        return file.read(most + 1)
+        return file.read(max_bytes + 1)
 
 
 def read_text(path: Path) -> str:
