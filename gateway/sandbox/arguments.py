@@ -21,7 +21,7 @@ class Coding:
 
 
 @dataclass(frozen=True, slots=True)
-class Arguments:
+class OperationParameters:
     """The parameters of one call, from the query and from a Parameters resource.
 
     `accepted` are the languages of the request's Accept-Language.
@@ -30,7 +30,7 @@ class Arguments:
     pairs: Sequence[tuple[str, Any]]
     accepted: tuple[str, ...] = ()
 
-    def with_body(self, document: JsonObject) -> Arguments:
+    def with_body(self, document: JsonObject) -> OperationParameters:
         """Those of a Parameters resource too. Raises FhirError 400."""
         if document.get("resourceType") != "Parameters":
             raise fhir_error(400, "structure", "Parameters are needed", "resourceType")

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from gateway.sandbox.codec import render
 from gateway.sandbox.events import EVENT
-from gateway.sandbox.faults import Failure, Side
+from gateway.sandbox.faults import FailureMode, Side
 from gateway.sandbox.outcomes import Issue, operation_outcome
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
@@ -32,7 +32,7 @@ _ISSUE_CODES: Final = {
 }
 
 
-def failed(request: web.Request, side: Side, failure: Failure) -> web.Response:
+def failed(request: web.Request, side: Side, failure: FailureMode) -> web.Response:
     """The answer; for a reset one that nobody gets any more."""
     if failure == "reset":
         _reset(request)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Failure = int | Literal["html", "reset"]
+FailureMode = int | Literal["html", "reset"]
 Side = Literal["sso", "platform"]
 
 _SIDES: Final[tuple[Side, ...]] = ("sso", "platform")
@@ -24,8 +24,8 @@ class Faults:
     `reject_tokens` is the share, from 0 to 1, of good tokens that the platform refuses with 401.
     """
 
-    sso_failure: Failure | None = None
-    platform_failure: Failure | None = None
+    sso_failure: FailureMode | None = None
+    platform_failure: FailureMode | None = None
     sso_delay: float = 0.0
     platform_delay: float = 0.0
     token_lifetime: int | None = None
@@ -54,7 +54,7 @@ class Faults:
             reject_tokens=_share(reject_tokens),
         )
 
-    def failure(self, side: Side) -> Failure | None:
+    def failure(self, side: Side) -> FailureMode | None:
         """How every request to this side fails, if it does."""
         return self.sso_failure if side == "sso" else self.platform_failure
 
@@ -76,7 +76,7 @@ def _pairs(option: str, texts: Sequence[str]) -> dict[Side, str]:
     return pairs
 
 
-def _failure(side: Side, mode: str) -> Failure:
+def _failure(side: Side, mode: str) -> FailureMode:
     if mode == "html":
         return "html"
     if mode == "reset":

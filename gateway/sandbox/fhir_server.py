@@ -15,11 +15,11 @@ from urllib.parse import parse_qsl, unquote
 from aiohttp import web
 
 from gateway.sandbox import codec, negotiation, responses
-from gateway.sandbox.arguments import Arguments
+from gateway.sandbox.arguments import OperationParameters
 from gateway.sandbox.capability import Metadata
 from gateway.sandbox.codec import JsonObject
 from gateway.sandbox.guard import BearerGuard
-from gateway.sandbox.interactions import Interactions, Result
+from gateway.sandbox.interactions import InteractionResult, Interactions
 from gateway.sandbox.operations import Operations
 from gateway.sandbox.outcomes import FhirError, Issue, fhir_error, information, operation_outcome
 from gateway.sandbox.transactions import Transactions
@@ -195,7 +195,7 @@ class FhirServer:
     async def _operation(
         self, request: web.Request, type_: str, name: str, id_: str | None = None
     ) -> web.Response:
-        arguments = Arguments(list(request.query.items()), negotiation.languages(request))
+        arguments = OperationParameters(list(request.query.items()), negotiation.languages(request))
         if request.method == "POST":
             arguments = arguments.with_body(await _document(request))
         answer = self._operations.perform(type_, id_, name, arguments)
@@ -213,7 +213,7 @@ class FhirServer:
         _require_type(resource, type_)
         return resource
 
-    def _written(self, request: web.Request, result: Result) -> web.Response:
+    def _written(self, request: web.Request, result: InteractionResult) -> web.Response:
         headers = responses.version_headers(result)
         if result.located and result.version is not None:
             headers["Location"] = f"{self._interactions.base}/{result.version.path}"

@@ -24,7 +24,7 @@ _ENTITY_TAG: Final = re.compile(r'(?:W/)?"([^"]*)"')
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class InteractionResult:
     """What an interaction gives: an HTTP status, a resource, and the version it is about."""
 
     status: int
@@ -47,12 +47,12 @@ class Interactions:
         self.types = types
         self.conditional = conditional
 
-    def read(self, type_: str, id_: str) -> Result:
+    def read(self, type_: str, id_: str) -> InteractionResult:
         """The current version; 404 when there never was one, 410 when it was deleted."""
         self.require(type_, "read")
         return _found(self._existing(type_, id_))
 
-    def vread(self, type_: str, id_: str, number: str) -> Result:
+    def vread(self, type_: str, id_: str, number: str) -> InteractionResult:
         """One version; 404 when there is none of that number, 410 when it is the deletion."""
         self.require(type_, "vread")
         require_uuid(type_, id_)
@@ -68,15 +68,17 @@ class Interactions:
         *,
         if_none_exist: str | None = None,
         id_: str | None = None,
-    ) -> Result:
+    ) -> InteractionResult:
         """Keep a new resource under a new id; with `if_none_exist` only when nothing matches it."""
         if existing := self.existing(type_, if_none_exist):
-            return Result(200, existing.resource or {}, existing, located=True)
+            return InteractionResult(200, existing.resource or {}, existing, located=True)
         self._require_new_canonical(type_, resource)
         version = self._store.put(type_, id_ or new_id(), resource, "POST")
-        return Result(201, version.resource or {}, version, located=True)
+        return InteractionResult(201, version.resource or {}, version, located=True)
 
-    def update(self, type_: str, id_: str, resource: JsonObject, if_match: str | None) -> Result:
+    def update(
+        self, type_: str, id_: str, resource: JsonObject, if_match: str | None
+    ) -> InteractionResult:
         """A new version; 412 unless `if_match` names the current one. Never creates."""
         self.require(type_, "update")
         require_uuid(type_, id_)
@@ -86,9 +88,9 @@ class Interactions:
             raise _version_mismatch("an update needs If-Match with the version it is based on")
         _require_match(self._existing(type_, id_), if_match)
         version = self._store.put(type_, id_, resource, "PUT")
-        return Result(200, version.resource or {}, version)
+        return InteractionResult(200, version.resource or {}, version)
 
-    def delete(self, type_: str, id_: str, if_match: str | None = None) -> Result:
+    def delete(self, type_: str, id_: str, if_match: str | None = None) -> InteractionResult:
         """Mark as deleted; saying it again is fine."""
         self.require(type_, "delete")
         require_uuid(type_, id_)
@@ -96,13 +98,13 @@ class Interactions:
         if current is None:
             raise _not_found(type_, id_)
         if current.deleted:
-            return Result(200, information(f"{type_}/{id_} was deleted before"), current)
+            return InteractionResult(200, information(f"{type_}/{id_} was deleted before"), current)
         if if_match is not None:
             _require_match(current, if_match)
         deleted = self._store.delete(type_, id_)
-        return Result(200, information(f"{type_}/{id_} is deleted"), deleted)
+        return InteractionResult(200, information(f"{type_}/{id_} is deleted"), deleted)
 
-    def search(self, type_: str, pairs: Pairs, *, strict: bool = False) -> Result:
+    def search(self, type_: str, pairs: Pairs, *, strict: bool = False) -> InteractionResult:
         """A page of what matches; with `strict` an unknown parameter is an error."""
         self.require(type_, "search-type")
         page, rest = bundles.split_paging(pairs)
@@ -112,19 +114,21 @@ class Interactions:
             raise fhir_error(400, "not-supported", f"{type_} has no search parameter {names}")
         found = _matching(self._store.searchable(type_), query)
         bundle = bundles.searchset(self.base, type_, found, page, query.applied)
-        return Result(200, bundle)
+        return InteractionResult(200, bundle)
 
-    def history(self, type_: str, id_: str | None, pairs: Pairs) -> Result:
+    def history(self, type_: str, id_: str | None, pairs: Pairs) -> InteractionResult:
         """A page of the versions of one resource, or of all resources of a type."""
         self.require(type_, "history-type" if id_ is None else "history-instance")
         page, _ = bundles.split_paging(pairs)
         if id_ is None:
-            return Result(200, bundles.history(self.base, type_, self._store.history(type_), page))
+            return InteractionResult(
+                200, bundles.history(self.base, type_, self._store.history(type_), page)
+            )
         require_uuid(type_, id_)
         versions = self._store.history(type_, id_)
         if not versions:
             raise _not_found(type_, id_)
-        return Result(200, bundles.history(self.base, f"{type_}/{id_}", versions, page))
+        return InteractionResult(200, bundles.history(self.base, f"{type_}/{id_}", versions, page))
 
     def existing(self, type_: str, if_none_exist: str | None) -> Version | None:
         """The one resource that a conditional create would double; 412 when there are several."""
@@ -181,10 +185,10 @@ def _matching(versions: Iterable[Version], query: Query) -> list[Version]:
     return [version for version in versions if query.matches(version.resource or {})]
 
 
-def _found(version: Version) -> Result:
+def _found(version: Version) -> InteractionResult:
     if version.resource is None:
         raise _gone(version)
-    return Result(200, version.resource, version)
+    return InteractionResult(200, version.resource, version)
 
 
 def require_uuid(type_: str, id_: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 
-from gateway.sandbox.arguments import Arguments
+from gateway.sandbox.arguments import OperationParameters
 from gateway.sandbox.canonicals import Canonicals
 from gateway.sandbox.codec import JsonObject
 from gateway.sandbox.interactions import Interactions, require_uuid
@@ -13,7 +13,7 @@ from gateway.sandbox.outcomes import Issue, fhir_error, operation_outcome
 from gateway.sandbox.store import ResourceStore
 from gateway.sandbox.terminology import Terminology
 
-Perform = Callable[[JsonObject | None, Arguments], JsonObject]
+Perform = Callable[[JsonObject | None, OperationParameters], JsonObject]
 
 
 class Operations:
@@ -38,7 +38,9 @@ class Operations:
             ("Practitioner", "specializations"): ("practitioner", ""),
         }
 
-    def perform(self, type_: str, id_: str | None, name: str, given: Arguments) -> JsonObject:
+    def perform(
+        self, type_: str, id_: str | None, name: str, given: OperationParameters
+    ) -> JsonObject:
         """The answer of an operation on a type, or on one resource. Raises FhirError."""
         if (type_, name) in self._terminology:
             resource = None if id_ is None else self._interactions.read(type_, id_).resource

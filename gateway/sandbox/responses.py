@@ -11,11 +11,11 @@ from aiohttp import web
 
 from gateway.sandbox import codec, negotiation
 from gateway.sandbox.codec import JsonObject
-from gateway.sandbox.interactions import Result
+from gateway.sandbox.interactions import InteractionResult
 from gateway.sandbox.outcomes import FhirError
 
 
-def version_headers(result: Result) -> dict[str, str]:
+def version_headers(result: InteractionResult) -> dict[str, str]:
     """ETag and Last-Modified of the version that the result is about."""
     if result.version is None:
         return {}
@@ -24,7 +24,7 @@ def version_headers(result: Result) -> dict[str, str]:
 
 
 def resource_response(
-    request: web.Request, result: Result, headers: dict[str, str] | None = None
+    request: web.Request, result: InteractionResult, headers: dict[str, str] | None = None
 ) -> web.Response:
     """The result's resource; without `headers` with those of its version."""
     headers = version_headers(result) if headers is None else headers
@@ -33,7 +33,7 @@ def resource_response(
     return _fhir_json(result.version.body, result.status, headers)
 
 
-def native_binary(result: Result) -> web.Response:
+def native_binary(result: InteractionResult) -> web.Response:
     """What a Binary holds, in its own media type."""
     try:
         data = base64.b64decode(result.resource.get("data", ""))

@@ -20,7 +20,7 @@ from gateway.sandbox.outcomes import FhirError, fhir_error
 from gateway.sandbox.parameters import SearchParameter
 
 Pairs = Sequence[tuple[str, str]]
-Test = Callable[[Any], bool]
+MatchTest = Callable[[Any], bool]
 
 _PREFIXES: Final = frozenset({"eq", "ne", "gt", "lt", "ge", "le", "sa", "eb", "ap"})
 _MODIFIERS: Final = {
@@ -41,7 +41,7 @@ class Criterion:
 
     parameter: SearchParameter
     modifier: str
-    alternatives: tuple[Test, ...]
+    alternatives: tuple[MatchTest, ...]
 
     def matches(self, resource: JsonObject) -> bool:
         """Whether the resource meets this criterion."""
@@ -88,7 +88,7 @@ def _criterion(parameter: SearchParameter, modifier: str, value: str, base: str)
     return Criterion(parameter, modifier, alternatives)
 
 
-def _test(parameter: SearchParameter, modifier: str, value: str, base: str) -> Test:
+def _test(parameter: SearchParameter, modifier: str, value: str, base: str) -> MatchTest:
     if modifier == "missing":
         return _missing_test(parameter, value)
     if parameter.kind == "reference":
@@ -106,7 +106,7 @@ def _test(parameter: SearchParameter, modifier: str, value: str, base: str) -> T
     return _string_test("contains" if parameter.kind == "special" else modifier, _unescape(value))
 
 
-def _composite_test(parameter: SearchParameter, value: str, base: str) -> Test:
+def _composite_test(parameter: SearchParameter, value: str, base: str) -> MatchTest:
     """`code$value`: both of the same element. Other parts than it has cannot match."""
     values = _DOLLAR.split(value)
     try:
@@ -123,14 +123,14 @@ def _composite_test(parameter: SearchParameter, value: str, base: str) -> Test:
     return test
 
 
-def _missing_test(parameter: SearchParameter, value: str) -> Test:
+def _missing_test(parameter: SearchParameter, value: str) -> MatchTest:
     if value not in ("true", "false"):
         raise fhir_error(400, "value", f"{parameter.name}:missing takes true or false")
     wanted = value == "true"
     return lambda missing: bool(missing) is wanted
 
 
-def _date_test(parameter: SearchParameter, value: str) -> Test:
+def _date_test(parameter: SearchParameter, value: str) -> MatchTest:
     prefix, text = _prefixed(value)
     try:
         asked = parse_date(text)
@@ -153,7 +153,7 @@ def _not_understood(parameter: SearchParameter, wanted: str) -> FhirError:
     return fhir_error(400, "value", f"the parameter {parameter.name} takes {hint}")
 
 
-def _number_test(parameter: SearchParameter, value: str) -> Test:
+def _number_test(parameter: SearchParameter, value: str) -> MatchTest:
     prefix, text = _prefixed(value)
     try:
         asked = quantities.parse_number(text)
@@ -162,7 +162,7 @@ def _number_test(parameter: SearchParameter, value: str) -> Test:
     return lambda found: quantities.matches(prefix, asked, found)
 
 
-def _quantity_test(parameter: SearchParameter, value: str) -> Test:
+def _quantity_test(parameter: SearchParameter, value: str) -> MatchTest:
     """`number|system|code`, of which the system may be empty and only the number is needed."""
     number, *unit = map(_unescape, _BAR.split(value))
     by_number = _number_test(parameter, number)
@@ -179,14 +179,14 @@ def _quantity_test(parameter: SearchParameter, value: str) -> Test:
     return test
 
 
-_BY_PREFIX: Final[Mapping[str, Callable[[SearchParameter, str], Test]]] = {
+_BY_PREFIX: Final[Mapping[str, Callable[[SearchParameter, str], MatchTest]]] = {
     "date": _date_test,
     "number": _number_test,
     "quantity": _quantity_test,
 }
 
 
-def _token_test(value: str) -> Test:
+def _token_test(value: str) -> MatchTest:
     *system, code = _BAR.split(value, maxsplit=1)
     wanted_system = _unescape(system[0]) if system else None
     wanted_code = _unescape(code)
@@ -224,13 +224,13 @@ def _tokens(value: Any) -> Iterable[tuple[str | None, Any]]:
         yield value.get("system", ""), value.get("code", value.get("value", ""))
 
 
-def _uri_test(modifier: str, wanted: str) -> Test:
+def _uri_test(modifier: str, wanted: str) -> MatchTest:
     if modifier == "below":
         return lambda value: isinstance(value, str) and value.startswith(wanted)
     return lambda value: value == wanted
 
 
-def _string_test(modifier: str, wanted: str) -> Test:
+def _string_test(modifier: str, wanted: str) -> MatchTest:
     if modifier == "exact":
         return lambda value: value == wanted
     folded = fold(wanted)
@@ -239,7 +239,7 @@ def _string_test(modifier: str, wanted: str) -> Test:
     return lambda value: isinstance(value, str) and fold(value).startswith(folded)
 
 
-def _reference_test(parameter: SearchParameter, modifier: str, value: str, base: str) -> Test:
+def _reference_test(parameter: SearchParameter, modifier: str, value: str, base: str) -> MatchTest:
     if modifier and not modifier[0].isupper():
         raise _unsupported_modifier(parameter, modifier)
     relative = value.removeprefix(f"{base}/")

@@ -57,7 +57,7 @@ this platform holds synthetic data only.</p>
 <button name="decision" value="deny" formnovalidate>Refuse</button>
 </form>"""
 
-Given = Mapping[str, str]
+FormFields = Mapping[str, str]
 
 
 class _PageError(Exception):
@@ -91,7 +91,7 @@ class SignInPage:
         return self._answer([*request.query.items(), *form], self._decided)
 
     def _answer(
-        self, pairs: Sequence[tuple[str, str]], proceed: Callable[[Given], web.Response]
+        self, pairs: Sequence[tuple[str, str]], proceed: Callable[[FormFields], web.Response]
     ) -> web.Response:
         given = {name: value for name, value in pairs if value}
         try:
@@ -104,7 +104,7 @@ class SignInPage:
         except _RedirectError as error:
             return _redirect(given, {"error": error.error, "error_description": error.description})
 
-    def _require_safe(self, pairs: Sequence[tuple[str, str]], given: Given) -> None:
+    def _require_safe(self, pairs: Sequence[tuple[str, str]], given: FormFields) -> None:
         if len({name for name, _ in pairs}) != len(pairs):
             raise _PageError("A parameter appears twice.")
         if not self._clients.known(given.get("client_id", "")):
@@ -112,7 +112,7 @@ class SignInPage:
         if not self._clients.may_redirect_to(given.get("redirect_uri", "")):
             raise _PageError("The redirect_uri is missing or not registered.")
 
-    def _require_valid(self, given: Given) -> None:
+    def _require_valid(self, given: FormFields) -> None:
         if "response_type" not in given:
             raise _RedirectError("invalid_request", "response_type is missing")
         if given["response_type"] != "code":
@@ -126,7 +126,7 @@ class SignInPage:
         elif given.get("code_challenge_method") != "S256" or not _CHALLENGE.fullmatch(challenge):
             raise _RedirectError("invalid_request", "code_challenge must be of the method S256")
 
-    def _decided(self, given: Given) -> web.Response:
+    def _decided(self, given: FormFields) -> web.Response:
         if given.get("decision") != "allow":
             raise _RedirectError("access_denied", "the user refused")
         code = self._grants.new_code(
@@ -147,14 +147,14 @@ def _subject(username: str) -> str:
     return plain[:_USER_LENGTH] or _DEFAULT_USER
 
 
-def _redirect(given: Given, answer: Given) -> web.Response:
+def _redirect(given: FormFields, answer: FormFields) -> web.Response:
     state = {"state": given["state"]} if "state" in given else {}
     uri = given["redirect_uri"]
     location = f"{uri}{'&' if '?' in uri else '?'}{urlencode({**answer, **state})}"
     return web.Response(status=303, headers={**_HEADERS, "Location": location})
 
 
-def _form_page(given: Given) -> web.Response:
+def _form_page(given: FormFields) -> web.Response:
     content = _FORM.format(client=escape(given["client_id"]), user=_DEFAULT_USER)
     return _page("Sign in to the sandbox", content)
 

@@ -12,8 +12,8 @@ from typing import Final
 from urllib.parse import urlencode
 
 from gateway.sandbox.arguments import (
-    Arguments,
     Coding,
+    OperationParameters,
     coding_of,
     missing,
     nested,
@@ -44,7 +44,7 @@ class Terminology:
         self._base = base
         self._now = now
 
-    def lookup(self, code_system: JsonObject | None, given: Arguments) -> JsonObject:
+    def lookup(self, code_system: JsonObject | None, given: OperationParameters) -> JsonObject:
         """What is known of a code; 404 when there is no such code."""
         coding = given.coding("coding", ("code",))
         system = code_system or self._system(coding)
@@ -59,7 +59,7 @@ class Terminology:
         return answer
 
     def validate_in_code_system(
-        self, code_system: JsonObject | None, given: Arguments
+        self, code_system: JsonObject | None, given: OperationParameters
     ) -> JsonObject:
         """Whether a code is one of a code system."""
         coding = given.coding("coding", ("code",))
@@ -70,13 +70,15 @@ class Terminology:
         codes = {(each.system, each.code): each for each in concepts_of(system).values()}
         return _verdict(codes, [Coding(system["url"], coding.code, None, coding.display)], given)
 
-    def validate_in_value_set(self, value_set: JsonObject | None, given: Arguments) -> JsonObject:
+    def validate_in_value_set(
+        self, value_set: JsonObject | None, given: OperationParameters
+    ) -> JsonObject:
         """Whether a code is in a value set."""
         codings = _codings(given)
         codes = self._value_sets.codes(value_set or self._value_set(given))
         return _verdict(codes, codings, given)
 
-    def subsumes(self, code_system: JsonObject | None, given: Arguments) -> JsonObject:
+    def subsumes(self, code_system: JsonObject | None, given: OperationParameters) -> JsonObject:
         """How two codes of one system lie to each other; 404 when one is none."""
         first, second = (
             given.coding("codingA", ("codeA",)),
@@ -95,7 +97,7 @@ class Terminology:
             outcome = "subsumed-by"
         return parameters(("outcome", "Code", outcome))
 
-    def expand(self, value_set: JsonObject | None, given: Arguments) -> JsonObject:
+    def expand(self, value_set: JsonObject | None, given: OperationParameters) -> JsonObject:
         """A page of the codes of a value set; 422 `too-costly` for too many at once."""
         known = value_set or self._value_set(given)
         wanted = fold(given.text("filter") or "")
@@ -121,7 +123,7 @@ class Terminology:
             expansion["contains"] = contains
         return {name: known[name] for name in known if name != "compose"} | {"expansion": expansion}
 
-    def translate(self, concept_map: JsonObject | None, given: Arguments) -> JsonObject:
+    def translate(self, concept_map: JsonObject | None, given: OperationParameters) -> JsonObject:
         """What a code is in another system, or with `targetCode` what it comes from."""
         maps = self._maps(concept_map, given)
         backwards = given.text("targetCode") is not None or given.get("targetCoding") is not None
@@ -155,11 +157,11 @@ class Terminology:
             raise missing("system")
         return self._canonicals.find("CodeSystem", coding.system, coding.version)
 
-    def _value_set(self, given: Arguments) -> JsonObject:
+    def _value_set(self, given: OperationParameters) -> JsonObject:
         version = given.text("valueSetVersion")
         return self._canonicals.find("ValueSet", given.required("url"), version)
 
-    def _maps(self, concept_map: JsonObject | None, given: Arguments) -> list[JsonObject]:
+    def _maps(self, concept_map: JsonObject | None, given: OperationParameters) -> list[JsonObject]:
         if concept_map is not None:
             return [concept_map]
         url = given.text("url", "conceptMap")
@@ -167,7 +169,7 @@ class Terminology:
             return self._canonicals.all("ConceptMap")
         return [self._canonicals.find("ConceptMap", url, given.text("conceptMapVersion"))]
 
-    def _page(self, value_set: JsonObject | None, given: Arguments, offset: int) -> str:
+    def _page(self, value_set: JsonObject | None, given: OperationParameters, offset: int) -> str:
         """The link to the codes from `offset` on."""
         pairs = [(key, str(value)) for key, value in given.pairs if key != "offset"]
         place = f"ValueSet/{value_set['id']}" if value_set else "ValueSet"
@@ -184,13 +186,13 @@ def _concept(system: JsonObject, coding: Coding) -> Concept:
     return concept
 
 
-def _first_coding(given: Arguments, name: str) -> Coding | None:
+def _first_coding(given: OperationParameters, name: str) -> Coding | None:
     concept = given.get(name)
     codings = concept.get("coding", []) if isinstance(concept, dict) else []
     return next(map(coding_of, codings), None)
 
 
-def _codings(given: Arguments) -> list[Coding]:
+def _codings(given: OperationParameters) -> list[Coding]:
     """What is to be validated. Raises FhirError 400."""
     concept = given.get("codeableConcept")
     if isinstance(concept, dict) and concept.get("coding"):
@@ -203,7 +205,7 @@ def _codings(given: Arguments) -> list[Coding]:
     return [coding]
 
 
-def _verdict(codes: Codes, codings: list[Coding], given: Arguments) -> JsonObject:
+def _verdict(codes: Codes, codings: list[Coding], given: OperationParameters) -> JsonObject:
     """Whether one of the codings is one of the codes, under a name that it has."""
     for coding in codings:
         for concept in codes.values():
@@ -243,7 +245,7 @@ def _properties(system: JsonObject, concept: Concept) -> Iterator[JsonObject]:
             yield nested("property", ("code", "Code", "child"), ("value", "Code", code))
 
 
-def _contained(concept: Concept, given: Arguments) -> JsonObject:
+def _contained(concept: Concept, given: OperationParameters) -> JsonObject:
     contained: JsonObject = {"system": concept.system, "code": concept.code}
     display = concept.display(given.languages)
     if display is not None:
@@ -254,7 +256,7 @@ def _contained(concept: Concept, given: Arguments) -> JsonObject:
 
 
 def _translations(
-    concept_map: JsonObject, coding: Coding, backwards: bool, given: Arguments
+    concept_map: JsonObject, coding: Coding, backwards: bool, given: OperationParameters
 ) -> Iterator[tuple[str, JsonObject]]:
     """The relationship and the code, for each time that a map has the code in it."""
     wanted = None if backwards else given.text("targetSystem", "targetsystem")

@@ -20,7 +20,7 @@ class TokenError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Bearer:
+class TokenBearer:
     """Who a good token stands for, and for how many seconds more."""
 
     subject: str
@@ -67,7 +67,7 @@ class TokenAuthority:
         header = {"alg": _ALGORITHM, "typ": "JWT", "kid": self._key.kid}
         return jwt.encode(header, claims, self._key)
 
-    def verify(self, token: str) -> Bearer:
+    def verify(self, token: str) -> TokenBearer:
         """Whom the token stands for. Raises TokenError."""
         try:
             claims = jwt.decode(token, self._key, algorithms=[_ALGORITHM]).claims
@@ -78,7 +78,7 @@ class TokenAuthority:
         left = float(claims["exp"]) - self._clock()
         if left <= 0:
             raise TokenError("expired")
-        return Bearer(str(claims["sub"]), left)
+        return TokenBearer(str(claims["sub"]), left)
 
     def jwks(self) -> dict[str, Any]:
         """The public key as a JWK Set (RFC 7517)."""

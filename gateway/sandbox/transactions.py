@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 
 from gateway.sandbox.codec import JsonObject
 from gateway.sandbox.entries import ORDER, WITH_RESOURCE, BundleEntry, read_entry
-from gateway.sandbox.interactions import Interactions, Result, new_id
+from gateway.sandbox.interactions import InteractionResult, Interactions, new_id
 from gateway.sandbox.outcomes import FhirError, fhir_error, information
 from gateway.sandbox.store import ResourceStore, Version, instant
 from gateway.sandbox.validation import Validator
@@ -86,15 +86,15 @@ class Transactions:
         if entry.resource is not None:
             await self._validator.require_valid(entry.resource, f"{entry.expression}.resource")
 
-    def _apply(self, entries: Sequence[BundleEntry]) -> list[Result]:
+    def _apply(self, entries: Sequence[BundleEntry]) -> list[InteractionResult]:
         existing = [self._existing(entry) for entry in entries]
         ids = [version.id if version else new_id() for version in existing]
         links = _links(entries, ids)
-        results: dict[int, Result] = {}
+        results: dict[int, InteractionResult] = {}
         for index in sorted(range(len(entries)), key=lambda i: ORDER.index(entries[i].method)):
             found = existing[index]
             if found is not None:
-                results[index] = Result(200, found.resource or {}, found, located=True)
+                results[index] = InteractionResult(200, found.resource or {}, found, located=True)
             else:
                 entry = replace(_relink(entries[index], links), if_none_exist=None)
                 results[index] = self._perform(entry, ids[index])
@@ -107,11 +107,11 @@ class Transactions:
         with _at(entry):
             return self._interactions.existing(entry.type, entry.if_none_exist)
 
-    def _perform(self, entry: BundleEntry, id_: str | None = None) -> Result:
+    def _perform(self, entry: BundleEntry, id_: str | None = None) -> InteractionResult:
         with _at(entry):
             return self._act(entry, id_)
 
-    def _act(self, entry: BundleEntry, id_: str | None) -> Result:
+    def _act(self, entry: BundleEntry, id_: str | None) -> InteractionResult:
         match entry.method, entry.path:
             case "POST", ():
                 resource = entry.resource or {}
@@ -127,7 +127,7 @@ class Transactions:
                 return self._get(entry)
         raise fhir_error(400, "not-supported", "no such interaction")
 
-    def _get(self, entry: BundleEntry) -> Result:
+    def _get(self, entry: BundleEntry) -> InteractionResult:
         match entry.path:
             case ():
                 return self._interactions.search(entry.type, parse_qsl(entry.query))
@@ -193,7 +193,9 @@ def _replace(node: Any, links: Mapping[str, str], expression: str) -> Any:
     return links.get(node, node) if isinstance(node, str) else node
 
 
-def _response_entry(base: str, entry: BundleEntry, result: Result, returned: str) -> JsonObject:
+def _response_entry(
+    base: str, entry: BundleEntry, result: InteractionResult, returned: str
+) -> JsonObject:
     version = result.version
     response: JsonObject = {"status": _status(result.status)}
     if version is not None:

@@ -6,7 +6,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-from gateway.sandbox.tokens import Bearer, TokenAuthority, TokenError, new_key
+from gateway.sandbox.tokens import TokenAuthority, TokenBearer, TokenError, new_key
 
 ISSUER, PLATFORM = "http://sso.test", "http://platform.test/fhir"
 
@@ -25,7 +25,7 @@ def authority(key: RSAKey, issuer: str = ISSUER, audience: str = PLATFORM) -> To
 def test_its_own_tokens_are_good(key: RSAKey) -> None:
     """A token stands for its subject, until its lifetime is over."""
     tokens = authority(key)
-    assert tokens.verify(tokens.issue("dr", "his", None)) == Bearer("dr", 60)
+    assert tokens.verify(tokens.issue("dr", "his", None)) == TokenBearer("dr", 60)
 
 
 @pytest.mark.parametrize(
