@@ -58,7 +58,7 @@ class OperationParameters:
         """The same. Raises FhirError 400 when there is none."""
         value = self.text(*names)
         if value is None:
-            raise missing(names[0])
+            raise missing_parameter_error(names[0])
         return value
 
     def whole(self, name: str) -> int | None:
@@ -92,7 +92,7 @@ def coding_of(element: JsonObject) -> Coding:
     return Coding(*(part if isinstance(part, str) else None for part in parts))
 
 
-def missing(name: str) -> FhirError:
+def missing_parameter_error(name: str) -> FhirError:
     """The error for a parameter that is needed."""
     return fhir_error(400, "required", f"the parameter {name} is missing", f"Parameters.{name}")
 
@@ -105,6 +105,6 @@ def parameters(*given: tuple[str, str, Any]) -> JsonObject:
     return {"resourceType": "Parameters", "parameter": listed}
 
 
-def nested(name: str, *given: tuple[str, str, Any]) -> JsonObject:
+def part_parameter(name: str, *given: tuple[str, str, Any]) -> JsonObject:
     """One parameter that has parts, given as those of `parameters`."""
     return {"name": name, "part": parameters(*given)["parameter"]}

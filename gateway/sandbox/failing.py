@@ -32,7 +32,7 @@ _ISSUE_CODES: Final = {
 }
 
 
-def failed(request: web.Request, side: Side, failure: FailureMode) -> web.Response:
+def fault_response(request: web.Request, side: Side, failure: FailureMode) -> web.Response:
     """The answer; for a reset one that nobody gets any more."""
     if failure == "reset":
         _reset(request)

@@ -21,7 +21,13 @@ from gateway.sandbox.codec import JsonObject
 from gateway.sandbox.guard import BearerGuard
 from gateway.sandbox.interactions import InteractionResult, Interactions
 from gateway.sandbox.operations import Operations
-from gateway.sandbox.outcomes import FhirError, Issue, fhir_error, information, operation_outcome
+from gateway.sandbox.outcomes import (
+    FhirError,
+    Issue,
+    fhir_error,
+    informational_outcome,
+    operation_outcome,
+)
 from gateway.sandbox.transactions import Transactions
 from gateway.sandbox.validation import Validator
 
@@ -89,9 +95,11 @@ class FhirServer:
             self._guard.check(request)
             return await self._dispatch(request)
         except web.HTTPRequestEntityTooLarge:
-            return responses.refusal(request, fhir_error(413, "too-long", "the body is too large"))
+            return responses.error_response(
+                request, fhir_error(413, "too-long", "the body is too large")
+            )
         except FhirError as error:
-            return responses.refusal(request, error)
+            return responses.error_response(request, error)
 
     async def _dispatch(self, request: web.Request) -> web.Response:
         matching = self._matching(request)
@@ -189,7 +197,9 @@ class FhirServer:
         resource = _parameter(await _document(request))
         _require_type(resource, type_)
         issues = await self._validator.issues(resource)
-        outcome = operation_outcome(*issues) if issues else information("the resource is valid")
+        outcome = (
+            operation_outcome(*issues) if issues else informational_outcome("the resource is valid")
+        )
         return responses.json_response(request, outcome)
 
     async def _operation(
@@ -221,7 +231,9 @@ class FhirServer:
         if returned == "minimal":
             return web.Response(status=result.status, headers=headers)
         if returned == "OperationOutcome":
-            return responses.json_response(request, information("done"), result.status, headers)
+            return responses.json_response(
+                request, informational_outcome("done"), result.status, headers
+            )
         return responses.resource_response(request, result, headers)
 
 

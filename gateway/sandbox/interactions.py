@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 from gateway.sandbox import bundles
 from gateway.sandbox.codec import JsonObject
 from gateway.sandbox.declared import Declared
-from gateway.sandbox.outcomes import FhirError, Issue, fhir_error, information
+from gateway.sandbox.outcomes import FhirError, Issue, fhir_error, informational_outcome
 from gateway.sandbox.search import Pairs, Query, parse_query
 from gateway.sandbox.store import ResourceStore, Version
 
@@ -50,7 +50,7 @@ class Interactions:
     def read(self, type_: str, id_: str) -> InteractionResult:
         """The current version; 404 when there never was one, 410 when it was deleted."""
         self.require(type_, "read")
-        return _found(self._existing(type_, id_))
+        return _read_result(self._existing(type_, id_))
 
     def vread(self, type_: str, id_: str, number: str) -> InteractionResult:
         """One version; 404 when there is none of that number, 410 when it is the deletion."""
@@ -58,7 +58,7 @@ class Interactions:
         require_uuid(type_, id_)
         for version in self._store.history(type_, id_):
             if str(version.number) == number:
-                return _found(version)
+                return _read_result(version)
         raise fhir_error(404, "not-found", f"{type_}/{id_} has no such version")
 
     def create(
@@ -98,11 +98,13 @@ class Interactions:
         if current is None:
             raise _not_found(type_, id_)
         if current.deleted:
-            return InteractionResult(200, information(f"{type_}/{id_} was deleted before"), current)
+            return InteractionResult(
+                200, informational_outcome(f"{type_}/{id_} was deleted before"), current
+            )
         if if_match is not None:
             _require_match(current, if_match)
         deleted = self._store.delete(type_, id_)
-        return InteractionResult(200, information(f"{type_}/{id_} is deleted"), deleted)
+        return InteractionResult(200, informational_outcome(f"{type_}/{id_} is deleted"), deleted)
 
     def search(self, type_: str, pairs: Pairs, *, strict: bool = False) -> InteractionResult:
         """A page of what matches; with `strict` an unknown parameter is an error."""
@@ -185,7 +187,7 @@ def _matching(versions: Iterable[Version], query: Query) -> list[Version]:
     return [version for version in versions if query.matches(version.resource or {})]
 
 
-def _found(version: Version) -> InteractionResult:
+def _read_result(version: Version) -> InteractionResult:
     if version.resource is None:
         raise _gone(version)
     return InteractionResult(200, version.resource, version)

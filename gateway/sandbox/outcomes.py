@@ -54,7 +54,7 @@ def operation_outcome(*issues: Issue) -> JsonObject:
     return {"resourceType": "OperationOutcome", "issue": [_render(issue) for issue in issues]}
 
 
-def information(text: str) -> JsonObject:
+def informational_outcome(text: str) -> JsonObject:
     """An OperationOutcome that says that all is well."""
     return operation_outcome(Issue("informational", text, severity="information"))
 

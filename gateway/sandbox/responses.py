@@ -68,6 +68,6 @@ def _fhir_json(body: bytes, status: int, headers: dict[str, str]) -> web.Respons
     return web.Response(body=body, status=status, headers=headers | {"Content-Type": content_type})
 
 
-def refusal(request: web.Request, error: FhirError) -> web.Response:
+def error_response(request: web.Request, error: FhirError) -> web.Response:
     """An error as its OperationOutcome."""
     return json_response(request, error.outcome(), error.status, dict(error.headers))

@@ -19,7 +19,7 @@ from gateway.sandbox.capability import Metadata, capability_statement
 from gateway.sandbox.clients import Clients
 from gateway.sandbox.declared import declared
 from gateway.sandbox.events import EVENT, Counters, SandboxEvent, line
-from gateway.sandbox.failing import failed
+from gateway.sandbox.failing import fault_response
 from gateway.sandbox.faults import Faults, Side
 from gateway.sandbox.grants import Grants
 from gateway.sandbox.guard import BearerGuard
@@ -37,7 +37,7 @@ _STOP_TIMEOUT: Final = 1.0
 Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def _silent(line: str) -> None:
+def _log_nothing(line: str) -> None:
     pass
 
 
@@ -54,7 +54,7 @@ class Sandbox:
         *,
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
-        log: Callable[[str], None] = _silent,
+        log: Callable[[str], None] = _log_nothing,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._options = options or SandboxOptions()
@@ -211,7 +211,7 @@ class Sandbox:
             return await handler(request)
         self._counters.faults += 1
         request[EVENT].note = "failed on purpose"
-        return failed(request, side, failure)
+        return fault_response(request, side, failure)
 
     def _count(self, request: web.Request, side: Side, status: str) -> None:
         if side == "platform":

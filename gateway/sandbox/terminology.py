@@ -15,9 +15,9 @@ from gateway.sandbox.arguments import (
     Coding,
     OperationParameters,
     coding_of,
-    missing,
-    nested,
+    missing_parameter_error,
     parameters,
+    part_parameter,
 )
 from gateway.sandbox.canonicals import Canonicals, Concept, concepts_of
 from gateway.sandbox.codec import JsonObject
@@ -65,10 +65,12 @@ class Terminology:
         coding = given.coding("coding", ("code",))
         url = coding.system or given.text("url")
         if coding.code is None:
-            raise missing("code")
+            raise missing_parameter_error("code")
         system = code_system or self._system(Coding(url, version=coding.version))
         codes = {(each.system, each.code): each for each in concepts_of(system).values()}
-        return _verdict(codes, [Coding(system["url"], coding.code, None, coding.display)], given)
+        return _validation_result(
+            codes, [Coding(system["url"], coding.code, None, coding.display)], given
+        )
 
     def validate_in_value_set(
         self, value_set: JsonObject | None, given: OperationParameters
@@ -76,7 +78,7 @@ class Terminology:
         """Whether a code is in a value set."""
         codings = _codings(given)
         codes = self._value_sets.codes(value_set or self._value_set(given))
-        return _verdict(codes, codings, given)
+        return _validation_result(codes, codings, given)
 
     def subsumes(self, code_system: JsonObject | None, given: OperationParameters) -> JsonObject:
         """How two codes of one system lie to each other; 404 when one is none."""
@@ -134,9 +136,9 @@ class Terminology:
             or given.coding("sourceCoding", ("sourceCode", "code"))
         )
         if coding.code is None:
-            raise missing("sourceCode")
+            raise missing_parameter_error("sourceCode")
         matches = [
-            nested(
+            part_parameter(
                 "match",
                 ("relationship", "Code", relationship),
                 ("concept", "Coding", concept),
@@ -154,7 +156,7 @@ class Terminology:
 
     def _system(self, coding: Coding) -> JsonObject:
         if coding.system is None:
-            raise missing("system")
+            raise missing_parameter_error("system")
         return self._canonicals.find("CodeSystem", coding.system, coding.version)
 
     def _value_set(self, given: OperationParameters) -> JsonObject:
@@ -178,7 +180,7 @@ class Terminology:
 
 def _concept(system: JsonObject, coding: Coding) -> Concept:
     if coding.code is None:
-        raise missing("code")
+        raise missing_parameter_error("code")
     concept = concepts_of(system).get(coding.code)
     if concept is None:
         text = f"{system.get('url')} has no code {coding.code} here"
@@ -199,13 +201,15 @@ def _codings(given: OperationParameters) -> list[Coding]:
         return [coding_of(each) for each in concept["coding"]]
     coding = given.coding("coding", ("code",))
     if coding.code is None:
-        raise missing("code")
+        raise missing_parameter_error("code")
     if coding.system is None and given.text("inferSystem") != "true":
-        raise missing("system")
+        raise missing_parameter_error("system")
     return [coding]
 
 
-def _verdict(codes: Codes, codings: list[Coding], given: OperationParameters) -> JsonObject:
+def _validation_result(
+    codes: Codes, codings: list[Coding], given: OperationParameters
+) -> JsonObject:
     """Whether one of the codings is one of the codes, under a name that it has."""
     for coding in codings:
         for concept in codes.values():
@@ -230,7 +234,7 @@ def _verdict(codes: Codes, codings: list[Coding], given: OperationParameters) ->
 
 def _designations(concept: Concept) -> Iterator[JsonObject]:
     for each in concept.definition.get("designation", []):
-        yield nested(
+        yield part_parameter(
             "designation",
             ("language", "Code", each.get("language")),
             ("value", "String", each.get("value")),
@@ -239,10 +243,10 @@ def _designations(concept: Concept) -> Iterator[JsonObject]:
 
 def _properties(system: JsonObject, concept: Concept) -> Iterator[JsonObject]:
     for parent in concept.ancestors[:1]:
-        yield nested("property", ("code", "Code", "parent"), ("value", "Code", parent))
+        yield part_parameter("property", ("code", "Code", "parent"), ("value", "Code", parent))
     for code, each in concepts_of(system).items():
         if concept.code in each.ancestors[:1]:
-            yield nested("property", ("code", "Code", "child"), ("value", "Code", code))
+            yield part_parameter("property", ("code", "Code", "child"), ("value", "Code", code))
 
 
 def _contained(concept: Concept, given: OperationParameters) -> JsonObject:

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 from gateway.sandbox.codec import JsonObject
 from gateway.sandbox.entries import ORDER, WITH_RESOURCE, BundleEntry, read_entry
 from gateway.sandbox.interactions import InteractionResult, Interactions, new_id
-from gateway.sandbox.outcomes import FhirError, fhir_error, information
+from gateway.sandbox.outcomes import FhirError, fhir_error, informational_outcome
 from gateway.sandbox.store import ResourceStore, Version, instant
 from gateway.sandbox.validation import Validator
 
@@ -104,11 +104,11 @@ class Transactions:
         """What a conditional create finds, before the transaction changes anything."""
         if entry.method != "POST":
             return None
-        with _at(entry):
+        with _entry_errors(entry):
             return self._interactions.existing(entry.type, entry.if_none_exist)
 
     def _perform(self, entry: BundleEntry, id_: str | None = None) -> InteractionResult:
-        with _at(entry):
+        with _entry_errors(entry):
             return self._act(entry, id_)
 
     def _act(self, entry: BundleEntry, id_: str | None) -> InteractionResult:
@@ -139,7 +139,7 @@ class Transactions:
 
 
 @contextmanager
-def _at(entry: BundleEntry) -> Iterator[None]:
+def _entry_errors(entry: BundleEntry) -> Iterator[None]:
     """Say of what goes wrong in which entry it did."""
     try:
         yield
@@ -204,7 +204,7 @@ def _response_entry(
         response["etag"] = version.etag
         response["lastModified"] = instant(version.modified)
     if returned == "OperationOutcome" and entry.method != "GET":
-        response["outcome"] = information("done")
+        response["outcome"] = informational_outcome("done")
     shown: JsonObject = {}
     if entry.method == "GET" or (returned == "representation" and entry.method != "DELETE"):
         shown = {"resource": result.resource}
