@@ -61,7 +61,7 @@ class OperationParameters:
             raise missing_parameter_error(names[0])
         return value
 
-    def whole(self, name: str) -> int | None:
+    def non_negative_integer(self, name: str) -> int | None:
         """A whole number from 0. Raises FhirError 400."""
         value = self.text(name)
         if value is None:

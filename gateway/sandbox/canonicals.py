@@ -43,7 +43,9 @@ class Canonicals:
 
     def all(self, type_: str) -> list[JsonObject]:
         """All of a type."""
-        return [version.resource for version in self._store.living(type_) if version.resource]
+        return [
+            version.resource for version in self._store.current_resources(type_) if version.resource
+        ]
 
     def find(self, type_: str, canonical: str, version: str | None = None) -> JsonObject:
         """The newest, or that of the version in `url|version`. Raises FhirError 404."""

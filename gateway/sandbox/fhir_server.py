@@ -225,7 +225,7 @@ class FhirServer:
 
     def _written(self, request: web.Request, result: InteractionResult) -> web.Response:
         headers = responses.version_headers(result)
-        if result.located and result.version is not None:
+        if result.has_location and result.version is not None:
             headers["Location"] = f"{self._interactions.base}/{result.version.path}"
         returned = negotiation.preferred_return(request)
         if returned == "minimal":

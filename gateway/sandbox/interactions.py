@@ -30,7 +30,7 @@ class InteractionResult:
     status: int
     resource: JsonObject
     version: Version | None = None
-    located: bool = False
+    has_location: bool = False
 
 
 class Interactions:
@@ -71,10 +71,10 @@ class Interactions:
     ) -> InteractionResult:
         """Keep a new resource under a new id; with `if_none_exist` only when nothing matches it."""
         if existing := self.existing(type_, if_none_exist):
-            return InteractionResult(200, existing.resource or {}, existing, located=True)
+            return InteractionResult(200, existing.resource or {}, existing, has_location=True)
         self._require_new_canonical(type_, resource)
         version = self._store.put(type_, id_ or new_id(), resource, "POST")
-        return InteractionResult(201, version.resource or {}, version, located=True)
+        return InteractionResult(201, version.resource or {}, version, has_location=True)
 
     def update(
         self, type_: str, id_: str, resource: JsonObject, if_match: str | None
@@ -142,7 +142,7 @@ class Interactions:
         # Ignoring a criterion would find, and hand out, some other resource.
         if query.ignored or not query.criteria:
             raise fhir_error(400, "not-supported", "If-None-Exist needs known search parameters")
-        found = _matching(self._store.living(type_), query)
+        found = _matching(self._store.current_resources(type_), query)
         if len(found) > 1:
             raise fhir_error(412, "multiple-matches", "If-None-Exist matches several resources")
         return found[0] if found else None
@@ -160,7 +160,7 @@ class Interactions:
         if "url" not in self.types[type_].parameters or "url" not in resource:
             return
         canonical = resource["url"], resource.get("version")
-        for other in self._store.living(type_):
+        for other in self._store.current_resources(type_):
             if other.resource and canonical == (
                 other.resource.get("url"),
                 other.resource.get("version"),

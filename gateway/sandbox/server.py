@@ -80,7 +80,7 @@ class Sandbox:
             raise
         self._runner = runner
 
-    def misbehave(self, faults: Faults) -> None:
+    def set_faults(self, faults: Faults) -> None:
         """Do other things wrong from now on; the tokens' lifetime stays as it was."""
         self._options = replace(self._options, faults=faults)
 

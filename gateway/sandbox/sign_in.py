@@ -85,10 +85,10 @@ class SignInPage:
         """The page, or a redirect with an error."""
         return self._answer(list(request.query.items()), _form_page)
 
-    async def decide(self, request: web.Request) -> web.Response:
+    async def submit(self, request: web.Request) -> web.Response:
         """What the user chose on the page, whose form goes to the URL of the page itself."""
         form = [(name, str(value)) for name, value in (await request.post()).items()]
-        return self._answer([*request.query.items(), *form], self._decided)
+        return self._answer([*request.query.items(), *form], self._login_decision)
 
     def _answer(
         self, pairs: Sequence[tuple[str, str]], proceed: Callable[[FormFields], web.Response]
@@ -126,7 +126,7 @@ class SignInPage:
         elif given.get("code_challenge_method") != "S256" or not _CHALLENGE.fullmatch(challenge):
             raise _RedirectError("invalid_request", "code_challenge must be of the method S256")
 
-    def _decided(self, given: FormFields) -> web.Response:
+    def _login_decision(self, given: FormFields) -> web.Response:
         if given.get("decision") != "allow":
             raise _RedirectError("access_denied", "the user refused")
         code = self._grants.new_code(

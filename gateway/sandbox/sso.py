@@ -45,7 +45,7 @@ class Sso:
             web.get(JWKS_PATH, self.jwks),
             web.get("/.well-known/jwks.json", self.jwks),
             web.get(AUTHORIZE_PATH, self._page.show),
-            web.post(AUTHORIZE_PATH, self._page.decide),
+            web.post(AUTHORIZE_PATH, self._page.submit),
         ]
 
     async def jwks(self, request: web.Request) -> web.Response:

@@ -127,7 +127,7 @@ class ResourceStore:
         ]
         return sorted(versions, key=lambda version: version.sequence, reverse=True)
 
-    def living(self, type_: str) -> list[Version]:
+    def current_resources(self, type_: str) -> list[Version]:
         """The current versions of a type's resources, without the deleted, oldest first."""
         return [
             history[-1]
@@ -136,7 +136,7 @@ class ResourceStore:
         ]
 
     def searchable(self, type_: str) -> list[Version]:
-        """What `living` gave `search_lag` ago: the versions that a search knows of."""
+        """What `current_resources` gave `search_lag` ago: the versions that a search knows of."""
         now = self._clock()
         known = (
             next((version for version in reversed(history) if version.searchable_from <= now), None)

@@ -108,7 +108,10 @@ class Terminology:
             for each in self._value_sets.codes(known).values()
             if any(wanted in fold(name) for name in (each.code, *each.names()))
         ]
-        offset, count = given.whole("offset") or 0, given.whole("count")
+        offset, count = (
+            given.non_negative_integer("offset") or 0,
+            given.non_negative_integer("count"),
+        )
         if count is None and len(found) - offset > MAX_EXPANSION:
             text = f"more than {MAX_EXPANSION} codes: ask with count and offset"
             raise fhir_error(422, "too-costly", text)

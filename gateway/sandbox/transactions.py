@@ -94,7 +94,9 @@ class Transactions:
         for index in sorted(range(len(entries)), key=lambda i: ORDER.index(entries[i].method)):
             found = existing[index]
             if found is not None:
-                results[index] = InteractionResult(200, found.resource or {}, found, located=True)
+                results[index] = InteractionResult(
+                    200, found.resource or {}, found, has_location=True
+                )
             else:
                 entry = replace(_relink(entries[index], links), if_none_exist=None)
                 results[index] = self._perform(entry, ids[index])
@@ -109,9 +111,9 @@ class Transactions:
 
     def _perform(self, entry: BundleEntry, id_: str | None = None) -> InteractionResult:
         with _entry_errors(entry):
-            return self._act(entry, id_)
+            return self._execute(entry, id_)
 
-    def _act(self, entry: BundleEntry, id_: str | None) -> InteractionResult:
+    def _execute(self, entry: BundleEntry, id_: str | None) -> InteractionResult:
         match entry.method, entry.path:
             case "POST", ():
                 resource = entry.resource or {}

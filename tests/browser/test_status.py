@@ -234,7 +234,7 @@ async def test_the_open_page_tells_of_a_failing_sso_and_of_its_recovery(
         await person.do("look", **DESKTOP)
         await person.do("wait", selector="#care", text="Yes")
         await person.run("void (window.sameDocument = true)")
-        duty.platform.misbehave(Faults(sso_failure=503))
+        duty.platform.set_faults(Faults(sso_failure=503))
         await person.do("wait", selector="#care", text=words("care:renewal-fails"))
         await person.do("wait", selector="#glance", text="not renewed")
         await person.do("wait", selector="#care", text=words("care:sso-unavailable"))
@@ -245,7 +245,7 @@ async def test_the_open_page_tells_of_a_failing_sso_and_of_its_recovery(
         assert (await person.run("document.title")).startswith("✖ No")
         await no_obstacles(person)
         await shoot(person, tmp_path, "sso-down")
-        duty.platform.misbehave(Faults())
+        duty.platform.set_faults(Faults())
         await person.do("wait", selector="#care", text=words("care:fine"))
         assert (await person.run("document.title")).startswith("✔ Yes")
         assert await person.run("window.sameDocument") is True
