@@ -29,7 +29,7 @@ from gateway.login.sessions import Sessions
 from gateway.login.sign_in import Login, SignInError
 from gateway.login.sign_out import LogoutTokenError, SignOut
 from gateway.pipeline.limits import TokenBucket
-from gateway.pipeline.own_replies import Reply, json_reply, redirect
+from gateway.pipeline.own_replies import LocalResponse, json_reply, redirect
 from gateway.pipeline.strangers import home_of
 from gateway.secret import Secret
 from gateway.telemetry.logs import get_logger
@@ -50,7 +50,7 @@ _JUST_NOW: Final = 10.0
 _OF_BROWSERS: Final = frozenset({"expired", "foreign"})
 _RETRY_AFTER: Final = (("Retry-After", "10"),)
 
-Respond = Callable[[BrowserRequest, Exchange], Awaitable[Reply]]
+Respond = Callable[[BrowserRequest, Exchange], Awaitable[LocalResponse]]
 
 
 class Events(Protocol):
@@ -92,7 +92,7 @@ class SignInPages:
             _BACK_CHANNEL: ("POST", self._back_channel),
         }
 
-    async def respond(self, visit: BrowserRequest, exchange: Exchange) -> Reply:
+    async def respond(self, visit: BrowserRequest, exchange: Exchange) -> LocalResponse:
         """The answer. Raises `GatewayError` for what is no page, and rate-limited."""
         if visit.path != _SESSION:
             self._bucket(visit).take()
@@ -104,7 +104,9 @@ class SignInPages:
             raise GatewayError(errors.METHOD_NOT_ALLOWED, headers=(("Allow", allow),))
         return await respond(visit, exchange)
 
-    def login_expired(self, visit: BrowserRequest, session: Session, exchange: Exchange) -> Reply:
+    def login_expired(
+        self, visit: BrowserRequest, session: Session, exchange: Exchange
+    ) -> LocalResponse:
         """For a person whose sign-in turned out to be over: to the next one.
 
         Not just after one that the platform never accepted: if it refuses whatever the SSO gives,
@@ -115,7 +117,7 @@ class SignInPages:
             return self._failed("rejected", visit, exchange, self._rules.address(visit))
         return self._around.guests.to_login(visit)
 
-    async def _login(self, visit: BrowserRequest, exchange: Exchange) -> Reply:
+    async def _login(self, visit: BrowserRequest, exchange: Exchange) -> LocalResponse:
         """Off to the SSO. One cookie for each sign-in, so that several tabs can have theirs."""
         asked = dict(parse_qsl(visit.query, keep_blank_values=True)).get("return_to")
         target = self._home
@@ -132,7 +134,7 @@ class SignInPages:
         cookie = self._rules.cookie(name, departure.binding.reveal(), max_age=int(SIGN_IN_LIFETIME))
         return redirect(departure.location, cookie)
 
-    async def _callback(self, visit: BrowserRequest, exchange: Exchange) -> Reply:
+    async def _callback(self, visit: BrowserRequest, exchange: Exchange) -> LocalResponse:
         """Back from the SSO."""
         pairs = parse_qsl(visit.query, keep_blank_values=True)
         answer = dict(pairs)
@@ -175,7 +177,7 @@ class SignInPages:
             await self._around.sessions.end(former)
             self._note("logout", former.user, exchange, outcome="replaced")
 
-    async def _logout(self, visit: BrowserRequest, exchange: Exchange) -> Reply:
+    async def _logout(self, visit: BrowserRequest, exchange: Exchange) -> LocalResponse:
         """The end of the session here; the page may then go to where the SSO ends its own."""
         # Also without a session: the answer takes the cookie away.
         self._around.guests.require_own_page(visit)
@@ -190,7 +192,7 @@ class SignInPages:
         gone = self._rules.cookie(self._rules.session_cookie, "", max_age=0)
         return json_reply({"signed_in": False, "end_session_url": elsewhere}, gone)
 
-    async def _back_channel(self, visit: BrowserRequest, exchange: Exchange) -> Reply:
+    async def _back_channel(self, visit: BrowserRequest, exchange: Exchange) -> LocalResponse:
         """The SSO tells that somebody signed out there. Cookies and origins mean nothing here."""
         logout_token = (await visit.form()).get("logout_token", "")
         try:
@@ -202,7 +204,7 @@ class SignInPages:
         self._note("logout", out.user, exchange, outcome="sso", sessions=out.sessions)
         return json_reply({})
 
-    async def _session(self, visit: BrowserRequest, exchange: Exchange) -> Reply:
+    async def _session(self, visit: BrowserRequest, exchange: Exchange) -> LocalResponse:
         """Who is signed in. Asking does not make the session last longer.
 
         Only who is not signed in uses up the address's share: pages of a whole clinic may ask.
@@ -238,7 +240,7 @@ class SignInPages:
         exchange: Exchange,
         return_to: str | None = None,
         status: int | None = None,
-    ) -> Reply:
+    ) -> LocalResponse:
         language = choose_language(visit.fields.get("accept-language"), self._default_language)
         again = self._rules.login_path(return_to or self._home)
         headers = {"rejected": self._rules.challenge, "unavailable": _RETRY_AFTER}.get(what, ())

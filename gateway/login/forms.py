@@ -21,7 +21,8 @@ _TYPE: Final = "application/x-www-form-urlencoded"
 async def read_form(request: IncomingRequest, header: RequestHeader) -> dict[str, str]:
     """The fields of a form, none where the body is no form or names a field twice.
 
-    Raises `GatewayError` payload-too-large, body-timeout or bad-request, and `CallerGone`.
+    Raises `GatewayError` payload-too-large, body-timeout or bad-request, and
+    `CallerDisconnectedError`.
     """
     length = header.values.get(b"content-length")
     if length is None and not request.has_body:

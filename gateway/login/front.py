@@ -20,15 +20,19 @@ from gateway.login.forms import read_form
 from gateway.login.session import Session, UserCredential
 from gateway.login.session_auth import SessionAuth
 from gateway.pipeline.handler import Handler
-from gateway.pipeline.own_replies import Own, Reply
-from gateway.pipeline.strangers import Strangers
+from gateway.pipeline.own_replies import LocalResponder, LocalResponse
+from gateway.pipeline.strangers import UnidentifiedLimiter
 
 
 class LoginFront:
     """Serves requests as `Handler` does."""
 
     def __init__(
-        self, handler: Handler, pages: SignInPages, guests: SessionAuth, strangers: Strangers
+        self,
+        handler: Handler,
+        pages: SignInPages,
+        guests: SessionAuth,
+        strangers: UnidentifiedLimiter,
     ) -> None:
         self._handler = handler
         self._pages = pages
@@ -47,7 +51,7 @@ class LoginFront:
         if own is not None:
             return await self._handler.answer(request, own)
         guest = await self._guests.find(visit, header)
-        if isinstance(guest, Reply):
+        if isinstance(guest, LocalResponse):
             return await self._handler.answer(request, self._to_login(visit, guest))
         if guest.caller is not None and visit.is_navigation:
             credential = guest.caller.credential
@@ -59,35 +63,35 @@ class LoginFront:
         """Answer a message that could not be parsed, and account for it."""
         return await self._handler.refuse(request, error)
 
-    def _own(self, visit: BrowserRequest) -> Own | None:
+    def _own(self, visit: BrowserRequest) -> LocalResponder | None:
         if not visit.path.startswith("/"):
             return None  # meant for somebody else
         lines = self._guests.lines(visit)
         if visit.is_preflight:
 
-            async def preflight(exchange: Exchange) -> Reply:
+            async def preflight(exchange: Exchange) -> LocalResponse:
                 # Browsers ask without a cookie, for each address anew: all of them are answered.
                 exchange.is_audit_skipped = self._strangers.are_too_many(visit.peer.address)
                 return self._guests.preflight(visit)
 
-            return Own(preflight, lines)
+            return LocalResponder(preflight, lines)
         if visit.path == "/auth" or visit.path.startswith("/auth/"):
 
-            async def page(exchange: Exchange) -> Reply:
+            async def page(exchange: Exchange) -> LocalResponse:
                 return await self._pages.respond(visit, exchange)
 
-            return Own(page, lines)
+            return LocalResponder(page, lines)
         return None
 
-    def _login_expired(self, visit: BrowserRequest, session: Session) -> Own:
-        async def sign_in_again(exchange: Exchange) -> Reply:
+    def _login_expired(self, visit: BrowserRequest, session: Session) -> LocalResponder:
+        async def sign_in_again(exchange: Exchange) -> LocalResponse:
             return self._pages.login_expired(visit, session, exchange)
 
-        return Own(sign_in_again, self._guests.lines(visit))
+        return LocalResponder(sign_in_again, self._guests.lines(visit))
 
-    def _to_login(self, visit: BrowserRequest, reply: Reply) -> Own:
-        async def respond(_exchange: Exchange) -> Reply:
+    def _to_login(self, visit: BrowserRequest, reply: LocalResponse) -> LocalResponder:
+        async def respond(_exchange: Exchange) -> LocalResponse:
             self._strangers.take(visit.peer.address)
             return reply
 
-        return Own(respond)
+        return LocalResponder(respond)

@@ -10,7 +10,7 @@ import hashlib
 from html import escape
 from typing import Final
 
-from gateway.pipeline.own_replies import Reply, html_reply
+from gateway.pipeline.own_replies import LocalResponse, html_reply
 
 _STYLE: Final = (
     "body{font:1rem/1.5 system-ui,sans-serif;margin:10vh auto;max-width:30rem;padding:0 1rem;"
@@ -116,7 +116,7 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
 
 def failure_page(
     what: str, language: str, again_path: str, request_id: str, *headers: tuple[str, str]
-) -> Reply:
+) -> LocalResponse:
     """Why nobody was signed in; `what` is a key of `STATUS`, `again_path` begins once more."""
     texts = TEXTS.get(language, TEXTS["en"])
     page = _DOCUMENT.format(

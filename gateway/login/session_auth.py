@@ -20,8 +20,8 @@ from gateway.http.target import resolve_target
 from gateway.login.browser_request import BrowserRequest
 from gateway.login.session import Session, UserCredential
 from gateway.login.sessions import Sessions
-from gateway.pipeline.callers import Caller, Callers, Guest
-from gateway.pipeline.own_replies import Reply
+from gateway.pipeline.callers import AuthResult, Caller, CallerRegistry
+from gateway.pipeline.own_replies import LocalResponse
 
 SESSION: Final = "session"
 
@@ -113,7 +113,7 @@ class BrowserRules:
 class SessionAuth:
     """Finds out who calls, and what pages of other origins may do."""
 
-    def __init__(self, callers: Callers, sessions: Sessions, rules: BrowserRules) -> None:
+    def __init__(self, callers: CallerRegistry, sessions: Sessions, rules: BrowserRules) -> None:
         self._callers = callers
         self._sessions = sessions
         self._rules = rules
@@ -133,7 +133,9 @@ class SessionAuth:
             return None
         return await self._sessions.find(identifier, touch=touch)
 
-    async def find(self, visit: BrowserRequest, header: RequestHeader) -> Guest | Reply:
+    async def find(
+        self, visit: BrowserRequest, header: RequestHeader
+    ) -> AuthResult | LocalResponse:
         """Who calls the platform; a person who has yet to sign in is sent there."""
         lines = self.lines(visit)
         if self._callers.shows_secret(header):
@@ -142,7 +144,7 @@ class SessionAuth:
         try:
             session = await self.session(visit, touch=True)
         except GatewayError as error:  # the store is away: who it is cannot be told
-            return Guest(lines, refusal=error)
+            return AuthResult(lines, refusal=error)
         if session is not None:
             return self._signed_in(visit, session, lines)
         found = self._by_callers(visit, header, lines) if self._callers.any_known else None
@@ -150,7 +152,7 @@ class SessionAuth:
             return found
         if visit.is_navigation and _is_below(visit, self._rules.base_path):
             return self.to_login(visit)
-        return Guest(lines, refusal=self._unauthenticated(visit, found))
+        return AuthResult(lines, refusal=self._unauthenticated(visit, found))
 
     def lines(self, visit: BrowserRequest) -> bytes:
         """The fields that let a page of a named origin read the answer (Fetch standard)."""
@@ -162,11 +164,11 @@ class SessionAuth:
             f"Access-Control-Expose-Headers: {_EXPOSED_FIELDS}\r\n"
         ).encode("ascii")
 
-    def preflight(self, visit: BrowserRequest) -> Reply:
+    def preflight(self, visit: BrowserRequest) -> LocalResponse:
         """What a page of another origin may send. Raises `GatewayError` caller-forbidden."""
         if visit.origin not in self._rules.cors_origins:
             raise _forbidden("Origin", _KNOWN_ORIGIN)
-        return Reply(
+        return LocalResponse(
             204,
             (
                 ("Access-Control-Allow-Methods", _METHODS),
@@ -192,21 +194,21 @@ class SessionAuth:
         is_secure = origin.startswith("https://")
         return is_same_origin(origin, host) and (is_secure or not self._rules.secure)
 
-    def _signed_in(self, visit: BrowserRequest, session: Session, lines: bytes) -> Guest:
+    def _signed_in(self, visit: BrowserRequest, session: Session, lines: bytes) -> AuthResult:
         try:
             self.require_own_page(visit)
         except GatewayError as error:
-            return Guest(lines, refusal=error)
+            return AuthResult(lines, refusal=error)
         caller = Caller(SESSION, UserCredential(session), user=session.user)
-        return Guest(lines, caller)
+        return AuthResult(lines, caller)
 
-    def _by_callers(self, visit: BrowserRequest, header: RequestHeader, lines: bytes) -> Guest:
+    def _by_callers(self, visit: BrowserRequest, header: RequestHeader, lines: bytes) -> AuthResult:
         try:
-            return Guest(lines, self._callers.identify(visit.peer, header))
+            return AuthResult(lines, self._callers.identify(visit.peer, header))
         except GatewayError as error:
-            return Guest(lines, refusal=error)
+            return AuthResult(lines, refusal=error)
 
-    def _unauthenticated(self, visit: BrowserRequest, found: Guest | None) -> GatewayError:
+    def _unauthenticated(self, visit: BrowserRequest, found: AuthResult | None) -> GatewayError:
         challenges = self._rules.challenge
         refusal = found.refusal if found is not None else None
         if refusal is not None and not visit.is_by_browser:
@@ -215,9 +217,11 @@ class SessionAuth:
             errors.CALLER_UNAUTHENTICATED, "nobody is signed in", headers=challenges
         )
 
-    def to_login(self, visit: BrowserRequest) -> Reply:
+    def to_login(self, visit: BrowserRequest) -> LocalResponse:
         """To the sign-in, and from there back to where the person wants to go."""
-        return Reply(302, (("Location", self._rules.login_path(self._rules.address(visit))),))
+        return LocalResponse(
+            302, (("Location", self._rules.login_path(self._rules.address(visit))),)
+        )
 
 
 def _is_below(visit: BrowserRequest, base_path: str) -> bool:

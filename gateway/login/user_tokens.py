@@ -24,7 +24,7 @@ from gateway.login.session import Session, UserCredential
 from gateway.login.sessions import Sessions
 from gateway.login.user_grants import UserEndpoint
 from gateway.oauth.token import AccessToken
-from gateway.pipeline.attempts import TokensInUse
+from gateway.pipeline.attempts import TokenProvider
 from gateway.timing import backoff
 
 # Renewal begins when so much of the lifetime is left, but not earlier than that many seconds.
@@ -56,7 +56,7 @@ class UserTokens:
 
     def __init__(
         self,
-        others: TokensInUse,
+        others: TokenProvider,
         endpoint: UserEndpoint,
         sessions: Sessions,
         manners: RenewalManners,

@@ -28,12 +28,12 @@ from gateway.outbox.qualifying import WRITES, WriteJudgement, asks_async, lines_
 from gateway.outbox.queue import Outbox
 from gateway.outbox.status import Reader, outcome
 from gateway.outbox.store import OutboxFull, OutboxUnavailable
-from gateway.pipeline.caller_memo import CallerMemo
+from gateway.pipeline.caller_memo import CallerContext
 from gateway.pipeline.callers import Caller
 from gateway.pipeline.permissions import EVERYTHING
-from gateway.pipeline.request_body import CallerGone, RequestBody, Room
+from gateway.pipeline.request_body import CallerDisconnectedError, MemoryBudget, RequestBody
 from gateway.pipeline.request_context import RequestContext
-from gateway.pipeline.write_queue import Send, WriteQueue
+from gateway.pipeline.write_queue import ForwardRequest, WriteQueue
 from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
@@ -74,7 +74,7 @@ class Memory:
     are judged `one_by_one`.
     """
 
-    room: Room
+    room: MemoryBudget
     last_writes: LastWrites
     one_by_one: OneByOne
 
@@ -125,12 +125,12 @@ class Intake(WriteQueue):
         prefer = header.values.get(b"prefer")
         return prefer is not None and asks_async(prefer)
 
-    def keep(self, memo: CallerMemo, interaction: Interaction, body: RequestBody) -> None:
+    def keep(self, memo: CallerContext, interaction: Interaction, body: RequestBody) -> None:
         """See to it that the body of a write which may be queued can be read again."""
         if memo.queues and interaction.code in WRITES:
             body.keep_in(self._room)
 
-    def bring(self, send: Send, asked: RequestContext) -> Awaitable[UpstreamResponse]:
+    def bring(self, send: ForwardRequest, asked: RequestContext) -> Awaitable[UpstreamResponse]:
         """The platform's answer as `send` brings it, or the outbox's. Raises `GatewayError`.
 
         What cannot be queued has no more of the outbox in its way than this look.
@@ -141,7 +141,7 @@ class Intake(WriteQueue):
             return self._bring_or_keep(send, asked)
         return send(asked)
 
-    async def _bring_or_keep(self, send: Send, asked: RequestContext) -> UpstreamResponse:
+    async def _bring_or_keep(self, send: ForwardRequest, asked: RequestContext) -> UpstreamResponse:
         # Whether the caller waits is settled here: the 202 of a platform that supports the same
         # preference means something else.
         asked.lines = lines_without_async(asked.lines)
@@ -244,7 +244,7 @@ class Intake(WriteQueue):
         def confirm() -> None:
             if asked.side.is_gone():
                 # Nobody would learn that it is kept: it would be sent again, and be there twice.
-                raise CallerGone
+                raise CallerDisconnectedError
             if asked.side.may_be_gone() or self._is_overtaken(asked):
                 # The first: the same, but it may be there to read this. The second: it would undo
                 # a newer write of the same resource.

@@ -25,13 +25,13 @@ from gateway.outbox.notes import platform_status
 from gateway.outbox.one_by_one import OneByOne
 from gateway.outbox.sending import Comparison, Effect, Failure, Found, Result
 from gateway.outbox.status import field_of
-from gateway.pipeline.attempts import AttemptSender as Forward
-from gateway.pipeline.attempts import TokensInUse
-from gateway.pipeline.packing import WholeBody
+from gateway.pipeline.attempts import RequestForwarder as Forward
+from gateway.pipeline.attempts import TokenProvider
+from gateway.pipeline.packing import BufferedBody
 from gateway.pipeline.platform_client import PlatformClient, current_version
 from gateway.pipeline.response_check import examine
-from gateway.pipeline.statement import Statement
-from gateway.pipeline.upstream import MEANINGLESS, Outgoing
+from gateway.pipeline.statement import CapabilityCache
+from gateway.pipeline.upstream import MEANINGLESS, UpstreamRequest
 from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
@@ -64,11 +64,11 @@ class Route:
     """
 
     forwarder: Forward
-    tokens: TokensInUse
+    tokens: TokenProvider
     client: PlatformClient
     credentials: frozenset[str]
     versions: bool
-    statement: Statement
+    statement: CapabilityCache
     unfiltered: Mapping[str, Collection[str]]
 
 
@@ -114,12 +114,12 @@ class Deliverer:
         match = await self._version(request)
         if match is not None:
             lines.append(b"If-Match: %s\r\n" % match)
-        outgoing = Outgoing(
+        outgoing = UpstreamRequest(
             method=request.method,
             target=(self._route.client.platform_path + request.suffix).encode("latin-1"),
             lines=lines,
             request_id=request.request_id,
-            body=WholeBody(request.body) if has_body else None,
+            body=BufferedBody(request.body) if has_body else None,
             safe=False,
         )
         answer = await self._forward(outgoing, request)
@@ -128,7 +128,7 @@ class Deliverer:
         finally:
             answer.close()
 
-    async def _forward(self, outgoing: Outgoing, request: Request) -> UpstreamResponse:
+    async def _forward(self, outgoing: UpstreamRequest, request: Request) -> UpstreamResponse:
         route, credential = self._route, request.credential
         if credential not in route.credentials:
             raise GatewayError(errors.TOKEN_REFUSED, "the settings have that credential no more")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from gateway.exchange import Exchange
 
 
-class Accounting:
+class ExchangeAccounting:
     """One update of the metrics (`count`) and one audit record; `notes` are told last.
 
     Of what strangers ask too often there is no record: they could fill the disk.

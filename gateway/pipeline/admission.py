@@ -9,14 +9,14 @@ from gateway import errors
 from gateway.audit.trail import AuditTrail
 from gateway.errors import GatewayError
 from gateway.pipeline.callers import Caller
-from gateway.pipeline.limits import Slots
-from gateway.pipeline.request_body import Room
+from gateway.pipeline.limits import ConcurrencyLimiter
+from gateway.pipeline.request_body import MemoryBudget
 
 _RETRY_AFTER: Final = 1.0
 _COLLECTING: Final = 256 * 1024 * 1024
 
 
-class Phase(Enum):
+class LifecyclePhase(Enum):
     """Where in its life the gateway is."""
 
     SERVING = "serving"
@@ -30,12 +30,12 @@ class Admission:
     """Counts exchanges in flight and refuses those that cannot be taken."""
 
     def __init__(self, *, max_concurrent: int, audit: AuditTrail) -> None:
-        self._slots = Slots(max_concurrent)
+        self._slots = ConcurrencyLimiter(max_concurrent)
         self._audit = audit
-        self.phase = Phase.SERVING
+        self.phase = LifecyclePhase.SERVING
         self.inflight = 0
         # What answers that have to be collected before they can go out take of the memory.
-        self.collecting = Room(_COLLECTING)
+        self.collecting = MemoryBudget(_COLLECTING)
 
     def begin(self) -> None:
         """An exchange is in flight, whatever will become of it."""
@@ -47,7 +47,7 @@ class Admission:
 
     def is_draining(self) -> bool:
         """Whether the end has begun."""
-        return self.phase is not Phase.SERVING
+        return self.phase is not LifecyclePhase.SERVING
 
     def admit_at_once(self, caller: Caller, *, fresh: bool = False) -> bool:
         """Let a request of this caller in and take a place for it, which `leave` gives back.
@@ -56,7 +56,7 @@ class Admission:
         that its connection was accepted for it: such a request is served to the end. Raises
         `GatewayError`: shutting-down, audit-unavailable or rate-limited.
         """
-        if self.phase is Phase.STOPPED and not fresh:
+        if self.phase is LifecyclePhase.STOPPED and not fresh:
             raise GatewayError(
                 errors.SHUTTING_DOWN, retry_after=_RETRY_AFTER, close_connection=True
             )

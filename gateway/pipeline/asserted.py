@@ -12,7 +12,7 @@ from gateway.pipeline.callers import Caller
 _LONGEST: Final = 256
 
 
-class Asserted:
+class AssertedIdentity:
     """What a caller's fields say: `user`, and `purpose` where it is one of the national list."""
 
     __slots__ = ("_names", "purpose", "user")

@@ -15,10 +15,10 @@ from gateway.exchange import Exchange
 from gateway.http.client.response import UpstreamResponse
 from gateway.oauth.tokens import AccessToken
 from gateway.pipeline.max_forwards import final_answer
-from gateway.pipeline.upstream import Outgoing, Upstream
+from gateway.pipeline.upstream import Upstream, UpstreamRequest
 
 
-class TokensInUse(Protocol):
+class TokenProvider(Protocol):
     """What is needed of `gateway.oauth.tokens.TokenManager`."""
 
     def current(self, credential: str) -> AccessToken | None:
@@ -46,11 +46,11 @@ class TokensInUse(Protocol):
         ...
 
 
-class AttemptSender(Protocol):
+class RequestForwarder(Protocol):
     """Brings requests to the platform."""
 
     async def send(
-        self, exchange: Exchange, outgoing: Outgoing, credential: str, token: AccessToken
+        self, exchange: Exchange, outgoing: UpstreamRequest, credential: str, token: AccessToken
     ) -> UpstreamResponse:
         """The platform's answer, never a 401. Raises `GatewayError`."""
         ...
@@ -60,14 +60,14 @@ class Forwarder:
     """Sends with the credential's token, and once more with a new one after a 401."""
 
     def __init__(
-        self, upstream: Upstream, tokens: TokensInUse, on_retry: Callable[[str], None]
+        self, upstream: Upstream, tokens: TokenProvider, on_retry: Callable[[str], None]
     ) -> None:
         self._upstream = upstream
         self._tokens = tokens
         self._on_retry = on_retry
 
     async def send(
-        self, exchange: Exchange, outgoing: Outgoing, credential: str, token: AccessToken
+        self, exchange: Exchange, outgoing: UpstreamRequest, credential: str, token: AccessToken
     ) -> UpstreamResponse:
         """The platform's answer, never a 401. Raises `GatewayError`."""
         if outgoing.ends_here:
@@ -88,7 +88,11 @@ class Forwarder:
         return answer
 
     async def _renew(
-        self, answer: UpstreamResponse, outgoing: Outgoing, credential: str, token: AccessToken
+        self,
+        answer: UpstreamResponse,
+        outgoing: UpstreamRequest,
+        credential: str,
+        token: AccessToken,
     ) -> AccessToken:
         answer.close()
         body = outgoing.body

@@ -20,15 +20,15 @@ from gateway.http.server.aiohttp_parser import HttpVersion11
 from gateway.http.server.connection import IncomingRequest
 from gateway.http.server.messages import RequestMessage
 from gateway.http.server.peer import local_authority
-from gateway.pipeline.asserted import Asserted
+from gateway.pipeline.asserted import AssertedIdentity
 from gateway.pipeline.callers import Caller
-from gateway.pipeline.link_translation import Translation
+from gateway.pipeline.link_translation import LinkTranslator
 
 # A charset of plain text that FHIR has, too.
 _CHARSETS: Final = (b"utf-8", b"utf8", b"us-ascii")
 
 
-class CallerMemo:
+class CallerContext:
     """A header that was judged, whom it named, and what translates for him.
 
     `asserted` is what he says of his user, where the settings name a field for that; `rules` is
@@ -62,7 +62,7 @@ class CallerMemo:
         *,
         caller: Caller,
         remote: str,
-        links: Translation,
+        links: LinkTranslator,
     ) -> None:
         self._raw: RawHeaders = request.message.raw_headers
         self._rules = rules
@@ -76,9 +76,9 @@ class CallerMemo:
         self.scheme = request.scheme
         self.links = links
         self.lines = links.lines(header)
-        self.asserted: Asserted | None = None
+        self.asserted: AssertedIdentity | None = None
         if caller.user_header is not None or caller.purpose_header is not None:
-            self.asserted = Asserted(caller, self._raw)
+            self.asserted = AssertedIdentity(caller, self._raw)
             self.lines = self.asserted.without(self.lines)
         self.accept = header.text(b"accept")
         self.queues = False
@@ -130,9 +130,9 @@ def _comes_untyped(header: RequestHeader) -> bool:
     return kind.strip().lower() in (b"", b"text/plain")
 
 
-def recall(memory: object, message: RequestMessage, rules: object) -> CallerMemo | None:
+def recall(memory: object, message: RequestMessage, rules: object) -> CallerContext | None:
     """The memo that a connection remembers, if this message repeats it."""
-    if isinstance(memory, CallerMemo) and memory.is_repeated_by(message, rules):
+    if isinstance(memory, CallerContext) and memory.is_repeated_by(message, rules):
         return memory
     return None
 

@@ -9,11 +9,11 @@ from gateway.http.server.connection import CallerConnection, IncomingRequest
 from gateway.http.server.messages import ConnectionDisposition
 from gateway.http.slow_readers import ResponseReader, SlowReaders
 from gateway.pipeline.admission import Admission
-from gateway.pipeline.own_replies import Own
-from gateway.pipeline.request_body import CallerGone, Room
+from gateway.pipeline.own_replies import LocalResponder
+from gateway.pipeline.request_body import CallerDisconnectedError, MemoryBudget
 
 
-class CallerSide:
+class DownstreamWriter:
     """One caller's connection for the time of one exchange, and how to speak to it.
 
     `admission` tells, when the answer's header is written, whether the gateway is about to end.
@@ -34,7 +34,7 @@ class CallerSide:
         *,
         stall: float,
         lines: bytes = b"",
-        login_expired: Own | None = None,
+        login_expired: LocalResponder | None = None,
     ) -> None:
         message = request.message
         self._request = request
@@ -54,7 +54,7 @@ class CallerSide:
         self._reader: ResponseReader | None = None
 
     @property
-    def room(self) -> Room:
+    def room(self) -> MemoryBudget:
         """The memory that answers share which are collected for callers of HTTP/1.0."""
         return self._admission.collecting
 
@@ -82,18 +82,18 @@ class CallerSide:
             self._request.connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def write(self, data: bytes) -> None:
-        """Hand bytes to the transport. Raises `CallerGone`."""
+        """Hand bytes to the transport. Raises `CallerDisconnectedError`."""
         self._begin().write(data)
 
     def write_whole(self, message: bytes) -> None:
-        """Hand an answer that is whole to the transport. Raises `CallerGone`."""
+        """Hand an answer that is whole to the transport. Raises `CallerDisconnectedError`."""
         self._begin().write_batched(message)
 
     def _begin(self) -> CallerConnection:
         connection = self._request.connection
         transport = connection.transport
         if transport is None or transport.is_closing():
-            raise CallerGone
+            raise CallerDisconnectedError
         self.started = connection.answering = True
         return connection
 
@@ -103,7 +103,10 @@ class CallerSide:
         return self._request.connection.is_write_paused
 
     async def drained(self) -> None:
-        """Wait until a slow caller took enough. Raises `CallerGone`, also after a long stall."""
+        """Wait until a slow caller took enough.
+
+        Raises `CallerDisconnectedError`, also after a long stall.
+        """
         readers = self.readers
         if readers is None:
             await self._drained()
@@ -122,7 +125,7 @@ class CallerSide:
         connection = self._request.connection
         while connection.is_write_paused:
             if connection.transport is None:
-                raise CallerGone
+                raise CallerDisconnectedError
             waiting = connection.unsent_bytes
             try:
                 async with asyncio.timeout(self._stall):
@@ -131,7 +134,7 @@ class CallerSide:
                 # Slow is allowed, on a bad line as well; only who takes nothing is given up.
                 if connection.unsent_bytes >= waiting:
                     self.abort()
-                    raise CallerGone from None
+                    raise CallerDisconnectedError from None
 
     def persistence(self) -> bytes:
         """The Connection field that tells the caller what happens next (RFC 9112 section 9.3)."""
@@ -146,12 +149,12 @@ class CallerSide:
         return connection.keep_alive_lines
 
     async def finish(self) -> ConnectionDisposition:
-        """Everything is written. Raises `CallerGone` where that reached nobody."""
+        """Everything is written. Raises `CallerDisconnectedError` where that reached nobody."""
         if self.crowded:
             await self.drained()
         connection = self._request.connection
         if connection.is_half_closed and await connection.has_left():
-            raise CallerGone
+            raise CallerDisconnectedError
         return self.done()
 
     def done(self) -> ConnectionDisposition:

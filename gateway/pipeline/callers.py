@@ -21,8 +21,8 @@ from gateway.errors import GatewayError
 from gateway.http.headers import RequestHeader
 from gateway.http.server.peer import Peer
 from gateway.http.server.validation import is_same_origin
-from gateway.pipeline.limits import Slots, TokenBucket
-from gateway.pipeline.own_replies import Own
+from gateway.pipeline.limits import ConcurrencyLimiter, TokenBucket
+from gateway.pipeline.own_replies import LocalResponder
 from gateway.pipeline.permissions import EVERYTHING, Permissions
 from gateway.secret import Secret
 
@@ -60,7 +60,7 @@ class Caller:
     credential: str = "default"
     permissions: Permissions = EVERYTHING
     rate: TokenBucket | None = None
-    slots: Slots | None = None
+    slots: ConcurrencyLimiter | None = None
     user: str | None = None
     outbox: str = "on-request"
     user_header: bytes | None = None
@@ -72,7 +72,7 @@ ANONYMOUS: Final = Caller("anonymous")
 
 
 @dataclass(frozen=True, slots=True)
-class Identification:
+class CallerMatcher:
     """How one caller is known. Every kind that is given must fit; of key and Basic one suffices."""
 
     caller: Caller
@@ -89,8 +89,8 @@ class Identification:
 
 
 @dataclass(frozen=True, slots=True)
-class Guest:
-    """Who was found for one request, in the place of `Callers`; `lines` go on every answer.
+class AuthResult:
+    """Who was found for one request, in the place of `CallerRegistry`; `lines` go on every answer.
 
     `login_expired` is what a person is told when the sign-in turns out to be over.
     """
@@ -98,7 +98,7 @@ class Guest:
     lines: bytes
     caller: Caller | None = None
     refusal: GatewayError | None = None
-    login_expired: Own | None = None
+    login_expired: LocalResponder | None = None
 
     def identify(self, _peer: Peer, _header: RequestHeader) -> Caller:
         """The caller. Raises `GatewayError` caller-unauthenticated, -unknown or -forbidden."""
@@ -107,7 +107,7 @@ class Guest:
         return self.caller
 
 
-class Callers:
+class CallerRegistry:
     """Names the caller of a request; with no identifications everybody is `anonymous`.
 
     `trusted_proxies` are those whose X-Forwarded-For is believed.
@@ -115,7 +115,7 @@ class Callers:
 
     def __init__(
         self,
-        known: Sequence[Identification] = (),
+        known: Sequence[CallerMatcher] = (),
         trusted_proxies: tuple[IPNetwork, ...] = (),
     ) -> None:
         self._known = tuple(known)
@@ -171,7 +171,7 @@ class Callers:
         """Whether a key or password is shown that some caller is known by, right or wrong."""
         return self._shown(header) is not None
 
-    def _shown(self, header: RequestHeader) -> list[Identification] | None:
+    def _shown(self, header: RequestHeader) -> list[CallerMatcher] | None:
         """Whom the key or password in the header belongs to; None when there is neither.
 
         A field that no caller is known by is none of our business.
@@ -213,7 +213,7 @@ def _refuse_foreign_pages(header: RequestHeader) -> None:
         )
 
 
-def _origin_fits(known: Identification, peer: Peer) -> bool:
+def _origin_fits(known: CallerMatcher, peer: Peer) -> bool:
     if known.networks and not _is_in(peer.address, known.networks):
         return False
     names = known.certificate_names
@@ -248,9 +248,7 @@ def _digest(text: str | bytes) -> bytes:
     return hashlib.sha256(text if isinstance(text, bytes) else text.encode()).digest()
 
 
-def _owners(
-    secrets: Collection[tuple[bytes, Identification]], shown: bytes
-) -> list[Identification]:
+def _owners(secrets: Collection[tuple[bytes, CallerMatcher]], shown: bytes) -> list[CallerMatcher]:
     """All whose secret it is. Digests have one length, and no comparison is left out."""
     digest = _digest(shown)
     return [owner for secret, owner in secrets if hmac.compare_digest(secret, digest)]

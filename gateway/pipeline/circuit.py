@@ -46,7 +46,7 @@ class CircuitPolicy:
     open_for: float
 
 
-class Circuit:
+class CircuitBreaker:
     """The breaker in front of one platform. Every `admit` is followed by one `record` or `skip`.
 
     `answered` is told of every answer of a platform that works, whoever asked.

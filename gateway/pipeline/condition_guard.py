@@ -13,13 +13,13 @@ from gateway.errors import GatewayError
 from gateway.fhir.conditions import BundleConditions, Condition, condition_of_request
 from gateway.fhir.interaction import BUNDLES
 from gateway.pipeline.request_context import RequestContext
-from gateway.pipeline.statement import LONGEST_WAIT, Statement
+from gateway.pipeline.statement import LONGEST_WAIT, CapabilityCache
 
 
 class ConditionGuard:
     """Looks at writes before and after they were sent."""
 
-    def __init__(self, statement: Statement, *, block: bool) -> None:
+    def __init__(self, statement: CapabilityCache, *, block: bool) -> None:
         self._statement = statement
         self._block = block
 

@@ -25,22 +25,22 @@ from gateway.http.slow_readers import SlowReaders
 from gateway.http.target import RequestTarget, resolve_target
 from gateway.oauth.token import AccessToken
 from gateway.pipeline.admission import Admission
-from gateway.pipeline.attempts import AttemptSender, TokensInUse
-from gateway.pipeline.caller_memo import CallerMemo, read_header, recall
-from gateway.pipeline.caller_side import CallerSide
-from gateway.pipeline.callers import ANONYMOUS, Caller, Callers, Guest
+from gateway.pipeline.attempts import RequestForwarder, TokenProvider
+from gateway.pipeline.caller_memo import CallerContext, read_header, recall
+from gateway.pipeline.caller_side import DownstreamWriter
+from gateway.pipeline.callers import ANONYMOUS, AuthResult, Caller, CallerRegistry
 from gateway.pipeline.condition_guard import ConditionGuard
 from gateway.pipeline.failures import as_gateway_error, level
-from gateway.pipeline.link_translation import Rewriting
-from gateway.pipeline.outgoing import Composer, parameters, watch_bundle
-from gateway.pipeline.own_replies import Own
+from gateway.pipeline.link_translation import LinkTranslatorFactory
+from gateway.pipeline.outgoing import RequestComposer, parameters, watch_bundle
+from gateway.pipeline.own_replies import LocalResponder
 from gateway.pipeline.permission_check import PermissionCheck
-from gateway.pipeline.request_body import CallerGone, RequestBody
+from gateway.pipeline.request_body import CallerDisconnectedError, RequestBody
 from gateway.pipeline.request_context import RequestContext
 from gateway.pipeline.response_check import examine
 from gateway.pipeline.response_writer import explain, give, pass_on
 from gateway.pipeline.search_guard import SearchGuard
-from gateway.pipeline.strangers import Strangers
+from gateway.pipeline.strangers import UnidentifiedLimiter
 from gateway.pipeline.upstream import MEANINGLESS
 from gateway.pipeline.write_queue import WriteQueue
 from gateway.telemetry.logs import get_logger
@@ -49,7 +49,7 @@ _log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class HandlerSettings:
     """The settings that the request path reads; times are seconds, sizes bytes.
 
     `base_path` is the callers' prefix, without a final slash; `fields` says which fields go on.
@@ -70,17 +70,17 @@ class Clocks:
 
 
 @dataclass(frozen=True, slots=True)
-class Collaborators:
+class HandlerDependencies:
     """What the request path works with; `account` gets every exchange at its end."""
 
     admission: Admission
-    callers: Callers
+    callers: CallerRegistry
     permissions: PermissionCheck
-    strangers: Strangers
-    tokens: TokensInUse
-    forwarder: AttemptSender
-    rewriting: Rewriting
-    composer: Composer
+    strangers: UnidentifiedLimiter
+    tokens: TokenProvider
+    forwarder: RequestForwarder
+    rewriting: LinkTranslatorFactory
+    composer: RequestComposer
     readers: SlowReaders
     guard: SearchGuard | None
     conditions: ConditionGuard | None
@@ -92,7 +92,7 @@ class Collaborators:
 class Handler:
     """Serves requests, one call of `handle` each."""
 
-    def __init__(self, rules: Rules, collaborators: Collaborators) -> None:
+    def __init__(self, rules: HandlerSettings, collaborators: HandlerDependencies) -> None:
         self._rules = rules
         self._listen = rules.listen
         self._admission = collaborators.admission
@@ -112,7 +112,7 @@ class Handler:
         self._wall = collaborators.clocks.wall
 
     async def handle(
-        self, request: IncomingRequest, guest: Guest | None = None
+        self, request: IncomingRequest, guest: AuthResult | None = None
     ) -> ConnectionDisposition:
         """Answer one request, and account for it; a `guest` was asked for its name already."""
         message, connection = request.message, request.connection
@@ -168,7 +168,7 @@ class Handler:
         finally:
             self._end(exchange, body, admitted)
 
-    async def answer(self, request: IncomingRequest, own: Own) -> ConnectionDisposition:
+    async def answer(self, request: IncomingRequest, own: LocalResponder) -> ConnectionDisposition:
         """Answer a request that is none for the platform, and account for it."""
         message = request.message
         header = parse_request_fields(message.raw_headers)
@@ -215,13 +215,13 @@ class Handler:
         exchange: Exchange,
         request: IncomingRequest,
         header: RequestHeader,
-        guest: Guest | None,
-    ) -> CallerMemo:
+        guest: AuthResult | None,
+    ) -> CallerContext:
         """Find out who calls, and what translates for him."""
         connection = request.connection
         peer = self._callers.origin(connection.peer, header)
         exchange.remote = peer.address
-        memo = CallerMemo(
+        memo = CallerContext(
             request,
             header,
             self,
@@ -233,7 +233,7 @@ class Handler:
         connection.cache_context(memo if guest is None and memo.may_be_remembered else None)
         return memo
 
-    def _introduced(self, exchange: Exchange, memo: CallerMemo, target: RequestTarget) -> Caller:
+    def _introduced(self, exchange: Exchange, memo: CallerContext, target: RequestTarget) -> Caller:
         """The caller, noted."""
         caller = memo.caller
         exchange.remote = memo.remote
@@ -250,7 +250,7 @@ class Handler:
         exchange: Exchange,
         caller: Caller,
         interaction: Interaction,
-        memo: CallerMemo,
+        memo: CallerContext,
     ) -> Interaction:
         """Of a Bundle, and of a search by POST, only the body tells what it is.
 
@@ -305,7 +305,7 @@ class Handler:
         request: IncomingRequest,
         header: RequestHeader,
         exchange: Exchange,
-        guest: Guest | None,
+        guest: AuthResult | None,
         error: Exception,
     ) -> Exception:
         """What to tell of a failure: a stranger's may be one too many."""
@@ -336,12 +336,14 @@ class Handler:
             body.let_go()
         self._account(exchange)
 
-    def _side(self, request: IncomingRequest, given: Guest | Own | None = None) -> CallerSide:
+    def _side(
+        self, request: IncomingRequest, given: AuthResult | LocalResponder | None = None
+    ) -> DownstreamWriter:
         stall = self._listen.write_stall_timeout
         if given is None:
-            return CallerSide(request, self._admission, stall=stall)
+            return DownstreamWriter(request, self._admission, stall=stall)
         lines, login_expired = given.lines, given.login_expired
-        return CallerSide(
+        return DownstreamWriter(
             request, self._admission, stall=stall, lines=lines, login_expired=login_expired
         )
 
@@ -357,13 +359,13 @@ class Handler:
     async def _conclude(
         self,
         exchange: Exchange,
-        side: CallerSide,
+        side: DownstreamWriter,
         header: RequestHeader,
         target: str,
         error: Exception,
     ) -> ConnectionDisposition:
         """Turn a failure into an outcome, or into an abort once the answer has begun."""
-        if isinstance(error, CallerGone):
+        if isinstance(error, CallerDisconnectedError):
             return _abort(exchange, side)
         failure = as_gateway_error(error, exchange)
         exchange.reason = failure.reason.code
@@ -377,7 +379,7 @@ class Handler:
         xml = wants_xml(target.partition("?")[2], header.text(b"accept"))
         try:
             return await explain(side, exchange, failure, language=language, xml=xml)
-        except CallerGone:
+        except CallerDisconnectedError:
             return _abort(exchange, side)
 
 
@@ -399,7 +401,7 @@ def _note(exchange: Exchange, interaction: Interaction) -> Interaction:
     return interaction
 
 
-def _abort(exchange: Exchange, side: CallerSide) -> ConnectionDisposition:
+def _abort(exchange: Exchange, side: DownstreamWriter) -> ConnectionDisposition:
     exchange.is_aborted = True
     side.abort()
     return side.done()

@@ -42,7 +42,7 @@ class TokenBucket:
         return 0.0 if self._tokens >= 1 else (1 - self._tokens) / self._rate
 
 
-class Slots:
+class ConcurrencyLimiter:
     """At most `size` at once; a tenth of that many may wait for a moment."""
 
     def __init__(self, size: int) -> None:
@@ -92,7 +92,7 @@ class Slots:
             self.leave()
 
 
-class UploadRoom(AbstractAsyncContextManager[None]):
+class UploadLimiter(AbstractAsyncContextManager[None]):
     """Room for bodies that stream in: slow callers must not hold every connection there is.
 
     Waits at most `longest_wait` seconds. Raises `GatewayError` upstream-busy.

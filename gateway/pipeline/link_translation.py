@@ -39,7 +39,7 @@ from gateway.http.content_coding import (
 )
 from gateway.http.headers import RequestHeader
 from gateway.http.server import validation
-from gateway.pipeline.response_check import Witness
+from gateway.pipeline.response_check import FhirCheckTransform
 from gateway.pipeline.response_plan import ResponsePlan
 
 _FIELDS_WITH_URLS: Final = frozenset((b"if-none-exist", b"x-provenance", b"x-security-context"))
@@ -57,12 +57,12 @@ _BUNDLES: Final = frozenset(
     )
 )
 
-OnLinks = Callable[[int, int], None]
+CountLinks = Callable[[int, int], None]
 OnMissingAlias = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Bases:
+class LinkBaseSettings:
     """The platform's base URL with its other names; the gateway's path, or its whole `public_url`.
 
     Without `public_url` the gateway's base is made of the Host that callers send.
@@ -74,7 +74,7 @@ class Bases:
     public_url: str | None = None
 
 
-class Rewriting:
+class LinkTranslatorFactory:
     """Knows the bases, and makes of them what translates for one caller.
 
     `enabled` False: URLs pass unchanged. `compressed`: answers are asked for in gzip, whatever the
@@ -84,11 +84,11 @@ class Rewriting:
 
     def __init__(
         self,
-        bases: Bases,
+        bases: LinkBaseSettings,
         *,
         enabled: bool,
         compressed: bool,
-        on_links: OnLinks,
+        on_links: CountLinks,
         on_missing_alias: OnMissingAlias,
     ) -> None:
         self._bases = bases
@@ -100,22 +100,22 @@ class Rewriting:
         # Callers send few different hosts; one that sends many only makes us compute.
         self._by_host = lru_cache(maxsize=64)(self._for_host)
 
-    def translation(self, header: RequestHeader, scheme: str = "http") -> Translation:
+    def translation(self, header: RequestHeader, scheme: str = "http") -> LinkTranslator:
         """What translates for a caller who came by `scheme`."""
         if not self._enabled or self._bases.public_url is not None:
             return self._fixed
         return self._by_host(header.text(b"host") or "", scheme)
 
-    def _for_host(self, host: str, scheme: str) -> Translation:
+    def _for_host(self, host: str, scheme: str) -> LinkTranslator:
         if not validation.is_host(host.encode()):
             return self._translation(None)
         return self._translation(f"{scheme}://{host}{self._bases.base_path}")
 
-    def _translation(self, gateway: str | None) -> Translation:
+    def _translation(self, gateway: str | None) -> LinkTranslator:
         links = None
         if self._enabled and gateway is not None:
             links = LinkMap(self._bases.platform, gateway, self._bases.aliases)
-        return Translation(
+        return LinkTranslator(
             links,
             compressed=self._compressed,
             on_links=self._on_links,
@@ -123,7 +123,7 @@ class Rewriting:
         )
 
 
-class Translation:
+class LinkTranslator:
     """Changes messages between a caller and the platform; without `links` no URL changes."""
 
     __slots__ = ("_compressed", "_on_links", "_on_missing_alias", "_unchanged", "links")
@@ -133,7 +133,7 @@ class Translation:
         links: LinkMap | None,
         *,
         compressed: bool,
-        on_links: OnLinks,
+        on_links: CountLinks,
         on_missing_alias: OnMissingAlias,
     ) -> None:
         self.links = links
@@ -184,7 +184,7 @@ class Translation:
             return self._unchanged
         transform = self._content(answer, interaction, watch)
         if unclear:
-            transform = Witness(answer, transform)
+            transform = FhirCheckTransform(answer, transform)
         opened = False
         if coding in DECODABLE:
             opened = not accepts_coding(header.values.get(b"accept-encoding"), coding)
@@ -240,15 +240,15 @@ class Translation:
             return None
         if interaction.code == "capabilities" and direction == "to-gateway":
             rewriter = SecurityRemovingRewriter(rewriter, xml="xml" in (content_type or "").lower())
-        return _Counted(rewriter, self._on_links, watch)
+        return _CountingRewriter(rewriter, self._on_links, watch)
 
 
-class _Counted:
+class _CountingRewriter:
     """A rewriter that tells at the end of its body what it did."""
 
     __slots__ = ("_on_links", "_rewriter", "_watch", "feed")
 
-    def __init__(self, rewriter: Rewriter, on_links: OnLinks, watch: AliasWatch | None) -> None:
+    def __init__(self, rewriter: Rewriter, on_links: CountLinks, watch: AliasWatch | None) -> None:
         self._rewriter = rewriter
         self._on_links = on_links
         self._watch = watch

@@ -21,22 +21,22 @@ from gateway.http.client.response_header import remove_content_fields, remove_di
 from gateway.http.headers import RequestHeader
 from gateway.http.server.connection import IncomingRequest
 from gateway.http.target import RequestTarget
-from gateway.pipeline.caller_side import CallerSide
-from gateway.pipeline.link_translation import Translation
+from gateway.pipeline.caller_side import DownstreamWriter
+from gateway.pipeline.link_translation import LinkTranslator
 from gateway.pipeline.max_forwards import count_down
 from gateway.pipeline.permissions import Permissions
 from gateway.pipeline.platform_client import PlatformClient, current_version
 from gateway.pipeline.request_body import BodyLimits, RequestBody
 from gateway.pipeline.request_context import RequestContext
 from gateway.pipeline.search_guard import SearchGuard
-from gateway.pipeline.upstream import Outgoing
+from gateway.pipeline.upstream import UpstreamRequest
 
 _BUNDLE_PREFIX: Final = 64 * 1024
 _FRAMING: Final = frozenset((b"content-length", b"transfer-encoding"))
 _FORM: Final = "application/x-www-form-urlencoded"
 
 
-class Composer:
+class RequestComposer:
     """Composes requests to the platform, whose base path is `platform_path`.
 
     `client` is given when updates without If-Match shall get the current version's, `guard` when
@@ -59,7 +59,7 @@ class Composer:
         self._client = client
 
     def body(
-        self, request: IncomingRequest, header: RequestHeader, side: CallerSide
+        self, request: IncomingRequest, header: RequestHeader, side: DownstreamWriter
     ) -> RequestBody | None:
         """The request's body, None when the message announces none.
 
@@ -78,7 +78,11 @@ class Composer:
         )
 
     async def read_ahead(
-        self, header: RequestHeader, body: RequestBody, interaction: Interaction, links: Translation
+        self,
+        header: RequestHeader,
+        body: RequestBody,
+        interaction: Interaction,
+        links: LinkTranslator,
     ) -> Interaction:
         """Read so much of the body as has to be known before it goes on; gives what it is."""
         transform = links.of_request(header, interaction)
@@ -99,7 +103,7 @@ class Composer:
             encoded=b"content-encoding" in header.values,
         )
 
-    def compose(self, asked: RequestContext, version: bytes | None = None) -> Outgoing:
+    def compose(self, asked: RequestContext, version: bytes | None = None) -> UpstreamRequest:
         """The request as the platform gets it; an update that names no version names this one."""
         exchange, target, memo, body = asked.exchange, asked.target, asked.memo, asked.body
         if target.query:
@@ -115,7 +119,7 @@ class Composer:
         if version is not None:
             lines = [*lines, b"If-Match: %s\r\n" % version]
         path = self._platform_path + target.suffix
-        return Outgoing(
+        return UpstreamRequest(
             method=exchange.method,
             target=(path if path.startswith("/") else "/" + path).encode("ascii"),
             lines=lines,

@@ -22,7 +22,7 @@ _NOTHING: Final = "default-src 'none'; base-uri 'none'; form-action 'none'; fram
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class LocalResponse:
     """A status, the fields beside the safe ones, and a body."""
 
     status: int
@@ -37,30 +37,32 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Own:
+class LocalResponder:
     """A request that the gateway answers itself: how, and the lines on its answer, errors too.
 
     `login_expired` is what is told in the place of caller-unauthenticated.
     """
 
-    respond: Callable[[Exchange], Awaitable[Reply]]
+    respond: Callable[[Exchange], Awaitable[LocalResponse]]
     lines: bytes = b""
-    login_expired: Own | None = None
+    login_expired: LocalResponder | None = None
 
 
-def json_reply(value: Any, *headers: tuple[str, str], status: int = 200) -> Reply:
+def json_reply(value: Any, *headers: tuple[str, str], status: int = 200) -> LocalResponse:
     """Facts for a page or a program."""
-    return Reply(status, (("Content-Type", "application/json"), *headers), orjson.dumps(value))
+    return LocalResponse(
+        status, (("Content-Type", "application/json"), *headers), orjson.dumps(value)
+    )
 
 
-def redirect(location: str, *headers: tuple[str, str]) -> Reply:
+def redirect(location: str, *headers: tuple[str, str]) -> LocalResponse:
     """To another address, by GET whatever the method was."""
-    return Reply(302, (("Location", location), *headers))
+    return LocalResponse(302, (("Location", location), *headers))
 
 
-def html_reply(page: str, status: int, style_hash: str, *headers: tuple[str, str]) -> Reply:
+def html_reply(page: str, status: int, style_hash: str, *headers: tuple[str, str]) -> LocalResponse:
     """A page with one style, which the policy names by its hash, and no script."""
-    return Reply(
+    return LocalResponse(
         status,
         (("Content-Type", "text/html; charset=utf-8"), *headers),
         page.encode(),

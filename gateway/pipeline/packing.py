@@ -15,8 +15,8 @@ from gateway.exchange import Exchange
 from gateway.http.client.response import UpstreamResponse
 from gateway.http.content_coding import accepts_coding, gzip_compress
 from gateway.oauth.token import AccessToken
-from gateway.pipeline.attempts import AttemptSender
-from gateway.pipeline.upstream import Outgoing
+from gateway.pipeline.attempts import RequestForwarder
+from gateway.pipeline.upstream import UpstreamRequest
 
 # Smaller bodies gain nothing: they fit into one packet anyway.
 _SMALLEST: Final = 1024
@@ -26,7 +26,7 @@ _INLINE: Final = 128 * 1024
 _TIED_TO_BYTES: Final = (b"content-encoding:", b"content-md5:", b"digest:", b"content-digest:")
 
 
-class WholeBody:
+class BufferedBody:
     """A body that is at hand, to be sent as often as needed."""
 
     replayable = True
@@ -50,19 +50,19 @@ class WholeBody:
         return data
 
 
-class Packing:
+class CompressingForwarder:
     """Sends through another sender, with compressed bodies once the platform is known to take them.
 
     It never learns anew after a 415, until the next settings.
     """
 
-    def __init__(self, sender: AttemptSender) -> None:
+    def __init__(self, sender: RequestForwarder) -> None:
         self._sender = sender
         self._accepted = False
         self._refused = False
 
     async def send(
-        self, exchange: Exchange, outgoing: Outgoing, credential: str, token: AccessToken
+        self, exchange: Exchange, outgoing: UpstreamRequest, credential: str, token: AccessToken
     ) -> UpstreamResponse:
         """The platform's answer, as the other sender gives it. Raises what that raises."""
         packed = await self._packed(outgoing)
@@ -80,7 +80,7 @@ class Packing:
         if field is not None:
             self._accepted = accepts_coding(field, "gzip")
 
-    async def _packed(self, outgoing: Outgoing) -> Outgoing | None:
+    async def _packed(self, outgoing: UpstreamRequest) -> UpstreamRequest | None:
         if not self._accepted or self._refused or outgoing.body is None:
             return None
         body = outgoing.body.whole()
@@ -93,4 +93,4 @@ class Packing:
         if len(packed) >= len(body):
             return None
         lines = [*outgoing.lines, b"Content-Encoding: gzip\r\n"]
-        return replace(outgoing, lines=lines, body=WholeBody(packed))
+        return replace(outgoing, lines=lines, body=BufferedBody(packed))

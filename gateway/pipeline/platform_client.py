@@ -7,8 +7,8 @@ from typing import Final
 
 from gateway.exchange import Exchange
 from gateway.http.client.response import UpstreamResponse
-from gateway.pipeline.attempts import Forwarder, TokensInUse
-from gateway.pipeline.upstream import Outgoing
+from gateway.pipeline.attempts import Forwarder, TokenProvider
+from gateway.pipeline.upstream import UpstreamRequest
 
 _ACCEPT: Final = (b"Accept: application/fhir+json\r\n", b"Accept-Encoding: identity\r\n")
 
@@ -16,7 +16,7 @@ _ACCEPT: Final = (b"Accept: application/fhir+json\r\n", b"Accept-Encoding: ident
 class PlatformClient:
     """Reads from the platform; `platform_path` is its base path without a final slash."""
 
-    def __init__(self, forwarder: Forwarder, tokens: TokensInUse, platform_path: str) -> None:
+    def __init__(self, forwarder: Forwarder, tokens: TokenProvider, platform_path: str) -> None:
         self._forwarder = forwarder
         self._tokens = tokens
         self.platform_path = platform_path
@@ -36,7 +36,7 @@ class PlatformClient:
         asked while the circuit is open, too.
         """
         token = self._tokens.current(credential) or await self._tokens.obtain(credential)
-        outgoing = Outgoing(
+        outgoing = UpstreamRequest(
             method="GET",
             target=(self.platform_path + suffix).encode("ascii"),
             lines=[*_ACCEPT, *lines],

@@ -17,7 +17,7 @@ from gateway.http.client.framing import UpstreamConnectionError
 from gateway.http.client.response import UpstreamResponse
 from gateway.http.content_coding import decode_prefix
 from gateway.oauth.token import AccessToken
-from gateway.pipeline.attempts import TokensInUse
+from gateway.pipeline.attempts import TokenProvider
 from gateway.pipeline.platform_client import PlatformClient
 from gateway.pipeline.upstream import broken
 from gateway.telemetry.findings import (
@@ -40,10 +40,10 @@ _VALIDATORS: Final = ((b"etag", b"If-None-Match"), (b"last-modified", b"If-Modif
 _WRONG_PLACE: Final = frozenset((404, 405))
 
 
-class Unproven:
+class ProbeTokenProvider:
     """Tokens for whom the platform's answer proves nothing of them: metadata are for everybody."""
 
-    def __init__(self, tokens: TokensInUse) -> None:
+    def __init__(self, tokens: TokenProvider) -> None:
         self.current = tokens.current
         self.obtain = tokens.obtain
         self.replace = tokens.replace
@@ -54,10 +54,10 @@ class Unproven:
         """Rejections of this token count on."""
 
 
-class Probe:
+class PlatformProbe:
     """Asks with the token that is at hand; without one nothing is asked."""
 
-    def __init__(self, client: PlatformClient, tokens: TokensInUse) -> None:
+    def __init__(self, client: PlatformClient, tokens: TokenProvider) -> None:
         self._client = client
         self._tokens = tokens
         self._conditions: list[bytes] = []

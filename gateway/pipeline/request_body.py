@@ -21,11 +21,11 @@ _RATE_WINDOW: Final = 30.0
 _BROKEN: Final = "body: broken framing, such as a bad chunk"
 
 
-class CallerGone(Exception):  # noqa: N818 - a state, not a mistake
+class CallerDisconnectedError(Exception):
     """The caller's connection ended before its exchange did."""
 
 
-class _Stalled(Exception):  # noqa: N818 - a state, not a mistake
+class _BodyStalledError(Exception):
     """No byte came in time."""
 
 
@@ -39,7 +39,7 @@ class BodyLimits:
     min_rate: int
 
 
-class Room:
+class MemoryBudget:
     """Memory, in bytes, that the bodies which are kept beyond `replay_bytes` share."""
 
     def __init__(self, size: int) -> None:
@@ -129,7 +129,7 @@ class RequestBody:
         self._ended = False
         self._waited = 0.0
         self._in_window = 0
-        self._room: Room | None = None
+        self._room: MemoryBudget | None = None
         self._in_room = 0
         self._stall_timer: StallTimer | None = None
         self.length = length
@@ -143,7 +143,7 @@ class RequestBody:
         self._transform = transform
         self.length = None
 
-    def keep_in(self, room: Room) -> None:
+    def keep_in(self, room: MemoryBudget) -> None:
         """Keep it beyond `replay_bytes` too, while there is room; `let_go` gives that back."""
         self._room = room
 
@@ -191,7 +191,8 @@ class RequestBody:
     async def next(self) -> bytes:
         """The next piece, b"" at the end.
 
-        Raises `GatewayError` payload-too-large, body-timeout or bad-request, and `CallerGone`.
+        Raises `GatewayError` payload-too-large, body-timeout or bad-request, and
+        `CallerDisconnectedError`.
         """
         if self._ahead:
             return self._ahead.pop(0)
@@ -266,7 +267,7 @@ class RequestBody:
         return data
 
     def _give_up(self) -> None:
-        self._payload.set_exception(_Stalled())
+        self._payload.set_exception(_BodyStalledError())
 
     def _check_rate(self, size: int, waited: float) -> None:
         """Only the time in which the caller was waited for counts, window by window."""
@@ -281,7 +282,7 @@ class RequestBody:
     async def _read(self) -> bytes:
         try:
             return await self._payload.readany()
-        except _Stalled:
+        except _BodyStalledError:
             raise GatewayError(
                 errors.BODY_TIMEOUT, "no byte in time", close_connection=True
             ) from None
@@ -290,7 +291,7 @@ class RequestBody:
                 errors.BAD_REQUEST, _BROKEN, hint=_BROKEN, close_connection=True
             ) from None
         except (ConnectionError, EOFError):
-            raise CallerGone from None
+            raise CallerDisconnectedError from None
 
     async def _take_in_turns(self, data: bytes) -> bytes:
         """The same as `_take`; while much is changed others have their turn."""

@@ -11,8 +11,8 @@ from gateway.fhir.conditions import Condition
 from gateway.fhir.interaction import Interaction
 from gateway.http.headers import RequestHeader
 from gateway.http.target import RequestTarget
-from gateway.pipeline.caller_memo import CallerMemo
-from gateway.pipeline.caller_side import CallerSide
+from gateway.pipeline.caller_memo import CallerContext
+from gateway.pipeline.caller_side import DownstreamWriter
 from gateway.pipeline.callers import Caller
 from gateway.pipeline.request_body import RequestBody
 
@@ -29,9 +29,9 @@ class RequestContext:
     caller: Caller
     interaction: Interaction
     target: RequestTarget
-    memo: CallerMemo
+    memo: CallerContext
     body: RequestBody | None
-    side: CallerSide
+    side: DownstreamWriter
     conditions: Callable[[], tuple[Condition, ...]] | None = None
     lines: list[bytes] = field(init=False)
 

@@ -49,8 +49,9 @@ def examine(
 ) -> bool:
     """Raises `GatewayError` upstream-redirect or upstream-non-fhir for what must not go on.
 
-    True: what is here of the answer does not tell; then a `Witness` has to. `query` is that of the
-    request, with what a search has in its form; `untyped` says that its body came without a type.
+    True: what is here of the answer does not tell; then a `FhirCheckTransform` has to. `query` is
+    that of the request, with what a search has in its form; `untyped` says that its body came
+    without a type.
     """
     status = answer.status
     if status == 200 and is_plain_json(answer.content_type, answer.buffered_body):
@@ -78,7 +79,7 @@ def examine(
     raise _non_fhir(answer)
 
 
-class Witness:
+class FhirCheckTransform:
     """Passes a body on by way of a transform, and fails once it is clear that it was no FHIR.
 
     What is long goes on as it comes; then the caller's connection is aborted. Raises `GatewayError`

@@ -25,8 +25,8 @@ from gateway.http.client.response_header import add_vary_accept_encoding, decode
 from gateway.http.content_coding import STEP_BYTES, BodyTransform, equals_joined, feed_in_steps
 from gateway.http.headers import remove_fields
 from gateway.http.server.messages import ConnectionDisposition
-from gateway.pipeline.caller_side import CallerSide
-from gateway.pipeline.own_replies import Reply
+from gateway.pipeline.caller_side import DownstreamWriter
+from gateway.pipeline.own_replies import LocalResponse
 from gateway.pipeline.response_plan import UNCHANGED, ResponsePlan, without_wrong_digests
 
 # What is collected for a caller of HTTP/1.0, who knows no chunks.
@@ -43,12 +43,15 @@ _STATUS_LINES: Final = {
 
 
 async def pass_on(
-    side: CallerSide, exchange: Exchange, answer: UpstreamResponse, plan: ResponsePlan = UNCHANGED
+    side: DownstreamWriter,
+    exchange: Exchange,
+    answer: UpstreamResponse,
+    plan: ResponsePlan = UNCHANGED,
 ) -> ConnectionDisposition:
     """Send a platform's answer on to its caller.
 
-    Raises `GatewayError` while nothing was sent, `UpstreamConnectionError` and `CallerGone` at any
-    time.
+    Raises `GatewayError` while nothing was sent, `UpstreamConnectionError` and
+    `CallerDisconnectedError` at any time.
     """
     lines = answer.fields.downstream_lines(exchange.request_id.encode("ascii"), plan.translate)
     if answer.content_coding is not None:
@@ -84,7 +87,10 @@ def _replaced_by(lines: bytes) -> frozenset[bytes]:
 
 
 def _send_bodiless(
-    side: CallerSide, answer: UpstreamResponse, lines: list[bytes], transform: BodyTransform | None
+    side: DownstreamWriter,
+    answer: UpstreamResponse,
+    lines: list[bytes],
+    transform: BodyTransform | None,
 ) -> None:
     length = answer.content_length
     # A rewritten body would have another length than the one announced for HEAD.
@@ -94,7 +100,7 @@ def _send_bodiless(
 
 
 def _send_whole(
-    side: CallerSide, exchange: Exchange, status: int, lines: list[bytes], pieces: list[bytes]
+    side: DownstreamWriter, exchange: Exchange, status: int, lines: list[bytes], pieces: list[bytes]
 ) -> None:
     size = 0
     for piece in pieces:
@@ -107,7 +113,7 @@ def _send_whole(
 
 
 def _send_made(
-    side: CallerSide,
+    side: DownstreamWriter,
     exchange: Exchange,
     answer: UpstreamResponse,
     lines: list[bytes],
@@ -120,7 +126,7 @@ def _send_made(
 
 
 async def _send_changed(
-    side: CallerSide,
+    side: DownstreamWriter,
     exchange: Exchange,
     answer: UpstreamResponse,
     lines: list[bytes],
@@ -152,7 +158,7 @@ async def _send_changed(
 
 
 async def _stream(
-    side: CallerSide,
+    side: DownstreamWriter,
     exchange: Exchange,
     answer: UpstreamResponse,
     lines: list[bytes],
@@ -189,7 +195,7 @@ async def _stream(
 
 
 async def _send_pieces(
-    side: CallerSide, exchange: Exchange, pieces: Iterator[bytes], *, chunked: bool
+    side: DownstreamWriter, exchange: Exchange, pieces: Iterator[bytes], *, chunked: bool
 ) -> None:
     """Send what is made piece by piece; between two of them others have their turn."""
     for number, piece in enumerate(pieces):
@@ -198,7 +204,9 @@ async def _send_pieces(
         await _send_piece(side, exchange, piece, chunked=chunked)
 
 
-async def _send_piece(side: CallerSide, exchange: Exchange, data: bytes, *, chunked: bool) -> None:
+async def _send_piece(
+    side: DownstreamWriter, exchange: Exchange, data: bytes, *, chunked: bool
+) -> None:
     if not data:
         return
     side.write(b"%x\r\n%s\r\n" % (len(data), data) if chunked else data)
@@ -208,7 +216,7 @@ async def _send_piece(side: CallerSide, exchange: Exchange, data: bytes, *, chun
 
 
 async def _send_collected(
-    side: CallerSide,
+    side: DownstreamWriter,
     exchange: Exchange,
     answer: UpstreamResponse,
     lines: list[bytes],
@@ -246,14 +254,21 @@ def _too_long() -> GatewayError:
     )
 
 
-def _head(side: CallerSide, status: int, lines: list[bytes], body: Sequence[bytes] = ()) -> bytes:
+def _head(
+    side: DownstreamWriter, status: int, lines: list[bytes], body: Sequence[bytes] = ()
+) -> bytes:
     """An answer's header, and behind it what there is of its body."""
     line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
     return b"".join([line, *lines, side.lines, side.persistence(), b"\r\n", *body])
 
 
-async def give(side: CallerSide, exchange: Exchange, reply: Reply) -> ConnectionDisposition:
-    """Answer with something of the gateway's own that is no outcome. Raises `CallerGone`."""
+async def give(
+    side: DownstreamWriter, exchange: Exchange, reply: LocalResponse
+) -> ConnectionDisposition:
+    """Answer with something of the gateway's own that is no outcome.
+
+    Raises `CallerDisconnectedError`.
+    """
     lines = [
         b"Date: %s\r\n" % formatdate(usegmt=True).encode("ascii"),
         b"Content-Length: %d\r\n" % len(reply.body),
@@ -267,9 +282,9 @@ async def give(side: CallerSide, exchange: Exchange, reply: Reply) -> Connection
 
 
 async def explain(
-    side: CallerSide, exchange: Exchange, error: GatewayError, *, language: str, xml: bool
+    side: DownstreamWriter, exchange: Exchange, error: GatewayError, *, language: str, xml: bool
 ) -> ConnectionDisposition:
-    """Answer with an outcome of the gateway's own. Raises `CallerGone`."""
+    """Answer with an outcome of the gateway's own. Raises `CallerDisconnectedError`."""
     exchange.reason = error.reason.code
     if error.close_connection:
         side.close_after()

@@ -22,7 +22,7 @@ from gateway.fhir.search_guard import (
 from gateway.http.client.response import UpstreamResponse
 from gateway.http.content_coding import decode_prefix
 from gateway.http.headers import RequestHeader
-from gateway.pipeline.statement import LONGEST_WAIT, Statement
+from gateway.pipeline.statement import LONGEST_WAIT, CapabilityCache
 
 # How much of an answer is looked at: a guard that blocks holds so much back, and more until it has
 # seen the `self` link.
@@ -39,7 +39,7 @@ class SearchGuard:
 
     def __init__(
         self,
-        statement: Statement,
+        statement: CapabilityCache,
         unfiltered: Mapping[str, Collection[str]],
         *,
         block: bool,

@@ -28,7 +28,7 @@ _LARGEST: Final = 16 * 1024 * 1024
 _AWAY: Final = frozenset((429, 502, 503, 504))
 
 
-class Statement:
+class CapabilityCache:
     """Fetched when first needed and renewed every hour; the last one stays while there is none.
 
     `missing`: why nobody knows yet what the platform declares; None also where it declares nothing.

@@ -17,7 +17,7 @@ from gateway.exchange import Exchange
 from gateway.http.headers import RequestHeader
 from gateway.http.server.connection import IncomingRequest
 from gateway.http.server.peer import Peer
-from gateway.pipeline.callers import Callers, Guest
+from gateway.pipeline.callers import AuthResult, CallerRegistry
 from gateway.pipeline.limits import TokenBucket
 
 _MOST_ADDRESSES: Final = 4096
@@ -27,14 +27,19 @@ _BURST: Final = 10
 _OWN_BITS: Final = 64
 
 
-class Strangers:
+class UnidentifiedLimiter:
     """A token bucket for each address, of the last few thousand; `rate` None: no limit.
 
     `signs_in`: people can sign in, so without callers it is not everybody who may call.
     """
 
     def __init__(
-        self, callers: Callers, rate: float | None, clock: Callable[[], float], *, signs_in: bool
+        self,
+        callers: CallerRegistry,
+        rate: float | None,
+        clock: Callable[[], float],
+        *,
+        signs_in: bool,
     ) -> None:
         self._callers = callers
         self._rate = rate
@@ -71,7 +76,7 @@ class Strangers:
         request: IncomingRequest,
         header: RequestHeader,
         exchange: Exchange,
-        guest: Guest | None,
+        guest: AuthResult | None,
         error: GatewayError,
     ) -> GatewayError:
         """What to answer a request that failed before it was known who asks.
@@ -94,11 +99,11 @@ class Strangers:
         return error
 
     def _is_callers(
-        self, peer: Peer, header: RequestHeader, guest: Guest | None, exchange: Exchange
+        self, peer: Peer, header: RequestHeader, guest: AuthResult | None, exchange: Exchange
     ) -> bool:
         if guest is None and not self._knows_some:
             return False
-        who: Guest | Callers = self._callers if guest is None else guest
+        who: AuthResult | CallerRegistry = self._callers if guest is None else guest
         try:
             exchange.caller = who.identify(peer, header).name
         except GatewayError as error:

@@ -13,7 +13,7 @@ from gateway.exchange import Exchange
 from gateway.http.client.framing import UpstreamConnectionError
 from gateway.http.client.pool import UpstreamPool
 from gateway.http.client.response import UpstreamResponse
-from gateway.pipeline.upstream import Outgoing, Restraint, Upstream
+from gateway.pipeline.upstream import RetryControls, Upstream, UpstreamRequest
 from gateway.telemetry.tracing import Tracing
 
 _FIELDS: Final = (b"traceparent:", b"tracestate:")
@@ -28,7 +28,7 @@ class TracedUpstream(Upstream):
         pool: UpstreamPool,
         *,
         authority: bytes,
-        restraint: Restraint,
+        restraint: RetryControls,
         uploads: AbstractAsyncContextManager[None],
         on_retry: Callable[[str], None],
     ) -> None:
@@ -42,7 +42,7 @@ class TracedUpstream(Upstream):
         self._tracing = tracing
 
     async def _guarded(
-        self, exchange: Exchange, outgoing: Outgoing, authorization: bytes, *, new: bool
+        self, exchange: Exchange, outgoing: UpstreamRequest, authorization: bytes, *, new: bool
     ) -> UpstreamResponse:
         if not exchange.method:
             # A question of the gateway's own, which nobody accounts for.

@@ -26,7 +26,7 @@ from gateway.http.client.pool import UpstreamPool
 from gateway.http.client.response import UpstreamResponse
 from gateway.http.headers import PSEUDONYM
 from gateway.http.retry_after import parse_retry_after
-from gateway.pipeline.circuit import Circuit, Ticket
+from gateway.pipeline.circuit import CircuitBreaker, Ticket
 from gateway.pipeline.retries import RetryBudget, RetryPolicy
 
 MEANINGLESS: Final = frozenset(("GET", "HEAD", "OPTIONS", "DELETE"))
@@ -41,7 +41,7 @@ _CHUNKED: Final = b"Transfer-Encoding: chunked"
 _VIA: Final = b"Via: 1.1 " + PSEUDONYM + b"\r\n"
 
 
-class OutgoingBody(Protocol):
+class UpstreamRequestBody(Protocol):
     """What is needed of a request's body; `RequestBody` says what each means."""
 
     @property
@@ -68,7 +68,7 @@ class OutgoingBody(Protocol):
 
 
 @dataclass(slots=True)
-class Outgoing:
+class UpstreamRequest:
     """A request as the platform gets it, but for the token.
 
     `target` is the origin-form target at the platform; `lines` the caller's fields; `safe` says
@@ -80,19 +80,19 @@ class Outgoing:
     target: bytes
     lines: list[bytes]
     request_id: str
-    body: OutgoingBody | None
+    body: UpstreamRequestBody | None
     safe: bool
     ends_here: bool = False
     asks_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Restraint:
+class RetryControls:
     """What keeps the gateway from asking a platform in trouble too often."""
 
     policy: RetryPolicy
     budget: RetryBudget
-    circuit: Circuit
+    circuit: CircuitBreaker
 
 
 class Upstream:
@@ -103,7 +103,7 @@ class Upstream:
         pool: UpstreamPool,
         *,
         authority: bytes,
-        restraint: Restraint,
+        restraint: RetryControls,
         uploads: AbstractAsyncContextManager[None],
         on_retry: Callable[[str], None],
     ) -> None:
@@ -116,7 +116,7 @@ class Upstream:
         self._on_retry = on_retry
 
     async def send(
-        self, exchange: Exchange, outgoing: Outgoing, authorization: bytes
+        self, exchange: Exchange, outgoing: UpstreamRequest, authorization: bytes
     ) -> UpstreamResponse:
         """Deliver the request; the answer's first bytes have arrived when this returns.
 
@@ -149,7 +149,7 @@ class Upstream:
             self._on_retry(cause)
             await asyncio.sleep(pause)
 
-    def _may_repeat(self, exchange: Exchange, outgoing: Outgoing) -> bool:
+    def _may_repeat(self, exchange: Exchange, outgoing: UpstreamRequest) -> bool:
         """Whether attempts, body and budget allow one more; takes it out of the budget."""
         if exchange.attempts >= self._policy.max_attempts:
             return False
@@ -161,7 +161,7 @@ class Upstream:
         return self._budget.withdraw()
 
     def _pause_before_repeat(
-        self, answer: UpstreamResponse, outgoing: Outgoing, attempt: int
+        self, answer: UpstreamResponse, outgoing: UpstreamRequest, attempt: int
     ) -> float | None:
         """How long to wait before asking again, None where the answer stands."""
         if answer.status not in _REPEATED_STATUSES or not outgoing.safe:
@@ -172,7 +172,7 @@ class Upstream:
         return asked if asked <= self._policy.longest_pause else None
 
     async def _guarded(
-        self, exchange: Exchange, outgoing: Outgoing, authorization: bytes, *, new: bool
+        self, exchange: Exchange, outgoing: UpstreamRequest, authorization: bytes, *, new: bool
     ) -> UpstreamResponse:
         """One attempt, with the circuit before and its outcome after it."""
         ticket = self._circuit.admit(asks_only=outgoing.asks_only)
@@ -224,8 +224,8 @@ class Upstream:
     async def _stream(
         self,
         exchange: Exchange,
-        outgoing: Outgoing,
-        body: OutgoingBody,
+        outgoing: UpstreamRequest,
+        body: UpstreamRequestBody,
         authorization: bytes,
         *,
         new: bool,
@@ -246,8 +246,8 @@ class Upstream:
     async def _transmit(
         self,
         connection: UpstreamConnection,
-        outgoing: Outgoing,
-        body: OutgoingBody,
+        outgoing: UpstreamRequest,
+        body: UpstreamRequestBody,
         authorization: bytes,
     ) -> None:
         head, length = b"".join(self._head(outgoing, authorization)), body.length
@@ -258,14 +258,14 @@ class Upstream:
         connection.head()
         await self._upload(connection, body, chunked=chunked)
 
-    def _message(self, outgoing: Outgoing, authorization: bytes, whole: bytes) -> bytes:
+    def _message(self, outgoing: UpstreamRequest, authorization: bytes, whole: bytes) -> bytes:
         parts = self._head(outgoing, authorization)
         if outgoing.body is not None:
             parts.append(b"Content-Length: %d\r\n" % len(whole))
         parts += (b"\r\n", whole)
         return b"".join(parts)
 
-    def _head(self, outgoing: Outgoing, authorization: bytes) -> list[bytes]:
+    def _head(self, outgoing: UpstreamRequest, authorization: bytes) -> list[bytes]:
         """The header but for what frames the body, in parts."""
         return [
             outgoing.method.encode("ascii"),
@@ -284,7 +284,7 @@ class Upstream:
         ]
 
     async def _upload(
-        self, connection: UpstreamConnection, body: OutgoingBody, *, chunked: bool
+        self, connection: UpstreamConnection, body: UpstreamRequestBody, *, chunked: bool
     ) -> None:
         """Stream the body until it ends or the platform answers before its end."""
         pump = asyncio.get_running_loop().create_task(_pump(connection, body, chunked=chunked))
@@ -317,7 +317,9 @@ class Upstream:
             raise UpstreamConnectionError("truncated", reused=False)
 
 
-async def _pump(connection: UpstreamConnection, body: OutgoingBody, *, chunked: bool) -> None:
+async def _pump(
+    connection: UpstreamConnection, body: UpstreamRequestBody, *, chunked: bool
+) -> None:
     while True:
         connection.suspend_deadline()
         data = await body.next()

@@ -9,12 +9,12 @@ from gateway.fhir.interaction import Interaction
 from gateway.http.client.response import UpstreamResponse
 from gateway.http.headers import RequestHeader
 from gateway.http.target import RequestTarget
-from gateway.pipeline.caller_memo import CallerMemo
+from gateway.pipeline.caller_memo import CallerContext
 from gateway.pipeline.callers import Caller
 from gateway.pipeline.request_body import RequestBody
 from gateway.pipeline.request_context import RequestContext
 
-Send = Callable[[RequestContext], Awaitable[UpstreamResponse]]
+ForwardRequest = Callable[[RequestContext], Awaitable[UpstreamResponse]]
 
 
 class WriteQueue(ABC):
@@ -29,9 +29,9 @@ class WriteQueue(ABC):
         """Whether a write of this caller may be queued, when it comes with this header."""
 
     @abstractmethod
-    def keep(self, memo: CallerMemo, interaction: Interaction, body: RequestBody) -> None:
+    def keep(self, memo: CallerContext, interaction: Interaction, body: RequestBody) -> None:
         """See to it that the body of a write which may be queued can be read again."""
 
     @abstractmethod
-    def bring(self, send: Send, asked: RequestContext) -> Awaitable[UpstreamResponse]:
+    def bring(self, send: ForwardRequest, asked: RequestContext) -> Awaitable[UpstreamResponse]:
         """The platform's answer as `send` brings it, or the queue's. Raises `GatewayError`."""

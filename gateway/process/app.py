@@ -33,7 +33,7 @@ from gateway.http.server.acceptor import Acceptor
 from gateway.http.server.server import CallerServer
 from gateway.oauth.tokens import TokenManager
 from gateway.phrases import Phrase
-from gateway.pipeline.admission import Phase
+from gateway.pipeline.admission import LifecyclePhase
 from gateway.process import alerting, audit_factory, certificates, factories, shared_store, sockets
 from gateway.process import reload as reloading
 from gateway.process.core import Core, Cores, ProcessParts
@@ -139,11 +139,11 @@ class Gateway:
         """Drain and close, within `shutdown.delay` and `shutdown.drain_timeout`."""
         self._stopping = True
         shutdown = self.settings.shutdown
-        self._cores.set_phase(Phase.CLOSING)
+        self._cores.set_phase(LifecyclePhase.CLOSING)
         await self._pause(shutdown.delay)
         self._listening.turn_away()
         self._acceptor.close()
-        self._cores.set_phase(Phase.STOPPED)
+        self._cores.set_phase(LifecyclePhase.STOPPED)
         await asyncio.gather(
             self._drain(shutdown.drain_timeout), self._drain_outbox(shutdown.drain_timeout)
         )

@@ -28,22 +28,22 @@ from gateway.oauth.secret_reload import ReloadingTokenSource
 from gateway.oauth.store import TokenStore
 from gateway.oauth.token import AccessToken
 from gateway.oauth.tokens import TokenManager, TokenState
-from gateway.pipeline.accounting import Accounting
-from gateway.pipeline.admission import Admission, Phase
-from gateway.pipeline.attempts import Forwarder, TokensInUse
-from gateway.pipeline.circuit import Circuit, CircuitState
-from gateway.pipeline.handler import Clocks, Collaborators, Handler
-from gateway.pipeline.limits import UploadRoom
+from gateway.pipeline.accounting import ExchangeAccounting
+from gateway.pipeline.admission import Admission, LifecyclePhase
+from gateway.pipeline.attempts import Forwarder, TokenProvider
+from gateway.pipeline.circuit import CircuitBreaker, CircuitState
+from gateway.pipeline.handler import Clocks, Handler, HandlerDependencies
+from gateway.pipeline.limits import UploadLimiter
 from gateway.pipeline.missing_aliases import MissingAliases
-from gateway.pipeline.outgoing import Composer
-from gateway.pipeline.packing import Packing
+from gateway.pipeline.outgoing import RequestComposer
+from gateway.pipeline.packing import CompressingForwarder
 from gateway.pipeline.permission_check import PermissionCheck
 from gateway.pipeline.platform_client import PlatformClient
-from gateway.pipeline.probe import Probe, Unproven
+from gateway.pipeline.probe import PlatformProbe, ProbeTokenProvider
 from gateway.pipeline.retries import RetryBudget, RetryPolicy
-from gateway.pipeline.statement import Statement
+from gateway.pipeline.statement import CapabilityCache
 from gateway.pipeline.traced import TracedUpstream
-from gateway.pipeline.upstream import Restraint, Upstream
+from gateway.pipeline.upstream import RetryControls, Upstream
 from gateway.process import certificates, factories
 from gateway.process import tracing_factory as tracing
 from gateway.process.front_door import FrontDoor, UnderWay
@@ -114,7 +114,7 @@ class Core:
             ),
         )
         outbox = parts.outbox
-        self.circuit = Circuit(
+        self.circuit = CircuitBreaker(
             factories.circuit_policy(settings),
             time.monotonic,
             None if outbox is None else outbox.delivery.platform_answered,
@@ -132,10 +132,10 @@ class Core:
             handler if login is None else login.door(handler, self._callers, self._strangers)
         )
 
-    def _handler(self, parts: ProcessParts, tokens: TokensInUse) -> Handler:
+    def _handler(self, parts: ProcessParts, tokens: TokenProvider) -> Handler:
         settings = self.settings
         account: Callable[[Exchange], None]
-        account = Accounting(
+        account = ExchangeAccounting(
             parts.metrics.record_exchange, parts.audit.record_exchange, parts.notes
         ).end
         if parts.tracing is not None:
@@ -143,12 +143,12 @@ class Core:
         upstream = self._upstream(parts)
         forwarder = Forwarder(upstream, tokens, parts.metrics.count_retry)
         client = PlatformClient(forwarder, tokens, factories.platform_path(settings))
-        unproven = Unproven(self.tokens)
-        statement = Statement(client, next(iter(self._sources)), time.monotonic)
+        unproven = ProbeTokenProvider(self.tokens)
+        statement = CapabilityCache(client, next(iter(self._sources)), time.monotonic)
         self._statement = statement
         # A second attempt of the gateway's own question is none of a caller's.
         own = Forwarder(upstream, unproven, _unnoted)
-        self.probe = Probe(PlatformClient(own, unproven, client.platform_path), unproven)
+        self.probe = PlatformProbe(PlatformClient(own, unproven, client.platform_path), unproven)
         if parts.outbox is not None:
             # Queued writes go out with the callers' tokens, never with a person's.
             self.deliverer = parts.outbox.deliverer(
@@ -158,17 +158,17 @@ class Core:
         packs = settings.platform.compression == "both"
         return Handler(
             factories.rules(settings),
-            Collaborators(
+            HandlerDependencies(
                 admission=self.admission,
                 callers=self._callers,
                 permissions=parts.permissions,
                 strangers=self._strangers,
                 tokens=tokens,
-                forwarder=Packing(forwarder) if packs else forwarder,
+                forwarder=CompressingForwarder(forwarder) if packs else forwarder,
                 rewriting=factories.rewriting(
                     settings, parts.metrics.record_links, self.missing_aliases.note
                 ),
-                composer=Composer(
+                composer=RequestComposer(
                     client.platform_path,
                     limits=factories.body_limits(settings),
                     clock=time.monotonic,
@@ -192,12 +192,12 @@ class Core:
         return upstream_type(
             self._pool,
             authority=factories.authority(settings.platform.fhir_base_url),
-            restraint=Restraint(
+            restraint=RetryControls(
                 RetryPolicy(settings.retries.max_attempts, settings.retries.backoff),
                 RetryBudget(settings.retries.budget_ratio, time.monotonic),
                 self.circuit,
             ),
-            uploads=UploadRoom(
+            uploads=UploadLimiter(
                 settings.platform.max_connections // 2, settings.platform.connect_timeout
             ),
             on_retry=parts.metrics.count_retry,
@@ -324,7 +324,7 @@ class Cores:
             core.under_way.end()
         return result
 
-    def set_phase(self, phase: Phase) -> None:
+    def set_phase(self, phase: LifecyclePhase) -> None:
         """Tell every core where in its life the gateway is."""
         for core in self._all():
             core.admission.phase = phase

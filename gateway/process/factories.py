@@ -37,17 +37,17 @@ from gateway.oauth.client_secrets import (
 )
 from gateway.oauth.grants import ClientCredentials, TokenEndpointSettings
 from gateway.phrases import Phrase, exception_phrase, setting_problem
-from gateway.pipeline.callers import Caller, Callers, Identification
+from gateway.pipeline.callers import Caller, CallerMatcher, CallerRegistry
 from gateway.pipeline.circuit import CircuitPolicy
 from gateway.pipeline.condition_guard import ConditionGuard
-from gateway.pipeline.handler import Rules
-from gateway.pipeline.limits import Slots, TokenBucket
-from gateway.pipeline.link_translation import Bases, Rewriting
+from gateway.pipeline.handler import HandlerSettings
+from gateway.pipeline.limits import ConcurrencyLimiter, TokenBucket
+from gateway.pipeline.link_translation import LinkBaseSettings, LinkTranslatorFactory
 from gateway.pipeline.permissions import Permissions
 from gateway.pipeline.request_body import BodyLimits
 from gateway.pipeline.search_guard import SearchGuard
-from gateway.pipeline.statement import Statement
-from gateway.pipeline.strangers import Strangers
+from gateway.pipeline.statement import CapabilityCache
+from gateway.pipeline.strangers import UnidentifiedLimiter
 from gateway.secret import Secret
 
 # A caller that takes nothing at all for so long is given up, as a multiple of `header_timeout`.
@@ -174,20 +174,22 @@ def has_several_queueing(settings: Settings) -> bool:
     return sum(caller.outbox != "off" for caller in settings.callers) > 1
 
 
-def callers(settings: Settings, clock: Callable[[], float]) -> Callers:
+def callers(settings: Settings, clock: Callable[[], float]) -> CallerRegistry:
     """Who may call. Raises `StartError` when a key or password cannot be read."""
     known = [_identification(caller, index, clock) for index, caller in enumerate(settings.callers)]
     for key, other in doubled_secrets(settings):
         why = Phrase("is the same as {other}; {hint}", other=other, hint=OWN_SECRET)
         raise StartError(setting_problem(key, why))
     trusted = (ipaddress.ip_network(network) for network in settings.listen.trusted_proxies)
-    return Callers(known, tuple(trusted))
+    return CallerRegistry(known, tuple(trusted))
 
 
-def strangers(settings: Settings, known: Callers, clock: Callable[[], float]) -> Strangers:
+def strangers(
+    settings: Settings, known: CallerRegistry, clock: Callable[[], float]
+) -> UnidentifiedLimiter:
     """How much is heard of those that no caller stands behind."""
     rate = settings.limits.unidentified_rate
-    return Strangers(known, rate, clock, signs_in=settings.login.enabled)
+    return UnidentifiedLimiter(known, rate, clock, signs_in=settings.login.enabled)
 
 
 def operators(settings: Settings) -> list[tuple[str, Secret]]:
@@ -231,13 +233,13 @@ def doubled_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
 
 def _identification(
     caller: CallerSettings, index: int, clock: Callable[[], float]
-) -> Identification:
+) -> CallerMatcher:
     try:
         api_key, *password = [source.read() for source in caller.secret_sources(index)]
     except SecretReadError as error:
         raise StartError(exception_phrase(error)) from None
     rate = caller.rate_limit
-    return Identification(
+    return CallerMatcher(
         Caller(
             name=caller.name,
             credential=caller.credential,
@@ -245,7 +247,9 @@ def _identification(
             rate=None
             if rate.requests_per_second is None
             else TokenBucket(rate.requests_per_second, rate.burst, clock),
-            slots=None if caller.max_concurrent is None else Slots(caller.max_concurrent),
+            slots=None
+            if caller.max_concurrent is None
+            else ConcurrencyLimiter(caller.max_concurrent),
             outbox=caller.outbox,
             user_header=_field_name(caller.user_header),
             purpose_header=_field_name(caller.purpose_header),
@@ -274,9 +278,9 @@ def _permissions(allow: AllowSettings) -> Permissions:
     )
 
 
-def rules(settings: Settings) -> Rules:
+def rules(settings: Settings) -> HandlerSettings:
     """What the request path reads of the settings."""
-    return Rules(
+    return HandlerSettings(
         base_path=settings.listen.base_path,
         default_language=settings.fhir.default_language,
         listen=listen_limits(settings),
@@ -296,7 +300,7 @@ def body_limits(settings: Settings) -> BodyLimits:
 
 
 def search_guard(
-    settings: Settings, statement: Statement, on_ignored: Callable[[int], None]
+    settings: Settings, statement: CapabilityCache, on_ignored: Callable[[int], None]
 ) -> SearchGuard | None:
     """What watches searches, None where that is not wanted."""
     mode, unfiltered = settings.fhir.search_guard, settings.fhir.unfiltered
@@ -305,7 +309,7 @@ def search_guard(
     return SearchGuard(statement, unfiltered, block=mode == "block", on_ignored=on_ignored)
 
 
-def condition_guard(settings: Settings, statement: Statement) -> ConditionGuard | None:
+def condition_guard(settings: Settings, statement: CapabilityCache) -> ConditionGuard | None:
     """What watches conditional writes, None where that is not wanted."""
     mode = settings.fhir.condition_guard
     return None if mode == "off" else ConditionGuard(statement, block=mode == "block")
@@ -350,10 +354,10 @@ def rewriting(
     settings: Settings,
     on_links: Callable[[int, int], None],
     on_missing_alias: Callable[[str], None],
-) -> Rewriting:
+) -> LinkTranslatorFactory:
     """Which URLs change on their way, and in which coding answers come."""
-    return Rewriting(
-        Bases(
+    return LinkTranslatorFactory(
+        LinkBaseSettings(
             settings.platform.fhir_base_url,
             aliases=settings.rewrite.aliases,
             base_path=settings.listen.base_path,

@@ -26,9 +26,9 @@ from gateway.login.user_grants import UserEndpoint
 from gateway.login.user_tokens import RenewalManners, UserTokens
 from gateway.oauth.grants import TokenEndpoint
 from gateway.oauth.tokens import TokenManager
-from gateway.pipeline.callers import Callers
+from gateway.pipeline.callers import CallerRegistry
 from gateway.pipeline.handler import Handler
-from gateway.pipeline.strangers import Strangers
+from gateway.pipeline.strangers import UnidentifiedLimiter
 from gateway.process import certificates, factories
 
 
@@ -77,7 +77,9 @@ class SigningIn:
             time.monotonic,
         )
 
-    def door(self, handler: Handler, callers: Callers, strangers: Strangers) -> LoginFront:
+    def door(
+        self, handler: Handler, callers: CallerRegistry, strangers: UnidentifiedLimiter
+    ) -> LoginFront:
         """What stands before the request path."""
         guests = SessionAuth(callers, self._sessions, self._rules)
         events: Callable[..., None] = self._audit.record_event

@@ -26,10 +26,10 @@ from gateway.outbox.sending import Sender
 from gateway.outbox.status_api import QueuePages
 from gateway.outbox.store import Depth, OutboxUnavailable, OutboxUnusable
 from gateway.phrases import exception_phrase
-from gateway.pipeline.attempts import Forwarder, TokensInUse
+from gateway.pipeline.attempts import Forwarder, TokenProvider
 from gateway.pipeline.platform_client import PlatformClient
-from gateway.pipeline.request_body import Room
-from gateway.pipeline.statement import Statement
+from gateway.pipeline.request_body import MemoryBudget
+from gateway.pipeline.statement import CapabilityCache
 from gateway.pipeline.upstream import Upstream
 from gateway.process import factories
 from gateway.process.factories import StartError
@@ -142,7 +142,7 @@ class OutboxService:
                 factories.has_several_queueing(settings),
             ),
             memory=Memory(
-                Room(_LARGE_BODIES * settings.limits.max_body_bytes),
+                MemoryBudget(_LARGE_BODIES * settings.limits.max_body_bytes),
                 self._last_writes,
                 self._one_by_one,
             ),
@@ -153,8 +153,8 @@ class OutboxService:
         self,
         settings: Settings,
         upstream: Upstream,
-        tokens: TokensInUse,
-        statement: Statement,
+        tokens: TokenProvider,
+        statement: CapabilityCache,
         *,
         credentials: Iterable[str],
     ) -> Deliverer:

@@ -12,8 +12,8 @@ from typing import Any, Final
 from gateway.config import ListenAddress
 from gateway.exchange import Exchange
 from gateway.http.server.server import CallerServer
-from gateway.pipeline.handler import Clocks, Collaborators, Handler
-from gateway.pipeline.request_body import Room
+from gateway.pipeline.handler import Clocks, Handler, HandlerDependencies
+from gateway.pipeline.request_body import MemoryBudget
 from gateway.process import factories
 from tests.doubles.gateway import Running
 from tests.doubles.platform import Platform, fhir, http, page, silence, then_close, unauthorized
@@ -273,13 +273,16 @@ async def internal(stage: Stage) -> Evidence:
         gateway.gateway.metrics.record_exchange(exchange)
         gateway.gateway.audit.record_exchange(exchange)
 
-    parts: dict[str, Any] = {each.name: _Faulty() for each in fields(Collaborators)}
+    parts: dict[str, Any] = {each.name: _Faulty() for each in fields(HandlerDependencies)}
     parts["admission"] = SimpleNamespace(
-        begin=bool, end=bool, is_draining=lambda: False, collecting=Room(0)
+        exchange_started=bool,
+        exchange_ended=bool,
+        is_draining=lambda: False,
+        buffer_budget=MemoryBudget(0),
     )
     parts["account"] = account
     parts["clocks"] = Clocks(time.monotonic, time.time)
-    handler = Handler(factories.rules(gateway.settings), Collaborators(**parts))
+    handler = Handler(factories.rules(gateway.settings), HandlerDependencies(**parts))
     server = CallerServer(handler, factories.listen_limits(gateway.settings))
     listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
     stage.stack.push_async_callback(server.shutdown, 0.2)

@@ -16,7 +16,7 @@ import pytest
 from gateway.fhir import interaction, negotiation, search_guard
 from gateway.http import content_coding, headers
 from gateway.http.server.peer import Peer
-from gateway.pipeline.callers import Callers
+from gateway.pipeline.callers import CallerRegistry
 from tests.doubles.platform import Platform
 from tests.doubles.wire import ask, get
 
@@ -93,7 +93,7 @@ def test_a_list_of_any_length(item: bytes) -> None:
 
 def test_proxies_in_a_row() -> None:
     """Of any number of trusted proxies 64 are looked at."""
-    callers = Callers((), (ipaddress.ip_network("10.0.0.0/8"),))
+    callers = CallerRegistry((), (ipaddress.ip_network("10.0.0.0/8"),))
     chain = b",".join([b"192.0.2.1", *[b"10.0.0.1"] * 7000])
     header = headers.parse_request_fields([(b"X-Forwarded-For", chain)])
     assert steps(lambda: callers.origin(Peer("10.0.0.9"), header)) < FEW

@@ -17,7 +17,7 @@ from gateway.fhir.interaction import classify
 from gateway.http.headers import parse_request_fields
 from gateway.http.server.peer import Peer
 from gateway.pipeline import callers as callers_module
-from gateway.pipeline.callers import Caller, Callers, Identification
+from gateway.pipeline.callers import Caller, CallerMatcher, CallerRegistry
 from gateway.pipeline.permissions import Permissions
 from gateway.secret import Secret
 from tests.doubles.platform import Platform, fhir
@@ -36,10 +36,10 @@ def network(text: str) -> tuple[Any, ...]:
     return (ipaddress.ip_network(text),)
 
 
-OPEN = Identification(Caller("open"), networks=network("10.30.0.0/16"))
-LAB = Identification(Caller("lab"), networks=network("10.20.0.0/16"), api_key=Secret(KEY))
-ROAMING = Identification(Caller("roaming"), username="rtg", password=Secret(PASSWORD))
-CERTIFIED = Identification(Caller("certified"), certificate_names=frozenset({"his.clinic.uz"}))
+OPEN = CallerMatcher(Caller("open"), networks=network("10.30.0.0/16"))
+LAB = CallerMatcher(Caller("lab"), networks=network("10.20.0.0/16"), api_key=Secret(KEY))
+ROAMING = CallerMatcher(Caller("roaming"), username="rtg", password=Secret(PASSWORD))
+CERTIFIED = CallerMatcher(Caller("certified"), certificate_names=frozenset({"his.clinic.uz"}))
 ALL = (OPEN, LAB, ROAMING, CERTIFIED)
 
 
@@ -48,10 +48,10 @@ def basic(user: str, password: str) -> bytes:
     return b"Basic " + base64.b64encode(f"{user}:{password}".encode())
 
 
-def identify(known: tuple[Identification, ...], peer: Peer, *fields: tuple[bytes, bytes]) -> str:
+def identify(known: tuple[CallerMatcher, ...], peer: Peer, *fields: tuple[bytes, bytes]) -> str:
     """The caller's name, or the reason why there is none."""
     try:
-        return Callers(known).identify(peer, parse_request_fields(fields)).name
+        return CallerRegistry(known).identify(peer, parse_request_fields(fields)).name
     except GatewayError as error:
         return error.reason.code
 
@@ -117,7 +117,7 @@ def test_every_secret_is_compared_as_a_whole(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(callers_module, "hmac", Recording)
     known = tuple(
-        Identification(Caller(str(number)), api_key=Secret(f"key-{number}")) for number in range(5)
+        CallerMatcher(Caller(str(number)), api_key=Secret(f"key-{number}")) for number in range(5)
     )
     for shown in (b"key-0", b"key-4", b"key-", b"x" * 10_000, b""):
         compared.clear()
@@ -177,7 +177,7 @@ def test_forwarded_addresses_are_read_from_the_right(
 ) -> None:
     """Only trusted proxies tell who is behind them, each about the one before it."""
     fields = () if forwarded is None else ((b"X-Forwarded-For", forwarded),)
-    found = Callers((), PROXIES).origin(Peer(peer), parse_request_fields(fields))
+    found = CallerRegistry((), PROXIES).origin(Peer(peer), parse_request_fields(fields))
     assert found.address == expected
 
 
@@ -203,7 +203,7 @@ def test_addresses_are_read_as_proxies_write_them(written: bytes, address: str) 
     """Ports, brackets, quotes, zones and mapped addresses tell whose address it is."""
     for before in (b"", b"10.9.9.9, "):
         header = parse_request_fields([(b"X-Forwarded-For", before + written)])
-        assert Callers((), PROXIES).origin(Peer("10.0.0.1"), header).address == address
+        assert CallerRegistry((), PROXIES).origin(Peer("10.0.0.1"), header).address == address
 
 
 UNREADABLE = [
@@ -220,11 +220,11 @@ UNREADABLE = [
 def test_an_address_that_cannot_be_read_is_in_no_network(written: str) -> None:
     """Not the proxy, nor who stands further left, takes the place of the one it could not name."""
     everywhere = (*network("0.0.0.0/0"), *network("::/0"))
-    known = (Identification(Caller("inside"), networks=everywhere),)
+    known = (CallerMatcher(Caller("inside"), networks=everywhere),)
     header = parse_request_fields(
         [(b"X-Forwarded-For", b"10.20.0.6"), (b"X-Forwarded-For", written.encode("latin-1"))]
     )
-    found = Callers(known, PROXIES).origin(Peer("10.0.0.1", frozenset({"his"})), header)
+    found = CallerRegistry(known, PROXIES).origin(Peer("10.0.0.1", frozenset({"his"})), header)
     assert found == Peer("unknown")
     assert identify(known, found) == "caller-forbidden"
 

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.pipeline.circuit import Circuit, CircuitPolicy, CircuitState
+from gateway.pipeline.circuit import CircuitBreaker, CircuitPolicy, CircuitState
 from tests.doubles.clock import FakeClock
 from tests.doubles.platform import Platform, fhir, outcome, page
 from tests.doubles.wire import ask, get, post
@@ -15,7 +15,7 @@ from tests.doubles.wire import ask, get, post
 POLICY = CircuitPolicy(failure_ratio=0.5, min_requests=4, window=10, open_for=15)
 
 
-def feed(circuit: Circuit, *failures: bool) -> None:
+def feed(circuit: CircuitBreaker, *failures: bool) -> None:
     """Admit and record one request each."""
     for failed in failures:
         circuit.record(circuit.admit(), failed=failed)
@@ -28,13 +28,13 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def circuit(clock: FakeClock) -> Circuit:
+def circuit(clock: FakeClock) -> CircuitBreaker:
     """A closed circuit."""
-    return Circuit(POLICY, clock)
+    return CircuitBreaker(POLICY, clock)
 
 
 async def test_opening_and_closing_are_told_once(
-    circuit: Circuit, clock: FakeClock, caplog: pytest.LogCaptureFixture
+    circuit: CircuitBreaker, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The operator reads when, why and for how long, and when it is over; a failed try is quiet."""
     caplog.set_level(logging.WARNING)
@@ -50,7 +50,7 @@ async def test_opening_and_closing_are_told_once(
     ]
 
 
-def test_opens_at_the_ratio(circuit: Circuit) -> None:
+def test_opens_at_the_ratio(circuit: CircuitBreaker) -> None:
     """Half of at least four requests failing opens the circuit."""
     feed(circuit, True, False, False)
     assert circuit.state is CircuitState.CLOSED
@@ -62,13 +62,13 @@ def test_opens_at_the_ratio(circuit: Circuit) -> None:
     assert refused.value.retry_after == 15
 
 
-def test_few_requests_never_open_it(circuit: Circuit) -> None:
+def test_few_requests_never_open_it(circuit: CircuitBreaker) -> None:
     """Three failures are too few to judge."""
     feed(circuit, True, True, True)
     assert circuit.state is CircuitState.CLOSED
 
 
-def test_old_failures_are_forgotten(circuit: Circuit, clock: FakeClock) -> None:
+def test_old_failures_are_forgotten(circuit: CircuitBreaker, clock: FakeClock) -> None:
     """What happened before the window does not count."""
     feed(circuit, True, True, True)
     clock.now += 11
@@ -76,7 +76,7 @@ def test_old_failures_are_forgotten(circuit: Circuit, clock: FakeClock) -> None:
     assert circuit.state is CircuitState.CLOSED
 
 
-def test_one_request_probes(circuit: Circuit, clock: FakeClock) -> None:
+def test_one_request_probes(circuit: CircuitBreaker, clock: FakeClock) -> None:
     """After the pause one request at a time tries; its success closes the circuit."""
     feed(circuit, True, True, True, True)
     clock.now += 15
@@ -88,7 +88,7 @@ def test_one_request_probes(circuit: Circuit, clock: FakeClock) -> None:
     assert circuit.state is CircuitState.CLOSED
 
 
-def test_failed_probe_opens_it_again(circuit: Circuit, clock: FakeClock) -> None:
+def test_failed_probe_opens_it_again(circuit: CircuitBreaker, clock: FakeClock) -> None:
     """A probe that fails starts the pause anew."""
     feed(circuit, True, True, True, True)
     clock.now += 16
@@ -96,7 +96,9 @@ def test_failed_probe_opens_it_again(circuit: Circuit, clock: FakeClock) -> None
     assert circuit.state is CircuitState.OPEN
 
 
-def test_probe_that_tells_nothing_lets_another_try(circuit: Circuit, clock: FakeClock) -> None:
+def test_probe_that_tells_nothing_lets_another_try(
+    circuit: CircuitBreaker, clock: FakeClock
+) -> None:
     """A probe that was given up by its caller does not keep others from trying."""
     feed(circuit, True, True, True, True)
     clock.now += 16
@@ -104,7 +106,7 @@ def test_probe_that_tells_nothing_lets_another_try(circuit: Circuit, clock: Fake
     circuit.admit()
 
 
-def test_late_news_has_no_say(circuit: Circuit, clock: FakeClock) -> None:
+def test_late_news_has_no_say(circuit: CircuitBreaker, clock: FakeClock) -> None:
     """A request from before the opening neither closes the circuit nor frees the probe's place."""
     late, later = circuit.admit(), circuit.admit()
     feed(circuit, True, True, True, True)
@@ -146,7 +148,7 @@ async def test_errors_of_callers_do_not_open_it(start_gateway, platform: Platfor
 def test_every_answer_is_told(clock: FakeClock) -> None:
     """Also one of before the circuit opened; a failure is none."""
     told: list[float] = []
-    circuit = Circuit(POLICY, clock, lambda: told.append(clock.now))
+    circuit = CircuitBreaker(POLICY, clock, lambda: told.append(clock.now))
     early = circuit.admit()
     for _ in range(POLICY.min_requests):
         circuit.record(circuit.admit(), failed=True)
@@ -157,7 +159,7 @@ def test_every_answer_is_told(clock: FakeClock) -> None:
     assert circuit.state is CircuitState.OPEN
 
 
-def test_a_question_passes_an_open_circuit(circuit: Circuit, clock: FakeClock) -> None:
+def test_a_question_passes_an_open_circuit(circuit: CircuitBreaker, clock: FakeClock) -> None:
     """Its failure makes nobody wait longer, its answer closes the circuit."""
     for _ in range(POLICY.min_requests):
         circuit.record(circuit.admit(), failed=True)

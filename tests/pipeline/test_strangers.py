@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.pipeline.callers import Callers
-from gateway.pipeline.strangers import Strangers
+from gateway.pipeline.callers import CallerRegistry
+from gateway.pipeline.strangers import UnidentifiedLimiter
 from tests.doubles.clock import FakeClock
 from tests.doubles.gateway import Running
 from tests.doubles.wire import Reply, Wire, ask, get, post
@@ -160,7 +160,7 @@ async def test_what_strangers_sent_ahead_is_not_read(stage: Stage) -> None:
 def test_a_share_comes_back() -> None:
     """With time there is room again, and addresses that nobody hears of are forgotten."""
     clock = FakeClock()
-    strangers = Strangers(Callers(), 1.0, clock, signs_in=True)
+    strangers = UnidentifiedLimiter(CallerRegistry(), 1.0, clock, signs_in=True)
 
     def heard(address: str, times: int) -> int:
         return sum(not strangers.are_too_many(address) for _ in range(times))

@@ -22,8 +22,8 @@ from gateway.errors import GatewayError
 from gateway.http.headers import parse_request_fields
 from gateway.http.server.peer import Peer, socket_address
 from gateway.http.server.validation import is_same_origin
-from gateway.pipeline.callers import Caller, Callers, Identification
-from gateway.pipeline.strangers import Strangers
+from gateway.pipeline.callers import Caller, CallerMatcher, CallerRegistry
+from gateway.pipeline.strangers import UnidentifiedLimiter
 from gateway.secret import Secret
 from gateway.telemetry.logs import get_logger
 
@@ -55,13 +55,15 @@ class Operators:
         self, named: Sequence[tuple[str, Secret]], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._key = secrets.token_bytes(32)
-        self._strangers = Strangers(Callers(), _WRONG_A_SECOND, clock, signs_in=True)
+        self._strangers = UnidentifiedLimiter(
+            CallerRegistry(), _WRONG_A_SECOND, clock, signs_in=True
+        )
         self.replace(named)
 
     def replace(self, named: Sequence[tuple[str, Secret]]) -> None:
         """From now on these."""
-        self._callers = Callers(
-            [Identification(Caller(name), username=name, password=each) for name, each in named]
+        self._callers = CallerRegistry(
+            [CallerMatcher(Caller(name), username=name, password=each) for name, each in named]
         )
 
     @property

@@ -22,8 +22,8 @@ from gateway.outbox.one_by_one import OneByOne
 from gateway.outbox.sender import Deliverer, Route
 from gateway.outbox.sending import Comparison, Effect, Failure, Found
 from gateway.pipeline.platform_client import PlatformClient
-from gateway.pipeline.statement import Statement as Fetched
-from gateway.pipeline.upstream import Outgoing
+from gateway.pipeline.statement import CapabilityCache as Fetched
+from gateway.pipeline.upstream import UpstreamRequest
 
 ENTRY = Entry(1, "e", "lab", State.SENDING, Recovery.ASK, True, 0.0, 0.0, None, 2, 1, "")
 JSON = (b"Content-Type", b"application/fhir+json")
@@ -39,10 +39,10 @@ class Platform:
 
     def __init__(self, *answers: UpstreamResponse | Exception) -> None:
         self._answers = list(answers)
-        self.seen: list[Outgoing] = []
+        self.seen: list[UpstreamRequest] = []
 
     async def send(
-        self, exchange: Exchange, outgoing: Outgoing, credential: str, token: AccessToken
+        self, exchange: Exchange, outgoing: UpstreamRequest, credential: str, token: AccessToken
     ) -> UpstreamResponse:
         """As the forwarder."""
         self.seen.append(outgoing)
