@@ -29,8 +29,8 @@ from gateway.login.sessions import Sessions
 from gateway.login.sign_in import Login, SignInError
 from gateway.login.sign_out import LogoutTokenError, SignOut
 from gateway.pipeline.limits import TokenBucket
-from gateway.pipeline.own_replies import LocalResponse, json_reply, redirect
-from gateway.pipeline.strangers import home_of
+from gateway.pipeline.own_replies import LocalResponse, json_response, redirect_response
+from gateway.pipeline.strangers import client_network
 from gateway.secret import Secret
 from gateway.telemetry.logs import get_logger
 
@@ -132,7 +132,7 @@ class SignInPages:
             return self._failed("unavailable", visit, exchange, target)
         name = self._sign_in_cookie(departure.state)
         cookie = self._rules.cookie(name, departure.binding.reveal(), max_age=int(SIGN_IN_LIFETIME))
-        return redirect(departure.location, cookie)
+        return redirect_response(departure.location, cookie)
 
     async def _callback(self, visit: BrowserRequest, exchange: Exchange) -> LocalResponse:
         """Back from the SSO."""
@@ -164,7 +164,7 @@ class SignInPages:
         await self._end_former(visit, exchange)
         exchange.user = arrival.session.user
         self._note("login", arrival.session.user, exchange, outcome="success")
-        return redirect(
+        return redirect_response(
             arrival.return_to,
             self._rules.cookie(self._rules.session_cookie, arrival.identifier.reveal()),
             self._rules.cookie(name, "", max_age=0),
@@ -190,7 +190,7 @@ class SignInPages:
             await self._around.sign_out.revoke(session)
             elsewhere = await self._around.sign_out.end_session_url()
         gone = self._rules.cookie(self._rules.session_cookie, "", max_age=0)
-        return json_reply({"signed_in": False, "end_session_url": elsewhere}, gone)
+        return json_response({"signed_in": False, "end_session_url": elsewhere}, gone)
 
     async def _back_channel(self, visit: BrowserRequest, exchange: Exchange) -> LocalResponse:
         """The SSO tells that somebody signed out there. Cookies and origins mean nothing here."""
@@ -199,10 +199,10 @@ class SignInPages:
             out = await self._around.sign_out.by_sso(logout_token)
         except LogoutTokenError as error:
             told = {"error": "invalid_request", "error_description": f"logout_token: {error}"}
-            return json_reply(told, status=400)
+            return json_response(told, status=400)
         exchange.user = out.user
         self._note("logout", out.user, exchange, outcome="sso", sessions=out.sessions)
-        return json_reply({})
+        return json_response({})
 
     async def _session(self, visit: BrowserRequest, exchange: Exchange) -> LocalResponse:
         """Who is signed in. Asking does not make the session last longer.
@@ -213,9 +213,9 @@ class SignInPages:
         if session is None:
             self._bucket(visit).take()
             nobody = {"signed_in": False, "user": None, "name": None}
-            return json_reply({**nobody, "expires_at": None, "expires_in": None})
+            return json_response({**nobody, "expires_at": None, "expires_in": None})
         exchange.user = session.user
-        return json_reply(self._facts(session))
+        return json_response(self._facts(session))
 
     def _facts(self, session: Session) -> dict[str, object]:
         left = max(0.0, self._around.sessions.expires_in(session))
@@ -259,7 +259,7 @@ class SignInPages:
 
     def _bucket(self, visit: BrowserRequest) -> TokenBucket:
         by_sso = visit.path == _BACK_CHANNEL
-        key = (home_of(visit.peer.address), by_sso)
+        key = (client_network(visit.peer.address), by_sso)
         bucket: TokenBucket | None = self._buckets.get(key)
         if bucket is None:
             rate, burst = (_SSO_RATE, _SSO_BURST) if by_sso else (_RATE, _BURST)

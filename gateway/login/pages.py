@@ -10,7 +10,7 @@ import hashlib
 from html import escape
 from typing import Final
 
-from gateway.pipeline.own_replies import LocalResponse, html_reply
+from gateway.pipeline.own_replies import LocalResponse, html_response
 
 _STYLE: Final = (
     "body{font:1rem/1.5 system-ui,sans-serif;margin:10vh auto;max-width:30rem;padding:0 1rem;"
@@ -130,4 +130,4 @@ def failure_page(
         request_id=escape(request_id),
     )
     language_field = ("Content-Language", language)
-    return html_reply(page, STATUS[what], _STYLE_HASH, language_field, *headers)
+    return html_response(page, STATUS[what], _STYLE_HASH, language_field, *headers)

@@ -30,7 +30,7 @@ from gateway.outbox.status import Reader, outcome
 from gateway.outbox.store import OutboxFull, OutboxUnavailable
 from gateway.pipeline.caller_memo import CallerContext
 from gateway.pipeline.callers import Caller
-from gateway.pipeline.permissions import EVERYTHING
+from gateway.pipeline.permissions import ALLOW_ALL
 from gateway.pipeline.request_body import CallerDisconnectedError, MemoryBudget, RequestBody
 from gateway.pipeline.request_context import RequestContext
 from gateway.pipeline.write_queue import ForwardRequest, WriteQueue
@@ -114,7 +114,7 @@ class Intake(WriteQueue):
 
     def unbound(self, caller: Caller, target: RequestTarget) -> Caller:
         """The caller, who may ask for its own entries whatever else it is allowed."""
-        return replace(caller, permissions=EVERYTHING) if _is_own(target) else caller
+        return replace(caller, permissions=ALLOW_ALL) if _is_own(target) else caller
 
     def concerns(self, caller: Caller, header: RequestHeader) -> bool:
         """Whether a write of this caller may be queued, when it comes with this header."""

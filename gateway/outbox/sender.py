@@ -28,10 +28,10 @@ from gateway.outbox.status import field_of
 from gateway.pipeline.attempts import RequestForwarder as Forward
 from gateway.pipeline.attempts import TokenProvider
 from gateway.pipeline.packing import BufferedBody
-from gateway.pipeline.platform_client import PlatformClient, current_version
-from gateway.pipeline.response_check import examine
+from gateway.pipeline.platform_client import PlatformClient, fetch_etag
+from gateway.pipeline.response_check import check_response
 from gateway.pipeline.statement import CapabilityCache
-from gateway.pipeline.upstream import MEANINGLESS, UpstreamRequest
+from gateway.pipeline.upstream import BODILESS_METHODS, UpstreamRequest
 from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
@@ -73,7 +73,9 @@ class Route:
 
 
 class Deliverer:
-    """Sends by a route; `examine` keeps pages of somebody in between from passing for answers."""
+    """Sends by a route; `check_response` keeps pages of somebody in between from passing
+    for answers.
+    """
 
     def __init__(self, route: Route, one_by_one: OneByOne) -> None:
         self._route = route
@@ -108,7 +110,7 @@ class Deliverer:
     async def _send(self, request: Request) -> Result:
         lines = [b"%s: %s\r\n" % field for field in request.fields]
         lines.append(b"Accept-Encoding: identity\r\n")
-        has_body = request.method not in MEANINGLESS and (request.body or _has_type(request))
+        has_body = request.method not in BODILESS_METHODS and (request.body or _has_type(request))
         if not has_body:
             lines = remove_content_fields(lines)
         match = await self._version(request)
@@ -146,7 +148,7 @@ class Deliverer:
             return None
         path = request.suffix.partition("?")[0]
         client = self._route.client
-        return await current_version(client, path, request.credential, request.request_id)
+        return await fetch_etag(client, path, request.credential, request.request_id)
 
     async def _ask(self, request: Request) -> Comparison | Failure:
         if request.method == "PUT" and request.resource_id is not None:
@@ -240,7 +242,7 @@ async def _result(
     try:
         # What a long one holds is judged once it was read.
         what = Interaction(question or request.interaction, request.resource)
-        examine(answer, what, accept, query)
+        check_response(answer, what, accept, query)
     except GatewayError as error:
         return _foreign(error, status)
     return await _response(answer)

@@ -13,7 +13,7 @@ from gateway.pipeline.limits import ConcurrencyLimiter
 from gateway.pipeline.request_body import MemoryBudget
 
 _RETRY_AFTER: Final = 1.0
-_COLLECTING: Final = 256 * 1024 * 1024
+_BUFFER_BUDGET_BYTES: Final = 256 * 1024 * 1024
 
 
 class LifecyclePhase(Enum):
@@ -35,7 +35,7 @@ class Admission:
         self.phase = LifecyclePhase.SERVING
         self.inflight = 0
         # What answers that have to be collected before they can go out take of the memory.
-        self.collecting = MemoryBudget(_COLLECTING)
+        self.collecting = MemoryBudget(_BUFFER_BUDGET_BYTES)
 
     def begin(self) -> None:
         """An exchange is in flight, whatever will become of it."""

@@ -9,7 +9,7 @@ from gateway.http.headers import RawHeaders, normalized_field_name
 from gateway.pipeline.callers import Caller
 
 # Of a name; longer ones are cut.
-_LONGEST: Final = 256
+_MAX_VALUE_LENGTH: Final = 256
 
 
 class AssertedIdentity:
@@ -37,5 +37,5 @@ def _text(raw: RawHeaders, name: bytes | None) -> str | None:
     """A field's values as one text of printable characters, None where they hold nothing."""
     values = [value for key, value in raw if key.lower() == name]
     text = b", ".join(values).decode("utf-8", "replace")
-    shown = "".join(each if each.isprintable() else "\ufffd" for each in text[:_LONGEST])
+    shown = "".join(each if each.isprintable() else "\ufffd" for each in text[:_MAX_VALUE_LENGTH])
     return shown.strip() or None

@@ -14,7 +14,7 @@ from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.http.client.response import UpstreamResponse
 from gateway.oauth.tokens import AccessToken
-from gateway.pipeline.max_forwards import final_answer
+from gateway.pipeline.max_forwards import final_recipient_response
 from gateway.pipeline.upstream import Upstream, UpstreamRequest
 
 
@@ -71,7 +71,7 @@ class Forwarder:
     ) -> UpstreamResponse:
         """The platform's answer, never a 401. Raises `GatewayError`."""
         if outgoing.ends_here:
-            return final_answer()
+            return final_recipient_response()
         exchange.token_id = token.token_id
         answer = await self._upstream.send(exchange, outgoing, token.authorization)
         if answer.status == 401:
@@ -82,7 +82,7 @@ class Forwarder:
         if answer.status == 401:
             answer.close()
             self._tokens.rejected_again(credential, token)
-            raise _rejected("the platform refused a fresh token")
+            raise _token_rejected_error("the platform refused a fresh token")
         if answer.status < 500:
             self._tokens.accepted(credential, token)
         return answer
@@ -100,10 +100,10 @@ class Forwarder:
             if not body.replayable:
                 self._tokens.drop(credential, token)
                 detail = "the platform refused the token, and the body cannot be sent again"
-                raise _rejected(detail, advice="body-gone")
+                raise _token_rejected_error(detail, advice="body-gone")
             body.rewind()
         return await self._tokens.replace(credential, token)
 
 
-def _rejected(detail: str, advice: str = "") -> GatewayError:
+def _token_rejected_error(detail: str, advice: str = "") -> GatewayError:
     return GatewayError(errors.TOKEN_REJECTED, detail, upstream_status=401, advice_key=advice)

@@ -69,7 +69,7 @@ class CallerContext:
         # An older version is judged by other rules.
         self._is_newest = request.message.version is HttpVersion11
         self.header = header
-        self.untyped = _comes_untyped(header)
+        self.untyped = _has_untyped_body(header)
         self._content_type = caller.content_type if self.untyped else None
         self.caller = caller
         self.remote = remote
@@ -121,7 +121,7 @@ class CallerContext:
         )
 
 
-def _comes_untyped(header: RequestHeader) -> bool:
+def _has_untyped_body(header: RequestHeader) -> bool:
     """Whether there is a body of which nothing is said, or only that it is text."""
     values = header.values
     if b"transfer-encoding" not in values and not values.get(b"content-length", b"").strip(b"0"):
@@ -130,14 +130,14 @@ def _comes_untyped(header: RequestHeader) -> bool:
     return kind.strip().lower() in (b"", b"text/plain")
 
 
-def recall(memory: object, message: RequestMessage, rules: object) -> CallerContext | None:
+def cached_context(memory: object, message: RequestMessage, rules: object) -> CallerContext | None:
     """The memo that a connection remembers, if this message repeats it."""
     if isinstance(memory, CallerContext) and memory.is_repeated_by(message, rules):
         return memory
     return None
 
 
-def read_header(request: IncomingRequest, fields: FieldRuleCache) -> RequestHeader:
+def effective_header(request: IncomingRequest, fields: FieldRuleCache) -> RequestHeader:
     """The header; in HTTP/1.0 without a Host the address stands in that the connection came in at.
 
     Links are made of it.

@@ -23,27 +23,27 @@ from gateway.http.server.peer import Peer
 from gateway.http.server.validation import is_same_origin
 from gateway.pipeline.limits import ConcurrencyLimiter, TokenBucket
 from gateway.pipeline.own_replies import LocalResponder
-from gateway.pipeline.permissions import EVERYTHING, Permissions
+from gateway.pipeline.permissions import ALLOW_ALL, Permissions
 from gateway.secret import Secret
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 # The address of who cannot be named, as RFC 7239 calls it (section 6.2); in no network.
-UNKNOWN: Final = "unknown"
+UNKNOWN_ADDRESS: Final = "unknown"
 _ZONE: Final = r"(?:%[A-Za-z0-9._\-]+)?"
 _V6: Final = r"([0-9A-Fa-f.]*:[0-9A-Fa-f:.]*)" + _ZONE
 _HOP: Final = re.compile(
     rf'(")?(?:(?:([0-9.]+)|\[{_V6}\])(?::[0-9]{{1,5}})?|{_V6})(?(1)")'
 ).fullmatch
 
-_FOREIGN_PAGE: Final = (
+_CROSS_SITE_HINT: Final = (
     "Origin: needs a caller with a key (callers[].api_key_file), or, with the sign-in, the page's "
     "origin in login.cors_origins"
 )
 
 # Proxies in a row that are looked at; the farthest of more is taken for the caller.
-_MOST_HOPS: Final = 64
+_MAX_HOPS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Caller:
 
     name: str
     credential: str = "default"
-    permissions: Permissions = EVERYTHING
+    permissions: Permissions = ALLOW_ALL
     rate: TokenBucket | None = None
     slots: ConcurrencyLimiter | None = None
     user: str | None = None
@@ -135,14 +135,14 @@ class CallerRegistry:
 
         X-Forwarded-For is read from the right: what stands left of the first address that is no
         trusted proxy's was written by whoever that is, and proves nothing. Who cannot be named is
-        not the proxy that says so: it is at `UNKNOWN`.
+        not the proxy that says so: it is at `UNKNOWN_ADDRESS`.
         """
         if not self._trusted_proxies or not _is_in(peer.address, self._trusted_proxies):
             return peer
         forwarded = header.text(b"x-forwarded-for")
-        hops = () if forwarded is None else forwarded.rsplit(",", _MOST_HOPS)[-_MOST_HOPS:]
+        hops = () if forwarded is None else forwarded.rsplit(",", _MAX_HOPS)[-_MAX_HOPS:]
         for hop in reversed(hops):
-            peer = Peer(_address_written(hop))
+            peer = Peer(_parse_forwarded_for(hop))
             if not _is_in(peer.address, self._trusted_proxies):
                 break
         return peer
@@ -150,12 +150,12 @@ class CallerRegistry:
     def identify(self, peer: Peer, header: RequestHeader) -> Caller:
         """Raises `GatewayError` caller-unauthenticated, caller-unknown or caller-forbidden."""
         if not self._known:
-            _refuse_foreign_pages(header)
+            _reject_cross_site(header)
             return ANONYMOUS
         shown = self._shown(header)
         if shown is None:
             return self._by_origin(peer)
-        fitting = [each for each in shown if _origin_fits(each, peer)]
+        fitting = [each for each in shown if _matches_peer(each, peer)]
         if fitting:
             return fitting[0].caller
         if shown:
@@ -178,12 +178,12 @@ class CallerRegistry:
         """
         key = header.values.get(b"x-api-key") if self._keys else None
         if key is not None:
-            return _owners(self._keys, key)
+            return _callers_with_secret(self._keys, key)
         basic = _basic(header.values.get(b"authorization")) if self._passwords else None
-        return None if basic is None else _owners(self._passwords, basic)
+        return None if basic is None else _callers_with_secret(self._passwords, basic)
 
     def _by_origin(self, peer: Peer) -> Caller:
-        here = [each for each in self._known if _origin_fits(each, peer)]
+        here = [each for each in self._known if _matches_peer(each, peer)]
         for each in here:
             if not each.owes_a_secret:
                 return each.caller
@@ -194,7 +194,7 @@ class CallerRegistry:
         raise GatewayError(errors.CALLER_FORBIDDEN, "origin", hint="network")
 
 
-def _refuse_foreign_pages(header: RequestHeader) -> None:
+def _reject_cross_site(header: RequestHeader) -> None:
     """Where anybody may call, a web page from elsewhere in a browser of this machine may not.
 
     Old systems are no browsers: they send neither field (Fetch standard, Fetch Metadata).
@@ -209,36 +209,36 @@ def _refuse_foreign_pages(header: RequestHeader) -> None:
     if foreign:
         what = "web page of another origin"
         raise GatewayError(
-            errors.CALLER_FORBIDDEN, what, hint=_FOREIGN_PAGE, advice_key="foreign-page"
+            errors.CALLER_FORBIDDEN, what, hint=_CROSS_SITE_HINT, advice_key="foreign-page"
         )
 
 
-def _origin_fits(known: CallerMatcher, peer: Peer) -> bool:
+def _matches_peer(known: CallerMatcher, peer: Peer) -> bool:
     if known.networks and not _is_in(peer.address, known.networks):
         return False
     names = known.certificate_names
     return not names or not names.isdisjoint(peer.certificate_names)
 
 
-def _address_written(hop: str) -> str:
+def _parse_forwarded_for(hop: str) -> str:
     """The address in an item of X-Forwarded-For: with or without port, brackets, quotes or zone."""
     match = _HOP(hop.strip(" \t"))
     if match is None:
-        return UNKNOWN
+        return UNKNOWN_ADDRESS
     try:
-        return str(_plain(ipaddress.ip_address(match[2] or match[3] or match[4])))
+        return str(_unmapped_address(ipaddress.ip_address(match[2] or match[3] or match[4])))
     except ValueError:
-        return UNKNOWN
+        return UNKNOWN_ADDRESS
 
 
-def _plain(ip: IPAddress) -> IPAddress:
+def _unmapped_address(ip: IPAddress) -> IPAddress:
     mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
     return ip if mapped is None else mapped
 
 
 def _is_in(address: str, networks: Iterable[IPNetwork]) -> bool:
     try:
-        ip = _plain(ipaddress.ip_address(address.partition("%")[0]))
+        ip = _unmapped_address(ipaddress.ip_address(address.partition("%")[0]))
     except ValueError:
         return False
     return any(ip.version == network.version and ip in network for network in networks)
@@ -248,7 +248,9 @@ def _digest(text: str | bytes) -> bytes:
     return hashlib.sha256(text if isinstance(text, bytes) else text.encode()).digest()
 
 
-def _owners(secrets: Collection[tuple[bytes, CallerMatcher]], shown: bytes) -> list[CallerMatcher]:
+def _callers_with_secret(
+    secrets: Collection[tuple[bytes, CallerMatcher]], shown: bytes
+) -> list[CallerMatcher]:
     """All whose secret it is. Digests have one length, and no comparison is left out."""
     digest = _digest(shown)
     return [owner for secret, owner in secrets if hmac.compare_digest(secret, digest)]

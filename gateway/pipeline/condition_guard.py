@@ -13,7 +13,7 @@ from gateway.errors import GatewayError
 from gateway.fhir.conditions import BundleConditions, Condition, condition_of_request
 from gateway.fhir.interaction import BUNDLES
 from gateway.pipeline.request_context import RequestContext
-from gateway.pipeline.statement import LONGEST_WAIT, CapabilityCache
+from gateway.pipeline.statement import MAX_WAIT, CapabilityCache
 
 
 class ConditionGuard:
@@ -54,7 +54,7 @@ class ConditionGuard:
             body.show(watch.feed)
             return
         # Whatever comes is judged at once then.
-        await self._statement.known("", LONGEST_WAIT[True])
+        await self._statement.known("", MAX_WAIT[True])
 
         def feed(data: bytes) -> None:
             watch.feed(data)
@@ -67,12 +67,12 @@ class ConditionGuard:
         conditions = () if asked.conditions is None else asked.conditions()
         if not conditions:
             return None
-        await self._statement.known("", LONGEST_WAIT[False])
+        await self._statement.known("", MAX_WAIT[False])
         shown = self._unsupported(conditions)
         return f'condition-unsupported; names="{shown}"'.encode("ascii") if shown else None
 
     async def _refuse(self, condition: Condition) -> None:
-        await self._statement.known(condition[1], LONGEST_WAIT[True])
+        await self._statement.known(condition[1], MAX_WAIT[True])
         self._refuse_known((condition,))
 
     def _refuse_known(self, conditions: Iterable[Condition], *, close: bool = False) -> None:

@@ -26,22 +26,22 @@ from gateway.http.target import RequestTarget, resolve_target
 from gateway.oauth.token import AccessToken
 from gateway.pipeline.admission import Admission
 from gateway.pipeline.attempts import RequestForwarder, TokenProvider
-from gateway.pipeline.caller_memo import CallerContext, read_header, recall
+from gateway.pipeline.caller_memo import CallerContext, cached_context, effective_header
 from gateway.pipeline.caller_side import DownstreamWriter
 from gateway.pipeline.callers import ANONYMOUS, AuthResult, Caller, CallerRegistry
 from gateway.pipeline.condition_guard import ConditionGuard
-from gateway.pipeline.failures import as_gateway_error, level
+from gateway.pipeline.failures import log_level, to_gateway_error
 from gateway.pipeline.link_translation import LinkTranslatorFactory
-from gateway.pipeline.outgoing import RequestComposer, parameters, watch_bundle
+from gateway.pipeline.outgoing import RequestComposer, guard_bundle_type, search_parameters
 from gateway.pipeline.own_replies import LocalResponder
 from gateway.pipeline.permission_check import PermissionCheck
 from gateway.pipeline.request_body import CallerDisconnectedError, RequestBody
 from gateway.pipeline.request_context import RequestContext
-from gateway.pipeline.response_check import examine
-from gateway.pipeline.response_writer import explain, give, pass_on
+from gateway.pipeline.response_check import check_response
+from gateway.pipeline.response_writer import forward_response, write_local_response, write_outcome
 from gateway.pipeline.search_guard import SearchGuard
 from gateway.pipeline.strangers import UnidentifiedLimiter
-from gateway.pipeline.upstream import MEANINGLESS
+from gateway.pipeline.upstream import BODILESS_METHODS
 from gateway.pipeline.write_queue import WriteQueue
 from gateway.telemetry.logs import get_logger
 
@@ -116,8 +116,8 @@ class Handler:
     ) -> ConnectionDisposition:
         """Answer one request, and account for it; a `guest` was asked for its name already."""
         message, connection = request.message, request.connection
-        memo = recall(connection.cached_context, message, self) if guest is None else None
-        header = read_header(request, self._rules.fields) if memo is None else memo.header
+        memo = cached_context(connection.cached_context, message, self) if guest is None else None
+        header = effective_header(request, self._rules.fields) if memo is None else memo.header
         exchange = self._begin(request, header)
         side = self._side(request, guest)
         body: RequestBody | None = None
@@ -145,17 +145,19 @@ class Handler:
             connection.set_cancel_on_disconnect(
                 exchange if interaction.is_safe else None, self._readers
             )
-            sent = None if exchange.method in MEANINGLESS else body
+            sent = None if exchange.method in BODILESS_METHODS else body
             asked = RequestContext(exchange, caller, interaction, target, memo, sent, side)
             if self._conditions is not None and not interaction.is_safe:
                 await self._conditions.look(asked)
             answer = await self._bring(asked)
             try:
-                query = parameters(asked)
-                unclear = examine(answer, interaction, memo.accept, query, untyped=memo.untyped)
+                query = search_parameters(asked)
+                unclear = check_response(
+                    answer, interaction, memo.accept, query, untyped=memo.untyped
+                )
                 warning = await self._warning(answer, asked, query) if asked.is_watched else None
                 plan = memo.links.of_answer(answer, interaction, header, warning, unclear)
-                return await pass_on(side, exchange, answer, plan)
+                return await forward_response(side, exchange, answer, plan)
             finally:
                 answer.close()
         except asyncio.CancelledError:
@@ -183,7 +185,7 @@ class Handler:
             if not self._admission.admit_at_once(ANONYMOUS, fresh=request.is_first_request):
                 await self._admission.queue(ANONYMOUS)
             admitted = True
-            return await give(side, exchange, await own.respond(exchange))
+            return await write_local_response(side, exchange, await own.respond(exchange))
         except asyncio.CancelledError:
             exchange.is_aborted = True
             side.abort()
@@ -257,7 +259,7 @@ class Handler:
         Raises `GatewayError` caller-forbidden.
         """
         header, permissions = memo.header, caller.permissions
-        if exchange.method in MEANINGLESS:
+        if exchange.method in BODILESS_METHODS:
             await body.skip()
             return interaction
         memo.name_content(interaction)
@@ -267,8 +269,8 @@ class Handler:
         if told.is_search and permissions.limited:
             permissions.require_form(header, body.whole())
         elif interaction.code == "transaction":
-            permissions.require(_note(exchange, told))
-        watch_bundle(body, header, told, permissions)
+            permissions.require(_record_interaction(exchange, told))
+        guard_bundle_type(body, header, told, permissions)
         return told
 
     def _bring(self, asked: RequestContext) -> Awaitable[UpstreamResponse]:
@@ -367,18 +369,20 @@ class Handler:
         """Turn a failure into an outcome, or into an abort once the answer has begun."""
         if isinstance(error, CallerDisconnectedError):
             return _abort(exchange, side)
-        failure = as_gateway_error(error, exchange)
+        failure = to_gateway_error(error, exchange)
         exchange.reason = failure.reason.code
-        _log.log(level(failure.reason), "%s", failure, **exchange.log_fields())
+        _log.log(log_level(failure.reason), "%s", failure, **exchange.log_fields())
         if side.started:
             return _abort(exchange, side)
         if side.login_expired is not None and failure.reason is errors.CALLER_UNAUTHENTICATED:
             side.lines = side.login_expired.lines
-            return await give(side, exchange, await side.login_expired.respond(exchange))
+            return await write_local_response(
+                side, exchange, await side.login_expired.respond(exchange)
+            )
         language = choose_language(header.text(b"accept-language"), self._rules.default_language)
         xml = wants_xml(target.partition("?")[2], header.text(b"accept"))
         try:
-            return await explain(side, exchange, failure, language=language, xml=xml)
+            return await write_outcome(side, exchange, failure, language=language, xml=xml)
         except CallerDisconnectedError:
             return _abort(exchange, side)
 
@@ -387,14 +391,14 @@ def _classify(exchange: Exchange, target: RequestTarget) -> Interaction:
     interaction = classify(exchange.method, target.path.rstrip("?"), target.query)
     if target.query:
         exchange.query_params = query_names(target.query)
-    _note(exchange, interaction)
+    _record_interaction(exchange, interaction)
     if interaction.code == "smart-configuration":
         # The platform's document would send callers of plain HTTP to the SSO.
         raise GatewayError(errors.UNKNOWN_PATH)
     return interaction
 
 
-def _note(exchange: Exchange, interaction: Interaction) -> Interaction:
+def _record_interaction(exchange: Exchange, interaction: Interaction) -> Interaction:
     exchange.interaction = interaction.code
     exchange.resource = interaction.resource
     exchange.resource_id = interaction.resource_id

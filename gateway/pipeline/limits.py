@@ -12,7 +12,7 @@ from gateway import errors
 from gateway.errors import GatewayError
 
 # Long enough for a burst to pass, too short to be felt.
-_LONGEST_WAIT: Final = 0.1
+_MAX_WAIT: Final = 0.1
 _QUEUED_SHARE: Final = 10
 _RETRY_AFTER: Final = 1.0
 
@@ -67,7 +67,7 @@ class ConcurrencyLimiter:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append(turn)
         try:
-            async with asyncio.timeout(_LONGEST_WAIT):
+            async with asyncio.timeout(_MAX_WAIT):
                 await turn
         except BaseException as error:
             self._give_up(turn)

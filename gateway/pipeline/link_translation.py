@@ -153,8 +153,10 @@ class LinkTranslator:
         lines = header.field_lines
         if self.links is not None and header.values.keys() & _FIELDS_WITH_URLS:
             links = self.links
-            lines = [_line_for_platform(line, links) for line in lines]
-        return _accepting(lines, header.values.get(b"accept-encoding"), gzip=self._compressed)
+            lines = [_translate_field_line(line, links) for line in lines]
+        return _restrict_accept_encoding(
+            lines, header.values.get(b"accept-encoding"), gzip=self._compressed
+        )
 
     def of_request(self, header: RequestHeader, interaction: Interaction) -> BodyTransform | None:
         """The transform of a request's body, or None."""
@@ -188,7 +190,7 @@ class LinkTranslator:
         opened = False
         if coding in DECODABLE:
             opened = not accepts_coding(header.values.get(b"accept-encoding"), coding)
-            transform = _coded(answer, coding, transform, opened=opened)
+            transform = _coded_transform(answer, coding, transform, opened=opened)
         elif coding is not None:
             transform = None
         return ResponsePlan(self._unchanged.translate, transform, warning, opened)
@@ -277,7 +279,7 @@ class _CountingRewriter:
         return pieces
 
 
-def _line_for_platform(line: bytes, links: LinkMap) -> bytes:
+def _translate_field_line(line: bytes, links: LinkMap) -> bytes:
     name, _, value = line.partition(b": ")
     key = name.lower()
     if key not in _FIELDS_WITH_URLS:
@@ -287,14 +289,16 @@ def _line_for_platform(line: bytes, links: LinkMap) -> bytes:
     return b"%s: %s\r\n" % (name, text.encode("utf-8", "surrogateescape"))
 
 
-def _accepting(lines: list[bytes], accepted: bytes | None, *, gzip: bool) -> list[bytes]:
+def _restrict_accept_encoding(
+    lines: list[bytes], accepted: bytes | None, *, gzip: bool
+) -> list[bytes]:
     """The lines with the codings that the platform may use.
 
     `gzip`: that one, whatever the caller accepts, but for a part: it is one of the body in its
     coding, and could not be opened.
     """
     asked = upstream_accept_encoding(accepted)
-    if gzip and not accepts_coding(accepted, "gzip") and not _names(lines, _PART_ASKED):
+    if gzip and not accepts_coding(accepted, "gzip") and not _has_field(lines, _PART_ASKED):
         asked = b"gzip"
     if accepted == asked:
         return lines
@@ -303,14 +307,14 @@ def _accepting(lines: list[bytes], accepted: bytes | None, *, gzip: bool) -> lis
     return [*lines, b"Accept-Encoding: " + asked + b"\r\n"]
 
 
-def _names(lines: list[bytes], beginning: bytes) -> bool:
+def _has_field(lines: list[bytes], beginning: bytes) -> bool:
     for line in lines:  # noqa: SIM110 - a generator costs more than all the rest
         if line.lower().startswith(beginning):
             return True
     return False
 
 
-def _coded(
+def _coded_transform(
     answer: UpstreamResponse, coding: str, content: BodyTransform | None, *, opened: bool
 ) -> BodyTransform | None:
     """What changes the content of a compressed body, which comes out `opened` or as it was."""

@@ -17,7 +17,7 @@ from gateway.http.server.validation import METHODS
 _FIELD: Final = re.compile(rb"(max-forwards: )([0-9]{1,9})\r\n", re.IGNORECASE)
 
 
-def count_down(method: str, lines: list[bytes]) -> tuple[list[bytes], bool]:
+def decrement_max_forwards(method: str, lines: list[bytes]) -> tuple[list[bytes], bool]:
     """The fields with one hop less, and whether the request may go on."""
     if method != "OPTIONS":
         return lines, True
@@ -33,7 +33,7 @@ def count_down(method: str, lines: list[bytes]) -> tuple[list[bytes], bool]:
     return counted, goes_on
 
 
-def final_answer() -> UpstreamResponse:
+def final_recipient_response() -> UpstreamResponse:
     """What the gateway says as the last recipient of an OPTIONS."""
     allow = ", ".join(sorted(METHODS)).encode("ascii")
     return UpstreamResponse(

@@ -23,9 +23,9 @@ from gateway.http.server.connection import IncomingRequest
 from gateway.http.target import RequestTarget
 from gateway.pipeline.caller_side import DownstreamWriter
 from gateway.pipeline.link_translation import LinkTranslator
-from gateway.pipeline.max_forwards import count_down
+from gateway.pipeline.max_forwards import decrement_max_forwards
 from gateway.pipeline.permissions import Permissions
-from gateway.pipeline.platform_client import PlatformClient, current_version
+from gateway.pipeline.platform_client import PlatformClient, fetch_etag
 from gateway.pipeline.request_body import BodyLimits, RequestBody
 from gateway.pipeline.request_context import RequestContext
 from gateway.pipeline.search_guard import SearchGuard
@@ -113,7 +113,7 @@ class RequestComposer:
             lines = remove_digest_fields(lines)
         elif body is None and not _FRAMING.isdisjoint(asked.header.values):
             lines = remove_content_fields(lines)
-        lines, goes_on = count_down(exchange.method, lines)
+        lines, goes_on = decrement_max_forwards(exchange.method, lines)
         if asked.interaction.is_search and self._guard is not None:
             lines = [*lines, *self._guard.lines(memo.header)]
         if version is not None:
@@ -131,7 +131,7 @@ class RequestComposer:
 
     def misses_version(self, asked: RequestContext) -> bool:
         """Whether an update names no version where the settings want it to name the current one."""
-        return self._client is not None and _updates_blindly(asked)
+        return self._client is not None and _is_unconditional_update(asked)
 
     async def current_version(self, asked: RequestContext) -> bytes | None:
         """The version that the platform has of what is updated. Raises `GatewayError`."""
@@ -139,10 +139,10 @@ class RequestComposer:
             return None
         exchange, path = asked.exchange, asked.target.path
         credential = exchange.credential or "default"
-        return await current_version(self._client, path, credential, exchange.request_id)
+        return await fetch_etag(self._client, path, credential, exchange.request_id)
 
 
-def watch_bundle(
+def guard_bundle_type(
     body: RequestBody | None,
     header: RequestHeader,
     interaction: Interaction,
@@ -170,7 +170,7 @@ def watch_bundle(
     body.show(look)
 
 
-def _updates_blindly(asked: RequestContext) -> bool:
+def _is_unconditional_update(asked: RequestContext) -> bool:
     """Whether a PUT names a resource but neither a version nor that there must be none."""
     return (
         asked.exchange.method == "PUT"
@@ -179,7 +179,7 @@ def _updates_blindly(asked: RequestContext) -> bool:
     )
 
 
-def parameters(asked: RequestContext) -> str:
+def search_parameters(asked: RequestContext) -> str:
     """The raw query; of a search with all that is in its form, where that is at hand."""
     query, body = asked.target.query, asked.body
     if body is None or not asked.interaction.is_search:

@@ -18,7 +18,9 @@ SAFE_HEADERS: Final = (
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
 )
-_NOTHING: Final = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+_DEFAULT_POLICY: Final = (
+    "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class LocalResponse:
     status: int
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
-    content_security: str = _NOTHING
+    content_security: str = _DEFAULT_POLICY
 
     @property
     def all_headers(self) -> tuple[tuple[str, str], ...]:
@@ -48,23 +50,25 @@ class LocalResponder:
     login_expired: LocalResponder | None = None
 
 
-def json_reply(value: Any, *headers: tuple[str, str], status: int = 200) -> LocalResponse:
+def json_response(value: Any, *headers: tuple[str, str], status: int = 200) -> LocalResponse:
     """Facts for a page or a program."""
     return LocalResponse(
         status, (("Content-Type", "application/json"), *headers), orjson.dumps(value)
     )
 
 
-def redirect(location: str, *headers: tuple[str, str]) -> LocalResponse:
+def redirect_response(location: str, *headers: tuple[str, str]) -> LocalResponse:
     """To another address, by GET whatever the method was."""
     return LocalResponse(302, (("Location", location), *headers))
 
 
-def html_reply(page: str, status: int, style_hash: str, *headers: tuple[str, str]) -> LocalResponse:
+def html_response(
+    page: str, status: int, style_hash: str, *headers: tuple[str, str]
+) -> LocalResponse:
     """A page with one style, which the policy names by its hash, and no script."""
     return LocalResponse(
         status,
         (("Content-Type", "text/html; charset=utf-8"), *headers),
         page.encode(),
-        f"{_NOTHING}; style-src '{style_hash}'",
+        f"{_DEFAULT_POLICY}; style-src '{style_hash}'",
     )

@@ -19,11 +19,16 @@ from gateway.pipeline.attempts import RequestForwarder
 from gateway.pipeline.upstream import UpstreamRequest
 
 # Smaller bodies gain nothing: they fit into one packet anyway.
-_SMALLEST: Final = 1024
+_MIN_BODY_BYTES: Final = 1024
 # Compressing more than this at once would hold up the event loop.
 _INLINE: Final = 128 * 1024
 # What is said of a body's bytes holds for the uncompressed ones.
-_TIED_TO_BYTES: Final = (b"content-encoding:", b"content-md5:", b"digest:", b"content-digest:")
+_REPRESENTATION_FIELDS: Final = (
+    b"content-encoding:",
+    b"content-md5:",
+    b"digest:",
+    b"content-digest:",
+)
 
 
 class BufferedBody:
@@ -84,9 +89,9 @@ class CompressingForwarder:
         if not self._accepted or self._refused or outgoing.body is None:
             return None
         body = outgoing.body.whole()
-        if body is None or len(body) < _SMALLEST:
+        if body is None or len(body) < _MIN_BODY_BYTES:
             return None
-        if any(line.lower().startswith(_TIED_TO_BYTES) for line in outgoing.lines):
+        if any(line.lower().startswith(_REPRESENTATION_FIELDS) for line in outgoing.lines):
             return None
         large = len(body) > _INLINE
         packed = await asyncio.to_thread(gzip_compress, body) if large else gzip_compress(body)

@@ -17,7 +17,7 @@ from gateway.fhir.interaction import BUNDLES, Interaction
 from gateway.fhir.reach import is_limited_to_types, overrides_request
 from gateway.http.headers import RequestHeader
 
-_ANYTHING: Final = frozenset(("*",))
+_WILDCARD: Final = frozenset(("*",))
 # About the server itself, not about any resource: allowed whatever the resource types are.
 _OF_NO_RESOURCE: Final = frozenset(("capabilities",))
 # They may hold any operation, or be one that the gateway does not recognise.
@@ -35,9 +35,9 @@ _FORM: Final = re.compile(
 class Permissions:
     """Which interactions, types and operations (without `$`) are allowed; `*` stands for all."""
 
-    interactions: frozenset[str] = _ANYTHING
-    resources: frozenset[str] = _ANYTHING
-    operations: frozenset[str] = _ANYTHING
+    interactions: frozenset[str] = _WILDCARD
+    resources: frozenset[str] = _WILDCARD
+    operations: frozenset[str] = _WILDCARD
 
     @property
     def limited(self) -> bool:
@@ -69,7 +69,7 @@ class Permissions:
         if interaction.code in _OF_NO_RESOURCE:
             return
         # The type of a compartment is one that the answer tells about.
-        of_others = bool(path) and _first_type(path) not in self.resources
+        of_others = bool(path) and _resource_type_of(path) not in self.resources
         if interaction.code == "other" or interaction.resource not in self.resources or of_others:
             raise _forbidden("resource type")
 
@@ -85,7 +85,9 @@ class Permissions:
             self._require_condition(condition)
         if b"x-provenance" in values and not self._may_create("Provenance"):
             raise _forbidden("X-Provenance")
-        if "*" not in self.resources and _is_hidden_form(interaction, values.get(b"content-type")):
+        if "*" not in self.resources and _may_parse_as_form(
+            interaction, values.get(b"content-type")
+        ):
             raise _forbidden("Content-Type")
 
     def require_form(self, header: RequestHeader, form: bytes | None) -> None:
@@ -101,7 +103,7 @@ class Permissions:
         self._require_parameters(form.decode("ascii", "replace"))
 
     def _may_create(self, resource: str) -> bool:
-        return _has(self.interactions, "create") and _has(self.resources, resource)
+        return _allows(self.interactions, "create") and _allows(self.resources, resource)
 
     def _require_condition(self, condition: bytes) -> None:
         """A conditional create searches (R5 http.html, section 3.2.0.8.1)."""
@@ -120,14 +122,14 @@ class Permissions:
             raise _forbidden("search parameter")
 
 
-EVERYTHING: Final = Permissions()
+ALLOW_ALL: Final = Permissions()
 
 
 def _forbidden(hint: str) -> GatewayError:
     return GatewayError(errors.CALLER_FORBIDDEN, hint, hint=hint)
 
 
-def _has(allowed: frozenset[str], wanted: str) -> bool:
+def _allows(allowed: frozenset[str], wanted: str) -> bool:
     return "*" in allowed or wanted in allowed
 
 
@@ -136,11 +138,11 @@ def _operation(path: str) -> str:
     return unquote(path.rstrip("/").rpartition("/")[2]).removeprefix("$")
 
 
-def _first_type(path: str) -> str:
+def _resource_type_of(path: str) -> str:
     return unquote(path[1:].partition("/")[0])
 
 
-def _is_hidden_form(interaction: Interaction, content_type: bytes | None) -> bool:
+def _may_parse_as_form(interaction: Interaction, content_type: bytes | None) -> bool:
     """Whether what should be a resource could be read as a search."""
     if content_type is None or interaction.code not in _WRITES or interaction.resource == "Binary":
         return False

@@ -50,7 +50,7 @@ class PlatformClient:
         return await self._forwarder.send(note, outgoing, credential, token)
 
 
-async def current_version(
+async def fetch_etag(
     client: PlatformClient, suffix: str, credential: str, request_id: str
 ) -> bytes | None:
     """The ETag of a resource as the platform has it now, or None. Raises `GatewayError`."""

@@ -19,7 +19,7 @@ from gateway.http.content_coding import decode_prefix
 from gateway.oauth.token import AccessToken
 from gateway.pipeline.attempts import TokenProvider
 from gateway.pipeline.platform_client import PlatformClient
-from gateway.pipeline.upstream import broken
+from gateway.pipeline.upstream import connection_error
 from gateway.telemetry.findings import (
     ANSWERS,
     FAILS,
@@ -32,12 +32,12 @@ from gateway.telemetry.findings import (
 )
 
 # Compressed and opened; a longer one is not read to its end.
-_LOOKED_AT: Final = 1024 * 1024
+_INSPECTED_BYTES: Final = 1024 * 1024
 _LONGEST: Final = 60.0
 _GZIP: Final = b"Accept-Encoding: gzip\r\n"
 # The platform's validators and the fields that send them back.
 _VALIDATORS: Final = ((b"etag", b"If-None-Match"), (b"last-modified", b"If-Modified-Since"))
-_WRONG_PLACE: Final = frozenset((404, 405))
+_WRONG_PATH_STATUSES: Final = frozenset((404, 405))
 
 
 class ProbeTokenProvider:
@@ -76,13 +76,13 @@ class PlatformProbe:
         try:
             return await self._found(credential)
         except (UpstreamConnectionError, GatewayError) as failure:
-            error = _understood(failure)
+            error = _signal_of_error(failure)
         if error.reason is errors.UPSTREAM_FAILED:
             # A kept connection may just have ended: that tells nothing.
             try:
                 return await self._found(credential)
             except (UpstreamConnectionError, GatewayError) as failure:
-                error = _understood(failure)
+                error = _signal_of_error(failure)
         if error.reason is errors.UPSTREAM_BUSY:
             # Callers hold all connections: the platform is being used.
             return None
@@ -94,34 +94,34 @@ class PlatformProbe:
             "/metadata", credential, str(uuid.uuid4()), lines=lines, once=True
         )
         try:
-            await answer.prefetch(_LOOKED_AT)
-            found = _judged(answer)
+            await answer.prefetch(_INSPECTED_BYTES)
+            found = _signal_of_response(answer)
             if answer.status != 304:
-                self._conditions = _conditions(answer) if found == ANSWERS else []
+                self._conditions = _validator_fields(answer) if found == ANSWERS else []
         finally:
             answer.close()
         return found
 
 
-def _understood(failure: UpstreamConnectionError | GatewayError) -> GatewayError:
-    return broken(failure) if isinstance(failure, UpstreamConnectionError) else failure
+def _signal_of_error(failure: UpstreamConnectionError | GatewayError) -> GatewayError:
+    return connection_error(failure) if isinstance(failure, UpstreamConnectionError) else failure
 
 
-def _judged(answer: UpstreamResponse) -> str:
+def _signal_of_response(answer: UpstreamResponse) -> str:
     status = answer.status
     if status == 304:
         return ANSWERS
-    body = decode_prefix(answer.buffered_body, answer.content_coding, _LOOKED_AT)
+    body = decode_prefix(answer.buffered_body, answer.content_coding, _INSPECTED_BYTES)
     if is_error_page(media_type(answer.content_type), body, None):
         return NOT_FHIR if status < 300 else signal_of_non_fhir(status)
     found = signal_of_status(status)
     if found == INCONCLUSIVE:
         # Every FHIR server has metadata (R5 http.html, section 3.2.0.17).
-        return NOT_FHIR if status in _WRONG_PLACE else FAILS
+        return NOT_FHIR if status in _WRONG_PATH_STATUSES else FAILS
     return found
 
 
-def _conditions(answer: UpstreamResponse) -> list[bytes]:
+def _validator_fields(answer: UpstreamResponse) -> list[bytes]:
     """The fields by which the platform need not send again what it has just sent."""
     given = ((field, answer.fields.values.get(name)) for name, field in _VALIDATORS)
     return [b"%s: %s\r\n" % (field, value) for field, value in given if value is not None]

@@ -34,12 +34,12 @@ _READS: Final = frozenset(
     )
 )
 _BODILESS: Final = frozenset((204, 304))
-_NAME_IT: Final = "Content-Type: application/fhir+json, or callers[].content_type"
+_CONTENT_TYPE_HINT: Final = "Content-Type: application/fhir+json, or callers[].content_type"
 # The longest spelling of the name, and the white space that may stand before its colon.
 _OVERLAP: Final = 128
 
 
-def examine(
+def check_response(
     answer: UpstreamResponse,
     interaction: Interaction,
     accept: str | None,
@@ -62,14 +62,19 @@ def examine(
     if status in _BODILESS or interaction.resource == "Binary":
         return False
     kind = media_type(answer.content_type)
-    body, visible = _content(answer)
+    body, visible = _decoded_prefix(answer)
     if status >= 400 and visible:
         foreign = is_error_page(kind, body, accept, query)
     else:
         foreign = is_unrequested_page(kind, body, accept, query)
     if foreign:
         raise _non_fhir(answer, untyped=untyped and status == 415)
-    if status >= 300 or interaction.code not in _READS or not visible or _is_no_resource(answer):
+    if (
+        status >= 300
+        or interaction.code not in _READS
+        or not visible
+        or _is_partial_content(answer)
+    ):
         return False
     known = is_fhir(body)
     if known or requests_media_type(kind, query, accept):
@@ -119,7 +124,7 @@ class FhirCheckTransform:
         self._last = (self._last + chunk)[-_OVERLAP:]
 
 
-def _content(answer: UpstreamResponse) -> tuple[bytes, bool]:
+def _decoded_prefix(answer: UpstreamResponse) -> tuple[bytes, bool]:
     """What is at hand of the body, opened; and whether it can be looked at."""
     coding = answer.content_coding
     if answer.framing is Framing.NONE or (coding is not None and coding not in DECODABLE):
@@ -127,7 +132,7 @@ def _content(answer: UpstreamResponse) -> tuple[bytes, bool]:
     return decode_prefix(answer.buffered_body, coding, INSPECTED_BYTES), True
 
 
-def _is_no_resource(answer: UpstreamResponse) -> bool:
+def _is_partial_content(answer: UpstreamResponse) -> bool:
     """Whether a 2xx is not the answer itself: a part of one, or where it will be found."""
     return answer.status == 206 or (
         answer.status == 202 and answer.field(b"content-location") is not None
@@ -138,7 +143,7 @@ def _non_fhir(answer: UpstreamResponse, *, untyped: bool = False) -> GatewayErro
     return GatewayError(
         errors.UPSTREAM_NON_FHIR,
         f"the platform's answer is not FHIR (status {answer.status})",
-        hint=_NAME_IT if untyped else "",
+        hint=_CONTENT_TYPE_HINT if untyped else "",
         advice_key="media-type" if untyped else "",
         upstream_status=answer.status,
         retry_after=parse_retry_after(answer.field(b"retry-after"), time.time()),

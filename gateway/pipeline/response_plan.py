@@ -29,6 +29,6 @@ class ResponsePlan:
 UNCHANGED: Final = ResponsePlan()
 
 
-def without_wrong_digests(answer: UpstreamResponse, lines: list[bytes]) -> list[bytes]:
+def strip_stale_digests(answer: UpstreamResponse, lines: list[bytes]) -> list[bytes]:
     """The lines for a body that was changed, whose digests are wrong."""
     return remove_digest_fields(lines) if answer.fields.has_digest else lines

@@ -27,12 +27,12 @@ from gateway.http.headers import remove_fields
 from gateway.http.server.messages import ConnectionDisposition
 from gateway.pipeline.caller_side import DownstreamWriter
 from gateway.pipeline.own_replies import LocalResponse
-from gateway.pipeline.response_plan import UNCHANGED, ResponsePlan, without_wrong_digests
+from gateway.pipeline.response_plan import UNCHANGED, ResponsePlan, strip_stale_digests
 
 # What is collected for a caller of HTTP/1.0, who knows no chunks.
 _COLLECTED: Final = 64 * 1024 * 1024
 # A changed body up to this size goes out whole; a longer one in chunks, while it is changed.
-_WHOLE: Final = 1024 * 1024
+_MAX_SINGLE_WRITE: Final = 1024 * 1024
 _CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 
@@ -42,7 +42,7 @@ _STATUS_LINES: Final = {
 }
 
 
-async def pass_on(
+async def forward_response(
     side: DownstreamWriter,
     exchange: Exchange,
     answer: UpstreamResponse,
@@ -66,14 +66,14 @@ async def pass_on(
         _send_bodiless(side, answer, lines, transform)
         exchange.status = answer.status
     elif answer.is_complete and transform is None:
-        _send_whole(side, exchange, answer.status, lines, [answer.buffered_body])
+        _send_buffered(side, exchange, answer.status, lines, [answer.buffered_body])
     elif answer.is_complete and transform is not None:
         body = answer.buffered_body
         pieces = transform.transform_complete(body) if len(body) <= 2 * STEP_BYTES else None
         if pieces is None:
-            await _send_changed(side, exchange, answer, lines, transform)
+            await _send_transformed(side, exchange, answer, lines, transform)
         else:
-            _send_made(side, exchange, answer, lines, pieces)
+            _send_with_length(side, exchange, answer, lines, pieces)
     else:
         await _stream(side, exchange, answer, lines, transform)
     return await side.finish()
@@ -96,10 +96,10 @@ def _send_bodiless(
     # A rewritten body would have another length than the one announced for HEAD.
     if length is not None and answer.status != 204 and transform is None:
         lines.append(b"Content-Length: %d\r\n" % length)
-    side.write_whole(_head(side, answer.status, lines))
+    side.write_whole(_header_section(side, answer.status, lines))
 
 
-def _send_whole(
+def _send_buffered(
     side: DownstreamWriter, exchange: Exchange, status: int, lines: list[bytes], pieces: list[bytes]
 ) -> None:
     size = 0
@@ -107,12 +107,12 @@ def _send_whole(
         size += len(piece)
     # Formatting a number among other bytes takes twice as long.
     lines.append(b"Content-Length: " + b"%d" % size + b"\r\n")
-    side.write_whole(_head(side, status, lines, pieces))
+    side.write_whole(_header_section(side, status, lines, pieces))
     exchange.status = status
     exchange.response_bytes = size
 
 
-def _send_made(
+def _send_with_length(
     side: DownstreamWriter,
     exchange: Exchange,
     answer: UpstreamResponse,
@@ -121,11 +121,11 @@ def _send_made(
 ) -> None:
     """Send an answer in one write whose body became these pieces."""
     if not equals_joined(answer.buffered_body, pieces):
-        lines = without_wrong_digests(answer, lines)
-    _send_whole(side, exchange, answer.status, lines, pieces)
+        lines = strip_stale_digests(answer, lines)
+    _send_buffered(side, exchange, answer.status, lines, pieces)
 
 
-async def _send_changed(
+async def _send_transformed(
     side: DownstreamWriter,
     exchange: Exchange,
     answer: UpstreamResponse,
@@ -134,7 +134,7 @@ async def _send_changed(
 ) -> None:
     """Send an answer that is here already, in one write unless it becomes too long for that."""
     rest = feed_in_steps(transform, answer.buffered_body)
-    limit = _COLLECTED if side.http10 else _WHOLE
+    limit = _COLLECTED if side.http10 else _MAX_SINGLE_WRITE
     pieces: list[bytes] = []
     size = 0
     for piece in rest:
@@ -145,15 +145,15 @@ async def _send_changed(
         if size > limit:
             break
     else:
-        _send_made(side, exchange, answer, lines, [*pieces, transform.finish()])
+        _send_with_length(side, exchange, answer, lines, [*pieces, transform.finish()])
         return
     if side.http10:
         raise _too_long()
-    lines = [*without_wrong_digests(answer, lines), _CHUNKED]
-    side.write(_head(side, answer.status, lines))
+    lines = [*strip_stale_digests(answer, lines), _CHUNKED]
+    side.write(_header_section(side, answer.status, lines))
     exchange.status = answer.status
-    await _send_pieces(side, exchange, chain(pieces, rest), chunked=True)
-    await _send_piece(side, exchange, transform.finish(), chunked=True)
+    await _send_chunks(side, exchange, chain(pieces, rest), chunked=True)
+    await _send_chunk(side, exchange, transform.finish(), chunked=True)
     side.write(_LAST_CHUNK)
 
 
@@ -166,16 +166,16 @@ async def _stream(
 ) -> None:
     length = answer.content_length
     if transform is not None:
-        lines, length = without_wrong_digests(answer, lines), None
+        lines, length = strip_stale_digests(answer, lines), None
     if length is None and side.http10:
-        await _send_collected(side, exchange, answer, lines, transform)
+        await _send_collected_http10(side, exchange, answer, lines, transform)
         return
     chunked = length is None
     if length is None:
         lines.append(_CHUNKED)
     else:
         lines.append(b"Content-Length: %d\r\n" % length)
-    side.write(_head(side, answer.status, lines))
+    side.write(_header_section(side, answer.status, lines))
     exchange.status = answer.status
     while pieces := await answer.read_chunks():
         side.readers, side.caller = answer.slow_readers, exchange.caller
@@ -184,27 +184,27 @@ async def _stream(
             pieces = [b"".join(pieces)]
         for piece in pieces:
             if transform is None:
-                await _send_piece(side, exchange, piece, chunked=chunked)
+                await _send_chunk(side, exchange, piece, chunked=chunked)
             else:
-                await _send_pieces(side, exchange, feed_in_steps(transform, piece), chunked=chunked)
+                await _send_chunks(side, exchange, feed_in_steps(transform, piece), chunked=chunked)
     side.readers = None
     if transform is not None:
-        await _send_piece(side, exchange, transform.finish(), chunked=chunked)
+        await _send_chunk(side, exchange, transform.finish(), chunked=chunked)
     if chunked:
         side.write(_LAST_CHUNK)
 
 
-async def _send_pieces(
+async def _send_chunks(
     side: DownstreamWriter, exchange: Exchange, pieces: Iterator[bytes], *, chunked: bool
 ) -> None:
     """Send what is made piece by piece; between two of them others have their turn."""
     for number, piece in enumerate(pieces):
         if number:
             await asyncio.sleep(0)
-        await _send_piece(side, exchange, piece, chunked=chunked)
+        await _send_chunk(side, exchange, piece, chunked=chunked)
 
 
-async def _send_piece(
+async def _send_chunk(
     side: DownstreamWriter, exchange: Exchange, data: bytes, *, chunked: bool
 ) -> None:
     if not data:
@@ -215,7 +215,7 @@ async def _send_piece(
         await side.drained()
 
 
-async def _send_collected(
+async def _send_collected_http10(
     side: DownstreamWriter,
     exchange: Exchange,
     answer: UpstreamResponse,
@@ -237,7 +237,7 @@ async def _send_collected(
                 await asyncio.sleep(0)
         if transform is not None:
             pieces.append(transform.finish())
-        _send_whole(side, exchange, answer.status, lines, pieces)
+        _send_buffered(side, exchange, answer.status, lines, pieces)
         await side.drained()
     finally:
         side.room.give(size)
@@ -254,7 +254,7 @@ def _too_long() -> GatewayError:
     )
 
 
-def _head(
+def _header_section(
     side: DownstreamWriter, status: int, lines: list[bytes], body: Sequence[bytes] = ()
 ) -> bytes:
     """An answer's header, and behind it what there is of its body."""
@@ -262,7 +262,7 @@ def _head(
     return b"".join([line, *lines, side.lines, side.persistence(), b"\r\n", *body])
 
 
-async def give(
+async def write_local_response(
     side: DownstreamWriter, exchange: Exchange, reply: LocalResponse
 ) -> ConnectionDisposition:
     """Answer with something of the gateway's own that is no outcome.
@@ -275,13 +275,13 @@ async def give(
         b"X-Request-Id: %s\r\n" % exchange.request_id.encode("ascii"),
     ]
     lines += (f"{name}: {value}\r\n".encode("latin-1") for name, value in reply.all_headers)
-    side.write(_head(side, reply.status, lines, [] if side.head_only else [reply.body]))
+    side.write(_header_section(side, reply.status, lines, [] if side.head_only else [reply.body]))
     exchange.status = reply.status
     exchange.response_bytes = 0 if side.head_only else len(reply.body)
     return await side.finish()
 
 
-async def explain(
+async def write_outcome(
     side: DownstreamWriter, exchange: Exchange, error: GatewayError, *, language: str, xml: bool
 ) -> ConnectionDisposition:
     """Answer with an outcome of the gateway's own. Raises `CallerDisconnectedError`."""
@@ -308,7 +308,7 @@ async def explain(
     if error.retry_after is not None:
         lines.append(b"Retry-After: %d\r\n" % max(1, -int(-error.retry_after // 1)))
     lines += (f"{name}: {value}\r\n".encode("latin-1") for name, value in error.headers)
-    side.write(_head(side, error.status, lines, [] if side.head_only else [body]))
+    side.write(_header_section(side, error.status, lines, [] if side.head_only else [body]))
     exchange.status = error.status
     exchange.response_bytes = 0 if side.head_only else len(body)
     # Errors are cheap to ask for: without this a caller that reads none could fill the memory.

@@ -10,9 +10,9 @@ from typing import Final
 from gateway.timing import backoff
 
 # Attempts that the budget grants in any case, a second.
-_FLOOR: Final = 3.0
+_MIN_RETRIES_PER_SECOND: Final = 3.0
 # What a quiet hour can save up; more would let a bad minute double the load.
-_SAVINGS: Final = 100.0
+_MAX_BALANCE: Final = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +36,19 @@ class RetryBudget:
         self._ratio = ratio
         self._clock = clock
         self._saved = 0.0
-        self._floor = _FLOOR
+        self._floor = _MIN_RETRIES_PER_SECOND
         self._refilled = clock()
 
     def deposit(self) -> None:
         """Every request earns its share."""
-        self._saved = min(_SAVINGS, self._saved + self._ratio)
+        self._saved = min(_MAX_BALANCE, self._saved + self._ratio)
 
     def withdraw(self) -> bool:
         """Take one repetition out; False when the budget is spent."""
         now = self._clock()
-        self._floor = min(_FLOOR, self._floor + (now - self._refilled) * _FLOOR)
+        self._floor = min(
+            _MIN_RETRIES_PER_SECOND, self._floor + (now - self._refilled) * _MIN_RETRIES_PER_SECOND
+        )
         self._refilled = now
         if self._saved >= 1:
             self._saved -= 1

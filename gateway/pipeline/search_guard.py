@@ -22,12 +22,12 @@ from gateway.fhir.search_guard import (
 from gateway.http.client.response import UpstreamResponse
 from gateway.http.content_coding import decode_prefix
 from gateway.http.headers import RequestHeader
-from gateway.pipeline.statement import LONGEST_WAIT, CapabilityCache
+from gateway.pipeline.statement import MAX_WAIT, CapabilityCache
 
 # How much of an answer is looked at: a guard that blocks holds so much back, and more until it has
 # seen the `self` link.
 _PREFIX: Final = {True: 1024 * 1024, False: 64 * 1024}
-_HELD_BACK: Final = 16 * 1024 * 1024
+_MAX_BUFFERED_BYTES: Final = 16 * 1024 * 1024
 _STRICT: Final = b"Prefer: handling=strict\r\n"
 
 
@@ -75,7 +75,7 @@ class SearchGuard:
         if _is_any_of_type(names):
             declared = self._statement.of(type_name)
             if declared is None:
-                declared = await self._statement.known(type_name, LONGEST_WAIT[self._block])
+                declared = await self._statement.known(type_name, MAX_WAIT[self._block])
             known.declared = None if declared is None else declared.parameters
         if self._block and not answer.is_complete:
             await self._hold_back(answer, xml=xml)
@@ -96,7 +96,7 @@ class SearchGuard:
         """Have so much of the body here as is needed: what warns may stand behind the matches."""
         await answer.prefetch(_PREFIX[True])
         if self_parameters(self._plain(answer), xml=xml) is None:
-            await answer.prefetch(_HELD_BACK)
+            await answer.prefetch(_MAX_BUFFERED_BYTES)
 
     def _plain(self, answer: UpstreamResponse) -> bytes:
         return decode_prefix(answer.buffered_body, answer.content_coding, _PREFIX[self._block])

@@ -18,14 +18,14 @@ from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
 
-LONGEST_WAIT: Final = {True: 5.0, False: 1.0}
+MAX_WAIT: Final = {True: 5.0, False: 1.0}
 """Seconds that a guard waits for the first statement, by whether it blocks: to judge rightly."""
 
 _LIFETIME: Final = 3600.0
 _RETRY: Final = 60.0
-_LARGEST: Final = 16 * 1024 * 1024
+_MAX_STATEMENT_BYTES: Final = 16 * 1024 * 1024
 # The platform's entrance has lost its server, or has no time: they say nothing of a statement.
-_AWAY: Final = frozenset((429, 502, 503, 504))
+_UNAVAILABLE_STATUSES: Final = frozenset((429, 502, 503, 504))
 
 
 class CapabilityCache:
@@ -92,11 +92,11 @@ class CapabilityCache:
     async def _fetch(self) -> bytes:
         answer = await self._client.get("/metadata", self._credential, str(uuid.uuid4()))
         try:
-            if answer.status in _AWAY:
+            if answer.status in _UNAVAILABLE_STATUSES:
                 raise GatewayError(errors.UPSTREAM_BUSY)
             if answer.status != 200:
                 raise ValueError("status")
-            await answer.prefetch(_LARGEST)
+            await answer.prefetch(_MAX_STATEMENT_BYTES)
             return await _content(answer) if answer.is_complete else b""
         finally:
             answer.close()
@@ -107,4 +107,4 @@ async def _content(answer: UpstreamResponse) -> bytes:
     body, coding = answer.buffered_body, answer.content_coding
     if coding not in DECODABLE:
         return body
-    return await asyncio.to_thread(decode_body, body, coding, _LARGEST)
+    return await asyncio.to_thread(decode_body, body, coding, _MAX_STATEMENT_BYTES)

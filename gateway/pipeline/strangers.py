@@ -20,11 +20,11 @@ from gateway.http.server.peer import Peer
 from gateway.pipeline.callers import AuthResult, CallerRegistry
 from gateway.pipeline.limits import TokenBucket
 
-_MOST_ADDRESSES: Final = 4096
+_MAX_ADDRESSES: Final = 4096
 # So many seconds' worth of requests may come at once: a system whose key was changed asks again.
 _BURST: Final = 10
 # Of IPv6 a household or an office has so many bits for itself.
-_OWN_BITS: Final = 64
+_IPV6_CUSTOMER_PREFIX: Final = 64
 
 
 class UnidentifiedLimiter:
@@ -45,7 +45,7 @@ class UnidentifiedLimiter:
         self._rate = rate
         self._clock = clock
         self._knows_some = callers.any_known or not signs_in
-        self._buckets: LRUCache[str, TokenBucket] = LRUCache(_MOST_ADDRESSES)
+        self._buckets: LRUCache[str, TokenBucket] = LRUCache(_MAX_ADDRESSES)
 
     def take(self, address: str) -> None:
         """Count a request of nobody's. Raises `GatewayError` rate-limited."""
@@ -57,7 +57,7 @@ class UnidentifiedLimiter:
         return 0.0 if self._rate is None else self._bucket(address, self._rate).wait()
 
     def _bucket(self, address: str, rate: float) -> TokenBucket:
-        home = home_of(address)
+        home = client_network(address)
         bucket: TokenBucket | None = self._buckets.get(home)
         if bucket is None:
             bucket = self._buckets[home] = TokenBucket(rate, int(_BURST * rate), self._clock)
@@ -112,7 +112,7 @@ class UnidentifiedLimiter:
         return True
 
 
-def home_of(address: str) -> str:
+def client_network(address: str) -> str:
     """The address, or the network that IPv6 gives to one customer; all that is none is one."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
@@ -122,4 +122,4 @@ def home_of(address: str) -> str:
         return str(ip)
     if ip.ipv4_mapped is not None:
         return str(ip.ipv4_mapped)
-    return str(ipaddress.ip_network((ip, _OWN_BITS), strict=False))
+    return str(ipaddress.ip_network((ip, _IPV6_CUSTOMER_PREFIX), strict=False))

@@ -51,12 +51,15 @@ class TracedUpstream(Upstream):
         attempt = self._tracing.start_attempt(exchange, time.monotonic())
         keeps_state = self._tracing.started_by_caller(exchange)
         outgoing = replace(
-            outgoing, lines=_placed(outgoing.lines, str(attempt.context), keeps_state=keeps_state)
+            outgoing,
+            lines=_with_trace_context(
+                outgoing.lines, str(attempt.context), keeps_state=keeps_state
+            ),
         )
         try:
             answer = await super()._guarded(exchange, outgoing, authorization, new=new)
         except BaseException as error:
-            attempt.ended_at, attempt.error = time.monotonic(), _word(error)
+            attempt.ended_at, attempt.error = time.monotonic(), _error_type(error)
             if exchange.attempts == before:
                 # The circuit was open.
                 self._tracing.discard_attempt(exchange, attempt)
@@ -65,7 +68,7 @@ class TracedUpstream(Upstream):
         return answer
 
 
-def _placed(lines: list[bytes], traceparent: str, *, keeps_state: bool) -> list[bytes]:
+def _with_trace_context(lines: list[bytes], traceparent: str, *, keeps_state: bool) -> list[bytes]:
     """The fields of a request at another place in its trace (W3C Trace Context section 4.3).
 
     The state is the caller's; in a trace that begins here nobody knows it.
@@ -76,7 +79,7 @@ def _placed(lines: list[bytes], traceparent: str, *, keeps_state: bool) -> list[
     return placed
 
 
-def _word(error: BaseException) -> str:
+def _error_type(error: BaseException) -> str:
     """What went wrong, in a word of a closed set."""
     if isinstance(error, GatewayError):
         return error.reason.code

@@ -29,14 +29,14 @@ from gateway.http.retry_after import parse_retry_after
 from gateway.pipeline.circuit import CircuitBreaker, Ticket
 from gateway.pipeline.retries import RetryBudget, RetryPolicy
 
-MEANINGLESS: Final = frozenset(("GET", "HEAD", "OPTIONS", "DELETE"))
+BODILESS_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS", "DELETE"))
 """Methods whose bodies are not forwarded: FHIR gives them no meaning, and a platform that ignores
 one would take it for the next request."""
 
-_HELD_BACK: Final = 16 * 1024 * 1024
-_REPEATED_STATUSES: Final = frozenset((502, 503, 504))
+_MAX_BUFFERED_BYTES: Final = 16 * 1024 * 1024
+_RETRYABLE_STATUSES: Final = frozenset((502, 503, 504))
 # Those that count against the platform; 501 only says that it lacks what was asked for.
-_TROUBLED_STATUSES: Final = frozenset((500, 502, 503, 504))
+_CIRCUIT_FAILURE_STATUSES: Final = frozenset((500, 502, 503, 504))
 _CHUNKED: Final = b"Transfer-Encoding: chunked"
 _VIA: Final = b"Via: 1.1 " + PSEUDONYM + b"\r\n"
 
@@ -129,7 +129,7 @@ class Upstream:
             try:
                 answer = await self._guarded(exchange, outgoing, authorization, new=new)
             except (UpstreamConnectionError, GatewayError) as failure:
-                error, cause = _understand(failure, safe=outgoing.safe)
+                error, cause = _error_of_failure(failure, safe=outgoing.safe)
                 # A kept connection that broke is rarely alone; a fresh one tells more.
                 new = isinstance(failure, UpstreamConnectionError)
                 if not error.is_retryable or not self._may_repeat(exchange, outgoing):
@@ -164,7 +164,7 @@ class Upstream:
         self, answer: UpstreamResponse, outgoing: UpstreamRequest, attempt: int
     ) -> float | None:
         """How long to wait before asking again, None where the answer stands."""
-        if answer.status not in _REPEATED_STATUSES or not outgoing.safe:
+        if answer.status not in _RETRYABLE_STATUSES or not outgoing.safe:
             return None
         asked = parse_retry_after(answer.field(b"retry-after"), time.time())
         if asked is None:
@@ -204,10 +204,10 @@ class Upstream:
             if connection is not None:
                 connection.abort()
                 self._pool.release(connection)
-            cause = _cause(error) if _blames_platform(error) else None
+            cause = _circuit_cause(error) if _is_platform_failure(error) else None
             self._note_failure(exchange, ticket, cause)
             raise
-        if answer.status in _TROUBLED_STATUSES:
+        if answer.status in _CIRCUIT_FAILURE_STATUSES:
             cause = f"the platform answered with status {answer.status}"
             self._note_failure(exchange, ticket, cause)
         else:
@@ -310,7 +310,7 @@ class Upstream:
 
     async def _hold_back(self, answer: UpstreamResponse) -> None:
         """Take an answer framed only by the connection's end, and make sure that it is whole."""
-        await answer.prefetch(_HELD_BACK)
+        await answer.prefetch(_MAX_BUFFERED_BYTES)
         if not answer.is_complete or not await is_complete(
             answer.content_type, answer.content_coding, answer.buffered_body
         ):
@@ -331,50 +331,48 @@ async def _pump(
     connection.write(b"0\r\n\r\n" if chunked else b"")
 
 
-def _blames_platform(failure: BaseException) -> bool:
+def _is_platform_failure(failure: BaseException) -> bool:
     if isinstance(failure, GatewayError):
         return failure.reason in (errors.UPSTREAM_UNREACHABLE, errors.UPSTREAM_TLS)
     return isinstance(failure, UpstreamConnectionError)
 
 
-def _cause(failure: BaseException) -> str:
-    error = broken(failure) if isinstance(failure, UpstreamConnectionError) else failure
+def _circuit_cause(failure: BaseException) -> str:
+    error = connection_error(failure) if isinstance(failure, UpstreamConnectionError) else failure
     return error.detail if isinstance(error, GatewayError) else ""
 
 
-def _understand(
+def _error_of_failure(
     failure: UpstreamConnectionError | GatewayError, *, safe: bool
 ) -> tuple[GatewayError, str]:
     """The outcome of a failed attempt, and the cause under which a repetition is counted."""
     if isinstance(failure, GatewayError):
         return failure, "connect"
     if failure.kind == "unsent":
-        return broken(failure), "reused"
+        return connection_error(failure), "reused"
     cause = "reused" if failure.is_reused_connection and failure.kind == "closed" else "broken"
-    return broken(failure, safe=safe), cause
+    return connection_error(failure, safe=safe), cause
 
 
-def broken(failure: UpstreamConnectionError, *, safe: bool | None = None) -> GatewayError:
+def connection_error(failure: UpstreamConnectionError, *, safe: bool | None = None) -> GatewayError:
     """The outcome of a connection that gave no complete, valid answer.
 
     `safe` is None where that is not known; a request that is not safe may have had its effect.
     """
     hint = "outcome unknown" if safe is False else ""
     if failure.kind == "timeout":
-        return GatewayError(errors.UPSTREAM_TIMEOUT, _SENTENCES[failure.kind], hint=hint)
+        return GatewayError(errors.UPSTREAM_TIMEOUT, _DETAILS[failure.kind], hint=hint)
     if failure.kind == "certificate":
-        return GatewayError(errors.UPSTREAM_TLS, _SENTENCES[failure.kind])
+        return GatewayError(errors.UPSTREAM_TLS, _DETAILS[failure.kind])
     if failure.kind == "unsent":
         # As if it could not have been made.
-        return GatewayError(
-            errors.UPSTREAM_UNREACHABLE, _SENTENCES[failure.kind], is_retryable=True
-        )
+        return GatewayError(errors.UPSTREAM_UNREACHABLE, _DETAILS[failure.kind], is_retryable=True)
     return GatewayError(
-        errors.UPSTREAM_FAILED, _SENTENCES[failure.kind], hint=hint, is_retryable=bool(safe)
+        errors.UPSTREAM_FAILED, _DETAILS[failure.kind], hint=hint, is_retryable=bool(safe)
     )
 
 
-_SENTENCES: Final = {
+_DETAILS: Final = {
     "unsent": "the platform spoke or ended on a kept connection before it was asked",
     "closed": "the platform closed the connection before it answered",
     "truncated": "the platform's answer ended before it was complete",

@@ -190,7 +190,7 @@ async def test_long_answers_in_an_old_version_share_a_room(
     start_gateway: Start, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """HTTP/1.0 knows no chunks: an answer is collected, and beyond a limit of all refused."""
-    monkeypatch.setattr("gateway.pipeline.admission._COLLECTING", 300_000)
+    monkeypatch.setattr("gateway.pipeline.admission._BUFFER_BUDGET_BYTES", 300_000)
     short, long = (b"x" * size for size in (200_000, 400_000))
     chunked = (
         b"HTTP/1.1 200 OK\r\nContent-Type: application/pdf\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -13,7 +13,7 @@ import trustme
 
 from gateway.http.client.framing import UpstreamConnectionError
 from gateway.http.client.pool import UpstreamTimeouts
-from gateway.pipeline.upstream import broken
+from gateway.pipeline.upstream import connection_error
 from tests.doubles.tls_peer import TlsPeer
 from tests.http.client.tls_stage import (
     ANSWER,
@@ -141,7 +141,7 @@ async def test_platform_refuses_our_certificate(
             connection.write_request(REQUEST)
             with pytest.raises(UpstreamConnectionError, match="certificate") as caught:
                 await read(connection)
-            outcome = broken(caught.value, safe=False)
+            outcome = connection_error(caught.value, safe=False)
             assert not outcome.hint
             refused = outcome.reason.code, outcome.detail, outcome.is_retryable
         else:
