@@ -13,7 +13,9 @@ from gateway.http.server.connection import IncomingRequest
 from gateway.pipeline.request_body import BodyLimits, RequestBody
 
 _LONGEST: Final = 64 * 1024
-_LIMITS: Final = BodyLimits(max_bytes=_LONGEST, replay_bytes=_LONGEST, stall=10.0, min_rate=1024)
+_LIMITS: Final = BodyLimits(
+    max_bytes=_LONGEST, replay_bytes=_LONGEST, stall_timeout=10.0, min_rate=1024
+)
 _MOST: Final = 64
 _TYPE: Final = "application/x-www-form-urlencoded"
 
@@ -33,7 +35,7 @@ async def read_form(request: IncomingRequest, header: RequestHeader) -> dict[str
         limits=_LIMITS,
         clock=time.monotonic,
     )
-    data = await body.prefix(_LONGEST + 1)
+    data = await body.peek(_LONGEST + 1)
     if (header.text(b"content-type") or "").partition(";")[0].strip().lower() != _TYPE:
         return {}
     try:

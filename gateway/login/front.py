@@ -49,19 +49,21 @@ class LoginFront:
         )
         own = self._own(visit)
         if own is not None:
-            return await self._handler.answer(request, own)
+            return await self._handler.handle_local(request, own)
         guest = await self._guests.find(visit, header)
         if isinstance(guest, LocalResponse):
-            return await self._handler.answer(request, self._to_login(visit, guest))
+            return await self._handler.handle_local(request, self._to_login(visit, guest))
         if guest.caller is not None and visit.is_navigation:
             credential = guest.caller.credential
             if isinstance(credential, UserCredential):
-                guest = replace(guest, login_expired=self._login_expired(visit, credential.session))
+                guest = replace(
+                    guest, expired_session_responder=self._login_expired(visit, credential.session)
+                )
         return await self._handler.handle(request, guest)
 
     async def refuse(self, request: IncomingRequest, error: GatewayError) -> ConnectionDisposition:
         """Answer a message that could not be parsed, and account for it."""
-        return await self._handler.refuse(request, error)
+        return await self._handler.reject_malformed(request, error)
 
     def _own(self, visit: BrowserRequest) -> LocalResponder | None:
         if not visit.path.startswith("/"):
@@ -71,7 +73,7 @@ class LoginFront:
 
             async def preflight(exchange: Exchange) -> LocalResponse:
                 # Browsers ask without a cookie, for each address anew: all of them are answered.
-                exchange.is_audit_skipped = self._strangers.are_too_many(visit.peer.address)
+                exchange.is_audit_skipped = self._strangers.exceeds_limit(visit.peer.address)
                 return self._guests.preflight(visit)
 
             return LocalResponder(preflight, lines)
@@ -91,7 +93,7 @@ class LoginFront:
 
     def _to_login(self, visit: BrowserRequest, reply: LocalResponse) -> LocalResponder:
         async def respond(_exchange: Exchange) -> LocalResponse:
-            self._strangers.take(visit.peer.address)
+            self._strangers.consume(visit.peer.address)
             return reply
 
         return LocalResponder(respond)

@@ -124,7 +124,7 @@ class SessionAuth:
 
     def origin(self, peer: Peer, header: RequestHeader) -> Peer:
         """Who is at the other end, seen through the proxies that are trusted."""
-        return self._callers.origin(peer, header)
+        return self._callers.resolve_peer(peer, header)
 
     async def session(self, visit: BrowserRequest, *, touch: bool) -> Session | None:
         """The session of the browser's cookie."""
@@ -138,21 +138,21 @@ class SessionAuth:
     ) -> AuthResult | LocalResponse:
         """Who calls the platform; a person who has yet to sign in is sent there."""
         lines = self.lines(visit)
-        if self._callers.shows_secret(header):
+        if self._callers.presents_known_secret(header):
             return self._by_callers(visit, header, lines)
         lines += self._content
         try:
             session = await self.session(visit, touch=True)
         except GatewayError as error:  # the store is away: who it is cannot be told
-            return AuthResult(lines, refusal=error)
+            return AuthResult(lines, error=error)
         if session is not None:
             return self._signed_in(visit, session, lines)
-        found = self._by_callers(visit, header, lines) if self._callers.any_known else None
+        found = self._by_callers(visit, header, lines) if self._callers.has_named_callers else None
         if found is not None and found.caller is not None:
             return found
         if visit.is_navigation and _is_below(visit, self._rules.base_path):
             return self.to_login(visit)
-        return AuthResult(lines, refusal=self._unauthenticated(visit, found))
+        return AuthResult(lines, error=self._unauthenticated(visit, found))
 
     def lines(self, visit: BrowserRequest) -> bytes:
         """The fields that let a page of a named origin read the answer (Fetch standard)."""
@@ -198,7 +198,7 @@ class SessionAuth:
         try:
             self.require_own_page(visit)
         except GatewayError as error:
-            return AuthResult(lines, refusal=error)
+            return AuthResult(lines, error=error)
         caller = Caller(SESSION, UserCredential(session), user=session.user)
         return AuthResult(lines, caller)
 
@@ -206,11 +206,11 @@ class SessionAuth:
         try:
             return AuthResult(lines, self._callers.identify(visit.peer, header))
         except GatewayError as error:
-            return AuthResult(lines, refusal=error)
+            return AuthResult(lines, error=error)
 
     def _unauthenticated(self, visit: BrowserRequest, found: AuthResult | None) -> GatewayError:
         challenges = self._rules.challenge
-        refusal = found.refusal if found is not None else None
+        refusal = found.error if found is not None else None
         if refusal is not None and not visit.is_by_browser:
             challenges = (*refusal.headers, *challenges)
         return GatewayError(

@@ -94,7 +94,7 @@ class UserTokens:
     async def obtain(self, credential: str) -> AccessToken:
         """The token to use now. Raises caller-unauthenticated or sso-unavailable."""
         if not isinstance(credential, UserCredential):
-            return await self._others.obtain(credential)
+            return await self._others.wait_for_token(credential)
         session = credential.session
         if not self._renewals.usable(session):
             await self._renewed(session)
@@ -107,7 +107,7 @@ class UserTokens:
         token-rejected where fresh tokens were refused just before.
         """
         if not isinstance(credential, UserCredential):
-            return await self._others.replace(credential, rejected)
+            return await self._others.replace_rejected(credential, rejected)
         session = credential.session
         if session.token == rejected:
             pace = self._renewals.pace(session)
@@ -120,14 +120,14 @@ class UserTokens:
     def drop(self, credential: str, token: AccessToken) -> None:
         """The platform refused `token` and the request cannot be repeated."""
         if not isinstance(credential, UserCredential):
-            self._others.drop(credential, token)
+            self._others.invalidate(credential, token)
         elif credential.session.token == token:
             self._renewals.pace(credential.session).rejected = token
 
     def rejected_again(self, credential: str, token: AccessToken) -> None:
         """The platform refused a fresh token too: renewals that it forces pause."""
         if not isinstance(credential, UserCredential):
-            self._others.rejected_again(credential, token)
+            self._others.on_fresh_token_rejected(credential, token)
             return
         pace = self._renewals.pace(credential.session)
         pace.refusals += 1
@@ -136,7 +136,7 @@ class UserTokens:
     def accepted(self, credential: str, token: AccessToken) -> None:
         """The platform took `token`."""
         if not isinstance(credential, UserCredential):
-            self._others.accepted(credential, token)
+            self._others.on_token_accepted(credential, token)
             return
         pace = self._renewals.pace(credential.session)
         pace.refusals, pace.pause_until, pace.accepted = 0, 0.0, True

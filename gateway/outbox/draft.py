@@ -37,7 +37,7 @@ class WriteJudging:
 
 
 async def _judged(asked: RequestContext, one_by_one: OneByOne) -> WriteJudgement | None:
-    body = b"" if asked.body is None else await asked.body.all()
+    body = b"" if asked.body is None else await asked.body.read_all()
     if body is None:
         raise NotJudged
     header = asked.header
@@ -85,7 +85,7 @@ async def drafted(
     asked: RequestContext, judgement: WriteJudgement, base: str, *, cause: str, unknown: bool
 ) -> Draft:
     """What is kept of a write; `unknown`: an attempt at it may have had its effect."""
-    body = None if asked.body is None else await asked.body.all()
+    body = None if asked.body is None else await asked.body.read_all()
     return Draft(
         caller=asked.caller.name,
         request=_request(asked, body or b"", base),
@@ -104,9 +104,11 @@ def _is_searched_for(interaction: Interaction, judgement: WriteJudgement) -> boo
 
 def _request(asked: RequestContext, body: bytes, base: str) -> Request:
     lines = asked.lines
-    if asked.body is not None and asked.body.changed:
+    if asked.body is not None and asked.body.is_transformed:
         lines = remove_digest_fields(lines)
-    target = RequestTarget(asked.target.path, asked.memo.links.query(asked.target.query))
+    target = RequestTarget(
+        asked.target.path, asked.caller_context.link_translator.translate_query(asked.target.query)
+    )
     interaction = asked.interaction
     return Request(
         method=asked.exchange.method,

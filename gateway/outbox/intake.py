@@ -127,8 +127,8 @@ class Intake(WriteQueue):
 
     def keep(self, memo: CallerContext, interaction: Interaction, body: RequestBody) -> None:
         """See to it that the body of a write which may be queued can be read again."""
-        if memo.queues and interaction.code in WRITES:
-            body.keep_in(self._room)
+        if memo.may_queue_writes and interaction.code in WRITES:
+            body.retain_in(self._room)
 
     def bring(self, send: ForwardRequest, asked: RequestContext) -> Awaitable[UpstreamResponse]:
         """The platform's answer as `send` brings it, or the outbox's. Raises `GatewayError`.
@@ -137,7 +137,7 @@ class Intake(WriteQueue):
         """
         if _is_own(asked.target):
             return self._pages.answer(asked, self._base(asked), self._reader(asked))
-        if asked.memo.queues and asked.interaction.code in WRITES:
+        if asked.caller_context.may_queue_writes and asked.interaction.code in WRITES:
             return self._bring_or_keep(send, asked)
         return send(asked)
 
@@ -242,10 +242,10 @@ class Intake(WriteQueue):
         draft = await drafted(asked, judgement, base, cause=cause, unknown=unknown)
 
         def confirm() -> None:
-            if asked.side.is_gone():
+            if asked.downstream.is_closed():
                 # Nobody would learn that it is kept: it would be sent again, and be there twice.
                 raise CallerDisconnectedError
-            if asked.side.may_be_gone() or self._is_overtaken(asked):
+            if asked.downstream.is_half_closed() or self._is_overtaken(asked):
                 # The first: the same, but it may be there to read this. The second: it would undo
                 # a newer write of the same resource.
                 raise error
@@ -281,7 +281,9 @@ class Intake(WriteQueue):
         if self._rules.public_url is not None:
             return self._rules.public_url.rstrip("/")
         host = asked.header.text(b"host") or ""
-        origin = f"{asked.memo.scheme}://{host}" if validation.is_host(host.encode()) else ""
+        origin = (
+            f"{asked.caller_context.scheme}://{host}" if validation.is_host(host.encode()) else ""
+        )
         return origin + self._rules.base_path
 
     def _reader(self, asked: RequestContext) -> Reader:

@@ -119,10 +119,10 @@ class Deliverer:
         outgoing = UpstreamRequest(
             method=request.method,
             target=(self._route.client.platform_path + request.suffix).encode("latin-1"),
-            lines=lines,
+            field_lines=lines,
             request_id=request.request_id,
             body=BufferedBody(request.body) if has_body else None,
-            safe=False,
+            is_retryable=False,
         )
         answer = await self._forward(outgoing, request)
         try:
@@ -135,7 +135,7 @@ class Deliverer:
         if credential not in route.credentials:
             raise GatewayError(errors.TOKEN_REFUSED, "the settings have that credential no more")
         token: AccessToken | None = route.tokens.current(credential)
-        token = token or await route.tokens.obtain(credential)
+        token = token or await route.tokens.wait_for_token(credential)
         # No exchange of a caller: what is noted here is read by nobody.
         note = Exchange(request_id=request.request_id, started_at=0.0, started_monotonic=0.0)
         return await route.forwarder.send(note, outgoing, credential, token)
@@ -159,7 +159,7 @@ class Deliverer:
             return Comparison(Found.UNCLEAR)
         findings = []
         for each in all_sought:
-            declared = await self._route.statement.declared(each.kind, _STATEMENT_WAIT)
+            declared = await self._route.statement.declared_capability(each.kind, _STATEMENT_WAIT)
             if each.conditional and "create" in declared.conditional:
                 findings.append(Comparison(Found.HARMLESS))
                 continue
@@ -167,7 +167,7 @@ class Deliverer:
             finding = await self._search(request, each, known)
             if isinstance(finding, Failure):
                 return finding
-            missing = self._route.statement.missing
+            missing = self._route.statement.unavailable_reason
             if missing is not None and finding.found is Found.UNCLEAR:
                 # A statement may still tell; a person is asked only where nothing else can.
                 return Failure(Effect.NONE, missing.code, everybody=False)

@@ -21,12 +21,12 @@ class ExchangeAccounting:
     ) -> None:
         self._count = count
         self._record = record
-        self._notes = notes
+        self._listeners = notes
 
-    def end(self, exchange: Exchange) -> None:
+    def account(self, exchange: Exchange) -> None:
         """Account for a finished exchange, which must not change any more."""
         self._count(exchange)
         if not exchange.is_audit_skipped:
             self._record(exchange)
-        for note in self._notes:
+        for note in self._listeners:
             note(exchange)

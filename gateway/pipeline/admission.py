@@ -35,13 +35,13 @@ class Admission:
         self.phase = LifecyclePhase.SERVING
         self.inflight = 0
         # What answers that have to be collected before they can go out take of the memory.
-        self.collecting = MemoryBudget(_BUFFER_BUDGET_BYTES)
+        self.buffer_budget = MemoryBudget(_BUFFER_BUDGET_BYTES)
 
-    def begin(self) -> None:
+    def exchange_started(self) -> None:
         """An exchange is in flight, whatever will become of it."""
         self.inflight += 1
 
-    def end(self) -> None:
+    def exchange_ended(self) -> None:
         """It is over."""
         self.inflight -= 1
 
@@ -49,11 +49,11 @@ class Admission:
         """Whether the end has begun."""
         return self.phase is not LifecyclePhase.SERVING
 
-    def admit_at_once(self, caller: Caller, *, fresh: bool = False) -> bool:
-        """Let a request of this caller in and take a place for it, which `leave` gives back.
+    def try_admit(self, caller: Caller, *, fresh: bool = False) -> bool:
+        """Let a request of this caller in and take a place for it, which `release` gives back.
 
-        False: it may come in, but there is no place at once: `queue` waits for one. `fresh` says
-        that its connection was accepted for it: such a request is served to the end. Raises
+        False: it may come in, but there is no place at once: `wait_for_slot` waits for one. `fresh`
+        says that its connection was accepted for it: such a request is served to the end. Raises
         `GatewayError`: shutting-down, audit-unavailable or rate-limited.
         """
         if self.phase is LifecyclePhase.STOPPED and not fresh:
@@ -64,21 +64,21 @@ class Admission:
             raise GatewayError(errors.AUDIT_UNAVAILABLE, retry_after=_RETRY_AFTER)
         if caller.rate is not None:
             caller.rate.take()
-        return caller.slots is None and self._slots.try_enter()
+        return caller.slots is None and self._slots.try_acquire()
 
-    async def queue(self, caller: Caller) -> None:
+    async def wait_for_slot(self, caller: Caller) -> None:
         """Wait for a place for a moment. Raises `GatewayError` overloaded."""
         if caller.slots is not None:
-            await caller.slots.enter()
+            await caller.slots.acquire()
         try:
-            await self._slots.enter()
+            await self._slots.acquire()
         except BaseException:
             if caller.slots is not None:
-                caller.slots.leave()
+                caller.slots.release()
             raise
 
-    def leave(self, caller: Caller) -> None:
+    def release(self, caller: Caller) -> None:
         """The request that was admitted for this caller is over."""
-        self._slots.leave()
+        self._slots.release()
         if caller.slots is not None:
-            caller.slots.leave()
+            caller.slots.release()

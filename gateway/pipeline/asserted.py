@@ -24,7 +24,7 @@ class AssertedIdentity:
         names = (caller.user_header, caller.purpose_header)
         self._names = frozenset(normalized_field_name(name) for name in names if name is not None)
 
-    def without(self, lines: list[bytes]) -> list[bytes]:
+    def strip_fields(self, lines: list[bytes]) -> list[bytes]:
         """The lines but for these fields, in every spelling that a server may take for theirs."""
         return [
             line

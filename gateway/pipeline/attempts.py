@@ -25,23 +25,23 @@ class TokenProvider(Protocol):
         """A valid token, without waiting."""
         ...
 
-    async def obtain(self, credential: str) -> AccessToken:
+    async def wait_for_token(self, credential: str) -> AccessToken:
         """A valid token, waiting for one."""
         ...
 
-    async def replace(self, credential: str, rejected: AccessToken) -> AccessToken:
+    async def replace_rejected(self, credential: str, rejected: AccessToken) -> AccessToken:
         """A token other than the rejected one."""
         ...
 
-    def drop(self, credential: str, rejected: AccessToken) -> None:
+    def invalidate(self, credential: str, rejected: AccessToken) -> None:
         """Forget a token that the platform rejected."""
         ...
 
-    def rejected_again(self, credential: str, token: AccessToken) -> None:
+    def on_fresh_token_rejected(self, credential: str, token: AccessToken) -> None:
         """The platform refused a fresh token."""
         ...
 
-    def accepted(self, credential: str, token: AccessToken) -> None:
+    def on_token_accepted(self, credential: str, token: AccessToken) -> None:
         """The platform took the token."""
         ...
 
@@ -70,24 +70,24 @@ class Forwarder:
         self, exchange: Exchange, outgoing: UpstreamRequest, credential: str, token: AccessToken
     ) -> UpstreamResponse:
         """The platform's answer, never a 401. Raises `GatewayError`."""
-        if outgoing.ends_here:
+        if outgoing.is_final_recipient:
             return final_recipient_response()
         exchange.token_id = token.token_id
         answer = await self._upstream.send(exchange, outgoing, token.authorization)
         if answer.status == 401:
-            token = await self._renew(answer, outgoing, credential, token)
+            token = await self._replacement_token(answer, outgoing, credential, token)
             exchange.token_id = token.token_id
             self._on_retry("token")
             answer = await self._upstream.send(exchange, outgoing, token.authorization)
         if answer.status == 401:
             answer.close()
-            self._tokens.rejected_again(credential, token)
+            self._tokens.on_fresh_token_rejected(credential, token)
             raise _token_rejected_error("the platform refused a fresh token")
         if answer.status < 500:
-            self._tokens.accepted(credential, token)
+            self._tokens.on_token_accepted(credential, token)
         return answer
 
-    async def _renew(
+    async def _replacement_token(
         self,
         answer: UpstreamResponse,
         outgoing: UpstreamRequest,
@@ -97,12 +97,12 @@ class Forwarder:
         answer.close()
         body = outgoing.body
         if body is not None:
-            if not body.replayable:
-                self._tokens.drop(credential, token)
+            if not body.is_replayable:
+                self._tokens.invalidate(credential, token)
                 detail = "the platform refused the token, and the body cannot be sent again"
                 raise _token_rejected_error(detail, advice="body-gone")
             body.rewind()
-        return await self._tokens.replace(credential, token)
+        return await self._tokens.replace_rejected(credential, token)
 
 
 def _token_rejected_error(detail: str, advice: str = "") -> GatewayError:

@@ -31,26 +31,26 @@ _CHARSETS: Final = (b"utf-8", b"utf8", b"us-ascii")
 class CallerContext:
     """A header that was judged, whom it named, and what translates for him.
 
-    `asserted` is what he says of his user, where the settings name a field for that; `rules` is
-    whose judgement it was; `remote` the address that the caller was seen at, `scheme` what he came
-    by; `lines` are the fields as they go to the platform, `accept` the value of Accept; `queues`,
-    set by `rules`, says that his writes may be kept in the outbox; `untyped` that a body comes of
-    which nobody said what it is.
+    `asserted_identity` is what he says of his user, where the settings name a field for that;
+    `rules` is whose judgement it was; `remote` the address that the caller was seen at, `scheme`
+    what he came by; `upstream_field_lines` are the fields as they go to the platform, `accept` the
+    value of Accept; `may_queue_writes`, set by `rules`, says that his writes may be kept in the
+    outbox; `has_untyped_body` that a body comes of which nobody said what it is.
     """
 
     __slots__ = (
-        *("_content_type", "_is_newest", "_raw", "_rules"),
+        *("_content_type", "_is_http11", "_raw", "_handler"),
         *(
             "accept",
-            "asserted",
+            "asserted_identity",
             "caller",
             "header",
-            "lines",
-            "links",
-            "queues",
+            "upstream_field_lines",
+            "link_translator",
+            "may_queue_writes",
             "remote",
             "scheme",
-            "untyped",
+            "has_untyped_body",
         ),
     )
 
@@ -65,37 +65,39 @@ class CallerContext:
         links: LinkTranslator,
     ) -> None:
         self._raw: RawHeaders = request.message.raw_headers
-        self._rules = rules
+        self._handler = rules
         # An older version is judged by other rules.
-        self._is_newest = request.message.version is HttpVersion11
+        self._is_http11 = request.message.version is HttpVersion11
         self.header = header
-        self.untyped = _has_untyped_body(header)
-        self._content_type = caller.content_type if self.untyped else None
+        self.has_untyped_body = _has_untyped_body(header)
+        self._content_type = caller.content_type if self.has_untyped_body else None
         self.caller = caller
         self.remote = remote
         self.scheme = request.scheme
-        self.links = links
-        self.lines = links.lines(header)
-        self.asserted: AssertedIdentity | None = None
+        self.link_translator = links
+        self.upstream_field_lines = links.request_field_lines(header)
+        self.asserted_identity: AssertedIdentity | None = None
         if caller.user_header is not None or caller.purpose_header is not None:
-            self.asserted = AssertedIdentity(caller, self._raw)
-            self.lines = self.asserted.without(self.lines)
+            self.asserted_identity = AssertedIdentity(caller, self._raw)
+            self.upstream_field_lines = self.asserted_identity.strip_fields(
+                self.upstream_field_lines
+            )
         self.accept = header.text(b"accept")
-        self.queues = False
+        self.may_queue_writes = False
 
     @property
-    def may_be_remembered(self) -> bool:
+    def is_cacheable(self) -> bool:
         """Whether nothing speaks against comparing the next request with this one.
 
         Comparing tells by its time how much was alike. A secret must not be compared like that
         with the one before it, which may be another's where a proxy shares its connections.
         """
         # Whether the caller's type stands in depends on the target, too.
-        if not self._is_newest or self._content_type is not None:
+        if not self._is_http11 or self._content_type is not None:
             return False
         return not any(name.lower() in SECRET for name, _ in self._raw)
 
-    def name_content(self, interaction: Interaction) -> None:
+    def set_content_type(self, interaction: Interaction) -> None:
         """Say what an untyped body is, where the settings of its caller tell.
 
         Text in another encoding than FHIR's stays what it is, and so does what is stored as a
@@ -107,16 +109,20 @@ class CallerContext:
         is_binary = interaction.resource == "Binary" and interaction.code in ("create", "update")
         if self._content_type is None or is_binary:
             return
-        self.untyped = False
+        self.has_untyped_body = False
         self.header.values[b"content-type"] = self._content_type
-        lines = [line for line in self.lines if not line.lower().startswith(b"content-type:")]
-        self.lines = [*lines, b"Content-Type: %s\r\n" % self._content_type]
+        lines = [
+            line
+            for line in self.upstream_field_lines
+            if not line.lower().startswith(b"content-type:")
+        ]
+        self.upstream_field_lines = [*lines, b"Content-Type: %s\r\n" % self._content_type]
 
-    def is_repeated_by(self, message: RequestMessage, rules: object) -> bool:
+    def matches(self, message: RequestMessage, rules: object) -> bool:
         """Whether all that was found out holds for this message as well."""
         return (
             message.raw_headers == self._raw
-            and self._rules is rules
+            and self._handler is rules
             and message.version is HttpVersion11
         )
 
@@ -132,7 +138,7 @@ def _has_untyped_body(header: RequestHeader) -> bool:
 
 def cached_context(memory: object, message: RequestMessage, rules: object) -> CallerContext | None:
     """The memo that a connection remembers, if this message repeats it."""
-    if isinstance(memory, CallerContext) and memory.is_repeated_by(message, rules):
+    if isinstance(memory, CallerContext) and memory.matches(message, rules):
         return memory
     return None
 

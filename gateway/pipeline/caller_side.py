@@ -18,13 +18,21 @@ class DownstreamWriter:
 
     `admission` tells, when the answer's header is written, whether the gateway is about to end.
     `stall` is how long, in seconds, a caller may take nothing at all of what waits.
-    `lines` are fields for every answer of the exchange; `login_expired` is what a person is told in
-    the place of caller-unauthenticated.
+    `extra_field_lines` are fields for every answer of the exchange; `expired_session_responder` is
+    what a person is told in the place of caller-unauthenticated.
     """
 
     __slots__ = (
-        *("_admission", "_keep_alive", "_reader", "_request", "_stall"),
-        *("caller", "head_only", "http10", "lines", "login_expired", "readers", "started"),
+        *("_admission", "_keep_alive", "_slow_reader", "_request", "_stall_timeout"),
+        *(
+            "caller",
+            "is_head_request",
+            "is_http10",
+            "extra_field_lines",
+            "expired_session_responder",
+            "slow_readers",
+            "has_started",
+        ),
     )
 
     def __init__(
@@ -39,35 +47,35 @@ class DownstreamWriter:
         message = request.message
         self._request = request
         self._admission = admission
-        self._stall = stall
+        self._stall_timeout = stall
         self._keep_alive = not message.should_close
         version = message.version
-        self.http10 = version is not HttpVersion11 and version < HttpVersion11
-        request.connection.aborts_by_reset = self.http10
-        self.head_only = message.method == "HEAD"
-        self.lines = lines
-        self.login_expired = login_expired
-        self.started = False
+        self.is_http10 = version is not HttpVersion11 and version < HttpVersion11
+        request.connection.aborts_by_reset = self.is_http10
+        self.is_head_request = message.method == "HEAD"
+        self.extra_field_lines = lines
+        self.expired_session_responder = login_expired
+        self.has_started = False
         # Set while a connection to the platform is held for this caller.
-        self.readers: SlowReaders | None = None
+        self.slow_readers: SlowReaders | None = None
         self.caller = ""
-        self._reader: ResponseReader | None = None
+        self._slow_reader: ResponseReader | None = None
 
     @property
-    def room(self) -> MemoryBudget:
+    def buffer_budget(self) -> MemoryBudget:
         """The memory that answers share which are collected for callers of HTTP/1.0."""
-        return self._admission.collecting
+        return self._admission.buffer_budget
 
-    def is_gone(self) -> bool:
+    def is_closed(self) -> bool:
         """Whether nobody is there any more to read an answer."""
         transport = self._request.connection.transport
         return transport is None or transport.is_closing()
 
-    def may_be_gone(self) -> bool:
+    def is_half_closed(self) -> bool:
         """Whether that cannot be told without writing: it sends no more."""
         return self._request.connection.is_half_closed
 
-    def close_after(self) -> None:
+    def close_after_response(self) -> None:
         """Let this answer be the connection's last one."""
         self._keep_alive = False
 
@@ -76,45 +84,45 @@ class DownstreamWriter:
         self._keep_alive = False
         self._request.connection.abort()
 
-    def invite_body(self) -> None:
+    def send_100_continue(self) -> None:
         """Ask for a body that the caller holds back (RFC 9110 section 10.1.1)."""
-        if not self.started and not self.http10:
+        if not self.has_started and not self.is_http10:
             self._request.connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def write(self, data: bytes) -> None:
         """Hand bytes to the transport. Raises `CallerDisconnectedError`."""
-        self._begin().write(data)
+        self._start_response().write(data)
 
-    def write_whole(self, message: bytes) -> None:
+    def write_message(self, message: bytes) -> None:
         """Hand an answer that is whole to the transport. Raises `CallerDisconnectedError`."""
-        self._begin().write_batched(message)
+        self._start_response().write_batched(message)
 
-    def _begin(self) -> CallerConnection:
+    def _start_response(self) -> CallerConnection:
         connection = self._request.connection
         transport = connection.transport
         if transport is None or transport.is_closing():
             raise CallerDisconnectedError
-        self.started = connection.answering = True
+        self.has_started = connection.answering = True
         return connection
 
     @property
-    def crowded(self) -> bool:
+    def is_write_paused(self) -> bool:
         """Whether the caller has yet to take what was written."""
         return self._request.connection.is_write_paused
 
-    async def drained(self) -> None:
+    async def drain(self) -> None:
         """Wait until a slow caller took enough.
 
         Raises `CallerDisconnectedError`, also after a long stall.
         """
-        readers = self.readers
+        readers = self.slow_readers
         if readers is None:
             await self._drained()
             return
-        reader = self._reader
+        reader = self._slow_reader
         if reader is None:
             connection = self._request.connection
-            reader = self._reader = ResponseReader(connection, self.caller)
+            reader = self._slow_reader = ResponseReader(connection, self.caller)
         readers.add(reader)
         try:
             await self._drained()
@@ -128,7 +136,7 @@ class DownstreamWriter:
                 raise CallerDisconnectedError
             waiting = connection.unsent_bytes
             try:
-                async with asyncio.timeout(self._stall):
+                async with asyncio.timeout(self._stall_timeout):
                     await connection.drain()
             except TimeoutError:
                 # Slow is allowed, on a bad line as well; only who takes nothing is given up.
@@ -136,7 +144,7 @@ class DownstreamWriter:
                     self.abort()
                     raise CallerDisconnectedError from None
 
-    def persistence(self) -> bytes:
+    def connection_field(self) -> bytes:
         """The Connection field that tells the caller what happens next (RFC 9112 section 9.3)."""
         # A body that was not read would be taken for the next request. At the end of the gateway
         # requests that were sent ahead are still answered.
@@ -148,15 +156,15 @@ class DownstreamWriter:
             return b"Connection: close\r\n"
         return connection.keep_alive_lines
 
-    async def finish(self) -> ConnectionDisposition:
+    async def await_delivery(self) -> ConnectionDisposition:
         """Everything is written. Raises `CallerDisconnectedError` where that reached nobody."""
-        if self.crowded:
-            await self.drained()
+        if self.is_write_paused:
+            await self.drain()
         connection = self._request.connection
         if connection.is_half_closed and await connection.has_left():
             raise CallerDisconnectedError
-        return self.done()
+        return self.finish()
 
-    def done(self) -> ConnectionDisposition:
+    def finish(self) -> ConnectionDisposition:
         """How it goes on with the connection."""
         return ConnectionDisposition.KEEP_ALIVE if self._keep_alive else ConnectionDisposition.CLOSE

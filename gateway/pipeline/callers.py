@@ -83,27 +83,28 @@ class CallerMatcher:
     certificate_names: frozenset[str] = frozenset()
 
     @property
-    def owes_a_secret(self) -> bool:
+    def requires_secret(self) -> bool:
         """Whether the caller has to show a key or password."""
         return self.api_key is not None or self.password is not None
 
 
 @dataclass(frozen=True, slots=True)
 class AuthResult:
-    """Who was found for one request, in the place of `CallerRegistry`; `lines` go on every answer.
+    """Who was found for one request, in the place of `CallerRegistry`; `extra_field_lines` go on
+    every answer.
 
-    `login_expired` is what a person is told when the sign-in turns out to be over.
+    `expired_session_responder` is what a person is told when the sign-in turns out to be over.
     """
 
-    lines: bytes
+    extra_field_lines: bytes
     caller: Caller | None = None
-    refusal: GatewayError | None = None
-    login_expired: LocalResponder | None = None
+    error: GatewayError | None = None
+    expired_session_responder: LocalResponder | None = None
 
     def identify(self, _peer: Peer, _header: RequestHeader) -> Caller:
         """The caller. Raises `GatewayError` caller-unauthenticated, -unknown or -forbidden."""
         if self.caller is None:
-            raise self.refusal or GatewayError(errors.CALLER_UNAUTHENTICATED)
+            raise self.error or GatewayError(errors.CALLER_UNAUTHENTICATED)
         return self.caller
 
 
@@ -118,7 +119,7 @@ class CallerRegistry:
         known: Sequence[CallerMatcher] = (),
         trusted_proxies: tuple[IPNetwork, ...] = (),
     ) -> None:
-        self._known = tuple(known)
+        self._matchers = tuple(known)
         self._trusted_proxies = trusted_proxies
         self._keys = [
             (_digest(each.api_key.reveal()), each) for each in known if each.api_key is not None
@@ -130,7 +131,7 @@ class CallerRegistry:
         ]
         self._challenges = _challenges(bool(self._passwords), bool(self._keys))
 
-    def origin(self, peer: Peer, header: RequestHeader) -> Peer:
+    def resolve_peer(self, peer: Peer, header: RequestHeader) -> Peer:
         """Who is at the other end, seen through the proxies that are trusted.
 
         X-Forwarded-For is read from the right: what stands left of the first address that is no
@@ -149,12 +150,12 @@ class CallerRegistry:
 
     def identify(self, peer: Peer, header: RequestHeader) -> Caller:
         """Raises `GatewayError` caller-unauthenticated, caller-unknown or caller-forbidden."""
-        if not self._known:
+        if not self._matchers:
             _reject_cross_site(header)
             return ANONYMOUS
-        shown = self._shown(header)
+        shown = self._match_secret(header)
         if shown is None:
-            return self._by_origin(peer)
+            return self._match_network(peer)
         fitting = [each for each in shown if _matches_peer(each, peer)]
         if fitting:
             return fitting[0].caller
@@ -163,15 +164,15 @@ class CallerRegistry:
         raise GatewayError(errors.CALLER_UNKNOWN, "wrong key or password", headers=self._challenges)
 
     @property
-    def any_known(self) -> bool:
+    def has_named_callers(self) -> bool:
         """Whether any caller is named."""
-        return bool(self._known)
+        return bool(self._matchers)
 
-    def shows_secret(self, header: RequestHeader) -> bool:
+    def presents_known_secret(self, header: RequestHeader) -> bool:
         """Whether a key or password is shown that some caller is known by, right or wrong."""
-        return self._shown(header) is not None
+        return self._match_secret(header) is not None
 
-    def _shown(self, header: RequestHeader) -> list[CallerMatcher] | None:
+    def _match_secret(self, header: RequestHeader) -> list[CallerMatcher] | None:
         """Whom the key or password in the header belongs to; None when there is neither.
 
         A field that no caller is known by is none of our business.
@@ -182,10 +183,10 @@ class CallerRegistry:
         basic = _basic(header.values.get(b"authorization")) if self._passwords else None
         return None if basic is None else _callers_with_secret(self._passwords, basic)
 
-    def _by_origin(self, peer: Peer) -> Caller:
-        here = [each for each in self._known if _matches_peer(each, peer)]
+    def _match_network(self, peer: Peer) -> Caller:
+        here = [each for each in self._matchers if _matches_peer(each, peer)]
         for each in here:
-            if not each.owes_a_secret:
+            if not each.requires_secret:
                 return each.caller
         if here:
             raise GatewayError(

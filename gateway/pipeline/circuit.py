@@ -47,7 +47,7 @@ class CircuitPolicy:
 
 
 class CircuitBreaker:
-    """The breaker in front of one platform. Every `admit` is followed by one `record` or `skip`.
+    """The breaker in front of one platform. Every `admit` is followed by one `record` or `discard`.
 
     `answered` is told of every answer of a platform that works, whoever asked.
     """
@@ -60,9 +60,9 @@ class CircuitBreaker:
     ) -> None:
         self._policy = policy
         self._clock = clock
-        self._answered = answered
+        self._on_success = answered
         self._opened_at: float | None = None
-        self._probing = False
+        self._probe_in_flight = False
         self._ticket = Ticket(0)
         self._slice = 0
         self._slice_ends = -math.inf
@@ -86,17 +86,17 @@ class CircuitBreaker:
         if self._opened_at is None or asks_only:
             return self._ticket
         remaining = self._opened_at + self._policy.open_for - self._clock()
-        if remaining > 0 or self._probing:
+        if remaining > 0 or self._probe_in_flight:
             wait = max(remaining, _PROBE_RETRY_AFTER)
             detail = f"the platform failed too often; it is tried again in {format_duration(wait)}"
             raise GatewayError(errors.CIRCUIT_OPEN, detail, retry_after=wait)
-        self._probing = True
+        self._probe_in_flight = True
         return self._ticket
 
     def record(self, ticket: Ticket, *, failed: bool, cause: str = "") -> None:
         """Note how the platform fared with an admitted request; `cause` is for the log."""
-        if not failed and self._answered is not None:
-            self._answered()
+        if not failed and self._on_success is not None:
+            self._on_success()
         if ticket != self._ticket:
             # It began before the circuit changed, and tells of a time that is over.
             return
@@ -110,17 +110,17 @@ class CircuitBreaker:
             _log.info("circuit stays open: %s", cause, reason=errors.CIRCUIT_OPEN.code)
         else:
             _log.warning("circuit closed: the platform answers again")
-        self._turn(self._clock() if failed else None)
+        self._transition(self._clock() if failed else None)
 
-    def skip(self, ticket: Ticket) -> None:
+    def discard(self, ticket: Ticket) -> None:
         """An admitted request ended without telling anything about the platform."""
         if ticket == self._ticket:
-            self._probing = False
+            self._probe_in_flight = False
 
-    def _turn(self, opened_at: float | None) -> None:
+    def _transition(self, opened_at: float | None) -> None:
         """Open or close; what began before has no say any more."""
         self._opened_at = opened_at
-        self._probing = False
+        self._probe_in_flight = False
         self._ticket = Ticket(self._ticket + 1)
         self._counts = [[0, 0] for _ in range(_SLICES)]
         self._slice_ends = -math.inf
@@ -142,7 +142,7 @@ class CircuitBreaker:
                 *(format_duration(policy.open_for), failures, requests, cause),
                 reason=errors.CIRCUIT_OPEN.code,
             )
-            self._turn(self._clock())
+            self._transition(self._clock())
 
     def _advance(self) -> None:
         now = int(self._clock() * _SLICES / self._policy.window)

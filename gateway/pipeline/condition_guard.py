@@ -21,9 +21,9 @@ class ConditionGuard:
 
     def __init__(self, statement: CapabilityCache, *, block: bool) -> None:
         self._statement = statement
-        self._block = block
+        self._is_blocking = block
 
-    async def look(self, asked: RequestContext) -> None:
+    async def check_request(self, asked: RequestContext) -> None:
         """Note a write's conditions on it; of a Bundle they come with its body.
 
         Raises `GatewayError` condition-unsupported when the guard blocks; for a Bundle that is not
@@ -31,7 +31,7 @@ class ConditionGuard:
         """
         interaction, target = asked.interaction, asked.target
         if interaction.code in BUNDLES:
-            await self._look_into(asked)
+            await self._check_bundle(asked)
         elif interaction.resource_id is None:
             condition = condition_of_request(
                 interaction.code,
@@ -41,52 +41,52 @@ class ConditionGuard:
             )
             if condition is not None:
                 asked.conditions = lambda: (condition,)
-                if self._block:
-                    await self._refuse(condition)
+                if self._is_blocking:
+                    await self._reject(condition)
 
-    async def _look_into(self, asked: RequestContext) -> None:
+    async def _check_bundle(self, asked: RequestContext) -> None:
         body = asked.body
         if body is None:
             return
         watch = BundleConditions(asked.header.text(b"content-type") or "")
         asked.conditions = lambda: watch.conditions
-        if not self._block:
-            body.show(watch.feed)
+        if not self._is_blocking:
+            body.add_observer(watch.feed)
             return
         # Whatever comes is judged at once then.
-        await self._statement.known("", MAX_WAIT[True])
+        await self._statement.wait_for("", MAX_WAIT[True])
 
         def feed(data: bytes) -> None:
             watch.feed(data)
-            self._refuse_known(watch.conditions, close=True)
+            self._reject_undeclared(watch.conditions, close=True)
 
-        body.show(feed)
+        body.add_observer(feed)
 
-    async def warning(self, asked: RequestContext) -> bytes | None:
+    async def response_warning(self, asked: RequestContext) -> bytes | None:
         """The value of X-Gateway-Warning for a write that went well, or None."""
         conditions = () if asked.conditions is None else asked.conditions()
         if not conditions:
             return None
-        await self._statement.known("", MAX_WAIT[False])
-        shown = self._unsupported(conditions)
+        await self._statement.wait_for("", MAX_WAIT[False])
+        shown = self._undeclared_conditions(conditions)
         return f'condition-unsupported; names="{shown}"'.encode("ascii") if shown else None
 
-    async def _refuse(self, condition: Condition) -> None:
-        await self._statement.known(condition[1], MAX_WAIT[True])
-        self._refuse_known((condition,))
+    async def _reject(self, condition: Condition) -> None:
+        await self._statement.wait_for(condition[1], MAX_WAIT[True])
+        self._reject_undeclared((condition,))
 
-    def _refuse_known(self, conditions: Iterable[Condition], *, close: bool = False) -> None:
-        shown = self._unsupported(conditions)
+    def _reject_undeclared(self, conditions: Iterable[Condition], *, close: bool = False) -> None:
+        shown = self._undeclared_conditions(conditions)
         if shown:
             raise GatewayError(
                 errors.CONDITION_UNSUPPORTED, hint=f"conditions={shown}", close_connection=close
             )
 
-    def _unsupported(self, conditions: Iterable[Condition]) -> str:
+    def _undeclared_conditions(self, conditions: Iterable[Condition]) -> str:
         """The names of conditions that the platform does not declare, with commas."""
         names: dict[str, None] = {}
         for code, resource, told in conditions:
-            declared = self._statement.of(resource)
+            declared = self._statement.cached(resource)
             if declared is None or code not in declared.conditional:
                 names.update(dict.fromkeys(told))
         return ",".join(names)

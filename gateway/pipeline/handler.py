@@ -76,17 +76,17 @@ class HandlerDependencies:
     admission: Admission
     callers: CallerRegistry
     permissions: PermissionCheck
-    strangers: UnidentifiedLimiter
+    unidentified_limiter: UnidentifiedLimiter
     tokens: TokenProvider
     forwarder: RequestForwarder
-    rewriting: LinkTranslatorFactory
+    link_translators: LinkTranslatorFactory
     composer: RequestComposer
     readers: SlowReaders
-    guard: SearchGuard | None
-    conditions: ConditionGuard | None
+    search_guard: SearchGuard | None
+    condition_guard: ConditionGuard | None
     account: Callable[[Exchange], None] = field(repr=False)
     clocks: Clocks = field(repr=False)
-    queueing: WriteQueue | None = None
+    write_queue: WriteQueue | None = None
 
 
 class Handler:
@@ -98,16 +98,16 @@ class Handler:
         self._admission = collaborators.admission
         self._callers = collaborators.callers
         self._permissions = collaborators.permissions
-        self._strangers = collaborators.strangers
+        self._unidentified_limiter = collaborators.unidentified_limiter
         self._tokens = collaborators.tokens
         self._forwarder = collaborators.forwarder
         self._account = collaborators.account
-        self._rewriting = collaborators.rewriting
+        self._link_translators = collaborators.link_translators
         self._composer = collaborators.composer
         self._readers = collaborators.readers
-        self._guard = collaborators.guard
-        self._conditions = collaborators.conditions
-        self._queueing = collaborators.queueing
+        self._search_guard = collaborators.search_guard
+        self._condition_guard = collaborators.condition_guard
+        self._write_queue = collaborators.write_queue
         self._monotonic = collaborators.clocks.monotonic
         self._wall = collaborators.clocks.wall
 
@@ -118,8 +118,8 @@ class Handler:
         message, connection = request.message, request.connection
         memo = cached_context(connection.cached_context, message, self) if guest is None else None
         header = effective_header(request, self._rules.fields) if memo is None else memo.header
-        exchange = self._begin(request, header)
-        side = self._side(request, guest)
+        exchange = self._start_exchange(request, header)
+        side = self._downstream_writer(request, guest)
         body: RequestBody | None = None
         admitted: Caller | None = None
         try:
@@ -129,16 +129,16 @@ class Handler:
                 )
             validation.check_method(exchange.method)
             target = resolve_target(message.path, self._rules.base_path)
-            memo = memo or self._meet(exchange, request, header, guest)
-            caller = self._introduced(exchange, memo, target)
+            memo = memo or self._identify_caller(exchange, request, header, guest)
+            caller = self._record_caller(exchange, memo, target)
             interaction = _classify(exchange, target)
             self._permissions.require(caller, exchange.method, interaction, target, header)
-            if not self._admission.admit_at_once(caller, fresh=not connection.is_reused):
-                await self._admission.queue(caller)
+            if not self._admission.try_admit(caller, fresh=not connection.is_reused):
+                await self._admission.wait_for_slot(caller)
             admitted = caller
-            body = self._composer.body(request, header, side)
+            body = self._composer.request_body(request, header, side)
             if body is not None:
-                interaction = await self._look_into(body, exchange, caller, interaction, memo)
+                interaction = await self._inspect_body(body, exchange, caller, interaction, memo)
             elif interaction.code == "transaction":
                 caller.permissions.require(interaction)
             # Nobody waits for a read whose caller left; a write takes its course.
@@ -147,16 +147,20 @@ class Handler:
             )
             sent = None if exchange.method in BODILESS_METHODS else body
             asked = RequestContext(exchange, caller, interaction, target, memo, sent, side)
-            if self._conditions is not None and not interaction.is_safe:
-                await self._conditions.look(asked)
-            answer = await self._bring(asked)
+            if self._condition_guard is not None and not interaction.is_safe:
+                await self._condition_guard.check_request(asked)
+            answer = await self._forward_or_queue(asked)
             try:
                 query = search_parameters(asked)
                 unclear = check_response(
-                    answer, interaction, memo.accept, query, untyped=memo.untyped
+                    answer, interaction, memo.accept, query, untyped=memo.has_untyped_body
                 )
-                warning = await self._warning(answer, asked, query) if asked.is_watched else None
-                plan = memo.links.of_answer(answer, interaction, header, warning, unclear)
+                warning = (
+                    await self._guard_warning(answer, asked, query) if asked.is_guarded else None
+                )
+                plan = memo.link_translator.response_plan(
+                    answer, interaction, header, warning, unclear
+                )
                 return await forward_response(side, exchange, answer, plan)
             finally:
                 answer.close()
@@ -165,25 +169,27 @@ class Handler:
             side.abort()
             raise
         except Exception as error:
-            told = self._verdict(request, header, exchange, guest, error)
-            return await self._conclude(exchange, side, header, message.path, told)
+            told = self._apply_unidentified_limit(request, header, exchange, guest, error)
+            return await self._send_error(exchange, side, header, message.path, told)
         finally:
-            self._end(exchange, body, admitted)
+            self._end_exchange(exchange, body, admitted)
 
-    async def answer(self, request: IncomingRequest, own: LocalResponder) -> ConnectionDisposition:
+    async def handle_local(
+        self, request: IncomingRequest, own: LocalResponder
+    ) -> ConnectionDisposition:
         """Answer a request that is none for the platform, and account for it."""
         message = request.message
         header = parse_request_fields(message.raw_headers)
-        exchange = self._begin(request, header)
-        side = self._side(request, own)
+        exchange = self._start_exchange(request, header)
+        side = self._downstream_writer(request, own)
         admitted = False
         try:
-            exchange.remote = self._callers.origin(request.connection.peer, header).address
+            exchange.remote = self._callers.resolve_peer(request.connection.peer, header).address
             validation.check_message(
                 message, header, max_header_bytes=self._listen.all_header_bytes
             )
-            if not self._admission.admit_at_once(ANONYMOUS, fresh=request.is_first_request):
-                await self._admission.queue(ANONYMOUS)
+            if not self._admission.try_admit(ANONYMOUS, fresh=request.is_first_request):
+                await self._admission.wait_for_slot(ANONYMOUS)
             admitted = True
             return await write_local_response(side, exchange, await own.respond(exchange))
         except asyncio.CancelledError:
@@ -192,27 +198,30 @@ class Handler:
             raise
         except Exception as error:
             if isinstance(error, GatewayError) and error.reason is not errors.RATE_LIMITED:
-                exchange.is_audit_skipped = self._strangers.are_too_many(exchange.remote)
-            return await self._conclude(exchange, side, header, "", error)
+                limiter = self._unidentified_limiter
+                exchange.is_audit_skipped = limiter.exceeds_limit(exchange.remote)
+            return await self._send_error(exchange, side, header, "", error)
         finally:
             if admitted:
-                self._admission.leave(ANONYMOUS)
+                self._admission.release(ANONYMOUS)
             # The pages have their own limit: nobody needs to stand behind what is beyond it.
             exchange.is_audit_skipped |= exchange.reason == errors.RATE_LIMITED.code
-            self._end(exchange, None)
+            self._end_exchange(exchange, None)
 
-    async def refuse(self, request: IncomingRequest, error: GatewayError) -> ConnectionDisposition:
+    async def reject_malformed(
+        self, request: IncomingRequest, error: GatewayError
+    ) -> ConnectionDisposition:
         """Answer a message that could not be parsed, and account for it."""
         header = parse_request_fields(())
-        exchange = self._begin(request, header)
-        side = self._side(request)
+        exchange = self._start_exchange(request, header)
+        side = self._downstream_writer(request)
         try:
-            told = self._verdict(request, header, exchange, None, error)
-            return await self._conclude(exchange, side, header, "", told)
+            told = self._apply_unidentified_limit(request, header, exchange, None, error)
+            return await self._send_error(exchange, side, header, "", told)
         finally:
-            self._end(exchange, None)
+            self._end_exchange(exchange, None)
 
-    def _meet(
+    def _identify_caller(
         self,
         exchange: Exchange,
         request: IncomingRequest,
@@ -221,7 +230,7 @@ class Handler:
     ) -> CallerContext:
         """Find out who calls, and what translates for him."""
         connection = request.connection
-        peer = self._callers.origin(connection.peer, header)
+        peer = self._callers.resolve_peer(connection.peer, header)
         exchange.remote = peer.address
         memo = CallerContext(
             request,
@@ -229,24 +238,31 @@ class Handler:
             self,
             caller=(guest or self._callers).identify(peer, header),
             remote=peer.address,
-            links=self._rewriting.translation(header, request.scheme),
+            links=self._link_translators.translator_for(header, request.scheme),
         )
-        memo.queues = self._queueing is not None and self._queueing.concerns(memo.caller, header)
-        connection.cache_context(memo if guest is None and memo.may_be_remembered else None)
+        memo.may_queue_writes = (
+            self._write_queue is not None
+            and self._write_queue.accepts_writes_of(memo.caller, header)
+        )
+        connection.cache_context(memo if guest is None and memo.is_cacheable else None)
         return memo
 
-    def _introduced(self, exchange: Exchange, memo: CallerContext, target: RequestTarget) -> Caller:
+    def _record_caller(
+        self, exchange: Exchange, memo: CallerContext, target: RequestTarget
+    ) -> Caller:
         """The caller, noted."""
         caller = memo.caller
         exchange.remote = memo.remote
         exchange.caller, exchange.credential = caller.name, caller.credential
         exchange.user = caller.user
-        if (said := memo.asserted) is not None:
+        if (said := memo.asserted_identity) is not None:
             exchange.user, exchange.is_user_asserted = said.user, said.user is not None
             exchange.purpose = said.purpose
-        return caller if self._queueing is None else self._queueing.unbound(caller, target)
+        if self._write_queue is None:
+            return caller
+        return self._write_queue.allow_own_entries(caller, target)
 
-    async def _look_into(
+    async def _inspect_body(
         self,
         body: RequestBody,
         exchange: Exchange,
@@ -260,31 +276,33 @@ class Handler:
         """
         header, permissions = memo.header, caller.permissions
         if exchange.method in BODILESS_METHODS:
-            await body.skip()
+            await body.discard()
             return interaction
         memo.name_content(interaction)
-        if self._queueing is not None:
-            self._queueing.keep(memo, interaction, body)
-        told = await self._composer.read_ahead(header, body, interaction, memo.links)
-        if told.is_search and permissions.limited:
-            permissions.require_form(header, body.whole())
+        if self._write_queue is not None:
+            self._write_queue.retain_body(memo, interaction, body)
+        told = await self._composer.classify_by_body(
+            header, body, interaction, memo.link_translator
+        )
+        if told.is_search and permissions.is_restricted:
+            permissions.require_form(header, body.buffered())
         elif interaction.code == "transaction":
             permissions.require(_record_interaction(exchange, told))
         guard_bundle_type(body, header, told, permissions)
         return told
 
-    def _bring(self, asked: RequestContext) -> Awaitable[UpstreamResponse]:
+    def _forward_or_queue(self, asked: RequestContext) -> Awaitable[UpstreamResponse]:
         """The platform's answer, or the outbox's where there is one."""
-        if self._queueing is None:
-            return self._send(asked)
-        return self._queueing.bring(self._send, asked)
+        if self._write_queue is None:
+            return self._forward(asked)
+        return self._write_queue.forward_or_queue(self._forward, asked)
 
-    async def _send(self, asked: RequestContext) -> UpstreamResponse:
+    async def _forward(self, asked: RequestContext) -> UpstreamResponse:
         """The platform's answer."""
         exchange, credential = asked.exchange, asked.caller.credential
-        token = self._tokens.current(credential) or await self._obtain(exchange, credential)
-        misses_version = self._composer.misses_version(asked)
-        version = await self._composer.current_version(asked) if misses_version else None
+        token = self._tokens.current(credential) or await self._wait_for_token(exchange, credential)
+        misses_version = self._composer.needs_if_match(asked)
+        version = await self._composer.fetch_current_version(asked) if misses_version else None
         outgoing = self._composer.compose(asked, version)
         began = self._monotonic()
         try:
@@ -295,14 +313,14 @@ class Handler:
         self._permissions.note(asked, answer)
         return answer
 
-    async def _obtain(self, exchange: Exchange, credential: str) -> AccessToken:
+    async def _wait_for_token(self, exchange: Exchange, credential: str) -> AccessToken:
         began = self._monotonic()
         try:
-            return await self._tokens.obtain(credential)
+            return await self._tokens.wait_for_token(credential)
         finally:
             exchange.token_wait = (began, self._monotonic())
 
-    def _verdict(
+    def _apply_unidentified_limit(
         self,
         request: IncomingRequest,
         header: RequestHeader,
@@ -312,11 +330,11 @@ class Handler:
     ) -> Exception:
         """What to tell of a failure: a stranger's may be one too many."""
         if exchange.credential is None and isinstance(error, GatewayError):
-            return self._strangers.verdict(request, header, exchange, guest, error)
+            return self._unidentified_limiter.limit_error(request, header, exchange, guest, error)
         return error
 
-    def _begin(self, request: IncomingRequest, header: RequestHeader) -> Exchange:
-        self._admission.begin()
+    def _start_exchange(self, request: IncomingRequest, header: RequestHeader) -> Exchange:
+        self._admission.exchange_started()
         return Exchange(
             request_id=request_id_of(header),
             started_at=self._wall(),
@@ -326,39 +344,43 @@ class Handler:
             traceparent=header.text(b"traceparent"),
         )
 
-    def _end(
+    def _end_exchange(
         self, exchange: Exchange, body: RequestBody | None, admitted: Caller | None = None
     ) -> None:
         if admitted is not None:
-            self._admission.leave(admitted)
-        self._admission.end()
+            self._admission.release(admitted)
+        self._admission.exchange_ended()
         exchange.duration = self._monotonic() - exchange.started_monotonic
         if body is not None:
-            exchange.request_bytes = body.received
-            body.let_go()
+            exchange.request_bytes = body.received_bytes
+            body.release()
         self._account(exchange)
 
-    def _side(
+    def _downstream_writer(
         self, request: IncomingRequest, given: AuthResult | LocalResponder | None = None
     ) -> DownstreamWriter:
         stall = self._listen.write_stall_timeout
         if given is None:
             return DownstreamWriter(request, self._admission, stall=stall)
-        lines, login_expired = given.lines, given.login_expired
+        lines, login_expired = given.extra_field_lines, given.expired_session_responder
         return DownstreamWriter(
             request, self._admission, stall=stall, lines=lines, login_expired=login_expired
         )
 
-    async def _warning(
+    async def _guard_warning(
         self, answer: UpstreamResponse, asked: RequestContext, query: str
     ) -> bytes | None:
         """What the guards have to say to the caller: of a search, or of a write's conditions."""
-        if self._conditions is not None and asked.conditions is not None:
-            return await self._conditions.warning(asked) if answer.status < 300 else None
-        guard = self._guard
-        return None if guard is None else await guard.judge(answer, asked.type_name, query)
+        if self._condition_guard is not None and asked.conditions is not None:
+            return (
+                await self._condition_guard.response_warning(asked) if answer.status < 300 else None
+            )
+        guard = self._search_guard
+        return (
+            None if guard is None else await guard.check_searchset(answer, asked.type_name, query)
+        )
 
-    async def _conclude(
+    async def _send_error(
         self,
         exchange: Exchange,
         side: DownstreamWriter,
@@ -372,12 +394,15 @@ class Handler:
         failure = to_gateway_error(error, exchange)
         exchange.reason = failure.reason.code
         _log.log(log_level(failure.reason), "%s", failure, **exchange.log_fields())
-        if side.started:
+        if side.has_started:
             return _abort(exchange, side)
-        if side.login_expired is not None and failure.reason is errors.CALLER_UNAUTHENTICATED:
-            side.lines = side.login_expired.lines
+        if (
+            side.expired_session_responder is not None
+            and failure.reason is errors.CALLER_UNAUTHENTICATED
+        ):
+            side.extra_field_lines = side.expired_session_responder.extra_field_lines
             return await write_local_response(
-                side, exchange, await side.login_expired.respond(exchange)
+                side, exchange, await side.expired_session_responder.respond(exchange)
             )
         language = choose_language(header.text(b"accept-language"), self._rules.default_language)
         xml = wants_xml(target.partition("?")[2], header.text(b"accept"))
@@ -408,4 +433,4 @@ def _record_interaction(exchange: Exchange, interaction: Interaction) -> Interac
 def _abort(exchange: Exchange, side: DownstreamWriter) -> ConnectionDisposition:
     exchange.is_aborted = True
     side.abort()
-    return side.done()
+    return side.finish()

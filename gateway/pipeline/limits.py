@@ -29,12 +29,12 @@ class TokenBucket:
 
     def take(self) -> None:
         """Raises `GatewayError` rate-limited, with the time until the next request may pass."""
-        wait = self.wait()
+        wait = self.seconds_until_available()
         if wait:
             raise GatewayError(errors.RATE_LIMITED, "requests a second", retry_after=wait)
         self._tokens -= 1
 
-    def wait(self) -> float:
+    def seconds_until_available(self) -> float:
         """How long until one may pass, in seconds."""
         now = self._clock()
         self._tokens = min(self._size, self._tokens + (now - self._filled) * self._rate)
@@ -47,20 +47,20 @@ class ConcurrencyLimiter:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._taken = 0
+        self._in_use = 0
         self._queue: deque[asyncio.Future[None]] = deque()
         self._longest_queue = max(1, size // _QUEUED_SHARE)
 
-    def try_enter(self) -> bool:
+    def try_acquire(self) -> bool:
         """Take a slot if one is free and nobody waits for it."""
-        if self._taken < self._size and not self._queue:
-            self._taken += 1
+        if self._in_use < self._size and not self._queue:
+            self._in_use += 1
             return True
         return False
 
-    async def enter(self) -> None:
+    async def acquire(self) -> None:
         """Take a slot, waiting for a moment. Raises `GatewayError` overloaded."""
-        if self.try_enter():
+        if self.try_acquire():
             return
         if len(self._queue) >= self._longest_queue:
             raise _overloaded()
@@ -70,26 +70,26 @@ class ConcurrencyLimiter:
             async with asyncio.timeout(_MAX_WAIT):
                 await turn
         except BaseException as error:
-            self._give_up(turn)
+            self._on_wait_timeout(turn)
             if isinstance(error, TimeoutError):
                 raise _overloaded() from None
             raise
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Give a slot back: to the first in the queue, if there is one."""
         while self._queue:
             turn = self._queue.popleft()
             if not turn.done():
                 turn.set_result(None)
                 return
-        self._taken -= 1
+        self._in_use -= 1
 
-    def _give_up(self, turn: asyncio.Future[None]) -> None:
+    def _on_wait_timeout(self, turn: asyncio.Future[None]) -> None:
         if turn in self._queue:
             self._queue.remove(turn)
         elif turn.done() and not turn.cancelled():
             # The slot was handed over at the very moment in which the wait ended.
-            self.leave()
+            self.release()
 
 
 class UploadLimiter(AbstractAsyncContextManager[None]):

@@ -100,7 +100,7 @@ class LinkTranslatorFactory:
         # Callers send few different hosts; one that sends many only makes us compute.
         self._by_host = lru_cache(maxsize=64)(self._for_host)
 
-    def translation(self, header: RequestHeader, scheme: str = "http") -> LinkTranslator:
+    def translator_for(self, header: RequestHeader, scheme: str = "http") -> LinkTranslator:
         """What translates for a caller who came by `scheme`."""
         if not self._enabled or self._bases.public_url is not None:
             return self._fixed
@@ -142,13 +142,13 @@ class LinkTranslator:
         self._on_missing_alias = on_missing_alias
         self._unchanged = ResponsePlan(None if links is None else _translator(links))
 
-    def query(self, query: str) -> str:
+    def translate_query(self, query: str) -> str:
         """The query with absolute gateway URLs among its values made platform URLs."""
         if self.links is None or "http" not in query.lower():
             return query
         return rewrite_query(query, self.links)
 
-    def lines(self, header: RequestHeader) -> list[bytes]:
+    def request_field_lines(self, header: RequestHeader) -> list[bytes]:
         """The caller's fields with platform URLs, and codings for the answer that can be opened."""
         lines = header.field_lines
         if self.links is not None and header.values.keys() & _FIELDS_WITH_URLS:
@@ -158,13 +158,15 @@ class LinkTranslator:
             lines, header.values.get(b"accept-encoding"), gzip=self._compressed
         )
 
-    def of_request(self, header: RequestHeader, interaction: Interaction) -> BodyTransform | None:
+    def request_transform(
+        self, header: RequestHeader, interaction: Interaction
+    ) -> BodyTransform | None:
         """The transform of a request's body, or None."""
         if b"content-encoding" in header.values:
             return None
-        return self._counted(header.text(b"content-type"), "to-platform", interaction)
+        return self._counting_rewriter(header.text(b"content-type"), "to-platform", interaction)
 
-    def of_answer(
+    def response_plan(
         self,
         answer: UpstreamResponse,
         interaction: Interaction,
@@ -180,11 +182,11 @@ class LinkTranslator:
         coding = answer.content_coding
         plain = coding is None and warning is None and not unclear
         watch = self._watch(answer, interaction)
-        if plain and self._surely_unchanged(answer, interaction):
+        if plain and self._is_known_unchanged(answer, interaction):
             if watch is not None:
                 watch.transform_complete(answer.buffered_body)
             return self._unchanged
-        transform = self._content(answer, interaction, watch)
+        transform = self._content_transform(answer, interaction, watch)
         if unclear:
             transform = FhirCheckTransform(answer, transform)
         opened = False
@@ -195,7 +197,7 @@ class LinkTranslator:
             transform = None
         return ResponsePlan(self._unchanged.translate, transform, warning, opened)
 
-    def _surely_unchanged(self, answer: UpstreamResponse, interaction: Interaction) -> bool:
+    def _is_known_unchanged(self, answer: UpstreamResponse, interaction: Interaction) -> bool:
         """Whether the body passes as it is, told at once; that it does not has to be found out."""
         if self.links is None:
             return True
@@ -219,15 +221,15 @@ class LinkTranslator:
                 return None
         return AliasWatch(links, self._on_missing_alias) if interaction.code in _BUNDLES else None
 
-    def _content(
+    def _content_transform(
         self, answer: UpstreamResponse, interaction: Interaction, watch: AliasWatch | None
     ) -> BodyTransform | None:
         """The transform of the answer's content, whatever its coding."""
         if answer.status in _WITHOUT_BODY:
             return None
-        return self._counted(answer.content_type, "to-gateway", interaction, watch)
+        return self._counting_rewriter(answer.content_type, "to-gateway", interaction, watch)
 
-    def _counted(
+    def _counting_rewriter(
         self,
         content_type: str | None,
         direction: Direction,
@@ -268,7 +270,7 @@ class _CountingRewriter:
         self._on_links(self._rewriter.rewritten, self._rewriter.unrewritten)
         return rest
 
-    def whole(self, body: bytes) -> list[bytes] | None:
+    def transform_complete(self, body: bytes) -> list[bytes] | None:
         rewriter = self._rewriter
         if not isinstance(rewriter, StreamRewriter):
             return None

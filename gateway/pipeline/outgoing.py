@@ -58,7 +58,7 @@ class RequestComposer:
         self._guard = guard
         self._client = client
 
-    def body(
+    def request_body(
         self, request: IncomingRequest, header: RequestHeader, side: DownstreamWriter
     ) -> RequestBody | None:
         """The request's body, None when the message announces none.
@@ -74,10 +74,10 @@ class RequestComposer:
             None if length is None else int(length),
             limits=self._limits,
             clock=self._clock,
-            before_wait=side.invite_body if expects else None,
+            before_wait=side.send_100_continue if expects else None,
         )
 
-    async def read_ahead(
+    async def classify_by_body(
         self,
         header: RequestHeader,
         body: RequestBody,
@@ -85,17 +85,17 @@ class RequestComposer:
         links: LinkTranslator,
     ) -> Interaction:
         """Read so much of the body as has to be known before it goes on; gives what it is."""
-        transform = links.of_request(header, interaction)
+        transform = links.request_transform(header, interaction)
         if transform is not None:
             # Read ahead, below, so that a short one still goes out with its new length.
-            body.change_by(transform)
+            body.set_transform(transform)
         # The form of a search is judged.
         if transform is not None or interaction.is_search:
-            await body.prefix(self._limits.replay_bytes)
+            await body.peek(self._limits.replay_bytes)
         if interaction.code != "transaction":
             return interaction
         # Only the Bundle itself tells a batch from a transaction.
-        prefix = await body.prefix(_BUNDLE_PREFIX)
+        prefix = await body.peek(_BUNDLE_PREFIX)
         return refine_bundle(
             interaction,
             prefix,
@@ -105,35 +105,40 @@ class RequestComposer:
 
     def compose(self, asked: RequestContext, version: bytes | None = None) -> UpstreamRequest:
         """The request as the platform gets it; an update that names no version names this one."""
-        exchange, target, memo, body = asked.exchange, asked.target, asked.memo, asked.body
+        exchange, target, memo, body = (
+            asked.exchange,
+            asked.target,
+            asked.caller_context,
+            asked.body,
+        )
         if target.query:
-            target = RequestTarget(target.path, memo.links.query(target.query))
+            target = RequestTarget(target.path, memo.link_translator.translate_query(target.query))
         lines = asked.lines
-        if body is not None and body.changed:
+        if body is not None and body.is_transformed:
             lines = remove_digest_fields(lines)
         elif body is None and not _FRAMING.isdisjoint(asked.header.values):
             lines = remove_content_fields(lines)
         lines, goes_on = decrement_max_forwards(exchange.method, lines)
         if asked.interaction.is_search and self._guard is not None:
-            lines = [*lines, *self._guard.lines(memo.header)]
+            lines = [*lines, *self._guard.strict_handling_lines(memo.header)]
         if version is not None:
             lines = [*lines, b"If-Match: %s\r\n" % version]
         path = self._platform_path + target.suffix
         return UpstreamRequest(
             method=exchange.method,
             target=(path if path.startswith("/") else "/" + path).encode("ascii"),
-            lines=lines,
+            field_lines=lines,
             request_id=exchange.request_id,
             body=body,
-            safe=asked.interaction.is_safe,
-            ends_here=not goes_on,
+            is_retryable=asked.interaction.is_safe,
+            is_final_recipient=not goes_on,
         )
 
-    def misses_version(self, asked: RequestContext) -> bool:
+    def needs_if_match(self, asked: RequestContext) -> bool:
         """Whether an update names no version where the settings want it to name the current one."""
         return self._client is not None and _is_unconditional_update(asked)
 
-    async def current_version(self, asked: RequestContext) -> bytes | None:
+    async def fetch_current_version(self, asked: RequestContext) -> bytes | None:
         """The version that the platform has of what is updated. Raises `GatewayError`."""
         if self._client is None:
             return None
@@ -153,7 +158,11 @@ def guard_bundle_type(
     A second `type` could stand far behind the beginning. What makes the Bundle unclear then raises
     `GatewayError` caller-forbidden out of reading the body, and the platform gets no whole request.
     """
-    if body is None or interaction.code not in BUNDLES or not permissions.tells_bundles_apart:
+    if (
+        body is None
+        or interaction.code not in BUNDLES
+        or not permissions.distinguishes_bundle_types
+    ):
         return
     watch: BundleTypeScanner | None = None
 
@@ -167,7 +176,7 @@ def guard_bundle_type(
                 errors.CALLER_FORBIDDEN, "second type", hint="interaction", close_connection=True
             ) from None
 
-    body.show(look)
+    body.add_observer(look)
 
 
 def _is_unconditional_update(asked: RequestContext) -> bool:
@@ -185,5 +194,5 @@ def search_parameters(asked: RequestContext) -> str:
     if body is None or not asked.interaction.is_search:
         return query
     is_form = (asked.header.text(b"content-type") or "").startswith(_FORM)
-    form = (body.whole() or b"") if is_form else b""
+    form = (body.buffered() or b"") if is_form else b""
     return "&".join(part for part in (query, form.decode("latin-1")) if part)

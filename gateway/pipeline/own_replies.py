@@ -30,24 +30,28 @@ class LocalResponse:
     status: int
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
-    content_security: str = _DEFAULT_POLICY
+    content_security_policy: str = _DEFAULT_POLICY
 
     @property
     def all_headers(self) -> tuple[tuple[str, str], ...]:
         """All fields but those of the connection and the body's length."""
-        return (*SAFE_HEADERS, ("Content-Security-Policy", self.content_security), *self.headers)
+        return (
+            *SAFE_HEADERS,
+            ("Content-Security-Policy", self.content_security_policy),
+            *self.headers,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class LocalResponder:
     """A request that the gateway answers itself: how, and the lines on its answer, errors too.
 
-    `login_expired` is what is told in the place of caller-unauthenticated.
+    `expired_session_responder` is what is told in the place of caller-unauthenticated.
     """
 
     respond: Callable[[Exchange], Awaitable[LocalResponse]]
-    lines: bytes = b""
-    login_expired: LocalResponder | None = None
+    extra_field_lines: bytes = b""
+    expired_session_responder: LocalResponder | None = None
 
 
 def json_response(value: Any, *headers: tuple[str, str], status: int = 200) -> LocalResponse:

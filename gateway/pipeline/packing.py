@@ -34,14 +34,14 @@ _REPRESENTATION_FIELDS: Final = (
 class BufferedBody:
     """A body that is at hand, to be sent as often as needed."""
 
-    replayable = True
+    is_replayable = True
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._sent = False
         self.length = len(data)
 
-    def whole(self) -> bytes:
+    def buffered(self) -> bytes:
         """All of it."""
         return self._data
 
@@ -49,7 +49,7 @@ class BufferedBody:
         """Begin again at the first byte."""
         self._sent = False
 
-    async def next(self) -> bytes:
+    async def read_chunk(self) -> bytes:
         """The next piece, b"" at the end."""
         data, self._sent = b"" if self._sent else self._data, True
         return data
@@ -70,32 +70,32 @@ class CompressingForwarder:
         self, exchange: Exchange, outgoing: UpstreamRequest, credential: str, token: AccessToken
     ) -> UpstreamResponse:
         """The platform's answer, as the other sender gives it. Raises what that raises."""
-        packed = await self._packed(outgoing)
+        packed = await self._compressed_request(outgoing)
         answer = await self._sender.send(exchange, packed or outgoing, credential, token)
         if packed is not None and answer.status == 415:
             # Refused for its form (RFC 9110 section 15.5.16): nothing was done with it.
             answer.close()
             answer = await self._sender.send(exchange, outgoing, credential, token)
             self._refused = answer.status != 415  # or else it was the Content-Type
-        self._learn(answer)
+        self._update_support(answer)
         return answer
 
-    def _learn(self, answer: UpstreamResponse) -> None:
+    def _update_support(self, answer: UpstreamResponse) -> None:
         field = answer.fields.values.get(b"accept-encoding")
         if field is not None:
             self._accepted = accepts_coding(field, "gzip")
 
-    async def _packed(self, outgoing: UpstreamRequest) -> UpstreamRequest | None:
+    async def _compressed_request(self, outgoing: UpstreamRequest) -> UpstreamRequest | None:
         if not self._accepted or self._refused or outgoing.body is None:
             return None
-        body = outgoing.body.whole()
+        body = outgoing.body.buffered()
         if body is None or len(body) < _MIN_BODY_BYTES:
             return None
-        if any(line.lower().startswith(_REPRESENTATION_FIELDS) for line in outgoing.lines):
+        if any(line.lower().startswith(_REPRESENTATION_FIELDS) for line in outgoing.field_lines):
             return None
         large = len(body) > _INLINE
         packed = await asyncio.to_thread(gzip_compress, body) if large else gzip_compress(body)
         if len(packed) >= len(body):
             return None
-        lines = [*outgoing.lines, b"Content-Encoding: gzip\r\n"]
-        return replace(outgoing, lines=lines, body=BufferedBody(packed))
+        lines = [*outgoing.field_lines, b"Content-Encoding: gzip\r\n"]
+        return replace(outgoing, field_lines=lines, body=BufferedBody(packed))

@@ -42,7 +42,7 @@ class PermissionCheck:
     ) -> None:
         """Raises `GatewayError` caller-forbidden. Of a Bundle only the body tells what it is."""
         permissions = caller.permissions
-        if not permissions.limited:
+        if not permissions.is_restricted:
             return
         query = target.query
         if self._follows(caller, method, interaction, target):
@@ -53,8 +53,8 @@ class PermissionCheck:
 
     def note(self, asked: RequestContext, answer: UpstreamResponse) -> None:
         """Remember the status URL that the platform gives to a caller with limits."""
-        caller, links = asked.caller, asked.memo.links.links
-        if answer.status != 202 or links is None or not caller.permissions.limited:
+        caller, links = asked.caller, asked.caller_context.link_translator.links
+        if answer.status != 202 or links is None or not caller.permissions.is_restricted:
             return
         location = answer.field(b"content-location")
         suffix = None if location is None else links.suffix(location)

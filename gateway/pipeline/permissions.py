@@ -40,12 +40,12 @@ class Permissions:
     operations: frozenset[str] = _WILDCARD
 
     @property
-    def limited(self) -> bool:
+    def is_restricted(self) -> bool:
         """Whether anything is forbidden."""
         return not ("*" in self.interactions and "*" in self.resources and "*" in self.operations)
 
     @property
-    def tells_bundles_apart(self) -> bool:
+    def distinguishes_bundle_types(self) -> bool:
         """Whether the caller may send batches or transactions, but not both."""
         return "*" not in self.interactions and len(self.interactions & BUNDLES) == 1
 
@@ -75,7 +75,7 @@ class Permissions:
 
     def require_fields(self, interaction: Interaction, query: str, header: RequestHeader) -> None:
         """Raises `GatewayError` caller-forbidden for what query and header ask beyond the path."""
-        if not self.limited:
+        if not self.is_restricted:
             return
         if query:
             self._require_parameters(query, judged=interaction.code != "operation")
@@ -95,7 +95,7 @@ class Permissions:
 
         `form` is None where it is not at hand.
         """
-        if not self.limited or form == b"":
+        if not self.is_restricted or form == b"":
             return
         plain = _FORM(header.values.get(b"content-type", b"").strip()) is not None
         if form is None or not plain or b"content-encoding" in header.values:

@@ -35,15 +35,15 @@ class PlatformClient:
         `lines` are further fields; with `once` a platform that answers is asked no second time, and
         asked while the circuit is open, too.
         """
-        token = self._tokens.current(credential) or await self._tokens.obtain(credential)
+        token = self._tokens.current(credential) or await self._tokens.wait_for_token(credential)
         outgoing = UpstreamRequest(
             method="GET",
             target=(self.platform_path + suffix).encode("ascii"),
-            lines=[*_ACCEPT, *lines],
+            field_lines=[*_ACCEPT, *lines],
             request_id=request_id,
             body=None,
-            safe=not once,
-            asks_only=once,
+            is_retryable=not once,
+            allow_when_open=once,
         )
         # No exchange of a caller: what is noted here is read by nobody.
         note = Exchange(request_id=request_id, started_at=0.0, started_monotonic=0.0)

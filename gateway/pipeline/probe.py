@@ -45,12 +45,12 @@ class ProbeTokenProvider:
 
     def __init__(self, tokens: TokenProvider) -> None:
         self.current = tokens.current
-        self.obtain = tokens.obtain
-        self.replace = tokens.replace
-        self.drop = tokens.drop
-        self.rejected_again = tokens.rejected_again
+        self.wait_for_token = tokens.wait_for_token
+        self.replace_rejected = tokens.replace_rejected
+        self.invalidate = tokens.invalidate
+        self.on_fresh_token_rejected = tokens.on_fresh_token_rejected
 
-    def accepted(self, credential: str, token: AccessToken) -> None:
+    def on_token_accepted(self, credential: str, token: AccessToken) -> None:
         """Rejections of this token count on."""
 
 
@@ -62,25 +62,25 @@ class PlatformProbe:
         self._tokens = tokens
         self._conditions: list[bytes] = []
 
-    async def ask(self, credential: str) -> str | None:
+    async def probe(self, credential: str) -> str | None:
         """What was found, of `gateway.telemetry.findings`; None if nothing could be."""
         if self._tokens.current(credential) is None:
             return None
         try:
             async with asyncio.timeout(_LONGEST):
-                return await self._ask(credential)
+                return await self._request_metadata(credential)
         except TimeoutError:
             return TIMEOUT
 
-    async def _ask(self, credential: str) -> str | None:
+    async def _request_metadata(self, credential: str) -> str | None:
         try:
-            return await self._found(credential)
+            return await self._probe_signal(credential)
         except (UpstreamConnectionError, GatewayError) as failure:
             error = _signal_of_error(failure)
         if error.reason is errors.UPSTREAM_FAILED:
             # A kept connection may just have ended: that tells nothing.
             try:
-                return await self._found(credential)
+                return await self._probe_signal(credential)
             except (UpstreamConnectionError, GatewayError) as failure:
                 error = _signal_of_error(failure)
         if error.reason is errors.UPSTREAM_BUSY:
@@ -88,7 +88,7 @@ class PlatformProbe:
             return None
         return signal_of_reason(error.reason.code, error.upstream_status)
 
-    async def _found(self, credential: str) -> str:
+    async def _probe_signal(self, credential: str) -> str:
         lines = (_GZIP, *self._conditions)
         answer = await self._client.get(
             "/metadata", credential, str(uuid.uuid4()), lines=lines, once=True

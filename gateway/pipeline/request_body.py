@@ -31,11 +31,13 @@ class _BodyStalledError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """Sizes in bytes, `stall` in seconds between two reads, `min_rate` in bytes a second."""
+    """Sizes in bytes, `stall_timeout` in seconds between two reads, `min_rate` in bytes a
+    second.
+    """
 
     max_bytes: int
     replay_bytes: int
-    stall: float
+    stall_timeout: float
     min_rate: int
 
 
@@ -45,14 +47,14 @@ class MemoryBudget:
     def __init__(self, size: int) -> None:
         self._free = size
 
-    def take(self, size: int) -> bool:
+    def try_reserve(self, size: int) -> bool:
         """False when there is not so much left."""
         if size > self._free:
             return False
         self._free -= size
         return True
 
-    def give(self, size: int) -> None:
+    def release(self, size: int) -> None:
         """Give so much back."""
         self._free += size
 
@@ -72,30 +74,30 @@ class StallTimer:
         self._since: float | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """From here on somebody is waited for."""
         self._since = self._loop.time()
         if self._timer is None:
-            self._timer = self._loop.call_later(self._limit, self._look)
+            self._timer = self._loop.call_later(self._limit, self._check)
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """The wait is over. The timer stays: most likely another wait begins soon."""
         self._since = None
 
-    def forget(self) -> None:
+    def cancel(self) -> None:
         """Nobody is waited for any more."""
         self._since = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._timer = None
         if self._since is None:
             return
         left = self._since + self._limit - self._loop.time()
         if left > 0:
-            self._timer = self._loop.call_later(left, self._look)
+            self._timer = self._loop.call_later(left, self._check)
         else:
             self._since = None
             self._give_up()
@@ -121,74 +123,74 @@ class RequestBody:
         self._clock = clock
         self._before_wait = before_wait
         self._transform: BodyTransform | None = None
-        self._looks: list[Callable[[bytes], None]] = []
-        self._kept: list[bytes] = []
+        self._observers: list[Callable[[bytes], None]] = []
+        self._retained: list[bytes] = []
         self._kept_bytes = 0
         self._position = 0
         self._ahead: list[bytes] = []
         self._ended = False
         self._waited = 0.0
         self._in_window = 0
-        self._room: MemoryBudget | None = None
+        self._budget: MemoryBudget | None = None
         self._in_room = 0
         self._stall_timer: StallTimer | None = None
         self.length = length
-        self.received = 0
-        self.replayable = True
+        self.received_bytes = 0
+        self.is_replayable = True
         if length is not None and length > limits.max_bytes:
             raise _too_large()
 
-    def change_by(self, transform: BodyTransform) -> None:
+    def set_transform(self, transform: BodyTransform) -> None:
         """Let what is read pass through a transform; its length is not known beforehand then."""
         self._transform = transform
         self.length = None
 
-    def keep_in(self, room: MemoryBudget) -> None:
-        """Keep it beyond `replay_bytes` too, while there is room; `let_go` gives that back."""
-        self._room = room
+    def retain_in(self, room: MemoryBudget) -> None:
+        """Keep it beyond `replay_bytes` too, while there is room; `release` gives that back."""
+        self._budget = room
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """It is not read again."""
         if self._stall_timer is not None:
-            self._stall_timer.forget()
+            self._stall_timer.cancel()
             self._stall_timer = None
-        if self._room is not None and self._in_room:
-            self._room.give(self._in_room)
+        if self._budget is not None and self._in_room:
+            self._budget.release(self._in_room)
             self._in_room = 0
 
-    def show(self, look: Callable[[bytes], None]) -> None:
+    def add_observer(self, look: Callable[[bytes], None]) -> None:
         """Let `look` see all that goes on, once and in order, also what was read ahead already.
 
         What it raises ends the request. Those that look already go on.
         """
-        for piece in self._kept if self.replayable else self._ahead:
+        for piece in self._retained if self.is_replayable else self._ahead:
             look(piece)
-        self._looks.append(look)
+        self._observers.append(look)
 
     @property
-    def changed(self) -> bool:
+    def is_transformed(self) -> bool:
         """Whether what is read may differ from what the caller sent."""
         return self._transform is not None
 
-    def whole(self) -> bytes | None:
+    def buffered(self) -> bytes | None:
         """All of the body if it is here already, else None. Does not wait.
 
         Raises `GatewayError` payload-too-large.
         """
-        if self.received or self._ended:
-            return b"".join(self._kept) if self._ended and self.replayable else None
+        if self.received_bytes or self._ended:
+            return b"".join(self._retained) if self._ended and self.is_replayable else None
         if not self._payload.is_eof() or self._payload.exception() is not None:
             return None
-        data = self._take(self._payload.read_nowait(-1))
+        data = self._consume(self._payload.read_nowait(-1))
         if not self._ended:
-            data += self._take(b"")
+            data += self._consume(b"")
         return data
 
     def rewind(self) -> None:
-        """Begin again at the first byte; allowed while `replayable`."""
+        """Begin again at the first byte; allowed while `is_replayable`."""
         self._position = 0
 
-    async def next(self) -> bytes:
+    async def read_chunk(self) -> bytes:
         """The next piece, b"" at the end.
 
         Raises `GatewayError` payload-too-large, body-timeout or bad-request, and
@@ -196,49 +198,53 @@ class RequestBody:
         """
         if self._ahead:
             return self._ahead.pop(0)
-        if self._position < len(self._kept):
+        if self._position < len(self._retained):
             self._position += 1
-            return self._kept[self._position - 1]
+            return self._retained[self._position - 1]
         while not self._ended:
-            data = await self._take_in_turns(await self._receive())
-            self._position = len(self._kept)
+            data = await self._consume_yielding(await self._receive())
+            self._position = len(self._retained)
             if data:
                 return data
         return b""
 
-    async def skip(self) -> None:
-        """Read all of it, and keep nothing. Raises as `next`."""
-        self.replayable = False
-        while await self.next():
+    async def discard(self) -> None:
+        """Read all of it, and keep nothing. Raises as `read_chunk`."""
+        self.is_replayable = False
+        while await self.read_chunk():
             pass
 
-    async def all(self) -> bytes | None:
-        """All of it, from the first byte; `next` gives it again. Raises as `next`.
+    async def read_all(self) -> bytes | None:
+        """All of it, from the first byte; `read_chunk` gives it again. Raises as `read_chunk`.
 
-        None when it cannot be kept; `next` then gives what was read, unless that had begun before.
+        None when it cannot be kept; `read_chunk` then gives what was read, unless that had begun
+        before.
         """
-        kept = self.replayable
+        kept = self.is_replayable
         if not kept:
             return None
         self.rewind()
         pieces: list[bytes] = []
-        while kept and (data := await self.next()):
+        while kept and (data := await self.read_chunk()):
             pieces.append(data)
-            kept = self.replayable
+            kept = self.is_replayable
         if not kept:
             self._ahead = pieces
             return None
         self.rewind()
         return b"".join(pieces)
 
-    async def prefix(self, size: int) -> bytes:
-        """The first `size` bytes or more, to look at; `next` gives them again. Raises as `next`."""
+    async def peek(self, size: int) -> bytes:
+        """The first `size` bytes or more, to look at; `read_chunk` gives them again.
+
+        Raises as `read_chunk`.
+        """
         pieces: list[bytes] = []
         seen = 0
-        while seen < size and (data := await self.next()):
+        while seen < size and (data := await self.read_chunk()):
             pieces.append(data)
             seen += len(data)
-        if self.replayable:
+        if self.is_replayable:
             self.rewind()
         else:
             # What an earlier, longer look had read ahead still follows.
@@ -247,7 +253,7 @@ class RequestBody:
 
     async def _receive(self) -> bytes:
         payload = self._payload
-        if payload.is_eof() or payload.total_bytes > self.received:
+        if payload.is_eof() or payload.total_bytes > self.received_bytes:
             data = await self._read()
             self._in_window += len(data)
             return data
@@ -256,17 +262,17 @@ class RequestBody:
             self._before_wait = None
         timer = self._stall_timer
         if timer is None:
-            timer = self._stall_timer = StallTimer(self._limits.stall, self._give_up)
+            timer = self._stall_timer = StallTimer(self._limits.stall_timeout, self._on_stall)
         started = self._clock()
-        timer.begin()
+        timer.start()
         try:
             data = await self._read()
         finally:
-            timer.end()
+            timer.stop()
         self._check_rate(len(data), self._clock() - started)
         return data
 
-    def _give_up(self) -> None:
+    def _on_stall(self) -> None:
         self._payload.set_exception(_BodyStalledError())
 
     def _check_rate(self, size: int, waited: float) -> None:
@@ -293,40 +299,40 @@ class RequestBody:
         except (ConnectionError, EOFError):
             raise CallerDisconnectedError from None
 
-    async def _take_in_turns(self, data: bytes) -> bytes:
-        """The same as `_take`; while much is changed others have their turn."""
+    async def _consume_yielding(self, data: bytes) -> bytes:
+        """The same as `_consume`; while much is changed others have their turn."""
         if self._transform is None or len(data) <= STEP_BYTES:
-            return self._take(data)
-        changed = [self._take(data[:STEP_BYTES])]
+            return self._consume(data)
+        changed = [self._consume(data[:STEP_BYTES])]
         for at in range(STEP_BYTES, len(data), STEP_BYTES):
             await asyncio.sleep(0)
-            changed.append(self._take(data[at : at + STEP_BYTES]))
+            changed.append(self._consume(data[at : at + STEP_BYTES]))
         return b"".join(changed)
 
-    def _take(self, data: bytes) -> bytes:
+    def _consume(self, data: bytes) -> bytes:
         """Count what the caller sent (b"" is its end), change it and keep it."""
-        self.received += len(data)
-        if self.received > self._limits.max_bytes:
+        self.received_bytes += len(data)
+        if self.received_bytes > self._limits.max_bytes:
             raise _too_large()
         self._ended = not data
         if self._transform is not None:
             data = self._transform.feed(data) if data else self._transform.finish()
         if data:
-            for look in self._looks:
+            for look in self._observers:
                 look(data)
-            self._keep(data)
+            self._retain(data)
         return data
 
-    def _keep(self, data: bytes) -> None:
+    def _retain(self, data: bytes) -> None:
         self._kept_bytes += len(data)
-        if self._kept_bytes > self._limits.replay_bytes and not self._finds_room(len(data)):
-            self.replayable = False
-            self._kept.clear()
-        elif self.replayable:
-            self._kept.append(data)
+        if self._kept_bytes > self._limits.replay_bytes and not self._reserve_memory(len(data)):
+            self.is_replayable = False
+            self._retained.clear()
+        elif self.is_replayable:
+            self._retained.append(data)
 
-    def _finds_room(self, size: int) -> bool:
-        if self._room is None or not self.replayable or not self._room.take(size):
+    def _reserve_memory(self, size: int) -> bool:
+        if self._budget is None or not self.is_replayable or not self._budget.try_reserve(size):
             return False
         self._in_room += size
         return True

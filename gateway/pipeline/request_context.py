@@ -19,7 +19,8 @@ from gateway.pipeline.request_body import RequestBody
 
 @dataclass(slots=True)
 class RequestContext:
-    """A request as it came, and who sent it; `memo` tells how he speaks, `side` if he left.
+    """A request as it came, and who sent it; `caller_context` tells how he speaks, `downstream` if
+    he left.
 
     `lines` are its fields as the platform gets them, the memo's unless the outbox keeps some.
     `conditions` gives those that it was found to depend on so far: a Bundle streams by.
@@ -29,17 +30,17 @@ class RequestContext:
     caller: Caller
     interaction: Interaction
     target: RequestTarget
-    memo: CallerContext
+    caller_context: CallerContext
     body: RequestBody | None
-    side: DownstreamWriter
+    downstream: DownstreamWriter
     conditions: Callable[[], tuple[Condition, ...]] | None = None
     lines: list[bytes] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.lines = self.memo.lines
+        self.lines = self.caller_context.upstream_field_lines
 
     @property
-    def is_watched(self) -> bool:
+    def is_guarded(self) -> bool:
         """Whether a guard may have something to say to the caller."""
         return self.interaction.is_search or self.conditions is not None
 
@@ -52,4 +53,4 @@ class RequestContext:
     @property
     def header(self) -> RequestHeader:
         """Its header."""
-        return self.memo.header
+        return self.caller_context.header

@@ -101,7 +101,7 @@ class FhirCheckTransform:
     def feed(self, chunk: bytes) -> bytes:
         """What can go on."""
         if self._known is None:
-            self._look(chunk)
+            self._inspect(chunk)
         return chunk if self._inner is None else self._inner.feed(chunk)
 
     def finish(self) -> bytes:
@@ -110,10 +110,10 @@ class FhirCheckTransform:
             raise _non_fhir(self._answer)
         return b"" if self._inner is None else self._inner.finish()
 
-    def whole(self, body: bytes) -> None:
+    def transform_complete(self, body: bytes) -> None:
         """None: only the whole way tells."""
 
-    def _look(self, chunk: bytes) -> None:
+    def _inspect(self, chunk: bytes) -> None:
         if len(self._beginning) < INSPECTED_BYTES:
             self._beginning += chunk
             self._known = is_fhir(self._beginning)

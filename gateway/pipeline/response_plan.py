@@ -17,13 +17,14 @@ class ResponsePlan:
     """How an answer changes on its way: the values of its fields, its body, a warning.
 
     `translate` gives the value for a lower-case field name and a value; None changes nothing.
-    `warning` is the value of X-Gateway-Warning. `opened`: the transform undoes the content coding.
+    `warning` is the value of X-Gateway-Warning. `is_decoded`: the transform undoes the content
+    coding.
     """
 
     translate: Callable[[bytes, bytes], bytes] | None = None
     transform: BodyTransform | None = None
     warning: bytes | None = None
-    opened: bool = False
+    is_decoded: bool = False
 
 
 UNCHANGED: Final = ResponsePlan()

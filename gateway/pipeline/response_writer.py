@@ -55,14 +55,14 @@ async def forward_response(
     """
     lines = answer.fields.downstream_lines(exchange.request_id.encode("ascii"), plan.translate)
     if answer.content_coding is not None:
-        lines = add_vary_accept_encoding(decoded_field_lines(lines) if plan.opened else lines)
-    if side.lines:
+        lines = add_vary_accept_encoding(decoded_field_lines(lines) if plan.is_decoded else lines)
+    if side.extra_field_lines:
         # The platform's own would stand beside them, and browsers take one or the other.
-        lines = remove_fields(lines, _replaced_by(side.lines))
+        lines = remove_fields(lines, _replaced_by(side.extra_field_lines))
     if plan.warning is not None:
         lines.append(b"X-Gateway-Warning: %s\r\n" % plan.warning)
     transform = plan.transform
-    if side.head_only or answer.framing is Framing.NONE:
+    if side.is_head_request or answer.framing is Framing.NONE:
         _send_bodiless(side, answer, lines, transform)
         exchange.status = answer.status
     elif answer.is_complete and transform is None:
@@ -96,7 +96,7 @@ def _send_bodiless(
     # A rewritten body would have another length than the one announced for HEAD.
     if length is not None and answer.status != 204 and transform is None:
         lines.append(b"Content-Length: %d\r\n" % length)
-    side.write_whole(_header_section(side, answer.status, lines))
+    side.write_message(_header_section(side, answer.status, lines))
 
 
 def _send_buffered(
@@ -107,7 +107,7 @@ def _send_buffered(
         size += len(piece)
     # Formatting a number among other bytes takes twice as long.
     lines.append(b"Content-Length: " + b"%d" % size + b"\r\n")
-    side.write_whole(_header_section(side, status, lines, pieces))
+    side.write_message(_header_section(side, status, lines, pieces))
     exchange.status = status
     exchange.response_bytes = size
 
@@ -134,7 +134,7 @@ async def _send_transformed(
 ) -> None:
     """Send an answer that is here already, in one write unless it becomes too long for that."""
     rest = feed_in_steps(transform, answer.buffered_body)
-    limit = _COLLECTED if side.http10 else _MAX_SINGLE_WRITE
+    limit = _COLLECTED if side.is_http10 else _MAX_SINGLE_WRITE
     pieces: list[bytes] = []
     size = 0
     for piece in rest:
@@ -147,7 +147,7 @@ async def _send_transformed(
     else:
         _send_with_length(side, exchange, answer, lines, [*pieces, transform.finish()])
         return
-    if side.http10:
+    if side.is_http10:
         raise _too_long()
     lines = [*strip_stale_digests(answer, lines), _CHUNKED]
     side.write(_header_section(side, answer.status, lines))
@@ -167,7 +167,7 @@ async def _stream(
     length = answer.content_length
     if transform is not None:
         lines, length = strip_stale_digests(answer, lines), None
-    if length is None and side.http10:
+    if length is None and side.is_http10:
         await _send_collected_http10(side, exchange, answer, lines, transform)
         return
     chunked = length is None
@@ -178,7 +178,7 @@ async def _stream(
     side.write(_header_section(side, answer.status, lines))
     exchange.status = answer.status
     while pieces := await answer.read_chunks():
-        side.readers, side.caller = answer.slow_readers, exchange.caller
+        side.slow_readers, side.caller = answer.slow_readers, exchange.caller
         if transform is not None or chunked or len(pieces) > 2:
             # Two large ones stay apart: another write costs less. Others are not kept twice.
             pieces = [b"".join(pieces)]
@@ -187,7 +187,7 @@ async def _stream(
                 await _send_chunk(side, exchange, piece, chunked=chunked)
             else:
                 await _send_chunks(side, exchange, feed_in_steps(transform, piece), chunked=chunked)
-    side.readers = None
+    side.slow_readers = None
     if transform is not None:
         await _send_chunk(side, exchange, transform.finish(), chunked=chunked)
     if chunked:
@@ -211,8 +211,8 @@ async def _send_chunk(
         return
     side.write(b"%x\r\n%s\r\n" % (len(data), data) if chunked else data)
     exchange.response_bytes += len(data)
-    if side.crowded:
-        await side.drained()
+    if side.is_write_paused:
+        await side.drain()
 
 
 async def _send_collected_http10(
@@ -228,7 +228,7 @@ async def _send_collected_http10(
     try:
         while data := await answer.read():
             for piece in iter((data,)) if transform is None else feed_in_steps(transform, data):
-                if not side.room.take(len(piece)):
+                if not side.buffer_budget.try_reserve(len(piece)):
                     raise _too_many()
                 pieces.append(piece)
                 size += len(piece)
@@ -238,9 +238,9 @@ async def _send_collected_http10(
         if transform is not None:
             pieces.append(transform.finish())
         _send_buffered(side, exchange, answer.status, lines, pieces)
-        await side.drained()
+        await side.drain()
     finally:
-        side.room.give(size)
+        side.buffer_budget.release(size)
 
 
 def _too_many() -> GatewayError:
@@ -259,7 +259,7 @@ def _header_section(
 ) -> bytes:
     """An answer's header, and behind it what there is of its body."""
     line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-    return b"".join([line, *lines, side.lines, side.persistence(), b"\r\n", *body])
+    return b"".join([line, *lines, side.extra_field_lines, side.connection_field(), b"\r\n", *body])
 
 
 async def write_local_response(
@@ -275,9 +275,11 @@ async def write_local_response(
         b"X-Request-Id: %s\r\n" % exchange.request_id.encode("ascii"),
     ]
     lines += (f"{name}: {value}\r\n".encode("latin-1") for name, value in reply.all_headers)
-    side.write(_header_section(side, reply.status, lines, [] if side.head_only else [reply.body]))
+    side.write(
+        _header_section(side, reply.status, lines, [] if side.is_head_request else [reply.body])
+    )
     exchange.status = reply.status
-    exchange.response_bytes = 0 if side.head_only else len(reply.body)
+    exchange.response_bytes = 0 if side.is_head_request else len(reply.body)
     return await side.finish()
 
 
@@ -287,7 +289,7 @@ async def write_outcome(
     """Answer with an outcome of the gateway's own. Raises `CallerDisconnectedError`."""
     exchange.reason = error.reason.code
     if error.close_connection:
-        side.close_after()
+        side.close_after_response()
     body, content_type = render_outcome(
         error,
         request_id=exchange.request_id,
@@ -308,8 +310,8 @@ async def write_outcome(
     if error.retry_after is not None:
         lines.append(b"Retry-After: %d\r\n" % max(1, -int(-error.retry_after // 1)))
     lines += (f"{name}: {value}\r\n".encode("latin-1") for name, value in error.headers)
-    side.write(_header_section(side, error.status, lines, [] if side.head_only else [body]))
+    side.write(_header_section(side, error.status, lines, [] if side.is_head_request else [body]))
     exchange.status = error.status
-    exchange.response_bytes = 0 if side.head_only else len(body)
+    exchange.response_bytes = 0 if side.is_head_request else len(body)
     # Errors are cheap to ask for: without this a caller that reads none could fill the memory.
     return await side.finish()

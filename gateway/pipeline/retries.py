@@ -17,16 +17,16 @@ _MAX_BALANCE: Final = 100.0
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """`max_attempts` counts the first one; `backoff` and `longest_pause` are seconds."""
+    """`max_attempts` counts the first one; `backoff` and `max_delay` are seconds."""
 
     max_attempts: int
     backoff: float
-    longest_pause: float = 2.0
+    max_delay: float = 2.0
     rng: random.Random = field(default_factory=random.Random)
 
-    def pause(self, attempt: int) -> float:
+    def delay(self, attempt: int) -> float:
         """How long to wait after the attempt of that number: doubling, with jitter."""
-        return backoff(attempt, self.backoff, self.longest_pause, self.rng.random)
+        return backoff(attempt, self.backoff, self.max_delay, self.rng.random)
 
 
 class RetryBudget:
@@ -35,13 +35,13 @@ class RetryBudget:
     def __init__(self, ratio: float, clock: Callable[[], float]) -> None:
         self._ratio = ratio
         self._clock = clock
-        self._saved = 0.0
+        self._balance = 0.0
         self._floor = _MIN_RETRIES_PER_SECOND
         self._refilled = clock()
 
     def deposit(self) -> None:
         """Every request earns its share."""
-        self._saved = min(_MAX_BALANCE, self._saved + self._ratio)
+        self._balance = min(_MAX_BALANCE, self._balance + self._ratio)
 
     def withdraw(self) -> bool:
         """Take one repetition out; False when the budget is spent."""
@@ -50,8 +50,8 @@ class RetryBudget:
             _MIN_RETRIES_PER_SECOND, self._floor + (now - self._refilled) * _MIN_RETRIES_PER_SECOND
         )
         self._refilled = now
-        if self._saved >= 1:
-            self._saved -= 1
+        if self._balance >= 1:
+            self._balance -= 1
             return True
         if self._floor >= 1:
             self._floor -= 1

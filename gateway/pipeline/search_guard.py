@@ -47,18 +47,20 @@ class SearchGuard:
     ) -> None:
         self._statement = statement
         self._unfiltered = unfiltered
-        self._block = block
+        self._is_blocking = block
         self._on_ignored = on_ignored
 
-    def lines(self, header: RequestHeader) -> list[bytes]:
+    def strict_handling_lines(self, header: RequestHeader) -> list[bytes]:
         """Fields to add to a search: one that may be blocked is also to be handled strictly.
 
         Unless the caller chose. A guard that only warns changes nothing of what was asked.
         """
         chosen = "handling=" in (header.text(b"prefer") or "").lower()
-        return [_STRICT] if self._block and not chosen else []
+        return [_STRICT] if self._is_blocking and not chosen else []
 
-    async def judge(self, answer: UpstreamResponse, type_name: str, asked: str) -> bytes | None:
+    async def check_searchset(
+        self, answer: UpstreamResponse, type_name: str, asked: str
+    ) -> bytes | None:
         """The value of X-Gateway-Warning, or None. `asked` is the query and the form of the search.
 
         Raises `GatewayError` search-parameter-ignored when the guard blocks.
@@ -73,33 +75,35 @@ class SearchGuard:
         # The search has its answer by now: the statement never delays the platform's own work.
         known = SearchSupport(None, self._unfiltered.get(type_name, ()))
         if _is_any_of_type(names):
-            declared = self._statement.of(type_name)
+            declared = self._statement.cached(type_name)
             if declared is None:
-                declared = await self._statement.known(type_name, MAX_WAIT[self._block])
+                declared = await self._statement.wait_for(type_name, MAX_WAIT[self._is_blocking])
             known.declared = None if declared is None else declared.parameters
-        if self._block and not answer.is_complete:
-            await self._hold_back(answer, xml=xml)
-        body = self._plain(answer)
+        if self._is_blocking and not answer.is_complete:
+            await self._buffer_response(answer, xml=xml)
+        body = self._decoded_body(answer)
         unused = ignored_parameters(asked, names, body, known, xml=xml)
         if not unused:
             return None
         self._on_ignored(len(unused))
         # Only names that look like parameters: a caller can write anything there.
         shown = ",".join(query_names("&".join(f"{name}=" for name in unused)))
-        if self._block:
+        if self._is_blocking:
             raise GatewayError(
                 errors.SEARCH_PARAMETER_IGNORED, hint=f"ignored={shown}", upstream_status=200
             )
         return f'search-parameter-ignored; names="{shown}"'.encode("ascii")
 
-    async def _hold_back(self, answer: UpstreamResponse, *, xml: bool) -> None:
+    async def _buffer_response(self, answer: UpstreamResponse, *, xml: bool) -> None:
         """Have so much of the body here as is needed: what warns may stand behind the matches."""
         await answer.prefetch(_PREFIX[True])
-        if self_parameters(self._plain(answer), xml=xml) is None:
+        if self_parameters(self._decoded_body(answer), xml=xml) is None:
             await answer.prefetch(_MAX_BUFFERED_BYTES)
 
-    def _plain(self, answer: UpstreamResponse) -> bytes:
-        return decode_prefix(answer.buffered_body, answer.content_coding, _PREFIX[self._block])
+    def _decoded_body(self, answer: UpstreamResponse) -> bytes:
+        return decode_prefix(
+            answer.buffered_body, answer.content_coding, _PREFIX[self._is_blocking]
+        )
 
 
 def _is_any_of_type(names: tuple[str, ...]) -> bool:

@@ -31,7 +31,8 @@ _UNAVAILABLE_STATUSES: Final = frozenset((429, 502, 503, 504))
 class CapabilityCache:
     """Fetched when first needed and renewed every hour; the last one stays while there is none.
 
-    `missing`: why nobody knows yet what the platform declares; None also where it declares nothing.
+    `unavailable_reason`: why nobody knows yet what the platform declares; None also where it
+    declares nothing.
     """
 
     def __init__(self, client: PlatformClient, credential: str, clock: Callable[[], float]) -> None:
@@ -41,30 +42,30 @@ class CapabilityCache:
         self._by_type: Mapping[str, TypeCapability] | None = None
         self._due = clock()
         self._task: asyncio.Task[None] | None = None
-        self.missing: errors.Reason | None = errors.UPSTREAM_TIMEOUT
+        self.unavailable_reason: errors.Reason | None = errors.UPSTREAM_TIMEOUT
 
-    def of(self, resource: str) -> TypeCapability | None:
+    def cached(self, resource: str) -> TypeCapability | None:
         """What is declared of a type, None where that is not known. Does not wait."""
         if self._task is None and self._clock() >= self._due:
             self._task = asyncio.get_running_loop().create_task(self._renew())
         return None if self._by_type is None else self._by_type.get(resource)
 
-    async def known(self, resource: str, longest_wait: float) -> TypeCapability | None:
+    async def wait_for(self, resource: str, longest_wait: float) -> TypeCapability | None:
         """The same; waits for the first statement, at most so many seconds."""
-        found = self.of(resource)
+        found = self.cached(resource)
         if self._by_type is None and self._task is not None:
             await asyncio.wait((self._task,), timeout=longest_wait)
-            found = self.of(resource)
+            found = self.cached(resource)
         return found
 
-    async def declared(self, resource: str, longest_wait: float) -> TypeCapability:
+    async def declared_capability(self, resource: str, longest_wait: float) -> TypeCapability:
         """What is known to be declared: nothing, where nothing is known.
 
         The platform is asked at once, however short ago it could not be reached.
         """
-        if self.missing is not None:
+        if self.unavailable_reason is not None:
             self._due = self._clock()
-        return await self.known(resource, longest_wait) or NO_CAPABILITY
+        return await self.wait_for(resource, longest_wait) or NO_CAPABILITY
 
     async def close(self) -> None:
         """End a fetch that is under way."""
@@ -75,7 +76,7 @@ class CapabilityCache:
     async def _renew(self) -> None:
         try:
             self._by_type = capabilities(await self._fetch())
-            self.missing = None
+            self.unavailable_reason = None
             self._due = self._clock() + _LIFETIME
         except (GatewayError, UpstreamConnectionError, ValueError) as error:
             why = error if isinstance(error, GatewayError) else "the platform's answer holds none"
@@ -84,7 +85,7 @@ class CapabilityCache:
                 "no CapabilityStatement: %s", why, reason=reason.code, credential=self._credential
             )
             if self._by_type is None:
-                self.missing = None if isinstance(error, ValueError) else reason
+                self.unavailable_reason = None if isinstance(error, ValueError) else reason
             self._due = self._clock() + _RETRY
         finally:
             self._task = None

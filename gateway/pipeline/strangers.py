@@ -44,17 +44,21 @@ class UnidentifiedLimiter:
         self._callers = callers
         self._rate = rate
         self._clock = clock
-        self._knows_some = callers.any_known or not signs_in
+        self._has_identification = callers.has_named_callers or not signs_in
         self._buckets: LRUCache[str, TokenBucket] = LRUCache(_MAX_ADDRESSES)
 
-    def take(self, address: str) -> None:
+    def consume(self, address: str) -> None:
         """Count a request of nobody's. Raises `GatewayError` rate-limited."""
         if self._rate is not None:
             self._bucket(address, self._rate).take()
 
-    def wait(self, address: str) -> float:
+    def seconds_until_available(self, address: str) -> float:
         """How long until one more of nobody's requests would pass, in seconds."""
-        return 0.0 if self._rate is None else self._bucket(address, self._rate).wait()
+        return (
+            0.0
+            if self._rate is None
+            else self._bucket(address, self._rate).seconds_until_available()
+        )
 
     def _bucket(self, address: str, rate: float) -> TokenBucket:
         home = client_network(address)
@@ -63,15 +67,15 @@ class UnidentifiedLimiter:
             bucket = self._buckets[home] = TokenBucket(rate, int(_BURST * rate), self._clock)
         return bucket
 
-    def are_too_many(self, address: str) -> bool:
+    def exceeds_limit(self, address: str) -> bool:
         """Count a request of nobody's; whether it is beyond the limit."""
         try:
-            self.take(address)
+            self.consume(address)
         except GatewayError:
             return True
         return False
 
-    def verdict(
+    def limit_error(
         self,
         request: IncomingRequest,
         header: RequestHeader,
@@ -83,12 +87,12 @@ class UnidentifiedLimiter:
 
         The `error` itself, if it is a caller's or one of few; else rate-limited.
         """
-        peer = self._callers.origin(request.connection.peer, header)
+        peer = self._callers.resolve_peer(request.connection.peer, header)
         exchange.remote = peer.address
-        if self._is_callers(peer, header, guest, exchange):
+        if self._belongs_to_caller(peer, header, guest, exchange):
             return error
         try:
-            self.take(peer.address)
+            self.consume(peer.address)
         except GatewayError as too_many:
             exchange.is_audit_skipped = True
             # What was sent ahead would only be more of the same; the rest may be unreadable.
@@ -98,10 +102,10 @@ class UnidentifiedLimiter:
             return too_many
         return error
 
-    def _is_callers(
+    def _belongs_to_caller(
         self, peer: Peer, header: RequestHeader, guest: AuthResult | None, exchange: Exchange
     ) -> bool:
-        if guest is None and not self._knows_some:
+        if guest is None and not self._has_identification:
             return False
         who: AuthResult | CallerRegistry = self._callers if guest is None else guest
         try:

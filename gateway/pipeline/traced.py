@@ -41,23 +41,23 @@ class TracedUpstream(Upstream):
         )
         self._tracing = tracing
 
-    async def _guarded(
+    async def _attempt(
         self, exchange: Exchange, outgoing: UpstreamRequest, authorization: bytes, *, new: bool
     ) -> UpstreamResponse:
         if not exchange.method:
             # A question of the gateway's own, which nobody accounts for.
-            return await super()._guarded(exchange, outgoing, authorization, new=new)
+            return await super()._attempt(exchange, outgoing, authorization, new=new)
         before = exchange.attempts
         attempt = self._tracing.start_attempt(exchange, time.monotonic())
         keeps_state = self._tracing.started_by_caller(exchange)
         outgoing = replace(
             outgoing,
-            lines=_with_trace_context(
-                outgoing.lines, str(attempt.context), keeps_state=keeps_state
+            field_lines=_with_trace_context(
+                outgoing.field_lines, str(attempt.context), keeps_state=keeps_state
             ),
         )
         try:
-            answer = await super()._guarded(exchange, outgoing, authorization, new=new)
+            answer = await super()._attempt(exchange, outgoing, authorization, new=new)
         except BaseException as error:
             attempt.ended_at, attempt.error = time.monotonic(), _error_type(error)
             if exchange.attempts == before:

@@ -50,11 +50,11 @@ class UpstreamRequestBody(Protocol):
         ...
 
     @property
-    def replayable(self) -> bool:
+    def is_replayable(self) -> bool:
         """Whether it can be sent again."""
         ...
 
-    def whole(self) -> bytes | None:
+    def buffered(self) -> bytes | None:
         """All of it if it is at hand."""
         ...
 
@@ -62,7 +62,7 @@ class UpstreamRequestBody(Protocol):
         """Begin again."""
         ...
 
-    async def next(self) -> bytes:
+    async def read_chunk(self) -> bytes:
         """The next piece."""
         ...
 
@@ -71,19 +71,20 @@ class UpstreamRequestBody(Protocol):
 class UpstreamRequest:
     """A request as the platform gets it, but for the token.
 
-    `target` is the origin-form target at the platform; `lines` the caller's fields; `safe` says
-    that it may be sent again after an unclear failure, `ends_here` that it must not be forwarded,
-    `asks_only` that it goes out while the circuit is open, too.
+    `target` is the origin-form target at the platform; `field_lines` the caller's fields;
+    `is_retryable` says that it may be sent again after an unclear failure, `is_final_recipient`
+    that it must not be forwarded, `allow_when_open` that it goes out while the circuit is open,
+    too.
     """
 
     method: str
     target: bytes
-    lines: list[bytes]
+    field_lines: list[bytes]
     request_id: str
     body: UpstreamRequestBody | None
-    safe: bool
-    ends_here: bool = False
-    asks_only: bool = False
+    is_retryable: bool
+    is_final_recipient: bool = False
+    allow_when_open: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,61 +128,61 @@ class Upstream:
         new = False
         while True:
             try:
-                answer = await self._guarded(exchange, outgoing, authorization, new=new)
+                answer = await self._attempt(exchange, outgoing, authorization, new=new)
             except (UpstreamConnectionError, GatewayError) as failure:
-                error, cause = _error_of_failure(failure, safe=outgoing.safe)
+                error, cause = _error_of_failure(failure, safe=outgoing.is_retryable)
                 # A kept connection that broke is rarely alone; a fresh one tells more.
                 new = isinstance(failure, UpstreamConnectionError)
-                if not error.is_retryable or not self._may_repeat(exchange, outgoing):
+                if not error.is_retryable or not self._can_retry(exchange, outgoing):
                     try:
                         raise error from None
                     finally:
                         # Break the cycle of error, traceback and frame, which keeps the body.
                         del error
-                pause = self._policy.pause(exchange.attempts)
+                pause = self._policy.delay(exchange.attempts)
             else:
                 exchange.upstream_status = answer.status
-                asked = self._pause_before_repeat(answer, outgoing, exchange.attempts)
-                if asked is None or not self._may_repeat(exchange, outgoing):
+                asked = self._retry_delay(answer, outgoing, exchange.attempts)
+                if asked is None or not self._can_retry(exchange, outgoing):
                     return answer
                 answer.close()
                 cause, pause = "status", asked
             self._on_retry(cause)
             await asyncio.sleep(pause)
 
-    def _may_repeat(self, exchange: Exchange, outgoing: UpstreamRequest) -> bool:
+    def _can_retry(self, exchange: Exchange, outgoing: UpstreamRequest) -> bool:
         """Whether attempts, body and budget allow one more; takes it out of the budget."""
         if exchange.attempts >= self._policy.max_attempts:
             return False
         body = outgoing.body
         if body is not None:
-            if not body.replayable:
+            if not body.is_replayable:
                 return False
             body.rewind()
         return self._budget.withdraw()
 
-    def _pause_before_repeat(
+    def _retry_delay(
         self, answer: UpstreamResponse, outgoing: UpstreamRequest, attempt: int
     ) -> float | None:
         """How long to wait before asking again, None where the answer stands."""
-        if answer.status not in _RETRYABLE_STATUSES or not outgoing.safe:
+        if answer.status not in _RETRYABLE_STATUSES or not outgoing.is_retryable:
             return None
         asked = parse_retry_after(answer.field(b"retry-after"), time.time())
         if asked is None:
-            return self._policy.pause(attempt)
-        return asked if asked <= self._policy.longest_pause else None
+            return self._policy.delay(attempt)
+        return asked if asked <= self._policy.max_delay else None
 
-    async def _guarded(
+    async def _attempt(
         self, exchange: Exchange, outgoing: UpstreamRequest, authorization: bytes, *, new: bool
     ) -> UpstreamResponse:
         """One attempt, with the circuit before and its outcome after it."""
-        ticket = self._circuit.admit(asks_only=outgoing.asks_only)
+        ticket = self._circuit.admit(asks_only=outgoing.allow_when_open)
         exchange.attempts += 1
         exchange.upstream_status = None
         connection: UpstreamConnection | None = None
         try:
             body = outgoing.body
-            whole = b"" if body is None else body.whole()
+            whole = b"" if body is None else body.buffered()
             if body is not None and whole is None:
                 connection = await self._stream(exchange, outgoing, body, authorization, new=new)
             else:
@@ -197,7 +198,7 @@ class Upstream:
                 await connection.next_event()
             answer = UpstreamResponse(head, connection, self._pool)
             if answer.framing is Framing.CLOSE:
-                await self._hold_back(answer)
+                await self._buffer_until_close(answer)
             elif not answer.take_complete_body():
                 await answer.prefetch()
         except BaseException as error:
@@ -205,19 +206,19 @@ class Upstream:
                 connection.abort()
                 self._pool.release(connection)
             cause = _circuit_cause(error) if _is_platform_failure(error) else None
-            self._note_failure(exchange, ticket, cause)
+            self._record_failure(exchange, ticket, cause)
             raise
         if answer.status in _CIRCUIT_FAILURE_STATUSES:
             cause = f"the platform answered with status {answer.status}"
-            self._note_failure(exchange, ticket, cause)
+            self._record_failure(exchange, ticket, cause)
         else:
             self._circuit.record(ticket, failed=False)
         return answer
 
-    def _note_failure(self, exchange: Exchange, ticket: Ticket, cause: str | None) -> None:
+    def _record_failure(self, exchange: Exchange, ticket: Ticket, cause: str | None) -> None:
         """Tell the circuit, unless the caller gave up first or, by `None`, was the cause itself."""
         if cause is None or exchange.half_closed:
-            self._circuit.skip(ticket)
+            self._circuit.discard(ticket)
         else:
             self._circuit.record(ticket, failed=True, cause=cause)
 
@@ -236,21 +237,21 @@ class Upstream:
             try:
                 expect_body = outgoing.method != "HEAD"
                 connection.start_exchange(expect_body=expect_body, has_body=True, is_streamed=True)
-                await self._transmit(connection, outgoing, body, authorization)
+                await self._send_and_receive_head(connection, outgoing, body, authorization)
             except BaseException:
                 connection.abort()
                 self._pool.release(connection)
                 raise
         return connection
 
-    async def _transmit(
+    async def _send_and_receive_head(
         self,
         connection: UpstreamConnection,
         outgoing: UpstreamRequest,
         body: UpstreamRequestBody,
         authorization: bytes,
     ) -> None:
-        head, length = b"".join(self._head(outgoing, authorization)), body.length
+        head, length = b"".join(self._header_section(outgoing, authorization)), body.length
         chunked = length is None
         framing = b"Content-Length: %d" % (length or 0) if not chunked else _CHUNKED
         connection.write(b"%s%s\r\n\r\n" % (head, framing))
@@ -259,13 +260,13 @@ class Upstream:
         await self._upload(connection, body, chunked=chunked)
 
     def _message(self, outgoing: UpstreamRequest, authorization: bytes, whole: bytes) -> bytes:
-        parts = self._head(outgoing, authorization)
+        parts = self._header_section(outgoing, authorization)
         if outgoing.body is not None:
             parts.append(b"Content-Length: %d\r\n" % len(whole))
         parts += (b"\r\n", whole)
         return b"".join(parts)
 
-    def _head(self, outgoing: UpstreamRequest, authorization: bytes) -> list[bytes]:
+    def _header_section(self, outgoing: UpstreamRequest, authorization: bytes) -> list[bytes]:
         """The header but for what frames the body, in parts."""
         return [
             outgoing.method.encode("ascii"),
@@ -273,7 +274,7 @@ class Upstream:
             outgoing.target,
             b" HTTP/1.1\r\n",
             self._host,
-            *outgoing.lines,
+            *outgoing.field_lines,
             b"Authorization: ",
             authorization,
             b"\r\n",
@@ -308,7 +309,7 @@ class Upstream:
             # Break the cycle of error, traceback and frame.
             del failure, pump
 
-    async def _hold_back(self, answer: UpstreamResponse) -> None:
+    async def _buffer_until_close(self, answer: UpstreamResponse) -> None:
         """Take an answer framed only by the connection's end, and make sure that it is whole."""
         await answer.prefetch(_MAX_BUFFERED_BYTES)
         if not answer.is_complete or not await is_complete(
@@ -322,7 +323,7 @@ async def _pump(
 ) -> None:
     while True:
         connection.suspend_deadline()
-        data = await body.next()
+        data = await body.read_chunk()
         if not data:
             break
         connection.write(b"%x\r\n%s\r\n" % (len(data), data) if chunked else data)

@@ -21,17 +21,19 @@ class WriteQueue(ABC):
     """The outbox, for whoever has one; a class of its own so that others need not load that."""
 
     @abstractmethod
-    def unbound(self, caller: Caller, target: RequestTarget) -> Caller:
+    def allow_own_entries(self, caller: Caller, target: RequestTarget) -> Caller:
         """The caller, who may ask for its own entries whatever else it is allowed."""
 
     @abstractmethod
-    def concerns(self, caller: Caller, header: RequestHeader) -> bool:
+    def accepts_writes_of(self, caller: Caller, header: RequestHeader) -> bool:
         """Whether a write of this caller may be queued, when it comes with this header."""
 
     @abstractmethod
-    def keep(self, memo: CallerContext, interaction: Interaction, body: RequestBody) -> None:
+    def retain_body(self, memo: CallerContext, interaction: Interaction, body: RequestBody) -> None:
         """See to it that the body of a write which may be queued can be read again."""
 
     @abstractmethod
-    def bring(self, send: ForwardRequest, asked: RequestContext) -> Awaitable[UpstreamResponse]:
+    def forward_or_queue(
+        self, send: ForwardRequest, asked: RequestContext
+    ) -> Awaitable[UpstreamResponse]:
         """The platform's answer as `send` brings it, or the queue's. Raises `GatewayError`."""

@@ -137,7 +137,7 @@ class Core:
         account: Callable[[Exchange], None]
         account = ExchangeAccounting(
             parts.metrics.record_exchange, parts.audit.record_exchange, parts.notes
-        ).end
+        ).account
         if parts.tracing is not None:
             account = parts.tracing.wrap_account(tracing.peers(settings), account)
         upstream = self._upstream(parts)
@@ -162,10 +162,10 @@ class Core:
                 admission=self.admission,
                 callers=self._callers,
                 permissions=parts.permissions,
-                strangers=self._strangers,
+                unidentified_limiter=self._strangers,
                 tokens=tokens,
                 forwarder=CompressingForwarder(forwarder) if packs else forwarder,
-                rewriting=factories.rewriting(
+                link_translators=factories.rewriting(
                     settings, parts.metrics.record_links, self.missing_aliases.note
                 ),
                 composer=RequestComposer(
@@ -176,11 +176,11 @@ class Core:
                     client=client if settings.fhir.auto_if_match else None,
                 ),
                 readers=self._pool.slow_readers,
-                guard=guard,
-                conditions=factories.condition_guard(settings, statement),
+                search_guard=guard,
+                condition_guard=factories.condition_guard(settings, statement),
                 account=account,
                 clocks=Clocks(time.monotonic, time.time),
-                queueing=None if parts.outbox is None else parts.outbox.queueing(settings),
+                write_queue=None if parts.outbox is None else parts.outbox.queueing(settings),
             ),
         )
 
@@ -314,7 +314,7 @@ class Cores:
         core.under_way.begin()
         try:
             for credential in ready:
-                found = await core.probe.ask(credential)
+                found = await core.probe.probe(credential)
                 if found is not None and (result is None or found != REFUSES):
                     result = found, credential
                 # One that is refused says nothing of the others.

@@ -294,7 +294,7 @@ def body_limits(settings: Settings) -> BodyLimits:
     return BodyLimits(
         max_bytes=limits.max_body_bytes,
         replay_bytes=limits.replay_buffer_bytes,
-        stall=limits.header_timeout,
+        stall_timeout=limits.header_timeout,
         min_rate=limits.min_body_rate,
     )
 

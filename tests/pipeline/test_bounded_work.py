@@ -96,10 +96,10 @@ def test_proxies_in_a_row() -> None:
     callers = CallerRegistry((), (ipaddress.ip_network("10.0.0.0/8"),))
     chain = b",".join([b"192.0.2.1", *[b"10.0.0.1"] * 7000])
     header = headers.parse_request_fields([(b"X-Forwarded-For", chain)])
-    assert steps(lambda: callers.origin(Peer("10.0.0.9"), header)) < FEW
-    assert callers.origin(Peer("10.0.0.9"), header).address == "10.0.0.1"
+    assert steps(lambda: callers.resolve_peer(Peer("10.0.0.9"), header)) < FEW
+    assert callers.resolve_peer(Peer("10.0.0.9"), header).address == "10.0.0.1"
     few = headers.parse_request_fields([(b"X-Forwarded-For", b"192.0.2.1" + b",10.0.0.1" * 63)])
-    assert callers.origin(Peer("10.0.0.9"), few).address == "192.0.2.1"
+    assert callers.resolve_peer(Peer("10.0.0.9"), few).address == "192.0.2.1"
 
 
 async def test_what_cannot_be_looked_at_is_refused(start_gateway: Any, platform: Platform) -> None:

@@ -177,7 +177,7 @@ def test_forwarded_addresses_are_read_from_the_right(
 ) -> None:
     """Only trusted proxies tell who is behind them, each about the one before it."""
     fields = () if forwarded is None else ((b"X-Forwarded-For", forwarded),)
-    found = CallerRegistry((), PROXIES).origin(Peer(peer), parse_request_fields(fields))
+    found = CallerRegistry((), PROXIES).resolve_peer(Peer(peer), parse_request_fields(fields))
     assert found.address == expected
 
 
@@ -203,7 +203,7 @@ def test_addresses_are_read_as_proxies_write_them(written: bytes, address: str) 
     """Ports, brackets, quotes, zones and mapped addresses tell whose address it is."""
     for before in (b"", b"10.9.9.9, "):
         header = parse_request_fields([(b"X-Forwarded-For", before + written)])
-        assert CallerRegistry((), PROXIES).origin(Peer("10.0.0.1"), header).address == address
+        assert CallerRegistry((), PROXIES).resolve_peer(Peer("10.0.0.1"), header).address == address
 
 
 UNREADABLE = [
@@ -224,7 +224,9 @@ def test_an_address_that_cannot_be_read_is_in_no_network(written: str) -> None:
     header = parse_request_fields(
         [(b"X-Forwarded-For", b"10.20.0.6"), (b"X-Forwarded-For", written.encode("latin-1"))]
     )
-    found = CallerRegistry(known, PROXIES).origin(Peer("10.0.0.1", frozenset({"his"})), header)
+    found = CallerRegistry(known, PROXIES).resolve_peer(
+        Peer("10.0.0.1", frozenset({"his"})), header
+    )
     assert found == Peer("unknown")
     assert identify(known, found) == "caller-forbidden"
 

@@ -26,7 +26,7 @@ async def read_after(
     body = RequestBody(
         payload,
         None,
-        limits=BodyLimits(max_bytes=10**6, replay_bytes=replay_bytes, stall=1, min_rate=1),
+        limits=BodyLimits(max_bytes=10**6, replay_bytes=replay_bytes, stall_timeout=1, min_rate=1),
         clock=lambda: 0.0,
     )
 
@@ -39,11 +39,11 @@ async def read_after(
     feeding = loop.create_task(feed())
     sent = b"".join(pieces)
     for size in looks:
-        prefix = await body.prefix(size)
+        prefix = await body.peek(size)
         assert sent.startswith(prefix)
         assert len(prefix) >= min(size, len(sent))
     received = b""
-    while data := await body.next():
+    while data := await body.read_chunk():
         received += data
     await feeding
     return received, sent

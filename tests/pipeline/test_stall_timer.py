@@ -34,12 +34,12 @@ def given_up_at(*waits: tuple[float, float]) -> list[float]:
             timer = StallTimer(10, lambda: ended.append(loop.now))
             for begin, end in waits:
                 await loop.pass_to(begin)
-                timer.begin()
+                timer.start()
                 while loop.now < end:
                     await loop.pass_to(loop.now + 1)
-                timer.end()
+                timer.stop()
             await loop.pass_to(loop.now + 100)
-            timer.forget()
+            timer.cancel()
             await loop.pass_to(loop.now + 100)
 
         runner.run(wait())
@@ -66,8 +66,8 @@ def test_nothing_follows_what_is_forgotten() -> None:
         assert isinstance(loop, SetLoop)
         ended: list[bool] = []
         timer = StallTimer(10, lambda: ended.append(True))
-        timer.begin()
-        timer.forget()
+        timer.start()
+        timer.cancel()
         await loop.pass_to(100)
         assert ended == []
 

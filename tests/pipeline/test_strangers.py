@@ -163,13 +163,13 @@ def test_a_share_comes_back() -> None:
     strangers = UnidentifiedLimiter(CallerRegistry(), 1.0, clock, signs_in=True)
 
     def heard(address: str, times: int) -> int:
-        return sum(not strangers.are_too_many(address) for _ in range(times))
+        return sum(not strangers.exceeds_limit(address) for _ in range(times))
 
     assert heard("10.0.0.1", 30) == 10
     clock.now += 4
     assert heard("10.0.0.1", 30) == 4
     with pytest.raises(GatewayError) as refusal:
-        strangers.take("10.0.0.1")
+        strangers.consume("10.0.0.1")
     assert refusal.value.retry_after == pytest.approx(1)
     for number in range(5000):
         assert heard(f"10.1.{number // 256}.{number % 256}", 1) == 1

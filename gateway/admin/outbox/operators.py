@@ -69,7 +69,7 @@ class Operators:
     @property
     def any_named(self) -> bool:
         """Whether there are any."""
-        return self._callers.any_known
+        return self._callers.has_named_callers
 
     def signed_in(self, request: Request) -> str | None:
         """The operator who asks; None: no password is shown.
@@ -77,18 +77,18 @@ class Operators:
         Raises `WrongPassword` and `TooManyWrong`.
         """
         header = parse_request_fields(request.raw_headers)
-        if not self._callers.shows_secret(header):
+        if not self._callers.presents_known_secret(header):
             return None
         transport = request.transport
         name = None if transport is None else transport.get_extra_info("peername")
         peer = Peer(socket_address(name))
-        wait = self._strangers.wait(peer.address)
+        wait = self._strangers.seconds_until_available(peer.address)
         if wait:
             raise TooManyWrong(wait)
         try:
             return self._callers.identify(peer, header).name
         except GatewayError:
-            self._strangers.take(peer.address)
+            self._strangers.consume(peer.address)
             _log.warning("outbox: a wrong name or password from %s", peer.address)
             raise WrongPassword from None
 

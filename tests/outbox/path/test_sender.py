@@ -74,12 +74,12 @@ def page(status: int) -> UpstreamResponse:
 class Statement:
     """What the platform declares of every type."""
 
-    missing = None
+    unavailable_reason = None
 
     def __init__(self, *conditional: str, parameters: tuple[str, ...] = ("identifier",)) -> None:
         self._declared = TypeCapability(dict.fromkeys(parameters, ""), frozenset(conditional))
 
-    async def declared(self, resource: str, longest_wait: float) -> TypeCapability:
+    async def declared_capability(self, resource: str, longest_wait: float) -> TypeCapability:
         """As the statement on the request path."""
         return self._declared
 
@@ -421,7 +421,7 @@ async def test_an_update_gets_the_current_version_where_the_settings_say_so() ->
     """Asked for at the moment of delivery; who was faster only delays it."""
     platform = Platform(answer(200, KEPT, (b"ETag", b'W/"3"')), answer(412))
     result = await deliverer(platform, versions=True).send(ENTRY, request("PUT"))
-    assert b'If-Match: W/"3"\r\n' in platform.seen[1].lines
+    assert b'If-Match: W/"3"\r\n' in platform.seen[1].field_lines
     assert isinstance(result, Failure)
     assert result.effect is Effect.NONE
 
