@@ -49,14 +49,14 @@ class Admission:
         """Whether the end has begun."""
         return self.phase is not LifecyclePhase.SERVING
 
-    def try_admit(self, caller: Caller, *, fresh: bool = False) -> bool:
+    def try_admit(self, caller: Caller, *, is_first_request: bool = False) -> bool:
         """Let a request of this caller in and take a place for it, which `release` gives back.
 
-        False: it may come in, but there is no place at once: `wait_for_slot` waits for one. `fresh`
-        says that its connection was accepted for it: such a request is served to the end. Raises
-        `GatewayError`: shutting-down, audit-unavailable or rate-limited.
+        False: it may come in, but there is no place at once: `wait_for_slot` waits for one.
+        `is_first_request` says that its connection was accepted for it: such a request is served to
+        the end. Raises `GatewayError`: shutting-down, audit-unavailable or rate-limited.
         """
-        if self.phase is LifecyclePhase.STOPPED and not fresh:
+        if self.phase is LifecyclePhase.STOPPED and not is_first_request:
             raise GatewayError(
                 errors.SHUTTING_DOWN, retry_after=_RETRY_AFTER, close_connection=True
             )

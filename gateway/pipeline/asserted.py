@@ -24,11 +24,11 @@ class AssertedIdentity:
         names = (caller.user_header, caller.purpose_header)
         self._names = frozenset(normalized_field_name(name) for name in names if name is not None)
 
-    def strip_fields(self, lines: list[bytes]) -> list[bytes]:
+    def strip_fields(self, field_lines: list[bytes]) -> list[bytes]:
         """The lines but for these fields, in every spelling that a server may take for theirs."""
         return [
             line
-            for line in lines
+            for line in field_lines
             if normalized_field_name(line.partition(b":")[0]) not in self._names
         ]
 

@@ -73,28 +73,28 @@ class Forwarder:
         if outgoing.is_final_recipient:
             return final_recipient_response()
         exchange.token_id = token.token_id
-        answer = await self._upstream.send(exchange, outgoing, token.authorization)
-        if answer.status == 401:
-            token = await self._replacement_token(answer, outgoing, credential, token)
+        response = await self._upstream.send(exchange, outgoing, token.authorization)
+        if response.status == 401:
+            token = await self._replacement_token(response, outgoing, credential, token)
             exchange.token_id = token.token_id
             self._on_retry("token")
-            answer = await self._upstream.send(exchange, outgoing, token.authorization)
-        if answer.status == 401:
-            answer.close()
+            response = await self._upstream.send(exchange, outgoing, token.authorization)
+        if response.status == 401:
+            response.close()
             self._tokens.on_fresh_token_rejected(credential, token)
             raise _token_rejected_error("the platform refused a fresh token")
-        if answer.status < 500:
+        if response.status < 500:
             self._tokens.on_token_accepted(credential, token)
-        return answer
+        return response
 
     async def _replacement_token(
         self,
-        answer: UpstreamResponse,
+        response: UpstreamResponse,
         outgoing: UpstreamRequest,
         credential: str,
         token: AccessToken,
     ) -> AccessToken:
-        answer.close()
+        response.close()
         body = outgoing.body
         if body is not None:
             if not body.is_replayable:

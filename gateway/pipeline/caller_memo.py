@@ -111,12 +111,12 @@ class CallerContext:
             return
         self.has_untyped_body = False
         self.header.values[b"content-type"] = self._content_type
-        lines = [
+        field_lines = [
             line
             for line in self.upstream_field_lines
             if not line.lower().startswith(b"content-type:")
         ]
-        self.upstream_field_lines = [*lines, b"Content-Type: %s\r\n" % self._content_type]
+        self.upstream_field_lines = [*field_lines, b"Content-Type: %s\r\n" % self._content_type]
 
     def matches(self, message: RequestMessage, rules: object) -> bool:
         """Whether all that was found out holds for this message as well."""
@@ -136,10 +136,10 @@ def _has_untyped_body(header: RequestHeader) -> bool:
     return kind.strip().lower() in (b"", b"text/plain")
 
 
-def cached_context(memory: object, message: RequestMessage, rules: object) -> CallerContext | None:
+def cached_context(cached: object, message: RequestMessage, rules: object) -> CallerContext | None:
     """The memo that a connection remembers, if this message repeats it."""
-    if isinstance(memory, CallerContext) and memory.matches(message, rules):
-        return memory
+    if isinstance(cached, CallerContext) and cached.matches(message, rules):
+        return cached
     return None
 
 

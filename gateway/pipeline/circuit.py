@@ -78,12 +78,13 @@ class CircuitBreaker:
         waited = self._clock() - self._opened_at
         return CircuitState.OPEN if waited < self._policy.open_for else CircuitState.HALF_OPEN
 
-    def admit(self, *, asks_only: bool = False) -> Ticket:
+    def admit(self, *, allow_when_open: bool = False) -> Ticket:
         """Let a request pass, with a ticket to give back. Raises `GatewayError` circuit-open.
 
-        With `asks_only` also while it is open: nobody waits for that answer, and it may close it.
+        With `allow_when_open` also while it is open: nobody waits for that answer, and it may close
+        it.
         """
-        if self._opened_at is None or asks_only:
+        if self._opened_at is None or allow_when_open:
             return self._ticket
         remaining = self._opened_at + self._policy.open_for - self._clock()
         if remaining > 0 or self._probe_in_flight:

@@ -23,33 +23,33 @@ class ConditionGuard:
         self._statement = statement
         self._is_blocking = block
 
-    async def check_request(self, asked: RequestContext) -> None:
+    async def check_request(self, context: RequestContext) -> None:
         """Note a write's conditions on it; of a Bundle they come with its body.
 
         Raises `GatewayError` condition-unsupported when the guard blocks; for a Bundle that is not
         all at hand that comes out of reading its body, and the platform gets no whole request.
         """
-        interaction, target = asked.interaction, asked.target
+        interaction, target = context.interaction, context.target
         if interaction.code in BUNDLES:
-            await self._check_bundle(asked)
+            await self._check_bundle(context)
         elif interaction.resource_id is None:
             condition = condition_of_request(
                 interaction.code,
-                asked.type_name,
+                context.type_name,
                 target.query,
-                if_none_exist=b"if-none-exist" in asked.header.values,
+                if_none_exist=b"if-none-exist" in context.header.values,
             )
             if condition is not None:
-                asked.conditions = lambda: (condition,)
+                context.conditions = lambda: (condition,)
                 if self._is_blocking:
                     await self._reject(condition)
 
-    async def _check_bundle(self, asked: RequestContext) -> None:
-        body = asked.body
+    async def _check_bundle(self, context: RequestContext) -> None:
+        body = context.body
         if body is None:
             return
-        watch = BundleConditions(asked.header.text(b"content-type") or "")
-        asked.conditions = lambda: watch.conditions
+        watch = BundleConditions(context.header.text(b"content-type") or "")
+        context.conditions = lambda: watch.conditions
         if not self._is_blocking:
             body.add_observer(watch.feed)
             return
@@ -62,9 +62,9 @@ class ConditionGuard:
 
         body.add_observer(feed)
 
-    async def response_warning(self, asked: RequestContext) -> bytes | None:
+    async def response_warning(self, context: RequestContext) -> bytes | None:
         """The value of X-Gateway-Warning for a write that went well, or None."""
-        conditions = () if asked.conditions is None else asked.conditions()
+        conditions = () if context.conditions is None else context.conditions()
         if not conditions:
             return None
         await self._statement.wait_for("", MAX_WAIT[False])

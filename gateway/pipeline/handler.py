@@ -112,14 +112,14 @@ class Handler:
         self._wall = collaborators.clocks.wall
 
     async def handle(
-        self, request: IncomingRequest, guest: AuthResult | None = None
+        self, request: IncomingRequest, auth: AuthResult | None = None
     ) -> ConnectionDisposition:
-        """Answer one request, and account for it; a `guest` was asked for its name already."""
+        """Answer one request, and account for it; an `auth` was asked for its name already."""
         message, connection = request.message, request.connection
-        memo = cached_context(connection.cached_context, message, self) if guest is None else None
+        memo = cached_context(connection.cached_context, message, self) if auth is None else None
         header = effective_header(request, self._rules.fields) if memo is None else memo.header
         exchange = self._start_exchange(request, header)
-        side = self._downstream_writer(request, guest)
+        downstream = self._downstream_writer(request, auth)
         body: RequestBody | None = None
         admitted: Caller | None = None
         try:
@@ -129,14 +129,14 @@ class Handler:
                 )
             validation.check_method(exchange.method)
             target = resolve_target(message.path, self._rules.base_path)
-            memo = memo or self._identify_caller(exchange, request, header, guest)
+            memo = memo or self._identify_caller(exchange, request, header, auth)
             caller = self._record_caller(exchange, memo, target)
             interaction = _classify(exchange, target)
             self._permissions.require(caller, exchange.method, interaction, target, header)
-            if not self._admission.try_admit(caller, fresh=not connection.is_reused):
+            if not self._admission.try_admit(caller, is_first_request=not connection.is_reused):
                 await self._admission.wait_for_slot(caller)
             admitted = caller
-            body = self._composer.request_body(request, header, side)
+            body = self._composer.request_body(request, header, downstream)
             if body is not None:
                 interaction = await self._inspect_body(body, exchange, caller, interaction, memo)
             elif interaction.code == "transaction":
@@ -146,61 +146,48 @@ class Handler:
                 exchange if interaction.is_safe else None, self._readers
             )
             sent = None if exchange.method in BODILESS_METHODS else body
-            asked = RequestContext(exchange, caller, interaction, target, memo, sent, side)
+            context = RequestContext(exchange, caller, interaction, target, memo, sent, downstream)
             if self._condition_guard is not None and not interaction.is_safe:
-                await self._condition_guard.check_request(asked)
-            answer = await self._forward_or_queue(asked)
-            try:
-                query = search_parameters(asked)
-                unclear = check_response(
-                    answer, interaction, memo.accept, query, untyped=memo.has_untyped_body
-                )
-                warning = (
-                    await self._guard_warning(answer, asked, query) if asked.is_guarded else None
-                )
-                plan = memo.link_translator.response_plan(
-                    answer, interaction, header, warning, unclear
-                )
-                return await forward_response(side, exchange, answer, plan)
-            finally:
-                answer.close()
+                await self._condition_guard.check_request(context)
+            return await self._send_response(context, await self._forward_or_queue(context))
         except asyncio.CancelledError:
             exchange.is_aborted = True
-            side.abort()
+            downstream.abort()
             raise
         except Exception as error:
-            told = self._apply_unidentified_limit(request, header, exchange, guest, error)
-            return await self._send_error(exchange, side, header, message.path, told)
+            told = self._apply_unidentified_limit(request, header, exchange, auth, error)
+            return await self._send_error(exchange, downstream, header, message.path, told)
         finally:
             self._end_exchange(exchange, body, admitted)
 
     async def handle_local(
-        self, request: IncomingRequest, own: LocalResponder
+        self, request: IncomingRequest, responder: LocalResponder
     ) -> ConnectionDisposition:
         """Answer a request that is none for the platform, and account for it."""
         message = request.message
         header = parse_request_fields(message.raw_headers)
         exchange = self._start_exchange(request, header)
-        side = self._downstream_writer(request, own)
+        downstream = self._downstream_writer(request, responder)
         admitted = False
         try:
             exchange.remote = self._callers.resolve_peer(request.connection.peer, header).address
             validation.check_message(
                 message, header, max_header_bytes=self._listen.all_header_bytes
             )
-            if not self._admission.try_admit(ANONYMOUS, fresh=request.is_first_request):
+            if not self._admission.try_admit(ANONYMOUS, is_first_request=request.is_first_request):
                 await self._admission.wait_for_slot(ANONYMOUS)
             admitted = True
-            return await write_local_response(side, exchange, await own.respond(exchange))
+            response = await responder.respond(exchange)
+            return await write_local_response(downstream, exchange, response)
         except asyncio.CancelledError:
             exchange.is_aborted = True
-            side.abort()
+            downstream.abort()
             raise
         except Exception as error:
             if isinstance(error, GatewayError) and error.reason is not errors.RATE_LIMITED:
                 limiter = self._unidentified_limiter
                 exchange.is_audit_skipped = limiter.exceeds_limit(exchange.remote)
-            return await self._send_error(exchange, side, header, "", error)
+            return await self._send_error(exchange, downstream, header, "", error)
         finally:
             if admitted:
                 self._admission.release(ANONYMOUS)
@@ -214,10 +201,10 @@ class Handler:
         """Answer a message that could not be parsed, and account for it."""
         header = parse_request_fields(())
         exchange = self._start_exchange(request, header)
-        side = self._downstream_writer(request)
+        downstream = self._downstream_writer(request)
         try:
             told = self._apply_unidentified_limit(request, header, exchange, None, error)
-            return await self._send_error(exchange, side, header, "", told)
+            return await self._send_error(exchange, downstream, header, "", told)
         finally:
             self._end_exchange(exchange, None)
 
@@ -226,36 +213,37 @@ class Handler:
         exchange: Exchange,
         request: IncomingRequest,
         header: RequestHeader,
-        guest: AuthResult | None,
+        auth: AuthResult | None,
     ) -> CallerContext:
         """Find out who calls, and what translates for him."""
         connection = request.connection
         peer = self._callers.resolve_peer(connection.peer, header)
         exchange.remote = peer.address
-        memo = CallerContext(
+        caller_context = CallerContext(
             request,
             header,
             self,
-            caller=(guest or self._callers).identify(peer, header),
+            caller=(auth or self._callers).identify(peer, header),
             remote=peer.address,
             links=self._link_translators.translator_for(header, request.scheme),
         )
-        memo.may_queue_writes = (
+        caller_context.may_queue_writes = (
             self._write_queue is not None
-            and self._write_queue.accepts_writes_of(memo.caller, header)
+            and self._write_queue.accepts_writes_of(caller_context.caller, header)
         )
-        connection.cache_context(memo if guest is None and memo.is_cacheable else None)
-        return memo
+        is_cached = auth is None and caller_context.is_cacheable
+        connection.cache_context(caller_context if is_cached else None)
+        return caller_context
 
     def _record_caller(
-        self, exchange: Exchange, memo: CallerContext, target: RequestTarget
+        self, exchange: Exchange, caller_context: CallerContext, target: RequestTarget
     ) -> Caller:
         """The caller, noted."""
-        caller = memo.caller
-        exchange.remote = memo.remote
+        caller = caller_context.caller
+        exchange.remote = caller_context.remote
         exchange.caller, exchange.credential = caller.name, caller.credential
         exchange.user = caller.user
-        if (said := memo.asserted_identity) is not None:
+        if (said := caller_context.asserted_identity) is not None:
             exchange.user, exchange.is_user_asserted = said.user, said.user is not None
             exchange.purpose = said.purpose
         if self._write_queue is None:
@@ -268,22 +256,21 @@ class Handler:
         exchange: Exchange,
         caller: Caller,
         interaction: Interaction,
-        memo: CallerContext,
+        caller_context: CallerContext,
     ) -> Interaction:
         """Of a Bundle, and of a search by POST, only the body tells what it is.
 
         Raises `GatewayError` caller-forbidden.
         """
-        header, permissions = memo.header, caller.permissions
+        header, links = caller_context.header, caller_context.link_translator
+        permissions = caller.permissions
         if exchange.method in BODILESS_METHODS:
             await body.discard()
             return interaction
-        memo.name_content(interaction)
+        caller_context.set_content_type(interaction)
         if self._write_queue is not None:
-            self._write_queue.retain_body(memo, interaction, body)
-        told = await self._composer.classify_by_body(
-            header, body, interaction, memo.link_translator
-        )
+            self._write_queue.retain_body(caller_context, interaction, body)
+        told = await self._composer.classify_by_body(header, body, interaction, links)
         if told.is_search and permissions.is_restricted:
             permissions.require_form(header, body.buffered())
         elif interaction.code == "transaction":
@@ -291,27 +278,45 @@ class Handler:
         guard_bundle_type(body, header, told, permissions)
         return told
 
-    def _forward_or_queue(self, asked: RequestContext) -> Awaitable[UpstreamResponse]:
+    async def _send_response(
+        self, context: RequestContext, response: UpstreamResponse
+    ) -> ConnectionDisposition:
+        interaction, caller_context = context.interaction, context.caller_context
+        try:
+            query = search_parameters(context)
+            accept, untyped = caller_context.accept, caller_context.has_untyped_body
+            unclear = check_response(response, interaction, accept, query, untyped=untyped)
+            warning = (
+                await self._guard_warning(response, context, query) if context.is_guarded else None
+            )
+            plan = caller_context.link_translator.response_plan(
+                response, interaction, context.header, warning, unclear
+            )
+            return await forward_response(context.downstream, context.exchange, response, plan)
+        finally:
+            response.close()
+
+    def _forward_or_queue(self, context: RequestContext) -> Awaitable[UpstreamResponse]:
         """The platform's answer, or the outbox's where there is one."""
         if self._write_queue is None:
-            return self._forward(asked)
-        return self._write_queue.forward_or_queue(self._forward, asked)
+            return self._forward(context)
+        return self._write_queue.forward_or_queue(self._forward, context)
 
-    async def _forward(self, asked: RequestContext) -> UpstreamResponse:
+    async def _forward(self, context: RequestContext) -> UpstreamResponse:
         """The platform's answer."""
-        exchange, credential = asked.exchange, asked.caller.credential
+        exchange, credential = context.exchange, context.caller.credential
         token = self._tokens.current(credential) or await self._wait_for_token(exchange, credential)
-        misses_version = self._composer.needs_if_match(asked)
-        version = await self._composer.fetch_current_version(asked) if misses_version else None
-        outgoing = self._composer.compose(asked, version)
+        misses_version = self._composer.needs_if_match(context)
+        version = await self._composer.fetch_current_version(context) if misses_version else None
+        outgoing = self._composer.compose(context, version)
         began = self._monotonic()
         try:
-            answer = await self._forwarder.send(exchange, outgoing, credential, token)
+            response = await self._forwarder.send(exchange, outgoing, credential, token)
         finally:
             if exchange.attempts:
                 exchange.upstream_duration = self._monotonic() - began
-        self._permissions.note(asked, answer)
-        return answer
+        self._permissions.note(context, response)
+        return response
 
     async def _wait_for_token(self, exchange: Exchange, credential: str) -> AccessToken:
         began = self._monotonic()
@@ -325,12 +330,12 @@ class Handler:
         request: IncomingRequest,
         header: RequestHeader,
         exchange: Exchange,
-        guest: AuthResult | None,
+        auth: AuthResult | None,
         error: Exception,
     ) -> Exception:
         """What to tell of a failure: a stranger's may be one too many."""
         if exchange.credential is None and isinstance(error, GatewayError):
-            return self._unidentified_limiter.limit_error(request, header, exchange, guest, error)
+            return self._unidentified_limiter.limit_error(request, header, exchange, auth, error)
         return error
 
     def _start_exchange(self, request: IncomingRequest, header: RequestHeader) -> Exchange:
@@ -368,48 +373,52 @@ class Handler:
         )
 
     async def _guard_warning(
-        self, answer: UpstreamResponse, asked: RequestContext, query: str
+        self, response: UpstreamResponse, context: RequestContext, query: str
     ) -> bytes | None:
         """What the guards have to say to the caller: of a search, or of a write's conditions."""
-        if self._condition_guard is not None and asked.conditions is not None:
+        if self._condition_guard is not None and context.conditions is not None:
             return (
-                await self._condition_guard.response_warning(asked) if answer.status < 300 else None
+                await self._condition_guard.response_warning(context)
+                if response.status < 300
+                else None
             )
         guard = self._search_guard
         return (
-            None if guard is None else await guard.check_searchset(answer, asked.type_name, query)
+            None
+            if guard is None
+            else await guard.check_searchset(response, context.type_name, query)
         )
 
     async def _send_error(
         self,
         exchange: Exchange,
-        side: DownstreamWriter,
+        downstream: DownstreamWriter,
         header: RequestHeader,
         target: str,
         error: Exception,
     ) -> ConnectionDisposition:
         """Turn a failure into an outcome, or into an abort once the answer has begun."""
         if isinstance(error, CallerDisconnectedError):
-            return _abort(exchange, side)
+            return _abort(exchange, downstream)
         failure = to_gateway_error(error, exchange)
         exchange.reason = failure.reason.code
         _log.log(log_level(failure.reason), "%s", failure, **exchange.log_fields())
-        if side.has_started:
-            return _abort(exchange, side)
+        if downstream.has_started:
+            return _abort(exchange, downstream)
         if (
-            side.expired_session_responder is not None
+            downstream.expired_session_responder is not None
             and failure.reason is errors.CALLER_UNAUTHENTICATED
         ):
-            side.extra_field_lines = side.expired_session_responder.extra_field_lines
+            downstream.extra_field_lines = downstream.expired_session_responder.extra_field_lines
             return await write_local_response(
-                side, exchange, await side.expired_session_responder.respond(exchange)
+                downstream, exchange, await downstream.expired_session_responder.respond(exchange)
             )
         language = choose_language(header.text(b"accept-language"), self._rules.default_language)
         xml = wants_xml(target.partition("?")[2], header.text(b"accept"))
         try:
-            return await write_outcome(side, exchange, failure, language=language, xml=xml)
+            return await write_outcome(downstream, exchange, failure, language=language, xml=xml)
         except CallerDisconnectedError:
-            return _abort(exchange, side)
+            return _abort(exchange, downstream)
 
 
 def _classify(exchange: Exchange, target: RequestTarget) -> Interaction:
@@ -430,7 +439,7 @@ def _record_interaction(exchange: Exchange, interaction: Interaction) -> Interac
     return interaction
 
 
-def _abort(exchange: Exchange, side: DownstreamWriter) -> ConnectionDisposition:
+def _abort(exchange: Exchange, downstream: DownstreamWriter) -> ConnectionDisposition:
     exchange.is_aborted = True
-    side.abort()
-    return side.finish()
+    downstream.abort()
+    return downstream.finish()

@@ -150,12 +150,12 @@ class LinkTranslator:
 
     def request_field_lines(self, header: RequestHeader) -> list[bytes]:
         """The caller's fields with platform URLs, and codings for the answer that can be opened."""
-        lines = header.field_lines
+        field_lines = header.field_lines
         if self.links is not None and header.values.keys() & _FIELDS_WITH_URLS:
             links = self.links
-            lines = [_translate_field_line(line, links) for line in lines]
+            field_lines = [_translate_field_line(line, links) for line in field_lines]
         return _restrict_accept_encoding(
-            lines, header.values.get(b"accept-encoding"), gzip=self._compressed
+            field_lines, header.values.get(b"accept-encoding"), gzip=self._compressed
         )
 
     def request_transform(
@@ -168,53 +168,53 @@ class LinkTranslator:
 
     def response_plan(
         self,
-        answer: UpstreamResponse,
+        response: UpstreamResponse,
         interaction: Interaction,
         header: RequestHeader,
         warning: bytes | None,
-        unclear: bool,
+        needs_fhir_check: bool,
     ) -> ResponsePlan:
         """How an answer changes on its way to the caller, whose request had that header.
 
-        `unclear`: whether it is FHIR only shows on the way.
+        `needs_fhir_check`: whether it is FHIR only shows on the way.
         Raises `GatewayError` upstream-failed for a part that the caller could not read.
         """
-        coding = answer.content_coding
-        plain = coding is None and warning is None and not unclear
-        watch = self._watch(answer, interaction)
-        if plain and self._is_known_unchanged(answer, interaction):
+        coding = response.content_coding
+        plain = coding is None and warning is None and not needs_fhir_check
+        watch = self._watch(response, interaction)
+        if plain and self._is_known_unchanged(response, interaction):
             if watch is not None:
-                watch.transform_complete(answer.buffered_body)
+                watch.transform_complete(response.buffered_body)
             return self._unchanged
-        transform = self._content_transform(answer, interaction, watch)
-        if unclear:
-            transform = FhirCheckTransform(answer, transform)
+        transform = self._content_transform(response, interaction, watch)
+        if needs_fhir_check:
+            transform = FhirCheckTransform(response, transform)
         opened = False
         if coding in DECODABLE:
             opened = not accepts_coding(header.values.get(b"accept-encoding"), coding)
-            transform = _coded_transform(answer, coding, transform, opened=opened)
+            transform = _coded_transform(response, coding, transform, opened=opened)
         elif coding is not None:
             transform = None
         return ResponsePlan(self._unchanged.translate, transform, warning, opened)
 
-    def _is_known_unchanged(self, answer: UpstreamResponse, interaction: Interaction) -> bool:
+    def _is_known_unchanged(self, response: UpstreamResponse, interaction: Interaction) -> bool:
         """Whether the body passes as it is, told at once; that it does not has to be found out."""
         if self.links is None:
             return True
-        if not answer.is_complete or interaction.code == "capabilities":
+        if not response.is_complete or interaction.code == "capabilities":
             return False
-        if answer.framing is Framing.NONE:
+        if response.framing is Framing.NONE:
             # What HEAD announces is the length of a body that is not there to be looked at.
             return False
-        kind = answer.content_type or ""
-        return is_known_unchanged(answer.buffered_body, kind, self.links)
+        kind = response.content_type or ""
+        return is_known_unchanged(response.buffered_body, kind, self.links)
 
-    def _watch(self, answer: UpstreamResponse, interaction: Interaction) -> AliasWatch | None:
+    def _watch(self, response: UpstreamResponse, interaction: Interaction) -> AliasWatch | None:
         """What looks whether links of the body lead past the gateway, unless a field shows it."""
         links = self.links
         if links is None:
             return None
-        values = answer.fields.values
+        values = response.fields.values
         for name in _ADDRESSES:
             if name in values and (alias := links.missing_alias(values[name].decode("latin-1"))):
                 self._on_missing_alias(alias)
@@ -222,12 +222,12 @@ class LinkTranslator:
         return AliasWatch(links, self._on_missing_alias) if interaction.code in _BUNDLES else None
 
     def _content_transform(
-        self, answer: UpstreamResponse, interaction: Interaction, watch: AliasWatch | None
+        self, response: UpstreamResponse, interaction: Interaction, watch: AliasWatch | None
     ) -> BodyTransform | None:
         """The transform of the answer's content, whatever its coding."""
-        if answer.status in _WITHOUT_BODY:
+        if response.status in _WITHOUT_BODY:
             return None
-        return self._counting_rewriter(answer.content_type, "to-gateway", interaction, watch)
+        return self._counting_rewriter(response.content_type, "to-gateway", interaction, watch)
 
     def _counting_rewriter(
         self,
@@ -292,7 +292,7 @@ def _translate_field_line(line: bytes, links: LinkMap) -> bytes:
 
 
 def _restrict_accept_encoding(
-    lines: list[bytes], accepted: bytes | None, *, gzip: bool
+    field_lines: list[bytes], accepted: bytes | None, *, gzip: bool
 ) -> list[bytes]:
     """The lines with the codings that the platform may use.
 
@@ -300,29 +300,29 @@ def _restrict_accept_encoding(
     coding, and could not be opened.
     """
     asked = upstream_accept_encoding(accepted)
-    if gzip and not accepts_coding(accepted, "gzip") and not _has_field(lines, _PART_ASKED):
+    if gzip and not accepts_coding(accepted, "gzip") and not _has_field(field_lines, _PART_ASKED):
         asked = b"gzip"
     if accepted == asked:
-        return lines
+        return field_lines
     if accepted is not None:
-        lines = [line for line in lines if not line.lower().startswith(_ACCEPTED)]
-    return [*lines, b"Accept-Encoding: " + asked + b"\r\n"]
+        field_lines = [line for line in field_lines if not line.lower().startswith(_ACCEPTED)]
+    return [*field_lines, b"Accept-Encoding: " + asked + b"\r\n"]
 
 
-def _has_field(lines: list[bytes], beginning: bytes) -> bool:
-    for line in lines:  # noqa: SIM110 - a generator costs more than all the rest
+def _has_field(field_lines: list[bytes], beginning: bytes) -> bool:
+    for line in field_lines:  # noqa: SIM110 - a generator costs more than all the rest
         if line.lower().startswith(beginning):
             return True
     return False
 
 
 def _coded_transform(
-    answer: UpstreamResponse, coding: str, content: BodyTransform | None, *, opened: bool
+    response: UpstreamResponse, coding: str, content: BodyTransform | None, *, opened: bool
 ) -> BodyTransform | None:
     """What changes the content of a compressed body, which comes out `opened` or as it was."""
     if not opened:
         return None if content is None else RecodingTransform(coding, content)
-    if answer.status == 206 and answer.framing is not Framing.NONE:
+    if response.status == 206 and response.framing is not Framing.NONE:
         what = "the platform sent a part of a compressed body, which cannot be opened"
         raise GatewayError(errors.UPSTREAM_FAILED, what, hint="ask without Range")
     return DecodingTransform(coding, content)

@@ -17,13 +17,13 @@ from gateway.http.server.validation import METHODS
 _FIELD: Final = re.compile(rb"(max-forwards: )([0-9]{1,9})\r\n", re.IGNORECASE)
 
 
-def decrement_max_forwards(method: str, lines: list[bytes]) -> tuple[list[bytes], bool]:
+def decrement_max_forwards(method: str, field_lines: list[bytes]) -> tuple[list[bytes], bool]:
     """The fields with one hop less, and whether the request may go on."""
     if method != "OPTIONS":
-        return lines, True
+        return field_lines, True
     counted = []
     goes_on = True
-    for line in lines:
+    for line in field_lines:
         field = _FIELD.fullmatch(line)
         if field is not None:
             hops = int(field[2])

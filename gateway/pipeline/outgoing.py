@@ -59,7 +59,7 @@ class RequestComposer:
         self._client = client
 
     def request_body(
-        self, request: IncomingRequest, header: RequestHeader, side: DownstreamWriter
+        self, request: IncomingRequest, header: RequestHeader, downstream: DownstreamWriter
     ) -> RequestBody | None:
         """The request's body, None when the message announces none.
 
@@ -74,7 +74,7 @@ class RequestComposer:
             None if length is None else int(length),
             limits=self._limits,
             clock=self._clock,
-            before_wait=side.send_100_continue if expects else None,
+            before_wait=downstream.send_100_continue if expects else None,
         )
 
     async def classify_by_body(
@@ -103,46 +103,48 @@ class RequestComposer:
             encoded=b"content-encoding" in header.values,
         )
 
-    def compose(self, asked: RequestContext, version: bytes | None = None) -> UpstreamRequest:
+    def compose(self, context: RequestContext, version: bytes | None = None) -> UpstreamRequest:
         """The request as the platform gets it; an update that names no version names this one."""
-        exchange, target, memo, body = (
-            asked.exchange,
-            asked.target,
-            asked.caller_context,
-            asked.body,
+        exchange, target, caller_context, body = (
+            context.exchange,
+            context.target,
+            context.caller_context,
+            context.body,
         )
         if target.query:
-            target = RequestTarget(target.path, memo.link_translator.translate_query(target.query))
-        lines = asked.lines
+            target = RequestTarget(
+                target.path, caller_context.link_translator.translate_query(target.query)
+            )
+        field_lines = context.lines
         if body is not None and body.is_transformed:
-            lines = remove_digest_fields(lines)
-        elif body is None and not _FRAMING.isdisjoint(asked.header.values):
-            lines = remove_content_fields(lines)
-        lines, goes_on = decrement_max_forwards(exchange.method, lines)
-        if asked.interaction.is_search and self._guard is not None:
-            lines = [*lines, *self._guard.strict_handling_lines(memo.header)]
+            field_lines = remove_digest_fields(field_lines)
+        elif body is None and not _FRAMING.isdisjoint(context.header.values):
+            field_lines = remove_content_fields(field_lines)
+        field_lines, goes_on = decrement_max_forwards(exchange.method, field_lines)
+        if context.interaction.is_search and self._guard is not None:
+            field_lines = [*field_lines, *self._guard.strict_handling_lines(caller_context.header)]
         if version is not None:
-            lines = [*lines, b"If-Match: %s\r\n" % version]
+            field_lines = [*field_lines, b"If-Match: %s\r\n" % version]
         path = self._platform_path + target.suffix
         return UpstreamRequest(
             method=exchange.method,
             target=(path if path.startswith("/") else "/" + path).encode("ascii"),
-            field_lines=lines,
+            field_lines=field_lines,
             request_id=exchange.request_id,
             body=body,
-            is_retryable=asked.interaction.is_safe,
+            is_retryable=context.interaction.is_safe,
             is_final_recipient=not goes_on,
         )
 
-    def needs_if_match(self, asked: RequestContext) -> bool:
+    def needs_if_match(self, context: RequestContext) -> bool:
         """Whether an update names no version where the settings want it to name the current one."""
-        return self._client is not None and _is_unconditional_update(asked)
+        return self._client is not None and _is_unconditional_update(context)
 
-    async def fetch_current_version(self, asked: RequestContext) -> bytes | None:
+    async def fetch_current_version(self, context: RequestContext) -> bytes | None:
         """The version that the platform has of what is updated. Raises `GatewayError`."""
         if self._client is None:
             return None
-        exchange, path = asked.exchange, asked.target.path
+        exchange, path = context.exchange, context.target.path
         credential = exchange.credential or "default"
         return await fetch_etag(self._client, path, credential, exchange.request_id)
 
@@ -179,20 +181,20 @@ def guard_bundle_type(
     body.add_observer(look)
 
 
-def _is_unconditional_update(asked: RequestContext) -> bool:
+def _is_unconditional_update(context: RequestContext) -> bool:
     """Whether a PUT names a resource but neither a version nor that there must be none."""
     return (
-        asked.exchange.method == "PUT"
-        and asked.interaction.resource_id is not None
-        and not asked.header.values.keys() & {b"if-match", b"if-none-match"}
+        context.exchange.method == "PUT"
+        and context.interaction.resource_id is not None
+        and not context.header.values.keys() & {b"if-match", b"if-none-match"}
     )
 
 
-def search_parameters(asked: RequestContext) -> str:
+def search_parameters(context: RequestContext) -> str:
     """The raw query; of a search with all that is in its form, where that is at hand."""
-    query, body = asked.target.query, asked.body
-    if body is None or not asked.interaction.is_search:
+    query, body = context.target.query, context.body
+    if body is None or not context.interaction.is_search:
         return query
-    is_form = (asked.header.text(b"content-type") or "").startswith(_FORM)
+    is_form = (context.header.text(b"content-type") or "").startswith(_FORM)
     form = (body.buffered() or b"") if is_form else b""
     return "&".join(part for part in (query, form.decode("latin-1")) if part)

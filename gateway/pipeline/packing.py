@@ -71,17 +71,17 @@ class CompressingForwarder:
     ) -> UpstreamResponse:
         """The platform's answer, as the other sender gives it. Raises what that raises."""
         packed = await self._compressed_request(outgoing)
-        answer = await self._sender.send(exchange, packed or outgoing, credential, token)
-        if packed is not None and answer.status == 415:
+        response = await self._sender.send(exchange, packed or outgoing, credential, token)
+        if packed is not None and response.status == 415:
             # Refused for its form (RFC 9110 section 15.5.16): nothing was done with it.
-            answer.close()
-            answer = await self._sender.send(exchange, outgoing, credential, token)
-            self._refused = answer.status != 415  # or else it was the Content-Type
-        self._update_support(answer)
-        return answer
+            response.close()
+            response = await self._sender.send(exchange, outgoing, credential, token)
+            self._refused = response.status != 415  # or else it was the Content-Type
+        self._update_support(response)
+        return response
 
-    def _update_support(self, answer: UpstreamResponse) -> None:
-        field = answer.fields.values.get(b"accept-encoding")
+    def _update_support(self, response: UpstreamResponse) -> None:
+        field = response.fields.values.get(b"accept-encoding")
         if field is not None:
             self._accepted = accepts_coding(field, "gzip")
 
@@ -97,5 +97,5 @@ class CompressingForwarder:
         packed = await asyncio.to_thread(gzip_compress, body) if large else gzip_compress(body)
         if len(packed) >= len(body):
             return None
-        lines = [*outgoing.field_lines, b"Content-Encoding: gzip\r\n"]
-        return replace(outgoing, field_lines=lines, body=BufferedBody(packed))
+        field_lines = [*outgoing.field_lines, b"Content-Encoding: gzip\r\n"]
+        return replace(outgoing, field_lines=field_lines, body=BufferedBody(packed))

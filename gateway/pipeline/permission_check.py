@@ -51,12 +51,12 @@ class PermissionCheck:
             permissions.require(interaction, target.path.rstrip("?"))
         permissions.require_fields(interaction, query, header)
 
-    def note(self, asked: RequestContext, answer: UpstreamResponse) -> None:
+    def note(self, context: RequestContext, response: UpstreamResponse) -> None:
         """Remember the status URL that the platform gives to a caller with limits."""
-        caller, links = asked.caller, asked.caller_context.link_translator.links
-        if answer.status != 202 or links is None or not caller.permissions.is_restricted:
+        caller, links = context.caller, context.caller_context.link_translator.links
+        if response.status != 202 or links is None or not caller.permissions.is_restricted:
             return
-        location = answer.field(b"content-location")
+        location = response.field(b"content-location")
         suffix = None if location is None else links.suffix(location)
         if suffix is not None:
             self._given[caller.name][suffix] = True

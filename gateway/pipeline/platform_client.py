@@ -27,23 +27,23 @@ class PlatformClient:
         credential: str,
         request_id: str,
         *,
-        lines: Sequence[bytes] = (),
-        once: bool = False,
+        field_lines: Sequence[bytes] = (),
+        single_attempt: bool = False,
     ) -> UpstreamResponse:
         """The answer to a GET, to be closed by whoever asked. Raises `GatewayError`.
 
-        `lines` are further fields; with `once` a platform that answers is asked no second time, and
-        asked while the circuit is open, too.
+        `field_lines` are further fields; with `single_attempt` a platform that answers is asked no
+        second time, and asked while the circuit is open, too.
         """
         token = self._tokens.current(credential) or await self._tokens.wait_for_token(credential)
         outgoing = UpstreamRequest(
             method="GET",
             target=(self.platform_path + suffix).encode("ascii"),
-            field_lines=[*_ACCEPT, *lines],
+            field_lines=[*_ACCEPT, *field_lines],
             request_id=request_id,
             body=None,
-            is_retryable=not once,
-            allow_when_open=once,
+            is_retryable=not single_attempt,
+            allow_when_open=single_attempt,
         )
         # No exchange of a caller: what is noted here is read by nobody.
         note = Exchange(request_id=request_id, started_at=0.0, started_monotonic=0.0)
@@ -54,9 +54,9 @@ async def fetch_etag(
     client: PlatformClient, suffix: str, credential: str, request_id: str
 ) -> bytes | None:
     """The ETag of a resource as the platform has it now, or None. Raises `GatewayError`."""
-    answer = await client.get(suffix, credential, request_id)
+    response = await client.get(suffix, credential, request_id)
     try:
-        etag = answer.field(b"etag") if answer.status == 200 else None
+        etag = response.field(b"etag") if response.status == 200 else None
         return None if etag is None else etag.encode("latin-1")
     finally:
-        answer.close()
+        response.close()

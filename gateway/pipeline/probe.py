@@ -90,16 +90,16 @@ class PlatformProbe:
 
     async def _probe_signal(self, credential: str) -> str:
         lines = (_GZIP, *self._conditions)
-        answer = await self._client.get(
-            "/metadata", credential, str(uuid.uuid4()), lines=lines, once=True
+        response = await self._client.get(
+            "/metadata", credential, str(uuid.uuid4()), field_lines=lines, single_attempt=True
         )
         try:
-            await answer.prefetch(_INSPECTED_BYTES)
-            found = _signal_of_response(answer)
-            if answer.status != 304:
-                self._conditions = _validator_fields(answer) if found == ANSWERS else []
+            await response.prefetch(_INSPECTED_BYTES)
+            found = _signal_of_response(response)
+            if response.status != 304:
+                self._conditions = _validator_fields(response) if found == ANSWERS else []
         finally:
-            answer.close()
+            response.close()
         return found
 
 
@@ -107,12 +107,12 @@ def _signal_of_error(failure: UpstreamConnectionError | GatewayError) -> Gateway
     return connection_error(failure) if isinstance(failure, UpstreamConnectionError) else failure
 
 
-def _signal_of_response(answer: UpstreamResponse) -> str:
-    status = answer.status
+def _signal_of_response(response: UpstreamResponse) -> str:
+    status = response.status
     if status == 304:
         return ANSWERS
-    body = decode_prefix(answer.buffered_body, answer.content_coding, _INSPECTED_BYTES)
-    if is_error_page(media_type(answer.content_type), body, None):
+    body = decode_prefix(response.buffered_body, response.content_coding, _INSPECTED_BYTES)
+    if is_error_page(media_type(response.content_type), body, None):
         return NOT_FHIR if status < 300 else signal_of_non_fhir(status)
     found = signal_of_status(status)
     if found == INCONCLUSIVE:
@@ -121,7 +121,7 @@ def _signal_of_response(answer: UpstreamResponse) -> str:
     return found
 
 
-def _validator_fields(answer: UpstreamResponse) -> list[bytes]:
+def _validator_fields(response: UpstreamResponse) -> list[bytes]:
     """The fields by which the platform need not send again what it has just sent."""
-    given = ((field, answer.fields.values.get(name)) for name, field in _VALIDATORS)
+    given = ((field, response.fields.values.get(name)) for name, field in _VALIDATORS)
     return [b"%s: %s\r\n" % (field, value) for field, value in given if value is not None]

@@ -158,14 +158,14 @@ class RequestBody:
             self._budget.release(self._in_room)
             self._in_room = 0
 
-    def add_observer(self, look: Callable[[bytes], None]) -> None:
-        """Let `look` see all that goes on, once and in order, also what was read ahead already.
+    def add_observer(self, observer: Callable[[bytes], None]) -> None:
+        """Let `observer` see all that goes on, once and in order, also what was read ahead already.
 
         What it raises ends the request. Those that look already go on.
         """
         for piece in self._retained if self.is_replayable else self._ahead:
-            look(piece)
-        self._observers.append(look)
+            observer(piece)
+        self._observers.append(observer)
 
     @property
     def is_transformed(self) -> bool:

@@ -40,7 +40,7 @@ _OVERLAP: Final = 128
 
 
 def check_response(
-    answer: UpstreamResponse,
+    response: UpstreamResponse,
     interaction: Interaction,
     accept: str | None,
     query: str = "",
@@ -53,35 +53,35 @@ def check_response(
     that of the request, with what a search has in its form; `untyped` says that its body came
     without a type.
     """
-    status = answer.status
-    if status == 200 and is_plain_json(answer.content_type, answer.buffered_body):
+    status = response.status
+    if status == 200 and is_plain_json(response.content_type, response.buffered_body):
         return False
     if status in _REDIRECTS:
         detail = f"the platform answered with a redirect (status {status})"
         raise GatewayError(errors.UPSTREAM_REDIRECT, detail, upstream_status=status)
     if status in _BODILESS or interaction.resource == "Binary":
         return False
-    kind = media_type(answer.content_type)
-    body, visible = _decoded_prefix(answer)
+    kind = media_type(response.content_type)
+    body, visible = _decoded_prefix(response)
     if status >= 400 and visible:
         foreign = is_error_page(kind, body, accept, query)
     else:
         foreign = is_unrequested_page(kind, body, accept, query)
     if foreign:
-        raise _non_fhir(answer, untyped=untyped and status == 415)
+        raise _non_fhir(response, untyped=untyped and status == 415)
     if (
         status >= 300
         or interaction.code not in _READS
         or not visible
-        or _is_partial_content(answer)
+        or _is_partial_content(response)
     ):
         return False
     known = is_fhir(body)
     if known or requests_media_type(kind, query, accept):
         return False
-    if known is None and not (answer.is_complete and answer.content_coding is None):
+    if known is None and not (response.is_complete and response.content_coding is None):
         return True
-    raise _non_fhir(answer)
+    raise _non_fhir(response)
 
 
 class FhirCheckTransform:
@@ -91,8 +91,8 @@ class FhirCheckTransform:
     upstream-non-fhir.
     """
 
-    def __init__(self, answer: UpstreamResponse, inner: BodyTransform | None) -> None:
-        self._answer = answer
+    def __init__(self, response: UpstreamResponse, inner: BodyTransform | None) -> None:
+        self._answer = response
         self._inner = inner
         self._known: bool | None = None
         self._beginning = b""
@@ -124,27 +124,27 @@ class FhirCheckTransform:
         self._last = (self._last + chunk)[-_OVERLAP:]
 
 
-def _decoded_prefix(answer: UpstreamResponse) -> tuple[bytes, bool]:
+def _decoded_prefix(response: UpstreamResponse) -> tuple[bytes, bool]:
     """What is at hand of the body, opened; and whether it can be looked at."""
-    coding = answer.content_coding
-    if answer.framing is Framing.NONE or (coding is not None and coding not in DECODABLE):
+    coding = response.content_coding
+    if response.framing is Framing.NONE or (coding is not None and coding not in DECODABLE):
         return b"", False
-    return decode_prefix(answer.buffered_body, coding, INSPECTED_BYTES), True
+    return decode_prefix(response.buffered_body, coding, INSPECTED_BYTES), True
 
 
-def _is_partial_content(answer: UpstreamResponse) -> bool:
+def _is_partial_content(response: UpstreamResponse) -> bool:
     """Whether a 2xx is not the answer itself: a part of one, or where it will be found."""
-    return answer.status == 206 or (
-        answer.status == 202 and answer.field(b"content-location") is not None
+    return response.status == 206 or (
+        response.status == 202 and response.field(b"content-location") is not None
     )
 
 
-def _non_fhir(answer: UpstreamResponse, *, untyped: bool = False) -> GatewayError:
+def _non_fhir(response: UpstreamResponse, *, untyped: bool = False) -> GatewayError:
     return GatewayError(
         errors.UPSTREAM_NON_FHIR,
-        f"the platform's answer is not FHIR (status {answer.status})",
+        f"the platform's answer is not FHIR (status {response.status})",
         hint=_CONTENT_TYPE_HINT if untyped else "",
         advice_key="media-type" if untyped else "",
-        upstream_status=answer.status,
-        retry_after=parse_retry_after(answer.field(b"retry-after"), time.time()),
+        upstream_status=response.status,
+        retry_after=parse_retry_after(response.field(b"retry-after"), time.time()),
     )

@@ -30,6 +30,6 @@ class ResponsePlan:
 UNCHANGED: Final = ResponsePlan()
 
 
-def strip_stale_digests(answer: UpstreamResponse, lines: list[bytes]) -> list[bytes]:
+def strip_stale_digests(response: UpstreamResponse, field_lines: list[bytes]) -> list[bytes]:
     """The lines for a body that was changed, whose digests are wrong."""
-    return remove_digest_fields(lines) if answer.fields.has_digest else lines
+    return remove_digest_fields(field_lines) if response.fields.has_digest else field_lines

@@ -43,9 +43,9 @@ _STATUS_LINES: Final = {
 
 
 async def forward_response(
-    side: DownstreamWriter,
+    downstream: DownstreamWriter,
     exchange: Exchange,
-    answer: UpstreamResponse,
+    response: UpstreamResponse,
     plan: ResponsePlan = UNCHANGED,
 ) -> ConnectionDisposition:
     """Send a platform's answer on to its caller.
@@ -53,30 +53,34 @@ async def forward_response(
     Raises `GatewayError` while nothing was sent, `UpstreamConnectionError` and
     `CallerDisconnectedError` at any time.
     """
-    lines = answer.fields.downstream_lines(exchange.request_id.encode("ascii"), plan.translate)
-    if answer.content_coding is not None:
-        lines = add_vary_accept_encoding(decoded_field_lines(lines) if plan.is_decoded else lines)
-    if side.extra_field_lines:
+    field_lines = response.fields.downstream_lines(
+        exchange.request_id.encode("ascii"), plan.translate
+    )
+    if response.content_coding is not None:
+        field_lines = add_vary_accept_encoding(
+            decoded_field_lines(field_lines) if plan.is_decoded else field_lines
+        )
+    if downstream.extra_field_lines:
         # The platform's own would stand beside them, and browsers take one or the other.
-        lines = remove_fields(lines, _replaced_by(side.extra_field_lines))
+        field_lines = remove_fields(field_lines, _replaced_by(downstream.extra_field_lines))
     if plan.warning is not None:
-        lines.append(b"X-Gateway-Warning: %s\r\n" % plan.warning)
+        field_lines.append(b"X-Gateway-Warning: %s\r\n" % plan.warning)
     transform = plan.transform
-    if side.is_head_request or answer.framing is Framing.NONE:
-        _send_bodiless(side, answer, lines, transform)
-        exchange.status = answer.status
-    elif answer.is_complete and transform is None:
-        _send_buffered(side, exchange, answer.status, lines, [answer.buffered_body])
-    elif answer.is_complete and transform is not None:
-        body = answer.buffered_body
+    if downstream.is_head_request or response.framing is Framing.NONE:
+        _send_bodiless(downstream, response, field_lines, transform)
+        exchange.status = response.status
+    elif response.is_complete and transform is None:
+        _send_buffered(downstream, exchange, response.status, field_lines, [response.buffered_body])
+    elif response.is_complete and transform is not None:
+        body = response.buffered_body
         pieces = transform.transform_complete(body) if len(body) <= 2 * STEP_BYTES else None
         if pieces is None:
-            await _send_transformed(side, exchange, answer, lines, transform)
+            await _send_transformed(downstream, exchange, response, field_lines, transform)
         else:
-            _send_with_length(side, exchange, answer, lines, pieces)
+            _send_with_length(downstream, exchange, response, field_lines, pieces)
     else:
-        await _stream(side, exchange, answer, lines, transform)
-    return await side.finish()
+        await _stream(downstream, exchange, response, field_lines, transform)
+    return await downstream.await_delivery()
 
 
 @lru_cache(maxsize=64)
@@ -87,54 +91,58 @@ def _replaced_by(lines: bytes) -> frozenset[bytes]:
 
 
 def _send_bodiless(
-    side: DownstreamWriter,
-    answer: UpstreamResponse,
-    lines: list[bytes],
+    downstream: DownstreamWriter,
+    response: UpstreamResponse,
+    field_lines: list[bytes],
     transform: BodyTransform | None,
 ) -> None:
-    length = answer.content_length
+    length = response.content_length
     # A rewritten body would have another length than the one announced for HEAD.
-    if length is not None and answer.status != 204 and transform is None:
-        lines.append(b"Content-Length: %d\r\n" % length)
-    side.write_message(_header_section(side, answer.status, lines))
+    if length is not None and response.status != 204 and transform is None:
+        field_lines.append(b"Content-Length: %d\r\n" % length)
+    downstream.write_message(_header_section(downstream, response.status, field_lines))
 
 
 def _send_buffered(
-    side: DownstreamWriter, exchange: Exchange, status: int, lines: list[bytes], pieces: list[bytes]
+    downstream: DownstreamWriter,
+    exchange: Exchange,
+    status: int,
+    field_lines: list[bytes],
+    pieces: list[bytes],
 ) -> None:
     size = 0
     for piece in pieces:
         size += len(piece)
     # Formatting a number among other bytes takes twice as long.
-    lines.append(b"Content-Length: " + b"%d" % size + b"\r\n")
-    side.write_message(_header_section(side, status, lines, pieces))
+    field_lines.append(b"Content-Length: " + b"%d" % size + b"\r\n")
+    downstream.write_message(_header_section(downstream, status, field_lines, pieces))
     exchange.status = status
     exchange.response_bytes = size
 
 
 def _send_with_length(
-    side: DownstreamWriter,
+    downstream: DownstreamWriter,
     exchange: Exchange,
-    answer: UpstreamResponse,
-    lines: list[bytes],
+    response: UpstreamResponse,
+    field_lines: list[bytes],
     pieces: list[bytes],
 ) -> None:
     """Send an answer in one write whose body became these pieces."""
-    if not equals_joined(answer.buffered_body, pieces):
-        lines = strip_stale_digests(answer, lines)
-    _send_buffered(side, exchange, answer.status, lines, pieces)
+    if not equals_joined(response.buffered_body, pieces):
+        field_lines = strip_stale_digests(response, field_lines)
+    _send_buffered(downstream, exchange, response.status, field_lines, pieces)
 
 
 async def _send_transformed(
-    side: DownstreamWriter,
+    downstream: DownstreamWriter,
     exchange: Exchange,
-    answer: UpstreamResponse,
-    lines: list[bytes],
+    response: UpstreamResponse,
+    field_lines: list[bytes],
     transform: BodyTransform,
 ) -> None:
     """Send an answer that is here already, in one write unless it becomes too long for that."""
-    rest = feed_in_steps(transform, answer.buffered_body)
-    limit = _COLLECTED if side.is_http10 else _MAX_SINGLE_WRITE
+    rest = feed_in_steps(transform, response.buffered_body)
+    limit = _COLLECTED if downstream.is_http10 else _MAX_SINGLE_WRITE
     pieces: list[bytes] = []
     size = 0
     for piece in rest:
@@ -145,90 +153,94 @@ async def _send_transformed(
         if size > limit:
             break
     else:
-        _send_with_length(side, exchange, answer, lines, [*pieces, transform.finish()])
+        _send_with_length(
+            downstream, exchange, response, field_lines, [*pieces, transform.finish()]
+        )
         return
-    if side.is_http10:
+    if downstream.is_http10:
         raise _too_long()
-    lines = [*strip_stale_digests(answer, lines), _CHUNKED]
-    side.write(_header_section(side, answer.status, lines))
-    exchange.status = answer.status
-    await _send_chunks(side, exchange, chain(pieces, rest), chunked=True)
-    await _send_chunk(side, exchange, transform.finish(), chunked=True)
-    side.write(_LAST_CHUNK)
+    field_lines = [*strip_stale_digests(response, field_lines), _CHUNKED]
+    downstream.write(_header_section(downstream, response.status, field_lines))
+    exchange.status = response.status
+    await _send_chunks(downstream, exchange, chain(pieces, rest), chunked=True)
+    await _send_chunk(downstream, exchange, transform.finish(), chunked=True)
+    downstream.write(_LAST_CHUNK)
 
 
 async def _stream(
-    side: DownstreamWriter,
+    downstream: DownstreamWriter,
     exchange: Exchange,
-    answer: UpstreamResponse,
-    lines: list[bytes],
+    response: UpstreamResponse,
+    field_lines: list[bytes],
     transform: BodyTransform | None,
 ) -> None:
-    length = answer.content_length
+    length = response.content_length
     if transform is not None:
-        lines, length = strip_stale_digests(answer, lines), None
-    if length is None and side.is_http10:
-        await _send_collected_http10(side, exchange, answer, lines, transform)
+        field_lines, length = strip_stale_digests(response, field_lines), None
+    if length is None and downstream.is_http10:
+        await _send_collected_http10(downstream, exchange, response, field_lines, transform)
         return
     chunked = length is None
     if length is None:
-        lines.append(_CHUNKED)
+        field_lines.append(_CHUNKED)
     else:
-        lines.append(b"Content-Length: %d\r\n" % length)
-    side.write(_header_section(side, answer.status, lines))
-    exchange.status = answer.status
-    while pieces := await answer.read_chunks():
-        side.slow_readers, side.caller = answer.slow_readers, exchange.caller
+        field_lines.append(b"Content-Length: %d\r\n" % length)
+    downstream.write(_header_section(downstream, response.status, field_lines))
+    exchange.status = response.status
+    while pieces := await response.read_chunks():
+        downstream.slow_readers, downstream.caller = response.slow_readers, exchange.caller
         if transform is not None or chunked or len(pieces) > 2:
             # Two large ones stay apart: another write costs less. Others are not kept twice.
             pieces = [b"".join(pieces)]
         for piece in pieces:
             if transform is None:
-                await _send_chunk(side, exchange, piece, chunked=chunked)
+                await _send_chunk(downstream, exchange, piece, chunked=chunked)
             else:
-                await _send_chunks(side, exchange, feed_in_steps(transform, piece), chunked=chunked)
-    side.slow_readers = None
+                await _send_chunks(
+                    downstream, exchange, feed_in_steps(transform, piece), chunked=chunked
+                )
+    downstream.slow_readers = None
     if transform is not None:
-        await _send_chunk(side, exchange, transform.finish(), chunked=chunked)
+        await _send_chunk(downstream, exchange, transform.finish(), chunked=chunked)
     if chunked:
-        side.write(_LAST_CHUNK)
+        downstream.write(_LAST_CHUNK)
 
 
 async def _send_chunks(
-    side: DownstreamWriter, exchange: Exchange, pieces: Iterator[bytes], *, chunked: bool
+    downstream: DownstreamWriter, exchange: Exchange, pieces: Iterator[bytes], *, chunked: bool
 ) -> None:
     """Send what is made piece by piece; between two of them others have their turn."""
     for number, piece in enumerate(pieces):
         if number:
             await asyncio.sleep(0)
-        await _send_chunk(side, exchange, piece, chunked=chunked)
+        await _send_chunk(downstream, exchange, piece, chunked=chunked)
 
 
 async def _send_chunk(
-    side: DownstreamWriter, exchange: Exchange, data: bytes, *, chunked: bool
+    downstream: DownstreamWriter, exchange: Exchange, data: bytes, *, chunked: bool
 ) -> None:
     if not data:
         return
-    side.write(b"%x\r\n%s\r\n" % (len(data), data) if chunked else data)
+    downstream.write(b"%x\r\n%s\r\n" % (len(data), data) if chunked else data)
     exchange.response_bytes += len(data)
-    if side.is_write_paused:
-        await side.drain()
+    if downstream.is_write_paused:
+        await downstream.drain()
 
 
 async def _send_collected_http10(
-    side: DownstreamWriter,
+    downstream: DownstreamWriter,
     exchange: Exchange,
-    answer: UpstreamResponse,
-    lines: list[bytes],
+    response: UpstreamResponse,
+    field_lines: list[bytes],
     transform: BodyTransform | None,
 ) -> None:
     """Send an answer once it is whole; all that are collected share one room."""
     pieces: list[bytes] = []
     size = 0
     try:
-        while data := await answer.read():
+        while data := await response.read():
             for piece in iter((data,)) if transform is None else feed_in_steps(transform, data):
-                if not side.buffer_budget.try_reserve(len(piece)):
+                if not downstream.buffer_budget.try_reserve(len(piece)):
                     raise _too_many()
                 pieces.append(piece)
                 size += len(piece)
@@ -237,10 +249,10 @@ async def _send_collected_http10(
                 await asyncio.sleep(0)
         if transform is not None:
             pieces.append(transform.finish())
-        _send_buffered(side, exchange, answer.status, lines, pieces)
-        await side.drain()
+        _send_buffered(downstream, exchange, response.status, field_lines, pieces)
+        await downstream.drain()
     finally:
-        side.buffer_budget.release(size)
+        downstream.buffer_budget.release(size)
 
 
 def _too_many() -> GatewayError:
@@ -255,41 +267,60 @@ def _too_long() -> GatewayError:
 
 
 def _header_section(
-    side: DownstreamWriter, status: int, lines: list[bytes], body: Sequence[bytes] = ()
+    downstream: DownstreamWriter, status: int, field_lines: list[bytes], body: Sequence[bytes] = ()
 ) -> bytes:
     """An answer's header, and behind it what there is of its body."""
     line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-    return b"".join([line, *lines, side.extra_field_lines, side.connection_field(), b"\r\n", *body])
+    return b"".join(
+        [
+            line,
+            *field_lines,
+            downstream.extra_field_lines,
+            downstream.connection_field(),
+            b"\r\n",
+            *body,
+        ]
+    )
 
 
 async def write_local_response(
-    side: DownstreamWriter, exchange: Exchange, reply: LocalResponse
+    downstream: DownstreamWriter, exchange: Exchange, reply: LocalResponse
 ) -> ConnectionDisposition:
     """Answer with something of the gateway's own that is no outcome.
 
     Raises `CallerDisconnectedError`.
     """
-    lines = [
+    field_lines = [
         b"Date: %s\r\n" % formatdate(usegmt=True).encode("ascii"),
         b"Content-Length: %d\r\n" % len(reply.body),
         b"X-Request-Id: %s\r\n" % exchange.request_id.encode("ascii"),
     ]
-    lines += (f"{name}: {value}\r\n".encode("latin-1") for name, value in reply.all_headers)
-    side.write(
-        _header_section(side, reply.status, lines, [] if side.is_head_request else [reply.body])
+    field_lines += (f"{name}: {value}\r\n".encode("latin-1") for name, value in reply.all_headers)
+    downstream.write(
+        _header_section(
+            downstream,
+            reply.status,
+            field_lines,
+            [] if downstream.is_head_request else [reply.body],
+        )
     )
     exchange.status = reply.status
-    exchange.response_bytes = 0 if side.is_head_request else len(reply.body)
-    return await side.finish()
+    exchange.response_bytes = 0 if downstream.is_head_request else len(reply.body)
+    return await downstream.await_delivery()
 
 
 async def write_outcome(
-    side: DownstreamWriter, exchange: Exchange, error: GatewayError, *, language: str, xml: bool
+    downstream: DownstreamWriter,
+    exchange: Exchange,
+    error: GatewayError,
+    *,
+    language: str,
+    xml: bool,
 ) -> ConnectionDisposition:
     """Answer with an outcome of the gateway's own. Raises `CallerDisconnectedError`."""
     exchange.reason = error.reason.code
     if error.close_connection:
-        side.close_after_response()
+        downstream.close_after_response()
     body, content_type = render_outcome(
         error,
         request_id=exchange.request_id,
@@ -298,7 +329,7 @@ async def write_outcome(
         attempts=exchange.attempts,
         write=not is_safe_interaction(exchange.method, exchange.interaction),
     )
-    lines = [
+    field_lines = [
         b"Date: %s\r\n" % formatdate(usegmt=True).encode("ascii"),
         b"Content-Type: %s\r\n" % content_type,
         b"Content-Language: %s\r\n" % language.encode("ascii"),
@@ -308,10 +339,14 @@ async def write_outcome(
         b"X-Request-Id: %s\r\n" % exchange.request_id.encode("ascii"),
     ]
     if error.retry_after is not None:
-        lines.append(b"Retry-After: %d\r\n" % max(1, -int(-error.retry_after // 1)))
-    lines += (f"{name}: {value}\r\n".encode("latin-1") for name, value in error.headers)
-    side.write(_header_section(side, error.status, lines, [] if side.is_head_request else [body]))
+        field_lines.append(b"Retry-After: %d\r\n" % max(1, -int(-error.retry_after // 1)))
+    field_lines += (f"{name}: {value}\r\n".encode("latin-1") for name, value in error.headers)
+    downstream.write(
+        _header_section(
+            downstream, error.status, field_lines, [] if downstream.is_head_request else [body]
+        )
+    )
     exchange.status = error.status
-    exchange.response_bytes = 0 if side.is_head_request else len(body)
+    exchange.response_bytes = 0 if downstream.is_head_request else len(body)
     # Errors are cheap to ask for: without this a caller that reads none could fill the memory.
-    return await side.finish()
+    return await downstream.await_delivery()

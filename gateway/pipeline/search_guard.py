@@ -59,16 +59,16 @@ class SearchGuard:
         return [_STRICT] if self._is_blocking and not chosen else []
 
     async def check_searchset(
-        self, answer: UpstreamResponse, type_name: str, asked: str
+        self, response: UpstreamResponse, type_name: str, asked: str
     ) -> bytes | None:
         """The value of X-Gateway-Warning, or None. `asked` is the query and the form of the search.
 
         Raises `GatewayError` search-parameter-ignored when the guard blocks.
         """
         names = filtering_names(asked)
-        if not names or answer.status != 200:
+        if not names or response.status != 200:
             return None
-        kind = media_type(answer.content_type)
+        kind = media_type(response.content_type)
         xml = kind.endswith("xml")
         if not xml and not kind.endswith("json"):
             return None
@@ -79,9 +79,9 @@ class SearchGuard:
             if declared is None:
                 declared = await self._statement.wait_for(type_name, MAX_WAIT[self._is_blocking])
             known.declared = None if declared is None else declared.parameters
-        if self._is_blocking and not answer.is_complete:
-            await self._buffer_response(answer, xml=xml)
-        body = self._decoded_body(answer)
+        if self._is_blocking and not response.is_complete:
+            await self._buffer_response(response, xml=xml)
+        body = self._decoded_body(response)
         unused = ignored_parameters(asked, names, body, known, xml=xml)
         if not unused:
             return None
@@ -94,15 +94,15 @@ class SearchGuard:
             )
         return f'search-parameter-ignored; names="{shown}"'.encode("ascii")
 
-    async def _buffer_response(self, answer: UpstreamResponse, *, xml: bool) -> None:
+    async def _buffer_response(self, response: UpstreamResponse, *, xml: bool) -> None:
         """Have so much of the body here as is needed: what warns may stand behind the matches."""
-        await answer.prefetch(_PREFIX[True])
-        if self_parameters(self._decoded_body(answer), xml=xml) is None:
-            await answer.prefetch(_MAX_BUFFERED_BYTES)
+        await response.prefetch(_PREFIX[True])
+        if self_parameters(self._decoded_body(response), xml=xml) is None:
+            await response.prefetch(_MAX_BUFFERED_BYTES)
 
-    def _decoded_body(self, answer: UpstreamResponse) -> bytes:
+    def _decoded_body(self, response: UpstreamResponse) -> bytes:
         return decode_prefix(
-            answer.buffered_body, answer.content_coding, _PREFIX[self._is_blocking]
+            response.buffered_body, response.content_coding, _PREFIX[self._is_blocking]
         )
 
 

@@ -91,21 +91,21 @@ class CapabilityCache:
             self._task = None
 
     async def _fetch(self) -> bytes:
-        answer = await self._client.get("/metadata", self._credential, str(uuid.uuid4()))
+        response = await self._client.get("/metadata", self._credential, str(uuid.uuid4()))
         try:
-            if answer.status in _UNAVAILABLE_STATUSES:
+            if response.status in _UNAVAILABLE_STATUSES:
                 raise GatewayError(errors.UPSTREAM_BUSY)
-            if answer.status != 200:
+            if response.status != 200:
                 raise ValueError("status")
-            await answer.prefetch(_MAX_STATEMENT_BYTES)
-            return await _content(answer) if answer.is_complete else b""
+            await response.prefetch(_MAX_STATEMENT_BYTES)
+            return await _content(response) if response.is_complete else b""
         finally:
-            answer.close()
+            response.close()
 
 
-async def _content(answer: UpstreamResponse) -> bytes:
+async def _content(response: UpstreamResponse) -> bytes:
     """The national platform compresses it, whatever it was asked for."""
-    body, coding = answer.buffered_body, answer.content_coding
+    body, coding = response.buffered_body, response.content_coding
     if coding not in DECODABLE:
         return body
     return await asyncio.to_thread(decode_body, body, coding, _MAX_STATEMENT_BYTES)

@@ -80,7 +80,7 @@ class UnidentifiedLimiter:
         request: IncomingRequest,
         header: RequestHeader,
         exchange: Exchange,
-        guest: AuthResult | None,
+        auth: AuthResult | None,
         error: GatewayError,
     ) -> GatewayError:
         """What to answer a request that failed before it was known who asks.
@@ -89,7 +89,7 @@ class UnidentifiedLimiter:
         """
         peer = self._callers.resolve_peer(request.connection.peer, header)
         exchange.remote = peer.address
-        if self._belongs_to_caller(peer, header, guest, exchange):
+        if self._belongs_to_caller(peer, header, auth, exchange):
             return error
         try:
             self.consume(peer.address)
@@ -103,11 +103,11 @@ class UnidentifiedLimiter:
         return error
 
     def _belongs_to_caller(
-        self, peer: Peer, header: RequestHeader, guest: AuthResult | None, exchange: Exchange
+        self, peer: Peer, header: RequestHeader, auth: AuthResult | None, exchange: Exchange
     ) -> bool:
-        if guest is None and not self._has_identification:
+        if auth is None and not self._has_identification:
             return False
-        who: AuthResult | CallerRegistry = self._callers if guest is None else guest
+        who: AuthResult | CallerRegistry = self._callers if auth is None else auth
         try:
             exchange.caller = who.identify(peer, header).name
         except GatewayError as error:

@@ -57,24 +57,26 @@ class TracedUpstream(Upstream):
             ),
         )
         try:
-            answer = await super()._attempt(exchange, outgoing, authorization, new=new)
+            response = await super()._attempt(exchange, outgoing, authorization, new=new)
         except BaseException as error:
             attempt.ended_at, attempt.error = time.monotonic(), _error_type(error)
             if exchange.attempts == before:
                 # The circuit was open.
                 self._tracing.discard_attempt(exchange, attempt)
             raise
-        attempt.ended_at, attempt.status = time.monotonic(), answer.status
-        return answer
+        attempt.ended_at, attempt.status = time.monotonic(), response.status
+        return response
 
 
-def _with_trace_context(lines: list[bytes], traceparent: str, *, keeps_state: bool) -> list[bytes]:
+def _with_trace_context(
+    field_lines: list[bytes], traceparent: str, *, keeps_state: bool
+) -> list[bytes]:
     """The fields of a request at another place in its trace (W3C Trace Context section 4.3).
 
     The state is the caller's; in a trace that begins here nobody knows it.
     """
     dropped = _FIELDS[:1] if keeps_state else _FIELDS
-    placed = [line for line in lines if not line[:12].lower().startswith(dropped)]
+    placed = [line for line in field_lines if not line[:12].lower().startswith(dropped)]
     placed.append(b"traceparent: %s\r\n" % traceparent.encode("ascii"))
     return placed
 

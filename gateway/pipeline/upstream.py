@@ -128,7 +128,7 @@ class Upstream:
         new = False
         while True:
             try:
-                answer = await self._attempt(exchange, outgoing, authorization, new=new)
+                response = await self._attempt(exchange, outgoing, authorization, new=new)
             except (UpstreamConnectionError, GatewayError) as failure:
                 error, cause = _error_of_failure(failure, safe=outgoing.is_retryable)
                 # A kept connection that broke is rarely alone; a fresh one tells more.
@@ -141,11 +141,11 @@ class Upstream:
                         del error
                 pause = self._policy.delay(exchange.attempts)
             else:
-                exchange.upstream_status = answer.status
-                asked = self._retry_delay(answer, outgoing, exchange.attempts)
+                exchange.upstream_status = response.status
+                asked = self._retry_delay(response, outgoing, exchange.attempts)
                 if asked is None or not self._can_retry(exchange, outgoing):
-                    return answer
-                answer.close()
+                    return response
+                response.close()
                 cause, pause = "status", asked
             self._on_retry(cause)
             await asyncio.sleep(pause)
@@ -162,12 +162,12 @@ class Upstream:
         return self._budget.withdraw()
 
     def _retry_delay(
-        self, answer: UpstreamResponse, outgoing: UpstreamRequest, attempt: int
+        self, response: UpstreamResponse, outgoing: UpstreamRequest, attempt: int
     ) -> float | None:
         """How long to wait before asking again, None where the answer stands."""
-        if answer.status not in _RETRYABLE_STATUSES or not outgoing.is_retryable:
+        if response.status not in _RETRYABLE_STATUSES or not outgoing.is_retryable:
             return None
-        asked = parse_retry_after(answer.field(b"retry-after"), time.time())
+        asked = parse_retry_after(response.field(b"retry-after"), time.time())
         if asked is None:
             return self._policy.delay(attempt)
         return asked if asked <= self._policy.max_delay else None
@@ -176,7 +176,7 @@ class Upstream:
         self, exchange: Exchange, outgoing: UpstreamRequest, authorization: bytes, *, new: bool
     ) -> UpstreamResponse:
         """One attempt, with the circuit before and its outcome after it."""
-        ticket = self._circuit.admit(asks_only=outgoing.allow_when_open)
+        ticket = self._circuit.admit(allow_when_open=outgoing.allow_when_open)
         exchange.attempts += 1
         exchange.upstream_status = None
         connection: UpstreamConnection | None = None
@@ -196,11 +196,11 @@ class Upstream:
                 connection.write_request(self._message(outgoing, authorization, whole or b""))
             while (head := connection.head()) is None:
                 await connection.next_event()
-            answer = UpstreamResponse(head, connection, self._pool)
-            if answer.framing is Framing.CLOSE:
-                await self._buffer_until_close(answer)
-            elif not answer.take_complete_body():
-                await answer.prefetch()
+            response = UpstreamResponse(head, connection, self._pool)
+            if response.framing is Framing.CLOSE:
+                await self._buffer_until_close(response)
+            elif not response.take_complete_body():
+                await response.prefetch()
         except BaseException as error:
             if connection is not None:
                 connection.abort()
@@ -208,12 +208,12 @@ class Upstream:
             cause = _circuit_cause(error) if _is_platform_failure(error) else None
             self._record_failure(exchange, ticket, cause)
             raise
-        if answer.status in _CIRCUIT_FAILURE_STATUSES:
-            cause = f"the platform answered with status {answer.status}"
+        if response.status in _CIRCUIT_FAILURE_STATUSES:
+            cause = f"the platform answered with status {response.status}"
             self._record_failure(exchange, ticket, cause)
         else:
             self._circuit.record(ticket, failed=False)
-        return answer
+        return response
 
     def _record_failure(self, exchange: Exchange, ticket: Ticket, cause: str | None) -> None:
         """Tell the circuit, unless the caller gave up first or, by `None`, was the cause itself."""
@@ -309,11 +309,11 @@ class Upstream:
             # Break the cycle of error, traceback and frame.
             del failure, pump
 
-    async def _buffer_until_close(self, answer: UpstreamResponse) -> None:
+    async def _buffer_until_close(self, response: UpstreamResponse) -> None:
         """Take an answer framed only by the connection's end, and make sure that it is whole."""
-        await answer.prefetch(_MAX_BUFFERED_BYTES)
-        if not answer.is_complete or not await is_complete(
-            answer.content_type, answer.content_coding, answer.buffered_body
+        await response.prefetch(_MAX_BUFFERED_BYTES)
+        if not response.is_complete or not await is_complete(
+            response.content_type, response.content_coding, response.buffered_body
         ):
             raise UpstreamConnectionError("truncated", reused=False)
 

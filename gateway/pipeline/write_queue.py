@@ -29,11 +29,13 @@ class WriteQueue(ABC):
         """Whether a write of this caller may be queued, when it comes with this header."""
 
     @abstractmethod
-    def retain_body(self, memo: CallerContext, interaction: Interaction, body: RequestBody) -> None:
+    def retain_body(
+        self, caller_context: CallerContext, interaction: Interaction, body: RequestBody
+    ) -> None:
         """See to it that the body of a write which may be queued can be read again."""
 
     @abstractmethod
     def forward_or_queue(
-        self, send: ForwardRequest, asked: RequestContext
+        self, send: ForwardRequest, context: RequestContext
     ) -> Awaitable[UpstreamResponse]:
         """The platform's answer as `send` brings it, or the queue's. Raises `GatewayError`."""

@@ -164,10 +164,10 @@ def test_a_question_passes_an_open_circuit(circuit: CircuitBreaker, clock: FakeC
     for _ in range(POLICY.min_requests):
         circuit.record(circuit.admit(), failed=True)
     clock.now += POLICY.open_for - 1
-    circuit.record(circuit.admit(asks_only=True), failed=True)
+    circuit.record(circuit.admit(allow_when_open=True), failed=True)
     clock.now += 1
     assert circuit.state is CircuitState.HALF_OPEN
     circuit.record(circuit.admit(), failed=True)
     assert circuit.state is CircuitState.OPEN
-    circuit.record(circuit.admit(asks_only=True), failed=False)
+    circuit.record(circuit.admit(allow_when_open=True), failed=False)
     assert circuit.state is CircuitState.CLOSED
