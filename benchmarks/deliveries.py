@@ -36,7 +36,7 @@ _KEY = "B" * 43
 _FILL = """
 import asyncio, json, sys
 from gateway.config import OutboxSettings
-from gateway.outbox.entry import Draft, Recovery, Request
+from gateway.outbox.entry import NewEntry, RecoveryMode, QueuedRequest
 from gateway.outbox.opening import opened
 from gateway.outbox.store import OutboxLimits
 
@@ -48,12 +48,12 @@ async def fill(url, key, entries, patients):
             patient = f"Patient/{n % patients}"
             body = {"resourceType": "Observation", "id": str(n), "status": "final",
                     "subject": {"reference": patient}, "note": [{"text": "x" * 1500}]}
-            write = Request("PUT", f"/Observation/{n}",
+            write = QueuedRequest("PUT", f"/Observation/{n}",
                             ((b"content-type", b"application/fhir+json"),),
                             json.dumps(body).encode(), "default", "update", "Observation", str(n),
                             f"r-{n}", "http://gateway.test/fhir")
             orders = frozenset({patient, f"Observation/{n}"})
-            await store.put(Draft("anonymous", write, orders, Recovery.REPEAT), room)
+            await store.put(NewEntry("anonymous", write, orders, RecoveryMode.REPEAT), room)
 
 asyncio.run(fill(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
 """

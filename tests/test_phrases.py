@@ -19,7 +19,7 @@ from gateway.cli import cli
 from gateway.commands.findings import State as FindingState
 from gateway.commands.usage import WORDS, paragraphs
 from gateway.oauth.token_response import Cause
-from gateway.outbox.entry import Entry, Recovery, State
+from gateway.outbox.entry import EntryState, OutboxEntry, RecoveryMode
 from gateway.outbox.shown import facts
 from gateway.phrases import (
     EMPTY_PHRASE,
@@ -79,10 +79,14 @@ def literals() -> Iterator[str]:
 
 def computed() -> set[str]:
     """The sentences that are words of closed lists."""
-    entry = Entry.__new__(Entry)
-    for name in Entry.__slots__:
+    entry = OutboxEntry.__new__(OutboxEntry)
+    for name in OutboxEntry.__slots__:
         object.__setattr__(entry, name, None)
-    for name, value in (("state", State.SENDING), ("recovery", Recovery.ASK), ("queued_at", 0.0)):
+    for name, value in (
+        ("state", EntryState.SENDING),
+        ("recovery", RecoveryMode.ASK),
+        ("queued_at", 0.0),
+    ):
         object.__setattr__(entry, name, value)
     shown = {"request", "answer", "method", "interaction", "resource", "request_id", "credential"}
     shown |= {"address", "body", "fields", "status", "reason", "note", "there is no such entry"}
@@ -90,8 +94,8 @@ def computed() -> set[str]:
     return {
         *get_args(Cause),
         *get_args(Fault),
-        *State,
-        *Recovery,
+        *EntryState,
+        *RecoveryMode,
         *get_args(FindingState),
         *facts(entry),
         *shown,

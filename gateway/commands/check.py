@@ -144,7 +144,7 @@ def _unusable_outbox(settings: Settings) -> Iterator[Problem]:
         return
     # Takes time to import, and only who keeps writes needs it.
     from gateway.outbox.opening import encryption_key, require_extra
-    from gateway.outbox.store import OutboxUnusable
+    from gateway.outbox.store import OutboxConfigurationError
 
     for look in (encryption_key, require_extra):
         try:
@@ -152,7 +152,7 @@ def _unusable_outbox(settings: Settings) -> Iterator[Problem]:
             look(settings.outbox)
         except SecretReadError:
             continue  # told already
-        except OutboxUnusable as error:
+        except OutboxConfigurationError as error:
             yield _as_problem(exception_phrase(error))
 
 

@@ -15,12 +15,17 @@ from typing import Any, Final, TextIO, TypeVar
 
 from gateway.audit.trail import AuditTrail
 from gateway.config import Settings
-from gateway.outbox.entry import BLOCKING, NEEDS_A_PERSON, Entry, State
-from gateway.outbox.events import By, Note
+from gateway.outbox.entry import BLOCKING, NEEDS_A_PERSON, EntryState, OutboxEntry
+from gateway.outbox.events import Actor, PendingAuditRecord
 from gateway.outbox.opening import opened, outbox_of
 from gateway.outbox.queue import Outbox
 from gateway.outbox.shown import moment, whole
-from gateway.outbox.store import Content, NotPossible, OutboxError, OutboxUnusable
+from gateway.outbox.store import (
+    EntryContent,
+    EntryStateError,
+    OutboxConfigurationError,
+    OutboxError,
+)
 from gateway.phrases import (
     EMPTY_PHRASE,
     Phrase,
@@ -53,23 +58,23 @@ class Trouble(Exception):  # noqa: N818 - for the operator
         super().__init__(why)
 
 
-def states_of(names: Sequence[str], *, all_of_them: bool) -> tuple[State, ...]:
+def states_of(names: Sequence[str], *, all_of_them: bool) -> tuple[EntryState, ...]:
     """The states to look for, by default those that wait for a person. Raises ValueError."""
     if all_of_them:
         return ()
-    return tuple(State(name) for name in names) or tuple(NEEDS_A_PERSON)
+    return tuple(EntryState(name) for name in names) or tuple(NEEDS_A_PERSON)
 
 
 async def listed(
-    settings: Settings, states: Sequence[State], caller: str | None
-) -> tuple[list[Entry], dict[State, int]]:
+    settings: Settings, states: Sequence[EntryState], caller: str | None
+) -> tuple[list[OutboxEntry], dict[EntryState, int]]:
     """The entries, and how many there are of each state. Raises `Trouble`."""
     async with _opened(settings) as outbox:
         entries = [each async for each in _entries(outbox, states, caller)]
         return entries, (await outbox.depth()).counts
 
 
-def table(entries: Sequence[Entry], counts: dict[State, int]) -> Iterator[Phrase]:
+def table(entries: Sequence[OutboxEntry], counts: dict[EntryState, int]) -> Iterator[Phrase]:
     """For people: a line each, and what there is in all."""
     if entries:
         yield _row(
@@ -93,7 +98,7 @@ def table(entries: Sequence[Entry], counts: dict[State, int]) -> Iterator[Phrase
         )
     found = [
         Phrase("{count} {state}", count=counts[state], state=Phrase(state.value))
-        for state in State
+        for state in EntryState
         if counts.get(state)
     ]
     yield join_phrases(", ", found) if found else Phrase("empty")
@@ -131,7 +136,7 @@ async def moved(
         for entry_id in _progress(ids, action, quiet=len(ids) < 2):
             try:
                 entry = await move(entry_id, by)
-            except NotPossible as refusal:
+            except EntryStateError as refusal:
                 say(setting_problem(entry_id, exception_phrase(refusal)))
                 refused += 1
                 continue
@@ -153,7 +158,12 @@ async def retried(settings: Settings, cause: str | None, say: Say) -> None:
 
 
 async def exported(
-    settings: Settings, path: Path | None, states: Sequence[State], *, reveal: bool, quiet: bool
+    settings: Settings,
+    path: Path | None,
+    states: Sequence[EntryState],
+    *,
+    reveal: bool,
+    quiet: bool,
 ) -> int:
     """Write entries as JSON lines, to standard output without a path; how many. Raises `Trouble`.
 
@@ -163,7 +173,7 @@ async def exported(
         entries = [each async for each in _entries(outbox, states or tuple(BLOCKING), None)]
         with _target(path) as file:
             for entry in _progress(entries, "export", quiet=quiet or path is None):
-                content = await outbox.content(entry.id) or Content(entry, None, None)
+                content = await outbox.content(entry.id) or EntryContent(entry, None, None)
                 line = whole(content, reveal=reveal)
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
     return len(entries)
@@ -201,7 +211,7 @@ async def _opened(settings: Settings) -> AsyncIterator[Outbox]:
     try:
         async with opened(settings.outbox) as store:
             yield outbox_of(store, settings.outbox, lambda _: None)
-    except OutboxUnusable as error:
+    except OutboxConfigurationError as error:
         raise Trouble(exception_phrase(error)) from None
     except OutboxError as error:
         why = Phrase("{path}: {why}", path=settings.outbox.url, why=exception_phrase(error))
@@ -211,7 +221,7 @@ async def _opened(settings: Settings) -> AsyncIterator[Outbox]:
 @contextlib.asynccontextmanager
 async def _deciding(
     settings: Settings, say: Say, reason: str = ""
-) -> AsyncIterator[tuple[Outbox, By | None, set[str]]]:
+) -> AsyncIterator[tuple[Outbox, Actor | None, set[str]]]:
     """The outbox, who decides about it (None: no audit), and room for the ids of what is noted.
 
     Each step is noted in its own transaction, so that an audit will have it whatever comes after.
@@ -230,7 +240,7 @@ async def _left(outbox: Outbox, settings: Settings, noted: set[str]) -> Phrase |
     """Have the audit take all that is noted; what to say where it did not take all of `noted`."""
     why = _NOTED
 
-    async def record(notes: Sequence[Note]) -> bool:
+    async def record(notes: Sequence[PendingAuditRecord]) -> bool:
         nonlocal why
         written = await _written(settings, notes)
         if written:
@@ -245,7 +255,7 @@ async def _left(outbox: Outbox, settings: Settings, noted: set[str]) -> Phrase |
     return why if noted else None
 
 
-async def _written(settings: Settings, notes: Sequence[Note]) -> bool | None:
+async def _written(settings: Settings, notes: Sequence[PendingAuditRecord]) -> bool | None:
     """Whether the audit has them now; None: it is not this command's to write."""
     lost = 0
 
@@ -283,17 +293,17 @@ def _is_mine(path: Path | None) -> bool:
         return False
 
 
-def _by(settings: Settings, reason: str = "") -> By | None:
+def _by(settings: Settings, reason: str = "") -> Actor | None:
     """Who runs the command; None: there is no audit to tell."""
     if settings.audit.sink == "off":
         return None
     way = f"command, user {os.getuid()}" if hasattr(os, "getuid") else "command"
-    return By(way, reason=reason)
+    return Actor(way, reason=reason)
 
 
 async def _entries(
-    outbox: Outbox, states: Sequence[State], caller: str | None
-) -> AsyncIterator[Entry]:
+    outbox: Outbox, states: Sequence[EntryState], caller: str | None
+) -> AsyncIterator[OutboxEntry]:
     after = 0
     while True:
         page = await outbox.entries(caller=caller, states=states, after=after, limit=_PAGE)

@@ -59,12 +59,12 @@ def _run(work: Any) -> Any:
 
 def _states(names: list[str] | None, *, all_of_them: bool) -> Any:
     from gateway.commands.outbox import states_of
-    from gateway.outbox.entry import State
+    from gateway.outbox.entry import EntryState
 
     try:
         return states_of(names or (), all_of_them=all_of_them)
     except ValueError:
-        fail(Phrase("--state: one of {state}", state=", ".join(State)), WRONG_USAGE)
+        fail(Phrase("--state: one of {state}", state=", ".join(EntryState)), WRONG_USAGE)
 
 
 @app.command("list")

@@ -11,12 +11,24 @@ from typing import Final
 
 from gateway import errors
 from gateway.outbox import judging
-from gateway.outbox.entry import Entry, Recovery, Request, Response, State
-from gateway.outbox.events import Event, Observer, Step
-from gateway.outbox.judging import Contradicted, Ended, Postponed, Verdict
-from gateway.outbox.pacing import Line, Pacer, Pauses
-from gateway.outbox.sending import Comparison, Failure, Found, Result, Sender
-from gateway.outbox.store import Claimed, Outcome, Progress
+from gateway.outbox.entry import (
+    EntryState,
+    OutboxEntry,
+    QueuedRequest,
+    RecoveryMode,
+    StoredResponse,
+)
+from gateway.outbox.events import OutboxEvent, OutboxObserver, OutboxStep
+from gateway.outbox.judging import EntryTransition, FinalOutcome, RetryLater, VersionConflict
+from gateway.outbox.pacing import PlatformReachability, RetryDelays, RetrySchedule
+from gateway.outbox.sending import (
+    Sender,
+    SendFailure,
+    SendResult,
+    VerificationResult,
+    VerificationStatus,
+)
+from gateway.outbox.store import AttemptOutcome, ClaimedEntry, StoreStepResult
 from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
@@ -24,9 +36,9 @@ _log = get_logger(__name__)
 # What is written down at once, in bytes of requests and answers, so that no write takes long.
 _AT_ONCE: Final = 1024 * 1024
 _STEPS: Final = {
-    State.DELIVERED: Step.DELIVERED,
-    State.FAILED: Step.FAILED,
-    State.UNCLEAR: Step.UNCLEAR,
+    EntryState.DELIVERED: OutboxStep.DELIVERED,
+    EntryState.FAILED: OutboxStep.FAILED,
+    EntryState.UNCLEAR: OutboxStep.UNCLEAR,
 }
 
 
@@ -39,37 +51,37 @@ class AttemptPhase(Enum):
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """One claimed entry; `line_turn` is what `Line.turn` was when it began."""
+    """One claimed entry; `line_turn` is what `PlatformReachability.turn` was when it began."""
 
-    entry: Entry
-    request: Request | None
+    entry: OutboxEntry
+    request: QueuedRequest | None
     line_turn: int
     phase: AttemptPhase = AttemptPhase.HARMLESS
     task: asyncio.Task[None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class AttemptDependencies:
     """What attempts work with."""
 
     sender: Sender
-    observe: Observer
-    line: Line
-    pacer: Pacer
-    pauses: Pauses
+    observe: OutboxObserver
+    line: PlatformReachability
+    pacer: RetrySchedule
+    pauses: RetryDelays
 
 
-class Attempts:
+class ActiveAttempts:
     """Those in hand, to the moment when what they came to is written; `ended` is called after each.
 
     Whoever has taken outcomes writes them down and says so, or puts them again.
     """
 
-    def __init__(self, means: Means, ended: Callable[[], None]) -> None:
+    def __init__(self, means: AttemptDependencies, ended: Callable[[], None]) -> None:
         self._means = means
         self._ended = ended
         self._in_hand: dict[str, Attempt] = {}
-        self._outcomes: deque[Outcome] = deque()
+        self._outcomes: deque[AttemptOutcome] = deque()
         self._abandoned = False
         # What this process has put back because of the line, not because of itself.
         self._behind_line: set[str] = set()
@@ -101,7 +113,7 @@ class Attempts:
         """These do not wait for the line any more."""
         self._behind_line.difference_update(ids)
 
-    def begin(self, claimed: Claimed) -> None:
+    def begin(self, claimed: ClaimedEntry) -> None:
         """Take a claimed entry in hand."""
         attempt = Attempt(claimed.entry, claimed.request, self._means.line.turn)
         self._in_hand[attempt.entry.id] = attempt
@@ -109,13 +121,13 @@ class Attempts:
         # Also called for a task that was cancelled before it began.
         attempt.task.add_done_callback(lambda _: self._end(attempt))
 
-    def give_back(self, entry: Entry, delay: float) -> None:
+    def give_back(self, entry: OutboxEntry, delay: float) -> None:
         """A claimed entry is not begun."""
-        self._outcomes.append(Outcome(entry, Postponed(entry.cause), delay))
+        self._outcomes.append(AttemptOutcome(entry, RetryLater(entry.cause), delay))
 
-    def take(self, most: int) -> list[Outcome]:
+    def take(self, most: int) -> list[AttemptOutcome]:
         """Some of what is to be written down."""
-        taken: list[Outcome] = []
+        taken: list[AttemptOutcome] = []
         room = _AT_ONCE
         while self._outcomes and len(taken) < most:
             room -= _weight(self._outcomes[0])
@@ -124,21 +136,21 @@ class Attempts:
             taken.append(self._as_of_now(self._outcomes.popleft()))
         return taken
 
-    def _as_of_now(self, outcome: Outcome) -> Outcome:
+    def _as_of_now(self, outcome: AttemptOutcome) -> AttemptOutcome:
         """Whoever was put back by a line that is back since does not wait as long as that asked."""
         verdict = outcome.verdict
-        if self._means.line.silent or not isinstance(verdict, Postponed) or not verdict.everybody:
+        if self._means.line.silent or not isinstance(verdict, RetryLater) or not verdict.everybody:
             return outcome
         return replace(
             outcome, delay=self._delay(outcome.entry, replace(verdict, retry_after=None))
         )
 
-    def put_again(self, outcomes: Sequence[Outcome]) -> None:
+    def put_again(self, outcomes: Sequence[AttemptOutcome]) -> None:
         """They could not be written; others may have more luck first."""
         if not self._abandoned:
             self._outcomes.extend(outcomes)
 
-    def written(self, outcomes: Sequence[Outcome], progress: Progress) -> None:
+    def written(self, outcomes: Sequence[AttemptOutcome], progress: StoreStepResult) -> None:
         """They are on the disk, but for those of which the lease was lost."""
         for outcome, held in zip(outcomes, progress.written, strict=True):
             entry, verdict = outcome.entry, outcome.verdict
@@ -149,7 +161,7 @@ class Attempts:
             del self._in_hand[entry.id]
             event = _event(judging.after(entry, verdict), verdict)
             if held:
-                if isinstance(verdict, Postponed) and verdict.everybody:
+                if isinstance(verdict, RetryLater) and verdict.everybody:
                     self._behind_line.add(entry.id)
                 self._means.observe(event)
             else:
@@ -176,8 +188,8 @@ class Attempts:
 
     async def _carry(self, attempt: Attempt) -> None:
         verdict = await self._verdict(attempt)
-        delay = self._delay(attempt.entry, verdict) if isinstance(verdict, Postponed) else 0.0
-        self._outcomes.append(Outcome(attempt.entry, verdict, delay))
+        delay = self._delay(attempt.entry, verdict) if isinstance(verdict, RetryLater) else 0.0
+        self._outcomes.append(AttemptOutcome(attempt.entry, verdict, delay))
 
     def _end(self, attempt: Attempt) -> None:
         task = attempt.task
@@ -190,7 +202,7 @@ class Attempts:
             self._in_hand.pop(attempt.entry.id, None)
         self._ended()
 
-    async def _verdict(self, attempt: Attempt) -> Verdict:
+    async def _verdict(self, attempt: Attempt) -> EntryTransition:
         try:
             return await self._attempt(attempt)
         except asyncio.CancelledError:
@@ -205,78 +217,80 @@ class Attempts:
             self._means.line.undecided()
             return _interrupted(attempt, errors.INTERNAL.code)
 
-    async def _attempt(self, attempt: Attempt) -> Verdict:
+    async def _attempt(self, attempt: Attempt) -> EntryTransition:
         entry, request = attempt.entry, attempt.request
         if request is None:
             return judging.unreadable(entry)
         in_doubt = entry.doubt
-        if in_doubt and entry.recovery is Recovery.PARK:
-            return Ended(State.UNCLEAR, judging.unclear(entry.cause))
-        if in_doubt and entry.recovery is Recovery.ASK:
+        if in_doubt and entry.recovery is RecoveryMode.PARK:
+            return FinalOutcome(EntryState.UNCLEAR, judging.unclear(entry.cause))
+        if in_doubt and entry.recovery is RecoveryMode.ASK:
             finding = await self._ask(attempt, request)
             known = judging.judge_finding(finding)
             if known is not None:
                 return known
-            in_doubt = finding == Comparison(Found.HARMLESS)
+            in_doubt = finding == VerificationResult(VerificationStatus.HARMLESS)
         attempt.phase = AttemptPhase.SENDING
-        self._means.observe(Event(Step.SENT, entry, entry.cause))
+        self._means.observe(OutboxEvent(OutboxStep.SENT, entry, entry.cause))
         result = await self._means.sender.send(entry, request)
         self._learn(attempt, result)
         verdict = judging.judge(entry, request, result, in_doubt=in_doubt)
-        if isinstance(verdict, Contradicted):
+        if isinstance(verdict, VersionConflict):
             attempt.phase = AttemptPhase.HARMLESS
             return judging.judge_content(await self._ask(attempt, request), verdict)
         return verdict
 
-    async def _ask(self, attempt: Attempt, request: Request) -> Comparison | Failure:
+    async def _ask(
+        self, attempt: Attempt, request: QueuedRequest
+    ) -> VerificationResult | SendFailure:
         finding = await self._means.sender.ask(attempt.entry, request)
         self._learn(attempt, finding)
         return finding
 
-    def _learn(self, attempt: Attempt, result: Result | Comparison) -> None:
+    def _learn(self, attempt: Attempt, result: SendResult | VerificationResult) -> None:
         """What a result shows about the line, whatever it means for the entry."""
         line = self._means.line
-        if isinstance(result, Failure) and not result.everybody:
+        if isinstance(result, SendFailure) and not result.everybody:
             line.undecided()
-        elif isinstance(result, Failure):
+        elif isinstance(result, SendFailure):
             line.failed(attempt.line_turn, result.retry_after)
-        elif isinstance(result, Response) and result.status in judging.LINE:
+        elif isinstance(result, StoredResponse) and result.status in judging.LINE:
             line.failed(attempt.line_turn, None)
         else:
             line.answered()
 
-    def _delay(self, entry: Entry, verdict: Postponed) -> float:
+    def _delay(self, entry: OutboxEntry, verdict: RetryLater) -> float:
         pause = self._means.pacer.of_entry(
             entry.attempts, everybody=verdict.everybody, retry_after=verdict.retry_after
         )
-        asks = entry.recovery is Recovery.ASK and (entry.doubt or verdict.doubt)
+        asks = entry.recovery is RecoveryMode.ASK and (entry.doubt or verdict.doubt)
         return max(pause, self._means.pauses.settle) if asks else pause
 
 
-def _interrupted(attempt: Attempt, cause: str) -> Verdict:
+def _interrupted(attempt: Attempt, cause: str) -> EntryTransition:
     if attempt.phase is AttemptPhase.HARMLESS:
-        return Postponed(cause)
-    if attempt.entry.recovery is Recovery.PARK:
-        return Ended(State.UNCLEAR, judging.unclear(cause))
-    return Postponed(cause, doubt=True)
+        return RetryLater(cause)
+    if attempt.entry.recovery is RecoveryMode.PARK:
+        return FinalOutcome(EntryState.UNCLEAR, judging.unclear(cause))
+    return RetryLater(cause, doubt=True)
 
 
-def _weight(outcome: Outcome) -> int:
+def _weight(outcome: AttemptOutcome) -> int:
     verdict = outcome.verdict
-    answer = len(verdict.response.body) if isinstance(verdict, Ended) else 0
+    answer = len(verdict.response.body) if isinstance(verdict, FinalOutcome) else 0
     return outcome.entry.size + answer
 
 
-def _event(entry: Entry, verdict: Verdict) -> Event:
-    if isinstance(verdict, Postponed):
-        step = Step.DOUBTED if verdict.doubt else Step.POSTPONED
-        return Event(step, entry, verdict.cause, verdict.status)
+def _event(entry: OutboxEntry, verdict: EntryTransition) -> OutboxEvent:
+    if isinstance(verdict, RetryLater):
+        step = OutboxStep.DOUBTED if verdict.doubt else OutboxStep.POSTPONED
+        return OutboxEvent(step, entry, verdict.cause, verdict.status)
     response = verdict.response
     status = None if response.reason else response.status
-    return Event(_STEPS[verdict.state], entry, response.reason, status)
+    return OutboxEvent(_STEPS[verdict.state], entry, response.reason, status)
 
 
-def _facts(entry: Entry) -> dict[str, str]:
+def _facts(entry: OutboxEntry) -> dict[str, str]:
     """The fields of a line in the log."""
     return {"entry": entry.id, "caller": entry.caller}
 

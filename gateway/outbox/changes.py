@@ -9,49 +9,53 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.outbox import contents, notes, statements
-from gateway.outbox.contents import Contents
-from gateway.outbox.entry import BLOCKING, Entry, Recovery, Response, State
+from gateway.outbox.contents import EncryptedContents
+from gateway.outbox.entry import BLOCKING, EntryState, OutboxEntry, RecoveryMode, StoredResponse
 from gateway.outbox.pacing import SETTLE
-from gateway.outbox.schema import alone, entries, orders
+from gateway.outbox.schema import all_keys_table, entries_table, ordering_keys_table
 from gateway.outbox.statements import entry_of
-from gateway.outbox.store import Changed, NotPossible
+from gateway.outbox.store import EntryChange, EntryStateError
 
 FREE: Final[dict[str, Any]] = {"owner": None, "leased_until": None}
-INTERRUPTED: Final = Response(502, reason="upstream-failed", note=notes.INTERRUPTED)
+INTERRUPTED: Final = StoredResponse(502, reason="upstream-failed", note=notes.INTERRUPTED)
 EXPIRED: Final = "expired"
 # A clock that is put right by less stands still, as it were, in seconds.
 _UNSTEADY: Final = 1.0
-_UNDELIVERED: Final = Response(503, reason="upstream-unreachable", note=notes.NEVER_DELIVERED)
-_UNKNOWN: Final = Response(502, reason="upstream-failed", note=notes.OUTCOME_UNKNOWN)
+_UNDELIVERED: Final = StoredResponse(503, reason="upstream-unreachable", note=notes.NEVER_DELIVERED)
+_UNKNOWN: Final = StoredResponse(502, reason="upstream-failed", note=notes.OUTCOME_UNKNOWN)
 _FROM: Final = {
-    State.WAITING: frozenset({State.WAITING, State.FAILED, State.UNCLEAR}),
-    State.CANCELLED: frozenset({State.WAITING, State.FAILED}),
-    State.DROPPED: frozenset({State.WAITING, State.FAILED, State.UNCLEAR}),
+    EntryState.WAITING: frozenset({EntryState.WAITING, EntryState.FAILED, EntryState.UNCLEAR}),
+    EntryState.CANCELLED: frozenset({EntryState.WAITING, EntryState.FAILED}),
+    EntryState.DROPPED: frozenset({EntryState.WAITING, EntryState.FAILED, EntryState.UNCLEAR}),
 }
 
 
 async def interrupt(
-    connection: AsyncConnection, sealing: Contents, entry: Entry, now: float, settle: float
-) -> Changed:
+    connection: AsyncConnection,
+    sealing: EncryptedContents,
+    entry: OutboxEntry,
+    now: float,
+    settle: float,
+) -> EntryChange:
     """Its sender is gone: it may have been delivered or not."""
-    if entry.recovery is Recovery.PARK:
+    if entry.recovery is RecoveryMode.PARK:
         await _answer(connection, sealing, entry, INTERRUPTED)
-        values: dict[str, Any] = {"state": State.UNCLEAR, "finished_at": now}
+        values: dict[str, Any] = {"state": EntryState.UNCLEAR, "finished_at": now}
     else:
-        due_at = now + settle if entry.recovery is Recovery.ASK else entry.queued_at
-        values = {"state": State.WAITING, "due_at": due_at, "doubt": True}
+        due_at = now + settle if entry.recovery is RecoveryMode.ASK else entry.queued_at
+        values = {"state": EntryState.WAITING, "due_at": due_at, "doubt": True}
     cause = INTERRUPTED.reason
-    return Changed(await _change(connection, entry, values | {"cause": cause} | FREE), cause)
+    return EntryChange(await _change(connection, entry, values | {"cause": cause} | FREE), cause)
 
 
 async def give_up(
-    connection: AsyncConnection, sealing: Contents, entry: Entry, now: float
-) -> Changed:
+    connection: AsyncConnection, sealing: EncryptedContents, entry: OutboxEntry, now: float
+) -> EntryChange:
     """It has waited for too long."""
     await _answer(connection, sealing, entry, _UNKNOWN if entry.doubt else _UNDELIVERED)
-    state = State.UNCLEAR if entry.doubt else State.FAILED
+    state = EntryState.UNCLEAR if entry.doubt else EntryState.FAILED
     values = {"state": state, "finished_at": now, "cause": EXPIRED}
-    return Changed(await _change(connection, entry, values), EXPIRED)
+    return EntryChange(await _change(connection, entry, values), EXPIRED)
 
 
 async def end_pauses_if_set_back(connection: AsyncConnection, latest: float, now: float) -> None:
@@ -61,16 +65,18 @@ async def end_pauses_if_set_back(connection: AsyncConnection, latest: float, now
             await connection.execute(change)
 
 
-async def by_hand(connection: AsyncConnection, entry: Entry, to: State, now: float) -> Entry:
-    """A person, or the caller, decides. Raises `NotPossible`."""
-    if entry.state not in _FROM[to] or (to is State.CANCELLED and entry.doubt):
-        raise NotPossible(entry.state)
-    if to is not State.WAITING:
+async def by_hand(
+    connection: AsyncConnection, entry: OutboxEntry, to: EntryState, now: float
+) -> OutboxEntry:
+    """A person, or the caller, decides. Raises `EntryStateError`."""
+    if entry.state not in _FROM[to] or (to is EntryState.CANCELLED and entry.doubt):
+        raise EntryStateError(entry.state)
+    if to is not EntryState.WAITING:
         await contents.erase(connection, (entry.number,))
         moved = await _change(connection, entry, {"state": to, "finished_at": now})
         await unblock(connection, (entry.number,))
         return moved
-    if entry.state is State.WAITING:
+    if entry.state is EntryState.WAITING:
         # What is in doubt is not asked for any sooner: the platform's index may lag behind.
         return await _change(connection, entry, {} if entry.doubt else {"due_at": entry.queued_at})
     await contents.erase(connection, (entry.number,), "response")
@@ -79,30 +85,32 @@ async def by_hand(connection: AsyncConnection, entry: Entry, to: State, now: flo
 
 async def retry_failed(
     connection: AsyncConnection, now: float, cause: str | None, after: int, *, most: int
-) -> list[Entry]:
+) -> list[OutboxEntry]:
     """A person sends up to `most` that have failed, of one cause or of any, once more."""
-    of_cause = () if cause is None else (entries.c.cause == cause,)
-    failed = (entries.c.state == State.FAILED, entries.c.number > after)
+    of_cause = () if cause is None else (entries_table.c.cause == cause,)
+    failed = (entries_table.c.state == EntryState.FAILED, entries_table.c.number > after)
     query = statements.locked(*failed, *of_cause)
-    found = await connection.execute(query.order_by(entries.c.number).limit(most))
+    found = await connection.execute(query.order_by(entries_table.c.number).limit(most))
     numbers = [row.number for row in found]
     await contents.erase(connection, numbers, "response")
-    change = statements.change(entries.c.number.in_(numbers)).values(_anew(now))
+    change = statements.change(entries_table.c.number.in_(numbers)).values(_anew(now))
     moved = [entry_of(row) for row in await connection.execute(change)]
     return sorted(moved, key=lambda entry: entry.number)
 
 
 def _anew(now: float) -> dict[str, Any]:
     """The doubt is decided, and its time begins anew; its place in its orders stays."""
-    values = {"state": State.WAITING, "due_at": now, "queued_at": now, "finished_at": None}
+    values = {"state": EntryState.WAITING, "due_at": now, "queued_at": now, "finished_at": None}
     return {**values, "doubt": False, "cause": ""}
 
 
 async def unblock(connection: AsyncConnection, numbers: Sequence[int]) -> None:
     """Let what came after these, which are over, go on. Nobody may add entries meanwhile."""
-    await connection.execute(sa.delete(orders).where(orders.c.entry.in_(numbers)))
-    await connection.execute(sa.delete(alone).where(alone.c.entry.in_(numbers)))
-    await connection.execute(statements.placed(entries.c.behind.in_(numbers)))
+    await connection.execute(
+        sa.delete(ordering_keys_table).where(ordering_keys_table.c.entry.in_(numbers))
+    )
+    await connection.execute(sa.delete(all_keys_table).where(all_keys_table.c.entry.in_(numbers)))
+    await connection.execute(statements.placed(entries_table.c.behind.in_(numbers)))
 
 
 async def free(connection: AsyncConnection) -> None:
@@ -111,23 +119,28 @@ async def free(connection: AsyncConnection) -> None:
     Only a process that knows nothing of `behind` leaves such: an older version that still had an
     entry in hand when its outbox was brought up.
     """
-    blocker = entries.alias()
-    blocks = (blocker.c.number == entries.c.behind, blocker.c.state.in_(BLOCKING))
-    there = sa.select(blocker.c.number).where(*blocks).correlate(entries).exists()
-    await connection.execute(statements.placed(entries.c.behind.is_not(None), ~there))
+    blocker = entries_table.alias()
+    blocks = (blocker.c.number == entries_table.c.behind, blocker.c.state.in_(BLOCKING))
+    there = sa.select(blocker.c.number).where(*blocks).correlate(entries_table).exists()
+    await connection.execute(statements.placed(entries_table.c.behind.is_not(None), ~there))
 
 
 async def _answer(
-    connection: AsyncConnection, sealing: Contents, entry: Entry, response: Response
+    connection: AsyncConnection,
+    sealing: EncryptedContents,
+    entry: OutboxEntry,
+    response: StoredResponse,
 ) -> None:
     sealed = await sealing.seal_response(entry, response)
     await contents.keep(connection, "response", {entry.number: sealed})
 
 
-async def _change(connection: AsyncConnection, entry: Entry, values: dict[str, Any]) -> Entry:
+async def _change(
+    connection: AsyncConnection, entry: OutboxEntry, values: dict[str, Any]
+) -> OutboxEntry:
     if not values:
         return entry
     changed = await connection.execute(
-        statements.change(entries.c.number == entry.number).values(values)
+        statements.change(entries_table.c.number == entry.number).values(values)
     )
     return entry_of(changed.one())

@@ -13,9 +13,9 @@ from gateway.fhir.conformity import media_type
 from gateway.fhir.interaction import BUNDLES
 from gateway.fhir.search_guard import SearchSupport, filtering_names, ignored_parameters
 from gateway.fhir.tree import Element
-from gateway.outbox.entry import Request, Response
+from gateway.outbox.entry import QueuedRequest, StoredResponse
 from gateway.outbox.qualifying import conditional_creates, criteria_of, searchable
-from gateway.outbox.sending import Comparison, Found
+from gateway.outbox.sending import VerificationResult, VerificationStatus
 from gateway.outbox.status import field_of
 
 # What has a meaning of its own in a search parameter (FHIR R5 search.html, section 3.2.1.5.7).
@@ -26,7 +26,7 @@ _AS_THEY_ARE: Final = "!$%&'()*+,/:;=?@[]~|"
 _MOST_SOUGHT: Final = 16
 
 
-def _sent(request: Request) -> Element | None:
+def _sent(request: QueuedRequest) -> Element | None:
     """What was sent; None where that cannot be read."""
     if field_of(request.fields, b"content-encoding") is not None:
         return None
@@ -37,7 +37,7 @@ def _sent(request: Request) -> Element | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Sought:
+class VerificationQuery:
     """By what a resource can be looked for that may have been created.
 
     `query` is raw: its own identifier where it has one, else the write's condition. `conditional`:
@@ -63,7 +63,7 @@ class Sought:
         )
 
 
-def sought(request: Request) -> list[Sought] | None:
+def sought(request: QueuedRequest) -> list[VerificationQuery] | None:
     """What is to be looked for; None where nobody could find it. Of a Bundle all, perhaps none."""
     sent = _sent(request)
     if sent is None:
@@ -78,7 +78,7 @@ def sought(request: Request) -> list[Sought] | None:
     return found if all(each.kind in RESOURCE_TYPES for each in found) else None
 
 
-def _sought(condition: str, resource: Element, place: int | None = None) -> Sought:
+def _sought(condition: str, resource: Element, place: int | None = None) -> VerificationQuery:
     kind = tree.first_text(resource, "resourceType")
     identifier = next(searchable(resource), None)
     criteria = quote(criteria_of(condition), safe=_AS_THEY_ARE)
@@ -86,40 +86,40 @@ def _sought(condition: str, resource: Element, place: int | None = None) -> Soug
     if identifier is not None:
         token = "|".join(_SPECIAL.sub(r"\\\g<0>", each) for each in identifier)
         query = f"identifier={quote(token, safe='')}"
-    return Sought(kind, query, identifier, bool(criteria), place)
+    return VerificationQuery(kind, query, identifier, bool(criteria), place)
 
 
-def combined(findings: list[Comparison], request: Request) -> Comparison:
+def combined(findings: list[VerificationResult], request: QueuedRequest) -> VerificationResult:
     """What all of them tell of a write: of a Bundle only what they agree on."""
-    found = {each.found for each in findings} or {Found.HARMLESS}
+    found = {each.found for each in findings} or {VerificationStatus.HARMLESS}
     if len(findings) == 1 and request.interaction not in BUNDLES:
         return findings[0]
-    if found == {Found.YES} and request.interaction == "transaction":
+    if found == {VerificationStatus.YES} and request.interaction == "transaction":
         # All or nothing (R5 http.html, section 3.2.0.13.2).
-        return Comparison(Found.YES, Response(200, found=True))
-    for one in (Found.HARMLESS, Found.NO):
-        if found <= {one, Found.HARMLESS}:
-            return Comparison(one)
-    return Comparison(Found.UNCLEAR)
+        return VerificationResult(VerificationStatus.YES, StoredResponse(200, found=True))
+    for one in (VerificationStatus.HARMLESS, VerificationStatus.NO):
+        if found <= {one, VerificationStatus.HARMLESS}:
+            return VerificationResult(one)
+    return VerificationResult(VerificationStatus.UNCLEAR)
 
 
-def judged_read(result: Response, request: Request) -> Comparison:
+def judged_read(result: StoredResponse, request: QueuedRequest) -> VerificationResult:
     """What the answer to a read of the same id tells."""
     sent, found = _sent(request), _content(result)
     if sent is None or found is None:
-        return Comparison(Found.UNCLEAR)
+        return VerificationResult(VerificationStatus.UNCLEAR)
     if not tree.contains_all_of(found, sent):
-        return Comparison(Found.NO)
-    return Comparison(Found.YES, _as_found(result, 200))
+        return VerificationResult(VerificationStatus.NO)
+    return VerificationResult(VerificationStatus.YES, _as_found(result, 200))
 
 
 def judged_search(
-    result: Response, request: Request, wanted: Sought, known: SearchSupport
-) -> Comparison:
+    result: StoredResponse, request: QueuedRequest, wanted: VerificationQuery, known: SearchSupport
+) -> VerificationResult:
     """What the answer to the search tells."""
     sent, bundle = _sent(request), _content(result)
     if sent is None or bundle is None or tree.first_text(bundle, "type") != "searchset":
-        return Comparison(Found.UNCLEAR)
+        return VerificationResult(VerificationStatus.UNCLEAR)
     if wanted.place is not None:
         sent = list(conditional_creates(sent))[wanted.place][1]
     matches = [
@@ -132,29 +132,29 @@ def judged_search(
     if not matches:
         # A server that ignores what it does not know would have found something, or says so.
         nothing = tree.first_text(bundle, "total") in ("", "0") and used
-        return Comparison(Found.NO if nothing else Found.UNCLEAR)
+        return VerificationResult(VerificationStatus.NO if nothing else VerificationStatus.UNCLEAR)
     return _judged_match(matches, sent, wanted, used=used)
 
 
 def _judged_match(
-    matches: list[Element], sent: Element, wanted: Sought, *, used: bool
-) -> Comparison:
+    matches: list[Element], sent: Element, wanted: VerificationQuery, *, used: bool
+) -> VerificationResult:
     """Only the very same content is taken for it: two results may share an order's number."""
     match = matches[0]
     right = used if wanted.identifier is None else wanted.identifier in searchable(match)
     if len(matches) > 1 or not right or not tree.contains_all_of(match, sent):
-        return Comparison(Found.UNCLEAR)
-    return Comparison(Found.YES, _of_match(match))
+        return VerificationResult(VerificationStatus.UNCLEAR)
+    return VerificationResult(VerificationStatus.YES, _of_match(match))
 
 
-def _ignored(result: Response, wanted: Sought, known: SearchSupport) -> bool:
+def _ignored(result: StoredResponse, wanted: VerificationQuery, known: SearchSupport) -> bool:
     xml = media_type(field_of(result.fields, b"content-type")).endswith("xml")
     return bool(
         ignored_parameters(wanted.query, filtering_names(wanted.query), result.body, known, xml=xml)
     )
 
 
-def _of_match(resource: Element) -> Response:
+def _of_match(resource: Element) -> StoredResponse:
     """What the caller is told of a resource that the platform has already."""
     kind, own = tree.first_text(resource, "resourceType"), tree.first_text(resource, "id")
     fields: list[tuple[bytes, bytes]] = []
@@ -164,14 +164,14 @@ def _of_match(resource: Element) -> Response:
             fields.append((b"ETag", f'W/"{version}"'.encode("latin-1", "replace")))
     if own:
         fields.append((b"Location", f"{kind}/{own}".encode("latin-1", "replace")))
-    return Response(200, tuple(fields), found=True)
+    return StoredResponse(200, tuple(fields), found=True)
 
 
-def _as_found(response: Response, status: int) -> Response:
-    return Response(status, response.fields, response.body, found=True)
+def _as_found(response: StoredResponse, status: int) -> StoredResponse:
+    return StoredResponse(status, response.fields, response.body, found=True)
 
 
-def _content(result: Response) -> Element | None:
+def _content(result: StoredResponse) -> Element | None:
     if result.status != 200 or result.reason:
         return None
     try:

@@ -10,18 +10,18 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.outbox import statements
-from gateway.outbox.entry import Draft, Entry, Response
-from gateway.outbox.judging import Ended
-from gateway.outbox.schema import pieces
+from gateway.outbox.entry import NewEntry, OutboxEntry, StoredResponse
+from gateway.outbox.judging import FinalOutcome
+from gateway.outbox.schema import segments_table
 from gateway.outbox.sealing import (
-    BrokenSeal,
-    Cipher,
-    Kind,
-    Place,
+    ContentBinding,
+    ContentCipher,
+    ContentKind,
+    DecryptionError,
     pack_request,
     pack_response,
 )
-from gateway.outbox.store import OutboxUnusable, Outcome
+from gateway.outbox.store import AttemptOutcome, OutboxConfigurationError
 from gateway.phrases import Phrase
 
 _CHANGED: Final = Phrase("holds a content that was changed from outside")
@@ -29,54 +29,61 @@ _CHANGED: Final = Phrase("holds a content that was changed from outside")
 _INLINE: Final = 128 * 1024
 
 
-class Contents:
+class EncryptedContents:
     """Seals and opens with one cipher; what is given a connection belongs to its transaction."""
 
-    def __init__(self, cipher: Cipher) -> None:
+    def __init__(self, cipher: ContentCipher) -> None:
         self._cipher = cipher
 
-    async def seal_request(self, entry_id: str, draft: Draft) -> tuple[list[bytes], int]:
+    async def seal_request(self, entry_id: str, draft: NewEntry) -> tuple[list[bytes], int]:
         """The sealed pieces and the size of what they hold."""
         plain = pack_request(draft.request)
-        place = Place(entry_id, draft.caller, draft.recovery, "request")
+        place = ContentBinding(entry_id, draft.caller, draft.recovery, "request")
         return await self._seal(plain, place), len(plain)
 
-    async def seal_responses(self, outcomes: Sequence[Outcome]) -> dict[int, list[bytes]]:
+    async def seal_responses(self, outcomes: Sequence[AttemptOutcome]) -> dict[int, list[bytes]]:
         """The sealed answers of those that have ended, by their numbers."""
         return {
             each.entry.number: await self.seal_response(each.entry, each.verdict.response)
             for each in outcomes
-            if isinstance(each.verdict, Ended)
+            if isinstance(each.verdict, FinalOutcome)
         }
 
-    async def seal_response(self, entry: Entry, response: Response) -> list[bytes]:
+    async def seal_response(self, entry: OutboxEntry, response: StoredResponse) -> list[bytes]:
         """The sealed pieces."""
         return await self._seal(pack_response(response), _place(entry, "response"))
 
-    async def read(self, connection: AsyncConnection, entry: Entry, kind: Kind) -> bytes | None:
+    async def read(
+        self, connection: AsyncConnection, entry: OutboxEntry, kind: ContentKind
+    ) -> bytes | None:
         """As `open`, of what is kept."""
         found = await sealed(connection, (entry.number,), kind)
         return await self.open(found[entry.number], entry, kind)
 
-    async def open(self, sealed: Sequence[bytes], entry: Entry, kind: Kind) -> bytes | None:
-        """A content in clear; None: there is none. Raises `OutboxUnusable` when it was changed."""
+    async def open(
+        self, sealed: Sequence[bytes], entry: OutboxEntry, kind: ContentKind
+    ) -> bytes | None:
+        """A content in clear; None: there is none.
+
+        Raises `OutboxConfigurationError` when it was changed.
+        """
         if not sealed:
             return None
         try:
             if _is_small(sealed):
                 return self._cipher.open(sealed, _place(entry, kind))
             return await asyncio.to_thread(self._cipher.open, sealed, _place(entry, kind))
-        except BrokenSeal:
-            raise OutboxUnusable(_CHANGED) from None
+        except DecryptionError:
+            raise OutboxConfigurationError(_CHANGED) from None
 
-    async def _seal(self, plain: bytes, place: Place) -> list[bytes]:
+    async def _seal(self, plain: bytes, place: ContentBinding) -> list[bytes]:
         if len(plain) <= _INLINE:
             return self._cipher.seal(plain, place)
         return await asyncio.to_thread(self._cipher.seal, plain, place)
 
 
 async def sealed(
-    connection: AsyncConnection, numbers: Collection[int], kind: Kind
+    connection: AsyncConnection, numbers: Collection[int], kind: ContentKind
 ) -> Mapping[int, Sequence[bytes]]:
     """The sealed pieces of entries, by their numbers; nothing where there are none."""
     found: dict[int, list[bytes]] = {number: [] for number in numbers}
@@ -86,7 +93,7 @@ async def sealed(
 
 
 async def keep(
-    connection: AsyncConnection, kind: Kind, contents: Mapping[int, Sequence[bytes]]
+    connection: AsyncConnection, kind: ContentKind, contents: Mapping[int, Sequence[bytes]]
 ) -> None:
     """Write entries' sealed pieces, in the place of any others."""
     await erase(connection, tuple(contents), kind)
@@ -95,17 +102,19 @@ async def keep(
         for number, pieces_of_it in contents.items()
         for place, piece in enumerate(pieces_of_it)
     ]
-    await connection.execute(sa.insert(pieces), rows)
+    await connection.execute(sa.insert(segments_table), rows)
 
 
-async def erase(connection: AsyncConnection, numbers: Collection[int], *kinds: Kind) -> None:
+async def erase(connection: AsyncConnection, numbers: Collection[int], *kinds: ContentKind) -> None:
     """Delete contents of entries, of these kinds or all."""
-    of_kinds = (pieces.c.kind.in_(kinds),) if kinds else ()
-    await connection.execute(sa.delete(pieces).where(pieces.c.entry.in_(tuple(numbers)), *of_kinds))
+    of_kinds = (segments_table.c.kind.in_(kinds),) if kinds else ()
+    await connection.execute(
+        sa.delete(segments_table).where(segments_table.c.entry.in_(tuple(numbers)), *of_kinds)
+    )
 
 
-def _place(entry: Entry, kind: Kind) -> Place:
-    return Place(entry.id, entry.caller, entry.recovery, kind)
+def _place(entry: OutboxEntry, kind: ContentKind) -> ContentBinding:
+    return ContentBinding(entry.id, entry.caller, entry.recovery, kind)
 
 
 def _is_small(sealed: Sequence[bytes]) -> bool:

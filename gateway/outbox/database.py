@@ -18,8 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.util import await_only
 
 from gateway.outbox import owner
-from gateway.outbox.reserve import PAGE, Reserve
-from gateway.outbox.store import OutboxFull, OutboxUnavailable
+from gateway.outbox.reserve import PAGE, DiskReserve
+from gateway.outbox.store import OutboxFullError, OutboxUnavailableError
 from gateway.phrases import Phrase, system_error
 
 _BUSY: Final = 5.0
@@ -44,7 +44,7 @@ _PRAGMAS: Final = (
 
 
 class Database(Protocol):
-    """Transactions, and the time by which leases end. All raise `OutboxUnavailable`."""
+    """Transactions, and the time by which leases end. All raise `OutboxUnavailableError`."""
 
     def reading(self) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
         """A transaction that only reads."""
@@ -55,7 +55,7 @@ class Database(Protocol):
     ) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
         """A transaction that is on the disk when it was left without an exception.
 
-        One that `adds` leaves room for all others. Raises `OutboxFull`.
+        One that `adds` leaves room for all others. Raises `OutboxFullError`.
         """
         ...
 
@@ -94,13 +94,13 @@ class SqliteDatabase:
         # Seconds that whoever has the turn may still wait for other processes.
         self._patience = _BUSY
         self._path = path
-        self._reserve = Reserve(path)
+        self._reserve = DiskReserve(path)
         url = sa.URL.create("sqlite+aiosqlite", database=str(path))
         self._engine = create_async_engine(url, hide_parameters=True, pool_size=_CONNECTIONS)
         sa.event.listen(self._engine.sync_engine, "connect", self._prepare)
         sa.event.listen(self._engine.sync_engine, "begin", self._begin)
         self._reader = self._engine.execution_options(reading=True)
-        self._sign = _EmptySign(path)
+        self._sign = _EmptyCheck(path)
         # Whether no order has an entry, whichever process put it in.
         self.surely_empty = self._sign.shows
         # All who have the file are of this machine.
@@ -118,7 +118,7 @@ class SqliteDatabase:
     async def writing(self, *, adds: bool = False) -> AsyncIterator[AsyncConnection]:
         """A transaction that is on the disk when it was left without an exception.
 
-        One that `adds` leaves room for all others. Raises `OutboxFull`.
+        One that `adds` leaves room for all others. Raises `OutboxFullError`.
         """
         with self._making_room(adds=adds), _translated():
             _make_private(self._path)
@@ -128,14 +128,14 @@ class SqliteDatabase:
     @contextlib.contextmanager
     def _making_room(self, *, adds: bool = False) -> Iterator[None]:
         if adds and not self._reserve.keep():
-            raise OutboxFull(_DISK_FULL)
+            raise OutboxFullError(_DISK_FULL)
         try:
             yield
-        except OutboxUnavailable as error:
+        except OutboxUnavailableError as error:
             if str(error) not in _NO_ROOM:
                 raise
             if adds:
-                raise OutboxFull(_DISK_FULL) from None
+                raise OutboxFullError(_DISK_FULL) from None
             # Whoever has failed tries again.
             self._reserve.release()
             raise
@@ -248,12 +248,12 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, sqlite3.Error, OSError, TimeoutError) as error:
-        raise OutboxUnavailable(_name(error)) from None
+        raise OutboxUnavailableError(_name(error)) from None
     except Exception as error:
         # What asyncpg raises while it connects; it may be missing, so that it cannot be named.
         if not type(error).__module__.startswith("asyncpg."):
             raise
-        raise OutboxUnavailable(_name(error)) from None
+        raise OutboxUnavailableError(_name(error)) from None
 
 
 def _name(error: Exception) -> Phrase:
@@ -270,7 +270,7 @@ def _make_private(path: Path) -> None:
     except FileExistsError:
         pass
     except OSError as error:
-        raise OutboxUnavailable(system_error(error, Phrase("cannot be made"))) from None
+        raise OutboxUnavailableError(system_error(error, Phrase("cannot be made"))) from None
 
 
 def _prepare(connection: Any, pages_of_log: int) -> None:
@@ -309,7 +309,7 @@ def _wait_at_most(seconds: float, connection: sa.Connection) -> None:
         connection.info["wait"] = wait
 
 
-class _EmptySign:
+class _EmptyCheck:
     """Tells in a few microseconds whether `outbox_orders` is empty.
 
     `PRAGMA data_version` changes whenever any other connection, of whatever process, has

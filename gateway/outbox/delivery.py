@@ -12,13 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from gateway.outbox.attempts import Attempts, Means
-from gateway.outbox.events import Observer
+from gateway.outbox.attempts import ActiveAttempts, AttemptDependencies
+from gateway.outbox.events import OutboxObserver
 from gateway.outbox.owner import named
-from gateway.outbox.pacing import Line, Pacer, Pauses
+from gateway.outbox.pacing import PlatformReachability, RetryDelays, RetrySchedule
 from gateway.outbox.sending import Sender
-from gateway.outbox.store import Claimed, OutboxUnavailable, Outcome, Progress
-from gateway.outbox.upkeep import Upkeep
+from gateway.outbox.store import (
+    AttemptOutcome,
+    ClaimedEntry,
+    OutboxUnavailableError,
+    StoreStepResult,
+)
+from gateway.outbox.upkeep import OutboxMaintenance
 from gateway.telemetry.logs import get_logger
 from gateway.timing import TimerHandle, TimeSource
 
@@ -37,7 +42,7 @@ _LAST_WRITES: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class DeliveryOptions:
     """`parallel` attempts at most in this process; the rest is in seconds.
 
     Who does not renew its leases for `lease` loses them, at the latest twice `recovery` later. What
@@ -52,10 +57,10 @@ class Options:
     poll: float = 1.0
     recovery: float = 5.0
     upkeep: float = 60.0
-    pauses: Pauses = field(default_factory=Pauses)
+    pauses: RetryDelays = field(default_factory=RetryDelays)
 
 
-class Delivery:
+class DeliveryLoop:
     """`run` delivers until `drain`.
 
     What was being sent when `run` was cancelled is judged as after a crash.
@@ -65,8 +70,8 @@ class Delivery:
         self,
         store: SqlStore,
         sender: Sender,
-        observe: Observer,
-        options: Options,
+        observe: OutboxObserver,
+        options: DeliveryOptions,
         timing: TimeSource,
     ) -> None:
         self._store = store
@@ -74,11 +79,11 @@ class Delivery:
         self._options = options
         self._timing = timing
         self._owner = named()
-        pacer = Pacer(options.pauses, timing.random)
-        self._line = Line(pacer, timing.clock)
-        means = Means(sender, observe, self._line, pacer, options.pauses)
-        self._attempts = Attempts(means, self.wake)
-        self._upkeep = Upkeep(store, observe, timing.clock)
+        pacer = RetrySchedule(options.pauses, timing.random)
+        self._line = PlatformReachability(pacer, timing.clock)
+        means = AttemptDependencies(sender, observe, self._line, pacer, options.pauses)
+        self._attempts = ActiveAttempts(means, self.wake)
+        self._upkeep = OutboxMaintenance(store, observe, timing.clock)
         self._woken = asyncio.Event()
         self._draining = False
         self._over = asyncio.Event()
@@ -145,7 +150,7 @@ class Delivery:
     async def _guarded_turn(self) -> None:
         try:
             await self._turn()
-        except OutboxUnavailable as error:
+        except OutboxUnavailableError as error:
             if not self._away:
                 _log.error("the outbox cannot be reached: %s", error)
             self._away = True
@@ -205,11 +210,11 @@ class Delivery:
         if self._attempts.unrecorded:
             self.wake()
 
-    async def _step(self, outcomes: Sequence[Outcome], at_once: int) -> Progress:
+    async def _step(self, outcomes: Sequence[AttemptOutcome], at_once: int) -> StoreStepResult:
         left = len(self._attempts) - len(outcomes)
         room = 0 if self._draining else self._line.room(left, self._options.parallel)
         if not room and not outcomes:
-            return Progress((), ())
+            return StoreStepResult((), ())
         return await self._store.proceed(
             self._owner,
             outcomes,
@@ -219,7 +224,7 @@ class Delivery:
             cautious=not self._line.up,
         )
 
-    def _begin(self, claimed: Claimed) -> None:
+    def _begin(self, claimed: ClaimedEntry) -> None:
         if self._draining:
             self._attempts.give_back(claimed.entry, 0.0)
         elif claimed.entry.id in self._attempts.ids:

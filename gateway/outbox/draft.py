@@ -10,38 +10,38 @@ from gateway.fhir.tree import BodyTooLargeError
 from gateway.http.client.response_header import remove_digest_fields
 from gateway.http.content_coding import DECODABLE, decode_body, parse_content_encoding
 from gateway.http.target import RequestTarget
-from gateway.outbox.entry import Draft, RawLines, Recovery, Request
-from gateway.outbox.one_by_one import INLINE, OneByOne
+from gateway.outbox.entry import FieldLines, NewEntry, QueuedRequest, RecoveryMode
+from gateway.outbox.one_by_one import INLINE, SerialExecutor
 from gateway.outbox.pacing import SETTLE
-from gateway.outbox.qualifying import BY_ID, Write, WriteJudgement, judge
+from gateway.outbox.qualifying import BY_ID, WriteClassification, WriteDescription, judge
 from gateway.pipeline.request_context import RequestContext
 
 
-class NotJudged(Exception):  # noqa: N818 - says what is, not what went wrong
+class WriteNotClassifiedError(Exception):
     """Its body is not at hand, is too much to be looked at, or had to wait for too long."""
 
 
-class WriteJudging:
+class WriteClassifier:
     """How one request is to be judged: worked out when it is first needed, and only once."""
 
-    def __init__(self, asked: RequestContext, one_by_one: OneByOne) -> None:
+    def __init__(self, asked: RequestContext, one_by_one: SerialExecutor) -> None:
         self.asked = asked
         self._one_by_one = one_by_one
-        self._known: list[WriteJudgement | None] = []
+        self._known: list[WriteClassification | None] = []
 
-    async def judgement(self) -> WriteJudgement | None:
-        """None if it is not to be queued. Raises `NotJudged`."""
+    async def judgement(self) -> WriteClassification | None:
+        """None if it is not to be queued. Raises `WriteNotClassifiedError`."""
         if not self._known:
             self._known.append(await _judged(self.asked, self._one_by_one))
         return self._known[0]
 
 
-async def _judged(asked: RequestContext, one_by_one: OneByOne) -> WriteJudgement | None:
+async def _judged(asked: RequestContext, one_by_one: SerialExecutor) -> WriteClassification | None:
     body = b"" if asked.body is None else await asked.body.read_all()
     if body is None:
-        raise NotJudged
+        raise WriteNotClassifiedError
     header = asked.header
-    write = Write(
+    write = WriteDescription(
         asked.interaction.code,
         asked.target.path.removesuffix("?"),
         asked.target.query,
@@ -63,7 +63,7 @@ async def _judged(asked: RequestContext, one_by_one: OneByOne) -> WriteJudgement
             None, asked.caller.name, lambda: judge(_opened(write, body, coding))
         )
     except (BodyTooLargeError, TimeoutError):
-        raise NotJudged from None
+        raise WriteNotClassifiedError from None
 
 
 def _at_once(body: bytes, coding: str | None) -> bytes | None:
@@ -73,7 +73,7 @@ def _at_once(body: bytes, coding: str | None) -> bytes | None:
     return (decode_body(body, coding, INLINE) or None) if coding in DECODABLE else None
 
 
-def _opened(write: Write, body: bytes, coding: str) -> Write:
+def _opened(write: WriteDescription, body: bytes, coding: str) -> WriteDescription:
     """With its content. Raises `BodyTooLargeError`, also where it is not whole."""
     plain = decode_body(body, coding, weight.decoded_limit(len(body)))
     if not plain:
@@ -82,11 +82,11 @@ def _opened(write: Write, body: bytes, coding: str) -> Write:
 
 
 async def drafted(
-    asked: RequestContext, judgement: WriteJudgement, base: str, *, cause: str, unknown: bool
-) -> Draft:
+    asked: RequestContext, judgement: WriteClassification, base: str, *, cause: str, unknown: bool
+) -> NewEntry:
     """What is kept of a write; `unknown`: an attempt at it may have had its effect."""
     body = None if asked.body is None else await asked.body.read_all()
-    return Draft(
+    return NewEntry(
         caller=asked.caller.name,
         request=_request(asked, body or b"", base),
         orders=judgement.orders,
@@ -97,12 +97,12 @@ async def drafted(
     )
 
 
-def _is_searched_for(interaction: Interaction, judgement: WriteJudgement) -> bool:
+def _is_searched_for(interaction: Interaction, judgement: WriteClassification) -> bool:
     """Whether the platform has to find it, also by a condition of the write's own."""
-    return judgement.recovery is Recovery.ASK or interaction.code not in BY_ID
+    return judgement.recovery is RecoveryMode.ASK or interaction.code not in BY_ID
 
 
-def _request(asked: RequestContext, body: bytes, base: str) -> Request:
+def _request(asked: RequestContext, body: bytes, base: str) -> QueuedRequest:
     lines = asked.lines
     if asked.body is not None and asked.body.is_transformed:
         lines = remove_digest_fields(lines)
@@ -110,7 +110,7 @@ def _request(asked: RequestContext, body: bytes, base: str) -> Request:
         asked.target.path, asked.caller_context.link_translator.translate_query(asked.target.query)
     )
     interaction = asked.interaction
-    return Request(
+    return QueuedRequest(
         method=asked.exchange.method,
         suffix=target.suffix,
         fields=tuple(_fields(lines)),
@@ -124,7 +124,7 @@ def _request(asked: RequestContext, body: bytes, base: str) -> Request:
     )
 
 
-def _fields(lines: list[bytes]) -> RawLines:
+def _fields(lines: list[bytes]) -> FieldLines:
     """The lines as fields, but for those of an answer that is waited for."""
     fields = (line[:-2].partition(b": ") for line in lines)
     return tuple((name, value) for name, _, value in fields if name.lower() != b"accept-encoding")

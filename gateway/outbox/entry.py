@@ -9,8 +9,8 @@
     waiting, failed, unclear ──drop──▶ dropped (a person)
 
 An entry blocks what comes after it in its orders until it is delivered, cancelled or dropped.
-Times are seconds since 1970. `Entry` shows nothing of a patient; `Request` and `Response` are
-encrypted wherever they are kept.
+Times are seconds since 1970. `OutboxEntry` shows nothing of a patient; `QueuedRequest` and
+`StoredResponse` are encrypted wherever they are kept.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from gateway.phrases import EMPTY_PHRASE, Phrase
 # came earlier, and all of its caller's that comes later waits for it.
 EVERY_ORDER: Final = frozenset({"*"})
 
-RawLines = tuple[tuple[bytes, bytes], ...]
+FieldLines = tuple[tuple[bytes, bytes], ...]
 
 
-class State(StrEnum):
+class EntryState(StrEnum):
     """Where an entry is; the values of the metric label `state`."""
 
     WAITING = "waiting"
@@ -41,12 +41,14 @@ class State(StrEnum):
 
 
 # These stand in the way of later entries of the same order, and count towards the limits.
-BLOCKING: Final = frozenset({State.WAITING, State.SENDING, State.FAILED, State.UNCLEAR})
+BLOCKING: Final = frozenset(
+    {EntryState.WAITING, EntryState.SENDING, EntryState.FAILED, EntryState.UNCLEAR}
+)
 # These get no further by themselves; the rest of BLOCKING does.
-NEEDS_A_PERSON: Final = frozenset({State.FAILED, State.UNCLEAR})
+NEEDS_A_PERSON: Final = frozenset({EntryState.FAILED, EntryState.UNCLEAR})
 
 
-class Recovery(StrEnum):
+class RecoveryMode(StrEnum):
     """What may be done after an attempt that may or may not have had its effect.
 
     `repeat`: send it again, it has its id. `ask`: the platform may keep the write's own condition,
@@ -59,7 +61,7 @@ class Recovery(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class OutboxEntry:
     """One write as everybody may see it.
 
     `number` gives the order of arrival; `id` is random and part of the status URL. `due_at` is the
@@ -73,8 +75,8 @@ class Entry:
     number: int
     id: str
     caller: str
-    state: State
-    recovery: Recovery
+    state: EntryState
+    recovery: RecoveryMode
     doubt: bool
     queued_at: float
     due_at: float
@@ -85,7 +87,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class QueuedRequest:
     """The write itself, as the platform gets it but for the token.
 
     `suffix` follows the platform's base URL: path and query, raw. `fields` are those that pass,
@@ -95,7 +97,7 @@ class Request:
 
     method: str
     suffix: str
-    fields: RawLines
+    fields: FieldLines
     body: bytes
     credential: str
     interaction: str
@@ -111,7 +113,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Response:
+class StoredResponse:
     """How it ended: the platform's answer, or an outcome of the gateway's own.
 
     With a `reason` (of `gateway.errors`, or `expired`) the outcome is the gateway's: the status is
@@ -121,7 +123,7 @@ class Response:
     """
 
     status: int
-    fields: RawLines = ()
+    fields: FieldLines = ()
     body: bytes = b""
     reason: str = ""
     note: Phrase = EMPTY_PHRASE
@@ -133,7 +135,7 @@ class Response:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class NewEntry:
     """What is put into the outbox. `orders` are keys, not yet hashed, or EVERY_ORDER.
 
     `delay` is how long, in seconds, it is not tried. `doubt` and `cause` are of an attempt that was
@@ -141,9 +143,9 @@ class Draft:
     """
 
     caller: str
-    request: Request
+    request: QueuedRequest
     orders: frozenset[str]
-    recovery: Recovery
+    recovery: RecoveryMode
     doubt: bool = False
     cause: str = ""
     delay: float = 0.0

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
-from gateway.outbox.entry import Entry, State
+from gateway.outbox.entry import EntryState, OutboxEntry
 
 
-class Step(StrEnum):
+class OutboxStep(StrEnum):
     """What happened; the audit's event is `outbox` with this as its `step`."""
 
     QUEUED = "queued"
@@ -28,29 +28,29 @@ class Step(StrEnum):
 
 
 MOVED: Final = {
-    State.WAITING: Step.RETRIED,
-    State.CANCELLED: Step.CANCELLED,
-    State.DROPPED: Step.DROPPED,
+    EntryState.WAITING: OutboxStep.RETRIED,
+    EntryState.CANCELLED: OutboxStep.CANCELLED,
+    EntryState.DROPPED: OutboxStep.DROPPED,
 }
 """The step that brought an entry there by somebody's decision."""
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class OutboxEvent:
     """A step of one entry; `cause` is a reason, `status` the platform's where it answered.
 
-    `noted`: it stands in the store until the audit has it, see `Note`.
+    `noted`: it stands in the store until the audit has it, see `PendingAuditRecord`.
     """
 
-    step: Step
-    entry: Entry
+    step: OutboxStep
+    entry: OutboxEntry
     cause: str = ""
     status: int | None = None
     noted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class By:
+class Actor:
     """Who decides: in which `way`, as which `operator` where somebody signed in, and why."""
 
     way: str
@@ -59,13 +59,13 @@ class By:
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class PendingAuditRecord:
     """A step that stands in the store until an audit has it; `by` took it, at Unix time `at`."""
 
-    step: Step
+    step: OutboxStep
     entry: str
     caller: str
-    by: By
+    by: Actor
     at: float
 
     def facts(self, spell: Callable[[float], str]) -> dict[str, str]:
@@ -79,13 +79,13 @@ class Note:
         }
 
 
-RecordNotes = Callable[[Sequence[Note]], Awaitable[bool]]
+RecordPending = Callable[[Sequence[PendingAuditRecord]], Awaitable[bool]]
 """Has an audit take all of them; False: they are to stay noted."""
 
 
-class Observer(Protocol):
+class OutboxObserver(Protocol):
     """Told of every step, at once and in order; must not raise and must not wait."""
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: OutboxEvent) -> None:
         """Take note."""
         ...

@@ -20,14 +20,14 @@ from gateway.http.client.response import UpstreamResponse
 from gateway.http.headers import RequestHeader
 from gateway.http.server import validation
 from gateway.http.target import RequestTarget
-from gateway.outbox.draft import NotJudged, WriteJudging, drafted
-from gateway.outbox.entry import EVERY_ORDER, Entry, Recovery
+from gateway.outbox.draft import WriteClassifier, WriteNotClassifiedError, drafted
+from gateway.outbox.entry import EVERY_ORDER, OutboxEntry, RecoveryMode
 from gateway.outbox.last_writes import LastWrites
-from gateway.outbox.one_by_one import OneByOne
-from gateway.outbox.qualifying import WRITES, WriteJudgement, asks_async, lines_without_async
+from gateway.outbox.one_by_one import SerialExecutor
+from gateway.outbox.qualifying import WRITES, WriteClassification, asks_async, lines_without_async
 from gateway.outbox.queue import Outbox
-from gateway.outbox.status import Reader, outcome
-from gateway.outbox.store import OutboxFull, OutboxUnavailable
+from gateway.outbox.status import ResponseFormat, outcome
+from gateway.outbox.store import OutboxFullError, OutboxUnavailableError
 from gateway.pipeline.caller_memo import CallerContext
 from gateway.pipeline.callers import Caller
 from gateway.pipeline.permissions import ALLOW_ALL
@@ -54,7 +54,7 @@ _RETRY_AFTER: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class QueueRules:
+class WriteQueueSettings:
     """`public_url` is the base as callers know it, or None; `language` the default one.
 
     `shared` says that more than one caller may queue.
@@ -67,7 +67,7 @@ class QueueRules:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class WriteQueueResources:
     """`room` is for large bodies, which share it while they may still have to be kept.
 
     `last_writes` are those of all processes of this gateway, also by earlier settings. All bodies
@@ -76,18 +76,20 @@ class Memory:
 
     room: MemoryBudget
     last_writes: LastWrites
-    one_by_one: OneByOne
+    one_by_one: SerialExecutor
 
 
-class Pages(Protocol):
-    """What is needed of `gateway.outbox.status_api.QueuePages`."""
+class OutboxEndpoints(Protocol):
+    """What is needed of `gateway.outbox.status_api.OutboxApi`."""
 
-    async def answer(self, asked: RequestContext, base: str, reader: Reader) -> UpstreamResponse:
+    async def answer(
+        self, asked: RequestContext, base: str, reader: ResponseFormat
+    ) -> UpstreamResponse:
         """Answer a request for one of the outbox's own addresses."""
         ...
 
 
-class Intake(WriteQueue):
+class OutboxWriteQueue(WriteQueue):
     """Keeps writes that cannot be delivered, and leads to the pages about them.
 
     `clock` is monotonic.
@@ -96,10 +98,10 @@ class Intake(WriteQueue):
     def __init__(
         self,
         outbox: Outbox,
-        pages: Pages,
+        pages: OutboxEndpoints,
         *,
-        rules: QueueRules,
-        memory: Memory,
+        rules: WriteQueueSettings,
+        memory: WriteQueueResources,
         clock: Callable[[], float],
     ) -> None:
         self._outbox = outbox
@@ -145,7 +147,7 @@ class Intake(WriteQueue):
         # Whether the caller waits is settled here: the 202 of a platform that supports the same
         # preference means something else.
         asked.lines = lines_without_async(asked.lines)
-        judging = WriteJudging(asked, self._one_by_one)
+        judging = WriteClassifier(asked, self._one_by_one)
         if not self._outbox.surely_empty():
             kept = await self._behind_earlier(judging)
             if kept is not None:
@@ -170,12 +172,12 @@ class Intake(WriteQueue):
         self._line_trouble = error.reason
         self._not_before = now + (now - began)
 
-    async def _behind_earlier(self, judging: WriteJudging) -> UpstreamResponse | None:
+    async def _behind_earlier(self, judging: WriteClassifier) -> UpstreamResponse | None:
         """Keep what must not overtake earlier writes, or would only wait for a dead line."""
         asked = judging.asked
         try:
             judgement = await judging.judgement()
-        except NotJudged:
+        except WriteNotClassifiedError:
             if await self._is_blocked(asked, EVERY_ORDER):
                 raise _not_taken("no memory is left to look what it would overtake") from None
             return None
@@ -191,11 +193,11 @@ class Intake(WriteQueue):
     async def _is_blocked(self, asked: RequestContext, orders: frozenset[str]) -> bool:
         try:
             return await self._outbox.blocked(asked.caller.name, orders)
-        except OutboxUnavailable:
+        except OutboxUnavailableError:
             # Nobody knows what it would overtake.
             raise _not_taken("the outbox cannot be reached") from None
 
-    async def _instead_of(self, judging: WriteJudging, error: GatewayError) -> UpstreamResponse:
+    async def _instead_of(self, judging: WriteClassifier, error: GatewayError) -> UpstreamResponse:
         """What a write that failed comes to: kept, or the failure."""
         asked = judging.asked
         unknown = error.reason in _UNKNOWN and asked.exchange.attempts > 0
@@ -203,24 +205,24 @@ class Intake(WriteQueue):
             raise error
         try:
             judgement = await judging.judgement()
-        except NotJudged:
+        except WriteNotClassifiedError:
             raise error from None
-        if judgement is None or (unknown and judgement.recovery is Recovery.PARK):
+        if judgement is None or (unknown and judgement.recovery is RecoveryMode.PARK):
             raise error
         return await self._kept(asked, judgement, error, unknown=unknown)
 
     async def _instead_of_answer(
-        self, judging: WriteJudging, answer: UpstreamResponse
+        self, judging: WriteClassifier, answer: UpstreamResponse
     ) -> UpstreamResponse:
         """What a write comes to whose answer is that of a platform in trouble."""
         unknown = answer.status != _NOT_NOW
         trouble = GatewayError(errors.UPSTREAM_FAILED if unknown else errors.UPSTREAM_BUSY)
         try:
             judgement = await judging.judgement()
-            if judgement is None or (unknown and judgement.recovery is Recovery.PARK):
+            if judgement is None or (unknown and judgement.recovery is RecoveryMode.PARK):
                 return answer
             kept = await self._kept(judging.asked, judgement, trouble, unknown=unknown)
-        except (GatewayError, NotJudged):
+        except (GatewayError, WriteNotClassifiedError):
             return answer
         except BaseException:
             answer.close()
@@ -231,7 +233,7 @@ class Intake(WriteQueue):
     async def _kept(
         self,
         asked: RequestContext,
-        judgement: WriteJudgement,
+        judgement: WriteClassification,
         error: GatewayError,
         *,
         unknown: bool = False,
@@ -254,10 +256,10 @@ class Intake(WriteQueue):
 
         try:
             entry = await self._outbox.put(draft, confirm, shared=self._rules.shared)
-        except OutboxFull as full:
+        except OutboxFullError as full:
             # What may have been delivered must not be told to be untaken.
             raise error if unknown else _not_taken(str(full)) from None
-        except OutboxUnavailable:
+        except OutboxUnavailableError:
             raise error from None
         _log.info(
             "kept in the outbox as %s", entry.id, entry=entry.id, **asked.exchange.log_fields()
@@ -286,9 +288,9 @@ class Intake(WriteQueue):
         )
         return origin + self._rules.base_path
 
-    def _reader(self, asked: RequestContext) -> Reader:
+    def _reader(self, asked: RequestContext) -> ResponseFormat:
         language = choose_language(asked.header.text(b"accept-language"), self._rules.language)
-        return Reader(language, wants_xml(asked.target.query, asked.header.text(b"accept")))
+        return ResponseFormat(language, wants_xml(asked.target.query, asked.header.text(b"accept")))
 
 
 def made(
@@ -304,7 +306,7 @@ def made(
     return UpstreamResponse.synthetic(status, lines, body)
 
 
-def _accepted(entry: Entry, base: str, reader: Reader) -> UpstreamResponse:
+def _accepted(entry: OutboxEntry, base: str, reader: ResponseFormat) -> UpstreamResponse:
     location = ("Content-Location", f"{base}{OWN_PATH}/{entry.id}")
     return made(202, outcome("queued", reader), xml=reader.xml, fields=(location,))
 

@@ -7,8 +7,20 @@ from typing import Final
 
 from gateway import errors
 from gateway.outbox import notes
-from gateway.outbox.entry import Entry, Recovery, Request, Response, State
-from gateway.outbox.sending import Comparison, Effect, Failure, Found, Result
+from gateway.outbox.entry import (
+    EntryState,
+    OutboxEntry,
+    QueuedRequest,
+    RecoveryMode,
+    StoredResponse,
+)
+from gateway.outbox.sending import (
+    Effect,
+    SendFailure,
+    SendResult,
+    VerificationResult,
+    VerificationStatus,
+)
 from gateway.phrases import Phrase
 
 # The platform says that it did nothing, and another attempt may do better (RFC 9110, 6585, 8470).
@@ -29,18 +41,18 @@ _GONE: Final = frozenset({404, 410})
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class FinalOutcome:
     """The entry gets no further by itself: `delivered`, `failed` or `unclear`."""
 
-    state: State
-    response: Response
+    state: EntryState
+    response: StoredResponse
 
 
 @dataclass(frozen=True, slots=True)
-class Postponed:
+class RetryLater:
     """Another attempt follows; with `doubt` this one may have had its effect.
 
-    `everybody` and `retry_after` as in `Failure`; `status` is the platform's where it answered.
+    `everybody` and `retry_after` as in `SendFailure`; `status` is the platform's where it answered.
     """
 
     cause: str
@@ -51,106 +63,114 @@ class Postponed:
 
 
 @dataclass(frozen=True, slots=True)
-class Contradicted:
+class VersionConflict:
     """The platform's version is another one: has an earlier attempt made it, or somebody else?"""
 
-    response: Response
+    response: StoredResponse
 
 
-Verdict = Ended | Postponed
+EntryTransition = FinalOutcome | RetryLater
 
 
 def judge(
-    entry: Entry, request: Request, result: Result, *, in_doubt: bool
-) -> Verdict | Contradicted:
+    entry: OutboxEntry, request: QueuedRequest, result: SendResult, *, in_doubt: bool
+) -> EntryTransition | VersionConflict:
     """`in_doubt`: an earlier attempt may have had its effect."""
-    if isinstance(result, Failure):
+    if isinstance(result, SendFailure):
         return _without_answer(entry, result)
     status = result.status
     if 200 <= status < 300:
-        return Ended(State.DELIVERED, result)
+        return FinalOutcome(EntryState.DELIVERED, result)
     if status in _WAITED_OUT:
-        return Postponed(_WAITED_OUT[status], everybody=status in LINE, status=status)
+        return RetryLater(_WAITED_OUT[status], everybody=status in LINE, status=status)
     if status >= 500 and status not in _LACKING:
-        if entry.recovery is Recovery.PARK:
-            return Ended(State.UNCLEAR, result)
+        if entry.recovery is RecoveryMode.PARK:
+            return FinalOutcome(EntryState.UNCLEAR, result)
         cause = errors.UPSTREAM_FAILED.code
-        return Postponed(cause, doubt=True, everybody=status in LINE, status=status)
+        return RetryLater(cause, doubt=True, everybody=status in LINE, status=status)
     # With a reason somebody between here and the platform may have answered.
     if not in_doubt or (status in _ABOUT_THE_REQUEST and not result.reason):
-        return Ended(State.FAILED, result)
+        return FinalOutcome(EntryState.FAILED, result)
     return _refused_in_doubt(request, result)
 
 
-def judge_finding(finding: Comparison | Failure) -> Verdict | None:
+def judge_finding(finding: VerificationResult | SendFailure) -> EntryTransition | None:
     """What the platform's answer to the question means; None: it is to be sent again."""
-    if isinstance(finding, Failure):
+    if isinstance(finding, SendFailure):
         # Nothing was written by asking.
-        return Postponed(
+        return RetryLater(
             finding.cause, retry_after=finding.retry_after, everybody=finding.everybody
         )
-    if finding.found in (Found.NO, Found.HARMLESS):
+    if finding.found in (VerificationStatus.NO, VerificationStatus.HARMLESS):
         return None
-    if finding.found is Found.YES:
-        return Ended(State.DELIVERED, finding.response or Response(200, found=True))
-    return Ended(State.UNCLEAR, finding.response or unclear(errors.UPSTREAM_FAILED.code))
+    if finding.found is VerificationStatus.YES:
+        return FinalOutcome(
+            EntryState.DELIVERED, finding.response or StoredResponse(200, found=True)
+        )
+    return FinalOutcome(
+        EntryState.UNCLEAR, finding.response or unclear(errors.UPSTREAM_FAILED.code)
+    )
 
 
-def judge_content(finding: Comparison | Failure, contradicted: Contradicted) -> Verdict:
+def judge_content(
+    finding: VerificationResult | SendFailure, contradicted: VersionConflict
+) -> EntryTransition:
     """What the platform's present version means for a write that it contradicted."""
     verdict = judge_finding(finding)
-    if isinstance(verdict, Postponed):
+    if isinstance(verdict, RetryLater):
         return verdict
-    if verdict is not None and verdict.state is State.DELIVERED:
+    if verdict is not None and verdict.state is EntryState.DELIVERED:
         return verdict
-    return Ended(State.UNCLEAR, contradicted.response)
+    return FinalOutcome(EntryState.UNCLEAR, contradicted.response)
 
 
-def unclear(cause: str, note: Phrase = notes.SENT) -> Response:
+def unclear(cause: str, note: Phrase = notes.SENT) -> StoredResponse:
     """An outcome for what may have been done."""
     reason = errors.REASONS.get(cause, errors.UPSTREAM_FAILED)
-    return Response(reason.status, reason=reason.code, note=note)
+    return StoredResponse(reason.status, reason=reason.code, note=note)
 
 
-def unreadable(entry: Entry) -> Ended:
+def unreadable(entry: OutboxEntry) -> FinalOutcome:
     """What was kept of it does not decrypt, or is gone."""
-    state = State.UNCLEAR if entry.doubt else State.FAILED
-    return Ended(state, unclear(errors.INTERNAL.code, notes.UNREADABLE))
+    state = EntryState.UNCLEAR if entry.doubt else EntryState.FAILED
+    return FinalOutcome(state, unclear(errors.INTERNAL.code, notes.UNREADABLE))
 
 
-def after(entry: Entry, verdict: Verdict) -> Entry:
+def after(entry: OutboxEntry, verdict: EntryTransition) -> OutboxEntry:
     """The entry as it is then."""
-    if isinstance(verdict, Ended):
+    if isinstance(verdict, FinalOutcome):
         return replace(
             entry,
             state=verdict.state,
             cause=_cause(verdict),
-            doubt=entry.doubt and verdict.state is State.UNCLEAR,
+            doubt=entry.doubt and verdict.state is EntryState.UNCLEAR,
         )
     doubt = entry.doubt or verdict.doubt
-    return replace(entry, state=State.WAITING, cause=verdict.cause, doubt=doubt)
+    return replace(entry, state=EntryState.WAITING, cause=verdict.cause, doubt=doubt)
 
 
-def _cause(ended: Ended) -> str:
+def _cause(ended: FinalOutcome) -> str:
     response = ended.response
-    if response.reason or ended.state is State.DELIVERED:
+    if response.reason or ended.state is EntryState.DELIVERED:
         return response.reason
     return f"platform-status {response.status}"
 
 
-def _without_answer(entry: Entry, failure: Failure) -> Verdict:
+def _without_answer(entry: OutboxEntry, failure: SendFailure) -> EntryTransition:
     unknown = failure.effect is Effect.UNKNOWN
-    if unknown and entry.recovery is Recovery.PARK:
-        return Ended(State.UNCLEAR, unclear(failure.cause))
-    return Postponed(failure.cause, unknown, failure.retry_after, failure.everybody)
+    if unknown and entry.recovery is RecoveryMode.PARK:
+        return FinalOutcome(EntryState.UNCLEAR, unclear(failure.cause))
+    return RetryLater(failure.cause, unknown, failure.retry_after, failure.everybody)
 
 
-def _refused_in_doubt(request: Request, response: Response) -> Verdict | Contradicted:
+def _refused_in_doubt(
+    request: QueuedRequest, response: StoredResponse
+) -> EntryTransition | VersionConflict:
     if response.reason:
-        return Ended(State.UNCLEAR, response)
+        return FinalOutcome(EntryState.UNCLEAR, response)
     if request.method == "DELETE" and response.status in _GONE:
         # That it is not there any more is what the earlier attempt was for.
-        return Ended(State.DELIVERED, Response(204, found=True))
+        return FinalOutcome(EntryState.DELIVERED, StoredResponse(204, found=True))
     if request.method == "PUT" and response.status == 412:
-        return Contradicted(response)
-    return Ended(State.UNCLEAR, response)
+        return VersionConflict(response)
+    return FinalOutcome(EntryState.UNCLEAR, response)

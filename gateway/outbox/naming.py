@@ -37,24 +37,27 @@ MOST_MENTIONS: Final = 64 * MOST
 LONGEST: Final = 64 * 1024
 
 
-class TooMany(Exception):  # noqa: N818 - says what is, not what went wrong
+class TooManyKeysError(Exception):
     """More is named than can be kept in order key by key."""
 
 
 def gathered(*keys: Iterable[str]) -> set[str]:
-    """All of them. Raises `TooMany` for more than `MOST`, or more than `MOST_MENTIONS` of them."""
+    """All of them.
+
+    Raises `TooManyKeysError` for more than `MOST`, or more than `MOST_MENTIONS` of them.
+    """
     found = set()
     for mentions, key in enumerate(chain.from_iterable(keys)):
         found.add(key)
         if len(found) > MOST or mentions > MOST_MENTIONS:
-            raise TooMany
+            raise TooManyKeysError
     return found
 
 
 def of_address(path: str, query: str) -> Iterator[str]:
     """What a raw path relative to the base and its query name, also that of a Bundle's entry.
 
-    Raises `TooMany` when it is too long to be looked at.
+    Raises `TooManyKeysError` when it is too long to be looked at.
     """
     path = unquote(_short(path)).strip("/")
     yield from _patients(path)
@@ -74,7 +77,7 @@ def of_query(kind: str, query: str) -> Iterator[str]:
 
 def _short(text: str) -> str:
     if len(text) > LONGEST:
-        raise TooMany
+        raise TooManyKeysError
     return text
 
 

@@ -19,7 +19,7 @@ _PATIENCE: Final = 10.0
 _Result = TypeVar("_Result")
 
 
-class OneByOne:
+class SerialExecutor:
     """Made once for a process. Each of those who wait has one piece of work in line."""
 
     def __init__(self) -> None:

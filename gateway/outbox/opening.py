@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gateway.config import DatabaseLocation, OutboxSettings, SecretReadError
 from gateway.config.secret_files import MAKE_KEY, NO_KEY, decode_encryption_key
-from gateway.outbox.delivery import Delivery, Options
-from gateway.outbox.events import Observer
+from gateway.outbox.delivery import DeliveryLoop, DeliveryOptions
+from gateway.outbox.events import OutboxObserver
 from gateway.outbox.queue import Outbox
-from gateway.outbox.sealing import Cipher
+from gateway.outbox.sealing import ContentCipher
 from gateway.outbox.sending import Sender
-from gateway.outbox.store import OutboxLimits, OutboxUnavailable, OutboxUnusable
+from gateway.outbox.store import OutboxConfigurationError, OutboxLimits, OutboxUnavailableError
 from gateway.phrases import Phrase, exception_phrase, setting_problem
 from gateway.timing import TimeSource
 
@@ -45,10 +45,10 @@ async def opened(
 ) -> AsyncIterator[SqlStore]:
     """The store, ready; `clock` gives seconds since 1970.
 
-    Raises `OutboxUnusable` with a text that names the key and what to do. With `later` a place that
-    is out of reach is none: `prepare` is to be called again.
+    Raises `OutboxConfigurationError` with a text that names the key and what to do. With `later` a
+    place that is out of reach is none: `prepare` is to be called again.
     """
-    cipher = Cipher(encryption_key(settings))
+    cipher = ContentCipher(encryption_key(settings))
     require_extra(settings)
     from gateway.outbox.sql_store import SqlStore
 
@@ -61,18 +61,18 @@ async def opened(
 
 
 def require_extra(settings: OutboxSettings) -> None:
-    """Raises `OutboxUnusable` when the extra is not installed."""
+    """Raises `OutboxConfigurationError` when the extra is not installed."""
     for module in ("sqlalchemy", _DRIVERS[settings.url.kind]):
         try:
             importlib.import_module(module)
         except ImportError:
-            raise OutboxUnusable(setting_problem("outbox.enabled", _MISSING)) from None
+            raise OutboxConfigurationError(setting_problem("outbox.enabled", _MISSING)) from None
 
 
 def outbox_of(
     store: SqlStore,
     settings: OutboxSettings,
-    observe: Observer,
+    observe: OutboxObserver,
     wake: Callable[[], None] = lambda: None,
 ) -> Outbox:
     """The side of the request path, of commands and pages."""
@@ -81,36 +81,36 @@ def outbox_of(
 
 
 def delivery_of(
-    store: SqlStore, settings: OutboxSettings, sender: Sender, observe: Observer
-) -> Delivery:
+    store: SqlStore, settings: OutboxSettings, sender: Sender, observe: OutboxObserver
+) -> DeliveryLoop:
     """What sends; it does nothing before `run`. Made in a running event loop."""
-    options = Options(max_age=settings.max_age, retention=settings.retention)
-    return Delivery(store, sender, observe, options, TimeSource())
+    options = DeliveryOptions(max_age=settings.max_age, retention=settings.retention)
+    return DeliveryLoop(store, sender, observe, options, TimeSource())
 
 
 def encryption_key(settings: OutboxSettings) -> bytes:
-    """The 32 bytes. Raises `OutboxUnusable`."""
+    """The 32 bytes. Raises `OutboxConfigurationError`."""
     source = settings.encryption_key_source()
     try:
         text = source.read()
     except SecretReadError as error:
-        raise OutboxUnusable(exception_phrase(error)) from None
+        raise OutboxConfigurationError(exception_phrase(error)) from None
     if text is None:
         why = Phrase("is missing; {make_key}", make_key=MAKE_KEY)
-        raise OutboxUnusable(setting_problem(source.key, why))
+        raise OutboxConfigurationError(setting_problem(source.key, why))
     key = decode_encryption_key(text)
     if key is None:
-        raise OutboxUnusable(setting_problem(source.key, NO_KEY))
+        raise OutboxConfigurationError(setting_problem(source.key, NO_KEY))
     return key
 
 
 async def _prepare(store: SqlStore, location: DatabaseLocation, *, later: bool) -> None:
     try:
         await store.prepare()
-    except OutboxUnusable as error:
+    except OutboxConfigurationError as error:
         why = Phrase("{location} {trouble}", location=location, trouble=exception_phrase(error))
-        raise OutboxUnusable(setting_problem("outbox.url", why)) from None
-    except OutboxUnavailable as error:
+        raise OutboxConfigurationError(setting_problem("outbox.url", why)) from None
+    except OutboxUnavailableError as error:
         if later:
             return
         why = Phrase(
@@ -118,7 +118,7 @@ async def _prepare(store: SqlStore, location: DatabaseLocation, *, later: bool) 
             location=location,
             trouble=exception_phrase(error),
         )
-        raise OutboxUnusable(setting_problem("outbox.url", why)) from None
+        raise OutboxConfigurationError(setting_problem("outbox.url", why)) from None
 
 
 def _database(location: DatabaseLocation, clock: Callable[[], float]) -> Database:
@@ -153,6 +153,6 @@ def _tls(location: DatabaseLocation) -> ssl.SSLContext | str | None:
     except (OSError, ssl.SSLError) as error:
         why = Phrase.external(error.strerror, Phrase("holds no certificates"))
         told = Phrase("{path}: {why}", path=location.ssl_root_cert, why=why)
-        raise OutboxUnusable(setting_problem("outbox.url", told)) from None
+        raise OutboxConfigurationError(setting_problem("outbox.url", told)) from None
     context.check_hostname = location.ssl_mode == "verify-full"
     return context

@@ -13,7 +13,7 @@ SETTLE: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Pauses:
+class RetryDelays:
     """In seconds. Each pause is twice the one before it, from `first` to the longest.
 
     `longest` is of an entry that fails alone, `longest_of_line` of what fails as the line is down.
@@ -30,10 +30,10 @@ class Pauses:
     between_questions: float = 5.0
 
 
-class Pacer:
+class RetrySchedule:
     """Makes pauses; `random` gives numbers from 0 to 1, so that not all come back at once."""
 
-    def __init__(self, pauses: Pauses, random: Callable[[], float]) -> None:
+    def __init__(self, pauses: RetryDelays, random: Callable[[], float]) -> None:
         self._pauses = pauses
         self._random = random
 
@@ -58,7 +58,7 @@ class Pacer:
         return max(min(retry_after or 0.0, self._pauses.most_asked), pause)
 
 
-class Line:
+class PlatformReachability:
     """Whether the platform can be reached, as far as this process's attempts have shown.
 
     While it is down one attempt at a time shows whether it is back: after a pause, or at once when
@@ -66,7 +66,7 @@ class Line:
     every answer of the platform.
     """
 
-    def __init__(self, pacer: Pacer, clock: Callable[[], float]) -> None:
+    def __init__(self, pacer: RetrySchedule, clock: Callable[[], float]) -> None:
         self._pacer = pacer
         self._clock = clock
         self._failures = 0

@@ -17,7 +17,7 @@ from gateway.fhir import tree
 from gateway.fhir.interaction import BUNDLES
 from gateway.fhir.tree import Element
 from gateway.outbox import naming
-from gateway.outbox.entry import EVERY_ORDER, Recovery
+from gateway.outbox.entry import EVERY_ORDER, RecoveryMode
 
 # Operations are none of these: what they do only their authors know.
 WRITES: Final = BUNDLES | {"create", "update", "patch", "delete"}
@@ -28,7 +28,7 @@ _BY_ID: Final = re.compile(r"[A-Z][A-Za-z]{1,63}/[A-Za-z0-9\-.]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
-class Write:
+class WriteDescription:
     """A write as it is judged. `code` is the interaction's; path and query are raw.
 
     `body` is in clear, without a content coding, `sent` in how many bytes it came; `path` is
@@ -45,14 +45,14 @@ class Write:
 
 
 @dataclass(frozen=True, slots=True)
-class WriteJudgement:
+class WriteClassification:
     """The keys of the orders (never empty) or EVERY_ORDER, and what may be done in doubt."""
 
-    recovery: Recovery
+    recovery: RecoveryMode
     orders: frozenset[str] = field(repr=False)
 
 
-def judge(write: Write) -> WriteJudgement | None:
+def judge(write: WriteDescription) -> WriteClassification | None:
     """None where it cannot be queued. Raises `tree.BodyTooLargeError`."""
     if write.code not in WRITES:
         return None
@@ -64,7 +64,7 @@ def judge(write: Write) -> WriteJudgement | None:
         return None
 
 
-def _judge(write: Write) -> WriteJudgement | None:
+def _judge(write: WriteDescription) -> WriteClassification | None:
     path = unquote(write.path).strip("/").removesuffix("?")
     kind = path.partition("/")[0]
     body: Element = {}
@@ -81,29 +81,29 @@ def _judge(write: Write) -> WriteJudgement | None:
     orders = _orders(named)
     if not orders and _is_conditional(write):
         return None
-    return WriteJudgement(_recovery(write, path, body), orders or frozenset({kind}))
+    return WriteClassification(_recovery(write, path, body), orders or frozenset({kind}))
 
 
 def _orders(keys: Iterable[Iterable[str]]) -> frozenset[str]:
     try:
         return frozenset(naming.gathered(*keys))
-    except naming.TooMany:
+    except naming.TooManyKeysError:
         return EVERY_ORDER
 
 
-def _is_conditional(write: Write) -> bool:
+def _is_conditional(write: WriteDescription) -> bool:
     """Whether a query says what is updated or deleted."""
     return write.code in ("update", "patch", "delete") and bool(write.query)
 
 
-def _recovery(write: Write, path: str, body: Element) -> Recovery:
+def _recovery(write: WriteDescription, path: str, body: Element) -> RecoveryMode:
     if write.code in ("update", "delete") and _BY_ID.fullmatch(path):
-        return Recovery.REPEAT
+        return RecoveryMode.REPEAT
     if write.code == "create" and _has_parameters(write.if_none_exist or ""):
-        return Recovery.ASK
+        return RecoveryMode.ASK
     if write.code in ("create", "update") and any(searchable(body)):
-        return Recovery.ASK
-    return Recovery.PARK
+        return RecoveryMode.ASK
+    return RecoveryMode.PARK
 
 
 def _has_parameters(criteria: str) -> bool:
@@ -127,7 +127,7 @@ def searchable(resource: Element) -> Iterator[tuple[str, str]]:
             yield system, value
 
 
-def _judge_bundle(bundle: Element, named: Iterable[Iterable[str]]) -> WriteJudgement | None:
+def _judge_bundle(bundle: Element, named: Iterable[Iterable[str]]) -> WriteClassification | None:
     entries = tree.child_elements(bundle, "entry")
     requests = [request for entry in entries for request in tree.child_elements(entry, "request")]
     writes = [each for each in requests if tree.first_text(each, "method") not in _READS]
@@ -137,9 +137,11 @@ def _judge_bundle(bundle: Element, named: Iterable[Iterable[str]]) -> WriteJudge
         return None
     ways = {_way(request) for request in writes}
     # The least that is allowed of any.
-    recovery = next(each for each in (Recovery.PARK, Recovery.ASK, Recovery.REPEAT) if each in ways)
+    recovery = next(
+        each for each in (RecoveryMode.PARK, RecoveryMode.ASK, RecoveryMode.REPEAT) if each in ways
+    )
     orders = _orders((*named, *(_of_request(request) for request in writes)))
-    return WriteJudgement(recovery, orders or _orders([map(_kind, writes)]))
+    return WriteClassification(recovery, orders or _orders([map(_kind, writes)]))
 
 
 def _hits_unnamed(request: Element) -> bool:
@@ -147,7 +149,7 @@ def _hits_unnamed(request: Element) -> bool:
     path, _, query = tree.first_text(request, "url").partition("?")
     try:
         return bool(query) and not any(naming.of_address(path, query))
-    except naming.TooMany:
+    except naming.TooManyKeysError:
         return False
 
 
@@ -162,19 +164,19 @@ def _kind(request: Element) -> str:
     return unquote(path).strip("/").partition("/")[0]
 
 
-def _way(request: Element) -> Recovery:
+def _way(request: Element) -> RecoveryMode:
     method, url = tree.first_text(request, "method"), tree.first_text(request, "url")
     if method in ("PUT", "DELETE") and _BY_ID.fullmatch(url.strip("/")):
-        return Recovery.REPEAT
+        return RecoveryMode.REPEAT
     conditional = method == "POST" and _has_parameters(tree.first_text(request, "ifNoneExist"))
-    return Recovery.ASK if conditional else Recovery.PARK
+    return RecoveryMode.ASK if conditional else RecoveryMode.PARK
 
 
 def conditional_creates(bundle: Element) -> Iterator[tuple[str, Element]]:
     """Condition and resource of each entry that is created only if there is none yet."""
     for entry in tree.child_elements(bundle, "entry"):
         for request in tree.child_elements(entry, "request"):
-            if _way(request) is Recovery.ASK:
+            if _way(request) is RecoveryMode.ASK:
                 resource = next(iter(tree.child_elements(entry, "resource")), {})
                 yield tree.first_text(request, "ifNoneExist"), resource
 

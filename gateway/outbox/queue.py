@@ -11,15 +11,23 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gateway.outbox.entry import Draft, Entry, Request, Response, State
-from gateway.outbox.events import MOVED, By, Event, Note, Observer, RecordNotes, Step
+from gateway.outbox.entry import EntryState, NewEntry, OutboxEntry, QueuedRequest, StoredResponse
+from gateway.outbox.events import (
+    MOVED,
+    Actor,
+    OutboxEvent,
+    OutboxObserver,
+    OutboxStep,
+    PendingAuditRecord,
+    RecordPending,
+)
 from gateway.outbox.store import (
     Confirm,
-    Content,
-    Depth,
-    Group,
+    EntryContent,
+    EntryGroup,
     NotRecordedError,
     OutboxLimits,
+    QueueDepth,
     certain,
 )
 from gateway.phrases import Phrase
@@ -30,13 +38,17 @@ if TYPE_CHECKING:
 
 
 class Outbox:
-    """Raises `OutboxUnavailable` wherever the store cannot be reached.
+    """Raises `OutboxUnavailableError` wherever the store cannot be reached.
 
     `observe` is told of what happens here; `wake` is called when there is something to deliver.
     """
 
     def __init__(
-        self, store: SqlStore, limits: OutboxLimits, observe: Observer, wake: Callable[[], None]
+        self,
+        store: SqlStore,
+        limits: OutboxLimits,
+        observe: OutboxObserver,
+        wake: Callable[[], None],
     ) -> None:
         self._store = store
         # Whether nothing waits, as far as can be told without waiting. Asked for every write.
@@ -50,18 +62,20 @@ class Outbox:
         """Whether a write of these orders has to queue behind earlier ones."""
         return not self._store.surely_empty() and await self._store.blocked(caller, orders)
 
-    async def put(self, draft: Draft, confirm: Confirm = certain, *, shared: bool = True) -> Entry:
+    async def put(
+        self, draft: NewEntry, confirm: Confirm = certain, *, shared: bool = True
+    ) -> OutboxEntry:
         """Keep a write; it is on the disk when this returns. Otherwise as `SqlStore.put`.
 
         A caller has no more than its share where the outbox is `shared` with others.
         """
         limits = self._limits if shared else self._limits_alone
         entry = await self._store.put(draft, limits, confirm)
-        self._observe(Event(Step.QUEUED, entry, draft.cause))
+        self._observe(OutboxEvent(OutboxStep.QUEUED, entry, draft.cause))
         self._wake()
         return entry
 
-    async def entry(self, entry_id: str, caller: str | None = None) -> Entry | None:
+    async def entry(self, entry_id: str, caller: str | None = None) -> OutboxEntry | None:
         """One entry, with `caller` only if it is that caller's."""
         entry = await self._store.entry(entry_id)
         return None if entry is None or caller not in (None, entry.caller) else entry
@@ -70,67 +84,69 @@ class Outbox:
         self,
         *,
         caller: str | None = None,
-        states: Collection[State] = (),
+        states: Collection[EntryState] = (),
         cause: str | None = None,
         after: int = 0,
         limit: int = 100,
-    ) -> Sequence[Entry]:
+    ) -> Sequence[OutboxEntry]:
         """Entries in the order of arrival, with numbers above `after`; no states: all."""
         return await self._store.entries(
             caller=caller, states=states, cause=cause, after=after, limit=limit
         )
 
-    async def groups(self) -> Sequence[Group]:
+    async def groups(self) -> Sequence[EntryGroup]:
         """What is not delivered, by state, cause and caller."""
         return await self._store.groups()
 
-    async def request(self, entry_id: str) -> Request | None:
+    async def request(self, entry_id: str) -> QueuedRequest | None:
         """The write itself, in clear; None when it was delivered, cancelled or dropped."""
         return await self._store.request(entry_id)
 
-    async def response(self, entry_id: str) -> Response | None:
+    async def response(self, entry_id: str) -> StoredResponse | None:
         """How it ended, in clear; None while it has not."""
         return await self._store.response(entry_id)
 
-    async def cancel(self, entry_id: str, caller: str) -> Entry | None:
+    async def cancel(self, entry_id: str, caller: str) -> OutboxEntry | None:
         """The caller takes back what had no effect: what waits without doubt, or has failed.
 
-        None: the caller has no such entry. Raises `NotPossible`.
+        None: the caller has no such entry. Raises `EntryStateError`.
         """
-        return await self._move(entry_id, State.CANCELLED, caller=caller)
+        return await self._move(entry_id, EntryState.CANCELLED, caller=caller)
 
-    async def retry(self, entry_id: str, by: By | None = None) -> Entry | None:
+    async def retry(self, entry_id: str, by: Actor | None = None) -> OutboxEntry | None:
         """A person sends what has failed or is unclear once more, or at once what waits.
 
         With `by` the step is noted until an audit has it. None: there is no such entry. Raises
-        `NotPossible`.
+        `EntryStateError`.
         """
-        return await self._move(entry_id, State.WAITING, by=by)
+        return await self._move(entry_id, EntryState.WAITING, by=by)
 
     async def retry_failed(
-        self, cause: str | None = None, by: By | None = None
-    ) -> AsyncIterator[Entry]:
+        self, cause: str | None = None, by: Actor | None = None
+    ) -> AsyncIterator[OutboxEntry]:
         """A person sends all that have failed once more, of one cause or of any."""
         after = 0
         # By number, for what fails again meanwhile is not to be sent for ever.
         while moved := await self._store.retry_failed(cause, after=after, by=by):
             after = moved[-1].number
             for entry in moved:
-                self._tell(Step.RETRIED, entry, by)
+                self._tell(OutboxStep.RETRIED, entry, by)
                 yield entry
 
-    async def drop(self, entry_id: str, by: By | None = None) -> Entry | None:
+    async def drop(self, entry_id: str, by: Actor | None = None) -> OutboxEntry | None:
         """A person gives up what is not delivered; otherwise as `retry`."""
-        return await self._move(entry_id, State.DROPPED, by=by)
+        return await self._move(entry_id, EntryState.DROPPED, by=by)
 
-    async def content(self, entry_id: str, by: By | None = None) -> Content | None:
+    async def content(self, entry_id: str, by: Actor | None = None) -> EntryContent | None:
         """All of an entry, in clear; that `by` saw it is noted until an audit has it."""
         content = await self._store.content(entry_id, by)
         if content is not None and by is not None:
-            self._tell(Step.REVEALED, content.entry, by)
+            self._tell(OutboxStep.REVEALED, content.entry, by)
         return content
 
-    async def revealed(self, entry_id: str, by: By, record: RecordNotes) -> Content | None:
+    async def revealed(
+        self, entry_id: str, by: Actor, record: RecordPending
+    ) -> EntryContent | None:
         """All of an entry, in clear, once `record` has it that `by` sees it.
 
         None: there is no such entry. Raises `NotRecordedError`.
@@ -138,31 +154,33 @@ class Outbox:
         content = await self._store.content(entry_id)
         if content is not None:
             entry = content.entry
-            if not await record([Note(Step.REVEALED, entry.id, entry.caller, by, time.time())]):
+            if not await record(
+                [PendingAuditRecord(OutboxStep.REVEALED, entry.id, entry.caller, by, time.time())]
+            ):
                 raise NotRecordedError(Phrase("the audit cannot be written"))
-            self._tell(Step.REVEALED, entry, by)
+            self._tell(OutboxStep.REVEALED, entry, by)
         return content
 
-    async def take_notes(self, record: RecordNotes) -> int:
+    async def take_notes(self, record: RecordPending) -> int:
         """Have the oldest notes recorded and forgotten, nobody else having them meanwhile.
 
         How many are forgotten: none are while `record` cannot, or there are none.
         """
         return await self._store.take_notes(record)
 
-    async def depth(self) -> Depth:
+    async def depth(self) -> QueueDepth:
         """How full it is."""
         return await self._store.depth()
 
     async def _move(
-        self, entry_id: str, to: State, *, caller: str | None = None, by: By | None = None
-    ) -> Entry | None:
+        self, entry_id: str, to: EntryState, *, caller: str | None = None, by: Actor | None = None
+    ) -> OutboxEntry | None:
         entry = await self._store.move(entry_id, to, caller=caller, by=by)
         if entry is not None:
             self._tell(MOVED[to], entry, by)
         return entry
 
-    def _tell(self, step: Step, entry: Entry, by: By | None) -> None:
-        self._observe(Event(step, entry, noted=by is not None))
+    def _tell(self, step: OutboxStep, entry: OutboxEntry, by: Actor | None) -> None:
+        self._observe(OutboxEvent(step, entry, noted=by is not None))
         # What it blocked may go on.
         self._wake()

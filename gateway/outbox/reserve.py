@@ -25,7 +25,7 @@ _INCREMENTAL: Final = 2
 _BUSY: Final = 5.0
 
 
-class Reserve:
+class DiskReserve:
     """A file beside the database that takes the room until it is needed.
 
     At most 8 MiB, and a quarter of a small volume.

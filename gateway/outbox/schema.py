@@ -1,9 +1,10 @@
 """The tables of the outbox, the same for SQLite and PostgreSQL.
 
-What changes often (`entries`) and what is large (`pieces`) stand apart. `orders` holds only what
-blocks: an entry that is delivered, cancelled or dropped has no rows there. `notes` holds steps that
-no audit has yet. `alone` holds, of what blocks, the entries of the order of everything. `behind` is
-the number of an earlier entry that has to be over first; there is none where it is not set.
+What changes often (`entries_table`) and what is large (`segments_table`) stand apart.
+`ordering_keys_table` holds only what blocks: an entry that is delivered, cancelled or dropped has
+no rows there. `pending_records_table` holds steps that no audit has yet. `all_keys_table` holds, of
+what blocks, the entries of the order of everything. `behind` is the number of an earlier entry that
+has to be over first; there is none where it is not set.
 """
 
 from __future__ import annotations
@@ -14,19 +15,20 @@ import sqlalchemy as sa
 
 # A process of another version must not work beside this one: it would not see all that blocks.
 VERSION: Final = 3
-# What is taken over from the versions before: `behind` was missing, and in the first `alone`.
+# What is taken over from the versions before: `behind` was missing, and in the first
+# `all_keys_table`.
 OLDER: Final = frozenset({"1", "2"})
 METADATA: Final = sa.MetaData()
 _NUMBER: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _MOMENT: Final = sa.Float(53)
 
-meta: Final = sa.Table(
+meta_table: Final = sa.Table(
     "outbox_meta",
     METADATA,
     sa.Column("name", sa.String(64), primary_key=True),
     sa.Column("value", sa.String(256), nullable=False),
 )
-entries: Final = sa.Table(
+entries_table: Final = sa.Table(
     "outbox_entries",
     METADATA,
     sa.Column("number", _NUMBER, primary_key=True, autoincrement=True),
@@ -49,7 +51,7 @@ entries: Final = sa.Table(
     # Numbers are never used twice, or an order could turn round.
     sqlite_autoincrement=True,
 )
-orders: Final = sa.Table(
+ordering_keys_table: Final = sa.Table(
     "outbox_orders",
     METADATA,
     sa.Column("mark", sa.LargeBinary(32), primary_key=True),
@@ -57,21 +59,24 @@ orders: Final = sa.Table(
     sa.Index("outbox_orders_by_entry", "entry"),
 )
 BY_CALLER_AND_STATE: Final = sa.Index(
-    "outbox_entries_by_caller_and_state", entries.c.caller, entries.c.state, entries.c.number
+    "outbox_entries_by_caller_and_state",
+    entries_table.c.caller,
+    entries_table.c.state,
+    entries_table.c.number,
 )
 # What may be sent, and what waits for an entry, whatever else there is.
 BY_BEHIND: Final = sa.Index(
-    *("outbox_entries_by_behind", entries.c.behind, entries.c.state),
-    *(entries.c.due_at, entries.c.number),
+    *("outbox_entries_by_behind", entries_table.c.behind, entries_table.c.state),
+    *(entries_table.c.due_at, entries_table.c.number),
 )
-alone: Final = sa.Table(
+all_keys_table: Final = sa.Table(
     "outbox_alone",
     METADATA,
     sa.Column("entry", _NUMBER, primary_key=True, autoincrement=False),
     sa.Column("caller", sa.Text, nullable=False),
     sa.Index("outbox_alone_by_caller", "caller", "entry"),
 )
-pieces: Final = sa.Table(
+segments_table: Final = sa.Table(
     "outbox_pieces",
     METADATA,
     sa.Column("entry", _NUMBER, primary_key=True, autoincrement=False),
@@ -79,7 +84,7 @@ pieces: Final = sa.Table(
     sa.Column("place", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("sealed", sa.LargeBinary, nullable=False),
 )
-notes: Final = sa.Table(
+pending_records_table: Final = sa.Table(
     "outbox_notes",
     METADATA,
     sa.Column("number", _NUMBER, primary_key=True, autoincrement=True),

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 import orjson
 
-from gateway.outbox.entry import RawLines, Recovery, Request, Response
+from gateway.outbox.entry import FieldLines, QueuedRequest, RecoveryMode, StoredResponse
 from gateway.outbox.notes import note_of
 
 # Of what is sealed, and so of the keys.
@@ -21,21 +21,21 @@ _LENGTH: Final = 4
 # One row of the database each; small enough for every driver, large enough for most bodies.
 _PIECE: Final = 1024 * 1024
 
-Kind = Literal["request", "response"]
+ContentKind = Literal["request", "response"]
 
 
-class BrokenSeal(Exception):  # noqa: N818 - says what is, not what went wrong
+class DecryptionError(Exception):
     """Not what was sealed there with this key."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ContentBinding:
     """What a sealed content belongs to, and what must not be changed beside it."""
 
     entry: str
     caller: str
-    recovery: Recovery
-    kind: Kind
+    recovery: RecoveryMode
+    kind: ContentKind
 
     def piece(self, index: int, *, last: bool) -> bytes:
         """Where one piece of it stands."""
@@ -43,7 +43,7 @@ class Place:
         return orjson.dumps(parts)
 
 
-class Cipher:
+class ContentCipher:
     """Seals with keys derived from `key`, 32 bytes (AES-256-GCM; HKDF, RFC 5869)."""
 
     def __init__(self, key: bytes) -> None:
@@ -64,7 +64,7 @@ class Cipher:
         """What stands for an order; without the key it cannot be made of a patient's id."""
         return hmac.digest(self._mark_key, orjson.dumps((caller, order)), hashlib.sha256)
 
-    def seal(self, plain: bytes, place: Place) -> list[bytes]:
+    def seal(self, plain: bytes, place: ContentBinding) -> list[bytes]:
         """The pieces to keep, at least one."""
         starts = range(0, max(1, len(plain)), _PIECE)
         return [
@@ -72,11 +72,11 @@ class Cipher:
             for index, at in enumerate(starts)
         ]
 
-    def open(self, pieces: Sequence[bytes], place: Place) -> bytes:
-        """What was sealed. Raises `BrokenSeal`, also where a piece is missing."""
+    def open(self, pieces: Sequence[bytes], place: ContentBinding) -> bytes:
+        """What was sealed. Raises `DecryptionError`, also where a piece is missing."""
         last = len(pieces) - 1
         if last < 0:
-            raise BrokenSeal
+            raise DecryptionError
         try:
             return b"".join(
                 self._cipher.decrypt(
@@ -85,14 +85,14 @@ class Cipher:
                 for index, piece in enumerate(pieces)
             )
         except self._broken:
-            raise BrokenSeal from None
+            raise DecryptionError from None
 
     def _close(self, plain: bytes, place: bytes) -> bytes:
         nonce = os.urandom(_NONCE)
         return nonce + self._cipher.encrypt(nonce, plain, place)
 
 
-def pack_request(request: Request) -> bytes:
+def pack_request(request: QueuedRequest) -> bytes:
     """A request as bytes."""
     facts = {
         "method": request.method,
@@ -107,12 +107,13 @@ def pack_request(request: Request) -> bytes:
     return _packed(facts, request.fields, request.body)
 
 
-def unpack_request(data: bytes) -> Request:
+def unpack_request(data: bytes) -> QueuedRequest:
     """What `pack_request` packed."""
-    return Request(**_unpacked(data))
+    facts = _unpacked(data)
+    return QueuedRequest(target_suffix=facts.pop("suffix"), **facts)
 
 
-def pack_response(response: Response) -> bytes:
+def pack_response(response: StoredResponse) -> bytes:
     """A response as bytes."""
     facts = {
         "status": response.status,
@@ -123,13 +124,14 @@ def pack_response(response: Response) -> bytes:
     return _packed(facts, response.fields, response.body)
 
 
-def unpack_response(data: bytes) -> Response:
+def unpack_response(data: bytes) -> StoredResponse:
     """What `pack_response` packed."""
     facts = _unpacked(data)
-    return Response(**{**facts, "note": note_of(facts["note"])})
+    note, is_verified = note_of(facts.pop("note")), facts.pop("found", False)
+    return StoredResponse(note=note, is_verified=is_verified, **facts)
 
 
-def _packed(facts: dict[str, Any], fields: RawLines, body: bytes) -> bytes:
+def _packed(facts: dict[str, Any], fields: FieldLines, body: bytes) -> bytes:
     head = orjson.dumps({**facts, "fields": _text(fields)})
     return len(head).to_bytes(_LENGTH, "big") + head + body
 
@@ -140,10 +142,10 @@ def _unpacked(data: bytes) -> dict[str, Any]:
     return {**facts, "fields": _fields(facts["fields"]), "body": data[end:]}
 
 
-def _text(fields: RawLines) -> list[tuple[str, str]]:
+def _text(fields: FieldLines) -> list[tuple[str, str]]:
     # Every byte is a character of its own there, so that nothing is lost.
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
 
 
-def _fields(text: list[tuple[str, str]]) -> RawLines:
+def _fields(text: list[tuple[str, str]]) -> FieldLines:
     return tuple((name.encode("latin-1"), value.encode("latin-1")) for name, value in text)

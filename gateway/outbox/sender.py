@@ -19,11 +19,23 @@ from gateway.http.client.response_header import remove_content_fields
 from gateway.http.content_coding import DECODABLE, decode_body
 from gateway.http.retry_after import parse_retry_after
 from gateway.oauth.token import AccessToken
-from gateway.outbox.comparison import Sought, combined, judged_read, judged_search, sought
-from gateway.outbox.entry import Entry, RawLines, Request, Response
+from gateway.outbox.comparison import (
+    VerificationQuery,
+    combined,
+    judged_read,
+    judged_search,
+    sought,
+)
+from gateway.outbox.entry import FieldLines, OutboxEntry, QueuedRequest, StoredResponse
 from gateway.outbox.notes import platform_status
-from gateway.outbox.one_by_one import OneByOne
-from gateway.outbox.sending import Comparison, Effect, Failure, Found, Result
+from gateway.outbox.one_by_one import SerialExecutor
+from gateway.outbox.sending import (
+    Effect,
+    SendFailure,
+    SendResult,
+    VerificationResult,
+    VerificationStatus,
+)
 from gateway.outbox.status import field_of
 from gateway.pipeline.attempts import RequestForwarder as Forward
 from gateway.pipeline.attempts import TokenProvider
@@ -55,7 +67,7 @@ _OF_CREDENTIAL: Final = frozenset((errors.TOKEN_REFUSED, errors.TOKEN_REJECTED))
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class PlatformRoute:
     """The way to the platform, of one version of the settings.
 
     `credentials` are the names that there are tokens for. `versions`: updates without If-Match get
@@ -72,16 +84,16 @@ class Route:
     unfiltered: Mapping[str, Collection[str]]
 
 
-class Deliverer:
+class EntrySender:
     """Sends by a route; `check_response` keeps pages of somebody in between from passing
     for answers.
     """
 
-    def __init__(self, route: Route, one_by_one: OneByOne) -> None:
+    def __init__(self, route: PlatformRoute, one_by_one: SerialExecutor) -> None:
         self._route = route
         self._one_by_one = one_by_one
 
-    async def send(self, entry: Entry, request: Request) -> Result:
+    async def send(self, entry: OutboxEntry, request: QueuedRequest) -> SendResult:
         """One attempt. Never raises but on cancel."""
         try:
             return await self._send(request)
@@ -91,9 +103,11 @@ class Deliverer:
             # Its text could quote the request.
             kind = type(error).__name__
             _log.error("a queued write could not be sent: %s", kind, **_facts(entry, request))
-            return Failure(Effect.UNKNOWN, errors.INTERNAL.code, everybody=False)
+            return SendFailure(Effect.UNKNOWN, errors.INTERNAL.code, everybody=False)
 
-    async def ask(self, entry: Entry, request: Request) -> Comparison | Failure:
+    async def ask(
+        self, entry: OutboxEntry, request: QueuedRequest
+    ) -> VerificationResult | SendFailure:
         """Whether the platform has what an earlier attempt may have written."""
         try:
             return await self._ask(request)
@@ -101,13 +115,13 @@ class Deliverer:
             return _failure(error)
         except TimeoutError:
             # Others had large bodies looked at.
-            return Failure(Effect.NONE, errors.OVERLOADED.code, everybody=False)
+            return SendFailure(Effect.NONE, errors.OVERLOADED.code, everybody=False)
         except Exception as error:
             kind = type(error).__name__
             _log.error("the platform could not be asked: %s", kind, **_facts(entry, request))
-            return Failure(Effect.NONE, errors.INTERNAL.code, everybody=False)
+            return SendFailure(Effect.NONE, errors.INTERNAL.code, everybody=False)
 
-    async def _send(self, request: Request) -> Result:
+    async def _send(self, request: QueuedRequest) -> SendResult:
         lines = [b"%s: %s\r\n" % field for field in request.fields]
         lines.append(b"Accept-Encoding: identity\r\n")
         has_body = request.method not in BODILESS_METHODS and (request.body or _has_type(request))
@@ -130,7 +144,7 @@ class Deliverer:
         finally:
             answer.close()
 
-    async def _forward(self, outgoing: UpstreamRequest, request: Request) -> UpstreamResponse:
+    async def _forward(self, outgoing: UpstreamRequest, request: QueuedRequest) -> UpstreamResponse:
         route, credential = self._route, request.credential
         if credential not in route.credentials:
             raise GatewayError(errors.TOKEN_REFUSED, "the settings have that credential no more")
@@ -140,7 +154,7 @@ class Deliverer:
         note = Exchange(request_id=request.request_id, started_at=0.0, started_monotonic=0.0)
         return await route.forwarder.send(note, outgoing, credential, token)
 
-    async def _version(self, request: Request) -> bytes | None:
+    async def _version(self, request: QueuedRequest) -> bytes | None:
         """The version that an update goes out for, where the settings ask for it."""
         if not self._route.versions or request.method != "PUT" or request.resource_id is None:
             return None
@@ -150,67 +164,67 @@ class Deliverer:
         client = self._route.client
         return await fetch_etag(client, path, request.credential, request.request_id)
 
-    async def _ask(self, request: Request) -> Comparison | Failure:
+    async def _ask(self, request: QueuedRequest) -> VerificationResult | SendFailure:
         if request.method == "PUT" and request.resource_id is not None:
             return await self._read(request)
         # No tree is kept while the platform is waited for.
         all_sought = await self._one_by_one.do(len(request.body), "", lambda: sought(request))
         if all_sought is None:
-            return Comparison(Found.UNCLEAR)
+            return VerificationResult(VerificationStatus.UNCLEAR)
         findings = []
         for each in all_sought:
             declared = await self._route.statement.declared_capability(each.kind, _STATEMENT_WAIT)
             if each.conditional and "create" in declared.conditional:
-                findings.append(Comparison(Found.HARMLESS))
+                findings.append(VerificationResult(VerificationStatus.HARMLESS))
                 continue
             known = SearchSupport(declared.parameters, self._route.unfiltered.get(each.kind, ()))
             finding = await self._search(request, each, known)
-            if isinstance(finding, Failure):
+            if isinstance(finding, SendFailure):
                 return finding
             missing = self._route.statement.unavailable_reason
-            if missing is not None and finding.found is Found.UNCLEAR:
+            if missing is not None and finding.found is VerificationStatus.UNCLEAR:
                 # A statement may still tell; a person is asked only where nothing else can.
-                return Failure(Effect.NONE, missing.code, everybody=False)
+                return SendFailure(Effect.NONE, missing.code, everybody=False)
             findings.append(finding)
         return combined(findings, request)
 
-    async def _read(self, request: Request) -> Comparison | Failure:
+    async def _read(self, request: QueuedRequest) -> VerificationResult | SendFailure:
         answer = await self._get(request, request.suffix.partition("?")[0])
         try:
             if answer.status in _GONE:
-                return Comparison(Found.NO)
+                return VerificationResult(VerificationStatus.NO)
             result = await _result(answer, request, question="read")
         finally:
             answer.close()
-        if isinstance(result, Failure):
+        if isinstance(result, SendFailure):
             return result
         size = len(request.body) + len(result.body)
         return await self._one_by_one.do(size, "", lambda: judged_read(result, request))
 
     async def _search(
-        self, request: Request, wanted: Sought, known: SearchSupport
-    ) -> Comparison | Failure:
+        self, request: QueuedRequest, wanted: VerificationQuery, known: SearchSupport
+    ) -> VerificationResult | SendFailure:
         if not wanted.tells(known):
-            return Comparison(Found.UNCLEAR)
+            return VerificationResult(VerificationStatus.UNCLEAR)
         answer = await self._get(request, f"/{wanted.kind}?{wanted.query}&_count={_MOST_MATCHES}")
         try:
             result = await _result(answer, request, question="search-type")
         finally:
             answer.close()
-        if isinstance(result, Failure):
+        if isinstance(result, SendFailure):
             return result
         size = len(request.body) + len(result.body)
         return await self._one_by_one.do(
             size, "", lambda: judged_search(result, request, wanted, known)
         )
 
-    async def _get(self, request: Request, suffix: str) -> UpstreamResponse:
+    async def _get(self, request: QueuedRequest, suffix: str) -> UpstreamResponse:
         if request.credential not in self._route.credentials:
             raise GatewayError(errors.TOKEN_REFUSED, "the settings have that credential no more")
         return await self._route.client.get(suffix, request.credential, request.request_id)
 
 
-def _facts(entry: Entry, request: Request) -> dict[str, str]:
+def _facts(entry: OutboxEntry, request: QueuedRequest) -> dict[str, str]:
     """The fields of a line in the log about a bug."""
     return {
         "reason": errors.INTERNAL.code,
@@ -222,8 +236,12 @@ def _facts(entry: Entry, request: Request) -> dict[str, str]:
 
 
 async def _result(
-    answer: UpstreamResponse, request: Request, *, adds_version: bool = False, question: str = ""
-) -> Result:
+    answer: UpstreamResponse,
+    request: QueuedRequest,
+    *,
+    adds_version: bool = False,
+    question: str = "",
+) -> SendResult:
     """What an answer means for the write it answers, or for a `question` about it.
 
     Raises `GatewayError`.
@@ -231,12 +249,12 @@ async def _result(
     status = answer.status
     if status in _WAITED_OUT:
         asked = parse_retry_after(answer.field(b"retry-after"), time.time())
-        return Failure(Effect.NONE, errors.UPSTREAM_BUSY.code, asked, everybody=status != 429)
+        return SendFailure(Effect.NONE, errors.UPSTREAM_BUSY.code, asked, everybody=status != 429)
     if status == 412 and adds_version:
         # Somebody was faster than the version we had just read: the next attempt reads anew.
-        return Failure(Effect.NONE, errors.UPSTREAM_BUSY.code, everybody=False)
+        return SendFailure(Effect.NONE, errors.UPSTREAM_BUSY.code, everybody=False)
     if status in _IN_BETWEEN:
-        return Failure(Effect.NONE, errors.UPSTREAM_UNREACHABLE.code)
+        return SendFailure(Effect.NONE, errors.UPSTREAM_UNREACHABLE.code)
     accept = field_of(request.fields, b"accept")
     query = request.suffix.partition("?")[2]
     try:
@@ -248,27 +266,27 @@ async def _result(
     return await _response(answer)
 
 
-def _foreign(error: GatewayError, status: int) -> Result:
+def _foreign(error: GatewayError, status: int) -> SendResult:
     """Somebody else's answer, or the platform's without FHIR in it."""
     if error.reason is errors.UPSTREAM_REDIRECT:
         # A redirect asks for another request; only 303 may come after the deed.
         effect = Effect.UNKNOWN if status == 303 else Effect.NONE
-        return Failure(effect, error.reason.code)
+        return SendFailure(effect, error.reason.code)
     if 200 <= status < 300:
         # A sign-in page of the network, as a rule.
-        return Failure(Effect.UNKNOWN, error.reason.code)
-    return Response(status, reason=error.reason.code, note=platform_status(status))
+        return SendFailure(Effect.UNKNOWN, error.reason.code)
+    return StoredResponse(status, reason=error.reason.code, note=platform_status(status))
 
 
-async def _response(answer: UpstreamResponse) -> Response:
-    fields: RawLines = answer.fields.forwarded_lines(_KEPT_FIELDS)
+async def _response(answer: UpstreamResponse) -> StoredResponse:
+    fields: FieldLines = answer.fields.forwarded_lines(_KEPT_FIELDS)
     try:
         body = await _body(answer)
     except UpstreamConnectionError:
         if not 200 <= answer.status < 300:
             raise GatewayError(errors.UPSTREAM_FAILED, "the answer broke off") from None
         body = None
-    return Response(answer.status, fields, body or b"")
+    return StoredResponse(answer.status, fields, body or b"")
 
 
 async def _body(answer: UpstreamResponse) -> bytes | None:
@@ -290,19 +308,19 @@ async def _body(answer: UpstreamResponse) -> bytes | None:
     return await asyncio.to_thread(decode_body, body, coding, _LONGEST) or None
 
 
-def _failure(error: GatewayError) -> Failure:
+def _failure(error: GatewayError) -> SendFailure:
     effect = Effect.UNKNOWN if error.reason in _UNKNOWN_EFFECT else Effect.NONE
     everybody = error.reason not in _OF_CREDENTIAL
     asked = None if error.reason in _UNREACHED else error.retry_after
-    return Failure(effect, error.reason.code, asked, everybody=everybody)
+    return SendFailure(effect, error.reason.code, asked, everybody=everybody)
 
 
-def _has_type(request: Request) -> bool:
+def _has_type(request: QueuedRequest) -> bool:
     """Whether a body was announced: an empty one is none without a type."""
     return field_of(request.fields, b"content-type") is not None
 
 
-class CurrentDeliverer:
+class LatestEntrySender:
     """Delivers by whatever deliverer is the newest when an attempt begins.
 
     `hold` gives it and keeps its way open until what it returns with it is called. `audited` tells
@@ -312,7 +330,7 @@ class CurrentDeliverer:
 
     def __init__(
         self,
-        hold: Callable[[], tuple[Deliverer, Callable[[], None]]],
+        hold: Callable[[], tuple[EntrySender, Callable[[], None]]],
         audited: Callable[[], bool],
         probe: Callable[[], Awaitable[object]],
     ) -> None:
@@ -324,18 +342,20 @@ class CurrentDeliverer:
         """As `Sender.probe`."""
         await self._probe()
 
-    async def send(self, entry: Entry, request: Request) -> Result:
-        """As `Deliverer.send`."""
+    async def send(self, entry: OutboxEntry, request: QueuedRequest) -> SendResult:
+        """As `EntrySender.send`."""
         if not self._audited():
-            return Failure(Effect.NONE, errors.AUDIT_UNAVAILABLE.code)
+            return SendFailure(Effect.NONE, errors.AUDIT_UNAVAILABLE.code)
         deliverer, let_go = self._hold()
         try:
             return await deliverer.send(entry, request)
         finally:
             let_go()
 
-    async def ask(self, entry: Entry, request: Request) -> Comparison | Failure:
-        """As `Deliverer.ask`."""
+    async def ask(
+        self, entry: OutboxEntry, request: QueuedRequest
+    ) -> VerificationResult | SendFailure:
+        """As `EntrySender.ask`."""
         deliverer, let_go = self._hold()
         try:
             return await deliverer.ask(entry, request)

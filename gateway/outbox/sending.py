@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from gateway.outbox.entry import Entry, Request, Response
+from gateway.outbox.entry import OutboxEntry, QueuedRequest, StoredResponse
 
 
 class Effect(StrEnum):
@@ -17,7 +17,7 @@ class Effect(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class SendFailure:
     """No answer. `cause` is a reason of `gateway.errors`, `retry_after` seconds.
 
     `everybody`: other entries would fare the same, as the line is down or the SSO is.
@@ -29,10 +29,10 @@ class Failure:
     everybody: bool = True
 
 
-Result = Response | Failure
+SendResult = StoredResponse | SendFailure
 
 
-class Found(StrEnum):
+class VerificationStatus(StrEnum):
     """The platform's answer to the question whether it has a resource.
 
     `harmless`: that does not matter, for the platform itself sees to it that there are not two.
@@ -45,24 +45,26 @@ class Found(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class VerificationResult:
     """`response` is what was found, for the caller; with several matches it is unclear."""
 
-    found: Found
-    response: Response | None = None
+    found: VerificationStatus
+    response: StoredResponse | None = None
 
 
 class Sender(Protocol):
     """Brings requests to the platform with the credential's token. Never raises but on cancel."""
 
-    async def send(self, entry: Entry, request: Request) -> Result:
-        """One attempt; a status of 429 or 503 comes back as a `Failure` with no effect."""
+    async def send(self, entry: OutboxEntry, request: QueuedRequest) -> SendResult:
+        """One attempt; a status of 429 or 503 comes back as a `SendFailure` with no effect."""
         ...
 
     async def probe(self) -> None:
         """Ask the platform something light; whoever wants to know of answers learns of this one."""
         ...
 
-    async def ask(self, entry: Entry, request: Request) -> Comparison | Failure:
+    async def ask(
+        self, entry: OutboxEntry, request: QueuedRequest
+    ) -> VerificationResult | SendFailure:
         """Whether the platform has what an earlier attempt may have written."""
         ...

@@ -15,7 +15,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-class Works:
+class ShieldedTasks:
     """What is under way."""
 
     def __init__(self) -> None:
@@ -40,16 +40,16 @@ class Works:
             task.exception()
 
 
-class ShieldedWorker(Protocol):
+class HasShieldedTasks(Protocol):
     """Has methods that are unbroken."""
 
     @property
-    def works(self) -> Works:
+    def works(self) -> ShieldedTasks:
         """Where they are under way."""
         ...
 
 
-_W = TypeVar("_W", bound=ShieldedWorker)
+_W = TypeVar("_W", bound=HasShieldedTasks)
 
 
 def unbroken(

@@ -8,21 +8,21 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from gateway.outbox.entry import Entry, Request, Response, State
-from gateway.outbox.store import Content
+from gateway.outbox.entry import EntryState, OutboxEntry, QueuedRequest, StoredResponse
+from gateway.outbox.store import EntryContent
 from gateway.telemetry.masking import mask_patient_number
 
 MASK: Final = "***"
 
 
-def facts(entry: Entry) -> dict[str, Any]:
+def facts(entry: OutboxEntry) -> dict[str, Any]:
     """What everybody may see of an entry."""
     return {
         "id": entry.id,
         "state": entry.state.value,
         "caller": entry.caller,
         "queued_at": moment(entry.queued_at),
-        "due_at": moment(entry.due_at) if entry.state is State.WAITING else None,
+        "due_at": moment(entry.due_at) if entry.state is EntryState.WAITING else None,
         "finished_at": None if entry.finished_at is None else moment(entry.finished_at),
         "attempts": entry.attempts,
         "bytes": entry.size,
@@ -32,7 +32,7 @@ def facts(entry: Entry) -> dict[str, Any]:
     }
 
 
-def whole(content: Content, *, reveal: bool) -> dict[str, Any]:
+def whole(content: EntryContent, *, reveal: bool) -> dict[str, Any]:
     """All of one entry, what is about a patient masked unless it is to be revealed."""
     request, response = content.request, content.response
     return {
@@ -47,7 +47,7 @@ def moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _request(request: Request, *, reveal: bool) -> dict[str, Any]:
+def _request(request: QueuedRequest, *, reveal: bool) -> dict[str, Any]:
     known = {
         "method": request.method,
         "interaction": request.interaction,
@@ -63,7 +63,7 @@ def _request(request: Request, *, reveal: bool) -> dict[str, Any]:
     return {**known, "fields": fields, "body": request.body.decode("utf-8", "replace")}
 
 
-def _response(response: Response, *, reveal: bool) -> dict[str, Any]:
+def _response(response: StoredResponse, *, reveal: bool) -> dict[str, Any]:
     known = {"status": response.status, "reason": response.reason, "note": response.note}
     body = response.body.decode("utf-8", "replace") if reveal else MASK if response.body else ""
     return {**known, "body": body}

@@ -9,19 +9,19 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.outbox import changes, contents, judging, statements
-from gateway.outbox.entry import Entry, State
-from gateway.outbox.judging import Ended
-from gateway.outbox.schema import entries
+from gateway.outbox.entry import EntryState, OutboxEntry
+from gateway.outbox.judging import FinalOutcome
+from gateway.outbox.schema import entries_table
 from gateway.outbox.statements import entry_of
-from gateway.outbox.store import Outcome
+from gateway.outbox.store import AttemptOutcome
 
-_ONE = sa.update(entries).where(entries.c.number == sa.bindparam("of"))
+_ONE = sa.update(entries_table).where(entries_table.c.number == sa.bindparam("of"))
 
 
 async def record(
     connection: AsyncConnection,
     owner: str,
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[AttemptOutcome],
     sealed: Mapping[int, Sequence[bytes]],
     now: float,
 ) -> Sequence[bool]:
@@ -33,7 +33,7 @@ async def record(
     if not written:
         return told
     await connection.execute(_ONE, [_values(outcome, now) for outcome in written])
-    ended = [each.entry.number for each in written if isinstance(each.verdict, Ended)]
+    ended = [each.entry.number for each in written if isinstance(each.verdict, FinalOutcome)]
     over = [each.entry.number for each in written if delivered(each)]
     if over:
         # First, so that the answers find their room on a full disk.
@@ -46,41 +46,43 @@ async def record(
 
 async def claim(
     connection: AsyncConnection, ready: sa.Select[Any], size: int, lent: Mapping[str, Any]
-) -> Mapping[Entry, Sequence[bytes]]:
+) -> Mapping[OutboxEntry, Sequence[bytes]]:
     """Entries with their sealed requests, of so many bytes in all, or one."""
     found = (await connection.execute(ready)).all()
     numbers = [row.number for row in _within(found, size)]
     if not numbers:
         return {}
-    change = statements.change(entries.c.number.in_(numbers)).values(
-        state=State.SENDING, attempts=entries.c.attempts + 1, **lent
+    change = statements.change(entries_table.c.number.in_(numbers)).values(
+        state=EntryState.SENDING, attempts=entries_table.c.attempts + 1, **lent
     )
     taken = [entry_of(row) for row in await connection.execute(change)]
     sealed = await contents.sealed(connection, numbers, "request")
     return {entry: sealed[entry.number] for entry in sorted(taken, key=lambda each: each.number)}
 
 
-def delivered(outcome: Outcome) -> bool:
+def delivered(outcome: AttemptOutcome) -> bool:
     """Whether the platform has it."""
-    return isinstance(outcome.verdict, Ended) and outcome.verdict.state is State.DELIVERED
+    return (
+        isinstance(outcome.verdict, FinalOutcome) and outcome.verdict.state is EntryState.DELIVERED
+    )
 
 
-def _may_tell(owner: str, outcome: Outcome, row: Any) -> bool:
+def _may_tell(owner: str, outcome: AttemptOutcome, row: Any) -> bool:
     # Every claim counts one: a lease that was lost and given again is another one.
     if row is None or row.attempts != outcome.entry.attempts:
         return False
-    if row.state == State.SENDING:
+    if row.state == EntryState.SENDING:
         return bool(row.owner == owner)
     # Its lease has ended. A retry of what is unclear would have ended its doubt, and what was
     # dropped is in another state. What waits in doubt is not changed by a retry.
-    undecided = row.state == State.UNCLEAR or (row.state == State.WAITING and row.doubt)
+    undecided = row.state == EntryState.UNCLEAR or (row.state == EntryState.WAITING and row.doubt)
     # Only this attempt can have delivered it: the connection broke behind that transaction.
-    return delivered(outcome) and (undecided or row.state == State.DELIVERED)
+    return delivered(outcome) and (undecided or row.state == EntryState.DELIVERED)
 
 
-def _values(outcome: Outcome, now: float) -> dict[str, Any]:
+def _values(outcome: AttemptOutcome, now: float) -> dict[str, Any]:
     entry = judging.after(outcome.entry, outcome.verdict)
-    if isinstance(outcome.verdict, Ended):
+    if isinstance(outcome.verdict, FinalOutcome):
         moments: dict[str, float | None] = {"due_at": entry.due_at, "finished_at": now}
     else:
         due_at = now + outcome.delay if outcome.delay else entry.queued_at

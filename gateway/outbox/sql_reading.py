@@ -8,26 +8,26 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.outbox import statements
-from gateway.outbox.contents import Contents
+from gateway.outbox.contents import EncryptedContents
 from gateway.outbox.database import Database
-from gateway.outbox.entry import BLOCKING, Entry, Request, Response, State
-from gateway.outbox.schema import entries
+from gateway.outbox.entry import BLOCKING, EntryState, OutboxEntry, QueuedRequest, StoredResponse
+from gateway.outbox.schema import entries_table
 from gateway.outbox.sealing import unpack_request, unpack_response
-from gateway.outbox.shielded import Works, unbroken
+from gateway.outbox.shielded import ShieldedTasks, unbroken
 from gateway.outbox.statements import entry_of
-from gateway.outbox.store import Depth, Group
+from gateway.outbox.store import EntryGroup, QueueDepth
 
 
-class SqlReading:
+class SqlQueries:
     """The part of `SqlStore` that changes nothing."""
 
-    def __init__(self, database: Database, contents: Contents) -> None:
+    def __init__(self, database: Database, contents: EncryptedContents) -> None:
         self._database = database
         self._contents = contents
-        self.works = Works()
+        self.works = ShieldedTasks()
 
     @unbroken
-    async def entry(self, entry_id: str) -> Entry | None:
+    async def entry(self, entry_id: str) -> OutboxEntry | None:
         """One entry."""
         async with self._database.reading() as connection:
             return await find(connection, entry_id)
@@ -37,70 +37,74 @@ class SqlReading:
         self,
         *,
         caller: str | None = None,
-        states: Collection[State] = (),
+        states: Collection[EntryState] = (),
         cause: str | None = None,
         after: int = 0,
         limit: int = 100,
-    ) -> Sequence[Entry]:
+    ) -> Sequence[OutboxEntry]:
         """Entries in the order of arrival, with numbers above `after`; no states: all."""
-        query = statements.shown().where(entries.c.number > after)
+        query = statements.shown().where(entries_table.c.number > after)
         if caller is not None:
-            query = query.where(entries.c.caller == caller)
+            query = query.where(entries_table.c.caller == caller)
         if cause is not None:
-            query = query.where(entries.c.cause == cause)
+            query = query.where(entries_table.c.cause == cause)
         if states:
-            query = query.where(entries.c.state.in_(states))
+            query = query.where(entries_table.c.state.in_(states))
         async with self._database.reading() as connection:
-            found = await connection.execute(query.order_by(entries.c.number).limit(limit))
+            found = await connection.execute(query.order_by(entries_table.c.number).limit(limit))
             return [entry_of(row) for row in found]
 
     @unbroken
-    async def groups(self) -> Sequence[Group]:
+    async def groups(self) -> Sequence[EntryGroup]:
         """What blocks, by state, cause and caller."""
-        kind = (entries.c.state, entries.c.cause, entries.c.caller)
-        told = (sa.func.count(), sa.func.min(entries.c.queued_at))
-        query = sa.select(*kind, *told).where(entries.c.state.in_(BLOCKING)).group_by(*kind)
+        kind = (entries_table.c.state, entries_table.c.cause, entries_table.c.caller)
+        told = (sa.func.count(), sa.func.min(entries_table.c.queued_at))
+        query = sa.select(*kind, *told).where(entries_table.c.state.in_(BLOCKING)).group_by(*kind)
         async with self._database.reading() as connection:
             rows = (await connection.execute(query.order_by(*kind))).all()
-        return [Group(State(state), *rest) for state, *rest in rows]
+        return [EntryGroup(EntryState(state), *rest) for state, *rest in rows]
 
     @unbroken
-    async def request(self, entry_id: str) -> Request | None:
+    async def request(self, entry_id: str) -> QueuedRequest | None:
         """The write itself; None when it was erased."""
         async with self._database.reading() as connection:
             entry = await find(connection, entry_id)
             return None if entry is None else await self._request(connection, entry)
 
     @unbroken
-    async def response(self, entry_id: str) -> Response | None:
+    async def response(self, entry_id: str) -> StoredResponse | None:
         """How it ended; None while it has not."""
         async with self._database.reading() as connection:
             entry = await find(connection, entry_id)
             return None if entry is None else await self._response(connection, entry)
 
-    async def _request(self, connection: AsyncConnection, entry: Entry) -> Request | None:
+    async def _request(
+        self, connection: AsyncConnection, entry: OutboxEntry
+    ) -> QueuedRequest | None:
         plain = await self._contents.read(connection, entry, "request")
         return None if plain is None else unpack_request(plain)
 
-    async def _response(self, connection: AsyncConnection, entry: Entry) -> Response | None:
+    async def _response(
+        self, connection: AsyncConnection, entry: OutboxEntry
+    ) -> StoredResponse | None:
         plain = await self._contents.read(connection, entry, "response")
         return None if plain is None else unpack_response(plain)
 
     @unbroken
-    async def depth(self) -> Depth:
+    async def depth(self) -> QueueDepth:
         """How full it is."""
         async with self._database.reading() as connection:
             rows = (await connection.execute(statements.depth())).all()
-        blocking = [row for row in rows if State(row.state) in BLOCKING]
-        return Depth(
-            {State(row.state): row.entries for row in rows},
+        blocking = [row for row in rows if EntryState(row.state) in BLOCKING]
+        return QueueDepth(
+            {EntryState(row.state): row.entries for row in rows},
             sum(int(row.size) for row in blocking),
             min((row.oldest for row in blocking), default=None),
         )
 
 
-async def find(connection: AsyncConnection, entry_id: str) -> Entry | None:
+async def find(connection: AsyncConnection, entry_id: str) -> OutboxEntry | None:
     """One entry, by its id."""
-    query = statements.shown().where(entries.c.id == entry_id)
+    query = statements.shown().where(entries_table.c.id == entry_id)
     row = (await connection.execute(query)).first()
     return None if row is None else entry_of(row)

@@ -4,8 +4,8 @@ Several processes may share it. An entry that is being sent is leased to one of 
 is not renewed ends, and the entry is then judged as after an unclear failure. As the store's clock
 may be set, whoever has it judged must have seen for itself that it was not renewed.
 
-Every method is atomic and, when it returns, on the disk. All raise `OutboxUnavailable` when the
-place is out of reach. Durations are seconds; `owner` names one process.
+Every method is atomic and, when it returns, on the disk. All raise `OutboxUnavailableError` when
+the place is out of reach. Durations are seconds; `owner` names one process.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.outbox import audit_notes, changes, contents, sql_attempts, statements
-from gateway.outbox.contents import Contents
+from gateway.outbox.contents import EncryptedContents
 from gateway.outbox.database import Database
-from gateway.outbox.entry import BLOCKING, EVERY_ORDER, Draft, Entry, State
-from gateway.outbox.events import MOVED, By, RecordNotes, Step
+from gateway.outbox.entry import BLOCKING, EVERY_ORDER, EntryState, NewEntry, OutboxEntry
+from gateway.outbox.events import MOVED, Actor, OutboxStep, RecordPending
 from gateway.outbox.schema import (
     BY_BEHIND,
     BY_CALLER_AND_STATE,
     METADATA,
     OLDER,
     VERSION,
-    alone,
-    entries,
-    meta,
-    orders,
-    pieces,
+    all_keys_table,
+    entries_table,
+    meta_table,
+    ordering_keys_table,
+    segments_table,
 )
-from gateway.outbox.sealing import Cipher, unpack_request
+from gateway.outbox.sealing import ContentCipher, unpack_request
 from gateway.outbox.shielded import unbroken
-from gateway.outbox.sql_reading import SqlReading, find
+from gateway.outbox.sql_reading import SqlQueries, find
 from gateway.outbox.statements import entry_of
 from gateway.outbox.store import (
-    Changed,
-    Claimed,
+    AttemptOutcome,
+    ClaimedEntry,
     Confirm,
-    Content,
+    EntryChange,
+    EntryContent,
     Lease,
+    OutboxConfigurationError,
     OutboxLimits,
-    OutboxUnavailable,
-    OutboxUnusable,
-    Outcome,
-    Progress,
-    Used,
+    OutboxUnavailableError,
+    QueueUsage,
+    StoreStepResult,
     certain,
 )
 from gateway.phrases import Phrase
@@ -63,11 +63,11 @@ _RETRIED: Final = 500
 _ROW: Final = 256
 
 
-class SqlStore(SqlReading):
+class SqlStore(SqlQueries):
     """Made by `gateway.outbox.opening`; `prepare` comes first."""
 
-    def __init__(self, database: Database, cipher: Cipher) -> None:
-        super().__init__(database, Contents(cipher))
+    def __init__(self, database: Database, cipher: ContentCipher) -> None:
+        super().__init__(database, EncryptedContents(cipher))
         self._cipher = cipher
         self._facts = {"schema": str(VERSION), "key": cipher.check}
         self._recorded: set[int] = set()
@@ -85,9 +85,9 @@ class SqlStore(SqlReading):
 
     @unbroken
     async def prepare(self) -> None:
-        """Make it ready, at once if it is; before that all else raises `OutboxUnavailable`.
+        """Make it ready, at once if it is; before that all else raises `OutboxUnavailableError`.
 
-        Raises `OutboxUnusable`.
+        Raises `OutboxConfigurationError`.
         """
         async with self._database.writing() as connection:
             await self._database.lock_arrivals(connection)
@@ -97,18 +97,22 @@ class SqlStore(SqlReading):
                 return
             if (schema := written.get("schema", str(VERSION))) not in (str(VERSION), *OLDER):
                 why = Phrase("was written by another version (schema {schema})", schema=schema)
-                raise OutboxUnusable(why)
+                raise OutboxConfigurationError(why)
             other = written and written.get("key") != self._facts["key"]
             if other and await _has_entries(connection):
-                raise OutboxUnusable(Phrase("holds entries that were encrypted with another key"))
+                raise OutboxConfigurationError(
+                    Phrase("holds entries that were encrypted with another key")
+                )
             await connection.run_sync(_bring_up)
-            await connection.execute(sa.delete(meta))
+            await connection.execute(sa.delete(meta_table))
             facts = [{"name": name, "value": value} for name, value in self._facts.items()]
-            await connection.execute(sa.insert(meta), facts)
+            await connection.execute(sa.insert(meta_table), facts)
 
     @unbroken
-    async def put(self, draft: Draft, limits: OutboxLimits, confirm: Confirm = certain) -> Entry:
-        """Keep a write. Raises `OutboxFull`.
+    async def put(
+        self, draft: NewEntry, limits: OutboxLimits, confirm: Confirm = certain
+    ) -> OutboxEntry:
+        """Keep a write. Raises `OutboxFullError`.
 
         `confirm` is asked when the waiting is over and nobody else can put anything in, and again
         at the very end. What it raises is raised here, and nothing is kept.
@@ -122,16 +126,16 @@ class SqlStore(SqlReading):
             confirm()
             await self._check(connection)
             used = (await connection.execute(statements.fullness(draft.caller))).one()
-            limits.check(size, Used(*map(int, used)))
+            limits.check(size, QueueUsage(*map(int, used)))
             now = await self._database.now(connection)
             arrival = statements.arrival(draft, entry_id, size, now)
             entry = entry_of((await connection.execute(arrival)).one())
             blocking = [{"mark": mark, "entry": entry.number} for mark in marks]
-            await connection.execute(sa.insert(orders), blocking)
+            await connection.execute(sa.insert(ordering_keys_table), blocking)
             if draft.orders == EVERY_ORDER:
                 own = {"entry": entry.number, "caller": draft.caller}
-                await connection.execute(sa.insert(alone).values(own))
-            await connection.execute(statements.placed(entries.c.number == entry.number))
+                await connection.execute(sa.insert(all_keys_table).values(own))
+            await connection.execute(statements.placed(entries_table.c.number == entry.number))
             await contents.keep(connection, "request", {entry.number: sealed})
             # A slow disk, or a server far away, has let time pass since.
             confirm()
@@ -154,13 +158,13 @@ class SqlStore(SqlReading):
     async def proceed(
         self,
         owner: str,
-        outcomes: Sequence[Outcome],
+        outcomes: Sequence[AttemptOutcome],
         *,
         most: int,
         size: int = 0,
         lease: float = 0.0,
         cautious: bool = False,
-    ) -> Progress:
+    ) -> StoreStepResult:
         """Write down what attempts came to, and take up to `most` due entries in hand.
 
         Each of these is leased and counts an attempt, and nothing earlier blocks it. Together they
@@ -170,7 +174,7 @@ class SqlStore(SqlReading):
         """
         sealed = await self._contents.seal_responses(outcomes)
         told: Sequence[bool] = ()
-        claimed: Mapping[Entry, Sequence[bytes]] = {}
+        claimed: Mapping[OutboxEntry, Sequence[bytes]] = {}
         async with self._database.writing() as connection:
             if any(map(sql_attempts.delivered, outcomes)):
                 await self._database.lock_arrivals(connection)
@@ -185,18 +189,18 @@ class SqlStore(SqlReading):
                 ready = statements.ready(now, most, cautious=cautious)
                 lent = {"owner": owner, "leased_until": now + lease}
                 claimed = await sql_attempts.claim(connection, ready, size, lent)
-        return Progress(told, [await self._opened(*each) for each in claimed.items()])
+        return StoreStepResult(told, [await self._opened(*each) for each in claimed.items()])
 
     async def _mind_the_clock(self, connection: AsyncConnection, now: float) -> None:
         await changes.end_pauses_if_set_back(connection, self._latest, now)
         self._latest = now
 
-    async def _opened(self, entry: Entry, sealed: Sequence[bytes]) -> Claimed:
+    async def _opened(self, entry: OutboxEntry, sealed: Sequence[bytes]) -> ClaimedEntry:
         try:
             plain = await self._contents.open(sealed, entry, "request")
-        except OutboxUnusable:
+        except OutboxConfigurationError:
             plain = None
-        return Claimed(entry, None if plain is None else unpack_request(plain))
+        return ClaimedEntry(entry, None if plain is None else unpack_request(plain))
 
     @unbroken
     async def renew(self, owner: str, ids: Collection[str], *, lease: float) -> Collection[str]:
@@ -204,14 +208,16 @@ class SqlStore(SqlReading):
         async with self._database.writing() as connection:
             now = await self._database.now(connection)
             mine = (
-                entries.c.id.in_(ids),
-                entries.c.owner == owner,
-                entries.c.state == State.SENDING,
+                entries_table.c.id.in_(ids),
+                entries_table.c.owner == owner,
+                entries_table.c.state == EntryState.SENDING,
             )
             # One that has ended may be another's at any moment: it must not come back to life.
-            alive = entries.c.leased_until > now
-            prolonged = sa.update(entries).where(*mine, alive).values(leased_until=now + lease)
-            held = await connection.execute(prolonged.returning(entries.c.id))
+            alive = entries_table.c.leased_until > now
+            prolonged = (
+                sa.update(entries_table).where(*mine, alive).values(leased_until=now + lease)
+            )
+            held = await connection.execute(prolonged.returning(entries_table.c.id))
             return frozenset(held.scalars())
 
     @unbroken
@@ -219,12 +225,12 @@ class SqlStore(SqlReading):
         """Let these of them that wait be due at once, but for those to be asked about first."""
         if ids:
             async with self._database.writing() as connection:
-                await connection.execute(statements.hastened(entries.c.id.in_(ids)))
+                await connection.execute(statements.hastened(entries_table.c.id.in_(ids)))
 
     async def _check(self, connection: AsyncConnection) -> None:
         # Another process may have opened it anew, with a new key, while it was empty.
         if await _facts(connection) != self._facts:
-            raise OutboxUnavailable(Phrase("is in use with another key or by another version"))
+            raise OutboxUnavailableError(Phrase("is in use with another key or by another version"))
 
     @unbroken
     async def leases(self) -> Collection[Lease]:
@@ -233,7 +239,7 @@ class SqlStore(SqlReading):
             return [Lease(*row) for row in await connection.execute(statements.leases())]
 
     @unbroken
-    async def recover(self, standing: Collection[Lease], *, settle: float) -> Sequence[Changed]:
+    async def recover(self, standing: Collection[Lease], *, settle: float) -> Sequence[EntryChange]:
         """Judge entries with one of these leases, if it has ended or its owner is dead.
 
         They are judged by their `recovery`. Those that the platform is to be asked about are due
@@ -252,12 +258,15 @@ class SqlStore(SqlReading):
             ]
 
     @unbroken
-    async def expire(self, max_age: float) -> Sequence[Changed]:
+    async def expire(self, max_age: float) -> Sequence[EntryChange]:
         """Give up what has waited for longer: `failed`, or `unclear` where there is doubt."""
         async with self._database.writing() as connection:
             await self._check(connection)
             now = await self._database.now(connection)
-            old = (entries.c.state == State.WAITING, entries.c.queued_at < now - max_age)
+            old = (
+                entries_table.c.state == EntryState.WAITING,
+                entries_table.c.queued_at < now - max_age,
+            )
             found = (await connection.execute(statements.locked(*old).limit(_JUDGED))).all()
             if not found:
                 await changes.free(connection)
@@ -274,8 +283,12 @@ class SqlStore(SqlReading):
             query = statements.forgettable(now - retention).limit(_FORGOTTEN)
             numbers = [row.number for row in await connection.execute(query)]
             if numbers:
-                await connection.execute(sa.delete(pieces).where(pieces.c.entry.in_(numbers)))
-                await connection.execute(sa.delete(entries).where(entries.c.number.in_(numbers)))
+                await connection.execute(
+                    sa.delete(segments_table).where(segments_table.c.entry.in_(numbers))
+                )
+                await connection.execute(
+                    sa.delete(entries_table).where(entries_table.c.number.in_(numbers))
+                )
             return len(numbers)
 
     @unbroken
@@ -285,16 +298,16 @@ class SqlStore(SqlReading):
 
     @unbroken
     async def move(
-        self, entry_id: str, to: State, *, caller: str | None = None, by: By | None = None
-    ) -> Entry | None:
+        self, entry_id: str, to: EntryState, *, caller: str | None = None, by: Actor | None = None
+    ) -> OutboxEntry | None:
         """Retry (`waiting`), cancel or drop. None: there is no such entry (of this caller).
 
-        With `by` the step is noted for an audit, see `take_notes`. Raises `NotPossible`. Cancelling
-        and dropping erase the request.
+        With `by` the step is noted for an audit, see `take_notes`. Raises `EntryStateError`.
+        Cancelling and dropping erase the request.
         """
         async with self._database.writing() as connection:
             await self._database.lock_arrivals(connection)
-            query = statements.shown().where(entries.c.id == entry_id).with_for_update()
+            query = statements.shown().where(entries_table.c.id == entry_id).with_for_update()
             row = (await connection.execute(query)).first()
             entry = None if row is None else entry_of(row)
             if entry is None or caller not in (None, entry.caller):
@@ -307,8 +320,8 @@ class SqlStore(SqlReading):
 
     @unbroken
     async def retry_failed(
-        self, cause: str | None, *, after: int = 0, by: By | None = None
-    ) -> Sequence[Entry]:
+        self, cause: str | None, *, after: int = 0, by: Actor | None = None
+    ) -> Sequence[OutboxEntry]:
         """Retry the first that have failed, of one cause or of any, with numbers above `after`.
 
         None are left when it is empty. With `by` it is noted as by `move`.
@@ -317,11 +330,11 @@ class SqlStore(SqlReading):
             now = await self._database.now(connection)
             moved = await changes.retry_failed(connection, now, cause, after, most=_RETRIED)
             if by is not None:
-                await audit_notes.note(connection, Step.RETRIED, moved, by, now)
+                await audit_notes.note(connection, OutboxStep.RETRIED, moved, by, now)
             return moved
 
     @unbroken
-    async def content(self, entry_id: str, by: By | None = None) -> Content | None:
+    async def content(self, entry_id: str, by: Actor | None = None) -> EntryContent | None:
         """All of an entry, in clear. None: there is no such entry.
 
         With `by` it is noted first who wanted to see it.
@@ -333,12 +346,12 @@ class SqlStore(SqlReading):
                 return None
             if by is not None:
                 now = await self._database.now(connection)
-                await audit_notes.note(connection, Step.REVEALED, [entry], by, now)
+                await audit_notes.note(connection, OutboxStep.REVEALED, [entry], by, now)
             request = await self._request(connection, entry)
-            return Content(entry, request, await self._response(connection, entry))
+            return EntryContent(entry, request, await self._response(connection, entry))
 
     @unbroken
-    async def take_notes(self, record: RecordNotes) -> int:
+    async def take_notes(self, record: RecordPending) -> int:
         """Have the oldest noted steps recorded, by one process only; how many are forgotten.
 
         Others wait with their writes, so `record` must be quick. What it cannot stays noted.
@@ -353,20 +366,20 @@ class SqlStore(SqlReading):
 
 
 async def _facts(connection: AsyncConnection) -> dict[str, str]:
-    return {row.name: row.value for row in await connection.execute(sa.select(meta))}
+    return {row.name: row.value for row in await connection.execute(sa.select(meta_table))}
 
 
 def _bring_up(connection: sa.Connection) -> None:
     """Add to what an older version made; tables that are missing were made before."""
-    columns = sa.inspect(connection).get_columns(entries.name)
-    if all(column["name"] != entries.c.behind.name for column in columns):
-        column = sa.schema.CreateColumn(entries.c.behind).compile(dialect=connection.dialect)
-        connection.exec_driver_sql(f"ALTER TABLE {entries.name} ADD COLUMN {column}")
+    columns = sa.inspect(connection).get_columns(entries_table.name)
+    if all(column["name"] != entries_table.c.behind.name for column in columns):
+        column = sa.schema.CreateColumn(entries_table.c.behind).compile(dialect=connection.dialect)
+        connection.exec_driver_sql(f"ALTER TABLE {entries_table.name} ADD COLUMN {column}")
     for index in (BY_CALLER_AND_STATE, BY_BEHIND):
         index.create(connection, checkfirst=True)
-    connection.execute(statements.placed(entries.c.state.in_(BLOCKING)))
+    connection.execute(statements.placed(entries_table.c.state.in_(BLOCKING)))
 
 
 async def _has_entries(connection: AsyncConnection) -> bool:
-    query = sa.select(sa.exists().select_from(entries))
+    query = sa.select(sa.exists().select_from(entries_table))
     return bool((await connection.execute(query)).scalar_one())

@@ -7,29 +7,52 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from gateway.outbox.entry import BLOCKING, Draft, Entry, Recovery, State
-from gateway.outbox.schema import alone, entries, orders, pieces
+from gateway.outbox.entry import BLOCKING, EntryState, NewEntry, OutboxEntry, RecoveryMode
+from gateway.outbox.schema import all_keys_table, entries_table, ordering_keys_table, segments_table
 from gateway.outbox.store import Lease
 
 _SHOWN: Final = (
-    *(entries.c.number, entries.c.id, entries.c.caller, entries.c.state, entries.c.recovery),
-    *(entries.c.doubt, entries.c.queued_at, entries.c.due_at, entries.c.finished_at),
-    *(entries.c.attempts, entries.c.size, entries.c.cause),
+    *(
+        entries_table.c.number,
+        entries_table.c.id,
+        entries_table.c.caller,
+        entries_table.c.state,
+        entries_table.c.recovery,
+    ),
+    *(
+        entries_table.c.doubt,
+        entries_table.c.queued_at,
+        entries_table.c.due_at,
+        entries_table.c.finished_at,
+    ),
+    *(entries_table.c.attempts, entries_table.c.size, entries_table.c.cause),
 )
-_LEASE: Final = (*(entries.c.number, entries.c.attempts, entries.c.leased_until, entries.c.owner),)
+_LEASE: Final = (
+    *(
+        entries_table.c.number,
+        entries_table.c.attempts,
+        entries_table.c.leased_until,
+        entries_table.c.owner,
+    ),
+)
 # No pause and no lease is longer, in seconds: a later moment was set before the clock was put back.
 _LONGEST_PAUSE: Final = 4000.0
 _LONGEST_LEASE: Final = 60.0
 # The platform is asked first whether it has it.
-_ASKED_FOR: Final = entries.c.doubt & (entries.c.recovery == Recovery.ASK)
-_OVER: Final = (State.DELIVERED, State.CANCELLED, State.DROPPED)
+_ASKED_FOR: Final = entries_table.c.doubt & (entries_table.c.recovery == RecoveryMode.ASK)
+_OVER: Final = (EntryState.DELIVERED, EntryState.CANCELLED, EntryState.DROPPED)
 
 
-def entry_of(row: Any) -> Entry:
+def entry_of(row: Any) -> OutboxEntry:
     """An entry of a row of the shown columns."""
     facts = row._asdict()
-    return Entry(
-        **{**facts, "state": State(facts["state"]), "recovery": Recovery(facts["recovery"])}
+    facts["in_doubt"] = facts.pop("doubt")
+    return OutboxEntry(
+        **{
+            **facts,
+            "state": EntryState(facts["state"]),
+            "recovery": RecoveryMode(facts["recovery"]),
+        }
     )
 
 
@@ -40,17 +63,17 @@ def shown() -> sa.Select[Any]:
 
 def locked(*conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
     """Entries that nobody else has in hand, for a change."""
-    return shown().where(*conditions).with_for_update(skip_locked=True, of=entries)
+    return shown().where(*conditions).with_for_update(skip_locked=True, of=entries_table)
 
 
-def arrival(draft: Draft, entry_id: str, size: int, now: float) -> sa.Insert:
+def arrival(draft: NewEntry, entry_id: str, size: int, now: float) -> sa.Insert:
     """A new entry, which gives it back with its number."""
     return (
-        sa.insert(entries)
+        sa.insert(entries_table)
         .values(
             id=entry_id,
             caller=draft.caller,
-            state=State.WAITING,
+            state=EntryState.WAITING,
             recovery=draft.recovery,
             doubt=draft.doubt,
             queued_at=now,
@@ -70,71 +93,86 @@ def ready(now: float, most: int, *, cautious: bool) -> sa.Select[Any]:
     `cautious`: those that must not be repeated come last.
     """
     # What is due at once is so whatever the clock says meanwhile.
-    at_once = entries.c.due_at == entries.c.queued_at
-    is_due = at_once | _reached(entries.c.due_at, now, _LONGEST_PAUSE)
-    due = (entries.c.state == State.WAITING, entries.c.behind.is_(None), is_due)
-    first = [entries.c.recovery == Recovery.PARK] if cautious else []
-    return locked(*due).order_by(*first, entries.c.due_at, entries.c.number).limit(most)
+    at_once = entries_table.c.due_at == entries_table.c.queued_at
+    is_due = at_once | _reached(entries_table.c.due_at, now, _LONGEST_PAUSE)
+    due = (entries_table.c.state == EntryState.WAITING, entries_table.c.behind.is_(None), is_due)
+    first = [entries_table.c.recovery == RecoveryMode.PARK] if cautious else []
+    return locked(*due).order_by(*first, entries_table.c.due_at, entries_table.c.number).limit(most)
 
 
 def placed(*conditions: sa.ColumnElement[bool]) -> sa.Update:
     """Entries get told which earlier one they wait for, if there is one."""
-    return sa.update(entries).where(*conditions).values(behind=_earlier())
+    return sa.update(entries_table).where(*conditions).values(behind=_earlier())
 
 
 def _earlier() -> sa.ColumnElement[int]:
     """One that has to be over before it: of its orders, or because of the order of everything."""
-    mine, before, rest = orders.alias(), orders.alias(), entries.alias()
+    mine, before, rest = (
+        ordering_keys_table.alias(),
+        ordering_keys_table.alias(),
+        entries_table.alias(),
+    )
     latest = sa.select(sa.func.max(before.c.entry)).where(
         before.c.mark == mine.c.mark, before.c.entry < mine.c.entry
     )
     of_orders = sa.select(sa.func.max(latest.correlate(mine).scalar_subquery())).where(
-        mine.c.entry == entries.c.number
+        mine.c.entry == entries_table.c.number
     )
-    of_everything = sa.select(sa.func.max(alone.c.entry)).where(
-        alone.c.caller == entries.c.caller, alone.c.entry < entries.c.number
+    of_everything = sa.select(sa.func.max(all_keys_table.c.entry)).where(
+        all_keys_table.c.caller == entries_table.c.caller,
+        all_keys_table.c.entry < entries_table.c.number,
     )
     latest_of_all = sa.select(sa.func.max(rest.c.number)).where(
-        rest.c.caller == entries.c.caller,
+        rest.c.caller == entries_table.c.caller,
         rest.c.state.in_(BLOCKING),
-        rest.c.number < entries.c.number,
+        rest.c.number < entries_table.c.number,
     )
-    has_it = sa.select(alone.c.entry).where(alone.c.entry == entries.c.number)
+    has_it = sa.select(all_keys_table.c.entry).where(
+        all_keys_table.c.entry == entries_table.c.number
+    )
     # Only for one that has that order itself: all of the caller's are looked at.
     anything = sa.case(
         (
-            has_it.correlate(entries).exists(),
-            latest_of_all.correlate(entries).scalar_subquery(),
+            has_it.correlate(entries_table).exists(),
+            latest_of_all.correlate(entries_table).scalar_subquery(),
         )
     )
-    ways = (each.correlate(entries).scalar_subquery() for each in (of_orders, of_everything))
+    ways = (each.correlate(entries_table).scalar_subquery() for each in (of_orders, of_everything))
     return sa.func.coalesce(*ways, anything)
 
 
 def leases() -> sa.Select[Any]:
     """What is being sent: number, attempts, end and owner of the lease."""
-    return sa.select(*_LEASE).where(entries.c.state == State.SENDING)
+    return sa.select(*_LEASE).where(entries_table.c.state == EntryState.SENDING)
 
 
 def interrupted(standing: Collection[Lease], dead: Collection[str], now: float) -> sa.Select[Any]:
     """Entries that have one of these leases still, and it has ended or its owner is dead."""
     known = [(each.number, each.attempts, each.until, each.owner) for each in standing]
-    over = _reached(entries.c.leased_until, now, _LONGEST_LEASE) | entries.c.owner.in_(dead)
-    return locked(entries.c.state == State.SENDING, sa.tuple_(*_LEASE).in_(known), over)
+    over = _reached(entries_table.c.leased_until, now, _LONGEST_LEASE) | entries_table.c.owner.in_(
+        dead
+    )
+    return locked(entries_table.c.state == EntryState.SENDING, sa.tuple_(*_LEASE).in_(known), over)
 
 
 def hastened(*conditions: sa.ColumnElement[bool]) -> sa.Update:
     """Entries that wait become due at once; the platform's index may lag for those in doubt."""
-    waiting = sa.update(entries).where(entries.c.state == State.WAITING, ~_ASKED_FOR, *conditions)
-    return waiting.values(due_at=entries.c.queued_at)
+    waiting = sa.update(entries_table).where(
+        entries_table.c.state == EntryState.WAITING, ~_ASKED_FOR, *conditions
+    )
+    return waiting.values(due_at=entries_table.c.queued_at)
 
 
 def set_back(now: float, settle: float) -> Sequence[sa.Update]:
     """Ends the pauses that were measured by a clock that was put back since."""
-    late = (entries.c.state == State.WAITING, _ASKED_FOR, entries.c.due_at > now + settle)
+    late = (
+        entries_table.c.state == EntryState.WAITING,
+        _ASKED_FOR,
+        entries_table.c.due_at > now + settle,
+    )
     return (
-        hastened(entries.c.due_at > now),
-        sa.update(entries).where(*late).values(due_at=now + settle),
+        hastened(entries_table.c.due_at > now),
+        sa.update(entries_table).where(*late).values(due_at=now + settle),
     )
 
 
@@ -144,33 +182,38 @@ def _reached(moment: sa.Column[Any], now: float, longest: float) -> sa.ColumnEle
 
 def blocked(marks: Collection[bytes]) -> sa.Select[Any]:
     """Whether anything of these orders is there."""
-    return sa.select(sa.exists().where(orders.c.mark.in_(marks)))
+    return sa.select(sa.exists().where(ordering_keys_table.c.mark.in_(marks)))
 
 
 def blocked_by_any(caller: str) -> sa.Select[Any]:
     """Whether anything of this caller's blocks."""
-    mine = (entries.c.caller == caller, entries.c.state.in_(BLOCKING))
+    mine = (entries_table.c.caller == caller, entries_table.c.state.in_(BLOCKING))
     return sa.select(sa.exists().where(*mine))
 
 
 def change(*conditions: sa.ColumnElement[bool]) -> sa.Update:
     """A change of entries, which gives what they became."""
-    return sa.update(entries).where(*conditions).returning(*_SHOWN)
+    return sa.update(entries_table).where(*conditions).returning(*_SHOWN)
 
 
 def standing(numbers: Collection[int]) -> sa.Select[Any]:
     """How these entries stand, for a change."""
-    columns = (entries.c.number, entries.c.state, entries.c.owner, entries.c.attempts)
-    found = sa.select(*columns, entries.c.doubt).where(entries.c.number.in_(numbers))
+    columns = (
+        entries_table.c.number,
+        entries_table.c.state,
+        entries_table.c.owner,
+        entries_table.c.attempts,
+    )
+    found = sa.select(*columns, entries_table.c.doubt).where(entries_table.c.number.in_(numbers))
     return found.with_for_update()
 
 
 def fullness(caller: str) -> sa.Select[Any]:
     """Number and bytes of what blocks: of everybody, and of this caller."""
-    own = sa.case((entries.c.caller == caller, 1), else_=0)
+    own = sa.case((entries_table.c.caller == caller, 1), else_=0)
     return sa.select(
-        sa.func.count(), _sum(entries.c.size), _sum(own), _sum(own * entries.c.size)
-    ).where(entries.c.state.in_(BLOCKING))
+        sa.func.count(), _sum(entries_table.c.size), _sum(own), _sum(own * entries_table.c.size)
+    ).where(entries_table.c.state.in_(BLOCKING))
 
 
 def _sum(what: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
@@ -180,21 +223,25 @@ def _sum(what: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
 def depth() -> sa.Select[Any]:
     """Number, bytes and oldest moment of each state."""
     return sa.select(
-        entries.c.state,
+        entries_table.c.state,
         sa.func.count().label("entries"),
-        _sum(entries.c.size).label("size"),
-        sa.func.min(entries.c.queued_at).label("oldest"),
-    ).group_by(entries.c.state)
+        _sum(entries_table.c.size).label("size"),
+        sa.func.min(entries_table.c.queued_at).label("oldest"),
+    ).group_by(entries_table.c.state)
 
 
 def contents(numbers: Collection[int], kind: str) -> sa.Select[Any]:
     """The pieces of these entries' contents, each in order."""
-    where = (pieces.c.entry.in_(numbers), pieces.c.kind == kind)
-    return sa.select(pieces.c.entry, pieces.c.sealed).where(*where).order_by(pieces.c.place)
+    where = (segments_table.c.entry.in_(numbers), segments_table.c.kind == kind)
+    return (
+        sa.select(segments_table.c.entry, segments_table.c.sealed)
+        .where(*where)
+        .order_by(segments_table.c.place)
+    )
 
 
 def forgettable(before: float) -> sa.Select[Any]:
     """Numbers of entries that were over before that moment."""
-    return sa.select(entries.c.number).where(
-        entries.c.state.in_(_OVER), entries.c.finished_at < before
+    return sa.select(entries_table.c.number).where(
+        entries_table.c.state.in_(_OVER), entries_table.c.finished_at < before
     )

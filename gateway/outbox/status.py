@@ -15,24 +15,24 @@ from typing import Any, Final
 from gateway.errors import REASONS
 from gateway.fhir.outcome import CODE_SYSTEM
 from gateway.fhir.writing import EmbeddedResource, embed_body
-from gateway.outbox.entry import Entry, RawLines, Response, State
+from gateway.outbox.entry import EntryState, FieldLines, OutboxEntry, StoredResponse
 from gateway.outbox.texts import text
 
 STATE_SYSTEM: Final = "urn:dhp-gateway:outbox"
 # Task.status for a state; failed and unclear ones wait for a person.
 _TASK: Final = {
-    State.WAITING: "accepted",
-    State.SENDING: "in-progress",
-    State.DELIVERED: "completed",
-    State.FAILED: "failed",
-    State.UNCLEAR: "on-hold",
-    State.CANCELLED: "cancelled",
-    State.DROPPED: "cancelled",
+    EntryState.WAITING: "accepted",
+    EntryState.SENDING: "in-progress",
+    EntryState.DELIVERED: "completed",
+    EntryState.FAILED: "failed",
+    EntryState.UNCLEAR: "on-hold",
+    EntryState.CANCELLED: "cancelled",
+    EntryState.DROPPED: "cancelled",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class ResponseFormat:
     """Who asks: the language, and whether XML is wanted where there is a choice."""
 
     language: str
@@ -40,7 +40,7 @@ class Reader:
 
 
 def outcome(
-    word: str, reader: Reader, *, severity: str = "information", code: str = "informational"
+    word: str, reader: ResponseFormat, *, severity: str = "information", code: str = "informational"
 ) -> dict[str, Any]:
     """An OperationOutcome about the state of an entry."""
     details = {
@@ -54,7 +54,9 @@ def outcome(
     }
 
 
-def batch_response(entry: Entry, response: Response, reader: Reader) -> tuple[dict[str, Any], bool]:
+def batch_response(
+    entry: OutboxEntry, response: StoredResponse, reader: ResponseFormat
+) -> tuple[dict[str, Any], bool]:
     """The Bundle with how the write ended, and whether it has to be XML, as its content is."""
     answer = (
         None if response.reason else embed_body(response.body, _field(response, b"content-type"))
@@ -70,7 +72,10 @@ def batch_response(entry: Entry, response: Response, reader: Reader) -> tuple[di
 
 
 def _response(
-    entry: Entry, response: Response, reader: Reader, outcome_: EmbeddedResource | None
+    entry: OutboxEntry,
+    response: StoredResponse,
+    reader: ResponseFormat,
+    outcome_: EmbeddedResource | None,
 ) -> Iterator[tuple[str, Any]]:
     yield "status", _phrase(response.status)
     for name, field in (("location", b"location"), ("etag", b"etag")):
@@ -80,14 +85,16 @@ def _response(
     modified = _instant(_field(response, b"last-modified"))
     if modified is not None:
         yield "lastModified", modified
-    if outcome_ is not None and entry.state is not State.UNCLEAR:
+    if outcome_ is not None and entry.state is not EntryState.UNCLEAR:
         yield "outcome", outcome_
-    elif entry.state in (State.FAILED, State.UNCLEAR):
+    elif entry.state in (EntryState.FAILED, EntryState.UNCLEAR):
         yield "outcome", _own_outcome(entry, response, reader)
 
 
-def _own_outcome(entry: Entry, response: Response, reader: Reader) -> dict[str, Any]:
-    unclear = entry.state is State.UNCLEAR
+def _own_outcome(
+    entry: OutboxEntry, response: StoredResponse, reader: ResponseFormat
+) -> dict[str, Any]:
+    unclear = entry.state is EntryState.UNCLEAR
     word = "unclear" if unclear else "expired" if response.reason == "expired" else "failed"
     made = outcome(word, reader, severity="error", code="incomplete" if unclear else "processing")
     issue = made["issue"][0]
@@ -99,7 +106,9 @@ def _own_outcome(entry: Entry, response: Response, reader: Reader) -> dict[str, 
     return made
 
 
-def listing(entries: Sequence[Entry], base: str, *, following: str | None = None) -> dict[str, Any]:
+def listing(
+    entries: Sequence[OutboxEntry], base: str, *, following: str | None = None
+) -> dict[str, Any]:
     """The caller's entries as Tasks, in the order of their arrival."""
     links = [{"relation": "self", "url": base}]
     if following is not None:
@@ -109,7 +118,7 @@ def listing(entries: Sequence[Entry], base: str, *, following: str | None = None
     return {**bundle, "entry": tasks} if tasks else bundle
 
 
-def _task(entry: Entry) -> dict[str, Any]:
+def _task(entry: OutboxEntry) -> dict[str, Any]:
     word = "expired" if entry.cause == "expired" else entry.state.value
     task: dict[str, Any] = {
         "resourceType": "Task",
@@ -143,11 +152,11 @@ def _instant(value: str | None) -> str | None:
         return None
 
 
-def _field(response: Response, name: bytes) -> str | None:
+def _field(response: StoredResponse, name: bytes) -> str | None:
     return field_of(response.fields, name)
 
 
-def field_of(fields: RawLines, name: bytes) -> str | None:
+def field_of(fields: FieldLines, name: bytes) -> str | None:
     """The first value of a field, `name` in lower case."""
     for key, value in fields:
         if key.lower() == name:

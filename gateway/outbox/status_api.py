@@ -15,33 +15,35 @@ from urllib.parse import parse_qs
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.http.client.response import UpstreamResponse
-from gateway.outbox.entry import Entry, Response, State
+from gateway.outbox.entry import EntryState, OutboxEntry, StoredResponse
 from gateway.outbox.intake import OWN_PATH, made
-from gateway.outbox.one_by_one import OneByOne
+from gateway.outbox.one_by_one import SerialExecutor
 from gateway.outbox.queue import Outbox
-from gateway.outbox.status import Reader, batch_response, listing, outcome
-from gateway.outbox.store import NotPossible, OutboxUnavailable
+from gateway.outbox.status import ResponseFormat, batch_response, listing, outcome
+from gateway.outbox.store import EntryStateError, OutboxUnavailableError
 from gateway.pipeline.request_context import RequestContext
 
 _ID: Final = re.compile(r"[A-Za-z0-9\-]{1,64}")
 _PAGE: Final = 100
 _SOON: Final = 1
 _LATEST: Final = 60
-_OVER: Final = frozenset({State.DELIVERED, State.FAILED, State.UNCLEAR})
+_OVER: Final = frozenset({EntryState.DELIVERED, EntryState.FAILED, EntryState.UNCLEAR})
 _RETRY_AFTER: Final = 5.0
 
 
-class QueuePages:
+class OutboxApi:
     """Answers for the outbox; `clock` gives seconds since 1970."""
 
     def __init__(
-        self, outbox: Outbox, one_by_one: OneByOne, clock: Callable[[], float] = time.time
+        self, outbox: Outbox, one_by_one: SerialExecutor, clock: Callable[[], float] = time.time
     ) -> None:
         self._outbox = outbox
         self._one_by_one = one_by_one
         self._clock = clock
 
-    async def answer(self, asked: RequestContext, base: str, reader: Reader) -> UpstreamResponse:
+    async def answer(
+        self, asked: RequestContext, base: str, reader: ResponseFormat
+    ) -> UpstreamResponse:
         """Answer a request. Raises `GatewayError`."""
         # A person who is signed in has no entries: nothing is queued for people.
         if asked.caller.user is not None:
@@ -60,12 +62,14 @@ class QueuePages:
             return await self._show(rest, asked.caller.name, reader)
         except TimeoutError:
             raise GatewayError(errors.OVERLOADED, retry_after=_RETRY_AFTER) from None
-        except OutboxUnavailable:
+        except OutboxUnavailableError:
             raise GatewayError(
                 errors.OVERLOADED, "the outbox cannot be reached", retry_after=_RETRY_AFTER
             ) from None
 
-    async def _list(self, asked: RequestContext, base: str, reader: Reader) -> UpstreamResponse:
+    async def _list(
+        self, asked: RequestContext, base: str, reader: ResponseFormat
+    ) -> UpstreamResponse:
         after = parse_qs(asked.target.query).get("after", ["0"])[0]
         number = int(after) if re.fullmatch("[0-9]{1,18}", after) else 0
         entries = await self._outbox.entries(
@@ -75,11 +79,11 @@ class QueuePages:
         following = f"{base}?after={shown[-1].number}" if len(entries) > _PAGE else None
         return made(200, listing(shown, base, following=following), xml=reader.xml)
 
-    async def _show(self, entry_id: str, caller: str, reader: Reader) -> UpstreamResponse:
+    async def _show(self, entry_id: str, caller: str, reader: ResponseFormat) -> UpstreamResponse:
         entry = await self._outbox.entry(entry_id, caller)
         if entry is None:
             raise _not_there()
-        if entry.state in (State.CANCELLED, State.DROPPED):
+        if entry.state in (EntryState.CANCELLED, EntryState.DROPPED):
             return _gone(entry, reader)
         response = await self._outbox.response(entry_id) if entry.state in _OVER else None
         if response is None:
@@ -88,40 +92,42 @@ class QueuePages:
             len(response.body), caller, lambda: _ended(entry, response, reader)
         )
 
-    def _in_progress(self, entry: Entry, reader: Reader) -> UpstreamResponse:
+    def _in_progress(self, entry: OutboxEntry, reader: ResponseFormat) -> UpstreamResponse:
         wait = max(_SOON, min(_LATEST, round(entry.due_at - self._clock())))
-        word = "sending" if entry.state is State.SENDING else "waiting"
+        word = "sending" if entry.state is EntryState.SENDING else "waiting"
         fields = (
             ("X-Progress", f"{word}, {entry.attempts} attempts"),
             ("Retry-After", str(wait)),
         )
         return made(202, outcome(word, reader), xml=reader.xml, fields=fields)
 
-    async def _cancel(self, entry_id: str, caller: str, reader: Reader) -> UpstreamResponse:
+    async def _cancel(self, entry_id: str, caller: str, reader: ResponseFormat) -> UpstreamResponse:
         try:
             entry = await self._outbox.cancel(entry_id, caller)
-        except NotPossible as refusal:
+        except EntryStateError as refusal:
             return _not_cancelled(refusal.state, reader)
         if entry is None:
             raise _not_there()
         return made(202, outcome("cancelling", reader), xml=reader.xml)
 
 
-def _ended(entry: Entry, response: Response, reader: Reader) -> UpstreamResponse:
+def _ended(
+    entry: OutboxEntry, response: StoredResponse, reader: ResponseFormat
+) -> UpstreamResponse:
     bundle, xml = batch_response(entry, response, reader)
     return made(200, bundle, xml=xml)
 
 
-def _not_cancelled(state: State, reader: Reader) -> UpstreamResponse:
-    if state in (State.CANCELLED, State.DROPPED):
+def _not_cancelled(state: EntryState, reader: ResponseFormat) -> UpstreamResponse:
+    if state in (EntryState.CANCELLED, EntryState.DROPPED):
         word, status, code = state.value, 410, "deleted"
     else:
-        word = "delivered" if state is State.DELIVERED else "locked"
+        word = "delivered" if state is EntryState.DELIVERED else "locked"
         status, code = 409, "conflict"
     return made(status, outcome(word, reader, severity="error", code=code), xml=reader.xml)
 
 
-def _gone(entry: Entry, reader: Reader) -> UpstreamResponse:
+def _gone(entry: OutboxEntry, reader: ResponseFormat) -> UpstreamResponse:
     resource = outcome(entry.state.value, reader, severity="error", code="deleted")
     return made(410, resource, xml=reader.xml)
 

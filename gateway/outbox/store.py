@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from gateway.outbox.entry import Entry, Request, Response, State
-from gateway.outbox.judging import Verdict
+from gateway.outbox.entry import EntryState, OutboxEntry, QueuedRequest, StoredResponse
+from gateway.outbox.judging import EntryTransition
 from gateway.phrases import Phrase
 
 
@@ -17,11 +17,11 @@ class OutboxError(Exception):
         super().__init__(why)
 
 
-class OutboxUnusable(OutboxError):  # noqa: N818 - a state, not a mistake
+class OutboxConfigurationError(OutboxError):
     """It cannot be opened: wrong key, newer schema, missing extra. An operator must act."""
 
 
-class OutboxUnavailable(OutboxError):  # noqa: N818 - a state, not a mistake
+class OutboxUnavailableError(OutboxError):
     """It cannot be reached now, or its disk is full."""
 
 
@@ -29,14 +29,14 @@ class NotRecordedError(OutboxError):
     """The audit cannot be written now, so that nobody would know who saw an entry."""
 
 
-class OutboxFull(OutboxError):  # noqa: N818 - a state, not a mistake
+class OutboxFullError(OutboxError):
     """The entry would exceed a limit, which the text names; nothing was kept."""
 
 
-class NotPossible(OutboxError):  # noqa: N818 - says what is, not what went wrong
+class EntryStateError(OutboxError):
     """The entry is in a state in which this cannot be done; `state` is that state."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: EntryState) -> None:
         super().__init__(Phrase("not possible, it is {state}", state=Phrase(state.value)))
         self.state = state
 
@@ -52,19 +52,19 @@ class OutboxLimits:
     max_bytes: int
     share: float = 1.0
 
-    def check(self, size: int, used: Used) -> None:
-        """Whether one more of that size fits. Raises `OutboxFull`."""
+    def check(self, size: int, used: QueueUsage) -> None:
+        """Whether one more of that size fits. Raises `OutboxFullError`."""
         if used.entries >= self.max_entries or used.size + size > self.max_bytes:
-            raise OutboxFull(Phrase("the outbox is full"))
+            raise OutboxFullError(Phrase("the outbox is full"))
         most, bytes_most = int(self.max_entries * self.share), self.max_bytes * self.share
         beyond = used.of_caller >= most or used.size_of_caller + size > bytes_most
         # One entry is anybody's share.
         if used.of_caller and beyond:
-            raise OutboxFull(Phrase("the caller's share of the outbox is full"))
+            raise OutboxFullError(Phrase("the caller's share of the outbox is full"))
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
+class QueueUsage:
     """Number and bytes of what blocks: of everybody, and of one caller."""
 
     entries: int
@@ -74,19 +74,19 @@ class Used:
 
 
 @dataclass(frozen=True, slots=True)
-class Depth:
+class QueueDepth:
     """How full it is. `counts` by state; `size` in bytes and `oldest` are of what blocks."""
 
-    counts: dict[State, int] = field(default_factory=dict)
+    counts: dict[EntryState, int] = field(default_factory=dict)
     size: int = 0
     oldest: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class EntryGroup:
     """How many entries of a state, cause and caller there are, and since when the oldest."""
 
-    state: State
+    state: EntryState
     cause: str
     caller: str
     entries: int
@@ -94,12 +94,12 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class EntryContent:
     """All of an entry; None stands for what was erased, or is not there yet."""
 
-    entry: Entry
-    request: Request | None
-    response: Response | None
+    entry: OutboxEntry
+    request: QueuedRequest | None
+    response: StoredResponse | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,35 +113,35 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class AttemptOutcome:
     """What an attempt at an entry came to; one that is put back is due after `delay`."""
 
-    entry: Entry
-    verdict: Verdict
+    entry: OutboxEntry
+    verdict: EntryTransition
     delay: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
+class ClaimedEntry:
     """An entry to be sent; without a request where what was kept of it cannot be read."""
 
-    entry: Entry
-    request: Request | None
+    entry: OutboxEntry
+    request: QueuedRequest | None
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class StoreStepResult:
     """`written` tells for each outcome whether it was: not where the lease was lost."""
 
     written: Sequence[bool]
-    claimed: Sequence[Claimed]
+    claimed: Sequence[ClaimedEntry]
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
+class EntryChange:
     """An entry that the store itself moved on: its lease ended, or it grew too old."""
 
-    entry: Entry
+    entry: OutboxEntry
     why: str
 
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
-from gateway.outbox.entry import State
-from gateway.outbox.events import Event, Observer, Step
-from gateway.outbox.store import Changed, Lease
+from gateway.outbox.entry import EntryState
+from gateway.outbox.events import OutboxEvent, OutboxObserver, OutboxStep
+from gateway.outbox.store import EntryChange, Lease
 
 if TYPE_CHECKING:
     # Its database's library is an extra.
     from gateway.outbox.sql_store import SqlStore
 
 
-class Upkeep:
-    """All raise `OutboxUnavailable`. Durations are seconds, `clock` is monotonic."""
+class OutboxMaintenance:
+    """All raise `OutboxUnavailableError`. Durations are seconds, `clock` is monotonic."""
 
-    def __init__(self, store: SqlStore, observe: Observer, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: SqlStore, observe: OutboxObserver, clock: Callable[[], float]
+    ) -> None:
         self._store = store
         self._observe = observe
         self._clock = clock
@@ -42,7 +44,7 @@ class Upkeep:
         room back. Whether there is more to do.
         """
         if not self._more:
-            await self._all(lambda: self._store.expire(max_age), lambda _: Step.EXPIRED)
+            await self._all(lambda: self._store.expire(max_age), lambda _: OutboxStep.EXPIRED)
         self._more = bool(await self._store.purge(retention)) or await self._store.shrink()
         return self._more
 
@@ -58,12 +60,14 @@ class Upkeep:
         ]
 
     async def _all(
-        self, change: Callable[[], Awaitable[Sequence[Changed]]], step: Callable[[Changed], Step]
+        self,
+        change: Callable[[], Awaitable[Sequence[EntryChange]]],
+        step: Callable[[EntryChange], OutboxStep],
     ) -> None:
         while batch := await change():
             for changed in batch:
-                self._observe(Event(step(changed), changed.entry, changed.why))
+                self._observe(OutboxEvent(step(changed), changed.entry, changed.why))
 
 
-def _after_interruption(changed: Changed) -> Step:
-    return Step.UNCLEAR if changed.entry.state is State.UNCLEAR else Step.DOUBTED
+def _after_interruption(changed: EntryChange) -> OutboxStep:
+    return OutboxStep.UNCLEAR if changed.entry.state is EntryState.UNCLEAR else OutboxStep.DOUBTED

@@ -53,7 +53,7 @@ from gateway.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
     # Where there is no outbox nothing of it is loaded.
-    from gateway.outbox.sender import Deliverer
+    from gateway.outbox.sender import EntrySender
     from gateway.process.login_factory import SigningIn
     from gateway.process.outbox_service import OutboxService
 
@@ -85,7 +85,7 @@ class Core:
     Raises `StartError` when a secret or certificate cannot be read.
     """
 
-    deliverer: Deliverer  # where there is an outbox
+    deliverer: EntrySender  # where there is an outbox
 
     def __init__(self, settings: Settings, parts: ProcessParts) -> None:
         self.settings = settings
@@ -296,7 +296,7 @@ class Cores:
                 total[state] = total.get(state, 0) + count
         return total
 
-    def hold(self) -> tuple[Deliverer, Callable[[], None]]:
+    def hold(self) -> tuple[EntrySender, Callable[[], None]]:
         """What delivers queued writes now; it is there until the second is called."""
         core = self.current
         core.under_way.begin()

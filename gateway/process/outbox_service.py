@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any, Final
 from gateway.admin.outbox.desk import Desk
 from gateway.audit.trail import AuditTrail, NullAuditTrail
 from gateway.config import OutboxSettings, Settings
-from gateway.outbox.entry import State
-from gateway.outbox.events import Event, Note, Step
-from gateway.outbox.intake import Intake, Memory, QueueRules
+from gateway.outbox.entry import EntryState
+from gateway.outbox.events import OutboxEvent, OutboxStep, PendingAuditRecord
+from gateway.outbox.intake import OutboxWriteQueue, WriteQueueResources, WriteQueueSettings
 from gateway.outbox.last_writes import LastWrites
-from gateway.outbox.one_by_one import OneByOne
+from gateway.outbox.one_by_one import SerialExecutor
 from gateway.outbox.opening import delivery_of, opened, outbox_of
-from gateway.outbox.sender import CurrentDeliverer, Deliverer, Route
+from gateway.outbox.sender import EntrySender, LatestEntrySender, PlatformRoute
 from gateway.outbox.sending import Sender
-from gateway.outbox.status_api import QueuePages
-from gateway.outbox.store import Depth, OutboxUnavailable, OutboxUnusable
+from gateway.outbox.status_api import OutboxApi
+from gateway.outbox.store import OutboxConfigurationError, OutboxUnavailableError, QueueDepth
 from gateway.phrases import exception_phrase
 from gateway.pipeline.attempts import Forwarder, TokenProvider
 from gateway.pipeline.platform_client import PlatformClient
@@ -53,9 +53,9 @@ _SELDOM: Final = 60.0
 # Seconds that a person waits for the audit to have it who sees an entry.
 _AUDIT_FLUSH: Final = 5.0
 # Somebody has to act, or had to already.
-_GRAVE: Final = frozenset({Step.FAILED, Step.UNCLEAR, Step.EXPIRED})
+_GRAVE: Final = frozenset({OutboxStep.FAILED, OutboxStep.UNCLEAR, OutboxStep.EXPIRED})
 
-Hold = Callable[[], tuple[Deliverer, Callable[[], None]]]
+Hold = Callable[[], tuple[EntrySender, Callable[[], None]]]
 Probe = Callable[[], Awaitable[object]]
 
 
@@ -78,12 +78,12 @@ async def open_outbox(
     logging.getLogger("aiosqlite").setLevel(logging.WARNING)  # noqa: TID251 - not ours
     try:
         store = await stack.enter_async_context(opened(settings, later=True))
-    except OutboxUnusable as error:
+    except OutboxConfigurationError as error:
         raise StartError(exception_phrase(error)) from None
     return OutboxService(
         store,
         settings,
-        CurrentDeliverer(hold, audited=lambda: audit.is_available, probe=probe),
+        LatestEntrySender(hold, audited=lambda: audit.is_available, probe=probe),
         last_writes=last_writes,
         metrics=metrics,
         audit=audit,
@@ -104,12 +104,12 @@ class OutboxService:
         audit: AuditTrail,
     ) -> None:
         self._last_writes = last_writes
-        self._one_by_one = OneByOne()
+        self._one_by_one = SerialExecutor()
         self._metrics = metrics
         self._audit = audit
         self._iso = TimestampFormatter().format
         self._store = store
-        self._depth = Depth()
+        self._depth = QueueDepth()
         # Whether it can be reached, as far as was seen last.
         self.available = True
         self._ready = False
@@ -119,29 +119,29 @@ class OutboxService:
         self.outbox = outbox_of(store, settings, self._observe, self.delivery.wake)
         is_audited = not isinstance(audit, NullAuditTrail)
         self.desk = Desk(self.outbox, self._record_durably if is_audited else None)
-        metrics.observe_outbox(self.report, tuple(State), tuple(Step))
+        metrics.observe_outbox(self.report, tuple(EntryState), tuple(OutboxStep))
 
     def report(self) -> Mapping[str, Any]:
         """`entries` by state and `oldest_seconds`, None when nothing waits; `available`."""
         oldest = self._depth.oldest
         return {
             "available": self.available,
-            "entries": {state.value: self._depth.counts.get(state, 0) for state in State},
+            "entries": {state.value: self._depth.counts.get(state, 0) for state in EntryState},
             "oldest_seconds": None if oldest is None else max(0.0, time.time() - oldest),
         }
 
-    def queueing(self, settings: Settings) -> Intake:
+    def queueing(self, settings: Settings) -> OutboxWriteQueue:
         """The outbox's part of the request path, by one version of the settings."""
-        return Intake(
+        return OutboxWriteQueue(
             self.outbox,
-            QueuePages(self.outbox, self._one_by_one),
-            rules=QueueRules(
+            OutboxApi(self.outbox, self._one_by_one),
+            rules=WriteQueueSettings(
                 settings.listen.base_path,
                 settings.listen.public_url,
                 settings.fhir.default_language,
                 factories.has_several_queueing(settings),
             ),
-            memory=Memory(
+            memory=WriteQueueResources(
                 MemoryBudget(_LARGE_BODIES * settings.limits.max_body_bytes),
                 self._last_writes,
                 self._one_by_one,
@@ -157,11 +157,11 @@ class OutboxService:
         statement: CapabilityCache,
         *,
         credentials: Iterable[str],
-    ) -> Deliverer:
+    ) -> EntrySender:
         """What brings queued writes to the platform, by one version of the settings."""
         forwarder = Forwarder(upstream, tokens, self._metrics.count_retry)
-        return Deliverer(
-            Route(
+        return EntrySender(
+            PlatformRoute(
                 forwarder,
                 tokens,
                 PlatformClient(forwarder, tokens, factories.platform_path(settings)),
@@ -190,7 +190,7 @@ class OutboxService:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._one_by_one.close()
 
-    def _observe(self, event: Event) -> None:
+    def _observe(self, event: OutboxEvent) -> None:
         entry = event.entry
         self._metrics.count_outbox_step(event.step)
         if not event.noted:
@@ -218,7 +218,7 @@ class OutboxService:
     async def _look_again(self) -> None:
         try:
             await self._look()
-        except (OutboxUnavailable, OutboxUnusable) as error:
+        except (OutboxUnavailableError, OutboxConfigurationError) as error:
             if self.available:
                 why = "new writes are refused, and what waits is not delivered"
                 _log.error("the outbox cannot be reached, %s: %s", why, error)
@@ -246,7 +246,7 @@ class OutboxService:
         if not isinstance(self._audit, NullAuditTrail):
             await self.outbox.take_notes(self._record)
 
-    async def _record(self, notes: Sequence[Note]) -> bool:
+    async def _record(self, notes: Sequence[PendingAuditRecord]) -> bool:
         """What commands did that had no audit at hand; False while there is none here either."""
         if not self._audit.is_available:
             return False
@@ -254,6 +254,6 @@ class OutboxService:
             self._audit.record_event("outbox", **note.facts(self._iso))
         return True
 
-    async def _record_durably(self, notes: Sequence[Note]) -> bool:
+    async def _record_durably(self, notes: Sequence[PendingAuditRecord]) -> bool:
         """The same, and whether they are written."""
         return await self._record(notes) and await self._audit.flush(_AUDIT_FLUSH)

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.admin.outbox.texts import WORDS
 from gateway.fhir.texts import LANGUAGES
-from gateway.outbox.entry import State
+from gateway.outbox.entry import EntryState
 from tests.admin.outbox.office import PASSWORD, PATIENT, Office, fill, office
 from tests.browser.conftest import Person
 from tests.browser.pages import evil_page
@@ -89,13 +89,13 @@ async def test_an_operator_decides_without_a_mouse(person: Person, there: Office
     await person.run("document.querySelector('#reason').focus()")
     await person.do("press", key="Enter")
     assert await person.run("document.querySelector('#reason').validity.valueMissing")
-    assert await there.state(entry_id) is State.FAILED
+    assert await there.state(entry_id) is EntryState.FAILED
     await person.do("fill", selector="#reason", value="entered anew")
     await person.do("press", key="Tab")
     assert await person.run("document.activeElement.textContent") == EN["drop"]
     await person.do("press", key="Enter")
     await person.do("wait", selector=".news", text=EN["said:dropped"])
-    assert await there.state(entry_id) is State.DROPPED
+    assert await there.state(entry_id) is EntryState.DROPPED
     [note] = await there.notes()
     assert (note.by.operator, note.by.reason) == ("dilnoza", "entered anew")
     await no_complaints(person)
@@ -109,7 +109,7 @@ async def test_all_of_a_cause_are_sent_once_more(person: Person, there: Office) 
     told = EN["said:retried"].format(count=2)
     await person.do("wait", selector=".news", text=told)
     states = [await there.state(ids[name]) for name in ("content", "again", "rights")]
-    assert states == [State.WAITING, State.WAITING, State.FAILED]
+    assert states == [EntryState.WAITING, EntryState.WAITING, EntryState.FAILED]
 
 
 async def test_a_page_of_another_site_does_nothing(person: Person, there: Office) -> None:
@@ -137,7 +137,7 @@ async def test_a_page_of_another_site_does_nothing(person: Person, there: Office
                 tab=1,
             )
             assert await answered(person, url) == 403
-    assert await there.state(entry_id) is State.FAILED
+    assert await there.state(entry_id) is EntryState.FAILED
     assert await there.notes() == []
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway.outbox.entry import State
-from gateway.outbox.events import Step
+from gateway.outbox.entry import EntryState
+from gateway.outbox.events import OutboxStep
 from gateway.telemetry import metrics
 from tests.deploy import prometheus
 from tests.deploy.faulty import Night
@@ -73,7 +73,7 @@ def test_every_series_has_a_name(board: dict[str, Any]) -> None:
 
 def test_colours_are_given_to_series_that_there_are(board: dict[str, Any]) -> None:
     """An override by name is about a name of the legend, or one that a label gives."""
-    values = {*metrics.CONNECTION_STATES, *State, *Step}
+    values = {*metrics.CONNECTION_STATES, *EntryState, *OutboxStep}
     for panel in prometheus.panels(board):
         legends = {target["legendFormat"] for target in panel["targets"]} | values | {"severity"}
         for override in panel["fieldConfig"]["overrides"]:

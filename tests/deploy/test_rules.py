@@ -15,8 +15,8 @@ import yaml
 
 from gateway import errors
 from gateway.admin import judgement
-from gateway.outbox.entry import State
-from gateway.outbox.events import Step
+from gateway.outbox.entry import EntryState
+from gateway.outbox.events import OutboxStep
 from gateway.telemetry import metrics
 from tests.deploy import prometheus, tools
 from tests.doubles.gateway import running
@@ -35,8 +35,8 @@ NOT_THE_GATEWAYS = {"up", "ALERTS"}
 KNOWN_VALUES = {
     "reason": {"", *errors.REASONS, *judgement.REASONS},
     "outcome": {*metrics.TOKEN_OUTCOMES, *metrics.AUDIT_OUTCOMES, *metrics.RELOAD_OUTCOMES},
-    "state": {*State, *metrics.CONNECTION_STATES},
-    "step": {*Step},
+    "state": {*EntryState, *metrics.CONNECTION_STATES},
+    "step": {*OutboxStep},
     "job": {"dhp-gateway"},
 }
 

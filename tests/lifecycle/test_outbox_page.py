@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.outbox.entry import Response, State
+from gateway.outbox.entry import EntryState, StoredResponse
 from tests.admin.outbox.office import Seen, basic
 from tests.lifecycle.conftest import Service, StartService
 from tests.lifecycle.test_reload import until_reloaded
@@ -45,7 +45,7 @@ async def failed_in(place: SqlitePlace, *names: str) -> list[str]:
         for name in names:
             await store.put(draft(name), ROOMY)
         for entry in await claim(store):
-            assert await finish(store, ME, entry, State.FAILED, Response(422))
+            assert await finish(store, ME, entry, EntryState.FAILED, StoredResponse(422))
         return [entry.id for entry in await store.entries()]
 
 

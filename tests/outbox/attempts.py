@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from gateway.outbox.entry import Entry, Response, State
-from gateway.outbox.judging import Ended, Postponed, Verdict
+from gateway.outbox.entry import EntryState, OutboxEntry, StoredResponse
+from gateway.outbox.judging import EntryTransition, FinalOutcome, RetryLater
 from gateway.outbox.sql_store import SqlStore
-from gateway.outbox.store import Outcome
+from gateway.outbox.store import AttemptOutcome
 
 LEASE = 30.0
 ME = "me"
@@ -13,31 +13,35 @@ ME = "me"
 
 async def claim(
     store: SqlStore, most: int = 10, owner: str = ME, lease: float = LEASE
-) -> list[Entry]:
+) -> list[OutboxEntry]:
     """What may be sent now."""
     progress = await store.proceed(owner, (), most=most, size=1 << 30, lease=lease)
     return [claimed.entry for claimed in progress.claimed]
 
 
 async def finish(
-    store: SqlStore, owner: str, entry: Entry, state: State, response: Response
+    store: SqlStore, owner: str, entry: OutboxEntry, state: EntryState, response: StoredResponse
 ) -> bool:
     """It has ended so; whether that could still be told."""
-    return await _tell(store, owner, entry, Ended(state, response))
+    return await _tell(store, owner, entry, FinalOutcome(state, response))
 
 
-async def release(store: SqlStore, owner: str, entry: Entry, *, delay: float, cause: str) -> bool:
+async def release(
+    store: SqlStore, owner: str, entry: OutboxEntry, *, delay: float, cause: str
+) -> bool:
     """It was surely not delivered, and is put back."""
-    return await _tell(store, owner, entry, Postponed(cause), delay)
+    return await _tell(store, owner, entry, RetryLater(cause), delay)
 
 
-async def doubt(store: SqlStore, owner: str, entry: Entry, *, delay: float, cause: str) -> bool:
+async def doubt(
+    store: SqlStore, owner: str, entry: OutboxEntry, *, delay: float, cause: str
+) -> bool:
     """It may have been delivered, and is put back."""
-    return await _tell(store, owner, entry, Postponed(cause, doubt=True), delay)
+    return await _tell(store, owner, entry, RetryLater(cause, doubt=True), delay)
 
 
 async def _tell(
-    store: SqlStore, owner: str, entry: Entry, verdict: Verdict, delay: float = 0.0
+    store: SqlStore, owner: str, entry: OutboxEntry, verdict: EntryTransition, delay: float = 0.0
 ) -> bool:
-    progress = await store.proceed(owner, [Outcome(entry, verdict, delay)], most=0)
+    progress = await store.proceed(owner, [AttemptOutcome(entry, verdict, delay)], most=0)
     return progress.written[0]

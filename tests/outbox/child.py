@@ -16,12 +16,18 @@ from pathlib import Path
 import orjson
 
 from gateway.config import OutboxSettings
-from gateway.outbox.delivery import Delivery, Options
-from gateway.outbox.entry import Entry, Recovery, Request, Response
+from gateway.outbox.delivery import DeliveryLoop, DeliveryOptions
+from gateway.outbox.entry import OutboxEntry, QueuedRequest, RecoveryMode, StoredResponse
 from gateway.outbox.opening import opened
 from gateway.outbox.owner import named
-from gateway.outbox.pacing import Pauses
-from gateway.outbox.sending import Comparison, Effect, Failure, Found, Result
+from gateway.outbox.pacing import RetryDelays
+from gateway.outbox.sending import (
+    Effect,
+    SendFailure,
+    SendResult,
+    VerificationResult,
+    VerificationStatus,
+)
 from gateway.timing import TimeSource
 from tests.doubles.forked import FORKS
 from tests.outbox.attempts import claim
@@ -29,13 +35,13 @@ from tests.outbox.drafts import ROOMY, draft
 
 KEY = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc"
 # Short, so that a test need not wait long for what a killed process had in hand.
-OPTIONS = Options(
+OPTIONS = DeliveryOptions(
     max_age=86400,
     retention=86400,
     lease=2.0,
     poll=0.1,
     recovery=0.3,
-    pauses=Pauses(first=0.05, longest=0.2, longest_of_line=0.2, settle=0.1),
+    pauses=RetryDelays(first=0.05, longest=0.2, longest_of_line=0.2, settle=0.1),
 )
 WRITERS = 4
 
@@ -51,21 +57,29 @@ class SocketSender:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    async def send(self, entry: Entry, request: Request) -> Result:
+    async def send(self, entry: OutboxEntry, request: QueuedRequest) -> SendResult:
         """One attempt."""
         try:
             answer = await self._say(["send", request.request_id, entry.recovery])
         except OSError:
-            return Failure(Effect.UNKNOWN, "upstream-failed")
-        return Response(200) if answer == b"ok\n" else Failure(Effect.UNKNOWN, "upstream-failed")
+            return SendFailure(Effect.UNKNOWN, "upstream-failed")
+        return (
+            StoredResponse(200)
+            if answer == b"ok\n"
+            else SendFailure(Effect.UNKNOWN, "upstream-failed")
+        )
 
     async def probe(self) -> None:
         """The platform here answers nobody else."""
 
-    async def ask(self, entry: Entry, request: Request) -> Comparison | Failure:
+    async def ask(
+        self, entry: OutboxEntry, request: QueuedRequest
+    ) -> VerificationResult | SendFailure:
         """The question."""
         answer = await self._say(["ask", request.request_id, entry.recovery])
-        return Comparison(Found.YES if answer == b"yes\n" else Found.NO)
+        return VerificationResult(
+            VerificationStatus.YES if answer == b"yes\n" else VerificationStatus.NO
+        )
 
     async def _say(self, words: list[str]) -> bytes:
         reader, writer = await asyncio.open_unix_connection(self._path)
@@ -90,7 +104,7 @@ async def _write(says: Connection, url: str) -> None:
 
 async def _deliver(says: Connection, url: str, socket: Path) -> None:
     async with opened(settings(url)) as store:
-        delivery = Delivery(store, SocketSender(socket), lambda _: None, OPTIONS, TimeSource())
+        delivery = DeliveryLoop(store, SocketSender(socket), lambda _: None, OPTIONS, TimeSource())
         says.send(["ready"])
         await delivery.run()
 
@@ -139,4 +153,4 @@ def _run(says: Connection, mode: str, url: str, *rest: str) -> None:
         asyncio.run(_deliver(says, url, Path(*rest)))
 
 
-RECOVERIES = (Recovery.REPEAT, Recovery.ASK, Recovery.PARK)
+RECOVERIES = (RecoveryMode.REPEAT, RecoveryMode.ASK, RecoveryMode.PARK)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.outbox.entry import Draft, Recovery, Request
+from gateway.outbox.entry import NewEntry, QueuedRequest, RecoveryMode
 from gateway.outbox.store import OutboxLimits
 
 ROOMY = OutboxLimits(max_entries=100_000, max_bytes=1 << 40)
@@ -15,11 +15,11 @@ def write(
     *,
     body: bytes = b"{}",
     fields: tuple[tuple[bytes, bytes], ...] = FIELDS,
-) -> Request:
+) -> QueuedRequest:
     """A write to `Observation/name`."""
     interaction = {"PUT": "update", "POST": "create", "DELETE": "delete"}[method]
     suffix = "Observation" if method == "POST" else f"Observation/{name}"
-    return Request(
+    return QueuedRequest(
         method=method,
         suffix=suffix,
         fields=fields,
@@ -38,10 +38,10 @@ def draft(
     *orders: str,
     caller: str = "lis",
     method: str = "PUT",
-    recovery: Recovery = Recovery.REPEAT,
+    recovery: RecoveryMode = RecoveryMode.REPEAT,
     **more: object,
-) -> Draft:
+) -> NewEntry:
     """A write of these orders; without any, of one that is its own."""
     request = write(name, method, body=f'{{"id":"{name}"}}'.encode())
     known = frozenset(orders or (f"Observation/{name}",))
-    return Draft(caller, request, known, recovery, **more)  # type: ignore[arg-type]
+    return NewEntry(caller, request, known, recovery, **more)  # type: ignore[arg-type]

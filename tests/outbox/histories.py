@@ -34,7 +34,7 @@ from typing import Any
 import aiohttp
 
 from gateway.config import OutboxSettings
-from gateway.outbox.entry import State
+from gateway.outbox.entry import EntryState
 from gateway.outbox.opening import opened
 from gateway.outbox.sql_store import SqlStore
 from tests.doubles.cut_line import CutLine
@@ -258,9 +258,9 @@ class History:
     async def _clock(self) -> None:
         self.gateway.set_clock(self.chance.choice([0.0, _HOUR, -_HOUR, 5 * _HOUR]))
 
-    async def settle(self) -> dict[str, State]:
+    async def settle(self) -> dict[str, EntryState]:
         """Wait until nothing waits; what is unclear is dropped by somebody. How all ended."""
-        unclear: dict[str, State] = {}
+        unclear: dict[str, EntryState] = {}
         place = {"enabled": True, "url": self.gateway.outbox_url, "encryption_key": _KEY}
         async with opened(OutboxSettings.model_validate(place)) as store:
             # What waits for longer is found by the checker.
@@ -270,16 +270,16 @@ class History:
             ended = {each.id: each.state for each in await store.entries(limit=_ALL)}
         return ended | unclear
 
-    async def _decided(self, store: SqlStore, unclear: dict[str, State]) -> None:
-        while await store.entries(states=[State.WAITING, State.SENDING]):
-            for each in await store.entries(states=[State.UNCLEAR]):
-                unclear[each.id] = State.UNCLEAR
-                await store.move(each.id, State.DROPPED)
+    async def _decided(self, store: SqlStore, unclear: dict[str, EntryState]) -> None:
+        while await store.entries(states=[EntryState.WAITING, EntryState.SENDING]):
+            for each in await store.entries(states=[EntryState.UNCLEAR]):
+                unclear[each.id] = EntryState.UNCLEAR
+                await store.move(each.id, EntryState.DROPPED)
             await asyncio.sleep(0.5)
 
 
 def faults(
-    sent: Sequence[Sent], states: Mapping[str, State], effects: Sequence[tuple[str, bytes]]
+    sent: Sequence[Sent], states: Mapping[str, EntryState], effects: Sequence[tuple[str, bytes]]
 ) -> list[str]:
     """What is wrong: `states` are of entries in the end, `effects` request id and content of each
     write that took effect.
@@ -295,7 +295,7 @@ def faults(
     return found + _disorder(sent, [key for key, _ in effects])
 
 
-def _faults_of(sent: Sent, count: int, states: Mapping[str, State]) -> list[str]:
+def _faults_of(sent: Sent, count: int, states: Mapping[str, EntryState]) -> list[str]:
     write, state = sent.write, states.get(sent.entry)
     told = f"{write.key} ({write.kind}, told {sent.status}, {state or 'not kept'})"
     found = []

@@ -11,7 +11,7 @@ from typing import Protocol
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.outbox.database import Database, PostgresDatabase, SqliteDatabase
-from gateway.outbox.sealing import Cipher
+from gateway.outbox.sealing import ContentCipher
 from gateway.outbox.sql_store import SqlStore
 from tests.doubles.clock import FakeClock
 from tests.outbox.postgres_server import PostgresServer
@@ -121,7 +121,7 @@ class PostgresPlace:
 @contextlib.asynccontextmanager
 async def opened(place: Place, key: bytes = KEY) -> AsyncIterator[SqlStore]:
     """A store at that place, as one process has it."""
-    store = SqlStore(place.database(), Cipher(key))
+    store = SqlStore(place.database(), ContentCipher(key))
     try:
         await store.prepare()
         yield store

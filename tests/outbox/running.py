@@ -8,9 +8,9 @@ import math
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-from gateway.outbox.delivery import Delivery, Options
-from gateway.outbox.entry import Draft, Entry, State
-from gateway.outbox.events import Event, Step
+from gateway.outbox.delivery import DeliveryLoop, DeliveryOptions
+from gateway.outbox.entry import EntryState, NewEntry, OutboxEntry
+from gateway.outbox.events import OutboxEvent, OutboxStep
 from gateway.outbox.queue import Outbox
 from gateway.outbox.sending import Sender
 from gateway.outbox.sql_store import SqlStore
@@ -19,7 +19,7 @@ from gateway.timing import TimeSource
 from tests.doubles.clock import FakeClock
 
 PATIENCE = 60.0
-OPTIONS = Options(max_age=7 * 86400, retention=86400)
+OPTIONS = DeliveryOptions(max_age=7 * 86400, retention=86400)
 
 
 @dataclass
@@ -28,22 +28,22 @@ class Running:
 
     store: SqlStore
     outbox: Outbox
-    delivery: Delivery
+    delivery: DeliveryLoop
     clock: FakeClock
-    events: list[Event]
+    events: list[OutboxEvent]
     task: asyncio.Task[None] | None = None
 
-    async def put(self, draft: Draft) -> Entry:
+    async def put(self, draft: NewEntry) -> OutboxEntry:
         """Put it into the outbox."""
         return await self.outbox.put(draft)
 
-    async def state(self, entry: Entry) -> State:
+    async def state(self, entry: OutboxEntry) -> EntryState:
         """Where it is now."""
         found = await self.store.entry(entry.id)
         assert found is not None
         return found.state
 
-    async def until_state(self, entry: Entry, state: State) -> None:
+    async def until_state(self, entry: OutboxEntry, state: EntryState) -> None:
         """Wait until it is there."""
         async with asyncio.timeout(PATIENCE):
             while await self.state(entry) is not state:  # noqa: ASYNC110 - nobody tells
@@ -61,7 +61,7 @@ class Running:
             await settle()
             await calm(self.store)
 
-    def steps(self, entry: Entry) -> list[Step]:
+    def steps(self, entry: OutboxEntry) -> list[OutboxStep]:
         """What was told of it."""
         return [event.step for event in self.events if event.entry.id == entry.id]
 
@@ -101,13 +101,13 @@ class Process:
     store: SqlStore
     sender: Sender
     clock: FakeClock
-    options: Options = field(default_factory=lambda: OPTIONS)
+    options: DeliveryOptions = field(default_factory=lambda: OPTIONS)
 
     def make(self) -> Running:
         """Not running yet."""
-        events: list[Event] = []
+        events: list[OutboxEvent] = []
         timing = TimeSource(self.clock, call_later=self.clock.call_later, random=lambda: 1.0)
-        delivery = Delivery(self.store, self.sender, events.append, self.options, timing)
+        delivery = DeliveryLoop(self.store, self.sender, events.append, self.options, timing)
         limits = OutboxLimits(max_entries=10_000, max_bytes=1 << 30)
         outbox = Outbox(self.store, limits, events.append, delivery.wake)
         return Running(self.store, outbox, delivery, self.clock, events)

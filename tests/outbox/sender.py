@@ -7,15 +7,21 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gateway.outbox.entry import Entry, Request, Response
-from gateway.outbox.sending import Comparison, Effect, Failure, Found, Result
+from gateway.outbox.entry import OutboxEntry, QueuedRequest, StoredResponse
+from gateway.outbox.sending import (
+    Effect,
+    SendFailure,
+    SendResult,
+    VerificationResult,
+    VerificationStatus,
+)
 
-OK = Response(200, ((b"etag", b'W/"1"'),), b'{"resourceType":"Observation"}')
-UNREACHABLE = Failure(Effect.NONE, "upstream-unreachable")
-LOST = Failure(Effect.UNKNOWN, "upstream-timeout")
-NONE_FOUND = Comparison(Found.NO)
+OK = StoredResponse(200, ((b"etag", b'W/"1"'),), b'{"resourceType":"Observation"}')
+UNREACHABLE = SendFailure(Effect.NONE, "upstream-unreachable")
+LOST = SendFailure(Effect.UNKNOWN, "upstream-timeout")
+NONE_FOUND = VerificationResult(VerificationStatus.NO)
 
-Say = Result | Callable[[], Result]
+Say = SendResult | Callable[[], SendResult]
 
 
 @dataclass
@@ -25,10 +31,12 @@ class RecordingSender:
     Sends of request ids in `held` wait until they are let go. `seen` has what was called, in order.
     """
 
-    usual: Result = OK
-    usual_finding: Comparison | Failure = NONE_FOUND
-    results: dict[str, list[Result | Exception]] = field(default_factory=lambda: defaultdict(list))
-    findings: dict[str, list[Comparison | Failure]] = field(
+    usual: SendResult = OK
+    usual_finding: VerificationResult | SendFailure = NONE_FOUND
+    results: dict[str, list[SendResult | Exception]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    findings: dict[str, list[VerificationResult | SendFailure]] = field(
         default_factory=lambda: defaultdict(list)
     )
     held: dict[str, asyncio.Event] = field(default_factory=dict)
@@ -43,7 +51,7 @@ class RecordingSender:
         """Let the sends of this one hang."""
         self.held[request_id] = asyncio.Event()
 
-    async def send(self, entry: Entry, request: Request) -> Result:
+    async def send(self, entry: OutboxEntry, request: QueuedRequest) -> SendResult:
         """One attempt."""
         name = request.request_id
         self.seen.append(name)
@@ -68,7 +76,9 @@ class RecordingSender:
         """The light question; a test says itself what came of it."""
         self.probed += 1
 
-    async def ask(self, entry: Entry, request: Request) -> Comparison | Failure:
+    async def ask(
+        self, entry: OutboxEntry, request: QueuedRequest
+    ) -> VerificationResult | SendFailure:
         """The question."""
         self.asked.append(request.request_id)
         findings = self.findings[request.request_id]

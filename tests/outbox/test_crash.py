@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.outbox.entry import Entry
+from gateway.outbox.entry import OutboxEntry
 from gateway.outbox.sql_store import SqlStore
 from tests.outbox.child import Child
 from tests.outbox.drafts import ROOMY, draft, write
@@ -72,7 +72,7 @@ async def test_what_was_acknowledged_survives_a_crash_of_the_server(
         assert acknowledged.items() <= (await all_whole(store)).items()
 
 
-async def acknowledged_at(place: SqlitePlace, copy: Path) -> list[tuple[int, Entry]]:
+async def acknowledged_at(place: SqlitePlace, copy: Path) -> list[tuple[int, OutboxEntry]]:
     """Writes of all sizes, and how long the log was when each was acknowledged.
 
     What is on the disk then is copied, as a power cut would leave it.

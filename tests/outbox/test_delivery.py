@@ -11,13 +11,25 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from gateway.outbox.entry import Entry, Recovery, Request, Response, State
-from gateway.outbox.events import Step
-from gateway.outbox.pacing import Pauses
-from gateway.outbox.schema import pieces
-from gateway.outbox.sending import Comparison, Effect, Failure, Found, Result
+from gateway.outbox.entry import (
+    EntryState,
+    OutboxEntry,
+    QueuedRequest,
+    RecoveryMode,
+    StoredResponse,
+)
+from gateway.outbox.events import OutboxStep
+from gateway.outbox.pacing import RetryDelays
+from gateway.outbox.schema import segments_table
+from gateway.outbox.sending import (
+    Effect,
+    SendFailure,
+    SendResult,
+    VerificationResult,
+    VerificationStatus,
+)
 from gateway.outbox.sql_store import SqlStore
-from gateway.outbox.store import OutboxUnavailable, Progress
+from gateway.outbox.store import OutboxUnavailableError, StoreStepResult
 from gateway.phrases import Phrase
 from tests.doubles.clock import FakeClock
 from tests.outbox.drafts import ROOMY, draft, write
@@ -57,10 +69,12 @@ async def running(
 async def test_what_is_put_in_is_delivered(running: Running, sender: RecordingSender) -> None:
     """At once, with every step told; the answer is kept."""
     entry = await running.put(draft("a"))
-    await running.until_state(entry, State.DELIVERED)
+    await running.until_state(entry, EntryState.DELIVERED)
     assert await running.outbox.response(entry.id) == OK
     # What is written is told a moment later.
-    await until(lambda: running.steps(entry) == [Step.QUEUED, Step.SENT, Step.DELIVERED])
+    await until(
+        lambda: running.steps(entry) == [OutboxStep.QUEUED, OutboxStep.SENT, OutboxStep.DELIVERED]
+    )
     assert running.events[-1].status == 200
     assert sender.seen == ["r-a"]
 
@@ -72,12 +86,12 @@ async def test_orders_deliver_side_by_side(running: Running, sender: RecordingSe
     second = await running.put(draft("2", "P/a", "P/b"))
     third = await running.put(draft("3", "P/b"))
     other = await running.put(draft("4", "P/c"))
-    await running.until_state(other, State.DELIVERED)
+    await running.until_state(other, EntryState.DELIVERED)
     await settle()
     assert sorted(sender.seen) == ["r-1", "r-4"]
     sender.held["r-1"].set()
     for entry in (first, second, third):
-        await running.until_state(entry, State.DELIVERED)
+        await running.until_state(entry, EntryState.DELIVERED)
     assert sender.seen[2:] == ["r-2", "r-3"]
 
 
@@ -92,7 +106,7 @@ async def test_attempts_at_once_are_limited(running: Running, sender: RecordingS
     for gate in sender.held.values():
         gate.set()
     for entry in entries:
-        await running.until_state(entry, State.DELIVERED)
+        await running.until_state(entry, EntryState.DELIVERED)
     assert sender.busiest == OPTIONS.parallel
     assert sorted(sender.seen) == sorted(f"r-{n}" for n in range(30))
 
@@ -114,7 +128,7 @@ async def test_one_at_a_time_tries_a_line_that_is_down(
     sender.usual = OK
     await running.pass_time(31)
     for entry in entries:
-        await running.until_state(entry, State.DELIVERED)
+        await running.until_state(entry, EntryState.DELIVERED)
     assert running.delivery.line_is_up
 
 
@@ -129,32 +143,34 @@ async def test_an_answer_to_somebody_else_ends_the_pause(
     sender.usual = OK
     await running.put(draft("b"))
     await settle()
-    assert await running.state(entry) is State.WAITING
+    assert await running.state(entry) is EntryState.WAITING
     running.delivery.platform_answered()
-    await running.until_state(entry, State.DELIVERED)
+    await running.until_state(entry, EntryState.DELIVERED)
 
 
 async def test_an_answer_to_somebody_else_ends_what_the_platform_asked_all_to_wait(
     running: Running, sender: RecordingSender
 ) -> None:
     """A 503 with Retry-After holds the whole line only until anybody is answered."""
-    sender.results["r-a"] = [Failure(Effect.NONE, "upstream-busy", 3000.0)]
+    sender.results["r-a"] = [SendFailure(Effect.NONE, "upstream-busy", 3000.0)]
     entry = await running.put(draft("a"))
-    await until(lambda: Step.POSTPONED in running.steps(entry))
+    await until(lambda: OutboxStep.POSTPONED in running.steps(entry))
     await running.pass_time(60)
-    assert await running.state(entry) is State.WAITING
+    assert await running.state(entry) is EntryState.WAITING
     running.delivery.platform_answered()
-    await running.until_state(entry, State.DELIVERED)
+    await running.until_state(entry, EntryState.DELIVERED)
 
 
-async def late_and_unreachable(running: Running, sender: RecordingSender) -> tuple[Entry, Entry]:
+async def late_and_unreachable(
+    running: Running, sender: RecordingSender
+) -> tuple[OutboxEntry, OutboxEntry]:
     """Two writes: one whose 503 with Retry-After is on its way, and one that met a dead line."""
     sender.hold("r-late")
-    sender.results["r-late"] = [Failure(Effect.NONE, "upstream-busy", 3000.0)]
+    sender.results["r-late"] = [SendFailure(Effect.NONE, "upstream-busy", 3000.0)]
     late = await running.put(draft("late"))
     sender.results["r-a"] = [UNREACHABLE]
     entry = await running.put(draft("a"))
-    await until(lambda: Step.POSTPONED in running.steps(entry))
+    await until(lambda: OutboxStep.POSTPONED in running.steps(entry))
     return late, entry
 
 
@@ -164,12 +180,12 @@ async def test_what_learns_late_that_the_line_was_down_does_not_wait_for_it(
     """A 503 with Retry-After from before the line was back holds its write for a moment only."""
     late, entry = await late_and_unreachable(running, sender)
     running.delivery.platform_answered()
-    await running.until_state(entry, State.DELIVERED)
+    await running.until_state(entry, EntryState.DELIVERED)
     assert running.delivery.line_is_up
     sender.held["r-late"].set()
-    await until(lambda: Step.POSTPONED in running.steps(late))
+    await until(lambda: OutboxStep.POSTPONED in running.steps(late))
     await running.pass_time(2)
-    await running.until_state(late, State.DELIVERED)
+    await running.until_state(late, EntryState.DELIVERED)
 
 
 async def test_a_delivery_ends_what_the_platform_asked_others_to_wait(
@@ -178,11 +194,11 @@ async def test_a_delivery_ends_what_the_platform_asked_others_to_wait(
     """Also if nobody but the delivery itself has an answer."""
     asked, entry = await late_and_unreachable(running, sender)
     sender.held["r-late"].set()
-    await until(lambda: Step.POSTPONED in running.steps(asked))
+    await until(lambda: OutboxStep.POSTPONED in running.steps(asked))
     await running.pass_time(3)
-    await running.until_state(entry, State.DELIVERED)
+    await running.until_state(entry, EntryState.DELIVERED)
     await running.pass_time(6)
-    await running.until_state(asked, State.DELIVERED)
+    await running.until_state(asked, EntryState.DELIVERED)
 
 
 async def test_a_pause_of_the_line_ends_also_when_the_store_was_away(
@@ -190,16 +206,16 @@ async def test_a_pause_of_the_line_ends_also_when_the_store_was_away(
 ) -> None:
     """As soon as it is back."""
     fragile = Fragile(store)
-    sender.results["r-a"] = [Failure(Effect.NONE, "upstream-busy", 3000.0)]
+    sender.results["r-a"] = [SendFailure(Effect.NONE, "upstream-busy", 3000.0)]
     async with Process(fragile, sender, clock).running() as running:  # type: ignore[arg-type]
         entry = await running.put(draft("a"))
-        await until(lambda: Step.POSTPONED in running.steps(entry))
+        await until(lambda: OutboxStep.POSTPONED in running.steps(entry))
         fragile.away = {"hasten"}
         running.delivery.platform_answered()
         await running.pass_time(3)
         fragile.away = set()
         await running.pass_time(10)
-        await running.until_state(entry, State.DELIVERED)
+        await running.until_state(entry, EntryState.DELIVERED)
 
 
 async def test_answers_to_others_do_not_make_attempts_hammer(
@@ -221,13 +237,13 @@ async def test_a_silent_line_is_asked_something_light(
     """Every five seconds while something waits for it, and no more once anybody was answered."""
     await running.pass_time(20)
     assert sender.probed == 0
-    sender.results["r-a"] = [Failure(Effect.NONE, "upstream-busy", 3000.0)]
+    sender.results["r-a"] = [SendFailure(Effect.NONE, "upstream-busy", 3000.0)]
     entry = await running.put(draft("a"))
-    await until(lambda: Step.POSTPONED in running.steps(entry))
+    await until(lambda: OutboxStep.POSTPONED in running.steps(entry))
     await running.pass_time(31)
     assert 5 <= sender.probed <= 7
     running.delivery.platform_answered()
-    await running.until_state(entry, State.DELIVERED)
+    await running.until_state(entry, EntryState.DELIVERED)
     asked = sender.probed
     await running.pass_time(20)
     assert sender.probed == asked
@@ -246,24 +262,24 @@ async def test_an_attempt_that_hangs_on_a_dead_line_holds_up_nobody(
     sender.usual = OK
     other = await running.put(draft("b"))
     await running.pass_time(5)
-    assert await running.state(other) is State.WAITING
+    assert await running.state(other) is EntryState.WAITING
     running.delivery.platform_answered()
-    await running.until_state(other, State.DELIVERED)
+    await running.until_state(other, EntryState.DELIVERED)
 
 
 async def test_one_that_always_gets_503_holds_up_nobody(
     running: Running, sender: RecordingSender
 ) -> None:
     """Even if it makes the line look down: others are tried next."""
-    busy = Failure(Effect.NONE, "upstream-busy")
+    busy = SendFailure(Effect.NONE, "upstream-busy")
     sender.results["r-bad"] = [busy] * 1000
     bad = await running.put(draft("bad"))
     await until(lambda: not running.delivery.line_is_up)
     others = [await running.put(draft(str(n))) for n in range(20)]
     await running.pass_time(60)
     for entry in others:
-        await running.until_state(entry, State.DELIVERED)
-    assert await running.state(bad) is not State.DELIVERED
+        await running.until_state(entry, EntryState.DELIVERED)
+    assert await running.state(bad) is not EntryState.DELIVERED
 
 
 async def test_a_write_that_must_not_be_repeated_does_not_try_the_line(
@@ -274,13 +290,13 @@ async def test_a_write_that_must_not_be_repeated_does_not_try_the_line(
     await running.put(draft("first"))
     await until(lambda: not running.delivery.line_is_up)
     sender.results["r-parked"] = [LOST]
-    parked = await running.put(draft("parked", method="POST", recovery=Recovery.PARK))
+    parked = await running.put(draft("parked", method="POST", recovery=RecoveryMode.PARK))
     safe = await running.put(draft("safe"))
     sender.usual = OK
     sender.results["r-parked"] = []
     await running.pass_time(40)
-    await running.until_state(safe, State.DELIVERED)
-    await running.until_state(parked, State.DELIVERED)
+    await running.until_state(safe, EntryState.DELIVERED)
+    await running.until_state(parked, EntryState.DELIVERED)
     assert sender.seen.index("r-safe") < sender.seen.index("r-parked")
 
 
@@ -288,46 +304,91 @@ async def test_what_the_platform_asks_for_is_waited(
     running: Running, sender: RecordingSender
 ) -> None:
     """A Retry-After of one's own is kept; others are not held up by it."""
-    sender.results["r-a"] = [Failure(Effect.NONE, "upstream-busy", 90.0, everybody=False)]
+    sender.results["r-a"] = [SendFailure(Effect.NONE, "upstream-busy", 90.0, everybody=False)]
     entry = await running.put(draft("a"))
-    await until(lambda: Step.POSTPONED in running.steps(entry))
+    await until(lambda: OutboxStep.POSTPONED in running.steps(entry))
     other = await running.put(draft("b"))
-    await running.until_state(other, State.DELIVERED)
+    await running.until_state(other, EntryState.DELIVERED)
     await running.pass_time(88)
     assert sender.seen.count("r-a") == 1
     await running.pass_time(3)
-    await running.until_state(entry, State.DELIVERED)
+    await running.until_state(entry, EntryState.DELIVERED)
 
 
-_REFUSED = Response(422, (), b'{"resourceType":"OperationOutcome"}')
+_REFUSED = StoredResponse(422, (), b'{"resourceType":"OperationOutcome"}')
 _CASES = {
     # method, recovery, in doubt already, what the platform says: where the entry comes to
-    "delivered": ("PUT", Recovery.REPEAT, False, Response(201), State.DELIVERED),
-    "refused": ("PUT", Recovery.REPEAT, False, _REFUSED, State.FAILED),
-    "refused redirect": ("PUT", Recovery.REPEAT, False, Response(307), State.FAILED),
-    "refused 501": ("POST", Recovery.PARK, False, Response(501), State.FAILED),
-    "refused 412": ("PUT", Recovery.REPEAT, False, Response(412), State.FAILED),
-    "refused 404": ("DELETE", Recovery.REPEAT, False, Response(404), State.FAILED),
-    "busy": ("POST", Recovery.PARK, False, Response(503), State.WAITING),
-    "too many": ("POST", Recovery.PARK, False, Response(429), State.WAITING),
-    "no answer": ("PUT", Recovery.REPEAT, False, LOST, State.WAITING),
-    "no answer, to be asked for": ("POST", Recovery.ASK, False, LOST, State.WAITING),
-    "no answer, parked": ("POST", Recovery.PARK, False, LOST, State.UNCLEAR),
-    "broken": ("PUT", Recovery.REPEAT, False, Response(500), State.WAITING),
-    "broken, parked": ("POST", Recovery.PARK, False, Response(500), State.UNCLEAR),
-    "unreachable, parked": ("POST", Recovery.PARK, False, UNREACHABLE, State.WAITING),
-    "in doubt, delivered": ("PUT", Recovery.REPEAT, True, Response(200), State.DELIVERED),
-    "in doubt, never sent": ("POST", Recovery.PARK, True, Response(200), State.UNCLEAR),
-    "in doubt, invalid": ("PUT", Recovery.REPEAT, True, _REFUSED, State.FAILED),
-    "in doubt, conflict": ("PUT", Recovery.REPEAT, True, Response(409), State.UNCLEAR),
-    "in doubt, forbidden": ("PUT", Recovery.REPEAT, True, Response(403), State.UNCLEAR),
-    "in doubt, gone": ("DELETE", Recovery.REPEAT, True, Response(410), State.DELIVERED),
-    "in doubt, not there": ("DELETE", Recovery.REPEAT, True, Response(404), State.DELIVERED),
-    "in doubt, somebody else's 404": (
-        *("DELETE", Recovery.REPEAT, True),
-        *(Response(404, reason="upstream-non-fhir", note=Phrase("no FHIR")), State.UNCLEAR),
+    "delivered": ("PUT", RecoveryMode.REPEAT, False, StoredResponse(201), EntryState.DELIVERED),
+    "refused": ("PUT", RecoveryMode.REPEAT, False, _REFUSED, EntryState.FAILED),
+    "refused redirect": ("PUT", RecoveryMode.REPEAT, False, StoredResponse(307), EntryState.FAILED),
+    "refused 501": ("POST", RecoveryMode.PARK, False, StoredResponse(501), EntryState.FAILED),
+    "refused 412": ("PUT", RecoveryMode.REPEAT, False, StoredResponse(412), EntryState.FAILED),
+    "refused 404": ("DELETE", RecoveryMode.REPEAT, False, StoredResponse(404), EntryState.FAILED),
+    "busy": ("POST", RecoveryMode.PARK, False, StoredResponse(503), EntryState.WAITING),
+    "too many": ("POST", RecoveryMode.PARK, False, StoredResponse(429), EntryState.WAITING),
+    "no answer": ("PUT", RecoveryMode.REPEAT, False, LOST, EntryState.WAITING),
+    "no answer, to be asked for": ("POST", RecoveryMode.ASK, False, LOST, EntryState.WAITING),
+    "no answer, parked": ("POST", RecoveryMode.PARK, False, LOST, EntryState.UNCLEAR),
+    "broken": ("PUT", RecoveryMode.REPEAT, False, StoredResponse(500), EntryState.WAITING),
+    "broken, parked": ("POST", RecoveryMode.PARK, False, StoredResponse(500), EntryState.UNCLEAR),
+    "unreachable, parked": ("POST", RecoveryMode.PARK, False, UNREACHABLE, EntryState.WAITING),
+    "in doubt, delivered": (
+        "PUT",
+        RecoveryMode.REPEAT,
+        True,
+        StoredResponse(200),
+        EntryState.DELIVERED,
     ),
-    "in doubt, several match": ("POST", Recovery.REPEAT, True, Response(412), State.UNCLEAR),
+    "in doubt, never sent": (
+        "POST",
+        RecoveryMode.PARK,
+        True,
+        StoredResponse(200),
+        EntryState.UNCLEAR,
+    ),
+    "in doubt, invalid": ("PUT", RecoveryMode.REPEAT, True, _REFUSED, EntryState.FAILED),
+    "in doubt, conflict": (
+        "PUT",
+        RecoveryMode.REPEAT,
+        True,
+        StoredResponse(409),
+        EntryState.UNCLEAR,
+    ),
+    "in doubt, forbidden": (
+        "PUT",
+        RecoveryMode.REPEAT,
+        True,
+        StoredResponse(403),
+        EntryState.UNCLEAR,
+    ),
+    "in doubt, gone": (
+        "DELETE",
+        RecoveryMode.REPEAT,
+        True,
+        StoredResponse(410),
+        EntryState.DELIVERED,
+    ),
+    "in doubt, not there": (
+        "DELETE",
+        RecoveryMode.REPEAT,
+        True,
+        StoredResponse(404),
+        EntryState.DELIVERED,
+    ),
+    "in doubt, somebody else's 404": (
+        *("DELETE", RecoveryMode.REPEAT, True),
+        *(
+            StoredResponse(404, reason="upstream-non-fhir", note=Phrase("no FHIR")),
+            EntryState.UNCLEAR,
+        ),
+    ),
+    "in doubt, several match": (
+        "POST",
+        RecoveryMode.REPEAT,
+        True,
+        StoredResponse(412),
+        EntryState.UNCLEAR,
+    ),
 }
 
 
@@ -337,30 +398,42 @@ async def test_results_are_judged(running: Running, sender: RecordingSender, cas
     method, recovery, doubt, result, state = _CASES[case]
     sender.results["r-a"] = [result]
     sender.usual = UNREACHABLE
-    entry = await running.put(draft("a", method=method, recovery=recovery, doubt=doubt))
-    over = {Step.DELIVERED, Step.FAILED, Step.UNCLEAR, Step.POSTPONED, Step.DOUBTED}
+    entry = await running.put(draft("a", method=method, recovery=recovery, in_doubt=doubt))
+    over = {
+        OutboxStep.DELIVERED,
+        OutboxStep.FAILED,
+        OutboxStep.UNCLEAR,
+        OutboxStep.POSTPONED,
+        OutboxStep.DOUBTED,
+    }
     await until(lambda: bool(over & set(running.steps(entry))))
     assert await running.state(entry) is state
     answer = await running.outbox.response(entry.id)
-    assert (answer is None) == (state is State.WAITING)
-    assert (await running.outbox.request(entry.id) is None) == (state is State.DELIVERED)
-    if state in (State.FAILED, State.UNCLEAR) and sender.seen and isinstance(result, Response):
+    assert (answer is None) == (state is EntryState.WAITING)
+    assert (await running.outbox.request(entry.id) is None) == (state is EntryState.DELIVERED)
+    if (
+        state in (EntryState.FAILED, EntryState.UNCLEAR)
+        and sender.seen
+        and isinstance(result, StoredResponse)
+    ):
         assert answer == result
 
 
-@pytest.mark.parametrize("unknown", [LOST, Response(500), Response(504), OSError("broken")])
+@pytest.mark.parametrize(
+    "unknown", [LOST, StoredResponse(500), StoredResponse(504), OSError("broken")]
+)
 async def test_an_unknown_outcome_puts_in_doubt(
     running: Running, sender: RecordingSender, unknown: Any
 ) -> None:
     """The entry waits, may not be cancelled by its caller, and is sent again."""
     sender.results["r-a"] = [unknown]
     entry = await running.put(draft("a"))
-    await until(lambda: Step.DOUBTED in running.steps(entry))
+    await until(lambda: OutboxStep.DOUBTED in running.steps(entry))
     found = await running.store.entry(entry.id)
     assert found is not None
-    assert (found.state, found.doubt) == (State.WAITING, True)
+    assert (found.state, found.doubt) == (EntryState.WAITING, True)
     await running.pass_time(3)
-    await running.until_state(entry, State.DELIVERED)
+    await running.until_state(entry, EntryState.DELIVERED)
     assert sender.seen == ["r-a", "r-a"]
 
 
@@ -369,14 +442,14 @@ async def test_the_platform_is_asked_before_a_create_is_repeated(
 ) -> None:
     """Not at once, as its index lags; what it has is not sent again."""
     sender.results["r-a"] = [LOST]
-    found = Response(200, (), b"{}", found=True)
-    sender.findings["r-a"] = [Comparison(Found.YES, found)]
-    entry = await running.put(draft("a", method="POST", recovery=Recovery.ASK))
-    await until(lambda: Step.DOUBTED in running.steps(entry))
+    found = StoredResponse(200, (), b"{}", found=True)
+    sender.findings["r-a"] = [VerificationResult(VerificationStatus.YES, found)]
+    entry = await running.put(draft("a", method="POST", recovery=RecoveryMode.ASK))
+    await until(lambda: OutboxStep.DOUBTED in running.steps(entry))
     await running.pass_time(OPTIONS.pauses.settle - 1)
     assert sender.asked == []
     await running.pass_time(3)
-    await running.until_state(entry, State.DELIVERED)
+    await running.until_state(entry, EntryState.DELIVERED)
     assert (sender.seen, sender.asked) == (["r-a"], ["r-a"])
     assert await running.outbox.response(entry.id) == found
 
@@ -385,11 +458,11 @@ async def test_what_the_platform_surely_lacks_is_sent_again(
     running: Running, sender: RecordingSender
 ) -> None:
     """And is then judged as if it were the first attempt."""
-    sender.results["r-a"] = [Response(409)]
+    sender.results["r-a"] = [StoredResponse(409)]
     sender.findings["r-a"] = [UNREACHABLE, NONE_FOUND]
-    entry = await running.put(draft("a", method="POST", recovery=Recovery.ASK, doubt=True))
+    entry = await running.put(draft("a", method="POST", recovery=RecoveryMode.ASK, in_doubt=True))
     await running.pass_time(30)
-    await running.until_state(entry, State.FAILED)
+    await running.until_state(entry, EntryState.FAILED)
     assert (sender.seen, sender.asked) == (["r-a"], ["r-a", "r-a"])
 
 
@@ -397,9 +470,9 @@ async def test_an_answer_that_does_not_tell_is_unclear(
     running: Running, sender: RecordingSender
 ) -> None:
     """Several matches, for instance: nothing is sent, a person decides."""
-    sender.findings["r-a"] = [Comparison(Found.UNCLEAR)]
-    entry = await running.put(draft("a", method="POST", recovery=Recovery.ASK, doubt=True))
-    await running.until_state(entry, State.UNCLEAR)
+    sender.findings["r-a"] = [VerificationResult(VerificationStatus.UNCLEAR)]
+    entry = await running.put(draft("a", method="POST", recovery=RecoveryMode.ASK, in_doubt=True))
+    await running.until_state(entry, EntryState.UNCLEAR)
     assert sender.seen == []
     answer = await running.outbox.response(entry.id)
     assert answer is not None
@@ -409,25 +482,31 @@ async def test_an_answer_that_does_not_tell_is_unclear(
 @pytest.mark.parametrize(
     ("finding", "state"),
     [
-        (Comparison(Found.YES, Response(200, found=True)), State.DELIVERED),
-        (Comparison(Found.NO), State.UNCLEAR),
-        (Comparison(Found.UNCLEAR), State.UNCLEAR),
-        (UNREACHABLE, State.WAITING),
+        (
+            VerificationResult(VerificationStatus.YES, StoredResponse(200, found=True)),
+            EntryState.DELIVERED,
+        ),
+        (VerificationResult(VerificationStatus.NO), EntryState.UNCLEAR),
+        (VerificationResult(VerificationStatus.UNCLEAR), EntryState.UNCLEAR),
+        (UNREACHABLE, EntryState.WAITING),
     ],
 )
 async def test_a_contradicted_update_is_compared(
-    running: Running, sender: RecordingSender, finding: Comparison | Failure, state: State
+    running: Running,
+    sender: RecordingSender,
+    finding: VerificationResult | SendFailure,
+    state: EntryState,
 ) -> None:
     """412 in doubt: if the platform's version is what was sent, it was delivered the first time."""
-    sender.results["r-a"] = [Response(412)]
+    sender.results["r-a"] = [StoredResponse(412)]
     sender.findings["r-a"] = [finding]
     sender.usual = UNREACHABLE
-    entry = await running.put(draft("a", doubt=True))
+    entry = await running.put(draft("a", in_doubt=True))
     await until(lambda: sender.asked == ["r-a"] and not running.delivery.in_hand)
     await running.until_state(entry, state)
     found = await running.store.entry(entry.id)
     assert found is not None
-    assert found.doubt == (state is not State.DELIVERED)
+    assert found.doubt == (state is not EntryState.DELIVERED)
 
 
 async def test_a_failed_entry_blocks_only_its_own_order(
@@ -438,12 +517,12 @@ async def test_a_failed_entry_blocks_only_its_own_order(
     failed = await running.put(draft("1", "P/a"))
     behind = await running.put(draft("2", "P/a"))
     other = await running.put(draft("3", "P/b"))
-    await running.until_state(other, State.DELIVERED)
-    await running.until_state(failed, State.FAILED)
-    assert await running.state(behind) is State.WAITING
+    await running.until_state(other, EntryState.DELIVERED)
+    await running.until_state(failed, EntryState.FAILED)
+    assert await running.state(behind) is EntryState.WAITING
     assert await running.outbox.cancel(failed.id, "lis") is not None
-    await running.until_state(behind, State.DELIVERED)
-    assert running.steps(failed)[-1] is Step.CANCELLED
+    await running.until_state(behind, EntryState.DELIVERED)
+    assert running.steps(failed)[-1] is OutboxStep.CANCELLED
 
 
 async def test_a_retried_entry_is_sent_again(running: Running, sender: RecordingSender) -> None:
@@ -451,9 +530,9 @@ async def test_a_retried_entry_is_sent_again(running: Running, sender: Recording
     sender.results["r-1"] = [_REFUSED]
     failed = await running.put(draft("1", "P/a"))
     behind = await running.put(draft("2", "P/a"))
-    await running.until_state(failed, State.FAILED)
+    await running.until_state(failed, EntryState.FAILED)
     await running.outbox.retry(failed.id)
-    await running.until_state(behind, State.DELIVERED)
+    await running.until_state(behind, EntryState.DELIVERED)
     assert sender.seen == ["r-1", "r-1", "r-2"]
 
 
@@ -467,7 +546,7 @@ async def test_long_attempts_keep_their_lease(
     await running.pass_time(4 * OPTIONS.lease)
     assert await store.recover(await store.leases(), settle=10.0) == []
     sender.held["r-a"].set()
-    await running.until_state(entry, State.DELIVERED)
+    await running.until_state(entry, EntryState.DELIVERED)
 
 
 class Fragile:
@@ -485,14 +564,14 @@ class Fragile:
             return self._refuse
         return getattr(self._store, name)
 
-    async def proceed(self, owner: str, outcomes: Any, **named: Any) -> Progress:
+    async def proceed(self, owner: str, outcomes: Any, **named: Any) -> StoreStepResult:
         """Either side may be out of reach."""
         if ("record" if outcomes else "claim") in self.away:
             await self._refuse()
         return await self._store.proceed(owner, outcomes, **named)
 
     async def _refuse(self, *_: Any, **__: Any) -> None:
-        raise OutboxUnavailable(Phrase("SQLITE_FULL"))
+        raise OutboxUnavailableError(Phrase("SQLITE_FULL"))
 
 
 async def test_a_result_that_cannot_be_kept_now_is_kept_later(
@@ -502,17 +581,17 @@ async def test_a_result_that_cannot_be_kept_now_is_kept_later(
     fragile = Fragile(store)
     async with Process(fragile, sender, clock).running() as running:  # type: ignore[arg-type]
         sender.hold("r-a")
-        entry = await running.put(draft("a", recovery=Recovery.PARK))
+        entry = await running.put(draft("a", recovery=RecoveryMode.PARK))
         await until(lambda: sender.seen == ["r-a"])
         fragile.away = {"record", "renew", "recover", "claim", "expire", "purge"}
         sender.held["r-a"].set()
         await running.pass_time(3 * OPTIONS.lease)
         fragile.away = {"record"}
         await running.pass_time(20)
-        assert await running.state(entry) is State.SENDING
+        assert await running.state(entry) is EntryState.SENDING
         fragile.away = set()
         await running.pass_time(2)
-        await running.until_state(entry, State.DELIVERED)
+        await running.until_state(entry, EntryState.DELIVERED)
     assert sender.seen == ["r-a"]
 
 
@@ -530,18 +609,20 @@ async def test_a_result_counts_though_the_lease_has_ended(
         fragile = Fragile(store)
         async with Process(fragile, sender, clock).running() as running:  # type: ignore[arg-type]
             fragile.away = {"record", "renew"}
-            entry = await running.put(draft("a", method="POST", recovery=Recovery.PARK))
+            entry = await running.put(draft("a", method="POST", recovery=RecoveryMode.PARK))
             await until(lambda: bool(caplog.records))
             clock.jump_wall(OPTIONS.lease + 1)
             [changed] = await other.recover(await other.leases(), settle=10.0)
-            assert changed.entry.state is State.UNCLEAR
+            assert changed.entry.state is EntryState.UNCLEAR
             if given_up:
-                await other.move(entry.id, State.DROPPED)
+                await other.move(entry.id, EntryState.DROPPED)
             fragile.away = set()
             await running.pass_time(3)
             await running.until_idle()
-            assert await running.state(entry) is (State.DROPPED if given_up else State.DELIVERED)
-            assert (running.steps(entry)[-1] is Step.DELIVERED) != given_up
+            assert await running.state(entry) is (
+                EntryState.DROPPED if given_up else EntryState.DELIVERED
+            )
+            assert (running.steps(entry)[-1] is OutboxStep.DELIVERED) != given_up
             told = f"outbox: {entry.id} was no longer held here, delivered is not noted"
             assert (told in caplog.messages) == given_up
     assert sender.seen == ["r-a"]
@@ -562,7 +643,7 @@ async def test_what_cannot_renew_its_lease_stops_in_time(
         await running.pass_time(OPTIONS.lease * 0.2)
         assert sender.stopped == ["r-a"]
         assert await store.recover(await store.leases(), settle=10.0) == []
-        await until(lambda: Step.DOUBTED in running.steps(entry))
+        await until(lambda: OutboxStep.DOUBTED in running.steps(entry))
 
 
 async def test_a_new_lease_is_not_given_up_with_an_old_one(
@@ -601,7 +682,7 @@ class Beside(RecordingSender):
     other: RecordingSender = field(default_factory=RecordingSender)
     met: list[int] = field(default_factory=list)
 
-    async def send(self, entry: Entry, request: Request) -> Result:
+    async def send(self, entry: OutboxEntry, request: QueuedRequest) -> SendResult:
         """One attempt."""
         self.met.append(self.other.busy)
         return await super().send(entry, request)
@@ -635,7 +716,7 @@ async def test_a_clock_that_is_set_turns_no_order_round(
                 sender.held["r-1"].set()
                 fragile.away = set()
                 await pass_time(clock, OPTIONS.lease * 2, store, other)
-            assert [entry.state for entry in await store.entries()] == [State.DELIVERED] * 2
+            assert [entry.state for entry in await store.entries()] == [EntryState.DELIVERED] * 2
     assert set(second.met) <= {0}
 
 
@@ -654,23 +735,23 @@ async def test_what_a_killed_process_had_in_hand_is_noticed(
             running = await stack.enter_async_context(beside)
             await pass_time(clock, 1, store, other)
         await pass_time(clock, OPTIONS.lease * 4 / 3, other)
-        assert await running.state(entry) is State.DELIVERED
+        assert await running.state(entry) is EntryState.DELIVERED
 
 
 @pytest.mark.parametrize(
     ("recovery", "state", "sent", "asked"),
     [
-        (Recovery.REPEAT, State.DELIVERED, 2, 0),
-        (Recovery.ASK, State.DELIVERED, 2, 1),
-        (Recovery.PARK, State.UNCLEAR, 1, 0),
+        (RecoveryMode.REPEAT, EntryState.DELIVERED, 2, 0),
+        (RecoveryMode.ASK, EntryState.DELIVERED, 2, 1),
+        (RecoveryMode.PARK, EntryState.UNCLEAR, 1, 0),
     ],
 )
 async def test_after_a_crash_another_process_goes_on(
     store: SqlStore,
     sender: RecordingSender,
     clock: FakeClock,
-    recovery: Recovery,
-    state: State,
+    recovery: RecoveryMode,
+    state: EntryState,
     sent: int,
     asked: int,
 ) -> None:
@@ -683,7 +764,7 @@ async def test_after_a_crash_another_process_goes_on(
     sender.held.clear()
     async with process.running() as second:
         await second.pass_time(OPTIONS.lease / 2)
-        assert await second.state(entry) is State.SENDING
+        assert await second.state(entry) is EntryState.SENDING
         await second.pass_time(OPTIONS.lease + 10)
         await second.until_state(entry, state)
     assert (len(sender.seen), len(sender.asked)) == (sent, asked)
@@ -698,7 +779,7 @@ async def test_what_waits_is_delivered_after_a_restart(
     entries = [await stopped.put(draft(str(n), "P/a")) for n in range(5)]
     async with process.running() as running:
         for entry in entries:
-            await running.until_state(entry, State.DELIVERED)
+            await running.until_state(entry, EntryState.DELIVERED)
     assert sender.seen == [f"r-{n}" for n in range(5)]
 
 
@@ -708,7 +789,7 @@ async def test_another_process_is_noticed(
     """What somebody else puts in is delivered though nobody wakes the delivery."""
     entry = await store.put(draft("a"), running.outbox._limits)
     await running.pass_time(3)
-    await running.until_state(entry, State.DELIVERED)
+    await running.until_state(entry, EntryState.DELIVERED)
 
 
 async def test_draining_lets_attempts_end(running: Running, sender: RecordingSender) -> None:
@@ -724,17 +805,17 @@ async def test_draining_lets_attempts_end(running: Running, sender: RecordingSen
     await draining
     assert running.task is not None
     await asyncio.wait_for(running.task, 5)
-    assert await running.state(first) is State.DELIVERED
-    assert await running.state(second) is State.WAITING
-    assert await running.state(third) is State.WAITING
+    assert await running.state(first) is EntryState.DELIVERED
+    assert await running.state(second) is EntryState.WAITING
+    assert await running.state(third) is EntryState.WAITING
 
 
 @pytest.mark.parametrize(
     ("recovery", "state"),
-    [(Recovery.REPEAT, State.WAITING), (Recovery.PARK, State.UNCLEAR)],
+    [(RecoveryMode.REPEAT, EntryState.WAITING), (RecoveryMode.PARK, EntryState.UNCLEAR)],
 )
 async def test_draining_ends_in_time(
-    running: Running, sender: RecordingSender, recovery: Recovery, state: State
+    running: Running, sender: RecordingSender, recovery: RecoveryMode, state: EntryState
 ) -> None:
     """What is still being sent then is stopped and written down as of unknown outcome."""
     sender.hold("r-1")
@@ -746,7 +827,7 @@ async def test_draining_ends_in_time(
     found = await running.store.entry(entry.id)
     assert found is not None
     assert found.state is state
-    assert found.doubt == (state is State.WAITING)
+    assert found.doubt == (state is EntryState.WAITING)
     assert sender.stopped == ["r-1"]
 
 
@@ -764,7 +845,7 @@ class Slow:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    async def proceed(self, owner: str, outcomes: Any, **named: Any) -> Progress:
+    async def proceed(self, owner: str, outcomes: Any, **named: Any) -> StoreStepResult:
         """A step."""
         progress = await self._store.proceed(owner, outcomes, **named)
         name = "claim" if progress.claimed else "release"
@@ -783,7 +864,7 @@ async def test_draining_gives_back_what_was_being_claimed(
         slow = Slow(store)
         async with Process(slow, sender, clock).running() as running:  # type: ignore[arg-type]
             for name in "abc":
-                made = draft(name, method="POST", recovery=Recovery.PARK)
+                made = draft(name, method="POST", recovery=RecoveryMode.PARK)
                 await store.put(made, ROOMY)
             running.delivery.wake()
             await until(lambda: slow.waiting == ["claim"])
@@ -795,7 +876,7 @@ async def test_draining_gives_back_what_was_being_claimed(
                 await until(lambda: "release" in slow.waiting)
             await draining
         states = [entry.state for entry in await store.entries()]
-    assert states == [State.WAITING] * 3
+    assert states == [EntryState.WAITING] * 3
     assert sender.seen == []
 
 
@@ -806,15 +887,15 @@ async def test_what_is_too_old_is_given_up_and_what_is_over_forgotten(
     options = replace(OPTIONS, max_age=300.0, retention=100.0)
     async with Process(store, sender, clock, options).running() as running:
         done = await running.put(draft("done"))
-        await running.until_state(done, State.DELIVERED)
+        await running.until_state(done, EntryState.DELIVERED)
         sender.usual = UNREACHABLE
         stuck = await running.put(draft("stuck"))
         await running.pass_time(170)
         assert await running.outbox.entry(done.id) is None
-        assert await running.state(stuck) is not State.FAILED
+        assert await running.state(stuck) is not EntryState.FAILED
         await running.pass_time(200)
-        await running.until_state(stuck, State.FAILED)
-        assert running.steps(stuck)[-1] is Step.EXPIRED
+        await running.until_state(stuck, EntryState.FAILED)
+        assert running.steps(stuck)[-1] is OutboxStep.EXPIRED
 
 
 async def test_what_cannot_be_read_is_not_sent(
@@ -826,11 +907,11 @@ async def test_what_cannot_be_read_is_not_sent(
     broken = await running.put(draft("2", "P/a"))
     database = sqlite_place.database()
     async with database.writing() as connection:
-        where = pieces.c.entry == broken.number
-        await connection.execute(sa.update(pieces).where(where).values(sealed=b"x" * 40))
+        where = segments_table.c.entry == broken.number
+        await connection.execute(sa.update(segments_table).where(where).values(sealed=b"x" * 40))
     await database.close()
     sender.held["r-1"].set()
-    await running.until_state(broken, State.FAILED)
+    await running.until_state(broken, EntryState.FAILED)
     answer = await running.outbox.response(broken.id)
     assert answer is not None
     assert answer.reason == "internal"
@@ -851,7 +932,7 @@ async def test_the_delivery_survives_a_store_that_is_away(
         ]
         fragile.away = set()
         await running.pass_time(2)
-        await running.until_state(entry, State.DELIVERED)
+        await running.until_state(entry, EntryState.DELIVERED)
 
 
 async def test_an_attempt_that_was_stopped_before_it_began_is_no_loss(
@@ -867,18 +948,18 @@ async def test_an_attempt_that_was_stopped_before_it_began_is_no_loss(
             await asyncio.sleep(0.0005)
         await made.delivery.drain(0.0)
         await asyncio.wait_for(task, 10)
-        assert await made.state(entry) in (State.WAITING, State.DELIVERED)
+        assert await made.state(entry) in (EntryState.WAITING, EntryState.DELIVERED)
         with contextlib.suppress(Exception):
             await made.outbox.drop(entry.id)
 
 
 async def test_pauses_are_spread(store: SqlStore) -> None:
     """A pause is between half of its length and all of it."""
-    from gateway.outbox.pacing import Pacer
+    from gateway.outbox.pacing import RetrySchedule
 
-    pauses = Pauses(first=2.0, longest=100.0, longest_of_line=10.0)
+    pauses = RetryDelays(first=2.0, longest=100.0, longest_of_line=10.0)
     for chance, expected in ((0.0, 0.5), (1.0, 1.0)):
-        pacer = Pacer(pauses, lambda chance=chance: chance)  # type: ignore[misc]
+        pacer = RetrySchedule(pauses, lambda chance=chance: chance)  # type: ignore[misc]
         spread = [pacer.of_entry(n, everybody=False, retry_after=None) for n in (1, 2, 3, 50)]
         assert spread == [2 * expected, 4 * expected, 8 * expected, 100 * expected]
         assert pacer.of_line(50, None) == 10 * expected

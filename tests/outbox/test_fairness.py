@@ -8,10 +8,17 @@ from dataclasses import asdict, replace
 import pytest
 import sqlalchemy as sa
 
-from gateway.outbox.entry import EVERY_ORDER, State
-from gateway.outbox.schema import BY_BEHIND, BY_CALLER_AND_STATE, alone, entries, meta, orders
+from gateway.outbox.entry import EVERY_ORDER, EntryState
+from gateway.outbox.schema import (
+    BY_BEHIND,
+    BY_CALLER_AND_STATE,
+    all_keys_table,
+    entries_table,
+    meta_table,
+    ordering_keys_table,
+)
 from gateway.outbox.sql_store import SqlStore
-from gateway.outbox.store import OutboxFull, OutboxLimits
+from gateway.outbox.store import OutboxFullError, OutboxLimits
 from tests.outbox.attempts import ME, claim, finish
 from tests.outbox.drafts import ROOMY, draft, write
 from tests.outbox.places import Place, opened
@@ -23,11 +30,11 @@ async def test_one_caller_fills_its_share_only(store: SqlStore) -> None:
     limits = OutboxLimits(max_entries=5, max_bytes=1 << 20, share=0.5)
     first = await store.put(draft("1"), limits)
     await store.put(draft("2"), limits)
-    with pytest.raises(OutboxFull, match="share"):
+    with pytest.raises(OutboxFullError, match="share"):
         await store.put(draft("3"), limits)
     for name in "45":
         await store.put(draft(name, caller="his"), limits)
-    await store.move(first.id, State.DROPPED)
+    await store.move(first.id, EntryState.DROPPED)
     await store.put(draft("6"), limits)
 
 
@@ -36,7 +43,7 @@ async def test_one_caller_fills_its_share_of_the_bytes_only(store: SqlStore) -> 
     large = replace(draft("1"), request=write("1", body=b"x" * 10_000))
     limits = OutboxLimits(max_entries=100, max_bytes=40_000, share=0.5)
     await store.put(large, limits)
-    with pytest.raises(OutboxFull, match="share"):
+    with pytest.raises(OutboxFullError, match="share"):
         await store.put(large, limits)
     await store.put(replace(large, caller="his"), limits)
 
@@ -51,7 +58,7 @@ async def test_orders_count_as_bytes(store: SqlStore) -> None:
     few = await store.put(draft("1", "P/1"), ROOMY)
     many = await store.put(draft("1", *(f"P/{n}" for n in range(100))), ROOMY)
     assert many.size - few.size == 99 * 256
-    with pytest.raises(OutboxFull):
+    with pytest.raises(OutboxFullError):
         await store.put(draft("1", *"abcdefgh"), OutboxLimits(10, few.size + many.size + 1500))
 
 
@@ -66,10 +73,10 @@ async def test_the_order_of_everything_waits_and_is_waited_for(store: SqlStore) 
     while found := await claim(store):
         given.append(await names(store, found))
         for entry in found:
-            await finish(store, ME, entry, State.DELIVERED, DONE)
+            await finish(store, ME, entry, EntryState.DELIVERED, DONE)
     assert given == [["r-1", "r-5"], ["r-2"], ["r-3"], ["r-4"]]
     async with store._database.reading() as connection:
-        assert (await connection.execute(sa.select(alone))).all() == []
+        assert (await connection.execute(sa.select(all_keys_table))).all() == []
 
 
 async def test_what_is_behind_everything_is_blocked(store: SqlStore) -> None:
@@ -94,21 +101,21 @@ async def test_an_outbox_of_a_version_before_is_taken_over(place: Place, version
             await connection.run_sync(BY_BEHIND.drop)
             await connection.execute(sa.text("ALTER TABLE outbox_entries DROP COLUMN behind"))
             if version == "1":
-                await connection.run_sync(alone.drop)
+                await connection.run_sync(all_keys_table.drop)
                 await connection.run_sync(BY_CALLER_AND_STATE.drop)
             await connection.execute(
-                sa.update(meta).where(meta.c.name == "schema").values(value=version)
+                sa.update(meta_table).where(meta_table.c.name == "schema").values(value=version)
             )
     async with opened(place) as store:
         await store.put(replace(draft("3"), orders=EVERY_ORDER), ROOMY)
         for name in ("r-1", "r-2"):
             [first] = await claim(store)
             assert await names(store, [first]) == [name]
-            await finish(store, ME, first, State.DELIVERED, DONE)
+            await finish(store, ME, first, EntryState.DELIVERED, DONE)
         assert await names(store, await claim(store)) == ["r-3"]
         async with store._database.reading() as connection:
-            facts = dict(map(tuple, await connection.execute(sa.select(meta))))
-            rows = await connection.execute(sa.select(orders))
+            facts = dict(map(tuple, await connection.execute(sa.select(meta_table))))
+            rows = await connection.execute(sa.select(ordering_keys_table))
         assert facts["schema"] == "3"
         assert len(rows.all()) == 1
 
@@ -120,9 +127,11 @@ async def test_nothing_waits_for_what_is_over(store: SqlStore) -> None:
     await store.put(draft("3", "P/a"), ROOMY)
     [first] = await claim(store)
     async with store._database.writing() as connection:
-        ended = sa.update(entries).where(entries.c.number == first.number)
-        await connection.execute(ended.values(state=State.DELIVERED, owner=None))
-        await connection.execute(sa.delete(orders).where(orders.c.entry == first.number))
+        ended = sa.update(entries_table).where(entries_table.c.number == first.number)
+        await connection.execute(ended.values(state=EntryState.DELIVERED, owner=None))
+        await connection.execute(
+            sa.delete(ordering_keys_table).where(ordering_keys_table.c.entry == first.number)
+        )
     assert await claim(store) == []
     assert await store.expire(60.0) == []
     assert await names(store, await claim(store)) == ["r-2"]
@@ -132,14 +141,16 @@ async def test_much_goes_on_at_once(store: SqlStore) -> None:
     """What waits for one entry is let go in a moment, for nobody can write meanwhile."""
     first = await store.put(replace(draft("1"), orders=EVERY_ORDER), ROOMY)
     later = range(first.number + 1, first.number + 10_001)
-    same = {**asdict(first), "behind": first.number}
+    columns = asdict(first)
+    columns["doubt"] = columns.pop("in_doubt")
+    same = {**columns, "behind": first.number}
     async with store._database.writing() as connection:
         rows = [{**same, "number": number, "id": str(number)} for number in later]
-        await connection.execute(sa.insert(entries), rows)
+        await connection.execute(sa.insert(entries_table), rows)
         marks = [{"mark": number.to_bytes(32), "entry": number} for number in later]
-        await connection.execute(sa.insert(orders), marks)
+        await connection.execute(sa.insert(ordering_keys_table), marks)
     [claimed] = await claim(store)
     begun = time.monotonic()
-    await finish(store, ME, claimed, State.DELIVERED, DONE)
+    await finish(store, ME, claimed, EntryState.DELIVERED, DONE)
     assert time.monotonic() - begun < 3.0
     assert len(await claim(store)) == 10

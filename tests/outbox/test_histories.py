@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.outbox.entry import State
+from gateway.outbox.entry import EntryState
 from tests.outbox.histories import Sent, Write, faults, run
 
 
@@ -27,7 +27,7 @@ def sent(number: int, kind: str, status: int, entry: str = "") -> Sent:
 
 
 FIRST, SECOND = sent(0, "POST", 201), sent(1, "PUT", 202, "e")
-KEPT = {"e": State.DELIVERED}
+KEPT = {"e": EntryState.DELIVERED}
 RIGHT = [(each.write.key, each.write.body or b"") for each in (FIRST, SECOND)]
 
 
@@ -37,7 +37,7 @@ RIGHT = [(each.write.key, each.write.body or b"") for each in (FIRST, SECOND)]
         (None, RIGHT, KEPT),
         (None, [*RIGHT, RIGHT[1]], KEPT),
         ("is lost", RIGHT[:1], KEPT),
-        ("was not delivered", RIGHT, {"e": State.UNCLEAR}),
+        ("was not delivered", RIGHT, {"e": EntryState.UNCLEAR}),
         ("was not delivered", RIGHT, {}),
         ("was done 2 times", [RIGHT[0], *RIGHT], KEPT),
         ("came after", RIGHT[::-1], KEPT),
@@ -46,7 +46,7 @@ RIGHT = [(each.write.key, each.write.body or b"") for each in (FIRST, SECOND)]
     ],
 )
 def test_the_checker_sees(
-    wrong: str | None, effects: list[tuple[str, bytes]], states: dict[str, State]
+    wrong: str | None, effects: list[tuple[str, bytes]], states: dict[str, EntryState]
 ) -> None:
     """What is lost, doubled, out of order, changed, or was never asked for."""
     found = faults([FIRST, SECOND], states, effects)

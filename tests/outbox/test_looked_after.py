@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from gateway.outbox.entry import Response, State
-from gateway.outbox.events import By, Note, Step
+from gateway.outbox.entry import EntryState, StoredResponse
+from gateway.outbox.events import Actor, OutboxStep, PendingAuditRecord
 from gateway.outbox.queue import Outbox
 from gateway.outbox.sql_store import SqlStore
-from gateway.outbox.store import Group
+from gateway.outbox.store import EntryGroup
 from tests.outbox.attempts import claim, finish
 from tests.outbox.drafts import ROOMY, draft, write
 from tests.outbox.places import Place
 from tests.outbox.test_notes import Records
 
 ME = "me"
-DILNOZA = By("page", "dilnoza", "entered anew")
+DILNOZA = Actor("page", "dilnoza", "entered anew")
 
 
 async def refused(store: SqlStore, name: str, status: int = 422, **more: object) -> str:
@@ -21,7 +21,7 @@ async def refused(store: SqlStore, name: str, status: int = 422, **more: object)
     made = await store.put(draft(name, **more), ROOMY)  # type: ignore[arg-type]
     [entry] = await claim(store, most=1, owner=ME)
     assert entry.id == made.id
-    assert await finish(store, ME, entry, State.FAILED, Response(status))
+    assert await finish(store, ME, entry, EntryState.FAILED, StoredResponse(status))
     return made.id
 
 
@@ -33,12 +33,12 @@ async def test_what_waits_for_a_person_is_counted_by_cause(store: SqlStore, plac
         place.wall.now += 1
     delivered = await store.put(draft("d"), ROOMY)
     [entry] = await claim(store, most=1, owner=ME)
-    await finish(store, ME, entry, State.DELIVERED, Response(200))
+    await finish(store, ME, entry, EntryState.DELIVERED, StoredResponse(200))
     waiting = await store.put(draft("e", cause="circuit-open"), ROOMY)
     assert list(await store.groups()) == [
-        Group(State.FAILED, "platform-status 422", "lis", 2, began),
-        Group(State.FAILED, "platform-status 422", "ris", 1, began + 2),
-        Group(State.WAITING, "circuit-open", "lis", 1, began + 3),
+        EntryGroup(EntryState.FAILED, "platform-status 422", "lis", 2, began),
+        EntryGroup(EntryState.FAILED, "platform-status 422", "ris", 1, began + 2),
+        EntryGroup(EntryState.WAITING, "circuit-open", "lis", 1, began + 3),
     ]
     assert [each.id for each in await store.entries(cause="circuit-open")] == [waiting.id]
     assert delivered.id == entry.id
@@ -46,7 +46,7 @@ async def test_what_waits_for_a_person_is_counted_by_cause(store: SqlStore, plac
 
 async def test_all_failed_of_a_cause_are_sent_once_more(store: SqlStore, place: Place) -> None:
     """Those of another cause stay, each step is noted, and what fails again is not retried."""
-    seen: list[Step] = []
+    seen: list[OutboxStep] = []
     outbox = Outbox(store, ROOMY, lambda event: seen.append(event.step), lambda: None)
     old = [await refused(store, name) for name in "abc"]
     other = await refused(store, "d", status=403)
@@ -57,14 +57,16 @@ async def test_all_failed_of_a_cause_are_sent_once_more(store: SqlStore, place: 
             # It fails again at once, while others are still to be looked for.
             [again] = await claim(store, most=1, owner=ME)
             assert again.id == old[0]
-            assert await finish(store, ME, again, State.FAILED, Response(422))
+            assert await finish(store, ME, again, EntryState.FAILED, StoredResponse(422))
     assert moved == old
-    assert (await store.entry(other)).state is State.FAILED  # type: ignore[union-attr]
+    assert (await store.entry(other)).state is EntryState.FAILED  # type: ignore[union-attr]
     records = Records()
     await store.take_notes(records)
-    noted = [Note(Step.RETRIED, each, "lis", DILNOZA, place.wall.now) for each in old]
+    noted = [
+        PendingAuditRecord(OutboxStep.RETRIED, each, "lis", DILNOZA, place.wall.now) for each in old
+    ]
     assert list(records) == noted
-    assert seen == [Step.RETRIED] * 3
+    assert seen == [OutboxStep.RETRIED] * 3
 
 
 async def test_nothing_is_shown_unless_it_is_noted(store: SqlStore, place: Place) -> None:
@@ -77,7 +79,9 @@ async def test_nothing_is_shown_unless_it_is_noted(store: SqlStore, place: Place
     assert (content.entry, content.response) == (entry, None)
     assert content.request == write("a", body=b'{"id":"a"}')
     await store.take_notes(records)
-    assert list(records) == [Note(Step.REVEALED, entry.id, "lis", DILNOZA, place.wall.now)]
+    assert list(records) == [
+        PendingAuditRecord(OutboxStep.REVEALED, entry.id, "lis", DILNOZA, place.wall.now)
+    ]
     assert records[0].facts(str) == {
         "step": "revealed",
         "entry": entry.id,

@@ -29,16 +29,22 @@ from gateway.outbox.entry import (
     BLOCKING,
     EVERY_ORDER,
     NEEDS_A_PERSON,
-    Entry,
-    Recovery,
-    Request,
-    Response,
-    State,
+    EntryState,
+    OutboxEntry,
+    QueuedRequest,
+    RecoveryMode,
+    StoredResponse,
 )
-from gateway.outbox.sealing import Cipher
-from gateway.outbox.sending import Comparison, Effect, Failure, Found, Result
+from gateway.outbox.sealing import ContentCipher
+from gateway.outbox.sending import (
+    Effect,
+    SendFailure,
+    SendResult,
+    VerificationResult,
+    VerificationStatus,
+)
 from gateway.outbox.sql_store import SqlStore
-from gateway.outbox.store import NotPossible
+from gateway.outbox.store import EntryStateError
 from tests.doubles.clock import FakeClock
 from tests.outbox.drafts import ROOMY, draft
 from tests.outbox.places import KEY, ClockWall, Place, PostgresPlace, SqlitePlace, Wall
@@ -46,11 +52,11 @@ from tests.outbox.postgres_server import PostgresServer
 from tests.outbox.running import OPTIONS, Process, Running
 
 KINDS = {
-    "PUT": ("PUT", Recovery.REPEAT),
-    "DELETE": ("DELETE", Recovery.REPEAT),
-    "conditional create": ("POST", Recovery.REPEAT),
-    "create with identifier": ("POST", Recovery.ASK),
-    "create": ("POST", Recovery.PARK),
+    "PUT": ("PUT", RecoveryMode.REPEAT),
+    "DELETE": ("DELETE", RecoveryMode.REPEAT),
+    "conditional create": ("POST", RecoveryMode.REPEAT),
+    "create with identifier": ("POST", RecoveryMode.ASK),
+    "create": ("POST", RecoveryMode.PARK),
 }
 
 
@@ -75,7 +81,7 @@ _EFFECTIVE = {Weather.FINE, Weather.ANSWER_LOST, Weather.BROKEN_AFTER, Weather.H
 class Known:
     """What the model knows of an entry."""
 
-    entry: Entry
+    entry: OutboxEntry
     orders: frozenset[str]
     kind: str
     poisoned: bool
@@ -98,13 +104,13 @@ class ModelPlatform:
     wrong: list[str] = field(default_factory=list)
     hanging: int = 0
 
-    async def send(self, entry: Entry, request: Request) -> Result:
+    async def send(self, entry: OutboxEntry, request: QueuedRequest) -> SendResult:
         """One attempt."""
         known = self.known[entry.id]
         self._check_order(known)
         weather = self.weather.popleft() if self.weather else Weather.FINE
         if weather in (Weather.DOWN, Weather.BUSY):
-            return Failure(Effect.NONE, "upstream-unreachable")
+            return SendFailure(Effect.NONE, "upstream-unreachable")
         if weather in _EFFECTIVE and not known.poisoned:
             self._apply(known)
         if weather in (Weather.HANGS, Weather.HANGS_AFTER):
@@ -114,23 +120,25 @@ class ModelPlatform:
             finally:
                 self.hanging -= 1
         if weather in (Weather.LOST, Weather.ANSWER_LOST):
-            return Failure(Effect.UNKNOWN, "upstream-timeout")
+            return SendFailure(Effect.UNKNOWN, "upstream-timeout")
         if weather in (Weather.BROKEN, Weather.BROKEN_AFTER):
-            return Response(500)
-        return Response(422) if known.poisoned else Response(200)
+            return StoredResponse(500)
+        return StoredResponse(422) if known.poisoned else StoredResponse(200)
 
     async def probe(self) -> None:
         """Nobody else is answered here."""
 
-    async def ask(self, entry: Entry, request: Request) -> Comparison | Failure:
+    async def ask(
+        self, entry: OutboxEntry, request: QueuedRequest
+    ) -> VerificationResult | SendFailure:
         """Whether it has it."""
         known = self.known[entry.id]
         weather = self.weather.popleft() if self.weather else Weather.FINE
         if weather is not Weather.FINE:
-            return Failure(Effect.NONE, "upstream-unreachable")
+            return SendFailure(Effect.NONE, "upstream-unreachable")
         if known.applied:
-            return Comparison(Found.YES, Response(200, found=True))
-        return Comparison(Found.NO)
+            return VerificationResult(VerificationStatus.YES, StoredResponse(200, found=True))
+        return VerificationResult(VerificationStatus.NO)
 
     def _check_order(self, known: Known) -> None:
         number = known.entry.number
@@ -164,7 +172,7 @@ class Shared:
 
     async def start(self) -> None:
         """One more."""
-        store = SqlStore(self.place.database(), Cipher(KEY))
+        store = SqlStore(self.place.database(), ContentCipher(KEY))
         await store.prepare()
         running = Process(store, self.platform, self.clock).make()
         running.task = asyncio.get_running_loop().create_task(running.delivery.run())
@@ -276,8 +284,11 @@ class OutboxMachine(RuleBasedStateMachine):
         self.runner.run(self._restart(index, gently))
 
     @precondition(lambda self: self.platform.known)
-    @rule(data=st.data(), to=st.sampled_from([State.WAITING, State.CANCELLED, State.DROPPED]))
-    def decide(self, data: st.DataObject, to: State) -> None:
+    @rule(
+        data=st.data(),
+        to=st.sampled_from([EntryState.WAITING, EntryState.CANCELLED, EntryState.DROPPED]),
+    )
+    def decide(self, data: st.DataObject, to: EntryState) -> None:
         """A person, or the caller, decides about an entry."""
         entry_id = data.draw(st.sampled_from(list(self.platform.known)))
         self.runner.run(self._decide(entry_id, to))
@@ -292,10 +303,10 @@ class OutboxMachine(RuleBasedStateMachine):
         """Delivered means done; cancelled, and what may be cancelled, means not done."""
         for entry in self.runner.run(self._listed()):
             known = self.platform.known[entry.id]
-            if entry.state is State.DELIVERED:
+            if entry.state is EntryState.DELIVERED:
                 assert known.applied, f"{entry.number} counts as delivered"
-            surely_not = entry.state is State.CANCELLED or (
-                entry.state in (State.WAITING, State.FAILED) and not entry.doubt
+            surely_not = entry.state is EntryState.CANCELLED or (
+                entry.state in (EntryState.WAITING, EntryState.FAILED) and not entry.doubt
             )
             if surely_not and not known.retries:
                 assert not known.applied, f"{entry.number} counts as not delivered"
@@ -328,25 +339,25 @@ class OutboxMachine(RuleBasedStateMachine):
         await self.shared.start()
         await self.shared.quiet()
 
-    async def _decide(self, entry_id: str, to: State) -> None:
+    async def _decide(self, entry_id: str, to: EntryState) -> None:
         known = self.platform.known[entry_id]
         outbox = self.running.outbox
         before = await outbox.entry(entry_id)
         assert before is not None
         try:
-            if to is State.CANCELLED:
+            if to is EntryState.CANCELLED:
                 await outbox.cancel(entry_id, "lis")
-            elif to is State.DROPPED:
+            elif to is EntryState.DROPPED:
                 await outbox.drop(entry_id)
             else:
-                known.retries += before.state is State.UNCLEAR
+                known.retries += before.state is EntryState.UNCLEAR
                 await outbox.retry(entry_id)
-        except NotPossible:
+        except EntryStateError:
             return
-        known.closed = known.closed or to is not State.WAITING
+        known.closed = known.closed or to is not EntryState.WAITING
         await self.shared.quiet()
 
-    async def _listed(self) -> list[Entry]:
+    async def _listed(self) -> list[OutboxEntry]:
         return list(await self.running.outbox.entries(limit=10_000))
 
     async def _calm_down(self) -> None:
@@ -361,12 +372,12 @@ class OutboxMachine(RuleBasedStateMachine):
             for entry in left:
                 if entry.state in NEEDS_A_PERSON:
                     self._check_stuck(entry)
-                    await self._decide(entry.id, State.DROPPED)
+                    await self._decide(entry.id, EntryState.DROPPED)
         raise AssertionError(f"still there: {left}")
 
-    def _check_stuck(self, entry: Entry) -> None:
+    def _check_stuck(self, entry: OutboxEntry) -> None:
         known = self.platform.known[entry.id]
-        if entry.state is State.FAILED:
+        if entry.state is EntryState.FAILED:
             assert known.poisoned, f"{entry.number} failed"
         else:
             assert known.kind == "create", f"{entry.number} ({known.kind}) is unclear"

@@ -7,20 +7,20 @@ from collections.abc import Sequence
 
 import pytest
 
-from gateway.outbox.entry import State
-from gateway.outbox.events import By, Note, Step
+from gateway.outbox.entry import EntryState
+from gateway.outbox.events import Actor, OutboxStep, PendingAuditRecord
 from gateway.outbox.sql_store import SqlStore
-from gateway.outbox.store import NotPossible
+from gateway.outbox.store import EntryStateError
 from tests.outbox.drafts import ROOMY, draft
 from tests.outbox.places import Place, opened
 
 
-class Records(list[Note]):
+class Records(list[PendingAuditRecord]):
     """What was recorded; nothing can be while `full`."""
 
     full = False
 
-    async def __call__(self, notes: Sequence[Note]) -> bool:
+    async def __call__(self, notes: Sequence[PendingAuditRecord]) -> bool:
         """Record them."""
         if not self.full:
             self.extend(notes)
@@ -33,12 +33,12 @@ async def test_a_step_is_recorded_once_by_whoever_comes_first(place: Place) -> N
     async with opened(place) as one, opened(place) as other, opened(place) as third:
         entries = [await one.put(draft(str(n)), ROOMY) for n in range(20)]
         for entry in entries:
-            await one.move(entry.id, State.DROPPED, by=By("somebody"))
+            await one.move(entry.id, EntryState.DROPPED, by=Actor("somebody"))
         await asyncio.gather(*(store.take_notes(records) for store in (one, other, third)))
         await third.take_notes(records)
     assert sorted(note.entry for note in records) == sorted(entry.id for entry in entries)
     assert {(note.step, note.caller, note.by, note.at) for note in records} == {
-        (Step.DROPPED, "lis", By("somebody"), place.wall.now)
+        (OutboxStep.DROPPED, "lis", Actor("somebody"), place.wall.now)
     }
 
 
@@ -46,20 +46,20 @@ async def test_what_cannot_be_recorded_stays_noted(store: SqlStore) -> None:
     """An audit that cannot write loses nothing."""
     records = Records()
     entry = await store.put(draft("a"), ROOMY)
-    await store.move(entry.id, State.WAITING, by=By("somebody"))
+    await store.move(entry.id, EntryState.WAITING, by=Actor("somebody"))
     records.full = True
     assert await store.take_notes(records) == 0
     records.full = False
     assert await store.take_notes(records) == 1
-    assert [(note.step, note.entry) for note in records] == [(Step.RETRIED, entry.id)]
+    assert [(note.step, note.entry) for note in records] == [(OutboxStep.RETRIED, entry.id)]
 
 
 async def test_only_what_was_done_is_noted(store: SqlStore) -> None:
     """A step that is refused, or recorded by whoever takes it, leaves no note."""
     records = Records()
     entry = await store.put(draft("a"), ROOMY)
-    await store.move(entry.id, State.DROPPED)
-    with pytest.raises(NotPossible):
-        await store.move(entry.id, State.WAITING, by=By("somebody"))
+    await store.move(entry.id, EntryState.DROPPED)
+    with pytest.raises(EntryStateError):
+        await store.move(entry.id, EntryState.WAITING, by=Actor("somebody"))
     await store.take_notes(records)
     assert records == []

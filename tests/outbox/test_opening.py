@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from gateway.config import OutboxSettings
-from gateway.outbox.entry import State
-from gateway.outbox.events import Event, Step
+from gateway.outbox.entry import EntryState
+from gateway.outbox.events import OutboxEvent, OutboxStep
 from gateway.outbox.opening import delivery_of, encryption_key, opened, outbox_of
-from gateway.outbox.store import OutboxFull, OutboxUnavailable, OutboxUnusable
+from gateway.outbox.store import OutboxConfigurationError, OutboxFullError, OutboxUnavailableError
 from tests.outbox.child import KEY, settings
 from tests.outbox.drafts import draft
 from tests.outbox.places import Place, PostgresPlace, SqlitePlace
@@ -51,21 +51,21 @@ def another_process_says(program: str, argument: str) -> str:
 async def test_settings_make_a_whole_outbox(place: Place) -> None:
     """From the settings alone a write goes in and out again, within the settings' limits."""
     chosen = made(place, max_entries=1)
-    events: list[Event] = []
+    events: list[OutboxEvent] = []
     sender = RecordingSender()
     async with opened(chosen) as store:
         delivery = delivery_of(store, chosen, sender, events.append)
         outbox = outbox_of(store, chosen, events.append, delivery.wake)
         entry = await outbox.put(draft("a"))
-        with pytest.raises(OutboxFull):
+        with pytest.raises(OutboxFullError):
             await outbox.put(draft("b"))
         running = asyncio.get_running_loop().create_task(delivery.run())
-        await until(lambda: events[-1].step is Step.DELIVERED)
+        await until(lambda: events[-1].step is OutboxStep.DELIVERED)
         await delivery.drain(1.0)
         await running
         found = await outbox.entry(entry.id)
         assert found is not None
-        assert found.state is State.DELIVERED
+        assert found.state is EntryState.DELIVERED
         assert await outbox.entry(entry.id, "his") is None
     assert sender.seen == ["r-a"]
 
@@ -82,7 +82,9 @@ def test_a_key_may_be_written_with_and_without_padding() -> None:
 def test_a_key_that_is_none_is_refused(text: str) -> None:
     """The text names the setting and how to make one, not the value."""
     chosen = OutboxSettings.model_validate({"encryption_key": text})
-    with pytest.raises(OutboxUnusable, match=r"outbox\.encryption_key: is not 32 bytes") as raised:
+    with pytest.raises(
+        OutboxConfigurationError, match=r"outbox\.encryption_key: is not 32 bytes"
+    ) as raised:
         encryption_key(chosen)
     assert "openssl rand" in str(raised.value)
     assert text not in str(raised.value)
@@ -90,10 +92,10 @@ def test_a_key_that_is_none_is_refused(text: str) -> None:
 
 def test_a_missing_key_is_refused(tmp_path: Path) -> None:
     """Neither given nor in a file; a file that cannot be read is named."""
-    with pytest.raises(OutboxUnusable, match=r"outbox\.encryption_key.*is missing"):
+    with pytest.raises(OutboxConfigurationError, match=r"outbox\.encryption_key.*is missing"):
         encryption_key(OutboxSettings())
     absent = OutboxSettings.model_validate({"encryption_key_file": str(tmp_path / "key")})
-    with pytest.raises(OutboxUnusable, match="key"):
+    with pytest.raises(OutboxConfigurationError, match="key"):
         encryption_key(absent)
 
 
@@ -105,7 +107,7 @@ async def test_another_key_is_said_with_the_place(sqlite_place: SqlitePlace) -> 
         {"url": sqlite_place.url, "encryption_key": KEY.replace("B", "C")}
     )
     text = re.escape(f"outbox.url: {sqlite_place.url} holds entries that were encrypted")
-    with pytest.raises(OutboxUnusable, match=text):
+    with pytest.raises(OutboxConfigurationError, match=text):
         async with opened(other):
             pass
 
@@ -115,11 +117,15 @@ async def test_a_place_that_is_no_database_is_refused(tmp_path: Path) -> None:
     alien = tmp_path / "alien.db"
     alien.write_bytes(b"not a database, but somebody's file" * 100)
     before = alien.read_bytes()
-    with pytest.raises(OutboxUnusable, match=r"outbox\.url: .*alien\.db cannot be opened"):
+    with pytest.raises(
+        OutboxConfigurationError, match=r"outbox\.url: .*alien\.db cannot be opened"
+    ):
         async with opened(made(SqlitePlace(alien))):
             pass
     assert alien.read_bytes() == before
-    with pytest.raises(OutboxUnusable, match=r"nowhere/outbox\.db cannot be opened: no such file"):
+    with pytest.raises(
+        OutboxConfigurationError, match=r"nowhere/outbox\.db cannot be opened: no such file"
+    ):
         async with opened(made(SqlitePlace(tmp_path / "nowhere" / "outbox.db"))):
             pass
 
@@ -127,7 +133,9 @@ async def test_a_place_that_is_no_database_is_refused(tmp_path: Path) -> None:
 async def test_a_server_that_is_away_is_named_without_its_password(tmp_path: Path) -> None:
     """The URL is shown with a mask."""
     url = f"postgresql://outbox:hunter2@/gw?host={tmp_path}"
-    with pytest.raises(OutboxUnusable, match=r"outbox\.url: postgresql://outbox") as raised:
+    with pytest.raises(
+        OutboxConfigurationError, match=r"outbox\.url: postgresql://outbox"
+    ) as raised:
         async with opened(settings(url)):
             pass
     assert "hunter2" not in str(raised.value)
@@ -136,7 +144,7 @@ async def test_a_server_that_is_away_is_named_without_its_password(tmp_path: Pat
 async def test_a_database_that_is_not_there_is_named(postgres_place: PostgresPlace) -> None:
     """PostgreSQL's own refusals are told by their names."""
     url = postgres_place.server.url("nonesuch")
-    with pytest.raises(OutboxUnusable, match=r"nonesuch.*InvalidCatalogName"):
+    with pytest.raises(OutboxConfigurationError, match=r"nonesuch.*InvalidCatalogName"):
         async with opened(settings(url)):
             pass
 
@@ -150,7 +158,7 @@ async def test_a_server_that_comes_back_is_used_again(postgres_place: PostgresPl
         await asyncio.to_thread(server.stop)
         try:
             for _ in range(2):
-                with pytest.raises(OutboxUnavailable):
+                with pytest.raises(OutboxUnavailableError):
                     await outbox.put(draft("b"))
         finally:
             await asyncio.to_thread(server.start)
@@ -167,7 +175,7 @@ async def test_a_full_disk_is_told_and_survived(sqlite_place: SqlitePlace) -> No
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, before[1]))
         try:
-            with pytest.raises(OutboxFull, match="the disk is full"):
+            with pytest.raises(OutboxFullError, match="the disk is full"):
                 await outbox.put(draft("b"))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -214,7 +222,7 @@ async def test_nobody_waits_longer_as_others_wait_too(
         await asyncio.sleep(0.5)
         other.close()
         results = await asyncio.gather(*puts, return_exceptions=True)
-        assert [type(result) for result in results] == [OutboxUnavailable] * 3
+        assert [type(result) for result in results] == [OutboxUnavailableError] * 3
         assert await outbox.entries() == []
         await outbox.put(draft("later"))
 
@@ -233,7 +241,7 @@ async def test_who_waited_for_this_process_waits_less_for_others(
 
     async with database.writing():
         # Though nobody else has the file.
-        with pytest.raises(OutboxUnavailable):
+        with pytest.raises(OutboxUnavailableError):
             await asyncio.wait_for(write(), 5)
         behind = asyncio.create_task(write())
         await asyncio.sleep(0.6)
@@ -242,7 +250,7 @@ async def test_who_waited_for_this_process_waits_less_for_others(
     # Less than he would have if his time began only now.
     await asyncio.wait([behind], timeout=0.7)
     other.close()
-    with pytest.raises(OutboxUnavailable):
+    with pytest.raises(OutboxUnavailableError):
         await behind
     await write()
     await database.close()
@@ -250,7 +258,7 @@ async def test_who_waited_for_this_process_waits_less_for_others(
 
 async def test_index_stays_in_use_while_the_outbox_is_open(sqlite_place: SqlitePlace) -> None:
     """No other process may make SQLite's index of the log anew, whatever the outbox is asked."""
-    events: list[Event] = []
+    events: list[OutboxEvent] = []
     async with opened(made(sqlite_place)) as store:
         outbox = outbox_of(store, made(sqlite_place), events.append)
         assert outbox.surely_empty()

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.outbox.entry import State
-from gateway.outbox.events import Event
+from gateway.outbox.entry import EntryState
+from gateway.outbox.events import OutboxEvent
 from gateway.outbox.opening import opened
 from gateway.outbox.owner import named, surely_dead
-from gateway.outbox.upkeep import Upkeep
+from gateway.outbox.upkeep import OutboxMaintenance
 from tests.outbox.child import RECOVERIES, Child, settings
 from tests.outbox.drafts import ROOMY, draft
 
@@ -29,15 +29,15 @@ async def test_what_a_killed_process_had_in_hand_is_judged_at_once(tmp_path: Pat
         try:
             async for _ in process.lines():
                 break
-            events: list[Event] = []
-            upkeep = Upkeep(store, events.append, time.monotonic)
+            events: list[OutboxEvent] = []
+            upkeep = OutboxMaintenance(store, events.append, time.monotonic)
             await upkeep.recover(_LEASE, 10.0)
-            assert [entry.state for entry in await store.entries()] == [State.SENDING] * 3
+            assert [entry.state for entry in await store.entries()] == [EntryState.SENDING] * 3
         finally:
             await process.killed()
         await upkeep.recover(_LEASE, 10.0)
         states = [entry.state for entry in await store.entries()]
-        assert states == [State.WAITING, State.WAITING, State.UNCLEAR]
+        assert states == [EntryState.WAITING, EntryState.WAITING, EntryState.UNCLEAR]
         assert [event.entry.number for event in events] == [1, 2, 3]
 
 

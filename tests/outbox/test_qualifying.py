@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.outbox.entry import EVERY_ORDER, Recovery
-from gateway.outbox.qualifying import Write, WriteJudgement, asks_async, judge, without_async
+from gateway.outbox.entry import EVERY_ORDER, RecoveryMode
+from gateway.outbox.qualifying import (
+    WriteClassification,
+    WriteDescription,
+    asks_async,
+    judge,
+    without_async,
+)
 from tests.fhir.bodies import spelled_out
 
 OBSERVATION = b"""{"resourceType": "Observation", "status": "final",
@@ -13,9 +19,13 @@ OBSERVATION = b"""{"resourceType": "Observation", "status": "final",
 IDENTIFIED = OBSERVATION[:-1] + b', "identifier": [{"system": "urn:lab", "value": "77"}]}'
 
 
-def judged(code: str, path: str, body: bytes = b"", query: str = "", **more: str) -> WriteJudgement:
+def judged(
+    code: str, path: str, body: bytes = b"", query: str = "", **more: str
+) -> WriteClassification:
     """The judgement of a write that may be queued."""
-    found = judge(Write(code, path, query, body, more.get("kind"), more.get("if_none_exist")))
+    found = judge(
+        WriteDescription(code, path, query, body, more.get("kind"), more.get("if_none_exist"))
+    )
     assert found is not None
     return found
 
@@ -23,30 +33,30 @@ def judged(code: str, path: str, body: bytes = b"", query: str = "", **more: str
 @pytest.mark.parametrize("code", ["read", "search-type", "operation", "other", "capabilities"])
 def test_only_writes_are_queued(code: str) -> None:
     """A read is never queued, and no operation."""
-    assert judge(Write(code, "/Patient/5")) is None
+    assert judge(WriteDescription(code, "/Patient/5")) is None
 
 
 @pytest.mark.parametrize(
     ("code", "path", "body", "query", "if_none_exist", "recovery"),
     [
-        ("update", "/Observation/1", OBSERVATION, "", None, Recovery.REPEAT),
-        ("delete", "/Observation/1", b"", "", None, Recovery.REPEAT),
-        ("create", "/Observation", OBSERVATION, "", "identifier=a|1", Recovery.ASK),
-        ("create", "/Observation", OBSERVATION, "", "", Recovery.PARK),
-        ("create", "/Observation", IDENTIFIED, "", None, Recovery.ASK),
-        ("create", "/Observation", OBSERVATION, "", None, Recovery.PARK),
-        ("update", "/Observation", IDENTIFIED, "identifier=urn:lab|77", None, Recovery.ASK),
-        ("delete", "/Observation", b"", "identifier=urn:lab|77", None, Recovery.PARK),
-        ("patch", "/Observation/1", b"[]", "", None, Recovery.PARK),
-        ("create", "/Binary", b"%PDF", "", None, Recovery.PARK),
-        ("update", "/Binary/1", b"%PDF", "", None, Recovery.REPEAT),
+        ("update", "/Observation/1", OBSERVATION, "", None, RecoveryMode.REPEAT),
+        ("delete", "/Observation/1", b"", "", None, RecoveryMode.REPEAT),
+        ("create", "/Observation", OBSERVATION, "", "identifier=a|1", RecoveryMode.ASK),
+        ("create", "/Observation", OBSERVATION, "", "", RecoveryMode.PARK),
+        ("create", "/Observation", IDENTIFIED, "", None, RecoveryMode.ASK),
+        ("create", "/Observation", OBSERVATION, "", None, RecoveryMode.PARK),
+        ("update", "/Observation", IDENTIFIED, "identifier=urn:lab|77", None, RecoveryMode.ASK),
+        ("delete", "/Observation", b"", "identifier=urn:lab|77", None, RecoveryMode.PARK),
+        ("patch", "/Observation/1", b"[]", "", None, RecoveryMode.PARK),
+        ("create", "/Binary", b"%PDF", "", None, RecoveryMode.PARK),
+        ("update", "/Binary/1", b"%PDF", "", None, RecoveryMode.REPEAT),
     ],
 )
 def test_only_what_does_no_harm_twice_is_repeated(
-    code: str, path: str, body: bytes, query: str, if_none_exist: str | None, recovery: Recovery
+    code: str, path: str, body: bytes, query: str, if_none_exist: str | None, recovery: RecoveryMode
 ) -> None:
     """PUT and DELETE by id; what has a condition or an identifier is asked for first."""
-    found = judge(Write(code, path, query, body, None, if_none_exist))
+    found = judge(WriteDescription(code, path, query, body, None, if_none_exist))
     assert found is not None
     assert found.recovery is recovery
 
@@ -69,22 +79,24 @@ GET = '{"method": "GET", "url": "Patient/7"}'
 @pytest.mark.parametrize(
     ("requests", "recovery"),
     [
-        ((PUT, DELETE, GET), Recovery.REPEAT),
-        ((PUT, DELETE, CONDITIONAL, GET), Recovery.ASK),
-        ((CONDITIONAL, POST), Recovery.PARK),
-        ((PUT, POST), Recovery.PARK),
-        (('{"method": "PATCH", "url": "Observation/1"}',), Recovery.PARK),
-        (('{"method": "PUT", "url": "Observation?identifier=a"}',), Recovery.PARK),
+        ((PUT, DELETE, GET), RecoveryMode.REPEAT),
+        ((PUT, DELETE, CONDITIONAL, GET), RecoveryMode.ASK),
+        ((CONDITIONAL, POST), RecoveryMode.PARK),
+        ((PUT, POST), RecoveryMode.PARK),
+        (('{"method": "PATCH", "url": "Observation/1"}',), RecoveryMode.PARK),
+        (('{"method": "PUT", "url": "Observation?identifier=a"}',), RecoveryMode.PARK),
     ],
 )
-def test_a_bundle_is_as_safe_as_its_entries(requests: tuple[str, ...], recovery: Recovery) -> None:
+def test_a_bundle_is_as_safe_as_its_entries(
+    requests: tuple[str, ...], recovery: RecoveryMode
+) -> None:
     """One entry that must not be done twice is enough."""
     assert judged("transaction", "", bundle(*requests)).recovery is recovery
 
 
 def test_a_bundle_of_reads_is_a_read() -> None:
     """A batch of nothing but GETs is never queued."""
-    assert judge(Write("batch", "", body=bundle(GET))) is None
+    assert judge(WriteDescription("batch", "", body=bundle(GET))) is None
 
 
 def test_every_patient_is_an_order() -> None:
@@ -191,7 +203,7 @@ def test_what_cannot_be_put_in_order_is_not_queued(
     code: str, path: str, query: str, body: bytes
 ) -> None:
     """Nobody could tell what must not overtake it."""
-    assert judge(Write(code, path, query, body)) is None
+    assert judge(WriteDescription(code, path, query, body)) is None
 
 
 def test_a_spelled_out_body_is_judged_alike() -> None:

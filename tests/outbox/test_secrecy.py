@@ -8,7 +8,7 @@ import stat
 from dataclasses import replace
 from pathlib import Path
 
-from gateway.outbox.entry import Response, State
+from gateway.outbox.entry import EntryState, StoredResponse
 from tests.outbox.attempts import claim, finish
 from tests.outbox.drafts import ROOMY, draft, write
 from tests.outbox.places import Place, PostgresPlace, SqlitePlace, opened
@@ -65,16 +65,16 @@ async def test_files_show_nothing_of_a_patient(place: Place) -> None:
     )
     orders = frozenset({"Patient/pat-7f3a9c", f"identifier|{PINFL}", "Observation/obs-5e21d4"})
     made = replace(draft("a"), request=request, orders=orders)
-    answer = Response(422, ((b"location", PINFL.encode()),), body + b"haemoglobin")
+    answer = StoredResponse(422, ((b"location", PINFL.encode()),), body + b"haemoglobin")
     async with opened(place) as store:
-        ends = (State.DELIVERED, State.FAILED, State.UNCLEAR)
+        ends = (EntryState.DELIVERED, EntryState.FAILED, EntryState.UNCLEAR)
         for end in ends:
             await store.put(replace(made, caller=f"lis-{end}"), ROOMY)
         claimed = await claim(store)
         for entry, end in zip(claimed, ends, strict=True):
             assert await finish(store, "me", entry, end, answer)
         dropped = await store.put(replace(made, caller="his"), ROOMY)
-        await store.move(dropped.id, State.DROPPED)
+        await store.move(dropped.id, EntryState.DROPPED)
         assert await store.blocked("lis-failed", list(orders))
         await written_out(place)
         files = place.files()
@@ -109,7 +109,7 @@ async def test_what_is_shown_in_texts_is_of_no_patient(sqlite_place: SqlitePlace
     """`repr` of drafts, requests and answers, as it may end up in a log or a traceback."""
     request = write(PINFL, body=NAME.encode())
     made = replace(draft("a"), request=request, orders=frozenset({PINFL}))
-    answer = Response(422, ((b"location", PINFL.encode()),), NAME.encode())
+    answer = StoredResponse(422, ((b"location", PINFL.encode()),), NAME.encode())
     await asyncio.sleep(0)
     for thing in (made, request, answer):
         assert PINFL not in repr(thing)

@@ -13,7 +13,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from gateway.outbox.entry import BLOCKING, Recovery, State
+from gateway.outbox.entry import BLOCKING, EntryState, RecoveryMode
 from gateway.outbox.sql_store import SqlStore
 from tests.outbox.child import OPTIONS, RECOVERIES, Child
 from tests.outbox.drafts import ROOMY, draft
@@ -99,10 +99,10 @@ async def test_a_killed_process_neither_loses_nor_doubles(
     for entry, name in zip(entries, recoveries, strict=True):
         times = platform.arrived.count(name)
         if entry.id in unclear:
-            assert (entry.recovery, times <= 1) == (Recovery.PARK, True)
+            assert (entry.recovery, times <= 1) == (RecoveryMode.PARK, True)
         else:
-            assert entry.state is State.DELIVERED
-            assert times == 1 or (times > 1 and entry.recovery is Recovery.REPEAT)
+            assert entry.state is EntryState.DELIVERED
+            assert times == 1 or (times > 1 and entry.recovery is RecoveryMode.REPEAT)
     # No more than what the killed ones had in hand.
     assert len(unclear) <= KILLS * OPTIONS.parallel
     in_order(platform.arrived)
@@ -113,9 +113,9 @@ async def decided(store: SqlStore) -> set[str]:
     unclear: set[str] = set()
     async with asyncio.timeout(45):
         while True:
-            for entry in await store.entries(states=[State.UNCLEAR]):
+            for entry in await store.entries(states=[EntryState.UNCLEAR]):
                 unclear.add(entry.id)
-                await store.move(entry.id, State.DROPPED)
+                await store.move(entry.id, EntryState.DROPPED)
             if not await store.entries(states=BLOCKING):
                 return unclear
             await asyncio.sleep(0.05)

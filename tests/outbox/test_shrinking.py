@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.outbox.entry import State
+from gateway.outbox.entry import EntryState
 from tests.doubles.clock import FakeClock
 from tests.outbox.drafts import draft, write
 from tests.outbox.places import ClockWall, SqlitePlace, opened
@@ -50,7 +50,7 @@ async def test_the_file_shrinks_while_deliveries_go_on(tmp_path: Path, older: bo
             await running.pass_time(1)
             if n % 10 == 0:
                 entry = await running.put(draft(str(n)))
-                await running.until_state(entry, State.DELIVERED)
+                await running.until_state(entry, EntryState.DELIVERED)
         assert size(place) < grown - 5 * _MIB
         with closing(sqlite3.connect(place.path)) as connection:
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -11,52 +11,52 @@ import pytest
 import sqlalchemy as sa
 
 from gateway.outbox.database import PostgresDatabase
-from gateway.outbox.entry import Entry, Recovery, Response, State
-from gateway.outbox.judging import Ended, Postponed
-from gateway.outbox.schema import meta, pieces
+from gateway.outbox.entry import EntryState, OutboxEntry, RecoveryMode, StoredResponse
+from gateway.outbox.judging import FinalOutcome, RetryLater
+from gateway.outbox.schema import meta_table, segments_table
 from gateway.outbox.sql_store import SqlStore
 from gateway.outbox.store import (
-    Changed,
-    NotPossible,
-    OutboxFull,
+    AttemptOutcome,
+    EntryChange,
+    EntryStateError,
+    OutboxConfigurationError,
+    OutboxFullError,
     OutboxLimits,
-    OutboxUnavailable,
-    OutboxUnusable,
-    Outcome,
+    OutboxUnavailableError,
 )
 from tests.outbox.attempts import LEASE, ME, claim, doubt, finish, release
 from tests.outbox.drafts import ROOMY, draft, write
 from tests.outbox.places import KEY, Place, PostgresPlace, opened
 
-DONE = Response(201, ((b"etag", b'W/"1"'),), b'{"resourceType":"Observation"}')
+DONE = StoredResponse(201, ((b"etag", b'W/"1"'),), b'{"resourceType":"Observation"}')
 
 
-async def recover(store: SqlStore) -> list[Changed]:
+async def recover(store: SqlStore) -> list[EntryChange]:
     """What has ended, by the store's clock."""
     return list(await store.recover(await store.leases(), settle=10.0))
 
 
-async def names(store: SqlStore, found: list[Entry]) -> list[str]:
+async def names(store: SqlStore, found: list[OutboxEntry]) -> list[str]:
     """Which writes these are."""
     requests = [await store.request(entry.id) for entry in found]
     return [request.request_id for request in requests if request is not None]
 
 
-async def state_of(store: SqlStore, entry: Entry) -> State:
+async def state_of(store: SqlStore, entry: OutboxEntry) -> EntryState:
     """Where it is now."""
     found = await store.entry(entry.id)
     assert found is not None
     return found.state
 
 
-async def brought_to(store: SqlStore, state: State) -> Entry:
+async def brought_to(store: SqlStore, state: EntryState) -> OutboxEntry:
     """An entry in that state."""
     entry = await store.put(draft("a"), ROOMY)
-    if state in (State.CANCELLED, State.DROPPED):
+    if state in (EntryState.CANCELLED, EntryState.DROPPED):
         await store.move(entry.id, state)
-    elif state is not State.WAITING:
+    elif state is not EntryState.WAITING:
         [claimed] = await claim(store)
-        if state is not State.SENDING:
+        if state is not EntryState.SENDING:
             await finish(store, ME, claimed, state, DONE)
     found = await store.entry(entry.id)
     assert found is not None
@@ -74,8 +74,8 @@ async def test_a_write_comes_back_as_it_was(place: Place) -> None:
         assert await store.entry(entry.id) == entry
         assert await store.response(entry.id) is None
         [claimed] = await claim(store)
-        answer = Response(200, ((b"etag", b"\xff"),), body[:2_000_000])
-        assert await finish(store, ME, claimed, State.DELIVERED, answer)
+        answer = StoredResponse(200, ((b"etag", b"\xff"),), body[:2_000_000])
+        assert await finish(store, ME, claimed, EntryState.DELIVERED, answer)
         assert await store.response(entry.id) == answer
         assert await store.request(entry.id) is None
 
@@ -87,10 +87,10 @@ async def test_one_order_goes_one_by_one(store: SqlStore) -> None:
     first = await claim(store)
     assert await names(store, first) == ["r-1", "r-4"]
     assert await claim(store) == []
-    await finish(store, ME, first[0], State.DELIVERED, DONE)
+    await finish(store, ME, first[0], EntryState.DELIVERED, DONE)
     second = await claim(store)
     assert await names(store, second) == ["r-2"]
-    await finish(store, ME, second[0], State.DELIVERED, DONE)
+    await finish(store, ME, second[0], EntryState.DELIVERED, DONE)
     assert await names(store, await claim(store)) == ["r-3"]
 
 
@@ -126,17 +126,17 @@ async def test_outcomes_are_told_together(store: SqlStore) -> None:
     delivered, failed, postponed = await claim(store)
     lost = replace(failed, attempts=failed.attempts - 1)
     outcomes = [
-        Outcome(delivered, Ended(State.DELIVERED, DONE)),
-        Outcome(lost, Ended(State.DELIVERED, DONE)),
-        Outcome(failed, Ended(State.FAILED, Response(422))),
-        Outcome(postponed, Postponed("upstream-busy"), 5.0),
+        AttemptOutcome(delivered, FinalOutcome(EntryState.DELIVERED, DONE)),
+        AttemptOutcome(lost, FinalOutcome(EntryState.DELIVERED, DONE)),
+        AttemptOutcome(failed, FinalOutcome(EntryState.FAILED, StoredResponse(422))),
+        AttemptOutcome(postponed, RetryLater("upstream-busy"), 5.0),
     ]
     progress = await store.proceed(ME, outcomes, most=9, size=1 << 20, lease=LEASE)
     assert list(progress.written) == [True, False, True, True]
     requests = [claimed.request for claimed in progress.claimed]
     assert [request.request_id for request in requests if request is not None] == ["r-2"]
     found = [await state_of(store, entry) for entry in (delivered, failed, postponed)]
-    assert found == [State.DELIVERED, State.FAILED, State.WAITING]
+    assert found == [EntryState.DELIVERED, EntryState.FAILED, EntryState.WAITING]
 
 
 async def test_what_comes_while_what_it_waits_for_ends_goes_on(
@@ -147,15 +147,17 @@ async def test_what_comes_while_what_it_waits_for_ends_goes_on(
         for n in range(20):
             await store.put(draft(f"{n}-1", "P/a"), ROOMY)
             [before] = await claim(store)
-            ending = finish(store, ME, before, State.DELIVERED, DONE)
+            ending = finish(store, ME, before, EntryState.DELIVERED, DONE)
             coming = second.put(draft(f"{n}-2", "P/a"), ROOMY)
             await asyncio.gather(*((ending, coming) if n % 2 else (coming, ending)))
             [after] = await claim(store)
-            await finish(store, ME, after, State.DELIVERED, DONE)
+            await finish(store, ME, after, EntryState.DELIVERED, DONE)
 
 
-@pytest.mark.parametrize("state", [State.WAITING, State.SENDING, State.FAILED, State.UNCLEAR])
-async def test_what_is_not_delivered_blocks(store: SqlStore, state: State) -> None:
+@pytest.mark.parametrize(
+    "state", [EntryState.WAITING, EntryState.SENDING, EntryState.FAILED, EntryState.UNCLEAR]
+)
+async def test_what_is_not_delivered_blocks(store: SqlStore, state: EntryState) -> None:
     """`blocked` tells of every state that stands in the way, for that caller and order only."""
     await brought_to(store, state)
     assert await store.blocked("lis", ["P/x", "Observation/a"])
@@ -164,13 +166,13 @@ async def test_what_is_not_delivered_blocks(store: SqlStore, state: State) -> No
     assert not store.surely_empty()
 
 
-@pytest.mark.parametrize("state", [State.DELIVERED, State.CANCELLED, State.DROPPED])
-async def test_what_is_over_blocks_nothing(store: SqlStore, state: State) -> None:
+@pytest.mark.parametrize("state", [EntryState.DELIVERED, EntryState.CANCELLED, EntryState.DROPPED])
+async def test_what_is_over_blocks_nothing(store: SqlStore, state: EntryState) -> None:
     """Delivered, cancelled and dropped entries let others pass and do not count as full."""
     await brought_to(store, state)
     assert not await store.blocked("lis", ["Observation/a"])
     await store.put(draft("b"), OutboxLimits(max_entries=1, max_bytes=1 << 20))
-    with pytest.raises(OutboxFull):
+    with pytest.raises(OutboxFullError):
         await store.put(draft("c"), OutboxLimits(max_entries=1, max_bytes=1 << 20))
 
 
@@ -179,7 +181,7 @@ async def test_bytes_are_bounded(store: SqlStore) -> None:
     first = await store.put(draft("a"), ROOMY)
     limits = OutboxLimits(max_entries=100, max_bytes=2 * first.size + 100)
     large = replace(draft("b"), request=write("b", body=b"x" * 1000))
-    with pytest.raises(OutboxFull):
+    with pytest.raises(OutboxFullError):
         await store.put(large, limits)
     assert len(await store.entries()) == 1
     await store.put(draft("c"), limits)
@@ -190,8 +192,8 @@ async def test_limits_hold_for_writes_at_once(store: SqlStore) -> None:
     limits = OutboxLimits(max_entries=7, max_bytes=1 << 20)
     puts = (store.put(draft(str(n)), limits) for n in range(20))
     results = await asyncio.gather(*puts, return_exceptions=True)
-    assert sum(isinstance(result, Entry) for result in results) == 7
-    assert sum(isinstance(result, OutboxFull) for result in results) == 13
+    assert sum(isinstance(result, OutboxEntry) for result in results) == 7
+    assert sum(isinstance(result, OutboxFullError) for result in results) == 13
     assert len(await store.entries()) == 7
 
 
@@ -245,13 +247,13 @@ async def test_a_renewed_lease_goes_on(place: Place, store: SqlStore) -> None:
 @pytest.mark.parametrize(
     ("recovery", "state", "due_in"),
     [
-        (Recovery.REPEAT, State.WAITING, 0.0),
-        (Recovery.ASK, State.WAITING, 10.0),
-        (Recovery.PARK, State.UNCLEAR, None),
+        (RecoveryMode.REPEAT, EntryState.WAITING, 0.0),
+        (RecoveryMode.ASK, EntryState.WAITING, 10.0),
+        (RecoveryMode.PARK, EntryState.UNCLEAR, None),
     ],
 )
 async def test_an_ended_lease_is_judged(
-    place: Place, store: SqlStore, recovery: Recovery, state: State, due_in: float | None
+    place: Place, store: SqlStore, recovery: RecoveryMode, state: EntryState, due_in: float | None
 ) -> None:
     """What may be repeated waits, in doubt; what may be asked for waits longer; the rest parks."""
     await store.put(draft("a", recovery=recovery), ROOMY)
@@ -280,15 +282,15 @@ async def test_a_late_sender_changes_nothing(place: Place, store: SqlStore) -> N
     await recover(store)
     [new] = await claim(store)
     for owner, entry in ((ME, old), ("other", new)):
-        assert not await finish(store, owner, entry, State.DELIVERED, DONE)
+        assert not await finish(store, owner, entry, EntryState.DELIVERED, DONE)
         assert not await release(store, owner, entry, delay=0.0, cause="upstream-busy")
         assert not await doubt(store, owner, entry, delay=0.0, cause="upstream-failed")
-    assert await state_of(store, new) is State.SENDING
+    assert await state_of(store, new) is EntryState.SENDING
     assert await store.response(new.id) is None
-    assert await finish(store, ME, new, State.DELIVERED, DONE)
+    assert await finish(store, ME, new, EntryState.DELIVERED, DONE)
 
 
-async def lost(place: Place, store: SqlStore, recovery: Recovery) -> Entry:
+async def lost(place: Place, store: SqlStore, recovery: RecoveryMode) -> OutboxEntry:
     """An entry as its sender knows it, whose lease has ended meanwhile."""
     await store.put(draft("a", recovery=recovery), ROOMY)
     [entry] = await claim(store)
@@ -297,16 +299,18 @@ async def lost(place: Place, store: SqlStore, recovery: Recovery) -> Entry:
     return entry
 
 
-@pytest.mark.parametrize("recovery", list(Recovery))
-async def test_a_late_delivery_counts(place: Place, store: SqlStore, recovery: Recovery) -> None:
+@pytest.mark.parametrize("recovery", list(RecoveryMode))
+async def test_a_late_delivery_counts(
+    place: Place, store: SqlStore, recovery: RecoveryMode
+) -> None:
     """What the platform has answered for is delivered, as long as nobody went on with the entry."""
     entry = await lost(place, store, recovery)
-    assert not await finish(store, ME, entry, State.FAILED, Response(422))
-    assert not await finish(store, ME, entry, State.UNCLEAR, Response(500))
-    assert await finish(store, ME, entry, State.DELIVERED, DONE)
+    assert not await finish(store, ME, entry, EntryState.FAILED, StoredResponse(422))
+    assert not await finish(store, ME, entry, EntryState.UNCLEAR, StoredResponse(500))
+    assert await finish(store, ME, entry, EntryState.DELIVERED, DONE)
     found = await store.entry(entry.id)
     assert found is not None
-    assert (found.state, found.doubt, found.cause) == (State.DELIVERED, False, "")
+    assert (found.state, found.doubt, found.cause) == (EntryState.DELIVERED, False, "")
     assert await store.response(entry.id) == DONE
     assert await store.request(entry.id) is None
     assert not await store.blocked("lis", ["Observation/a"])
@@ -318,47 +322,47 @@ async def test_a_delivery_may_be_told_again(store: SqlStore) -> None:
     """The connection may have broken behind its transaction: it is on the disk, and unheard of."""
     await store.put(draft("a"), ROOMY)
     [entry] = await claim(store)
-    assert await finish(store, ME, entry, State.DELIVERED, DONE)
-    assert await finish(store, ME, entry, State.DELIVERED, DONE)
-    assert await state_of(store, entry) is State.DELIVERED
+    assert await finish(store, ME, entry, EntryState.DELIVERED, DONE)
+    assert await finish(store, ME, entry, EntryState.DELIVERED, DONE)
+    assert await state_of(store, entry) is EntryState.DELIVERED
     assert await store.response(entry.id) == DONE
-    assert not await finish(store, ME, entry, State.FAILED, DONE)
+    assert not await finish(store, ME, entry, EntryState.FAILED, DONE)
 
 
-async def claimed(store: SqlStore, entry: Entry) -> None:
+async def claimed(store: SqlStore, entry: OutboxEntry) -> None:
     """Somebody else is sending it."""
     await claim(store, owner="other")
 
 
-async def put_back(store: SqlStore, entry: Entry) -> None:
+async def put_back(store: SqlStore, entry: OutboxEntry) -> None:
     """Somebody else could not send it."""
     [again] = await claim(store, owner="other")
     await release(store, "other", again, delay=0.0, cause="upstream-unreachable")
 
 
-async def doubted(store: SqlStore, entry: Entry) -> None:
+async def doubted(store: SqlStore, entry: OutboxEntry) -> None:
     """Somebody else has sent it, and does not know either."""
     [again] = await claim(store, owner="other")
     await doubt(store, "other", again, delay=0.0, cause="upstream-timeout")
 
 
-async def parked(store: SqlStore, entry: Entry) -> None:
+async def parked(store: SqlStore, entry: OutboxEntry) -> None:
     """Somebody else has sent it, and a person has to look."""
     [again] = await claim(store, owner="other")
-    await finish(store, "other", again, State.UNCLEAR, Response(500))
+    await finish(store, "other", again, EntryState.UNCLEAR, StoredResponse(500))
 
 
-async def dropped(store: SqlStore, entry: Entry) -> None:
+async def dropped(store: SqlStore, entry: OutboxEntry) -> None:
     """A person gave it up."""
-    await store.move(entry.id, State.DROPPED)
+    await store.move(entry.id, EntryState.DROPPED)
 
 
-async def retried(store: SqlStore, entry: Entry) -> None:
+async def retried(store: SqlStore, entry: OutboxEntry) -> None:
     """A person has it sent once more."""
-    await store.move(entry.id, State.WAITING)
+    await store.move(entry.id, EntryState.WAITING)
 
 
-async def retried_and_expired(store: SqlStore, entry: Entry) -> None:
+async def retried_and_expired(store: SqlStore, entry: OutboxEntry) -> None:
     """And nobody could."""
     await retried(store, entry)
     await store.expire(-1.0)
@@ -367,43 +371,43 @@ async def retried_and_expired(store: SqlStore, entry: Entry) -> None:
 @pytest.mark.parametrize(
     ("recovery", "act"),
     [
-        *((Recovery.REPEAT, act) for act in (claimed, put_back, doubted, parked, dropped)),
-        *((Recovery.PARK, act) for act in (dropped, retried, retried_and_expired)),
+        *((RecoveryMode.REPEAT, act) for act in (claimed, put_back, doubted, parked, dropped)),
+        *((RecoveryMode.PARK, act) for act in (dropped, retried, retried_and_expired)),
     ],
 )
 async def test_a_late_delivery_changes_nothing_that_went_on(
-    place: Place, store: SqlStore, recovery: Recovery, act: Callable[..., Awaitable[None]]
+    place: Place, store: SqlStore, recovery: RecoveryMode, act: Callable[..., Awaitable[None]]
 ) -> None:
     """Once somebody has claimed the entry or decided about it, the answer is too late."""
     entry = await lost(place, store, recovery)
     await act(store, entry)
     before = await store.entry(entry.id), await store.response(entry.id)
-    assert not await finish(store, ME, entry, State.DELIVERED, DONE)
+    assert not await finish(store, ME, entry, EntryState.DELIVERED, DONE)
     assert (await store.entry(entry.id), await store.response(entry.id)) == before
     assert (await store.request(entry.id) is None) == (act is dropped)
 
 
-@pytest.mark.parametrize("to", [State.SENDING, State.WAITING, State.DROPPED])
+@pytest.mark.parametrize("to", [EntryState.SENDING, EntryState.WAITING, EntryState.DROPPED])
 async def test_a_late_delivery_and_somebody_else_at_once(
-    place: Place, store: SqlStore, to: State
+    place: Place, store: SqlStore, to: EntryState
 ) -> None:
     """A claim, a retry or a drop at the same moment: one of the two happens, whole."""
-    recovery = Recovery.REPEAT if to is State.SENDING else Recovery.PARK
+    recovery = RecoveryMode.REPEAT if to is EntryState.SENDING else RecoveryMode.PARK
     async with opened(place) as second:
         for n in range(20):
             entry = await lost(place, store, recovery)
-            other = claim(second) if to is State.SENDING else second.move(entry.id, to)
-            both = [finish(store, ME, entry, State.DELIVERED, DONE), other]
+            other = claim(second) if to is EntryState.SENDING else second.move(entry.id, to)
+            both = [finish(store, ME, entry, EntryState.DELIVERED, DONE), other]
             begun = both if n % 2 else both[::-1]
             done = await asyncio.gather(*begun, return_exceptions=True)
             delivered, gone_on = done if n % 2 else done[::-1]
-            assert isinstance(gone_on, NotPossible) or delivered is not bool(gone_on)
-            assert await state_of(store, entry) is (State.DELIVERED if delivered else to)
+            assert isinstance(gone_on, EntryStateError) or delivered is not bool(gone_on)
+            assert await state_of(store, entry) is (EntryState.DELIVERED if delivered else to)
             assert (await store.response(entry.id) == DONE) == delivered
-            if to is not State.DROPPED and not delivered:
-                now = await claim(store) if to is State.WAITING else gone_on
+            if to is not EntryState.DROPPED and not delivered:
+                now = await claim(store) if to is EntryState.WAITING else gone_on
                 assert isinstance(now, list)
-                assert await finish(store, ME, now[0], State.DELIVERED, DONE)
+                assert await finish(store, ME, now[0], EntryState.DELIVERED, DONE)
 
 
 async def test_what_is_put_back_is_due_later(place: Place, store: SqlStore) -> None:
@@ -424,7 +428,7 @@ async def test_what_is_put_back_is_due_later(place: Place, store: SqlStore) -> N
 
 async def test_a_new_entry_may_be_due_later(place: Place, store: SqlStore) -> None:
     """What was tried already is put in with its doubt, and is not tried again too soon."""
-    made = await store.put(draft("a", doubt=True, cause="upstream-timeout", delay=10.0), ROOMY)
+    made = await store.put(draft("a", in_doubt=True, cause="upstream-timeout", delay=10.0), ROOMY)
     assert (made.doubt, made.cause) == (True, "upstream-timeout")
     assert await claim(store) == []
     place.wall.now += 10
@@ -456,7 +460,7 @@ async def test_what_is_due_at_once_is_so_by_any_clock(
         await release(store, ME, by_id[entry.id], delay=delay, cause="")
     place.wall.now += LEASE + 1
     assert len(await recover(store)) == 1
-    await store.move(retried.id, State.WAITING)
+    await store.move(retried.id, EntryState.WAITING)
     place.wall.now -= by
     async with opened(place) as restarted:
         assert len(await claim(restarted)) == len(kinds)
@@ -468,7 +472,7 @@ async def test_a_clock_that_is_put_back_ends_pauses(
 ) -> None:
     """But what is to be asked about first still gets its time."""
     await store.put(draft("a"), ROOMY)
-    await store.put(draft("b", method="POST", recovery=Recovery.ASK), ROOMY)
+    await store.put(draft("b", method="POST", recovery=RecoveryMode.ASK), ROOMY)
     first, second = await claim(store)
     await release(store, ME, first, delay=300.0, cause="upstream-busy")
     await doubt(store, ME, second, delay=300.0, cause="upstream-failed")
@@ -491,12 +495,14 @@ async def test_a_lease_of_a_clock_that_was_put_back_has_ended(
     assert len(await recover(store)) == 1
 
 
-@pytest.mark.parametrize(("doubt", "state"), [(False, State.FAILED), (True, State.UNCLEAR)])
+@pytest.mark.parametrize(
+    ("doubt", "state"), [(False, EntryState.FAILED), (True, EntryState.UNCLEAR)]
+)
 async def test_what_is_too_old_is_given_up(
-    place: Place, store: SqlStore, doubt: bool, state: State
+    place: Place, store: SqlStore, doubt: bool, state: EntryState
 ) -> None:
     """An entry that has waited too long fails, in doubt it is unclear; it is kept and blocks."""
-    entry = await store.put(draft("a", doubt=doubt), ROOMY)
+    entry = await store.put(draft("a", in_doubt=doubt), ROOMY)
     place.wall.now += 100
     assert await store.expire(100.0) == []
     place.wall.now += 1
@@ -510,11 +516,13 @@ async def test_what_is_too_old_is_given_up(
     assert await store.blocked("lis", ["Observation/a"])
 
 
-@pytest.mark.parametrize("state", list(State))
-async def test_only_what_is_over_is_forgotten(place: Place, store: SqlStore, state: State) -> None:
+@pytest.mark.parametrize("state", list(EntryState))
+async def test_only_what_is_over_is_forgotten(
+    place: Place, store: SqlStore, state: EntryState
+) -> None:
     """After `retention` delivered, cancelled and dropped entries go; what needs somebody stays."""
     entry = await brought_to(store, state)
-    over = state in (State.DELIVERED, State.CANCELLED, State.DROPPED)
+    over = state in (EntryState.DELIVERED, EntryState.CANCELLED, EntryState.DROPPED)
     place.wall.now += 50
     assert await store.purge(60.0) == 0
     place.wall.now += 11
@@ -523,19 +531,19 @@ async def test_only_what_is_over_is_forgotten(place: Place, store: SqlStore, sta
 
 
 _POSSIBLE = {
-    State.WAITING: {State.WAITING, State.FAILED, State.UNCLEAR},
-    State.CANCELLED: {State.WAITING, State.FAILED},
-    State.DROPPED: {State.WAITING, State.FAILED, State.UNCLEAR},
+    EntryState.WAITING: {EntryState.WAITING, EntryState.FAILED, EntryState.UNCLEAR},
+    EntryState.CANCELLED: {EntryState.WAITING, EntryState.FAILED},
+    EntryState.DROPPED: {EntryState.WAITING, EntryState.FAILED, EntryState.UNCLEAR},
 }
 
 
 @pytest.mark.parametrize("to", _POSSIBLE)
-@pytest.mark.parametrize("state", list(State))
-async def test_moves_by_hand(store: SqlStore, state: State, to: State) -> None:
+@pytest.mark.parametrize("state", list(EntryState))
+async def test_moves_by_hand(store: SqlStore, state: EntryState, to: EntryState) -> None:
     """Retry, cancel and drop are possible from certain states; giving up erases the request."""
     entry = await brought_to(store, state)
     if state not in _POSSIBLE[to]:
-        with pytest.raises(NotPossible) as raised:
+        with pytest.raises(EntryStateError) as raised:
             await store.move(entry.id, to)
         assert raised.value.state is state
         assert await state_of(store, entry) is state
@@ -544,21 +552,21 @@ async def test_moves_by_hand(store: SqlStore, state: State, to: State) -> None:
     assert moved is not None
     assert moved.state is to
     assert await store.response(entry.id) is None
-    assert (await store.request(entry.id) is None) == (to is not State.WAITING)
-    assert await store.blocked("lis", ["Observation/a"]) == (to is State.WAITING)
-    assert len(await claim(store)) == (1 if to is State.WAITING else 0)
+    assert (await store.request(entry.id) is None) == (to is not EntryState.WAITING)
+    assert await store.blocked("lis", ["Observation/a"]) == (to is EntryState.WAITING)
+    assert len(await claim(store)) == (1 if to is EntryState.WAITING else 0)
 
 
 async def test_a_retried_entry_keeps_its_place(place: Place, store: SqlStore) -> None:
     """What failed is sent before what came after it; its doubt and its age begin anew."""
-    first = await store.put(draft("1", "P/a", recovery=Recovery.PARK), ROOMY)
+    first = await store.put(draft("1", "P/a", recovery=RecoveryMode.PARK), ROOMY)
     await store.put(draft("2", "P/a"), ROOMY)
     await claim(store)
     place.wall.now += LEASE + 1
     await recover(store)
-    assert await state_of(store, first) is State.UNCLEAR
+    assert await state_of(store, first) is EntryState.UNCLEAR
     assert await claim(store) == []
-    moved = await store.move(first.id, State.WAITING)
+    moved = await store.move(first.id, EntryState.WAITING)
     assert moved is not None
     assert (moved.doubt, moved.queued_at, moved.cause) == (False, place.wall.now, "")
     assert await names(store, await claim(store)) == ["r-1"]
@@ -566,28 +574,28 @@ async def test_a_retried_entry_keeps_its_place(place: Place, store: SqlStore) ->
 
 async def test_a_caller_cannot_cancel_what_is_in_doubt(store: SqlStore) -> None:
     """It may have been delivered; only a person may drop it."""
-    entry = await store.put(draft("a", doubt=True), ROOMY)
-    with pytest.raises(NotPossible):
-        await store.move(entry.id, State.CANCELLED, caller="lis")
-    assert await store.move(entry.id, State.DROPPED) is not None
+    entry = await store.put(draft("a", in_doubt=True), ROOMY)
+    with pytest.raises(EntryStateError):
+        await store.move(entry.id, EntryState.CANCELLED, caller="lis")
+    assert await store.move(entry.id, EntryState.DROPPED) is not None
 
 
 async def test_a_refusal_ends_the_doubt(store: SqlStore) -> None:
     """What the platform has surely refused, the caller may take back."""
-    await store.put(draft("a", doubt=True), ROOMY)
+    await store.put(draft("a", in_doubt=True), ROOMY)
     [entry] = await claim(store)
-    await finish(store, ME, entry, State.FAILED, Response(422))
-    assert await store.move(entry.id, State.CANCELLED, caller="lis") is not None
+    await finish(store, ME, entry, EntryState.FAILED, StoredResponse(422))
+    assert await store.move(entry.id, EntryState.CANCELLED, caller="lis") is not None
 
 
 async def test_callers_see_only_their_own(store: SqlStore) -> None:
     """Another caller's entry is not there, for listing and for moving."""
     mine = await store.put(draft("a", caller="lis"), ROOMY)
     others = await store.put(draft("b", caller="his"), ROOMY)
-    assert await store.move(others.id, State.CANCELLED, caller="lis") is None
-    assert await state_of(store, others) is State.WAITING
+    assert await store.move(others.id, EntryState.CANCELLED, caller="lis") is None
+    assert await state_of(store, others) is EntryState.WAITING
     assert list(await store.entries(caller="lis")) == [mine]
-    assert await store.move("nonesuch", State.DROPPED) is None
+    assert await store.move("nonesuch", EntryState.DROPPED) is None
     assert await store.entry("nonesuch") is None
     assert await store.request("nonesuch") is None
     assert await store.response("nonesuch") is None
@@ -598,8 +606,8 @@ async def test_entries_are_listed_in_pages(store: SqlStore) -> None:
     made = [await store.put(draft(str(n)), ROOMY) for n in range(5)]
     assert list(await store.entries(limit=2)) == made[:2]
     assert list(await store.entries(after=made[1].number)) == made[2:]
-    await store.move(made[2].id, State.DROPPED)
-    dropped = await store.entries(states=[State.DROPPED, State.CANCELLED])
+    await store.move(made[2].id, EntryState.DROPPED)
+    dropped = await store.entries(states=[EntryState.DROPPED, EntryState.CANCELLED])
     assert [entry.id for entry in dropped] == [made[2].id]
 
 
@@ -607,13 +615,13 @@ async def test_depth_tells_how_full_it_is(place: Place, store: SqlStore) -> None
     """Counts by state; bytes and age of what is not over."""
     assert (await store.depth()).oldest is None
     gone = await store.put(draft("gone"), ROOMY)
-    await store.move(gone.id, State.DROPPED)
+    await store.move(gone.id, EntryState.DROPPED)
     place.wall.now += 5
     kept = [await store.put(draft(name), ROOMY) for name in "ab"]
     [claimed] = await claim(store, most=1)
-    await finish(store, ME, claimed, State.FAILED, Response(422))
+    await finish(store, ME, claimed, EntryState.FAILED, StoredResponse(422))
     depth = await store.depth()
-    assert depth.counts == {State.DROPPED: 1, State.WAITING: 1, State.FAILED: 1}
+    assert depth.counts == {EntryState.DROPPED: 1, EntryState.WAITING: 1, EntryState.FAILED: 1}
     assert depth.size == sum(entry.size for entry in kept)
     assert depth.oldest == place.wall.now
 
@@ -634,7 +642,7 @@ async def test_stores_at_one_place_share_the_work(place: Place, store: SqlStore)
 async def test_another_key_is_refused(place: Place, store: SqlStore) -> None:
     """With entries in it an outbox opens only with the key they were sealed with."""
     entry = await store.put(draft("a"), ROOMY)
-    with pytest.raises(OutboxUnusable, match="another key"):
+    with pytest.raises(OutboxConfigurationError, match="another key"):
         async with opened(place, b"\x08" * 32):
             pass
     async with opened(place) as again:
@@ -651,10 +659,10 @@ async def test_an_empty_outbox_takes_a_new_key(place: Place, store: SqlStore) ->
             store.recover([], settle=10.0),
             store.expire(-1.0),
         ):
-            with pytest.raises(OutboxUnavailable, match="another key"):
+            with pytest.raises(OutboxUnavailableError, match="another key"):
                 await access
         assert list(await renewed.entries()) == [entry]
-    with pytest.raises(OutboxUnusable, match="another key"):
+    with pytest.raises(OutboxConfigurationError, match="another key"):
         async with opened(place):
             pass
 
@@ -663,9 +671,11 @@ async def test_another_schema_is_refused(place: Place, store: SqlStore) -> None:
     """What a newer version wrote is left alone."""
     database = place.database()
     async with database.writing() as connection:
-        await connection.execute(sa.update(meta).where(meta.c.name == "schema").values(value="99"))
+        await connection.execute(
+            sa.update(meta_table).where(meta_table.c.name == "schema").values(value="99")
+        )
     await database.close()
-    with pytest.raises(OutboxUnusable, match=r"schema 99"):
+    with pytest.raises(OutboxConfigurationError, match=r"schema 99"):
         async with opened(place):
             pass
 
@@ -680,13 +690,15 @@ async def test_contents_changed_from_outside_are_noticed(
     other = await store.put(replace(large, orders=frozenset({"P/b"})), ROOMY)
     database = place.database()
     async with database.writing() as connection:
-        mine = pieces.c.entry == entry.number
-        rows = (await connection.execute(sa.select(pieces).where(mine))).all()
+        mine = segments_table.c.entry == entry.number
+        rows = (await connection.execute(sa.select(segments_table).where(mine))).all()
         sealed = {row.place: row.sealed for row in rows}
 
         async def put(at: int, value: bytes) -> None:
             await connection.execute(
-                sa.update(pieces).where(mine, pieces.c.place == at).values(sealed=value)
+                sa.update(segments_table)
+                .where(mine, segments_table.c.place == at)
+                .values(sealed=value)
             )
 
         if change == "swapped":
@@ -695,13 +707,15 @@ async def test_contents_changed_from_outside_are_noticed(
         elif change == "flipped":
             await put(1, sealed[1][:-1] + bytes([sealed[1][-1] ^ 1]))
         elif change == "cut":
-            await connection.execute(sa.delete(pieces).where(mine, pieces.c.place == max(sealed)))
+            await connection.execute(
+                sa.delete(segments_table).where(mine, segments_table.c.place == max(sealed))
+            )
         else:
-            theirs = (pieces.c.entry == other.number, pieces.c.place == 0)
-            found = await connection.execute(sa.select(pieces.c.sealed).where(*theirs))
+            theirs = (segments_table.c.entry == other.number, segments_table.c.place == 0)
+            found = await connection.execute(sa.select(segments_table.c.sealed).where(*theirs))
             await put(0, found.scalar_one())
     await database.close()
-    with pytest.raises(OutboxUnusable, match="changed from outside"):
+    with pytest.raises(OutboxConfigurationError, match="changed from outside"):
         await store.request(entry.id)
 
 
@@ -726,7 +740,7 @@ async def test_cancelled_writes_are_whole_or_absent(store: SqlStore) -> None:
         assert await store.request(entry.id) is not None
     for _ in listed:
         [claimed] = await claim(store)
-        assert await finish(store, ME, claimed, State.DELIVERED, DONE)
+        assert await finish(store, ME, claimed, EntryState.DELIVERED, DONE)
     assert await claim(store) == []
 
 

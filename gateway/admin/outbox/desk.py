@@ -19,11 +19,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Any, Final
 
-from gateway.outbox.entry import BLOCKING, State
-from gateway.outbox.events import By, RecordNotes
+from gateway.outbox.entry import BLOCKING, EntryState
+from gateway.outbox.events import Actor, RecordPending
 from gateway.outbox.queue import Outbox
 from gateway.outbox.shown import facts, moment, whole
-from gateway.outbox.store import NotPossible, NotRecordedError, OutboxError
+from gateway.outbox.store import EntryStateError, NotRecordedError, OutboxError
 
 Facts = dict[str, Any]
 Ask = Callable[[Facts], Awaitable[Facts | None]]
@@ -40,7 +40,7 @@ class Desk:
     `record` has the audit take what was seen, and says whether it is written; None: there is none.
     """
 
-    def __init__(self, outbox: Outbox, record: RecordNotes | None, *, page: int = _PAGE) -> None:
+    def __init__(self, outbox: Outbox, record: RecordPending | None, *, page: int = _PAGE) -> None:
         self._most = page
         self._outbox = outbox
         self._record = record
@@ -63,7 +63,7 @@ class Desk:
     async def _list(self, question: Facts) -> Facts:
         groups = await self._outbox.groups()
         found = await self._outbox.entries(
-            states=[State(each) for each in question["states"]] or tuple(BLOCKING),
+            states=[EntryState(each) for each in question["states"]] or tuple(BLOCKING),
             cause=question["cause"],
             caller=question["caller"],
             after=question["after"],
@@ -95,7 +95,7 @@ class Desk:
         move = self._outbox.drop if question["ask"] == "drop" else self._outbox.retry
         try:
             entry = await move(question["id"], self._by(question))
-        except NotPossible as refusal:
+        except EntryStateError as refusal:
             return {"done": False, "state": refusal.state.value}
         return None if entry is None else {"done": True, "state": entry.state.value}
 
@@ -103,10 +103,10 @@ class Desk:
         moved = self._outbox.retry_failed(question["cause"], self._by(question))
         return {"moved": sum([1 async for _ in moved])}
 
-    def _by(self, question: Facts) -> By | None:
+    def _by(self, question: Facts) -> Actor | None:
         if self._record is None:
             return None
-        return By(_WAY, question["operator"], question.get("reason", ""))
+        return Actor(_WAY, question["operator"], question.get("reason", ""))
 
 
 def _shortened(document: Facts) -> Facts:

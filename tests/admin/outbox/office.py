@@ -19,10 +19,10 @@ from gateway.admin.outbox.operators import Operators
 from gateway.admin.server import OutboxDesk, build
 from gateway.config import ListenAddress
 from gateway.outbox import notes
-from gateway.outbox.entry import Recovery, Response, State
-from gateway.outbox.events import Event, Note
+from gateway.outbox.entry import EntryState, RecoveryMode, StoredResponse
+from gateway.outbox.events import OutboxEvent, PendingAuditRecord
 from gateway.outbox.queue import Outbox
-from gateway.outbox.sealing import Cipher
+from gateway.outbox.sealing import ContentCipher
 from gateway.outbox.sql_store import SqlStore
 from gateway.phrases import Phrase
 from gateway.process.app import serve_admin
@@ -83,7 +83,7 @@ class Office:
     store: SqlStore
     operators: Operators
     clock: FakeClock
-    events: list[Event] = field(default_factory=list)
+    events: list[OutboxEvent] = field(default_factory=list)
     records: Records = field(default_factory=Records)
 
     async def see(self, path: str = "", **headers: str) -> Seen:
@@ -109,12 +109,14 @@ class Office:
 
     async def put(self, name: str, cause: str = "", caller: str = "lis") -> str:
         """A write about the planted patient that waits; its id."""
-        made = draft(name, caller=caller, cause=cause, recovery=Recovery.PARK)
+        made = draft(name, caller=caller, cause=cause, recovery=RecoveryMode.PARK)
         body = f'{{"subject":{{"reference":"Patient/{PATIENT}"}},"id":"{name}"}}'.encode()
         request = replace(write(name), body=body, suffix=f"Observation/{name}?of={PATIENT}")
         return (await self.store.put(replace(made, request=request), ROOMY)).id
 
-    async def ended(self, name: str, state: State, response: Response, caller: str = "lis") -> str:
+    async def ended(
+        self, name: str, state: EntryState, response: StoredResponse, caller: str = "lis"
+    ) -> str:
         """One that a person has to decide about; its id."""
         entry_id = await self.put(name, caller=caller)
         while entry_id not in {each.id for each in await claim(self.store, most=1, owner=ME)}:
@@ -127,22 +129,22 @@ class Office:
     async def refused(self, name: str, status: int = 422, caller: str = "lis") -> str:
         """One that the platform has refused; its id."""
         body = f'{{"diagnostics":"{PATIENT}"}}'.encode()
-        return await self.ended(name, State.FAILED, Response(status, body=body), caller)
+        return await self.ended(name, EntryState.FAILED, StoredResponse(status, body=body), caller)
 
     async def unclear(self, name: str, note: Phrase = notes.SENT) -> str:
         """One of which nobody knows whether the platform has it; its id."""
-        answer = Response(502, reason="upstream-failed", note=note)
-        return await self.ended(name, State.UNCLEAR, answer)
+        answer = StoredResponse(502, reason="upstream-failed", note=note)
+        return await self.ended(name, EntryState.UNCLEAR, answer)
 
-    async def state(self, entry_id: str) -> State:
+    async def state(self, entry_id: str) -> EntryState:
         """The state of an entry."""
         entry = await self.store.entry(entry_id)
         assert entry is not None
         return entry.state
 
-    async def notes(self) -> list[Note]:
+    async def notes(self) -> list[PendingAuditRecord]:
         """What stands in the store for the audit."""
-        noted: list[Note] = []
+        noted: list[PendingAuditRecord] = []
 
         async def record(notes: Any) -> bool:
             noted.extend(notes)
@@ -158,11 +160,11 @@ async def office(
     directory: Path, *, operators: bool = True, reveal: bool = False, there: str = "open"
 ) -> AsyncIterator[Office]:
     """A page as a gateway has it. The outbox is `there`: `open`, `away` or `disabled`."""
-    clock, events, records = FakeClock(1_000_000.0), list[Event](), Records()
+    clock, events, records = FakeClock(1_000_000.0), list[OutboxEvent](), Records()
     named = [("dilnoza", Secret(PASSWORD)), ("aziz", Secret(AZIZ_PASSWORD))] if operators else []
     people = Operators(named, clock)
     place = SqlitePlace(directory / "outbox.db", Wall(time.time() - 4000))
-    store = SqlStore(place.database(), Cipher(KEY))
+    store = SqlStore(place.database(), ContentCipher(KEY))
     if there == "open":
         await store.prepare()
     try:

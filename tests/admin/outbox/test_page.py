@@ -14,8 +14,8 @@ from gateway.admin.outbox.causes import remedy, why
 from gateway.admin.outbox.texts import WORDS
 from gateway.fhir.texts import LANGUAGES
 from gateway.outbox import notes
-from gateway.outbox.entry import Response, State
-from gateway.outbox.events import By, Step
+from gateway.outbox.entry import EntryState, StoredResponse
+from gateway.outbox.events import Actor, OutboxStep
 from gateway.phrases import Phrase
 from gateway.secret import Secret
 from tests.admin.outbox.office import (
@@ -121,7 +121,7 @@ async def test_without_operators_it_can_only_be_read(tmp_path: Path) -> None:
         form = {"id": ids["content"], "reason": "x", "token": ""}
         for path in ("/retry", "/drop", "/reveal"):
             assert (await there.send(path, form)).status == 403
-        assert await there.state(ids["content"]) is State.FAILED
+        assert await there.state(ids["content"]) is EntryState.FAILED
         assert await there.notes() == []
 
 
@@ -174,10 +174,12 @@ async def test_an_operator_sends_an_entry_once_more(there: Office) -> None:
             303,
             "../outbox?lang=en&said=retried&count=1",
         )
-        assert await there.state(ids[name]) is State.WAITING
+        assert await there.state(ids[name]) is EntryState.WAITING
     noted = [(each.step, each.entry, each.by) for each in await there.notes()]
-    by = By("page", "dilnoza")
-    assert noted == [(Step.RETRIED, ids[name], by) for name in ("rights", "unclear", "waiting")]
+    by = Actor("page", "dilnoza")
+    assert noted == [
+        (OutboxStep.RETRIED, ids[name], by) for name in ("rights", "unclear", "waiting")
+    ]
     told = await there.see("?said=retried&count=1")
     assert WORDS["en"]["said:retried"].format(count=1) in told.words
     assert all(event.noted for event in there.events)
@@ -189,12 +191,12 @@ async def test_an_operator_drops_an_entry_with_a_reason(there: Office) -> None:
     form = (await there.see(f"/{entry_id}", **DILNOZA)).forms["drop"]
     for reason in ("", "  \t "):
         assert (await there.send("/drop", {**form, "reason": reason})).status == 400
-    assert await there.state(entry_id) is State.FAILED
+    assert await there.state(entry_id) is EntryState.FAILED
     assert (await there.send("/drop", {**form, "reason": " entered\nanew "})).status == 303
-    assert await there.state(entry_id) is State.DROPPED
+    assert await there.state(entry_id) is EntryState.DROPPED
     [note] = await there.notes()
-    assert (note.step, note.entry) == (Step.DROPPED, entry_id)
-    assert note.by == By("page", "dilnoza", "entered anew")
+    assert (note.step, note.entry) == (OutboxStep.DROPPED, entry_id)
+    assert note.by == Actor("page", "dilnoza", "entered anew")
     again = await there.send("/drop", {**form, "reason": "x"})
     assert (again.status, WORDS["en"]["refused:not-possible"] in again.words) == (409, True)
     assert (await there.see(f"/{entry_id}", **DILNOZA)).forms == {}
@@ -209,7 +211,7 @@ async def test_all_failed_of_a_cause_are_sent_once_more(there: Office) -> None:
     done = await there.send("/retry", form)
     assert done.headers["Location"].endswith("said=retried&count=2")
     states = [await there.state(each) for each in ids.values()]
-    waits, failed, unclear = State.WAITING, State.FAILED, State.UNCLEAR
+    waits, failed, unclear = EntryState.WAITING, EntryState.FAILED, EntryState.UNCLEAR
     assert states == [waits, waits, failed, unclear, waits, waits]
     assert {note.entry for note in await there.notes()} == {ids["content"], ids["again"]}
 
@@ -225,7 +227,7 @@ async def test_a_patient_is_shown_after_a_click_that_is_noted(revealing: Office)
     assert f"PUT Observation/content?of={PATIENT}" in shown.words
     assert f'{{"diagnostics":"{PATIENT}"}}' in shown.words
     [note] = revealing.records
-    assert (note.step, note.entry, note.by.operator) == (Step.REVEALED, entry_id, "dilnoza")
+    assert (note.step, note.entry, note.by.operator) == (OutboxStep.REVEALED, entry_id, "dilnoza")
     assert (await revealing.send("/reveal", {**page.forms["reveal"], "id": NOBODY})).status == 404
 
 
@@ -241,7 +243,7 @@ async def test_nothing_is_shown_while_the_audit_cannot_be_written(revealing: Off
     assert revealing.events == []
     revealing.records.full = False
     assert PATIENT in (await revealing.send("/reveal", form)).text
-    assert [event.step for event in revealing.events] == [Step.REVEALED]
+    assert [event.step for event in revealing.events] == [OutboxStep.REVEALED]
 
 
 async def test_nothing_is_shown_in_full_by_default(there: Office) -> None:
@@ -285,7 +287,7 @@ async def test_what_is_no_form_of_the_operators_own_does_nothing(
         refused = await revealing.send(f"/{path}", sent, **headers)
         assert (path, refused.status) == (path, status)
         assert PATIENT not in refused.text
-    assert await revealing.state(entry_id) is State.FAILED
+    assert await revealing.state(entry_id) is EntryState.FAILED
     assert await revealing.notes() == []
 
 
@@ -320,7 +322,7 @@ async def test_no_get_changes_anything(revealing: Office, path: str) -> None:
     token = (await revealing.see(f"/{entry_id}", **DILNOZA)).forms["drop"]["token"]
     asked = f"{path}?id={entry_id}&reason=x&token={token}"
     assert (await revealing.see(asked, **DILNOZA)).status == 405
-    assert await revealing.state(entry_id) is State.FAILED
+    assert await revealing.state(entry_id) is EntryState.FAILED
     assert await revealing.notes() == []
 
 
@@ -413,8 +415,8 @@ async def test_a_cause_that_is_none_is_shown_as_it_is(there: Office, cause: str)
 
 async def test_a_long_content_is_cut(revealing: Office) -> None:
     """A browser is not given more than it can show; the page says how to see all of it."""
-    answer = Response(422, body=b"x" * 300_000)
-    entry_id = await revealing.ended("a", State.FAILED, answer)
+    answer = StoredResponse(422, body=b"x" * 300_000)
+    entry_id = await revealing.ended("a", EntryState.FAILED, answer)
     form = (await revealing.see(f"/{entry_id}", **DILNOZA)).forms["reveal"]
     shown = await revealing.send("/reveal", form)
     assert "x" * 262_144 in shown.text
@@ -427,7 +429,7 @@ async def test_what_is_over_is_shown_without_decisions(there: Office) -> None:
     entry_id = await there.put("a")
     [entry] = await claim(there.store, most=1, owner=ME)
     assert (await there.see(f"/{entry_id}", **DILNOZA)).forms == {}
-    await finish(there.store, ME, entry, State.DELIVERED, Response(200))
+    await finish(there.store, ME, entry, EntryState.DELIVERED, StoredResponse(200))
     page = await there.see(f"/{entry_id}", **DILNOZA)
     assert (page.status, page.forms) == (200, {})
     assert WORDS["en"]["entry:delivered"] in page.words

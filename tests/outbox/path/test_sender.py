@@ -17,15 +17,23 @@ from gateway.exchange import Exchange
 from gateway.fhir.capability import TypeCapability
 from gateway.http.client.response import UpstreamResponse
 from gateway.oauth.token import AccessToken
-from gateway.outbox.entry import Entry, Recovery, Request, Response, State
-from gateway.outbox.one_by_one import OneByOne
-from gateway.outbox.sender import Deliverer, Route
-from gateway.outbox.sending import Comparison, Effect, Failure, Found
+from gateway.outbox.entry import (
+    EntryState,
+    OutboxEntry,
+    QueuedRequest,
+    RecoveryMode,
+    StoredResponse,
+)
+from gateway.outbox.one_by_one import SerialExecutor
+from gateway.outbox.sender import EntrySender, PlatformRoute
+from gateway.outbox.sending import Effect, SendFailure, VerificationResult, VerificationStatus
 from gateway.pipeline.platform_client import PlatformClient
 from gateway.pipeline.statement import CapabilityCache as Fetched
 from gateway.pipeline.upstream import UpstreamRequest
 
-ENTRY = Entry(1, "e", "lab", State.SENDING, Recovery.ASK, True, 0.0, 0.0, None, 2, 1, "")
+ENTRY = OutboxEntry(
+    1, "e", "lab", EntryState.SENDING, RecoveryMode.ASK, True, 0.0, 0.0, None, 2, 1, ""
+)
 JSON = (b"Content-Type", b"application/fhir+json")
 SENT: dict[str, Any] = {
     "resourceType": "Observation",
@@ -90,24 +98,24 @@ def deliverer(
     versions: bool = False,
     statement: Statement | Fetched | None = None,
     unfiltered: tuple[str, ...] = (),
-) -> Deliverer:
+) -> EntrySender:
     """What is tested, with one credential."""
     asking = PlatformClient(platform, Tokens(), "/r5")  # type: ignore[arg-type]
     known = frozenset({"default"})
-    route = Route(
+    route = PlatformRoute(
         *(platform, Tokens(), asking, known, versions),  # type: ignore[arg-type]
         statement=statement or Statement(),  # type: ignore[arg-type]
         unfiltered={"Observation": unfiltered},
     )
-    return Deliverer(route, OneByOne())
+    return EntrySender(route, SerialExecutor())
 
 
 def request(
     method: str = "POST", body: Any = SENT, credential: str = "default", condition: bytes = b""
-) -> Request:
+) -> QueuedRequest:
     """A queued create, or an update."""
     by_id = method != "POST"
-    return Request(
+    return QueuedRequest(
         method=method,
         suffix="/Observation/5" if by_id else "/Observation",
         fields=(JSON, *([(b"If-None-Exist", condition)] if condition else ())),
@@ -141,25 +149,25 @@ KEPT = {**SENT, "id": "9", "meta": {"versionId": "3"}}
 @pytest.mark.parametrize(
     ("found", "verdict"),
     [
-        ((KEPT,), Found.YES),
-        ((), Found.NO),
+        ((KEPT,), VerificationStatus.YES),
+        ((), VerificationStatus.NO),
         # Two results may share the number of an order.
-        (({**KEPT, "status": "amended"},), Found.UNCLEAR),
-        ((KEPT, {**KEPT, "id": "10"}), Found.UNCLEAR),
+        (({**KEPT, "status": "amended"},), VerificationStatus.UNCLEAR),
+        ((KEPT, {**KEPT, "id": "10"}), VerificationStatus.UNCLEAR),
         # The server has ignored the parameter.
-        (({**KEPT, "identifier": []},), Found.UNCLEAR),
+        (({**KEPT, "identifier": []},), VerificationStatus.UNCLEAR),
     ],
 )
 async def test_a_create_is_looked_for_by_its_identifier(
-    found: tuple[Any, ...], verdict: Found
+    found: tuple[Any, ...], verdict: VerificationStatus
 ) -> None:
     """Only the very same content counts as the write itself."""
     platform = Platform(searchset(*found))
     finding = await deliverer(platform).ask(ENTRY, request())
-    assert isinstance(finding, Comparison)
+    assert isinstance(finding, VerificationResult)
     assert finding.found is verdict
     assert platform.seen[0].target.startswith(b"/r5/Observation?identifier=urn%3Alab%7C7%5C%7C7&")
-    if verdict is Found.YES:
+    if verdict is VerificationStatus.YES:
         assert finding.response is not None
         assert dict(finding.response.fields)[b"Location"] == b"Observation/9"
 
@@ -168,8 +176,8 @@ async def test_a_search_that_was_not_made_finds_nothing_out() -> None:
     """Neither a self link without the parameter nor matches that are not shown mean "no"."""
     for odd in (searchset(url="?_count=2"), searchset(total=3), answer(404), answer(200, SENT)):
         finding = await deliverer(Platform(odd)).ask(ENTRY, request())
-        assert isinstance(finding, Comparison)
-        assert finding.found is Found.UNCLEAR
+        assert isinstance(finding, VerificationResult)
+        assert finding.found is VerificationStatus.UNCLEAR
 
 
 PLAIN: dict[str, Any] = {name: each for name, each in SENT.items() if name != "identifier"}
@@ -178,33 +186,33 @@ CODE = b"code=a|1"
 
 async def asked(
     condition: bytes, body: Any, *answers: UpstreamResponse, **more: Any
-) -> tuple[Found, int]:
+) -> tuple[VerificationStatus, int]:
     """What is found out of a conditional create, and by how many questions."""
     platform = Platform(*answers)
     finding = await deliverer(platform, **more).ask(ENTRY, request(body=body, condition=condition))
-    assert isinstance(finding, Comparison)
+    assert isinstance(finding, VerificationResult)
     return finding.found, len(platform.seen)
 
 
 async def test_a_declared_condition_needs_no_question() -> None:
     """The platform itself sees to it that there are not two."""
     found = await asked(CODE, PLAIN, statement=Statement("create"))
-    assert found == (Found.HARMLESS, 0)
+    assert found == (VerificationStatus.HARMLESS, 0)
 
 
 @pytest.mark.parametrize(
     ("answers", "expected"),
     [
-        ((searchset({**PLAIN, "id": "9"}, url="?code=a%7C1"),), Found.YES),
-        ((searchset(url="?code=a%7C1"),), Found.NO),
+        ((searchset({**PLAIN, "id": "9"}, url="?code=a%7C1"),), VerificationStatus.YES),
+        ((searchset(url="?code=a%7C1"),), VerificationStatus.NO),
         # What it did not look for it has not missed.
-        ((searchset(url="?_count=2"),), Found.UNCLEAR),
-        ((searchset({**PLAIN, "id": "9"}, url="?_count=2"),), Found.UNCLEAR),
-        ((searchset({**PLAIN, "status": "amended"}, url="?code=a"),), Found.UNCLEAR),
+        ((searchset(url="?_count=2"),), VerificationStatus.UNCLEAR),
+        ((searchset({**PLAIN, "id": "9"}, url="?_count=2"),), VerificationStatus.UNCLEAR),
+        ((searchset({**PLAIN, "status": "amended"}, url="?code=a"),), VerificationStatus.UNCLEAR),
     ],
 )
 async def test_other_conditions_are_asked_as_a_search(
-    answers: tuple[UpstreamResponse, ...], expected: Found
+    answers: tuple[UpstreamResponse, ...], expected: VerificationStatus
 ) -> None:
     """By all parameters of the condition, where the platform declares them."""
     found = await asked(CODE, PLAIN, *answers, statement=Statement(parameters=("code",)))
@@ -225,19 +233,19 @@ async def test_a_condition_that_cannot_be_believed_is_not_asked(
     condition: bytes, more: dict[str, Any]
 ) -> None:
     """Neither a match nor that there is none would prove anything."""
-    assert await asked(condition, PLAIN, **more) == (Found.UNCLEAR, 0)
+    assert await asked(condition, PLAIN, **more) == (VerificationStatus.UNCLEAR, 0)
 
 
 @pytest.mark.parametrize(
     ("found", "more", "expected"),
     [
-        ((), {"unfiltered": ("identifier",)}, Found.UNCLEAR),
-        ((), {"statement": Statement(parameters=())}, Found.UNCLEAR),
-        ((KEPT,), {"statement": Statement(parameters=())}, Found.YES),
+        ((), {"unfiltered": ("identifier",)}, VerificationStatus.UNCLEAR),
+        ((), {"statement": Statement(parameters=())}, VerificationStatus.UNCLEAR),
+        ((KEPT,), {"statement": Statement(parameters=())}, VerificationStatus.YES),
     ],
 )
 async def test_no_match_proves_nothing_where_the_search_is_not_believed(
-    found: tuple[Any, ...], more: dict[str, Any], expected: Found
+    found: tuple[Any, ...], more: dict[str, Any], expected: VerificationStatus
 ) -> None:
     """A match with the same identifier and content does."""
     assert await asked(CODE, SENT, searchset(*found), **more) == (expected, 1)
@@ -250,7 +258,7 @@ DECLARING = {
 UNREACHABLE = GatewayError(errors.UPSTREAM_UNREACHABLE)
 
 
-def fetching(platform: Platform) -> Deliverer:
+def fetching(platform: Platform) -> EntrySender:
     """Asks the platform itself what it declares; no time passes."""
     client = PlatformClient(platform, Tokens(), "/r5")  # type: ignore[arg-type]
     return deliverer(platform, statement=Fetched(client, "default", lambda: 0.0))
@@ -270,25 +278,27 @@ async def test_what_the_statement_may_still_tell_waits_for_it(
     platform = Platform(statement, searchset(), answer(200, DECLARING))
     made = fetching(platform)
     wanted = request(condition=CODE)
-    assert await made.ask(ENTRY, wanted) == Failure(Effect.NONE, cause, everybody=False)
-    assert await made.ask(ENTRY, wanted) == Comparison(Found.HARMLESS)
+    assert await made.ask(ENTRY, wanted) == SendFailure(Effect.NONE, cause, everybody=False)
+    assert await made.ask(ENTRY, wanted) == VerificationResult(VerificationStatus.HARMLESS)
 
 
 async def test_what_is_found_needs_no_statement() -> None:
     """A match with the same identifier and content is proof by itself."""
     finding = await fetching(Platform(UNREACHABLE, searchset(KEPT))).ask(ENTRY, request())
-    assert isinstance(finding, Comparison)
-    assert finding.found is Found.YES
+    assert isinstance(finding, VerificationResult)
+    assert finding.found is VerificationStatus.YES
 
 
 @pytest.mark.parametrize("none", [answer(404), answer(500), page(200)])
 async def test_a_platform_without_statement_leaves_it_unclear(none: UpstreamResponse) -> None:
     """Nothing is to be waited for."""
     made = fetching(Platform(none, searchset()))
-    assert await made.ask(ENTRY, request(condition=CODE)) == Comparison(Found.UNCLEAR)
+    assert await made.ask(ENTRY, request(condition=CODE)) == VerificationResult(
+        VerificationStatus.UNCLEAR
+    )
 
 
-def bundle(kind: str, *resources: Any) -> Request:
+def bundle(kind: str, *resources: Any) -> QueuedRequest:
     """A queued Bundle: an update, and these to be created on a condition."""
     entries = [
         {
@@ -305,44 +315,46 @@ def bundle(kind: str, *resources: Any) -> Request:
 @pytest.mark.parametrize(
     ("kind", "answers", "expected"),
     [
-        ("transaction", (searchset(KEPT), searchset(KEPT)), Found.YES),
-        ("transaction", (searchset(), searchset()), Found.NO),
-        ("transaction", (searchset(), searchset(KEPT)), Found.UNCLEAR),
+        ("transaction", (searchset(KEPT), searchset(KEPT)), VerificationStatus.YES),
+        ("transaction", (searchset(), searchset()), VerificationStatus.NO),
+        ("transaction", (searchset(), searchset(KEPT)), VerificationStatus.UNCLEAR),
         # Nobody knows of the update in it.
-        ("batch", (searchset(KEPT), searchset(KEPT)), Found.UNCLEAR),
-        ("batch", (searchset(), searchset()), Found.NO),
+        ("batch", (searchset(KEPT), searchset(KEPT)), VerificationStatus.UNCLEAR),
+        ("batch", (searchset(), searchset()), VerificationStatus.NO),
     ],
 )
 async def test_a_bundle_is_looked_for_by_all_that_it_creates(
-    kind: str, answers: tuple[UpstreamResponse, ...], expected: Found
+    kind: str, answers: tuple[UpstreamResponse, ...], expected: VerificationStatus
 ) -> None:
     """And only what they agree on counts."""
     finding = await deliverer(Platform(*answers)).ask(ENTRY, bundle(kind, SENT, SENT))
-    assert isinstance(finding, Comparison)
+    assert isinstance(finding, VerificationResult)
     assert finding.found is expected
 
 
 async def test_a_bundle_whose_conditions_are_declared_needs_no_question() -> None:
     """Nothing is searched for."""
     made = deliverer(Platform(), statement=Statement("create"))
-    assert await made.ask(ENTRY, bundle("batch", PLAIN)) == Comparison(Found.HARMLESS)
+    assert await made.ask(ENTRY, bundle("batch", PLAIN)) == VerificationResult(
+        VerificationStatus.HARMLESS
+    )
 
 
 @pytest.mark.parametrize(
     ("there", "verdict"),
     [
-        (answer(200, KEPT), Found.YES),
-        (answer(200, {**KEPT, "status": "amended"}), Found.NO),
-        (answer(404), Found.NO),
-        (answer(403), Found.UNCLEAR),
+        (answer(200, KEPT), VerificationStatus.YES),
+        (answer(200, {**KEPT, "status": "amended"}), VerificationStatus.NO),
+        (answer(404), VerificationStatus.NO),
+        (answer(403), VerificationStatus.UNCLEAR),
     ],
 )
 async def test_an_update_is_compared_with_what_is_there(
-    there: UpstreamResponse, verdict: Found
+    there: UpstreamResponse, verdict: VerificationStatus
 ) -> None:
     """The same content means that the first attempt had its effect."""
     finding = await deliverer(Platform(there)).ask(ENTRY, request("PUT"))
-    assert isinstance(finding, Comparison)
+    assert isinstance(finding, VerificationResult)
     assert finding.found is verdict
 
 
@@ -372,7 +384,7 @@ async def test_what_is_no_answer_of_the_platform_is_a_failure(
 ) -> None:
     """With what it may have done, and whether all others would fare the same."""
     result = await deliverer(Platform(given)).send(ENTRY, request())
-    assert isinstance(result, Failure)
+    assert isinstance(result, SendFailure)
     assert (result.effect, result.cause, result.everybody) == (Effect(effect), cause, everybody)
 
 
@@ -380,7 +392,7 @@ async def test_a_pause_for_callers_is_none_for_the_delivery() -> None:
     """That of an error of the gateway's own is for callers: the delivery has its own pauses."""
     unreached = GatewayError(errors.UPSTREAM_UNREACHABLE, retry_after=5)
     result = await deliverer(Platform(unreached)).send(ENTRY, request())
-    assert isinstance(result, Failure)
+    assert isinstance(result, SendFailure)
     assert result.retry_after is None
 
 
@@ -388,7 +400,7 @@ async def test_retry_after_is_passed_on() -> None:
     """In seconds."""
     throttled = answer(429, None, (b"Retry-After", b"7"))
     result = await deliverer(Platform(throttled)).send(ENTRY, request())
-    assert isinstance(result, Failure)
+    assert isinstance(result, SendFailure)
     assert result.retry_after == 7
 
 
@@ -396,7 +408,7 @@ async def test_an_answer_keeps_only_what_the_caller_may_see() -> None:
     """Status, body, and the fields that say where the resource is."""
     fields = ((b"Location", b"http://p/r5/Observation/5/_history/1"), (b"Set-Cookie", b"a=b"))
     result = await deliverer(Platform(answer(201, KEPT, *fields))).send(ENTRY, request())
-    assert isinstance(result, Response)
+    assert isinstance(result, StoredResponse)
     assert (result.status, json.loads(result.body)) == (201, KEPT)
     assert [name for name, _ in result.fields] == [b"Content-Type", b"Location"]
 
@@ -404,7 +416,7 @@ async def test_an_answer_keeps_only_what_the_caller_may_see() -> None:
 async def test_a_page_with_an_error_is_told_as_such() -> None:
     """Without the page."""
     result = await deliverer(Platform(page(403))).send(ENTRY, request())
-    assert isinstance(result, Response)
+    assert isinstance(result, StoredResponse)
     assert (result.status, result.reason, result.body) == (403, "upstream-non-fhir", b"")
 
 
@@ -412,7 +424,7 @@ async def test_a_credential_that_is_gone_delivers_nothing() -> None:
     """No other one may stand in for it."""
     platform = Platform()
     result = await deliverer(platform).send(ENTRY, request(credential="old"))
-    assert isinstance(result, Failure)
+    assert isinstance(result, SendFailure)
     assert (result.effect, result.cause) == (Effect.NONE, "token-refused")
     assert platform.seen == []
 
@@ -422,7 +434,7 @@ async def test_an_update_gets_the_current_version_where_the_settings_say_so() ->
     platform = Platform(answer(200, KEPT, (b"ETag", b'W/"3"')), answer(412))
     result = await deliverer(platform, versions=True).send(ENTRY, request("PUT"))
     assert b'If-Match: W/"3"\r\n' in platform.seen[1].field_lines
-    assert isinstance(result, Failure)
+    assert isinstance(result, SendFailure)
     assert result.effect is Effect.NONE
 
 
@@ -433,7 +445,7 @@ async def test_what_is_no_fhir_finds_nothing_out(method: str, body: bytes) -> No
     finding = await deliverer(Platform(UpstreamResponse.synthetic(200, [JSON], body))).ask(
         ENTRY, request(method)
     )
-    assert isinstance(finding, Failure)
+    assert isinstance(finding, SendFailure)
     assert finding.cause == "upstream-non-fhir"
 
 
@@ -446,5 +458,5 @@ async def test_compressed_answers_are_read(coding: bytes, pack: Callable[[bytes]
     found = pack(json.dumps(KEPT).encode())
     there = UpstreamResponse.synthetic(200, [JSON, (b"Content-Encoding", coding)], found)
     finding = await deliverer(Platform(there)).ask(ENTRY, request("PUT"))
-    assert isinstance(finding, Comparison)
-    assert finding.found is Found.YES
+    assert isinstance(finding, VerificationResult)
+    assert finding.found is VerificationStatus.YES
