@@ -37,13 +37,13 @@ _FILL = """
 import asyncio, json, sys
 from gateway.config import OutboxSettings
 from gateway.outbox.entry import NewEntry, RecoveryMode, QueuedRequest
-from gateway.outbox.opening import opened
+from gateway.outbox.opening import open_store
 from gateway.outbox.store import OutboxLimits
 
 async def fill(url, key, entries, patients):
     room = OutboxLimits(10**9, 10**15)
     settings = OutboxSettings.model_validate({"enabled": True, "url": url, "encryption_key": key})
-    async with opened(settings) as store:
+    async with open_store(settings) as store:
         for n in range(entries):
             patient = f"Patient/{n % patients}"
             body = {"resourceType": "Observation", "id": str(n), "status": "final",

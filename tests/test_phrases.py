@@ -20,7 +20,7 @@ from gateway.commands.findings import State as FindingState
 from gateway.commands.usage import WORDS, paragraphs
 from gateway.oauth.token_response import Cause
 from gateway.outbox.entry import EntryState, OutboxEntry, RecoveryMode
-from gateway.outbox.shown import facts
+from gateway.outbox.shown import entry_view
 from gateway.phrases import (
     EMPTY_PHRASE,
     LANGUAGES,
@@ -97,7 +97,7 @@ def computed() -> set[str]:
         *EntryState,
         *RecoveryMode,
         *get_args(FindingState),
-        *facts(entry),
+        *entry_view(entry),
         *shown,
     }
 

@@ -15,11 +15,11 @@ from typing import Any, Final, TextIO, TypeVar
 
 from gateway.audit.trail import AuditTrail
 from gateway.config import Settings
-from gateway.outbox.entry import BLOCKING, NEEDS_A_PERSON, EntryState, OutboxEntry
+from gateway.outbox.entry import BLOCKING, NEEDS_OPERATOR, EntryState, OutboxEntry
 from gateway.outbox.events import Actor, PendingAuditRecord
-from gateway.outbox.opening import opened, outbox_of
+from gateway.outbox.opening import make_outbox, open_store
 from gateway.outbox.queue import Outbox
-from gateway.outbox.shown import moment, whole
+from gateway.outbox.shown import content_view, format_time
 from gateway.outbox.store import (
     EntryContent,
     EntryStateError,
@@ -62,7 +62,7 @@ def states_of(names: Sequence[str], *, all_of_them: bool) -> tuple[EntryState, .
     """The states to look for, by default those that wait for a person. Raises ValueError."""
     if all_of_them:
         return ()
-    return tuple(EntryState(name) for name in names) or tuple(NEEDS_A_PERSON)
+    return tuple(EntryState(name) for name in names) or tuple(NEEDS_OPERATOR)
 
 
 async def listed(
@@ -90,7 +90,7 @@ def table(entries: Sequence[OutboxEntry], counts: dict[EntryState, int]) -> Iter
         yield _row(
             id=entry.id,
             state=Phrase(entry.state.value),
-            since=moment(entry.queued_at),
+            since=format_time(entry.queued_at),
             attempts=entry.attempts,
             bytes=entry.size,
             caller=entry.caller,
@@ -123,7 +123,7 @@ async def shown(
         content = await outbox.content(entry_id, by)
     if content is not None and by is not None:
         say(_NOTED)
-    return None if content is None else whole(content, reveal=reveal)
+    return None if content is None else content_view(content, reveal=reveal)
 
 
 async def moved(
@@ -174,7 +174,7 @@ async def exported(
         with _target(path) as file:
             for entry in _progress(entries, "export", quiet=quiet or path is None):
                 content = await outbox.content(entry.id) or EntryContent(entry, None, None)
-                line = whole(content, reveal=reveal)
+                line = content_view(content, reveal=reveal)
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
     return len(entries)
 
@@ -209,8 +209,8 @@ async def _opened(settings: Settings) -> AsyncIterator[Outbox]:
         why = Phrase("{path}: is not there; the gateway makes it", path=location.path)
         raise Trouble(setting_problem("outbox.url", why))
     try:
-        async with opened(settings.outbox) as store:
-            yield outbox_of(store, settings.outbox, lambda _: None)
+        async with open_store(settings.outbox) as store:
+            yield make_outbox(store, settings.outbox, lambda _: None)
     except OutboxConfigurationError as error:
         raise Trouble(exception_phrase(error)) from None
     except OutboxError as error:

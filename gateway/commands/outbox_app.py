@@ -78,12 +78,12 @@ def list_(
 ) -> None:
     """List the entries that wait for a person, and how many there are in all."""
     from gateway.commands import outbox as command
-    from gateway.outbox.shown import facts
+    from gateway.outbox.shown import entry_view
 
     wanted = _states(state, all_of_them=every)
     entries, counts = _run(command.listed(_settings_of(config), wanted, caller))
     if as_json:
-        typer.echo(json.dumps([facts(entry) for entry in entries], indent=2))
+        typer.echo(json.dumps([entry_view(entry) for entry in entries], indent=2))
         return
     for line in command.table(entries, counts):
         say(line)

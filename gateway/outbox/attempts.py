@@ -130,7 +130,7 @@ class ActiveAttempts:
         taken: list[AttemptOutcome] = []
         room = _AT_ONCE
         while self._outcomes and len(taken) < most:
-            room -= _weight(self._outcomes[0])
+            room -= _outcome_bytes(self._outcomes[0])
             if room < 0 and taken:
                 break
             taken.append(self._as_of_now(self._outcomes.popleft()))
@@ -159,7 +159,7 @@ class ActiveAttempts:
                 # It was given back.
                 continue
             del self._in_hand[entry.id]
-            event = _event(judging.after(entry, verdict), verdict)
+            event = _event(judging.apply_transition(entry, verdict), verdict)
             if held:
                 if isinstance(verdict, RetryLater) and verdict.everybody:
                     self._behind_line.add(entry.id)
@@ -168,7 +168,7 @@ class ActiveAttempts:
                 told = (
                     f"outbox: {entry.id} was no longer held here, {event.step.value} is not noted"
                 )
-                _log.warning(told, **_facts(entry))
+                _log.warning(told, **_log_fields(entry))
 
     def stop(self, held: Collection[str] = ()) -> None:
         """Stop what is being sent, but for the entries of which the lease is still held."""
@@ -196,7 +196,9 @@ class ActiveAttempts:
         error = None if task is None or task.cancelled() else task.exception()
         if error is not None:
             kind = type(error).__name__
-            _log.error("a result of the outbox was not kept: %s", kind, **_facts(attempt.entry))
+            _log.error(
+                "a result of the outbox was not kept: %s", kind, **_log_fields(attempt.entry)
+            )
         if error is not None or (task is not None and task.cancelled()):
             # Its lease's end brings the entry back.
             self._in_hand.pop(attempt.entry.id, None)
@@ -208,25 +210,25 @@ class ActiveAttempts:
         except asyncio.CancelledError:
             if self._abandoned:
                 raise
-            _go_on()
-            return _interrupted(attempt, errors.UPSTREAM_FAILED.code)
+            _clear_cancellation()
+            return _interrupted_outcome(attempt, errors.UPSTREAM_FAILED.code)
         except Exception as error:
             # The text of a foreign error may be about a patient.
             kind = type(error).__name__
-            _log.error("an attempt of the outbox broke off: %s", kind, **_facts(attempt.entry))
+            _log.error("an attempt of the outbox broke off: %s", kind, **_log_fields(attempt.entry))
             self._means.line.undecided()
-            return _interrupted(attempt, errors.INTERNAL.code)
+            return _interrupted_outcome(attempt, errors.INTERNAL.code)
 
     async def _attempt(self, attempt: Attempt) -> EntryTransition:
         entry, request = attempt.entry, attempt.request
         if request is None:
-            return judging.unreadable(entry)
+            return judging.unreadable_outcome(entry)
         in_doubt = entry.doubt
         if in_doubt and entry.recovery is RecoveryMode.PARK:
-            return FinalOutcome(EntryState.UNCLEAR, judging.unclear(entry.cause))
+            return FinalOutcome(EntryState.UNCLEAR, judging.in_doubt_response(entry.cause))
         if in_doubt and entry.recovery is RecoveryMode.ASK:
             finding = await self._ask(attempt, request)
-            known = judging.judge_finding(finding)
+            known = judging.evaluate_verification(finding)
             if known is not None:
                 return known
             in_doubt = finding == VerificationResult(VerificationStatus.HARMLESS)
@@ -234,10 +236,10 @@ class ActiveAttempts:
         self._means.observe(OutboxEvent(OutboxStep.SENT, entry, entry.cause))
         result = await self._means.sender.send(entry, request)
         self._learn(attempt, result)
-        verdict = judging.judge(entry, request, result, in_doubt=in_doubt)
+        verdict = judging.evaluate_result(entry, request, result, in_doubt=in_doubt)
         if isinstance(verdict, VersionConflict):
             attempt.phase = AttemptPhase.HARMLESS
-            return judging.judge_content(await self._ask(attempt, request), verdict)
+            return judging.evaluate_version_conflict(await self._ask(attempt, request), verdict)
         return verdict
 
     async def _ask(
@@ -254,7 +256,7 @@ class ActiveAttempts:
             line.undecided()
         elif isinstance(result, SendFailure):
             line.failed(attempt.line_turn, result.retry_after)
-        elif isinstance(result, StoredResponse) and result.status in judging.LINE:
+        elif isinstance(result, StoredResponse) and result.status in judging.UNREACHABLE_STATUSES:
             line.failed(attempt.line_turn, None)
         else:
             line.answered()
@@ -267,15 +269,15 @@ class ActiveAttempts:
         return max(pause, self._means.pauses.settle) if asks else pause
 
 
-def _interrupted(attempt: Attempt, cause: str) -> EntryTransition:
+def _interrupted_outcome(attempt: Attempt, cause: str) -> EntryTransition:
     if attempt.phase is AttemptPhase.HARMLESS:
         return RetryLater(cause)
     if attempt.entry.recovery is RecoveryMode.PARK:
-        return FinalOutcome(EntryState.UNCLEAR, judging.unclear(cause))
+        return FinalOutcome(EntryState.UNCLEAR, judging.in_doubt_response(cause))
     return RetryLater(cause, doubt=True)
 
 
-def _weight(outcome: AttemptOutcome) -> int:
+def _outcome_bytes(outcome: AttemptOutcome) -> int:
     verdict = outcome.verdict
     answer = len(verdict.response.body) if isinstance(verdict, FinalOutcome) else 0
     return outcome.entry.size + answer
@@ -290,12 +292,12 @@ def _event(entry: OutboxEntry, verdict: EntryTransition) -> OutboxEvent:
     return OutboxEvent(_STEPS[verdict.state], entry, response.reason, status)
 
 
-def _facts(entry: OutboxEntry) -> dict[str, str]:
+def _log_fields(entry: OutboxEntry) -> dict[str, str]:
     """The fields of a line in the log."""
     return {"entry": entry.id, "caller": entry.caller}
 
 
-def _go_on() -> None:
+def _clear_cancellation() -> None:
     task = asyncio.current_task()
     if task is not None:
         task.uncancel()

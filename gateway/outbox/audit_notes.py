@@ -14,10 +14,10 @@ from gateway.outbox.entry import OutboxEntry
 from gateway.outbox.events import Actor, OutboxStep, PendingAuditRecord, RecordPending
 from gateway.outbox.schema import pending_records_table
 
-_MOST: Final = 100
+_MAX_RECORDS: Final = 100
 
 
-async def note(
+async def add_pending_records(
     connection: AsyncConnection,
     step: OutboxStep,
     noted: Sequence[OutboxEntry],
@@ -25,28 +25,34 @@ async def note(
     at: float,
 ) -> None:
     """Keep that somebody took this step with these entries, in the transaction of the step."""
-    common = {"step": step, "by": _written(by), "at": at}
+    common = {"step": step, "by": _encode_actor(by), "at": at}
     rows = [{**common, "entry": entry.id, "caller": entry.caller} for entry in noted]
     if rows:
         await connection.execute(sa.insert(pending_records_table), rows)
 
 
-async def any_noted(connection: AsyncConnection) -> bool:
+async def has_pending_records(connection: AsyncConnection) -> bool:
     """Whether there is something to take."""
     query = sa.select(sa.exists().select_from(pending_records_table))
     return bool((await connection.execute(query)).scalar_one())
 
 
-async def take(connection: AsyncConnection, record: RecordPending, recorded: set[int]) -> set[int]:
+async def drain_pending_records(
+    connection: AsyncConnection, record: RecordPending, recorded: set[int]
+) -> set[int]:
     """Have the oldest recorded and forget them; the numbers of these.
 
     Nobody else has them in hand meanwhile. `recorded` learns what is recorded, so that it is not
     again where the transaction fails; it may come twice if the process dies before that ends.
     """
-    query = sa.select(pending_records_table).order_by(pending_records_table.c.number).limit(_MOST)
+    query = (
+        sa.select(pending_records_table)
+        .order_by(pending_records_table.c.number)
+        .limit(_MAX_RECORDS)
+    )
     rows = (await connection.execute(query.with_for_update(skip_locked=True))).all()
     new = [row for row in rows if row.number not in recorded]
-    if new and await record([_note(row) for row in new]):
+    if new and await record([_record_of_row(row) for row in new]):
         recorded.update(row.number for row in new)
     taken = {row.number for row in rows} & recorded
     if taken:
@@ -56,16 +62,18 @@ async def take(connection: AsyncConnection, record: RecordPending, recorded: set
     return taken
 
 
-def _note(row: sa.Row[Any]) -> PendingAuditRecord:
-    return PendingAuditRecord(OutboxStep(row.step), row.entry, row.caller, _read(row.by), row.at)
+def _record_of_row(row: sa.Row[Any]) -> PendingAuditRecord:
+    return PendingAuditRecord(
+        OutboxStep(row.step), row.entry, row.caller, _decode_actor(row.by), row.at
+    )
 
 
-def _written(by: Actor) -> str:
+def _encode_actor(by: Actor) -> str:
     """The way alone, as it was noted always; with more that is known as JSON."""
     return orjson.dumps(asdict(by)).decode() if by.operator or by.reason else by.way
 
 
-def _read(text: str) -> Actor:
+def _decode_actor(text: str) -> Actor:
     if not text.startswith("{"):
         return Actor(text)
     stored = orjson.loads(text)

@@ -11,26 +11,28 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.outbox import contents, notes, statements
 from gateway.outbox.contents import EncryptedContents
 from gateway.outbox.entry import BLOCKING, EntryState, OutboxEntry, RecoveryMode, StoredResponse
-from gateway.outbox.pacing import SETTLE
+from gateway.outbox.pacing import INDEX_LAG
 from gateway.outbox.schema import all_keys_table, entries_table, ordering_keys_table
-from gateway.outbox.statements import entry_of
+from gateway.outbox.statements import entry_from_row
 from gateway.outbox.store import EntryChange, EntryStateError
 
-FREE: Final[dict[str, Any]] = {"owner": None, "leased_until": None}
+UNLEASED: Final[dict[str, Any]] = {"owner": None, "leased_until": None}
 INTERRUPTED: Final = StoredResponse(502, reason="upstream-failed", note=notes.INTERRUPTED)
 EXPIRED: Final = "expired"
 # A clock that is put right by less stands still, as it were, in seconds.
-_UNSTEADY: Final = 1.0
-_UNDELIVERED: Final = StoredResponse(503, reason="upstream-unreachable", note=notes.NEVER_DELIVERED)
-_UNKNOWN: Final = StoredResponse(502, reason="upstream-failed", note=notes.OUTCOME_UNKNOWN)
-_FROM: Final = {
+_CLOCK_TOLERANCE: Final = 1.0
+_EXPIRED_UNSENT: Final = StoredResponse(
+    503, reason="upstream-unreachable", note=notes.NEVER_DELIVERED
+)
+_EXPIRED_IN_DOUBT: Final = StoredResponse(502, reason="upstream-failed", note=notes.OUTCOME_UNKNOWN)
+_ALLOWED_TRANSITIONS: Final = {
     EntryState.WAITING: frozenset({EntryState.WAITING, EntryState.FAILED, EntryState.UNCLEAR}),
     EntryState.CANCELLED: frozenset({EntryState.WAITING, EntryState.FAILED}),
     EntryState.DROPPED: frozenset({EntryState.WAITING, EntryState.FAILED, EntryState.UNCLEAR}),
 }
 
 
-async def interrupt(
+async def expire_lease(
     connection: AsyncConnection,
     sealing: EncryptedContents,
     entry: OutboxEntry,
@@ -39,48 +41,56 @@ async def interrupt(
 ) -> EntryChange:
     """Its sender is gone: it may have been delivered or not."""
     if entry.recovery is RecoveryMode.PARK:
-        await _answer(connection, sealing, entry, INTERRUPTED)
+        await _save_response(connection, sealing, entry, INTERRUPTED)
         values: dict[str, Any] = {"state": EntryState.UNCLEAR, "finished_at": now}
     else:
         due_at = now + settle if entry.recovery is RecoveryMode.ASK else entry.queued_at
         values = {"state": EntryState.WAITING, "due_at": due_at, "doubt": True}
     cause = INTERRUPTED.reason
-    return EntryChange(await _change(connection, entry, values | {"cause": cause} | FREE), cause)
+    return EntryChange(
+        await _update_entry(connection, entry, values | {"cause": cause} | UNLEASED), cause
+    )
 
 
-async def give_up(
+async def expire_entry(
     connection: AsyncConnection, sealing: EncryptedContents, entry: OutboxEntry, now: float
 ) -> EntryChange:
     """It has waited for too long."""
-    await _answer(connection, sealing, entry, _UNKNOWN if entry.doubt else _UNDELIVERED)
+    await _save_response(
+        connection, sealing, entry, _EXPIRED_IN_DOUBT if entry.doubt else _EXPIRED_UNSENT
+    )
     state = EntryState.UNCLEAR if entry.doubt else EntryState.FAILED
     values = {"state": state, "finished_at": now, "cause": EXPIRED}
-    return EntryChange(await _change(connection, entry, values), EXPIRED)
+    return EntryChange(await _update_entry(connection, entry, values), EXPIRED)
 
 
-async def end_pauses_if_set_back(connection: AsyncConnection, latest: float, now: float) -> None:
+async def reset_delays_after_clock_step(
+    connection: AsyncConnection, latest: float, now: float
+) -> None:
     """Pauses were measured by a clock that was put back since `latest`."""
-    if now < latest - _UNSTEADY:
-        for change in statements.set_back(now, SETTLE):
+    if now < latest - _CLOCK_TOLERANCE:
+        for change in statements.update_delays_after_clock_step(now, INDEX_LAG):
             await connection.execute(change)
 
 
-async def by_hand(
+async def apply_operator_action(
     connection: AsyncConnection, entry: OutboxEntry, to: EntryState, now: float
 ) -> OutboxEntry:
     """A person, or the caller, decides. Raises `EntryStateError`."""
-    if entry.state not in _FROM[to] or (to is EntryState.CANCELLED and entry.doubt):
+    if entry.state not in _ALLOWED_TRANSITIONS[to] or (to is EntryState.CANCELLED and entry.doubt):
         raise EntryStateError(entry.state)
     if to is not EntryState.WAITING:
-        await contents.erase(connection, (entry.number,))
-        moved = await _change(connection, entry, {"state": to, "finished_at": now})
-        await unblock(connection, (entry.number,))
+        await contents.delete_segments(connection, (entry.number,))
+        moved = await _update_entry(connection, entry, {"state": to, "finished_at": now})
+        await unblock_successors(connection, (entry.number,))
         return moved
     if entry.state is EntryState.WAITING:
         # What is in doubt is not asked for any sooner: the platform's index may lag behind.
-        return await _change(connection, entry, {} if entry.doubt else {"due_at": entry.queued_at})
-    await contents.erase(connection, (entry.number,), "response")
-    return await _change(connection, entry, _anew(now))
+        return await _update_entry(
+            connection, entry, {} if entry.doubt else {"due_at": entry.queued_at}
+        )
+    await contents.delete_segments(connection, (entry.number,), "response")
+    return await _update_entry(connection, entry, _retry_values(now))
 
 
 async def retry_failed(
@@ -89,31 +99,33 @@ async def retry_failed(
     """A person sends up to `most` that have failed, of one cause or of any, once more."""
     of_cause = () if cause is None else (entries_table.c.cause == cause,)
     failed = (entries_table.c.state == EntryState.FAILED, entries_table.c.number > after)
-    query = statements.locked(*failed, *of_cause)
+    query = statements.select_unlocked(*failed, *of_cause)
     found = await connection.execute(query.order_by(entries_table.c.number).limit(most))
     numbers = [row.number for row in found]
-    await contents.erase(connection, numbers, "response")
-    change = statements.change(entries_table.c.number.in_(numbers)).values(_anew(now))
-    moved = [entry_of(row) for row in await connection.execute(change)]
+    await contents.delete_segments(connection, numbers, "response")
+    change = statements.update_entries(entries_table.c.number.in_(numbers)).values(
+        _retry_values(now)
+    )
+    moved = [entry_from_row(row) for row in await connection.execute(change)]
     return sorted(moved, key=lambda entry: entry.number)
 
 
-def _anew(now: float) -> dict[str, Any]:
+def _retry_values(now: float) -> dict[str, Any]:
     """The doubt is decided, and its time begins anew; its place in its orders stays."""
     values = {"state": EntryState.WAITING, "due_at": now, "queued_at": now, "finished_at": None}
     return {**values, "doubt": False, "cause": ""}
 
 
-async def unblock(connection: AsyncConnection, numbers: Sequence[int]) -> None:
+async def unblock_successors(connection: AsyncConnection, numbers: Sequence[int]) -> None:
     """Let what came after these, which are over, go on. Nobody may add entries meanwhile."""
     await connection.execute(
         sa.delete(ordering_keys_table).where(ordering_keys_table.c.entry.in_(numbers))
     )
     await connection.execute(sa.delete(all_keys_table).where(all_keys_table.c.entry.in_(numbers)))
-    await connection.execute(statements.placed(entries_table.c.behind.in_(numbers)))
+    await connection.execute(statements.update_predecessors(entries_table.c.behind.in_(numbers)))
 
 
-async def free(connection: AsyncConnection) -> None:
+async def unblock_orphaned(connection: AsyncConnection) -> None:
     """Let go on what waits for something that is over.
 
     Only a process that knows nothing of `behind` leaves such: an older version that still had an
@@ -122,25 +134,27 @@ async def free(connection: AsyncConnection) -> None:
     blocker = entries_table.alias()
     blocks = (blocker.c.number == entries_table.c.behind, blocker.c.state.in_(BLOCKING))
     there = sa.select(blocker.c.number).where(*blocks).correlate(entries_table).exists()
-    await connection.execute(statements.placed(entries_table.c.behind.is_not(None), ~there))
+    await connection.execute(
+        statements.update_predecessors(entries_table.c.behind.is_not(None), ~there)
+    )
 
 
-async def _answer(
+async def _save_response(
     connection: AsyncConnection,
     sealing: EncryptedContents,
     entry: OutboxEntry,
     response: StoredResponse,
 ) -> None:
     sealed = await sealing.seal_response(entry, response)
-    await contents.keep(connection, "response", {entry.number: sealed})
+    await contents.save_segments(connection, "response", {entry.number: sealed})
 
 
-async def _change(
+async def _update_entry(
     connection: AsyncConnection, entry: OutboxEntry, values: dict[str, Any]
 ) -> OutboxEntry:
     if not values:
         return entry
     changed = await connection.execute(
-        statements.change(entries_table.c.number == entry.number).values(values)
+        statements.update_entries(entries_table.c.number == entry.number).values(values)
     )
-    return entry_of(changed.one())
+    return entry_from_row(changed.one())

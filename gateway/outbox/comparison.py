@@ -14,24 +14,24 @@ from gateway.fhir.interaction import BUNDLES
 from gateway.fhir.search_guard import SearchSupport, filtering_names, ignored_parameters
 from gateway.fhir.tree import Element
 from gateway.outbox.entry import QueuedRequest, StoredResponse
-from gateway.outbox.qualifying import conditional_creates, criteria_of, searchable
+from gateway.outbox.qualifying import condition_query, conditional_creates, searchable_identifiers
 from gateway.outbox.sending import VerificationResult, VerificationStatus
-from gateway.outbox.status import field_of
+from gateway.outbox.status import first_field_value
 
 # What has a meaning of its own in a search parameter (FHIR R5 search.html, section 3.2.1.5.7).
 _SPECIAL: Final = re.compile(r"[\\,|$]")
 # Of a condition that is percent-encoded already; all that no address holds is encoded.
 _AS_THEY_ARE: Final = "!$%&'()*+,/:;=?@[]~|"
 # A Bundle with more is not looked for, entry by entry.
-_MOST_SOUGHT: Final = 16
+_MAX_QUERIES: Final = 16
 
 
-def _sent(request: QueuedRequest) -> Element | None:
+def _parse_sent(request: QueuedRequest) -> Element | None:
     """What was sent; None where that cannot be read."""
-    if field_of(request.fields, b"content-encoding") is not None:
+    if first_field_value(request.fields, b"content-encoding") is not None:
         return None
     try:
-        return tree.parse_body(request.body, field_of(request.fields, b"content-type"))
+        return tree.parse_body(request.body, first_field_value(request.fields, b"content-type"))
     except tree.BodyParseError:
         return None
 
@@ -63,25 +63,29 @@ class VerificationQuery:
         )
 
 
-def sought(request: QueuedRequest) -> list[VerificationQuery] | None:
+def verification_queries(request: QueuedRequest) -> list[VerificationQuery] | None:
     """What is to be looked for; None where nobody could find it. Of a Bundle all, perhaps none."""
-    sent = _sent(request)
+    sent = _parse_sent(request)
     if sent is None:
         return None
     if request.interaction in BUNDLES:
         entries = enumerate(conditional_creates(sent))
-        found = [_sought(*entry, place) for place, entry in entries]
+        found = [_verification_query(*entry, place) for place, entry in entries]
     else:
-        found = [_sought(field_of(request.fields, b"if-none-exist") or "", sent)]
-    if len(found) > _MOST_SOUGHT or not all(each.query for each in found):
+        found = [
+            _verification_query(first_field_value(request.fields, b"if-none-exist") or "", sent)
+        ]
+    if len(found) > _MAX_QUERIES or not all(each.query for each in found):
         return None
     return found if all(each.kind in RESOURCE_TYPES for each in found) else None
 
 
-def _sought(condition: str, resource: Element, place: int | None = None) -> VerificationQuery:
+def _verification_query(
+    condition: str, resource: Element, place: int | None = None
+) -> VerificationQuery:
     kind = tree.first_text(resource, "resourceType")
-    identifier = next(searchable(resource), None)
-    criteria = quote(criteria_of(condition), safe=_AS_THEY_ARE)
+    identifier = next(searchable_identifiers(resource), None)
+    criteria = quote(condition_query(condition), safe=_AS_THEY_ARE)
     query = criteria
     if identifier is not None:
         token = "|".join(_SPECIAL.sub(r"\\\g<0>", each) for each in identifier)
@@ -89,7 +93,9 @@ def _sought(condition: str, resource: Element, place: int | None = None) -> Veri
     return VerificationQuery(kind, query, identifier, bool(criteria), place)
 
 
-def combined(findings: list[VerificationResult], request: QueuedRequest) -> VerificationResult:
+def combine_results(
+    findings: list[VerificationResult], request: QueuedRequest
+) -> VerificationResult:
     """What all of them tell of a write: of a Bundle only what they agree on."""
     found = {each.found for each in findings} or {VerificationStatus.HARMLESS}
     if len(findings) == 1 and request.interaction not in BUNDLES:
@@ -103,21 +109,21 @@ def combined(findings: list[VerificationResult], request: QueuedRequest) -> Veri
     return VerificationResult(VerificationStatus.UNCLEAR)
 
 
-def judged_read(result: StoredResponse, request: QueuedRequest) -> VerificationResult:
+def compare_read(result: StoredResponse, request: QueuedRequest) -> VerificationResult:
     """What the answer to a read of the same id tells."""
-    sent, found = _sent(request), _content(result)
+    sent, found = _parse_sent(request), _content(result)
     if sent is None or found is None:
         return VerificationResult(VerificationStatus.UNCLEAR)
     if not tree.contains_all_of(found, sent):
         return VerificationResult(VerificationStatus.NO)
-    return VerificationResult(VerificationStatus.YES, _as_found(result, 200))
+    return VerificationResult(VerificationStatus.YES, _verified_response(result, 200))
 
 
-def judged_search(
+def compare_search(
     result: StoredResponse, request: QueuedRequest, wanted: VerificationQuery, known: SearchSupport
 ) -> VerificationResult:
     """What the answer to the search tells."""
-    sent, bundle = _sent(request), _content(result)
+    sent, bundle = _parse_sent(request), _content(result)
     if sent is None or bundle is None or tree.first_text(bundle, "type") != "searchset":
         return VerificationResult(VerificationStatus.UNCLEAR)
     if wanted.place is not None:
@@ -128,33 +134,37 @@ def judged_search(
         for resource in tree.child_elements(entry, "resource")
         if tree.first_text(resource, "resourceType") == wanted.kind
     ]
-    used = wanted.is_believed(known) and not _ignored(result, wanted, known)
+    used = wanted.is_believed(known) and not _reports_ignored_parameters(result, wanted, known)
     if not matches:
         # A server that ignores what it does not know would have found something, or says so.
         nothing = tree.first_text(bundle, "total") in ("", "0") and used
         return VerificationResult(VerificationStatus.NO if nothing else VerificationStatus.UNCLEAR)
-    return _judged_match(matches, sent, wanted, used=used)
+    return _compare_match(matches, sent, wanted, used=used)
 
 
-def _judged_match(
+def _compare_match(
     matches: list[Element], sent: Element, wanted: VerificationQuery, *, used: bool
 ) -> VerificationResult:
     """Only the very same content is taken for it: two results may share an order's number."""
     match = matches[0]
-    right = used if wanted.identifier is None else wanted.identifier in searchable(match)
+    right = (
+        used if wanted.identifier is None else wanted.identifier in searchable_identifiers(match)
+    )
     if len(matches) > 1 or not right or not tree.contains_all_of(match, sent):
         return VerificationResult(VerificationStatus.UNCLEAR)
-    return VerificationResult(VerificationStatus.YES, _of_match(match))
+    return VerificationResult(VerificationStatus.YES, _match_response(match))
 
 
-def _ignored(result: StoredResponse, wanted: VerificationQuery, known: SearchSupport) -> bool:
-    xml = media_type(field_of(result.fields, b"content-type")).endswith("xml")
+def _reports_ignored_parameters(
+    result: StoredResponse, wanted: VerificationQuery, known: SearchSupport
+) -> bool:
+    xml = media_type(first_field_value(result.fields, b"content-type")).endswith("xml")
     return bool(
         ignored_parameters(wanted.query, filtering_names(wanted.query), result.body, known, xml=xml)
     )
 
 
-def _of_match(resource: Element) -> StoredResponse:
+def _match_response(resource: Element) -> StoredResponse:
     """What the caller is told of a resource that the platform has already."""
     kind, own = tree.first_text(resource, "resourceType"), tree.first_text(resource, "id")
     fields: list[tuple[bytes, bytes]] = []
@@ -167,7 +177,7 @@ def _of_match(resource: Element) -> StoredResponse:
     return StoredResponse(200, tuple(fields), found=True)
 
 
-def _as_found(response: StoredResponse, status: int) -> StoredResponse:
+def _verified_response(response: StoredResponse, status: int) -> StoredResponse:
     return StoredResponse(status, response.fields, response.body, found=True)
 
 
@@ -175,6 +185,6 @@ def _content(result: StoredResponse) -> Element | None:
     if result.status != 200 or result.reason:
         return None
     try:
-        return tree.parse_body(result.body, field_of(result.fields, b"content-type"))
+        return tree.parse_body(result.body, first_field_value(result.fields, b"content-type"))
     except tree.BodyParseError:
         return None

@@ -51,13 +51,13 @@ class EncryptedContents:
 
     async def seal_response(self, entry: OutboxEntry, response: StoredResponse) -> list[bytes]:
         """The sealed pieces."""
-        return await self._seal(pack_response(response), _place(entry, "response"))
+        return await self._seal(pack_response(response), _binding(entry, "response"))
 
     async def read(
         self, connection: AsyncConnection, entry: OutboxEntry, kind: ContentKind
     ) -> bytes | None:
         """As `open`, of what is kept."""
-        found = await sealed(connection, (entry.number,), kind)
+        found = await load_segments(connection, (entry.number,), kind)
         return await self.open(found[entry.number], entry, kind)
 
     async def open(
@@ -71,8 +71,8 @@ class EncryptedContents:
             return None
         try:
             if _is_small(sealed):
-                return self._cipher.open(sealed, _place(entry, kind))
-            return await asyncio.to_thread(self._cipher.open, sealed, _place(entry, kind))
+                return self._cipher.open(sealed, _binding(entry, kind))
+            return await asyncio.to_thread(self._cipher.open, sealed, _binding(entry, kind))
         except DecryptionError:
             raise OutboxConfigurationError(_CHANGED) from None
 
@@ -82,21 +82,21 @@ class EncryptedContents:
         return await asyncio.to_thread(self._cipher.seal, plain, place)
 
 
-async def sealed(
+async def load_segments(
     connection: AsyncConnection, numbers: Collection[int], kind: ContentKind
 ) -> Mapping[int, Sequence[bytes]]:
     """The sealed pieces of entries, by their numbers; nothing where there are none."""
     found: dict[int, list[bytes]] = {number: [] for number in numbers}
-    for row in await connection.execute(statements.contents(numbers, kind)):
+    for row in await connection.execute(statements.select_segments(numbers, kind)):
         found[row.entry].append(row.sealed)
     return found
 
 
-async def keep(
+async def save_segments(
     connection: AsyncConnection, kind: ContentKind, contents: Mapping[int, Sequence[bytes]]
 ) -> None:
     """Write entries' sealed pieces, in the place of any others."""
-    await erase(connection, tuple(contents), kind)
+    await delete_segments(connection, tuple(contents), kind)
     rows = [
         {"entry": number, "kind": kind, "place": place, "sealed": piece}
         for number, pieces_of_it in contents.items()
@@ -105,7 +105,9 @@ async def keep(
     await connection.execute(sa.insert(segments_table), rows)
 
 
-async def erase(connection: AsyncConnection, numbers: Collection[int], *kinds: ContentKind) -> None:
+async def delete_segments(
+    connection: AsyncConnection, numbers: Collection[int], *kinds: ContentKind
+) -> None:
     """Delete contents of entries, of these kinds or all."""
     of_kinds = (segments_table.c.kind.in_(kinds),) if kinds else ()
     await connection.execute(
@@ -113,7 +115,7 @@ async def erase(connection: AsyncConnection, numbers: Collection[int], *kinds: C
     )
 
 
-def _place(entry: OutboxEntry, kind: ContentKind) -> ContentBinding:
+def _binding(entry: OutboxEntry, kind: ContentKind) -> ContentBinding:
     return ContentBinding(entry.id, entry.caller, entry.recovery, kind)
 
 

@@ -23,7 +23,7 @@ from gateway.outbox.store import OutboxFullError, OutboxUnavailableError
 from gateway.phrases import Phrase, system_error
 
 _BUSY: Final = 5.0
-_AGAIN: Final = 0.02
+_RETRY_INTERVAL: Final = 0.02
 _CONNECTIONS: Final = 4
 _PRIVATE: Final = 0o600
 _DISK_FULL: Final = Phrase("the disk is full")
@@ -32,7 +32,7 @@ _PRIMARY: Final = 0xFF
 # One number for everybody who uses the outbox in a PostgreSQL database: "dhp-outb" in hexadecimal.
 _ADVISORY_LOCK: Final = 0x6468702D6F757462
 # What SQLite says when there is no room for a page, the log or its index.
-_NO_ROOM: Final = frozenset(
+_DISK_FULL_CODES: Final = frozenset(
     ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_CANTOPEN")
 )
 _PRAGMAS: Final = (
@@ -76,7 +76,9 @@ class Database(Protocol):
         ...
 
     def surely_dead(self, owner: str) -> bool:
-        """Whether the process that `owner.named` called so has ended, if that can be told."""
+        """Whether the process that `owner.current_owner` called so has ended, if that can
+        be told.
+        """
         ...
 
     async def close(self) -> None:
@@ -104,12 +106,12 @@ class SqliteDatabase:
         # Whether no order has an entry, whichever process put it in.
         self.surely_empty = self._sign.shows
         # All who have the file are of this machine.
-        self.surely_dead = owner.surely_dead
+        self.surely_dead = owner.is_owner_dead
 
     @contextlib.asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that only reads."""
-        with self._making_room(), _translated():
+        with self._making_room(), _translate_errors():
             _make_private(self._path)
             async with self._reader.begin() as connection:
                 yield connection
@@ -120,7 +122,7 @@ class SqliteDatabase:
 
         One that `adds` leaves room for all others. Raises `OutboxFullError`.
         """
-        with self._making_room(adds=adds), _translated():
+        with self._making_room(adds=adds), _translate_errors():
             _make_private(self._path)
             async with self._taken_turn(), self._engine.begin() as connection:
                 yield connection
@@ -132,7 +134,7 @@ class SqliteDatabase:
         try:
             yield
         except OutboxUnavailableError as error:
-            if str(error) not in _NO_ROOM:
+            if str(error) not in _DISK_FULL_CODES:
                 raise
             if adds:
                 raise OutboxFullError(_DISK_FULL) from None
@@ -157,10 +159,10 @@ class SqliteDatabase:
 
     def _begin(self, connection: sa.Connection) -> None:
         if connection.get_execution_options().get("reading", False):
-            _wait_at_most(_BUSY, connection)
+            _set_busy_timeout(_BUSY, connection)
             connection.exec_driver_sql("BEGIN")
             return
-        _wait_at_most(self._patience, connection)
+        _set_busy_timeout(self._patience, connection)
         # One that turns from reading to writing could fail half way (SQLITE_BUSY_SNAPSHOT).
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
@@ -173,7 +175,7 @@ class SqliteDatabase:
 
     async def shrink(self) -> bool:
         """Some pages, in a transaction of their own."""
-        with _translated():
+        with _translate_errors():
             async with self._taken_turn():
                 return await asyncio.to_thread(self._reserve.shrink, self._path)
 
@@ -209,7 +211,7 @@ class PostgresDatabase:
     @contextlib.asynccontextmanager
     async def writing(self, *, adds: bool = False) -> AsyncIterator[AsyncConnection]:
         """A transaction that is on the disk when it was left without an exception."""
-        with _translated():
+        with _translate_errors():
             async with self._engine.begin() as connection:
                 yield connection
 
@@ -244,19 +246,19 @@ class PostgresDatabase:
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, sqlite3.Error, OSError, TimeoutError) as error:
-        raise OutboxUnavailableError(_name(error)) from None
+        raise OutboxUnavailableError(_error_code(error)) from None
     except Exception as error:
         # What asyncpg raises while it connects; it may be missing, so that it cannot be named.
         if not type(error).__module__.startswith("asyncpg."):
             raise
-        raise OutboxUnavailableError(_name(error)) from None
+        raise OutboxUnavailableError(_error_code(error)) from None
 
 
-def _name(error: Exception) -> Phrase:
+def _error_code(error: Exception) -> Phrase:
     """Without the driver's text, which may quote what it was given."""
     original = getattr(error, "orig", None) or error
     original = original.__cause__ or original
@@ -279,7 +281,7 @@ def _prepare(connection: Any, pages_of_log: int) -> None:
     cursor = connection.cursor()
     # Heeded only as long as the file is empty.
     cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    _keep_a_log(cursor)
+    _enable_wal(cursor)
     for pragma in _PRAGMAS:
         cursor.execute(pragma)
     cursor.execute(f"PRAGMA wal_autocheckpoint = {pages_of_log}")
@@ -287,9 +289,9 @@ def _prepare(connection: Any, pages_of_log: int) -> None:
     cursor.close()
 
 
-def _keep_a_log(cursor: Any) -> None:
+def _enable_wal(cursor: Any) -> None:
     """Fails at once, whatever the wait, while another process makes the tables of a new file."""
-    left = int(_BUSY / _AGAIN)
+    left = int(_BUSY / _RETRY_INTERVAL)
     while True:
         try:
             cursor.execute("PRAGMA journal_mode = WAL")
@@ -298,10 +300,10 @@ def _keep_a_log(cursor: Any) -> None:
             if not left or error.sqlite_errorcode & _PRIMARY != sqlite3.SQLITE_BUSY:
                 raise
         left -= 1
-        await_only(asyncio.sleep(_AGAIN))
+        await_only(asyncio.sleep(_RETRY_INTERVAL))
 
 
-def _wait_at_most(seconds: float, connection: sa.Connection) -> None:
+def _set_busy_timeout(seconds: float, connection: sa.Connection) -> None:
     # To a tenth of a second, so that it need not be told anew where nobody has waited.
     wait = f"PRAGMA busy_timeout = {round(10 * seconds) * 100}"
     if connection.info.get("wait") != wait:

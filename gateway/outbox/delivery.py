@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.outbox.attempts import ActiveAttempts, AttemptDependencies
 from gateway.outbox.events import OutboxObserver
-from gateway.outbox.owner import named
+from gateway.outbox.owner import current_owner
 from gateway.outbox.pacing import PlatformReachability, RetryDelays, RetrySchedule
 from gateway.outbox.sending import Sender
 from gateway.outbox.store import (
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 _log = get_logger(__name__)
 
 # So many bytes of requests are taken in hand beside one that is larger.
-_ROOM: Final = 64 * 1024 * 1024
+_MAX_ACTIVE_BYTES: Final = 64 * 1024 * 1024
 # Between two steps of the upkeep, so that deliveries go on meanwhile, in seconds.
-_BREATH: Final = 0.05
+_PURGE_PAUSE: Final = 0.05
 # What is left to write results down after what is being sent was stopped, in seconds.
-_LAST_WRITES: Final = 5.0
+_RECORD_TIMEOUT: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class DeliveryLoop:
         self._sender = sender
         self._options = options
         self._timing = timing
-        self._owner = named()
+        self._owner = current_owner()
         pacer = RetrySchedule(options.pauses, timing.random)
         self._line = PlatformReachability(pacer, timing.clock)
         means = AttemptDependencies(sender, observe, self._line, pacer, options.pauses)
@@ -142,7 +142,7 @@ class DeliveryLoop:
         self.wake()
         if not await self._ended_within(grace):
             self._attempts.stop()
-            if not await self._ended_within(_LAST_WRITES):
+            if not await self._ended_within(_RECORD_TIMEOUT):
                 _log.error("the outbox was too slow to take what %d attempts came to", self.in_hand)
                 await self._attempts.abandon()
         self.wake()
@@ -174,7 +174,7 @@ class DeliveryLoop:
         now = self._timing.clock()
         if now >= self._upkeep_at:
             more = await self._upkeep.tidy(self._options.max_age, self._options.retention)
-            self._upkeep_at = now + (_BREATH if more else self._options.upkeep)
+            self._upkeep_at = now + (_PURGE_PAUSE if more else self._options.upkeep)
         if self._store.surely_empty():
             return
         if now >= self._recover_at:
@@ -219,7 +219,7 @@ class DeliveryLoop:
             self._owner,
             outcomes,
             most=min(room, at_once),
-            size=_ROOM - self._attempts.size,
+            size=_MAX_ACTIVE_BYTES - self._attempts.size,
             lease=self._options.lease,
             cautious=not self._line.up,
         )

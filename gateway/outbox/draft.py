@@ -12,8 +12,8 @@ from gateway.http.content_coding import DECODABLE, decode_body, parse_content_en
 from gateway.http.target import RequestTarget
 from gateway.outbox.entry import FieldLines, NewEntry, QueuedRequest, RecoveryMode
 from gateway.outbox.one_by_one import INLINE, SerialExecutor
-from gateway.outbox.pacing import SETTLE
-from gateway.outbox.qualifying import BY_ID, WriteClassification, WriteDescription, judge
+from gateway.outbox.pacing import INDEX_LAG
+from gateway.outbox.qualifying import BY_ID, WriteClassification, WriteDescription, classify_write
 from gateway.pipeline.request_context import RequestContext
 
 
@@ -32,11 +32,13 @@ class WriteClassifier:
     async def judgement(self) -> WriteClassification | None:
         """None if it is not to be queued. Raises `WriteNotClassifiedError`."""
         if not self._known:
-            self._known.append(await _judged(self.asked, self._one_by_one))
+            self._known.append(await _classify(self.asked, self._one_by_one))
         return self._known[0]
 
 
-async def _judged(asked: RequestContext, one_by_one: SerialExecutor) -> WriteClassification | None:
+async def _classify(
+    asked: RequestContext, one_by_one: SerialExecutor
+) -> WriteClassification | None:
     body = b"" if asked.body is None else await asked.body.read_all()
     if body is None:
         raise WriteNotClassifiedError
@@ -50,30 +52,30 @@ async def _judged(asked: RequestContext, one_by_one: SerialExecutor) -> WriteCla
         sent=len(body),
     )
     coding = parse_content_encoding(header.text(b"content-encoding"))
-    plain = _at_once(body, coding)
+    plain = _decode_small(body, coding)
     try:
         if plain is not None:
             return await one_by_one.do(
-                len(plain), asked.caller.name, lambda: judge(replace(write, body=plain))
+                len(plain), asked.caller.name, lambda: classify_write(replace(write, body=plain))
             )
         if coding not in DECODABLE:
             return None
         # How large it is shows only there.
         return await one_by_one.do(
-            None, asked.caller.name, lambda: judge(_opened(write, body, coding))
+            None, asked.caller.name, lambda: classify_write(_decode_content(write, body, coding))
         )
     except (BodyTooLargeError, TimeoutError):
         raise WriteNotClassifiedError from None
 
 
-def _at_once(body: bytes, coding: str | None) -> bytes | None:
+def _decode_small(body: bytes, coding: str | None) -> bytes | None:
     """The content where no coding is to be undone, or little comes of that."""
     if not body or coding is None:
         return body
     return (decode_body(body, coding, INLINE) or None) if coding in DECODABLE else None
 
 
-def _opened(write: WriteDescription, body: bytes, coding: str) -> WriteDescription:
+def _decode_content(write: WriteDescription, body: bytes, coding: str) -> WriteDescription:
     """With its content. Raises `BodyTooLargeError`, also where it is not whole."""
     plain = decode_body(body, coding, weight.decoded_limit(len(body)))
     if not plain:
@@ -81,7 +83,7 @@ def _opened(write: WriteDescription, body: bytes, coding: str) -> WriteDescripti
     return replace(write, body=plain)
 
 
-async def drafted(
+async def build_entry(
     asked: RequestContext, judgement: WriteClassification, base: str, *, cause: str, unknown: bool
 ) -> NewEntry:
     """What is kept of a write; `unknown`: an attempt at it may have had its effect."""
@@ -93,11 +95,11 @@ async def drafted(
         recovery=judgement.recovery,
         doubt=unknown,
         cause=cause,
-        delay=SETTLE if unknown and _is_searched_for(asked.interaction, judgement) else 0.0,
+        delay=INDEX_LAG if unknown and _needs_index(asked.interaction, judgement) else 0.0,
     )
 
 
-def _is_searched_for(interaction: Interaction, judgement: WriteClassification) -> bool:
+def _needs_index(interaction: Interaction, judgement: WriteClassification) -> bool:
     """Whether the platform has to find it, also by a condition of the write's own."""
     return judgement.recovery is RecoveryMode.ASK or interaction.code not in BY_ID
 

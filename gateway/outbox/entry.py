@@ -23,7 +23,7 @@ from gateway.phrases import EMPTY_PHRASE, Phrase
 
 # Instead of the keys of its orders, for what has too many: it waits for all of its caller's that
 # came earlier, and all of its caller's that comes later waits for it.
-EVERY_ORDER: Final = frozenset({"*"})
+ALL_KEYS: Final = frozenset({"*"})
 
 FieldLines = tuple[tuple[bytes, bytes], ...]
 
@@ -45,7 +45,7 @@ BLOCKING: Final = frozenset(
     {EntryState.WAITING, EntryState.SENDING, EntryState.FAILED, EntryState.UNCLEAR}
 )
 # These get no further by themselves; the rest of BLOCKING does.
-NEEDS_A_PERSON: Final = frozenset({EntryState.FAILED, EntryState.UNCLEAR})
+NEEDS_OPERATOR: Final = frozenset({EntryState.FAILED, EntryState.UNCLEAR})
 
 
 class RecoveryMode(StrEnum):
@@ -136,7 +136,7 @@ class StoredResponse:
 
 @dataclass(frozen=True, slots=True)
 class NewEntry:
-    """What is put into the outbox. `orders` are keys, not yet hashed, or EVERY_ORDER.
+    """What is put into the outbox. `orders` are keys, not yet hashed, or ALL_KEYS.
 
     `delay` is how long, in seconds, it is not tried. `doubt` and `cause` are of an attempt that was
     made already.

@@ -27,7 +27,7 @@ class OutboxStep(StrEnum):
     REVEALED = "revealed"
 
 
-MOVED: Final = {
+STEP_OF_ACTION: Final = {
     EntryState.WAITING: OutboxStep.RETRIED,
     EntryState.CANCELLED: OutboxStep.CANCELLED,
     EntryState.DROPPED: OutboxStep.DROPPED,

@@ -20,13 +20,18 @@ from gateway.http.client.response import UpstreamResponse
 from gateway.http.headers import RequestHeader
 from gateway.http.server import validation
 from gateway.http.target import RequestTarget
-from gateway.outbox.draft import WriteClassifier, WriteNotClassifiedError, drafted
-from gateway.outbox.entry import EVERY_ORDER, OutboxEntry, RecoveryMode
+from gateway.outbox.draft import WriteClassifier, WriteNotClassifiedError, build_entry
+from gateway.outbox.entry import ALL_KEYS, OutboxEntry, RecoveryMode
 from gateway.outbox.last_writes import LastWrites
 from gateway.outbox.one_by_one import SerialExecutor
-from gateway.outbox.qualifying import WRITES, WriteClassification, asks_async, lines_without_async
+from gateway.outbox.qualifying import (
+    WRITES,
+    WriteClassification,
+    lines_without_async,
+    prefers_async,
+)
 from gateway.outbox.queue import Outbox
-from gateway.outbox.status import ResponseFormat, outcome
+from gateway.outbox.status import ResponseFormat, entry_outcome
 from gateway.outbox.store import OutboxFullError, OutboxUnavailableError
 from gateway.pipeline.caller_memo import CallerContext
 from gateway.pipeline.callers import Caller
@@ -38,18 +43,18 @@ from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
 
-OWN_PATH: Final = "/_outbox"
+OUTBOX_PATH: Final = "/_outbox"
 # The platform or the SSO is out of reach, and nothing was delivered.
-_UNDELIVERED: Final = frozenset(
+_UNSENT_REASONS: Final = frozenset(
     (
         *(errors.UPSTREAM_UNREACHABLE, errors.UPSTREAM_BUSY, errors.UPSTREAM_TLS),
         *(errors.CIRCUIT_OPEN, errors.SSO_UNAVAILABLE),
     )
 )
 # The line broke, or the platform's own entrance says that it did: it may have been delivered.
-_UNKNOWN: Final = frozenset((errors.UPSTREAM_FAILED, errors.UPSTREAM_TIMEOUT))
-_UNKNOWN_STATUSES: Final = frozenset((502, 504))
-_NOT_NOW: Final = 503
+_IN_DOUBT_REASONS: Final = frozenset((errors.UPSTREAM_FAILED, errors.UPSTREAM_TIMEOUT))
+_IN_DOUBT_STATUSES: Final = frozenset((502, 504))
+_SERVICE_UNAVAILABLE: Final = 503
 _RETRY_AFTER: Final = 60.0
 
 
@@ -116,7 +121,7 @@ class OutboxWriteQueue(WriteQueue):
 
     def unbound(self, caller: Caller, target: RequestTarget) -> Caller:
         """The caller, who may ask for its own entries whatever else it is allowed."""
-        return replace(caller, permissions=ALLOW_ALL) if _is_own(target) else caller
+        return replace(caller, permissions=ALLOW_ALL) if _is_outbox_path(target) else caller
 
     def concerns(self, caller: Caller, header: RequestHeader) -> bool:
         """Whether a write of this caller may be queued, when it comes with this header."""
@@ -125,7 +130,7 @@ class OutboxWriteQueue(WriteQueue):
         if caller.outbox == "always":
             return True
         prefer = header.values.get(b"prefer")
-        return prefer is not None and asks_async(prefer)
+        return prefer is not None and prefers_async(prefer)
 
     def keep(self, memo: CallerContext, interaction: Interaction, body: RequestBody) -> None:
         """See to it that the body of a write which may be queued can be read again."""
@@ -137,7 +142,7 @@ class OutboxWriteQueue(WriteQueue):
 
         What cannot be queued has no more of the outbox in its way than this look.
         """
-        if _is_own(asked.target):
+        if _is_outbox_path(asked.target):
             return self._pages.answer(asked, self._base(asked), self._reader(asked))
         if asked.caller_context.may_queue_writes and asked.interaction.code in WRITES:
             return self._bring_or_keep(send, asked)
@@ -158,11 +163,11 @@ class OutboxWriteQueue(WriteQueue):
         try:
             answer = await send(asked)
         except GatewayError as error:
-            if error.reason in _UNDELIVERED:
+            if error.reason in _UNSENT_REASONS:
                 self._spare(began, error)
             return await self._instead_of(judging, error)
         status = answer.status
-        if status == _NOT_NOW or status in _UNKNOWN_STATUSES:
+        if status == _SERVICE_UNAVAILABLE or status in _IN_DOUBT_STATUSES:
             return await self._instead_of_answer(judging, answer)
         return answer
 
@@ -178,13 +183,15 @@ class OutboxWriteQueue(WriteQueue):
         try:
             judgement = await judging.judgement()
         except WriteNotClassifiedError:
-            if await self._is_blocked(asked, EVERY_ORDER):
-                raise _not_taken("no memory is left to look what it would overtake") from None
+            if await self._is_blocked(asked, ALL_KEYS):
+                raise _outbox_full_error(
+                    "no memory is left to look what it would overtake"
+                ) from None
             return None
         if judgement is None:
             return None
         if await self._is_blocked(asked, judgement.orders):
-            return await self._kept(asked, judgement, _not_taken("the outbox is full"))
+            return await self._kept(asked, judgement, _outbox_full_error("the outbox is full"))
         if self._clock() >= self._not_before:
             return None
         trouble = GatewayError(self._line_trouble, "as just before", retry_after=_RETRY_AFTER)
@@ -195,13 +202,13 @@ class OutboxWriteQueue(WriteQueue):
             return await self._outbox.blocked(asked.caller.name, orders)
         except OutboxUnavailableError:
             # Nobody knows what it would overtake.
-            raise _not_taken("the outbox cannot be reached") from None
+            raise _outbox_full_error("the outbox cannot be reached") from None
 
     async def _instead_of(self, judging: WriteClassifier, error: GatewayError) -> UpstreamResponse:
         """What a write that failed comes to: kept, or the failure."""
         asked = judging.asked
-        unknown = error.reason in _UNKNOWN and asked.exchange.attempts > 0
-        if not unknown and error.reason not in _UNDELIVERED | _UNKNOWN:
+        unknown = error.reason in _IN_DOUBT_REASONS and asked.exchange.attempts > 0
+        if not unknown and error.reason not in _UNSENT_REASONS | _IN_DOUBT_REASONS:
             raise error
         try:
             judgement = await judging.judgement()
@@ -215,7 +222,7 @@ class OutboxWriteQueue(WriteQueue):
         self, judging: WriteClassifier, answer: UpstreamResponse
     ) -> UpstreamResponse:
         """What a write comes to whose answer is that of a platform in trouble."""
-        unknown = answer.status != _NOT_NOW
+        unknown = answer.status != _SERVICE_UNAVAILABLE
         trouble = GatewayError(errors.UPSTREAM_FAILED if unknown else errors.UPSTREAM_BUSY)
         try:
             judgement = await judging.judgement()
@@ -241,7 +248,7 @@ class OutboxWriteQueue(WriteQueue):
         """Put it into the outbox, and answer 202; `error` is why, and the answer where it fails."""
         base = self._base(asked)
         cause = "" if error.reason is errors.OUTBOX_FULL else error.reason.code
-        draft = await drafted(asked, judgement, base, cause=cause, unknown=unknown)
+        draft = await build_entry(asked, judgement, base, cause=cause, unknown=unknown)
 
         def confirm() -> None:
             if asked.downstream.is_closed():
@@ -258,21 +265,21 @@ class OutboxWriteQueue(WriteQueue):
             entry = await self._outbox.put(draft, confirm, shared=self._rules.shared)
         except OutboxFullError as full:
             # What may have been delivered must not be told to be untaken.
-            raise error if unknown else _not_taken(str(full)) from None
+            raise error if unknown else _outbox_full_error(str(full)) from None
         except OutboxUnavailableError:
             raise error from None
         _log.info(
             "kept in the outbox as %s", entry.id, entry=entry.id, **asked.exchange.log_fields()
         )
-        return _accepted(entry, base, self._reader(asked))
+        return _accepted_response(entry, base, self._reader(asked))
 
     def _note(self, asked: RequestContext) -> None:
-        resource = _resource(asked.interaction)
+        resource = _resource_key(asked.interaction)
         if resource is not None:
             self._last_writes.note(asked.caller.name, resource, asked.exchange.started_monotonic)
 
     def _is_overtaken(self, asked: RequestContext) -> bool:
-        resource = _resource(asked.interaction)
+        resource = _resource_key(asked.interaction)
         started = asked.exchange.started_monotonic
         return resource is not None and self._last_writes.after(
             asked.caller.name, resource, started
@@ -293,7 +300,7 @@ class OutboxWriteQueue(WriteQueue):
         return ResponseFormat(language, wants_xml(asked.target.query, asked.header.text(b"accept")))
 
 
-def made(
+def resource_response(
     status: int, resource: dict[str, Any], *, xml: bool, fields: tuple[tuple[str, str], ...] = ()
 ) -> UpstreamResponse:
     """An answer of the outbox's."""
@@ -306,12 +313,14 @@ def made(
     return UpstreamResponse.synthetic(status, lines, body)
 
 
-def _accepted(entry: OutboxEntry, base: str, reader: ResponseFormat) -> UpstreamResponse:
-    location = ("Content-Location", f"{base}{OWN_PATH}/{entry.id}")
-    return made(202, outcome("queued", reader), xml=reader.xml, fields=(location,))
+def _accepted_response(entry: OutboxEntry, base: str, reader: ResponseFormat) -> UpstreamResponse:
+    location = ("Content-Location", f"{base}{OUTBOX_PATH}/{entry.id}")
+    return resource_response(
+        202, entry_outcome("queued", reader), xml=reader.xml, fields=(location,)
+    )
 
 
-def _resource(interaction: Interaction) -> str | None:
+def _resource_key(interaction: Interaction) -> str | None:
     return (
         None
         if interaction.resource_id is None
@@ -319,10 +328,14 @@ def _resource(interaction: Interaction) -> str | None:
     )
 
 
-def _is_own(target: RequestTarget) -> bool:
+def _is_outbox_path(target: RequestTarget) -> bool:
     path = target.path
-    return path.startswith(OWN_PATH) and path[len(OWN_PATH) : len(OWN_PATH) + 1] in ("", "/", "?")
+    return path.startswith(OUTBOX_PATH) and path[len(OUTBOX_PATH) : len(OUTBOX_PATH) + 1] in (
+        "",
+        "/",
+        "?",
+    )
 
 
-def _not_taken(why: str) -> GatewayError:
+def _outbox_full_error(why: str) -> GatewayError:
     return GatewayError(errors.OUTBOX_FULL, why, retry_after=_RETRY_AFTER)

@@ -24,7 +24,7 @@ from gateway.outbox.sending import (
 from gateway.phrases import Phrase
 
 # The platform says that it did nothing, and another attempt may do better (RFC 9110, 6585, 8470).
-_WAITED_OUT: Final = {
+_RETRYABLE_STATUSES: Final = {
     401: errors.TOKEN_REJECTED.code,
     408: errors.UPSTREAM_BUSY.code,
     425: errors.UPSTREAM_BUSY.code,
@@ -32,17 +32,17 @@ _WAITED_OUT: Final = {
     503: errors.UPSTREAM_BUSY.code,
 }
 # The platform lacks what was asked for; every other 5xx may come after the write was done.
-_LACKING: Final = frozenset({501, 505})
+_UNSUPPORTED_STATUSES: Final = frozenset({501, 505})
 # From between the gateway and the platform's own server, or from a server that is overloaded.
-LINE: Final = frozenset({502, 503, 504})
+UNREACHABLE_STATUSES: Final = frozenset({502, 503, 504})
 # These judge the request alone, whatever the platform holds: an earlier attempt met the same.
-_ABOUT_THE_REQUEST: Final = frozenset({400, 413, 414, 415, 422})
-_GONE: Final = frozenset({404, 410})
+_REQUEST_ERROR_STATUSES: Final = frozenset({400, 413, 414, 415, 422})
+_ABSENT_STATUSES: Final = frozenset({404, 410})
 
 
 @dataclass(frozen=True, slots=True)
 class FinalOutcome:
-    """The entry gets no further by itself: `delivered`, `failed` or `unclear`."""
+    """The entry gets no further by itself: `delivered`, `failed` or `in_doubt_response`."""
 
     state: EntryState
     response: StoredResponse
@@ -72,29 +72,33 @@ class VersionConflict:
 EntryTransition = FinalOutcome | RetryLater
 
 
-def judge(
+def evaluate_result(
     entry: OutboxEntry, request: QueuedRequest, result: SendResult, *, in_doubt: bool
 ) -> EntryTransition | VersionConflict:
     """`in_doubt`: an earlier attempt may have had its effect."""
     if isinstance(result, SendFailure):
-        return _without_answer(entry, result)
+        return _evaluate_failure(entry, result)
     status = result.status
     if 200 <= status < 300:
         return FinalOutcome(EntryState.DELIVERED, result)
-    if status in _WAITED_OUT:
-        return RetryLater(_WAITED_OUT[status], everybody=status in LINE, status=status)
-    if status >= 500 and status not in _LACKING:
+    if status in _RETRYABLE_STATUSES:
+        return RetryLater(
+            _RETRYABLE_STATUSES[status], everybody=status in UNREACHABLE_STATUSES, status=status
+        )
+    if status >= 500 and status not in _UNSUPPORTED_STATUSES:
         if entry.recovery is RecoveryMode.PARK:
             return FinalOutcome(EntryState.UNCLEAR, result)
         cause = errors.UPSTREAM_FAILED.code
-        return RetryLater(cause, doubt=True, everybody=status in LINE, status=status)
+        return RetryLater(
+            cause, doubt=True, everybody=status in UNREACHABLE_STATUSES, status=status
+        )
     # With a reason somebody between here and the platform may have answered.
-    if not in_doubt or (status in _ABOUT_THE_REQUEST and not result.reason):
+    if not in_doubt or (status in _REQUEST_ERROR_STATUSES and not result.reason):
         return FinalOutcome(EntryState.FAILED, result)
-    return _refused_in_doubt(request, result)
+    return _evaluate_refusal_in_doubt(request, result)
 
 
-def judge_finding(finding: VerificationResult | SendFailure) -> EntryTransition | None:
+def evaluate_verification(finding: VerificationResult | SendFailure) -> EntryTransition | None:
     """What the platform's answer to the question means; None: it is to be sent again."""
     if isinstance(finding, SendFailure):
         # Nothing was written by asking.
@@ -108,15 +112,15 @@ def judge_finding(finding: VerificationResult | SendFailure) -> EntryTransition 
             EntryState.DELIVERED, finding.response or StoredResponse(200, found=True)
         )
     return FinalOutcome(
-        EntryState.UNCLEAR, finding.response or unclear(errors.UPSTREAM_FAILED.code)
+        EntryState.UNCLEAR, finding.response or in_doubt_response(errors.UPSTREAM_FAILED.code)
     )
 
 
-def judge_content(
+def evaluate_version_conflict(
     finding: VerificationResult | SendFailure, contradicted: VersionConflict
 ) -> EntryTransition:
     """What the platform's present version means for a write that it contradicted."""
-    verdict = judge_finding(finding)
+    verdict = evaluate_verification(finding)
     if isinstance(verdict, RetryLater):
         return verdict
     if verdict is not None and verdict.state is EntryState.DELIVERED:
@@ -124,19 +128,19 @@ def judge_content(
     return FinalOutcome(EntryState.UNCLEAR, contradicted.response)
 
 
-def unclear(cause: str, note: Phrase = notes.SENT) -> StoredResponse:
+def in_doubt_response(cause: str, note: Phrase = notes.SENT) -> StoredResponse:
     """An outcome for what may have been done."""
     reason = errors.REASONS.get(cause, errors.UPSTREAM_FAILED)
     return StoredResponse(reason.status, reason=reason.code, note=note)
 
 
-def unreadable(entry: OutboxEntry) -> FinalOutcome:
+def unreadable_outcome(entry: OutboxEntry) -> FinalOutcome:
     """What was kept of it does not decrypt, or is gone."""
     state = EntryState.UNCLEAR if entry.doubt else EntryState.FAILED
-    return FinalOutcome(state, unclear(errors.INTERNAL.code, notes.UNREADABLE))
+    return FinalOutcome(state, in_doubt_response(errors.INTERNAL.code, notes.UNREADABLE))
 
 
-def after(entry: OutboxEntry, verdict: EntryTransition) -> OutboxEntry:
+def apply_transition(entry: OutboxEntry, verdict: EntryTransition) -> OutboxEntry:
     """The entry as it is then."""
     if isinstance(verdict, FinalOutcome):
         return replace(
@@ -156,19 +160,19 @@ def _cause(ended: FinalOutcome) -> str:
     return f"platform-status {response.status}"
 
 
-def _without_answer(entry: OutboxEntry, failure: SendFailure) -> EntryTransition:
+def _evaluate_failure(entry: OutboxEntry, failure: SendFailure) -> EntryTransition:
     unknown = failure.effect is Effect.UNKNOWN
     if unknown and entry.recovery is RecoveryMode.PARK:
-        return FinalOutcome(EntryState.UNCLEAR, unclear(failure.cause))
+        return FinalOutcome(EntryState.UNCLEAR, in_doubt_response(failure.cause))
     return RetryLater(failure.cause, unknown, failure.retry_after, failure.everybody)
 
 
-def _refused_in_doubt(
+def _evaluate_refusal_in_doubt(
     request: QueuedRequest, response: StoredResponse
 ) -> EntryTransition | VersionConflict:
     if response.reason:
         return FinalOutcome(EntryState.UNCLEAR, response)
-    if request.method == "DELETE" and response.status in _GONE:
+    if request.method == "DELETE" and response.status in _ABSENT_STATUSES:
         # That it is not there any more is what the earlier attempt was for.
         return FinalOutcome(EntryState.DELIVERED, StoredResponse(204, found=True))
     if request.method == "PUT" and response.status == 412:

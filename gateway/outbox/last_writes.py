@@ -54,7 +54,7 @@ class LastWrites:
     def note(self, caller: str, resource: str, moment: float) -> None:
         """A write that came at that moment goes out, or is kept."""
         moments = self._moments
-        for place in _places(caller, resource):
+        for place in _slots_of(caller, resource):
             at = self._own + place
             # One that came before may get here later.
             if moments[at] < moment:
@@ -62,14 +62,14 @@ class LastWrites:
 
     def after(self, caller: str, resource: str, moment: float) -> bool:
         """Whether a write that came after that moment was noted, by any worker."""
-        one, other = _places(caller, resource)
+        one, other = _slots_of(caller, resource)
         moments = self._moments
         return any(
             moments[lane + one] > moment and moments[lane + other] > moment for lane in self._lanes
         )
 
 
-def _places(caller: str, resource: str) -> tuple[int, int]:
+def _slots_of(caller: str, resource: str) -> tuple[int, int]:
     """The same in every process, unlike `hash`."""
     name = f"{caller}\n{resource}".encode()
     one, other = _PLACES.unpack(hashlib.blake2b(name, digest_size=_PLACES.size).digest())

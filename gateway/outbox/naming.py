@@ -30,62 +30,62 @@ _SUBJECTS: Final = frozenset(
     {"patient", "subject", "individual", "beneficiary", "for", "actor", "member", "target", "focus"}
 )
 # Each is a row that every later write is compared with. Writes that name more are rare.
-MOST: Final = 1024
+MAX_KEYS: Final = 1024
 # Names in all, the same ones again included: looking at more would hold others up.
-MOST_MENTIONS: Final = 64 * MOST
+MAX_MENTIONS: Final = 64 * MAX_KEYS
 # What is longer is no address that any server would take.
-LONGEST: Final = 64 * 1024
+MAX_TEXT_LENGTH: Final = 64 * 1024
 
 
 class TooManyKeysError(Exception):
     """More is named than can be kept in order key by key."""
 
 
-def gathered(*keys: Iterable[str]) -> set[str]:
+def collect_keys(*keys: Iterable[str]) -> set[str]:
     """All of them.
 
-    Raises `TooManyKeysError` for more than `MOST`, or more than `MOST_MENTIONS` of them.
+    Raises `TooManyKeysError` for more than `MAX_KEYS`, or more than `MAX_MENTIONS` of them.
     """
     found = set()
     for mentions, key in enumerate(chain.from_iterable(keys)):
         found.add(key)
-        if len(found) > MOST or mentions > MOST_MENTIONS:
+        if len(found) > MAX_KEYS or mentions > MAX_MENTIONS:
             raise TooManyKeysError
     return found
 
 
-def of_address(path: str, query: str) -> Iterator[str]:
+def keys_of_path(path: str, query: str) -> Iterator[str]:
     """What a raw path relative to the base and its query name, also that of a Bundle's entry.
 
     Raises `TooManyKeysError` when it is too long to be looked at.
     """
-    path = unquote(_short(path)).strip("/")
-    yield from _patients(path)
+    path = unquote(_require_short(path)).strip("/")
+    yield from _patient_keys(path)
     instance = _INSTANCE.fullmatch(path)
     if instance is not None:
         yield f"{instance[1]}/{instance[2]}"
-    yield from of_query(path if _TYPE.fullmatch(path) else "", query)
+    yield from keys_of_query(path if _TYPE.fullmatch(path) else "", query)
 
 
-def of_query(kind: str, query: str) -> Iterator[str]:
-    """What criteria for resources of a type name. Raises as `of_address`."""
-    for name, value in parse_qsl(_short(query).lstrip("?")):
-        yield from _patients(value)
+def keys_of_query(kind: str, query: str) -> Iterator[str]:
+    """What criteria for resources of a type name. Raises as `keys_of_path`."""
+    for name, value in parse_qsl(_require_short(query).lstrip("?")):
+        yield from _patient_keys(value)
         for each in value.split(","):
-            yield from _criterion(kind, name, each)
+            yield from _keys_of_criterion(kind, name, each)
 
 
-def _short(text: str) -> str:
-    if len(text) > LONGEST:
+def _require_short(text: str) -> str:
+    if len(text) > MAX_TEXT_LENGTH:
         raise TooManyKeysError
     return text
 
 
-def _patients(text: str) -> Iterator[str]:
+def _patient_keys(text: str) -> Iterator[str]:
     return (f"Patient/{found[1]}" for found in _PATIENT.finditer(text))
 
 
-def _criterion(kind: str, name: str, value: str) -> Iterator[str]:
+def _keys_of_criterion(kind: str, name: str, value: str) -> Iterator[str]:
     before, _, last = name.rpartition(".")
     plain = last.partition(":")[0]
     if before:
@@ -102,8 +102,8 @@ def _criterion(kind: str, name: str, value: str) -> Iterator[str]:
             yield f"Patient/{value}"
 
 
-def of_body(body: Element) -> Iterator[str]:
-    """What a resource, a Bundle or a patch names. Raises as `of_address`."""
+def keys_of_body(body: Element) -> Iterator[str]:
+    """What a resource, a Bundle or a patch names. Raises as `keys_of_path`."""
     for element in tree.walk_elements(body):
         for name, children in element.items():
             if name != "div":
@@ -115,9 +115,9 @@ def of_body(body: Element) -> Iterator[str]:
 def _of_texts(children: list[object]) -> Iterator[str]:
     for text in children:
         if isinstance(text, str) and "Patient/" in text:
-            yield from _patients(text)
+            yield from _patient_keys(text)
         if isinstance(text, str) and "Patient?" in text:
-            yield from of_query("Patient", text.partition("Patient?")[2])
+            yield from keys_of_query("Patient", text.partition("Patient?")[2])
 
 
 def _of_resource(element: Element) -> Iterator[str]:
@@ -129,7 +129,7 @@ def _of_resource(element: Element) -> Iterator[str]:
         yield f"Patient/{own}"
     for identifier in tree.child_elements(element, "identifier"):
         # A search may leave the system out.
-        yield f"{kind}?identifier={token(identifier)}"
+        yield f"{kind}?identifier={identifier_token(identifier)}"
         yield f"{kind}?identifier={tree.first_text(identifier, 'value')}"
 
 
@@ -139,10 +139,10 @@ def _of_logical_reference(element: Element) -> Iterator[str]:
         return
     # Without a type it may be a patient.
     if tree.first_text(element, "type").rpartition("/")[2] in ("", "Patient"):
-        yield f"Patient?identifier={token(identifiers[0])}"
+        yield f"Patient?identifier={identifier_token(identifiers[0])}"
 
 
-def token(identifier: Element) -> str:
+def identifier_token(identifier: Element) -> str:
     """An Identifier as the value of a search parameter."""
     system, value = tree.first_text(identifier, "system"), tree.first_text(identifier, "value")
     return f"{system}|{value}" if system else value

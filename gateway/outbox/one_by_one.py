@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 # More than this at once would hold up the event loop.
 INLINE: Final = 64 * 1024
 # Seconds that a body waits for its turn, and for its end.
-_PATIENCE: Final = 10.0
+_MAX_WAIT: Final = 10.0
 
 _Result = TypeVar("_Result")
 
@@ -35,7 +35,7 @@ class SerialExecutor:
         if size is not None and size <= INLINE:
             return work()
         line = self._lines.setdefault(who, asyncio.Lock())
-        async with asyncio.timeout(_PATIENCE), line:
+        async with asyncio.timeout(_MAX_WAIT), line:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
 """Opens the store that `outbox.url` names, and makes what works on it.
 
     async with opened(settings.outbox) as store:
-        delivery = delivery_of(store, settings.outbox, sender, observe)
-        outbox = outbox_of(store, settings.outbox, observe, delivery.wake)
+        delivery = make_delivery_loop(store, settings.outbox, sender, observe)
+        outbox = make_outbox(store, settings.outbox, observe, delivery.wake)
         running = loop.create_task(delivery.run())
         ...
         await delivery.drain(grace)  # then `running` ends
@@ -40,7 +40,7 @@ _MISSING: Final = Phrase("needs the extra `outbox`: pip install 'dhp-gateway[out
 
 
 @contextlib.asynccontextmanager
-async def opened(
+async def open_store(
     settings: OutboxSettings, clock: Callable[[], float] = time.time, *, later: bool = False
 ) -> AsyncIterator[SqlStore]:
     """The store, ready; `clock` gives seconds since 1970.
@@ -54,7 +54,7 @@ async def opened(
 
     store = SqlStore(_database(settings.url, clock), cipher)
     try:
-        await _prepare(store, settings.url, later=later)
+        await _prepare_store(store, settings.url, later=later)
         yield store
     finally:
         await store.close()
@@ -69,7 +69,7 @@ def require_extra(settings: OutboxSettings) -> None:
             raise OutboxConfigurationError(setting_problem("outbox.enabled", _MISSING)) from None
 
 
-def outbox_of(
+def make_outbox(
     store: SqlStore,
     settings: OutboxSettings,
     observe: OutboxObserver,
@@ -80,7 +80,7 @@ def outbox_of(
     return Outbox(store, limits, observe, wake)
 
 
-def delivery_of(
+def make_delivery_loop(
     store: SqlStore, settings: OutboxSettings, sender: Sender, observe: OutboxObserver
 ) -> DeliveryLoop:
     """What sends; it does nothing before `run`. Made in a running event loop."""
@@ -104,7 +104,7 @@ def encryption_key(settings: OutboxSettings) -> bytes:
     return key
 
 
-async def _prepare(store: SqlStore, location: DatabaseLocation, *, later: bool) -> None:
+async def _prepare_store(store: SqlStore, location: DatabaseLocation, *, later: bool) -> None:
     try:
         await store.prepare()
     except OutboxConfigurationError as error:

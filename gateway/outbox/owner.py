@@ -17,20 +17,20 @@ _START: Final = 19
 _ENDED: Final = frozenset("ZX")
 
 
-def named() -> str:
+def current_owner() -> str:
     """Boot, whose process numbers these are, number, start, and what tells two in one apart."""
     own = secrets.token_hex(_OWN_BYTES)
-    here = _here()
-    start = _start(os.getpid())
+    here = _boot_and_pid_namespace()
+    start = _process_start_time(os.getpid())
     if here is None or not start:
         return own
     return f"{here}.{os.getpid()}.{start}.{own}"
 
 
-def surely_dead(owner: str) -> bool:
+def is_owner_dead(owner: str) -> bool:
     """Whether the process of that name has ended; False where it cannot be told from here."""
     boot, _, rest = owner.partition(".")
-    here = _here()
+    here = _boot_and_pid_namespace()
     if not rest or here is None:
         return False
     own_boot, _, own_numbers = here.partition(".")
@@ -38,10 +38,10 @@ def surely_dead(owner: str) -> bool:
         return True
     numbers, pid, start, _ = rest.split(".")
     # In another container the same number may be another process.
-    return numbers == own_numbers and _start(int(pid)) not in (start, "")
+    return numbers == own_numbers and _process_start_time(int(pid)) not in (start, "")
 
 
-def _here() -> str | None:
+def _boot_and_pid_namespace() -> str | None:
     """This boot, and the namespace of process numbers; None where the system does not tell."""
     with contextlib.suppress(OSError):
         boot = _BOOT.read_text("ascii").strip().replace("-", "")[:16]
@@ -50,19 +50,19 @@ def _here() -> str | None:
     return None
 
 
-def _start(pid: int) -> str | None:
+def _process_start_time(pid: int) -> str | None:
     """When the process began, by the machine's count; None when it has ended, "" for unknown."""
     try:
         text = (_PROC / str(pid) / "stat").read_text("ascii", "replace")
     except (FileNotFoundError, ProcessLookupError):
-        return "" if _is_there(pid) else None
+        return "" if _process_exists(pid) else None
     except OSError:
         return ""
     fields = text.rpartition(")")[2].split()
     return None if fields[0] in _ENDED else fields[_START]
 
 
-def _is_there(pid: int) -> bool:
+def _process_exists(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -9,7 +9,7 @@ from typing import Final
 from gateway.timing import backoff
 
 # Seconds until a platform that may have a write surely finds it: its search lags behind.
-SETTLE: Final = 10.0
+INDEX_LAG: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class RetryDelays:
     longest: float = 300.0
     longest_of_line: float = 30.0
     most_asked: float = 3600.0
-    settle: float = SETTLE
+    settle: float = INDEX_LAG
     between_questions: float = 5.0
 
 

@@ -17,7 +17,7 @@ from gateway.fhir import tree
 from gateway.fhir.interaction import BUNDLES
 from gateway.fhir.tree import Element
 from gateway.outbox import naming
-from gateway.outbox.entry import EVERY_ORDER, RecoveryMode
+from gateway.outbox.entry import ALL_KEYS, RecoveryMode
 
 # Operations are none of these: what they do only their authors know.
 WRITES: Final = BUNDLES | {"create", "update", "patch", "delete"}
@@ -46,25 +46,25 @@ class WriteDescription:
 
 @dataclass(frozen=True, slots=True)
 class WriteClassification:
-    """The keys of the orders (never empty) or EVERY_ORDER, and what may be done in doubt."""
+    """The keys of the orders (never empty) or ALL_KEYS, and what may be done in doubt."""
 
     recovery: RecoveryMode
     orders: frozenset[str] = field(repr=False)
 
 
-def judge(write: WriteDescription) -> WriteClassification | None:
+def classify_write(write: WriteDescription) -> WriteClassification | None:
     """None where it cannot be queued. Raises `tree.BodyTooLargeError`."""
     if write.code not in WRITES:
         return None
     try:
-        return _judge(write)
+        return _classify_readable(write)
     except tree.BodyTooLargeError:
         raise
     except tree.BodyParseError:
         return None
 
 
-def _judge(write: WriteDescription) -> WriteClassification | None:
+def _classify_readable(write: WriteDescription) -> WriteClassification | None:
     path = unquote(write.path).strip("/").removesuffix("?")
     kind = path.partition("/")[0]
     body: Element = {}
@@ -72,23 +72,23 @@ def _judge(write: WriteDescription) -> WriteClassification | None:
     if write.body and kind != "Binary":
         body = tree.parse_body(write.body, write.content_type, sent=write.sent)
     named = (
-        naming.of_address(path, write.query),
-        naming.of_body(body),
-        naming.of_query(kind, write.if_none_exist or ""),
+        naming.keys_of_path(path, write.query),
+        naming.keys_of_body(body),
+        naming.keys_of_query(kind, write.if_none_exist or ""),
     )
     if write.code in BUNDLES:
-        return _judge_bundle(body, named)
-    orders = _orders(named)
+        return _classify_bundle(body, named)
+    orders = _ordering_keys(named)
     if not orders and _is_conditional(write):
         return None
     return WriteClassification(_recovery(write, path, body), orders or frozenset({kind}))
 
 
-def _orders(keys: Iterable[Iterable[str]]) -> frozenset[str]:
+def _ordering_keys(keys: Iterable[Iterable[str]]) -> frozenset[str]:
     try:
-        return frozenset(naming.gathered(*keys))
+        return frozenset(naming.collect_keys(*keys))
     except naming.TooManyKeysError:
-        return EVERY_ORDER
+        return ALL_KEYS
 
 
 def _is_conditional(write: WriteDescription) -> bool:
@@ -101,22 +101,22 @@ def _recovery(write: WriteDescription, path: str, body: Element) -> RecoveryMode
         return RecoveryMode.REPEAT
     if write.code == "create" and _has_parameters(write.if_none_exist or ""):
         return RecoveryMode.ASK
-    if write.code in ("create", "update") and any(searchable(body)):
+    if write.code in ("create", "update") and any(searchable_identifiers(body)):
         return RecoveryMode.ASK
     return RecoveryMode.PARK
 
 
 def _has_parameters(criteria: str) -> bool:
     """A condition without parameters is none: some servers then create."""
-    return len(criteria) <= naming.LONGEST and any(parse_qs(criteria_of(criteria)))
+    return len(criteria) <= naming.MAX_TEXT_LENGTH and any(parse_qs(condition_query(criteria)))
 
 
-def criteria_of(condition: str) -> str:
+def condition_query(condition: str) -> str:
     """The query alone of what stands in If-None-Exist: some write an address before it."""
     return condition.partition("?")[2] if "?" in condition else condition
 
 
-def searchable(resource: Element) -> Iterator[tuple[str, str]]:
+def searchable_identifiers(resource: Element) -> Iterator[tuple[str, str]]:
     """System and value of the identifiers by which a resource can be looked for.
 
     One without a system could be anybody's.
@@ -127,44 +127,46 @@ def searchable(resource: Element) -> Iterator[tuple[str, str]]:
             yield system, value
 
 
-def _judge_bundle(bundle: Element, named: Iterable[Iterable[str]]) -> WriteClassification | None:
+def _classify_bundle(bundle: Element, named: Iterable[Iterable[str]]) -> WriteClassification | None:
     entries = tree.child_elements(bundle, "entry")
     requests = [request for entry in entries for request in tree.child_elements(entry, "request")]
     writes = [each for each in requests if tree.first_text(each, "method") not in _READS]
     if not writes or len(requests) != len(entries):
         return None
-    if any(_hits_unnamed(request) for request in writes):
+    if any(_may_affect_unnamed(request) for request in writes):
         return None
-    ways = {_way(request) for request in writes}
+    ways = {_recovery_of_request(request) for request in writes}
     # The least that is allowed of any.
     recovery = next(
         each for each in (RecoveryMode.PARK, RecoveryMode.ASK, RecoveryMode.REPEAT) if each in ways
     )
-    orders = _orders((*named, *(_of_request(request) for request in writes)))
-    return WriteClassification(recovery, orders or _orders([map(_kind, writes)]))
+    orders = _ordering_keys((*named, *(_of_request(request) for request in writes)))
+    return WriteClassification(recovery, orders or _ordering_keys([map(_resource_type_of, writes)]))
 
 
-def _hits_unnamed(request: Element) -> bool:
+def _may_affect_unnamed(request: Element) -> bool:
     """Whether it may hit resources that it does not name."""
     path, _, query = tree.first_text(request, "url").partition("?")
     try:
-        return bool(query) and not any(naming.of_address(path, query))
+        return bool(query) and not any(naming.keys_of_path(path, query))
     except naming.TooManyKeysError:
         return False
 
 
 def _of_request(request: Element) -> Iterator[str]:
     path, _, query = tree.first_text(request, "url").partition("?")
-    yield from naming.of_address(path, query)
-    yield from naming.of_query(_kind(request), tree.first_text(request, "ifNoneExist"))
+    yield from naming.keys_of_path(path, query)
+    yield from naming.keys_of_query(
+        _resource_type_of(request), tree.first_text(request, "ifNoneExist")
+    )
 
 
-def _kind(request: Element) -> str:
+def _resource_type_of(request: Element) -> str:
     path = tree.first_text(request, "url").partition("?")[0]
     return unquote(path).strip("/").partition("/")[0]
 
 
-def _way(request: Element) -> RecoveryMode:
+def _recovery_of_request(request: Element) -> RecoveryMode:
     method, url = tree.first_text(request, "method"), tree.first_text(request, "url")
     if method in ("PUT", "DELETE") and _BY_ID.fullmatch(url.strip("/")):
         return RecoveryMode.REPEAT
@@ -176,7 +178,7 @@ def conditional_creates(bundle: Element) -> Iterator[tuple[str, Element]]:
     """Condition and resource of each entry that is created only if there is none yet."""
     for entry in tree.child_elements(bundle, "entry"):
         for request in tree.child_elements(entry, "request"):
-            if _way(request) is RecoveryMode.ASK:
+            if _recovery_of_request(request) is RecoveryMode.ASK:
                 resource = next(iter(tree.child_elements(entry, "resource")), {})
                 yield tree.first_text(request, "ifNoneExist"), resource
 
@@ -188,13 +190,13 @@ _ASYNC: Final = re.compile(
 
 
 @lru_cache(maxsize=64)
-def asks_async(prefer: bytes) -> bool:
+def prefers_async(prefer: bytes) -> bool:
     """Whether a Prefer field asks for an asynchronous answer (RFC 7240 section 4.1)."""
     return any(map(_ASYNC.fullmatch, _preferences(prefer)))
 
 
 @lru_cache(maxsize=64)
-def without_async(prefer: bytes) -> bytes:
+def remove_async_preference(prefer: bytes) -> bytes:
     """The other preferences, byte for byte; b"" for none."""
     return b",".join(each for each in _preferences(prefer) if not _ASYNC.fullmatch(each)).strip()
 
@@ -204,8 +206,8 @@ def lines_without_async(lines: list[bytes]) -> list[bytes]:
     kept = []
     for line in lines:
         name, _, value = line.partition(b":")
-        if name.lower() == b"prefer" and asks_async(value := value.strip()):
-            others = without_async(value)
+        if name.lower() == b"prefer" and prefers_async(value := value.strip()):
+            others = remove_async_preference(value)
             line = b"%s: %s\r\n" % (name, others) if others else b""
         kept.append(line)
     return [line for line in kept if line]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from gateway.outbox.entry import EntryState, NewEntry, OutboxEntry, QueuedRequest, StoredResponse
 from gateway.outbox.events import (
-    MOVED,
+    STEP_OF_ACTION,
     Actor,
     OutboxEvent,
     OutboxObserver,
@@ -28,7 +28,7 @@ from gateway.outbox.store import (
     NotRecordedError,
     OutboxLimits,
     QueueDepth,
-    certain,
+    always_confirm,
 )
 from gateway.phrases import Phrase
 
@@ -63,7 +63,7 @@ class Outbox:
         return not self._store.surely_empty() and await self._store.blocked(caller, orders)
 
     async def put(
-        self, draft: NewEntry, confirm: Confirm = certain, *, shared: bool = True
+        self, draft: NewEntry, confirm: Confirm = always_confirm, *, shared: bool = True
     ) -> OutboxEntry:
         """Keep a write; it is on the disk when this returns. Otherwise as `SqlStore.put`.
 
@@ -177,7 +177,7 @@ class Outbox:
     ) -> OutboxEntry | None:
         entry = await self._store.move(entry_id, to, caller=caller, by=by)
         if entry is not None:
-            self._tell(MOVED[to], entry, by)
+            self._tell(STEP_OF_ACTION[to], entry, by)
         return entry
 
     def _tell(self, step: OutboxStep, entry: OutboxEntry, by: Actor | None) -> None:

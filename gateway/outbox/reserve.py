@@ -12,7 +12,7 @@ from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
 
-_MOST: Final = 8 * 1024 * 1024
+_MAX_RESERVE_BYTES: Final = 8 * 1024 * 1024
 _SHARE: Final = 4
 _PRIVATE: Final = 0o600
 PAGE: Final = 4096
@@ -70,7 +70,7 @@ class DiskReserve:
 
     def _size(self) -> int:
         volume = os.statvfs(self._path.parent)
-        return min(_MOST, volume.f_blocks * volume.f_frsize // _SHARE)
+        return min(_MAX_RESERVE_BYTES, volume.f_blocks * volume.f_frsize // _SHARE)
 
     def _held(self) -> int:
         try:

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 VERSION: Final = 3
 # What is taken over from the versions before: `behind` was missing, and in the first
 # `all_keys_table`.
-OLDER: Final = frozenset({"1", "2"})
+UPGRADABLE_VERSIONS: Final = frozenset({"1", "2"})
 METADATA: Final = sa.MetaData()
 _NUMBER: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _MOMENT: Final = sa.Float(53)

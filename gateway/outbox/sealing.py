@@ -19,7 +19,7 @@ _SCHEMA: Final = 1
 _NONCE: Final = 12
 _LENGTH: Final = 4
 # One row of the database each; small enough for every driver, large enough for most bodies.
-_PIECE: Final = 1024 * 1024
+_SEGMENT_BYTES: Final = 1024 * 1024
 
 ContentKind = Literal["request", "response"]
 
@@ -66,9 +66,11 @@ class ContentCipher:
 
     def seal(self, plain: bytes, place: ContentBinding) -> list[bytes]:
         """The pieces to keep, at least one."""
-        starts = range(0, max(1, len(plain)), _PIECE)
+        starts = range(0, max(1, len(plain)), _SEGMENT_BYTES)
         return [
-            self._close(plain[at : at + _PIECE], place.piece(index, last=index == len(starts) - 1))
+            self._close(
+                plain[at : at + _SEGMENT_BYTES], place.piece(index, last=index == len(starts) - 1)
+            )
             for index, at in enumerate(starts)
         ]
 

@@ -21,10 +21,10 @@ from gateway.http.retry_after import parse_retry_after
 from gateway.oauth.token import AccessToken
 from gateway.outbox.comparison import (
     VerificationQuery,
-    combined,
-    judged_read,
-    judged_search,
-    sought,
+    combine_results,
+    compare_read,
+    compare_search,
+    verification_queries,
 )
 from gateway.outbox.entry import FieldLines, OutboxEntry, QueuedRequest, StoredResponse
 from gateway.outbox.notes import platform_status
@@ -36,7 +36,7 @@ from gateway.outbox.sending import (
     VerificationResult,
     VerificationStatus,
 )
-from gateway.outbox.status import field_of
+from gateway.outbox.status import first_field_value
 from gateway.pipeline.attempts import RequestForwarder as Forward
 from gateway.pipeline.attempts import TokenProvider
 from gateway.pipeline.packing import BufferedBody
@@ -50,18 +50,18 @@ _log = get_logger(__name__)
 
 # An answer that is longer is kept without its body: that it was delivered is what counts.
 _LONGEST: Final = 16 * 1024 * 1024
-_MOST_MATCHES: Final = 2
+_MAX_MATCHES: Final = 2
 # How long the first question waits for the platform's first CapabilityStatement, in seconds.
 _STATEMENT_WAIT: Final = 10.0
 # What the caller may be told of the answer.
 _KEPT_FIELDS: Final = frozenset((b"content-type", b"location", b"etag", b"last-modified"))
-_WAITED_OUT: Final = frozenset((429, 503))
+_BUSY_STATUSES: Final = frozenset((429, 503))
 _GONE: Final = frozenset((404, 410))
 # These come from somebody between here and the platform (RFC 9110, RFC 6585).
-_IN_BETWEEN: Final = frozenset((407, 511))
+_INTERMEDIARY_STATUSES: Final = frozenset((407, 511))
 _UNKNOWN_EFFECT: Final = frozenset((errors.UPSTREAM_FAILED, errors.UPSTREAM_TIMEOUT))
 # Nobody has asked for a pause: the error's own is for callers.
-_UNREACHED: Final = frozenset((errors.UPSTREAM_UNREACHABLE, errors.UPSTREAM_BUSY))
+_CONNECT_FAILURE_REASONS: Final = frozenset((errors.UPSTREAM_UNREACHABLE, errors.UPSTREAM_BUSY))
 # A credential's own trouble; what goes out with another one may fare better.
 _OF_CREDENTIAL: Final = frozenset((errors.TOKEN_REFUSED, errors.TOKEN_REJECTED))
 
@@ -98,7 +98,7 @@ class EntrySender:
         try:
             return await self._send(request)
         except GatewayError as error:
-            return _failure(error)
+            return _send_failure(error)
         except Exception as error:
             # Its text could quote the request.
             kind = type(error).__name__
@@ -112,7 +112,7 @@ class EntrySender:
         try:
             return await self._ask(request)
         except GatewayError as error:
-            return _failure(error)
+            return _send_failure(error)
         except TimeoutError:
             # Others had large bodies looked at.
             return SendFailure(Effect.NONE, errors.OVERLOADED.code, everybody=False)
@@ -124,7 +124,9 @@ class EntrySender:
     async def _send(self, request: QueuedRequest) -> SendResult:
         lines = [b"%s: %s\r\n" % field for field in request.fields]
         lines.append(b"Accept-Encoding: identity\r\n")
-        has_body = request.method not in BODILESS_METHODS and (request.body or _has_type(request))
+        has_body = request.method not in BODILESS_METHODS and (
+            request.body or _has_content_type(request)
+        )
         if not has_body:
             lines = remove_content_fields(lines)
         match = await self._version(request)
@@ -140,7 +142,7 @@ class EntrySender:
         )
         answer = await self._forward(outgoing, request)
         try:
-            return await _result(answer, request, adds_version=match is not None)
+            return await _send_result(answer, request, adds_version=match is not None)
         finally:
             answer.close()
 
@@ -168,7 +170,9 @@ class EntrySender:
         if request.method == "PUT" and request.resource_id is not None:
             return await self._read(request)
         # No tree is kept while the platform is waited for.
-        all_sought = await self._one_by_one.do(len(request.body), "", lambda: sought(request))
+        all_sought = await self._one_by_one.do(
+            len(request.body), "", lambda: verification_queries(request)
+        )
         if all_sought is None:
             return VerificationResult(VerificationStatus.UNCLEAR)
         findings = []
@@ -186,36 +190,36 @@ class EntrySender:
                 # A statement may still tell; a person is asked only where nothing else can.
                 return SendFailure(Effect.NONE, missing.code, everybody=False)
             findings.append(finding)
-        return combined(findings, request)
+        return combine_results(findings, request)
 
     async def _read(self, request: QueuedRequest) -> VerificationResult | SendFailure:
         answer = await self._get(request, request.suffix.partition("?")[0])
         try:
             if answer.status in _GONE:
                 return VerificationResult(VerificationStatus.NO)
-            result = await _result(answer, request, question="read")
+            result = await _send_result(answer, request, question="read")
         finally:
             answer.close()
         if isinstance(result, SendFailure):
             return result
         size = len(request.body) + len(result.body)
-        return await self._one_by_one.do(size, "", lambda: judged_read(result, request))
+        return await self._one_by_one.do(size, "", lambda: compare_read(result, request))
 
     async def _search(
         self, request: QueuedRequest, wanted: VerificationQuery, known: SearchSupport
     ) -> VerificationResult | SendFailure:
         if not wanted.tells(known):
             return VerificationResult(VerificationStatus.UNCLEAR)
-        answer = await self._get(request, f"/{wanted.kind}?{wanted.query}&_count={_MOST_MATCHES}")
+        answer = await self._get(request, f"/{wanted.kind}?{wanted.query}&_count={_MAX_MATCHES}")
         try:
-            result = await _result(answer, request, question="search-type")
+            result = await _send_result(answer, request, question="search-type")
         finally:
             answer.close()
         if isinstance(result, SendFailure):
             return result
         size = len(request.body) + len(result.body)
         return await self._one_by_one.do(
-            size, "", lambda: judged_search(result, request, wanted, known)
+            size, "", lambda: compare_search(result, request, wanted, known)
         )
 
     async def _get(self, request: QueuedRequest, suffix: str) -> UpstreamResponse:
@@ -235,7 +239,7 @@ def _facts(entry: OutboxEntry, request: QueuedRequest) -> dict[str, str]:
     }
 
 
-async def _result(
+async def _send_result(
     answer: UpstreamResponse,
     request: QueuedRequest,
     *,
@@ -247,26 +251,26 @@ async def _result(
     Raises `GatewayError`.
     """
     status = answer.status
-    if status in _WAITED_OUT:
+    if status in _BUSY_STATUSES:
         asked = parse_retry_after(answer.field(b"retry-after"), time.time())
         return SendFailure(Effect.NONE, errors.UPSTREAM_BUSY.code, asked, everybody=status != 429)
     if status == 412 and adds_version:
         # Somebody was faster than the version we had just read: the next attempt reads anew.
         return SendFailure(Effect.NONE, errors.UPSTREAM_BUSY.code, everybody=False)
-    if status in _IN_BETWEEN:
+    if status in _INTERMEDIARY_STATUSES:
         return SendFailure(Effect.NONE, errors.UPSTREAM_UNREACHABLE.code)
-    accept = field_of(request.fields, b"accept")
+    accept = first_field_value(request.fields, b"accept")
     query = request.suffix.partition("?")[2]
     try:
         # What a long one holds is judged once it was read.
         what = Interaction(question or request.interaction, request.resource)
         check_response(answer, what, accept, query)
     except GatewayError as error:
-        return _foreign(error, status)
-    return await _response(answer)
+        return _intermediary_failure(error, status)
+    return await _stored_response(answer)
 
 
-def _foreign(error: GatewayError, status: int) -> SendResult:
+def _intermediary_failure(error: GatewayError, status: int) -> SendResult:
     """Somebody else's answer, or the platform's without FHIR in it."""
     if error.reason is errors.UPSTREAM_REDIRECT:
         # A redirect asks for another request; only 303 may come after the deed.
@@ -278,7 +282,7 @@ def _foreign(error: GatewayError, status: int) -> SendResult:
     return StoredResponse(status, reason=error.reason.code, note=platform_status(status))
 
 
-async def _response(answer: UpstreamResponse) -> StoredResponse:
+async def _stored_response(answer: UpstreamResponse) -> StoredResponse:
     fields: FieldLines = answer.fields.forwarded_lines(_KEPT_FIELDS)
     try:
         body = await _body(answer)
@@ -308,16 +312,16 @@ async def _body(answer: UpstreamResponse) -> bytes | None:
     return await asyncio.to_thread(decode_body, body, coding, _LONGEST) or None
 
 
-def _failure(error: GatewayError) -> SendFailure:
+def _send_failure(error: GatewayError) -> SendFailure:
     effect = Effect.UNKNOWN if error.reason in _UNKNOWN_EFFECT else Effect.NONE
     everybody = error.reason not in _OF_CREDENTIAL
-    asked = None if error.reason in _UNREACHED else error.retry_after
+    asked = None if error.reason in _CONNECT_FAILURE_REASONS else error.retry_after
     return SendFailure(effect, error.reason.code, asked, everybody=everybody)
 
 
-def _has_type(request: QueuedRequest) -> bool:
+def _has_content_type(request: QueuedRequest) -> bool:
     """Whether a body was announced: an empty one is none without a type."""
-    return field_of(request.fields, b"content-type") is not None
+    return first_field_value(request.fields, b"content-type") is not None
 
 
 class LatestEntrySender:

@@ -52,7 +52,7 @@ class HasShieldedTasks(Protocol):
 _W = TypeVar("_W", bound=HasShieldedTasks)
 
 
-def unbroken(
+def shielded(
     method: Callable[Concatenate[_W, _P], Coroutine[Any, Any, _T]],
 ) -> Callable[Concatenate[_W, _P], Coroutine[Any, Any, _T]]:
     """A method that is not cut short when its caller is cancelled."""

@@ -15,15 +15,15 @@ from gateway.telemetry.masking import mask_patient_number
 MASK: Final = "***"
 
 
-def facts(entry: OutboxEntry) -> dict[str, Any]:
+def entry_view(entry: OutboxEntry) -> dict[str, Any]:
     """What everybody may see of an entry."""
     return {
         "id": entry.id,
         "state": entry.state.value,
         "caller": entry.caller,
-        "queued_at": moment(entry.queued_at),
-        "due_at": moment(entry.due_at) if entry.state is EntryState.WAITING else None,
-        "finished_at": None if entry.finished_at is None else moment(entry.finished_at),
+        "queued_at": format_time(entry.queued_at),
+        "due_at": format_time(entry.due_at) if entry.state is EntryState.WAITING else None,
+        "finished_at": None if entry.finished_at is None else format_time(entry.finished_at),
         "attempts": entry.attempts,
         "bytes": entry.size,
         "in_doubt": entry.doubt,
@@ -32,17 +32,17 @@ def facts(entry: OutboxEntry) -> dict[str, Any]:
     }
 
 
-def whole(content: EntryContent, *, reveal: bool) -> dict[str, Any]:
+def content_view(content: EntryContent, *, reveal: bool) -> dict[str, Any]:
     """All of one entry, what is about a patient masked unless it is to be revealed."""
     request, response = content.request, content.response
     return {
-        **facts(content.entry),
+        **entry_view(content.entry),
         "request": None if request is None else _request(request, reveal=reveal),
         "answer": None if response is None else _response(response, reveal=reveal),
     }
 
 
-def moment(seconds: float) -> str:
+def format_time(seconds: float) -> str:
     """A Unix time as people and programs write it."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 

@@ -12,13 +12,13 @@ from gateway.outbox import changes, contents, judging, statements
 from gateway.outbox.entry import EntryState, OutboxEntry
 from gateway.outbox.judging import FinalOutcome
 from gateway.outbox.schema import entries_table
-from gateway.outbox.statements import entry_of
+from gateway.outbox.statements import entry_from_row
 from gateway.outbox.store import AttemptOutcome
 
 _ONE = sa.update(entries_table).where(entries_table.c.number == sa.bindparam("of"))
 
 
-async def record(
+async def record_outcomes(
     connection: AsyncConnection,
     owner: str,
     outcomes: Sequence[AttemptOutcome],
@@ -27,47 +27,51 @@ async def record(
 ) -> Sequence[bool]:
     """Whether each was still this owner's to tell; `sealed` are the answers of what has ended."""
     numbers = [outcome.entry.number for outcome in outcomes]
-    found = {row.number: row for row in await connection.execute(statements.standing(numbers))}
-    told = [_may_tell(owner, each, found.get(each.entry.number)) for each in outcomes]
+    found = {
+        row.number: row for row in await connection.execute(statements.select_for_update(numbers))
+    }
+    told = [_owns_outcome(owner, each, found.get(each.entry.number)) for each in outcomes]
     written = [outcome for outcome, may in zip(outcomes, told, strict=True) if may]
     if not written:
         return told
     await connection.execute(_ONE, [_values(outcome, now) for outcome in written])
     ended = [each.entry.number for each in written if isinstance(each.verdict, FinalOutcome)]
-    over = [each.entry.number for each in written if delivered(each)]
+    over = [each.entry.number for each in written if is_delivered(each)]
     if over:
         # First, so that the answers find their room on a full disk.
-        await contents.erase(connection, over, "request")
-        await changes.unblock(connection, over)
+        await contents.delete_segments(connection, over, "request")
+        await changes.unblock_successors(connection, over)
     if ended:
-        await contents.keep(connection, "response", {number: sealed[number] for number in ended})
+        await contents.save_segments(
+            connection, "response", {number: sealed[number] for number in ended}
+        )
     return told
 
 
-async def claim(
+async def claim_entries(
     connection: AsyncConnection, ready: sa.Select[Any], size: int, lent: Mapping[str, Any]
 ) -> Mapping[OutboxEntry, Sequence[bytes]]:
     """Entries with their sealed requests, of so many bytes in all, or one."""
     found = (await connection.execute(ready)).all()
-    numbers = [row.number for row in _within(found, size)]
+    numbers = [row.number for row in _limit_bytes(found, size)]
     if not numbers:
         return {}
-    change = statements.change(entries_table.c.number.in_(numbers)).values(
+    change = statements.update_entries(entries_table.c.number.in_(numbers)).values(
         state=EntryState.SENDING, attempts=entries_table.c.attempts + 1, **lent
     )
-    taken = [entry_of(row) for row in await connection.execute(change)]
-    sealed = await contents.sealed(connection, numbers, "request")
+    taken = [entry_from_row(row) for row in await connection.execute(change)]
+    sealed = await contents.load_segments(connection, numbers, "request")
     return {entry: sealed[entry.number] for entry in sorted(taken, key=lambda each: each.number)}
 
 
-def delivered(outcome: AttemptOutcome) -> bool:
+def is_delivered(outcome: AttemptOutcome) -> bool:
     """Whether the platform has it."""
     return (
         isinstance(outcome.verdict, FinalOutcome) and outcome.verdict.state is EntryState.DELIVERED
     )
 
 
-def _may_tell(owner: str, outcome: AttemptOutcome, row: Any) -> bool:
+def _owns_outcome(owner: str, outcome: AttemptOutcome, row: Any) -> bool:
     # Every claim counts one: a lease that was lost and given again is another one.
     if row is None or row.attempts != outcome.entry.attempts:
         return False
@@ -77,21 +81,21 @@ def _may_tell(owner: str, outcome: AttemptOutcome, row: Any) -> bool:
     # dropped is in another state. What waits in doubt is not changed by a retry.
     undecided = row.state == EntryState.UNCLEAR or (row.state == EntryState.WAITING and row.doubt)
     # Only this attempt can have delivered it: the connection broke behind that transaction.
-    return delivered(outcome) and (undecided or row.state == EntryState.DELIVERED)
+    return is_delivered(outcome) and (undecided or row.state == EntryState.DELIVERED)
 
 
 def _values(outcome: AttemptOutcome, now: float) -> dict[str, Any]:
-    entry = judging.after(outcome.entry, outcome.verdict)
+    entry = judging.apply_transition(outcome.entry, outcome.verdict)
     if isinstance(outcome.verdict, FinalOutcome):
         moments: dict[str, float | None] = {"due_at": entry.due_at, "finished_at": now}
     else:
         due_at = now + outcome.delay if outcome.delay else entry.queued_at
         moments = {"due_at": due_at, "finished_at": None}
     facts = {"state": entry.state, "cause": entry.cause, "doubt": entry.doubt}
-    return {"of": entry.number, **facts, **moments, **changes.FREE}
+    return {"of": entry.number, **facts, **moments, **changes.UNLEASED}
 
 
-def _within(rows: Sequence[Any], size: int) -> Sequence[Any]:
+def _limit_bytes(rows: Sequence[Any], size: int) -> Sequence[Any]:
     """The first of them, and those after it for which there is room."""
     for count, row in enumerate(rows):
         size -= row.size

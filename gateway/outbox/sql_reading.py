@@ -13,8 +13,8 @@ from gateway.outbox.database import Database
 from gateway.outbox.entry import BLOCKING, EntryState, OutboxEntry, QueuedRequest, StoredResponse
 from gateway.outbox.schema import entries_table
 from gateway.outbox.sealing import unpack_request, unpack_response
-from gateway.outbox.shielded import ShieldedTasks, unbroken
-from gateway.outbox.statements import entry_of
+from gateway.outbox.shielded import ShieldedTasks, shielded
+from gateway.outbox.statements import entry_from_row
 from gateway.outbox.store import EntryGroup, QueueDepth
 
 
@@ -26,13 +26,13 @@ class SqlQueries:
         self._contents = contents
         self.works = ShieldedTasks()
 
-    @unbroken
+    @shielded
     async def entry(self, entry_id: str) -> OutboxEntry | None:
         """One entry."""
         async with self._database.reading() as connection:
-            return await find(connection, entry_id)
+            return await find_entry(connection, entry_id)
 
-    @unbroken
+    @shielded
     async def entries(
         self,
         *,
@@ -43,7 +43,7 @@ class SqlQueries:
         limit: int = 100,
     ) -> Sequence[OutboxEntry]:
         """Entries in the order of arrival, with numbers above `after`; no states: all."""
-        query = statements.shown().where(entries_table.c.number > after)
+        query = statements.select_entries().where(entries_table.c.number > after)
         if caller is not None:
             query = query.where(entries_table.c.caller == caller)
         if cause is not None:
@@ -52,9 +52,9 @@ class SqlQueries:
             query = query.where(entries_table.c.state.in_(states))
         async with self._database.reading() as connection:
             found = await connection.execute(query.order_by(entries_table.c.number).limit(limit))
-            return [entry_of(row) for row in found]
+            return [entry_from_row(row) for row in found]
 
-    @unbroken
+    @shielded
     async def groups(self) -> Sequence[EntryGroup]:
         """What blocks, by state, cause and caller."""
         kind = (entries_table.c.state, entries_table.c.cause, entries_table.c.caller)
@@ -64,18 +64,18 @@ class SqlQueries:
             rows = (await connection.execute(query.order_by(*kind))).all()
         return [EntryGroup(EntryState(state), *rest) for state, *rest in rows]
 
-    @unbroken
+    @shielded
     async def request(self, entry_id: str) -> QueuedRequest | None:
         """The write itself; None when it was erased."""
         async with self._database.reading() as connection:
-            entry = await find(connection, entry_id)
+            entry = await find_entry(connection, entry_id)
             return None if entry is None else await self._request(connection, entry)
 
-    @unbroken
+    @shielded
     async def response(self, entry_id: str) -> StoredResponse | None:
         """How it ended; None while it has not."""
         async with self._database.reading() as connection:
-            entry = await find(connection, entry_id)
+            entry = await find_entry(connection, entry_id)
             return None if entry is None else await self._response(connection, entry)
 
     async def _request(
@@ -90,11 +90,11 @@ class SqlQueries:
         plain = await self._contents.read(connection, entry, "response")
         return None if plain is None else unpack_response(plain)
 
-    @unbroken
+    @shielded
     async def depth(self) -> QueueDepth:
         """How full it is."""
         async with self._database.reading() as connection:
-            rows = (await connection.execute(statements.depth())).all()
+            rows = (await connection.execute(statements.select_depth())).all()
         blocking = [row for row in rows if EntryState(row.state) in BLOCKING]
         return QueueDepth(
             {EntryState(row.state): row.entries for row in rows},
@@ -103,8 +103,8 @@ class SqlQueries:
         )
 
 
-async def find(connection: AsyncConnection, entry_id: str) -> OutboxEntry | None:
+async def find_entry(connection: AsyncConnection, entry_id: str) -> OutboxEntry | None:
     """One entry, by its id."""
-    query = statements.shown().where(entries_table.c.id == entry_id)
+    query = statements.select_entries().where(entries_table.c.id == entry_id)
     row = (await connection.execute(query)).first()
-    return None if row is None else entry_of(row)
+    return None if row is None else entry_from_row(row)

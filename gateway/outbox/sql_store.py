@@ -20,13 +20,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.outbox import audit_notes, changes, contents, sql_attempts, statements
 from gateway.outbox.contents import EncryptedContents
 from gateway.outbox.database import Database
-from gateway.outbox.entry import BLOCKING, EVERY_ORDER, EntryState, NewEntry, OutboxEntry
-from gateway.outbox.events import MOVED, Actor, OutboxStep, RecordPending
+from gateway.outbox.entry import ALL_KEYS, BLOCKING, EntryState, NewEntry, OutboxEntry
+from gateway.outbox.events import STEP_OF_ACTION, Actor, OutboxStep, RecordPending
 from gateway.outbox.schema import (
     BY_BEHIND,
     BY_CALLER_AND_STATE,
     METADATA,
-    OLDER,
+    UPGRADABLE_VERSIONS,
     VERSION,
     all_keys_table,
     entries_table,
@@ -35,9 +35,9 @@ from gateway.outbox.schema import (
     segments_table,
 )
 from gateway.outbox.sealing import ContentCipher, unpack_request
-from gateway.outbox.shielded import unbroken
-from gateway.outbox.sql_reading import SqlQueries, find
-from gateway.outbox.statements import entry_of
+from gateway.outbox.shielded import shielded
+from gateway.outbox.sql_reading import SqlQueries, find_entry
+from gateway.outbox.statements import entry_from_row
 from gateway.outbox.store import (
     AttemptOutcome,
     ClaimedEntry,
@@ -50,15 +50,15 @@ from gateway.outbox.store import (
     OutboxUnavailableError,
     QueueUsage,
     StoreStepResult,
-    certain,
+    always_confirm,
 )
 from gateway.phrases import Phrase
 
 _ID_BYTES: Final = 16
 # So many at a time are judged, or forgotten, so that no transaction takes long.
-_JUDGED: Final = 100
-_FORGOTTEN: Final = 200
-_RETRIED: Final = 500
+_RECOVERY_BATCH: Final = 100
+_PURGE_BATCH: Final = 200
+_RETRY_BATCH: Final = 500
 # What the row of an order takes, with its indexes.
 _ROW: Final = 256
 
@@ -83,7 +83,7 @@ class SqlStore(SqlQueries):
         await self.works.ended()
         await self._database.close()
 
-    @unbroken
+    @shielded
     async def prepare(self) -> None:
         """Make it ready, at once if it is; before that all else raises `OutboxUnavailableError`.
 
@@ -92,10 +92,13 @@ class SqlStore(SqlQueries):
         async with self._database.writing() as connection:
             await self._database.lock_arrivals(connection)
             await connection.run_sync(METADATA.create_all)
-            written = await _facts(connection)
+            written = await _stored_meta(connection)
             if written == self._facts:
                 return
-            if (schema := written.get("schema", str(VERSION))) not in (str(VERSION), *OLDER):
+            if (schema := written.get("schema", str(VERSION))) not in (
+                str(VERSION),
+                *UPGRADABLE_VERSIONS,
+            ):
                 why = Phrase("was written by another version (schema {schema})", schema=schema)
                 raise OutboxConfigurationError(why)
             other = written and written.get("key") != self._facts["key"]
@@ -103,14 +106,14 @@ class SqlStore(SqlQueries):
                 raise OutboxConfigurationError(
                     Phrase("holds entries that were encrypted with another key")
                 )
-            await connection.run_sync(_bring_up)
+            await connection.run_sync(_upgrade_schema)
             await connection.execute(sa.delete(meta_table))
             facts = [{"name": name, "value": value} for name, value in self._facts.items()]
             await connection.execute(sa.insert(meta_table), facts)
 
-    @unbroken
+    @shielded
     async def put(
-        self, draft: NewEntry, limits: OutboxLimits, confirm: Confirm = certain
+        self, draft: NewEntry, limits: OutboxLimits, confirm: Confirm = always_confirm
     ) -> OutboxEntry:
         """Keep a write. Raises `OutboxFullError`.
 
@@ -125,36 +128,38 @@ class SqlStore(SqlQueries):
             await self._database.lock_arrivals(connection)
             confirm()
             await self._check(connection)
-            used = (await connection.execute(statements.fullness(draft.caller))).one()
+            used = (await connection.execute(statements.select_usage(draft.caller))).one()
             limits.check(size, QueueUsage(*map(int, used)))
             now = await self._database.now(connection)
-            arrival = statements.arrival(draft, entry_id, size, now)
-            entry = entry_of((await connection.execute(arrival)).one())
+            arrival = statements.insert_entry(draft, entry_id, size, now)
+            entry = entry_from_row((await connection.execute(arrival)).one())
             blocking = [{"mark": mark, "entry": entry.number} for mark in marks]
             await connection.execute(sa.insert(ordering_keys_table), blocking)
-            if draft.orders == EVERY_ORDER:
+            if draft.orders == ALL_KEYS:
                 own = {"entry": entry.number, "caller": draft.caller}
                 await connection.execute(sa.insert(all_keys_table).values(own))
-            await connection.execute(statements.placed(entries_table.c.number == entry.number))
-            await contents.keep(connection, "request", {entry.number: sealed})
+            await connection.execute(
+                statements.update_predecessors(entries_table.c.number == entry.number)
+            )
+            await contents.save_segments(connection, "request", {entry.number: sealed})
             # A slow disk, or a server far away, has let time pass since.
             confirm()
             return entry
 
-    @unbroken
+    @shielded
     async def blocked(self, caller: str, orders: Collection[str]) -> bool:
         """Whether anything of one of these orders, or of everything, is not delivered yet."""
-        if orders == EVERY_ORDER:
-            query = statements.blocked_by_any(caller)
+        if orders == ALL_KEYS:
+            query = statements.exists_blocking_of_caller(caller)
         else:
-            query = statements.blocked(self._marks(caller, (*orders, *EVERY_ORDER)))
+            query = statements.exists_blocking(self._marks(caller, (*orders, *ALL_KEYS)))
         async with self._database.reading() as connection:
             return bool((await connection.execute(query)).scalar_one())
 
     def _marks(self, caller: str, orders: Collection[str]) -> list[bytes]:
         return [self._cipher.mark(caller, order) for order in orders]
 
-    @unbroken
+    @shielded
     async def proceed(
         self,
         owner: str,
@@ -176,23 +181,23 @@ class SqlStore(SqlQueries):
         told: Sequence[bool] = ()
         claimed: Mapping[OutboxEntry, Sequence[bytes]] = {}
         async with self._database.writing() as connection:
-            if any(map(sql_attempts.delivered, outcomes)):
+            if any(map(sql_attempts.is_delivered, outcomes)):
                 await self._database.lock_arrivals(connection)
             now = await self._database.now(connection)
             if outcomes:
-                told = await sql_attempts.record(connection, owner, outcomes, sealed, now)
+                told = await sql_attempts.record_outcomes(connection, owner, outcomes, sealed, now)
             if most:
                 if not any(told):
                     # What is in hand here keeps others from opening it anew.
                     await self._check(connection)
                 await self._mind_the_clock(connection, now)
-                ready = statements.ready(now, most, cautious=cautious)
+                ready = statements.select_ready(now, most, cautious=cautious)
                 lent = {"owner": owner, "leased_until": now + lease}
-                claimed = await sql_attempts.claim(connection, ready, size, lent)
+                claimed = await sql_attempts.claim_entries(connection, ready, size, lent)
         return StoreStepResult(told, [await self._opened(*each) for each in claimed.items()])
 
     async def _mind_the_clock(self, connection: AsyncConnection, now: float) -> None:
-        await changes.end_pauses_if_set_back(connection, self._latest, now)
+        await changes.reset_delays_after_clock_step(connection, self._latest, now)
         self._latest = now
 
     async def _opened(self, entry: OutboxEntry, sealed: Sequence[bytes]) -> ClaimedEntry:
@@ -202,7 +207,7 @@ class SqlStore(SqlQueries):
             plain = None
         return ClaimedEntry(entry, None if plain is None else unpack_request(plain))
 
-    @unbroken
+    @shielded
     async def renew(self, owner: str, ids: Collection[str], *, lease: float) -> Collection[str]:
         """Prolong those leases of this owner that have not ended; the ids that it still has."""
         async with self._database.writing() as connection:
@@ -220,25 +225,25 @@ class SqlStore(SqlQueries):
             held = await connection.execute(prolonged.returning(entries_table.c.id))
             return frozenset(held.scalars())
 
-    @unbroken
+    @shielded
     async def hasten(self, ids: Collection[str]) -> None:
         """Let these of them that wait be due at once, but for those to be asked about first."""
         if ids:
             async with self._database.writing() as connection:
-                await connection.execute(statements.hastened(entries_table.c.id.in_(ids)))
+                await connection.execute(statements.update_due_now(entries_table.c.id.in_(ids)))
 
     async def _check(self, connection: AsyncConnection) -> None:
         # Another process may have opened it anew, with a new key, while it was empty.
-        if await _facts(connection) != self._facts:
+        if await _stored_meta(connection) != self._facts:
             raise OutboxUnavailableError(Phrase("is in use with another key or by another version"))
 
-    @unbroken
+    @shielded
     async def leases(self) -> Collection[Lease]:
         """All there are, of whichever process, ended or not."""
         async with self._database.reading() as connection:
-            return [Lease(*row) for row in await connection.execute(statements.leases())]
+            return [Lease(*row) for row in await connection.execute(statements.select_leases())]
 
-    @unbroken
+    @shielded
     async def recover(self, standing: Collection[Lease], *, settle: float) -> Sequence[EntryChange]:
         """Judge entries with one of these leases, if it has ended or its owner is dead.
 
@@ -250,14 +255,16 @@ class SqlStore(SqlQueries):
             await self._check(connection)
             now = await self._database.now(connection)
             found = await connection.execute(
-                statements.interrupted(standing, dead, now).limit(_JUDGED)
+                statements.select_interrupted(standing, dead, now).limit(_RECOVERY_BATCH)
             )
             return [
-                await changes.interrupt(connection, self._contents, entry_of(row), now, settle)
+                await changes.expire_lease(
+                    connection, self._contents, entry_from_row(row), now, settle
+                )
                 for row in found.all()
             ]
 
-    @unbroken
+    @shielded
     async def expire(self, max_age: float) -> Sequence[EntryChange]:
         """Give up what has waited for longer: `failed`, or `unclear` where there is doubt."""
         async with self._database.writing() as connection:
@@ -267,20 +274,22 @@ class SqlStore(SqlQueries):
                 entries_table.c.state == EntryState.WAITING,
                 entries_table.c.queued_at < now - max_age,
             )
-            found = (await connection.execute(statements.locked(*old).limit(_JUDGED))).all()
+            found = (
+                await connection.execute(statements.select_unlocked(*old).limit(_RECOVERY_BATCH))
+            ).all()
             if not found:
-                await changes.free(connection)
+                await changes.unblock_orphaned(connection)
             return [
-                await changes.give_up(connection, self._contents, entry_of(row), now)
+                await changes.expire_entry(connection, self._contents, entry_from_row(row), now)
                 for row in found
             ]
 
-    @unbroken
+    @shielded
     async def purge(self, retention: float) -> int:
         """Forget some of what was delivered, cancelled or dropped so long ago; how many."""
         async with self._database.writing() as connection:
             now = await self._database.now(connection)
-            query = statements.forgettable(now - retention).limit(_FORGOTTEN)
+            query = statements.select_purgeable(now - retention).limit(_PURGE_BATCH)
             numbers = [row.number for row in await connection.execute(query)]
             if numbers:
                 await connection.execute(
@@ -291,12 +300,12 @@ class SqlStore(SqlQueries):
                 )
             return len(numbers)
 
-    @unbroken
+    @shielded
     async def shrink(self) -> bool:
         """Give some of the room back to the disk that nothing needs any more; whether it did."""
         return await self._database.shrink()
 
-    @unbroken
+    @shielded
     async def move(
         self, entry_id: str, to: EntryState, *, caller: str | None = None, by: Actor | None = None
     ) -> OutboxEntry | None:
@@ -307,18 +316,22 @@ class SqlStore(SqlQueries):
         """
         async with self._database.writing() as connection:
             await self._database.lock_arrivals(connection)
-            query = statements.shown().where(entries_table.c.id == entry_id).with_for_update()
+            query = (
+                statements.select_entries().where(entries_table.c.id == entry_id).with_for_update()
+            )
             row = (await connection.execute(query)).first()
-            entry = None if row is None else entry_of(row)
+            entry = None if row is None else entry_from_row(row)
             if entry is None or caller not in (None, entry.caller):
                 return None
             now = await self._database.now(connection)
-            moved = await changes.by_hand(connection, entry, to, now)
+            moved = await changes.apply_operator_action(connection, entry, to, now)
             if by is not None:
-                await audit_notes.note(connection, MOVED[to], [moved], by, now)
+                await audit_notes.add_pending_records(
+                    connection, STEP_OF_ACTION[to], [moved], by, now
+                )
             return moved
 
-    @unbroken
+    @shielded
     async def retry_failed(
         self, cause: str | None, *, after: int = 0, by: Actor | None = None
     ) -> Sequence[OutboxEntry]:
@@ -328,12 +341,14 @@ class SqlStore(SqlQueries):
         """
         async with self._database.writing() as connection:
             now = await self._database.now(connection)
-            moved = await changes.retry_failed(connection, now, cause, after, most=_RETRIED)
+            moved = await changes.retry_failed(connection, now, cause, after, most=_RETRY_BATCH)
             if by is not None:
-                await audit_notes.note(connection, OutboxStep.RETRIED, moved, by, now)
+                await audit_notes.add_pending_records(
+                    connection, OutboxStep.RETRIED, moved, by, now
+                )
             return moved
 
-    @unbroken
+    @shielded
     async def content(self, entry_id: str, by: Actor | None = None) -> EntryContent | None:
         """All of an entry, in clear. None: there is no such entry.
 
@@ -341,35 +356,37 @@ class SqlStore(SqlQueries):
         """
         place = self._database.reading() if by is None else self._database.writing()
         async with place as connection:
-            entry = await find(connection, entry_id)
+            entry = await find_entry(connection, entry_id)
             if entry is None:
                 return None
             if by is not None:
                 now = await self._database.now(connection)
-                await audit_notes.note(connection, OutboxStep.REVEALED, [entry], by, now)
+                await audit_notes.add_pending_records(
+                    connection, OutboxStep.REVEALED, [entry], by, now
+                )
             request = await self._request(connection, entry)
             return EntryContent(entry, request, await self._response(connection, entry))
 
-    @unbroken
+    @shielded
     async def take_notes(self, record: RecordPending) -> int:
         """Have the oldest noted steps recorded, by one process only; how many are forgotten.
 
         Others wait with their writes, so `record` must be quick. What it cannot stays noted.
         """
         async with self._database.reading() as connection:
-            if not await audit_notes.any_noted(connection):
+            if not await audit_notes.has_pending_records(connection):
                 return 0
         async with self._database.writing() as connection:
-            taken = await audit_notes.take(connection, record, self._recorded)
+            taken = await audit_notes.drain_pending_records(connection, record, self._recorded)
         self._recorded -= taken
         return len(taken)
 
 
-async def _facts(connection: AsyncConnection) -> dict[str, str]:
+async def _stored_meta(connection: AsyncConnection) -> dict[str, str]:
     return {row.name: row.value for row in await connection.execute(sa.select(meta_table))}
 
 
-def _bring_up(connection: sa.Connection) -> None:
+def _upgrade_schema(connection: sa.Connection) -> None:
     """Add to what an older version made; tables that are missing were made before."""
     columns = sa.inspect(connection).get_columns(entries_table.name)
     if all(column["name"] != entries_table.c.behind.name for column in columns):
@@ -377,7 +394,7 @@ def _bring_up(connection: sa.Connection) -> None:
         connection.exec_driver_sql(f"ALTER TABLE {entries_table.name} ADD COLUMN {column}")
     for index in (BY_CALLER_AND_STATE, BY_BEHIND):
         index.create(connection, checkfirst=True)
-    connection.execute(statements.placed(entries_table.c.state.in_(BLOCKING)))
+    connection.execute(statements.update_predecessors(entries_table.c.state.in_(BLOCKING)))
 
 
 async def _has_entries(connection: AsyncConnection) -> bool:

@@ -36,14 +36,14 @@ _LEASE: Final = (
     ),
 )
 # No pause and no lease is longer, in seconds: a later moment was set before the clock was put back.
-_LONGEST_PAUSE: Final = 4000.0
-_LONGEST_LEASE: Final = 60.0
+_MAX_DELAY: Final = 4000.0
+_MAX_LEASE: Final = 60.0
 # The platform is asked first whether it has it.
 _ASKED_FOR: Final = entries_table.c.doubt & (entries_table.c.recovery == RecoveryMode.ASK)
 _OVER: Final = (EntryState.DELIVERED, EntryState.CANCELLED, EntryState.DROPPED)
 
 
-def entry_of(row: Any) -> OutboxEntry:
+def entry_from_row(row: Any) -> OutboxEntry:
     """An entry of a row of the shown columns."""
     facts = row._asdict()
     facts["in_doubt"] = facts.pop("doubt")
@@ -56,17 +56,17 @@ def entry_of(row: Any) -> OutboxEntry:
     )
 
 
-def shown() -> sa.Select[Any]:
+def select_entries() -> sa.Select[Any]:
     """Entries."""
     return sa.select(*_SHOWN)
 
 
-def locked(*conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
+def select_unlocked(*conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
     """Entries that nobody else has in hand, for a change."""
-    return shown().where(*conditions).with_for_update(skip_locked=True, of=entries_table)
+    return select_entries().where(*conditions).with_for_update(skip_locked=True, of=entries_table)
 
 
-def arrival(draft: NewEntry, entry_id: str, size: int, now: float) -> sa.Insert:
+def insert_entry(draft: NewEntry, entry_id: str, size: int, now: float) -> sa.Insert:
     """A new entry, which gives it back with its number."""
     return (
         sa.insert(entries_table)
@@ -86,7 +86,7 @@ def arrival(draft: NewEntry, entry_id: str, size: int, now: float) -> sa.Insert:
     )
 
 
-def ready(now: float, most: int, *, cautious: bool) -> sa.Select[Any]:
+def select_ready(now: float, most: int, *, cautious: bool) -> sa.Select[Any]:
     """Entries that may be sent: due, and nothing of their orders before them.
 
     Those that are due longest come first: what has just failed lets others go before it.
@@ -94,18 +94,22 @@ def ready(now: float, most: int, *, cautious: bool) -> sa.Select[Any]:
     """
     # What is due at once is so whatever the clock says meanwhile.
     at_once = entries_table.c.due_at == entries_table.c.queued_at
-    is_due = at_once | _reached(entries_table.c.due_at, now, _LONGEST_PAUSE)
+    is_due = at_once | _reached(entries_table.c.due_at, now, _MAX_DELAY)
     due = (entries_table.c.state == EntryState.WAITING, entries_table.c.behind.is_(None), is_due)
     first = [entries_table.c.recovery == RecoveryMode.PARK] if cautious else []
-    return locked(*due).order_by(*first, entries_table.c.due_at, entries_table.c.number).limit(most)
+    return (
+        select_unlocked(*due)
+        .order_by(*first, entries_table.c.due_at, entries_table.c.number)
+        .limit(most)
+    )
 
 
-def placed(*conditions: sa.ColumnElement[bool]) -> sa.Update:
+def update_predecessors(*conditions: sa.ColumnElement[bool]) -> sa.Update:
     """Entries get told which earlier one they wait for, if there is one."""
-    return sa.update(entries_table).where(*conditions).values(behind=_earlier())
+    return sa.update(entries_table).where(*conditions).values(behind=_predecessor())
 
 
-def _earlier() -> sa.ColumnElement[int]:
+def _predecessor() -> sa.ColumnElement[int]:
     """One that has to be over before it: of its orders, or because of the order of everything."""
     mine, before, rest = (
         ordering_keys_table.alias(),
@@ -141,21 +145,23 @@ def _earlier() -> sa.ColumnElement[int]:
     return sa.func.coalesce(*ways, anything)
 
 
-def leases() -> sa.Select[Any]:
+def select_leases() -> sa.Select[Any]:
     """What is being sent: number, attempts, end and owner of the lease."""
     return sa.select(*_LEASE).where(entries_table.c.state == EntryState.SENDING)
 
 
-def interrupted(standing: Collection[Lease], dead: Collection[str], now: float) -> sa.Select[Any]:
+def select_interrupted(
+    standing: Collection[Lease], dead: Collection[str], now: float
+) -> sa.Select[Any]:
     """Entries that have one of these leases still, and it has ended or its owner is dead."""
     known = [(each.number, each.attempts, each.until, each.owner) for each in standing]
-    over = _reached(entries_table.c.leased_until, now, _LONGEST_LEASE) | entries_table.c.owner.in_(
-        dead
+    over = _reached(entries_table.c.leased_until, now, _MAX_LEASE) | entries_table.c.owner.in_(dead)
+    return select_unlocked(
+        entries_table.c.state == EntryState.SENDING, sa.tuple_(*_LEASE).in_(known), over
     )
-    return locked(entries_table.c.state == EntryState.SENDING, sa.tuple_(*_LEASE).in_(known), over)
 
 
-def hastened(*conditions: sa.ColumnElement[bool]) -> sa.Update:
+def update_due_now(*conditions: sa.ColumnElement[bool]) -> sa.Update:
     """Entries that wait become due at once; the platform's index may lag for those in doubt."""
     waiting = sa.update(entries_table).where(
         entries_table.c.state == EntryState.WAITING, ~_ASKED_FOR, *conditions
@@ -163,7 +169,7 @@ def hastened(*conditions: sa.ColumnElement[bool]) -> sa.Update:
     return waiting.values(due_at=entries_table.c.queued_at)
 
 
-def set_back(now: float, settle: float) -> Sequence[sa.Update]:
+def update_delays_after_clock_step(now: float, settle: float) -> Sequence[sa.Update]:
     """Ends the pauses that were measured by a clock that was put back since."""
     late = (
         entries_table.c.state == EntryState.WAITING,
@@ -171,7 +177,7 @@ def set_back(now: float, settle: float) -> Sequence[sa.Update]:
         entries_table.c.due_at > now + settle,
     )
     return (
-        hastened(entries_table.c.due_at > now),
+        update_due_now(entries_table.c.due_at > now),
         sa.update(entries_table).where(*late).values(due_at=now + settle),
     )
 
@@ -180,23 +186,23 @@ def _reached(moment: sa.Column[Any], now: float, longest: float) -> sa.ColumnEle
     return (moment <= now) | (moment > now + longest)
 
 
-def blocked(marks: Collection[bytes]) -> sa.Select[Any]:
+def exists_blocking(marks: Collection[bytes]) -> sa.Select[Any]:
     """Whether anything of these orders is there."""
     return sa.select(sa.exists().where(ordering_keys_table.c.mark.in_(marks)))
 
 
-def blocked_by_any(caller: str) -> sa.Select[Any]:
+def exists_blocking_of_caller(caller: str) -> sa.Select[Any]:
     """Whether anything of this caller's blocks."""
     mine = (entries_table.c.caller == caller, entries_table.c.state.in_(BLOCKING))
     return sa.select(sa.exists().where(*mine))
 
 
-def change(*conditions: sa.ColumnElement[bool]) -> sa.Update:
+def update_entries(*conditions: sa.ColumnElement[bool]) -> sa.Update:
     """A change of entries, which gives what they became."""
     return sa.update(entries_table).where(*conditions).returning(*_SHOWN)
 
 
-def standing(numbers: Collection[int]) -> sa.Select[Any]:
+def select_for_update(numbers: Collection[int]) -> sa.Select[Any]:
     """How these entries stand, for a change."""
     columns = (
         entries_table.c.number,
@@ -208,7 +214,7 @@ def standing(numbers: Collection[int]) -> sa.Select[Any]:
     return found.with_for_update()
 
 
-def fullness(caller: str) -> sa.Select[Any]:
+def select_usage(caller: str) -> sa.Select[Any]:
     """Number and bytes of what blocks: of everybody, and of this caller."""
     own = sa.case((entries_table.c.caller == caller, 1), else_=0)
     return sa.select(
@@ -220,7 +226,7 @@ def _sum(what: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
     return sa.func.coalesce(sa.func.sum(what), 0)
 
 
-def depth() -> sa.Select[Any]:
+def select_depth() -> sa.Select[Any]:
     """Number, bytes and oldest moment of each state."""
     return sa.select(
         entries_table.c.state,
@@ -230,7 +236,7 @@ def depth() -> sa.Select[Any]:
     ).group_by(entries_table.c.state)
 
 
-def contents(numbers: Collection[int], kind: str) -> sa.Select[Any]:
+def select_segments(numbers: Collection[int], kind: str) -> sa.Select[Any]:
     """The pieces of these entries' contents, each in order."""
     where = (segments_table.c.entry.in_(numbers), segments_table.c.kind == kind)
     return (
@@ -240,7 +246,7 @@ def contents(numbers: Collection[int], kind: str) -> sa.Select[Any]:
     )
 
 
-def forgettable(before: float) -> sa.Select[Any]:
+def select_purgeable(before: float) -> sa.Select[Any]:
     """Numbers of entries that were over before that moment."""
     return sa.select(entries_table.c.number).where(
         entries_table.c.state.in_(_OVER), entries_table.c.finished_at < before

@@ -16,7 +16,7 @@ from gateway.errors import REASONS
 from gateway.fhir.outcome import CODE_SYSTEM
 from gateway.fhir.writing import EmbeddedResource, embed_body
 from gateway.outbox.entry import EntryState, FieldLines, OutboxEntry, StoredResponse
-from gateway.outbox.texts import text
+from gateway.outbox.texts import outbox_text
 
 STATE_SYSTEM: Final = "urn:dhp-gateway:outbox"
 # Task.status for a state; failed and unclear ones wait for a person.
@@ -39,13 +39,13 @@ class ResponseFormat:
     xml: bool
 
 
-def outcome(
+def entry_outcome(
     word: str, reader: ResponseFormat, *, severity: str = "information", code: str = "informational"
 ) -> dict[str, Any]:
     """An OperationOutcome about the state of an entry."""
     details = {
         "coding": [{"system": STATE_SYSTEM, "code": word}],
-        "text": text(word, reader.language),
+        "text": outbox_text(word, reader.language),
     }
     return {
         "resourceType": "OperationOutcome",
@@ -77,7 +77,7 @@ def _response(
     reader: ResponseFormat,
     outcome_: EmbeddedResource | None,
 ) -> Iterator[tuple[str, Any]]:
-    yield "status", _phrase(response.status)
+    yield "status", _reason_phrase(response.status)
     for name, field in (("location", b"location"), ("etag", b"etag")):
         value = _field(response, field)
         if value is not None:
@@ -88,15 +88,17 @@ def _response(
     if outcome_ is not None and entry.state is not EntryState.UNCLEAR:
         yield "outcome", outcome_
     elif entry.state in (EntryState.FAILED, EntryState.UNCLEAR):
-        yield "outcome", _own_outcome(entry, response, reader)
+        yield "outcome", _gateway_outcome(entry, response, reader)
 
 
-def _own_outcome(
+def _gateway_outcome(
     entry: OutboxEntry, response: StoredResponse, reader: ResponseFormat
 ) -> dict[str, Any]:
     unclear = entry.state is EntryState.UNCLEAR
     word = "unclear" if unclear else "expired" if response.reason == "expired" else "failed"
-    made = outcome(word, reader, severity="error", code="incomplete" if unclear else "processing")
+    made = entry_outcome(
+        word, reader, severity="error", code="incomplete" if unclear else "processing"
+    )
     issue = made["issue"][0]
     if response.reason in REASONS:
         issue["details"]["coding"].append({"system": CODE_SYSTEM, "code": response.reason})
@@ -106,7 +108,7 @@ def _own_outcome(
     return made
 
 
-def listing(
+def task_bundle(
     entries: Sequence[OutboxEntry], base: str, *, following: str | None = None
 ) -> dict[str, Any]:
     """The caller's entries as Tasks, in the order of their arrival."""
@@ -126,19 +128,19 @@ def _task(entry: OutboxEntry) -> dict[str, Any]:
         "status": _TASK[entry.state],
         "businessStatus": {"coding": [{"system": STATE_SYSTEM, "code": word}]},
         "intent": "order",
-        "authoredOn": moment(entry.queued_at),
+        "authoredOn": fhir_instant(entry.queued_at),
     }
     if entry.finished_at is not None:
-        task["lastModified"] = moment(entry.finished_at)
+        task["lastModified"] = fhir_instant(entry.finished_at)
     return task
 
 
-def moment(seconds: float) -> str:
+def fhir_instant(seconds: float) -> str:
     """A time since 1970 as FHIR's instant."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
-def _phrase(status: int) -> str:
+def _reason_phrase(status: int) -> str:
     try:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
@@ -153,10 +155,10 @@ def _instant(value: str | None) -> str | None:
 
 
 def _field(response: StoredResponse, name: bytes) -> str | None:
-    return field_of(response.fields, name)
+    return first_field_value(response.fields, name)
 
 
-def field_of(fields: FieldLines, name: bytes) -> str | None:
+def first_field_value(fields: FieldLines, name: bytes) -> str | None:
     """The first value of a field, `name` in lower case."""
     for key, value in fields:
         if key.lower() == name:

@@ -16,17 +16,17 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.http.client.response import UpstreamResponse
 from gateway.outbox.entry import EntryState, OutboxEntry, StoredResponse
-from gateway.outbox.intake import OWN_PATH, made
+from gateway.outbox.intake import OUTBOX_PATH, resource_response
 from gateway.outbox.one_by_one import SerialExecutor
 from gateway.outbox.queue import Outbox
-from gateway.outbox.status import ResponseFormat, batch_response, listing, outcome
+from gateway.outbox.status import ResponseFormat, batch_response, entry_outcome, task_bundle
 from gateway.outbox.store import EntryStateError, OutboxUnavailableError
 from gateway.pipeline.request_context import RequestContext
 
 _ID: Final = re.compile(r"[A-Za-z0-9\-]{1,64}")
 _PAGE: Final = 100
-_SOON: Final = 1
-_LATEST: Final = 60
+_MIN_RETRY_AFTER: Final = 1
+_MAX_RETRY_AFTER: Final = 60
 _OVER: Final = frozenset({EntryState.DELIVERED, EntryState.FAILED, EntryState.UNCLEAR})
 _RETRY_AFTER: Final = 5.0
 
@@ -47,16 +47,16 @@ class OutboxApi:
         """Answer a request. Raises `GatewayError`."""
         # A person who is signed in has no entries: nothing is queued for people.
         if asked.caller.user is not None:
-            raise _not_there()
-        rest = asked.target.path.removesuffix("?").removeprefix(OWN_PATH).strip("/")
+            raise _not_found()
+        rest = asked.target.path.removesuffix("?").removeprefix(OUTBOX_PATH).strip("/")
         method = asked.exchange.method
         try:
             if not rest:
                 _require(method, "GET", "HEAD")
-                return await self._list(asked, base + OWN_PATH, reader)
+                return await self._list(asked, base + OUTBOX_PATH, reader)
             _require(method, "GET", "HEAD", "DELETE")
             if not _ID.fullmatch(rest):
-                raise _not_there()
+                raise _not_found()
             if method == "DELETE":
                 return await self._cancel(rest, asked.caller.name, reader)
             return await self._show(rest, asked.caller.name, reader)
@@ -77,59 +77,61 @@ class OutboxApi:
         )
         shown = entries[:_PAGE]
         following = f"{base}?after={shown[-1].number}" if len(entries) > _PAGE else None
-        return made(200, listing(shown, base, following=following), xml=reader.xml)
+        return resource_response(200, task_bundle(shown, base, following=following), xml=reader.xml)
 
     async def _show(self, entry_id: str, caller: str, reader: ResponseFormat) -> UpstreamResponse:
         entry = await self._outbox.entry(entry_id, caller)
         if entry is None:
-            raise _not_there()
+            raise _not_found()
         if entry.state in (EntryState.CANCELLED, EntryState.DROPPED):
             return _gone(entry, reader)
         response = await self._outbox.response(entry_id) if entry.state in _OVER else None
         if response is None:
             return self._in_progress(entry, reader)
         return await self._one_by_one.do(
-            len(response.body), caller, lambda: _ended(entry, response, reader)
+            len(response.body), caller, lambda: _final_response(entry, response, reader)
         )
 
     def _in_progress(self, entry: OutboxEntry, reader: ResponseFormat) -> UpstreamResponse:
-        wait = max(_SOON, min(_LATEST, round(entry.due_at - self._clock())))
+        wait = max(_MIN_RETRY_AFTER, min(_MAX_RETRY_AFTER, round(entry.due_at - self._clock())))
         word = "sending" if entry.state is EntryState.SENDING else "waiting"
         fields = (
             ("X-Progress", f"{word}, {entry.attempts} attempts"),
             ("Retry-After", str(wait)),
         )
-        return made(202, outcome(word, reader), xml=reader.xml, fields=fields)
+        return resource_response(202, entry_outcome(word, reader), xml=reader.xml, fields=fields)
 
     async def _cancel(self, entry_id: str, caller: str, reader: ResponseFormat) -> UpstreamResponse:
         try:
             entry = await self._outbox.cancel(entry_id, caller)
         except EntryStateError as refusal:
-            return _not_cancelled(refusal.state, reader)
+            return _cancel_conflict(refusal.state, reader)
         if entry is None:
-            raise _not_there()
-        return made(202, outcome("cancelling", reader), xml=reader.xml)
+            raise _not_found()
+        return resource_response(202, entry_outcome("cancelling", reader), xml=reader.xml)
 
 
-def _ended(
+def _final_response(
     entry: OutboxEntry, response: StoredResponse, reader: ResponseFormat
 ) -> UpstreamResponse:
     bundle, xml = batch_response(entry, response, reader)
-    return made(200, bundle, xml=xml)
+    return resource_response(200, bundle, xml=xml)
 
 
-def _not_cancelled(state: EntryState, reader: ResponseFormat) -> UpstreamResponse:
+def _cancel_conflict(state: EntryState, reader: ResponseFormat) -> UpstreamResponse:
     if state in (EntryState.CANCELLED, EntryState.DROPPED):
         word, status, code = state.value, 410, "deleted"
     else:
         word = "delivered" if state is EntryState.DELIVERED else "locked"
         status, code = 409, "conflict"
-    return made(status, outcome(word, reader, severity="error", code=code), xml=reader.xml)
+    return resource_response(
+        status, entry_outcome(word, reader, severity="error", code=code), xml=reader.xml
+    )
 
 
 def _gone(entry: OutboxEntry, reader: ResponseFormat) -> UpstreamResponse:
-    resource = outcome(entry.state.value, reader, severity="error", code="deleted")
-    return made(410, resource, xml=reader.xml)
+    resource = entry_outcome(entry.state.value, reader, severity="error", code="deleted")
+    return resource_response(410, resource, xml=reader.xml)
 
 
 def _require(method: str, *allowed: str) -> None:
@@ -138,5 +140,5 @@ def _require(method: str, *allowed: str) -> None:
         raise GatewayError(errors.METHOD_NOT_ALLOWED, "outbox", headers=allow)
 
 
-def _not_there() -> GatewayError:
+def _not_found() -> GatewayError:
     return GatewayError(errors.UNKNOWN_PATH, "no such entry of this caller", hint="no such entry")

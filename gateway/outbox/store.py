@@ -148,5 +148,5 @@ class EntryChange:
 Confirm = Callable[[], None]
 
 
-def certain() -> None:
+def always_confirm() -> None:
     """What is to be kept in any case needs no confirmation."""

@@ -101,6 +101,6 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
 }
 
 
-def text(word: str, language: str) -> str:
+def outbox_text(word: str, language: str) -> str:
     """English where the language is not known."""
     return TEXTS.get(language, TEXTS["en"])[word]

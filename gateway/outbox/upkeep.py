@@ -36,7 +36,7 @@ class OutboxMaintenance:
         standing = await self._standing(lease)
         if standing:
             await self._all(
-                lambda: self._store.recover(standing, settle=settle), _after_interruption
+                lambda: self._store.recover(standing, settle=settle), _step_after_lease_end
             )
 
     async def tidy(self, max_age: float, retention: float) -> bool:
@@ -69,5 +69,5 @@ class OutboxMaintenance:
                 self._observe(OutboxEvent(step(changed), changed.entry, changed.why))
 
 
-def _after_interruption(changed: EntryChange) -> OutboxStep:
+def _step_after_lease_end(changed: EntryChange) -> OutboxStep:
     return OutboxStep.UNCLEAR if changed.entry.state is EntryState.UNCLEAR else OutboxStep.DOUBTED

@@ -20,7 +20,7 @@ from gateway.outbox.events import OutboxEvent, OutboxStep, PendingAuditRecord
 from gateway.outbox.intake import OutboxWriteQueue, WriteQueueResources, WriteQueueSettings
 from gateway.outbox.last_writes import LastWrites
 from gateway.outbox.one_by_one import SerialExecutor
-from gateway.outbox.opening import delivery_of, opened, outbox_of
+from gateway.outbox.opening import make_delivery_loop, make_outbox, open_store
 from gateway.outbox.sender import EntrySender, LatestEntrySender, PlatformRoute
 from gateway.outbox.sending import Sender
 from gateway.outbox.status_api import OutboxApi
@@ -77,7 +77,7 @@ async def open_outbox(
     # It tells every statement with its values, far below what anybody wants to read.
     logging.getLogger("aiosqlite").setLevel(logging.WARNING)  # noqa: TID251 - not ours
     try:
-        store = await stack.enter_async_context(opened(settings, later=True))
+        store = await stack.enter_async_context(open_store(settings, later=True))
     except OutboxConfigurationError as error:
         raise StartError(exception_phrase(error)) from None
     return OutboxService(
@@ -115,8 +115,8 @@ class OutboxService:
         self._ready = False
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self.delivery = delivery_of(store, settings, sender, self._observe)
-        self.outbox = outbox_of(store, settings, self._observe, self.delivery.wake)
+        self.delivery = make_delivery_loop(store, settings, sender, self._observe)
+        self.outbox = make_outbox(store, settings, self._observe, self.delivery.wake)
         is_audited = not isinstance(audit, NullAuditTrail)
         self.desk = Desk(self.outbox, self._record_durably if is_audited else None)
         metrics.observe_outbox(self.report, tuple(EntryState), tuple(OutboxStep))

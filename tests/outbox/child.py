@@ -18,8 +18,8 @@ import orjson
 from gateway.config import OutboxSettings
 from gateway.outbox.delivery import DeliveryLoop, DeliveryOptions
 from gateway.outbox.entry import OutboxEntry, QueuedRequest, RecoveryMode, StoredResponse
-from gateway.outbox.opening import opened
-from gateway.outbox.owner import named
+from gateway.outbox.opening import open_store
+from gateway.outbox.owner import current_owner
 from gateway.outbox.pacing import RetryDelays
 from gateway.outbox.sending import (
     Effect,
@@ -91,7 +91,7 @@ class SocketSender:
 
 
 async def _write(says: Connection, url: str) -> None:
-    async with opened(settings(url)) as store:
+    async with open_store(settings(url)) as store:
         numbers = itertools.count()
 
         async def go_on() -> None:
@@ -103,15 +103,15 @@ async def _write(says: Connection, url: str) -> None:
 
 
 async def _deliver(says: Connection, url: str, socket: Path) -> None:
-    async with opened(settings(url)) as store:
+    async with open_store(settings(url)) as store:
         delivery = DeliveryLoop(store, SocketSender(socket), lambda _: None, OPTIONS, TimeSource())
         says.send(["ready"])
         await delivery.run()
 
 
 async def _claim(says: Connection, url: str) -> None:
-    async with opened(settings(url)) as store:
-        await claim(store, 100, named(), lease=3600.0)
+    async with open_store(settings(url)) as store:
+        await claim(store, 100, current_owner(), lease=3600.0)
         says.send(["ready"])
         await asyncio.Event().wait()
 

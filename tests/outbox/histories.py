@@ -35,7 +35,7 @@ import aiohttp
 
 from gateway.config import OutboxSettings
 from gateway.outbox.entry import EntryState
-from gateway.outbox.opening import opened
+from gateway.outbox.opening import open_store
 from gateway.outbox.sql_store import SqlStore
 from tests.doubles.cut_line import CutLine
 from tests.outbox.remembering import REQUEST_ID, RememberingPlatform
@@ -262,7 +262,7 @@ class History:
         """Wait until nothing waits; what is unclear is dropped by somebody. How all ended."""
         unclear: dict[str, EntryState] = {}
         place = {"enabled": True, "url": self.gateway.outbox_url, "encryption_key": _KEY}
-        async with opened(OutboxSettings.model_validate(place)) as store:
+        async with open_store(OutboxSettings.model_validate(place)) as store:
             # What waits for longer is found by the checker.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_PATIENCE):

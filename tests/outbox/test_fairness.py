@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import pytest
 import sqlalchemy as sa
 
-from gateway.outbox.entry import EVERY_ORDER, EntryState
+from gateway.outbox.entry import ALL_KEYS, EntryState
 from gateway.outbox.schema import (
     BY_BEHIND,
     BY_CALLER_AND_STATE,
@@ -65,9 +65,9 @@ async def test_orders_count_as_bytes(store: SqlStore) -> None:
 async def test_the_order_of_everything_waits_and_is_waited_for(store: SqlStore) -> None:
     """By all of its caller's, and by nobody else's."""
     await store.put(draft("1", "P/a"), ROOMY)
-    await store.put(replace(draft("2"), orders=EVERY_ORDER), ROOMY)
+    await store.put(replace(draft("2"), orders=ALL_KEYS), ROOMY)
     await store.put(draft("3", "P/b"), ROOMY)
-    await store.put(replace(draft("4"), orders=EVERY_ORDER), ROOMY)
+    await store.put(replace(draft("4"), orders=ALL_KEYS), ROOMY)
     await store.put(draft("5", "P/b", caller="his"), ROOMY)
     given = []
     while found := await claim(store):
@@ -81,12 +81,12 @@ async def test_the_order_of_everything_waits_and_is_waited_for(store: SqlStore) 
 
 async def test_what_is_behind_everything_is_blocked(store: SqlStore) -> None:
     """`blocked` tells it of each later write, and of one that has that order itself."""
-    assert not await store.blocked("lis", EVERY_ORDER)
+    assert not await store.blocked("lis", ALL_KEYS)
     await store.put(draft("1", "P/a"), ROOMY)
-    assert await store.blocked("lis", EVERY_ORDER)
-    assert not await store.blocked("his", EVERY_ORDER)
+    assert await store.blocked("lis", ALL_KEYS)
+    assert not await store.blocked("his", ALL_KEYS)
     assert not await store.blocked("lis", ["P/b"])
-    await store.put(replace(draft("2"), orders=EVERY_ORDER), ROOMY)
+    await store.put(replace(draft("2"), orders=ALL_KEYS), ROOMY)
     assert await store.blocked("lis", ["P/b"])
     assert not await store.blocked("his", ["P/b"])
 
@@ -107,7 +107,7 @@ async def test_an_outbox_of_a_version_before_is_taken_over(place: Place, version
                 sa.update(meta_table).where(meta_table.c.name == "schema").values(value=version)
             )
     async with opened(place) as store:
-        await store.put(replace(draft("3"), orders=EVERY_ORDER), ROOMY)
+        await store.put(replace(draft("3"), orders=ALL_KEYS), ROOMY)
         for name in ("r-1", "r-2"):
             [first] = await claim(store)
             assert await names(store, [first]) == [name]
@@ -139,7 +139,7 @@ async def test_nothing_waits_for_what_is_over(store: SqlStore) -> None:
 
 async def test_much_goes_on_at_once(store: SqlStore) -> None:
     """What waits for one entry is let go in a moment, for nobody can write meanwhile."""
-    first = await store.put(replace(draft("1"), orders=EVERY_ORDER), ROOMY)
+    first = await store.put(replace(draft("1"), orders=ALL_KEYS), ROOMY)
     later = range(first.number + 1, first.number + 10_001)
     columns = asdict(first)
     columns["doubt"] = columns.pop("in_doubt")

@@ -26,9 +26,9 @@ from hypothesis.stateful import (
 )
 
 from gateway.outbox.entry import (
+    ALL_KEYS,
     BLOCKING,
-    EVERY_ORDER,
-    NEEDS_A_PERSON,
+    NEEDS_OPERATOR,
     EntryState,
     OutboxEntry,
     QueuedRequest,
@@ -91,7 +91,7 @@ class Known:
 
     def meets(self, other: Known) -> bool:
         """Whether they are of one order."""
-        return bool(self.orders & other.orders) or EVERY_ORDER in (self.orders, other.orders)
+        return bool(self.orders & other.orders) or ALL_KEYS in (self.orders, other.orders)
 
 
 @dataclass
@@ -222,7 +222,7 @@ class Write:
 
 WRITES = st.builds(
     Write,
-    st.frozensets(st.sampled_from("abcdef"), min_size=1, max_size=2) | st.just(EVERY_ORDER),
+    st.frozensets(st.sampled_from("abcdef"), min_size=1, max_size=2) | st.just(ALL_KEYS),
     st.sampled_from(sorted(KINDS)),
     st.sampled_from([False] * 9 + [True]),
 )
@@ -370,7 +370,7 @@ class OutboxMachine(RuleBasedStateMachine):
             if not left:
                 return
             for entry in left:
-                if entry.state in NEEDS_A_PERSON:
+                if entry.state in NEEDS_OPERATOR:
                     self._check_stuck(entry)
                     await self._decide(entry.id, EntryState.DROPPED)
         raise AssertionError(f"still there: {left}")

@@ -17,7 +17,7 @@ import pytest
 from gateway.config import OutboxSettings
 from gateway.outbox.entry import EntryState
 from gateway.outbox.events import OutboxEvent, OutboxStep
-from gateway.outbox.opening import delivery_of, encryption_key, opened, outbox_of
+from gateway.outbox.opening import encryption_key, make_delivery_loop, make_outbox, open_store
 from gateway.outbox.store import OutboxConfigurationError, OutboxFullError, OutboxUnavailableError
 from tests.outbox.child import KEY, settings
 from tests.outbox.drafts import draft
@@ -53,9 +53,9 @@ async def test_settings_make_a_whole_outbox(place: Place) -> None:
     chosen = made(place, max_entries=1)
     events: list[OutboxEvent] = []
     sender = RecordingSender()
-    async with opened(chosen) as store:
-        delivery = delivery_of(store, chosen, sender, events.append)
-        outbox = outbox_of(store, chosen, events.append, delivery.wake)
+    async with open_store(chosen) as store:
+        delivery = make_delivery_loop(store, chosen, sender, events.append)
+        outbox = make_outbox(store, chosen, events.append, delivery.wake)
         entry = await outbox.put(draft("a"))
         with pytest.raises(OutboxFullError):
             await outbox.put(draft("b"))
@@ -101,14 +101,14 @@ def test_a_missing_key_is_refused(tmp_path: Path) -> None:
 
 async def test_another_key_is_said_with_the_place(sqlite_place: SqlitePlace) -> None:
     """An operator reads which setting and which file it is about."""
-    async with opened(made(sqlite_place)) as store:
-        await outbox_of(store, made(sqlite_place), lambda _: None).put(draft("a"))
+    async with open_store(made(sqlite_place)) as store:
+        await make_outbox(store, made(sqlite_place), lambda _: None).put(draft("a"))
     other = OutboxSettings.model_validate(
         {"url": sqlite_place.url, "encryption_key": KEY.replace("B", "C")}
     )
     text = re.escape(f"outbox.url: {sqlite_place.url} holds entries that were encrypted")
     with pytest.raises(OutboxConfigurationError, match=text):
-        async with opened(other):
+        async with open_store(other):
             pass
 
 
@@ -120,13 +120,13 @@ async def test_a_place_that_is_no_database_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         OutboxConfigurationError, match=r"outbox\.url: .*alien\.db cannot be opened"
     ):
-        async with opened(made(SqlitePlace(alien))):
+        async with open_store(made(SqlitePlace(alien))):
             pass
     assert alien.read_bytes() == before
     with pytest.raises(
         OutboxConfigurationError, match=r"nowhere/outbox\.db cannot be opened: no such file"
     ):
-        async with opened(made(SqlitePlace(tmp_path / "nowhere" / "outbox.db"))):
+        async with open_store(made(SqlitePlace(tmp_path / "nowhere" / "outbox.db"))):
             pass
 
 
@@ -136,7 +136,7 @@ async def test_a_server_that_is_away_is_named_without_its_password(tmp_path: Pat
     with pytest.raises(
         OutboxConfigurationError, match=r"outbox\.url: postgresql://outbox"
     ) as raised:
-        async with opened(settings(url)):
+        async with open_store(settings(url)):
             pass
     assert "hunter2" not in str(raised.value)
 
@@ -145,15 +145,15 @@ async def test_a_database_that_is_not_there_is_named(postgres_place: PostgresPla
     """PostgreSQL's own refusals are told by their names."""
     url = postgres_place.server.url("nonesuch")
     with pytest.raises(OutboxConfigurationError, match=r"nonesuch.*InvalidCatalogName"):
-        async with opened(settings(url)):
+        async with open_store(settings(url)):
             pass
 
 
 async def test_a_server_that_comes_back_is_used_again(postgres_place: PostgresPlace) -> None:
     """While it is away every access says so; nobody has to restart the gateway."""
     server = postgres_place.server
-    async with opened(made(postgres_place)) as store:
-        outbox = outbox_of(store, made(postgres_place), lambda _: None)
+    async with open_store(made(postgres_place)) as store:
+        outbox = make_outbox(store, made(postgres_place), lambda _: None)
         entry = await outbox.put(draft("a"))
         await asyncio.to_thread(server.stop)
         try:
@@ -168,8 +168,8 @@ async def test_a_server_that_comes_back_is_used_again(postgres_place: PostgresPl
 
 async def test_a_full_disk_is_told_and_survived(sqlite_place: SqlitePlace) -> None:
     """A write that finds no room is not kept, and the outbox works on when there is room again."""
-    async with opened(made(sqlite_place)) as store:
-        outbox = outbox_of(store, made(sqlite_place), lambda _: None)
+    async with open_store(made(sqlite_place)) as store:
+        outbox = make_outbox(store, made(sqlite_place), lambda _: None)
         kept = await outbox.put(draft("a"))
         size = os.stat(f"{sqlite_place.path}-wal").st_size
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -185,9 +185,9 @@ async def test_a_full_disk_is_told_and_survived(sqlite_place: SqlitePlace) -> No
 
 async def test_commands_see_what_another_process_does(sqlite_place: SqlitePlace) -> None:
     """Emptiness is told rightly although somebody else puts in, delivers and drops."""
-    async with opened(made(sqlite_place)) as store, opened(made(sqlite_place)) as other:
-        here = outbox_of(store, made(sqlite_place), lambda _: None)
-        there = outbox_of(other, made(sqlite_place), lambda _: None)
+    async with open_store(made(sqlite_place)) as store, open_store(made(sqlite_place)) as other:
+        here = make_outbox(store, made(sqlite_place), lambda _: None)
+        there = make_outbox(other, made(sqlite_place), lambda _: None)
         assert here.surely_empty()
         entry = await there.put(draft("a"))
         assert not here.surely_empty()
@@ -202,7 +202,7 @@ async def test_waits_for_another_process_that_opens_it_first(sqlite_place: Sqlit
     other = sqlite3.connect(sqlite_place.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     asyncio.get_running_loop().call_later(0.1, other.execute, "ROLLBACK")
-    async with opened(made(sqlite_place)) as store:
+    async with open_store(made(sqlite_place)) as store:
         assert store.surely_empty()
     other.close()
 
@@ -212,8 +212,8 @@ async def test_nobody_waits_longer_as_others_wait_too(
 ) -> None:
     """While another process has the file, all who came together give up together."""
     monkeypatch.setattr("gateway.outbox.database._BUSY", 1.0)
-    async with opened(made(sqlite_place)) as store:
-        outbox = outbox_of(store, made(sqlite_place), lambda _: None)
+    async with open_store(made(sqlite_place)) as store:
+        outbox = make_outbox(store, made(sqlite_place), lambda _: None)
         other = sqlite3.connect(sqlite_place.path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         puts = [asyncio.create_task(outbox.put(draft(str(number)))) for number in range(3)]
@@ -259,8 +259,8 @@ async def test_who_waited_for_this_process_waits_less_for_others(
 async def test_index_stays_in_use_while_the_outbox_is_open(sqlite_place: SqlitePlace) -> None:
     """No other process may make SQLite's index of the log anew, whatever the outbox is asked."""
     events: list[OutboxEvent] = []
-    async with opened(made(sqlite_place)) as store:
-        outbox = outbox_of(store, made(sqlite_place), events.append)
+    async with open_store(made(sqlite_place)) as store:
+        outbox = make_outbox(store, made(sqlite_place), events.append)
         assert outbox.surely_empty()
         entry = await outbox.put(draft("a"))
         assert not outbox.surely_empty()
@@ -274,9 +274,9 @@ async def test_many_processes_may_open_it_first(place: Place) -> None:
     """Workers that start together on an empty place make its tables once, and all can use them."""
 
     async def one(number: int) -> None:
-        async with opened(made(place)) as store:
-            await outbox_of(store, made(place), lambda _: None).put(draft(str(number)))
+        async with open_store(made(place)) as store:
+            await make_outbox(store, made(place), lambda _: None).put(draft(str(number)))
 
     await asyncio.gather(*(one(number) for number in range(6)))
-    async with opened(made(place)) as store:
+    async with open_store(made(place)) as store:
         assert len(await store.entries()) == 6

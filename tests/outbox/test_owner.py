@@ -10,8 +10,8 @@ import pytest
 
 from gateway.outbox.entry import EntryState
 from gateway.outbox.events import OutboxEvent
-from gateway.outbox.opening import opened
-from gateway.outbox.owner import named, surely_dead
+from gateway.outbox.opening import open_store
+from gateway.outbox.owner import current_owner, is_owner_dead
 from gateway.outbox.upkeep import OutboxMaintenance
 from tests.outbox.child import RECOVERIES, Child, settings
 from tests.outbox.drafts import ROOMY, draft
@@ -22,7 +22,7 @@ _LEASE = 3600.0
 async def test_what_a_killed_process_had_in_hand_is_judged_at_once(tmp_path: Path) -> None:
     """While it lives nobody takes it; once it is killed its lease is not waited for."""
     url = f"sqlite:///{tmp_path}/outbox.db"
-    async with opened(settings(url)) as store:
+    async with open_store(settings(url)) as store:
         for number, recovery in enumerate(RECOVERIES):
             await store.put(draft(str(number), method="POST", recovery=recovery), ROOMY)
         process = Child("claim", url)
@@ -46,12 +46,12 @@ def test_a_process_that_was_not_waited_for_is_dead() -> None:
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
-        os.write(writing, named().encode())
+        os.write(writing, current_owner().encode())
         os._exit(0)
     try:
         name = os.read(reading, 100).decode()
         os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
-        assert surely_dead(name)
+        assert is_owner_dead(name)
     finally:
         os.waitpid(child, 0)
         os.close(reading)
@@ -70,13 +70,13 @@ def test_a_process_that_was_not_waited_for_is_dead() -> None:
 )
 def test_a_process_is_known_by_boot_number_and_start(part: int, changed: str, dead: bool) -> None:
     """It counts as dead where that is sure."""
-    parts = named().split(".")
+    parts = current_owner().split(".")
     parts[part] = changed
-    assert surely_dead(".".join(parts)) is dead
+    assert is_owner_dead(".".join(parts)) is dead
 
 
 def test_a_name_that_says_nothing_is_not_dead() -> None:
     """As earlier versions gave, and systems without /proc; the own one is not either."""
-    assert not surely_dead("0123456789abcdef")
-    assert not surely_dead(named())
-    assert len(named()) <= 64
+    assert not is_owner_dead("0123456789abcdef")
+    assert not is_owner_dead(current_owner())
+    assert len(current_owner()) <= 64

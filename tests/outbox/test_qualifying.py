@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.outbox.entry import EVERY_ORDER, RecoveryMode
+from gateway.outbox.entry import ALL_KEYS, RecoveryMode
 from gateway.outbox.qualifying import (
     WriteClassification,
     WriteDescription,
-    asks_async,
-    judge,
-    without_async,
+    classify_write,
+    prefers_async,
+    remove_async_preference,
 )
 from tests.fhir.bodies import spelled_out
 
@@ -23,7 +23,7 @@ def judged(
     code: str, path: str, body: bytes = b"", query: str = "", **more: str
 ) -> WriteClassification:
     """The judgement of a write that may be queued."""
-    found = judge(
+    found = classify_write(
         WriteDescription(code, path, query, body, more.get("kind"), more.get("if_none_exist"))
     )
     assert found is not None
@@ -33,7 +33,7 @@ def judged(
 @pytest.mark.parametrize("code", ["read", "search-type", "operation", "other", "capabilities"])
 def test_only_writes_are_queued(code: str) -> None:
     """A read is never queued, and no operation."""
-    assert judge(WriteDescription(code, "/Patient/5")) is None
+    assert classify_write(WriteDescription(code, "/Patient/5")) is None
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_only_what_does_no_harm_twice_is_repeated(
     code: str, path: str, body: bytes, query: str, if_none_exist: str | None, recovery: RecoveryMode
 ) -> None:
     """PUT and DELETE by id; what has a condition or an identifier is asked for first."""
-    found = judge(WriteDescription(code, path, query, body, None, if_none_exist))
+    found = classify_write(WriteDescription(code, path, query, body, None, if_none_exist))
     assert found is not None
     assert found.recovery is recovery
 
@@ -96,7 +96,7 @@ def test_a_bundle_is_as_safe_as_its_entries(
 
 def test_a_bundle_of_reads_is_a_read() -> None:
     """A batch of nothing but GETs is never queued."""
-    assert judge(WriteDescription("batch", "", body=bundle(GET))) is None
+    assert classify_write(WriteDescription("batch", "", body=bundle(GET))) is None
 
 
 def test_every_patient_is_an_order() -> None:
@@ -176,7 +176,7 @@ def references(count: int) -> bytes:
 )
 def test_what_names_too_many_has_the_order_of_everything(code: str, path: str, body: bytes) -> None:
     """However it names them."""
-    assert judged(code, path, body).orders == EVERY_ORDER
+    assert judged(code, path, body).orders == ALL_KEYS
 
 
 def test_a_ward_keeps_its_orders() -> None:
@@ -203,7 +203,7 @@ def test_what_cannot_be_put_in_order_is_not_queued(
     code: str, path: str, query: str, body: bytes
 ) -> None:
     """Nobody could tell what must not overtake it."""
-    assert judge(WriteDescription(code, path, query, body)) is None
+    assert classify_write(WriteDescription(code, path, query, body)) is None
 
 
 def test_a_spelled_out_body_is_judged_alike() -> None:
@@ -235,8 +235,8 @@ PREFERENCES = [
 @pytest.mark.parametrize(("prefer", "others"), PREFERENCES)
 def test_respond_async_is_found_among_others(prefer: bytes, others: bytes) -> None:
     """With parameters, in any case; the others stay byte for byte."""
-    assert asks_async(prefer)
-    assert without_async(prefer) == others
+    assert prefers_async(prefer)
+    assert remove_async_preference(prefer) == others
 
 
 @pytest.mark.parametrize(
@@ -248,5 +248,5 @@ def test_respond_async_is_found_among_others(prefer: bytes, others: bytes) -> No
 )
 def test_what_only_looks_like_it_stays(prefer: bytes) -> None:
     """Another word, a value, a quoted text."""
-    assert not asks_async(prefer)
-    assert without_async(prefer) == prefer
+    assert not prefers_async(prefer)
+    assert remove_async_preference(prefer) == prefer

@@ -22,7 +22,7 @@ from typing import Any, Final
 from gateway.outbox.entry import BLOCKING, EntryState
 from gateway.outbox.events import Actor, RecordPending
 from gateway.outbox.queue import Outbox
-from gateway.outbox.shown import facts, moment, whole
+from gateway.outbox.shown import content_view, entry_view, format_time
 from gateway.outbox.store import EntryStateError, NotRecordedError, OutboxError
 
 Facts = dict[str, Any]
@@ -71,15 +71,15 @@ class Desk:
         )
         page = found[: self._most]
         return {
-            "at": moment(time.time()),
-            "groups": [{**asdict(each), "oldest": moment(each.oldest)} for each in groups],
-            "entries": [facts(each) for each in page],
+            "at": format_time(time.time()),
+            "groups": [{**asdict(each), "oldest": format_time(each.oldest)} for each in groups],
+            "entries": [entry_view(each) for each in page],
             "next": page[-1].number if len(found) > self._most else None,
         }
 
     async def _entry(self, question: Facts) -> Facts | None:
         content = await self._outbox.content(question["id"])
-        return None if content is None else {"entry": whole(content, reveal=False)}
+        return None if content is None else {"entry": content_view(content, reveal=False)}
 
     async def _reveal(self, question: Facts) -> Facts | None:
         by = self._by(question)
@@ -89,7 +89,9 @@ class Desk:
             content = await self._outbox.revealed(question["id"], by, self._record)
         except NotRecordedError:
             return {"unrecorded": True}
-        return None if content is None else {"entry": _shortened(whole(content, reveal=True))}
+        return (
+            None if content is None else {"entry": _shortened(content_view(content, reveal=True))}
+        )
 
     async def _move(self, question: Facts) -> Facts | None:
         move = self._outbox.drop if question["ask"] == "drop" else self._outbox.retry
