@@ -53,7 +53,7 @@ async def fill(url, key, entries, patients):
                             json.dumps(body).encode(), "default", "update", "Observation", str(n),
                             f"r-{n}", "http://gateway.test/fhir")
             orders = frozenset({patient, f"Observation/{n}"})
-            await store.put(NewEntry("anonymous", write, orders, RecoveryMode.REPEAT), room)
+            await store.insert(NewEntry("anonymous", write, orders, RecoveryMode.RESEND), room)
 
 asyncio.run(fill(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
 """

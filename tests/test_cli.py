@@ -430,7 +430,7 @@ async def test_commands_load_only_what_they_need() -> None:
 async def test_a_token_is_described_but_not_shown(tmp_path: Path) -> None:
     """Type, lifetime, expiry and scope are printed; the token only with --show."""
     async with Sso() as sso:
-        sso.answer(answers.token("t0ken-value", expires_in=1800, scope="system/*.rs"))
+        sso.handle(answers.token("t0ken-value", expires_in=1800, scope="system/*.rs"))
         file = write(tmp_path, custom(sso))
         result = await dhp("token", "--config", file)
         shown = await dhp("token", "--show", "--config", file)
@@ -487,7 +487,7 @@ async def test_a_token_of_another_credential(tmp_path: Path) -> None:
 async def test_why_there_is_no_token(tmp_path: Path, answer: answers.Answer, words: str) -> None:
     """Each kind of failure is one line in plain words, without the SSO's text, and code 1."""
     async with Sso() as sso:
-        sso.answer(answer)
+        sso.handle(answer)
         result = await dhp("token", "--config", write(tmp_path, custom(sso)))
     assert (result.code, result.out, result.err.count("\n")) == (1, "", 1)
     assert words in result.err

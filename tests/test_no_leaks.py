@@ -259,7 +259,7 @@ def _around(text: str, value: str) -> str:
 async def test_requests_leave_no_trace(tmp_path: Path, auth_method: str) -> None:
     """What callers, the platform and the SSO send is in no log, metric, page or error."""
     async with Platform() as platform, Sso() as sso:
-        sso.answer(sso_answers.token(TOKEN))
+        sso.handle(sso_answers.token(TOKEN))
         async with listening(settings(platform, sso, auth_method), tmp_path) as listener:
             await listener.process.until_status(200)
             for request in (READ, SEARCH, CREATE, SEARCH_BY_POST, UPDATE):
@@ -289,7 +289,7 @@ async def test_what_the_sso_says_is_for_operators(tmp_path: Path) -> None:
     """Its description of an error is in the log and on the status page, for nobody else."""
     words = {"error": "invalid_client", "error_description": f"{SENTENCE}: {CLIENT_SECRET}"}
     async with Platform() as platform, Sso() as sso:
-        sso.answer(sso_answers.json_body(words, 401))
+        sso.handle(sso_answers.json_body(words, 401))
         configuration = settings(platform, sso, "client_secret_post")
         async with listening(configuration, tmp_path) as listener:
             await listener.ask(READ)
@@ -308,7 +308,7 @@ async def test_what_the_sso_says_is_for_operators(tmp_path: Path) -> None:
 async def test_a_refusing_sso_is_not_quoted(tmp_path: Path, name: str) -> None:
     """Whatever an SSO says in place of a token, nothing of a secret or a person goes anywhere."""
     async with Platform() as platform, Sso() as sso:
-        sso.answer(REFUSALS[name])
+        sso.handle(REFUSALS[name])
         configuration = settings(platform, sso, "client_secret_post")
         async with listening(configuration, tmp_path) as listener:
             await listener.ask(READ)
@@ -321,7 +321,7 @@ async def test_a_refusing_sso_is_not_quoted(tmp_path: Path, name: str) -> None:
 async def test_an_unreachable_platform_is_not_told(tmp_path: Path) -> None:
     """A connection that cannot be made leaves no trace of what was to go over it."""
     async with Platform() as platform, Sso() as sso:
-        sso.answer(sso_answers.token(TOKEN))
+        sso.handle(sso_answers.token(TOKEN))
         configuration = settings(platform, sso, "client_secret_post")
         configuration["platform"]["fhir_base_url"] = "https://localhost:1/r5"
         async with listening(configuration, tmp_path) as listener:

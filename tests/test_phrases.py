@@ -84,7 +84,7 @@ def computed() -> set[str]:
         object.__setattr__(entry, name, None)
     for name, value in (
         ("state", EntryState.SENDING),
-        ("recovery", RecoveryMode.ASK),
+        ("recovery", RecoveryMode.VERIFY),
         ("queued_at", 0.0),
     ):
         object.__setattr__(entry, name, value)

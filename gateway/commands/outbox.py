@@ -250,7 +250,7 @@ async def _left(outbox: Outbox, settings: Settings, noted: set[str]) -> Phrase |
         return bool(written)
 
     with contextlib.suppress(OutboxError):
-        while await outbox.take_notes(record):
+        while await outbox.record_pending(record):
             pass
     return why if noted else None
 
@@ -269,7 +269,7 @@ async def _written(settings: Settings, notes: Sequence[PendingAuditRecord]) -> b
     try:
         spell = TimestampFormatter().format
         for note in notes:
-            audit.record_event("outbox", **note.facts(spell))
+            audit.record_event("outbox", **note.record_fields(spell))
     finally:
         await audit.close(_AUDIT_FLUSH)
     return not lost

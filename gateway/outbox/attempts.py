@@ -45,18 +45,20 @@ _STEPS: Final = {
 class AttemptPhase(Enum):
     """How far an attempt has come, as far as it can still be stopped."""
 
-    HARMLESS = auto()
+    NOT_SENT = auto()
     SENDING = auto()
 
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """One claimed entry; `line_turn` is what `PlatformReachability.turn` was when it began."""
+    """One claimed entry; `failure_generation` is what
+    `PlatformReachability.failure_generation` was when it began.
+    """
 
     entry: OutboxEntry
     request: QueuedRequest | None
-    line_turn: int
-    phase: AttemptPhase = AttemptPhase.HARMLESS
+    failure_generation: int
+    phase: AttemptPhase = AttemptPhase.NOT_SENT
     task: asyncio.Task[None] | None = None
 
 
@@ -66,9 +68,9 @@ class AttemptDependencies:
 
     sender: Sender
     observe: OutboxObserver
-    line: PlatformReachability
-    pacer: RetrySchedule
-    pauses: RetryDelays
+    reachability: PlatformReachability
+    schedule: RetrySchedule
+    delays: RetryDelays
 
 
 class ActiveAttempts:
@@ -78,54 +80,56 @@ class ActiveAttempts:
     """
 
     def __init__(self, means: AttemptDependencies, ended: Callable[[], None]) -> None:
-        self._means = means
-        self._ended = ended
-        self._in_hand: dict[str, Attempt] = {}
+        self._dependencies = means
+        self._on_attempt_ended = ended
+        self._active: dict[str, Attempt] = {}
         self._outcomes: deque[AttemptOutcome] = deque()
         self._abandoned = False
         # What this process has put back because of the line, not because of itself.
-        self._behind_line: set[str] = set()
+        self._awaiting_platform: set[str] = set()
 
     def __len__(self) -> int:
-        return len(self._in_hand)
+        return len(self._active)
 
     @property
-    def ids(self) -> frozenset[str]:
+    def entry_ids(self) -> frozenset[str]:
         """The entries."""
-        return frozenset(self._in_hand)
+        return frozenset(self._active)
 
     @property
-    def size(self) -> int:
+    def total_bytes(self) -> int:
         """Bytes of what is in hand."""
-        return sum(attempt.entry.size for attempt in self._in_hand.values())
+        return sum(attempt.entry.size for attempt in self._active.values())
 
     @property
-    def unrecorded(self) -> bool:
+    def has_unrecorded_outcomes(self) -> bool:
         """Whether an outcome is known that is not written down yet."""
         return bool(self._outcomes)
 
     @property
-    def behind_line(self) -> frozenset[str]:
+    def awaiting_platform(self) -> frozenset[str]:
         """The entries that wait for the line and not for themselves."""
-        return frozenset(self._behind_line)
+        return frozenset(self._awaiting_platform)
 
-    def hastened(self, ids: Collection[str]) -> None:
+    def no_longer_awaiting(self, ids: Collection[str]) -> None:
         """These do not wait for the line any more."""
-        self._behind_line.difference_update(ids)
+        self._awaiting_platform.difference_update(ids)
 
-    def begin(self, claimed: ClaimedEntry) -> None:
+    def start(self, claimed: ClaimedEntry) -> None:
         """Take a claimed entry in hand."""
-        attempt = Attempt(claimed.entry, claimed.request, self._means.line.turn)
-        self._in_hand[attempt.entry.id] = attempt
-        attempt.task = asyncio.get_running_loop().create_task(self._carry(attempt))
+        attempt = Attempt(
+            claimed.entry, claimed.request, self._dependencies.reachability.failure_generation
+        )
+        self._active[attempt.entry.id] = attempt
+        attempt.task = asyncio.get_running_loop().create_task(self._run_attempt(attempt))
         # Also called for a task that was cancelled before it began.
-        attempt.task.add_done_callback(lambda _: self._end(attempt))
+        attempt.task.add_done_callback(lambda _: self._finish_attempt(attempt))
 
-    def give_back(self, entry: OutboxEntry, delay: float) -> None:
+    def release(self, entry: OutboxEntry, delay: float) -> None:
         """A claimed entry is not begun."""
         self._outcomes.append(AttemptOutcome(entry, RetryLater(entry.cause), delay))
 
-    def take(self, most: int) -> list[AttemptOutcome]:
+    def take_outcomes(self, most: int) -> list[AttemptOutcome]:
         """Some of what is to be written down."""
         taken: list[AttemptOutcome] = []
         room = _AT_ONCE
@@ -133,37 +137,43 @@ class ActiveAttempts:
             room -= _outcome_bytes(self._outcomes[0])
             if room < 0 and taken:
                 break
-            taken.append(self._as_of_now(self._outcomes.popleft()))
+            taken.append(self._with_current_delay(self._outcomes.popleft()))
         return taken
 
-    def _as_of_now(self, outcome: AttemptOutcome) -> AttemptOutcome:
+    def _with_current_delay(self, outcome: AttemptOutcome) -> AttemptOutcome:
         """Whoever was put back by a line that is back since does not wait as long as that asked."""
-        verdict = outcome.verdict
-        if self._means.line.silent or not isinstance(verdict, RetryLater) or not verdict.everybody:
+        verdict = outcome.transition
+        if (
+            self._dependencies.reachability.is_silent_outage
+            or not isinstance(verdict, RetryLater)
+            or not verdict.affects_all_entries
+        ):
             return outcome
         return replace(
             outcome, delay=self._delay(outcome.entry, replace(verdict, retry_after=None))
         )
 
-    def put_again(self, outcomes: Sequence[AttemptOutcome]) -> None:
+    def requeue_outcomes(self, outcomes: Sequence[AttemptOutcome]) -> None:
         """They could not be written; others may have more luck first."""
         if not self._abandoned:
             self._outcomes.extend(outcomes)
 
-    def written(self, outcomes: Sequence[AttemptOutcome], progress: StoreStepResult) -> None:
+    def outcomes_recorded(
+        self, outcomes: Sequence[AttemptOutcome], progress: StoreStepResult
+    ) -> None:
         """They are on the disk, but for those of which the lease was lost."""
-        for outcome, held in zip(outcomes, progress.written, strict=True):
-            entry, verdict = outcome.entry, outcome.verdict
-            attempt = self._in_hand.get(entry.id)
+        for outcome, held in zip(outcomes, progress.recorded, strict=True):
+            entry, verdict = outcome.entry, outcome.transition
+            attempt = self._active.get(entry.id)
             if attempt is None or attempt.entry.attempts != entry.attempts:
                 # It was given back.
                 continue
-            del self._in_hand[entry.id]
+            del self._active[entry.id]
             event = _event(judging.apply_transition(entry, verdict), verdict)
             if held:
-                if isinstance(verdict, RetryLater) and verdict.everybody:
-                    self._behind_line.add(entry.id)
-                self._means.observe(event)
+                if isinstance(verdict, RetryLater) and verdict.affects_all_entries:
+                    self._awaiting_platform.add(entry.id)
+                self._dependencies.observe(event)
             else:
                 told = (
                     f"outbox: {entry.id} was no longer held here, {event.step.value} is not noted"
@@ -172,26 +182,26 @@ class ActiveAttempts:
 
     def stop(self, held: Collection[str] = ()) -> None:
         """Stop what is being sent, but for the entries of which the lease is still held."""
-        for attempt in self._in_hand.values():
+        for attempt in self._active.values():
             if attempt.entry.id not in held and attempt.task is not None:
                 attempt.task.cancel()
 
-    async def abandon(self) -> None:
+    async def cancel_all(self) -> None:
         """End all at once; what was not written down is judged when its lease has ended."""
         self._abandoned = True
-        tasks = [attempt.task for attempt in self._in_hand.values() if attempt.task is not None]
-        self._in_hand.clear()
+        tasks = [attempt.task for attempt in self._active.values() if attempt.task is not None]
+        self._active.clear()
         self._outcomes.clear()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _carry(self, attempt: Attempt) -> None:
-        verdict = await self._verdict(attempt)
+    async def _run_attempt(self, attempt: Attempt) -> None:
+        verdict = await self._evaluate(attempt)
         delay = self._delay(attempt.entry, verdict) if isinstance(verdict, RetryLater) else 0.0
         self._outcomes.append(AttemptOutcome(attempt.entry, verdict, delay))
 
-    def _end(self, attempt: Attempt) -> None:
+    def _finish_attempt(self, attempt: Attempt) -> None:
         task = attempt.task
         error = None if task is None or task.cancelled() else task.exception()
         if error is not None:
@@ -201,10 +211,10 @@ class ActiveAttempts:
             )
         if error is not None or (task is not None and task.cancelled()):
             # Its lease's end brings the entry back.
-            self._in_hand.pop(attempt.entry.id, None)
-        self._ended()
+            self._active.pop(attempt.entry.id, None)
+        self._on_attempt_ended()
 
-    async def _verdict(self, attempt: Attempt) -> EntryTransition:
+    async def _evaluate(self, attempt: Attempt) -> EntryTransition:
         try:
             return await self._attempt(attempt)
         except asyncio.CancelledError:
@@ -216,76 +226,78 @@ class ActiveAttempts:
             # The text of a foreign error may be about a patient.
             kind = type(error).__name__
             _log.error("an attempt of the outbox broke off: %s", kind, **_log_fields(attempt.entry))
-            self._means.line.undecided()
+            self._dependencies.reachability.on_inconclusive_attempt()
             return _interrupted_outcome(attempt, errors.INTERNAL.code)
 
     async def _attempt(self, attempt: Attempt) -> EntryTransition:
         entry, request = attempt.entry, attempt.request
         if request is None:
             return judging.unreadable_outcome(entry)
-        in_doubt = entry.doubt
-        if in_doubt and entry.recovery is RecoveryMode.PARK:
+        in_doubt = entry.in_doubt
+        if in_doubt and entry.recovery is RecoveryMode.HOLD:
             return FinalOutcome(EntryState.UNCLEAR, judging.in_doubt_response(entry.cause))
-        if in_doubt and entry.recovery is RecoveryMode.ASK:
-            finding = await self._ask(attempt, request)
+        if in_doubt and entry.recovery is RecoveryMode.VERIFY:
+            finding = await self._verify(attempt, request)
             known = judging.evaluate_verification(finding)
             if known is not None:
                 return known
-            in_doubt = finding == VerificationResult(VerificationStatus.HARMLESS)
+            in_doubt = finding == VerificationResult(VerificationStatus.SAFE_TO_RESEND)
         attempt.phase = AttemptPhase.SENDING
-        self._means.observe(OutboxEvent(OutboxStep.SENT, entry, entry.cause))
-        result = await self._means.sender.send(entry, request)
-        self._learn(attempt, result)
+        self._dependencies.observe(OutboxEvent(OutboxStep.SENT, entry, entry.cause))
+        result = await self._dependencies.sender.send(entry, request)
+        self._update_reachability(attempt, result)
         verdict = judging.evaluate_result(entry, request, result, in_doubt=in_doubt)
         if isinstance(verdict, VersionConflict):
-            attempt.phase = AttemptPhase.HARMLESS
-            return judging.evaluate_version_conflict(await self._ask(attempt, request), verdict)
+            attempt.phase = AttemptPhase.NOT_SENT
+            return judging.evaluate_version_conflict(await self._verify(attempt, request), verdict)
         return verdict
 
-    async def _ask(
+    async def _verify(
         self, attempt: Attempt, request: QueuedRequest
     ) -> VerificationResult | SendFailure:
-        finding = await self._means.sender.ask(attempt.entry, request)
-        self._learn(attempt, finding)
+        finding = await self._dependencies.sender.verify(attempt.entry, request)
+        self._update_reachability(attempt, finding)
         return finding
 
-    def _learn(self, attempt: Attempt, result: SendResult | VerificationResult) -> None:
+    def _update_reachability(
+        self, attempt: Attempt, result: SendResult | VerificationResult
+    ) -> None:
         """What a result shows about the line, whatever it means for the entry."""
-        line = self._means.line
-        if isinstance(result, SendFailure) and not result.everybody:
-            line.undecided()
+        line = self._dependencies.reachability
+        if isinstance(result, SendFailure) and not result.affects_all_entries:
+            line.on_inconclusive_attempt()
         elif isinstance(result, SendFailure):
-            line.failed(attempt.line_turn, result.retry_after)
+            line.on_attempt_failure(attempt.failure_generation, result.retry_after)
         elif isinstance(result, StoredResponse) and result.status in judging.UNREACHABLE_STATUSES:
-            line.failed(attempt.line_turn, None)
+            line.on_attempt_failure(attempt.failure_generation, None)
         else:
-            line.answered()
+            line.on_attempt_response()
 
     def _delay(self, entry: OutboxEntry, verdict: RetryLater) -> float:
-        pause = self._means.pacer.of_entry(
-            entry.attempts, everybody=verdict.everybody, retry_after=verdict.retry_after
+        pause = self._dependencies.schedule.entry_delay(
+            entry.attempts, everybody=verdict.affects_all_entries, retry_after=verdict.retry_after
         )
-        asks = entry.recovery is RecoveryMode.ASK and (entry.doubt or verdict.doubt)
-        return max(pause, self._means.pauses.settle) if asks else pause
+        asks = entry.recovery is RecoveryMode.VERIFY and (entry.in_doubt or verdict.in_doubt)
+        return max(pause, self._dependencies.delays.index_lag) if asks else pause
 
 
 def _interrupted_outcome(attempt: Attempt, cause: str) -> EntryTransition:
-    if attempt.phase is AttemptPhase.HARMLESS:
+    if attempt.phase is AttemptPhase.NOT_SENT:
         return RetryLater(cause)
-    if attempt.entry.recovery is RecoveryMode.PARK:
+    if attempt.entry.recovery is RecoveryMode.HOLD:
         return FinalOutcome(EntryState.UNCLEAR, judging.in_doubt_response(cause))
-    return RetryLater(cause, doubt=True)
+    return RetryLater(cause, in_doubt=True)
 
 
 def _outcome_bytes(outcome: AttemptOutcome) -> int:
-    verdict = outcome.verdict
+    verdict = outcome.transition
     answer = len(verdict.response.body) if isinstance(verdict, FinalOutcome) else 0
     return outcome.entry.size + answer
 
 
 def _event(entry: OutboxEntry, verdict: EntryTransition) -> OutboxEvent:
     if isinstance(verdict, RetryLater):
-        step = OutboxStep.DOUBTED if verdict.doubt else OutboxStep.POSTPONED
+        step = OutboxStep.BECAME_IN_DOUBT if verdict.in_doubt else OutboxStep.POSTPONED
         return OutboxEvent(step, entry, verdict.cause, verdict.status)
     response = verdict.response
     status = None if response.reason else response.status

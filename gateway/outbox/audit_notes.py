@@ -70,7 +70,7 @@ def _record_of_row(row: sa.Row[Any]) -> PendingAuditRecord:
 
 def _encode_actor(by: Actor) -> str:
     """The way alone, as it was noted always; with more that is known as JSON."""
-    return orjson.dumps(asdict(by)).decode() if by.operator or by.reason else by.way
+    return orjson.dumps(asdict(by)).decode() if by.operator or by.reason else by.channel
 
 
 def _decode_actor(text: str) -> Actor:

@@ -40,11 +40,11 @@ async def expire_lease(
     settle: float,
 ) -> EntryChange:
     """Its sender is gone: it may have been delivered or not."""
-    if entry.recovery is RecoveryMode.PARK:
+    if entry.recovery is RecoveryMode.HOLD:
         await _save_response(connection, sealing, entry, INTERRUPTED)
         values: dict[str, Any] = {"state": EntryState.UNCLEAR, "finished_at": now}
     else:
-        due_at = now + settle if entry.recovery is RecoveryMode.ASK else entry.queued_at
+        due_at = now + settle if entry.recovery is RecoveryMode.VERIFY else entry.queued_at
         values = {"state": EntryState.WAITING, "due_at": due_at, "doubt": True}
     cause = INTERRUPTED.reason
     return EntryChange(
@@ -57,9 +57,9 @@ async def expire_entry(
 ) -> EntryChange:
     """It has waited for too long."""
     await _save_response(
-        connection, sealing, entry, _EXPIRED_IN_DOUBT if entry.doubt else _EXPIRED_UNSENT
+        connection, sealing, entry, _EXPIRED_IN_DOUBT if entry.in_doubt else _EXPIRED_UNSENT
     )
-    state = EntryState.UNCLEAR if entry.doubt else EntryState.FAILED
+    state = EntryState.UNCLEAR if entry.in_doubt else EntryState.FAILED
     values = {"state": state, "finished_at": now, "cause": EXPIRED}
     return EntryChange(await _update_entry(connection, entry, values), EXPIRED)
 
@@ -77,7 +77,9 @@ async def apply_operator_action(
     connection: AsyncConnection, entry: OutboxEntry, to: EntryState, now: float
 ) -> OutboxEntry:
     """A person, or the caller, decides. Raises `EntryStateError`."""
-    if entry.state not in _ALLOWED_TRANSITIONS[to] or (to is EntryState.CANCELLED and entry.doubt):
+    if entry.state not in _ALLOWED_TRANSITIONS[to] or (
+        to is EntryState.CANCELLED and entry.in_doubt
+    ):
         raise EntryStateError(entry.state)
     if to is not EntryState.WAITING:
         await contents.delete_segments(connection, (entry.number,))
@@ -87,7 +89,7 @@ async def apply_operator_action(
     if entry.state is EntryState.WAITING:
         # What is in doubt is not asked for any sooner: the platform's index may lag behind.
         return await _update_entry(
-            connection, entry, {} if entry.doubt else {"due_at": entry.queued_at}
+            connection, entry, {} if entry.in_doubt else {"due_at": entry.queued_at}
         )
     await contents.delete_segments(connection, (entry.number,), "response")
     return await _update_entry(connection, entry, _retry_values(now))
@@ -145,7 +147,7 @@ async def _save_response(
     entry: OutboxEntry,
     response: StoredResponse,
 ) -> None:
-    sealed = await sealing.seal_response(entry, response)
+    sealed = await sealing.encrypt_response(entry, response)
     await contents.save_segments(connection, "response", {entry.number: sealed})
 
 

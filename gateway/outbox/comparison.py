@@ -40,21 +40,22 @@ def _parse_sent(request: QueuedRequest) -> Element | None:
 class VerificationQuery:
     """By what a resource can be looked for that may have been created.
 
-    `query` is raw: its own identifier where it has one, else the write's condition. `conditional`:
-    it was to be created on a condition. `place`: which of a Bundle's, None for one by itself.
+    `query` is raw: its own identifier where it has one, else the write's condition.
+    `is_conditional`: it was to be created on a condition. `bundle_index`: which of a Bundle's, None
+    for one by itself.
     """
 
-    kind: str
+    resource_type: str
     query: str
     identifier: tuple[str, str] | None
-    conditional: bool
-    place: int | None = None
+    is_conditional: bool
+    bundle_index: int | None = None
 
-    def tells(self, known: SearchSupport) -> bool:
+    def is_conclusive(self, known: SearchSupport) -> bool:
         """Whether a match can prove anything: by an identifier that it has itself, always."""
-        return self.identifier is not None or self.is_believed(known)
+        return self.identifier is not None or self.has_only_declared_parameters(known)
 
-    def is_believed(self, known: SearchSupport) -> bool:
+    def has_only_declared_parameters(self, known: SearchSupport) -> bool:
         """Whether the platform surely uses all parameters: it declares each, as it is written."""
         names = filtering_names(self.query)
         declared = known.declared or ()
@@ -77,7 +78,7 @@ def verification_queries(request: QueuedRequest) -> list[VerificationQuery] | No
         ]
     if len(found) > _MAX_QUERIES or not all(each.query for each in found):
         return None
-    return found if all(each.kind in RESOURCE_TYPES for each in found) else None
+    return found if all(each.resource_type in RESOURCE_TYPES for each in found) else None
 
 
 def _verification_query(
@@ -97,26 +98,26 @@ def combine_results(
     findings: list[VerificationResult], request: QueuedRequest
 ) -> VerificationResult:
     """What all of them tell of a write: of a Bundle only what they agree on."""
-    found = {each.found for each in findings} or {VerificationStatus.HARMLESS}
+    found = {each.status for each in findings} or {VerificationStatus.SAFE_TO_RESEND}
     if len(findings) == 1 and request.interaction not in BUNDLES:
         return findings[0]
-    if found == {VerificationStatus.YES} and request.interaction == "transaction":
+    if found == {VerificationStatus.PRESENT} and request.interaction == "transaction":
         # All or nothing (R5 http.html, section 3.2.0.13.2).
-        return VerificationResult(VerificationStatus.YES, StoredResponse(200, found=True))
-    for one in (VerificationStatus.HARMLESS, VerificationStatus.NO):
-        if found <= {one, VerificationStatus.HARMLESS}:
+        return VerificationResult(VerificationStatus.PRESENT, StoredResponse(200, is_verified=True))
+    for one in (VerificationStatus.SAFE_TO_RESEND, VerificationStatus.ABSENT):
+        if found <= {one, VerificationStatus.SAFE_TO_RESEND}:
             return VerificationResult(one)
-    return VerificationResult(VerificationStatus.UNCLEAR)
+    return VerificationResult(VerificationStatus.INCONCLUSIVE)
 
 
 def compare_read(result: StoredResponse, request: QueuedRequest) -> VerificationResult:
     """What the answer to a read of the same id tells."""
     sent, found = _parse_sent(request), _content(result)
     if sent is None or found is None:
-        return VerificationResult(VerificationStatus.UNCLEAR)
+        return VerificationResult(VerificationStatus.INCONCLUSIVE)
     if not tree.contains_all_of(found, sent):
-        return VerificationResult(VerificationStatus.NO)
-    return VerificationResult(VerificationStatus.YES, _verified_response(result, 200))
+        return VerificationResult(VerificationStatus.ABSENT)
+    return VerificationResult(VerificationStatus.PRESENT, _verified_response(result, 200))
 
 
 def compare_search(
@@ -125,20 +126,24 @@ def compare_search(
     """What the answer to the search tells."""
     sent, bundle = _parse_sent(request), _content(result)
     if sent is None or bundle is None or tree.first_text(bundle, "type") != "searchset":
-        return VerificationResult(VerificationStatus.UNCLEAR)
-    if wanted.place is not None:
-        sent = list(conditional_creates(sent))[wanted.place][1]
+        return VerificationResult(VerificationStatus.INCONCLUSIVE)
+    if wanted.bundle_index is not None:
+        sent = list(conditional_creates(sent))[wanted.bundle_index][1]
     matches = [
         resource
         for entry in tree.child_elements(bundle, "entry")
         for resource in tree.child_elements(entry, "resource")
-        if tree.first_text(resource, "resourceType") == wanted.kind
+        if tree.first_text(resource, "resourceType") == wanted.resource_type
     ]
-    used = wanted.is_believed(known) and not _reports_ignored_parameters(result, wanted, known)
+    used = wanted.has_only_declared_parameters(known) and not _reports_ignored_parameters(
+        result, wanted, known
+    )
     if not matches:
         # A server that ignores what it does not know would have found something, or says so.
         nothing = tree.first_text(bundle, "total") in ("", "0") and used
-        return VerificationResult(VerificationStatus.NO if nothing else VerificationStatus.UNCLEAR)
+        return VerificationResult(
+            VerificationStatus.ABSENT if nothing else VerificationStatus.INCONCLUSIVE
+        )
     return _compare_match(matches, sent, wanted, used=used)
 
 
@@ -151,8 +156,8 @@ def _compare_match(
         used if wanted.identifier is None else wanted.identifier in searchable_identifiers(match)
     )
     if len(matches) > 1 or not right or not tree.contains_all_of(match, sent):
-        return VerificationResult(VerificationStatus.UNCLEAR)
-    return VerificationResult(VerificationStatus.YES, _match_response(match))
+        return VerificationResult(VerificationStatus.INCONCLUSIVE)
+    return VerificationResult(VerificationStatus.PRESENT, _match_response(match))
 
 
 def _reports_ignored_parameters(
@@ -174,11 +179,11 @@ def _match_response(resource: Element) -> StoredResponse:
             fields.append((b"ETag", f'W/"{version}"'.encode("latin-1", "replace")))
     if own:
         fields.append((b"Location", f"{kind}/{own}".encode("latin-1", "replace")))
-    return StoredResponse(200, tuple(fields), found=True)
+    return StoredResponse(200, tuple(fields), is_verified=True)
 
 
 def _verified_response(response: StoredResponse, status: int) -> StoredResponse:
-    return StoredResponse(status, response.fields, response.body, found=True)
+    return StoredResponse(status, response.fields, response.body, is_verified=True)
 
 
 def _content(result: StoredResponse) -> Element | None:

@@ -35,32 +35,32 @@ class EncryptedContents:
     def __init__(self, cipher: ContentCipher) -> None:
         self._cipher = cipher
 
-    async def seal_request(self, entry_id: str, draft: NewEntry) -> tuple[list[bytes], int]:
+    async def encrypt_request(self, entry_id: str, draft: NewEntry) -> tuple[list[bytes], int]:
         """The sealed pieces and the size of what they hold."""
         plain = pack_request(draft.request)
         place = ContentBinding(entry_id, draft.caller, draft.recovery, "request")
-        return await self._seal(plain, place), len(plain)
+        return await self._encrypt(plain, place), len(plain)
 
-    async def seal_responses(self, outcomes: Sequence[AttemptOutcome]) -> dict[int, list[bytes]]:
+    async def encrypt_responses(self, outcomes: Sequence[AttemptOutcome]) -> dict[int, list[bytes]]:
         """The sealed answers of those that have ended, by their numbers."""
         return {
-            each.entry.number: await self.seal_response(each.entry, each.verdict.response)
+            each.entry.number: await self.encrypt_response(each.entry, each.transition.response)
             for each in outcomes
-            if isinstance(each.verdict, FinalOutcome)
+            if isinstance(each.transition, FinalOutcome)
         }
 
-    async def seal_response(self, entry: OutboxEntry, response: StoredResponse) -> list[bytes]:
+    async def encrypt_response(self, entry: OutboxEntry, response: StoredResponse) -> list[bytes]:
         """The sealed pieces."""
-        return await self._seal(pack_response(response), _binding(entry, "response"))
+        return await self._encrypt(pack_response(response), _binding(entry, "response"))
 
     async def read(
         self, connection: AsyncConnection, entry: OutboxEntry, kind: ContentKind
     ) -> bytes | None:
-        """As `open`, of what is kept."""
+        """As `decrypt`, of what is kept."""
         found = await load_segments(connection, (entry.number,), kind)
-        return await self.open(found[entry.number], entry, kind)
+        return await self.decrypt(found[entry.number], entry, kind)
 
-    async def open(
+    async def decrypt(
         self, sealed: Sequence[bytes], entry: OutboxEntry, kind: ContentKind
     ) -> bytes | None:
         """A content in clear; None: there is none.
@@ -71,15 +71,15 @@ class EncryptedContents:
             return None
         try:
             if _is_small(sealed):
-                return self._cipher.open(sealed, _binding(entry, kind))
-            return await asyncio.to_thread(self._cipher.open, sealed, _binding(entry, kind))
+                return self._cipher.decrypt(sealed, _binding(entry, kind))
+            return await asyncio.to_thread(self._cipher.decrypt, sealed, _binding(entry, kind))
         except DecryptionError:
             raise OutboxConfigurationError(_CHANGED) from None
 
-    async def _seal(self, plain: bytes, place: ContentBinding) -> list[bytes]:
+    async def _encrypt(self, plain: bytes, place: ContentBinding) -> list[bytes]:
         if len(plain) <= _INLINE:
-            return self._cipher.seal(plain, place)
-        return await asyncio.to_thread(self._cipher.seal, plain, place)
+            return self._cipher.encrypt(plain, place)
+        return await asyncio.to_thread(self._cipher.encrypt, plain, place)
 
 
 async def load_segments(

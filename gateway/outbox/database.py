@@ -46,11 +46,11 @@ _PRAGMAS: Final = (
 class Database(Protocol):
     """Transactions, and the time by which leases end. All raise `OutboxUnavailableError`."""
 
-    def reading(self) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
+    def read_transaction(self) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
         """A transaction that only reads."""
         ...
 
-    def writing(
+    def write_transaction(
         self, *, adds: bool = False
     ) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
         """A transaction that is on the disk when it was left without an exception.
@@ -63,19 +63,19 @@ class Database(Protocol):
         """Seconds since 1970, the same clock for all who share the database."""
         ...
 
-    async def lock_arrivals(self, connection: AsyncConnection) -> None:
+    async def lock_inserts(self, connection: AsyncConnection) -> None:
         """Let nobody else add entries until the end of the transaction."""
         ...
 
-    async def shrink(self) -> bool:
+    async def release_disk_space(self) -> bool:
         """Give some of the room back to the disk that nothing needs any more; whether it did."""
         ...
 
-    def surely_empty(self) -> bool:
+    def is_known_empty(self) -> bool:
         """Whether no order has an entry, if that can be told at once."""
         ...
 
-    def surely_dead(self, owner: str) -> bool:
+    def is_known_dead(self, owner: str) -> bool:
         """Whether the process that `owner.current_owner` called so has ended, if that can
         be told.
         """
@@ -92,9 +92,9 @@ class SqliteDatabase:
     def __init__(self, path: Path, clock: Callable[[], float]) -> None:
         self._clock = clock
         # Writers wait for each other here, in the order they came, rather than in SQLite's polling.
-        self._turn = asyncio.Lock()
+        self._write_lock = asyncio.Lock()
         # Seconds that whoever has the turn may still wait for other processes.
-        self._patience = _BUSY
+        self._busy_timeout = _BUSY
         self._path = path
         self._reserve = DiskReserve(path)
         url = sa.URL.create("sqlite+aiosqlite", database=str(path))
@@ -102,34 +102,34 @@ class SqliteDatabase:
         sa.event.listen(self._engine.sync_engine, "connect", self._prepare)
         sa.event.listen(self._engine.sync_engine, "begin", self._begin)
         self._reader = self._engine.execution_options(reading=True)
-        self._sign = _EmptyCheck(path)
+        self._empty_check = _EmptyCheck(path)
         # Whether no order has an entry, whichever process put it in.
-        self.surely_empty = self._sign.shows
+        self.is_known_empty = self._empty_check.is_known_empty
         # All who have the file are of this machine.
-        self.surely_dead = owner.is_owner_dead
+        self.is_known_dead = owner.is_owner_dead
 
     @contextlib.asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncConnection]:
+    async def read_transaction(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that only reads."""
-        with self._making_room(), _translate_errors():
+        with self._with_disk_reserve(), _translate_errors():
             _make_private(self._path)
             async with self._reader.begin() as connection:
                 yield connection
 
     @contextlib.asynccontextmanager
-    async def writing(self, *, adds: bool = False) -> AsyncIterator[AsyncConnection]:
+    async def write_transaction(self, *, adds: bool = False) -> AsyncIterator[AsyncConnection]:
         """A transaction that is on the disk when it was left without an exception.
 
         One that `adds` leaves room for all others. Raises `OutboxFullError`.
         """
-        with self._making_room(adds=adds), _translate_errors():
+        with self._with_disk_reserve(adds=adds), _translate_errors():
             _make_private(self._path)
-            async with self._taken_turn(), self._engine.begin() as connection:
+            async with self._acquire_write_lock(), self._engine.begin() as connection:
                 yield connection
 
     @contextlib.contextmanager
-    def _making_room(self, *, adds: bool = False) -> Iterator[None]:
-        if adds and not self._reserve.keep():
+    def _with_disk_reserve(self, *, adds: bool = False) -> Iterator[None]:
+        if adds and not self._reserve.allocate():
             raise OutboxFullError(_DISK_FULL)
         try:
             yield
@@ -143,26 +143,26 @@ class SqliteDatabase:
             raise
 
     def _prepare(self, connection: Any, record: object) -> None:
-        _prepare(connection, self._reserve.pages_of_log())
+        _prepare(connection, self._reserve.wal_checkpoint_pages())
 
     @contextlib.asynccontextmanager
-    async def _taken_turn(self) -> AsyncIterator[None]:
+    async def _acquire_write_lock(self) -> AsyncIterator[None]:
         """Who has waited for the turn has so much less time left to wait for other processes."""
         until = time.monotonic() + _BUSY
         async with asyncio.timeout(_BUSY):
-            await self._turn.acquire()
+            await self._write_lock.acquire()
         try:
-            self._patience = max(0.0, until - time.monotonic())
+            self._busy_timeout = max(0.0, until - time.monotonic())
             yield
         finally:
-            self._turn.release()
+            self._write_lock.release()
 
     def _begin(self, connection: sa.Connection) -> None:
         if connection.get_execution_options().get("reading", False):
             _set_busy_timeout(_BUSY, connection)
             connection.exec_driver_sql("BEGIN")
             return
-        _set_busy_timeout(self._patience, connection)
+        _set_busy_timeout(self._busy_timeout, connection)
         # One that turns from reading to writing could fail half way (SQLITE_BUSY_SNAPSHOT).
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
@@ -170,18 +170,18 @@ class SqliteDatabase:
         """This machine's time."""
         return self._clock()
 
-    async def lock_arrivals(self, connection: AsyncConnection) -> None:
+    async def lock_inserts(self, connection: AsyncConnection) -> None:
         """Nothing to do: who writes is alone."""
 
-    async def shrink(self) -> bool:
+    async def release_disk_space(self) -> bool:
         """Some pages, in a transaction of their own."""
         with _translate_errors():
-            async with self._taken_turn():
-                return await asyncio.to_thread(self._reserve.shrink, self._path)
+            async with self._acquire_write_lock():
+                return await asyncio.to_thread(self._reserve.release_disk_space, self._path)
 
     async def close(self) -> None:
         """End all connections."""
-        self._sign.close()
+        self._empty_check.close()
         await self._engine.dispose()
 
 
@@ -209,34 +209,34 @@ class PostgresDatabase:
         )
 
     @contextlib.asynccontextmanager
-    async def writing(self, *, adds: bool = False) -> AsyncIterator[AsyncConnection]:
+    async def write_transaction(self, *, adds: bool = False) -> AsyncIterator[AsyncConnection]:
         """A transaction that is on the disk when it was left without an exception."""
         with _translate_errors():
             async with self._engine.begin() as connection:
                 yield connection
 
-    def reading(self) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
+    def read_transaction(self) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
         """A transaction that only reads."""
-        return self.writing()
+        return self.write_transaction()
 
     async def now(self, connection: AsyncConnection) -> float:
         """The server's time: the replicas' clocks need not agree."""
         moment = sa.extract("epoch", sa.func.clock_timestamp())
         return float((await connection.execute(sa.select(moment))).scalar_one())
 
-    async def lock_arrivals(self, connection: AsyncConnection) -> None:
+    async def lock_inserts(self, connection: AsyncConnection) -> None:
         """So that entries become visible in the order of their numbers."""
         await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
 
-    async def shrink(self) -> bool:
+    async def release_disk_space(self) -> bool:
         """PostgreSQL's autovacuum does it."""
         return False
 
-    def surely_empty(self) -> bool:
+    def is_known_empty(self) -> bool:
         """Another replica may have put something in at any moment."""
         return False
 
-    def surely_dead(self, owner: str) -> bool:
+    def is_known_dead(self, owner: str) -> bool:
         """It may be of another machine."""
         return False
 
@@ -327,10 +327,10 @@ class _EmptyCheck:
         self._seen = -1
         self._empty = False
 
-    def shows(self) -> bool:
+    def is_known_empty(self) -> bool:
         """False also where it cannot be told now."""
         try:
-            return self._look()
+            return self._query()
         except sqlite3.Error:
             self._seen = -1
             return False
@@ -340,7 +340,7 @@ class _EmptyCheck:
             self._connection.close()
             self._connection = None
 
-    def _look(self) -> bool:
+    def _query(self) -> bool:
         if self._connection is None:
             # It must not make the file, which would not be private.
             name = f"{self._path.absolute().as_uri()}?mode=rw"

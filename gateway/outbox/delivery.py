@@ -43,21 +43,22 @@ _RECORD_TIMEOUT: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class DeliveryOptions:
-    """`parallel` attempts at most in this process; the rest is in seconds.
+    """`max_parallel` attempts at most in this process; the rest is in seconds.
 
-    Who does not renew its leases for `lease` loses them, at the latest twice `recovery` later. What
-    another process put in is noticed after `poll` at the latest; `recovery` and `upkeep` are how
-    often to look for what other processes left, and for what is too old.
+    Who does not renew its leases for `lease_seconds` loses them, at the latest twice
+    `recovery_interval` later. What another process put in is noticed after `poll_interval` at the
+    latest; `recovery_interval` and `maintenance_interval` are how often to look for what other
+    processes left, and for what is too old.
     """
 
     max_age: float
     retention: float
-    parallel: int = 16
-    lease: float = 30.0
-    poll: float = 1.0
-    recovery: float = 5.0
-    upkeep: float = 60.0
-    pauses: RetryDelays = field(default_factory=RetryDelays)
+    max_parallel: int = 16
+    lease_seconds: float = 30.0
+    poll_interval: float = 1.0
+    recovery_interval: float = 5.0
+    maintenance_interval: float = 60.0
+    delays: RetryDelays = field(default_factory=RetryDelays)
 
 
 class DeliveryLoop:
@@ -79,59 +80,61 @@ class DeliveryLoop:
         self._options = options
         self._timing = timing
         self._owner = current_owner()
-        pacer = RetrySchedule(options.pauses, timing.random)
-        self._line = PlatformReachability(pacer, timing.clock)
-        means = AttemptDependencies(sender, observe, self._line, pacer, options.pauses)
+        pacer = RetrySchedule(options.delays, timing.random)
+        self._reachability = PlatformReachability(pacer, timing.clock)
+        means = AttemptDependencies(sender, observe, self._reachability, pacer, options.delays)
         self._attempts = ActiveAttempts(means, self.wake)
-        self._upkeep = OutboxMaintenance(store, observe, timing.clock)
+        self._maintenance = OutboxMaintenance(store, observe, timing.clock)
         self._woken = asyncio.Event()
         self._draining = False
-        self._over = asyncio.Event()
-        self._over.set()
-        self._away = False
-        self._hasten_at = self._question_at = 0.0
-        self._question: asyncio.Task[None] | None = None
-        self._guard: TimerHandle | None = None
+        self._finished = asyncio.Event()
+        self._finished.set()
+        self._is_store_unavailable = False
+        self._hasten_at = self._next_probe_at = 0.0
+        self._probe_task: asyncio.Task[None] | None = None
+        self._lease_timer: TimerHandle | None = None
         self._renew_at = self._recover_at = self._upkeep_at = 0.0
 
     @property
-    def line_is_up(self) -> bool:
+    def is_platform_reachable(self) -> bool:
         """False while the platform cannot be reached, as far as attempts have shown."""
-        return self._line.up
+        return self._reachability.is_reachable
 
     @property
-    def in_hand(self) -> int:
+    def active_attempts(self) -> int:
         """How many entries are being sent by this process."""
         return len(self._attempts)
 
     @property
-    def _drained(self) -> bool:
-        return self._draining and not self._attempts and not self._attempts.unrecorded
+    def _is_drained(self) -> bool:
+        return self._draining and not self._attempts and not self._attempts.has_unrecorded_outcomes
 
     def wake(self) -> None:
         """There may be something to do."""
         self._woken.set()
 
-    def platform_answered(self) -> None:
+    def on_platform_response(self) -> None:
         """Somebody was answered: what waits for the line goes on at once."""
-        if not self._line.up and self._line.heard(len(self._attempts)):
+        if not self._reachability.is_reachable and self._reachability.on_other_response(
+            len(self._attempts)
+        ):
             self.wake()
 
     async def run(self) -> None:
         """Deliver until `drain`."""
-        self._over.clear()
+        self._finished.clear()
         try:
-            while not self._drained:
+            while not self._is_drained:
                 self._woken.clear()
-                await self._guarded_turn()
-                if not self._drained:
-                    await self._timing.wait(self._woken, self._idle_for())
+                await self._run_iteration()
+                if not self._is_drained:
+                    await self._timing.wait(self._woken, self._seconds_until_next())
         finally:
-            self._stop_guard()
-            if self._question is not None:
-                self._question.cancel()
-            self._over.set()
-            await self._attempts.abandon()
+            self._disarm_lease_timer()
+            if self._probe_task is not None:
+                self._probe_task.cancel()
+            self._finished.set()
+            await self._attempts.cancel_all()
 
     async def drain(self, grace: float) -> None:
         """Begin nothing more, and give what is being sent `grace` seconds; `run` is then over.
@@ -140,174 +143,192 @@ class DeliveryLoop:
         """
         self._draining = True
         self.wake()
-        if not await self._ended_within(grace):
+        if not await self._finishes_within(grace):
             self._attempts.stop()
-            if not await self._ended_within(_RECORD_TIMEOUT):
-                _log.error("the outbox was too slow to take what %d attempts came to", self.in_hand)
-                await self._attempts.abandon()
+            if not await self._finishes_within(_RECORD_TIMEOUT):
+                _log.error(
+                    "the outbox was too slow to take what %d attempts came to", self.active_attempts
+                )
+                await self._attempts.cancel_all()
         self.wake()
 
-    async def _guarded_turn(self) -> None:
+    async def _run_iteration(self) -> None:
         try:
-            await self._turn()
+            await self._iterate()
         except OutboxUnavailableError as error:
-            if not self._away:
+            if not self._is_store_unavailable:
                 _log.error("the outbox cannot be reached: %s", error)
-            self._away = True
+            self._is_store_unavailable = True
         except Exception as error:
             # Nothing may end the delivery; the text of a foreign error may be about a patient.
             _log.error("the delivery of the outbox stumbled: %s", type(error).__name__)
-            self._away = True
+            self._is_store_unavailable = True
         else:
-            if self._away:
+            if self._is_store_unavailable:
                 _log.info("the outbox can be reached again")
                 self.wake()
-            self._away = False
+            self._is_store_unavailable = False
 
-    async def _turn(self) -> None:
+    async def _iterate(self) -> None:
         try:
-            await self._proceed()
+            await self._record_and_claim()
         finally:
             # Also while nothing can be written down: there may be room for this.
             if self._attempts and self._timing.clock() >= self._renew_at:
                 await self._renew()
         now = self._timing.clock()
         if now >= self._upkeep_at:
-            more = await self._upkeep.tidy(self._options.max_age, self._options.retention)
-            self._upkeep_at = now + (_PURGE_PAUSE if more else self._options.upkeep)
-        if self._store.surely_empty():
+            more = await self._maintenance.expire_and_purge(
+                self._options.max_age, self._options.retention
+            )
+            self._upkeep_at = now + (_PURGE_PAUSE if more else self._options.maintenance_interval)
+        if self._store.is_known_empty():
             return
         if now >= self._recover_at:
             # What is in hand here is known better: its lease may have ended by a change of clocks.
             if self._attempts:
                 await self._renew()
-            await self._upkeep.recover(self._options.lease, self._options.pauses.settle)
-            self._recover_at = now + self._options.recovery
+            await self._maintenance.recover_leases(
+                self._options.lease_seconds, self._options.delays.index_lag
+            )
+            self._recover_at = now + self._options.recovery_interval
             self.wake()
         if not self._draining:
-            await self._hasten()
-            self._ask_for_the_line()
+            await self._make_waiting_due()
+            self._probe_if_unreachable()
 
-    async def _proceed(self) -> None:
+    async def _record_and_claim(self) -> None:
         """Write down what is known and take in hand what may go, in one step."""
-        if not self._attempts.unrecorded and (self._draining or self._store.surely_empty()):
+        if not self._attempts.has_unrecorded_outcomes and (
+            self._draining or self._store.is_known_empty()
+        ):
             return
         # Where the disk is nearly full a small step may still succeed.
-        at_once = 1 if self._away else self._options.parallel
-        outcomes = self._attempts.take(at_once)
+        at_once = 1 if self._is_store_unavailable else self._options.max_parallel
+        outcomes = self._attempts.take_outcomes(at_once)
         begun = self._timing.clock()
         try:
-            progress = await self._step(outcomes, at_once)
+            progress = await self._store_step(outcomes, at_once)
         except BaseException:
-            self._attempts.put_again(outcomes)
+            self._attempts.requeue_outcomes(outcomes)
             raise
-        self._attempts.written(outcomes, progress)
+        self._attempts.outcomes_recorded(outcomes, progress)
         # What else is in hand was perhaps claimed earlier, and is watched already.
-        if progress.claimed and (self._guard is None or not self._attempts):
-            self._watch_leases(begun)
+        if progress.claimed and (self._lease_timer is None or not self._attempts):
+            self._arm_lease_timer(begun)
         for claimed in progress.claimed:
-            self._begin(claimed)
-        if self._attempts.unrecorded:
+            self._start_attempt(claimed)
+        if self._attempts.has_unrecorded_outcomes:
             self.wake()
 
-    async def _step(self, outcomes: Sequence[AttemptOutcome], at_once: int) -> StoreStepResult:
+    async def _store_step(
+        self, outcomes: Sequence[AttemptOutcome], at_once: int
+    ) -> StoreStepResult:
         left = len(self._attempts) - len(outcomes)
-        room = 0 if self._draining else self._line.room(left, self._options.parallel)
+        room = (
+            0
+            if self._draining
+            else self._reachability.free_attempts(left, self._options.max_parallel)
+        )
         if not room and not outcomes:
             return StoreStepResult((), ())
-        return await self._store.proceed(
+        return await self._store.record_and_claim(
             self._owner,
             outcomes,
             most=min(room, at_once),
-            size=_MAX_ACTIVE_BYTES - self._attempts.size,
-            lease=self._options.lease,
-            cautious=not self._line.up,
+            size=_MAX_ACTIVE_BYTES - self._attempts.total_bytes,
+            lease=self._options.lease_seconds,
+            cautious=not self._reachability.is_reachable,
         )
 
-    def _begin(self, claimed: ClaimedEntry) -> None:
+    def _start_attempt(self, claimed: ClaimedEntry) -> None:
         if self._draining:
-            self._attempts.give_back(claimed.entry, 0.0)
-        elif claimed.entry.id in self._attempts.ids:
+            self._attempts.release(claimed.entry, 0.0)
+        elif claimed.entry.id in self._attempts.entry_ids:
             # Its lease was lost, and the attempt that had it is about to end.
-            self._attempts.give_back(claimed.entry, self._options.poll)
+            self._attempts.release(claimed.entry, self._options.poll_interval)
         else:
-            self._attempts.begin(claimed)
+            self._attempts.start(claimed)
 
-    async def _hasten(self) -> None:
+    async def _make_waiting_due(self) -> None:
         """What was put back because of the line does not wait any longer than the line itself.
 
         Not all the time: an entry that alone meets a line that is down would take others' place.
         """
         now = self._timing.clock()
-        waiting = self._attempts.behind_line
-        if not waiting or self._line.silent or now < self._hasten_at:
+        waiting = self._attempts.awaiting_platform
+        if not waiting or self._reachability.is_silent_outage or now < self._hasten_at:
             return
-        await self._store.hasten(waiting)
-        self._attempts.hastened(waiting)
+        await self._store.make_due(waiting)
+        self._attempts.no_longer_awaiting(waiting)
         self.wake()
-        self._hasten_at = now + self._options.pauses.between_questions
+        self._hasten_at = now + self._options.delays.probe_interval
 
-    def _ask_for_the_line(self) -> None:
-        """Where nobody else asks the platform; an answer comes by way of `platform_answered`."""
+    def _probe_if_unreachable(self) -> None:
+        """Where nobody else asks the platform; an answer comes by way of `on_platform_response`."""
         now = self._timing.clock()
-        if not self._line.silent:
-            self._question_at = now + self._options.pauses.between_questions
-        elif now >= self._question_at and self._question is None:
-            self._question_at = now + self._options.pauses.between_questions
-            self._question = asyncio.get_running_loop().create_task(self._ask())
+        if not self._reachability.is_silent_outage:
+            self._next_probe_at = now + self._options.delays.probe_interval
+        elif now >= self._next_probe_at and self._probe_task is None:
+            self._next_probe_at = now + self._options.delays.probe_interval
+            self._probe_task = asyncio.get_running_loop().create_task(self._probe())
 
-    async def _ask(self) -> None:
+    async def _probe(self) -> None:
         try:
             await self._sender.probe()
         except Exception as error:
             _log.error("the platform could not be asked: %s", type(error).__name__)
         finally:
-            self._question = None
+            self._probe_task = None
 
     async def _renew(self) -> None:
         begun = self._timing.clock()
-        held = await self._store.renew(self._owner, self._attempts.ids, lease=self._options.lease)
+        held = await self._store.renew(
+            self._owner, self._attempts.entry_ids, lease=self._options.lease_seconds
+        )
         self._attempts.stop(held)
-        self._watch_leases(begun)
+        self._arm_lease_timer(begun)
 
-    def _watch_leases(self, begun: float) -> None:
+    def _arm_lease_timer(self, begun: float) -> None:
         """What is being sent stops well before others may take it, unless this is called again."""
-        self._stop_guard()
-        lease = self._options.lease
+        self._disarm_lease_timer()
+        lease = self._options.lease_seconds
         self._renew_at = begun + lease / 4
         until = begun + lease * 2 / 3
         delay = max(0.0, until - self._timing.clock())
-        self._guard = self._timing.call_later(delay, self._stop_attempts)
+        self._lease_timer = self._timing.call_later(delay, self._stop_attempts)
 
     def _stop_attempts(self) -> None:
-        self._guard = None
+        self._lease_timer = None
         self._attempts.stop()
 
-    def _stop_guard(self) -> None:
-        if self._guard is not None:
-            self._guard.cancel()
-            self._guard = None
+    def _disarm_lease_timer(self) -> None:
+        if self._lease_timer is not None:
+            self._lease_timer.cancel()
+            self._lease_timer = None
 
-    def _idle_for(self) -> float:
+    def _seconds_until_next(self) -> float:
         now = self._timing.clock()
-        if self._away:
-            return self._options.poll
+        if self._is_store_unavailable:
+            return self._options.poll_interval
         # Both are in the past while there was nothing to do.
-        moments = [max(self._recover_at, now + self._options.poll), self._upkeep_at]
+        moments = [max(self._recover_at, now + self._options.poll_interval), self._upkeep_at]
         if self._attempts:
             moments.append(self._renew_at)
-        if self._line.up:
-            moments.append(now + self._options.poll)
+        if self._reachability.is_reachable:
+            moments.append(now + self._options.poll_interval)
         elif not self._attempts:
-            moments.append(max(self._line.next_at, now + self._options.poll))
-        if self._line.silent and self._question_at > now:
-            moments.append(self._question_at)
+            moments.append(
+                max(self._reachability.next_attempt_at, now + self._options.poll_interval)
+            )
+        if self._reachability.is_silent_outage and self._next_probe_at > now:
+            moments.append(self._next_probe_at)
         return max(0.0, min(moments) - now)
 
-    async def _ended_within(self, seconds: float) -> bool:
+    async def _finishes_within(self, seconds: float) -> bool:
         try:
             async with asyncio.timeout(seconds):
-                await self._over.wait()
+                await self._finished.wait()
         except TimeoutError:
             return False
         return True

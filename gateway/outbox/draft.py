@@ -25,15 +25,15 @@ class WriteClassifier:
     """How one request is to be judged: worked out when it is first needed, and only once."""
 
     def __init__(self, asked: RequestContext, one_by_one: SerialExecutor) -> None:
-        self.asked = asked
-        self._one_by_one = one_by_one
-        self._known: list[WriteClassification | None] = []
+        self.context = asked
+        self._serial_executor = one_by_one
+        self._cached: list[WriteClassification | None] = []
 
-    async def judgement(self) -> WriteClassification | None:
+    async def classification(self) -> WriteClassification | None:
         """None if it is not to be queued. Raises `WriteNotClassifiedError`."""
-        if not self._known:
-            self._known.append(await _classify(self.asked, self._one_by_one))
-        return self._known[0]
+        if not self._cached:
+            self._cached.append(await _classify(self.context, self._serial_executor))
+        return self._cached[0]
 
 
 async def _classify(
@@ -55,13 +55,13 @@ async def _classify(
     plain = _decode_small(body, coding)
     try:
         if plain is not None:
-            return await one_by_one.do(
+            return await one_by_one.run(
                 len(plain), asked.caller.name, lambda: classify_write(replace(write, body=plain))
             )
         if coding not in DECODABLE:
             return None
         # How large it is shows only there.
-        return await one_by_one.do(
+        return await one_by_one.run(
             None, asked.caller.name, lambda: classify_write(_decode_content(write, body, coding))
         )
     except (BodyTooLargeError, TimeoutError):
@@ -91,9 +91,9 @@ async def build_entry(
     return NewEntry(
         caller=asked.caller.name,
         request=_request(asked, body or b"", base),
-        orders=judgement.orders,
+        ordering_keys=judgement.ordering_keys,
         recovery=judgement.recovery,
-        doubt=unknown,
+        in_doubt=unknown,
         cause=cause,
         delay=INDEX_LAG if unknown and _needs_index(asked.interaction, judgement) else 0.0,
     )
@@ -101,7 +101,7 @@ async def build_entry(
 
 def _needs_index(interaction: Interaction, judgement: WriteClassification) -> bool:
     """Whether the platform has to find it, also by a condition of the write's own."""
-    return judgement.recovery is RecoveryMode.ASK or interaction.code not in BY_ID
+    return judgement.recovery is RecoveryMode.VERIFY or interaction.code not in BY_ID
 
 
 def _request(asked: RequestContext, body: bytes, base: str) -> QueuedRequest:
@@ -114,7 +114,7 @@ def _request(asked: RequestContext, body: bytes, base: str) -> QueuedRequest:
     interaction = asked.interaction
     return QueuedRequest(
         method=asked.exchange.method,
-        suffix=target.suffix,
+        target_suffix=target.suffix,
         fields=tuple(_fields(lines)),
         body=body,
         credential=asked.caller.credential,

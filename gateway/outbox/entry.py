@@ -55,9 +55,9 @@ class RecoveryMode(StrEnum):
     or can be asked whether it has it. `park`: neither; a person has to look.
     """
 
-    REPEAT = "repeat"
-    ASK = "ask"
-    PARK = "park"
+    RESEND = "repeat"
+    VERIFY = "ask"
+    HOLD = "park"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +65,10 @@ class OutboxEntry:
     """One write as everybody may see it.
 
     `number` gives the order of arrival; `id` is random and part of the status URL. `due_at` is the
-    moment before which it is not tried again. `doubt`: an earlier attempt may have had its effect.
-    `cause` is the reason (of `gateway.errors`, or `expired`) why it is not delivered, or
-    `platform-status` with the status by which the platform refused it; "" for none.
-    `size` counts the bytes of the request and of the rows of its orders, `attempts` how often it
-    was sent.
+    moment before which it is not tried again. `in_doubt`: an earlier attempt may have had its
+    effect. `cause` is the reason (of `gateway.errors`, or `expired`) why it is not delivered, or
+    `platform-status` with the status by which the platform refused it; "" for none. `size` counts
+    the bytes of the request and of the rows of its orders, `attempts` how often it was sent.
     """
 
     number: int
@@ -77,7 +76,7 @@ class OutboxEntry:
     caller: str
     state: EntryState
     recovery: RecoveryMode
-    doubt: bool
+    in_doubt: bool
     queued_at: float
     due_at: float
     finished_at: float | None
@@ -90,13 +89,13 @@ class OutboxEntry:
 class QueuedRequest:
     """The write itself, as the platform gets it but for the token.
 
-    `suffix` follows the platform's base URL: path and query, raw. `fields` are those that pass,
-    without `Prefer: respond-async`. `gateway_base` is the base URL by which the caller knows the
-    gateway, for the links in the answer. `request_id` is that of the caller's request.
+    `target_suffix` follows the platform's base URL: path and query, raw. `fields` are those that
+    pass, without `Prefer: respond-async`. `gateway_base` is the base URL by which the caller knows
+    the gateway, for the links in the answer. `request_id` is that of the caller's request.
     """
 
     method: str
-    suffix: str
+    target_suffix: str
     fields: FieldLines
     body: bytes
     credential: str
@@ -118,8 +117,8 @@ class StoredResponse:
 
     With a `reason` (of `gateway.errors`, or `expired`) the outcome is the gateway's: the status is
     that of the reason and `note` says, without data of a patient, what is known. Otherwise
-    status, fields and body are the platform's, with its own URLs. `found`: the platform was asked
-    and had it; the answer is then to that question.
+    status, fields and body are the platform's, with its own URLs. `is_verified`: the platform was
+    asked and had it; the answer is then to that question.
     """
 
     status: int
@@ -127,7 +126,7 @@ class StoredResponse:
     body: bytes = b""
     reason: str = ""
     note: Phrase = EMPTY_PHRASE
-    found: bool = False
+    is_verified: bool = False
 
     def __repr__(self) -> str:
         """Leaves out what may be about a patient."""
@@ -136,17 +135,17 @@ class StoredResponse:
 
 @dataclass(frozen=True, slots=True)
 class NewEntry:
-    """What is put into the outbox. `orders` are keys, not yet hashed, or ALL_KEYS.
+    """What is put into the outbox. `ordering_keys` are keys, not yet hashed, or ALL_KEYS.
 
-    `delay` is how long, in seconds, it is not tried. `doubt` and `cause` are of an attempt that was
-    made already.
+    `delay` is how long, in seconds, it is not tried. `in_doubt` and `cause` are of an attempt that
+    was made already.
     """
 
     caller: str
     request: QueuedRequest
-    orders: frozenset[str]
+    ordering_keys: frozenset[str]
     recovery: RecoveryMode
-    doubt: bool = False
+    in_doubt: bool = False
     cause: str = ""
     delay: float = 0.0
 

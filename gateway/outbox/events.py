@@ -16,7 +16,7 @@ class OutboxStep(StrEnum):
     QUEUED = "queued"
     SENT = "sent"
     POSTPONED = "postponed"
-    DOUBTED = "doubted"
+    BECAME_IN_DOUBT = "doubted"
     DELIVERED = "delivered"
     FAILED = "failed"
     UNCLEAR = "unclear"
@@ -39,39 +39,43 @@ STEP_OF_ACTION: Final = {
 class OutboxEvent:
     """A step of one entry; `cause` is a reason, `status` the platform's where it answered.
 
-    `noted`: it stands in the store until the audit has it, see `PendingAuditRecord`.
+    `is_audit_pending`: it stands in the store until the audit has it, see `PendingAuditRecord`.
     """
 
     step: OutboxStep
     entry: OutboxEntry
     cause: str = ""
     status: int | None = None
-    noted: bool = False
+    is_audit_pending: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who decides: in which `way`, as which `operator` where somebody signed in, and why."""
+    """Who decides: in which `channel`, as which `operator` where somebody signed in, and why."""
 
-    way: str
+    channel: str
     operator: str = ""
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class PendingAuditRecord:
-    """A step that stands in the store until an audit has it; `by` took it, at Unix time `at`."""
+    """A step that stands in the store until an audit has it; `actor` took it, at Unix time `at`."""
 
     step: OutboxStep
     entry: str
     caller: str
-    by: Actor
+    actor: Actor
     at: float
 
-    def facts(self, spell: Callable[[float], str]) -> dict[str, str]:
+    def record_fields(self, spell: Callable[[float], str]) -> dict[str, str]:
         """The fields of its record; `spell` writes a moment down."""
         facts = {"step": self.step.value, "entry": self.entry, "caller": self.caller}
-        told = {"by": self.by.way, "operator": self.by.operator, "reason": self.by.reason}
+        told = {
+            "by": self.actor.channel,
+            "operator": self.actor.operator,
+            "reason": self.actor.reason,
+        }
         return {
             **facts,
             **{key: value for key, value in told.items() if value},

@@ -73,21 +73,21 @@ class WriteQueueSettings:
 
 @dataclass(frozen=True, slots=True)
 class WriteQueueResources:
-    """`room` is for large bodies, which share it while they may still have to be kept.
+    """`body_budget` is for large bodies, which share it while they may still have to be kept.
 
     `last_writes` are those of all processes of this gateway, also by earlier settings. All bodies
-    are judged `one_by_one`.
+    are judged `serial_executor`.
     """
 
-    room: MemoryBudget
+    body_budget: MemoryBudget
     last_writes: LastWrites
-    one_by_one: SerialExecutor
+    serial_executor: SerialExecutor
 
 
 class OutboxEndpoints(Protocol):
     """What is needed of `gateway.outbox.status_api.OutboxApi`."""
 
-    async def answer(
+    async def handle(
         self, asked: RequestContext, base: str, reader: ResponseFormat
     ) -> UpstreamResponse:
         """Answer a request for one of the outbox's own addresses."""
@@ -112,18 +112,18 @@ class OutboxWriteQueue(WriteQueue):
         self._outbox = outbox
         self._pages = pages
         self._rules = rules
-        self._room = memory.room
+        self._body_budget = memory.body_budget
         self._clock = clock
-        self._not_before = 0.0
-        self._line_trouble = errors.UPSTREAM_UNREACHABLE
+        self._fail_fast_until = 0.0
+        self._fail_fast_reason = errors.UPSTREAM_UNREACHABLE
         self._last_writes = memory.last_writes
-        self._one_by_one = memory.one_by_one
+        self._serial_executor = memory.serial_executor
 
-    def unbound(self, caller: Caller, target: RequestTarget) -> Caller:
+    def allow_own_entries(self, caller: Caller, target: RequestTarget) -> Caller:
         """The caller, who may ask for its own entries whatever else it is allowed."""
         return replace(caller, permissions=ALLOW_ALL) if _is_outbox_path(target) else caller
 
-    def concerns(self, caller: Caller, header: RequestHeader) -> bool:
+    def accepts_writes_of(self, caller: Caller, header: RequestHeader) -> bool:
         """Whether a write of this caller may be queued, when it comes with this header."""
         if caller.outbox == "off" or caller.user is not None:
             return False
@@ -132,56 +132,62 @@ class OutboxWriteQueue(WriteQueue):
         prefer = header.values.get(b"prefer")
         return prefer is not None and prefers_async(prefer)
 
-    def keep(self, memo: CallerContext, interaction: Interaction, body: RequestBody) -> None:
+    def retain_body(self, memo: CallerContext, interaction: Interaction, body: RequestBody) -> None:
         """See to it that the body of a write which may be queued can be read again."""
         if memo.may_queue_writes and interaction.code in WRITES:
-            body.retain_in(self._room)
+            body.retain_in(self._body_budget)
 
-    def bring(self, send: ForwardRequest, asked: RequestContext) -> Awaitable[UpstreamResponse]:
+    def forward_or_queue(
+        self, send: ForwardRequest, asked: RequestContext
+    ) -> Awaitable[UpstreamResponse]:
         """The platform's answer as `send` brings it, or the outbox's. Raises `GatewayError`.
 
         What cannot be queued has no more of the outbox in its way than this look.
         """
         if _is_outbox_path(asked.target):
-            return self._pages.answer(asked, self._base(asked), self._reader(asked))
+            return self._pages.handle(
+                asked, self._gateway_base(asked), self._response_format(asked)
+            )
         if asked.caller_context.may_queue_writes and asked.interaction.code in WRITES:
-            return self._bring_or_keep(send, asked)
+            return self._forward_or_enqueue(send, asked)
         return send(asked)
 
-    async def _bring_or_keep(self, send: ForwardRequest, asked: RequestContext) -> UpstreamResponse:
+    async def _forward_or_enqueue(
+        self, send: ForwardRequest, asked: RequestContext
+    ) -> UpstreamResponse:
         # Whether the caller waits is settled here: the 202 of a platform that supports the same
         # preference means something else.
         asked.lines = lines_without_async(asked.lines)
-        judging = WriteClassifier(asked, self._one_by_one)
-        if not self._outbox.surely_empty():
-            kept = await self._behind_earlier(judging)
+        judging = WriteClassifier(asked, self._serial_executor)
+        if not self._outbox.is_known_empty():
+            kept = await self._enqueue_if_blocked(judging)
             if kept is not None:
                 return kept
         # Before it goes out: older ones may fail, and ask, while this one is on its way.
-        self._note(asked)
+        self._record_last_write(asked)
         began = self._clock()
         try:
             answer = await send(asked)
         except GatewayError as error:
             if error.reason in _UNSENT_REASONS:
-                self._spare(began, error)
-            return await self._instead_of(judging, error)
+                self._start_fail_fast(began, error)
+            return await self._enqueue_after_error(judging, error)
         status = answer.status
         if status == _SERVICE_UNAVAILABLE or status in _IN_DOUBT_STATUSES:
-            return await self._instead_of_answer(judging, answer)
+            return await self._enqueue_after_status(judging, answer)
         return answer
 
-    def _spare(self, began: float, error: GatewayError) -> None:
+    def _start_fail_fast(self, began: float, error: GatewayError) -> None:
         """Callers behind this one do not wait for the same time-out, for as long as it took."""
         now = self._clock()
-        self._line_trouble = error.reason
-        self._not_before = now + (now - began)
+        self._fail_fast_reason = error.reason
+        self._fail_fast_until = now + (now - began)
 
-    async def _behind_earlier(self, judging: WriteClassifier) -> UpstreamResponse | None:
+    async def _enqueue_if_blocked(self, judging: WriteClassifier) -> UpstreamResponse | None:
         """Keep what must not overtake earlier writes, or would only wait for a dead line."""
-        asked = judging.asked
+        asked = judging.context
         try:
-            judgement = await judging.judgement()
+            judgement = await judging.classification()
         except WriteNotClassifiedError:
             if await self._is_blocked(asked, ALL_KEYS):
                 raise _outbox_full_error(
@@ -190,45 +196,47 @@ class OutboxWriteQueue(WriteQueue):
             return None
         if judgement is None:
             return None
-        if await self._is_blocked(asked, judgement.orders):
-            return await self._kept(asked, judgement, _outbox_full_error("the outbox is full"))
-        if self._clock() >= self._not_before:
+        if await self._is_blocked(asked, judgement.ordering_keys):
+            return await self._enqueue(asked, judgement, _outbox_full_error("the outbox is full"))
+        if self._clock() >= self._fail_fast_until:
             return None
-        trouble = GatewayError(self._line_trouble, "as just before", retry_after=_RETRY_AFTER)
-        return await self._kept(asked, judgement, trouble)
+        trouble = GatewayError(self._fail_fast_reason, "as just before", retry_after=_RETRY_AFTER)
+        return await self._enqueue(asked, judgement, trouble)
 
     async def _is_blocked(self, asked: RequestContext, orders: frozenset[str]) -> bool:
         try:
-            return await self._outbox.blocked(asked.caller.name, orders)
+            return await self._outbox.is_blocked(asked.caller.name, orders)
         except OutboxUnavailableError:
             # Nobody knows what it would overtake.
             raise _outbox_full_error("the outbox cannot be reached") from None
 
-    async def _instead_of(self, judging: WriteClassifier, error: GatewayError) -> UpstreamResponse:
+    async def _enqueue_after_error(
+        self, judging: WriteClassifier, error: GatewayError
+    ) -> UpstreamResponse:
         """What a write that failed comes to: kept, or the failure."""
-        asked = judging.asked
+        asked = judging.context
         unknown = error.reason in _IN_DOUBT_REASONS and asked.exchange.attempts > 0
         if not unknown and error.reason not in _UNSENT_REASONS | _IN_DOUBT_REASONS:
             raise error
         try:
-            judgement = await judging.judgement()
+            judgement = await judging.classification()
         except WriteNotClassifiedError:
             raise error from None
-        if judgement is None or (unknown and judgement.recovery is RecoveryMode.PARK):
+        if judgement is None or (unknown and judgement.recovery is RecoveryMode.HOLD):
             raise error
-        return await self._kept(asked, judgement, error, unknown=unknown)
+        return await self._enqueue(asked, judgement, error, unknown=unknown)
 
-    async def _instead_of_answer(
+    async def _enqueue_after_status(
         self, judging: WriteClassifier, answer: UpstreamResponse
     ) -> UpstreamResponse:
         """What a write comes to whose answer is that of a platform in trouble."""
         unknown = answer.status != _SERVICE_UNAVAILABLE
         trouble = GatewayError(errors.UPSTREAM_FAILED if unknown else errors.UPSTREAM_BUSY)
         try:
-            judgement = await judging.judgement()
-            if judgement is None or (unknown and judgement.recovery is RecoveryMode.PARK):
+            judgement = await judging.classification()
+            if judgement is None or (unknown and judgement.recovery is RecoveryMode.HOLD):
                 return answer
-            kept = await self._kept(judging.asked, judgement, trouble, unknown=unknown)
+            kept = await self._enqueue(judging.context, judgement, trouble, unknown=unknown)
         except (GatewayError, WriteNotClassifiedError):
             return answer
         except BaseException:
@@ -237,7 +245,7 @@ class OutboxWriteQueue(WriteQueue):
         answer.close()
         return kept
 
-    async def _kept(
+    async def _enqueue(
         self,
         asked: RequestContext,
         judgement: WriteClassification,
@@ -246,7 +254,7 @@ class OutboxWriteQueue(WriteQueue):
         unknown: bool = False,
     ) -> UpstreamResponse:
         """Put it into the outbox, and answer 202; `error` is why, and the answer where it fails."""
-        base = self._base(asked)
+        base = self._gateway_base(asked)
         cause = "" if error.reason is errors.OUTBOX_FULL else error.reason.code
         draft = await build_entry(asked, judgement, base, cause=cause, unknown=unknown)
 
@@ -254,15 +262,15 @@ class OutboxWriteQueue(WriteQueue):
             if asked.downstream.is_closed():
                 # Nobody would learn that it is kept: it would be sent again, and be there twice.
                 raise CallerDisconnectedError
-            if asked.downstream.is_half_closed() or self._is_overtaken(asked):
+            if asked.downstream.is_half_closed() or self._is_superseded(asked):
                 # The first: the same, but it may be there to read this. The second: it would undo
                 # a newer write of the same resource.
                 raise error
             # Others that failed late are put in after this one, or not at all.
-            self._note(asked)
+            self._record_last_write(asked)
 
         try:
-            entry = await self._outbox.put(draft, confirm, shared=self._rules.shared)
+            entry = await self._outbox.enqueue(draft, confirm, shared=self._rules.shared)
         except OutboxFullError as full:
             # What may have been delivered must not be told to be untaken.
             raise error if unknown else _outbox_full_error(str(full)) from None
@@ -271,21 +279,21 @@ class OutboxWriteQueue(WriteQueue):
         _log.info(
             "kept in the outbox as %s", entry.id, entry=entry.id, **asked.exchange.log_fields()
         )
-        return _accepted_response(entry, base, self._reader(asked))
+        return _accepted_response(entry, base, self._response_format(asked))
 
-    def _note(self, asked: RequestContext) -> None:
+    def _record_last_write(self, asked: RequestContext) -> None:
         resource = _resource_key(asked.interaction)
         if resource is not None:
-            self._last_writes.note(asked.caller.name, resource, asked.exchange.started_monotonic)
+            self._last_writes.record(asked.caller.name, resource, asked.exchange.started_monotonic)
 
-    def _is_overtaken(self, asked: RequestContext) -> bool:
+    def _is_superseded(self, asked: RequestContext) -> bool:
         resource = _resource_key(asked.interaction)
         started = asked.exchange.started_monotonic
-        return resource is not None and self._last_writes.after(
+        return resource is not None and self._last_writes.has_newer(
             asked.caller.name, resource, started
         )
 
-    def _base(self, asked: RequestContext) -> str:
+    def _gateway_base(self, asked: RequestContext) -> str:
         """The gateway's base as this caller knows it; only a path where that is not told."""
         if self._rules.public_url is not None:
             return self._rules.public_url.rstrip("/")
@@ -295,7 +303,7 @@ class OutboxWriteQueue(WriteQueue):
         )
         return origin + self._rules.base_path
 
-    def _reader(self, asked: RequestContext) -> ResponseFormat:
+    def _response_format(self, asked: RequestContext) -> ResponseFormat:
         language = choose_language(asked.header.text(b"accept-language"), self._rules.language)
         return ResponseFormat(language, wants_xml(asked.target.query, asked.header.text(b"accept")))
 

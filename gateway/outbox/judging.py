@@ -50,15 +50,16 @@ class FinalOutcome:
 
 @dataclass(frozen=True, slots=True)
 class RetryLater:
-    """Another attempt follows; with `doubt` this one may have had its effect.
+    """Another attempt follows; with `in_doubt` this one may have had its effect.
 
-    `everybody` and `retry_after` as in `SendFailure`; `status` is the platform's where it answered.
+    `affects_all_entries` and `retry_after` as in `SendFailure`; `status` is the platform's where it
+    answered.
     """
 
     cause: str
-    doubt: bool = False
+    in_doubt: bool = False
     retry_after: float | None = None
-    everybody: bool = False
+    affects_all_entries: bool = False
     status: int | None = None
 
 
@@ -83,14 +84,16 @@ def evaluate_result(
         return FinalOutcome(EntryState.DELIVERED, result)
     if status in _RETRYABLE_STATUSES:
         return RetryLater(
-            _RETRYABLE_STATUSES[status], everybody=status in UNREACHABLE_STATUSES, status=status
+            _RETRYABLE_STATUSES[status],
+            affects_all_entries=status in UNREACHABLE_STATUSES,
+            status=status,
         )
     if status >= 500 and status not in _UNSUPPORTED_STATUSES:
-        if entry.recovery is RecoveryMode.PARK:
+        if entry.recovery is RecoveryMode.HOLD:
             return FinalOutcome(EntryState.UNCLEAR, result)
         cause = errors.UPSTREAM_FAILED.code
         return RetryLater(
-            cause, doubt=True, everybody=status in UNREACHABLE_STATUSES, status=status
+            cause, in_doubt=True, affects_all_entries=status in UNREACHABLE_STATUSES, status=status
         )
     # With a reason somebody between here and the platform may have answered.
     if not in_doubt or (status in _REQUEST_ERROR_STATUSES and not result.reason):
@@ -103,13 +106,15 @@ def evaluate_verification(finding: VerificationResult | SendFailure) -> EntryTra
     if isinstance(finding, SendFailure):
         # Nothing was written by asking.
         return RetryLater(
-            finding.cause, retry_after=finding.retry_after, everybody=finding.everybody
+            finding.cause,
+            retry_after=finding.retry_after,
+            affects_all_entries=finding.affects_all_entries,
         )
-    if finding.found in (VerificationStatus.NO, VerificationStatus.HARMLESS):
+    if finding.status in (VerificationStatus.ABSENT, VerificationStatus.SAFE_TO_RESEND):
         return None
-    if finding.found is VerificationStatus.YES:
+    if finding.status is VerificationStatus.PRESENT:
         return FinalOutcome(
-            EntryState.DELIVERED, finding.response or StoredResponse(200, found=True)
+            EntryState.DELIVERED, finding.response or StoredResponse(200, is_verified=True)
         )
     return FinalOutcome(
         EntryState.UNCLEAR, finding.response or in_doubt_response(errors.UPSTREAM_FAILED.code)
@@ -136,7 +141,7 @@ def in_doubt_response(cause: str, note: Phrase = notes.SENT) -> StoredResponse:
 
 def unreadable_outcome(entry: OutboxEntry) -> FinalOutcome:
     """What was kept of it does not decrypt, or is gone."""
-    state = EntryState.UNCLEAR if entry.doubt else EntryState.FAILED
+    state = EntryState.UNCLEAR if entry.in_doubt else EntryState.FAILED
     return FinalOutcome(state, in_doubt_response(errors.INTERNAL.code, notes.UNREADABLE))
 
 
@@ -147,10 +152,10 @@ def apply_transition(entry: OutboxEntry, verdict: EntryTransition) -> OutboxEntr
             entry,
             state=verdict.state,
             cause=_cause(verdict),
-            doubt=entry.doubt and verdict.state is EntryState.UNCLEAR,
+            in_doubt=entry.in_doubt and verdict.state is EntryState.UNCLEAR,
         )
-    doubt = entry.doubt or verdict.doubt
-    return replace(entry, state=EntryState.WAITING, cause=verdict.cause, doubt=doubt)
+    doubt = entry.in_doubt or verdict.in_doubt
+    return replace(entry, state=EntryState.WAITING, cause=verdict.cause, in_doubt=doubt)
 
 
 def _cause(ended: FinalOutcome) -> str:
@@ -162,9 +167,9 @@ def _cause(ended: FinalOutcome) -> str:
 
 def _evaluate_failure(entry: OutboxEntry, failure: SendFailure) -> EntryTransition:
     unknown = failure.effect is Effect.UNKNOWN
-    if unknown and entry.recovery is RecoveryMode.PARK:
+    if unknown and entry.recovery is RecoveryMode.HOLD:
         return FinalOutcome(EntryState.UNCLEAR, in_doubt_response(failure.cause))
-    return RetryLater(failure.cause, unknown, failure.retry_after, failure.everybody)
+    return RetryLater(failure.cause, unknown, failure.retry_after, failure.affects_all_entries)
 
 
 def _evaluate_refusal_in_doubt(
@@ -174,7 +179,7 @@ def _evaluate_refusal_in_doubt(
         return FinalOutcome(EntryState.UNCLEAR, response)
     if request.method == "DELETE" and response.status in _ABSENT_STATUSES:
         # That it is not there any more is what the earlier attempt was for.
-        return FinalOutcome(EntryState.DELIVERED, StoredResponse(204, found=True))
+        return FinalOutcome(EntryState.DELIVERED, StoredResponse(204, is_verified=True))
     if request.method == "PUT" and response.status == 412:
         return VersionConflict(response)
     return FinalOutcome(EntryState.UNCLEAR, response)

@@ -38,11 +38,11 @@ class LastWrites:
     def __init__(self, memory: mmap.mmap, lane: int) -> None:
         # Eight bytes at their own boundary are written and read as one.
         self._moments = memoryview(memory).cast("d")
-        self._own = lane * _MOMENTS
+        self._own_offset = lane * _MOMENTS
         self._lanes = range(0, len(self._moments), _MOMENTS)
 
     @classmethod
-    def alone(cls) -> Self:
+    def in_process(cls) -> Self:
         """For a gateway of one process."""
         return cls(mmap.mmap(-1, _LANE), 0)
 
@@ -51,16 +51,16 @@ class LastWrites:
         """For one of several workers, counted from 0, who all have `shared_memory`."""
         return cls(mmap.mmap(descriptor, 0), lane)
 
-    def note(self, caller: str, resource: str, moment: float) -> None:
+    def record(self, caller: str, resource: str, moment: float) -> None:
         """A write that came at that moment goes out, or is kept."""
         moments = self._moments
         for place in _slots_of(caller, resource):
-            at = self._own + place
+            at = self._own_offset + place
             # One that came before may get here later.
             if moments[at] < moment:
                 moments[at] = moment
 
-    def after(self, caller: str, resource: str, moment: float) -> bool:
+    def has_newer(self, caller: str, resource: str, moment: float) -> bool:
         """Whether a write that came after that moment was noted, by any worker."""
         one, other = _slots_of(caller, resource)
         moments = self._moments

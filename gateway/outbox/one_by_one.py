@@ -24,9 +24,9 @@ class SerialExecutor:
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "bodies")
-        self._lines: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._queues: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def do(self, size: int | None, who: str, work: Callable[[], _Result]) -> _Result:
+    async def run(self, size: int | None, who: str, work: Callable[[], _Result]) -> _Result:
         """What `work` returns for a body of that size, None for any, at once if it is small.
 
         Raises `TimeoutError` when that takes too long; whoever is cancelled while its work is under
@@ -34,7 +34,7 @@ class SerialExecutor:
         """
         if size is not None and size <= INLINE:
             return work()
-        line = self._lines.setdefault(who, asyncio.Lock())
+        line = self._queues.setdefault(who, asyncio.Lock())
         async with asyncio.timeout(_MAX_WAIT), line:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 

@@ -16,128 +16,128 @@ INDEX_LAG: Final = 10.0
 class RetryDelays:
     """In seconds. Each pause is twice the one before it, from `first` to the longest.
 
-    `longest` is of an entry that fails alone, `longest_of_line` of what fails as the line is down.
-    What the platform asks for (Retry-After) is kept up to `most_asked`.
-    `settle` passes before the platform is asked whether it has something. While the line is down
-    and something waits, the platform is asked for something light every `between_questions`.
+    `max_entry_delay` is of an entry that fails alone, `max_outage_delay` of what fails as the line
+    is down. What the platform asks for (Retry-After) is kept up to `max_retry_after`. `index_lag`
+    passes before the platform is asked whether it has something. While the line is down and
+    something waits, the platform is asked for something light every `probe_interval`.
     """
 
     first: float = 1.0
-    longest: float = 300.0
-    longest_of_line: float = 30.0
-    most_asked: float = 3600.0
-    settle: float = INDEX_LAG
-    between_questions: float = 5.0
+    max_entry_delay: float = 300.0
+    max_outage_delay: float = 30.0
+    max_retry_after: float = 3600.0
+    index_lag: float = INDEX_LAG
+    probe_interval: float = 5.0
 
 
 class RetrySchedule:
     """Makes pauses; `random` gives numbers from 0 to 1, so that not all come back at once."""
 
     def __init__(self, pauses: RetryDelays, random: Callable[[], float]) -> None:
-        self._pauses = pauses
+        self._delays = pauses
         self._random = random
 
-    def of_entry(self, attempts: int, *, everybody: bool, retry_after: float | None) -> float:
+    def entry_delay(self, attempts: int, *, everybody: bool, retry_after: float | None) -> float:
         """After so many attempts."""
-        longest = self._pauses.longest_of_line if everybody else self._pauses.longest
-        pause = backoff(attempts, self._pauses.first, longest, self._random)
-        return self._at_least(retry_after, pause)
+        longest = self._delays.max_outage_delay if everybody else self._delays.max_entry_delay
+        pause = backoff(attempts, self._delays.first, longest, self._random)
+        return self._respect_retry_after(retry_after, pause)
 
-    def of_line(self, failures: int, retry_after: float | None) -> float:
+    def outage_delay(self, failures: int, retry_after: float | None) -> float:
         """After so many failures one after the other."""
-        pauses = self._pauses
-        pause = backoff(failures, pauses.first, pauses.longest_of_line, self._random)
-        return self._at_least(retry_after, pause)
+        pauses = self._delays
+        pause = backoff(failures, pauses.first, pauses.max_outage_delay, self._random)
+        return self._respect_retry_after(retry_after, pause)
 
-    def of_hearsay(self, in_vain: int) -> float:
+    def trust_delay(self, in_vain: int) -> float:
         """Before it is believed once more that the line is back, after so many times in vain."""
-        longest = self._pauses.between_questions
-        return backoff(in_vain, self._pauses.first, longest) if in_vain else 0.0
+        longest = self._delays.probe_interval
+        return backoff(in_vain, self._delays.first, longest) if in_vain else 0.0
 
-    def _at_least(self, retry_after: float | None, pause: float) -> float:
-        return max(min(retry_after or 0.0, self._pauses.most_asked), pause)
+    def _respect_retry_after(self, retry_after: float | None, pause: float) -> float:
+        return max(min(retry_after or 0.0, self._delays.max_retry_after), pause)
 
 
 class PlatformReachability:
     """Whether the platform can be reached, as far as this process's attempts have shown.
 
     While it is down one attempt at a time shows whether it is back: after a pause, or at once when
-    somebody else was answered. `up`: nothing speaks against it; a plain value, as it is asked for
-    every answer of the platform.
+    somebody else was answered. `is_reachable`: nothing speaks against it; a plain value, as it is
+    asked for every answer of the platform.
     """
 
     def __init__(self, pacer: RetrySchedule, clock: Callable[[], float]) -> None:
-        self._pacer = pacer
+        self._schedule = pacer
         self._clock = clock
         self._failures = 0
         self._next_at = 0.0
-        self._turn = 0
+        self._failure_generation = 0
         # When it was last said to be back, and how often that was wrong.
-        self._heard_in = -1
-        self._hanging = 0
-        self._in_vain = 0
-        self._believed_at = 0.0
-        self.up = True
+        self._response_seen_in = -1
+        self._possibly_stalled = 0
+        self._false_recoveries = 0
+        self._trusted_after = 0.0
+        self.is_reachable = True
 
     @property
-    def turn(self) -> int:
+    def failure_generation(self) -> int:
         """Counts the failures; an attempt remembers at which it began."""
-        return self._turn
+        return self._failure_generation
 
     @property
-    def next_at(self) -> float:
+    def next_attempt_at(self) -> float:
         """The moment, on the clock, before which it is not tried."""
         return self._next_at
 
-    def room(self, in_hand: int, parallel: int) -> int:
+    def free_attempts(self, in_hand: int, parallel: int) -> int:
         """How many attempts may begin beside those in hand."""
-        if self.up:
+        if self.is_reachable:
             return max(0, parallel - in_hand)
         # What was under way when the line was said to be back may hang on a dead connection.
-        hanging = 0 if self.silent else min(self._hanging, parallel - 1)
+        hanging = 0 if self.is_silent_outage else min(self._possibly_stalled, parallel - 1)
         return 1 if in_hand <= hanging and self._clock() >= self._next_at else 0
 
     @property
-    def silent(self) -> bool:
+    def is_silent_outage(self) -> bool:
         """Whether it is down, and nobody was answered since."""
-        return not self.up and self._heard_in != self._turn
+        return not self.is_reachable and self._response_seen_in != self._failure_generation
 
-    def answered(self) -> None:
+    def on_attempt_response(self) -> None:
         """The platform has answered an attempt."""
-        self._failures = self._in_vain = 0
-        self.up = True
+        self._failures = self._false_recoveries = 0
+        self.is_reachable = True
         self._next_at = 0.0
 
-    def heard(self, in_hand: int) -> bool:
+    def on_other_response(self, in_hand: int) -> bool:
         """The platform has answered somebody else; whether that ends a pause.
 
         One who gets other answers than attempts do, for hours, does not have them made all the
         time.
         """
         now = self._clock()
-        if not self.silent or now < self._believed_at:
+        if not self.is_silent_outage or now < self._trusted_after:
             return False
-        self._heard_in = self._turn
-        self._hanging = in_hand
+        self._response_seen_in = self._failure_generation
+        self._possibly_stalled = in_hand
         self._failures = 0
         self._next_at = now
         return True
 
-    def undecided(self) -> None:
+    def on_inconclusive_attempt(self) -> None:
         """An attempt has ended that shows neither; the next one takes the usual time."""
-        if not self.up:
-            self._next_at = self._clock() + self._pacer.of_line(self._failures, None)
+        if not self.is_reachable:
+            self._next_at = self._clock() + self._schedule.outage_delay(self._failures, None)
 
-    def failed(self, turn: int, retry_after: float | None) -> None:
+    def on_attempt_failure(self, turn: int, retry_after: float | None) -> None:
         """An attempt that began at `turn` has failed as all would.
 
         Those which were under way together count once.
         """
-        if turn != self._turn:
+        if turn != self._failure_generation:
             return
-        self._turn += 1
+        self._failure_generation += 1
         self._failures += 1
-        self.up = False
-        self._in_vain = self._in_vain + 1 if self._heard_in == turn else 0
-        self._believed_at = self._clock() + self._pacer.of_hearsay(self._in_vain)
-        self._next_at = self._clock() + self._pacer.of_line(self._failures, retry_after)
+        self.is_reachable = False
+        self._false_recoveries = self._false_recoveries + 1 if self._response_seen_in == turn else 0
+        self._trusted_after = self._clock() + self._schedule.trust_delay(self._false_recoveries)
+        self._next_at = self._clock() + self._schedule.outage_delay(self._failures, retry_after)

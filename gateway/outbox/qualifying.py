@@ -49,7 +49,7 @@ class WriteClassification:
     """The keys of the orders (never empty) or ALL_KEYS, and what may be done in doubt."""
 
     recovery: RecoveryMode
-    orders: frozenset[str] = field(repr=False)
+    ordering_keys: frozenset[str] = field(repr=False)
 
 
 def classify_write(write: WriteDescription) -> WriteClassification | None:
@@ -98,12 +98,12 @@ def _is_conditional(write: WriteDescription) -> bool:
 
 def _recovery(write: WriteDescription, path: str, body: Element) -> RecoveryMode:
     if write.code in ("update", "delete") and _BY_ID.fullmatch(path):
-        return RecoveryMode.REPEAT
+        return RecoveryMode.RESEND
     if write.code == "create" and _has_parameters(write.if_none_exist or ""):
-        return RecoveryMode.ASK
+        return RecoveryMode.VERIFY
     if write.code in ("create", "update") and any(searchable_identifiers(body)):
-        return RecoveryMode.ASK
-    return RecoveryMode.PARK
+        return RecoveryMode.VERIFY
+    return RecoveryMode.HOLD
 
 
 def _has_parameters(criteria: str) -> bool:
@@ -138,7 +138,9 @@ def _classify_bundle(bundle: Element, named: Iterable[Iterable[str]]) -> WriteCl
     ways = {_recovery_of_request(request) for request in writes}
     # The least that is allowed of any.
     recovery = next(
-        each for each in (RecoveryMode.PARK, RecoveryMode.ASK, RecoveryMode.REPEAT) if each in ways
+        each
+        for each in (RecoveryMode.HOLD, RecoveryMode.VERIFY, RecoveryMode.RESEND)
+        if each in ways
     )
     orders = _ordering_keys((*named, *(_of_request(request) for request in writes)))
     return WriteClassification(recovery, orders or _ordering_keys([map(_resource_type_of, writes)]))
@@ -169,16 +171,16 @@ def _resource_type_of(request: Element) -> str:
 def _recovery_of_request(request: Element) -> RecoveryMode:
     method, url = tree.first_text(request, "method"), tree.first_text(request, "url")
     if method in ("PUT", "DELETE") and _BY_ID.fullmatch(url.strip("/")):
-        return RecoveryMode.REPEAT
+        return RecoveryMode.RESEND
     conditional = method == "POST" and _has_parameters(tree.first_text(request, "ifNoneExist"))
-    return RecoveryMode.ASK if conditional else RecoveryMode.PARK
+    return RecoveryMode.VERIFY if conditional else RecoveryMode.HOLD
 
 
 def conditional_creates(bundle: Element) -> Iterator[tuple[str, Element]]:
     """Condition and resource of each entry that is created only if there is none yet."""
     for entry in tree.child_elements(bundle, "entry"):
         for request in tree.child_elements(entry, "request"):
-            if _recovery_of_request(request) is RecoveryMode.ASK:
+            if _recovery_of_request(request) is RecoveryMode.VERIFY:
                 resource = next(iter(tree.child_elements(entry, "resource")), {})
                 yield tree.first_text(request, "ifNoneExist"), resource
 

@@ -52,25 +52,25 @@ class Outbox:
     ) -> None:
         self._store = store
         # Whether nothing waits, as far as can be told without waiting. Asked for every write.
-        self.surely_empty = store.surely_empty
+        self.is_known_empty = store.is_known_empty
         self._limits = limits
-        self._limits_alone = replace(limits, share=1.0)
+        self._limits_alone = replace(limits, max_caller_share=1.0)
         self._observe = observe
         self._wake = wake
 
-    async def blocked(self, caller: str, orders: Collection[str]) -> bool:
+    async def is_blocked(self, caller: str, orders: Collection[str]) -> bool:
         """Whether a write of these orders has to queue behind earlier ones."""
-        return not self._store.surely_empty() and await self._store.blocked(caller, orders)
+        return not self._store.is_known_empty() and await self._store.is_blocked(caller, orders)
 
-    async def put(
+    async def enqueue(
         self, draft: NewEntry, confirm: Confirm = always_confirm, *, shared: bool = True
     ) -> OutboxEntry:
-        """Keep a write; it is on the disk when this returns. Otherwise as `SqlStore.put`.
+        """Keep a write; it is on the disk when this returns. Otherwise as `SqlStore.insert`.
 
         A caller has no more than its share where the outbox is `shared` with others.
         """
         limits = self._limits if shared else self._limits_alone
-        entry = await self._store.put(draft, limits, confirm)
+        entry = await self._store.insert(draft, limits, confirm)
         self._observe(OutboxEvent(OutboxStep.QUEUED, entry, draft.cause))
         self._wake()
         return entry
@@ -94,9 +94,9 @@ class Outbox:
             caller=caller, states=states, cause=cause, after=after, limit=limit
         )
 
-    async def groups(self) -> Sequence[EntryGroup]:
+    async def undelivered_groups(self) -> Sequence[EntryGroup]:
         """What is not delivered, by state, cause and caller."""
-        return await self._store.groups()
+        return await self._store.undelivered_groups()
 
     async def request(self, entry_id: str) -> QueuedRequest | None:
         """The write itself, in clear; None when it was delivered, cancelled or dropped."""
@@ -111,7 +111,7 @@ class Outbox:
 
         None: the caller has no such entry. Raises `EntryStateError`.
         """
-        return await self._move(entry_id, EntryState.CANCELLED, caller=caller)
+        return await self._apply_action(entry_id, EntryState.CANCELLED, caller=caller)
 
     async def retry(self, entry_id: str, by: Actor | None = None) -> OutboxEntry | None:
         """A person sends what has failed or is unclear once more, or at once what waits.
@@ -119,7 +119,7 @@ class Outbox:
         With `by` the step is noted until an audit has it. None: there is no such entry. Raises
         `EntryStateError`.
         """
-        return await self._move(entry_id, EntryState.WAITING, by=by)
+        return await self._apply_action(entry_id, EntryState.WAITING, by=by)
 
     async def retry_failed(
         self, cause: str | None = None, by: Actor | None = None
@@ -130,18 +130,18 @@ class Outbox:
         while moved := await self._store.retry_failed(cause, after=after, by=by):
             after = moved[-1].number
             for entry in moved:
-                self._tell(OutboxStep.RETRIED, entry, by)
+                self._notify(OutboxStep.RETRIED, entry, by)
                 yield entry
 
     async def drop(self, entry_id: str, by: Actor | None = None) -> OutboxEntry | None:
         """A person gives up what is not delivered; otherwise as `retry`."""
-        return await self._move(entry_id, EntryState.DROPPED, by=by)
+        return await self._apply_action(entry_id, EntryState.DROPPED, by=by)
 
     async def content(self, entry_id: str, by: Actor | None = None) -> EntryContent | None:
         """All of an entry, in clear; that `by` saw it is noted until an audit has it."""
         content = await self._store.content(entry_id, by)
         if content is not None and by is not None:
-            self._tell(OutboxStep.REVEALED, content.entry, by)
+            self._notify(OutboxStep.REVEALED, content.entry, by)
         return content
 
     async def revealed(
@@ -158,29 +158,29 @@ class Outbox:
                 [PendingAuditRecord(OutboxStep.REVEALED, entry.id, entry.caller, by, time.time())]
             ):
                 raise NotRecordedError(Phrase("the audit cannot be written"))
-            self._tell(OutboxStep.REVEALED, entry, by)
+            self._notify(OutboxStep.REVEALED, entry, by)
         return content
 
-    async def take_notes(self, record: RecordPending) -> int:
+    async def record_pending(self, record: RecordPending) -> int:
         """Have the oldest notes recorded and forgotten, nobody else having them meanwhile.
 
         How many are forgotten: none are while `record` cannot, or there are none.
         """
-        return await self._store.take_notes(record)
+        return await self._store.record_pending(record)
 
     async def depth(self) -> QueueDepth:
         """How full it is."""
         return await self._store.depth()
 
-    async def _move(
+    async def _apply_action(
         self, entry_id: str, to: EntryState, *, caller: str | None = None, by: Actor | None = None
     ) -> OutboxEntry | None:
-        entry = await self._store.move(entry_id, to, caller=caller, by=by)
+        entry = await self._store.apply_action(entry_id, to, caller=caller, by=by)
         if entry is not None:
-            self._tell(STEP_OF_ACTION[to], entry, by)
+            self._notify(STEP_OF_ACTION[to], entry, by)
         return entry
 
-    def _tell(self, step: OutboxStep, entry: OutboxEntry, by: Actor | None) -> None:
-        self._observe(OutboxEvent(step, entry, noted=by is not None))
+    def _notify(self, step: OutboxStep, entry: OutboxEntry, by: Actor | None) -> None:
+        self._observe(OutboxEvent(step, entry, is_audit_pending=by is not None))
         # What it blocked may go on.
         self._wake()

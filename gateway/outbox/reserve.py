@@ -34,36 +34,36 @@ class DiskReserve:
     def __init__(self, database: Path) -> None:
         self._path = database.with_name(f"{database.stem}-reserve")
 
-    def keep(self) -> bool:
+    def allocate(self) -> bool:
         """Whether the room is kept back; False also where there is too little to begin with."""
         try:
             size = self._size()
-            return self._held() >= size or self._take(size)
+            return self._allocated_bytes() >= size or self._grow_to(size)
         except OSError:
             return False
 
     def release(self) -> None:
         """Let deliveries have it; new writes are refused until there is room for it again."""
         with contextlib.suppress(OSError):
-            if self._held():
+            if self._allocated_bytes():
                 os.truncate(self._path, 0)
                 _log.warning("the outbox's disk is full: the room kept back goes to deliveries")
 
-    def pages_of_log(self) -> int:
+    def wal_checkpoint_pages(self) -> int:
         """After so many pages the log is put into the database, so that both have room in here."""
         try:
             return max(16, min(_USUAL_LOG, self._size() // 3 // PAGE))
         except OSError:
             return _USUAL_LOG
 
-    def shrink(self, database: Path) -> bool:
+    def release_disk_space(self, database: Path) -> bool:
         """Give the disk back some pages that the database does not need; whether it did."""
         name = f"{database.absolute().as_uri()}?mode=rw"
         try:
             with contextlib.closing(
                 sqlite3.connect(name, timeout=_BUSY, isolation_level=None, uri=True)
             ) as connection:
-                return _shrink(connection, self.pages_of_log() // 4)
+                return _shrink(connection, self.wal_checkpoint_pages() // 4)
         except sqlite3.Error:
             # On a full disk, for one: what is delivered makes room.
             return False
@@ -72,13 +72,13 @@ class DiskReserve:
         volume = os.statvfs(self._path.parent)
         return min(_MAX_RESERVE_BYTES, volume.f_blocks * volume.f_frsize // _SHARE)
 
-    def _held(self) -> int:
+    def _allocated_bytes(self) -> int:
         try:
             return self._path.stat().st_size
         except FileNotFoundError:
             return 0
 
-    def _take(self, size: int) -> bool:
+    def _grow_to(self, size: int) -> bool:
         volume = os.statvfs(self._path.parent)
         if volume.f_bavail * volume.f_frsize < size + size // 2:
             return False

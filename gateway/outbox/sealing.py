@@ -37,7 +37,7 @@ class ContentBinding:
     recovery: RecoveryMode
     kind: ContentKind
 
-    def piece(self, index: int, *, last: bool) -> bytes:
+    def segment_binding(self, index: int, *, last: bool) -> bytes:
         """Where one piece of it stands."""
         parts = (_SCHEMA, self.entry, self.caller, self.recovery, self.kind, index, last)
         return orjson.dumps(parts)
@@ -60,21 +60,22 @@ class ContentCipher:
         self._broken = (InvalidTag, ValueError)
         self.check = hmac.digest(keys[64:], b"check", hashlib.sha256).hex()
 
-    def mark(self, caller: str, order: str) -> bytes:
+    def ordering_key_digest(self, caller: str, order: str) -> bytes:
         """What stands for an order; without the key it cannot be made of a patient's id."""
         return hmac.digest(self._mark_key, orjson.dumps((caller, order)), hashlib.sha256)
 
-    def seal(self, plain: bytes, place: ContentBinding) -> list[bytes]:
+    def encrypt(self, plain: bytes, place: ContentBinding) -> list[bytes]:
         """The pieces to keep, at least one."""
         starts = range(0, max(1, len(plain)), _SEGMENT_BYTES)
         return [
-            self._close(
-                plain[at : at + _SEGMENT_BYTES], place.piece(index, last=index == len(starts) - 1)
+            self._encrypt_segments(
+                plain[at : at + _SEGMENT_BYTES],
+                place.segment_binding(index, last=index == len(starts) - 1),
             )
             for index, at in enumerate(starts)
         ]
 
-    def open(self, pieces: Sequence[bytes], place: ContentBinding) -> bytes:
+    def decrypt(self, pieces: Sequence[bytes], place: ContentBinding) -> bytes:
         """What was sealed. Raises `DecryptionError`, also where a piece is missing."""
         last = len(pieces) - 1
         if last < 0:
@@ -82,14 +83,14 @@ class ContentCipher:
         try:
             return b"".join(
                 self._cipher.decrypt(
-                    piece[:_NONCE], piece[_NONCE:], place.piece(index, last=index == last)
+                    piece[:_NONCE], piece[_NONCE:], place.segment_binding(index, last=index == last)
                 )
                 for index, piece in enumerate(pieces)
             )
         except self._broken:
             raise DecryptionError from None
 
-    def _close(self, plain: bytes, place: bytes) -> bytes:
+    def _encrypt_segments(self, plain: bytes, place: bytes) -> bytes:
         nonce = os.urandom(_NONCE)
         return nonce + self._cipher.encrypt(nonce, plain, place)
 
@@ -98,7 +99,7 @@ def pack_request(request: QueuedRequest) -> bytes:
     """A request as bytes."""
     facts = {
         "method": request.method,
-        "suffix": request.suffix,
+        "suffix": request.target_suffix,
         "credential": request.credential,
         "interaction": request.interaction,
         "resource": request.resource,
@@ -121,7 +122,7 @@ def pack_response(response: StoredResponse) -> bytes:
         "status": response.status,
         "reason": response.reason,
         "note": response.note,
-        "found": response.found,
+        "found": response.is_verified,
     }
     return _packed(facts, response.fields, response.body)
 

@@ -70,16 +70,16 @@ _OF_CREDENTIAL: Final = frozenset((errors.TOKEN_REFUSED, errors.TOKEN_REJECTED))
 class PlatformRoute:
     """The way to the platform, of one version of the settings.
 
-    `credentials` are the names that there are tokens for. `versions`: updates without If-Match get
-    the current version's. `statement` tells what the platform declares, `unfiltered` which search
-    parameters it does not use all the same.
+    `credentials` are the names that there are tokens for. `adds_if_match`: updates without If-Match
+    get the current version's. `statement` tells what the platform declares, `unfiltered` which
+    search parameters it does not use all the same.
     """
 
     forwarder: Forward
     tokens: TokenProvider
     client: PlatformClient
     credentials: frozenset[str]
-    versions: bool
+    adds_if_match: bool
     statement: CapabilityCache
     unfiltered: Mapping[str, Collection[str]]
 
@@ -103,23 +103,23 @@ class EntrySender:
             # Its text could quote the request.
             kind = type(error).__name__
             _log.error("a queued write could not be sent: %s", kind, **_facts(entry, request))
-            return SendFailure(Effect.UNKNOWN, errors.INTERNAL.code, everybody=False)
+            return SendFailure(Effect.UNKNOWN, errors.INTERNAL.code, affects_all_entries=False)
 
-    async def ask(
+    async def verify(
         self, entry: OutboxEntry, request: QueuedRequest
     ) -> VerificationResult | SendFailure:
         """Whether the platform has what an earlier attempt may have written."""
         try:
-            return await self._ask(request)
+            return await self._verify_write(request)
         except GatewayError as error:
             return _send_failure(error)
         except TimeoutError:
             # Others had large bodies looked at.
-            return SendFailure(Effect.NONE, errors.OVERLOADED.code, everybody=False)
+            return SendFailure(Effect.NONE, errors.OVERLOADED.code, affects_all_entries=False)
         except Exception as error:
             kind = type(error).__name__
             _log.error("the platform could not be asked: %s", kind, **_facts(entry, request))
-            return SendFailure(Effect.NONE, errors.INTERNAL.code, everybody=False)
+            return SendFailure(Effect.NONE, errors.INTERNAL.code, affects_all_entries=False)
 
     async def _send(self, request: QueuedRequest) -> SendResult:
         lines = [b"%s: %s\r\n" % field for field in request.fields]
@@ -129,12 +129,12 @@ class EntrySender:
         )
         if not has_body:
             lines = remove_content_fields(lines)
-        match = await self._version(request)
+        match = await self._current_version(request)
         if match is not None:
             lines.append(b"If-Match: %s\r\n" % match)
         outgoing = UpstreamRequest(
             method=request.method,
-            target=(self._route.client.platform_path + request.suffix).encode("latin-1"),
+            target=(self._route.client.platform_path + request.target_suffix).encode("latin-1"),
             field_lines=lines,
             request_id=request.request_id,
             body=BufferedBody(request.body) if has_body else None,
@@ -156,61 +156,67 @@ class EntrySender:
         note = Exchange(request_id=request.request_id, started_at=0.0, started_monotonic=0.0)
         return await route.forwarder.send(note, outgoing, credential, token)
 
-    async def _version(self, request: QueuedRequest) -> bytes | None:
+    async def _current_version(self, request: QueuedRequest) -> bytes | None:
         """The version that an update goes out for, where the settings ask for it."""
-        if not self._route.versions or request.method != "PUT" or request.resource_id is None:
+        if not self._route.adds_if_match or request.method != "PUT" or request.resource_id is None:
             return None
         if any(name.lower() in (b"if-match", b"if-none-match") for name, _ in request.fields):
             return None
-        path = request.suffix.partition("?")[0]
+        path = request.target_suffix.partition("?")[0]
         client = self._route.client
         return await fetch_etag(client, path, request.credential, request.request_id)
 
-    async def _ask(self, request: QueuedRequest) -> VerificationResult | SendFailure:
+    async def _verify_write(self, request: QueuedRequest) -> VerificationResult | SendFailure:
         if request.method == "PUT" and request.resource_id is not None:
             return await self._read(request)
         # No tree is kept while the platform is waited for.
-        all_sought = await self._one_by_one.do(
+        all_sought = await self._one_by_one.run(
             len(request.body), "", lambda: verification_queries(request)
         )
         if all_sought is None:
-            return VerificationResult(VerificationStatus.UNCLEAR)
+            return VerificationResult(VerificationStatus.INCONCLUSIVE)
         findings = []
         for each in all_sought:
-            declared = await self._route.statement.declared_capability(each.kind, _STATEMENT_WAIT)
-            if each.conditional and "create" in declared.conditional:
-                findings.append(VerificationResult(VerificationStatus.HARMLESS))
+            declared = await self._route.statement.declared_capability(
+                each.resource_type, _STATEMENT_WAIT
+            )
+            if each.is_conditional and "create" in declared.conditional:
+                findings.append(VerificationResult(VerificationStatus.SAFE_TO_RESEND))
                 continue
-            known = SearchSupport(declared.parameters, self._route.unfiltered.get(each.kind, ()))
+            known = SearchSupport(
+                declared.parameters, self._route.unfiltered.get(each.resource_type, ())
+            )
             finding = await self._search(request, each, known)
             if isinstance(finding, SendFailure):
                 return finding
             missing = self._route.statement.unavailable_reason
-            if missing is not None and finding.found is VerificationStatus.UNCLEAR:
+            if missing is not None and finding.status is VerificationStatus.INCONCLUSIVE:
                 # A statement may still tell; a person is asked only where nothing else can.
-                return SendFailure(Effect.NONE, missing.code, everybody=False)
+                return SendFailure(Effect.NONE, missing.code, affects_all_entries=False)
             findings.append(finding)
         return combine_results(findings, request)
 
     async def _read(self, request: QueuedRequest) -> VerificationResult | SendFailure:
-        answer = await self._get(request, request.suffix.partition("?")[0])
+        answer = await self._get(request, request.target_suffix.partition("?")[0])
         try:
             if answer.status in _GONE:
-                return VerificationResult(VerificationStatus.NO)
+                return VerificationResult(VerificationStatus.ABSENT)
             result = await _send_result(answer, request, question="read")
         finally:
             answer.close()
         if isinstance(result, SendFailure):
             return result
         size = len(request.body) + len(result.body)
-        return await self._one_by_one.do(size, "", lambda: compare_read(result, request))
+        return await self._one_by_one.run(size, "", lambda: compare_read(result, request))
 
     async def _search(
         self, request: QueuedRequest, wanted: VerificationQuery, known: SearchSupport
     ) -> VerificationResult | SendFailure:
-        if not wanted.tells(known):
-            return VerificationResult(VerificationStatus.UNCLEAR)
-        answer = await self._get(request, f"/{wanted.kind}?{wanted.query}&_count={_MAX_MATCHES}")
+        if not wanted.is_conclusive(known):
+            return VerificationResult(VerificationStatus.INCONCLUSIVE)
+        answer = await self._get(
+            request, f"/{wanted.resource_type}?{wanted.query}&_count={_MAX_MATCHES}"
+        )
         try:
             result = await _send_result(answer, request, question="search-type")
         finally:
@@ -218,7 +224,7 @@ class EntrySender:
         if isinstance(result, SendFailure):
             return result
         size = len(request.body) + len(result.body)
-        return await self._one_by_one.do(
+        return await self._one_by_one.run(
             size, "", lambda: compare_search(result, request, wanted, known)
         )
 
@@ -253,14 +259,16 @@ async def _send_result(
     status = answer.status
     if status in _BUSY_STATUSES:
         asked = parse_retry_after(answer.field(b"retry-after"), time.time())
-        return SendFailure(Effect.NONE, errors.UPSTREAM_BUSY.code, asked, everybody=status != 429)
+        return SendFailure(
+            Effect.NONE, errors.UPSTREAM_BUSY.code, asked, affects_all_entries=status != 429
+        )
     if status == 412 and adds_version:
         # Somebody was faster than the version we had just read: the next attempt reads anew.
-        return SendFailure(Effect.NONE, errors.UPSTREAM_BUSY.code, everybody=False)
+        return SendFailure(Effect.NONE, errors.UPSTREAM_BUSY.code, affects_all_entries=False)
     if status in _INTERMEDIARY_STATUSES:
         return SendFailure(Effect.NONE, errors.UPSTREAM_UNREACHABLE.code)
     accept = first_field_value(request.fields, b"accept")
-    query = request.suffix.partition("?")[2]
+    query = request.target_suffix.partition("?")[2]
     try:
         # What a long one holds is judged once it was read.
         what = Interaction(question or request.interaction, request.resource)
@@ -316,7 +324,7 @@ def _send_failure(error: GatewayError) -> SendFailure:
     effect = Effect.UNKNOWN if error.reason in _UNKNOWN_EFFECT else Effect.NONE
     everybody = error.reason not in _OF_CREDENTIAL
     asked = None if error.reason in _CONNECT_FAILURE_REASONS else error.retry_after
-    return SendFailure(effect, error.reason.code, asked, everybody=everybody)
+    return SendFailure(effect, error.reason.code, asked, affects_all_entries=everybody)
 
 
 def _has_content_type(request: QueuedRequest) -> bool:
@@ -338,7 +346,7 @@ class LatestEntrySender:
         audited: Callable[[], bool],
         probe: Callable[[], Awaitable[object]],
     ) -> None:
-        self._hold = hold
+        self._acquire_sender = hold
         self._audited = audited
         self._probe = probe
 
@@ -350,18 +358,18 @@ class LatestEntrySender:
         """As `EntrySender.send`."""
         if not self._audited():
             return SendFailure(Effect.NONE, errors.AUDIT_UNAVAILABLE.code)
-        deliverer, let_go = self._hold()
+        deliverer, let_go = self._acquire_sender()
         try:
             return await deliverer.send(entry, request)
         finally:
             let_go()
 
-    async def ask(
+    async def verify(
         self, entry: OutboxEntry, request: QueuedRequest
     ) -> VerificationResult | SendFailure:
-        """As `EntrySender.ask`."""
-        deliverer, let_go = self._hold()
+        """As `EntrySender.verify`."""
+        deliverer, let_go = self._acquire_sender()
         try:
-            return await deliverer.ask(entry, request)
+            return await deliverer.verify(entry, request)
         finally:
             let_go()

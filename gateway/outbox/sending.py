@@ -20,13 +20,13 @@ class Effect(StrEnum):
 class SendFailure:
     """No answer. `cause` is a reason of `gateway.errors`, `retry_after` seconds.
 
-    `everybody`: other entries would fare the same, as the line is down or the SSO is.
+    `affects_all_entries`: other entries would fare the same, as the line is down or the SSO is.
     """
 
     effect: Effect
     cause: str
     retry_after: float | None = None
-    everybody: bool = True
+    affects_all_entries: bool = True
 
 
 SendResult = StoredResponse | SendFailure
@@ -38,17 +38,17 @@ class VerificationStatus(StrEnum):
     `harmless`: that does not matter, for the platform itself sees to it that there are not two.
     """
 
-    YES = "yes"
-    NO = "no"
-    HARMLESS = "harmless"
-    UNCLEAR = "unclear"
+    PRESENT = "yes"
+    ABSENT = "no"
+    SAFE_TO_RESEND = "harmless"
+    INCONCLUSIVE = "unclear"
 
 
 @dataclass(frozen=True, slots=True)
 class VerificationResult:
     """`response` is what was found, for the caller; with several matches it is unclear."""
 
-    found: VerificationStatus
+    status: VerificationStatus
     response: StoredResponse | None = None
 
 
@@ -63,7 +63,7 @@ class Sender(Protocol):
         """Ask the platform something light; whoever wants to know of answers learns of this one."""
         ...
 
-    async def ask(
+    async def verify(
         self, entry: OutboxEntry, request: QueuedRequest
     ) -> VerificationResult | SendFailure:
         """Whether the platform has what an earlier attempt may have written."""

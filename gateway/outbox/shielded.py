@@ -28,7 +28,7 @@ class ShieldedTasks:
         task.add_done_callback(self._end)
         return await asyncio.shield(task)
 
-    async def ended(self) -> None:
+    async def wait_all(self) -> None:
         """Wait until nothing is under way."""
         while self._tasks:
             await asyncio.wait(self._tasks)
@@ -44,7 +44,7 @@ class HasShieldedTasks(Protocol):
     """Has methods that are unbroken."""
 
     @property
-    def works(self) -> ShieldedTasks:
+    def shielded_tasks(self) -> ShieldedTasks:
         """Where they are under way."""
         ...
 
@@ -58,7 +58,7 @@ def shielded(
     """A method that is not cut short when its caller is cancelled."""
 
     async def whole(self: _W, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        return await self.works.run(method(self, *args, **kwargs))
+        return await self.shielded_tasks.run(method(self, *args, **kwargs))
 
     update_wrapper(whole, method)
     return whole

@@ -26,7 +26,7 @@ def entry_view(entry: OutboxEntry) -> dict[str, Any]:
         "finished_at": None if entry.finished_at is None else format_time(entry.finished_at),
         "attempts": entry.attempts,
         "bytes": entry.size,
-        "in_doubt": entry.doubt,
+        "in_doubt": entry.in_doubt,
         "after_doubt": entry.recovery.value,
         "cause": entry.cause,
     }
@@ -55,7 +55,7 @@ def _request(request: QueuedRequest, *, reveal: bool) -> dict[str, Any]:
         # The caller chose it, and may have taken a patient's number.
         "request_id": request.request_id if reveal else mask_patient_number(request.request_id),
         "credential": request.credential,
-        "address": request.suffix if reveal else MASK,
+        "address": request.target_suffix if reveal else MASK,
     }
     if not reveal:
         return {**known, "body": MASK if request.body else ""}

@@ -35,7 +35,7 @@ async def record_outcomes(
     if not written:
         return told
     await connection.execute(_ONE, [_values(outcome, now) for outcome in written])
-    ended = [each.entry.number for each in written if isinstance(each.verdict, FinalOutcome)]
+    ended = [each.entry.number for each in written if isinstance(each.transition, FinalOutcome)]
     over = [each.entry.number for each in written if is_delivered(each)]
     if over:
         # First, so that the answers find their room on a full disk.
@@ -67,7 +67,8 @@ async def claim_entries(
 def is_delivered(outcome: AttemptOutcome) -> bool:
     """Whether the platform has it."""
     return (
-        isinstance(outcome.verdict, FinalOutcome) and outcome.verdict.state is EntryState.DELIVERED
+        isinstance(outcome.transition, FinalOutcome)
+        and outcome.transition.state is EntryState.DELIVERED
     )
 
 
@@ -85,13 +86,13 @@ def _owns_outcome(owner: str, outcome: AttemptOutcome, row: Any) -> bool:
 
 
 def _values(outcome: AttemptOutcome, now: float) -> dict[str, Any]:
-    entry = judging.apply_transition(outcome.entry, outcome.verdict)
-    if isinstance(outcome.verdict, FinalOutcome):
+    entry = judging.apply_transition(outcome.entry, outcome.transition)
+    if isinstance(outcome.transition, FinalOutcome):
         moments: dict[str, float | None] = {"due_at": entry.due_at, "finished_at": now}
     else:
         due_at = now + outcome.delay if outcome.delay else entry.queued_at
         moments = {"due_at": due_at, "finished_at": None}
-    facts = {"state": entry.state, "cause": entry.cause, "doubt": entry.doubt}
+    facts = {"state": entry.state, "cause": entry.cause, "doubt": entry.in_doubt}
     return {"of": entry.number, **facts, **moments, **changes.UNLEASED}
 
 

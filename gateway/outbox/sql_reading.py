@@ -24,12 +24,12 @@ class SqlQueries:
     def __init__(self, database: Database, contents: EncryptedContents) -> None:
         self._database = database
         self._contents = contents
-        self.works = ShieldedTasks()
+        self.shielded_tasks = ShieldedTasks()
 
     @shielded
     async def entry(self, entry_id: str) -> OutboxEntry | None:
         """One entry."""
-        async with self._database.reading() as connection:
+        async with self._database.read_transaction() as connection:
             return await find_entry(connection, entry_id)
 
     @shielded
@@ -50,31 +50,31 @@ class SqlQueries:
             query = query.where(entries_table.c.cause == cause)
         if states:
             query = query.where(entries_table.c.state.in_(states))
-        async with self._database.reading() as connection:
+        async with self._database.read_transaction() as connection:
             found = await connection.execute(query.order_by(entries_table.c.number).limit(limit))
             return [entry_from_row(row) for row in found]
 
     @shielded
-    async def groups(self) -> Sequence[EntryGroup]:
+    async def undelivered_groups(self) -> Sequence[EntryGroup]:
         """What blocks, by state, cause and caller."""
         kind = (entries_table.c.state, entries_table.c.cause, entries_table.c.caller)
         told = (sa.func.count(), sa.func.min(entries_table.c.queued_at))
         query = sa.select(*kind, *told).where(entries_table.c.state.in_(BLOCKING)).group_by(*kind)
-        async with self._database.reading() as connection:
+        async with self._database.read_transaction() as connection:
             rows = (await connection.execute(query.order_by(*kind))).all()
         return [EntryGroup(EntryState(state), *rest) for state, *rest in rows]
 
     @shielded
     async def request(self, entry_id: str) -> QueuedRequest | None:
         """The write itself; None when it was erased."""
-        async with self._database.reading() as connection:
+        async with self._database.read_transaction() as connection:
             entry = await find_entry(connection, entry_id)
             return None if entry is None else await self._request(connection, entry)
 
     @shielded
     async def response(self, entry_id: str) -> StoredResponse | None:
         """How it ended; None while it has not."""
-        async with self._database.reading() as connection:
+        async with self._database.read_transaction() as connection:
             entry = await find_entry(connection, entry_id)
             return None if entry is None else await self._response(connection, entry)
 
@@ -93,7 +93,7 @@ class SqlQueries:
     @shielded
     async def depth(self) -> QueueDepth:
         """How full it is."""
-        async with self._database.reading() as connection:
+        async with self._database.read_transaction() as connection:
             rows = (await connection.execute(statements.select_depth())).all()
         blocking = [row for row in rows if EntryState(row.state) in BLOCKING]
         return QueueDepth(

@@ -69,18 +69,18 @@ class SqlStore(SqlQueries):
     def __init__(self, database: Database, cipher: ContentCipher) -> None:
         super().__init__(database, EncryptedContents(cipher))
         self._cipher = cipher
-        self._facts = {"schema": str(VERSION), "key": cipher.check}
+        self._meta_values = {"schema": str(VERSION), "key": cipher.check}
         self._recorded: set[int] = set()
         # The time when something was claimed last.
         self._latest = 0.0
         # Whether nothing blocks anything, as far as can be told at once and for sure.
-        self.surely_empty = database.surely_empty
+        self.is_known_empty = database.is_known_empty
         # Whether the process of an owner's name has ended, as far as can be told from here.
-        self.surely_dead = database.surely_dead
+        self.is_known_dead = database.is_known_dead
 
     async def close(self) -> None:
         """Let go of the place, after what is under way."""
-        await self.works.ended()
+        await self.shielded_tasks.wait_all()
         await self._database.close()
 
     @shielded
@@ -89,11 +89,11 @@ class SqlStore(SqlQueries):
 
         Raises `OutboxConfigurationError`.
         """
-        async with self._database.writing() as connection:
-            await self._database.lock_arrivals(connection)
+        async with self._database.write_transaction() as connection:
+            await self._database.lock_inserts(connection)
             await connection.run_sync(METADATA.create_all)
             written = await _stored_meta(connection)
-            if written == self._facts:
+            if written == self._meta_values:
                 return
             if (schema := written.get("schema", str(VERSION))) not in (
                 str(VERSION),
@@ -101,18 +101,18 @@ class SqlStore(SqlQueries):
             ):
                 why = Phrase("was written by another version (schema {schema})", schema=schema)
                 raise OutboxConfigurationError(why)
-            other = written and written.get("key") != self._facts["key"]
+            other = written and written.get("key") != self._meta_values["key"]
             if other and await _has_entries(connection):
                 raise OutboxConfigurationError(
                     Phrase("holds entries that were encrypted with another key")
                 )
             await connection.run_sync(_upgrade_schema)
             await connection.execute(sa.delete(meta_table))
-            facts = [{"name": name, "value": value} for name, value in self._facts.items()]
+            facts = [{"name": name, "value": value} for name, value in self._meta_values.items()]
             await connection.execute(sa.insert(meta_table), facts)
 
     @shielded
-    async def put(
+    async def insert(
         self, draft: NewEntry, limits: OutboxLimits, confirm: Confirm = always_confirm
     ) -> OutboxEntry:
         """Keep a write. Raises `OutboxFullError`.
@@ -121,13 +121,13 @@ class SqlStore(SqlQueries):
         at the very end. What it raises is raised here, and nothing is kept.
         """
         entry_id = secrets.token_hex(_ID_BYTES)
-        sealed, size = await self._contents.seal_request(entry_id, draft)
-        marks = self._marks(draft.caller, draft.orders)
+        sealed, size = await self._contents.encrypt_request(entry_id, draft)
+        marks = self._key_digests(draft.caller, draft.ordering_keys)
         size += _ROW * len(marks)
-        async with self._database.writing(adds=True) as connection:
-            await self._database.lock_arrivals(connection)
+        async with self._database.write_transaction(adds=True) as connection:
+            await self._database.lock_inserts(connection)
             confirm()
-            await self._check(connection)
+            await self._require_same_key(connection)
             used = (await connection.execute(statements.select_usage(draft.caller))).one()
             limits.check(size, QueueUsage(*map(int, used)))
             now = await self._database.now(connection)
@@ -135,7 +135,7 @@ class SqlStore(SqlQueries):
             entry = entry_from_row((await connection.execute(arrival)).one())
             blocking = [{"mark": mark, "entry": entry.number} for mark in marks]
             await connection.execute(sa.insert(ordering_keys_table), blocking)
-            if draft.orders == ALL_KEYS:
+            if draft.ordering_keys == ALL_KEYS:
                 own = {"entry": entry.number, "caller": draft.caller}
                 await connection.execute(sa.insert(all_keys_table).values(own))
             await connection.execute(
@@ -147,20 +147,20 @@ class SqlStore(SqlQueries):
             return entry
 
     @shielded
-    async def blocked(self, caller: str, orders: Collection[str]) -> bool:
+    async def is_blocked(self, caller: str, orders: Collection[str]) -> bool:
         """Whether anything of one of these orders, or of everything, is not delivered yet."""
         if orders == ALL_KEYS:
             query = statements.exists_blocking_of_caller(caller)
         else:
-            query = statements.exists_blocking(self._marks(caller, (*orders, *ALL_KEYS)))
-        async with self._database.reading() as connection:
+            query = statements.exists_blocking(self._key_digests(caller, (*orders, *ALL_KEYS)))
+        async with self._database.read_transaction() as connection:
             return bool((await connection.execute(query)).scalar_one())
 
-    def _marks(self, caller: str, orders: Collection[str]) -> list[bytes]:
-        return [self._cipher.mark(caller, order) for order in orders]
+    def _key_digests(self, caller: str, orders: Collection[str]) -> list[bytes]:
+        return [self._cipher.ordering_key_digest(caller, order) for order in orders]
 
     @shielded
-    async def proceed(
+    async def record_and_claim(
         self,
         owner: str,
         outcomes: Sequence[AttemptOutcome],
@@ -177,32 +177,34 @@ class SqlStore(SqlQueries):
         when the line breaks. What was delivered counts also when its lease was lost, unless
         somebody has claimed it or decided about it.
         """
-        sealed = await self._contents.seal_responses(outcomes)
+        sealed = await self._contents.encrypt_responses(outcomes)
         told: Sequence[bool] = ()
         claimed: Mapping[OutboxEntry, Sequence[bytes]] = {}
-        async with self._database.writing() as connection:
+        async with self._database.write_transaction() as connection:
             if any(map(sql_attempts.is_delivered, outcomes)):
-                await self._database.lock_arrivals(connection)
+                await self._database.lock_inserts(connection)
             now = await self._database.now(connection)
             if outcomes:
                 told = await sql_attempts.record_outcomes(connection, owner, outcomes, sealed, now)
             if most:
                 if not any(told):
                     # What is in hand here keeps others from opening it anew.
-                    await self._check(connection)
-                await self._mind_the_clock(connection, now)
+                    await self._require_same_key(connection)
+                await self._handle_clock_step(connection, now)
                 ready = statements.select_ready(now, most, cautious=cautious)
                 lent = {"owner": owner, "leased_until": now + lease}
                 claimed = await sql_attempts.claim_entries(connection, ready, size, lent)
-        return StoreStepResult(told, [await self._opened(*each) for each in claimed.items()])
+        return StoreStepResult(
+            told, [await self._decrypt_claimed(*each) for each in claimed.items()]
+        )
 
-    async def _mind_the_clock(self, connection: AsyncConnection, now: float) -> None:
+    async def _handle_clock_step(self, connection: AsyncConnection, now: float) -> None:
         await changes.reset_delays_after_clock_step(connection, self._latest, now)
         self._latest = now
 
-    async def _opened(self, entry: OutboxEntry, sealed: Sequence[bytes]) -> ClaimedEntry:
+    async def _decrypt_claimed(self, entry: OutboxEntry, sealed: Sequence[bytes]) -> ClaimedEntry:
         try:
-            plain = await self._contents.open(sealed, entry, "request")
+            plain = await self._contents.decrypt(sealed, entry, "request")
         except OutboxConfigurationError:
             plain = None
         return ClaimedEntry(entry, None if plain is None else unpack_request(plain))
@@ -210,7 +212,7 @@ class SqlStore(SqlQueries):
     @shielded
     async def renew(self, owner: str, ids: Collection[str], *, lease: float) -> Collection[str]:
         """Prolong those leases of this owner that have not ended; the ids that it still has."""
-        async with self._database.writing() as connection:
+        async with self._database.write_transaction() as connection:
             now = await self._database.now(connection)
             mine = (
                 entries_table.c.id.in_(ids),
@@ -226,33 +228,35 @@ class SqlStore(SqlQueries):
             return frozenset(held.scalars())
 
     @shielded
-    async def hasten(self, ids: Collection[str]) -> None:
+    async def make_due(self, ids: Collection[str]) -> None:
         """Let these of them that wait be due at once, but for those to be asked about first."""
         if ids:
-            async with self._database.writing() as connection:
+            async with self._database.write_transaction() as connection:
                 await connection.execute(statements.update_due_now(entries_table.c.id.in_(ids)))
 
-    async def _check(self, connection: AsyncConnection) -> None:
+    async def _require_same_key(self, connection: AsyncConnection) -> None:
         # Another process may have opened it anew, with a new key, while it was empty.
-        if await _stored_meta(connection) != self._facts:
+        if await _stored_meta(connection) != self._meta_values:
             raise OutboxUnavailableError(Phrase("is in use with another key or by another version"))
 
     @shielded
     async def leases(self) -> Collection[Lease]:
         """All there are, of whichever process, ended or not."""
-        async with self._database.reading() as connection:
+        async with self._database.read_transaction() as connection:
             return [Lease(*row) for row in await connection.execute(statements.select_leases())]
 
     @shielded
-    async def recover(self, standing: Collection[Lease], *, settle: float) -> Sequence[EntryChange]:
+    async def recover_leases(
+        self, standing: Collection[Lease], *, settle: float
+    ) -> Sequence[EntryChange]:
         """Judge entries with one of these leases, if it has ended or its owner is dead.
 
         They are judged by their `recovery`. Those that the platform is to be asked about are due
         after `settle`.
         """
-        dead = [owner for owner in {each.owner for each in standing} if self.surely_dead(owner)]
-        async with self._database.writing() as connection:
-            await self._check(connection)
+        dead = [owner for owner in {each.owner for each in standing} if self.is_known_dead(owner)]
+        async with self._database.write_transaction() as connection:
+            await self._require_same_key(connection)
             now = await self._database.now(connection)
             found = await connection.execute(
                 statements.select_interrupted(standing, dead, now).limit(_RECOVERY_BATCH)
@@ -265,10 +269,10 @@ class SqlStore(SqlQueries):
             ]
 
     @shielded
-    async def expire(self, max_age: float) -> Sequence[EntryChange]:
+    async def expire_entries(self, max_age: float) -> Sequence[EntryChange]:
         """Give up what has waited for longer: `failed`, or `unclear` where there is doubt."""
-        async with self._database.writing() as connection:
-            await self._check(connection)
+        async with self._database.write_transaction() as connection:
+            await self._require_same_key(connection)
             now = await self._database.now(connection)
             old = (
                 entries_table.c.state == EntryState.WAITING,
@@ -285,9 +289,9 @@ class SqlStore(SqlQueries):
             ]
 
     @shielded
-    async def purge(self, retention: float) -> int:
+    async def purge_finished(self, retention: float) -> int:
         """Forget some of what was delivered, cancelled or dropped so long ago; how many."""
-        async with self._database.writing() as connection:
+        async with self._database.write_transaction() as connection:
             now = await self._database.now(connection)
             query = statements.select_purgeable(now - retention).limit(_PURGE_BATCH)
             numbers = [row.number for row in await connection.execute(query)]
@@ -301,21 +305,21 @@ class SqlStore(SqlQueries):
             return len(numbers)
 
     @shielded
-    async def shrink(self) -> bool:
+    async def release_disk_space(self) -> bool:
         """Give some of the room back to the disk that nothing needs any more; whether it did."""
-        return await self._database.shrink()
+        return await self._database.release_disk_space()
 
     @shielded
-    async def move(
+    async def apply_action(
         self, entry_id: str, to: EntryState, *, caller: str | None = None, by: Actor | None = None
     ) -> OutboxEntry | None:
         """Retry (`waiting`), cancel or drop. None: there is no such entry (of this caller).
 
-        With `by` the step is noted for an audit, see `take_notes`. Raises `EntryStateError`.
+        With `by` the step is noted for an audit, see `record_pending`. Raises `EntryStateError`.
         Cancelling and dropping erase the request.
         """
-        async with self._database.writing() as connection:
-            await self._database.lock_arrivals(connection)
+        async with self._database.write_transaction() as connection:
+            await self._database.lock_inserts(connection)
             query = (
                 statements.select_entries().where(entries_table.c.id == entry_id).with_for_update()
             )
@@ -337,9 +341,9 @@ class SqlStore(SqlQueries):
     ) -> Sequence[OutboxEntry]:
         """Retry the first that have failed, of one cause or of any, with numbers above `after`.
 
-        None are left when it is empty. With `by` it is noted as by `move`.
+        None are left when it is empty. With `by` it is noted as by `apply_action`.
         """
-        async with self._database.writing() as connection:
+        async with self._database.write_transaction() as connection:
             now = await self._database.now(connection)
             moved = await changes.retry_failed(connection, now, cause, after, most=_RETRY_BATCH)
             if by is not None:
@@ -354,7 +358,9 @@ class SqlStore(SqlQueries):
 
         With `by` it is noted first who wanted to see it.
         """
-        place = self._database.reading() if by is None else self._database.writing()
+        place = (
+            self._database.read_transaction() if by is None else self._database.write_transaction()
+        )
         async with place as connection:
             entry = await find_entry(connection, entry_id)
             if entry is None:
@@ -368,15 +374,15 @@ class SqlStore(SqlQueries):
             return EntryContent(entry, request, await self._response(connection, entry))
 
     @shielded
-    async def take_notes(self, record: RecordPending) -> int:
+    async def record_pending(self, record: RecordPending) -> int:
         """Have the oldest noted steps recorded, by one process only; how many are forgotten.
 
         Others wait with their writes, so `record` must be quick. What it cannot stays noted.
         """
-        async with self._database.reading() as connection:
+        async with self._database.read_transaction() as connection:
             if not await audit_notes.has_pending_records(connection):
                 return 0
-        async with self._database.writing() as connection:
+        async with self._database.write_transaction() as connection:
             taken = await audit_notes.drain_pending_records(connection, record, self._recorded)
         self._recorded -= taken
         return len(taken)

@@ -39,7 +39,7 @@ _LEASE: Final = (
 _MAX_DELAY: Final = 4000.0
 _MAX_LEASE: Final = 60.0
 # The platform is asked first whether it has it.
-_ASKED_FOR: Final = entries_table.c.doubt & (entries_table.c.recovery == RecoveryMode.ASK)
+_ASKED_FOR: Final = entries_table.c.doubt & (entries_table.c.recovery == RecoveryMode.VERIFY)
 _OVER: Final = (EntryState.DELIVERED, EntryState.CANCELLED, EntryState.DROPPED)
 
 
@@ -75,7 +75,7 @@ def insert_entry(draft: NewEntry, entry_id: str, size: int, now: float) -> sa.In
             caller=draft.caller,
             state=EntryState.WAITING,
             recovery=draft.recovery,
-            doubt=draft.doubt,
+            doubt=draft.in_doubt,
             queued_at=now,
             due_at=now + draft.delay,
             attempts=0,
@@ -96,7 +96,7 @@ def select_ready(now: float, most: int, *, cautious: bool) -> sa.Select[Any]:
     at_once = entries_table.c.due_at == entries_table.c.queued_at
     is_due = at_once | _reached(entries_table.c.due_at, now, _MAX_DELAY)
     due = (entries_table.c.state == EntryState.WAITING, entries_table.c.behind.is_(None), is_due)
-    first = [entries_table.c.recovery == RecoveryMode.PARK] if cautious else []
+    first = [entries_table.c.recovery == RecoveryMode.HOLD] if cautious else []
     return (
         select_unlocked(*due)
         .order_by(*first, entries_table.c.due_at, entries_table.c.number)

@@ -41,7 +41,7 @@ class OutboxApi:
         self._one_by_one = one_by_one
         self._clock = clock
 
-    async def answer(
+    async def handle(
         self, asked: RequestContext, base: str, reader: ResponseFormat
     ) -> UpstreamResponse:
         """Answer a request. Raises `GatewayError`."""
@@ -88,7 +88,7 @@ class OutboxApi:
         response = await self._outbox.response(entry_id) if entry.state in _OVER else None
         if response is None:
             return self._in_progress(entry, reader)
-        return await self._one_by_one.do(
+        return await self._one_by_one.run(
             len(response.body), caller, lambda: _final_response(entry, response, reader)
         )
 

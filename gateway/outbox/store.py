@@ -11,7 +11,7 @@ from gateway.phrases import Phrase
 
 
 class OutboxError(Exception):
-    """Base of what the outbox raises; `why` holds nothing of a patient."""
+    """Base of what the outbox raises; `cause` holds nothing of a patient."""
 
     def __init__(self, why: Phrase) -> None:
         super().__init__(why)
@@ -45,21 +45,24 @@ class EntryStateError(OutboxError):
 class OutboxLimits:
     """Bounds of what blocks: number of entries, bytes of their requests and of their orders' rows.
 
-    `share` of each is the most that one caller may have.
+    `max_caller_share` of each is the most that one caller may have.
     """
 
     max_entries: int
     max_bytes: int
-    share: float = 1.0
+    max_caller_share: float = 1.0
 
     def check(self, size: int, used: QueueUsage) -> None:
         """Whether one more of that size fits. Raises `OutboxFullError`."""
-        if used.entries >= self.max_entries or used.size + size > self.max_bytes:
+        if used.entries >= self.max_entries or used.total_bytes + size > self.max_bytes:
             raise OutboxFullError(Phrase("the outbox is full"))
-        most, bytes_most = int(self.max_entries * self.share), self.max_bytes * self.share
-        beyond = used.of_caller >= most or used.size_of_caller + size > bytes_most
+        most, bytes_most = (
+            int(self.max_entries * self.max_caller_share),
+            self.max_bytes * self.max_caller_share,
+        )
+        beyond = used.caller_entries >= most or used.caller_bytes + size > bytes_most
         # One entry is anybody's share.
-        if used.of_caller and beyond:
+        if used.caller_entries and beyond:
             raise OutboxFullError(Phrase("the caller's share of the outbox is full"))
 
 
@@ -68,9 +71,9 @@ class QueueUsage:
     """Number and bytes of what blocks: of everybody, and of one caller."""
 
     entries: int
-    size: int
-    of_caller: int
-    size_of_caller: int
+    total_bytes: int
+    caller_entries: int
+    caller_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,7 @@ class AttemptOutcome:
     """What an attempt at an entry came to; one that is put back is due after `delay`."""
 
     entry: OutboxEntry
-    verdict: EntryTransition
+    transition: EntryTransition
     delay: float = 0.0
 
 
@@ -131,9 +134,9 @@ class ClaimedEntry:
 
 @dataclass(frozen=True, slots=True)
 class StoreStepResult:
-    """`written` tells for each outcome whether it was: not where the lease was lost."""
+    """`recorded` tells for each outcome whether it was: not where the lease was lost."""
 
-    written: Sequence[bool]
+    recorded: Sequence[bool]
     claimed: Sequence[ClaimedEntry]
 
 
@@ -142,7 +145,7 @@ class EntryChange:
     """An entry that the store itself moved on: its lease ended, or it grew too old."""
 
     entry: OutboxEntry
-    why: str
+    cause: str
 
 
 Confirm = Callable[[], None]

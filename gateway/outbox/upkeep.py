@@ -26,29 +26,34 @@ class OutboxMaintenance:
         self._seen: dict[Lease, float] = {}
         self._more = False
 
-    async def recover(self, lease: float, settle: float) -> None:
+    async def recover_leases(self, lease: float, settle: float) -> None:
         """Bring back what processes that ended had in hand.
 
         The store's clock may have been set ahead: by this process's own, too, a lease must have
         stood for as long as it lasts without being renewed. Whoever had it has stopped by then,
         and at once where the process is known to be dead.
         """
-        standing = await self._standing(lease)
+        standing = await self._stale_leases(lease)
         if standing:
-            await self._all(
-                lambda: self._store.recover(standing, settle=settle), _step_after_lease_end
+            await self._apply_all(
+                lambda: self._store.recover_leases(standing, settle=settle), _step_after_lease_end
             )
 
-    async def tidy(self, max_age: float, retention: float) -> bool:
+    async def expire_and_purge(self, max_age: float, retention: float) -> bool:
         """Give up what is too old; a step of forgetting what was over long ago, and of giving its
         room back. Whether there is more to do.
         """
         if not self._more:
-            await self._all(lambda: self._store.expire(max_age), lambda _: OutboxStep.EXPIRED)
-        self._more = bool(await self._store.purge(retention)) or await self._store.shrink()
+            await self._apply_all(
+                lambda: self._store.expire_entries(max_age), lambda _: OutboxStep.EXPIRED
+            )
+        self._more = (
+            bool(await self._store.purge_finished(retention))
+            or await self._store.release_disk_space()
+        )
         return self._more
 
-    async def _standing(self, lease: float) -> list[Lease]:
+    async def _stale_leases(self, lease: float) -> list[Lease]:
         found = await self._store.leases()
         # Not before: one may have been renewed while this process waited for the answer.
         now = self._clock()
@@ -56,18 +61,22 @@ class OutboxMaintenance:
         return [
             each
             for each, since in self._seen.items()
-            if now - since >= lease or self._store.surely_dead(each.owner)
+            if now - since >= lease or self._store.is_known_dead(each.owner)
         ]
 
-    async def _all(
+    async def _apply_all(
         self,
         change: Callable[[], Awaitable[Sequence[EntryChange]]],
         step: Callable[[EntryChange], OutboxStep],
     ) -> None:
         while batch := await change():
             for changed in batch:
-                self._observe(OutboxEvent(step(changed), changed.entry, changed.why))
+                self._observe(OutboxEvent(step(changed), changed.entry, changed.cause))
 
 
 def _step_after_lease_end(changed: EntryChange) -> OutboxStep:
-    return OutboxStep.UNCLEAR if changed.entry.state is EntryState.UNCLEAR else OutboxStep.DOUBTED
+    return (
+        OutboxStep.UNCLEAR
+        if changed.entry.state is EntryState.UNCLEAR
+        else OutboxStep.BECAME_IN_DOUBT
+    )

@@ -253,7 +253,7 @@ class Gateway:
 
         shared = self._shared
         last_writes = (
-            LastWrites.alone()
+            LastWrites.in_process()
             if shared is None
             else LastWrites.shared(shared.last_writes, shared.number)
         )

@@ -117,7 +117,7 @@ class Core:
         self.circuit = CircuitBreaker(
             factories.circuit_policy(settings),
             time.monotonic,
-            None if outbox is None else outbox.delivery.platform_answered,
+            None if outbox is None else outbox.delivery.on_platform_response,
         )
         self.admission = Admission(
             max_concurrent=settings.limits.max_concurrent_requests,

@@ -166,7 +166,7 @@ class OutboxService:
                 tokens,
                 PlatformClient(forwarder, tokens, factories.platform_path(settings)),
                 credentials=frozenset(credentials),
-                versions=settings.fhir.auto_if_match,
+                adds_if_match=settings.fhir.auto_if_match,
                 statement=statement,
                 unfiltered=settings.fhir.unfiltered,
             ),
@@ -193,7 +193,7 @@ class OutboxService:
     def _observe(self, event: OutboxEvent) -> None:
         entry = event.entry
         self._metrics.count_outbox_step(event.step)
-        if not event.noted:
+        if not event.is_audit_pending:
             self._audit.record_event(
                 "outbox",
                 step=event.step.value,
@@ -229,7 +229,7 @@ class OutboxService:
             self.available = True
 
     async def _until_due(self) -> None:
-        idle = self.available and self._store.surely_empty() and self._depth.oldest is None
+        idle = self.available and self._store.is_known_empty() and self._depth.oldest is None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_SELDOM if idle else _OFTEN):
                 await self._changed.wait()
@@ -244,14 +244,14 @@ class OutboxService:
             self.delivery.wake()
         self._depth = await self.outbox.depth()
         if not isinstance(self._audit, NullAuditTrail):
-            await self.outbox.take_notes(self._record)
+            await self.outbox.record_pending(self._record)
 
     async def _record(self, notes: Sequence[PendingAuditRecord]) -> bool:
         """What commands did that had no audit at hand; False while there is none here either."""
         if not self._audit.is_available:
             return False
         for note in notes:
-            self._audit.record_event("outbox", **note.facts(self._iso))
+            self._audit.record_event("outbox", **note.record_fields(self._iso))
         return True
 
     async def _record_durably(self, notes: Sequence[PendingAuditRecord]) -> bool:

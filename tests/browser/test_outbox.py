@@ -97,7 +97,7 @@ async def test_an_operator_decides_without_a_mouse(person: Person, there: Office
     await person.do("wait", selector=".news", text=EN["said:dropped"])
     assert await there.state(entry_id) is EntryState.DROPPED
     [note] = await there.notes()
-    assert (note.by.operator, note.by.reason) == ("dilnoza", "entered anew")
+    assert (note.actor.operator, note.actor.reason) == ("dilnoza", "entered anew")
     await no_complaints(person)
 
 

@@ -438,14 +438,14 @@ async def test_port_without_tls(ward: Ward, platform: Platform) -> None:
 
 async def test_refused_client(ward: Ward, sso: Sso) -> None:
     """A refusal of the SSO names client_id and secret."""
-    sso.answer(refusal("invalid_client", 401))
+    sso.handle(refusal("invalid_client", 401))
     failed = await ward.failed()
     assert "client_id" in failed["token default"]
 
 
 async def test_troubled_sso(ward: Ward, sso: Sso) -> None:
     """An SSO that answers 503 is not mistaken for a wrong secret."""
-    sso.answer(sso_status(503))
+    sso.handle(sso_status(503))
     failed = await ward.failed()
     assert "503" in failed["token default"]
     assert "client_id" not in failed["token default"]
@@ -473,7 +473,7 @@ async def test_clock_behind(ward: Ward, platform: Platform) -> None:
 )
 async def test_wrong_token_path(ward: Ward, sso: Sso, page: Any) -> None:
     """Where the token endpoint is not, that is said once, with the setting to correct."""
-    sso.answer(page)
+    sso.handle(page)
     failed = await ward.failed()
     assert failed["token default"].lower().count("check sso.token_url") == 1
     assert "gave no token" in failed["token default"]
@@ -481,7 +481,7 @@ async def test_wrong_token_path(ward: Ward, sso: Sso, page: Any) -> None:
 
 async def test_lifetime_in_words(ward: Ward, sso: Sso) -> None:
     """Nobody has to divide 10799 by 3600."""
-    sso.answer(token("t0ken", expires_in=10799))
+    sso.handle(token("t0ken", expires_in=10799))
     _, text = await ward.examine()
     assert "the SSO gave a token for 3 h" in text
 

@@ -93,7 +93,7 @@ WRONG = {
 async def test_a_wrong_sso_is_told_apart(ward: Ward, sso: Published, name: str) -> None:
     """Each says what came, what to look at, and which addresses there are; nothing of its text."""
     answer, words = WRONG[name]
-    sso.answer(answer)
+    sso.handle(answer)
     failed = await ward.failed()
     assert list(failed) == ["token default"]
     text = failed["token default"]
@@ -109,7 +109,7 @@ async def test_addresses_stay_out_of_other_troubles(
     ward: Ward, sso: Published, answer: Answer
 ) -> None:
     """An SSO in trouble, or one that knows the client, is the right one."""
-    sso.answer(answer)
+    sso.handle(answer)
     assert "Known token endpoints" not in (await ward.failed())["token default"]
 
 
@@ -144,7 +144,7 @@ async def test_sso_and_platform_of_two_environments(ward: Ward, tmp_path: Path) 
     ward.settings["environment"] = "dhp-playground"
     del ward.settings["platform"]["fhir_base_url"]
     async with Sso(tls=context) as sso, ConnectProxy(hosts={"sso.dhp.uz": "127.0.0.1"}) as proxy:
-        sso.answer(refusal("invalid_client", 401))
+        sso.handle(refusal("invalid_client", 401))
         ward.settings["sso"] = {
             "token_url": f"https://sso.dhp.uz:{sso.port}/oauth/token",
             "ca_file": str(tmp_path / "ca.pem"),
@@ -174,7 +174,7 @@ async def test_a_document_of_the_sso_that_names_another_endpoint(
         code, text = await ward.examine()
         assert (code, other.requests) == (0, [])
         assert f"{place} names the token endpoint {other.token_url}, sso.token_url is" in text
-        sso.answer(refusal("invalid_client", 401))
+        sso.handle(refusal("invalid_client", 401))
         failed = await ward.failed()
         assert list(failed) == ["token default", "SSO documents"]
         assert other.token_url in failed["SSO documents"]
@@ -255,7 +255,7 @@ async def test_a_key_that_the_sso_cannot_fetch_yet(
     ward: Ward, sso: Published, answer: Answer
 ) -> None:
     """A gateway that publishes its key has to run before the SSO can take its client."""
-    sso.answer(answer)
+    sso.handle(answer)
     assert START_FIRST not in (await ward.failed())["token default"]
     key = ward.folder / "key.pem"
     key.write_text(pem(EC))

@@ -224,7 +224,7 @@ async def test_what_cannot_be_asked_is_told(
 
 async def test_without_a_token_nothing_is_asked(scene: Scene) -> None:
     """It says why, as `dhp-gateway token` does."""
-    scene.sso.answer(answers.refusal("invalid_client", 401))
+    scene.sso.handle(answers.refusal("invalid_client", 401))
     result = await scene.probe()
     assert (result.code, "no token: " in result.err) == (1, True)
     assert scene.platform.seen == []

@@ -39,7 +39,7 @@ async def test_what_the_sso_sees_of_a_key(tmp_path: Path, answer: answers.Answer
     """Header, claims and public key are printed, with or without a token; no signature is."""
     file = key_file(tmp_path / "key.pem", ec.SECP384R1())
     async with Sso() as sso:
-        sso.answer(answer)
+        sso.handle(answer)
         result = await dhp("token", "--config", write(tmp_path, signing(sso, file)))
         sent = sso.requests[0].form["client_assertion"].split(".")
         token_url = sso.token_url
@@ -121,7 +121,7 @@ async def test_a_blank_behind_the_secret(tmp_path: Path, secret: bytes, told: bo
     file = tmp_path / "secret"
     file.write_bytes(secret)
     async with Sso() as sso:
-        sso.answer(answers.refusal("invalid_client", 401))
+        sso.handle(answers.refusal("invalid_client", 401))
         credential = {"client_id": "a", "client_secret_file": str(file)}
         text = await why(tmp_path, {**custom(sso), "credentials": {"default": credential}})
     assert ("client_secret begins or ends with a blank" in text) is told
@@ -133,7 +133,7 @@ async def test_which_of_several_secrets_was_refused(tmp_path: Path) -> None:
     file = tmp_path / "secret"
     file.write_text("s3cret-new\ns3cret-old\n", encoding="utf-8")
     async with Sso() as sso:
-        sso.answer(answers.refusal("invalid_client", 401))
+        sso.handle(answers.refusal("invalid_client", 401))
         credential = {"client_id": "a", "client_secret_file": str(file)}
         text = await why(tmp_path, {**custom(sso), "credentials": {"default": credential}})
         assert len(sso.requests) == 1

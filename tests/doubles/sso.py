@@ -138,7 +138,7 @@ class Sso:
         scheme = "http" if self._tls is None else "https"
         return f"{scheme}://127.0.0.1:{self.port}/oauth/token"
 
-    def answer(self, answer: Answer | None) -> None:
+    def handle(self, answer: Answer | None) -> None:
         """Answer so from now on, once the script is used up; None: numbered tokens again."""
         self._default = self._numbered if answer is None else lambda: answer
 

@@ -56,7 +56,7 @@ class TlsInMemory:
         self._outgoing = ssl.MemoryBIO()
         self.tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
 
-    def answer(self, data: bytes) -> bytes:
+    def handle(self, data: bytes) -> bytes:
         """What is to be sent in the handshake after this came."""
         self._incoming.write(data)
         with contextlib.suppress(ssl.SSLWantReadError):

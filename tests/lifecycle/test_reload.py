@@ -231,7 +231,7 @@ async def test_a_wrong_new_secret_costs_nothing(
     secret.write_text("right")
     service = start_service(**secret_in(secret))
     await service.until_ready()
-    sso.answer(refusal("invalid_client", 401))
+    sso.handle(refusal("invalid_client", 401))
     secret.write_text("wrong")
     await sso.seen(2)
     await until_reloaded(service, 1)

@@ -22,7 +22,7 @@ async def test_in_an_outage_each_failed_requests_id_is_in_the_log(
 ) -> None:
     """Without an audit the log alone has all ids, in few and short lines."""
     async with Platform() as platform, Sso() as sso:
-        sso.answer(sso_answers.token("a-token"))
+        sso.handle(sso_answers.token("a-token"))
         platform.answer(http(500, b"<html>", ("Content-Type", "text/html")))
         configuration = {
             "platform": {"fhir_base_url": platform.url},

@@ -187,7 +187,7 @@ async def test_without_a_token_the_platform_is_not_praised(
     start_service: StartService, sso: Sso, answer: sso_answers.Answer, reason: str
 ) -> None:
     """No token, or a secret that is refused: nothing is known of the platform."""
-    sso.answer(answer)
+    sso.handle(answer)
     service = start_service(**CHECKED)
     await service.until_ready(503)
     found = await until_told(service, "no", reason)

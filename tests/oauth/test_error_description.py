@@ -39,7 +39,7 @@ async def described(
     """What is kept of an answer with these members."""
     jar = aiohttp.DummyCookieJar()
     async with Sso() as sso, aiohttp.ClientSession(cookie_jar=jar) as session:
-        sso.answer(json_body({"error": "invalid_client", **members}, status))
+        sso.handle(json_body({"error": "invalid_client", **members}, status))
         endpoint = TokenEndpoint(session, TokenEndpointSettings(sso.token_url))
         asked = ClientCredentials(CLIENT, authenticate(CLIENT, Secret(SECRET)))
         with pytest.raises(TokenRequestError) as caught:

@@ -22,7 +22,7 @@ async def old() -> AsyncIterator[Bench]:
 
 async def test_a_token_that_is_due_is_kept_while_the_sso_is_down(old: Bench) -> None:
     """Due for renewal, so no longer taken from the store, but valid: the successor goes on."""
-    old.sso.answer(answers.status(503))
+    old.sso.handle(answers.status(503))
     await old.pass_time(85)
     token = old.tokens.current("default")
     assert token is not None

@@ -95,7 +95,7 @@ async def test_second_rejection_pauses(given: Bench) -> None:
 
 async def test_pauses_grow(given: Bench) -> None:
     """The pauses double from one second to thirty."""
-    given.sso.answer(None)
+    given.sso.handle(None)
     token = await given.obtain()
     for pause in (1, 2, 4, 8, 16, 30, 30):
         token = await reject_twice(given, token)
@@ -151,7 +151,7 @@ async def test_platform_that_refuses_everything(given: Bench) -> None:
 
 async def test_same_token_again(given: Bench) -> None:
     """An SSO that gives the rejected token again is not asked in a loop."""
-    given.sso.answer(answers.token("same"))
+    given.sso.handle(answers.token("same"))
     token = await given.obtain()
     assert await replaced(given, token) == "token-rejected"
     assert asked(given) == 2
@@ -162,7 +162,7 @@ async def test_same_token_again(given: Bench) -> None:
 
 async def test_same_token_is_kept(given: Bench) -> None:
     """The token that the SSO insists on is used on, and if the platform takes it all is well."""
-    given.sso.answer(answers.token("same"))
+    given.sso.handle(answers.token("same"))
     token = await given.obtain()
     await replaced(given, token)
     assert given.current == "same"
@@ -222,7 +222,7 @@ async def test_rejected_during_renewal(given: Bench) -> None:
 
 async def test_renewal_during_pause(given: Bench) -> None:
     """The pause concerns forced fetches only: a token is still renewed at its time."""
-    given.sso.answer(answers.token("short", expires_in=0.5))
+    given.sso.handle(answers.token("short", expires_in=0.5))
     await reject_twice(given, AccessToken("other", received_at=0, lifetime=1, wall_expiry=0))
     before = asked(given)
     await given.pass_time(0.9)
@@ -233,7 +233,7 @@ async def test_renewal_during_pause(given: Bench) -> None:
 async def test_expiry_is_taken_back(given: Bench) -> None:
     """With its token dropped a credential has no expiry in the future to report."""
     token = await given.obtain()
-    given.sso.answer(answers.status(503))
+    given.sso.handle(answers.status(503))
     await replaced(given, token)
     assert given.observer.expiries[-1] == ("default", 0.0)
     assert not given.state.is_valid
@@ -326,7 +326,7 @@ async def test_one_refusal_while_the_sso_is_down(given: Bench) -> None:
     """With the SSO down, one caller's 401 does not take from others what works for them."""
     token = await given.obtain()
     given.tokens.on_token_accepted("default", token)
-    given.sso.answer(answers.status(503))
+    given.sso.handle(answers.status(503))
     assert await replaced(given, token) == "sso-unavailable"
     assert given.current == "token-1"
     given.tokens.on_token_accepted("default", token)

@@ -24,7 +24,7 @@ async def ask(body: bytes, coding: str, code: int = 200) -> str:
     """The token, or what there is instead; the SSO is asked once in any case."""
     jar = aiohttp.DummyCookieJar()
     async with Sso() as sso, aiohttp.ClientSession(cookie_jar=jar) as session:
-        sso.answer(http(code, body, ("Content-Encoding", coding), content_type="application/json"))
+        sso.handle(http(code, body, ("Content-Encoding", coding), content_type="application/json"))
         endpoint = TokenEndpoint(session, TokenEndpointSettings(sso.token_url))
         grant = ClientCredentials("id", client_secret_post("id", Secret("s")))
         try:

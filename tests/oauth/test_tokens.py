@@ -80,7 +80,7 @@ class TestFirstToken:
 
     async def test_fifty_fail_at_once(self, given: Bench) -> None:
         """Fifty simultaneous first requests share one failure as well."""
-        given.sso.answer(answers.status(500))
+        given.sso.handle(answers.status(500))
         got = await asyncio.gather(*(given.obtain() for _ in range(50)), return_exceptions=True)
         assert {str(error) for error in got} == {
             "sso-unavailable: the SSO gave no token (status 500)"
@@ -184,7 +184,7 @@ class TestExpiry:
 
     async def test_ten_short_lives(self, given: Bench) -> None:
         """Over ten lifetimes of three seconds no request waits, fails or gets an expired token."""
-        given.sso.answer(answers.token("short", expires_in=3))
+        given.sso.handle(answers.token("short", expires_in=3))
         await given.tokens.start()
         await given.settled()
         for _ in range(600):
@@ -246,14 +246,14 @@ class TestExpiry:
     @pytest.mark.parametrize("expires_in", [0, -1, None])
     async def test_no_lifetime_is_the_default(self, given: Bench, expires_in: object) -> None:
         """A lifetime of zero or less does not cause a token request for each request."""
-        given.sso.answer(answers.token("zero", expires_in=expires_in))
+        given.sso.handle(answers.token("zero", expires_in=expires_in))
         for _ in range(5):
             assert (await given.obtain()).lifetime == 300
         assert len(given.sso.requests) == 1
 
     async def test_tiny_lifetime(self, given: Bench) -> None:
         """A lifetime far below a second does not make the gateway hammer the SSO when idle."""
-        given.sso.answer(answers.token("tiny", expires_in=0.2))
+        given.sso.handle(answers.token("tiny", expires_in=0.2))
         await given.obtain()
         await given.pass_time(10)
         assert len(given.sso.requests) <= 21
@@ -265,7 +265,7 @@ class TestFailure:
     @pytest.mark.parametrize("kind", FAILURES)
     async def test_fails_fast(self, given: Bench, kind: str) -> None:
         """A failure is remembered: callers get the same outcome and the SSO is not asked."""
-        given.sso.answer(FAILURES[kind])
+        given.sso.handle(FAILURES[kind])
         errors = [await refused_with(given) for _ in range(20)]
         assert {error.reason.code for error in errors} == {REASONS[kind]}
         assert len(given.sso.requests) == 1
@@ -289,7 +289,7 @@ class TestFailure:
 
     async def test_retry_after_for_callers(self, given: Bench) -> None:
         """Callers are told to come back when the SSO will have been asked again."""
-        given.sso.answer(FAILURES["throttled"])
+        given.sso.handle(FAILURES["throttled"])
         first = await refused_with(given)
         await given.clock.advance(10)
         second = await refused_with(given)
@@ -298,12 +298,12 @@ class TestFailure:
 
     async def test_retry_after_is_at_least_a_second(self, given: Bench) -> None:
         """Nobody is told to come back at once."""
-        given.sso.answer(answers.status(429, ("Retry-After", "0")))
+        given.sso.handle(answers.status(429, ("Retry-After", "0")))
         assert (await refused_with(given)).retry_after >= 1
 
     async def test_back_off_grows(self, given: Bench) -> None:
         """Pauses after transient failures double, up to 30 seconds."""
-        given.sso.answer(FAILURES["transient"])
+        given.sso.handle(FAILURES["transient"])
         pauses = []
         await given.tokens.start()
         for _ in range(12):
@@ -316,7 +316,7 @@ class TestFailure:
     async def test_old_token_outlives_failures(self, given: Bench) -> None:
         """While the SSO is down the valid token stays in use to its end, then requests fail."""
         given.sso.script(answers.token("old"))
-        given.sso.answer(answers.RESET)
+        given.sso.handle(answers.RESET)
         await given.obtain()
         while given.clock() < 1000 + 298.9:
             assert given.current == "old"
@@ -420,7 +420,7 @@ class TestStore:
     async def test_rejected_token_is_dropped_for_others(self, given: Bench) -> None:
         """Replicas do not find a rejected token in the store even if there is no new one yet."""
         rejected = await given.obtain()
-        given.sso.answer(answers.status(503))
+        given.sso.handle(answers.status(503))
         with pytest.raises(GatewayError):
             await given.tokens.replace_rejected("default", rejected)
         assert await given.store.get(given.source().store_key) is None
@@ -525,7 +525,7 @@ class TestTelling:
         assert given.state.is_valid
         assert given.state.expires_in == 300
         assert 210 <= given.state.next_attempt_in <= 240
-        given.sso.answer(FAILURES["refused"])
+        given.sso.handle(FAILURES["refused"])
         await given.pass_time(241, step=10)
         assert given.state.is_valid
         assert given.state.failure == "refused"

@@ -15,7 +15,7 @@ async def claim(
     store: SqlStore, most: int = 10, owner: str = ME, lease: float = LEASE
 ) -> list[OutboxEntry]:
     """What may be sent now."""
-    progress = await store.proceed(owner, (), most=most, size=1 << 30, lease=lease)
+    progress = await store.record_and_claim(owner, (), most=most, size=1 << 30, lease=lease)
     return [claimed.entry for claimed in progress.claimed]
 
 
@@ -37,11 +37,11 @@ async def doubt(
     store: SqlStore, owner: str, entry: OutboxEntry, *, delay: float, cause: str
 ) -> bool:
     """It may have been delivered, and is put back."""
-    return await _tell(store, owner, entry, RetryLater(cause, doubt=True), delay)
+    return await _tell(store, owner, entry, RetryLater(cause, in_doubt=True), delay)
 
 
 async def _tell(
     store: SqlStore, owner: str, entry: OutboxEntry, verdict: EntryTransition, delay: float = 0.0
 ) -> bool:
-    progress = await store.proceed(owner, [AttemptOutcome(entry, verdict, delay)], most=0)
-    return progress.written[0]
+    progress = await store.record_and_claim(owner, [AttemptOutcome(entry, verdict, delay)], most=0)
+    return progress.recorded[0]

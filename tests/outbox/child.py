@@ -38,10 +38,10 @@ KEY = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc"
 OPTIONS = DeliveryOptions(
     max_age=86400,
     retention=86400,
-    lease=2.0,
-    poll=0.1,
-    recovery=0.3,
-    pauses=RetryDelays(first=0.05, longest=0.2, longest_of_line=0.2, settle=0.1),
+    lease_seconds=2.0,
+    poll_interval=0.1,
+    recovery_interval=0.3,
+    delays=RetryDelays(first=0.05, max_entry_delay=0.2, max_outage_delay=0.2, index_lag=0.1),
 )
 WRITERS = 4
 
@@ -72,13 +72,13 @@ class SocketSender:
     async def probe(self) -> None:
         """The platform here answers nobody else."""
 
-    async def ask(
+    async def verify(
         self, entry: OutboxEntry, request: QueuedRequest
     ) -> VerificationResult | SendFailure:
         """The question."""
         answer = await self._say(["ask", request.request_id, entry.recovery])
         return VerificationResult(
-            VerificationStatus.YES if answer == b"yes\n" else VerificationStatus.NO
+            VerificationStatus.PRESENT if answer == b"yes\n" else VerificationStatus.ABSENT
         )
 
     async def _say(self, words: list[str]) -> bytes:
@@ -96,7 +96,7 @@ async def _write(says: Connection, url: str) -> None:
 
         async def go_on() -> None:
             for number in numbers:
-                kept = await store.put(draft(str(number), f"P/{number % 5}"), ROOMY)
+                kept = await store.insert(draft(str(number), f"P/{number % 5}"), ROOMY)
                 says.send([kept.id, f"r-{number}"])
 
         await asyncio.gather(*(go_on() for _ in range(WRITERS)))
@@ -153,4 +153,4 @@ def _run(says: Connection, mode: str, url: str, *rest: str) -> None:
         asyncio.run(_deliver(says, url, Path(*rest)))
 
 
-RECOVERIES = (RecoveryMode.REPEAT, RecoveryMode.ASK, RecoveryMode.PARK)
+RECOVERIES = (RecoveryMode.RESEND, RecoveryMode.VERIFY, RecoveryMode.HOLD)

@@ -21,7 +21,7 @@ def write(
     suffix = "Observation" if method == "POST" else f"Observation/{name}"
     return QueuedRequest(
         method=method,
-        suffix=suffix,
+        target_suffix=suffix,
         fields=fields,
         body=body,
         credential="lab",
@@ -38,7 +38,7 @@ def draft(
     *orders: str,
     caller: str = "lis",
     method: str = "PUT",
-    recovery: RecoveryMode = RecoveryMode.REPEAT,
+    recovery: RecoveryMode = RecoveryMode.RESEND,
     **more: object,
 ) -> NewEntry:
     """A write of these orders; without any, of one that is its own."""

@@ -274,7 +274,7 @@ class History:
         while await store.entries(states=[EntryState.WAITING, EntryState.SENDING]):
             for each in await store.entries(states=[EntryState.UNCLEAR]):
                 unclear[each.id] = EntryState.UNCLEAR
-                await store.move(each.id, EntryState.DROPPED)
+                await store.apply_action(each.id, EntryState.DROPPED)
             await asyncio.sleep(0.5)
 
 

@@ -35,7 +35,7 @@ class Running:
 
     async def put(self, draft: NewEntry) -> OutboxEntry:
         """Put it into the outbox."""
-        return await self.outbox.put(draft)
+        return await self.outbox.enqueue(draft)
 
     async def state(self, entry: OutboxEntry) -> EntryState:
         """Where it is now."""
@@ -51,7 +51,7 @@ class Running:
 
     async def until_idle(self) -> None:
         """Wait until nothing is being sent."""
-        await until(lambda: not self.delivery.in_hand)
+        await until(lambda: not self.delivery.active_attempts)
 
     async def pass_time(self, seconds: float) -> None:
         """Let time pass in steps of a second at most, and what is due happen in between."""
@@ -85,7 +85,7 @@ async def calm(*stores: SqlStore) -> None:
     turns = 0
     while turns < 4:
         await asyncio.sleep(0.0005)
-        turns = 0 if any(store.works._tasks for store in stores) else turns + 1
+        turns = 0 if any(store.shielded_tasks._tasks for store in stores) else turns + 1
 
 
 async def settle() -> None:

@@ -19,7 +19,7 @@ from gateway.outbox.sending import (
 OK = StoredResponse(200, ((b"etag", b'W/"1"'),), b'{"resourceType":"Observation"}')
 UNREACHABLE = SendFailure(Effect.NONE, "upstream-unreachable")
 LOST = SendFailure(Effect.UNKNOWN, "upstream-timeout")
-NONE_FOUND = VerificationResult(VerificationStatus.NO)
+NONE_FOUND = VerificationResult(VerificationStatus.ABSENT)
 
 Say = SendResult | Callable[[], SendResult]
 
@@ -76,7 +76,7 @@ class RecordingSender:
         """The light question; a test says itself what came of it."""
         self.probed += 1
 
-    async def ask(
+    async def verify(
         self, entry: OutboxEntry, request: QueuedRequest
     ) -> VerificationResult | SendFailure:
         """The question."""

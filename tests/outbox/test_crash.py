@@ -50,7 +50,7 @@ async def test_what_was_acknowledged_survives_a_kill(place: Place, wanted: int) 
         found = await all_whole(store)
         assert acknowledged.items() <= found.items()
         # It goes on, and numbers go on.
-        last = await store.put(draft("last"), ROOMY)
+        last = await store.insert(draft("last"), ROOMY)
         assert last.number == max(entry.number for entry in await store.entries(limit=100_000))
 
 
@@ -82,7 +82,7 @@ async def acknowledged_at(place: SqlitePlace, copy: Path) -> list[tuple[int, Out
     async with opened(place) as store:
         for number in range(25):
             sized = write(str(number), body=bytes(100 + number * 997))
-            entry = await store.put(replace(draft(str(number), "P/a"), request=sized), ROOMY)
+            entry = await store.insert(replace(draft(str(number), "P/a"), request=sized), ROOMY)
             kept.append((log.stat().st_size, entry))
         for file in place.files():
             if not file.name.endswith("-shm"):
@@ -117,7 +117,7 @@ async def test_a_torn_last_write_costs_only_what_was_not_acknowledged(
             found = await all_whole(store)
             for length, entry in kept:
                 assert (entry.id in found) == (length <= at)
-            await store.put(draft("new", "P/a"), ROOMY)
+            await store.insert(draft("new", "P/a"), ROOMY)
         database = sqlite3.connect(survivors.path)
         try:
             assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -128,7 +128,7 @@ async def test_a_torn_last_write_costs_only_what_was_not_acknowledged(
 async def test_every_commit_is_synced(sqlite_place: SqlitePlace) -> None:
     """Write-ahead log, synchronous=FULL: each connection that writes has both."""
     database = sqlite_place.database()
-    async with database.writing() as connection:
+    async with database.write_transaction() as connection:
         modes = {}
         for pragma in ("journal_mode", "synchronous", "secure_delete"):
             found = await connection.exec_driver_sql(f"PRAGMA {pragma}")
@@ -144,7 +144,7 @@ async def test_postgresql_commits_are_synced(postgres_place: PostgresPlace) -> N
     await watcher.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = off')
     await watcher.close()
     database = postgres_place.database()
-    async with database.writing() as connection:
+    async with database.write_transaction() as connection:
         found = await connection.exec_driver_sql("SHOW synchronous_commit")
         assert found.scalar_one() == "on"
     await database.close()

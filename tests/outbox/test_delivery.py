@@ -100,14 +100,14 @@ async def test_attempts_at_once_are_limited(running: Running, sender: RecordingS
     for n in range(30):
         sender.hold(f"r-{n}")
     entries = [await running.put(draft(str(n))) for n in range(30)]
-    await until(lambda: sender.busy == OPTIONS.parallel)
+    await until(lambda: sender.busy == OPTIONS.max_parallel)
     await settle()
-    assert sender.busy == OPTIONS.parallel
+    assert sender.busy == OPTIONS.max_parallel
     for gate in sender.held.values():
         gate.set()
     for entry in entries:
         await running.until_state(entry, EntryState.DELIVERED)
-    assert sender.busiest == OPTIONS.parallel
+    assert sender.busiest == OPTIONS.max_parallel
     assert sorted(sender.seen) == sorted(f"r-{n}" for n in range(30))
 
 
@@ -117,19 +117,19 @@ async def test_one_at_a_time_tries_a_line_that_is_down(
     """With growing pauses, a different one each time; when the platform answers, all go."""
     sender.usual = UNREACHABLE
     entries = [await running.put(draft(str(n))) for n in range(20)]
-    await until(lambda: not running.delivery.line_is_up)
+    await until(lambda: not running.delivery.is_platform_reachable)
     await running.until_idle()
     sender.seen.clear()
     # Pauses of 1, 2, 4, 8 and 16 s; the first has begun.
     await running.pass_time(1 + 2 + 4 + 8 + 16 + 6)
     assert 3 <= len(sender.seen) <= 6
-    assert sender.busiest <= OPTIONS.parallel
+    assert sender.busiest <= OPTIONS.max_parallel
     sender.busiest = 0
     sender.usual = OK
     await running.pass_time(31)
     for entry in entries:
         await running.until_state(entry, EntryState.DELIVERED)
-    assert running.delivery.line_is_up
+    assert running.delivery.is_platform_reachable
 
 
 async def test_an_answer_to_somebody_else_ends_the_pause(
@@ -138,13 +138,13 @@ async def test_an_answer_to_somebody_else_ends_the_pause(
     """When the request path has an answer, what waits goes on without its pause."""
     sender.usual = UNREACHABLE
     entry = await running.put(draft("a"))
-    await until(lambda: not running.delivery.line_is_up)
+    await until(lambda: not running.delivery.is_platform_reachable)
     await running.pass_time(20)
     sender.usual = OK
     await running.put(draft("b"))
     await settle()
     assert await running.state(entry) is EntryState.WAITING
-    running.delivery.platform_answered()
+    running.delivery.on_platform_response()
     await running.until_state(entry, EntryState.DELIVERED)
 
 
@@ -157,7 +157,7 @@ async def test_an_answer_to_somebody_else_ends_what_the_platform_asked_all_to_wa
     await until(lambda: OutboxStep.POSTPONED in running.steps(entry))
     await running.pass_time(60)
     assert await running.state(entry) is EntryState.WAITING
-    running.delivery.platform_answered()
+    running.delivery.on_platform_response()
     await running.until_state(entry, EntryState.DELIVERED)
 
 
@@ -179,9 +179,9 @@ async def test_what_learns_late_that_the_line_was_down_does_not_wait_for_it(
 ) -> None:
     """A 503 with Retry-After from before the line was back holds its write for a moment only."""
     late, entry = await late_and_unreachable(running, sender)
-    running.delivery.platform_answered()
+    running.delivery.on_platform_response()
     await running.until_state(entry, EntryState.DELIVERED)
-    assert running.delivery.line_is_up
+    assert running.delivery.is_platform_reachable
     sender.held["r-late"].set()
     await until(lambda: OutboxStep.POSTPONED in running.steps(late))
     await running.pass_time(2)
@@ -211,7 +211,7 @@ async def test_a_pause_of_the_line_ends_also_when_the_store_was_away(
         entry = await running.put(draft("a"))
         await until(lambda: OutboxStep.POSTPONED in running.steps(entry))
         fragile.away = {"hasten"}
-        running.delivery.platform_answered()
+        running.delivery.on_platform_response()
         await running.pass_time(3)
         fragile.away = set()
         await running.pass_time(10)
@@ -224,9 +224,9 @@ async def test_answers_to_others_do_not_make_attempts_hammer(
     """Where others are answered and attempts are not, there is one every five seconds at most."""
     sender.usual = UNREACHABLE
     await running.put(draft("a"))
-    await until(lambda: not running.delivery.line_is_up)
+    await until(lambda: not running.delivery.is_platform_reachable)
     for _ in range(60):
-        running.delivery.platform_answered()
+        running.delivery.on_platform_response()
         await running.pass_time(1)
     assert 8 <= len(sender.seen) <= 18
 
@@ -242,7 +242,7 @@ async def test_a_silent_line_is_asked_something_light(
     await until(lambda: OutboxStep.POSTPONED in running.steps(entry))
     await running.pass_time(31)
     assert 5 <= sender.probed <= 7
-    running.delivery.platform_answered()
+    running.delivery.on_platform_response()
     await running.until_state(entry, EntryState.DELIVERED)
     asked = sender.probed
     await running.pass_time(20)
@@ -255,7 +255,7 @@ async def test_an_attempt_that_hangs_on_a_dead_line_holds_up_nobody(
     """When somebody is answered meanwhile, others are sent beside it."""
     sender.usual = UNREACHABLE
     await running.put(draft("a"))
-    await until(lambda: not running.delivery.line_is_up)
+    await until(lambda: not running.delivery.is_platform_reachable)
     sender.hold("r-a")
     await running.pass_time(20)
     assert sender.busy == 1
@@ -263,7 +263,7 @@ async def test_an_attempt_that_hangs_on_a_dead_line_holds_up_nobody(
     other = await running.put(draft("b"))
     await running.pass_time(5)
     assert await running.state(other) is EntryState.WAITING
-    running.delivery.platform_answered()
+    running.delivery.on_platform_response()
     await running.until_state(other, EntryState.DELIVERED)
 
 
@@ -274,7 +274,7 @@ async def test_one_that_always_gets_503_holds_up_nobody(
     busy = SendFailure(Effect.NONE, "upstream-busy")
     sender.results["r-bad"] = [busy] * 1000
     bad = await running.put(draft("bad"))
-    await until(lambda: not running.delivery.line_is_up)
+    await until(lambda: not running.delivery.is_platform_reachable)
     others = [await running.put(draft(str(n))) for n in range(20)]
     await running.pass_time(60)
     for entry in others:
@@ -288,9 +288,9 @@ async def test_a_write_that_must_not_be_repeated_does_not_try_the_line(
     """While it is down, one that may be repeated goes first."""
     sender.usual = UNREACHABLE
     await running.put(draft("first"))
-    await until(lambda: not running.delivery.line_is_up)
+    await until(lambda: not running.delivery.is_platform_reachable)
     sender.results["r-parked"] = [LOST]
-    parked = await running.put(draft("parked", method="POST", recovery=RecoveryMode.PARK))
+    parked = await running.put(draft("parked", method="POST", recovery=RecoveryMode.HOLD))
     safe = await running.put(draft("safe"))
     sender.usual = OK
     sender.results["r-parked"] = []
@@ -304,7 +304,9 @@ async def test_what_the_platform_asks_for_is_waited(
     running: Running, sender: RecordingSender
 ) -> None:
     """A Retry-After of one's own is kept; others are not held up by it."""
-    sender.results["r-a"] = [SendFailure(Effect.NONE, "upstream-busy", 90.0, everybody=False)]
+    sender.results["r-a"] = [
+        SendFailure(Effect.NONE, "upstream-busy", 90.0, affects_all_entries=False)
+    ]
     entry = await running.put(draft("a"))
     await until(lambda: OutboxStep.POSTPONED in running.steps(entry))
     other = await running.put(draft("b"))
@@ -318,65 +320,65 @@ async def test_what_the_platform_asks_for_is_waited(
 _REFUSED = StoredResponse(422, (), b'{"resourceType":"OperationOutcome"}')
 _CASES = {
     # method, recovery, in doubt already, what the platform says: where the entry comes to
-    "delivered": ("PUT", RecoveryMode.REPEAT, False, StoredResponse(201), EntryState.DELIVERED),
-    "refused": ("PUT", RecoveryMode.REPEAT, False, _REFUSED, EntryState.FAILED),
-    "refused redirect": ("PUT", RecoveryMode.REPEAT, False, StoredResponse(307), EntryState.FAILED),
-    "refused 501": ("POST", RecoveryMode.PARK, False, StoredResponse(501), EntryState.FAILED),
-    "refused 412": ("PUT", RecoveryMode.REPEAT, False, StoredResponse(412), EntryState.FAILED),
-    "refused 404": ("DELETE", RecoveryMode.REPEAT, False, StoredResponse(404), EntryState.FAILED),
-    "busy": ("POST", RecoveryMode.PARK, False, StoredResponse(503), EntryState.WAITING),
-    "too many": ("POST", RecoveryMode.PARK, False, StoredResponse(429), EntryState.WAITING),
-    "no answer": ("PUT", RecoveryMode.REPEAT, False, LOST, EntryState.WAITING),
-    "no answer, to be asked for": ("POST", RecoveryMode.ASK, False, LOST, EntryState.WAITING),
-    "no answer, parked": ("POST", RecoveryMode.PARK, False, LOST, EntryState.UNCLEAR),
-    "broken": ("PUT", RecoveryMode.REPEAT, False, StoredResponse(500), EntryState.WAITING),
-    "broken, parked": ("POST", RecoveryMode.PARK, False, StoredResponse(500), EntryState.UNCLEAR),
-    "unreachable, parked": ("POST", RecoveryMode.PARK, False, UNREACHABLE, EntryState.WAITING),
+    "delivered": ("PUT", RecoveryMode.RESEND, False, StoredResponse(201), EntryState.DELIVERED),
+    "refused": ("PUT", RecoveryMode.RESEND, False, _REFUSED, EntryState.FAILED),
+    "refused redirect": ("PUT", RecoveryMode.RESEND, False, StoredResponse(307), EntryState.FAILED),
+    "refused 501": ("POST", RecoveryMode.HOLD, False, StoredResponse(501), EntryState.FAILED),
+    "refused 412": ("PUT", RecoveryMode.RESEND, False, StoredResponse(412), EntryState.FAILED),
+    "refused 404": ("DELETE", RecoveryMode.RESEND, False, StoredResponse(404), EntryState.FAILED),
+    "busy": ("POST", RecoveryMode.HOLD, False, StoredResponse(503), EntryState.WAITING),
+    "too many": ("POST", RecoveryMode.HOLD, False, StoredResponse(429), EntryState.WAITING),
+    "no answer": ("PUT", RecoveryMode.RESEND, False, LOST, EntryState.WAITING),
+    "no answer, to be asked for": ("POST", RecoveryMode.VERIFY, False, LOST, EntryState.WAITING),
+    "no answer, parked": ("POST", RecoveryMode.HOLD, False, LOST, EntryState.UNCLEAR),
+    "broken": ("PUT", RecoveryMode.RESEND, False, StoredResponse(500), EntryState.WAITING),
+    "broken, parked": ("POST", RecoveryMode.HOLD, False, StoredResponse(500), EntryState.UNCLEAR),
+    "unreachable, parked": ("POST", RecoveryMode.HOLD, False, UNREACHABLE, EntryState.WAITING),
     "in doubt, delivered": (
         "PUT",
-        RecoveryMode.REPEAT,
+        RecoveryMode.RESEND,
         True,
         StoredResponse(200),
         EntryState.DELIVERED,
     ),
     "in doubt, never sent": (
         "POST",
-        RecoveryMode.PARK,
+        RecoveryMode.HOLD,
         True,
         StoredResponse(200),
         EntryState.UNCLEAR,
     ),
-    "in doubt, invalid": ("PUT", RecoveryMode.REPEAT, True, _REFUSED, EntryState.FAILED),
+    "in doubt, invalid": ("PUT", RecoveryMode.RESEND, True, _REFUSED, EntryState.FAILED),
     "in doubt, conflict": (
         "PUT",
-        RecoveryMode.REPEAT,
+        RecoveryMode.RESEND,
         True,
         StoredResponse(409),
         EntryState.UNCLEAR,
     ),
     "in doubt, forbidden": (
         "PUT",
-        RecoveryMode.REPEAT,
+        RecoveryMode.RESEND,
         True,
         StoredResponse(403),
         EntryState.UNCLEAR,
     ),
     "in doubt, gone": (
         "DELETE",
-        RecoveryMode.REPEAT,
+        RecoveryMode.RESEND,
         True,
         StoredResponse(410),
         EntryState.DELIVERED,
     ),
     "in doubt, not there": (
         "DELETE",
-        RecoveryMode.REPEAT,
+        RecoveryMode.RESEND,
         True,
         StoredResponse(404),
         EntryState.DELIVERED,
     ),
     "in doubt, somebody else's 404": (
-        *("DELETE", RecoveryMode.REPEAT, True),
+        *("DELETE", RecoveryMode.RESEND, True),
         *(
             StoredResponse(404, reason="upstream-non-fhir", note=Phrase("no FHIR")),
             EntryState.UNCLEAR,
@@ -384,7 +386,7 @@ _CASES = {
     ),
     "in doubt, several match": (
         "POST",
-        RecoveryMode.REPEAT,
+        RecoveryMode.RESEND,
         True,
         StoredResponse(412),
         EntryState.UNCLEAR,
@@ -404,7 +406,7 @@ async def test_results_are_judged(running: Running, sender: RecordingSender, cas
         OutboxStep.FAILED,
         OutboxStep.UNCLEAR,
         OutboxStep.POSTPONED,
-        OutboxStep.DOUBTED,
+        OutboxStep.BECAME_IN_DOUBT,
     }
     await until(lambda: bool(over & set(running.steps(entry))))
     assert await running.state(entry) is state
@@ -428,10 +430,10 @@ async def test_an_unknown_outcome_puts_in_doubt(
     """The entry waits, may not be cancelled by its caller, and is sent again."""
     sender.results["r-a"] = [unknown]
     entry = await running.put(draft("a"))
-    await until(lambda: OutboxStep.DOUBTED in running.steps(entry))
+    await until(lambda: OutboxStep.BECAME_IN_DOUBT in running.steps(entry))
     found = await running.store.entry(entry.id)
     assert found is not None
-    assert (found.state, found.doubt) == (EntryState.WAITING, True)
+    assert (found.state, found.in_doubt) == (EntryState.WAITING, True)
     await running.pass_time(3)
     await running.until_state(entry, EntryState.DELIVERED)
     assert sender.seen == ["r-a", "r-a"]
@@ -442,11 +444,11 @@ async def test_the_platform_is_asked_before_a_create_is_repeated(
 ) -> None:
     """Not at once, as its index lags; what it has is not sent again."""
     sender.results["r-a"] = [LOST]
-    found = StoredResponse(200, (), b"{}", found=True)
-    sender.findings["r-a"] = [VerificationResult(VerificationStatus.YES, found)]
-    entry = await running.put(draft("a", method="POST", recovery=RecoveryMode.ASK))
-    await until(lambda: OutboxStep.DOUBTED in running.steps(entry))
-    await running.pass_time(OPTIONS.pauses.settle - 1)
+    found = StoredResponse(200, (), b"{}", is_verified=True)
+    sender.findings["r-a"] = [VerificationResult(VerificationStatus.PRESENT, found)]
+    entry = await running.put(draft("a", method="POST", recovery=RecoveryMode.VERIFY))
+    await until(lambda: OutboxStep.BECAME_IN_DOUBT in running.steps(entry))
+    await running.pass_time(OPTIONS.delays.index_lag - 1)
     assert sender.asked == []
     await running.pass_time(3)
     await running.until_state(entry, EntryState.DELIVERED)
@@ -460,7 +462,9 @@ async def test_what_the_platform_surely_lacks_is_sent_again(
     """And is then judged as if it were the first attempt."""
     sender.results["r-a"] = [StoredResponse(409)]
     sender.findings["r-a"] = [UNREACHABLE, NONE_FOUND]
-    entry = await running.put(draft("a", method="POST", recovery=RecoveryMode.ASK, in_doubt=True))
+    entry = await running.put(
+        draft("a", method="POST", recovery=RecoveryMode.VERIFY, in_doubt=True)
+    )
     await running.pass_time(30)
     await running.until_state(entry, EntryState.FAILED)
     assert (sender.seen, sender.asked) == (["r-a"], ["r-a", "r-a"])
@@ -470,8 +474,10 @@ async def test_an_answer_that_does_not_tell_is_unclear(
     running: Running, sender: RecordingSender
 ) -> None:
     """Several matches, for instance: nothing is sent, a person decides."""
-    sender.findings["r-a"] = [VerificationResult(VerificationStatus.UNCLEAR)]
-    entry = await running.put(draft("a", method="POST", recovery=RecoveryMode.ASK, in_doubt=True))
+    sender.findings["r-a"] = [VerificationResult(VerificationStatus.INCONCLUSIVE)]
+    entry = await running.put(
+        draft("a", method="POST", recovery=RecoveryMode.VERIFY, in_doubt=True)
+    )
     await running.until_state(entry, EntryState.UNCLEAR)
     assert sender.seen == []
     answer = await running.outbox.response(entry.id)
@@ -483,11 +489,11 @@ async def test_an_answer_that_does_not_tell_is_unclear(
     ("finding", "state"),
     [
         (
-            VerificationResult(VerificationStatus.YES, StoredResponse(200, found=True)),
+            VerificationResult(VerificationStatus.PRESENT, StoredResponse(200, is_verified=True)),
             EntryState.DELIVERED,
         ),
-        (VerificationResult(VerificationStatus.NO), EntryState.UNCLEAR),
-        (VerificationResult(VerificationStatus.UNCLEAR), EntryState.UNCLEAR),
+        (VerificationResult(VerificationStatus.ABSENT), EntryState.UNCLEAR),
+        (VerificationResult(VerificationStatus.INCONCLUSIVE), EntryState.UNCLEAR),
         (UNREACHABLE, EntryState.WAITING),
     ],
 )
@@ -502,11 +508,11 @@ async def test_a_contradicted_update_is_compared(
     sender.findings["r-a"] = [finding]
     sender.usual = UNREACHABLE
     entry = await running.put(draft("a", in_doubt=True))
-    await until(lambda: sender.asked == ["r-a"] and not running.delivery.in_hand)
+    await until(lambda: sender.asked == ["r-a"] and not running.delivery.active_attempts)
     await running.until_state(entry, state)
     found = await running.store.entry(entry.id)
     assert found is not None
-    assert found.doubt == (state is not EntryState.DELIVERED)
+    assert found.in_doubt == (state is not EntryState.DELIVERED)
 
 
 async def test_a_failed_entry_blocks_only_its_own_order(
@@ -543,8 +549,8 @@ async def test_long_attempts_keep_their_lease(
     sender.hold("r-a")
     entry = await running.put(draft("a"))
     await until(lambda: sender.seen == ["r-a"])
-    await running.pass_time(4 * OPTIONS.lease)
-    assert await store.recover(await store.leases(), settle=10.0) == []
+    await running.pass_time(4 * OPTIONS.lease_seconds)
+    assert await store.recover_leases(await store.leases(), settle=10.0) == []
     sender.held["r-a"].set()
     await running.until_state(entry, EntryState.DELIVERED)
 
@@ -552,7 +558,7 @@ async def test_long_attempts_keep_their_lease(
 class Fragile:
     """A store that cannot be reached while it is `away`.
 
-    `claim` and `record` are the two sides of `proceed`.
+    `claim` and `record` are the two sides of `record_and_claim`.
     """
 
     def __init__(self, store: SqlStore) -> None:
@@ -564,11 +570,11 @@ class Fragile:
             return self._refuse
         return getattr(self._store, name)
 
-    async def proceed(self, owner: str, outcomes: Any, **named: Any) -> StoreStepResult:
+    async def record_and_claim(self, owner: str, outcomes: Any, **named: Any) -> StoreStepResult:
         """Either side may be out of reach."""
         if ("record" if outcomes else "claim") in self.away:
             await self._refuse()
-        return await self._store.proceed(owner, outcomes, **named)
+        return await self._store.record_and_claim(owner, outcomes, **named)
 
     async def _refuse(self, *_: Any, **__: Any) -> None:
         raise OutboxUnavailableError(Phrase("SQLITE_FULL"))
@@ -581,11 +587,11 @@ async def test_a_result_that_cannot_be_kept_now_is_kept_later(
     fragile = Fragile(store)
     async with Process(fragile, sender, clock).running() as running:  # type: ignore[arg-type]
         sender.hold("r-a")
-        entry = await running.put(draft("a", recovery=RecoveryMode.PARK))
+        entry = await running.put(draft("a", recovery=RecoveryMode.HOLD))
         await until(lambda: sender.seen == ["r-a"])
         fragile.away = {"record", "renew", "recover", "claim", "expire", "purge"}
         sender.held["r-a"].set()
-        await running.pass_time(3 * OPTIONS.lease)
+        await running.pass_time(3 * OPTIONS.lease_seconds)
         fragile.away = {"record"}
         await running.pass_time(20)
         assert await running.state(entry) is EntryState.SENDING
@@ -609,13 +615,13 @@ async def test_a_result_counts_though_the_lease_has_ended(
         fragile = Fragile(store)
         async with Process(fragile, sender, clock).running() as running:  # type: ignore[arg-type]
             fragile.away = {"record", "renew"}
-            entry = await running.put(draft("a", method="POST", recovery=RecoveryMode.PARK))
+            entry = await running.put(draft("a", method="POST", recovery=RecoveryMode.HOLD))
             await until(lambda: bool(caplog.records))
-            clock.jump_wall(OPTIONS.lease + 1)
-            [changed] = await other.recover(await other.leases(), settle=10.0)
+            clock.jump_wall(OPTIONS.lease_seconds + 1)
+            [changed] = await other.recover_leases(await other.leases(), settle=10.0)
             assert changed.entry.state is EntryState.UNCLEAR
             if given_up:
-                await other.move(entry.id, EntryState.DROPPED)
+                await other.apply_action(entry.id, EntryState.DROPPED)
             fragile.away = set()
             await running.pass_time(3)
             await running.until_idle()
@@ -638,12 +644,12 @@ async def test_what_cannot_renew_its_lease_stops_in_time(
         entry = await running.put(draft("a"))
         await until(lambda: sender.seen == ["r-a"])
         fragile.away = {"renew"}
-        await running.pass_time(OPTIONS.lease * 0.6)
+        await running.pass_time(OPTIONS.lease_seconds * 0.6)
         assert sender.stopped == []
-        await running.pass_time(OPTIONS.lease * 0.2)
+        await running.pass_time(OPTIONS.lease_seconds * 0.2)
         assert sender.stopped == ["r-a"]
-        assert await store.recover(await store.leases(), settle=10.0) == []
-        await until(lambda: OutboxStep.DOUBTED in running.steps(entry))
+        assert await store.recover_leases(await store.leases(), settle=10.0) == []
+        await until(lambda: OutboxStep.BECAME_IN_DOUBT in running.steps(entry))
 
 
 async def test_a_new_lease_is_not_given_up_with_an_old_one(
@@ -654,12 +660,12 @@ async def test_a_new_lease_is_not_given_up_with_an_old_one(
     async with Process(fragile, sender, clock).running() as running:  # type: ignore[arg-type]
         await running.put(draft("a"))
         await running.until_idle()
-        await running.pass_time(OPTIONS.lease * 0.6)
+        await running.pass_time(OPTIONS.lease_seconds * 0.6)
         fragile.away = {"renew"}
         sender.hold("r-b")
         await running.put(draft("b"))
         await until(lambda: sender.seen == ["r-a", "r-b"])
-        await running.pass_time(OPTIONS.lease * 0.2)
+        await running.pass_time(OPTIONS.lease_seconds * 0.2)
         assert sender.stopped == []
 
 
@@ -670,8 +676,8 @@ async def test_what_has_lost_its_lease_stops(
     sender.hold("r-a")
     await running.put(draft("a"))
     await until(lambda: sender.seen == ["r-a"])
-    clock.jump_wall(OPTIONS.lease + 1)
-    await running.pass_time(OPTIONS.lease / 3)
+    clock.jump_wall(OPTIONS.lease_seconds + 1)
+    await running.pass_time(OPTIONS.lease_seconds / 3)
     assert sender.stopped == ["r-a"]
 
 
@@ -690,7 +696,7 @@ class Beside(RecordingSender):
 
 @pytest.mark.parametrize(
     ("jump", "away"),
-    [(OPTIONS.lease * 2, set()), (OPTIONS.lease * 2, {"renew"}), (-7200.0, set())],
+    [(OPTIONS.lease_seconds * 2, set()), (OPTIONS.lease_seconds * 2, {"renew"}), (-7200.0, set())],
 )
 async def test_a_clock_that_is_set_turns_no_order_round(
     place: Place, sender: RecordingSender, clock: FakeClock, jump: float, away: set[str]
@@ -712,10 +718,10 @@ async def test_a_clock_that_is_set_turns_no_order_round(
                 await pass_time(clock, 3, store, other)
                 fragile.away = away
                 clock.jump_wall(jump)
-                await pass_time(clock, OPTIONS.lease * 2, store, other)
+                await pass_time(clock, OPTIONS.lease_seconds * 2, store, other)
                 sender.held["r-1"].set()
                 fragile.away = set()
-                await pass_time(clock, OPTIONS.lease * 2, store, other)
+                await pass_time(clock, OPTIONS.lease_seconds * 2, store, other)
             assert [entry.state for entry in await store.entries()] == [EntryState.DELIVERED] * 2
     assert set(second.met) <= {0}
 
@@ -734,16 +740,16 @@ async def test_what_a_killed_process_had_in_hand_is_noticed(
             beside = Process(other, RecordingSender(), clock).running()
             running = await stack.enter_async_context(beside)
             await pass_time(clock, 1, store, other)
-        await pass_time(clock, OPTIONS.lease * 4 / 3, other)
+        await pass_time(clock, OPTIONS.lease_seconds * 4 / 3, other)
         assert await running.state(entry) is EntryState.DELIVERED
 
 
 @pytest.mark.parametrize(
     ("recovery", "state", "sent", "asked"),
     [
-        (RecoveryMode.REPEAT, EntryState.DELIVERED, 2, 0),
-        (RecoveryMode.ASK, EntryState.DELIVERED, 2, 1),
-        (RecoveryMode.PARK, EntryState.UNCLEAR, 1, 0),
+        (RecoveryMode.RESEND, EntryState.DELIVERED, 2, 0),
+        (RecoveryMode.VERIFY, EntryState.DELIVERED, 2, 1),
+        (RecoveryMode.HOLD, EntryState.UNCLEAR, 1, 0),
     ],
 )
 async def test_after_a_crash_another_process_goes_on(
@@ -763,9 +769,9 @@ async def test_after_a_crash_another_process_goes_on(
         await until(lambda: sender.seen == ["r-a"])
     sender.held.clear()
     async with process.running() as second:
-        await second.pass_time(OPTIONS.lease / 2)
+        await second.pass_time(OPTIONS.lease_seconds / 2)
         assert await second.state(entry) is EntryState.SENDING
-        await second.pass_time(OPTIONS.lease + 10)
+        await second.pass_time(OPTIONS.lease_seconds + 10)
         await second.until_state(entry, state)
     assert (len(sender.seen), len(sender.asked)) == (sent, asked)
 
@@ -787,7 +793,7 @@ async def test_another_process_is_noticed(
     running: Running, store: SqlStore, sender: RecordingSender
 ) -> None:
     """What somebody else puts in is delivered though nobody wakes the delivery."""
-    entry = await store.put(draft("a"), running.outbox._limits)
+    entry = await store.insert(draft("a"), running.outbox._limits)
     await running.pass_time(3)
     await running.until_state(entry, EntryState.DELIVERED)
 
@@ -812,7 +818,7 @@ async def test_draining_lets_attempts_end(running: Running, sender: RecordingSen
 
 @pytest.mark.parametrize(
     ("recovery", "state"),
-    [(RecoveryMode.REPEAT, EntryState.WAITING), (RecoveryMode.PARK, EntryState.UNCLEAR)],
+    [(RecoveryMode.RESEND, EntryState.WAITING), (RecoveryMode.HOLD, EntryState.UNCLEAR)],
 )
 async def test_draining_ends_in_time(
     running: Running, sender: RecordingSender, recovery: RecoveryMode, state: EntryState
@@ -827,7 +833,7 @@ async def test_draining_ends_in_time(
     found = await running.store.entry(entry.id)
     assert found is not None
     assert found.state is state
-    assert found.doubt == (state is EntryState.WAITING)
+    assert found.in_doubt == (state is EntryState.WAITING)
     assert sender.stopped == ["r-1"]
 
 
@@ -845,9 +851,9 @@ class Slow:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    async def proceed(self, owner: str, outcomes: Any, **named: Any) -> StoreStepResult:
+    async def record_and_claim(self, owner: str, outcomes: Any, **named: Any) -> StoreStepResult:
         """A step."""
-        progress = await self._store.proceed(owner, outcomes, **named)
+        progress = await self._store.record_and_claim(owner, outcomes, **named)
         name = "claim" if progress.claimed else "release"
         if progress.claimed or outcomes:
             self.waiting.append(name)
@@ -864,8 +870,8 @@ async def test_draining_gives_back_what_was_being_claimed(
         slow = Slow(store)
         async with Process(slow, sender, clock).running() as running:  # type: ignore[arg-type]
             for name in "abc":
-                made = draft(name, method="POST", recovery=RecoveryMode.PARK)
-                await store.put(made, ROOMY)
+                made = draft(name, method="POST", recovery=RecoveryMode.HOLD)
+                await store.insert(made, ROOMY)
             running.delivery.wake()
             await until(lambda: slow.waiting == ["claim"])
             draining = asyncio.get_running_loop().create_task(running.delivery.drain(30.0))
@@ -906,7 +912,7 @@ async def test_what_cannot_be_read_is_not_sent(
     await running.put(draft("1", "P/a"))
     broken = await running.put(draft("2", "P/a"))
     database = sqlite_place.database()
-    async with database.writing() as connection:
+    async with database.write_transaction() as connection:
         where = segments_table.c.entry == broken.number
         await connection.execute(sa.update(segments_table).where(where).values(sealed=b"x" * 40))
     await database.close()
@@ -957,13 +963,13 @@ async def test_pauses_are_spread(store: SqlStore) -> None:
     """A pause is between half of its length and all of it."""
     from gateway.outbox.pacing import RetrySchedule
 
-    pauses = RetryDelays(first=2.0, longest=100.0, longest_of_line=10.0)
+    pauses = RetryDelays(first=2.0, max_entry_delay=100.0, max_outage_delay=10.0)
     for chance, expected in ((0.0, 0.5), (1.0, 1.0)):
         pacer = RetrySchedule(pauses, lambda chance=chance: chance)  # type: ignore[misc]
-        spread = [pacer.of_entry(n, everybody=False, retry_after=None) for n in (1, 2, 3, 50)]
+        spread = [pacer.entry_delay(n, everybody=False, retry_after=None) for n in (1, 2, 3, 50)]
         assert spread == [2 * expected, 4 * expected, 8 * expected, 100 * expected]
-        assert pacer.of_line(50, None) == 10 * expected
-        assert pacer.of_line(1, 9999999.0) == pauses.most_asked
+        assert pacer.outage_delay(50, None) == 10 * expected
+        assert pacer.outage_delay(1, 9999999.0) == pauses.max_retry_after
 
 
 def test_a_write_in_these_tests_has_a_name() -> None:

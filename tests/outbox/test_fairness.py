@@ -27,77 +27,79 @@ from tests.outbox.test_store import DONE, names
 
 async def test_one_caller_fills_its_share_only(store: SqlStore) -> None:
     """What exceeds it is refused, others still find room, and what is over does not count."""
-    limits = OutboxLimits(max_entries=5, max_bytes=1 << 20, share=0.5)
-    first = await store.put(draft("1"), limits)
-    await store.put(draft("2"), limits)
+    limits = OutboxLimits(max_entries=5, max_bytes=1 << 20, max_caller_share=0.5)
+    first = await store.insert(draft("1"), limits)
+    await store.insert(draft("2"), limits)
     with pytest.raises(OutboxFullError, match="share"):
-        await store.put(draft("3"), limits)
+        await store.insert(draft("3"), limits)
     for name in "45":
-        await store.put(draft(name, caller="his"), limits)
-    await store.move(first.id, EntryState.DROPPED)
-    await store.put(draft("6"), limits)
+        await store.insert(draft(name, caller="his"), limits)
+    await store.apply_action(first.id, EntryState.DROPPED)
+    await store.insert(draft("6"), limits)
 
 
 async def test_one_caller_fills_its_share_of_the_bytes_only(store: SqlStore) -> None:
     """Whatever their number is."""
     large = replace(draft("1"), request=write("1", body=b"x" * 10_000))
-    limits = OutboxLimits(max_entries=100, max_bytes=40_000, share=0.5)
-    await store.put(large, limits)
+    limits = OutboxLimits(max_entries=100, max_bytes=40_000, max_caller_share=0.5)
+    await store.insert(large, limits)
     with pytest.raises(OutboxFullError, match="share"):
-        await store.put(large, limits)
-    await store.put(replace(large, caller="his"), limits)
+        await store.insert(large, limits)
+    await store.insert(replace(large, caller="his"), limits)
 
 
 async def test_anybody_may_keep_one(store: SqlStore) -> None:
     """The share of a very small outbox is not nothing."""
-    await store.put(draft("1"), OutboxLimits(max_entries=1, max_bytes=1 << 20, share=0.1))
+    await store.insert(
+        draft("1"), OutboxLimits(max_entries=1, max_bytes=1 << 20, max_caller_share=0.1)
+    )
 
 
 async def test_orders_count_as_bytes(store: SqlStore) -> None:
     """Many references in a small body take the room that their rows take."""
-    few = await store.put(draft("1", "P/1"), ROOMY)
-    many = await store.put(draft("1", *(f"P/{n}" for n in range(100))), ROOMY)
+    few = await store.insert(draft("1", "P/1"), ROOMY)
+    many = await store.insert(draft("1", *(f"P/{n}" for n in range(100))), ROOMY)
     assert many.size - few.size == 99 * 256
     with pytest.raises(OutboxFullError):
-        await store.put(draft("1", *"abcdefgh"), OutboxLimits(10, few.size + many.size + 1500))
+        await store.insert(draft("1", *"abcdefgh"), OutboxLimits(10, few.size + many.size + 1500))
 
 
 async def test_the_order_of_everything_waits_and_is_waited_for(store: SqlStore) -> None:
     """By all of its caller's, and by nobody else's."""
-    await store.put(draft("1", "P/a"), ROOMY)
-    await store.put(replace(draft("2"), orders=ALL_KEYS), ROOMY)
-    await store.put(draft("3", "P/b"), ROOMY)
-    await store.put(replace(draft("4"), orders=ALL_KEYS), ROOMY)
-    await store.put(draft("5", "P/b", caller="his"), ROOMY)
+    await store.insert(draft("1", "P/a"), ROOMY)
+    await store.insert(replace(draft("2"), ordering_keys=ALL_KEYS), ROOMY)
+    await store.insert(draft("3", "P/b"), ROOMY)
+    await store.insert(replace(draft("4"), ordering_keys=ALL_KEYS), ROOMY)
+    await store.insert(draft("5", "P/b", caller="his"), ROOMY)
     given = []
     while found := await claim(store):
         given.append(await names(store, found))
         for entry in found:
             await finish(store, ME, entry, EntryState.DELIVERED, DONE)
     assert given == [["r-1", "r-5"], ["r-2"], ["r-3"], ["r-4"]]
-    async with store._database.reading() as connection:
+    async with store._database.read_transaction() as connection:
         assert (await connection.execute(sa.select(all_keys_table))).all() == []
 
 
 async def test_what_is_behind_everything_is_blocked(store: SqlStore) -> None:
     """`blocked` tells it of each later write, and of one that has that order itself."""
-    assert not await store.blocked("lis", ALL_KEYS)
-    await store.put(draft("1", "P/a"), ROOMY)
-    assert await store.blocked("lis", ALL_KEYS)
-    assert not await store.blocked("his", ALL_KEYS)
-    assert not await store.blocked("lis", ["P/b"])
-    await store.put(replace(draft("2"), orders=ALL_KEYS), ROOMY)
-    assert await store.blocked("lis", ["P/b"])
-    assert not await store.blocked("his", ["P/b"])
+    assert not await store.is_blocked("lis", ALL_KEYS)
+    await store.insert(draft("1", "P/a"), ROOMY)
+    assert await store.is_blocked("lis", ALL_KEYS)
+    assert not await store.is_blocked("his", ALL_KEYS)
+    assert not await store.is_blocked("lis", ["P/b"])
+    await store.insert(replace(draft("2"), ordering_keys=ALL_KEYS), ROOMY)
+    assert await store.is_blocked("lis", ["P/b"])
+    assert not await store.is_blocked("his", ["P/b"])
 
 
 @pytest.mark.parametrize("version", ["1", "2"])
 async def test_an_outbox_of_a_version_before_is_taken_over(place: Place, version: str) -> None:
     """What waits in it is delivered in order; the older version then leaves it alone."""
     async with opened(place) as store:
-        await store.put(draft("1", "P/a"), ROOMY)
-        await store.put(draft("2", "P/a"), ROOMY)
-        async with store._database.writing() as connection:
+        await store.insert(draft("1", "P/a"), ROOMY)
+        await store.insert(draft("2", "P/a"), ROOMY)
+        async with store._database.write_transaction() as connection:
             await connection.run_sync(BY_BEHIND.drop)
             await connection.execute(sa.text("ALTER TABLE outbox_entries DROP COLUMN behind"))
             if version == "1":
@@ -107,13 +109,13 @@ async def test_an_outbox_of_a_version_before_is_taken_over(place: Place, version
                 sa.update(meta_table).where(meta_table.c.name == "schema").values(value=version)
             )
     async with opened(place) as store:
-        await store.put(replace(draft("3"), orders=ALL_KEYS), ROOMY)
+        await store.insert(replace(draft("3"), ordering_keys=ALL_KEYS), ROOMY)
         for name in ("r-1", "r-2"):
             [first] = await claim(store)
             assert await names(store, [first]) == [name]
             await finish(store, ME, first, EntryState.DELIVERED, DONE)
         assert await names(store, await claim(store)) == ["r-3"]
-        async with store._database.reading() as connection:
+        async with store._database.read_transaction() as connection:
             facts = dict(map(tuple, await connection.execute(sa.select(meta_table))))
             rows = await connection.execute(sa.select(ordering_keys_table))
         assert facts["schema"] == "3"
@@ -122,29 +124,29 @@ async def test_an_outbox_of_a_version_before_is_taken_over(place: Place, version
 
 async def test_nothing_waits_for_what_is_over(store: SqlStore) -> None:
     """An older version that still had an entry in hand ends it without a word to the next one."""
-    await store.put(draft("1", "P/a"), ROOMY)
-    await store.put(draft("2", "P/a"), ROOMY)
-    await store.put(draft("3", "P/a"), ROOMY)
+    await store.insert(draft("1", "P/a"), ROOMY)
+    await store.insert(draft("2", "P/a"), ROOMY)
+    await store.insert(draft("3", "P/a"), ROOMY)
     [first] = await claim(store)
-    async with store._database.writing() as connection:
+    async with store._database.write_transaction() as connection:
         ended = sa.update(entries_table).where(entries_table.c.number == first.number)
         await connection.execute(ended.values(state=EntryState.DELIVERED, owner=None))
         await connection.execute(
             sa.delete(ordering_keys_table).where(ordering_keys_table.c.entry == first.number)
         )
     assert await claim(store) == []
-    assert await store.expire(60.0) == []
+    assert await store.expire_entries(60.0) == []
     assert await names(store, await claim(store)) == ["r-2"]
 
 
 async def test_much_goes_on_at_once(store: SqlStore) -> None:
     """What waits for one entry is let go in a moment, for nobody can write meanwhile."""
-    first = await store.put(replace(draft("1"), orders=ALL_KEYS), ROOMY)
+    first = await store.insert(replace(draft("1"), ordering_keys=ALL_KEYS), ROOMY)
     later = range(first.number + 1, first.number + 10_001)
     columns = asdict(first)
     columns["doubt"] = columns.pop("in_doubt")
     same = {**columns, "behind": first.number}
-    async with store._database.writing() as connection:
+    async with store._database.write_transaction() as connection:
         rows = [{**same, "number": number, "id": str(number)} for number in later]
         await connection.execute(sa.insert(entries_table), rows)
         marks = [{"mark": number.to_bytes(32), "entry": number} for number in later]

@@ -18,7 +18,7 @@ DILNOZA = Actor("page", "dilnoza", "entered anew")
 
 async def refused(store: SqlStore, name: str, status: int = 422, **more: object) -> str:
     """An entry that the platform has refused; its id."""
-    made = await store.put(draft(name, **more), ROOMY)  # type: ignore[arg-type]
+    made = await store.insert(draft(name, **more), ROOMY)  # type: ignore[arg-type]
     [entry] = await claim(store, most=1, owner=ME)
     assert entry.id == made.id
     assert await finish(store, ME, entry, EntryState.FAILED, StoredResponse(status))
@@ -31,11 +31,11 @@ async def test_what_waits_for_a_person_is_counted_by_cause(store: SqlStore, plac
     for name, caller in (("a", "lis"), ("b", "lis"), ("c", "ris")):
         await refused(store, name, caller=caller)
         place.wall.now += 1
-    delivered = await store.put(draft("d"), ROOMY)
+    delivered = await store.insert(draft("d"), ROOMY)
     [entry] = await claim(store, most=1, owner=ME)
     await finish(store, ME, entry, EntryState.DELIVERED, StoredResponse(200))
-    waiting = await store.put(draft("e", cause="circuit-open"), ROOMY)
-    assert list(await store.groups()) == [
+    waiting = await store.insert(draft("e", cause="circuit-open"), ROOMY)
+    assert list(await store.undelivered_groups()) == [
         EntryGroup(EntryState.FAILED, "platform-status 422", "lis", 2, began),
         EntryGroup(EntryState.FAILED, "platform-status 422", "ris", 1, began + 2),
         EntryGroup(EntryState.WAITING, "circuit-open", "lis", 1, began + 3),
@@ -61,7 +61,7 @@ async def test_all_failed_of_a_cause_are_sent_once_more(store: SqlStore, place: 
     assert moved == old
     assert (await store.entry(other)).state is EntryState.FAILED  # type: ignore[union-attr]
     records = Records()
-    await store.take_notes(records)
+    await store.record_pending(records)
     noted = [
         PendingAuditRecord(OutboxStep.RETRIED, each, "lis", DILNOZA, place.wall.now) for each in old
     ]
@@ -71,18 +71,18 @@ async def test_all_failed_of_a_cause_are_sent_once_more(store: SqlStore, place: 
 
 async def test_nothing_is_shown_unless_it_is_noted(store: SqlStore, place: Place) -> None:
     """All of an entry comes with a note of who wanted to see it; of none there is neither."""
-    entry = await store.put(draft("a"), ROOMY)
+    entry = await store.insert(draft("a"), ROOMY)
     records = Records()
     assert await store.content("nonesuch", DILNOZA) is None
     content = await store.content(entry.id, DILNOZA)
     assert content is not None
     assert (content.entry, content.response) == (entry, None)
     assert content.request == write("a", body=b'{"id":"a"}')
-    await store.take_notes(records)
+    await store.record_pending(records)
     assert list(records) == [
         PendingAuditRecord(OutboxStep.REVEALED, entry.id, "lis", DILNOZA, place.wall.now)
     ]
-    assert records[0].facts(str) == {
+    assert records[0].record_fields(str) == {
         "step": "revealed",
         "entry": entry.id,
         "caller": "lis",

@@ -52,11 +52,11 @@ from tests.outbox.postgres_server import PostgresServer
 from tests.outbox.running import OPTIONS, Process, Running
 
 KINDS = {
-    "PUT": ("PUT", RecoveryMode.REPEAT),
-    "DELETE": ("DELETE", RecoveryMode.REPEAT),
-    "conditional create": ("POST", RecoveryMode.REPEAT),
-    "create with identifier": ("POST", RecoveryMode.ASK),
-    "create": ("POST", RecoveryMode.PARK),
+    "PUT": ("PUT", RecoveryMode.RESEND),
+    "DELETE": ("DELETE", RecoveryMode.RESEND),
+    "conditional create": ("POST", RecoveryMode.RESEND),
+    "create with identifier": ("POST", RecoveryMode.VERIFY),
+    "create": ("POST", RecoveryMode.HOLD),
 }
 
 
@@ -128,7 +128,7 @@ class ModelPlatform:
     async def probe(self) -> None:
         """Nobody else is answered here."""
 
-    async def ask(
+    async def verify(
         self, entry: OutboxEntry, request: QueuedRequest
     ) -> VerificationResult | SendFailure:
         """Whether it has it."""
@@ -137,8 +137,10 @@ class ModelPlatform:
         if weather is not Weather.FINE:
             return SendFailure(Effect.NONE, "upstream-unreachable")
         if known.applied:
-            return VerificationResult(VerificationStatus.YES, StoredResponse(200, found=True))
-        return VerificationResult(VerificationStatus.NO)
+            return VerificationResult(
+                VerificationStatus.PRESENT, StoredResponse(200, is_verified=True)
+            )
+        return VerificationResult(VerificationStatus.ABSENT)
 
     def _check_order(self, known: Known) -> None:
         number = known.entry.number
@@ -199,8 +201,8 @@ class Shared:
         calm = 0
         while calm < 4:
             await asyncio.sleep(0.0005)
-            busy = any(store.works._tasks for store, _ in self.processes)
-            in_hand = sum(running.delivery.in_hand for _, running in self.processes)
+            busy = any(store.shielded_tasks._tasks for store, _ in self.processes)
+            in_hand = sum(running.delivery.active_attempts for _, running in self.processes)
             calm = 0 if busy or in_hand > self.platform.hanging else calm + 1
 
     async def pass_time(self, seconds: float) -> None:
@@ -306,7 +308,7 @@ class OutboxMachine(RuleBasedStateMachine):
             if entry.state is EntryState.DELIVERED:
                 assert known.applied, f"{entry.number} counts as delivered"
             surely_not = entry.state is EntryState.CANCELLED or (
-                entry.state in (EntryState.WAITING, EntryState.FAILED) and not entry.doubt
+                entry.state in (EntryState.WAITING, EntryState.FAILED) and not entry.in_doubt
             )
             if surely_not and not known.retries:
                 assert not known.applied, f"{entry.number} counts as not delivered"
@@ -328,7 +330,7 @@ class OutboxMachine(RuleBasedStateMachine):
         made = draft(str(len(self.platform.known)), method=method, recovery=recovery)
         store = self.shared.processes[0][0]
         # The model must know it before the delivery does.
-        entry = await store.put(replace(made, orders=write.orders), ROOMY)
+        entry = await store.insert(replace(made, ordering_keys=write.orders), ROOMY)
         self.platform.known[entry.id] = Known(entry, write.orders, write.kind, write.poisoned)
         self.running.delivery.wake()
         await self.shared.quiet()
@@ -365,7 +367,7 @@ class OutboxMachine(RuleBasedStateMachine):
         for _ in range(len(self.shared.processes)):
             await self._restart(0, gently=False)
         for _ in range(60):
-            await self.shared.pass_time(OPTIONS.lease)
+            await self.shared.pass_time(OPTIONS.lease_seconds)
             left = [entry for entry in await self._listed() if entry.state in BLOCKING]
             if not left:
                 return

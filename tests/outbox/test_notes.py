@@ -31,13 +31,13 @@ async def test_a_step_is_recorded_once_by_whoever_comes_first(place: Place) -> N
     """Several gateways that look at the same time share the notes."""
     records = Records()
     async with opened(place) as one, opened(place) as other, opened(place) as third:
-        entries = [await one.put(draft(str(n)), ROOMY) for n in range(20)]
+        entries = [await one.insert(draft(str(n)), ROOMY) for n in range(20)]
         for entry in entries:
-            await one.move(entry.id, EntryState.DROPPED, by=Actor("somebody"))
-        await asyncio.gather(*(store.take_notes(records) for store in (one, other, third)))
-        await third.take_notes(records)
+            await one.apply_action(entry.id, EntryState.DROPPED, by=Actor("somebody"))
+        await asyncio.gather(*(store.record_pending(records) for store in (one, other, third)))
+        await third.record_pending(records)
     assert sorted(note.entry for note in records) == sorted(entry.id for entry in entries)
-    assert {(note.step, note.caller, note.by, note.at) for note in records} == {
+    assert {(note.step, note.caller, note.actor, note.at) for note in records} == {
         (OutboxStep.DROPPED, "lis", Actor("somebody"), place.wall.now)
     }
 
@@ -45,21 +45,21 @@ async def test_a_step_is_recorded_once_by_whoever_comes_first(place: Place) -> N
 async def test_what_cannot_be_recorded_stays_noted(store: SqlStore) -> None:
     """An audit that cannot write loses nothing."""
     records = Records()
-    entry = await store.put(draft("a"), ROOMY)
-    await store.move(entry.id, EntryState.WAITING, by=Actor("somebody"))
+    entry = await store.insert(draft("a"), ROOMY)
+    await store.apply_action(entry.id, EntryState.WAITING, by=Actor("somebody"))
     records.full = True
-    assert await store.take_notes(records) == 0
+    assert await store.record_pending(records) == 0
     records.full = False
-    assert await store.take_notes(records) == 1
+    assert await store.record_pending(records) == 1
     assert [(note.step, note.entry) for note in records] == [(OutboxStep.RETRIED, entry.id)]
 
 
 async def test_only_what_was_done_is_noted(store: SqlStore) -> None:
     """A step that is refused, or recorded by whoever takes it, leaves no note."""
     records = Records()
-    entry = await store.put(draft("a"), ROOMY)
-    await store.move(entry.id, EntryState.DROPPED)
+    entry = await store.insert(draft("a"), ROOMY)
+    await store.apply_action(entry.id, EntryState.DROPPED)
     with pytest.raises(EntryStateError):
-        await store.move(entry.id, EntryState.WAITING, by=Actor("somebody"))
-    await store.take_notes(records)
+        await store.apply_action(entry.id, EntryState.WAITING, by=Actor("somebody"))
+    await store.record_pending(records)
     assert records == []

@@ -56,9 +56,9 @@ async def test_settings_make_a_whole_outbox(place: Place) -> None:
     async with open_store(chosen) as store:
         delivery = make_delivery_loop(store, chosen, sender, events.append)
         outbox = make_outbox(store, chosen, events.append, delivery.wake)
-        entry = await outbox.put(draft("a"))
+        entry = await outbox.enqueue(draft("a"))
         with pytest.raises(OutboxFullError):
-            await outbox.put(draft("b"))
+            await outbox.enqueue(draft("b"))
         running = asyncio.get_running_loop().create_task(delivery.run())
         await until(lambda: events[-1].step is OutboxStep.DELIVERED)
         await delivery.drain(1.0)
@@ -102,7 +102,7 @@ def test_a_missing_key_is_refused(tmp_path: Path) -> None:
 async def test_another_key_is_said_with_the_place(sqlite_place: SqlitePlace) -> None:
     """An operator reads which setting and which file it is about."""
     async with open_store(made(sqlite_place)) as store:
-        await make_outbox(store, made(sqlite_place), lambda _: None).put(draft("a"))
+        await make_outbox(store, made(sqlite_place), lambda _: None).enqueue(draft("a"))
     other = OutboxSettings.model_validate(
         {"url": sqlite_place.url, "encryption_key": KEY.replace("B", "C")}
     )
@@ -154,32 +154,32 @@ async def test_a_server_that_comes_back_is_used_again(postgres_place: PostgresPl
     server = postgres_place.server
     async with open_store(made(postgres_place)) as store:
         outbox = make_outbox(store, made(postgres_place), lambda _: None)
-        entry = await outbox.put(draft("a"))
+        entry = await outbox.enqueue(draft("a"))
         await asyncio.to_thread(server.stop)
         try:
             for _ in range(2):
                 with pytest.raises(OutboxUnavailableError):
-                    await outbox.put(draft("b"))
+                    await outbox.enqueue(draft("b"))
         finally:
             await asyncio.to_thread(server.start)
         assert await outbox.entry(entry.id) == entry
-        await outbox.put(draft("c"))
+        await outbox.enqueue(draft("c"))
 
 
 async def test_a_full_disk_is_told_and_survived(sqlite_place: SqlitePlace) -> None:
     """A write that finds no room is not kept, and the outbox works on when there is room again."""
     async with open_store(made(sqlite_place)) as store:
         outbox = make_outbox(store, made(sqlite_place), lambda _: None)
-        kept = await outbox.put(draft("a"))
+        kept = await outbox.enqueue(draft("a"))
         size = os.stat(f"{sqlite_place.path}-wal").st_size
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, before[1]))
         try:
             with pytest.raises(OutboxFullError, match="the disk is full"):
-                await outbox.put(draft("b"))
+                await outbox.enqueue(draft("b"))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        later = await outbox.put(draft("c"))
+        later = await outbox.enqueue(draft("c"))
         assert list(await outbox.entries()) == [kept, later]
 
 
@@ -188,13 +188,13 @@ async def test_commands_see_what_another_process_does(sqlite_place: SqlitePlace)
     async with open_store(made(sqlite_place)) as store, open_store(made(sqlite_place)) as other:
         here = make_outbox(store, made(sqlite_place), lambda _: None)
         there = make_outbox(other, made(sqlite_place), lambda _: None)
-        assert here.surely_empty()
-        entry = await there.put(draft("a"))
-        assert not here.surely_empty()
-        assert await here.blocked("lis", ["Observation/a"])
+        assert here.is_known_empty()
+        entry = await there.enqueue(draft("a"))
+        assert not here.is_known_empty()
+        assert await here.is_blocked("lis", ["Observation/a"])
         await there.drop(entry.id)
-        assert here.surely_empty()
-        assert not await here.blocked("lis", ["Observation/a"])
+        assert here.is_known_empty()
+        assert not await here.is_blocked("lis", ["Observation/a"])
 
 
 async def test_waits_for_another_process_that_opens_it_first(sqlite_place: SqlitePlace) -> None:
@@ -203,7 +203,7 @@ async def test_waits_for_another_process_that_opens_it_first(sqlite_place: Sqlit
     other.execute("BEGIN IMMEDIATE")
     asyncio.get_running_loop().call_later(0.1, other.execute, "ROLLBACK")
     async with open_store(made(sqlite_place)) as store:
-        assert store.surely_empty()
+        assert store.is_known_empty()
     other.close()
 
 
@@ -216,7 +216,7 @@ async def test_nobody_waits_longer_as_others_wait_too(
         outbox = make_outbox(store, made(sqlite_place), lambda _: None)
         other = sqlite3.connect(sqlite_place.path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        puts = [asyncio.create_task(outbox.put(draft(str(number)))) for number in range(3)]
+        puts = [asyncio.create_task(outbox.enqueue(draft(str(number)))) for number in range(3)]
         await asyncio.wait(puts, return_when=asyncio.FIRST_COMPLETED)
         # Less than the next one would have if its time began only now.
         await asyncio.sleep(0.5)
@@ -224,7 +224,7 @@ async def test_nobody_waits_longer_as_others_wait_too(
         results = await asyncio.gather(*puts, return_exceptions=True)
         assert [type(result) for result in results] == [OutboxUnavailableError] * 3
         assert await outbox.entries() == []
-        await outbox.put(draft("later"))
+        await outbox.enqueue(draft("later"))
 
 
 async def test_who_waited_for_this_process_waits_less_for_others(
@@ -236,10 +236,10 @@ async def test_who_waited_for_this_process_waits_less_for_others(
     other = sqlite3.connect(sqlite_place.path, isolation_level=None)
 
     async def write() -> None:
-        async with database.writing():
+        async with database.write_transaction():
             pass
 
-    async with database.writing():
+    async with database.write_transaction():
         # Though nobody else has the file.
         with pytest.raises(OutboxUnavailableError):
             await asyncio.wait_for(write(), 5)
@@ -261,12 +261,12 @@ async def test_index_stays_in_use_while_the_outbox_is_open(sqlite_place: SqliteP
     events: list[OutboxEvent] = []
     async with open_store(made(sqlite_place)) as store:
         outbox = make_outbox(store, made(sqlite_place), events.append)
-        assert outbox.surely_empty()
-        entry = await outbox.put(draft("a"))
-        assert not outbox.surely_empty()
-        assert await outbox.blocked("lis", ["Observation/a"])
+        assert outbox.is_known_empty()
+        entry = await outbox.enqueue(draft("a"))
+        assert not outbox.is_known_empty()
+        assert await outbox.is_blocked("lis", ["Observation/a"])
         await outbox.drop(entry.id)
-        assert outbox.surely_empty()
+        assert outbox.is_known_empty()
         assert another_process_says(TAKE_THE_INDEX, f"{sqlite_place.path}-shm") == "in use\n"
 
 
@@ -275,7 +275,7 @@ async def test_many_processes_may_open_it_first(place: Place) -> None:
 
     async def one(number: int) -> None:
         async with open_store(made(place)) as store:
-            await make_outbox(store, made(place), lambda _: None).put(draft(str(number)))
+            await make_outbox(store, made(place), lambda _: None).enqueue(draft(str(number)))
 
     await asyncio.gather(*(one(number) for number in range(6)))
     async with open_store(made(place)) as store:

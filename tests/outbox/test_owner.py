@@ -24,18 +24,18 @@ async def test_what_a_killed_process_had_in_hand_is_judged_at_once(tmp_path: Pat
     url = f"sqlite:///{tmp_path}/outbox.db"
     async with open_store(settings(url)) as store:
         for number, recovery in enumerate(RECOVERIES):
-            await store.put(draft(str(number), method="POST", recovery=recovery), ROOMY)
+            await store.insert(draft(str(number), method="POST", recovery=recovery), ROOMY)
         process = Child("claim", url)
         try:
             async for _ in process.lines():
                 break
             events: list[OutboxEvent] = []
             upkeep = OutboxMaintenance(store, events.append, time.monotonic)
-            await upkeep.recover(_LEASE, 10.0)
+            await upkeep.recover_leases(_LEASE, 10.0)
             assert [entry.state for entry in await store.entries()] == [EntryState.SENDING] * 3
         finally:
             await process.killed()
-        await upkeep.recover(_LEASE, 10.0)
+        await upkeep.recover_leases(_LEASE, 10.0)
         states = [entry.state for entry in await store.entries()]
         assert states == [EntryState.WAITING, EntryState.WAITING, EntryState.UNCLEAR]
         assert [event.entry.number for event in events] == [1, 2, 3]

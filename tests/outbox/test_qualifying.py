@@ -39,17 +39,17 @@ def test_only_writes_are_queued(code: str) -> None:
 @pytest.mark.parametrize(
     ("code", "path", "body", "query", "if_none_exist", "recovery"),
     [
-        ("update", "/Observation/1", OBSERVATION, "", None, RecoveryMode.REPEAT),
-        ("delete", "/Observation/1", b"", "", None, RecoveryMode.REPEAT),
-        ("create", "/Observation", OBSERVATION, "", "identifier=a|1", RecoveryMode.ASK),
-        ("create", "/Observation", OBSERVATION, "", "", RecoveryMode.PARK),
-        ("create", "/Observation", IDENTIFIED, "", None, RecoveryMode.ASK),
-        ("create", "/Observation", OBSERVATION, "", None, RecoveryMode.PARK),
-        ("update", "/Observation", IDENTIFIED, "identifier=urn:lab|77", None, RecoveryMode.ASK),
-        ("delete", "/Observation", b"", "identifier=urn:lab|77", None, RecoveryMode.PARK),
-        ("patch", "/Observation/1", b"[]", "", None, RecoveryMode.PARK),
-        ("create", "/Binary", b"%PDF", "", None, RecoveryMode.PARK),
-        ("update", "/Binary/1", b"%PDF", "", None, RecoveryMode.REPEAT),
+        ("update", "/Observation/1", OBSERVATION, "", None, RecoveryMode.RESEND),
+        ("delete", "/Observation/1", b"", "", None, RecoveryMode.RESEND),
+        ("create", "/Observation", OBSERVATION, "", "identifier=a|1", RecoveryMode.VERIFY),
+        ("create", "/Observation", OBSERVATION, "", "", RecoveryMode.HOLD),
+        ("create", "/Observation", IDENTIFIED, "", None, RecoveryMode.VERIFY),
+        ("create", "/Observation", OBSERVATION, "", None, RecoveryMode.HOLD),
+        ("update", "/Observation", IDENTIFIED, "identifier=urn:lab|77", None, RecoveryMode.VERIFY),
+        ("delete", "/Observation", b"", "identifier=urn:lab|77", None, RecoveryMode.HOLD),
+        ("patch", "/Observation/1", b"[]", "", None, RecoveryMode.HOLD),
+        ("create", "/Binary", b"%PDF", "", None, RecoveryMode.HOLD),
+        ("update", "/Binary/1", b"%PDF", "", None, RecoveryMode.RESEND),
     ],
 )
 def test_only_what_does_no_harm_twice_is_repeated(
@@ -79,12 +79,12 @@ GET = '{"method": "GET", "url": "Patient/7"}'
 @pytest.mark.parametrize(
     ("requests", "recovery"),
     [
-        ((PUT, DELETE, GET), RecoveryMode.REPEAT),
-        ((PUT, DELETE, CONDITIONAL, GET), RecoveryMode.ASK),
-        ((CONDITIONAL, POST), RecoveryMode.PARK),
-        ((PUT, POST), RecoveryMode.PARK),
-        (('{"method": "PATCH", "url": "Observation/1"}',), RecoveryMode.PARK),
-        (('{"method": "PUT", "url": "Observation?identifier=a"}',), RecoveryMode.PARK),
+        ((PUT, DELETE, GET), RecoveryMode.RESEND),
+        ((PUT, DELETE, CONDITIONAL, GET), RecoveryMode.VERIFY),
+        ((CONDITIONAL, POST), RecoveryMode.HOLD),
+        ((PUT, POST), RecoveryMode.HOLD),
+        (('{"method": "PATCH", "url": "Observation/1"}',), RecoveryMode.HOLD),
+        (('{"method": "PUT", "url": "Observation?identifier=a"}',), RecoveryMode.HOLD),
     ],
 )
 def test_a_bundle_is_as_safe_as_its_entries(
@@ -101,15 +101,20 @@ def test_a_bundle_of_reads_is_a_read() -> None:
 
 def test_every_patient_is_an_order() -> None:
     """Those in path, query, references, identifiers, Bundle entries, and the resource itself."""
-    assert judged("update", "/Observation/1", OBSERVATION).orders == {"Observation/1", "Patient/5"}
-    assert judged("delete", "/Observation/1").orders == {"Observation/1"}
-    assert judged("delete", "/Patient/8/").orders == {"Patient/8"}
-    assert "Patient/9" in judged("delete", "/Observation", query="subject=Patient%2F9").orders
-    assert "Patient/9" in judged("delete", "/Observation", query="patient=9").orders
-    assert judged("delete", "/Observation", query="patient.identifier=urn:pinfl%7C3").orders == {
-        "Patient?identifier=urn:pinfl|3"
+    assert judged("update", "/Observation/1", OBSERVATION).ordering_keys == {
+        "Observation/1",
+        "Patient/5",
     }
-    found = judged("transaction", "", bundle(PUT, DELETE, GET)).orders
+    assert judged("delete", "/Observation/1").ordering_keys == {"Observation/1"}
+    assert judged("delete", "/Patient/8/").ordering_keys == {"Patient/8"}
+    assert (
+        "Patient/9" in judged("delete", "/Observation", query="subject=Patient%2F9").ordering_keys
+    )
+    assert "Patient/9" in judged("delete", "/Observation", query="patient=9").ordering_keys
+    assert judged(
+        "delete", "/Observation", query="patient.identifier=urn:pinfl%7C3"
+    ).ordering_keys == {"Patient?identifier=urn:pinfl|3"}
+    found = judged("transaction", "", bundle(PUT, DELETE, GET)).ordering_keys
     assert found >= {"Patient/5", "Observation/1", "Condition/2", "Patient/7"}
 
 
@@ -119,14 +124,14 @@ def test_logical_references_are_orders_too() -> None:
         b'{"resourceType": "Observation", "subject": {"identifier": {"system": "s", "value": "1"}},'
         b'"performer": [{"type": "Organization", "identifier": {"value": "2"}}]}'
     )
-    assert judged("create", "/Observation", body).orders == {"Patient?identifier=s|1"}
+    assert judged("create", "/Observation", body).ordering_keys == {"Patient?identifier=s|1"}
 
 
 def test_a_search_by_identifier_meets_the_resource_that_has_it() -> None:
     """A conditional delete must not overtake the create of what it deletes."""
-    create = judged("create", "/Observation", IDENTIFIED).orders
+    create = judged("create", "/Observation", IDENTIFIED).ordering_keys
     for query in ("identifier=urn:lab|77", "identifier=77"):
-        assert judged("delete", "/Observation", query=query).orders & create
+        assert judged("delete", "/Observation", query=query).ordering_keys & create
 
 
 def test_xml_names_the_same_orders() -> None:
@@ -176,18 +181,18 @@ def references(count: int) -> bytes:
 )
 def test_what_names_too_many_has_the_order_of_everything(code: str, path: str, body: bytes) -> None:
     """However it names them."""
-    assert judged(code, path, body).orders == ALL_KEYS
+    assert judged(code, path, body).ordering_keys == ALL_KEYS
 
 
 def test_a_ward_keeps_its_orders() -> None:
     """A Bundle about some dozens of patients is ordered patient by patient."""
-    assert len(judged("create", "/Observation", references(60)).orders) == 60
+    assert len(judged("create", "/Observation", references(60)).ordering_keys) == 60
 
 
 def test_without_any_name_the_type_is_the_order() -> None:
     """An Organization waits for Organizations only."""
     body = b'{"resourceType": "Organization", "name": "Clinic"}'
-    assert judged("create", "/Organization", body).orders == {"Organization"}
+    assert judged("create", "/Organization", body).ordering_keys == {"Organization"}
 
 
 @pytest.mark.parametrize(

@@ -60,22 +60,22 @@ async def test_files_show_nothing_of_a_patient(place: Place) -> None:
     base = write("obs-5e21d4", body=body * 50, fields=((b"x-note", NAME.encode()),))
     request = replace(
         base,
-        suffix=f"Observation/obs-5e21d4?subject=Patient/pat-7f3a9c&identifier={PINFL}",
+        target_suffix=f"Observation/obs-5e21d4?subject=Patient/pat-7f3a9c&identifier={PINFL}",
         credential="cred-lab-north",
     )
     orders = frozenset({"Patient/pat-7f3a9c", f"identifier|{PINFL}", "Observation/obs-5e21d4"})
-    made = replace(draft("a"), request=request, orders=orders)
+    made = replace(draft("a"), request=request, ordering_keys=orders)
     answer = StoredResponse(422, ((b"location", PINFL.encode()),), body + b"haemoglobin")
     async with opened(place) as store:
         ends = (EntryState.DELIVERED, EntryState.FAILED, EntryState.UNCLEAR)
         for end in ends:
-            await store.put(replace(made, caller=f"lis-{end}"), ROOMY)
+            await store.insert(replace(made, caller=f"lis-{end}"), ROOMY)
         claimed = await claim(store)
         for entry, end in zip(claimed, ends, strict=True):
             assert await finish(store, "me", entry, end, answer)
-        dropped = await store.put(replace(made, caller="his"), ROOMY)
-        await store.move(dropped.id, EntryState.DROPPED)
-        assert await store.blocked("lis-failed", list(orders))
+        dropped = await store.insert(replace(made, caller="his"), ROOMY)
+        await store.apply_action(dropped.id, EntryState.DROPPED)
+        assert await store.is_blocked("lis-failed", list(orders))
         await written_out(place)
         files = place.files()
         assert files
@@ -99,7 +99,7 @@ async def written_out(place: Place) -> None:
 async def test_files_are_the_owners_alone(sqlite_place: SqlitePlace) -> None:
     """Nobody else on the machine may read file, log or shared memory."""
     async with opened(sqlite_place) as store:
-        await store.put(draft("a"), ROOMY)
+        await store.insert(draft("a"), ROOMY)
         files = sqlite_place.files()
         assert len(files) == 3
         assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
@@ -108,7 +108,7 @@ async def test_files_are_the_owners_alone(sqlite_place: SqlitePlace) -> None:
 async def test_what_is_shown_in_texts_is_of_no_patient(sqlite_place: SqlitePlace) -> None:
     """`repr` of drafts, requests and answers, as it may end up in a log or a traceback."""
     request = write(PINFL, body=NAME.encode())
-    made = replace(draft("a"), request=request, orders=frozenset({PINFL}))
+    made = replace(draft("a"), request=request, ordering_keys=frozenset({PINFL}))
     answer = StoredResponse(422, ((b"location", PINFL.encode()),), NAME.encode())
     await asyncio.sleep(0)
     for thing in (made, request, answer):

@@ -84,7 +84,7 @@ async def test_a_killed_process_neither_loses_nor_doubles(
     async with opened(place) as store:
         for number in range(WRITES):
             made = draft(str(number), f"P/{number % ORDERS}", method="POST")
-            await store.put(replace(made, recovery=recoveries[f"r-{number}"]), ROOMY)
+            await store.insert(replace(made, recovery=recoveries[f"r-{number}"]), ROOMY)
         children = [Child("deliver", place.url, str(platform.path)) for _ in range(2)]
         try:
             for number in range(KILLS):
@@ -99,12 +99,12 @@ async def test_a_killed_process_neither_loses_nor_doubles(
     for entry, name in zip(entries, recoveries, strict=True):
         times = platform.arrived.count(name)
         if entry.id in unclear:
-            assert (entry.recovery, times <= 1) == (RecoveryMode.PARK, True)
+            assert (entry.recovery, times <= 1) == (RecoveryMode.HOLD, True)
         else:
             assert entry.state is EntryState.DELIVERED
-            assert times == 1 or (times > 1 and entry.recovery is RecoveryMode.REPEAT)
+            assert times == 1 or (times > 1 and entry.recovery is RecoveryMode.RESEND)
     # No more than what the killed ones had in hand.
-    assert len(unclear) <= KILLS * OPTIONS.parallel
+    assert len(unclear) <= KILLS * OPTIONS.max_parallel
     in_order(platform.arrived)
 
 
@@ -115,7 +115,7 @@ async def decided(store: SqlStore) -> set[str]:
         while True:
             for entry in await store.entries(states=[EntryState.UNCLEAR]):
                 unclear.add(entry.id)
-                await store.move(entry.id, EntryState.DROPPED)
+                await store.apply_action(entry.id, EntryState.DROPPED)
             if not await store.entries(states=BLOCKING):
                 return unclear
             await asyncio.sleep(0.05)

@@ -35,7 +35,7 @@ async def test_the_file_shrinks_while_deliveries_go_on(tmp_path: Path, older: bo
         with closing(sqlite3.connect(place.path)) as connection:
             connection.execute("PRAGMA user_version = 1")
         os.chmod(place.path, 0o600)
-    options = replace(OPTIONS, retention=5.0, upkeep=10.0)
+    options = replace(OPTIONS, retention=5.0, maintenance_interval=10.0)
     async with opened(place) as store, Process(store, sender, clock, options).running() as running:
         sender.hold("r-0")
         for n in range(40):

@@ -33,7 +33,7 @@ DONE = StoredResponse(201, ((b"etag", b'W/"1"'),), b'{"resourceType":"Observatio
 
 async def recover(store: SqlStore) -> list[EntryChange]:
     """What has ended, by the store's clock."""
-    return list(await store.recover(await store.leases(), settle=10.0))
+    return list(await store.recover_leases(await store.leases(), settle=10.0))
 
 
 async def names(store: SqlStore, found: list[OutboxEntry]) -> list[str]:
@@ -51,9 +51,9 @@ async def state_of(store: SqlStore, entry: OutboxEntry) -> EntryState:
 
 async def brought_to(store: SqlStore, state: EntryState) -> OutboxEntry:
     """An entry in that state."""
-    entry = await store.put(draft("a"), ROOMY)
+    entry = await store.insert(draft("a"), ROOMY)
     if state in (EntryState.CANCELLED, EntryState.DROPPED):
-        await store.move(entry.id, state)
+        await store.apply_action(entry.id, state)
     elif state is not EntryState.WAITING:
         [claimed] = await claim(store)
         if state is not EntryState.SENDING:
@@ -68,7 +68,7 @@ async def test_a_write_comes_back_as_it_was(place: Place) -> None:
     body = bytes(range(256)) * 12_000
     request = write("a", body=body)
     async with opened(place) as store:
-        entry = await store.put(replace(draft("a"), request=request), ROOMY)
+        entry = await store.insert(replace(draft("a"), request=request), ROOMY)
     async with opened(place) as store:
         assert await store.request(entry.id) == request
         assert await store.entry(entry.id) == entry
@@ -83,7 +83,7 @@ async def test_a_write_comes_back_as_it_was(place: Place) -> None:
 async def test_one_order_goes_one_by_one(store: SqlStore) -> None:
     """An entry is given out only after everything earlier of any of its orders is delivered."""
     for name, *orders in (("1", "P/a"), ("2", "P/a", "P/b"), ("3", "P/b"), ("4", "P/c")):
-        await store.put(draft(name, *orders), ROOMY)
+        await store.insert(draft(name, *orders), ROOMY)
     first = await claim(store)
     assert await names(store, first) == ["r-1", "r-4"]
     assert await claim(store) == []
@@ -96,15 +96,15 @@ async def test_one_order_goes_one_by_one(store: SqlStore) -> None:
 
 async def test_callers_do_not_wait_for_each_other(store: SqlStore) -> None:
     """The same patient of two callers makes two orders."""
-    await store.put(draft("1", "P/a", caller="lis"), ROOMY)
-    await store.put(draft("2", "P/a", caller="his"), ROOMY)
+    await store.insert(draft("1", "P/a", caller="lis"), ROOMY)
+    await store.insert(draft("2", "P/a", caller="his"), ROOMY)
     assert len(await claim(store)) == 2
 
 
 async def test_no_more_is_claimed_than_asked_for(store: SqlStore) -> None:
     """`most` bounds a claim; what has just been put back lets others go before it."""
     for name in "123":
-        await store.put(draft(name), ROOMY)
+        await store.insert(draft(name), ROOMY)
     [first] = await claim(store, most=1)
     await release(store, ME, first, delay=0.0, cause="upstream-busy")
     assert await names(store, await claim(store, most=1)) in (["r-1"], ["r-2"])
@@ -113,16 +113,16 @@ async def test_no_more_is_claimed_than_asked_for(store: SqlStore) -> None:
 
 async def test_what_is_claimed_together_is_not_large(store: SqlStore) -> None:
     """Entries have so many bytes in all, or it is one."""
-    first, *_ = [await store.put(draft(name), ROOMY) for name in "123"]
+    first, *_ = [await store.insert(draft(name), ROOMY) for name in "123"]
     for size, count in ((0, 1), (2 * first.size, 2)):
-        progress = await store.proceed(ME, (), most=3, size=size, lease=LEASE)
+        progress = await store.record_and_claim(ME, (), most=3, size=size, lease=LEASE)
         assert len(progress.claimed) == count
 
 
 async def test_outcomes_are_told_together(store: SqlStore) -> None:
     """Each by its own right, and what they held back is claimed in the same step."""
     for name, order in (("1", "P/a"), ("2", "P/a"), ("3", "P/b"), ("4", "P/b"), ("5", "P/c")):
-        await store.put(draft(name, order), ROOMY)
+        await store.insert(draft(name, order), ROOMY)
     delivered, failed, postponed = await claim(store)
     lost = replace(failed, attempts=failed.attempts - 1)
     outcomes = [
@@ -131,8 +131,8 @@ async def test_outcomes_are_told_together(store: SqlStore) -> None:
         AttemptOutcome(failed, FinalOutcome(EntryState.FAILED, StoredResponse(422))),
         AttemptOutcome(postponed, RetryLater("upstream-busy"), 5.0),
     ]
-    progress = await store.proceed(ME, outcomes, most=9, size=1 << 20, lease=LEASE)
-    assert list(progress.written) == [True, False, True, True]
+    progress = await store.record_and_claim(ME, outcomes, most=9, size=1 << 20, lease=LEASE)
+    assert list(progress.recorded) == [True, False, True, True]
     requests = [claimed.request for claimed in progress.claimed]
     assert [request.request_id for request in requests if request is not None] == ["r-2"]
     found = [await state_of(store, entry) for entry in (delivered, failed, postponed)]
@@ -145,10 +145,10 @@ async def test_what_comes_while_what_it_waits_for_ends_goes_on(
     """Whoever is first: nothing waits for what is over."""
     async with opened(place) as second:
         for n in range(20):
-            await store.put(draft(f"{n}-1", "P/a"), ROOMY)
+            await store.insert(draft(f"{n}-1", "P/a"), ROOMY)
             [before] = await claim(store)
             ending = finish(store, ME, before, EntryState.DELIVERED, DONE)
-            coming = second.put(draft(f"{n}-2", "P/a"), ROOMY)
+            coming = second.insert(draft(f"{n}-2", "P/a"), ROOMY)
             await asyncio.gather(*((ending, coming) if n % 2 else (coming, ending)))
             [after] = await claim(store)
             await finish(store, ME, after, EntryState.DELIVERED, DONE)
@@ -160,37 +160,37 @@ async def test_what_comes_while_what_it_waits_for_ends_goes_on(
 async def test_what_is_not_delivered_blocks(store: SqlStore, state: EntryState) -> None:
     """`blocked` tells of every state that stands in the way, for that caller and order only."""
     await brought_to(store, state)
-    assert await store.blocked("lis", ["P/x", "Observation/a"])
-    assert not await store.blocked("lis", ["P/x"])
-    assert not await store.blocked("his", ["Observation/a"])
-    assert not store.surely_empty()
+    assert await store.is_blocked("lis", ["P/x", "Observation/a"])
+    assert not await store.is_blocked("lis", ["P/x"])
+    assert not await store.is_blocked("his", ["Observation/a"])
+    assert not store.is_known_empty()
 
 
 @pytest.mark.parametrize("state", [EntryState.DELIVERED, EntryState.CANCELLED, EntryState.DROPPED])
 async def test_what_is_over_blocks_nothing(store: SqlStore, state: EntryState) -> None:
     """Delivered, cancelled and dropped entries let others pass and do not count as full."""
     await brought_to(store, state)
-    assert not await store.blocked("lis", ["Observation/a"])
-    await store.put(draft("b"), OutboxLimits(max_entries=1, max_bytes=1 << 20))
+    assert not await store.is_blocked("lis", ["Observation/a"])
+    await store.insert(draft("b"), OutboxLimits(max_entries=1, max_bytes=1 << 20))
     with pytest.raises(OutboxFullError):
-        await store.put(draft("c"), OutboxLimits(max_entries=1, max_bytes=1 << 20))
+        await store.insert(draft("c"), OutboxLimits(max_entries=1, max_bytes=1 << 20))
 
 
 async def test_bytes_are_bounded(store: SqlStore) -> None:
     """A write that would exceed `max_bytes` is refused and leaves no trace; a smaller one fits."""
-    first = await store.put(draft("a"), ROOMY)
+    first = await store.insert(draft("a"), ROOMY)
     limits = OutboxLimits(max_entries=100, max_bytes=2 * first.size + 100)
     large = replace(draft("b"), request=write("b", body=b"x" * 1000))
     with pytest.raises(OutboxFullError):
-        await store.put(large, limits)
+        await store.insert(large, limits)
     assert len(await store.entries()) == 1
-    await store.put(draft("c"), limits)
+    await store.insert(draft("c"), limits)
 
 
 async def test_limits_hold_for_writes_at_once(store: SqlStore) -> None:
     """Of many writes at the same time exactly as many are kept as there is room for."""
     limits = OutboxLimits(max_entries=7, max_bytes=1 << 20)
-    puts = (store.put(draft(str(n)), limits) for n in range(20))
+    puts = (store.insert(draft(str(n)), limits) for n in range(20))
     results = await asyncio.gather(*puts, return_exceptions=True)
     assert sum(isinstance(result, OutboxEntry) for result in results) == 7
     assert sum(isinstance(result, OutboxFullError) for result in results) == 13
@@ -207,19 +207,19 @@ async def test_what_is_not_confirmed_is_not_kept(store: SqlStore, refused: int) 
             raise LookupError
 
     with pytest.raises(LookupError):
-        await store.put(draft("a"), ROOMY, confirm)
+        await store.insert(draft("a"), ROOMY, confirm)
     assert await store.entries() == []
-    assert not await store.blocked("lis", ["Observation/a"])
-    await store.put(draft("b"), ROOMY)
+    assert not await store.is_blocked("lis", ["Observation/a"])
+    await store.insert(draft("b"), ROOMY)
 
 
 async def test_confirmation_comes_after_the_waiting(place: Place, store: SqlStore) -> None:
     """It is asked for only when nobody else can put anything in any more."""
     asked: list[int] = []
     other = place.database()
-    async with other.writing() as connection:
-        await other.lock_arrivals(connection)
-        putting = asyncio.create_task(store.put(draft("a"), ROOMY, lambda: asked.append(1)))
+    async with other.write_transaction() as connection:
+        await other.lock_inserts(connection)
+        putting = asyncio.create_task(store.insert(draft("a"), ROOMY, lambda: asked.append(1)))
         # It has all the time it needs to come as far as it can.
         await asyncio.sleep(0.2)
         assert asked == []
@@ -230,7 +230,7 @@ async def test_confirmation_comes_after_the_waiting(place: Place, store: SqlStor
 
 async def test_a_renewed_lease_goes_on(place: Place, store: SqlStore) -> None:
     """Renewing prolongs what has not ended yet, and names it; nobody else gets it meanwhile."""
-    await store.put(draft("a"), ROOMY)
+    await store.insert(draft("a"), ROOMY)
     [entry] = await claim(store)
     place.wall.now += LEASE - 1
     assert set(await store.renew("other", [entry.id], lease=LEASE)) == set()
@@ -247,26 +247,26 @@ async def test_a_renewed_lease_goes_on(place: Place, store: SqlStore) -> None:
 @pytest.mark.parametrize(
     ("recovery", "state", "due_in"),
     [
-        (RecoveryMode.REPEAT, EntryState.WAITING, 0.0),
-        (RecoveryMode.ASK, EntryState.WAITING, 10.0),
-        (RecoveryMode.PARK, EntryState.UNCLEAR, None),
+        (RecoveryMode.RESEND, EntryState.WAITING, 0.0),
+        (RecoveryMode.VERIFY, EntryState.WAITING, 10.0),
+        (RecoveryMode.HOLD, EntryState.UNCLEAR, None),
     ],
 )
 async def test_an_ended_lease_is_judged(
     place: Place, store: SqlStore, recovery: RecoveryMode, state: EntryState, due_in: float | None
 ) -> None:
     """What may be repeated waits, in doubt; what may be asked for waits longer; the rest parks."""
-    await store.put(draft("a", recovery=recovery), ROOMY)
+    await store.insert(draft("a", recovery=recovery), ROOMY)
     [entry] = await claim(store)
     place.wall.now += LEASE + 1
     [changed] = await recover(store)
-    assert (changed.entry.state, changed.why) == (state, "upstream-failed")
+    assert (changed.entry.state, changed.cause) == (state, "upstream-failed")
     answer = await store.response(entry.id)
     if due_in is None:
         assert answer is not None
         assert answer.reason == "upstream-failed"
     else:
-        assert changed.entry.doubt
+        assert changed.entry.in_doubt
         # At once is said so that no change of the clock makes it later.
         due_at = place.wall.now + due_in if due_in else entry.queued_at
         assert changed.entry.due_at == due_at
@@ -276,7 +276,7 @@ async def test_an_ended_lease_is_judged(
 
 async def test_a_late_sender_changes_nothing(place: Place, store: SqlStore) -> None:
     """Who has lost a lease can write nothing down, not even after it was given to him again."""
-    await store.put(draft("a"), ROOMY)
+    await store.insert(draft("a"), ROOMY)
     [old] = await claim(store)
     place.wall.now += LEASE + 1
     await recover(store)
@@ -292,7 +292,7 @@ async def test_a_late_sender_changes_nothing(place: Place, store: SqlStore) -> N
 
 async def lost(place: Place, store: SqlStore, recovery: RecoveryMode) -> OutboxEntry:
     """An entry as its sender knows it, whose lease has ended meanwhile."""
-    await store.put(draft("a", recovery=recovery), ROOMY)
+    await store.insert(draft("a", recovery=recovery), ROOMY)
     [entry] = await claim(store)
     place.wall.now += LEASE + 1
     assert len(await recover(store)) == 1
@@ -310,17 +310,17 @@ async def test_a_late_delivery_counts(
     assert await finish(store, ME, entry, EntryState.DELIVERED, DONE)
     found = await store.entry(entry.id)
     assert found is not None
-    assert (found.state, found.doubt, found.cause) == (EntryState.DELIVERED, False, "")
+    assert (found.state, found.in_doubt, found.cause) == (EntryState.DELIVERED, False, "")
     assert await store.response(entry.id) == DONE
     assert await store.request(entry.id) is None
-    assert not await store.blocked("lis", ["Observation/a"])
+    assert not await store.is_blocked("lis", ["Observation/a"])
     place.wall.now += 100
     assert await claim(store) == []
 
 
 async def test_a_delivery_may_be_told_again(store: SqlStore) -> None:
     """The connection may have broken behind its transaction: it is on the disk, and unheard of."""
-    await store.put(draft("a"), ROOMY)
+    await store.insert(draft("a"), ROOMY)
     [entry] = await claim(store)
     assert await finish(store, ME, entry, EntryState.DELIVERED, DONE)
     assert await finish(store, ME, entry, EntryState.DELIVERED, DONE)
@@ -354,25 +354,25 @@ async def parked(store: SqlStore, entry: OutboxEntry) -> None:
 
 async def dropped(store: SqlStore, entry: OutboxEntry) -> None:
     """A person gave it up."""
-    await store.move(entry.id, EntryState.DROPPED)
+    await store.apply_action(entry.id, EntryState.DROPPED)
 
 
 async def retried(store: SqlStore, entry: OutboxEntry) -> None:
     """A person has it sent once more."""
-    await store.move(entry.id, EntryState.WAITING)
+    await store.apply_action(entry.id, EntryState.WAITING)
 
 
 async def retried_and_expired(store: SqlStore, entry: OutboxEntry) -> None:
     """And nobody could."""
     await retried(store, entry)
-    await store.expire(-1.0)
+    await store.expire_entries(-1.0)
 
 
 @pytest.mark.parametrize(
     ("recovery", "act"),
     [
-        *((RecoveryMode.REPEAT, act) for act in (claimed, put_back, doubted, parked, dropped)),
-        *((RecoveryMode.PARK, act) for act in (dropped, retried, retried_and_expired)),
+        *((RecoveryMode.RESEND, act) for act in (claimed, put_back, doubted, parked, dropped)),
+        *((RecoveryMode.HOLD, act) for act in (dropped, retried, retried_and_expired)),
     ],
 )
 async def test_a_late_delivery_changes_nothing_that_went_on(
@@ -392,11 +392,11 @@ async def test_a_late_delivery_and_somebody_else_at_once(
     place: Place, store: SqlStore, to: EntryState
 ) -> None:
     """A claim, a retry or a drop at the same moment: one of the two happens, whole."""
-    recovery = RecoveryMode.REPEAT if to is EntryState.SENDING else RecoveryMode.PARK
+    recovery = RecoveryMode.RESEND if to is EntryState.SENDING else RecoveryMode.HOLD
     async with opened(place) as second:
         for n in range(20):
             entry = await lost(place, store, recovery)
-            other = claim(second) if to is EntryState.SENDING else second.move(entry.id, to)
+            other = claim(second) if to is EntryState.SENDING else second.apply_action(entry.id, to)
             both = [finish(store, ME, entry, EntryState.DELIVERED, DONE), other]
             begun = both if n % 2 else both[::-1]
             done = await asyncio.gather(*begun, return_exceptions=True)
@@ -412,24 +412,26 @@ async def test_a_late_delivery_and_somebody_else_at_once(
 
 async def test_what_is_put_back_is_due_later(place: Place, store: SqlStore) -> None:
     """Released and doubted entries come again after their delay; doubt stays, attempts count."""
-    await store.put(draft("a"), ROOMY)
+    await store.insert(draft("a"), ROOMY)
     [entry] = await claim(store)
     assert await doubt(store, ME, entry, delay=20.0, cause="upstream-timeout")
     place.wall.now += 19
     assert await claim(store) == []
     place.wall.now += 1
     [entry] = await claim(store)
-    assert (entry.doubt, entry.cause, entry.attempts) == (True, "upstream-timeout", 2)
+    assert (entry.in_doubt, entry.cause, entry.attempts) == (True, "upstream-timeout", 2)
     assert await release(store, ME, entry, delay=5.0, cause="circuit-open")
     place.wall.now += 5
     [entry] = await claim(store)
-    assert (entry.doubt, entry.cause, entry.attempts) == (True, "circuit-open", 3)
+    assert (entry.in_doubt, entry.cause, entry.attempts) == (True, "circuit-open", 3)
 
 
 async def test_a_new_entry_may_be_due_later(place: Place, store: SqlStore) -> None:
     """What was tried already is put in with its doubt, and is not tried again too soon."""
-    made = await store.put(draft("a", in_doubt=True, cause="upstream-timeout", delay=10.0), ROOMY)
-    assert (made.doubt, made.cause) == (True, "upstream-timeout")
+    made = await store.insert(
+        draft("a", in_doubt=True, cause="upstream-timeout", delay=10.0), ROOMY
+    )
+    assert (made.in_doubt, made.cause) == (True, "upstream-timeout")
     assert await claim(store) == []
     place.wall.now += 10
     assert [entry.id for entry in await claim(store)] == [made.id]
@@ -437,8 +439,8 @@ async def test_a_new_entry_may_be_due_later(place: Place, store: SqlStore) -> No
 
 async def test_a_clock_that_was_put_back_stops_nothing(place: Place, store: SqlStore) -> None:
     """Moments far ahead were set by a wrong clock: what waits is due, and leases have ended."""
-    await store.put(draft("a"), ROOMY)
-    await store.put(draft("b"), ROOMY)
+    await store.insert(draft("a"), ROOMY)
+    await store.insert(draft("b"), ROOMY)
     await claim(store, most=1)
     place.wall.now -= 365 * 86400
     assert len(await recover(store)) == 1
@@ -454,13 +456,13 @@ async def test_what_is_due_at_once_is_so_by_any_clock(
 ) -> None:
     """What has just come, was retried, given back or interrupted, though its moment is ahead."""
     kinds = ("new", "retried", "given back", "interrupted")
-    new, retried, given_back, _ = [await store.put(draft(kind), ROOMY) for kind in kinds]
+    new, retried, given_back, _ = [await store.insert(draft(kind), ROOMY) for kind in kinds]
     by_id = {entry.id: entry for entry in await claim(store)}
     for entry, delay in ((new, 0.0), (given_back, 0.0), (retried, 300.0)):
         await release(store, ME, by_id[entry.id], delay=delay, cause="")
     place.wall.now += LEASE + 1
     assert len(await recover(store)) == 1
-    await store.move(retried.id, EntryState.WAITING)
+    await store.apply_action(retried.id, EntryState.WAITING)
     place.wall.now -= by
     async with opened(place) as restarted:
         assert len(await claim(restarted)) == len(kinds)
@@ -471,8 +473,8 @@ async def test_a_clock_that_is_put_back_ends_pauses(
     place: Place, store: SqlStore, by: float
 ) -> None:
     """But what is to be asked about first still gets its time."""
-    await store.put(draft("a"), ROOMY)
-    await store.put(draft("b", method="POST", recovery=RecoveryMode.ASK), ROOMY)
+    await store.insert(draft("a"), ROOMY)
+    await store.insert(draft("b", method="POST", recovery=RecoveryMode.VERIFY), ROOMY)
     first, second = await claim(store)
     await release(store, ME, first, delay=300.0, cause="upstream-busy")
     await doubt(store, ME, second, delay=300.0, cause="upstream-failed")
@@ -489,7 +491,7 @@ async def test_a_lease_of_a_clock_that_was_put_back_has_ended(
     place: Place, store: SqlStore, by: float
 ) -> None:
     """None is as long as that; who keeps his own renews it."""
-    await store.put(draft("a"), ROOMY)
+    await store.insert(draft("a"), ROOMY)
     await claim(store)
     place.wall.now -= by
     assert len(await recover(store)) == 1
@@ -502,18 +504,18 @@ async def test_what_is_too_old_is_given_up(
     place: Place, store: SqlStore, doubt: bool, state: EntryState
 ) -> None:
     """An entry that has waited too long fails, in doubt it is unclear; it is kept and blocks."""
-    entry = await store.put(draft("a", in_doubt=doubt), ROOMY)
+    entry = await store.insert(draft("a", in_doubt=doubt), ROOMY)
     place.wall.now += 100
-    assert await store.expire(100.0) == []
+    assert await store.expire_entries(100.0) == []
     place.wall.now += 1
-    [changed] = await store.expire(100.0)
-    assert (changed.entry.id, changed.entry.state, changed.why) == (entry.id, state, "expired")
+    [changed] = await store.expire_entries(100.0)
+    assert (changed.entry.id, changed.entry.state, changed.cause) == (entry.id, state, "expired")
     assert changed.entry.cause == "expired"
     answer = await store.response(entry.id)
     assert answer is not None
     assert answer.note
     assert await store.request(entry.id) is not None
-    assert await store.blocked("lis", ["Observation/a"])
+    assert await store.is_blocked("lis", ["Observation/a"])
 
 
 @pytest.mark.parametrize("state", list(EntryState))
@@ -524,9 +526,9 @@ async def test_only_what_is_over_is_forgotten(
     entry = await brought_to(store, state)
     over = state in (EntryState.DELIVERED, EntryState.CANCELLED, EntryState.DROPPED)
     place.wall.now += 50
-    assert await store.purge(60.0) == 0
+    assert await store.purge_finished(60.0) == 0
     place.wall.now += 11
-    assert await store.purge(60.0) == (1 if over else 0)
+    assert await store.purge_finished(60.0) == (1 if over else 0)
     assert (await store.entry(entry.id) is None) == over
 
 
@@ -544,58 +546,58 @@ async def test_moves_by_hand(store: SqlStore, state: EntryState, to: EntryState)
     entry = await brought_to(store, state)
     if state not in _POSSIBLE[to]:
         with pytest.raises(EntryStateError) as raised:
-            await store.move(entry.id, to)
+            await store.apply_action(entry.id, to)
         assert raised.value.state is state
         assert await state_of(store, entry) is state
         return
-    moved = await store.move(entry.id, to)
+    moved = await store.apply_action(entry.id, to)
     assert moved is not None
     assert moved.state is to
     assert await store.response(entry.id) is None
     assert (await store.request(entry.id) is None) == (to is not EntryState.WAITING)
-    assert await store.blocked("lis", ["Observation/a"]) == (to is EntryState.WAITING)
+    assert await store.is_blocked("lis", ["Observation/a"]) == (to is EntryState.WAITING)
     assert len(await claim(store)) == (1 if to is EntryState.WAITING else 0)
 
 
 async def test_a_retried_entry_keeps_its_place(place: Place, store: SqlStore) -> None:
     """What failed is sent before what came after it; its doubt and its age begin anew."""
-    first = await store.put(draft("1", "P/a", recovery=RecoveryMode.PARK), ROOMY)
-    await store.put(draft("2", "P/a"), ROOMY)
+    first = await store.insert(draft("1", "P/a", recovery=RecoveryMode.HOLD), ROOMY)
+    await store.insert(draft("2", "P/a"), ROOMY)
     await claim(store)
     place.wall.now += LEASE + 1
     await recover(store)
     assert await state_of(store, first) is EntryState.UNCLEAR
     assert await claim(store) == []
-    moved = await store.move(first.id, EntryState.WAITING)
+    moved = await store.apply_action(first.id, EntryState.WAITING)
     assert moved is not None
-    assert (moved.doubt, moved.queued_at, moved.cause) == (False, place.wall.now, "")
+    assert (moved.in_doubt, moved.queued_at, moved.cause) == (False, place.wall.now, "")
     assert await names(store, await claim(store)) == ["r-1"]
 
 
 async def test_a_caller_cannot_cancel_what_is_in_doubt(store: SqlStore) -> None:
     """It may have been delivered; only a person may drop it."""
-    entry = await store.put(draft("a", in_doubt=True), ROOMY)
+    entry = await store.insert(draft("a", in_doubt=True), ROOMY)
     with pytest.raises(EntryStateError):
-        await store.move(entry.id, EntryState.CANCELLED, caller="lis")
-    assert await store.move(entry.id, EntryState.DROPPED) is not None
+        await store.apply_action(entry.id, EntryState.CANCELLED, caller="lis")
+    assert await store.apply_action(entry.id, EntryState.DROPPED) is not None
 
 
 async def test_a_refusal_ends_the_doubt(store: SqlStore) -> None:
     """What the platform has surely refused, the caller may take back."""
-    await store.put(draft("a", in_doubt=True), ROOMY)
+    await store.insert(draft("a", in_doubt=True), ROOMY)
     [entry] = await claim(store)
     await finish(store, ME, entry, EntryState.FAILED, StoredResponse(422))
-    assert await store.move(entry.id, EntryState.CANCELLED, caller="lis") is not None
+    assert await store.apply_action(entry.id, EntryState.CANCELLED, caller="lis") is not None
 
 
 async def test_callers_see_only_their_own(store: SqlStore) -> None:
     """Another caller's entry is not there, for listing and for moving."""
-    mine = await store.put(draft("a", caller="lis"), ROOMY)
-    others = await store.put(draft("b", caller="his"), ROOMY)
-    assert await store.move(others.id, EntryState.CANCELLED, caller="lis") is None
+    mine = await store.insert(draft("a", caller="lis"), ROOMY)
+    others = await store.insert(draft("b", caller="his"), ROOMY)
+    assert await store.apply_action(others.id, EntryState.CANCELLED, caller="lis") is None
     assert await state_of(store, others) is EntryState.WAITING
     assert list(await store.entries(caller="lis")) == [mine]
-    assert await store.move("nonesuch", EntryState.DROPPED) is None
+    assert await store.apply_action("nonesuch", EntryState.DROPPED) is None
     assert await store.entry("nonesuch") is None
     assert await store.request("nonesuch") is None
     assert await store.response("nonesuch") is None
@@ -603,10 +605,10 @@ async def test_callers_see_only_their_own(store: SqlStore) -> None:
 
 async def test_entries_are_listed_in_pages(store: SqlStore) -> None:
     """In the order of arrival, after a number, by state."""
-    made = [await store.put(draft(str(n)), ROOMY) for n in range(5)]
+    made = [await store.insert(draft(str(n)), ROOMY) for n in range(5)]
     assert list(await store.entries(limit=2)) == made[:2]
     assert list(await store.entries(after=made[1].number)) == made[2:]
-    await store.move(made[2].id, EntryState.DROPPED)
+    await store.apply_action(made[2].id, EntryState.DROPPED)
     dropped = await store.entries(states=[EntryState.DROPPED, EntryState.CANCELLED])
     assert [entry.id for entry in dropped] == [made[2].id]
 
@@ -614,10 +616,10 @@ async def test_entries_are_listed_in_pages(store: SqlStore) -> None:
 async def test_depth_tells_how_full_it_is(place: Place, store: SqlStore) -> None:
     """Counts by state; bytes and age of what is not over."""
     assert (await store.depth()).oldest is None
-    gone = await store.put(draft("gone"), ROOMY)
-    await store.move(gone.id, EntryState.DROPPED)
+    gone = await store.insert(draft("gone"), ROOMY)
+    await store.apply_action(gone.id, EntryState.DROPPED)
     place.wall.now += 5
-    kept = [await store.put(draft(name), ROOMY) for name in "ab"]
+    kept = [await store.insert(draft(name), ROOMY) for name in "ab"]
     [claimed] = await claim(store, most=1)
     await finish(store, ME, claimed, EntryState.FAILED, StoredResponse(422))
     depth = await store.depth()
@@ -629,7 +631,7 @@ async def test_depth_tells_how_full_it_is(place: Place, store: SqlStore) -> None
 async def test_stores_at_one_place_share_the_work(place: Place, store: SqlStore) -> None:
     """Many who claim at once never get the same entry, nor two of one order."""
     for n in range(40):
-        await store.put(draft(str(n), f"P/{n % 10}"), ROOMY)
+        await store.insert(draft(str(n), f"P/{n % 10}"), ROOMY)
     async with opened(place) as second, opened(place) as third:
         claims = (claim(s, most=2, owner=str(n)) for n, s in enumerate((store, second, third) * 4))
         taken = [entry for batch in await asyncio.gather(*claims) for entry in batch]
@@ -641,7 +643,7 @@ async def test_stores_at_one_place_share_the_work(place: Place, store: SqlStore)
 
 async def test_another_key_is_refused(place: Place, store: SqlStore) -> None:
     """With entries in it an outbox opens only with the key they were sealed with."""
-    entry = await store.put(draft("a"), ROOMY)
+    entry = await store.insert(draft("a"), ROOMY)
     with pytest.raises(OutboxConfigurationError, match="another key"):
         async with opened(place, b"\x08" * 32):
             pass
@@ -652,12 +654,12 @@ async def test_another_key_is_refused(place: Place, store: SqlStore) -> None:
 async def test_an_empty_outbox_takes_a_new_key(place: Place, store: SqlStore) -> None:
     """Who still has the old key can then neither put anything in nor touch what is there."""
     async with opened(place, b"\x08" * 32) as renewed:
-        entry = await renewed.put(draft("a"), ROOMY)
+        entry = await renewed.insert(draft("a"), ROOMY)
         for access in (
-            store.put(draft("b"), ROOMY),
+            store.insert(draft("b"), ROOMY),
             claim(store, most=1),
-            store.recover([], settle=10.0),
-            store.expire(-1.0),
+            store.recover_leases([], settle=10.0),
+            store.expire_entries(-1.0),
         ):
             with pytest.raises(OutboxUnavailableError, match="another key"):
                 await access
@@ -670,7 +672,7 @@ async def test_an_empty_outbox_takes_a_new_key(place: Place, store: SqlStore) ->
 async def test_another_schema_is_refused(place: Place, store: SqlStore) -> None:
     """What a newer version wrote is left alone."""
     database = place.database()
-    async with database.writing() as connection:
+    async with database.write_transaction() as connection:
         await connection.execute(
             sa.update(meta_table).where(meta_table.c.name == "schema").values(value="99")
         )
@@ -686,10 +688,10 @@ async def test_contents_changed_from_outside_are_noticed(
 ) -> None:
     """Pieces cannot be swapped, cut off, altered or given to another entry."""
     large = replace(draft("a"), request=write("a", body=b"x" * 2_500_000))
-    entry = await store.put(large, ROOMY)
-    other = await store.put(replace(large, orders=frozenset({"P/b"})), ROOMY)
+    entry = await store.insert(large, ROOMY)
+    other = await store.insert(replace(large, ordering_keys=frozenset({"P/b"})), ROOMY)
     database = place.database()
-    async with database.writing() as connection:
+    async with database.write_transaction() as connection:
         mine = segments_table.c.entry == entry.number
         rows = (await connection.execute(sa.select(segments_table).where(mine))).all()
         sealed = {row.place: row.sealed for row in rows}
@@ -725,15 +727,15 @@ async def test_cancelled_writes_are_whole_or_absent(store: SqlStore) -> None:
     async def hasty(n: int) -> None:
         try:
             async with asyncio.timeout(n * 0.0002):
-                await store.put(draft(str(n), "P/one"), ROOMY)
+                await store.insert(draft(str(n), "P/one"), ROOMY)
         except TimeoutError:
             pass
 
     for n in range(40):
         await hasty(n)
     # A slow server may otherwise take the last one before some of these.
-    await store.works.ended()
-    last = await store.put(draft("last", "P/one"), ROOMY)
+    await store.shielded_tasks.wait_all()
+    last = await store.insert(draft("last", "P/one"), ROOMY)
     listed = await store.entries(limit=1000)
     assert listed[-1] == last
     for entry in listed:
@@ -750,7 +752,7 @@ async def test_the_servers_clock_is_used(postgres_place: PostgresPlace) -> None:
     database = PostgresDatabase({**address, "database": postgres_place.name}, None)
     watcher = await postgres_place.server.connect()
     try:
-        async with database.reading() as connection:
+        async with database.read_transaction() as connection:
             before = await watcher.fetchval("SELECT extract(epoch FROM clock_timestamp())")
             now = await database.now(connection)
             after = await watcher.fetchval("SELECT extract(epoch FROM clock_timestamp())")

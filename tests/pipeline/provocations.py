@@ -126,13 +126,13 @@ async def overloaded(stage: Stage) -> Evidence:
 
 async def token_refused(stage: Stage) -> Evidence:
     """An SSO that does not accept the client's secret."""
-    stage.sso.answer(refusal("invalid_client", 401))
+    stage.sso.handle(refusal("invalid_client", 401))
     return await stage.evidence(await stage.start(), stage.get())
 
 
 async def sso_unavailable(stage: Stage) -> Evidence:
     """An SSO that is down behind its load balancer."""
-    stage.sso.answer(status(503, ("Retry-After", "30")))
+    stage.sso.handle(status(503, ("Retry-After", "30")))
     return await stage.evidence(await stage.start(), stage.get())
 
 

@@ -124,7 +124,7 @@ async def test_any_name_can_be_noted(start_gateway, sent: str, noted: str) -> No
 
 async def test_the_audit_event_names_user_purpose_and_token(start_gateway, sso: Sso) -> None:
     """The person is an agent of the AuditEvent, told apart from one who has signed in."""
-    sso.answer(sso_answers.token(jwt(jti="id-of-the-token")))
+    sso.handle(sso_answers.token(jwt(jti="id-of-the-token")))
     audit = {"fhir_audit_events": True}
     async with start_gateway(callers=[{**LAB, **SAYS}], audit=audit) as gateway:
         await ask(gateway.address, get("/fhir/Patient/1", KEY, "X-User: d", "X-Purpose: TREAT"))
@@ -165,7 +165,7 @@ async def test_the_token_is_known_by_its_jti(start_gateway, sso: Sso, platform: 
 )
 async def test_what_has_no_jti_has_no_token_id(start_gateway, sso: Sso, value: str) -> None:
     """Opaque tokens, and identities that are none, are not noted."""
-    sso.answer(sso_answers.token(value))
+    sso.handle(sso_answers.token(value))
     async with start_gateway() as gateway:
         await ask(gateway.address, get("/fhir/Patient/1"))
         (record,) = await gateway.audit(1)

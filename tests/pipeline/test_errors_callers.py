@@ -183,7 +183,7 @@ async def test_path_too_long(stage: Stage, method: str) -> None:
 @pytest.mark.parametrize("code", [400, 401, 403])
 async def test_token_refused(stage: Stage, code: int) -> None:
     """400, 401 and 403 of the SSO with an error of RFC 6749 call for an operator."""
-    stage.sso.answer(answers.refusal("invalid_client", code))
+    stage.sso.handle(answers.refusal("invalid_client", code))
     evidence = await sending(stage, stage.get())
     await judge(evidence, "token-refused", ERROR_TABLE["token-refused"])
 
@@ -195,7 +195,7 @@ FIREWALL = {"success": False, "errors": [{"message": "planted text of the firewa
 async def test_a_firewall_in_front_of_the_sso(stage: Stage, code: int) -> None:
     """400, 401 and 403 without an OAuth error are waited out, and the diagnostics say why."""
     for answer in (answers.json_body(FIREWALL, code), answers.status(code)):
-        stage.sso.answer(answer)
+        stage.sso.handle(answer)
         asked = len(stage.sso.requests)
         evidence = await sending(stage, stage.get())
         row = ERROR_TABLE["sso-unavailable"].but(asked=asked + 1)
@@ -223,7 +223,7 @@ UNAVAILABLE = {
 @pytest.mark.parametrize("name", UNAVAILABLE)
 async def test_sso_unavailable(stage: Stage, name: str) -> None:
     """What is no token and no refusal is an SSO that is not there; nothing is followed."""
-    stage.sso.answer(UNAVAILABLE[name])
+    stage.sso.handle(UNAVAILABLE[name])
     evidence = await sending(stage, stage.get())
     await judge(evidence, "sso-unavailable", ERROR_TABLE["sso-unavailable"])
 
@@ -237,7 +237,7 @@ async def test_sso_refuses_connections(stage: Stage) -> None:
 
 async def test_sso_says_nothing(stage: Stage) -> None:
     """A request waits for its token no longer than `sso.timeout`."""
-    stage.sso.answer(answers.HANG)
+    stage.sso.handle(answers.HANG)
     gateway = await stage.start(sso={"timeout": 0.3})
     evidence = await stage.evidence(gateway, stage.get())
     await judge(evidence, "sso-unavailable", ERROR_TABLE["sso-unavailable"])

@@ -96,14 +96,14 @@ async def test_one_after_the_other_is_away() -> None:
         await watch.looks_for(90)
         await mail.until(2)
         async with mail.away():
-            sso.answer(answers.status(503))
+            sso.handle(answers.status(503))
             platform.script(unauthorized())
             assert (await ask(gateway.address, READ)).status == 503
             await watch.looks_for(150)
             await hook.until(3)
         await watch.looks_for(10)
         await watch.until_taken(mail, 3)
-        sso.answer(None)
+        sso.handle(None)
         report = gateway.gateway.status.report
         await until(lambda: report()["sso"]["failure"] is None)
         await watch.looks_for(90)
@@ -153,7 +153,7 @@ async def test_of_workers_the_supervisor_tells(
     monkeypatch.setitem(rules.LASTING, "DhpGatewayNotReady", 0.0)
     monkeypatch.setitem(rules.LASTING, "DhpGatewaySsoRefusing", 0.0)
     async with Platform() as platform, Sso() as sso, Webhook() as hook:
-        sso.answer(answers.refusal("invalid_client", 401))
+        sso.handle(answers.refusal("invalid_client", 401))
         settings = {
             "environment": "custom",
             "listen": {"address": "127.0.0.1:0"},

@@ -150,7 +150,7 @@ async def test_a_token_fetched_after_a_401_is_a_span(platform, sso, collector) -
 
 async def test_a_failure_names_its_reason(platform, sso, collector) -> None:
     """Without a token there is no attempt, and both spans say why."""
-    sso.answer(status(503))
+    sso.handle(status(503))
     async with traced(platform, sso, collector) as gateway:
         reply = await ask(gateway.address, get(READ, SAMPLED))
     assert reply.reason == "sso-unavailable"

@@ -56,7 +56,7 @@ async def test_down_with_a_valid_token(
 ) -> None:
     """While a token is valid it stays in use, however often renewing it fails."""
     sso.script(token("first", expires_in=3))
-    sso.answer(down)
+    sso.handle(down)
     async with start_gateway(sso={"timeout": 0.3}) as gateway:
         assert (await ask(gateway.address, READ)).status == 200
         # Renewed ahead of expiry: the first failures come long before the end.
@@ -85,7 +85,7 @@ async def test_down_without_a_token(
     start_gateway: StartGateway, platform: Platform, sso: Sso
 ) -> None:
     """However many requests wait, the SSO is asked once, and all fail alike and fast."""
-    sso.answer(status(503))
+    sso.handle(status(503))
     async with start_gateway() as gateway:
         replies = await asyncio.gather(*(ask(gateway.address, READ) for _ in range(30)))
         assert {(reply.status, reply.reason) for reply in replies} == {(503, "sso-unavailable")}
@@ -98,7 +98,7 @@ async def test_down_without_a_token(
 
 async def test_slow(start_gateway: StartGateway, platform: Platform, sso: Sso) -> None:
     """An SSO that says nothing: callers wait no longer than sso.timeout."""
-    sso.answer(HANG)
+    sso.handle(HANG)
     async with start_gateway(sso={"timeout": 0.3}) as gateway:
         await check(gateway, platform, await ask(gateway.address, READ), UNAVAILABLE)
 
@@ -117,7 +117,7 @@ async def test_refusal(
     start_gateway: StartGateway, platform: Platform, sso: Sso, answer: Answer
 ) -> None:
     """A refused client is an operator's business: 502, never 401, and no storm of requests."""
-    sso.answer(answer)
+    sso.handle(answer)
     async with start_gateway() as gateway:
         reply = await ask(gateway.address, READ)
         assert reply.header("www-authenticate") is None
@@ -148,7 +148,7 @@ async def test_a_firewall_in_front(
 
 async def test_throttled(start_gateway: StartGateway, platform: Platform, sso: Sso) -> None:
     """A 429 is obeyed: nobody asks again before its Retry-After."""
-    sso.answer(status(429, ("Retry-After", "20")))
+    sso.handle(status(429, ("Retry-After", "20")))
     async with start_gateway() as gateway:
         reply = await ask(gateway.address, READ)
         assert 20 <= int(reply.header("retry-after") or 0) <= 25
@@ -186,7 +186,7 @@ async def test_not_understandable(
     start_gateway: StartGateway, platform: Platform, sso: Sso, answer: Answer
 ) -> None:
     """An answer that holds no usable token is a 503, and none of it is shown to anybody."""
-    sso.answer(answer)
+    sso.handle(answer)
     async with start_gateway() as gateway:
         reply = await ask(gateway.address, READ)
         assert b"X-Evil" not in reply.body
@@ -222,7 +222,7 @@ async def test_odd_but_usable(
     start_gateway: StartGateway, platform: Platform, sso: Sso, answer: Answer
 ) -> None:
     """A token that can be used is used, whatever is odd about its lifetime or type."""
-    sso.answer(answer)
+    sso.handle(answer)
     async with start_gateway() as gateway:
         await served(gateway, platform, "odd")
         expires = await gateway.metric("dhp_gateway_token_expiry_timestamp_seconds")

@@ -61,7 +61,7 @@ class Desk:
             return {"away": True}
 
     async def _list(self, question: Facts) -> Facts:
-        groups = await self._outbox.groups()
+        groups = await self._outbox.undelivered_groups()
         found = await self._outbox.entries(
             states=[EntryState(each) for each in question["states"]] or tuple(BLOCKING),
             cause=question["cause"],

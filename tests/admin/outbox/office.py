@@ -109,10 +109,10 @@ class Office:
 
     async def put(self, name: str, cause: str = "", caller: str = "lis") -> str:
         """A write about the planted patient that waits; its id."""
-        made = draft(name, caller=caller, cause=cause, recovery=RecoveryMode.PARK)
+        made = draft(name, caller=caller, cause=cause, recovery=RecoveryMode.HOLD)
         body = f'{{"subject":{{"reference":"Patient/{PATIENT}"}},"id":"{name}"}}'.encode()
-        request = replace(write(name), body=body, suffix=f"Observation/{name}?of={PATIENT}")
-        return (await self.store.put(replace(made, request=request), ROOMY)).id
+        request = replace(write(name), body=body, target_suffix=f"Observation/{name}?of={PATIENT}")
+        return (await self.store.insert(replace(made, request=request), ROOMY)).id
 
     async def ended(
         self, name: str, state: EntryState, response: StoredResponse, caller: str = "lis"
@@ -150,7 +150,7 @@ class Office:
             noted.extend(notes)
             return True
 
-        while await self.store.take_notes(record):
+        while await self.store.record_pending(record):
             pass
         return noted
 

@@ -175,14 +175,14 @@ async def test_an_operator_sends_an_entry_once_more(there: Office) -> None:
             "../outbox?lang=en&said=retried&count=1",
         )
         assert await there.state(ids[name]) is EntryState.WAITING
-    noted = [(each.step, each.entry, each.by) for each in await there.notes()]
+    noted = [(each.step, each.entry, each.actor) for each in await there.notes()]
     by = Actor("page", "dilnoza")
     assert noted == [
         (OutboxStep.RETRIED, ids[name], by) for name in ("rights", "unclear", "waiting")
     ]
     told = await there.see("?said=retried&count=1")
     assert WORDS["en"]["said:retried"].format(count=1) in told.words
-    assert all(event.noted for event in there.events)
+    assert all(event.is_audit_pending for event in there.events)
 
 
 async def test_an_operator_drops_an_entry_with_a_reason(there: Office) -> None:
@@ -196,7 +196,7 @@ async def test_an_operator_drops_an_entry_with_a_reason(there: Office) -> None:
     assert await there.state(entry_id) is EntryState.DROPPED
     [note] = await there.notes()
     assert (note.step, note.entry) == (OutboxStep.DROPPED, entry_id)
-    assert note.by == Actor("page", "dilnoza", "entered anew")
+    assert note.actor == Actor("page", "dilnoza", "entered anew")
     again = await there.send("/drop", {**form, "reason": "x"})
     assert (again.status, WORDS["en"]["refused:not-possible"] in again.words) == (409, True)
     assert (await there.see(f"/{entry_id}", **DILNOZA)).forms == {}
@@ -227,7 +227,11 @@ async def test_a_patient_is_shown_after_a_click_that_is_noted(revealing: Office)
     assert f"PUT Observation/content?of={PATIENT}" in shown.words
     assert f'{{"diagnostics":"{PATIENT}"}}' in shown.words
     [note] = revealing.records
-    assert (note.step, note.entry, note.by.operator) == (OutboxStep.REVEALED, entry_id, "dilnoza")
+    assert (note.step, note.entry, note.actor.operator) == (
+        OutboxStep.REVEALED,
+        entry_id,
+        "dilnoza",
+    )
     assert (await revealing.send("/reveal", {**page.forms["reveal"], "id": NOBODY})).status == 404
 
 

@@ -140,7 +140,7 @@ async def test_all_is_well_after_a_request_that_went_well(gateway: Running) -> N
 
 async def test_a_refusing_sso_stops_care_and_says_what_to_do(platform: Platform, sso: Sso) -> None:
     """No token: no care, the failure's kind and cause, and the error with its text."""
-    sso.answer(sso_answers.refusal("invalid_client", 401))
+    sso.handle(sso_answers.refusal("invalid_client", 401))
     async with running(platform.url, sso.token_url) as gateway:
         answer, _ = await get(f"{gateway.url}/Patient/1")
         facts = await facts_of(gateway)
@@ -162,7 +162,7 @@ async def test_a_firewall_before_the_sso_is_told_as_one(
 ) -> None:
     """A 403 without an OAuth error is no refusal of our client, in no language."""
     blocked = {"success": False, "errors": ["planted words of the firewall"]}
-    sso.answer(sso_answers.json_body(blocked, 403))
+    sso.handle(sso_answers.json_body(blocked, 403))
     async with running(platform.url, sso.token_url) as gateway:
         answer, _ = await get(f"{gateway.url}/Patient/1")
         facts = await facts_of(gateway)
@@ -502,8 +502,13 @@ def test_minutes_leave_after_an_hour(traffic: RecentRequests, clock: FakeClock) 
         ({"status": 200, "upstream_status": 200}, 0, 0, []),
         ({"status": 429, "reason": "rate-limited"}, 0, 1, ["rate-limited"]),
         ({"status": 404, "reason": "upstream-non-fhir"}, 0, 1, ["upstream-non-fhir"]),
-        ({"status": 0, "aborted": True}, 0, 0, []),
-        ({"status": 200, "aborted": True, "reason": "upstream-failed"}, 1, 0, ["upstream-failed"]),
+        ({"status": 0, "is_aborted": True}, 0, 0, []),
+        (
+            {"status": 200, "is_aborted": True, "reason": "upstream-failed"},
+            1,
+            0,
+            ["upstream-failed"],
+        ),
         ({"status": 500}, 1, 0, [PLATFORM_ERROR]),
         ({"status": 503, "reason": "circuit-open"}, 1, 0, ["circuit-open"]),
     ],

@@ -254,7 +254,7 @@ async def test_bytes_one_by_one(ca: trustme.CA, version: ssl.TLSVersion) -> None
     server = TlsInMemory(server_side(ca, version))
     transport.connection_made(loose)
     while sent := loose.take():
-        for byte in server.answer(sent):
+        for byte in server.handle(sent):
             transport.data_received(bytes([byte]))
     await transport.wait_established()
     for cut in itertools.count():

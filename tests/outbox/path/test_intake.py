@@ -310,7 +310,7 @@ async def test_other_answers_of_the_platform_are_passed_on(hospital: Hospital) -
 async def test_without_an_sso_writes_are_kept(opened: Open) -> None:
     """No token because the SSO is away is no line; a refusal of the SSO is a matter of settings."""
     async with opened(sso={"timeout": 0.3}) as hospital:
-        hospital.sso.answer(Answer())
+        hospital.sso.handle(Answer())
         hospital.platform.script(outcome(401))
         reply = await hospital.write()
         assert reply.status == 202

@@ -32,7 +32,7 @@ from gateway.pipeline.statement import CapabilityCache as Fetched
 from gateway.pipeline.upstream import UpstreamRequest
 
 ENTRY = OutboxEntry(
-    1, "e", "lab", EntryState.SENDING, RecoveryMode.ASK, True, 0.0, 0.0, None, 2, 1, ""
+    1, "e", "lab", EntryState.SENDING, RecoveryMode.VERIFY, True, 0.0, 0.0, None, 2, 1, ""
 )
 JSON = (b"Content-Type", b"application/fhir+json")
 SENT: dict[str, Any] = {
@@ -117,7 +117,7 @@ def request(
     by_id = method != "POST"
     return QueuedRequest(
         method=method,
-        suffix="/Observation/5" if by_id else "/Observation",
+        target_suffix="/Observation/5" if by_id else "/Observation",
         fields=(JSON, *([(b"If-None-Exist", condition)] if condition else ())),
         body=json.dumps(body).encode(),
         credential=credential,
@@ -149,13 +149,13 @@ KEPT = {**SENT, "id": "9", "meta": {"versionId": "3"}}
 @pytest.mark.parametrize(
     ("found", "verdict"),
     [
-        ((KEPT,), VerificationStatus.YES),
-        ((), VerificationStatus.NO),
+        ((KEPT,), VerificationStatus.PRESENT),
+        ((), VerificationStatus.ABSENT),
         # Two results may share the number of an order.
-        (({**KEPT, "status": "amended"},), VerificationStatus.UNCLEAR),
-        ((KEPT, {**KEPT, "id": "10"}), VerificationStatus.UNCLEAR),
+        (({**KEPT, "status": "amended"},), VerificationStatus.INCONCLUSIVE),
+        ((KEPT, {**KEPT, "id": "10"}), VerificationStatus.INCONCLUSIVE),
         # The server has ignored the parameter.
-        (({**KEPT, "identifier": []},), VerificationStatus.UNCLEAR),
+        (({**KEPT, "identifier": []},), VerificationStatus.INCONCLUSIVE),
     ],
 )
 async def test_a_create_is_looked_for_by_its_identifier(
@@ -163,11 +163,11 @@ async def test_a_create_is_looked_for_by_its_identifier(
 ) -> None:
     """Only the very same content counts as the write itself."""
     platform = Platform(searchset(*found))
-    finding = await deliverer(platform).ask(ENTRY, request())
+    finding = await deliverer(platform).verify(ENTRY, request())
     assert isinstance(finding, VerificationResult)
-    assert finding.found is verdict
+    assert finding.status is verdict
     assert platform.seen[0].target.startswith(b"/r5/Observation?identifier=urn%3Alab%7C7%5C%7C7&")
-    if verdict is VerificationStatus.YES:
+    if verdict is VerificationStatus.PRESENT:
         assert finding.response is not None
         assert dict(finding.response.fields)[b"Location"] == b"Observation/9"
 
@@ -175,9 +175,9 @@ async def test_a_create_is_looked_for_by_its_identifier(
 async def test_a_search_that_was_not_made_finds_nothing_out() -> None:
     """Neither a self link without the parameter nor matches that are not shown mean "no"."""
     for odd in (searchset(url="?_count=2"), searchset(total=3), answer(404), answer(200, SENT)):
-        finding = await deliverer(Platform(odd)).ask(ENTRY, request())
+        finding = await deliverer(Platform(odd)).verify(ENTRY, request())
         assert isinstance(finding, VerificationResult)
-        assert finding.found is VerificationStatus.UNCLEAR
+        assert finding.status is VerificationStatus.INCONCLUSIVE
 
 
 PLAIN: dict[str, Any] = {name: each for name, each in SENT.items() if name != "identifier"}
@@ -189,26 +189,31 @@ async def asked(
 ) -> tuple[VerificationStatus, int]:
     """What is found out of a conditional create, and by how many questions."""
     platform = Platform(*answers)
-    finding = await deliverer(platform, **more).ask(ENTRY, request(body=body, condition=condition))
+    finding = await deliverer(platform, **more).verify(
+        ENTRY, request(body=body, condition=condition)
+    )
     assert isinstance(finding, VerificationResult)
-    return finding.found, len(platform.seen)
+    return finding.status, len(platform.seen)
 
 
 async def test_a_declared_condition_needs_no_question() -> None:
     """The platform itself sees to it that there are not two."""
     found = await asked(CODE, PLAIN, statement=Statement("create"))
-    assert found == (VerificationStatus.HARMLESS, 0)
+    assert found == (VerificationStatus.SAFE_TO_RESEND, 0)
 
 
 @pytest.mark.parametrize(
     ("answers", "expected"),
     [
-        ((searchset({**PLAIN, "id": "9"}, url="?code=a%7C1"),), VerificationStatus.YES),
-        ((searchset(url="?code=a%7C1"),), VerificationStatus.NO),
+        ((searchset({**PLAIN, "id": "9"}, url="?code=a%7C1"),), VerificationStatus.PRESENT),
+        ((searchset(url="?code=a%7C1"),), VerificationStatus.ABSENT),
         # What it did not look for it has not missed.
-        ((searchset(url="?_count=2"),), VerificationStatus.UNCLEAR),
-        ((searchset({**PLAIN, "id": "9"}, url="?_count=2"),), VerificationStatus.UNCLEAR),
-        ((searchset({**PLAIN, "status": "amended"}, url="?code=a"),), VerificationStatus.UNCLEAR),
+        ((searchset(url="?_count=2"),), VerificationStatus.INCONCLUSIVE),
+        ((searchset({**PLAIN, "id": "9"}, url="?_count=2"),), VerificationStatus.INCONCLUSIVE),
+        (
+            (searchset({**PLAIN, "status": "amended"}, url="?code=a"),),
+            VerificationStatus.INCONCLUSIVE,
+        ),
     ],
 )
 async def test_other_conditions_are_asked_as_a_search(
@@ -233,15 +238,15 @@ async def test_a_condition_that_cannot_be_believed_is_not_asked(
     condition: bytes, more: dict[str, Any]
 ) -> None:
     """Neither a match nor that there is none would prove anything."""
-    assert await asked(condition, PLAIN, **more) == (VerificationStatus.UNCLEAR, 0)
+    assert await asked(condition, PLAIN, **more) == (VerificationStatus.INCONCLUSIVE, 0)
 
 
 @pytest.mark.parametrize(
     ("found", "more", "expected"),
     [
-        ((), {"unfiltered": ("identifier",)}, VerificationStatus.UNCLEAR),
-        ((), {"statement": Statement(parameters=())}, VerificationStatus.UNCLEAR),
-        ((KEPT,), {"statement": Statement(parameters=())}, VerificationStatus.YES),
+        ((), {"unfiltered": ("identifier",)}, VerificationStatus.INCONCLUSIVE),
+        ((), {"statement": Statement(parameters=())}, VerificationStatus.INCONCLUSIVE),
+        ((KEPT,), {"statement": Statement(parameters=())}, VerificationStatus.PRESENT),
     ],
 )
 async def test_no_match_proves_nothing_where_the_search_is_not_believed(
@@ -278,23 +283,25 @@ async def test_what_the_statement_may_still_tell_waits_for_it(
     platform = Platform(statement, searchset(), answer(200, DECLARING))
     made = fetching(platform)
     wanted = request(condition=CODE)
-    assert await made.ask(ENTRY, wanted) == SendFailure(Effect.NONE, cause, everybody=False)
-    assert await made.ask(ENTRY, wanted) == VerificationResult(VerificationStatus.HARMLESS)
+    assert await made.verify(ENTRY, wanted) == SendFailure(
+        Effect.NONE, cause, affects_all_entries=False
+    )
+    assert await made.verify(ENTRY, wanted) == VerificationResult(VerificationStatus.SAFE_TO_RESEND)
 
 
 async def test_what_is_found_needs_no_statement() -> None:
     """A match with the same identifier and content is proof by itself."""
-    finding = await fetching(Platform(UNREACHABLE, searchset(KEPT))).ask(ENTRY, request())
+    finding = await fetching(Platform(UNREACHABLE, searchset(KEPT))).verify(ENTRY, request())
     assert isinstance(finding, VerificationResult)
-    assert finding.found is VerificationStatus.YES
+    assert finding.status is VerificationStatus.PRESENT
 
 
 @pytest.mark.parametrize("none", [answer(404), answer(500), page(200)])
 async def test_a_platform_without_statement_leaves_it_unclear(none: UpstreamResponse) -> None:
     """Nothing is to be waited for."""
     made = fetching(Platform(none, searchset()))
-    assert await made.ask(ENTRY, request(condition=CODE)) == VerificationResult(
-        VerificationStatus.UNCLEAR
+    assert await made.verify(ENTRY, request(condition=CODE)) == VerificationResult(
+        VerificationStatus.INCONCLUSIVE
     )
 
 
@@ -309,53 +316,53 @@ def bundle(kind: str, *resources: Any) -> QueuedRequest:
     ]
     update = {"request": {"method": "PUT", "url": "Patient/5"}, "resource": {}}
     body = {"resourceType": "Bundle", "type": kind, "entry": [update, *entries]}
-    return replace(request(body=body), interaction=kind, resource="", suffix="")
+    return replace(request(body=body), interaction=kind, resource="", target_suffix="")
 
 
 @pytest.mark.parametrize(
     ("kind", "answers", "expected"),
     [
-        ("transaction", (searchset(KEPT), searchset(KEPT)), VerificationStatus.YES),
-        ("transaction", (searchset(), searchset()), VerificationStatus.NO),
-        ("transaction", (searchset(), searchset(KEPT)), VerificationStatus.UNCLEAR),
+        ("transaction", (searchset(KEPT), searchset(KEPT)), VerificationStatus.PRESENT),
+        ("transaction", (searchset(), searchset()), VerificationStatus.ABSENT),
+        ("transaction", (searchset(), searchset(KEPT)), VerificationStatus.INCONCLUSIVE),
         # Nobody knows of the update in it.
-        ("batch", (searchset(KEPT), searchset(KEPT)), VerificationStatus.UNCLEAR),
-        ("batch", (searchset(), searchset()), VerificationStatus.NO),
+        ("batch", (searchset(KEPT), searchset(KEPT)), VerificationStatus.INCONCLUSIVE),
+        ("batch", (searchset(), searchset()), VerificationStatus.ABSENT),
     ],
 )
 async def test_a_bundle_is_looked_for_by_all_that_it_creates(
     kind: str, answers: tuple[UpstreamResponse, ...], expected: VerificationStatus
 ) -> None:
     """And only what they agree on counts."""
-    finding = await deliverer(Platform(*answers)).ask(ENTRY, bundle(kind, SENT, SENT))
+    finding = await deliverer(Platform(*answers)).verify(ENTRY, bundle(kind, SENT, SENT))
     assert isinstance(finding, VerificationResult)
-    assert finding.found is expected
+    assert finding.status is expected
 
 
 async def test_a_bundle_whose_conditions_are_declared_needs_no_question() -> None:
     """Nothing is searched for."""
     made = deliverer(Platform(), statement=Statement("create"))
-    assert await made.ask(ENTRY, bundle("batch", PLAIN)) == VerificationResult(
-        VerificationStatus.HARMLESS
+    assert await made.verify(ENTRY, bundle("batch", PLAIN)) == VerificationResult(
+        VerificationStatus.SAFE_TO_RESEND
     )
 
 
 @pytest.mark.parametrize(
     ("there", "verdict"),
     [
-        (answer(200, KEPT), VerificationStatus.YES),
-        (answer(200, {**KEPT, "status": "amended"}), VerificationStatus.NO),
-        (answer(404), VerificationStatus.NO),
-        (answer(403), VerificationStatus.UNCLEAR),
+        (answer(200, KEPT), VerificationStatus.PRESENT),
+        (answer(200, {**KEPT, "status": "amended"}), VerificationStatus.ABSENT),
+        (answer(404), VerificationStatus.ABSENT),
+        (answer(403), VerificationStatus.INCONCLUSIVE),
     ],
 )
 async def test_an_update_is_compared_with_what_is_there(
     there: UpstreamResponse, verdict: VerificationStatus
 ) -> None:
     """The same content means that the first attempt had its effect."""
-    finding = await deliverer(Platform(there)).ask(ENTRY, request("PUT"))
+    finding = await deliverer(Platform(there)).verify(ENTRY, request("PUT"))
     assert isinstance(finding, VerificationResult)
-    assert finding.found is verdict
+    assert finding.status is verdict
 
 
 @pytest.mark.parametrize(
@@ -385,7 +392,11 @@ async def test_what_is_no_answer_of_the_platform_is_a_failure(
     """With what it may have done, and whether all others would fare the same."""
     result = await deliverer(Platform(given)).send(ENTRY, request())
     assert isinstance(result, SendFailure)
-    assert (result.effect, result.cause, result.everybody) == (Effect(effect), cause, everybody)
+    assert (result.effect, result.cause, result.affects_all_entries) == (
+        Effect(effect),
+        cause,
+        everybody,
+    )
 
 
 async def test_a_pause_for_callers_is_none_for_the_delivery() -> None:
@@ -442,7 +453,7 @@ async def test_an_update_gets_the_current_version_where_the_settings_say_so() ->
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 async def test_what_is_no_fhir_finds_nothing_out(method: str, body: bytes) -> None:
     """A success of somebody in between says nothing of what the platform has: it is asked again."""
-    finding = await deliverer(Platform(UpstreamResponse.synthetic(200, [JSON], body))).ask(
+    finding = await deliverer(Platform(UpstreamResponse.synthetic(200, [JSON], body))).verify(
         ENTRY, request(method)
     )
     assert isinstance(finding, SendFailure)
@@ -457,6 +468,6 @@ async def test_compressed_answers_are_read(coding: bytes, pack: Callable[[bytes]
     """What nobody asked for compressed tells as much."""
     found = pack(json.dumps(KEPT).encode())
     there = UpstreamResponse.synthetic(200, [JSON, (b"Content-Encoding", coding)], found)
-    finding = await deliverer(Platform(there)).ask(ENTRY, request("PUT"))
+    finding = await deliverer(Platform(there)).verify(ENTRY, request("PUT"))
     assert isinstance(finding, VerificationResult)
-    assert finding.found is VerificationStatus.YES
+    assert finding.status is VerificationStatus.PRESENT
