@@ -142,15 +142,15 @@ class ActiveAttempts:
 
     def _with_current_delay(self, outcome: AttemptOutcome) -> AttemptOutcome:
         """Whoever was put back by a line that is back since does not wait as long as that asked."""
-        verdict = outcome.transition
+        transition = outcome.transition
         if (
             self._dependencies.reachability.is_silent_outage
-            or not isinstance(verdict, RetryLater)
-            or not verdict.affects_all_entries
+            or not isinstance(transition, RetryLater)
+            or not transition.affects_all_entries
         ):
             return outcome
         return replace(
-            outcome, delay=self._delay(outcome.entry, replace(verdict, retry_after=None))
+            outcome, delay=self._delay(outcome.entry, replace(transition, retry_after=None))
         )
 
     def requeue_outcomes(self, outcomes: Sequence[AttemptOutcome]) -> None:
@@ -163,15 +163,15 @@ class ActiveAttempts:
     ) -> None:
         """They are on the disk, but for those of which the lease was lost."""
         for outcome, held in zip(outcomes, progress.recorded, strict=True):
-            entry, verdict = outcome.entry, outcome.transition
+            entry, transition = outcome.entry, outcome.transition
             attempt = self._active.get(entry.id)
             if attempt is None or attempt.entry.attempts != entry.attempts:
                 # It was given back.
                 continue
             del self._active[entry.id]
-            event = _event(judging.apply_transition(entry, verdict), verdict)
+            event = _event(judging.apply_transition(entry, transition), transition)
             if held:
-                if isinstance(verdict, RetryLater) and verdict.affects_all_entries:
+                if isinstance(transition, RetryLater) and transition.affects_all_entries:
                     self._awaiting_platform.add(entry.id)
                 self._dependencies.observe(event)
             else:
@@ -197,9 +197,11 @@ class ActiveAttempts:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _run_attempt(self, attempt: Attempt) -> None:
-        verdict = await self._evaluate(attempt)
-        delay = self._delay(attempt.entry, verdict) if isinstance(verdict, RetryLater) else 0.0
-        self._outcomes.append(AttemptOutcome(attempt.entry, verdict, delay))
+        transition = await self._evaluate(attempt)
+        delay = (
+            self._delay(attempt.entry, transition) if isinstance(transition, RetryLater) else 0.0
+        )
+        self._outcomes.append(AttemptOutcome(attempt.entry, transition, delay))
 
     def _finish_attempt(self, attempt: Attempt) -> None:
         task = attempt.task
@@ -275,7 +277,9 @@ class ActiveAttempts:
 
     def _delay(self, entry: OutboxEntry, verdict: RetryLater) -> float:
         pause = self._dependencies.schedule.entry_delay(
-            entry.attempts, everybody=verdict.affects_all_entries, retry_after=verdict.retry_after
+            entry.attempts,
+            affects_all_entries=verdict.affects_all_entries,
+            retry_after=verdict.retry_after,
         )
         asks = entry.recovery is RecoveryMode.VERIFY and (entry.in_doubt or verdict.in_doubt)
         return max(pause, self._dependencies.delays.index_lag) if asks else pause
@@ -290,18 +294,18 @@ def _interrupted_outcome(attempt: Attempt, cause: str) -> EntryTransition:
 
 
 def _outcome_bytes(outcome: AttemptOutcome) -> int:
-    verdict = outcome.transition
-    answer = len(verdict.response.body) if isinstance(verdict, FinalOutcome) else 0
+    transition = outcome.transition
+    answer = len(transition.response.body) if isinstance(transition, FinalOutcome) else 0
     return outcome.entry.size + answer
 
 
-def _event(entry: OutboxEntry, verdict: EntryTransition) -> OutboxEvent:
-    if isinstance(verdict, RetryLater):
-        step = OutboxStep.BECAME_IN_DOUBT if verdict.in_doubt else OutboxStep.POSTPONED
-        return OutboxEvent(step, entry, verdict.cause, verdict.status)
-    response = verdict.response
+def _event(entry: OutboxEntry, transition: EntryTransition) -> OutboxEvent:
+    if isinstance(transition, RetryLater):
+        step = OutboxStep.BECAME_IN_DOUBT if transition.in_doubt else OutboxStep.POSTPONED
+        return OutboxEvent(step, entry, transition.cause, transition.status)
+    response = transition.response
     status = None if response.reason else response.status
-    return OutboxEvent(_STEPS[verdict.state], entry, response.reason, status)
+    return OutboxEvent(_STEPS[transition.state], entry, response.reason, status)
 
 
 def _log_fields(entry: OutboxEntry) -> dict[str, str]:

@@ -21,11 +21,11 @@ async def add_pending_records(
     connection: AsyncConnection,
     step: OutboxStep,
     noted: Sequence[OutboxEntry],
-    by: Actor,
+    actor: Actor,
     at: float,
 ) -> None:
     """Keep that somebody took this step with these entries, in the transaction of the step."""
-    common = {"step": step, "by": _encode_actor(by), "at": at}
+    common = {"step": step, "by": _encode_actor(actor), "at": at}
     rows = [{**common, "entry": entry.id, "caller": entry.caller} for entry in noted]
     if rows:
         await connection.execute(sa.insert(pending_records_table), rows)
@@ -68,9 +68,12 @@ def _record_of_row(row: sa.Row[Any]) -> PendingAuditRecord:
     )
 
 
-def _encode_actor(by: Actor) -> str:
+def _encode_actor(actor: Actor) -> str:
     """The way alone, as it was noted always; with more that is known as JSON."""
-    return orjson.dumps(asdict(by)).decode() if by.operator or by.reason else by.channel
+    if not (actor.operator or actor.reason):
+        return actor.channel
+    stored = {"way": actor.channel, "operator": actor.operator, "reason": actor.reason}
+    return orjson.dumps(stored).decode()
 
 
 def _decode_actor(text: str) -> Actor:

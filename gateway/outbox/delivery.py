@@ -235,10 +235,10 @@ class DeliveryLoop:
         return await self._store.record_and_claim(
             self._owner,
             outcomes,
-            most=min(room, at_once),
+            max_claims=min(room, at_once),
             size=_MAX_ACTIVE_BYTES - self._attempts.total_bytes,
             lease=self._options.lease_seconds,
-            cautious=not self._reachability.is_reachable,
+            prefer_verifiable=not self._reachability.is_reachable,
         )
 
     def _start_attempt(self, claimed: ClaimedEntry) -> None:

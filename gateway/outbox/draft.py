@@ -24,8 +24,8 @@ class WriteNotClassifiedError(Exception):
 class WriteClassifier:
     """How one request is to be judged: worked out when it is first needed, and only once."""
 
-    def __init__(self, asked: RequestContext, one_by_one: SerialExecutor) -> None:
-        self.context = asked
+    def __init__(self, context: RequestContext, one_by_one: SerialExecutor) -> None:
+        self.context = context
         self._serial_executor = one_by_one
         self._cached: list[WriteClassification | None] = []
 
@@ -37,16 +37,16 @@ class WriteClassifier:
 
 
 async def _classify(
-    asked: RequestContext, one_by_one: SerialExecutor
+    context: RequestContext, one_by_one: SerialExecutor
 ) -> WriteClassification | None:
-    body = b"" if asked.body is None else await asked.body.read_all()
+    body = b"" if context.body is None else await context.body.read_all()
     if body is None:
         raise WriteNotClassifiedError
-    header = asked.header
+    header = context.header
     write = WriteDescription(
-        asked.interaction.code,
-        asked.target.path.removesuffix("?"),
-        asked.target.query,
+        context.interaction.code,
+        context.target.path.removesuffix("?"),
+        context.target.query,
         content_type=header.text(b"content-type"),
         if_none_exist=header.text(b"if-none-exist"),
         sent=len(body),
@@ -56,13 +56,13 @@ async def _classify(
     try:
         if plain is not None:
             return await one_by_one.run(
-                len(plain), asked.caller.name, lambda: classify_write(replace(write, body=plain))
+                len(plain), context.caller.name, lambda: classify_write(replace(write, body=plain))
             )
         if coding not in DECODABLE:
             return None
         # How large it is shows only there.
         return await one_by_one.run(
-            None, asked.caller.name, lambda: classify_write(_decode_content(write, body, coding))
+            None, context.caller.name, lambda: classify_write(_decode_content(write, body, coding))
         )
     except (BodyTooLargeError, TimeoutError):
         raise WriteNotClassifiedError from None
@@ -84,49 +84,55 @@ def _decode_content(write: WriteDescription, body: bytes, coding: str) -> WriteD
 
 
 async def build_entry(
-    asked: RequestContext, judgement: WriteClassification, base: str, *, cause: str, unknown: bool
+    context: RequestContext,
+    classification: WriteClassification,
+    base: str,
+    *,
+    cause: str,
+    in_doubt: bool,
 ) -> NewEntry:
-    """What is kept of a write; `unknown`: an attempt at it may have had its effect."""
-    body = None if asked.body is None else await asked.body.read_all()
+    """What is kept of a write; `in_doubt`: an attempt at it may have had its effect."""
+    body = None if context.body is None else await context.body.read_all()
     return NewEntry(
-        caller=asked.caller.name,
-        request=_request(asked, body or b"", base),
-        ordering_keys=judgement.ordering_keys,
-        recovery=judgement.recovery,
-        in_doubt=unknown,
+        caller=context.caller.name,
+        request=_request(context, body or b"", base),
+        ordering_keys=classification.ordering_keys,
+        recovery=classification.recovery,
+        in_doubt=in_doubt,
         cause=cause,
-        delay=INDEX_LAG if unknown and _needs_index(asked.interaction, judgement) else 0.0,
+        delay=INDEX_LAG if in_doubt and _needs_index(context.interaction, classification) else 0.0,
     )
 
 
-def _needs_index(interaction: Interaction, judgement: WriteClassification) -> bool:
+def _needs_index(interaction: Interaction, classification: WriteClassification) -> bool:
     """Whether the platform has to find it, also by a condition of the write's own."""
-    return judgement.recovery is RecoveryMode.VERIFY or interaction.code not in BY_ID
+    return classification.recovery is RecoveryMode.VERIFY or interaction.code not in BY_ID
 
 
-def _request(asked: RequestContext, body: bytes, base: str) -> QueuedRequest:
-    lines = asked.lines
-    if asked.body is not None and asked.body.is_transformed:
-        lines = remove_digest_fields(lines)
+def _request(context: RequestContext, body: bytes, base: str) -> QueuedRequest:
+    field_lines = context.lines
+    if context.body is not None and context.body.is_transformed:
+        field_lines = remove_digest_fields(field_lines)
     target = RequestTarget(
-        asked.target.path, asked.caller_context.link_translator.translate_query(asked.target.query)
+        context.target.path,
+        context.caller_context.link_translator.translate_query(context.target.query),
     )
-    interaction = asked.interaction
+    interaction = context.interaction
     return QueuedRequest(
-        method=asked.exchange.method,
+        method=context.exchange.method,
         target_suffix=target.suffix,
-        fields=tuple(_fields(lines)),
+        fields=tuple(_fields(field_lines)),
         body=body,
-        credential=asked.caller.credential,
+        credential=context.caller.credential,
         interaction=interaction.code,
         resource=interaction.resource,
         resource_id=interaction.resource_id,
-        request_id=asked.exchange.request_id,
+        request_id=context.exchange.request_id,
         gateway_base=base,
     )
 
 
-def _fields(lines: list[bytes]) -> FieldLines:
+def _fields(field_lines: list[bytes]) -> FieldLines:
     """The lines as fields, but for those of an answer that is waited for."""
-    fields = (line[:-2].partition(b": ") for line in lines)
+    fields = (line[:-2].partition(b": ") for line in field_lines)
     return tuple((name, value) for name, _, value in fields if name.lower() != b"accept-encoding")

@@ -88,7 +88,7 @@ class OutboxEndpoints(Protocol):
     """What is needed of `gateway.outbox.status_api.OutboxApi`."""
 
     async def handle(
-        self, asked: RequestContext, base: str, reader: ResponseFormat
+        self, context: RequestContext, base: str, reader: ResponseFormat
     ) -> UpstreamResponse:
         """Answer a request for one of the outbox's own addresses."""
         ...
@@ -132,50 +132,52 @@ class OutboxWriteQueue(WriteQueue):
         prefer = header.values.get(b"prefer")
         return prefer is not None and prefers_async(prefer)
 
-    def retain_body(self, memo: CallerContext, interaction: Interaction, body: RequestBody) -> None:
+    def retain_body(
+        self, caller_context: CallerContext, interaction: Interaction, body: RequestBody
+    ) -> None:
         """See to it that the body of a write which may be queued can be read again."""
-        if memo.may_queue_writes and interaction.code in WRITES:
+        if caller_context.may_queue_writes and interaction.code in WRITES:
             body.retain_in(self._body_budget)
 
     def forward_or_queue(
-        self, send: ForwardRequest, asked: RequestContext
+        self, send: ForwardRequest, context: RequestContext
     ) -> Awaitable[UpstreamResponse]:
         """The platform's answer as `send` brings it, or the outbox's. Raises `GatewayError`.
 
         What cannot be queued has no more of the outbox in its way than this look.
         """
-        if _is_outbox_path(asked.target):
+        if _is_outbox_path(context.target):
             return self._pages.handle(
-                asked, self._gateway_base(asked), self._response_format(asked)
+                context, self._gateway_base(context), self._response_format(context)
             )
-        if asked.caller_context.may_queue_writes and asked.interaction.code in WRITES:
-            return self._forward_or_enqueue(send, asked)
-        return send(asked)
+        if context.caller_context.may_queue_writes and context.interaction.code in WRITES:
+            return self._forward_or_enqueue(send, context)
+        return send(context)
 
     async def _forward_or_enqueue(
-        self, send: ForwardRequest, asked: RequestContext
+        self, send: ForwardRequest, context: RequestContext
     ) -> UpstreamResponse:
         # Whether the caller waits is settled here: the 202 of a platform that supports the same
         # preference means something else.
-        asked.lines = lines_without_async(asked.lines)
-        judging = WriteClassifier(asked, self._serial_executor)
+        context.lines = lines_without_async(context.lines)
+        judging = WriteClassifier(context, self._serial_executor)
         if not self._outbox.is_known_empty():
             kept = await self._enqueue_if_blocked(judging)
             if kept is not None:
                 return kept
         # Before it goes out: older ones may fail, and ask, while this one is on its way.
-        self._record_last_write(asked)
+        self._record_last_write(context)
         began = self._clock()
         try:
-            answer = await send(asked)
+            response = await send(context)
         except GatewayError as error:
             if error.reason in _UNSENT_REASONS:
                 self._start_fail_fast(began, error)
             return await self._enqueue_after_error(judging, error)
-        status = answer.status
+        status = response.status
         if status == _SERVICE_UNAVAILABLE or status in _IN_DOUBT_STATUSES:
-            return await self._enqueue_after_status(judging, answer)
-        return answer
+            return await self._enqueue_after_status(judging, response)
+        return response
 
     def _start_fail_fast(self, began: float, error: GatewayError) -> None:
         """Callers behind this one do not wait for the same time-out, for as long as it took."""
@@ -185,27 +187,29 @@ class OutboxWriteQueue(WriteQueue):
 
     async def _enqueue_if_blocked(self, judging: WriteClassifier) -> UpstreamResponse | None:
         """Keep what must not overtake earlier writes, or would only wait for a dead line."""
-        asked = judging.context
+        context = judging.context
         try:
-            judgement = await judging.classification()
+            classification = await judging.classification()
         except WriteNotClassifiedError:
-            if await self._is_blocked(asked, ALL_KEYS):
+            if await self._is_blocked(context, ALL_KEYS):
                 raise _outbox_full_error(
                     "no memory is left to look what it would overtake"
                 ) from None
             return None
-        if judgement is None:
+        if classification is None:
             return None
-        if await self._is_blocked(asked, judgement.ordering_keys):
-            return await self._enqueue(asked, judgement, _outbox_full_error("the outbox is full"))
+        if await self._is_blocked(context, classification.ordering_keys):
+            return await self._enqueue(
+                context, classification, _outbox_full_error("the outbox is full")
+            )
         if self._clock() >= self._fail_fast_until:
             return None
         trouble = GatewayError(self._fail_fast_reason, "as just before", retry_after=_RETRY_AFTER)
-        return await self._enqueue(asked, judgement, trouble)
+        return await self._enqueue(context, classification, trouble)
 
-    async def _is_blocked(self, asked: RequestContext, orders: frozenset[str]) -> bool:
+    async def _is_blocked(self, context: RequestContext, orders: frozenset[str]) -> bool:
         try:
-            return await self._outbox.is_blocked(asked.caller.name, orders)
+            return await self._outbox.is_blocked(context.caller.name, orders)
         except OutboxUnavailableError:
             # Nobody knows what it would overtake.
             raise _outbox_full_error("the outbox cannot be reached") from None
@@ -214,60 +218,60 @@ class OutboxWriteQueue(WriteQueue):
         self, judging: WriteClassifier, error: GatewayError
     ) -> UpstreamResponse:
         """What a write that failed comes to: kept, or the failure."""
-        asked = judging.context
-        unknown = error.reason in _IN_DOUBT_REASONS and asked.exchange.attempts > 0
+        context = judging.context
+        unknown = error.reason in _IN_DOUBT_REASONS and context.exchange.attempts > 0
         if not unknown and error.reason not in _UNSENT_REASONS | _IN_DOUBT_REASONS:
             raise error
         try:
-            judgement = await judging.classification()
+            classification = await judging.classification()
         except WriteNotClassifiedError:
             raise error from None
-        if judgement is None or (unknown and judgement.recovery is RecoveryMode.HOLD):
+        if classification is None or (unknown and classification.recovery is RecoveryMode.HOLD):
             raise error
-        return await self._enqueue(asked, judgement, error, unknown=unknown)
+        return await self._enqueue(context, classification, error, unknown=unknown)
 
     async def _enqueue_after_status(
-        self, judging: WriteClassifier, answer: UpstreamResponse
+        self, judging: WriteClassifier, response: UpstreamResponse
     ) -> UpstreamResponse:
         """What a write comes to whose answer is that of a platform in trouble."""
-        unknown = answer.status != _SERVICE_UNAVAILABLE
+        unknown = response.status != _SERVICE_UNAVAILABLE
         trouble = GatewayError(errors.UPSTREAM_FAILED if unknown else errors.UPSTREAM_BUSY)
         try:
-            judgement = await judging.classification()
-            if judgement is None or (unknown and judgement.recovery is RecoveryMode.HOLD):
-                return answer
-            kept = await self._enqueue(judging.context, judgement, trouble, unknown=unknown)
+            classification = await judging.classification()
+            if classification is None or (unknown and classification.recovery is RecoveryMode.HOLD):
+                return response
+            kept = await self._enqueue(judging.context, classification, trouble, unknown=unknown)
         except (GatewayError, WriteNotClassifiedError):
-            return answer
+            return response
         except BaseException:
-            answer.close()
+            response.close()
             raise
-        answer.close()
+        response.close()
         return kept
 
     async def _enqueue(
         self,
-        asked: RequestContext,
-        judgement: WriteClassification,
+        context: RequestContext,
+        classification: WriteClassification,
         error: GatewayError,
         *,
         unknown: bool = False,
     ) -> UpstreamResponse:
         """Put it into the outbox, and answer 202; `error` is why, and the answer where it fails."""
-        base = self._gateway_base(asked)
+        base = self._gateway_base(context)
         cause = "" if error.reason is errors.OUTBOX_FULL else error.reason.code
-        draft = await build_entry(asked, judgement, base, cause=cause, unknown=unknown)
+        draft = await build_entry(context, classification, base, cause=cause, in_doubt=unknown)
 
         def confirm() -> None:
-            if asked.downstream.is_closed():
+            if context.downstream.is_closed():
                 # Nobody would learn that it is kept: it would be sent again, and be there twice.
                 raise CallerDisconnectedError
-            if asked.downstream.is_half_closed() or self._is_superseded(asked):
+            if context.downstream.is_half_closed() or self._is_superseded(context):
                 # The first: the same, but it may be there to read this. The second: it would undo
                 # a newer write of the same resource.
                 raise error
             # Others that failed late are put in after this one, or not at all.
-            self._record_last_write(asked)
+            self._record_last_write(context)
 
         try:
             entry = await self._outbox.enqueue(draft, confirm, shared=self._rules.shared)
@@ -277,35 +281,39 @@ class OutboxWriteQueue(WriteQueue):
         except OutboxUnavailableError:
             raise error from None
         _log.info(
-            "kept in the outbox as %s", entry.id, entry=entry.id, **asked.exchange.log_fields()
+            "kept in the outbox as %s", entry.id, entry=entry.id, **context.exchange.log_fields()
         )
-        return _accepted_response(entry, base, self._response_format(asked))
+        return _accepted_response(entry, base, self._response_format(context))
 
-    def _record_last_write(self, asked: RequestContext) -> None:
-        resource = _resource_key(asked.interaction)
+    def _record_last_write(self, context: RequestContext) -> None:
+        resource = _resource_key(context.interaction)
         if resource is not None:
-            self._last_writes.record(asked.caller.name, resource, asked.exchange.started_monotonic)
+            self._last_writes.record(
+                context.caller.name, resource, context.exchange.started_monotonic
+            )
 
-    def _is_superseded(self, asked: RequestContext) -> bool:
-        resource = _resource_key(asked.interaction)
-        started = asked.exchange.started_monotonic
+    def _is_superseded(self, context: RequestContext) -> bool:
+        resource = _resource_key(context.interaction)
+        started = context.exchange.started_monotonic
         return resource is not None and self._last_writes.has_newer(
-            asked.caller.name, resource, started
+            context.caller.name, resource, started
         )
 
-    def _gateway_base(self, asked: RequestContext) -> str:
+    def _gateway_base(self, context: RequestContext) -> str:
         """The gateway's base as this caller knows it; only a path where that is not told."""
         if self._rules.public_url is not None:
             return self._rules.public_url.rstrip("/")
-        host = asked.header.text(b"host") or ""
+        host = context.header.text(b"host") or ""
         origin = (
-            f"{asked.caller_context.scheme}://{host}" if validation.is_host(host.encode()) else ""
+            f"{context.caller_context.scheme}://{host}" if validation.is_host(host.encode()) else ""
         )
         return origin + self._rules.base_path
 
-    def _response_format(self, asked: RequestContext) -> ResponseFormat:
-        language = choose_language(asked.header.text(b"accept-language"), self._rules.language)
-        return ResponseFormat(language, wants_xml(asked.target.query, asked.header.text(b"accept")))
+    def _response_format(self, context: RequestContext) -> ResponseFormat:
+        language = choose_language(context.header.text(b"accept-language"), self._rules.language)
+        return ResponseFormat(
+            language, wants_xml(context.target.query, context.header.text(b"accept"))
+        )
 
 
 def resource_response(

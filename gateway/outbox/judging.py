@@ -125,11 +125,11 @@ def evaluate_version_conflict(
     finding: VerificationResult | SendFailure, contradicted: VersionConflict
 ) -> EntryTransition:
     """What the platform's present version means for a write that it contradicted."""
-    verdict = evaluate_verification(finding)
-    if isinstance(verdict, RetryLater):
-        return verdict
-    if verdict is not None and verdict.state is EntryState.DELIVERED:
-        return verdict
+    transition = evaluate_verification(finding)
+    if isinstance(transition, RetryLater):
+        return transition
+    if transition is not None and transition.state is EntryState.DELIVERED:
+        return transition
     return FinalOutcome(EntryState.UNCLEAR, contradicted.response)
 
 
@@ -145,17 +145,17 @@ def unreadable_outcome(entry: OutboxEntry) -> FinalOutcome:
     return FinalOutcome(state, in_doubt_response(errors.INTERNAL.code, notes.UNREADABLE))
 
 
-def apply_transition(entry: OutboxEntry, verdict: EntryTransition) -> OutboxEntry:
+def apply_transition(entry: OutboxEntry, transition: EntryTransition) -> OutboxEntry:
     """The entry as it is then."""
-    if isinstance(verdict, FinalOutcome):
+    if isinstance(transition, FinalOutcome):
         return replace(
             entry,
-            state=verdict.state,
-            cause=_cause(verdict),
-            in_doubt=entry.in_doubt and verdict.state is EntryState.UNCLEAR,
+            state=transition.state,
+            cause=_cause(transition),
+            in_doubt=entry.in_doubt and transition.state is EntryState.UNCLEAR,
         )
-    doubt = entry.in_doubt or verdict.in_doubt
-    return replace(entry, state=EntryState.WAITING, cause=verdict.cause, in_doubt=doubt)
+    doubt = entry.in_doubt or transition.in_doubt
+    return replace(entry, state=EntryState.WAITING, cause=transition.cause, in_doubt=doubt)
 
 
 def _cause(ended: FinalOutcome) -> str:

@@ -47,9 +47,9 @@ class LastWrites:
         return cls(mmap.mmap(-1, _LANE), 0)
 
     @classmethod
-    def shared(cls, descriptor: int, lane: int) -> Self:
+    def shared(cls, descriptor: int, worker_index: int) -> Self:
         """For one of several workers, counted from 0, who all have `shared_memory`."""
-        return cls(mmap.mmap(descriptor, 0), lane)
+        return cls(mmap.mmap(descriptor, 0), worker_index)
 
     def record(self, caller: str, resource: str, moment: float) -> None:
         """A write that came at that moment goes out, or is kept."""

@@ -26,7 +26,7 @@ class SerialExecutor:
         self._thread = ThreadPoolExecutor(1, "bodies")
         self._queues: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def run(self, size: int | None, who: str, work: Callable[[], _Result]) -> _Result:
+    async def run(self, size: int | None, caller: str, work: Callable[[], _Result]) -> _Result:
         """What `work` returns for a body of that size, None for any, at once if it is small.
 
         Raises `TimeoutError` when that takes too long; whoever is cancelled while its work is under
@@ -34,7 +34,7 @@ class SerialExecutor:
         """
         if size is not None and size <= INLINE:
             return work()
-        line = self._queues.setdefault(who, asyncio.Lock())
+        line = self._queues.setdefault(caller, asyncio.Lock())
         async with asyncio.timeout(_MAX_WAIT), line:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 

@@ -37,9 +37,13 @@ class RetrySchedule:
         self._delays = pauses
         self._random = random
 
-    def entry_delay(self, attempts: int, *, everybody: bool, retry_after: float | None) -> float:
+    def entry_delay(
+        self, attempts: int, *, affects_all_entries: bool, retry_after: float | None
+    ) -> float:
         """After so many attempts."""
-        longest = self._delays.max_outage_delay if everybody else self._delays.max_entry_delay
+        longest = (
+            self._delays.max_outage_delay if affects_all_entries else self._delays.max_entry_delay
+        )
         pause = backoff(attempts, self._delays.first, longest, self._random)
         return self._respect_retry_after(retry_after, pause)
 
@@ -49,10 +53,10 @@ class RetrySchedule:
         pause = backoff(failures, pauses.first, pauses.max_outage_delay, self._random)
         return self._respect_retry_after(retry_after, pause)
 
-    def trust_delay(self, in_vain: int) -> float:
+    def trust_delay(self, false_recoveries: int) -> float:
         """Before it is believed once more that the line is back, after so many times in vain."""
         longest = self._delays.probe_interval
-        return backoff(in_vain, self._delays.first, longest) if in_vain else 0.0
+        return backoff(false_recoveries, self._delays.first, longest) if false_recoveries else 0.0
 
     def _respect_retry_after(self, retry_after: float | None, pause: float) -> float:
         return max(min(retry_after or 0.0, self._delays.max_retry_after), pause)

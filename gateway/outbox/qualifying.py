@@ -203,10 +203,10 @@ def remove_async_preference(prefer: bytes) -> bytes:
     return b",".join(each for each in _preferences(prefer) if not _ASYNC.fullmatch(each)).strip()
 
 
-def lines_without_async(lines: list[bytes]) -> list[bytes]:
+def lines_without_async(field_lines: list[bytes]) -> list[bytes]:
     """The lines of a header, of whose Prefer fields only other preferences stay."""
     kept = []
-    for line in lines:
+    for line in field_lines:
         name, _, value = line.partition(b":")
         if name.lower() == b"prefer" and prefers_async(value := value.strip()):
             others = remove_async_preference(value)

@@ -113,41 +113,41 @@ class Outbox:
         """
         return await self._apply_action(entry_id, EntryState.CANCELLED, caller=caller)
 
-    async def retry(self, entry_id: str, by: Actor | None = None) -> OutboxEntry | None:
+    async def retry(self, entry_id: str, actor: Actor | None = None) -> OutboxEntry | None:
         """A person sends what has failed or is unclear once more, or at once what waits.
 
-        With `by` the step is noted until an audit has it. None: there is no such entry. Raises
+        With `actor` the step is noted until an audit has it. None: there is no such entry. Raises
         `EntryStateError`.
         """
-        return await self._apply_action(entry_id, EntryState.WAITING, by=by)
+        return await self._apply_action(entry_id, EntryState.WAITING, actor=actor)
 
     async def retry_failed(
-        self, cause: str | None = None, by: Actor | None = None
+        self, cause: str | None = None, actor: Actor | None = None
     ) -> AsyncIterator[OutboxEntry]:
         """A person sends all that have failed once more, of one cause or of any."""
         after = 0
         # By number, for what fails again meanwhile is not to be sent for ever.
-        while moved := await self._store.retry_failed(cause, after=after, by=by):
+        while moved := await self._store.retry_failed(cause, after=after, actor=actor):
             after = moved[-1].number
             for entry in moved:
-                self._notify(OutboxStep.RETRIED, entry, by)
+                self._notify(OutboxStep.RETRIED, entry, actor)
                 yield entry
 
-    async def drop(self, entry_id: str, by: Actor | None = None) -> OutboxEntry | None:
+    async def drop(self, entry_id: str, actor: Actor | None = None) -> OutboxEntry | None:
         """A person gives up what is not delivered; otherwise as `retry`."""
-        return await self._apply_action(entry_id, EntryState.DROPPED, by=by)
+        return await self._apply_action(entry_id, EntryState.DROPPED, actor=actor)
 
-    async def content(self, entry_id: str, by: Actor | None = None) -> EntryContent | None:
-        """All of an entry, in clear; that `by` saw it is noted until an audit has it."""
-        content = await self._store.content(entry_id, by)
-        if content is not None and by is not None:
-            self._notify(OutboxStep.REVEALED, content.entry, by)
+    async def content(self, entry_id: str, actor: Actor | None = None) -> EntryContent | None:
+        """All of an entry, in clear; that `actor` saw it is noted until an audit has it."""
+        content = await self._store.content(entry_id, actor)
+        if content is not None and actor is not None:
+            self._notify(OutboxStep.REVEALED, content.entry, actor)
         return content
 
     async def revealed(
-        self, entry_id: str, by: Actor, record: RecordPending
+        self, entry_id: str, actor: Actor, record: RecordPending
     ) -> EntryContent | None:
-        """All of an entry, in clear, once `record` has it that `by` sees it.
+        """All of an entry, in clear, once `record` has it that `actor` sees it.
 
         None: there is no such entry. Raises `NotRecordedError`.
         """
@@ -155,10 +155,14 @@ class Outbox:
         if content is not None:
             entry = content.entry
             if not await record(
-                [PendingAuditRecord(OutboxStep.REVEALED, entry.id, entry.caller, by, time.time())]
+                [
+                    PendingAuditRecord(
+                        OutboxStep.REVEALED, entry.id, entry.caller, actor, time.time()
+                    )
+                ]
             ):
                 raise NotRecordedError(Phrase("the audit cannot be written"))
-            self._notify(OutboxStep.REVEALED, entry, by)
+            self._notify(OutboxStep.REVEALED, entry, actor)
         return content
 
     async def record_pending(self, record: RecordPending) -> int:
@@ -173,14 +177,19 @@ class Outbox:
         return await self._store.depth()
 
     async def _apply_action(
-        self, entry_id: str, to: EntryState, *, caller: str | None = None, by: Actor | None = None
+        self,
+        entry_id: str,
+        to: EntryState,
+        *,
+        caller: str | None = None,
+        actor: Actor | None = None,
     ) -> OutboxEntry | None:
-        entry = await self._store.apply_action(entry_id, to, caller=caller, by=by)
+        entry = await self._store.apply_action(entry_id, to, caller=caller, actor=actor)
         if entry is not None:
-            self._notify(STEP_OF_ACTION[to], entry, by)
+            self._notify(STEP_OF_ACTION[to], entry, actor)
         return entry
 
-    def _notify(self, step: OutboxStep, entry: OutboxEntry, by: Actor | None) -> None:
-        self._observe(OutboxEvent(step, entry, is_audit_pending=by is not None))
+    def _notify(self, step: OutboxStep, entry: OutboxEntry, actor: Actor | None) -> None:
+        self._observe(OutboxEvent(step, entry, is_audit_pending=actor is not None))
         # What it blocked may go on.
         self._wake()

@@ -122,29 +122,29 @@ class EntrySender:
             return SendFailure(Effect.NONE, errors.INTERNAL.code, affects_all_entries=False)
 
     async def _send(self, request: QueuedRequest) -> SendResult:
-        lines = [b"%s: %s\r\n" % field for field in request.fields]
-        lines.append(b"Accept-Encoding: identity\r\n")
+        field_lines = [b"%s: %s\r\n" % field for field in request.fields]
+        field_lines.append(b"Accept-Encoding: identity\r\n")
         has_body = request.method not in BODILESS_METHODS and (
             request.body or _has_content_type(request)
         )
         if not has_body:
-            lines = remove_content_fields(lines)
+            field_lines = remove_content_fields(field_lines)
         match = await self._current_version(request)
         if match is not None:
-            lines.append(b"If-Match: %s\r\n" % match)
+            field_lines.append(b"If-Match: %s\r\n" % match)
         outgoing = UpstreamRequest(
             method=request.method,
             target=(self._route.client.platform_path + request.target_suffix).encode("latin-1"),
-            field_lines=lines,
+            field_lines=field_lines,
             request_id=request.request_id,
             body=BufferedBody(request.body) if has_body else None,
             is_retryable=False,
         )
-        answer = await self._forward(outgoing, request)
+        response = await self._forward(outgoing, request)
         try:
-            return await _send_result(answer, request, adds_version=match is not None)
+            return await _send_result(response, request, adds_version=match is not None)
         finally:
-            answer.close()
+            response.close()
 
     async def _forward(self, outgoing: UpstreamRequest, request: QueuedRequest) -> UpstreamResponse:
         route, credential = self._route, request.credential
@@ -197,13 +197,13 @@ class EntrySender:
         return combine_results(findings, request)
 
     async def _read(self, request: QueuedRequest) -> VerificationResult | SendFailure:
-        answer = await self._get(request, request.target_suffix.partition("?")[0])
+        response = await self._get(request, request.target_suffix.partition("?")[0])
         try:
-            if answer.status in _GONE:
+            if response.status in _GONE:
                 return VerificationResult(VerificationStatus.ABSENT)
-            result = await _send_result(answer, request, question="read")
+            result = await _send_result(response, request, question="read")
         finally:
-            answer.close()
+            response.close()
         if isinstance(result, SendFailure):
             return result
         size = len(request.body) + len(result.body)
@@ -214,13 +214,13 @@ class EntrySender:
     ) -> VerificationResult | SendFailure:
         if not wanted.is_conclusive(known):
             return VerificationResult(VerificationStatus.INCONCLUSIVE)
-        answer = await self._get(
+        response = await self._get(
             request, f"/{wanted.resource_type}?{wanted.query}&_count={_MAX_MATCHES}"
         )
         try:
-            result = await _send_result(answer, request, question="search-type")
+            result = await _send_result(response, request, question="search-type")
         finally:
-            answer.close()
+            response.close()
         if isinstance(result, SendFailure):
             return result
         size = len(request.body) + len(result.body)
@@ -246,7 +246,7 @@ def _facts(entry: OutboxEntry, request: QueuedRequest) -> dict[str, str]:
 
 
 async def _send_result(
-    answer: UpstreamResponse,
+    response: UpstreamResponse,
     request: QueuedRequest,
     *,
     adds_version: bool = False,
@@ -256,9 +256,9 @@ async def _send_result(
 
     Raises `GatewayError`.
     """
-    status = answer.status
+    status = response.status
     if status in _BUSY_STATUSES:
-        asked = parse_retry_after(answer.field(b"retry-after"), time.time())
+        asked = parse_retry_after(response.field(b"retry-after"), time.time())
         return SendFailure(
             Effect.NONE, errors.UPSTREAM_BUSY.code, asked, affects_all_entries=status != 429
         )
@@ -272,10 +272,10 @@ async def _send_result(
     try:
         # What a long one holds is judged once it was read.
         what = Interaction(question or request.interaction, request.resource)
-        check_response(answer, what, accept, query)
+        check_response(response, what, accept, query)
     except GatewayError as error:
         return _intermediary_failure(error, status)
-    return await _stored_response(answer)
+    return await _stored_response(response)
 
 
 def _intermediary_failure(error: GatewayError, status: int) -> SendResult:
@@ -290,29 +290,29 @@ def _intermediary_failure(error: GatewayError, status: int) -> SendResult:
     return StoredResponse(status, reason=error.reason.code, note=platform_status(status))
 
 
-async def _stored_response(answer: UpstreamResponse) -> StoredResponse:
-    fields: FieldLines = answer.fields.forwarded_lines(_KEPT_FIELDS)
+async def _stored_response(response: UpstreamResponse) -> StoredResponse:
+    fields: FieldLines = response.fields.forwarded_lines(_KEPT_FIELDS)
     try:
-        body = await _body(answer)
+        body = await _body(response)
     except UpstreamConnectionError:
-        if not 200 <= answer.status < 300:
+        if not 200 <= response.status < 300:
             raise GatewayError(errors.UPSTREAM_FAILED, "the answer broke off") from None
         body = None
-    return StoredResponse(answer.status, fields, body or b"")
+    return StoredResponse(response.status, fields, body or b"")
 
 
-async def _body(answer: UpstreamResponse) -> bytes | None:
+async def _body(response: UpstreamResponse) -> bytes | None:
     """The content; None where it is too long or cannot be opened.
 
     Raises `UpstreamConnectionError`.
     """
     pieces, size = [], 0
-    while data := await answer.read():
+    while data := await response.read():
         size += len(data)
         if size > _LONGEST:
             return None
         pieces.append(data)
-    body, coding = b"".join(pieces), answer.content_coding
+    body, coding = b"".join(pieces), response.content_coding
     if coding is None:
         return body
     if coding not in DECODABLE:

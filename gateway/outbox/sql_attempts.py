@@ -49,7 +49,7 @@ async def record_outcomes(
 
 
 async def claim_entries(
-    connection: AsyncConnection, ready: sa.Select[Any], size: int, lent: Mapping[str, Any]
+    connection: AsyncConnection, ready: sa.Select[Any], size: int, lease_values: Mapping[str, Any]
 ) -> Mapping[OutboxEntry, Sequence[bytes]]:
     """Entries with their sealed requests, of so many bytes in all, or one."""
     found = (await connection.execute(ready)).all()
@@ -57,7 +57,7 @@ async def claim_entries(
     if not numbers:
         return {}
     change = statements.update_entries(entries_table.c.number.in_(numbers)).values(
-        state=EntryState.SENDING, attempts=entries_table.c.attempts + 1, **lent
+        state=EntryState.SENDING, attempts=entries_table.c.attempts + 1, **lease_values
     )
     taken = [entry_from_row(row) for row in await connection.execute(change)]
     sealed = await contents.load_segments(connection, numbers, "request")

@@ -165,17 +165,17 @@ class SqlStore(SqlQueries):
         owner: str,
         outcomes: Sequence[AttemptOutcome],
         *,
-        most: int,
+        max_claims: int,
         size: int = 0,
         lease: float = 0.0,
-        cautious: bool = False,
+        prefer_verifiable: bool = False,
     ) -> StoreStepResult:
-        """Write down what attempts came to, and take up to `most` due entries in hand.
+        """Write down what attempts came to, and take up to `max_claims` due entries in hand.
 
         Each of these is leased and counts an attempt, and nothing earlier blocks it. Together they
-        have at most `size` bytes, or it is one. `cautious`: rather those that do not end as unclear
-        when the line breaks. What was delivered counts also when its lease was lost, unless
-        somebody has claimed it or decided about it.
+        have at most `size` bytes, or it is one. `prefer_verifiable`: rather those that do not end
+        as unclear when the line breaks. What was delivered counts also when its lease was lost,
+        unless somebody has claimed it or decided about it.
         """
         sealed = await self._contents.encrypt_responses(outcomes)
         told: Sequence[bool] = ()
@@ -186,12 +186,12 @@ class SqlStore(SqlQueries):
             now = await self._database.now(connection)
             if outcomes:
                 told = await sql_attempts.record_outcomes(connection, owner, outcomes, sealed, now)
-            if most:
+            if max_claims:
                 if not any(told):
                     # What is in hand here keeps others from opening it anew.
                     await self._require_same_key(connection)
                 await self._handle_clock_step(connection, now)
-                ready = statements.select_ready(now, most, cautious=cautious)
+                ready = statements.select_ready(now, max_claims, cautious=prefer_verifiable)
                 lent = {"owner": owner, "leased_until": now + lease}
                 claimed = await sql_attempts.claim_entries(connection, ready, size, lent)
         return StoreStepResult(
@@ -311,11 +311,16 @@ class SqlStore(SqlQueries):
 
     @shielded
     async def apply_action(
-        self, entry_id: str, to: EntryState, *, caller: str | None = None, by: Actor | None = None
+        self,
+        entry_id: str,
+        to: EntryState,
+        *,
+        caller: str | None = None,
+        actor: Actor | None = None,
     ) -> OutboxEntry | None:
         """Retry (`waiting`), cancel or drop. None: there is no such entry (of this caller).
 
-        With `by` the step is noted for an audit, see `record_pending`. Raises `EntryStateError`.
+        With `actor` the step is noted for an audit, see `record_pending`. Raises `EntryStateError`.
         Cancelling and dropping erase the request.
         """
         async with self._database.write_transaction() as connection:
@@ -329,46 +334,48 @@ class SqlStore(SqlQueries):
                 return None
             now = await self._database.now(connection)
             moved = await changes.apply_operator_action(connection, entry, to, now)
-            if by is not None:
+            if actor is not None:
                 await audit_notes.add_pending_records(
-                    connection, STEP_OF_ACTION[to], [moved], by, now
+                    connection, STEP_OF_ACTION[to], [moved], actor, now
                 )
             return moved
 
     @shielded
     async def retry_failed(
-        self, cause: str | None, *, after: int = 0, by: Actor | None = None
+        self, cause: str | None, *, after: int = 0, actor: Actor | None = None
     ) -> Sequence[OutboxEntry]:
         """Retry the first that have failed, of one cause or of any, with numbers above `after`.
 
-        None are left when it is empty. With `by` it is noted as by `apply_action`.
+        None are left when it is empty. With `actor` it is noted as by `apply_action`.
         """
         async with self._database.write_transaction() as connection:
             now = await self._database.now(connection)
             moved = await changes.retry_failed(connection, now, cause, after, most=_RETRY_BATCH)
-            if by is not None:
+            if actor is not None:
                 await audit_notes.add_pending_records(
-                    connection, OutboxStep.RETRIED, moved, by, now
+                    connection, OutboxStep.RETRIED, moved, actor, now
                 )
             return moved
 
     @shielded
-    async def content(self, entry_id: str, by: Actor | None = None) -> EntryContent | None:
+    async def content(self, entry_id: str, actor: Actor | None = None) -> EntryContent | None:
         """All of an entry, in clear. None: there is no such entry.
 
-        With `by` it is noted first who wanted to see it.
+        With `actor` it is noted first who wanted to see it.
         """
         place = (
-            self._database.read_transaction() if by is None else self._database.write_transaction()
+            self._database.read_transaction()
+            if actor is None
+            else self._database.write_transaction()
         )
         async with place as connection:
             entry = await find_entry(connection, entry_id)
             if entry is None:
                 return None
-            if by is not None:
+            if actor is not None:
                 now = await self._database.now(connection)
                 await audit_notes.add_pending_records(
-                    connection, OutboxStep.REVEALED, [entry], by, now
+                    connection, OutboxStep.REVEALED, [entry], actor, now
                 )
             request = await self._request(connection, entry)
             return EntryContent(entry, request, await self._response(connection, entry))

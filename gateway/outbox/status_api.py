@@ -42,24 +42,24 @@ class OutboxApi:
         self._clock = clock
 
     async def handle(
-        self, asked: RequestContext, base: str, reader: ResponseFormat
+        self, context: RequestContext, base: str, reader: ResponseFormat
     ) -> UpstreamResponse:
         """Answer a request. Raises `GatewayError`."""
         # A person who is signed in has no entries: nothing is queued for people.
-        if asked.caller.user is not None:
+        if context.caller.user is not None:
             raise _not_found()
-        rest = asked.target.path.removesuffix("?").removeprefix(OUTBOX_PATH).strip("/")
-        method = asked.exchange.method
+        rest = context.target.path.removesuffix("?").removeprefix(OUTBOX_PATH).strip("/")
+        method = context.exchange.method
         try:
             if not rest:
                 _require(method, "GET", "HEAD")
-                return await self._list(asked, base + OUTBOX_PATH, reader)
+                return await self._list(context, base + OUTBOX_PATH, reader)
             _require(method, "GET", "HEAD", "DELETE")
             if not _ID.fullmatch(rest):
                 raise _not_found()
             if method == "DELETE":
-                return await self._cancel(rest, asked.caller.name, reader)
-            return await self._show(rest, asked.caller.name, reader)
+                return await self._cancel(rest, context.caller.name, reader)
+            return await self._show(rest, context.caller.name, reader)
         except TimeoutError:
             raise GatewayError(errors.OVERLOADED, retry_after=_RETRY_AFTER) from None
         except OutboxUnavailableError:
@@ -68,12 +68,12 @@ class OutboxApi:
             ) from None
 
     async def _list(
-        self, asked: RequestContext, base: str, reader: ResponseFormat
+        self, context: RequestContext, base: str, reader: ResponseFormat
     ) -> UpstreamResponse:
-        after = parse_qs(asked.target.query).get("after", ["0"])[0]
+        after = parse_qs(context.target.query).get("after", ["0"])[0]
         number = int(after) if re.fullmatch("[0-9]{1,18}", after) else 0
         entries = await self._outbox.entries(
-            caller=asked.caller.name, after=number, limit=_PAGE + 1
+            caller=context.caller.name, after=number, limit=_PAGE + 1
         )
         shown = entries[:_PAGE]
         following = f"{base}?after={shown[-1].number}" if len(entries) > _PAGE else None

@@ -15,7 +15,7 @@ async def claim(
     store: SqlStore, most: int = 10, owner: str = ME, lease: float = LEASE
 ) -> list[OutboxEntry]:
     """What may be sent now."""
-    progress = await store.record_and_claim(owner, (), most=most, size=1 << 30, lease=lease)
+    progress = await store.record_and_claim(owner, (), max_claims=most, size=1 << 30, lease=lease)
     return [claimed.entry for claimed in progress.claimed]
 
 
@@ -43,5 +43,7 @@ async def doubt(
 async def _tell(
     store: SqlStore, owner: str, entry: OutboxEntry, verdict: EntryTransition, delay: float = 0.0
 ) -> bool:
-    progress = await store.record_and_claim(owner, [AttemptOutcome(entry, verdict, delay)], most=0)
+    progress = await store.record_and_claim(
+        owner, [AttemptOutcome(entry, verdict, delay)], max_claims=0
+    )
     return progress.recorded[0]

@@ -966,7 +966,9 @@ async def test_pauses_are_spread(store: SqlStore) -> None:
     pauses = RetryDelays(first=2.0, max_entry_delay=100.0, max_outage_delay=10.0)
     for chance, expected in ((0.0, 0.5), (1.0, 1.0)):
         pacer = RetrySchedule(pauses, lambda chance=chance: chance)  # type: ignore[misc]
-        spread = [pacer.entry_delay(n, everybody=False, retry_after=None) for n in (1, 2, 3, 50)]
+        spread = [
+            pacer.entry_delay(n, affects_all_entries=False, retry_after=None) for n in (1, 2, 3, 50)
+        ]
         assert spread == [2 * expected, 4 * expected, 8 * expected, 100 * expected]
         assert pacer.outage_delay(50, None) == 10 * expected
         assert pacer.outage_delay(1, 9999999.0) == pauses.max_retry_after

@@ -33,7 +33,7 @@ async def test_a_step_is_recorded_once_by_whoever_comes_first(place: Place) -> N
     async with opened(place) as one, opened(place) as other, opened(place) as third:
         entries = [await one.insert(draft(str(n)), ROOMY) for n in range(20)]
         for entry in entries:
-            await one.apply_action(entry.id, EntryState.DROPPED, by=Actor("somebody"))
+            await one.apply_action(entry.id, EntryState.DROPPED, actor=Actor("somebody"))
         await asyncio.gather(*(store.record_pending(records) for store in (one, other, third)))
         await third.record_pending(records)
     assert sorted(note.entry for note in records) == sorted(entry.id for entry in entries)
@@ -46,7 +46,7 @@ async def test_what_cannot_be_recorded_stays_noted(store: SqlStore) -> None:
     """An audit that cannot write loses nothing."""
     records = Records()
     entry = await store.insert(draft("a"), ROOMY)
-    await store.apply_action(entry.id, EntryState.WAITING, by=Actor("somebody"))
+    await store.apply_action(entry.id, EntryState.WAITING, actor=Actor("somebody"))
     records.full = True
     assert await store.record_pending(records) == 0
     records.full = False
@@ -60,6 +60,6 @@ async def test_only_what_was_done_is_noted(store: SqlStore) -> None:
     entry = await store.insert(draft("a"), ROOMY)
     await store.apply_action(entry.id, EntryState.DROPPED)
     with pytest.raises(EntryStateError):
-        await store.apply_action(entry.id, EntryState.WAITING, by=Actor("somebody"))
+        await store.apply_action(entry.id, EntryState.WAITING, actor=Actor("somebody"))
     await store.record_pending(records)
     assert records == []

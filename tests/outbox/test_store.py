@@ -115,7 +115,7 @@ async def test_what_is_claimed_together_is_not_large(store: SqlStore) -> None:
     """Entries have so many bytes in all, or it is one."""
     first, *_ = [await store.insert(draft(name), ROOMY) for name in "123"]
     for size, count in ((0, 1), (2 * first.size, 2)):
-        progress = await store.record_and_claim(ME, (), most=3, size=size, lease=LEASE)
+        progress = await store.record_and_claim(ME, (), max_claims=3, size=size, lease=LEASE)
         assert len(progress.claimed) == count
 
 
@@ -131,7 +131,7 @@ async def test_outcomes_are_told_together(store: SqlStore) -> None:
         AttemptOutcome(failed, FinalOutcome(EntryState.FAILED, StoredResponse(422))),
         AttemptOutcome(postponed, RetryLater("upstream-busy"), 5.0),
     ]
-    progress = await store.record_and_claim(ME, outcomes, most=9, size=1 << 20, lease=LEASE)
+    progress = await store.record_and_claim(ME, outcomes, max_claims=9, size=1 << 20, lease=LEASE)
     assert list(progress.recorded) == [True, False, True, True]
     requests = [claimed.request for claimed in progress.claimed]
     assert [request.request_id for request in requests if request is not None] == ["r-2"]
