@@ -27,7 +27,7 @@ from gateway.process.factories import StartError
 from gateway.secret import Secret
 
 if TYPE_CHECKING:
-    from gateway.login.openid import Provider
+    from gateway.login.openid import OpenIdProvider
     from gateway.login.sign_in import LoginClient
 
 _DISCOVERY: Final = Phrase("login discovery")
@@ -97,7 +97,7 @@ async def _conversation(
     yield await _client(settings, session)
 
 
-async def _discovery(settings: Settings, provider: Provider) -> Finding:
+async def _discovery(settings: Settings, provider: OpenIdProvider) -> Finding:
     from gateway.login.openid import is_of
 
     strangers = []

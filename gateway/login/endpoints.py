@@ -24,10 +24,10 @@ from gateway.login.browser_request import BrowserRequest
 from gateway.login.pages import failure_page
 from gateway.login.return_url import return_target
 from gateway.login.session import SIGN_IN_LIFETIME, Session
-from gateway.login.session_auth import BrowserRules, SessionAuth
-from gateway.login.sessions import Sessions
-from gateway.login.sign_in import Login, SignInError
-from gateway.login.sign_out import LogoutTokenError, SignOut
+from gateway.login.session_auth import BrowserSettings, SessionAuth
+from gateway.login.sessions import SessionManager
+from gateway.login.sign_in import SignInError, SignInFlow
+from gateway.login.sign_out import LogoutTokenError, SignOutFlow
 from gateway.pipeline.limits import TokenBucket
 from gateway.pipeline.own_replies import LocalResponse, json_response, redirect_response
 from gateway.pipeline.strangers import client_network
@@ -53,33 +53,35 @@ _RETRY_AFTER: Final = (("Retry-After", "10"),)
 Respond = Callable[[BrowserRequest, Exchange], Awaitable[LocalResponse]]
 
 
-class Events(Protocol):
+class LoginEvents(Protocol):
     """Told who came and went, for the audit."""
 
     def __call__(self, name: str, /, **fields: object) -> None: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
-class SignInParts:
+class AuthEndpointParts:
     """What the pages work with. `clock` is monotonic, `wall_clock` gives Unix time.
 
     `was_accepted` tells whether the platform took a session's token, as far as is known here.
     """
 
-    login: Login
-    sign_out: SignOut
-    sessions: Sessions
+    login: SignInFlow
+    sign_out: SignOutFlow
+    sessions: SessionManager
     guests: SessionAuth
-    events: Events
+    events: LoginEvents
     was_accepted: Callable[[Session], bool]
     clock: Callable[[], float]
     wall_clock: Callable[[], float]
 
 
-class SignInPages:
+class AuthEndpoints:
     """Answers `/auth/…`."""
 
-    def __init__(self, rules: BrowserRules, default_language: str, around: SignInParts) -> None:
+    def __init__(
+        self, rules: BrowserSettings, default_language: str, around: AuthEndpointParts
+    ) -> None:
         self._rules = rules
         self._default_language = default_language
         self._around = around

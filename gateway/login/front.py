@@ -15,7 +15,7 @@ from gateway.http.headers import parse_request_fields
 from gateway.http.server.connection import IncomingRequest
 from gateway.http.server.messages import ConnectionDisposition
 from gateway.login.browser_request import BrowserRequest, read_visit
-from gateway.login.endpoints import SignInPages
+from gateway.login.endpoints import AuthEndpoints
 from gateway.login.forms import read_form
 from gateway.login.session import Session, UserCredential
 from gateway.login.session_auth import SessionAuth
@@ -24,13 +24,13 @@ from gateway.pipeline.own_replies import LocalResponder, LocalResponse
 from gateway.pipeline.strangers import UnidentifiedLimiter
 
 
-class LoginFront:
+class LoginMiddleware:
     """Serves requests as `Handler` does."""
 
     def __init__(
         self,
         handler: Handler,
-        pages: SignInPages,
+        pages: AuthEndpoints,
         guests: SessionAuth,
         strangers: UnidentifiedLimiter,
     ) -> None:

@@ -49,7 +49,7 @@ class IdTokenError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Metadata:
+class ProviderMetadata:
     """What of the provider's document is used."""
 
     issuer: str
@@ -70,7 +70,7 @@ class ProviderSettings:
     proxy_url: str | None = None
 
 
-class Provider:
+class OpenIdProvider:
     """Looks up what the SSO says of itself; the session is not closed here.
 
     `clock` is monotonic, `wall_clock` gives Unix time.
@@ -87,14 +87,14 @@ class Provider:
         self._settings = settings
         self._clock = clock
         self._wall_clock = wall_clock
-        self._metadata: Metadata | None = None
+        self._metadata: ProviderMetadata | None = None
         self._look_again = 0.0
         self._keys: KeySet | None = None
         self._fetch_keys_from = 0.0
         self._lock = asyncio.Lock()
         self._keys_lock = asyncio.Lock()
 
-    async def metadata(self) -> Metadata | None:
+    async def metadata(self) -> ProviderMetadata | None:
         """The SSO's document, None where there is none; what was found once stays known."""
         async with self._lock:
             if self._clock() >= self._look_again:
@@ -147,7 +147,7 @@ class Provider:
         if claims.get("nonce") != nonce:
             raise IdTokenError("nonce")
 
-    async def _decode(self, id_token: str, metadata: Metadata | None) -> dict[str, Any]:
+    async def _decode(self, id_token: str, metadata: ProviderMetadata | None) -> dict[str, Any]:
         if metadata is None or metadata.jwks_uri is None:
             return _unsigned(id_token)
         return await self.verified(id_token)
@@ -173,7 +173,7 @@ class Provider:
             if document is not None:
                 yield base, document
 
-    async def _discover(self) -> Metadata | None:
+    async def _discover(self) -> ProviderMetadata | None:
         async for base, document in self.documents():
             if is_of(base, document):
                 return _metadata(document, urlsplit(base).scheme)
@@ -207,7 +207,7 @@ def is_of(issuer: str, document: Mapping[str, Any]) -> bool:
     return str(document.get("issuer", "")).rstrip("/") == issuer
 
 
-def _metadata(document: Mapping[str, Any], scheme: str) -> Metadata:
+def _metadata(document: Mapping[str, Any], scheme: str) -> ProviderMetadata:
     def url(name: str) -> str | None:
         value = document.get(name)
         if not isinstance(value, str) or not _URL.fullmatch(value):
@@ -216,7 +216,7 @@ def _metadata(document: Mapping[str, Any], scheme: str) -> Metadata:
         return value if value.startswith(("https://", f"{scheme}://")) else None
 
     issuer = str(document["issuer"])
-    return Metadata(
+    return ProviderMetadata(
         issuer=issuer,
         authorization_endpoint=url("authorization_endpoint"),
         jwks_uri=url("jwks_uri"),

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
-from gateway.login.session import SIGN_IN_LIFETIME, Person, Renewal, Session, SignIn
+from gateway.login.session import SIGN_IN_LIFETIME, RenewalGrant, Session, SignedInUser, SignInState
 from gateway.oauth.encryption import SessionCipher
 from gateway.oauth.redis_store import LEASE, RedisLease, redis_key, run_script
 from gateway.oauth.store import StoreKey, TokenLease
@@ -37,7 +37,7 @@ return 1
 """
 
 
-class RedisSessions:
+class RedisSessionStore:
     """Keeps sessions in a server that others use too. The client is its maker's to close.
 
     `encryption_key`, if given, is needed too to open what is kept, and hides of whom the marks are.
@@ -117,7 +117,7 @@ class RedisSessions:
         lease = RedisLease(self._client, redis_key(session.key.name, "renewal"), self._lease)
         return lease if await lease.acquire() else None
 
-    async def keep(self, key: StoreKey, sign_in: SignIn) -> None:
+    async def keep(self, key: StoreKey, sign_in: SignInState) -> None:
         """Keep a sign-in for `SIGN_IN_LIFETIME`."""
         place = redis_key(key.name, "sign-in")
         plain = {
@@ -128,7 +128,7 @@ class RedisSessions:
         sealed = self._box(key, place).encrypt(plain)
         await self._client.set(place, sealed, px=_milliseconds(SIGN_IN_LIFETIME))
 
-    async def take(self, key: StoreKey) -> SignIn | None:
+    async def take(self, key: StoreKey) -> SignInState | None:
         """The sign-in, which nobody gets a second time."""
         place = redis_key(key.name, "sign-in")
         async with self._client.pipeline(transaction=True) as commands:
@@ -138,7 +138,7 @@ class RedisSessions:
         plain = self._box(key, place).decrypt(sealed) if isinstance(sealed, bytes) else None
         if plain is None:
             return None
-        return SignIn(Secret(plain["verifier"]), plain["nonce"], plain["return_to"])
+        return SignInState(Secret(plain["verifier"]), plain["nonce"], plain["return_to"])
 
     async def is_first(self, mark: str, lifetime: float) -> bool:
         """Whether nobody asked this before, within so many seconds."""
@@ -172,7 +172,7 @@ class RedisSessions:
         return Session(
             key,
             plain["identity"],
-            Person(user, name, tuple(marks)),
+            SignedInUser(user, name, tuple(marks)),
             began=plain["began"] - ahead,
             used=used - ahead,
             token=self._token(plain["token"], ahead),
@@ -192,10 +192,10 @@ class RedisSessions:
         return _seconds(await self._client.time())
 
 
-def _renewal(plain: Mapping[str, Any]) -> Renewal:
+def _renewal(plain: Mapping[str, Any]) -> RenewalGrant:
     given = plain["refresh_token"]
     cookies = {name: Secret(value) for name, value in plain["cookies"].items()}
-    return Renewal(None if given is None else Secret(given), cookies)
+    return RenewalGrant(None if given is None else Secret(given), cookies)
 
 
 def _seconds(told: tuple[int, int]) -> float:

@@ -17,8 +17,8 @@ from cachetools import LRUCache
 
 from gateway.errors import GatewayError
 from gateway.login.session import Session
-from gateway.login.sessions import Sessions
-from gateway.login.user_grants import UserEndpoint
+from gateway.login.sessions import SessionManager
+from gateway.login.user_grants import UserTokenEndpoint
 from gateway.oauth.token import AccessToken
 from gateway.oauth.token_response import TokenRequestError
 from gateway.telemetry.logs import get_logger
@@ -36,7 +36,7 @@ _LAST_WAIT: Final = 5.0
 
 
 @dataclass(slots=True, eq=False)
-class Pace:
+class RenewalState:
     """What this process, and no other, knows of a session's renewals.
 
     `rejected` is a token that the platform refused, `flight` the renewal under way; `renew_from`
@@ -60,7 +60,7 @@ class Pace:
         self.renew_from = now + (retry_after or backoff(self.failures, 1.0, LONGEST_PAUSE))
 
 
-class Renewals:
+class SessionRenewals:
     """Begins renewals and sees them to their end.
 
     `on_end` is told of a session that ends, and why; `on_orphan` gets tokens that came for one that
@@ -69,8 +69,8 @@ class Renewals:
 
     def __init__(
         self,
-        endpoint: UserEndpoint,
-        sessions: Sessions,
+        endpoint: UserTokenEndpoint,
+        sessions: SessionManager,
         clock: Callable[[], float],
         *,
         on_end: Callable[[Session, str], None],
@@ -83,15 +83,15 @@ class Renewals:
         self._on_end = on_end
         self._on_orphan = on_orphan
         self._outlived = outlived
-        self._paces: LRUCache[str, Pace] = LRUCache(_MOST_PACES)
+        self._paces: LRUCache[str, RenewalState] = LRUCache(_MOST_PACES)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
 
-    def pace(self, session: Session) -> Pace:
+    def pace(self, session: Session) -> RenewalState:
         """What is known of a session's renewals, to be changed by whoever asks."""
-        pace: Pace | None = self._paces.get(session.key.name)
+        pace: RenewalState | None = self._paces.get(session.key.name)
         if pace is None:
-            pace = self._paces[session.key.name] = Pace()
+            pace = self._paces[session.key.name] = RenewalState()
         return pace
 
     def usable(self, session: Session) -> bool:
@@ -137,7 +137,7 @@ class Renewals:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _fly(self, session: Session, pace: Pace) -> Session:
+    async def _fly(self, session: Session, pace: RenewalState) -> Session:
         try:
             await self._attempt(session, pace)
         except GatewayError:  # the store is away, which says so itself
@@ -149,7 +149,7 @@ class Renewals:
             pace.flight = None
         return session
 
-    async def _attempt(self, session: Session, pace: Pace) -> None:
+    async def _attempt(self, session: Session, pace: RenewalState) -> None:
         if pace.unsaved is not None:
             # Newer than what the store has, whose refresh token may be worth nothing any more.
             await self._sessions.save(pace.unsaved)
@@ -160,7 +160,7 @@ class Renewals:
         except TokenRequestError as error:
             await self._failed(session, pace, error)
 
-    async def _renew(self, session: Session, pace: Pace) -> None:
+    async def _renew(self, session: Session, pace: RenewalState) -> None:
         before = session.token
 
         def renewed(latest: Session) -> bool:
@@ -177,7 +177,7 @@ class Renewals:
                 await self._keep(session, pace)
         pace.failures, pace.renew_from = 0, 0.0
 
-    async def _keep(self, session: Session, pace: Pace) -> None:
+    async def _keep(self, session: Session, pace: RenewalState) -> None:
         loop = asyncio.get_running_loop()
         try:
             kept = await self._sessions.save(session)
@@ -188,7 +188,7 @@ class Renewals:
             if not kept:
                 self._own(loop.create_task(self._on_orphan(session)))
 
-    async def _rescue(self, session: Session, pace: Pace) -> None:
+    async def _rescue(self, session: Session, pace: RenewalState) -> None:
         for delay in _SAVE_AGAIN:
             await asyncio.sleep(delay)
             if pace.unsaved is not session:
@@ -199,7 +199,7 @@ class Renewals:
                 return
         _log.error("a renewed token could not be kept: its person will have to sign in again")
 
-    async def _failed(self, session: Session, pace: Pace, error: TokenRequestError) -> None:
+    async def _failed(self, session: Session, pace: RenewalState, error: TokenRequestError) -> None:
         _log.warning("a user's token could not be renewed: %s", error)
         # Only this says that the sign-in is over; all else is the client's mistake, or an outage.
         if not error.is_grant_invalid:

@@ -38,7 +38,7 @@ def store_key(*secret_parts: str) -> StoreKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Renewal:
+class RenewalGrant:
     """What brings the next access token: a refresh token of the body, or cookies of the SSO."""
 
     refresh_token: Secret | None = None
@@ -51,7 +51,7 @@ class Renewal:
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
+class SignedInUser:
     """Who signed in: the subject, a name to show, and digests by which the SSO may end sessions.
 
     `marks` are those of the subject and of the SSO's own session (OpenID Connect Back-Channel
@@ -73,11 +73,11 @@ class Session:
 
     key: StoreKey
     identity: str
-    person: Person
+    person: SignedInUser
     began: float
     used: float
     token: AccessToken
-    renewal: Renewal
+    renewal: RenewalGrant
     ended: bool = False
 
     @property
@@ -112,7 +112,7 @@ class UserCredential(str):
 
 
 @dataclass(frozen=True, slots=True)
-class SignIn:
+class SignInState:
     """A sign-in under way: what the browser that began it must not be able to change."""
 
     verifier: Secret

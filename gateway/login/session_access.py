@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from gateway.errors import SSO_UNAVAILABLE, GatewayError
-from gateway.login.session import Session, SignIn
+from gateway.login.session import Session, SignInState
 from gateway.login.session_store import SessionStore
 from gateway.oauth.store import StoreKey, TokenLease
 from gateway.telemetry.logs import get_logger
@@ -25,7 +25,7 @@ _TIMEOUT: Final = 1.0
 _PAUSE: Final = 0.5
 
 
-class SessionAccess:
+class GuardedSessionStore:
     """Gives what the store gives; raises `GatewayError` sso-unavailable while it cannot be used.
 
     Each access takes at most `timeout` seconds. That the store is away and that it is back is
@@ -67,13 +67,13 @@ class SessionAccess:
     async def claim(self, session: Session) -> TokenLease | None:
         """The right to renew its tokens, which nobody has while the store is away."""
         lease = await self._guarded(lambda: self._store.claim(session))
-        return None if lease is None else _TimedClaim(lease, self._timeout)
+        return None if lease is None else _TimeLimitedLease(lease, self._timeout)
 
-    async def keep(self, key: StoreKey, sign_in: SignIn) -> None:
+    async def keep(self, key: StoreKey, sign_in: SignInState) -> None:
         """Keep a sign-in."""
         await self._guarded(lambda: self._store.keep(key, sign_in))
 
-    async def take(self, key: StoreKey) -> SignIn | None:
+    async def take(self, key: StoreKey) -> SignInState | None:
         """The sign-in, which nobody gets a second time."""
         return await self._guarded(lambda: self._store.take(key))
 
@@ -108,7 +108,7 @@ class SessionAccess:
         self._away_until = self._clock() + _PAUSE
 
 
-class _TimedClaim:
+class _TimeLimitedLease:
     """Ends by itself where the store cannot be told that it ends."""
 
     def __init__(self, lease: TokenLease, timeout: float) -> None:

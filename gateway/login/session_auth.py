@@ -19,7 +19,7 @@ from gateway.http.server.validation import is_same_origin
 from gateway.http.target import resolve_target
 from gateway.login.browser_request import BrowserRequest
 from gateway.login.session import Session, UserCredential
-from gateway.login.sessions import Sessions
+from gateway.login.sessions import SessionManager
 from gateway.pipeline.callers import AuthResult, Caller, CallerRegistry
 from gateway.pipeline.own_replies import LocalResponse
 
@@ -50,7 +50,7 @@ _CONTENT: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class BrowserRules:
+class BrowserSettings:
     """The settings of the browser's side.
 
     `redirect_uri` is the callback as browsers know it; all other addresses are derived from it.
@@ -113,7 +113,9 @@ class BrowserRules:
 class SessionAuth:
     """Finds out who calls, and what pages of other origins may do."""
 
-    def __init__(self, callers: CallerRegistry, sessions: Sessions, rules: BrowserRules) -> None:
+    def __init__(
+        self, callers: CallerRegistry, sessions: SessionManager, rules: BrowserSettings
+    ) -> None:
         self._callers = callers
         self._sessions = sessions
         self._rules = rules

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 from cachetools import TLRUCache
 
-from gateway.login.session import SIGN_IN_LIFETIME, Session, SignIn
+from gateway.login.session import SIGN_IN_LIFETIME, Session, SignInState
 from gateway.oauth.store import StoreKey, TokenLease
 
 _MOST_SESSIONS: Final = 100_000
@@ -48,11 +48,11 @@ class SessionStore(Protocol):
         """The right to renew its tokens; None: another has it now."""
         ...
 
-    async def keep(self, key: StoreKey, sign_in: SignIn) -> None:
+    async def keep(self, key: StoreKey, sign_in: SignInState) -> None:
         """Keep a sign-in for `SIGN_IN_LIFETIME`."""
         ...
 
-    async def take(self, key: StoreKey) -> SignIn | None:
+    async def take(self, key: StoreKey) -> SignInState | None:
         """The sign-in, which nobody gets a second time."""
         ...
 
@@ -61,14 +61,14 @@ class SessionStore(Protocol):
         ...
 
 
-class MemorySessions:
+class MemorySessionStore:
     """The sessions of one process; at its end everybody is signed out."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._sessions: TLRUCache[str, tuple[Session, float]] = TLRUCache(
             _MOST_SESSIONS, ttu=lambda _key, kept, now: now + kept[1], timer=clock
         )
-        self._sign_ins: TLRUCache[str, SignIn] = TLRUCache(
+        self._sign_ins: TLRUCache[str, SignInState] = TLRUCache(
             _MOST_SIGN_INS, ttu=lambda _key, _kept, now: now + SIGN_IN_LIFETIME, timer=clock
         )
         self._seen: TLRUCache[str, float] = TLRUCache(
@@ -113,15 +113,15 @@ class MemorySessions:
         if name in self._claimed:
             return None
         self._claimed.add(name)
-        return _Claim(self._claimed, name)
+        return _MemoryLease(self._claimed, name)
 
-    async def keep(self, key: StoreKey, sign_in: SignIn) -> None:
+    async def keep(self, key: StoreKey, sign_in: SignInState) -> None:
         """Keep a sign-in for `SIGN_IN_LIFETIME`."""
         self._sign_ins[key.name] = sign_in
 
-    async def take(self, key: StoreKey) -> SignIn | None:
+    async def take(self, key: StoreKey) -> SignInState | None:
         """The sign-in, which nobody gets a second time."""
-        found: SignIn | None = self._sign_ins.pop(key.name, None)
+        found: SignInState | None = self._sign_ins.pop(key.name, None)
         return found
 
     async def is_first(self, mark: str, lifetime: float) -> bool:
@@ -132,7 +132,7 @@ class MemorySessions:
         return True
 
 
-class _Claim:
+class _MemoryLease:
     def __init__(self, claimed: set[str], name: str) -> None:
         self._claimed = claimed
         self._name = name

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.login.session import Person, Renewal, Session, new_secret, store_key
+from gateway.login.session import RenewalGrant, Session, SignedInUser, new_secret, store_key
 from gateway.login.session_store import SessionStore
 from gateway.oauth.store import TokenLease
 from gateway.oauth.token import AccessToken
@@ -24,7 +24,7 @@ _LOOK_AGAIN: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Lifetimes:
+class SessionLifetimes:
     """How long a session lasts, in seconds: at most, and without a request."""
 
     absolute: float
@@ -36,13 +36,13 @@ class Lifetimes:
         return min(_LONGEST_STEP, _STEP_SHARE * self.idle)
 
 
-class Sessions:
+class SessionManager:
     """The sessions of one client of one SSO. What the store raises passes through."""
 
     def __init__(
         self,
         store: SessionStore,
-        lifetimes: Lifetimes,
+        lifetimes: SessionLifetimes,
         identity: str,
         clock: Callable[[], float],
     ) -> None:
@@ -52,7 +52,7 @@ class Sessions:
         self._clock = clock
 
     async def begin(
-        self, person: Person, token: AccessToken, renewal: Renewal
+        self, person: SignedInUser, token: AccessToken, renewal: RenewalGrant
     ) -> tuple[str, Session]:
         """A new session and its identifier, which the browser alone will know."""
         identifier = new_secret()

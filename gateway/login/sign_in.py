@@ -16,16 +16,16 @@ from authlib.common.urls import add_params_to_uri
 from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
-from gateway.login.openid import IdTokenError, Metadata, Provider
-from gateway.login.session import Person, Session, SignIn, digest, new_secret, store_key
+from gateway.login.openid import IdTokenError, OpenIdProvider, ProviderMetadata
+from gateway.login.session import Session, SignedInUser, SignInState, digest, new_secret, store_key
 from gateway.login.session_store import SessionStore
-from gateway.login.sessions import Sessions
-from gateway.login.user_grants import UserEndpoint, UserToken
+from gateway.login.sessions import SessionManager
+from gateway.login.user_grants import UserTokenEndpoint, UserTokenSet
 from gateway.oauth.error_description import description_of
 from gateway.oauth.token_response import TokenRequestError, oauth_error_code, unverified_claims
 from gateway.secret import Secret
 
-Failure = Literal["expired", "foreign", "denied", "refused", "unavailable", "invalid"]
+SignInFailure = Literal["expired", "foreign", "denied", "refused", "unavailable", "invalid"]
 
 # 64 characters (RFC 7636 section 4.1 wants 43 to 128).
 _VERIFIER_BYTES: Final = 48
@@ -33,7 +33,7 @@ _LONGEST_NAME: Final = 256
 _UNKNOWN: Final = "unknown"
 # Errors by which not the request as such is refused (RFC 6749 section 4.1.2.1, OpenID Connect Core
 # section 3.1.2.6).
-_ANSWERS: Final[dict[str, Failure]] = {
+_ANSWERS: Final[dict[str, SignInFailure]] = {
     "access_denied": "denied",
     "interaction_required": "denied",
     "login_required": "denied",
@@ -52,7 +52,7 @@ class SignInError(Exception):
     wanted to go, if that is known.
     """
 
-    def __init__(self, failure: Failure, detail: str, *, claimed: bool = False) -> None:
+    def __init__(self, failure: SignInFailure, detail: str, *, claimed: bool = False) -> None:
         super().__init__(failure, detail)
         self.failure = failure
         self.detail = detail
@@ -95,7 +95,7 @@ class LoginClient:
 
 
 @dataclass(frozen=True, slots=True)
-class Departure:
+class AuthorizationRedirect:
     """To the SSO: the browser keeps `binding` for itself, `state` comes back."""
 
     location: str
@@ -104,7 +104,7 @@ class Departure:
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
+class CompletedSignIn:
     """Back from the SSO: the session, its identifier for the browser, and where to go."""
 
     identifier: Secret
@@ -112,16 +112,16 @@ class Arrival:
     return_to: str
 
 
-class Login:
+class SignInFlow:
     """Signs people in; every sign-in is one call of `begin` and one of `finish`."""
 
     def __init__(
         self,
         client: LoginClient,
-        endpoint: UserEndpoint,
-        provider: Provider,
+        endpoint: UserTokenEndpoint,
+        provider: OpenIdProvider,
         store: SessionStore,
-        sessions: Sessions,
+        sessions: SessionManager,
     ) -> None:
         self._client = client
         self._endpoint = endpoint
@@ -129,7 +129,7 @@ class Login:
         self._store = store
         self._sessions = sessions
 
-    async def begin(self, return_to: str) -> Departure:
+    async def begin(self, return_to: str) -> AuthorizationRedirect:
         """Where to send the browser (RFC 6749 section 4.1.1)."""
         metadata = await self._provider.metadata()
         client = self._client
@@ -138,11 +138,11 @@ class Login:
         nonce = new_secret() if client.is_openid else None
         known = metadata.authorization_endpoint if metadata is not None else None
         location = client.address(known, state, nonce, verifier)
-        sign_in = SignIn(Secret(verifier), nonce, return_to)
+        sign_in = SignInState(Secret(verifier), nonce, return_to)
         await self._store.keep(store_key(state, binding), sign_in)
-        return Departure(location, state, Secret(binding))
+        return AuthorizationRedirect(location, state, Secret(binding))
 
-    async def finish(self, answer: Mapping[str, str], binding: Secret | None) -> Arrival:
+    async def finish(self, answer: Mapping[str, str], binding: Secret | None) -> CompletedSignIn:
         """Take the SSO's answer (RFC 6749 section 4.1.2); raises `SignInError`."""
         state = answer.get("state", "")
         if not state or binding is None:
@@ -157,11 +157,11 @@ class Login:
             raise
         person = _person(made, claims)
         identifier, session = await self._sessions.begin(person, made.token, made.renewal)
-        return Arrival(Secret(identifier), session, sign_in.return_to)
+        return CompletedSignIn(Secret(identifier), session, sign_in.return_to)
 
     async def _redeem(
-        self, answer: Mapping[str, str], sign_in: SignIn
-    ) -> tuple[UserToken, Mapping[str, Any]]:
+        self, answer: Mapping[str, str], sign_in: SignInState
+    ) -> tuple[UserTokenSet, Mapping[str, Any]]:
         _require_issuer(answer.get("iss"), await self._provider.metadata())
         error = answer.get("error")
         if error is not None:
@@ -178,7 +178,7 @@ class Login:
             raise SignInError(_failure(failure), str(failure)) from None
         return made, await self._claims(made, sign_in)
 
-    async def _claims(self, made: UserToken, sign_in: SignIn) -> Mapping[str, Any]:
+    async def _claims(self, made: UserTokenSet, sign_in: SignInState) -> Mapping[str, Any]:
         if made.id_token is None:
             if self._client.is_openid:
                 raise SignInError("invalid", "no id_token")
@@ -189,7 +189,7 @@ class Login:
             raise SignInError("invalid", f"id_token: {error}") from None
 
 
-def _require_issuer(issuer: str | None, metadata: Metadata | None) -> None:
+def _require_issuer(issuer: str | None, metadata: ProviderMetadata | None) -> None:
     """RFC 9207 section 2.4: an answer of another authorization server is none."""
     if metadata is None:
         return
@@ -204,18 +204,18 @@ def _refused_by(error: str, description: str) -> SignInError:
     return SignInError(failure, f"the SSO answered {code}{said}", claimed=True)
 
 
-def _failure(error: TokenRequestError) -> Failure:
+def _failure(error: TokenRequestError) -> SignInFailure:
     if error.is_grant_invalid:
         return "expired"  # an old code, or one that the SSO never gave
     return "refused" if error.kind == "refused" else "unavailable"
 
 
-def _person(made: UserToken, claims: Mapping[str, Any]) -> Person:
+def _person(made: UserTokenSet, claims: Mapping[str, Any]) -> SignedInUser:
     """Who the ID token names, else the subject of an access token that is a JWT."""
     subject = _text(claims.get("sub")) or _text(unverified_claims(made.token.reveal()).get("sub"))
     marks = (mark(claims, name) for name in ("sub", "sid"))
     found = tuple(each for each in marks if each is not None)
-    return Person(subject or _UNKNOWN, _text(claims.get("name")), found)
+    return SignedInUser(subject or _UNKNOWN, _text(claims.get("name")), found)
 
 
 def mark(claims: Mapping[str, Any], name: Literal["sub", "sid"]) -> str | None:

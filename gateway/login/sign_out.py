@@ -15,11 +15,11 @@ from typing import Any, Final
 
 from authlib.common.urls import add_params_to_uri
 
-from gateway.login.openid import IdTokenError, Provider
+from gateway.login.openid import IdTokenError, OpenIdProvider
 from gateway.login.session import Session, digest
-from gateway.login.sessions import Sessions
+from gateway.login.sessions import SessionManager
 from gateway.login.sign_in import LoginClient, mark
-from gateway.login.user_grants import UserEndpoint
+from gateway.login.user_grants import UserTokenEndpoint
 from gateway.oauth.token_response import TokenRequestError, unverified_claims
 from gateway.telemetry.logs import get_logger
 
@@ -40,22 +40,22 @@ class LogoutTokenError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class SignedOut:
+class BackChannelLogout:
     """Whom the SSO signed out, if it said so, and how many sessions ended here."""
 
     user: str | None
     sessions: int
 
 
-class SignOut:
+class SignOutFlow:
     """Ends sign-ins for one client; `wall_clock` gives Unix time."""
 
     def __init__(
         self,
         client: LoginClient,
-        endpoint: UserEndpoint,
-        provider: Provider,
-        sessions: Sessions,
+        endpoint: UserTokenEndpoint,
+        provider: OpenIdProvider,
+        sessions: SessionManager,
         wall_clock: Callable[[], float],
     ) -> None:
         self._client = client
@@ -92,7 +92,7 @@ class SignOut:
         except TokenRequestError as error:
             _log.warning("a user's token could not be revoked: %s", error)
 
-    async def by_sso(self, logout_token: str) -> SignedOut:
+    async def by_sso(self, logout_token: str) -> BackChannelLogout:
         """End what a logout token names. Raises `LogoutTokenError`; `GatewayError` as sessions do.
 
         The claims are looked at before the signature: who has no key shall not cost much.
@@ -112,7 +112,7 @@ class SignOut:
         found = mark(claims, "sid") or mark(claims, "sub")
         ended = 0 if found is None else await self._sessions.end_marked(found)
         user = claims.get("sub")
-        return SignedOut(user[:_LONGEST_NAME] if isinstance(user, str) else None, ended)
+        return BackChannelLogout(user[:_LONGEST_NAME] if isinstance(user, str) else None, ended)
 
     def _check(self, claims: Mapping[str, Any]) -> None:
         """OpenID Connect Back-Channel Logout 1.0 section 2.6, but for the signature and `jti`."""

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from authlib.common.urls import add_params_to_qs
 from authlib.oauth2.rfc6749.parameters import prepare_token_request
 
-from gateway.login.session import Renewal
+from gateway.login.session import RenewalGrant
 from gateway.oauth.client_auth import ClientAuthentication
 from gateway.oauth.grants import TokenEndpoint
 from gateway.oauth.token import AccessToken
@@ -50,15 +50,15 @@ class Revocation:
 
 
 @dataclass(frozen=True, slots=True)
-class UserToken:
+class UserTokenSet:
     """What the SSO gave: an access token, what renews it, and perhaps an ID token."""
 
     token: AccessToken
-    renewal: Renewal
+    renewal: RenewalGrant
     id_token: str | None = field(default=None, repr=False)
 
 
-class UserEndpoint:
+class UserTokenEndpoint:
     """The token endpoint for one client that acts for people; raises `TokenRequestError`.
 
     `authentications` are its secrets or keys, of which the SSO may know one only: while it refuses
@@ -80,16 +80,16 @@ class UserEndpoint:
         self._clock = clock
         self._wall_clock = wall_clock
 
-    async def redeem_code(self, code: str, verifier: Secret, redirect_uri: str) -> UserToken:
+    async def redeem_code(self, code: str, verifier: Secret, redirect_uri: str) -> UserTokenSet:
         """The tokens for a code of this very sign-in (RFC 7636 section 4.5)."""
         params = {
             "code": code,
             "redirect_uri": redirect_uri,
             "code_verifier": verifier.reveal(),
         }
-        return self._made(await self._redeem("authorization_code", params), Renewal())
+        return self._made(await self._redeem("authorization_code", params), RenewalGrant())
 
-    async def refresh(self, renewal: Renewal) -> UserToken:
+    async def refresh(self, renewal: RenewalGrant) -> UserTokenSet:
         """The next tokens; the SSO may have replaced the refresh token, or may not."""
         token = renewal.refresh_token
         params = {} if token is None else {"refresh_token": token.reveal()}
@@ -126,8 +126,8 @@ class UserEndpoint:
         return await ask(last)
 
     def _made(
-        self, answered: tuple[TokenResponse, TokenHttpResponse], before: Renewal
-    ) -> UserToken:
+        self, answered: tuple[TokenResponse, TokenHttpResponse], before: RenewalGrant
+    ) -> UserTokenSet:
         response, answer = answered
         now = self._clock()
         age = now - response.requested_at
@@ -142,16 +142,18 @@ class UserEndpoint:
             raise TokenRequestError("transient", "token expired on arrival")
         members = parse_object(answer.body or b"") or {}
         id_token = members.get("id_token")
-        return UserToken(
+        return UserTokenSet(
             token,
             _renewal(members, answer.cookies, before),
             id_token if isinstance(id_token, str) else None,
         )
 
 
-def _renewal(members: Mapping[str, Any], cookies: Mapping[str, str], before: Renewal) -> Renewal:
+def _renewal(
+    members: Mapping[str, Any], cookies: Mapping[str, str], before: RenewalGrant
+) -> RenewalGrant:
     """What the answer changes of it: what it does not name stays (RFC 6749 section 6)."""
     given = members.get("refresh_token")
     refresh_token = Secret(given) if isinstance(given, str) and given else before.refresh_token
     kept = {**before.cookies, **{name: Secret(value) for name, value in cookies.items()}}
-    return Renewal(refresh_token, {name: value for name, value in kept.items() if value})
+    return RenewalGrant(refresh_token, {name: value for name, value in kept.items() if value})

@@ -19,10 +19,10 @@ from gateway.errors import (
     TOKEN_REJECTED,
     GatewayError,
 )
-from gateway.login.renewal import LONGEST_PAUSE, Renewals
+from gateway.login.renewal import LONGEST_PAUSE, SessionRenewals
 from gateway.login.session import Session, UserCredential
-from gateway.login.sessions import Sessions
-from gateway.login.user_grants import UserEndpoint
+from gateway.login.sessions import SessionManager
+from gateway.login.user_grants import UserTokenEndpoint
 from gateway.oauth.token import AccessToken
 from gateway.pipeline.attempts import TokenProvider
 from gateway.timing import backoff
@@ -37,7 +37,7 @@ async def _let_go(_session: Session) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class RenewalManners:
+class RenewalPolicy:
     """How long a request waits, in seconds; the fields of a 401; who is told of a session's end.
 
     `on_orphan` gets the tokens that came for a session which had ended meanwhile. `outlived`:
@@ -51,22 +51,22 @@ class RenewalManners:
     outlived: bool = False
 
 
-class UserTokens:
+class UserTokenProvider:
     """In the place of `Tokens`: a `UserCredential` means its session's token."""
 
     def __init__(
         self,
         others: TokenProvider,
-        endpoint: UserEndpoint,
-        sessions: Sessions,
-        manners: RenewalManners,
+        endpoint: UserTokenEndpoint,
+        sessions: SessionManager,
+        manners: RenewalPolicy,
         clock: Callable[[], float],
     ) -> None:
         self._others = others
         self._clock = clock
         self._wait_timeout = manners.wait_timeout
         self._challenge = manners.challenge
-        self._renewals = Renewals(
+        self._renewals = SessionRenewals(
             endpoint,
             sessions,
             clock,

@@ -21,7 +21,7 @@ from gateway.config import Settings
 from gateway.exchange import Exchange
 from gateway.http.client.pool import UpstreamPool
 from gateway.http.slow_readers import SlowReaders
-from gateway.login.session_store import MemorySessions, SessionStore
+from gateway.login.session_store import MemorySessionStore, SessionStore
 from gateway.oauth.credential import CredentialSource
 from gateway.oauth.grants import TokenEndpoint
 from gateway.oauth.secret_reload import ReloadingTokenSource
@@ -72,7 +72,7 @@ class ProcessParts:
     store: TokenStore
     metrics: Metrics
     audit: AuditTrail
-    sessions: SessionStore = field(default_factory=lambda: MemorySessions(time.monotonic))
+    sessions: SessionStore = field(default_factory=lambda: MemorySessionStore(time.monotonic))
     notes: tuple[Callable[[Exchange], None], ...] = ()
     tracing: Tracing | None = None
     outbox: OutboxService | None = None

@@ -12,18 +12,18 @@ import aiohttp
 from gateway.audit.trail import AuditTrail
 from gateway.config import Settings
 from gateway.config.values import is_loopback_host
-from gateway.login.endpoints import SignInPages, SignInParts
-from gateway.login.front import LoginFront
-from gateway.login.openid import Provider, ProviderSettings
+from gateway.login.endpoints import AuthEndpointParts, AuthEndpoints
+from gateway.login.front import LoginMiddleware
+from gateway.login.openid import OpenIdProvider, ProviderSettings
 from gateway.login.session import Session, digest
-from gateway.login.session_access import SessionAccess
-from gateway.login.session_auth import BrowserRules, SessionAuth
+from gateway.login.session_access import GuardedSessionStore
+from gateway.login.session_auth import BrowserSettings, SessionAuth
 from gateway.login.session_store import SessionStore
-from gateway.login.sessions import Lifetimes, Sessions
-from gateway.login.sign_in import Login, LoginClient
-from gateway.login.sign_out import SignOut
-from gateway.login.user_grants import UserEndpoint
-from gateway.login.user_tokens import RenewalManners, UserTokens
+from gateway.login.sessions import SessionLifetimes, SessionManager
+from gateway.login.sign_in import LoginClient, SignInFlow
+from gateway.login.sign_out import SignOutFlow
+from gateway.login.user_grants import UserTokenEndpoint
+from gateway.login.user_tokens import RenewalPolicy, UserTokenProvider
 from gateway.oauth.grants import TokenEndpoint
 from gateway.oauth.tokens import TokenManager
 from gateway.pipeline.callers import CallerRegistry
@@ -51,23 +51,23 @@ class SigningIn:
         self._audit = audit
         self._rules = browser_rules(settings)
         login = settings.login
-        store = SessionAccess(sessions, time.monotonic)
-        self._sessions = Sessions(
+        store = GuardedSessionStore(sessions, time.monotonic)
+        self._sessions = SessionManager(
             store,
-            Lifetimes(login.session_lifetime, login.idle_lifetime),
+            SessionLifetimes(login.session_lifetime, login.idle_lifetime),
             _identity(settings),
             time.monotonic,
         )
         endpoint = user_endpoint(settings, session)
         client = login_client(settings)
         provider = openid_provider(settings, session)
-        self._login = Login(client, endpoint, provider, store, self._sessions)
-        self._sign_out = SignOut(client, endpoint, provider, self._sessions, time.time)
-        self.tokens = UserTokens(
+        self._login = SignInFlow(client, endpoint, provider, store, self._sessions)
+        self._sign_out = SignOutFlow(client, endpoint, provider, self._sessions, time.time)
+        self.tokens = UserTokenProvider(
             credential_tokens,
             endpoint,
             self._sessions,
-            RenewalManners(
+            RenewalPolicy(
                 settings.sso.timeout,
                 self._rules.challenge,
                 self._ended,
@@ -79,14 +79,14 @@ class SigningIn:
 
     def door(
         self, handler: Handler, callers: CallerRegistry, strangers: UnidentifiedLimiter
-    ) -> LoginFront:
+    ) -> LoginMiddleware:
         """What stands before the request path."""
         guests = SessionAuth(callers, self._sessions, self._rules)
         events: Callable[..., None] = self._audit.record_event
-        pages = SignInPages(
+        pages = AuthEndpoints(
             self._rules,
             self._settings.fhir.default_language,
-            SignInParts(
+            AuthEndpointParts(
                 self._login,
                 self._sign_out,
                 self._sessions,
@@ -97,19 +97,19 @@ class SigningIn:
                 time.time,
             ),
         )
-        return LoginFront(handler, pages, guests, strangers)
+        return LoginMiddleware(handler, pages, guests, strangers)
 
     def _ended(self, session: Session, why: str) -> None:
         self._audit.record_event("logout", user=session.user, outcome=why)
 
 
-def browser_rules(settings: Settings) -> BrowserRules:
+def browser_rules(settings: Settings) -> BrowserSettings:
     """The browser's side of the settings."""
     login = settings.login
     uri = login.redirect_uri or ""
     parts = urlsplit(uri)
     on_this_machine = parts.scheme == "http" and is_loopback_host(parts.hostname or "")
-    return BrowserRules(
+    return BrowserSettings(
         base_path=settings.listen.base_path,
         redirect_uri=uri,
         secure=not on_this_machine,
@@ -134,18 +134,18 @@ def login_client(settings: Settings) -> LoginClient:
 def user_endpoint(
     settings: Settings,
     session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
-) -> UserEndpoint:
+) -> UserTokenEndpoint:
     """Where codes and refresh tokens are shown. Raises `StartError`."""
     where = factories.token_endpoint(settings, certificates.sso_tls(settings))
     ways = factories.login_authentications(settings)
     endpoint, extra = TokenEndpoint(session, where), settings.login.extra_params
-    return UserEndpoint(endpoint, ways, time.monotonic, time.time, extra)
+    return UserTokenEndpoint(endpoint, ways, time.monotonic, time.time, extra)
 
 
 def openid_provider(
     settings: Settings,
     session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
-) -> Provider:
+) -> OpenIdProvider:
     """What is known of the SSO. Raises `StartError`."""
     sso = settings.sso
     url = sso.authorize_url or ""
@@ -155,7 +155,7 @@ def openid_provider(
         ssl=certificates.client_tls(url, sso.ca_file, "sso.ca_file"),
         proxy_url=sso.proxy_url,
     )
-    return Provider(session, found, time.monotonic, time.time)
+    return OpenIdProvider(session, found, time.monotonic, time.time)
 
 
 def _identity(settings: Settings) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gateway.config import SecretReadError, Settings, StoreSettings
 from gateway.config.secret_files import NO_KEY, decode_encryption_key
-from gateway.login.session_store import MemorySessions, SessionStore
+from gateway.login.session_store import MemorySessionStore, SessionStore
 from gateway.oauth.store import MemoryTokenStore, TokenStore
 from gateway.phrases import Phrase, exception_phrase, setting_problem
 from gateway.process.factories import StartError
@@ -53,12 +53,12 @@ def open_sessions(settings: Settings, closing: contextlib.AsyncExitStack) -> Ses
     """
     store = settings.store
     if store.url.kind == "memory":
-        return MemorySessions(time.monotonic)
-    from gateway.login.redis_sessions import RedisSessions
+        return MemorySessionStore(time.monotonic)
+    from gateway.login.redis_sessions import RedisSessionStore
 
     client = _client(store, _SESSION_TIMEOUT)
     closing.push_async_callback(client.aclose)
-    return RedisSessions(client, encryption_key=_encryption_key(store))
+    return RedisSessionStore(client, encryption_key=_encryption_key(store))
 
 
 def _client(store: StoreSettings, timeout: float) -> Redis:

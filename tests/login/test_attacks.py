@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from gateway.login.session import digest, store_key
-from gateway.login.session_store import MemorySessions
+from gateway.login.session_store import MemorySessionStore
 from tests.doubles.clock import FakeClock
 from tests.doubles.platform import PATIENT, Platform, fhir
 from tests.doubles.sso import refusal
@@ -336,7 +336,7 @@ async def test_what_the_store_holds_opens_nothing(victim: Browser, scene: Stage)
 async def test_the_store_gives_a_sign_in_once_and_in_time() -> None:
     """A sign-in under way ends with its first use, and by itself."""
     clock = FakeClock()
-    store = MemorySessions(clock)
+    store = MemorySessionStore(clock)
     first, second = store_key("a"), store_key("b")
     await store.keep(first, object())  # type: ignore[arg-type]
     await store.keep(second, object())  # type: ignore[arg-type]

@@ -8,12 +8,12 @@ from collections import deque
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.login.session import Person, Renewal, Session
+from gateway.login.session import RenewalGrant, Session, SignedInUser
 from gateway.login.session import UserCredential as Credential
-from gateway.login.session_store import MemorySessions
-from gateway.login.sessions import Lifetimes, Sessions
-from gateway.login.user_grants import UserToken
-from gateway.login.user_tokens import RenewalManners, UserTokens
+from gateway.login.session_store import MemorySessionStore
+from gateway.login.sessions import SessionLifetimes, SessionManager
+from gateway.login.user_grants import UserTokenSet
+from gateway.login.user_tokens import RenewalPolicy, UserTokenProvider
 from gateway.oauth.token import AccessToken
 from gateway.oauth.token_response import TokenRequestError
 from gateway.secret import Secret
@@ -28,18 +28,18 @@ class Endpoint:
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
         self.script: deque[str | TokenRequestError] = deque()
-        self.asked: list[Renewal] = []
+        self.asked: list[RenewalGrant] = []
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def refresh(self, renewal: Renewal) -> UserToken:
+    async def refresh(self, renewal: RenewalGrant) -> UserTokenSet:
         """The next of the script."""
         self.asked.append(renewal)
         await self.gate.wait()
         answer = self.script.popleft()
         if isinstance(answer, TokenRequestError):
             raise answer
-        return UserToken(made(answer, self.clock), Renewal(Secret(f"{answer}-refresh")))
+        return UserTokenSet(made(answer, self.clock), RenewalGrant(Secret(f"{answer}-refresh")))
 
 
 class Nobody:
@@ -61,14 +61,16 @@ class Bench:
         self.clock = FakeClock()
         self.sso = Endpoint(self.clock)
         self.ended: list[str] = []
-        self.orphans: list[Renewal] = []
-        self.store = MemorySessions(self.clock)
-        self.sessions = Sessions(self.store, Lifetimes(28800.0, 1800.0), "here", self.clock)
-        self.tokens = UserTokens(
+        self.orphans: list[RenewalGrant] = []
+        self.store = MemorySessionStore(self.clock)
+        self.sessions = SessionManager(
+            self.store, SessionLifetimes(28800.0, 1800.0), "here", self.clock
+        )
+        self.tokens = UserTokenProvider(
             Nobody(),  # type: ignore[arg-type]
             self.sso,  # type: ignore[arg-type]
             self.sessions,
-            RenewalManners(10.0, (), lambda _session, why: self.ended.append(why), self.let_go),
+            RenewalPolicy(10.0, (), lambda _session, why: self.ended.append(why), self.let_go),
             self.clock,
         )
 
@@ -78,8 +80,8 @@ class Bench:
 
     async def session(self, *, renewable: bool = True) -> tuple[Session, Credential]:
         """Somebody signed in."""
-        renewal = Renewal(Secret("r0")) if renewable else Renewal()
-        _, session = await self.sessions.begin(Person("dr"), made("t0", self.clock), renewal)
+        renewal = RenewalGrant(Secret("r0")) if renewable else RenewalGrant()
+        _, session = await self.sessions.begin(SignedInUser("dr"), made("t0", self.clock), renewal)
         return session, Credential(session)
 
 
@@ -160,7 +162,7 @@ async def test_tokens_that_come_after_the_sign_out_are_let_go(bench: Bench) -> N
     with pytest.raises(GatewayError, match="caller-unauthenticated"):
         await asked
     await bench.tokens.finish()
-    assert bench.orphans == [Renewal(Secret("t1-refresh"))]
+    assert bench.orphans == [RenewalGrant(Secret("t1-refresh"))]
 
 
 async def test_a_refusal_of_the_person_ends_the_session(bench: Bench) -> None:
@@ -245,7 +247,9 @@ async def test_without_a_refresh_token_the_session_ends_with_its_token(bench: Be
 
 async def test_a_session_ends_without_requests(bench: Bench) -> None:
     """After `idle_lifetime`, which every request begins anew."""
-    identifier, _ = await bench.sessions.begin(Person("dr"), made("t", bench.clock), Renewal())
+    identifier, _ = await bench.sessions.begin(
+        SignedInUser("dr"), made("t", bench.clock), RenewalGrant()
+    )
     for _ in range(3):
         bench.clock.now += 29 * 60
         assert await bench.sessions.find(identifier, touch=True) is not None
@@ -255,7 +259,9 @@ async def test_a_session_ends_without_requests(bench: Bench) -> None:
 
 async def test_a_session_ends_with_requests_too(bench: Bench) -> None:
     """After `session_lifetime`, however busy the person is."""
-    identifier, _ = await bench.sessions.begin(Person("dr"), made("t", bench.clock), Renewal())
+    identifier, _ = await bench.sessions.begin(
+        SignedInUser("dr"), made("t", bench.clock), RenewalGrant()
+    )
     for _ in range(8 * 3 - 1):
         bench.clock.now += 20 * 60
         assert await bench.sessions.find(identifier, touch=True) is not None
@@ -265,7 +271,9 @@ async def test_a_session_ends_with_requests_too(bench: Bench) -> None:
 
 async def test_asking_does_not_keep_a_session(bench: Bench) -> None:
     """A page that polls who is signed in does not keep an absent person's session open."""
-    identifier, _ = await bench.sessions.begin(Person("dr"), made("t", bench.clock), Renewal())
+    identifier, _ = await bench.sessions.begin(
+        SignedInUser("dr"), made("t", bench.clock), RenewalGrant()
+    )
     bench.clock.now += 20 * 60
     assert await bench.sessions.find(identifier, touch=False) is not None
     bench.clock.now += 11 * 60

@@ -7,18 +7,25 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from redis.asyncio import Redis
 
-from gateway.login.redis_sessions import RedisSessions
-from gateway.login.session import Person, Renewal, Session, SignIn, digest, store_key
-from gateway.login.sessions import Lifetimes, Sessions
+from gateway.login.redis_sessions import RedisSessionStore
+from gateway.login.session import (
+    RenewalGrant,
+    Session,
+    SignedInUser,
+    SignInState,
+    digest,
+    store_key,
+)
+from gateway.login.sessions import SessionLifetimes, SessionManager
 from gateway.oauth.token import AccessToken
 from gateway.secret import Secret
 from gateway.timing import TimeSource
 from tests.doubles.clock import FakeClock
 from tests.store.redis_server import RedisServer
 
-LIFETIMES = Lifetimes(absolute=28800.0, idle=1800.0)
-PERSON = Person("planted-subject", "Planted Name", (digest("sub", "a"), digest("sid", "b")))
-RENEWAL = Renewal(Secret("planted-refresh"), {"RefreshToken": Secret("planted-cookie")})
+LIFETIMES = SessionLifetimes(absolute=28800.0, idle=1800.0)
+PERSON = SignedInUser("planted-subject", "Planted Name", (digest("sub", "a"), digest("sid", "b")))
+RENEWAL = RenewalGrant(Secret("planted-refresh"), {"RefreshToken": Secret("planted-cookie")})
 
 
 def made(value: str = "planted-token", *, at: float = 1000.0) -> AccessToken:
@@ -26,7 +33,7 @@ def made(value: str = "planted-token", *, at: float = 1000.0) -> AccessToken:
     return AccessToken(value, received_at=at, lifetime=300.0, wall_expiry=0, scope="a b")
 
 
-Replica = Callable[..., RedisSessions]
+Replica = Callable[..., RedisSessionStore]
 
 
 @pytest.fixture
@@ -34,22 +41,22 @@ async def replica(server: RedisServer) -> AsyncIterator[Replica]:
     """Makes stores of several processes, each with a client and a clock of its own."""
     clients: list[Redis] = []
 
-    def one(clock: FakeClock | None = None, **options: object) -> RedisSessions:
+    def one(clock: FakeClock | None = None, **options: object) -> RedisSessionStore:
         clients.append(Redis(host="127.0.0.1", port=server.port, protocol=2))
         mine = clock or FakeClock()
-        return RedisSessions(clients[-1], times=TimeSource(mine, mine.wall), **options)  # type: ignore[arg-type]
+        return RedisSessionStore(clients[-1], times=TimeSource(mine, mine.wall), **options)  # type: ignore[arg-type]
 
     yield one
     for client in clients:
         await client.aclose()
 
 
-def sessions(store: RedisSessions, clock: FakeClock | None = None) -> Sessions:
+def sessions(store: RedisSessionStore, clock: FakeClock | None = None) -> SessionManager:
     """What a gateway makes of a store."""
-    return Sessions(store, LIFETIMES, "here", clock or FakeClock())
+    return SessionManager(store, LIFETIMES, "here", clock or FakeClock())
 
 
-async def begun(store: RedisSessions) -> tuple[str, Session]:
+async def begun(store: RedisSessionStore) -> tuple[str, Session]:
     """Somebody signed in."""
     return await sessions(store).begin(PERSON, made(), RENEWAL)
 
@@ -83,7 +90,7 @@ async def test_a_dump_opens_and_shows_nothing(replica: Replica, server: RedisSer
     store = replica()
     identifier, session = await begun(store)
     state, binding = "planted-state", "planted-binding"
-    sign_in = SignIn(Secret("planted-verifier"), "planted-nonce", "/planted-path")
+    sign_in = SignInState(Secret("planted-verifier"), "planted-nonce", "/planted-path")
     await store.keep(store_key(state, binding), sign_in)
     await server.save()
     dump = server.dump.read_bytes()
@@ -137,12 +144,12 @@ async def test_a_new_token_reaches_the_others(replica: Replica) -> None:
     """What a renewal brought is found by every process; the time that is left stays as it is."""
     first = replica()
     identifier, session = await begun(first)
-    session.token, session.renewal = made("next"), Renewal(Secret("next-refresh"))
+    session.token, session.renewal = made("next"), RenewalGrant(Secret("next-refresh"))
     assert await first.save(session)
     found = await sessions(replica()).find(identifier, touch=False)
     assert found is not None
     assert found.token == made("next")
-    assert found.renewal == Renewal(Secret("next-refresh"))
+    assert found.renewal == RenewalGrant(Secret("next-refresh"))
 
 
 async def test_an_ended_session_does_not_come_back(replica: Replica, client: Redis) -> None:
@@ -174,7 +181,7 @@ async def test_a_mark_ends_all_its_sessions(replica: Replica) -> None:
     """What the SSO's sign-out names ends in every process, and nothing else does."""
     store = replica()
     of_mark = [await begun(store) for _ in range(2)]
-    other, _ = await sessions(store).begin(Person("other"), made(), RENEWAL)
+    other, _ = await sessions(store).begin(SignedInUser("other"), made(), RENEWAL)
     assert await replica().drop_marked(PERSON.marks[0]) == 2
     for identifier, _ in of_mark:
         assert await sessions(store).find(identifier, touch=False) is None
@@ -185,7 +192,7 @@ async def test_a_mark_ends_all_its_sessions(replica: Replica) -> None:
 async def test_a_sign_in_is_had_once(replica: Replica, client: Redis) -> None:
     """The callback may reach another process; a second one finds nothing, and time ends it."""
     key = store_key("state", "binding")
-    sign_in = SignIn(Secret("verifier"), "nonce", "/fhir/Patient")
+    sign_in = SignInState(Secret("verifier"), "nonce", "/fhir/Patient")
     await replica().keep(key, sign_in)
     place = f"dhp-gateway:1:{{{key.name}}}:sign-in"
     assert await client.pttl(place) == pytest.approx(600_000, abs=10_000)

@@ -19,8 +19,8 @@ from typing import Any
 import aiohttp
 from redis.asyncio import Redis
 
-from gateway.login.redis_sessions import RedisSessions
-from gateway.login.session import Person, Renewal, Session, SignIn, store_key
+from gateway.login.redis_sessions import RedisSessionStore
+from gateway.login.session import RenewalGrant, Session, SignedInUser, SignInState, store_key
 from gateway.oauth.redis_store import RedisTokenStore
 from gateway.oauth.token import AccessToken
 from gateway.secret import Secret
@@ -112,21 +112,23 @@ async def _record_redis(folder: Path, server: RedisServer) -> None:
         for name, key in (("plain", None), ("keyed", ENCRYPTION_KEY)):
             await client.flushall()
             store = RedisTokenStore(client, encryption_key=key)
-            sessions = RedisSessions(client, encryption_key=key)
+            sessions = RedisSessionStore(client, encryption_key=key)
             now = asyncio.get_running_loop().time()
             await store.put(TOKEN_KEY, _token("planted-token", now))
             session = Session(
                 SESSION_KEY,
                 "planted-identity",
-                Person("dr.karimova", "Dr. Karimova", (MARK,)),
+                SignedInUser("dr.karimova", "Dr. Karimova", (MARK,)),
                 began=now,
                 used=now,
                 token=_token("planted-user-token", now),
-                renewal=Renewal(Secret("planted-refresh-token"), {"sid": Secret("planted-cookie")}),
+                renewal=RenewalGrant(
+                    Secret("planted-refresh-token"), {"sid": Secret("planted-cookie")}
+                ),
             )
             await sessions.add(session, 3600, 7200)
             await sessions.keep(
-                SIGN_IN_KEY, SignIn(Secret("planted-verifier"), "nonce", "/fhir/Patient")
+                SIGN_IN_KEY, SignInState(Secret("planted-verifier"), "nonce", "/fhir/Patient")
             )
             kept[name] = {
                 each.decode(): await _value(client, each) for each in sorted(await client.keys())

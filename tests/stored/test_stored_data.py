@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from gateway.login.redis_sessions import RedisSessions
+from gateway.login.redis_sessions import RedisSessionStore
 from gateway.oauth.redis_store import RedisTokenStore
 from gateway.secret import Secret
 from tests.doubles.command import dhp
@@ -168,7 +168,7 @@ class TestRedis:
 
     async def test_a_session_goes_on(self, client: tuple[Redis, Secret | None]) -> None:
         """With its user, its tokens and what renews them, until it is ended by its mark."""
-        sessions = RedisSessions(client[0], encryption_key=client[1])
+        sessions = RedisSessionStore(client[0], encryption_key=client[1])
         session = await sessions.get(SESSION_KEY)
         assert session is not None
         assert (session.user, session.name) == ("dr.karimova", "Dr. Karimova")
@@ -184,7 +184,7 @@ class TestRedis:
 
     async def test_a_sign_in_is_finished(self, client: tuple[Redis, Secret | None]) -> None:
         """With its verifier, its nonce and where the browser returns to."""
-        sign_in = await RedisSessions(client[0], encryption_key=client[1]).take(SIGN_IN_KEY)
+        sign_in = await RedisSessionStore(client[0], encryption_key=client[1]).take(SIGN_IN_KEY)
         assert sign_in is not None
         assert (sign_in.verifier.reveal(), sign_in.nonce) == ("planted-verifier", "nonce")
         assert sign_in.return_to == "/fhir/Patient"
