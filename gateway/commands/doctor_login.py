@@ -98,11 +98,11 @@ async def _conversation(
 
 
 async def _discovery(settings: Settings, provider: OpenIdProvider) -> Finding:
-    from gateway.login.openid import is_of
+    from gateway.login.openid import is_issuer_of
 
     strangers = []
     async for issuer, document in provider.documents():
-        if is_of(issuer, document):
+        if is_issuer_of(issuer, document):
             return _judged(settings, issuer, document)
         strangers.append(issuer)
     if strangers:

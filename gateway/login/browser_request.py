@@ -91,7 +91,7 @@ class BrowserRequest:
         return "text/html" in self.fields.get("accept", "").lower()
 
 
-def read_visit(request: IncomingRequest, peer: Peer, form: ReadForm) -> BrowserRequest:
+def parse_browser_request(request: IncomingRequest, peer: Peer, form: ReadForm) -> BrowserRequest:
     """Reads a request; judges nothing, never raises."""
     message = request.message
     path, _, query = message.path.partition("?")

@@ -46,7 +46,7 @@ _SESSION: Final = "/auth/session"
 _BACK_CHANNEL: Final = "/auth/backchannel-logout"
 _MOST_ADDRESSES: Final = 4096
 # So many seconds after a sign-in a person is sent to the next one only if it was good for anything.
-_JUST_NOW: Final = 10.0
+_RECENT_SECONDS: Final = 10.0
 _OF_BROWSERS: Final = frozenset({"expired", "foreign"})
 _RETRY_AFTER: Final = (("Retry-After", "10"),)
 
@@ -114,7 +114,7 @@ class AuthEndpoints:
         Not just after one that the platform never accepted: if it refuses whatever the SSO gives,
         the browser would be sent round in circles.
         """
-        is_new = self._around.clock() - session.began < _JUST_NOW
+        is_new = self._around.clock() - session.began < _RECENT_SECONDS
         if is_new and not self._around.was_accepted(session):
             return self._failed("rejected", visit, exchange, self._rules.address(visit))
         return self._around.guests.to_login(visit)

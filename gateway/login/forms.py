@@ -16,7 +16,7 @@ _LONGEST: Final = 64 * 1024
 _LIMITS: Final = BodyLimits(
     max_bytes=_LONGEST, replay_bytes=_LONGEST, stall_timeout=10.0, min_rate=1024
 )
-_MOST: Final = 64
+_MAX_FIELDS: Final = 64
 _TYPE: Final = "application/x-www-form-urlencoded"
 
 
@@ -39,7 +39,7 @@ async def read_form(request: IncomingRequest, header: RequestHeader) -> dict[str
     if (header.text(b"content-type") or "").partition(";")[0].strip().lower() != _TYPE:
         return {}
     try:
-        pairs = parse_qsl(data.decode("ascii"), keep_blank_values=True, max_num_fields=_MOST)
+        pairs = parse_qsl(data.decode("ascii"), keep_blank_values=True, max_num_fields=_MAX_FIELDS)
     except (UnicodeDecodeError, ValueError):
         raise GatewayError(errors.BAD_REQUEST, "form", hint="body: no form") from None
     fields = dict(pairs)

@@ -14,7 +14,7 @@ from gateway.exchange import Exchange
 from gateway.http.headers import parse_request_fields
 from gateway.http.server.connection import IncomingRequest
 from gateway.http.server.messages import ConnectionDisposition
-from gateway.login.browser_request import BrowserRequest, read_visit
+from gateway.login.browser_request import BrowserRequest, parse_browser_request
 from gateway.login.endpoints import AuthEndpoints
 from gateway.login.forms import read_form
 from gateway.login.session import Session, UserCredential
@@ -42,7 +42,7 @@ class LoginMiddleware:
     async def handle(self, request: IncomingRequest) -> ConnectionDisposition:
         """Answer one request, and account for it."""
         header = parse_request_fields(request.message.raw_headers)
-        visit = read_visit(
+        visit = parse_browser_request(
             request,
             self._guests.origin(request.connection.peer, header),
             partial(read_form, request, header),

@@ -34,13 +34,13 @@ _ALGORITHMS: Final = [
 ]
 _LEEWAY: Final = 60
 # Seconds for which what was found, or was not, is believed.
-_FOUND: Final = 3600.0
-_MISSED: Final = 60.0
+_CACHE_SECONDS: Final = 3600.0
+_NEGATIVE_CACHE_SECONDS: Final = 60.0
 # Seconds before the keys may be asked for again, be it that somebody's token had an unknown one.
 _KEYS_AGAIN: Final = 5.0
 _NO_KEYS: Final = 1.0
 # Nobody waits longer for what may not exist.
-_PATIENCE: Final = 3.0
+_DISCOVERY_TIMEOUT: Final = 3.0
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None)
 
 
@@ -100,7 +100,9 @@ class OpenIdProvider:
             if self._clock() >= self._look_again:
                 found = await self._discover()
                 self._metadata = found or self._metadata
-                self._look_again = self._clock() + (_MISSED if found is None else _FOUND)
+                self._look_again = self._clock() + (
+                    _NEGATIVE_CACHE_SECONDS if found is None else _CACHE_SECONDS
+                )
         return self._metadata
 
     async def claims(self, id_token: str, client_id: str, nonce: str | None) -> dict[str, Any]:
@@ -175,7 +177,7 @@ class OpenIdProvider:
 
     async def _discover(self) -> ProviderMetadata | None:
         async for base, document in self.documents():
-            if is_of(base, document):
+            if is_issuer_of(base, document):
                 return _metadata(document, urlsplit(base).scheme)
         return None
 
@@ -184,7 +186,7 @@ class OpenIdProvider:
         settings = self._settings
         try:
             async with (
-                asyncio.timeout(min(settings.timeout, _PATIENCE)),
+                asyncio.timeout(min(settings.timeout, _DISCOVERY_TIMEOUT)),
                 self._session.get(
                     url,
                     headers={"Accept": "application/json", "Accept-Encoding": "identity"},
@@ -202,7 +204,7 @@ class OpenIdProvider:
         return parse_object(answer.body)
 
 
-def is_of(issuer: str, document: Mapping[str, Any]) -> bool:
+def is_issuer_of(issuer: str, document: Mapping[str, Any]) -> bool:
     """Whether the document is this issuer's (OpenID Connect Discovery section 4.3)."""
     return str(document.get("issuer", "")).rstrip("/") == issuer
 

@@ -26,13 +26,13 @@ from gateway.timing import backoff
 
 _log = get_logger(__name__)
 
-LONGEST_PAUSE: Final = 30.0
+MAX_PAUSE: Final = 30.0
 # Of how many sessions this process remembers what failed.
-_MOST_PACES: Final = 20_000
+_MAX_STATES: Final = 20_000
 # When to try again to keep what the SSO gave, in seconds from the attempt before.
-_SAVE_AGAIN: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+_SAVE_RETRY_DELAYS: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 # How long the end of the process waits for renewals whose outcome others need.
-_LAST_WAIT: Final = 5.0
+_SHUTDOWN_WAIT: Final = 5.0
 
 
 @dataclass(slots=True, eq=False)
@@ -57,7 +57,7 @@ class RenewalState:
     def put_off(self, now: float, retry_after: float | None = None) -> None:
         """A renewal failed: the next one not at once."""
         self.failures += 1
-        self.renew_from = now + (retry_after or backoff(self.failures, 1.0, LONGEST_PAUSE))
+        self.renew_from = now + (retry_after or backoff(self.failures, 1.0, MAX_PAUSE))
 
 
 class SessionRenewals:
@@ -83,7 +83,7 @@ class SessionRenewals:
         self._on_end = on_end
         self._on_orphan = on_orphan
         self._outlived = outlived
-        self._paces: LRUCache[str, RenewalState] = LRUCache(_MOST_PACES)
+        self._paces: LRUCache[str, RenewalState] = LRUCache(_MAX_STATES)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
 
@@ -128,7 +128,7 @@ class SessionRenewals:
         """End all renewals; what others need is waited for a moment."""
         self._closed = True
         if self._outlived and self._tasks:
-            await asyncio.wait(self._tasks, timeout=_LAST_WAIT)
+            await asyncio.wait(self._tasks, timeout=_SHUTDOWN_WAIT)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -189,7 +189,7 @@ class SessionRenewals:
                 self._own(loop.create_task(self._on_orphan(session)))
 
     async def _rescue(self, session: Session, pace: RenewalState) -> None:
-        for delay in _SAVE_AGAIN:
+        for delay in _SAVE_RETRY_DELAYS:
             await asyncio.sleep(delay)
             if pace.unsaved is not session:
                 return

@@ -10,7 +10,7 @@ from cachetools import TLRUCache
 from gateway.login.session import SIGN_IN_LIFETIME, Session, SignInState
 from gateway.oauth.store import StoreKey, TokenLease
 
-_MOST_SESSIONS: Final = 100_000
+_MAX_SESSIONS: Final = 100_000
 _MOST_SIGN_INS: Final = 20_000
 
 
@@ -66,7 +66,7 @@ class MemorySessionStore:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._sessions: TLRUCache[str, tuple[Session, float]] = TLRUCache(
-            _MOST_SESSIONS, ttu=lambda _key, kept, now: now + kept[1], timer=clock
+            _MAX_SESSIONS, ttu=lambda _key, kept, now: now + kept[1], timer=clock
         )
         self._sign_ins: TLRUCache[str, SignInState] = TLRUCache(
             _MOST_SIGN_INS, ttu=lambda _key, _kept, now: now + SIGN_IN_LIFETIME, timer=clock

@@ -20,7 +20,7 @@ from gateway.oauth.token import AccessToken
 _LONGEST_STEP: Final = 15.0
 _STEP_SHARE: Final = 0.05
 # How often to look, in seconds, whether another process's renewal has brought something.
-_LOOK_AGAIN: Final = 0.05
+_LEASE_POLL_INTERVAL: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class SessionManager:
                 latest = await self._store.get(session.key)
                 if lease is not None or latest is None or enough(latest):
                     break
-                await asyncio.sleep(_LOOK_AGAIN)
+                await asyncio.sleep(_LEASE_POLL_INTERVAL)
             yield latest
         finally:
             if lease is not None:

@@ -155,7 +155,7 @@ class SignInFlow:
         except SignInError as error:
             error.return_to = sign_in.return_to
             raise
-        person = _person(made, claims)
+        person = _signed_in_user(made, claims)
         identifier, session = await self._sessions.begin(person, made.token, made.renewal)
         return CompletedSignIn(Secret(identifier), session, sign_in.return_to)
 
@@ -210,15 +210,15 @@ def _failure(error: TokenRequestError) -> SignInFailure:
     return "refused" if error.kind == "refused" else "unavailable"
 
 
-def _person(made: UserTokenSet, claims: Mapping[str, Any]) -> SignedInUser:
+def _signed_in_user(made: UserTokenSet, claims: Mapping[str, Any]) -> SignedInUser:
     """Who the ID token names, else the subject of an access token that is a JWT."""
     subject = _text(claims.get("sub")) or _text(unverified_claims(made.token.reveal()).get("sub"))
-    marks = (mark(claims, name) for name in ("sub", "sid"))
+    marks = (logout_mark(claims, name) for name in ("sub", "sid"))
     found = tuple(each for each in marks if each is not None)
     return SignedInUser(subject or _UNKNOWN, _text(claims.get("name")), found)
 
 
-def mark(claims: Mapping[str, Any], name: Literal["sub", "sid"]) -> str | None:
+def logout_mark(claims: Mapping[str, Any], name: Literal["sub", "sid"]) -> str | None:
     """What sessions are found by when the SSO ends those of a subject, or one of its own."""
     issuer, value = claims.get("iss"), claims.get(name)
     if not isinstance(issuer, str) or not isinstance(value, str) or not value:

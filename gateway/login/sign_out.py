@@ -18,7 +18,7 @@ from authlib.common.urls import add_params_to_uri
 from gateway.login.openid import IdTokenError, OpenIdProvider
 from gateway.login.session import Session, digest
 from gateway.login.sessions import SessionManager
-from gateway.login.sign_in import LoginClient, mark
+from gateway.login.sign_in import LoginClient, logout_mark
 from gateway.login.user_grants import UserTokenEndpoint
 from gateway.oauth.token_response import TokenRequestError, unverified_claims
 from gateway.telemetry.logs import get_logger
@@ -27,7 +27,7 @@ _log = get_logger(__name__)
 
 _EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
 _LEEWAY: Final = 60.0
-_END_OF_TIME: Final = 1e12
+_MAX_NUMERIC_DATE: Final = 1e12
 _LONGEST_NAME: Final = 256
 # A logout token that is older is none, so that those that came need not be remembered for ever.
 _OLDEST: Final = 600.0
@@ -109,7 +109,7 @@ class SignOutFlow:
         seen = digest("logout", metadata.issuer, str(claims["jti"]))
         if not await self._sessions.is_first(seen, _OLDEST + 2 * _LEEWAY):
             raise LogoutTokenError("jti")
-        found = mark(claims, "sid") or mark(claims, "sub")
+        found = logout_mark(claims, "sid") or logout_mark(claims, "sub")
         ended = 0 if found is None else await self._sessions.end_marked(found)
         user = claims.get("sub")
         return BackChannelLogout(user[:_LONGEST_NAME] if isinstance(user, str) else None, ended)
@@ -118,8 +118,8 @@ class SignOutFlow:
         """OpenID Connect Back-Channel Logout 1.0 section 2.6, but for the signature and `jti`."""
         audience = claims.get("aud")
         events = claims.get("events")
-        issued = _seconds(claims.get("iat")) - self._wall_clock()
-        expires = _seconds(claims.get("exp")) - self._wall_clock()
+        issued = _numeric_date(claims.get("iat")) - self._wall_clock()
+        expires = _numeric_date(claims.get("exp")) - self._wall_clock()
         right = {
             "iss": _is_text(claims.get("iss")),
             "aud": self._client.client_id
@@ -142,8 +142,8 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value) and value.isprintable()
 
 
-def _seconds(value: object) -> float:
+def _numeric_date(value: object) -> float:
     """A NumericDate; what is none was long ago."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return -math.inf
-    return float(min(value, _END_OF_TIME))
+    return float(min(value, _MAX_NUMERIC_DATE))

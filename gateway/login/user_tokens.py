@@ -19,7 +19,7 @@ from gateway.errors import (
     TOKEN_REJECTED,
     GatewayError,
 )
-from gateway.login.renewal import LONGEST_PAUSE, SessionRenewals
+from gateway.login.renewal import MAX_PAUSE, SessionRenewals
 from gateway.login.session import Session, UserCredential
 from gateway.login.sessions import SessionManager
 from gateway.login.user_grants import UserTokenEndpoint
@@ -28,11 +28,11 @@ from gateway.pipeline.attempts import TokenProvider
 from gateway.timing import backoff
 
 # Renewal begins when so much of the lifetime is left, but not earlier than that many seconds.
-_AHEAD_SHARE: Final = 0.25
-_AHEAD_MOST: Final = 60.0
+_RENEW_AHEAD_SHARE: Final = 0.25
+_MAX_RENEW_AHEAD: Final = 60.0
 
 
-async def _let_go(_session: Session) -> None:
+async def _discard(_session: Session) -> None:
     """Nobody wants them."""
 
 
@@ -47,7 +47,7 @@ class RenewalPolicy:
     wait_timeout: float
     challenge: tuple[tuple[str, str], ...] = ()
     on_end: Callable[[Session, str], None] = lambda _session, _why: None
-    on_orphan: Callable[[Session], Coroutine[Any, Any, None]] = _let_go
+    on_orphan: Callable[[Session], Coroutine[Any, Any, None]] = _discard
     outlived: bool = False
 
 
@@ -86,7 +86,7 @@ class UserTokenProvider:
         if not self._renewals.usable(session):
             return None
         token, now = session.token, self._clock()
-        ahead = min(_AHEAD_SHARE * token.lifetime, _AHEAD_MOST)
+        ahead = min(_RENEW_AHEAD_SHARE * token.lifetime, _MAX_RENEW_AHEAD)
         if now >= token.expires_at - ahead and now >= pace.renew_from:
             self._renewals.launch(session)
         return token
@@ -131,7 +131,7 @@ class UserTokenProvider:
             return
         pace = self._renewals.pace(credential.session)
         pace.refusals += 1
-        pace.pause_until = self._clock() + backoff(pace.refusals, 1.0, LONGEST_PAUSE)
+        pace.pause_until = self._clock() + backoff(pace.refusals, 1.0, MAX_PAUSE)
 
     def accepted(self, credential: str, token: AccessToken) -> None:
         """The platform took `token`."""
