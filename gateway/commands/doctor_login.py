@@ -101,7 +101,7 @@ async def _discovery(settings: Settings, provider: OpenIdProvider) -> Finding:
     from gateway.login.openid import is_issuer_of
 
     strangers = []
-    async for issuer, document in provider.documents():
+    async for issuer, document in provider.discovery_documents():
         if is_issuer_of(issuer, document):
             return _judged(settings, issuer, document)
         strangers.append(issuer)
@@ -148,7 +148,7 @@ async def _page(
 
     client = login_client(settings)
     nonce = "doctor" if client.is_openid else None
-    url = client.address(endpoint, "doctor", nonce, _VERIFIER)
+    url = client.authorization_url(endpoint, "doctor", nonce, _VERIFIER)
     try:
         tls = certificates.client_tls(url, settings.sso.ca_file, "sso.ca_file")
         async with session.get(

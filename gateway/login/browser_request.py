@@ -57,7 +57,7 @@ class BrowserRequest:
         return self.fields.get("origin", "").lower() or None
 
     @property
-    def has_own_header(self) -> bool:
+    def has_csrf_header(self) -> bool:
         """Whether it carries the header that no form and no foreign page can set."""
         return bool(self.fields.get("x-requested-with"))
 
@@ -76,14 +76,14 @@ class BrowserRequest:
         )
 
     @property
-    def is_by_browser(self) -> bool:
+    def is_from_browser(self) -> bool:
         """Whether it certainly comes from a browser's page."""
-        return "sec-fetch-mode" in self.fields or self.has_own_header
+        return "sec-fetch-mode" in self.fields or self.has_csrf_header
 
     @property
     def is_navigation(self) -> bool:
         """Whether a person opens the address, rather than a page's script."""
-        if self.method != "GET" or self.has_own_header:
+        if self.method != "GET" or self.has_csrf_header:
             return False
         mode = self.fields.get("sec-fetch-mode")
         if mode is not None:

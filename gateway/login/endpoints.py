@@ -63,15 +63,15 @@ class LoginEvents(Protocol):
 class AuthEndpointParts:
     """What the pages work with. `clock` is monotonic, `wall_clock` gives Unix time.
 
-    `was_accepted` tells whether the platform took a session's token, as far as is known here.
+    `was_token_accepted` tells whether the platform took a session's token, as far as is known here.
     """
 
     login: SignInFlow
     sign_out: SignOutFlow
     sessions: SessionManager
-    guests: SessionAuth
+    session_auth: SessionAuth
     events: LoginEvents
-    was_accepted: Callable[[Session], bool]
+    was_token_accepted: Callable[[Session], bool]
     clock: Callable[[], float]
     wall_clock: Callable[[], float]
 
@@ -84,7 +84,7 @@ class AuthEndpoints:
     ) -> None:
         self._rules = rules
         self._default_language = default_language
-        self._around = around
+        self._parts = around
         self._buckets: LRUCache[tuple[str, bool], TokenBucket] = LRUCache(_MOST_ADDRESSES)
         self._routes: dict[str, tuple[str, Respond]] = {
             "/auth/login": ("GET", self._login),
@@ -114,26 +114,28 @@ class AuthEndpoints:
         Not just after one that the platform never accepted: if it refuses whatever the SSO gives,
         the browser would be sent round in circles.
         """
-        is_new = self._around.clock() - session.began < _RECENT_SECONDS
-        if is_new and not self._around.was_accepted(session):
-            return self._failed("rejected", visit, exchange, self._rules.address(visit))
-        return self._around.guests.to_login(visit)
+        is_new = self._parts.clock() - session.started_at < _RECENT_SECONDS
+        if is_new and not self._parts.was_token_accepted(session):
+            return self._failed("rejected", visit, exchange, self._rules.requested_target(visit))
+        return self._parts.session_auth.login_redirect(visit)
 
     async def _login(self, visit: BrowserRequest, exchange: Exchange) -> LocalResponse:
         """Off to the SSO. One cookie for each sign-in, so that several tabs can have theirs."""
         asked = dict(parse_qsl(visit.query, keep_blank_values=True)).get("return_to")
-        target = self._home
+        target = self._default_target
         if asked is not None:
             allowed = return_target(asked, self._rules.own_origin, self._rules.return_origins)
             if allowed is None:
                 return self._failed("return", visit, exchange)
             target = allowed
         try:
-            departure = await self._around.login.begin(target)
+            departure = await self._parts.login.start(target)
         except GatewayError:  # the store is away
             return self._failed("unavailable", visit, exchange, target)
         name = self._sign_in_cookie(departure.state)
-        cookie = self._rules.cookie(name, departure.binding.reveal(), max_age=int(SIGN_IN_LIFETIME))
+        cookie = self._rules.cookie(
+            name, departure.binding_cookie.reveal(), max_age=int(SIGN_IN_LIFETIME)
+        )
         return redirect_response(departure.location, cookie)
 
     async def _callback(self, visit: BrowserRequest, exchange: Exchange) -> LocalResponse:
@@ -145,52 +147,54 @@ class AuthEndpoints:
         try:
             if len(answer) != len(pairs):
                 raise SignInError("foreign", "a parameter appears twice")
-            arrival = await self._around.login.finish(
+            arrival = await self._parts.login.finish(
                 answer, None if binding is None else Secret(binding)
             )
         except SignInError as error:
-            self._note("login", None, exchange, outcome="failure", reason=error.failure)
+            self._audit_event("login", None, exchange, outcome="failure", reason=error.failure)
             _log.log(
                 # Where only the browser says so, or its person was slow, no operator has to act.
-                logging.INFO if error.claimed or error.failure in _OF_BROWSERS else logging.WARNING,
+                logging.INFO
+                if error.is_unverified or error.failure in _OF_BROWSERS
+                else logging.WARNING,
                 "a sign-in failed: %s",
                 error.detail,
                 request_id=exchange.request_id,
             )
             # What a browser alone says is never our fault: anybody could raise the alarm with it.
-            status = 403 if error.claimed else None
+            status = 403 if error.is_unverified else None
             return self._failed(error.failure, visit, exchange, error.return_to, status)
         except GatewayError:  # the store is away
-            self._note("login", None, exchange, outcome="failure", reason="unavailable")
+            self._audit_event("login", None, exchange, outcome="failure", reason="unavailable")
             return self._failed("unavailable", visit, exchange)
-        await self._end_former(visit, exchange)
+        await self._end_previous_session(visit, exchange)
         exchange.user = arrival.session.user
-        self._note("login", arrival.session.user, exchange, outcome="success")
+        self._audit_event("login", arrival.session.user, exchange, outcome="success")
         return redirect_response(
             arrival.return_to,
             self._rules.cookie(self._rules.session_cookie, arrival.identifier.reveal()),
             self._rules.cookie(name, "", max_age=0),
         )
 
-    async def _end_former(self, visit: BrowserRequest, exchange: Exchange) -> None:
+    async def _end_previous_session(self, visit: BrowserRequest, exchange: Exchange) -> None:
         """A browser has one session; whoever else may know the former one loses it."""
-        former = await self._around.guests.session(visit, touch=False)
+        former = await self._parts.session_auth.session(visit, touch=False)
         if former is not None:
-            await self._around.sessions.end(former)
-            self._note("logout", former.user, exchange, outcome="replaced")
+            await self._parts.sessions.end(former)
+            self._audit_event("logout", former.user, exchange, outcome="replaced")
 
     async def _logout(self, visit: BrowserRequest, exchange: Exchange) -> LocalResponse:
         """The end of the session here; the page may then go to where the SSO ends its own."""
         # Also without a session: the answer takes the cookie away.
-        self._around.guests.require_own_page(visit)
-        session = await self._around.guests.session(visit, touch=False)
+        self._parts.session_auth.require_same_origin(visit)
+        session = await self._parts.session_auth.session(visit, touch=False)
         elsewhere = None
         if session is not None:
             exchange.user = session.user
-            await self._around.sessions.end(session)
-            self._note("logout", session.user, exchange, outcome="success")
-            await self._around.sign_out.revoke(session)
-            elsewhere = await self._around.sign_out.end_session_url()
+            await self._parts.sessions.end(session)
+            self._audit_event("logout", session.user, exchange, outcome="success")
+            await self._parts.sign_out.revoke(session)
+            elsewhere = await self._parts.sign_out.end_session_url()
         gone = self._rules.cookie(self._rules.session_cookie, "", max_age=0)
         return json_response({"signed_in": False, "end_session_url": elsewhere}, gone)
 
@@ -198,12 +202,12 @@ class AuthEndpoints:
         """The SSO tells that somebody signed out there. Cookies and origins mean nothing here."""
         logout_token = (await visit.form()).get("logout_token", "")
         try:
-            out = await self._around.sign_out.by_sso(logout_token)
+            out = await self._parts.sign_out.handle_back_channel(logout_token)
         except LogoutTokenError as error:
             told = {"error": "invalid_request", "error_description": f"logout_token: {error}"}
             return json_response(told, status=400)
         exchange.user = out.user
-        self._note("logout", out.user, exchange, outcome="sso", sessions=out.sessions)
+        self._audit_event("logout", out.user, exchange, outcome="sso", sessions=out.ended_sessions)
         return json_response({})
 
     async def _session(self, visit: BrowserRequest, exchange: Exchange) -> LocalResponse:
@@ -211,17 +215,17 @@ class AuthEndpoints:
 
         Only who is not signed in uses up the address's share: pages of a whole clinic may ask.
         """
-        session = await self._around.guests.session(visit, touch=False)
+        session = await self._parts.session_auth.session(visit, touch=False)
         if session is None:
             self._bucket(visit).take()
             nobody = {"signed_in": False, "user": None, "name": None}
             return json_response({**nobody, "expires_at": None, "expires_in": None})
         exchange.user = session.user
-        return json_response(self._facts(session))
+        return json_response(self._session_json(session))
 
-    def _facts(self, session: Session) -> dict[str, object]:
-        left = max(0.0, self._around.sessions.expires_in(session))
-        at = datetime.fromtimestamp(self._around.wall_clock() + left, UTC)
+    def _session_json(self, session: Session) -> dict[str, object]:
+        left = max(0.0, self._parts.sessions.expires_in(session))
+        at = datetime.fromtimestamp(self._parts.wall_clock() + left, UTC)
         return {
             "signed_in": True,
             "user": session.user,
@@ -231,7 +235,7 @@ class AuthEndpoints:
         }
 
     @property
-    def _home(self) -> str:
+    def _default_target(self) -> str:
         """Where to land when nobody said where to."""
         return self._rules.prefix + _SESSION
 
@@ -244,7 +248,7 @@ class AuthEndpoints:
         status: int | None = None,
     ) -> LocalResponse:
         language = choose_language(visit.fields.get("accept-language"), self._default_language)
-        again = self._rules.login_path(return_to or self._home)
+        again = self._rules.login_path(return_to or self._default_target)
         headers = {"rejected": self._rules.challenge, "unavailable": _RETRY_AFTER}.get(what, ())
         page = failure_page(what, language, again, exchange.request_id, *headers)
         return page if status is None else replace(page, status=status)
@@ -254,8 +258,10 @@ class AuthEndpoints:
         mark = hashlib.sha256(state.encode("utf-8", "replace")).hexdigest()[:16]
         return self._rules.cookie_name(f"dhp-login-{mark}")
 
-    def _note(self, name: str, user: str | None, exchange: Exchange, **fields: object) -> None:
-        self._around.events(
+    def _audit_event(
+        self, name: str, user: str | None, exchange: Exchange, **fields: object
+    ) -> None:
+        self._parts.events(
             name, user=user, **fields, remote=exchange.remote, request_id=exchange.request_id
         )
 
@@ -265,5 +271,5 @@ class AuthEndpoints:
         bucket: TokenBucket | None = self._buckets.get(key)
         if bucket is None:
             rate, burst = (_SSO_RATE, _SSO_BURST) if by_sso else (_RATE, _BURST)
-            bucket = self._buckets[key] = TokenBucket(rate, burst, self._around.clock)
+            bucket = self._buckets[key] = TokenBucket(rate, burst, self._parts.clock)
         return bucket

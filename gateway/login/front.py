@@ -36,23 +36,25 @@ class LoginMiddleware:
     ) -> None:
         self._handler = handler
         self._pages = pages
-        self._guests = guests
-        self._strangers = strangers
+        self._session_auth = guests
+        self._unidentified_limiter = strangers
 
     async def handle(self, request: IncomingRequest) -> ConnectionDisposition:
         """Answer one request, and account for it."""
         header = parse_request_fields(request.message.raw_headers)
         visit = parse_browser_request(
             request,
-            self._guests.origin(request.connection.peer, header),
+            self._session_auth.resolve_peer(request.connection.peer, header),
             partial(read_form, request, header),
         )
-        own = self._own(visit)
+        own = self._auth_responder(visit)
         if own is not None:
             return await self._handler.handle_local(request, own)
-        guest = await self._guests.find(visit, header)
+        guest = await self._session_auth.authenticate(visit, header)
         if isinstance(guest, LocalResponse):
-            return await self._handler.handle_local(request, self._to_login(visit, guest))
+            return await self._handler.handle_local(
+                request, self._with_login_redirect(visit, guest)
+            )
         if guest.caller is not None and visit.is_navigation:
             credential = guest.caller.credential
             if isinstance(credential, UserCredential):
@@ -61,20 +63,24 @@ class LoginMiddleware:
                 )
         return await self._handler.handle(request, guest)
 
-    async def refuse(self, request: IncomingRequest, error: GatewayError) -> ConnectionDisposition:
+    async def reject_malformed(
+        self, request: IncomingRequest, error: GatewayError
+    ) -> ConnectionDisposition:
         """Answer a message that could not be parsed, and account for it."""
         return await self._handler.reject_malformed(request, error)
 
-    def _own(self, visit: BrowserRequest) -> LocalResponder | None:
+    def _auth_responder(self, visit: BrowserRequest) -> LocalResponder | None:
         if not visit.path.startswith("/"):
             return None  # meant for somebody else
-        lines = self._guests.lines(visit)
+        lines = self._session_auth.cors_field_lines(visit)
         if visit.is_preflight:
 
             async def preflight(exchange: Exchange) -> LocalResponse:
                 # Browsers ask without a cookie, for each address anew: all of them are answered.
-                exchange.is_audit_skipped = self._strangers.exceeds_limit(visit.peer.address)
-                return self._guests.preflight(visit)
+                exchange.is_audit_skipped = self._unidentified_limiter.exceeds_limit(
+                    visit.peer.address
+                )
+                return self._session_auth.preflight(visit)
 
             return LocalResponder(preflight, lines)
         if visit.path == "/auth" or visit.path.startswith("/auth/"):
@@ -89,11 +95,11 @@ class LoginMiddleware:
         async def sign_in_again(exchange: Exchange) -> LocalResponse:
             return self._pages.login_expired(visit, session, exchange)
 
-        return LocalResponder(sign_in_again, self._guests.lines(visit))
+        return LocalResponder(sign_in_again, self._session_auth.cors_field_lines(visit))
 
-    def _to_login(self, visit: BrowserRequest, reply: LocalResponse) -> LocalResponder:
+    def _with_login_redirect(self, visit: BrowserRequest, reply: LocalResponse) -> LocalResponder:
         async def respond(_exchange: Exchange) -> LocalResponse:
-            self._strangers.consume(visit.peer.address)
+            self._unidentified_limiter.consume(visit.peer.address)
             return reply
 
         return LocalResponder(respond)

@@ -57,7 +57,7 @@ class ProviderMetadata:
     jwks_uri: str | None
     end_session_endpoint: str | None
     revocation_endpoint: str | None
-    names_issuer: bool
+    sends_issuer: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,9 @@ class OpenIdProvider:
                 )
         return self._metadata
 
-    async def claims(self, id_token: str, client_id: str, nonce: str | None) -> dict[str, Any]:
+    async def id_token_claims(
+        self, id_token: str, client_id: str, nonce: str | None
+    ) -> dict[str, Any]:
         """The claims of an ID token that came from the token endpoint itself.
 
         Raises `IdTokenError`. Where the keys cannot be found, the connection to the token endpoint
@@ -118,7 +120,7 @@ class OpenIdProvider:
             raise IdTokenError("iss")
         return claims
 
-    async def verified(self, token: str) -> dict[str, Any]:
+    async def verified_claims(self, token: str) -> dict[str, Any]:
         """The claims of a JWT that the SSO's keys have signed; nothing of them is checked.
 
         Raises `IdTokenError`, also where the SSO has no keys.
@@ -152,7 +154,7 @@ class OpenIdProvider:
     async def _decode(self, id_token: str, metadata: ProviderMetadata | None) -> dict[str, Any]:
         if metadata is None or metadata.jwks_uri is None:
             return _unsigned(id_token)
-        return await self.verified(id_token)
+        return await self.verified_claims(id_token)
 
     async def _key_set(self, jwks_uri: str, *, renew: bool) -> KeySet | None:
         # Whoever sends tokens of unknown keys must not make many requests of it.
@@ -166,7 +168,7 @@ class OpenIdProvider:
                     _log.warning("the SSO's keys cannot be read")
         return self._keys
 
-    async def documents(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    async def discovery_documents(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         """Every document that is found, with the address of the issuer whose it has to be."""
         parts = urlsplit(self._settings.authorize_url)
         origin = f"{parts.scheme}://{parts.netloc}"
@@ -176,7 +178,7 @@ class OpenIdProvider:
                 yield base, document
 
     async def _discover(self) -> ProviderMetadata | None:
-        async for base, document in self.documents():
+        async for base, document in self.discovery_documents():
             if is_issuer_of(base, document):
                 return _metadata(document, urlsplit(base).scheme)
         return None
@@ -225,7 +227,7 @@ def _metadata(document: Mapping[str, Any], scheme: str) -> ProviderMetadata:
         end_session_endpoint=url("end_session_endpoint"),
         # It is sent refresh tokens, which are nobody's but the SSO's.
         revocation_endpoint=_within(issuer, url("revocation_endpoint")),
-        names_issuer=document.get("authorization_response_iss_parameter_supported") is True,
+        sends_issuer=document.get("authorization_response_iss_parameter_supported") is True,
     )
 
 

@@ -66,7 +66,7 @@ class RedisSessionStore:
             told, (sealed, used) = await commands.execute()
         if not isinstance(sealed, bytes) or not isinstance(used, bytes):
             return None
-        plain = self._box(key, place).decrypt(sealed)
+        plain = self._cipher(key, place).decrypt(sealed)
         return None if plain is None else self._session(key, plain, float(used), _seconds(told))
 
     async def add(self, session: Session, lifetime: float, longest: float) -> None:
@@ -77,7 +77,7 @@ class RedisSessionStore:
             commands.hset(place, mapping={"sealed": self._sealed(session, now), "used": repr(now)})
             commands.pexpireat(place, _milliseconds(now + lifetime))
             await commands.execute()
-        for mark in session.person.marks:
+        for mark in session.person.logout_marks:
             async with self._client.pipeline(transaction=True) as commands:
                 commands.sadd(self._marked(mark), session.key.name)
                 commands.pexpireat(self._marked(mark), _milliseconds(now + longest))
@@ -95,14 +95,14 @@ class RedisSessionStore:
         place = redis_key(session.key.name, "session")
         return bool(await run_script(self._client, _SAVE, place, sealed))
 
-    async def drop(self, session: Session) -> None:
+    async def delete(self, session: Session) -> None:
         """Forget a session."""
         name = session.key.name
         await self._client.delete(redis_key(name, "session"))
-        for mark in session.person.marks:
+        for mark in session.person.logout_marks:
             await self._client.srem(self._marked(mark), name)
 
-    async def drop_marked(self, mark: str) -> int:
+    async def delete_by_mark(self, mark: str) -> int:
         """Forget the sessions of a mark; how many there were."""
         place = self._marked(mark)
         found = 0
@@ -112,12 +112,12 @@ class RedisSessionStore:
             await self._client.srem(place, name)
         return found
 
-    async def claim(self, session: Session) -> TokenLease | None:
+    async def acquire_lease(self, session: Session) -> TokenLease | None:
         """The right to renew its tokens, kept until it is released; None: another has it."""
         lease = RedisLease(self._client, redis_key(session.key.name, "renewal"), self._lease)
         return lease if await lease.acquire() else None
 
-    async def keep(self, key: StoreKey, sign_in: SignInState) -> None:
+    async def save_sign_in(self, key: StoreKey, sign_in: SignInState) -> None:
         """Keep a sign-in for `SIGN_IN_LIFETIME`."""
         place = redis_key(key.name, "sign-in")
         plain = {
@@ -125,27 +125,27 @@ class RedisSessionStore:
             "nonce": sign_in.nonce,
             "return_to": sign_in.return_to,
         }
-        sealed = self._box(key, place).encrypt(plain)
+        sealed = self._cipher(key, place).encrypt(plain)
         await self._client.set(place, sealed, px=_milliseconds(SIGN_IN_LIFETIME))
 
-    async def take(self, key: StoreKey) -> SignInState | None:
+    async def pop_sign_in(self, key: StoreKey) -> SignInState | None:
         """The sign-in, which nobody gets a second time."""
         place = redis_key(key.name, "sign-in")
         async with self._client.pipeline(transaction=True) as commands:
             commands.get(place)
             commands.delete(place)
             sealed, _ = await commands.execute()
-        plain = self._box(key, place).decrypt(sealed) if isinstance(sealed, bytes) else None
+        plain = self._cipher(key, place).decrypt(sealed) if isinstance(sealed, bytes) else None
         if plain is None:
             return None
         return SignInState(Secret(plain["verifier"]), plain["nonce"], plain["return_to"])
 
-    async def is_first(self, mark: str, lifetime: float) -> bool:
+    async def register_once(self, mark: str, lifetime: float) -> bool:
         """Whether nobody asked this before, within so many seconds."""
         place = redis_key(mark, "seen")
         return bool(await self._client.set(place, b"", nx=True, px=_milliseconds(lifetime)))
 
-    def _box(self, key: StoreKey, place: str) -> SessionCipher:
+    def _cipher(self, key: StoreKey, place: str) -> SessionCipher:
         return SessionCipher(key.material, place, self._encryption_key)
 
     def _marked(self, mark: str) -> str:
@@ -158,13 +158,13 @@ class RedisSessionStore:
         token, renewal, person = session.token, session.renewal, session.person
         plain = {
             "identity": session.identity,
-            "person": [person.user, person.name, person.marks],
-            "began": session.began + ahead,
+            "person": [person.user, person.name, person.logout_marks],
+            "began": session.started_at + ahead,
             "token": [token.reveal(), token.received_at + ahead, token.lifetime, token.scope],
             "refresh_token": renewal.refresh_token and renewal.refresh_token.reveal(),
             "cookies": {name: value.reveal() for name, value in renewal.cookies.items()},
         }
-        return self._box(session.key, place).encrypt(plain)
+        return self._cipher(session.key, place).encrypt(plain)
 
     def _session(self, key: StoreKey, plain: Mapping[str, Any], used: float, now: float) -> Session:
         ahead = now - self._times.clock()
@@ -173,8 +173,8 @@ class RedisSessionStore:
             key,
             plain["identity"],
             SignedInUser(user, name, tuple(marks)),
-            began=plain["began"] - ahead,
-            used=used - ahead,
+            started_at=plain["began"] - ahead,
+            last_used_at=used - ahead,
             token=self._token(plain["token"], ahead),
             renewal=_renewal(plain),
         )

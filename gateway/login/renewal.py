@@ -39,25 +39,25 @@ _SHUTDOWN_WAIT: Final = 5.0
 class RenewalState:
     """What this process, and no other, knows of a session's renewals.
 
-    `rejected` is a token that the platform refused, `flight` the renewal under way; `renew_from`
+    `rejected` is a token that the platform refused, `task` the renewal under way; `not_before`
     and `failures` pace what failed, `pause_until` and `refusals` what the platform refused again;
-    `accepted` tells that it took a token.
+    `was_accepted` tells that it took a token.
     `unsaved` is what the SSO gave and the store has not taken yet.
     """
 
     rejected: AccessToken | None = None
-    flight: asyncio.Task[Session] | None = None
-    renew_from: float = 0.0
+    task: asyncio.Task[Session] | None = None
+    not_before: float = 0.0
     failures: int = 0
     pause_until: float = 0.0
     refusals: int = 0
     unsaved: Session | None = None
-    accepted: bool = False
+    was_accepted: bool = False
 
-    def put_off(self, now: float, retry_after: float | None = None) -> None:
+    def postpone(self, now: float, retry_after: float | None = None) -> None:
         """A renewal failed: the next one not at once."""
         self.failures += 1
-        self.renew_from = now + (retry_after or backoff(self.failures, 1.0, MAX_PAUSE))
+        self.not_before = now + (retry_after or backoff(self.failures, 1.0, MAX_PAUSE))
 
 
 class SessionRenewals:
@@ -82,41 +82,43 @@ class SessionRenewals:
         self._clock = clock
         self._on_end = on_end
         self._on_orphan = on_orphan
-        self._outlived = outlived
+        self._sessions_persist = outlived
         self._paces: LRUCache[str, RenewalState] = LRUCache(_MAX_STATES)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
 
-    def pace(self, session: Session) -> RenewalState:
+    def state_of(self, session: Session) -> RenewalState:
         """What is known of a session's renewals, to be changed by whoever asks."""
         pace: RenewalState | None = self._paces.get(session.key.name)
         if pace is None:
             pace = self._paces[session.key.name] = RenewalState()
         return pace
 
-    def usable(self, session: Session) -> bool:
+    def has_usable_token(self, session: Session) -> bool:
         """Whether its token may go out now."""
         token = session.token
-        rejected = self.pace(session).rejected
-        return not session.ended and self._clock() < token.usable_until and token != rejected
+        rejected = self.state_of(session).rejected
+        return not session.is_ended and self._clock() < token.usable_until and token != rejected
 
-    def launch(self, session: Session) -> asyncio.Task[Session] | None:
+    def start_renewal(self, session: Session) -> asyncio.Task[Session] | None:
         """The renewal under way, or a new one; None where nothing can renew.
 
         It gives a session with the newest token that is known, or one that has ended.
         """
-        pace = self.pace(session)
-        if pace.flight is not None:
-            return pace.flight
-        if session.ended or not session.renewal.possible or self._closed:
+        pace = self.state_of(session)
+        if pace.task is not None:
+            return pace.task
+        if session.is_ended or not session.renewal.is_possible or self._closed:
             return None
-        pace.flight = flight = asyncio.get_running_loop().create_task(self._fly(session, pace))
-        self._own(flight)
+        pace.task = flight = asyncio.get_running_loop().create_task(
+            self._run_renewal(session, pace)
+        )
+        self._track(flight)
         return flight
 
     async def end(self, session: Session, why: str) -> None:
         """End the session; raises `GatewayError` while the store is away."""
-        if not session.ended:
+        if not session.is_ended:
             await self._sessions.end(session)
             self._on_end(session, why)
 
@@ -127,33 +129,33 @@ class SessionRenewals:
     async def close(self) -> None:
         """End all renewals; what others need is waited for a moment."""
         self._closed = True
-        if self._outlived and self._tasks:
+        if self._sessions_persist and self._tasks:
             await asyncio.wait(self._tasks, timeout=_SHUTDOWN_WAIT)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _own(self, task: asyncio.Task[Any]) -> None:
+    def _track(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _fly(self, session: Session, pace: RenewalState) -> Session:
+    async def _run_renewal(self, session: Session, pace: RenewalState) -> Session:
         try:
             await self._attempt(session, pace)
         except GatewayError:  # the store is away, which says so itself
-            pace.put_off(self._clock())
+            pace.postpone(self._clock())
         except Exception as error:  # a bug must not let old tokens out; its text may hold anything
             _log.error("a renewal broke: %s", type(error).__name__)
-            pace.put_off(self._clock())
+            pace.postpone(self._clock())
         finally:
-            pace.flight = None
+            pace.task = None
         return session
 
     async def _attempt(self, session: Session, pace: RenewalState) -> None:
         if pace.unsaved is not None:
             # Newer than what the store has, whose refresh token may be worth nothing any more.
             await self._sessions.save(pace.unsaved)
-            session.adopt(pace.unsaved)
+            session.update_from(pace.unsaved)
             pace.unsaved = None
         try:
             await self._renew(session, pace)
@@ -164,31 +166,31 @@ class SessionRenewals:
         before = session.token
 
         def renewed(latest: Session) -> bool:
-            return latest.token != before and self.usable(latest)
+            return latest.token != before and self.has_usable_token(latest)
 
-        async with self._sessions.turn(session, renewed) as latest:
+        async with self._sessions.renewal_lock(session, renewed) as latest:
             if latest is None:
-                session.ended = True
+                session.is_ended = True
                 return
-            session.adopt(latest)
+            session.update_from(latest)
             if not renewed(latest):
                 made = await self._endpoint.refresh(session.renewal)
                 session.token, session.renewal = made.token, made.renewal
-                await self._keep(session, pace)
-        pace.failures, pace.renew_from = 0, 0.0
+                await self._save_or_retry(session, pace)
+        pace.failures, pace.not_before = 0, 0.0
 
-    async def _keep(self, session: Session, pace: RenewalState) -> None:
+    async def _save_or_retry(self, session: Session, pace: RenewalState) -> None:
         loop = asyncio.get_running_loop()
         try:
             kept = await self._sessions.save(session)
         except GatewayError:
             pace.unsaved = session
-            self._own(loop.create_task(self._rescue(session, pace)))
+            self._track(loop.create_task(self._save_until_stored(session, pace)))
         else:
             if not kept:
-                self._own(loop.create_task(self._on_orphan(session)))
+                self._track(loop.create_task(self._on_orphan(session)))
 
-    async def _rescue(self, session: Session, pace: RenewalState) -> None:
+    async def _save_until_stored(self, session: Session, pace: RenewalState) -> None:
         for delay in _SAVE_RETRY_DELAYS:
             await asyncio.sleep(delay)
             if pace.unsaved is not session:
@@ -203,12 +205,12 @@ class SessionRenewals:
         _log.warning("a user's token could not be renewed: %s", error)
         # Only this says that the sign-in is over; all else is the client's mistake, or an outage.
         if not error.is_grant_invalid:
-            pace.put_off(self._clock(), error.retry_after)
+            pace.postpone(self._clock(), error.retry_after)
             return
         latest = await self._sessions.latest(session)
         if latest is None:
-            session.ended = True
+            session.is_ended = True
         elif latest.renewal != session.renewal:
-            session.adopt(latest)  # another process was faster, and the refusal is no news
+            session.update_from(latest)  # another process was faster, and the refusal is no news
         else:
             await self.end(session, "refused")

@@ -45,7 +45,7 @@ class RenewalGrant:
     cookies: Mapping[str, Secret] = field(default_factory=dict, repr=False)
 
     @property
-    def possible(self) -> bool:
+    def is_possible(self) -> bool:
         """Whether there is anything to show to the SSO."""
         return self.refresh_token is not None or bool(self.cookies)
 
@@ -54,31 +54,31 @@ class RenewalGrant:
 class SignedInUser:
     """Who signed in: the subject, a name to show, and digests by which the SSO may end sessions.
 
-    `marks` are those of the subject and of the SSO's own session (OpenID Connect Back-Channel
-    Logout).
+    `logout_marks` are those of the subject and of the SSO's own session (OpenID Connect
+    Back-Channel Logout).
     """
 
     user: str
     name: str | None = None
-    marks: tuple[str, ...] = ()
+    logout_marks: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
 class Session:
     """A session as the store had it. Times are seconds of this process's monotonic clock.
 
-    `identity` tells of which client, SSO and platform the tokens are. `ended` is what is known
+    `identity` tells of which client, SSO and platform the tokens are. `is_ended` is what is known
     here; with a shared store another process may have ended it since it was read.
     """
 
     key: StoreKey
     identity: str
     person: SignedInUser
-    began: float
-    used: float
+    started_at: float
+    last_used_at: float
     token: AccessToken
     renewal: RenewalGrant
-    ended: bool = False
+    is_ended: bool = False
 
     @property
     def user(self) -> str:
@@ -90,10 +90,10 @@ class Session:
         """The person's name, if the SSO told it."""
         return self.person.name
 
-    def adopt(self, latest: Session) -> None:
+    def update_from(self, latest: Session) -> None:
         """Take over what a renewal brought, or that the session is over."""
         self.token, self.renewal = latest.token, latest.renewal
-        self.ended = self.ended or latest.ended
+        self.is_ended = self.is_ended or latest.is_ended
 
     def __repr__(self) -> str:
         return f"Session({self.key.name[:8]})"

@@ -38,74 +38,74 @@ class GuardedSessionStore:
         self._store = store
         self._clock = clock
         self._timeout = timeout
-        self._away_until: float | None = None
+        self._disabled_until: float | None = None
 
     async def get(self, key: StoreKey) -> Session | None:
         """The session, unless its time is over."""
-        return await self._guarded(lambda: self._store.get(key))
+        return await self._call_or_unavailable(lambda: self._store.get(key))
 
     async def add(self, session: Session, lifetime: float, longest: float) -> None:
         """Keep a new session."""
-        await self._guarded(lambda: self._store.add(session, lifetime, longest))
+        await self._call_or_unavailable(lambda: self._store.add(session, lifetime, longest))
 
     async def touch(self, session: Session, lifetime: float) -> None:
         """Keep a session for so long from now."""
-        await self._guarded(lambda: self._store.touch(session, lifetime))
+        await self._call_or_unavailable(lambda: self._store.touch(session, lifetime))
 
     async def save(self, session: Session) -> bool:
         """Keep its new tokens; False for one that is gone. Tried also while the store is away."""
-        return await self._tried(lambda: self._store.save(session))
+        return await self._try_call(lambda: self._store.save(session))
 
-    async def drop(self, session: Session) -> None:
+    async def delete(self, session: Session) -> None:
         """Forget a session."""
-        await self._guarded(lambda: self._store.drop(session))
+        await self._call_or_unavailable(lambda: self._store.delete(session))
 
-    async def drop_marked(self, mark: str) -> int:
+    async def delete_by_mark(self, mark: str) -> int:
         """Forget the sessions of a mark; how many there were."""
-        return await self._guarded(lambda: self._store.drop_marked(mark))
+        return await self._call_or_unavailable(lambda: self._store.delete_by_mark(mark))
 
-    async def claim(self, session: Session) -> TokenLease | None:
+    async def acquire_lease(self, session: Session) -> TokenLease | None:
         """The right to renew its tokens, which nobody has while the store is away."""
-        lease = await self._guarded(lambda: self._store.claim(session))
+        lease = await self._call_or_unavailable(lambda: self._store.acquire_lease(session))
         return None if lease is None else _TimeLimitedLease(lease, self._timeout)
 
-    async def keep(self, key: StoreKey, sign_in: SignInState) -> None:
+    async def save_sign_in(self, key: StoreKey, sign_in: SignInState) -> None:
         """Keep a sign-in."""
-        await self._guarded(lambda: self._store.keep(key, sign_in))
+        await self._call_or_unavailable(lambda: self._store.save_sign_in(key, sign_in))
 
-    async def take(self, key: StoreKey) -> SignInState | None:
+    async def pop_sign_in(self, key: StoreKey) -> SignInState | None:
         """The sign-in, which nobody gets a second time."""
-        return await self._guarded(lambda: self._store.take(key))
+        return await self._call_or_unavailable(lambda: self._store.pop_sign_in(key))
 
-    async def is_first(self, mark: str, lifetime: float) -> bool:
+    async def register_once(self, mark: str, lifetime: float) -> bool:
         """Whether nobody asked this before."""
-        return await self._guarded(lambda: self._store.is_first(mark, lifetime))
+        return await self._call_or_unavailable(lambda: self._store.register_once(mark, lifetime))
 
-    async def _guarded(self, access: Callable[[], Awaitable[_T]]) -> _T:
-        if self._away_until is not None and self._clock() < self._away_until:
+    async def _call_or_unavailable(self, access: Callable[[], Awaitable[_T]]) -> _T:
+        if self._disabled_until is not None and self._clock() < self._disabled_until:
             raise _unavailable()
-        return await self._tried(access)
+        return await self._try_call(access)
 
-    async def _tried(self, access: Callable[[], Awaitable[_T]]) -> _T:
+    async def _try_call(self, access: Callable[[], Awaitable[_T]]) -> _T:
         try:
             async with asyncio.timeout(self._timeout):
                 given = await access()
         except Exception as error:  # of whatever library the store is made with
             self._failed(error)
             raise _unavailable() from None
-        if self._away_until is not None:
-            self._away_until = None
+        if self._disabled_until is not None:
+            self._disabled_until = None
             _log.info("session store: back")
         return given
 
     def _failed(self, error: Exception) -> None:
-        if self._away_until is None:
+        if self._disabled_until is None:
             _log.error(
                 "session store: %s; people who are signed in get 503 until it is back; to check: "
                 "store.url",
                 type(error).__name__,
             )
-        self._away_until = self._clock() + _PAUSE
+        self._disabled_until = self._clock() + _PAUSE
 
 
 class _TimeLimitedLease:

@@ -99,7 +99,7 @@ class BrowserSettings:
         secure = "; Secure" if self.secure else ""
         return ("Set-Cookie", f"{name}={value}; Path=/; HttpOnly; SameSite=Lax{secure}{age}")
 
-    def address(self, visit: BrowserRequest) -> str:
+    def requested_target(self, visit: BrowserRequest) -> str:
         """What was asked for, as browsers know it: path and query."""
         path = f"{self.prefix}{visit.path}"
         return f"{path}?{visit.query}" if visit.query else path
@@ -124,7 +124,7 @@ class SessionAuth:
         self._vary = b"Vary: Cookie, Origin\r\n" if rules.cors_origins else b"Vary: Cookie\r\n"
         self._content = _CONTENT.format(" ".join(("'self'", *sorted(rules.cors_origins)))).encode()
 
-    def origin(self, peer: Peer, header: RequestHeader) -> Peer:
+    def resolve_peer(self, peer: Peer, header: RequestHeader) -> Peer:
         """Who is at the other end, seen through the proxies that are trusted."""
         return self._callers.resolve_peer(peer, header)
 
@@ -135,13 +135,13 @@ class SessionAuth:
             return None
         return await self._sessions.find(identifier, touch=touch)
 
-    async def find(
+    async def authenticate(
         self, visit: BrowserRequest, header: RequestHeader
     ) -> AuthResult | LocalResponse:
         """Who calls the platform; a person who has yet to sign in is sent there."""
-        lines = self.lines(visit)
+        lines = self.cors_field_lines(visit)
         if self._callers.presents_known_secret(header):
-            return self._by_callers(visit, header, lines)
+            return self._authenticate_caller(visit, header, lines)
         lines += self._content
         try:
             session = await self.session(visit, touch=True)
@@ -149,14 +149,18 @@ class SessionAuth:
             return AuthResult(lines, error=error)
         if session is not None:
             return self._signed_in(visit, session, lines)
-        found = self._by_callers(visit, header, lines) if self._callers.has_named_callers else None
+        found = (
+            self._authenticate_caller(visit, header, lines)
+            if self._callers.has_named_callers
+            else None
+        )
         if found is not None and found.caller is not None:
             return found
         if visit.is_navigation and _is_below(visit, self._rules.base_path):
-            return self.to_login(visit)
+            return self.login_redirect(visit)
         return AuthResult(lines, error=self._unauthenticated(visit, found))
 
-    def lines(self, visit: BrowserRequest) -> bytes:
+    def cors_field_lines(self, visit: BrowserRequest) -> bytes:
         """The fields that let a page of a named origin read the answer (Fetch standard)."""
         if visit.origin is None or visit.origin not in self._rules.cors_origins:
             return self._vary
@@ -179,16 +183,16 @@ class SessionAuth:
             ),
         )
 
-    def require_own_page(self, visit: BrowserRequest) -> None:
+    def require_same_origin(self, visit: BrowserRequest) -> None:
         """Raises `GatewayError` caller-forbidden unless our own page, or a named one, asks."""
-        if visit.is_unsafe and not visit.has_own_header:
+        if visit.is_unsafe and not visit.has_csrf_header:
             raise _forbidden("X-Requested-With", _ADD_HEADER)
-        if not self._is_own(visit.origin, visit.fields.get("host", "")):
+        if not self._is_same_origin(visit.origin, visit.fields.get("host", "")):
             if visit.origin is None and not visit.is_unsafe:
                 return
             raise _forbidden("Origin", _KNOWN_ORIGIN)
 
-    def _is_own(self, origin: str | None, host: str) -> bool:
+    def _is_same_origin(self, origin: str | None, host: str) -> bool:
         if origin is None:
             return False
         if origin == self._own_origin or origin in self._rules.cors_origins:
@@ -198,13 +202,15 @@ class SessionAuth:
 
     def _signed_in(self, visit: BrowserRequest, session: Session, lines: bytes) -> AuthResult:
         try:
-            self.require_own_page(visit)
+            self.require_same_origin(visit)
         except GatewayError as error:
             return AuthResult(lines, error=error)
         caller = Caller(SESSION, UserCredential(session), user=session.user)
         return AuthResult(lines, caller)
 
-    def _by_callers(self, visit: BrowserRequest, header: RequestHeader, lines: bytes) -> AuthResult:
+    def _authenticate_caller(
+        self, visit: BrowserRequest, header: RequestHeader, lines: bytes
+    ) -> AuthResult:
         try:
             return AuthResult(lines, self._callers.identify(visit.peer, header))
         except GatewayError as error:
@@ -213,16 +219,16 @@ class SessionAuth:
     def _unauthenticated(self, visit: BrowserRequest, found: AuthResult | None) -> GatewayError:
         challenges = self._rules.challenge
         refusal = found.error if found is not None else None
-        if refusal is not None and not visit.is_by_browser:
+        if refusal is not None and not visit.is_from_browser:
             challenges = (*refusal.headers, *challenges)
         return GatewayError(
             errors.CALLER_UNAUTHENTICATED, "nobody is signed in", headers=challenges
         )
 
-    def to_login(self, visit: BrowserRequest) -> LocalResponse:
+    def login_redirect(self, visit: BrowserRequest) -> LocalResponse:
         """To the sign-in, and from there back to where the person wants to go."""
         return LocalResponse(
-            302, (("Location", self._rules.login_path(self._rules.address(visit))),)
+            302, (("Location", self._rules.login_path(self._rules.requested_target(visit))),)
         )
 
 

@@ -36,27 +36,27 @@ class SessionStore(Protocol):
         """Keep its new tokens, its time left as it is; False for one that is gone."""
         ...
 
-    async def drop(self, session: Session) -> None:
+    async def delete(self, session: Session) -> None:
         """Forget a session."""
         ...
 
-    async def drop_marked(self, mark: str) -> int:
+    async def delete_by_mark(self, mark: str) -> int:
         """Forget the sessions of a mark; how many there were."""
         ...
 
-    async def claim(self, session: Session) -> TokenLease | None:
+    async def acquire_lease(self, session: Session) -> TokenLease | None:
         """The right to renew its tokens; None: another has it now."""
         ...
 
-    async def keep(self, key: StoreKey, sign_in: SignInState) -> None:
+    async def save_sign_in(self, key: StoreKey, sign_in: SignInState) -> None:
         """Keep a sign-in for `SIGN_IN_LIFETIME`."""
         ...
 
-    async def take(self, key: StoreKey) -> SignInState | None:
+    async def pop_sign_in(self, key: StoreKey) -> SignInState | None:
         """The sign-in, which nobody gets a second time."""
         ...
 
-    async def is_first(self, mark: str, lifetime: float) -> bool:
+    async def register_once(self, mark: str, lifetime: float) -> bool:
         """Whether nobody asked this before, within so many seconds."""
         ...
 
@@ -94,20 +94,20 @@ class MemorySessionStore:
         """Its tokens are kept with it; False for one that is gone."""
         return session.key.name in self._sessions
 
-    async def drop(self, session: Session) -> None:
+    async def delete(self, session: Session) -> None:
         """Forget a session."""
         self._sessions.pop(session.key.name, None)
 
-    async def drop_marked(self, mark: str) -> int:
+    async def delete_by_mark(self, mark: str) -> int:
         """Forget the sessions of a mark; how many there were."""
         kept = [session for session, _ in list(self._sessions.values())]
-        found = [session for session in kept if mark in session.person.marks]
+        found = [session for session in kept if mark in session.person.logout_marks]
         for session in found:
-            session.ended = True
-            await self.drop(session)
+            session.is_ended = True
+            await self.delete(session)
         return len(found)
 
-    async def claim(self, session: Session) -> TokenLease | None:
+    async def acquire_lease(self, session: Session) -> TokenLease | None:
         """The right to renew its tokens; None: another version of the settings has it now."""
         name = session.key.name
         if name in self._claimed:
@@ -115,16 +115,16 @@ class MemorySessionStore:
         self._claimed.add(name)
         return _MemoryLease(self._claimed, name)
 
-    async def keep(self, key: StoreKey, sign_in: SignInState) -> None:
+    async def save_sign_in(self, key: StoreKey, sign_in: SignInState) -> None:
         """Keep a sign-in for `SIGN_IN_LIFETIME`."""
         self._sign_ins[key.name] = sign_in
 
-    async def take(self, key: StoreKey) -> SignInState | None:
+    async def pop_sign_in(self, key: StoreKey) -> SignInState | None:
         """The sign-in, which nobody gets a second time."""
         found: SignInState | None = self._sign_ins.pop(key.name, None)
         return found
 
-    async def is_first(self, mark: str, lifetime: float) -> bool:
+    async def register_once(self, mark: str, lifetime: float) -> bool:
         """Whether nobody asked this before, within so many seconds."""
         if mark in self._seen:
             return False

@@ -31,7 +31,7 @@ class SessionLifetimes:
     idle: float
 
     @property
-    def step(self) -> float:
+    def touch_interval(self) -> float:
         """How old the last use may be before another one is noted."""
         return min(_LONGEST_STEP, _STEP_SHARE * self.idle)
 
@@ -51,7 +51,7 @@ class SessionManager:
         self._identity = identity
         self._clock = clock
 
-    async def begin(
+    async def create(
         self, person: SignedInUser, token: AccessToken, renewal: RenewalGrant
     ) -> tuple[str, Session]:
         """A new session and its identifier, which the browser alone will know."""
@@ -59,25 +59,25 @@ class SessionManager:
         now = self._clock()
         key = store_key(identifier)
         session = Session(key, self._identity, person, now, now, token, renewal)
-        await self._store.add(session, self._left(session), self._lifetimes.absolute)
+        await self._store.add(session, self._seconds_left(session), self._lifetimes.absolute)
         return identifier, session
 
     async def find(self, identifier: str, *, touch: bool) -> Session | None:
         """The session of an identifier; with `touch` its idle time begins anew."""
         session = await self._store.get(store_key(identifier))
-        if session is None or session.ended or session.identity != self._identity:
+        if session is None or session.is_ended or session.identity != self._identity:
             return None
         now = self._clock()
-        if self._left(session) <= 0:
+        if self._seconds_left(session) <= 0:
             await self.end(session)
             return None
-        if touch and now - session.used >= self._lifetimes.step:
-            session.used = now
-            await self._store.touch(session, self._left(session))
+        if touch and now - session.last_used_at >= self._lifetimes.touch_interval:
+            session.last_used_at = now
+            await self._store.touch(session, self._seconds_left(session))
         return session
 
     @asynccontextmanager
-    async def turn(
+    async def renewal_lock(
         self, session: Session, enough: Callable[[Session], bool]
     ) -> AsyncIterator[Session | None]:
         """The session as it is now, None when it has ended.
@@ -88,7 +88,7 @@ class SessionManager:
         lease: TokenLease | None = None
         try:
             while True:
-                lease = await self._store.claim(session)
+                lease = await self._store.acquire_lease(session)
                 # After the claim: whoever had the turn before may have brought one.
                 latest = await self._store.get(session.key)
                 if lease is not None or latest is None or enough(latest):
@@ -106,26 +106,26 @@ class SessionManager:
     async def save(self, session: Session) -> bool:
         """Keep its new tokens; False when it has ended meanwhile."""
         kept = await self._store.save(session)
-        session.ended = session.ended or not kept
+        session.is_ended = session.is_ended or not kept
         return kept
 
     async def end(self, session: Session) -> None:
         """Nobody can use it any more."""
-        await self._store.drop(session)
-        session.ended = True
+        await self._store.delete(session)
+        session.is_ended = True
 
-    async def end_marked(self, mark: str) -> int:
+    async def end_by_mark(self, mark: str) -> int:
         """End the sessions of a mark that a person has; how many there were."""
-        return await self._store.drop_marked(mark)
+        return await self._store.delete_by_mark(mark)
 
-    async def is_first(self, mark: str, lifetime: float) -> bool:
+    async def register_once(self, mark: str, lifetime: float) -> bool:
         """Whether a message that may come once has not come before, within so many seconds."""
-        return await self._store.is_first(mark, lifetime)
+        return await self._store.register_once(mark, lifetime)
 
     def expires_in(self, session: Session) -> float:
         """Seconds until the person has to sign in again if nothing is done meanwhile."""
-        return self._left(session)
+        return self._seconds_left(session)
 
-    def _left(self, session: Session) -> float:
-        ends = session.began + self._lifetimes.absolute
-        return min(ends, session.used + self._lifetimes.idle) - self._clock()
+    def _seconds_left(self, session: Session) -> float:
+        ends = session.started_at + self._lifetimes.absolute
+        return min(ends, session.last_used_at + self._lifetimes.idle) - self._clock()

@@ -48,15 +48,15 @@ class SignInError(Exception):
 
     `failure` is a fixed word. `detail` is for the log alone; in quotation marks it holds what the
     SSO says.
-    `claimed`: nobody but the browser says so, which anybody can. `return_to` is where the person
-    wanted to go, if that is known.
+    `is_unverified`: nobody but the browser says so, which anybody can. `return_to` is where the
+    person wanted to go, if that is known.
     """
 
     def __init__(self, failure: SignInFailure, detail: str, *, claimed: bool = False) -> None:
         super().__init__(failure, detail)
         self.failure = failure
         self.detail = detail
-        self.claimed = claimed
+        self.is_unverified = claimed
         self.return_to: str | None = None
 
 
@@ -76,7 +76,7 @@ class LoginClient:
         """Whether an ID token is asked for."""
         return "openid" in (self.scope or "").split()
 
-    def address(
+    def authorization_url(
         self, authorization_endpoint: str | None, state: str, nonce: str | None, verifier: str
     ) -> str:
         """Where a sign-in begins at the SSO (RFC 6749 section 4.1.1, RFC 7636 section 4.3)."""
@@ -96,11 +96,11 @@ class LoginClient:
 
 @dataclass(frozen=True, slots=True)
 class AuthorizationRedirect:
-    """To the SSO: the browser keeps `binding` for itself, `state` comes back."""
+    """To the SSO: the browser keeps `binding_cookie` for itself, `state` comes back."""
 
     location: str
     state: str
-    binding: Secret
+    binding_cookie: Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class CompletedSignIn:
 
 
 class SignInFlow:
-    """Signs people in; every sign-in is one call of `begin` and one of `finish`."""
+    """Signs people in; every sign-in is one call of `start` and one of `finish`."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class SignInFlow:
         self._store = store
         self._sessions = sessions
 
-    async def begin(self, return_to: str) -> AuthorizationRedirect:
+    async def start(self, return_to: str) -> AuthorizationRedirect:
         """Where to send the browser (RFC 6749 section 4.1.1)."""
         metadata = await self._provider.metadata()
         client = self._client
@@ -137,9 +137,9 @@ class SignInFlow:
         verifier = secrets.token_urlsafe(_VERIFIER_BYTES)
         nonce = new_secret() if client.is_openid else None
         known = metadata.authorization_endpoint if metadata is not None else None
-        location = client.address(known, state, nonce, verifier)
+        location = client.authorization_url(known, state, nonce, verifier)
         sign_in = SignInState(Secret(verifier), nonce, return_to)
-        await self._store.keep(store_key(state, binding), sign_in)
+        await self._store.save_sign_in(store_key(state, binding), sign_in)
         return AuthorizationRedirect(location, state, Secret(binding))
 
     async def finish(self, answer: Mapping[str, str], binding: Secret | None) -> CompletedSignIn:
@@ -147,7 +147,7 @@ class SignInFlow:
         state = answer.get("state", "")
         if not state or binding is None:
             raise SignInError("expired", "no state, or another browser")
-        sign_in = await self._store.take(store_key(state, binding.reveal()))
+        sign_in = await self._store.pop_sign_in(store_key(state, binding.reveal()))
         if sign_in is None:
             raise SignInError("expired", "state is unknown, used or too old")
         try:
@@ -156,7 +156,7 @@ class SignInFlow:
             error.return_to = sign_in.return_to
             raise
         person = _signed_in_user(made, claims)
-        identifier, session = await self._sessions.begin(person, made.token, made.renewal)
+        identifier, session = await self._sessions.create(person, made.token, made.renewal)
         return CompletedSignIn(Secret(identifier), session, sign_in.return_to)
 
     async def _redeem(
@@ -184,7 +184,9 @@ class SignInFlow:
                 raise SignInError("invalid", "no id_token")
             return {}
         try:
-            return await self._provider.claims(made.id_token, self._client.client_id, sign_in.nonce)
+            return await self._provider.id_token_claims(
+                made.id_token, self._client.client_id, sign_in.nonce
+            )
         except IdTokenError as error:
             raise SignInError("invalid", f"id_token: {error}") from None
 
@@ -193,7 +195,7 @@ def _require_issuer(issuer: str | None, metadata: ProviderMetadata | None) -> No
     """RFC 9207 section 2.4: an answer of another authorization server is none."""
     if metadata is None:
         return
-    if (issuer is None and metadata.names_issuer) or issuer not in (None, metadata.issuer):
+    if (issuer is None and metadata.sends_issuer) or issuer not in (None, metadata.issuer):
         raise SignInError("foreign", "iss is another issuer's")
 
 

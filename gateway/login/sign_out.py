@@ -44,7 +44,7 @@ class BackChannelLogout:
     """Whom the SSO signed out, if it said so, and how many sessions ended here."""
 
     user: str | None
-    sessions: int
+    ended_sessions: int
 
 
 class SignOutFlow:
@@ -92,7 +92,7 @@ class SignOutFlow:
         except TokenRequestError as error:
             _log.warning("a user's token could not be revoked: %s", error)
 
-    async def by_sso(self, logout_token: str) -> BackChannelLogout:
+    async def handle_back_channel(self, logout_token: str) -> BackChannelLogout:
         """End what a logout token names. Raises `LogoutTokenError`; `GatewayError` as sessions do.
 
         The claims are looked at before the signature: who has no key shall not cost much.
@@ -103,14 +103,14 @@ class SignOutFlow:
             metadata = await self._provider.metadata()
             if metadata is None or claims["iss"] != metadata.issuer:
                 raise LogoutTokenError("iss")
-            await self._provider.verified(logout_token)
+            await self._provider.verified_claims(logout_token)
         except IdTokenError as error:
             raise LogoutTokenError(str(error)) from None
         seen = digest("logout", metadata.issuer, str(claims["jti"]))
-        if not await self._sessions.is_first(seen, _OLDEST + 2 * _LEEWAY):
+        if not await self._sessions.register_once(seen, _OLDEST + 2 * _LEEWAY):
             raise LogoutTokenError("jti")
         found = logout_mark(claims, "sid") or logout_mark(claims, "sub")
-        ended = 0 if found is None else await self._sessions.end_marked(found)
+        ended = 0 if found is None else await self._sessions.end_by_mark(found)
         user = claims.get("sub")
         return BackChannelLogout(user[:_LONGEST_NAME] if isinstance(user, str) else None, ended)
 

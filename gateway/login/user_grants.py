@@ -87,14 +87,18 @@ class UserTokenEndpoint:
             "redirect_uri": redirect_uri,
             "code_verifier": verifier.reveal(),
         }
-        return self._made(await self._redeem("authorization_code", params), RenewalGrant())
+        return self._user_token_set(
+            await self._redeem("authorization_code", params), RenewalGrant()
+        )
 
     async def refresh(self, renewal: RenewalGrant) -> UserTokenSet:
         """The next tokens; the SSO may have replaced the refresh token, or may not."""
         token = renewal.refresh_token
         params = {} if token is None else {"refresh_token": token.reveal()}
         cookie = "; ".join(f"{name}={value.reveal()}" for name, value in renewal.cookies.items())
-        return self._made(await self._redeem("refresh_token", params, cookie or None), renewal)
+        return self._user_token_set(
+            await self._redeem("refresh_token", params, cookie or None), renewal
+        )
 
     async def revoke(self, url: str, refresh_token: Secret) -> None:
         """Let the SSO forget a refresh token and what came of it (RFC 7009)."""
@@ -102,7 +106,7 @@ class UserTokenEndpoint:
         async def tell(authenticate: ClientAuthentication) -> None:
             await self._endpoint.post_form(Revocation(authenticate, refresh_token), url)
 
-        await self._as_client(tell)
+        await self._with_client_auth(tell)
 
     async def _redeem(
         self, grant_type: str, params: Mapping[str, str], cookie: str | None = None
@@ -113,9 +117,9 @@ class UserTokenEndpoint:
             grant = UserGrant(authenticate, grant_type, params, self._extra_params)
             return await self._endpoint.request_full(grant, cookie)
 
-        return await self._as_client(redeem)
+        return await self._with_client_auth(redeem)
 
-    async def _as_client(self, ask: Callable[[ClientAuthentication], Awaitable[_T]]) -> _T:
+    async def _with_client_auth(self, ask: Callable[[ClientAuthentication], Awaitable[_T]]) -> _T:
         *others, last = self._authentications
         for authenticate in others:
             try:
@@ -125,7 +129,7 @@ class UserTokenEndpoint:
                     raise
         return await ask(last)
 
-    def _made(
+    def _user_token_set(
         self, answered: tuple[TokenResponse, TokenHttpResponse], before: RenewalGrant
     ) -> UserTokenSet:
         response, answer = answered

@@ -62,7 +62,7 @@ class UserTokenProvider:
         manners: RenewalPolicy,
         clock: Callable[[], float],
     ) -> None:
-        self._others = others
+        self._credential_tokens = others
         self._clock = clock
         self._wait_timeout = manners.wait_timeout
         self._challenge = manners.challenge
@@ -76,74 +76,74 @@ class UserTokenProvider:
         )
 
     def current(self, credential: str) -> AccessToken | None:
-        """The token to use now, or None if `obtain` must be awaited."""
+        """The token to use now, or None if `wait_for_token` must be awaited."""
         if not isinstance(credential, UserCredential):
-            return self._others.current(credential)
+            return self._credential_tokens.current(credential)
         session = credential.session
-        pace = self._renewals.pace(session)
+        pace = self._renewals.state_of(session)
         if pace.unsaved is not None:
-            session.adopt(pace.unsaved)
-        if not self._renewals.usable(session):
+            session.update_from(pace.unsaved)
+        if not self._renewals.has_usable_token(session):
             return None
         token, now = session.token, self._clock()
         ahead = min(_RENEW_AHEAD_SHARE * token.lifetime, _MAX_RENEW_AHEAD)
-        if now >= token.expires_at - ahead and now >= pace.renew_from:
-            self._renewals.launch(session)
+        if now >= token.expires_at - ahead and now >= pace.not_before:
+            self._renewals.start_renewal(session)
         return token
 
-    async def obtain(self, credential: str) -> AccessToken:
+    async def wait_for_token(self, credential: str) -> AccessToken:
         """The token to use now. Raises caller-unauthenticated or sso-unavailable."""
         if not isinstance(credential, UserCredential):
-            return await self._others.wait_for_token(credential)
+            return await self._credential_tokens.wait_for_token(credential)
         session = credential.session
-        if not self._renewals.usable(session):
+        if not self._renewals.has_usable_token(session):
             await self._renewed(session)
         return session.token
 
-    async def replace(self, credential: str, rejected: AccessToken) -> AccessToken:
+    async def replace_rejected(self, credential: str, rejected: AccessToken) -> AccessToken:
         """Another token than the one that the platform answered with 401.
 
         Raises caller-unauthenticated where there is none to be had without the person, and
         token-rejected where fresh tokens were refused just before.
         """
         if not isinstance(credential, UserCredential):
-            return await self._others.replace_rejected(credential, rejected)
+            return await self._credential_tokens.replace_rejected(credential, rejected)
         session = credential.session
         if session.token == rejected:
-            pace = self._renewals.pace(session)
+            pace = self._renewals.state_of(session)
             pace.rejected = rejected
             if self._clock() < pace.pause_until:
                 raise _rejected("the platform refused this user's fresh tokens just before")
             await self._renewed(session)
         return session.token
 
-    def drop(self, credential: str, token: AccessToken) -> None:
+    def invalidate(self, credential: str, token: AccessToken) -> None:
         """The platform refused `token` and the request cannot be repeated."""
         if not isinstance(credential, UserCredential):
-            self._others.invalidate(credential, token)
+            self._credential_tokens.invalidate(credential, token)
         elif credential.session.token == token:
-            self._renewals.pace(credential.session).rejected = token
+            self._renewals.state_of(credential.session).rejected = token
 
-    def rejected_again(self, credential: str, token: AccessToken) -> None:
+    def on_fresh_token_rejected(self, credential: str, token: AccessToken) -> None:
         """The platform refused a fresh token too: renewals that it forces pause."""
         if not isinstance(credential, UserCredential):
-            self._others.on_fresh_token_rejected(credential, token)
+            self._credential_tokens.on_fresh_token_rejected(credential, token)
             return
-        pace = self._renewals.pace(credential.session)
+        pace = self._renewals.state_of(credential.session)
         pace.refusals += 1
         pace.pause_until = self._clock() + backoff(pace.refusals, 1.0, MAX_PAUSE)
 
-    def accepted(self, credential: str, token: AccessToken) -> None:
+    def on_token_accepted(self, credential: str, token: AccessToken) -> None:
         """The platform took `token`."""
         if not isinstance(credential, UserCredential):
-            self._others.on_token_accepted(credential, token)
+            self._credential_tokens.on_token_accepted(credential, token)
             return
-        pace = self._renewals.pace(credential.session)
-        pace.refusals, pace.pause_until, pace.accepted = 0, 0.0, True
+        pace = self._renewals.state_of(credential.session)
+        pace.refusals, pace.pause_until, pace.was_accepted = 0, 0.0, True
 
     def was_accepted(self, session: Session) -> bool:
         """Whether the platform took a token of the session, as far as this process knows."""
-        return self._renewals.pace(session).accepted
+        return self._renewals.state_of(session).was_accepted
 
     async def finish(self) -> None:
         """Wait for the renewals under way: a refresh token that works once must not be lost."""
@@ -155,11 +155,11 @@ class UserTokenProvider:
 
     async def _renewed(self, session: Session) -> None:
         """Return when the session has another token. Raises `GatewayError`."""
-        pace = self._renewals.pace(session)
-        wait = pace.renew_from - self._clock()
-        if pace.flight is None and wait > 0 and not session.ended:
+        pace = self._renewals.state_of(session)
+        wait = pace.not_before - self._clock()
+        if pace.task is None and wait > 0 and not session.is_ended:
             raise _unavailable("the SSO gave no new token just before", wait)
-        flight = self._renewals.launch(session)
+        flight = self._renewals.start_renewal(session)
         if flight is None:
             await self._renewals.end(session, "expired")
             raise self._sign_in_again()
@@ -168,14 +168,14 @@ class UserTokenProvider:
             raise _unavailable(f"no new token within {self._wait_timeout:g} s", 1.0)
         if flight.cancelled():
             raise GatewayError(SHUTTING_DOWN, close_connection=True)
-        session.adopt(flight.result())
-        if session.ended:
+        session.update_from(flight.result())
+        if session.is_ended:
             raise self._sign_in_again()
-        if self._renewals.usable(session):
+        if self._renewals.has_usable_token(session):
             return
         if session.token == pace.rejected and not pace.failures:
             raise _rejected("the SSO gave the token again that the platform refuses")
-        wait = max(1.0, pace.renew_from - self._clock())
+        wait = max(1.0, pace.not_before - self._clock())
         raise _unavailable("the SSO gave no new token", wait)
 
     def _sign_in_again(self) -> GatewayError:

@@ -338,12 +338,12 @@ async def test_the_store_gives_a_sign_in_once_and_in_time() -> None:
     clock = FakeClock()
     store = MemorySessionStore(clock)
     first, second = store_key("a"), store_key("b")
-    await store.keep(first, object())  # type: ignore[arg-type]
-    await store.keep(second, object())  # type: ignore[arg-type]
-    assert await store.take(first) is not None
-    assert await store.take(first) is None
+    await store.save_sign_in(first, object())  # type: ignore[arg-type]
+    await store.save_sign_in(second, object())  # type: ignore[arg-type]
+    assert await store.pop_sign_in(first) is not None
+    assert await store.pop_sign_in(first) is None
     clock.now += 601
-    assert await store.take(second) is None
+    assert await store.pop_sign_in(second) is None
 
 
 async def test_cookies_behind_tls_are_bound_to_the_host(silent: tuple[Provider, Stage]) -> None:

@@ -81,7 +81,7 @@ class Bench:
     async def session(self, *, renewable: bool = True) -> tuple[Session, Credential]:
         """Somebody signed in."""
         renewal = RenewalGrant(Secret("r0")) if renewable else RenewalGrant()
-        _, session = await self.sessions.begin(SignedInUser("dr"), made("t0", self.clock), renewal)
+        _, session = await self.sessions.create(SignedInUser("dr"), made("t0", self.clock), renewal)
         return session, Credential(session)
 
 
@@ -120,7 +120,7 @@ async def test_one_renewal_at_a_time(bench: Bench) -> None:
     bench.sso.gate.clear()
     bench.clock.now += LIFETIME
     assert bench.tokens.current(credential) is None
-    waiters = [asyncio.ensure_future(bench.tokens.obtain(credential)) for _ in range(5)]
+    waiters = [asyncio.ensure_future(bench.tokens.wait_for_token(credential)) for _ in range(5)]
     await turn()
     waiters[0].cancel()
     await turn()
@@ -140,13 +140,13 @@ async def test_a_failure_is_not_repeated_at_once(bench: Bench) -> None:
     assert len(bench.sso.asked) == 1
     bench.clock.now += 30
     with pytest.raises(GatewayError, match="sso-unavailable"):
-        await bench.tokens.obtain(credential)
+        await bench.tokens.wait_for_token(credential)
     with pytest.raises(GatewayError, match="sso-unavailable"):
-        await bench.tokens.obtain(credential)
+        await bench.tokens.wait_for_token(credential)
     assert len(bench.sso.asked) == 2
     bench.clock.now += 3
-    assert await bench.tokens.obtain(credential) == made("t1", bench.clock)
-    assert (session.ended, bench.ended) == (False, [])
+    assert await bench.tokens.wait_for_token(credential) == made("t1", bench.clock)
+    assert (session.is_ended, bench.ended) == (False, [])
 
 
 async def test_tokens_that_come_after_the_sign_out_are_let_go(bench: Bench) -> None:
@@ -155,7 +155,7 @@ async def test_tokens_that_come_after_the_sign_out_are_let_go(bench: Bench) -> N
     bench.sso.script.append("t1")
     bench.sso.gate.clear()
     bench.clock.now += LIFETIME
-    asked = asyncio.ensure_future(bench.tokens.obtain(credential))
+    asked = asyncio.ensure_future(bench.tokens.wait_for_token(credential))
     await turn()
     await bench.sessions.end(session)
     bench.sso.gate.set()
@@ -172,10 +172,10 @@ async def test_a_refusal_of_the_person_ends_the_session(bench: Bench) -> None:
     bench.clock.now += LIFETIME - 30
     bench.tokens.current(credential)
     await turn()
-    assert (session.ended, bench.ended) == (True, ["refused"])
+    assert (session.is_ended, bench.ended) == (True, ["refused"])
     assert await bench.store.get(session.key) is None
     with pytest.raises(GatewayError, match="caller-unauthenticated"):
-        await bench.tokens.obtain(credential)
+        await bench.tokens.wait_for_token(credential)
     assert len(bench.sso.asked) == 1
 
 
@@ -190,23 +190,25 @@ async def test_a_refusal_of_the_client_signs_nobody_out(bench: Bench, error: str
     assert bench.tokens.current(credential) is not None
     bench.clock.now += 30
     with pytest.raises(GatewayError, match="sso-unavailable"):
-        await bench.tokens.obtain(credential)
-    assert (session.ended, bench.ended) == (False, [])
+        await bench.tokens.wait_for_token(credential)
+    assert (session.is_ended, bench.ended) == (False, [])
     bench.clock.now += 30
-    assert (await bench.tokens.obtain(credential)).reveal() == "t1"
+    assert (await bench.tokens.wait_for_token(credential)).reveal() == "t1"
 
 
 async def test_renewals_that_401s_force_pause(bench: Bench) -> None:
     """A platform that refuses every token does not make the gateway storm the SSO."""
     session, credential = await bench.session()
     bench.sso.script.extend(["t1", "t2"])
-    fresh = await bench.tokens.replace(credential, session.token)
-    bench.tokens.rejected_again(credential, fresh)
+    fresh = await bench.tokens.replace_rejected(credential, session.token)
+    bench.tokens.on_fresh_token_rejected(credential, fresh)
     with pytest.raises(GatewayError, match="token-rejected"):
-        await bench.tokens.replace(credential, fresh)
+        await bench.tokens.replace_rejected(credential, fresh)
     assert len(bench.sso.asked) == 1
     bench.clock.now += 31
-    bench.tokens.accepted(credential, await bench.tokens.replace(credential, fresh))
+    bench.tokens.on_token_accepted(
+        credential, await bench.tokens.replace_rejected(credential, fresh)
+    )
     assert len(bench.sso.asked) == 2
 
 
@@ -215,8 +217,8 @@ async def test_a_401_for_a_token_that_was_replaced_meanwhile_forces_nothing(benc
     session, credential = await bench.session()
     old = session.token
     bench.sso.script.append("t1")
-    assert await bench.tokens.replace(credential, old) == made("t1", bench.clock)
-    assert await bench.tokens.replace(credential, old) == made("t1", bench.clock)
+    assert await bench.tokens.replace_rejected(credential, old) == made("t1", bench.clock)
+    assert await bench.tokens.replace_rejected(credential, old) == made("t1", bench.clock)
     assert len(bench.sso.asked) == 1
 
 
@@ -225,7 +227,7 @@ async def test_the_same_token_again_is_none(bench: Bench) -> None:
     session, credential = await bench.session()
     bench.sso.script.append("t0")
     with pytest.raises(GatewayError, match="token-rejected"):
-        await bench.tokens.replace(credential, session.token)
+        await bench.tokens.replace_rejected(credential, session.token)
 
 
 async def test_a_bug_lets_no_old_token_out(bench: Bench) -> None:
@@ -233,7 +235,8 @@ async def test_a_bug_lets_no_old_token_out(bench: Bench) -> None:
     _, credential = await bench.session()
     bench.clock.now += LIFETIME
     with pytest.raises(GatewayError, match="sso-unavailable"):
-        await bench.tokens.obtain(credential)  # the script is empty, which breaks the endpoint
+        # The script is empty, which breaks the endpoint.
+        await bench.tokens.wait_for_token(credential)
 
 
 async def test_without_a_refresh_token_the_session_ends_with_its_token(bench: Bench) -> None:
@@ -241,13 +244,13 @@ async def test_without_a_refresh_token_the_session_ends_with_its_token(bench: Be
     session, credential = await bench.session(renewable=False)
     bench.clock.now += LIFETIME
     with pytest.raises(GatewayError, match="caller-unauthenticated"):
-        await bench.tokens.obtain(credential)
-    assert session.ended
+        await bench.tokens.wait_for_token(credential)
+    assert session.is_ended
 
 
 async def test_a_session_ends_without_requests(bench: Bench) -> None:
     """After `idle_lifetime`, which every request begins anew."""
-    identifier, _ = await bench.sessions.begin(
+    identifier, _ = await bench.sessions.create(
         SignedInUser("dr"), made("t", bench.clock), RenewalGrant()
     )
     for _ in range(3):
@@ -259,7 +262,7 @@ async def test_a_session_ends_without_requests(bench: Bench) -> None:
 
 async def test_a_session_ends_with_requests_too(bench: Bench) -> None:
     """After `session_lifetime`, however busy the person is."""
-    identifier, _ = await bench.sessions.begin(
+    identifier, _ = await bench.sessions.create(
         SignedInUser("dr"), made("t", bench.clock), RenewalGrant()
     )
     for _ in range(8 * 3 - 1):
@@ -271,7 +274,7 @@ async def test_a_session_ends_with_requests_too(bench: Bench) -> None:
 
 async def test_asking_does_not_keep_a_session(bench: Bench) -> None:
     """A page that polls who is signed in does not keep an absent person's session open."""
-    identifier, _ = await bench.sessions.begin(
+    identifier, _ = await bench.sessions.create(
         SignedInUser("dr"), made("t", bench.clock), RenewalGrant()
     )
     bench.clock.now += 20 * 60

@@ -58,7 +58,7 @@ def sessions(store: RedisSessionStore, clock: FakeClock | None = None) -> Sessio
 
 async def begun(store: RedisSessionStore) -> tuple[str, Session]:
     """Somebody signed in."""
-    return await sessions(store).begin(PERSON, made(), RENEWAL)
+    return await sessions(store).create(PERSON, made(), RENEWAL)
 
 
 async def test_another_process_finds_it(replica: Replica) -> None:
@@ -70,7 +70,7 @@ async def test_another_process_finds_it(replica: Replica) -> None:
     assert (found.person, found.renewal) == (session.person, session.renewal)
     assert (found.token, found.token.scope) == (session.token, "a b")
     assert found.token.received_at == pytest.approx(77.0, abs=5)
-    assert found.began == pytest.approx(77.0, abs=5)
+    assert found.started_at == pytest.approx(77.0, abs=5)
 
 
 async def test_nobody_finds_what_is_not_theirs(replica: Replica, client: Redis) -> None:
@@ -91,7 +91,7 @@ async def test_a_dump_opens_and_shows_nothing(replica: Replica, server: RedisSer
     identifier, session = await begun(store)
     state, binding = "planted-state", "planted-binding"
     sign_in = SignInState(Secret("planted-verifier"), "planted-nonce", "/planted-path")
-    await store.keep(store_key(state, binding), sign_in)
+    await store.save_sign_in(store_key(state, binding), sign_in)
     await server.save()
     dump = server.dump.read_bytes()
     assert session.key.name.encode() in dump
@@ -107,8 +107,8 @@ async def test_the_gateways_key_is_needed_too(replica: Replica) -> None:
     assert await sessions(replica()).find(identifier, touch=False) is None
     other = replica(encryption_key=Secret("x" * 43))
     assert await sessions(other).find(identifier, touch=False) is None
-    assert await replica().drop_marked(PERSON.marks[0]) == 0
-    assert await keyed.drop_marked(PERSON.marks[0]) == 1
+    assert await replica().delete_by_mark(PERSON.logout_marks[0]) == 0
+    assert await keyed.delete_by_mark(PERSON.logout_marks[0]) == 1
 
 
 async def test_what_was_tampered_with_is_nothing(replica: Replica, client: Redis) -> None:
@@ -124,7 +124,7 @@ async def test_what_was_tampered_with_is_nothing(replica: Replica, client: Redis
 async def test_the_server_ends_what_is_idle(replica: Replica, client: Redis) -> None:
     """It is kept for the idle time from each use that is noted, by the server's own clock."""
     store = sessions(replica())
-    identifier, session = await store.begin(PERSON, made(), RENEWAL)
+    identifier, session = await store.create(PERSON, made(), RENEWAL)
     place = f"dhp-gateway:1:{{{session.key.name}}}:session"
     assert await client.pttl(place) == pytest.approx(1_800_000, abs=10_000)
     long_ago = float(await client.hget(place, "used") or 0) - 20
@@ -167,11 +167,11 @@ async def test_one_process_renews_at_a_time(replica: Replica, client: Redis) -> 
     """Only one has the turn; the next one gets it, and sees what the one before it brought."""
     first, second = replica(), replica()
     _, session = await begun(first)
-    lease = await first.claim(session)
+    lease = await first.acquire_lease(session)
     assert lease is not None
-    assert await second.claim(session) is None
+    assert await second.acquire_lease(session) is None
     await lease.release()
-    again = await second.claim(session)
+    again = await second.acquire_lease(session)
     assert again is not None
     await again.release()
     assert await client.keys("*renewal*") == []
@@ -181,28 +181,28 @@ async def test_a_mark_ends_all_its_sessions(replica: Replica) -> None:
     """What the SSO's sign-out names ends in every process, and nothing else does."""
     store = replica()
     of_mark = [await begun(store) for _ in range(2)]
-    other, _ = await sessions(store).begin(SignedInUser("other"), made(), RENEWAL)
-    assert await replica().drop_marked(PERSON.marks[0]) == 2
+    other, _ = await sessions(store).create(SignedInUser("other"), made(), RENEWAL)
+    assert await replica().delete_by_mark(PERSON.logout_marks[0]) == 2
     for identifier, _ in of_mark:
         assert await sessions(store).find(identifier, touch=False) is None
     assert await sessions(store).find(other, touch=False) is not None
-    assert await replica().drop_marked(PERSON.marks[0]) == 0
+    assert await replica().delete_by_mark(PERSON.logout_marks[0]) == 0
 
 
 async def test_a_sign_in_is_had_once(replica: Replica, client: Redis) -> None:
     """The callback may reach another process; a second one finds nothing, and time ends it."""
     key = store_key("state", "binding")
     sign_in = SignInState(Secret("verifier"), "nonce", "/fhir/Patient")
-    await replica().keep(key, sign_in)
+    await replica().save_sign_in(key, sign_in)
     place = f"dhp-gateway:1:{{{key.name}}}:sign-in"
     assert await client.pttl(place) == pytest.approx(600_000, abs=10_000)
-    assert await replica().take(store_key("state", "another")) is None
-    assert await replica().take(key) == sign_in
-    assert await replica().take(key) is None
+    assert await replica().pop_sign_in(store_key("state", "another")) is None
+    assert await replica().pop_sign_in(key) == sign_in
+    assert await replica().pop_sign_in(key) is None
 
 
 async def test_what_comes_once(replica: Replica) -> None:
     """Of all processes only the first one that is asked says that a message is new."""
-    assert await replica().is_first(digest("a"), 10.0)
-    assert not await replica().is_first(digest("a"), 10.0)
-    assert await replica().is_first(digest("b"), 10.0)
+    assert await replica().register_once(digest("a"), 10.0)
+    assert not await replica().register_once(digest("a"), 10.0)
+    assert await replica().register_once(digest("b"), 10.0)

@@ -119,15 +119,15 @@ async def _record_redis(folder: Path, server: RedisServer) -> None:
                 SESSION_KEY,
                 "planted-identity",
                 SignedInUser("dr.karimova", "Dr. Karimova", (MARK,)),
-                began=now,
-                used=now,
+                started_at=now,
+                last_used_at=now,
                 token=_token("planted-user-token", now),
                 renewal=RenewalGrant(
                     Secret("planted-refresh-token"), {"sid": Secret("planted-cookie")}
                 ),
             )
             await sessions.add(session, 3600, 7200)
-            await sessions.keep(
+            await sessions.save_sign_in(
                 SIGN_IN_KEY, SignInState(Secret("planted-verifier"), "nonce", "/fhir/Patient")
             )
             kept[name] = {

@@ -179,12 +179,14 @@ class TestRedis:
         assert session.renewal.refresh_token is not None
         assert session.renewal.refresh_token.reveal() == "planted-refresh-token"
         assert session.renewal.cookies["sid"].reveal() == "planted-cookie"
-        assert await sessions.drop_marked(MARK) == 1
+        assert await sessions.delete_by_mark(MARK) == 1
         assert await sessions.get(SESSION_KEY) is None
 
     async def test_a_sign_in_is_finished(self, client: tuple[Redis, Secret | None]) -> None:
         """With its verifier, its nonce and where the browser returns to."""
-        sign_in = await RedisSessionStore(client[0], encryption_key=client[1]).take(SIGN_IN_KEY)
+        sign_in = await RedisSessionStore(client[0], encryption_key=client[1]).pop_sign_in(
+            SIGN_IN_KEY
+        )
         assert sign_in is not None
         assert (sign_in.verifier.reveal(), sign_in.nonce) == ("planted-verifier", "nonce")
         assert sign_in.return_to == "/fhir/Patient"
