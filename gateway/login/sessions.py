@@ -78,12 +78,12 @@ class SessionManager:
 
     @asynccontextmanager
     async def renewal_lock(
-        self, session: Session, enough: Callable[[Session], bool]
+        self, session: Session, is_sufficient: Callable[[Session], bool]
     ) -> AsyncIterator[Session | None]:
         """The session as it is now, None when it has ended.
 
-        If that is not `enough`, it is our turn to renew its token; while another process has the
-        turn it is waited for.
+        If that is not `is_sufficient`, it is our turn to renew its token; while another process has
+        the turn it is waited for.
         """
         lease: TokenLease | None = None
         try:
@@ -91,7 +91,7 @@ class SessionManager:
                 lease = await self._store.acquire_lease(session)
                 # After the claim: whoever had the turn before may have brought one.
                 latest = await self._store.get(session.key)
-                if lease is not None or latest is None or enough(latest):
+                if lease is not None or latest is None or is_sufficient(latest):
                     break
                 await asyncio.sleep(_LEASE_POLL_INTERVAL)
             yield latest
