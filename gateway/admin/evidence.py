@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from gateway.admin.judgement import WIDE, Evidence
+from gateway.admin.judgement import WIDE, HealthEvidence
 from gateway.exchange import Exchange
 from gateway.pipeline.circuit import CircuitState
 from gateway.telemetry.findings import ANSWERS, REFUSES, signal_of_exchange
@@ -21,7 +21,7 @@ _KEPT: Final = 30
 _MINUTE: Final = 6
 
 
-class _Slice:
+class _TimeSlice:
     __slots__ = ("counts", "number", "since_good")
 
     def __init__(self, number: int) -> None:
@@ -31,12 +31,12 @@ class _Slice:
         self.since_good: dict[str, int] = {}
 
 
-class Outcomes:
+class PlatformOutcomes:
     """The outcomes of the last five minutes; `clock` is the one exchanges are measured with."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._slices = [_Slice(-1) for _ in range(_KEPT)]
+        self._slices = [_TimeSlice(-1) for _ in range(_KEPT)]
         self._kinds: set[tuple[str, str]] = set()
         self._bad_since = math.inf
         self._bad_at = -math.inf
@@ -54,7 +54,7 @@ class Outcomes:
         number = int(now) // _SLICE
         part = self._slices[number % _KEPT]
         if part.number != number:
-            part = self._slices[number % _KEPT] = _Slice(number)
+            part = self._slices[number % _KEPT] = _TimeSlice(number)
         part.counts[found] = part.counts.get(found, 0) + 1
         if found == ANSWERS:
             self._good_at = now
@@ -67,7 +67,7 @@ class Outcomes:
         else:
             self._note_bad(exchange, found, part, now)
 
-    def _note_bad(self, exchange: Exchange, found: str, part: _Slice, now: float) -> None:
+    def _note_bad(self, exchange: Exchange, found: str, part: _TimeSlice, now: float) -> None:
         part.since_good[found] = part.since_good.get(found, 0) + 1
         if now - self._bad_at > _SLICE * _KEPT:
             # What was bad before that is forgotten.
@@ -89,7 +89,7 @@ class Outcomes:
 
     def evidence(
         self, *, circuit: CircuitState, tokens: Mapping[str, str], probing: bool
-    ) -> Evidence:
+    ) -> HealthEvidence:
         """All that is known now."""
         newest = int(self._clock()) // _SLICE
         minute: dict[str, int] = {}
@@ -104,7 +104,7 @@ class Outcomes:
             if not found_good:
                 _add(since_good, part.since_good)
             found_good = found_good or ANSWERS in part.counts
-        return Evidence(
+        return HealthEvidence(
             minute=minute,
             since_good=since_good,
             kinds=len(self._kinds) if since_good else 0,

@@ -62,7 +62,7 @@ REASONS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class HealthEvidence:
     """What is known; times are those of the monotonic clock, which all processes share.
 
     `minute` counts what callers got in the last minute, by `gateway.telemetry.findings`;
@@ -90,7 +90,7 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class PlatformHealth:
     """`state` of the platform: `untried`, `answers`, `doubtful` or `fails`, and why.
 
     `usable`: whether requests can succeed as far as is known, and `reason` why, which is the
@@ -109,19 +109,21 @@ class Judgement:
         return fails or (not self.usable and self.reason == REFUSES)
 
 
-class PlatformJudge:
+class HealthEvaluator:
     """Judges anew whenever it is asked, and keeps in mind since when it is so.
 
     Whoever asks it once a second gets that right to a second; times are Unix times.
     """
 
-    def __init__(self, evidence: Callable[[], Evidence], wall_clock: Callable[[], float]) -> None:
+    def __init__(
+        self, evidence: Callable[[], HealthEvidence], wall_clock: Callable[[], float]
+    ) -> None:
         self.evidence = evidence
         self._wall_clock = wall_clock
         self._last: tuple[str, str] | None = None
         self.since = 0.0
 
-    def now(self) -> Judgement:
+    def now(self) -> PlatformHealth:
         """What the evidence shows now."""
         judgement = judge(self.evidence())
         if (judgement.state, judgement.platform) != self._last:
@@ -135,20 +137,20 @@ def token_words(states: Mapping[str, TokenState]) -> dict[str, str]:
     return {name: _token_word(state) for name, state in states.items()}
 
 
-def judge(evidence: Evidence) -> Judgement:
+def judge(evidence: HealthEvidence) -> PlatformHealth:
     """What the evidence shows."""
     state, platform = _platform(evidence)
     words = set(evidence.tokens.values())
     if words and "valid" not in words:
         if "rejected" in words:
-            return Judgement(state, platform, usable=False, reason=REFUSES)
+            return PlatformHealth(state, platform, usable=False, reason=REFUSES)
         known = (reason for word, reason in _NO_TOKEN.items() if word in words)
         reason = next(known, "sso-unavailable")
-        return Judgement(state, platform, usable=reason == "token-awaited", reason=reason)
-    return Judgement(state, platform, usable=state != FAILING, reason=platform)
+        return PlatformHealth(state, platform, usable=reason == "token-awaited", reason=reason)
+    return PlatformHealth(state, platform, usable=state != FAILING, reason=platform)
 
 
-def _platform(evidence: Evidence) -> tuple[str, str]:
+def _platform(evidence: HealthEvidence) -> tuple[str, str]:
     own = evidence.probe if evidence.probed_at > evidence.good_at else ""
     if own in _FAULTS:
         return FAILING, own
@@ -165,7 +167,7 @@ def _platform(evidence: Evidence) -> tuple[str, str]:
     return (ANSWERS, ANSWERS) if evidence.worked else (UNTRIED, UNTRIED)
 
 
-def _weighed(evidence: Evidence, own: str) -> Mapping[str, int]:
+def _weighed(evidence: HealthEvidence, own: str) -> Mapping[str, int]:
     """The callers' answers that count: of the last minute, or since the last good one."""
     counts = evidence.minute
     settled = evidence.now - evidence.bad_since >= _SETTLED
@@ -178,7 +180,7 @@ def _weighed(evidence: Evidence, own: str) -> Mapping[str, int]:
     return counts
 
 
-def _is_proof(evidence: Evidence, counts: Mapping[str, int], own: str) -> bool:
+def _is_proof(evidence: HealthEvidence, counts: Mapping[str, int], own: str) -> bool:
     """Whether the callers' answers prove by themselves that the platform fails."""
     total = sum(counts.values())
     if total >= _ENOUGH and _hard(counts) >= _NEARLY_ALL * total:
@@ -192,7 +194,7 @@ def _is_proof(evidence: Evidence, counts: Mapping[str, int], own: str) -> bool:
     return total >= _MANY and evidence.kinds >= WIDE and lasted >= _LASTING
 
 
-def is_in_doubt(evidence: Evidence, pause: float) -> bool:
+def is_in_doubt(evidence: HealthEvidence, pause: float) -> bool:
     """Whether to ask the platform although callers do: they have had no good answer for `pause`.
 
     What is over sooner, in seconds, is not worth a question.
@@ -203,16 +205,16 @@ def is_in_doubt(evidence: Evidence, pause: float) -> bool:
     return in_doubt and evidence.now - evidence.bad_since >= pause
 
 
-def merged(evidences: Iterable[Evidence]) -> Evidence:
+def merged(evidences: Iterable[HealthEvidence]) -> HealthEvidence:
     """The evidence of several workers as that of one gateway."""
     found = list(evidences)
     if not found:
-        return Evidence()
+        return HealthEvidence()
     good_at = max(each.good_at for each in found)
     # What one met before another got a good answer tells of a time that is over.
     bad = [each for each in found if each.since_good and each.bad_since > good_at]
     newest = max(found, key=lambda each: each.probed_at)
-    return Evidence(
+    return HealthEvidence(
         minute=_sum(each.minute for each in found),
         since_good=_sum(each.since_good for each in bad),
         kinds=max((each.kinds for each in bad), default=0),

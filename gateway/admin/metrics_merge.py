@@ -10,7 +10,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
-from gateway.admin.judgement import Evidence, Judgement, judge, merged
+from gateway.admin.judgement import HealthEvidence, PlatformHealth, judge, merged
 from gateway.telemetry.metrics import render
 
 # A family as plain data: name, text, type, and its samples as name, labels, value and, with a
@@ -140,7 +140,7 @@ def merge_reports(
     }
 
 
-def judge_together(reports: Mapping[int, Mapping[str, Any] | None]) -> Judgement:
+def judge_together(reports: Mapping[int, Mapping[str, Any] | None]) -> PlatformHealth:
     """What the evidence of all workers' readiness shows."""
     told = (report for report in reports.values() if report is not None)
-    return judge(merged(Evidence(**each["evidence"]) for each in told if "evidence" in each))
+    return judge(merged(HealthEvidence(**each["evidence"]) for each in told if "evidence" in each))

@@ -32,7 +32,7 @@ from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     # Where the listener is there need be no outbox.
-    from gateway.admin.outbox.desk import Ask
+    from gateway.admin.outbox.desk import AskOutbox
 
 Handler = Callable[[Request], Awaitable[StreamResponse]]
 
@@ -43,7 +43,7 @@ _JSON = "application/json"
 _GZIP_FROM = 1024
 
 
-class Scrape(Protocol):
+class MetricsSource(Protocol):
     """The metrics, rendered in the format that `Accept` asks for."""
 
     def render(self, accept: str | None) -> tuple[str, bytes]:
@@ -51,7 +51,7 @@ class Scrape(Protocol):
         ...
 
 
-class Report(Protocol):
+class ReadinessSource(Protocol):
     """The facts behind `/readyz`."""
 
     def report(self) -> tuple[bool, dict[str, Any]]:
@@ -59,7 +59,7 @@ class Report(Protocol):
         ...
 
 
-class StatusReport(Protocol):
+class StatusSource(Protocol):
     """The facts behind `/status`."""
 
     def language(self, asked: str | None, accept_language: str | None) -> str:
@@ -80,25 +80,25 @@ def _no_keys() -> Iterable[Mapping[str, Any]]:
 
 
 @dataclass(frozen=True, slots=True)
-class OutboxDesk:
+class OutboxPageConfig:
     """Whom the outbox's page asks, None where there is no outbox; and who may decide there.
 
     `reveal`: an entry may be seen in full.
     """
 
-    ask: Ask | None
+    ask: AskOutbox | None
     operators: Operators
     reveal: bool
 
 
 def build(
     *,
-    metrics: Scrape,
-    readiness: Report,
+    metrics: MetricsSource,
+    readiness: ReadinessSource,
     refresh: Callable[[], Awaitable[None]] = _at_hand,
     public_keys: Callable[[], Iterable[Mapping[str, Any]]] = _no_keys,
-    status: StatusReport | None = None,
-    outbox: OutboxDesk | None = None,
+    status: StatusSource | None = None,
+    outbox: OutboxPageConfig | None = None,
 ) -> Application:
     """The application for `admin.address`.
 
@@ -143,7 +143,7 @@ def build(
     return application
 
 
-def _add_status(application: Application, status: StatusReport) -> None:
+def _add_status(application: Application, status: StatusSource) -> None:
     def language(request: Request) -> str:
         accepted = ",".join(request.headers.getall(hdrs.ACCEPT_LANGUAGE, []))
         return status.language(request.query.get("lang"), accepted or None)
@@ -167,7 +167,9 @@ def _add_status(application: Application, status: StatusReport) -> None:
     application.router.add_get("/status/events", for_open_pages, allow_head=False)
 
 
-def _add_outbox(application: Application, status: StatusReport, outbox: OutboxDesk | None) -> None:
+def _add_outbox(
+    application: Application, status: StatusSource, outbox: OutboxPageConfig | None
+) -> None:
     if outbox is not None:
         pages = OutboxPages(outbox.ask, outbox.operators, status.language, reveal=outbox.reveal)
         pages.add_to(application)
@@ -189,7 +191,7 @@ _STATUS_LINKS: Final = {
 _OUTBOX_LINKS: Final = {"/outbox": "for people: what waits, failed and is unclear"}
 
 
-def _links(status: StatusReport | None, outbox: OutboxDesk | None) -> dict[str, str]:
+def _links(status: StatusSource | None, outbox: OutboxPageConfig | None) -> dict[str, str]:
     """What there is, with a word on each."""
     there = outbox is not None and outbox.ask is not None
     pages = _STATUS_LINKS if status is not None else {}

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.admin.evidence import Outcomes
-from gateway.admin.judgement import Evidence, PlatformJudge, is_in_doubt, token_words
+from gateway.admin.evidence import PlatformOutcomes
+from gateway.admin.judgement import HealthEvaluator, HealthEvidence, is_in_doubt, token_words
 from gateway.oauth.tokens import TokenState
 from gateway.pipeline.circuit import CircuitState
 from gateway.telemetry.findings import ANSWERS
@@ -25,7 +25,7 @@ _PAUSE: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Watched:
+class MonitorSources:
     """Whom the watch asks.
 
     `tokens` of the credentials in use. `ask` asks the platform, rather with the credential of that
@@ -42,30 +42,30 @@ class Watched:
     asks: bool = True
 
 
-class PlatformWatch:
+class PlatformMonitor:
     """All that one process knows of whether its requests can succeed."""
 
     def __init__(
         self,
-        watched: Watched,
+        watched: MonitorSources,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._watched = watched
         self._clock = clock
-        self._outcomes = Outcomes(clock)
+        self._outcomes = PlatformOutcomes(clock)
         # To be told of every exchange at its end.
         self.note = self._outcomes.note
-        self.judging = PlatformJudge(self.evidence, wall_clock)
+        self.judging = HealthEvaluator(self.evidence, wall_clock)
         self._began = clock()
         self._asked_at = -math.inf
         self._found = ANSWERS
 
     def forget(self) -> None:
         """The settings lead to another platform now, or know another client."""
-        self._outcomes = Outcomes(self._clock)
+        self._outcomes = PlatformOutcomes(self._clock)
 
-    def evidence(self) -> Evidence:
+    def evidence(self) -> HealthEvidence:
         """What is known now."""
         watched = self._watched
         return self._outcomes.evidence(

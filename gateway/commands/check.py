@@ -16,7 +16,7 @@ from gateway.admin.alerts.addresses import (
     ADDRESS_HINT,
     MISSING,
     NOT_UNDERSTOOD,
-    ExtraMissing,
+    MissingExtraError,
     understand,
 )
 from gateway.commands import doctor_files
@@ -162,7 +162,7 @@ def _unusable_addresses(settings: Settings) -> Iterator[Problem]:
         for name, url in alerting.given(settings):
             if understand(name, url) is None:
                 yield Problem(name, NOT_UNDERSTOOD, ADDRESS_HINT)
-    except ExtraMissing:
+    except MissingExtraError:
         yield Problem("alerts.notify", MISSING)
     except StartError:
         return  # told already

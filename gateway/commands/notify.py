@@ -10,12 +10,12 @@ from gateway.admin.alerts.addresses import (
     ADDRESS_HINT,
     MISSING,
     NOT_UNDERSTOOD,
-    Address,
-    ExtraMissing,
+    AlertAddress,
+    MissingExtraError,
     understand,
 )
-from gateway.admin.alerts.delivery import Post
-from gateway.admin.alerts.wording import Wording
+from gateway.admin.alerts.delivery import AddressSender
+from gateway.admin.alerts.wording import AlertFormatter
 from gateway.authority import authority
 from gateway.commands.doctor_network import reach
 from gateway.commands.findings import Finding, Side
@@ -29,14 +29,14 @@ _TRY: Final = Phrase("`dhp-gateway notify --test` sends a message there")
 _CONNECT: Final = 5.0
 
 
-async def test(settings: Settings, addresses: Sequence[Address]) -> list[Finding]:
+async def test(settings: Settings, addresses: Sequence[AlertAddress]) -> list[Finding]:
     """What became of the test message at each address."""
-    message = Wording.of(settings).test()
-    sent = await asyncio.gather(*(Post(address).send(message) for address in addresses))
+    message = AlertFormatter.of(settings).test()
+    sent = await asyncio.gather(*(AddressSender(address).send(message) for address in addresses))
     return [_taken(*each) for each in zip(addresses, sent, strict=True)]
 
 
-def _taken(address: Address, taken: bool) -> Finding:
+def _taken(address: AlertAddress, taken: bool) -> Finding:
     if taken:
         return Finding(address.name, "ok", Phrase("the test message was taken"))
     hint = Phrase("Check the address and its password; `dhp-gateway doctor` looks at the way there")
@@ -53,7 +53,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
         for name, url in given:
             async for finding in _way_to(name, url):
                 yield finding
-    except ExtraMissing:
+    except MissingExtraError:
         hint = Phrase("alerts.notify {missing}", missing=MISSING)
         yield Finding(Phrase("alerts"), "failed", Phrase("Apprise is not installed"), hint)
 

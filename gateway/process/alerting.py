@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 
 from gateway.admin.alerts import addresses
-from gateway.admin.alerts.addresses import Address, ExtraMissing
-from gateway.admin.alerts.messenger import AlertSources, Messenger
+from gateway.admin.alerts.addresses import AlertAddress, MissingExtraError
+from gateway.admin.alerts.messenger import AlertInputSources, AlertMonitor
 from gateway.config import SecretReadError, Settings
 from gateway.phrases import Phrase, exception_phrase, join_phrases, setting_problem
 from gateway.process.factories import StartError
@@ -27,27 +27,27 @@ class Telling:
     def __init__(self, metrics: Metrics, *, here: bool = True) -> None:
         self._metrics = metrics
         self._here = here
-        self._messenger: Messenger | None = None
+        self._messenger: AlertMonitor | None = None
 
-    async def prepare(self, settings: Settings) -> tuple[Address, ...]:
+    async def prepare(self, settings: Settings) -> tuple[AlertAddress, ...]:
         """Who is to be told by these settings. Raises `StartError`."""
         return await asyncio.to_thread(addresses_of, settings) if self._here else ()
 
     async def open(
         self,
         settings: Settings,
-        told: Sequence[Address],
-        sources: AlertSources,
+        told: Sequence[AlertAddress],
+        sources: AlertInputSources,
         closing: AsyncExitStack,
     ) -> None:
         """Look whether something is wrong, and tell these, until `closing` is closed."""
-        messenger = Messenger(sources, self._metrics.count_messages)
+        messenger = AlertMonitor(sources, self._metrics.count_messages)
         closing.push_async_callback(messenger.close)
         messenger.configure(settings, told)
         await closing.enter_async_context(background(messenger.run()))
         self._messenger = messenger
 
-    def configure(self, settings: Settings, told: Sequence[Address]) -> None:
+    def configure(self, settings: Settings, told: Sequence[AlertAddress]) -> None:
         """Tell others from now on, or in another language."""
         if self._messenger is not None:
             self._messenger.configure(settings, told)
@@ -58,7 +58,7 @@ class Telling:
             self._messenger.reloaded(outcome)
 
 
-def addresses_of(settings: Settings) -> tuple[Address, ...]:
+def addresses_of(settings: Settings) -> tuple[AlertAddress, ...]:
     """Everybody who is to be told. Raises `StartError`; takes most of a second for the first."""
     return tuple(_understood(name, url) for name, url in given(settings))
 
@@ -81,10 +81,10 @@ def given(settings: Settings) -> Iterator[tuple[Phrase, Secret]]:
                 yield name, Secret(line.strip())
 
 
-def _understood(name: Phrase, url: Secret) -> Address:
+def _understood(name: Phrase, url: Secret) -> AlertAddress:
     try:
         address = addresses.understand(name, url)
-    except ExtraMissing:
+    except MissingExtraError:
         raise StartError(setting_problem("alerts.notify", addresses.MISSING)) from None
     if address is None:
         why = join_phrases("; ", [addresses.NOT_UNDERSTOOD, addresses.ADDRESS_HINT])

@@ -18,15 +18,15 @@ from aiohttp.web_app import Application
 from aiohttp.web_runner import SockSite
 
 from gateway import __version__
-from gateway.admin.alerts.messenger import AlertSources
+from gateway.admin.alerts.messenger import AlertInputSources
 from gateway.admin.health import Readiness
 from gateway.admin.listener import OperatorRunner
 from gateway.admin.outbox.operators import Operators
-from gateway.admin.server import OutboxDesk
+from gateway.admin.server import OutboxPageConfig
 from gateway.admin.server import build as build_admin
 from gateway.admin.status.recent_requests import RecentRequests
-from gateway.admin.status.state import Sources, Status
-from gateway.admin.watching import PlatformWatch, Watched
+from gateway.admin.status.state import StatusReporter, StatusSources
+from gateway.admin.watching import MonitorSources, PlatformMonitor
 from gateway.audit.trail import AuditTrail, NullAuditTrail
 from gateway.config import Settings
 from gateway.http.server.acceptor import Acceptor
@@ -238,7 +238,7 @@ class Gateway:
         await self._stack.enter_async_context(background(self.watch.run()))
         if self._shared is None:
             await self._open_admin()
-            sources = AlertSources(
+            sources = AlertInputSources(
                 status=self.status, readiness=self.readiness, certificates=lambda: self._expiries
             )
             await self._telling.open(self.settings, told, sources, self._stack)
@@ -293,11 +293,11 @@ class Gateway:
         self._stack.push_async_callback(self._close_audit, audit)
         return audit
 
-    def _make_watch(self) -> PlatformWatch:
+    def _make_watch(self) -> PlatformMonitor:
         # Of several workers the first asks for all.
         asks = self._shared is None or self._shared.number == 0
-        return PlatformWatch(
-            Watched(
+        return PlatformMonitor(
+            MonitorSources(
                 tokens=lambda: self._cores.current.states_in_use(),
                 circuit=lambda: self._cores.current.circuit.state,
                 ask=lambda preferred: self._cores.ask_platform(preferred),
@@ -331,7 +331,7 @@ class Gateway:
             readiness=self.readiness,
             public_keys=lambda: factories.public_keys(self.settings),
             status=self.status,
-            outbox=OutboxDesk(
+            outbox=OutboxPageConfig(
                 None if self.outbox is None else self.outbox.desk.answer,
                 self._operators,
                 self.settings.outbox.reveal,
@@ -340,9 +340,9 @@ class Gateway:
         self.admin_address = self._admin_listening.address
         await serve_admin(self._stack, application, self._admin_listening)
 
-    def _make_status(self) -> Status:
-        return Status(
-            Sources(
+    def _make_status(self) -> StatusReporter:
+        return StatusReporter(
+            StatusSources(
                 settings=lambda: self.settings,
                 tokens=lambda: self._cores.current.tokens.token_states(),
                 circuit=lambda: self._cores.current.circuit.state,

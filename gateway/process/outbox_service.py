@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway.admin.outbox.desk import Desk
+from gateway.admin.outbox.desk import OutboxAdminApi
 from gateway.audit.trail import AuditTrail, NullAuditTrail
 from gateway.config import OutboxSettings, Settings
 from gateway.outbox.entry import EntryState
@@ -118,7 +118,7 @@ class OutboxService:
         self.delivery = make_delivery_loop(store, settings, sender, self._observe)
         self.outbox = make_outbox(store, settings, self._observe, self.delivery.wake)
         is_audited = not isinstance(audit, NullAuditTrail)
-        self.desk = Desk(self.outbox, self._record_durably if is_audited else None)
+        self.desk = OutboxAdminApi(self.outbox, self._record_durably if is_audited else None)
         metrics.observe_outbox(self.report, tuple(EntryState), tuple(OutboxStep))
 
     def report(self) -> Mapping[str, Any]:

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway import __version__
-from gateway.admin.alerts.messenger import AlertSources
+from gateway.admin.alerts.messenger import AlertInputSources
 from gateway.admin.metrics_merge import MergedMetrics, judge_together, merge_reports, snapshot
 from gateway.admin.outbox.operators import Operators
-from gateway.admin.server import OutboxDesk
+from gateway.admin.server import OutboxPageConfig
 from gateway.admin.server import build as build_admin
-from gateway.admin.status.state import MergedStatus
+from gateway.admin.status.state import MergedStatusReporter
 from gateway.audit.trail import AuditTrail, NullAuditTrail
 from gateway.config import Settings, SettingsError, SettingsSource, read_text
 from gateway.outbox import last_writes
@@ -217,7 +217,7 @@ class Supervisor:
         )
         self._stack.callback(self._listening.remove_path)
         self._stack.callback(self._listening.close)
-        status = MergedStatus(
+        status = MergedStatusReporter(
             lambda: self._settings, self._ask_status, draining=lambda: self._stopping
         )
         application = build_admin(
@@ -226,7 +226,7 @@ class Supervisor:
             refresh=self._refresh,
             public_keys=lambda: factories.public_keys(self._settings),
             status=status,
-            outbox=OutboxDesk(
+            outbox=OutboxPageConfig(
                 self._ask_outbox if settings.outbox.enabled else None,
                 self._operators,
                 settings.outbox.reveal,
@@ -243,7 +243,7 @@ class Supervisor:
                 raise failure
         loop = asyncio.get_running_loop()
         self._keepers = [loop.create_task(self._keep(number)) for number in numbers]
-        sources = AlertSources(
+        sources = AlertInputSources(
             status=status,
             readiness=self,
             refresh=self._ask_readiness,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.admin.judgement import REASONS, Evidence, judge, merged, token_words
+from gateway.admin.judgement import REASONS, HealthEvidence, judge, merged, token_words
 from gateway.admin.status.verdict import verdict
 from gateway.exchange import Exchange
 from gateway.oauth.tokens import TokenState
@@ -16,31 +16,33 @@ from gateway.telemetry.findings import signal_of_exchange
 
 NOW = 1000.0
 # Callers have been asking for two minutes, the gateway itself has not had to.
-WORKED = Evidence(worked=True, good_at=NOW - 120, asked_at=NOW, probing=True, now=NOW)
+WORKED = HealthEvidence(worked=True, good_at=NOW - 120, asked_at=NOW, probing=True, now=NOW)
 NEW = replace(WORKED, worked=False, good_at=-1e9)
 # Its own question was answered a second ago, and callers went on asking.
 ASKED = replace(WORKED, probe="answers", probed_at=NOW - 1)
 
 
-def bad(before: Evidence, kinds: int = 1, lasting: float = 90, **counts: int) -> Evidence:
+def bad(
+    before: HealthEvidence, kinds: int = 1, lasting: float = 90, **counts: int
+) -> HealthEvidence:
     """Nothing but these answers for a while; the last minute is a part of it."""
     told = {found.replace("_", "-"): count for found, count in counts.items()}
     return replace(before, minute=told, since_good=told, kinds=kinds, bad_since=NOW - lasting)
 
 
-def mixed(before: Evidence, **counts: int) -> Evidence:
+def mixed(before: HealthEvidence, **counts: int) -> HealthEvidence:
     """These answers in the last minute, good ones among them."""
     return replace(before, minute={f.replace("_", "-"): n for f, n in counts.items()})
 
 
-def own(found: str, age: float = 1) -> Evidence:
+def own(found: str, age: float = 1) -> HealthEvidence:
     """The gateway itself has found that."""
     return replace(WORKED, probe=found, probed_at=NOW - age)
 
 
-CASES: list[tuple[str, Evidence, str, str]] = [
+CASES: list[tuple[str, HealthEvidence, str, str]] = [
     # Nothing is known yet, or all is well.
-    ("nobody has asked", Evidence(), "untried", "untried"),
+    ("nobody has asked", HealthEvidence(), "untried", "untried"),
     ("callers are answered", mixed(WORKED, answers=5), "answers", "answers"),
     ("its own question is answered", own("answers"), "answers", "answers"),
     ("nobody asks any more", replace(WORKED, now=NOW + 9000), "answers", "answers"),
@@ -162,7 +164,7 @@ CASES: list[tuple[str, Evidence, str, str]] = [
 @pytest.mark.parametrize(
     ("evidence", "state", "reason"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
 )
-def test_the_platform_is_judged(evidence: Evidence, state: str, reason: str) -> None:
+def test_the_platform_is_judged(evidence: HealthEvidence, state: str, reason: str) -> None:
     """Row by row."""
     found = judge(evidence)
     assert (found.state, found.platform) == (state, reason)
@@ -220,9 +222,9 @@ def test_a_token_has_a_word(members: dict[str, Any], word: str) -> None:
 
 def test_of_several_workers_one_token_is_enough() -> None:
     """What one of them has, requests can succeed with."""
-    workers = [Evidence(tokens={"a": word}) for word in ("refused", "valid", "awaited")]
+    workers = [HealthEvidence(tokens={"a": word}) for word in ("refused", "valid", "awaited")]
     assert merged(workers).tokens == {"a": "valid"}
-    assert merged(()) == Evidence()
+    assert merged(()) == HealthEvidence()
 
 
 @pytest.mark.parametrize(
@@ -283,7 +285,7 @@ ERRORS = {"answer": "degraded", "reason": "many-errors"}
     ("own", "evidence", "expected"),
     [
         (FINE, WORKED, FINE),
-        (FINE, Evidence(), {"answer": "untried", "reason": "untried"}),
+        (FINE, HealthEvidence(), {"answer": "untried", "reason": "untried"}),
         (ERRORS, WORKED, ERRORS),
         (ERRORS, replace(ASKED, asked_at=NOW - 30), FINE),
         (ERRORS, own("platform-tls"), {"answer": "no", "reason": "platform-tls"}),
@@ -320,7 +322,7 @@ ERRORS = {"answer": "degraded", "reason": "many-errors"}
     ],
 )
 def test_the_worse_of_both_is_the_verdict(
-    own: dict[str, str], evidence: Evidence, expected: dict[str, str]
+    own: dict[str, str], evidence: HealthEvidence, expected: dict[str, str]
 ) -> None:
     """What a process knows of itself, and what is known of the platform."""
     assert verdict(own, judge(evidence), asdict(evidence)) == expected

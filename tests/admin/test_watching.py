@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from gateway.admin.watching import PlatformWatch, Watched
+from gateway.admin.watching import MonitorSources, PlatformMonitor
 from gateway.exchange import Exchange
 from gateway.oauth.tokens import TokenState
 from gateway.pipeline.circuit import CircuitState
@@ -71,11 +71,11 @@ class World:
     clock: FakeClock = field(default_factory=FakeClock)
     asked: list[float] = field(default_factory=list)
     counted: list[str] = field(default_factory=list)
-    watch: PlatformWatch = field(init=False)
+    watch: PlatformMonitor = field(init=False)
 
     def __post_init__(self) -> None:
-        self.watch = PlatformWatch(
-            Watched(
+        self.watch = PlatformMonitor(
+            MonitorSources(
                 tokens=lambda: self.tokens,
                 circuit=lambda: self.circuit,
                 ask=self._ask,

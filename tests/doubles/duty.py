@@ -1,4 +1,6 @@
-"""The status page in the states a gateway may come into, made by the product's own `Status`."""
+"""The status page in the states a gateway may come into, made by the product's own
+`StatusReporter`.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,13 @@ from aiohttp import web
 
 from gateway.admin.server import build
 from gateway.admin.status.recent_requests import RecentRequests
-from gateway.admin.status.state import MergedStatus, Outbox, Sources, Status
-from gateway.admin.watching import PlatformWatch, Watched
+from gateway.admin.status.state import (
+    MergedStatusReporter,
+    OutboxReport,
+    StatusReporter,
+    StatusSources,
+)
+from gateway.admin.watching import MonitorSources, PlatformMonitor
 from gateway.config import Settings, load_settings
 from gateway.exchange import Exchange
 from gateway.fhir.labels import INTERACTIONS
@@ -48,19 +55,19 @@ class Duty:
         self.tokens: Mapping[str, TokenState] = {"default": GOOD}
         self.circuit = CircuitState.CLOSED
         self.connections: Mapping[str, int] = {"idle": 2, "active": 1, "connecting": 1}
-        self.outbox: Outbox | None = None
+        self.outbox: OutboxReport | None = None
         self.audit_available = True
         self.draining = False
         # What the gateway's own question finds, and with which credential.
         self.found: tuple[str, str] | None = None
-        watched = Watched(
+        watched = MonitorSources(
             tokens=lambda: self.tokens,
             circuit=lambda: self.circuit,
             ask=self._ask,
             interval=lambda: 0.0 if self.found is None else 30.0,
             count=str,
         )
-        self.watch = PlatformWatch(watched, self.clock, self.clock.wall)
+        self.watch = PlatformMonitor(watched, self.clock, self.clock.wall)
 
     def serve(self, minutes_ago: int, *outcomes: Outcome, **members: Any) -> None:
         """Requests that ended so long ago."""
@@ -79,9 +86,9 @@ class Duty:
     async def _ask(self, preferred: str) -> tuple[str, str] | None:
         return self.found
 
-    def status(self, audit_dropped: Callable[[], int] = int) -> Status:
+    def status(self, audit_dropped: Callable[[], int] = int) -> StatusReporter:
         """What the product makes of it."""
-        sources = Sources(
+        sources = StatusSources(
             settings=settings,
             tokens=lambda: self.tokens,
             circuit=lambda: self.circuit,
@@ -93,7 +100,7 @@ class Duty:
             judging=self.watch.judging,
             outbox=lambda: self.outbox,
         )
-        return Status(sources, self.traffic, clock=self.clock, wall_clock=self.clock.wall)
+        return StatusReporter(sources, self.traffic, clock=self.clock, wall_clock=self.clock.wall)
 
 
 def settings() -> Settings:
@@ -213,7 +220,7 @@ class OneState:
         self._duty = Duty()
         STATES[state](self._duty)
         self._status = self._duty.status()
-        self._merged = MergedStatus(settings, self._ask, draining=bool)
+        self._merged = MergedStatusReporter(settings, self._ask, draining=bool)
         self._workers = workers
 
     async def _ask(self) -> list[dict[str, Any] | None]:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from gateway.admin.alerts import messenger, rules
-from gateway.admin.alerts.messenger import AlertSources, Messenger
+from gateway.admin.alerts.messenger import AlertInputSources, AlertMonitor
 from gateway.config import SettingsSource, load_settings
 from gateway.process.alerting import Telling, addresses_of
 from gateway.process.factories import StartError
@@ -40,8 +40,8 @@ class Watch:
 
     def __init__(self, gateway: Running) -> None:
         self._clock = clock = FakeClock()
-        self._messenger = Messenger(
-            AlertSources(
+        self._messenger = AlertMonitor(
+            AlertInputSources(
                 status=gateway.gateway.status,
                 readiness=gateway.gateway.readiness,
                 certificates=dict,

@@ -25,12 +25,12 @@ _TALKATIVE: Final = ("apprise", "oauthlib", "requests_oauthlib", "urllib3")
 _KINDS: Final = {"begun": "failure", "over": "success"}
 
 
-class ExtraMissing(Exception):  # noqa: N818 - named after the state
+class MissingExtraError(Exception):
     """Apprise is not installed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class AlertMessage:
     """What people are told; `kind` is `begun`, `over`, `daily` or `test`."""
 
     kind: str
@@ -39,14 +39,14 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class AlertAddress:
     """Who is told. `name` is for people: the setting and the scheme."""
 
     name: Phrase
     url: Secret
     _service: Any = field(repr=False, compare=False)
 
-    def send(self, message: Message) -> bool:
+    def send(self, message: AlertMessage) -> bool:
         """Whether it was taken. Blocks for as long as the way there takes; raises nothing."""
         try:
             kind = _KINDS.get(message.kind, "info")
@@ -68,8 +68,8 @@ class Address:
         return str(service.host), int(service.port or (443 if service.secure else 80))
 
 
-def understand(name: Phrase, url: Secret) -> Address | None:
-    """The address that a text means, None if it means none. Raises `ExtraMissing`.
+def understand(name: Phrase, url: Secret) -> AlertAddress | None:
+    """The address that a text means, None if it means none. Raises `MissingExtraError`.
 
     Opens no connection. The first call loads the library, which takes most of a second.
     """
@@ -81,7 +81,7 @@ def understand(name: Phrase, url: Secret) -> Address | None:
     service = apprise.Apprise.instantiate(url.reveal(), asset=asset)
     if service is None:
         return None
-    return Address(
+    return AlertAddress(
         Phrase("{name} ({scheme})", name=name, scheme=urlsplit(url.reveal()).scheme), url, service
     )
 
@@ -90,6 +90,6 @@ def _library() -> Any:
     try:
         library = importlib.import_module("apprise")
     except ImportError:
-        raise ExtraMissing from None
+        raise MissingExtraError from None
     silence_libraries(*_TALKATIVE)
     return library

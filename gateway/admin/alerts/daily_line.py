@@ -9,7 +9,7 @@ from typing import Any, Final
 _HOUR: Final = 8
 
 
-class DailyLine:
+class DailySummary:
     """When the next line of a day is due, and what has happened since the last one."""
 
     def __init__(self, wall: float) -> None:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from gateway.admin.alerts.addresses import Address, Message
+from gateway.admin.alerts.addresses import AlertAddress, AlertMessage
 from gateway.duration import format_duration
 from gateway.telemetry.logs import get_logger
 from gateway.timing import TimeSource, backoff
@@ -26,17 +26,17 @@ _ATTEMPT: Final = 60.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 15.0, 900.0
 
 
-class Post:
+class AddressSender:
     """Attempts to tell one address, each in a thread."""
 
-    def __init__(self, address: Address, patience: float = _ATTEMPT) -> None:
+    def __init__(self, address: AlertAddress, patience: float = _ATTEMPT) -> None:
         self.address = address
         self._patience = patience
         self.thread: threading.Thread | None = None
         # Until the address has said something, be it after the attempt was given up.
         self._asking = False
 
-    async def send(self, message: Message) -> bool:
+    async def send(self, message: AlertMessage) -> bool:
         """Whether it was taken in time."""
         if self._asking:
             return False  # still at the attempt that was given up
@@ -64,19 +64,19 @@ class Post:
             return False
 
 
-class Mailbox:
+class AddressQueue:
     """Messages that one address has not taken yet; `count` is told what becomes of them."""
 
     def __init__(
-        self, address: Address, time: TimeSource, count: Callable[[str, int], None]
+        self, address: AlertAddress, time: TimeSource, count: Callable[[str, int], None]
     ) -> None:
-        self._post = Post(address)
+        self._post = AddressSender(address)
         self._time = time
         self._count = count
-        self._waiting: deque[Message] = deque()
+        self._waiting: deque[AlertMessage] = deque()
         self._filled = asyncio.Event()
 
-    def put(self, message: Message) -> None:
+    def put(self, message: AlertMessage) -> None:
         """Have it sent, behind all others."""
         self._waiting.append(message)
         while len(self._waiting) > _MOST:
@@ -112,7 +112,7 @@ class Mailbox:
         together = tuple(self._waiting)
         last = together[-1]
         body = "\n".join(message.body for message in together)
-        if not await self._post.send(Message(last.kind, last.title, body)):
+        if not await self._post.send(AlertMessage(last.kind, last.title, body)):
             self._count("failed", 1)
             return False
         for message in together:

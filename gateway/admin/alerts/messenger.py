@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from gateway.admin.alerts.addresses import Address, Message
-from gateway.admin.alerts.daily_line import DailyLine
-from gateway.admin.alerts.delivery import Mailbox
-from gateway.admin.alerts.rules import Facts, Increases, found
-from gateway.admin.alerts.troubles import Troubles
-from gateway.admin.alerts.wording import Wording
+from gateway.admin.alerts.addresses import AlertAddress, AlertMessage
+from gateway.admin.alerts.daily_line import DailySummary
+from gateway.admin.alerts.delivery import AddressQueue
+from gateway.admin.alerts.rules import AlertInputs, CounterIncreases, found
+from gateway.admin.alerts.troubles import AlertStates
+from gateway.admin.alerts.wording import AlertFormatter
 from gateway.config import Settings
 from gateway.secret import Secret
 from gateway.telemetry.logs import get_logger
@@ -24,7 +24,7 @@ from gateway.timing import TimeSource
 
 if TYPE_CHECKING:
     # Commands send messages too, and need no listener.
-    from gateway.admin.server import Report, StatusReport
+    from gateway.admin.server import ReadinessSource, StatusSource
 
 _log = get_logger(__name__)
 
@@ -36,51 +36,51 @@ async def _at_hand() -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AlertSources:
+class AlertInputSources:
     """Whom a look asks.
 
     `status` has the facts of `/status`, `readiness` those of `/readyz`, once `refresh` has fetched
     what they are made of; `certificates` tells when which of them ends (seconds since 1970).
     """
 
-    status: StatusReport
-    readiness: Report
+    status: StatusSource
+    readiness: ReadinessSource
     certificates: Callable[[], Mapping[str, float]]
     refresh: Callable[[], Awaitable[None]] = _at_hand
 
 
-class Messenger:
+class AlertMonitor:
     """Tells people what is wrong, and that it is over; `count` is told of every message."""
 
     def __init__(
         self,
-        sources: AlertSources,
+        sources: AlertInputSources,
         count: Callable[[str, int], None],
         time: TimeSource | None = None,
     ) -> None:
         self._sources = sources
         self._count = count
         self._time = TimeSource() if time is None else time
-        self._mailboxes: dict[Secret, tuple[Mailbox, asyncio.Task[None]]] = {}
-        self._troubles = Troubles()
-        self._increases = Increases()
+        self._mailboxes: dict[Secret, tuple[AddressQueue, asyncio.Task[None]]] = {}
+        self._troubles = AlertStates()
+        self._increases = CounterIncreases()
         self._settings_refused = False
-        self._wording = Wording("en", "")
-        self._daily: DailyLine | None = None
+        self._wording = AlertFormatter("en", "")
+        self._daily: DailySummary | None = None
 
-    def configure(self, settings: Settings, addresses: Sequence[Address]) -> None:
+    def configure(self, settings: Settings, addresses: Sequence[AlertAddress]) -> None:
         """Tell these addresses from now on; what others have not taken is given up."""
         alerts = settings.alerts
-        self._wording = Wording.of(settings)
+        self._wording = AlertFormatter.of(settings)
         if not alerts.daily:
             self._daily = None
         elif self._daily is None:
-            self._daily = DailyLine(self._time.wall_clock())
+            self._daily = DailySummary(self._time.wall_clock())
         wanted = {address.url: address for address in addresses}
         for url in self._mailboxes.keys() - wanted.keys():
             self._mailboxes.pop(url)[1].cancel()
         for url in wanted.keys() - self._mailboxes.keys():
-            mailbox = Mailbox(wanted[url], self._time, self._count)
+            mailbox = AddressQueue(wanted[url], self._time, self._count)
             task = asyncio.get_running_loop().create_task(mailbox.run())
             self._mailboxes[url] = mailbox, task
 
@@ -107,7 +107,7 @@ class Messenger:
             return
         await sources.refresh()
         now, wall = self._time.clock(), self._time.wall_clock()
-        facts = Facts(
+        facts = AlertInputs(
             status=status,
             ready=sources.readiness.report()[0],
             increases=self._increases.of(status, now),
@@ -130,6 +130,6 @@ class Messenger:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _tell(self, message: Message) -> None:
+    def _tell(self, message: AlertMessage) -> None:
         for mailbox, _ in self._mailboxes.values():
             mailbox.put(message)

@@ -78,16 +78,17 @@ _OF_REQUESTS: Final = {
 # Among the reasons: audit records that were lost.
 DROPPED: Final = "audit-dropped"
 # An alert, and which credential or certificate it is about.
-Key = tuple[str, str]
+AlertKey = tuple[str, str]
 # A figure: seconds, a share or a number, as the alert has it.
 Value = float | int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class AlertInputs:
     """What is known: the status page's facts, whether `/readyz` says ready, and the rest.
 
-    `increases` of five minutes by reason, see `Increases`; `left` seconds of each certificate.
+    `increases` of five minutes by reason, see `CounterIncreases`; `left` seconds of each
+    certificate.
     """
 
     status: Mapping[str, Any]
@@ -97,12 +98,12 @@ class Facts:
     settings_refused: bool
 
 
-def found(facts: Facts) -> dict[Key, Value]:
+def found(facts: AlertInputs) -> dict[AlertKey, Value]:
     """Everything that is wrong."""
     return dict(_found(facts))
 
 
-def _found(facts: Facts) -> Iterator[tuple[Key, Value]]:
+def _found(facts: AlertInputs) -> Iterator[tuple[AlertKey, Value]]:
     if not facts.ready:
         yield ("DhpGatewayNotReady", ""), None
     if facts.settings_refused:
@@ -132,13 +133,13 @@ def _failing_share(status: Mapping[str, Any]) -> float | None:
     return float(errors / requests)
 
 
-def _of_requests(increases: Mapping[str, int]) -> Iterator[tuple[Key, Value]]:
+def _of_requests(increases: Mapping[str, int]) -> Iterator[tuple[AlertKey, Value]]:
     for reason, (name, few) in _OF_REQUESTS.items():
         if increases.get(reason, 0) > few:
             yield (name, ""), None
 
 
-def _of_certificates(left_of: Mapping[str, float]) -> Iterator[tuple[Key, Value]]:
+def _of_certificates(left_of: Mapping[str, float]) -> Iterator[tuple[AlertKey, Value]]:
     for certificate, left in left_of.items():
         if left < _EXPIRING:
             yield ("DhpGatewayCertificateExpiring", certificate), max(left, 0.0)
@@ -146,7 +147,7 @@ def _of_certificates(left_of: Mapping[str, float]) -> Iterator[tuple[Key, Value]
             yield ("DhpGatewayCertificateLastDays", certificate), None
 
 
-def _of_audit(facts: Facts) -> Iterator[tuple[Key, Value]]:
+def _of_audit(facts: AlertInputs) -> Iterator[tuple[AlertKey, Value]]:
     audit = facts.status["audit"]
     if audit is not None and not audit["available"]:
         yield ("DhpGatewayAuditUnavailable", ""), None
@@ -154,7 +155,7 @@ def _of_audit(facts: Facts) -> Iterator[tuple[Key, Value]]:
         yield ("DhpGatewayAuditDropped", ""), None
 
 
-def _of_outbox(outbox: Mapping[str, Any] | None) -> Iterator[tuple[Key, Value]]:
+def _of_outbox(outbox: Mapping[str, Any] | None) -> Iterator[tuple[AlertKey, Value]]:
     if outbox is None:
         return
     if not outbox.get("available", True):
@@ -167,7 +168,7 @@ def _of_outbox(outbox: Mapping[str, Any] | None) -> Iterator[tuple[Key, Value]]:
         yield ("DhpGatewayOutboxAgeing", ""), oldest
 
 
-class Increases:
+class CounterIncreases:
     """How much counts have grown in the last five minutes, by looks at what they are."""
 
     def __init__(self) -> None:

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.admin.alerts.rules import COVERED, LASTING, Key, Value
+from gateway.admin.alerts.rules import COVERED, LASTING, AlertKey, Value
 
 # What comes back sooner was never over.
 _CALM: Final = 60.0
 
 
 @dataclass(slots=True)
-class Trouble:
+class AlertState:
     """One trouble from its first to its last sight, on the monotonic clock."""
 
     name: str
@@ -24,16 +24,20 @@ class Trouble:
     told: bool = False
 
 
-class Troubles:
+class AlertStates:
     """All troubles that are known."""
 
     def __init__(self) -> None:
-        self._known: dict[Key, Trouble] = {}
+        self._known: dict[AlertKey, AlertState] = {}
 
-    def look(self, found: Mapping[Key, Value], now: float) -> tuple[list[Trouble], list[Trouble]]:
+    def look(
+        self, found: Mapping[AlertKey, Value], now: float
+    ) -> tuple[list[AlertState], list[AlertState]]:
         """Those to be told now that they have begun, and those that they are over."""
         for key, value in found.items():
-            trouble = self._known.setdefault(key, Trouble(*key, began=now, last=now, value=value))
+            trouble = self._known.setdefault(
+                key, AlertState(*key, began=now, last=now, value=value)
+            )
             trouble.last = now
             if not trouble.told:
                 trouble.value = value
@@ -54,10 +58,10 @@ class Troubles:
         return sum(trouble.told for trouble in self._known.values())
 
 
-def _is_due(trouble: Trouble, now: float) -> bool:
+def _is_due(trouble: AlertState, now: float) -> bool:
     return not trouble.told and now - trouble.began >= LASTING[trouble.name]
 
 
-def _is_over(trouble: Trouble, now: float) -> bool:
+def _is_over(trouble: AlertState, now: float) -> bool:
     # Of one that nobody was told of, each pause begins it anew.
     return not trouble.told or now - trouble.last >= _CALM

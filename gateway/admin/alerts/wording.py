@@ -9,10 +9,10 @@ from datetime import datetime
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
-from gateway.admin.alerts.addresses import Message
+from gateway.admin.alerts.addresses import AlertMessage
 from gateway.admin.alerts.rules import Value
 from gateway.admin.alerts.texts import TEXTS
-from gateway.admin.alerts.troubles import Trouble
+from gateway.admin.alerts.troubles import AlertState
 from gateway.admin.status.markup import span
 from gateway.admin.status.texts import WORDS
 from gateway.config import Settings
@@ -21,7 +21,7 @@ _IN_SECONDS: Final = ("DhpGatewayOutboxAgeing", "DhpGatewayCertificateExpiring")
 
 
 @dataclass(frozen=True, slots=True)
-class Wording:
+class AlertFormatter:
     """Messages of one gateway, the `instance`, in a language."""
 
     language: str
@@ -36,11 +36,11 @@ class Wording:
 
     def of_changes(
         self,
-        begun: Sequence[Trouble],
-        over: Sequence[Trouble],
+        begun: Sequence[AlertState],
+        over: Sequence[AlertState],
         status: Mapping[str, Any],
         now: tuple[float, float],
-    ) -> Message:
+    ) -> AlertMessage:
         """What has begun and what is over, a line each; `now` by both clocks."""
         moment, wall = now
         lines = [
@@ -57,7 +57,9 @@ class Wording:
         ]
         return self._message("begun" if begun else "over", "\n".join(lines))
 
-    def daily(self, status: Mapping[str, Any], traffic: tuple[int, int], still: int) -> Message:
+    def daily(
+        self, status: Mapping[str, Any], traffic: tuple[int, int], still: int
+    ) -> AlertMessage:
         """How things stand."""
         words, care = WORDS[self.language], status["care"]
         body = self._text("daily").format(
@@ -70,14 +72,14 @@ class Wording:
         )
         return self._message("daily", body)
 
-    def test(self) -> Message:
+    def test(self) -> AlertMessage:
         """A message that shows that messages arrive."""
         return self._message("test", self._text("test").format(instance=self.instance))
 
-    def _message(self, kind: str, body: str) -> Message:
-        return Message(kind, self._text(f"title:{kind}").format(instance=self.instance), body)
+    def _message(self, kind: str, body: str) -> AlertMessage:
+        return AlertMessage(kind, self._text(f"title:{kind}").format(instance=self.instance), body)
 
-    def _line(self, kind: str, trouble: Trouble, *, at: float, **words: str) -> str:
+    def _line(self, kind: str, trouble: AlertState, *, at: float, **words: str) -> str:
         moment = datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M %z")
         sentence = self._text(trouble.name).format(
             instance=self.instance,
@@ -95,13 +97,13 @@ class Wording:
             return span(round(value), WORDS[self.language])
         return f"{value:.0%}" if name == "DhpGatewayPlatformDown" else str(value)
 
-    def _span(self, trouble: Trouble) -> str:
+    def _span(self, trouble: AlertState) -> str:
         return span(round(trouble.last - trouble.began), WORDS[self.language])
 
     def _text(self, key: str) -> str:
         return TEXTS[self.language][key]
 
 
-def _care(trouble: Trouble, status: Mapping[str, Any]) -> str:
+def _care(trouble: AlertState, status: Mapping[str, Any]) -> str:
     """What the status page says on what to do."""
     return str(status["care"]["text"]) if trouble.name == "DhpGatewayNotReady" else ""

@@ -25,8 +25,8 @@ from gateway.outbox.queue import Outbox
 from gateway.outbox.shown import content_view, entry_view, format_time
 from gateway.outbox.store import EntryStateError, NotRecordedError, OutboxError
 
-Facts = dict[str, Any]
-Ask = Callable[[Facts], Awaitable[Facts | None]]
+OutboxFacts = dict[str, Any]
+AskOutbox = Callable[[OutboxFacts], Awaitable[OutboxFacts | None]]
 
 _PAGE: Final = 100
 # Of a content in clear; the whole may be too much for a browser, and for the way to it.
@@ -34,7 +34,7 @@ _SHOWN: Final = 256 * 1024
 _WAY: Final = "page"
 
 
-class Desk:
+class OutboxAdminApi:
     """Asks one outbox, for so many entries a page.
 
     `record` has the audit take what was seen, and says whether it is written; None: there is none.
@@ -44,7 +44,7 @@ class Desk:
         self._most = page
         self._outbox = outbox
         self._record = record
-        self._answers: dict[str, Ask] = {
+        self._answers: dict[str, AskOutbox] = {
             "list": self._list,
             "entry": self._entry,
             "reveal": self._reveal,
@@ -53,14 +53,14 @@ class Desk:
             "retry-failed": self._retry_failed,
         }
 
-    async def answer(self, question: Facts) -> Facts | None:
+    async def answer(self, question: OutboxFacts) -> OutboxFacts | None:
         """What there is to say, or None where there is no such entry."""
         try:
             return await self._answers[question["ask"]](question)
         except OutboxError:
             return {"away": True}
 
-    async def _list(self, question: Facts) -> Facts:
+    async def _list(self, question: OutboxFacts) -> OutboxFacts:
         groups = await self._outbox.undelivered_groups()
         found = await self._outbox.entries(
             states=[EntryState(each) for each in question["states"]] or tuple(BLOCKING),
@@ -77,11 +77,11 @@ class Desk:
             "next": page[-1].number if len(found) > self._most else None,
         }
 
-    async def _entry(self, question: Facts) -> Facts | None:
+    async def _entry(self, question: OutboxFacts) -> OutboxFacts | None:
         content = await self._outbox.content(question["id"])
         return None if content is None else {"entry": content_view(content, reveal=False)}
 
-    async def _reveal(self, question: Facts) -> Facts | None:
+    async def _reveal(self, question: OutboxFacts) -> OutboxFacts | None:
         by = self._by(question)
         if by is None or self._record is None:
             return None
@@ -93,7 +93,7 @@ class Desk:
             None if content is None else {"entry": _shortened(content_view(content, reveal=True))}
         )
 
-    async def _move(self, question: Facts) -> Facts | None:
+    async def _move(self, question: OutboxFacts) -> OutboxFacts | None:
         move = self._outbox.drop if question["ask"] == "drop" else self._outbox.retry
         try:
             entry = await move(question["id"], self._by(question))
@@ -101,17 +101,17 @@ class Desk:
             return {"done": False, "state": refusal.state.value}
         return None if entry is None else {"done": True, "state": entry.state.value}
 
-    async def _retry_failed(self, question: Facts) -> Facts:
+    async def _retry_failed(self, question: OutboxFacts) -> OutboxFacts:
         moved = self._outbox.retry_failed(question["cause"], self._by(question))
         return {"moved": sum([1 async for _ in moved])}
 
-    def _by(self, question: Facts) -> Actor | None:
+    def _by(self, question: OutboxFacts) -> Actor | None:
         if self._record is None:
             return None
         return Actor(_WAY, question["operator"], question.get("reason", ""))
 
 
-def _shortened(document: Facts) -> Facts:
+def _shortened(document: OutboxFacts) -> OutboxFacts:
     for part in ("request", "answer"):
         content = document[part]
         if content is not None and len(content["body"]) > _SHOWN:

@@ -7,15 +7,15 @@ from html import escape
 from typing import Final
 
 from gateway.admin.outbox.causes import remedy, why
-from gateway.admin.outbox.frame import View, frame
-from gateway.admin.outbox.list_page import Facts, caller
+from gateway.admin.outbox.frame import PageContext, frame
+from gateway.admin.outbox.list_page import EntryListFacts, caller
 from gateway.admin.status.markup import Html, code, commands, inside, moment, number
 
 _OPEN: Final = frozenset(("waiting", "failed", "unclear"))
 _HIDDEN: Final = "***"
 
 
-def page(view: View, entry: Facts) -> str:
+def page(view: PageContext, entry: EntryListFacts) -> str:
     """The page; what is about a patient is on it only where the entry was revealed."""
     words, state = view.words, entry["state"]
     facts = "".join(
@@ -32,7 +32,7 @@ def page(view: View, entry: Facts) -> str:
     return frame(view, main, f"outbox/{entry['id']}", {}, answer=answer)
 
 
-def _facts(view: View, entry: Facts) -> Iterator[tuple[str, str]]:
+def _facts(view: PageContext, entry: EntryListFacts) -> Iterator[tuple[str, str]]:
     words, state, cause = view.words, entry["state"], entry["cause"]
     yield "state", words.get(f"card:{state}", words[f"entry:{state}"])
     yield "caller", caller(entry["caller"], view)
@@ -58,7 +58,7 @@ def _facts(view: View, entry: Facts) -> Iterator[tuple[str, str]]:
             yield "note", note_of(answer["note"]).in_language(view.language)
 
 
-def _contents(view: View, entry: Facts) -> str:
+def _contents(view: PageContext, entry: EntryListFacts) -> str:
     """What is about a patient, where it is here."""
     request = entry["request"]
     parts: list[tuple[str, str]] = []
@@ -76,7 +76,7 @@ def _contents(view: View, entry: Facts) -> str:
     return f'<section id="contents" class="card">{shown}</section>' if shown else ""
 
 
-def _body(view: View, name: str, content: Facts) -> list[tuple[str, str]]:
+def _body(view: PageContext, name: str, content: EntryListFacts) -> list[tuple[str, str]]:
     parts = [(name, content["body"])]
     if "body_bytes" in content:
         told = view.words["cut"].format(bytes=number(content["body_bytes"], view.words))
@@ -84,7 +84,7 @@ def _body(view: View, name: str, content: Facts) -> list[tuple[str, str]]:
     return parts
 
 
-def _decisions(view: View, entry: Facts) -> str:
+def _decisions(view: PageContext, entry: EntryListFacts) -> str:
     words, entry_id = view.words, entry["id"]
     retry = view.form("retry", f"<button>{escape(words['retry'])}</button>", id=entry_id)
     cards = [
@@ -104,7 +104,7 @@ def _decisions(view: View, entry: Facts) -> str:
     return f'<div class="decisions">{shown}</div>' if view.operator is not None else ""
 
 
-def _drop(view: View, entry_id: str) -> str:
+def _drop(view: PageContext, entry_id: str) -> str:
     words = view.words
     field = (
         f'<label for="reason">{escape(words["reason"])}</label><input id="reason" name="reason" '

@@ -53,7 +53,7 @@ HEADERS: Final = {
 
 
 @dataclass(slots=True)
-class View:
+class PageContext:
     """Who looks, and how. `above` leads from the page's address to the listener's root.
 
     `named`: the settings name operators; `token` goes into the forms of the one who is signed in;
@@ -92,7 +92,7 @@ class View:
 
 
 def frame(
-    view: View, main: str, here: str, query: Mapping[str, str], *, answer: str = "untried"
+    view: PageContext, main: str, here: str, query: Mapping[str, str], *, answer: str = "untried"
 ) -> str:
     """The whole page; `here` and `query` are its address, `answer` says which icon it has."""
     words = view.words
@@ -113,7 +113,7 @@ def frame(
     )
 
 
-def refusal_page(view: View, word: str) -> str:
+def refusal_page(view: PageContext, word: str) -> str:
     """A page that says why there is nothing else."""
     words = view.words
     told = (
@@ -123,7 +123,7 @@ def refusal_page(view: View, word: str) -> str:
     return frame(view, told, "outbox", {}, answer="degraded")
 
 
-def _who(view: View) -> str:
+def _who(view: PageContext) -> str:
     words = view.words
     if view.operator is not None:
         told = commands(words["signed-in"]).replace("{name}", code(view.operator))

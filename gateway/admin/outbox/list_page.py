@@ -7,19 +7,23 @@ from html import escape
 from typing import Any, Final
 
 from gateway.admin.outbox.causes import remedy, why
-from gateway.admin.outbox.frame import View, frame
+from gateway.admin.outbox.frame import PageContext, frame
 from gateway.admin.status.icons import sign
 from gateway.admin.status.markup import Html, code, commands, moment, number, table
 from gateway.pipeline.callers import ANONYMOUS
 
-Facts = Mapping[str, Any]
+EntryListFacts = Mapping[str, Any]
 # Those that a person has to decide about come first.
 STATES: Final = ("failed", "unclear", "waiting", "sending")
 _SAID: Final = frozenset(("retried", "dropped"))
 
 
-def page(view: View, facts: Facts, asked: Facts, query: Mapping[str, str]) -> str:
-    """The page for the answer of a `Desk` to what was `asked`; `query` is the page's own."""
+def page(
+    view: PageContext, facts: EntryListFacts, asked: EntryListFacts, query: Mapping[str, str]
+) -> str:
+    """The page for the answer of an `OutboxAdminApi` to what was `asked`; `query` is the
+    page's own.
+    """
     verdict = _verdict(facts["groups"])
     main = "".join(
         (
@@ -35,19 +39,19 @@ def page(view: View, facts: Facts, asked: Facts, query: Mapping[str, str]) -> st
     return frame(view, main, "outbox", query, answer=answer)
 
 
-def caller(name: str, view: View) -> str:
+def caller(name: str, view: PageContext) -> str:
     """A caller's name; those that have none share a word."""
     return view.words["anonymous"] if name == ANONYMOUS.name else code(name)
 
 
-def _verdict(groups: Sequence[Facts]) -> str:
+def _verdict(groups: Sequence[EntryListFacts]) -> str:
     states = {each["state"] for each in groups}
     if states & {"failed", "unclear"}:
         return "person"
     return "waiting" if states else "fine"
 
 
-def _said(view: View, query: Mapping[str, str]) -> str:
+def _said(view: PageContext, query: Mapping[str, str]) -> str:
     said, count = query.get("said"), query.get("count", "")
     if said not in _SAID:
         return ""
@@ -56,7 +60,7 @@ def _said(view: View, query: Mapping[str, str]) -> str:
     return f'<p class="news" role="status">{escape(told)}</p>'
 
 
-def _care(view: View, verdict: str) -> str:
+def _care(view: PageContext, verdict: str) -> str:
     words = view.words
     answer = "degraded" if verdict == "person" else "yes"
     advice = words["advice:person"] if verdict == "person" else words[f"outbox:{verdict}:todo"]
@@ -67,7 +71,7 @@ def _care(view: View, verdict: str) -> str:
     )
 
 
-def _cards(view: View, groups: Sequence[Facts]) -> str:
+def _cards(view: PageContext, groups: Sequence[EntryListFacts]) -> str:
     cards = []
     for state in STATES:
         mine = [each for each in groups if each["state"] == state]
@@ -80,11 +84,11 @@ def _cards(view: View, groups: Sequence[Facts]) -> str:
     return f'<div id="glance" class="glance">{"".join(cards)}</div>'
 
 
-def _since(view: View, at: str) -> str:
+def _since(view: PageContext, at: str) -> str:
     return Html(escape(view.words["since"]).replace("{at}", moment(at)))
 
 
-def _reasons(view: View, groups: Sequence[Facts]) -> str:
+def _reasons(view: PageContext, groups: Sequence[EntryListFacts]) -> str:
     items = "".join(_reason(view, *each) for each in _by_cause(groups))
     if not items:
         return ""
@@ -94,13 +98,13 @@ def _reasons(view: View, groups: Sequence[Facts]) -> str:
     )
 
 
-def _by_cause(groups: Sequence[Facts]) -> Iterator[tuple[str, str, list[Facts]]]:
+def _by_cause(groups: Sequence[EntryListFacts]) -> Iterator[tuple[str, str, list[EntryListFacts]]]:
     """State and cause, and how many each caller has; those of a person first, and the most."""
-    found: dict[tuple[str, str], list[Facts]] = {}
+    found: dict[tuple[str, str], list[EntryListFacts]] = {}
     for each in groups:
         found.setdefault((each["state"], each["cause"]), []).append(each)
 
-    def weight(item: tuple[tuple[str, str], list[Facts]]) -> tuple[int, int]:
+    def weight(item: tuple[tuple[str, str], list[EntryListFacts]]) -> tuple[int, int]:
         return STATES.index(item[0][0]), -_sum(item[1])
 
     for (state, cause), mine in sorted(found.items(), key=weight):
@@ -108,12 +112,12 @@ def _by_cause(groups: Sequence[Facts]) -> Iterator[tuple[str, str, list[Facts]]]
             yield state, cause, sorted(mine, key=lambda each: -each["entries"])
 
 
-def _sum(groups: Iterable[Facts]) -> int:
+def _sum(groups: Iterable[EntryListFacts]) -> int:
     total: int = sum(each["entries"] for each in groups)
     return total
 
 
-def _reason(view: View, state: str, cause: str, mine: Sequence[Facts]) -> str:
+def _reason(view: PageContext, state: str, cause: str, mine: Sequence[EntryListFacts]) -> str:
     words, count = view.words, _sum(mine)
     callers = ", ".join(
         f'<a href="{view.link("outbox", state=state, cause=cause, caller=each["caller"])}">'
@@ -131,7 +135,7 @@ def _reason(view: View, state: str, cause: str, mine: Sequence[Facts]) -> str:
     )
 
 
-def _entries(view: View, facts: Facts, asked: Facts) -> str:
+def _entries(view: PageContext, facts: EntryListFacts, asked: EntryListFacts) -> str:
     words = view.words
     rows = [
         (
@@ -156,11 +160,11 @@ def _entries(view: View, facts: Facts, asked: Facts) -> str:
     )
 
 
-def _address(view: View, entry: Facts) -> str:
+def _address(view: PageContext, entry: EntryListFacts) -> str:
     return view.link(f"outbox/{entry['id']}")
 
 
-def _tabs(view: View, narrowed: Mapping[str, str]) -> str:
+def _tabs(view: PageContext, narrowed: Mapping[str, str]) -> str:
     words, now = view.words, narrowed.get("state")
     choices: list[tuple[str, dict[str, str], bool]] = [(words["all"], {}, now is None)]
     choices += [(words[f"card:{each}"], {"state": each}, now == each) for each in STATES]
@@ -176,7 +180,7 @@ def _tabs(view: View, narrowed: Mapping[str, str]) -> str:
     return f'<div class="tabs">{links}</div>' + (f"<p>{told}</p>" if only else "")
 
 
-def _more(view: View, after: int | None, before: int, narrowed: Mapping[str, str]) -> str:
+def _more(view: PageContext, after: int | None, before: int, narrowed: Mapping[str, str]) -> str:
     links = []
     if before:
         links.append((view.link("outbox", **narrowed), view.words["first"]))

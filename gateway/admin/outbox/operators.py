@@ -36,11 +36,11 @@ CHALLENGE: Final[Mapping[str, str]] = {
 _WRONG_A_SECOND: Final = 1.0
 
 
-class WrongPassword(Exception):  # noqa: N818 - says what is
+class OperatorAuthError(Exception):
     """A name and password that are no operator's."""
 
 
-class TooManyWrong(Exception):  # noqa: N818 - says what is
+class OperatorRateLimitError(Exception):
     """So many from that address that none is looked at; `retry_after` in seconds."""
 
     def __init__(self, retry_after: float) -> None:
@@ -74,7 +74,7 @@ class Operators:
     def signed_in(self, request: Request) -> str | None:
         """The operator who asks; None: no password is shown.
 
-        Raises `WrongPassword` and `TooManyWrong`.
+        Raises `OperatorAuthError` and `OperatorRateLimitError`.
         """
         header = parse_request_fields(request.raw_headers)
         if not self._callers.presents_known_secret(header):
@@ -84,13 +84,13 @@ class Operators:
         peer = Peer(socket_address(name))
         wait = self._strangers.seconds_until_available(peer.address)
         if wait:
-            raise TooManyWrong(wait)
+            raise OperatorRateLimitError(wait)
         try:
             return self._callers.identify(peer, header).name
         except GatewayError:
             self._strangers.consume(peer.address)
             _log.warning("outbox: a wrong name or password from %s", peer.address)
-            raise WrongPassword from None
+            raise OperatorAuthError from None
 
     def form_token(self, operator: str) -> str:
         """What a form of the operator's holds."""

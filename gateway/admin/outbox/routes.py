@@ -17,21 +17,21 @@ from aiohttp.web_response import Response
 from yarl import URL
 
 from gateway.admin.outbox import entry_page, list_page
-from gateway.admin.outbox.frame import HEADERS, View, refusal_page
+from gateway.admin.outbox.frame import HEADERS, PageContext, refusal_page
 from gateway.admin.outbox.operators import (
     CHALLENGE,
+    OperatorAuthError,
+    OperatorRateLimitError,
     Operators,
-    TooManyWrong,
-    WrongPassword,
     is_foreign,
 )
 
 if TYPE_CHECKING:
     # Where the page is made there need be no outbox.
-    from gateway.admin.outbox.desk import Ask, Facts
+    from gateway.admin.outbox.desk import AskOutbox, OutboxFacts
 
 Language = Callable[[str | None, str | None], str]
-Handler = Callable[[Request, View], Awaitable[Response]]
+OutboxPageHandler = Callable[[Request, PageContext], Awaitable[Response]]
 
 # For a form to come in, in seconds; and how large it may be.
 _FORM_TIME: Final = 10.0
@@ -40,7 +40,7 @@ _LONGEST_REASON: Final = 300
 _LAST_NUMBER: Final = 2**62
 
 
-class Refused(Exception):  # noqa: N818 - says what is
+class OutboxPageError(Exception):
     """A page that only says why nothing else is shown; `word` is one of the texts `refused:`."""
 
     def __init__(
@@ -53,14 +53,14 @@ class Refused(Exception):  # noqa: N818 - says what is
 
 
 class OutboxPages:
-    """What there is below `/outbox`. `ask` asks a `Desk`; without it there is no outbox.
+    """What there is below `/outbox`. `ask` asks an `OutboxAdminApi`; without it there is no outbox.
 
     `language` chooses, of what was asked for and what a browser accepts; `reveal`: operators may
     see entries in full.
     """
 
     def __init__(
-        self, ask: Ask | None, operators: Operators, language: Language, *, reveal: bool
+        self, ask: AskOutbox | None, operators: Operators, language: Language, *, reveal: bool
     ) -> None:
         self._ask = ask
         self._operators = operators
@@ -79,38 +79,38 @@ class OutboxPages:
         ):
             router.add_post(f"/outbox/{name}", self._page(handler))
 
-    def _page(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    def _page(self, handler: OutboxPageHandler) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             view = self._view(request)
             try:
                 self._sign_in(request, view)
                 return await handler(request, view)
-            except Refused as refusal:
+            except OutboxPageError as refusal:
                 page = refusal_page(view, refusal.word)
                 return _html(page, view, refusal.status, refusal.headers)
 
         return answer
 
-    def _view(self, request: Request) -> View:
+    def _view(self, request: Request) -> PageContext:
         accepted = ",".join(request.headers.getall(hdrs.ACCEPT_LANGUAGE, []))
         language = self._language(request.query.get("lang"), accepted or None)
         above = "" if request.path.endswith("/outbox") else "../"
-        return View(language, above, named=self._operators.any_named, reveal=self._reveal)
+        return PageContext(language, above, named=self._operators.any_named, reveal=self._reveal)
 
-    def _sign_in(self, request: Request, view: View) -> None:
+    def _sign_in(self, request: Request, view: PageContext) -> None:
         try:
             view.operator = self._operators.signed_in(request)
-        except TooManyWrong as error:
+        except OperatorRateLimitError as error:
             wait: dict[str, str] = {hdrs.RETRY_AFTER: str(int(error.retry_after) + 1)}
-            raise Refused(HTTPStatus.TOO_MANY_REQUESTS, "too-many", wait) from None
-        except WrongPassword:
-            raise Refused(HTTPStatus.UNAUTHORIZED, "sign-in", CHALLENGE) from None
+            raise OutboxPageError(HTTPStatus.TOO_MANY_REQUESTS, "too-many", wait) from None
+        except OperatorAuthError:
+            raise OutboxPageError(HTTPStatus.UNAUTHORIZED, "sign-in", CHALLENGE) from None
         if view.operator is not None:
             view.token = self._operators.form_token(view.operator)
         elif view.named and "sign-in" in request.query:
-            raise Refused(HTTPStatus.UNAUTHORIZED, "sign-in", CHALLENGE)
+            raise OutboxPageError(HTTPStatus.UNAUTHORIZED, "sign-in", CHALLENGE)
 
-    async def _list(self, request: Request, view: View) -> Response:
+    async def _list(self, request: Request, view: PageContext) -> Response:
         query = request.query
         after = query.get("after", "0")
         question = {
@@ -123,11 +123,11 @@ class OutboxPages:
         facts = await self._asked(question)
         return _html(list_page.page(view, facts, question, query), view)
 
-    async def _entry(self, request: Request, view: View) -> Response:
+    async def _entry(self, request: Request, view: PageContext) -> Response:
         facts = await self._asked({"ask": "entry", "id": request.match_info["id"]})
         return _html(entry_page.page(view, facts["entry"]), view)
 
-    async def _retry(self, request: Request, view: View) -> Response:
+    async def _retry(self, request: Request, view: PageContext) -> Response:
         form = await self._form(request, view)
         operator = view.operator
         if "cause" in form:
@@ -138,74 +138,74 @@ class OutboxPages:
             moved = 1
         return _back(view, said="retried", count=str(moved))
 
-    async def _drop(self, request: Request, view: View) -> Response:
+    async def _drop(self, request: Request, view: PageContext) -> Response:
         form = await self._form(request, view)
         reason = " ".join(form.get("reason", "").split())[:_LONGEST_REASON]
         if not reason:
-            raise Refused(HTTPStatus.BAD_REQUEST, "no-reason")
+            raise OutboxPageError(HTTPStatus.BAD_REQUEST, "no-reason")
         question = {"ask": "drop", "id": _id(form), "operator": view.operator, "reason": reason}
         await self._moved(question)
         return _back(view, said="dropped")
 
-    async def _show_in_full(self, request: Request, view: View) -> Response:
+    async def _show_in_full(self, request: Request, view: PageContext) -> Response:
         form = await self._form(request, view)
         if not self._reveal:
-            raise Refused(HTTPStatus.FORBIDDEN, "hidden")
+            raise OutboxPageError(HTTPStatus.FORBIDDEN, "hidden")
         question = {"ask": "reveal", "id": _id(form), "operator": view.operator}
         facts = await self._asked(question)
         return _html(entry_page.page(view, facts["entry"]), view)
 
-    async def _asked(self, question: Facts) -> Facts:
-        """The answer to a question about what is there. Raises `Refused`."""
+    async def _asked(self, question: OutboxFacts) -> OutboxFacts:
+        """The answer to a question about what is there. Raises `OutboxPageError`."""
         if self._ask is None:
-            raise Refused(HTTPStatus.NOT_FOUND, "disabled")
+            raise OutboxPageError(HTTPStatus.NOT_FOUND, "disabled")
         facts = await self._ask(question)
         if facts is None:
-            raise Refused(HTTPStatus.NOT_FOUND, "missing")
+            raise OutboxPageError(HTTPStatus.NOT_FOUND, "missing")
         for why in ("away", "unrecorded"):
             if facts.get(why):
-                raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, why)
+                raise OutboxPageError(HTTPStatus.SERVICE_UNAVAILABLE, why)
         return facts
 
-    async def _moved(self, question: Facts) -> None:
+    async def _moved(self, question: OutboxFacts) -> None:
         if not (await self._asked(question))["done"]:
-            raise Refused(HTTPStatus.CONFLICT, "not-possible")
+            raise OutboxPageError(HTTPStatus.CONFLICT, "not-possible")
 
-    async def _form(self, request: Request, view: View) -> Mapping[str, str]:
-        """The fields of a form that a signed-in operator has sent. Raises `Refused`."""
+    async def _form(self, request: Request, view: PageContext) -> Mapping[str, str]:
+        """The fields of a form that a signed-in operator has sent. Raises `OutboxPageError`."""
         if not view.named:
-            raise Refused(HTTPStatus.FORBIDDEN, "read-only")
+            raise OutboxPageError(HTTPStatus.FORBIDDEN, "read-only")
         if is_foreign(request):
-            raise Refused(HTTPStatus.FORBIDDEN, "foreign")
+            raise OutboxPageError(HTTPStatus.FORBIDDEN, "foreign")
         if view.operator is None:
-            raise Refused(HTTPStatus.UNAUTHORIZED, "sign-in", CHALLENGE)
+            raise OutboxPageError(HTTPStatus.UNAUTHORIZED, "sign-in", CHALLENGE)
         form = await _read(request)
         if not self._operators.is_own_form(form.get("token", ""), view.operator):
-            raise Refused(HTTPStatus.FORBIDDEN, "old-form")
+            raise OutboxPageError(HTTPStatus.FORBIDDEN, "old-form")
         return form
 
 
 async def _read(request: Request) -> Mapping[str, str]:
     if request.content_type != "application/x-www-form-urlencoded":
-        raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "form")
+        raise OutboxPageError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "form")
     if (request.content_length or 0) > _FORM_BYTES:
-        raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "form")
+        raise OutboxPageError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "form")
     try:
         async with asyncio.timeout(_FORM_TIME):
             return {name: str(value) for name, value in (await request.post()).items()}
     except TimeoutError:
-        raise Refused(HTTPStatus.REQUEST_TIMEOUT, "form") from None
+        raise OutboxPageError(HTTPStatus.REQUEST_TIMEOUT, "form") from None
     except (ValueError, LookupError):
-        raise Refused(HTTPStatus.BAD_REQUEST, "form") from None
+        raise OutboxPageError(HTTPStatus.BAD_REQUEST, "form") from None
 
 
 def _id(form: Mapping[str, str]) -> str:
     if "id" not in form:
-        raise Refused(HTTPStatus.BAD_REQUEST, "form")
+        raise OutboxPageError(HTTPStatus.BAD_REQUEST, "form")
     return form["id"]
 
 
-def _back(view: View, **told: str) -> Response:
+def _back(view: PageContext, **told: str) -> Response:
     """To the list, which is asked for anew, so that no reload repeats what was done."""
     location = URL("../outbox").with_query({"lang": view.language, **told})
     headers = {**HEADERS, hdrs.LOCATION: str(location)}
@@ -214,7 +214,7 @@ def _back(view: View, **told: str) -> Response:
 
 def _html(
     page: str,
-    view: View,
+    view: PageContext,
     status: HTTPStatus = HTTPStatus.OK,
     headers: Mapping[str, str] | None = None,
 ) -> Response:

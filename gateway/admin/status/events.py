@@ -33,7 +33,7 @@ HEADERS: Final = {
 }
 
 
-class Asked(Protocol):
+class FactsProvider(Protocol):
     """Whom the facts are asked of."""
 
     async def facts(self, language: str) -> dict[str, Any]:
@@ -46,7 +46,7 @@ class StatusEvents:
 
     def __init__(
         self,
-        status: Asked,
+        status: FactsProvider,
         render: Callable[[Mapping[str, Any]], Mapping[str, str]],
         *,
         interval: float = _INTERVAL,

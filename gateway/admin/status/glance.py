@@ -26,21 +26,21 @@ _PLATFORM: Final = {"answers": "yes", "doubtful": "degraded", "fails": "no", "un
 # States of queued writes.
 _WAITING: Final = frozenset({"waiting", "sending"})
 
-Facts = Mapping[str, Any]
+SummaryFacts = Mapping[str, Any]
 
 
-def glance(facts: Facts, words: Words) -> str:
+def glance(facts: SummaryFacts, words: Words) -> str:
     """All cards; those of what is not there are left out."""
     return f'<div id="glance" class="glance">{"".join(_cards(facts, words))}</div>'
 
 
-def token_state(token: Facts, words: Words) -> str:
+def token_state(token: SummaryFacts, words: Words) -> str:
     """The state of a token as a sign and a word."""
     kind, state = _token_kind(token)
     return _signed(kind, words[state])
 
 
-def failure(token: Facts, words: Words) -> str:
+def failure(token: SummaryFacts, words: Words) -> str:
     """Why the last attempt failed, and what the SSO reported."""
     told = [escape(words[f"cause:{token['cause']}"])]
     if token["status"] is not None:
@@ -52,7 +52,7 @@ def failure(token: Facts, words: Words) -> str:
     return Html(", ".join(told))
 
 
-def _cards(facts: Facts, words: Words) -> Iterator[str]:
+def _cards(facts: SummaryFacts, words: Words) -> Iterator[str]:
     if facts["tokens"]:
         yield _token(facts["tokens"], words)
     if facts["sso"] is not None:
@@ -74,7 +74,7 @@ def _signed(kind: str, text: str) -> str:
     return Html(f'<span class="{kind}">{SYMBOLS[kind]} {inside(text)}</span>')
 
 
-def _token_kind(token: Facts) -> tuple[str, str]:
+def _token_kind(token: SummaryFacts) -> tuple[str, str]:
     """`yes`, `degraded` or `no`, and the word for it."""
     if token["rejected"]:
         return "no", "rejected"
@@ -83,11 +83,11 @@ def _token_kind(token: Facts) -> tuple[str, str]:
     return ("yes", "valid") if token["failure"] is None else ("degraded", "not-renewed")
 
 
-def _token(tokens: Mapping[str, Facts], words: Words) -> str:
+def _token(tokens: Mapping[str, SummaryFacts], words: Words) -> str:
     """That of the credential which is worst off."""
     order = ("yes", "degraded", "no")
 
-    def badness(item: tuple[str, Facts]) -> tuple[int, int]:
+    def badness(item: tuple[str, SummaryFacts]) -> tuple[int, int]:
         token = item[1]
         return order.index(_token_kind(token)[0]), -(token["expires_in"] or 0)
 
@@ -105,7 +105,7 @@ def _token(tokens: Mapping[str, Facts], words: Words) -> str:
     )
 
 
-def _credential(name: str, tokens: Mapping[str, Facts], words: Words) -> Iterable[str]:
+def _credential(name: str, tokens: Mapping[str, SummaryFacts], words: Words) -> Iterable[str]:
     """Which one it is, where there are several, and how many are well."""
     if len(tokens) > 1:
         good = sum(_token_kind(token)[0] == "yes" for token in tokens.values())
@@ -113,7 +113,7 @@ def _credential(name: str, tokens: Mapping[str, Facts], words: Words) -> Iterabl
         yield words["good_of"].format(good=good, all=len(tokens))
 
 
-def _sso(facts: Facts, words: Words) -> str:
+def _sso(facts: SummaryFacts, words: Words) -> str:
     sso = facts["sso"]
     kind = sso["failure"]
     answered = any(each["valid"] for each in facts["tokens"].values())
@@ -127,7 +127,7 @@ def _sso(facts: Facts, words: Words) -> str:
     )
 
 
-def _platform(facts: Facts, words: Words) -> str:
+def _platform(facts: SummaryFacts, words: Words) -> str:
     platform = facts["platform"]
     probe, alias = platform["probe"], platform.get("missing_alias")
     counts = [
@@ -153,7 +153,7 @@ def _host(url: str) -> str:
     return urlsplit(url).netloc or url
 
 
-def _outbox(facts: Facts, words: Words) -> str:
+def _outbox(facts: SummaryFacts, words: Words) -> str:
     outbox, platform = facts["outbox"], facts["platform"]
     entries = {state: count for state, count in outbox["entries"].items() if count}
     person = any(state in entries for state in FOR_A_PERSON)
@@ -178,6 +178,6 @@ def _outbox(facts: Facts, words: Words) -> str:
     )
 
 
-def _workers(workers: Facts, words: Words) -> str:
+def _workers(workers: SummaryFacts, words: Words) -> str:
     kind = "yes" if workers["answering"] == workers["configured"] else "degraded"
     return _card(words["workers"], _signed(kind, words["workers:of"].format(**workers)))

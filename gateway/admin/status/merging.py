@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from gateway.admin.judgement import Evidence, Judgement, judge, merged
+from gateway.admin.judgement import HealthEvidence, PlatformHealth, judge, merged
 from gateway.admin.status.recent_requests import RECENT, SHOWN, many_errors
 from gateway.admin.status.verdict import ANSWERS, verdict
 
@@ -14,10 +14,10 @@ _CIRCUITS: Final = ("closed", "half-open", "open")
 _FAILURES: Final = (None, "transient", "throttled", "refused")
 _OF_A_FAILURE: Final = ("failure", "cause", "status", "oauth_error", "oauth_description")
 
-Facts = dict[str, Any]
+StatusFacts = dict[str, Any]
 
 
-def merge_status(reports: Sequence[Facts | None], *, draining: bool) -> Facts:
+def merge_status(reports: Sequence[StatusFacts | None], *, draining: bool) -> StatusFacts:
     """One report of those of all workers; None stands for one that does not answer.
 
     With no answer at all only `care` is there.
@@ -26,7 +26,7 @@ def merge_status(reports: Sequence[Facts | None], *, draining: bool) -> Facts:
     own = _care(reports, present, draining=draining)
     if not present:
         return {"care": own}
-    evidence = merged(Evidence(**report["evidence"]) for report in present)
+    evidence = merged(HealthEvidence(**report["evidence"]) for report in present)
     judgement = judge(evidence)
     return {
         "care": verdict(own, judgement, asdict(evidence)),
@@ -54,7 +54,7 @@ def _worst(order: Sequence[Any], found: Iterable[Any]) -> Any:
 
 
 def _care(
-    reports: Sequence[Facts | None], present: Sequence[Facts], *, draining: bool
+    reports: Sequence[StatusFacts | None], present: Sequence[StatusFacts], *, draining: bool
 ) -> dict[str, str]:
     """`no` where no worker serves, `degraded` where some do not; the worst one's reason."""
     if draining:
@@ -72,7 +72,7 @@ def _care(
     return {"answer": "no" if all_stopped else "degraded", "reason": worst["reason"]}
 
 
-def _many_errors(present: Sequence[Facts]) -> bool:
+def _many_errors(present: Sequence[StatusFacts]) -> bool:
     """Each worker alone may have seen too few to tell."""
     minutes = _hour([report["last_hour"] for report in present])["minutes"][-RECENT:]
     return many_errors(
@@ -80,12 +80,12 @@ def _many_errors(present: Sequence[Facts]) -> bool:
     )
 
 
-def _tokens(sources: Sequence[Mapping[str, Facts]]) -> dict[str, Facts]:
+def _tokens(sources: Sequence[Mapping[str, StatusFacts]]) -> dict[str, StatusFacts]:
     names = dict.fromkeys(name for source in sources for name in source)
     return {name: _token([source[name] for source in sources if name in source]) for name in names}
 
 
-def _token(states: Sequence[Facts]) -> Facts:
+def _token(states: Sequence[StatusFacts]) -> StatusFacts:
     worst = max(states, key=lambda each: _FAILURES.index(each["failure"]))
     return {
         "valid": all(each["valid"] for each in states),
@@ -98,7 +98,7 @@ def _token(states: Sequence[Facts]) -> Facts:
     }
 
 
-def _lacks(state: Facts) -> bool:
+def _lacks(state: StatusFacts) -> bool:
     return state["expires_in"] is None
 
 
@@ -106,7 +106,7 @@ def _least(found: Iterable[int | None]) -> int | None:
     return min((each for each in found if each is not None), default=None)
 
 
-def _platform(sources: Sequence[Facts], judgement: Judgement) -> Facts:
+def _platform(sources: Sequence[StatusFacts], judgement: PlatformHealth) -> StatusFacts:
     connections: dict[str, int] = {}
     for source in sources:
         for state, count in source["connections"].items():
@@ -123,17 +123,17 @@ def _platform(sources: Sequence[Facts], judgement: Judgement) -> Facts:
     }
 
 
-def _since(sources: Sequence[Facts], judgement: Judgement) -> str:
+def _since(sources: Sequence[StatusFacts], judgement: PlatformHealth) -> str:
     """When the first of those saw it who see it as all together do."""
     same: list[str] = [each["since"] for each in sources if each["state"] == judgement.state]
     return min(same) if same else max(each["since"] for each in sources)
 
 
-def _newest(probes: Iterable[Facts | None]) -> Facts | None:
+def _newest(probes: Iterable[StatusFacts | None]) -> StatusFacts | None:
     return max((each for each in probes if each), key=lambda each: each["at"], default=None)
 
 
-def _outbox(sources: Sequence[Facts | None]) -> Facts | None:
+def _outbox(sources: Sequence[StatusFacts | None]) -> StatusFacts | None:
     """They look at one queue: the fullest view is the newest or as good."""
     present = [source for source in sources if source is not None]
     fullest = max(present, key=lambda each: sum(each["entries"].values()), default=None)
@@ -142,7 +142,7 @@ def _outbox(sources: Sequence[Facts | None]) -> Facts | None:
     return {**(fullest or {}), "available": False}
 
 
-def _hour(sources: Sequence[Facts]) -> Facts:
+def _hour(sources: Sequence[StatusFacts]) -> StatusFacts:
     """Minute by minute from the newest backwards: all have the same clock."""
     minutes = [
         {
@@ -161,16 +161,16 @@ def _hour(sources: Sequence[Facts]) -> Facts:
     }
 
 
-def _slowest(found: Iterable[Facts]) -> list[Facts]:
+def _slowest(found: Iterable[StatusFacts]) -> list[StatusFacts]:
     return sorted(found, key=lambda each: -each["duration_ms"])[:SHOWN]
 
 
-def _errors(found: Iterable[Facts]) -> list[Facts]:
+def _errors(found: Iterable[StatusFacts]) -> list[StatusFacts]:
     merged = _joined(found, "reason", _later)
     return sorted(merged, key=lambda each: each["last_at"], reverse=True)
 
 
-def _later(one: Facts, other: Facts) -> Facts:
+def _later(one: StatusFacts, other: StatusFacts) -> StatusFacts:
     last = max(one, other, key=lambda each: each["last_at"])
     return {
         **last,
@@ -179,12 +179,12 @@ def _later(one: Facts, other: Facts) -> Facts:
     }
 
 
-def _callers(found: Iterable[Facts]) -> list[Facts]:
+def _callers(found: Iterable[StatusFacts]) -> list[StatusFacts]:
     merged = _joined(found, "name", _together)
     return sorted(merged, key=lambda each: each["name"])
 
 
-def _together(one: Facts, other: Facts) -> Facts:
+def _together(one: StatusFacts, other: StatusFacts) -> StatusFacts:
     return {
         "name": one["name"],
         "requests": one["requests"] + other["requests"],
@@ -193,8 +193,10 @@ def _together(one: Facts, other: Facts) -> Facts:
     }
 
 
-def _joined(found: Iterable[Facts], key: str, join: Callable[[Facts, Facts], Facts]) -> list[Facts]:
-    by_key: dict[str, Facts] = {}
+def _joined(
+    found: Iterable[StatusFacts], key: str, join: Callable[[StatusFacts, StatusFacts], StatusFacts]
+) -> list[StatusFacts]:
+    by_key: dict[str, StatusFacts] = {}
     for each in found:
         known = by_key.get(each[key])
         by_key[each[key]] = each if known is None else join(known, each)

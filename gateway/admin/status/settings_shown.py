@@ -23,10 +23,10 @@ _UNKNOWN: Final = frozenset({"extra_params"})
 _LOCATIONS: Final = (StoreLocation, DatabaseLocation)
 _PLAIN: Final = (str, Path, ListenAddress, Enum, IPv4Network, IPv6Network)
 
-Shown = str | int | float | bool
+VisibleSetting = str | int | float | bool
 
 
-def shown(settings: Settings) -> dict[str, Shown]:
+def shown(settings: Settings) -> dict[str, VisibleSetting]:
     """Every key that has a value, as people write it, and the value or a mask."""
     return dict(_section("", settings))
 
@@ -37,7 +37,7 @@ def bare_url(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def _section(prefix: str, section: Section) -> Iterator[tuple[str, Shown]]:
+def _section(prefix: str, section: Section) -> Iterator[tuple[str, VisibleSetting]]:
     for name in type(section).model_fields:
         value = getattr(section, name)
         if value is None:
@@ -50,7 +50,7 @@ def _section(prefix: str, section: Section) -> Iterator[tuple[str, Shown]]:
             yield from _value(key, value)
 
 
-def _value(key: str, value: Any) -> Iterator[tuple[str, Shown]]:
+def _value(key: str, value: Any) -> Iterator[tuple[str, VisibleSetting]]:
     if isinstance(value, Section):
         yield from _section(f"{key}.", value)
     elif isinstance(value, Mapping):
@@ -66,7 +66,7 @@ def _value(key: str, value: Any) -> Iterator[tuple[str, Shown]]:
         yield key, _text(value)
 
 
-def _text(value: Any) -> Shown:
+def _text(value: Any) -> VisibleSetting:
     if isinstance(value, bool | int | float):
         return value
     if not isinstance(value, _PLAIN):

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from gateway import __version__
-from gateway.admin.judgement import PlatformJudge, token_words
+from gateway.admin.judgement import HealthEvaluator, token_words
 from gateway.admin.status.merging import merge_status
 from gateway.admin.status.recent_requests import (
     PLATFORM_ERROR,
@@ -51,12 +51,12 @@ _CIRCUIT: Final = {
 }
 # `available`: whether it can be reached; `entries`: how many by state;
 # `oldest_seconds`: how long the oldest waits, or None.
-Outbox = Mapping[str, Any]
+OutboxReport = Mapping[str, Any]
 # Entries that nothing but a person's decision brings on.
 FOR_A_PERSON: Final = ("failed", "unclear")
 
 
-def _no_outbox() -> Outbox | None:
+def _no_outbox() -> OutboxReport | None:
     """It is not enabled."""
     return None
 
@@ -67,7 +67,7 @@ def _no_alias() -> str | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sources:
+class StatusSources:
     """Whom the facts are asked of, each time anew."""
 
     settings: Callable[[], Settings]
@@ -77,18 +77,18 @@ class Sources:
     inflight: Callable[[], int]
     audit_available: Callable[[], bool]
     draining: Callable[[], bool]
-    judging: PlatformJudge
+    judging: HealthEvaluator
     audit_dropped: Callable[[], int] = int
-    outbox: Callable[[], Outbox | None] = _no_outbox
+    outbox: Callable[[], OutboxReport | None] = _no_outbox
     missing_alias: Callable[[], str | None] = _no_alias
 
 
-class Status:
+class StatusReporter:
     """What people on duty want to know of this process."""
 
     def __init__(
         self,
-        sources: Sources,
+        sources: StatusSources,
         traffic: RecentRequests,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -182,10 +182,10 @@ class Status:
         return "yes", "fine"
 
 
-class MergedStatus:
+class MergedStatusReporter:
     """What people on duty want to know of several workers, whom `ask` asks.
 
-    `ask` gives each one's `Status.report`, or None for one that does not answer.
+    `ask` gives each one's `StatusReporter.report`, or None for one that does not answer.
     """
 
     def __init__(
@@ -205,11 +205,11 @@ class MergedStatus:
         self._began = clock()
 
     def language(self, asked: str | None, accept_language: str | None) -> str:
-        """As `Status.language`."""
+        """As `StatusReporter.language`."""
         return _language(self._settings(), asked, accept_language)
 
     async def facts(self, language: str) -> dict[str, Any]:
-        """As `Status.facts`, and how many workers answered."""
+        """As `StatusReporter.facts`, and how many workers answered."""
         reports = await self._ask()
         about = _about(self._settings(), self._clock() - self._began, self._wall_clock())
         answering = sum(report is not None for report in reports)
@@ -247,7 +247,7 @@ def _told(facts: dict[str, Any], language: str) -> dict[str, Any]:
     }
 
 
-def _outbox_reason(outbox: Outbox | None) -> str | None:
+def _outbox_reason(outbox: OutboxReport | None) -> str | None:
     if outbox is None:
         return None
     if not outbox.get("available", True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from gateway.admin.judgement import DOUBTFUL, FAILING, UNTRIED, Judgement
+from gateway.admin.judgement import DOUBTFUL, FAILING, UNTRIED, PlatformHealth
 from gateway.telemetry.findings import ANSWERS as ANSWERING
 from gateway.telemetry.findings import REFUSES
 
@@ -13,7 +13,7 @@ ANSWERS: Final = ("yes", "untried", "degraded", "no")
 
 
 def verdict(
-    own: Mapping[str, str], judgement: Judgement, evidence: Mapping[str, Any]
+    own: Mapping[str, str], judgement: PlatformHealth, evidence: Mapping[str, Any]
 ) -> dict[str, str]:
     """`answer`, `reason` and, where a client is refused, `credential`: the worse of both.
 
@@ -32,7 +32,7 @@ def verdict(
     return care
 
 
-def _of_platform(judgement: Judgement) -> dict[str, str]:
+def _of_platform(judgement: PlatformHealth) -> dict[str, str]:
     if judgement.state == FAILING:
         return {"answer": "no", "reason": judgement.platform}
     if judgement.state == DOUBTFUL:
@@ -42,9 +42,9 @@ def _of_platform(judgement: Judgement) -> dict[str, str]:
     return {"answer": "yes", "reason": "fine"}
 
 
-def _is_over(judgement: Judgement, evidence: Mapping[str, Any]) -> bool:
+def _is_over(judgement: PlatformHealth, evidence: Mapping[str, Any]) -> bool:
     """Whether the platform has answered the gateway itself since callers asked last."""
-    probed = evidence["probe"] == ANSWERING and evidence["probed_at"] > evidence["asked_at"]
+    probed = evidence["probe"] == ANSWERING and evidence["probed_at"] > evidence["last_request_at"]
     return probed and judgement.state == ANSWERING
 
 

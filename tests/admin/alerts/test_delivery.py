@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.admin.alerts.addresses import Address, Message, understand
-from gateway.admin.alerts.delivery import Post
+from gateway.admin.alerts.addresses import AlertAddress, AlertMessage, understand
+from gateway.admin.alerts.delivery import AddressSender
 from gateway.phrases import Phrase
 from gateway.secret import Secret
 from tests.doubles.told import until
 
-MESSAGE = Message("test", "title", "body")
+MESSAGE = AlertMessage("test", "title", "body")
 
 
 async def test_an_address_that_says_nothing() -> None:
@@ -24,7 +24,7 @@ async def test_an_address_that_says_nothing() -> None:
         port = server.sockets[0].getsockname()[1]
         address = understand("it", Secret(f"json://127.0.0.1:{port}"))
         assert address is not None
-        post = Post(address, patience=0.05)
+        post = AddressSender(address, patience=0.05)
         sending = asyncio.get_running_loop().create_task(post.send(MESSAGE))
         await until(lambda: bool(held))
         assert not await sending
@@ -50,5 +50,5 @@ async def test_a_message_can_follow_at_once() -> None:
         def notify(self, **_: str) -> bool:
             return True
 
-    post = Post(Address(Phrase("it"), Secret("json://there"), Ready()))
+    post = AddressSender(AlertAddress(Phrase("it"), Secret("json://there"), Ready()))
     assert [await post.send(MESSAGE) for _ in range(1000)] == [True] * 1000

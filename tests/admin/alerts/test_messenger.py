@@ -13,7 +13,7 @@ from datetime import datetime
 
 import pytest
 
-from gateway.admin.alerts.messenger import AlertSources, Messenger
+from gateway.admin.alerts.messenger import AlertInputSources, AlertMonitor
 from gateway.admin.health import Readiness
 from gateway.config import Settings, load_settings
 from gateway.fhir.texts import LANGUAGES
@@ -61,12 +61,12 @@ class Night:
             platform_fails=duty.watch.fails,
         )
         self.time = TimeSource(clock, clock.wall, clock.call_later, lambda: 1.0)
-        sources = AlertSources(
+        sources = AlertInputSources(
             status=duty.status(lambda: self.dropped),
             readiness=readiness,
             certificates=lambda: self.certificates,
         )
-        self.messenger = Messenger(sources, self._count, self.time)
+        self.messenger = AlertMonitor(sources, self._count, self.time)
 
     def _count(self, outcome: str, number: int) -> None:
         self.counted[outcome] += number

@@ -14,9 +14,9 @@ from typing import Any
 
 import aiohttp
 
-from gateway.admin.outbox.desk import Desk
+from gateway.admin.outbox.desk import OutboxAdminApi
 from gateway.admin.outbox.operators import Operators
-from gateway.admin.server import OutboxDesk, build
+from gateway.admin.server import OutboxPageConfig, build
 from gateway.config import ListenAddress
 from gateway.outbox import notes
 from gateway.outbox.entry import EntryState, RecoveryMode, StoredResponse
@@ -168,8 +168,8 @@ async def office(
     if there == "open":
         await store.prepare()
     try:
-        desk = Desk(Outbox(store, ROOMY, events.append, bool), records, page=PAGE)
-        outbox = OutboxDesk(None if there == "disabled" else desk.answer, people, reveal)
+        desk = OutboxAdminApi(Outbox(store, ROOMY, events.append, bool), records, page=PAGE)
+        outbox = OutboxPageConfig(None if there == "disabled" else desk.answer, people, reveal)
         what = OneState("quiet")
         application = build(metrics=what, readiness=what, status=what, outbox=outbox)
         async with contextlib.AsyncExitStack() as stack:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.admin.judgement import Evidence
+from gateway.admin.judgement import HealthEvidence
 from gateway.admin.status.merging import merge_status
 from gateway.admin.status.recent_requests import SHOWN
 
@@ -31,7 +31,7 @@ def report(**members: Any) -> dict[str, Any]:
     return {
         "care": {"answer": "yes", "reason": "fine"},
         "tokens": {"default": TOKEN},
-        "evidence": asdict(Evidence(worked=True)),
+        "evidence": asdict(HealthEvidence(worked=True)),
         "platform": {
             "url": "http://p",
             "circuit": "closed",
@@ -167,7 +167,9 @@ def test_the_outbox_is_one_however_many_look_at_it() -> None:
 def test_what_each_worker_knows_of_the_platform_is_judged_together() -> None:
     """Five failures in each of two workers are ten; the first to see it says since when."""
     evidence = asdict(
-        Evidence(since_good={"platform-fails": 5}, bad_since=1.0, kinds=1, now=2.0, worked=True)
+        HealthEvidence(
+            since_good={"platform-fails": 5}, bad_since=1.0, kinds=1, now=2.0, worked=True
+        )
     )
     doubtful = {"state": "doubtful", "reason": "many-errors", "since": "c", "probe": None}
     failing = {**doubtful, "state": "fails", "probe": {"found": "answers", "at": "a"}}
@@ -191,7 +193,7 @@ def test_an_alias_that_one_worker_misses_is_missing() -> None:
 
 def test_what_one_worker_met_before_another_got_an_answer_is_over() -> None:
     """A good answer to any caller ends what was bad before it."""
-    bad = Evidence(since_good={"platform-fails": 20}, bad_since=1.0, now=9.0)
-    good = Evidence(minute={"answers": 1}, good_at=5.0, worked=True, now=9.0)
+    bad = HealthEvidence(since_good={"platform-fails": 20}, bad_since=1.0, now=9.0)
+    good = HealthEvidence(minute={"answers": 1}, good_at=5.0, worked=True, now=9.0)
     workers = [report(evidence=asdict(each)) for each in (bad, good)]
     assert merge_status(workers, draining=False)["care"] == {"answer": "yes", "reason": "fine"}

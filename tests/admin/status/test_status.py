@@ -18,7 +18,7 @@ import pytest
 from aiohttp import web
 
 from gateway import __version__
-from gateway.admin.judgement import Evidence, PlatformJudge
+from gateway.admin.judgement import HealthEvaluator, HealthEvidence
 from gateway.admin.server import build
 from gateway.admin.status.page import page
 from gateway.admin.status.recent_requests import (
@@ -28,7 +28,7 @@ from gateway.admin.status.recent_requests import (
     RecentRequests,
 )
 from gateway.admin.status.remedies import REMEDIES
-from gateway.admin.status.state import Sources, Status
+from gateway.admin.status.state import StatusReporter, StatusSources
 from gateway.admin.status.texts import WORDS
 from gateway.exchange import Exchange
 from gateway.fhir.texts import LANGUAGES, TEXTS, text
@@ -41,15 +41,15 @@ from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
 
 # A platform that has answered well before.
-WORKED = PlatformJudge(lambda: Evidence(worked=True), lambda: 0.0)
+WORKED = HealthEvaluator(lambda: HealthEvidence(worked=True), lambda: 0.0)
 STATUS_JSON = "/status.json"
 PATIENT_ID = "pinfl-31503850200017"
 HOSTILE = '<script>alert("x")</script>'
 
 
-def sources(gateway: Running, entries: dict[str, Any] | None = None) -> Sources:
+def sources(gateway: Running, entries: dict[str, Any] | None = None) -> StatusSources:
     """Where the page's facts come from, all well but for these entries of an outbox."""
-    return Sources(
+    return StatusSources(
         settings=lambda: gateway.settings,
         tokens=dict,
         circuit=lambda: CircuitState.CLOSED,
@@ -206,7 +206,7 @@ async def test_writes_that_wait_for_a_person_are_a_limit(
 ) -> None:
     """Whoever looks at the page is not told that nothing has to be done."""
     entries = None if outbox is None else {"entries": outbox, "oldest_seconds": 1.0}
-    facts = await Status(sources(gateway, entries), traffic).facts("en")
+    facts = await StatusReporter(sources(gateway, entries), traffic).facts("en")
     assert facts["care"]["reason"] == reason
     assert facts["outbox"] == entries
 
@@ -230,7 +230,7 @@ async def test_many_errors_are_a_limit(
     for number in range(requests):
         failed = {"status": 502, "reason": "upstream-failed"} if number < errors else {}
         traffic.note(exchange(clock, **failed))
-    facts = await Status(sources(gateway), traffic).facts("en")
+    facts = await StatusReporter(sources(gateway), traffic).facts("en")
     assert facts["care"]["reason"] == reason
 
 
