@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from gateway.admin.health import Readiness
-from gateway.admin.server import build
+from gateway.admin.server import build_application
 from gateway.audit.trail import exchange_record
 from gateway.cli import cli
 from gateway.exchange import Exchange
@@ -170,7 +170,7 @@ def test_only_commands_that_there_are_get_named() -> None:
 def test_every_page_for_operators_that_is_named_answers() -> None:
     """settings.md and operations.md name pages that are there, or say that they are not yet."""
     nothing = Readiness(tokens=dict, circuit_open=bool, draining=bool)
-    application = build(metrics=Metrics(), readiness=nothing, status=NoStatus())
+    application = build_application(metrics=Metrics(), readiness=nothing, status=NoStatus())
     pages = {resource.canonical for resource in application.router.resources()}
     named = set()
     for name in ("docs/settings.md", "docs/operations.md", "README.md"):

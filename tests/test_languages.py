@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway.admin.alerts.texts import TEXTS as ALERTS
-from gateway.admin.outbox.causes import CAUSES as OUTBOX_CAUSES
-from gateway.admin.outbox.texts import OWN as OUTBOX_PAGE
-from gateway.admin.status.page import news
+from gateway.admin.alerts.texts import ALERT_TEXTS as ALERTS
+from gateway.admin.outbox.causes import ENTRY_CAUSES as OUTBOX_CAUSES
+from gateway.admin.outbox.texts import PAGE_WORDS as OUTBOX_PAGE
+from gateway.admin.status.page import page_update
 from gateway.admin.status.remedies import REMEDIES
-from gateway.admin.status.texts import WORDS
+from gateway.admin.status.texts import STATUS_WORDS
 from gateway.fhir import texts
 from gateway.fhir.texts import LANGUAGES
 from gateway.login.pages import TEXTS as SIGN_IN
@@ -64,7 +64,12 @@ def alerts(language: str) -> Iterator[str]:
 def told(language: str) -> list[str]:
     """Every text that the project has for people in a language, but for the documents."""
     tables: tuple[Mapping[str, str], ...] = (
-        *(WORDS[language], REMEDIES[language], outbox_texts.TEXTS[language], SIGN_IN[language]),
+        *(
+            STATUS_WORDS[language],
+            REMEDIES[language],
+            outbox_texts.TEXTS[language],
+            SIGN_IN[language],
+        ),
         *(OUTBOX_PAGE[language], OUTBOX_CAUSES[language], ALERTS[language]),
         *(texts.TEXTS[language], texts.READS[language], texts.ADVICE[language]),
     )
@@ -111,7 +116,7 @@ class Seen(HTMLParser):
 
 async def read(state: str, language: str, **options: Any) -> str:
     """What is read of the page in a state."""
-    shown = news(await OneState(state, **options).facts(language))
+    shown = page_update(await OneState(state, **options).facts(language))
     return " ".join([shown["title"], *Seen(shown["main"]).text])
 
 

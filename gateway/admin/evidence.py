@@ -10,14 +10,14 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from gateway.admin.judgement import WIDE, HealthEvidence
+from gateway.admin.judgement import MAX_REQUEST_KINDS, HealthEvidence
 from gateway.exchange import Exchange
 from gateway.pipeline.circuit import CircuitState
 from gateway.telemetry.findings import ANSWERS, REFUSES, signal_of_exchange
 
 # Outcomes are counted in slices of so many seconds, and kept for five minutes.
 _SLICE: Final = 10
-_KEPT: Final = 30
+_WINDOW_SLICES: Final = 30
 _MINUTE: Final = 6
 
 
@@ -36,7 +36,7 @@ class PlatformOutcomes:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._slices = [_TimeSlice(-1) for _ in range(_KEPT)]
+        self._slices = [_TimeSlice(-1) for _ in range(_WINDOW_SLICES)]
         self._kinds: set[tuple[str, str]] = set()
         self._bad_since = math.inf
         self._bad_at = -math.inf
@@ -52,9 +52,9 @@ class PlatformOutcomes:
         now = exchange.started_monotonic + exchange.duration
         self.asked_at = now
         number = int(now) // _SLICE
-        part = self._slices[number % _KEPT]
+        part = self._slices[number % _WINDOW_SLICES]
         if part.number != number:
-            part = self._slices[number % _KEPT] = _TimeSlice(number)
+            part = self._slices[number % _WINDOW_SLICES] = _TimeSlice(number)
         part.counts[found] = part.counts.get(found, 0) + 1
         if found == ANSWERS:
             self._good_at = now
@@ -69,14 +69,14 @@ class PlatformOutcomes:
 
     def _note_bad(self, exchange: Exchange, found: str, part: _TimeSlice, now: float) -> None:
         part.since_good[found] = part.since_good.get(found, 0) + 1
-        if now - self._bad_at > _SLICE * _KEPT:
+        if now - self._bad_at > _SLICE * _WINDOW_SLICES:
             # What was bad before that is forgotten.
             self._kinds, self._bad_since = set(), math.inf
         self._bad_at = now
         self._bad_since = min(self._bad_since, now)
         if found == REFUSES:
             self._refused = exchange.credential or ""
-        if len(self._kinds) < WIDE:
+        if len(self._kinds) < MAX_REQUEST_KINDS:
             self._kinds.add((exchange.interaction, exchange.resource))
 
     def note_probe(self, found: str, credential: str) -> None:
@@ -95,8 +95,8 @@ class PlatformOutcomes:
         minute: dict[str, int] = {}
         since_good: dict[str, int] = {}
         found_good = False
-        for age in range(_KEPT):
-            part = self._slices[(newest - age) % _KEPT]
+        for age in range(_WINDOW_SLICES):
+            part = self._slices[(newest - age) % _WINDOW_SLICES]
             if part.number != newest - age:
                 continue
             if age <= _MINUTE:

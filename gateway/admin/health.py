@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 
-def _no_outbox() -> bool | None:
+def _outbox_not_enabled() -> bool | None:
     """It is not enabled."""
     return None
 
@@ -26,7 +26,7 @@ class Readiness:
     circuit_open: Callable[[], bool]
     draining: Callable[[], bool]
     platform_fails: Callable[[], bool] = bool
-    outbox: Callable[[], bool | None] = _no_outbox
+    outbox: Callable[[], bool | None] = _outbox_not_enabled
 
     def report(self) -> tuple[bool, dict[str, Any]]:
         """Whether the gateway is ready, and the JSON body that says which check fails."""

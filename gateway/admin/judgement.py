@@ -50,7 +50,7 @@ _MANY: Final = 20
 # Not a single good answer for so many seconds, although many were asked for: no hiccup.
 _SETTLED: Final = 10.0
 # So many kinds of requests, for so many seconds.
-WIDE: Final = 3
+MAX_REQUEST_KINDS: Final = 3
 _LASTING: Final = 60.0
 
 _NO_TOKEN: Final = {"refused": "token-refused", "awaited": "token-awaited"}
@@ -67,10 +67,11 @@ class HealthEvidence:
 
     `minute` counts what callers got in the last minute, by `gateway.telemetry.findings`;
     `since_good` since the last good answer, for five minutes at most, and from `bad_since` on;
-    `kinds` how many kinds of requests these were, up to `WIDE`. `asked_at`: when a caller's request
-    last ended at the platform. `worked`: it has answered well before. `probe` is what the gateway's
-    own question found, "" before it has asked; `probing` that it asks at all. `tokens` has a word
-    for each credential, see `token_words`; `credential` is the one that was refused last.
+    `kinds` how many kinds of requests these were, up to `MAX_REQUEST_KINDS`. `asked_at`: when a
+    caller's request last ended at the platform. `worked`: it has answered well before. `probe` is
+    what the gateway's own question found, "" before it has asked; `probing` that it asks at all.
+    `tokens` has a word for each credential, see `token_statuses`; `credential` is the one that was
+    refused last.
     """
 
     minute: Mapping[str, int] = field(default_factory=dict)
@@ -125,21 +126,21 @@ class HealthEvaluator:
 
     def now(self) -> PlatformHealth:
         """What the evidence shows now."""
-        judgement = judge(self.evidence())
+        judgement = evaluate_health(self.evidence())
         if (judgement.state, judgement.platform) != self._last:
             self._last = judgement.state, judgement.platform
             self.since = self._wall_clock()
         return judgement
 
 
-def token_words(states: Mapping[str, TokenState]) -> dict[str, str]:
+def token_statuses(states: Mapping[str, TokenState]) -> dict[str, str]:
     """For each credential: `valid`, `rejected` by the platform, `awaited`, or how the SSO fails."""
-    return {name: _token_word(state) for name, state in states.items()}
+    return {name: _token_status(state) for name, state in states.items()}
 
 
-def judge(evidence: HealthEvidence) -> PlatformHealth:
+def evaluate_health(evidence: HealthEvidence) -> PlatformHealth:
     """What the evidence shows."""
-    state, platform = _platform(evidence)
+    state, platform = _platform_state(evidence)
     words = set(evidence.tokens.values())
     if words and "valid" not in words:
         if "rejected" in words:
@@ -150,24 +151,24 @@ def judge(evidence: HealthEvidence) -> PlatformHealth:
     return PlatformHealth(state, platform, usable=state != FAILING, reason=platform)
 
 
-def _platform(evidence: HealthEvidence) -> tuple[str, str]:
+def _platform_state(evidence: HealthEvidence) -> tuple[str, str]:
     own = evidence.probe if evidence.probed_at > evidence.good_at else ""
     if own in _FAULTS:
         return FAILING, own
     if evidence.circuit == CircuitState.OPEN:
         return FAILING, "circuit-open"
-    counts = _weighed(evidence, own)
+    counts = _relevant_counts(evidence, own)
     total = sum(counts.values())
-    if total >= _SOME and _bad(counts) >= _NEARLY_ALL * total:
-        if _is_proof(evidence, counts, own):
-            return FAILING, _main(counts)
+    if total >= _SOME and _failure_count(counts) >= _NEARLY_ALL * total:
+        if _proves_failure(evidence, counts, own):
+            return FAILING, _main_fault(counts)
         return DOUBTFUL, "many-errors" if _hard(counts) * 2 > total else "many-refusals"
     if evidence.circuit == CircuitState.HALF_OPEN:
         return DOUBTFUL, "circuit-half-open"
     return (ANSWERS, ANSWERS) if evidence.worked else (UNTRIED, UNTRIED)
 
 
-def _weighed(evidence: HealthEvidence, own: str) -> Mapping[str, int]:
+def _relevant_counts(evidence: HealthEvidence, own: str) -> Mapping[str, int]:
     """The callers' answers that count: of the last minute, or since the last good one."""
     counts = evidence.minute
     settled = evidence.now - evidence.bad_since >= _SETTLED
@@ -180,7 +181,7 @@ def _weighed(evidence: HealthEvidence, own: str) -> Mapping[str, int]:
     return counts
 
 
-def _is_proof(evidence: HealthEvidence, counts: Mapping[str, int], own: str) -> bool:
+def _proves_failure(evidence: HealthEvidence, counts: Mapping[str, int], own: str) -> bool:
     """Whether the callers' answers prove by themselves that the platform fails."""
     total = sum(counts.values())
     if total >= _ENOUGH and _hard(counts) >= _NEARLY_ALL * total:
@@ -191,21 +192,21 @@ def _is_proof(evidence: HealthEvidence, counts: Mapping[str, int], own: str) -> 
     if not own and not evidence.worked:
         return total >= _ENOUGH
     lasted = evidence.now - evidence.bad_since
-    return total >= _MANY and evidence.kinds >= WIDE and lasted >= _LASTING
+    return total >= _MANY and evidence.kinds >= MAX_REQUEST_KINDS and lasted >= _LASTING
 
 
-def is_in_doubt(evidence: HealthEvidence, pause: float) -> bool:
+def needs_probe(evidence: HealthEvidence, pause: float) -> bool:
     """Whether to ask the platform although callers do: they have had no good answer for `pause`.
 
     What is over sooner, in seconds, is not worth a question.
     """
     if evidence.circuit == CircuitState.HALF_OPEN:
         return True
-    in_doubt = judge(evidence).state in (DOUBTFUL, FAILING)
+    in_doubt = evaluate_health(evidence).state in (DOUBTFUL, FAILING)
     return in_doubt and evidence.now - evidence.bad_since >= pause
 
 
-def merged(evidences: Iterable[HealthEvidence]) -> HealthEvidence:
+def merge_evidence(evidences: Iterable[HealthEvidence]) -> HealthEvidence:
     """The evidence of several workers as that of one gateway."""
     found = list(evidences)
     if not found:
@@ -226,19 +227,19 @@ def merged(evidences: Iterable[HealthEvidence]) -> HealthEvidence:
         probed_at=newest.probed_at,
         probing=any(each.probing for each in found),
         circuit=min(each.circuit for each in found),
-        tokens=_best(each.tokens for each in found),
+        tokens=_best_token_status(each.tokens for each in found),
         credential=next((each.credential for each in (newest, *bad) if each.credential), ""),
         now=max(each.now for each in found),
     )
 
 
-def _token_word(state: TokenState) -> str:
+def _token_status(state: TokenState) -> str:
     if state.is_valid:
         return "rejected" if state.is_rejected else "valid"
     return state.failure or "awaited"
 
 
-def _bad(counts: Mapping[str, int]) -> int:
+def _failure_count(counts: Mapping[str, int]) -> int:
     return sum(counts.values()) - counts.get(ANSWERS, 0)
 
 
@@ -246,7 +247,7 @@ def _hard(counts: Mapping[str, int]) -> int:
     return sum(counts.get(found, 0) for found in _HARD)
 
 
-def _main(counts: Mapping[str, int]) -> str:
+def _main_fault(counts: Mapping[str, int]) -> str:
     """The fault that was met most often; of several the gravest."""
     return max(FAULTS, key=lambda found: counts.get(found, 0))
 
@@ -259,7 +260,7 @@ def _sum(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     return total
 
 
-def _best(parts: Iterable[Mapping[str, str]]) -> dict[str, str]:
+def _best_token_status(parts: Iterable[Mapping[str, str]]) -> dict[str, str]:
     """A token that one of them has can serve."""
     best: dict[str, str] = {}
     for part in parts:

@@ -33,7 +33,7 @@ _log = get_logger(__name__)
 
 # How long a connection may take for its next request, whole or not, in seconds. A scraper that
 # comes every 15 s opens a new one each time.
-_PATIENCE: Final = 10.0
+_REQUEST_TIMEOUT: Final = 10.0
 _LINGER: Final = 1.0
 _SHUTDOWN: Final = 1.0
 MAX_CONNECTIONS: Final = 64
@@ -55,18 +55,18 @@ class OperatorRunner(AppRunner):
         application: Application,
         address: ListenAddress,
         *,
-        patience: float = _PATIENCE,
+        patience: float = _REQUEST_TIMEOUT,
         max_connections: int = MAX_CONNECTIONS,
     ) -> None:
         super().__init__(application, handle_signals=False, shutdown_timeout=_SHUTDOWN)
-        self._names = _names(address)
+        self._names = _allowed_hosts(address)
         self._patience = patience
         self._max_connections = max_connections
 
     async def _make_server(self) -> Server:
         made = await super()._make_server()
         return _OperatorServer(
-            _answering(made.request_handler, self._names),
+            _with_host_check(made.request_handler, self._names),
             request_factory=made.request_factory,
             patience=self._patience,
             max_connections=self._max_connections,
@@ -115,27 +115,27 @@ class _OperatorConnection(RequestHandler):
             _log.error("the operators' listener failed", exc_info=exc)
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun")
-        answer = _refusal(status)
+        answer = _error_response(status)
         answer.force_close()
         return answer
 
 
-def _answering(handler: Handler, names: frozenset[str] | None) -> Handler:
+def _with_host_check(handler: Handler, names: frozenset[str] | None) -> Handler:
     async def answer(request: BaseRequest) -> StreamResponse:
         # No page waits for anything, and many may have been asked for at once.
         await asyncio.sleep(0)
-        if names is not None and not _is_named(request, names):
-            return _refusal(HTTPStatus.MISDIRECTED_REQUEST, "use an IP address or localhost")
+        if names is not None and not _is_allowed_host(request, names):
+            return _error_response(HTTPStatus.MISDIRECTED_REQUEST, "use an IP address or localhost")
         try:
             return await handler(request)
         except HTTPException as error:
             # An unknown `Expect`, which no middleware sees.
-            return _refusal(error.status)
+            return _error_response(error.status)
 
     return answer
 
 
-def _names(address: ListenAddress) -> frozenset[str] | None:
+def _allowed_hosts(address: ListenAddress) -> frozenset[str] | None:
     """The names by which a listener may be called; None for any."""
     if address.path is not None or not address.is_loopback:
         return None
@@ -155,7 +155,7 @@ def authority_of(request: BaseRequest) -> str | None:
     return "" if found is None else found[2]
 
 
-def _is_named(request: BaseRequest, names: frozenset[str]) -> bool:
+def _is_allowed_host(request: BaseRequest, names: frozenset[str]) -> bool:
     authority = authority_of(request)
     if authority is None:
         # No browser leaves it out.
@@ -170,7 +170,7 @@ def _is_named(request: BaseRequest, names: frozenset[str]) -> bool:
     return True
 
 
-def _refusal(status: int, hint: str | None = None) -> Response:
+def _error_response(status: int, hint: str | None = None) -> Response:
     body = {"error": HTTPStatus(status).phrase} | ({"hint": hint} if hint else {})
     headers = {
         hdrs.CACHE_CONTROL: "no-store",

@@ -10,7 +10,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
-from gateway.admin.judgement import HealthEvidence, PlatformHealth, judge, merged
+from gateway.admin.judgement import HealthEvidence, PlatformHealth, evaluate_health, merge_evidence
 from gateway.telemetry.metrics import render
 
 # A family as plain data: name, text, type, and its samples as name, labels, value and, with a
@@ -98,11 +98,11 @@ def merge(sources: Iterable[Sequence[Family]]) -> list[Family]:
             known = merged.setdefault(name, {})
             for sample in samples:
                 key = (sample[0], tuple(sample[1].items()))
-                known[key] = _together(name, known[key], sample) if key in known else sample
+                known[key] = _merge_family(name, known[key], sample) if key in known else sample
     return [(name, *head, list(merged[name].values())) for name, head in heads.items()]
 
 
-def _together(family: str, one: Sample, other: Sample) -> Sample:
+def _merge_family(family: str, one: Sample, other: Sample) -> Sample:
     exemplars = [each for each in (one[3], other[3]) if each is not None]
     # Of two exemplars the later one tells more of what is going on.
     exemplar = max(exemplars, key=lambda each: float(each[2]), default=None)
@@ -116,7 +116,7 @@ def _combine(family: str, sample: str, one: float, other: float) -> float:
     return one + other if combined is None else combined(one, other)
 
 
-def merge_reports(
+def merge_readiness(
     reports: Mapping[int, Mapping[str, Any] | None], *, draining: bool
 ) -> tuple[bool, dict[str, Any]]:
     """The readiness of all workers by number; None stands for one that does not answer.
@@ -129,7 +129,7 @@ def merge_reports(
         for check, state in (report or {}).get("checks", {}).items():
             checks[check] = checks.get(check, True) and state == "ok"
     if "platform" in checks:
-        checks["platform"] = not judge_together(reports).blames_platform
+        checks["platform"] = not merge_health(reports).blames_platform
     checks["workers"] = all(report is not None for report in reports.values())
     checks["shutdown"] = checks.get("shutdown", True) and not draining
     failing = [check for check, passed in checks.items() if not passed]
@@ -140,7 +140,9 @@ def merge_reports(
     }
 
 
-def judge_together(reports: Mapping[int, Mapping[str, Any] | None]) -> PlatformHealth:
+def merge_health(reports: Mapping[int, Mapping[str, Any] | None]) -> PlatformHealth:
     """What the evidence of all workers' readiness shows."""
     told = (report for report in reports.values() if report is not None)
-    return judge(merged(HealthEvidence(**each["evidence"]) for each in told if "evidence" in each))
+    return evaluate_health(
+        merge_evidence(HealthEvidence(**each["evidence"]) for each in told if "evidence" in each)
+    )

@@ -71,11 +71,11 @@ class StatusSource(Protocol):
         ...
 
 
-async def _at_hand() -> None:
+async def _refresh_nothing() -> None:
     """The facts are in this process."""
 
 
-def _no_keys() -> Iterable[Mapping[str, Any]]:
+def _empty_key_set() -> Iterable[Mapping[str, Any]]:
     return ()
 
 
@@ -91,12 +91,12 @@ class OutboxPageConfig:
     reveal: bool
 
 
-def build(
+def build_application(
     *,
     metrics: MetricsSource,
     readiness: ReadinessSource,
-    refresh: Callable[[], Awaitable[None]] = _at_hand,
-    public_keys: Callable[[], Iterable[Mapping[str, Any]]] = _no_keys,
+    refresh: Callable[[], Awaitable[None]] = _refresh_nothing,
+    public_keys: Callable[[], Iterable[Mapping[str, Any]]] = _empty_key_set,
     status: StatusSource | None = None,
     outbox: OutboxPageConfig | None = None,
 ) -> Application:
@@ -131,7 +131,7 @@ def build(
         return _json(HTTPStatus.OK, {"keys": list(keys)})
 
     application = Application(middlewares=[_answers_in_json])
-    application.on_response_prepare.append(_guard)
+    application.on_response_prepare.append(_add_safe_headers)
     application.router.add_get("/", _index(_links(status, outbox), page=status is not None))
     application.router.add_get("/livez", livez)
     application.router.add_get("/readyz", readyz)
@@ -149,7 +149,7 @@ def _add_status(application: Application, status: StatusSource) -> None:
         return status.language(request.query.get("lang"), accepted or None)
 
     async def for_people(request: Request) -> Response:
-        text = status_page.page(await status.facts(language(request)))
+        text = status_page.render_status_page(await status.facts(language(request)))
         return Response(text=text, content_type="text/html", headers=assets.HEADERS)
 
     async def for_programs(request: Request) -> Response:
@@ -159,7 +159,7 @@ def _add_status(application: Application, status: StatusSource) -> None:
     async def for_open_pages(request: Request) -> StreamResponse:
         return await events.serve(request, language(request))
 
-    events = StatusEvents(status, status_page.news)
+    events = StatusEvents(status, status_page.page_update)
     application.on_shutdown.append(events.close)
     application.router.add_get("/status", for_people)
     application.router.add_get("/status.json", for_programs)
@@ -221,12 +221,12 @@ async def _answers_in_json(request: Request, handler: Handler) -> StreamResponse
         headers: dict[str, str] = {hdrs.ALLOW: allow} if allow else {}
         return _json(error.status, {"error": HTTPStatus(error.status).phrase}, headers)
     except Exception:
-        # aiohttp's own answer would bypass `_guard`.
+        # aiohttp's own answer would bypass `_add_safe_headers`.
         _log.exception("the operators' listener failed", path=request.path)
         return _json(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": "Internal Server Error"})
 
 
-async def _guard(request: Request, response: StreamResponse) -> None:
+async def _add_safe_headers(request: Request, response: StreamResponse) -> None:
     response.headers[hdrs.CACHE_CONTROL] = "no-store"
     response.headers["X-Content-Type-Options"] = "nosniff"
     # Otherwise aiohttp tells its own version and Python's.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.admin.evidence import PlatformOutcomes
-from gateway.admin.judgement import HealthEvaluator, HealthEvidence, is_in_doubt, token_words
+from gateway.admin.judgement import HealthEvaluator, HealthEvidence, needs_probe, token_statuses
 from gateway.oauth.tokens import TokenState
 from gateway.pipeline.circuit import CircuitState
 from gateway.telemetry.findings import ANSWERS
@@ -19,7 +19,7 @@ from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
 
-_LOOK: Final = 1.0
+_CHECK_INTERVAL: Final = 1.0
 # A doubt that is over sooner is not worth a question, in seconds.
 _PAUSE: Final = 5.0
 
@@ -70,7 +70,7 @@ class PlatformMonitor:
         watched = self._watched
         return self._outcomes.evidence(
             circuit=watched.circuit(),
-            tokens=token_words(watched.tokens()),
+            tokens=token_statuses(watched.tokens()),
             probing=bool(watched.interval()),
         )
 
@@ -86,7 +86,7 @@ class PlatformMonitor:
     async def run(self) -> None:
         """Look whether it is time to ask, again and again."""
         while True:
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_CHECK_INTERVAL)
             try:
                 await self.look()
             except Exception as error:
@@ -124,4 +124,4 @@ class PlatformMonitor:
         if not self._watched.asks:
             return False
         silent = now - max(self._began, evidence.asked_at) >= interval
-        return silent or is_in_doubt(evidence, _PAUSE)
+        return silent or needs_probe(evidence, _PAUSE)

@@ -17,7 +17,7 @@ from gateway.admin.alerts.addresses import (
     MISSING,
     NOT_UNDERSTOOD,
     MissingExtraError,
-    understand,
+    parse_address,
 )
 from gateway.commands import doctor_files
 from gateway.config import Problem, SecretReadError, SecretSource, Settings, named_files
@@ -160,7 +160,7 @@ def _unusable_addresses(settings: Settings) -> Iterator[Problem]:
     """Each of `alerts.notify` that nobody could be told at."""
     try:
         for name, url in alerting.given(settings):
-            if understand(name, url) is None:
+            if parse_address(name, url) is None:
                 yield Problem(name, NOT_UNDERSTOOD, ADDRESS_HINT)
     except MissingExtraError:
         yield Problem("alerts.notify", MISSING)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway import os_support
-from gateway.admin.status.settings_shown import shown
+from gateway.admin.status.settings_shown import visible_settings
 from gateway.commands import healthcheck
 from gateway.commands.findings import Finding
 from gateway.config import ListenAddress, Settings
@@ -29,7 +29,9 @@ _MAX_KEYS: Final = 5
 def examine(settings: Settings) -> Iterator[Finding]:
     """Whether each address can be listened on, or is by the gateway of these settings."""
     running = _running_settings(settings.admin.address)
-    differing = [] if running is None else list(_differing(running, dict(shown(settings))))
+    differing = (
+        [] if running is None else list(_differing(running, dict(visible_settings(settings))))
+    )
     is_another = any(key.endswith(_IDENTITY) for key in differing)
     for key, address in (
         ("listen.address", settings.listen.address),

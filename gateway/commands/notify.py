@@ -12,7 +12,7 @@ from gateway.admin.alerts.addresses import (
     NOT_UNDERSTOOD,
     AlertAddress,
     MissingExtraError,
-    understand,
+    parse_address,
 )
 from gateway.admin.alerts.delivery import AddressSender
 from gateway.admin.alerts.wording import AlertFormatter
@@ -59,7 +59,7 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
 
 
 async def _way_to(name: Phrase, url: Secret) -> AsyncIterator[Finding]:
-    address = understand(name, url)
+    address = parse_address(name, url)
     if address is None:
         hint = Phrase("{hint:capital}", hint=ADDRESS_HINT)
         yield Finding(name, "failed", NOT_UNDERSTOOD, hint)

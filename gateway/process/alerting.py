@@ -83,7 +83,7 @@ def given(settings: Settings) -> Iterator[tuple[Phrase, Secret]]:
 
 def _understood(name: Phrase, url: Secret) -> AlertAddress:
     try:
-        address = addresses.understand(name, url)
+        address = addresses.parse_address(name, url)
     except MissingExtraError:
         raise StartError(setting_problem("alerts.notify", addresses.MISSING)) from None
     if address is None:

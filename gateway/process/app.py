@@ -23,7 +23,7 @@ from gateway.admin.health import Readiness
 from gateway.admin.listener import OperatorRunner
 from gateway.admin.outbox.operators import Operators
 from gateway.admin.server import OutboxPageConfig
-from gateway.admin.server import build as build_admin
+from gateway.admin.server import build_application as build_admin
 from gateway.admin.status.recent_requests import RecentRequests
 from gateway.admin.status.state import StatusReporter, StatusSources
 from gateway.admin.watching import MonitorSources, PlatformMonitor

@@ -20,10 +20,10 @@ from typing import Any, Final
 
 from gateway import __version__
 from gateway.admin.alerts.messenger import AlertInputSources
-from gateway.admin.metrics_merge import MergedMetrics, judge_together, merge_reports, snapshot
+from gateway.admin.metrics_merge import MergedMetrics, merge_health, merge_readiness, snapshot
 from gateway.admin.outbox.operators import Operators
 from gateway.admin.server import OutboxPageConfig
-from gateway.admin.server import build as build_admin
+from gateway.admin.server import build_application as build_admin
 from gateway.admin.status.state import MergedStatusReporter
 from gateway.audit.trail import AuditTrail, NullAuditTrail
 from gateway.config import Settings, SettingsError, SettingsSource, read_text
@@ -355,10 +355,10 @@ class Supervisor:
 
     def report(self) -> tuple[bool, dict[str, Any]]:
         """Whether all workers are ready, by their last answers."""
-        return merge_reports(self._reports, draining=self._stopping)
+        return merge_readiness(self._reports, draining=self._stopping)
 
     def _usable(self) -> tuple[bool, str]:
-        judgement = judge_together(self._reports)
+        judgement = merge_health(self._reports)
         return judgement.usable, judgement.reason
 
     def _same_text(self, settings: Settings) -> str | None:

@@ -7,8 +7,14 @@ from typing import Any
 
 import pytest
 
-from gateway.admin.judgement import REASONS, HealthEvidence, judge, merged, token_words
-from gateway.admin.status.verdict import verdict
+from gateway.admin.judgement import (
+    REASONS,
+    HealthEvidence,
+    evaluate_health,
+    merge_evidence,
+    token_statuses,
+)
+from gateway.admin.status.verdict import service_status
 from gateway.exchange import Exchange
 from gateway.oauth.tokens import TokenState
 from gateway.pipeline.circuit import CircuitState
@@ -166,7 +172,7 @@ CASES: list[tuple[str, HealthEvidence, str, str]] = [
 )
 def test_the_platform_is_judged(evidence: HealthEvidence, state: str, reason: str) -> None:
     """Row by row."""
-    found = judge(evidence)
+    found = evaluate_health(evidence)
     assert (found.state, found.platform) == (state, reason)
     assert (found.usable, found.reason) == (state != "fails", reason)
     assert found.reason in REASONS
@@ -189,7 +195,7 @@ def test_without_a_token_no_request_can_succeed(
     tokens: dict[str, str], usable: bool, reason: str
 ) -> None:
     """What is known of the platform stays; whether requests can succeed does not."""
-    found = judge(replace(WORKED, tokens=tokens))
+    found = evaluate_health(replace(WORKED, tokens=tokens))
     assert (found.state, found.platform) == ("answers", "answers")
     assert (found.usable, found.reason) == (usable, reason)
 
@@ -217,14 +223,14 @@ def test_a_token_has_a_word(members: dict[str, Any], word: str) -> None:
         "is_fetching": False,
         "is_rejected": False,
     }
-    assert token_words({"a": TokenState(**{**plain, **members})}) == {"a": word}
+    assert token_statuses({"a": TokenState(**{**plain, **members})}) == {"a": word}
 
 
 def test_of_several_workers_one_token_is_enough() -> None:
     """What one of them has, requests can succeed with."""
     workers = [HealthEvidence(tokens={"a": word}) for word in ("refused", "valid", "awaited")]
-    assert merged(workers).tokens == {"a": "valid"}
-    assert merged(()) == HealthEvidence()
+    assert merge_evidence(workers).tokens == {"a": "valid"}
+    assert merge_evidence(()) == HealthEvidence()
 
 
 @pytest.mark.parametrize(
@@ -325,4 +331,4 @@ def test_the_worse_of_both_is_the_verdict(
     own: dict[str, str], evidence: HealthEvidence, expected: dict[str, str]
 ) -> None:
     """What a process knows of itself, and what is known of the platform."""
-    assert verdict(own, judge(evidence), asdict(evidence)) == expected
+    assert service_status(own, evaluate_health(evidence), asdict(evidence)) == expected

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from gateway.admin.listener import OperatorRunner
-from gateway.admin.server import build
+from gateway.admin.server import build_application
 from gateway.config import ListenAddress
 from gateway.process.sockets import listen
 from tests.doubles.gateway import running
@@ -59,7 +59,9 @@ def serve(facts: Facts) -> Serve:
     ) -> AsyncIterator[ListenAddress]:
         (listening,) = await listen({"admin.address": address})
         runner = OperatorRunner(
-            build(metrics=facts, readiness=facts), believed or listening.address, **options
+            build_application(metrics=facts, readiness=facts),
+            believed or listening.address,
+            **options,
         )
         await runner.setup()
         for each in listening.sockets:

@@ -10,7 +10,7 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.admin.metrics_merge import MergedMetrics, merge_reports, snapshot
+from gateway.admin.metrics_merge import MergedMetrics, merge_readiness, snapshot
 from gateway.exchange import Exchange
 from gateway.telemetry.metrics import Metrics
 
@@ -135,8 +135,8 @@ def test_ready_is_who_has_only_ready_workers() -> None:
     """A check fails that fails anywhere; a worker without an answer is a failure of its own."""
     good = {"checks": {"token:default": "ok", "circuit": "ok", "shutdown": "ok"}}
     bad = {"checks": {"token:default": "failed", "circuit": "ok", "shutdown": "ok"}}
-    assert merge_reports({1: good, 2: good}, draining=False)[0]
-    ready, body = merge_reports({1: good, 2: bad, 3: None}, draining=False)
+    assert merge_readiness({1: good, 2: good}, draining=False)[0]
+    ready, body = merge_readiness({1: good, 2: bad, 3: None}, draining=False)
     assert (ready, body["failing"]) == (False, ["token:default", "workers"])
-    assert merge_reports({1: good}, draining=True)[1]["failing"] == ["shutdown"]
-    assert not merge_reports({1: None}, draining=False)[0]
+    assert merge_readiness({1: good}, draining=True)[1]["failing"] == ["shutdown"]
+    assert not merge_readiness({1: None}, draining=False)[0]

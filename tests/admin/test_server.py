@@ -15,7 +15,7 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.admin.server import build
+from gateway.admin.server import build_application
 from gateway.telemetry.metrics import Metrics
 from tests.doubles.duty import shown
 
@@ -54,7 +54,7 @@ def collaborators() -> Collaborators:
 @pytest.fixture
 async def client(collaborators: Collaborators) -> AsyncIterator[aiohttp.ClientSession]:
     """A client of a running listener, which leaves compressed bodies as they are."""
-    application = build(metrics=collaborators, readiness=collaborators)
+    application = build_application(metrics=collaborators, readiness=collaborators)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -216,7 +216,7 @@ async def test_a_bug_is_a_guarded_500(client, collaborators, caplog):
 
 async def test_real_metrics_are_served_in_both_formats():
     """The gateway's own metrics answer a classic scraper and one that prefers OpenMetrics."""
-    application = build(metrics=Metrics(), readiness=Collaborators())
+    application = build_application(metrics=Metrics(), readiness=Collaborators())
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.admin.outbox.texts import WORDS
+from gateway.admin.outbox.texts import OUTBOX_WORDS
 from gateway.fhir.texts import LANGUAGES
 from gateway.outbox.entry import EntryState
 from tests.admin.outbox.office import PASSWORD, PATIENT, Office, fill, office
@@ -26,7 +26,7 @@ from tests.browser.test_status import (
 )
 
 WIDTHS = (320, 390, 641, 1280)
-EN = WORDS["en"]
+EN = OUTBOX_WORDS["en"]
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ async def fits(person: Person) -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 async def test_the_page_fits_every_screen(person: Person, there: Office, language: str) -> None:
     """The list, for reading and for deciding, and an entry in full: on a desk and on a phone."""
-    words, ids = WORDS[language], await fill(there)
+    words, ids = OUTBOX_WORDS[language], await fill(there)
     await person.do("open", url=f"{there.url}/outbox?lang={language}")
     await fits(person)
     await sign_in(person, there, language)

@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.admin.status.texts import WORDS
+from gateway.admin.status.texts import STATUS_WORDS
 from gateway.exchange import Exchange
 from gateway.fhir.texts import LANGUAGES
 from gateway.sandbox import Faults, Sandbox
@@ -102,7 +102,7 @@ async def shoot(person: Person, tmp_path: Path, name: str) -> None:
 
 def words(key: str, language: str = "en") -> str:
     """Words as they are seen."""
-    return WORDS[language][key].replace("`", "")
+    return STATUS_WORDS[language][key].replace("`", "")
 
 
 async def changed(person: Person, script: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final, get_args
 
 from aiohttp import web
 
-from gateway.admin.server import build
+from gateway.admin.server import build_application
 from gateway.admin.status.recent_requests import RecentRequests
 from gateway.admin.status.state import (
     MergedStatusReporter,
@@ -247,7 +247,7 @@ class OneState:
 async def shown(state: str) -> AsyncIterator[str]:
     """The address of a listener that shows a state."""
     what = OneState(state)
-    application = build(metrics=what, readiness=what, status=what)
+    application = build_application(metrics=what, readiness=what, status=what)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -32,7 +32,7 @@ READ = get("/fhir/Patient/1")
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks follow one another without a pause to speak of."""
-    monkeypatch.setattr(messenger, "_LOOK", 0.02)
+    monkeypatch.setattr(messenger, "_EVALUATION_INTERVAL", 0.02)
 
 
 class Watch:
@@ -150,8 +150,8 @@ async def test_of_workers_the_supervisor_tells(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What any of them meets is told once, with what all of them know."""
-    monkeypatch.setitem(rules.LASTING, "DhpGatewayNotReady", 0.0)
-    monkeypatch.setitem(rules.LASTING, "DhpGatewaySsoRefusing", 0.0)
+    monkeypatch.setitem(rules.HOLD_SECONDS, "DhpGatewayNotReady", 0.0)
+    monkeypatch.setitem(rules.HOLD_SECONDS, "DhpGatewaySsoRefusing", 0.0)
     async with Platform() as platform, Sso() as sso, Webhook() as hook:
         sso.handle(answers.refusal("invalid_client", 401))
         settings = {

@@ -21,7 +21,7 @@ ADDRESS_HINT: Final = Phrase(
     "@ or / in a password are percent-encoded"
 )
 # The libraries that carry messages: they quote addresses, headers and answers.
-_TALKATIVE: Final = ("apprise", "oauthlib", "requests_oauthlib", "urllib3")
+_NOISY_LOGGERS: Final = ("apprise", "oauthlib", "requests_oauthlib", "urllib3")
 _KINDS: Final = {"begun": "failure", "over": "success"}
 
 
@@ -68,12 +68,12 @@ class AlertAddress:
         return str(service.host), int(service.port or (443 if service.secure else 80))
 
 
-def understand(name: Phrase, url: Secret) -> AlertAddress | None:
+def parse_address(name: Phrase, url: Secret) -> AlertAddress | None:
     """The address that a text means, None if it means none. Raises `MissingExtraError`.
 
     Opens no connection. The first call loads the library, which takes most of a second.
     """
-    apprise = _library()
+    apprise = _import_apprise()
     # Nothing is kept on a disk, and no code is loaded from one.
     asset = apprise.AppriseAsset(
         app_id="DHP Gateway", app_desc="DHP Gateway", app_url="", storage_mode="memory"
@@ -86,10 +86,10 @@ def understand(name: Phrase, url: Secret) -> AlertAddress | None:
     )
 
 
-def _library() -> Any:
+def _import_apprise() -> Any:
     try:
         library = importlib.import_module("apprise")
     except ImportError:
         raise MissingExtraError from None
-    silence_libraries(*_TALKATIVE)
+    silence_libraries(*_NOISY_LOGGERS)
     return library

@@ -21,7 +21,7 @@ from gateway.timing import TimeSource, backoff
 _log = get_logger(__name__)
 
 # Beyond it the oldest are given up.
-_MOST: Final = 50
+_MAX_WAITING: Final = 50
 _ATTEMPT: Final = 60.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 15.0, 900.0
 
@@ -79,7 +79,7 @@ class AddressQueue:
     def put(self, message: AlertMessage) -> None:
         """Have it sent, behind all others."""
         self._waiting.append(message)
-        while len(self._waiting) > _MOST:
+        while len(self._waiting) > _MAX_WAITING:
             self._waiting.popleft()
             self._count("dropped", 1)
         self._filled.set()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.admin.alerts.addresses import AlertAddress, AlertMessage
 from gateway.admin.alerts.daily_line import DailySummary
 from gateway.admin.alerts.delivery import AddressQueue
-from gateway.admin.alerts.rules import AlertInputs, CounterIncreases, found
+from gateway.admin.alerts.rules import AlertInputs, CounterIncreases, firing_alerts
 from gateway.admin.alerts.troubles import AlertStates
 from gateway.admin.alerts.wording import AlertFormatter
 from gateway.config import Settings
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
-_LOOK: Final = 10.0
+_EVALUATION_INTERVAL: Final = 10.0
 
 
-async def _at_hand() -> None:
+async def _no_refresh() -> None:
     """The facts are in this process."""
 
 
@@ -46,7 +46,7 @@ class AlertInputSources:
     status: StatusSource
     readiness: ReadinessSource
     certificates: Callable[[], Mapping[str, float]]
-    refresh: Callable[[], Awaitable[None]] = _at_hand
+    refresh: Callable[[], Awaitable[None]] = _no_refresh
 
 
 class AlertMonitor:
@@ -91,7 +91,7 @@ class AlertMonitor:
     async def run(self) -> None:
         """Look again and again."""
         while True:
-            await self._time.sleep(_LOOK)
+            await self._time.sleep(_EVALUATION_INTERVAL)
             try:
                 await self.look()
             except Exception as error:
@@ -114,7 +114,7 @@ class AlertMonitor:
             left={name: end - wall for name, end in sources.certificates().items()},
             settings_refused=self._settings_refused,
         )
-        begun, over = self._troubles.look(found(facts), now)
+        begun, over = self._troubles.look(firing_alerts(facts), now)
         if begun or over:
             self._tell(self._wording.of_changes(begun, over, status, (now, wall)))
         if self._daily is not None and self._daily.is_due(wall):

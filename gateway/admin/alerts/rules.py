@@ -26,7 +26,7 @@ _MINUTES: Final = 2
 _BURST: Final = 5
 
 # How long each must have lasted before anybody is told, in seconds.
-LASTING: Final[dict[str, float]] = {
+HOLD_SECONDS: Final[dict[str, float]] = {
     # Sooner than by the rules of Prometheus, and together: one trouble should be one message.
     "DhpGatewayNotReady": 120,
     "DhpGatewaySsoRefusing": 120,
@@ -98,28 +98,28 @@ class AlertInputs:
     settings_refused: bool
 
 
-def found(facts: AlertInputs) -> dict[AlertKey, Value]:
+def firing_alerts(facts: AlertInputs) -> dict[AlertKey, Value]:
     """Everything that is wrong."""
-    return dict(_found(facts))
+    return dict(_iterate_firing(facts))
 
 
-def _found(facts: AlertInputs) -> Iterator[tuple[AlertKey, Value]]:
+def _iterate_firing(facts: AlertInputs) -> Iterator[tuple[AlertKey, Value]]:
     if not facts.ready:
         yield ("DhpGatewayNotReady", ""), None
     if facts.settings_refused:
         yield ("DhpGatewayReloadFailed", ""), None
-    if (share := _failing_share(facts.status)) is not None:
+    if (share := _error_ratio(facts.status)) is not None:
         yield ("DhpGatewayPlatformDown", ""), share
     for credential, token in facts.status["tokens"].items():
         if token["failure"] is not None:
             yield (_OF_SSO[token["failure"]], credential), None
-    yield from _of_requests(facts.increases)
-    yield from _of_audit(facts)
-    yield from _of_outbox(facts.status["outbox"])
-    yield from _of_certificates(facts.left)
+    yield from _request_alerts(facts.increases)
+    yield from _audit_alerts(facts)
+    yield from _outbox_alerts(facts.status["outbox"])
+    yield from _certificate_alerts(facts.left)
 
 
-def _failing_share(status: Mapping[str, Any]) -> float | None:
+def _error_ratio(status: Mapping[str, Any]) -> float | None:
     """The share of the last requests that failed, where it is too high and still counts."""
     recent = status["last_hour"]["minutes"][-_MINUTES:]
     requests, errors = (sum(each[what] for each in recent) for what in ("requests", "errors"))
@@ -133,13 +133,13 @@ def _failing_share(status: Mapping[str, Any]) -> float | None:
     return float(errors / requests)
 
 
-def _of_requests(increases: Mapping[str, int]) -> Iterator[tuple[AlertKey, Value]]:
+def _request_alerts(increases: Mapping[str, int]) -> Iterator[tuple[AlertKey, Value]]:
     for reason, (name, few) in _OF_REQUESTS.items():
         if increases.get(reason, 0) > few:
             yield (name, ""), None
 
 
-def _of_certificates(left_of: Mapping[str, float]) -> Iterator[tuple[AlertKey, Value]]:
+def _certificate_alerts(left_of: Mapping[str, float]) -> Iterator[tuple[AlertKey, Value]]:
     for certificate, left in left_of.items():
         if left < _EXPIRING:
             yield ("DhpGatewayCertificateExpiring", certificate), max(left, 0.0)
@@ -147,7 +147,7 @@ def _of_certificates(left_of: Mapping[str, float]) -> Iterator[tuple[AlertKey, V
             yield ("DhpGatewayCertificateLastDays", certificate), None
 
 
-def _of_audit(facts: AlertInputs) -> Iterator[tuple[AlertKey, Value]]:
+def _audit_alerts(facts: AlertInputs) -> Iterator[tuple[AlertKey, Value]]:
     audit = facts.status["audit"]
     if audit is not None and not audit["available"]:
         yield ("DhpGatewayAuditUnavailable", ""), None
@@ -155,7 +155,7 @@ def _of_audit(facts: AlertInputs) -> Iterator[tuple[AlertKey, Value]]:
         yield ("DhpGatewayAuditDropped", ""), None
 
 
-def _of_outbox(outbox: Mapping[str, Any] | None) -> Iterator[tuple[AlertKey, Value]]:
+def _outbox_alerts(outbox: Mapping[str, Any] | None) -> Iterator[tuple[AlertKey, Value]]:
     if outbox is None:
         return
     if not outbox.get("available", True):

@@ -110,4 +110,4 @@ _UZ: Final = {
     "beriladi. Hech narsa qilish shart emas.",
 }
 
-TEXTS: Final[dict[str, dict[str, str]]] = {"en": _EN, "ru": _RU, "uz": _UZ}
+ALERT_TEXTS: Final[dict[str, dict[str, str]]] = {"en": _EN, "ru": _RU, "uz": _UZ}

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.admin.alerts.rules import COVERED, LASTING, AlertKey, Value
+from gateway.admin.alerts.rules import COVERED, HOLD_SECONDS, AlertKey, Value
 
 # What comes back sooner was never over.
-_CALM: Final = 60.0
+_RESOLVE_SECONDS: Final = 60.0
 
 
 @dataclass(slots=True)
@@ -44,7 +44,7 @@ class AlertStates:
                 if (COVERED.get(trouble.name, ""), "") in found:
                     trouble.began = now
         over = [
-            key for key, each in self._known.items() if key not in found and _is_over(each, now)
+            key for key, each in self._known.items() if key not in found and _is_resolved(each, now)
         ]
         ended = [trouble for trouble in map(self._known.pop, over) if trouble.told]
         begun = [each for key, each in self._known.items() if key in found and _is_due(each, now)]
@@ -59,9 +59,9 @@ class AlertStates:
 
 
 def _is_due(trouble: AlertState, now: float) -> bool:
-    return not trouble.told and now - trouble.began >= LASTING[trouble.name]
+    return not trouble.told and now - trouble.began >= HOLD_SECONDS[trouble.name]
 
 
-def _is_over(trouble: AlertState, now: float) -> bool:
+def _is_resolved(trouble: AlertState, now: float) -> bool:
     # Of one that nobody was told of, each pause begins it anew.
-    return not trouble.told or now - trouble.last >= _CALM
+    return not trouble.told or now - trouble.last >= _RESOLVE_SECONDS

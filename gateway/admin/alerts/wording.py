@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 from gateway.admin.alerts.addresses import AlertMessage
 from gateway.admin.alerts.rules import Value
-from gateway.admin.alerts.texts import TEXTS
+from gateway.admin.alerts.texts import ALERT_TEXTS
 from gateway.admin.alerts.troubles import AlertState
-from gateway.admin.status.markup import span
-from gateway.admin.status.texts import WORDS
+from gateway.admin.status.markup import format_span
+from gateway.admin.status.texts import STATUS_WORDS
 from gateway.config import Settings
 
 _IN_SECONDS: Final = ("DhpGatewayOutboxAgeing", "DhpGatewayCertificateExpiring")
@@ -45,7 +45,10 @@ class AlertFormatter:
         moment, wall = now
         lines = [
             self._line(
-                "begun", trouble, at=wall - (moment - trouble.began), care=_care(trouble, status)
+                "begun",
+                trouble,
+                at=wall - (moment - trouble.began),
+                care=_service_advice(trouble, status),
             )
             for trouble in begun
         ]
@@ -61,7 +64,7 @@ class AlertFormatter:
         self, status: Mapping[str, Any], traffic: tuple[int, int], still: int
     ) -> AlertMessage:
         """How things stand."""
-        words, care = WORDS[self.language], status["care"]
+        words, care = STATUS_WORDS[self.language], status["care"]
         body = self._text("daily").format(
             question=words["question"],
             answer=words[f"answer:{care['answer']}"],
@@ -94,16 +97,16 @@ class AlertFormatter:
         if value is None:
             return ""
         if name in _IN_SECONDS:
-            return span(round(value), WORDS[self.language])
+            return format_span(round(value), STATUS_WORDS[self.language])
         return f"{value:.0%}" if name == "DhpGatewayPlatformDown" else str(value)
 
     def _span(self, trouble: AlertState) -> str:
-        return span(round(trouble.last - trouble.began), WORDS[self.language])
+        return format_span(round(trouble.last - trouble.began), STATUS_WORDS[self.language])
 
     def _text(self, key: str) -> str:
-        return TEXTS[self.language][key]
+        return ALERT_TEXTS[self.language][key]
 
 
-def _care(trouble: AlertState, status: Mapping[str, Any]) -> str:
+def _service_advice(trouble: AlertState, status: Mapping[str, Any]) -> str:
     """What the status page says on what to do."""
     return str(status["care"]["text"]) if trouble.name == "DhpGatewayNotReady" else ""

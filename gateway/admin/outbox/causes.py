@@ -99,7 +99,7 @@ _UZ: Final[dict[str, str]] = {
     "yerdan esa olib tashlang.",
 }
 
-CAUSES: Final[dict[str, dict[str, str]]] = {"en": _EN, "ru": _RU, "uz": _UZ}
+ENTRY_CAUSES: Final[dict[str, dict[str, str]]] = {"en": _EN, "ru": _RU, "uz": _UZ}
 
 _OF_STATUS: Final = {
     **dict.fromkeys((400, 413, 415, 422), "content"),
@@ -119,24 +119,24 @@ _OF_REASON: Final = {
 }
 
 
-def why(cause: str, language: str) -> str:
+def explain_cause(cause: str, language: str) -> str:
     """What an entry's `cause` means."""
-    kind, status = _kind(cause)
-    return CAUSES[language][f"why:{kind}"].format(status=status, cause=cause)
+    kind, status = _cause_kind(cause)
+    return ENTRY_CAUSES[language][f"why:{kind}"].format(status=status, cause=cause)
 
 
-def remedy(state: str, cause: str, language: str) -> str:
+def cause_remedy(state: str, cause: str, language: str) -> str:
     """What is to be done about an entry in that state."""
     if state == "waiting" and cause in REMEDIES[language]:
         # That the circuit is open is told of the platform, not of its own.
         return REMEDIES[language]["upstream-unreachable" if cause == "circuit-open" else cause]
-    words, kind = CAUSES[language], _kind(cause)[0]
+    words, kind = ENTRY_CAUSES[language], _cause_kind(cause)[0]
     if state == "failed":
         return words.get(f"todo:{kind}", words["todo:failed"])
     return words["todo:unclear" if state == "unclear" else "todo:waiting"]
 
 
-def _kind(cause: str) -> tuple[str, str]:
+def _cause_kind(cause: str) -> tuple[str, str]:
     """The sort of a cause, and the platform's status where that is the cause."""
     word, _, status = cause.partition(" ")
     if word != "platform-status" or len(status) != 3 or not status.isdecimal():

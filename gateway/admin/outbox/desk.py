@@ -31,7 +31,7 @@ AskOutbox = Callable[[OutboxFacts], Awaitable[OutboxFacts | None]]
 _PAGE: Final = 100
 # Of a content in clear; the whole may be too much for a browser, and for the way to it.
 _SHOWN: Final = 256 * 1024
-_WAY: Final = "page"
+_CHANNEL: Final = "page"
 
 
 class OutboxAdminApi:
@@ -90,7 +90,9 @@ class OutboxAdminApi:
         except NotRecordedError:
             return {"unrecorded": True}
         return (
-            None if content is None else {"entry": _shortened(content_view(content, reveal=True))}
+            None
+            if content is None
+            else {"entry": _truncate_body(content_view(content, reveal=True))}
         )
 
     async def _move(self, question: OutboxFacts) -> OutboxFacts | None:
@@ -108,10 +110,10 @@ class OutboxAdminApi:
     def _by(self, question: OutboxFacts) -> Actor | None:
         if self._record is None:
             return None
-        return Actor(_WAY, question["operator"], question.get("reason", ""))
+        return Actor(_CHANNEL, question["operator"], question.get("reason", ""))
 
 
-def _shortened(document: OutboxFacts) -> OutboxFacts:
+def _truncate_body(document: OutboxFacts) -> OutboxFacts:
     for part in ("request", "answer"):
         content = document[part]
         if content is not None and len(content["body"]) > _SHOWN:

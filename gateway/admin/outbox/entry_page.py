@@ -6,51 +6,59 @@ from collections.abc import Iterator
 from html import escape
 from typing import Final
 
-from gateway.admin.outbox.causes import remedy, why
-from gateway.admin.outbox.frame import PageContext, frame
-from gateway.admin.outbox.list_page import EntryListFacts, caller
-from gateway.admin.status.markup import Html, code, commands, inside, moment, number
+from gateway.admin.outbox.causes import cause_remedy, explain_cause
+from gateway.admin.outbox.frame import PageContext, render_frame
+from gateway.admin.outbox.list_page import EntryListFacts, caller_label
+from gateway.admin.status.markup import (
+    Html,
+    code_element,
+    format_number,
+    mark_commands,
+    time_element,
+    to_html,
+)
 
-_OPEN: Final = frozenset(("waiting", "failed", "unclear"))
+_ACTIONABLE_STATES: Final = frozenset(("waiting", "failed", "unclear"))
 _HIDDEN: Final = "***"
 
 
-def page(view: PageContext, entry: EntryListFacts) -> str:
+def render_entry_page(view: PageContext, entry: EntryListFacts) -> str:
     """The page; what is about a patient is on it only where the entry was revealed."""
     words, state = view.words, entry["state"]
     facts = "".join(
-        f"<dt>{escape(words[name])}</dt><dd>{inside(value)}</dd>"
+        f"<dt>{escape(words[name])}</dt><dd>{to_html(value)}</dd>"
         for name, value in _facts(view, entry)
     )
     back = f'<p class="more"><a href="{view.link("outbox")}">{escape(words["back"])}</a></p>'
     main = (
-        f'<section id="entry" class="card"><h2>{escape(words["id"])} {code(entry["id"])}</h2>'
+        f'<section id="entry" class="card">'
+        f"<h2>{escape(words['id'])} {code_element(entry['id'])}</h2>"
         f"<dl>{facts}</dl></section>{_contents(view, entry)}"
-        f"{_decisions(view, entry) if state in _OPEN else ''}{back}"
+        f"{_decisions(view, entry) if state in _ACTIONABLE_STATES else ''}{back}"
     )
     answer = "degraded" if state in ("failed", "unclear") else "yes"
-    return frame(view, main, f"outbox/{entry['id']}", {}, answer=answer)
+    return render_frame(view, main, f"outbox/{entry['id']}", {}, answer=answer)
 
 
 def _facts(view: PageContext, entry: EntryListFacts) -> Iterator[tuple[str, str]]:
     words, state, cause = view.words, entry["state"], entry["cause"]
     yield "state", words.get(f"card:{state}", words[f"entry:{state}"])
-    yield "caller", caller(entry["caller"], view)
-    yield "queued", moment(entry["queued_at"])
-    if state in _OPEN:
-        yield "cause", Html(commands(why(cause, view.language)))
-        yield "remedy", Html(commands(remedy(state, cause, view.language)))
+    yield "caller", caller_label(entry["caller"], view)
+    yield "queued", time_element(entry["queued_at"])
+    if state in _ACTIONABLE_STATES:
+        yield "cause", Html(mark_commands(explain_cause(cause, view.language)))
+        yield "remedy", Html(mark_commands(cause_remedy(state, cause, view.language)))
     for name, at in (("due", entry["due_at"]), ("finished", entry["finished_at"])):
         if at is not None:
-            yield name, moment(at)
+            yield name, time_element(at)
     yield "attempts", str(entry["attempts"])
-    yield "bytes", number(entry["bytes"], words)
+    yield "bytes", format_number(entry["bytes"], words)
     request, answer = entry["request"], entry["answer"]
     if request is not None:
-        yield "what", code(f"{request['interaction']} {request['resource']}".rstrip())
-        yield "request_id", code(request["request_id"])
+        yield "what", code_element(f"{request['interaction']} {request['resource']}".rstrip())
+        yield "request_id", code_element(request["request_id"])
     if answer is not None:
-        yield "answer", code(answer["reason"] or f"HTTP {answer['status']}")
+        yield "answer", code_element(answer["reason"] or f"HTTP {answer['status']}")
         if answer["note"]:
             # A gateway without an outbox loads nothing of it.
             from gateway.outbox.notes import note_of
@@ -79,7 +87,7 @@ def _contents(view: PageContext, entry: EntryListFacts) -> str:
 def _body(view: PageContext, name: str, content: EntryListFacts) -> list[tuple[str, str]]:
     parts = [(name, content["body"])]
     if "body_bytes" in content:
-        told = view.words["cut"].format(bytes=number(content["body_bytes"], view.words))
+        told = view.words["cut"].format(bytes=format_number(content["body_bytes"], view.words))
         parts.append(("note", told.replace("`", "")))
     return parts
 
@@ -89,14 +97,14 @@ def _decisions(view: PageContext, entry: EntryListFacts) -> str:
     retry = view.form("retry", f"<button>{escape(words['retry'])}</button>", id=entry_id)
     cards = [
         (words["retry"], escape(words["retry:about"]), retry),
-        (words["drop"], commands(words["drop:about"]), _drop(view, entry_id)),
+        (words["drop"], mark_commands(words["drop:about"]), _drop(view, entry_id)),
     ]
     revealed = entry["request"] is not None and "fields" in entry["request"]
     if not revealed:
         button = f"<button>{escape(words['reveal'])}</button>"
         form = view.form("reveal", button, id=entry_id) if view.reveal else ""
         about = words["reveal:about" if view.reveal else "reveal:off"]
-        cards.append((words["reveal"], commands(about), form))
+        cards.append((words["reveal"], mark_commands(about), form))
     shown = "".join(
         f'<section class="card"><h2>{escape(title)}</h2><p>{about}</p>{form}</section>'
         for title, about, form in cards

@@ -8,11 +8,11 @@ from html import escape
 from typing import Final
 from urllib.parse import urlencode
 
-from gateway.admin.outbox.texts import WORDS
+from gateway.admin.outbox.texts import OUTBOX_WORDS
 from gateway.admin.status.assets import STYLE as COMMON_STYLE
 from gateway.admin.status.assets import TIMES, headers
-from gateway.admin.status.icons import icon
-from gateway.admin.status.markup import Html, Words, code, commands, language_links
+from gateway.admin.status.icons import tab_icon
+from gateway.admin.status.markup import Html, Words, code_element, language_links, mark_commands
 from gateway.fhir.texts import LANGUAGES
 
 STYLE: Final = (
@@ -70,7 +70,7 @@ class PageContext:
     @property
     def words(self) -> Words:
         """The texts in the reader's language."""
-        return WORDS[self.language]
+        return OUTBOX_WORDS[self.language]
 
     def link(self, to: str, **query: str) -> str:
         """The address of a page, escaped."""
@@ -91,7 +91,7 @@ class PageContext:
         )
 
 
-def frame(
+def render_frame(
     view: PageContext, main: str, here: str, query: Mapping[str, str], *, answer: str = "untried"
 ) -> str:
     """The whole page; `here` and `query` are its address, `answer` says which icon it has."""
@@ -104,10 +104,10 @@ def frame(
     return (
         f'<!DOCTYPE html>\n<html lang="{view.language}"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f'<link rel="icon" href="{icon(answer)}"><title>{escape(title)}</title>'
+        f'<link rel="icon" href="{tab_icon(answer)}"><title>{escape(title)}</title>'
         f"<style>{STYLE}</style></head><body><header><h1>{escape(words['outbox'])}</h1>"
         f"{language_links(view.language, addresses, words)}</header>"
-        f"<main>{_who(view)}{main}</main>"
+        f"<main>{_signed_in_label(view)}{main}</main>"
         f'<footer><a href="{view.link("status")}">{escape(words["to-status"])}</a></footer>'
         f"<script>{SCRIPT}</script></body></html>\n"
     )
@@ -117,19 +117,19 @@ def refusal_page(view: PageContext, word: str) -> str:
     """A page that says why there is nothing else."""
     words = view.words
     told = (
-        f'<section class="card"><p>{commands(words[f"refused:{word}"])}</p>'
+        f'<section class="card"><p>{mark_commands(words[f"refused:{word}"])}</p>'
         f'<p class="more"><a href="{view.link("outbox")}">{escape(words["back"])}</a></p></section>'
     )
-    return frame(view, told, "outbox", {}, answer="degraded")
+    return render_frame(view, told, "outbox", {}, answer="degraded")
 
 
-def _who(view: PageContext) -> str:
+def _signed_in_label(view: PageContext) -> str:
     words = view.words
     if view.operator is not None:
-        told = commands(words["signed-in"]).replace("{name}", code(view.operator))
+        told = mark_commands(words["signed-in"]).replace("{name}", code_element(view.operator))
     elif view.named:
         link = f'<a class="button" href="{view.link("outbox", **{"sign-in": ""})}">'
-        told = f"{link}{escape(words['sign-in'])}</a> {commands(words['sign-in-first'])}"
+        told = f"{link}{escape(words['sign-in'])}</a> {mark_commands(words['sign-in-first'])}"
     else:
-        told = commands(words["read-only"])
+        told = mark_commands(words["read-only"])
     return f'<p class="who">{told}</p>'

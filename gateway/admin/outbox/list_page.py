@@ -6,67 +6,74 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
-from gateway.admin.outbox.causes import remedy, why
-from gateway.admin.outbox.frame import PageContext, frame
-from gateway.admin.status.icons import sign
-from gateway.admin.status.markup import Html, code, commands, moment, number, table
+from gateway.admin.outbox.causes import cause_remedy, explain_cause
+from gateway.admin.outbox.frame import PageContext, render_frame
+from gateway.admin.status.icons import status_icon
+from gateway.admin.status.markup import (
+    Html,
+    code_element,
+    format_number,
+    mark_commands,
+    table,
+    time_element,
+)
 from gateway.pipeline.callers import ANONYMOUS
 
 EntryListFacts = Mapping[str, Any]
 # Those that a person has to decide about come first.
 STATES: Final = ("failed", "unclear", "waiting", "sending")
-_SAID: Final = frozenset(("retried", "dropped"))
+_NOTICES: Final = frozenset(("retried", "dropped"))
 
 
-def page(
+def render_list_page(
     view: PageContext, facts: EntryListFacts, asked: EntryListFacts, query: Mapping[str, str]
 ) -> str:
     """The page for the answer of an `OutboxAdminApi` to what was `asked`; `query` is the
     page's own.
     """
-    verdict = _verdict(facts["groups"])
+    verdict = _outbox_status(facts["groups"])
     main = "".join(
         (
-            f'<p id="about">{escape(view.words["as_of"])}: {moment(facts["at"])}</p>',
-            _said(view, query),
-            _care(view, verdict),
+            f'<p id="about">{escape(view.words["as_of"])}: {time_element(facts["at"])}</p>',
+            _action_notice(view, query),
+            _status_card(view, verdict),
             _cards(view, facts["groups"]),
-            _reasons(view, facts["groups"]),
+            _cause_section(view, facts["groups"]),
             _entries(view, facts, asked),
         )
     )
     answer = "degraded" if verdict == "person" else "yes"
-    return frame(view, main, "outbox", query, answer=answer)
+    return render_frame(view, main, "outbox", query, answer=answer)
 
 
-def caller(name: str, view: PageContext) -> str:
+def caller_label(name: str, view: PageContext) -> str:
     """A caller's name; those that have none share a word."""
-    return view.words["anonymous"] if name == ANONYMOUS.name else code(name)
+    return view.words["anonymous"] if name == ANONYMOUS.name else code_element(name)
 
 
-def _verdict(groups: Sequence[EntryListFacts]) -> str:
+def _outbox_status(groups: Sequence[EntryListFacts]) -> str:
     states = {each["state"] for each in groups}
     if states & {"failed", "unclear"}:
         return "person"
     return "waiting" if states else "fine"
 
 
-def _said(view: PageContext, query: Mapping[str, str]) -> str:
+def _action_notice(view: PageContext, query: Mapping[str, str]) -> str:
     said, count = query.get("said"), query.get("count", "")
-    if said not in _SAID:
+    if said not in _NOTICES:
         return ""
-    shown = number(int(count), view.words) if count.isdecimal() and len(count) < 9 else "?"
+    shown = format_number(int(count), view.words) if count.isdecimal() and len(count) < 9 else "?"
     told = view.words[f"said:{said}"].format(count=shown)
     return f'<p class="news" role="status">{escape(told)}</p>'
 
 
-def _care(view: PageContext, verdict: str) -> str:
+def _status_card(view: PageContext, verdict: str) -> str:
     words = view.words
     answer = "degraded" if verdict == "person" else "yes"
     advice = words["advice:person"] if verdict == "person" else words[f"outbox:{verdict}:todo"]
     return (
-        f'<section id="care" class="care {answer}">{sign(answer)}<div>'
-        f"<strong>{escape(words[f'verdict:{verdict}'])}</strong><p>{commands(advice)}</p></div>"
+        f'<section id="care" class="care {answer}">{status_icon(answer)}<div>'
+        f"<strong>{escape(words[f'verdict:{verdict}'])}</strong><p>{mark_commands(advice)}</p></div>"
         "</section>"
     )
 
@@ -75,7 +82,7 @@ def _cards(view: PageContext, groups: Sequence[EntryListFacts]) -> str:
     cards = []
     for state in STATES:
         mine = [each for each in groups if each["state"] == state]
-        count = number(sum(each["entries"] for each in mine), view.words)
+        count = format_number(sum(each["entries"] for each in mine), view.words)
         oldest = _since(view, min(each["oldest"] for each in mine)) if mine else ""
         cards.append(
             f'<section class="card"><h2>{escape(view.words[f"card:{state}"])}</h2>'
@@ -85,11 +92,11 @@ def _cards(view: PageContext, groups: Sequence[EntryListFacts]) -> str:
 
 
 def _since(view: PageContext, at: str) -> str:
-    return Html(escape(view.words["since"]).replace("{at}", moment(at)))
+    return Html(escape(view.words["since"]).replace("{at}", time_element(at)))
 
 
-def _reasons(view: PageContext, groups: Sequence[EntryListFacts]) -> str:
-    items = "".join(_reason(view, *each) for each in _by_cause(groups))
+def _cause_section(view: PageContext, groups: Sequence[EntryListFacts]) -> str:
+    items = "".join(_cause_item(view, *each) for each in _by_cause(groups))
     if not items:
         return ""
     return (
@@ -117,20 +124,21 @@ def _sum(groups: Iterable[EntryListFacts]) -> int:
     return total
 
 
-def _reason(view: PageContext, state: str, cause: str, mine: Sequence[EntryListFacts]) -> str:
+def _cause_item(view: PageContext, state: str, cause: str, mine: Sequence[EntryListFacts]) -> str:
     words, count = view.words, _sum(mine)
     callers = ", ".join(
         f'<a href="{view.link("outbox", state=state, cause=cause, caller=each["caller"])}">'
-        f"{caller(each['caller'], view)} {number(each['entries'], words)}</a>"
+        f"{caller_label(each['caller'], view)} {format_number(each['entries'], words)}</a>"
         for each in mine
     )
-    all_of_them = words["retry-all"].format(count=number(count, words))
+    all_of_them = words["retry-all"].format(count=format_number(count, words))
     button = f"<button>{escape(all_of_them if count > 1 else words['retry'])}</button>"
     return (
-        f"<li><b>{escape(words[f'card:{state}'])}: {number(count, words)}</b> "
+        f"<li><b>{escape(words[f'card:{state}'])}: {format_number(count, words)}</b> "
         f"<span>{_since(view, min(each['oldest'] for each in mine))}</span>"
-        f"<p>{commands(why(cause, view.language))} <span>{callers}</span></p>"
-        f"<p><b>{escape(words['remedy'])}:</b> {commands(remedy(state, cause, view.language))}</p>"
+        f"<p>{mark_commands(explain_cause(cause, view.language))} <span>{callers}</span></p>"
+        f"<p><b>{escape(words['remedy'])}:</b> "
+        f"{mark_commands(cause_remedy(state, cause, view.language))}</p>"
         f"{view.form('retry', button, cause=cause) if state == 'failed' else ''}</li>"
     )
 
@@ -139,10 +147,10 @@ def _entries(view: PageContext, facts: EntryListFacts, asked: EntryListFacts) ->
     words = view.words
     rows = [
         (
-            moment(each["queued_at"]),
+            time_element(each["queued_at"]),
             words[f"card:{each['state']}"],
-            caller(each["caller"], view),
-            Html(commands(why(each["cause"], view.language))),
+            caller_label(each["caller"], view),
+            Html(mark_commands(explain_cause(each["cause"], view.language))),
             str(each["attempts"]),
             Html(f'<a href="{_address(view, each)}">{escape(words["show"])}</a>'),
         )
@@ -156,7 +164,7 @@ def _entries(view: PageContext, facts: EntryListFacts, asked: EntryListFacts) ->
     return (
         f"{_tabs(view, narrowed)}"
         f"{table('entries', columns, rows, {**words, 'nothing': words['none-here']})}"
-        f"{_more(view, facts['next'], asked['after'], narrowed)}"
+        f"{_paging_links(view, facts['next'], asked['after'], narrowed)}"
     )
 
 
@@ -173,14 +181,16 @@ def _tabs(view: PageContext, narrowed: Mapping[str, str]) -> str:
         f"{' aria-current=page' if current else ''}>{escape(name)}</a>"
         for name, query, current in choices
     )
-    only = [caller(narrowed["caller"], view)] if "caller" in narrowed else []
+    only = [caller_label(narrowed["caller"], view)] if "caller" in narrowed else []
     if "cause" in narrowed:
-        only.append(commands(why(narrowed["cause"], view.language)))
+        only.append(mark_commands(explain_cause(narrowed["cause"], view.language)))
     told = escape(words["only"]).replace("{what}", ", ".join(only))
     return f'<div class="tabs">{links}</div>' + (f"<p>{told}</p>" if only else "")
 
 
-def _more(view: PageContext, after: int | None, before: int, narrowed: Mapping[str, str]) -> str:
+def _paging_links(
+    view: PageContext, after: int | None, before: int, narrowed: Mapping[str, str]
+) -> str:
     links = []
     if before:
         links.append((view.link("outbox", **narrowed), view.words["first"]))

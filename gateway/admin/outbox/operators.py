@@ -33,7 +33,7 @@ CHALLENGE: Final[Mapping[str, str]] = {
     hdrs.WWW_AUTHENTICATE: 'Basic realm="dhp-gateway outbox", charset="UTF-8"'
 }
 # Wrong passwords a second from one address; ten times as many at once.
-_WRONG_A_SECOND: Final = 1.0
+_FAILURES_PER_SECOND: Final = 1.0
 
 
 class OperatorAuthError(Exception):
@@ -56,7 +56,7 @@ class Operators:
     ) -> None:
         self._key = secrets.token_bytes(32)
         self._strangers = UnidentifiedLimiter(
-            CallerRegistry(), _WRONG_A_SECOND, clock, signs_in=True
+            CallerRegistry(), _FAILURES_PER_SECOND, clock, signs_in=True
         )
         self.replace(named)
 
@@ -101,7 +101,7 @@ class Operators:
         return hmac.compare_digest(token.encode(), self.form_token(operator).encode())
 
 
-def is_foreign(request: Request) -> bool:
+def is_cross_site(request: Request) -> bool:
     """Whether a browser says that the page of another site asks (Fetch standard)."""
     site = request.headers.get("Sec-Fetch-Site", "same-origin").strip().lower()
     origin = request.headers.get(hdrs.ORIGIN)

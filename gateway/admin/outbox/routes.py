@@ -23,7 +23,7 @@ from gateway.admin.outbox.operators import (
     OperatorAuthError,
     OperatorRateLimitError,
     Operators,
-    is_foreign,
+    is_cross_site,
 )
 
 if TYPE_CHECKING:
@@ -121,11 +121,11 @@ class OutboxPages:
             "after": min(int(after), _LAST_NUMBER) if after.isdecimal() else 0,
         }
         facts = await self._asked(question)
-        return _html(list_page.page(view, facts, question, query), view)
+        return _html(list_page.render_list_page(view, facts, question, query), view)
 
     async def _entry(self, request: Request, view: PageContext) -> Response:
         facts = await self._asked({"ask": "entry", "id": request.match_info["id"]})
-        return _html(entry_page.page(view, facts["entry"]), view)
+        return _html(entry_page.render_entry_page(view, facts["entry"]), view)
 
     async def _retry(self, request: Request, view: PageContext) -> Response:
         form = await self._form(request, view)
@@ -136,7 +136,7 @@ class OutboxPages:
         else:
             await self._moved({"ask": "retry", "id": _id(form), "operator": operator})
             moved = 1
-        return _back(view, said="retried", count=str(moved))
+        return _redirect_to_list(view, said="retried", count=str(moved))
 
     async def _drop(self, request: Request, view: PageContext) -> Response:
         form = await self._form(request, view)
@@ -145,7 +145,7 @@ class OutboxPages:
             raise OutboxPageError(HTTPStatus.BAD_REQUEST, "no-reason")
         question = {"ask": "drop", "id": _id(form), "operator": view.operator, "reason": reason}
         await self._moved(question)
-        return _back(view, said="dropped")
+        return _redirect_to_list(view, said="dropped")
 
     async def _show_in_full(self, request: Request, view: PageContext) -> Response:
         form = await self._form(request, view)
@@ -153,7 +153,7 @@ class OutboxPages:
             raise OutboxPageError(HTTPStatus.FORBIDDEN, "hidden")
         question = {"ask": "reveal", "id": _id(form), "operator": view.operator}
         facts = await self._asked(question)
-        return _html(entry_page.page(view, facts["entry"]), view)
+        return _html(entry_page.render_entry_page(view, facts["entry"]), view)
 
     async def _asked(self, question: OutboxFacts) -> OutboxFacts:
         """The answer to a question about what is there. Raises `OutboxPageError`."""
@@ -175,17 +175,17 @@ class OutboxPages:
         """The fields of a form that a signed-in operator has sent. Raises `OutboxPageError`."""
         if not view.named:
             raise OutboxPageError(HTTPStatus.FORBIDDEN, "read-only")
-        if is_foreign(request):
+        if is_cross_site(request):
             raise OutboxPageError(HTTPStatus.FORBIDDEN, "foreign")
         if view.operator is None:
             raise OutboxPageError(HTTPStatus.UNAUTHORIZED, "sign-in", CHALLENGE)
-        form = await _read(request)
+        form = await _parse_form(request)
         if not self._operators.is_own_form(form.get("token", ""), view.operator):
             raise OutboxPageError(HTTPStatus.FORBIDDEN, "old-form")
         return form
 
 
-async def _read(request: Request) -> Mapping[str, str]:
+async def _parse_form(request: Request) -> Mapping[str, str]:
     if request.content_type != "application/x-www-form-urlencoded":
         raise OutboxPageError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "form")
     if (request.content_length or 0) > _FORM_BYTES:
@@ -205,7 +205,7 @@ def _id(form: Mapping[str, str]) -> str:
     return form["id"]
 
 
-def _back(view: PageContext, **told: str) -> Response:
+def _redirect_to_list(view: PageContext, **told: str) -> Response:
     """To the list, which is asked for anew, so that no reload repeats what was done."""
     location = URL("../outbox").with_query({"lang": view.language, **told})
     headers = {**HEADERS, hdrs.LOCATION: str(location)}

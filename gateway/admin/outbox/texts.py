@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.admin.outbox.causes import CAUSES
-from gateway.admin.status.texts import WORDS as COMMON
+from gateway.admin.outbox.causes import ENTRY_CAUSES
+from gateway.admin.status.texts import STATUS_WORDS as COMMON
 
 _EN: Final[dict[str, str]] = {
     "verdict:away": "The outbox cannot be reached",
@@ -235,7 +235,8 @@ _UZ: Final[dict[str, str]] = {
     "uzilganda yozuvlar saqlanadi va keyin yetkaziladi.",
 }
 
-OWN: Final[dict[str, dict[str, str]]] = {"en": _EN, "ru": _RU, "uz": _UZ}
-WORDS: Final[dict[str, dict[str, str]]] = {
-    language: {**COMMON[language], **CAUSES[language], **own} for language, own in OWN.items()
+PAGE_WORDS: Final[dict[str, dict[str, str]]] = {"en": _EN, "ru": _RU, "uz": _UZ}
+OUTBOX_WORDS: Final[dict[str, dict[str, str]]] = {
+    language: {**COMMON[language], **ENTRY_CAUSES[language], **own}
+    for language, own in PAGE_WORDS.items()
 }

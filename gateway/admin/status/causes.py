@@ -85,4 +85,4 @@ _UZ: Final[dict[Cause, str]] = {
     "internal error": "shlyuz ichida xato, logni ko‘ring",
 }
 
-CAUSES: Final = {"en": _EN, "ru": _RU, "uz": _UZ}
+TOKEN_CAUSES: Final = {"en": _EN, "ru": _RU, "uz": _UZ}

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from html import escape
 from typing import Any, Final
 
-from gateway.admin.status.markup import Words, moment, number
+from gateway.admin.status.markup import Words, format_number, time_element
 from gateway.admin.status.recent_requests import MINUTES
 
 Minutes = Sequence[Mapping[str, Any]]
@@ -54,7 +54,9 @@ def _bars(
             # Never so low that one among many cannot be seen.
             height = max(1.5, round(minute[kind] / top * _HEIGHT, 1))
             floors[at] = min(_HEIGHT, floors[at] + height)
-            told = f"{minute['from'][11:16]} UTC: {words[kind]} {number(minute[kind], words)}"
+            told = (
+                f"{minute['from'][11:16]} UTC: {words[kind]} {format_number(minute[kind], words)}"
+            )
             yield (
                 f'<rect x="{(at + MINUTES - len(minutes)) * _BAR}" y="{_HEIGHT - floors[at]:g}" '
                 f'width="{_BAR - 1}" height="{height:g}"><title>{escape(told)}</title></rect>'
@@ -65,7 +67,7 @@ def _axis(minutes: Minutes, words: Words) -> str:
     """The times at the marks, and the word for the end."""
     begin = datetime.fromisoformat(minutes[-1]["from"]) - timedelta(minutes=MINUTES - 1)
     times = (begin + timedelta(minutes=at) for at in range(0, MINUTES, _STEP))
-    marks = "</span><span>".join(moment(at.isoformat(), short=True) for at in times)
+    marks = "</span><span>".join(time_element(at.isoformat(), short=True) for at in times)
     return (
         f'<p class="axis"><span>{marks}</span><span>{escape(words["now"])}</span></p>'
         "<noscript>UTC</noscript>"

@@ -22,7 +22,7 @@ MAX_STREAMS: Final = 16
 _PATIENCE: Final = 10.0
 
 # What moves with time alone.
-_MOVING: Final = frozenset(
+_TIME_DEPENDENT_FIELDS: Final = frozenset(
     {"at", "uptime_seconds", "expires_in", "next_attempt_in", "from", "oldest_seconds"}
 )
 
@@ -82,7 +82,7 @@ class StatusEvents:
         quiet = 0
         while not self._over.is_set():
             facts = await self._status.facts(language)
-            lasting = _lasting(facts)
+            lasting = _without_time_fields(facts)
             quiet += 1
             if lasting != last or quiet >= _EVERY:
                 last, quiet = lasting, 0
@@ -110,10 +110,14 @@ class StatusEvents:
             pass
 
 
-def _lasting(facts: Any) -> Any:
+def _without_time_fields(facts: Any) -> Any:
     """The facts without those that move with time alone."""
     if isinstance(facts, Mapping):
-        return {key: _lasting(value) for key, value in facts.items() if key not in _MOVING}
+        return {
+            key: _without_time_fields(value)
+            for key, value in facts.items()
+            if key not in _TIME_DEPENDENT_FIELDS
+        }
     if isinstance(facts, list | tuple):
-        return [_lasting(each) for each in facts]
+        return [_without_time_fields(each) for each in facts]
     return facts

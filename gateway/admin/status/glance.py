@@ -10,16 +10,16 @@ from urllib.parse import urlsplit
 from gateway.admin.status.markup import (
     Html,
     Words,
-    code,
-    commands,
-    inside,
-    moment,
-    number,
-    seconds,
-    span,
-    whole,
+    code_element,
+    countdown,
+    format_number,
+    format_span,
+    mark_commands,
+    no_break,
+    time_element,
+    to_html,
 )
-from gateway.admin.status.state import FOR_A_PERSON
+from gateway.admin.status.state import OPERATOR_STATES
 
 SYMBOLS: Final = {"yes": "✔", "degraded": "⚠", "no": "✖", "untried": "?"}
 _PLATFORM: Final = {"answers": "yes", "doubtful": "degraded", "fails": "no", "untried": "untried"}
@@ -29,24 +29,24 @@ _WAITING: Final = frozenset({"waiting", "sending"})
 SummaryFacts = Mapping[str, Any]
 
 
-def glance(facts: SummaryFacts, words: Words) -> str:
+def summary_cards(facts: SummaryFacts, words: Words) -> str:
     """All cards; those of what is not there are left out."""
     return f'<div id="glance" class="glance">{"".join(_cards(facts, words))}</div>'
 
 
 def token_state(token: SummaryFacts, words: Words) -> str:
     """The state of a token as a sign and a word."""
-    kind, state = _token_kind(token)
-    return _signed(kind, words[state])
+    kind, state = _token_card_status(token)
+    return _with_icon(kind, words[state])
 
 
-def failure(token: SummaryFacts, words: Words) -> str:
+def token_failure(token: SummaryFacts, words: Words) -> str:
     """Why the last attempt failed, and what the SSO reported."""
     told = [escape(words[f"cause:{token['cause']}"])]
     if token["status"] is not None:
-        told.append(whole(f"HTTP {token['status']}"))
+        told.append(no_break(f"HTTP {token['status']}"))
     if token["oauth_error"] not in (None, "other"):
-        told.append(code(token["oauth_error"]))
+        told.append(code_element(token["oauth_error"]))
     if token["oauth_description"] is not None:
         told.append(escape(f"“{token['oauth_description']}”"))
     return Html(", ".join(told))
@@ -66,15 +66,15 @@ def _cards(facts: SummaryFacts, words: Words) -> Iterator[str]:
 
 
 def _card(title: str, value: str, *details: str) -> str:
-    lines = "".join(f"<p>{inside(detail)}</p>" for detail in details if detail)
-    return f'<section class="card"><h3>{escape(title)}</h3><b>{inside(value)}</b>{lines}</section>'
+    lines = "".join(f"<p>{to_html(detail)}</p>" for detail in details if detail)
+    return f'<section class="card"><h3>{escape(title)}</h3><b>{to_html(value)}</b>{lines}</section>'
 
 
-def _signed(kind: str, text: str) -> str:
-    return Html(f'<span class="{kind}">{SYMBOLS[kind]} {inside(text)}</span>')
+def _with_icon(kind: str, text: str) -> str:
+    return Html(f'<span class="{kind}">{SYMBOLS[kind]} {to_html(text)}</span>')
 
 
-def _token_kind(token: SummaryFacts) -> tuple[str, str]:
+def _token_card_status(token: SummaryFacts) -> tuple[str, str]:
     """`yes`, `degraded` or `no`, and the word for it."""
     if token["rejected"]:
         return "no", "rejected"
@@ -89,16 +89,16 @@ def _token(tokens: Mapping[str, SummaryFacts], words: Words) -> str:
 
     def badness(item: tuple[str, SummaryFacts]) -> tuple[int, int]:
         token = item[1]
-        return order.index(_token_kind(token)[0]), -(token["expires_in"] or 0)
+        return order.index(_token_card_status(token)[0]), -(token["expires_in"] or 0)
 
     name, token = max(tokens.items(), key=badness)
-    kind, state = _token_kind(token)
+    kind, state = _token_card_status(token)
     lasts = kind != "no" and token["expires_in"] is not None
-    left, again = (seconds(token[key], words) for key in ("expires_in", "next_attempt_in"))
+    left, again = (countdown(token[key], words) for key in ("expires_in", "next_attempt_in"))
     attempt = words["again_in" if kind != "yes" else "renewed_in"]
     return _card(
         f"{words['token']}: {words['expires_in']}" if lasts else words["token"],
-        _signed(kind, left if lasts else words[state]),
+        _with_icon(kind, left if lasts else words[state]),
         words[state] if lasts else "",
         Html(f"{escape(attempt)} {again}") if token["next_attempt_in"] is not None else "",
         *_credential(name, tokens, words),
@@ -108,8 +108,8 @@ def _token(tokens: Mapping[str, SummaryFacts], words: Words) -> str:
 def _credential(name: str, tokens: Mapping[str, SummaryFacts], words: Words) -> Iterable[str]:
     """Which one it is, where there are several, and how many are well."""
     if len(tokens) > 1:
-        good = sum(_token_kind(token)[0] == "yes" for token in tokens.values())
-        yield Html(f"{escape(words['credential'])}: {code(name)}")
+        good = sum(_token_card_status(token)[0] == "yes" for token in tokens.values())
+        yield Html(f"{escape(words['credential'])}: {code_element(name)}")
         yield words["good_of"].format(good=good, all=len(tokens))
 
 
@@ -118,10 +118,12 @@ def _sso(facts: SummaryFacts, words: Words) -> str:
     kind = sso["failure"]
     answered = any(each["valid"] for each in facts["tokens"].values())
     state = ("no", kind) if kind else ("yes", "answers") if answered else ("untried", "awaited")
-    told = (failure(each, words) for each in facts["tokens"].values() if each["failure"] == kind)
+    told = (
+        token_failure(each, words) for each in facts["tokens"].values() if each["failure"] == kind
+    )
     return _card(
         words["sso"],
-        _signed(state[0], words[f"sso:{state[1]}"]),
+        _with_icon(state[0], words[f"sso:{state[1]}"]),
         _host(sso["url"]),
         Html(f"{escape(words['failure'])}: {next(told, words['none'])}") if kind else "",
     )
@@ -137,11 +139,13 @@ def _platform(facts: SummaryFacts, words: Words) -> str:
     ]
     return _card(
         words["platform"],
-        _signed(_PLATFORM[platform["state"]], words[platform["reason"]]),
+        _with_icon(_PLATFORM[platform["state"]], words[platform["reason"]]),
         _host(platform["url"]),
-        commands(words["missing_alias"].format(alias=alias)) if alias else "",
-        Html(escape(words["since"]).format(at=moment(platform["since"]))),
-        Html(f"{escape(words['asked_itself'])} {moment(probe['at'])}: {words[probe['found']]}")
+        mark_commands(words["missing_alias"].format(alias=alias)) if alias else "",
+        Html(escape(words["since"]).format(at=time_element(platform["since"]))),
+        Html(
+            f"{escape(words['asked_itself'])} {time_element(probe['at'])}: {words[probe['found']]}"
+        )
         if probe
         else "",
         f"{words['inflight']}: {facts['inflight']}",
@@ -156,22 +160,23 @@ def _host(url: str) -> str:
 def _outbox(facts: SummaryFacts, words: Words) -> str:
     outbox, platform = facts["outbox"], facts["platform"]
     entries = {state: count for state, count in outbox["entries"].items() if count}
-    person = any(state in entries for state in FOR_A_PERSON)
+    person = any(state in entries for state in OPERATOR_STATES)
     told = "person" if person else "waiting" if _WAITING & entries.keys() else "fine"
     told = told if outbox.get("available", True) else "away"
     stuck = told == "waiting" and platform is not None and platform["state"] == "fails"
     counts = ", ".join(
-        f"{words.get(f'entry:{state}', state)} {number(n, words)}" for state, n in entries.items()
+        f"{words.get(f'entry:{state}', state)} {format_number(n, words)}"
+        for state, n in entries.items()
     )
     oldest = outbox["oldest_seconds"]
     return _card(
         words["outbox"],
-        _signed(
+        _with_icon(
             "degraded" if person or stuck or told == "away" else "yes", words[f"outbox:{told}"]
         ),
-        commands(words[f"outbox:{told}:todo"]),
+        mark_commands(words[f"outbox:{told}:todo"]),
         counts,
-        f"{words['oldest']}: {whole(span(round(oldest), words))}" if oldest else "",
+        f"{words['oldest']}: {no_break(format_span(round(oldest), words))}" if oldest else "",
         Html(
             f'<a href="outbox?lang={facts.get("language", "")}">{escape(words["outbox:page"])}</a>'
         ),
@@ -180,4 +185,4 @@ def _outbox(facts: SummaryFacts, words: Words) -> str:
 
 def _workers(workers: SummaryFacts, words: Words) -> str:
     kind = "yes" if workers["answering"] == workers["configured"] else "degraded"
-    return _card(words["workers"], _signed(kind, words["workers:of"].format(**workers)))
+    return _card(words["workers"], _with_icon(kind, words["workers:of"].format(**workers)))

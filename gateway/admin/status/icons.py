@@ -35,7 +35,7 @@ _ICON_COLOURS: Final = {
 }
 
 
-def sign(answer: str) -> str:
+def status_icon(answer: str) -> str:
     """The sign of a verdict, in the colour of the text around it."""
     shape, mark = _SHAPES[answer]
     return (
@@ -46,7 +46,7 @@ def sign(answer: str) -> str:
     )
 
 
-def icon(answer: str) -> str:
+def tab_icon(answer: str) -> str:
     """The icon of the page's tab as an address that holds all of it."""
     shape, mark = _SHAPES[answer]
     drawn = (

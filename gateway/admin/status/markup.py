@@ -27,38 +27,38 @@ class Html(str):
     __slots__ = ()
 
 
-def inside(value: object) -> str:
+def to_html(value: object) -> str:
     """Markup as it is, anything else as text."""
     return value if isinstance(value, Html) else escape(str(value))
 
 
-def code(text: object) -> str:
+def code_element(text: object) -> str:
     """What is the same in every language: a code, a name of the settings."""
     return Html(f"<code>{escape(str(text))}</code>")
 
 
-def whole(text: str) -> str:
+def no_break(text: str) -> str:
     """Text in whose blanks no line is broken."""
     return text.replace(" ", _SPACE)
 
 
-def commands(text: str) -> str:
+def mark_commands(text: str) -> str:
     """Text in which what stands between backquotes is to be typed."""
     parts = escape(text).split("`")
-    return Html("".join(_typed(part) if at % 2 else part for at, part in enumerate(parts)))
+    return Html("".join(_command_html(part) if at % 2 else part for at, part in enumerate(parts)))
 
 
-def _typed(text: str) -> str:
+def _command_html(text: str) -> str:
     kind = "" if text.startswith("dhp-gateway ") else ' class="name"'
     return f"<code{kind}>{text}</code>"
 
 
-def number(value: int, words: Words) -> str:
+def format_number(value: int, words: Words) -> str:
     """A whole number; great ones have a mark between thousands."""
     return f"{value:,}".replace(",", words["thousands"]) if value >= _GROUPED_FROM else str(value)
 
 
-def share(part: int, whole: int, words: Words) -> str:
+def format_percentage(part: int, whole: int, words: Words) -> str:
     """What part is of the whole: `100 %` for all of it only, `0 %` for nothing only."""
     percent = 100 * part / whole
     if part and percent < 0.1:
@@ -69,10 +69,10 @@ def share(part: int, whole: int, words: Words) -> str:
     return f"{_decimal(percent, words) if few else round(percent)}{_SPACE}%"
 
 
-def milliseconds(duration: float, words: Words) -> str:
+def format_duration(duration: float, words: Words) -> str:
     """How long something took, in the unit that people would take."""
     if duration >= 59_950:
-        return span(round(duration / 1000), words)
+        return format_span(round(duration / 1000), words)
     if duration >= 999.5:
         return f"{_decimal(duration / 1000, words)}{_SPACE}{words['second']}"
     shown = _decimal(duration, words) if duration < 9.95 else round(duration)
@@ -89,7 +89,7 @@ def unit_names(words: Words) -> str:
     return escape("|".join(words[name] for name, _ in _SIZES))
 
 
-def span(duration: int, words: Words) -> str:
+def format_span(duration: int, words: Words) -> str:
     """A number of seconds in its two greatest units."""
     for place, (name, size) in enumerate(_SIZES):
         if duration >= size or size == 1:
@@ -101,14 +101,14 @@ def span(duration: int, words: Words) -> str:
     raise AssertionError("seconds are the smallest unit")
 
 
-def seconds(left: int | None, words: Words) -> str:
+def countdown(left: int | None, words: Words) -> str:
     """A span that the script counts down."""
     if left is None:
         return "–"
-    return Html(f'<span data-seconds="{left}">{escape(span(max(0, left), words))}</span>')
+    return Html(f'<span data-seconds="{left}">{escape(format_span(max(0, left), words))}</span>')
 
 
-def moment(iso: str, *, short: bool = False) -> str:
+def time_element(iso: str, *, short: bool = False) -> str:
     """A time in UTC, which the script turns into the reader's.
 
     `short` is without day, seconds and the word UTC.
@@ -133,7 +133,7 @@ def card(title: str, inside: str, words: Words) -> str:
     return f'<section id="{title}" class="card"><h2>{escape(words[title])}</h2>{inside}</section>'
 
 
-def nothing(words: Words) -> str:
+def empty_placeholder(words: Words) -> str:
     """In the place of what is not there."""
     return f"<p>{escape(words['nothing'])}</p>"
 
@@ -147,7 +147,7 @@ def table(
     lines = ([_cell(*each, value) for each, value in zip(names, row, strict=True)] for row in rows)
     body = "".join(f"<tr>{''.join(cells)}</tr>" for cells in lines)
     if not body:
-        return card(title, nothing(words), words)
+        return card(title, empty_placeholder(words), words)
     shown = (
         f'<div class="wide {title}" id="{title}-rows" tabindex="0" role="region" '
         f'aria-label="{escape(words[title])}"><table><thead><tr>{head}</tr></thead>'
@@ -162,4 +162,4 @@ def _kind(column: str) -> str:
 
 def _cell(name: str, kind: str, value: object) -> str:
     """With its column's name, which narrow screens show in front of it."""
-    return f'<td data-name="{name}"{kind}><span>{inside(value)}</span></td>'
+    return f'<td data-name="{name}"{kind}><span>{to_html(value)}</span></td>'

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from gateway.admin.judgement import HealthEvidence, PlatformHealth, judge, merged
+from gateway.admin.judgement import HealthEvidence, PlatformHealth, evaluate_health, merge_evidence
 from gateway.admin.status.recent_requests import RECENT, SHOWN, many_errors
-from gateway.admin.status.verdict import ANSWERS, verdict
+from gateway.admin.status.verdict import SERVICE_STATES, service_status
 
 _CIRCUITS: Final = ("closed", "half-open", "open")
 _FAILURES: Final = (None, "transient", "throttled", "refused")
@@ -23,13 +23,13 @@ def merge_status(reports: Sequence[StatusFacts | None], *, draining: bool) -> St
     With no answer at all only `care` is there.
     """
     present = [report for report in reports if report is not None]
-    own = _care(reports, present, draining=draining)
+    own = _merge_service_status(reports, present, draining=draining)
     if not present:
         return {"care": own}
-    evidence = merged(HealthEvidence(**report["evidence"]) for report in present)
-    judgement = judge(evidence)
+    evidence = merge_evidence(HealthEvidence(**report["evidence"]) for report in present)
+    judgement = evaluate_health(evidence)
     return {
-        "care": verdict(own, judgement, asdict(evidence)),
+        "care": service_status(own, judgement, asdict(evidence)),
         "tokens": _tokens([report["tokens"] for report in present]),
         "platform": _platform([report["platform"] for report in present], judgement),
         "sso": {
@@ -53,7 +53,7 @@ def _worst(order: Sequence[Any], found: Iterable[Any]) -> Any:
     return max(found, key=order.index)
 
 
-def _care(
+def _merge_service_status(
     reports: Sequence[StatusFacts | None], present: Sequence[StatusFacts], *, draining: bool
 ) -> dict[str, str]:
     """`no` where no worker serves, `degraded` where some do not; the worst one's reason."""
@@ -62,7 +62,7 @@ def _care(
     if not present:
         return {"answer": "no", "reason": "workers-missing"}
     verdicts = [report["care"] for report in present]
-    worst: dict[str, str] = max(verdicts, key=lambda each: ANSWERS.index(each["answer"]))
+    worst: dict[str, str] = max(verdicts, key=lambda each: SERVICE_STATES.index(each["answer"]))
     missing = len(present) < len(reports)
     if worst["answer"] == "yes":
         if _many_errors(present):
@@ -89,7 +89,7 @@ def _token(states: Sequence[StatusFacts]) -> StatusFacts:
     worst = max(states, key=lambda each: _FAILURES.index(each["failure"]))
     return {
         "valid": all(each["valid"] for each in states),
-        "expires_in": _least(each["expires_in"] for each in states if not _lacks(each)),
+        "expires_in": _least(each["expires_in"] for each in states if not _is_token_missing(each)),
         "rejected": any(each["rejected"] for each in states),
         "spare_secret": any(each["spare_secret"] for each in states),
         "fetching": any(each["fetching"] for each in states),
@@ -98,7 +98,7 @@ def _token(states: Sequence[StatusFacts]) -> StatusFacts:
     }
 
 
-def _lacks(state: StatusFacts) -> bool:
+def _is_token_missing(state: StatusFacts) -> bool:
     return state["expires_in"] is None
 
 
@@ -166,7 +166,7 @@ def _slowest(found: Iterable[StatusFacts]) -> list[StatusFacts]:
 
 
 def _errors(found: Iterable[StatusFacts]) -> list[StatusFacts]:
-    merged = _joined(found, "reason", _later)
+    merged = _merge_by_key(found, "reason", _later)
     return sorted(merged, key=lambda each: each["last_at"], reverse=True)
 
 
@@ -180,11 +180,11 @@ def _later(one: StatusFacts, other: StatusFacts) -> StatusFacts:
 
 
 def _callers(found: Iterable[StatusFacts]) -> list[StatusFacts]:
-    merged = _joined(found, "name", _together)
+    merged = _merge_by_key(found, "name", _merge_caller)
     return sorted(merged, key=lambda each: each["name"])
 
 
-def _together(one: StatusFacts, other: StatusFacts) -> StatusFacts:
+def _merge_caller(one: StatusFacts, other: StatusFacts) -> StatusFacts:
     return {
         "name": one["name"],
         "requests": one["requests"] + other["requests"],
@@ -193,7 +193,7 @@ def _together(one: StatusFacts, other: StatusFacts) -> StatusFacts:
     }
 
 
-def _joined(
+def _merge_by_key(
     found: Iterable[StatusFacts], key: str, join: Callable[[StatusFacts, StatusFacts], StatusFacts]
 ) -> list[StatusFacts]:
     by_key: dict[str, StatusFacts] = {}

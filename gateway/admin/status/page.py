@@ -14,26 +14,26 @@ from typing import Any
 from gateway.admin.status import glance
 from gateway.admin.status.assets import SCRIPT, STYLE
 from gateway.admin.status.charts import chart
-from gateway.admin.status.icons import icon, sign
+from gateway.admin.status.icons import status_icon, tab_icon
 from gateway.admin.status.markup import (
     Words,
     card,
-    code,
-    commands,
-    inside,
+    code_element,
+    countdown,
+    empty_placeholder,
+    format_duration,
+    format_number,
+    format_percentage,
+    format_span,
     language_links,
-    milliseconds,
-    moment,
-    nothing,
-    number,
-    seconds,
-    share,
-    span,
+    mark_commands,
     table,
+    time_element,
+    to_html,
     unit_names,
 )
 from gateway.admin.status.recent_requests import OTHERS
-from gateway.admin.status.texts import WORDS
+from gateway.admin.status.texts import STATUS_WORDS
 from gateway.fhir.texts import LANGUAGES
 from gateway.pipeline.callers import ANONYMOUS
 
@@ -41,11 +41,11 @@ from gateway.pipeline.callers import ANONYMOUS
 _UNNAMED = {ANONYMOUS.name: "anonymous", OTHERS: "others"}
 
 
-def page(facts: Mapping[str, Any]) -> str:
+def render_status_page(facts: Mapping[str, Any]) -> str:
     """The whole page in the language of the facts."""
     language = facts["language"]
-    words = WORDS[language]
-    current = news(facts)
+    words = STATUS_WORDS[language]
+    current = page_update(facts)
     return (
         f'<!DOCTYPE html>\n<html lang="{language}" data-units="{unit_names(words)}"><head>'
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -57,16 +57,16 @@ def page(facts: Mapping[str, Any]) -> str:
         f"{language_links(language, {each: f'?lang={each}' for each in LANGUAGES}, words)}"
         f'<p id="stale" role="alert" hidden>⚠ {escape(words["stale"])}</p></header>'
         f'<p id="said" role="status"></p><main>{current["main"]}</main>'
-        f'<footer><a href="status.json?lang={language}">{code("status.json")}</a></footer>'
+        f'<footer><a href="status.json?lang={language}">{code_element("status.json")}</a></footer>'
         f"<script>{SCRIPT}</script></body></html>\n"
     )
 
 
-def news(facts: Mapping[str, Any]) -> dict[str, str]:
-    """What changes of the page: `title`, `icon` as a URL, and `main` as HTML."""
-    words, answer = WORDS[facts["language"]], facts["care"]["answer"]
+def page_update(facts: Mapping[str, Any]) -> dict[str, str]:
+    """What changes of the page: `title`, `tab_icon` as a URL, and `main` as HTML."""
+    words, answer = STATUS_WORDS[facts["language"]], facts["care"]["answer"]
     title = f"{glance.SYMBOLS[answer]} {words[f'answer:{answer}']} · {words['title']}"
-    return {"title": title, "icon": icon(answer), "main": _main(facts, words)}
+    return {"title": title, "icon": tab_icon(answer), "main": _main(facts, words)}
 
 
 def _main(facts: Mapping[str, Any], words: Words) -> str:
@@ -74,8 +74,8 @@ def _main(facts: Mapping[str, Any], words: Words) -> str:
     return "".join(
         (
             _about(facts, words),
-            _care(facts["care"], words),
-            glance.glance(facts, words),
+            _service_status_card(facts["care"], words),
+            glance.summary_cards(facts, words),
             _hour(facts["last_hour"], words),
             _errors(facts["errors"], words),
             _tokens(facts["tokens"], words),
@@ -85,12 +85,12 @@ def _main(facts: Mapping[str, Any], words: Words) -> str:
     )
 
 
-def _care(care: Mapping[str, Any], words: Words) -> str:
+def _service_status_card(care: Mapping[str, Any], words: Words) -> str:
     answer = care["answer"]
     return (
-        f'<section id="care" class="care {answer}">{sign(answer)}<div>'
+        f'<section id="care" class="care {answer}">{status_icon(answer)}<div>'
         f"<h2>{escape(words['question'])}</h2><strong>{escape(words[f'answer:{answer}'])}</strong>"
-        f"<p>{commands(care['text'])}</p></div></section>"
+        f"<p>{mark_commands(care['text'])}</p></div></section>"
     )
 
 
@@ -110,12 +110,12 @@ def _hour(hour: Mapping[str, Any], words: Words) -> str:
 def _figure(hour: Mapping[str, Any], kinds: Sequence[str], words: Words) -> str:
     kind = kinds[0]
     most = max(sum(minute[each] for each in kinds) for minute in hour["minutes"])
-    peak = f"{words['most']}: {number(most, words)}" if most else ""
-    total = f"{words[kind]}: {number(hour[kind], words)}"
+    peak = f"{words['most']}: {format_number(most, words)}" if most else ""
+    total = f"{words[kind]}: {format_number(hour[kind], words)}"
     if kind == "errors" and hour["errors"]:
-        total += f" ({share(hour['errors'], hour['requests'], words)})"
+        total += f" ({format_percentage(hour['errors'], hour['requests'], words)})"
     if kind == "errors" and hour["refusals"]:
-        total += f". {words['refusals']}: {number(hour['refusals'], words)}"
+        total += f". {words['refusals']}: {format_number(hour['refusals'], words)}"
     return (
         f"<figure><figcaption><b>{escape(total)}</b><span>{escape(peak)}</span></figcaption>"
         f"{chart(hour['minutes'], kinds, f'{total}. {peak}', words)}</figure>"
@@ -124,28 +124,28 @@ def _figure(hour: Mapping[str, Any], kinds: Sequence[str], words: Words) -> str:
 
 def _errors(errors: Iterable[Mapping[str, Any]], words: Words) -> str:
     items = "".join(
-        f"<li><b>{code(error['reason'])}</b> <span>{escape(_count(error, words))}</span> "
-        f"<span>{escape(words['last_seen'])} {moment(error['last_at'])}</span> "
+        f"<li><b>{code_element(error['reason'])}</b> <span>{escape(_count(error, words))}</span> "
+        f"<span>{escape(words['last_seen'])} {time_element(error['last_at'])}</span> "
         f"<span>{escape(words['status'])} {escape(str(error['last_status']))}</span>"
         f"<p>{escape(error['text'])}</p>"
-        f"<p><b>{escape(words['remedy'])}:</b> {commands(error['remedy'])}</p></li>"
+        f"<p><b>{escape(words['remedy'])}:</b> {mark_commands(error['remedy'])}</p></li>"
         for error in errors
     )
-    inside = f'<ul class="reasons">{items}</ul>' if items else nothing(words)
+    inside = f'<ul class="reasons">{items}</ul>' if items else empty_placeholder(words)
     return card("reasons", inside, words)
 
 
 def _count(error: Mapping[str, Any], words: Words) -> str:
-    counts = {key: number(error[key], words) for key in ("last_hour", "since_start")}
+    counts = {key: format_number(error[key], words) for key in ("last_hour", "since_start")}
     return words["count"].format(**counts)
 
 
 def _tokens(tokens: Mapping[str, Mapping[str, Any]], words: Words) -> str:
     rows = [
         (
-            *(code(name), glance.token_state(token, words)),
-            *(seconds(token["expires_in"], words), seconds(token["next_attempt_in"], words)),
-            glance.failure(token, words) if token["failure"] else words["none"],
+            *(code_element(name), glance.token_state(token, words)),
+            *(countdown(token["expires_in"], words), countdown(token["next_attempt_in"], words)),
+            glance.token_failure(token, words) if token["failure"] else words["none"],
         )
         for name, token in tokens.items()
     ]
@@ -155,9 +155,9 @@ def _tokens(tokens: Mapping[str, Mapping[str, Any]], words: Words) -> str:
 def _slowest(slowest: Iterable[Mapping[str, Any]], words: Words) -> str:
     rows = [
         (
-            code(f"{each['interaction']} {each['resource']}".rstrip()),
-            milliseconds(each["duration_ms"], words),
-            *(each["status"] or words["none"], moment(each["at"])),
+            code_element(f"{each['interaction']} {each['resource']}".rstrip()),
+            format_duration(each["duration_ms"], words),
+            *(each["status"] or words["none"], time_element(each["at"])),
         )
         for each in slowest
     ]
@@ -167,19 +167,20 @@ def _slowest(slowest: Iterable[Mapping[str, Any]], words: Words) -> str:
 def _callers(callers: Iterable[Mapping[str, Any]], words: Words) -> str:
     columns = ("requests", "errors", "refusals")
     rows = [
-        (_caller(each["name"], words), *(number(each[column], words) for column in columns))
+        (_caller(each["name"], words), *(format_number(each[column], words) for column in columns))
         for each in callers
     ]
     return table("callers", ("caller", *columns), rows, words)
 
 
 def _caller(name: str, words: Words) -> str:
-    return words[_UNNAMED[name]] if name in _UNNAMED else code(name)
+    return words[_UNNAMED[name]] if name in _UNNAMED else code_element(name)
 
 
 def _settings(settings: Mapping[str, Any], words: Words) -> str:
     rows = "".join(
-        f"<tr><th scope=row>{code(key)}</th><td>{code(_plain(value))}</td></tr>"
+        f"<tr><th scope=row>{code_element(key)}</th>"
+        f"<td>{code_element(_setting_text(value))}</td></tr>"
         for key, value in settings.items()
     )
     return (
@@ -190,15 +191,15 @@ def _settings(settings: Mapping[str, Any], words: Words) -> str:
 
 def _about(facts: Mapping[str, Any], words: Words) -> str:
     about = (
-        (words["as_of"], moment(facts["at"])),
+        (words["as_of"], time_element(facts["at"])),
         (words["version"], facts["version"]),
-        (words["uptime"], span(facts["uptime_seconds"], words)),
+        (words["uptime"], format_span(facts["uptime_seconds"], words)),
     )
     told = "\N{NO-BREAK SPACE}· ".join(
-        f'<span class="number">{escape(name)}: {inside(value)}</span>' for name, value in about
+        f'<span class="number">{escape(name)}: {to_html(value)}</span>' for name, value in about
     )
     return f'<p id="about">{told}</p>'
 
 
-def _plain(value: object) -> str:
+def _setting_text(value: object) -> str:
     return "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -23,7 +23,7 @@ _MANY: Final = 0.5
 # How many of the slowest are shown.
 SHOWN: Final = 10
 # Names come from the settings, which may be reloaded for ever.
-_MOST_CALLERS: Final = 500
+_MAX_CALLERS: Final = 500
 OTHERS: Final = "(others)"
 # What the platform itself answered, 5xx or 4xx, and the gateway passed on.
 PLATFORM_ERROR: Final = "platform-error"
@@ -94,7 +94,7 @@ class RecentRequests:
             self._note_error(exchange, minute, tally)
 
     def _meet(self, caller: str) -> _Tally:
-        name = caller if len(self._callers) < _MOST_CALLERS else OTHERS
+        name = caller if len(self._callers) < _MAX_CALLERS else OTHERS
         return self._callers.setdefault(name, _Tally())
 
     def _note_error(self, exchange: Exchange, minute: _Minute, tally: _Tally) -> None:

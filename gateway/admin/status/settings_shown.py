@@ -26,12 +26,12 @@ _PLAIN: Final = (str, Path, ListenAddress, Enum, IPv4Network, IPv6Network)
 VisibleSetting = str | int | float | bool
 
 
-def shown(settings: Settings) -> dict[str, VisibleSetting]:
+def visible_settings(settings: Settings) -> dict[str, VisibleSetting]:
     """Every key that has a value, as people write it, and the value or a mask."""
     return dict(_section("", settings))
 
 
-def bare_url(url: str) -> str:
+def url_without_secrets(url: str) -> str:
     """Scheme, host, port and path; what else a URL may hold is nobody's business."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
@@ -74,4 +74,4 @@ def _text(value: Any) -> VisibleSetting:
         text = str(value) if isinstance(value, _LOCATIONS) else MASK
     else:
         text = str(value.value) if isinstance(value, Enum) else str(value)
-    return bare_url(text) if "://" in text else text
+    return url_without_secrets(text) if "://" in text else text

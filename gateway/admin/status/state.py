@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from gateway import __version__
-from gateway.admin.judgement import HealthEvaluator, token_words
+from gateway.admin.judgement import HealthEvaluator, token_statuses
 from gateway.admin.status.merging import merge_status
 from gateway.admin.status.recent_requests import (
     PLATFORM_ERROR,
@@ -21,9 +21,9 @@ from gateway.admin.status.recent_requests import (
     many_errors,
 )
 from gateway.admin.status.remedies import REMEDIES
-from gateway.admin.status.settings_shown import bare_url, shown
-from gateway.admin.status.texts import WORDS
-from gateway.admin.status.verdict import verdict
+from gateway.admin.status.settings_shown import url_without_secrets, visible_settings
+from gateway.admin.status.texts import STATUS_WORDS
+from gateway.admin.status.verdict import service_status
 from gateway.config import Settings
 from gateway.fhir.negotiation import choose_language
 from gateway.fhir.texts import LANGUAGES, text
@@ -53,10 +53,10 @@ _CIRCUIT: Final = {
 # `oldest_seconds`: how long the oldest waits, or None.
 OutboxReport = Mapping[str, Any]
 # Entries that nothing but a person's decision brings on.
-FOR_A_PERSON: Final = ("failed", "unclear")
+OPERATOR_STATES: Final = ("failed", "unclear")
 
 
-def _no_outbox() -> OutboxReport | None:
+def _no_outbox_report() -> OutboxReport | None:
     """It is not enabled."""
     return None
 
@@ -79,7 +79,7 @@ class StatusSources:
     draining: Callable[[], bool]
     judging: HealthEvaluator
     audit_dropped: Callable[[], int] = int
-    outbox: Callable[[], OutboxReport | None] = _no_outbox
+    outbox: Callable[[], OutboxReport | None] = _no_outbox_report
     missing_alias: Callable[[], str | None] = _no_alias
 
 
@@ -106,10 +106,12 @@ class StatusReporter:
 
     async def facts(self, language: str) -> dict[str, Any]:
         """All facts as plain data, with sentences in a language."""
-        about = _about(self._sources.settings(), self._clock() - self._began, self._wall_clock())
+        about = _instance_facts(
+            self._sources.settings(), self._clock() - self._began, self._wall_clock()
+        )
         report = self.report()
-        care = verdict(report["care"], self._sources.judging.now(), report.pop("evidence"))
-        return _told({**about, **report, "care": care}, language)
+        care = service_status(report["care"], self._sources.judging.now(), report.pop("evidence"))
+        return _localized({**about, **report, "care": care}, language)
 
     def report(self) -> dict[str, Any]:
         """What differs from process to process, without sentences.
@@ -124,13 +126,16 @@ class StatusReporter:
             "evidence": asdict(sources.judging.evidence()),
             "tokens": {name: _token(state) for name, state in tokens.items()},
             "platform": {
-                "url": bare_url(settings.platform.fhir_base_url),
+                "url": url_without_secrets(settings.platform.fhir_base_url),
                 "circuit": _CIRCUIT[sources.circuit()],
                 "connections": dict(sources.connections()),
                 "missing_alias": sources.missing_alias(),
                 **self._judged(),
             },
-            "sso": {"url": bare_url(settings.sso.token_url), "failure": _worst(tokens)},
+            "sso": {
+                "url": url_without_secrets(settings.sso.token_url),
+                "failure": _worst_failure(tokens),
+            },
             "outbox": None if outbox is None else dict(outbox),
             "audit": {
                 "available": sources.audit_available(),
@@ -159,7 +164,7 @@ class StatusReporter:
         """`yes`, `degraded` or `no`, with the reason that weighs most of what is known here."""
         sources = self._sources
         circuit = sources.circuit()
-        usable = [word == "valid" for word in token_words(tokens).values()]
+        usable = [word == "valid" for word in token_statuses(tokens).values()]
         if sources.draining():
             return "no", "shutting-down"
         if not sources.audit_available():
@@ -170,7 +175,7 @@ class StatusReporter:
             return "no", "circuit-open"
         if circuit is CircuitState.HALF_OPEN:
             return "degraded", "circuit-half-open"
-        if _worst(tokens) is not None:
+        if _worst_failure(tokens) is not None:
             return "degraded", "renewal-fails"
         if any(state.uses_previous_secret for state in tokens.values()):
             return "degraded", "secret-refused"
@@ -211,11 +216,11 @@ class MergedStatusReporter:
     async def facts(self, language: str) -> dict[str, Any]:
         """As `StatusReporter.facts`, and how many workers answered."""
         reports = await self._ask()
-        about = _about(self._settings(), self._clock() - self._began, self._wall_clock())
+        about = _instance_facts(self._settings(), self._clock() - self._began, self._wall_clock())
         answering = sum(report is not None for report in reports)
         workers = {"workers": {"configured": len(reports), "answering": answering}}
         merged = merge_status(reports, draining=self._draining())
-        return _told({**about, **workers, **_NOTHING, **merged}, language)
+        return _localized({**about, **workers, **_NOTHING, **merged}, language)
 
 
 def _language(settings: Settings, asked: str | None, accept_language: str | None) -> str:
@@ -224,26 +229,28 @@ def _language(settings: Settings, asked: str | None, accept_language: str | None
     return choose_language(accept_language, settings.fhir.default_language)
 
 
-def _about(settings: Settings, uptime: float, now: float) -> dict[str, Any]:
+def _instance_facts(settings: Settings, uptime: float, now: float) -> dict[str, Any]:
     iso = TimestampFormatter().format
     return {
         "at": iso(now),
         "version": __version__,
         "started_at": iso(now - uptime),
         "uptime_seconds": round(uptime),
-        "settings": shown(settings),
+        "settings": visible_settings(settings),
     }
 
 
-def _told(facts: dict[str, Any], language: str) -> dict[str, Any]:
+def _localized(facts: dict[str, Any], language: str) -> dict[str, Any]:
     """The facts with the sentences of a language, the verdict first."""
     care = facts["care"]
-    said = WORDS[language][f"care:{care['reason']}"]
+    said = STATUS_WORDS[language][f"care:{care['reason']}"]
     return {
         "care": {**care, "text": said.replace("{credential}", care.get("credential", ""))},
         "language": language,
         **{key: value for key, value in facts.items() if key not in {"care", "errors"}},
-        "errors": [{**error, **_explained(error["reason"], language)} for error in facts["errors"]],
+        "errors": [
+            {**error, **_reason_texts(error["reason"], language)} for error in facts["errors"]
+        ],
     }
 
 
@@ -252,7 +259,7 @@ def _outbox_reason(outbox: OutboxReport | None) -> str | None:
         return None
     if not outbox.get("available", True):
         return "outbox-away"
-    waits = any(outbox["entries"].get(state) for state in FOR_A_PERSON)
+    waits = any(outbox["entries"].get(state) for state in OPERATOR_STATES)
     return "outbox-person" if waits else None
 
 
@@ -276,7 +283,7 @@ def _rounded(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds)
 
 
-def _worst(tokens: Mapping[str, TokenState]) -> str | None:
+def _worst_failure(tokens: Mapping[str, TokenState]) -> str | None:
     """The failure of the SSO that needs somebody most, among those of last attempts."""
     failures = {state.failure for state in tokens.values()}
     return next((kind for kind in ("refused", "throttled", "transient") if kind in failures), None)
@@ -286,15 +293,15 @@ def _token_reason(tokens: Mapping[str, TokenState]) -> str:
     if any(state.is_rejected for state in tokens.values()):
         return "platform-refuses"
     lacking = {name: state for name, state in tokens.items() if not state.is_valid}
-    failure = _worst(lacking)
+    failure = _worst_failure(lacking)
     if failure is None:
         return "token-awaited"
     return "token-refused" if failure == "refused" else "sso-unavailable"
 
 
-def _explained(reason: str, language: str) -> dict[str, str]:
+def _reason_texts(reason: str, language: str) -> dict[str, str]:
     """What a reason means, and what the people on duty do about it."""
-    words = WORDS[language]
+    words = STATUS_WORDS[language]
     own = reason not in (PLATFORM_ERROR, PLATFORM_REFUSAL)
     meaning = text(reason, language) if own else words[reason]
     return {"text": meaning, "remedy": REMEDIES[language][reason]}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.admin.status.causes import CAUSES
+from gateway.admin.status.causes import TOKEN_CAUSES
 from gateway.admin.status.platform_texts import PLATFORM_WORDS
 
 _EN: Final[dict[str, str]] = {
@@ -361,11 +361,11 @@ _UZ: Final[dict[str, str]] = {
     "entry:dropped": "olib tashlangan",
 }
 
-WORDS: Final[dict[str, dict[str, str]]] = {
+STATUS_WORDS: Final[dict[str, dict[str, str]]] = {
     language: {
         **words,
         **PLATFORM_WORDS[language],
-        **{f"cause:{cause}": text for cause, text in CAUSES[language].items()},
+        **{f"cause:{cause}": text for cause, text in TOKEN_CAUSES[language].items()},
     }
     for language, words in (("en", _EN), ("ru", _RU), ("uz", _UZ))
 }

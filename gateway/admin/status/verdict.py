@@ -9,30 +9,30 @@ from gateway.admin.judgement import DOUBTFUL, FAILING, UNTRIED, PlatformHealth
 from gateway.telemetry.findings import ANSWERS as ANSWERING
 from gateway.telemetry.findings import REFUSES
 
-ANSWERS: Final = ("yes", "untried", "degraded", "no")
+SERVICE_STATES: Final = ("yes", "untried", "degraded", "no")
 
 
-def verdict(
+def service_status(
     own: Mapping[str, str], judgement: PlatformHealth, evidence: Mapping[str, Any]
 ) -> dict[str, str]:
     """`answer`, `reason` and, where a client is refused, `credential`: the worse of both.
 
     `own` is what a process says that is asked for its tokens, its audit and the like.
     """
-    care = _of_platform(judgement)
-    if own["reason"] == "many-errors" and _is_over(judgement, evidence):
+    care = _status_of_platform(judgement)
+    if own["reason"] == "many-errors" and _has_recovered(judgement, evidence):
         return care
-    worse = ANSWERS.index(own["answer"]) - ANSWERS.index(care["answer"])
+    worse = SERVICE_STATES.index(own["answer"]) - SERVICE_STATES.index(care["answer"])
     # Of two that stop care that is named which stops it here, before the platform is asked.
     first = own["answer"] == "no" and own["reason"] != "circuit-open"
     if worse > 0 or (worse == 0 and first):
         care = dict(own)
     if care["reason"] == REFUSES:
-        care["credential"] = _refused(evidence)
+        care["credential"] = _refused_credential(evidence)
     return care
 
 
-def _of_platform(judgement: PlatformHealth) -> dict[str, str]:
+def _status_of_platform(judgement: PlatformHealth) -> dict[str, str]:
     if judgement.state == FAILING:
         return {"answer": "no", "reason": judgement.platform}
     if judgement.state == DOUBTFUL:
@@ -42,13 +42,13 @@ def _of_platform(judgement: PlatformHealth) -> dict[str, str]:
     return {"answer": "yes", "reason": "fine"}
 
 
-def _is_over(judgement: PlatformHealth, evidence: Mapping[str, Any]) -> bool:
+def _has_recovered(judgement: PlatformHealth, evidence: Mapping[str, Any]) -> bool:
     """Whether the platform has answered the gateway itself since callers asked last."""
     probed = evidence["probe"] == ANSWERING and evidence["probed_at"] > evidence["last_request_at"]
     return probed and judgement.state == ANSWERING
 
 
-def _refused(evidence: Mapping[str, Any]) -> str:
+def _refused_credential(evidence: Mapping[str, Any]) -> str:
     """The credential that the platform refuses."""
     rejected = (name for name, word in evidence["tokens"].items() if word == "rejected")
     return evidence["credential"] or next(rejected, "") or next(iter(evidence["tokens"]), "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.admin.alerts.addresses import AlertAddress, AlertMessage, understand
+from gateway.admin.alerts.addresses import AlertAddress, AlertMessage, parse_address
 from gateway.admin.alerts.delivery import AddressSender
 from gateway.phrases import Phrase
 from gateway.secret import Secret
@@ -22,7 +22,7 @@ async def test_an_address_that_says_nothing() -> None:
 
     async with await asyncio.start_server(hold, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        address = understand("it", Secret(f"json://127.0.0.1:{port}"))
+        address = parse_address("it", Secret(f"json://127.0.0.1:{port}"))
         assert address is not None
         post = AddressSender(address, patience=0.05)
         sending = asyncio.get_running_loop().create_task(post.send(MESSAGE))

@@ -7,8 +7,8 @@ from string import Formatter
 
 import pytest
 
-from gateway.admin.alerts.rules import LASTING, LEFT_OUT
-from gateway.admin.alerts.texts import TEXTS
+from gateway.admin.alerts.rules import HOLD_SECONDS, LEFT_OUT
+from gateway.admin.alerts.texts import ALERT_TEXTS
 from gateway.fhir.texts import LANGUAGES
 from tests.deploy import prometheus
 
@@ -28,8 +28,8 @@ def summary(name: str, language: str) -> str:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_message_has_the_words_of_the_rule(language: str) -> None:
     """Whoever is told something finds the same sentence where the alerts are documented."""
-    for name in LASTING:
-        told = TEXTS[language][name]
+    for name in HOLD_SECONDS:
+        told = ALERT_TEXTS[language][name]
         if name == "DhpGatewayNotReady":
             told = told.replace("2", "5").replace("5 минуты", "5 минут")
         assert told == summary(name, language)
@@ -37,13 +37,13 @@ def test_a_message_has_the_words_of_the_rule(language: str) -> None:
 
 def test_every_shipped_rule_is_told_or_left_out_for_a_reason() -> None:
     """A new rule makes somebody decide whether hospitals without Prometheus need it."""
-    assert {*LASTING, *LEFT_OUT} == ALERTS.keys()
-    assert LASTING.keys() & LEFT_OUT.keys() == set()
+    assert {*HOLD_SECONDS, *LEFT_OUT} == ALERTS.keys()
+    assert HOLD_SECONDS.keys() & LEFT_OUT.keys() == set()
 
 
 def test_a_trouble_lasts_as_long_as_the_rule_says() -> None:
     """But for what one message should tell together."""
-    for name, seconds in LASTING.items():
+    for name, seconds in HOLD_SECONDS.items():
         shipped = int(ALERTS[name].get("for", "0m").removesuffix("m")) * 60
         assert SOONER.get(name, seconds) == shipped, name
         assert seconds <= shipped
@@ -56,6 +56,6 @@ def test_the_languages_say_the_same() -> None:
         return {field for _, field, _, _ in Formatter().parse(text) if field is not None}
 
     for language in LANGUAGES:
-        assert TEXTS[language].keys() == TEXTS["en"].keys()
-        for key, text in TEXTS[language].items():
-            assert placeholders(text) == placeholders(TEXTS["en"][key]), key
+        assert ALERT_TEXTS[language].keys() == ALERT_TEXTS["en"].keys()
+        for key, text in ALERT_TEXTS[language].items():
+            assert placeholders(text) == placeholders(ALERT_TEXTS["en"][key]), key

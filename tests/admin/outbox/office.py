@@ -16,7 +16,7 @@ import aiohttp
 
 from gateway.admin.outbox.desk import OutboxAdminApi
 from gateway.admin.outbox.operators import Operators
-from gateway.admin.server import OutboxPageConfig, build
+from gateway.admin.server import OutboxPageConfig, build_application
 from gateway.config import ListenAddress
 from gateway.outbox import notes
 from gateway.outbox.entry import EntryState, RecoveryMode, StoredResponse
@@ -171,7 +171,7 @@ async def office(
         desk = OutboxAdminApi(Outbox(store, ROOMY, events.append, bool), records, page=PAGE)
         outbox = OutboxPageConfig(None if there == "disabled" else desk.answer, people, reveal)
         what = OneState("quiet")
-        application = build(metrics=what, readiness=what, status=what, outbox=outbox)
+        application = build_application(metrics=what, readiness=what, status=what, outbox=outbox)
         async with contextlib.AsyncExitStack() as stack:
             (listening,) = await listen({"admin.address": ListenAddress("127.0.0.1", 0)})
             await serve_admin(stack, application, listening)

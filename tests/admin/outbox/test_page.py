@@ -10,8 +10,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway.admin.outbox.causes import remedy, why
-from gateway.admin.outbox.texts import WORDS
+from gateway.admin.outbox.causes import cause_remedy, explain_cause
+from gateway.admin.outbox.texts import OUTBOX_WORDS
 from gateway.fhir.texts import LANGUAGES
 from gateway.outbox import notes
 from gateway.outbox.entry import EntryState, StoredResponse
@@ -58,7 +58,7 @@ def plain(text: str) -> str:
 async def test_what_is_held_up_is_told(there: Office, language: str) -> None:
     """How many, for which caller, since when, why and what to do; in the reader's language."""
     await fill(there)
-    words = WORDS[language]
+    words = OUTBOX_WORDS[language]
     for page in (
         await there.see(f"?lang={language}", Accept_Language="de"),
         await there.see(Accept_Language=f"{language}, de;q=0.5"),
@@ -76,8 +76,8 @@ async def test_what_is_held_up_is_told(there: Office, language: str) -> None:
             ("waiting", ""),
         ):
             told = re.sub(r" ([.,:;?])", r"\1", page.words)
-            assert plain(why(cause, language)) in told
-            assert re.sub(r" ([.,:;?])", r"\1", plain(remedy(state, cause, language))) in told
+            assert plain(explain_cause(cause, language)) in told
+            assert re.sub(r" ([.,:;?])", r"\1", plain(cause_remedy(state, cause, language))) in told
         assert "laboratory 1 , lis 1" in page.words
         assert f"{words['anonymous']} 1" in page.words
         assert PATIENT not in page.text
@@ -96,17 +96,17 @@ async def test_a_note_is_in_the_language_of_the_page(there: Office, note: Phrase
     for language in LANGUAGES:
         page = await there.see(f"/{entry_id}?lang={language}")
         told = notes.note_of(note).in_language(language)
-        assert f"{WORDS[language]['note']} {told} " in page.words
+        assert f"{OUTBOX_WORDS[language]['note']} {told} " in page.words
         assert (str(note) in page.words) is (language == "en")
 
 
 async def test_a_quiet_outbox_says_so(there: Office) -> None:
     """Nothing waits, and nobody has to do anything."""
     page = await there.see()
-    assert WORDS["en"]["verdict:fine"] in page.words
-    assert WORDS["en"]["why"] not in page.words
+    assert OUTBOX_WORDS["en"]["verdict:fine"] in page.words
+    assert OUTBOX_WORDS["en"]["why"] not in page.words
     await there.put("a")
-    assert WORDS["en"]["verdict:waiting"] in (await there.see()).words
+    assert OUTBOX_WORDS["en"]["verdict:waiting"] in (await there.see()).words
 
 
 async def test_without_operators_it_can_only_be_read(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ async def test_who_is_not_signed_in_reads_only(there: Office) -> None:
     for path in ("", f"/{ids['content']}"):
         page = await there.see(path)
         assert (page.status, page.forms) == (200, {})
-        assert WORDS["en"]["sign-in"] in page.words
+        assert OUTBOX_WORDS["en"]["sign-in"] in page.words
     for asked in (
         await there.see("?sign-in="),
         await there.see(**basic("dilnoza", "wrong")),
@@ -151,7 +151,7 @@ async def test_an_outbox_that_is_not_there(tmp_path: Path, state: str, status: i
         for path in ("", f"/{NOBODY}"):
             page = await there.see(path, **DILNOZA)
             assert (page.status, page.forms) == (status, {})
-            assert plain(WORDS["en"][f"refused:{state}"])[:20] in page.words
+            assert plain(OUTBOX_WORDS["en"][f"refused:{state}"])[:20] in page.words
 
 
 @pytest.mark.parametrize(("state", "listed"), [("open", True), ("disabled", False)])
@@ -181,7 +181,7 @@ async def test_an_operator_sends_an_entry_once_more(there: Office) -> None:
         (OutboxStep.RETRIED, ids[name], by) for name in ("rights", "unclear", "waiting")
     ]
     told = await there.see("?said=retried&count=1")
-    assert WORDS["en"]["said:retried"].format(count=1) in told.words
+    assert OUTBOX_WORDS["en"]["said:retried"].format(count=1) in told.words
     assert all(event.is_audit_pending for event in there.events)
 
 
@@ -198,7 +198,7 @@ async def test_an_operator_drops_an_entry_with_a_reason(there: Office) -> None:
     assert (note.step, note.entry) == (OutboxStep.DROPPED, entry_id)
     assert note.actor == Actor("page", "dilnoza", "entered anew")
     again = await there.send("/drop", {**form, "reason": "x"})
-    assert (again.status, WORDS["en"]["refused:not-possible"] in again.words) == (409, True)
+    assert (again.status, OUTBOX_WORDS["en"]["refused:not-possible"] in again.words) == (409, True)
     assert (await there.see(f"/{entry_id}", **DILNOZA)).forms == {}
     assert (await there.send("/drop", {**form, "reason": "x", "id": NOBODY})).status == 404
 
@@ -243,7 +243,7 @@ async def test_nothing_is_shown_while_the_audit_cannot_be_written(revealing: Off
     for language in LANGUAGES:
         refused = await revealing.send(f"/reveal?lang={language}", form)
         assert (refused.status, PATIENT in refused.text) == (503, False)
-        assert WORDS[language]["refused:unrecorded"] in refused.words
+        assert OUTBOX_WORDS[language]["refused:unrecorded"] in refused.words
     assert revealing.events == []
     revealing.records.full = False
     assert PATIENT in (await revealing.send("/reveal", form)).text
@@ -425,7 +425,7 @@ async def test_a_long_content_is_cut(revealing: Office) -> None:
     shown = await revealing.send("/reveal", form)
     assert "x" * 262_144 in shown.text
     assert "x" * 262_145 not in shown.text
-    assert WORDS["en"]["cut"].format(bytes="300,000").replace("`", "") in shown.words
+    assert OUTBOX_WORDS["en"]["cut"].format(bytes="300,000").replace("`", "") in shown.words
 
 
 async def test_what_is_over_is_shown_without_decisions(there: Office) -> None:
@@ -436,4 +436,4 @@ async def test_what_is_over_is_shown_without_decisions(there: Office) -> None:
     await finish(there.store, ME, entry, EntryState.DELIVERED, StoredResponse(200))
     page = await there.see(f"/{entry_id}", **DILNOZA)
     assert (page.status, page.forms) == (200, {})
-    assert WORDS["en"]["entry:delivered"] in page.words
+    assert OUTBOX_WORDS["en"]["entry:delivered"] in page.words

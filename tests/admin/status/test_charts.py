@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from gateway.admin.status.page import page
+from gateway.admin.status.page import render_status_page
 from gateway.admin.status.recent_requests import MINUTES
-from gateway.admin.status.texts import WORDS
+from gateway.admin.status.texts import STATUS_WORDS
 from gateway.fhir.texts import LANGUAGES
 from tests.doubles.duty import FINE, Duty
 
@@ -18,7 +18,7 @@ BAR = re.compile(r'<rect x="(\d+)" y="[\d.]+" width="4" height="([\d.]+)">')
 
 async def charts(duty: Duty, language: str = "en") -> list[str]:
     """The figures of requests and errors."""
-    html = page(await duty.status().facts(language))
+    html = render_status_page(await duty.status().facts(language))
     return re.findall("<figure>.*?</figure>", html)
 
 
@@ -58,7 +58,7 @@ async def test_the_axis_is_an_hour() -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 async def test_an_empty_chart_says_so(language: str) -> None:
     """Nothing yet is not drawn as nothing, and no errors are told from no requests."""
-    words = WORDS[language]
+    words = STATUS_WORDS[language]
     for figure in await charts(Duty(), language):
         assert words["no-requests"] in figure
         assert words["most"] not in figure
@@ -81,7 +81,7 @@ async def test_refusals_stand_upon_errors() -> None:
     }
     assert drawn == {"errors": [("295", "24")], "refusals": [("290", "6"), ("295", "36")]}
     assert "UTC: Refused 6</title>" in errors
-    assert WORDS["en"]["no-errors"] not in errors
+    assert STATUS_WORDS["en"]["no-errors"] not in errors
 
 
 async def test_all_failed_is_a_hundred_percent() -> None:

@@ -7,11 +7,16 @@ from typing import Any
 import pytest
 
 from gateway.admin.judgement import REASONS
-from gateway.admin.status.glance import glance
-from gateway.admin.status.markup import milliseconds, number, share, span
-from gateway.admin.status.texts import WORDS
+from gateway.admin.status.glance import summary_cards
+from gateway.admin.status.markup import (
+    format_duration,
+    format_number,
+    format_percentage,
+    format_span,
+)
+from gateway.admin.status.texts import STATUS_WORDS
 
-EN = WORDS["en"]
+EN = STATUS_WORDS["en"]
 TOKEN: dict[str, Any] = {
     "valid": True,
     "expires_in": 200,
@@ -44,7 +49,7 @@ FACTS: dict[str, Any] = {
 
 def seen(**members: Any) -> str:
     """The text of the cards, a space between any two parts."""
-    text = glance({**FACTS, **members}, EN)
+    text = summary_cards({**FACTS, **members}, EN)
     for tag in ("<code>", "</code>"):
         text = text.replace(tag, "`")
     while "<" in text:
@@ -125,14 +130,14 @@ def test_the_platform_says_what_is_known_of_it(state: str, reason: str, expected
     assert expected in seen(platform={**FACTS["platform"], "state": state, "reason": reason})
 
 
-@pytest.mark.parametrize("language", WORDS)
+@pytest.mark.parametrize("language", STATUS_WORDS)
 @pytest.mark.parametrize("reason", sorted({*REASONS} - {"token-awaited", "token-refused"}))
 def test_every_reason_has_its_words(language: str, reason: str) -> None:
     """The card has a word for each, the verdict a sentence."""
     if reason not in ("sso-unavailable",):
-        assert WORDS[language][reason]
+        assert STATUS_WORDS[language][reason]
     if reason != "answers":
-        assert WORDS[language][f"care:{reason}"]
+        assert STATUS_WORDS[language][f"care:{reason}"]
 
 
 def test_what_the_gateway_asked_itself_is_told() -> None:
@@ -192,7 +197,7 @@ def test_without_a_worker_only_they_are_shown() -> None:
 )
 def test_a_span_has_its_two_greatest_units(duration: int, expected: str) -> None:
     """Nobody reads seconds of a day."""
-    assert span(duration, EN) == expected
+    assert format_span(duration, EN) == expected
 
 
 @pytest.mark.parametrize(
@@ -205,8 +210,8 @@ def test_a_span_has_its_two_greatest_units(duration: int, expected: str) -> None
 )
 def test_a_share_is_as_people_write_it(part: int, whole: int, expected: str) -> None:
     """No powers of ten; 100 % is all of it, and 0 % nothing, in the language's own signs."""
-    assert share(part, whole, EN).replace("\N{NO-BREAK SPACE}", " ") == expected
-    russian = share(part, whole, WORDS["ru"]).replace("\N{NO-BREAK SPACE}", " ")
+    assert format_percentage(part, whole, EN).replace("\N{NO-BREAK SPACE}", " ") == expected
+    russian = format_percentage(part, whole, STATUS_WORDS["ru"]).replace("\N{NO-BREAK SPACE}", " ")
     assert russian == expected.replace(".", ",")
 
 
@@ -220,7 +225,7 @@ def test_a_share_is_as_people_write_it(part: int, whole: int, expected: str) -> 
 )
 def test_a_duration_has_the_unit_that_people_would_take(duration: float, expected: str) -> None:
     """Milliseconds below a second, seconds below a minute, then as every other span."""
-    assert milliseconds(duration, EN).replace("\N{NO-BREAK SPACE}", " ") == expected
+    assert format_duration(duration, EN).replace("\N{NO-BREAK SPACE}", " ") == expected
 
 
 @pytest.mark.parametrize(
@@ -229,11 +234,13 @@ def test_a_duration_has_the_unit_that_people_would_take(duration: float, expecte
 )
 def test_a_great_number_can_be_read(value: int, english: str, uzbek: str) -> None:
     """With the language's own mark between thousands."""
-    assert number(value, EN) == english
-    assert number(value, WORDS["uz"]).replace("\N{NO-BREAK SPACE}", " ") == uzbek
+    assert format_number(value, EN) == english
+    assert format_number(value, STATUS_WORDS["uz"]).replace("\N{NO-BREAK SPACE}", " ") == uzbek
 
 
 def test_the_outbox_leads_to_its_page() -> None:
     """In the reader's language."""
     outbox = {"entries": {}, "oldest_seconds": None}
-    assert 'href="outbox?lang=en"' in glance({**FACTS, "outbox": outbox, "language": "en"}, EN)
+    assert 'href="outbox?lang=en"' in summary_cards(
+        {**FACTS, "outbox": outbox, "language": "en"}, EN
+    )

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from gateway.admin.status.settings_shown import bare_url, shown
+from gateway.admin.status.settings_shown import url_without_secrets, visible_settings
 from gateway.config import load_settings
 from gateway.secret import MASK
 
@@ -36,7 +36,7 @@ def settings_shown(tmp_path: Path) -> dict[str, Any]:
     """What is shown of a file with all kinds of secrets."""
     file = tmp_path / "gateway.yaml"
     file.write_text(yaml.safe_dump(BASE))
-    return shown(load_settings(file, {}))
+    return visible_settings(load_settings(file, {}))
 
 
 def test_no_secret_is_shown(tmp_path: Path) -> None:
@@ -64,4 +64,4 @@ def test_values_are_shown_under_the_keys_of_the_file(tmp_path: Path) -> None:
 
 def test_an_address_is_bare() -> None:
     """User information, query and fragment of a URL are left out."""
-    assert bare_url("https://user:pass@host:8443/a?secret#part") == "https://host:8443/a"
+    assert url_without_secrets("https://user:pass@host:8443/a?secret#part") == "https://host:8443/a"

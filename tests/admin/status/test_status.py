@@ -19,8 +19,8 @@ from aiohttp import web
 
 from gateway import __version__
 from gateway.admin.judgement import HealthEvaluator, HealthEvidence
-from gateway.admin.server import build
-from gateway.admin.status.page import page
+from gateway.admin.server import build_application
+from gateway.admin.status.page import render_status_page
 from gateway.admin.status.recent_requests import (
     MINUTES,
     PLATFORM_ERROR,
@@ -29,7 +29,7 @@ from gateway.admin.status.recent_requests import (
 )
 from gateway.admin.status.remedies import REMEDIES
 from gateway.admin.status.state import StatusReporter, StatusSources
-from gateway.admin.status.texts import WORDS
+from gateway.admin.status.texts import STATUS_WORDS
 from gateway.exchange import Exchange
 from gateway.fhir.texts import LANGUAGES, TEXTS, text
 from gateway.pipeline.circuit import CircuitState
@@ -123,7 +123,11 @@ async def test_all_is_well_after_a_request_that_went_well(gateway: Running) -> N
     answer, _ = await get(f"{gateway.url}/Patient/1")
     assert answer.status == 200
     facts = await facts_of(gateway)
-    assert facts["care"] == {"answer": "yes", "reason": "fine", "text": WORDS["en"]["care:fine"]}
+    assert facts["care"] == {
+        "answer": "yes",
+        "reason": "fine",
+        "text": STATUS_WORDS["en"]["care:fine"],
+    }
     assert facts["version"] == __version__
     assert facts["tokens"]["default"]["valid"] is True
     assert 290 <= facts["tokens"]["default"]["expires_in"] <= 300
@@ -170,7 +174,7 @@ async def test_a_firewall_before_the_sso_is_told_as_one(
     assert answer.status == 503
     assert (facts["care"]["answer"], facts["care"]["reason"]) == ("no", "sso-unavailable")
     assert facts["tokens"]["default"]["failure"] == "transient"
-    words, shown = WORDS[language], unescape(shown)
+    words, shown = STATUS_WORDS[language], unescape(shown)
     assert words["cause:no OAuth error"] in shown
     assert words["cause:refused"] not in shown
     assert "planted" not in shown
@@ -358,7 +362,7 @@ async def test_the_reader_chooses_the_language(
 ) -> None:
     """`lang` decides, else `Accept-Language`, else the settings."""
     answer, words = await get(f"{gateway.admin_url}{path}{query}", Accept_Language=accepted)
-    assert WORDS[language]["care:untried"] in unescape(words)
+    assert STATUS_WORDS[language]["care:untried"] in unescape(words)
     assert answer.headers["Vary"] == "Accept-Language"
 
 
@@ -444,7 +448,7 @@ async def test_facts_are_no_markup(gateway: Running) -> None:
     facts = await facts_of(gateway)
     pages = []
     for planted in (HOSTILE, "harmless"):
-        application = build(
+        application = build_application(
             metrics=Nothing(), readiness=Nothing(), status=HostileStatus(facts, planted)
         )
         runner = web.AppRunner(application, access_log=None)
@@ -461,9 +465,9 @@ async def test_facts_are_no_markup(gateway: Running) -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 async def test_every_word_is_there_in_every_language(gateway: Running, language: str) -> None:
     """The three languages have the same words, and the page can be made in each."""
-    assert WORDS[language].keys() == WORDS["en"].keys()
+    assert STATUS_WORDS[language].keys() == STATUS_WORDS["en"].keys()
     facts = await facts_of(gateway, f"?lang={language}")
-    assert f'<html lang="{language}"' in page(facts)
+    assert f'<html lang="{language}"' in render_status_page(facts)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
