@@ -169,7 +169,7 @@ def test_only_commands_that_there_are_get_named() -> None:
 
 def test_every_page_for_operators_that_is_named_answers() -> None:
     """settings.md and operations.md name pages that are there, or say that they are not yet."""
-    nothing = Readiness(tokens=dict, circuit_open=bool, draining=bool)
+    nothing = Readiness(tokens=dict, is_circuit_open=bool, is_draining=bool)
     application = build_application(metrics=Metrics(), readiness=nothing, status=NoStatus())
     pages = {resource.canonical for resource in application.router.resources()}
     named = set()

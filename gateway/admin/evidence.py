@@ -40,17 +40,17 @@ class PlatformOutcomes:
         self._kinds: set[tuple[str, str]] = set()
         self._bad_since = math.inf
         self._bad_at = -math.inf
-        self.asked_at = self._good_at = self.probed_at = -math.inf
-        self.good_with = self._refused = self._found = ""
-        self._worked = False
+        self.last_request_at = self._good_at = self.probed_at = -math.inf
+        self.good_with = self._refused_credential = self._last_probe_signal = ""
+        self._has_succeeded = False
 
-    def note(self, exchange: Exchange) -> None:
+    def record_exchange(self, exchange: Exchange) -> None:
         """Count an exchange that has ended, if it tells anything of the platform."""
         found = signal_of_exchange(exchange)
         if found is None:
             return
         now = exchange.started_monotonic + exchange.duration
-        self.asked_at = now
+        self.last_request_at = now
         number = int(now) // _SLICE
         part = self._slices[number % _WINDOW_SLICES]
         if part.number != number:
@@ -59,15 +59,15 @@ class PlatformOutcomes:
         if found == ANSWERS:
             self._good_at = now
             self.good_with = exchange.credential or ""
-            self._worked = True
+            self._has_succeeded = True
             if part.since_good or self._kinds:
                 part.since_good = {}
                 self._kinds = set()
                 self._bad_since = math.inf
         else:
-            self._note_bad(exchange, found, part, now)
+            self._record_failure(exchange, found, part, now)
 
-    def _note_bad(self, exchange: Exchange, found: str, part: _TimeSlice, now: float) -> None:
+    def _record_failure(self, exchange: Exchange, found: str, part: _TimeSlice, now: float) -> None:
         part.since_good[found] = part.since_good.get(found, 0) + 1
         if now - self._bad_at > _SLICE * _WINDOW_SLICES:
             # What was bad before that is forgotten.
@@ -75,19 +75,19 @@ class PlatformOutcomes:
         self._bad_at = now
         self._bad_since = min(self._bad_since, now)
         if found == REFUSES:
-            self._refused = exchange.credential or ""
+            self._refused_credential = exchange.credential or ""
         if len(self._kinds) < MAX_REQUEST_KINDS:
             self._kinds.add((exchange.interaction, exchange.resource))
 
-    def note_probe(self, found: str, credential: str) -> None:
+    def record_probe(self, found: str, credential: str) -> None:
         """The gateway itself has asked, with that credential's token."""
-        self._found, self.probed_at = found, self._clock()
+        self._last_probe_signal, self.probed_at = found, self._clock()
         if found == ANSWERS:
-            self._worked = True
+            self._has_succeeded = True
         elif found == REFUSES:
-            self._refused = credential
+            self._refused_credential = credential
 
-    def evidence(
+    def snapshot(
         self, *, circuit: CircuitState, tokens: Mapping[str, str], probing: bool
     ) -> HealthEvidence:
         """All that is known now."""
@@ -105,19 +105,19 @@ class PlatformOutcomes:
                 _add(since_good, part.since_good)
             found_good = found_good or ANSWERS in part.counts
         return HealthEvidence(
-            minute=minute,
+            last_minute=minute,
             since_good=since_good,
             kinds=len(self._kinds) if since_good else 0,
             bad_since=self._bad_since if since_good else math.inf,
-            good_at=self._good_at,
-            asked_at=self.asked_at,
-            worked=self._worked,
-            probe=self._found,
+            last_success_at=self._good_at,
+            last_request_at=self.last_request_at,
+            has_succeeded=self._has_succeeded,
+            probe=self._last_probe_signal,
             probed_at=self.probed_at,
-            probing=probing,
+            is_probe_enabled=probing,
             circuit=int(circuit),
             tokens=dict(tokens),
-            credential=self._refused,
+            credential=self._refused_credential,
             now=self._clock(),
         )
 

@@ -16,24 +16,24 @@ def _outbox_not_enabled() -> bool | None:
 class Readiness:
     """Asks its collaborators anew for every report.
 
-    `tokens` gives for every credential in use whether it has a valid token; `circuit_open`,
-    `platform_fails` (see `gateway.admin.judgement`) and `draining` (a shutdown is under way) are
-    each a reason not to be ready. `outbox` tells whether it can be used, None where there is none:
-    without it all else is served, so that it is told and is no reason.
+    `tokens` gives for every credential in use whether it has a valid token; `is_circuit_open`,
+    `is_platform_failing` (see `gateway.admin.judgement`) and `is_draining` (a shutdown is under
+    way) are each a reason not to be ready. `outbox` tells whether it can be used, None where there
+    is none: without it all else is served, so that it is told and is no reason.
     """
 
     tokens: Callable[[], Mapping[str, bool]]
-    circuit_open: Callable[[], bool]
-    draining: Callable[[], bool]
-    platform_fails: Callable[[], bool] = bool
+    is_circuit_open: Callable[[], bool]
+    is_draining: Callable[[], bool]
+    is_platform_failing: Callable[[], bool] = bool
     outbox: Callable[[], bool | None] = _outbox_not_enabled
 
     def report(self) -> tuple[bool, dict[str, Any]]:
         """Whether the gateway is ready, and the JSON body that says which check fails."""
         checks = {f"token:{name}": valid for name, valid in self.tokens().items()}
-        checks["circuit"] = not self.circuit_open()
-        checks["platform"] = not self.platform_fails()
-        checks["shutdown"] = not self.draining()
+        checks["circuit"] = not self.is_circuit_open()
+        checks["platform"] = not self.is_platform_failing()
+        checks["shutdown"] = not self.is_draining()
         ready = all(checks.values())
         outbox = self.outbox()
         if outbox is not None:

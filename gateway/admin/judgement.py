@@ -65,25 +65,25 @@ REASONS: Final = (
 class HealthEvidence:
     """What is known; times are those of the monotonic clock, which all processes share.
 
-    `minute` counts what callers got in the last minute, by `gateway.telemetry.findings`;
+    `last_minute` counts what callers got in the last minute, by `gateway.telemetry.findings`;
     `since_good` since the last good answer, for five minutes at most, and from `bad_since` on;
-    `kinds` how many kinds of requests these were, up to `MAX_REQUEST_KINDS`. `asked_at`: when a
-    caller's request last ended at the platform. `worked`: it has answered well before. `probe` is
-    what the gateway's own question found, "" before it has asked; `probing` that it asks at all.
-    `tokens` has a word for each credential, see `token_statuses`; `credential` is the one that was
-    refused last.
+    `kinds` how many kinds of requests these were, up to `MAX_REQUEST_KINDS`. `last_request_at`:
+    when a caller's request last ended at the platform. `has_succeeded`: it has answered well
+    before. `probe` is what the gateway's own question found, "" before it has asked;
+    `is_probe_enabled` that it asks at all. `tokens` has a word for each credential, see
+    `token_statuses`; `credential` is the one that was refused last.
     """
 
-    minute: Mapping[str, int] = field(default_factory=dict)
+    last_minute: Mapping[str, int] = field(default_factory=dict)
     since_good: Mapping[str, int] = field(default_factory=dict)
     kinds: int = 0
     bad_since: float = math.inf
-    good_at: float = -math.inf
-    asked_at: float = -math.inf
-    worked: bool = False
+    last_success_at: float = -math.inf
+    last_request_at: float = -math.inf
+    has_succeeded: bool = False
     probe: str = ""
     probed_at: float = -math.inf
-    probing: bool = False
+    is_probe_enabled: bool = False
     circuit: int = CircuitState.CLOSED
     tokens: Mapping[str, str] = field(default_factory=dict)
     credential: str = ""
@@ -94,20 +94,20 @@ class HealthEvidence:
 class PlatformHealth:
     """`state` of the platform: `untried`, `answers`, `doubtful` or `fails`, and why.
 
-    `usable`: whether requests can succeed as far as is known, and `reason` why, which is the
+    `is_usable`: whether requests can succeed as far as is known, and `reason` why, which is the
     tokens' where there is none. Both reasons are among `REASONS`.
     """
 
     state: str
     platform: str
-    usable: bool
+    is_usable: bool
     reason: str
 
     @property
-    def blames_platform(self) -> bool:
+    def is_platform_at_fault(self) -> bool:
         """Whether the platform is known to be unusable, not just left alone for a moment."""
         fails = self.state == FAILING and self.platform != "circuit-open"
-        return fails or (not self.usable and self.reason == REFUSES)
+        return fails or (not self.is_usable and self.reason == REFUSES)
 
 
 class HealthEvaluator:
@@ -124,7 +124,7 @@ class HealthEvaluator:
         self._last: tuple[str, str] | None = None
         self.since = 0.0
 
-    def now(self) -> PlatformHealth:
+    def evaluate(self) -> PlatformHealth:
         """What the evidence shows now."""
         judgement = evaluate_health(self.evidence())
         if (judgement.state, judgement.platform) != self._last:
@@ -144,15 +144,15 @@ def evaluate_health(evidence: HealthEvidence) -> PlatformHealth:
     words = set(evidence.tokens.values())
     if words and "valid" not in words:
         if "rejected" in words:
-            return PlatformHealth(state, platform, usable=False, reason=REFUSES)
+            return PlatformHealth(state, platform, is_usable=False, reason=REFUSES)
         known = (reason for word, reason in _NO_TOKEN.items() if word in words)
         reason = next(known, "sso-unavailable")
-        return PlatformHealth(state, platform, usable=reason == "token-awaited", reason=reason)
-    return PlatformHealth(state, platform, usable=state != FAILING, reason=platform)
+        return PlatformHealth(state, platform, is_usable=reason == "token-awaited", reason=reason)
+    return PlatformHealth(state, platform, is_usable=state != FAILING, reason=platform)
 
 
 def _platform_state(evidence: HealthEvidence) -> tuple[str, str]:
-    own = evidence.probe if evidence.probed_at > evidence.good_at else ""
+    own = evidence.probe if evidence.probed_at > evidence.last_success_at else ""
     if own in _FAULTS:
         return FAILING, own
     if evidence.circuit == CircuitState.OPEN:
@@ -165,17 +165,17 @@ def _platform_state(evidence: HealthEvidence) -> tuple[str, str]:
         return DOUBTFUL, "many-errors" if _hard(counts) * 2 > total else "many-refusals"
     if evidence.circuit == CircuitState.HALF_OPEN:
         return DOUBTFUL, "circuit-half-open"
-    return (ANSWERS, ANSWERS) if evidence.worked else (UNTRIED, UNTRIED)
+    return (ANSWERS, ANSWERS) if evidence.has_succeeded else (UNTRIED, UNTRIED)
 
 
 def _relevant_counts(evidence: HealthEvidence, own: str) -> Mapping[str, int]:
     """The callers' answers that count: of the last minute, or since the last good one."""
-    counts = evidence.minute
+    counts = evidence.last_minute
     settled = evidence.now - evidence.bad_since >= _SETTLED
     since_good = sum(evidence.since_good.values())
     if sum(counts.values()) < _ENOUGH or (settled and since_good >= _ENOUGH):
         counts = evidence.since_good
-    if own == ANSWERS and evidence.probed_at > evidence.asked_at:
+    if own == ANSWERS and evidence.probed_at > evidence.last_request_at:
         # It is back; whose mistake the others were is still not known.
         counts = {found: count for found, count in counts.items() if found not in _HARD}
     return counts
@@ -189,7 +189,7 @@ def _proves_failure(evidence: HealthEvidence, counts: Mapping[str, int], own: st
     faults = sum(counts.get(found, 0) for found in _FAULTS)
     if faults < _NEARLY_ALL * total:
         return False
-    if not own and not evidence.worked:
+    if not own and not evidence.has_succeeded:
         return total >= _ENOUGH
     lasted = evidence.now - evidence.bad_since
     return total >= _MANY and evidence.kinds >= MAX_REQUEST_KINDS and lasted >= _LASTING
@@ -211,21 +211,21 @@ def merge_evidence(evidences: Iterable[HealthEvidence]) -> HealthEvidence:
     found = list(evidences)
     if not found:
         return HealthEvidence()
-    good_at = max(each.good_at for each in found)
+    good_at = max(each.last_success_at for each in found)
     # What one met before another got a good answer tells of a time that is over.
     bad = [each for each in found if each.since_good and each.bad_since > good_at]
     newest = max(found, key=lambda each: each.probed_at)
     return HealthEvidence(
-        minute=_sum(each.minute for each in found),
+        last_minute=_sum(each.last_minute for each in found),
         since_good=_sum(each.since_good for each in bad),
         kinds=max((each.kinds for each in bad), default=0),
         bad_since=min((each.bad_since for each in bad), default=math.inf),
-        good_at=good_at,
-        asked_at=max(each.asked_at for each in found),
-        worked=any(each.worked for each in found),
+        last_success_at=good_at,
+        last_request_at=max(each.last_request_at for each in found),
+        has_succeeded=any(each.has_succeeded for each in found),
         probe=newest.probe,
         probed_at=newest.probed_at,
-        probing=any(each.probing for each in found),
+        is_probe_enabled=any(each.is_probe_enabled for each in found),
         circuit=min(each.circuit for each in found),
         tokens=_best_token_status(each.tokens for each in found),
         credential=next((each.credential for each in (newest, *bad) if each.credential), ""),

@@ -60,7 +60,7 @@ class OperatorRunner(AppRunner):
     ) -> None:
         super().__init__(application, handle_signals=False, shutdown_timeout=_SHUTDOWN)
         self._names = _allowed_hosts(address)
-        self._patience = patience
+        self._request_timeout = patience
         self._max_connections = max_connections
 
     async def _make_server(self) -> Server:
@@ -68,7 +68,7 @@ class OperatorRunner(AppRunner):
         return _OperatorServer(
             _with_host_check(made.request_handler, self._names),
             request_factory=made.request_factory,
-            patience=self._patience,
+            patience=self._request_timeout,
             max_connections=self._max_connections,
         )
 
@@ -78,7 +78,7 @@ class _OperatorServer(Server):
         self, handler: Handler, *, request_factory: Any, patience: float, max_connections: int
     ) -> None:
         super().__init__(handler, request_factory=request_factory)
-        self._patience = patience
+        self._request_timeout = patience
         self._max_connections = max_connections
 
     def __call__(self) -> RequestHandler:
@@ -86,7 +86,7 @@ class _OperatorServer(Server):
             self,
             loop=self._loop,
             # Also runs from the connection's start, and is not renewed by parts of a header.
-            keepalive_timeout=self._patience,
+            keepalive_timeout=self._request_timeout,
             access_log=None,  # type: ignore[arg-type]
             max_line_size=_MAX_LINE,
             max_field_size=_MAX_FIELD,

@@ -65,7 +65,7 @@ class MergedMetrics(Collector):
         """What a process says of itself now."""
         self._present[process] = families
 
-    def forget(self, process: object) -> None:
+    def remove_process(self, process: object) -> None:
         """A process has ended: its counters stay, so that no sum ever falls."""
         last = [each for each in self._present.pop(process, ()) if each[2] in _ACCUMULATING]
         self._departed = merge([self._departed, last])
@@ -129,7 +129,7 @@ def merge_readiness(
         for check, state in (report or {}).get("checks", {}).items():
             checks[check] = checks.get(check, True) and state == "ok"
     if "platform" in checks:
-        checks["platform"] = not merge_health(reports).blames_platform
+        checks["platform"] = not merge_health(reports).is_platform_at_fault
     checks["workers"] = all(report is not None for report in reports.values())
     checks["shutdown"] = checks.get("shutdown", True) and not draining
     failing = [check for check, passed in checks.items() if not passed]

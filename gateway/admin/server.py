@@ -86,7 +86,7 @@ class OutboxPageConfig:
     `reveal`: an entry may be seen in full.
     """
 
-    ask: AskOutbox | None
+    query: AskOutbox | None
     operators: Operators
     reveal: bool
 
@@ -171,7 +171,7 @@ def _add_outbox(
     application: Application, status: StatusSource, outbox: OutboxPageConfig | None
 ) -> None:
     if outbox is not None:
-        pages = OutboxPages(outbox.ask, outbox.operators, status.language, reveal=outbox.reveal)
+        pages = OutboxPages(outbox.query, outbox.operators, status.language, reveal=outbox.reveal)
         pages.add_to(application)
 
 
@@ -193,7 +193,7 @@ _OUTBOX_LINKS: Final = {"/outbox": "for people: what waits, failed and is unclea
 
 def _links(status: StatusSource | None, outbox: OutboxPageConfig | None) -> dict[str, str]:
     """What there is, with a word on each."""
-    there = outbox is not None and outbox.ask is not None
+    there = outbox is not None and outbox.query is not None
     pages = _STATUS_LINKS if status is not None else {}
     return {**_LINKS, **pages, **(_OUTBOX_LINKS if there else {})}
 

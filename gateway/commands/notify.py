@@ -31,7 +31,7 @@ _CONNECT: Final = 5.0
 
 async def test(settings: Settings, addresses: Sequence[AlertAddress]) -> list[Finding]:
     """What became of the test message at each address."""
-    message = AlertFormatter.of(settings).test()
+    message = AlertFormatter.from_settings(settings).format_test()
     sent = await asyncio.gather(*(AddressSender(address).send(message) for address in addresses))
     return [_taken(*each) for each in zip(addresses, sent, strict=True)]
 

@@ -55,7 +55,7 @@ class Telling:
     def reloaded(self, outcome: str) -> None:
         """How the last reload ended: `ok` or `failed`."""
         if self._messenger is not None:
-            self._messenger.reloaded(outcome)
+            self._messenger.on_reload(outcome)
 
 
 def addresses_of(settings: Settings) -> tuple[AlertAddress, ...]:

@@ -121,7 +121,7 @@ class Gateway:
             told = await self._telling.prepare(settings)
             await self._cores.replace(core)
             if reloading.leads_elsewhere(self.settings, settings):
-                self.watch.forget()
+                self.watch.reset()
             self._expiries = expiries
             self._operators.replace(operators)
             self._acceptor.tls = tls
@@ -160,9 +160,9 @@ class Gateway:
         """Whether this process should get requests."""
         return Readiness(
             tokens=lambda: self._cores.current.tokens_valid(),
-            circuit_open=lambda: self._cores.current.circuit_open(),
-            draining=lambda: self._stopping,
-            platform_fails=self.watch.fails,
+            is_circuit_open=lambda: self._cores.current.circuit_open(),
+            is_draining=lambda: self._stopping,
+            is_platform_failing=self.watch.is_failing,
             outbox=lambda: None if self.outbox is None else self.outbox.available,
         )
 
@@ -218,7 +218,7 @@ class Gateway:
             self.metrics,
             self.audit,
             sessions,
-            (self.traffic.note, self.watch.note),
+            (self.traffic.record_exchange, self.watch.record_exchange),
             tracing=open_tracing(self.settings, self._stack),
             outbox=await self._open_outbox(),
         )
@@ -300,10 +300,10 @@ class Gateway:
             MonitorSources(
                 tokens=lambda: self._cores.current.states_in_use(),
                 circuit=lambda: self._cores.current.circuit.state,
-                ask=lambda preferred: self._cores.ask_platform(preferred),
+                probe=lambda preferred: self._cores.ask_platform(preferred),
                 interval=lambda: self.settings.admin.probe_interval,
-                asks=asks,
-                count=self.metrics.count_probe,
+                is_probing=asks,
+                count_probe=self.metrics.count_probe,
             )
         )
 
@@ -322,7 +322,7 @@ class Gateway:
         self.metrics.observe_inflight(lambda: self._cores.inflight)
         self.metrics.observe_certificates(lambda: self._expiries)
         if self._shared is None:
-            self.metrics.observe_platform(self.watch.usable)
+            self.metrics.observe_platform(self.watch.usability)
 
     async def _open_admin(self) -> None:
         self._operators.replace(factories.operators(self.settings))
@@ -332,7 +332,7 @@ class Gateway:
             public_keys=lambda: factories.public_keys(self.settings),
             status=self.status,
             outbox=OutboxPageConfig(
-                None if self.outbox is None else self.outbox.desk.answer,
+                None if self.outbox is None else self.outbox.desk.handle,
                 self._operators,
                 self.settings.outbox.reveal,
             ),
@@ -348,10 +348,10 @@ class Gateway:
                 circuit=lambda: self._cores.current.circuit.state,
                 connections=self._cores.connections,
                 inflight=lambda: self._cores.inflight,
-                audit_available=lambda: self.audit.is_available,
+                is_audit_available=lambda: self.audit.is_available,
                 audit_dropped=self.metrics.dropped_audit_records,
-                draining=lambda: self._stopping,
-                judging=self.watch.judging,
+                is_draining=lambda: self._stopping,
+                health_evaluator=self.watch.evaluator,
                 missing_alias=lambda: self._cores.current.missing_aliases.latest,
                 outbox=lambda: None if self.outbox is None else self.outbox.report(),
             ),

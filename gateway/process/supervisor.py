@@ -299,7 +299,7 @@ class Supervisor:
 
     async def _bury(self, number: int) -> None:
         worker = self._workers.pop(number)
-        self._merged.forget(number)
+        self._merged.remove_process(number)
         await worker.close()
 
     async def _end_workers(self, patience: float) -> None:
@@ -359,7 +359,7 @@ class Supervisor:
 
     def _usable(self) -> tuple[bool, str]:
         judgement = merge_health(self._reports)
-        return judgement.usable, judgement.reason
+        return judgement.is_usable, judgement.reason
 
     def _same_text(self, settings: Settings) -> str | None:
         """The text that these settings were read from. Raises `StartError` if it has changed."""

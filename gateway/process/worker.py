@@ -153,7 +153,7 @@ class _Worker:
     async def _outbox(self, question: dict[str, Any]) -> dict[str, Any]:
         """The `answer` of an `OutboxAdminApi`; nothing where there is none."""
         outbox = None if self._gateway is None else self._gateway.outbox
-        return {} if outbox is None else {"answer": await outbox.desk.answer(question)}
+        return {} if outbox is None else {"answer": await outbox.desk.handle(question)}
 
     async def _end(self, _: Any) -> None:
         if self._listening is not None:

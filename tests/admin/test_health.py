@@ -20,9 +20,9 @@ class Facts:
         """A readiness that asks these facts."""
         return Readiness(
             tokens=lambda: self.tokens,
-            circuit_open=lambda: self.circuit_open,
-            draining=lambda: self.draining,
-            platform_fails=lambda: self.platform_fails,
+            is_circuit_open=lambda: self.circuit_open,
+            is_draining=lambda: self.draining,
+            is_platform_failing=lambda: self.platform_fails,
         )
 
 

@@ -22,8 +22,14 @@ from gateway.telemetry.findings import signal_of_exchange
 
 NOW = 1000.0
 # Callers have been asking for two minutes, the gateway itself has not had to.
-WORKED = HealthEvidence(worked=True, good_at=NOW - 120, asked_at=NOW, probing=True, now=NOW)
-NEW = replace(WORKED, worked=False, good_at=-1e9)
+WORKED = HealthEvidence(
+    has_succeeded=True,
+    last_success_at=NOW - 120,
+    last_request_at=NOW,
+    is_probe_enabled=True,
+    now=NOW,
+)
+NEW = replace(WORKED, has_succeeded=False, last_success_at=-1e9)
 # Its own question was answered a second ago, and callers went on asking.
 ASKED = replace(WORKED, probe="answers", probed_at=NOW - 1)
 
@@ -33,12 +39,12 @@ def bad(
 ) -> HealthEvidence:
     """Nothing but these answers for a while; the last minute is a part of it."""
     told = {found.replace("_", "-"): count for found, count in counts.items()}
-    return replace(before, minute=told, since_good=told, kinds=kinds, bad_since=NOW - lasting)
+    return replace(before, last_minute=told, since_good=told, kinds=kinds, bad_since=NOW - lasting)
 
 
 def mixed(before: HealthEvidence, **counts: int) -> HealthEvidence:
     """These answers in the last minute, good ones among them."""
-    return replace(before, minute={f.replace("_", "-"): n for f, n in counts.items()})
+    return replace(before, last_minute={f.replace("_", "-"): n for f, n in counts.items()})
 
 
 def own(found: str, age: float = 1) -> HealthEvidence:
@@ -134,19 +140,19 @@ CASES: list[tuple[str, HealthEvidence, str, str]] = [
     ),
     (
         "callers are answered since",
-        replace(own("platform-timeout", age=9), good_at=NOW - 3),
+        replace(own("platform-timeout", age=9), last_success_at=NOW - 3),
         "answers",
         "answers",
     ),
     (
         "all failed, then nobody asked but the gateway itself",
-        replace(bad(ASKED, platform_fails=15), asked_at=NOW - 30),
+        replace(bad(ASKED, platform_fails=15), last_request_at=NOW - 30),
         "answers",
         "answers",
     ),
     (
         "nearly all was refused, then only its own was answered",
-        replace(bad(ASKED, platform_refuses=15), asked_at=NOW - 30),
+        replace(bad(ASKED, platform_refuses=15), last_request_at=NOW - 30),
         "doubtful",
         "many-refusals",
     ),
@@ -174,7 +180,7 @@ def test_the_platform_is_judged(evidence: HealthEvidence, state: str, reason: st
     """Row by row."""
     found = evaluate_health(evidence)
     assert (found.state, found.platform) == (state, reason)
-    assert (found.usable, found.reason) == (state != "fails", reason)
+    assert (found.is_usable, found.reason) == (state != "fails", reason)
     assert found.reason in REASONS
 
 
@@ -197,7 +203,7 @@ def test_without_a_token_no_request_can_succeed(
     """What is known of the platform stays; whether requests can succeed does not."""
     found = evaluate_health(replace(WORKED, tokens=tokens))
     assert (found.state, found.platform) == ("answers", "answers")
-    assert (found.usable, found.reason) == (usable, reason)
+    assert (found.is_usable, found.reason) == (usable, reason)
 
 
 @pytest.mark.parametrize(
@@ -293,7 +299,7 @@ ERRORS = {"answer": "degraded", "reason": "many-errors"}
         (FINE, WORKED, FINE),
         (FINE, HealthEvidence(), {"answer": "untried", "reason": "untried"}),
         (ERRORS, WORKED, ERRORS),
-        (ERRORS, replace(ASKED, asked_at=NOW - 30), FINE),
+        (ERRORS, replace(ASKED, last_request_at=NOW - 30), FINE),
         (ERRORS, own("platform-tls"), {"answer": "no", "reason": "platform-tls"}),
         (
             {"answer": "degraded", "reason": "renewal-fails"},

@@ -84,7 +84,7 @@ def test_what_an_ended_process_counted_stays() -> None:
         merged.update(process, snapshot(metrics.registry))
         merged.update(process, snapshot(metrics.registry))
         if process < 2:
-            merged.forget(process)
+            merged.remove_process(process)
     assert value(merged, "dhp_gateway_requests_total", status="200") == 15
     assert value(merged, "dhp_gateway_inflight_requests") == 1
 
@@ -117,7 +117,7 @@ def test_the_latest_exemplar_of_all_workers_is_told() -> None:
         metrics.record_exchange(exchange)
         families = json.loads(json.dumps(snapshot(metrics.registry)))
         merged.update(number, families)
-    merged.forget(2)
+    merged.remove_process(2)
     _, text = merged.render("application/openmetrics-text; version=1.0.0")
     found = [
         (sample.value, sample.exemplar)

@@ -78,9 +78,9 @@ class World:
             MonitorSources(
                 tokens=lambda: self.tokens,
                 circuit=lambda: self.circuit,
-                ask=self._ask,
+                probe=self._ask,
                 interval=lambda: self.interval,
-                count=self.counted.append,
+                count_probe=self.counted.append,
             ),
             self.clock,
             self.clock.wall,
@@ -97,7 +97,7 @@ class World:
         exchange.status = answer.get("upstream_status", 502)
         for name, value in answer.items():
             setattr(exchange, name, value)
-        self.watch.note(exchange)
+        self.watch.record_exchange(exchange)
 
 
 Event = tuple[float, int, tuple[str, str], Answer]
@@ -141,12 +141,12 @@ async def test_weeks_of_mistakes_are_no_outage(share: float) -> None:
     for moment, _, kind, answer in life(rng, share):
         while world.clock() + LOOK < start + moment:
             world.clock.now += LOOK
-            await world.watch.look()
-            assert not world.watch.fails(), world.watch.evidence()
+            await world.watch.probe_if_due()
+            assert not world.watch.is_failing(), world.watch.evidence()
         world.clock.now = max(world.clock.now, start + moment)
         requests, mistakes = requests + 1, mistakes + (answer is not GOOD)
         world.call(kind, answer)
-        assert world.watch.usable()[0], world.watch.evidence()
+        assert world.watch.usability()[0], world.watch.evidence()
     assert 0.7 * share < mistakes / requests < 1.3 * share
 
 
@@ -161,10 +161,10 @@ async def test_a_night_of_one_mistake_is_no_outage(answer: Answer, pause: float)
     while world.clock() < until:
         for _ in range(round(pause)):
             world.clock.now += 1
-            await world.watch.look()
+            await world.watch.probe_if_due()
         world.call(KINDS[0], answer)
-        assert not world.watch.fails()
-        assert world.watch.usable()[0]
+        assert not world.watch.is_failing()
+        assert world.watch.usability()[0]
 
 
 # What callers get, and what the gateway's own question finds.
@@ -197,8 +197,8 @@ async def until_failing(world: World, pause: float | None, answer: Answer) -> fl
         while pause is not None and due >= pause:
             due -= pause
             world.call(KINDS[int(world.clock() * 2) % len(KINDS)], answer)
-        await world.watch.look()
-        if world.watch.fails():
+        await world.watch.probe_if_due()
+        if world.watch.is_failing():
             return world.clock() - began
     raise AssertionError(f"not found: {world.watch.evidence()}")
 
@@ -216,14 +216,14 @@ async def test_every_outage_is_found_within_two_minutes(
         world.clock.now += 0.5
         if pause is not None:
             world.call(KINDS[0], GOOD)
-        await world.watch.look()
+        await world.watch.probe_if_due()
     world.found = found
     assert await until_failing(world, pause, answer) <= 120
-    assert world.watch.usable() == (False, found)
+    assert world.watch.usability() == (False, found)
     world.found = "answers"
     world.clock.now += 31
-    await world.watch.look()
-    assert not world.watch.fails()
+    await world.watch.probe_if_due()
+    assert not world.watch.is_failing()
 
 
 @pytest.mark.parametrize("outage", ["401", "403", "html 404"])
@@ -233,7 +233,7 @@ async def test_a_refusal_is_found_where_the_metadata_is_for_everybody(outage: st
     for _ in range(600):
         world.clock.now += 0.5
         world.call(KINDS[0], GOOD)
-        await world.watch.look()
+        await world.watch.probe_if_due()
     assert await until_failing(world, 1.0, OUTAGES[outage][0]) <= 120
 
 
@@ -257,7 +257,7 @@ async def test_without_a_token_nothing_succeeds(failure: Any, rejected: bool, re
     """The SSO is down, refuses the secret, or the platform refuses its tokens."""
     state = replace(VALID, is_valid=rejected, failure=failure, is_rejected=rejected)
     world = World(tokens={"default": state})
-    assert world.watch.usable() == (False, reason)
+    assert world.watch.usability() == (False, reason)
 
 
 async def test_it_asks_only_where_nobody_else_does() -> None:
@@ -266,11 +266,11 @@ async def test_it_asks_only_where_nobody_else_does() -> None:
     for _ in range(120):
         world.clock.now += 1
         world.call(KINDS[0], GOOD)
-        await world.watch.look()
+        await world.watch.probe_if_due()
     assert world.asked == []
     for _ in range(100):
         world.clock.now += 1
-        await world.watch.look()
+        await world.watch.probe_if_due()
     assert [
         later - sooner for sooner, later in zip(world.asked, world.asked[1:], strict=False)
     ] == [
@@ -285,12 +285,12 @@ async def test_what_could_not_be_asked_is_asked_soon() -> None:
     world = World(found=None, circuit=CircuitState.OPEN)
     for _ in range(40):
         world.clock.now += 1
-        await world.watch.look()
+        await world.watch.probe_if_due()
     assert world.asked == []
     world.circuit = CircuitState.CLOSED
     for _ in range(3):
         world.clock.now += 1
-        await world.watch.look()
+        await world.watch.probe_if_due()
     assert len(world.asked) == 3
     assert world.counted == []
 
@@ -299,33 +299,33 @@ async def test_a_circuit_that_may_be_tried_is_tried() -> None:
     """Nobody has to wait for a caller who dares."""
     world = World(circuit=CircuitState.HALF_OPEN)
     world.clock.now += 1
-    await world.watch.look()
+    await world.watch.probe_if_due()
     assert len(world.asked) == 1
 
 
 async def test_it_is_known_since_when() -> None:
     """The time stays while the finding does."""
     world = World()
-    await world.watch.look()
+    await world.watch.probe_if_due()
     world.found = "platform-tls"
     world.clock.now += 31
-    await world.watch.look()
+    await world.watch.probe_if_due()
     since = world.clock.wall()
     for _ in range(50):
         world.clock.now += 1
-        await world.watch.look()
-    assert world.watch.judging.now().state == "fails"
-    assert world.watch.judging.since == since + 1
+        await world.watch.probe_if_due()
+    assert world.watch.evaluator.evaluate().state == "fails"
+    assert world.watch.evaluator.since == since + 1
 
 
 async def test_what_was_found_elsewhere_is_forgotten() -> None:
     """Another platform in the settings begins untried."""
     world = World(found="platform-tls")
     world.clock.now += 31
-    await world.watch.look()
-    assert world.watch.fails()
-    world.watch.forget()
-    assert world.watch.judging.now().state == "untried"
+    await world.watch.probe_if_due()
+    assert world.watch.is_failing()
+    world.watch.reset()
+    assert world.watch.evaluator.evaluate().state == "untried"
 
 
 async def test_one_good_answer_ends_what_was_bad_before() -> None:
@@ -335,4 +335,4 @@ async def test_one_good_answer_ends_what_was_bad_before() -> None:
         world.call(KINDS[0], answer)
     evidence = world.watch.evidence()
     assert evidence.since_good == {"platform-fails": 2}
-    assert evidence.minute == {"platform-fails": 11, "answers": 1}
+    assert evidence.last_minute == {"platform-fails": 11, "answers": 1}

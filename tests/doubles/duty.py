@@ -63,9 +63,9 @@ class Duty:
         watched = MonitorSources(
             tokens=lambda: self.tokens,
             circuit=lambda: self.circuit,
-            ask=self._ask,
+            probe=self._ask,
             interval=lambda: 0.0 if self.found is None else 30.0,
-            count=str,
+            count_probe=str,
         )
         self.watch = PlatformMonitor(watched, self.clock, self.clock.wall)
 
@@ -80,8 +80,8 @@ class Duty:
             ended.caller, ended.interaction, ended.resource = "laboratory", "read", "Patient"
             for name, value in {"duration": duration, **members}.items():
                 setattr(ended, name, value)
-            self.traffic.note(ended)
-            self.watch.note(ended)
+            self.traffic.record_exchange(ended)
+            self.watch.record_exchange(ended)
 
     async def _ask(self, preferred: str) -> tuple[str, str] | None:
         return self.found
@@ -94,10 +94,10 @@ class Duty:
             circuit=lambda: self.circuit,
             connections=lambda: self.connections,
             inflight=lambda: 3,
-            audit_available=lambda: self.audit_available,
+            is_audit_available=lambda: self.audit_available,
             audit_dropped=audit_dropped,
-            draining=lambda: self.draining,
-            judging=self.watch.judging,
+            is_draining=lambda: self.draining,
+            health_evaluator=self.watch.evaluator,
             outbox=lambda: self.outbox,
         )
         return StatusReporter(sources, self.traffic, clock=self.clock, wall_clock=self.clock.wall)

@@ -56,7 +56,7 @@ class Watch:
         """As much time passes for it."""
         for _ in range(seconds // 10):
             self._clock.now += 10
-            await self._messenger.look()
+            await self._messenger.check_alerts()
         # Pauses after failures are over as well.
         await self._clock.advance(900)
 

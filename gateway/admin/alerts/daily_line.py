@@ -15,15 +15,15 @@ class DailySummary:
     def __init__(self, wall: float) -> None:
         now = datetime.fromtimestamp(wall)
         # Who starts a gateway in the afternoon waits for the next morning.
-        self._told = now.date() if now.hour >= _HOUR else date.min
+        self._last_sent_on = now.date() if now.hour >= _HOUR else date.min
         self._before = (0, 0)
 
     def is_due(self, wall: float) -> bool:
         """Whether this day has had none and the morning has come; a clock put back counts not."""
         now = datetime.fromtimestamp(wall)
-        if now.hour < _HOUR or now.date() <= self._told:
+        if now.hour < _HOUR or now.date() <= self._last_sent_on:
             return False
-        self._told = now.date()
+        self._last_sent_on = now.date()
         return True
 
     def traffic(self, status: Mapping[str, Any]) -> tuple[int, int]:

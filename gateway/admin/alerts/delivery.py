@@ -31,14 +31,14 @@ class AddressSender:
 
     def __init__(self, address: AlertAddress, patience: float = _ATTEMPT) -> None:
         self.address = address
-        self._patience = patience
+        self._timeout = patience
         self.thread: threading.Thread | None = None
         # Until the address has said something, be it after the attempt was given up.
-        self._asking = False
+        self._is_sending = False
 
     async def send(self, message: AlertMessage) -> bool:
         """Whether it was taken in time."""
-        if self._asking:
+        if self._is_sending:
             return False  # still at the attempt that was given up
         loop = asyncio.get_running_loop()
         taken: asyncio.Future[bool] = loop.create_future()
@@ -49,16 +49,16 @@ class AddressSender:
 
         def attempt() -> None:
             result = self.address.send(message)
-            self._asking = False
+            self._is_sending = False
             # The loop may be closed by now.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(settle, result)
 
-        self._asking = True
+        self._is_sending = True
         self.thread = threading.Thread(target=attempt, name="alert message", daemon=True)
         self.thread.start()
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._timeout):
                 return await taken
         except TimeoutError:
             return False
@@ -74,21 +74,21 @@ class AddressQueue:
         self._time = time
         self._count = count
         self._waiting: deque[AlertMessage] = deque()
-        self._filled = asyncio.Event()
+        self._has_messages = asyncio.Event()
 
-    def put(self, message: AlertMessage) -> None:
+    def enqueue(self, message: AlertMessage) -> None:
         """Have it sent, behind all others."""
         self._waiting.append(message)
         while len(self._waiting) > _MAX_WAITING:
             self._waiting.popleft()
             self._count("dropped", 1)
-        self._filled.set()
+        self._has_messages.set()
 
     async def run(self) -> None:
         """Send what there is, again and again."""
         while True:
-            await self._filled.wait()
-            self._filled.clear()
+            await self._has_messages.wait()
+            self._has_messages.clear()
             if self._waiting:
                 await self._deliver()
 
@@ -121,5 +121,5 @@ class AddressQueue:
                 self._waiting.popleft()
         self._count("sent", 1)
         if self._waiting:
-            self._filled.set()
+            self._has_messages.set()
         return True

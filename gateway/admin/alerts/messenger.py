@@ -71,7 +71,7 @@ class AlertMonitor:
     def configure(self, settings: Settings, addresses: Sequence[AlertAddress]) -> None:
         """Tell these addresses from now on; what others have not taken is given up."""
         alerts = settings.alerts
-        self._wording = AlertFormatter.of(settings)
+        self._wording = AlertFormatter.from_settings(settings)
         if not alerts.daily:
             self._daily = None
         elif self._daily is None:
@@ -84,7 +84,7 @@ class AlertMonitor:
             task = asyncio.get_running_loop().create_task(mailbox.run())
             self._mailboxes[url] = mailbox, task
 
-    def reloaded(self, outcome: str) -> None:
+    def on_reload(self, outcome: str) -> None:
         """Whether the last reload was taken: `ok` or `failed`."""
         self._settings_refused = outcome != "ok"
 
@@ -93,11 +93,11 @@ class AlertMonitor:
         while True:
             await self._time.sleep(_EVALUATION_INTERVAL)
             try:
-                await self.look()
+                await self.check_alerts()
             except Exception as error:
                 _log.error("what is wrong could not be looked at: %s", type(error).__name__)
 
-    async def look(self) -> None:
+    async def check_alerts(self) -> None:
         """Look once; nothing is asked while nobody is to be told."""
         if not self._mailboxes:
             return
@@ -110,16 +110,20 @@ class AlertMonitor:
         facts = AlertInputs(
             status=status,
             ready=sources.readiness.report()[0],
-            increases=self._increases.of(status, now),
-            left={name: end - wall for name, end in sources.certificates().items()},
-            settings_refused=self._settings_refused,
+            increases=self._increases.increases_at(status, now),
+            certificate_seconds_left={
+                name: end - wall for name, end in sources.certificates().items()
+            },
+            is_reload_failed=self._settings_refused,
         )
-        begun, over = self._troubles.look(firing_alerts(facts), now)
+        begun, over = self._troubles.update(firing_alerts(facts), now)
         if begun or over:
-            self._tell(self._wording.of_changes(begun, over, status, (now, wall)))
+            self._notify(self._wording.format_changes(begun, over, status, (now, wall)))
         if self._daily is not None and self._daily.is_due(wall):
-            self._tell(
-                self._wording.daily(status, self._daily.traffic(status), self._troubles.open)
+            self._notify(
+                self._wording.format_daily(
+                    status, self._daily.traffic(status), self._troubles.notified_count
+                )
             )
 
     async def close(self) -> None:
@@ -130,6 +134,6 @@ class AlertMonitor:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _tell(self, message: AlertMessage) -> None:
+    def _notify(self, message: AlertMessage) -> None:
         for mailbox, _ in self._mailboxes.values():
-            mailbox.put(message)
+            mailbox.enqueue(message)

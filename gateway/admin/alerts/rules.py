@@ -87,15 +87,15 @@ Value = float | int | None
 class AlertInputs:
     """What is known: the status page's facts, whether `/readyz` says ready, and the rest.
 
-    `increases` of five minutes by reason, see `CounterIncreases`; `left` seconds of each
-    certificate.
+    `increases` of five minutes by reason, see `CounterIncreases`; `certificate_seconds_left`
+    seconds of each certificate.
     """
 
     status: Mapping[str, Any]
     ready: bool
     increases: Mapping[str, int]
-    left: Mapping[str, float]
-    settings_refused: bool
+    certificate_seconds_left: Mapping[str, float]
+    is_reload_failed: bool
 
 
 def firing_alerts(facts: AlertInputs) -> dict[AlertKey, Value]:
@@ -106,7 +106,7 @@ def firing_alerts(facts: AlertInputs) -> dict[AlertKey, Value]:
 def _iterate_firing(facts: AlertInputs) -> Iterator[tuple[AlertKey, Value]]:
     if not facts.ready:
         yield ("DhpGatewayNotReady", ""), None
-    if facts.settings_refused:
+    if facts.is_reload_failed:
         yield ("DhpGatewayReloadFailed", ""), None
     if (share := _error_ratio(facts.status)) is not None:
         yield ("DhpGatewayPlatformDown", ""), share
@@ -116,7 +116,7 @@ def _iterate_firing(facts: AlertInputs) -> Iterator[tuple[AlertKey, Value]]:
     yield from _request_alerts(facts.increases)
     yield from _audit_alerts(facts)
     yield from _outbox_alerts(facts.status["outbox"])
-    yield from _certificate_alerts(facts.left)
+    yield from _certificate_alerts(facts.certificate_seconds_left)
 
 
 def _error_ratio(status: Mapping[str, Any]) -> float | None:
@@ -172,18 +172,18 @@ class CounterIncreases:
     """How much counts have grown in the last five minutes, by looks at what they are."""
 
     def __init__(self) -> None:
-        self._looks: deque[tuple[float, dict[str, int]]] = deque()
+        self._samples: deque[tuple[float, dict[str, int]]] = deque()
         self._before: dict[str, int] | None = None
 
-    def of(self, status: Mapping[str, Any], now: float) -> dict[str, int]:
+    def increases_at(self, status: Mapping[str, Any], now: float) -> dict[str, int]:
         """The increases, by what the status says now."""
         counts = {each["reason"]: each["since_start"] for each in status["errors"]}
         counts[DROPPED] = (status["audit"] or {"dropped": 0})["dropped"]
-        self._looks.append((now, self._grown(counts)))
+        self._samples.append((now, self._grown(counts)))
         self._before = counts
-        while self._looks[0][0] <= now - _WINDOW:
-            self._looks.popleft()
-        return {reason: sum(look.get(reason, 0) for _, look in self._looks) for reason in counts}
+        while self._samples[0][0] <= now - _WINDOW:
+            self._samples.popleft()
+        return {reason: sum(look.get(reason, 0) for _, look in self._samples) for reason in counts}
 
     def _grown(self, counts: Mapping[str, int]) -> dict[str, int]:
         if self._before is None:

@@ -18,50 +18,52 @@ class AlertState:
 
     name: str
     about: str
-    began: float
-    last: float
+    first_seen_at: float
+    last_seen_at: float
     value: Value
-    told: bool = False
+    is_notified: bool = False
 
 
 class AlertStates:
     """All troubles that are known."""
 
     def __init__(self) -> None:
-        self._known: dict[AlertKey, AlertState] = {}
+        self._states: dict[AlertKey, AlertState] = {}
 
-    def look(
+    def update(
         self, found: Mapping[AlertKey, Value], now: float
     ) -> tuple[list[AlertState], list[AlertState]]:
         """Those to be told now that they have begun, and those that they are over."""
         for key, value in found.items():
-            trouble = self._known.setdefault(
-                key, AlertState(*key, began=now, last=now, value=value)
+            trouble = self._states.setdefault(
+                key, AlertState(*key, first_seen_at=now, last_seen_at=now, value=value)
             )
-            trouble.last = now
-            if not trouble.told:
+            trouble.last_seen_at = now
+            if not trouble.is_notified:
                 trouble.value = value
                 if (COVERED.get(trouble.name, ""), "") in found:
-                    trouble.began = now
+                    trouble.first_seen_at = now
         over = [
-            key for key, each in self._known.items() if key not in found and _is_resolved(each, now)
+            key
+            for key, each in self._states.items()
+            if key not in found and _is_resolved(each, now)
         ]
-        ended = [trouble for trouble in map(self._known.pop, over) if trouble.told]
-        begun = [each for key, each in self._known.items() if key in found and _is_due(each, now)]
+        ended = [trouble for trouble in map(self._states.pop, over) if trouble.is_notified]
+        begun = [each for key, each in self._states.items() if key in found and _is_due(each, now)]
         for trouble in begun:
-            trouble.told = True
+            trouble.is_notified = True
         return begun, ended
 
     @property
-    def open(self) -> int:
+    def notified_count(self) -> int:
         """How many were told that are not over."""
-        return sum(trouble.told for trouble in self._known.values())
+        return sum(trouble.is_notified for trouble in self._states.values())
 
 
 def _is_due(trouble: AlertState, now: float) -> bool:
-    return not trouble.told and now - trouble.began >= HOLD_SECONDS[trouble.name]
+    return not trouble.is_notified and now - trouble.first_seen_at >= HOLD_SECONDS[trouble.name]
 
 
 def _is_resolved(trouble: AlertState, now: float) -> bool:
     # Of one that nobody was told of, each pause begins it anew.
-    return not trouble.told or now - trouble.last >= _RESOLVE_SECONDS
+    return not trouble.is_notified or now - trouble.last_seen_at >= _RESOLVE_SECONDS

@@ -28,13 +28,13 @@ class AlertFormatter:
     instance: str
 
     @classmethod
-    def of(cls, settings: Settings) -> Self:
+    def from_settings(cls, settings: Settings) -> Self:
         """By the settings; the instance is the host that callers know, else this machine's."""
         url = settings.listen.public_url
         host = urlsplit(url).hostname if url else None
         return cls(settings.alerts.language, host or socket.gethostname())
 
-    def of_changes(
+    def format_changes(
         self,
         begun: Sequence[AlertState],
         over: Sequence[AlertState],
@@ -47,20 +47,23 @@ class AlertFormatter:
             self._line(
                 "begun",
                 trouble,
-                at=wall - (moment - trouble.began),
+                at=wall - (moment - trouble.first_seen_at),
                 care=_service_advice(trouble, status),
             )
             for trouble in begun
         ]
         lines += [
             self._line(
-                "over", trouble, at=wall - (moment - trouble.last), lasted=self._span(trouble)
+                "over",
+                trouble,
+                at=wall - (moment - trouble.last_seen_at),
+                lasted=self._span(trouble),
             )
             for trouble in over
         ]
         return self._message("begun" if begun else "over", "\n".join(lines))
 
-    def daily(
+    def format_daily(
         self, status: Mapping[str, Any], traffic: tuple[int, int], still: int
     ) -> AlertMessage:
         """How things stand."""
@@ -75,7 +78,7 @@ class AlertFormatter:
         )
         return self._message("daily", body)
 
-    def test(self) -> AlertMessage:
+    def format_test(self) -> AlertMessage:
         """A message that shows that messages arrive."""
         return self._message("test", self._text("test").format(instance=self.instance))
 
@@ -101,7 +104,9 @@ class AlertFormatter:
         return f"{value:.0%}" if name == "DhpGatewayPlatformDown" else str(value)
 
     def _span(self, trouble: AlertState) -> str:
-        return format_span(round(trouble.last - trouble.began), STATUS_WORDS[self.language])
+        return format_span(
+            round(trouble.last_seen_at - trouble.first_seen_at), STATUS_WORDS[self.language]
+        )
 
     def _text(self, key: str) -> str:
         return ALERT_TEXTS[self.language][key]

@@ -41,7 +41,7 @@ class OutboxAdminApi:
     """
 
     def __init__(self, outbox: Outbox, record: RecordPending | None, *, page: int = _PAGE) -> None:
-        self._most = page
+        self._page_size = page
         self._outbox = outbox
         self._record = record
         self._answers: dict[str, AskOutbox] = {
@@ -53,7 +53,7 @@ class OutboxAdminApi:
             "retry-failed": self._retry_failed,
         }
 
-    async def answer(self, question: OutboxFacts) -> OutboxFacts | None:
+    async def handle(self, question: OutboxFacts) -> OutboxFacts | None:
         """What there is to say, or None where there is no such entry."""
         try:
             return await self._answers[question["ask"]](question)
@@ -67,14 +67,14 @@ class OutboxAdminApi:
             cause=question["cause"],
             caller=question["caller"],
             after=question["after"],
-            limit=self._most + 1,
+            limit=self._page_size + 1,
         )
-        page = found[: self._most]
+        page = found[: self._page_size]
         return {
             "at": format_time(time.time()),
             "groups": [{**asdict(each), "oldest": format_time(each.oldest)} for each in groups],
             "entries": [entry_view(each) for each in page],
-            "next": page[-1].number if len(found) > self._most else None,
+            "next": page[-1].number if len(found) > self._page_size else None,
         }
 
     async def _entry(self, question: OutboxFacts) -> OutboxFacts | None:
@@ -82,7 +82,7 @@ class OutboxAdminApi:
         return None if content is None else {"entry": content_view(content, reveal=False)}
 
     async def _reveal(self, question: OutboxFacts) -> OutboxFacts | None:
-        by = self._by(question)
+        by = self._actor(question)
         if by is None or self._record is None:
             return None
         try:
@@ -98,16 +98,16 @@ class OutboxAdminApi:
     async def _move(self, question: OutboxFacts) -> OutboxFacts | None:
         move = self._outbox.drop if question["ask"] == "drop" else self._outbox.retry
         try:
-            entry = await move(question["id"], self._by(question))
+            entry = await move(question["id"], self._actor(question))
         except EntryStateError as refusal:
             return {"done": False, "state": refusal.state.value}
         return None if entry is None else {"done": True, "state": entry.state.value}
 
     async def _retry_failed(self, question: OutboxFacts) -> OutboxFacts:
-        moved = self._outbox.retry_failed(question["cause"], self._by(question))
+        moved = self._outbox.retry_failed(question["cause"], self._actor(question))
         return {"moved": sum([1 async for _ in moved])}
 
-    def _by(self, question: OutboxFacts) -> Actor | None:
+    def _actor(self, question: OutboxFacts) -> Actor | None:
         if self._record is None:
             return None
         return Actor(_CHANNEL, question["operator"], question.get("reason", ""))

@@ -54,15 +54,15 @@ HEADERS: Final = {
 
 @dataclass(slots=True)
 class PageContext:
-    """Who looks, and how. `above` leads from the page's address to the listener's root.
+    """Who looks, and how. `root_path` leads from the page's address to the listener's root.
 
-    `named`: the settings name operators; `token` goes into the forms of the one who is signed in;
-    `reveal`: entries may be seen in full.
+    `has_operators`: the settings name operators; `token` goes into the forms of the one who is
+    signed in; `reveal`: entries may be seen in full.
     """
 
     language: str
-    above: str
-    named: bool
+    root_path: str
+    has_operators: bool
     reveal: bool
     operator: str | None = None
     token: str = ""
@@ -75,7 +75,7 @@ class PageContext:
     def link(self, to: str, **query: str) -> str:
         """The address of a page, escaped."""
         asked = urlencode({**query, "lang": query.get("lang", self.language)})
-        return escape(f"{self.above}{to}?{asked}")
+        return escape(f"{self.root_path}{to}?{asked}")
 
     def form(self, action: str, button: str, inside: str = "", **fields: str) -> str:
         """A form with one button; nothing for whoever may not send it."""
@@ -86,7 +86,7 @@ class PageContext:
             for name, value in {**fields, "token": self.token}.items()
         )
         return Html(
-            f'<form method="post" action="{self.above}outbox/{action}?lang={self.language}">'
+            f'<form method="post" action="{self.root_path}outbox/{action}?lang={self.language}">'
             f"{hidden}{inside}{button}</form>"
         )
 
@@ -99,7 +99,7 @@ def render_frame(
     title = f"{words['outbox']} · {words['title']}"
     asked = {key: value for key, value in query.items() if key not in ("said", "count", "sign-in")}
     addresses = {
-        each: f"{view.above}{here}?{urlencode({**asked, 'lang': each})}" for each in LANGUAGES
+        each: f"{view.root_path}{here}?{urlencode({**asked, 'lang': each})}" for each in LANGUAGES
     }
     return (
         f'<!DOCTYPE html>\n<html lang="{view.language}"><head><meta charset="utf-8">'
@@ -127,7 +127,7 @@ def _signed_in_label(view: PageContext) -> str:
     words = view.words
     if view.operator is not None:
         told = mark_commands(words["signed-in"]).replace("{name}", code_element(view.operator))
-    elif view.named:
+    elif view.has_operators:
         link = f'<a class="button" href="{view.link("outbox", **{"sign-in": ""})}">'
         told = f"{link}{escape(words['sign-in'])}</a> {mark_commands(words['sign-in-first'])}"
     else:

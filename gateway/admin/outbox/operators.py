@@ -55,7 +55,7 @@ class Operators:
         self, named: Sequence[tuple[str, Secret]], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._key = secrets.token_bytes(32)
-        self._strangers = UnidentifiedLimiter(
+        self._failure_limiter = UnidentifiedLimiter(
             CallerRegistry(), _FAILURES_PER_SECOND, clock, signs_in=True
         )
         self.replace(named)
@@ -67,11 +67,11 @@ class Operators:
         )
 
     @property
-    def any_named(self) -> bool:
+    def has_operators(self) -> bool:
         """Whether there are any."""
         return self._callers.has_named_callers
 
-    def signed_in(self, request: Request) -> str | None:
+    def authenticate(self, request: Request) -> str | None:
         """The operator who asks; None: no password is shown.
 
         Raises `OperatorAuthError` and `OperatorRateLimitError`.
@@ -82,13 +82,13 @@ class Operators:
         transport = request.transport
         name = None if transport is None else transport.get_extra_info("peername")
         peer = Peer(socket_address(name))
-        wait = self._strangers.seconds_until_available(peer.address)
+        wait = self._failure_limiter.seconds_until_available(peer.address)
         if wait:
             raise OperatorRateLimitError(wait)
         try:
             return self._callers.identify(peer, header).name
         except GatewayError:
-            self._strangers.consume(peer.address)
+            self._failure_limiter.consume(peer.address)
             _log.warning("outbox: a wrong name or password from %s", peer.address)
             raise OperatorAuthError from None
 
@@ -96,7 +96,7 @@ class Operators:
         """What a form of the operator's holds."""
         return hmac.digest(self._key, operator.encode(), hashlib.sha256).hex()
 
-    def is_own_form(self, token: str, operator: str) -> bool:
+    def is_valid_form_token(self, token: str, operator: str) -> bool:
         """Whether a form with this token was given to the operator by this process."""
         return hmac.compare_digest(token.encode(), self.form_token(operator).encode())
 

@@ -41,14 +41,16 @@ _LAST_NUMBER: Final = 2**62
 
 
 class OutboxPageError(Exception):
-    """A page that only says why nothing else is shown; `word` is one of the texts `refused:`."""
+    """A page that only says why nothing else is shown; `text_key` is one of the texts
+    `refused:`.
+    """
 
     def __init__(
         self, status: HTTPStatus, word: str, headers: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(word)
         self.status = status
-        self.word = word
+        self.text_key = word
         self.headers = headers or {}
 
 
@@ -62,7 +64,7 @@ class OutboxPages:
     def __init__(
         self, ask: AskOutbox | None, operators: Operators, language: Language, *, reveal: bool
     ) -> None:
-        self._ask = ask
+        self._query_outbox = ask
         self._operators = operators
         self._language = language
         self._reveal = reveal
@@ -75,7 +77,7 @@ class OutboxPages:
         for name, handler in (
             ("retry", self._retry),
             ("drop", self._drop),
-            ("reveal", self._show_in_full),
+            ("reveal", self._reveal_entry),
         ):
             router.add_post(f"/outbox/{name}", self._page(handler))
 
@@ -86,7 +88,7 @@ class OutboxPages:
                 self._sign_in(request, view)
                 return await handler(request, view)
             except OutboxPageError as refusal:
-                page = refusal_page(view, refusal.word)
+                page = refusal_page(view, refusal.text_key)
                 return _html(page, view, refusal.status, refusal.headers)
 
         return answer
@@ -95,11 +97,13 @@ class OutboxPages:
         accepted = ",".join(request.headers.getall(hdrs.ACCEPT_LANGUAGE, []))
         language = self._language(request.query.get("lang"), accepted or None)
         above = "" if request.path.endswith("/outbox") else "../"
-        return PageContext(language, above, named=self._operators.any_named, reveal=self._reveal)
+        return PageContext(
+            language, above, has_operators=self._operators.has_operators, reveal=self._reveal
+        )
 
     def _sign_in(self, request: Request, view: PageContext) -> None:
         try:
-            view.operator = self._operators.signed_in(request)
+            view.operator = self._operators.authenticate(request)
         except OperatorRateLimitError as error:
             wait: dict[str, str] = {hdrs.RETRY_AFTER: str(int(error.retry_after) + 1)}
             raise OutboxPageError(HTTPStatus.TOO_MANY_REQUESTS, "too-many", wait) from None
@@ -107,7 +111,7 @@ class OutboxPages:
             raise OutboxPageError(HTTPStatus.UNAUTHORIZED, "sign-in", CHALLENGE) from None
         if view.operator is not None:
             view.token = self._operators.form_token(view.operator)
-        elif view.named and "sign-in" in request.query:
+        elif view.has_operators and "sign-in" in request.query:
             raise OutboxPageError(HTTPStatus.UNAUTHORIZED, "sign-in", CHALLENGE)
 
     async def _list(self, request: Request, view: PageContext) -> Response:
@@ -120,11 +124,11 @@ class OutboxPages:
             "caller": query.get("caller"),
             "after": min(int(after), _LAST_NUMBER) if after.isdecimal() else 0,
         }
-        facts = await self._asked(question)
+        facts = await self._query(question)
         return _html(list_page.render_list_page(view, facts, question, query), view)
 
     async def _entry(self, request: Request, view: PageContext) -> Response:
-        facts = await self._asked({"ask": "entry", "id": request.match_info["id"]})
+        facts = await self._query({"ask": "entry", "id": request.match_info["id"]})
         return _html(entry_page.render_entry_page(view, facts["entry"]), view)
 
     async def _retry(self, request: Request, view: PageContext) -> Response:
@@ -132,9 +136,9 @@ class OutboxPages:
         operator = view.operator
         if "cause" in form:
             question = {"ask": "retry-failed", "cause": form["cause"], "operator": operator}
-            moved = (await self._asked(question))["moved"]
+            moved = (await self._query(question))["moved"]
         else:
-            await self._moved({"ask": "retry", "id": _id(form), "operator": operator})
+            await self._apply_action({"ask": "retry", "id": _id(form), "operator": operator})
             moved = 1
         return _redirect_to_list(view, said="retried", count=str(moved))
 
@@ -144,22 +148,22 @@ class OutboxPages:
         if not reason:
             raise OutboxPageError(HTTPStatus.BAD_REQUEST, "no-reason")
         question = {"ask": "drop", "id": _id(form), "operator": view.operator, "reason": reason}
-        await self._moved(question)
+        await self._apply_action(question)
         return _redirect_to_list(view, said="dropped")
 
-    async def _show_in_full(self, request: Request, view: PageContext) -> Response:
+    async def _reveal_entry(self, request: Request, view: PageContext) -> Response:
         form = await self._form(request, view)
         if not self._reveal:
             raise OutboxPageError(HTTPStatus.FORBIDDEN, "hidden")
         question = {"ask": "reveal", "id": _id(form), "operator": view.operator}
-        facts = await self._asked(question)
+        facts = await self._query(question)
         return _html(entry_page.render_entry_page(view, facts["entry"]), view)
 
-    async def _asked(self, question: OutboxFacts) -> OutboxFacts:
+    async def _query(self, question: OutboxFacts) -> OutboxFacts:
         """The answer to a question about what is there. Raises `OutboxPageError`."""
-        if self._ask is None:
+        if self._query_outbox is None:
             raise OutboxPageError(HTTPStatus.NOT_FOUND, "disabled")
-        facts = await self._ask(question)
+        facts = await self._query_outbox(question)
         if facts is None:
             raise OutboxPageError(HTTPStatus.NOT_FOUND, "missing")
         for why in ("away", "unrecorded"):
@@ -167,20 +171,20 @@ class OutboxPages:
                 raise OutboxPageError(HTTPStatus.SERVICE_UNAVAILABLE, why)
         return facts
 
-    async def _moved(self, question: OutboxFacts) -> None:
-        if not (await self._asked(question))["done"]:
+    async def _apply_action(self, question: OutboxFacts) -> None:
+        if not (await self._query(question))["done"]:
             raise OutboxPageError(HTTPStatus.CONFLICT, "not-possible")
 
     async def _form(self, request: Request, view: PageContext) -> Mapping[str, str]:
         """The fields of a form that a signed-in operator has sent. Raises `OutboxPageError`."""
-        if not view.named:
+        if not view.has_operators:
             raise OutboxPageError(HTTPStatus.FORBIDDEN, "read-only")
         if is_cross_site(request):
             raise OutboxPageError(HTTPStatus.FORBIDDEN, "foreign")
         if view.operator is None:
             raise OutboxPageError(HTTPStatus.UNAUTHORIZED, "sign-in", CHALLENGE)
         form = await _parse_form(request)
-        if not self._operators.is_own_form(form.get("token", ""), view.operator):
+        if not self._operators.is_valid_form_token(form.get("token", ""), view.operator):
             raise OutboxPageError(HTTPStatus.FORBIDDEN, "old-form")
         return form
 

@@ -56,14 +56,14 @@ class StatusEvents:
         self._status = status
         self._render = render
         self._interval = interval
-        self._most = most
-        self._patience = patience
+        self._max_streams = most
+        self._send_timeout = patience
         self._open = 0
-        self._over = asyncio.Event()
+        self._closed = asyncio.Event()
 
     async def serve(self, request: Request, language: str) -> StreamResponse:
         """Send events until the reader leaves or the gateway ends. Raises 503 for one too many."""
-        if self._open >= self._most:
+        if self._open >= self._max_streams:
             raise HTTPServiceUnavailable
         self._open += 1
         try:
@@ -73,14 +73,14 @@ class StatusEvents:
 
     async def close(self, _application: object = None) -> None:
         """End all streams."""
-        self._over.set()
+        self._closed.set()
 
     async def _stream(self, request: Request, language: str) -> StreamResponse:
         response = StreamResponse(status=HTTPStatus.OK, headers=HEADERS)
         await response.prepare(request)
         last: object = None
         quiet = 0
-        while not self._over.is_set():
+        while not self._closed.is_set():
             facts = await self._status.facts(language)
             lasting = _without_time_fields(facts)
             quiet += 1
@@ -95,7 +95,7 @@ class StatusEvents:
         """Send an event; whether the reader is still there."""
         event = b"data: " + orjson.dumps(self._render(facts)) + b"\n\n"
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._send_timeout):
                 await response.write(event)
         except (ConnectionError, TimeoutError):
             response.force_close()
@@ -105,7 +105,7 @@ class StatusEvents:
     async def _pause(self) -> None:
         try:
             async with asyncio.timeout(self._interval):
-                await self._over.wait()
+                await self._closed.wait()
         except TimeoutError:
             pass
 

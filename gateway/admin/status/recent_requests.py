@@ -72,7 +72,7 @@ class RecentRequests:
         # When each reason was last seen (Unix time), with which status, and how often in all.
         self._last: dict[str, tuple[float, int, int]] = {}
 
-    def note(self, exchange: Exchange) -> None:
+    def record_exchange(self, exchange: Exchange) -> None:
         """Count an exchange that has ended."""
         duration = exchange.duration
         number = int((exchange.started_monotonic + duration) // 60)
@@ -88,16 +88,16 @@ class RecentRequests:
             )
         tally = self._callers.get(exchange.caller)
         if tally is None:
-            tally = self._meet(exchange.caller)
+            tally = self._tally_of(exchange.caller)
         tally.requests += 1
         if exchange.reason or exchange.status >= 400 or exchange.status == 0:
-            self._note_error(exchange, minute, tally)
+            self._record_error(exchange, minute, tally)
 
-    def _meet(self, caller: str) -> _Tally:
+    def _tally_of(self, caller: str) -> _Tally:
         name = caller if len(self._callers) < _MAX_CALLERS else OTHERS
         return self._callers.setdefault(name, _Tally())
 
-    def _note_error(self, exchange: Exchange, minute: _Minute, tally: _Tally) -> None:
+    def _record_error(self, exchange: Exchange, minute: _Minute, tally: _Tally) -> None:
         reason = exchange.reason
         if exchange.is_aborted and not reason:
             return
@@ -116,7 +116,7 @@ class RecentRequests:
         count = 1 if before is None else before[2] + 1
         self._last[reason] = (exchange.started_at + exchange.duration, exchange.status, count)
 
-    def recent(self) -> tuple[int, int]:
+    def last_five_minutes(self) -> tuple[int, int]:
         """Requests and errors of the last five minutes."""
         last = [minute for _, minute in self._hour()][-RECENT:]
         return sum(each.requests for each in last), sum(each.errors for each in last)

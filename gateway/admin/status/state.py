@@ -75,9 +75,9 @@ class StatusSources:
     circuit: Callable[[], CircuitState]
     connections: Callable[[], Mapping[str, int]]
     inflight: Callable[[], int]
-    audit_available: Callable[[], bool]
-    draining: Callable[[], bool]
-    judging: HealthEvaluator
+    is_audit_available: Callable[[], bool]
+    is_draining: Callable[[], bool]
+    health_evaluator: HealthEvaluator
     audit_dropped: Callable[[], int] = int
     outbox: Callable[[], OutboxReport | None] = _no_outbox_report
     missing_alias: Callable[[], str | None] = _no_alias
@@ -95,10 +95,10 @@ class StatusReporter:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._sources = sources
-        self._traffic = traffic
+        self._recent_requests = traffic
         self._clock = clock
         self._wall_clock = wall_clock
-        self._began = clock()
+        self._started_at = clock()
 
     def language(self, asked: str | None, accept_language: str | None) -> str:
         """One of `LANGUAGES`: the one that is asked for, else the best for the reader."""
@@ -107,10 +107,12 @@ class StatusReporter:
     async def facts(self, language: str) -> dict[str, Any]:
         """All facts as plain data, with sentences in a language."""
         about = _instance_facts(
-            self._sources.settings(), self._clock() - self._began, self._wall_clock()
+            self._sources.settings(), self._clock() - self._started_at, self._wall_clock()
         )
         report = self.report()
-        care = service_status(report["care"], self._sources.judging.now(), report.pop("evidence"))
+        care = service_status(
+            report["care"], self._sources.health_evaluator.evaluate(), report.pop("evidence")
+        )
         return _localized({**about, **report, "care": care}, language)
 
     def report(self) -> dict[str, Any]:
@@ -122,15 +124,15 @@ class StatusReporter:
         tokens = sources.tokens()
         outbox = sources.outbox()
         return {
-            "care": self._care(tokens),
-            "evidence": asdict(sources.judging.evidence()),
+            "care": self._service_status(tokens),
+            "evidence": asdict(sources.health_evaluator.evidence()),
             "tokens": {name: _token(state) for name, state in tokens.items()},
             "platform": {
                 "url": url_without_secrets(settings.platform.fhir_base_url),
                 "circuit": _CIRCUIT[sources.circuit()],
                 "connections": dict(sources.connections()),
                 "missing_alias": sources.missing_alias(),
-                **self._judged(),
+                **self._platform_facts(),
             },
             "sso": {
                 "url": url_without_secrets(settings.sso.token_url),
@@ -138,16 +140,16 @@ class StatusReporter:
             },
             "outbox": None if outbox is None else dict(outbox),
             "audit": {
-                "available": sources.audit_available(),
+                "available": sources.is_audit_available(),
                 "dropped": sources.audit_dropped(),
             },
             "inflight": sources.inflight(),
-            **self._traffic.facts(),
+            **self._recent_requests.facts(),
         }
 
-    def _judged(self) -> dict[str, Any]:
-        judging, iso = self._sources.judging, TimestampFormatter().format
-        judgement, evidence = judging.now(), judging.evidence()
+    def _platform_facts(self) -> dict[str, Any]:
+        judging, iso = self._sources.health_evaluator, TimestampFormatter().format
+        judgement, evidence = judging.evaluate(), judging.evidence()
         probed_at = self._wall_clock() - (evidence.now - evidence.probed_at)
         return {
             "state": judgement.state,
@@ -156,18 +158,18 @@ class StatusReporter:
             "probe": {"found": evidence.probe, "at": iso(probed_at)} if evidence.probe else None,
         }
 
-    def _care(self, tokens: Mapping[str, TokenState]) -> dict[str, str]:
-        answer, reason = self._verdict(tokens)
+    def _service_status(self, tokens: Mapping[str, TokenState]) -> dict[str, str]:
+        answer, reason = self._own_status(tokens)
         return {"answer": answer, "reason": reason}
 
-    def _verdict(self, tokens: Mapping[str, TokenState]) -> tuple[str, str]:
+    def _own_status(self, tokens: Mapping[str, TokenState]) -> tuple[str, str]:
         """`yes`, `degraded` or `no`, with the reason that weighs most of what is known here."""
         sources = self._sources
         circuit = sources.circuit()
         usable = [word == "valid" for word in token_statuses(tokens).values()]
-        if sources.draining():
+        if sources.is_draining():
             return "no", "shutting-down"
-        if not sources.audit_available():
+        if not sources.is_audit_available():
             return "no", "audit-unavailable"
         if tokens and not all(usable):
             return ("degraded" if any(usable) else "no"), _token_reason(tokens)
@@ -182,7 +184,7 @@ class StatusReporter:
         of_outbox = _outbox_reason(sources.outbox())
         if of_outbox is not None:
             return "degraded", of_outbox
-        if many_errors(*self._traffic.recent()):
+        if many_errors(*self._recent_requests.last_five_minutes()):
             return "degraded", "many-errors"
         return "yes", "fine"
 
@@ -203,11 +205,11 @@ class MergedStatusReporter:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
-        self._ask = ask
+        self._request_reports = ask
         self._draining = draining
         self._clock = clock
         self._wall_clock = wall_clock
-        self._began = clock()
+        self._started_at = clock()
 
     def language(self, asked: str | None, accept_language: str | None) -> str:
         """As `StatusReporter.language`."""
@@ -215,8 +217,10 @@ class MergedStatusReporter:
 
     async def facts(self, language: str) -> dict[str, Any]:
         """As `StatusReporter.facts`, and how many workers answered."""
-        reports = await self._ask()
-        about = _instance_facts(self._settings(), self._clock() - self._began, self._wall_clock())
+        reports = await self._request_reports()
+        about = _instance_facts(
+            self._settings(), self._clock() - self._started_at, self._wall_clock()
+        )
         answering = sum(report is not None for report in reports)
         workers = {"workers": {"configured": len(reports), "answering": answering}}
         merged = merge_status(reports, draining=self._draining())

@@ -56,9 +56,9 @@ class Night:
         self.minutely: Callable[[], None] | None = None
         readiness = Readiness(
             tokens=lambda: {name: state.is_valid for name, state in duty.tokens.items()},
-            circuit_open=lambda: duty.circuit is CircuitState.OPEN,
-            draining=lambda: duty.draining,
-            platform_fails=duty.watch.fails,
+            is_circuit_open=lambda: duty.circuit is CircuitState.OPEN,
+            is_draining=lambda: duty.draining,
+            is_platform_failing=duty.watch.is_failing,
         )
         self.time = TimeSource(clock, clock.wall, clock.call_later, lambda: 1.0)
         sources = AlertInputSources(
@@ -77,12 +77,12 @@ class Night:
             self.duty.clock.now += pace
             if self.minutely is not None and self.duty.clock.now % 60 < pace:
                 self.minutely()
-            await self.duty.watch.look()
-            await self.messenger.look()
+            await self.duty.watch.probe_if_due()
+            await self.messenger.check_alerts()
 
     async def told(self, hook: Webhook) -> list[str]:
         """The names of all alerts that were told, in order; the last one is made to be the end."""
-        self.messenger.reloaded("failed")
+        self.messenger.on_reload("failed")
         await self.goes_on(LOOK)
         text = await hook.text("(DhpGatewayReloadFailed)")
         *names, _ = re.findall(r"\(DhpGateway(\w+)\)", text)
@@ -99,7 +99,7 @@ async def night(*urls: str, **alerts: str) -> AsyncIterator[Night]:
     it = Night()
     given = settings(*urls, **alerts)
     it.messenger.configure(given, addresses_of(given))
-    await it.messenger.look()
+    await it.messenger.check_alerts()
     try:
         yield it
     finally:
@@ -295,7 +295,7 @@ async def test_what_happened_before_anybody_looked_is_nothing_new() -> None:
         it, given = Night(), settings(hook.url)
         it.dropped = 7
         it.messenger.configure(given, addresses_of(given))
-        await it.messenger.look()
+        await it.messenger.check_alerts()
         await it.goes_on(600, 60)
         it.dropped += 1
         await it.goes_on(10)
@@ -385,7 +385,7 @@ async def test_what_an_address_never_takes_is_bounded() -> None:
     """Fifty messages wait; the oldest of more are given up, and counted."""
     async with Webhook(status=500) as hook, night(hook.url) as it:
         for number in range(60):
-            it.messenger.reloaded("ok" if number % 2 else "failed")
+            it.messenger.on_reload("ok" if number % 2 else "failed")
             await it.goes_on(70)
         await it.until_counted("failed", 1)
         assert it.counted["dropped"] == 10
@@ -399,13 +399,13 @@ async def test_other_settings() -> None:
     """An address that stays keeps what it has not taken; one that is removed is told no more."""
     async with Webhook(status=500) as stays, Webhook() as goes, Webhook() as comes:
         async with night(stays.url, goes.url) as it:
-            it.messenger.reloaded("failed")
+            it.messenger.on_reload("failed")
             await it.goes_on(10)
             await goes.until(1)
             await it.until_counted("failed", 1)
             changed = settings(stays.url, comes.url, language="uz")
             it.messenger.configure(changed, addresses_of(changed))
-            it.messenger.reloaded("ok")
+            it.messenger.on_reload("ok")
             await it.goes_on(70)
             await comes.until(1)
             stays.status = 200
@@ -432,7 +432,7 @@ async def test_no_secret_is_shown(said: list[str]) -> None:
         given = settings(hook.url, wrong)
         addresses = addresses_of(given)
         async with night(hook.url, wrong) as it:
-            it.messenger.reloaded("failed")
+            it.messenger.on_reload("failed")
             await it.goes_on(10)
             await it.until_counted("failed", 2)
     shown = "\n".join((repr(given), str(given), repr(addresses), given.model_dump_json(), *said))

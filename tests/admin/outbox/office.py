@@ -169,7 +169,7 @@ async def office(
         await store.prepare()
     try:
         desk = OutboxAdminApi(Outbox(store, ROOMY, events.append, bool), records, page=PAGE)
-        outbox = OutboxPageConfig(None if there == "disabled" else desk.answer, people, reveal)
+        outbox = OutboxPageConfig(None if there == "disabled" else desk.handle, people, reveal)
         what = OneState("quiet")
         application = build_application(metrics=what, readiness=what, status=what, outbox=outbox)
         async with contextlib.AsyncExitStack() as stack:

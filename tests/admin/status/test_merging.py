@@ -31,7 +31,7 @@ def report(**members: Any) -> dict[str, Any]:
     return {
         "care": {"answer": "yes", "reason": "fine"},
         "tokens": {"default": TOKEN},
-        "evidence": asdict(HealthEvidence(worked=True)),
+        "evidence": asdict(HealthEvidence(has_succeeded=True)),
         "platform": {
             "url": "http://p",
             "circuit": "closed",
@@ -168,7 +168,7 @@ def test_what_each_worker_knows_of_the_platform_is_judged_together() -> None:
     """Five failures in each of two workers are ten; the first to see it says since when."""
     evidence = asdict(
         HealthEvidence(
-            since_good={"platform-fails": 5}, bad_since=1.0, kinds=1, now=2.0, worked=True
+            since_good={"platform-fails": 5}, bad_since=1.0, kinds=1, now=2.0, has_succeeded=True
         )
     )
     doubtful = {"state": "doubtful", "reason": "many-errors", "since": "c", "probe": None}
@@ -194,6 +194,8 @@ def test_an_alias_that_one_worker_misses_is_missing() -> None:
 def test_what_one_worker_met_before_another_got_an_answer_is_over() -> None:
     """A good answer to any caller ends what was bad before it."""
     bad = HealthEvidence(since_good={"platform-fails": 20}, bad_since=1.0, now=9.0)
-    good = HealthEvidence(minute={"answers": 1}, good_at=5.0, worked=True, now=9.0)
+    good = HealthEvidence(
+        last_minute={"answers": 1}, last_success_at=5.0, has_succeeded=True, now=9.0
+    )
     workers = [report(evidence=asdict(each)) for each in (bad, good)]
     assert merge_status(workers, draining=False)["care"] == {"answer": "yes", "reason": "fine"}

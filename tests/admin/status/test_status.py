@@ -41,7 +41,7 @@ from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
 
 # A platform that has answered well before.
-WORKED = HealthEvaluator(lambda: HealthEvidence(worked=True), lambda: 0.0)
+WORKED = HealthEvaluator(lambda: HealthEvidence(has_succeeded=True), lambda: 0.0)
 STATUS_JSON = "/status.json"
 PATIENT_ID = "pinfl-31503850200017"
 HOSTILE = '<script>alert("x")</script>'
@@ -55,9 +55,9 @@ def sources(gateway: Running, entries: dict[str, Any] | None = None) -> StatusSo
         circuit=lambda: CircuitState.CLOSED,
         connections=dict,
         inflight=int,
-        audit_available=lambda: True,
-        draining=lambda: False,
-        judging=WORKED,
+        is_audit_available=lambda: True,
+        is_draining=lambda: False,
+        health_evaluator=WORKED,
         outbox=lambda: entries,
     )
 
@@ -233,7 +233,7 @@ async def test_many_errors_are_a_limit(
     """Half of many requests, or each of a few, must have failed; one or two say nothing."""
     for number in range(requests):
         failed = {"status": 502, "reason": "upstream-failed"} if number < errors else {}
-        traffic.note(exchange(clock, **failed))
+        traffic.record_exchange(exchange(clock, **failed))
     facts = await StatusReporter(sources(gateway), traffic).facts("en")
     assert facts["care"]["reason"] == reason
 
@@ -478,9 +478,9 @@ def test_every_reason_has_its_remedy(language: str) -> None:
 
 def test_minutes_leave_after_an_hour(traffic: RecentRequests, clock: FakeClock) -> None:
     """What was counted is in its minute, moves with time, and is gone after an hour."""
-    traffic.note(exchange(clock))
+    traffic.record_exchange(exchange(clock))
     clock.now += 60
-    traffic.note(exchange(clock, status=500, reason="internal"))
+    traffic.record_exchange(exchange(clock, status=500, reason="internal"))
     minutes = traffic.facts()["last_hour"]["minutes"]
     assert [(each["requests"], each["errors"]) for each in minutes[-3:]] == [(0, 0), (1, 0), (1, 1)]
     clock.now += 59 * 60
@@ -492,7 +492,7 @@ def test_minutes_leave_after_an_hour(traffic: RecentRequests, clock: FakeClock) 
     (error,) = facts["errors"]
     assert (error["last_hour"], error["since_start"]) == (0, 1)
     for _ in range(2):
-        traffic.note(exchange(clock))
+        traffic.record_exchange(exchange(clock))
         clock.now += 60 * MINUTES
     clock.now -= 60
     assert traffic.facts()["last_hour"]["requests"] == 1
@@ -526,7 +526,7 @@ def test_an_error_is_what_went_wrong_here_or_beyond(
     reasons: list[str],
 ) -> None:
     """What is among the reasons counts as error or as refusal; a caller's hang-up as neither."""
-    traffic.note(exchange(clock, **members))
+    traffic.record_exchange(exchange(clock, **members))
     facts = traffic.facts()
     counts = {"requests": 1, "errors": errors, "refusals": refusals}
     assert counts.items() <= facts["last_hour"].items()
@@ -538,7 +538,7 @@ def test_an_error_is_what_went_wrong_here_or_beyond(
 def test_the_slowest_come_first(traffic: RecentRequests, clock: FakeClock) -> None:
     """The slowest exchange of each minute, by duration."""
     for duration, interaction in ((0.5, "read"), (0.1, "create"), (2.0, "search-type")):
-        traffic.note(exchange(clock, duration=duration, interaction=interaction))
+        traffic.record_exchange(exchange(clock, duration=duration, interaction=interaction))
         clock.now += 60 if interaction == "create" else 0
     found = [(each["interaction"], each["duration_ms"]) for each in traffic.facts()["slowest"]]
     assert found == [("search-type", 2000.0), ("read", 500.0)]
@@ -547,7 +547,7 @@ def test_the_slowest_come_first(traffic: RecentRequests, clock: FakeClock) -> No
 def test_ever_new_callers_take_no_more_memory(traffic: RecentRequests, clock: FakeClock) -> None:
     """Beyond a number of names the rest is counted together, and nothing is lost."""
     for number in range(2000):
-        traffic.note(exchange(clock, caller=f"caller-{number}"))
+        traffic.record_exchange(exchange(clock, caller=f"caller-{number}"))
     callers = traffic.facts()["callers"]
     assert len(callers) < 600
     assert sum(each["requests"] for each in callers) == 2000
