@@ -126,11 +126,11 @@ class HealthEvaluator:
 
     def evaluate(self) -> PlatformHealth:
         """What the evidence shows now."""
-        judgement = evaluate_health(self.evidence())
-        if (judgement.state, judgement.platform) != self._last:
-            self._last = judgement.state, judgement.platform
+        health = evaluate_health(self.evidence())
+        if (health.state, health.platform) != self._last:
+            self._last = health.state, health.platform
             self.since = self._wall_clock()
-        return judgement
+        return health
 
 
 def token_statuses(states: Mapping[str, TokenState]) -> dict[str, str]:

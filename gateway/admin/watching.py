@@ -80,8 +80,8 @@ class PlatformMonitor:
 
     def usability(self) -> tuple[bool, str]:
         """Whether requests can succeed as far as is known, and the reason."""
-        judgement = self.evaluator.evaluate()
-        return judgement.is_usable, judgement.reason
+        health = self.evaluator.evaluate()
+        return health.is_usable, health.reason
 
     async def run(self) -> None:
         """Look whether it is time to ask, again and again."""

@@ -82,11 +82,11 @@ class OutboxAdminApi:
         return None if content is None else {"entry": content_view(content, reveal=False)}
 
     async def _reveal(self, question: OutboxFacts) -> OutboxFacts | None:
-        by = self._actor(question)
-        if by is None or self._record is None:
+        actor = self._actor(question)
+        if actor is None or self._record is None:
             return None
         try:
-            content = await self._outbox.revealed(question["id"], by, self._record)
+            content = await self._outbox.revealed(question["id"], actor, self._record)
         except NotRecordedError:
             return {"unrecorded": True}
         return (

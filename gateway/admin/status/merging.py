@@ -27,11 +27,11 @@ def merge_status(reports: Sequence[StatusFacts | None], *, draining: bool) -> St
     if not present:
         return {"care": own}
     evidence = merge_evidence(HealthEvidence(**report["evidence"]) for report in present)
-    judgement = evaluate_health(evidence)
+    health = evaluate_health(evidence)
     return {
-        "care": service_status(own, judgement, asdict(evidence)),
+        "care": service_status(own, health, asdict(evidence)),
         "tokens": _tokens([report["tokens"] for report in present]),
-        "platform": _platform([report["platform"] for report in present], judgement),
+        "platform": _platform([report["platform"] for report in present], health),
         "sso": {
             **present[0]["sso"],
             "failure": _worst(_FAILURES, (report["sso"]["failure"] for report in present)),
@@ -106,7 +106,7 @@ def _least(found: Iterable[int | None]) -> int | None:
     return min((each for each in found if each is not None), default=None)
 
 
-def _platform(sources: Sequence[StatusFacts], judgement: PlatformHealth) -> StatusFacts:
+def _platform(sources: Sequence[StatusFacts], health: PlatformHealth) -> StatusFacts:
     connections: dict[str, int] = {}
     for source in sources:
         for state, count in source["connections"].items():
@@ -116,16 +116,16 @@ def _platform(sources: Sequence[StatusFacts], judgement: PlatformHealth) -> Stat
         "circuit": _worst(_CIRCUITS, (source["circuit"] for source in sources)),
         "connections": connections,
         "missing_alias": next(filter(None, (each.get("missing_alias") for each in sources)), None),
-        "state": judgement.state,
-        "reason": judgement.platform,
-        "since": _since(sources, judgement),
+        "state": health.state,
+        "reason": health.platform,
+        "since": _since(sources, health),
         "probe": _newest(each["probe"] for each in sources),
     }
 
 
-def _since(sources: Sequence[StatusFacts], judgement: PlatformHealth) -> str:
+def _since(sources: Sequence[StatusFacts], health: PlatformHealth) -> str:
     """When the first of those saw it who see it as all together do."""
-    same: list[str] = [each["since"] for each in sources if each["state"] == judgement.state]
+    same: list[str] = [each["since"] for each in sources if each["state"] == health.state]
     return min(same) if same else max(each["since"] for each in sources)
 
 

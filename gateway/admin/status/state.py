@@ -149,11 +149,11 @@ class StatusReporter:
 
     def _platform_facts(self) -> dict[str, Any]:
         judging, iso = self._sources.health_evaluator, TimestampFormatter().format
-        judgement, evidence = judging.evaluate(), judging.evidence()
+        health, evidence = judging.evaluate(), judging.evidence()
         probed_at = self._wall_clock() - (evidence.now - evidence.probed_at)
         return {
-            "state": judgement.state,
-            "reason": judgement.platform,
+            "state": health.state,
+            "reason": health.platform,
             "since": iso(judging.since),
             "probe": {"found": evidence.probe, "at": iso(probed_at)} if evidence.probe else None,
         }

@@ -13,14 +13,14 @@ SERVICE_STATES: Final = ("yes", "untried", "degraded", "no")
 
 
 def service_status(
-    own: Mapping[str, str], judgement: PlatformHealth, evidence: Mapping[str, Any]
+    own: Mapping[str, str], health: PlatformHealth, evidence: Mapping[str, Any]
 ) -> dict[str, str]:
     """`answer`, `reason` and, where a client is refused, `credential`: the worse of both.
 
     `own` is what a process says that is asked for its tokens, its audit and the like.
     """
-    care = _status_of_platform(judgement)
-    if own["reason"] == "many-errors" and _has_recovered(judgement, evidence):
+    care = _status_of_platform(health)
+    if own["reason"] == "many-errors" and _has_recovered(health, evidence):
         return care
     worse = SERVICE_STATES.index(own["answer"]) - SERVICE_STATES.index(care["answer"])
     # Of two that stop care that is named which stops it here, before the platform is asked.
@@ -32,20 +32,20 @@ def service_status(
     return care
 
 
-def _status_of_platform(judgement: PlatformHealth) -> dict[str, str]:
-    if judgement.state == FAILING:
-        return {"answer": "no", "reason": judgement.platform}
-    if judgement.state == DOUBTFUL:
-        return {"answer": "degraded", "reason": judgement.platform}
-    if judgement.state == UNTRIED:
+def _status_of_platform(health: PlatformHealth) -> dict[str, str]:
+    if health.state == FAILING:
+        return {"answer": "no", "reason": health.platform}
+    if health.state == DOUBTFUL:
+        return {"answer": "degraded", "reason": health.platform}
+    if health.state == UNTRIED:
         return {"answer": UNTRIED, "reason": UNTRIED}
     return {"answer": "yes", "reason": "fine"}
 
 
-def _has_recovered(judgement: PlatformHealth, evidence: Mapping[str, Any]) -> bool:
+def _has_recovered(health: PlatformHealth, evidence: Mapping[str, Any]) -> bool:
     """Whether the platform has answered the gateway itself since callers asked last."""
     probed = evidence["probe"] == ANSWERING and evidence["probed_at"] > evidence["last_request_at"]
-    return probed and judgement.state == ANSWERING
+    return probed and health.state == ANSWERING
 
 
 def _refused_credential(evidence: Mapping[str, Any]) -> str:
