@@ -96,10 +96,10 @@ def run(context: typer.Context, config: ConfigOption = None, lang: LanguageOptio
 @cli.command(hidden=True)
 def worker(context: typer.Context, inheritance: str) -> None:
     """Run one of several workers; for the gateway's own use."""
-    from gateway.process.worker import Inheritance
+    from gateway.process.worker import WorkerDescriptors
 
     try:
-        Inheritance.from_text(inheritance)
+        WorkerDescriptors.from_text(inheritance)
     except ValueError:
         _fail(Phrase("workers are started by `dhp-gateway run`"), WRONG_USAGE)
     raise typer.Exit(_exit_code(context, partial(serving.worker, inheritance)))
@@ -306,12 +306,12 @@ def notify(
         _fail(Phrase("say what to do: notify --test sends a test message"), WRONG_USAGE)
     settings = load_settings(config)
     from gateway.commands import notify as command
-    from gateway.process.alerting import NotUnderstood, addresses_of
+    from gateway.process.alerting import AlertAddressError, addresses_of
     from gateway.process.factories import StartError
 
     try:
         addresses = addresses_of(settings)
-    except NotUnderstood as error:
+    except AlertAddressError as error:
         _fail(exception_phrase(error), WRONG_USAGE)
     except StartError as error:
         _fail(exception_phrase(error), NO_START)

@@ -101,7 +101,7 @@ async def _with_free_addresses(demo: Demo) -> Demo:
         addresses |= {"--listen": demo.listen, "--admin": demo.admin}
     try:
         listening = await sockets.listen(addresses)
-    except sockets.CannotListen as error:
+    except sockets.ListenError as error:
         lines = (
             Phrase(
                 "cannot listen on {address}: {why}; choose another with {key}",

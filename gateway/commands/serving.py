@@ -30,7 +30,7 @@ def run(config: Path | None) -> int:
 def worker(inheritance: str) -> int:
     """Run one of several workers; gives the exit code. Raises ValueError for no such text."""
     gc.disable()
-    from gateway.process.worker import Inheritance
+    from gateway.process.worker import WorkerDescriptors
     from gateway.process.worker import run as serve
 
-    return serve(Inheritance.from_text(inheritance), os.environ)  # noqa: TID251 - the same
+    return serve(WorkerDescriptors.from_text(inheritance), os.environ)  # noqa: TID251 - the same

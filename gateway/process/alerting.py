@@ -17,11 +17,11 @@ from gateway.secret import Secret
 from gateway.telemetry.metrics import Metrics
 
 
-class NotUnderstood(StartError):  # noqa: N818 - named after the state
+class AlertAddressError(StartError):
     """An address means nothing to the library."""
 
 
-class Telling:
+class AlertService:
     """Telling people, in the process that does; elsewhere (`here` is false) nothing happens."""
 
     def __init__(self, metrics: Metrics, *, here: bool = True) -> None:
@@ -88,5 +88,5 @@ def _understood(name: Phrase, url: Secret) -> AlertAddress:
         raise StartError(setting_problem("alerts.notify", addresses.MISSING)) from None
     if address is None:
         why = join_phrases("; ", [addresses.NOT_UNDERSTOOD, addresses.ADDRESS_HINT])
-        raise NotUnderstood(setting_problem(name, why))
+        raise AlertAddressError(setting_problem(name, why))
     return address

@@ -36,10 +36,10 @@ from gateway.phrases import Phrase
 from gateway.pipeline.admission import LifecyclePhase
 from gateway.process import alerting, audit_factory, certificates, factories, shared_store, sockets
 from gateway.process import reload as reloading
-from gateway.process.core import Core, Cores, ProcessParts
+from gateway.process.core import Core, CoreSwitch, ProcessResources
 from gateway.process.factories import StartError
 from gateway.process.setup import background, require_strict_parser
-from gateway.process.sockets import Listening
+from gateway.process.sockets import ListeningSockets
 from gateway.process.tracing_factory import open_tracing
 from gateway.telemetry.logs import get_logger
 from gateway.telemetry.metrics import Metrics
@@ -55,15 +55,15 @@ _ABORT: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class WorkerResources:
     """What a worker gets from its supervisor: sockets that listen, and its turns at the audit.
 
     `last_writes` is the descriptor of memory that all workers share, `number` whose lane this one
     has in it. The operators' listener and the audit's events are the supervisor's.
     """
 
-    listening: Listening
-    company: audit_factory.Company
+    listening: ListeningSockets
+    company: audit_factory.SharedChain
     last_writes: int
     number: int
 
@@ -72,7 +72,7 @@ class Gateway:
     """A gateway in this process: `start`, `reload` at any time, then `stop`."""
 
     def __init__(
-        self, settings: Settings, *, audit_fd: int = 1, shared: Shared | None = None
+        self, settings: Settings, *, audit_fd: int = 1, shared: WorkerResources | None = None
     ) -> None:
         self.settings = settings
         self._audit_fd = audit_fd
@@ -81,11 +81,11 @@ class Gateway:
         self._hurry = asyncio.Event()
         self._stopping = False
         self.outbox: OutboxService | None = None
-        self._opened: Cores | None = None
+        self._opened: CoreSwitch | None = None
         self._reloads = asyncio.Lock()
         self.metrics = Metrics()
         self._operators = Operators(())
-        self._telling = alerting.Telling(self.metrics, here=shared is None)
+        self._telling = alerting.AlertService(self.metrics, here=shared is None)
         self._expiries: dict[str, float] = {}
         self.traffic = RecentRequests(time.monotonic, time.time)
         self.watch = self._make_watch()
@@ -212,7 +212,7 @@ class Gateway:
         self.audit = await self._open_audit(session)
         store = shared_store.open_store(self.settings, self._stack)
         sessions = shared_store.open_sessions(self.settings, self._stack)
-        self._parts = ProcessParts(
+        self._parts = ProcessResources(
             session,
             store,
             self.metrics,
@@ -225,7 +225,7 @@ class Gateway:
         tls = certificates.listen_tls(self.settings)
         self._expiries = certificates.expiries(self.settings)
         core = Core(self.settings, self._parts)
-        self._cores = self._opened = Cores(core)
+        self._cores = self._opened = CoreSwitch(core)
         self._stack.push_async_callback(self._cores.close)
         # Nobody is asked for a token in the name of a gateway that cannot start.
         await self._bind()
@@ -381,7 +381,7 @@ class Gateway:
 
 
 async def serve_admin(
-    stack: contextlib.AsyncExitStack, application: Application, listening: Listening
+    stack: contextlib.AsyncExitStack, application: Application, listening: ListeningSockets
 ) -> None:
     """Serve the operators' pages until the stack is closed."""
     stack.callback(listening.remove_path)

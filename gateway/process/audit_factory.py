@@ -40,12 +40,12 @@ _PATIENCE: Final = 5.0
 _LOOK: Final = 0.1
 
 
-class AuditInUse(StartError):  # noqa: N818 - a state, not a mistake
+class AuditFileInUseError(StartError):
     """Another process writes to the audit file."""
 
 
 @dataclass(frozen=True, slots=True)
-class Company:
+class SharedChain:
     """That several processes of one gateway write: the descriptor by which they take turns.
 
     `joins`: another one of them has opened the audit before.
@@ -70,7 +70,7 @@ def open_trail(
     settings: Settings,
     on_records: Callable[[str, int], None],
     *,
-    company: Company | None = None,
+    company: SharedChain | None = None,
     stdout: int = 1,
     delivery: RepositoryAccess | None = None,
 ) -> AuditTrail:
@@ -103,7 +103,7 @@ async def await_trail(
     while True:
         try:
             return open_it()
-        except AuditInUse as error:
+        except AuditFileInUseError as error:
             if clock() >= until:
                 raise
             if not waits:
@@ -159,7 +159,7 @@ class _CredentialBearer:
             tokens.invalidate(self._credential, token)
 
 
-def _sink(settings: Settings, company: Company | None, stdout: int) -> Sink:
+def _sink(settings: Settings, company: SharedChain | None, stdout: int) -> Sink:
     match settings.audit.sink:
         case "file":
             return _file(settings, company)
@@ -169,7 +169,7 @@ def _sink(settings: Settings, company: Company | None, stdout: int) -> Sink:
     return sink if company is None else LockedSink(sink, company.turn)
 
 
-def _file(settings: Settings, company: Company | None) -> Sink:
+def _file(settings: Settings, company: SharedChain | None) -> Sink:
     audit = settings.audit
     if audit.path is None:
         raise StartError(setting_problem("audit.path", Phrase("is missing")))
@@ -182,7 +182,7 @@ def _file(settings: Settings, company: Company | None) -> Sink:
     except BlockingIOError:
         sink.close()
         why = Phrase("{path}: another gateway writes there", path=audit.path)
-        raise AuditInUse(setting_problem("audit.path", why)) from None
+        raise AuditFileInUseError(setting_problem("audit.path", why)) from None
     except OSError as error:
         why = system_error(error, Phrase(type(error).__name__.lower()))
         trouble = Phrase("cannot be written: {why}", why=why)

@@ -46,7 +46,7 @@ from gateway.pipeline.traced import TracedUpstream
 from gateway.pipeline.upstream import RetryControls, Upstream
 from gateway.process import certificates, factories
 from gateway.process import tracing_factory as tracing
-from gateway.process.front_door import FrontDoor, UnderWay
+from gateway.process.front_door import ActiveUses, CoreDispatcher
 from gateway.telemetry.findings import REFUSES
 from gateway.telemetry.metrics import CONNECTION_STATES, Metrics
 from gateway.telemetry.tracing import Tracing
@@ -54,7 +54,7 @@ from gateway.telemetry.tracing import Tracing
 if TYPE_CHECKING:
     # Where there is no outbox nothing of it is loaded.
     from gateway.outbox.sender import EntrySender
-    from gateway.process.login_factory import SigningIn
+    from gateway.process.login_factory import LoginParts
     from gateway.process.outbox_service import OutboxService
 
 _NO_CONNECTIONS: Final = dict.fromkeys(CONNECTION_STATES, 0)
@@ -65,7 +65,7 @@ def _unnoted(_: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessParts:
+class ProcessResources:
     """What outlives every version of the settings."""
 
     session: aiohttp.ClientSession  # noqa: TID251 - received, not made
@@ -87,9 +87,9 @@ class Core:
 
     deliverer: EntrySender  # where there is an outbox
 
-    def __init__(self, settings: Settings, parts: ProcessParts) -> None:
+    def __init__(self, settings: Settings, parts: ProcessResources) -> None:
         self.settings = settings
-        self.under_way = UnderWay()
+        self.under_way = ActiveUses()
         self.missing_aliases = MissingAliases(parts.metrics.missing_alias)
         self._metrics = parts.metrics
         self._sources = _sources(settings, parts)
@@ -132,7 +132,7 @@ class Core:
             handler if login is None else login.door(handler, self._callers, self._strangers)
         )
 
-    def _handler(self, parts: ProcessParts, tokens: TokenProvider) -> Handler:
+    def _handler(self, parts: ProcessResources, tokens: TokenProvider) -> Handler:
         settings = self.settings
         account: Callable[[Exchange], None]
         account = ExchangeAccounting(
@@ -184,7 +184,7 @@ class Core:
             ),
         )
 
-    def _upstream(self, parts: ProcessParts) -> Upstream:
+    def _upstream(self, parts: ProcessResources) -> Upstream:
         settings = self.settings
         # Without tracing nothing of it is in any request's way.
         traced = parts.tracing
@@ -271,11 +271,11 @@ class Core:
         self._pool.close()
 
 
-class Cores:
+class CoreSwitch:
     """The core in use and those that still have exchanges in flight."""
 
     def __init__(self, first: Core) -> None:
-        self.door = FrontDoor(first)
+        self.door = CoreDispatcher(first)
         self._retiring: dict[asyncio.Task[None], Core] = {}
 
     @property
@@ -351,7 +351,7 @@ class Cores:
         return (self.current, *self._retiring.values())
 
 
-def _sources(settings: Settings, parts: ProcessParts) -> dict[str, ReloadingTokenSource]:
+def _sources(settings: Settings, parts: ProcessResources) -> dict[str, ReloadingTokenSource]:
     tls = certificates.sso_tls(settings)
     endpoint = TokenEndpoint(parts.session, factories.token_endpoint(settings, tls))
     names = dict.fromkeys(factories.credentials_in_use(settings))
@@ -376,13 +376,15 @@ def _source(settings: Settings, endpoint: TokenEndpoint, name: str) -> Reloading
     )
 
 
-def _signing_in(settings: Settings, parts: ProcessParts, tokens: TokenManager) -> SigningIn | None:
+def _signing_in(
+    settings: Settings, parts: ProcessResources, tokens: TokenManager
+) -> LoginParts | None:
     if not settings.login.enabled:
         return None
     # Takes time to import, and few need it.
-    from gateway.process.login_factory import SigningIn
+    from gateway.process.login_factory import LoginParts
 
-    return SigningIn(settings, tokens, parts.session, parts.sessions, parts.audit)
+    return LoginParts(settings, tokens, parts.session, parts.sessions, parts.audit)
 
 
 class _TokenTelemetry:

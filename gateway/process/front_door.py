@@ -11,7 +11,7 @@ from gateway.http.server.connection import IncomingRequest, RequestHandler
 from gateway.http.server.messages import ConnectionDisposition
 
 
-class UnderWay:
+class ActiveUses:
     """What uses one version of the settings: exchanges, deliveries and the gateway's questions."""
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class UnderWay:
             await self._empty.wait()
 
 
-class Current(Protocol):
+class ServingCore(Protocol):
     """What is needed of `gateway.process.core.Core`."""
 
     @property
@@ -49,15 +49,15 @@ class Current(Protocol):
         ...
 
     @property
-    def under_way(self) -> UnderWay:
+    def under_way(self) -> ActiveUses:
         """What uses it."""
         ...
 
 
-AnyCore = TypeVar("AnyCore", bound=Current)
+AnyCore = TypeVar("AnyCore", bound=ServingCore)
 
 
-class FrontDoor(Generic[AnyCore]):
+class CoreDispatcher(Generic[AnyCore]):
     """`core` may be replaced at any time; an exchange stays with the one it began in."""
 
     def __init__(self, core: AnyCore) -> None:

@@ -19,14 +19,14 @@ _log = get_logger(__name__)
 # A worker's metrics, or the settings of a large hospital, in one line.
 _MAX_LINE: Final = 32 * 1024 * 1024
 
-Answer = Callable[[Any], Awaitable[Any]]
+CommandHandler = Callable[[Any], Awaitable[Any]]
 
 
-class ChannelClosed(Exception):  # noqa: N818 - a state
+class ChannelClosedError(Exception):
     """The other process is gone."""
 
 
-class Asking:
+class CommandClient:
     """The supervisor's end."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -37,14 +37,14 @@ class Asking:
         self._listening = asyncio.get_running_loop().create_task(self._listen())
 
     @classmethod
-    async def over(cls, end: socket.socket) -> Asking:
+    async def over(cls, end: socket.socket) -> CommandClient:
         """Ask over this end of a socket pair, which is the object's own from now on."""
         return cls(*await asyncio.open_unix_connection(sock=end, limit=_MAX_LINE))
 
     async def ask(self, what: str, detail: Any = None, *, timeout: float) -> Any:
-        """The answer. Raises `ChannelClosed`, or TimeoutError after `timeout` seconds."""
+        """The answer. Raises `ChannelClosedError`, or TimeoutError after `timeout` seconds."""
         if self._listening.done():
-            raise ChannelClosed
+            raise ChannelClosedError
         self._number += 1
         number = self._number
         answer = self._open[number] = asyncio.get_running_loop().create_future()
@@ -73,13 +73,13 @@ class Asking:
         finally:
             for answer in self._open.values():
                 if not answer.done():
-                    answer.set_exception(ChannelClosed())
+                    answer.set_exception(ChannelClosedError())
 
 
-class Answering:
+class CommandServer:
     """The worker's end: `run` answers until the supervisor is gone."""
 
-    def __init__(self, end: socket.socket, answers: Mapping[str, Answer]) -> None:
+    def __init__(self, end: socket.socket, answers: Mapping[str, CommandHandler]) -> None:
         self._end = end
         self._answers = answers
         self._tasks: set[asyncio.Task[None]] = set()

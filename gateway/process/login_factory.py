@@ -32,7 +32,7 @@ from gateway.pipeline.strangers import UnidentifiedLimiter
 from gateway.process import certificates, factories
 
 
-class SigningIn:
+class LoginParts:
     """The sign-in's parts. Raises `StartError` when the client's secret cannot be read.
 
     `tokens` also knows the tokens of the gateway's own credentials, `credential_tokens`. `session`

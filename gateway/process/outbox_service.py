@@ -55,15 +55,15 @@ _AUDIT_FLUSH: Final = 5.0
 # Somebody has to act, or had to already.
 _GRAVE: Final = frozenset({OutboxStep.FAILED, OutboxStep.UNCLEAR, OutboxStep.EXPIRED})
 
-Hold = Callable[[], tuple[EntrySender, Callable[[], None]]]
-Probe = Callable[[], Awaitable[object]]
+AcquireSender = Callable[[], tuple[EntrySender, Callable[[], None]]]
+ProbePlatform = Callable[[], Awaitable[object]]
 
 
 async def open_outbox(
     settings: OutboxSettings,
     stack: contextlib.AsyncExitStack,
     *,
-    ways: tuple[Hold, Probe],
+    ways: tuple[AcquireSender, ProbePlatform],
     last_writes: LastWrites,
     metrics: Metrics,
     audit: AuditTrail,

@@ -187,10 +187,10 @@ class Reloader:
         return own + files(settings)
 
 
-_Look = tuple[tuple[int, ...] | None, ...]
+_FileSignatures = tuple[tuple[int, ...] | None, ...]
 
 
-def _look(paths: Iterable[Path]) -> _Look:
+def _look(paths: Iterable[Path]) -> _FileSignatures:
     """What tells a file's content from another without reading it; follows symbolic links."""
     return tuple(_facts(path) for path in paths)
 

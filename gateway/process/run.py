@@ -17,7 +17,7 @@ from gateway.process.setup import (
     settle_memory,
     warn_of_settings,
 )
-from gateway.process.systemd import Notifier
+from gateway.process.systemd import SystemdNotifier
 from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
@@ -62,7 +62,7 @@ def run(settings: Settings, source: SettingsSource) -> int:
 
 async def _serve(settings: Settings, source: SettingsSource) -> int:
     service = _service(settings, source)
-    notifier = Notifier(source.environ)
+    notifier = SystemdNotifier(source.environ)
 
     async def apply(changed: Settings) -> None:
         notifier.reloading()

@@ -27,7 +27,7 @@ _SEND_BUFFER: Final = 128 * 1024
 _UNIX_MODE: Final = 0o660
 
 
-class Listening:
+class ListeningSockets:
     """The sockets of one address; `address` is the one they really have.
 
     `sockets` are non-blocking and listen. A unix socket's path is removed by `remove_path`, unless
@@ -74,7 +74,7 @@ class Listening:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class ListenFailure:
     """An address that cannot be had, the setting that names it, and why."""
 
     key: str
@@ -92,47 +92,47 @@ class Refused:
         )
 
 
-class CannotListen(StartError):  # noqa: N818 - a state, like Broken
+class ListenError(StartError):
     """All addresses that cannot be had: one line each."""
 
-    def __init__(self, refused: Iterable[Refused]) -> None:
+    def __init__(self, refused: Iterable[ListenFailure]) -> None:
         self.refused = tuple(refused)
         super().__init__(join_phrases("\n", (each.told() for each in self.refused)))
 
 
-async def listen(addresses: Mapping[str, ListenAddress]) -> list[Listening]:
+async def listen(addresses: Mapping[str, ListenAddress]) -> list[ListeningSockets]:
     """Listen on addresses of the settings, by key, in their order.
 
-    Raises `CannotListen` that names every one that cannot be had; nothing listens then.
+    Raises `ListenError` that names every one that cannot be had; nothing listens then.
     """
-    found: list[Listening] = []
-    refused: list[Refused] = []
+    found: list[ListeningSockets] = []
+    refused: list[ListenFailure] = []
     for key, address in addresses.items():
         try:
             found.append(await _listen(address))
         except OSError as error:
             why = system_error(error, exception_phrase(error))
-            refused.append(Refused(key, address, why))
+            refused.append(ListenFailure(key, address, why))
     if refused:
         for listening in found:
             listening.close()
             listening.remove_path()
-        raise CannotListen(refused)
+        raise ListenError(refused)
     return found
 
 
-async def _listen(address: ListenAddress) -> Listening:
+async def _listen(address: ListenAddress) -> ListeningSockets:
     if address.path is not None:
-        return Listening(address, [_listen_unix(Path(address.path))])
-    return Listening(address, await _listen_tcp(address))
+        return ListeningSockets(address, [_listen_unix(Path(address.path))])
+    return ListeningSockets(address, await _listen_tcp(address))
 
 
-def inherited(address: ListenAddress, descriptors: Sequence[int]) -> Listening:
+def inherited(address: ListenAddress, descriptors: Sequence[int]) -> ListeningSockets:
     """Sockets that another process has opened, that listen already and that others have too."""
     sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
     for each in sockets:
         each.setblocking(False)
-    return Listening(address, sockets, shared=True)
+    return ListeningSockets(address, sockets, shared=True)
 
 
 async def _listen_tcp(address: ListenAddress) -> list[socket.socket]:

@@ -32,12 +32,12 @@ from gateway.phrases import Phrase
 from gateway.process import alerting, certificates, factories, sockets
 from gateway.process import reload as reloading
 from gateway.process.app import serve_admin
-from gateway.process.audit_factory import Company, await_trail, open_trail, start_facts
+from gateway.process.audit_factory import SharedChain, await_trail, open_trail, start_facts
 from gateway.process.factories import StartError
-from gateway.process.ipc import Asking, ChannelClosed
-from gateway.process.sockets import Listening
+from gateway.process.ipc import ChannelClosedError, CommandClient
+from gateway.process.sockets import ListeningSockets
 from gateway.process.systemd import VARIABLES
-from gateway.process.worker import Inheritance, load_text
+from gateway.process.worker import WorkerDescriptors, load_text
 from gateway.telemetry.logs import get_logger
 from gateway.telemetry.metrics import Metrics
 
@@ -58,7 +58,7 @@ _AUDIT_FLUSH: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Common:
+class SharedDescriptors:
     """The descriptors of what all workers have: their turns at the audit, and their last writes."""
 
     turn: int
@@ -68,18 +68,22 @@ class Common:
 class Worker:
     """A worker's process and the line to it."""
 
-    def __init__(self, process: asyncio.subprocess.Process, channel: Asking) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, channel: CommandClient) -> None:
         self.process = process
         self._channel = channel
 
     @classmethod
     async def spawn(
-        cls, number: int, listening: Listening, common: Common, environ: Mapping[str, str]
+        cls,
+        number: int,
+        listening: ListeningSockets,
+        common: SharedDescriptors,
+        environ: Mapping[str, str],
     ) -> Worker:
         """Start a process; it does nothing yet. `number`, from 1, is no other living worker's."""
         ours, theirs = socket.socketpair()
         with theirs:
-            inheritance = Inheritance(
+            inheritance = WorkerDescriptors(
                 number - 1,
                 theirs.fileno(),
                 common.turn,
@@ -97,13 +101,13 @@ class Worker:
                 env={key: value for key, value in environ.items() if key not in VARIABLES},
             )
         ours.setblocking(False)
-        return cls(process, await Asking.over(ours))
+        return cls(process, await CommandClient.over(ours))
 
     async def ask(self, what: str, detail: Any = None, *, timeout: float = _ANSWER) -> Any:
         """The worker's answer, None when there is none in time."""
         try:
             return await self._channel.ask(what, detail, timeout=timeout)
-        except (ChannelClosed, TimeoutError):
+        except (ChannelClosedError, TimeoutError):
             return None
 
     async def order(self, what: str, text: str | None, *, timeout: float) -> None:
@@ -139,7 +143,7 @@ class Supervisor:
         self._stopping = False
         self._changing = asyncio.Lock()
         self._metrics = Metrics()
-        self._telling = alerting.Telling(self._metrics)
+        self._telling = alerting.AlertService(self._metrics)
         self._merged = MergedMetrics()
         self._audit: AuditTrail = NullAuditTrail()
         self._operators = Operators(())
@@ -205,7 +209,8 @@ class Supervisor:
 
     async def _open(self) -> None:
         settings = self._settings
-        self._common = Common(os.memfd_create("turns"), last_writes.shared_memory(settings.workers))
+        lanes = last_writes.shared_memory(settings.workers)
+        self._common = SharedDescriptors(os.memfd_create("turns"), lanes)
         for descriptor in (self._common.turn, self._common.last_writes):
             self._stack.callback(os.close, descriptor)
         self._operators.replace(factories.operators(settings))
@@ -256,7 +261,7 @@ class Supervisor:
             lambda: open_trail(
                 self._settings,
                 self._metrics.count_audit_records,
-                company=Company(self._common.turn),
+                company=SharedChain(self._common.turn),
             )
         )
         self._stack.push_async_callback(audit.close, _AUDIT_FLUSH)

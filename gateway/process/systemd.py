@@ -13,7 +13,7 @@ from typing import Final
 VARIABLES: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
-class Notifier:
+class SystemdNotifier:
     """Sends states to the socket of `NOTIFY_SOCKET`.
 
     `watchdog` is the interval in seconds in which systemd wants a sign of life; None: never.

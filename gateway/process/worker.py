@@ -20,16 +20,16 @@ from gateway import os_support
 from gateway.admin.metrics_merge import snapshot
 from gateway.config import Settings, SettingsError, load_settings
 from gateway.phrases import Phrase, exception_phrase
-from gateway.process.app import Gateway, Shared
-from gateway.process.audit_factory import Company
+from gateway.process.app import Gateway, WorkerResources
+from gateway.process.audit_factory import SharedChain
 from gateway.process.factories import StartError
-from gateway.process.ipc import Answer, Answering
+from gateway.process.ipc import CommandHandler, CommandServer
 from gateway.process.setup import background, configure_logs, settle_memory
-from gateway.process.sockets import Listening, inherited
+from gateway.process.sockets import ListeningSockets, inherited
 
 
 @dataclass(frozen=True, slots=True)
-class Inheritance:
+class WorkerDescriptors:
     """The descriptors that a worker gets from its supervisor, by what they are for.
 
     `number`, from 0, tells it from the others.
@@ -52,7 +52,7 @@ class Inheritance:
         return json.dumps([self.number, self.channel, self.turn, self.last_writes, listening])
 
     @classmethod
-    def from_text(cls, text: str) -> Inheritance:
+    def from_text(cls, text: str) -> WorkerDescriptors:
         """Raises ValueError."""
         number, channel, turn, last_writes, listening = json.loads(text)
         return cls(number, channel, turn, last_writes, tuple(listening))
@@ -69,7 +69,7 @@ def load_text(text: str | None, environ: Mapping[str, str]) -> Settings:
         return load_settings(Path(f"/proc/self/fd/{file.fileno()}"), environ)
 
 
-def run(inheritance: Inheritance, environ: Mapping[str, str]) -> int:
+def run(inheritance: WorkerDescriptors, environ: Mapping[str, str]) -> int:
     """Serve until the supervisor, or SIGTERM, ends it; gives the exit code."""
     os_support.raise_open_file_limit()
     with asyncio.Runner(loop_factory=os_support.new_event_loop()) as runner:
@@ -77,12 +77,12 @@ def run(inheritance: Inheritance, environ: Mapping[str, str]) -> int:
 
 
 class _Worker:
-    def __init__(self, inheritance: Inheritance, environ: Mapping[str, str]) -> None:
+    def __init__(self, inheritance: WorkerDescriptors, environ: Mapping[str, str]) -> None:
         self._inheritance = inheritance
         self._environ = environ
         self._stop = asyncio.Event()
         self._gateway: Gateway | None = None
-        self._listening: Listening | None = None
+        self._listening: ListeningSockets | None = None
 
     async def serve(self) -> int:
         loop = asyncio.get_running_loop()
@@ -90,7 +90,7 @@ class _Worker:
         # Sent to the whole process group by a terminal: the supervisor decides what they mean.
         for number in (signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, _ignore)
-        answers: dict[str, Answer] = {
+        answers: dict[str, CommandHandler] = {
             "start": self._start,
             "reload": self._reload,
             "ready": self._ready,
@@ -100,14 +100,14 @@ class _Worker:
             "stop": self._end,
             "hurry": self._hurry,
         }
-        channel = Answering(socket.socket(fileno=self._inheritance.channel), answers)
+        channel = CommandServer(socket.socket(fileno=self._inheritance.channel), answers)
         async with background(self._until_alone(channel)):
             await self._stop.wait()
             if self._gateway is not None:
                 await self._gateway.stop()
         return 0
 
-    async def _until_alone(self, channel: Answering) -> None:
+    async def _until_alone(self, channel: CommandServer) -> None:
         await channel.run()
         # Without a supervisor nobody would end or watch this process.
         self._stop.set()
@@ -116,8 +116,10 @@ class _Worker:
         settings = load_text(text, self._environ)
         configure_logs(settings)
         listening = inherited(settings.listen.address, self._inheritance.listening)
-        company = Company(self._inheritance.turn, joins=True)
-        shared = Shared(listening, company, self._inheritance.last_writes, self._inheritance.number)
+        company = SharedChain(self._inheritance.turn, joins=True)
+        shared = WorkerResources(
+            listening, company, self._inheritance.last_writes, self._inheritance.number
+        )
         gateway = Gateway(settings, shared=shared)
         try:
             await gateway.start()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.process.systemd import Notifier
+from gateway.process.systemd import SystemdNotifier
 from tests.lifecycle.conftest import StartService
 from tests.lifecycle.test_reload import refused, until_reloaded
 
@@ -81,7 +81,7 @@ def test_an_abstract_socket_and_another_process(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(f"\0{name}")
         listening.settimeout(5)
-        notifier = Notifier(
+        notifier = SystemdNotifier(
             {"NOTIFY_SOCKET": f"@{name}", "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}
         )
         notifier.ready()
@@ -93,6 +93,6 @@ def test_an_abstract_socket_and_another_process(tmp_path: Path) -> None:
 @pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": "relative"}, {"WATCHDOG_USEC": "x"}])
 def test_without_systemd_nothing_happens(environ: dict[str, str]) -> None:
     """Where nobody listens nothing is sent and nothing fails."""
-    notifier = Notifier({"WATCHDOG_USEC": "1000", **environ})
+    notifier = SystemdNotifier({"WATCHDOG_USEC": "1000", **environ})
     notifier.ready()
     assert notifier.watchdog is None

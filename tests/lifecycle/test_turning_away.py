@@ -12,21 +12,21 @@ from typing import Final
 import pytest
 
 from gateway.config import ListenAddress
-from gateway.process.sockets import Listening, listen
+from gateway.process.sockets import ListeningSockets, listen
 
 # Of socket(7): the kernel permits no filter on this socket any more.
 SO_LOCK_FILTER: Final = 44
 
 
 @pytest.fixture
-async def listening() -> AsyncIterator[Listening]:
+async def listening() -> AsyncIterator[ListeningSockets]:
     """A port that nobody accepts from."""
     (made,) = await listen({"listen.address": ListenAddress("127.0.0.1", 0)})
     yield made
     made.close()
 
 
-def connect(listening: Listening) -> socket.socket:
+def connect(listening: ListeningSockets) -> socket.socket:
     """A caller that has begun to connect; at loopback it has succeeded where it can."""
     caller = socket.socket()
     caller.setblocking(False)
@@ -44,7 +44,7 @@ async def end_of(caller: socket.socket) -> int:
 
 
 async def test_who_came_before_is_taken_and_who_comes_later_is_refused(
-    listening: Listening, caplog: pytest.LogCaptureFixture
+    listening: ListeningSockets, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The one is in the queue and stays; the other does not get there and is told by the close."""
     with connect(listening) as early:
@@ -63,7 +63,7 @@ async def test_who_came_before_is_taken_and_who_comes_later_is_refused(
 
 
 async def test_where_that_is_not_permitted_it_says_so(
-    listening: Listening, caplog: pytest.LogCaptureFixture
+    listening: ListeningSockets, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One line for all sockets, with what it means; who has come is still taken."""
     for each in listening.sockets:
@@ -77,7 +77,9 @@ async def test_where_that_is_not_permitted_it_says_so(
     assert "reset instead of refused" in line
 
 
-async def test_where_others_go_on_listening_nobody_is_turned_away(listening: Listening) -> None:
+async def test_where_others_go_on_listening_nobody_is_turned_away(
+    listening: ListeningSockets,
+) -> None:
     """One of several workers that ends alone takes nothing from the rest."""
     listening.shared = True
     listening.turn_away()

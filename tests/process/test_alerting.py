@@ -12,7 +12,7 @@ import yaml
 from gateway.admin.alerts import messenger, rules
 from gateway.admin.alerts.messenger import AlertInputSources, AlertMonitor
 from gateway.config import SettingsSource, load_settings
-from gateway.process.alerting import Telling, addresses_of
+from gateway.process.alerting import AlertService, addresses_of
 from gateway.process.factories import StartError
 from gateway.process.supervisor import Supervisor
 from gateway.secret import Secret
@@ -188,9 +188,9 @@ async def test_of_workers_the_supervisor_tells(
 async def test_a_worker_tells_nobody() -> None:
     """It does not even load the library: what it were told of is the supervisor's."""
     settings = load_settings(None, {**ENVIRON, "DHP_GATEWAY_ALERTS__NOTIFY": '["planted"]'})
-    assert await Telling(Metrics(), here=False).prepare(settings) == ()
+    assert await AlertService(Metrics(), here=False).prepare(settings) == ()
     with pytest.raises(StartError):
-        await Telling(Metrics()).prepare(settings)
+        await AlertService(Metrics()).prepare(settings)
 
 
 ENVIRON = {
