@@ -306,11 +306,11 @@ def notify(
         _fail(Phrase("say what to do: notify --test sends a test message"), WRONG_USAGE)
     settings = load_settings(config)
     from gateway.commands import notify as command
-    from gateway.process.alerting import AlertAddressError, addresses_of
+    from gateway.process.alerting import AlertAddressError, parse_addresses
     from gateway.process.factories import StartError
 
     try:
-        addresses = addresses_of(settings)
+        addresses = parse_addresses(settings)
     except AlertAddressError as error:
         _fail(exception_phrase(error), WRONG_USAGE)
     except StartError as error:

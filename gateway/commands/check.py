@@ -26,7 +26,7 @@ from gateway.config.secret_files import suspicious_surrounding
 from gateway.oauth.client_auth import ClientKeyError
 from gateway.phrases import EMPTY_PHRASE, Phrase, exception_phrase, system_error
 from gateway.process import alerting, certificates, factories, shared_store, tracing_factory
-from gateway.process.factories import StartError, proofs
+from gateway.process.factories import StartError, client_authenticators
 
 
 def problems(settings: Settings, told: Collection[str] = ()) -> Iterator[Problem]:
@@ -50,7 +50,7 @@ def problems(settings: Settings, told: Collection[str] = ()) -> Iterator[Problem
 
 def warnings(settings: Settings, now: Callable[[], float] = time.time) -> Iterator[Problem]:
     """What is in files that a gateway starts with all the same: certificates that have expired."""
-    for key, path, ends in certificates.expired(settings, now()):
+    for key, path, ends in certificates.expired_certificates(settings, now()):
         day = datetime.fromtimestamp(ends, UTC).date().isoformat()
         yield Problem(
             key,
@@ -86,7 +86,7 @@ def _trouble(path: Path) -> Phrase | None:
 
 
 def _unusable_certificates(settings: Settings) -> Iterator[Problem]:
-    for mistake in certificates.mistakes(settings):
+    for mistake in certificates.certificate_problems(settings):
         yield _as_problem(mistake)
 
 
@@ -103,7 +103,7 @@ def _unusable_secrets(settings: Settings, told: Collection[str]) -> Iterator[Pro
         if not source.is_given or dotted((*source.setting[:-1], "auth_method")) in told:
             continue
         try:
-            proofs(auth_method, client_id, source)
+            client_authenticators(auth_method, client_id, source)
         except ClientKeyError as error:
             yield _of_secret(source, error.problem)
         except SecretReadError:
@@ -125,13 +125,13 @@ def _odd_secrets(settings: Settings) -> Iterator[Problem]:
 
 
 def _doubled_secrets(settings: Settings) -> Iterator[Problem]:
-    for key, other in factories.doubled_secrets(settings):
+    for key, other in factories.duplicate_secrets(settings):
         yield Problem(key, Phrase("is the same as {other}", other=other), factories.OWN_SECRET)
 
 
 def _unusable_parts(settings: Settings) -> Iterator[Problem]:
     """The shared store and the collector, not yet asked for anything."""
-    for look in (shared_store.require, tracing_factory.require):
+    for look in (shared_store.require_store, tracing_factory.require_tracing):
         try:
             look(settings)
         except StartError as error:
@@ -159,7 +159,7 @@ def _unusable_outbox(settings: Settings) -> Iterator[Problem]:
 def _unusable_addresses(settings: Settings) -> Iterator[Problem]:
     """Each of `alerts.notify` that nobody could be told at."""
     try:
-        for name, url in alerting.given(settings):
+        for name, url in alerting.configured_addresses(settings):
             if parse_address(name, url) is None:
                 yield Problem(name, NOT_UNDERSTOOD, ADDRESS_HINT)
     except MissingExtraError:

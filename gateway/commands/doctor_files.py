@@ -74,7 +74,7 @@ def audit(path: Path) -> Finding:
 
 
 def _for_root_only(settings: Settings) -> Iterator[Finding]:
-    hidden = [str(path) for path in reload.files(settings) if _is_for_root_only(path)]
+    hidden = [str(path) for path in reload.watched_files(settings) if _is_for_root_only(path)]
     if hidden:
         detail = Phrase("run as root; only root may read {hidden}", hidden=", ".join(hidden))
         hint = Phrase(

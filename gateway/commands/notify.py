@@ -46,7 +46,7 @@ def _taken(address: AlertAddress, taken: bool) -> Finding:
 async def examine(settings: Settings) -> AsyncIterator[Finding]:
     """What the doctor finds: the library, what each address means, and the way there."""
     try:
-        given = list(alerting.given(settings))
+        given = list(alerting.configured_addresses(settings))
     except StartError:
         return  # told with the secrets' files
     try:

@@ -12,7 +12,7 @@ from gateway.admin.alerts.messenger import AlertInputSources, AlertMonitor
 from gateway.config import SecretReadError, Settings
 from gateway.phrases import Phrase, exception_phrase, join_phrases, setting_problem
 from gateway.process.factories import StartError
-from gateway.process.setup import background
+from gateway.process.setup import background_task
 from gateway.secret import Secret
 from gateway.telemetry.metrics import Metrics
 
@@ -31,7 +31,7 @@ class AlertService:
 
     async def prepare(self, settings: Settings) -> tuple[AlertAddress, ...]:
         """Who is to be told by these settings. Raises `StartError`."""
-        return await asyncio.to_thread(addresses_of, settings) if self._here else ()
+        return await asyncio.to_thread(parse_addresses, settings) if self._here else ()
 
     async def open(
         self,
@@ -44,7 +44,7 @@ class AlertService:
         messenger = AlertMonitor(sources, self._metrics.count_messages)
         closing.push_async_callback(messenger.close)
         messenger.configure(settings, told)
-        await closing.enter_async_context(background(messenger.run()))
+        await closing.enter_async_context(background_task(messenger.run()))
         self._messenger = messenger
 
     def configure(self, settings: Settings, told: Sequence[AlertAddress]) -> None:
@@ -58,12 +58,12 @@ class AlertService:
             self._messenger.on_reload(outcome)
 
 
-def addresses_of(settings: Settings) -> tuple[AlertAddress, ...]:
+def parse_addresses(settings: Settings) -> tuple[AlertAddress, ...]:
     """Everybody who is to be told. Raises `StartError`; takes most of a second for the first."""
-    return tuple(_understood(name, url) for name, url in given(settings))
+    return tuple(_parse_address(name, url) for name, url in configured_addresses(settings))
 
 
-def given(settings: Settings) -> Iterator[tuple[Phrase, Secret]]:
+def configured_addresses(settings: Settings) -> Iterator[tuple[Phrase, Secret]]:
     """The addresses with their names, read from where they are. Raises `StartError`."""
     for source in settings.alerts.address_sources():
         try:
@@ -81,7 +81,7 @@ def given(settings: Settings) -> Iterator[tuple[Phrase, Secret]]:
                 yield name, Secret(line.strip())
 
 
-def _understood(name: Phrase, url: Secret) -> AlertAddress:
+def _parse_address(name: Phrase, url: Secret) -> AlertAddress:
     try:
         address = addresses.parse_address(name, url)
     except MissingExtraError:

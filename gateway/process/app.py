@@ -38,7 +38,7 @@ from gateway.process import alerting, audit_factory, certificates, factories, sh
 from gateway.process import reload as reloading
 from gateway.process.core import Core, CoreSwitch, ProcessResources
 from gateway.process.factories import StartError
-from gateway.process.setup import background, require_strict_parser
+from gateway.process.setup import background_task, require_strict_parser
 from gateway.process.sockets import ListeningSockets
 from gateway.process.tracing_factory import open_tracing
 from gateway.telemetry.logs import get_logger
@@ -101,7 +101,7 @@ class Gateway:
         except BaseException:
             await self._stack.aclose()
             raise
-        self._event("start", **audit_factory.start_facts())
+        self._event("start", **audit_factory.start_event_fields())
         listen, platform = self.settings.listen, self.settings.platform.fhir_base_url
         _log.info("%s%s leads to %s; serving", self.address, listen.base_path, platform)
 
@@ -113,14 +113,14 @@ class Gateway:
         async with self._reloads:
             if self._stopping:
                 raise StartError(Phrase("the gateway is shutting down"))
-            reloading.refuse_fixed_changes(self.settings, settings)
+            reloading.require_reloadable(self.settings, settings)
             tls = await asyncio.to_thread(certificates.listen_tls, settings)
             core = await asyncio.to_thread(Core, settings, self._parts)
-            expiries = await asyncio.to_thread(certificates.expiries, settings)
+            expiries = await asyncio.to_thread(certificates.certificate_expiries, settings)
             operators = await asyncio.to_thread(factories.operators, settings)
             told = await self._telling.prepare(settings)
             await self._cores.replace(core)
-            if reloading.leads_elsewhere(self.settings, settings):
+            if reloading.changes_platform(self.settings, settings):
                 self.watch.reset()
             self._expiries = expiries
             self._operators.replace(operators)
@@ -223,7 +223,7 @@ class Gateway:
             outbox=await self._open_outbox(),
         )
         tls = certificates.listen_tls(self.settings)
-        self._expiries = certificates.expiries(self.settings)
+        self._expiries = certificates.certificate_expiries(self.settings)
         core = Core(self.settings, self._parts)
         self._cores = self._opened = CoreSwitch(core)
         self._stack.push_async_callback(self._cores.close)
@@ -235,7 +235,7 @@ class Gateway:
             await self.outbox.start()
         self._watch()
         self.status = self._make_status()
-        await self._stack.enter_async_context(background(self.watch.run()))
+        await self._stack.enter_async_context(background_task(self.watch.run()))
         if self._shared is None:
             await self._open_admin()
             sources = AlertInputSources(
@@ -289,7 +289,7 @@ class Gateway:
             stdout=self._audit_fd,
             delivery=audit_factory.RepositoryAccess(session, self._tokens),
         )
-        audit = await audit_factory.await_trail(opening)
+        audit = await audit_factory.open_trail_when_free(opening)
         self._stack.push_async_callback(self._close_audit, audit)
         return audit
 
@@ -365,7 +365,7 @@ class Gateway:
         self._acceptor = Acceptor(
             self._listening.sockets,
             self._server,
-            factories.capacity(self.settings),
+            factories.accept_limits(self.settings),
             tls=tls,
             clock=time.monotonic,
         )

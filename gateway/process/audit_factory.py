@@ -36,8 +36,8 @@ from gateway.telemetry.logs import get_logger
 _log = get_logger(__name__)
 
 # For how long a gateway that starts waits for the audit file, and how often it looks, in seconds.
-_PATIENCE: Final = 5.0
-_LOOK: Final = 0.1
+_MAX_WAIT: Final = 5.0
+_RETRY_INTERVAL: Final = 0.1
 
 
 class AuditFileInUseError(StartError):
@@ -89,7 +89,7 @@ def open_trail(
     return WriterAuditTrail(writer, translate=_translation(settings), resources=resources)
 
 
-async def await_trail(
+async def open_trail_when_free(
     open_it: Callable[[], AuditTrail],
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
@@ -98,7 +98,7 @@ async def await_trail(
 
     Raises `StartError`, as when another gateway has it.
     """
-    until = clock() + _PATIENCE
+    until = clock() + _MAX_WAIT
     waits = False
     while True:
         try:
@@ -109,10 +109,10 @@ async def await_trail(
             if not waits:
                 _log.info("%s; waiting for its end", error)
             waits = True
-        await sleep(_LOOK)
+        await sleep(_RETRY_INTERVAL)
 
 
-def start_facts() -> dict[str, object]:
+def start_event_fields() -> dict[str, object]:
     """What the event `start` tells about this gateway.
 
     `compiled`: the request path runs as machine code (deploy/build_hook.py).

@@ -61,7 +61,7 @@ def sso_tls(settings: Settings) -> ssl.SSLContext | None:
 def syslog_tls(settings: Settings) -> ssl.SSLContext:
     """TLS towards the audit's syslog server (RFC 5425). Raises `StartError`."""
     audit = settings.audit
-    context = _verifying(audit.syslog_ca_file, "audit.syslog_ca_file")
+    context = _verifying_context(audit.syslog_ca_file, "audit.syslog_ca_file")
     if audit.syslog_client_cert_file is not None:
         files = audit.syslog_client_cert_file, audit.syslog_client_key_file
         _load_identity(context, "audit.syslog_client_cert_file", *files)
@@ -78,12 +78,12 @@ def client_tls(url: str, ca_file: Path | None, key: str) -> ssl.SSLContext | Non
     """A verifying context for an https URL, with our own trust roots or the system's."""
     if urlsplit(url).scheme != "https":
         return None
-    context = _verifying(ca_file, key)
+    context = _verifying_context(ca_file, key)
     context.set_alpn_protocols(["http/1.1"])
     return context
 
 
-def expiries(settings: Settings) -> dict[str, float]:
+def certificate_expiries(settings: Settings) -> dict[str, float]:
     """When each certificate of the settings ends, in seconds since 1970, by what it is for.
 
     Of a chain it is the first, of several CAs the one that lasts longest: the others may be there
@@ -94,7 +94,7 @@ def expiries(settings: Settings) -> dict[str, float]:
         if path is None:
             continue
         try:
-            ends = _ends_of(path)
+            ends = _expiry_times(path)
         except (OSError, ValueError):
             _log.warning("%s: cannot tell when the certificate of %s ends", path, name)
             continue
@@ -102,23 +102,23 @@ def expiries(settings: Settings) -> dict[str, float]:
     return found
 
 
-def expired(settings: Settings, now: float) -> Iterator[tuple[str, Path, float]]:
+def expired_certificates(settings: Settings, now: float) -> Iterator[tuple[str, Path, float]]:
     """Certificates that have ended: key, file and when. What cannot be read is left out."""
     for name, key, path in _certificate_files(settings):
         if path is None:
             continue
         with contextlib.suppress(OSError, ValueError):
-            ends = _ends_of(path)
+            ends = _expiry_times(path)
             last = max(ends) if name.endswith("-ca") else ends[0]
             if last < now:
                 yield key, path, last
 
 
-def mistakes(settings: Settings) -> Iterator[Phrase]:
+def certificate_problems(settings: Settings) -> Iterator[Phrase]:
     """All that is wrong with certificates, keys and CAs, used or not: the key, and why."""
     audit, platform, tls = settings.audit, settings.platform, settings.listen.tls
     looks: list[Callable[[], object]] = [
-        partial(_verifying, path, key)
+        partial(_verifying_context, path, key)
         for key, path in (
             *((key, path) for name, key, path in _certificate_files(settings) if "-ca" in name),
             ("tracing.ca_file", settings.tracing.ca_file),
@@ -158,7 +158,7 @@ def _certificate_files(settings: Settings) -> Iterator[tuple[str, str, Path | No
     yield "syslog-client", "audit.syslog_client_cert_file", audit.syslog_client_cert_file
 
 
-def _ends_of(path: Path) -> list[float]:
+def _expiry_times(path: Path) -> list[float]:
     """When the certificates of a PEM file end; at least one. Raises OSError or ValueError."""
     # Takes time to import, and most gateways have no certificate of their own.
     from cryptography.x509 import load_pem_x509_certificates
@@ -167,7 +167,7 @@ def _ends_of(path: Path) -> list[float]:
     return [certificate.not_valid_after_utc.timestamp() for certificate in certificates]
 
 
-def _verifying(ca_file: Path | None, key: str) -> ssl.SSLContext:
+def _verifying_context(ca_file: Path | None, key: str) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except (OSError, ssl.SSLError) as error:
@@ -196,7 +196,7 @@ def _load_identity(
     try:
         context.load_cert_chain(cert_file, key_file, password=password)
     except (OSError, ssl.SSLError) as error:
-        trouble = _ENCRYPTED if encrypted else _pem_trouble(error)
+        trouble = _ENCRYPTED if encrypted else _pem_problem(error)
         why = Phrase(
             "{cert_file} with key {key_file}: {trouble}",
             cert_file=cert_file,
@@ -228,7 +228,7 @@ def _require_readable(key: str, path: Path | None) -> None:
         ) from None
 
 
-def _pem_trouble(error: OSError) -> Phrase:
+def _pem_problem(error: OSError) -> Phrase:
     """What is wrong with a certificate and its key, in plain words."""
     reason = getattr(error, "reason", None) or ""
     if reason == "KEY_VALUES_MISMATCH":

@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 _NO_CONNECTIONS: Final = dict.fromkeys(CONNECTION_STATES, 0)
 
 
-def _unnoted(_: str) -> None:
+def _ignore_retry(_: str) -> None:
     """Nobody wants to know."""
 
 
@@ -101,8 +101,8 @@ class Core:
         )
         most = settings.platform.max_connections
         self._pool = UpstreamPool(
-            factories.origin(settings, certificates.platform_tls(settings)),
-            timeouts=factories.timeouts(settings),
+            factories.upstream_origin(settings, certificates.platform_tls(settings)),
+            timeouts=factories.upstream_timeouts(settings),
             max_connections=most,
             clock=time.monotonic,
             shared=factories.has_several_callers(settings),
@@ -123,9 +123,9 @@ class Core:
             max_concurrent=settings.limits.max_concurrent_requests,
             audit=parts.audit,
         )
-        self._callers = factories.callers(settings, time.monotonic)
-        self._strangers = factories.strangers(settings, self._callers, time.monotonic)
-        login = _signing_in(settings, parts, self.tokens)
+        self._callers = factories.caller_registry(settings, time.monotonic)
+        self._strangers = factories.unidentified_limiter(settings, self._callers, time.monotonic)
+        login = _login_parts(settings, parts, self.tokens)
         self._user_tokens = login.tokens if login is not None else None
         handler = self._handler(parts, self._user_tokens or self.tokens)
         self.handler = (
@@ -139,7 +139,7 @@ class Core:
             parts.metrics.record_exchange, parts.audit.record_exchange, parts.notes
         ).account
         if parts.tracing is not None:
-            account = parts.tracing.wrap_account(tracing.peers(settings), account)
+            account = parts.tracing.wrap_account(tracing.trace_peers(settings), account)
         upstream = self._upstream(parts)
         forwarder = Forwarder(upstream, tokens, parts.metrics.count_retry)
         client = PlatformClient(forwarder, tokens, factories.platform_path(settings))
@@ -147,7 +147,7 @@ class Core:
         statement = CapabilityCache(client, next(iter(self._sources)), time.monotonic)
         self._statement = statement
         # A second attempt of the gateway's own question is none of a caller's.
-        own = Forwarder(upstream, unproven, _unnoted)
+        own = Forwarder(upstream, unproven, _ignore_retry)
         self.probe = PlatformProbe(PlatformClient(own, unproven, client.platform_path), unproven)
         if parts.outbox is not None:
             # Queued writes go out with the callers' tokens, never with a person's.
@@ -157,7 +157,7 @@ class Core:
         guard = factories.search_guard(settings, statement, parts.metrics.count_ignored_parameters)
         packs = settings.platform.compression == "both"
         return Handler(
-            factories.rules(settings),
+            factories.handler_settings(settings),
             HandlerDependencies(
                 admission=self.admission,
                 callers=self._callers,
@@ -165,7 +165,7 @@ class Core:
                 unidentified_limiter=self._strangers,
                 tokens=tokens,
                 forwarder=CompressingForwarder(forwarder) if packs else forwarder,
-                link_translators=factories.rewriting(
+                link_translators=factories.link_translator_factory(
                     settings, parts.metrics.record_links, self.missing_aliases.note
                 ),
                 composer=RequestComposer(
@@ -376,7 +376,7 @@ def _source(settings: Settings, endpoint: TokenEndpoint, name: str) -> Reloading
     )
 
 
-def _signing_in(
+def _login_parts(
     settings: Settings, parts: ProcessResources, tokens: TokenManager
 ) -> LoginParts | None:
     if not settings.login.enabled:

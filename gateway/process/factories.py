@@ -53,9 +53,9 @@ from gateway.secret import Secret
 # A caller that takes nothing at all for so long is given up, as a multiple of `header_timeout`.
 _STALL_FACTOR: Final = 3.0
 # Files that the gateway keeps open beside its connections, with some to spare.
-_OWN_FILES: Final = 32
+_RESERVED_DESCRIPTORS: Final = 32
 # Callers' connections for each request that may be served at once.
-_CONNECTIONS_FOR_EACH: Final = 16
+_DESCRIPTORS_PER_CALLER: Final = 16
 
 
 class StartError(Exception):
@@ -75,8 +75,8 @@ def client_credentials(settings: Settings, name: str) -> ClientCredentials:
     """The grant of one credential. Raises `StartError` when its secret or key cannot be used."""
     credential = settings.credentials[name]
     source = credential.secret_source(name)
-    with _telling(source):
-        found = proofs(credential.auth_method, credential.client_id, source)
+    with _secret_as_start_error(source):
+        found = client_authenticators(credential.auth_method, credential.client_id, source)
     first, *others = [_grant(credential, proof) for proof in found]
     return replace(first, alternatives=tuple(others))
 
@@ -86,23 +86,23 @@ def login_authentications(settings: Settings) -> tuple[ClientAuthentication, ...
 
     A public client does not. Raises `StartError` when its secret or key cannot be used.
     """
-    found = _login_proofs(settings)
+    found = _login_authenticators(settings)
     if not found:
         return (public_client(settings.login.client_id or ""),)
     return tuple(proof.authenticate for proof in found)
 
 
-def _login_proofs(settings: Settings) -> tuple[ClientAuthenticator, ...]:
+def _login_authenticators(settings: Settings) -> tuple[ClientAuthenticator, ...]:
     login = settings.login
     source = login.secret_source()
     if not source.is_given:
         return ()
-    with _telling(source):
-        return proofs(login.auth_method, login.client_id or "", source)
+    with _secret_as_start_error(source):
+        return client_authenticators(login.auth_method, login.client_id or "", source)
 
 
 @contextlib.contextmanager
-def _telling(source: SecretSource) -> Iterator[None]:
+def _secret_as_start_error(source: SecretSource) -> Iterator[None]:
     """Makes `StartError` of what is wrong with a secret or key."""
     try:
         yield
@@ -123,11 +123,11 @@ def public_keys(settings: Settings) -> tuple[Mapping[str, Any], ...]:
     grants = [client_credentials(settings, name) for name in credentials_in_use(settings)]
     keys = [each.public_key for grant in grants for each in (grant, *grant.alternatives)]
     if settings.login.enabled:
-        keys += [proof.public_key for proof in _login_proofs(settings)]
+        keys += [proof.public_key for proof in _login_authenticators(settings)]
     return tuple({key["kid"]: key for key in keys if key is not None}.values())
 
 
-def proofs(
+def client_authenticators(
     auth_method: str, client_id: str, source: SecretSource
 ) -> tuple[ClientAuthenticator, ...]:
     """A client's secrets or keys. Raises `ClientKeyError` or `SecretReadError`."""
@@ -151,14 +151,14 @@ def _grant(credential: CredentialSettings, proof: ClientAuthenticator) -> Client
     )
 
 
-def origin(settings: Settings, tls: ssl.SSLContext | None) -> UpstreamOrigin:
+def upstream_origin(settings: Settings, tls: ssl.SSLContext | None) -> UpstreamOrigin:
     """Where the platform's connections lead."""
     url = urlsplit(settings.platform.fhir_base_url)
     port = url.port or (80 if tls is None else 443)
     return UpstreamOrigin(url.hostname or "", port, tls, platform_proxy(settings))
 
 
-def timeouts(settings: Settings) -> UpstreamTimeouts:
+def upstream_timeouts(settings: Settings) -> UpstreamTimeouts:
     """How long the platform is waited for."""
     target = settings.platform
     return UpstreamTimeouts(target.connect_timeout, target.response_timeout, target.idle_timeout)
@@ -174,17 +174,17 @@ def has_several_queueing(settings: Settings) -> bool:
     return sum(caller.outbox != "off" for caller in settings.callers) > 1
 
 
-def callers(settings: Settings, clock: Callable[[], float]) -> CallerRegistry:
+def caller_registry(settings: Settings, clock: Callable[[], float]) -> CallerRegistry:
     """Who may call. Raises `StartError` when a key or password cannot be read."""
     known = [_identification(caller, index, clock) for index, caller in enumerate(settings.callers)]
-    for key, other in doubled_secrets(settings):
+    for key, other in duplicate_secrets(settings):
         why = Phrase("is the same as {other}; {hint}", other=other, hint=OWN_SECRET)
         raise StartError(setting_problem(key, why))
     trusted = (ipaddress.ip_network(network) for network in settings.listen.trusted_proxies)
     return CallerRegistry(known, tuple(trusted))
 
 
-def strangers(
+def unidentified_limiter(
     settings: Settings, known: CallerRegistry, clock: Callable[[], float]
 ) -> UnidentifiedLimiter:
     """How much is heard of those that no caller stands behind."""
@@ -208,7 +208,7 @@ def operators(settings: Settings) -> list[tuple[str, Secret]]:
 OWN_SECRET: Final = Phrase("give each caller its own, or nobody can tell which of them called")
 
 
-def doubled_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
+def duplicate_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
     """Keys, and passwords of one user name, that an earlier caller has too: whose key, and whose.
 
     Compared are digests. What cannot be read is left out.
@@ -278,7 +278,7 @@ def _permissions(allow: AllowSettings) -> Permissions:
     )
 
 
-def rules(settings: Settings) -> HandlerSettings:
+def handler_settings(settings: Settings) -> HandlerSettings:
     """What the request path reads of the settings."""
     return HandlerSettings(
         base_path=settings.listen.base_path,
@@ -350,7 +350,7 @@ def circuit_policy(settings: Settings) -> CircuitPolicy:
     )
 
 
-def rewriting(
+def link_translator_factory(
     settings: Settings,
     on_links: Callable[[int, int], None],
     on_missing_alias: Callable[[str], None],
@@ -375,11 +375,11 @@ def authority(base_url: str) -> bytes:
     return urlsplit(base_url).netloc.encode("ascii")
 
 
-def capacity(settings: Settings) -> AcceptLimits:
+def accept_limits(settings: Settings) -> AcceptLimits:
     """How many callers may be connected: what open files allow, less what the rest needs."""
-    room = os_support.open_file_limit() - _OWN_FILES
+    room = os_support.open_file_limit() - _RESERVED_DESCRIPTORS
     # Connections beyond a multiple of what is served at once only hold memory.
-    most = _CONNECTIONS_FOR_EACH * settings.limits.max_concurrent_requests
+    most = _DESCRIPTORS_PER_CALLER * settings.limits.max_concurrent_requests
     return AcceptLimits(
         # No caller needs more than one connection to the platform at a time.
         max_connections=max(1, min(most, max(room // 2, room - settings.platform.max_connections))),

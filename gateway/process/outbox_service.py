@@ -47,13 +47,13 @@ _log = get_logger(__name__)
 _LARGE_BODIES: Final = 4
 # How often the depth is looked at, in seconds: after something has happened, while something
 # waits, and in any case.
-_SOON: Final = 1.0
-_OFTEN: Final = 5.0
-_SELDOM: Final = 60.0
+_MIN_REFRESH_INTERVAL: Final = 1.0
+_ACTIVE_REFRESH_INTERVAL: Final = 5.0
+_IDLE_REFRESH_INTERVAL: Final = 60.0
 # Seconds that a person waits for the audit to have it who sees an entry.
 _AUDIT_FLUSH: Final = 5.0
 # Somebody has to act, or had to already.
-_GRAVE: Final = frozenset({OutboxStep.FAILED, OutboxStep.UNCLEAR, OutboxStep.EXPIRED})
+_WARNING_STEPS: Final = frozenset({OutboxStep.FAILED, OutboxStep.UNCLEAR, OutboxStep.EXPIRED})
 
 AcquireSender = Callable[[], tuple[EntrySender, Callable[[], None]]]
 ProbePlatform = Callable[[], Awaitable[object]]
@@ -203,7 +203,7 @@ class OutboxService:
                 cause=event.cause,
                 upstream_status=event.status,
             )
-        level = logging.WARNING if event.step in _GRAVE else logging.DEBUG
+        level = logging.WARNING if event.step in _WARNING_STEPS else logging.DEBUG
         why = event.cause or ("" if event.status is None else f"platform-status {event.status}")
         known = {"entry": entry.id, "caller": entry.caller, **({"reason": why} if why else {})}
         _log.log(level, "outbox: %s %s %s", entry.id, event.step.value, why, **known)
@@ -231,10 +231,12 @@ class OutboxService:
     async def _until_due(self) -> None:
         idle = self.available and self._store.is_known_empty() and self._depth.oldest is None
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_SELDOM if idle else _OFTEN):
+            async with asyncio.timeout(
+                _IDLE_REFRESH_INTERVAL if idle else _ACTIVE_REFRESH_INTERVAL
+            ):
                 await self._changed.wait()
         # Many steps at once are looked at once.
-        await asyncio.sleep(_SOON)
+        await asyncio.sleep(_MIN_REFRESH_INTERVAL)
         self._changed.clear()
 
     async def _look(self) -> None:

@@ -40,7 +40,7 @@ FIXED_KEYS: Final = (
 )
 
 
-def refuse_fixed_changes(old: Settings, new: Settings) -> None:
+def require_reloadable(old: Settings, new: Settings) -> None:
     """Raises `StartError` with a line for every key that only a restart can change."""
     changed = list(fixed_changes(old, new))
     if changed:
@@ -48,7 +48,7 @@ def refuse_fixed_changes(old: Settings, new: Settings) -> None:
         raise StartError(join_phrases("\n", (setting_problem(key, why) for key in changed)))
 
 
-def leads_elsewhere(old: Settings, new: Settings) -> bool:
+def changes_platform(old: Settings, new: Settings) -> bool:
     """Whether what was found of the platform tells nothing of the new settings."""
     sections = ("platform", "sso", "credentials")
     return any(getattr(old, section) != getattr(new, section) for section in sections)
@@ -76,16 +76,16 @@ def _differences(key: str, old: Any, new: Any) -> Iterator[str]:
         yield from _differences(f"{key}.{name}", getattr(old, name), getattr(new, name))
 
 
-def files(settings: Settings) -> tuple[Path, ...]:
+def watched_files(settings: Settings) -> tuple[Path, ...]:
     """Every file whose content the gateway reads: secrets, keys, certificates, trust roots."""
     return tuple(dict.fromkeys(path for _, path in named_files(settings)))
 
 
-def rehearse(settings: Settings) -> None:
+def preflight(settings: Settings) -> None:
     """Read what a gateway with these settings would read. Raises `StartError`."""
     for name in factories.credentials_in_use(settings):
         factories.client_credentials(settings, name)
-    factories.callers(settings, time.monotonic)
+    factories.caller_registry(settings, time.monotonic)
     factories.operators(settings)
     factories.login_authentications(settings)
     certificates.sso_tls(settings)
@@ -128,7 +128,7 @@ class Reloader:
         self._interval = interval
         self._asked = asyncio.Event()
         # What the settings in effect, or the last attempt at others, were made of.
-        self._tried = _look(self._files)
+        self._tried = _file_signatures(self._files)
 
     def ask(self) -> None:
         """Reload soon, whether or not a file has changed."""
@@ -141,7 +141,7 @@ class Reloader:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._interval):
                     await self._asked.wait()
-            seen = await asyncio.to_thread(_look, self._files)
+            seen = await asyncio.to_thread(_file_signatures, self._files)
             if self._asked.is_set() or (seen == before and seen != self._tried):
                 self._asked.clear()
                 await self.reload()
@@ -150,7 +150,7 @@ class Reloader:
 
     async def reload(self) -> ReloadResult:
         """Read everything again and apply it, or change nothing."""
-        self._tried = await asyncio.to_thread(_look, self._files)
+        self._tried = await asyncio.to_thread(_file_signatures, self._files)
         result = ReloadResult()
         try:
             settings = await asyncio.to_thread(self._source.load)
@@ -171,7 +171,7 @@ class Reloader:
         files = self._to_watch(settings)
         if files != self._files:
             self._files = files
-            self._tried = _look(files)
+            self._tried = _file_signatures(files)
 
     def _tell(self, result: ReloadResult) -> None:
         if not result.problems:
@@ -184,18 +184,18 @@ class Reloader:
 
     def _to_watch(self, settings: Settings) -> tuple[Path, ...]:
         own = () if self._source.path is None else (self._source.path,)
-        return own + files(settings)
+        return own + watched_files(settings)
 
 
 _FileSignatures = tuple[tuple[int, ...] | None, ...]
 
 
-def _look(paths: Iterable[Path]) -> _FileSignatures:
+def _file_signatures(paths: Iterable[Path]) -> _FileSignatures:
     """What tells a file's content from another without reading it; follows symbolic links."""
-    return tuple(_facts(path) for path in paths)
+    return tuple(_file_signature(path) for path in paths)
 
 
-def _facts(path: Path) -> tuple[int, ...] | None:
+def _file_signature(path: Path) -> tuple[int, ...] | None:
     try:
         found = os.stat(path)
     except OSError:

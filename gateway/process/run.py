@@ -10,11 +10,11 @@ from gateway import os_support
 from gateway.config import Settings, SettingsSource
 from gateway.process.reload import Reloader, ReloadResult
 from gateway.process.setup import (
-    background,
+    background_task,
     configure_logs,
-    guard_standard_files,
+    freeze_garbage_collector,
     on_signals,
-    settle_memory,
+    reserve_standard_descriptors,
     warn_of_settings,
 )
 from gateway.process.systemd import SystemdNotifier
@@ -49,7 +49,7 @@ class Service(Protocol):
 
 def run(settings: Settings, source: SettingsSource) -> int:
     """Serve until SIGTERM or SIGINT; gives the exit code. Raises `StartError`."""
-    guard_standard_files(settings)
+    reserve_standard_descriptors(settings)
     os_support.raise_open_file_limit()
     configure_logs(settings)
     # Every command says it, whatever the level of the log.
@@ -79,9 +79,9 @@ async def _serve(settings: Settings, source: SettingsSource) -> int:
     reloader = Reloader(source, settings, apply=apply, report=report)
     stop = on_signals(service.hurry, reloader.ask)
     await service.start()
-    settle_memory()
-    async with background(notifier.keep_alive()):
-        async with background(reloader.run()):
+    freeze_garbage_collector()
+    async with background_task(notifier.keep_alive()):
+        async with background_task(reloader.run()):
             notifier.ready()
             await stop.wait()
         notifier.stopping()

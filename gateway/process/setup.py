@@ -44,7 +44,7 @@ def on_signals(hurry: Callable[[], None], reload: Callable[[], None]) -> asyncio
 
 
 @asynccontextmanager
-async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def background_task(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Run a coroutine beside the block; cancel it at the block's end."""
     task = asyncio.get_running_loop().create_task(work)
     try:
@@ -55,7 +55,7 @@ async def background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
             await task
 
 
-def guard_standard_files(settings: Settings) -> None:
+def reserve_standard_descriptors(settings: Settings) -> None:
     """Keep a socket from becoming standard output. Raises `StartError`.
 
     A process that is started with a closed descriptor 1 gets that number for the next file it
@@ -79,7 +79,7 @@ def require_strict_parser() -> None:
         )
 
 
-def settle_memory() -> None:
+def freeze_garbage_collector() -> None:
     """Take what exists now out of the collector's way, for good; to be called when all is set up.
 
     Requests are many small objects that hold no cycles: looking for those each 700 allocations, as

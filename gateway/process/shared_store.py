@@ -40,7 +40,7 @@ def open_store(settings: Settings, closing: contextlib.AsyncExitStack) -> TokenS
     return RedisTokenStore(client, encryption_key=encryption_key)
 
 
-def require(settings: Settings) -> None:
+def require_store(settings: Settings) -> None:
     """Raises `StartError` where the store could not even be asked."""
     # Its client connects when it is first asked, and is given up before that.
     open_store(settings, contextlib.AsyncExitStack())
@@ -68,7 +68,7 @@ def _client(store: StoreSettings, timeout: float) -> Redis:
 
     url = store.url
     return Redis(
-        **_where(store),
+        **_store_description(store),
         db=url.database,
         username=url.username,
         password=None if url.password is None else url.password.reveal(),
@@ -81,7 +81,7 @@ def _client(store: StoreSettings, timeout: float) -> Redis:
     )
 
 
-def _where(store: StoreSettings) -> dict[str, Any]:
+def _store_description(store: StoreSettings) -> dict[str, Any]:
     url = store.url
     if url.kind == "unix":
         return {"unix_socket_path": url.path}

@@ -40,7 +40,7 @@ class ListeningSockets:
     ) -> None:
         self.sockets = tuple(sockets)
         self.shared = shared
-        self.address = _bound(address, self.sockets)
+        self.address = _actual_address(address, self.sockets)
         self._identity = None if address.path is None else _identity(Path(address.path))
 
     def close(self) -> None:
@@ -127,7 +127,7 @@ async def _listen(address: ListenAddress) -> ListeningSockets:
     return ListeningSockets(address, await _listen_tcp(address))
 
 
-def inherited(address: ListenAddress, descriptors: Sequence[int]) -> ListeningSockets:
+def adopt_sockets(address: ListenAddress, descriptors: Sequence[int]) -> ListeningSockets:
     """Sockets that another process has opened, that listen already and that others have too."""
     sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
     for each in sockets:
@@ -229,7 +229,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _bound(address: ListenAddress, sockets: Sequence[socket.socket]) -> ListenAddress:
+def _actual_address(address: ListenAddress, sockets: Sequence[socket.socket]) -> ListenAddress:
     """The address that a listener really has, where port 0 was asked for."""
     if address.path is not None or address.port:
         return address

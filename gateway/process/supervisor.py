@@ -32,7 +32,12 @@ from gateway.phrases import Phrase
 from gateway.process import alerting, certificates, factories, sockets
 from gateway.process import reload as reloading
 from gateway.process.app import serve_admin
-from gateway.process.audit_factory import SharedChain, await_trail, open_trail, start_facts
+from gateway.process.audit_factory import (
+    SharedChain,
+    open_trail,
+    open_trail_when_free,
+    start_event_fields,
+)
 from gateway.process.factories import StartError
 from gateway.process.ipc import ChannelClosedError, CommandClient
 from gateway.process.sockets import ListeningSockets
@@ -43,17 +48,17 @@ from gateway.telemetry.metrics import Metrics
 
 _log = get_logger(__name__)
 
-_ANSWER: Final = 2.0
+_RESPONSE_TIMEOUT: Final = 2.0
 _START: Final = 30.0
 _RELOAD: Final = 30.0
 # For all that has failed to be retried.
 _OUTBOX: Final = 30.0
 # Beyond delay and drain, until a worker is killed: it flushes the audit in that time.
-_LAST_WORDS: Final = 10.0
+_KILL_TIMEOUT: Final = 10.0
 _SHORTEST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 30.0
 # A worker that has lived so long has not died of its start.
-_HEALTHY: Final = 30.0
+_STABLE_SECONDS: Final = 30.0
 _AUDIT_FLUSH: Final = 5.0
 
 
@@ -103,7 +108,9 @@ class Worker:
         ours.setblocking(False)
         return cls(process, await CommandClient.over(ours))
 
-    async def ask(self, what: str, detail: Any = None, *, timeout: float = _ANSWER) -> Any:
+    async def ask(
+        self, what: str, detail: Any = None, *, timeout: float = _RESPONSE_TIMEOUT
+    ) -> Any:
         """The worker's answer, None when there is none in time."""
         try:
             return await self._channel.ask(what, detail, timeout=timeout)
@@ -157,7 +164,7 @@ class Supervisor:
             await self._end_workers(0)
             await self._stack.aclose()
             raise
-        self._audit.record_event("start", **start_facts(), workers=self._settings.workers)
+        self._audit.record_event("start", **start_event_fields(), workers=self._settings.workers)
         listen, platform = self._settings.listen, self._settings.platform.fhir_base_url
         address = self._listening.address
         _log.info("%s%s leads to %s; serving", address, listen.base_path, platform)
@@ -167,11 +174,11 @@ class Supervisor:
         async with self._changing:
             if self._stopping:
                 raise StartError(Phrase("the gateway is shutting down"))
-            reloading.refuse_fixed_changes(self._settings, settings)
-            await asyncio.to_thread(reloading.rehearse, settings)
+            reloading.require_reloadable(self._settings, settings)
+            await asyncio.to_thread(reloading.preflight, settings)
             operators = await asyncio.to_thread(factories.operators, settings)
             told = await self._telling.prepare(settings)
-            expiries = await asyncio.to_thread(certificates.expiries, settings)
+            expiries = await asyncio.to_thread(certificates.certificate_expiries, settings)
             text = await asyncio.to_thread(self._same_text, settings)
             before, done = self._text, []
             try:
@@ -198,14 +205,14 @@ class Supervisor:
         # The workers have the socket too; what comes now is theirs to the last one.
         self._listening.close()
         shutdown = self._settings.shutdown
-        await self._end_workers(shutdown.delay + shutdown.drain_timeout + _LAST_WORDS)
+        await self._end_workers(shutdown.delay + shutdown.drain_timeout + _KILL_TIMEOUT)
         self._audit.record_event("stop", version=__version__)
         await self._stack.aclose()
 
     def hurry(self) -> None:
         """Do not wait any longer for requests in flight."""
         for worker in self._workers.values():
-            self._keepers.append(asyncio.get_running_loop().create_task(_hurry(worker)))
+            self._keepers.append(asyncio.get_running_loop().create_task(_skip_drain(worker)))
 
     async def _open(self) -> None:
         settings = self._settings
@@ -215,7 +222,7 @@ class Supervisor:
             self._stack.callback(os.close, descriptor)
         self._operators.replace(factories.operators(settings))
         told = await self._telling.prepare(settings)
-        self._expiries = await asyncio.to_thread(certificates.expiries, settings)
+        self._expiries = await asyncio.to_thread(certificates.certificate_expiries, settings)
         self._audit = await self._open_audit()
         self._listening, admin = await sockets.listen(
             {"listen.address": settings.listen.address, "admin.address": settings.admin.address}
@@ -257,7 +264,7 @@ class Supervisor:
         await self._telling.open(settings, told, sources, self._stack)
 
     async def _open_audit(self) -> AuditTrail:
-        audit = await await_trail(
+        audit = await open_trail_when_free(
             lambda: open_trail(
                 self._settings,
                 self._metrics.count_audit_records,
@@ -284,8 +291,10 @@ class Supervisor:
                 await self._bury(number)
                 if self._stopping:
                     return
-                _log.error("worker %d has ended (%s); another is started", number, _end(code))
-            if time.monotonic() - began >= _HEALTHY:
+                _log.error(
+                    "worker %d has ended (%s); another is started", number, _exit_description(code)
+                )
+            if time.monotonic() - began >= _STABLE_SECONDS:
                 pause = _SHORTEST_PAUSE
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
@@ -313,7 +322,7 @@ class Supervisor:
         for worker in workers:
             await worker.ask(ask, timeout=0.5)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience or _LAST_WORDS):
+            async with asyncio.timeout(patience or _KILL_TIMEOUT):
                 await asyncio.gather(*(worker.process.wait() for worker in workers))
         for worker in workers:
             if worker.process.returncode is None:
@@ -345,7 +354,7 @@ class Supervisor:
 
     async def _ask_all(self, what: str) -> list[dict[str, Any] | None]:
         workers = [self._workers.get(each) for each in range(1, self._settings.workers + 1)]
-        asked = [_nothing() if each is None else each.ask(what) for each in workers]
+        asked = [asyncio.sleep(0) if each is None else each.ask(what) for each in workers]
         return list(await asyncio.gather(*asked))
 
     async def _ask_outbox(self, question: dict[str, Any]) -> dict[str, Any] | None:
@@ -388,13 +397,9 @@ def _read(path: Path | None) -> str | None:
         ) from None
 
 
-async def _nothing() -> None:
-    """What a worker says that is not there."""
-
-
-async def _hurry(worker: Worker) -> None:
+async def _skip_drain(worker: Worker) -> None:
     await worker.ask("hurry")
 
 
-def _end(code: int) -> str:
+def _exit_description(code: int) -> str:
     return f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -23,7 +23,7 @@ def open_tracing(settings: Settings, closing: contextlib.AsyncExitStack) -> Trac
     tracing = settings.tracing
     if tracing.otlp_endpoint is None:
         return None
-    require(settings)
+    require_tracing(settings)
     from gateway.telemetry.tracing_export import CollectorSettings, SpanExport
 
     if tracing.ca_file is not None:
@@ -41,7 +41,7 @@ def open_tracing(settings: Settings, closing: contextlib.AsyncExitStack) -> Trac
     return Tracing(export.record, sample_ratio=tracing.sample_ratio)
 
 
-def require(settings: Settings) -> None:
+def require_tracing(settings: Settings) -> None:
     """Raises `StartError` where there is a collector, and not what tells it."""
     if settings.tracing.otlp_endpoint is None:
         return
@@ -53,7 +53,7 @@ def require(settings: Settings) -> None:
         raise StartError(setting_problem("tracing.otlp_endpoint", why)) from None
 
 
-def peers(settings: Settings) -> TracePeers:
+def trace_peers(settings: Settings) -> TracePeers:
     """The servers behind the gateway, as spans name them."""
     return TracePeers(
         platform=_server(settings.platform.fhir_base_url),

@@ -24,8 +24,8 @@ from gateway.process.app import Gateway, WorkerResources
 from gateway.process.audit_factory import SharedChain
 from gateway.process.factories import StartError
 from gateway.process.ipc import CommandHandler, CommandServer
-from gateway.process.setup import background, configure_logs, settle_memory
-from gateway.process.sockets import ListeningSockets, inherited
+from gateway.process.setup import background_task, configure_logs, freeze_garbage_collector
+from gateway.process.sockets import ListeningSockets, adopt_sockets
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class _Worker:
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         # Sent to the whole process group by a terminal: the supervisor decides what they mean.
         for number in (signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, _ignore)
+            loop.add_signal_handler(number, _no_operation)
         answers: dict[str, CommandHandler] = {
             "start": self._start,
             "reload": self._reload,
@@ -101,7 +101,7 @@ class _Worker:
             "hurry": self._hurry,
         }
         channel = CommandServer(socket.socket(fileno=self._inheritance.channel), answers)
-        async with background(self._until_alone(channel)):
+        async with background_task(self._until_alone(channel)):
             await self._stop.wait()
             if self._gateway is not None:
                 await self._gateway.stop()
@@ -115,7 +115,7 @@ class _Worker:
     async def _start(self, text: str | None) -> dict[str, Any]:
         settings = load_text(text, self._environ)
         configure_logs(settings)
-        listening = inherited(settings.listen.address, self._inheritance.listening)
+        listening = adopt_sockets(settings.listen.address, self._inheritance.listening)
         company = SharedChain(self._inheritance.turn, joins=True)
         shared = WorkerResources(
             listening, company, self._inheritance.last_writes, self._inheritance.number
@@ -126,7 +126,7 @@ class _Worker:
         except StartError as error:
             return {"problem": exception_phrase(error).as_data()}
         self._gateway, self._listening = gateway, listening
-        settle_memory()
+        freeze_garbage_collector()
         return {}
 
     async def _reload(self, text: str | None) -> dict[str, Any]:
@@ -169,5 +169,5 @@ class _Worker:
         self._stop.set()
 
 
-def _ignore() -> None:
+def _no_operation() -> None:
     """Nothing."""

@@ -16,7 +16,7 @@ from fhir.resources.auditevent import AuditEvent
 
 from gateway import __version__, exchange
 from gateway.config import Settings
-from gateway.process.audit_factory import await_trail, open_trail
+from gateway.process.audit_factory import open_trail, open_trail_when_free
 from gateway.process.factories import StartError
 from tests.audit.chained import files, lines, open_sink, records, require_chain
 from tests.audit.test_syslog import Receiver
@@ -184,7 +184,7 @@ async def test_a_start_does_not_wait_for_ever(tmp_path: Path) -> None:
     began, other = clock.now, open_sink(path)
     descriptors = len(os.listdir("/proc/self/fd"))
     with pytest.raises(StartError, match="another gateway writes there"):
-        await await_trail(lambda: open_trail(settings, lambda *_: None), clock, sleep)
+        await open_trail_when_free(lambda: open_trail(settings, lambda *_: None), clock, sleep)
     assert 2 < clock.now - began < 10
     assert len(os.listdir("/proc/self/fd")) == descriptors
     other.close()

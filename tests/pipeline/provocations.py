@@ -282,7 +282,7 @@ async def internal(stage: Stage) -> Evidence:
     )
     parts["account"] = account
     parts["clocks"] = Clocks(time.monotonic, time.time)
-    handler = Handler(factories.rules(gateway.settings), HandlerDependencies(**parts))
+    handler = Handler(factories.handler_settings(gateway.settings), HandlerDependencies(**parts))
     server = CallerServer(handler, factories.listen_limits(gateway.settings))
     listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
     stage.stack.push_async_callback(server.shutdown, 0.2)

@@ -12,7 +12,7 @@ import yaml
 from gateway.admin.alerts import messenger, rules
 from gateway.admin.alerts.messenger import AlertInputSources, AlertMonitor
 from gateway.config import SettingsSource, load_settings
-from gateway.process.alerting import AlertService, addresses_of
+from gateway.process.alerting import AlertService, parse_addresses
 from gateway.process.factories import StartError
 from gateway.process.supervisor import Supervisor
 from gateway.secret import Secret
@@ -49,7 +49,7 @@ class Watch:
             lambda outcome, number: None,
             TimeSource(clock, clock.wall, clock.call_later, lambda: 1.0),
         )
-        self._messenger.configure(gateway.settings, addresses_of(gateway.settings))
+        self._messenger.configure(gateway.settings, parse_addresses(gateway.settings))
         self.close = self._messenger.close
 
     async def looks_for(self, seconds: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.config import Settings
-from gateway.process.reload import files, fixed_changes
+from gateway.process.reload import fixed_changes, watched_files
 
 
 def settings(**sections: Any) -> Settings:
@@ -21,7 +21,7 @@ def settings(**sections: Any) -> Settings:
 
 def test_every_file_is_looked_after() -> None:
     """Secrets, keys, certificates and trust roots, each once; places to write to are none."""
-    found = files(
+    found = watched_files(
         settings(
             listen={"tls": {"cert_file": "/c", "key_file": "/k", "client_ca_file": "/ca"}},
             platform={"ca_file": "/ca", "client_cert_file": "/pc", "client_key_file": "/pk"},

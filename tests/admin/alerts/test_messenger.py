@@ -18,7 +18,7 @@ from gateway.admin.health import Readiness
 from gateway.config import Settings, load_settings
 from gateway.fhir.texts import LANGUAGES
 from gateway.pipeline.circuit import CircuitState
-from gateway.process.alerting import addresses_of
+from gateway.process.alerting import parse_addresses
 from gateway.timing import TimeSource
 from tests.doubles.duty import GOOD, Duty
 from tests.doubles.told import PASSWORD, MailServer, Webhook, until
@@ -98,7 +98,7 @@ async def night(*urls: str, **alerts: str) -> AsyncIterator[Night]:
     """A night in which these are told."""
     it = Night()
     given = settings(*urls, **alerts)
-    it.messenger.configure(given, addresses_of(given))
+    it.messenger.configure(given, parse_addresses(given))
     await it.messenger.check_alerts()
     try:
         yield it
@@ -294,7 +294,7 @@ async def test_what_happened_before_anybody_looked_is_nothing_new() -> None:
     async with Webhook() as hook:
         it, given = Night(), settings(hook.url)
         it.dropped = 7
-        it.messenger.configure(given, addresses_of(given))
+        it.messenger.configure(given, parse_addresses(given))
         await it.messenger.check_alerts()
         await it.goes_on(600, 60)
         it.dropped += 1
@@ -404,7 +404,7 @@ async def test_other_settings() -> None:
             await goes.until(1)
             await it.until_counted("failed", 1)
             changed = settings(stays.url, comes.url, language="uz")
-            it.messenger.configure(changed, addresses_of(changed))
+            it.messenger.configure(changed, parse_addresses(changed))
             it.messenger.on_reload("ok")
             await it.goes_on(70)
             await comes.until(1)
@@ -430,7 +430,7 @@ async def test_no_secret_is_shown(said: list[str]) -> None:
     async with Webhook(status=500) as hook, MailServer() as mail:
         wrong = mail.url.replace(PASSWORD, "planted-and-wrong")
         given = settings(hook.url, wrong)
-        addresses = addresses_of(given)
+        addresses = parse_addresses(given)
         async with night(hook.url, wrong) as it:
             it.messenger.on_reload("failed")
             await it.goes_on(10)
