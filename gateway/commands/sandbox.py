@@ -106,10 +106,10 @@ async def _with_free_addresses(demo: Demo) -> Demo:
             Phrase(
                 "cannot listen on {address}: {why}; choose another with {key}",
                 address=each.address,
-                why=each.why,
+                why=each.problem,
                 key=each.key,
             )
-            for each in error.refused
+            for each in error.failures
         )
         raise StartError(join_phrases("\n", lines)) from None
     for each in listening:

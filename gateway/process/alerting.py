@@ -26,14 +26,14 @@ class AlertService:
 
     def __init__(self, metrics: Metrics, *, here: bool = True) -> None:
         self._metrics = metrics
-        self._here = here
+        self._is_enabled = here
         self._messenger: AlertMonitor | None = None
 
-    async def prepare(self, settings: Settings) -> tuple[AlertAddress, ...]:
+    async def resolve_addresses(self, settings: Settings) -> tuple[AlertAddress, ...]:
         """Who is to be told by these settings. Raises `StartError`."""
-        return await asyncio.to_thread(parse_addresses, settings) if self._here else ()
+        return await asyncio.to_thread(parse_addresses, settings) if self._is_enabled else ()
 
-    async def open(
+    async def start(
         self,
         settings: Settings,
         told: Sequence[AlertAddress],
@@ -52,7 +52,7 @@ class AlertService:
         if self._messenger is not None:
             self._messenger.configure(settings, told)
 
-    def reloaded(self, outcome: str) -> None:
+    def on_reload(self, outcome: str) -> None:
         """How the last reload ended: `ok` or `failed`."""
         if self._messenger is not None:
             self._messenger.on_reload(outcome)

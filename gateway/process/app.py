@@ -58,14 +58,14 @@ _ABORT: Final = 2.0
 class WorkerResources:
     """What a worker gets from its supervisor: sockets that listen, and its turns at the audit.
 
-    `last_writes` is the descriptor of memory that all workers share, `number` whose lane this one
-    has in it. The operators' listener and the audit's events are the supervisor's.
+    `last_writes` is the descriptor of memory that all workers share, `worker_number` whose lane
+    this one has in it. The operators' listener and the audit's events are the supervisor's.
     """
 
     listening: ListeningSockets
-    company: audit_factory.SharedChain
+    shared_chain: audit_factory.SharedChain
     last_writes: int
-    number: int
+    worker_number: int
 
 
 class Gateway:
@@ -76,19 +76,19 @@ class Gateway:
     ) -> None:
         self.settings = settings
         self._audit_fd = audit_fd
-        self._shared = shared
+        self._worker_resources = shared
         self._stack = contextlib.AsyncExitStack()
-        self._hurry = asyncio.Event()
+        self._drain_skipped = asyncio.Event()
         self._stopping = False
         self.outbox: OutboxService | None = None
-        self._opened: CoreSwitch | None = None
+        self._cores_if_open: CoreSwitch | None = None
         self._reloads = asyncio.Lock()
         self.metrics = Metrics()
         self._operators = Operators(())
-        self._telling = alerting.AlertService(self.metrics, here=shared is None)
+        self._alerts = alerting.AlertService(self.metrics, here=shared is None)
         self._expiries: dict[str, float] = {}
-        self.traffic = RecentRequests(time.monotonic, time.time)
-        self.watch = self._make_watch()
+        self.recent_requests = RecentRequests(time.monotonic, time.time)
+        self.platform_monitor = self._make_monitor()
         self.audit: AuditTrail = NullAuditTrail()
         self.address = settings.listen.address
         self.admin_address = settings.admin.address
@@ -101,7 +101,7 @@ class Gateway:
         except BaseException:
             await self._stack.aclose()
             raise
-        self._event("start", **audit_factory.start_event_fields())
+        self._record_event("start", **audit_factory.start_event_fields())
         listen, platform = self.settings.listen, self.settings.platform.fhir_base_url
         _log.info("%s%s leads to %s; serving", self.address, listen.base_path, platform)
 
@@ -118,22 +118,22 @@ class Gateway:
             core = await asyncio.to_thread(Core, settings, self._parts)
             expiries = await asyncio.to_thread(certificates.certificate_expiries, settings)
             operators = await asyncio.to_thread(factories.operators, settings)
-            told = await self._telling.prepare(settings)
+            told = await self._alerts.resolve_addresses(settings)
             await self._cores.replace(core)
             if reloading.changes_platform(self.settings, settings):
-                self.watch.reset()
+                self.platform_monitor.reset()
             self._expiries = expiries
             self._operators.replace(operators)
             self._acceptor.tls = tls
             self._server.limits = factories.listen_limits(settings)
             self.settings = settings
-            self._telling.configure(settings, told)
+            self._alerts.configure(settings, told)
 
-    def note_reload(self, outcome: str, problems: int) -> None:
+    def record_reload(self, outcome: str, problems: int) -> None:
         """Count and record a reload; `outcome` is `ok` or `failed`."""
         self.metrics.count_reload(outcome)
-        self._telling.reloaded(outcome)
-        self._event("reload", outcome=outcome, problems=problems)
+        self._alerts.on_reload(outcome)
+        self._record_event("reload", outcome=outcome, problems=problems)
 
     async def stop(self) -> None:
         """Drain and close, within `shutdown.delay` and `shutdown.drain_timeout`."""
@@ -141,35 +141,35 @@ class Gateway:
         shutdown = self.settings.shutdown
         self._cores.set_phase(LifecyclePhase.CLOSING)
         await self._pause(shutdown.delay)
-        self._listening.turn_away()
+        self._listening.stop_accepting()
         self._acceptor.close()
         self._cores.set_phase(LifecyclePhase.STOPPED)
         await asyncio.gather(
             self._drain(shutdown.drain_timeout), self._drain_outbox(shutdown.drain_timeout)
         )
-        await self._cut()
-        self._event("stop", version=__version__)
+        await self._abort_exchanges()
+        self._record_event("stop", version=__version__)
         await self._stack.aclose()
 
-    def hurry(self) -> None:
+    def skip_drain(self) -> None:
         """Do not wait any longer for requests in flight."""
-        self._hurry.set()
+        self._drain_skipped.set()
 
     @property
     def readiness(self) -> Readiness:
         """Whether this process should get requests."""
         return Readiness(
             tokens=lambda: self._cores.current.tokens_valid(),
-            is_circuit_open=lambda: self._cores.current.circuit_open(),
+            is_circuit_open=lambda: self._cores.current.is_circuit_open(),
             is_draining=lambda: self._stopping,
-            is_platform_failing=self.watch.is_failing,
-            outbox=lambda: None if self.outbox is None else self.outbox.available,
+            is_platform_failing=self.platform_monitor.is_failing,
+            outbox=lambda: None if self.outbox is None else self.outbox.is_available,
         )
 
     async def _drain(self, timeout: float) -> None:
         """Wait until nothing is owed to any caller any more."""
         deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline and not self._hurry.is_set():
+        while time.monotonic() < deadline and not self._drain_skipped.is_set():
             if not (
                 self._acceptor.pending_handshakes
                 or self._cores.inflight
@@ -182,14 +182,14 @@ class Gateway:
         if self.outbox is None:
             return
         draining = asyncio.get_running_loop().create_task(self.outbox.drain(timeout))
-        hurried = asyncio.get_running_loop().create_task(self._hurry.wait())
+        hurried = asyncio.get_running_loop().create_task(self._drain_skipped.wait())
         await asyncio.wait((draining, hurried), return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
         if not draining.done():
             await self.outbox.drain(0.0)
         await draining
 
-    async def _cut(self) -> None:
+    async def _abort_exchanges(self) -> None:
         """End what is left; each exchange is accounted for as aborted."""
         if self._cores.inflight:
             _log.warning("%d requests cut at the end", self._cores.inflight)
@@ -201,14 +201,14 @@ class Gateway:
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._hurry.wait()
+                await self._drain_skipped.wait()
 
     async def _open(self) -> None:
         session = aiohttp.ClientSession(
             cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, auto_decompress=True
         )
         self._stack.push_async_callback(session.close)
-        told = await self._telling.prepare(self.settings)
+        told = await self._alerts.resolve_addresses(self.settings)
         self.audit = await self._open_audit(session)
         store = shared_store.open_store(self.settings, self._stack)
         sessions = shared_store.open_sessions(self.settings, self._stack)
@@ -218,14 +218,14 @@ class Gateway:
             self.metrics,
             self.audit,
             sessions,
-            (self.traffic.record_exchange, self.watch.record_exchange),
+            (self.recent_requests.record_exchange, self.platform_monitor.record_exchange),
             tracing=open_tracing(self.settings, self._stack),
             outbox=await self._open_outbox(),
         )
         tls = certificates.listen_tls(self.settings)
         self._expiries = certificates.certificate_expiries(self.settings)
         core = Core(self.settings, self._parts)
-        self._cores = self._opened = CoreSwitch(core)
+        self._cores = self._cores_if_open = CoreSwitch(core)
         self._stack.push_async_callback(self._cores.close)
         # Nobody is asked for a token in the name of a gateway that cannot start.
         await self._bind()
@@ -233,15 +233,15 @@ class Gateway:
         if self.outbox is not None:
             self._stack.push_async_callback(self.outbox.stop)
             await self.outbox.start()
-        self._watch()
+        self._start_monitor()
         self.status = self._make_status()
-        await self._stack.enter_async_context(background_task(self.watch.run()))
-        if self._shared is None:
+        await self._stack.enter_async_context(background_task(self.platform_monitor.run()))
+        if self._worker_resources is None:
             await self._open_admin()
             sources = AlertInputSources(
                 status=self.status, readiness=self.readiness, certificates=lambda: self._expiries
             )
-            await self._telling.open(self.settings, told, sources, self._stack)
+            await self._alerts.start(self.settings, told, sources, self._stack)
         self._open_listener(tls)
 
     async def _open_outbox(self) -> OutboxService | None:
@@ -251,16 +251,19 @@ class Gateway:
         from gateway.outbox.last_writes import LastWrites
         from gateway.process.outbox_service import open_outbox
 
-        shared = self._shared
+        shared = self._worker_resources
         last_writes = (
             LastWrites.in_process()
             if shared is None
-            else LastWrites.shared(shared.last_writes, shared.number)
+            else LastWrites.shared(shared.last_writes, shared.worker_number)
         )
         self.outbox = await open_outbox(
             self.settings.outbox,
             self._stack,
-            ways=(lambda: self._cores.hold(), lambda: self._cores.ask_platform("")),
+            ways=(
+                lambda: self._cores.acquire_entry_sender(),
+                lambda: self._cores.probe_platform(""),
+            ),
             last_writes=last_writes,
             metrics=self.metrics,
             audit=self.audit,
@@ -268,8 +271,8 @@ class Gateway:
         return self.outbox
 
     async def _bind(self) -> None:
-        if self._shared is not None:
-            self._listening = self._shared.listening
+        if self._worker_resources is not None:
+            self._listening = self._worker_resources.listening
             self._stack.callback(self._listening.close)
             return
         settings = self.settings
@@ -285,7 +288,7 @@ class Gateway:
             audit_factory.open_trail,
             self.settings,
             self.metrics.count_audit_records,
-            company=None if self._shared is None else self._shared.company,
+            company=None if self._worker_resources is None else self._worker_resources.shared_chain,
             stdout=self._audit_fd,
             delivery=audit_factory.RepositoryAccess(session, self._tokens),
         )
@@ -293,14 +296,14 @@ class Gateway:
         self._stack.push_async_callback(self._close_audit, audit)
         return audit
 
-    def _make_watch(self) -> PlatformMonitor:
+    def _make_monitor(self) -> PlatformMonitor:
         # Of several workers the first asks for all.
-        asks = self._shared is None or self._shared.number == 0
+        asks = self._worker_resources is None or self._worker_resources.worker_number == 0
         return PlatformMonitor(
             MonitorSources(
                 tokens=lambda: self._cores.current.states_in_use(),
                 circuit=lambda: self._cores.current.circuit.state,
-                probe=lambda preferred: self._cores.ask_platform(preferred),
+                probe=lambda preferred: self._cores.probe_platform(preferred),
                 interval=lambda: self.settings.admin.probe_interval,
                 is_probing=asks,
                 count_probe=self.metrics.count_probe,
@@ -308,7 +311,7 @@ class Gateway:
         )
 
     def _tokens(self) -> TokenManager | None:
-        return None if self._opened is None else self._opened.current.tokens
+        return None if self._cores_if_open is None else self._cores_if_open.current.tokens
 
     @staticmethod
     async def _close_audit(audit: AuditTrail) -> None:
@@ -316,13 +319,13 @@ class Gateway:
         if lost:
             _log.error("%d audit records could not be written", lost)
 
-    def _watch(self) -> None:
+    def _start_monitor(self) -> None:
         self.metrics.observe_circuit(lambda: self._cores.current.circuit.state)
         self.metrics.observe_connections(self._cores.connections)
         self.metrics.observe_inflight(lambda: self._cores.inflight)
         self.metrics.observe_certificates(lambda: self._expiries)
-        if self._shared is None:
-            self.metrics.observe_platform(self.watch.usability)
+        if self._worker_resources is None:
+            self.metrics.observe_platform(self.platform_monitor.usability)
 
     async def _open_admin(self) -> None:
         self._operators.replace(factories.operators(self.settings))
@@ -332,7 +335,7 @@ class Gateway:
             public_keys=lambda: factories.public_keys(self.settings),
             status=self.status,
             outbox=OutboxPageConfig(
-                None if self.outbox is None else self.outbox.desk.handle,
+                None if self.outbox is None else self.outbox.admin_api.handle,
                 self._operators,
                 self.settings.outbox.reveal,
             ),
@@ -351,16 +354,16 @@ class Gateway:
                 is_audit_available=lambda: self.audit.is_available,
                 audit_dropped=self.metrics.dropped_audit_records,
                 is_draining=lambda: self._stopping,
-                health_evaluator=self.watch.evaluator,
+                health_evaluator=self.platform_monitor.evaluator,
                 missing_alias=lambda: self._cores.current.missing_aliases.latest,
                 outbox=lambda: None if self.outbox is None else self.outbox.report(),
             ),
-            self.traffic,
+            self.recent_requests,
         )
 
     def _open_listener(self, tls: Any) -> None:
         self.address = self._listening.address
-        self._server = CallerServer(self._cores.door, factories.listen_limits(self.settings))
+        self._server = CallerServer(self._cores.dispatcher, factories.listen_limits(self.settings))
         self._stack.push_async_callback(self._close_server)
         self._acceptor = Acceptor(
             self._listening.sockets,
@@ -375,8 +378,8 @@ class Gateway:
         # Nothing is in flight any more.
         await self._server.shutdown(0.1)
 
-    def _event(self, name: Any, **fields: object) -> None:
-        if self._shared is None:
+    def _record_event(self, name: Any, **fields: object) -> None:
+        if self._worker_resources is None:
             self.audit.record_event(name, **fields)
 
 

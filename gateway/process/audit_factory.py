@@ -48,11 +48,11 @@ class AuditFileInUseError(StartError):
 class SharedChain:
     """That several processes of one gateway write: the descriptor by which they take turns.
 
-    `joins`: another one of them has opened the audit before.
+    `is_already_open`: another one of them has opened the audit before.
     """
 
-    turn: int
-    joins: bool = False
+    lock_fd: int
+    is_already_open: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class _CredentialBearer:
             raise LookupError
         return (await tokens.wait_for_token(self._credential)).authorization
 
-    def refused(self, authorization: bytes) -> None:
+    def on_unauthorized(self, authorization: bytes) -> None:
         """Have another token fetched, as often as the SSO may be asked."""
         tokens = self._tokens()
         token = None if tokens is None else tokens.current(self._credential)
@@ -166,17 +166,17 @@ def _sink(settings: Settings, company: SharedChain | None, stdout: int) -> Sink:
         case "syslog":
             return SyslogSink(_server(settings), SyslogFormatter())
     sink = DescriptorSink(stdout)
-    return sink if company is None else LockedSink(sink, company.turn)
+    return sink if company is None else LockedSink(sink, company.lock_fd)
 
 
 def _file(settings: Settings, company: SharedChain | None) -> Sink:
     audit = settings.audit
     if audit.path is None:
         raise StartError(setting_problem("audit.path", Phrase("is missing")))
-    turn = ChainLock.in_process() if company is None else ChainLock(company.turn)
+    turn = ChainLock.in_process() if company is None else ChainLock(company.lock_fd)
     sink = FileSink(audit.path, FileSinkSettings(audit.rotate_bytes, audit.fsync), turn)
     try:
-        sink.open(is_shared=company is not None and company.joins)
+        sink.open(is_shared=company is not None and company.is_already_open)
     except NotAnAuditFileError:
         trouble = Phrase("is no audit file of this gateway; move it away, or give another path")
     except BlockingIOError:

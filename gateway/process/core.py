@@ -73,7 +73,7 @@ class ProcessResources:
     metrics: Metrics
     audit: AuditTrail
     sessions: SessionStore = field(default_factory=lambda: MemorySessionStore(time.monotonic))
-    notes: tuple[Callable[[Exchange], None], ...] = ()
+    exchange_listeners: tuple[Callable[[Exchange], None], ...] = ()
     tracing: Tracing | None = None
     outbox: OutboxService | None = None
     permissions: PermissionCheck = field(default_factory=PermissionCheck)
@@ -85,11 +85,11 @@ class Core:
     Raises `StartError` when a secret or certificate cannot be read.
     """
 
-    deliverer: EntrySender  # where there is an outbox
+    entry_sender: EntrySender  # where there is an outbox
 
     def __init__(self, settings: Settings, parts: ProcessResources) -> None:
         self.settings = settings
-        self.under_way = ActiveUses()
+        self.active_uses = ActiveUses()
         self.missing_aliases = MissingAliases(parts.metrics.missing_alias)
         self._metrics = parts.metrics
         self._sources = _sources(settings, parts)
@@ -124,19 +124,23 @@ class Core:
             audit=parts.audit,
         )
         self._callers = factories.caller_registry(settings, time.monotonic)
-        self._strangers = factories.unidentified_limiter(settings, self._callers, time.monotonic)
+        self._unidentified_limiter = factories.unidentified_limiter(
+            settings, self._callers, time.monotonic
+        )
         login = _login_parts(settings, parts, self.tokens)
         self._user_tokens = login.tokens if login is not None else None
         handler = self._handler(parts, self._user_tokens or self.tokens)
         self.handler = (
-            handler if login is None else login.door(handler, self._callers, self._strangers)
+            handler
+            if login is None
+            else login.middleware(handler, self._callers, self._unidentified_limiter)
         )
 
     def _handler(self, parts: ProcessResources, tokens: TokenProvider) -> Handler:
         settings = self.settings
         account: Callable[[Exchange], None]
         account = ExchangeAccounting(
-            parts.metrics.record_exchange, parts.audit.record_exchange, parts.notes
+            parts.metrics.record_exchange, parts.audit.record_exchange, parts.exchange_listeners
         ).account
         if parts.tracing is not None:
             account = parts.tracing.wrap_account(tracing.trace_peers(settings), account)
@@ -151,7 +155,7 @@ class Core:
         self.probe = PlatformProbe(PlatformClient(own, unproven, client.platform_path), unproven)
         if parts.outbox is not None:
             # Queued writes go out with the callers' tokens, never with a person's.
-            self.deliverer = parts.outbox.deliverer(
+            self.entry_sender = parts.outbox.entry_sender(
                 settings, upstream, self.tokens, statement, credentials=self._sources
             )
         guard = factories.search_guard(settings, statement, parts.metrics.count_ignored_parameters)
@@ -162,7 +166,7 @@ class Core:
                 admission=self.admission,
                 callers=self._callers,
                 permissions=parts.permissions,
-                unidentified_limiter=self._strangers,
+                unidentified_limiter=self._unidentified_limiter,
                 tokens=tokens,
                 forwarder=CompressingForwarder(forwarder) if packs else forwarder,
                 link_translators=factories.link_translator_factory(
@@ -180,7 +184,7 @@ class Core:
                 condition_guard=factories.condition_guard(settings, statement),
                 account=account,
                 clocks=Clocks(time.monotonic, time.time),
-                write_queue=None if parts.outbox is None else parts.outbox.queueing(settings),
+                write_queue=None if parts.outbox is None else parts.outbox.write_queue(settings),
             ),
         )
 
@@ -207,9 +211,9 @@ class Core:
         """Begin to fetch tokens, with those of the core before where they are still right."""
         self._pool.open()
         self._metrics.declare_credentials(self._sources)
-        kept = {} if before is None else self._kept_from(before)
+        kept = {} if before is None else self._reusable_tokens(before)
         if before is not None:
-            for name in self._shared_with(before):
+            for name in self._same_client_credentials(before):
                 self._sources[name].take_over(before._sources[name])
         await self.tokens.start(kept)
         if before is None:
@@ -220,12 +224,14 @@ class Core:
                 # Its secret was changed: the SSO must say now whether the new one is right.
                 self.tokens.fetch_now(name)
 
-    def _kept_from(self, before: Core) -> Mapping[str, AccessToken]:
+    def _reusable_tokens(self, before: Core) -> Mapping[str, AccessToken]:
         """Tokens to go on with: same name, same client, same SSO, same platform."""
-        tokens = {name: before.tokens.current(name) for name in self._shared_with(before)}
+        tokens = {
+            name: before.tokens.current(name) for name in self._same_client_credentials(before)
+        }
         return {name: token for name, token in tokens.items() if token is not None}
 
-    def _shared_with(self, before: Core) -> Iterator[str]:
+    def _same_client_credentials(self, before: Core) -> Iterator[str]:
         """The credentials that are the same client of the same SSO there and here."""
         for name, source in self._sources.items():
             if name in before._sources and source.identity == before._sources[name].identity:
@@ -240,7 +246,7 @@ class Core:
         states = self.tokens.token_states()
         return {name: states[name] for name in factories.credentials_in_use(self.settings)}
 
-    def circuit_open(self) -> bool:
+    def is_circuit_open(self) -> bool:
         """Whether the platform is left alone for now."""
         return self.circuit.state is CircuitState.OPEN
 
@@ -257,7 +263,7 @@ class Core:
         """Close after the last exchange; nothing new begins here."""
         self.tokens.stop_renewing()
         self._pool.drain()
-        await self.under_way.emptied()
+        await self.active_uses.wait_idle()
         if self._user_tokens is not None:
             await self._user_tokens.finish()
         await self.close()
@@ -275,13 +281,13 @@ class CoreSwitch:
     """The core in use and those that still have exchanges in flight."""
 
     def __init__(self, first: Core) -> None:
-        self.door = CoreDispatcher(first)
+        self.dispatcher = CoreDispatcher(first)
         self._retiring: dict[asyncio.Task[None], Core] = {}
 
     @property
     def current(self) -> Core:
         """The core that new requests meet."""
-        return self.door.core
+        return self.dispatcher.core
 
     @property
     def inflight(self) -> int:
@@ -296,13 +302,13 @@ class CoreSwitch:
                 total[state] = total.get(state, 0) + count
         return total
 
-    def hold(self) -> tuple[EntrySender, Callable[[], None]]:
+    def acquire_entry_sender(self) -> tuple[EntrySender, Callable[[], None]]:
         """What delivers queued writes now; it is there until the second is called."""
         core = self.current
-        core.under_way.begin()
-        return core.deliverer, core.under_way.end
+        core.active_uses.enter()
+        return core.entry_sender, core.active_uses.leave
 
-    async def ask_platform(self, preferred: str) -> tuple[str, str] | None:
+    async def probe_platform(self, preferred: str) -> tuple[str, str] | None:
         """What the platform's metadata tell, and with which credential; None where nothing could.
 
         `preferred` is the credential to ask with, if there is a token for it.
@@ -311,7 +317,7 @@ class CoreSwitch:
         ready = [name for name, is_valid in core.tokens_valid().items() if is_valid]
         ready.sort(key=lambda name: name != preferred)
         result: tuple[str, str] | None = None
-        core.under_way.begin()
+        core.active_uses.enter()
         try:
             for credential in ready:
                 found = await core.probe.probe(credential)
@@ -321,7 +327,7 @@ class CoreSwitch:
                 if found not in (None, REFUSES):
                     break
         finally:
-            core.under_way.end()
+            core.active_uses.leave()
         return result
 
     def set_phase(self, phase: LifecyclePhase) -> None:
@@ -333,7 +339,7 @@ class CoreSwitch:
         """Let new requests go to another core; what is in flight stays where it is."""
         before = self.current
         await successor.start(before)
-        self.door.core = successor
+        self.dispatcher.core = successor
         task = asyncio.get_running_loop().create_task(before.retire())
         self._retiring[task] = before
         task.add_done_callback(self._retiring.pop)
@@ -391,12 +397,12 @@ class _TokenTelemetry:
     """Tells metrics and audit what happens to tokens."""
 
     def __init__(self, metrics: Metrics, audit: AuditTrail) -> None:
-        self.token_requested = metrics.on_token_requested
-        self.token_expires = metrics.on_token_expiry
-        self.token_waiters = metrics.on_waiters_changed
+        self.on_token_requested = metrics.on_token_requested
+        self.on_token_expiry = metrics.on_token_expiry
+        self.on_waiters_changed = metrics.on_waiters_changed
         self._audit = audit
 
-    def token_event(
+    def on_token_event(
         self, credential: str, outcome: str, detail: Mapping[str, str | float | None]
     ) -> None:
         """For the audit trail: a token was fetched or could not be."""

@@ -18,17 +18,17 @@ class ActiveUses:
         self._count = 0
         self._empty: asyncio.Event | None = None
 
-    def begin(self) -> None:
+    def enter(self) -> None:
         """One begins."""
         self._count += 1
 
-    def end(self) -> None:
+    def leave(self) -> None:
         """One is over."""
         self._count -= 1
         if not self._count and self._empty is not None:
             self._empty.set()
 
-    async def emptied(self) -> None:
+    async def wait_idle(self) -> None:
         """Wait for the end of the last one; called when no new ones begin."""
         if self._count:
             self._empty = asyncio.Event()
@@ -49,7 +49,7 @@ class ServingCore(Protocol):
         ...
 
     @property
-    def under_way(self) -> ActiveUses:
+    def active_uses(self) -> ActiveUses:
         """What uses it."""
         ...
 
@@ -68,13 +68,15 @@ class CoreDispatcher(Generic[AnyCore]):
         core = self.core
         if not request.message.path.startswith("/"):
             request = to_origin_form(request, core.public_url)
-        under_way = core.under_way
-        under_way.begin()
+        under_way = core.active_uses
+        under_way.enter()
         try:
             return await core.handler.handle(request)
         finally:
-            under_way.end()
+            under_way.leave()
 
-    async def refuse(self, request: IncomingRequest, error: GatewayError) -> ConnectionDisposition:
+    async def reject_malformed(
+        self, request: IncomingRequest, error: GatewayError
+    ) -> ConnectionDisposition:
         """Answer what could not be parsed."""
         return await self.core.handler.reject_malformed(request, error)

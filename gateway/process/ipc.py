@@ -37,11 +37,11 @@ class CommandClient:
         self._listening = asyncio.get_running_loop().create_task(self._listen())
 
     @classmethod
-    async def over(cls, end: socket.socket) -> CommandClient:
+    async def from_socket(cls, end: socket.socket) -> CommandClient:
         """Ask over this end of a socket pair, which is the object's own from now on."""
         return cls(*await asyncio.open_unix_connection(sock=end, limit=_MAX_LINE))
 
-    async def ask(self, what: str, detail: Any = None, *, timeout: float) -> Any:
+    async def request(self, what: str, detail: Any = None, *, timeout: float) -> Any:
         """The answer. Raises `ChannelClosedError`, or TimeoutError after `timeout` seconds."""
         if self._listening.done():
             raise ChannelClosedError

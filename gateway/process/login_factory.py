@@ -70,14 +70,14 @@ class LoginParts:
             RenewalPolicy(
                 settings.sso.timeout,
                 self._rules.challenge,
-                self._ended,
+                self._on_session_end,
                 self._sign_out.revoke,
                 outlived=settings.store.url.kind != "memory",
             ),
             time.monotonic,
         )
 
-    def door(
+    def middleware(
         self, handler: Handler, callers: CallerRegistry, strangers: UnidentifiedLimiter
     ) -> LoginMiddleware:
         """What stands before the request path."""
@@ -99,7 +99,7 @@ class LoginParts:
         )
         return LoginMiddleware(handler, pages, guests, strangers)
 
-    def _ended(self, session: Session, why: str) -> None:
+    def _on_session_end(self, session: Session, why: str) -> None:
         self._audit.record_event("logout", user=session.user, outcome=why)
 
 

@@ -111,26 +111,26 @@ class OutboxService:
         self._store = store
         self._depth = QueueDepth()
         # Whether it can be reached, as far as was seen last.
-        self.available = True
+        self.is_available = True
         self._ready = False
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.delivery = make_delivery_loop(store, settings, sender, self._observe)
         self.outbox = make_outbox(store, settings, self._observe, self.delivery.wake)
         is_audited = not isinstance(audit, NullAuditTrail)
-        self.desk = OutboxAdminApi(self.outbox, self._record_durably if is_audited else None)
+        self.admin_api = OutboxAdminApi(self.outbox, self._record_durably if is_audited else None)
         metrics.observe_outbox(self.report, tuple(EntryState), tuple(OutboxStep))
 
     def report(self) -> Mapping[str, Any]:
-        """`entries` by state and `oldest_seconds`, None when nothing waits; `available`."""
+        """`entries` by state and `oldest_seconds`, None when nothing waits; `is_available`."""
         oldest = self._depth.oldest
         return {
-            "available": self.available,
+            "available": self.is_available,
             "entries": {state.value: self._depth.counts.get(state, 0) for state in EntryState},
             "oldest_seconds": None if oldest is None else max(0.0, time.time() - oldest),
         }
 
-    def queueing(self, settings: Settings) -> OutboxWriteQueue:
+    def write_queue(self, settings: Settings) -> OutboxWriteQueue:
         """The outbox's part of the request path, by one version of the settings."""
         return OutboxWriteQueue(
             self.outbox,
@@ -149,7 +149,7 @@ class OutboxService:
             clock=time.monotonic,
         )
 
-    def deliverer(
+    def entry_sender(
         self,
         settings: Settings,
         upstream: Upstream,
@@ -175,9 +175,12 @@ class OutboxService:
 
     async def start(self) -> None:
         """Begin to deliver."""
-        await self._look_again()
+        await self._refresh_and_log()
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self.delivery.run()), loop.create_task(self._watch())]
+        self._tasks = [
+            loop.create_task(self.delivery.run()),
+            loop.create_task(self._refresh_depth_forever()),
+        ]
 
     async def drain(self, grace: float) -> None:
         """Begin nothing more; what is being sent has so many seconds to end."""
@@ -209,27 +212,27 @@ class OutboxService:
         _log.log(level, "outbox: %s %s %s", entry.id, event.step.value, why, **known)
         self._changed.set()
 
-    async def _watch(self) -> None:
+    async def _refresh_depth_forever(self) -> None:
         """Keep the depth up to date, also for what other processes do."""
         while True:
-            await self._until_due()
-            await self._look_again()
+            await self._wait_for_refresh()
+            await self._refresh_and_log()
 
-    async def _look_again(self) -> None:
+    async def _refresh_and_log(self) -> None:
         try:
-            await self._look()
+            await self._refresh_depth()
         except (OutboxUnavailableError, OutboxConfigurationError) as error:
-            if self.available:
+            if self.is_available:
                 why = "new writes are refused, and what waits is not delivered"
                 _log.error("the outbox cannot be reached, %s: %s", why, error)
-            self.available = False
+            self.is_available = False
         else:
-            if not self.available:
+            if not self.is_available:
                 _log.warning("the outbox can be reached")
-            self.available = True
+            self.is_available = True
 
-    async def _until_due(self) -> None:
-        idle = self.available and self._store.is_known_empty() and self._depth.oldest is None
+    async def _wait_for_refresh(self) -> None:
+        idle = self.is_available and self._store.is_known_empty() and self._depth.oldest is None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(
                 _IDLE_REFRESH_INTERVAL if idle else _ACTIVE_REFRESH_INTERVAL
@@ -239,16 +242,16 @@ class OutboxService:
         await asyncio.sleep(_MIN_REFRESH_INTERVAL)
         self._changed.clear()
 
-    async def _look(self) -> None:
+    async def _refresh_depth(self) -> None:
         if not self._ready:
             await self._store.prepare()
             self._ready = True
             self.delivery.wake()
         self._depth = await self.outbox.depth()
         if not isinstance(self._audit, NullAuditTrail):
-            await self.outbox.record_pending(self._record)
+            await self.outbox.record_pending(self._record_pending)
 
-    async def _record(self, notes: Sequence[PendingAuditRecord]) -> bool:
+    async def _record_pending(self, notes: Sequence[PendingAuditRecord]) -> bool:
         """What commands did that had no audit at hand; False while there is none here either."""
         if not self._audit.is_available:
             return False
@@ -258,4 +261,4 @@ class OutboxService:
 
     async def _record_durably(self, notes: Sequence[PendingAuditRecord]) -> bool:
         """The same, and whether they are written."""
-        return await self._record(notes) and await self._audit.flush(_AUDIT_FLUSH)
+        return await self._record_pending(notes) and await self._audit.flush(_AUDIT_FLUSH)

@@ -126,35 +126,35 @@ class Reloader:
         self._apply = apply
         self._report = report
         self._interval = interval
-        self._asked = asyncio.Event()
+        self._requested = asyncio.Event()
         # What the settings in effect, or the last attempt at others, were made of.
-        self._tried = _file_signatures(self._files)
+        self._attempted = _file_signatures(self._files)
 
-    def ask(self) -> None:
+    def request_reload(self) -> None:
         """Reload soon, whether or not a file has changed."""
-        self._asked.set()
+        self._requested.set()
 
     async def run(self) -> None:
         """Look and reload until cancelled."""
-        before = self._tried
+        before = self._attempted
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._interval):
-                    await self._asked.wait()
+                    await self._requested.wait()
             seen = await asyncio.to_thread(_file_signatures, self._files)
-            if self._asked.is_set() or (seen == before and seen != self._tried):
-                self._asked.clear()
+            if self._requested.is_set() or (seen == before and seen != self._attempted):
+                self._requested.clear()
                 await self.reload()
-                seen = self._tried
+                seen = self._attempted
             before = seen
 
     async def reload(self) -> ReloadResult:
         """Read everything again and apply it, or change nothing."""
-        self._tried = await asyncio.to_thread(_file_signatures, self._files)
+        self._attempted = await asyncio.to_thread(_file_signatures, self._files)
         result = ReloadResult()
         try:
             settings = await asyncio.to_thread(self._source.load)
-            self._watch(settings)
+            self._update_files(settings)
             await self._apply(settings)
         except SettingsError as error:
             result = ReloadResult(tuple(map(str, error.problems)))
@@ -163,17 +163,17 @@ class Reloader:
         except Exception as error:
             _log.error("reload failed", exc_info=error)
             result = ReloadResult((f"internal error: {type(error).__name__}",))
-        self._tell(result)
+        self._report_result(result)
         return result
 
-    def _watch(self, settings: Settings) -> None:
+    def _update_files(self, settings: Settings) -> None:
         """Look after the files of new settings, even of those that cannot be applied yet."""
         files = self._to_watch(settings)
         if files != self._files:
             self._files = files
-            self._tried = _file_signatures(files)
+            self._attempted = _file_signatures(files)
 
-    def _tell(self, result: ReloadResult) -> None:
+    def _report_result(self, result: ReloadResult) -> None:
         if not result.problems:
             _log.info("settings reloaded", settings=str(self._source))
         for problem in result.problems:

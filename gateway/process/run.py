@@ -34,7 +34,7 @@ class Service(Protocol):
         """Serve by other settings. Raises `StartError`; then nothing has changed."""
         ...
 
-    def note_reload(self, outcome: str, problems: int) -> None:
+    def record_reload(self, outcome: str, problems: int) -> None:
         """Count and record a reload."""
         ...
 
@@ -42,7 +42,7 @@ class Service(Protocol):
         """Drain and close."""
         ...
 
-    def hurry(self) -> None:
+    def skip_drain(self) -> None:
         """Do not wait any longer for requests in flight."""
         ...
 
@@ -74,10 +74,10 @@ async def _serve(settings: Settings, source: SettingsSource) -> int:
         await asyncio.to_thread(warn_of_settings, changed)
 
     def report(result: ReloadResult) -> None:
-        service.note_reload(result.outcome, len(result.problems))
+        service.record_reload(result.outcome, len(result.problems))
 
     reloader = Reloader(source, settings, apply=apply, report=report)
-    stop = on_signals(service.hurry, reloader.ask)
+    stop = on_signals(service.skip_drain, reloader.request_reload)
     await service.start()
     freeze_garbage_collector()
     async with background_task(notifier.keep_alive()):

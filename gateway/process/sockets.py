@@ -32,7 +32,7 @@ class ListeningSockets:
 
     `sockets` are non-blocking and listen. A unix socket's path is removed by `remove_path`, unless
     another process has put its own there. While others go on listening at the same sockets
-    (`shared`), `remove_path` and `turn_away` do nothing.
+    (`shared`), `remove_path` and `stop_accepting` do nothing.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class ListeningSockets:
         if self._identity is not None and _identity(path) == self._identity:
             path.unlink(missing_ok=True)
 
-    def turn_away(self) -> None:
+    def stop_accepting(self) -> None:
         """Before the last are accepted: let nobody come after them, whom closing would reset."""
         self.remove_path()
         if self.address.path is not None or self.shared:
@@ -79,15 +79,15 @@ class ListenFailure:
 
     key: str
     address: ListenAddress
-    why: Phrase
+    problem: Phrase
 
-    def told(self) -> Phrase:
+    def line(self) -> Phrase:
         """The line for people."""
         return Phrase(
             "{key}: cannot listen on {address}: {why}; set {key} or {variable}",
             key=self.key,
             address=self.address,
-            why=self.why,
+            why=self.problem,
             variable=variable_name(tuple(self.key.split("."))),
         )
 
@@ -96,8 +96,8 @@ class ListenError(StartError):
     """All addresses that cannot be had: one line each."""
 
     def __init__(self, refused: Iterable[ListenFailure]) -> None:
-        self.refused = tuple(refused)
-        super().__init__(join_phrases("\n", (each.told() for each in self.refused)))
+        self.failures = tuple(refused)
+        super().__init__(join_phrases("\n", (each.line() for each in self.failures)))
 
 
 async def listen(addresses: Mapping[str, ListenAddress]) -> list[ListeningSockets]:

@@ -66,7 +66,7 @@ _AUDIT_FLUSH: Final = 5.0
 class SharedDescriptors:
     """The descriptors of what all workers have: their turns at the audit, and their last writes."""
 
-    turn: int
+    chain_lock_fd: int
     last_writes: int
 
 
@@ -91,7 +91,7 @@ class Worker:
             inheritance = WorkerDescriptors(
                 number - 1,
                 theirs.fileno(),
-                common.turn,
+                common.chain_lock_fd,
                 common.last_writes,
                 tuple(each.fileno() for each in listening.sockets),
             )
@@ -106,20 +106,20 @@ class Worker:
                 env={key: value for key, value in environ.items() if key not in VARIABLES},
             )
         ours.setblocking(False)
-        return cls(process, await CommandClient.over(ours))
+        return cls(process, await CommandClient.from_socket(ours))
 
-    async def ask(
+    async def request(
         self, what: str, detail: Any = None, *, timeout: float = _RESPONSE_TIMEOUT
     ) -> Any:
         """The worker's answer, None when there is none in time."""
         try:
-            return await self._channel.ask(what, detail, timeout=timeout)
+            return await self._channel.request(what, detail, timeout=timeout)
         except (ChannelClosedError, TimeoutError):
             return None
 
-    async def order(self, what: str, text: str | None, *, timeout: float) -> None:
+    async def execute(self, what: str, text: str | None, *, timeout: float) -> None:
         """Have the worker start or reload by a text. Raises `StartError`."""
-        answer = await self.ask(what, text, timeout=timeout)
+        answer = await self.request(what, text, timeout=timeout)
         if answer is None:
             raise StartError(Phrase("a worker did not {what}", what=Phrase(what)))
         if answer:
@@ -146,11 +146,11 @@ class Supervisor:
         self._stack = contextlib.AsyncExitStack()
         self._workers: dict[int, Worker] = {}
         self._reports: dict[int, Mapping[str, Any] | None] = {}
-        self._keepers: list[asyncio.Task[None]] = []
+        self._restart_tasks: list[asyncio.Task[None]] = []
         self._stopping = False
         self._changing = asyncio.Lock()
         self._metrics = Metrics()
-        self._telling = alerting.AlertService(self._metrics)
+        self._alerts = alerting.AlertService(self._metrics)
         self._merged = MergedMetrics()
         self._audit: AuditTrail = NullAuditTrail()
         self._operators = Operators(())
@@ -161,7 +161,7 @@ class Supervisor:
         try:
             await self._open()
         except BaseException:
-            await self._end_workers(0)
+            await self._stop_workers(0)
             await self._stack.aclose()
             raise
         self._audit.record_event("start", **start_event_fields(), workers=self._settings.workers)
@@ -177,26 +177,26 @@ class Supervisor:
             reloading.require_reloadable(self._settings, settings)
             await asyncio.to_thread(reloading.preflight, settings)
             operators = await asyncio.to_thread(factories.operators, settings)
-            told = await self._telling.prepare(settings)
+            told = await self._alerts.resolve_addresses(settings)
             expiries = await asyncio.to_thread(certificates.certificate_expiries, settings)
-            text = await asyncio.to_thread(self._same_text, settings)
+            text = await asyncio.to_thread(self._unchanged_text, settings)
             before, done = self._text, []
             try:
                 for worker in tuple(self._workers.values()):
                     done.append(worker)
-                    await worker.order("reload", text, timeout=_RELOAD)
+                    await worker.execute("reload", text, timeout=_RELOAD)
             except StartError:
                 for worker in done:
-                    await worker.ask("reload", before, timeout=_RELOAD)
+                    await worker.request("reload", before, timeout=_RELOAD)
                 raise
             self._text, self._settings, self._expiries = text, settings, expiries
             self._operators.replace(operators)
-            self._telling.configure(settings, told)
+            self._alerts.configure(settings, told)
 
-    def note_reload(self, outcome: str, problems: int) -> None:
+    def record_reload(self, outcome: str, problems: int) -> None:
         """Count and record a reload; `outcome` is `ok` or `failed`."""
         self._metrics.count_reload(outcome)
-        self._telling.reloaded(outcome)
+        self._alerts.on_reload(outcome)
         self._audit.record_event("reload", outcome=outcome, problems=problems)
 
     async def stop(self) -> None:
@@ -205,23 +205,24 @@ class Supervisor:
         # The workers have the socket too; what comes now is theirs to the last one.
         self._listening.close()
         shutdown = self._settings.shutdown
-        await self._end_workers(shutdown.delay + shutdown.drain_timeout + _KILL_TIMEOUT)
+        await self._stop_workers(shutdown.delay + shutdown.drain_timeout + _KILL_TIMEOUT)
         self._audit.record_event("stop", version=__version__)
         await self._stack.aclose()
 
-    def hurry(self) -> None:
+    def skip_drain(self) -> None:
         """Do not wait any longer for requests in flight."""
         for worker in self._workers.values():
-            self._keepers.append(asyncio.get_running_loop().create_task(_skip_drain(worker)))
+            skipped = worker.request("hurry")
+            self._restart_tasks.append(asyncio.get_running_loop().create_task(skipped))
 
     async def _open(self) -> None:
         settings = self._settings
         lanes = last_writes.shared_memory(settings.workers)
         self._common = SharedDescriptors(os.memfd_create("turns"), lanes)
-        for descriptor in (self._common.turn, self._common.last_writes):
+        for descriptor in (self._common.chain_lock_fd, self._common.last_writes):
             self._stack.callback(os.close, descriptor)
         self._operators.replace(factories.operators(settings))
-        told = await self._telling.prepare(settings)
+        told = await self._alerts.resolve_addresses(settings)
         self._expiries = await asyncio.to_thread(certificates.certificate_expiries, settings)
         self._audit = await self._open_audit()
         self._listening, admin = await sockets.listen(
@@ -230,7 +231,7 @@ class Supervisor:
         self._stack.callback(self._listening.remove_path)
         self._stack.callback(self._listening.close)
         status = MergedStatusReporter(
-            lambda: self._settings, self._ask_status, draining=lambda: self._stopping
+            lambda: self._settings, self._request_status, draining=lambda: self._stopping
         )
         application = build_admin(
             metrics=self._merged,
@@ -239,7 +240,7 @@ class Supervisor:
             public_keys=lambda: factories.public_keys(self._settings),
             status=status,
             outbox=OutboxPageConfig(
-                self._ask_outbox if settings.outbox.enabled else None,
+                self._query_outbox if settings.outbox.enabled else None,
                 self._operators,
                 settings.outbox.reveal,
             ),
@@ -254,21 +255,21 @@ class Supervisor:
             if isinstance(failure, BaseException):
                 raise failure
         loop = asyncio.get_running_loop()
-        self._keepers = [loop.create_task(self._keep(number)) for number in numbers]
+        self._restart_tasks = [loop.create_task(self._restart_when_ended(each)) for each in numbers]
         sources = AlertInputSources(
             status=status,
             readiness=self,
-            refresh=self._ask_readiness,
+            refresh=self._request_readiness,
             certificates=lambda: self._expiries,
         )
-        await self._telling.open(settings, told, sources, self._stack)
+        await self._alerts.start(settings, told, sources, self._stack)
 
     async def _open_audit(self) -> AuditTrail:
         audit = await open_trail_when_free(
             lambda: open_trail(
                 self._settings,
                 self._metrics.count_audit_records,
-                company=SharedChain(self._common.turn),
+                company=SharedChain(self._common.chain_lock_fd),
             )
         )
         self._stack.push_async_callback(audit.close, _AUDIT_FLUSH)
@@ -278,9 +279,9 @@ class Supervisor:
         environ = self._source.environ
         worker = await Worker.spawn(number, self._listening, self._common, environ)
         self._workers[number] = worker
-        await worker.order("start", self._text, timeout=_START)
+        await worker.execute("start", self._text, timeout=_START)
 
-    async def _keep(self, number: int) -> None:
+    async def _restart_when_ended(self, number: int) -> None:
         """Wait for a worker's end, and start the next one in its place."""
         pause = _SHORTEST_PAUSE
         while True:
@@ -288,7 +289,7 @@ class Supervisor:
             worker = self._workers.get(number)
             if worker is not None:
                 code = await worker.process.wait()
-                await self._bury(number)
+                await self._remove_worker(number)
                 if self._stopping:
                     return
                 _log.error(
@@ -311,16 +312,16 @@ class Supervisor:
                 if number in self._workers:
                     await self._workers[number].kill()
 
-    async def _bury(self, number: int) -> None:
+    async def _remove_worker(self, number: int) -> None:
         worker = self._workers.pop(number)
         self._merged.remove_process(number)
         await worker.close()
 
-    async def _end_workers(self, patience: float) -> None:
+    async def _stop_workers(self, patience: float) -> None:
         workers = tuple(self._workers.values())
         ask = "stop" if patience else "hurry"
         for worker in workers:
-            await worker.ask(ask, timeout=0.5)
+            await worker.request(ask, timeout=0.5)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience or _KILL_TIMEOUT):
                 await asyncio.gather(*(worker.process.wait() for worker in workers))
@@ -328,40 +329,40 @@ class Supervisor:
             if worker.process.returncode is None:
                 _log.error("a worker did not end and is killed")
             await worker.kill()
-        for keeper in self._keepers:
+        for keeper in self._restart_tasks:
             keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
+        await asyncio.gather(*self._restart_tasks, return_exceptions=True)
         for number in tuple(self._workers):
-            await self._bury(number)
+            await self._remove_worker(number)
 
     async def _refresh(self) -> None:
         """Ask every worker how it fares and what it has counted."""
-        counting = (self._ask_metrics(*each) for each in tuple(self._workers.items()))
-        await asyncio.gather(self._ask_readiness(), *counting)
+        counting = (self._request_metrics(*each) for each in tuple(self._workers.items()))
+        await asyncio.gather(self._request_readiness(), *counting)
         self._merged.update("supervisor", snapshot(self._metrics.registry))
 
-    async def _ask_metrics(self, number: int, worker: Worker) -> None:
-        families = await worker.ask("metrics")
+    async def _request_metrics(self, number: int, worker: Worker) -> None:
+        families = await worker.request("metrics")
         if families is not None and self._workers.get(number) is worker:
             self._merged.update(number, families)
 
-    async def _ask_readiness(self) -> None:
+    async def _request_readiness(self) -> None:
         # As a whole: whoever asks at the same time must find no worker missing that is there.
-        self._reports = dict(enumerate(await self._ask_all("ready"), 1))
+        self._reports = dict(enumerate(await self._request_all("ready"), 1))
 
-    async def _ask_status(self) -> list[dict[str, Any] | None]:
-        return await self._ask_all("status")
+    async def _request_status(self) -> list[dict[str, Any] | None]:
+        return await self._request_all("status")
 
-    async def _ask_all(self, what: str) -> list[dict[str, Any] | None]:
+    async def _request_all(self, what: str) -> list[dict[str, Any] | None]:
         workers = [self._workers.get(each) for each in range(1, self._settings.workers + 1)]
-        asked = [asyncio.sleep(0) if each is None else each.ask(what) for each in workers]
+        asked = [asyncio.sleep(0) if each is None else each.request(what) for each in workers]
         return list(await asyncio.gather(*asked))
 
-    async def _ask_outbox(self, question: dict[str, Any]) -> dict[str, Any] | None:
+    async def _query_outbox(self, question: dict[str, Any]) -> dict[str, Any] | None:
         """What the first worker says that answers: all have the same outbox."""
         for number in sorted(self._workers):
             worker = self._workers.get(number)
-            told = worker and await worker.ask("outbox", question, timeout=_OUTBOX)
+            told = worker and await worker.request("outbox", question, timeout=_OUTBOX)
             if told:
                 answer: dict[str, Any] | None = told["answer"]
                 return answer
@@ -375,7 +376,7 @@ class Supervisor:
         judgement = merge_health(self._reports)
         return judgement.is_usable, judgement.reason
 
-    def _same_text(self, settings: Settings) -> str | None:
+    def _unchanged_text(self, settings: Settings) -> str | None:
         """The text that these settings were read from. Raises `StartError` if it has changed."""
         text = _read(self._source.path)
         try:
@@ -395,10 +396,6 @@ def _read(path: Path | None) -> str | None:
         raise StartError(
             Phrase("{path}: cannot be read again: {name}", path=path, name=type(error).__name__)
         ) from None
-
-
-async def _skip_drain(worker: Worker) -> None:
-    await worker.ask("hurry")
 
 
 def _exit_description(code: int) -> str:

@@ -37,19 +37,21 @@ class WorkerDescriptors:
 
     number: int
     channel: int
-    turn: int
+    chain_lock_fd: int
     last_writes: int
     listening: tuple[int, ...]
 
     @property
     def descriptors(self) -> tuple[int, ...]:
         """All of them."""
-        return (self.channel, self.turn, self.last_writes, *self.listening)
+        return (self.channel, self.chain_lock_fd, self.last_writes, *self.listening)
 
     def to_text(self) -> str:
         """As an argument of a command line."""
         listening = list(self.listening)
-        return json.dumps([self.number, self.channel, self.turn, self.last_writes, listening])
+        return json.dumps(
+            [self.number, self.channel, self.chain_lock_fd, self.last_writes, listening]
+        )
 
     @classmethod
     def from_text(cls, text: str) -> WorkerDescriptors:
@@ -97,17 +99,17 @@ class _Worker:
             "metrics": self._metrics,
             "status": self._status,
             "outbox": self._outbox,
-            "stop": self._end,
-            "hurry": self._hurry,
+            "stop": self._stop_command,
+            "hurry": self._skip_drain,
         }
         channel = CommandServer(socket.socket(fileno=self._inheritance.channel), answers)
-        async with background_task(self._until_alone(channel)):
+        async with background_task(self._serve_commands(channel)):
             await self._stop.wait()
             if self._gateway is not None:
                 await self._gateway.stop()
         return 0
 
-    async def _until_alone(self, channel: CommandServer) -> None:
+    async def _serve_commands(self, channel: CommandServer) -> None:
         await channel.run()
         # Without a supervisor nobody would end or watch this process.
         self._stop.set()
@@ -116,7 +118,7 @@ class _Worker:
         settings = load_text(text, self._environ)
         configure_logs(settings)
         listening = adopt_sockets(settings.listen.address, self._inheritance.listening)
-        company = SharedChain(self._inheritance.turn, joins=True)
+        company = SharedChain(self._inheritance.chain_lock_fd, is_already_open=True)
         shared = WorkerResources(
             listening, company, self._inheritance.last_writes, self._inheritance.number
         )
@@ -143,7 +145,7 @@ class _Worker:
     async def _ready(self, _: Any) -> dict[str, Any] | None:
         if self._gateway is None:
             return None
-        evidence = asdict(self._gateway.watch.evidence())
+        evidence = asdict(self._gateway.platform_monitor.evidence())
         return {**self._gateway.readiness.report()[1], "evidence": evidence}
 
     async def _metrics(self, _: Any) -> Any:
@@ -155,17 +157,17 @@ class _Worker:
     async def _outbox(self, question: dict[str, Any]) -> dict[str, Any]:
         """The `answer` of an `OutboxAdminApi`; nothing where there is none."""
         outbox = None if self._gateway is None else self._gateway.outbox
-        return {} if outbox is None else {"answer": await outbox.desk.handle(question)}
+        return {} if outbox is None else {"answer": await outbox.admin_api.handle(question)}
 
-    async def _end(self, _: Any) -> None:
+    async def _stop_command(self, _: Any) -> None:
         if self._listening is not None:
             # All workers end: nobody is left to take whoever comes later.
             self._listening.shared = False
         self._stop.set()
 
-    async def _hurry(self, _: Any) -> None:
+    async def _skip_drain(self, _: Any) -> None:
         if self._gateway is not None:
-            self._gateway.hurry()
+            self._gateway.skip_drain()
         self._stop.set()
 
 

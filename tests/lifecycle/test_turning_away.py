@@ -48,7 +48,7 @@ async def test_who_came_before_is_taken_and_who_comes_later_is_refused(
 ) -> None:
     """The one is in the queue and stays; the other does not get there and is told by the close."""
     with connect(listening) as early:
-        listening.turn_away()
+        listening.stop_accepting()
         if "permits no filter" in caplog.text:
             pytest.skip("needs root: the kernel permits packet filters to nobody else")
         with connect(listening) as late:
@@ -69,7 +69,7 @@ async def test_where_that_is_not_permitted_it_says_so(
     for each in listening.sockets:
         each.setsockopt(socket.SOL_SOCKET, SO_LOCK_FILTER, 1)
     with connect(listening), caplog.at_level(logging.WARNING):
-        listening.turn_away()
+        listening.stop_accepting()
         with listening.sockets[0].accept()[0]:
             pass
     (line,) = caplog.messages
@@ -82,6 +82,6 @@ async def test_where_others_go_on_listening_nobody_is_turned_away(
 ) -> None:
     """One of several workers that ends alone takes nothing from the rest."""
     listening.shared = True
-    listening.turn_away()
+    listening.stop_accepting()
     with connect(listening), listening.sockets[0].accept()[0]:
         pass

@@ -242,7 +242,7 @@ async def shutting_down(stage: Stage) -> Evidence:
 
 
 async def _join(stopping: asyncio.Task[None], gateway: Running) -> None:
-    gateway.gateway.hurry()
+    gateway.gateway.skip_drain()
     await stopping
 
 

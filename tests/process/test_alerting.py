@@ -124,7 +124,7 @@ async def test_a_reload() -> None:
     async with Webhook() as first, Webhook() as second, Platform() as platform, Sso() as sso:
         alerted = {"notify": [first.url]}
         async with running(platform.url, sso.token_url, alerts=alerted) as gateway:
-            gateway.gateway.note_reload("failed", 1)
+            gateway.gateway.record_reload("failed", 1)
             [told] = await first.until(1)
             assert "New settings of" in told["message"]
             alerts = gateway.settings.alerts
@@ -133,7 +133,7 @@ async def test_a_reload() -> None:
                 update={"alerts": alerts.model_copy(update=changed)}
             )
             await gateway.gateway.reload(settings)
-            gateway.gateway.note_reload("failed", 1)
+            gateway.gateway.record_reload("failed", 1)
             wrong = {"notify": (Secret("planted"),)}
             with pytest.raises(StartError, match=r"alerts\.notify\[0\]: is no address"):
                 await gateway.gateway.reload(
@@ -176,7 +176,7 @@ async def test_of_workers_the_supervisor_tells(
             if "SsoRefusing" not in text:
                 # The first look may have come before the SSO's answer.
                 text = "\n".join(each["message"] for each in await hook.until(2))
-            supervisor.note_reload("failed", 1)
+            supervisor.record_reload("failed", 1)
             last = (await hook.until(len(hook.taken) + 1))[-1]
         finally:
             await supervisor.stop()
@@ -188,9 +188,9 @@ async def test_of_workers_the_supervisor_tells(
 async def test_a_worker_tells_nobody() -> None:
     """It does not even load the library: what it were told of is the supervisor's."""
     settings = load_settings(None, {**ENVIRON, "DHP_GATEWAY_ALERTS__NOTIFY": '["planted"]'})
-    assert await AlertService(Metrics(), here=False).prepare(settings) == ()
+    assert await AlertService(Metrics(), here=False).resolve_addresses(settings) == ()
     with pytest.raises(StartError):
-        await AlertService(Metrics()).prepare(settings)
+        await AlertService(Metrics()).resolve_addresses(settings)
 
 
 ENVIRON = {
