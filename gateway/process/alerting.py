@@ -36,21 +36,21 @@ class AlertService:
     async def start(
         self,
         settings: Settings,
-        told: Sequence[AlertAddress],
+        addresses: Sequence[AlertAddress],
         sources: AlertInputSources,
         closing: AsyncExitStack,
     ) -> None:
         """Look whether something is wrong, and tell these, until `closing` is closed."""
         messenger = AlertMonitor(sources, self._metrics.count_messages)
         closing.push_async_callback(messenger.close)
-        messenger.configure(settings, told)
+        messenger.configure(settings, addresses)
         await closing.enter_async_context(background_task(messenger.run()))
         self._messenger = messenger
 
-    def configure(self, settings: Settings, told: Sequence[AlertAddress]) -> None:
+    def configure(self, settings: Settings, addresses: Sequence[AlertAddress]) -> None:
         """Tell others from now on, or in another language."""
         if self._messenger is not None:
-            self._messenger.configure(settings, told)
+            self._messenger.configure(settings, addresses)
 
     def on_reload(self, outcome: str) -> None:
         """How the last reload ended: `ok` or `failed`."""

@@ -288,9 +288,11 @@ class Gateway:
             audit_factory.open_trail,
             self.settings,
             self.metrics.count_audit_records,
-            company=None if self._worker_resources is None else self._worker_resources.shared_chain,
+            shared_chain=None
+            if self._worker_resources is None
+            else self._worker_resources.shared_chain,
             stdout=self._audit_fd,
-            delivery=audit_factory.RepositoryAccess(session, self._tokens),
+            repository=audit_factory.RepositoryAccess(session, self._tokens),
         )
         audit = await audit_factory.open_trail_when_free(opening)
         self._stack.push_async_callback(self._close_audit, audit)

@@ -70,19 +70,19 @@ def open_trail(
     settings: Settings,
     on_records: Callable[[str, int], None],
     *,
-    company: SharedChain | None = None,
+    shared_chain: SharedChain | None = None,
     stdout: int = 1,
-    delivery: RepositoryAccess | None = None,
+    repository: RepositoryAccess | None = None,
 ) -> AuditTrail:
     """The audit trail; its `close` releases all. Raises `StartError`, at once.
 
-    Without `delivery` AuditEvents follow their records, whatever repository the settings name.
+    Without `repository` AuditEvents follow their records, whatever repository the settings name.
     """
     if settings.audit.sink == "off":
         return NullAuditTrail()
-    resources = None if delivery is None else _repository(settings, on_records, delivery)
+    resources = None if repository is None else _repository(settings, on_records, repository)
     writer = WriterThread(
-        _sink(settings, company, stdout),
+        _sink(settings, shared_chain, stdout),
         on_failure=settings.audit.on_failure,
         on_records=on_records,
     )
@@ -90,11 +90,11 @@ def open_trail(
 
 
 async def open_trail_when_free(
-    open_it: Callable[[], AuditTrail],
+    open_trail: Callable[[], AuditTrail],
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> AuditTrail:
-    """What `open_it` opens, once a command that has the file in hand has ended.
+    """What `open_trail` opens, once a command that has the file in hand has ended.
 
     Raises `StartError`, as when another gateway has it.
     """
@@ -102,7 +102,7 @@ async def open_trail_when_free(
     waits = False
     while True:
         try:
-            return open_it()
+            return open_trail()
         except AuditFileInUseError as error:
             if clock() >= until:
                 raise

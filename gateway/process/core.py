@@ -308,14 +308,14 @@ class CoreSwitch:
         core.active_uses.enter()
         return core.entry_sender, core.active_uses.leave
 
-    async def probe_platform(self, preferred: str) -> tuple[str, str] | None:
+    async def probe_platform(self, preferred_credential: str) -> tuple[str, str] | None:
         """What the platform's metadata tell, and with which credential; None where nothing could.
 
-        `preferred` is the credential to ask with, if there is a token for it.
+        `preferred_credential` is the credential to ask with, if there is a token for it.
         """
         core = self.current
         ready = [name for name, is_valid in core.tokens_valid().items() if is_valid]
-        ready.sort(key=lambda name: name != preferred)
+        ready.sort(key=lambda name: name != preferred_credential)
         result: tuple[str, str] | None = None
         core.active_uses.enter()
         try:

@@ -41,7 +41,7 @@ class CommandClient:
         """Ask over this end of a socket pair, which is the object's own from now on."""
         return cls(*await asyncio.open_unix_connection(sock=end, limit=_MAX_LINE))
 
-    async def request(self, what: str, detail: Any = None, *, timeout: float) -> Any:
+    async def request(self, command: str, detail: Any = None, *, timeout: float) -> Any:
         """The answer. Raises `ChannelClosedError`, or TimeoutError after `timeout` seconds."""
         if self._listening.done():
             raise ChannelClosedError
@@ -49,7 +49,7 @@ class CommandClient:
         number = self._number
         answer = self._open[number] = asyncio.get_running_loop().create_future()
         try:
-            self._writer.write(_line({"id": number, "ask": what, "detail": detail}))
+            self._writer.write(_line({"id": number, "ask": command, "detail": detail}))
             async with asyncio.timeout(timeout):
                 return await answer
         finally:

@@ -26,8 +26,8 @@ _log = logs.get_logger(__name__)
 _KEPT: Final = 4 * 1024 * 1024
 
 
-def on_signals(hurry: Callable[[], None], reload: Callable[[], None]) -> asyncio.Event:
-    """Set the event at the first SIGTERM or SIGINT, call `hurry` at each further one.
+def on_signals(skip_drain: Callable[[], None], reload: Callable[[], None]) -> asyncio.Event:
+    """Set the event at the first SIGTERM or SIGINT, call `skip_drain` at each further one.
 
     SIGHUP calls `reload`. On Windows SIGINT and SIGBREAK are Ctrl-C and Ctrl-Break.
     """
@@ -35,7 +35,7 @@ def on_signals(hurry: Callable[[], None], reload: Callable[[], None]) -> asyncio
 
     def signalled() -> None:
         if stop.is_set():
-            hurry()
+            skip_drain()
         stop.set()
 
     ends = dict.fromkeys(("SIGTERM", "SIGINT", "SIGBREAK"), signalled)

@@ -109,11 +109,11 @@ class Worker:
         return cls(process, await CommandClient.from_socket(ours))
 
     async def request(
-        self, what: str, detail: Any = None, *, timeout: float = _RESPONSE_TIMEOUT
+        self, command: str, detail: Any = None, *, timeout: float = _RESPONSE_TIMEOUT
     ) -> Any:
         """The worker's answer, None when there is none in time."""
         try:
-            return await self._channel.request(what, detail, timeout=timeout)
+            return await self._channel.request(command, detail, timeout=timeout)
         except (ChannelClosedError, TimeoutError):
             return None
 
@@ -265,12 +265,10 @@ class Supervisor:
         await self._alerts.start(settings, told, sources, self._stack)
 
     async def _open_audit(self) -> AuditTrail:
+        chain = SharedChain(self._common.chain_lock_fd)
+        count = self._metrics.count_audit_records
         audit = await open_trail_when_free(
-            lambda: open_trail(
-                self._settings,
-                self._metrics.count_audit_records,
-                company=SharedChain(self._common.chain_lock_fd),
-            )
+            lambda: open_trail(self._settings, count, shared_chain=chain)
         )
         self._stack.push_async_callback(audit.close, _AUDIT_FLUSH)
         return audit
@@ -373,8 +371,8 @@ class Supervisor:
         return merge_readiness(self._reports, draining=self._stopping)
 
     def _usable(self) -> tuple[bool, str]:
-        judgement = merge_health(self._reports)
-        return judgement.is_usable, judgement.reason
+        health = merge_health(self._reports)
+        return health.is_usable, health.reason
 
     def _unchanged_text(self, settings: Settings) -> str | None:
         """The text that these settings were read from. Raises `StartError` if it has changed."""

@@ -290,7 +290,7 @@ async def test_the_settings_choose_the_profile(
             settings,
             lambda *_: None,
             stdout=pipe.writer,
-            delivery=RepositoryAccess(session, lambda: None),
+            repository=RepositoryAccess(session, lambda: None),
         )
         audit.record_event("login", user="aziza")
         assert await audit.close(10) == 0
