@@ -32,14 +32,14 @@ from gateway.commands.shared import (
 )
 from gateway.commands.shared import fail as _fail
 from gateway.commands.terminal import LanguageOption, say, spoken
-from gateway.commands.usage import Commands
+from gateway.commands.usage import LocalizedTyper
 from gateway.phrases import Phrase, exception_phrase, join_phrases, setting_problem, system_error
 
 if TYPE_CHECKING:
-    from gateway.commands.sandbox import Demo
+    from gateway.commands.sandbox import SandboxRun
     from gateway.config import ListenAddress
 
-cli = Commands(
+cli = LocalizedTyper(
     name="dhp-gateway",
     help="A FHIR gateway for Uzbekistan's Digital Health Platform.",
     add_completion=False,
@@ -170,12 +170,12 @@ def sandbox(  # noqa: PLR0913 - one for each option
     except ValueError as error:
         _fail(usage.known(str(error)) or exception_phrase(error), WRONG_USAGE)
     addresses = _address("--listen", listen), _address("--admin", admin)
-    from gateway.commands.sandbox import Demo
+    from gateway.commands.sandbox import SandboxRun
 
-    _run_sandbox(Demo(platform, *addresses, gateway=not platform_only, login=login))
+    _run_sandbox(SandboxRun(platform, *addresses, gateway=not platform_only, login=login))
 
 
-def _run_sandbox(demo: Demo) -> None:
+def _run_sandbox(demo: SandboxRun) -> None:
     from gateway.commands import sandbox as command
     from gateway.process.factories import StartError
 
@@ -252,7 +252,7 @@ def healthcheck(config: ConfigOption = None, lang: LanguageOption = None) -> Non
     _fail(Phrase("not ready: {failing}", failing=failing), CHECK_FAILED)
 
 
-audit = Commands(help="Look after audit files.", no_args_is_help=True)
+audit = LocalizedTyper(help="Look after audit files.", no_args_is_help=True)
 cli.add_typer(audit, name="audit")
 
 

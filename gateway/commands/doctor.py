@@ -29,7 +29,7 @@ from gateway.commands import (
     notify,
 )
 from gateway.commands.doctor_network import way_to
-from gateway.commands.findings import Finding, Side, State
+from gateway.commands.findings import CheckedServer, CheckResult, State
 from gateway.config import Problem, SecretReadError, Settings
 from gateway.config.secret_files import permission_problem, suspicious_surrounding
 from gateway.duration import format_duration
@@ -49,7 +49,7 @@ _SET_CLOCK: Final = (
 
 async def run(
     settings: Settings, say: Callable[[Phrase], object] | None, warnings: Iterable[Problem] = ()
-) -> list[Finding]:
+) -> list[CheckResult]:
     """Examine everything; with `say` each finding's line is given to it as soon as it is made.
 
     `warnings` of the settings are found with what they are about.
@@ -62,7 +62,9 @@ async def run(
     return findings
 
 
-async def examine(settings: Settings, warnings: Iterable[Problem] = ()) -> AsyncIterator[Finding]:
+async def examine(
+    settings: Settings, warnings: Iterable[Problem] = ()
+) -> AsyncIterator[CheckResult]:
     """All findings, as they are made. Opens connections; changes nothing anywhere."""
     here = (doctor_files.examine, doctor_listeners.examine, _operators)
     looks = (_settings(settings, warnings), *(look(settings) for look in here))
@@ -93,13 +95,13 @@ async def examine(settings: Settings, warnings: Iterable[Problem] = ()) -> Async
         yield finding
 
 
-def _sides(settings: Settings) -> tuple[Side, Side]:
+def _sides(settings: Settings) -> tuple[CheckedServer, CheckedServer]:
     sso, platform = settings.sso, settings.platform
     return (
-        Side(
+        CheckedServer(
             Phrase("SSO"), sso.token_url, "sso.token_url", partial(sso_tls, settings), sso.timeout
         ),
-        Side(
+        CheckedServer(
             Phrase("platform"),
             platform.fhir_base_url,
             "platform.fhir_base_url",
@@ -109,26 +111,26 @@ def _sides(settings: Settings) -> tuple[Side, Side]:
     )
 
 
-def _settings(settings: Settings, warnings: Iterable[Problem]) -> Iterator[Finding]:
+def _settings(settings: Settings, warnings: Iterable[Problem]) -> Iterator[CheckResult]:
     environment = Phrase("environment {environment}", environment=settings.environment)
-    yield Finding(Phrase("settings"), "ok", environment)
+    yield CheckResult(Phrase("settings"), "ok", environment)
     untold = {warning.key: warning for warning in warnings}
     yield from _secret_files(settings, untold)
     for key, warning in untold.items():
-        yield Finding(Phrase("setting {key}", key=key), "ok", warning.message, _remedy(warning))
+        yield CheckResult(Phrase("setting {key}", key=key), "ok", warning.message, _remedy(warning))
 
 
 def _remedy(warning: Problem | None) -> Phrase:
     return EMPTY_PHRASE if warning is None else Phrase("{hint:capital}", hint=warning.hint)
 
 
-def _secret_files(settings: Settings, untold: dict[str, Problem]) -> Iterator[Finding]:
+def _secret_files(settings: Settings, untold: dict[str, Problem]) -> Iterator[CheckResult]:
     """Of each secret; takes the warnings about secrets out of the `untold` ones."""
     for source in settings.secret_sources():
         check = Phrase("secret {key}", key=source.key)
         if source.file is None:
             hint = _remedy(untold.pop(source.key, None))
-            yield Finding(check, "ok", Phrase("given in the settings themselves"), hint)
+            yield CheckResult(check, "ok", Phrase("given in the settings themselves"), hint)
             continue
         try:
             secret = source.read()
@@ -136,11 +138,11 @@ def _secret_files(settings: Settings, untold: dict[str, Problem]) -> Iterator[Fi
         except SecretReadError as error:
             detail = Phrase("{path}: {why}", path=error.path, why=error.problem)
             hint = Phrase("{hint:capital}", hint=error.hint)
-            yield Finding(check, "failed", detail, hint)
+            yield CheckResult(check, "failed", detail, hint)
         except OSError as error:
             why = Phrase.external(error.strerror, Phrase("cannot be read"))
             detail = Phrase("{path} {why}", path=source.file, why=why)
-            yield Finding(check, "failed", detail, Phrase("Check the path"))
+            yield CheckResult(check, "failed", detail, Phrase("Check the path"))
         else:
             odd = None if secret is None else suspicious_surrounding(secret)
             told = (
@@ -151,25 +153,25 @@ def _secret_files(settings: Settings, untold: dict[str, Problem]) -> Iterator[Fi
             yield replace(finding, hint=told) if finding.state == "ok" else finding
 
 
-def _permissions(check: Phrase, path: Path) -> Finding:
+def _permissions(check: Phrase, path: Path) -> CheckResult:
     if not os_support.HAS_FILE_MODES:
         hint = Phrase("Look who may read it: icacls {path}", path=path)
-        return Finding(check, "ok", Phrase("{path} can be read", path=path), hint)
+        return CheckResult(check, "ok", Phrase("{path} can be read", path=path), hint)
     if (exposed := permission_problem(path)) is not None:
         detail = Phrase("{path} {why}", path=path, why=exposed)
-        return Finding(check, "failed", detail, Phrase("Run: chmod 0600 {path}", path=path))
+        return CheckResult(check, "failed", detail, Phrase("Run: chmod 0600 {path}", path=path))
     mode = stat.S_IMODE(path.stat().st_mode)
-    return Finding(
+    return CheckResult(
         check, "ok", Phrase("{path} can be read, by few (mode {mode:04o})", path=path, mode=mode)
     )
 
 
-def _operators(settings: Settings) -> Iterator[Finding]:
+def _operators(settings: Settings) -> Iterator[CheckResult]:
     """Who may change something at the operators' listener."""
     admin = settings.admin
     if admin.operators:
         names = ", ".join(each.name for each in admin.operators)
-        yield Finding(
+        yield CheckResult(
             Phrase("operators"),
             "ok",
             Phrase("{names} may decide about queued writes", names=names),
@@ -177,13 +179,13 @@ def _operators(settings: Settings) -> Iterator[Finding]:
 
 
 async def _conversation(
-    settings: Settings, sso: Side, platform: Side, reached: dict[str, bool]
-) -> AsyncIterator[Finding]:
+    settings: Settings, sso: CheckedServer, platform: CheckedServer, reached: dict[str, bool]
+) -> AsyncIterator[CheckResult]:
     """What both servers say: token, clock, capability statement."""
     response: TokenResponse | None = None
     for name in credentials_in_use(settings):
         if not reached[sso.name]:
-            yield Finding(
+            yield CheckResult(
                 Phrase("token {name}", name=name), "skipped", Phrase("needs the way to the SSO")
             )
             continue
@@ -195,8 +197,8 @@ async def _conversation(
     )
     async with session:
         if not reached[platform.name]:
-            yield Finding(Phrase("clock"), "skipped", Phrase("needs the way to the platform"))
-            yield Finding(
+            yield CheckResult(Phrase("clock"), "skipped", Phrase("needs the way to the platform"))
+            yield CheckResult(
                 Phrase("platform metadata"), "skipped", Phrase("needs the way to the platform")
             )
             return
@@ -207,9 +209,9 @@ async def _conversation(
 async def _ask_for_metadata(
     session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
     settings: Settings,
-    platform: Side,
+    platform: CheckedServer,
     response: TokenResponse | None,
-) -> AsyncIterator[Finding]:
+) -> AsyncIterator[CheckResult]:
     headers = {"Accept": "application/fhir+json"}
     if response is not None:
         headers["Authorization"] = f"Bearer {response.access_token.reveal()}"
@@ -228,8 +230,8 @@ async def _ask_for_metadata(
             status, date = answer.status, answer.headers.get("Date")
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         detail = Phrase("no answer: {name}", name=type(error).__name__)
-        yield Finding(Phrase("clock"), "skipped", Phrase("needs an answer of the platform"))
-        yield Finding(
+        yield CheckResult(Phrase("clock"), "skipped", Phrase("needs an answer of the platform"))
+        yield CheckResult(
             Phrase("platform metadata"), "failed", detail, Phrase("Check {key}", key=platform.key)
         )
         return
@@ -240,35 +242,37 @@ async def _ask_for_metadata(
             yield finding
 
 
-def _clock(date: str | None) -> Finding:
+def _clock(date: str | None) -> CheckResult:
     try:
         skew = time.time() - parsedate_to_datetime(date or "").timestamp()
     except ValueError:
-        return Finding(Phrase("clock"), "skipped", Phrase("the platform does not tell its time"))
+        return CheckResult(
+            Phrase("clock"), "skipped", Phrase("the platform does not tell its time")
+        )
     if abs(skew) > _MOST_SKEW:
         span = format_duration(abs(skew))
         ahead = Phrase("this machine's clock is {time} ahead of the platform's", time=span)
         behind = Phrase("this machine's clock is {time} behind the platform's", time=span)
-        return Finding(
+        return CheckResult(
             Phrase("clock"),
             "failed",
             ahead if skew > 0 else behind,
             Phrase("Switch on time synchronisation: {set_clock}", set_clock=_SET_CLOCK),
         )
-    return Finding(Phrase("clock"), "ok", Phrase("this machine and the platform agree"))
+    return CheckResult(Phrase("clock"), "ok", Phrase("this machine and the platform agree"))
 
 
-def _metadata(settings: Settings, status: int, body: bytes, *, has_token: bool) -> Finding:
+def _metadata(settings: Settings, status: int, body: bytes, *, has_token: bool) -> CheckResult:
     check = Phrase("platform metadata")
     if status in (401, 403):
         if not has_token:
-            return Finding(
+            return CheckResult(
                 check,
                 "skipped",
                 Phrase("the platform wants a token (status {status})", status=status),
             )
         hint = Phrase("The platform refuses the SSO's token: are both of the same environment?")
-        return Finding(check, "failed", Phrase("status {status}", status=status), hint)
+        return CheckResult(check, "failed", Phrase("status {status}", status=status), hint)
     try:
         statement = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -277,7 +281,7 @@ def _metadata(settings: Settings, status: int, body: bytes, *, has_token: bool) 
         statement = {}
     if statement.get("resourceType") != "CapabilityStatement":
         hint = Phrase("Check platform.fhir_base_url: it must end where /metadata begins")
-        return Finding(
+        return CheckResult(
             check, "failed", Phrase("no CapabilityStatement (status {status})", status=status), hint
         )
     version = str(statement.get("fhirVersion"))[:16]
@@ -285,5 +289,5 @@ def _metadata(settings: Settings, status: int, body: bytes, *, has_token: bool) 
         # A server of one's own may be of any version; DHP's are R5.
         state: State = "ok" if settings.environment == "custom" else "failed"
         hint = Phrase("This is not an R5 server")
-        return Finding(check, state, Phrase("FHIR {version}", version=version), hint)
-    return Finding(check, "ok", Phrase("FHIR {version}", version=version))
+        return CheckResult(check, state, Phrase("FHIR {version}", version=version), hint)
+    return CheckResult(check, "ok", Phrase("FHIR {version}", version=version))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway import os_support
-from gateway.commands.findings import Finding
+from gateway.commands.findings import CheckResult
 from gateway.config import Settings
 from gateway.phrases import Phrase
 from gateway.process import reload
@@ -23,7 +23,7 @@ _SYSTEM_LOGS: Final = Path("/var/log")
 _ROOT: Final = 0
 
 
-def examine(settings: Settings) -> Iterator[Finding]:
+def examine(settings: Settings) -> Iterator[CheckResult]:
     """Of the audit's file where there is one, and for root of what it alone may read."""
     if settings.audit.sink == "file" and settings.audit.path is not None:
         yield audit(settings.audit.path)
@@ -37,7 +37,7 @@ def is_made_by_systemd(path: Path) -> bool:
     return folder.parent == _SYSTEM_LOGS and not folder.exists()
 
 
-def audit(path: Path) -> Finding:
+def audit(path: Path) -> CheckResult:
     """Whether the audit's file can be written."""
     folder = path.absolute().parent
     make = Phrase(
@@ -49,10 +49,12 @@ def audit(path: Path) -> Finding:
                 "{folder} is not there; systemd makes it at the first start (LogsDirectory)",
                 folder=folder,
             )
-            return Finding(_AUDIT, "skipped", detail, Phrase("Without systemd: {make}", make=make))
-        return Finding(_AUDIT, "failed", Phrase("{folder} is not there", folder=folder), make)
+            return CheckResult(
+                _AUDIT, "skipped", detail, Phrase("Without systemd: {make}", make=make)
+            )
+        return CheckResult(_AUDIT, "failed", Phrase("{folder} is not there", folder=folder), make)
     if not folder.is_dir():
-        return Finding(
+        return CheckResult(
             _AUDIT,
             "failed",
             Phrase("{folder} is no folder", folder=folder),
@@ -60,20 +62,22 @@ def audit(path: Path) -> Finding:
         )
     if not os.access(folder, os.W_OK | os.X_OK):
         hint = Phrase("Its owner must be the gateway's user: chown USER {folder}", folder=folder)
-        return Finding(_AUDIT, "failed", Phrase("{folder} cannot be written", folder=folder), hint)
+        return CheckResult(
+            _AUDIT, "failed", Phrase("{folder} cannot be written", folder=folder), hint
+        )
     if path.exists() and not (path.is_file() and os.access(path, os.R_OK | os.W_OK)):
         hint = Phrase("It must be a file of the gateway's user: chown USER {path}", path=path)
-        return Finding(_AUDIT, "failed", Phrase("{path} cannot be written", path=path), hint)
+        return CheckResult(_AUDIT, "failed", Phrase("{path} cannot be written", path=path), hint)
     owned = next((each for each in (path, folder) if each.exists()), folder)
     if _is_root() and owned.stat().st_uid == _ROOT:
         hint = Phrase("The gateway's user must: chown USER {owned}", owned=owned)
-        return Finding(
+        return CheckResult(
             _AUDIT, "ok", Phrase("{owned} belongs to root, who can write it", owned=owned), hint
         )
-    return Finding(_AUDIT, "ok", Phrase("{folder} can be written", folder=folder))
+    return CheckResult(_AUDIT, "ok", Phrase("{folder} can be written", folder=folder))
 
 
-def _for_root_only(settings: Settings) -> Iterator[Finding]:
+def _for_root_only(settings: Settings) -> Iterator[CheckResult]:
     hidden = [str(path) for path in reload.watched_files(settings) if _is_for_root_only(path)]
     if hidden:
         detail = Phrase("run as root; only root may read {hidden}", hidden=", ".join(hidden))
@@ -82,7 +86,7 @@ def _for_root_only(settings: Settings) -> Iterator[Finding]:
             "LoadCredential) or the right to read them; run the doctor as that "
             "user to be sure"
         )
-        yield Finding(Phrase("files"), "ok", detail, hint)
+        yield CheckResult(Phrase("files"), "ok", detail, hint)
 
 
 def _is_for_root_only(path: Path) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import aiohttp
 import orjson
 
-from gateway.commands.findings import Finding
+from gateway.commands.findings import CheckResult
 from gateway.config import Settings
 from gateway.fhir.links import LinkMap
 from gateway.fhir.links.map import parse_base
@@ -30,7 +30,7 @@ _PAGING: Final = ("self", "next", "previous", "prev", "first", "last")
 _GATEWAY: Final = "http://gateway.invalid"
 
 
-async def examine(settings: Settings, statement: bytes, get: Get) -> AsyncIterator[Finding]:
+async def examine(settings: Settings, statement: bytes, get: Get) -> AsyncIterator[CheckResult]:
     """What is found; `get` asks the platform, with a token where there is one."""
     if not settings.rewrite.enabled:
         return
@@ -47,16 +47,16 @@ async def examine(settings: Settings, statement: bytes, get: Get) -> AsyncIterat
             "Set rewrite.aliases: [{aliases}], or platform.fhir_base_url to that name",
             aliases=aliases,
         )
-        yield Finding(_CHECK, "failed", detail, hint)
+        yield CheckResult(_CHECK, "failed", detail, hint)
         return
     names.see(_object(declared.get("implementation")).get("url"))
     if names.missing:
         alias = f'"{names.missing[0]}"'
         detail = Phrase("implementation.url of the platform is {alias}", alias=alias)
         hint = Phrase("If links begin so, too, set rewrite.aliases: [{alias}]", alias=alias)
-        yield Finding(_CHECK, "ok", detail, hint)
+        yield CheckResult(_CHECK, "ok", detail, hint)
     elif names.has_known:
-        yield Finding(_CHECK, "ok", Phrase("they begin as the settings say"))
+        yield CheckResult(_CHECK, "ok", Phrase("they begin as the settings say"))
 
 
 class _Names:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from gateway import os_support
 from gateway.admin.status.settings_shown import visible_settings
 from gateway.commands import healthcheck
-from gateway.commands.findings import Finding
+from gateway.commands.findings import CheckResult
 from gateway.config import ListenAddress, Settings
 from gateway.phrases import EMPTY_PHRASE, Phrase, exception_phrase
 from gateway.process.sockets import is_stale_socket
@@ -26,7 +26,7 @@ _IDENTITY: Final = ("listen.address", "platform.fhir_base_url", "sso.token_url",
 _MAX_KEYS: Final = 5
 
 
-def examine(settings: Settings) -> Iterator[Finding]:
+def examine(settings: Settings) -> Iterator[CheckResult]:
     """Whether each address can be listened on, or is by the gateway of these settings."""
     running = _running_settings(settings.admin.address)
     differing = (
@@ -48,7 +48,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
             else:
                 yield _in_use(check, address, differing)
         else:
-            yield Finding(check, "ok", Phrase("{address} is free", address=address))
+            yield CheckResult(check, "ok", Phrase("{address} is free", address=address))
 
 
 def _running_settings(address: ListenAddress) -> Mapping[str, Any] | None:
@@ -75,7 +75,7 @@ def _differing(running: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator
             yield key
 
 
-def _in_use(check: Phrase, address: ListenAddress, differing: list[str]) -> Finding:
+def _in_use(check: Phrase, address: ListenAddress, differing: list[str]) -> CheckResult:
     hint = (
         Phrase(
             "It does not run with these settings yet: {keys}. Restart it", keys=_named(differing)
@@ -84,28 +84,28 @@ def _in_use(check: Phrase, address: ListenAddress, differing: list[str]) -> Find
         else EMPTY_PHRASE
     )
     detail = Phrase("{address} is in use by the gateway that runs", address=address)
-    return Finding(check, "ok", detail, hint)
+    return CheckResult(check, "ok", detail, hint)
 
 
 def _in_use_by_another(
     check: Phrase, key: str, address: ListenAddress, differing: list[str]
-) -> Finding:
+) -> CheckResult:
     hint = Phrase(
         "It runs with other settings: {keys}. Restart it if it is to have these, else change {key}",
         keys=_named(differing),
         key=key,
     )
     detail = Phrase("{address} is in use by another gateway", address=address)
-    return Finding(check, "failed", detail, hint)
+    return CheckResult(check, "failed", detail, hint)
 
 
 def _named(keys: list[str]) -> str:
     return ", ".join(keys[:_MAX_KEYS]) + (", …" if len(keys) > _MAX_KEYS else "")
 
 
-def _taken(check: Phrase, key: str, address: ListenAddress, error: OSError) -> Finding:
+def _taken(check: Phrase, key: str, address: ListenAddress, error: OSError) -> CheckResult:
     told = Phrase(os.strerror(error.errno).lower()) if error.errno else exception_phrase(error)
-    return Finding(
+    return CheckResult(
         check,
         "failed",
         Phrase("{address} is not free: {reason}", address=address, reason=told),

@@ -16,7 +16,7 @@ import aiohttp
 
 from gateway.commands.doctor_network import way_to
 from gateway.commands.doctor_sso import UNKNOWN_CLIENT, start_first
-from gateway.commands.findings import Finding, Side
+from gateway.commands.findings import CheckedServer, CheckResult
 from gateway.config import Settings
 from gateway.oauth.error_description import description_of
 from gateway.oauth.error_messages import with_description
@@ -37,7 +37,7 @@ _CLIENT: Final = Phrase("login client")
 _VERIFIER: Final = "dhp-gateway-doctor-" + "0" * 45
 
 
-async def examine(settings: Settings, *, sso_reached: bool) -> AsyncIterator[Finding]:
+async def examine(settings: Settings, *, sso_reached: bool) -> AsyncIterator[CheckResult]:
     """All findings about the sign-in, none while it is not enabled."""
     if not settings.login.enabled:
         return
@@ -49,7 +49,7 @@ async def examine(settings: Settings, *, sso_reached: bool) -> AsyncIterator[Fin
         reached = all(each.state != "failed" for each in findings)
     if not reached:
         for check in (_DISCOVERY, _PAGE, _CLIENT):
-            yield Finding(check, "skipped", Phrase("needs the way to the SSO"))
+            yield CheckResult(check, "skipped", Phrase("needs the way to the SSO"))
         return
     session = aiohttp.ClientSession(  # noqa: TID251 - a command of its own, no request path
         cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
@@ -59,11 +59,11 @@ async def examine(settings: Settings, *, sso_reached: bool) -> AsyncIterator[Fin
             yield finding
 
 
-async def _way(settings: Settings) -> AsyncIterator[Finding]:
+async def _way(settings: Settings) -> AsyncIterator[CheckResult]:
     sso = settings.sso
     url = sso.authorize_url or ""
     trust = partial(certificates.client_tls, url, sso.ca_file, "sso.ca_file")
-    side = Side(Phrase("SSO page"), url, "sso.authorize_url", trust, sso.timeout)
+    side = CheckedServer(Phrase("SSO page"), url, "sso.authorize_url", trust, sso.timeout)
     async for finding in way_to(side, proxied=sso.proxy_url is not None):
         yield finding
 
@@ -73,14 +73,14 @@ async def _conversation(
     session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
     *,
     sso_reached: bool,
-) -> AsyncIterator[Finding]:
+) -> AsyncIterator[CheckResult]:
     # Takes time to import, and only who signs people in needs it.
     from gateway.process.login_factory import openid_provider
 
     try:
         provider = openid_provider(settings, session)
     except StartError as error:
-        yield Finding(
+        yield CheckResult(
             _DISCOVERY,
             "failed",
             exception_phrase(error),
@@ -92,12 +92,12 @@ async def _conversation(
     known = None if metadata is None else metadata.authorization_endpoint
     yield await _page(settings, session, known)
     if not sso_reached:
-        yield Finding(_CLIENT, "skipped", Phrase("needs the way to the SSO"))
+        yield CheckResult(_CLIENT, "skipped", Phrase("needs the way to the SSO"))
         return
     yield await _client(settings, session)
 
 
-async def _discovery(settings: Settings, provider: OpenIdProvider) -> Finding:
+async def _discovery(settings: Settings, provider: OpenIdProvider) -> CheckResult:
     from gateway.login.openid import is_issuer_of
 
     strangers = []
@@ -111,38 +111,40 @@ async def _discovery(settings: Settings, provider: OpenIdProvider) -> Finding:
             stranger=strangers[0],
         )
         hint = Phrase("Set sso.authorize_url to the issuer's own address, as it names itself")
-        return Finding(_DISCOVERY, "failed", detail, hint)
+        return CheckResult(_DISCOVERY, "failed", detail, hint)
     detail = Phrase("the SSO publishes nothing of itself; sso.authorize_url is used as it is")
-    return Finding(_DISCOVERY, "skipped", detail)
+    return CheckResult(_DISCOVERY, "skipped", detail)
 
 
-def _judged(settings: Settings, issuer: str, document: Mapping[str, Any]) -> Finding:
+def _judged(settings: Settings, issuer: str, document: Mapping[str, Any]) -> CheckResult:
     methods = document.get("code_challenge_methods_supported", ["S256"])
     if "S256" not in methods:
         hint = Phrase(
             "Ask its operator for PKCE with S256 (RFC 7636); the gateway uses nothing weaker"
         )
-        return Finding(_DISCOVERY, "failed", Phrase("the SSO does not know PKCE with S256"), hint)
+        return CheckResult(
+            _DISCOVERY, "failed", Phrase("the SSO does not know PKCE with S256"), hint
+        )
     endpoint = document.get("token_endpoint")
     if endpoint != settings.sso.token_url:
         named = endpoint if isinstance(endpoint, str) and endpoint.isprintable() else Phrase("none")
         hint = Phrase(
             "Set sso.token_url to it, or sso.authorize_url to the SSO of that token endpoint"
         )
-        return Finding(
+        return CheckResult(
             _DISCOVERY,
             "failed",
             Phrase("{issuer} names the token endpoint {named}", issuer=issuer, named=named),
             hint,
         )
-    return Finding(_DISCOVERY, "ok", Phrase("{issuer} is an OpenID provider", issuer=issuer))
+    return CheckResult(_DISCOVERY, "ok", Phrase("{issuer} is an OpenID provider", issuer=issuer))
 
 
 async def _page(
     settings: Settings,
     session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
     endpoint: str | None,
-) -> Finding:
+) -> CheckResult:
     """Whether the SSO would let this client begin, with this redirect URI."""
     from gateway.process.login_factory import login_client
 
@@ -161,16 +163,16 @@ async def _page(
             status, location = answer.status, answer.headers.get("Location", "")
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         detail = Phrase("no answer: {name}", name=type(error).__name__)
-        return Finding(_PAGE, "failed", detail, Phrase("Check sso.authorize_url"))
+        return CheckResult(_PAGE, "failed", detail, Phrase("Check sso.authorize_url"))
     return _judged_page(client, status, location)
 
 
-def _judged_page(client: LoginClient, status: int, location: str) -> Finding:
+def _judged_page(client: LoginClient, status: int, location: str) -> CheckResult:
     refusal = _refusal(location, client.redirect_uri)
     if refusal is not None:
         hint = Phrase("Check login.scope; the SSO's operator can tell what this client may do")
         refused = Phrase("the SSO refuses the sign-in: {refusal}", refusal=refusal[0])
-        return Finding(_PAGE, "failed", with_description(refused, refusal[1]), hint)
+        return CheckResult(_PAGE, "failed", with_description(refused, refusal[1]), hint)
     if 400 <= status < 500:
         detail = Phrase(
             "the SSO knows no such client or no such redirect_uri (status {status})", status=status
@@ -180,15 +182,15 @@ def _judged_page(client: LoginClient, status: int, location: str) -> Finding:
             client_id=client.client_id,
             redirect_uri=client.redirect_uri,
         )
-        return Finding(_PAGE, "failed", detail, hint)
+        return CheckResult(_PAGE, "failed", detail, hint)
     if status >= 500:
-        return Finding(
+        return CheckResult(
             _PAGE,
             "failed",
             Phrase("status {status}", status=status),
             Phrase("Check sso.authorize_url"),
         )
-    return Finding(
+    return CheckResult(
         _PAGE,
         "ok",
         Phrase("the SSO lets people sign in for {redirect_uri}", redirect_uri=client.redirect_uri),
@@ -209,7 +211,7 @@ def _refusal(location: str, redirect_uri: str) -> tuple[str, str] | None:
 async def _client(
     settings: Settings,
     session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
-) -> Finding:
+) -> CheckResult:
     """Whether the SSO takes the client for who it is: it then refuses the code, not the client."""
     from gateway.process.login_factory import user_endpoint
 
@@ -218,17 +220,19 @@ async def _client(
         endpoint = user_endpoint(settings, session)
         await endpoint.redeem_code("doctor", Secret(_VERIFIER), login.redirect_uri or "")
     except StartError as error:
-        return Finding(
+        return CheckResult(
             _CLIENT, "failed", exception_phrase(error), Phrase("Mend the secret or key first")
         )
     except TokenRequestError as error:
         return _judged_client(error, list(start_first(settings, login.auth_method)))
-    return Finding(_CLIENT, "skipped", Phrase("the SSO takes any code"))
+    return CheckResult(_CLIENT, "skipped", Phrase("the SSO takes any code"))
 
 
-def _judged_client(error: TokenRequestError, hints: list[Phrase]) -> Finding:
+def _judged_client(error: TokenRequestError, hints: list[Phrase]) -> CheckResult:
     if error.oauth_error == "invalid_grant":
-        return Finding(_CLIENT, "ok", Phrase("the SSO knows the client, and how it proves itself"))
+        return CheckResult(
+            _CLIENT, "ok", Phrase("the SSO knows the client, and how it proves itself")
+        )
     told = _told(error)
     if error.oauth_error in UNKNOWN_CLIENT or error.status == HTTPStatus.UNAUTHORIZED:
         check = Phrase(
@@ -236,11 +240,11 @@ def _judged_client(error: TokenRequestError, hints: list[Phrase]) -> Finding:
         )
         refused = Phrase("the SSO refuses the client: {told}", told=told)
         detail = with_description(refused, error.description)
-        return Finding(_CLIENT, "failed", detail, join_phrases(". ", [*hints, check]))
+        return CheckResult(_CLIENT, "failed", detail, join_phrases(". ", [*hints, check]))
     # Some SSOs judge the code before the client, or name other errors for a wrong code.
     silent = Phrase("the SSO does not say: {cause}", cause=told)
     detail = with_description(silent, error.description)
-    return Finding(_CLIENT, "skipped", detail, join_phrases(". ", hints))
+    return CheckResult(_CLIENT, "skipped", detail, join_phrases(". ", hints))
 
 
 def _told(error: TokenRequestError) -> Phrase:

@@ -11,48 +11,48 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-from gateway.commands.findings import Finding, Side
+from gateway.commands.findings import CheckedServer, CheckResult
 from gateway.phrases import Phrase, exception_phrase
 from gateway.process.factories import StartError
 
 _FEW_DAYS: Final = 14
 
 
-async def way_to(side: Side, *, proxied: bool) -> AsyncIterator[Finding]:
+async def way_to(side: CheckedServer, *, proxied: bool) -> AsyncIterator[CheckResult]:
     """Name, connection, TLS: each needs the one before."""
     if proxied:
         detail = Phrase("left out: an outgoing proxy is set, which finds the way itself")
-        yield Finding(Phrase("{name} DNS", name=side.name), "skipped", detail)
+        yield CheckResult(Phrase("{name} DNS", name=side.name), "skipped", detail)
         return
     async for tcp in reach(side):
         yield tcp
     if tcp.state == "skipped":
         return
     if not side.is_tls:
-        yield Finding(
+        yield CheckResult(
             Phrase("{name} TLS", name=side.name), "skipped", Phrase("the URL begins with http://")
         )
     elif tcp.state == "failed":
-        yield Finding(Phrase("{name} TLS", name=side.name), "skipped", Phrase("needs TCP"))
+        yield CheckResult(Phrase("{name} TLS", name=side.name), "skipped", Phrase("needs TCP"))
     else:
         yield await _shake_hands(side)
 
 
-async def reach(side: Side) -> AsyncIterator[Finding]:
+async def reach(side: CheckedServer) -> AsyncIterator[CheckResult]:
     """Name and connection, two findings; the second needs the first."""
     dns = await _resolve(side)
     yield dns
     if dns.state == "failed":
-        yield Finding(Phrase("{name} TCP", name=side.name), "skipped", Phrase("needs DNS"))
+        yield CheckResult(Phrase("{name} TCP", name=side.name), "skipped", Phrase("needs DNS"))
     else:
         yield await _connect(side)
 
 
-async def _resolve(side: Side) -> Finding:
+async def _resolve(side: CheckedServer) -> CheckResult:
     check = Phrase("{name} DNS", name=side.name)
     with contextlib.suppress(ValueError):
         ipaddress.ip_address(side.host)
-        return Finding(check, "ok", Phrase("{host} is an address", host=side.host))
+        return CheckResult(check, "ok", Phrase("{host} is an address", host=side.host))
     try:
         async with asyncio.timeout(side.timeout):
             found = await asyncio.get_running_loop().getaddrinfo(
@@ -64,7 +64,7 @@ async def _resolve(side: Side) -> Finding:
             "(/etc/resolv.conf); without internet ask the network's administrator",
             key=side.key,
         )
-        return Finding(
+        return CheckResult(
             check,
             "failed",
             Phrase(
@@ -73,14 +73,14 @@ async def _resolve(side: Side) -> Finding:
             hint,
         )
     addresses = sorted({entry[4][0] for entry in found})
-    return Finding(
+    return CheckResult(
         check,
         "ok",
         Phrase("{host} is {addresses}", host=side.host, addresses=", ".join(map(str, addresses))),
     )
 
 
-async def _connect(side: Side) -> Finding:
+async def _connect(side: CheckedServer) -> CheckResult:
     check, target = (
         Phrase("{name} TCP", name=side.name),
         Phrase("{host} port {port}", host=side.host, port=side.port),
@@ -99,14 +99,16 @@ async def _connect(side: Side) -> Finding:
             target=target,
             timeout=side.timeout,
         )
-        return Finding(check, "failed", detail, hint)
+        return CheckResult(check, "failed", detail, hint)
     except OSError:
-        return Finding(check, "failed", Phrase("{target} refuses connections", target=target), hint)
+        return CheckResult(
+            check, "failed", Phrase("{target} refuses connections", target=target), hint
+        )
     writer.close()
-    return Finding(check, "ok", Phrase("{target} accepts connections", target=target))
+    return CheckResult(check, "ok", Phrase("{target} accepts connections", target=target))
 
 
-async def _shake_hands(side: Side) -> Finding:
+async def _shake_hands(side: CheckedServer) -> CheckResult:
     check = Phrase("{name} TLS", name=side.name)
     try:
         context = side.trust()
@@ -115,20 +117,22 @@ async def _shake_hands(side: Side) -> Finding:
                 side.host, side.port, ssl=context, server_hostname=side.host
             )
     except StartError as error:
-        return Finding(
+        return CheckResult(
             check, "failed", exception_phrase(error), Phrase("Give a PEM file with CA certificates")
         )
     except ssl.SSLCertVerificationError as error:
-        return Finding(check, "failed", *_distrust(side, error))
+        return CheckResult(check, "failed", *_distrust(side, error))
     except (OSError, TimeoutError):
         hint = Phrase("Check that {key} names a port that speaks TLS", key=side.key)
-        return Finding(check, "failed", Phrase("the other side does not speak TLS properly"), hint)
+        return CheckResult(
+            check, "failed", Phrase("the other side does not speak TLS properly"), hint
+        )
     certificate = writer.get_extra_info("peercert") or {}
     writer.close()
     return _certificate(check, certificate)
 
 
-def _distrust(side: Side, error: ssl.SSLCertVerificationError) -> tuple[Phrase, Phrase]:
+def _distrust(side: CheckedServer, error: ssl.SSLCertVerificationError) -> tuple[Phrase, Phrase]:
     section = side.key.partition(".")[0]
     reason = (error.verify_message or "").lower()
     if "expired" in reason or "not yet valid" in reason:
@@ -150,10 +154,10 @@ def _distrust(side: Side, error: ssl.SSLCertVerificationError) -> tuple[Phrase, 
     return Phrase("the certificate comes from a CA that is not trusted here"), hint
 
 
-def _certificate(check: Phrase, certificate: dict[str, Any]) -> Finding:
+def _certificate(check: Phrase, certificate: dict[str, Any]) -> CheckResult:
     until = ssl.cert_time_to_seconds(certificate["notAfter"]) if certificate else 0.0
     days = int((until - time.time()) / 86400)
     detail = Phrase("trusted, valid for {days} more days", days=days)
     if certificate and days < _FEW_DAYS:
-        return Finding(check, "ok", detail, Phrase("Tell its operator that it ends soon"))
-    return Finding(check, "ok", detail)
+        return CheckResult(check, "ok", detail, Phrase("Tell its operator that it ends soon"))
+    return CheckResult(check, "ok", detail)

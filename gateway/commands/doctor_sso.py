@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from gateway.commands import token as token_command
-from gateway.commands.findings import Finding, Side
+from gateway.commands.findings import CheckedServer, CheckResult
 from gateway.commands.healthcheck import is_alive
 from gateway.config import Settings
 from gateway.config.settings import PRESETS
@@ -42,13 +42,13 @@ UNKNOWN_CLIENT: Final = frozenset({"invalid_client", "unauthorized_client"})
 """The errors of an SSO that refuses the client, and not what the client asks for."""
 
 
-async def ask_for_token(settings: Settings, name: str) -> tuple[Finding, TokenResponse | None]:
+async def ask_for_token(settings: Settings, name: str) -> tuple[CheckResult, TokenResponse | None]:
     """Whether the SSO gives a credential's token, and the token."""
     check = Phrase("token {name}", name=name)
     try:
         response = await token_command.request(settings, name)
     except StartError as error:
-        return Finding(
+        return CheckResult(
             check, "failed", exception_phrase(error), Phrase("Mend the secret or key first")
         ), None
     except TokenRequestError as error:
@@ -56,11 +56,11 @@ async def ask_for_token(settings: Settings, name: str) -> tuple[Finding, TokenRe
         hints = [_hint(error, settings, name)]
         if error.status is not None:
             hints = [*start_first(settings, settings.credentials[name].auth_method), *hints]
-        return Finding(check, "failed", happened, join_phrases(". ", hints)), None
+        return CheckResult(check, "failed", happened, join_phrases(". ", hints)), None
     detail = Phrase(
         "the SSO gave a token for {lifetime}", lifetime=format_duration(response.lifetime)
     )
-    return Finding(check, "ok", detail), response
+    return CheckResult(check, "ok", detail), response
 
 
 def start_first(settings: Settings, auth_method: str) -> Iterator[Phrase]:
@@ -89,7 +89,7 @@ def _hint(error: TokenRequestError, settings: Settings, name: str) -> Phrase:
     return hint
 
 
-def with_addresses(settings: Settings, finding: Finding) -> Finding:
+def with_addresses(settings: Settings, finding: CheckResult) -> CheckResult:
     """A finding about the way to the SSO; where there is none to it, with addresses to compare."""
     if finding.state != "failed" or _environments(settings, "sso", "token_url"):
         return finding
@@ -132,8 +132,8 @@ def _environments(settings: Settings, section: str, key: str) -> list[str]:
 
 
 async def documents(
-    settings: Settings, sides: Iterable[Side], *, has_token: bool
-) -> AsyncIterator[Finding]:
+    settings: Settings, sides: Iterable[CheckedServer], *, has_token: bool
+) -> AsyncIterator[CheckResult]:
     """Which token endpoint SSO and platform name in what they publish of themselves."""
     session = aiohttp.ClientSession(  # noqa: TID251 - a command of its own, no request path
         cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
@@ -167,7 +167,7 @@ def _of_sso(settings: Settings) -> Iterator[str]:
 async def _endpoint(
     session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
     url: str,
-    side: Side,
+    side: CheckedServer,
     proxy_url: str | None,
 ) -> str | None:
     """The token endpoint that a document names; None where there is no such document."""
@@ -192,12 +192,14 @@ async def _endpoint(
     return endpoint if isinstance(endpoint, str) else None
 
 
-def _compared(check: Phrase, found: dict[str, str], token_url: str, *, has_token: bool) -> Finding:
+def _compared(
+    check: Phrase, found: dict[str, str], token_url: str, *, has_token: bool
+) -> CheckResult:
     if not found:
-        return Finding(check, "skipped", Phrase("none that names a token endpoint"))
+        return CheckResult(check, "skipped", Phrase("none that names a token endpoint"))
     others = {url: endpoint for url, endpoint in found.items() if endpoint != token_url}
     if not others:
-        return Finding(
+        return CheckResult(
             check,
             "ok",
             Phrase("{url} names the token endpoint of the settings", url=next(iter(found))),
@@ -214,4 +216,4 @@ def _compared(check: Phrase, found: dict[str, str], token_url: str, *, has_token
         "Ask the SSO's operator which is right for this client, and set "
         "sso.token_url to it; the gateway takes no address from there by itself"
     )
-    return Finding(check, "ok" if has_token else "failed", detail, hint)
+    return CheckResult(check, "ok" if has_token else "failed", detail, hint)

@@ -15,7 +15,7 @@ Level = Literal["ok", "warning", "failed", "skipped"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """What one check found.
 
     `hint` says what to do when it failed, or what would be better: then it is a warning.
@@ -41,7 +41,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class CheckedServer:
     """One server the gateway talks to: its name in findings, its URL, its settings' prefix."""
 
     name: Phrase

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Literal, TypeVar, cast
 
-from gateway.commands.init_plan import Kind, Plan, Where
-from gateway.commands.questions import Unsuitable, ask, choose
+from gateway.commands.init_plan import InitPlan, Kind, Where
+from gateway.commands.questions import InvalidAnswerError, ask, choose
 from gateway.commands.terminal import speak
 from gateway.config import placeholders
 from gateway.config.secret_files import SecretReadError, read_secret_file
@@ -49,7 +49,7 @@ _PRIVATE: Final = "10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16"
 
 
 @dataclass(frozen=True, slots=True)
-class Flags:
+class InitFlags:
     """What was said on the command line; None or nothing: not said."""
 
     environment: str | None
@@ -66,13 +66,13 @@ class Flags:
     directory: Path
 
 
-class Interview:
+class InitPrompts:
     """Takes each answer from its flag, else asks for it, else takes the default.
 
-    All methods raise `Unsuitable` for what cannot be used and is not asked for.
+    All methods raise `InvalidAnswerError` for what cannot be used and is not asked for.
     """
 
-    def __init__(self, flags: Flags, *, asks: bool) -> None:
+    def __init__(self, flags: InitFlags, *, asks: bool) -> None:
         self._flags = flags
         self._asks = asks
 
@@ -81,7 +81,7 @@ class Interview:
         if self._asks and chosen is None and not has_language_preference(environ):
             speak(ask("Language / Язык / Til (en, ru, uz)", _language, "en"))
 
-    def plan(self) -> Plan:
+    def plan(self) -> InitPlan:
         """All answers."""
         flags = self._flags
         environment = self._environment()
@@ -100,7 +100,7 @@ class Interview:
         usual = "stdout" if kind == "container" else "file"
         question = Phrase("Where does the audit go?")
         audit = self._choice("--audit", flags.audit, question, _SINKS, usual)
-        return Plan(
+        return InitPlan(
             environment=environment,
             urls=urls,
             client_id=client_id,
@@ -123,7 +123,7 @@ class Interview:
         question, default = Phrase("Which platform?"), "" if flag is None else "custom"
         chosen = self._choice("--environment", given, question, _ENVIRONMENTS, default)
         if flag is not None and chosen != "custom":
-            raise Unsuitable(Phrase("{flag}: is for --environment custom alone", flag=flag))
+            raise InvalidAnswerError(Phrase("{flag}: is for --environment custom alone", flag=flag))
         return chosen
 
     def _url_flags(self) -> dict[str, str | None]:
@@ -133,14 +133,16 @@ class Interview:
         }
 
     def _require_flags(self, environment: str) -> None:
-        """Raises `Unsuitable`, with a line for each flag that is missing and has no default."""
+        """Raises `InvalidAnswerError`, with a line for each flag that is missing and has no
+        default.
+        """
         flags = self._flags
         needed = self._url_flags() if environment == "custom" else {}
         needed["--client-id"] = flags.client_id
         needed["--secret-file"] = flags.key_file if flags.secret_file is None else flags.secret_file
         missing = [flag for flag, given in needed.items() if given is None]
         if missing and not self._asks:
-            raise Unsuitable(join_phrases("\n", map(_missing, missing)))
+            raise InvalidAnswerError(join_phrases("\n", map(_missing, missing)))
 
     def _kind(self, where: str) -> Kind:
         if where == "container":
@@ -199,7 +201,7 @@ class Interview:
             return choose(question, choices, default) if self._asks else default
         if given not in choices:
             names = ", ".join(choices)
-            raise Unsuitable(Phrase("{flag}: one of {names}", flag=flag, names=names))
+            raise InvalidAnswerError(Phrase("{flag}: one of {names}", flag=flag, names=names))
         return given
 
     def _text(
@@ -214,8 +216,8 @@ class Interview:
             return ask(question, read, default)
         try:
             return read((default or "") if given is None else given)
-        except Unsuitable as error:
-            raise Unsuitable(Phrase("{flag}: {why}", flag=flag, why=error.why)) from None
+        except InvalidAnswerError as error:
+            raise InvalidAnswerError(Phrase("{flag}: {why}", flag=flag, why=error.why)) from None
 
 
 def _missing(flag: str) -> Phrase:
@@ -224,16 +226,16 @@ def _missing(flag: str) -> Phrase:
 
 def _language(text: str) -> str:
     if text not in LANGUAGES:
-        raise Unsuitable(Phrase(", ".join(LANGUAGES)))
+        raise InvalidAnswerError(Phrase(", ".join(LANGUAGES)))
     return text
 
 
 def _own_text(text: str) -> str:
     if not text.strip() or not text.isprintable():
         blank = not text.strip()
-        raise Unsuitable(Phrase("is empty") if blank else Phrase("write it on one line"))
+        raise InvalidAnswerError(Phrase("is empty") if blank else Phrase("write it on one line"))
     if placeholders.is_placeholder(text):
-        raise Unsuitable(placeholders.MESSAGE)
+        raise InvalidAnswerError(placeholders.MESSAGE)
     return text
 
 
@@ -244,7 +246,7 @@ def _as_setting(parse: Callable[[str], _T]) -> Callable[[str], _T]:
         try:
             return parse(text)
         except InvalidValueError as error:
-            raise Unsuitable(join_phrases("; ", [error.message, error.hint])) from None
+            raise InvalidAnswerError(join_phrases("; ", [error.message, error.hint])) from None
 
     return read
 
@@ -259,8 +261,8 @@ def _from_file(flag: str, file: str, read: Callable[[str], _T]) -> _T:
     try:
         text = _standard_input(flag) if file == "-" else _secret_of(flag, Path(file))
         return read(text)
-    except Unsuitable as error:
-        raise Unsuitable(setting_problem(flag, error.why)) from None
+    except InvalidAnswerError as error:
+        raise InvalidAnswerError(setting_problem(flag, error.why)) from None
 
 
 def _secret_of(flag: str, path: Path) -> str:
@@ -268,16 +270,16 @@ def _secret_of(flag: str, path: Path) -> str:
         return read_secret_file(flag, path).reveal()
     except SecretReadError as error:
         why = Phrase("{path}: {why}; {hint}", path=path, why=error.problem, hint=error.hint)
-        raise Unsuitable(why) from None
+        raise InvalidAnswerError(why) from None
 
 
 def _standard_input(flag: str) -> str:
     try:
         text = decode(sys.stdin.buffer.read())
     except TextDecodingError as error:
-        raise Unsuitable(error.problem) from None
+        raise InvalidAnswerError(error.problem) from None
     if not text.strip():
-        raise Unsuitable(
+        raise InvalidAnswerError(
             Phrase("standard input is empty; lead the secret there: {flag} - < FILE", flag=flag)
         )
     return text
@@ -293,5 +295,5 @@ def _key(text: str) -> Secret:
     try:
         read_keys(text)
     except ClientKeyError as error:
-        raise Unsuitable(error.problem) from None
+        raise InvalidAnswerError(error.problem) from None
     return Secret(text.strip())

@@ -15,8 +15,8 @@ from gateway.commands.terminal import LanguageOption, say, spoken
 from gateway.phrases import Phrase, exception_phrase
 
 if TYPE_CHECKING:
-    from gateway.commands.init_answers import Flags
-    from gateway.commands.init_plan import Plan
+    from gateway.commands.init_answers import InitFlags
+    from gateway.commands.init_plan import InitPlan
 
 _UNIT: Final = Path("/etc/systemd/system/dhp-gateway.service")
 _ETC: Final = Path("/etc/dhp-gateway")
@@ -83,9 +83,9 @@ def init(  # noqa: PLR0913 - one for each question
     lang: LanguageOption = None,
 ) -> None:
     """Ask a few questions, write settings and secret files, and check them."""
-    from gateway.commands.init_answers import Flags
+    from gateway.commands.init_answers import InitFlags
 
-    flags = Flags(
+    flags = InitFlags(
         environment=environment,
         fhir_base_url=fhir_base_url,
         token_url=token_url,
@@ -102,19 +102,19 @@ def init(  # noqa: PLR0913 - one for each question
     _look(_written(flags, lang, asks=not yes and sys.stdin.isatty()))
 
 
-def _written(flags: Flags, lang: str | None, *, asks: bool) -> Plan:
+def _written(flags: InitFlags, lang: str | None, *, asks: bool) -> InitPlan:
     """What was planned, now on disk."""
-    from gateway.commands.init_answers import Interview
-    from gateway.commands.init_files import NotWritten, require_room, write
-    from gateway.commands.questions import Unsuitable
+    from gateway.commands.init_answers import InitPrompts
+    from gateway.commands.init_files import InitWriteError, require_room, write
+    from gateway.commands.questions import InvalidAnswerError
 
-    interview = Interview(flags, asks=asks)
+    interview = InitPrompts(flags, asks=asks)
     try:
         interview.settle_language(lang, os.environ)  # noqa: TID251 - as the terminal's
         require_room(flags.directory)
         plan = interview.plan()
         written = write(plan, spoken)
-    except (Unsuitable, NotWritten) as error:
+    except (InvalidAnswerError, InitWriteError) as error:
         fail(exception_phrase(error), WRONG_USAGE)
     except typer.Abort:
         fail(Phrase("interrupted; nothing is kept"), CHECK_FAILED)
@@ -128,7 +128,7 @@ def _default_directory() -> Path:
     return _ETC if here else Path()
 
 
-def _look(plan: Plan) -> None:
+def _look(plan: InitPlan) -> None:
     """Check what was written, and say how to go on."""
     from gateway.config import SettingsSource
 
@@ -141,7 +141,7 @@ def _look(plan: Plan) -> None:
     raise typer.Exit(0 if well else CHECK_FAILED)
 
 
-def _say_next(plan: Plan) -> None:
+def _say_next(plan: InitPlan) -> None:
     folder = plan.directory
     if plan.kind == "container":
         command = f"docker compose --project-directory {folder} up --detach"
@@ -166,7 +166,7 @@ def _say_next(plan: Plan) -> None:
         say(told)
 
 
-def _drop_in(plan: Plan) -> list[str]:
+def _drop_in(plan: InitPlan) -> list[str]:
     """What systemd has to hand over in the place of a secret."""
     proof = next(plan.secret_files())
     variables = "DHP_GATEWAY_CREDENTIALS__DEFAULT__"

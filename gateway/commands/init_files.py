@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway import os_support
-from gateway.commands.init_plan import Kind, Line, Plan, compose_lines, settings_lines
+from gateway.commands.init_plan import InitPlan, Kind, Line, compose_lines, settings_lines
 from gateway.config import placeholders
 from gateway.config.text_file import TextDecodingError, read_text
 from gateway.config.yaml_file import parse_yaml
@@ -22,7 +22,7 @@ _SERVICE_USER: Final = "dhp-gateway"
 Ids = tuple[int, int]
 
 
-class NotWritten(Exception):  # noqa: N818 - for the operator
+class InitWriteError(Exception):
     """Nothing was written; the text says why, a line for each reason."""
 
     def __init__(self, why: Phrase) -> None:
@@ -30,14 +30,14 @@ class NotWritten(Exception):  # noqa: N818 - for the operator
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class _PlannedFile:
     path: Path
     text: str
     mode: int
     owner: Ids | None = None
 
 
-def settings_text(plan: Plan, spell: Callable[[Phrase], str]) -> str:
+def settings_text(plan: InitPlan, spell: Callable[[Phrase], str]) -> str:
     """The settings file; `spell` gives its comments."""
     return _spelled(settings_lines(plan), spell)
 
@@ -51,12 +51,12 @@ def _spelled(lines: Iterable[Line], spell: Callable[[Phrase], str]) -> str:
 
 
 def require_room(directory: Path) -> None:
-    """Raises `NotWritten` where there are settings already: nobody need answer in vain."""
+    """Raises `InitWriteError` where there are settings already: nobody need answer in vain."""
     _refuse([directory / "gateway.yaml"])
 
 
-def write(plan: Plan, spell: Callable[[Phrase], str]) -> list[Path]:
-    """Write everything; gives the files. Raises `NotWritten`."""
+def write(plan: InitPlan, spell: Callable[[Phrase], str]) -> list[Path]:
+    """Write everything; gives the files. Raises `InitWriteError`."""
     wanted = list(_wanted(plan, spell))
     _refuse(each.path for each in wanted)
     with contextlib.ExitStack() as undo:
@@ -67,7 +67,7 @@ def write(plan: Plan, spell: Callable[[Phrase], str]) -> list[Path]:
                 _put(each, undo)
         except OSError as error:
             why = system_error(error, Phrase("cannot be written"))
-            raise NotWritten(Phrase("{path}: {why}", path=error.filename, why=why)) from None
+            raise InitWriteError(Phrase("{path}: {why}", path=error.filename, why=why)) from None
         undo.pop_all()
     return [each.path for each in wanted]
 
@@ -77,23 +77,23 @@ def _refuse(paths: Iterable[Path]) -> None:
     if taken:
         there = Phrase("is there already, and nothing was changed; move it away first")
         lines = (Phrase("{path}: {why}", path=path, why=there) for path in taken)
-        raise NotWritten(join_phrases("\n", lines))
+        raise InitWriteError(join_phrases("\n", lines))
 
 
-def _wanted(plan: Plan, spell: Callable[[Phrase], str]) -> Iterator[_Wanted]:
+def _wanted(plan: InitPlan, spell: Callable[[Phrase], str]) -> Iterator[_PlannedFile]:
     for each in plan.secret_files():
         owner = _owner(plan.kind, for_service=each.for_service)
         mode = 0o600 if owner is None or not each.for_service else 0o400
-        yield _Wanted(plan.directory / each.path, f"{each.text.reveal()}\n", mode, owner)
+        yield _PlannedFile(plan.directory / each.path, f"{each.text.reveal()}\n", mode, owner)
     if plan.kind == "container":
         user = _owner(plan.kind, for_service=True) or (os.getuid(), os.getgid())
         text = _spelled(compose_lines(plan, f"{user[0]}:{user[1]}"), spell)
-        yield _Wanted(plan.directory / "compose.yaml", text, 0o644)
+        yield _PlannedFile(plan.directory / "compose.yaml", text, 0o644)
     # Last: where it is, all is there.
-    yield _Wanted(plan.directory / "gateway.yaml", settings_text(plan, spell), 0o644)
+    yield _PlannedFile(plan.directory / "gateway.yaml", settings_text(plan, spell), 0o644)
 
 
-def _folders(plan: Plan) -> Iterator[tuple[Path, int, Ids | None]]:
+def _folders(plan: InitPlan) -> Iterator[tuple[Path, int, Ids | None]]:
     yield plan.directory, 0o755, None
     owner = _owner(plan.kind, for_service=True) if plan.kind == "container" else None
     yield plan.directory / "secrets", 0o700, owner
@@ -152,7 +152,7 @@ def _make(folder: Path, mode: int, owner: Ids | None, undo: contextlib.ExitStack
         os.chown(folder, *owner)
 
 
-def _put(wanted: _Wanted, undo: contextlib.ExitStack) -> None:
+def _put(wanted: _PlannedFile, undo: contextlib.ExitStack) -> None:
     path = wanted.path
     if _is_template(path):
         path.rename(_aside(path))

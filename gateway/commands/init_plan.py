@@ -43,7 +43,7 @@ class SecretFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class InitPlan:
     """All answers. `proof` is the client's secret or key; `networks` are those of the callers.
 
     `urls` are the platform's and the token endpoint's where the environment does not tell them.
@@ -103,7 +103,7 @@ class Plan:
         return {variable_name(setting): path for setting, path in files.items()}
 
 
-def settings_lines(plan: Plan) -> Iterator[Line]:
+def settings_lines(plan: InitPlan) -> Iterator[Line]:
     """The settings: depth, text and meaning of each line."""
     yield 0, f"environment: {plan.environment}", Phrase("which platform; begin with dhp-playground")
     if plan.urls is not None:
@@ -132,7 +132,7 @@ def settings_lines(plan: Plan) -> Iterator[Line]:
         yield 1, f"encryption_key_file: {path}", Phrase("without this key nobody can read them")
 
 
-def _listener_lines(plan: Plan) -> Iterator[Line]:
+def _listener_lines(plan: InitPlan) -> Iterator[Line]:
     yield 0, "listen:", Phrase("where your systems reach the gateway")
     if plan.where == "network":
         yield 1, "address: 0.0.0.0:8080", Phrase("every address of this machine, see callers")
@@ -154,7 +154,7 @@ def _listener_lines(plan: Plan) -> Iterator[Line]:
         yield 2, f"api_key_file: {path}", Phrase("what it sends in the header X-Api-Key")
 
 
-def _audit_lines(plan: Plan) -> Iterator[Line]:
+def _audit_lines(plan: InitPlan) -> Iterator[Line]:
     yield 0, "audit:", Phrase("a record of each request; ids of patients in it are patient data")
     if plan.audit == "stdout":
         yield 1, "sink: stdout", Phrase("to standard output; collect and keep it")
@@ -167,7 +167,7 @@ def _audit_lines(plan: Plan) -> Iterator[Line]:
     )
 
 
-def compose_lines(plan: Plan, user: str) -> Iterator[Line]:
+def compose_lines(plan: InitPlan, user: str) -> Iterator[Line]:
     """A file for Compose: the gateway in the network of the container that calls it."""
     yield 0, "services:", EMPTY_PHRASE
     yield 1, "gateway:", Phrase("reaches and is reached by that container alone")

@@ -9,10 +9,10 @@ import json
 from collections.abc import Iterable
 from typing import Final
 
-from gateway.commands.findings import Finding
+from gateway.commands.findings import CheckResult
 from gateway.config import Problem
 
-Entry = dict[str, str]
+ReportEntry = dict[str, str]
 
 # Whose name is that of a setting, and how that begins.
 _NAMED: Final = {"setting": "", "secret": "", "listener": "", "audit": "", "token": "credentials."}
@@ -32,23 +32,23 @@ def of_settings(problems: Iterable[Problem], warnings: Iterable[Problem] = ()) -
     return _document(entries + [_setting("warning", warning) for warning in warnings])
 
 
-def of_findings(findings: Iterable[Finding]) -> str:
+def of_findings(findings: Iterable[CheckResult]) -> str:
     """What the doctor found."""
     return _document([_finding(finding) for finding in findings])
 
 
-def _document(entries: list[Entry]) -> str:
+def _document(entries: list[ReportEntry]) -> str:
     ok = all(entry["level"] != "error" for entry in entries)
     return json.dumps({"ok": ok, "findings": entries}, indent=2, ensure_ascii=False)
 
 
-def _setting(level: str, problem: Problem) -> Entry:
+def _setting(level: str, problem: Problem) -> ReportEntry:
     about = {"level": level, "code": problem.code, "key": problem.key}
     told = {"message": problem.message, "hint": problem.hint, "source": problem.source}
     return about | {name: str(text) for name, text in told.items()}
 
 
-def _finding(finding: Finding) -> Entry:
+def _finding(finding: CheckResult) -> ReportEntry:
     level = "error" if finding.level == "failed" else finding.level
     code, key = _code_and_key(finding.check)
     about = {"level": level, "code": code, "key": key}

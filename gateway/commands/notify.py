@@ -18,7 +18,7 @@ from gateway.admin.alerts.delivery import AddressSender
 from gateway.admin.alerts.wording import AlertFormatter
 from gateway.authority import authority
 from gateway.commands.doctor_network import reach
-from gateway.commands.findings import Finding, Side
+from gateway.commands.findings import CheckedServer, CheckResult
 from gateway.config import Settings
 from gateway.phrases import Phrase
 from gateway.process import alerting
@@ -29,21 +29,21 @@ _TRY: Final = Phrase("`dhp-gateway notify --test` sends a message there")
 _CONNECT: Final = 5.0
 
 
-async def test(settings: Settings, addresses: Sequence[AlertAddress]) -> list[Finding]:
+async def test(settings: Settings, addresses: Sequence[AlertAddress]) -> list[CheckResult]:
     """What became of the test message at each address."""
     message = AlertFormatter.from_settings(settings).format_test()
     sent = await asyncio.gather(*(AddressSender(address).send(message) for address in addresses))
     return [_taken(*each) for each in zip(addresses, sent, strict=True)]
 
 
-def _taken(address: AlertAddress, taken: bool) -> Finding:
+def _taken(address: AlertAddress, taken: bool) -> CheckResult:
     if taken:
-        return Finding(address.name, "ok", Phrase("the test message was taken"))
+        return CheckResult(address.name, "ok", Phrase("the test message was taken"))
     hint = Phrase("Check the address and its password; `dhp-gateway doctor` looks at the way there")
-    return Finding(address.name, "failed", Phrase("the test message was not taken"), hint)
+    return CheckResult(address.name, "failed", Phrase("the test message was not taken"), hint)
 
 
-async def examine(settings: Settings) -> AsyncIterator[Finding]:
+async def examine(settings: Settings) -> AsyncIterator[CheckResult]:
     """What the doctor finds: the library, what each address means, and the way there."""
     try:
         given = list(alerting.configured_addresses(settings))
@@ -55,21 +55,21 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
                 yield finding
     except MissingExtraError:
         hint = Phrase("alerts.notify {missing}", missing=MISSING)
-        yield Finding(Phrase("alerts"), "failed", Phrase("Apprise is not installed"), hint)
+        yield CheckResult(Phrase("alerts"), "failed", Phrase("Apprise is not installed"), hint)
 
 
-async def _way_to(name: Phrase, url: Secret) -> AsyncIterator[Finding]:
+async def _way_to(name: Phrase, url: Secret) -> AsyncIterator[CheckResult]:
     address = parse_address(name, url)
     if address is None:
         hint = Phrase("{hint:capital}", hint=ADDRESS_HINT)
-        yield Finding(name, "failed", NOT_UNDERSTOOD, hint)
+        yield CheckResult(name, "failed", NOT_UNDERSTOOD, hint)
         return
     server = address.server()
     if server is None:
         detail = Phrase("Apprise understands it, and knows its server")
-        yield Finding(address.name, "ok", detail, _TRY)
+        yield CheckResult(address.name, "ok", detail, _TRY)
         return
     place = f"tcp://{authority(*server)}"
-    side = Side(address.name, place, "alerts.notify", lambda: None, _CONNECT)
+    side = CheckedServer(address.name, place, "alerts.notify", lambda: None, _CONNECT)
     async for finding in reach(side):
         yield finding

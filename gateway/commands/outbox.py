@@ -38,7 +38,7 @@ from gateway.process import audit_factory
 from gateway.process.factories import StartError
 from gateway.telemetry.timestamp import TimestampFormatter
 
-Say = Callable[[Phrase], None]
+PrintPhrase = Callable[[Phrase], None]
 
 _T = TypeVar("_T")
 
@@ -51,7 +51,7 @@ _FAILED: Final = Phrase("the audit cannot be written")
 _IN_WORDS: Final = frozenset({"state", "after_doubt"})
 
 
-class Trouble(Exception):  # noqa: N818 - for the operator
+class OutboxCommandError(Exception):
     """The outbox could not be opened or used; the text says why, in plain words."""
 
     def __init__(self, why: Phrase) -> None:
@@ -68,7 +68,7 @@ def states_of(names: Sequence[str], *, all_of_them: bool) -> tuple[EntryState, .
 async def listed(
     settings: Settings, states: Sequence[EntryState], caller: str | None
 ) -> tuple[list[OutboxEntry], dict[EntryState, int]]:
-    """The entries, and how many there are of each state. Raises `Trouble`."""
+    """The entries, and how many there are of each state. Raises `OutboxCommandError`."""
     async with _opened(settings) as outbox:
         entries = [each async for each in _entries(outbox, states, caller)]
         return entries, (await outbox.depth()).counts
@@ -111,9 +111,9 @@ def _row(**cells: object) -> Phrase:
 
 
 async def shown(
-    settings: Settings, entry_id: str, say: Say, *, reveal: bool
+    settings: Settings, entry_id: str, say: PrintPhrase, *, reveal: bool
 ) -> dict[str, Any] | None:
-    """All of one entry; None: there is none. Raises `Trouble`.
+    """All of one entry; None: there is none. Raises `OutboxCommandError`.
 
     With `reveal` in clear. That is noted, and left to the gateway: on standard output a record of
     the audit would stand among what is shown.
@@ -127,9 +127,9 @@ async def shown(
 
 
 async def moved(
-    settings: Settings, action: str, ids: Sequence[str], say: Say, *, reason: str = ""
+    settings: Settings, action: str, ids: Sequence[str], say: PrintPhrase, *, reason: str = ""
 ) -> int:
-    """Retry or drop entries; how many could not be. Raises `Trouble`."""
+    """Retry or drop entries; how many could not be. Raises `OutboxCommandError`."""
     refused = 0
     async with _deciding(settings, say, reason) as (outbox, by, noted):
         move = {"retry": outbox.retry, "drop": outbox.drop}[action]
@@ -149,8 +149,8 @@ async def moved(
     return refused
 
 
-async def retried(settings: Settings, cause: str | None, say: Say) -> None:
-    """Retry all that have failed, of one cause or of any. Raises `Trouble`."""
+async def retried(settings: Settings, cause: str | None, say: PrintPhrase) -> None:
+    """Retry all that have failed, of one cause or of any. Raises `OutboxCommandError`."""
     async with _deciding(settings, say) as (outbox, by, noted):
         async for entry in outbox.retry_failed(cause, by):
             noted.add(entry.id)
@@ -165,7 +165,8 @@ async def exported(
     reveal: bool,
     quiet: bool,
 ) -> int:
-    """Write entries as JSON lines, to standard output without a path; how many. Raises `Trouble`.
+    """Write entries as JSON lines, to standard output without a path; how many. Raises
+    `OutboxCommandError`.
 
     The file is for its owner only, and must not exist.
     """
@@ -207,20 +208,20 @@ async def _opened(settings: Settings) -> AsyncIterator[Outbox]:
     if location.kind == "sqlite" and not location.path.exists():
         # Made here it would belong to whoever runs the command.
         why = Phrase("{path}: is not there; the gateway makes it", path=location.path)
-        raise Trouble(setting_problem("outbox.url", why))
+        raise OutboxCommandError(setting_problem("outbox.url", why))
     try:
         async with open_store(settings.outbox) as store:
             yield make_outbox(store, settings.outbox, lambda _: None)
     except OutboxConfigurationError as error:
-        raise Trouble(exception_phrase(error)) from None
+        raise OutboxCommandError(exception_phrase(error)) from None
     except OutboxError as error:
         why = Phrase("{path}: {why}", path=settings.outbox.url, why=exception_phrase(error))
-        raise Trouble(setting_problem("outbox.url", why)) from None
+        raise OutboxCommandError(setting_problem("outbox.url", why)) from None
 
 
 @contextlib.asynccontextmanager
 async def _deciding(
-    settings: Settings, say: Say, reason: str = ""
+    settings: Settings, say: PrintPhrase, reason: str = ""
 ) -> AsyncIterator[tuple[Outbox, Actor | None, set[str]]]:
     """The outbox, who decides about it (None: no audit), and room for the ids of what is noted.
 
@@ -323,7 +324,7 @@ def _target(path: Path | None) -> Iterator[TextIO]:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
         why = system_error(error, Phrase("cannot be written"))
-        raise Trouble(Phrase("{path}: {why}", path=path, why=why)) from None
+        raise OutboxCommandError(Phrase("{path}: {why}", path=path, why=why)) from None
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         yield file
 

@@ -20,7 +20,7 @@ from gateway.commands.shared import (
     load_settings,
 )
 from gateway.commands.terminal import LanguageOption, say
-from gateway.commands.usage import Commands
+from gateway.commands.usage import LocalizedTyper
 from gateway.phrases import Phrase, exception_phrase
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ Reveal = Annotated[
     bool, typer.Option("--reveal", help="Show address, fields and body: data of patients.")
 ]
 
-app: Final = Commands(help="Look after queued writes.", no_args_is_help=True)
+app: Final = LocalizedTyper(help="Look after queued writes.", no_args_is_help=True)
 
 
 def _settings_of(config: Path | None) -> Settings:
@@ -49,11 +49,11 @@ def _settings_of(config: Path | None) -> Settings:
 
 
 def _run(work: Any) -> Any:
-    from gateway.commands.outbox import Trouble
+    from gateway.commands.outbox import OutboxCommandError
 
     try:
         return asyncio.run(work)
-    except Trouble as error:
+    except OutboxCommandError as error:
         fail(exception_phrase(error), NO_START)
 
 

@@ -88,7 +88,7 @@ def probe_search(
     except TokenRequestError as error:
         why = token_command.reason(error, settings, command.chosen(settings, credential))
         fail(Phrase("no token: {why}", why=why), CHECK_FAILED)
-    except command.NotAskedError as error:
+    except command.ProbeUnavailableError as error:
         fail(exception_phrase(error), CHECK_FAILED)
     except KeyboardInterrupt:
         fail(Phrase("interrupted; nothing is kept"), CHECK_FAILED)

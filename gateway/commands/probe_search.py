@@ -28,8 +28,8 @@ from gateway.phrases import Phrase
 from gateway.process.certificates import platform_tls
 from gateway.process.factories import credentials_in_use
 
-Verdict = Literal["matches", "none", "refused", "unanswered"]
-Target = tuple[str, str | None]
+ProbeVerdict = Literal["matches", "none", "refused", "unanswered"]
+ProbeTarget = tuple[str, str | None]
 
 # Values that no resource has, by the kind of the parameter; all others get a random text.
 _IMPOSSIBLE: Final = {
@@ -54,12 +54,12 @@ _LONGEST_PAUSE: Final = 60.0
 _BEFORE_END: Final = 30.0
 
 
-class NotAskedError(Exception):
+class ProbeUnavailableError(Exception):
     """The platform could not be asked at all; the text says why."""
 
 
 @dataclass(slots=True)
-class Report:
+class ProbeReport:
     """`unfiltered` by type; `untold` are those of which nothing was found out, with the reason."""
 
     asked: int = 0
@@ -93,9 +93,9 @@ class Report:
             )
 
 
-def targets(arguments: Iterable[str]) -> list[Target]:
+def targets(arguments: Iterable[str]) -> list[ProbeTarget]:
     """Types, each with one parameter or None for all. Raises ValueError with what is wrong."""
-    found: list[Target] = []
+    found: list[ProbeTarget] = []
     for argument in arguments:
         kind, mark, names = argument.partition("?")
         if not kind.isascii() or not kind.isalpha() or not kind[0].isupper():
@@ -110,11 +110,13 @@ def targets(arguments: Iterable[str]) -> list[Target]:
     return found
 
 
-def run(settings: Settings, wanted: Sequence[Target], *, credential: str, rate: float) -> Report:
+def run(
+    settings: Settings, wanted: Sequence[ProbeTarget], *, credential: str, rate: float
+) -> ProbeReport:
     """Ask about all that is wanted; about everything that is declared when that is nothing.
 
-    Raises `StartError`, `TokenRequestError`, `NotAskedError`, and KeyboardInterrupt for SIGTERM
-    too.
+    Raises `StartError`, `TokenRequestError`, `ProbeUnavailableError`, and KeyboardInterrupt for
+    SIGTERM too.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     return asyncio.run(_run(settings, wanted, chosen(settings, credential), rate))
@@ -126,8 +128,8 @@ def chosen(settings: Settings, credential: str) -> str:
 
 
 async def _run(
-    settings: Settings, wanted: Sequence[Target], credential: str, rate: float
-) -> Report:
+    settings: Settings, wanted: Sequence[ProbeTarget], credential: str, rate: float
+) -> ProbeReport:
     session = aiohttp.ClientSession(  # noqa: TID251 - a command of its own, no request path
         cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
     )
@@ -138,7 +140,7 @@ async def _run(
 
 
 def _questions(
-    declared: Mapping[str, TypeCapability], wanted: Sequence[Target]
+    declared: Mapping[str, TypeCapability], wanted: Sequence[ProbeTarget]
 ) -> dict[str, dict[str, str]]:
     """By type the parameters to ask about, each with its kind."""
     questions: dict[str, dict[str, str]] = {}
@@ -150,8 +152,8 @@ def _questions(
     return questions
 
 
-async def _probe(platform: _Platform, questions: Mapping[str, Mapping[str, str]]) -> Report:
-    report, text = Report(), str(uuid.uuid4())
+async def _probe(platform: _Platform, questions: Mapping[str, Mapping[str, str]]) -> ProbeReport:
+    report, text = ProbeReport(), str(uuid.uuid4())
     steps = [(kind, name) for kind, names in questions.items() for name in ("", *names)]
     empty: dict[str, Phrase] = {}
     with typer.progressbar(steps, file=sys.stderr, label=spoken(Phrase("asking"))) as bar:
@@ -169,7 +171,7 @@ async def _probe(platform: _Platform, questions: Mapping[str, Mapping[str, str]]
 
 
 async def _ask(
-    platform: _Platform, report: Report, question: tuple[str, str, str], text: str
+    platform: _Platform, report: ProbeReport, question: tuple[str, str, str], text: str
 ) -> None:
     kind, name, value_kind = question
     if value_kind in _UNTOLD_KINDS:
@@ -187,7 +189,7 @@ async def _ask(
         report.untold[f"{kind}?{name}"] = _why_untold(verdict)
 
 
-def _why_untold(verdict: Verdict) -> Phrase:
+def _why_untold(verdict: ProbeVerdict) -> Phrase:
     reasons = {
         "none": Phrase("there is none of that type"),
         "refused": Phrase("the platform refuses the search"),
@@ -216,7 +218,7 @@ class _Platform:
         self._tls = True if tls is None else tls
 
     async def statement(self) -> Mapping[str, TypeCapability]:
-        """What the platform declares. Raises `NotAskedError`."""
+        """What the platform declares. Raises `ProbeUnavailableError`."""
         status, body = await self._get("metadata", {}, _LARGEST["metadata"])
         try:
             return capabilities(body or b"") if status == 200 else capabilities(b"")
@@ -226,7 +228,7 @@ class _Platform:
                 if status is None
                 else Phrase("no CapabilityStatement (status {status})", status=status)
             )
-            raise NotAskedError(
+            raise ProbeUnavailableError(
                 Phrase(
                     "{told} at {fhir_base_url}",
                     told=told,
@@ -234,7 +236,7 @@ class _Platform:
                 )
             ) from None
 
-    async def search(self, kind: str, parameters: Mapping[str, str]) -> Verdict:
+    async def search(self, kind: str, parameters: Mapping[str, str]) -> ProbeVerdict:
         """Whether anything is found."""
         status, body = await self._get(kind, {**parameters, "_count": "1"}, _LARGEST["search"])
         if status is None or status >= 500 or status in (401, 403, 408, 429):

@@ -13,7 +13,7 @@ from gateway.phrases import Phrase
 _T = TypeVar("_T")
 
 
-class Unsuitable(Exception):  # noqa: N818 - of an answer
+class InvalidAnswerError(Exception):
     """An answer that cannot be used; the text says why."""
 
     def __init__(self, why: Phrase) -> None:
@@ -24,14 +24,14 @@ class Unsuitable(Exception):  # noqa: N818 - of an answer
 def ask(
     question: str, read: Callable[[str], _T], default: str | None = None, *, hidden: bool = False
 ) -> _T:
-    """What `read` makes of the answer; it raises `Unsuitable`."""
+    """What `read` makes of the answer; it raises `InvalidAnswerError`."""
     while True:
         text = typer.prompt(
             spoken(question), default=default, hide_input=hidden, value_proc=str
         ).strip()
         try:
             return read(text)
-        except Unsuitable as error:
+        except InvalidAnswerError as error:
             say(error.why, err=True, fg="red")
 
 
@@ -47,6 +47,6 @@ def choose(question: Phrase, choices: Mapping[str, Phrase], default: str) -> str
             return text
         if text.isascii() and text.isdigit() and 0 < int(text) <= len(names):
             return names[int(text) - 1]
-        raise Unsuitable(Phrase("a number from 1 to {most}", most=len(names)))
+        raise InvalidAnswerError(Phrase("a number from 1 to {most}", most=len(names)))
 
     return ask(Phrase("number"), read, str(names.index(default) + 1))

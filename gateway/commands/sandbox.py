@@ -26,7 +26,7 @@ from gateway.process.factories import StartError
 from gateway.sandbox import Sandbox, SandboxOptions
 from gateway.telemetry import logs
 
-Say = Callable[[str], None]
+PrintLine = Callable[[str], None]
 
 _PLATFORM: Final = Phrase("Platform (FHIR R5)")
 _SSO: Final = Phrase("SSO token endpoint")
@@ -39,7 +39,7 @@ _END: Final = Phrase("Ctrl-C ends it.")
 
 
 @dataclass(frozen=True, slots=True)
-class Demo:
+class SandboxRun:
     """What is run and where. Without `gateway`, the platform alone; `login`: people sign in.
 
     `audit` is the gateway's file of records, where this system lets it write one.
@@ -58,14 +58,14 @@ class Demo:
         return f"http://{self.listen.client_address}"
 
 
-def run(demo: Demo, say: Say) -> None:
+def run(demo: SandboxRun, say: PrintLine) -> None:
     """Serve until SIGINT or SIGTERM; `say` prints a line. Raises `StartError`."""
     logs.configure("warning", "console")
     with asyncio.Runner(loop_factory=os_support.new_event_loop()) as runner:
         runner.run(_serve(demo, say))
 
 
-async def _serve(demo: Demo, say: Say) -> None:
+async def _serve(demo: SandboxRun, say: PrintLine) -> None:
     stop = asyncio.Event()
     os_support.on_signals(dict.fromkeys(("SIGTERM", "SIGINT", "SIGBREAK"), stop.set))
     demo = await _with_free_addresses(demo)
@@ -80,7 +80,7 @@ async def _serve(demo: Demo, say: Say) -> None:
             await platform.stop()
 
 
-def _with_audit(demo: Demo, stack: contextlib.ExitStack) -> Demo:
+def _with_audit(demo: SandboxRun, stack: contextlib.ExitStack) -> SandboxRun:
     try:
         folder = stack.enter_context(TemporaryDirectory(prefix="dhp-gateway-"))
     except OSError:
@@ -90,7 +90,7 @@ def _with_audit(demo: Demo, stack: contextlib.ExitStack) -> Demo:
     return replace(demo, audit=file, platform=replace(demo.platform, gateway_audit=str(file)))
 
 
-async def _with_free_addresses(demo: Demo) -> Demo:
+async def _with_free_addresses(demo: SandboxRun) -> SandboxRun:
     """With the sign-in the gateway's address has to be known before anything listens.
 
     Raises `StartError` with a line for every address that cannot be had.
@@ -123,7 +123,9 @@ async def _with_free_addresses(demo: Demo) -> Demo:
     return replace(demo, platform=replace(demo.platform, gateway_url=demo.gateway_url))
 
 
-async def _serve_gateway(demo: Demo, platform: Sandbox, say: Say, stop: asyncio.Event) -> None:
+async def _serve_gateway(
+    demo: SandboxRun, platform: Sandbox, say: PrintLine, stop: asyncio.Event
+) -> None:
     if not demo.gateway:
         _announce_platform(demo, platform, say)
         await stop.wait()
@@ -138,7 +140,7 @@ async def _serve_gateway(demo: Demo, platform: Sandbox, say: Say, stop: asyncio.
         await gateway.stop()
 
 
-def settings(demo: Demo, platform: Sandbox) -> Settings:
+def settings(demo: SandboxRun, platform: Sandbox) -> Settings:
     """The settings of a gateway in front of a sandbox."""
     credential = {
         "client_id": demo.platform.client_id,
@@ -163,7 +165,7 @@ def settings(demo: Demo, platform: Sandbox) -> Settings:
     )
 
 
-def _login(demo: Demo, platform: Sandbox) -> dict[str, Any]:
+def _login(demo: SandboxRun, platform: Sandbox) -> dict[str, Any]:
     return {
         "enabled": True,
         "client_id": demo.platform.public_client_id,
@@ -173,7 +175,7 @@ def _login(demo: Demo, platform: Sandbox) -> dict[str, Any]:
     }
 
 
-def _announce_platform(demo: Demo, platform: Sandbox, say: Say) -> None:
+def _announce_platform(demo: SandboxRun, platform: Sandbox, say: PrintLine) -> None:
     _row(say, _PLATFORM, platform.fhir_base_url)
     _row(say, _SSO, platform.token_url)
     _row(say, _CLIENT, f"{demo.platform.client_id} / {demo.platform.client_secret}")
@@ -210,7 +212,9 @@ def _settings_file() -> Path | None:
     return next((file for each in places if (file := each / "sandbox.yaml").is_file()), None)
 
 
-def _announce_gateway(demo: Demo, gateway: Gateway, platform: Sandbox, say: Say) -> None:
+def _announce_gateway(
+    demo: SandboxRun, gateway: Gateway, platform: Sandbox, say: PrintLine
+) -> None:
     address, path = gateway.address.client_address, f"/fhir/Patient/{platform.patient_id}"
     _rows_of_gateway(demo, gateway, say)
     _invite(say, Phrase("Try it (the gateway adds the token):"))
@@ -225,7 +229,7 @@ def _announce_gateway(demo: Demo, gateway: Gateway, platform: Sandbox, say: Say)
     say(spoken(_END))
 
 
-def _announce_login(demo: Demo, gateway: Gateway, platform: Sandbox, say: Say) -> None:
+def _announce_login(demo: SandboxRun, gateway: Gateway, platform: Sandbox, say: PrintLine) -> None:
     _rows_of_gateway(demo, gateway, say)
     _invite(say, Phrase("Open it in a browser and sign in (any name will do):"))
     say(f"  {platform.example_url}")
@@ -233,19 +237,19 @@ def _announce_login(demo: Demo, gateway: Gateway, platform: Sandbox, say: Say) -
     say(spoken(_END))
 
 
-def _rows_of_gateway(demo: Demo, gateway: Gateway, say: Say) -> None:
+def _rows_of_gateway(demo: SandboxRun, gateway: Gateway, say: PrintLine) -> None:
     _row(say, _GATEWAY, f"{_url(gateway.address.client_address)}/fhir")
     _row(say, _OPERATORS, f"{_url(gateway.admin_address.client_address)}/status")
     if demo.audit is not None:
         _row(say, _AUDIT, str(demo.audit))
 
 
-def _invite(say: Say, invitation: Phrase) -> None:
+def _invite(say: PrintLine, invitation: Phrase) -> None:
     say("")
     say(spoken(invitation))
 
 
-def _row(say: Say, name: Phrase, value: str) -> None:
+def _row(say: PrintLine, name: Phrase, value: str) -> None:
     """One of the table, whose values stand one below the other."""
     width = max(len(spoken(each)) for each in _ROWS)
     say(f"{spoken(name):<{width}}  {value}")

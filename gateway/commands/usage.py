@@ -67,18 +67,18 @@ _PATTERNS: Final = {
 }
 
 
-class Commands(typer.Typer):
+class LocalizedTyper(typer.Typer):
     """A group of commands, all of which say how they are used."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(cls=Group, **options)
+        super().__init__(cls=LocalizedGroup, **options)
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[_F], _F]:
         """Registers a command."""
-        return super().command(name, cls=Command, **options)
+        return super().command(name, cls=LocalizedCommand, **options)
 
 
-class _Told:
+class _LocalizedHelp:
     """What a command says of itself."""
 
     def format_usage(self: Any, ctx: Any, formatter: Any) -> None:
@@ -102,11 +102,11 @@ class _Told:
                     formatter.write_dl(rows)
 
 
-class Command(_Told, TyperCommand):
+class LocalizedCommand(_LocalizedHelp, TyperCommand):
     """One that does something."""
 
 
-class Group(_Told, TyperGroup):
+class LocalizedGroup(_LocalizedHelp, TyperGroup):
     """One with others below it."""
 
 

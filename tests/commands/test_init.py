@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from gateway.commands.init_files import settings_text
-from gateway.commands.init_plan import Plan
+from gateway.commands.init_plan import InitPlan
 from gateway.config import load_settings
 from gateway.sandbox import Sandbox, SandboxOptions
 from gateway.secret import Secret
@@ -141,7 +141,7 @@ async def test_beside_a_container(tmp_path: Path) -> None:
 
 def test_a_server_keeps_things_where_the_unit_has_them(tmp_path: Path) -> None:
     """Logs and state are in the service's own folders; its user reads the rest."""
-    plan = Plan(
+    plan = InitPlan(
         environment="dhp-playground",
         urls=None,
         client_id="no",
