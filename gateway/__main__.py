@@ -50,11 +50,11 @@ def _run_without_typer(argv: Sequence[str]) -> Callable[[], int] | None:
     """What to do when that is plain to see; what could be meant otherwise is not."""
     match argv:
         case ["run"]:
-            return partial(serving.run, None)
+            return partial(serving.run_gateway, None)
         case ["run", "--config", file] if file[:1] not in ("", "-") and _EXPANDED.isdisjoint(file):
-            return partial(serving.run, Path(file))
+            return partial(serving.run_gateway, Path(file))
         case ["worker", inheritance] if inheritance[:1] == "[":
-            return partial(serving.worker, inheritance)
+            return partial(serving.run_worker, inheritance)
     return None
 
 

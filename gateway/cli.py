@@ -26,12 +26,12 @@ from gateway.commands.shared import (
     WRONG_USAGE,
     AsJson,
     ConfigOption,
+    exit_with_problems,
     load_settings,
     settings_source,
-    tell,
 )
-from gateway.commands.shared import fail as _fail
-from gateway.commands.terminal import LanguageOption, say, spoken
+from gateway.commands.shared import exit_with_message as _fail
+from gateway.commands.terminal import LanguageOption, print_line, translate
 from gateway.commands.usage import LocalizedTyper
 from gateway.phrases import Phrase, exception_phrase, join_phrases, setting_problem, system_error
 
@@ -52,7 +52,7 @@ cli = LocalizedTyper(
 
 def main(failure: BaseException | None = None) -> None:
     """What was asked for; `failure` is how `run` or `worker` ended that had begun without typer."""
-    usage.run(cli, failure)
+    usage.run_command_line(cli, failure)
 
 
 def _print_version(wanted: bool) -> None:
@@ -80,10 +80,10 @@ def run(context: typer.Context, config: ConfigOption = None, lang: LanguageOptio
     from gateway.config import SettingsError
 
     try:
-        code = _exit_code(context, partial(serving.run, config))
+        code = _exit_code(context, partial(serving.run_gateway, config))
     except SettingsError as error:
         settings_source(config)
-        tell(error)
+        exit_with_problems(error)
     except Exception as error:
         from gateway.process.factories import StartError
 
@@ -102,7 +102,7 @@ def worker(context: typer.Context, inheritance: str) -> None:
         WorkerDescriptors.from_text(inheritance)
     except ValueError:
         _fail(Phrase("workers are started by `dhp-gateway run`"), WRONG_USAGE)
-    raise typer.Exit(_exit_code(context, partial(serving.worker, inheritance)))
+    raise typer.Exit(_exit_code(context, partial(serving.run_worker, inheritance)))
 
 
 def _exit_code(context: typer.Context, serve: Callable[[], int]) -> int:
@@ -168,7 +168,7 @@ def sandbox(  # noqa: PLR0913 - one for each option
         faults = Faults.parse(fail or (), slow or (), token_lifetime, reject_tokens)
         platform = SandboxOptions(port=port, faults=faults, lenient=lenient, search_lag=search_lag)
     except ValueError as error:
-        _fail(usage.known(str(error)) or exception_phrase(error), WRONG_USAGE)
+        _fail(usage.usage_error_phrase(str(error)) or exception_phrase(error), WRONG_USAGE)
     addresses = _address("--listen", listen), _address("--admin", admin)
     from gateway.commands.sandbox import SandboxRun
 
@@ -180,7 +180,7 @@ def _run_sandbox(demo: SandboxRun) -> None:
     from gateway.process.factories import StartError
 
     try:
-        command.run(demo, typer.echo)
+        command.serve_sandbox(demo, typer.echo)
     except StartError as error:
         _exit_start_failed(error)
 
@@ -210,7 +210,7 @@ def schema() -> None:
 
 def _exit_start_failed(error: Exception) -> NoReturn:
     """A line for each reason."""
-    reasons = (Phrase(line) for line in spoken(exception_phrase(error)).splitlines())
+    reasons = (Phrase(line) for line in translate(exception_phrase(error)).splitlines())
     _fail(
         join_phrases("\n", (Phrase("could not start: {why}", why=why) for why in reasons)), NO_START
     )
@@ -245,7 +245,7 @@ def healthcheck(config: ConfigOption = None, lang: LanguageOption = None) -> Non
             CHECK_FAILED,
         )
     if body.get("ready") is True:
-        say(Phrase("ready"))
+        print_line(Phrase("ready"))
         return
     names = ", ".join(body.get("failing", ()))
     failing = names or Phrase("/readyz answered {status}", status=status)
@@ -275,10 +275,10 @@ def verify(
         why = system_error(error, Phrase("cannot be read"))
         _fail(Phrase("{path}: {why}", path=error.filename, why=why), WRONG_USAGE)
     if as_json:
-        typer.echo(json.dumps(command.as_document(verdict), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(command.report_document(verdict), indent=2, ensure_ascii=False))
     else:
-        for line in command.describe(verdict):
-            say(line)
+        for line in command.format_report(verdict):
+            print_line(line)
     if verdict.fault is not None:
         raise typer.Exit(CHECK_FAILED)
     raise typer.Exit(0 if verdict.is_end_proven else UNPROVEN)
@@ -319,7 +319,7 @@ def notify(
         _fail(
             setting_problem("alerts.notify", Phrase("is empty; nobody is to be told")), WRONG_USAGE
         )
-    findings = asyncio.run(command.test(settings, addresses))
+    findings = asyncio.run(command.send_test_message(settings, addresses))
     for finding in findings:
-        say(finding.line())
+        print_line(finding.line())
     raise typer.Exit(CHECK_FAILED if any(each.state == "failed" for each in findings) else 0)

@@ -9,7 +9,7 @@ from gateway.audit.verify import VerificationReport
 from gateway.phrases import Phrase
 
 
-def describe(verdict: VerificationReport) -> Iterator[Phrase]:
+def format_report(verdict: VerificationReport) -> Iterator[Phrase]:
     """What was found, a line each, for people."""
     for place in verdict.torn:
         yield Phrase(
@@ -44,7 +44,7 @@ def describe(verdict: VerificationReport) -> Iterator[Phrase]:
         )
 
 
-def as_document(verdict: VerificationReport) -> dict[str, Any]:
+def report_document(verdict: VerificationReport) -> dict[str, Any]:
     """The same for programs."""
     bad = verdict.fault
     return {

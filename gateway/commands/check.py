@@ -29,7 +29,7 @@ from gateway.process import alerting, certificates, factories, shared_store, tra
 from gateway.process.factories import StartError, client_authenticators
 
 
-def problems(settings: Settings, told: Collection[str] = ()) -> Iterator[Problem]:
+def find_problems(settings: Settings, told: Collection[str] = ()) -> Iterator[Problem]:
     """Files that cannot be read, and what is in them that cannot be used or is hardly meant so.
 
     `told` are keys about which enough is said: they were left out of the settings, and what
@@ -39,7 +39,7 @@ def problems(settings: Settings, told: Collection[str] = ()) -> Iterator[Problem
     for look in (
         *(_unreadable_secrets(settings), _unreadable_files(settings)),
         *(_unusable_certificates(settings), _unusable_secrets(settings, told)),
-        *(_odd_secrets(settings), _doubled_secrets(settings), _unusable_parts(settings)),
+        *(_suspicious_secrets(settings), _duplicate_secrets(settings), _unusable_parts(settings)),
         *(_unusable_outbox(settings), _unusable_addresses(settings), _unwritable_audit(settings)),
     ):
         # What follows from a problem that was told is none of its own.
@@ -48,7 +48,7 @@ def problems(settings: Settings, told: Collection[str] = ()) -> Iterator[Problem
         said.update(problem.key for problem in found)
 
 
-def warnings(settings: Settings, now: Callable[[], float] = time.time) -> Iterator[Problem]:
+def find_warnings(settings: Settings, now: Callable[[], float] = time.time) -> Iterator[Problem]:
     """What is in files that a gateway starts with all the same: certificates that have expired."""
     for key, path, ends in certificates.expired_certificates(settings, now()):
         day = datetime.fromtimestamp(ends, UTC).date().isoformat()
@@ -71,12 +71,12 @@ def _unreadable_secrets(settings: Settings) -> Iterator[Problem]:
 def _unreadable_files(settings: Settings) -> Iterator[Problem]:
     """Certificates and keys, and secrets that are not used as things are."""
     for setting, path in named_files(settings):
-        if (why := _trouble(path)) is not None:
+        if (why := _read_problem(path)) is not None:
             hint = Phrase("check the path and who may read it")
             yield Problem(dotted(setting), _in_file(path, why), hint)
 
 
-def _trouble(path: Path) -> Phrase | None:
+def _read_problem(path: Path) -> Phrase | None:
     try:
         with path.open("rb") as file:
             file.read(1)
@@ -110,7 +110,7 @@ def _unusable_secrets(settings: Settings, told: Collection[str]) -> Iterator[Pro
             continue  # told already
 
 
-def _odd_secrets(settings: Settings) -> Iterator[Problem]:
+def _suspicious_secrets(settings: Settings) -> Iterator[Problem]:
     """What a shell or an editor has put around a secret."""
     for source in settings.secret_sources():
         if source.setting[-1] == "private_key":
@@ -124,7 +124,7 @@ def _odd_secrets(settings: Settings) -> Iterator[Problem]:
                 yield _of_secret(source, odd, hint)
 
 
-def _doubled_secrets(settings: Settings) -> Iterator[Problem]:
+def _duplicate_secrets(settings: Settings) -> Iterator[Problem]:
     for key, other in factories.duplicate_secrets(settings):
         yield Problem(key, Phrase("is the same as {other}", other=other), factories.OWN_SECRET)
 
@@ -172,7 +172,7 @@ def _unwritable_audit(settings: Settings) -> Iterator[Problem]:
     audit = settings.audit
     if audit.sink != "file" or audit.path is None or doctor_files.is_made_by_systemd(audit.path):
         return
-    finding = doctor_files.audit(audit.path)
+    finding = doctor_files.check_audit_file(audit.path)
     if finding.state == "failed":
         yield Problem("audit.path", finding.detail, finding.hint)
 

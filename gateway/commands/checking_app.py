@@ -16,7 +16,7 @@ from gateway.commands.shared import (
     load,
     settings_source,
 )
-from gateway.commands.terminal import LanguageOption, say
+from gateway.commands.terminal import LanguageOption, print_line
 from gateway.phrases import Phrase
 
 if TYPE_CHECKING:
@@ -27,23 +27,25 @@ def check(
     config: ConfigOption = None, as_json: AsJson = False, lang: LanguageOption = None
 ) -> None:
     """Validate the settings and print every problem; opens no connection."""
-    settings, found, warnings = _looked_at(settings_source(config))
+    settings, found, warnings = _examine_settings(settings_source(config))
     if as_json:
         from gateway.commands import json_report
 
-        typer.echo(json_report.of_settings(found, warnings))
+        typer.echo(json_report.settings_report(found, warnings))
         raise typer.Exit(WRONG_USAGE if found or settings is None else 0)
-    if not _told(settings, found, warnings):
+    if not _print_check(settings, found, warnings):
         raise typer.Exit(WRONG_USAGE)
 
 
-def checked(source: SettingsSource) -> Settings | None:
+def run_check(source: SettingsSource) -> Settings | None:
     """Say what `check` says; the settings if they can be used."""
-    settings, found, warnings = _looked_at(source)
-    return settings if _told(settings, found, warnings) else None
+    settings, found, warnings = _examine_settings(source)
+    return settings if _print_check(settings, found, warnings) else None
 
 
-def _looked_at(source: SettingsSource) -> tuple[Settings | None, list[Problem], list[Problem]]:
+def _examine_settings(
+    source: SettingsSource,
+) -> tuple[Settings | None, list[Problem], list[Problem]]:
     """The settings, as far as they can be had, with problems and warnings."""
     from gateway.config import SettingsError
 
@@ -58,16 +60,16 @@ def _looked_at(source: SettingsSource) -> tuple[Settings | None, list[Problem], 
         return None, found, []
     from gateway.commands import check as command
 
-    found += command.problems(settings, {problem.key for problem in found})
-    return settings, found, [*source.warnings(settings), *command.warnings(settings)]
+    found += command.find_problems(settings, {problem.key for problem in found})
+    return settings, found, [*source.warnings(settings), *command.find_warnings(settings)]
 
 
-def _told(settings: Settings | None, found: list[Problem], warnings: list[Problem]) -> bool:
+def _print_check(settings: Settings | None, found: list[Problem], warnings: list[Problem]) -> bool:
     """Whether the settings can be used, once all is said."""
     for warning in warnings:
-        say(Phrase("warning: {warning}", warning=warning.line()), err=True)
+        print_line(Phrase("warning: {warning}", warning=warning.line()), err=True)
     for problem in found:
-        say(problem.line())
+        print_line(problem.line())
     if found or settings is None:
         return False
     listen = settings.listen
@@ -76,7 +78,7 @@ def _told(settings: Settings | None, found: list[Problem], warnings: list[Proble
         listen=f"{listen.address}{listen.base_path}",
         platform=settings.platform.fhir_base_url,
     )
-    say(told, fg="green")
+    print_line(told, fg="green")
     return True
 
 
@@ -86,24 +88,24 @@ def doctor(
     """Check the whole set-up, step by step, and say what to do about each fault."""
     source = settings_source(config)
     settings = load(source, as_json=as_json)
-    if not examined(settings, source.warnings(settings), as_json=as_json):
+    if not print_doctor(settings, source.warnings(settings), as_json=as_json):
         raise typer.Exit(CHECK_FAILED)
 
 
-def examined(
+def print_doctor(
     settings: Settings, warnings: Iterable[Problem] = (), *, as_json: bool = False
 ) -> bool:
     """Say what the doctor finds, the warnings among it; whether all is well."""
     from gateway.commands import doctor as command
     from gateway.commands import json_report
 
-    findings = asyncio.run(command.run(settings, None if as_json else say, warnings))
+    findings = asyncio.run(command.run_checks(settings, None if as_json else print_line, warnings))
     failed = [finding for finding in findings if finding.state == "failed"]
     if as_json:
-        typer.echo(json_report.of_findings(findings))
+        typer.echo(json_report.doctor_report(findings))
     elif failed:
         count = {"failed": len(failed), "all": len(findings)}
-        say(Phrase("{failed} of {all} checks failed.", **count), fg="red")
+        print_line(Phrase("{failed} of {all} checks failed.", **count), fg="red")
     else:
-        say(Phrase("All is well."), fg="green")
+        print_line(Phrase("All is well."), fg="green")
     return not failed

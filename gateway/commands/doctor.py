@@ -28,7 +28,7 @@ from gateway.commands import (
     doctor_sso,
     notify,
 )
-from gateway.commands.doctor_network import way_to
+from gateway.commands.doctor_network import check_route
 from gateway.commands.findings import CheckedServer, CheckResult, State
 from gateway.config import Problem, SecretReadError, Settings
 from gateway.config.secret_files import permission_problem, suspicious_surrounding
@@ -39,7 +39,7 @@ from gateway.process.certificates import platform_tls, sso_tls
 from gateway.process.factories import credentials_in_use
 
 # A token is checked by its times: a minute is what most servers forgive.
-_MOST_SKEW: Final = 60.0
+_MAX_SKEW: Final = 60.0
 _SET_CLOCK: Final = (
     "timedatectl set-ntp true"
     if os_support.HAS_FILE_MODES
@@ -47,7 +47,7 @@ _SET_CLOCK: Final = (
 )
 
 
-async def run(
+async def run_checks(
     settings: Settings, say: Callable[[Phrase], object] | None, warnings: Iterable[Problem] = ()
 ) -> list[CheckResult]:
     """Examine everything; with `say` each finding's line is given to it as soon as it is made.
@@ -55,47 +55,47 @@ async def run(
     `warnings` of the settings are found with what they are about.
     """
     findings = []
-    async for finding in examine(settings, warnings):
+    async for finding in iterate_checks(settings, warnings):
         findings.append(finding)
         if say is not None:
             say(finding.line())
     return findings
 
 
-async def examine(
+async def iterate_checks(
     settings: Settings, warnings: Iterable[Problem] = ()
 ) -> AsyncIterator[CheckResult]:
     """All findings, as they are made. Opens connections; changes nothing anywhere."""
-    here = (doctor_files.examine, doctor_listeners.examine, _operators)
+    here = (doctor_files.check_files, doctor_listeners.examine, _operators)
     looks = (_settings(settings, warnings), *(look(settings) for look in here))
     for finding in chain.from_iterable(looks):
         yield finding
-    sso, platform = _sides(settings)
+    sso, platform = _servers(settings)
     reached: dict[str, bool] = {}
     for side, proxy in (
         (sso, settings.sso.proxy_url),
         (platform, settings.platform.proxy_url),
     ):
-        findings = [finding async for finding in way_to(side, proxied=proxy is not None)]
+        findings = [finding async for finding in check_route(side, proxied=proxy is not None)]
         if side is sso:
-            findings = [doctor_sso.with_addresses(settings, finding) for finding in findings]
+            findings = [doctor_sso.add_known_addresses(settings, finding) for finding in findings]
         reached[side.name] = all(finding.state != "failed" for finding in findings)
         for finding in findings:
             yield finding
     has_token = False
-    async for finding in _conversation(settings, sso, platform, reached):
+    async for finding in _check_conversation(settings, sso, platform, reached):
         has_token |= finding.check.startswith("token ") and finding.state == "ok"
         yield finding
-    async for finding in doctor_login.examine(settings, sso_reached=reached[sso.name]):
+    async for finding in doctor_login.check_login(settings, sso_reached=reached[sso.name]):
         yield finding
-    async for finding in notify.examine(settings):
+    async for finding in notify.check_addresses(settings):
         yield finding
     sides = [side for side in (sso, platform) if reached[side.name]]
-    async for finding in doctor_sso.documents(settings, sides, has_token=has_token):
+    async for finding in doctor_sso.check_documents(settings, sides, has_token=has_token):
         yield finding
 
 
-def _sides(settings: Settings) -> tuple[CheckedServer, CheckedServer]:
+def _servers(settings: Settings) -> tuple[CheckedServer, CheckedServer]:
     sso, platform = settings.sso, settings.platform
     return (
         CheckedServer(
@@ -178,7 +178,7 @@ def _operators(settings: Settings) -> Iterator[CheckResult]:
         )
 
 
-async def _conversation(
+async def _check_conversation(
     settings: Settings, sso: CheckedServer, platform: CheckedServer, reached: dict[str, bool]
 ) -> AsyncIterator[CheckResult]:
     """What both servers say: token, clock, capability statement."""
@@ -189,7 +189,7 @@ async def _conversation(
                 Phrase("token {name}", name=name), "skipped", Phrase("needs the way to the SSO")
             )
             continue
-        finding, answer = await doctor_sso.ask_for_token(settings, name)
+        finding, answer = await doctor_sso.check_token(settings, name)
         yield finding
         response = response or answer
     session = aiohttp.ClientSession(  # noqa: TID251 - a command of its own, no request path
@@ -235,21 +235,21 @@ async def _ask_for_metadata(
             Phrase("platform metadata"), "failed", detail, Phrase("Check {key}", key=platform.key)
         )
         return
-    yield _clock(date)
-    yield _metadata(settings, status, body, has_token=response is not None)
+    yield _check_clock(date)
+    yield _check_metadata(settings, status, body, has_token=response is not None)
     if status == 200:
         async for finding in doctor_links.examine(settings, body, get):
             yield finding
 
 
-def _clock(date: str | None) -> CheckResult:
+def _check_clock(date: str | None) -> CheckResult:
     try:
         skew = time.time() - parsedate_to_datetime(date or "").timestamp()
     except ValueError:
         return CheckResult(
             Phrase("clock"), "skipped", Phrase("the platform does not tell its time")
         )
-    if abs(skew) > _MOST_SKEW:
+    if abs(skew) > _MAX_SKEW:
         span = format_duration(abs(skew))
         ahead = Phrase("this machine's clock is {time} ahead of the platform's", time=span)
         behind = Phrase("this machine's clock is {time} behind the platform's", time=span)
@@ -262,7 +262,9 @@ def _clock(date: str | None) -> CheckResult:
     return CheckResult(Phrase("clock"), "ok", Phrase("this machine and the platform agree"))
 
 
-def _metadata(settings: Settings, status: int, body: bytes, *, has_token: bool) -> CheckResult:
+def _check_metadata(
+    settings: Settings, status: int, body: bytes, *, has_token: bool
+) -> CheckResult:
     check = Phrase("platform metadata")
     if status in (401, 403):
         if not has_token:

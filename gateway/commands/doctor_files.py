@@ -23,10 +23,10 @@ _SYSTEM_LOGS: Final = Path("/var/log")
 _ROOT: Final = 0
 
 
-def examine(settings: Settings) -> Iterator[CheckResult]:
+def check_files(settings: Settings) -> Iterator[CheckResult]:
     """Of the audit's file where there is one, and for root of what it alone may read."""
     if settings.audit.sink == "file" and settings.audit.path is not None:
-        yield audit(settings.audit.path)
+        yield check_audit_file(settings.audit.path)
     if _is_root():
         yield from _for_root_only(settings)
 
@@ -37,7 +37,7 @@ def is_made_by_systemd(path: Path) -> bool:
     return folder.parent == _SYSTEM_LOGS and not folder.exists()
 
 
-def audit(path: Path) -> CheckResult:
+def check_audit_file(path: Path) -> CheckResult:
     """Whether the audit's file can be written."""
     folder = path.absolute().parent
     make = Phrase(
@@ -92,14 +92,15 @@ def _for_root_only(settings: Settings) -> Iterator[CheckResult]:
 def _is_for_root_only(path: Path) -> bool:
     try:
         file = path.resolve(strict=True)
-        return _is_closed(file.stat(), stat.S_IRGRP, stat.S_IROTH) or any(
-            _is_closed(folder.stat(), stat.S_IXGRP, stat.S_IXOTH) for folder in file.parents
+        return _is_closed_to_service(file.stat(), stat.S_IRGRP, stat.S_IROTH) or any(
+            _is_closed_to_service(folder.stat(), stat.S_IXGRP, stat.S_IXOTH)
+            for folder in file.parents
         )
     except OSError:
         return False
 
 
-def _is_closed(found: os.stat_result, group: int, others: int) -> bool:
+def _is_closed_to_service(found: os.stat_result, group: int, others: int) -> bool:
     if found.st_uid != _ROOT or found.st_mode & others:
         return False
     return found.st_gid == _ROOT or not found.st_mode & group

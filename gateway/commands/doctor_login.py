@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import aiohttp
 
-from gateway.commands.doctor_network import way_to
+from gateway.commands.doctor_network import check_route
 from gateway.commands.doctor_sso import UNKNOWN_CLIENT, start_first
 from gateway.commands.findings import CheckedServer, CheckResult
 from gateway.config import Settings
@@ -37,13 +37,13 @@ _CLIENT: Final = Phrase("login client")
 _VERIFIER: Final = "dhp-gateway-doctor-" + "0" * 45
 
 
-async def examine(settings: Settings, *, sso_reached: bool) -> AsyncIterator[CheckResult]:
+async def check_login(settings: Settings, *, sso_reached: bool) -> AsyncIterator[CheckResult]:
     """All findings about the sign-in, none while it is not enabled."""
     if not settings.login.enabled:
         return
     reached = sso_reached
     if _origin(settings.sso.authorize_url or "") != _origin(settings.sso.token_url):
-        findings = [each async for each in _way(settings)]
+        findings = [each async for each in _check_route(settings)]
         for each in findings:
             yield each
         reached = all(each.state != "failed" for each in findings)
@@ -59,12 +59,12 @@ async def examine(settings: Settings, *, sso_reached: bool) -> AsyncIterator[Che
             yield finding
 
 
-async def _way(settings: Settings) -> AsyncIterator[CheckResult]:
+async def _check_route(settings: Settings) -> AsyncIterator[CheckResult]:
     sso = settings.sso
     url = sso.authorize_url or ""
     trust = partial(certificates.client_tls, url, sso.ca_file, "sso.ca_file")
     side = CheckedServer(Phrase("SSO page"), url, "sso.authorize_url", trust, sso.timeout)
-    async for finding in way_to(side, proxied=sso.proxy_url is not None):
+    async for finding in check_route(side, proxied=sso.proxy_url is not None):
         yield finding
 
 
@@ -103,7 +103,7 @@ async def _discovery(settings: Settings, provider: OpenIdProvider) -> CheckResul
     strangers = []
     async for issuer, document in provider.discovery_documents():
         if is_issuer_of(issuer, document):
-            return _judged(settings, issuer, document)
+            return _check_document(settings, issuer, document)
         strangers.append(issuer)
     if strangers:
         detail = Phrase(
@@ -116,7 +116,7 @@ async def _discovery(settings: Settings, provider: OpenIdProvider) -> CheckResul
     return CheckResult(_DISCOVERY, "skipped", detail)
 
 
-def _judged(settings: Settings, issuer: str, document: Mapping[str, Any]) -> CheckResult:
+def _check_document(settings: Settings, issuer: str, document: Mapping[str, Any]) -> CheckResult:
     methods = document.get("code_challenge_methods_supported", ["S256"])
     if "S256" not in methods:
         hint = Phrase(
@@ -164,10 +164,10 @@ async def _page(
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         detail = Phrase("no answer: {name}", name=type(error).__name__)
         return CheckResult(_PAGE, "failed", detail, Phrase("Check sso.authorize_url"))
-    return _judged_page(client, status, location)
+    return _check_page_response(client, status, location)
 
 
-def _judged_page(client: LoginClient, status: int, location: str) -> CheckResult:
+def _check_page_response(client: LoginClient, status: int, location: str) -> CheckResult:
     refusal = _refusal(location, client.redirect_uri)
     if refusal is not None:
         hint = Phrase("Check login.scope; the SSO's operator can tell what this client may do")

@@ -18,13 +18,13 @@ from gateway.process.factories import StartError
 _FEW_DAYS: Final = 14
 
 
-async def way_to(side: CheckedServer, *, proxied: bool) -> AsyncIterator[CheckResult]:
+async def check_route(side: CheckedServer, *, proxied: bool) -> AsyncIterator[CheckResult]:
     """Name, connection, TLS: each needs the one before."""
     if proxied:
         detail = Phrase("left out: an outgoing proxy is set, which finds the way itself")
         yield CheckResult(Phrase("{name} DNS", name=side.name), "skipped", detail)
         return
-    async for tcp in reach(side):
+    async for tcp in check_connection(side):
         yield tcp
     if tcp.state == "skipped":
         return
@@ -35,10 +35,10 @@ async def way_to(side: CheckedServer, *, proxied: bool) -> AsyncIterator[CheckRe
     elif tcp.state == "failed":
         yield CheckResult(Phrase("{name} TLS", name=side.name), "skipped", Phrase("needs TCP"))
     else:
-        yield await _shake_hands(side)
+        yield await _check_tls(side)
 
 
-async def reach(side: CheckedServer) -> AsyncIterator[CheckResult]:
+async def check_connection(side: CheckedServer) -> AsyncIterator[CheckResult]:
     """Name and connection, two findings; the second needs the first."""
     dns = await _resolve(side)
     yield dns
@@ -108,7 +108,7 @@ async def _connect(side: CheckedServer) -> CheckResult:
     return CheckResult(check, "ok", Phrase("{target} accepts connections", target=target))
 
 
-async def _shake_hands(side: CheckedServer) -> CheckResult:
+async def _check_tls(side: CheckedServer) -> CheckResult:
     check = Phrase("{name} TLS", name=side.name)
     try:
         context = side.trust()
@@ -121,7 +121,7 @@ async def _shake_hands(side: CheckedServer) -> CheckResult:
             check, "failed", exception_phrase(error), Phrase("Give a PEM file with CA certificates")
         )
     except ssl.SSLCertVerificationError as error:
-        return CheckResult(check, "failed", *_distrust(side, error))
+        return CheckResult(check, "failed", *_tls_failure(side, error))
     except (OSError, TimeoutError):
         hint = Phrase("Check that {key} names a port that speaks TLS", key=side.key)
         return CheckResult(
@@ -132,7 +132,7 @@ async def _shake_hands(side: CheckedServer) -> CheckResult:
     return _certificate(check, certificate)
 
 
-def _distrust(side: CheckedServer, error: ssl.SSLCertVerificationError) -> tuple[Phrase, Phrase]:
+def _tls_failure(side: CheckedServer, error: ssl.SSLCertVerificationError) -> tuple[Phrase, Phrase]:
     section = side.key.partition(".")[0]
     reason = (error.verify_message or "").lower()
     if "expired" in reason or "not yet valid" in reason:

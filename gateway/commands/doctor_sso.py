@@ -42,17 +42,17 @@ UNKNOWN_CLIENT: Final = frozenset({"invalid_client", "unauthorized_client"})
 """The errors of an SSO that refuses the client, and not what the client asks for."""
 
 
-async def ask_for_token(settings: Settings, name: str) -> tuple[CheckResult, TokenResponse | None]:
+async def check_token(settings: Settings, name: str) -> tuple[CheckResult, TokenResponse | None]:
     """Whether the SSO gives a credential's token, and the token."""
     check = Phrase("token {name}", name=name)
     try:
-        response = await token_command.request(settings, name)
+        response = await token_command.request_token(settings, name)
     except StartError as error:
         return CheckResult(
             check, "failed", exception_phrase(error), Phrase("Mend the secret or key first")
         ), None
     except TokenRequestError as error:
-        happened, _ = token_command.reasons(error, settings, name)
+        happened, _ = token_command.token_failure_and_remedy(error, settings, name)
         hints = [_hint(error, settings, name)]
         if error.status is not None:
             hints = [*start_first(settings, settings.credentials[name].auth_method), *hints]
@@ -73,7 +73,7 @@ def start_first(settings: Settings, auth_method: str) -> Iterator[Phrase]:
 
 
 def _hint(error: TokenRequestError, settings: Settings, name: str) -> Phrase:
-    _, remedy = token_command.reasons(error, settings, name)
+    _, remedy = token_command.token_failure_and_remedy(error, settings, name)
     hint = remedy or Phrase("try again later, and tell the SSO's operator if it lasts")
     if error.kind == "refused":
         known = Phrase("the SSO's operator can tell what is registered for this client")
@@ -83,20 +83,22 @@ def _hint(error: TokenRequestError, settings: Settings, name: str) -> Phrase:
         own = Phrase(
             "Each environment has an SSO of its own, which refuses the clients of the others"
         )
-        return join_phrases(". ", [hint, own, *_mixture(settings), _known()])
+        return join_phrases(
+            ". ", [hint, own, *_mixed_environments(settings), _environment_endpoints()]
+        )
     if error.cause in _ELSEWHERE or error.status in _NOT_THERE:
-        return join_phrases(". ", [hint, _known()])
+        return join_phrases(". ", [hint, _environment_endpoints()])
     return hint
 
 
-def with_addresses(settings: Settings, finding: CheckResult) -> CheckResult:
+def add_known_addresses(settings: Settings, finding: CheckResult) -> CheckResult:
     """A finding about the way to the SSO; where there is none to it, with addresses to compare."""
     if finding.state != "failed" or _environments(settings, "sso", "token_url"):
         return finding
-    return replace(finding, hint=join_phrases(". ", [finding.hint, _known()]))
+    return replace(finding, hint=join_phrases(". ", [finding.hint, _environment_endpoints()]))
 
 
-def _known() -> Phrase:
+def _environment_endpoints() -> Phrase:
     """The token endpoint of each environment."""
     by_url: dict[str, list[str]] = {}
     for name, preset in PRESETS.items():
@@ -108,7 +110,7 @@ def _known() -> Phrase:
     return Phrase("Known token endpoints: {told}", told=join_phrases(", ", told))
 
 
-def _mixture(settings: Settings) -> Iterator[Phrase]:
+def _mixed_environments(settings: Settings) -> Iterator[Phrase]:
     sso = _environments(settings, "sso", "token_url")
     platform = _environments(settings, "platform", "fhir_base_url")
     if sso and platform and not set(sso) & set(platform):
@@ -131,7 +133,7 @@ def _environments(settings: Settings, section: str, key: str) -> list[str]:
     return [name for name, known in hosts.items() if known == host]
 
 
-async def documents(
+async def check_documents(
     settings: Settings, sides: Iterable[CheckedServer], *, has_token: bool
 ) -> AsyncIterator[CheckResult]:
     """Which token endpoint SSO and platform name in what they publish of themselves."""
@@ -147,7 +149,7 @@ async def documents(
             named = zip(urls, await asyncio.gather(*asked), strict=True)
             found = {url: endpoint for url, endpoint in named if endpoint is not None}
             check = Phrase("{name} documents", name=side.name)
-            yield _compared(check, found, settings.sso.token_url, has_token=has_token)
+            yield _check_endpoints(check, found, settings.sso.token_url, has_token=has_token)
 
 
 def _of_sso(settings: Settings) -> Iterator[str]:
@@ -192,7 +194,7 @@ async def _endpoint(
     return endpoint if isinstance(endpoint, str) else None
 
 
-def _compared(
+def _check_endpoints(
     check: Phrase, found: dict[str, str], token_url: str, *, has_token: bool
 ) -> CheckResult:
     if not found:

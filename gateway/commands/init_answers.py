@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final, Literal, TypeVar, cast
 
 from gateway.commands.init_plan import InitPlan, Kind, Where
-from gateway.commands.questions import InvalidAnswerError, ask, choose
-from gateway.commands.terminal import speak
+from gateway.commands.questions import InvalidAnswerError, prompt, prompt_choice
+from gateway.commands.terminal import set_language
 from gateway.config import placeholders
 from gateway.config.secret_files import SecretReadError, read_secret_file
 from gateway.config.source import search_paths
@@ -42,7 +42,7 @@ _PLACES: Final = {
     "container": Phrase("in a container on this machine"),
     "network": Phrase("elsewhere in the network"),
 }
-_PROOFS: Final = {"secret": Phrase("by a secret"), "key": Phrase("by a private key")}
+_CLIENT_AUTH_CHOICES: Final = {"secret": Phrase("by a secret"), "key": Phrase("by a private key")}
 _SINKS: Final = {"file": Phrase("to a file"), "stdout": Phrase("to standard output")}
 _YES_NO: Final = {"no": Phrase("no"), "yes": Phrase("yes")}
 _PRIVATE: Final = "10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16"
@@ -79,7 +79,7 @@ class InitPrompts:
     def settle_language(self, chosen: str | None, environ: Mapping[str, str]) -> None:
         """Ask for the language where neither flag nor environment tells it."""
         if self._asks and chosen is None and not has_language_preference(environ):
-            speak(ask("Language / Язык / Til (en, ru, uz)", _language, "en"))
+            set_language(prompt("Language / Язык / Til (en, ru, uz)", _language, "en"))
 
     def plan(self) -> InitPlan:
         """All answers."""
@@ -170,10 +170,10 @@ class InitPrompts:
         if flags.secret_file is not None:
             return False, _from_file("--secret-file", flags.secret_file, _secret)
         question = Phrase("How does the gateway show who it is?")
-        if choose(question, _PROOFS, "secret") == "key":
+        if prompt_choice(question, _CLIENT_AUTH_CHOICES, "secret") == "key":
             read = partial(_from_file, "--key-file", read=_key)
-            return True, ask(Phrase("The key's file"), read)
-        return False, ask(Phrase("The secret (nothing is shown)"), _secret, hidden=True)
+            return True, prompt(Phrase("The key's file"), read)
+        return False, prompt(Phrase("The secret (nothing is shown)"), _secret, hidden=True)
 
     def _networks(self) -> tuple[str, ...]:
         given = ", ".join(self._flags.networks) or None
@@ -198,7 +198,7 @@ class InitPrompts:
     ) -> str:
         default = default or next(iter(choices))
         if given is None:
-            return choose(question, choices, default) if self._asks else default
+            return prompt_choice(question, choices, default) if self._asks else default
         if given not in choices:
             names = ", ".join(choices)
             raise InvalidAnswerError(Phrase("{flag}: one of {names}", flag=flag, names=names))
@@ -213,7 +213,7 @@ class InitPrompts:
         default: str | None = None,
     ) -> _T:
         if given is None and self._asks:
-            return ask(question, read, default)
+            return prompt(question, read, default)
         try:
             return read((default or "") if given is None else given)
         except InvalidAnswerError as error:

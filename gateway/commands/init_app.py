@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from gateway.commands import checking_app
-from gateway.commands.shared import CHECK_FAILED, WRONG_USAGE, fail
-from gateway.commands.terminal import LanguageOption, say, spoken
+from gateway.commands.shared import CHECK_FAILED, WRONG_USAGE, exit_with_message
+from gateway.commands.terminal import LanguageOption, print_line, translate
 from gateway.phrases import Phrase, exception_phrase
 
 if TYPE_CHECKING:
@@ -99,27 +99,27 @@ def init(  # noqa: PLR0913 - one for each question
         outbox=outbox,
         directory=directory or _default_directory(),
     )
-    _look(_written(flags, lang, asks=not yes and sys.stdin.isatty()))
+    _check_result(_write_plan(flags, lang, asks=not yes and sys.stdin.isatty()))
 
 
-def _written(flags: InitFlags, lang: str | None, *, asks: bool) -> InitPlan:
+def _write_plan(flags: InitFlags, lang: str | None, *, asks: bool) -> InitPlan:
     """What was planned, now on disk."""
     from gateway.commands.init_answers import InitPrompts
-    from gateway.commands.init_files import InitWriteError, require_room, write
+    from gateway.commands.init_files import InitWriteError, require_no_settings, write_files
     from gateway.commands.questions import InvalidAnswerError
 
     interview = InitPrompts(flags, asks=asks)
     try:
         interview.settle_language(lang, os.environ)  # noqa: TID251 - as the terminal's
-        require_room(flags.directory)
+        require_no_settings(flags.directory)
         plan = interview.plan()
-        written = write(plan, spoken)
+        written = write_files(plan, translate)
     except (InvalidAnswerError, InitWriteError) as error:
-        fail(exception_phrase(error), WRONG_USAGE)
+        exit_with_message(exception_phrase(error), WRONG_USAGE)
     except typer.Abort:
-        fail(Phrase("interrupted; nothing is kept"), CHECK_FAILED)
+        exit_with_message(Phrase("interrupted; nothing is kept"), CHECK_FAILED)
     for path in written:
-        say(Phrase("written: {path}", path=path))
+        print_line(Phrase("written: {path}", path=path))
     return plan
 
 
@@ -128,20 +128,20 @@ def _default_directory() -> Path:
     return _ETC if here else Path()
 
 
-def _look(plan: InitPlan) -> None:
+def _check_result(plan: InitPlan) -> None:
     """Check what was written, and say how to go on."""
     from gateway.config import SettingsSource
 
     environ = {**os.environ, **plan.seen_here()}  # noqa: TID251 - as the gateway's
-    settings = checking_app.checked(SettingsSource(plan.directory / "gateway.yaml", environ))
+    settings = checking_app.run_check(SettingsSource(plan.directory / "gateway.yaml", environ))
     if settings is None:
         raise typer.Exit(WRONG_USAGE)
-    well = checking_app.examined(settings)
-    _say_next(plan)
+    well = checking_app.print_doctor(settings)
+    _print_next_steps(plan)
     raise typer.Exit(0 if well else CHECK_FAILED)
 
 
-def _say_next(plan: InitPlan) -> None:
+def _print_next_steps(plan: InitPlan) -> None:
     folder = plan.directory
     if plan.kind == "container":
         command = f"docker compose --project-directory {folder} up --detach"
@@ -149,21 +149,23 @@ def _say_next(plan: InitPlan) -> None:
         command = "sudo systemctl enable --now dhp-gateway"
     else:
         command = f"dhp-gateway run --config {folder / 'gateway.yaml'}"
-    say(Phrase("Next:"))
-    say(f"  {command}")
+    print_line(Phrase("Next:"))
+    print_line(f"  {command}")
     if plan.kind == "system" and plan.by_key:
-        say(Phrase("The unit hands over a secret; for a key, first: `systemctl edit dhp-gateway`"))
+        print_line(
+            Phrase("The unit hands over a secret; for a key, first: `systemctl edit dhp-gateway`")
+        )
         for line in _drop_in(plan):
-            say(f"  {line}")
+            print_line(f"  {line}")
     host = "HOST" if plan.where == "network" else "127.0.0.1"
     url = f"http://{host}:8080/fhir"
-    say(Phrase("Then your system calls {url} in the place of the platform.", url=url))
+    print_line(Phrase("Then your system calls {url} in the place of the platform.", url=url))
     if plan.where == "network":
         _, key, *_ = plan.secret_files()
         told = Phrase(
             "It sends the header X-Api-Key with what stands in {path}.", path=folder / key.path
         )
-        say(told)
+        print_line(told)
 
 
 def _drop_in(plan: InitPlan) -> list[str]:

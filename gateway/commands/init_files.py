@@ -50,21 +50,21 @@ def _spelled(lines: Iterable[Line], spell: Callable[[Phrase], str]) -> str:
     return text
 
 
-def require_room(directory: Path) -> None:
+def require_no_settings(directory: Path) -> None:
     """Raises `InitWriteError` where there are settings already: nobody need answer in vain."""
-    _refuse([directory / "gateway.yaml"])
+    _require_absent([directory / "gateway.yaml"])
 
 
-def write(plan: InitPlan, spell: Callable[[Phrase], str]) -> list[Path]:
+def write_files(plan: InitPlan, spell: Callable[[Phrase], str]) -> list[Path]:
     """Write everything; gives the files. Raises `InitWriteError`."""
-    wanted = list(_wanted(plan, spell))
-    _refuse(each.path for each in wanted)
+    wanted = list(_planned_files(plan, spell))
+    _require_absent(each.path for each in wanted)
     with contextlib.ExitStack() as undo:
         try:
             for folder, mode, owner in _folders(plan):
-                _make(folder, mode, owner, undo)
+                _make_folder(folder, mode, owner, undo)
             for each in wanted:
-                _put(each, undo)
+                _write_file(each, undo)
         except OSError as error:
             why = system_error(error, Phrase("cannot be written"))
             raise InitWriteError(Phrase("{path}: {why}", path=error.filename, why=why)) from None
@@ -72,7 +72,7 @@ def write(plan: InitPlan, spell: Callable[[Phrase], str]) -> list[Path]:
     return [each.path for each in wanted]
 
 
-def _refuse(paths: Iterable[Path]) -> None:
+def _require_absent(paths: Iterable[Path]) -> None:
     taken = [path for path in paths if not _may_be_written(path)]
     if taken:
         there = Phrase("is there already, and nothing was changed; move it away first")
@@ -80,7 +80,7 @@ def _refuse(paths: Iterable[Path]) -> None:
         raise InitWriteError(join_phrases("\n", lines))
 
 
-def _wanted(plan: InitPlan, spell: Callable[[Phrase], str]) -> Iterator[_PlannedFile]:
+def _planned_files(plan: InitPlan, spell: Callable[[Phrase], str]) -> Iterator[_PlannedFile]:
     for each in plan.secret_files():
         owner = _owner(plan.kind, for_service=each.for_service)
         mode = 0o600 if owner is None or not each.for_service else 0o400
@@ -143,7 +143,7 @@ def _aside(path: Path) -> Path:
     return path.with_name(f"{path.name}.example")
 
 
-def _make(folder: Path, mode: int, owner: Ids | None, undo: contextlib.ExitStack) -> None:
+def _make_folder(folder: Path, mode: int, owner: Ids | None, undo: contextlib.ExitStack) -> None:
     if folder.is_dir():
         return
     folder.mkdir(mode=mode, parents=folder.name not in ("secrets", "audit", "outbox"))
@@ -152,7 +152,7 @@ def _make(folder: Path, mode: int, owner: Ids | None, undo: contextlib.ExitStack
         os.chown(folder, *owner)
 
 
-def _put(wanted: _PlannedFile, undo: contextlib.ExitStack) -> None:
+def _write_file(wanted: _PlannedFile, undo: contextlib.ExitStack) -> None:
     path = wanted.path
     if _is_template(path):
         path.rename(_aside(path))

@@ -26,13 +26,13 @@ _ABOUT: Final = {
 }
 
 
-def of_settings(problems: Iterable[Problem], warnings: Iterable[Problem] = ()) -> str:
+def settings_report(problems: Iterable[Problem], warnings: Iterable[Problem] = ()) -> str:
     """What is wrong with settings, and what a gateway starts with all the same."""
     entries = [_setting("error", problem) for problem in problems]
     return _document(entries + [_setting("warning", warning) for warning in warnings])
 
 
-def of_findings(findings: Iterable[CheckResult]) -> str:
+def doctor_report(findings: Iterable[CheckResult]) -> str:
     """What the doctor found."""
     return _document([_finding(finding) for finding in findings])
 

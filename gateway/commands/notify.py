@@ -17,7 +17,7 @@ from gateway.admin.alerts.addresses import (
 from gateway.admin.alerts.delivery import AddressSender
 from gateway.admin.alerts.wording import AlertFormatter
 from gateway.authority import authority
-from gateway.commands.doctor_network import reach
+from gateway.commands.doctor_network import check_connection
 from gateway.commands.findings import CheckedServer, CheckResult
 from gateway.config import Settings
 from gateway.phrases import Phrase
@@ -29,21 +29,23 @@ _TRY: Final = Phrase("`dhp-gateway notify --test` sends a message there")
 _CONNECT: Final = 5.0
 
 
-async def test(settings: Settings, addresses: Sequence[AlertAddress]) -> list[CheckResult]:
+async def send_test_message(
+    settings: Settings, addresses: Sequence[AlertAddress]
+) -> list[CheckResult]:
     """What became of the test message at each address."""
     message = AlertFormatter.from_settings(settings).format_test()
     sent = await asyncio.gather(*(AddressSender(address).send(message) for address in addresses))
-    return [_taken(*each) for each in zip(addresses, sent, strict=True)]
+    return [_message_result(*each) for each in zip(addresses, sent, strict=True)]
 
 
-def _taken(address: AlertAddress, taken: bool) -> CheckResult:
+def _message_result(address: AlertAddress, taken: bool) -> CheckResult:
     if taken:
         return CheckResult(address.name, "ok", Phrase("the test message was taken"))
     hint = Phrase("Check the address and its password; `dhp-gateway doctor` looks at the way there")
     return CheckResult(address.name, "failed", Phrase("the test message was not taken"), hint)
 
 
-async def examine(settings: Settings) -> AsyncIterator[CheckResult]:
+async def check_addresses(settings: Settings) -> AsyncIterator[CheckResult]:
     """What the doctor finds: the library, what each address means, and the way there."""
     try:
         given = list(alerting.configured_addresses(settings))
@@ -51,14 +53,14 @@ async def examine(settings: Settings) -> AsyncIterator[CheckResult]:
         return  # told with the secrets' files
     try:
         for name, url in given:
-            async for finding in _way_to(name, url):
+            async for finding in _check_address_route(name, url):
                 yield finding
     except MissingExtraError:
         hint = Phrase("alerts.notify {missing}", missing=MISSING)
         yield CheckResult(Phrase("alerts"), "failed", Phrase("Apprise is not installed"), hint)
 
 
-async def _way_to(name: Phrase, url: Secret) -> AsyncIterator[CheckResult]:
+async def _check_address_route(name: Phrase, url: Secret) -> AsyncIterator[CheckResult]:
     address = parse_address(name, url)
     if address is None:
         hint = Phrase("{hint:capital}", hint=ADDRESS_HINT)
@@ -71,5 +73,5 @@ async def _way_to(name: Phrase, url: Secret) -> AsyncIterator[CheckResult]:
         return
     place = f"tcp://{authority(*server)}"
     side = CheckedServer(address.name, place, "alerts.notify", lambda: None, _CONNECT)
-    async for finding in reach(side):
+    async for finding in check_connection(side):
         yield finding

@@ -45,7 +45,9 @@ _T = TypeVar("_T")
 _PAGE: Final = 500
 # Less than others wait for the outbox, which is locked meanwhile.
 _AUDIT_FLUSH: Final = 2.0
-_NOTED: Final = Phrase("noted for the audit: the gateway records it, running or at its next start")
+_AUDIT_PENDING_MESSAGE: Final = Phrase(
+    "noted for the audit: the gateway records it, running or at its next start"
+)
 _FAILED: Final = Phrase("the audit cannot be written")
 # Of what is shown of an entry; their values are words of closed lists.
 _IN_WORDS: Final = frozenset({"state", "after_doubt"})
@@ -65,16 +67,16 @@ def states_of(names: Sequence[str], *, all_of_them: bool) -> tuple[EntryState, .
     return tuple(EntryState(name) for name in names) or tuple(NEEDS_OPERATOR)
 
 
-async def listed(
+async def list_entries(
     settings: Settings, states: Sequence[EntryState], caller: str | None
 ) -> tuple[list[OutboxEntry], dict[EntryState, int]]:
     """The entries, and how many there are of each state. Raises `OutboxCommandError`."""
-    async with _opened(settings) as outbox:
+    async with _open_outbox(settings) as outbox:
         entries = [each async for each in _entries(outbox, states, caller)]
         return entries, (await outbox.depth()).counts
 
 
-def table(entries: Sequence[OutboxEntry], counts: dict[EntryState, int]) -> Iterator[Phrase]:
+def format_table(entries: Sequence[OutboxEntry], counts: dict[EntryState, int]) -> Iterator[Phrase]:
     """For people: a line each, and what there is in all."""
     if entries:
         yield _row(
@@ -110,7 +112,7 @@ def _row(**cells: object) -> Phrase:
     )
 
 
-async def shown(
+async def show_entry(
     settings: Settings, entry_id: str, say: PrintPhrase, *, reveal: bool
 ) -> dict[str, Any] | None:
     """All of one entry; None: there is none. Raises `OutboxCommandError`.
@@ -118,20 +120,20 @@ async def shown(
     With `reveal` in clear. That is noted, and left to the gateway: on standard output a record of
     the audit would stand among what is shown.
     """
-    by = _by(settings) if reveal else None
-    async with _opened(settings) as outbox:
+    by = _actor(settings) if reveal else None
+    async with _open_outbox(settings) as outbox:
         content = await outbox.content(entry_id, by)
     if content is not None and by is not None:
-        say(_NOTED)
+        say(_AUDIT_PENDING_MESSAGE)
     return None if content is None else content_view(content, reveal=reveal)
 
 
-async def moved(
+async def apply_action(
     settings: Settings, action: str, ids: Sequence[str], say: PrintPhrase, *, reason: str = ""
 ) -> int:
     """Retry or drop entries; how many could not be. Raises `OutboxCommandError`."""
     refused = 0
-    async with _deciding(settings, say, reason) as (outbox, by, noted):
+    async with _open_for_action(settings, say, reason) as (outbox, by, noted):
         move = {"retry": outbox.retry, "drop": outbox.drop}[action]
         for entry_id in _progress(ids, action, quiet=len(ids) < 2):
             try:
@@ -149,15 +151,15 @@ async def moved(
     return refused
 
 
-async def retried(settings: Settings, cause: str | None, say: PrintPhrase) -> None:
+async def retry_failed(settings: Settings, cause: str | None, say: PrintPhrase) -> None:
     """Retry all that have failed, of one cause or of any. Raises `OutboxCommandError`."""
-    async with _deciding(settings, say) as (outbox, by, noted):
+    async with _open_for_action(settings, say) as (outbox, by, noted):
         async for entry in outbox.retry_failed(cause, by):
             noted.add(entry.id)
             say(setting_problem(entry.id, Phrase(entry.state.value)))
 
 
-async def exported(
+async def export_entries(
     settings: Settings,
     path: Path | None,
     states: Sequence[EntryState],
@@ -170,7 +172,7 @@ async def exported(
 
     The file is for its owner only, and must not exist.
     """
-    async with _opened(settings) as outbox:
+    async with _open_outbox(settings) as outbox:
         entries = [each async for each in _entries(outbox, states or tuple(BLOCKING), None)]
         with _target(path) as file:
             for entry in _progress(entries, "export", quiet=quiet or path is None):
@@ -180,18 +182,20 @@ async def exported(
     return len(entries)
 
 
-def lines(document: dict[str, Any]) -> Iterator[Phrase]:
+def format_entry(document: dict[str, Any]) -> Iterator[Phrase]:
     """One entry for people."""
     for name, value in document.items():
         if isinstance(value, dict):
             yield Phrase("{name}:", name=Phrase(name))
             for key, inner in value.items():
-                yield Phrase("  {line}", line=setting_problem(Phrase(key), _shown(key, inner)))
+                yield Phrase(
+                    "  {line}", line=setting_problem(Phrase(key), _format_value(key, inner))
+                )
         else:
-            yield setting_problem(Phrase(name), _shown(name, value))
+            yield setting_problem(Phrase(name), _format_value(name, value))
 
 
-def _shown(name: str, value: Any) -> Phrase:
+def _format_value(name: str, value: Any) -> Phrase:
     """A value in words where it has some, else as it is: a caller may be called like a state."""
     if value is None:
         return EMPTY_PHRASE
@@ -203,7 +207,7 @@ def _shown(name: str, value: Any) -> Phrase:
 
 
 @contextlib.asynccontextmanager
-async def _opened(settings: Settings) -> AsyncIterator[Outbox]:
+async def _open_outbox(settings: Settings) -> AsyncIterator[Outbox]:
     location = settings.outbox.url
     if location.kind == "sqlite" and not location.path.exists():
         # Made here it would belong to whoever runs the command.
@@ -220,7 +224,7 @@ async def _opened(settings: Settings) -> AsyncIterator[Outbox]:
 
 
 @contextlib.asynccontextmanager
-async def _deciding(
+async def _open_for_action(
     settings: Settings, say: PrintPhrase, reason: str = ""
 ) -> AsyncIterator[tuple[Outbox, Actor | None, set[str]]]:
     """The outbox, who decides about it (None: no audit), and room for the ids of what is noted.
@@ -228,26 +232,26 @@ async def _deciding(
     Each step is noted in its own transaction, so that an audit will have it whatever comes after.
     """
     noted: set[str] = set()
-    by = _by(settings, reason)
-    async with _opened(settings) as outbox:
+    by = _actor(settings, reason)
+    async with _open_outbox(settings) as outbox:
         try:
             yield outbox, by, noted
         finally:
-            if by is not None and (why := await _left(outbox, settings, noted)) is not None:
+            if by is not None and (why := await _flush_audit(outbox, settings, noted)) is not None:
                 say(why)
 
 
-async def _left(outbox: Outbox, settings: Settings, noted: set[str]) -> Phrase | None:
+async def _flush_audit(outbox: Outbox, settings: Settings, noted: set[str]) -> Phrase | None:
     """Have the audit take all that is noted; what to say where it did not take all of `noted`."""
-    why = _NOTED
+    why = _AUDIT_PENDING_MESSAGE
 
     async def record(notes: Sequence[PendingAuditRecord]) -> bool:
         nonlocal why
-        written = await _written(settings, notes)
+        written = await _write_audit(settings, notes)
         if written:
             noted.difference_update(note.entry for note in notes)
         elif written is not None:
-            why = join_phrases("; ", [_FAILED, _NOTED])
+            why = join_phrases("; ", [_FAILED, _AUDIT_PENDING_MESSAGE])
         return bool(written)
 
     with contextlib.suppress(OutboxError):
@@ -256,7 +260,7 @@ async def _left(outbox: Outbox, settings: Settings, noted: set[str]) -> Phrase |
     return why if noted else None
 
 
-async def _written(settings: Settings, notes: Sequence[PendingAuditRecord]) -> bool | None:
+async def _write_audit(settings: Settings, notes: Sequence[PendingAuditRecord]) -> bool | None:
     """Whether the audit has them now; None: it is not this command's to write."""
     lost = 0
 
@@ -278,7 +282,7 @@ async def _written(settings: Settings, notes: Sequence[PendingAuditRecord]) -> b
 
 def _trail(settings: Settings, on_records: Callable[[str, int], None]) -> AuditTrail | None:
     """The audit; None: it is a file that the gateway has in hand, or whose owner is another."""
-    if settings.audit.sink == "file" and not _is_mine(settings.audit.path):
+    if settings.audit.sink == "file" and not _is_owned_by_user(settings.audit.path):
         return None
     try:
         return audit_factory.open_trail(settings, on_records)
@@ -286,7 +290,7 @@ def _trail(settings: Settings, on_records: Callable[[str, int], None]) -> AuditT
         return None
 
 
-def _is_mine(path: Path | None) -> bool:
+def _is_owned_by_user(path: Path | None) -> bool:
     # A file that is made here, or by a rotation, would belong to whoever runs the command.
     try:
         return path is not None and path.stat().st_uid == os.geteuid()
@@ -294,7 +298,7 @@ def _is_mine(path: Path | None) -> bool:
         return False
 
 
-def _by(settings: Settings, reason: str = "") -> Actor | None:
+def _actor(settings: Settings, reason: str = "") -> Actor | None:
     """Who runs the command; None: there is no audit to tell."""
     if settings.audit.sink == "off":
         return None

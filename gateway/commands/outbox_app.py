@@ -16,10 +16,10 @@ from gateway.commands.shared import (
     WRONG_USAGE,
     AsJson,
     ConfigOption,
-    fail,
+    exit_with_message,
     load_settings,
 )
-from gateway.commands.terminal import LanguageOption, say
+from gateway.commands.terminal import LanguageOption, print_line
 from gateway.commands.usage import LocalizedTyper
 from gateway.phrases import Phrase, exception_phrase
 
@@ -41,10 +41,12 @@ Reveal = Annotated[
 app: Final = LocalizedTyper(help="Look after queued writes.", no_args_is_help=True)
 
 
-def _settings_of(config: Path | None) -> Settings:
+def _load_settings(config: Path | None) -> Settings:
     settings = load_settings(config)
     if not settings.outbox.enabled:
-        fail(Phrase("outbox.enabled: is false; there is no outbox to look after"), WRONG_USAGE)
+        exit_with_message(
+            Phrase("outbox.enabled: is false; there is no outbox to look after"), WRONG_USAGE
+        )
     return settings
 
 
@@ -54,7 +56,7 @@ def _run(work: Any) -> Any:
     try:
         return asyncio.run(work)
     except OutboxCommandError as error:
-        fail(exception_phrase(error), NO_START)
+        exit_with_message(exception_phrase(error), NO_START)
 
 
 def _states(names: list[str] | None, *, all_of_them: bool) -> Any:
@@ -64,7 +66,9 @@ def _states(names: list[str] | None, *, all_of_them: bool) -> Any:
     try:
         return states_of(names or (), all_of_them=all_of_them)
     except ValueError:
-        fail(Phrase("--state: one of {state}", state=", ".join(EntryState)), WRONG_USAGE)
+        exit_with_message(
+            Phrase("--state: one of {state}", state=", ".join(EntryState)), WRONG_USAGE
+        )
 
 
 @app.command("list")
@@ -81,12 +85,12 @@ def list_(
     from gateway.outbox.shown import entry_view
 
     wanted = _states(state, all_of_them=every)
-    entries, counts = _run(command.listed(_settings_of(config), wanted, caller))
+    entries, counts = _run(command.list_entries(_load_settings(config), wanted, caller))
     if as_json:
         typer.echo(json.dumps([entry_view(entry) for entry in entries], indent=2))
         return
-    for line in command.table(entries, counts):
-        say(line)
+    for line in command.format_table(entries, counts):
+        print_line(line)
 
 
 @app.command()
@@ -100,22 +104,22 @@ def show(
     """Show one entry, what is about a patient masked."""
     from gateway.commands import outbox as command
 
-    settings = _settings_of(config)
-    tell = partial(say, err=True)
-    found = _run(command.shown(settings, entry, tell, reveal=reveal))
+    settings = _load_settings(config)
+    tell = partial(print_line, err=True)
+    found = _run(command.show_entry(settings, entry, tell, reveal=reveal))
     if found is None:
-        fail(Phrase("{entry}: there is no such entry", entry=entry), CHECK_FAILED)
+        exit_with_message(Phrase("{entry}: there is no such entry", entry=entry), CHECK_FAILED)
     if as_json:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    for line in command.lines(found):
-        say(line)
+    for line in command.format_entry(found):
+        print_line(line)
 
 
-def _move(action: str, ids: list[str], settings: Settings, reason: str = "") -> None:
+def _run_action(action: str, ids: list[str], settings: Settings, reason: str = "") -> None:
     from gateway.commands import outbox as command
 
-    if _run(command.moved(settings, action, ids, say, reason=reason)):
+    if _run(command.apply_action(settings, action, ids, print_line, reason=reason)):
         raise typer.Exit(CHECK_FAILED)
 
 
@@ -135,13 +139,13 @@ def retry(
     """Send entries once more that have failed or are unclear, or at once what waits."""
     from gateway.commands import outbox as command
 
-    settings = _settings_of(config)
+    settings = _load_settings(config)
     if not (ids or failed or cause is not None):
-        fail(Phrase("name the entries by their ids"), WRONG_USAGE)
+        exit_with_message(Phrase("name the entries by their ids"), WRONG_USAGE)
     if failed or cause is not None:
-        _run(command.retried(settings, cause, say))
+        _run(command.retry_failed(settings, cause, print_line))
     if ids:
-        _move("retry", ids, settings)
+        _run_action("retry", ids, settings)
 
 
 @app.command()
@@ -154,10 +158,10 @@ def drop(
     lang: LanguageOption = None,
 ) -> None:
     """Give up entries that are not delivered; what waited for them goes on."""
-    settings = _settings_of(config)
+    settings = _load_settings(config)
     if not ids:
-        fail(Phrase("name the entries by their ids"), WRONG_USAGE)
-    _move("drop", ids, settings, reason)
+        exit_with_message(Phrase("name the entries by their ids"), WRONG_USAGE)
+    _run_action("drop", ids, settings, reason)
 
 
 @app.command()
@@ -175,6 +179,6 @@ def export(
 
     wanted = _states(state, all_of_them=not state)
     path = None if str(file) == "-" else file
-    settings = _settings_of(config)
-    count = _run(command.exported(settings, path, wanted, reveal=reveal, quiet=False))
-    say(Phrase("{count} entries exported", count=count), err=True)
+    settings = _load_settings(config)
+    count = _run(command.export_entries(settings, path, wanted, reveal=reveal, quiet=False))
+    print_line(Phrase("{count} entries exported", count=count), err=True)

@@ -12,10 +12,10 @@ from gateway.commands.shared import (
     NO_START,
     WRONG_USAGE,
     ConfigOption,
-    fail,
+    exit_with_message,
     load_settings,
 )
-from gateway.commands.terminal import LanguageOption, say
+from gateway.commands.terminal import LanguageOption, print_line
 from gateway.phrases import Phrase, exception_phrase
 
 if TYPE_CHECKING:
@@ -38,16 +38,16 @@ def token(
     from gateway.process.factories import StartError
 
     try:
-        for line in command.assertion(settings, credential):
-            say(line)
-        response = asyncio.run(command.request(settings, credential))
+        for line in command.format_assertion(settings, credential):
+            print_line(line)
+        response = asyncio.run(command.request_token(settings, credential))
     except StartError as error:
-        fail(exception_phrase(error), NO_START)
+        exit_with_message(exception_phrase(error), NO_START)
     except TokenRequestError as error:
-        why = command.reason(error, settings, credential)
-        fail(Phrase("no token: {why}", why=why), CHECK_FAILED)
-    for line in command.describe(response, show=show):
-        say(line)
+        why = command.token_failure_text(error, settings, credential)
+        exit_with_message(Phrase("no token: {why}", why=why), CHECK_FAILED)
+    for line in command.format_token(response, show=show):
+        print_line(line)
 
 
 def probe_search(
@@ -78,24 +78,26 @@ def probe_search(
     from gateway.process.factories import StartError
 
     try:
-        targets = command.targets(wanted or ())
+        targets = command.parse_targets(wanted or ())
     except ValueError as error:
-        fail(exception_phrase(error), WRONG_USAGE)
+        exit_with_message(exception_phrase(error), WRONG_USAGE)
     try:
-        report = command.run(settings, targets, credential=credential, rate=rate)
+        report = command.probe_parameters(settings, targets, credential=credential, rate=rate)
     except StartError as error:
-        fail(exception_phrase(error), NO_START)
+        exit_with_message(exception_phrase(error), NO_START)
     except TokenRequestError as error:
-        why = token_command.reason(error, settings, command.chosen(settings, credential))
-        fail(Phrase("no token: {why}", why=why), CHECK_FAILED)
+        why = token_command.token_failure_text(
+            error, settings, command.select_credential(settings, credential)
+        )
+        exit_with_message(Phrase("no token: {why}", why=why), CHECK_FAILED)
     except command.ProbeUnavailableError as error:
-        fail(exception_phrase(error), CHECK_FAILED)
+        exit_with_message(exception_phrase(error), CHECK_FAILED)
     except KeyboardInterrupt:
-        fail(Phrase("interrupted; nothing is kept"), CHECK_FAILED)
+        exit_with_message(Phrase("interrupted; nothing is kept"), CHECK_FAILED)
     for line in report.lines():
         typer.echo(line)
     for line in report.remarks(partial=bool(targets)):
-        say(line, err=True)
+        print_line(line, err=True)
     raise typer.Exit(CHECK_FAILED if report.failed else 0)
 
 
@@ -107,4 +109,4 @@ def _require(settings: Settings, credential: str) -> None:
             credential=credential,
             known=known,
         )
-        fail(why, WRONG_USAGE)
+        exit_with_message(why, WRONG_USAGE)

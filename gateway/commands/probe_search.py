@@ -20,7 +20,7 @@ import orjson
 import typer
 
 from gateway.commands import token as token_command
-from gateway.commands.terminal import spoken
+from gateway.commands.terminal import translate
 from gateway.config import Settings
 from gateway.fhir.capability import NO_CAPABILITY, TypeCapability, capabilities
 from gateway.http.retry_after import parse_retry_after
@@ -44,10 +44,10 @@ _COMMON: Final = frozenset(
     ("_id", "_lastUpdated", "_tag", "_profile", "_security", "_source", "_text", "_content")
 )
 # A position or the like: nobody knows a value of which nothing is near.
-_UNTOLD_KINDS: Final = frozenset(("special",))
+_UNDETERMINABLE_KINDS: Final = frozenset(("special",))
 _LARGEST: Final = {"metadata": 16 * 1024 * 1024, "search": 4 * 1024 * 1024}
 _WAITED_OUT: Final = frozenset((429, 503))
-_MOST_TRIES: Final = 3
+_MAX_TRIES: Final = 3
 _PAUSE: Final = 5.0
 _LONGEST_PAUSE: Final = 60.0
 # A token is renewed so many seconds before its end, of a short one at half its time.
@@ -93,7 +93,7 @@ class ProbeReport:
             )
 
 
-def targets(arguments: Iterable[str]) -> list[ProbeTarget]:
+def parse_targets(arguments: Iterable[str]) -> list[ProbeTarget]:
     """Types, each with one parameter or None for all. Raises ValueError with what is wrong."""
     found: list[ProbeTarget] = []
     for argument in arguments:
@@ -110,7 +110,7 @@ def targets(arguments: Iterable[str]) -> list[ProbeTarget]:
     return found
 
 
-def run(
+def probe_parameters(
     settings: Settings, wanted: Sequence[ProbeTarget], *, credential: str, rate: float
 ) -> ProbeReport:
     """Ask about all that is wanted; about everything that is declared when that is nothing.
@@ -119,10 +119,10 @@ def run(
     SIGTERM too.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    return asyncio.run(_run(settings, wanted, chosen(settings, credential), rate))
+    return asyncio.run(_run(settings, wanted, select_credential(settings, credential), rate))
 
 
-def chosen(settings: Settings, credential: str) -> str:
+def select_credential(settings: Settings, credential: str) -> str:
     """The credential's name; by default that of the first caller."""
     return credential or credentials_in_use(settings)[0]
 
@@ -156,12 +156,12 @@ async def _probe(platform: _Platform, questions: Mapping[str, Mapping[str, str]]
     report, text = ProbeReport(), str(uuid.uuid4())
     steps = [(kind, name) for kind, names in questions.items() for name in ("", *names)]
     empty: dict[str, Phrase] = {}
-    with typer.progressbar(steps, file=sys.stderr, label=spoken(Phrase("asking"))) as bar:
+    with typer.progressbar(steps, file=sys.stderr, label=translate(Phrase("asking"))) as bar:
         for kind, name in bar:
             if not name:
                 verdict = await platform.search(kind, {})
                 if verdict != "matches":
-                    empty[kind] = _why_untold(verdict)
+                    empty[kind] = _undetermined_reason(verdict)
                     report.failed |= verdict == "unanswered"
             elif (why := empty.get(kind)) is not None:
                 report.untold[f"{kind}?{name}"] = why
@@ -174,7 +174,7 @@ async def _ask(
     platform: _Platform, report: ProbeReport, question: tuple[str, str, str], text: str
 ) -> None:
     kind, name, value_kind = question
-    if value_kind in _UNTOLD_KINDS:
+    if value_kind in _UNDETERMINABLE_KINDS:
         report.untold[f"{kind}?{name}"] = Phrase(
             "it is of the kind {value_kind}", value_kind=value_kind
         )
@@ -186,10 +186,10 @@ async def _ask(
         report.unfiltered.setdefault(kind, []).append(name)
     elif verdict == "unanswered":
         report.failed = True
-        report.untold[f"{kind}?{name}"] = _why_untold(verdict)
+        report.untold[f"{kind}?{name}"] = _undetermined_reason(verdict)
 
 
-def _why_untold(verdict: ProbeVerdict) -> Phrase:
+def _undetermined_reason(verdict: ProbeVerdict) -> Phrase:
     reasons = {
         "none": Phrase("there is none of that type"),
         "refused": Phrase("the platform refuses the search"),
@@ -251,7 +251,7 @@ class _Platform:
     ) -> tuple[int | None, bytes | None]:
         """Status and body: no status without an answer, no body where it is too large."""
         status, body, asked_pause = None, None, 0.0
-        for _ in range(_MOST_TRIES):
+        for _ in range(_MAX_TRIES):
             await asyncio.sleep(max(asked_pause, self._next_at - time.monotonic()))
             self._next_at = time.monotonic() + self._pause
             try:
@@ -288,7 +288,7 @@ class _Platform:
         if time.monotonic() < self._renew_at:
             return
         began = time.monotonic()
-        response = await token_command.request(self._settings, self._credential)
+        response = await token_command.request_token(self._settings, self._credential)
         self._authorization = f"Bearer {response.access_token.reveal()}"
         self._renew_at = began + max(response.lifetime - _BEFORE_END, response.lifetime / 2)
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import typer
 
-from gateway.commands.terminal import say, spoken
+from gateway.commands.terminal import print_line, translate
 from gateway.phrases import Phrase
 
 _T = TypeVar("_T")
@@ -21,26 +21,26 @@ class InvalidAnswerError(Exception):
         self.why = why
 
 
-def ask(
+def prompt(
     question: str, read: Callable[[str], _T], default: str | None = None, *, hidden: bool = False
 ) -> _T:
     """What `read` makes of the answer; it raises `InvalidAnswerError`."""
     while True:
         text = typer.prompt(
-            spoken(question), default=default, hide_input=hidden, value_proc=str
+            translate(question), default=default, hide_input=hidden, value_proc=str
         ).strip()
         try:
             return read(text)
         except InvalidAnswerError as error:
-            say(error.why, err=True, fg="red")
+            print_line(error.why, err=True, fg="red")
 
 
-def choose(question: Phrase, choices: Mapping[str, Phrase], default: str) -> str:
+def prompt_choice(question: Phrase, choices: Mapping[str, Phrase], default: str) -> str:
     """One of the choices, by number or by name."""
-    say(question)
+    print_line(question)
     names = list(choices)
     for number, name in enumerate(names, 1):
-        say(Phrase("  {number}  {meaning}", number=number, meaning=choices[name]))
+        print_line(Phrase("  {number}  {meaning}", number=number, meaning=choices[name]))
 
     def read(text: str) -> str:
         if text in names:
@@ -49,4 +49,4 @@ def choose(question: Phrase, choices: Mapping[str, Phrase], default: str) -> str
             return names[int(text) - 1]
         raise InvalidAnswerError(Phrase("a number from 1 to {most}", most=len(names)))
 
-    return ask(Phrase("number"), read, str(names.index(default) + 1))
+    return prompt(Phrase("number"), read, str(names.index(default) + 1))

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from gateway import os_support
-from gateway.commands.terminal import spoken
+from gateway.commands.terminal import translate
 from gateway.config import ListenAddress, Settings
 from gateway.config.settings import PRESETS
 from gateway.phrases import Phrase, join_phrases
@@ -58,7 +58,7 @@ class SandboxRun:
         return f"http://{self.listen.client_address}"
 
 
-def run(demo: SandboxRun, say: PrintLine) -> None:
+def serve_sandbox(demo: SandboxRun, say: PrintLine) -> None:
     """Serve until SIGINT or SIGTERM; `say` prints a line. Raises `StartError`."""
     logs.configure("warning", "console")
     with asyncio.Runner(loop_factory=os_support.new_event_loop()) as runner:
@@ -130,7 +130,7 @@ async def _serve_gateway(
         _announce_platform(demo, platform, say)
         await stop.wait()
         return
-    gateway = Gateway(settings(demo, platform))
+    gateway = Gateway(sandbox_settings(demo, platform))
     await gateway.start()
     try:
         _announce_platform(demo, platform, say)
@@ -140,7 +140,7 @@ async def _serve_gateway(
         await gateway.stop()
 
 
-def settings(demo: SandboxRun, platform: Sandbox) -> Settings:
+def sandbox_settings(demo: SandboxRun, platform: Sandbox) -> Settings:
     """The settings of a gateway in front of a sandbox."""
     credential = {
         "client_id": demo.platform.client_id,
@@ -180,9 +180,9 @@ def _announce_platform(demo: SandboxRun, platform: Sandbox, say: PrintLine) -> N
     _row(say, _SSO, platform.token_url)
     _row(say, _CLIENT, f"{demo.platform.client_id} / {demo.platform.client_secret}")
     if not demo.gateway:
-        _invite(say, Phrase("A gateway in front of it, from another terminal:"))
+        _print_invitation(say, Phrase("A gateway in front of it, from another terminal:"))
         say(f"  {_gateway_command(platform)}")
-        say(spoken(_END))
+        say(translate(_END))
 
 
 def _gateway_command(platform: Sandbox) -> str:
@@ -216,43 +216,43 @@ def _announce_gateway(
     demo: SandboxRun, gateway: Gateway, platform: Sandbox, say: PrintLine
 ) -> None:
     address, path = gateway.address.client_address, f"/fhir/Patient/{platform.patient_id}"
-    _rows_of_gateway(demo, gateway, say)
-    _invite(say, Phrase("Try it (the gateway adds the token):"))
+    _print_gateway_rows(demo, gateway, say)
+    _print_invitation(say, Phrase("Try it (the gateway adds the token):"))
     if address.path is None:
         say(f"  curl {_url(address)}{path}")
     else:
         say(f"  curl --unix-socket {address.path} http://localhost{path}")
     if demo.audit is not None:
-        say(spoken(Phrase("What the audit has of it:")))
+        say(translate(Phrase("What the audit has of it:")))
         say(f"  tail -n 1 {demo.audit}")
     say("")
-    say(spoken(_END))
+    say(translate(_END))
 
 
 def _announce_login(demo: SandboxRun, gateway: Gateway, platform: Sandbox, say: PrintLine) -> None:
-    _rows_of_gateway(demo, gateway, say)
-    _invite(say, Phrase("Open it in a browser and sign in (any name will do):"))
+    _print_gateway_rows(demo, gateway, say)
+    _print_invitation(say, Phrase("Open it in a browser and sign in (any name will do):"))
     say(f"  {platform.example_url}")
     say("")
-    say(spoken(_END))
+    say(translate(_END))
 
 
-def _rows_of_gateway(demo: SandboxRun, gateway: Gateway, say: PrintLine) -> None:
+def _print_gateway_rows(demo: SandboxRun, gateway: Gateway, say: PrintLine) -> None:
     _row(say, _GATEWAY, f"{_url(gateway.address.client_address)}/fhir")
     _row(say, _OPERATORS, f"{_url(gateway.admin_address.client_address)}/status")
     if demo.audit is not None:
         _row(say, _AUDIT, str(demo.audit))
 
 
-def _invite(say: PrintLine, invitation: Phrase) -> None:
+def _print_invitation(say: PrintLine, invitation: Phrase) -> None:
     say("")
-    say(spoken(invitation))
+    say(translate(invitation))
 
 
 def _row(say: PrintLine, name: Phrase, value: str) -> None:
     """One of the table, whose values stand one below the other."""
-    width = max(len(spoken(each)) for each in _ROWS)
-    say(f"{spoken(name):<{width}}  {value}")
+    width = max(len(translate(each)) for each in _ROWS)
+    say(f"{translate(name):<{width}}  {value}")
 
 
 def _url(address: ListenAddress) -> str:

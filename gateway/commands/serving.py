@@ -1,4 +1,4 @@
-"""The commands that last: `run`, and `worker` for its own use.
+"""The commands that last: `run_gateway`, and `run_worker` for its own use.
 
 Nothing here loads typer, which would stay in memory for as long as the gateway runs.
 """
@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 
-def run(config: Path | None) -> int:
+def run_gateway(config: Path | None) -> int:
     """Run the gateway; gives the exit code. Raises `SettingsError` and `StartError`."""
     # To look for garbage all the time takes a tenth of the time to start.
     gc.disable()
@@ -27,7 +27,7 @@ def run(config: Path | None) -> int:
     return serve(settings, source)
 
 
-def worker(inheritance: str) -> int:
+def run_worker(inheritance: str) -> int:
     """Run one of several workers; gives the exit code. Raises ValueError for no such text."""
     gc.disable()
     from gateway.process.worker import WorkerDescriptors

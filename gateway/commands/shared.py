@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
 
-from gateway.commands.terminal import say, spoken
+from gateway.commands.terminal import print_line, translate
 from gateway.phrases import Phrase
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def load(source: SettingsSource, *, as_json: bool = False) -> Settings:
     try:
         return source.load()
     except SettingsError as error:
-        tell(error, as_json=as_json)
+        exit_with_problems(error, as_json=as_json)
 
 
 def settings_source(config: Path | None, *, needed: bool = True) -> SettingsSource:
@@ -55,24 +55,24 @@ def settings_source(config: Path | None, *, needed: bool = True) -> SettingsSour
 
     source = SettingsSource.discover(config, os.environ)  # noqa: TID251 - as the command line's
     if config is None and not (needed and source.is_empty):
-        say(Phrase("settings: {source}", source=source.description()), err=True)
+        print_line(Phrase("settings: {source}", source=source.description()), err=True)
     return source
 
 
-def tell(error: SettingsError, *, as_json: bool = False) -> NoReturn:
+def exit_with_problems(error: SettingsError, *, as_json: bool = False) -> NoReturn:
     """Print every problem, to stderr unless it is for programs, and end with code 2."""
     if as_json:
         from gateway.commands import json_report
 
-        typer.echo(json_report.of_settings(error.problems))
+        typer.echo(json_report.settings_report(error.problems))
         raise typer.Exit(WRONG_USAGE) from None
     for problem in error.problems:
-        say(problem.line(), err=True)
+        print_line(problem.line(), err=True)
     raise typer.Exit(WRONG_USAGE) from None
 
 
-def fail(message: Phrase, code: int) -> NoReturn:
+def exit_with_message(message: Phrase, code: int) -> NoReturn:
     """End with a sentence, or one in each line, and an exit code."""
-    for line in spoken(message).splitlines():
+    for line in translate(message).splitlines():
         typer.secho(f"dhp-gateway: {line}", err=True, fg="red")
     raise typer.Exit(code)

@@ -22,7 +22,7 @@ from gateway.process.certificates import sso_tls
 from gateway.process.factories import client_credentials, token_endpoint
 
 
-async def request(settings: Settings, credential: str) -> TokenResponse:
+async def request_token(settings: Settings, credential: str) -> TokenResponse:
     """Ask the SSO once. Raises `StartError` (secret, CA file) or `TokenRequestError`."""
     grant = client_credentials(settings, credential)
     endpoint = token_endpoint(settings, sso_tls(settings))
@@ -33,7 +33,7 @@ async def request(settings: Settings, credential: str) -> TokenResponse:
         return await TokenEndpoint(session, endpoint).request(grant)
 
 
-def describe(response: TokenResponse, *, show: bool) -> Iterator[Phrase]:
+def format_token(response: TokenResponse, *, show: bool) -> Iterator[Phrase]:
     """Lines for people; the token itself only when it is to be shown."""
     expiry = datetime.now(UTC) + timedelta(seconds=response.lifetime)
     sources = {
@@ -53,7 +53,7 @@ def describe(response: TokenResponse, *, show: bool) -> Iterator[Phrase]:
         yield Phrase("token: {token}", token=response.access_token.reveal())
 
 
-def assertion(settings: Settings, credential: str) -> Iterator[Phrase]:
+def format_assertion(settings: Settings, credential: str) -> Iterator[Phrase]:
     """Lines with what the SSO sees of a credential with a key; none for others.
 
     The assertion is one of its own kind, shown without its signature. Raises `StartError`.
@@ -72,25 +72,27 @@ def _decoded(part: str) -> str:
     return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)).decode()
 
 
-def reason(error: TokenRequestError, settings: Settings, name: str) -> Phrase:
+def token_failure_text(error: TokenRequestError, settings: Settings, name: str) -> Phrase:
     """Why there is no token, in plain words."""
     return join_phrases(
-        "", [failure_text(error, name, _way(settings)), _note(error, settings, name)]
+        "", [failure_text(error, name, _sso_route(settings)), _secret_hint(error, settings, name)]
     )
 
 
-def reasons(error: TokenRequestError, settings: Settings, name: str) -> tuple[Phrase, Phrase]:
+def token_failure_and_remedy(
+    error: TokenRequestError, settings: Settings, name: str
+) -> tuple[Phrase, Phrase]:
     """The same in two: what happened, and what to do if that can be told."""
-    happened, remedy = cause_and_remedy(error, name, _way(settings))
-    return happened, join_phrases("", [remedy, _note(error, settings, name)])
+    happened, remedy = cause_and_remedy(error, name, _sso_route(settings))
+    return happened, join_phrases("", [remedy, _secret_hint(error, settings, name)])
 
 
-def _way(settings: Settings) -> SsoRoute:
+def _sso_route(settings: Settings) -> SsoRoute:
     sso = settings.sso
     return SsoRoute(sso.token_url, sso.timeout, sso.proxy_url)
 
 
-def _note(error: TokenRequestError, settings: Settings, name: str) -> Phrase:
+def _secret_hint(error: TokenRequestError, settings: Settings, name: str) -> Phrase:
     """Tells of what nobody sees: blanks around the secret, and which of several it was."""
     credential = settings.credentials[name]
     if error.kind != "refused" or credential.auth_method == "private_key_jwt":

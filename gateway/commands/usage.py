@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from gateway.commands.shared import CHECK_FAILED, WRONG_USAGE
-from gateway.commands.terminal import language, say, settle, spoken
+from gateway.commands.terminal import current_language, print_line, select_language, translate
 from gateway.phrases import Phrase
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -36,7 +36,7 @@ _NOTE: Final = re.compile(r"(?<=[\[ ])(default|env var)(?=: )|(?<=[\[ ])required
 _TYPE: Final = re.compile(r" <.*>$")
 
 # What is told of mistakes, longer sentences before those that they begin with.
-_MISTAKES: Final = (
+_USAGE_ERRORS: Final = (
     Phrase("No such command {name}. Did you mean {near}?"),
     Phrase("No such command {name}."),
     Phrase("No such option: {name} (Possible options: {near})"),
@@ -63,7 +63,7 @@ _MISTAKES: Final = (
 )
 _PATTERNS: Final = {
     re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+?)", re.escape(each))): each.sentence
-    for each in _MISTAKES
+    for each in _USAGE_ERRORS
 }
 
 
@@ -83,22 +83,22 @@ class _LocalizedHelp:
 
     def format_usage(self: Any, ctx: Any, formatter: Any) -> None:
         """Its line of usage."""
-        pieces = [spoken(Phrase(piece)) for piece in self.collect_usage_pieces(ctx)]
-        formatter.write_usage(ctx.command_path, " ".join(pieces), prefix=f"{spoken(_USAGE)} ")
+        pieces = [translate(Phrase(piece)) for piece in self.collect_usage_pieces(ctx)]
+        formatter.write_usage(ctx.command_path, " ".join(pieces), prefix=f"{translate(_USAGE)} ")
 
     def format_help(self: Any, ctx: Any, formatter: Any) -> None:
         """All of its help; typer's own, with frames, where no word changes."""
-        if language() == "en":
+        if current_language() == "en":
             super().format_help(ctx, formatter)  # type: ignore[misc]
             return
         self.format_usage(ctx, formatter)
         formatter.write_paragraph()
         with formatter.indentation():
-            formatter.write_text("\n\n".join(map(spoken, paragraphs(self.help))))
+            formatter.write_text("\n\n".join(map(translate, paragraphs(self.help))))
         for kind, heading in _PARTS.items():
             rows = [*_rows(self, ctx, kind)]
             if rows:
-                with formatter.section(spoken(heading)):
+                with formatter.section(translate(heading)):
                     formatter.write_dl(rows)
 
 
@@ -115,18 +115,18 @@ def _rows(command: Any, context: Any, kind: str) -> Iterator[tuple[str, str]]:
     if kind == "command":
         below = getattr(command, "commands", {})
         shown = {name: each for name, each in below.items() if not each.hidden}
-        yield from ((name, spoken(paragraphs(each.help)[0])) for name, each in shown.items())
+        yield from ((name, translate(paragraphs(each.help)[0])) for name, each in shown.items())
         return
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
         if record is not None and parameter.param_type_name == kind:
             name, told = record
             notes = _NOTE.sub(_note, told.removeprefix(parameter.help or ""))
-            yield _TYPE.sub("", name), f"{spoken(Phrase(parameter.help or ''))}{notes}".strip()
+            yield _TYPE.sub("", name), f"{translate(Phrase(parameter.help or ''))}{notes}".strip()
 
 
 def _note(found: re.Match[str]) -> str:
-    return spoken(Phrase(found[0]))
+    return translate(Phrase(found[0]))
 
 
 def paragraphs(text: str) -> list[Phrase]:
@@ -134,10 +134,10 @@ def paragraphs(text: str) -> list[Phrase]:
     return [Phrase(" ".join(each.split())) for each in re.split(r"\n\s*\n", text.strip())]
 
 
-def run(commands: typer.Typer, failure: BaseException | None) -> None:
+def run_command_line(commands: typer.Typer, failure: BaseException | None) -> None:
     """Do what was typed; the process ends with it. In English typer tells mistakes itself."""
-    settle(sys.argv[1:])
-    english = language() == "en"
+    select_language(sys.argv[1:])
+    english = current_language() == "en"
     try:
         sys.exit(commands(prog_name="dhp-gateway", obj=failure, standalone_mode=english))
     except typer.Abort:
@@ -147,30 +147,30 @@ def run(commands: typer.Typer, failure: BaseException | None) -> None:
         # have no name in common.
         if not hasattr(error, "format_message"):
             raise
-        _tell(error)
+        _print_usage_error(error)
         sys.exit(WRONG_USAGE)
 
 
-def _tell(mistake: Any) -> None:
-    told = known(mistake.format_message())
+def _print_usage_error(mistake: Any) -> None:
+    told = usage_error_phrase(mistake.format_message())
     if told is None:
         mistake.show()
         return
     if mistake.ctx is not None:
         path = mistake.ctx.command_path
         typer.echo(mistake.ctx.get_usage(), err=True)
-        say(Phrase("Try '{command} --help' for help.", command=path), err=True)
+        print_line(Phrase("Try '{command} --help' for help.", command=path), err=True)
         typer.echo(err=True)
-    say(Phrase("Error: {why}", why=told), err=True, fg="red")
+    print_line(Phrase("Error: {why}", why=told), err=True, fg="red")
 
 
-def known(text: str) -> Phrase | None:
+def usage_error_phrase(text: str) -> Phrase | None:
     """What others say of a mistake, as a sentence of the catalogues."""
     for pattern, sentence in _PATTERNS.items():
         found = pattern.fullmatch(text)
         if found is not None:
             named: dict[str, str] = found.groupdict()
             if "why" in named:
-                named["why"] = known(named["why"]) or named["why"]
+                named["why"] = usage_error_phrase(named["why"]) or named["why"]
             return Phrase(sentence, **named)
     return None
