@@ -232,7 +232,10 @@ async def _ask_for_metadata(
         detail = Phrase("no answer: {name}", name=type(error).__name__)
         yield CheckResult(Phrase("clock"), "skipped", Phrase("needs an answer of the platform"))
         yield CheckResult(
-            Phrase("platform metadata"), "failed", detail, Phrase("Check {key}", key=platform.key)
+            Phrase("platform metadata"),
+            "failed",
+            detail,
+            Phrase("Check {key}", key=platform.setting_prefix),
         )
         return
     yield _check_clock(date)

@@ -62,13 +62,15 @@ async def _resolve(side: CheckedServer) -> CheckResult:
         hint = Phrase(
             "Check the spelling in {key} and this machine's name servers "
             "(/etc/resolv.conf); without internet ask the network's administrator",
-            key=side.key,
+            key=side.setting_prefix,
         )
         return CheckResult(
             check,
             "failed",
             Phrase(
-                "the host name {host} of {key} cannot be resolved", host=side.host, key=side.key
+                "the host name {host} of {key} cannot be resolved",
+                host=side.host,
+                key=side.setting_prefix,
             ),
             hint,
         )
@@ -87,7 +89,7 @@ async def _connect(side: CheckedServer) -> CheckResult:
     )
     hint = Phrase(
         "Check host and port in {key}; ask the network's administrator to open {target}",
-        key=side.key,
+        key=side.setting_prefix,
         target=target,
     )
     try:
@@ -123,7 +125,7 @@ async def _check_tls(side: CheckedServer) -> CheckResult:
     except ssl.SSLCertVerificationError as error:
         return CheckResult(check, "failed", *_tls_failure(side, error))
     except (OSError, TimeoutError):
-        hint = Phrase("Check that {key} names a port that speaks TLS", key=side.key)
+        hint = Phrase("Check that {key} names a port that speaks TLS", key=side.setting_prefix)
         return CheckResult(
             check, "failed", Phrase("the other side does not speak TLS properly"), hint
         )
@@ -133,7 +135,7 @@ async def _check_tls(side: CheckedServer) -> CheckResult:
 
 
 def _tls_failure(side: CheckedServer, error: ssl.SSLCertVerificationError) -> tuple[Phrase, Phrase]:
-    section = side.key.partition(".")[0]
+    section = side.setting_prefix.partition(".")[0]
     reason = (error.verify_message or "").lower()
     if "expired" in reason or "not yet valid" in reason:
         hint = Phrase(
@@ -143,7 +145,7 @@ def _tls_failure(side: CheckedServer, error: ssl.SSLCertVerificationError) -> tu
     if "hostname" in reason or "ip address" in reason:
         return (
             Phrase("the certificate belongs to another name than {host}", host=side.host),
-            Phrase("Correct the host in {key}; never work around this", key=side.key),
+            Phrase("Correct the host in {key}; never work around this", key=side.setting_prefix),
         )
     hint = Phrase(
         "If a CA of your own or an inspecting proxy is between, put its "

@@ -46,7 +46,7 @@ class CheckedServer:
 
     name: Phrase
     url: str
-    key: str
+    setting_prefix: str
     trust: Callable[[], ssl.SSLContext | None]
     timeout: float
 

@@ -74,14 +74,14 @@ class InitPrompts:
 
     def __init__(self, flags: InitFlags, *, asks: bool) -> None:
         self._flags = flags
-        self._asks = asks
+        self._is_interactive = asks
 
-    def settle_language(self, chosen: str | None, environ: Mapping[str, str]) -> None:
+    def ask_language(self, chosen: str | None, environ: Mapping[str, str]) -> None:
         """Ask for the language where neither flag nor environment tells it."""
-        if self._asks and chosen is None and not has_language_preference(environ):
+        if self._is_interactive and chosen is None and not has_language_preference(environ):
             set_language(prompt("Language / Язык / Til (en, ru, uz)", _language, "en"))
 
-    def plan(self) -> InitPlan:
+    def build_plan(self) -> InitPlan:
         """All answers."""
         flags = self._flags
         environment = self._environment()
@@ -104,9 +104,9 @@ class InitPrompts:
             environment=environment,
             urls=urls,
             client_id=client_id,
-            proof=proof,
-            by_key=by_key,
-            where=cast(Where, where),
+            client_secret_or_key=proof,
+            uses_private_key=by_key,
+            caller_location=cast(Where, where),
             networks=self._networks() if where == "network" else (),
             audit=cast(Literal["file", "stdout"], audit),
             kind=kind,
@@ -141,7 +141,7 @@ class InitPrompts:
         needed["--client-id"] = flags.client_id
         needed["--secret-file"] = flags.key_file if flags.secret_file is None else flags.secret_file
         missing = [flag for flag, given in needed.items() if given is None]
-        if missing and not self._asks:
+        if missing and not self._is_interactive:
             raise InvalidAnswerError(join_phrases("\n", map(_missing, missing)))
 
     def _kind(self, where: str) -> Kind:
@@ -198,7 +198,7 @@ class InitPrompts:
     ) -> str:
         default = default or next(iter(choices))
         if given is None:
-            return prompt_choice(question, choices, default) if self._asks else default
+            return prompt_choice(question, choices, default) if self._is_interactive else default
         if given not in choices:
             names = ", ".join(choices)
             raise InvalidAnswerError(Phrase("{flag}: one of {names}", flag=flag, names=names))
@@ -212,12 +212,14 @@ class InitPrompts:
         read: Callable[[str], _T],
         default: str | None = None,
     ) -> _T:
-        if given is None and self._asks:
+        if given is None and self._is_interactive:
             return prompt(question, read, default)
         try:
             return read((default or "") if given is None else given)
         except InvalidAnswerError as error:
-            raise InvalidAnswerError(Phrase("{flag}: {why}", flag=flag, why=error.why)) from None
+            raise InvalidAnswerError(
+                Phrase("{flag}: {why}", flag=flag, why=error.problem)
+            ) from None
 
 
 def _missing(flag: str) -> Phrase:
@@ -262,7 +264,7 @@ def _from_file(flag: str, file: str, read: Callable[[str], _T]) -> _T:
         text = _standard_input(flag) if file == "-" else _secret_of(flag, Path(file))
         return read(text)
     except InvalidAnswerError as error:
-        raise InvalidAnswerError(setting_problem(flag, error.why)) from None
+        raise InvalidAnswerError(setting_problem(flag, error.problem)) from None
 
 
 def _secret_of(flag: str, path: Path) -> str:

@@ -110,9 +110,9 @@ def _write_plan(flags: InitFlags, lang: str | None, *, asks: bool) -> InitPlan:
 
     interview = InitPrompts(flags, asks=asks)
     try:
-        interview.settle_language(lang, os.environ)  # noqa: TID251 - as the terminal's
+        interview.ask_language(lang, os.environ)  # noqa: TID251 - as the terminal's
         require_no_settings(flags.directory)
-        plan = interview.plan()
+        plan = interview.build_plan()
         written = write_files(plan, translate)
     except (InvalidAnswerError, InitWriteError) as error:
         exit_with_message(exception_phrase(error), WRONG_USAGE)
@@ -132,7 +132,7 @@ def _check_result(plan: InitPlan) -> None:
     """Check what was written, and say how to go on."""
     from gateway.config import SettingsSource
 
-    environ = {**os.environ, **plan.seen_here()}  # noqa: TID251 - as the gateway's
+    environ = {**os.environ, **plan.local_variables()}  # noqa: TID251 - as the gateway's
     settings = checking_app.run_check(SettingsSource(plan.directory / "gateway.yaml", environ))
     if settings is None:
         raise typer.Exit(WRONG_USAGE)
@@ -151,16 +151,16 @@ def _print_next_steps(plan: InitPlan) -> None:
         command = f"dhp-gateway run --config {folder / 'gateway.yaml'}"
     print_line(Phrase("Next:"))
     print_line(f"  {command}")
-    if plan.kind == "system" and plan.by_key:
+    if plan.kind == "system" and plan.uses_private_key:
         print_line(
             Phrase("The unit hands over a secret; for a key, first: `systemctl edit dhp-gateway`")
         )
         for line in _drop_in(plan):
             print_line(f"  {line}")
-    host = "HOST" if plan.where == "network" else "127.0.0.1"
+    host = "HOST" if plan.caller_location == "network" else "127.0.0.1"
     url = f"http://{host}:8080/fhir"
     print_line(Phrase("Then your system calls {url} in the place of the platform.", url=url))
-    if plan.where == "network":
+    if plan.caller_location == "network":
         _, key, *_ = plan.secret_files()
         told = Phrase(
             "It sends the header X-Api-Key with what stands in {path}.", path=folder / key.path

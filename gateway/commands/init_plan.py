@@ -44,7 +44,8 @@ class SecretFile:
 
 @dataclass(frozen=True, slots=True)
 class InitPlan:
-    """All answers. `proof` is the client's secret or key; `networks` are those of the callers.
+    """All answers. `client_secret_or_key` is the client's secret or key; `networks` are those of
+    the callers.
 
     `urls` are the platform's and the token endpoint's where the environment does not tell them.
     """
@@ -52,9 +53,9 @@ class InitPlan:
     environment: str
     urls: tuple[str, str] | None
     client_id: str
-    proof: Secret
-    by_key: bool
-    where: Where
+    client_secret_or_key: Secret
+    uses_private_key: bool
+    caller_location: Where
     networks: tuple[str, ...]
     audit: Literal["file", "stdout"]
     kind: Kind
@@ -65,19 +66,21 @@ class InitPlan:
 
     def secret_files(self) -> Iterator[SecretFile]:
         """The files beside the settings."""
-        name = "private_key" if self.by_key else "client_secret"
+        name = "private_key" if self.uses_private_key else "client_secret"
         file = PurePath("secrets", f"dhp_{name}")
-        yield SecretFile(("credentials", "default", f"{name}_file"), file, self.proof)
+        yield SecretFile(
+            ("credentials", "default", f"{name}_file"), file, self.client_secret_or_key
+        )
         # The unit's folder of secrets is closed to the gateway's user.
         folder = PurePath() if self.kind == "system" else PurePath("secrets")
-        if self.where == "network":
+        if self.caller_location == "network":
             path = folder / f"{CALLER}_api_key"
             yield SecretFile(("callers", 0, "api_key_file"), path, self.api_key, True)
         if self.outbox_key is not None:
             path = folder / "outbox_key"
             yield SecretFile(("outbox", "encryption_key_file"), path, self.outbox_key, True)
 
-    def seen(self, path: PurePath) -> PurePath:
+    def path_in_service(self, path: PurePath) -> PurePath:
         """A file of the folder as the gateway sees it."""
         return (_MOUNTED if self.kind == "container" else self.directory) / path
 
@@ -91,7 +94,7 @@ class InitPlan:
         """The outbox's file, as the gateway sees it."""
         return (self.directory if self.kind == "folder" else _STATE) / "outbox.db"
 
-    def seen_here(self) -> Mapping[str, str]:
+    def local_variables(self) -> Mapping[str, str]:
         """Variables by which a command on this machine finds what a container sees elsewhere."""
         if self.kind != "container":
             return {}
@@ -116,25 +119,25 @@ def settings_lines(plan: InitPlan) -> Iterator[Line]:
     yield 0, "credentials:", Phrase("by what the gateway is known to the platform")
     yield 1, "default:", Phrase("used for all callers that name no other")
     yield 2, f"client_id: {_quoted(plan.client_id)}", Phrase("as you were given it")
-    if plan.by_key:
+    if plan.uses_private_key:
         yield 2, "auth_method: private_key_jwt", Phrase("the gateway signs instead of a secret")
     proof, *others = plan.secret_files()
     meaning = Phrase("the private key, alone in its file; readable for few")
     secret = Phrase("the secret, alone in its file; readable for few")
-    path = _quoted(str(plan.seen(proof.path)))
-    yield 2, f"{proof.setting[-1]}: {path}", meaning if plan.by_key else secret
+    path = _quoted(str(plan.path_in_service(proof.path)))
+    yield 2, f"{proof.setting[-1]}: {path}", meaning if plan.uses_private_key else secret
     yield from _audit_lines(plan)
     if plan.outbox_key is not None:
         yield 0, "outbox:", Phrase("keeps writes while the line is down")
         yield 1, "enabled: true", Phrase("only for callers that ask for it, see docs/outbox.md")
         yield 1, f"url: {_quoted(f'sqlite:///{plan.outbox_path}')}", Phrase("where they are kept")
-        path = _quoted(str(plan.seen(others[-1].path)))
+        path = _quoted(str(plan.path_in_service(others[-1].path)))
         yield 1, f"encryption_key_file: {path}", Phrase("without this key nobody can read them")
 
 
 def _listener_lines(plan: InitPlan) -> Iterator[Line]:
     yield 0, "listen:", Phrase("where your systems reach the gateway")
-    if plan.where == "network":
+    if plan.caller_location == "network":
         yield 1, "address: 0.0.0.0:8080", Phrase("every address of this machine, see callers")
     else:
         yield (
@@ -144,13 +147,13 @@ def _listener_lines(plan: InitPlan) -> Iterator[Line]:
         )
     yield 0, "admin:", Phrase("for operators")
     yield 1, "address: 127.0.0.1:9464", Phrase("health, metrics, and the page /status")
-    if plan.where == "network":
+    if plan.caller_location == "network":
         _, key, *_ = plan.secret_files()
         yield 0, "callers:", Phrase("who may call; nobody else is let in")
         yield 1, f"- name: {CALLER}", Phrase("its name in log and audit")
         networks = ", ".join(map(_quoted, plan.networks))
         yield 2, f"networks: [{networks}]", Phrase("the addresses it calls from")
-        path = _quoted(str(plan.seen(key.path)))
+        path = _quoted(str(plan.path_in_service(key.path)))
         yield 2, f"api_key_file: {path}", Phrase("what it sends in the header X-Api-Key")
 
 

@@ -96,7 +96,7 @@ def probe_search(
         exit_with_message(Phrase("interrupted; nothing is kept"), CHECK_FAILED)
     for line in report.lines():
         typer.echo(line)
-    for line in report.remarks(partial=bool(targets)):
+    for line in report.notes(partial=bool(targets)):
         print_line(line, err=True)
     raise typer.Exit(CHECK_FAILED if report.failed else 0)
 

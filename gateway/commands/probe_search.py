@@ -60,12 +60,14 @@ class ProbeUnavailableError(Exception):
 
 @dataclass(slots=True)
 class ProbeReport:
-    """`unfiltered` by type; `untold` are those of which nothing was found out, with the reason."""
+    """`unfiltered` by type; `undetermined` are those of which nothing was found out, with
+    the reason.
+    """
 
-    asked: int = 0
+    asked_count: int = 0
     failed: bool = False
     unfiltered: dict[str, list[str]] = field(default_factory=dict)
-    untold: dict[str, Phrase] = field(default_factory=dict)
+    undetermined: dict[str, Phrase] = field(default_factory=dict)
 
     def lines(self) -> Iterator[str]:
         """As they stand in the settings."""
@@ -74,16 +76,16 @@ class ProbeReport:
         for kind, names in sorted(self.unfiltered.items()):
             yield f"    {kind}: [{', '.join(names)}]"
 
-    def remarks(self, *, partial: bool) -> Iterator[Phrase]:
+    def notes(self, *, partial: bool) -> Iterator[Phrase]:
         """What else is to be said, for people."""
         count = sum(map(len, self.unfiltered.values()))
         yield Phrase(
             "{asked} search parameters asked about, {count} filter nothing",
-            asked=self.asked,
+            asked=self.asked_count,
             count=count,
         )
         by_reason: dict[Phrase, list[str]] = {}
-        for name, why in self.untold.items():
+        for name, why in self.undetermined.items():
             by_reason.setdefault(why, []).append(name)
         for why, names in by_reason.items():
             yield Phrase("nothing can be told of {names}: {why}", names=", ".join(names), why=why)
@@ -164,7 +166,7 @@ async def _probe(platform: _Platform, questions: Mapping[str, Mapping[str, str]]
                     empty[kind] = _undetermined_reason(verdict)
                     report.failed |= verdict == "unanswered"
             elif (why := empty.get(kind)) is not None:
-                report.untold[f"{kind}?{name}"] = why
+                report.undetermined[f"{kind}?{name}"] = why
             else:
                 await _ask(platform, report, (kind, name, questions[kind][name]), text)
     return report
@@ -175,18 +177,18 @@ async def _ask(
 ) -> None:
     kind, name, value_kind = question
     if value_kind in _UNDETERMINABLE_KINDS:
-        report.untold[f"{kind}?{name}"] = Phrase(
+        report.undetermined[f"{kind}?{name}"] = Phrase(
             "it is of the kind {value_kind}", value_kind=value_kind
         )
         return
     value = _IMPOSSIBLE.get(value_kind, "{text}").format(text=text)
     verdict = await platform.search(kind, {name: value})
-    report.asked += 1
+    report.asked_count += 1
     if verdict == "matches":
         report.unfiltered.setdefault(kind, []).append(name)
     elif verdict == "unanswered":
         report.failed = True
-        report.untold[f"{kind}?{name}"] = _undetermined_reason(verdict)
+        report.undetermined[f"{kind}?{name}"] = _undetermined_reason(verdict)
 
 
 def _undetermined_reason(verdict: ProbeVerdict) -> Phrase:

@@ -18,7 +18,7 @@ class InvalidAnswerError(Exception):
 
     def __init__(self, why: Phrase) -> None:
         super().__init__(why)
-        self.why = why
+        self.problem = why
 
 
 def prompt(
@@ -32,7 +32,7 @@ def prompt(
         try:
             return read(text)
         except InvalidAnswerError as error:
-            print_line(error.why, err=True, fg="red")
+            print_line(error.problem, err=True, fg="red")
 
 
 def prompt_choice(question: Phrase, choices: Mapping[str, Phrase], default: str) -> str:
