@@ -29,16 +29,16 @@ from gateway.process import alerting, certificates, factories, shared_store, tra
 from gateway.process.factories import StartError, client_authenticators
 
 
-def find_problems(settings: Settings, told: Collection[str] = ()) -> Iterator[Problem]:
+def find_problems(settings: Settings, already_reported: Collection[str] = ()) -> Iterator[Problem]:
     """Files that cannot be read, and what is in them that cannot be used or is hardly meant so.
 
-    `told` are keys about which enough is said: they were left out of the settings, and what
-    depends on them is not judged.
+    `already_reported` are keys about which enough is said: they were left out of the settings, and
+    what depends on them is not judged.
     """
-    said = set(told)
+    said = set(already_reported)
     for look in (
         *(_unreadable_secrets(settings), _unreadable_files(settings)),
-        *(_unusable_certificates(settings), _unusable_secrets(settings, told)),
+        *(_unusable_certificates(settings), _unusable_secrets(settings, already_reported)),
         *(_suspicious_secrets(settings), _duplicate_secrets(settings), _unusable_parts(settings)),
         *(_unusable_outbox(settings), _unusable_addresses(settings), _unwritable_audit(settings)),
     ):

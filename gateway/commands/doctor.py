@@ -48,17 +48,20 @@ _SET_CLOCK: Final = (
 
 
 async def run_checks(
-    settings: Settings, say: Callable[[Phrase], object] | None, warnings: Iterable[Problem] = ()
+    settings: Settings,
+    print_line: Callable[[Phrase], object] | None,
+    warnings: Iterable[Problem] = (),
 ) -> list[CheckResult]:
-    """Examine everything; with `say` each finding's line is given to it as soon as it is made.
+    """Examine everything; with `print_line` each finding's line is given to it as soon as it is
+    made.
 
     `warnings` of the settings are found with what they are about.
     """
     findings = []
     async for finding in iterate_checks(settings, warnings):
         findings.append(finding)
-        if say is not None:
-            say(finding.line())
+        if print_line is not None:
+            print_line(finding.line())
     return findings
 
 

@@ -120,10 +120,10 @@ async def show_entry(
     With `reveal` in clear. That is noted, and left to the gateway: on standard output a record of
     the audit would stand among what is shown.
     """
-    by = _actor(settings) if reveal else None
+    actor = _actor(settings) if reveal else None
     async with _open_outbox(settings) as outbox:
-        content = await outbox.content(entry_id, by)
-    if content is not None and by is not None:
+        content = await outbox.content(entry_id, actor)
+    if content is not None and actor is not None:
         say(_AUDIT_PENDING_MESSAGE)
     return None if content is None else content_view(content, reveal=reveal)
 
@@ -133,11 +133,11 @@ async def apply_action(
 ) -> int:
     """Retry or drop entries; how many could not be. Raises `OutboxCommandError`."""
     refused = 0
-    async with _open_for_action(settings, say, reason) as (outbox, by, noted):
+    async with _open_for_action(settings, say, reason) as (outbox, actor, noted):
         move = {"retry": outbox.retry, "drop": outbox.drop}[action]
         for entry_id in _progress(ids, action, quiet=len(ids) < 2):
             try:
-                entry = await move(entry_id, by)
+                entry = await move(entry_id, actor)
             except EntryStateError as refusal:
                 say(setting_problem(entry_id, exception_phrase(refusal)))
                 refused += 1
@@ -153,8 +153,8 @@ async def apply_action(
 
 async def retry_failed(settings: Settings, cause: str | None, say: PrintPhrase) -> None:
     """Retry all that have failed, of one cause or of any. Raises `OutboxCommandError`."""
-    async with _open_for_action(settings, say) as (outbox, by, noted):
-        async for entry in outbox.retry_failed(cause, by):
+    async with _open_for_action(settings, say) as (outbox, actor, noted):
+        async for entry in outbox.retry_failed(cause, actor):
             noted.add(entry.id)
             say(setting_problem(entry.id, Phrase(entry.state.value)))
 
@@ -232,12 +232,15 @@ async def _open_for_action(
     Each step is noted in its own transaction, so that an audit will have it whatever comes after.
     """
     noted: set[str] = set()
-    by = _actor(settings, reason)
+    actor = _actor(settings, reason)
     async with _open_outbox(settings) as outbox:
         try:
-            yield outbox, by, noted
+            yield outbox, actor, noted
         finally:
-            if by is not None and (why := await _flush_audit(outbox, settings, noted)) is not None:
+            if (
+                actor is not None
+                and (why := await _flush_audit(outbox, settings, noted)) is not None
+            ):
                 say(why)
 
 
