@@ -33,7 +33,7 @@ from tests.doubles.platform import (
 )
 from tests.doubles.processes import GatewayProcess, start_gateway
 from tests.doubles.sso import Sso
-from tests.doubles.wire import CutShort, Reply, Wire, get, post
+from tests.doubles.wire import Reply, TruncatedResponseError, Wire, get, post
 
 CLIENT_SECRET = "s3cr3t+planted/of=the:client"
 TOKEN = "planted.token.of-the-sso"
@@ -177,7 +177,7 @@ class Listener:
             await wire.send(request)
             try:
                 reply = await wire.reply()
-            except CutShort:
+            except TruncatedResponseError:
                 return None
         if reply.header("x-gateway-error"):
             self.own_errors.append(reply)

@@ -9,7 +9,7 @@ from typing import Literal
 from gateway.http.client.connection import UpstreamConnection
 from gateway.http.client.framing import UpstreamConnectionError
 from gateway.http.write_batching import WriteBatcher
-from tests.doubles.reference import Bad, read_answer
+from tests.doubles.reference import InvalidResponseError, read_answer
 
 End = Literal["eof", "reset", "open"]
 
@@ -130,7 +130,7 @@ async def judge(stream: bytes, pieces: list[bytes], end: End, *, head: bool) -> 
     assert seen.result == whole.result
     try:
         expected = read_answer(stream, head=head, ended=end == "eof")
-    except Bad:
+    except InvalidResponseError:
         expected = None
     if expected is None:
         assert isinstance(seen.result, str), "accepted what is not valid"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.doubles.wire import CutShort, Reply, Wire, get
+from tests.doubles.wire import Reply, TruncatedResponseError, Wire, get
 
 
 @dataclass
@@ -79,7 +79,7 @@ class Load:
         self.most_inflight = max(self.most_inflight, self.inflight)
         try:
             reply: Reply = await wire.ask(get(self.target))
-        except (CutShort, OSError) as error:
+        except (TruncatedResponseError, OSError) as error:
             self.failures[f"{type(error).__name__}: {error}"] += 1
             return False
         finally:

@@ -25,12 +25,15 @@ class Complete(NamedTuple):
     bounded: bool
 
 
-class Bad(Exception):  # noqa: N818
+class InvalidResponseError(Exception):
     """No complete, valid answer."""
 
 
 def read_answer(stream: bytes, *, head: bool, ended: bool) -> Complete:
-    """The first final answer of a stream to a HEAD or another method. Raises `Bad`."""
+    """The first final answer of a stream to a HEAD or another method.
+
+    Raises `InvalidResponseError`.
+    """
     version, status, fields, at = _read_final_head(stream)
     length, chunked = _read_framing(version, fields)
     if head or status in (204, 304):
@@ -41,10 +44,10 @@ def read_answer(stream: bytes, *, head: bool, ended: bool) -> Complete:
     if length is not None:
         end = at + length
         if end > len(stream):
-            raise Bad("short")
+            raise InvalidResponseError("short")
         return Complete(status, stream[at:end], stream[end:], True)
     if not ended:
-        raise Bad("no end")
+        raise InvalidResponseError("no end")
     return Complete(status, stream[at:], b"", False)
 
 
@@ -61,18 +64,18 @@ class Asked(NamedTuple):
 
 
 def read_request(stream: bytes) -> Asked:
-    """The first request of a stream. Raises `Bad`."""
+    """The first request of a stream. Raises `InvalidResponseError`."""
     at = 0
     while stream[at : at + 1] in (b"\r", b"\n"):
         at += 1
     line = _REQUEST_LINE.match(stream, at)
     if line is None:
-        raise Bad("request line")
+        raise InvalidResponseError("request line")
     fields, at = _read_fields(stream, line.end())
     length, chunked = _read_framing(line[3], fields)
     try:
         body = _read_chunks(stream, at)[0] if chunked else stream[at : at + (length or 0)]
-    except Bad:
+    except InvalidResponseError:
         return Asked(line[1], line[2], fields, None)
     return Asked(line[1], line[2], fields, body if chunked or len(body) == (length or 0) else None)
 
@@ -84,7 +87,7 @@ def _read_final_head(stream: bytes) -> tuple[bytes, int, Fields, int]:
             at += 1  # no part of any message; nothing is hidden by skipping it
         version, status, fields, at = _read_head(stream, at)
         if status == 101 or status > 599:
-            raise Bad("status")
+            raise InvalidResponseError("status")
         if status >= 200:
             return version, status, fields, at
 
@@ -93,18 +96,18 @@ def _read_framing(version: bytes, fields: Fields) -> tuple[int | None, bool]:
     codings = [value.strip().lower() for key, value in fields if key == b"transfer-encoding"]
     lengths = [value.strip() for key, value in fields if key == b"content-length"]
     if len(codings) + len(lengths) > 1:
-        raise Bad("framing")
+        raise InvalidResponseError("framing")
     if codings and (codings != [b"chunked"] or version == b"0"):
-        raise Bad("coding")
+        raise InvalidResponseError("coding")
     if lengths and not re.fullmatch(rb"[0-9]{1,18}", lengths[0]):
-        raise Bad("length")
+        raise InvalidResponseError("length")
     return (int(lengths[0]) if lengths else None), bool(codings)
 
 
 def _read_head(stream: bytes, at: int) -> tuple[bytes, int, Fields, int]:
     line = _STATUS_LINE.match(stream, at)
     if line is None:
-        raise Bad("status line")
+        raise InvalidResponseError("status line")
     fields, at = _read_fields(stream, line.end())
     return line[1], int(line[2]), fields, at
 
@@ -114,7 +117,7 @@ def _read_fields(stream: bytes, at: int) -> tuple[Fields, int]:
     while stream[at : at + 2] != b"\r\n":
         field = _FIELD.match(stream, at)
         if field is None:
-            raise Bad("field")
+            raise InvalidResponseError("field")
         fields.append((field[1].lower(), field[2]))
         at = field.end()
     return fields, at + 2
@@ -125,11 +128,11 @@ def _read_chunks(stream: bytes, at: int) -> tuple[bytes, int]:
     while True:
         size = _CHUNK.match(stream, at)
         if size is None:
-            raise Bad("chunk size")
+            raise InvalidResponseError("chunk size")
         at, length = size.end(), int(size[1], 16)
         if length == 0:
             return body, _read_fields(stream, at)[1]
         data = stream[at : at + length]
         if len(data) < length or stream[at + length : at + length + 2] != b"\r\n":
-            raise Bad("chunk")
+            raise InvalidResponseError("chunk")
         body, at = body + data, at + length + 2

@@ -44,7 +44,7 @@ class Reply:
         return reason
 
 
-class CutShort(Exception):  # noqa: N818 - a state
+class TruncatedResponseError(Exception):
     """The connection ended before the answer did; `received` holds what came."""
 
     def __init__(self, received: bytes) -> None:
@@ -88,7 +88,10 @@ class Wire:
         return await self.reply(head=head)
 
     async def reply(self, *, head: bool = False) -> Reply:
-        """Read one final answer; `head` says that it answers a HEAD. Raises `CutShort`."""
+        """Read one final answer; `head` says that it answers a HEAD.
+
+        Raises `TruncatedResponseError`.
+        """
         while True:
             status, headers = await self._head()
             if status >= 200:
@@ -113,9 +116,9 @@ class Wire:
         try:
             raw = await self.reader.readuntil(b"\r\n\r\n")
         except asyncio.IncompleteReadError as error:
-            raise CutShort(error.partial) from None
+            raise TruncatedResponseError(error.partial) from None
         except ConnectionError:
-            raise CutShort(b"") from None
+            raise TruncatedResponseError(b"") from None
         line, *fields = raw[:-4].decode("latin-1").split("\r\n")
         return int(line.split(" ")[1]), [tuple(each.split(": ", 1)) for each in fields]  # type: ignore[misc]
 
@@ -132,9 +135,9 @@ class Wire:
             assert length is not None, "an answer without framing"
             return await self.reader.readexactly(int(length))
         except asyncio.IncompleteReadError as error:
-            raise CutShort(received + error.partial) from None
+            raise TruncatedResponseError(received + error.partial) from None
         except ConnectionError:
-            raise CutShort(received) from None
+            raise TruncatedResponseError(received) from None
 
 
 def get(target: str, *headers: str, method: str = "GET", version: str = "1.1") -> bytes:

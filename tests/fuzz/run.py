@@ -28,7 +28,7 @@ _MEMORY: Final = 2048
 _MAX_LENGTH: Final = 2048
 
 
-class Unavailable(Exception):  # noqa: N818 - a state
+class FuzzerUnavailableError(Exception):
     """Atheris cannot be had here; the text says what was tried."""
 
 
@@ -48,11 +48,14 @@ class Ended:
 
 
 def environment() -> Path:
-    """The interpreter of the fuzzer's own environment, made from its lock. Raises `Unavailable`."""
+    """The interpreter of the fuzzer's own environment, made from its lock.
+
+    Raises `FuzzerUnavailableError`.
+    """
     command = [".ci/tools", str(ENVIRONMENT), str(LOCK)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise Unavailable(f"{' '.join(command)}\n{done.stderr[-500:]}")
+        raise FuzzerUnavailableError(f"{' '.join(command)}\n{done.stderr[-500:]}")
     return ENVIRONMENT / "bin" / "python"
 
 
@@ -84,7 +87,7 @@ def start(python: Path, target: str, seconds: int, found: Path) -> subprocess.Po
 
 
 def run(targets: list[str], seconds: int, found: Path) -> list[Ended]:
-    """Fuzz the targets side by side. Raises `Unavailable`."""
+    """Fuzz the targets side by side. Raises `FuzzerUnavailableError`."""
     python = environment()
     running = {target: start(python, target, seconds, found) for target in targets}
     ended = []
@@ -104,7 +107,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         ended = run(arguments.target or targets, arguments.seconds, HERE / "found")
-    except Unavailable as error:
+    except FuzzerUnavailableError as error:
         sys.stdout.write(f"atheris cannot be installed: {error}\n")
         return 3
     for each in ended:

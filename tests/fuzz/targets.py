@@ -125,7 +125,7 @@ def _check_meaning(data: bytes, message: Any, payload: Any) -> None:
     """What was accepted as the first request is what the reference reads."""
     try:
         expected = reference.read_request(data)
-    except reference.Bad as bad:
+    except reference.InvalidResponseError as bad:
         raise AssertionError(f"accepted what is not valid: {bad}") from bad
     assert message.method.encode() == expected.method
     assert message.path.encode("utf-8", "surrogateescape") == expected.target

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.run import Unavailable, run
+from tests.fuzz.run import FuzzerUnavailableError, run
 from tests.fuzz.targets import TARGETS
 
 SECONDS = int(os.environ.get("DHP_FUZZ_SECONDS", "4"))
@@ -22,7 +22,7 @@ def test_nothing_is_found(tmp_path: Path) -> None:
     assert set(LONG) <= set(TARGETS)
     try:
         ended = run(LONG, SECONDS, tmp_path / "found")
-    except Unavailable as error:
+    except FuzzerUnavailableError as error:
         pytest.skip(f"atheris cannot be installed: {error}")
     for each in ended:
         assert not each.failed, f"{each.target}: {each.found}\n{each.output[-4000:]}"

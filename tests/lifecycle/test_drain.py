@@ -9,7 +9,7 @@ import pytest
 
 from tests.doubles.load import Load
 from tests.doubles.platform import PATIENT, Line, Platform, after, fhir, http
-from tests.doubles.wire import CutShort, Wire, get, post
+from tests.doubles.wire import TruncatedResponseError, Wire, get, post
 from tests.lifecycle.conftest import Service, StartService
 
 SLOW = {"shutdown": {"delay": 30, "drain_timeout": 30}}
@@ -187,7 +187,7 @@ async def test_what_takes_too_long_is_cut_and_audited(
     await platform.until_seen(5)
     service.send(signal.SIGTERM)
     for wire in wires:
-        with pytest.raises(CutShort):
+        with pytest.raises(TruncatedResponseError):
             await wire.reply()
         wire.writer.transport.abort()
     assert await service.ended() == 0
@@ -227,7 +227,7 @@ async def test_a_second_signal_hurries(
         await service.until_ready(503)
         service.send(number)
         assert await service.ended() == 0
-        with pytest.raises(CutShort):
+        with pytest.raises(TruncatedResponseError):
             await wire.reply()
     assert [r["outcome"] for r in service.audit("exchange")] == ["aborted"]
 

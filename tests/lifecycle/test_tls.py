@@ -14,7 +14,7 @@ import trustme
 
 from tests.doubles.load import Load
 from tests.doubles.platform import Platform, after, fhir
-from tests.doubles.wire import CutShort, Wire, get, post
+from tests.doubles.wire import TruncatedResponseError, Wire, get, post
 from tests.lifecycle.conftest import Service, StartService
 from tests.lifecycle.test_reload import refused, until_reloaded
 
@@ -184,7 +184,7 @@ async def test_client_certificates_are_required_and_verified(
     assert await status(service, known) == 200
     for other in (stranger, nobody):
         # TLS 1.3 tells the client only after it believes to be through.
-        with pytest.raises((OSError, CutShort)):
+        with pytest.raises((OSError, TruncatedResponseError)):
             await status(service, other)
     assert not service.logged("Traceback")
 

@@ -17,7 +17,7 @@ from gateway.config import ListenAddress
 from tests.doubles.gateway import Running, running
 from tests.doubles.platform import Line, Platform, Seen
 from tests.doubles.sso import Sso
-from tests.doubles.wire import CutShort, Reply, Wire, get, post
+from tests.doubles.wire import Reply, TruncatedResponseError, Wire, get, post
 
 # Answered before anything else is asked; the first unless it was what the test asked for.
 _PROBES = (get("/nowhere"), get("/fhir", "Via: 1.1 dhp-gateway"))
@@ -144,7 +144,7 @@ async def is_closed(wire: Wire, reply: Reply) -> bool:
         return True
     try:
         await wire.ask(_PROBES[reply.reason == "unknown-path"])
-    except CutShort:
+    except TruncatedResponseError:
         return True
     return False
 

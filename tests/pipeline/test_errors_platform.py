@@ -23,7 +23,7 @@ from tests.doubles.platform import (
     then_close,
     then_reset,
 )
-from tests.doubles.wire import CutShort, get, post
+from tests.doubles.wire import TruncatedResponseError, get, post
 from tests.pipeline.error_table import ERROR_TABLE, Row, judge
 from tests.pipeline.stage import Evidence, Stage, deaf_port, tls_platform
 
@@ -108,7 +108,7 @@ async def test_answer_that_breaks_late(stage: Stage) -> None:
     stage.platform.answer(then_close(big))
     gateway = await stage.start()
     wire = await stage.open(gateway.address)
-    with pytest.raises(CutShort):
+    with pytest.raises(TruncatedResponseError):
         await wire.ask(stage.get("/fhir/Binary/1"))
     (record,) = await gateway.audit()
     assert (record["outcome"], record["reason"]) == ("aborted", "upstream-failed")

@@ -17,7 +17,7 @@ import trustme
 from tests.doubles.gateway import Running
 from tests.doubles.platform import PATIENT, Line, Platform, fhir, outcome, read_body, silence
 from tests.doubles.rest import come_to_rest
-from tests.doubles.wire import CutShort, Wire, ask, get, post
+from tests.doubles.wire import TruncatedResponseError, Wire, ask, get, post
 from tests.pipeline.conftest import StartGateway
 
 READ = get("/fhir/Patient/1")
@@ -399,7 +399,7 @@ async def impatient(gateway: Running, until: asyncio.Event) -> None:
     while not until.is_set():
         async with await Wire.open(gateway.address) as wire:
             await wire.send(HANGING)
-            with contextlib.suppress(TimeoutError, CutShort):
+            with contextlib.suppress(TimeoutError, TruncatedResponseError):
                 await asyncio.wait_for(wire.reply(), 0.1)
             wire.writer.close()
 

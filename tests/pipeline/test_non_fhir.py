@@ -9,7 +9,7 @@ import pytest
 
 from tests.doubles.gateway import Running
 from tests.doubles.platform import Line, Platform, fhir, http, page, read_body
-from tests.doubles.wire import CutShort, ask, get, post
+from tests.doubles.wire import TruncatedResponseError, ask, get, post
 from tests.fhir.bodies import spelled_out
 
 READS = ["Patient/1", "Patient/1/_history/2", "Patient/1/_history", "Patient/_history", "_history"]
@@ -159,7 +159,7 @@ async def test_a_long_one_that_was_none_never_looks_whole(
     """JSON streams on while it may still name its type; without it the connection is aborted."""
     platform.answer(fhir(b'{"x":"' + LONG + b'"}'))
     async with start_gateway(rewrite={"enabled": rewrite}) as gateway:
-        with pytest.raises(CutShort):
+        with pytest.raises(TruncatedResponseError):
             await ask(gateway.address, get("/fhir/Patient/1"))
         (record,) = await gateway.audit(1)
         assert (record["outcome"], record["reason"]) == ("aborted", "upstream-non-fhir")

@@ -11,7 +11,7 @@ import pytest
 from gateway.http.slow_readers import ResponseReader, SlowReaders
 from tests.doubles.gateway import Running
 from tests.doubles.platform import PATIENT, Platform, fhir
-from tests.doubles.wire import CutShort, Wire, ask, get
+from tests.doubles.wire import TruncatedResponseError, Wire, ask, get
 
 LONG = b'{"resourceType":"Binary","data":"%s"}' % (b"A" * 40_000_000)
 READ = get("/fhir/Patient/1")
@@ -58,7 +58,7 @@ async def test_a_slow_reader_makes_way(start_gateway, platform: Platform, wires)
         assert await gateway.metric("dhp_gateway_upstream_connections", state="active") == 1
         assert (await ask(gateway.address, READ)).body == PATIENT
         wire.writer.transport.resume_reading()
-        with pytest.raises(CutShort):
+        with pytest.raises(TruncatedResponseError):
             await wire.reply()
         outcomes = sorted(record["outcome"] for record in await gateway.audit(2))
         assert outcomes == ["aborted", "success"]

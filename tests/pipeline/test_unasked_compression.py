@@ -11,7 +11,7 @@ import pytest
 
 from tests.doubles.gateway import Running
 from tests.doubles.platform import Line, Platform, chunked, fhir, http, outcome, read_body
-from tests.doubles.wire import CutShort, ask, get
+from tests.doubles.wire import TruncatedResponseError, ask, get
 
 Pack = Callable[[bytes], bytes]
 
@@ -181,7 +181,7 @@ async def test_a_long_one_that_breaks_never_looks_whole(
     cut = len(body) // 2
     head = chunked(body[:cut], b"wrong" * 99, body[cut:])
     platform.answer(head.replace(b"\r\n", b"\r\nContent-Encoding: gzip\r\n", 1))
-    with pytest.raises(CutShort):
+    with pytest.raises(TruncatedResponseError):
         await ask(gateway.address, get("/fhir/Basic/1"))
 
 

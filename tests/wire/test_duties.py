@@ -28,7 +28,7 @@ from tests.doubles.platform import (
     unauthorized,
 )
 from tests.doubles.sso import Sso
-from tests.doubles.wire import CutShort, Reply, Wire, ask, get, post
+from tests.doubles.wire import Reply, TruncatedResponseError, Wire, ask, get, post
 from tests.pipeline.conftest import StartGateway
 from tests.pipeline.stage import tls_platform
 
@@ -309,7 +309,7 @@ async def test_duty_27_incomplete_answer(gateway: Running, platform: Platform) -
     platform.answer(then_close(chunked(PATIENT, end=False)))
     assert (await ask(gateway.address, post("/fhir/Patient", b"{}"))).status == 502
     platform.answer(then_close(chunked(b" " * 100_000, end=False)))
-    with pytest.raises(CutShort):
+    with pytest.raises(TruncatedResponseError):
         await ask(gateway.address, post("/fhir/Patient", b"{}"))
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.doubles.gateway import Running
 from tests.doubles.platform import Answer, Line, Platform, read_body
-from tests.doubles.reference import Bad, Complete, read_answer
+from tests.doubles.reference import Complete, InvalidResponseError, read_answer
 from tests.doubles.wire import Wire, get, post
 from tests.pipeline.conftest import StartGateway
 
@@ -131,7 +131,7 @@ def judge(raw: bytes, clean: bool, case: Case, *, whole: bool, http10: bool) -> 
     """What the caller saw: `whole`, `error` or `cut`; fails for anything else."""
     try:
         seen = read_answer(raw, head=False, ended=clean)
-    except Bad:
+    except InvalidResponseError:
         # HTTP/1.0 has nothing but the reset to tell (and the missing bytes, where a length was).
         assert not (http10 and clean), "a clean end in the middle of an answer"
         return "cut"

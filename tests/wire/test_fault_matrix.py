@@ -31,7 +31,7 @@ from tests.doubles.platform import (
 )
 from tests.doubles.processes import free_port
 from tests.doubles.sso import Sso
-from tests.doubles.wire import CutShort, Wire, ask, get, post
+from tests.doubles.wire import TruncatedResponseError, Wire, ask, get, post
 from tests.pipeline.conftest import StartGateway
 from tests.pipeline.stage import deaf_port, tls_platform
 from tests.wire.evidence import Expected, check, until_metric
@@ -213,7 +213,7 @@ async def test_body_stalls_later(start_gateway: StartGateway, platform: Platform
     """A body that stalls later is cut; the audit tells that the platform had said 200."""
     platform.answer(stalled(chunked(b" " * 100_000, end=False)))
     async with start_gateway(platform={"idle_timeout": 0.2}, **QUICK) as gateway:
-        with pytest.raises(CutShort):
+        with pytest.raises(TruncatedResponseError):
             await ask(gateway.address, READ)
         expected = Expected(200, "upstream-timeout", outcome="aborted", upstream_status=200)
         await check(gateway, platform, None, expected)
@@ -265,7 +265,7 @@ async def test_truncated_later(start_gateway: StartGateway, platform: Platform, 
     """A body cut later is cut for the caller too, and nothing is repeated."""
     platform.answer(end(chunked(b" " * 100_000, end=False)))
     async with start_gateway(**QUICK) as gateway:
-        with pytest.raises(CutShort):
+        with pytest.raises(TruncatedResponseError):
             await ask(gateway.address, READ)
         expected = Expected(200, "upstream-failed", outcome="aborted", upstream_status=200)
         await check(gateway, platform, None, expected)

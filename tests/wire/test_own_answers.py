@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tests.doubles.gateway import running
 from tests.doubles.sso import Sso
-from tests.doubles.wire import CutShort, Wire, get, post
+from tests.doubles.wire import TruncatedResponseError, Wire, get, post
 from tests.pipeline.stage import reset
 
 CONNECTIONS = 50
@@ -136,7 +136,9 @@ class Mixture:
     async def visit(self, site: str, until: float) -> None:
         """Connect and ask, again and again."""
         while asyncio.get_running_loop().time() < until:
-            with contextlib.suppress(CutShort, ConnectionError, AssertionError, TimeoutError):
+            with contextlib.suppress(
+                TruncatedResponseError, ConnectionError, AssertionError, TimeoutError
+            ):
                 async with await Wire.open(self._address) as wire, asyncio.timeout(10):
                     for _ in range(self._chance.randrange(1, 6)):
                         await self._ask_some(wire, site)
@@ -151,7 +153,7 @@ class Mixture:
             await wire.send(data[: chance.randrange(1, len(data))])
             await asyncio.sleep(chance.random() / 50)
             reset(wire)
-            raise CutShort(b"")
+            raise TruncatedResponseError(b"")
         if manner < 0.2:
             for at in range(0, len(data), 1 + len(data) // 4):
                 await wire.send(data[at : at + 1 + len(data) // 4])
@@ -167,7 +169,7 @@ class Mixture:
         if manner > 0.95:
             # All of them came, although nothing more can be asked.
             assert await wire.at_end()
-            raise CutShort(b"")
+            raise TruncatedResponseError(b"")
 
     def _request(self, site: str) -> tuple[str, str, bytes]:
         chance = self._chance

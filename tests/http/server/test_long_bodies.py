@@ -15,7 +15,7 @@ import pytest
 
 from tests.doubles.gateway import Running
 from tests.doubles.platform import Line, Platform, fhir, outcome, read_body
-from tests.doubles.wire import CutShort, Wire, get, post
+from tests.doubles.wire import TruncatedResponseError, Wire, get, post
 
 Start = Callable[..., AbstractAsyncContextManager[Running]]
 
@@ -162,7 +162,7 @@ async def test_a_refused_long_body(start_gateway: Start, platform: Platform) -> 
         await wire.send(post("/fhir/Basic", inside)[: 90 * KIB])
         refused = await wire.reply()
         assert (refused.status, refused.reason) == (413, "payload-too-large")
-        with pytest.raises(CutShort):
+        with pytest.raises(TruncatedResponseError):
             await wire.reply()
     assert platform.seen == []
 
@@ -180,7 +180,7 @@ async def test_an_answer_before_the_body_ended(gateway: Running, platform: Platf
         assert (await wire.reply()).status == 422
         with contextlib.suppress(ConnectionError):
             await wire.send(READ * 100)
-        with pytest.raises(CutShort):
+        with pytest.raises(TruncatedResponseError):
             await wire.reply()
     assert len(platform.seen) == 1
 
