@@ -115,7 +115,7 @@ def test_the_floors_name_every_part() -> None:
 
 def test_only_the_composition_root_constructs_the_gateway() -> None:
     """Servers, pools and sessions are made in app, core, commands and the sandbox only."""
-    makers = {"UpstreamPool", "CallerServer", "Tokens", "ClientSession", "Handler"}
+    makers = {"UpstreamPool", "CallerServer", "TokenManager", "ClientSession", "Handler"}
     roots = {"gateway.process.app", "gateway.process.core", "gateway.cli"}
     for module, path in NAMES.items():
         if module in roots or part_of(module) in {"commands", "sandbox"}:

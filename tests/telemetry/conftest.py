@@ -81,7 +81,7 @@ def make_exchange() -> Callable[..., Exchange]:
         fields: dict[str, object] = {
             "request_id": "r-1",
             "started_at": 1767225600.125,
-            "started": 10.0,
+            "started_monotonic": 10.0,
             "method": "GET",
             "remote": "10.20.0.7",
             "caller": "lab",
