@@ -25,7 +25,7 @@ STRANGERS = (
     *(("http/client", "http/server"), ("http/server", "http/client")),
     *(("fhir/links", "fhir"), ("fhir/texts", "fhir")),
 )
-MAX_MODULE_LINES = 400
+MAX_MODULE_LINES = 450
 MAX_FUNCTION_LINES = 50
 
 ESCAPE = re.compile(r"\\.", re.DOTALL)
@@ -95,7 +95,7 @@ def test_no_import_leads_back() -> None:
 
 
 def test_modules_and_functions_stay_small() -> None:
-    """No module exceeds 400 lines and no function 50."""
+    """No module exceeds 450 lines and no function 50."""
     texts = {module: path.read_text("utf-8") for module, path in NAMES.items()}
     assert [each for each, text in texts.items() if text.count("\n") > MAX_MODULE_LINES] == []
     long = [

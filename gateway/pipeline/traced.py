@@ -13,10 +13,13 @@ from gateway.exchange import Exchange
 from gateway.http.client.framing import UpstreamConnectionError
 from gateway.http.client.pool import UpstreamPool
 from gateway.http.client.response import UpstreamResponse
+from gateway.pipeline.request_body import CallerDisconnectedError
 from gateway.pipeline.upstream import RetryControls, Upstream, UpstreamRequest
 from gateway.telemetry.tracing import Tracing
 
 _FIELDS: Final = (b"traceparent:", b"tracestate:")
+# A value of the attribute `error.type`, which operators may filter by.
+_CALLER_GONE: Final = "CallerGone"
 
 
 class TracedUpstream(Upstream):
@@ -85,4 +88,6 @@ def _error_type(error: BaseException) -> str:
     """What went wrong, in a word of a closed set."""
     if isinstance(error, GatewayError):
         return error.reason.code
+    if isinstance(error, CallerDisconnectedError):
+        return _CALLER_GONE
     return error.kind if isinstance(error, UpstreamConnectionError) else type(error).__name__
