@@ -138,12 +138,6 @@ class Core:
 
     def _handler(self, parts: ProcessResources, tokens: TokenProvider) -> Handler:
         settings = self.settings
-        account: Callable[[Exchange], None]
-        account = ExchangeAccounting(
-            parts.metrics.record_exchange, parts.audit.record_exchange, parts.exchange_listeners
-        ).account
-        if parts.tracing is not None:
-            account = parts.tracing.wrap_account(tracing.trace_peers(settings), account)
         upstream = self._upstream(parts)
         forwarder = Forwarder(upstream, tokens, parts.metrics.count_retry)
         client = PlatformClient(forwarder, tokens, factories.platform_path(settings))
@@ -182,11 +176,19 @@ class Core:
                 readers=self._pool.slow_readers,
                 search_guard=guard,
                 condition_guard=factories.condition_guard(settings, statement),
-                account=account,
+                account=self._account(parts),
                 clocks=Clocks(time.monotonic, time.time),
                 write_queue=None if parts.outbox is None else parts.outbox.write_queue(settings),
             ),
         )
+
+    def _account(self, parts: ProcessResources) -> Callable[[Exchange], None]:
+        account = ExchangeAccounting(
+            parts.metrics.record_exchange, parts.audit.record_exchange, parts.exchange_listeners
+        ).account
+        if parts.tracing is None:
+            return account
+        return parts.tracing.wrap_account(tracing.trace_peers(self.settings), account)
 
     def _upstream(self, parts: ProcessResources) -> Upstream:
         settings = self.settings
