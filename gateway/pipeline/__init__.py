@@ -1,1 +1,1 @@
-"""What happens to a request, from the caller to the platform and back."""
+"""The request path: processing of a request from the caller to the platform and back."""

@@ -1,4 +1,4 @@
-"""What becomes of every exchange at its end."""
+"""Metrics, audit record and listener calls at the end of every exchange."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from gateway.exchange import Exchange
 
 
 class ExchangeAccounting:
-    """One update of the metrics (`count`) and one audit record; `notes` are told last.
+    """Updates the metrics and writes one audit record for each finished exchange.
 
-    Of what strangers ask too often there is no record: they could fill the disk.
+    `count` updates the metrics, `record` writes the audit record, and `notes` are listeners that
+    are called last, in order. There is no audit record for requests of unidentified clients beyond
+    `limits.unidentified_rate`: such requests could fill the disk.
     """
 
     def __init__(
@@ -24,7 +26,7 @@ class ExchangeAccounting:
         self._listeners = notes
 
     def account(self, exchange: Exchange) -> None:
-        """Account for a finished exchange, which must not change any more."""
+        """Account for a finished exchange, which must not change afterwards."""
         self._count(exchange)
         if not exchange.is_audit_skipped:
             self._record(exchange)

@@ -1,4 +1,4 @@
-"""Decides whether a request may go on now: room, audit, and the end of the process."""
+"""Decides whether a request may proceed now: concurrency slots, audit trail and shutdown."""
 
 from __future__ import annotations
 
@@ -17,44 +17,45 @@ _BUFFER_BUDGET_BYTES: Final = 256 * 1024 * 1024
 
 
 class LifecyclePhase(Enum):
-    """Where in its life the gateway is."""
+    """The phase of the gateway's life."""
 
     SERVING = "serving"
-    # After the signal: still served, each answer with `Connection: close`.
+    # After the shutdown signal: requests are served, each response with `Connection: close`.
     CLOSING = "closing"
-    # The listeners are closed; what comes on kept connections is refused.
+    # The listeners are closed; requests that arrive on persistent connections are rejected.
     STOPPED = "stopped"
 
 
 class Admission:
-    """Counts exchanges in flight and refuses those that cannot be taken."""
+    """Counts exchanges in flight and rejects requests that cannot be served."""
 
     def __init__(self, *, max_concurrent: int, audit: AuditTrail) -> None:
         self._slots = ConcurrencyLimiter(max_concurrent)
         self._audit = audit
         self.phase = LifecyclePhase.SERVING
         self.inflight = 0
-        # What answers that have to be collected before they can go out take of the memory.
+        # Memory for responses that must be buffered completely before they can be sent.
         self.buffer_budget = MemoryBudget(_BUFFER_BUDGET_BYTES)
 
     def exchange_started(self) -> None:
-        """An exchange is in flight, whatever will become of it."""
+        """Count an exchange as in flight, whatever its outcome will be."""
         self.inflight += 1
 
     def exchange_ended(self) -> None:
-        """It is over."""
+        """Count an exchange as finished."""
         self.inflight -= 1
 
     def is_draining(self) -> bool:
-        """Whether the end has begun."""
+        """Return whether shutdown has begun."""
         return self.phase is not LifecyclePhase.SERVING
 
     def try_admit(self, caller: Caller, *, is_first_request: bool = False) -> bool:
-        """Let a request of this caller in and take a place for it, which `release` gives back.
+        """Admit a request of this caller and acquire a slot for it, which `release` returns.
 
-        False: it may come in, but there is no place at once: `wait_for_slot` waits for one.
-        `is_first_request` says that its connection was accepted for it: such a request is served to
-        the end. Raises `GatewayError`: shutting-down, audit-unavailable or rate-limited.
+        Return False if the request is admitted without a slot, because none is free or because the
+        caller has a limit of its own: `wait_for_slot` then acquires one. `is_first_request` says
+        that the connection was accepted for this request: it is served even in the phase STOPPED.
+        Raises `GatewayError` shutting-down, audit-unavailable or rate-limited.
         """
         if self.phase is LifecyclePhase.STOPPED and not is_first_request:
             raise GatewayError(
@@ -67,7 +68,7 @@ class Admission:
         return caller.slots is None and self._slots.try_acquire()
 
     async def wait_for_slot(self, caller: Caller) -> None:
-        """Wait for a place for a moment. Raises `GatewayError` overloaded."""
+        """Acquire a slot, waiting briefly for it. Raises `GatewayError` overloaded."""
         if caller.slots is not None:
             await caller.slots.acquire()
         try:
@@ -78,7 +79,7 @@ class Admission:
             raise
 
     def release(self, caller: Caller) -> None:
-        """The request that was admitted for this caller is over."""
+        """Release the slots of a request that was admitted for this caller."""
         self._slots.release()
         if caller.slots is not None:
             caller.slots.release()

@@ -1,4 +1,4 @@
-"""Who used the old system, and what for: as that system says, noted and never forwarded."""
+"""The user and the purpose of use that a caller asserts: recorded and never forwarded."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from gateway.fhir.purpose_of_use import PURPOSES
 from gateway.http.headers import RawHeaders, normalized_field_name
 from gateway.pipeline.callers import Caller
 
-# Of a name; longer ones are cut.
+# Characters of a value; longer values are cut.
 _MAX_VALUE_LENGTH: Final = 256
 
 
 class AssertedIdentity:
-    """What a caller's fields say: `user`, and `purpose` where it is one of the national list."""
+    """What a caller's fields assert: `user`, and `purpose` if it is in the national value set."""
 
     __slots__ = ("_names", "purpose", "user")
 
@@ -25,7 +25,10 @@ class AssertedIdentity:
         self._names = frozenset(normalized_field_name(name) for name in names if name is not None)
 
     def strip_fields(self, field_lines: list[bytes]) -> list[bytes]:
-        """The lines but for these fields, in every spelling that a server may take for theirs."""
+        """Return the field lines without the asserting fields.
+
+        All spellings that a server may treat as the same field name are removed.
+        """
         return [
             line
             for line in field_lines
@@ -34,7 +37,7 @@ class AssertedIdentity:
 
 
 def _text(raw: RawHeaders, name: bytes | None) -> str | None:
-    """A field's values as one text of printable characters, None where they hold nothing."""
+    """Return all values of a field as one text of printable characters, None if it is empty."""
     values = [value for key, value in raw if key.lower() == name]
     text = b", ".join(values).decode("utf-8", "replace")
     shown = "".join(each if each.isprintable() else "\ufffd" for each in text[:_MAX_VALUE_LENGTH])

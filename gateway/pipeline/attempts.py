@@ -1,7 +1,7 @@
-"""Brings a request to the platform with a token that the platform accepts.
+"""Forwards a request to the platform with an access token that the platform accepts.
 
-A 401 says that the platform refused the token before it did anything (RFC 9110 section 15.5.2), so
-that one repetition with a new one is right for every method. There is never a second.
+A 401 means that the platform rejected the token before it did anything (RFC 9110 section 15.5.2),
+so that one retry with a new token is correct for every method. There is never a second one.
 """
 
 from __future__ import annotations
@@ -19,45 +19,45 @@ from gateway.pipeline.upstream import Upstream, UpstreamRequest
 
 
 class TokenProvider(Protocol):
-    """What is needed of `gateway.oauth.tokens.TokenManager`."""
+    """The part of `gateway.oauth.tokens.TokenManager` that is used here."""
 
     def current(self, credential: str) -> AccessToken | None:
-        """A valid token, without waiting."""
+        """Return a valid token, or None if that would need waiting."""
         ...
 
     async def wait_for_token(self, credential: str) -> AccessToken:
-        """A valid token, waiting for one."""
+        """Return a valid token; wait until there is one."""
         ...
 
     async def replace_rejected(self, credential: str, rejected: AccessToken) -> AccessToken:
-        """A token other than the rejected one."""
+        """Return a token other than the rejected one."""
         ...
 
     def invalidate(self, credential: str, rejected: AccessToken) -> None:
-        """Forget a token that the platform rejected."""
+        """Discard a token that the platform rejected."""
         ...
 
     def on_fresh_token_rejected(self, credential: str, token: AccessToken) -> None:
-        """The platform refused a fresh token."""
+        """Called when the platform rejected a token that had just been fetched."""
         ...
 
     def on_token_accepted(self, credential: str, token: AccessToken) -> None:
-        """The platform took the token."""
+        """Called when the platform accepted the token."""
         ...
 
 
 class RequestForwarder(Protocol):
-    """Brings requests to the platform."""
+    """Forwards requests to the platform."""
 
     async def send(
         self, exchange: Exchange, outgoing: UpstreamRequest, credential: str, token: AccessToken
     ) -> UpstreamResponse:
-        """The platform's answer, never a 401. Raises `GatewayError`."""
+        """Return the platform's response, which is never a 401. Raises `GatewayError`."""
         ...
 
 
 class Forwarder:
-    """Sends with the credential's token, and once more with a new one after a 401."""
+    """Forwards with the credential's token, and once more with a new token after a 401."""
 
     def __init__(
         self, upstream: Upstream, tokens: TokenProvider, on_retry: Callable[[str], None]
@@ -69,7 +69,7 @@ class Forwarder:
     async def send(
         self, exchange: Exchange, outgoing: UpstreamRequest, credential: str, token: AccessToken
     ) -> UpstreamResponse:
-        """The platform's answer, never a 401. Raises `GatewayError`."""
+        """Return the platform's response, which is never a 401. Raises `GatewayError`."""
         if outgoing.is_final_recipient:
             return final_recipient_response()
         exchange.token_id = token.token_id

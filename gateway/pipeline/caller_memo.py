@@ -1,7 +1,7 @@
-"""What a request's header says about who calls and how he speaks, found out once.
+"""The caller context: what the header of a request shows about its caller, computed once.
 
-Old systems send the same header with every request of a connection. What was found out about it
-stands as long as it comes again, byte for byte, to the same rules.
+Old systems send the same header with every request of a connection. The context is cached per
+connection and reused while requests repeat the header octet for octet and the handler is the same.
 """
 
 from __future__ import annotations
@@ -24,18 +24,26 @@ from gateway.pipeline.asserted import AssertedIdentity
 from gateway.pipeline.callers import Caller
 from gateway.pipeline.link_translation import LinkTranslator
 
-# A charset of plain text that FHIR has, too.
+# Charsets of plain text that FHIR permits as well.
 _CHARSETS: Final = (b"utf-8", b"utf8", b"us-ascii")
 
 
 class CallerContext:
-    """A header that was judged, whom it named, and what translates for him.
+    """The validated header of a request, its caller and the link translator for it.
 
-    `asserted_identity` is what he says of his user, where the settings name a field for that;
-    `rules` is whose judgement it was; `remote` the address that the caller was seen at, `scheme`
-    what he came by; `upstream_field_lines` are the fields as they go to the platform, `accept` the
-    value of Accept; `may_queue_writes`, set by `rules`, says that his writes may be kept in the
-    outbox; `has_untyped_body` that a body comes of which nobody said what it is.
+    Cached per connection and reused while requests repeat the header octet for octet.
+
+    * `accept`: the value of Accept.
+    * `asserted_identity`: the user and purpose that the caller asserts, where the settings name
+      fields for that.
+    * `has_untyped_body`: the request has a body without a declared type, or one declared as text.
+    * `upstream_field_lines`: the fields as they are sent to the platform.
+    * `may_queue_writes`: whether writes of the caller may be stored in the outbox; set by the
+      handler.
+    * `remote`: the caller's address, resolved through trusted proxies.
+    * `scheme`: the scheme of the caller's request.
+
+    The parameter `rules` is the handler that validated the header.
     """
 
     __slots__ = (
@@ -66,7 +74,7 @@ class CallerContext:
     ) -> None:
         self._raw: RawHeaders = request.message.raw_headers
         self._handler = rules
-        # An older version is judged by other rules.
+        # Other rules apply to older versions, so that the context is not reused for them.
         self._is_http11 = request.message.version is HttpVersion11
         self.header = header
         self.has_untyped_body = _has_untyped_body(header)
@@ -87,21 +95,22 @@ class CallerContext:
 
     @property
     def is_cacheable(self) -> bool:
-        """Whether nothing speaks against comparing the next request with this one.
+        """Whether later requests may be compared with this one.
 
-        Comparing tells by its time how much was alike. A secret must not be compared like that
-        with the one before it, which may be another's where a proxy shares its connections.
+        The duration of a comparison reveals how many octets are equal. A header with a secret must
+        therefore not be compared with the previous one, which may be of another caller where a
+        proxy shares its connections.
         """
-        # Whether the caller's type stands in depends on the target, too.
+        # Whether the configured type is used depends on the request target as well.
         if not self._is_http11 or self._content_type is not None:
             return False
         return not any(name.lower() in SECRET for name, _ in self._raw)
 
     def set_content_type(self, interaction: Interaction) -> None:
-        """Say what an untyped body is, where the settings of its caller tell.
+        """Declare the type of an untyped body if the settings of its caller name one.
 
-        Text in another encoding than FHIR's stays what it is, and so does what is stored as a
-        Binary: that may be text indeed.
+        Text in another encoding than FHIR's keeps its type, and so does a body that is stored as a
+        Binary, which may really be text.
         """
         said = self.header.values.get(b"content-type", b"").lower()
         if b"charset" in said and not said.strip(b' \t;"').endswith(_CHARSETS):
@@ -119,7 +128,7 @@ class CallerContext:
         self.upstream_field_lines = [*field_lines, b"Content-Type: %s\r\n" % self._content_type]
 
     def matches(self, message: RequestMessage, rules: object) -> bool:
-        """Whether all that was found out holds for this message as well."""
+        """Return whether this context is valid for the message and the handler `rules` as well."""
         return (
             message.raw_headers == self._raw
             and self._handler is rules
@@ -128,7 +137,7 @@ class CallerContext:
 
 
 def _has_untyped_body(header: RequestHeader) -> bool:
-    """Whether there is a body of which nothing is said, or only that it is text."""
+    """Return whether there is a body without a declared type, or declared as plain text."""
     values = header.values
     if b"transfer-encoding" not in values and not values.get(b"content-length", b"").strip(b"0"):
         return False
@@ -137,16 +146,17 @@ def _has_untyped_body(header: RequestHeader) -> bool:
 
 
 def cached_context(cached: object, message: RequestMessage, rules: object) -> CallerContext | None:
-    """The memo that a connection remembers, if this message repeats it."""
+    """Return the context that the connection has cached if this message repeats its header."""
     if isinstance(cached, CallerContext) and cached.matches(message, rules):
         return cached
     return None
 
 
 def effective_header(request: IncomingRequest, fields: FieldRuleCache) -> RequestHeader:
-    """The header; in HTTP/1.0 without a Host the address stands in that the connection came in at.
+    """Return the parsed header.
 
-    Links are made of it.
+    In HTTP/1.0 without a Host, the local address of the connection is used as the host, because
+    links are built from it.
     """
     header = parse_request_fields(request.message.raw_headers, fields)
     if b"host" not in header.values and (own := local_authority(request.connection.transport)):

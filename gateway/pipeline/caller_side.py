@@ -1,4 +1,4 @@
-"""A caller's connection as answers are written to it: by one exchange at a time."""
+"""Writes to a caller's connection, for one exchange at a time."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from gateway.pipeline.request_body import CallerDisconnectedError, MemoryBudget
 
 
 class DownstreamWriter:
-    """One caller's connection for the time of one exchange, and how to speak to it.
+    """The downstream connection for the duration of one exchange.
 
-    `admission` tells, when the answer's header is written, whether the gateway is about to end.
-    `stall` is how long, in seconds, a caller may take nothing at all of what waits.
-    `extra_field_lines` are fields for every answer of the exchange; `expired_session_responder` is
-    what a person is told in the place of caller-unauthenticated.
+    * `admission` shows, when the response head is written, whether the gateway is shutting down.
+    * `stall`: seconds for which a caller may read nothing at all of the unsent bytes.
+    * `extra_field_lines`: field lines that are added to every response of the exchange.
+    * `expired_session_responder`: responds to a signed-in user in place of caller-unauthenticated.
     """
 
     __slots__ = (
@@ -56,45 +56,48 @@ class DownstreamWriter:
         self.extra_field_lines = lines
         self.expired_session_responder = login_expired
         self.has_started = False
-        # Set while a connection to the platform is held for this caller.
+        # Set while this exchange holds an upstream connection.
         self.slow_readers: SlowReaders | None = None
         self.caller = ""
         self._slow_reader: ResponseReader | None = None
 
     @property
     def buffer_budget(self) -> MemoryBudget:
-        """The memory that answers share which are collected for callers of HTTP/1.0."""
+        """The memory budget shared by responses that are buffered for HTTP/1.0 callers."""
         return self._admission.buffer_budget
 
     def is_closed(self) -> bool:
-        """Whether nobody is there any more to read an answer."""
+        """Return whether the connection is closed, so that no response can be read any more."""
         transport = self._request.connection.transport
         return transport is None or transport.is_closing()
 
     def is_half_closed(self) -> bool:
-        """Whether that cannot be told without writing: it sends no more."""
+        """Return whether the caller has half-closed: it sends no more.
+
+        Whether it still reads is known only after a write.
+        """
         return self._request.connection.is_half_closed
 
     def close_after_response(self) -> None:
-        """Let this answer be the connection's last one."""
+        """Close the connection after this response."""
         self._keep_alive = False
 
     def abort(self) -> None:
-        """End the connection so that nothing sent looks complete."""
+        """Abort the connection so that a truncated response does not look complete."""
         self._keep_alive = False
         self._request.connection.abort()
 
     def send_100_continue(self) -> None:
-        """Ask for a body that the caller holds back (RFC 9110 section 10.1.1)."""
+        """Send 100 Continue to a caller that withholds its body (RFC 9110 section 10.1.1)."""
         if not self.has_started and not self.is_http10:
             self._request.connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def write(self, data: bytes) -> None:
-        """Hand bytes to the transport. Raises `CallerDisconnectedError`."""
+        """Write bytes to the transport. Raises `CallerDisconnectedError`."""
         self._start_response().write(data)
 
     def write_message(self, message: bytes) -> None:
-        """Hand an answer that is whole to the transport. Raises `CallerDisconnectedError`."""
+        """Write a complete response to the transport. Raises `CallerDisconnectedError`."""
         self._start_response().write_batched(message)
 
     def _start_response(self) -> CallerConnection:
@@ -107,13 +110,13 @@ class DownstreamWriter:
 
     @property
     def is_write_paused(self) -> bool:
-        """Whether the caller has yet to take what was written."""
+        """Whether writing is paused until the caller has read more of what was written."""
         return self._request.connection.is_write_paused
 
     async def drain(self) -> None:
-        """Wait until a slow caller took enough.
+        """Wait until a slow caller has read enough.
 
-        Raises `CallerDisconnectedError`, also after a long stall.
+        Raises `CallerDisconnectedError`, also after `stall` seconds without progress.
         """
         readers = self.slow_readers
         if readers is None:
@@ -139,15 +142,16 @@ class DownstreamWriter:
                 async with asyncio.timeout(self._stall_timeout):
                     await connection.drain()
             except TimeoutError:
-                # Slow is allowed, on a bad line as well; only who takes nothing is given up.
+                # A slow caller is allowed, also on a slow network; only one that reads nothing at
+                # all is disconnected.
                 if connection.unsent_bytes >= waiting:
                     self.abort()
                     raise CallerDisconnectedError from None
 
     def connection_field(self) -> bytes:
-        """The Connection field that tells the caller what happens next (RFC 9112 section 9.3)."""
-        # A body that was not read would be taken for the next request. At the end of the gateway
-        # requests that were sent ahead are still answered.
+        """Return the Connection field line, which announces what follows (RFC 9112 section 9.3)."""
+        # A body that was not read would be parsed as the next request. During shutdown, pipelined
+        # requests are still answered.
         connection = self._request.connection
         closing = self._admission.is_draining() and not connection.has_pipelined_requests
         if closing or connection.is_last_request or not self._request.payload.is_eof():
@@ -157,7 +161,10 @@ class DownstreamWriter:
         return connection.keep_alive_lines
 
     async def await_delivery(self) -> ConnectionDisposition:
-        """Everything is written. Raises `CallerDisconnectedError` where that reached nobody."""
+        """Wait until everything written is sent; return the connection's disposition.
+
+        Raises `CallerDisconnectedError` if the caller was gone before it could read the response.
+        """
         if self.is_write_paused:
             await self.drain()
         connection = self._request.connection
@@ -166,5 +173,5 @@ class DownstreamWriter:
         return self.finish()
 
     def finish(self) -> ConnectionDisposition:
-        """How it goes on with the connection."""
+        """Return whether the connection is kept or closed after this exchange."""
         return ConnectionDisposition.KEEP_ALIVE if self._keep_alive else ConnectionDisposition.CLOSE

@@ -1,7 +1,8 @@
-"""Who calls: named by network, API key, HTTP Basic or client certificate.
+"""Identifies callers by network, API key, HTTP Basic or client certificate.
 
-Secrets are compared in constant time and against every caller, so that neither a key's right
-beginning nor its owner's place in the settings shows in the time. Nothing here waits.
+Secrets are compared in constant time and with those of every caller, so that the duration reveals
+neither how much of a key was right nor the position of its caller in the settings. Nothing here
+waits.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from gateway.secret import Secret
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# The address of who cannot be named, as RFC 7239 calls it (section 6.2); in no network.
+# The address of an unidentifiable node, as RFC 7239 names it (section 6.2); it is in no network.
 UNKNOWN_ADDRESS: Final = "unknown"
 _ZONE: Final = r"(?:%[A-Za-z0-9._\-]+)?"
 _V6: Final = r"([0-9A-Fa-f.]*:[0-9A-Fa-f:.]*)" + _ZONE
@@ -42,18 +43,19 @@ _CROSS_SITE_HINT: Final = (
     "origin in login.cors_origins"
 )
 
-# Proxies in a row that are looked at; the farthest of more is taken for the caller.
+# Items of X-Forwarded-For that are examined; of a longer list, the farthest of these is taken for
+# the caller.
 _MAX_HOPS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A caller: its name in metrics and audit, its credential, and what it may do.
+    """A caller: its name in metrics and audit, its credential, and its permissions and limits.
 
-    `user` is the person who is signed in; `user_header` and `purpose_header` (in lower case) are
-    the fields in which the caller names its user and why it asks. `outbox` says which writes may be
-    queued: `off`, `on-request` (with `Prefer: respond-async`) or `always`. `content_type` is what a
-    body is that comes without a type, or as plain text.
+    `user` is the signed-in user. `user_header` and `purpose_header` (in lower case) are the fields
+    in which the caller names its user and the purpose of use. `outbox` says which writes may be
+    queued: `off`, `on-request` (with `Prefer: respond-async`) or `always`. `content_type` is the
+    type assumed for a body without a type, or declared as plain text.
     """
 
     name: str
@@ -73,7 +75,10 @@ ANONYMOUS: Final = Caller("anonymous")
 
 @dataclass(frozen=True, slots=True)
 class CallerMatcher:
-    """How one caller is known. Every kind that is given must fit; of key and Basic one suffices."""
+    """How one caller is recognized.
+
+    Every configured criterion must match; of API key and HTTP Basic, one suffices.
+    """
 
     caller: Caller
     networks: tuple[IPNetwork, ...] = ()
@@ -84,16 +89,16 @@ class CallerMatcher:
 
     @property
     def requires_secret(self) -> bool:
-        """Whether the caller has to show a key or password."""
+        """Whether the caller has to present a key or password."""
         return self.api_key is not None or self.password is not None
 
 
 @dataclass(frozen=True, slots=True)
 class AuthResult:
-    """Who was found for one request, in the place of `CallerRegistry`; `extra_field_lines` go on
-    every answer.
+    """Result of authentication done before the handler: a caller or an error.
 
-    `expired_session_responder` is what a person is told when the sign-in turns out to be over.
+    It takes the place of `CallerRegistry`. `extra_field_lines` are added to every response.
+    `expired_session_responder` responds to the user when the session turns out to have expired.
     """
 
     extra_field_lines: bytes
@@ -102,16 +107,19 @@ class AuthResult:
     expired_session_responder: LocalResponder | None = None
 
     def identify(self, _peer: Peer, _header: RequestHeader) -> Caller:
-        """The caller. Raises `GatewayError` caller-unauthenticated, -unknown or -forbidden."""
+        """Return the caller.
+
+        Raises `GatewayError` caller-unauthenticated, -unknown or -forbidden.
+        """
         if self.caller is None:
             raise self.error or GatewayError(errors.CALLER_UNAUTHENTICATED)
         return self.caller
 
 
 class CallerRegistry:
-    """Names the caller of a request; with no identifications everybody is `anonymous`.
+    """Identifies the caller of a request; without configured callers, every caller is `anonymous`.
 
-    `trusted_proxies` are those whose X-Forwarded-For is believed.
+    X-Forwarded-For is trusted only if it comes from one of the `trusted_proxies`.
     """
 
     def __init__(
@@ -132,11 +140,11 @@ class CallerRegistry:
         self._challenges = _challenges(bool(self._passwords), bool(self._keys))
 
     def resolve_peer(self, peer: Peer, header: RequestHeader) -> Peer:
-        """Who is at the other end, seen through the proxies that are trusted.
+        """Return the peer's address, resolved through trusted proxies by X-Forwarded-For.
 
-        X-Forwarded-For is read from the right: what stands left of the first address that is no
-        trusted proxy's was written by whoever that is, and proves nothing. Who cannot be named is
-        not the proxy that says so: it is at `UNKNOWN_ADDRESS`.
+        The field is read from the right: everything left of the first address that is not a trusted
+        proxy's was written by that peer and proves nothing. Where an item is no address, the caller
+        is at `UNKNOWN_ADDRESS`, not at the address of the proxy that added the item.
         """
         if not self._trusted_proxies or not _is_in(peer.address, self._trusted_proxies):
             return peer
@@ -149,7 +157,10 @@ class CallerRegistry:
         return peer
 
     def identify(self, peer: Peer, header: RequestHeader) -> Caller:
-        """Raises `GatewayError` caller-unauthenticated, caller-unknown or caller-forbidden."""
+        """Return the caller.
+
+        Raises `GatewayError` caller-unauthenticated, caller-unknown or caller-forbidden.
+        """
         if not self._matchers:
             _reject_cross_site(header)
             return ANONYMOUS
@@ -165,17 +176,17 @@ class CallerRegistry:
 
     @property
     def has_named_callers(self) -> bool:
-        """Whether any caller is named."""
+        """Whether the settings name any caller."""
         return bool(self._matchers)
 
     def presents_known_secret(self, header: RequestHeader) -> bool:
-        """Whether a key or password is shown that some caller is known by, right or wrong."""
+        """Return whether the header presents a key or password, right or wrong, as callers use."""
         return self._match_secret(header) is not None
 
     def _match_secret(self, header: RequestHeader) -> list[CallerMatcher] | None:
-        """Whom the key or password in the header belongs to; None when there is neither.
+        """Return the callers whose key or password is in the header; None when there is neither.
 
-        A field that no caller is known by is none of our business.
+        A field that no caller is configured with is ignored.
         """
         key = header.values.get(b"x-api-key") if self._keys else None
         if key is not None:
@@ -196,14 +207,14 @@ class CallerRegistry:
 
 
 def _reject_cross_site(header: RequestHeader) -> None:
-    """Where anybody may call, a web page from elsewhere in a browser of this machine may not.
+    """Reject requests of web pages of other origins where every caller is anonymous.
 
-    Old systems are no browsers: they send neither field (Fetch standard, Fetch Metadata).
-    Raises `GatewayError` caller-forbidden.
+    Such a page could call from a browser on this machine. Old systems are not browsers: they send
+    neither field (Fetch standard, Fetch Metadata). Raises `GatewayError` caller-forbidden.
     """
     values = header.values
     foreign = values.get(b"sec-fetch-site", b"").strip().lower() == b"cross-site"
-    # Some programs send an empty one.
+    # Some programs send an empty Origin.
     origin = (header.text(b"origin") or "").strip()
     if origin and not is_same_origin(origin, header.text(b"host") or ""):
         foreign = True
@@ -222,7 +233,10 @@ def _matches_peer(known: CallerMatcher, peer: Peer) -> bool:
 
 
 def _parse_forwarded_for(hop: str) -> str:
-    """The address in an item of X-Forwarded-For: with or without port, brackets, quotes or zone."""
+    """Return the address in an item of X-Forwarded-For.
+
+    The item may have a port, brackets, quotes or a zone.
+    """
     match = _HOP(hop.strip(" \t"))
     if match is None:
         return UNKNOWN_ADDRESS
@@ -252,13 +266,16 @@ def _digest(text: str | bytes) -> bytes:
 def _callers_with_secret(
     secrets: Collection[tuple[bytes, CallerMatcher]], shown: bytes
 ) -> list[CallerMatcher]:
-    """All whose secret it is. Digests have one length, and no comparison is left out."""
+    """Return all callers with this secret.
+
+    Digests have equal lengths, and no comparison is skipped, so that the duration is constant.
+    """
     digest = _digest(shown)
     return [owner for secret, owner in secrets if hmac.compare_digest(secret, digest)]
 
 
 def _basic(authorization: bytes | None) -> bytes | None:
-    """User name and password of RFC 7617, joined by a colon; b"" for what cannot be read."""
+    """Return user name and password (RFC 7617), joined by a colon; b"" if undecodable."""
     if authorization is None:
         return None
     scheme, _, encoded = authorization.partition(b" ")
@@ -271,7 +288,7 @@ def _basic(authorization: bytes | None) -> bytes | None:
 
 
 def _challenges(basic: bool, key: bool) -> tuple[tuple[str, str], ...]:
-    """RFC 9110 section 11.6.1 wants at least one challenge with a 401."""
+    """Return the challenges: RFC 9110 section 11.6.1 requires at least one with a 401."""
     challenges = []
     if basic or not key:
         challenges.append(("WWW-Authenticate", 'Basic realm="dhp-gateway", charset="UTF-8"'))

@@ -1,7 +1,11 @@
-"""Stops asking a platform that fails for most requests, and tries one now and then.
+"""Circuit breaker: stops forwarding to a platform that fails most requests, and probes it.
 
-Closed: all go on, and outcomes are counted over a sliding window. Open: none goes on for `open_for`
-seconds. Half-open: one request tries; its outcome closes the circuit or opens it again.
+    closed ─ failure ratio reached ─▶ open ─ `open_for` seconds ─▶ half-open
+    half-open ─ probe succeeded ─▶ closed, probe failed ─▶ open
+
+Closed: all requests are forwarded, and outcomes are counted over a sliding window. Open: no request
+is forwarded for `open_for` seconds. Half-open: one request is forwarded as a probe; its outcome
+closes the circuit or opens it again.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
 
-# The window moves in tenths of its length.
+# The window advances in tenths of its length.
 _SLICES: Final = 10
 _PROBE_RETRY_AFTER: Final = 1.0
 
@@ -29,7 +33,7 @@ Ticket = NewType("Ticket", int)
 
 
 class CircuitState(IntEnum):
-    """The values of the gauge."""
+    """The states, with the values of the gauge."""
 
     CLOSED = 0
     HALF_OPEN = 1
@@ -38,7 +42,11 @@ class CircuitState(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class CircuitPolicy:
-    """When the circuit opens: `window` and `open_for` in seconds, `failure_ratio` a share."""
+    """When the circuit opens.
+
+    `failure_ratio` is a share of the requests in the `window`, `min_requests` their least number.
+    `window` and `open_for` are in seconds.
+    """
 
     failure_ratio: float
     min_requests: int
@@ -47,9 +55,10 @@ class CircuitPolicy:
 
 
 class CircuitBreaker:
-    """The breaker in front of one platform. Every `admit` is followed by one `record` or `discard`.
+    """The circuit breaker of one platform. Each `admit` is followed by one `record` or `discard`.
 
-    `answered` is told of every answer of a platform that works, whoever asked.
+    `answered` is called for each successful response of the platform, whichever request it belongs
+    to.
     """
 
     def __init__(
@@ -66,23 +75,23 @@ class CircuitBreaker:
         self._ticket = Ticket(0)
         self._slice = 0
         self._slice_ends = -math.inf
-        # Requests and failures by slice of the window; the oldest is overwritten.
+        # Requests and failures for each slice of the window; the oldest is overwritten.
         self._counts = [[0, 0] for _ in range(_SLICES)]
         self._current = self._counts[0]
 
     @property
     def state(self) -> CircuitState:
-        """Where the circuit is now."""
+        """The current state."""
         if self._opened_at is None:
             return CircuitState.CLOSED
         waited = self._clock() - self._opened_at
         return CircuitState.OPEN if waited < self._policy.open_for else CircuitState.HALF_OPEN
 
     def admit(self, *, allow_when_open: bool = False) -> Ticket:
-        """Let a request pass, with a ticket to give back. Raises `GatewayError` circuit-open.
+        """Admit a request and return its ticket. Raises `GatewayError` circuit-open.
 
-        With `allow_when_open` also while it is open: nobody waits for that answer, and it may close
-        it.
+        With `allow_when_open` a request is admitted while the circuit is open, too: no caller waits
+        for its response, which may close the circuit.
         """
         if self._opened_at is None or allow_when_open:
             return self._ticket
@@ -95,17 +104,18 @@ class CircuitBreaker:
         return self._ticket
 
     def record(self, ticket: Ticket, *, failed: bool, cause: str = "") -> None:
-        """Note how the platform fared with an admitted request; `cause` is for the log."""
+        """Record the outcome of an admitted request; `cause` is for the log."""
         if not failed and self._on_success is not None:
             self._on_success()
         if ticket != self._ticket:
-            # It began before the circuit changed, and tells of a time that is over.
+            # The request began before the circuit changed its state: its outcome is outdated.
             return
         if self._opened_at is None:
             self._count(failed, cause)
             return
         if failed and self.state is CircuitState.OPEN:
-            # It only asked: whoever waits for the circuit waits no longer for that.
+            # A failed request with `allow_when_open` does not extend the time for which the circuit
+            # is open.
             return
         if failed:
             _log.info("circuit stays open: %s", cause, reason=errors.CIRCUIT_OPEN.code)
@@ -114,12 +124,16 @@ class CircuitBreaker:
         self._transition(self._clock() if failed else None)
 
     def discard(self, ticket: Ticket) -> None:
-        """An admitted request ended without telling anything about the platform."""
+        """Release an admitted request that ended without showing anything about the platform."""
         if ticket == self._ticket:
             self._probe_in_flight = False
 
     def _transition(self, opened_at: float | None) -> None:
-        """Open or close; what began before has no say any more."""
+        """Change the state and start a new measuring window.
+
+        Results of earlier tickets are ignored. `opened_at` is the monotonic time of opening, None
+        to close.
+        """
         self._opened_at = opened_at
         self._probe_in_flight = False
         self._ticket = Ticket(self._ticket + 1)

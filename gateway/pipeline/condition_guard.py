@@ -1,7 +1,8 @@
-"""The condition guard: tells callers of conditions that the platform does not keep, or refuses.
+"""The condition guard: warns of conditions that the platform ignores, or rejects such requests.
 
-A platform that does not know conditional creates ignores `If-None-Exist` and creates once more.
-What it declares stands in its CapabilityStatement; what is not known to be declared is not.
+A platform without support for conditional creates ignores `If-None-Exist` and creates a duplicate.
+The platform declares its support in its CapabilityStatement; a condition that is not known to be
+declared counts as undeclared.
 """
 
 from __future__ import annotations
@@ -17,17 +18,18 @@ from gateway.pipeline.statement import MAX_WAIT, CapabilityCache
 
 
 class ConditionGuard:
-    """Looks at writes before and after they were sent."""
+    """Checks writes before and after they are forwarded. `block`: reject instead of warn."""
 
     def __init__(self, statement: CapabilityCache, *, block: bool) -> None:
         self._statement = statement
         self._is_blocking = block
 
     async def check_request(self, context: RequestContext) -> None:
-        """Note a write's conditions on it; of a Bundle they come with its body.
+        """Record the conditions of a write in its context; those of a Bundle are found in its body.
 
-        Raises `GatewayError` condition-unsupported when the guard blocks; for a Bundle that is not
-        all at hand that comes out of reading its body, and the platform gets no whole request.
+        Raises `GatewayError` condition-unsupported when the guard blocks. For a Bundle that is not
+        completely buffered, reading its body raises it, so that the platform receives no complete
+        request.
         """
         interaction, target = context.interaction, context.target
         if interaction.code in BUNDLES:
@@ -53,7 +55,7 @@ class ConditionGuard:
         if not self._is_blocking:
             body.add_observer(watch.feed)
             return
-        # Whatever comes is judged at once then.
+        # The body's observer cannot wait for the statement, so that this is done first.
         await self._statement.wait_for("", MAX_WAIT[True])
 
         def feed(data: bytes) -> None:
@@ -63,7 +65,7 @@ class ConditionGuard:
         body.add_observer(feed)
 
     async def response_warning(self, context: RequestContext) -> bytes | None:
-        """The value of X-Gateway-Warning for a write that went well, or None."""
+        """Return the value of X-Gateway-Warning for a write that succeeded, or None."""
         conditions = () if context.conditions is None else context.conditions()
         if not conditions:
             return None
@@ -83,7 +85,7 @@ class ConditionGuard:
             )
 
     def _undeclared_conditions(self, conditions: Iterable[Condition]) -> str:
-        """The names of conditions that the platform does not declare, with commas."""
+        """Return the names of conditions that the platform does not declare, joined by commas."""
         names: dict[str, None] = {}
         for code, resource, told in conditions:
             declared = self._statement.cached(resource)

@@ -1,4 +1,4 @@
-"""What an exception on the request path means: a `GatewayError`, and how loud it is told."""
+"""Maps exceptions on the request path to a `GatewayError` and to a log level."""
 
 from __future__ import annotations
 
@@ -15,21 +15,25 @@ from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
 
-# Nothing helps against these but somebody who acts.
+# These failures last until an operator acts.
 _OPERATOR_REASONS: Final = frozenset(
     (errors.TOKEN_REFUSED, errors.TOKEN_REJECTED, errors.UPSTREAM_TLS, errors.UPSTREAM_REDIRECT)
 )
 
 
 def log_level(reason: Reason) -> int:
-    """How loud the log is: callers' mistakes are theirs, outages are the operator's business."""
+    """Return the log level of a failure.
+
+    ERROR: an operator has to act. WARNING: an outage (status 500 and above). INFO: a mistake of the
+    caller.
+    """
     if reason in _OPERATOR_REASONS:
         return logging.ERROR
     return logging.WARNING if reason.status >= 500 else logging.INFO
 
 
 def to_gateway_error(error: Exception, exchange: Exchange) -> GatewayError:
-    """The error to answer with; a bug becomes `internal`, and its traceback goes to the log."""
+    """Return the error to send; a bug becomes `internal`, and its traceback is logged."""
     if isinstance(error, GatewayError):
         return error
     if isinstance(error, UpstreamConnectionError):
@@ -37,7 +41,8 @@ def to_gateway_error(error: Exception, exchange: Exchange) -> GatewayError:
     if isinstance(error, ContentCodingError):
         what = "the platform's answer is not in the Content-Encoding that it names"
         return GatewayError(errors.UPSTREAM_FAILED, what)
-    # The one place that turns a bug into an answer. The message stays out: it could quote data.
+    # The only place that turns a bug into a response. The exception's message is omitted, because
+    # it could quote data.
     exchange.reason = errors.INTERNAL.code
     _log.error("internal error", exc_info=error, **exchange.log_fields())
     return GatewayError(errors.INTERNAL, type(error).__name__, close_connection=True)

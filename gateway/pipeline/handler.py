@@ -1,7 +1,7 @@
-"""The request path, top to bottom: what happens to every request, and nothing else.
+"""The request path from top to bottom: the steps that every request passes, and nothing else.
 
-Each step is one call that returns a value. What happened is noted on the `Exchange`, which is read
-once at the end, whatever the end was.
+Each step is one call that returns a value. What happened is recorded in the `Exchange`, which is
+read once at the end, whatever the outcome.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ _log = get_logger(__name__)
 class HandlerSettings:
     """The settings that the request path reads; times are seconds, sizes bytes.
 
-    `base_path` is the callers' prefix, without a final slash; `fields` says which fields go on.
+    `base_path` is the prefix in callers' request targets, without a final slash. `fields` are the
+    field rules: which fields are forwarded.
     """
 
     base_path: str
@@ -63,7 +64,7 @@ class HandlerSettings:
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """`monotonic` for durations, `wall` for timestamps; seconds both."""
+    """The clocks, both in seconds: `monotonic` for durations, `wall` for timestamps."""
 
     monotonic: Callable[[], float]
     wall: Callable[[], float]
@@ -71,7 +72,7 @@ class Clocks:
 
 @dataclass(frozen=True, slots=True)
 class HandlerDependencies:
-    """What the request path works with; `account` gets every exchange at its end."""
+    """The objects that the request path uses; `account` is called with each exchange at its end."""
 
     admission: Admission
     callers: CallerRegistry
@@ -114,7 +115,7 @@ class Handler:
     async def handle(
         self, request: IncomingRequest, auth: AuthResult | None = None
     ) -> ConnectionDisposition:
-        """Answer one request, and account for it; an `auth` was asked for its name already."""
+        """Answer one request and account for it; `auth`: result of authentication done before."""
         message, connection = request.message, request.connection
         memo = cached_context(connection.cached_context, message, self) if auth is None else None
         header = effective_header(request, self._rules.fields) if memo is None else memo.header
@@ -141,7 +142,8 @@ class Handler:
                 interaction = await self._inspect_body(body, exchange, caller, interaction, memo)
             elif interaction.code == "transaction":
                 caller.permissions.require(interaction)
-            # Nobody waits for a read whose caller left; a write takes its course.
+            # Safe requests are cancelled when the caller disconnects. Others run to completion: the
+            # platform may already have acted.
             connection.set_cancel_on_disconnect(
                 exchange if interaction.is_safe else None, self._readers
             )
@@ -163,7 +165,7 @@ class Handler:
     async def handle_local(
         self, request: IncomingRequest, responder: LocalResponder
     ) -> ConnectionDisposition:
-        """Answer a request that is none for the platform, and account for it."""
+        """Answer a request that is not for the platform, and account for it."""
         message = request.message
         header = parse_request_fields(message.raw_headers)
         exchange = self._start_exchange(request, header)
@@ -191,7 +193,7 @@ class Handler:
         finally:
             if admitted:
                 self._admission.release(ANONYMOUS)
-            # The pages have their own limit: nobody needs to stand behind what is beyond it.
+            # The pages have their own rate limit; requests beyond it get no audit record.
             exchange.is_audit_skipped |= exchange.reason == errors.RATE_LIMITED.code
             self._end_exchange(exchange, None)
 
@@ -215,7 +217,7 @@ class Handler:
         header: RequestHeader,
         auth: AuthResult | None,
     ) -> CallerContext:
-        """Find out who calls, and what translates for him."""
+        """Identify the caller and build its `CallerContext`. Raises `GatewayError` caller-*."""
         connection = request.connection
         peer = self._callers.resolve_peer(connection.peer, header)
         exchange.remote = peer.address
@@ -238,7 +240,7 @@ class Handler:
     def _record_caller(
         self, exchange: Exchange, caller_context: CallerContext, target: RequestTarget
     ) -> Caller:
-        """The caller, noted."""
+        """Record the caller in the exchange and return it."""
         caller = caller_context.caller
         exchange.remote = caller_context.remote
         exchange.caller, exchange.credential = caller.name, caller.credential
@@ -258,7 +260,7 @@ class Handler:
         interaction: Interaction,
         caller_context: CallerContext,
     ) -> Interaction:
-        """Of a Bundle, and of a search by POST, only the body tells what it is.
+        """Return the interaction, which for a Bundle or a search by POST depends on the body.
 
         Raises `GatewayError` caller-forbidden.
         """
@@ -297,13 +299,12 @@ class Handler:
             response.close()
 
     def _forward_or_queue(self, context: RequestContext) -> Awaitable[UpstreamResponse]:
-        """The platform's answer, or the outbox's where there is one."""
+        """Return the platform's response, or that of the outbox where it is enabled."""
         if self._write_queue is None:
             return self._forward(context)
         return self._write_queue.forward_or_queue(self._forward, context)
 
     async def _forward(self, context: RequestContext) -> UpstreamResponse:
-        """The platform's answer."""
         exchange, credential = context.exchange, context.caller.credential
         token = self._tokens.current(credential) or await self._wait_for_token(exchange, credential)
         misses_version = self._composer.needs_if_match(context)
@@ -333,7 +334,7 @@ class Handler:
         auth: AuthResult | None,
         error: Exception,
     ) -> Exception:
-        """What to tell of a failure: a stranger's may be one too many."""
+        """Return `error`, or rate-limited for an unidentified client beyond its limit."""
         if exchange.credential is None and isinstance(error, GatewayError):
             return self._unidentified_limiter.limit_error(request, header, exchange, auth, error)
         return error
@@ -375,7 +376,7 @@ class Handler:
     async def _guard_warning(
         self, response: UpstreamResponse, context: RequestContext, query: str
     ) -> bytes | None:
-        """What the guards have to say to the caller: of a search, or of a write's conditions."""
+        """Return the guards' warning about a search or a write's conditions, or None."""
         if self._condition_guard is not None and context.conditions is not None:
             return (
                 await self._condition_guard.response_warning(context)
@@ -397,7 +398,7 @@ class Handler:
         target: str,
         error: Exception,
     ) -> ConnectionDisposition:
-        """Turn a failure into an outcome, or into an abort once the answer has begun."""
+        """Send the error as an OperationOutcome, or abort if the response has begun."""
         if isinstance(error, CallerDisconnectedError):
             return _abort(exchange, downstream)
         failure = to_gateway_error(error, exchange)
@@ -427,7 +428,7 @@ def _classify(exchange: Exchange, target: RequestTarget) -> Interaction:
         exchange.query_params = query_names(target.query)
     _record_interaction(exchange, interaction)
     if interaction.code == "smart-configuration":
-        # The platform's document would send callers of plain HTTP to the SSO.
+        # The platform's document would direct callers that use no OAuth to the SSO.
         raise GatewayError(errors.UNKNOWN_PATH)
     return interaction
 

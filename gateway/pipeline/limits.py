@@ -1,4 +1,4 @@
-"""How often and how many at once: a token bucket, and slots with a short queue."""
+"""Rate and concurrency limits: a token bucket, and slots with a short queue."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Final
 from gateway import errors
 from gateway.errors import GatewayError
 
-# Long enough for a burst to pass, too short to be felt.
+# Seconds: long enough for a burst to pass, too short for a user to notice.
 _MAX_WAIT: Final = 0.1
 _QUEUED_SHARE: Final = 10
 _RETRY_AFTER: Final = 1.0
 
 
 class TokenBucket:
-    """Lets `rate` requests a second pass on average, `burst` at once after a pause."""
+    """Admits `rate` requests a second on average, and up to `burst` at once after a pause."""
 
     def __init__(self, rate: float, burst: int | None, clock: Callable[[], float]) -> None:
         self._rate = rate
@@ -28,14 +28,17 @@ class TokenBucket:
         self._filled = clock()
 
     def take(self) -> None:
-        """Raises `GatewayError` rate-limited, with the time until the next request may pass."""
+        """Take a token.
+
+        Raises `GatewayError` rate-limited with the seconds until the next request may pass.
+        """
         wait = self.seconds_until_available()
         if wait:
             raise GatewayError(errors.RATE_LIMITED, "requests a second", retry_after=wait)
         self._tokens -= 1
 
     def seconds_until_available(self) -> float:
-        """How long until one may pass, in seconds."""
+        """Return the seconds until a request may pass; 0.0 if one may now."""
         now = self._clock()
         self._tokens = min(self._size, self._tokens + (now - self._filled) * self._rate)
         self._filled = now
@@ -43,7 +46,7 @@ class TokenBucket:
 
 
 class ConcurrencyLimiter:
-    """At most `size` at once; a tenth of that many may wait for a moment."""
+    """Grants `size` slots at once; a tenth as many requests may wait briefly for one."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -52,14 +55,14 @@ class ConcurrencyLimiter:
         self._longest_queue = max(1, size // _QUEUED_SHARE)
 
     def try_acquire(self) -> bool:
-        """Take a slot if one is free and nobody waits for it."""
+        """Acquire a slot if one is free and no request waits for it; False if not."""
         if self._in_use < self._size and not self._queue:
             self._in_use += 1
             return True
         return False
 
     async def acquire(self) -> None:
-        """Take a slot, waiting for a moment. Raises `GatewayError` overloaded."""
+        """Acquire a slot; wait at most `_MAX_WAIT` seconds. Raises `GatewayError` overloaded."""
         if self.try_acquire():
             return
         if len(self._queue) >= self._longest_queue:
@@ -76,7 +79,7 @@ class ConcurrencyLimiter:
             raise
 
     def release(self) -> None:
-        """Give a slot back: to the first in the queue, if there is one."""
+        """Release a slot: to the first waiter in the queue, if there is one."""
         while self._queue:
             turn = self._queue.popleft()
             if not turn.done():
@@ -88,12 +91,12 @@ class ConcurrencyLimiter:
         if turn in self._queue:
             self._queue.remove(turn)
         elif turn.done() and not turn.cancelled():
-            # The slot was handed over at the very moment in which the wait ended.
+            # The slot was granted in the same loop iteration in which the wait ended.
             self.release()
 
 
 class UploadLimiter(AbstractAsyncContextManager[None]):
-    """Room for bodies that stream in: slow callers must not hold every connection there is.
+    """Limits request bodies that are streamed, so that slow callers cannot hold all connections.
 
     Waits at most `longest_wait` seconds. Raises `GatewayError` upstream-busy.
     """
@@ -103,7 +106,6 @@ class UploadLimiter(AbstractAsyncContextManager[None]):
         self._longest_wait = longest_wait
 
     async def __aenter__(self) -> None:
-        """Take a place."""
         try:
             async with asyncio.timeout(self._longest_wait):
                 await self._free.acquire()
@@ -113,7 +115,6 @@ class UploadLimiter(AbstractAsyncContextManager[None]):
             ) from None
 
     async def __aexit__(self, *_: object) -> None:
-        """Give the place back."""
         self._free.release()
 
 

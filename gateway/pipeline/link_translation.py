@@ -1,8 +1,8 @@
-"""Applies `gateway.fhir.links` to the messages that pass: which bodies and fields, in which coding.
+"""Applies `gateway.fhir.links` to messages: selects the bodies and fields, and handles codings.
 
-Absolute platform URLs in answers become URLs of the gateway as the caller knows it, and the other
-way round in requests. A body that is not FHIR, the content of a Binary, a part (206) or one in an
-unknown coding passes as it is.
+Absolute platform URLs in responses become URLs of the gateway as the caller addresses it, and vice
+versa in requests. A body that is not FHIR, the content of a Binary, partial content (206) and a
+body in an unknown content coding pass unchanged.
 """
 
 from __future__ import annotations
@@ -45,10 +45,12 @@ from gateway.pipeline.response_plan import ResponsePlan
 _FIELDS_WITH_URLS: Final = frozenset((b"if-none-exist", b"x-provenance", b"x-security-context"))
 _PART_ASKED: Final = b"range:"
 _ACCEPTED: Final = b"accept-encoding:"
-# Of a Binary these move its content, unless a media type of FHIR says that it is the resource.
+# For a Binary these transfer its content, unless the media type is FHIR's, which means the
+# resource.
 _ONE_RESOURCE: Final = frozenset(("read", "vread", "create", "update"))
 _WITHOUT_BODY: Final = frozenset((204, 206, 304))
-# Fields in which a server names itself, and interactions whose answer is a Bundle that it makes.
+# Fields in which a server names itself, and interactions whose response is a Bundle that the server
+# builds.
 _ADDRESSES: Final[tuple[bytes, ...]] = (b"location", b"content-location")
 _BUNDLES: Final = frozenset(
     (
@@ -63,9 +65,9 @@ OnMissingAlias = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class LinkBaseSettings:
-    """The platform's base URL with its other names; the gateway's path, or its whole `public_url`.
+    """The platform's base URL and its `aliases`; the gateway's base path, or its full `public_url`.
 
-    Without `public_url` the gateway's base is made of the Host that callers send.
+    Without `public_url` the gateway's base URL is built from the Host that callers send.
     """
 
     platform: str
@@ -75,11 +77,12 @@ class LinkBaseSettings:
 
 
 class LinkTranslatorFactory:
-    """Knows the bases, and makes of them what translates for one caller.
+    """Knows the base URLs and builds the link translator for a caller.
 
-    `enabled` False: URLs pass unchanged. `compressed`: answers are asked for in gzip, whatever the
-    caller accepts. `on_links` is told of each body how many URLs were replaced and how many left,
-    `on_missing_alias` of each answer with links of the platform whose base is not known.
+    `enabled` False: URLs pass unchanged. `compressed`: gzip is requested from the platform,
+    whatever the caller accepts. `on_links` is called for each body with the numbers of URLs that
+    were replaced and that were left. `on_missing_alias` is called for each response with platform
+    links whose base is not configured.
     """
 
     def __init__(
@@ -97,11 +100,12 @@ class LinkTranslatorFactory:
         self._on_links = on_links
         self._on_missing_alias = on_missing_alias
         self._fixed = self._translation(bases.public_url)
-        # Callers send few different hosts; one that sends many only makes us compute.
+        # Callers send few different hosts. One that sends many causes only computation, no memory
+        # growth.
         self._by_host = lru_cache(maxsize=64)(self._for_host)
 
     def translator_for(self, header: RequestHeader, scheme: str = "http") -> LinkTranslator:
-        """What translates for a caller who came by `scheme`."""
+        """Return the link translator for a caller whose request has this header and `scheme`."""
         if not self._enabled or self._bases.public_url is not None:
             return self._fixed
         return self._by_host(header.text(b"host") or "", scheme)
@@ -124,7 +128,7 @@ class LinkTranslatorFactory:
 
 
 class LinkTranslator:
-    """Changes messages between a caller and the platform; without `links` no URL changes."""
+    """Translates messages between a caller and the platform; without `links` no URL changes."""
 
     __slots__ = ("_compressed", "_on_links", "_on_missing_alias", "_unchanged", "links")
 
@@ -143,13 +147,16 @@ class LinkTranslator:
         self._unchanged = ResponsePlan(None if links is None else _translator(links))
 
     def translate_query(self, query: str) -> str:
-        """The query with absolute gateway URLs among its values made platform URLs."""
+        """Return the query with absolute gateway URLs in its values replaced by platform URLs."""
         if self.links is None or "http" not in query.lower():
             return query
         return rewrite_query(query, self.links)
 
     def request_field_lines(self, header: RequestHeader) -> list[bytes]:
-        """The caller's fields with platform URLs, and codings for the answer that can be opened."""
+        """Return the caller's field lines with platform URLs and an adjusted Accept-Encoding.
+
+        Only content codings remain that the gateway can decode.
+        """
         field_lines = header.field_lines
         if self.links is not None and header.values.keys() & _FIELDS_WITH_URLS:
             links = self.links
@@ -161,7 +168,7 @@ class LinkTranslator:
     def request_transform(
         self, header: RequestHeader, interaction: Interaction
     ) -> BodyTransform | None:
-        """The transform of a request's body, or None."""
+        """Return the transform of a request's body, or None."""
         if b"content-encoding" in header.values:
             return None
         return self._counting_rewriter(header.text(b"content-type"), "to-platform", interaction)
@@ -174,10 +181,10 @@ class LinkTranslator:
         warning: bytes | None,
         needs_fhir_check: bool,
     ) -> ResponsePlan:
-        """How an answer changes on its way to the caller, whose request had that header.
+        """Return how a response changes on its way to the caller that sent the request header.
 
-        `needs_fhir_check`: whether it is FHIR only shows on the way.
-        Raises `GatewayError` upstream-failed for a part that the caller could not read.
+        `needs_fhir_check`: only reading the rest of the body shows whether it is FHIR. Raises
+        `GatewayError` upstream-failed for partial content that the caller could not decode.
         """
         coding = response.content_coding
         plain = coding is None and warning is None and not needs_fhir_check
@@ -198,19 +205,22 @@ class LinkTranslator:
         return ResponsePlan(self._unchanged.translate, transform, warning, opened)
 
     def _is_known_unchanged(self, response: UpstreamResponse, interaction: Interaction) -> bool:
-        """Whether the body passes as it is, told at once; that it does not has to be found out."""
+        """Return True if it is certain without a transform that the body passes unchanged."""
         if self.links is None:
             return True
         if not response.is_complete or interaction.code == "capabilities":
             return False
         if response.framing is Framing.NONE:
-            # What HEAD announces is the length of a body that is not there to be looked at.
+            # A response to HEAD announces the length of a body that is not there to be inspected.
             return False
         kind = response.content_type or ""
         return is_known_unchanged(response.buffered_body, kind, self.links)
 
     def _watch(self, response: UpstreamResponse, interaction: Interaction) -> AliasWatch | None:
-        """What looks whether links of the body lead past the gateway, unless a field shows it."""
+        """Return the observer that looks for links in the body that bypass the gateway.
+
+        None where a field has already shown such a link, or where the response is not a Bundle.
+        """
         links = self.links
         if links is None:
             return None
@@ -224,7 +234,7 @@ class LinkTranslator:
     def _content_transform(
         self, response: UpstreamResponse, interaction: Interaction, watch: AliasWatch | None
     ) -> BodyTransform | None:
-        """The transform of the answer's content, whatever its coding."""
+        """Return the transform of the response's content, without regard to its coding."""
         if response.status in _WITHOUT_BODY:
             return None
         return self._counting_rewriter(response.content_type, "to-gateway", interaction, watch)
@@ -248,7 +258,7 @@ class LinkTranslator:
 
 
 class _CountingRewriter:
-    """A rewriter that tells at the end of its body what it did."""
+    """A rewriter that reports its counts at the end of the body."""
 
     __slots__ = ("_on_links", "_rewriter", "_watch", "feed")
 
@@ -294,10 +304,10 @@ def _translate_field_line(line: bytes, links: LinkMap) -> bytes:
 def _restrict_accept_encoding(
     field_lines: list[bytes], accepted: bytes | None, *, gzip: bool
 ) -> list[bytes]:
-    """The lines with the codings that the platform may use.
+    """Return the field lines with the content codings that the platform may use.
 
-    `gzip`: that one, whatever the caller accepts, but for a part: it is one of the body in its
-    coding, and could not be opened.
+    `gzip`: gzip is requested whatever the caller accepts, except for a range request: partial
+    content is a part of the encoded body and could not be decoded.
     """
     asked = upstream_accept_encoding(accepted)
     if gzip and not accepts_coding(accepted, "gzip") and not _has_field(field_lines, _PART_ASKED):
@@ -319,7 +329,7 @@ def _has_field(field_lines: list[bytes], beginning: bytes) -> bool:
 def _coded_transform(
     response: UpstreamResponse, coding: str, content: BodyTransform | None, *, opened: bool
 ) -> BodyTransform | None:
-    """What changes the content of a compressed body, which comes out `opened` or as it was."""
+    """Return the transform of an encoded body, which is decoded (`opened`) or encoded again."""
     if not opened:
         return None if content is None else RecodingTransform(coding, content)
     if response.status == 206 and response.framing is not Framing.NONE:

@@ -1,6 +1,6 @@
-"""Max-Forwards on OPTIONS: how many gateways a request may still pass (RFC 9110 section 7.6.2).
+"""Max-Forwards on OPTIONS: the remaining number of forwards (RFC 9110 section 7.6.2).
 
-TRACE, the other method that has it, is refused.
+TRACE, the other method with this field, is rejected.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from gateway.http.client.response import UpstreamResponse
 from gateway.http.client.response_header import ResponseFields
 from gateway.http.server.validation import METHODS
 
-# More hops than this are as good as no limit; a longer number is left as it is.
+# A larger number is equivalent to no limit; a value with more digits is left unchanged.
 _FIELD: Final = re.compile(rb"(max-forwards: )([0-9]{1,9})\r\n", re.IGNORECASE)
 
 
 def decrement_max_forwards(method: str, field_lines: list[bytes]) -> tuple[list[bytes], bool]:
-    """The fields with one hop less, and whether the request may go on."""
+    """Return the field lines with Max-Forwards decremented, and whether to forward the request."""
     if method != "OPTIONS":
         return field_lines, True
     counted = []
@@ -34,7 +34,7 @@ def decrement_max_forwards(method: str, field_lines: list[bytes]) -> tuple[list[
 
 
 def final_recipient_response() -> UpstreamResponse:
-    """What the gateway says as the last recipient of an OPTIONS."""
+    """Return the response of the gateway as the final recipient of an OPTIONS request."""
     allow = ", ".join(sorted(METHODS)).encode("ascii")
     return UpstreamResponse(
         ResponseHead(204, ResponseFields.from_pairs([(b"Allow", allow)]), Framing.NONE, None)

@@ -1,4 +1,4 @@
-"""Names by which the platform calls itself in its answers, and which the settings lack."""
+"""Base URLs that the platform uses in its responses and that the settings lack."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
 
-# So many are told of: a platform could make up any number.
+# Number of aliases logged: a platform could make up any number.
 _MAX_LOGGED: Final = 16
 
 
 class MissingAliases:
-    """Takes note of answers whose links callers cannot follow. `on_answer` counts them.
+    """Records responses whose links callers cannot follow. `on_answer` counts them.
 
-    `latest` is the base of the last one, as `rewrite.aliases` needs it.
+    `latest` is the base URL of the last one, in the form that `rewrite.aliases` needs.
     """
 
     def __init__(self, on_answer: Callable[[], None]) -> None:
@@ -25,7 +25,7 @@ class MissingAliases:
         self.latest: str | None = None
 
     def note(self, alias: str) -> None:
-        """Count an answer, and log its alias when it is a new one."""
+        """Count a response, and log its alias the first time."""
         self._on_answer()
         self.latest = alias
         if alias not in self._logged and len(self._logged) < _MAX_LOGGED:

@@ -1,7 +1,7 @@
-"""Makes the platform's request out of the caller's: body, target and fields.
+"""Composes the upstream request from the caller's request: body, target and fields.
 
-What the caller sent passes as it came, but for URLs of the gateway, and for what the settings ask
-the gateway to add on the caller's behalf.
+The request passes unchanged, except for URLs of the gateway and for what the settings let the
+gateway add on the caller's behalf.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _FORM: Final = "application/x-www-form-urlencoded"
 class RequestComposer:
     """Composes requests to the platform, whose base path is `platform_path`.
 
-    `client` is given when updates without If-Match shall get the current version's, `guard` when
-    searches shall be watched.
+    `client` is set where updates without If-Match get the version of the current resource, `guard`
+    where searches are guarded.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class RequestComposer:
     def request_body(
         self, request: IncomingRequest, header: RequestHeader, downstream: DownstreamWriter
     ) -> RequestBody | None:
-        """The request's body, None when the message announces none.
+        """Return the request's body, None when the message announces none.
 
         Raises `GatewayError` payload-too-large for an announced length over the limit.
         """
@@ -84,17 +84,17 @@ class RequestComposer:
         interaction: Interaction,
         links: LinkTranslator,
     ) -> Interaction:
-        """Read so much of the body as has to be known before it goes on; gives what it is."""
+        """Read as much of the body as is needed before forwarding; return the interaction."""
         transform = links.request_transform(header, interaction)
         if transform is not None:
-            # Read ahead, below, so that a short one still goes out with its new length.
+            # It is read ahead below, so that a short body is still sent with its new length.
             body.set_transform(transform)
-        # The form of a search is judged.
+        # The form of a search is checked for permissions.
         if transform is not None or interaction.is_search:
             await body.peek(self._limits.replay_bytes)
         if interaction.code != "transaction":
             return interaction
-        # Only the Bundle itself tells a batch from a transaction.
+        # Only the Bundle itself shows whether it is a batch or a transaction.
         prefix = await body.peek(_BUNDLE_PREFIX)
         return refine_bundle(
             interaction,
@@ -104,7 +104,7 @@ class RequestComposer:
         )
 
     def compose(self, context: RequestContext, version: bytes | None = None) -> UpstreamRequest:
-        """The request as the platform gets it; an update that names no version names this one."""
+        """Return the upstream request; with `version`, an ETag, it gets an If-Match."""
         exchange, target, caller_context, body = (
             context.exchange,
             context.target,
@@ -137,11 +137,11 @@ class RequestComposer:
         )
 
     def needs_if_match(self, context: RequestContext) -> bool:
-        """Whether an update names no version where the settings want it to name the current one."""
+        """Return whether an update has no version and the settings require the current one."""
         return self._client is not None and _is_unconditional_update(context)
 
     async def fetch_current_version(self, context: RequestContext) -> bytes | None:
-        """The version that the platform has of what is updated. Raises `GatewayError`."""
+        """Return the ETag of the resource that is updated, or None. Raises `GatewayError`."""
         if self._client is None:
             return None
         exchange, path = context.exchange, context.target.path
@@ -155,10 +155,10 @@ def guard_bundle_type(
     interaction: Interaction,
     permissions: Permissions,
 ) -> None:
-    """See to it that a Bundle stays what it seemed to be, for a caller to whom that matters.
+    """Make sure that a Bundle keeps the type found at its beginning, where permissions need that.
 
-    A second `type` could stand far behind the beginning. What makes the Bundle unclear then raises
-    `GatewayError` caller-forbidden out of reading the body, and the platform gets no whole request.
+    A second `type` could follow far behind the beginning. Reading the body then raises
+    `GatewayError` caller-forbidden, so that the platform receives no complete request.
     """
     if (
         body is None
@@ -182,7 +182,7 @@ def guard_bundle_type(
 
 
 def _is_unconditional_update(context: RequestContext) -> bool:
-    """Whether a PUT names a resource but neither a version nor that there must be none."""
+    """Return whether a PUT of a resource has neither If-Match nor If-None-Match."""
     return (
         context.exchange.method == "PUT"
         and context.interaction.resource_id is not None
@@ -191,7 +191,7 @@ def _is_unconditional_update(context: RequestContext) -> bool:
 
 
 def search_parameters(context: RequestContext) -> str:
-    """The raw query; of a search with all that is in its form, where that is at hand."""
+    """Return the raw query; for a search, joined with its form where that is buffered."""
     query, body = context.target.query, context.body
     if body is None or not context.interaction.is_search:
         return query

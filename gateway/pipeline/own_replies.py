@@ -1,4 +1,4 @@
-"""Answers of the gateway's own that are no outcomes: pages, redirects and facts for pages."""
+"""Local responses that are not OperationOutcomes: pages, redirects and JSON documents for pages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import orjson
 
 from gateway.exchange import Exchange
 
-# On every answer of the sign-in: nothing is kept, framed, guessed or told to the next page.
+# On every response of the sign-in: it is not stored, framed or sniffed, and no referrer reaches the
+# next page.
 SAFE_HEADERS: Final = (
     ("Cache-Control", "no-store"),
     ("Cross-Origin-Resource-Policy", "same-site"),
@@ -25,7 +26,7 @@ _DEFAULT_POLICY: Final = (
 
 @dataclass(frozen=True, slots=True)
 class LocalResponse:
-    """A status, the fields beside the safe ones, and a body."""
+    """A status, the fields in addition to `SAFE_HEADERS`, and a body."""
 
     status: int
     headers: tuple[tuple[str, str], ...] = ()
@@ -34,7 +35,7 @@ class LocalResponse:
 
     @property
     def all_headers(self) -> tuple[tuple[str, str], ...]:
-        """All fields but those of the connection and the body's length."""
+        """All fields except those of the connection and of the body's length."""
         return (
             *SAFE_HEADERS,
             ("Content-Security-Policy", self.content_security_policy),
@@ -44,9 +45,10 @@ class LocalResponse:
 
 @dataclass(frozen=True, slots=True)
 class LocalResponder:
-    """A request that the gateway answers itself: how, and the lines on its answer, errors too.
+    """Answers a request without the platform.
 
-    `expired_session_responder` is what is told in the place of caller-unauthenticated.
+    `extra_field_lines` are added to every response, errors included. `expired_session_responder`
+    responds in place of caller-unauthenticated.
     """
 
     respond: Callable[[Exchange], Awaitable[LocalResponse]]
@@ -55,21 +57,21 @@ class LocalResponder:
 
 
 def json_response(value: Any, *headers: tuple[str, str], status: int = 200) -> LocalResponse:
-    """Facts for a page or a program."""
+    """Return a JSON document for a page or a program."""
     return LocalResponse(
         status, (("Content-Type", "application/json"), *headers), orjson.dumps(value)
     )
 
 
 def redirect_response(location: str, *headers: tuple[str, str]) -> LocalResponse:
-    """To another address, by GET whatever the method was."""
+    """Return a redirect (302); browsers follow it with GET whatever the method was."""
     return LocalResponse(302, (("Location", location), *headers))
 
 
 def html_response(
     page: str, status: int, style_hash: str, *headers: tuple[str, str]
 ) -> LocalResponse:
-    """A page with one style, which the policy names by its hash, and no script."""
+    """Return a page without scripts and with one style, which the policy allows by its hash."""
     return LocalResponse(
         status,
         (("Content-Type", "text/html; charset=utf-8"), *headers),

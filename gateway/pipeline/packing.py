@@ -1,8 +1,9 @@
-"""Compresses request bodies towards the platform, for slow lines (`platform.compression: both`).
+"""Compresses request bodies towards the platform, for slow networks (`platform.compression: both`).
 
-A server tells by `Accept-Encoding` in an answer that it opens compressed requests (RFC 9110 section
-12.5.3). Until then, and again once it answered one with 415, bodies go out as they are. Only bodies
-that are wholly at hand are compressed: a 415 must be no more than a detour.
+A server announces by `Accept-Encoding` in a response that it decodes compressed requests (RFC 9110
+section 12.5.3). Until then, and again once it has responded to one with 415, bodies are sent
+uncompressed. Only buffered bodies are compressed, so that a request can be repeated uncompressed
+after a 415.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from gateway.oauth.token import AccessToken
 from gateway.pipeline.attempts import RequestForwarder
 from gateway.pipeline.upstream import UpstreamRequest
 
-# Smaller bodies gain nothing: they fit into one packet anyway.
+# Smaller bodies gain nothing: they fit into one packet uncompressed.
 _MIN_BODY_BYTES: Final = 1024
-# Compressing more than this at once would hold up the event loop.
+# Compressing more than this would block the event loop for too long.
 _INLINE: Final = 128 * 1024
-# What is said of a body's bytes holds for the uncompressed ones.
+# Fields that describe the octets of the uncompressed body.
 _REPRESENTATION_FIELDS: Final = (
     b"content-encoding:",
     b"content-md5:",
@@ -32,7 +33,7 @@ _REPRESENTATION_FIELDS: Final = (
 
 
 class BufferedBody:
-    """A body that is at hand, to be sent as often as needed."""
+    """A body that is in memory and can be sent as often as needed."""
 
     is_replayable = True
 
@@ -42,23 +43,23 @@ class BufferedBody:
         self.length = len(data)
 
     def buffered(self) -> bytes:
-        """All of it."""
+        """Return the complete body."""
         return self._data
 
     def rewind(self) -> None:
-        """Begin again at the first byte."""
+        """Start again at the first byte."""
         self._sent = False
 
     async def read_chunk(self) -> bytes:
-        """The next piece, b"" at the end."""
+        """Return the next chunk, b"" at the end."""
         data, self._sent = b"" if self._sent else self._data, True
         return data
 
 
 class CompressingForwarder:
-    """Sends through another sender, with compressed bodies once the platform is known to take them.
+    """Forwards through another forwarder, with compressed bodies once the platform accepts them.
 
-    It never learns anew after a 415, until the next settings.
+    After a 415 bodies are not compressed again until the settings are reloaded.
     """
 
     def __init__(self, sender: RequestForwarder) -> None:
@@ -69,14 +70,15 @@ class CompressingForwarder:
     async def send(
         self, exchange: Exchange, outgoing: UpstreamRequest, credential: str, token: AccessToken
     ) -> UpstreamResponse:
-        """The platform's answer, as the other sender gives it. Raises what that raises."""
+        """Return the response that the inner forwarder returns. Raises what that raises."""
         packed = await self._compressed_request(outgoing)
         response = await self._sender.send(exchange, packed or outgoing, credential, token)
         if packed is not None and response.status == 415:
-            # Refused for its form (RFC 9110 section 15.5.16): nothing was done with it.
+            # The platform rejected the format (RFC 9110 section 15.5.16) and did not process the
+            # request.
             response.close()
             response = await self._sender.send(exchange, outgoing, credential, token)
-            self._refused = response.status != 415  # or else it was the Content-Type
+            self._refused = response.status != 415  # a second 415 is about the Content-Type
         self._update_support(response)
         return response
 

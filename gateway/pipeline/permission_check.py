@@ -1,8 +1,8 @@
-"""Whether a caller may send what it sends: its permissions, and the status URLs it was given.
+"""Checks requests against the caller's permissions and the status URLs that it was given.
 
-A caller that may start an asynchronous request (an export, say) may follow the Content-Location of
-the platform's 202 as well: poll and cancel it. Servers choose that path freely, so that no list of
-permissions can name it.
+A caller that may start an asynchronous request (for example an export) may also poll and cancel it
+at the Content-Location of the platform's 202. Servers choose that path freely, so that no list of
+permissions can contain it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from gateway.http.target import RequestTarget
 from gateway.pipeline.callers import Caller
 from gateway.pipeline.request_context import RequestContext
 
-# Of one caller; one that is polled is not the oldest.
+# Status URLs remembered for each caller; polling one makes it the most recent.
 _MOST: Final = 256
 _FOLLOWING: Final = frozenset(("GET", "HEAD", "DELETE"))
-# What FHIR itself has under a path needs its own permission, whatever a platform names.
+# Interactions that FHIR defines at a path need their own permission, whatever URL a platform gives.
 _STATUS: Final = frozenset(("async-status", "async-cancel", "operation", "other"))
 
 
 class PermissionCheck:
-    """Judges requests by their caller's permissions; remembers status URLs by caller's name."""
+    """Checks requests by their caller's permissions; remembers status URLs by the caller's name."""
 
     def __init__(self) -> None:
         self._given: defaultdict[str, LRUCache[str, bool]] = defaultdict(lambda: LRUCache(_MOST))
@@ -40,7 +40,10 @@ class PermissionCheck:
         target: RequestTarget,
         header: RequestHeader,
     ) -> None:
-        """Raises `GatewayError` caller-forbidden. Of a Bundle only the body tells what it is."""
+        """Raise `GatewayError` caller-forbidden for a request that its caller may not send.
+
+        A Bundle's interaction is known only from its body, so that it is not checked here.
+        """
         permissions = caller.permissions
         if not permissions.is_restricted:
             return
@@ -52,7 +55,7 @@ class PermissionCheck:
         permissions.require_fields(interaction, query, header)
 
     def note(self, context: RequestContext, response: UpstreamResponse) -> None:
-        """Remember the status URL that the platform gives to a caller with limits."""
+        """Remember the status URL that the platform gives to a caller with restrictions."""
         caller, links = context.caller, context.caller_context.link_translator.links
         if response.status != 202 or links is None or not caller.permissions.is_restricted:
             return
@@ -64,7 +67,7 @@ class PermissionCheck:
     def _follows(
         self, caller: Caller, method: str, interaction: Interaction, target: RequestTarget
     ) -> bool:
-        """Whether this is a status URL that the caller was given."""
+        """Return whether this is a status URL that the caller was given."""
         if interaction.code not in _STATUS or method not in _FOLLOWING:
             return False
         return self._given[caller.name].get(target.suffix, False)

@@ -1,7 +1,7 @@
-"""What a caller may do: interactions, resource types and operations, each by a list.
+"""Permissions of a caller: lists of interactions, resource types and operations.
 
-Whatever is not named is refused, and so is what cannot be judged. A caller without limits passes
-with a look at the lists.
+What is not listed is denied, and so is what cannot be classified. For a caller without restrictions
+a check costs only set lookups.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from gateway.fhir.reach import is_limited_to_types, overrides_request
 from gateway.http.headers import RequestHeader
 
 _WILDCARD: Final = frozenset(("*",))
-# About the server itself, not about any resource: allowed whatever the resource types are.
+# Interactions about the server itself: they are allowed whatever the resource types are.
 _OF_NO_RESOURCE: Final = frozenset(("capabilities",))
-# They may hold any operation, or be one that the gateway does not recognise.
+# Interactions that may contain any operation, or be one that the gateway does not recognize.
 _OF_ANY_OPERATION: Final = BUNDLES | {"other"}
 _WRITES: Final = frozenset(("create", "update", "patch"))
-# One media type, in a charset that contains ASCII: another reader finds the same parameters.
+# One media type, in a charset that contains ASCII, so that every reader parses the same parameters.
 _FORM: Final = re.compile(
     rb"application/x-www-form-urlencoded\s*"
     rb"(?:;\s*charset\s*=\s*(?:utf-?8|us-ascii|\"utf-?8\"|\"us-ascii\")\s*)?",
@@ -33,7 +33,7 @@ _FORM: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """Which interactions, types and operations (without `$`) are allowed; `*` stands for all."""
+    """The interactions, types and operations (without `$`) that are allowed; `*` means all."""
 
     interactions: frozenset[str] = _WILDCARD
     resources: frozenset[str] = _WILDCARD
@@ -41,7 +41,7 @@ class Permissions:
 
     @property
     def is_restricted(self) -> bool:
-        """Whether anything is forbidden."""
+        """Whether anything is denied."""
         return not ("*" in self.interactions and "*" in self.resources and "*" in self.operations)
 
     @property
@@ -50,11 +50,12 @@ class Permissions:
         return "*" not in self.interactions and len(self.interactions & BUNDLES) == 1
 
     def require(self, interaction: Interaction, path: str = "") -> None:
-        """Raises `GatewayError` caller-forbidden. `path` is the raw path below the FHIR base.
+        """Raise `GatewayError` caller-forbidden if the interaction is not permitted.
 
-        A request about resources of any type (a transaction, a search over the whole system) is
-        forbidden to a caller that is limited to some types. What may hold any operation is
-        forbidden to one that is limited to some operations.
+        `path` is the raw path below the FHIR base. A request about resources of any type (a
+        transaction, a search over the whole system) is denied to a caller that is limited to some
+        types. A request that may contain any operation is denied to a caller that is limited to
+        some operations.
         """
         if "*" not in self.interactions and interaction.code not in self.interactions:
             raise _forbidden("interaction")
@@ -68,13 +69,13 @@ class Permissions:
     def _require_type(self, interaction: Interaction, path: str) -> None:
         if interaction.code in _OF_NO_RESOURCE:
             return
-        # The type of a compartment is one that the answer tells about.
+        # The response reveals something about the resource that defines a compartment, too.
         of_others = bool(path) and _resource_type_of(path) not in self.resources
         if interaction.code == "other" or interaction.resource not in self.resources or of_others:
             raise _forbidden("resource type")
 
     def require_fields(self, interaction: Interaction, query: str, header: RequestHeader) -> None:
-        """Raises `GatewayError` caller-forbidden for what query and header ask beyond the path."""
+        """Raise `GatewayError` caller-forbidden for what query and header add to the path."""
         if not self.is_restricted:
             return
         if query:
@@ -91,9 +92,9 @@ class Permissions:
             raise _forbidden("Content-Type")
 
     def require_form(self, header: RequestHeader, form: bytes | None) -> None:
-        """Raises `GatewayError` caller-forbidden for what the body of a search asks.
+        """Raise `GatewayError` caller-forbidden for what the body of a search requests.
 
-        `form` is None where it is not at hand.
+        `form` is None where the body is not buffered.
         """
         if not self.is_restricted or form == b"":
             return
@@ -106,15 +107,18 @@ class Permissions:
         return _allows(self.interactions, "create") and _allows(self.resources, resource)
 
     def _require_condition(self, condition: bytes) -> None:
-        """A conditional create searches (R5 http.html, section 3.2.0.8.1)."""
+        """Check the condition of a conditional create, which is a search.
+
+        See R5 http.html, section 3.2.0.8.1.
+        """
         text = condition.decode("ascii", "replace").strip()
-        # Several fields, of which a server takes one, are joined with a blank.
+        # Several fields, of which a server may use only one, are joined with a space.
         if " " in text or "\t" in text:
             raise _forbidden("If-None-Exist")
         self._require_parameters(text.removeprefix("?"))
 
     def _require_parameters(self, parameters: str, *, judged: bool = True) -> None:
-        """Those of an operation are its own business: it was allowed by its name."""
+        """Check search parameters. Those of an operation are not `judged`: its name was allowed."""
         judged = judged and "*" not in self.resources
         if overrides_request(parameters) or (
             judged and not is_limited_to_types(parameters, self.resources)
@@ -134,7 +138,7 @@ def _allows(allowed: frozenset[str], wanted: str) -> bool:
 
 
 def _operation(path: str) -> str:
-    """The operation at the end of a path, without `$`."""
+    """Return the operation at the end of a path, without `$`."""
     return unquote(path.rstrip("/").rpartition("/")[2]).removeprefix("$")
 
 
@@ -143,7 +147,7 @@ def _resource_type_of(path: str) -> str:
 
 
 def _may_parse_as_form(interaction: Interaction, content_type: bytes | None) -> bool:
-    """Whether what should be a resource could be read as a search."""
+    """Return whether the body of a write could be parsed as the form of a search."""
     if content_type is None or interaction.code not in _WRITES or interaction.resource == "Binary":
         return False
     return b"form" in content_type.lower()

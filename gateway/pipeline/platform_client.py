@@ -1,4 +1,4 @@
-"""Questions that the gateway asks the platform on its own account, with a credential's token."""
+"""Requests of the gateway itself to the platform, with a credential's access token."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class PlatformClient:
         field_lines: Sequence[bytes] = (),
         single_attempt: bool = False,
     ) -> UpstreamResponse:
-        """The answer to a GET, to be closed by whoever asked. Raises `GatewayError`.
+        """Return the response to a GET; the calling code closes it. Raises `GatewayError`.
 
-        `field_lines` are further fields; with `single_attempt` a platform that answers is asked no
-        second time, and asked while the circuit is open, too.
+        `field_lines` are additional fields. `single_attempt`: a request to which the platform
+        responded is not retried, and it is sent also while the circuit is open.
         """
         token = self._tokens.current(credential) or await self._tokens.wait_for_token(credential)
         outgoing = UpstreamRequest(
@@ -45,7 +45,7 @@ class PlatformClient:
             is_retryable=not single_attempt,
             allow_when_open=single_attempt,
         )
-        # No exchange of a caller: what is noted here is read by nobody.
+        # This exchange belongs to no caller: it only collects what `send` records and is not read.
         note = Exchange(request_id=request_id, started_at=0.0, started_monotonic=0.0)
         return await self._forwarder.send(note, outgoing, credential, token)
 
@@ -53,7 +53,7 @@ class PlatformClient:
 async def fetch_etag(
     client: PlatformClient, suffix: str, credential: str, request_id: str
 ) -> bytes | None:
-    """The ETag of a resource as the platform has it now, or None. Raises `GatewayError`."""
+    """Return the current ETag of a resource at the platform, or None. Raises `GatewayError`."""
     response = await client.get(suffix, credential, request_id)
     try:
         etag = response.field(b"etag") if response.status == 200 else None

@@ -1,7 +1,7 @@
-"""The gateway's own light question to the platform: `GET metadata`, as an ordinary request.
+"""The gateway's lightweight probe of the platform: `GET metadata`, sent as an ordinary request.
 
-It takes a connection of the pool and a credential's token, and the circuit counts it; it is no
-exchange of a caller. The answer is judged and not kept.
+It takes a connection of the pool and a credential's token, and the circuit breaker counts it; it is
+not an exchange of a caller. The response is turned into a signal and not kept.
 """
 
 from __future__ import annotations
@@ -31,17 +31,20 @@ from gateway.telemetry.findings import (
     signal_of_status,
 )
 
-# Compressed and opened; a longer one is not read to its end.
+# Limit of the body, both encoded and decoded; a longer one is not read to its end.
 _INSPECTED_BYTES: Final = 1024 * 1024
 _LONGEST: Final = 60.0
 _GZIP: Final = b"Accept-Encoding: gzip\r\n"
-# The platform's validators and the fields that send them back.
+# The platform's validators and the fields that return them.
 _VALIDATORS: Final = ((b"etag", b"If-None-Match"), (b"last-modified", b"If-Modified-Since"))
 _WRONG_PATH_STATUSES: Final = frozenset((404, 405))
 
 
 class ProbeTokenProvider:
-    """Tokens for whom the platform's answer proves nothing of them: metadata are for everybody."""
+    """Token provider for requests whose success proves nothing about the token.
+
+    The metadata need no authentication.
+    """
 
     def __init__(self, tokens: TokenProvider) -> None:
         self.current = tokens.current
@@ -51,11 +54,11 @@ class ProbeTokenProvider:
         self.on_fresh_token_rejected = tokens.on_fresh_token_rejected
 
     def on_token_accepted(self, credential: str, token: AccessToken) -> None:
-        """Rejections of this token count on."""
+        """Do nothing, so that rejections of this token continue to be counted."""
 
 
 class PlatformProbe:
-    """Asks with the token that is at hand; without one nothing is asked."""
+    """Probes with the current access token; without a valid one no request is sent."""
 
     def __init__(self, client: PlatformClient, tokens: TokenProvider) -> None:
         self._client = client
@@ -63,7 +66,7 @@ class PlatformProbe:
         self._conditions: list[bytes] = []
 
     async def probe(self, credential: str) -> str | None:
-        """What was found, of `gateway.telemetry.findings`; None if nothing could be."""
+        """Return the signal (`gateway.telemetry.findings`); None if nothing could be found out."""
         if self._tokens.current(credential) is None:
             return None
         try:
@@ -78,13 +81,13 @@ class PlatformProbe:
         except (UpstreamConnectionError, GatewayError) as failure:
             error = _signal_of_error(failure)
         if error.reason is errors.UPSTREAM_FAILED:
-            # A kept connection may just have ended: that tells nothing.
+            # An idle connection may just have been closed, which shows nothing about the platform.
             try:
                 return await self._probe_signal(credential)
             except (UpstreamConnectionError, GatewayError) as failure:
                 error = _signal_of_error(failure)
         if error.reason is errors.UPSTREAM_BUSY:
-            # Callers hold all connections: the platform is being used.
+            # Callers use all connections: the platform responds to requests.
             return None
         return signal_of_reason(error.reason.code, error.upstream_status)
 
@@ -116,12 +119,13 @@ def _signal_of_response(response: UpstreamResponse) -> str:
         return NOT_FHIR if status < 300 else signal_of_non_fhir(status)
     found = signal_of_status(status)
     if found == INCONCLUSIVE:
-        # Every FHIR server has metadata (R5 http.html, section 3.2.0.17).
+        # Every FHIR server has a CapabilityStatement at `metadata` (R5 http.html, section
+        # 3.2.0.17).
         return NOT_FHIR if status in _WRONG_PATH_STATUSES else FAILS
     return found
 
 
 def _validator_fields(response: UpstreamResponse) -> list[bytes]:
-    """The fields by which the platform need not send again what it has just sent."""
+    """Return conditional fields, so that the platform need not send an unchanged body again."""
     given = ((field, response.fields.values.get(name)) for name, field in _VALIDATORS)
     return [b"%s: %s\r\n" % (field, value) for field, value in given if value is not None]

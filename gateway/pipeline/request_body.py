@@ -1,7 +1,7 @@
-"""The body of a caller's request: streamed with back-pressure, and kept while it is small.
+"""The body of a caller's request: streamed with flow control, and retained while it is small.
 
-What was read is kept up to `replay_bytes`, so that the request can be sent a second time after a
-401 or before the platform can have acted. Limits of size and time are enforced here.
+Up to `replay_bytes` of what was read are retained, so that the request can be sent a second time
+after a 401 or before the platform can have acted. Limits of size and time are enforced here.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ class CallerDisconnectedError(Exception):
 
 
 class _BodyStalledError(Exception):
-    """No byte came in time."""
+    """No byte of the body arrived within the stall timeout."""
 
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """Sizes in bytes, `stall_timeout` in seconds between two reads, `min_rate` in bytes a
-    second.
+    """Limits of a request body.
+
+    Sizes are bytes. `stall_timeout` is the longest time between two reads, in seconds; `min_rate`
+    is bytes a second.
     """
 
     max_bytes: int
@@ -42,27 +44,27 @@ class BodyLimits:
 
 
 class MemoryBudget:
-    """Memory, in bytes, that the bodies which are kept beyond `replay_bytes` share."""
+    """A memory budget in bytes, shared by the bodies that are buffered beyond their own limits."""
 
     def __init__(self, size: int) -> None:
         self._free = size
 
     def try_reserve(self, size: int) -> bool:
-        """False when there is not so much left."""
+        """Reserve `size` bytes. Return False when less is left."""
         if size > self._free:
             return False
         self._free -= size
         return True
 
     def release(self, size: int) -> None:
-        """Give so much back."""
+        """Release `size` reserved bytes."""
         self._free += size
 
 
 class StallTimer:
-    """Calls `give_up` once when what was begun has not ended after `limit` seconds.
+    """Calls `give_up` once when a wait lasts longer than `limit` seconds (clock of the event loop).
 
-    There are many short waits: one timer serves all of them.
+    There are many short waits, and one timer serves all of them.
     """
 
     __slots__ = ("_give_up", "_limit", "_loop", "_since", "_timer")
@@ -75,17 +77,17 @@ class StallTimer:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """From here on somebody is waited for."""
+        """Start the timer."""
         self._since = self._loop.time()
         if self._timer is None:
             self._timer = self._loop.call_later(self._limit, self._check)
 
     def stop(self) -> None:
-        """The wait is over. The timer stays: most likely another wait begins soon."""
+        """End the wait. The timer is kept, because another wait most likely begins soon."""
         self._since = None
 
     def cancel(self) -> None:
-        """Nobody is waited for any more."""
+        """Cancel the timer."""
         self._since = None
         if self._timer is not None:
             self._timer.cancel()
@@ -104,9 +106,9 @@ class StallTimer:
 
 
 class RequestBody:
-    """Reads one request's body. `length` is the announced one, None for chunked coding.
+    """Reads one request's body. `length` is the announced length, None for chunked coding.
 
-    `before_wait` is called once, before the caller is waited for.
+    `before_wait` is called once, before the first wait for the caller's data.
     """
 
     def __init__(
@@ -141,16 +143,16 @@ class RequestBody:
             raise _too_large()
 
     def set_transform(self, transform: BodyTransform) -> None:
-        """Let what is read pass through a transform; its length is not known beforehand then."""
+        """Pass the body through a transform, so that its length is no longer known in advance."""
         self._transform = transform
         self.length = None
 
     def retain_in(self, room: MemoryBudget) -> None:
-        """Keep it beyond `replay_bytes` too, while there is room; `release` gives that back."""
+        """Retain the body beyond `replay_bytes` while the budget `room` allows; see `release`."""
         self._budget = room
 
     def release(self) -> None:
-        """It is not read again."""
+        """Release the reserved memory and the timer; the body is not read again."""
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
@@ -159,9 +161,9 @@ class RequestBody:
             self._in_room = 0
 
     def add_observer(self, observer: Callable[[bytes], None]) -> None:
-        """Let `observer` see all that goes on, once and in order, also what was read ahead already.
+        """Call `observer` with each chunk, once and in order, including those that were read ahead.
 
-        What it raises ends the request. Those that look already go on.
+        An exception of an observer ends the request. Observers that were added earlier are kept.
         """
         for piece in self._retained if self.is_replayable else self._ahead:
             observer(piece)
@@ -169,11 +171,11 @@ class RequestBody:
 
     @property
     def is_transformed(self) -> bool:
-        """Whether what is read may differ from what the caller sent."""
+        """Whether the body that is read may differ from the one that the caller sent."""
         return self._transform is not None
 
     def buffered(self) -> bytes | None:
-        """All of the body if it is here already, else None. Does not wait.
+        """Return the complete body if it has arrived already, else None. Does not wait.
 
         Raises `GatewayError` payload-too-large.
         """
@@ -187,11 +189,11 @@ class RequestBody:
         return data
 
     def rewind(self) -> None:
-        """Begin again at the first byte; allowed while `is_replayable`."""
+        """Start again at the first byte; allowed while `is_replayable`."""
         self._position = 0
 
     async def read_chunk(self) -> bytes:
-        """The next piece, b"" at the end.
+        """Return the next chunk, b"" at the end.
 
         Raises `GatewayError` payload-too-large, body-timeout or bad-request, and
         `CallerDisconnectedError`.
@@ -209,16 +211,16 @@ class RequestBody:
         return b""
 
     async def discard(self) -> None:
-        """Read all of it, and keep nothing. Raises as `read_chunk`."""
+        """Read the complete body and retain nothing. Raises as `read_chunk`."""
         self.is_replayable = False
         while await self.read_chunk():
             pass
 
     async def read_all(self) -> bytes | None:
-        """All of it, from the first byte; `read_chunk` gives it again. Raises as `read_chunk`.
+        """Return the complete body; `read_chunk` returns it again. Raises as `read_chunk`.
 
-        None when it cannot be kept; `read_chunk` then gives what was read, unless that had begun
-        before.
+        None when it cannot be retained; `read_chunk` then still returns what was read, unless
+        chunks had been dropped before this call.
         """
         kept = self.is_replayable
         if not kept:
@@ -235,9 +237,9 @@ class RequestBody:
         return b"".join(pieces)
 
     async def peek(self, size: int) -> bytes:
-        """The first `size` bytes or more, to look at; `read_chunk` gives them again.
+        """Return the first `size` bytes or more; `read_chunk` returns them again.
 
-        Raises as `read_chunk`.
+        Returns fewer if the body is shorter. Raises as `read_chunk`.
         """
         pieces: list[bytes] = []
         seen = 0
@@ -247,7 +249,7 @@ class RequestBody:
         if self.is_replayable:
             self.rewind()
         else:
-            # What an earlier, longer look had read ahead still follows.
+            # What an earlier, longer peek had read ahead still follows.
             self._ahead = pieces + self._ahead
         return b"".join(pieces)
 
@@ -276,7 +278,10 @@ class RequestBody:
         self._payload.set_exception(_BodyStalledError())
 
     def _check_rate(self, size: int, waited: float) -> None:
-        """Only the time in which the caller was waited for counts, window by window."""
+        """Check the rate in windows of `_RATE_WINDOW` seconds of waiting for the caller.
+
+        Time spent on anything else does not count.
+        """
         self._waited += waited
         self._in_window += size
         if self._waited < _RATE_WINDOW:
@@ -300,7 +305,7 @@ class RequestBody:
             raise CallerDisconnectedError from None
 
     async def _consume_yielding(self, data: bytes) -> bytes:
-        """The same as `_consume`; while much is changed others have their turn."""
+        """Do as `_consume`; while much is transformed, other tasks run in between."""
         if self._transform is None or len(data) <= STEP_BYTES:
             return self._consume(data)
         changed = [self._consume(data[:STEP_BYTES])]
@@ -310,7 +315,7 @@ class RequestBody:
         return b"".join(changed)
 
     def _consume(self, data: bytes) -> bytes:
-        """Count what the caller sent (b"" is its end), change it and keep it."""
+        """Count what the caller sent (b"" is the end), transform it and retain it."""
         self.received_bytes += len(data)
         if self.received_bytes > self._limits.max_bytes:
             raise _too_large()

@@ -1,4 +1,4 @@
-"""A request on its way to the platform, with all that is known of it by then."""
+"""The context of a request on its way to the platform."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ from gateway.pipeline.request_body import RequestBody
 
 @dataclass(slots=True)
 class RequestContext:
-    """A request as it came, and who sent it; `caller_context` tells how he speaks, `downstream` if
-    he left.
+    """A request and everything known about it.
 
-    `lines` are its fields as the platform gets them, the memo's unless the outbox keeps some.
-    `conditions` gives those that it was found to depend on so far: a Bundle streams by.
+    * `caller_context`: the parsed header and the identified caller.
+    * `downstream`: the caller's connection.
+    * `lines`: the field lines for the platform; those of the caller context unless the outbox
+      removes some.
+    * `body`: None where the platform gets none.
+    * `conditions`: returns the conditions found so far; those of a Bundle are found while its body
+      is streamed. None where the request has none, or without the condition guard.
     """
 
     exchange: Exchange
@@ -41,16 +45,16 @@ class RequestContext:
 
     @property
     def is_guarded(self) -> bool:
-        """Whether a guard may have something to say to the caller."""
+        """Whether a guard may have a warning for the caller."""
         return self.interaction.is_search or self.conditions is not None
 
     @property
     def type_name(self) -> str:
-        """The type that is written or searched, as the platform calls it; "" for none."""
+        """The resource type that is written or searched, as the platform spells it; "" for none."""
         label = self.interaction.resource
         return label if label != "other" else named_type(self.target.path)
 
     @property
     def header(self) -> RequestHeader:
-        """Its header."""
+        """The request's header."""
         return self.caller_context.header

@@ -1,4 +1,4 @@
-"""Judges a platform's answer before it goes on: redirects and pages are no FHIR answers."""
+"""Checks a response before it is forwarded: redirects and HTML pages are no FHIR responses."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from gateway.http.client.response import UpstreamResponse
 from gateway.http.content_coding import DECODABLE, BodyTransform, decode_prefix
 from gateway.http.retry_after import parse_retry_after
 
-# All but 304, which answers a conditional read; following one would take the token along.
+# All but 304, which is the response to a conditional read. Following a redirect would send the
+# token to another server.
 _REDIRECTS: Final = frozenset((300, 301, 302, 303, 305, 306, 307, 308))
 
-# What is asked for is data: an answer without any would be taken for "there is none".
+# Interactions that request data: a response without any would be taken for "no data exist".
 _READS: Final = frozenset(
     (
         *("read", "vread", "search-type", "search-system"),
@@ -35,7 +36,7 @@ _READS: Final = frozenset(
 )
 _BODILESS: Final = frozenset((204, 304))
 _CONTENT_TYPE_HINT: Final = "Content-Type: application/fhir+json, or callers[].content_type"
-# The longest spelling of the name, and the white space that may stand before its colon.
+# Octets: the longest spelling of the name and the white space that may precede its colon.
 _OVERLAP: Final = 128
 
 
@@ -47,11 +48,11 @@ def check_response(
     *,
     untyped: bool = False,
 ) -> bool:
-    """Raises `GatewayError` upstream-redirect or upstream-non-fhir for what must not go on.
+    """Raise `GatewayError` upstream-redirect or upstream-non-fhir if it must not be forwarded.
 
-    True: what is here of the answer does not tell; then a `FhirCheckTransform` has to. `query` is
-    that of the request, with what a search has in its form; `untyped` says that its body came
-    without a type.
+    Return True if the part received so far is inconclusive: a `FhirCheckTransform` must check the
+    rest. `query` is the request's query joined with the form of a search. `untyped` says that the
+    request's body had no type.
     """
     status = response.status
     if status == 200 and is_plain_json(response.content_type, response.buffered_body):
@@ -85,10 +86,10 @@ def check_response(
 
 
 class FhirCheckTransform:
-    """Passes a body on by way of a transform, and fails once it is clear that it was no FHIR.
+    """Forwards a body through a transform, and fails once it is certain that it is not FHIR.
 
-    What is long goes on as it comes; then the caller's connection is aborted. Raises `GatewayError`
-    upstream-non-fhir.
+    A long body is forwarded as it arrives, so that a failure then aborts the caller's connection.
+    Raises `GatewayError` upstream-non-fhir.
     """
 
     def __init__(self, response: UpstreamResponse, inner: BodyTransform | None) -> None:
@@ -99,19 +100,19 @@ class FhirCheckTransform:
         self._last = b""
 
     def feed(self, chunk: bytes) -> bytes:
-        """What can go on."""
+        """Return what can be forwarded. Raises `GatewayError` upstream-non-fhir."""
         if self._known is None:
             self._inspect(chunk)
         return chunk if self._inner is None else self._inner.feed(chunk)
 
     def finish(self) -> bytes:
-        """The rest."""
+        """Return the rest. Raises `GatewayError` upstream-non-fhir."""
         if not self._known:
             raise _non_fhir(self._answer)
         return b"" if self._inner is None else self._inner.finish()
 
     def transform_complete(self, body: bytes) -> None:
-        """None: only the whole way tells."""
+        """Return None: the body has to be fed in chunks to be checked."""
 
     def _inspect(self, chunk: bytes) -> None:
         if len(self._beginning) < INSPECTED_BYTES:
@@ -125,7 +126,7 @@ class FhirCheckTransform:
 
 
 def _decoded_prefix(response: UpstreamResponse) -> tuple[bytes, bool]:
-    """What is at hand of the body, opened; and whether it can be looked at."""
+    """Return the buffered part of the body, decoded, and whether it can be inspected."""
     coding = response.content_coding
     if response.framing is Framing.NONE or (coding is not None and coding not in DECODABLE):
         return b"", False
@@ -133,7 +134,7 @@ def _decoded_prefix(response: UpstreamResponse) -> tuple[bytes, bool]:
 
 
 def _is_partial_content(response: UpstreamResponse) -> bool:
-    """Whether a 2xx is not the answer itself: a part of one, or where it will be found."""
+    """Return whether a 2xx is only a part of the result, or says where the result will be."""
     return response.status == 206 or (
         response.status == 202 and response.field(b"content-location") is not None
     )

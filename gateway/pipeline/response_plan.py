@@ -1,4 +1,4 @@
-"""How one response is changed on its way: decided by the translation, done by the writer."""
+"""The changes to one response: decided by the link translator, applied by the response writer."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from gateway.http.client.response_header import remove_digest_fields
 from gateway.http.content_coding import BodyTransform
 
 
-# Not frozen: the constructor of one that is cannot be compiled.
+# Not frozen: mypyc cannot compile the constructor of a frozen dataclass.
 @dataclass(slots=True)
 class ResponsePlan:
-    """How an answer changes on its way: the values of its fields, its body, a warning.
+    """How a response changes on its way: the values of its fields, its body, a warning.
 
-    `translate` gives the value for a lower-case field name and a value; None changes nothing.
-    `warning` is the value of X-Gateway-Warning. `is_decoded`: the transform undoes the content
+    `translate` maps a lower-case field name and a value to the new value; None changes nothing.
+    `warning` is the value of X-Gateway-Warning. `is_decoded`: the transform removes the content
     coding.
     """
 
@@ -31,5 +31,5 @@ UNCHANGED: Final = ResponsePlan()
 
 
 def strip_stale_digests(response: UpstreamResponse, field_lines: list[bytes]) -> list[bytes]:
-    """The lines for a body that was changed, whose digests are wrong."""
+    """Return the field lines without digests, which a changed body makes wrong."""
     return remove_digest_fields(field_lines) if response.fields.has_digest else field_lines

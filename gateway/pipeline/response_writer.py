@@ -1,7 +1,8 @@
-"""Writes answers to callers: the only writer on their connections.
+"""Writes responses to callers; nothing else writes responses to their connections.
 
-A small answer that is whole goes out in one write. Once the first byte is sent the answer is final:
-what fails then aborts the connection, so that nothing cut ever looks complete (RFC 9112 section 8).
+A small complete response is sent in one write. Once the first byte is sent the response is final: a
+later failure aborts the connection, so that a truncated response does not look complete (RFC 9112
+section 8).
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ from gateway.pipeline.caller_side import DownstreamWriter
 from gateway.pipeline.own_replies import LocalResponse
 from gateway.pipeline.response_plan import UNCHANGED, ResponsePlan, strip_stale_digests
 
-# What is collected for a caller of HTTP/1.0, who knows no chunks.
+# Bytes buffered of a response for an HTTP/1.0 caller, to which no chunked coding may be sent.
 _COLLECTED: Final = 64 * 1024 * 1024
-# A changed body up to this size goes out whole; a longer one in chunks, while it is changed.
+# A transformed body up to this size is sent with its length; a longer one in chunks, while it is
+# transformed.
 _MAX_SINGLE_WRITE: Final = 1024 * 1024
 _CHUNKED: Final = b"Transfer-Encoding: chunked\r\n"
 _LAST_CHUNK: Final = b"0\r\n\r\n"
@@ -48,7 +50,7 @@ async def forward_response(
     response: UpstreamResponse,
     plan: ResponsePlan = UNCHANGED,
 ) -> ConnectionDisposition:
-    """Send a platform's answer on to its caller.
+    """Forward a platform's response to its caller.
 
     Raises `GatewayError` while nothing was sent, `UpstreamConnectionError` and
     `CallerDisconnectedError` at any time.
@@ -61,7 +63,8 @@ async def forward_response(
             decoded_field_lines(field_lines) if plan.is_decoded else field_lines
         )
     if downstream.extra_field_lines:
-        # The platform's own would stand beside them, and browsers take one or the other.
+        # Otherwise the platform's fields would be sent beside them, and browsers use one or the
+        # other.
         field_lines = remove_fields(field_lines, _replaced_by(downstream.extra_field_lines))
     if plan.warning is not None:
         field_lines.append(b"X-Gateway-Warning: %s\r\n" % plan.warning)
@@ -85,7 +88,7 @@ async def forward_response(
 
 @lru_cache(maxsize=64)
 def _replaced_by(lines: bytes) -> frozenset[bytes]:
-    """The names of these fields, in lower case, but for one that is a list and may come twice."""
+    """Return the names of these fields in lower case, except Vary, a list that may come twice."""
     names = {line.partition(b":")[0].lower() for line in lines.split(b"\r\n")}
     return frozenset(names - {b"", b"vary"})
 
@@ -97,7 +100,7 @@ def _send_bodiless(
     transform: BodyTransform | None,
 ) -> None:
     length = response.content_length
-    # A rewritten body would have another length than the one announced for HEAD.
+    # A rewritten body would have another length than the one announced in the response to HEAD.
     if length is not None and response.status != 204 and transform is None:
         field_lines.append(b"Content-Length: %d\r\n" % length)
     downstream.write_message(_header_section(downstream, response.status, field_lines))
@@ -113,7 +116,7 @@ def _send_buffered(
     size = 0
     for piece in pieces:
         size += len(piece)
-    # Formatting a number among other bytes takes twice as long.
+    # Formatting the number within the longer bytes literal takes twice as long.
     field_lines.append(b"Content-Length: " + b"%d" % size + b"\r\n")
     downstream.write_message(_header_section(downstream, status, field_lines, pieces))
     exchange.status = status
@@ -127,7 +130,7 @@ def _send_with_length(
     field_lines: list[bytes],
     pieces: list[bytes],
 ) -> None:
-    """Send an answer in one write whose body became these pieces."""
+    """Send a response in one write whose transformed body consists of these chunks."""
     if not equals_joined(response.buffered_body, pieces):
         field_lines = strip_stale_digests(response, field_lines)
     _send_buffered(downstream, exchange, response.status, field_lines, pieces)
@@ -140,7 +143,7 @@ async def _send_transformed(
     field_lines: list[bytes],
     transform: BodyTransform,
 ) -> None:
-    """Send an answer that is here already, in one write unless it becomes too long for that."""
+    """Send a buffered response, in one write unless its transformed body exceeds the limit."""
     rest = feed_in_steps(transform, response.buffered_body)
     limit = _COLLECTED if downstream.is_http10 else _MAX_SINGLE_WRITE
     pieces: list[bytes] = []
@@ -190,7 +193,8 @@ async def _stream(
     while pieces := await response.read_chunks():
         downstream.slow_readers, downstream.caller = response.slow_readers, exchange.caller
         if transform is not None or chunked or len(pieces) > 2:
-            # Two large ones stay apart: another write costs less. Others are not kept twice.
+            # Two large chunks stay separate: a second write costs less than a copy. Others are
+            # joined, and `pieces` is replaced so that they are not in memory twice.
             pieces = [b"".join(pieces)]
         for piece in pieces:
             if transform is None:
@@ -209,7 +213,7 @@ async def _stream(
 async def _send_chunks(
     downstream: DownstreamWriter, exchange: Exchange, pieces: Iterator[bytes], *, chunked: bool
 ) -> None:
-    """Send what is made piece by piece; between two of them others have their turn."""
+    """Send chunks as they are produced; other tasks run between two of them."""
     for number, piece in enumerate(pieces):
         if number:
             await asyncio.sleep(0)
@@ -234,7 +238,7 @@ async def _send_collected_http10(
     field_lines: list[bytes],
     transform: BodyTransform | None,
 ) -> None:
-    """Send an answer once it is whole; all that are collected share one room."""
+    """Send a response once it is complete; all such responses share one memory budget."""
     pieces: list[bytes] = []
     size = 0
     try:
@@ -269,7 +273,7 @@ def _too_long() -> GatewayError:
 def _header_section(
     downstream: DownstreamWriter, status: int, field_lines: list[bytes], body: Sequence[bytes] = ()
 ) -> bytes:
-    """An answer's header, and behind it what there is of its body."""
+    """Return a response's head, followed by the body as far as it is given."""
     line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
     return b"".join(
         [
@@ -286,7 +290,7 @@ def _header_section(
 async def write_local_response(
     downstream: DownstreamWriter, exchange: Exchange, reply: LocalResponse
 ) -> ConnectionDisposition:
-    """Answer with something of the gateway's own that is no outcome.
+    """Send a local response that is not an OperationOutcome.
 
     Raises `CallerDisconnectedError`.
     """
@@ -317,7 +321,7 @@ async def write_outcome(
     language: str,
     xml: bool,
 ) -> ConnectionDisposition:
-    """Answer with an outcome of the gateway's own. Raises `CallerDisconnectedError`."""
+    """Send an OperationOutcome of the gateway. Raises `CallerDisconnectedError`."""
     exchange.reason = error.reason.code
     if error.close_connection:
         downstream.close_after_response()
@@ -348,5 +352,6 @@ async def write_outcome(
     )
     exchange.status = error.status
     exchange.response_bytes = 0 if downstream.is_head_request else len(body)
-    # Errors are cheap to ask for: without this a caller that reads none could fill the memory.
+    # Errors are cheap to cause: without this wait a caller that reads no responses could fill the
+    # memory.
     return await downstream.await_delivery()

@@ -1,4 +1,4 @@
-"""When a request may be repeated: how often, after which pause, and at whose expense."""
+"""Retry policy and retry budget: number, delay and share of retries."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Final
 
 from gateway.timing import backoff
 
-# Attempts that the budget grants in any case, a second.
+# Retries a second that the budget grants in any case.
 _MIN_RETRIES_PER_SECOND: Final = 3.0
-# What a quiet hour can save up; more would let a bad minute double the load.
+# Retries that can accumulate in a quiet hour; more would let one bad minute double the load.
 _MAX_BALANCE: Final = 100.0
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """`max_attempts` counts the first one; `backoff` and `max_delay` are seconds."""
+    """`max_attempts` includes the first attempt; `backoff` and `max_delay` are seconds."""
 
     max_attempts: int
     backoff: float
@@ -25,12 +25,12 @@ class RetryPolicy:
     rng: random.Random = field(default_factory=random.Random)
 
     def delay(self, attempt: int) -> float:
-        """How long to wait after the attempt of that number: doubling, with jitter."""
+        """Return the seconds to wait after this attempt (first: 1): exponential, with jitter."""
         return backoff(attempt, self.backoff, self.max_delay, self.rng.random)
 
 
 class RetryBudget:
-    """Lets a share of the requests be repeated, and always three a second."""
+    """Lets a share (`ratio`) of the requests be retried, and always three a second."""
 
     def __init__(self, ratio: float, clock: Callable[[], float]) -> None:
         self._ratio = ratio
@@ -40,11 +40,11 @@ class RetryBudget:
         self._refilled = clock()
 
     def deposit(self) -> None:
-        """Every request earns its share."""
+        """Add one request's share to the budget."""
         self._balance = min(_MAX_BALANCE, self._balance + self._ratio)
 
     def withdraw(self) -> bool:
-        """Take one repetition out; False when the budget is spent."""
+        """Withdraw one retry; False when the budget is spent."""
         now = self._clock()
         self._floor = min(
             _MIN_RETRIES_PER_SECOND, self._floor + (now - self._refilled) * _MIN_RETRIES_PER_SECOND

@@ -1,7 +1,8 @@
-"""The search guard on the request path: asks for strictness, looks at the answer, warns or blocks.
+"""The search guard on the request path: checks the response of a search, warns or blocks.
 
-`gateway.fhir.search_guard` decides which parameters were ignored; here the beginning of the answer
-and the platform's CapabilityStatement are brought to it.
+A guard that blocks also requests strict handling. `gateway.fhir.search_guard` decides which
+parameters were ignored; this module supplies the beginning of the response and the platform's
+CapabilityStatement.
 """
 
 from __future__ import annotations
@@ -24,17 +25,18 @@ from gateway.http.content_coding import decode_prefix
 from gateway.http.headers import RequestHeader
 from gateway.pipeline.statement import MAX_WAIT, CapabilityCache
 
-# How much of an answer is looked at: a guard that blocks holds so much back, and more until it has
-# seen the `self` link.
+# How much of a response is inspected, by whether the guard blocks. One that blocks holds back that
+# much, and more until it has seen the `self` link.
 _PREFIX: Final = {True: 1024 * 1024, False: 64 * 1024}
 _MAX_BUFFERED_BYTES: Final = 16 * 1024 * 1024
 _STRICT: Final = b"Prefer: handling=strict\r\n"
 
 
 class SearchGuard:
-    """Judges the answers to searches. `on_ignored` is told how many parameters were ignored.
+    """Checks the responses to searches.
 
-    `unfiltered` are the parameters, by type, that filter nothing whatever the platform says.
+    `on_ignored` is called with the number of ignored parameters. `unfiltered` are the parameters,
+    by type, that filter nothing whatever the platform declares.
     """
 
     def __init__(
@@ -51,9 +53,10 @@ class SearchGuard:
         self._on_ignored = on_ignored
 
     def strict_handling_lines(self, header: RequestHeader) -> list[bytes]:
-        """Fields to add to a search: one that may be blocked is also to be handled strictly.
+        """Return the field lines to add to a search: strict handling where the guard blocks.
 
-        Unless the caller chose. A guard that only warns changes nothing of what was asked.
+        None are added if the caller chose the handling. A guard that only warns does not change the
+        request.
         """
         chosen = "handling=" in (header.text(b"prefer") or "").lower()
         return [_STRICT] if self._is_blocking and not chosen else []
@@ -61,9 +64,10 @@ class SearchGuard:
     async def check_searchset(
         self, response: UpstreamResponse, type_name: str, asked: str
     ) -> bytes | None:
-        """The value of X-Gateway-Warning, or None. `asked` is the query and the form of the search.
+        """Return the value of X-Gateway-Warning, or None.
 
-        Raises `GatewayError` search-parameter-ignored when the guard blocks.
+        `asked` is the query and the form of the search. Raises `GatewayError`
+        search-parameter-ignored when the guard blocks.
         """
         names = filtering_names(asked)
         if not names or response.status != 200:
@@ -72,7 +76,8 @@ class SearchGuard:
         xml = kind.endswith("xml")
         if not xml and not kind.endswith("json"):
             return None
-        # The search has its answer by now: the statement never delays the platform's own work.
+        # The response to the search has arrived: fetching the statement does not delay the
+        # platform.
         known = SearchSupport(None, self._unfiltered.get(type_name, ()))
         if _is_any_of_type(names):
             declared = self._statement.cached(type_name)
@@ -86,7 +91,7 @@ class SearchGuard:
         if not unused:
             return None
         self._on_ignored(len(unused))
-        # Only names that look like parameters: a caller can write anything there.
+        # Only names with the syntax of parameters are shown: a caller can send any text as a name.
         shown = ",".join(query_names("&".join(f"{name}=" for name in unused)))
         if self._is_blocking:
             raise GatewayError(
@@ -95,7 +100,7 @@ class SearchGuard:
         return f'search-parameter-ignored; names="{shown}"'.encode("ascii")
 
     async def _buffer_response(self, response: UpstreamResponse, *, xml: bool) -> None:
-        """Have so much of the body here as is needed: what warns may stand behind the matches."""
+        """Buffer as much of the body as is needed: the `self` link may follow the matches."""
         await response.prefetch(_PREFIX[True])
         if self_parameters(self._decoded_body(response), xml=xml) is None:
             await response.prefetch(_MAX_BUFFERED_BYTES)
@@ -107,7 +112,7 @@ class SearchGuard:
 
 
 def _is_any_of_type(names: tuple[str, ...]) -> bool:
-    """Whether one of the parameters is not for all types."""
+    """Return whether one of the parameters is specific to a resource type."""
     for name in names:  # noqa: SIM110 - a generator costs more than all the rest
         if not name.startswith("_"):
             return True

@@ -1,4 +1,4 @@
-"""The platform's CapabilityStatement, for all that depends on what it declares."""
+"""A cache of the platform's CapabilityStatement, for all guards that depend on it."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ MAX_WAIT: Final = {True: 5.0, False: 1.0}
 _LIFETIME: Final = 3600.0
 _RETRY: Final = 60.0
 _MAX_STATEMENT_BYTES: Final = 16 * 1024 * 1024
-# The platform's entrance has lost its server, or has no time: they say nothing of a statement.
+# Statuses of an overloaded platform, or of a proxy that cannot reach it: they show nothing about
+# the statement.
 _UNAVAILABLE_STATUSES: Final = frozenset((429, 502, 503, 504))
 
 
 class CapabilityCache:
-    """Fetched when first needed and renewed every hour; the last one stays while there is none.
+    """The CapabilityStatement, fetched when first needed and refreshed every hour.
 
-    `unavailable_reason`: why nobody knows yet what the platform declares; None also where it
-    declares nothing.
+    If a refresh fails, the last statement is kept. `unavailable_reason`: why it is not known yet
+    what the platform declares; None also where the platform declares nothing.
     """
 
     def __init__(self, client: PlatformClient, credential: str, clock: Callable[[], float]) -> None:
@@ -45,13 +46,16 @@ class CapabilityCache:
         self.unavailable_reason: errors.Reason | None = errors.UPSTREAM_TIMEOUT
 
     def cached(self, resource: str) -> TypeCapability | None:
-        """What is declared of a type, None where that is not known. Does not wait."""
+        """Return what is declared for a type, None where that is not known.
+
+        Does not wait, but starts a fetch in the background where one is due.
+        """
         if self._task is None and self._clock() >= self._due:
             self._task = asyncio.get_running_loop().create_task(self._renew())
         return None if self._by_type is None else self._by_type.get(resource)
 
     async def wait_for(self, resource: str, longest_wait: float) -> TypeCapability | None:
-        """The same; waits for the first statement, at most so many seconds."""
+        """Do as `cached`, but wait for the first statement, at most `longest_wait` seconds."""
         found = self.cached(resource)
         if self._by_type is None and self._task is not None:
             await asyncio.wait((self._task,), timeout=longest_wait)
@@ -59,16 +63,17 @@ class CapabilityCache:
         return found
 
     async def declared_capability(self, resource: str, longest_wait: float) -> TypeCapability:
-        """What is known to be declared: nothing, where nothing is known.
+        """Return what is known to be declared; `NO_CAPABILITY` where nothing is known.
 
-        The platform is asked at once, however short ago it could not be reached.
+        As long as no statement could be fetched, each call fetches it at once, however recent the
+        last failure is.
         """
         if self.unavailable_reason is not None:
             self._due = self._clock()
         return await self.wait_for(resource, longest_wait) or NO_CAPABILITY
 
     async def close(self) -> None:
-        """End a fetch that is under way."""
+        """Cancel a fetch in progress."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -104,7 +109,7 @@ class CapabilityCache:
 
 
 async def _content(response: UpstreamResponse) -> bytes:
-    """The national platform compresses it, whatever it was asked for."""
+    """Return the decoded body; the national platform ignores Accept-Encoding and compresses."""
     body, coding = response.buffered_body, response.content_coding
     if coding not in DECODABLE:
         return body

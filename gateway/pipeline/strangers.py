@@ -1,7 +1,7 @@
-"""Requests that no caller stands behind: how many of them one address may make.
+"""Rate limit for requests without an identified caller, by client address.
 
-Whoever is a caller is never touched, whatever others do at the same address: only what turned out
-to be nobody's is counted, and only that is refused.
+Identified callers are never limited here, whatever other clients at the same address do: only
+requests that no caller could be identified for are counted, and only those are rejected.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from gateway.pipeline.callers import AuthResult, CallerRegistry
 from gateway.pipeline.limits import TokenBucket
 
 _MAX_ADDRESSES: Final = 4096
-# So many seconds' worth of requests may come at once: a system whose key was changed asks again.
+# Seconds' worth of requests that may come at once: a system whose key was changed sends retries.
 _BURST: Final = 10
-# Of IPv6 a household or an office has so many bits for itself.
+# Prefix length of the IPv6 network that a household or an office gets.
 _IPV6_CUSTOMER_PREFIX: Final = 64
 
 
 class UnidentifiedLimiter:
-    """A token bucket for each address, of the last few thousand; `rate` None: no limit.
+    """One token bucket for each of the last few thousand addresses; `rate` None: no limit.
 
-    `signs_in`: people can sign in, so without callers it is not everybody who may call.
+    `signs_in`: users can sign in, so that without configured callers not every request is of a
+    caller.
     """
 
     def __init__(
@@ -48,12 +49,12 @@ class UnidentifiedLimiter:
         self._buckets: LRUCache[str, TokenBucket] = LRUCache(_MAX_ADDRESSES)
 
     def consume(self, address: str) -> None:
-        """Count a request of nobody's. Raises `GatewayError` rate-limited."""
+        """Count a request without an identified caller. Raises `GatewayError` rate-limited."""
         if self._rate is not None:
             self._bucket(address, self._rate).take()
 
     def seconds_until_available(self, address: str) -> float:
-        """How long until one more of nobody's requests would pass, in seconds."""
+        """Return the seconds until one more unidentified request would be admitted."""
         return (
             0.0
             if self._rate is None
@@ -68,7 +69,7 @@ class UnidentifiedLimiter:
         return bucket
 
     def exceeds_limit(self, address: str) -> bool:
-        """Count a request of nobody's; whether it is beyond the limit."""
+        """Count a request without an identified caller; return whether it exceeds the limit."""
         try:
             self.consume(address)
         except GatewayError:
@@ -83,9 +84,9 @@ class UnidentifiedLimiter:
         auth: AuthResult | None,
         error: GatewayError,
     ) -> GatewayError:
-        """What to answer a request that failed before it was known who asks.
+        """Return the error to send for a request that failed before its caller was identified.
 
-        The `error` itself, if it is a caller's or one of few; else rate-limited.
+        It is `error` if the request belongs to a caller or is within the limit; else rate-limited.
         """
         peer = self._callers.resolve_peer(request.connection.peer, header)
         exchange.remote = peer.address
@@ -95,7 +96,8 @@ class UnidentifiedLimiter:
             self.consume(peer.address)
         except GatewayError as too_many:
             exchange.is_audit_skipped = True
-            # What was sent ahead would only be more of the same; the rest may be unreadable.
+            # Pipelined requests would most likely fail in the same way, and the rest may be
+            # unparsable.
             too_many.close_connection = (
                 error.close_connection or request.connection.has_pipelined_requests
             )
@@ -111,13 +113,17 @@ class UnidentifiedLimiter:
         try:
             exchange.caller = who.identify(peer, header).name
         except GatewayError as error:
-            # Where it cannot be told at present, as without the sessions' store, nobody is blamed.
+            # A failure such as an unreachable session store says nothing about the client, so that
+            # the request is not counted.
             return error.status >= 500
         return True
 
 
 def client_network(address: str) -> str:
-    """The address, or the network that IPv6 gives to one customer; all that is none is one."""
+    """Return the key an address is limited by.
+
+    It is the IPv4 address, or the /64 of an IPv6 address; "" for anything else.
+    """
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -1,4 +1,4 @@
-"""Asks the platform as `Upstream` does, and notes each attempt for tracing; used only with it."""
+"""`Upstream` with a span for each attempt; used only while tracing is on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CALLER_GONE: Final = "CallerGone"
 
 
 class TracedUpstream(Upstream):
-    """The platform, told by `traceparent` which span each request belongs to."""
+    """An `Upstream` that sends the span of each attempt to the platform as `traceparent`."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class TracedUpstream(Upstream):
         self, exchange: Exchange, outgoing: UpstreamRequest, authorization: bytes, *, new: bool
     ) -> UpstreamResponse:
         if not exchange.method:
-            # A question of the gateway's own, which nobody accounts for.
+            # A request of the gateway itself, for which there is no accounting.
             return await super()._attempt(exchange, outgoing, authorization, new=new)
         before = exchange.attempts
         attempt = self._tracing.start_attempt(exchange, time.monotonic())
@@ -64,7 +64,7 @@ class TracedUpstream(Upstream):
         except BaseException as error:
             attempt.ended_at, attempt.error = time.monotonic(), _error_type(error)
             if exchange.attempts == before:
-                # The circuit was open.
+                # No attempt was made: the circuit was open.
                 self._tracing.discard_attempt(exchange, attempt)
             raise
         attempt.ended_at, attempt.status = time.monotonic(), response.status
@@ -74,9 +74,10 @@ class TracedUpstream(Upstream):
 def _with_trace_context(
     field_lines: list[bytes], traceparent: str, *, keeps_state: bool
 ) -> list[bytes]:
-    """The fields of a request at another place in its trace (W3C Trace Context section 4.3).
+    """Return the field lines with a new `traceparent` (W3C Trace Context section 4.3).
 
-    The state is the caller's; in a trace that begins here nobody knows it.
+    `keeps_state`: the caller started the trace, and its `tracestate` remains. In a trace that
+    begins here the `tracestate` belongs to no trace and is removed.
     """
     dropped = _FIELDS[:1] if keeps_state else _FIELDS
     placed = [line for line in field_lines if not line[:12].lower().startswith(dropped)]
@@ -85,7 +86,7 @@ def _with_trace_context(
 
 
 def _error_type(error: BaseException) -> str:
-    """What went wrong, in a word of a closed set."""
+    """Return the value of the attribute `error.type`, which is from a closed set."""
     if isinstance(error, GatewayError):
         return error.reason.code
     if isinstance(error, CallerDisconnectedError):

@@ -1,9 +1,9 @@
-"""Sends a request to the platform and brings back an answer, a second time where that is safe.
+"""Sends a request to the platform and returns the response, with retries where they are safe.
 
-An attempt is repeated only where the platform cannot have acted: no connection could be made, or
-the request is safe and nothing of an answer was passed on (RFC 9110 section 9.2.2). A time-out is
-never followed by another attempt. Repetition lives on a budget, so that a platform in trouble does
-not get three times the load.
+An attempt is retried only where the platform cannot have acted: no connection could be made, or the
+request is safe and nothing of a response was forwarded (RFC 9110 section 9.2.2). A timeout is never
+followed by another attempt. Retries are limited by a budget, so that a failing platform does not
+get three times the load.
 """
 
 from __future__ import annotations
@@ -35,46 +35,47 @@ one would take it for the next request."""
 
 _MAX_BUFFERED_BYTES: Final = 16 * 1024 * 1024
 _RETRYABLE_STATUSES: Final = frozenset((502, 503, 504))
-# Those that count against the platform; 501 only says that it lacks what was asked for.
+# Statuses that count as failures; 501 only says that the platform does not support the request.
 _CIRCUIT_FAILURE_STATUSES: Final = frozenset((500, 502, 503, 504))
 _CHUNKED: Final = b"Transfer-Encoding: chunked"
 _VIA: Final = b"Via: 1.1 " + PSEUDONYM + b"\r\n"
 
 
 class UpstreamRequestBody(Protocol):
-    """What is needed of a request's body; `RequestBody` says what each means."""
+    """The part of a request's body that is used here; `RequestBody` defines the meaning."""
 
     @property
     def length(self) -> int | None:
-        """The announced length."""
+        """The announced length in bytes, or None."""
         ...
 
     @property
     def is_replayable(self) -> bool:
-        """Whether it can be sent again."""
+        """Whether the body can be sent again."""
         ...
 
     def buffered(self) -> bytes | None:
-        """All of it if it is at hand."""
+        """Return the complete body if it is buffered, else None."""
         ...
 
     def rewind(self) -> None:
-        """Begin again."""
+        """Start again at the first byte."""
         ...
 
     async def read_chunk(self) -> bytes:
-        """The next piece."""
+        """Return the next chunk, b"" at the end."""
         ...
 
 
 @dataclass(slots=True)
 class UpstreamRequest:
-    """A request as the platform gets it, but for the token.
+    """A request as the platform gets it, except for the token.
 
-    `target` is the origin-form target at the platform; `field_lines` the caller's fields;
-    `is_retryable` says that it may be sent again after an unclear failure, `is_final_recipient`
-    that it must not be forwarded, `allow_when_open` that it goes out while the circuit is open,
-    too.
+    * `target`: the origin form of the request target at the platform.
+    * `field_lines`: the caller's field lines for the platform.
+    * `is_retryable`: it may be retried after a failure that leaves the outcome unknown.
+    * `is_final_recipient`: it must not be forwarded (Max-Forwards).
+    * `allow_when_open`: it is sent also while the circuit is open.
     """
 
     method: str
@@ -89,7 +90,7 @@ class UpstreamRequest:
 
 @dataclass(frozen=True, slots=True)
 class RetryControls:
-    """What keeps the gateway from asking a platform in trouble too often."""
+    """Retry policy, retry budget and circuit breaker of one platform."""
 
     policy: RetryPolicy
     budget: RetryBudget
@@ -97,7 +98,11 @@ class RetryControls:
 
 
 class Upstream:
-    """The platform, as the handler sees it."""
+    """The platform as the request path uses it.
+
+    `authority` is the value of Host, `uploads` limits streamed bodies, and `on_retry` is called
+    with the cause of each retry.
+    """
 
     def __init__(
         self,
@@ -119,10 +124,10 @@ class Upstream:
     async def send(
         self, exchange: Exchange, outgoing: UpstreamRequest, authorization: bytes
     ) -> UpstreamResponse:
-        """Deliver the request; the answer's first bytes have arrived when this returns.
+        """Send the request; return when the beginning of the response has arrived.
 
-        Counts attempts on `exchange`, those before a new token included. Raises `GatewayError`
-        (upstream-*, circuit-open), and what reading the caller's body raises.
+        Counts attempts on `exchange`, including those before a token was replaced. Raises
+        `GatewayError` (upstream-*, circuit-open), and what reading the caller's body raises.
         """
         self._budget.deposit()
         new = False
@@ -131,7 +136,8 @@ class Upstream:
                 response = await self._attempt(exchange, outgoing, authorization, new=new)
             except (UpstreamConnectionError, GatewayError) as failure:
                 error, cause = _error_of_failure(failure, safe=outgoing.is_retryable)
-                # A kept connection that broke is rarely alone; a fresh one tells more.
+                # If one reused connection broke, others probably did; a new connection gives a
+                # clearer result.
                 new = isinstance(failure, UpstreamConnectionError)
                 if not error.is_retryable or not self._can_retry(exchange, outgoing):
                     try:
@@ -151,7 +157,7 @@ class Upstream:
             await asyncio.sleep(pause)
 
     def _can_retry(self, exchange: Exchange, outgoing: UpstreamRequest) -> bool:
-        """Whether attempts, body and budget allow one more; takes it out of the budget."""
+        """Return whether attempts, body and budget allow a retry; withdraws it from the budget."""
         if exchange.attempts >= self._policy.max_attempts:
             return False
         body = outgoing.body
@@ -164,7 +170,7 @@ class Upstream:
     def _retry_delay(
         self, response: UpstreamResponse, outgoing: UpstreamRequest, attempt: int
     ) -> float | None:
-        """How long to wait before asking again, None where the answer stands."""
+        """Return the seconds until the retry, None where the response is final."""
         if response.status not in _RETRYABLE_STATUSES or not outgoing.is_retryable:
             return None
         asked = parse_retry_after(response.field(b"retry-after"), time.time())
@@ -175,7 +181,7 @@ class Upstream:
     async def _attempt(
         self, exchange: Exchange, outgoing: UpstreamRequest, authorization: bytes, *, new: bool
     ) -> UpstreamResponse:
-        """One attempt, with the circuit before and its outcome after it."""
+        """Make one attempt: ask the circuit breaker before it and record the outcome after it."""
         ticket = self._circuit.admit(allow_when_open=outgoing.allow_when_open)
         exchange.attempts += 1
         exchange.upstream_status = None
@@ -216,7 +222,7 @@ class Upstream:
         return response
 
     def _record_failure(self, exchange: Exchange, ticket: Ticket, cause: str | None) -> None:
-        """Tell the circuit, unless the caller gave up first or, by `None`, was the cause itself."""
+        """Record a failure, unless the caller half-closed or (`cause` None) is to blame."""
         if cause is None or exchange.half_closed:
             self._circuit.discard(ticket)
         else:
@@ -231,7 +237,7 @@ class Upstream:
         *,
         new: bool,
     ) -> UpstreamConnection:
-        """Send a request whose body streams in, for which there must be room."""
+        """Send a request with a streamed body, within the limit of concurrent uploads."""
         async with self._uploads:
             connection = await self._pool.acquire(exchange.caller, force_new=new, read=exchange)
             try:
@@ -255,7 +261,8 @@ class Upstream:
         chunked = length is None
         framing = b"Content-Length: %d" % (length or 0) if not chunked else _CHUNKED
         connection.write(b"%s%s\r\n\r\n" % (head, framing))
-        # Raises where nothing was sent: the body stays at hand for another connection.
+        # Raises if the connection failed before anything was sent: the body remains for another
+        # connection.
         connection.head()
         await self._upload(connection, body, chunked=chunked)
 
@@ -267,7 +274,7 @@ class Upstream:
         return b"".join(parts)
 
     def _header_section(self, outgoing: UpstreamRequest, authorization: bytes) -> list[bytes]:
-        """The header but for what frames the body, in parts."""
+        """Return the request line and header section, without the body's framing, in parts."""
         return [
             outgoing.method.encode("ascii"),
             b" ",
@@ -287,7 +294,7 @@ class Upstream:
     async def _upload(
         self, connection: UpstreamConnection, body: UpstreamRequestBody, *, chunked: bool
     ) -> None:
-        """Stream the body until it ends or the platform answers before its end."""
+        """Stream the body until it ends or the platform responds before its end."""
         pump = asyncio.get_running_loop().create_task(_pump(connection, body, chunked=chunked))
         answered = asyncio.get_running_loop().create_task(connection.wait_for_head())
         failure: BaseException | None = None
@@ -296,7 +303,7 @@ class Upstream:
             if pump.done():
                 pump.result()
         except BaseException as error:
-            # Raised below and not from a `finally` that waits: see `gateway.http.server.rooted`.
+            # Raised below and not from a `finally` that awaits: see `gateway.http.server.rooted`.
             failure = error
         for task in (pump, answered):
             task.cancel()
@@ -310,7 +317,7 @@ class Upstream:
             del failure, pump
 
     async def _buffer_until_close(self, response: UpstreamResponse) -> None:
-        """Take an answer framed only by the connection's end, and make sure that it is whole."""
+        """Buffer a response framed only by the connection's end, and check that it is complete."""
         await response.prefetch(_MAX_BUFFERED_BYTES)
         if not response.is_complete or not await is_complete(
             response.content_type, response.content_coding, response.buffered_body
@@ -346,7 +353,7 @@ def _circuit_cause(failure: BaseException) -> str:
 def _error_of_failure(
     failure: UpstreamConnectionError | GatewayError, *, safe: bool
 ) -> tuple[GatewayError, str]:
-    """The outcome of a failed attempt, and the cause under which a repetition is counted."""
+    """Return the error of a failed attempt, and the cause under which a retry is counted."""
     if isinstance(failure, GatewayError):
         return failure, "connect"
     if failure.kind == "unsent":
@@ -356,7 +363,7 @@ def _error_of_failure(
 
 
 def connection_error(failure: UpstreamConnectionError, *, safe: bool | None = None) -> GatewayError:
-    """The outcome of a connection that gave no complete, valid answer.
+    """Return the error for a connection that gave no complete, valid response.
 
     `safe` is None where that is not known; a request that is not safe may have had its effect.
     """
@@ -366,7 +373,7 @@ def connection_error(failure: UpstreamConnectionError, *, safe: bool | None = No
     if failure.kind == "certificate":
         return GatewayError(errors.UPSTREAM_TLS, _DETAILS[failure.kind])
     if failure.kind == "unsent":
-        # As if it could not have been made.
+        # Equivalent to a connection that could not be made.
         return GatewayError(errors.UPSTREAM_UNREACHABLE, _DETAILS[failure.kind], is_retryable=True)
     return GatewayError(
         errors.UPSTREAM_FAILED, _DETAILS[failure.kind], hint=hint, is_retryable=bool(safe)

@@ -1,4 +1,4 @@
-"""What keeps writes that cannot be delivered now, as the request path sees it."""
+"""Interface of the outbox to the request path."""
 
 from __future__ import annotations
 
@@ -18,24 +18,27 @@ ForwardRequest = Callable[[RequestContext], Awaitable[UpstreamResponse]]
 
 
 class WriteQueue(ABC):
-    """The outbox, for whoever has one; a class of its own so that others need not load that."""
+    """Stores writes that cannot be delivered now; implemented by the outbox.
+
+    Defined here so that the outbox is imported only where it is enabled.
+    """
 
     @abstractmethod
     def allow_own_entries(self, caller: Caller, target: RequestTarget) -> Caller:
-        """The caller, who may ask for its own entries whatever else it is allowed."""
+        """Return the caller, permitted to read its own entries whatever else is denied."""
 
     @abstractmethod
     def accepts_writes_of(self, caller: Caller, header: RequestHeader) -> bool:
-        """Whether a write of this caller may be queued, when it comes with this header."""
+        """Return whether a write of this caller with this header may be queued."""
 
     @abstractmethod
     def retain_body(
         self, caller_context: CallerContext, interaction: Interaction, body: RequestBody
     ) -> None:
-        """See to it that the body of a write which may be queued can be read again."""
+        """Make sure that the body of a write which may be queued can be read again."""
 
     @abstractmethod
     def forward_or_queue(
         self, send: ForwardRequest, context: RequestContext
     ) -> Awaitable[UpstreamResponse]:
-        """The platform's answer as `send` brings it, or the queue's. Raises `GatewayError`."""
+        """Return the response that `send` gets, or else the queue's. Raises `GatewayError`."""
