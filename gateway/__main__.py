@@ -1,8 +1,8 @@
 """`dhp-gateway` and `python -m gateway`.
 
-What supervisors of services and containers start, `run` with at most a `--config`, begins at once:
-the command line's library would cost time, and memory for as long as the gateway runs. Whatever
-else is said, and how a start that failed is told, is the command line's.
+Supervisors of services and containers start `run` with at most a `--config`. That starts at once,
+because the command line's library would cost time, and memory for as long as the gateway runs. All
+other commands, and the message about a failed start, are left to the command line.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Final
 
 from gateway.commands import serving
 
-# typer makes something else of them on Windows.
+# typer expands arguments with these characters on Windows.
 _EXPANDED: Final = frozenset("~$%*?[")
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script."""
     _forbid_core_dumps()
     begin = _run_without_typer(sys.argv[1:])
     failure: BaseException | None = None
@@ -36,18 +36,21 @@ def main() -> None:
 
 
 def _forbid_core_dumps() -> None:
-    """They would hold secrets, tokens and patient data; also for all processes begun from here."""
+    """Disable core dumps of this process and its children.
+
+    They would contain secrets, tokens and patient data.
+    """
     try:
         import resource
     except ImportError:
-        return  # not on Windows, which writes none unasked
-    # Whoever confines the process may forbid even that.
+        return  # Windows lacks it, and writes no core dumps by default
+    # A sandbox of the process may forbid even that.
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _run_without_typer(argv: Sequence[str]) -> Callable[[], int] | None:
-    """What to do when that is plain to see; what could be meant otherwise is not."""
+    """Return what to run if the arguments are unambiguous, else None: typer parses them."""
     match argv:
         case ["run"]:
             return partial(serving.run_gateway, None)

@@ -1,8 +1,10 @@
-"""The commands. Exit codes: 0 fine, 1 a check failed, 2 wrong usage or settings, 3 no start.
+"""The commands.
 
-`audit verify` has one more, 4: nothing is wrong, but that the end is there is unproven.
+Exit codes: 0 success, 1 a check failed, 2 wrong usage or settings, 3 the gateway could not start.
+`audit verify` has one more, 4: no fault was found, but it is unproven that the end is there.
 
-Modules are imported where a command needs them: `run` should serve soon, `healthcheck` is short.
+Modules are imported where a command needs them: `run` should serve soon, and `healthcheck` should
+be quick.
 """
 
 from __future__ import annotations
@@ -45,13 +47,16 @@ cli = LocalizedTyper(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    # Frames and colours are for people; logs and scripts get plain lines.
+    # Frames and colours are for terminals; logs and scripts get plain text.
     rich_markup_mode="rich" if sys.stderr and sys.stderr.isatty() else None,
 )
 
 
 def main(failure: BaseException | None = None) -> None:
-    """What was asked for; `failure` is how `run` or `worker` ended that had begun without typer."""
+    """Run the command line.
+
+    `failure` is the exception that ended a `run` or `worker` which was started without typer.
+    """
     usage.run_command_line(cli, failure)
 
 
@@ -106,14 +111,14 @@ def worker(context: typer.Context, inheritance: str) -> None:
 
 
 def _exit_code(context: typer.Context, serve: Callable[[], int]) -> int:
-    """The exit code; raises how it failed, also where that was without typer."""
+    """Return the exit code of `serve`, or raise the failure of a run without typer."""
     if context.obj is not None:
         raise context.obj
     return serve()
 
 
 def _address_option(variable: str, what: str) -> Any:
-    """An option for an address of the sandbox, which the image gives as a variable."""
+    """Return an option for an address of the sandbox; the image sets its variable."""
     return typer.Option(metavar="HOST:PORT", envvar=variable, help=what)
 
 
@@ -209,7 +214,7 @@ def schema() -> None:
 
 
 def _exit_start_failed(error: Exception) -> NoReturn:
-    """A line for each reason."""
+    """Exit with one line of output for each reason."""
     reasons = (Phrase(line) for line in translate(exception_phrase(error)).splitlines())
     _fail(
         join_phrases("\n", (Phrase("could not start: {why}", why=why) for why in reasons)), NO_START

@@ -1,4 +1,4 @@
-"""Spans of time as people say them."""
+"""Durations as text for users and operators."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from gateway.phrases import Phrase
 
 
 def format_duration(seconds: float) -> Phrase:
-    """`45 s`, `5 min`, `3 h`, `3 h 20 min` or `2 days`; 10799 seconds are 3 hours."""
+    """Return `45 s`, `5 min`, `3 h`, `3 h 20 min` or `2 days`, rounded: 10799 seconds are 3 h."""
     if seconds < 90:
         text = f"{seconds:.2g}" if seconds < 10 else f"{seconds:.0f}"
         return Phrase("{seconds} s", seconds=text)

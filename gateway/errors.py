@@ -1,10 +1,10 @@
-"""Every failure the gateway answers itself, in one table, and the one exception that carries it.
+"""All failures that the gateway answers itself, in one table, and the exception that carries one.
 
-`REASONS` is the source of the callers' outcomes, of the metric label `reason` and of
-`docs/errors.md`. Its texts in three languages stand in `gateway.fhir.texts`.
+`REASONS` is the source of the outcomes for callers, of the metric label `reason` and of
+`docs/errors.md`. The texts in three languages are in `gateway.fhir.texts`.
 
     Exception
-     └─ GatewayError        an answer that the gateway makes in the platform's place
+     └─ GatewayError        a response of the gateway in place of the platform's
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One row of the table: what a caller gets for one kind of failure.
+    """One row of the table: the response to a caller for one kind of failure.
 
-    `issue_code` is from the value set issue-type of FHIR R5, `severity` from issue-severity.
+    `code` is the public reason code, `status` the HTTP status. `issue_code` is from the value set
+    issue-type of FHIR R5, `severity` from issue-severity.
     """
 
     code: str
@@ -115,20 +116,23 @@ _NON_FHIR_ISSUE_CODES: Final = {
 
 
 def non_fhir_issue_code(platform_status: int) -> str:
-    """The issue code for a platform answer that is not FHIR, by its status."""
+    """Return the issue code for a platform response that is not FHIR, by its status."""
     return _NON_FHIR_ISSUE_CODES.get(platform_status, "processing")
 
 
 @dataclass(slots=True, eq=False)
 class GatewayError(Exception):
-    """Ends a request with an outcome that the gateway makes.
+    """Ends a request with an OperationOutcome of the gateway.
 
-    `detail` goes to the log only and must be free of secrets, tokens, query values and bodies.
-    `hint` is shown to the caller in the outcome's diagnostics and must be free of them too.
-    `retry_after` is in seconds. `close_connection` says that the caller's connection cannot be used
-    again, `is_retryable` that the platform cannot have acted and another attempt may help at once.
-    `advice_key` names words for people that say more than the reason's own
-    (`gateway.fhir.texts.ADVICE`).
+    * `detail` is only logged; it must not contain secrets, tokens, query values or bodies.
+    * `hint` is sent to the caller in the outcome's diagnostics and must not contain them either.
+    * `retry_after` is in seconds.
+    * `upstream_status` is the platform's status, if it responded.
+    * `headers` are further fields of the response.
+    * `close_connection`: the caller's connection cannot be used again.
+    * `is_retryable`: the platform cannot have acted, and another attempt at once may succeed.
+    * `advice_key`: the key of a text in `gateway.fhir.texts.ADVICE` that says more than the
+      reason's own.
     """
 
     reason: Reason

@@ -1,4 +1,4 @@
-"""The one record that travels with a request; metrics and audit read it once, at the end."""
+"""The record that accompanies a request; metrics and audit read it once, at the end."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ ExchangeOutcome = Literal["success", "client-error", "failure", "aborted"]
 class Exchange:
     """What happened to one request, filled in step by step by the handler.
 
-    Times are seconds: `started_at` of the wall clock, `started_monotonic` of the monotonic clock.
-    Byte counts are those of the bodies. `query_params` holds names only; values never reach this
-    record. `is_user_asserted`: nobody signed in, the old system named its user; `purpose` is of the
-    national list, `token_id` the `jti` of the access token that went out. `interaction` and
-    `resource` come from closed sets (`gateway.fhir.interaction`). `is_audit_skipped`: one of so
-    many by strangers that it is counted and has no record of its own. `half_closed`: a read whose
-    caller closed its sending side before it was over, which tells nothing bad of the platform.
+    * `started_at` is Unix time, `started_monotonic` monotonic time; all durations are in seconds.
+    * Byte counts are those of the bodies.
+    * `query_params` holds names only; values never reach this record.
+    * `user`: the signed-in user or, with `is_user_asserted`, the one that the caller named without
+      a sign-in.
+    * `purpose` is of the national value set.
+    * `token_id` is the `jti` of the access token that was sent.
+    * `interaction` and `resource` come from closed sets (`gateway.fhir.interaction`).
+    * `is_audit_skipped`: the request exceeded a rate limit of unidentified clients, so that it is
+      counted and has no audit record.
+    * `half_closed`: a safe request whose caller closed its sending side before the end; its failure
+      shows nothing about the platform.
     """
 
     request_id: str
@@ -48,12 +53,12 @@ class Exchange:
     is_aborted: bool = False
     half_closed: bool = False
     is_audit_skipped: bool = False
-    # When it began and ceased to wait for a token, monotonic; None when one was at hand.
+    # Monotonic times at which waiting for a token began and ended; None without a wait.
     token_wait: tuple[float, float] | None = None
-    trace: object | None = None  # `gateway.telemetry.tracing`'s own, while tracing is on
+    trace: object | None = None  # of `gateway.telemetry.tracing`, while tracing is on
 
     def log_fields(self) -> dict[str, str]:
-        """What a line of the log has as fields, of what is known."""
+        """Return the fields of a log line about this exchange; empty ones are left out."""
         named = {
             "reason": self.reason,
             "request_id": self.request_id,
@@ -64,7 +69,7 @@ class Exchange:
 
     @property
     def outcome(self) -> ExchangeOutcome:
-        """How it ended: an abort outranks the status, which by then was already sent."""
+        """How the exchange ended. An abort outranks the status, which had been sent before it."""
         if self.is_aborted:
             return "aborted"
         if self.status >= 500 or self.status == 0:

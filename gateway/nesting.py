@@ -1,6 +1,7 @@
-"""How deep a value from outside is nested, asked before anybody walks it by recursion.
+"""Limits the nesting of untrusted values before code walks them recursively.
 
-Parsers end somewhere else in each version of Python, some far beyond what Python itself can walk.
+The limit of parsers differs between versions of Python; some accept values far deeper than Python's
+recursion limit.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 
 
 def exceeds_depth(value: object, max_depth: int) -> bool:
-    """Whether lists and dicts stand within each other on more than that many levels."""
+    """Return whether lists and dicts are nested more than `max_depth` levels deep."""
     level = [value]
     for _ in range(max_depth + 1):
         level = [inner for each in level for inner in _children(each)]

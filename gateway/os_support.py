@@ -1,6 +1,6 @@
-"""What the operating system offers, asked in one place: on Windows much of POSIX is not there.
+"""Functions of the operating system in one place, because much of POSIX is missing on Windows.
 
-Everything here works everywhere; where the system has nothing of the kind it does the next best.
+Everything here works on all systems; where a function is missing, the nearest equivalent is used.
 """
 
 from __future__ import annotations
@@ -28,16 +28,18 @@ except ImportError:
 else:
     _IS_POSIX = True
 
-# Files that several processes of one gateway write in turns, and that a second gateway finds taken.
+# Whether files can be locked: several workers write to one in turns, and a second gateway finds it
+# locked.
 HAS_FILE_LOCKS: Final = _IS_POSIX and hasattr(os, "memfd_create")
 HAS_UNIX_SOCKETS: Final = hasattr(socket, "AF_UNIX")
-# Whether a file's mode says who may read it; elsewhere access lists do.
+# Whether a file's mode determines which accounts may read it; other systems use access lists.
 HAS_FILE_MODES: Final = _IS_POSIX
-# As many sockets as select() takes on Windows, where Python has nothing better for our loop.
+# The number of sockets that select() takes on Windows, where Python has nothing better for the
+# event loop.
 _SELECTABLE: Final = 512
-# Of socket(7), for which Python has no names: a filter of packets, as code of its own that is given
-# the TCP header. It takes all but a SYN without ACK: load the flags, keep these two, and where only
-# SYN is left give 0 bytes of the packet, else all.
+# From socket(7); Python has no names for it: a packet filter (BPF), whose program is given the TCP
+# header. It passes all but a SYN without ACK: load the flags, mask these two, and return 0 bytes of
+# the packet where only SYN is set, else all.
 _SO_ATTACH_FILTER: Final = 26
 _ALL_BUT_SYN: Final = b"".join(
     struct.pack("HBBI", *step)
@@ -49,21 +51,22 @@ _ALL_BUT_SYN: Final = b"".join(
         (0x06, 0, 0, 0xFFFFFFFF),
     )
 )
-# Of mallopt(3): bytes at the heap's end that are kept when they are free, and from how many on a
-# piece of memory is no part of the heap.
+# From mallopt(3): the number of free bytes kept at the end of the heap, and the size from which a
+# block of memory is not part of the heap.
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
-# SO_LINGER that ends a connection by RST: on, for no time at all.
+# A value of SO_LINGER that makes close() send RST: on, with a timeout of 0.
 RESET_ON_CLOSE: Final = struct.pack("ii" if _IS_POSIX else "hh", 1, 0)
 
 
 def new_event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
-    """uvloop's factory where there is one, else that of asyncio's loop which watches descriptors.
+    """Return uvloop's factory where it is installed, else that of asyncio's selector loop.
 
-    Windows' default, the proactor, cannot tell when somebody waits at a listening socket.
+    The default loop on Windows, the proactor, cannot report pending connections at a listening
+    socket.
     """
     try:
-        import uvloop  # not on every platform
+        import uvloop  # missing on some systems
     except ImportError:
         return asyncio.SelectorEventLoop
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
@@ -71,24 +74,24 @@ def new_event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def set_heap_trim_threshold(most: int) -> None:
-    """Have the C library keep up to `most` free bytes at the heap's end for what comes next.
+    """Let the C library keep up to `most` free bytes at the end of the heap for later allocations.
 
-    glibc by itself gives back all beyond 128 KiB; the system clears each page of it anew when it is
-    needed again. Elsewhere nothing happens.
+    By default glibc returns all beyond 128 KiB, and the system clears each page when it is needed
+    again. With other C libraries nothing happens.
     """
-    # Not every Python can call C (one that was built without libffi, or may not make code as it
-    # runs), and not every C library has this.
+    # Not every Python can call C (one built without libffi, or without permission to generate code
+    # at run time), and not every C library has mallopt.
     with contextlib.suppress(ImportError, MemoryError, AttributeError, OSError, TypeError):
         import ctypes
 
         mallopt = ctypes.CDLL(None).mallopt
-        # Each of them alone would have glibc adjust neither any more.
+        # Setting either of them makes glibc stop adjusting both.
         mallopt(_M_MMAP_THRESHOLD, most)
         mallopt(_M_TRIM_THRESHOLD, most)
 
 
 def raise_open_file_limit() -> None:
-    """Allow as many open files as the system lets us: each exchange takes two."""
+    """Raise the limit of open files to the hard limit: each exchange needs two."""
     if not _IS_POSIX:
         return
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -97,7 +100,7 @@ def raise_open_file_limit() -> None:
 
 
 def open_file_limit() -> int:
-    """How many files and sockets this process may have open."""
+    """Return the number of files and sockets that this process may have open."""
     if not _IS_POSIX:
         return _SELECTABLE
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -105,9 +108,9 @@ def open_file_limit() -> int:
 
 
 def unacknowledged_bytes(connection: Any) -> int:
-    """Bytes sent and not acknowledged by the other system (SIOCOUTQ of tcp(7)).
+    """Return the bytes sent and not acknowledged by the peer (SIOCOUTQ of tcp(7)).
 
-    0 where the system does not tell. Raises OSError, and ValueError for a closed socket.
+    0 where the system does not report them. Raises OSError, and ValueError for a closed socket.
     """
     if not _IS_POSIX:
         return 0
@@ -116,7 +119,7 @@ def unacknowledged_bytes(connection: Any) -> int:
 
 
 def has_failed(connection: Any) -> bool:
-    """Whether the other side has reset a socket, of which nothing is read any more."""
+    """Return whether the peer has reset a socket that is not read any more."""
     try:
         return bool(connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
     except (OSError, ValueError):
@@ -124,9 +127,9 @@ def has_failed(connection: Any) -> bool:
 
 
 def readability_check(fd: int) -> Callable[[], object]:
-    """What says, as often as it is called, whether something has come on a socket, be it its end.
+    """Return a function that tests whether a socket has data or its end to read.
 
-    Something that is true or false; true also for a socket that is closed.
+    It returns a true or false value; true also for a closed socket.
     """
     if not hasattr(select, "poll"):
         return lambda: fd < 0 or select.select([fd], [], [], 0)[0]
@@ -136,7 +139,7 @@ def readability_check(fd: int) -> Callable[[], object]:
 
 
 def wait_writable(fd: int) -> None:
-    """Wait until a descriptor takes more, at most a second."""
+    """Wait until a descriptor is writable, at most one second."""
     if not hasattr(select, "poll"):
         time.sleep(0.01)
         return
@@ -146,7 +149,7 @@ def wait_writable(fd: int) -> None:
 
 
 def set_address_reuse(listening: socket.socket) -> None:
-    """Let an address be bound again soon after its last owner, and by nobody while it is ours."""
+    """Allow binding an address again soon after it was closed, but not while it is in use."""
     if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
         # Windows lets any program share an address that was bound with SO_REUSEADDR.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
@@ -155,11 +158,12 @@ def set_address_reuse(listening: socket.socket) -> None:
 
 
 def drop_new_connections(listening: socket.socket) -> None:
-    """Let nobody connect any more; who has, still waits in the queue of the listening TCP socket.
+    """Drop new SYN packets at a listening TCP socket; connections in its accept queue stay.
 
-    Who comes now tries again after a second and is refused, as the socket is closed by then. Where
-    the system is not Linux nothing happens, and closing resets who comes in that moment. Raises
-    OSError where the system permits no filter, as some Linux does to root alone.
+    A client whose SYN was dropped sends it again after a second and is refused, because the socket
+    is closed by then. On other systems than Linux nothing happens, and closing resets clients that
+    connect at that moment. Raises OSError where the system permits no filter, as some Linux systems
+    do to root alone.
     """
     if not hasattr(os, "memfd_create"):
         return
@@ -169,9 +173,9 @@ def drop_new_connections(listening: socket.socket) -> None:
 
 
 def on_signals(handlers: Mapping[str, Callable[[], None]]) -> None:
-    """Call back in the running loop at a signal, by its name; one that is unknown here never comes.
+    """Call handlers in the running loop at signals, given by name, for the life of the process.
 
-    For the life of the process.
+    Names that this system does not know are ignored.
     """
     loop = asyncio.get_running_loop()
     known = {
@@ -198,7 +202,11 @@ def _callback_soon(
 
 
 def _install_wakeup_fd(loop: asyncio.AbstractEventLoop) -> None:
-    """Python sees a signal between two steps of the program only; a loop that waits takes none."""
+    """Wake the loop at a signal.
+
+    Python runs signal handlers between two bytecode instructions only, and so not while the loop
+    waits.
+    """
     ours, theirs = socket.socketpair()
     for end in (ours, theirs):
         end.setblocking(False)
@@ -210,5 +218,5 @@ def _install_wakeup_fd(loop: asyncio.AbstractEventLoop) -> None:
 
     signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     loop.add_reader(ours, awake)
-    # The loop keeps `ours` through `awake`; the other end must live as long.
+    # The loop references `ours` through `awake`; the other end must live as long.
     awake.__dict__["other_end"] = theirs

@@ -1,6 +1,6 @@
 """A value that must never be shown: client secrets, tokens, keys.
 
-The type masks itself, so that no log, exception text or repr has to remember to.
+The type masks itself, so that logs, exception texts and reprs need no masking of their own.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ MASK = "********"
 
 
 class Secret:
-    """Holds a secret text; `str`, `repr` and formatting give a mask.
+    """Holds a secret text; `str`, `repr` and formatting return a mask.
 
-    Equality is decided in constant time. Only `reveal` gives the text.
+    Equality is tested in constant time. Only `reveal` returns the text.
     """
 
     __slots__ = ("_value",)
@@ -23,11 +23,14 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """The secret itself, for the one place that sends it."""
+        """Return the secret text, for the code that sends it."""
         return self._value
 
     def fingerprint(self) -> str:
-        """12 hexadecimal digits of the SHA-256: tells values apart without showing them."""
+        """Return the first 12 hexadecimal digits of the SHA-256.
+
+        They distinguish values without showing them.
+        """
         return hashlib.sha256(self._value.encode()).hexdigest()[:12]
 
     def __bool__(self) -> bool:

@@ -1,4 +1,4 @@
-"""Time and chance, as whoever waits is given them, and pauses that grow."""
+"""Injectable clock, timers and random source, and exponential backoff."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _MAX_DOUBLINGS: Final = 16
 
 
 class TimerHandle(Protocol):
-    """A timer that was set."""
+    """A timer that was started."""
 
     def cancel(self) -> None:
-        """Do not call back."""
+        """Cancel the timer, so that it does not call back."""
         ...
 
 
@@ -26,9 +26,9 @@ def _call_later(delay: float, callback: Callable[[], object]) -> TimerHandle:
 
 @dataclass(frozen=True, slots=True)
 class TimeSource:
-    """The monotonic clock, Unix time, timers on the monotonic clock; seconds all.
+    """Monotonic clock, Unix time and timers on the monotonic clock, all in seconds.
 
-    `random` gives numbers from 0 to 1, which spread pauses.
+    `random` returns numbers from 0 to 1, for jitter.
     """
 
     clock: Callable[[], float] = time.monotonic
@@ -41,7 +41,7 @@ class TimeSource:
         await self.wait(asyncio.Event(), seconds)
 
     async def wait(self, event: asyncio.Event, seconds: float) -> None:
-        """Wait for the event; after so much time it is set."""
+        """Wait for the event, which is set after `seconds` at the latest."""
         timer = self.call_later(seconds, event.set)
         try:
             await event.wait()
@@ -52,9 +52,10 @@ class TimeSource:
 def backoff(
     failures: int, first: float, longest: float, random: Callable[[], float] | None = None
 ) -> float:
-    """Seconds to wait after so many failures in a row: `first`, each time twice as long.
+    """Return the seconds to wait after this number of failures in a row.
 
-    With `random`, numbers from 0 to 1, it is up to a half shorter, so that many do not act as one.
+    It is `first`, doubled with each further failure, at most `longest`. With `random` (numbers from
+    0 to 1) it is up to a half shorter, so that many processes do not act at the same time.
     """
     pause = min(first * 2.0 ** min(max(failures - 1, 0), _MAX_DOUBLINGS), longest)
     return pause if random is None else pause * (0.5 + random() / 2)
