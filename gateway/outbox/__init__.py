@@ -1,1 +1,1 @@
-"""Durable store-and-forward: writes that cannot be delivered now are kept, and delivered later."""
+"""Durable store and forward: a write that cannot be delivered now is stored and delivered later."""

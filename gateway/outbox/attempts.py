@@ -1,4 +1,4 @@
-"""The attempts that are under way in this process: ask, send, judge, tell."""
+"""The active attempts of this process: each verifies, sends, evaluates and reports one entry."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
 
-# What is written down at once, in bytes of requests and answers, so that no write takes long.
+# Bytes of requests and responses recorded in one transaction, so that none takes long.
 _AT_ONCE: Final = 1024 * 1024
 _STEPS: Final = {
     EntryState.DELIVERED: OutboxStep.DELIVERED,
@@ -43,7 +43,7 @@ _STEPS: Final = {
 
 
 class AttemptPhase(Enum):
-    """How far an attempt has come, as far as it can still be stopped."""
+    """The phase of an attempt. One that is interrupted in NOT_SENT has had no effect."""
 
     NOT_SENT = auto()
     SENDING = auto()
@@ -51,8 +51,10 @@ class AttemptPhase(Enum):
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """One claimed entry; `failure_generation` is what
-    `PlatformReachability.failure_generation` was when it began.
+    """One attempt at a claimed entry.
+
+    `request` is None where it cannot be decrypted. `failure_generation` is the value of
+    `PlatformReachability.failure_generation` when the attempt began.
     """
 
     entry: OutboxEntry
@@ -64,7 +66,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class AttemptDependencies:
-    """What attempts work with."""
+    """Collaborators of all attempts; `observe` receives every step of an entry."""
 
     sender: Sender
     observe: OutboxObserver
@@ -74,9 +76,10 @@ class AttemptDependencies:
 
 
 class ActiveAttempts:
-    """Those in hand, to the moment when what they came to is written; `ended` is called after each.
+    """The attempts of this process, until their outcomes are recorded.
 
-    Whoever has taken outcomes writes them down and says so, or puts them again.
+    `ended` is called after each attempt. A caller of `take_outcomes` must call either
+    `outcomes_recorded` or `requeue_outcomes`.
     """
 
     def __init__(self, means: AttemptDependencies, ended: Callable[[], None]) -> None:
@@ -85,7 +88,8 @@ class ActiveAttempts:
         self._active: dict[str, Attempt] = {}
         self._outcomes: deque[AttemptOutcome] = deque()
         self._abandoned = False
-        # What this process has put back because of the line, not because of itself.
+        # Ids of the entries that this process postponed because of an outage, not because of a
+        # failure of their own.
         self._awaiting_platform: set[str] = set()
 
     def __len__(self) -> int:
@@ -93,44 +97,47 @@ class ActiveAttempts:
 
     @property
     def entry_ids(self) -> frozenset[str]:
-        """The entries."""
+        """The ids of the entries with an active attempt."""
         return frozenset(self._active)
 
     @property
     def total_bytes(self) -> int:
-        """Bytes of what is in hand."""
+        """The bytes of all entries with an active attempt."""
         return sum(attempt.entry.size for attempt in self._active.values())
 
     @property
     def has_unrecorded_outcomes(self) -> bool:
-        """Whether an outcome is known that is not written down yet."""
+        """Whether there is an outcome that is not recorded in the store yet."""
         return bool(self._outcomes)
 
     @property
     def awaiting_platform(self) -> frozenset[str]:
-        """The entries that wait for the line and not for themselves."""
+        """The ids of entries that were postponed by an outage, not by a failure of their own."""
         return frozenset(self._awaiting_platform)
 
     def no_longer_awaiting(self, ids: Collection[str]) -> None:
-        """These do not wait for the line any more."""
+        """Remove these entries from `awaiting_platform`."""
         self._awaiting_platform.difference_update(ids)
 
     def start(self, claimed: ClaimedEntry) -> None:
-        """Take a claimed entry in hand."""
+        """Start the attempt at a claimed entry as a task."""
         attempt = Attempt(
             claimed.entry, claimed.request, self._dependencies.reachability.failure_generation
         )
         self._active[attempt.entry.id] = attempt
         attempt.task = asyncio.get_running_loop().create_task(self._run_attempt(attempt))
-        # Also called for a task that was cancelled before it began.
+        # The callback also runs for a task that was cancelled before it started.
         attempt.task.add_done_callback(lambda _: self._finish_attempt(attempt))
 
     def release(self, entry: OutboxEntry, delay: float) -> None:
-        """A claimed entry is not begun."""
+        """Return a claimed entry without an attempt; it is due again after `delay` seconds."""
         self._outcomes.append(AttemptOutcome(entry, RetryLater(entry.cause), delay))
 
     def take_outcomes(self, most: int) -> list[AttemptOutcome]:
-        """Some of what is to be written down."""
+        """Remove and return up to `most` outcomes to record.
+
+        They have at most 1 MiB in all, or there is one.
+        """
         taken: list[AttemptOutcome] = []
         room = _AT_ONCE
         while self._outcomes and len(taken) < most:
@@ -141,7 +148,10 @@ class ActiveAttempts:
         return taken
 
     def _with_current_delay(self, outcome: AttemptOutcome) -> AttemptOutcome:
-        """Whoever was put back by a line that is back since does not wait as long as that asked."""
+        """Return the outcome with its delay recomputed.
+
+        An entry postponed by an outage that has ended uses the normal delay.
+        """
         transition = outcome.transition
         if (
             self._dependencies.reachability.is_silent_outage
@@ -154,19 +164,23 @@ class ActiveAttempts:
         )
 
     def requeue_outcomes(self, outcomes: Sequence[AttemptOutcome]) -> None:
-        """They could not be written; others may have more luck first."""
+        """Put outcomes that could not be recorded back at the end of the queue."""
         if not self._abandoned:
             self._outcomes.extend(outcomes)
 
     def outcomes_recorded(
         self, outcomes: Sequence[AttemptOutcome], progress: StoreStepResult
     ) -> None:
-        """They are on the disk, but for those of which the lease was lost."""
+        """End the attempts of outcomes that the store has committed, and report their steps.
+
+        Where the lease was lost the store has not recorded the outcome; that is logged only.
+        """
         for outcome, held in zip(outcomes, progress.recorded, strict=True):
             entry, transition = outcome.entry, outcome.transition
             attempt = self._active.get(entry.id)
             if attempt is None or attempt.entry.attempts != entry.attempts:
-                # It was given back.
+                # The entry was released: no attempt at it is active, or only one of an earlier
+                # claim.
                 continue
             del self._active[entry.id]
             event = _event(judging.apply_transition(entry, transition), transition)
@@ -181,13 +195,16 @@ class ActiveAttempts:
                 _log.warning(told, **_log_fields(entry))
 
     def stop(self, held: Collection[str] = ()) -> None:
-        """Stop what is being sent, but for the entries of which the lease is still held."""
+        """Cancel the attempts, except those at entries in `held`, whose leases are still held."""
         for attempt in self._active.values():
             if attempt.entry.id not in held and attempt.task is not None:
                 attempt.task.cancel()
 
     async def cancel_all(self) -> None:
-        """End all at once; what was not written down is judged when its lease has ended."""
+        """Cancel all attempts and discard their outcomes.
+
+        Their entries are recovered when the leases end.
+        """
         self._abandoned = True
         tasks = [attempt.task for attempt in self._active.values() if attempt.task is not None]
         self._active.clear()
@@ -212,7 +229,7 @@ class ActiveAttempts:
                 "a result of the outbox was not kept: %s", kind, **_log_fields(attempt.entry)
             )
         if error is not None or (task is not None and task.cancelled()):
-            # Its lease's end brings the entry back.
+            # The entry is recovered when its lease ends.
             self._active.pop(attempt.entry.id, None)
         self._on_attempt_ended()
 
@@ -225,7 +242,7 @@ class ActiveAttempts:
             _clear_cancellation()
             return _interrupted_outcome(attempt, errors.UPSTREAM_FAILED.code)
         except Exception as error:
-            # The text of a foreign error may be about a patient.
+            # The text of another library's exception may contain data of a patient.
             kind = type(error).__name__
             _log.error("an attempt of the outbox broke off: %s", kind, **_log_fields(attempt.entry))
             self._dependencies.reachability.on_inconclusive_attempt()
@@ -264,7 +281,7 @@ class ActiveAttempts:
     def _update_reachability(
         self, attempt: Attempt, result: SendResult | VerificationResult
     ) -> None:
-        """What a result shows about the line, whatever it means for the entry."""
+        """Note what a result shows about the platform, whatever it means for the entry."""
         line = self._dependencies.reachability
         if isinstance(result, SendFailure) and not result.affects_all_entries:
             line.on_inconclusive_attempt()
@@ -309,7 +326,6 @@ def _event(entry: OutboxEntry, transition: EntryTransition) -> OutboxEvent:
 
 
 def _log_fields(entry: OutboxEntry) -> dict[str, str]:
-    """The fields of a line in the log."""
     return {"entry": entry.id, "caller": entry.caller}
 
 

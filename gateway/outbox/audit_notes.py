@@ -1,4 +1,7 @@
-"""Steps that stand in the store until an audit has them: their process had none at hand."""
+"""Pending audit records: steps that stay in the store until an audit trail has recorded them.
+
+They are stored because the process that took the step had no audit trail to write to.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ async def add_pending_records(
     actor: Actor,
     at: float,
 ) -> None:
-    """Keep that somebody took this step with these entries, in the transaction of the step."""
+    """Store that `actor` took this step with these entries, in the transaction of the step.
+
+    `at` is a Unix time.
+    """
     common = {"step": step, "by": _encode_actor(actor), "at": at}
     rows = [{**common, "entry": entry.id, "caller": entry.caller} for entry in noted]
     if rows:
@@ -31,7 +37,7 @@ async def add_pending_records(
 
 
 async def has_pending_records(connection: AsyncConnection) -> bool:
-    """Whether there is something to take."""
+    """Return whether any pending record is stored."""
     query = sa.select(sa.exists().select_from(pending_records_table))
     return bool((await connection.execute(query)).scalar_one())
 
@@ -39,10 +45,11 @@ async def has_pending_records(connection: AsyncConnection) -> bool:
 async def drain_pending_records(
     connection: AsyncConnection, record: RecordPending, recorded: set[int]
 ) -> set[int]:
-    """Have the oldest recorded and forget them; the numbers of these.
+    """Pass the oldest pending records to `record`, delete them, and return their numbers.
 
-    Nobody else has them in hand meanwhile. `recorded` learns what is recorded, so that it is not
-    again where the transaction fails; it may come twice if the process dies before that ends.
+    No other process records them meanwhile: their rows are locked, with SQLite the whole database.
+    The numbers of recorded ones are added to `recorded`, so that they are not recorded again if the
+    transaction fails. A record may appear twice if the process dies before the transaction ends.
     """
     query = (
         sa.select(pending_records_table)
@@ -68,7 +75,7 @@ def _record_of_row(row: sa.Row[Any]) -> PendingAuditRecord:
 
 
 def _encode_actor(actor: Actor) -> str:
-    """The way alone, as it was noted always; with more that is known as JSON."""
+    """Return the channel alone, as all versions store it, or JSON if there is more to store."""
     if not (actor.operator or actor.reason):
         return actor.channel
     stored = {"way": actor.channel, "operator": actor.operator, "reason": actor.reason}

@@ -1,4 +1,4 @@
-"""Changes of an entry's state that no attempt causes: an ended lease, its age, a person."""
+"""Changes of an entry's state without an attempt: a lost lease, its age, an operator's decision."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gateway.outbox.store import EntryChange, EntryStateError
 UNLEASED: Final[dict[str, Any]] = {"owner": None, "leased_until": None}
 INTERRUPTED: Final = StoredResponse(502, reason="upstream-failed", note=notes.INTERRUPTED)
 EXPIRED: Final = "expired"
-# A clock that is put right by less stands still, as it were, in seconds.
+# Seconds. A smaller backward step of the clock is ignored.
 _CLOCK_TOLERANCE: Final = 1.0
 _EXPIRED_UNSENT: Final = StoredResponse(
     503, reason="upstream-unreachable", note=notes.NEVER_DELIVERED
@@ -39,7 +39,11 @@ async def expire_lease(
     now: float,
     settle: float,
 ) -> EntryChange:
-    """Its sender is gone: it may have been delivered or not."""
+    """End the lease of an entry whose process is gone; the write may have taken effect.
+
+    With `RecoveryMode.HOLD` the entry becomes unclear, otherwise it waits in doubt. An entry to be
+    verified is due after `settle` seconds, others at once. `now` is a Unix time.
+    """
     if entry.recovery is RecoveryMode.HOLD:
         await _save_response(connection, sealing, entry, INTERRUPTED)
         values: dict[str, Any] = {"state": EntryState.UNCLEAR, "finished_at": now}
@@ -55,7 +59,7 @@ async def expire_lease(
 async def expire_entry(
     connection: AsyncConnection, sealing: EncryptedContents, entry: OutboxEntry, now: float
 ) -> EntryChange:
-    """It has waited for too long."""
+    """Give up an entry that has waited too long: it is failed, or unclear if it is in doubt."""
     await _save_response(
         connection, sealing, entry, _EXPIRED_IN_DOUBT if entry.in_doubt else _EXPIRED_UNSENT
     )
@@ -67,7 +71,10 @@ async def expire_entry(
 async def reset_delays_after_clock_step(
     connection: AsyncConnection, latest: float, now: float
 ) -> None:
-    """Pauses were measured by a clock that was put back since `latest`."""
+    """Shorten delays if the clock that measured them was set back since `latest`.
+
+    `latest` and `now` are Unix times.
+    """
     if now < latest - _CLOCK_TOLERANCE:
         for change in statements.update_delays_after_clock_step(now, INDEX_LAG):
             await connection.execute(change)
@@ -76,7 +83,11 @@ async def reset_delays_after_clock_step(
 async def apply_operator_action(
     connection: AsyncConnection, entry: OutboxEntry, to: EntryState, now: float
 ) -> OutboxEntry:
-    """A person, or the caller, decides. Raises `EntryStateError`."""
+    """Apply a decision of an operator or of the caller: retry (`WAITING`), cancel or drop.
+
+    Cancelling and dropping erase the content. Raises `EntryStateError` where the entry's state does
+    not allow the decision.
+    """
     if entry.state not in _ALLOWED_TRANSITIONS[to] or (
         to is EntryState.CANCELLED and entry.in_doubt
     ):
@@ -87,7 +98,8 @@ async def apply_operator_action(
         await unblock_successors(connection, (entry.number,))
         return moved
     if entry.state is EntryState.WAITING:
-        # What is in doubt is not asked for any sooner: the platform's index may lag behind.
+        # An entry in doubt keeps its delay before the verification: the platform's search index may
+        # lag behind.
         return await _update_entry(
             connection, entry, {} if entry.in_doubt else {"due_at": entry.queued_at}
         )
@@ -98,7 +110,11 @@ async def apply_operator_action(
 async def retry_failed(
     connection: AsyncConnection, now: float, cause: str | None, after: int, *, most: int
 ) -> list[OutboxEntry]:
-    """A person sends up to `most` that have failed, of one cause or of any, once more."""
+    """Retry up to `most` failed entries, of one cause or of any, with numbers above `after`.
+
+    Entries that another transaction has locked are left out. Returns them in the order of their
+    numbers.
+    """
     of_cause = () if cause is None else (entries_table.c.cause == cause,)
     failed = (entries_table.c.state == EntryState.FAILED, entries_table.c.number > after)
     query = statements.select_unlocked(*failed, *of_cause)
@@ -113,13 +129,19 @@ async def retry_failed(
 
 
 def _retry_values(now: float) -> dict[str, Any]:
-    """The doubt is decided, and its time begins anew; its place in its orders stays."""
+    """Return the column values of a retry.
+
+    The doubt is resolved and the age starts anew; the position by `number` stays.
+    """
     values = {"state": EntryState.WAITING, "due_at": now, "queued_at": now, "finished_at": None}
     return {**values, "doubt": False, "cause": ""}
 
 
 async def unblock_successors(connection: AsyncConnection, numbers: Sequence[int]) -> None:
-    """Let what came after these, which are over, go on. Nobody may add entries meanwhile."""
+    """Unblock the entries behind these, which block nothing any more.
+
+    The transaction must hold the lock of `Database.lock_inserts`.
+    """
     await connection.execute(
         sa.delete(ordering_keys_table).where(ordering_keys_table.c.entry.in_(numbers))
     )
@@ -128,10 +150,10 @@ async def unblock_successors(connection: AsyncConnection, numbers: Sequence[int]
 
 
 async def unblock_orphaned(connection: AsyncConnection) -> None:
-    """Let go on what waits for something that is over.
+    """Unblock entries behind an entry that blocks nothing any more.
 
-    Only a process that knows nothing of `behind` leaves such: an older version that still had an
-    entry in hand when its outbox was brought up.
+    Only a process that does not know the column `behind` leaves such entries: one of an older
+    version that still had an active attempt when its outbox was upgraded.
     """
     blocker = entries_table.alias()
     blocks = (blocker.c.number == entries_table.c.behind, blocker.c.state.in_(BLOCKING))

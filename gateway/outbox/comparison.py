@@ -1,4 +1,4 @@
-"""Whether the platform has what was sent: both are read here, and let go again."""
+"""Comparison of what was sent with what the platform holds. Neither tree is retained."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ from gateway.outbox.qualifying import condition_query, conditional_creates, sear
 from gateway.outbox.sending import VerificationResult, VerificationStatus
 from gateway.outbox.status import first_field_value
 
-# What has a meaning of its own in a search parameter (FHIR R5 search.html, section 3.2.1.5.7).
+# Characters with a special meaning in the value of a search parameter (FHIR R5 search.html, section
+# 3.2.1.5.7).
 _SPECIAL: Final = re.compile(r"[\\,|$]")
-# Of a condition that is percent-encoded already; all that no address holds is encoded.
+# Characters that stay in a condition, which is percent-encoded already; everything that a URL
+# cannot contain is encoded.
 _AS_THEY_ARE: Final = "!$%&'()*+,/:;=?@[]~|"
-# A Bundle with more is not looked for, entry by entry.
+# A Bundle that needs more queries than this is not verified.
 _MAX_QUERIES: Final = 16
 
 
 def _parse_sent(request: QueuedRequest) -> Element | None:
-    """What was sent; None where that cannot be read."""
+    """Return the body that was sent as a tree; None where it cannot be parsed."""
     if first_field_value(request.fields, b"content-encoding") is not None:
         return None
     try:
@@ -38,11 +40,11 @@ def _parse_sent(request: QueuedRequest) -> Element | None:
 
 @dataclass(frozen=True, slots=True)
 class VerificationQuery:
-    """By what a resource can be looked for that may have been created.
+    """The search that finds a resource which an earlier attempt may have created.
 
-    `query` is raw: its own identifier where it has one, else the write's condition.
-    `is_conditional`: it was to be created on a condition. `bundle_index`: which of a Bundle's, None
-    for one by itself.
+    `query` is raw: the search for `identifier`, the resource's own, where it has one, else the
+    write's condition. `is_conditional`: the write was a conditional create. `bundle_index` is the
+    index among a Bundle's conditional creates, None outside a Bundle.
     """
 
     resource_type: str
@@ -52,11 +54,18 @@ class VerificationQuery:
     bundle_index: int | None = None
 
     def is_conclusive(self, known: SearchSupport) -> bool:
-        """Whether a match can prove anything: by an identifier that it has itself, always."""
+        """Return whether a match can prove anything.
+
+        A match by the resource's own identifier always can, one by other parameters only if all of
+        them are declared.
+        """
         return self.identifier is not None or self.has_only_declared_parameters(known)
 
     def has_only_declared_parameters(self, known: SearchSupport) -> bool:
-        """Whether the platform surely uses all parameters: it declares each, as it is written."""
+        """Return whether the platform certainly uses all parameters.
+
+        Each of them is declared, exactly as written.
+        """
         names = filtering_names(self.query)
         declared = known.declared or ()
         return bool(names) and all(
@@ -65,7 +74,10 @@ class VerificationQuery:
 
 
 def verification_queries(request: QueuedRequest) -> list[VerificationQuery] | None:
-    """What is to be looked for; None where nobody could find it. Of a Bundle all, perhaps none."""
+    """Return the queries that verify a write; None where no search could find it.
+
+    For a Bundle these are the queries of all its conditional creates, possibly none.
+    """
     sent = _parse_sent(request)
     if sent is None:
         return None
@@ -97,12 +109,15 @@ def _verification_query(
 def combine_results(
     findings: list[VerificationResult], request: QueuedRequest
 ) -> VerificationResult:
-    """What all of them tell of a write: of a Bundle only what they agree on."""
+    """Return the result for a write from the results of its queries.
+
+    The result of a Bundle is conclusive only where those of its entries agree.
+    """
     found = {each.status for each in findings} or {VerificationStatus.SAFE_TO_RESEND}
     if len(findings) == 1 and request.interaction not in BUNDLES:
         return findings[0]
     if found == {VerificationStatus.PRESENT} and request.interaction == "transaction":
-        # All or nothing (R5 http.html, section 3.2.0.13.2).
+        # A transaction succeeds or fails as a whole (R5 http.html, section 3.2.0.13.2).
         return VerificationResult(VerificationStatus.PRESENT, StoredResponse(200, is_verified=True))
     for one in (VerificationStatus.SAFE_TO_RESEND, VerificationStatus.ABSENT):
         if found <= {one, VerificationStatus.SAFE_TO_RESEND}:
@@ -111,7 +126,7 @@ def combine_results(
 
 
 def compare_read(result: StoredResponse, request: QueuedRequest) -> VerificationResult:
-    """What the answer to a read of the same id tells."""
+    """Return what the response to a read of the same logical id shows about the write."""
     sent, found = _parse_sent(request), _content(result)
     if sent is None or found is None:
         return VerificationResult(VerificationStatus.INCONCLUSIVE)
@@ -123,7 +138,7 @@ def compare_read(result: StoredResponse, request: QueuedRequest) -> Verification
 def compare_search(
     result: StoredResponse, request: QueuedRequest, wanted: VerificationQuery, known: SearchSupport
 ) -> VerificationResult:
-    """What the answer to the search tells."""
+    """Return what the response to the search of `wanted` shows about the write."""
     sent, bundle = _parse_sent(request), _content(result)
     if sent is None or bundle is None or tree.first_text(bundle, "type") != "searchset":
         return VerificationResult(VerificationStatus.INCONCLUSIVE)
@@ -139,7 +154,8 @@ def compare_search(
         result, wanted, known
     )
     if not matches:
-        # A server that ignores what it does not know would have found something, or says so.
+        # A server that ignores an unknown parameter would have found something, or reports that it
+        # ignored the parameter.
         nothing = tree.first_text(bundle, "total") in ("", "0") and used
         return VerificationResult(
             VerificationStatus.ABSENT if nothing else VerificationStatus.INCONCLUSIVE
@@ -150,7 +166,10 @@ def compare_search(
 def _compare_match(
     matches: list[Element], sent: Element, wanted: VerificationQuery, *, used: bool
 ) -> VerificationResult:
-    """Only the very same content is taken for it: two results may share an order's number."""
+    """Return PRESENT only for a single match with all content that was sent.
+
+    The identifier alone proves nothing: two results may share the number of an order.
+    """
     match = matches[0]
     right = (
         used if wanted.identifier is None else wanted.identifier in searchable_identifiers(match)
@@ -170,7 +189,7 @@ def _reports_ignored_parameters(
 
 
 def _match_response(resource: Element) -> StoredResponse:
-    """What the caller is told of a resource that the platform has already."""
+    """Return the response for the caller about a resource that the platform holds already."""
     kind, own = tree.first_text(resource, "resourceType"), tree.first_text(resource, "id")
     fields: list[tuple[bytes, bytes]] = []
     for meta in tree.child_elements(resource, "meta"):

@@ -1,4 +1,4 @@
-"""The sealed contents of entries in the database: requests and responses, in pieces."""
+"""The encrypted contents of entries in the database: requests and responses, in segments."""
 
 from __future__ import annotations
 
@@ -25,24 +25,28 @@ from gateway.outbox.store import AttemptOutcome, OutboxConfigurationError
 from gateway.phrases import Phrase
 
 _CHANGED: Final = Phrase("holds a content that was changed from outside")
-# Up to this size encrypting takes less time than a change of threads.
+# Bytes. Up to this size encryption takes less time than switching to a thread.
 _INLINE: Final = 128 * 1024
 
 
 class EncryptedContents:
-    """Seals and opens with one cipher; what is given a connection belongs to its transaction."""
+    """Encryption and decryption of contents with one cipher.
+
+    A method with a `connection` works in the transaction of that connection. Contents of more than
+    128 KiB are processed in a thread.
+    """
 
     def __init__(self, cipher: ContentCipher) -> None:
         self._cipher = cipher
 
     async def encrypt_request(self, entry_id: str, draft: NewEntry) -> tuple[list[bytes], int]:
-        """The sealed pieces and the size of what they hold."""
+        """Return the encrypted segments and the size of their plain text in bytes."""
         plain = pack_request(draft.request)
         place = ContentBinding(entry_id, draft.caller, draft.recovery, "request")
         return await self._encrypt(plain, place), len(plain)
 
     async def encrypt_responses(self, outcomes: Sequence[AttemptOutcome]) -> dict[int, list[bytes]]:
-        """The sealed answers of those that have ended, by their numbers."""
+        """Return the encrypted responses of the final outcomes, by entry number."""
         return {
             each.entry.number: await self.encrypt_response(each.entry, each.transition.response)
             for each in outcomes
@@ -50,22 +54,22 @@ class EncryptedContents:
         }
 
     async def encrypt_response(self, entry: OutboxEntry, response: StoredResponse) -> list[bytes]:
-        """The sealed pieces."""
+        """Return the encrypted segments of a response."""
         return await self._encrypt(pack_response(response), _binding(entry, "response"))
 
     async def read(
         self, connection: AsyncConnection, entry: OutboxEntry, kind: ContentKind
     ) -> bytes | None:
-        """As `decrypt`, of what is kept."""
+        """Load a content and return it as `decrypt` does."""
         found = await load_segments(connection, (entry.number,), kind)
         return await self.decrypt(found[entry.number], entry, kind)
 
     async def decrypt(
         self, sealed: Sequence[bytes], entry: OutboxEntry, kind: ContentKind
     ) -> bytes | None:
-        """A content in clear; None: there is none.
+        """Return a content in plain text; None where there is none.
 
-        Raises `OutboxConfigurationError` when it was changed.
+        Raises `OutboxConfigurationError` when it was modified.
         """
         if not sealed:
             return None
@@ -85,7 +89,7 @@ class EncryptedContents:
 async def load_segments(
     connection: AsyncConnection, numbers: Collection[int], kind: ContentKind
 ) -> Mapping[int, Sequence[bytes]]:
-    """The sealed pieces of entries, by their numbers; nothing where there are none."""
+    """Return encrypted segments by entry number; an empty list where an entry has none."""
     found: dict[int, list[bytes]] = {number: [] for number in numbers}
     for row in await connection.execute(statements.select_segments(numbers, kind)):
         found[row.entry].append(row.sealed)
@@ -95,7 +99,7 @@ async def load_segments(
 async def save_segments(
     connection: AsyncConnection, kind: ContentKind, contents: Mapping[int, Sequence[bytes]]
 ) -> None:
-    """Write entries' sealed pieces, in the place of any others."""
+    """Store encrypted segments of entries, by entry number, and replace any earlier ones."""
     await delete_segments(connection, tuple(contents), kind)
     rows = [
         {"entry": number, "kind": kind, "place": place, "sealed": piece}
@@ -108,7 +112,7 @@ async def save_segments(
 async def delete_segments(
     connection: AsyncConnection, numbers: Collection[int], *kinds: ContentKind
 ) -> None:
-    """Delete contents of entries, of these kinds or all."""
+    """Delete contents of entries: those of the given kinds, or all."""
     of_kinds = (segments_table.c.kind.in_(kinds),) if kinds else ()
     await connection.execute(
         sa.delete(segments_table).where(segments_table.c.entry.in_(tuple(numbers)), *of_kinds)

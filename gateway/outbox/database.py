@@ -1,4 +1,4 @@
-"""The database below the outbox: connections, transactions, time. SQLite or PostgreSQL."""
+"""The database of the outbox: connections, transactions and time, for SQLite or PostgreSQL."""
 
 from __future__ import annotations
 
@@ -27,73 +27,73 @@ _RETRY_INTERVAL: Final = 0.02
 _CONNECTIONS: Final = 4
 _PRIVATE: Final = 0o600
 _DISK_FULL: Final = Phrase("the disk is full")
-# The part of an extended result code that says what kind it is.
+# The mask of the primary result code in an extended result code of SQLite.
 _PRIMARY: Final = 0xFF
-# One number for everybody who uses the outbox in a PostgreSQL database: "dhp-outb" in hexadecimal.
+# The key of the advisory lock, the same for all processes that use the outbox in a PostgreSQL
+# database: the ASCII codes of "dhp-outb".
 _ADVISORY_LOCK: Final = 0x6468702D6F757462
-# What SQLite says when there is no room for a page, the log or its index.
+# SQLite's error names when there is no space for a page, for the WAL or for its index.
 _DISK_FULL_CODES: Final = frozenset(
     ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_CANTOPEN")
 )
 _PRAGMAS: Final = (
-    # In WAL mode this is what survives a power cut: the log is synced at every commit.
+    # In WAL mode FULL syncs the WAL at every commit, so that the commit survives a power failure.
     "PRAGMA synchronous = FULL",
-    # What was erased is overwritten, encrypted as it is.
+    # Deleted content is overwritten with zeros, although it is encrypted.
     "PRAGMA secure_delete = ON",
 )
 
 
 class Database(Protocol):
-    """Transactions, and the time by which leases end. All raise `OutboxUnavailableError`."""
+    """Transactions, and the clock of the leases. All methods raise `OutboxUnavailableError`."""
 
     def read_transaction(self) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
-        """A transaction that only reads."""
+        """Open a transaction that only reads."""
         ...
 
     def write_transaction(
         self, *, adds: bool = False
     ) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
-        """A transaction that is on the disk when it was left without an exception.
+        """Open a transaction, which is on disk once its context exits without an exception.
 
-        One that `adds` leaves room for all others. Raises `OutboxFullError`.
+        One that `adds` must leave the disk space that all others need. Raises `OutboxFullError`.
         """
         ...
 
     async def now(self, connection: AsyncConnection) -> float:
-        """Seconds since 1970, the same clock for all who share the database."""
+        """Return the seconds since 1970 by one clock for all processes that share the database."""
         ...
 
     async def lock_inserts(self, connection: AsyncConnection) -> None:
-        """Let nobody else add entries until the end of the transaction."""
+        """Prevent other transactions from inserting entries until the end of this one."""
         ...
 
     async def release_disk_space(self) -> bool:
-        """Give some of the room back to the disk that nothing needs any more; whether it did."""
+        """Return some unused space to the file system. Return whether any was returned."""
         ...
 
     def is_known_empty(self) -> bool:
-        """Whether no order has an entry, if that can be told at once."""
+        """Return True if no entry blocks an ordering key, False where that is not known at once."""
         ...
 
     def is_known_dead(self, owner: str) -> bool:
-        """Whether the process that `owner.current_owner` called so has ended, if that can
-        be told.
-        """
+        """Return whether the process that `current_owner` named so has ended; False if unknown."""
         ...
 
     async def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         ...
 
 
 class SqliteDatabase:
-    """One file, for all processes of this machine. `clock` gives seconds since 1970."""
+    """One file, for all processes of this machine. `clock` returns seconds since 1970."""
 
     def __init__(self, path: Path, clock: Callable[[], float]) -> None:
         self._clock = clock
-        # Writers wait for each other here, in the order they came, rather than in SQLite's polling.
+        # Writers of this process wait here in the order of their arrival, rather than in SQLite's
+        # polling.
         self._write_lock = asyncio.Lock()
-        # Seconds that whoever has the turn may still wait for other processes.
+        # Seconds for which the holder of `_write_lock` may still wait for other processes.
         self._busy_timeout = _BUSY
         self._path = path
         self._reserve = DiskReserve(path)
@@ -103,14 +103,14 @@ class SqliteDatabase:
         sa.event.listen(self._engine.sync_engine, "begin", self._begin)
         self._reader = self._engine.execution_options(reading=True)
         self._empty_check = _EmptyCheck(path)
-        # Whether no order has an entry, whichever process put it in.
+        # True if no entry of any process blocks an ordering key.
         self.is_known_empty = self._empty_check.is_known_empty
-        # All who have the file are of this machine.
+        # All processes that use the file run on this machine.
         self.is_known_dead = owner.is_owner_dead
 
     @contextlib.asynccontextmanager
     async def read_transaction(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that only reads."""
+        """Open a transaction that only reads."""
         with self._with_disk_reserve(), _translate_errors():
             _make_private(self._path)
             async with self._reader.begin() as connection:
@@ -118,9 +118,9 @@ class SqliteDatabase:
 
     @contextlib.asynccontextmanager
     async def write_transaction(self, *, adds: bool = False) -> AsyncIterator[AsyncConnection]:
-        """A transaction that is on the disk when it was left without an exception.
+        """Open a transaction, which is on disk once its context exits without an exception.
 
-        One that `adds` leaves room for all others. Raises `OutboxFullError`.
+        One that `adds` must leave the disk space that all others need. Raises `OutboxFullError`.
         """
         with self._with_disk_reserve(adds=adds), _translate_errors():
             _make_private(self._path)
@@ -138,7 +138,7 @@ class SqliteDatabase:
                 raise
             if adds:
                 raise OutboxFullError(_DISK_FULL) from None
-            # Whoever has failed tries again.
+            # The released space is there when the failed operation is retried.
             self._reserve.release()
             raise
 
@@ -147,7 +147,10 @@ class SqliteDatabase:
 
     @contextlib.asynccontextmanager
     async def _acquire_write_lock(self) -> AsyncIterator[None]:
-        """Who has waited for the turn has so much less time left to wait for other processes."""
+        """Hold the in-process write lock.
+
+        Time spent waiting for it is subtracted from SQLite's busy timeout.
+        """
         until = time.monotonic() + _BUSY
         async with asyncio.timeout(_BUSY):
             await self._write_lock.acquire()
@@ -163,39 +166,40 @@ class SqliteDatabase:
             connection.exec_driver_sql("BEGIN")
             return
         _set_busy_timeout(self._busy_timeout, connection)
-        # One that turns from reading to writing could fail half way (SQLITE_BUSY_SNAPSHOT).
+        # A transaction that first reads and then writes could fail midway (SQLITE_BUSY_SNAPSHOT).
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     async def now(self, connection: AsyncConnection) -> float:
-        """This machine's time."""
+        """Return this machine's time."""
         return self._clock()
 
     async def lock_inserts(self, connection: AsyncConnection) -> None:
-        """Nothing to do: who writes is alone."""
+        """Do nothing: a write transaction excludes all others."""
 
     async def release_disk_space(self) -> bool:
-        """Some pages, in a transaction of their own."""
+        """Release some pages in a separate transaction. Return whether any were released."""
         with _translate_errors():
             async with self._acquire_write_lock():
                 return await asyncio.to_thread(self._reserve.release_disk_space, self._path)
 
     async def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         self._empty_check.close()
         await self._engine.dispose()
 
 
 class PostgresDatabase:
-    """A database that replicas share. `address` and `tls` are asyncpg's arguments."""
+    """A database that replicas share. `address` and `tls` are arguments of asyncpg."""
 
     def __init__(self, address: dict[str, Any], tls: ssl.SSLContext | str | None) -> None:
         timeouts = {"timeout": _BUSY, "command_timeout": 6 * _BUSY}
         self._engine: AsyncEngine = create_async_engine(
-            # The address is given as it is: in a URL a directory of a socket would be quoted.
+            # The address is passed as arguments: in a URL the directory of a Unix socket would be
+            # quoted.
             "postgresql+asyncpg://",
             hide_parameters=True,
             pool_size=_CONNECTIONS,
-            # A restarted server is noticed before a transaction begins, not in it.
+            # A restart of the server is noticed before a transaction begins, not within it.
             pool_pre_ping=True,
             pool_timeout=_BUSY,
             isolation_level="READ COMMITTED",
@@ -203,45 +207,45 @@ class PostgresDatabase:
                 **address,
                 **timeouts,
                 "ssl": tls,
-                # Whatever the server's default is: kept means on its disk.
+                # Overrides the server's default: a committed write must be on the server's disk.
                 "server_settings": {"synchronous_commit": "on"},
             },
         )
 
     @contextlib.asynccontextmanager
     async def write_transaction(self, *, adds: bool = False) -> AsyncIterator[AsyncConnection]:
-        """A transaction that is on the disk when it was left without an exception."""
+        """Open a transaction, which is on disk once its context exits without an exception."""
         with _translate_errors():
             async with self._engine.begin() as connection:
                 yield connection
 
     def read_transaction(self) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
-        """A transaction that only reads."""
+        """Open a transaction that only reads."""
         return self.write_transaction()
 
     async def now(self, connection: AsyncConnection) -> float:
-        """The server's time: the replicas' clocks need not agree."""
+        """Return the server's time, because the clocks of replicas may differ."""
         moment = sa.extract("epoch", sa.func.clock_timestamp())
         return float((await connection.execute(sa.select(moment))).scalar_one())
 
     async def lock_inserts(self, connection: AsyncConnection) -> None:
-        """So that entries become visible in the order of their numbers."""
+        """Take the advisory lock, so that entries become visible in the order of their numbers."""
         await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
 
     async def release_disk_space(self) -> bool:
-        """PostgreSQL's autovacuum does it."""
+        """Return False: PostgreSQL's autovacuum releases the space."""
         return False
 
     def is_known_empty(self) -> bool:
-        """Another replica may have put something in at any moment."""
+        """Return False: another replica may insert an entry at any moment."""
         return False
 
     def is_known_dead(self, owner: str) -> bool:
-        """It may be of another machine."""
+        """Return False: the process may run on another machine."""
         return False
 
     async def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         await self._engine.dispose()
 
 
@@ -252,14 +256,15 @@ def _translate_errors() -> Iterator[None]:
     except (SQLAlchemyError, sqlite3.Error, OSError, TimeoutError) as error:
         raise OutboxUnavailableError(_error_code(error)) from None
     except Exception as error:
-        # What asyncpg raises while it connects; it may be missing, so that it cannot be named.
+        # Exceptions that asyncpg raises while connecting. asyncpg may not be installed, so that its
+        # classes cannot be named here.
         if not type(error).__module__.startswith("asyncpg."):
             raise
         raise OutboxUnavailableError(_error_code(error)) from None
 
 
 def _error_code(error: Exception) -> Phrase:
-    """Without the driver's text, which may quote what it was given."""
+    """Return the name of the error, without the driver's text, which may quote values."""
     original = getattr(error, "orig", None) or error
     original = original.__cause__ or original
     name = getattr(original, "sqlite_errorname", type(original).__name__)
@@ -276,10 +281,10 @@ def _make_private(path: Path) -> None:
 
 
 def _prepare(connection: Any, pages_of_log: int) -> None:
-    # Transactions are begun by `_begin`, not by the driver's guess.
+    # `_begin` starts transactions, not the implicit BEGIN of the driver.
     connection.isolation_level = None
     cursor = connection.cursor()
-    # Heeded only as long as the file is empty.
+    # SQLite applies it only while the file is empty.
     cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
     _enable_wal(cursor)
     for pragma in _PRAGMAS:
@@ -290,7 +295,11 @@ def _prepare(connection: Any, pages_of_log: int) -> None:
 
 
 def _enable_wal(cursor: Any) -> None:
-    """Fails at once, whatever the wait, while another process makes the tables of a new file."""
+    """Switch to WAL mode, with retries for `_BUSY` seconds.
+
+    The PRAGMA ignores the busy timeout and fails at once while another process creates the tables
+    of a new file.
+    """
     left = int(_BUSY / _RETRY_INTERVAL)
     while True:
         try:
@@ -304,7 +313,7 @@ def _enable_wal(cursor: Any) -> None:
 
 
 def _set_busy_timeout(seconds: float, connection: sa.Connection) -> None:
-    # To a tenth of a second, so that it need not be told anew where nobody has waited.
+    # Rounded to 0.1 s, so that the PRAGMA is not repeated where the write lock was free.
     wait = f"PRAGMA busy_timeout = {round(10 * seconds) * 100}"
     if connection.info.get("wait") != wait:
         connection.exec_driver_sql(wait).close()
@@ -312,13 +321,13 @@ def _set_busy_timeout(seconds: float, connection: sa.Connection) -> None:
 
 
 class _EmptyCheck:
-    """Tells in a few microseconds whether `outbox_orders` is empty.
+    """A check of a few microseconds whether `outbox_orders` is empty.
 
-    `PRAGMA data_version` changes whenever any other connection, of whatever process, has
-    committed, and the table is looked at only after a change. The WAL's index, which would tell it
-    sooner, is SQLite's alone: whoever opens and closes that file ends all locks that this process
-    has on it (POSIX, `fcntl`: "How To Corrupt An SQLite Database File", section 2.2), and the next
-    process that comes would make it anew under those who use it.
+    `PRAGMA data_version` changes whenever another connection of any process has committed, and the
+    table is read only after a change. The index of the WAL would show a change sooner, but only
+    SQLite may open it: closing that file releases all locks that this process has on it (POSIX,
+    `fcntl`: "How To Corrupt An SQLite Database File", section 2.2), and the next process that opens
+    the database would re-create the index while others use it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -328,7 +337,7 @@ class _EmptyCheck:
         self._empty = False
 
     def is_known_empty(self) -> bool:
-        """False also where it cannot be told now."""
+        """Return whether the table is empty; False also where it cannot be read now."""
         try:
             return self._query()
         except sqlite3.Error:
@@ -342,7 +351,7 @@ class _EmptyCheck:
 
     def _query(self) -> bool:
         if self._connection is None:
-            # It must not make the file, which would not be private.
+            # SQLite must not create the file here: it would not have mode 0600.
             name = f"{self._path.absolute().as_uri()}?mode=rw"
             self._connection = sqlite3.connect(name, timeout=0, isolation_level=None, uri=True)
         version = self._connection.execute("PRAGMA data_version").fetchone()[0]

@@ -1,8 +1,8 @@
-"""Delivers what waits in the outbox, as long as the process runs.
+"""The delivery of the outbox's entries, as long as the process runs.
 
 Any number of processes may deliver from one store: each entry is leased to one of them at a time,
-and an entry is not given out while an earlier one of its orders is there. So what is in hand here
-never depends on each other, and attempts run side by side.
+and an entry is not claimed while an earlier one with the same ordering key blocks it. So the
+entries claimed here never depend on each other, and their attempts run concurrently.
 """
 
 from __future__ import annotations
@@ -28,27 +28,29 @@ from gateway.telemetry.logs import get_logger
 from gateway.timing import TimerHandle, TimeSource
 
 if TYPE_CHECKING:
-    # Its database's library is an extra.
+    # The database library that it imports is an extra.
     from gateway.outbox.sql_store import SqlStore
 
 _log = get_logger(__name__)
 
-# So many bytes of requests are taken in hand beside one that is larger.
+# Bytes of the requests claimed at the same time; each claim may take one larger request.
 _MAX_ACTIVE_BYTES: Final = 64 * 1024 * 1024
-# Between two steps of the upkeep, so that deliveries go on meanwhile, in seconds.
+# Seconds between two maintenance steps, so that deliveries continue meanwhile.
 _PURGE_PAUSE: Final = 0.05
-# What is left to write results down after what is being sent was stopped, in seconds.
+# Seconds in which outcomes can be recorded after the active attempts were stopped.
 _RECORD_TIMEOUT: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryOptions:
-    """`max_parallel` attempts at most in this process; the rest is in seconds.
+    """Limits and intervals of the delivery. Durations are seconds.
 
-    Who does not renew its leases for `lease_seconds` loses them, at the latest twice
-    `recovery_interval` later. What another process put in is noticed after `poll_interval` at the
-    latest; `recovery_interval` and `maintenance_interval` are how often to look for what other
-    processes left, and for what is too old.
+    `max_age`: a waiting entry that is older is given up. `retention`: a finished entry is purged
+    after it. `max_parallel`: attempts at the same time in this process. `lease_seconds`: a lease
+    that is not renewed for this time is lost, at the latest 2 × `recovery_interval` later.
+    `poll_interval`: the longest time until an entry of another process is noticed.
+    `recovery_interval`: time between two checks for lost leases. `maintenance_interval`: time
+    between two checks for entries that are too old.
     """
 
     max_age: float
@@ -62,9 +64,9 @@ class DeliveryOptions:
 
 
 class DeliveryLoop:
-    """`run` delivers until `drain`.
+    """The delivery of this process, from `run` until `drain`.
 
-    What was being sent when `run` was cancelled is judged as after a crash.
+    Entries with an attempt at the moment when `run` is cancelled are recovered as after a crash.
     """
 
     def __init__(
@@ -97,12 +99,12 @@ class DeliveryLoop:
 
     @property
     def is_platform_reachable(self) -> bool:
-        """False while the platform cannot be reached, as far as attempts have shown."""
+        """False while attempts have shown that the platform cannot be reached."""
         return self._reachability.is_reachable
 
     @property
     def active_attempts(self) -> int:
-        """How many entries are being sent by this process."""
+        """The number of entries that this process is sending."""
         return len(self._attempts)
 
     @property
@@ -110,18 +112,21 @@ class DeliveryLoop:
         return self._draining and not self._attempts and not self._attempts.has_unrecorded_outcomes
 
     def wake(self) -> None:
-        """There may be something to do."""
+        """Start the next iteration at once, because there may be something to do."""
         self._woken.set()
 
     def on_platform_response(self) -> None:
-        """Somebody was answered: what waits for the line goes on at once."""
+        """Called for each response of the platform, to end the outage delay.
+
+        Waiting entries are then sent at once.
+        """
         if not self._reachability.is_reachable and self._reachability.on_other_response(
             len(self._attempts)
         ):
             self.wake()
 
     async def run(self) -> None:
-        """Deliver until `drain`."""
+        """Deliver until `drain` is called and the active attempts have ended."""
         self._finished.clear()
         try:
             while not self._is_drained:
@@ -137,9 +142,10 @@ class DeliveryLoop:
             await self._attempts.cancel_all()
 
     async def drain(self, grace: float) -> None:
-        """Begin nothing more, and give what is being sent `grace` seconds; `run` is then over.
+        """Start no more attempts, and let the active ones continue for `grace` seconds.
 
-        So is what it had begun with the store: what was just being claimed has been given back.
+        When this returns, `run` has ended and so have its operations on the store: entries that
+        were being claimed have been returned.
         """
         self._draining = True
         self.wake()
@@ -160,7 +166,8 @@ class DeliveryLoop:
                 _log.error("the outbox cannot be reached: %s", error)
             self._is_store_unavailable = True
         except Exception as error:
-            # Nothing may end the delivery; the text of a foreign error may be about a patient.
+            # No error may end the delivery. The text of another library's exception may contain
+            # data of a patient.
             _log.error("the delivery of the outbox stumbled: %s", type(error).__name__)
             self._is_store_unavailable = True
         else:
@@ -173,7 +180,8 @@ class DeliveryLoop:
         try:
             await self._record_and_claim()
         finally:
-            # Also while nothing can be written down: there may be room for this.
+            # Leases are renewed even where recording failed: on a full disk this smaller step may
+            # still succeed.
             if self._attempts and self._timing.clock() >= self._renew_at:
                 await self._renew()
         now = self._timing.clock()
@@ -185,7 +193,8 @@ class DeliveryLoop:
         if self._store.is_known_empty():
             return
         if now >= self._recover_at:
-            # What is in hand here is known better: its lease may have ended by a change of clocks.
+            # The leases of active attempts are renewed first: a step of the clock may have ended
+            # them.
             if self._attempts:
                 await self._renew()
             await self._maintenance.recover_leases(
@@ -198,12 +207,12 @@ class DeliveryLoop:
             self._probe_if_unreachable()
 
     async def _record_and_claim(self) -> None:
-        """Write down what is known and take in hand what may go, in one step."""
+        """Record the known outcomes and claim due entries, in one step of the store."""
         if not self._attempts.has_unrecorded_outcomes and (
             self._draining or self._store.is_known_empty()
         ):
             return
-        # Where the disk is nearly full a small step may still succeed.
+        # On a nearly full disk a small step may still succeed.
         at_once = 1 if self._is_store_unavailable else self._options.max_parallel
         outcomes = self._attempts.take_outcomes(at_once)
         begun = self._timing.clock()
@@ -213,7 +222,7 @@ class DeliveryLoop:
             self._attempts.requeue_outcomes(outcomes)
             raise
         self._attempts.outcomes_recorded(outcomes, progress)
-        # What else is in hand was perhaps claimed earlier, and is watched already.
+        # Other active attempts may have been claimed earlier: the timer already runs for them.
         if progress.claimed and (self._lease_timer is None or not self._attempts):
             self._arm_lease_timer(begun)
         for claimed in progress.claimed:
@@ -245,15 +254,16 @@ class DeliveryLoop:
         if self._draining:
             self._attempts.release(claimed.entry, 0.0)
         elif claimed.entry.id in self._attempts.entry_ids:
-            # Its lease was lost, and the attempt that had it is about to end.
+            # The lease of the active attempt was lost, and that attempt is about to end.
             self._attempts.release(claimed.entry, self._options.poll_interval)
         else:
             self._attempts.start(claimed)
 
     async def _make_waiting_due(self) -> None:
-        """What was put back because of the line does not wait any longer than the line itself.
+        """Make the entries that an outage postponed due once the outage has ended.
 
-        Not all the time: an entry that alone meets a line that is down would take others' place.
+        At most once per `probe_interval`: otherwise an entry whose attempts alone fail like an
+        outage would be retried all the time, ahead of other entries.
         """
         now = self._timing.clock()
         waiting = self._attempts.awaiting_platform
@@ -265,7 +275,10 @@ class DeliveryLoop:
         self._hasten_at = now + self._options.delays.probe_interval
 
     def _probe_if_unreachable(self) -> None:
-        """Where nobody else asks the platform; an answer comes by way of `on_platform_response`."""
+        """Probe an unreachable platform when no other request does.
+
+        A response arrives through `on_platform_response`.
+        """
         now = self._timing.clock()
         if not self._reachability.is_silent_outage:
             self._next_probe_at = now + self._options.delays.probe_interval
@@ -290,7 +303,12 @@ class DeliveryLoop:
         self._arm_lease_timer(begun)
 
     def _arm_lease_timer(self, begun: float) -> None:
-        """What is being sent stops well before others may take it, unless this is called again."""
+        """Stop the attempts after two thirds of a lease, unless this is called again.
+
+        That is well before another process may claim their entries. `begun` is the moment on the
+        monotonic clock before the lease was requested. The next renewal is a quarter of a lease
+        later.
+        """
         self._disarm_lease_timer()
         lease = self._options.lease_seconds
         self._renew_at = begun + lease / 4
@@ -311,7 +329,7 @@ class DeliveryLoop:
         now = self._timing.clock()
         if self._is_store_unavailable:
             return self._options.poll_interval
-        # Both are in the past while there was nothing to do.
+        # Both moments are in the past if nothing has been done for a while.
         moments = [max(self._recover_at, now + self._options.poll_interval), self._upkeep_at]
         if self._attempts:
             moments.append(self._renew_at)

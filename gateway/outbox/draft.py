@@ -1,4 +1,4 @@
-"""What the outbox needs of a request: how it is to be judged, and what is kept of it."""
+"""Classification of a write, and construction of its new outbox entry."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from gateway.pipeline.request_context import RequestContext
 
 
 class WriteNotClassifiedError(Exception):
-    """Its body is not at hand, is too much to be looked at, or had to wait for too long."""
+    """The body is not buffered, is too large to parse, or waited too long for the parser."""
 
 
 class WriteClassifier:
-    """How one request is to be judged: worked out when it is first needed, and only once."""
+    """The classification of one request, computed when it is first needed, and only once."""
 
     def __init__(self, context: RequestContext, one_by_one: SerialExecutor) -> None:
         self.context = context
@@ -30,7 +30,10 @@ class WriteClassifier:
         self._cached: list[WriteClassification | None] = []
 
     async def classification(self) -> WriteClassification | None:
-        """None if it is not to be queued. Raises `WriteNotClassifiedError`."""
+        """Return the classification, or None if the write is not to be queued.
+
+        Raises `WriteNotClassifiedError`.
+        """
         if not self._cached:
             self._cached.append(await _classify(self.context, self._serial_executor))
         return self._cached[0]
@@ -60,7 +63,7 @@ async def _classify(
             )
         if coding not in DECODABLE:
             return None
-        # How large it is shows only there.
+        # The decoded size is known only after decoding, which happens in the thread.
         return await one_by_one.run(
             None, context.caller.name, lambda: classify_write(_decode_content(write, body, coding))
         )
@@ -69,14 +72,17 @@ async def _classify(
 
 
 def _decode_small(body: bytes, coding: str | None) -> bytes | None:
-    """The content where no coding is to be undone, or little comes of that."""
+    """Return the content where it has no coding or decodes to at most `INLINE` bytes, else None."""
     if not body or coding is None:
         return body
     return (decode_body(body, coding, INLINE) or None) if coding in DECODABLE else None
 
 
 def _decode_content(write: WriteDescription, body: bytes, coding: str) -> WriteDescription:
-    """With its content. Raises `BodyTooLargeError`, also where it is not whole."""
+    """Return the write with its body decoded.
+
+    Raises `BodyTooLargeError`, also where the body is incomplete.
+    """
     plain = decode_body(body, coding, weight.decoded_limit(len(body)))
     if not plain:
         raise BodyTooLargeError("it cannot be opened, or becomes too much")
@@ -91,7 +97,7 @@ async def build_entry(
     cause: str,
     in_doubt: bool,
 ) -> NewEntry:
-    """What is kept of a write; `in_doubt`: an attempt at it may have had its effect."""
+    """Return the new entry for a write. `in_doubt`: an earlier attempt may have taken effect."""
     body = None if context.body is None else await context.body.read_all()
     return NewEntry(
         caller=context.caller.name,
@@ -105,7 +111,10 @@ async def build_entry(
 
 
 def _needs_index(interaction: Interaction, classification: WriteClassification) -> bool:
-    """Whether the platform has to find it, also by a condition of the write's own."""
+    """Return whether the next attempt depends on the platform's search index.
+
+    It does for a verification and for a condition that the write itself contains.
+    """
     return classification.recovery is RecoveryMode.VERIFY or interaction.code not in BY_ID
 
 
@@ -133,6 +142,9 @@ def _request(context: RequestContext, body: bytes, base: str) -> QueuedRequest:
 
 
 def _fields(field_lines: list[bytes]) -> FieldLines:
-    """The lines as fields, but for those of an answer that is waited for."""
+    """Return the field lines as fields, without Accept-Encoding.
+
+    The response is stored, so that the codings the caller accepts do not matter.
+    """
     fields = (line[:-2].partition(b": ") for line in field_lines)
     return tuple((name, value) for name, _, value in fields if name.lower() != b"accept-encoding")

@@ -1,16 +1,16 @@
-"""What the outbox keeps of one write.
+"""An entry of the outbox: one write, its request and its outcome.
 
     waiting ──claim──▶ sending ──▶ delivered
        ▲                 │ ├────▶ failed     refused by the platform, or too old
-       └──not delivered──┘ └────▶ unclear    it may have been done, and must not be done twice
-    waiting in doubt, unclear ──▶ delivered   the answer came after the lease had ended
-    failed, unclear ──retry──▶ waiting        (a person)
+       └──not delivered──┘ └────▶ unclear    it may have taken effect, and must not be repeated
+    waiting in doubt, unclear ──▶ delivered   the response came after the lease had ended
+    failed, unclear ──retry──▶ waiting        (an operator)
     waiting, failed ──cancel─▶ cancelled      (the caller)
-    waiting, failed, unclear ──drop──▶ dropped (a person)
+    waiting, failed, unclear ──drop──▶ dropped (an operator)
 
-An entry blocks what comes after it in its orders until it is delivered, cancelled or dropped.
-Times are seconds since 1970. `OutboxEntry` shows nothing of a patient; `QueuedRequest` and
-`StoredResponse` are encrypted wherever they are kept.
+An entry blocks later entries with the same ordering keys until it is delivered, cancelled or
+dropped. Times are seconds since 1970. `OutboxEntry` contains no data of a patient; `QueuedRequest`
+and `StoredResponse` are encrypted wherever they are stored.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from typing import Final
 
 from gateway.phrases import EMPTY_PHRASE, Phrase
 
-# Instead of the keys of its orders, for what has too many: it waits for all of its caller's that
-# came earlier, and all of its caller's that comes later waits for it.
+# The ordering keys of a write that has too many. Its entry waits for all earlier entries of its
+# caller, and all later entries of its caller wait for it.
 ALL_KEYS: Final = frozenset({"*"})
 
 FieldLines = tuple[tuple[bytes, bytes], ...]
 
 
 class EntryState(StrEnum):
-    """Where an entry is; the values of the metric label `state`."""
+    """The state of an entry; the values are also those of the metric label `state`."""
 
     WAITING = "waiting"
     SENDING = "sending"
@@ -40,19 +40,22 @@ class EntryState(StrEnum):
     DROPPED = "dropped"
 
 
-# These stand in the way of later entries of the same order, and count towards the limits.
+# Entries in these states block later entries with the same ordering key, and count towards the
+# limits.
 BLOCKING: Final = frozenset(
     {EntryState.WAITING, EntryState.SENDING, EntryState.FAILED, EntryState.UNCLEAR}
 )
-# These get no further by themselves; the rest of BLOCKING does.
+# Entries in these states need an operator or the caller; those in the other states of BLOCKING do
+# not.
 NEEDS_OPERATOR: Final = frozenset({EntryState.FAILED, EntryState.UNCLEAR})
 
 
 class RecoveryMode(StrEnum):
-    """What may be done after an attempt that may or may not have had its effect.
+    """What may be done after an attempt that may have taken effect.
 
-    `repeat`: send it again, it has its id. `ask`: the platform may keep the write's own condition,
-    or can be asked whether it has it. `park`: neither; a person has to look.
+    `RESEND`: send the write again, because it contains the logical id. `VERIFY`: the platform
+    enforces the write's condition, or can be asked whether it holds the resource. `HOLD`: neither
+    is possible, an operator has to decide.
     """
 
     RESEND = "repeat"
@@ -62,13 +65,13 @@ class RecoveryMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OutboxEntry:
-    """One write as everybody may see it.
+    """One write, without its content.
 
-    `number` gives the order of arrival; `id` is random and part of the status URL. `due_at` is the
-    moment before which it is not tried again. `in_doubt`: an earlier attempt may have had its
-    effect. `cause` is the reason (of `gateway.errors`, or `expired`) why it is not delivered, or
-    `platform-status` with the status by which the platform refused it; "" for none. `size` counts
-    the bytes of the request and of the rows of its orders, `attempts` how often it was sent.
+    `number` gives the order of arrival. `id` is random and part of the status URL. Before `due_at`
+    there is no attempt. `in_doubt`: an earlier attempt may have taken effect. `cause` is the reason
+    (of `gateway.errors`, or `expired`) why the write is not delivered, or `platform-status` with
+    the status by which the platform refused it; "" for none. `attempts` is the number of attempts.
+    `size` is the bytes of the request and of the rows of its ordering keys.
     """
 
     number: int
@@ -87,11 +90,11 @@ class OutboxEntry:
 
 @dataclass(frozen=True, slots=True)
 class QueuedRequest:
-    """The write itself, as the platform gets it but for the token.
+    """The write as it is sent to the platform, without the access token.
 
-    `target_suffix` follows the platform's base URL: path and query, raw. `fields` are those that
-    pass, without `Prefer: respond-async`. `gateway_base` is the base URL by which the caller knows
-    the gateway, for the links in the answer. `request_id` is that of the caller's request.
+    `target_suffix` follows the platform's base URL: path and query, raw. `fields` are the forwarded
+    fields, without `Prefer: respond-async`. `gateway_base` is the base URL by which the caller
+    knows the gateway, for the links in the response. `request_id` is that of the caller's request.
     """
 
     method: str
@@ -106,19 +109,19 @@ class QueuedRequest:
     gateway_base: str
 
     def __repr__(self) -> str:
-        """Leaves out what may be about a patient."""
+        """Leave out everything that may be data of a patient."""
         size = f"{len(self.body)} bytes"
         return f"QueuedRequest({self.method} {self.interaction} {self.resource}, {size})"
 
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """How it ended: the platform's answer, or an outcome of the gateway's own.
+    """The outcome of a write: the platform's response, or an outcome that the gateway determined.
 
-    With a `reason` (of `gateway.errors`, or `expired`) the outcome is the gateway's: the status is
-    that of the reason and `note` says, without data of a patient, what is known. Otherwise
-    status, fields and body are the platform's, with its own URLs. `is_verified`: the platform was
-    asked and had it; the answer is then to that question.
+    With a `reason` (of `gateway.errors`, or `expired`) the outcome is the gateway's: `status` is
+    that of the reason, and `note` says what is known, without data of a patient. Otherwise status,
+    fields and body are the platform's, with the platform's URLs. `is_verified`: a verification has
+    found the write at the platform; the response is then that to the verification.
     """
 
     status: int
@@ -129,16 +132,16 @@ class StoredResponse:
     is_verified: bool = False
 
     def __repr__(self) -> str:
-        """Leaves out what may be about a patient."""
+        """Leave out everything that may be data of a patient."""
         return f"StoredResponse({self.status}, {self.reason!r}, {len(self.body)} bytes)"
 
 
 @dataclass(frozen=True, slots=True)
 class NewEntry:
-    """What is put into the outbox. `ordering_keys` are keys, not yet hashed, or ALL_KEYS.
+    """An entry that is not stored yet.
 
-    `delay` is how long, in seconds, it is not tried. `in_doubt` and `cause` are of an attempt that
-    was made already.
+    `ordering_keys` are plain-text keys, or ALL_KEYS. `delay` is the time until the first attempt,
+    in seconds. `in_doubt` and `cause` describe an attempt that was made already.
     """
 
     caller: str
@@ -150,5 +153,5 @@ class NewEntry:
     delay: float = 0.0
 
     def __repr__(self) -> str:
-        """Leaves out what may be about a patient."""
+        """Leave out everything that may be data of a patient."""
         return f"NewEntry({self.caller!r}, {self.request!r}, {self.recovery})"

@@ -1,4 +1,4 @@
-"""Every step of an entry, for audit and metrics."""
+"""The steps of an entry, as reported to the audit trail and the metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gateway.outbox.entry import EntryState, OutboxEntry
 
 
 class OutboxStep(StrEnum):
-    """What happened; the audit's event is `outbox` with this as its `step`."""
+    """What happened to an entry. The audit event is `outbox` with this value as its `step`."""
 
     QUEUED = "queued"
     SENT = "sent"
@@ -37,9 +37,10 @@ STEP_OF_ACTION: Final = {
 
 @dataclass(frozen=True, slots=True)
 class OutboxEvent:
-    """A step of one entry; `cause` is a reason, `status` the platform's where it answered.
+    """A step of one entry.
 
-    `is_audit_pending`: it stands in the store until the audit has it, see `PendingAuditRecord`.
+    `cause` is a reason, `status` the platform's status where it responded. `is_audit_pending`: the
+    step is stored as a `PendingAuditRecord` until the audit trail has recorded it.
     """
 
     step: OutboxStep
@@ -51,7 +52,11 @@ class OutboxEvent:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who decides: in which `channel`, as which `operator` where somebody signed in, and why."""
+    """The origin of a decision.
+
+    `channel` is the interface by which it was made, `operator` the signed-in operator, `reason` the
+    operator's reason; "" where there is none.
+    """
 
     channel: str
     operator: str = ""
@@ -60,7 +65,10 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class PendingAuditRecord:
-    """A step that stands in the store until an audit has it; `actor` took it, at Unix time `at`."""
+    """A step that is stored until an audit trail has recorded it.
+
+    `entry` is the entry's id. `actor` took the step at the Unix time `at`.
+    """
 
     step: OutboxStep
     entry: str
@@ -69,7 +77,7 @@ class PendingAuditRecord:
     at: float
 
     def record_fields(self, spell: Callable[[float], str]) -> dict[str, str]:
-        """The fields of its record; `spell` writes a moment down."""
+        """Return the fields of the audit record; `spell` formats a Unix time."""
         facts = {"step": self.step.value, "entry": self.entry, "caller": self.caller}
         told = {
             "by": self.actor.channel,
@@ -88,8 +96,8 @@ RecordPending = Callable[[Sequence[PendingAuditRecord]], Awaitable[bool]]
 
 
 class OutboxObserver(Protocol):
-    """Told of every step, at once and in order; must not raise and must not wait."""
+    """Called for every step, at once and in order. It must neither raise nor block."""
 
     def __call__(self, event: OutboxEvent) -> None:
-        """Take note."""
+        """Process one event."""
         ...

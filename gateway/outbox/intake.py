@@ -1,7 +1,7 @@
-"""The outbox on the request path: a write that cannot be delivered now is kept, and answered 202.
+"""The outbox on the request path: a write that cannot be delivered now is enqueued, with a 202.
 
-A write that may be queued goes out directly while the platform can be reached and nothing of its
-orders waits. What happens to it after that is the business of `gateway.outbox`.
+A write that may be queued is forwarded directly while the platform can be reached and no entry with
+one of its ordering keys is waiting. The rest of `gateway.outbox` delivers what was enqueued.
 """
 
 from __future__ import annotations
@@ -44,14 +44,15 @@ from gateway.telemetry.logs import get_logger
 _log = get_logger(__name__)
 
 OUTBOX_PATH: Final = "/_outbox"
-# The platform or the SSO is out of reach, and nothing was delivered.
+# The platform or the SSO cannot be reached, and the write was not delivered.
 _UNSENT_REASONS: Final = frozenset(
     (
         *(errors.UPSTREAM_UNREACHABLE, errors.UPSTREAM_BUSY, errors.UPSTREAM_TLS),
         *(errors.CIRCUIT_OPEN, errors.SSO_UNAVAILABLE),
     )
 )
-# The line broke, or the platform's own entrance says that it did: it may have been delivered.
+# The connection failed, or the platform's proxy reports that its own connection did (502, 504): the
+# write may have taken effect.
 _IN_DOUBT_REASONS: Final = frozenset((errors.UPSTREAM_FAILED, errors.UPSTREAM_TIMEOUT))
 _IN_DOUBT_STATUSES: Final = frozenset((502, 504))
 _SERVICE_UNAVAILABLE: Final = 503
@@ -60,9 +61,10 @@ _RETRY_AFTER: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class WriteQueueSettings:
-    """`public_url` is the base as callers know it, or None; `language` the default one.
+    """The settings of the outbox on the request path.
 
-    `shared` says that more than one caller may queue.
+    `base_path` is the gateway's path prefix. `public_url` is the base URL as callers know it, or
+    None. `language` is the default language. `shared`: more than one caller may queue.
     """
 
     base_path: str
@@ -73,10 +75,11 @@ class WriteQueueSettings:
 
 @dataclass(frozen=True, slots=True)
 class WriteQueueResources:
-    """`body_budget` is for large bodies, which share it while they may still have to be kept.
+    """Shared resources of the outbox on the request path.
 
-    `last_writes` are those of all processes of this gateway, also by earlier settings. All bodies
-    are judged `serial_executor`.
+    `body_budget` is the memory budget of large bodies while they are retained. `last_writes` are
+    those of all processes of this gateway, under earlier settings too. All bodies are parsed by the
+    `serial_executor`.
     """
 
     body_budget: MemoryBudget
@@ -85,17 +88,17 @@ class WriteQueueResources:
 
 
 class OutboxEndpoints(Protocol):
-    """What is needed of `gateway.outbox.status_api.OutboxApi`."""
+    """The part of `gateway.outbox.status_api.OutboxApi` that is used here."""
 
     async def handle(
         self, context: RequestContext, base: str, reader: ResponseFormat
     ) -> UpstreamResponse:
-        """Answer a request for one of the outbox's own addresses."""
+        """Return the response to a request for one of the outbox's own paths."""
         ...
 
 
 class OutboxWriteQueue(WriteQueue):
-    """Keeps writes that cannot be delivered, and leads to the pages about them.
+    """Enqueues writes that cannot be delivered, and serves the outbox's own paths.
 
     `clock` is monotonic.
     """
@@ -120,11 +123,14 @@ class OutboxWriteQueue(WriteQueue):
         self._serial_executor = memory.serial_executor
 
     def allow_own_entries(self, caller: Caller, target: RequestTarget) -> Caller:
-        """The caller, who may ask for its own entries whatever else it is allowed."""
+        """Return the caller, with all permissions where the target is a path of the outbox.
+
+        A caller may access its own entries whatever else it is allowed.
+        """
         return replace(caller, permissions=ALLOW_ALL) if _is_outbox_path(target) else caller
 
     def accepts_writes_of(self, caller: Caller, header: RequestHeader) -> bool:
-        """Whether a write of this caller may be queued, when it comes with this header."""
+        """Return whether a write of this caller with this header may be queued."""
         if caller.outbox == "off" or caller.user is not None:
             return False
         if caller.outbox == "always":
@@ -135,16 +141,16 @@ class OutboxWriteQueue(WriteQueue):
     def retain_body(
         self, caller_context: CallerContext, interaction: Interaction, body: RequestBody
     ) -> None:
-        """See to it that the body of a write which may be queued can be read again."""
+        """Retain the body of a write that may be queued, so that it can be read again."""
         if caller_context.may_queue_writes and interaction.code in WRITES:
             body.retain_in(self._body_budget)
 
     def forward_or_queue(
         self, send: ForwardRequest, context: RequestContext
     ) -> Awaitable[UpstreamResponse]:
-        """The platform's answer as `send` brings it, or the outbox's. Raises `GatewayError`.
+        """Return the platform's response from `send`, or a response of the outbox.
 
-        What cannot be queued has no more of the outbox in its way than this look.
+        Raises `GatewayError`. A request that cannot be queued is only checked here for that.
         """
         if _is_outbox_path(context.target):
             return self._pages.handle(
@@ -157,15 +163,15 @@ class OutboxWriteQueue(WriteQueue):
     async def _forward_or_enqueue(
         self, send: ForwardRequest, context: RequestContext
     ) -> UpstreamResponse:
-        # Whether the caller waits is settled here: the 202 of a platform that supports the same
-        # preference means something else.
+        # The outbox decides whether the caller waits: a 202 of a platform that supports the same
+        # preference would mean something else.
         context.lines = lines_without_async(context.lines)
         judging = WriteClassifier(context, self._serial_executor)
         if not self._outbox.is_known_empty():
             kept = await self._enqueue_if_blocked(judging)
             if kept is not None:
                 return kept
-        # Before it goes out: older ones may fail, and ask, while this one is on its way.
+        # Recorded before it is sent: an older write may fail, and look for newer ones, meanwhile.
         self._record_last_write(context)
         began = self._clock()
         try:
@@ -180,13 +186,19 @@ class OutboxWriteQueue(WriteQueue):
         return response
 
     def _start_fail_fast(self, began: float, error: GatewayError) -> None:
-        """Callers behind this one do not wait for the same time-out, for as long as it took."""
+        """Enqueue later writes at once, without an attempt.
+
+        This lasts for as long as the attempt that began at `began` took to fail.
+        """
         now = self._clock()
         self._fail_fast_reason = error.reason
         self._fail_fast_until = now + (now - began)
 
     async def _enqueue_if_blocked(self, judging: WriteClassifier) -> UpstreamResponse | None:
-        """Keep what must not overtake earlier writes, or would only wait for a dead line."""
+        """Enqueue a write that must not overtake earlier ones, or would only meet the same outage.
+
+        Returns None where the write is to be forwarded.
+        """
         context = judging.context
         try:
             classification = await judging.classification()
@@ -211,13 +223,13 @@ class OutboxWriteQueue(WriteQueue):
         try:
             return await self._outbox.is_blocked(context.caller.name, orders)
         except OutboxUnavailableError:
-            # Nobody knows what it would overtake.
+            # Without the outbox it is unknown whether this write would overtake an earlier one.
             raise _outbox_full_error("the outbox cannot be reached") from None
 
     async def _enqueue_after_error(
         self, judging: WriteClassifier, error: GatewayError
     ) -> UpstreamResponse:
-        """What a write that failed comes to: kept, or the failure."""
+        """Enqueue a write whose forwarding failed, or raise `error` where it must not be queued."""
         context = judging.context
         unknown = error.reason in _IN_DOUBT_REASONS and context.exchange.attempts > 0
         if not unknown and error.reason not in _UNSENT_REASONS | _IN_DOUBT_REASONS:
@@ -233,7 +245,10 @@ class OutboxWriteQueue(WriteQueue):
     async def _enqueue_after_status(
         self, judging: WriteClassifier, response: UpstreamResponse
     ) -> UpstreamResponse:
-        """What a write comes to whose answer is that of a platform in trouble."""
+        """Enqueue a write after a 502, 503 or 504.
+
+        Returns `response` where the write must not be queued.
+        """
         unknown = response.status != _SERVICE_UNAVAILABLE
         trouble = GatewayError(errors.UPSTREAM_FAILED if unknown else errors.UPSTREAM_BUSY)
         try:
@@ -257,26 +272,31 @@ class OutboxWriteQueue(WriteQueue):
         *,
         unknown: bool = False,
     ) -> UpstreamResponse:
-        """Put it into the outbox, and answer 202; `error` is why, and the answer where it fails."""
+        """Enqueue the write and return a 202.
+
+        `error` is the reason for that, and is raised where the write cannot be enqueued.
+        """
         base = self._gateway_base(context)
         cause = "" if error.reason is errors.OUTBOX_FULL else error.reason.code
         draft = await build_entry(context, classification, base, cause=cause, in_doubt=unknown)
 
         def confirm() -> None:
             if context.downstream.is_closed():
-                # Nobody would learn that it is kept: it would be sent again, and be there twice.
+                # The caller would not receive the 202, would send the write again, and it would be
+                # stored twice.
                 raise CallerDisconnectedError
             if context.downstream.is_half_closed() or self._is_superseded(context):
-                # The first: the same, but it may be there to read this. The second: it would undo
-                # a newer write of the same resource.
+                # Half-closed: the caller may be gone as above, or may still read this error.
+                # Superseded: the entry would undo a newer write of the same resource.
                 raise error
-            # Others that failed late are put in after this one, or not at all.
+            # Of other writes of the resource that fail later, newer ones are enqueued after this
+            # one and older ones not at all.
             self._record_last_write(context)
 
         try:
             entry = await self._outbox.enqueue(draft, confirm, shared=self._rules.shared)
         except OutboxFullError as full:
-            # What may have been delivered must not be told to be untaken.
+            # A write that may have taken effect must not be reported as not accepted.
             raise error if unknown else _outbox_full_error(str(full)) from None
         except OutboxUnavailableError:
             raise error from None
@@ -300,7 +320,10 @@ class OutboxWriteQueue(WriteQueue):
         )
 
     def _gateway_base(self, context: RequestContext) -> str:
-        """The gateway's base as this caller knows it; only a path where that is not told."""
+        """Return the gateway's base URL as this caller knows it.
+
+        It is only the path where the Host field is missing or invalid.
+        """
         if self._rules.public_url is not None:
             return self._rules.public_url.rstrip("/")
         host = context.header.text(b"host") or ""
@@ -319,7 +342,7 @@ class OutboxWriteQueue(WriteQueue):
 def resource_response(
     status: int, resource: dict[str, Any], *, xml: bool, fields: tuple[tuple[str, str], ...] = ()
 ) -> UpstreamResponse:
-    """An answer of the outbox's."""
+    """Return a response of the outbox that contains `resource`."""
     body, content_type = write_resource(resource, xml=xml)
     lines = [
         (b"Date", formatdate(usegmt=True).encode("ascii")),

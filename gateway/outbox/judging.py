@@ -1,4 +1,4 @@
-"""What the result of an attempt means for its entry."""
+"""The transition of an entry that follows from the result of an attempt."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gateway.outbox.sending import (
 )
 from gateway.phrases import Phrase
 
-# The platform says that it did nothing, and another attempt may do better (RFC 9110, 6585, 8470).
+# The platform reports that the write had no effect and may be retried (RFC 9110, 6585, 8470).
 _RETRYABLE_STATUSES: Final = {
     401: errors.TOKEN_REJECTED.code,
     408: errors.UPSTREAM_BUSY.code,
@@ -31,18 +31,18 @@ _RETRYABLE_STATUSES: Final = {
     429: errors.UPSTREAM_BUSY.code,
     503: errors.UPSTREAM_BUSY.code,
 }
-# The platform lacks what was asked for; every other 5xx may come after the write was done.
+# The platform does not support the request. Every other 5xx may follow after the write took effect.
 _UNSUPPORTED_STATUSES: Final = frozenset({501, 505})
-# From between the gateway and the platform's own server, or from a server that is overloaded.
+# Sent by an intermediary before the platform's own server, or by a server that is overloaded.
 UNREACHABLE_STATUSES: Final = frozenset({502, 503, 504})
-# These judge the request alone, whatever the platform holds: an earlier attempt met the same.
+# These depend on the request alone, whatever the platform holds: an earlier attempt met the same.
 _REQUEST_ERROR_STATUSES: Final = frozenset({400, 413, 414, 415, 422})
 _ABSENT_STATUSES: Final = frozenset({404, 410})
 
 
 @dataclass(frozen=True, slots=True)
 class FinalOutcome:
-    """The entry gets no further by itself: `delivered`, `failed` or `in_doubt_response`."""
+    """The end of the attempts at an entry: `state` is DELIVERED, FAILED or UNCLEAR."""
 
     state: EntryState
     response: StoredResponse
@@ -50,10 +50,10 @@ class FinalOutcome:
 
 @dataclass(frozen=True, slots=True)
 class RetryLater:
-    """Another attempt follows; with `in_doubt` this one may have had its effect.
+    """Another attempt follows; with `in_doubt` this one may have taken effect.
 
-    `affects_all_entries` and `retry_after` as in `SendFailure`; `status` is the platform's where it
-    answered.
+    `affects_all_entries` and `retry_after` (seconds) are those of `SendFailure`. `status` is the
+    platform's status where it responded.
     """
 
     cause: str
@@ -65,7 +65,7 @@ class RetryLater:
 
 @dataclass(frozen=True, slots=True)
 class VersionConflict:
-    """The platform's version is another one: has an earlier attempt made it, or somebody else?"""
+    """A 412: an earlier attempt has changed the version, or another client; to be verified."""
 
     response: StoredResponse
 
@@ -76,7 +76,11 @@ EntryTransition = FinalOutcome | RetryLater
 def evaluate_result(
     entry: OutboxEntry, request: QueuedRequest, result: SendResult, *, in_doubt: bool
 ) -> EntryTransition | VersionConflict:
-    """`in_doubt`: an earlier attempt may have had its effect."""
+    """Return the transition that follows from the result of an attempt.
+
+    `in_doubt`: an earlier attempt may have taken effect. A `VersionConflict` needs a verification
+    first.
+    """
     if isinstance(result, SendFailure):
         return _evaluate_failure(entry, result)
     status = result.status
@@ -95,16 +99,17 @@ def evaluate_result(
         return RetryLater(
             cause, in_doubt=True, affects_all_entries=status in UNREACHABLE_STATUSES, status=status
         )
-    # With a reason somebody between here and the platform may have answered.
+    # A response with a `reason` may be an intermediary's, which shows nothing about earlier
+    # attempts.
     if not in_doubt or (status in _REQUEST_ERROR_STATUSES and not result.reason):
         return FinalOutcome(EntryState.FAILED, result)
     return _evaluate_refusal_in_doubt(request, result)
 
 
 def evaluate_verification(finding: VerificationResult | SendFailure) -> EntryTransition | None:
-    """What the platform's answer to the question means; None: it is to be sent again."""
+    """Return the transition that follows from a verification; None to send the write again."""
     if isinstance(finding, SendFailure):
-        # Nothing was written by asking.
+        # A verification only reads, so that it cannot cause a doubt.
         return RetryLater(
             finding.cause,
             retry_after=finding.retry_after,
@@ -124,7 +129,7 @@ def evaluate_verification(finding: VerificationResult | SendFailure) -> EntryTra
 def evaluate_version_conflict(
     finding: VerificationResult | SendFailure, contradicted: VersionConflict
 ) -> EntryTransition:
-    """What the platform's present version means for a write that it contradicted."""
+    """Return the transition after a 412, from the platform's present version in `finding`."""
     transition = evaluate_verification(finding)
     if isinstance(transition, RetryLater):
         return transition
@@ -134,19 +139,19 @@ def evaluate_version_conflict(
 
 
 def in_doubt_response(cause: str, note: Phrase = notes.SENT) -> StoredResponse:
-    """An outcome for what may have been done."""
+    """Return the outcome of a write that may have taken effect."""
     reason = errors.REASONS.get(cause, errors.UPSTREAM_FAILED)
     return StoredResponse(reason.status, reason=reason.code, note=note)
 
 
 def unreadable_outcome(entry: OutboxEntry) -> FinalOutcome:
-    """What was kept of it does not decrypt, or is gone."""
+    """Return the outcome of an entry whose stored request does not decrypt, or is missing."""
     state = EntryState.UNCLEAR if entry.in_doubt else EntryState.FAILED
     return FinalOutcome(state, in_doubt_response(errors.INTERNAL.code, notes.UNREADABLE))
 
 
 def apply_transition(entry: OutboxEntry, transition: EntryTransition) -> OutboxEntry:
-    """The entry as it is then."""
+    """Return the entry with the transition applied."""
     if isinstance(transition, FinalOutcome):
         return replace(
             entry,
@@ -178,7 +183,7 @@ def _evaluate_refusal_in_doubt(
     if response.reason:
         return FinalOutcome(EntryState.UNCLEAR, response)
     if request.method == "DELETE" and response.status in _ABSENT_STATUSES:
-        # That it is not there any more is what the earlier attempt was for.
+        # The resource is gone, which is what the earlier attempt was for.
         return FinalOutcome(EntryState.DELIVERED, StoredResponse(204, is_verified=True))
     if request.method == "PUT" and response.status == 412:
         return VersionConflict(response)

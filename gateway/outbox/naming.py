@@ -1,8 +1,8 @@
-"""Which orders a write belongs to: the patients that are named anywhere in it, and the resource.
+"""The ordering keys of a write: the patients that are named anywhere in it, and the resource.
 
-One order too many makes a wait longer, one too few loses an update: in doubt it is one more. The
-keys are plain text such as `Patient/5` or `Patient?identifier=system|value`; the store hashes them.
-Whoever asks takes as many keys as it can use: they come one by one.
+A key too many makes a write wait longer, a missing one loses an update: where it is not certain, a
+key is added. The keys are plain text such as `Patient/5` or `Patient?identifier=system|value`; the
+store hashes them. They are generated one by one, so that `collect_keys` can stop at its limits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PATIENT: Final = re.compile(rf"\bPatient/{_ID}")
 _INSTANCE: Final = re.compile(rf"([A-Z][A-Za-z]{{1,63}})/{_ID}(?:/.*)?")
 _BARE_ID: Final = re.compile(_ID)
 _TYPE: Final = re.compile(r"[A-Z][A-Za-z]{1,63}")
-# What a Reference holds; anything else with an identifier is no reference.
+# The members of a Reference; any other element with an identifier is no reference.
 _REFERENCE: Final = frozenset(
     {"id", "extension", "reference", "type", "identifier", "display", "_reference", "_type"}
 )
@@ -29,22 +29,23 @@ _REFERENCE: Final = frozenset(
 _SUBJECTS: Final = frozenset(
     {"patient", "subject", "individual", "beneficiary", "for", "actor", "member", "target", "focus"}
 )
-# Each is a row that every later write is compared with. Writes that name more are rare.
+# Each key is a row that every later write is compared with. Writes that name more are rare.
 MAX_KEYS: Final = 1024
-# Names in all, the same ones again included: looking at more would hold others up.
+# The number of names, repeated ones included: processing more would delay other requests.
 MAX_MENTIONS: Final = 64 * MAX_KEYS
-# What is longer is no address that any server would take.
+# Characters. No server accepts a longer URL.
 MAX_TEXT_LENGTH: Final = 64 * 1024
 
 
 class TooManyKeysError(Exception):
-    """More is named than can be kept in order key by key."""
+    """The write names more than can be ordered key by key."""
 
 
 def collect_keys(*keys: Iterable[str]) -> set[str]:
-    """All of them.
+    """Return the set of all keys.
 
-    Raises `TooManyKeysError` for more than `MAX_KEYS`, or more than `MAX_MENTIONS` of them.
+    Raises `TooManyKeysError` for more than `MAX_KEYS` different keys, or more than `MAX_MENTIONS`
+    in all.
     """
     found = set()
     for mentions, key in enumerate(chain.from_iterable(keys)):
@@ -55,9 +56,10 @@ def collect_keys(*keys: Iterable[str]) -> set[str]:
 
 
 def keys_of_path(path: str, query: str) -> Iterator[str]:
-    """What a raw path relative to the base and its query name, also that of a Bundle's entry.
+    """Yield the keys that a raw path relative to the base and its query name.
 
-    Raises `TooManyKeysError` when it is too long to be looked at.
+    They may be those of a Bundle entry. Raises `TooManyKeysError` where one is longer than
+    `MAX_TEXT_LENGTH`.
     """
     path = unquote(_require_short(path)).strip("/")
     yield from _patient_keys(path)
@@ -68,7 +70,7 @@ def keys_of_path(path: str, query: str) -> Iterator[str]:
 
 
 def keys_of_query(kind: str, query: str) -> Iterator[str]:
-    """What criteria for resources of a type name. Raises as `keys_of_path`."""
+    """Yield the keys that search criteria for a resource type name. Raises as `keys_of_path`."""
     for name, value in parse_qsl(_require_short(query).lstrip("?")):
         yield from _patient_keys(value)
         for each in value.split(","):
@@ -103,7 +105,7 @@ def _keys_of_criterion(kind: str, name: str, value: str) -> Iterator[str]:
 
 
 def keys_of_body(body: Element) -> Iterator[str]:
-    """What a resource, a Bundle or a patch names. Raises as `keys_of_path`."""
+    """Yield the keys that a resource, a Bundle or a patch names. Raises as `keys_of_path`."""
     for element in tree.walk_elements(body):
         for name, children in element.items():
             if name != "div":
@@ -121,14 +123,17 @@ def _of_texts(children: list[object]) -> Iterator[str]:
 
 
 def _of_resource(element: Element) -> Iterator[str]:
-    """The resource's own identifiers: a search that deletes or updates it may name them."""
+    """Yield the keys of the resource's own identifiers.
+
+    A search that deletes or updates the resource may name them.
+    """
     kind = tree.first_text(element, "resourceType")
     if not kind:
         return
     if kind == "Patient" and (own := tree.first_text(element, "id")):
         yield f"Patient/{own}"
     for identifier in tree.child_elements(element, "identifier"):
-        # A search may leave the system out.
+        # A search may leave out the system.
         yield f"{kind}?identifier={identifier_token(identifier)}"
         yield f"{kind}?identifier={tree.first_text(identifier, 'value')}"
 
@@ -137,12 +142,12 @@ def _of_logical_reference(element: Element) -> Iterator[str]:
     identifiers = tree.child_elements(element, "identifier")
     if not identifiers or not element.keys() <= _REFERENCE:
         return
-    # Without a type it may be a patient.
+    # A reference without a type may be to a patient.
     if tree.first_text(element, "type").rpartition("/")[2] in ("", "Patient"):
         yield f"Patient?identifier={identifier_token(identifiers[0])}"
 
 
 def identifier_token(identifier: Element) -> str:
-    """An Identifier as the value of a search parameter."""
+    """Return an Identifier as the value of a search parameter."""
     system, value = tree.first_text(identifier, "system"), tree.first_text(identifier, "value")
     return f"{system}|{value}" if system else value

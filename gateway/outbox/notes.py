@@ -1,7 +1,7 @@
-"""What the outbox notes beside an outcome of its own, in the words of the catalogue.
+"""Notes of the outbox beside an outcome that the gateway determined, as phrases of the catalogue.
 
-A note is stored as its English text, which also stands in the outcome for the caller; what is shown
-to operators is in their language.
+A note is stored as its English text, which also stands in the outcome for the caller. Operators see
+it in their language.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _STATUS: Final = "the platform's status was "
 
 
 def platform_status(status: int) -> Phrase:
-    """The note for an answer of another server than the platform's."""
+    """Return the note for a response that a server other than the platform's sent."""
     return Phrase("the platform's status was {status}", status=status)
 
 

@@ -1,6 +1,7 @@
-"""Work on large bodies, which takes much memory and time, in a thread of its own: one by one.
+"""A thread for work on large bodies, which needs much memory and time: one body at a time.
 
-Several at once would take several times the memory, and the event loop would wait for all of them.
+Several at the same time would need several times the memory, and the event loop would wait for all
+of them.
 """
 
 from __future__ import annotations
@@ -11,26 +12,30 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 from weakref import WeakValueDictionary
 
-# More than this at once would hold up the event loop.
+# Bytes. Work on a larger body would block the event loop for too long.
 INLINE: Final = 64 * 1024
-# Seconds that a body waits for its turn, and for its end.
+# Seconds for which a body waits for the thread and for the end of its work.
 _MAX_WAIT: Final = 10.0
 
 _Result = TypeVar("_Result")
 
 
 class SerialExecutor:
-    """Made once for a process. Each of those who wait has one piece of work in line."""
+    """The thread for large bodies, made once for a process.
+
+    Each caller has at most one piece of work in the queue of the thread.
+    """
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "bodies")
         self._queues: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def run(self, size: int | None, caller: str, work: Callable[[], _Result]) -> _Result:
-        """What `work` returns for a body of that size, None for any, at once if it is small.
+        """Return what `work` returns for a body of `size` bytes, None where the size is unknown.
 
-        Raises `TimeoutError` when that takes too long; whoever is cancelled while its work is under
-        way leaves it there, and nobody else begins before its end.
+        Work on a small body runs at once, in the event loop. Raises `TimeoutError` when waiting and
+        work together take too long. Cancelling this does not stop work that has started, and no
+        other work starts before its end.
         """
         if size is not None and size <= INLINE:
             return work()
@@ -39,5 +44,5 @@ class SerialExecutor:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def close(self) -> None:
-        """Begin nothing more."""
+        """Start no more work."""
         self._thread.shutdown(wait=False, cancel_futures=True)

@@ -1,13 +1,13 @@
-"""Opens the store that `outbox.url` names, and makes what works on it.
+"""Opens the store that `outbox.url` names, and makes the objects that work on it.
 
-    async with opened(settings.outbox) as store:
+    async with open_store(settings.outbox) as store:
         delivery = make_delivery_loop(store, settings.outbox, sender, observe)
         outbox = make_outbox(store, settings.outbox, observe, delivery.wake)
         running = loop.create_task(delivery.run())
         ...
         await delivery.drain(grace)  # then `running` ends
 
-The only module that asks for the extra `outbox`. Commands need no delivery: `wake` is left out.
+Only this module requires the extra `outbox`. Commands need no delivery, and leave out `wake`.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ _MISSING: Final = Phrase("needs the extra `outbox`: pip install 'dhp-gateway[out
 async def open_store(
     settings: OutboxSettings, clock: Callable[[], float] = time.time, *, later: bool = False
 ) -> AsyncIterator[SqlStore]:
-    """The store, ready; `clock` gives seconds since 1970.
+    """Open the store and prepare it; `clock` returns seconds since 1970.
 
-    Raises `OutboxConfigurationError` with a text that names the key and what to do. With `later` a
-    place that is out of reach is none: `prepare` is to be called again.
+    Raises `OutboxConfigurationError` with a text that names the setting and what to do. With
+    `later` a database that cannot be reached is no error: `prepare` is to be called again.
     """
     cipher = ContentCipher(encryption_key(settings))
     require_extra(settings)
@@ -61,7 +61,7 @@ async def open_store(
 
 
 def require_extra(settings: OutboxSettings) -> None:
-    """Raises `OutboxConfigurationError` when the extra is not installed."""
+    """Raise `OutboxConfigurationError` when the extra is not installed."""
     for module in ("sqlalchemy", _DRIVERS[settings.url.kind]):
         try:
             importlib.import_module(module)
@@ -75,7 +75,7 @@ def make_outbox(
     observe: OutboxObserver,
     wake: Callable[[], None] = lambda: None,
 ) -> Outbox:
-    """The side of the request path, of commands and pages."""
+    """Return the outbox for the request path, for commands and for pages."""
     limits = OutboxLimits(settings.max_entries, settings.max_bytes, settings.max_share)
     return Outbox(store, limits, observe, wake)
 
@@ -83,13 +83,13 @@ def make_outbox(
 def make_delivery_loop(
     store: SqlStore, settings: OutboxSettings, sender: Sender, observe: OutboxObserver
 ) -> DeliveryLoop:
-    """What sends; it does nothing before `run`. Made in a running event loop."""
+    """Return the delivery; it does nothing before `run`. Call this in a running event loop."""
     options = DeliveryOptions(max_age=settings.max_age, retention=settings.retention)
     return DeliveryLoop(store, sender, observe, options, TimeSource())
 
 
 def encryption_key(settings: OutboxSettings) -> bytes:
-    """The 32 bytes. Raises `OutboxConfigurationError`."""
+    """Return the 32 bytes of the key. Raises `OutboxConfigurationError`."""
     source = settings.encryption_key_source()
     try:
         text = source.read()

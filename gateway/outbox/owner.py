@@ -1,4 +1,4 @@
-"""The name of a process that has leases, by which others of its machine see that it is dead."""
+"""The name of a process that holds leases, by which others on its machine see that it is dead."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ _PROC: Final = Path("/proc")
 _BOOT: Final = _PROC / "sys/kernel/random/boot_id"
 _NUMBERS: Final = "self/ns/pid"
 _OWN_BYTES: Final = 4
-# Where a process's start stands behind its name in /proc/PID/stat, see proc(5); its state is first.
+# The index of a process's start time among the fields behind its name in /proc/PID/stat, see
+# proc(5). Index 0 is its state.
 _START: Final = 19
 _ENDED: Final = frozenset("ZX")
 
 
 def current_owner() -> str:
-    """Boot, whose process numbers these are, number, start, and what tells two in one apart."""
+    """Return `boot.pid_namespace.pid.start.random`, or the random part alone without /proc.
+
+    The random part distinguishes several owners in one process.
+    """
     own = secrets.token_hex(_OWN_BYTES)
     here = _boot_and_pid_namespace()
     start = _process_start_time(os.getpid())
@@ -28,7 +32,7 @@ def current_owner() -> str:
 
 
 def is_owner_dead(owner: str) -> bool:
-    """Whether the process of that name has ended; False where it cannot be told from here."""
+    """Return whether the process of that name has ended; False where that is unknown here."""
     boot, _, rest = owner.partition(".")
     here = _boot_and_pid_namespace()
     if not rest or here is None:
@@ -37,12 +41,12 @@ def is_owner_dead(owner: str) -> bool:
     if boot != own_boot:
         return True
     numbers, pid, start, _ = rest.split(".")
-    # In another container the same number may be another process.
+    # In another container the same PID may be another process.
     return numbers == own_numbers and _process_start_time(int(pid)) not in (start, "")
 
 
 def _boot_and_pid_namespace() -> str | None:
-    """This boot, and the namespace of process numbers; None where the system does not tell."""
+    """Return the boot id and the PID namespace; None where the system does not show them."""
     with contextlib.suppress(OSError):
         boot = _BOOT.read_text("ascii").strip().replace("-", "")[:16]
         numbers = "".join(filter(str.isdigit, os.readlink(_PROC / _NUMBERS)))
@@ -51,7 +55,10 @@ def _boot_and_pid_namespace() -> str | None:
 
 
 def _process_start_time(pid: int) -> str | None:
-    """When the process began, by the machine's count; None when it has ended, "" for unknown."""
+    """Return the start time of a process in clock ticks since boot.
+
+    None when it has ended, "" where the start time is unknown.
+    """
     try:
         text = (_PROC / str(pid) / "stat").read_text("ascii", "replace")
     except (FileNotFoundError, ProcessLookupError):

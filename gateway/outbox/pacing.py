@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt: of one entry, and of all while the line is down."""
+"""The delay before the next attempt: at one entry, and at all during an outage."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Final
 
 from gateway.timing import backoff
 
-# Seconds until a platform that may have a write surely finds it: its search lags behind.
+# Seconds until a search at the platform certainly finds a write: its index lags behind.
 INDEX_LAG: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class RetryDelays:
-    """In seconds. Each pause is twice the one before it, from `first` to the longest.
+    """Delays in seconds. Each is twice the one before it, from `first` to a maximum.
 
-    `max_entry_delay` is of an entry that fails alone, `max_outage_delay` of what fails as the line
-    is down. What the platform asks for (Retry-After) is kept up to `max_retry_after`. `index_lag`
-    passes before the platform is asked whether it has something. While the line is down and
-    something waits, the platform is asked for something light every `probe_interval`.
+    `max_entry_delay` is the maximum for an entry that fails alone, `max_outage_delay` for failures
+    that an outage causes. A Retry-After of the platform is respected up to `max_retry_after`.
+    `index_lag` passes before a verification. During an outage, while an entry waits, the platform
+    is probed every `probe_interval`.
     """
 
     first: float = 1.0
@@ -31,7 +31,7 @@ class RetryDelays:
 
 
 class RetrySchedule:
-    """Makes pauses; `random` gives numbers from 0 to 1, so that not all come back at once."""
+    """Computes delays; `random` returns numbers from 0 to 1, so that not all retries coincide."""
 
     def __init__(self, pauses: RetryDelays, random: Callable[[], float]) -> None:
         self._delays = pauses
@@ -40,7 +40,7 @@ class RetrySchedule:
     def entry_delay(
         self, attempts: int, *, affects_all_entries: bool, retry_after: float | None
     ) -> float:
-        """After so many attempts."""
+        """Return the seconds until the next attempt of an entry after `attempts` attempts."""
         longest = (
             self._delays.max_outage_delay if affects_all_entries else self._delays.max_entry_delay
         )
@@ -48,13 +48,16 @@ class RetrySchedule:
         return self._respect_retry_after(retry_after, pause)
 
     def outage_delay(self, failures: int, retry_after: float | None) -> float:
-        """After so many failures one after the other."""
+        """Return the seconds until the next attempt after so many consecutive failures."""
         pauses = self._delays
         pause = backoff(failures, pauses.first, pauses.max_outage_delay, self._random)
         return self._respect_retry_after(retry_after, pause)
 
     def trust_delay(self, false_recoveries: int) -> float:
-        """Before it is believed once more that the line is back, after so many times in vain."""
+        """Return the seconds for which responses to other requests do not count as a recovery.
+
+        `false_recoveries` is how often the next attempt failed after such a response.
+        """
         longest = self._delays.probe_interval
         return backoff(false_recoveries, self._delays.first, longest) if false_recoveries else 0.0
 
@@ -63,11 +66,11 @@ class RetrySchedule:
 
 
 class PlatformReachability:
-    """Whether the platform can be reached, as far as this process's attempts have shown.
+    """Whether the platform can be reached, as far as the attempts of this process have shown.
 
-    While it is down one attempt at a time shows whether it is back: after a pause, or at once when
-    somebody else was answered. `is_reachable`: nothing speaks against it; a plain value, as it is
-    asked for every answer of the platform.
+    During an outage one attempt at a time shows whether the platform is back: after a delay, or at
+    once when another request got a response. `is_reachable`: no attempt has shown an outage. It is
+    a plain attribute because it is read for every response of the platform.
     """
 
     def __init__(self, pacer: RetrySchedule, clock: Callable[[], float]) -> None:
@@ -76,7 +79,8 @@ class PlatformReachability:
         self._failures = 0
         self._next_at = 0.0
         self._failure_generation = 0
-        # When it was last said to be back, and how often that was wrong.
+        # The generation in which another request last got a response, the attempts active then, and
+        # how often the next attempt failed nevertheless.
         self._response_seen_in = -1
         self._possibly_stalled = 0
         self._false_recoveries = 0
@@ -85,38 +89,39 @@ class PlatformReachability:
 
     @property
     def failure_generation(self) -> int:
-        """Counts the failures; an attempt remembers at which it began."""
+        """The number of failures so far; an attempt remembers its value at the start."""
         return self._failure_generation
 
     @property
     def next_attempt_at(self) -> float:
-        """The moment, on the clock, before which it is not tried."""
+        """The moment, on the clock, before which no attempt is made during an outage."""
         return self._next_at
 
     def free_attempts(self, in_hand: int, parallel: int) -> int:
-        """How many attempts may begin beside those in hand."""
+        """Return how many attempts may start beside the `in_hand` active ones."""
         if self.is_reachable:
             return max(0, parallel - in_hand)
-        # What was under way when the line was said to be back may hang on a dead connection.
+        # Attempts that were active when another request got a response may hang on a dead
+        # connection.
         hanging = 0 if self.is_silent_outage else min(self._possibly_stalled, parallel - 1)
         return 1 if in_hand <= hanging and self._clock() >= self._next_at else 0
 
     @property
     def is_silent_outage(self) -> bool:
-        """Whether it is down, and nobody was answered since."""
+        """Whether the platform is unreachable and has not responded to any request since."""
         return not self.is_reachable and self._response_seen_in != self._failure_generation
 
     def on_attempt_response(self) -> None:
-        """The platform has answered an attempt."""
+        """Note that the platform responded to an attempt."""
         self._failures = self._false_recoveries = 0
         self.is_reachable = True
         self._next_at = 0.0
 
     def on_other_response(self, in_hand: int) -> bool:
-        """The platform has answered somebody else; whether that ends a pause.
+        """Note that the platform responded to a request other than an attempt.
 
-        One who gets other answers than attempts do, for hours, does not have them made all the
-        time.
+        Return whether that ends the current delay. Where the platform responds to other requests
+        but not to attempts, for hours, the attempts keep their delays.
         """
         now = self._clock()
         if not self.is_silent_outage or now < self._trusted_after:
@@ -128,14 +133,17 @@ class PlatformReachability:
         return True
 
     def on_inconclusive_attempt(self) -> None:
-        """An attempt has ended that shows neither; the next one takes the usual time."""
+        """Note that an attempt ended without showing whether the platform is reachable.
+
+        During an outage the next attempt follows after the usual delay.
+        """
         if not self.is_reachable:
             self._next_at = self._clock() + self._schedule.outage_delay(self._failures, None)
 
     def on_attempt_failure(self, turn: int, retry_after: float | None) -> None:
-        """An attempt that began at `turn` has failed as all would.
+        """Note that an attempt which began in generation `turn` failed as all attempts would.
 
-        Those which were under way together count once.
+        Concurrent attempts that fail together count once.
         """
         if turn != self._failure_generation:
             return

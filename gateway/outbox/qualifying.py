@@ -1,7 +1,7 @@
-"""What may be queued, in which orders, and what may be done after an unclear failure.
+"""Whether a write may be queued, its ordering keys, and what may be done when it is in doubt.
 
-Pure functions. A write whose content cannot be read, or that may hit resources which it does not
-name, is not queued: nobody could tell what must not overtake it.
+Pure functions. A write whose content cannot be read, or that may affect resources which it does not
+name, is not queued: it would be unknown what must not overtake it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from gateway.fhir.tree import Element
 from gateway.outbox import naming
 from gateway.outbox.entry import ALL_KEYS, RecoveryMode
 
-# Operations are none of these: what they do only their authors know.
+# Operations are not included: the gateway does not know what they do.
 WRITES: Final = BUNDLES | {"create", "update", "patch", "delete"}
-# What may be repeated of these has its id in the address: nothing is searched for.
+# These contain the logical id where they may be repeated: no search is needed.
 BY_ID: Final = frozenset({"update", "delete"})
 _READS: Final = frozenset({"GET", "HEAD"})
 _BY_ID: Final = re.compile(r"[A-Z][A-Za-z]{1,63}/[A-Za-z0-9\-.]{1,64}")
@@ -29,10 +29,10 @@ _BY_ID: Final = re.compile(r"[A-Z][A-Za-z]{1,63}/[A-Za-z0-9\-.]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class WriteDescription:
-    """A write as it is judged. `code` is the interaction's; path and query are raw.
+    """The properties of a write that its classification depends on.
 
-    `body` is in clear, without a content coding, `sent` in how many bytes it came; `path` is
-    relative to the base.
+    `code` is that of the interaction. `path` is relative to the base; `path` and `query` are raw.
+    `body` has no content coding; `sent` is its size in bytes as it was received.
     """
 
     code: str
@@ -46,14 +46,17 @@ class WriteDescription:
 
 @dataclass(frozen=True, slots=True)
 class WriteClassification:
-    """The keys of the orders (never empty) or ALL_KEYS, and what may be done in doubt."""
+    """The recovery mode of a write, and its ordering keys: at least one, or ALL_KEYS."""
 
     recovery: RecoveryMode
     ordering_keys: frozenset[str] = field(repr=False)
 
 
 def classify_write(write: WriteDescription) -> WriteClassification | None:
-    """None where it cannot be queued. Raises `tree.BodyTooLargeError`."""
+    """Return the classification; None where the write cannot be queued.
+
+    Raises `tree.BodyTooLargeError`.
+    """
     if write.code not in WRITES:
         return None
     try:
@@ -68,7 +71,7 @@ def _classify_readable(write: WriteDescription) -> WriteClassification | None:
     path = unquote(write.path).strip("/").removesuffix("?")
     kind = path.partition("/")[0]
     body: Element = {}
-    # A Binary is what it is, and names nobody. What it holds is not looked at.
+    # The content of a Binary is opaque: it names no resource, and is not parsed.
     if write.body and kind != "Binary":
         body = tree.parse_body(write.body, write.content_type, sent=write.sent)
     named = (
@@ -92,7 +95,7 @@ def _ordering_keys(keys: Iterable[Iterable[str]]) -> frozenset[str]:
 
 
 def _is_conditional(write: WriteDescription) -> bool:
-    """Whether a query says what is updated or deleted."""
+    """Return whether a query selects what is updated or deleted."""
     return write.code in ("update", "patch", "delete") and bool(write.query)
 
 
@@ -107,19 +110,19 @@ def _recovery(write: WriteDescription, path: str, body: Element) -> RecoveryMode
 
 
 def _has_parameters(criteria: str) -> bool:
-    """A condition without parameters is none: some servers then create."""
+    """Return whether a condition has any parameter: without one some servers always create."""
     return len(criteria) <= naming.MAX_TEXT_LENGTH and any(parse_qs(condition_query(criteria)))
 
 
 def condition_query(condition: str) -> str:
-    """The query alone of what stands in If-None-Exist: some write an address before it."""
+    """Return the query of an If-None-Exist value: some clients put a URL before it."""
     return condition.partition("?")[2] if "?" in condition else condition
 
 
 def searchable_identifiers(resource: Element) -> Iterator[tuple[str, str]]:
-    """System and value of the identifiers by which a resource can be looked for.
+    """Yield system and value of the identifiers by which a resource can be searched for.
 
-    One without a system could be anybody's.
+    An identifier without a system is not unique.
     """
     for identifier in tree.child_elements(resource, "identifier"):
         system, value = tree.first_text(identifier, "system"), tree.first_text(identifier, "value")
@@ -136,7 +139,7 @@ def _classify_bundle(bundle: Element, named: Iterable[Iterable[str]]) -> WriteCl
     if any(_may_affect_unnamed(request) for request in writes):
         return None
     ways = {_recovery_of_request(request) for request in writes}
-    # The least that is allowed of any.
+    # The most restrictive mode of all requests.
     recovery = next(
         each
         for each in (RecoveryMode.HOLD, RecoveryMode.VERIFY, RecoveryMode.RESEND)
@@ -147,7 +150,7 @@ def _classify_bundle(bundle: Element, named: Iterable[Iterable[str]]) -> WriteCl
 
 
 def _may_affect_unnamed(request: Element) -> bool:
-    """Whether it may hit resources that it does not name."""
+    """Return whether a request may affect resources that it does not name."""
     path, _, query = tree.first_text(request, "url").partition("?")
     try:
         return bool(query) and not any(naming.keys_of_path(path, query))
@@ -177,7 +180,7 @@ def _recovery_of_request(request: Element) -> RecoveryMode:
 
 
 def conditional_creates(bundle: Element) -> Iterator[tuple[str, Element]]:
-    """Condition and resource of each entry that is created only if there is none yet."""
+    """Yield condition and resource of each entry that is a conditional create."""
     for entry in tree.child_elements(bundle, "entry"):
         for request in tree.child_elements(entry, "request"):
             if _recovery_of_request(request) is RecoveryMode.VERIFY:
@@ -193,18 +196,21 @@ _ASYNC: Final = re.compile(
 
 @lru_cache(maxsize=64)
 def prefers_async(prefer: bytes) -> bool:
-    """Whether a Prefer field asks for an asynchronous answer (RFC 7240 section 4.1)."""
+    """Return whether a Prefer field asks for an asynchronous response (RFC 7240 section 4.1)."""
     return any(map(_ASYNC.fullmatch, _preferences(prefer)))
 
 
 @lru_cache(maxsize=64)
 def remove_async_preference(prefer: bytes) -> bytes:
-    """The other preferences, byte for byte; b"" for none."""
+    """Return the other preferences, octet for octet; b"" for none."""
     return b",".join(each for each in _preferences(prefer) if not _ASYNC.fullmatch(each)).strip()
 
 
 def lines_without_async(field_lines: list[bytes]) -> list[bytes]:
-    """The lines of a header, of whose Prefer fields only other preferences stay."""
+    """Return the field lines of a header without the preference `respond-async`.
+
+    A Prefer field with other preferences keeps these.
+    """
     kept = []
     for line in field_lines:
         name, _, value = line.partition(b":")
@@ -216,7 +222,7 @@ def lines_without_async(field_lines: list[bytes]) -> list[bytes]:
 
 
 def _preferences(prefer: bytes) -> list[bytes]:
-    """The elements of a list in which commas may be quoted."""
+    """Return the elements of a list in which commas may be quoted."""
     found, begin = [], 0
     for match in _QUOTED_OR_COMMA.finditer(prefer):
         if match.group() == b",":

@@ -1,7 +1,6 @@
-"""The outbox as the rest of the gateway sees it: put in, look, retry, cancel, drop.
+"""The outbox as the rest of the gateway uses it: enqueue, read, retry, cancel, drop.
 
-Delivery is the business of `gateway.outbox.delivery`, which works on the same store, in this or in
-another process.
+`gateway.outbox.delivery` delivers from the same store, in this or in another process.
 """
 
 from __future__ import annotations
@@ -33,14 +32,15 @@ from gateway.outbox.store import (
 from gateway.phrases import Phrase
 
 if TYPE_CHECKING:
-    # Its database's library is an extra.
+    # The database library that it imports is an extra.
     from gateway.outbox.sql_store import SqlStore
 
 
 class Outbox:
-    """Raises `OutboxUnavailableError` wherever the store cannot be reached.
+    """The interface to a store. All methods raise `OutboxUnavailableError` if it cannot be reached.
 
-    `observe` is told of what happens here; `wake` is called when there is something to deliver.
+    `observe` receives every step taken here; `wake` is called when there may be something to
+    deliver.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Outbox:
         wake: Callable[[], None],
     ) -> None:
         self._store = store
-        # Whether nothing waits, as far as can be told without waiting. Asked for every write.
+        # True if no entry blocks, as far as that is known without waiting. Called for every write.
         self.is_known_empty = store.is_known_empty
         self._limits = limits
         self._limits_alone = replace(limits, max_caller_share=1.0)
@@ -59,13 +59,13 @@ class Outbox:
         self._wake = wake
 
     async def is_blocked(self, caller: str, orders: Collection[str]) -> bool:
-        """Whether a write of these orders has to queue behind earlier ones."""
+        """Return whether a write with these ordering keys has to queue behind earlier entries."""
         return not self._store.is_known_empty() and await self._store.is_blocked(caller, orders)
 
     async def enqueue(
         self, draft: NewEntry, confirm: Confirm = always_confirm, *, shared: bool = True
     ) -> OutboxEntry:
-        """Keep a write; it is on the disk when this returns. Otherwise as `SqlStore.insert`.
+        """Store a write; it is on disk when this returns. Raises as `SqlStore.insert`.
 
         A caller has no more than its share where the outbox is `shared` with others.
         """
@@ -76,7 +76,7 @@ class Outbox:
         return entry
 
     async def entry(self, entry_id: str, caller: str | None = None) -> OutboxEntry | None:
-        """One entry, with `caller` only if it is that caller's."""
+        """Return one entry; with `caller` only if the entry is that caller's."""
         entry = await self._store.entry(entry_id)
         return None if entry is None or caller not in (None, entry.caller) else entry
 
@@ -89,44 +89,45 @@ class Outbox:
         after: int = 0,
         limit: int = 100,
     ) -> Sequence[OutboxEntry]:
-        """Entries in the order of arrival, with numbers above `after`; no states: all."""
+        """Return entries in the order of arrival, with numbers above `after`; no `states`: all."""
         return await self._store.entries(
             caller=caller, states=states, cause=cause, after=after, limit=limit
         )
 
     async def undelivered_groups(self) -> Sequence[EntryGroup]:
-        """What is not delivered, by state, cause and caller."""
+        """Return the number of undelivered entries by state, cause and caller."""
         return await self._store.undelivered_groups()
 
     async def request(self, entry_id: str) -> QueuedRequest | None:
-        """The write itself, in clear; None when it was delivered, cancelled or dropped."""
+        """Return the write in plain text; None when it was delivered, cancelled or dropped."""
         return await self._store.request(entry_id)
 
     async def response(self, entry_id: str) -> StoredResponse | None:
-        """How it ended, in clear; None while it has not."""
+        """Return the outcome in plain text; None while there is none."""
         return await self._store.response(entry_id)
 
     async def cancel(self, entry_id: str, caller: str) -> OutboxEntry | None:
-        """The caller takes back what had no effect: what waits without doubt, or has failed.
+        """Cancel an entry of this caller that has had no effect: waiting without doubt, or failed.
 
         None: the caller has no such entry. Raises `EntryStateError`.
         """
         return await self._apply_action(entry_id, EntryState.CANCELLED, caller=caller)
 
     async def retry(self, entry_id: str, actor: Actor | None = None) -> OutboxEntry | None:
-        """A person sends what has failed or is unclear once more, or at once what waits.
+        """Retry, for an operator, an entry that is failed or unclear; a waiting one is due at once.
 
-        With `actor` the step is noted until an audit has it. None: there is no such entry. Raises
-        `EntryStateError`.
+        With `actor` the step is stored as a pending audit record. None: there is no such entry.
+        Raises `EntryStateError`.
         """
         return await self._apply_action(entry_id, EntryState.WAITING, actor=actor)
 
     async def retry_failed(
         self, cause: str | None = None, actor: Actor | None = None
     ) -> AsyncIterator[OutboxEntry]:
-        """A person sends all that have failed once more, of one cause or of any."""
+        """Retry, for an operator, all failed entries, of one cause or of any, and yield them."""
         after = 0
-        # By number, for what fails again meanwhile is not to be sent for ever.
+        # In the order of the numbers, so that an entry that fails again meanwhile is not retried
+        # forever.
         while moved := await self._store.retry_failed(cause, after=after, actor=actor):
             after = moved[-1].number
             for entry in moved:
@@ -134,11 +135,14 @@ class Outbox:
                 yield entry
 
     async def drop(self, entry_id: str, actor: Actor | None = None) -> OutboxEntry | None:
-        """A person gives up what is not delivered; otherwise as `retry`."""
+        """Give up an entry that is not delivered, for an operator; otherwise as `retry`."""
         return await self._apply_action(entry_id, EntryState.DROPPED, actor=actor)
 
     async def content(self, entry_id: str, actor: Actor | None = None) -> EntryContent | None:
-        """All of an entry, in clear; that `actor` saw it is noted until an audit has it."""
+        """Return all of an entry in plain text; None: there is no such entry.
+
+        With `actor` a pending audit record is stored that this actor has seen it.
+        """
         content = await self._store.content(entry_id, actor)
         if content is not None and actor is not None:
             self._notify(OutboxStep.REVEALED, content.entry, actor)
@@ -147,7 +151,7 @@ class Outbox:
     async def revealed(
         self, entry_id: str, actor: Actor, record: RecordPending
     ) -> EntryContent | None:
-        """All of an entry, in clear, once `record` has it that `actor` sees it.
+        """Return all of an entry in plain text, once `record` has recorded that `actor` sees it.
 
         None: there is no such entry. Raises `NotRecordedError`.
         """
@@ -166,14 +170,14 @@ class Outbox:
         return content
 
     async def record_pending(self, record: RecordPending) -> int:
-        """Have the oldest notes recorded and forgotten, nobody else having them meanwhile.
+        """Have the oldest pending audit records recorded and deleted, by one process at a time.
 
-        How many are forgotten: none are while `record` cannot, or there are none.
+        Returns how many were deleted: 0 if there are none, or while `record` fails.
         """
         return await self._store.record_pending(record)
 
     async def depth(self) -> QueueDepth:
-        """How full it is."""
+        """Return the number of entries by state, and the size and age of those that block."""
         return await self._store.depth()
 
     async def _apply_action(
@@ -191,5 +195,5 @@ class Outbox:
 
     def _notify(self, step: OutboxStep, entry: OutboxEntry, actor: Actor | None) -> None:
         self._observe(OutboxEvent(step, entry, is_audit_pending=actor is not None))
-        # What it blocked may go on.
+        # Entries that it blocked may be due now.
         self._wake()

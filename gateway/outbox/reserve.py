@@ -1,4 +1,4 @@
-"""Room on the disk: kept back for deliveries, as each of their steps needs some, and given back."""
+"""Disk space reserved for deliveries, as each of their steps needs some, and its release."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ _SHARE: Final = 4
 _PRIVATE: Final = 0o600
 PAGE: Final = 4096
 _USUAL_LOG: Final = 1000
-# So many free pages stay for what comes next.
+# Free pages of the database that are kept for the next entries.
 _SPARE: Final = 256
-# Of an older version's database, which is written anew for that, so many pages at most.
+# An older version's database is rewritten (VACUUM) to release space if it uses at most so many
+# pages.
 _REWRITTEN: Final = 4096
 _INCREMENTAL: Final = 2
 _BUSY: Final = 5.0
 
 
 class DiskReserve:
-    """A file beside the database that takes the room until it is needed.
+    """A file beside the database that occupies disk space until it is needed.
 
-    At most 8 MiB, and a quarter of a small volume.
+    It has at most 8 MiB, and at most a quarter of a small volume.
     """
 
     def __init__(self, database: Path) -> None:
         self._path = database.with_name(f"{database.stem}-reserve")
 
     def allocate(self) -> bool:
-        """Whether the room is kept back; False also where there is too little to begin with."""
+        """Return whether the space is reserved; False also where the disk is too full for it."""
         try:
             size = self._size()
             return self._allocated_bytes() >= size or self._grow_to(size)
@@ -43,21 +44,27 @@ class DiskReserve:
             return False
 
     def release(self) -> None:
-        """Let deliveries have it; new writes are refused until there is room for it again."""
+        """Release the space to deliveries.
+
+        New writes are refused until the space can be reserved again.
+        """
         with contextlib.suppress(OSError):
             if self._allocated_bytes():
                 os.truncate(self._path, 0)
                 _log.warning("the outbox's disk is full: the room kept back goes to deliveries")
 
     def wal_checkpoint_pages(self) -> int:
-        """After so many pages the log is put into the database, so that both have room in here."""
+        """Return the number of pages after which the WAL is checkpointed.
+
+        The WAL and the database then both find their space in the reserve.
+        """
         try:
             return max(16, min(_USUAL_LOG, self._size() // 3 // PAGE))
         except OSError:
             return _USUAL_LOG
 
     def release_disk_space(self, database: Path) -> bool:
-        """Give the disk back some pages that the database does not need; whether it did."""
+        """Release some unused pages of the database. Return whether any were released."""
         name = f"{database.absolute().as_uri()}?mode=rw"
         try:
             with contextlib.closing(
@@ -65,7 +72,7 @@ class DiskReserve:
             ) as connection:
                 return _shrink(connection, self.wal_checkpoint_pages() // 4)
         except sqlite3.Error:
-            # On a full disk, for one: what is delivered makes room.
+            # One reason is a full disk: finished entries will free space.
             return False
 
     def _size(self) -> int:
@@ -98,7 +105,7 @@ def _shrink(connection: sqlite3.Connection, step: int) -> bool:
     if free <= _SPARE:
         return False
     if _number(connection, "auto_vacuum") == _INCREMENTAL:
-        # As a script, for it is gone through to its end; otherwise it would give back one page.
+        # `executescript` steps the statement to its end; `execute` would release one page only.
         connection.executescript(f"PRAGMA incremental_vacuum({min(step, free - _SPARE)})")
     elif _number(connection, "page_count") - free <= _REWRITTEN:
         connection.execute("PRAGMA temp_store = MEMORY")
@@ -106,7 +113,7 @@ def _shrink(connection: sqlite3.Connection, step: int) -> bool:
         connection.execute("VACUUM")
     left = _number(connection, "freelist_count")
     if left <= _SPARE:
-        # The file itself gets shorter when the log is put into it.
+        # The file itself shrinks only at a checkpoint of the WAL.
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
     return left < free
 

@@ -1,10 +1,10 @@
 """The tables of the outbox, the same for SQLite and PostgreSQL.
 
-What changes often (`entries_table`) and what is large (`segments_table`) stand apart.
-`ordering_keys_table` holds only what blocks: an entry that is delivered, cancelled or dropped has
-no rows there. `pending_records_table` holds steps that no audit has yet. `all_keys_table` holds, of
-what blocks, the entries of the order of everything. `behind` is the number of an earlier entry that
-has to be over first; there is none where it is not set.
+What changes often (`entries_table`) and what is large (`segments_table`) are separate tables.
+`ordering_keys_table` has rows only of entries that block: a delivered, cancelled or dropped entry
+has none. `all_keys_table` has the blocking entries with ALL_KEYS. `pending_records_table` has steps
+that no audit trail has recorded yet. `entries_table.behind` is the number of an earlier entry that
+blocks this one, null where none does.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from typing import Final
 
 import sqlalchemy as sa
 
-# A process of another version must not work beside this one: it would not see all that blocks.
+# A process of another version must not use the database at the same time: it would not see
+# everything that blocks.
 VERSION: Final = 3
-# What is taken over from the versions before: `behind` was missing, and in the first
+# Versions that are upgraded. They lack the column `behind`, and version 1 also lacks
 # `all_keys_table`.
 UPGRADABLE_VERSIONS: Final = frozenset({"1", "2"})
 METADATA: Final = sa.MetaData()
@@ -48,7 +49,7 @@ entries_table: Final = sa.Table(
     sa.Column("behind", _NUMBER),
     sa.Index("outbox_entries_by_state", "state", "number"),
     sa.Index("outbox_entries_by_caller", "caller", "number"),
-    # Numbers are never used twice, or an order could turn round.
+    # Numbers are never reused: a reused one could reverse the order of entries.
     sqlite_autoincrement=True,
 )
 ordering_keys_table: Final = sa.Table(
@@ -64,7 +65,7 @@ BY_CALLER_AND_STATE: Final = sa.Index(
     entries_table.c.state,
     entries_table.c.number,
 )
-# What may be sent, and what waits for an entry, whatever else there is.
+# Finds the entries that may be claimed, and those behind an entry, however many others there are.
 BY_BEHIND: Final = sa.Index(
     *("outbox_entries_by_behind", entries_table.c.behind, entries_table.c.state),
     *(entries_table.c.due_at, entries_table.c.number),

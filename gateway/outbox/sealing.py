@@ -1,4 +1,4 @@
-"""What is kept of a write is sealed: encrypted, and bound to its entry and its place in it."""
+"""Encryption of what is stored of a write. It is bound to its entry and its position there."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ import orjson
 from gateway.outbox.entry import FieldLines, QueuedRequest, RecoveryMode, StoredResponse
 from gateway.outbox.notes import note_of
 
-# Of what is sealed, and so of the keys.
+# The version of the encrypted format, and so of the keys derived for it.
 _SCHEMA: Final = 1
 _NONCE: Final = 12
 _LENGTH: Final = 4
-# One row of the database each; small enough for every driver, large enough for most bodies.
+# Bytes. Each segment is a row of the database: small enough for every driver, large enough for most
+# bodies.
 _SEGMENT_BYTES: Final = 1024 * 1024
 
 ContentKind = Literal["request", "response"]
 
 
 class DecryptionError(Exception):
-    """Not what was sealed there with this key."""
+    """The data is not what was encrypted with this key for this binding."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContentBinding:
-    """What a sealed content belongs to, and what must not be changed beside it."""
+    """What an encrypted content belongs to: these values cannot be changed without detection."""
 
     entry: str
     caller: str
@@ -38,16 +39,17 @@ class ContentBinding:
     kind: ContentKind
 
     def segment_binding(self, index: int, *, last: bool) -> bytes:
-        """Where one piece of it stands."""
+        """Return the associated data of one segment, which also fixes its position."""
         parts = (_SCHEMA, self.entry, self.caller, self.recovery, self.kind, index, last)
         return orjson.dumps(parts)
 
 
 class ContentCipher:
-    """Seals with keys derived from `key`, 32 bytes (AES-256-GCM; HKDF, RFC 5869)."""
+    """Encryption with keys derived from `key`, 32 bytes (AES-256-GCM; HKDF, RFC 5869)."""
 
     def __init__(self, key: bytes) -> None:
-        # Takes time and memory, and a gateway without an outbox comes past here.
+        # Imported here because it takes time and memory, and a gateway without an outbox also
+        # imports this module.
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
         from cryptography.hazmat.primitives.hashes import SHA256
@@ -61,11 +63,14 @@ class ContentCipher:
         self.check = hmac.digest(keys[64:], b"check", hashlib.sha256).hex()
 
     def ordering_key_digest(self, caller: str, order: str) -> bytes:
-        """What stands for an order; without the key it cannot be made of a patient's id."""
+        """Return the HMAC-SHA-256 of an ordering key.
+
+        Without the secret it cannot be computed from a patient id.
+        """
         return hmac.digest(self._mark_key, orjson.dumps((caller, order)), hashlib.sha256)
 
     def encrypt(self, plain: bytes, place: ContentBinding) -> list[bytes]:
-        """The pieces to keep, at least one."""
+        """Return the encrypted segments, at least one."""
         starts = range(0, max(1, len(plain)), _SEGMENT_BYTES)
         return [
             self._encrypt_segments(
@@ -76,7 +81,7 @@ class ContentCipher:
         ]
 
     def decrypt(self, pieces: Sequence[bytes], place: ContentBinding) -> bytes:
-        """What was sealed. Raises `DecryptionError`, also where a piece is missing."""
+        """Return the plain text. Raises `DecryptionError`, also where a segment is missing."""
         last = len(pieces) - 1
         if last < 0:
             raise DecryptionError
@@ -96,7 +101,7 @@ class ContentCipher:
 
 
 def pack_request(request: QueuedRequest) -> bytes:
-    """A request as bytes."""
+    """Return a request as bytes."""
     facts = {
         "method": request.method,
         "suffix": request.target_suffix,
@@ -111,13 +116,13 @@ def pack_request(request: QueuedRequest) -> bytes:
 
 
 def unpack_request(data: bytes) -> QueuedRequest:
-    """What `pack_request` packed."""
+    """Return the request that `pack_request` packed."""
     facts = _unpacked(data)
     return QueuedRequest(target_suffix=facts.pop("suffix"), **facts)
 
 
 def pack_response(response: StoredResponse) -> bytes:
-    """A response as bytes."""
+    """Return a response as bytes."""
     facts = {
         "status": response.status,
         "reason": response.reason,
@@ -128,7 +133,7 @@ def pack_response(response: StoredResponse) -> bytes:
 
 
 def unpack_response(data: bytes) -> StoredResponse:
-    """What `pack_response` packed."""
+    """Return the response that `pack_response` packed."""
     facts = _unpacked(data)
     note, is_verified = note_of(facts.pop("note")), facts.pop("found", False)
     return StoredResponse(note=note, is_verified=is_verified, **facts)
@@ -146,7 +151,7 @@ def _unpacked(data: bytes) -> dict[str, Any]:
 
 
 def _text(fields: FieldLines) -> list[tuple[str, str]]:
-    # Every byte is a character of its own there, so that nothing is lost.
+    # Latin-1 maps every octet to one character, so that nothing is lost.
     return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
 
 

@@ -1,4 +1,4 @@
-"""Brings queued writes to the platform, as `gateway.outbox.sending.Sender` says."""
+"""The sending of queued writes to the platform, behind `gateway.outbox.sending.Sender`."""
 
 from __future__ import annotations
 
@@ -48,31 +48,31 @@ from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
 
-# An answer that is longer is kept without its body: that it was delivered is what counts.
+# Bytes. A longer response is stored without its body: that the write was delivered is what counts.
 _LONGEST: Final = 16 * 1024 * 1024
 _MAX_MATCHES: Final = 2
-# How long the first question waits for the platform's first CapabilityStatement, in seconds.
+# Seconds for which the first verification waits for the platform's first CapabilityStatement.
 _STATEMENT_WAIT: Final = 10.0
-# What the caller may be told of the answer.
+# The fields of a response that are stored for the caller.
 _KEPT_FIELDS: Final = frozenset((b"content-type", b"location", b"etag", b"last-modified"))
 _BUSY_STATUSES: Final = frozenset((429, 503))
 _GONE: Final = frozenset((404, 410))
-# These come from somebody between here and the platform (RFC 9110, RFC 6585).
+# These come from an intermediary (RFC 9110, RFC 6585).
 _INTERMEDIARY_STATUSES: Final = frozenset((407, 511))
 _UNKNOWN_EFFECT: Final = frozenset((errors.UPSTREAM_FAILED, errors.UPSTREAM_TIMEOUT))
-# Nobody has asked for a pause: the error's own is for callers.
+# The `retry_after` of these is meant for callers: the platform has not asked for a delay.
 _CONNECT_FAILURE_REASONS: Final = frozenset((errors.UPSTREAM_UNREACHABLE, errors.UPSTREAM_BUSY))
-# A credential's own trouble; what goes out with another one may fare better.
+# Failures of one credential: requests with another one may succeed.
 _OF_CREDENTIAL: Final = frozenset((errors.TOKEN_REFUSED, errors.TOKEN_REJECTED))
 
 
 @dataclass(frozen=True, slots=True)
 class PlatformRoute:
-    """The way to the platform, of one version of the settings.
+    """Access to the platform by one version of the settings.
 
     `credentials` are the names that there are tokens for. `adds_if_match`: updates without If-Match
-    get the current version's. `statement` tells what the platform declares, `unfiltered` which
-    search parameters it does not use all the same.
+    get that of the current version. `statement` has what the platform declares, `unfiltered` the
+    search parameters that it ignores nevertheless, by resource type.
     """
 
     forwarder: Forward
@@ -85,8 +85,10 @@ class PlatformRoute:
 
 
 class EntrySender:
-    """Sends by a route; `check_response` keeps pages of somebody in between from passing
-    for answers.
+    """A sender over one route.
+
+    `check_response` prevents a page of an intermediary from being taken for a response of the
+    platform.
     """
 
     def __init__(self, route: PlatformRoute, one_by_one: SerialExecutor) -> None:
@@ -94,13 +96,13 @@ class EntrySender:
         self._one_by_one = one_by_one
 
     async def send(self, entry: OutboxEntry, request: QueuedRequest) -> SendResult:
-        """One attempt. Never raises but on cancel."""
+        """Make one attempt. Raises nothing except on cancellation."""
         try:
             return await self._send(request)
         except GatewayError as error:
             return _send_failure(error)
         except Exception as error:
-            # Its text could quote the request.
+            # The exception's text could quote the request.
             kind = type(error).__name__
             _log.error("a queued write could not be sent: %s", kind, **_facts(entry, request))
             return SendFailure(Effect.UNKNOWN, errors.INTERNAL.code, affects_all_entries=False)
@@ -108,13 +110,13 @@ class EntrySender:
     async def verify(
         self, entry: OutboxEntry, request: QueuedRequest
     ) -> VerificationResult | SendFailure:
-        """Whether the platform has what an earlier attempt may have written."""
+        """Return whether the platform has what an earlier attempt may have written."""
         try:
             return await self._verify_write(request)
         except GatewayError as error:
             return _send_failure(error)
         except TimeoutError:
-            # Others had large bodies looked at.
+            # The thread for large bodies was busy with those of other requests.
             return SendFailure(Effect.NONE, errors.OVERLOADED.code, affects_all_entries=False)
         except Exception as error:
             kind = type(error).__name__
@@ -152,12 +154,12 @@ class EntrySender:
             raise GatewayError(errors.TOKEN_REFUSED, "the settings have that credential no more")
         token: AccessToken | None = route.tokens.current(credential)
         token = token or await route.tokens.wait_for_token(credential)
-        # No exchange of a caller: what is noted here is read by nobody.
+        # There is no exchange with a caller: what is recorded in this one is not read.
         note = Exchange(request_id=request.request_id, started_at=0.0, started_monotonic=0.0)
         return await route.forwarder.send(note, outgoing, credential, token)
 
     async def _current_version(self, request: QueuedRequest) -> bytes | None:
-        """The version that an update goes out for, where the settings ask for it."""
+        """Return the ETag for the If-Match of an update, where the settings require one."""
         if not self._route.adds_if_match or request.method != "PUT" or request.resource_id is None:
             return None
         if any(name.lower() in (b"if-match", b"if-none-match") for name, _ in request.fields):
@@ -169,7 +171,7 @@ class EntrySender:
     async def _verify_write(self, request: QueuedRequest) -> VerificationResult | SendFailure:
         if request.method == "PUT" and request.resource_id is not None:
             return await self._read(request)
-        # No tree is kept while the platform is waited for.
+        # The parsed tree is not retained while this waits for the platform.
         all_sought = await self._one_by_one.run(
             len(request.body), "", lambda: verification_queries(request)
         )
@@ -191,7 +193,8 @@ class EntrySender:
                 return finding
             missing = self._route.statement.unavailable_reason
             if missing is not None and finding.status is VerificationStatus.INCONCLUSIVE:
-                # A statement may still tell; a person is asked only where nothing else can.
+                # The statement may still be fetched, and may make the search conclusive; an
+                # operator is needed only where nothing else helps.
                 return SendFailure(Effect.NONE, missing.code, affects_all_entries=False)
             findings.append(finding)
         return combine_results(findings, request)
@@ -235,7 +238,6 @@ class EntrySender:
 
 
 def _facts(entry: OutboxEntry, request: QueuedRequest) -> dict[str, str]:
-    """The fields of a line in the log about a bug."""
     return {
         "reason": errors.INTERNAL.code,
         "request_id": request.request_id,
@@ -252,7 +254,7 @@ async def _send_result(
     adds_version: bool = False,
     question: str = "",
 ) -> SendResult:
-    """What an answer means for the write it answers, or for a `question` about it.
+    """Return what a response means for its write, or for a verification of interaction `question`.
 
     Raises `GatewayError`.
     """
@@ -263,14 +265,16 @@ async def _send_result(
             Effect.NONE, errors.UPSTREAM_BUSY.code, asked, affects_all_entries=status != 429
         )
     if status == 412 and adds_version:
-        # Somebody was faster than the version we had just read: the next attempt reads anew.
+        # Another client changed the resource after its version was read: the next attempt reads it
+        # again.
         return SendFailure(Effect.NONE, errors.UPSTREAM_BUSY.code, affects_all_entries=False)
     if status in _INTERMEDIARY_STATUSES:
         return SendFailure(Effect.NONE, errors.UPSTREAM_UNREACHABLE.code)
     accept = first_field_value(request.fields, b"accept")
     query = request.target_suffix.partition("?")[2]
     try:
-        # What a long one holds is judged once it was read.
+        # Only the part of a long body that has arrived is checked here: the body is read
+        # afterwards.
         what = Interaction(question or request.interaction, request.resource)
         check_response(response, what, accept, query)
     except GatewayError as error:
@@ -279,13 +283,13 @@ async def _send_result(
 
 
 def _intermediary_failure(error: GatewayError, status: int) -> SendResult:
-    """Somebody else's answer, or the platform's without FHIR in it."""
+    """Return the result for an intermediary's response, or one of the platform without FHIR."""
     if error.reason is errors.UPSTREAM_REDIRECT:
-        # A redirect asks for another request; only 303 may come after the deed.
+        # A redirect requires another request; only a 303 may follow after the write took effect.
         effect = Effect.UNKNOWN if status == 303 else Effect.NONE
         return SendFailure(effect, error.reason.code)
     if 200 <= status < 300:
-        # A sign-in page of the network, as a rule.
+        # Usually this is a sign-in page of the network.
         return SendFailure(Effect.UNKNOWN, error.reason.code)
     return StoredResponse(status, reason=error.reason.code, note=platform_status(status))
 
@@ -302,7 +306,7 @@ async def _stored_response(response: UpstreamResponse) -> StoredResponse:
 
 
 async def _body(response: UpstreamResponse) -> bytes | None:
-    """The content; None where it is too long or cannot be opened.
+    """Return the decoded body; None where it is too long or cannot be decoded.
 
     Raises `UpstreamConnectionError`.
     """
@@ -328,16 +332,16 @@ def _send_failure(error: GatewayError) -> SendFailure:
 
 
 def _has_content_type(request: QueuedRequest) -> bool:
-    """Whether a body was announced: an empty one is none without a type."""
+    """Return whether a body was announced: an empty body without a type is none."""
     return first_field_value(request.fields, b"content-type") is not None
 
 
 class LatestEntrySender:
-    """Delivers by whatever deliverer is the newest when an attempt begins.
+    """A sender that delegates to the one that is the newest when an attempt begins.
 
-    `hold` gives it and keeps its way open until what it returns with it is called. `audited` tells
-    whether what happens can be recorded: without that nothing is sent. `probe` asks the platform
-    something light.
+    `hold` returns that sender and a function that releases it; until then its route stays open.
+    `audited` returns whether steps can be recorded: otherwise nothing is sent. `probe` sends the
+    platform an inexpensive request.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""How the delivery sees the platform, and what an attempt can come to."""
+"""The interface of the delivery to the platform, and the results of an attempt."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gateway.outbox.entry import OutboxEntry, QueuedRequest, StoredResponse
 
 
 class Effect(StrEnum):
-    """What an attempt without an answer may have done at the platform."""
+    """What an attempt without a response may have done at the platform."""
 
     NONE = "none"
     UNKNOWN = "unknown"
@@ -18,9 +18,10 @@ class Effect(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SendFailure:
-    """No answer. `cause` is a reason of `gateway.errors`, `retry_after` seconds.
+    """An attempt without a usable response.
 
-    `affects_all_entries`: other entries would fare the same, as the line is down or the SSO is.
+    `cause` is a reason of `gateway.errors`, `retry_after` is in seconds. `affects_all_entries`:
+    other entries would fail the same way, because the platform or the SSO cannot be reached.
     """
 
     effect: Effect
@@ -33,9 +34,9 @@ SendResult = StoredResponse | SendFailure
 
 
 class VerificationStatus(StrEnum):
-    """The platform's answer to the question whether it has a resource.
+    """Whether the platform holds a resource that an earlier attempt may have written.
 
-    `harmless`: that does not matter, for the platform itself sees to it that there are not two.
+    `SAFE_TO_RESEND`: that does not matter, because the platform itself prevents a second one.
     """
 
     PRESENT = "yes"
@@ -46,25 +47,28 @@ class VerificationStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class VerificationResult:
-    """`response` is what was found, for the caller; with several matches it is unclear."""
+    """The result of a verification; several matches are inconclusive.
+
+    `response` is the response for the caller about the resource that was found.
+    """
 
     status: VerificationStatus
     response: StoredResponse | None = None
 
 
 class Sender(Protocol):
-    """Brings requests to the platform with the credential's token. Never raises but on cancel."""
+    """Sends requests to the platform with the credential's token. Raises only on cancellation."""
 
     async def send(self, entry: OutboxEntry, request: QueuedRequest) -> SendResult:
-        """One attempt; a status of 429 or 503 comes back as a `SendFailure` with no effect."""
+        """Make one attempt. A 429 or 503 is returned as a `SendFailure` without effect."""
         ...
 
     async def probe(self) -> None:
-        """Ask the platform something light; whoever wants to know of answers learns of this one."""
+        """Send the platform an inexpensive request; its response is reported like any other."""
         ...
 
     async def verify(
         self, entry: OutboxEntry, request: QueuedRequest
     ) -> VerificationResult | SendFailure:
-        """Whether the platform has what an earlier attempt may have written."""
+        """Return whether the platform has what an earlier attempt may have written."""
         ...

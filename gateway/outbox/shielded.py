@@ -1,7 +1,7 @@
-"""Lets what was begun come to its end, also when nobody waits for it any more.
+"""Methods that run to their end, also when their caller is cancelled.
 
-A transaction that is cancelled in the middle would leave its connection, and SQLite's lock, in the
-hands of a thread that does not know of it.
+A transaction that is cancelled midway would leave its connection, and SQLite's lock, to a thread
+that does not know of the cancellation.
 """
 
 from __future__ import annotations
@@ -16,36 +16,40 @@ _T = TypeVar("_T")
 
 
 class ShieldedTasks:
-    """What is under way."""
+    """The tasks that are running."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """The work's result. Whoever is cancelled here leaves the work to go on."""
+        """Await `work` and return its result.
+
+        Cancelling the caller does not cancel the work (asyncio.shield).
+        """
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._end)
         return await asyncio.shield(task)
 
     async def wait_all(self) -> None:
-        """Wait until nothing is under way."""
+        """Wait until no task is running."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
     def _end(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            # Looked at, so that asyncio does not report what nobody waited for.
+            # Retrieved, so that asyncio does not log the exception of a task whose caller was
+            # cancelled.
             task.exception()
 
 
 class HasShieldedTasks(Protocol):
-    """Has methods that are unbroken."""
+    """An object with `shielded` methods."""
 
     @property
     def shielded_tasks(self) -> ShieldedTasks:
-        """Where they are under way."""
+        """The tasks of its shielded methods."""
         ...
 
 
@@ -55,7 +59,7 @@ _W = TypeVar("_W", bound=HasShieldedTasks)
 def shielded(
     method: Callable[Concatenate[_W, _P], Coroutine[Any, Any, _T]],
 ) -> Callable[Concatenate[_W, _P], Coroutine[Any, Any, _T]]:
-    """A method that is not cut short when its caller is cancelled."""
+    """Return the method as one that completes even if its caller is cancelled."""
 
     async def whole(self: _W, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         return await self.shielded_tasks.run(method(self, *args, **kwargs))

@@ -1,6 +1,6 @@
-"""Entries as people see them, at the command line and on the page; a patient's data only in full.
+"""Entries as operators see them, in commands and pages. A patient's data is shown only on request.
 
-Plain data, so that it can go from one process to another.
+The result is plain data, so that it can be passed from one process to another.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MASK: Final = "***"
 
 
 def entry_view(entry: OutboxEntry) -> dict[str, Any]:
-    """What everybody may see of an entry."""
+    """Return what every operator may see of an entry."""
     return {
         "id": entry.id,
         "state": entry.state.value,
@@ -33,7 +33,7 @@ def entry_view(entry: OutboxEntry) -> dict[str, Any]:
 
 
 def content_view(content: EntryContent, *, reveal: bool) -> dict[str, Any]:
-    """All of one entry, what is about a patient masked unless it is to be revealed."""
+    """Return all of one entry, with data of a patient masked unless `reveal` is set."""
     request, response = content.request, content.response
     return {
         **entry_view(content.entry),
@@ -43,7 +43,7 @@ def content_view(content: EntryContent, *, reveal: bool) -> dict[str, Any]:
 
 
 def format_time(seconds: float) -> str:
-    """A Unix time as people and programs write it."""
+    """Return a Unix time as an ISO 8601 text in UTC."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -52,7 +52,7 @@ def _request(request: QueuedRequest, *, reveal: bool) -> dict[str, Any]:
         "method": request.method,
         "interaction": request.interaction,
         "resource": request.resource,
-        # The caller chose it, and may have taken a patient's number.
+        # The caller chose it, and may have used a patient's number.
         "request_id": request.request_id if reveal else mask_patient_number(request.request_id),
         "credential": request.credential,
         "address": request.target_suffix if reveal else MASK,

@@ -1,4 +1,4 @@
-"""What attempts do to entries: what they came to is written down, what may be sent is claimed."""
+"""What attempts change in the store: outcomes are recorded, and entries are claimed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ async def record_outcomes(
     sealed: Mapping[int, Sequence[bytes]],
     now: float,
 ) -> Sequence[bool]:
-    """Whether each was still this owner's to tell; `sealed` are the answers of what has ended."""
+    """Record the outcomes that this owner may still record. Return for each whether it may.
+
+    `sealed` are the encrypted responses of final outcomes, by entry number.
+    """
     numbers = [outcome.entry.number for outcome in outcomes]
     found = {
         row.number: row for row in await connection.execute(statements.select_for_update(numbers))
@@ -38,7 +41,7 @@ async def record_outcomes(
     ended = [each.entry.number for each in written if isinstance(each.transition, FinalOutcome)]
     over = [each.entry.number for each in written if is_delivered(each)]
     if over:
-        # First, so that the answers find their room on a full disk.
+        # Deleted first, so that there is space for the responses on a full disk.
         await contents.delete_segments(connection, over, "request")
         await changes.unblock_successors(connection, over)
     if ended:
@@ -51,7 +54,10 @@ async def record_outcomes(
 async def claim_entries(
     connection: AsyncConnection, ready: sa.Select[Any], size: int, lease_values: Mapping[str, Any]
 ) -> Mapping[OutboxEntry, Sequence[bytes]]:
-    """Entries with their sealed requests, of so many bytes in all, or one."""
+    """Claim entries of `ready` and return them with their encrypted requests.
+
+    Their requests have at most `size` bytes in all, or it is one entry.
+    """
     found = (await connection.execute(ready)).all()
     numbers = [row.number for row in _limit_bytes(found, size)]
     if not numbers:
@@ -65,7 +71,7 @@ async def claim_entries(
 
 
 def is_delivered(outcome: AttemptOutcome) -> bool:
-    """Whether the platform has it."""
+    """Return whether the outcome says that the platform has the write."""
     return (
         isinstance(outcome.transition, FinalOutcome)
         and outcome.transition.state is EntryState.DELIVERED
@@ -73,15 +79,16 @@ def is_delivered(outcome: AttemptOutcome) -> bool:
 
 
 def _owns_outcome(owner: str, outcome: AttemptOutcome, row: Any) -> bool:
-    # Every claim counts one: a lease that was lost and given again is another one.
+    # Every claim increments `attempts`: a lease that was lost and given again has another number.
     if row is None or row.attempts != outcome.entry.attempts:
         return False
     if row.state == EntryState.SENDING:
         return bool(row.owner == owner)
-    # Its lease has ended. A retry of what is unclear would have ended its doubt, and what was
-    # dropped is in another state. What waits in doubt is not changed by a retry.
+    # The lease has ended. A retry of an unclear entry would have ended its doubt, and a dropped
+    # entry is in another state. A retry does not change an entry that waits in doubt.
     undecided = row.state == EntryState.UNCLEAR or (row.state == EntryState.WAITING and row.doubt)
-    # Only this attempt can have delivered it: the connection broke behind that transaction.
+    # A DELIVERED entry was delivered by this attempt: the connection broke after that transaction
+    # was committed.
     return is_delivered(outcome) and (undecided or row.state == EntryState.DELIVERED)
 
 
@@ -97,7 +104,7 @@ def _values(outcome: AttemptOutcome, now: float) -> dict[str, Any]:
 
 
 def _limit_bytes(rows: Sequence[Any], size: int) -> Sequence[Any]:
-    """The first of them, and those after it for which there is room."""
+    """Return the first row, and those after it while all have at most `size` bytes."""
     for count, row in enumerate(rows):
         size -= row.size
         if size < 0 and count:

@@ -1,4 +1,4 @@
-"""What the store tells of its entries."""
+"""The queries of the store: everything that reads entries."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class SqlQueries:
 
     @shielded
     async def entry(self, entry_id: str) -> OutboxEntry | None:
-        """One entry."""
+        """Return one entry."""
         async with self._database.read_transaction() as connection:
             return await find_entry(connection, entry_id)
 
@@ -42,7 +42,7 @@ class SqlQueries:
         after: int = 0,
         limit: int = 100,
     ) -> Sequence[OutboxEntry]:
-        """Entries in the order of arrival, with numbers above `after`; no states: all."""
+        """Return entries in the order of arrival, with numbers above `after`; no `states`: all."""
         query = statements.select_entries().where(entries_table.c.number > after)
         if caller is not None:
             query = query.where(entries_table.c.caller == caller)
@@ -56,7 +56,7 @@ class SqlQueries:
 
     @shielded
     async def undelivered_groups(self) -> Sequence[EntryGroup]:
-        """What blocks, by state, cause and caller."""
+        """Return the number of blocking entries by state, cause and caller."""
         kind = (entries_table.c.state, entries_table.c.cause, entries_table.c.caller)
         told = (sa.func.count(), sa.func.min(entries_table.c.queued_at))
         query = sa.select(*kind, *told).where(entries_table.c.state.in_(BLOCKING)).group_by(*kind)
@@ -66,14 +66,14 @@ class SqlQueries:
 
     @shielded
     async def request(self, entry_id: str) -> QueuedRequest | None:
-        """The write itself; None when it was erased."""
+        """Return the write in plain text; None when it was erased."""
         async with self._database.read_transaction() as connection:
             entry = await find_entry(connection, entry_id)
             return None if entry is None else await self._request(connection, entry)
 
     @shielded
     async def response(self, entry_id: str) -> StoredResponse | None:
-        """How it ended; None while it has not."""
+        """Return the outcome in plain text; None while there is none."""
         async with self._database.read_transaction() as connection:
             entry = await find_entry(connection, entry_id)
             return None if entry is None else await self._response(connection, entry)
@@ -92,7 +92,7 @@ class SqlQueries:
 
     @shielded
     async def depth(self) -> QueueDepth:
-        """How full it is."""
+        """Return the number of entries by state, and the size and age of those that block."""
         async with self._database.read_transaction() as connection:
             rows = (await connection.execute(statements.select_depth())).all()
         blocking = [row for row in rows if EntryState(row.state) in BLOCKING]
@@ -104,7 +104,7 @@ class SqlQueries:
 
 
 async def find_entry(connection: AsyncConnection, entry_id: str) -> OutboxEntry | None:
-    """One entry, by its id."""
+    """Return one entry by its id."""
     query = statements.select_entries().where(entries_table.c.id == entry_id)
     row = (await connection.execute(query)).first()
     return None if row is None else entry_from_row(row)

@@ -1,11 +1,13 @@
 """The store, in a SQL database.
 
-Several processes may share it. An entry that is being sent is leased to one of them; a lease that
-is not renewed ends, and the entry is then judged as after an unclear failure. As the store's clock
-may be set, whoever has it judged must have seen for itself that it was not renewed.
+Several processes may share it. An entry that is being sent is leased to one of them. A lease that
+is not renewed ends, and the entry is then treated as after an attempt of unknown effect. The
+store's clock may be set, so that a process that recovers leases must have observed by its own clock
+that they were not renewed.
 
-Every method is atomic and, when it returns, on the disk. All raise `OutboxUnavailableError` when
-the place is out of reach. Durations are seconds; `owner` names one process.
+Every method is atomic and, when it returns, its changes are on disk. All raise
+`OutboxUnavailableError` when the database cannot be reached. Durations are seconds; `owner` names
+one process.
 """
 
 from __future__ import annotations
@@ -55,39 +57,40 @@ from gateway.outbox.store import (
 from gateway.phrases import Phrase
 
 _ID_BYTES: Final = 16
-# So many at a time are judged, or forgotten, so that no transaction takes long.
+# The most entries that one transaction recovers, purges or retries, so that none takes long.
 _RECOVERY_BATCH: Final = 100
 _PURGE_BATCH: Final = 200
 _RETRY_BATCH: Final = 500
-# What the row of an order takes, with its indexes.
+# Bytes of the row of an ordering key, with its indexes.
 _ROW: Final = 256
 
 
 class SqlStore(SqlQueries):
-    """Made by `gateway.outbox.opening`; `prepare` comes first."""
+    """The store. `gateway.outbox.opening` makes it; `prepare` must be called first."""
 
     def __init__(self, database: Database, cipher: ContentCipher) -> None:
         super().__init__(database, EncryptedContents(cipher))
         self._cipher = cipher
         self._meta_values = {"schema": str(VERSION), "key": cipher.check}
         self._recorded: set[int] = set()
-        # The time when something was claimed last.
+        # The Unix time of the last claim.
         self._latest = 0.0
-        # Whether nothing blocks anything, as far as can be told at once and for sure.
+        # True if no entry blocks, as far as that is known at once.
         self.is_known_empty = database.is_known_empty
-        # Whether the process of an owner's name has ended, as far as can be told from here.
+        # Whether the process that `owner` names has ended, as far as that is known here.
         self.is_known_dead = database.is_known_dead
 
     async def close(self) -> None:
-        """Let go of the place, after what is under way."""
+        """Close the database after the running methods have ended."""
         await self.shielded_tasks.wait_all()
         await self._database.close()
 
     @shielded
     async def prepare(self) -> None:
-        """Make it ready, at once if it is; before that all else raises `OutboxUnavailableError`.
+        """Create or upgrade the tables; nothing is written if they are current.
 
-        Raises `OutboxConfigurationError`.
+        Before that all other methods raise `OutboxUnavailableError`. Raises
+        `OutboxConfigurationError` for another key or an unknown schema version.
         """
         async with self._database.write_transaction() as connection:
             await self._database.lock_inserts(connection)
@@ -115,10 +118,10 @@ class SqlStore(SqlQueries):
     async def insert(
         self, draft: NewEntry, limits: OutboxLimits, confirm: Confirm = always_confirm
     ) -> OutboxEntry:
-        """Keep a write. Raises `OutboxFullError`.
+        """Store a write and return its entry. Raises `OutboxFullError`.
 
-        `confirm` is asked when the waiting is over and nobody else can put anything in, and again
-        at the very end. What it raises is raised here, and nothing is kept.
+        `confirm` is called when the waiting is over and no other process can insert entries, and
+        again at the very end. What it raises is raised here, and nothing is stored.
         """
         entry_id = secrets.token_hex(_ID_BYTES)
         sealed, size = await self._contents.encrypt_request(entry_id, draft)
@@ -142,13 +145,13 @@ class SqlStore(SqlQueries):
                 statements.update_predecessors(entries_table.c.number == entry.number)
             )
             await contents.save_segments(connection, "request", {entry.number: sealed})
-            # A slow disk, or a server far away, has let time pass since.
+            # A slow disk or a distant server may have taken time since the first call.
             confirm()
             return entry
 
     @shielded
     async def is_blocked(self, caller: str, orders: Collection[str]) -> bool:
-        """Whether anything of one of these orders, or of everything, is not delivered yet."""
+        """Return whether an undelivered entry has one of these ordering keys, or ALL_KEYS."""
         if orders == ALL_KEYS:
             query = statements.exists_blocking_of_caller(caller)
         else:
@@ -170,12 +173,12 @@ class SqlStore(SqlQueries):
         lease: float = 0.0,
         prefer_verifiable: bool = False,
     ) -> StoreStepResult:
-        """Write down what attempts came to, and take up to `max_claims` due entries in hand.
+        """Record the outcomes of attempts, and claim up to `max_claims` due entries.
 
-        Each of these is leased and counts an attempt, and nothing earlier blocks it. Together they
-        have at most `size` bytes, or it is one. `prefer_verifiable`: rather those that do not end
-        as unclear when the line breaks. What was delivered counts also when its lease was lost,
-        unless somebody has claimed it or decided about it.
+        Each claimed entry is leased for `lease` seconds, counts one more attempt, and is not
+        blocked. Together they have at most `size` bytes, or it is one. With `prefer_verifiable`
+        entries that would not end as unclear in an outage come first. A delivery counts also when
+        its lease was lost, unless the entry was claimed again or an operator has decided about it.
         """
         sealed = await self._contents.encrypt_responses(outcomes)
         told: Sequence[bool] = ()
@@ -188,7 +191,8 @@ class SqlStore(SqlQueries):
                 told = await sql_attempts.record_outcomes(connection, owner, outcomes, sealed, now)
             if max_claims:
                 if not any(told):
-                    # What is in hand here keeps others from opening it anew.
+                    # Entries claimed here prevent another process from preparing the store with
+                    # another key.
                     await self._require_same_key(connection)
                 await self._handle_clock_step(connection, now)
                 ready = statements.select_ready(now, max_claims, cautious=prefer_verifiable)
@@ -211,7 +215,7 @@ class SqlStore(SqlQueries):
 
     @shielded
     async def renew(self, owner: str, ids: Collection[str], *, lease: float) -> Collection[str]:
-        """Prolong those leases of this owner that have not ended; the ids that it still has."""
+        """Renew the leases of this owner that have not ended. Return the ids it still holds."""
         async with self._database.write_transaction() as connection:
             now = await self._database.now(connection)
             mine = (
@@ -219,7 +223,8 @@ class SqlStore(SqlQueries):
                 entries_table.c.owner == owner,
                 entries_table.c.state == EntryState.SENDING,
             )
-            # One that has ended may be another's at any moment: it must not come back to life.
+            # A lease that has ended may be taken by another process at any moment and must not be
+            # revived.
             alive = entries_table.c.leased_until > now
             prolonged = (
                 sa.update(entries_table).where(*mine, alive).values(leased_until=now + lease)
@@ -229,19 +234,19 @@ class SqlStore(SqlQueries):
 
     @shielded
     async def make_due(self, ids: Collection[str]) -> None:
-        """Let these of them that wait be due at once, but for those to be asked about first."""
+        """Make those of these entries that wait due at once, except entries to be verified."""
         if ids:
             async with self._database.write_transaction() as connection:
                 await connection.execute(statements.update_due_now(entries_table.c.id.in_(ids)))
 
     async def _require_same_key(self, connection: AsyncConnection) -> None:
-        # Another process may have opened it anew, with a new key, while it was empty.
+        # Another process may have prepared the store with a new key while it was empty.
         if await _stored_meta(connection) != self._meta_values:
             raise OutboxUnavailableError(Phrase("is in use with another key or by another version"))
 
     @shielded
     async def leases(self) -> Collection[Lease]:
-        """All there are, of whichever process, ended or not."""
+        """Return all leases, of any process, ended or not."""
         async with self._database.read_transaction() as connection:
             return [Lease(*row) for row in await connection.execute(statements.select_leases())]
 
@@ -249,10 +254,10 @@ class SqlStore(SqlQueries):
     async def recover_leases(
         self, standing: Collection[Lease], *, settle: float
     ) -> Sequence[EntryChange]:
-        """Judge entries with one of these leases, if it has ended or its owner is dead.
+        """Recover entries with one of these leases that has ended or whose owner is dead.
 
-        They are judged by their `recovery`. Those that the platform is to be asked about are due
-        after `settle`.
+        Their `recovery` decides what follows. Entries to be verified are due after `settle`
+        seconds.
         """
         dead = [owner for owner in {each.owner for each in standing} if self.is_known_dead(owner)]
         async with self._database.write_transaction() as connection:
@@ -270,7 +275,10 @@ class SqlStore(SqlQueries):
 
     @shielded
     async def expire_entries(self, max_age: float) -> Sequence[EntryChange]:
-        """Give up what has waited for longer: `failed`, or `unclear` where there is doubt."""
+        """Give up some entries that have waited longer than `max_age`.
+
+        They become failed, or unclear if they are in doubt.
+        """
         async with self._database.write_transaction() as connection:
             await self._require_same_key(connection)
             now = await self._database.now(connection)
@@ -290,7 +298,7 @@ class SqlStore(SqlQueries):
 
     @shielded
     async def purge_finished(self, retention: float) -> int:
-        """Forget some of what was delivered, cancelled or dropped so long ago; how many."""
+        """Delete some entries that finished more than `retention` seconds ago. Return how many."""
         async with self._database.write_transaction() as connection:
             now = await self._database.now(connection)
             query = statements.select_purgeable(now - retention).limit(_PURGE_BATCH)
@@ -306,7 +314,7 @@ class SqlStore(SqlQueries):
 
     @shielded
     async def release_disk_space(self) -> bool:
-        """Give some of the room back to the disk that nothing needs any more; whether it did."""
+        """Return some unused space to the file system. Return whether any was returned."""
         return await self._database.release_disk_space()
 
     @shielded
@@ -318,10 +326,10 @@ class SqlStore(SqlQueries):
         caller: str | None = None,
         actor: Actor | None = None,
     ) -> OutboxEntry | None:
-        """Retry (`waiting`), cancel or drop. None: there is no such entry (of this caller).
+        """Retry (`WAITING`), cancel or drop. None: there is no such entry (of this caller).
 
-        With `actor` the step is noted for an audit, see `record_pending`. Raises `EntryStateError`.
-        Cancelling and dropping erase the request.
+        With `actor` the step is stored as a pending audit record, see `record_pending`. Raises
+        `EntryStateError`. Cancelling and dropping erase the request.
         """
         async with self._database.write_transaction() as connection:
             await self._database.lock_inserts(connection)
@@ -344,9 +352,10 @@ class SqlStore(SqlQueries):
     async def retry_failed(
         self, cause: str | None, *, after: int = 0, actor: Actor | None = None
     ) -> Sequence[OutboxEntry]:
-        """Retry the first that have failed, of one cause or of any, with numbers above `after`.
+        """Retry the first failed entries, of one cause or of any, with numbers above `after`.
 
-        None are left when it is empty. With `actor` it is noted as by `apply_action`.
+        An empty result means that none are left. With `actor` the steps are stored as by
+        `apply_action`.
         """
         async with self._database.write_transaction() as connection:
             now = await self._database.now(connection)
@@ -359,9 +368,9 @@ class SqlStore(SqlQueries):
 
     @shielded
     async def content(self, entry_id: str, actor: Actor | None = None) -> EntryContent | None:
-        """All of an entry, in clear. None: there is no such entry.
+        """Return all of an entry in plain text. None: there is no such entry.
 
-        With `actor` it is noted first who wanted to see it.
+        With `actor` a pending audit record of the access is stored first.
         """
         place = (
             self._database.read_transaction()
@@ -382,9 +391,10 @@ class SqlStore(SqlQueries):
 
     @shielded
     async def record_pending(self, record: RecordPending) -> int:
-        """Have the oldest noted steps recorded, by one process only; how many are forgotten.
+        """Have the oldest pending records recorded and deleted. Return how many were deleted.
 
-        Others wait with their writes, so `record` must be quick. What it cannot stays noted.
+        Only one process does so at a time. Other writers wait meanwhile, so that `record` must be
+        quick. What it cannot record stays pending.
         """
         async with self._database.read_transaction() as connection:
             if not await audit_notes.has_pending_records(connection):
@@ -400,7 +410,7 @@ async def _stored_meta(connection: AsyncConnection) -> dict[str, str]:
 
 
 def _upgrade_schema(connection: sa.Connection) -> None:
-    """Add to what an older version made; tables that are missing were made before."""
+    """Add columns and indexes to the tables of an older version. Missing tables exist by now."""
     columns = sa.inspect(connection).get_columns(entries_table.name)
     if all(column["name"] != entries_table.c.behind.name for column in columns):
         column = sa.schema.CreateColumn(entries_table.c.behind).compile(dialect=connection.dialect)

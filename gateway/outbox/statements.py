@@ -1,4 +1,4 @@
-"""The questions and changes that the store's methods are made of."""
+"""The SQL statements of the store's methods."""
 
 from __future__ import annotations
 
@@ -35,16 +35,17 @@ _LEASE: Final = (
         entries_table.c.owner,
     ),
 )
-# No pause and no lease is longer, in seconds: a later moment was set before the clock was put back.
+# Seconds. No delay and no lease is longer: a moment further ahead was set before the clock was set
+# back.
 _MAX_DELAY: Final = 4000.0
 _MAX_LEASE: Final = 60.0
-# The platform is asked first whether it has it.
+# Entries that are verified before the next attempt.
 _ASKED_FOR: Final = entries_table.c.doubt & (entries_table.c.recovery == RecoveryMode.VERIFY)
 _OVER: Final = (EntryState.DELIVERED, EntryState.CANCELLED, EntryState.DROPPED)
 
 
 def entry_from_row(row: Any) -> OutboxEntry:
-    """An entry of a row of the shown columns."""
+    """Return the entry of a row with the columns `_SHOWN`."""
     facts = row._asdict()
     facts["in_doubt"] = facts.pop("doubt")
     return OutboxEntry(
@@ -57,17 +58,17 @@ def entry_from_row(row: Any) -> OutboxEntry:
 
 
 def select_entries() -> sa.Select[Any]:
-    """Entries."""
+    """Return the SELECT of all entries."""
     return sa.select(*_SHOWN)
 
 
 def select_unlocked(*conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
-    """Entries that nobody else has in hand, for a change."""
+    """Return the SELECT of entries that no other transaction has locked, which locks them."""
     return select_entries().where(*conditions).with_for_update(skip_locked=True, of=entries_table)
 
 
 def insert_entry(draft: NewEntry, entry_id: str, size: int, now: float) -> sa.Insert:
-    """A new entry, which gives it back with its number."""
+    """Return the INSERT of a new entry, which returns the row with its number."""
     return (
         sa.insert(entries_table)
         .values(
@@ -87,12 +88,12 @@ def insert_entry(draft: NewEntry, entry_id: str, size: int, now: float) -> sa.In
 
 
 def select_ready(now: float, most: int, *, cautious: bool) -> sa.Select[Any]:
-    """Entries that may be sent: due, and nothing of their orders before them.
+    """Return the SELECT of up to `most` entries that are due and not blocked.
 
-    Those that are due longest come first: what has just failed lets others go before it.
-    `cautious`: those that must not be repeated come last.
+    Those that have been due longest come first: an entry that has just failed lets others go ahead.
+    With `cautious` those that must not be repeated come last.
     """
-    # What is due at once is so whatever the clock says meanwhile.
+    # An entry that is due at once stays due, however the clock is set meanwhile.
     at_once = entries_table.c.due_at == entries_table.c.queued_at
     is_due = at_once | _reached(entries_table.c.due_at, now, _MAX_DELAY)
     due = (entries_table.c.state == EntryState.WAITING, entries_table.c.behind.is_(None), is_due)
@@ -105,12 +106,12 @@ def select_ready(now: float, most: int, *, cautious: bool) -> sa.Select[Any]:
 
 
 def update_predecessors(*conditions: sa.ColumnElement[bool]) -> sa.Update:
-    """Entries get told which earlier one they wait for, if there is one."""
+    """Return the UPDATE that sets `behind` to the earlier entry that blocks, or to null."""
     return sa.update(entries_table).where(*conditions).values(behind=_predecessor())
 
 
 def _predecessor() -> sa.ColumnElement[int]:
-    """One that has to be over before it: of its orders, or because of the order of everything."""
+    """Return the number of an entry that blocks this one: by an ordering key, or by ALL_KEYS."""
     mine, before, rest = (
         ordering_keys_table.alias(),
         ordering_keys_table.alias(),
@@ -134,7 +135,7 @@ def _predecessor() -> sa.ColumnElement[int]:
     has_it = sa.select(all_keys_table.c.entry).where(
         all_keys_table.c.entry == entries_table.c.number
     )
-    # Only for one that has that order itself: all of the caller's are looked at.
+    # Evaluated only for an entry with ALL_KEYS: it reads all entries of the caller.
     anything = sa.case(
         (
             has_it.correlate(entries_table).exists(),
@@ -146,14 +147,14 @@ def _predecessor() -> sa.ColumnElement[int]:
 
 
 def select_leases() -> sa.Select[Any]:
-    """What is being sent: number, attempts, end and owner of the lease."""
+    """Return the SELECT of all leases: number, attempts, end and owner."""
     return sa.select(*_LEASE).where(entries_table.c.state == EntryState.SENDING)
 
 
 def select_interrupted(
     standing: Collection[Lease], dead: Collection[str], now: float
 ) -> sa.Select[Any]:
-    """Entries that have one of these leases still, and it has ended or its owner is dead."""
+    """Return the SELECT of entries with one of these leases, ended or of a dead owner."""
     known = [(each.number, each.attempts, each.until, each.owner) for each in standing]
     over = _reached(entries_table.c.leased_until, now, _MAX_LEASE) | entries_table.c.owner.in_(dead)
     return select_unlocked(
@@ -162,7 +163,10 @@ def select_interrupted(
 
 
 def update_due_now(*conditions: sa.ColumnElement[bool]) -> sa.Update:
-    """Entries that wait become due at once; the platform's index may lag for those in doubt."""
+    """Return the UPDATE that makes waiting entries due at once.
+
+    Entries to be verified are left out, because the platform's index may lag behind.
+    """
     waiting = sa.update(entries_table).where(
         entries_table.c.state == EntryState.WAITING, ~_ASKED_FOR, *conditions
     )
@@ -170,7 +174,10 @@ def update_due_now(*conditions: sa.ColumnElement[bool]) -> sa.Update:
 
 
 def update_delays_after_clock_step(now: float, settle: float) -> Sequence[sa.Update]:
-    """Ends the pauses that were measured by a clock that was put back since."""
+    """Return the UPDATEs that end delays measured by a clock that was set back since.
+
+    Entries to be verified are due after `settle` seconds.
+    """
     late = (
         entries_table.c.state == EntryState.WAITING,
         _ASKED_FOR,
@@ -187,23 +194,23 @@ def _reached(moment: sa.Column[Any], now: float, longest: float) -> sa.ColumnEle
 
 
 def exists_blocking(marks: Collection[bytes]) -> sa.Select[Any]:
-    """Whether anything of these orders is there."""
+    """Return the SELECT whether an entry blocks one of these ordering keys."""
     return sa.select(sa.exists().where(ordering_keys_table.c.mark.in_(marks)))
 
 
 def exists_blocking_of_caller(caller: str) -> sa.Select[Any]:
-    """Whether anything of this caller's blocks."""
+    """Return the SELECT whether any entry of this caller blocks."""
     mine = (entries_table.c.caller == caller, entries_table.c.state.in_(BLOCKING))
     return sa.select(sa.exists().where(*mine))
 
 
 def update_entries(*conditions: sa.ColumnElement[bool]) -> sa.Update:
-    """A change of entries, which gives what they became."""
+    """Return an UPDATE of entries that returns the changed rows."""
     return sa.update(entries_table).where(*conditions).returning(*_SHOWN)
 
 
 def select_for_update(numbers: Collection[int]) -> sa.Select[Any]:
-    """How these entries stand, for a change."""
+    """Return the SELECT of state and lease of these entries, which locks them."""
     columns = (
         entries_table.c.number,
         entries_table.c.state,
@@ -215,7 +222,7 @@ def select_for_update(numbers: Collection[int]) -> sa.Select[Any]:
 
 
 def select_usage(caller: str) -> sa.Select[Any]:
-    """Number and bytes of what blocks: of everybody, and of this caller."""
+    """Return the SELECT of number and bytes of what blocks: of all callers, and of this one."""
     own = sa.case((entries_table.c.caller == caller, 1), else_=0)
     return sa.select(
         sa.func.count(), _sum(entries_table.c.size), _sum(own), _sum(own * entries_table.c.size)
@@ -227,7 +234,7 @@ def _sum(what: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
 
 
 def select_depth() -> sa.Select[Any]:
-    """Number, bytes and oldest moment of each state."""
+    """Return the SELECT of number, bytes and oldest moment of each state."""
     return sa.select(
         entries_table.c.state,
         sa.func.count().label("entries"),
@@ -237,7 +244,7 @@ def select_depth() -> sa.Select[Any]:
 
 
 def select_segments(numbers: Collection[int], kind: str) -> sa.Select[Any]:
-    """The pieces of these entries' contents, each in order."""
+    """Return the SELECT of the segments of these entries, each entry's in order."""
     where = (segments_table.c.entry.in_(numbers), segments_table.c.kind == kind)
     return (
         sa.select(segments_table.c.entry, segments_table.c.sealed)
@@ -247,7 +254,7 @@ def select_segments(numbers: Collection[int], kind: str) -> sa.Select[Any]:
 
 
 def select_purgeable(before: float) -> sa.Select[Any]:
-    """Numbers of entries that were over before that moment."""
+    """Return the SELECT of the numbers of entries that finished before that Unix time."""
     return sa.select(entries_table.c.number).where(
         entries_table.c.state.in_(_OVER), entries_table.c.finished_at < before
     )

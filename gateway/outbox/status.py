@@ -1,6 +1,6 @@
-"""What callers are told of their queued writes: FHIR's asynchronous pattern, and a list.
+"""The state of queued writes for their callers: FHIR's asynchronous pattern, and a list.
 
-Resources as plain data; absolute URLs in what the platform answered are still its own.
+Resources are plain data. Absolute URLs in the platform's response are still the platform's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gateway.outbox.entry import EntryState, FieldLines, OutboxEntry, StoredResp
 from gateway.outbox.texts import outbox_text
 
 STATE_SYSTEM: Final = "urn:dhp-gateway:outbox"
-# Task.status for a state; failed and unclear ones wait for a person.
+# Task.status by state; an operator has to resolve failed and unclear entries.
 _TASK: Final = {
     EntryState.WAITING: "accepted",
     EntryState.SENDING: "in-progress",
@@ -33,7 +33,7 @@ _TASK: Final = {
 
 @dataclass(frozen=True, slots=True)
 class ResponseFormat:
-    """Who asks: the language, and whether XML is wanted where there is a choice."""
+    """The format that a caller asks for: the language, and whether XML where there is a choice."""
 
     language: str
     xml: bool
@@ -42,7 +42,7 @@ class ResponseFormat:
 def entry_outcome(
     word: str, reader: ResponseFormat, *, severity: str = "information", code: str = "informational"
 ) -> dict[str, Any]:
-    """An OperationOutcome about the state of an entry."""
+    """Return an OperationOutcome about the state of an entry."""
     details = {
         "coding": [{"system": STATE_SYSTEM, "code": word}],
         "text": outbox_text(word, reader.language),
@@ -57,7 +57,10 @@ def entry_outcome(
 def batch_response(
     entry: OutboxEntry, response: StoredResponse, reader: ResponseFormat
 ) -> tuple[dict[str, Any], bool]:
-    """The Bundle with how the write ended, and whether it has to be XML, as its content is."""
+    """Return the Bundle with the outcome of a write, and whether the Bundle has to be XML.
+
+    It has the format of the platform's response where it contains that.
+    """
     answer = (
         None if response.reason else embed_body(response.body, _field(response, b"content-type"))
     )
@@ -111,7 +114,7 @@ def _gateway_outcome(
 def task_bundle(
     entries: Sequence[OutboxEntry], base: str, *, following: str | None = None
 ) -> dict[str, Any]:
-    """The caller's entries as Tasks, in the order of their arrival."""
+    """Return the caller's entries as Tasks, in the order of arrival."""
     links = [{"relation": "self", "url": base}]
     if following is not None:
         links.append({"relation": "next", "url": following})
@@ -136,7 +139,7 @@ def _task(entry: OutboxEntry) -> dict[str, Any]:
 
 
 def fhir_instant(seconds: float) -> str:
-    """A time since 1970 as FHIR's instant."""
+    """Return a Unix time as a FHIR instant."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
@@ -159,7 +162,7 @@ def _field(response: StoredResponse, name: bytes) -> str | None:
 
 
 def first_field_value(fields: FieldLines, name: bytes) -> str | None:
-    """The first value of a field, `name` in lower case."""
+    """Return the first value of a field, None where there is none; `name` is in lower case."""
     for key, value in fields:
         if key.lower() == name:
             return value.decode("latin-1")

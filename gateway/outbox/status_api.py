@@ -1,7 +1,7 @@
-"""The outbox's own addresses: how a queued write fares, all of a caller's, and cancelling one.
+"""The outbox's own paths: the state of a queued write, a caller's list, and cancelling.
 
-`{base_path}/_outbox/{id}` follows FHIR's asynchronous pattern (R5 async-bundle.html). A caller
-sees its own entries only: to everybody else they are not there.
+`{base_path}/_outbox/{id}` follows FHIR's asynchronous pattern (R5 async-bundle.html). A caller sees
+its own entries only: for all other callers they do not exist.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _RETRY_AFTER: Final = 5.0
 
 
 class OutboxApi:
-    """Answers for the outbox; `clock` gives seconds since 1970."""
+    """The handler of the outbox's own paths; `clock` returns seconds since 1970."""
 
     def __init__(
         self, outbox: Outbox, one_by_one: SerialExecutor, clock: Callable[[], float] = time.time
@@ -44,8 +44,8 @@ class OutboxApi:
     async def handle(
         self, context: RequestContext, base: str, reader: ResponseFormat
     ) -> UpstreamResponse:
-        """Answer a request. Raises `GatewayError`."""
-        # A person who is signed in has no entries: nothing is queued for people.
+        """Return the response to a request. Raises `GatewayError`."""
+        # A signed-in user has no entries: the writes of users are not queued.
         if context.caller.user is not None:
             raise _not_found()
         rest = context.target.path.removesuffix("?").removeprefix(OUTBOX_PATH).strip("/")

@@ -1,4 +1,4 @@
-"""What the store is given and gives (`sql_store`), and how it fails."""
+"""The parameters, results and errors of the store (`sql_store`)."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from gateway.phrases import Phrase
 
 
 class OutboxError(Exception):
-    """Base of what the outbox raises; `cause` holds nothing of a patient."""
+    """Base class of the outbox's exceptions; their texts contain no data of a patient."""
 
     def __init__(self, why: Phrase) -> None:
         super().__init__(why)
 
 
 class OutboxConfigurationError(OutboxError):
-    """It cannot be opened: wrong key, newer schema, missing extra. An operator must act."""
+    """The store cannot be opened: wrong key, newer schema, missing extra. An operator must act."""
 
 
 class OutboxUnavailableError(OutboxError):
-    """It cannot be reached now, or its disk is full."""
+    """The store cannot be reached now, or its disk is full."""
 
 
 class NotRecordedError(OutboxError):
-    """The audit cannot be written now, so that nobody would know who saw an entry."""
+    """The audit trail cannot be written now, so that access to an entry is not recorded."""
 
 
 class OutboxFullError(OutboxError):
-    """The entry would exceed a limit, which the text names; nothing was kept."""
+    """The entry would exceed a limit, which the text names; nothing was stored."""
 
 
 class EntryStateError(OutboxError):
-    """The entry is in a state in which this cannot be done; `state` is that state."""
+    """The entry is in a `state` that does not allow the action."""
 
     def __init__(self, state: EntryState) -> None:
         super().__init__(Phrase("not possible, it is {state}", state=Phrase(state.value)))
@@ -43,9 +43,9 @@ class EntryStateError(OutboxError):
 
 @dataclass(frozen=True, slots=True)
 class OutboxLimits:
-    """Bounds of what blocks: number of entries, bytes of their requests and of their orders' rows.
+    """Limits of the blocking entries: number, and bytes of requests and ordering key rows.
 
-    `max_caller_share` of each is the most that one caller may have.
+    `max_caller_share` is the fraction of each limit that one caller may use.
     """
 
     max_entries: int
@@ -53,7 +53,7 @@ class OutboxLimits:
     max_caller_share: float = 1.0
 
     def check(self, size: int, used: QueueUsage) -> None:
-        """Whether one more of that size fits. Raises `OutboxFullError`."""
+        """Raise `OutboxFullError` if one more entry of that size does not fit."""
         if used.entries >= self.max_entries or used.total_bytes + size > self.max_bytes:
             raise OutboxFullError(Phrase("the outbox is full"))
         most, bytes_most = (
@@ -61,14 +61,14 @@ class OutboxLimits:
             self.max_bytes * self.max_caller_share,
         )
         beyond = used.caller_entries >= most or used.caller_bytes + size > bytes_most
-        # One entry is anybody's share.
+        # One entry is allowed for every caller, whatever its share.
         if used.caller_entries and beyond:
             raise OutboxFullError(Phrase("the caller's share of the outbox is full"))
 
 
 @dataclass(frozen=True, slots=True)
 class QueueUsage:
-    """Number and bytes of what blocks: of everybody, and of one caller."""
+    """Number and bytes of the blocking entries: of all callers, and of one caller."""
 
     entries: int
     total_bytes: int
@@ -78,7 +78,10 @@ class QueueUsage:
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """How full it is. `counts` by state; `size` in bytes and `oldest` are of what blocks."""
+    """The number of entries by state, and the size and age of those that block.
+
+    `size` is in bytes; `oldest` is a Unix time, None if no entry blocks.
+    """
 
     counts: dict[EntryState, int] = field(default_factory=dict)
     size: int = 0
@@ -87,7 +90,7 @@ class QueueDepth:
 
 @dataclass(frozen=True, slots=True)
 class EntryGroup:
-    """How many entries of a state, cause and caller there are, and since when the oldest."""
+    """The number of entries with a state, cause and caller, and the Unix time of the oldest."""
 
     state: EntryState
     cause: str
@@ -98,7 +101,7 @@ class EntryGroup:
 
 @dataclass(frozen=True, slots=True)
 class EntryContent:
-    """All of an entry; None stands for what was erased, or is not there yet."""
+    """All of an entry; None stands for a part that was erased or does not exist yet."""
 
     entry: OutboxEntry
     request: QueuedRequest | None
@@ -107,7 +110,7 @@ class EntryContent:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """That entry `number` is being sent for the `attempts`th time; renewed, it is another one."""
+    """The lease of entry `number` for its attempt number `attempts`; renewed, it is another one."""
 
     number: int
     attempts: int
@@ -117,7 +120,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class AttemptOutcome:
-    """What an attempt at an entry came to; one that is put back is due after `delay`."""
+    """The outcome of an attempt. An entry to be retried is due after `delay` seconds."""
 
     entry: OutboxEntry
     transition: EntryTransition
@@ -126,7 +129,7 @@ class AttemptOutcome:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedEntry:
-    """An entry to be sent; without a request where what was kept of it cannot be read."""
+    """An entry to be sent; `request` is None where the stored one cannot be decrypted."""
 
     entry: OutboxEntry
     request: QueuedRequest | None
@@ -134,7 +137,7 @@ class ClaimedEntry:
 
 @dataclass(frozen=True, slots=True)
 class StoreStepResult:
-    """`recorded` tells for each outcome whether it was: not where the lease was lost."""
+    """`recorded` says for each outcome whether it was recorded: not where the lease was lost."""
 
     recorded: Sequence[bool]
     claimed: Sequence[ClaimedEntry]
@@ -142,7 +145,7 @@ class StoreStepResult:
 
 @dataclass(frozen=True, slots=True)
 class EntryChange:
-    """An entry that the store itself moved on: its lease ended, or it grew too old."""
+    """An entry whose state the store itself changed: its lease ended, or it became too old."""
 
     entry: OutboxEntry
     cause: str
@@ -152,4 +155,4 @@ Confirm = Callable[[], None]
 
 
 def always_confirm() -> None:
-    """What is to be kept in any case needs no confirmation."""
+    """Confirm in every case."""

@@ -1,4 +1,4 @@
-"""What the outbox says to the person in front of the calling system, in three languages."""
+"""The texts of the outbox for the user of the calling system, in three languages."""
 
 from __future__ import annotations
 
@@ -102,5 +102,5 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
 
 
 def outbox_text(word: str, language: str) -> str:
-    """English where the language is not known."""
+    """Return the text for `word`, in English where the language is not supported."""
     return TEXTS.get(language, TEXTS["en"])[word]

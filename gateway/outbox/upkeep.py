@@ -1,4 +1,4 @@
-"""What any process does for the whole outbox from time to time, whoever put the entries in."""
+"""Maintenance of the whole outbox, which any process does, whichever process added the entries."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from gateway.outbox.events import OutboxEvent, OutboxObserver, OutboxStep
 from gateway.outbox.store import EntryChange, Lease
 
 if TYPE_CHECKING:
-    # Its database's library is an extra.
+    # The database library that it imports is an extra.
     from gateway.outbox.sql_store import SqlStore
 
 
 class OutboxMaintenance:
-    """All raise `OutboxUnavailableError`. Durations are seconds, `clock` is monotonic."""
+    """All methods raise `OutboxUnavailableError`. Durations are seconds, `clock` is monotonic."""
 
     def __init__(
         self, store: SqlStore, observe: OutboxObserver, clock: Callable[[], float]
@@ -27,11 +27,11 @@ class OutboxMaintenance:
         self._more = False
 
     async def recover_leases(self, lease: float, settle: float) -> None:
-        """Bring back what processes that ended had in hand.
+        """Recover entries that processes which ended were sending.
 
-        The store's clock may have been set ahead: by this process's own, too, a lease must have
-        stood for as long as it lasts without being renewed. Whoever had it has stopped by then,
-        and at once where the process is known to be dead.
+        The store's clock may have been set ahead: a lease must also have stood unrenewed for its
+        whole length by the clock of this process. Its owner has stopped by then. An entry of a
+        process that is known to be dead is recovered at once.
         """
         standing = await self._stale_leases(lease)
         if standing:
@@ -40,8 +40,9 @@ class OutboxMaintenance:
             )
 
     async def expire_and_purge(self, max_age: float, retention: float) -> bool:
-        """Give up what is too old; a step of forgetting what was over long ago, and of giving its
-        room back. Whether there is more to do.
+        """Give up entries that are too old, purge some finished ones and release disk space.
+
+        Returns whether there is more to purge or release.
         """
         if not self._more:
             await self._apply_all(
@@ -55,7 +56,8 @@ class OutboxMaintenance:
 
     async def _stale_leases(self, lease: float) -> list[Lease]:
         found = await self._store.leases()
-        # Not before: one may have been renewed while this process waited for the answer.
+        # Read after the query: a lease may have been renewed while this process waited for the
+        # result.
         now = self._clock()
         self._seen = {each: self._seen.get(each, now) for each in found}
         return [
