@@ -1,1 +1,1 @@
-"""All that knows OAuth 2.0: the token requests and the life of a token."""
+"""OAuth 2.0: token requests, and fetching, refreshing and storing access tokens."""

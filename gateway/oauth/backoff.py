@@ -1,4 +1,4 @@
-"""How long to wait until the SSO is asked again: before expiry, after failures and rejections."""
+"""Delays until the next token request: before expiry, after failures and after rejections."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from gateway.oauth.token_response import TokenRequestError
 from gateway.timing import backoff
 
 _ANY = "client_id, client secret or private key, sso.token_url"
-# By the code of RFC 6749 section 5.2. Some servers say unauthorized_client to a wrong secret.
+# What the operator has to check, by the error code of RFC 6749 section 5.2. Some servers respond to
+# a wrong secret with unauthorized_client.
 _TO_CHECK = {
     "invalid_client": "client_id, auth_method, client secret or private key",
     "unauthorized_client": "client secret; whether the client may use client_credentials",
@@ -25,12 +26,16 @@ _TO_CHECK = {
 
 @dataclass(frozen=True, slots=True)
 class TokenPolicy:
-    """The times of a token's life, in seconds.
+    """The times that control fetching and refreshing, in seconds.
 
-    `wait_timeout` is how long a request waits for a token. A token is renewed when between
-    `refresh_from` and `refresh_to` (shares) of its lifetime have passed, which leaves the rest for
-    further attempts. `store_timeout` bounds every access to the store. `url` and `proxy_url` name
-    the SSO in texts.
+    `wait_timeout` is how long a request waits for a token. A token is refreshed after a random
+    share of its lifetime between `refresh_from` and `refresh_to`, which leaves the rest for further
+    attempts; `min_refresh_interval` is the shortest delay. `backoff` and `max_backoff` are the
+    first and the longest delay after failures; while a token is still valid, the delay is also
+    limited by half of its remaining lifetime, but not below `urgent_backoff`. `refused_pause` is
+    the delay after a refusal of the SSO. `rejection_pause` and `max_rejection_pause` are the first
+    and the longest pause of forced fetches. `store_timeout` limits every access to the store.
+    `url` and `proxy_url` name the SSO in texts.
     """
 
     wait_timeout: float = 10.0
@@ -49,13 +54,19 @@ class TokenPolicy:
 
     @property
     def replica_wait(self) -> float:
-        """How long to wait for a replica that asks the SSO, and have time to ask ourselves."""
+        """Seconds to wait for the token of another replica.
+
+        It is half of `wait_timeout`, which leaves time for a token request of this replica.
+        """
         return self.wait_timeout / 2
 
 
 @dataclass(frozen=True, slots=True)
 class FailureState:
-    """A failed attempt, remembered until `until` (monotonic); `count` attempts failed in a row."""
+    """A failed attempt, whose backoff ends at `until` (monotonic).
+
+    `count` is the number of attempts that have failed in a row.
+    """
 
     error: TokenRequestError
     until: float
@@ -63,13 +74,14 @@ class FailureState:
 
     @property
     def reason(self) -> Reason:
-        """What a request that needs the token fails with."""
+        """The reason with which requests that need the token fail."""
         return TOKEN_REFUSED if self.error.kind == "refused" else SSO_UNAVAILABLE
 
     def gateway_error(self, now: float, detail: str) -> GatewayError:
-        """What a request gets that needed the token; a new object each time.
+        """Return a new error for a request that needs the token.
 
-        `detail` is what the log says of it.
+        `now` is monotonic, `detail` is the text for the log. `retry_after` of the error is the rest
+        of the backoff, at least 1 s; a refusal has none.
         """
         error = self.error
         reported = error.cause if error.status is None else f"status {error.status}"
@@ -91,27 +103,31 @@ class FailureState:
 
 
 class RefreshSchedule:
-    """Turns the policy into moments, spread by `rng` so that many gateways do not act as one."""
+    """Computes delays by the policy.
+
+    `rng` spreads them, so that many gateways do not send their token requests at the same moment.
+    """
 
     def __init__(self, policy: TokenPolicy, rng: random.Random) -> None:
         self.policy = policy
         self._rng = rng
 
     def refresh_delay(self, token: AccessToken, now: float) -> float:
-        """Seconds from `now` until `token` should be renewed."""
+        """Return the seconds from `now` (monotonic) until `token` should be refreshed."""
         share = self._rng.uniform(self.policy.refresh_from, self.policy.refresh_to)
         due = token.received_at + share * token.lifetime
         return max(due - now, self.policy.min_refresh_interval)
 
     def is_due(self, token: AccessToken, now: float) -> bool:
-        """Whether `token` is so old that it could be due for renewal."""
+        """Return whether `token` is old enough that its refresh may be due."""
         return now >= token.received_at + self.policy.refresh_from * token.lifetime
 
     def retry_delay(self, error: TokenRequestError, count: int, remaining: float) -> float:
-        """Seconds until the next attempt, after `count` failures in a row.
+        """Return the seconds until the next attempt, after `count` failures in a row.
 
-        `remaining` is what the present token still has to live: nothing must be hurried without
-        one, but while there is one, the next attempt should come before its end.
+        `remaining` is how long the present token is still usable, in seconds, 0 or less without
+        one. While a token is usable, the next attempt should come before its expiry; without one
+        the normal backoff applies.
         """
         policy = self.policy
         if error.kind == "refused":
@@ -126,12 +142,14 @@ class RefreshSchedule:
 
 
 class RejectionState:
-    """Keeps 401s from driving requests to the SSO, and from taking everybody's token away.
+    """Limits forced fetches, that is token requests caused by a 401 of the platform.
 
-    `suspect_token` is a token that was fetched because its predecessor was rejected, and that the
-    platform has not accepted yet. If it is rejected too, forced fetches pause. What the platform
-    accepts ends a pause, but forced fetches keep their distance all the same: a caller whose
-    request is answered with 401 whatever the token would otherwise cause one for each request.
+    It prevents 401s from causing a token request each, and from discarding a token that works for
+    other requests. `suspect_token` is a token that was fetched because its predecessor was
+    rejected, and that the platform has not accepted yet. If it is rejected too, forced fetches
+    pause. An accepted token ends the pause, but `rejection_pause` remains the minimum interval
+    between forced fetches: a caller whose requests get a 401 with any token would otherwise cause
+    one for each request.
     """
 
     __slots__ = ("_accepted_at", "_forced_at", "_pause", "_policy", "_until", "suspect_token")
@@ -145,11 +163,11 @@ class RejectionState:
         self.suspect_token: AccessToken | None = None
 
     def is_paused(self, now: float) -> bool:
-        """Whether forced fetches pause at the monotonic time `now`."""
+        """Return whether forced fetches are paused at the monotonic time `now`."""
         return self._pause > 0 and now < self._until
 
     def on_fresh_token_rejected(self, now: float) -> None:
-        """A fresh token was rejected: begin a pause, twice as long as the one before."""
+        """Start a pause, twice as long as the one before, because a fresh token was rejected."""
         if self.is_paused(now):
             return
         policy = self._policy
@@ -159,26 +177,27 @@ class RejectionState:
         self.suspect_token = None
 
     def on_token_accepted(self, now: float) -> None:
-        """The platform took the token in use: no pause any longer."""
+        """End the pause, because the platform accepted the token in use."""
         self._pause = 0.0
         self.suspect_token = None
         self._accepted_at = now
 
     def on_forced_fetch(self, now: float) -> None:
-        """A forced fetch begins."""
+        """Note the start of a forced fetch at the monotonic time `now`."""
         self._forced_at = now
 
     def on_token_replaced(self) -> None:
-        """Another token is in use, of which nothing is known yet."""
+        """Forget the last acceptance: it is unknown whether the platform accepts the new token."""
         self._accepted_at = -math.inf
 
     def seconds_until_forced_fetch(self, now: float) -> float:
-        """Seconds until another forced fetch may begin; 0 for at once."""
+        """Return the seconds until the next forced fetch may start, 0 if it may start now."""
         return max(0.0, self._forced_at + self._policy.rejection_pause - now)
 
     def was_recently_accepted(self, now: float) -> bool:
-        """Whether the token in use was good a moment ago, so that a 401 may be about the request.
+        """Return whether the platform accepted the token in use during the last `rejection_pause`.
 
-        Then others go on with it until its successor is there.
+        A 401 may then be caused by the request and not by the token; other requests go on using the
+        token until its successor is installed.
         """
         return now < self._accepted_at + self._policy.rejection_pause

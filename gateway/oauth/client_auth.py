@@ -1,8 +1,8 @@
-"""How a client proves to the SSO who it is: one small function for each method (RFC 6749 2.3).
+"""Client authentication at the SSO: one function for each method (RFC 6749 section 2.3).
 
 Exception
  └─ ValueError
-     └─ ClientKeyError     a text holds no secret or key that can be used
+     └─ ClientKeyError     a text contains no usable client secret or key
 """
 
 from __future__ import annotations
@@ -19,19 +19,22 @@ from gateway.phrases import Phrase
 from gateway.secret import Secret
 
 JWT_BEARER: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-# SMART allows 300 s. Half of it leaves as much room for an SSO whose clock is behind ours, which
-# sees the end later than we do, as for one whose clock is ahead.
+# Seconds. SMART allows 300 s. Half of it tolerates the same deviation of the SSO's clock in both
+# directions: behind the gateway's clock (the expiry is then further in its future) and ahead.
 ASSERTION_LIFETIME: Final = 150
 
 ClientAuthentication = Callable[[str, dict[str, str], str], str]
-"""Authenticates a token request: gets its URL, headers and form body; may add to the headers, and
-gives the body to send."""
+"""Authenticates a token request. It takes the URL, the headers and the form body, may add to the
+headers, and returns the body to send."""
 
 Claims = dict[str, str | int]
 
 
 class ClientKeyError(ValueError):
-    """No secret or key that can be used; `problem` says so in plain words and shows none of it."""
+    """A text contains no usable client secret or key.
+
+    `problem` is a predicate for the operator ("is empty"), which contains nothing of the text.
+    """
 
     def __init__(self, why: Phrase) -> None:
         super().__init__(why)
@@ -39,7 +42,10 @@ class ClientKeyError(ValueError):
 
 
 def client_secret_post(client_id: str, secret: Secret) -> ClientAuthentication:
-    """Client id and secret in the form body (RFC 6749 section 2.3.1, second way)."""
+    """Return the method that sends client id and secret in the form body.
+
+    It is the second method of RFC 6749 section 2.3.1.
+    """
 
     def authenticate(url: str, headers: dict[str, str], body: str) -> str:
         auth = ClientAuth(client_id, secret.reveal(), "client_secret_post")
@@ -49,10 +55,13 @@ def client_secret_post(client_id: str, secret: Secret) -> ClientAuthentication:
 
 
 def client_secret_basic(client_id: str, secret: Secret) -> ClientAuthentication:
-    """Client id and secret in the Authorization header (RFC 6749 section 2.3.1, first way)."""
+    """Return the method that sends client id and secret in the Authorization header.
+
+    It is the first method of RFC 6749 section 2.3.1.
+    """
 
     def authenticate(url: str, headers: dict[str, str], body: str) -> str:
-        # Each is form-urlencoded before Base64; Authlib leaves that out.
+        # RFC 6749 section 2.3.1 form-urlencodes both before Base64. Authlib does not.
         encoded_id, encoded_secret = quote_plus(client_id), quote_plus(secret.reveal())
         auth = ClientAuth(encoded_id, encoded_secret, "client_secret_basic")
         return str(auth.prepare("POST", url, headers, body)[2])
@@ -61,7 +70,10 @@ def client_secret_basic(client_id: str, secret: Secret) -> ClientAuthentication:
 
 
 def public_client(client_id: str) -> ClientAuthentication:
-    """The client id alone (RFC 6749 section 3.2.1): PKCE has to tell that it is the same client."""
+    """Return the method that sends only the client id (RFC 6749 section 3.2.1).
+
+    PKCE then has to prove that the request is from the client that started the sign-in.
+    """
 
     def authenticate(url: str, headers: dict[str, str], body: str) -> str:
         return str(ClientAuth(client_id, None, "none").prepare("POST", url, headers, body)[2])
@@ -72,7 +84,10 @@ def public_client(client_id: str) -> ClientAuthentication:
 def private_key_jwt(
     client_id: str, sign: Callable[[Claims], str], wall_clock: Callable[[], float]
 ) -> ClientAuthentication:
-    """A signed assertion in the form body (RFC 7523 section 2.2, SMART Backend Services)."""
+    """Return the method that sends a signed assertion in the form body.
+
+    Follows RFC 7523 section 2.2 and SMART Backend Services. `wall_clock` returns Unix time.
+    """
 
     def authenticate(url: str, headers: dict[str, str], body: str) -> str:
         assertion = sign(assertion_claims(client_id, url, wall_clock()))
@@ -83,7 +98,7 @@ def private_key_jwt(
 
 
 def assertion_claims(client_id: str, token_url: str, wall_now: float) -> Claims:
-    """The claims of one assertion, with a `jti` that no other has; `wall_now` is Unix time."""
+    """Return the claims of one assertion, with a unique `jti`; `wall_now` is Unix time."""
     issued = int(wall_now)
     return {
         "iss": client_id,

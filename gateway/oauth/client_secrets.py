@@ -1,7 +1,7 @@
-"""The secrets and keys of one client, as their file holds them: one, or two for the overlap.
+"""Parses the client secrets or private keys of one client from a text: one, or two for an overlap.
 
-While an SSO exchanges a secret for another, it takes both for a time, or the one and then the
-other. A file may therefore hold two: each on a line of its own, or two keys.
+While a client secret is replaced at the SSO, the SSO accepts both for a time, or first the old one
+and then the new one. A file may therefore contain two secrets, one on each line, or two keys.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MAX_SECRETS: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class ClientAuthenticator:
-    """One secret or key, ready to prove who the client is.
+    """One client secret or private key, with the function that authenticates the client with it.
 
     `fingerprint`, `material` and `public_key` are those of `ClientCredentials`.
     """
@@ -40,7 +40,11 @@ class ClientAuthenticator:
 def parse_client_secrets(
     client_id: str, text: Secret, *, in_header: bool
 ) -> tuple[ClientAuthenticator, ...]:
-    """The secrets of a text, one a line, the newest first; raises `ClientKeyError`."""
+    """Return the client secrets of a text: one on each line, the newest first.
+
+    `in_header` selects client_secret_basic instead of client_secret_post. Raises `ClientKeyError`
+    for no secret or more than two.
+    """
     authentication = client_secret_basic if in_header else client_secret_post
     lines = [line.rstrip("\r") for line in text.reveal().split("\n")]
     found = [Secret(line) for line in dict.fromkeys(lines) if line.strip()]
@@ -59,11 +63,11 @@ def parse_client_secrets(
 def parse_client_keys(
     client_id: str, text: Secret, wall_clock: Callable[[], float] = time.time
 ) -> tuple[ClientAuthenticator, ...]:
-    """The keys of a PEM text, a JWK or a JWK set, the newest first; raises `ClientKeyError`.
+    """Return the private keys of a PEM text, a JWK or a JWK set, the newest first.
 
-    `wall_clock` gives Unix time for the assertions.
+    `wall_clock` returns Unix time, for the assertions. Raises `ClientKeyError`.
     """
-    from gateway.oauth.signing_key import read_keys  # slow to import, and few need it
+    from gateway.oauth.signing_key import read_keys  # slow to import, and rarely needed
 
     found = read_keys(text.reveal())
     if len(found) > _MAX_SECRETS:

@@ -1,4 +1,4 @@
-"""The tokens of one credential, whose secret may be giving way to another."""
+"""Requests the tokens of one credential, also while its client secret is being replaced."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _log = get_logger(__name__)
 
 
 class CredentialSource:
-    """The tokens of one `credential`: a grant and where to present it.
+    """Requests tokens of `credential` with a grant at a token endpoint.
 
-    A client may have several secrets while one gives way to the next. The one that the SSO took
-    last is tried first; one that it refuses gives way to the next, and one that is no longer
-    offered is let go once another was taken.
+    A client may have several secrets while one replaces another; each is a candidate. The candidate
+    that the SSO accepted last is tried first. If the SSO refuses a candidate, the next one is
+    tried. A secret that is no longer configured is dropped once the SSO accepted another one.
     """
 
     def __init__(
@@ -33,12 +33,15 @@ class CredentialSource:
 
     @property
     def grant(self) -> ClientCredentials:
-        """What is presented first, now."""
+        """The grant that is tried first at present."""
         return self._candidates[0]
 
     @property
     def store_key(self) -> StoreKey:
-        """Names issuer, client, secret and what is asked for, so that no token is mistaken."""
+        """The key of the tokens in the store: a digest of issuer, client, secret and request.
+
+        Tokens that differ in one of these are never confused.
+        """
         grant = self.grant
         facts = [
             self._endpoint.token_url,
@@ -51,11 +54,14 @@ class CredentialSource:
 
     @property
     def uses_previous_secret(self) -> bool:
-        """Whether the SSO refused the secret that is offered first, and took another."""
+        """Whether the SSO refused the secret that is configured first and accepted another."""
         return self.grant.fingerprint != next(iter(self._grants_by_fingerprint))
 
     def present(self, grant: ClientCredentials) -> bool:
-        """Present other secrets, those known so far having been refused; False if all are known."""
+        """Replace the candidates, all of which were refused, by the secrets of `grant`.
+
+        Return False, without a change, if all its secrets are candidates already.
+        """
         offered = _with_others(grant)
         if offered.keys() <= {candidate.fingerprint for candidate in self._candidates}:
             return False
@@ -63,10 +69,11 @@ class CredentialSource:
         return True
 
     def take_over(self, before: CredentialSource) -> None:
-        """Take over what another object for the same client knows.
+        """Take over which secret the SSO accepted last from another object for the same client.
 
-        Of secrets that are offered here as there, the one that the SSO took last stays the first.
-        New ones are tried first, and that one is kept until one that is offered was taken.
+        If the accepted secret is still configured and this object has no secret that `before` has
+        not, it becomes the first candidate; new secrets are tried before it. If it is no longer
+        configured, it becomes the last candidate, until the SSO accepts a configured one.
         """
         proved = before.grant
         if (
@@ -78,9 +85,10 @@ class CredentialSource:
             self._candidates = (*self._candidates, proved)
 
     async def request(self) -> TokenResponse:
-        """Ask for a new token; raises `TokenRequestError`, that of the first secret."""
+        """Request a new token. Raises the `TokenRequestError` of the first candidate."""
         refusals: list[TokenRequestError] = []
-        # The SSO may change over between two attempts: of several, the first gets a second one.
+        # The SSO may activate the new secret between two attempts. Where there are several
+        # candidates, the first is therefore tried a second time.
         again = self._candidates[:1] if len(self._candidates) > 1 else ()
         for candidate in (*self._candidates, *again):
             try:
@@ -122,7 +130,10 @@ def _with_others(grant: ClientCredentials) -> dict[str, ClientCredentials]:
 
 
 def _may_be_wrong_secret(error: TokenRequestError) -> bool:
-    """Whether another secret could help; servers disagree on the code for a wrong one."""
+    """Return whether another secret could be accepted.
+
+    Servers use different error codes for a wrong secret, so only unrelated codes are excluded.
+    """
     return error.kind == "refused" and error.oauth_error not in _UNRELATED_ERROR_CODES
 
 

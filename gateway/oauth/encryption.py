@@ -1,4 +1,7 @@
-"""What is kept outside of this process is sealed: encrypted, and bound to its place there."""
+"""Encrypts tokens and sessions that are stored outside of this process.
+
+The storage key is the associated data: a ciphertext that was copied to another key is rejected.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,15 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from gateway.secret import Secret
 
-# Part of what keys are derived from: tokens of another schema are as good as none.
+# Part of the input of the key derivation: ciphertexts of another schema cannot be decrypted and are
+# treated as missing.
 _SCHEMA: Final = 1
 _NONCE: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
 class EncryptedToken:
-    """What is kept of a token: its ciphertext, and a mark that tells it from other tokens."""
+    """The stored form of a token: its ciphertext, and the digest that identifies it."""
 
     ciphertext: bytes
     digest: bytes
@@ -32,7 +36,7 @@ class EncryptedToken:
 
 @dataclass(frozen=True, slots=True)
 class TokenPayload:
-    """What is sealed; `lifetime` is in seconds from the moment the token was asked for."""
+    """The plaintext of a stored token; `lifetime` is in seconds from the token request."""
 
     value: str
     lifetime: float
@@ -43,10 +47,11 @@ class TokenPayload:
 
 
 class SessionCipher:
-    """Seals what belongs to one person, by a secret that only that person's browser holds.
+    """Encrypts the data of one user with a secret that only the user's browser holds.
 
-    The key is derived from `material`, which has to be random (HKDF, RFC 5869), and, if given, from
-    the gateway's own `key` too, so that neither opens anything alone. AES-256-GCM encrypts.
+    The AES-256-GCM key is derived (HKDF, RFC 5869) from `material`, which must be random, and from
+    `key`, a secret of the gateway, if given: then neither of them alone decrypts anything. `place`
+    is the storage key and serves as associated data.
     """
 
     def __init__(self, material: Secret, place: str, key: Secret | None = None) -> None:
@@ -54,17 +59,18 @@ class SessionCipher:
         salt = None if key is None else key.reveal().encode()
         info = f"dhp-gateway session {_SCHEMA} {place}".encode()
         derived = HKDF(SHA256(), length=32, salt=salt, info=info)
-        # What a browser shows may be anything, even what no UTF-8 is made of.
+        # The secret is a value that the browser sent, which may contain surrogates that UTF-8
+        # cannot encode.
         self._cipher = AESGCM(derived.derive(material.reveal().encode("utf-8", "surrogatepass")))
 
     def encrypt(self, plain: Mapping[str, Any]) -> bytes:
-        """Seal a JSON object."""
+        """Return the nonce and the ciphertext of a JSON object."""
         nonce = os.urandom(_NONCE)
         text = json.dumps(plain).encode()
         return nonce + self._cipher.encrypt(nonce, text, self._context)
 
     def decrypt(self, ciphertext: bytes) -> dict[str, Any] | None:
-        """The object, or None when this is not what was sealed here with the same secrets."""
+        """Return the JSON object, or None if it was not encrypted with these secrets and place."""
         try:
             text = self._cipher.decrypt(ciphertext[:_NONCE], ciphertext[_NONCE:], self._context)
             plain = json.loads(text)
@@ -74,10 +80,10 @@ class SessionCipher:
 
 
 class TokenCipher:
-    """Seals and opens for one place with keys derived from `material` (HKDF, RFC 5869).
+    """Encrypts and decrypts the token of one storage key, `place`.
 
-    AES-256-GCM encrypts; an HMAC-SHA256 of the token serves as its mark, so that who compares marks
-    need not know the token.
+    The keys for AES-256-GCM and for the digest are derived from `material` (HKDF, RFC 5869). The
+    digest of a token is its HMAC-SHA256, so that tokens can be compared without revealing them.
     """
 
     def __init__(self, material: Secret, place: str) -> None:
@@ -89,14 +95,14 @@ class TokenCipher:
         self._mark_key = keys[32:]
 
     def encrypt(self, content: TokenPayload) -> EncryptedToken:
-        """Seal a token; twice the same token gives different ciphertexts and one mark."""
+        """Encrypt a token. Encrypting it twice gives different ciphertexts, but the same digest."""
         plain = {"value": content.value, "lifetime": content.lifetime, "scope": content.scope}
         nonce = os.urandom(_NONCE)
         encrypted = self._cipher.encrypt(nonce, json.dumps(plain).encode(), self._context)
         return EncryptedToken(nonce + encrypted, self.token_digest(content.value))
 
     def decrypt(self, ciphertext: bytes) -> TokenPayload | None:
-        """The token, or None when this is not what was sealed here with the same secret."""
+        """Return the token, or None if it was not encrypted with this secret and place."""
         try:
             plain = self._cipher.decrypt(ciphertext[:_NONCE], ciphertext[_NONCE:], self._context)
             return _content(json.loads(plain))
@@ -104,7 +110,7 @@ class TokenCipher:
             return None
 
     def token_digest(self, value: str) -> bytes:
-        """The mark of a token."""
+        """Return the digest (HMAC-SHA256) of a token."""
         return hmac.digest(self._mark_key, value.encode(), hashlib.sha256)
 
 

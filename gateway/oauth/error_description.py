@@ -1,9 +1,9 @@
-"""What the SSO says of an error in its own words, for operators (RFC 6749 sections 4.1.2.1, 5.2).
+"""Masks the SSO's own description of an error for operators (RFC 6749 sections 4.1.2.1, 5.2).
 
-`error_description` and `error_uri` are the SSO's text: they may be long, hold control characters,
-and echo what was sent or what others sent. What is returned here may stand in the log, on the
-terminal and on the status page; it is never shown to callers and is no value of a metric, an audit
-record or a trace.
+`error_description` and `error_uri` are text of the SSO: they may be long, contain control
+characters, and echo values of this request or of other clients' requests. The masked text may be
+shown in the log, on the terminal and on the status page. It is never shown to callers and never a
+value of a metric, an audit record or a trace.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote_plus, urlsplit
 from gateway.telemetry.masking import MASK, mask_text
 
 _MAX_LENGTH: Final = 300
-# Parameters of a token request whose values may be repeated; the value of any other may be secret.
+# Parameters of a token request whose values may be shown; the value of any other may be secret.
 _PUBLIC_PARAMETERS: Final = frozenset(
     {
         *("grant_type", "scope", "client_id", "redirect_uri"),
         *("client_assertion_type", "token_type_hint"),
     }
 )
-# A shorter value is masked only where it stands alone: it is part of many words.
+# Shorter values are masked only as whole words, because they occur within many other words.
 _MIN_INNER_LENGTH: Final = 4
-# Tokens, codes, keys: no word of a language and no error code has digits or changes of case within
-# so many characters.
+# Tokens, authorization codes and keys. A run of 16 or more characters is masked if it looks random:
+# no word of a language and no error code of that length has digits or changes of case.
 _LONG_RUN: Final = re.compile(r"[A-Za-z0-9+/=_.~%-]{16,}")
 _URL_RUN: Final = re.compile(r"[A-Za-z0-9+=_~%-]{16,}")
 _RANDOM: Final = re.compile(r"\d|(?:[a-z][A-Z].*){4}|[A-Za-z]{28}|.{64}", re.DOTALL)
 
 
 def secrets_of(form: str, headers: Mapping[str, str]) -> frozenset[str]:
-    """Return what a token request held that must not be shown, in each spelling of an echo."""
+    """Return the secret values of a token request: plain, and in both forms of percent-encoding."""
     spelt: set[str] = set()
     for value in _secret_values(form, headers):
         spelt |= {value, quote(value, safe=""), quote_plus(value)}
@@ -59,7 +59,11 @@ def _secret_values(form: str, headers: Mapping[str, str]) -> Iterator[str]:
 
 
 def description_of(answer: Mapping[str, object] | None, secrets: Iterable[str] = ()) -> str:
-    """Return the answer's `error_description` and `error_uri` in one line, "" without any."""
+    """Return the masked `error_description` and `error_uri` of a response in one line, "" if none.
+
+    `secrets` are the values to mask, from `secrets_of`. The text has at most 300 characters for
+    each of the two members.
+    """
     members = answer or {}
     text, url = members.get("error_description"), members.get("error_uri")
     parts = [_cleaned(text, secrets, _LONG_RUN) if isinstance(text, str) else ""]
@@ -85,7 +89,7 @@ def _masked_where_random(run: re.Match[str]) -> str:
 
 
 def _without_query(url: str) -> str:
-    """Return a web address without user information, query and fragment, "" where it is none."""
+    """Return an HTTP(S) URL without user information, query and fragment, "" for other texts."""
     try:
         parts = urlsplit(url)
     except ValueError:

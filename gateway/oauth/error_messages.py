@@ -1,7 +1,7 @@
-"""Why there is no token, in a sentence for the person who runs the gateway.
+"""Explains a failed token request in a sentence for the operator.
 
-The same sentence stands in the log and on the terminal of `dhp-gateway token`. It holds fixed
-words, settings, and in quotation marks what the SSO says of an error.
+The log and `dhp-gateway token` show the same sentence. It contains fixed words, settings, and in
+quotation marks the SSO's own description of the error.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gateway.oauth.token_response import TokenRequestError
 from gateway.phrases import EMPTY_PHRASE, Phrase, join_phrases
 
 UNKNOWN_CODE: Final = Phrase("with an error code that is not OAuth's")
-# Who answers 400, 401 or 403 without an OAuth error.
+# The likely sources of a response 400, 401 or 403 without an OAuth error.
 NOT_THE_SSO: Final = Phrase("a firewall in front, or a wrong address")
 
 _REFUSALS: Final[dict[str, Phrase]] = {
@@ -34,7 +34,7 @@ _REFUSALS: Final[dict[str, Phrase]] = {
     "unsupported_grant_type": Phrase("is sso.token_url the token endpoint?"),
 }
 _ADDRESS: Final = Phrase("check sso.token_url")
-# What happened, and what to do about it.
+# By cause: what happened, and the remedy.
 _CAUSES: Final[dict[str, tuple[Phrase, Phrase]]] = {
     "time-out": (Phrase("{url} did not answer within {timeout:g} s"), EMPTY_PHRASE),
     "name not found": (
@@ -73,7 +73,7 @@ _CAUSES: Final[dict[str, tuple[Phrase, Phrase]]] = {
         Phrase("correct sso.token_url"),
     ),
 }
-# What a server says of an address that is not its token endpoint.
+# Statuses by which a server responds at an address that is not its token endpoint.
 _ELSEWHERE: Final = frozenset({404, 405, 410})
 _INVALID_RESPONSE_CAUSES: Final = frozenset(
     {"unreadable answer", "not a JSON object", "empty answer"}
@@ -86,7 +86,11 @@ _PASSES: Final = Phrase(
 
 @dataclass(frozen=True, slots=True)
 class SsoRoute:
-    """How the SSO is reached: its `url`, what it has to answer in (seconds), the proxy's URL."""
+    """How the SSO is reached.
+
+    `url` is the token endpoint, `timeout` the time limit of a request in seconds, `proxy_url` the
+    URL of the proxy in between, None without one.
+    """
 
     url: str = ""
     timeout: float = 10.0
@@ -94,12 +98,12 @@ class SsoRoute:
 
     @property
     def destination(self) -> Phrase:
-        """Where it leads."""
+        """The SSO with its URL, as a part of a sentence."""
         return Phrase("the SSO at {url}", url=self.url) if self.url else Phrase("the SSO")
 
 
 def failure_text(error: TokenRequestError, credential: str, way: SsoRoute) -> Phrase:
-    """The sentence, without a capital and a final stop."""
+    """Return the sentence, without a capital letter at its start and a full stop at its end."""
     happened, remedy = cause_and_remedy(error, credential, way)
     if not remedy:
         return happened
@@ -110,13 +114,13 @@ def failure_text(error: TokenRequestError, credential: str, way: SsoRoute) -> Ph
 def cause_and_remedy(
     error: TokenRequestError, credential: str, way: SsoRoute
 ) -> tuple[Phrase, Phrase]:
-    """What happened, and what to do; the latter is empty where there is nothing more to say."""
+    """Return what happened, and the remedy, which is empty where none is known."""
     happened, remedy = _causes(error, credential, way)
     return with_description(happened, error.description), remedy
 
 
 def with_description(happened: Phrase, description: str) -> Phrase:
-    """What happened, and what the SSO itself says of it."""
+    """Return `happened`, followed by the SSO's own description of the error if there is one."""
     if not description:
         return happened
     return Phrase("{happened}; it says “{description}”", happened=happened, description=description)
@@ -138,7 +142,8 @@ def _causes(error: TokenRequestError, credential: str, way: SsoRoute) -> tuple[P
         return Phrase("the SSO has had too many requests"), wait
     known, remedy = _CAUSES.get(error.cause, (EMPTY_PHRASE, EMPTY_PHRASE))
     if known:
-        # Behind a proxy ours is the only name that is looked up here.
+        # With a proxy, the gateway resolves only the proxy's host name; the proxy resolves the
+        # SSO's.
         key, named = (
             ("sso.token_url", way.url)
             if way.proxy_url is None
@@ -172,7 +177,7 @@ def _causes(error: TokenRequestError, credential: str, way: SsoRoute) -> tuple[P
 
 
 def _reported_error(error: TokenRequestError) -> Phrase:
-    """Status and error code of the SSO."""
+    """Return status and error code of the SSO's response, else the cause."""
     told: list[Phrase] = (
         [] if error.status is None else [Phrase("status {status}", status=error.status)]
     )

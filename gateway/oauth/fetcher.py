@@ -1,4 +1,4 @@
-"""One fetch of a token: from the store, else from the SSO; what came of it is reported."""
+"""Fetches one token, from the store or else from the SSO, and reports the outcome."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from gateway.oauth.token import AccessToken
 from gateway.oauth.token_response import TokenRequestError, TokenResponse
 from gateway.timing import TimeSource
 
-# How often to look, in seconds, whether the replica that asks the SSO has got a token.
+# Seconds between two reads of the store while another replica requests the token.
 _STORE_POLL_INTERVAL: Final = 0.05
 
 CurrentTokens = Callable[[], tuple[AccessToken | None, AccessToken | None]]
-"""The token in use and the one that the platform rejected: neither is to be had from the store."""
+"""Returns the token in use and the one that the platform rejected. A fetch ignores both of them
+when it finds them in the store."""
 
 
 class TokenFetcher:
-    """Fetches tokens, one at a call; that no two calls overlap is its caller's business."""
+    """Fetches one token per call. Callers must not fetch twice at a time for a credential."""
 
     def __init__(
         self, store: TokenStore, observer: TokenObserver, pacing: RefreshSchedule, times: TimeSource
@@ -35,7 +36,10 @@ class TokenFetcher:
     async def fetch(
         self, credential: str, source: TokenSource, in_use: CurrentTokens
     ) -> AccessToken:
-        """A token that is not in use yet; raises `TokenRequestError`."""
+        """Return a token that is not in use yet. Raises `TokenRequestError`.
+
+        A rejected token is first deleted from the store.
+        """
         key = source.store_key
         rejected = in_use()[1]
         if rejected is not None:
@@ -44,7 +48,7 @@ class TokenFetcher:
             if stored is not None:
                 return stored
             token = await self._request_token(credential, source)
-            # The key is read again: the source may have found a changed secret.
+            # The key is read again: `request` may have reread a changed secret.
             await self._store.put(source.store_key, token)
             return token
 
@@ -52,9 +56,10 @@ class TokenFetcher:
     async def _stored_token_or_lease(
         self, key: StoreKey, in_use: CurrentTokens
     ) -> AsyncIterator[AccessToken | None]:
-        """A token from the store, or None when it is our turn to ask the SSO.
+        """Yield a token from the store, or None if this replica has to request one.
 
-        While another replica asks, its token is waited for; not for ever, though.
+        While another replica holds the lease, wait for its token, at most `replica_wait` seconds.
+        The lease is released at the end of the context.
         """
         patience = self._times.clock() + self._pacing.policy.replica_wait
         lease: TokenLease | None = None
@@ -64,7 +69,8 @@ class TokenFetcher:
                 lease = await self._store.acquire_lease(key)
                 if lease is None:
                     await self._times.sleep(_STORE_POLL_INTERVAL)
-                # Once more: the one before us may have put it between our look and our claim.
+                # Read again after acquiring the lease: its former holder may have stored a token
+                # between the last read and the release.
                 stored = await self._stored_token(key, in_use)
             yield stored
         finally:
@@ -72,7 +78,7 @@ class TokenFetcher:
                 await self._store.release(lease)
 
     async def _stored_token(self, key: StoreKey, in_use: CurrentTokens) -> AccessToken | None:
-        """The token of the store, if it is another than ours and not itself due for renewal."""
+        """Return the stored token, None if it is one of `in_use` or itself due for a refresh."""
         stored = await self._store.get(key)
         if stored is None or stored in in_use():
             return None
@@ -100,7 +106,8 @@ class TokenFetcher:
             self._observer.on_token_event(credential, outcome, detail)
 
     def _report_refusals(self, credential: str, started: float, response: TokenResponse) -> None:
-        # Otherwise nobody would see that a new secret is wrong, for as long as the old one serves.
+        # A wrong new secret would otherwise stay unnoticed as long as the SSO accepts the old one.
+        # The time of the failed requests is divided evenly among them.
         for error in response.refusals:
             seconds = (response.requested_at - started) / len(response.refusals)
             self._observer.on_token_requested(credential, error.kind, seconds)

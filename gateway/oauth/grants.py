@@ -1,7 +1,7 @@
-"""The requests to the SSO's token endpoint: client credentials (RFC 6749 section 4.4).
+"""Sends requests to the SSO's token endpoint: client credentials grant (RFC 6749 section 4.4).
 
-Here a request is made, sent once and its answer classified; when to ask, and what to do about a
-failure, is decided in `gateway.oauth.tokens`. Nothing is retried, no redirect followed.
+This module builds a request, sends it once and classifies the response. `gateway.oauth.tokens`
+decides when to send one and how to handle a failure. No request is retried, no redirect followed.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connec
 _HEADERS: Final = {
     "Accept": "application/json",
     "Accept-Encoding": "identity",
-    # Asked for so rarely that a kept connection would as a rule be dead, and a POST on a dead
-    # connection fails.
+    # Token requests are so rare that the server would usually have closed an idle connection
+    # before the next one, and a POST on a closed connection fails.
     "Connection": "close",
     "Content-Type": "application/x-www-form-urlencoded",
     "User-Agent": "dhp-gateway",
@@ -58,12 +58,14 @@ RESERVED_PARAMS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ClientCredentials:
-    """What is asked for: the grant of RFC 6749 section 4.4.2 in a client's name.
+    """A client credentials grant (RFC 6749 section 4.4.2) of one client.
 
-    `fingerprint` tells this secret or key from the one before it without showing it; `material` is
-    the secret or key itself, for a store to derive keys from; `public_key` is the JWK of a key.
-    `alternatives` differ in nothing but the secret, of which one may be right in place of this.
-    Raises ValueError when `extra_params` names a parameter that is set elsewhere.
+    `authenticate` adds the client authentication to a request. `fingerprint` identifies the secret
+    or key without revealing it. `scope` and `extra_params` are sent with every request. `material`
+    is the secret or key itself, from which a store derives encryption keys. `public_key` is the JWK
+    of a private key. `alternatives` are grants that differ from this one only in the secret, to be
+    tried if the SSO refuses this one. Raises ValueError if `extra_params` contains a parameter of
+    `RESERVED_PARAMS`.
     """
 
     client_id: str
@@ -81,28 +83,32 @@ class ClientCredentials:
             raise ValueError(f"extra_params may not set {', '.join(sorted(taken))}")
 
     def body(self) -> str:
-        """The form without the client's authentication."""
+        """Return the form body without the client authentication."""
         params = {"scope": self.scope} if self.scope else {}
         body: str = prepare_token_request("client_credentials", **params)
         return str(add_params_to_qs(body, self.extra_params)) if self.extra_params else body
 
 
 class Grant(Protocol):
-    """What a token is asked for with."""
+    """A grant with which a token is requested, and the client authentication for it."""
 
     @property
     def authenticate(self) -> ClientAuthentication:
-        """How the client proves who it is."""
+        """The function that adds the client authentication to a request."""
         ...
 
     def body(self) -> str:
-        """The form without the client's authentication."""
+        """Return the form body without the client authentication."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class TokenEndpointSettings:
-    """Where and how the SSO is asked. Times are in seconds; `ssl` None means the default roots."""
+    """How token requests are sent.
+
+    `timeout` limits each request, `default_lifetime` applies to tokens without a stated lifetime;
+    both are in seconds. `ssl` None means the default root certificates.
+    """
 
     token_url: str
     timeout: float = 10.0
@@ -112,10 +118,10 @@ class TokenEndpointSettings:
 
 
 class TokenEndpoint:
-    """Sends token requests and judges the answers.
+    """Sends token requests and validates the responses.
 
-    The session should keep no cookies (`DummyCookieJar`) and not trust the environment; this
-    object does not close it. `clock` is monotonic, `wall_clock` gives Unix time.
+    `session` should store no cookies (`DummyCookieJar`) and not trust the environment; this object
+    does not close it. `clock` is monotonic, `wall_clock` returns Unix time.
     """
 
     def __init__(
@@ -132,17 +138,23 @@ class TokenEndpoint:
 
     @property
     def token_url(self) -> str:
-        """The address that is asked."""
+        """The URL of the token endpoint."""
         return self._settings.token_url
 
     async def request(self, grant: Grant) -> TokenResponse:
-        """Ask once; raises `TokenRequestError` on any failure, within `timeout` seconds."""
+        """Send one token request and return its token.
+
+        Raises `TokenRequestError` on any failure, at the latest after `timeout` seconds.
+        """
         return (await self.request_full(grant))[0]
 
     async def request_full(
         self, grant: Grant, cookie: str | None = None
     ) -> tuple[TokenResponse, TokenHttpResponse]:
-        """As `request`, with the whole answer beside the token; `cookie` is sent to the SSO."""
+        """Send one token request and return its token and the response.
+
+        `cookie` is the value of the Cookie field to send. Raises like `request`.
+        """
         asked = RequestTime(self._clock(), self._wall_clock())
         answer = await self._send(grant, cookie)
         if isinstance(answer, TokenRequestError):
@@ -157,7 +169,10 @@ class TokenEndpoint:
         return response, answer
 
     async def post_form(self, grant: Grant, url: str) -> None:
-        """Send what brings no token to another address of the SSO; raises `TokenRequestError`."""
+        """Send a form that returns no token to another endpoint of the SSO.
+
+        Raises `TokenRequestError`.
+        """
         wall_now = self._wall_clock()
         answer = await self._send(grant, None, url)
         if isinstance(answer, TokenRequestError):
@@ -168,7 +183,11 @@ class TokenEndpoint:
     async def _send(
         self, grant: Grant, cookie: str | None, url: str | None = None
     ) -> TokenHttpResponse | TokenRequestError:
-        """Errors are returned: raised here they would carry aiohttp's, which show the request."""
+        """Send the form and return the response or the error.
+
+        Errors are returned, not raised: a raised one would have aiohttp's exception as its context,
+        which shows the request.
+        """
         settings = self._settings
         headers = dict(_HEADERS) if cookie is None else {**_HEADERS, "Cookie": cookie}
         try:

@@ -1,4 +1,4 @@
-"""What `gateway.oauth.tokens` needs from others: a source of tokens, an observer."""
+"""The interfaces that `gateway.oauth.tokens` depends on: a source of tokens and an observer."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from gateway.oauth.token_response import TokenResponse
 
 
 class TokenSource(Protocol):
-    """Where the tokens of one credential come from."""
+    """Requests the tokens of one credential."""
 
     @property
     def store_key(self) -> StoreKey:
-        """Tells these tokens from all others in the store; changes with the secret."""
+        """The key of these tokens in the store; it changes with the client secret."""
         ...
 
     @property
     def uses_previous_secret(self) -> bool:
-        """Whether the SSO refused the secret that is offered first, and took another."""
+        """Whether the SSO refused the secret that is configured first and accepted another."""
         ...
 
     async def request(self) -> TokenResponse:
-        """Ask the SSO once; raises `TokenRequestError`."""
+        """Request a new token from the SSO. Raises `TokenRequestError`."""
         ...
 
 
 class TokenObserver(Protocol):
-    """Told what happens to tokens; never shown one. `outcome` is `ok` or a `FailureKind`."""
+    """Receives the events of tokens, but no token. `outcome` is `ok` or a `FailureKind`."""
 
     def on_token_requested(self, credential: str, outcome: str, seconds: float, /) -> None:
-        """The SSO was asked and answered, or did not, after `seconds`."""
+        """Called when a token request succeeded or failed, after `seconds`."""
         ...
 
     def on_token_expiry(self, credential: str, timestamp: float, /) -> None:
-        """The token in use expires at the Unix time `timestamp`; 0 when it was dropped."""
+        """Called with the Unix time at which the token in use expires, 0 when it was discarded."""
         ...
 
     def on_waiters_changed(self, credential: str, waiting: int, /) -> None:
-        """So many requests wait for a token now."""
+        """Called with the number of requests that wait for a token now."""
         ...
 
     def on_token_event(
         self, credential: str, outcome: str, detail: Mapping[str, str | float | None], /
     ) -> None:
-        """For the audit trail: a token was fetched or could not be."""
+        """Called when a token was fetched or could not be fetched, for the audit trail."""
         ...

@@ -1,8 +1,9 @@
-"""Tokens in a Redis or Valkey that replicas share.
+"""A token store in a Redis or Valkey server that replicas share.
 
-A token is kept as a hash of its ciphertext and its mark, and lives as long as the server's own
-clock says: replicas' clocks need not agree. What cannot be understood is a miss. Every failure of
-the server is an exception, soon; `gateway.oauth.store_access` decides what to do about it.
+A token is stored as a Redis hash of its ciphertext (`sealed`) and its digest (`mark`). It expires
+by the server's clock, so the clocks of the replicas need not agree. A value that cannot be
+decrypted or parsed is treated as a miss. Every failure of the server raises an exception without
+long delay; `gateway.oauth.store_access` decides how to handle it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ _PREFIX: Final = "dhp-gateway:1"
 LEASE: Final = 3.0
 _RENEW_EVERY: Final = 1.0
 
-# Compare and act in one step: between two, another replica could have put another token.
+# Comparison and change are one script, hence atomic: between two commands another replica could
+# store another token.
 _DROP: Final = """
 if redis.call('TYPE', KEYS[1]).ok == 'hash' and redis.call('HGET', KEYS[1], 'mark') == ARGV[1] then
   return redis.call('DEL', KEYS[1])
@@ -47,10 +49,11 @@ return 0
 
 
 class RedisTokenStore:
-    """Keeps tokens in a server that others use too. The client is its maker's to close.
+    """Stores tokens in a server that replicas share. The creator of `client` closes it.
 
-    `encryption_key`, if given, takes the place of the clients' secrets in deriving keys. `lease` is
-    how long, in seconds, a replica that died keeps others from asking the SSO.
+    `encryption_key`: if given, encryption keys are derived from it instead of from the client
+    secrets. `lease`: lifetime of a lease in seconds, for which a replica that died prevents the
+    other replicas from requesting a token.
     """
 
     def __init__(
@@ -67,7 +70,7 @@ class RedisTokenStore:
         self._lease = lease
 
     async def get(self, key: StoreKey) -> AccessToken | None:
-        """The token kept under `key`, if it has not expired."""
+        """Return the token stored under `key`, or None if there is none or it has expired."""
         place = redis_key(key.name, "token")
         asked = self._times.clock()
         async with self._client.pipeline(transaction=True) as commands:
@@ -91,12 +94,13 @@ class RedisTokenStore:
         )
 
     async def put(self, key: StoreKey, token: AccessToken) -> None:
-        """Keep `token` until it expires, in place of any other."""
+        """Store `token` until it expires, replacing any other token of `key`."""
         place = redis_key(key.name, "token")
         sealed = self._cipher(key).encrypt(
             TokenPayload(token.reveal(), token.lifetime, token.scope)
         )
-        # The end is told by the server's clock: a command that it runs late changes nothing then.
+        # The expiry is a moment of the server's clock, not a duration: a command that the server
+        # executes late does not postpone it.
         seconds, microseconds = await self._client.time()
         remaining = token.expires_at - self._times.clock()
         end = int((seconds + remaining) * 1000 + microseconds / 1000)
@@ -107,12 +111,15 @@ class RedisTokenStore:
             await commands.execute()
 
     async def delete(self, key: StoreKey, token: AccessToken) -> None:
-        """Forget `token`, unless another one has taken its place meanwhile."""
+        """Delete `token`, unless another token has replaced it meanwhile."""
         mark = self._cipher(key).token_digest(token.reveal())
         await run_script(self._client, _DROP, redis_key(key.name, "token"), mark)
 
     async def acquire_lease(self, key: StoreKey) -> RedisLease | None:
-        """The right to ask for a token, kept until it is released; None: another has it."""
+        """Acquire the lease for requesting a token. Return None while another replica holds it.
+
+        The lease is renewed until it is released.
+        """
         lease = RedisLease(self._client, redis_key(key.name, "lease"), self._lease)
         return lease if await lease.acquire() else None
 
@@ -121,7 +128,7 @@ class RedisTokenStore:
 
 
 class RedisLease:
-    """A right that ends by itself soon after its holder does; renewed while it is held."""
+    """A lease that is renewed while it is held and expires `seconds` after its holder died."""
 
     def __init__(self, client: Redis, place: str, seconds: float) -> None:
         self._client = client
@@ -131,7 +138,7 @@ class RedisLease:
         self._renewing: asyncio.Task[None] | None = None
 
     async def acquire(self) -> bool:
-        """Whether nobody else has it; it is kept then."""
+        """Acquire the lease and start renewing it. Return False if another holder has it."""
         milliseconds = int(self._seconds * 1000)
         taken = await self._client.set(self._key, self._holder, nx=True, px=milliseconds)
         if taken:
@@ -139,7 +146,7 @@ class RedisLease:
         return bool(taken)
 
     async def release(self) -> None:
-        """Let others have it."""
+        """Stop renewing the lease and release it, unless another holder has acquired it since."""
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.gather(self._renewing, return_exceptions=True)
@@ -149,16 +156,19 @@ class RedisLease:
         milliseconds = str(int(self._seconds * 1000))
         while True:
             await asyncio.sleep(self._seconds * _RENEW_EVERY / LEASE)
-            # While the server is away there is nothing to be kept.
+            # While the server is unreachable the lease cannot be renewed; the next round retries.
             with contextlib.suppress(RedisError, OSError):
                 await run_script(self._client, _RENEW, self._key, self._holder, milliseconds)
 
 
 def redis_key(name: str, what: str) -> str:
-    """Where something of a name is kept: all of one name on one node of a cluster."""
+    """Return the Redis key for `what` of `name`.
+
+    `name` is the hash tag, so that all keys of one name are on the same node of a cluster.
+    """
     return f"{_PREFIX}:{{{name}}}:{what}"
 
 
 async def run_script(client: Redis, script: str, place: str, *arguments: bytes | str) -> Any:
-    """What a script says of a place."""
+    """Run a Lua script on the key `place` and return the script's result."""
     return await client.eval(script, 1, place, *arguments)

@@ -1,4 +1,4 @@
-"""A credential whose secret is read again when the SSO refuses it."""
+"""A token source that rereads its client secret when the SSO refuses it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from gateway.oauth.token_response import TokenRequestError, TokenResponse
 
 
 class ReloadingTokenSource:
-    """The tokens of one credential.
+    """Requests the tokens of one credential.
 
-    `identity` tells whose tokens these are, whatever the secret; `reread` reads the secret again,
-    in another thread, and raises any exception when it cannot be read.
+    `identity` identifies the credential independently of its secret. `reread` reads the secret
+    again; it is called in another thread and may raise any exception if the secret cannot be read.
     """
 
     def __init__(
@@ -30,21 +30,21 @@ class ReloadingTokenSource:
         self._reload_secret = reread
 
     def take_over(self, before: ReloadingTokenSource) -> None:
-        """Take over what another object of the same identity knows of its secrets."""
+        """Take over which secret the SSO accepted last from an object of the same identity."""
         self._source.take_over(before._source)
 
     @property
     def store_key(self) -> StoreKey:
-        """Tells these tokens from all others in the store; changes with the secret."""
+        """The key of these tokens in the store; it changes with the client secret."""
         return self._source.store_key
 
     @property
     def uses_previous_secret(self) -> bool:
-        """Whether the SSO refused the secret that is offered first, and took another."""
+        """Whether the SSO refused the secret that is configured first and accepted another."""
         return self._source.uses_previous_secret
 
     async def request(self) -> TokenResponse:
-        """Ask for a new token, a second time if the secret has changed since.
+        """Request a new token, a second time if the SSO refused and the secret has changed since.
 
         Raises `TokenRequestError`.
         """
@@ -59,6 +59,7 @@ class ReloadingTokenSource:
         try:
             grant = await asyncio.to_thread(self._reload_secret)
         except Exception:
-            # What was refused stands; that the secret cannot be read is told by the next reload.
+            # The refusal is reported. The next reload of the settings reports the unreadable
+            # secret.
             return False
         return self._source.present(grant)

@@ -1,7 +1,7 @@
-"""The private keys of `private_key_jwt`: read, judged, and their public halves shown.
+"""Reads and validates the private keys of `private_key_jwt` and returns their public JWKs.
 
-SMART Backend Services asks for RS384 or ES384; which of them is decided by the key. Only who signs
-imports this module: it takes a while.
+SMART Backend Services requires RS384 or ES384; the type of the key decides between them. The module
+is slow to import and is imported only where a key is used.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _KINDS: Final = Phrase("give an RSA key of at least 2048 bits, or an EC key of t
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """A private key with the algorithm it signs by.
+    """A private key and its signature algorithm.
 
-    `kid` is the JWK's own, else the thumbprint of RFC 7638. `public` is the JWK to register with
-    the SSO: it holds nothing secret.
+    `kid` is that of the JWK if it has a usable one, else the thumbprint of RFC 7638. `public` is
+    the JWK to register with the SSO, without private members.
     """
 
     algorithm: str
@@ -48,21 +48,24 @@ class SigningKey:
 
     @property
     def header(self) -> dict[str, str]:
-        """The header of what this key signs."""
+        """The header of the JWTs that this key signs."""
         return {"alg": self.algorithm, "typ": "JWT", "kid": self.kid}
 
     def sign(self, claims: Mapping[str, Any]) -> str:
-        """A signed JWT (RFC 7519) in its compact form."""
+        """Return a signed JWT (RFC 7519) in compact serialization."""
         return jwt.encode(self.header, dict(claims), self._key, algorithms=[self.algorithm])
 
     @property
     def fingerprint(self) -> str:
-        """Tells this key from others: its RFC 7638 thumbprint."""
+        """The thumbprint of the key (RFC 7638)."""
         return self._key.thumbprint()
 
     @property
     def material(self) -> Secret:
-        """The private key in one form, however its file wrote it."""
+        """The private key as Base64 of PKCS#8 DER, whatever the format of its file.
+
+        Raises `ClientKeyError` if the key has no private part.
+        """
         key = self._key.private_key
         if key is None:
             raise ClientKeyError(Phrase("has no private part"))
@@ -71,10 +74,10 @@ class SigningKey:
 
 
 def read_keys(text: str) -> tuple[SigningKey, ...]:
-    """The private keys of a PEM file, a JWK or a JWK set, in their order; at least one.
+    """Return the private keys of a PEM text, a JWK or a JWK set, in their order; at least one.
 
-    PEM may be PKCS#1, PKCS#8 or SEC1. Public keys beside private ones are passed over. Raises
-    `ClientKeyError`.
+    PEM may be PKCS#1, PKCS#8 or SEC1. Duplicates, and public keys beside private ones, are skipped.
+    Raises `ClientKeyError`.
     """
     keys = _from_json(text) if text.lstrip().startswith("{") else _from_pem(text)
     return tuple({key.fingerprint: key for key in keys}.values())
@@ -103,7 +106,7 @@ def _from_block(label: str, block: str) -> SigningKey:
         )
     try:
         key = load_pem_private_key(block.encode(), password=None)
-    except Exception:  # whatever it is, its text may quote the key
+    except Exception:  # the text of any exception may quote the key
         raise ClientKeyError(
             Phrase("holds a PEM block that is broken or of no known kind")
         ) from None
@@ -141,7 +144,7 @@ def _from_jwk(members: dict[str, Any]) -> SigningKey:
         _require_bits(len(modulus) * 6 // 8 * 8)
     try:
         key = jwk.RSAKey.import_key(members) if kty == "RSA" else jwk.ECKey.import_key(members)
-    except Exception:  # whatever it is, its text may quote the key
+    except Exception:  # the text of any exception may quote the key
         raise ClientKeyError(Phrase("is a JWK with missing or broken members")) from None
     made = (
         _rsa(key)
@@ -153,7 +156,10 @@ def _from_jwk(members: dict[str, Any]) -> SigningKey:
 
 
 def _require_purpose(members: Mapping[str, Any], algorithm: str) -> None:
-    """What the JWK says of its own use (RFC 7517 section 4) must allow what we do with it."""
+    """Raise `ClientKeyError` unless `alg`, `use` and `key_ops` (RFC 7517 section 4) allow signing.
+
+    `alg` must be `algorithm` where it is present.
+    """
     if members.get("alg", algorithm) != algorithm:
         raise ClientKeyError(
             Phrase(
@@ -179,7 +185,7 @@ def _rsa(key: jwk.RSAKey) -> SigningKey:
 
 def _ec(key: jwk.ECKey, is_p384: bool, curve: str) -> SigningKey:
     if not is_p384:
-        # A curve's name out of a file could be any text.
+        # The name of the curve comes from the file and may be any text: show only a plausible one.
         known = re.fullmatch(r"[A-Za-z0-9-]{1,20}", curve) is not None
         named = (
             Phrase("{space}of the curve {curve}", space=" ", curve=curve) if known else EMPTY_PHRASE

@@ -1,7 +1,8 @@
-"""Where tokens are kept beside the object that uses them, so that others can share them.
+"""The interface of token stores, and the store in memory.
 
-`gateway.oauth.tokens` asks the store before it asks the SSO. A store in memory lets tokens outlive
-a reload of the settings; one that replicas share spares the SSO their separate requests.
+`gateway.oauth.tokens` reads the store before it requests a token from the SSO. A store in memory
+preserves tokens over a reload of the settings. A store that replicas share saves token requests,
+because one replica requests the token for all.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ _MAX_TOKENS: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class StoreKey:
-    """Under which tokens are kept: `name` tells issuer, client, secret and request, and shows none.
+    """The key of tokens or sessions in a store.
 
-    `material` is the secret that a store outside of this process derives its encryption key from.
+    `name` is a digest that identifies the entry without revealing anything of it. For tokens it
+    covers issuer, client, secret and request. `material` is the secret from which a store outside
+    of this process derives its encryption key.
     """
 
     name: str
@@ -31,48 +34,49 @@ class StoreKey:
 
 
 class TokenLease(Protocol):
-    """The right to ask for the tokens of one key, which one replica has at a time."""
+    """The exclusive right to request the tokens of one key; one replica holds it at a time."""
 
     async def release(self) -> None:
-        """Let others have it."""
+        """Release the lease, so that another replica can acquire it."""
         ...
 
 
 class _NullLease:
     async def release(self) -> None:
-        """Nobody waits for it."""
+        """Do nothing: an in-process lease excludes no other replica."""
 
 
 NULL_LEASE: Final[TokenLease] = _NullLease()
 
 
 class TokenStore(Protocol):
-    """Keeps tokens for as long as they live.
+    """Stores tokens until they expire.
 
-    A store that cannot be reached says so by an exception, soon; its user takes it for a miss.
+    A store that cannot be reached raises an exception without long delay, which the caller treats
+    as a miss.
     """
 
     async def get(self, key: StoreKey) -> AccessToken | None:
-        """The token kept under `key`, if it has not expired."""
+        """Return the token stored under `key`, or None if there is none or it has expired."""
         ...
 
     async def put(self, key: StoreKey, token: AccessToken) -> None:
-        """Keep `token` until it expires, in place of any other."""
+        """Store `token` until it expires, replacing any other token of `key`."""
         ...
 
     async def delete(self, key: StoreKey, token: AccessToken) -> None:
-        """Forget `token`, unless another one has taken its place meanwhile."""
+        """Delete `token`, unless another token has replaced it meanwhile."""
         ...
 
     async def acquire_lease(self, key: StoreKey) -> TokenLease | None:
-        """The right to ask for a token in the others' place; None: another has it now."""
+        """Acquire the lease for requesting a token. Return None while another replica holds it."""
         ...
 
 
 class MemoryTokenStore:
-    """Keeps tokens in this process; each entry lives as long as its token.
+    """Stores tokens in this process, at most 4096; each entry expires with its token.
 
-    `clock` is the monotonic clock that the tokens' times are of.
+    `clock` is the monotonic clock of the tokens' times.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -81,18 +85,18 @@ class MemoryTokenStore:
         )
 
     async def get(self, key: StoreKey) -> AccessToken | None:
-        """The token kept under `key`, if it has not expired."""
+        """Return the token stored under `key`, or None if there is none or it has expired."""
         return self._cache.get(key)
 
     async def put(self, key: StoreKey, token: AccessToken) -> None:
-        """Keep `token` until it expires, in place of any other."""
+        """Store `token` until it expires, replacing any other token of `key`."""
         self._cache[key] = token
 
     async def delete(self, key: StoreKey, token: AccessToken) -> None:
-        """Forget `token`, unless another one has taken its place meanwhile."""
+        """Delete `token`, unless another token has replaced it meanwhile."""
         if self._cache.get(key) == token:
             self._cache.pop(key, None)
 
     async def acquire_lease(self, key: StoreKey) -> TokenLease:
-        """Nobody else keeps tokens here."""
+        """Return a lease without effect: no other replica uses this store."""
         return NULL_LEASE

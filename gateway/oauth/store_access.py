@@ -1,4 +1,4 @@
-"""The store behind a time limit and a breaker: it helps, but must never stand in the way."""
+"""A token store with a time limit and a circuit breaker, so that it never delays token requests."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _LONGEST_PAUSE: Final = 10.0
 
 
 class GuardedTokenStore:
-    """Gives what the store gives; nothing, and no exception, while it cannot be used.
+    """Returns the results of `store`; while the store fails, a default instead of an exception.
 
-    Each access takes at most `timeout` seconds. After a failure the store is left alone for a
-    while; that it is away and that it is back is logged once each.
+    Each access takes at most `timeout` seconds. After a failure the store is not used for 0.5 s,
+    doubled with each further failure up to 10 s. The failure and the recovery are logged once each.
     """
 
     def __init__(self, store: TokenStore, timeout: float, clock: Callable[[], float]) -> None:
@@ -32,24 +32,27 @@ class GuardedTokenStore:
         self._disabled_until = 0.0
 
     async def get(self, key: StoreKey) -> AccessToken | None:
-        """The token kept under `key`."""
+        """Return the token stored under `key`, None without one or while the store fails."""
         return await self._call_or_default(lambda: self._store.get(key), None)
 
     async def put(self, key: StoreKey, token: AccessToken) -> None:
-        """Keep `token`."""
+        """Store `token`, or do nothing while the store fails."""
         await self._call_or_default(lambda: self._store.put(key, token), None)
 
     async def delete(self, key: StoreKey, token: AccessToken) -> None:
-        """Forget `token`."""
+        """Delete `token`, or do nothing while the store fails."""
         await self._call_or_default(lambda: self._store.delete(key, token), None)
 
     async def acquire_lease(self, key: StoreKey) -> TokenLease | None:
-        """The right to ask the SSO, which everybody has while the store is away."""
+        """Acquire the lease for requesting a token. Return None while another replica holds it.
+
+        While the store fails, every replica gets `NULL_LEASE` and requests its own token.
+        """
         return await self._call_or_default(lambda: self._store.acquire_lease(key), NULL_LEASE)
 
     async def release(self, lease: TokenLease) -> None:
-        """Give that right back, tried in any case, so that nothing goes on renewing it."""
-        # What was given while the store was away says nothing about it.
+        """Release the lease, also after a failure of the store, so that its renewal task ends."""
+        # `NULL_LEASE` does not use the store: its release is no sign of a recovery.
         if lease is not NULL_LEASE:
             await self._try_call(lease.release, None)
 

@@ -1,4 +1,4 @@
-"""A token as the gateway keeps it: the ready header value and the moments that matter."""
+"""An access token with its complete Authorization field value and its times."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from gateway.secret import MASK
 
 _SAFETY_MARGIN: Final = 1.0
 _SAFETY_SHARE: Final = 0.1
-# What an audit can hold of a JWT's `jti`, and a server compare.
+# The `jti` values that are recorded in the audit trail: visible ASCII, at most 256 characters.
 _TOKEN_ID: Final = re.compile(r"[\x21-\x7e]{1,256}")
 
 
 class AccessToken:
-    """A bearer token and its life; all times but `wall_expiry` are of the monotonic clock.
+    """A bearer token and its times, all of the monotonic clock except `wall_expiry`.
 
-    `authorization` is the whole header value (RFC 6750 section 2.1). `lifetime` is in seconds from
-    `received_at`, which lies before the request that brought the token. `usable_until` comes a
-    little before `expires_at`, so that the token does not expire on its way to the platform.
-    `wall_expiry` (Unix time) is for people and metrics only. `token_id` is the `jti` of a JWT that
-    has one, for the audit. Two tokens are equal when their values are, whatever their times.
+    `authorization` is the complete value of the Authorization field (RFC 6750 section 2.1).
+    `lifetime` is in seconds from `received_at`, a moment before the token request was sent.
+    `usable_until` is up to 1 s before `expires_at`, so that the token does not expire on its way to
+    the platform. `wall_expiry` (Unix time) is for display and metrics only. `token_id` is the `jti`
+    of a JWT that has one, for the audit trail. Two tokens are equal if their values are, whatever
+    their times.
     """
 
     __slots__ = (
@@ -57,7 +58,7 @@ class AccessToken:
         self.token_type = "Bearer"  # noqa: S105 - the only type there is, not a secret
 
     def reveal(self) -> str:
-        """The value itself, for the store that shares it and for `dhp-gateway token --show`."""
+        """Return the token itself, for a shared store and for `dhp-gateway token --show`."""
         return self.authorization[len(b"Bearer ") :].decode("ascii")
 
     def __eq__(self, other: object) -> bool:
@@ -77,7 +78,7 @@ class AccessToken:
 
 def _token_id(value: str) -> str | None:
     found = unverified_claims(value).get("jti")
-    # One that is the token itself would be a secret.
+    # A `jti` that equals the token itself would be a secret.
     if not isinstance(found, str) or found == value or _TOKEN_ID.fullmatch(found) is None:
         return None
     return found

@@ -1,4 +1,4 @@
-"""What came of a token request: the answer read, and every failure given its kind and cause."""
+"""Reads the response to a token request and classifies every failure by kind and cause."""
 
 from __future__ import annotations
 
@@ -26,16 +26,19 @@ _log = get_logger(__name__)
 
 _MAX_BODY: Final = 64 * 1024
 _MAX_RETRY_AFTER: Final = 300.0
-# What the SSO refuses with, and firewalls too: only an OAuth error in the body is the SSO's word.
+# Statuses by which the SSO refuses a request. Firewalls use them too: only an OAuth error in the
+# body proves that the response is from the SSO.
 _REFUSED: Final = frozenset({400, 401, 403})
 
 
 @dataclass(frozen=True, slots=True)
 class TokenHttpResponse:
-    """Status, body (None: too long or broken off) and the Retry-After field of an answer.
+    """The parts of a response to a token request that are used.
 
-    `cookies` are those it sets, "" for one that it removes; only a user's sign-in looks at them.
-    `secrets` are those of the request, which the body may echo.
+    `body` is None if it was too long, incomplete or not decodable. `retry_after` is the value of
+    the Retry-After field. `cookies` are the cookies that the response sets, "" for one that it
+    removes; only the sign-in of users reads them. `secrets` are those of the request, which the
+    body may echo.
     """
 
     status: int
@@ -48,13 +51,13 @@ class TokenHttpResponse:
 async def read_response(
     response: aiohttp.ClientResponse, secrets: frozenset[str] = frozenset()
 ) -> TokenHttpResponse:
-    """The answer, whatever it is; a long body is not read to its end."""
+    """Return the response, whatever its status. A body over `_MAX_BODY` is not read to its end."""
     body: bytes | None = b""
     try:
         while body is not None and (chunk := await response.content.readany()):
             body = body + chunk if len(body) + len(chunk) <= _MAX_BODY else None
     except aiohttp.ClientError:
-        body = None  # the status still says what kind of failure it is
+        body = None  # the status still tells the kind of failure
     if body is None:
         response.close()
     else:
@@ -69,7 +72,10 @@ def _cookie_value(cookie: Morsel[str]) -> str:
 
 
 def _decoded_body(body: bytes, coding: str) -> bytes | None:
-    """The body without the coding that we did not ask for; None if it is none of the usual."""
+    """Return the body without its content coding, or None if it cannot be decoded.
+
+    The requests accept no coding except `identity`; some servers encode nevertheless.
+    """
     named = parse_content_encoding(coding)
     if named is None or not body:
         return body
@@ -77,7 +83,7 @@ def _decoded_body(body: bytes, coding: str) -> bytes | None:
 
 
 def failure_of_response(answer: TokenHttpResponse, wall_now: float) -> TokenRequestError:
-    """The failure that an answer with another status than 2xx is; `wall_now` is Unix time."""
+    """Return the error for a response whose status is not 2xx; `wall_now` is Unix time."""
     status = answer.status
     members = parse_object(answer.body) if answer.body else None
     oauth_error = oauth_error_code(members)
@@ -106,9 +112,9 @@ def _error_status(answer: TokenHttpResponse) -> Cause:
 
 
 def cause_of_exception(error: Exception) -> Cause:
-    """A fixed word for an exception. The order matters: aiohttp's classes overlap.
+    """Return the `Cause` of an exception, `internal error` for a class that is not in `_CAUSES`.
 
-    Of one that nobody expected the class is logged; its text may hold anything.
+    In that case only the name of its class is logged: its text may contain secrets.
     """
     for kinds, word in _CAUSES:
         if isinstance(error, kinds):
@@ -118,7 +124,7 @@ def cause_of_exception(error: Exception) -> Cause:
 
 
 def _certificate(error: Exception) -> Cause:
-    """What is wrong with it, by OpenSSL's number (X509_V_ERR_…)."""
+    """Return what is wrong with the server's certificate, by OpenSSL's code (X509_V_ERR_…)."""
     code = getattr(getattr(error, "certificate_error", error), "verify_code", 0)
     if code in (9, 10):
         return "certificate time"
@@ -126,12 +132,13 @@ def _certificate(error: Exception) -> Cause:
 
 
 def _tls(error: Exception) -> Cause:
-    """Plain HTTP where TLS was expected is told from other failures, by OpenSSL's words."""
+    """Return `no TLS` for a server that does not speak TLS, by OpenSSL's reason, else `TLS`."""
     reason = getattr(getattr(error, "os_error", error), "reason", None)
     return "no TLS" if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE") else "TLS"
 
 
 _Word = Cause | Callable[[Exception], Cause]
+# The first match counts. The order matters, because aiohttp's classes overlap.
 _CAUSES: Final[tuple[tuple[tuple[type[Exception], ...], _Word], ...]] = (
     ((TimeoutError,), "time-out"),
     ((aiohttp.ClientConnectorDNSError,), "name not found"),

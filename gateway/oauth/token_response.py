@@ -1,10 +1,10 @@
-"""What the SSO's token endpoint answers, and how far it is believed (RFC 6749 section 5).
+"""Validates the responses of the SSO's token endpoint (RFC 6749 section 5).
 
-An answer is judged before anything of it is kept. Nothing here shows what the answer held: a body
-may echo the secret.
+A response is validated before any part of it is used. No error text contains text of the body,
+except for the masked description (`gateway.oauth.error_description`): a body may echo the secret.
 
     Exception
-     └─ TokenRequestError   no token this time, and why
+     └─ TokenRequestError   a token request failed; kind and cause
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from gateway.secret import Secret
 
 FailureKind = Literal["refused", "throttled", "transient"]
 LifetimeSource = Literal["expires_in", "jwt", "default"]
-# Why there is no token, in fixed words: `explaining` and the status page have a text for each.
+# The causes of a failed token request. `gateway.oauth.error_messages` and the status page have a
+# text for each.
 Cause = Literal[
     "refused",
     "throttled",
@@ -52,7 +53,7 @@ Cause = Literal[
 ]
 
 MAX_LIFETIME: Final = 24 * 3600.0
-# Levels of an SSO's JSON; what is defined for it has three.
+# Maximum nesting of the SSO's JSON. The formats that are defined for it have three levels.
 _DEEPEST: Final = 32
 
 OAUTH_ERRORS: Final = frozenset(
@@ -66,21 +67,24 @@ OAUTH_ERRORS: Final = frozenset(
     }
 )
 
-# Visible ASCII: what RFC 6749 appendix A.12 allows, less the space, which would end the value.
+# Visible ASCII: what RFC 6749 appendix A.12 allows, without the space, which would end the value
+# in a header field.
 _ACCESS_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 _SCOPE: Final = re.compile(r"[\x20-\x7e]{1,1024}")
-# The form of a code (section 8.5), which HTTP's reason phrases, such as "Forbidden", have not.
+# The syntax of an error code (RFC 6749 section 8.5), narrowed to a lower-case first letter: HTTP
+# reason phrases, such as "Forbidden", do not match.
 _ERROR_CODE: Final = re.compile(r"[a-z][\x21\x23-\x40\x5b\x5d-\x7e]*")
 _NUMBER: Final = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,4})?")
 
 
 class TokenRequestError(Exception):
-    """The SSO gave no token.
+    """A token request failed.
 
-    `kind` says how to go on: `refused` (an OAuth error with 400, 401 or 403: somebody must act),
-    `throttled` (429) or `transient`. `cause` is never text of the SSO. `oauth_error` is a code of
-    RFC 6749 section 5.2 or `other`; `description` what the SSO says of it, for operators only;
-    `retry_after` is in seconds, from the header of that name.
+    `kind` decides about the next attempt: `refused` (an OAuth error with 400, 401 or 403: an
+    operator or a user must act), `throttled` (429) or `transient`. `cause` is never text of the
+    SSO. `oauth_error` is a code of RFC 6749 section 5.2 or `other`. `description` is the SSO's own
+    description of the error, for operators only. `retry_after` is the delay of the Retry-After
+    field in seconds.
     """
 
     def __init__(
@@ -103,7 +107,7 @@ class TokenRequestError(Exception):
 
     @property
     def is_grant_invalid(self) -> bool:
-        """Whether the SSO says that a code or refresh token is worth nothing (any more)."""
+        """Whether the SSO refused the authorization code or refresh token (`invalid_grant`)."""
         return self.kind == "refused" and self.oauth_error == "invalid_grant"
 
     def __str__(self) -> str:
@@ -119,11 +123,11 @@ class TokenRequestError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TokenResponse:
-    """A token as the SSO gave it.
+    """A token as the SSO issued it.
 
     `lifetime` is in seconds from `requested_at`, a moment of the monotonic clock before the request
-    was sent; `lifetime_source` says where it is from. `refusals` are those of other secrets that
-    were tried before.
+    was sent. `lifetime_source` names the value that the lifetime was taken from. `refusals` are the
+    errors of the client secrets that were tried before.
     """
 
     access_token: Secret
@@ -136,16 +140,16 @@ class TokenResponse:
 
 @dataclass(frozen=True, slots=True)
 class RequestTime:
-    """When a token was asked for: on the monotonic clock and as Unix time."""
+    """The moment of a token request: on the monotonic clock and as Unix time."""
 
     monotonic: float
     wall: float
 
 
 def parse_object(body: bytes) -> dict[str, object] | None:
-    """The JSON object that `body` is, or None. Numbers come as floats, whatever their length."""
+    """Return the JSON object in `body`, or None if it is none. All numbers become floats."""
     try:
-        # parse_int: a number of 5000 digits is then infinity; as an int it would be an error.
+        # With parse_int=float a number of 5000 digits becomes infinity; int() would raise.
         value = json.loads(body, parse_int=float)
     except (ValueError, RecursionError):
         return None
@@ -155,9 +159,11 @@ def parse_object(body: bytes) -> dict[str, object] | None:
 def parse_token_response(
     body: bytes, asked: RequestTime, default_lifetime: float, secrets: Iterable[str] = ()
 ) -> TokenResponse:
-    """Judge a successful answer; raises a transient `TokenRequestError` if it holds no token.
+    """Return the token of a response with status 2xx.
 
-    `secrets` are those of the request, which no description may show.
+    `default_lifetime` (seconds) applies where the response states none. `secrets` are those of the
+    request, which are masked in the error's description. Raises `TokenRequestError` of the kind
+    `transient` if the response contains no usable token.
     """
     answer = parse_object(body)
     if answer is None:
@@ -171,7 +177,7 @@ def parse_token_response(
             description=description_of(answer, secrets),
         )
     token_type = answer.get("token_type")
-    # REQUIRED by section 5.1, yet left out by some servers: then it can only mean Bearer.
+    # RFC 6749 section 5.1 requires token_type, but some servers omit it. Bearer is assumed then.
     if token_type is not None and str(token_type).lower() != "bearer":
         raise TokenRequestError("transient", "token_type is not Bearer")
     lifetime, source = _lifetime(answer, access_token, asked.wall, default_lifetime)
@@ -186,7 +192,7 @@ def parse_token_response(
 
 
 def is_web_page(body: bytes) -> bool:
-    """Whether it is markup, for people to read."""
+    """Return whether `body` is HTML or XML: its first character is `<`."""
     return body.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<")
 
 
@@ -197,7 +203,7 @@ def _invalid_response(body: bytes) -> Cause:
 
 
 def oauth_error_code(answer: dict[str, object] | None) -> str | None:
-    """The error code of section 5.2, `other` for any other code, None where there is none."""
+    """Return the error code of RFC 6749 section 5.2, `other` for any other code, None without."""
     error = (answer or {}).get("error")
     if not isinstance(error, str) or not _ERROR_CODE.fullmatch(error):
         return None
@@ -227,10 +233,11 @@ def _positive(value: float | None) -> float | None:
 
 
 def _jwt_lifetime(access_token: str, wall_now: float) -> float | None:
-    """Seconds until the JWT's `exp`; its signature is the platform's business, not ours.
+    """Return the seconds until the JWT's `exp`, None without `exp`.
 
-    With `iat` there is a lifetime that does not hang on our wall clock; the clock is believed
-    only where it says that part of that lifetime has passed already (the SSO kept the token).
+    The signature is not checked: the platform checks it. `exp` - `iat` is a lifetime that does not
+    depend on the gateway's wall clock. The wall clock is used only where it shows that a part of
+    that lifetime has already passed, because the SSO returned a cached token.
     """
     claims = unverified_claims(access_token)
     exp, iat = _number(claims.get("exp")), _number(claims.get("iat"))
@@ -243,7 +250,7 @@ def _jwt_lifetime(access_token: str, wall_now: float) -> float | None:
 
 
 def unverified_claims(access_token: str) -> dict[str, object]:
-    """The claims of a JWT whose signature is not checked; none where it is no JWT."""
+    """Return the claims of a JWT without checking its signature, {} if it is no JWT."""
     parts = access_token.split(".")
     if len(parts) != 3:
         return {}

@@ -1,9 +1,10 @@
-"""The life of the tokens: fetched at start, renewed ahead of expiry, dropped when rejected.
+"""Manages the access tokens: fetches at start, refreshes before expiry, replaces after a 401.
 
-The request path calls `current`, which nearly always has the token, and `wait_for_token` where it
-has not. Each credential has at most one fetch under way, which belongs to the `TokenManager`
-object: requests wait for it, but leaving does not end it. When it ends, its outcome is installed
-and a timer is set for the next one, after success and failure alike; no loop can die.
+The request path calls `current`, which nearly always returns the token, and `wait_for_token` where
+it returns None. Each credential has at most one fetch in progress. The fetch belongs to the
+`TokenManager` object: requests wait for it, but a cancelled request does not cancel it. When it
+ends, its outcome is installed and a timer is set for the next fetch, after success and failure
+alike. There is no long-running refresh loop that could end by an error.
 """
 
 from __future__ import annotations
@@ -40,13 +41,12 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TokenState:
-    """One credential for readiness and the status page; times in seconds from now.
+    """The state of one credential, for readiness and the status page; times in seconds from now.
 
-    `failure` and `cause` tell of the last attempt if it failed, with what the SSO then reported:
-    `status`, `oauth_error` and `description`, as in `TokenRequestError`. `next_attempt_in`: when
-    the SSO will be asked again (None while it is being asked: `is_fetching`); `is_rejected` says
-    that the platform refuses fresh tokens; `uses_previous_secret` that the SSO refuses the first
-    secret.
+    `failure`, `cause`, `status`, `oauth_error` and `description` are those of the last attempt's
+    `TokenRequestError`, None or "" if it succeeded. `next_attempt_in`: seconds until the next token
+    request, None while one is in progress (`is_fetching`). `is_rejected`: the platform rejects
+    fresh tokens. `uses_previous_secret`: the SSO refuses the first client secret.
     """
 
     is_valid: bool
@@ -63,7 +63,7 @@ class TokenState:
 
 
 class _CredentialState:
-    """All that is known of one credential."""
+    """The mutable state of one credential."""
 
     __slots__ = (
         "credential",
@@ -83,7 +83,8 @@ class _CredentialState:
         self.credential = credential
         self.source = source
         self.token: AccessToken | None = None
-        # Rejected by the platform and not replaced yet; may be in use until it is.
+        # A token that the platform rejected and that is not replaced yet. It may stay in use until
+        # its successor is installed.
         self.discarded: AccessToken | None = None
         self.failure: FailureState | None = None
         self.rejections = RejectionState(policy)
@@ -97,8 +98,8 @@ class _CredentialState:
 class TokenManager:
     """The tokens of all credentials.
 
-    `sources` has an entry for each credential's name; every method that is given another name
-    raises KeyError. Nothing here raises anything else than `GatewayError`.
+    `sources` maps the name of each credential to its source. Methods raise KeyError for an unknown
+    name and no other exception than `GatewayError`.
     """
 
     def __init__(
@@ -124,10 +125,10 @@ class TokenManager:
         self._renewing = True
 
     async def start(self, kept: Mapping[str, AccessToken] | None = None) -> None:
-        """Begin to fetch every credential's token; does not wait for the SSO.
+        """Start fetching the token of every credential, without waiting for the SSO.
 
-        `kept` are valid tokens, by credential, that are at hand already: they are used, and renewed
-        in time.
+        `kept` maps credentials to valid tokens from before. They are installed instead of fetching,
+        and refreshed before they expire.
         """
         for name, slot in self._slots.items():
             token = kept.get(name) if kept is not None else None
@@ -139,7 +140,10 @@ class TokenManager:
             self._schedule(slot, self._pacing.refresh_delay(token, now))
 
     def stop_renewing(self) -> None:
-        """Another object has taken over: fetch only what a request still needs."""
+        """Stop refreshing in advance, because another object has taken over.
+
+        Tokens that a request still needs are fetched.
+        """
         self._renewing = False
         for slot in self._slots.values():
             if slot.timer is not None:
@@ -147,7 +151,7 @@ class TokenManager:
             slot.timer = slot.next_attempt = None
 
     async def close(self) -> None:
-        """End all fetches and timers; requests that still wait get `shutting-down`."""
+        """Cancel all fetches and timers; requests that still wait fail with `shutting-down`."""
         self._closed = True
         flights = []
         for slot in self._slots.values():
@@ -159,25 +163,29 @@ class TokenManager:
         await asyncio.gather(*flights, return_exceptions=True)
 
     def current(self, credential: str) -> AccessToken | None:
-        """The token to use now, never an expired one; None if `wait_for_token` must be awaited."""
+        """Return the token to use now, or None if `wait_for_token` must be awaited.
+
+        The token is never an expired one.
+        """
         token = self._slots[credential].token
         if token is not None and self._clock() < token.usable_until:
             return token
         return None
 
     async def wait_for_token(self, credential: str) -> AccessToken:
-        """The token to use now; waits for one at most `wait_timeout` seconds.
+        """Return the token to use now, waiting at most `wait_timeout` seconds for a fetch.
 
-        Raises `token-refused` or `sso-unavailable`, at once while a failure is remembered.
+        Raises `GatewayError` token-refused or sso-unavailable, without waiting during the backoff
+        after a failure, or shutting-down.
         """
         token = self.current(credential)
         return token if token is not None else await self._await_fetch(self._slots[credential])
 
     async def replace_rejected(self, credential: str, rejected: AccessToken) -> AccessToken:
-        """Another token than `rejected`, which the platform has answered with 401.
+        """Return another token than `rejected`, to which the platform responded with 401.
 
-        Raises `token-rejected` when there is none to be had or forced fetches pause, and what
-        `wait_for_token` raises.
+        Raises `GatewayError` token-rejected when the SSO issues no other token or forced fetches
+        are paused, and the errors of `wait_for_token`.
         """
         slot = self._slots[credential]
         self._discard_rejected(slot, rejected, spare=True)
@@ -191,7 +199,7 @@ class TokenManager:
         return token
 
     def on_fresh_token_rejected(self, credential: str, token: AccessToken) -> None:
-        """The platform refused the token of `replace_rejected` too: forced fetches pause."""
+        """Pause forced fetches: the platform rejected the token of `replace_rejected` too."""
         slot = self._slots[credential]
         slot.rejections.on_fresh_token_rejected(self._clock())
         _log.warning(
@@ -202,15 +210,17 @@ class TokenManager:
         )
 
     def on_token_accepted(self, credential: str, token: AccessToken) -> None:
-        """The platform took `token`."""
+        """Called when the platform accepted `token`. Ends a pause if `token` is in use."""
         slot = self._slots[credential]
         if token is slot.token or token == slot.token:
             slot.rejections.on_token_accepted(self._clock())
 
     def invalidate(self, credential: str, token: AccessToken) -> None:
-        """The platform refused `token` and the request cannot be repeated: the next gets another.
+        """Discard `token`, which the platform rejected, for later requests.
 
-        Counts as a forced fetch: nothing is dropped while these pause or keep their distance.
+        Called where the rejected request itself is not retryable. The fetch counts as a forced one:
+        the token stays in use while forced fetches are paused or must wait for their minimum
+        interval.
         """
         slot = self._slots[credential]
         self._discard_rejected(slot, token, spare=False)
@@ -219,7 +229,7 @@ class TokenManager:
             self._start_fetch(slot)
 
     def fetch_now(self, credential: str) -> None:
-        """Ask the SSO at once, whatever failed before: the secret was changed."""
+        """Fetch a token at once, without regard to earlier failures: the secret was changed."""
         slot = self._slots[credential]
         slot.failure = None
         slot.retry_at_once = slot.fetch_task is not None
@@ -227,7 +237,7 @@ class TokenManager:
             self._start_fetch(slot)
 
     def token_states(self) -> Mapping[str, TokenState]:
-        """How each credential fares, by name."""
+        """Return the state of each credential, by name."""
         now = self._clock()
         return {name: self._state(slot, now) for name, slot in self._slots.items()}
 
@@ -251,10 +261,10 @@ class TokenManager:
     def _discard_rejected(
         self, slot: _CredentialState, rejected: AccessToken, *, spare: bool
     ) -> None:
-        """Discard `rejected` if it is the token in use, unless fetching another is no use now.
+        """Discard `rejected` if it is the token in use, unless forced fetches are paused.
 
-        It stays in use until its successor is there where that takes time, and with `spare` also
-        where the platform has just accepted it from others.
+        It stays in use until its successor is installed if the next forced fetch has to wait. With
+        `spare` it also stays in use if the platform has just accepted it for another request.
         """
         now = self._clock()
         rejections = slot.rejections
@@ -275,7 +285,10 @@ class TokenManager:
         return slot.failure is not None and self._clock() < slot.failure.until
 
     async def _await_fetch(self, slot: _CredentialState) -> AccessToken:
-        """Wait for the flight under way, or for a new one; a leaving waiter does not end it."""
+        """Return the token of the fetch in progress, or of a new one.
+
+        Cancelling the waiter does not cancel the fetch. Raises `GatewayError`.
+        """
         if slot.fetch_task is None and slot.failure is not None and self._is_in_backoff(slot):
             raise self._failed(slot, slot.failure)
         flight = self._start_fetch(slot)
@@ -313,14 +326,15 @@ class TokenManager:
         self._observer.on_waiters_changed(slot.credential, slot.waiters)
 
     def _start_fetch(self, slot: _CredentialState) -> asyncio.Task[AccessToken | FailureState]:
-        """The flight under way, or a new one."""
+        """Return the fetch in progress, or start one. Raises `GatewayError` shutting-down."""
         if self._closed:
             raise GatewayError(SHUTTING_DOWN, close_connection=True)
         if slot.fetch_task is None:
             if slot.timer is not None:
                 slot.timer.cancel()
             now = self._clock()
-            # Where there is no token any more, nothing is forced: one is needed.
+            # A fetch is forced only while a rejected token is still in use. Without any token the
+            # fetch must not wait.
             forced = slot.token is not None and slot.token == slot.discarded
             wait = slot.rejections.seconds_until_forced_fetch(now) if forced else 0.0
             slot.timer, slot.next_attempt = None, now + wait if wait else None
@@ -340,7 +354,8 @@ class TokenManager:
             )
         except TokenRequestError as error:
             outcome = error
-        except Exception as error:  # a bug must not end the renewals; its text may hold anything
+        # A bug must not end the refreshing. Only the class is logged: the text may contain secrets.
+        except Exception as error:
             _log.error(
                 "credential %s: fetch broke: %s",
                 slot.credential,
@@ -384,7 +399,8 @@ class TokenManager:
         slot.token, slot.failure, slot.retry_at_once = token, None, False
         if slot.discarded is not None:
             if token == slot.discarded:
-                # Kept all the same: the platform may have changed its mind, and there is no other.
+                # The SSO issued the rejected token again. It is used nevertheless: there is no
+                # other one, and the platform may accept it by now.
                 slot.rejections.on_fresh_token_rejected(now)
             else:
                 slot.rejections.suspect_token = token
@@ -399,5 +415,5 @@ class TokenManager:
 
 
 def _rejected(detail: str) -> GatewayError:
-    # Nothing was sent now, but it is the platform's 401 that stands in the way.
+    # No request was sent now, but the cause is an earlier 401 of the platform.
     return GatewayError(TOKEN_REJECTED, detail=detail, upstream_status=401)
