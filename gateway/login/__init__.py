@@ -1,1 +1,1 @@
-"""All about people who sign in with a browser."""
+"""The sign-in of users with a browser, their sessions and their tokens."""

@@ -1,4 +1,4 @@
-"""What the browser sign-in reads of a request: the fields that only browsers send, and cookies."""
+"""Parses the parts of a request that the sign-in uses: cookies and fields that browsers send."""
 
 from __future__ import annotations
 
@@ -28,9 +28,11 @@ _READ: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class BrowserRequest:
-    """A request as a browser makes it. `fields` by lower-case name, the last value of each.
+    """The parts of a request that the sign-in uses.
 
-    `peer` is who is at the other end of all proxies that are trusted, `form` reads a form's fields.
+    `fields` maps lower-case names to the last value of each. `peer` is the client behind all
+    trusted proxies. `form` reads the fields of a form body. `cookie_fields` are the values of all
+    Cookie fields.
     """
 
     method: str
@@ -42,10 +44,10 @@ class BrowserRequest:
     cookie_fields: Sequence[bytes] = ()
 
     def cookie(self, name: str) -> str | None:
-        """The value of a cookie; None where there is none, and where there are two.
+        """Return the value of a cookie, None if there is none or if there are different values.
 
-        A second one may have been planted from a neighbouring host name: which of them is the
-        browser's own cannot be told (RFC 6265 section 8.6).
+        A second value may have been set by another host of the same domain, and the request does
+        not show which of them is genuine (RFC 6265 section 8.6).
         """
         pair = re.compile(rb"(?:^|;)\s*+" + re.escape(name.encode("ascii")) + rb"=([^;]*+)")
         found = {value.rstrip() for field in self.cookie_fields for value in pair.findall(field)}
@@ -53,22 +55,28 @@ class BrowserRequest:
 
     @property
     def origin(self) -> str | None:
-        """Which page asks, in lower case, as far as the browser says; programs send it empty."""
+        """The origin of the page that sent the request, in lower case; None without Origin field.
+
+        Some programs send the field with an empty value, which counts as absent.
+        """
         return self.fields.get("origin", "").lower() or None
 
     @property
     def has_csrf_header(self) -> bool:
-        """Whether it carries the header that no form and no foreign page can set."""
+        """Whether the request has an X-Requested-With field.
+
+        A form cannot set it, and a page of another origin cannot without a preflight.
+        """
         return bool(self.fields.get("x-requested-with"))
 
     @property
     def is_unsafe(self) -> bool:
-        """Whether the method may change something (RFC 9110 section 9.2.1)."""
+        """Whether the method is not safe (RFC 9110 section 9.2.1)."""
         return self.method not in ("GET", "HEAD", "OPTIONS")
 
     @property
     def is_preflight(self) -> bool:
-        """Whether a browser asks what a page of another origin may do (Fetch standard)."""
+        """Whether the request is a CORS preflight (Fetch standard)."""
         return (
             self.method == "OPTIONS"
             and self.origin is not None
@@ -77,12 +85,15 @@ class BrowserRequest:
 
     @property
     def is_from_browser(self) -> bool:
-        """Whether it certainly comes from a browser's page."""
+        """Whether the request certainly comes from a page in a browser."""
         return "sec-fetch-mode" in self.fields or self.has_csrf_header
 
     @property
     def is_navigation(self) -> bool:
-        """Whether a person opens the address, rather than a page's script."""
+        """Whether the browser opens the URL as a page, rather than a script requesting it.
+
+        Browsers without Sec-Fetch-Mode are recognized by an Accept field with text/html.
+        """
         if self.method != "GET" or self.has_csrf_header:
             return False
         mode = self.fields.get("sec-fetch-mode")
@@ -92,7 +103,7 @@ class BrowserRequest:
 
 
 def parse_browser_request(request: IncomingRequest, peer: Peer, form: ReadForm) -> BrowserRequest:
-    """Reads a request; judges nothing, never raises."""
+    """Return the parts of a request that the sign-in uses, without validation. Never raises."""
     message = request.message
     path, _, query = message.path.partition("?")
     fields: dict[str, str] = {}

@@ -1,7 +1,7 @@
-"""`/auth/…`: the browser's side of the sign-in.
+"""The endpoints below `/auth/…`: sign-in, callback, sign-out and session.
 
-Begins and ends sign-ins and sessions for a browser that is known by cookies only. No token, code or
-verifier ever leaves towards it.
+Browsers are identified by cookies only. No token, authorization code or code verifier is ever sent
+to them.
 """
 
 from __future__ import annotations
@@ -36,16 +36,17 @@ from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
 
-# Requests a second and at once from one address, behind which a whole clinic may be.
+# Requests per second and burst of one client address, which a whole clinic may share.
 _RATE: Final = 10.0
 _BURST: Final = 60
-# An SSO that signs out everybody at once sends a request for each, and not a second time.
+# An SSO that signs out all users at once sends a request for each of them, and does not retry.
 _SSO_RATE: Final = 100.0
 _SSO_BURST: Final = 2000
 _SESSION: Final = "/auth/session"
 _BACK_CHANNEL: Final = "/auth/backchannel-logout"
 _MOST_ADDRESSES: Final = 4096
-# So many seconds after a sign-in a person is sent to the next one only if it was good for anything.
+# Seconds. When the session ends earlier than this after the sign-in, the user is sent to another
+# sign-in only if the platform accepted a token of the session.
 _RECENT_SECONDS: Final = 10.0
 _OF_BROWSERS: Final = frozenset({"expired", "foreign"})
 _RETRY_AFTER: Final = (("Retry-After", "10"),)
@@ -54,16 +55,16 @@ Respond = Callable[[BrowserRequest, Exchange], Awaitable[LocalResponse]]
 
 
 class LoginEvents(Protocol):
-    """Told who came and went, for the audit."""
+    """Receives sign-ins and sign-outs, for the audit trail."""
 
     def __call__(self, name: str, /, **fields: object) -> None: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
 class AuthEndpointParts:
-    """What the pages work with. `clock` is monotonic, `wall_clock` gives Unix time.
+    """The objects that the endpoints use. `clock` is monotonic, `wall_clock` returns Unix time.
 
-    `was_token_accepted` tells whether the platform took a session's token, as far as is known here.
+    `was_token_accepted` returns whether the platform accepted a token of a session in this process.
     """
 
     login: SignInFlow
@@ -77,7 +78,7 @@ class AuthEndpointParts:
 
 
 class AuthEndpoints:
-    """Answers `/auth/…`."""
+    """Responds to requests below `/auth/…`, with a rate limit for each client address."""
 
     def __init__(
         self, rules: BrowserSettings, default_language: str, around: AuthEndpointParts
@@ -95,7 +96,11 @@ class AuthEndpoints:
         }
 
     async def respond(self, visit: BrowserRequest, exchange: Exchange) -> LocalResponse:
-        """The answer. Raises `GatewayError` for what is no page, and rate-limited."""
+        """Return the response to a request.
+
+        Raises `GatewayError` unknown-path, method-not-allowed or rate-limited, and those of the
+        endpoint.
+        """
         if visit.path != _SESSION:
             self._bucket(visit).take()
         method, respond = self._routes.get(visit.path, ("", None))
@@ -109,10 +114,10 @@ class AuthEndpoints:
     def login_expired(
         self, visit: BrowserRequest, session: Session, exchange: Exchange
     ) -> LocalResponse:
-        """For a person whose sign-in turned out to be over: to the next one.
+        """Return the response to a navigation whose session has ended: a redirect to a sign-in.
 
-        Not just after one that the platform never accepted: if it refuses whatever the SSO gives,
-        the browser would be sent round in circles.
+        Shortly after a sign-in whose tokens the platform never accepted, return an error page
+        instead: if the platform rejects every token of the SSO, the redirects would form a loop.
         """
         is_new = self._parts.clock() - session.started_at < _RECENT_SECONDS
         if is_new and not self._parts.was_token_accepted(session):
@@ -120,7 +125,7 @@ class AuthEndpoints:
         return self._parts.session_auth.login_redirect(visit)
 
     async def _login(self, visit: BrowserRequest, exchange: Exchange) -> LocalResponse:
-        """Off to the SSO. One cookie for each sign-in, so that several tabs can have theirs."""
+        """Redirect to the SSO. Each sign-in has its own cookie, so several tabs can sign in."""
         asked = dict(parse_qsl(visit.query, keep_blank_values=True)).get("return_to")
         target = self._default_target
         if asked is not None:
@@ -130,7 +135,7 @@ class AuthEndpoints:
             target = allowed
         try:
             departure = await self._parts.login.start(target)
-        except GatewayError:  # the store is away
+        except GatewayError:  # the session store fails
             return self._failed("unavailable", visit, exchange, target)
         name = self._sign_in_cookie(departure.state)
         cookie = self._rules.cookie(
@@ -139,7 +144,7 @@ class AuthEndpoints:
         return redirect_response(departure.location, cookie)
 
     async def _callback(self, visit: BrowserRequest, exchange: Exchange) -> LocalResponse:
-        """Back from the SSO."""
+        """Handle the authorization response, with which the SSO redirects the browser back."""
         pairs = parse_qsl(visit.query, keep_blank_values=True)
         answer = dict(pairs)
         name = self._sign_in_cookie(answer.get("state", ""))
@@ -153,7 +158,8 @@ class AuthEndpoints:
         except SignInError as error:
             self._audit_event("login", None, exchange, outcome="failure", reason=error.failure)
             _log.log(
-                # Where only the browser says so, or its person was slow, no operator has to act.
+                # No operator has to act on an error that only the browser reported, or on a
+                # sign-in that expired or was not started in this browser.
                 logging.INFO
                 if error.is_unverified or error.failure in _OF_BROWSERS
                 else logging.WARNING,
@@ -161,10 +167,11 @@ class AuthEndpoints:
                 error.detail,
                 request_id=exchange.request_id,
             )
-            # What a browser alone says is never our fault: anybody could raise the alarm with it.
+            # An error that only the browser reported is never a 5xx, because it can be forged and
+            # would trigger alerts.
             status = 403 if error.is_unverified else None
             return self._failed(error.failure, visit, exchange, error.return_to, status)
-        except GatewayError:  # the store is away
+        except GatewayError:  # the session store fails
             self._audit_event("login", None, exchange, outcome="failure", reason="unavailable")
             return self._failed("unavailable", visit, exchange)
         await self._end_previous_session(visit, exchange)
@@ -177,15 +184,17 @@ class AuthEndpoints:
         )
 
     async def _end_previous_session(self, visit: BrowserRequest, exchange: Exchange) -> None:
-        """A browser has one session; whoever else may know the former one loses it."""
+        """End the browser's previous session, so that a stolen identifier of it becomes useless."""
         former = await self._parts.session_auth.session(visit, touch=False)
         if former is not None:
             await self._parts.sessions.end(former)
             self._audit_event("logout", former.user, exchange, outcome="replaced")
 
     async def _logout(self, visit: BrowserRequest, exchange: Exchange) -> LocalResponse:
-        """The end of the session here; the page may then go to where the SSO ends its own."""
-        # Also without a session: the answer takes the cookie away.
+        """End the session, and return the URL at which the SSO's own session can be ended.
+
+        Without a session too, the response removes the cookie.
+        """
         self._parts.session_auth.require_same_origin(visit)
         session = await self._parts.session_auth.session(visit, touch=False)
         elsewhere = None
@@ -199,7 +208,7 @@ class AuthEndpoints:
         return json_response({"signed_in": False, "end_session_url": elsewhere}, gone)
 
     async def _back_channel(self, visit: BrowserRequest, exchange: Exchange) -> LocalResponse:
-        """The SSO tells that somebody signed out there. Cookies and origins mean nothing here."""
+        """Handle a logout token of the SSO. Cookies and the Origin field are ignored."""
         logout_token = (await visit.form()).get("logout_token", "")
         try:
             out = await self._parts.sign_out.handle_back_channel(logout_token)
@@ -211,9 +220,10 @@ class AuthEndpoints:
         return json_response({})
 
     async def _session(self, visit: BrowserRequest, exchange: Exchange) -> LocalResponse:
-        """Who is signed in. Asking does not make the session last longer.
+        """Return the signed-in user and the session's expiry, without extending its idle time.
 
-        Only who is not signed in uses up the address's share: pages of a whole clinic may ask.
+        Only requests without a session count for the rate limit, because the pages of a whole
+        clinic may poll this endpoint from one address.
         """
         session = await self._parts.session_auth.session(visit, touch=False)
         if session is None:
@@ -236,7 +246,7 @@ class AuthEndpoints:
 
     @property
     def _default_target(self) -> str:
-        """Where to land when nobody said where to."""
+        """The target after a sign-in without `return_to`."""
         return self._rules.prefix + _SESSION
 
     def _failed(
@@ -254,7 +264,7 @@ class AuthEndpoints:
         return page if status is None else replace(page, status=status)
 
     def _sign_in_cookie(self, state: str) -> str:
-        """A name for each sign-in that tells nothing of its state."""
+        """Return the name of a sign-in's cookie, which does not reveal its state."""
         mark = hashlib.sha256(state.encode("utf-8", "replace")).hexdigest()[:16]
         return self._rules.cookie_name(f"dhp-login-{mark}")
 

@@ -1,4 +1,4 @@
-"""Reads the short forms that others than browsers send to the gateway's own addresses."""
+"""Reads the short forms that the SSO sends to the gateway's own endpoints."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TYPE: Final = "application/x-www-form-urlencoded"
 
 
 async def read_form(request: IncomingRequest, header: RequestHeader) -> dict[str, str]:
-    """The fields of a form, none where the body is no form or names a field twice.
+    """Return the fields of a form body, {} if it is no form or contains a field twice.
 
     Raises `GatewayError` payload-too-large, body-timeout or bad-request, and
     `CallerDisconnectedError`.

@@ -1,7 +1,7 @@
-"""In front of the request path when people can sign in with a browser.
+"""The middleware in front of the request path when users can sign in with a browser.
 
-Answers `/auth/…` and what browsers ask before they let a page of another origin in; finds out who
-calls for everything else. Without the login there is no such door, and requests pay nothing for it.
+It responds to `/auth/…` and to CORS preflights, and authenticates all other requests. Without the
+login it is not installed and costs nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ from gateway.pipeline.strangers import UnidentifiedLimiter
 
 
 class LoginMiddleware:
-    """Serves requests as `Handler` does."""
+    """Handles requests as `Handler` does, with the sign-in and sessions of users.
+
+    `pages` responds to `/auth/…`, `guests` authenticates all other requests, `strangers` limits
+    unidentified ones.
+    """
 
     def __init__(
         self,
@@ -40,7 +44,7 @@ class LoginMiddleware:
         self._unidentified_limiter = strangers
 
     async def handle(self, request: IncomingRequest) -> ConnectionDisposition:
-        """Answer one request, and account for it."""
+        """Respond to one request, with its log entry, audit record and metrics."""
         header = parse_request_fields(request.message.raw_headers)
         visit = parse_browser_request(
             request,
@@ -66,17 +70,18 @@ class LoginMiddleware:
     async def reject_malformed(
         self, request: IncomingRequest, error: GatewayError
     ) -> ConnectionDisposition:
-        """Answer a message that could not be parsed, and account for it."""
+        """Respond to a message that could not be parsed, with its log entry, record and metrics."""
         return await self._handler.reject_malformed(request, error)
 
     def _auth_responder(self, visit: BrowserRequest) -> LocalResponder | None:
         if not visit.path.startswith("/"):
-            return None  # meant for somebody else
+            return None  # not in origin form: meant for another server
         lines = self._session_auth.cors_field_lines(visit)
         if visit.is_preflight:
 
             async def preflight(exchange: Exchange) -> LocalResponse:
-                # Browsers ask without a cookie, for each address anew: all of them are answered.
+                # Browsers send preflights without a cookie, and one for each URL. All get a
+                # response, but those over the rate limit are not recorded in the audit trail.
                 exchange.is_audit_skipped = self._unidentified_limiter.exceeds_limit(
                     visit.peer.address
                 )

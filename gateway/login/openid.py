@@ -1,7 +1,7 @@
-"""What an SSO that is an OpenID provider says of itself, and the ID tokens that it signs.
+"""Discovers the metadata of the SSO as an OpenID provider, and validates its ID tokens.
 
-The national SSO documents neither; everything here is tolerated when absent. (OpenID Connect
-Discovery 1.0 section 4, OpenID Connect Core 1.0 section 3.1.3.7, RFC 8414, RFC 9207.)
+The national SSO documents neither, so that everything in this module is optional. Follows OpenID
+Connect Discovery 1.0 section 4, OpenID Connect Core 1.0 section 3.1.3.7, RFC 8414 and RFC 9207.
 """
 
 from __future__ import annotations
@@ -27,30 +27,36 @@ _log = get_logger(__name__)
 
 _WELL_KNOWN: Final = "/.well-known/openid-configuration"
 _URL: Final = re.compile(r"https?://[\x21-\x7e]{1,2000}")
-# Signatures by a public key only: "none" and those with a shared secret prove nothing here.
+# Only algorithms with a public key: "none" proves nothing, and neither do those with a shared
+# secret, because keys are taken from a public document.
 _ALGORITHMS: Final = [
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
     *("ES256", "ES384", "ES512", "EdDSA", "Ed25519"),
 ]
 _LEEWAY: Final = 60
-# Seconds for which what was found, or was not, is believed.
+# Seconds for which the metadata, or its absence, is cached.
 _CACHE_SECONDS: Final = 3600.0
 _NEGATIVE_CACHE_SECONDS: Final = 60.0
-# Seconds before the keys may be asked for again, be it that somebody's token had an unknown one.
+# Minimum seconds between two requests for the keys, after a success and after a failure. They also
+# apply when a token is signed with an unknown key.
 _KEYS_AGAIN: Final = 5.0
 _NO_KEYS: Final = 1.0
-# Nobody waits longer for what may not exist.
+# Seconds. Discovery is optional, so that it must not delay a sign-in for long.
 _DISCOVERY_TIMEOUT: Final = 3.0
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None)
 
 
 class IdTokenError(Exception):
-    """The ID token must not be believed; the text is a fixed word."""
+    """The ID token is invalid; the text is the name of the claim or another fixed word."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderMetadata:
-    """What of the provider's document is used."""
+    """The members of the provider's metadata document that are used.
+
+    A URL is None if the document has none or an unusable one. `sends_issuer`: the authorization
+    response contains `iss` (RFC 9207).
+    """
 
     issuer: str
     authorization_endpoint: str | None
@@ -62,7 +68,11 @@ class ProviderMetadata:
 
 @dataclass(frozen=True, slots=True)
 class ProviderSettings:
-    """Where to look; `timeout` is in seconds, `ssl` None means the default roots."""
+    """How the metadata is requested.
+
+    It is looked for below `authorize_url` and at its origin. `timeout` is in seconds. `ssl` None
+    means the default root certificates.
+    """
 
     authorize_url: str
     timeout: float
@@ -71,9 +81,9 @@ class ProviderSettings:
 
 
 class OpenIdProvider:
-    """Looks up what the SSO says of itself; the session is not closed here.
+    """Requests and caches the SSO's metadata and keys, and validates its JWTs.
 
-    `clock` is monotonic, `wall_clock` gives Unix time.
+    This object does not close `session`. `clock` is monotonic, `wall_clock` returns Unix time.
     """
 
     def __init__(
@@ -95,7 +105,10 @@ class OpenIdProvider:
         self._keys_lock = asyncio.Lock()
 
     async def metadata(self) -> ProviderMetadata | None:
-        """The SSO's document, None where there is none; what was found once stays known."""
+        """Return the SSO's metadata, None if there is none.
+
+        Metadata that was found once remains in use when a later request fails.
+        """
         async with self._lock:
             if self._clock() >= self._look_again:
                 found = await self._discover()
@@ -108,10 +121,11 @@ class OpenIdProvider:
     async def id_token_claims(
         self, id_token: str, client_id: str, nonce: str | None
     ) -> dict[str, Any]:
-        """The claims of an ID token that came from the token endpoint itself.
+        """Return the validated claims of an ID token that the token endpoint returned.
 
-        Raises `IdTokenError`. Where the keys cannot be found, the connection to the token endpoint
-        vouches for it in the place of the signature (OpenID Connect Core section 3.1.3.7, 6).
+        Raises `IdTokenError`. Without metadata, or if it names no keys, the signature is not
+        checked: the connection to the token endpoint replaces it (OpenID Connect Core section
+        3.1.3.7, item 6).
         """
         metadata = await self.metadata()
         claims = await self._decode(id_token, metadata)
@@ -121,9 +135,9 @@ class OpenIdProvider:
         return claims
 
     async def verified_claims(self, token: str) -> dict[str, Any]:
-        """The claims of a JWT that the SSO's keys have signed; nothing of them is checked.
+        """Return the claims of a JWT signed with one of the SSO's keys, without checking them.
 
-        Raises `IdTokenError`, also where the SSO has no keys.
+        Raises `IdTokenError`, also if the SSO has no keys.
         """
         metadata = await self.metadata()
         if metadata is None or metadata.jwks_uri is None:
@@ -135,7 +149,7 @@ class OpenIdProvider:
             try:
                 return dict(jwt.decode(token, keys, algorithms=_ALGORITHMS).claims)
             except (JoseError, ValueError):
-                continue  # its key may be newer than ours
+                continue  # the token's key may be newer than the cached ones
         raise IdTokenError("signature")
 
     def _check(self, claims: Mapping[str, Any], client_id: str, nonce: str | None) -> None:
@@ -157,7 +171,7 @@ class OpenIdProvider:
         return await self.verified_claims(id_token)
 
     async def _key_set(self, jwks_uri: str, *, renew: bool) -> KeySet | None:
-        # Whoever sends tokens of unknown keys must not make many requests of it.
+        # The minimum interval prevents tokens with unknown keys from causing a request each.
         async with self._keys_lock:
             if (self._keys is None or renew) and self._clock() >= self._fetch_keys_from:
                 document = await self._get(jwks_uri)
@@ -169,7 +183,7 @@ class OpenIdProvider:
         return self._keys
 
     async def discovery_documents(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-        """Every document that is found, with the address of the issuer whose it has to be."""
+        """Yield every metadata document that is found, with the issuer that it must name."""
         parts = urlsplit(self._settings.authorize_url)
         origin = f"{parts.scheme}://{parts.netloc}"
         for base in dict.fromkeys((self._settings.authorize_url.rstrip("/"), origin)):
@@ -184,7 +198,7 @@ class OpenIdProvider:
         return None
 
     async def _get(self, url: str) -> dict[str, Any] | None:
-        """A JSON object, or None for whatever else comes; no redirect is followed."""
+        """Return the JSON object at `url`, or None on any failure. No redirect is followed."""
         settings = self._settings
         try:
             async with (
@@ -207,7 +221,7 @@ class OpenIdProvider:
 
 
 def is_issuer_of(issuer: str, document: Mapping[str, Any]) -> bool:
-    """Whether the document is this issuer's (OpenID Connect Discovery section 4.3)."""
+    """Return whether the document names this issuer (OpenID Connect Discovery section 4.3)."""
     return str(document.get("issuer", "")).rstrip("/") == issuer
 
 
@@ -216,7 +230,7 @@ def _metadata(document: Mapping[str, Any], scheme: str) -> ProviderMetadata:
         value = document.get(name)
         if not isinstance(value, str) or not _URL.fullmatch(value):
             return None
-        # Nothing that is protected by TLS leads to what is not.
+        # A document that was received over https must not name an http URL.
         return value if value.startswith(("https://", f"{scheme}://")) else None
 
     issuer = str(document["issuer"])
@@ -225,7 +239,7 @@ def _metadata(document: Mapping[str, Any], scheme: str) -> ProviderMetadata:
         authorization_endpoint=url("authorization_endpoint"),
         jwks_uri=url("jwks_uri"),
         end_session_endpoint=url("end_session_endpoint"),
-        # It is sent refresh tokens, which are nobody's but the SSO's.
+        # This endpoint receives refresh tokens, so that it must be on the issuer's host.
         revocation_endpoint=_within(issuer, url("revocation_endpoint")),
         sends_issuer=document.get("authorization_response_iss_parameter_supported") is True,
     )

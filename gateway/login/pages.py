@@ -1,6 +1,7 @@
-"""The page that tells a person why the sign-in failed, in en, ru and uz.
+"""The page that explains a failed sign-in to the user, in en, ru and uz.
 
-Nothing that came with the request or from the SSO is ever shown on it, but the way back, escaped.
+It shows no value of the request or of the SSO, except the path of the next sign-in and the request
+id, both escaped.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _DOCUMENT: Final = """<!doctype html>
 </html>
 """
 
-# Status, by what happened.
+# The status of the page, by the failure.
 STATUS: Final = {
     "expired": 400,
     "foreign": 400,
@@ -117,7 +118,11 @@ TEXTS: Final[dict[str, dict[str, str]]] = {
 def failure_page(
     what: str, language: str, again_path: str, request_id: str, *headers: tuple[str, str]
 ) -> LocalResponse:
-    """Why nobody was signed in; `what` is a key of `STATUS`, `again_path` begins once more."""
+    """Return the page that explains why the sign-in failed.
+
+    `what` is a key of `STATUS`, `again_path` is the path that starts another sign-in. `headers` are
+    added to the response.
+    """
     texts = TEXTS.get(language, TEXTS["en"])
     page = _DOCUMENT.format(
         language=language,

@@ -1,9 +1,9 @@
-"""Sessions and sign-ins in a Redis or Valkey that workers and replicas share.
+"""A store for sessions and sign-ins in a Redis or Valkey server that workers and replicas share.
 
-Each is sealed with the identifier that only the browser holds, and kept under its hash: a dump of
-the server opens nothing, with or without the gateway's own secrets. How long it is kept is told by
-the server's clock. Every failure of the server is an exception; `gateway.login.session_access`
-makes it an answer.
+Each entry is encrypted with the identifier that only the browser holds, and stored under the hash
+of the identifier: a dump of the server reveals no content, with or without the gateway's own
+secrets. Entries expire by the server's clock. Every failure of the server is an exception, which
+`gateway.login.session_access` turns into a response.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gateway.oauth.token import AccessToken
 from gateway.secret import Secret
 from gateway.timing import TimeSource
 
-# Only what is still there is changed: a session that was ended meanwhile must not come back.
+# The scripts change only existing entries: a session that was ended meanwhile must not reappear.
 _SAVE: Final = """
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 redis.call('HSET', KEYS[1], 'sealed', ARGV[1])
@@ -38,10 +38,11 @@ return 1
 
 
 class RedisSessionStore:
-    """Keeps sessions in a server that others use too. The client is its maker's to close.
+    """Stores sessions in a server that processes share. The creator of `client` closes it.
 
-    `encryption_key`, if given, is needed too to open what is kept, and hides of whom the marks are.
-    `lease` is how long, in seconds, a process that died keeps others from renewing a token.
+    `encryption_key`: if given, it is needed in addition to decrypt entries, and the logout marks
+    are stored as its HMAC, so that they reveal no user. `lease`: lifetime of a lease in seconds,
+    for which a process that died prevents the other processes from renewing a token.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class RedisSessionStore:
         self._lease = lease
 
     async def get(self, key: StoreKey) -> Session | None:
-        """The session, unless its time is over."""
+        """Return the session, or None if there is none or it has expired."""
         place = redis_key(key.name, "session")
         async with self._client.pipeline(transaction=False) as commands:
             commands.time()
@@ -70,7 +71,7 @@ class RedisSessionStore:
         return None if plain is None else self._session(key, plain, float(used), _seconds(told))
 
     async def add(self, session: Session, lifetime: float, longest: float) -> None:
-        """Keep a new session for `lifetime`, and know its marks for `longest`."""
+        """Store a new session for `lifetime` and index it by its logout marks for `longest`."""
         now = await self._now()
         place = redis_key(session.key.name, "session")
         async with self._client.pipeline(transaction=True) as commands:
@@ -84,26 +85,29 @@ class RedisSessionStore:
                 await commands.execute()
 
     async def touch(self, session: Session, lifetime: float) -> None:
-        """Keep a session for so long from now; one that is gone stays so."""
+        """Let a session expire `lifetime` seconds from now. A deleted session is not restored."""
         now = await self._now()
         place = redis_key(session.key.name, "session")
         await run_script(self._client, _TOUCH, place, repr(now), str(_milliseconds(now + lifetime)))
 
     async def save(self, session: Session) -> bool:
-        """Keep its new tokens, its time left as it is; False for one that is gone."""
+        """Store the new tokens of a session without changing its expiry.
+
+        Return False, without a change, if the session was deleted.
+        """
         sealed = self._sealed(session, await self._now())
         place = redis_key(session.key.name, "session")
         return bool(await run_script(self._client, _SAVE, place, sealed))
 
     async def delete(self, session: Session) -> None:
-        """Forget a session."""
+        """Delete a session."""
         name = session.key.name
         await self._client.delete(redis_key(name, "session"))
         for mark in session.person.logout_marks:
             await self._client.srem(self._marked(mark), name)
 
     async def delete_by_mark(self, mark: str) -> int:
-        """Forget the sessions of a mark; how many there were."""
+        """Delete all sessions with a logout mark and return their number."""
         place = self._marked(mark)
         found = 0
         for name in await self._client.smembers(place):
@@ -113,12 +117,15 @@ class RedisSessionStore:
         return found
 
     async def acquire_lease(self, session: Session) -> TokenLease | None:
-        """The right to renew its tokens, kept until it is released; None: another has it."""
+        """Acquire the lease for renewing the session's tokens. Return None while it is held.
+
+        The lease is renewed until it is released.
+        """
         lease = RedisLease(self._client, redis_key(session.key.name, "renewal"), self._lease)
         return lease if await lease.acquire() else None
 
     async def save_sign_in(self, key: StoreKey, sign_in: SignInState) -> None:
-        """Keep a sign-in for `SIGN_IN_LIFETIME`."""
+        """Store a sign-in for `SIGN_IN_LIFETIME` seconds."""
         place = redis_key(key.name, "sign-in")
         plain = {
             "verifier": sign_in.verifier.reveal(),
@@ -129,7 +136,7 @@ class RedisSessionStore:
         await self._client.set(place, sealed, px=_milliseconds(SIGN_IN_LIFETIME))
 
     async def pop_sign_in(self, key: StoreKey) -> SignInState | None:
-        """The sign-in, which nobody gets a second time."""
+        """Return a sign-in and delete it, so that it is used once. Return None without one."""
         place = redis_key(key.name, "sign-in")
         async with self._client.pipeline(transaction=True) as commands:
             commands.get(place)
@@ -141,7 +148,10 @@ class RedisSessionStore:
         return SignInState(Secret(plain["verifier"]), plain["nonce"], plain["return_to"])
 
     async def register_once(self, mark: str, lifetime: float) -> bool:
-        """Whether nobody asked this before, within so many seconds."""
+        """Register `mark` for `lifetime` seconds. Return False if it is registered already.
+
+        It protects from replays.
+        """
         place = redis_key(mark, "seen")
         return bool(await self._client.set(place, b"", nx=True, px=_milliseconds(lifetime)))
 

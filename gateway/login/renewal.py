@@ -1,8 +1,9 @@
-"""Renews the tokens of people: one renewal of a session at a time, whoever else shares the session.
+"""Renews the tokens of users, with at most one renewal of a session at a time.
 
-In this process requests join the renewal under way; between processes a lease decides whose turn it
-is. A refresh token may work only once, so what the SSO gave must reach the store, and nobody asks
-with a refresh token that is not the store's newest.
+Within a process, requests join the renewal in progress; between processes that share the session, a
+lease decides which one renews. A refresh token may be valid for a single use. Therefore the tokens
+that the SSO issued must reach the store, and no request uses a refresh token that is not the newest
+one in the store.
 """
 
 from __future__ import annotations
@@ -27,22 +28,23 @@ from gateway.timing import backoff
 _log = get_logger(__name__)
 
 MAX_PAUSE: Final = 30.0
-# Of how many sessions this process remembers what failed.
+# The number of sessions whose renewal state this process remembers.
 _MAX_STATES: Final = 20_000
-# When to try again to keep what the SSO gave, in seconds from the attempt before.
+# Delays between the attempts to store renewed tokens, in seconds.
 _SAVE_RETRY_DELAYS: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-# How long the end of the process waits for renewals whose outcome others need.
+# Seconds for which the shutdown waits for renewals whose outcome other processes need.
 _SHUTDOWN_WAIT: Final = 5.0
 
 
 @dataclass(slots=True, eq=False)
 class RenewalState:
-    """What this process, and no other, knows of a session's renewals.
+    """The state of a session's renewals in this process. Times are of the monotonic clock.
 
-    `rejected` is a token that the platform refused, `task` the renewal under way; `not_before`
-    and `failures` pace what failed, `pause_until` and `refusals` what the platform refused again;
-    `was_accepted` tells that it took a token.
-    `unsaved` is what the SSO gave and the store has not taken yet.
+    `rejected` is a token that the platform rejected. `task` is the renewal in progress.
+    `not_before` is the end of the backoff after `failures` failed renewals in a row. `pause_until`
+    is the end of the pause after `refusals` fresh tokens in a row that the platform rejected.
+    `unsaved` is the session with renewed tokens that could not be stored yet. `was_accepted`: the
+    platform accepted a token of the session.
     """
 
     rejected: AccessToken | None = None
@@ -55,16 +57,17 @@ class RenewalState:
     was_accepted: bool = False
 
     def postpone(self, now: float, retry_after: float | None = None) -> None:
-        """A renewal failed: the next one not at once."""
+        """Count a failed renewal and delay the next by `retry_after` (seconds) or the backoff."""
         self.failures += 1
         self.not_before = now + (retry_after or backoff(self.failures, 1.0, MAX_PAUSE))
 
 
 class SessionRenewals:
-    """Begins renewals and sees them to their end.
+    """Starts renewals, stores their tokens, and waits for them at the shutdown.
 
-    `on_end` is told of a session that ends, and why; `on_orphan` gets tokens that came for one that
-    had ended. `outlived`: sessions are needed after the end of this process.
+    `on_end` is called with each session that ends because its token cannot be renewed, and the
+    reason. `on_orphan` is called with a session that had ended when new tokens for it arrived.
+    `outlived`: sessions outlive this process, because the store is shared.
     """
 
     def __init__(
@@ -88,22 +91,23 @@ class SessionRenewals:
         self._closed = False
 
     def state_of(self, session: Session) -> RenewalState:
-        """What is known of a session's renewals, to be changed by whoever asks."""
+        """Return the mutable renewal state of a session, creating it if there is none."""
         pace: RenewalState | None = self._paces.get(session.key.name)
         if pace is None:
             pace = self._paces[session.key.name] = RenewalState()
         return pace
 
     def has_usable_token(self, session: Session) -> bool:
-        """Whether its token may go out now."""
+        """Return whether the session's token may be sent to the platform now."""
         token = session.token
         rejected = self.state_of(session).rejected
         return not session.is_ended and self._clock() < token.usable_until and token != rejected
 
     def start_renewal(self, session: Session) -> asyncio.Task[Session] | None:
-        """The renewal under way, or a new one; None where nothing can renew.
+        """Return the renewal in progress, or start one; None if the session cannot be renewed.
 
-        It gives a session with the newest token that is known, or one that has ended.
+        The task returns `session` with the newest known token, or marked as ended. It raises no
+        error of the renewal.
         """
         pace = self.state_of(session)
         if pace.task is not None:
@@ -117,17 +121,17 @@ class SessionRenewals:
         return flight
 
     async def end(self, session: Session, why: str) -> None:
-        """End the session; raises `GatewayError` while the store is away."""
+        """End the session and call `on_end`. Raises `GatewayError` while the store fails."""
         if not session.is_ended:
             await self._sessions.end(session)
             self._on_end(session, why)
 
     async def finish(self) -> None:
-        """Wait for the renewals under way: a refresh token that works once must not be lost."""
+        """Wait for the renewals in progress: a refresh token for single use must not be lost."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def close(self) -> None:
-        """End all renewals; what others need is waited for a moment."""
+        """Cancel all renewals, after waiting up to 5 s if other processes need their outcome."""
         self._closed = True
         if self._sessions_persist and self._tasks:
             await asyncio.wait(self._tasks, timeout=_SHUTDOWN_WAIT)
@@ -142,9 +146,10 @@ class SessionRenewals:
     async def _run_renewal(self, session: Session, pace: RenewalState) -> Session:
         try:
             await self._attempt(session, pace)
-        except GatewayError:  # the store is away, which says so itself
+        except GatewayError:  # the store fails, and has logged it
             pace.postpone(self._clock())
-        except Exception as error:  # a bug must not let old tokens out; its text may hold anything
+        # A bug must not make requests send old tokens. The text of the error may contain secrets.
+        except Exception as error:
             _log.error("a renewal broke: %s", type(error).__name__)
             pace.postpone(self._clock())
         finally:
@@ -153,7 +158,7 @@ class SessionRenewals:
 
     async def _attempt(self, session: Session, pace: RenewalState) -> None:
         if pace.unsaved is not None:
-            # Newer than what the store has, whose refresh token may be worth nothing any more.
+            # `unsaved` is newer than the stored session, whose refresh token may be invalid by now.
             await self._sessions.save(pace.unsaved)
             session.update_from(pace.unsaved)
             pace.unsaved = None
@@ -203,7 +208,8 @@ class SessionRenewals:
 
     async def _failed(self, session: Session, pace: RenewalState, error: TokenRequestError) -> None:
         _log.warning("a user's token could not be renewed: %s", error)
-        # Only this says that the sign-in is over; all else is the client's mistake, or an outage.
+        # Only invalid_grant means that the user has to sign in again. Any other failure is an error
+        # of the client's configuration or an outage.
         if not error.is_grant_invalid:
             pace.postpone(self._clock(), error.retry_after)
             return
@@ -211,6 +217,7 @@ class SessionRenewals:
         if latest is None:
             session.is_ended = True
         elif latest.renewal != session.renewal:
-            session.update_from(latest)  # another process was faster, and the refusal is no news
+            # Another process has used the refresh token before, which explains the refusal.
+            session.update_from(latest)
         else:
             await self.end(session, "refused")

@@ -1,6 +1,6 @@
-"""Where a browser may be sent after the sign-in: never off to somebody else's page.
+"""Checks where a browser may be sent after the sign-in: only to allowed origins.
 
-An open redirect would lend the gateway's name to a forger (RFC 9700 section 4.11).
+With an open redirect, an attacker could use the gateway's URL for phishing (RFC 9700 section 4.11).
 """
 
 from __future__ import annotations
@@ -11,19 +11,20 @@ from typing import Final
 from urllib.parse import quote, unquote
 
 _LONGEST: Final = 2048
-# White space and controls are dropped by browsers, and a backslash is read as a slash.
+# Browsers remove white space and control characters, and read a backslash as a slash.
 _UNCLEAN: Final = re.compile(r"[\x00-\x20\x7f\\\ud800-\udfff]")
 _AFTER_PATH: Final = re.compile(r"[?#]")
 _AFTER_ORIGIN: Final = ("", "/", "?", "#")
 _DECODINGS: Final = 3
-# Would begin or end a sign-in again, and again.
+# As a target, these paths would start or end a sign-in again, in a loop.
 _NEVER: Final = ("/auth/login", "/auth/callback", "/auth/logout")
 
 
 def return_target(value: str, own: str, origins: Collection[str]) -> str | None:
-    """The target as it may stand in a `Location`, or None for one that is not allowed.
+    """Return the target, percent-encoded for a Location field, or None if it is not allowed.
 
-    Allowed are an absolute path, alone or below the gateway's `own` origin, and URLs of `origins`.
+    Allowed are an absolute path, alone or after the gateway's own origin (`own`), and URLs of
+    `origins`.
     """
     if not value or len(value) > _LONGEST or _UNCLEAN.search(value):
         return None
@@ -37,13 +38,20 @@ def return_target(value: str, own: str, origins: Collection[str]) -> str | None:
 
 
 def _is_below(url: str, origin: str) -> bool:
-    """Compared as text, so that no two readers can differ about it."""
+    """Return whether `url` is of `origin`.
+
+    They are compared as text, because parsers disagree about unusual URLs.
+    """
     rest = url.removeprefix(origin)
     return rest != url and rest[:1] in _AFTER_ORIGIN
 
 
 def is_path_unsafe(target: str) -> bool:
-    """Whether some reader could take the path for another host or leave its folder."""
+    """Return whether any parser could read the path as another host, or `..` as a parent folder.
+
+    The path is also checked after up to three percent-decodings. The paths in `_NEVER` count as
+    unsafe.
+    """
     path = _AFTER_PATH.split(target, maxsplit=1)[0]
     for _ in range(_DECODINGS):
         if "//" in path or "@" in path or _UNCLEAN.search(path):

@@ -1,7 +1,8 @@
-"""A person who signed in with a browser, and a sign-in that is under way.
+"""The session of a user who signed in with a browser, and the state of a sign-in in progress.
 
-The browser holds a random identifier of 256 bits. Stores know its SHA-256 only, so that what is
-read there opens nothing; what they keep outside of this process is sealed with the identifier.
+The browser holds a random identifier of 256 bits. Stores contain only its SHA-256, so that their
+content gives no access to a session. Data that is stored outside of this process is encrypted with
+the identifier.
 """
 
 from __future__ import annotations
@@ -17,45 +18,45 @@ from gateway.oauth.token import AccessToken
 from gateway.secret import Secret
 
 _IDENTIFIER_BYTES: Final = 32
-# Long enough to find the password, short enough that what is left behind is soon worthless.
+# Seconds. Users need time to look up a password; an abandoned sign-in should soon become useless.
 SIGN_IN_LIFETIME: Final = 600.0
 
 
 def new_secret() -> str:
-    """256 random bits as a text that may stand in a cookie and in a URL."""
+    """Return 256 random bits as a text that is valid in a cookie and in a URL."""
     return secrets.token_urlsafe(_IDENTIFIER_BYTES)
 
 
 def digest(*secret_parts: str) -> str:
-    """What the store knows of a secret."""
-    # What a browser shows may be anything, even what no UTF-8 is made of.
+    """Return the SHA-256 of a secret in hexadecimal, which identifies it in a store."""
+    # The value is from the browser and may contain surrogates that UTF-8 cannot encode.
     return hashlib.sha256("\n".join(secret_parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def store_key(*secret_parts: str) -> StoreKey:
-    """Under which something is kept that only who shows these parts may have."""
+    """Return the key of an entry that is accessible only with all `secret_parts`."""
     return StoreKey(digest(*secret_parts), Secret("\n".join(secret_parts)))
 
 
 @dataclass(frozen=True, slots=True)
 class RenewalGrant:
-    """What brings the next access token: a refresh token of the body, or cookies of the SSO."""
+    """What a renewal sends to the SSO: the refresh token of the body, or the SSO's cookies."""
 
     refresh_token: Secret | None = None
     cookies: Mapping[str, Secret] = field(default_factory=dict, repr=False)
 
     @property
     def is_possible(self) -> bool:
-        """Whether there is anything to show to the SSO."""
+        """Whether there is a refresh token or a cookie."""
         return self.refresh_token is not None or bool(self.cookies)
 
 
 @dataclass(frozen=True, slots=True)
 class SignedInUser:
-    """Who signed in: the subject, a name to show, and digests by which the SSO may end sessions.
+    """The user of a session: the subject and a display name.
 
-    `logout_marks` are those of the subject and of the SSO's own session (OpenID Connect
-    Back-Channel Logout).
+    `logout_marks` are digests of the subject and of the SSO's own session, by which the SSO can end
+    sessions (OpenID Connect Back-Channel Logout).
     """
 
     user: str
@@ -65,10 +66,10 @@ class SignedInUser:
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """A session as the store had it. Times are seconds of this process's monotonic clock.
+    """A session as it was read from the store. Times are of this process's monotonic clock.
 
-    `identity` tells of which client, SSO and platform the tokens are. `is_ended` is what is known
-    here; with a shared store another process may have ended it since it was read.
+    `identity` identifies client, SSO and platform of the tokens. `is_ended` is the knowledge of
+    this process: in a shared store, another process may have ended the session since it was read.
     """
 
     key: StoreKey
@@ -82,16 +83,16 @@ class Session:
 
     @property
     def user(self) -> str:
-        """The person's subject."""
+        """The user's subject."""
         return self.person.user
 
     @property
     def name(self) -> str | None:
-        """The person's name, if the SSO told it."""
+        """The user's name, None if the SSO did not state it."""
         return self.person.name
 
     def update_from(self, latest: Session) -> None:
-        """Take over what a renewal brought, or that the session is over."""
+        """Copy the tokens of a newer version of the session, and whether it has ended."""
         self.token, self.renewal = latest.token, latest.renewal
         self.is_ended = self.is_ended or latest.is_ended
 
@@ -100,12 +101,12 @@ class Session:
 
 
 class UserCredential(str):
-    """Stands in the place of a credential's name, and brings the session along."""
+    """A credential name that carries a session; its text is `login`."""
 
     session: Session
 
     def __new__(cls, session: Session) -> UserCredential:
-        """`login` in records; no name of a session ever gets there."""
+        """Return a credential of the session. Records show `login` and never name a session."""
         made = super().__new__(cls, "login")
         made.session = session
         return made
@@ -113,7 +114,11 @@ class UserCredential(str):
 
 @dataclass(frozen=True, slots=True)
 class SignInState:
-    """A sign-in under way: what the browser that began it must not be able to change."""
+    """The state of a sign-in in progress that the browser must not be able to change.
+
+    `verifier` is the PKCE code verifier, `nonce` that of the ID token, `return_to` the target after
+    the sign-in.
+    """
 
     verifier: Secret
     nonce: str | None

@@ -1,7 +1,7 @@
-"""The store of sessions behind a time limit: what it cannot tell is a 503, never a sign-out.
+"""A session store with a time limit, whose failure is a 503 and never a sign-out.
 
-Nothing is kept here for the time in which a shared store is away: a session that was ended
-elsewhere must not go on. Who calls with a key or password does not need the store.
+No session is cached for the time in which a shared store fails, because a session that another
+process has ended must not continue. Callers with a key or password do not need the store.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ _log = get_logger(__name__)
 _T = TypeVar("_T")
 
 _TIMEOUT: Final = 1.0
-# For so long after a failure nobody waits for the store.
+# Seconds after a failure during which the store is not used and requests fail at once.
 _PAUSE: Final = 0.5
 
 
 class GuardedSessionStore:
-    """Gives what the store gives; raises `GatewayError` sso-unavailable while it cannot be used.
+    """Returns the results of `store`. Raises `GatewayError` sso-unavailable while the store fails.
 
-    Each access takes at most `timeout` seconds. That the store is away and that it is back is
-    logged once each.
+    Each access takes at most `timeout` seconds. The failure and the recovery are logged once each.
     """
 
     def __init__(
@@ -41,44 +40,50 @@ class GuardedSessionStore:
         self._disabled_until: float | None = None
 
     async def get(self, key: StoreKey) -> Session | None:
-        """The session, unless its time is over."""
+        """Return the session, or None if there is none or it has expired."""
         return await self._call_or_unavailable(lambda: self._store.get(key))
 
     async def add(self, session: Session, lifetime: float, longest: float) -> None:
-        """Keep a new session."""
+        """Store a new session for `lifetime` and index it by its logout marks for `longest`."""
         await self._call_or_unavailable(lambda: self._store.add(session, lifetime, longest))
 
     async def touch(self, session: Session, lifetime: float) -> None:
-        """Keep a session for so long from now."""
+        """Let a session expire `lifetime` seconds from now. A deleted session is not restored."""
         await self._call_or_unavailable(lambda: self._store.touch(session, lifetime))
 
     async def save(self, session: Session) -> bool:
-        """Keep its new tokens; False for one that is gone. Tried also while the store is away."""
+        """Store the new tokens of a session. Return False if the session was deleted.
+
+        It is also tried during the pause after a failure, because the tokens may exist only here.
+        """
         return await self._try_call(lambda: self._store.save(session))
 
     async def delete(self, session: Session) -> None:
-        """Forget a session."""
+        """Delete a session."""
         await self._call_or_unavailable(lambda: self._store.delete(session))
 
     async def delete_by_mark(self, mark: str) -> int:
-        """Forget the sessions of a mark; how many there were."""
+        """Delete all sessions with a logout mark and return their number."""
         return await self._call_or_unavailable(lambda: self._store.delete_by_mark(mark))
 
     async def acquire_lease(self, session: Session) -> TokenLease | None:
-        """The right to renew its tokens, which nobody has while the store is away."""
+        """Acquire the lease for renewing the session's tokens. Return None while it is held.
+
+        While the store fails, it raises, so that no process renews.
+        """
         lease = await self._call_or_unavailable(lambda: self._store.acquire_lease(session))
         return None if lease is None else _TimeLimitedLease(lease, self._timeout)
 
     async def save_sign_in(self, key: StoreKey, sign_in: SignInState) -> None:
-        """Keep a sign-in."""
+        """Store a sign-in for `SIGN_IN_LIFETIME` seconds."""
         await self._call_or_unavailable(lambda: self._store.save_sign_in(key, sign_in))
 
     async def pop_sign_in(self, key: StoreKey) -> SignInState | None:
-        """The sign-in, which nobody gets a second time."""
+        """Return a sign-in and delete it, so that it is used once. Return None without one."""
         return await self._call_or_unavailable(lambda: self._store.pop_sign_in(key))
 
     async def register_once(self, mark: str, lifetime: float) -> bool:
-        """Whether nobody asked this before."""
+        """Register `mark` for `lifetime` seconds. Return False if it is registered already."""
         return await self._call_or_unavailable(lambda: self._store.register_once(mark, lifetime))
 
     async def _call_or_unavailable(self, access: Callable[[], Awaitable[_T]]) -> _T:
@@ -90,7 +95,7 @@ class GuardedSessionStore:
         try:
             async with asyncio.timeout(self._timeout):
                 given = await access()
-        except Exception as error:  # of whatever library the store is made with
+        except Exception as error:  # depends on the library that the store uses
             self._failed(error)
             raise _unavailable() from None
         if self._disabled_until is not None:
@@ -109,14 +114,14 @@ class GuardedSessionStore:
 
 
 class _TimeLimitedLease:
-    """Ends by itself where the store cannot be told that it ends."""
+    """A lease whose release never raises: where the release fails, the lease expires."""
 
     def __init__(self, lease: TokenLease, timeout: float) -> None:
         self._lease = lease
         self._timeout = timeout
 
     async def release(self) -> None:
-        """Let others have it."""
+        """Release the lease; failures are ignored."""
         with contextlib.suppress(Exception):
             async with asyncio.timeout(self._timeout):
                 await self._lease.release()

@@ -1,8 +1,8 @@
-"""Who calls when people can sign in with a browser: a session, a caller with a key, or nobody yet.
+"""Authenticates requests where users can sign in: by a session, or as a caller with a key.
 
-Requests with a session go through a browser, which sends its cookie along for any page that asks
-it to. So what may change something needs a header that only our own pages can set, and nothing is
-taken from a page of an origin that is not named.
+A browser sends the session cookie with the requests of any page, also of another origin (CSRF).
+Therefore an unsafe request with a session needs a field that only pages of an allowed origin can
+set, and requests from pages of other origins are denied.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ SESSION: Final = "session"
 _METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE"
 _ADD_HEADER: Final = "add the header X-Requested-With, with any value"
 _KNOWN_ORIGIN: Final = "Origin is missing, or is not in login.cors_origins"
-# What a page may send beside what every page may; neither a key nor a password is among it.
+# The fields that pages of another origin may send beside the CORS-safelisted ones. Fields with keys
+# or passwords are not among them.
 _ALLOWED_FIELDS: Final = (
     "Accept, Accept-Language, Content-Type, If-Match, If-Modified-Since, If-None-Exist, "
     "If-None-Match, Prefer, X-Provenance, X-Request-Id, X-Requested-With, traceparent"
@@ -38,8 +39,8 @@ _EXPOSED_FIELDS: Final = (
     "X-Gateway-Warning, X-Request-Id"
 )
 _PREFLIGHT_AGE: Final = 600
-# What the platform keeps may be a page of somebody's making, and is shown in the gateway's own
-# origin: no script of it may run there, nor may what it is be guessed.
+# The platform may return a document by an attacker, which the browser shows in the gateway's own
+# origin. No script of it may run there, and the browser must not guess its content type.
 _CONTENT: Final = (
     "Content-Security-Policy: default-src 'none'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors {}\r\n"
@@ -51,11 +52,13 @@ _CONTENT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class BrowserSettings:
-    """The settings of the browser's side.
+    """The settings of the sign-in and of sessions towards browsers.
 
-    `redirect_uri` is the callback as browsers know it; all other addresses are derived from it.
-    `secure` says that cookies are for https only, which also allows the prefix that binds them to
-    the host (RFC 6265bis section 4.1.3).
+    `base_path` is the path of the FHIR API. `redirect_uri` is the callback URL as browsers see it;
+    all other URLs are derived from it. `secure`: cookies are for https only, which also allows the
+    name prefix that binds them to the host (RFC 6265bis section 4.1.3). `cors_origins` are the
+    other origins whose pages may send requests, `return_origins` those to which the browser may be
+    sent after a sign-in.
     """
 
     base_path: str
@@ -66,52 +69,58 @@ class BrowserSettings:
 
     @property
     def own_origin(self) -> str:
-        """Scheme, host and port as browsers know them."""
+        """The gateway's origin as browsers see it: scheme, host and port."""
         parts = urlsplit(self.redirect_uri)
         default = {"http": ":80", "https": ":443"}[parts.scheme]
         return f"{parts.scheme}://{parts.netloc.lower().removesuffix(default)}"
 
     @property
     def prefix(self) -> str:
-        """What a proxy in front of the gateway has put before its paths."""
+        """The path prefix that a proxy in front of the gateway removes, "" without one."""
         path = urlsplit(self.redirect_uri).path
         return path.removesuffix("/auth/callback") if path.endswith("/auth/callback") else ""
 
     @property
     def session_cookie(self) -> str:
-        """The name of the session's cookie."""
+        """The name of the session cookie."""
         return self.cookie_name("dhp-session")
 
     @property
     def challenge(self) -> tuple[tuple[str, str], ...]:
-        """The field of a 401: no scheme that makes a browser ask for a password."""
+        """The WWW-Authenticate field of a 401.
+
+        Its scheme is one for which browsers do not open a password dialog.
+        """
         where = f'form-action="{self.prefix}/auth/login"'
         value = f'Cookie realm="dhp-gateway", {where}, cookie-name="{self.session_cookie}"'
         return (("WWW-Authenticate", value),)
 
     def cookie_name(self, name: str) -> str:
-        """A cookie's name, bound to the host where that is possible."""
+        """Return the name of a cookie, with the prefix `__Host-` if cookies are for https only."""
         return f"__Host-{name}" if self.secure else name
 
     def cookie(self, name: str, value: str, *, max_age: int | None = None) -> tuple[str, str]:
-        """The field that sets a cookie; `max_age` in seconds, None: until the browser ends."""
+        """Return the field that sets a cookie.
+
+        `max_age` is in seconds; None means until the browser is closed.
+        """
         age = "" if max_age is None else f"; Max-Age={max_age}"
         secure = "; Secure" if self.secure else ""
         return ("Set-Cookie", f"{name}={value}; Path=/; HttpOnly; SameSite=Lax{secure}{age}")
 
     def requested_target(self, visit: BrowserRequest) -> str:
-        """What was asked for, as browsers know it: path and query."""
+        """Return path and query of the request as browsers see them, with the prefix."""
         path = f"{self.prefix}{visit.path}"
         return f"{path}?{visit.query}" if visit.query else path
 
     def login_path(self, return_to: str) -> str:
-        """Where the sign-in begins that leads back to `return_to`."""
+        """Return the path that starts a sign-in and then redirects to `return_to`."""
         target = quote(return_to, safe="/", errors="surrogateescape")
         return f"{self.prefix}/auth/login?return_to={target}"
 
 
 class SessionAuth:
-    """Finds out who calls, and what pages of other origins may do."""
+    """Authenticates requests, and decides what pages of other origins may do."""
 
     def __init__(
         self, callers: CallerRegistry, sessions: SessionManager, rules: BrowserSettings
@@ -125,11 +134,14 @@ class SessionAuth:
         self._content = _CONTENT.format(" ".join(("'self'", *sorted(rules.cors_origins)))).encode()
 
     def resolve_peer(self, peer: Peer, header: RequestHeader) -> Peer:
-        """Who is at the other end, seen through the proxies that are trusted."""
+        """Return the client behind all trusted proxies."""
         return self._callers.resolve_peer(peer, header)
 
     async def session(self, visit: BrowserRequest, *, touch: bool) -> Session | None:
-        """The session of the browser's cookie."""
+        """Return the session of the browser's cookie, None if there is none or it has ended.
+
+        With `touch` its idle time starts anew. Raises `GatewayError` if the store fails.
+        """
         identifier = visit.cookie(self._session_cookie)
         if identifier is None:
             return None
@@ -138,14 +150,17 @@ class SessionAuth:
     async def authenticate(
         self, visit: BrowserRequest, header: RequestHeader
     ) -> AuthResult | LocalResponse:
-        """Who calls the platform; a person who has yet to sign in is sent there."""
+        """Return the auth result of a request for the platform, or a redirect to the sign-in.
+
+        Only a navigation below `base_path` without a session is redirected.
+        """
         lines = self.cors_field_lines(visit)
         if self._callers.presents_known_secret(header):
             return self._authenticate_caller(visit, header, lines)
         lines += self._content
         try:
             session = await self.session(visit, touch=True)
-        except GatewayError as error:  # the store is away: who it is cannot be told
+        except GatewayError as error:  # the store fails: the user cannot be identified
             return AuthResult(lines, error=error)
         if session is not None:
             return self._signed_in(visit, session, lines)
@@ -161,7 +176,10 @@ class SessionAuth:
         return AuthResult(lines, error=self._unauthenticated(visit, found))
 
     def cors_field_lines(self, visit: BrowserRequest) -> bytes:
-        """The fields that let a page of a named origin read the answer (Fetch standard)."""
+        """Return the field lines that let a page of an allowed origin read the response.
+
+        Follows CORS in the Fetch standard. Vary is always among them.
+        """
         if visit.origin is None or visit.origin not in self._rules.cors_origins:
             return self._vary
         return self._vary + (
@@ -171,7 +189,7 @@ class SessionAuth:
         ).encode("ascii")
 
     def preflight(self, visit: BrowserRequest) -> LocalResponse:
-        """What a page of another origin may send. Raises `GatewayError` caller-forbidden."""
+        """Return the response to a CORS preflight. Raises `GatewayError` caller-forbidden."""
         if visit.origin not in self._rules.cors_origins:
             raise _forbidden("Origin", _KNOWN_ORIGIN)
         return LocalResponse(
@@ -184,7 +202,11 @@ class SessionAuth:
         )
 
     def require_same_origin(self, visit: BrowserRequest) -> None:
-        """Raises `GatewayError` caller-forbidden unless our own page, or a named one, asks."""
+        """Raise `GatewayError` caller-forbidden unless the request is from an allowed origin.
+
+        Allowed are the gateway's own origin and `cors_origins`. A safe request without Origin field
+        passes; an unsafe one also needs X-Requested-With.
+        """
         if visit.is_unsafe and not visit.has_csrf_header:
             raise _forbidden("X-Requested-With", _ADD_HEADER)
         if not self._is_same_origin(visit.origin, visit.fields.get("host", "")):
@@ -226,7 +248,7 @@ class SessionAuth:
         )
 
     def login_redirect(self, visit: BrowserRequest) -> LocalResponse:
-        """To the sign-in, and from there back to where the person wants to go."""
+        """Return the redirect to a sign-in that leads back to the requested target."""
         return LocalResponse(
             302, (("Location", self._rules.login_path(self._rules.requested_target(visit))),)
         )

@@ -1,4 +1,7 @@
-"""Where sessions and sign-ins are kept: here in this process, elsewhere for several to share."""
+"""The interface of stores for sessions and sign-ins, and the store in memory.
+
+`gateway.login.redis_sessions` is the store that several processes share.
+"""
 
 from __future__ import annotations
 
@@ -15,54 +18,64 @@ _MOST_SIGN_INS: Final = 20_000
 
 
 class SessionStore(Protocol):
-    """Keeps sessions and sign-ins. Durations are in seconds.
+    """Stores sessions and sign-ins. Durations are in seconds.
 
-    A store that cannot be reached raises an exception, soon: nobody is taken for signed out.
+    A store that cannot be reached raises an exception without long delay. It never returns None
+    instead, because a signed-in user would then be treated as signed out.
     """
 
     async def get(self, key: StoreKey) -> Session | None:
-        """The session, unless its time is over."""
+        """Return the session, or None if there is none or it has expired."""
         ...
 
     async def add(self, session: Session, lifetime: float, longest: float) -> None:
-        """Keep a new session for `lifetime`, and know its marks for `longest`."""
+        """Store a new session for `lifetime` and index it by its logout marks for `longest`."""
         ...
 
     async def touch(self, session: Session, lifetime: float) -> None:
-        """Keep a session for so long from now; one that is gone stays so."""
+        """Let a session expire `lifetime` from now. A deleted session is not restored."""
         ...
 
     async def save(self, session: Session) -> bool:
-        """Keep its new tokens, its time left as it is; False for one that is gone."""
+        """Store the new tokens of a session without changing its expiry.
+
+        Return False, without a change, if the session was deleted.
+        """
         ...
 
     async def delete(self, session: Session) -> None:
-        """Forget a session."""
+        """Delete a session."""
         ...
 
     async def delete_by_mark(self, mark: str) -> int:
-        """Forget the sessions of a mark; how many there were."""
+        """Delete all sessions with a logout mark and return their number."""
         ...
 
     async def acquire_lease(self, session: Session) -> TokenLease | None:
-        """The right to renew its tokens; None: another has it now."""
+        """Acquire the lease for renewing the session's tokens. Return None while it is held."""
         ...
 
     async def save_sign_in(self, key: StoreKey, sign_in: SignInState) -> None:
-        """Keep a sign-in for `SIGN_IN_LIFETIME`."""
+        """Store a sign-in for `SIGN_IN_LIFETIME` seconds."""
         ...
 
     async def pop_sign_in(self, key: StoreKey) -> SignInState | None:
-        """The sign-in, which nobody gets a second time."""
+        """Return a sign-in and delete it, so that it is used once. Return None without one."""
         ...
 
     async def register_once(self, mark: str, lifetime: float) -> bool:
-        """Whether nobody asked this before, within so many seconds."""
+        """Register `mark` for `lifetime` seconds. Return False if it is registered already.
+
+        It protects from replays.
+        """
         ...
 
 
 class MemorySessionStore:
-    """The sessions of one process; at its end everybody is signed out."""
+    """Stores the sessions of one process; its end ends all sessions.
+
+    `clock` is monotonic. Above a limit of entries, the least recently used ones are dropped.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._sessions: TLRUCache[str, tuple[Session, float]] = TLRUCache(
@@ -77,29 +90,32 @@ class MemorySessionStore:
         self._claimed: set[str] = set()
 
     async def get(self, key: StoreKey) -> Session | None:
-        """The session, unless its time is over."""
+        """Return the session, or None if there is none or it has expired."""
         kept = self._sessions.get(key.name)
         return None if kept is None else kept[0]
 
     async def add(self, session: Session, lifetime: float, longest: float) -> None:
-        """Keep a new session for `lifetime`."""
+        """Store a new session for `lifetime`; its marks are read from the session itself."""
         self._sessions[session.key.name] = (session, lifetime)
 
     async def touch(self, session: Session, lifetime: float) -> None:
-        """Keep a session for so long from now; one that is gone stays so."""
+        """Let a session expire `lifetime` from now. A deleted session is not restored."""
         if session.key.name in self._sessions:
             self._sessions[session.key.name] = (session, lifetime)
 
     async def save(self, session: Session) -> bool:
-        """Its tokens are kept with it; False for one that is gone."""
+        """Return False if the session was deleted.
+
+        Nothing is written: the store holds the same object, whose tokens have changed already.
+        """
         return session.key.name in self._sessions
 
     async def delete(self, session: Session) -> None:
-        """Forget a session."""
+        """Delete a session."""
         self._sessions.pop(session.key.name, None)
 
     async def delete_by_mark(self, mark: str) -> int:
-        """Forget the sessions of a mark; how many there were."""
+        """Delete all sessions with a logout mark and return their number."""
         kept = [session for session, _ in list(self._sessions.values())]
         found = [session for session in kept if mark in session.person.logout_marks]
         for session in found:
@@ -108,7 +124,10 @@ class MemorySessionStore:
         return len(found)
 
     async def acquire_lease(self, session: Session) -> TokenLease | None:
-        """The right to renew its tokens; None: another version of the settings has it now."""
+        """Acquire the lease for renewing the session's tokens. Return None while it is held.
+
+        Another holder is the core of another version of the settings in this process.
+        """
         name = session.key.name
         if name in self._claimed:
             return None
@@ -116,16 +135,19 @@ class MemorySessionStore:
         return _MemoryLease(self._claimed, name)
 
     async def save_sign_in(self, key: StoreKey, sign_in: SignInState) -> None:
-        """Keep a sign-in for `SIGN_IN_LIFETIME`."""
+        """Store a sign-in for `SIGN_IN_LIFETIME` seconds."""
         self._sign_ins[key.name] = sign_in
 
     async def pop_sign_in(self, key: StoreKey) -> SignInState | None:
-        """The sign-in, which nobody gets a second time."""
+        """Return a sign-in and delete it, so that it is used once. Return None without one."""
         found: SignInState | None = self._sign_ins.pop(key.name, None)
         return found
 
     async def register_once(self, mark: str, lifetime: float) -> bool:
-        """Whether nobody asked this before, within so many seconds."""
+        """Register `mark` for `lifetime` seconds. Return False if it is registered already.
+
+        It protects from replays.
+        """
         if mark in self._seen:
             return False
         self._seen[mark] = lifetime
@@ -138,5 +160,5 @@ class _MemoryLease:
         self._name = name
 
     async def release(self) -> None:
-        """Let others have it."""
+        """Release the lease."""
         self._claimed.discard(self._name)

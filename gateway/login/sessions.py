@@ -1,6 +1,6 @@
-"""Begins, finds and ends the sessions of people who signed in with a browser.
+"""Creates, finds and ends the sessions of users who signed in with a browser.
 
-How long they last is decided here, what is kept of them in `gateway.login.session_store`.
+This module decides how long sessions last; `gateway.login.session_store` stores them.
 """
 
 from __future__ import annotations
@@ -16,28 +16,33 @@ from gateway.login.session_store import SessionStore
 from gateway.oauth.store import TokenLease
 from gateway.oauth.token import AccessToken
 
-# A session in use is kept longer not at every request, but after so many seconds.
+# The last use of a session is not written at each request, but only when the stored one is older
+# than this many seconds, or than this share of the idle time if that is less.
 _LONGEST_STEP: Final = 15.0
 _STEP_SHARE: Final = 0.05
-# How often to look, in seconds, whether another process's renewal has brought something.
+# Seconds between two reads of the session while another process renews its token.
 _LEASE_POLL_INTERVAL: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class SessionLifetimes:
-    """How long a session lasts, in seconds: at most, and without a request."""
+    """The maximum lifetime of a session, `absolute`, and its idle timeout, `idle`, in seconds."""
 
     absolute: float
     idle: float
 
     @property
     def touch_interval(self) -> float:
-        """How old the last use may be before another one is noted."""
+        """The seconds after which a newer last use is written to the store."""
         return min(_LONGEST_STEP, _STEP_SHARE * self.idle)
 
 
 class SessionManager:
-    """The sessions of one client of one SSO. What the store raises passes through."""
+    """The sessions of one client of one SSO.
+
+    `identity` identifies client, SSO and platform; sessions with another identity are not found.
+    `clock` is monotonic. Exceptions of the store are not caught.
+    """
 
     def __init__(
         self,
@@ -54,7 +59,10 @@ class SessionManager:
     async def create(
         self, person: SignedInUser, token: AccessToken, renewal: RenewalGrant
     ) -> tuple[str, Session]:
-        """A new session and its identifier, which the browser alone will know."""
+        """Create and store a session. Return the pair of its identifier and the session.
+
+        Only the browser keeps the identifier.
+        """
         identifier = new_secret()
         now = self._clock()
         key = store_key(identifier)
@@ -63,7 +71,10 @@ class SessionManager:
         return identifier, session
 
     async def find(self, identifier: str, *, touch: bool) -> Session | None:
-        """The session of an identifier; with `touch` its idle time begins anew."""
+        """Return the session of an identifier, None if there is none or it has ended.
+
+        With `touch` its idle time starts anew.
+        """
         session = await self._store.get(store_key(identifier))
         if session is None or session.is_ended or session.identity != self._identity:
             return None
@@ -80,16 +91,16 @@ class SessionManager:
     async def renewal_lock(
         self, session: Session, is_sufficient: Callable[[Session], bool]
     ) -> AsyncIterator[Session | None]:
-        """The session as it is now, None when it has ended.
+        """Yield the session as stored now, None if it has ended.
 
-        If that is not `is_sufficient`, it is our turn to renew its token; while another process has
-        the turn it is waited for.
+        If it is not `is_sufficient`, this process holds the lease and has to renew the token. While
+        another process holds the lease, wait until it is released or the session is sufficient.
         """
         lease: TokenLease | None = None
         try:
             while True:
                 lease = await self._store.acquire_lease(session)
-                # After the claim: whoever had the turn before may have brought one.
+                # Read after acquiring the lease: its former holder may have stored a new token.
                 latest = await self._store.get(session.key)
                 if lease is not None or latest is None or is_sufficient(latest):
                     break
@@ -100,30 +111,30 @@ class SessionManager:
                 await lease.release()
 
     async def latest(self, session: Session) -> Session | None:
-        """The session as it is now; None when it has ended."""
+        """Return the session as stored now, None if it has ended."""
         return await self._store.get(session.key)
 
     async def save(self, session: Session) -> bool:
-        """Keep its new tokens; False when it has ended meanwhile."""
+        """Store the new tokens of a session. Return False if it has ended meanwhile."""
         kept = await self._store.save(session)
         session.is_ended = session.is_ended or not kept
         return kept
 
     async def end(self, session: Session) -> None:
-        """Nobody can use it any more."""
+        """End a session: delete it from the store, so that its identifier becomes useless."""
         await self._store.delete(session)
         session.is_ended = True
 
     async def end_by_mark(self, mark: str) -> int:
-        """End the sessions of a mark that a person has; how many there were."""
+        """End all sessions with a logout mark and return their number."""
         return await self._store.delete_by_mark(mark)
 
     async def register_once(self, mark: str, lifetime: float) -> bool:
-        """Whether a message that may come once has not come before, within so many seconds."""
+        """Register `mark` for `lifetime` seconds. Return False if it is registered already."""
         return await self._store.register_once(mark, lifetime)
 
     def expires_in(self, session: Session) -> float:
-        """Seconds until the person has to sign in again if nothing is done meanwhile."""
+        """Return the seconds until the session ends if it is not used meanwhile."""
         return self._seconds_left(session)
 
     def _seconds_left(self, session: Session) -> float:

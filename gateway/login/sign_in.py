@@ -1,8 +1,8 @@
 """The sign-in with a browser: authorization code with PKCE (RFC 6749 4.1, RFC 7636, RFC 9700).
 
-Here is the protocol; cookies, pages and who may ask is the business of `gateway.login.endpoints`.
-A sign-in is kept under its state and the secret of the browser that began it, together: a state
-alone finds nothing, and nothing is found twice.
+This module implements the protocol; `gateway.login.endpoints` is responsible for cookies, pages and
+access. A sign-in is stored under its state together with a secret of the browser that started it: a
+state alone finds no sign-in, and each sign-in is found once.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from gateway.secret import Secret
 
 SignInFailure = Literal["expired", "foreign", "denied", "refused", "unavailable", "invalid"]
 
-# 64 characters (RFC 7636 section 4.1 wants 43 to 128).
+# They become 64 characters (RFC 7636 section 4.1 requires 43 to 128).
 _VERIFIER_BYTES: Final = 48
 _LONGEST_NAME: Final = 256
 _UNKNOWN: Final = "unknown"
-# Errors by which not the request as such is refused (RFC 6749 section 4.1.2.1, OpenID Connect Core
-# section 3.1.2.6).
+# Error codes that do not mean that the request itself is invalid (RFC 6749 section 4.1.2.1, OpenID
+# Connect Core section 3.1.2.6).
 _ANSWERS: Final[dict[str, SignInFailure]] = {
     "access_denied": "denied",
     "interaction_required": "denied",
@@ -44,12 +44,11 @@ _ANSWERS: Final[dict[str, SignInFailure]] = {
 
 
 class SignInError(Exception):
-    """Nobody was signed in.
+    """A sign-in failed.
 
-    `failure` is a fixed word. `detail` is for the log alone; in quotation marks it holds what the
-    SSO says.
-    `is_unverified`: nobody but the browser says so, which anybody can. `return_to` is where the
-    person wanted to go, if that is known.
+    `failure` is a fixed word. `detail` is for the log only; it contains the SSO's own description
+    of the error in quotation marks. `is_unverified`: the error was reported by the browser's query
+    string only, which anyone can forge. `return_to` is the target after the sign-in, if known.
     """
 
     def __init__(self, failure: SignInFailure, detail: str, *, claimed: bool = False) -> None:
@@ -62,7 +61,7 @@ class SignInError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LoginClient:
-    """The client that people sign in for, as the SSO has it registered."""
+    """The OAuth client for which users sign in, as it is registered at the SSO."""
 
     client_id: str
     redirect_uri: str
@@ -73,13 +72,16 @@ class LoginClient:
 
     @property
     def is_openid(self) -> bool:
-        """Whether an ID token is asked for."""
+        """Whether an ID token is requested."""
         return "openid" in (self.scope or "").split()
 
     def authorization_url(
         self, authorization_endpoint: str | None, state: str, nonce: str | None, verifier: str
     ) -> str:
-        """Where a sign-in begins at the SSO (RFC 6749 section 4.1.1, RFC 7636 section 4.3)."""
+        """Return the URL of an authorization request.
+
+        Follows RFC 6749 section 4.1.1 and RFC 7636 section 4.3.
+        """
         address = prepare_grant_uri(
             authorization_endpoint or self.authorize_url,
             self.client_id,
@@ -96,7 +98,11 @@ class LoginClient:
 
 @dataclass(frozen=True, slots=True)
 class AuthorizationRedirect:
-    """To the SSO: the browser keeps `binding_cookie` for itself, `state` comes back."""
+    """The redirect to the SSO at the start of a sign-in.
+
+    `location` is the URL of the authorization request. The SSO returns `state` with its response.
+    `binding_cookie` is the value of a cookie that binds the sign-in to the browser.
+    """
 
     location: str
     state: str
@@ -105,7 +111,7 @@ class AuthorizationRedirect:
 
 @dataclass(frozen=True, slots=True)
 class CompletedSignIn:
-    """Back from the SSO: the session, its identifier for the browser, and where to go."""
+    """A successful sign-in: the session, its identifier for the browser, and the target."""
 
     identifier: Secret
     session: Session
@@ -113,7 +119,7 @@ class CompletedSignIn:
 
 
 class SignInFlow:
-    """Signs people in; every sign-in is one call of `start` and one of `finish`."""
+    """Signs users in; every sign-in is one call of `start` and one of `finish`."""
 
     def __init__(
         self,
@@ -130,7 +136,10 @@ class SignInFlow:
         self._sessions = sessions
 
     async def start(self, return_to: str) -> AuthorizationRedirect:
-        """Where to send the browser (RFC 6749 section 4.1.1)."""
+        """Store a sign-in and return its authorization request (RFC 6749 section 4.1.1).
+
+        Raises `GatewayError` sso-unavailable if the session store fails.
+        """
         metadata = await self._provider.metadata()
         client = self._client
         state, binding = new_secret(), new_secret()
@@ -143,7 +152,11 @@ class SignInFlow:
         return AuthorizationRedirect(location, state, Secret(binding))
 
     async def finish(self, answer: Mapping[str, str], binding: Secret | None) -> CompletedSignIn:
-        """Take the SSO's answer (RFC 6749 section 4.1.2); raises `SignInError`."""
+        """Create a session for the authorization response `answer` (RFC 6749 section 4.1.2).
+
+        `binding` is the value of the binding cookie. Raises `SignInError`, and `GatewayError`
+        sso-unavailable if the session store fails.
+        """
         state = answer.get("state", "")
         if not state or binding is None:
             raise SignInError("expired", "no state, or another browser")
@@ -192,7 +205,7 @@ class SignInFlow:
 
 
 def _require_issuer(issuer: str | None, metadata: ProviderMetadata | None) -> None:
-    """RFC 9207 section 2.4: an answer of another authorization server is none."""
+    """Raise `SignInError` if another authorization server responded (RFC 9207 section 2.4)."""
     if metadata is None:
         return
     if (issuer is None and metadata.sends_issuer) or issuer not in (None, metadata.issuer):
@@ -208,12 +221,15 @@ def _refused_by(error: str, description: str) -> SignInError:
 
 def _failure(error: TokenRequestError) -> SignInFailure:
     if error.is_grant_invalid:
-        return "expired"  # an old code, or one that the SSO never gave
+        return "expired"  # the code is too old, was used, or was never issued by the SSO
     return "refused" if error.kind == "refused" else "unavailable"
 
 
 def _signed_in_user(made: UserTokenSet, claims: Mapping[str, Any]) -> SignedInUser:
-    """Who the ID token names, else the subject of an access token that is a JWT."""
+    """Return the user that the ID token names, else the subject of an access token that is a JWT.
+
+    Without either, the user is `unknown`.
+    """
     subject = _text(claims.get("sub")) or _text(unverified_claims(made.token.reveal()).get("sub"))
     marks = (logout_mark(claims, name) for name in ("sub", "sid"))
     found = tuple(each for each in marks if each is not None)
@@ -221,7 +237,10 @@ def _signed_in_user(made: UserTokenSet, claims: Mapping[str, Any]) -> SignedInUs
 
 
 def logout_mark(claims: Mapping[str, Any], name: Literal["sub", "sid"]) -> str | None:
-    """What sessions are found by when the SSO ends those of a subject, or one of its own."""
+    """Return the digest by which sessions of a subject or of an SSO session are found.
+
+    It covers the issuer and the claim `name`. Return None if the claims do not contain both.
+    """
     issuer, value = claims.get("iss"), claims.get(name)
     if not isinstance(issuer, str) or not isinstance(value, str) or not value:
         return None

@@ -1,8 +1,8 @@
-"""The end of a sign-in at the SSO as well, begun here or there.
+"""The sign-out, started at the gateway or at the SSO, and effective at both.
 
-Begun here: the refresh token is revoked (RFC 7009), and the browser may be led to where the SSO
-ends its own session (OpenID Connect RP-Initiated Logout 1.0). Begun there: the SSO sends a logout
-token, which ends sessions here (OpenID Connect Back-Channel Logout 1.0).
+Started at the gateway: the refresh token is revoked (RFC 7009), and the browser may be sent to the
+SSO's end session endpoint (OpenID Connect RP-Initiated Logout 1.0). Started at the SSO: the SSO
+sends a logout token, which ends sessions of the gateway (OpenID Connect Back-Channel Logout 1.0).
 """
 
 from __future__ import annotations
@@ -29,26 +29,31 @@ _EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
 _LEEWAY: Final = 60.0
 _MAX_NUMERIC_DATE: Final = 1e12
 _LONGEST_NAME: Final = 256
-# A logout token that is older is none, so that those that came need not be remembered for ever.
+# Maximum age of a logout token, in seconds. It limits how long the `jti` of received tokens must be
+# remembered.
 _OLDEST: Final = 600.0
-# Seconds that a person who signs out waits for the SSO at most.
+# Seconds. The revocation must not delay the user's sign-out for long.
 _PATIENCE: Final = 3.0
 
 
 class LogoutTokenError(Exception):
-    """The logout token must not be believed; the text is a fixed word."""
+    """The logout token is invalid; the text is the name of the claim or another fixed word."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackChannelLogout:
-    """Whom the SSO signed out, if it said so, and how many sessions ended here."""
+    """The result of a logout token.
+
+    `user` is the subject that the SSO signed out, None if the token does not name one.
+    `ended_sessions` is the number of sessions that the gateway ended.
+    """
 
     user: str | None
     ended_sessions: int
 
 
 class SignOutFlow:
-    """Ends sign-ins for one client; `wall_clock` gives Unix time."""
+    """Signs users of one client out; `wall_clock` returns Unix time."""
 
     def __init__(
         self,
@@ -65,9 +70,9 @@ class SignOutFlow:
         self._wall_clock = wall_clock
 
     async def end_session_url(self) -> str | None:
-        """Where the SSO itself can be signed out from.
+        """Return the URL at which the browser can end the SSO's own session, None if unknown.
 
-        Without an `id_token_hint`: no token ever stands in a URL.
+        It has no `id_token_hint`, because no token may be part of a URL.
         """
         metadata = await self._provider.metadata()
         if metadata is None or metadata.end_session_endpoint is None:
@@ -78,7 +83,7 @@ class SignOutFlow:
         return str(add_params_to_uri(metadata.end_session_endpoint, params))
 
     async def revoke(self, session: Session) -> None:
-        """Let the SSO forget the session's refresh token, where it can; a failure is logged."""
+        """Revoke the session's refresh token if the SSO supports that. Failures are only logged."""
         refresh_token = session.renewal.refresh_token
         if refresh_token is None:
             return
@@ -93,9 +98,10 @@ class SignOutFlow:
             _log.warning("a user's token could not be revoked: %s", error)
 
     async def handle_back_channel(self, logout_token: str) -> BackChannelLogout:
-        """End what a logout token names. Raises `LogoutTokenError`; `GatewayError` as sessions do.
+        """End the sessions that a logout token names.
 
-        The claims are looked at before the signature: who has no key shall not cost much.
+        Raises `LogoutTokenError`, and `GatewayError` if the session store fails. The claims are
+        checked before the signature, so that forged tokens cost little.
         """
         claims = unverified_claims(logout_token)
         self._check(claims)
@@ -115,7 +121,11 @@ class SignOutFlow:
         return BackChannelLogout(user[:_LONGEST_NAME] if isinstance(user, str) else None, ended)
 
     def _check(self, claims: Mapping[str, Any]) -> None:
-        """OpenID Connect Back-Channel Logout 1.0 section 2.6, but for the signature and `jti`."""
+        """Raise `LogoutTokenError` unless the claims are valid.
+
+        Follows OpenID Connect Back-Channel Logout 1.0 section 2.6, except for the signature and the
+        replay of a `jti`.
+        """
         audience = claims.get("aud")
         events = claims.get("events")
         issued = _numeric_date(claims.get("iat")) - self._wall_clock()
@@ -128,7 +138,7 @@ class SignOutFlow:
             "exp": expires > -_LEEWAY,
             "jti": _is_text(claims.get("jti")),
             "events": isinstance(events, Mapping) and isinstance(events.get(_EVENT), Mapping),
-            # An ID token must not be taken for one.
+            # An ID token, which contains a nonce, must not be accepted as a logout token.
             "nonce": "nonce" not in claims,
             "sub": _is_text(claims.get("sub", "none")) and _is_text(claims.get("sid", "none")),
             "sid": "sub" in claims or "sid" in claims,
@@ -143,7 +153,7 @@ def _is_text(value: object) -> bool:
 
 
 def _numeric_date(value: object) -> float:
-    """A NumericDate; what is none was long ago."""
+    """Return a NumericDate as a float, -inf if `value` is not a number."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return -math.inf
     return float(min(value, _MAX_NUMERIC_DATE))

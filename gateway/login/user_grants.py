@@ -1,4 +1,4 @@
-"""The token requests in a person's name: for a code, and for a refresh token (RFC 6749 4.1, 6)."""
+"""Token requests for a user: with an authorization code or a refresh token (RFC 6749 4.1, 6)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class UserGrant:
-    """A code or a refresh token, ready to be shown."""
+    """A grant with an authorization code or a refresh token, and the client authentication.
+
+    `params` belong to `grant_type`; `extra_params` are sent with every token request.
+    """
 
     authenticate: ClientAuthentication = field(repr=False)
     grant_type: str
@@ -31,27 +34,27 @@ class UserGrant:
     extra_params: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def body(self) -> str:
-        """The form without the client's authentication."""
+        """Return the form body without the client authentication."""
         body = prepare_token_request(self.grant_type, **self.params)
         return str(add_params_to_qs(body, self.extra_params))
 
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """A refresh token that is to be forgotten (RFC 7009 section 2.1)."""
+    """A request to revoke a refresh token (RFC 7009 section 2.1)."""
 
     authenticate: ClientAuthentication = field(repr=False)
     refresh_token: Secret
 
     def body(self) -> str:
-        """The form without the client's authentication."""
+        """Return the form body without the client authentication."""
         params = {"token": self.refresh_token.reveal(), "token_type_hint": "refresh_token"}
         return urlencode(params)
 
 
 @dataclass(frozen=True, slots=True)
 class UserTokenSet:
-    """What the SSO gave: an access token, what renews it, and perhaps an ID token."""
+    """The tokens of a response: the access token, its renewal grant, and the ID token if any."""
 
     token: AccessToken
     renewal: RenewalGrant
@@ -59,11 +62,11 @@ class UserTokenSet:
 
 
 class UserTokenEndpoint:
-    """The token endpoint for one client that acts for people; raises `TokenRequestError`.
+    """The token endpoint for one client that acts for users. Raises `TokenRequestError`.
 
-    `authentications` are its secrets or keys, of which the SSO may know one only: while it refuses
-    the client, the next one is tried. `extra_params` go with every token request.
-    `clock` is monotonic, `wall_clock` gives Unix time.
+    `authentications` belong to the client's secrets or keys, of which the SSO may accept only one:
+    if it responds with `invalid_client`, the next one is tried. `extra_params` are sent with every
+    token request. `clock` is monotonic, `wall_clock` returns Unix time.
     """
 
     def __init__(
@@ -81,7 +84,10 @@ class UserTokenEndpoint:
         self._wall_clock = wall_clock
 
     async def redeem_code(self, code: str, verifier: Secret, redirect_uri: str) -> UserTokenSet:
-        """The tokens for a code of this very sign-in (RFC 7636 section 4.5)."""
+        """Return the tokens for an authorization code (RFC 7636 section 4.5).
+
+        `verifier` and `redirect_uri` must be those of the same sign-in.
+        """
         params = {
             "code": code,
             "redirect_uri": redirect_uri,
@@ -92,7 +98,10 @@ class UserTokenEndpoint:
         )
 
     async def refresh(self, renewal: RenewalGrant) -> UserTokenSet:
-        """The next tokens; the SSO may have replaced the refresh token, or may not."""
+        """Return new tokens for a renewal grant, with the next renewal grant.
+
+        The SSO may have replaced the refresh token or not.
+        """
         token = renewal.refresh_token
         params = {} if token is None else {"refresh_token": token.reveal()}
         cookie = "; ".join(f"{name}={value.reveal()}" for name, value in renewal.cookies.items())
@@ -101,7 +110,7 @@ class UserTokenEndpoint:
         )
 
     async def revoke(self, url: str, refresh_token: Secret) -> None:
-        """Let the SSO forget a refresh token and what came of it (RFC 7009)."""
+        """Revoke a refresh token, and the access tokens issued with it, at `url` (RFC 7009)."""
 
         async def tell(authenticate: ClientAuthentication) -> None:
             await self._endpoint.post_form(Revocation(authenticate, refresh_token), url)
@@ -156,7 +165,11 @@ class UserTokenEndpoint:
 def _renewal(
     members: Mapping[str, Any], cookies: Mapping[str, str], before: RenewalGrant
 ) -> RenewalGrant:
-    """What the answer changes of it: what it does not name stays (RFC 6749 section 6)."""
+    """Return the next renewal grant: `before`, updated by the members and cookies of a response.
+
+    A refresh token that the response does not replace stays valid (RFC 6749 section 6). A cookie
+    with the value "" is removed.
+    """
     given = members.get("refresh_token")
     refresh_token = Secret(given) if isinstance(given, str) and given else before.refresh_token
     kept = {**before.cookies, **{name: Secret(value) for name, value in cookies.items()}}

@@ -1,8 +1,8 @@
-"""The tokens of people who signed in, beside those of the gateway's own credentials.
+"""Provides the tokens of signed-in users, beside those of the gateway's credentials.
 
-Renewed ahead of their end by the requests that use them. While the SSO is away a token is used for
-as long as it lives; a refresh token that the SSO takes no more (`invalid_grant`) ends the session,
-for then the person has to sign in again.
+A user's token is renewed before its expiry, by the requests that use it. While the SSO is
+unreachable, a token is used until it expires. If the SSO refuses the refresh token
+(`invalid_grant`), the session ends, and the user has to sign in again.
 """
 
 from __future__ import annotations
@@ -27,21 +27,24 @@ from gateway.oauth.token import AccessToken
 from gateway.pipeline.attempts import TokenProvider
 from gateway.timing import backoff
 
-# Renewal begins when so much of the lifetime is left, but not earlier than that many seconds.
+# A renewal starts when this share of the lifetime is left, but at most this many seconds before the
+# expiry.
 _RENEW_AHEAD_SHARE: Final = 0.25
 _MAX_RENEW_AHEAD: Final = 60.0
 
 
 async def _discard(_session: Session) -> None:
-    """Nobody wants them."""
+    """Discard tokens that arrived after their session ended and cannot be revoked."""
 
 
 @dataclass(frozen=True, slots=True)
 class RenewalPolicy:
-    """How long a request waits, in seconds; the fields of a 401; who is told of a session's end.
+    """Settings and callbacks for renewals.
 
-    `on_orphan` gets the tokens that came for a session which had ended meanwhile. `outlived`:
-    sessions are needed after the end of this process.
+    `wait_timeout` is how long a request waits for a token, in seconds. `challenge` are the fields
+    of a 401. `on_end` is called with each session that ends because its token cannot be renewed,
+    and the reason. `on_orphan` is called with a session that had ended when new tokens for it
+    arrived. `outlived`: sessions outlive this process, because the store is shared.
     """
 
     wait_timeout: float
@@ -52,7 +55,10 @@ class RenewalPolicy:
 
 
 class UserTokenProvider:
-    """In the place of `Tokens`: a `UserCredential` means its session's token."""
+    """Provides tokens as `TokenManager` does; a `UserCredential` stands for its session's token.
+
+    All other credentials are passed to `others`. `clock` is monotonic.
+    """
 
     def __init__(
         self,
@@ -76,7 +82,10 @@ class UserTokenProvider:
         )
 
     def current(self, credential: str) -> AccessToken | None:
-        """The token to use now, or None if `wait_for_token` must be awaited."""
+        """Return the token to use now, or None if `wait_for_token` must be awaited.
+
+        Starts a renewal if the token expires soon.
+        """
         if not isinstance(credential, UserCredential):
             return self._credential_tokens.current(credential)
         session = credential.session
@@ -92,7 +101,11 @@ class UserTokenProvider:
         return token
 
     async def wait_for_token(self, credential: str) -> AccessToken:
-        """The token to use now. Raises caller-unauthenticated or sso-unavailable."""
+        """Return the token to use now, waiting for a renewal if there is no usable one.
+
+        Raises `GatewayError` caller-unauthenticated, sso-unavailable, token-rejected or
+        shutting-down.
+        """
         if not isinstance(credential, UserCredential):
             return await self._credential_tokens.wait_for_token(credential)
         session = credential.session
@@ -101,10 +114,11 @@ class UserTokenProvider:
         return session.token
 
     async def replace_rejected(self, credential: str, rejected: AccessToken) -> AccessToken:
-        """Another token than the one that the platform answered with 401.
+        """Return another token than `rejected`, to which the platform responded with 401.
 
-        Raises caller-unauthenticated where there is none to be had without the person, and
-        token-rejected where fresh tokens were refused just before.
+        Raises `GatewayError` caller-unauthenticated if the user has to sign in again,
+        token-rejected if fresh tokens were rejected just before, and the other errors of
+        `wait_for_token`.
         """
         if not isinstance(credential, UserCredential):
             return await self._credential_tokens.replace_rejected(credential, rejected)
@@ -118,14 +132,17 @@ class UserTokenProvider:
         return session.token
 
     def invalidate(self, credential: str, token: AccessToken) -> None:
-        """The platform refused `token` and the request cannot be repeated."""
+        """Called when the platform rejected `token` and the request is not retryable.
+
+        The next request of the session gets another token.
+        """
         if not isinstance(credential, UserCredential):
             self._credential_tokens.invalidate(credential, token)
         elif credential.session.token == token:
             self._renewals.state_of(credential.session).rejected = token
 
     def on_fresh_token_rejected(self, credential: str, token: AccessToken) -> None:
-        """The platform refused a fresh token too: renewals that it forces pause."""
+        """Called when the platform rejected a fresh token too. Pauses renewals caused by a 401."""
         if not isinstance(credential, UserCredential):
             self._credential_tokens.on_fresh_token_rejected(credential, token)
             return
@@ -134,7 +151,7 @@ class UserTokenProvider:
         pace.pause_until = self._clock() + backoff(pace.refusals, 1.0, MAX_PAUSE)
 
     def on_token_accepted(self, credential: str, token: AccessToken) -> None:
-        """The platform took `token`."""
+        """Called when the platform accepted `token`. Ends a pause of renewals caused by a 401."""
         if not isinstance(credential, UserCredential):
             self._credential_tokens.on_token_accepted(credential, token)
             return
@@ -142,19 +159,19 @@ class UserTokenProvider:
         pace.refusals, pace.pause_until, pace.was_accepted = 0, 0.0, True
 
     def was_accepted(self, session: Session) -> bool:
-        """Whether the platform took a token of the session, as far as this process knows."""
+        """Return whether the platform accepted a token of the session in this process."""
         return self._renewals.state_of(session).was_accepted
 
     async def finish(self) -> None:
-        """Wait for the renewals under way: a refresh token that works once must not be lost."""
+        """Wait for the renewals in progress: a refresh token for single use must not be lost."""
         await self._renewals.finish()
 
     async def close(self) -> None:
-        """End all renewals."""
+        """Cancel all renewals, after a short wait if sessions outlive this process."""
         await self._renewals.close()
 
     async def _renewed(self, session: Session) -> None:
-        """Return when the session has another token. Raises `GatewayError`."""
+        """Return when a renewal has given the session a usable token. Raises `GatewayError`."""
         pace = self._renewals.state_of(session)
         wait = pace.not_before - self._clock()
         if pace.task is None and wait > 0 and not session.is_ended:
