@@ -1,1 +1,1 @@
-"""The audit: a record for every exchange, in a file, a pipe, syslog or a FHIR repository."""
+"""The audit trail: one record per exchange, in a file, a pipe, syslog or a FHIR repository."""

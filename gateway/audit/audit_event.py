@@ -1,8 +1,8 @@
-"""Audit records as FHIR R5 AuditEvents: the base resource with the codes of IHE BALP.
+"""Conversion of audit records to FHIR R5 AuditEvents: the base resource with codes of IHE BALP.
 
-There is no R5 edition of BALP (https://profiles.ihe.net/ITI/BALP), so no profile is claimed. The
-platform's own profile (UZ Core) is not claimed either: it knows neither all interactions nor a
-machine as an agent. Pure functions; of patients' data nothing but `Type/id` is in the result.
+There is no R5 edition of BALP (https://profiles.ihe.net/ITI/BALP), so that no profile is claimed.
+The platform's own profile (UZ Core) is not claimed here either: it covers neither all interactions
+nor a machine as an agent. All functions are pure. The only patient data in the result is `Type/id`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ _APPLICATION: Final = (_DCM, "110150")
 _DESTINATION: Final = (_DCM, "110152")
 _SOURCE: Final = (_DCM, "110153")
 
-# BALP's action of an interaction; C R U D, and E for queries and the rest.
+# The value of `action` that BALP defines for an interaction: C, R, U or D. Queries and all other
+# interactions have E.
 _ACTIONS: Final[Mapping[str, str]] = {
     "create": "C",
     "read": "R",
@@ -60,12 +61,13 @@ _ACTIONS: Final[Mapping[str, str]] = {
     "patch": "U",
     "delete": "D",
 }
-# Codes of the value set; others are the gateway's own words for what it does not know.
+# Codes of FHIR's value set of RESTful interactions. All other values of `interaction` are names
+# that the gateway defines for requests that it cannot classify; they are coded in `_OWN_CODES`.
 _CODES: Final = frozenset(_ACTIONS) | {
     *("search-type", "search-system", "batch", "transaction", "operation"),
 }
 _OWN_CODES: Final = "urn:dhp-gateway:interaction"
-# Category and code of what is no exchange.
+# Category and code of each event that is not an exchange.
 _EVENTS: Final[Mapping[str, tuple[str, str]]] = {
     "token": ("110114", "110122"),
     "login": ("110114", "110122"),
@@ -83,7 +85,7 @@ _OUTCOMES: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class AuditParties:
-    """Whom the events name besides the caller: this gateway, the platform and the SSO."""
+    """The parties that events name besides the caller: this gateway, the platform and the SSO."""
 
     instance: str
     platform_url: str
@@ -91,7 +93,7 @@ class AuditParties:
 
 
 def audit_event(record: Mapping[str, Any], parties: AuditParties) -> Json | None:
-    """The AuditEvent of an audit record, by FHIR R5; None for other records."""
+    """Return the FHIR R5 AuditEvent of an audit record, or None for events that have none."""
     if record["event"] == "exchange":
         return _exchange(record, parties)
     codes = _EVENTS.get(record["event"])
@@ -137,12 +139,13 @@ def _event_resource(
 
 
 def _event(record: Mapping[str, Any], recorded: str, parties: AuditParties) -> Json:
-    """What all events have."""
+    """Return the elements that all events have."""
     outcome = _OUTCOMES.get(record.get("outcome", "success"), "error")
     if record["event"] == "exchange" and not record["status"]:
         outcome = "fatal"
     if record["event"] == "logout":
-        outcome = "success"  # whoever brought it about, a session did end
+        # A logout event always means that the session ended; `outcome` names the initiator instead.
+        outcome = "success"
     return {
         "resourceType": "AuditEvent",
         "id": str(uuid.uuid4()),
@@ -171,7 +174,10 @@ def _details(record: Mapping[str, Any]) -> list[Json]:
 
 
 def _agents(record: Mapping[str, Any], parties: AuditParties) -> list[Json]:
-    """The caller and the platform; which is source and which destination goes with the data."""
+    """Return the agents of an exchange: caller, platform and, if known, the user.
+
+    The roles "source" and "destination" follow the direction in which the data flow.
+    """
     client, server = _SOURCE, _DESTINATION
     if _ACTIONS.get(record["interaction"]) == "R":
         client, server = _DESTINATION, _SOURCE
@@ -181,7 +187,7 @@ def _agents(record: Mapping[str, Any], parties: AuditParties) -> list[Json]:
     if record["remote"]:
         caller["networkString"] = record["remote"]
     if token := record.get("token_id"):
-        # As IHE BALP has it (Minimal.oUa): the token's identity, not the token.
+        # IHE BALP (Minimal.oUa) puts the identifier of the token here, not the token.
         caller["policy"] = [token]
     agents = [caller, _server(server, parties.platform_url)]
     if record["user"]:
@@ -192,13 +198,13 @@ def _agents(record: Mapping[str, Any], parties: AuditParties) -> list[Json]:
 
 
 def user_reference(record: Mapping[str, Any]) -> Json:
-    """Who the person is; one that only the old system named is told apart."""
+    """Return the reference to the user. A user that only the caller named is marked as such."""
     who = _identified("user", str(record["user"]))
     return {**who, "display": "as the client says"} if record.get("user_asserted") else who
 
 
 def purpose_of_use(record: Mapping[str, Any]) -> Json:
-    """What for, as part of an agent."""
+    """Return the purpose of use as an element of an agent, or an empty dict if there is none."""
     code = record.get("purpose")
     return {"authorization": [_concept(SYSTEM, code)]} if code else {}
 
@@ -220,7 +226,8 @@ def _entities(record: Mapping[str, Any]) -> Sequence[Json]:
         role = ("1", "Patient") if is_patient else ("4", "Domain Resource")
         entities.append({"what": {"reference": target}, "role": _concept(_ROLE, *role)})
     if record["query_params"]:
-        # Names only; BALP has the whole request here, the gateway keeps no value of a query.
+        # Only parameter names: BALP has the complete request here, but the gateway stores no value
+        # of a query.
         query = "&".join(f"{name}=***" for name in record["query_params"])
         text = f"{record['method']} {record['resource']}?{query}"
         encoded = base64.b64encode(text.encode()).decode("ascii")
@@ -233,7 +240,7 @@ def _entities(record: Mapping[str, Any]) -> Sequence[Json]:
 
 
 def _target(record: Mapping[str, Any]) -> str | None:
-    """`Type/id`, where the address names one."""
+    """Return `Type/id` if the request target names a resource."""
     resource, resource_id = record["resource"], record["resource_id"]
     return f"{resource}/{resource_id}" if resource_id and resource not in ("", "other") else None
 
@@ -256,6 +263,5 @@ def _coding(system: str, code: str, display: str | None = None) -> Json:
 
 
 def _plus_milliseconds(start: str, milliseconds: float) -> str:
-    """An instant some time after another one."""
     end = datetime.fromisoformat(start) + timedelta(milliseconds=milliseconds)
     return end.isoformat(timespec="milliseconds").replace("+00:00", "Z")

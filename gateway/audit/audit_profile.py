@@ -1,8 +1,8 @@
-"""AuditEvents by the platform's own profile, `uz-core-auditevent`, where it can be claimed.
+"""AuditEvents in the platform's profile, `uz-core-auditevent`, where it can be claimed.
 
-It knows read, create, update, delete and search, sign-ins and sign-outs; its agents are people and
-applications. So what nobody in person has asked for, a batch, an operation and the like stay the
-base resource. Pure functions.
+The profile covers read, create, update, delete, search, sign-in and sign-out. Its agents are
+persons and applications. Records without a user and those of other interactions (batch, operation,
+…) therefore stay the base resource. All functions are pure.
 """
 
 from __future__ import annotations
@@ -49,13 +49,16 @@ _ACTIONS: Final[Mapping[str, str]] = {
     "create": "C",
     "update": "U",
     "delete": "D",
-    # As the profile's own example has it, other than BALP.
+    # As in the profile's own example; BALP has E.
     "search": "R",
 }
 
 
 def national_event(record: Mapping[str, Any], parties: AuditParties) -> Json | None:
-    """The AuditEvent of an audit record, by the profile where that can be claimed."""
+    """Return the AuditEvent of an audit record, in the profile if it can be claimed.
+
+    Return None for events that have no AuditEvent.
+    """
     event = audit_event(record, parties)
     if event is None or not record.get("user"):
         return event
@@ -73,14 +76,14 @@ def _exchange(event: Json, record: Mapping[str, Any], folded: str, parties: Audi
     changed["occurredDateTime"] = record["timestamp"]
     application = {**event["agent"][0], "type": _APPLICATION, "requestor": False}
     changed["agent"] = [_person(record), application]
-    # The profile has no agent that is a server.
+    # The profile has no agent for a server, so that the platform becomes an entity.
     url = {"system": "urn:ietf:rfc:3986", "value": parties.platform_url}
     changed["entity"] = [*event["entity"], {"what": {"identifier": url}, "role": _REPOSITORY}]
     return changed
 
 
 def _category(record: Mapping[str, Any], folded: str, balp: Json) -> Json:
-    """The profile's category beside that of BALP."""
+    """Return the profile's category together with that of BALP."""
     coding = {"code": "110100", "display": "Application Activity"}
     if record["resource"] == "Patient":
         coding = {"code": "110110", "display": "Patient Record"}
@@ -90,7 +93,10 @@ def _category(record: Mapping[str, Any], folded: str, balp: Json) -> Json:
 
 
 def _person(record: Mapping[str, Any]) -> Json:
-    """The one who is signed in, or was named; as what kind of resource is not known here."""
+    """Return the agent of the user, signed in or named by the caller.
+
+    The resource type of the user (Practitioner, Person, …) is not known here.
+    """
     return {
         "type": _HUMAN,
         "who": user_reference(record),

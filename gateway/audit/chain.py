@@ -1,9 +1,9 @@
-"""The hash chain of audit files: how each record is bound to the one before it.
+"""The hash chain of audit files: how each record is bound to the record before it.
 
-A record's line ends in `,"seq":N,"prev":"H","hash":"H"}`. `seq` counts from 1, `prev` is the `hash`
-of the record before (64 zeros for the first), and `hash` is the SHA-256 of the line's own bytes
-without `,"hash":"…"` and without the line feed. Nothing has to be parsed or written anew to
-recompute it, so any tool can: docs/audit.md shows one.
+The line of a record ends in `,"seq":N,"prev":"H","hash":"H"}`. `seq` counts from 1, `prev` is the
+`hash` of the record before (64 zeros for the first), and `hash` is the SHA-256 of the bytes of the
+line without `,"hash":"…"` and without the line feed. To recompute it, nothing has to be parsed or
+serialized again, so that any tool can do it: docs/audit.md shows one.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import re
 from typing import Final, NamedTuple
 
 GENESIS: Final = "0" * 64
-# Events that only files hold. A file that goes on from another one begins with a `rotation`, so
-# that a file whose first lines were cut away can be told from one whose predecessor was archived.
+# Events that occur only in files. A file that continues another one begins with a `rotation`. A
+# file whose first lines were removed can thus be distinguished from a file whose predecessor was
+# archived.
 ROTATION: Final = "rotation"
 TORN: Final = "torn"
 
-# What a JSON string holds can never look like this: its quotes are escaped.
+# The text of a JSON string cannot match: quotes inside of it are escaped.
 _END: Final = re.compile(
     rb',"seq":([1-9][0-9]{0,17}),"prev":"([0-9a-f]{64})","hash":"([0-9a-f]{64})"\}\Z'
 )
@@ -27,14 +28,14 @@ _HASH_MEMBER: Final = len(b',"hash":""}') + 64
 
 
 class ChainPosition(NamedTuple):
-    """Where a chain has come to: the last record's number and hash."""
+    """The position that a chain has reached: sequence number and hash of its last record."""
 
     seq: int = 0
     hash: str = GENESIS
 
 
 class ChainedRecord(NamedTuple):
-    """What a record's line says of its place; `has_valid_hash`: its hash is that of its bytes."""
+    """The chain members of a record. `has_valid_hash`: `hash` matches the bytes of the line."""
 
     seq: int
     prev: str
@@ -43,12 +44,15 @@ class ChainedRecord(NamedTuple):
 
     @property
     def position(self) -> ChainPosition:
-        """What the next record has to follow."""
+        """The position after this record, to which the next record has to be bound."""
         return ChainPosition(self.seq, self.hash)
 
 
 def append_to_chain(line: bytes, last: ChainPosition) -> tuple[bytes, ChainPosition]:
-    """The next record: a line that is a JSON object with its line feed, bound to the last one."""
+    """Return the record of a line that is bound to `last`, and the new position.
+
+    `line` is a JSON object with its line feed, and so is the record.
+    """
     seq = last.seq + 1
     body = b'%b,"seq":%d,"prev":"%b"' % (line[:-2], seq, last.hash.encode())
     digest = hashlib.sha256(body + b"}").hexdigest()
@@ -56,7 +60,7 @@ def append_to_chain(line: bytes, last: ChainPosition) -> tuple[bytes, ChainPosit
 
 
 def parse_record(line: bytes) -> ChainedRecord | None:
-    """What a line without its line feed says of its place; None when it is no record of a chain."""
+    """Return the chain members of a line without its line feed, or None if it has none."""
     found = _END.search(line, max(0, len(line) - _LONGEST_END))
     if found is None:
         return None

@@ -1,8 +1,8 @@
-"""Where a chain has come to, as three places remember it.
+"""The end of a chain, which is stored in three places.
 
-The audit file itself: its last record. A small file beside it, which also keeps a second gateway
-away and shows when records have gone from the end. And, for processes that write in turns, a file
-without a name that all of them have inherited.
+The audit file itself ends with the last record. A state file beside it also excludes a second
+gateway and shows whether records were removed from the end. Workers that write one chain also share
+an anonymous file that all of them have inherited.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from gateway.audit.chain import ChainPosition
 from gateway.audit.durable import MODE
 
 with contextlib.suppress(ImportError):
-    import fcntl  # not on Windows, where the settings refuse what needs this module
+    import fcntl  # not on Windows, where the settings reject what needs this module
 
-# A record has some hundred bytes; what holds none in its last megabyte is another kind of file.
+# Bytes. A record has some hundred bytes: a file without any in its last mebibyte is no audit file.
 _FIRST_LOOK: Final = 64 * 1024
 _LAST_LOOK: Final = 1024 * 1024
 
@@ -33,19 +33,19 @@ class NotAnAuditFileError(Exception):
 
 
 class FileTail(NamedTuple):
-    """The end of a file: its last record, if there is one, and the half line after it."""
+    """The end of a file: the position of its last record, if any, and the partial line after it."""
 
     link: ChainPosition | None
     partial_line: bytes
 
 
 def read_tail(fd: int, size: int) -> FileTail:
-    """The end of a file of that size. Raises OSError, `NotAnAuditFileError`."""
+    """Return the end of a file of `size` bytes. Raises OSError, `NotAnAuditFileError`."""
     look = _FIRST_LOOK
     while True:
         start = max(0, size - look)
         whole, _, rest = os.pread(fd, size - start, start).rpartition(b"\n")
-        # Unless it is the file's beginning, the first line is cut.
+        # Unless the read began at offset 0, the first line is incomplete.
         for line in reversed(whole.split(b"\n")[1 if start else 0 :]):
             if (found := chain.parse_record(line)) is not None:
                 return FileTail(found.position, rest)
@@ -57,10 +57,10 @@ def read_tail(fd: int, size: int) -> FileTail:
 
 
 class ChainStateFile:
-    """The small file beside an audit file: `.NAME.chain`, one line, `SEQ HASH`.
+    """The state file beside an audit file: `.NAME.chain`, with the single line `SEQ HASH`.
 
-    It is locked while a gateway writes (flock(2), which ends with the process). It is a hint: where
-    the audit file knows of a later record, that one counts.
+    It is locked while a gateway writes (flock(2); the lock ends with the process). Its position is
+    a hint: if the audit file ends with a later record, that record counts.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,24 +68,26 @@ class ChainStateFile:
         self._fd = -1
 
     def lock(self, *, is_shared: bool) -> None:
-        """Keep other gateways away; `is_shared`: a process of the same gateway does so already.
+        """Exclude other gateways.
 
-        Raises BlockingIOError when another one is there, else OSError.
+        `is_shared`: another worker of this gateway holds the lock already. Raises BlockingIOError
+        if another gateway holds the lock, or another OSError.
         """
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE)
         if not is_shared:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Shared with those that join: the last of all processes ends it.
+        # A shared lock, so that other workers can acquire it too. It ends with the last of them.
         fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def read(self) -> ChainPosition:
-        """The last link that was noted; the chain's beginning when there is none."""
+        """Return the stored position; the beginning of the chain if there is none."""
         return _link(os.pread(self._fd, 100, 0))
 
     def write(self, link: ChainPosition) -> None:
-        """Note a link unless a later one is; in place, so that it takes no room.
+        """Store a position unless a later one is stored.
 
-        A failure does no harm.
+        The file is overwritten in place, so that no disk space is needed. Errors are ignored, since
+        the position is only a hint.
         """
         with contextlib.suppress(OSError):
             if self.read().seq > link.seq:
@@ -93,19 +95,19 @@ class ChainStateFile:
             os.pwrite(self._fd, b"%020d %b\n" % (link.seq, link.hash.encode()), 0)
 
     def sync(self) -> None:
-        """Have the note on the disk."""
+        """Flush the stored position to the disk. Errors are ignored."""
         with contextlib.suppress(OSError):
             os.fdatasync(self._fd)
 
     def close(self) -> None:
-        """Let others write."""
+        """Close the file and thereby release the lock."""
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = -1
 
 
 def read_chain_state(path: Path) -> ChainPosition:
-    """What stands in the companion of an audit file; the chain's beginning when there is none."""
+    """Return the position in the state file of an audit file; the chain's beginning if none."""
     try:
         return _link(_companion(path).read_bytes())
     except OSError:
@@ -125,10 +127,10 @@ _STATE_LINE: Final = re.compile(rb"([0-9]{20}) ([0-9a-f]{64})\n")
 
 
 class ChainLock:
-    """Whose turn it is among the processes that write one chain, and where they have brought it.
+    """The lock under which workers write one chain, and the position published to the next one.
 
-    `fd` is a file that all of them have inherited. A lock on it (fcntl(2), which ends with its
-    process) is held while one writes.
+    `fd` is the descriptor of a file that all workers have inherited. A lock on it (fcntl(2); it
+    ends with the process) is held during a write.
     """
 
     def __init__(self, fd: int) -> None:
@@ -137,23 +139,22 @@ class ChainLock:
 
     @classmethod
     def in_process(cls) -> ChainLock:
-        """For a process that shares the chain with no other one."""
+        """Return a lock for a process that is the only writer of the chain."""
         turn = cls(os.memfd_create("turns"))
         turn._owns_descriptor = True
         return turn
 
     def close(self) -> None:
-        """Close the descriptor, unless others have it too."""
+        """Close the descriptor, unless it is shared with other workers."""
         if self._owns_descriptor:
             self._owns_descriptor = False
             os.close(self._fd)
 
     @contextmanager
     def acquire(self) -> Iterator[ChainPosition | None]:
-        """Wait for the turn; the link that the last one left, None when nobody can tell.
+        """Acquire the lock and yield the published chain position, None when it is unknown.
 
-        What is not said with `publish_position` before the end is again unknown to the next one: it
-        died, or failed in a way that it could not mend.
+        It is unknown after a process failed or died without calling `publish_position`.
         """
         fcntl.lockf(self._fd, fcntl.LOCK_EX)
         try:
@@ -164,7 +165,7 @@ class ChainLock:
             fcntl.lockf(self._fd, fcntl.LOCK_UN)
 
     def publish_position(self, link: ChainPosition) -> None:
-        """Tell the next one where the chain has come to."""
+        """Publish the position of the chain for the next holder of the lock."""
         os.pwrite(self._fd, _STATE.pack(True, link.seq, bytes.fromhex(link.hash)), 0)
 
     def _read(self) -> ChainPosition | None:

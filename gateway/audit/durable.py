@@ -1,4 +1,4 @@
-"""A file that grows by whole pieces, and knows which of them are on the disk."""
+"""A file to which pieces are appended completely or not at all, and flushed to the disk."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-# Readable for the gateway's user only.
+# Only the gateway's own account may read the file.
 MODE: Final = 0o600
 
 
 class DurableFile:
-    """A file that this process appends to; closed at first. With `sync` false no disk is awaited.
+    """A file that this process appends to; initially closed. Without `sync` nothing is flushed.
 
-    After `append`, also after a failed one, `appended_count` tells how many of the pieces stay.
-    `is_consistent` is false when half a piece may stand behind them.
+    After `append`, also after a failed one, `appended_count` is the number of pieces that were
+    written completely and remain. `is_consistent` is false if a part of a piece may follow them.
     """
 
     def __init__(self, *, sync: bool) -> None:
@@ -26,26 +26,27 @@ class DurableFile:
         self.appended_count = 0
         self.is_consistent = True
         self._syncs = sync
-        self._unsynced: list[tuple[int, bytes]] = []  # what the disk may lack, by its offset
+        # Data that may not be on the disk yet, with its offset.
+        self._unsynced: list[tuple[int, bytes]] = []
         self._has_failed_sync = False
 
     def open(self, path: Path) -> None:
-        """Open or make the file, instead of the one before. Raises OSError."""
+        """Open or create the file, in place of the one that was open before. Raises OSError."""
         self.close()
-        # Without O_NONBLOCK a pipe under that name would wait for its reader.
+        # Without O_NONBLOCK, opening a pipe of that name would block until it has a reader.
         self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, MODE)
 
     @property
     def is_regular(self) -> bool:
-        """Whether it is a file that can be cut and renamed."""
+        """Whether the path is a regular file, which can be truncated and renamed."""
         return stat.S_ISREG(os.fstat(self.fd).st_mode)
 
     def refresh_size(self) -> None:
-        """Go on at the present end, wherever others have brought it."""
+        """Continue at the current end of the file, to which other processes may have written."""
         self.size = os.fstat(self.fd).st_size
 
     def append(self, pieces: Sequence[bytes]) -> None:
-        """Write pieces at the end. Raises OSError; whole ones that were written stay."""
+        """Write pieces at the end. Raises OSError; pieces that were written completely remain."""
         data, start, done = b"".join(pieces), self.size, 0
         self.appended_count, self.is_consistent = 0, False
         try:
@@ -68,11 +69,12 @@ class DurableFile:
             self.appended_count += 1
 
     def sync(self) -> None:
-        """Have everything on the disk. Raises OSError; it can be repeated until it succeeds."""
+        """Flush all data to the disk. Raises OSError, and can then be called again."""
         if not self._unsynced:
             return
         if self._has_failed_sync:
-            # The system takes pages that it could not write for clean (fsync(2)): write them anew.
+            # After an error the kernel marks the pages as clean (fsync(2)), so they are written
+            # again.
             for start, data in self._unsynced:
                 os.pwrite(self.fd, data, start)
         self._has_failed_sync = True
@@ -81,7 +83,7 @@ class DurableFile:
         self._unsynced.clear()
 
     def final_sync(self) -> bool:
-        """Try it a last time; whether everything is on the disk."""
+        """Try a last time to flush. Return whether all data are on the disk."""
         with contextlib.suppress(OSError):
             self.sync()
         done = not self._unsynced
@@ -90,14 +92,14 @@ class DurableFile:
         return done
 
     def close(self) -> None:
-        """Close it; open or not."""
+        """Close the file if it is open."""
         if self.fd >= 0:
             os.close(self.fd)
         self.fd = -1
 
 
 def sync_directory(path: Path) -> None:
-    """Have the names in a directory on the disk. Raises OSError."""
+    """Flush the entries of a directory to the disk. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

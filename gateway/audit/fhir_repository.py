@@ -1,7 +1,7 @@
-"""AuditEvents to a FHIR repository, as batches of updates under the ids that we have given them.
+"""Delivery of AuditEvents to a FHIR repository: batches of updates with ids of the gateway.
 
-An update as create (`PUT AuditEvent/{id}`) may be repeated: after an unclear failure the same
-entries are sent again and nothing is there twice.
+An update as create (`PUT AuditEvent/{id}`) is idempotent: after a failure with unknown effect the
+same entries are sent again and nothing is stored twice.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ MAX_ENTRIES: Final = 100
 _MAX_BYTES: Final = 1024 * 1024
 _FIRST_PAUSE: Final = 0.5
 _MAX_PAUSE: Final = 15.0
-# A media type, or the type of a resource or Bundle.
+# A media type, a resource type or a Bundle type.
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9.+/-]{0,63}")
-# Refusals that an operator can mend at the repository; the AuditEvents are kept until then.
+# Rejections that the repository's operator can resolve; the AuditEvents are retained until then.
 _RETRYABLE_STATUSES: Final = frozenset(
     {401, 403, 404, 405, 407, 408, 409, 421, 423, 424, 425, 426, 429}
 )
@@ -39,7 +39,7 @@ _log = get_logger("gateway.audit")
 
 @dataclass(frozen=True, slots=True)
 class RepositoryResponse:
-    """What the repository answered: status, body, and the fields Retry-After and Content-Type."""
+    """The response of the repository: status, body, and the fields Retry-After and Content-Type."""
 
     status: int
     body: bytes
@@ -48,11 +48,12 @@ class RepositoryResponse:
 
 
 class RepositorySink:
-    """Resources to a FHIR repository; see `gateway.audit.sink.Sink`. A line is a resource.
+    """Sends resources to a FHIR repository (`gateway.audit.sink.Sink`). A line is a resource.
 
-    `post` sends a Bundle to `base`, blocking; it raises `SinkError` where there is no answer.
-    `on_records` counts as for a `WriterThread`; `count_outcome`, which stands in its place, counts
-    as `dropped` what the repository refused for good. `clock` is monotonic.
+    `post` sends a Bundle to `base`, blocking; it raises `SinkError` if there is no response.
+    `on_records` counts as for a `WriterThread`. `count_outcome`, which the writer calls in its
+    place, counts resources that the repository rejected permanently as `dropped`. `clock` is
+    monotonic.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class RepositorySink:
         self._told_of_status = False
 
     def write(self, lines: Sequence[bytes]) -> None:
-        """Send all resources; see `Sink.write`."""
+        """Send all resources (`Sink.write`)."""
         if not self._waiting:
             self._waiting.extend(lines)
         if not self._pauses_skipped and self._clock() < self._not_before:
@@ -96,20 +97,23 @@ class RepositorySink:
             self._failures = 0
 
     def discard_failed(self) -> int:
-        """Give up what was not taken; see `Sink.discard_failed`."""
+        """Discard what the repository did not accept (`Sink.discard_failed`)."""
         lost = len(self._waiting)
         self._waiting.clear()
         return lost
 
     def close(self) -> None:
-        """Nothing to release: the connections are those of whoever made `post`."""
+        """Do nothing: the connections belong to the owner of `post`."""
 
     def skip_pauses(self) -> None:
-        """The end is near: pauses are no use any more. May be called in any thread."""
+        """Make attempts without pauses, since the gateway is stopping.
+
+        May be called in any thread.
+        """
         self._pauses_skipped = True
 
     def count_outcome(self, outcome: str, count: int) -> None:
-        """Count what became of lines, refused ones as dropped."""
+        """Count the outcome of `count` lines. Rejected ones count as dropped."""
         if outcome == "written":
             refused, self._refused = self._refused, 0
             if refused:
@@ -119,12 +123,13 @@ class RepositorySink:
             self._on_records(outcome, count)
 
     def _deliver(self) -> RepositoryResponse | None:
-        """Send the next batch; the reply when what is not taken has to wait."""
+        """Send the next batch. Return the response if the rest has to be sent later, else None."""
         batch = self._next_batch()
         reply = self._post(self._bundle(batch))
         if reply.status in (400, 413, 422):
             if len(batch) > 1:
-                # Too large, or one that spoils the others: smaller ones show which.
+                # The batch is too large, or one resource invalidates it: smaller batches find out
+                # which.
                 self._entries = len(batch) // 2
             else:
                 self._waiting.popleft()
@@ -135,9 +140,9 @@ class RepositorySink:
         return self._apply_statuses(batch, self._statuses(reply, len(batch)))
 
     def _statuses(self, reply: RepositoryResponse, count: int) -> list[int]:
-        """The status of each entry; the reply's own for all where it has no body to say more.
+        """Return the status of each entry; that of the response for all if it has no body.
 
-        That is a right answer to `Prefer: return=minimal`. Raises `SinkError`.
+        A response without a body is valid after `Prefer: return=minimal`. Raises `SinkError`.
         """
         if reply.body.strip():
             return _statuses(reply, count)
@@ -191,7 +196,7 @@ class RepositorySink:
             _log.error("AuditEvents are refused for good and dropped; told once", status=status)
 
     def _postpone(self, retry_after: str | None) -> None:
-        """Leave the repository alone for a while, longer each time."""
+        """Delay the next attempt: backoff with jitter, or Retry-After if that is longer."""
         asked = parse_retry_after(retry_after, time.time(), longest=_MAX_PAUSE)
         self._failures += 1
         pause = backoff(self._failures, _FIRST_PAUSE, _MAX_PAUSE, self._rng.random)
@@ -199,10 +204,10 @@ class RepositorySink:
 
 
 class RepositoryWriter(WriterThread):
-    """A writer that waits for its repository as long as its backlog has room.
+    """A writer that retries as long as its backlog is below its limit, also with `drop`.
 
-    The records are safe elsewhere meanwhile, and a repository's restart takes longer than that of
-    a pipe's reader.
+    The records themselves are in the first sink meanwhile, and a restart of the repository takes
+    longer than that of a pipe's reader.
     """
 
     log_name = "AuditEvents"
@@ -227,13 +232,13 @@ class RepositoryWriter(WriterThread):
         self._skip_pauses = sink.skip_pauses
 
     async def close(self, timeout: float) -> int:
-        """Send what was accepted, for at most `timeout` seconds; how many are lost."""
+        """Send what was accepted, for at most `timeout` seconds. Return the number of lost ones."""
         self._skip_pauses()
         return await super().close(timeout)
 
 
 def _statuses(reply: RepositoryResponse, count: int) -> list[int]:
-    """The status of each entry of a batch's response. Raises `SinkError` when it is none."""
+    """Return the status of each entry of a batch-response. Raises `SinkError` if it is invalid."""
     bundle: Any = None
     with contextlib.suppress(ValueError):
         bundle = orjson.loads(reply.body)
@@ -249,7 +254,7 @@ def _statuses(reply: RepositoryResponse, count: int) -> list[int]:
 
 
 def _unexpected(reply: RepositoryResponse, body: object) -> SinkError:
-    """What came in the place of a batch-response, in words that quote nothing but names."""
+    """Return an error that describes the response. It quotes only names, never content."""
     came = [f"HTTP {reply.status}", f"{len(reply.body)} bytes"]
     members = body if isinstance(body, dict) else {}
     for name in (reply.content_type, members.get("resourceType"), members.get("type")):

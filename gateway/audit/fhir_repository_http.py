@@ -1,4 +1,4 @@
-"""The way to a FHIR repository for the audit's thread: HTTP over the loop's session."""
+"""HTTP client of the FHIR repository for the writer thread, on the event loop's session."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ _HEADERS: Final = {
 
 
 class BearerSource(Protocol):
-    """Where the repository's token comes from; belongs to the loop's thread."""
+    """The source of the repository's token. Its methods are called in the event loop's thread."""
 
     async def authorization(self) -> bytes:
-        """The value of the field `Authorization`. Raises when there is none to be had."""
+        """Return the value of the field `Authorization`. Raises if there is no token."""
         ...
 
     def on_unauthorized(self, authorization: bytes) -> None:
-        """The repository answered 401."""
+        """Called when the repository responded 401 to a request with this value."""
         ...
 
 
 class RepositoryClient:
-    """Sends Bundles to the base of a repository, one at a time; made in the loop's thread.
+    """Sends Bundles to the base URL of a repository, one at a time. Create it in the loop's thread.
 
-    The session is not closed. `tls` None means the system's roots; `timeout` is in seconds and for
-    the whole exchange.
+    The session is not closed. If `tls` is None, the system's root certificates are used. `timeout`
+    is in seconds and covers the whole exchange.
     """
 
     def __init__(
@@ -60,7 +60,10 @@ class RepositoryClient:
         self._loop = asyncio.get_running_loop()
 
     def __call__(self, body: bytes) -> RepositoryResponse:
-        """Send a Bundle and wait; in another thread than the loop's. Raises `SinkError`."""
+        """Send a Bundle and return the response. Blocks, and must not run in the loop's thread.
+
+        Raises `SinkError`.
+        """
         try:
             sending = asyncio.run_coroutine_threadsafe(self._exchange(body), self._loop)
         except RuntimeError:
@@ -71,7 +74,7 @@ class RepositoryClient:
             raise
         except BaseException as error:
             sending.cancel()
-            # Its own text could show the address or the token.
+            # The text of the exception could show the URL or the token.
             raise SinkError(type(error).__name__) from None
 
     async def _exchange(self, body: bytes) -> RepositoryResponse:
@@ -92,7 +95,7 @@ class RepositoryClient:
     async def _send_with_reconnect(
         self, body: bytes, headers: dict[str, str]
     ) -> RepositoryResponse:
-        """Send; once more when the connection was lost, which an idle one is without a sign."""
+        """Send, and retry once if the connection was lost: an idle connection can die unnoticed."""
         try:
             return await self._send(body, headers)
         except (aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError):

@@ -1,8 +1,9 @@
-"""The audit in a file: its records form one chain, across rotations, restarts and processes.
+"""The audit file: its records form one chain across rotations, restarts and workers.
 
-A process that begins, or follows one that died while it wrote, finds the end of the chain in the
-file. Half a line that a death has left is ended, kept, and followed by a record that says so. A
-failed write is taken back to the last whole line, so that no failure leaves half a line.
+A process that starts, or that follows one that died during a write, reads the end of the chain from
+the file. A partial line that a dead process left is terminated, kept, and followed by a `torn`
+record. A failed write is truncated to the last complete line, so that no failure leaves a partial
+line.
 """
 
 from __future__ import annotations
@@ -26,21 +27,22 @@ from gateway.telemetry.timestamp import TimestampFormatter
 
 _log = get_logger("gateway.audit")
 
-_Piece = tuple[bytes, ChainPosition]  # a line, and where the chain has come to with it
+_Piece = tuple[bytes, ChainPosition]  # a line, and the position of the chain after it
 
 
 @dataclass(frozen=True, slots=True)
 class FileSinkSettings:
-    """A file of `rotate_bytes` or more is followed by another; `sync`: written is on the disk."""
+    """Settings of the file. It is rotated at `rotate_bytes`; with `sync` each write is flushed."""
 
     rotate_bytes: int
     sync: bool = True
 
 
 class FileSink:
-    """Records into a file, each bound to the one before; see `gateway.audit.sink.Sink`.
+    """Writes records to a file, each bound to the record before (`gateway.audit.sink.Sink`).
 
-    Processes that write to one file take turns. `clock` gives seconds since 1970.
+    Workers that write to one file exclude each other with a lock. `clock` returns Unix time in
+    seconds.
     """
 
     def __init__(
@@ -58,31 +60,32 @@ class FileSink:
         self._clock = clock
         self._file = DurableFile(sync=rules.sync)
         self._link = ChainPosition()
-        self._is_position_known = True  # what stands after that link
+        self._is_position_known = True  # whether `_link` is the end of the file
         self._room = rules.rotate_bytes
         self._handed = 0
-        self._done = 0  # of a failed write, the lines that were written whole
+        self._done = 0  # lines of a failed write that were written completely
 
     def open(self, *, is_shared: bool = False) -> None:
-        """Find or make the file, and keep other gateways away until `close`.
+        """Open or create the file, and exclude other gateways until `close`.
 
-        `is_shared`: a process of the same gateway has done so already. Raises BlockingIOError when
-        another gateway writes there, OSError, `chain_end.NotAnAuditFileError`.
+        `is_shared`: another worker of this gateway has done so already. Raises BlockingIOError if
+        another gateway writes to the file, OSError, `chain_end.NotAnAuditFileError`.
         """
         self._companion.lock(is_shared=is_shared)
         self._reopen()
-        # Nothing is written yet: on a full disk a gateway starts, and refuses until there is room.
+        # Nothing is written yet: with a full disk a gateway starts, and rejects requests until
+        # there is free space.
         chain_end.read_tail(self._file.fd, os.fstat(self._file.fd).st_size)
 
     def write(self, lines: Sequence[bytes]) -> None:
-        """Write all lines; see `Sink.write`."""
+        """Write all lines (`Sink.write`)."""
         self._handed = len(lines)
         self._file.sync()
         if self._done < len(lines):
             self._write(lines)
-            # Not in the turn: others write while this process waits for the disk.
+            # Outside of the lock, so that other workers write while this one waits for the disk.
             self._file.sync()
-        # Last, so that a power cut leaves no note of a record that is not there.
+        # Last, so that after a power failure the state file never names a record that is missing.
         self._companion.write(self._link)
         self._done = 0
 
@@ -97,27 +100,28 @@ class FileSink:
                     self._rotate_if_full()
                     self._append(lines[self._done :])
             finally:
-                # Also of a failed write some lines may be there to stay.
+                # Some lines of a failed write may have been written and remain.
                 if self._is_position_known:
                     self._chain_lock.publish_position(self._link)
 
     def discard_failed(self) -> int:
-        """Give up what was not written; see `Sink.discard_failed`."""
-        # What is not on the disk may be there or not; better to call too much lost.
+        """Discard what was not written (`Sink.discard_failed`)."""
+        # Lines that were not flushed may be on the disk or not: they count as lost, since reporting
+        # too many is the safe error.
         written = self._done if self._file.final_sync() else 0
         self._done = 0
         return self._handed - written
 
     def close(self) -> None:
-        """Leave the file to others."""
+        """Close the file and release the lock that excludes other gateways."""
         self._file.close()
         self._companion.close()
         self._chain_lock.close()
 
-    # The file
+    # File
 
     def _was_moved(self) -> bool:
-        """Whether the path means another file by now: it was moved away, or rotated."""
+        """Return whether the path names another file now, because it was moved or rotated."""
         if self._file.fd < 0:
             return True
         try:
@@ -131,7 +135,7 @@ class FileSink:
             raise chain_end.NotAnAuditFileError
 
     def _rotate_if_full(self) -> None:
-        """Begin another file when this one is large enough."""
+        """Start a new file if this one has reached its limit."""
         if self._file.size < self._room:
             return
         last = self._link
@@ -151,10 +155,10 @@ class FileSink:
         self._load_position(last)
         _log.info("audit file rotated", file=target.name, last_seq=last.seq, last_hash=last.hash)
 
-    # The chain
+    # Chain
 
     def _load_position(self, known: ChainPosition | None) -> None:
-        """Find where the chain has come to, and leave the file ready for the next record."""
+        """Determine the position of the chain, and prepare the file for the next record."""
         self._is_position_known = False
         self._file.refresh_size()
         rest = b""
@@ -171,7 +175,7 @@ class FileSink:
         return not self._file.size or os.pread(self._file.fd, 1, self._file.size - 1) == b"\n"
 
     def _latest(self, found: ChainPosition) -> ChainPosition:
-        """The end of the chain by the file and its companion."""
+        """Return the end of the chain according to the audit file and its state file."""
         noted = self._companion.read()
         if noted.seq < found.seq or noted == found:
             return found
@@ -180,7 +184,7 @@ class FileSink:
         return noted
 
     def _repair_torn_line(self, rest: bytes) -> None:
-        """End a line that was begun, and say so unless nothing but its end was missing."""
+        """Terminate a partial line. Record that, unless only its line feed is missing."""
         bound = chain.parse_record(rest)
         if bound is not None and bound.has_valid_hash and bound.prev == self._link.hash:
             self._append_pieces([(b"\n", bound.position)])
@@ -190,7 +194,7 @@ class FileSink:
         self._append_gateway_record(chain.TORN, before=b"\n", bytes=len(rest), sha256=digest)
 
     def _append_gateway_record(self, event: str, *, before: bytes = b"", **fields: object) -> None:
-        """Write a record of the file's own."""
+        """Append a record about the file itself."""
         record = {"event": event, "timestamp": self._now(), **fields}
         line, link = chain.append_to_chain(orjson.dumps(record) + b"\n", self._link)
         self._append_pieces([(before + line, link)])
@@ -199,7 +203,7 @@ class FileSink:
         return TimestampFormatter().format(self._clock())
 
     def _append(self, lines: Sequence[bytes]) -> None:
-        """Write lines until the file is large enough."""
+        """Append lines until the file has reached its limit."""
         pieces: list[_Piece] = []
         link, size, before = self._link, self._file.size, self._link.seq
         for line in lines:
@@ -214,7 +218,7 @@ class FileSink:
             self._done += self._link.seq - before
 
     def _append_pieces(self, pieces: Sequence[_Piece]) -> None:
-        """Write pieces at the end of the file; of a failed write only whole ones stay."""
+        """Append pieces to the file. After a failure only complete ones remain."""
         self._is_position_known = False
         try:
             self._file.append([piece for piece, _ in pieces])

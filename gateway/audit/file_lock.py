@@ -1,4 +1,4 @@
-"""Lets several processes write lines to one place, one after the other."""
+"""A sink that lets several workers write lines to one destination, one worker at a time."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from collections.abc import Sequence
 from gateway.audit.sink import Sink
 
 with contextlib.suppress(ImportError):
-    import fcntl  # not on Windows, where the settings refuse what needs this module
+    import fcntl  # not on Windows, where the settings reject what needs this module
 
 
 class LockedSink:
-    """A sink that other processes write to as well; no line is torn by another's.
+    """A sink that several workers share, so that no line is interrupted by that of another worker.
 
-    `turn` is a descriptor of a file that all of them have inherited. A lock on it (fcntl(2), which
-    ends with its process) is held while lines are written, also between the attempts of a write
-    that fails: nobody else would be luckier, and a begun line must be ended first. Its first byte
-    says that somebody has begun to write: a process that died in that time has left half a line.
+    `turn` is the descriptor of a file that all workers have inherited. A lock on it (fcntl(2); it
+    ends with the process) is held while lines are written, also between the attempts of a failing
+    write: another worker would fail too, and a partial line must be completed first. The first byte
+    of the file is 1 during a write. A worker that finds it set knows that the previous one died or
+    gave up, and may have left a partial line.
     """
 
     def __init__(self, sink: Sink, turn: int) -> None:
@@ -28,7 +29,7 @@ class LockedSink:
         self._must_repair = False
 
     def write(self, lines: Sequence[bytes]) -> None:
-        """Write all lines; see `Sink.write`."""
+        """Write all lines (`Sink.write`)."""
         if not self._held:
             fcntl.lockf(self._lock_fd, fcntl.LOCK_EX)
             self._held = True
@@ -38,14 +39,14 @@ class LockedSink:
         self._release(b"\0")
 
     def discard_failed(self) -> int:
-        """Give up what is left; see `Sink.discard_failed`."""
+        """Discard what is left (`Sink.discard_failed`)."""
         lost = self._sink.discard_failed()
         if self._held:
             self._release(b"\1")
         return lost
 
     def close(self) -> None:
-        """Release what the sink holds."""
+        """Close the wrapped sink."""
         self._sink.close()
 
     def _release(self, state: bytes) -> None:

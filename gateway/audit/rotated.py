@@ -1,6 +1,6 @@
-"""The names of rotated audit files, which sort by time and tell the last record.
+"""Names of rotated audit files, which sort by time and contain the number of the last record.
 
-`audit.jsonl` becomes `audit.jsonl.20260301T083000Z-000000000042`, and stays so.
+`audit.jsonl` becomes `audit.jsonl.20260301T083000Z-000000000042` and keeps that name.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _NAME: Final = re.compile(r"(.+)\.([0-9]{8}T[0-9]{6}Z)-[0-9]{12,}x*")
 
 
 def rotated_path(path: Path, last: int, now: float) -> Path:
-    """A name that is free, for the file at `path` with the record `last` as its end."""
+    """Return an unused name for the file at `path`, whose last record has the number `last`."""
     moment = time.strftime(_MOMENT, time.gmtime(now))
     target = path.with_name(f"{path.name}.{moment}-{last:012d}")
     while target.exists():
@@ -26,12 +26,12 @@ def rotated_path(path: Path, last: int, now: float) -> Path:
 
 
 def is_rotated(path: Path) -> bool:
-    """Whether it has such a name."""
+    """Return whether the file has the name of a rotated file."""
     return _NAME.fullmatch(path.name) is not None
 
 
 def files_rotated_since(path: Path, since: float) -> Iterator[Path]:
-    """What was at `path` and was rotated at `since` or later, in seconds since 1970."""
+    """Yield the files that were rotated from `path` at `since` (Unix time) or later."""
     for file in path.parent.iterdir():
         name = _NAME.fullmatch(file.name)
         if name is not None and name[1] == path.name:

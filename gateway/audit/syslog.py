@@ -1,8 +1,8 @@
 """Audit records to a syslog server: RFC 5424 over UDP (RFC 5426), TCP (RFC 6587) or TLS (RFC 5425).
 
-Syslog has no answers. Over TCP and TLS a record counts as written once the server's system has
-acknowledged its bytes; until then it is sent again on the next connection, with the same
-`sequenceId`, by which a receiver tells repetitions and gaps. Over UDP nothing is known.
+Syslog has no responses. Over TCP and TLS a record counts as written once the kernel of the server
+has acknowledged its bytes. Until then it is sent again on the next connection with the same
+`sequenceId`, by which a receiver detects repetitions and gaps. Over UDP a loss goes unnoticed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _LONGEST_PAUSE: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class SyslogDestination:
-    """Where records go. `tls` makes a verifying context, anew for each connection."""
+    """The syslog server. `tls` returns a new verifying context for each connection."""
 
     transport: Transport
     host: str
@@ -55,7 +55,7 @@ class SyslogDestination:
 
 
 class SyslogFormatter:
-    """Makes syslog messages of records; numbers them."""
+    """Formats records as syslog messages and numbers them."""
 
     def __init__(self, hostname: str | None = None, process: int | None = None) -> None:
         host = _NOT_PRINTABLE.sub("", hostname or socket.gethostname())[:255] or "-"
@@ -63,12 +63,13 @@ class SyslogFormatter:
         self._sequence = 0
 
     def message(self, line: bytes) -> bytes:
-        """A record's line as a message of RFC 5424; its MSG is JSON in ASCII."""
+        """Return the line of a record as an RFC 5424 message. Its MSG is JSON in ASCII."""
         record = orjson.loads(line)
         self._sequence = self._sequence % _MAX_SEQUENCE + 1
         text = line.rstrip(b"\n")
         if not text.isascii():
-            # RFC 5424 wants a BOM before other UTF-8, which readers of JSON stumble over.
+            # RFC 5424 section 6.4 requires a BOM before other UTF-8, and JSON parsers fail on a
+            # BOM.
             text = json.dumps(record, separators=(",", ":")).encode("ascii")
         event = record["event"]
         head = (
@@ -79,7 +80,10 @@ class SyslogFormatter:
 
 
 def priority(record: Mapping[str, Any]) -> int:
-    """PRI of RFC 5424 section 6.2.1 by the record's outcome; what has none went well."""
+    """Return the PRI (RFC 5424 section 6.2.1) for the outcome of a record.
+
+    A record without an outcome counts as a success.
+    """
     outcome = record.get("outcome", "success")
     if record["event"] == "audit-event":
         outcome = record["resource"]["outcome"]["code"]["code"]
@@ -87,7 +91,7 @@ def priority(record: Mapping[str, Any]) -> int:
 
 
 class SyslogSink:
-    """Records to a syslog server; see `gateway.audit.sink.Sink`. `clock` is monotonic."""
+    """Sends records to a syslog server (`gateway.audit.sink.Sink`). `clock` is monotonic."""
 
     def __init__(
         self,
@@ -105,7 +109,7 @@ class SyslogSink:
         self._not_before = 0.0
 
     def write(self, lines: Sequence[bytes]) -> None:
-        """Send all lines; see `Sink.write`."""
+        """Send all lines (`Sink.write`)."""
         if not self._messages:
             self._messages = [self._formatter.message(line) for line in lines]
         if self._clock() < self._not_before:
@@ -119,12 +123,12 @@ class SyslogSink:
         self._pause = _FIRST_PAUSE
 
     def discard_failed(self) -> int:
-        """Give up what was not acknowledged; see `Sink.discard_failed`."""
+        """Discard what was not acknowledged (`Sink.discard_failed`)."""
         lost, self._messages = len(self._messages), []
         return lost
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection to the syslog server."""
         connection, self._socket = self._socket, None
         if connection is not None:
             with contextlib.suppress(OSError):
@@ -132,7 +136,7 @@ class SyslogSink:
             connection.close()
 
     def _disconnect(self) -> None:
-        """Leave the server alone for a while, longer each time."""
+        """Close the connection, and delay the next attempt with exponential backoff."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -184,7 +188,10 @@ def _connect(server: SyslogDestination) -> socket.socket:
 
 
 def _is_closed_by_peer(connection: socket.socket) -> bool:
-    """Whether the server has hung up. What it says, e.g. TLS session tickets, is of no interest."""
+    """Return whether the server has closed the connection.
+
+    Data from the server (e.g. TLS session tickets) are discarded.
+    """
     connection.setblocking(False)
     try:
         while connection.recv(4096):
@@ -199,7 +206,7 @@ def _is_closed_by_peer(connection: socket.socket) -> bool:
 
 
 def _await_acknowledgement(connection: socket.socket) -> None:
-    """Wait until the other system has acknowledged all bytes. Raises OSError when it does not."""
+    """Wait until the peer's kernel has acknowledged all bytes. Raises OSError if it does not."""
     deadline = time.monotonic() + _ACKNOWLEDGE_TIMEOUT
     pause = 0.0002
     while os_support.unacknowledged_bytes(connection):

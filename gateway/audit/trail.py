@@ -1,14 +1,14 @@
-"""The audit trail: one JSON object a line for every exchange and every notable event.
+"""The audit trail: one line of JSON for every exchange and every notable event.
 
-On the request's path a record costs one append. A few milliseconds later what came together is
-rendered and handed to a `WriterThread`, whose thread is the only one that touches the sink: a pipe
-that nobody reads or a full disk never blocks the loop.
+On the request path a record costs one append. A few milliseconds later the collected records are
+rendered and passed to a `WriterThread`. Only its thread touches the sink, so that a pipe without an
+active reader or a full disk never blocks the event loop.
 
 `audit.on_failure` decides what happens while records cannot be written. With `block`,
-`is_available` turns false, the handler refuses new requests, and whatever was accepted is kept and
-written later. With `drop`, requests go on and the records are counted as dropped. What waits to be
-rendered counts towards the writer's limit: a loop that is busy must not gather more than a sink
-that is slow.
+`is_available` becomes false, the handler rejects new requests, and all accepted records are
+retained and written later. With `drop`, requests are served and the records are counted as dropped.
+Records that are not rendered yet count towards the writer's limit: a busy loop must not collect
+more than a slow sink may.
 """
 
 from __future__ import annotations
@@ -30,23 +30,24 @@ from gateway.telemetry.timestamp import TimestampFormatter
 
 Event = Literal["token", "login", "logout", "start", "stop", "reload", "outbox"]
 Record = Exchange | dict[str, Any]
-# Makes a resource of a record, or nothing.
+# Converts a record to a resource, or returns None if there is none for it.
 Translate = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
 
-# All registered methods look like this; a caller can write anything there.
+# All registered methods match. A caller can send any text as the method.
 _METHOD: Final = re.compile(r"[A-Za-z-]{0,20}")
-# W3C Trace Context: a caller can write anything into it, so only its own form is kept.
+# W3C Trace Context. A caller can send any text, so that only the specified form is recorded.
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-# A FHIR search parameter with modifiers, chains, `_has`. Long digits would be a patient's number.
+# A FHIR search parameter with modifiers, chains, `_has`. A long number would be that of a patient.
 _PARAMETER: Final = re.compile(r"(?!.*\d{7})[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
 
-# The audit must tell who signed in, and which token that was, whatever it looks like.
+# Fields that are never masked: the audit must identify the user and the token in any form.
 _WHOLE: Final = frozenset(("user", "token_id"))
 
 FLUSH_DELAY: Final = 0.01
-"""For how long, in seconds, records are gathered: each hand-over takes the loop from requests."""
+"""Seconds for which records are collected: each hand-over to the thread delays requests."""
 
-# What a record takes of the memory, about, in bytes: its line, that of its AuditEvent, each name.
+# Approximate memory of a record in bytes: its line, that of its AuditEvent, and each parameter
+# name.
 _WEIGHT: Final = 1024
 _TRANSLATED: Final = 3 * 1024
 _NAME_WEIGHT: Final = 64
@@ -55,36 +56,36 @@ _log = get_logger("gateway.audit")
 
 
 class AuditTrail(Protocol):
-    """What the request path and the application need of an audit."""
+    """The interface of an audit trail for the request path and the application."""
 
     @property
     def is_available(self) -> bool:
-        """False: a new request must be answered 503 `audit-unavailable`, before forwarding."""
+        """False: a new request must get a 503 `audit-unavailable` before it is forwarded."""
         ...
 
     def record_exchange(self, exchange: Exchange) -> None:
-        """Record a finished request; `exchange` must not change any more."""
+        """Record a finished request. `exchange` must not change any more."""
         ...
 
     def record_event(self, name: Event, /, **fields: object) -> None:
-        """Record what is no request; `fields` hold no secret, no query value, no body."""
+        """Record an event that is not a request. `fields` hold no secret, query value or body."""
         ...
 
     async def flush(self, timeout: float) -> bool:
-        """Whether all that was accepted is written, within `timeout` seconds."""
+        """Return whether all accepted records were written within `timeout` seconds."""
         ...
 
     async def close(self, timeout: float) -> int:
-        """Write all that was accepted, for at most `timeout` seconds; how many records are lost."""
+        """Write accepted records for at most `timeout` seconds. Return the number of lost ones."""
         ...
 
 
 class WriterAuditTrail:
-    """The audit trail in front of a writer; all methods belong to the loop's thread.
+    """The audit trail in front of a writer. All methods are called in the event loop's thread.
 
-    `clock` gives seconds since 1970, for the events; an exchange brings the time it started.
-    What `translate` makes of a record follows it as a line of its own; with `resources`, a second
-    writer, it goes there instead, as it is.
+    `clock` returns Unix time in seconds, for the events; an exchange has the time of its start. The
+    result of `translate` for a record is written as a separate line after that record. If there is
+    a second writer, `resources`, the result is passed to that instead, as a bare resource.
     """
 
     def __init__(
@@ -102,8 +103,8 @@ class WriterAuditTrail:
         self._timestamp = TimestampFormatter()
         self._pending: list[Record] = []
         self._weight = _WEIGHT if translate is None else _WEIGHT + _TRANSLATED
-        self._pending_bytes = 0  # what those weigh
-        self._free_bytes = writer.free_bytes  # for that
+        self._pending_bytes = 0  # estimated memory of `_pending`
+        self._free_bytes = writer.free_bytes  # limit for `_pending_bytes`
 
     @property
     def is_available(self) -> bool:
@@ -114,7 +115,7 @@ class WriterAuditTrail:
         return self._writer.is_available and (resources is None or resources.is_available)
 
     def record_exchange(self, exchange: Exchange) -> None:
-        """Record a finished request; `exchange` must not change any more."""
+        """Record a finished request. `exchange` must not change any more."""
         if not self._pending:
             self._schedule_flush()
         elif self._pending_bytes > self._free_bytes and not _must_record(self._writer, exchange):
@@ -124,17 +125,17 @@ class WriterAuditTrail:
         self._pending.append(exchange)
 
     def record_event(self, name: Event, /, **fields: object) -> None:
-        """Record what is no request; `fields` hold no secret, no query value, no body."""
+        """Record an event that is not a request. `fields` hold no secret, query value or body."""
         if not self._pending:
             self._schedule_flush()
         record: dict[str, Any] = {"event": name, "timestamp": self._timestamp.format(self._clock())}
         for field, value in fields.items():
-            # Rare, so the check costs nothing.
+            # Events are rare, so that masking costs nothing.
             record[field] = value if field in _WHOLE else mask_field(field, value)
         self._pending.append(record)
 
     async def flush(self, timeout: float) -> bool:
-        """Whether all that was accepted is written, within `timeout` seconds."""
+        """Return whether all accepted records were written within `timeout` seconds."""
         if self._writer.is_full:
             return False
         lost = self._writer.lost
@@ -142,7 +143,7 @@ class WriterAuditTrail:
         return await self._writer.flush(timeout) and self._writer.lost == lost
 
     async def close(self, timeout: float) -> int:
-        """Write all that was accepted, for at most `timeout` seconds; how many records are lost."""
+        """Write accepted records for at most `timeout` seconds. Return the number of lost ones."""
         self._flush()
         if self._resources is None:
             return await self._writer.close(timeout)
@@ -150,7 +151,7 @@ class WriterAuditTrail:
         return sum(await asyncio.gather(*(writer.close(timeout) for writer in writers)))
 
     def _schedule_flush(self) -> None:
-        # Until the hand-over there can only be more.
+        # Until the next flush the writer's free space can only increase.
         self._free_bytes = self._writer.free_bytes
         asyncio.get_running_loop().call_later(FLUSH_DELAY, self._flush)
 
@@ -182,7 +183,7 @@ class WriterAuditTrail:
 
 
 class NullAuditTrail:
-    """`audit.sink: off`."""
+    """The trail of `audit.sink: off`, which discards all records."""
 
     is_available = True
 
@@ -193,19 +194,20 @@ class NullAuditTrail:
         """Record nothing."""
 
     async def flush(self, timeout: float) -> bool:
-        """Nothing is written."""
+        """Return False: nothing is written."""
         return False
 
     async def close(self, timeout: float) -> int:
-        """Nothing to write, nothing lost."""
+        """Return 0: nothing is lost, as nothing was accepted."""
         return 0
 
 
 def _retained_when_full(writer: WriterThread, pending: list[Record]) -> list[Record]:
-    """What is accepted; beyond the backlog's limit, with `block`, what the platform has seen.
+    """Return the records to write: all, or only the mandatory ones if the backlog is full.
 
-    Those requests were let in before the limit was reached, so they are few. The records of
-    refused ones are not: kept, they would fill the memory for as long as the sink is blocked.
+    Mandatory are, with `block`, the records of requests that the platform has received. These were
+    admitted before the limit was reached, so they are few. The records of rejected requests are
+    counted as dropped: retained, they would fill the memory for as long as the sink is blocked.
     """
     if not writer.is_full:
         return pending
@@ -220,7 +222,10 @@ def _retained_when_full(writer: WriterThread, pending: list[Record]) -> list[Rec
 
 
 def _must_record(writer: WriterThread, exchange: Exchange) -> bool:
-    """Whether there has to be a record of it whatever is full: the platform has seen it."""
+    """Return whether a record must be written even if the backlog is full.
+
+    This holds with `block` for a request that the platform may have received.
+    """
     return writer.on_failure == "block" and exchange.attempts > 0
 
 
@@ -228,7 +233,7 @@ def _resource(record: Mapping[str, Any], translate: Translate) -> Mapping[str, A
     try:
         return translate(record)
     except Exception as error:
-        # A bug must not cost the record itself. The message could quote it.
+        # A bug must not lose the record itself. The text of the exception could quote it.
         _log.error("no AuditEvent could be made", error=type(error).__name__)
         return None
 
@@ -242,19 +247,20 @@ def _translated(record: Mapping[str, Any], translate: Translate) -> list[bytes]:
 
 
 def _render(record: Mapping[str, Any]) -> bytes:
-    # Joined, a line takes the memory of its length; what orjson returns may keep all of its buffer.
+    # The concatenation allocates exactly the length of the line; the result of orjson may retain
+    # its whole buffer.
     try:
         return orjson.dumps(record, default=str) + b"\n"
     except TypeError:
-        # Lone surrogates: bytes of a request that are not UTF-8. The record must not be lost.
+        # Lone surrogates, from bytes of a request that are not UTF-8. The record must not be lost.
         return orjson.dumps(_json_safe(record)) + b"\n"
 
 
 def exchange_record(exchange: Exchange, timestamp: str) -> dict[str, Any]:
-    """The fields of an exchange's record, in their order; `timestamp` is when it started.
+    """Return the fields of an exchange's record in their order. `timestamp`: when it started.
 
-    `resource_id` stays whole even where a caller put a patient's number there: the audit must tell
-    whose record was touched, and this is the one place that does.
+    `resource_id` is not masked, even if a caller put a patient's number there: the audit must
+    identify the record that was accessed, and no other output does.
     """
     traceparent = exchange.traceparent
     if traceparent is not None and not _TRACEPARENT.fullmatch(traceparent):
@@ -294,7 +300,7 @@ def exchange_record(exchange: Exchange, timestamp: str) -> dict[str, Any]:
 
 
 def _milliseconds(seconds: float) -> float:
-    """With three digits; `round` would go through the number's decimal digits for that."""
+    """Return milliseconds with three decimals. `round` is slower: it converts to decimal digits."""
     return int(seconds * 1_000_000 + 0.5) / 1000
 
 
@@ -305,7 +311,7 @@ def _method(method: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _name(parameter: str) -> str:
-    """The parameter's name, masked when it has not the form of one: then it may be a value."""
+    """Return the parameter's name, or the mask if it has no valid form: it may be a value then."""
     return parameter if _PARAMETER.fullmatch(parameter) else MASK
 
 

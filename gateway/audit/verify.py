@@ -1,11 +1,11 @@
-"""Verifies the chain of audit files, and says what is wrong with the first bad line.
+"""Verification of the chain of audit files. The report describes the first faulty line.
 
-The files are taken in the order of their records, whatever order they are given in. A chain may
-begin with a later record than the first: older files are deleted one day. That nothing was cut off
-at the end is proven only where the file still stands beside its companion.
+The files are read in the order of their records, whatever order they are passed in. A chain may
+begin with a later record than the first, since old files are deleted eventually. That nothing was
+removed from the end is proven only if the last file is still beside its state file.
 
-A gateway may write and rotate meanwhile. What was at a path when the list of files was made counts,
-whatever it is called now.
+A gateway may write and rotate meanwhile. The files that were at the paths when the list was made
+are verified, whatever their current names.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from gateway.phrases import Phrase
 
 Fault = Literal["changed", "removed", "swapped", "torn", "gap"]
 
-# Time in which a gateway that runs ends the line that it has begun, in seconds.
+# Seconds in which a running gateway completes a line that it has begun.
 _PATIENCE: Final = 0.2
-# For so long, in seconds, the list of the files may have been made before they are looked at.
+# Seconds that may pass between the listing of the files and their verification.
 _LISTED: Final = 60.0
 
-# Those that may be rotated while they are read, by the paths that were given.
+# Open files that may be rotated while they are read, by the paths that were passed.
 _Live = dict[Path, BinaryIO]
 
 
@@ -48,13 +48,13 @@ class RecordLine(NamedTuple):
 
     @property
     def place(self) -> str:
-        """`FILE:LINE`."""
+        """The position in the form `FILE:LINE`."""
         return f"{self.file}:{self.number}"
 
 
 @dataclass(frozen=True, slots=True)
 class ChainFault:
-    """The first line with which something is wrong."""
+    """The first faulty line, and what is wrong with it."""
 
     file: Path
     line: int
@@ -64,19 +64,20 @@ class ChainFault:
 
 @dataclass(slots=True)
 class VerificationReport:
-    """What was found. `first` is None, and `last` the chain's beginning, without any record."""
+    """The result. Without any record `first` is None, and `last` is the chain's beginning."""
 
     files: tuple[Path, ...]
     records: int = 0
     first: int | None = None
     last: ChainPosition = field(default_factory=ChainPosition)
-    torn: list[str] = field(default_factory=list)  # half lines that the gateway itself reported
+    # Partial lines that the gateway has recorded, as `FILE:LINE`.
+    torn: list[str] = field(default_factory=list)
     fault: ChainFault | None = None
-    is_end_proven: bool = False  # that nothing was cut off behind `last`
+    is_end_proven: bool = False  # that nothing was removed after `last`
 
     @property
     def is_intact(self) -> bool:
-        """Whether nothing is missing and nothing was changed, as far as anybody can tell."""
+        """Whether nothing is missing or changed, and the end of the chain is proven."""
         return self.fault is None and self.is_end_proven
 
 
@@ -85,10 +86,10 @@ def verify_files(
     pause: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.time,
 ) -> VerificationReport:
-    """Verify the chain over these files. Raises OSError for one that cannot be read."""
+    """Verify the chain over these files. Raises OSError for a file that cannot be read."""
     since = clock() - _LISTED
     given = tuple(files)
-    # Before the files are opened: a gateway that runs goes on writing.
+    # Before the files are opened, because a running gateway continues to write.
     noted = {file: chain_end.read_chain_state(file) for file in given}
     with ExitStack() as stack:
         live = {
@@ -116,14 +117,14 @@ def verify_files(
 def _opened(path: Path, pause: Callable[[float], None]) -> BinaryIO:
     with suppress(FileNotFoundError):
         return path.open("rb")
-    # Between the old file's new name and the new file.
+    # A rotation is between renaming the old file and creating the new one.
     pause(_PATIENCE)
     return path.open("rb")
 
 
 @contextmanager
 def _read(path: Path, live: _Live) -> Iterator[BinaryIO]:
-    """A file, from its beginning."""
+    """Open a file, or rewind it if it is open already."""
     if path in live:
         live[path].seek(0)
         yield live[path]
@@ -133,18 +134,18 @@ def _read(path: Path, live: _Live) -> Iterator[BinaryIO]:
 
 
 def _ordered(given: Sequence[Path], live: _Live, since: float) -> tuple[Path, ...]:
-    """The files by their first records, with what was rotated after they were listed."""
+    """Return the files sorted by first record, including those rotated after the list was made."""
     first = {file: _first_record(file, live) for file in given}
     known = [_identity(file, live) for file in given]
     beginning = min(first.values(), default=0.0)
-    # A directory that cannot be read is no reason not to read the files.
+    # A directory that cannot be listed does not prevent the verification of the files.
     with suppress(PermissionError):
         for file in [each for path in live for each in files_rotated_since(path, since)]:
-            # It may be archived in this moment.
+            # The file may be archived at this moment.
             with suppress(FileNotFoundError):
                 if _identity(file, live) not in known:
                     number = _first_record(file, live)
-                    # What comes before all that was given was left out on purpose.
+                    # Records before all the files that were passed were omitted on purpose.
                     if number > beginning or beginning == math.inf:
                         first[file] = number
     return tuple(sorted(first, key=first.__getitem__))
@@ -156,14 +157,14 @@ def _identity(path: Path, live: _Live) -> tuple[int, int]:
 
 
 def _has_position(noted: ChainPosition) -> bool:
-    """Whether a companion is there and says something."""
+    """Return whether a state file exists and holds a position."""
     return noted != ChainPosition()
 
 
 def _hash_differs(
     verdict: VerificationReport, line: RecordLine, noted: Mapping[Path, ChainPosition]
 ) -> ChainFault | None:
-    """Whether a companion knows the record that was read last by another hash."""
+    """Return a fault if a state file has another hash for the record that was read last."""
     last = verdict.last
     if all(link.seq != last.seq or link == last for link in noted.values()):
         return None
@@ -174,7 +175,7 @@ def _hash_differs(
 def _is_truncated(
     verdict: VerificationReport, noted: Mapping[Path, ChainPosition], live: _Live
 ) -> ChainFault | None:
-    """Whether the gateway has written more than is there."""
+    """Return a fault if the gateway has written more records than there are."""
     last = verdict.last.seq
     for path, link in noted.items():
         if link.seq > last:
@@ -190,7 +191,10 @@ def _is_truncated(
 
 
 def _first_record(path: Path, live: _Live) -> float:
-    """The number of the first record; an empty file comes last, as it has just been begun."""
+    """Return the number of the first record; infinity for an empty file, which was just created.
+
+    A file that holds lines but no record has 0.
+    """
     with _read(path, live) as lines:
         for line in lines:
             if (found := chain.parse_record(line.rstrip(b"\n"))) is not None:
@@ -213,7 +217,7 @@ def _lines(
 def _check_line(
     verdict: VerificationReport, line: RecordLine, rest: Iterator[RecordLine]
 ) -> ChainFault | None:
-    """Take one line, and with a torn one the record that reports it."""
+    """Check one line; for a torn line also the record that reports it."""
     found = chain.parse_record(line.text)
     if found is None:
         report = next(rest, None)
@@ -241,7 +245,7 @@ def _not_a_record(line: RecordLine) -> ChainFault:
 
 
 def _reports_torn_line(report: RecordLine, torn: bytes) -> bool:
-    """Whether a record is the gateway's word for having found this half line."""
+    """Return whether a record is the gateway's report of this partial line."""
     record = _parsed(report.text)
     return (
         record.get("event") == chain.TORN
@@ -252,7 +256,7 @@ def _reports_torn_line(report: RecordLine, torn: bytes) -> bool:
 def _check_first(
     verdict: VerificationReport, line: RecordLine, found: ChainedRecord
 ) -> ChainFault | None:
-    """Where a chain may begin: with record 1, or where a file does."""
+    """Return a fault unless a chain may begin here: at record 1 or at the beginning of a file."""
     begins = _parsed(line.text).get("event") in (chain.ROTATION, chain.TORN)
     if found.seq > 1 and not begins:
         detail = Phrase("it is record {seq}; those before it are missing", seq=found.seq)

@@ -1,7 +1,7 @@
-"""The one thread that takes audit lines to their sink.
+"""The thread that writes audit lines to their sink.
 
-A sink may block for as long as it likes: only the writer's thread waits for it. Between the loop
-and that thread stands a backlog, bounded in bytes.
+A sink may block for any time: only the writer's thread waits for it. The event loop passes lines to
+that thread through a backlog, whose size in bytes is limited.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ _log = get_logger("gateway.audit")
 
 @dataclass(frozen=True, slots=True)
 class WriterLimits:
-    """How much may wait for the sink, in bytes and seconds.
+    """Limits of the backlog, in bytes and seconds.
 
-    More than `max_bytes` is too much in any case: half a minute of a busy hospital. `stalled_bytes`
-    is too much when nothing was written for `stuck_after`: nobody reads the pipe.
+    More than `max_bytes` is over the limit in any case: half a minute of a busy hospital. More than
+    `stalled_bytes` is over the limit if nothing was written for `stuck_after` seconds, which means
+    that the pipe is not being read.
     """
 
     max_bytes: int = 16 * 1024 * 1024
@@ -40,19 +41,22 @@ class WriterLimits:
 
 
 class WriterThread:
-    """A bounded backlog of lines and the thread that writes it to a sink.
+    """A limited backlog of lines, and the thread that writes it to a sink.
 
-    `on_records(outcome, n)` counts records as `written` or `dropped`; it is
-    called in any thread. With `on_failure` `block` a failed write is repeated every `retry_delay`
-    seconds until it succeeds; with `drop` the lines of a failed write are given up.
+    `on_records(outcome, n)` counts records as `written` or `dropped`; it is called in any thread.
+    With `on_failure` `block` a failed write is retried every `retry_delay` seconds until it
+    succeeds; with `drop` the lines of a failed write are discarded.
     """
 
     log_name: ClassVar[str] = "audit records"
-    """What the lines are called in the log."""
+    """What the log calls the lines."""
     retries_forever: ClassVar[bool] = False
-    """Repeat a failed write with `drop` too, and call only a backlog over its limit a failure."""
+    """Retry failed writes also with `on_failure: drop`.
+
+    Only a backlog over its limit makes the trail unavailable.
+    """
     max_lines_per_write: ClassVar[int | None] = None
-    """How many lines the sink is given at a time at most."""
+    """The maximum number of lines per call of the sink; None: unlimited."""
 
     def __init__(
         self,
@@ -72,11 +76,11 @@ class WriterThread:
         self._clock = clock
         self._changed = threading.Condition()
         self._queue: list[bytes] = []
-        self._backlog = 0  # bytes accepted and not written
-        self._unwritten = 0  # the same in records
-        self._accepted = 0  # all records
-        self.lost = 0  # records that were given up
-        self._progress = 0.0  # when something was written, or began to wait
+        self._backlog = 0  # accepted and not yet written, in bytes
+        self._unwritten = 0  # the same as a number of records
+        self._accepted = 0  # all records ever accepted
+        self.lost = 0  # records that were discarded
+        self._progress = 0.0  # clock time of the last write, or of the first line of the backlog
         self._gil_yielder = GilYielder(_HANDOFF_AFTER, clock)
         self._full = False
         self._failing = False
@@ -86,23 +90,23 @@ class WriterThread:
 
     @property
     def is_full(self) -> bool:
-        """The backlog has passed a limit, and the sink has not caught up since."""
+        """Whether the backlog exceeded a limit and has not shrunk to half of `max_bytes` since."""
         return self._full
 
     @property
     def free_bytes(self) -> int:
-        """For how many bytes the backlog has room; less than nothing when it is over its limit."""
+        """The free bytes of the backlog; 0 or less if it is over its limit."""
         return 0 if self._full else self._limits.max_bytes - self._backlog
 
     @property
     def is_available(self) -> bool:
-        """Whether the records of new requests are sure to be kept; always true with `drop`."""
+        """Whether the records of new requests are sure to be written; always true with `drop`."""
         if self.on_failure == "drop":
             return True
         return not (self._full or (self._failing and not self.retries_forever))
 
     def enqueue(self, lines: list[bytes]) -> None:
-        """Accept lines for writing, whatever the backlog; the first call starts the thread."""
+        """Add lines to the backlog, also over its limit. The first call starts the thread."""
         with self._changed:
             if not self._backlog:
                 self._progress = self._clock()
@@ -113,17 +117,17 @@ class WriterThread:
             self._full = self._full or self._over_limit()
             self._changed.notify_all()
             if self._thread is None:
-                # A daemon, because nothing wakes a thread from a write to a pipe nobody reads.
+                # A daemon: a thread that is blocked in a write to an unread pipe cannot be woken.
                 self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
                 self._thread.start()
         self._gil_yielder.yield_if_due(self._progress)
 
     async def flush(self, timeout: float) -> bool:
-        """Whether what was accepted by now is written, or `lost`, within `timeout` seconds."""
+        """Return whether all lines accepted by now are written or `lost` in `timeout` seconds."""
         return await asyncio.to_thread(self._until_settled, self._accepted, timeout)
 
     async def close(self, timeout: float) -> int:
-        """Write what was accepted, for at most `timeout` seconds; how many records are lost."""
+        """Write accepted lines for at most `timeout` seconds. Return the number of lost records."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -158,7 +162,10 @@ class WriterThread:
         self._sink.close()
 
     def _next(self) -> list[bytes]:
-        """Lines that wait, or none when the writer is closing and there are none."""
+        """Wait for lines and return them.
+
+        Return none if the writer is closing and none are left.
+        """
         with self._changed:
             while not self._queue and not self._closing:
                 self._changed.wait()
@@ -167,7 +174,7 @@ class WriterThread:
             return lines
 
     def _write(self, lines: list[bytes]) -> bool:
-        """Write lines, in as many attempts as it takes; false when closing ended that."""
+        """Write lines with as many attempts as it takes. Return False if closing stopped that."""
         while not self._is_abandoned:
             try:
                 self._sink.write(lines)
