@@ -1,1 +1,1 @@
-"""What operators see: audit records, metrics, logs."""
+"""What operators see of the gateway: metrics, logs and traces."""

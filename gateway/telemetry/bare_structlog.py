@@ -1,7 +1,7 @@
-"""structlog without rich and greenlet, which it would load where they are installed.
+"""structlog without rich and greenlet, which it would import where they are installed.
 
-rich draws tracebacks that nobody here asks it for: several MiB of memory, and a twentieth of the
-time to start. greenlet is the outbox's; nothing that logs here runs in one.
+rich formats tracebacks, which the gateway does not need. It costs several MiB of memory and a
+twentieth of the start time. greenlet is used only by the outbox, and no code that logs runs in one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 
 _UNWANTED = [name for name in ("rich", "greenlet") if name not in sys.modules]
 for _name in _UNWANTED:
-    # None tells the import system that there is no such module.
+    # None makes the import system report that there is no such module.
     sys.modules[_name] = None  # type: ignore[assignment]
 try:
     import structlog

@@ -1,4 +1,4 @@
-"""What the end of a request says of the platform: the evidence by which it is judged."""
+"""Signals: what the end of a request shows about the state of the platform."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Final
 from gateway import errors
 from gateway.exchange import Exchange
 
-# It did what was asked, or said in FHIR what only somebody says who knows the data.
+# The platform did what was requested, or reported in FHIR a state that only a server that processed
+# the request can know.
 ANSWERS: Final = "answers"
-# It said no in FHIR (400, 404, 405, 429, …), as a rule because of a caller's mistake.
+# The platform rejected the request in FHIR (400, 404, 405, 429, …), mostly because of a mistake of
+# the caller.
 INCONCLUSIVE: Final = "unclear"
 REFUSES: Final = "platform-refuses"
 NOT_FHIR: Final = "platform-not-fhir"
@@ -18,7 +20,7 @@ TIMEOUT: Final = "platform-timeout"
 UNREACHABLE: Final = "platform-unreachable"
 TLS: Final = "platform-tls"
 
-# What can be found to be wrong with the platform, the gravest first.
+# The possible faults of the platform, the gravest first.
 FAULTS: Final = (TLS, UNREACHABLE, TIMEOUT, FAILS, REFUSES, NOT_FHIR)
 
 _BY_REASON: Final = {
@@ -30,14 +32,16 @@ _BY_REASON: Final = {
     errors.UPSTREAM_REDIRECT.code: NOT_FHIR,
     errors.TOKEN_REJECTED.code: REFUSES,
 }
-# A conflict, a version or content that does not fit: whoever says so let the request in.
+# A conflict, a version or content that does not match: the platform has accepted the credential and
+# processed the request.
 _KNOWING: Final = frozenset((304, 409, 410, 412, 422))
 
 
 def signal_of_exchange(exchange: Exchange) -> str | None:
-    """What a caller's request tells of the platform; None for nothing.
+    """Return what a caller's request shows about the platform; None for nothing.
 
-    Nothing bad where the caller may have given up before.
+    If the caller had half-closed its connection, only a good signal counts: the caller may have
+    given up before.
     """
     found = _of_answered(exchange)
     return None if exchange.half_closed and found != ANSWERS else found
@@ -57,7 +61,10 @@ def _of_answered(exchange: Exchange) -> str | None:
 
 
 def signal_of_reason(reason: str, status: int | None) -> str | None:
-    """What an error of the gateway's own tells, where the platform had this status; or None."""
+    """Return the signal of an error of the gateway, or None.
+
+    `status` is the platform's status if there was a response.
+    """
     found = _BY_REASON.get(reason)
     if found is None and reason == errors.UPSTREAM_NON_FHIR.code and status is not None:
         return signal_of_non_fhir(status)
@@ -65,25 +72,25 @@ def signal_of_reason(reason: str, status: int | None) -> str | None:
 
 
 def signal_of_status(status: int) -> str:
-    """What an answer in FHIR tells."""
+    """Return the signal of a response that holds FHIR."""
     if status < 300 or status in _KNOWING:
         return ANSWERS
     if status in (401, 403):
         return REFUSES
     if status < 400:
         return NOT_FHIR
-    # 501 and 505 only say that it lacks what was asked for.
+    # 501 and 505 only mean that the platform does not implement what was requested.
     return FAILS if status >= 500 and status not in (501, 505) else INCONCLUSIVE
 
 
 def signal_of_non_fhir(status: int) -> str:
-    """What an answer tells that holds no FHIR."""
+    """Return the signal of a response that does not hold FHIR."""
     found = signal_of_status(status)
     return found if found in (REFUSES, FAILS) else NOT_FHIR
 
 
 def _is_empty(exchange: Exchange) -> bool:
-    """Whether a read was answered with nothing at all."""
+    """Return whether the response to a read had no body at all."""
     return (
         exchange.method == "GET"
         and exchange.resource != "Binary"

@@ -1,7 +1,8 @@
-"""The thread that writes log lines: whoever logs never waits for whoever reads the log.
+"""A thread that writes log lines, so that logging never blocks on the reader of standard error.
 
-Standard error may be a pipe that nobody empties. Between it and the program stands a backlog,
-bounded in lines and bytes; what does not fit is dropped, counted, and told of when there is room.
+Standard error may be a pipe that is not being read. Lines are passed to the thread through a
+backlog, which is limited in lines and bytes. Lines that do not fit are dropped and counted, and
+their number is logged as soon as there is space.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final, Protocol
 
 from gateway import os_support
 
-# Seconds between two looks at what is due without a line that would wake the thread.
+# Seconds between two checks for notices that are due while no line wakes the thread.
 _LOOK: Final = 1.0
 _HANDOFF_AFTER: Final = 0.05
 _HANDOFF: Final = 0.00005
@@ -23,33 +24,36 @@ _HANDOFF: Final = 0.00005
 
 @dataclass(frozen=True, slots=True)
 class LogBacklogLimits:
-    """How much may wait to be written."""
+    """Limits of the backlog of lines to be written."""
 
     max_lines: int = 10_000
     max_bytes: int = 4 * 1024 * 1024
 
 
 class LogNotices(Protocol):
-    """What the thread has to say beside the lines that it is given. All are called in it."""
+    """Lines that the thread writes besides the queued ones.
+
+    All methods are called in the thread.
+    """
 
     def dropped_lines(self, count: int) -> Iterable[bytes]:
-        """The lines that tell how many were dropped."""
+        """Return the lines that report how many lines were dropped."""
         ...
 
     def pending_lines(self) -> Iterable[bytes]:
-        """Lines that need no occasion."""
+        """Return the lines that are due now, independent of queued lines."""
         ...
 
     def has_pending_soon(self) -> bool:
-        """Whether something will be due before long."""
+        """Return whether lines may become due soon, so that the thread has to poll."""
         ...
 
 
 class GilYielder:
-    """Lets a writer's thread have the interpreter when lines have waited for `after` seconds.
+    """Yields the GIL to a writer's thread when lines have waited for `after` seconds.
 
-    A busy loop lets go of it only for the moment of each poll, too short for a waking thread to
-    take it, and often enough that Python's own switch interval never passes: the thread would
+    A busy event loop releases the GIL only during each poll. That is too short for a waking thread
+    to acquire it, and so frequent that Python's switch interval never passes: the thread would
     starve for as long as the load lasts.
     """
 
@@ -59,7 +63,7 @@ class GilYielder:
         self._last = 0.0
 
     def yield_if_due(self, waiting_since: float) -> None:
-        """Pause for a moment if it is time."""
+        """Sleep for a moment if lines have waited `after` seconds since the last sleep."""
         now = self._clock()
         if now - max(waiting_since, self._last) > self._after:
             time.sleep(_HANDOFF)
@@ -67,10 +71,10 @@ class GilYielder:
 
 
 class LineWriter:
-    """Writes lines to a file descriptor; its methods may be called in any thread.
+    """Writes lines to a file descriptor. Its methods may be called in any thread.
 
-    The first line starts the thread. It is a daemon: nothing wakes it from a write to a pipe that
-    nobody reads.
+    The first line starts the thread. The thread is a daemon, since it cannot be woken from a write
+    to a pipe that is not being read.
     """
 
     def __init__(
@@ -86,11 +90,11 @@ class LineWriter:
         self._limits = room or LogBacklogLimits()
         self._clock = clock
         self._changed = threading.Condition()
-        # Lines, and how many were dropped between them.
+        # Lines in order. An int is the number of lines dropped at that point.
         self._queue: list[bytes | int] = []
-        self._line_count = 0  # accepted and not written, the same in bytes
+        self._line_count = 0  # accepted and not yet written; below the same in bytes
         self._byte_count = 0
-        self._unreported = 0  # dropped and lost ones that nobody could be told of yet
+        self._unreported = 0  # dropped or lost lines that are not reported yet
         self._writing = False
         self._closing = False
         self._progress = 0.0
@@ -98,7 +102,7 @@ class LineWriter:
         self._thread: threading.Thread | None = None
 
     def enqueue(self, line: bytes) -> None:
-        """Have a line written, its newline included, or drop it. Never waits for the reader."""
+        """Queue a line, which includes its line feed, or drop it. Never waits for the reader."""
         with self._changed:
             if (
                 self._line_count >= self._limits.max_lines
@@ -118,12 +122,12 @@ class LineWriter:
         self._hand_off.yield_if_due(self._progress)
 
     def flush(self, timeout: float) -> bool:
-        """Wait until all is written, at most `timeout` seconds; whether it was."""
+        """Wait for at most `timeout` seconds until all is written. Return whether it was."""
         with self._changed:
             return self._changed.wait_for(self._is_idle, timeout)
 
     def close(self) -> None:
-        """End the thread once it has written what it has; does not wait for that."""
+        """End the thread once it has written its backlog. Does not wait for that."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -150,7 +154,10 @@ class LineWriter:
                     return
 
     def _next(self) -> list[bytes | int]:
-        """What waits; nothing when something is due without."""
+        """Wait and return the queue.
+
+        It is empty when a notice may be due or the writer is closing.
+        """
         with self._changed:
             while self._is_idle() and not self._closing:
                 if not self._changed.wait(_LOOK if self._notices.has_pending_soon() else None):
@@ -171,7 +178,7 @@ class LineWriter:
             self._unreported = 0
 
     def _dropped_since(self) -> int:
-        """What was dropped in the same gap while the lines before it were written."""
+        """Return the number of lines dropped in the same gap while earlier lines were written."""
         with self._changed:
             first = self._queue[0] if self._queue else b""
             if not isinstance(first, int):
@@ -188,16 +195,18 @@ class LineWriter:
         self._changed.notify_all()
 
     def _write(self, line: bytes) -> bool:
-        """Write one line, blocking; false when that failed.
+        """Write one line, blocking. Return False if that failed.
 
-        One at a time: up to PIPE_BUF bytes no other process's line can come in between.
+        Each line is a separate write: up to PIPE_BUF bytes it cannot be interrupted by a line of
+        another process.
         """
         rest = memoryview(line)
         while rest:
             try:
                 rest = rest[os.write(self.fd, rest) :]
             except BlockingIOError:
-                # Another process made the description non-blocking: that is no failure.
+                # Another process has made the open file description non-blocking, which is not a
+                # failure.
                 os_support.wait_writable(self.fd)
             except OSError:
                 return False

@@ -1,11 +1,11 @@
-"""Logs on standard error: one JSON object a line, or a line for people.
+"""Logs on standard error: one JSON object per line, or readable text on a terminal.
 
-Records of structlog and of the standard library (aiohttp, asyncio) take the same way: a handler of
-the root logger renders and masks them. Nothing of structlog's own configuration is touched, so a
+Records of structlog and of the standard library (aiohttp, asyncio) are processed alike: a handler
+of the root logger renders and masks them. The configuration of structlog is not touched, so that a
 logger works before `configure`, and a test that configures can undo it.
 
-Lines are rendered where they are logged and written by a thread of their own: a pipe that nobody
-reads must not stop the loop.
+A line is rendered in the thread that logs and written by a separate thread, because a pipe that is
+not being read must not block the event loop.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gateway.telemetry.repetition import LogRateLimit
 
 Format = Literal["auto", "json", "console"]
 
-# At the end of the process, how long it waits for its last lines to be taken, in seconds.
+# Seconds that the process waits at its end until the last lines are written.
 _FINAL_FLUSH_SECONDS: Final = 2.0
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -36,10 +36,10 @@ _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 def configure(level: str, fmt: Format, stream: TextIO | None = None) -> Callable[[], None]:
     """Send all logs from `level` (a name such as `info`) on to stderr, without waiting for it.
 
-    To a `stream` each line is written at once. Called again, it replaces what it did before.
-    Returns a function that undoes it. Raises ValueError for an unknown level.
+    If `stream` is set, each line is written to it at once. A later call replaces the configuration
+    of an earlier one. Returns a function that undoes it. Raises ValueError for an unknown level.
     """
-    root = logging.getLogger()  # noqa: TID251 - what the libraries say ends there too
+    root = logging.getLogger()  # noqa: TID251 - messages of libraries end there too
     before = root.level
     root.setLevel(level.upper())
     present = [
@@ -68,14 +68,14 @@ def _handler(stream: TextIO | None, present: Iterable[logging.Handler]) -> loggi
     if fd is None:
         return _DirectHandler(sys.stderr or _NullStream())
     for each in present:
-        # The same thread goes on, so that no line overtakes another.
+        # The same thread is used again, so that no line overtakes another.
         if isinstance(each, _BackgroundHandler) and each.fd == fd:
             return each
     return _BackgroundHandler(fd)
 
 
 def _descriptor(stream: TextIO | None) -> int | None:
-    """The stream's file descriptor; None when there is no stream or it has none."""
+    """Return the stream's file descriptor; None if there is no stream or it has none."""
     try:
         return None if stream is None else stream.fileno()
     except (OSError, ValueError):
@@ -83,7 +83,10 @@ def _descriptor(stream: TextIO | None) -> int | None:
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """A logger whose methods take a text, its arguments, and fields: `log.info("%s!", x, y=1)`."""
+    """Return a logger whose methods take a text, its arguments, and fields.
+
+    For example: `log.info("%s!", x, y=1)`.
+    """
     logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
         logging.getLogger(name),  # noqa: TID251 - wrapped
         processors=[
@@ -96,16 +99,17 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
 
 
 def silence_libraries(*names: str) -> None:
-    """Let nothing of these libraries be heard: their lines quote what must stay secret."""
+    """Suppress all messages of these libraries, because they quote secrets."""
     for name in names:
-        # By the level and not `disabled`, which the loggers below them would not inherit.
+        # By the level and not by `disabled`, which child loggers would not inherit.
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # noqa: TID251 - a library's
 
 
 class LogEvent(dict[str, Any]):
-    """What a line says, as structlog's formatter takes it; as a text it is the sentence alone.
+    """The fields of a log event for structlog's formatter. `str` returns only the message.
 
-    The sentence is `template` with its `args`, by which `LogRateLimit` knows equal ones.
+    The message is `template` formatted with `args`. `LogRateLimit` recognizes equal messages by the
+    template.
     """
 
     def __init__(self, fields: EventDict, args: tuple[object, ...]) -> None:
@@ -124,12 +128,11 @@ def _record(logger: Any, method: str, event: EventDict) -> tuple[tuple[LogEvent]
 
 class _NullStream(io.StringIO):
     def write(self, text: str) -> int:
-        """Keep nothing."""
         return len(text)
 
 
 class _DirectHandler(logging.StreamHandler[TextIO]):
-    """Writes where it is called."""
+    """Writes synchronously in the calling thread."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
@@ -137,16 +140,16 @@ class _DirectHandler(logging.StreamHandler[TextIO]):
         self.addFilter(self._limit)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the record, and what has become due of others before."""
+        """Write the record, and then the summaries of earlier messages that are due."""
         for each in (record, *self._limit.summaries()):
             super().emit(each)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Nothing: the standard library would print the record, unmasked."""
+        """Do nothing (logging.Handler): the standard library would print the record unmasked."""
 
 
 class _BackgroundHandler(logging.Handler):
-    """Writes in a thread of its own."""
+    """Writes in a background thread."""
 
     def __init__(self, fd: int) -> None:
         super().__init__()
@@ -158,19 +161,19 @@ class _BackgroundHandler(logging.Handler):
         sys.excepthook = self._flush_before_traceback
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Render the record; it is written soon."""
+        """Render the record and queue its line (logging.Handler)."""
         line = self._line(record)
         if line is not None:
             self._writer.enqueue(line)
 
     def flush(self) -> None:
-        """Have everything written, for a bounded time. The interpreter calls it at its end."""
+        """Write everything, for a limited time. The interpreter calls this at its end."""
         for record in self._limit.summaries(at_end=True):
             self.emit(record)
         self._writer.flush(_FINAL_FLUSH_SECONDS)
 
     def close(self) -> None:
-        """End the thread; what was logged is still written."""
+        """End the thread once everything is written."""
         if sys.excepthook == self._flush_before_traceback:
             sys.excepthook = self._previous_excepthook
         self._writer.close()
@@ -179,24 +182,24 @@ class _BackgroundHandler(logging.Handler):
     def _flush_before_traceback(
         self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
-        """Have the lines written before a traceback, which is written in pieces of lines."""
+        """Write the queued lines before a traceback, which the interpreter writes in fragments."""
         self.flush()
         self._previous_excepthook(kind, error, trace)
 
-    # What the writer's thread asks: see `gateway.telemetry.log_lines.LogNotices`.
+    # Methods that the writer's thread calls (`gateway.telemetry.log_lines.LogNotices`).
 
     def dropped_lines(self, count: int) -> list[bytes]:
-        """The line that tells how many were dropped."""
+        """Return the line that reports how many lines were dropped."""
         text, level = "%d log lines were dropped: nobody read them", logging.WARNING
         record = logging.LogRecord(__name__, level, "", 0, text, (count,), None)
         return self._lines([record])
 
     def pending_lines(self) -> list[bytes]:
-        """What is to be said of messages that were left out."""
+        """Return the due summaries of messages that were suppressed."""
         return self._lines(self._limit.summaries())
 
     def has_pending_soon(self) -> bool:
-        """Whether messages are being counted."""
+        """Return whether messages are being counted, so that a summary will become due."""
         return self._limit.is_counting
 
     def _lines(self, records: Iterable[logging.LogRecord]) -> list[bytes]:
@@ -206,7 +209,7 @@ class _BackgroundHandler(logging.Handler):
         try:
             return self.format(record).encode("utf-8", "backslashreplace") + b"\n"
         except Exception:
-            # An unprintable argument. The standard library would show it, unmasked.
+            # An argument cannot be formatted. The standard library would print it unmasked.
             return None
 
 
@@ -228,7 +231,10 @@ def _formatter(fmt: Format, stream: TextIO | None) -> logging.Formatter:
 
 
 def _head(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """Put first what every line has, from the record, which structlog's and others' both have."""
+    """Put the fields that every line has first.
+
+    They are taken from the record, which messages of structlog and of other libraries both have.
+    """
     record: logging.LogRecord = event["_record"]
     moment = datetime.fromtimestamp(record.created, UTC)
     head: EventDict = {
@@ -250,10 +256,10 @@ def _mask(_logger: object, _method: str, event: EventDict) -> EventDict:
 
 
 def _printable(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """No control character reaches a terminal: it could hide or forge lines."""
+    """Escape control characters, which could hide or forge lines on a terminal."""
     for key, value in event.items():
         if isinstance(value, str):
-            # Only a traceback has lines of its own.
+            # Only a traceback has several lines.
             lines = value.split("\n") if key == "exception" else [value]
             event[key] = "\n".join(_CONTROLS.sub(_escaped, line) for line in lines)
     return event
@@ -267,7 +273,7 @@ def _json(_logger: object, _method: str, event: EventDict) -> str:
     try:
         return orjson.dumps(event).decode()
     except TypeError:
-        # Lone surrogates and integers beyond 64 bits.
+        # Lone surrogates, or integers beyond 64 bits.
         return orjson.dumps({key: _json_safe(value) for key, value in event.items()}).decode()
 
 

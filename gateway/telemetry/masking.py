@@ -1,7 +1,7 @@
-"""The last check before a text leaves the process: what must never be logged is masked.
+"""The last check before a text leaves the process: masks what must never be logged.
 
-Code that logs must not rely on it. It is here for texts that others make: exception messages that
-quote a URL, tracebacks, the loop's own complaints.
+Code that logs must not rely on it. It exists for texts from libraries: exception messages that
+quote a URL, tracebacks, messages of the event loop.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ MASK: Final = "***"
 
 _MAX_DEPTH: Final = 8
 
-# Neither inside a longer word (a request id may well hold 14 digits) nor missed after `%7C`.
+# A match must not lie within a longer word (a request id may contain 14 digits), but a number after
+# a percent-encoded character such as `%7C` must be found.
 _START: Final = r"(?:(?<![0-9A-Za-z])|(?<=%[0-9A-Fa-f]{2}))"
 _END: Final = r"(?![0-9A-Za-z])"
 
@@ -28,7 +29,7 @@ _RULES: Final = tuple(
         (r"(?i)\b(bearer|dpop)\s+[^\s\"']+", rf"\1 {MASK}"),
         (r"\bBasic\s+(?=[a-z]*[A-Z0-9+/=])[A-Za-z0-9+/]{6,}={0,2}", f"Basic {MASK}"),
         (r"\beyJ[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]*)*", MASK),
-        # Fields of token requests and answers, as a form or as JSON (RFC 6749).
+        # Fields of token requests and responses, as a form or as JSON (RFC 6749).
         (
             r"(?i)\b(client_secret|client_assertion|access_token|refresh_token|id_token|code_verifier"
             r"|password)(=|[\"']\s*:\s*[\"']?)[^\s\"'&,;}]+",
@@ -54,23 +55,24 @@ _SECRET_FIELDS: Final = frozenset(
 
 
 def mask_text(text: str) -> str:
-    """The text without secrets, tokens, queries of URLs and patients' numbers."""
+    """Return the text without secrets, tokens, queries of URLs and patients' numbers."""
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
     return text
 
 
 def mask_patient_number(text: str) -> str:
-    """The mask for a text that is nothing but a patient's number, else the text.
+    """Return the mask if the whole text is a patient's number, else the text.
 
-    For fields by which records are found again: a PINFL holds a date of birth, which tells it from
-    other numbers of 14 digits, such as a time.
+    For fields by which records are correlated: a PINFL contains a date of birth, which
+    distinguishes it from other numbers of 14 digits, such as a time.
     """
-    # Nearly all are longer, such as a UUID.
+    # Nearly all texts are longer, such as a UUID.
     return MASK if len(text) <= _LONGEST_NUMBER and _NUMBER.fullmatch(text) else text
 
 
-# PINFL: sex and century, day, month and year of birth, seven more. Passport: two letters, seven.
+# PINFL: sex and century, day, month and year of birth, seven more digits. Passport: two letters,
+# seven digits.
 _NUMBER: Final = re.compile(
     r"[1-6](?:0[1-9]|[12]\d|3[01])(?:0[1-9]|1[0-2])\d{9}|[A-Za-z]{2}-?\d{7}"
 )
@@ -78,13 +80,13 @@ _LONGEST_NUMBER: Final = 14
 
 
 def mask(value: object, depth: int = 0) -> object:
-    """The value as plain JSON types, its texts masked; a `Secret` becomes its mask."""
+    """Return the value as plain JSON types with masked texts; a `Secret` becomes its mask."""
     if isinstance(value, Secret):
         return SECRET_MASK
     if value is None or isinstance(value, bool | float):
         return value
     if isinstance(value, int):
-        # As a number a PINFL is a PINFL too.
+        # A PINFL may also be sent as a number.
         return MASK if mask_text(str(value)) == MASK else value
     if isinstance(value, Mapping) and depth < _MAX_DEPTH:
         return {
@@ -97,5 +99,5 @@ def mask(value: object, depth: int = 0) -> object:
 
 
 def mask_field(name: str, value: object, depth: int = 0) -> object:
-    """`mask` for a named value: under the name of a secret nothing is shown, not even a type."""
+    """Return `mask` of a named value. Under the name of a secret even the type is masked."""
     return MASK if name.lower() in _SECRET_FIELDS else mask(value, depth)

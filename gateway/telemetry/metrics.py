@@ -1,11 +1,12 @@
-"""Every Prometheus metric of the gateway, named here and nowhere else.
+"""Every Prometheus metric of the gateway. No other module defines one.
 
 Labels come from closed sets only: configured names, FHIR interactions and types, reasons, status
-codes. What every request counts is `gateway.telemetry.request_counters`'s. What changes with every
-request but matters only to a scrape (requests in flight, connections, the circuit) is read then.
+codes. The counters of every request are in `gateway.telemetry.request_counters`. Values that change
+with every request but matter only to a scrape (requests in flight, connections, the circuit) are
+read during the scrape.
 
-The handler calls `record_exchange`, the platform's pool `count_retry`, the token cache the three
-`token_…` methods, the audit `count_audit_records`, the application the rest.
+The handler calls `record_exchange`, the upstream connection pool `count_retry`, the token cache the
+three `on_…` methods, the audit trail `count_audit_records`, the application the rest.
 """
 
 from __future__ import annotations
@@ -34,22 +35,23 @@ from gateway.telemetry.request_counters import DURATION_BUCKETS, RequestCounters
 TOKEN_OUTCOMES: Final = ("ok", "refused", "throttled", "transient")
 AUDIT_OUTCOMES: Final = ("written", "dropped")
 RELOAD_OUTCOMES: Final = ("ok", "failed")
-# What became of messages to people: `failed` is tried again, `dropped` is given up.
+# Outcomes of alert messages: `failed` is retried, `dropped` is not.
 MESSAGE_OUTCOMES: Final = ("sent", "failed", "dropped")
 CONNECTION_STATES: Final = ("idle", "active", "connecting")
 
-# Whose end is told; `…-ca` are trust roots of one's own, `platform` is what the platform shows.
+# Certificates whose expiry is reported. `…-ca` are trust roots from the settings; `platform` is the
+# certificate that the platform presents.
 CERTIFICATES: Final = (
     *("listener", "caller-ca", "platform", "platform-ca", "platform-client"),
     *("sso-ca", "syslog-ca", "syslog-client", "audit-fhir-ca"),
 )
 
-# Why a request was sent once more:
+# Causes of a retry of an upstream request:
 #   connect  no connection could be made, nothing was delivered
-#   reused   a kept-alive connection was dead before any byte of an answer
-#   broken   a fresh connection broke before any byte of an answer, and the method is safe
-#   status   the platform answered 502, 503 or 504, and the method is safe
-#   token    the platform answered 401, and there is a new token
+#   reused   a reused connection was closed before any byte of a response
+#   broken   a new connection broke before any byte of a response, and the method is safe
+#   status   the platform responded 502, 503 or 504, and the method is safe
+#   token    the platform responded 401, and there is a new token
 #   other    anything else
 RETRY_CAUSES: Final = ("connect", "reused", "broken", "status", "token", "other")
 
@@ -66,20 +68,21 @@ class Metrics:
         self._define_own_state()
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        # Of every exchange: one update of all that is counted of it; of every body, its links.
+        # Counters of every exchange, in one update, and of the links in every body.
         self._tally = RequestCounters()
         self.record_exchange = self._tally.record_exchange
         self.record_links = self._tally.record_links
         self.registry.register(self._tally)
 
     def count_retry(self, cause: str) -> None:
-        """Count one more attempt to reach the platform; `cause` is one of `RETRY_CAUSES`."""
+        """Count a retry of an upstream request. `cause` is one of `RETRY_CAUSES`."""
         self._retries.labels(cause if cause in RETRY_CAUSES else "other").inc()
 
     def declare_credentials(self, credentials: Iterable[str]) -> None:
-        """Make the series of these credentials appear before anything happened to them.
+        """Create the series of these credentials before any event.
 
-        Gauges of others go: a token that nobody uses any more must not look as if it were missed.
+        The gauges of other credentials are removed: a token that is no longer used must not look
+        missing.
         """
         used = set(credentials)
         for credential in self._declared - used:
@@ -94,24 +97,24 @@ class Metrics:
             self._token_waiters.labels(credential)
 
     def on_token_requested(self, credential: str, outcome: str, seconds: float) -> None:
-        """Count one token request; `outcome` is one of `TOKEN_OUTCOMES`."""
+        """Count one token request. `outcome` is one of `TOKEN_OUTCOMES`, `seconds` its duration."""
         self._token_requests.labels(credential, outcome).inc()
         self._token_durations.labels(credential).observe(seconds)
 
     def on_token_expiry(self, credential: str, timestamp: float) -> None:
-        """Note when the credential's token expires, in seconds since 1970; 0 means: no token."""
+        """Set the expiry of the credential's token as a Unix time in seconds; 0 means no token."""
         self._token_expiry.labels(credential).set(timestamp)
 
     def on_waiters_changed(self, credential: str, waiters: int) -> None:
-        """Note how many requests wait for the credential's token."""
+        """Set the number of requests that wait for the credential's token."""
         self._token_waiters.labels(credential).set(waiters)
 
     def count_audit_records(self, outcome: str, n: int = 1) -> None:
-        """Count audit records; `outcome` is one of `AUDIT_OUTCOMES`."""
+        """Count audit records. `outcome` is one of `AUDIT_OUTCOMES`."""
         self._audit_records.labels(outcome).inc(n)
 
     def dropped_audit_records(self) -> int:
-        """How many audit records were lost in this process."""
+        """Return the number of audit records that were lost in this process."""
         samples = (each for family in self._audit_records.collect() for each in family.samples)
         lost = {"outcome": "dropped"}
         return int(
@@ -121,64 +124,64 @@ class Metrics:
         )
 
     def count_messages(self, outcome: str, n: int = 1) -> None:
-        """Count messages to people; `outcome` is one of `MESSAGE_OUTCOMES`."""
+        """Count alert messages. `outcome` is one of `MESSAGE_OUTCOMES`."""
         self._messages.labels(outcome).inc(n)
 
     def count_ignored_parameters(self, n: int) -> None:
-        """Count search parameters that the platform ignored, as the search guard saw."""
+        """Count search parameters that the platform ignored, as seen by the search guard."""
         self._ignored_parameters.inc(n)
 
     def missing_alias(self) -> None:
-        """Count an answer whose links name the platform by a base that the settings lack."""
+        """Count a response whose links name the platform by a base URL that the settings lack."""
         self._missing_aliases.inc()
 
     def count_reload(self, outcome: str) -> None:
-        """Count one reload of the settings; `outcome` is one of `RELOAD_OUTCOMES`."""
+        """Count one reload of the settings. `outcome` is one of `RELOAD_OUTCOMES`."""
         self._config_reloads.labels(outcome).inc()
 
     def observe_inflight(self, count: Callable[[], int]) -> None:
-        """Ask `count` at every scrape for the requests being served."""
+        """Call `count` at every scrape for the number of requests in flight."""
         self._inflight.set_function(lambda: float(count()))
 
     def observe_connections(self, count: Callable[[], Mapping[str, int]]) -> None:
-        """Ask `count` at every scrape for the platform's connections by `CONNECTION_STATES`."""
+        """Call `count` at every scrape for the upstream connections by `CONNECTION_STATES`."""
         for state in CONNECTION_STATES:
             self._connections.labels(state).set_function(partial(_count_of, count, state))
 
     def observe_circuit(self, state: Callable[[], int]) -> None:
-        """Ask `state` at every scrape for the circuit: 0 closed, 1 half-open, 2 open."""
+        """Call `state` at every scrape for the circuit: 0 closed, 1 half-open, 2 open."""
         self._circuit.set_function(lambda: float(state()))
 
     def observe_platform(self, judged: Callable[[], tuple[bool, str]]) -> None:
-        """Ask `judged` at every scrape whether requests can succeed, and for the reason."""
+        """Call `judged` at every scrape for whether requests can succeed, and for the reason."""
         self._usable.judged = judged
 
     def count_probe(self, found: str) -> None:
-        """Count a question of the gateway's own; `found` is of `gateway.telemetry.findings`."""
+        """Count a probe. `found` is its signal, of `gateway.telemetry.findings`."""
         self._probes.labels(found).inc()
 
     def observe_outbox(
         self, report: Callable[[], Mapping[str, Any]], states: Iterable[str], steps: Iterable[str]
     ) -> None:
-        """Ask `report` at every scrape for the outbox's `entries` by state, `oldest_seconds`
-        and `available`.
+        """Call `report` at every scrape for the state of the outbox.
 
-        `states` and `steps` are all that there are.
+        It returns `entries` (number by state), `oldest_seconds` and `available`. `states` and
+        `steps` are all possible values.
         """
         self._outbox.states, self._outbox.report = tuple(states), report
         for step in steps:
             self._outbox_steps.labels(step)
 
     def count_outbox_step(self, step: str) -> None:
-        """Count one step of a queued write."""
+        """Count one step of an outbox entry."""
         self._outbox_steps.labels(step).inc()
 
     def observe_certificates(self, expiries: Callable[[], Mapping[str, float]]) -> None:
-        """Ask `expiries` at every scrape when which of `CERTIFICATES` ends (seconds since 1970)."""
+        """Call `expiries` at every scrape for the expiry of `CERTIFICATES` (Unix time)."""
         self._certificates.expiries = expiries
 
     def render(self, accept: str | None = None) -> tuple[str, bytes]:
-        """The content type and body of a scrape, in OpenMetrics when `Accept` asks for it."""
+        """Return content type and body of a scrape, as OpenMetrics if `accept` prefers it."""
         return render(self.registry, accept)
 
     def _define_requests(self) -> None:
@@ -273,11 +276,11 @@ class Metrics:
 
 
 def render(registry: CollectorRegistry, accept: str | None = None) -> tuple[str, bytes]:
-    """The content type and body of a scrape, in OpenMetrics when `Accept` asks for it."""
+    """Return content type and body of a scrape, as OpenMetrics if `accept` prefers it."""
     encode, content_type = choose_encoder(accept or "")
     if content_type.startswith("application/openmetrics-text"):
         return content_type, encode(registry)
-    # The text format has no notion of a start time: there it is one noise series for each.
+    # The text format has no start times: they would become a separate useless series for each.
     return content_type, encode(_WithoutStartTimes(registry))
 
 
@@ -286,7 +289,7 @@ def _count_of(count: Callable[[], Mapping[str, int]], state: str) -> float:
 
 
 class _CertificateCollector(Collector):
-    """When certificates end. One that is in use no more has no series any more."""
+    """Expiry of certificates. A certificate that is no longer used has no series."""
 
     def __init__(self) -> None:
         self.expiries: Callable[[], Mapping[str, float]] = dict
@@ -305,7 +308,7 @@ class _CertificateCollector(Collector):
 
 
 class _UsabilityCollector(Collector):
-    """One series at a time: whose `reason` is why it is so."""
+    """Whether the platform is usable: one series at a time, labelled with the current reason."""
 
     def __init__(self) -> None:
         self.judged: Callable[[], tuple[bool, str]] | None = None
@@ -323,7 +326,7 @@ class _UsabilityCollector(Collector):
 
 
 class _OutboxCollector(Collector):
-    """The outbox's depth. Without an outbox it has no series."""
+    """State of the outbox. Without an outbox there are no series."""
 
     def __init__(self) -> None:
         self.states: tuple[str, ...] = ()
@@ -350,7 +353,7 @@ class _OutboxCollector(Collector):
 
 
 class _WithoutStartTimes(Collector):
-    """A registry's families without their `_created` samples."""
+    """The families of a registry without their `_created` samples."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry

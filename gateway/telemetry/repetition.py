@@ -1,7 +1,7 @@
-"""Keeps those who make the gateway log from filling the log: equal messages are counted.
+"""Rate limit of log messages: equal ones are counted, so that callers cannot fill the log.
 
-A request id that a message names is not lost with it: people are asked to look for it. The ids of
-messages that are left out stand together in lines of their own.
+The request id of a suppressed message is not lost, because operators are asked to search for it.
+The ids of suppressed messages are logged together in separate lines.
 """
 
 from __future__ import annotations
@@ -14,30 +14,31 @@ from typing import Final
 
 from gateway.errors import RATE_LIMITED, GatewayError, Reason
 
-# The access log prints whole request targets; the audit takes its place.
+# The access log contains whole request targets; the audit trail replaces it.
 _SILENCED: Final = frozenset({"aiohttp.access"})
-# What goes wrong in there is told by `gateway.telemetry.tracing_export`, once.
+# `gateway.telemetry.tracing_export` logs these failures, once.
 _SILENCED_TREES: Final = ("opentelemetry.",)
-# Loggers that outside events make repeat themselves: every caller's mistake is a line, and at the
-# limit of open files asyncio logs every failed `accept`, hundreds in a second.
+# Loggers whose messages are repeated by external events: each mistake of a caller is a line, and at
+# the limit of open files asyncio logs every failed `accept`, hundreds per second.
 _LIMITED: Final = (
     *("asyncio", "aiohttp", "gateway.http", "gateway.pipeline"),
     *("gateway.outbox.intake", "gateway.outbox.sender", "gateway.login.endpoints"),
 )
 _MAX_MESSAGES: Final = 256
-# Ids that wait for the log's reader, and their bytes in one line: what is longer than PIPE_BUF can
-# be torn by another process's line.
+# The number of ids that are retained until the log is read, and their bytes in one line: a line
+# longer than PIPE_BUF can be interrupted by a line of another process.
 _MAX_IDS: Final = 20_000
 _MAX_IDS_BYTES: Final = 3_000
 
-# Logger and text; of errors that the gateway answers the reason instead of the text.
+# Logger and message template; for errors that the gateway sends as a response, the reason instead
+# of the template.
 _Key = tuple[str, str]
 
 
 class _MessageCount:
-    """How often a message came since `since`, level and request ids of those that were left out.
+    """Number of equal messages since `since`; level and request ids of the suppressed ones.
 
-    The first `burst` of them go out. `ids` are only those that no line has told yet.
+    The first `burst` messages are logged. `ids` holds only ids that are not logged yet.
     """
 
     __slots__ = ("burst", "count", "ids", "ids_bytes", "level", "since")
@@ -52,17 +53,18 @@ class _MessageCount:
 
     @property
     def suppressed(self) -> int:
-        """How many were left out."""
+        """The number of suppressed messages."""
         return max(0, self.count - self.burst)
 
 
 class LogRateLimit(logging.Filter):
-    """Lets `burst` equal messages of a chatty logger through in `period` seconds.
+    """Lets `burst` equal messages of a rate-limited logger through per `period` seconds.
 
-    Of an outage, which fails every request for the same reason, it is one line.
+    For an outage (a reason with a 5xx status), which fails every request for the same reason, only
+    one message per period is logged.
 
-    The first one of the next period says in `suppressed` how many were left out; where none comes,
-    `summaries` does. Its methods may be called in any thread.
+    The first message of the next period has the number of suppressed ones in `suppressed`; without
+    a next message, `summaries` reports it. The methods may be called in any thread.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class LogRateLimit(logging.Filter):
         self._due: list[logging.LogRecord] = []
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record goes out."""
+        """Return whether the record is logged (logging.Filter)."""
         if record.name in _SILENCED or record.name.startswith(_SILENCED_TREES):
             return False
         if not any(record.name == name or record.name.startswith(name + ".") for name in _LIMITED):
@@ -88,13 +90,13 @@ class LogRateLimit(logging.Filter):
 
     @property
     def is_counting(self) -> bool:
-        """Whether a period is under way, or something is to be said of one."""
+        """Whether a period is running, or a summary is due."""
         return bool(self._seen or self._due)
 
     def summaries(self, *, at_end: bool = False) -> list[logging.LogRecord]:
-        """What is to be said of periods that are over; `at_end` of all others too.
+        """Return the summaries of finished periods; with `at_end` also those of running ones.
 
-        Of one under way only ids, once they fill a line.
+        A running period is summarized only when its ids fill a line.
         """
         now = self._clock()
         with self._lock:
@@ -109,7 +111,7 @@ class LogRateLimit(logging.Filter):
         return told
 
     def _tell(self, key: _Key, seen: _MessageCount, suppressed: int) -> None:
-        """Have lines written of what was left out: its number, and the ids as yet untold."""
+        """Add summaries of suppressed messages: their number, and the ids not logged yet."""
         if seen.level is None or not (seen.ids or suppressed):
             return
         ids, seen.ids, seen.ids_bytes = seen.ids, [], 0
@@ -120,7 +122,7 @@ class LogRateLimit(logging.Filter):
     def _count(self, record: logging.LogRecord) -> bool:
         now = self._clock()
         reason = _reason(record)
-        # Of all others only the first line is constant: they describe tasks and sockets.
+        # Of all other messages only the first line is constant: asyncio appends tasks and sockets.
         template = getattr(record.msg, "template", None) or str(record.msg)
         text = template.partition("\n")[0] if reason is None else reason.code
         key = record.name, text
@@ -148,7 +150,7 @@ class LogRateLimit(logging.Filter):
 
 
 def _reason(record: logging.LogRecord) -> Reason | None:
-    """The reason of the failure that a record tells of."""
+    """Return the reason of the failure that a record reports, if any."""
     arguments = getattr(record.msg, "args", record.args)
     if not isinstance(arguments, tuple):
         return None
@@ -156,10 +158,10 @@ def _reason(record: logging.LogRecord) -> Reason | None:
 
 
 def _request_id(record: logging.LogRecord, reason: Reason | None) -> str:
-    """The id that a record names, "" without one.
+    """Return the request id of a record, "" if there is none.
 
-    Unidentified callers beyond their limit are counted and no more, as in the audit: they could
-    fill the log with ids.
+    Unidentified callers over their limit are only counted, as in the audit trail: they could fill
+    the log with ids.
     """
     fields = record.msg if isinstance(record.msg, dict) else {}
     if reason is RATE_LIMITED and "credential" not in fields:
@@ -168,7 +170,7 @@ def _request_id(record: logging.LogRecord, reason: Reason | None) -> str:
 
 
 def _chunks(ids: list[str]) -> Iterator[list[str]]:
-    """The ids in portions for a line each, an empty one where there are none."""
+    """Split ids into chunks for one line each. Yields one empty chunk if there are none."""
     chunk: list[str] = []
     room = _MAX_IDS_BYTES
     for each in ids:

@@ -1,8 +1,8 @@
-"""The metrics of the request path: counted in plain lists, made into families when scraped.
+"""The metrics of the request path, counted in plain lists and converted to families by a scrape.
 
-A request costs one look-up and a few additions. `prometheus_client`'s own counters take a lock for
-each of the seven updates, which together cost more than forwarding does. All calls belong to the
-loop's thread.
+A request costs one look-up and a few additions. The counters of `prometheus_client` acquire a lock
+for each of the seven updates, which together cost more than forwarding. All methods are called in
+the event loop's thread.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from prometheus_client.utils import floatToGoString
 from gateway.exchange import Exchange
 from gateway.telemetry.trace_context import parse_traceparent
 
-# Seconds. From a cached read on a local network to the longest `platform.response_timeout`.
-# `tuple[float, ...]`: mypyc rebuilds tuples of a fixed length at each use.
+# Seconds: from a cached read on a local network to the longest `platform.response_timeout`. The
+# type is `tuple[float, ...]`, because mypyc rebuilds tuples of a fixed length at each use.
 DURATION_BUCKETS: Final[tuple[float, ...]] = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
@@ -32,9 +32,9 @@ Key = tuple[str, str, str, int, str]
 
 
 class _Durations:
-    """A histogram: a count for each bucket by itself, and the sum of what was observed.
+    """A histogram: a non-cumulative count per bucket, and the sum of the observed values.
 
-    `exemplars` holds the last traced one of each bucket.
+    `exemplars` holds the last sampled trace of each bucket.
     """
 
     __slots__ = ("counts", "created", "exemplars", "total")
@@ -47,7 +47,7 @@ class _Durations:
 
 
 class _LabelledCounts:
-    """What is counted of the requests with the same labels."""
+    """The counts of all requests with the same labels."""
 
     __slots__ = ("created", "durations", "received", "requests", "sent", "upstream_durations")
 
@@ -56,15 +56,15 @@ class _LabelledCounts:
         self.requests = 0
         self.received = 0
         self.sent = 0
-        # Those of the interaction, shared by all its cells.
+        # Histograms of the interaction, shared by all its `_LabelledCounts`.
         self.durations = durations
         self.upstream_durations = upstream
 
 
 class RequestCounters(Collector):
-    """Counts exchanges that have ended, and the links of bodies that passed.
+    """Counts finished exchanges, and the links in forwarded bodies.
 
-    Labels come from closed sets, so the cells are bounded.
+    Labels come from closed sets, so that the number of series is bounded.
     """
 
     def __init__(self, wall_clock: Callable[[], float] = time.time) -> None:
@@ -76,7 +76,10 @@ class RequestCounters(Collector):
         self._durations: dict[str, tuple[_Durations, _Durations]] = {}
 
     def record_exchange(self, exchange: Exchange) -> None:
-        """Count one finished request; `status` is `0` when the caller left before an answer."""
+        """Count one finished request.
+
+        `status` is 0 if the caller disconnected before the response.
+        """
         key = (
             exchange.caller,
             exchange.interaction,
@@ -102,7 +105,7 @@ class RequestCounters(Collector):
             _add_exemplars(exchange, cell)
 
     def record_links(self, rewritten: int, unrewritten: int) -> None:
-        """Count the URLs under the other side's base that one body held, by what became of them."""
+        """Count the URLs in one body that are below the base URL to replace, by outcome."""
         self._rewritten += rewritten
         self._unrewritten += unrewritten
 
@@ -116,7 +119,7 @@ class RequestCounters(Collector):
         return cell
 
     def collect(self) -> Iterator[Metric]:
-        """The families as they are now (Collector)."""
+        """Yield the current families (Collector)."""
         yield self._requests()
         yield self._histogram(
             "dhp_gateway_request_duration_seconds",
@@ -137,7 +140,7 @@ class RequestCounters(Collector):
         yield self._links()
 
     def describe(self) -> Iterator[Metric]:
-        """The same, for names only (Collector)."""
+        """Yield the families, for their names (Collector)."""
         return self.collect()
 
     def _requests(self) -> Metric:
@@ -185,7 +188,10 @@ class RequestCounters(Collector):
 
 
 def _bucket(seconds: float) -> int:
-    """The first bucket that holds so long a time: nearly always one of the first."""
+    """Return the index of the bucket for a duration.
+
+    The search is linear, because the index is nearly always low.
+    """
     for index, bound in enumerate(DURATION_BUCKETS):
         if seconds <= bound:
             return index
@@ -193,7 +199,7 @@ def _bucket(seconds: float) -> int:
 
 
 def _add_exemplars(exchange: Exchange, cell: _LabelledCounts) -> None:
-    """Let the buckets that an exchange fell into name its trace, where somebody records it."""
+    """Store the trace of an exchange as the exemplar of its buckets, if the trace is sampled."""
     context = parse_traceparent(exchange.traceparent)
     if context is None or not context.is_sampled:
         return

@@ -1,4 +1,4 @@
-"""Times as audit records write them."""
+"""Timestamps in the format of audit records."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _FRACTIONS: Final = [f".{milliseconds:03d}Z" for milliseconds in range(1000)]
 
 
 class TimestampFormatter:
-    """ISO 8601 in UTC with milliseconds; the part that changes once a second is kept.
+    """Formats ISO 8601 in UTC with milliseconds. The text of the current second is cached.
 
-    An object belongs to one thread.
+    An object must be used in one thread only.
     """
 
     def __init__(self) -> None:
@@ -19,7 +19,7 @@ class TimestampFormatter:
         self._text = ""
 
     def format(self, seconds: float) -> str:
-        """`2026-03-01T08:30:00.125Z` for seconds since 1970."""
+        """Return a text such as `2026-03-01T08:30:00.125Z` for a Unix time in seconds."""
         milliseconds = int(seconds * 1000 + 0.5)
         second = milliseconds // 1000
         if second != self._second:

@@ -1,6 +1,6 @@
-"""Where a request belongs in a distributed trace: W3C Trace Context, level 2.
+"""The position of a request in a distributed trace: W3C Trace Context, level 2.
 
-https://www.w3.org/TR/trace-context-2/ sections 3.2 (`traceparent`) and 4 (what to do with it).
+https://www.w3.org/TR/trace-context-2/ sections 3.2 (`traceparent`) and 4 (how to process it).
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-# Later versions may have more behind the flags; their first four parts are read as version 00.
+# Later versions may append data to the flags; their first four parts are parsed as version 00.
 _TRACEPARENT: Final = re.compile(
     r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
 )
 SAMPLED: Final = 0x01
-# What is known of the flags: sampled, and that the trace's id is random.
+# The flags that are passed on: sampled, and random trace id.
 _KNOWN: Final = 0x03
 
 
 @dataclass(frozen=True, slots=True)
 class TraceContext:
-    """A span's place in a trace; ids in lower-case hexadecimal."""
+    """A span's position in a trace; ids in lower-case hexadecimal."""
 
     trace_id: str
     span_id: str
@@ -28,7 +28,7 @@ class TraceContext:
 
     @property
     def is_sampled(self) -> bool:
-        """Whether somebody before us records this trace."""
+        """Whether the sampled flag is set: the caller may have recorded this trace."""
         return bool(self.flags & SAMPLED)
 
     def __str__(self) -> str:
@@ -36,7 +36,7 @@ class TraceContext:
 
 
 def parse_traceparent(traceparent: str | None) -> TraceContext | None:
-    """What a `traceparent` says; None for none, and for one that is not valid."""
+    """Return the context of a `traceparent`; None if there is none or it is invalid."""
     match = None if traceparent is None else _TRACEPARENT.fullmatch(traceparent)
     if match is None or (match[1] == "00" and match[5] is not None):
         return None

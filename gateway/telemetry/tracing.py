@@ -1,9 +1,9 @@
-"""The trace of an exchange: noted while it goes on, made into spans when it is over.
+"""The trace of an exchange: collected during the exchange, converted to spans at its end.
 
-Only while `tracing.otlp_endpoint` is set. On the request's path an attempt costs a few fields and
-one header line; spans are made of the finished `Exchange` by whoever `record` is
-(`gateway.telemetry.tracing_spans`). What a span tells comes from closed sets: interaction,
-resource, status, reason, the caller's configured name. Never a path, a query, an id or an address.
+Used only if `tracing.otlp_endpoint` is set. On the request path an attempt costs a few fields and
+one header field. Spans are made from the finished `Exchange` by `record`
+(`gateway.telemetry.tracing_spans`). The content of spans comes from closed sets: interaction,
+resource, status, reason, the caller's configured name. It is never a path, query, id or address.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _log = get_logger("gateway.tracing")
 
 @dataclass(frozen=True, slots=True)
 class TracePeers:
-    """The servers behind the gateway, as host and port; `scheme` is that of the callers' side."""
+    """The servers behind the gateway, as host and port. `scheme` is that of the downstream side."""
 
     platform: tuple[str, int]
     sso: tuple[str, int]
@@ -31,9 +31,9 @@ class TracePeers:
 
 @dataclass(slots=True)
 class UpstreamAttempt:
-    """One time that the platform was asked; monotonic seconds. `error` is a word of a closed set.
+    """One attempt of an upstream request. Times are monotonic seconds.
 
-    `status` is None where there was no answer.
+    `error` is a value of a closed set. `status` is None if there was no response.
     """
 
     context: TraceContext
@@ -45,7 +45,7 @@ class UpstreamAttempt:
 
 @dataclass(slots=True)
 class Trace:
-    """What is noted of one exchange. `parent` is the caller's span, `context` the gateway's own."""
+    """The trace of one exchange. `parent` is the caller's span, `context` that of the gateway."""
 
     parent: TraceContext | None
     context: TraceContext
@@ -57,10 +57,10 @@ Account = Callable[[Exchange], None]
 
 
 class Tracing:
-    """Notes traces, and gives those that are sampled to `record` when their exchange is over.
+    """Collects traces, and passes sampled ones to `record` when their exchange has ended.
 
-    `sample_ratio` (0 to 1) decides about requests that bring no `traceparent`; of all others their
-    sampled flag does.
+    `sample_ratio` (0 to 1) applies to requests without a `traceparent`; for all others their
+    sampled flag decides.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Tracing:
         self._random = random
 
     def start_attempt(self, exchange: Exchange, now: float) -> UpstreamAttempt:
-        """The platform is asked now; its context is what the platform gets to know."""
+        """Start an attempt. Its context is sent to the platform."""
         trace = self._trace_of(exchange)
         attempt = UpstreamAttempt(self._child(trace.context), now)
         trace.attempts.append(attempt)
@@ -83,17 +83,17 @@ class Tracing:
         return attempt
 
     def discard_attempt(self, exchange: Exchange, attempt: UpstreamAttempt) -> None:
-        """The platform was not asked after all."""
+        """Remove an attempt that did not send a request."""
         trace = self._trace_of(exchange)
         trace.attempts.remove(attempt)
         exchange.traceparent = str(trace.attempts[-1].context if trace.attempts else trace.context)
 
     def started_by_caller(self, exchange: Exchange) -> bool:
-        """Whether the trace is the caller's own, so that its `tracestate` goes on."""
+        """Return whether the trace was started by the caller, so that `tracestate` is forwarded."""
         return self._trace_of(exchange).parent is not None
 
     def wrap_account(self, peers: TracePeers, account: Account) -> Account:
-        """`account`, with the spans made before."""
+        """Return a function that makes the spans of an exchange and then calls `account`."""
 
         def end(exchange: Exchange) -> None:
             self._end(exchange, peers)
@@ -104,14 +104,14 @@ class Tracing:
     def _end(self, exchange: Exchange, peers: TracePeers) -> None:
         trace = self._trace_of(exchange)
         if not trace.attempts:
-            # Audit and metrics tell of the trace too, also where the platform was never asked.
+            # Audit and metrics name the trace too, also without an upstream request.
             exchange.traceparent = str(trace.context)
         if not trace.context.is_sampled:
             return
         try:
             self._record(exchange, trace, peers)
         except Exception as error:
-            # A bug must not cost the answer. The message could quote something.
+            # A bug must not fail the response. The text of the exception could quote data.
             _log.error("no spans could be made", error=type(error).__name__)
 
     def _trace_of(self, exchange: Exchange) -> Trace:
@@ -132,5 +132,6 @@ class Tracing:
         return TraceContext(parent.trace_id, self._random(8).hex(), parent.flags)
 
 
-# The part of a trace's id by which is decided, as in OpenTelemetry's TraceIdRatioBased sampler.
+# The part of a trace id that decides about sampling, as in OpenTelemetry's TraceIdRatioBased
+# sampler.
 _RANGE: Final = 2**64

@@ -1,8 +1,8 @@
-"""Brings spans to a collector by OTLP/HTTP, in a thread of their own (extra `otel`).
+"""Export of spans to a collector by OTLP/HTTP, in a separate thread (extra `otel`).
 
-A collector that is away costs spans, never requests: what waits is bounded, and is dropped where
-there is no room. It is told once when it begins, then every minute, and when it is over; at the end
-of the gateway, where something was lost that was not told yet.
+An unreachable collector costs spans, never requests: the queue is limited, and spans that do not
+fit are dropped. A failure is logged when it begins, then every minute, and when it is over. When
+the gateway stops, losses that were not logged yet are logged.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _POLL: Final = 0.01
 
 @dataclass(frozen=True, slots=True)
 class CollectorSettings:
-    """Where spans go: a URL that gets them as they are, and how its server proves who it is.
+    """The OTLP collector: its complete URL, and the CA file that verifies its certificate.
 
     `authorization` is the value of the field of that name.
     """
@@ -55,7 +55,7 @@ class CollectorSettings:
 
 
 class SpanExport:
-    """Makes spans and exports them; `close` ends it."""
+    """Makes spans and exports them until `close`."""
 
     def __init__(self, collector: CollectorSettings) -> None:
         self._exporter = _ReportingExporter(_otlp(collector))
@@ -65,8 +65,11 @@ class SpanExport:
         self.record = self._spans.record
 
     async def close(self, timeout: float) -> None:
-        """Export what is left, for at most `timeout` seconds; a moment where it fails anyway."""
-        # A daemon: the library may wait longer than we do.
+        """Export the remaining spans for at most `timeout` seconds.
+
+        While exports fail, the limit is at most `_MOMENT` seconds.
+        """
+        # A daemon, because the library may wait longer than `timeout`.
         ending = threading.Thread(target=self._spans.shutdown, name="tracing-end", daemon=True)
         ending.start()
         with contextlib.suppress(TimeoutError):
@@ -79,12 +82,15 @@ class SpanExport:
 
 
 class _ReportingExporter(SpanExporter):
-    """Another exporter, with its failures told rarely and in words of our own."""
+    """Wraps an exporter.
+
+    Rate-limits its failure messages and logs them without the library's text.
+    """
 
     def __init__(self, exporter: SpanExporter, clock: Callable[[], float] = time.monotonic) -> None:
         self._exporter = exporter
         self._clock = clock
-        # Spans are exported in one thread and given up in another.
+        # Spans are exported in one thread and abandoned in another.
         self._lock = threading.Lock()
         self._waiting = 0
         self._lost = 0
@@ -93,20 +99,20 @@ class _ReportingExporter(SpanExporter):
         self._is_abandoned = False
 
     def add_pending(self) -> None:
-        """One span more will be exported, or is lost."""
+        """Count a span that will be exported or lost."""
         with self._lock:
             self._waiting += 1
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Export; called in the processor's thread only."""
+        """Export spans (SpanExporter). Called in the processor's thread only."""
         if self._is_abandoned:
             return SpanExportResult.FAILURE
         try:
             result = self._exporter.export(spans)
-        except Exception:  # whatever the library raises, its text may hold anything
+        except Exception:  # any exception of the library; its text may hold anything
             result = SpanExportResult.FAILURE
         with self._lock:
-            # What was given up meanwhile is counted as lost already.
+            # Spans abandoned meanwhile are already counted as lost.
             if not self._is_abandoned:
                 self._waiting -= len(spans)
                 if result is SpanExportResult.SUCCESS:
@@ -121,7 +127,7 @@ class _ReportingExporter(SpanExporter):
         return self._remind_at is not None
 
     def abandon(self) -> None:
-        """Export nothing more, and tell what is lost; in any thread, any number of times."""
+        """Stop exporting and log what is lost. May be called in any thread, and repeatedly."""
         with self._lock:
             if self._is_abandoned:
                 return
@@ -132,11 +138,11 @@ class _ReportingExporter(SpanExporter):
         self._exporter.shutdown()
 
     def shutdown(self) -> None:
-        """See `abandon`."""
+        """Call `abandon` (SpanExporter)."""
         self.abandon()
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
-        """Nothing waits here."""
+        """Return True: nothing is queued here (SpanExporter)."""
         return True
 
     def _failed(self, spans: int) -> None:
@@ -157,7 +163,7 @@ class _ReportingExporter(SpanExporter):
 
 
 class _CountingProcessor(BatchSpanProcessor):
-    """Tells the exporter of each span that it will get, or lose where there is no room."""
+    """Reports each ended span to the exporter, which thus counts those that the queue drops."""
 
     def __init__(self, exporter: _ReportingExporter) -> None:
         super().__init__(
@@ -170,13 +176,13 @@ class _CountingProcessor(BatchSpanProcessor):
         self._reporting_exporter = exporter
 
     def on_end(self, span: ReadableSpan) -> None:
-        """A span waits from now on."""
+        """Count the span as pending, and queue it (SpanProcessor)."""
         self._reporting_exporter.add_pending()
         super().on_end(span)
 
 
 def _otlp(collector: CollectorSettings) -> OTLPSpanExporter:
-    # Of its own, without proxies and passwords of the environment.
+    # A separate session, without proxies and passwords from the environment.
     session = requests.Session()
     session.trust_env = False
     headers = {}
@@ -184,7 +190,7 @@ def _otlp(collector: CollectorSettings) -> OTLPSpanExporter:
         headers["Authorization"] = collector.authorization.reveal()
     return OTLPSpanExporter(
         endpoint=collector.url,
-        # Without one the library would trust a list of its own instead of the system's.
+        # Without a file, the library would use its own list of root certificates, not the system's.
         certificate_file=str(collector.ca_file or ssl.get_default_verify_paths().cafile or "")
         or None,
         headers=headers,
@@ -199,7 +205,7 @@ def _resource(service_name: str) -> Mapping[str, str]:
     return {
         "service.name": service_name,
         "service.version": __version__,
-        # Workers are told apart by their process.
+        # Workers are distinguished by their process id.
         "service.instance.id": f"{host}:{os.getpid()}",
         "host.name": host,
         "telemetry.sdk.name": "opentelemetry",

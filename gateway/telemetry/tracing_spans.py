@@ -1,10 +1,10 @@
-"""Spans of finished exchanges, for OpenTelemetry's SDK (extra `otel`); imported only when used.
+"""Spans of finished exchanges for OpenTelemetry's SDK (extra `otel`); imported only when used.
 
-One SERVER span for the caller's request; below it CLIENT spans: one for waiting for a token, where
-the request had to, and one for each time the platform was asked. Names and attributes follow the
-semantic conventions for HTTP, but for what would tell about patients: no `url.path`, `url.full`,
-`url.query`, `client.address` or `user_agent.original`. Interaction and resource type take their
-place.
+One SERVER span stands for the caller's request. Its children are CLIENT spans: one for each wait
+for a token, and one for each attempt of the upstream request. Names and attributes follow the
+semantic conventions for HTTP, except attributes that could identify patients: no `url.path`,
+`url.full`, `url.query`, `client.address` or `user_agent.original`. Interaction and resource type
+replace them.
 """
 
 from __future__ import annotations
@@ -40,34 +40,34 @@ Attributes = dict[str, str | int]
 _METHODS: Final = frozenset(
     ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE")
 )
-# Reasons that a request ends with when it got no token.
+# Reasons of requests that failed because there was no token.
 _TOKEN_REASONS: Final = frozenset(("token-refused", "sso-unavailable"))
 _UNAUTHORIZED: Final = 401
 
 
 class _PresetIdGenerator(IdGenerator):
-    """Gives out ids that are decided already: the platform knows them since it was asked."""
+    """Returns ids that were set before, since the platform has already received them."""
 
     def __init__(self) -> None:
         self.trace_id = 0
         self.span_id = 0
 
     def generate_trace_id(self) -> int:
-        """The id for the next trace."""
+        """Return the id of the next trace (IdGenerator)."""
         return self.trace_id
 
     def generate_span_id(self) -> int:
-        """The id for the next span."""
+        """Return the id of the next span (IdGenerator)."""
         return self.span_id
 
 
 class SpanFactory:
-    """Makes spans and hands them to a processor. All calls belong to the loop's thread."""
+    """Makes spans and passes them to a processor. All methods are called in the loop's thread."""
 
     def __init__(self, processor: SpanProcessor, resource: Mapping[str, str]) -> None:
         self._ids = _PresetIdGenerator()
         self._provider = TracerProvider(
-            # Whether a trace is recorded was decided when it began.
+            # The sampling decision was made when the trace began.
             sampler=ALWAYS_ON,
             resource=Resource(dict(resource)),
             shutdown_on_exit=False,
@@ -78,11 +78,11 @@ class SpanFactory:
         self._tracer = self._provider.get_tracer("gateway", __version__)
 
     def shutdown(self) -> None:
-        """Export what is left, blocking."""
+        """Export the remaining spans, blocking."""
         self._provider.shutdown()
 
     def record(self, exchange: Exchange, trace: Trace, peers: TracePeers) -> None:
-        """Make the spans of an exchange that is over."""
+        """Make the spans of a finished exchange."""
         story = _ExchangeSpans(exchange, trace, peers)
         above = None if trace.parent is None else _remote(trace.parent)
         self._emit(trace.context, above, story.server_span())
@@ -95,10 +95,10 @@ class SpanFactory:
     def _emit(
         self, context: TraceContext | None, above: SpanContext | None, telling: _SpanData
     ) -> None:
-        drawn = getrandbits(64)  # nosec B311 - names a span, guards nothing
+        drawn = getrandbits(64)  # nosec B311 - identifies a span, no secret
         self._ids.span_id = drawn if context is None else int(context.span_id, 16)
         self._ids.trace_id = 0 if context is None else int(context.trace_id, 16)
-        # An empty context, where there is none above: what is current here is nobody's business.
+        # Without a parent an empty context, because the ambient current context is unrelated.
         parent = Context() if above is None else _child_context(above)
         span = self._tracer.start_span(
             telling.name,
@@ -114,7 +114,7 @@ class SpanFactory:
 
 @dataclass(frozen=True, slots=True)
 class _SpanData:
-    """A span to make; nanoseconds since 1970."""
+    """The data of a span to make; times are nanoseconds since 1970."""
 
     name: str
     kind: SpanKind
@@ -125,7 +125,7 @@ class _SpanData:
 
 
 class _ExchangeSpans:
-    """What an exchange tells."""
+    """Converts an exchange to the data of its spans."""
 
     def __init__(self, exchange: Exchange, trace: Trace, peers: TracePeers) -> None:
         self._exchange = exchange
@@ -137,7 +137,7 @@ class _ExchangeSpans:
         self._end = exchange.started_monotonic + exchange.duration
 
     def server_span(self) -> _SpanData:
-        """The caller's request."""
+        """Return the span of the caller's request."""
         exchange = self._exchange
         attributes: Attributes = {
             "http.request.method": self._method,
@@ -154,7 +154,7 @@ class _ExchangeSpans:
             attributes["http.response.status_code"] = exchange.status
         if exchange.reason:
             attributes["dhp_gateway.reason"] = exchange.reason
-        # By the conventions a 4xx is no error of the server that answers it.
+        # By the conventions a 4xx response is not an error of the server.
         failed = exchange.status >= 500 or (exchange.is_aborted and bool(exchange.reason))
         if failed:
             attributes["error.type"] = exchange.reason or str(exchange.status)
@@ -168,7 +168,7 @@ class _ExchangeSpans:
         )
 
     def token_wait_spans(self) -> Iterator[_SpanData]:
-        """The times in which the request waited for a token, also after a 401."""
+        """Yield the spans of waiting for a token, also after a 401."""
         refused = self._exchange.reason in _TOKEN_REASONS
         if (wait := self._exchange.token_wait) is not None:
             yield self._token_wait(*wait, failed=refused and not self._trace.attempts)
@@ -181,7 +181,7 @@ class _ExchangeSpans:
                     yield self._token_wait(attempt.ended_at, self._end, failed=True)
 
     def attempt_span(self, number: int, attempt: UpstreamAttempt) -> _SpanData:
-        """One time that the platform was asked."""
+        """Return the span of one attempt of the upstream request."""
         attributes = self._client("dhp-platform", self._peers.platform)
         attributes["http.request.method"] = self._method
         if number:
@@ -207,7 +207,7 @@ class _ExchangeSpans:
         return {"peer.service": service, "server.address": server[0], "server.port": server[1]}
 
     def _times(self, began: float, ended: float) -> tuple[int, int]:
-        """Monotonic seconds as nanoseconds since 1970."""
+        """Convert monotonic seconds to nanoseconds since 1970."""
         zero = self._exchange.started_at - self._exchange.started_monotonic
         return round((zero + began) * 1e9), round((zero + ended) * 1e9)
 
