@@ -1,4 +1,4 @@
-"""An embedded DHP platform for trials and tests; it imports nothing else of the gateway.
+"""An embedded DHP platform for trials and tests; it imports no other package of the gateway.
 
 sandbox = Sandbox(SandboxOptions(port=0), log=print)
 await sandbox.start()

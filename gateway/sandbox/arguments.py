@@ -1,4 +1,4 @@
-"""What an operation is given and what it answers (FHIR R5 operations 3.2.1.3)."""
+"""Input parameters and results of operations (FHIR R5 operations 3.2.1.3)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gateway.sandbox.outcomes import FhirError, fhir_error
 
 @dataclass(frozen=True, slots=True)
 class Coding:
-    """A code of a system, as it was named; what was not named is None."""
+    """A code of a system as the caller sent it. Members that were not sent are None."""
 
     system: str | None = None
     code: str | None = None
@@ -24,14 +24,14 @@ class Coding:
 class OperationParameters:
     """The parameters of one call, from the query and from a Parameters resource.
 
-    `accepted` are the languages of the request's Accept-Language.
+    `accepted` are the languages of the request's Accept-Language field, in its order.
     """
 
     pairs: Sequence[tuple[str, Any]]
     accepted: tuple[str, ...] = ()
 
     def with_body(self, document: JsonObject) -> OperationParameters:
-        """Those of a Parameters resource too. Raises FhirError 400."""
+        """Return these parameters and those of a Parameters resource. Raises FhirError 400."""
         if document.get("resourceType") != "Parameters":
             raise fhir_error(400, "structure", "Parameters are needed", "resourceType")
         given = document.get("parameter", [])
@@ -46,23 +46,26 @@ class OperationParameters:
         return replace(self, pairs=[*self.pairs, *found])
 
     def get(self, name: str) -> Any:
-        """The first value of that name; None when there is none."""
+        """Return the first value of that name; None if there is none."""
         return next((value for key, value in self.pairs if key == name), None)
 
     def text(self, *names: str) -> str | None:
-        """The first of these parameters that there is; an empty one is none."""
+        """Return the first of these parameters that has a value.
+
+        An empty text counts as no value.
+        """
         found = (self.get(name) for name in names)
         return next((str(value) for value in found if value not in (None, "")), None)
 
     def required(self, *names: str) -> str:
-        """The same. Raises FhirError 400 when there is none."""
+        """Return the same as `text`. Raises FhirError 400 if there is none."""
         value = self.text(*names)
         if value is None:
             raise missing_parameter_error(names[0])
         return value
 
     def non_negative_integer(self, name: str) -> int | None:
-        """A whole number from 0. Raises FhirError 400."""
+        """Return a whole number from 0; None if it was not sent. Raises FhirError 400."""
         value = self.text(name)
         if value is None:
             return None
@@ -71,7 +74,7 @@ class OperationParameters:
         return int(value)
 
     def coding(self, name: str, codes: tuple[str, ...]) -> Coding:
-        """A code given whole as the parameter `name`, or in parts with `codes` as names."""
+        """Return a code sent as the Coding `name`, or as single parameters named in `codes`."""
         given = self.get(name)
         if isinstance(given, dict):
             return coding_of(given)
@@ -81,24 +84,27 @@ class OperationParameters:
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """In which languages displays are wanted, best first."""
+        """The languages in which displays are requested, best first."""
         wanted = self.text("displayLanguage")
         return (wanted.partition("-")[0].lower(),) if wanted else self.accepted
 
 
 def coding_of(element: JsonObject) -> Coding:
-    """A Coding of a resource."""
+    """Return the Coding of a Coding element in a resource."""
     parts = (element.get(name) for name in ("system", "code", "version", "display"))
     return Coding(*(part if isinstance(part, str) else None for part in parts))
 
 
 def missing_parameter_error(name: str) -> FhirError:
-    """The error for a parameter that is needed."""
+    """Return the error for a missing mandatory parameter."""
     return fhir_error(400, "required", f"the parameter {name} is missing", f"Parameters.{name}")
 
 
 def parameters(*given: tuple[str, str, Any]) -> JsonObject:
-    """A Parameters resource of (name, type, value); what has no value is left out."""
+    """Return a Parameters resource of (name, type, value).
+
+    Parameters without a value are omitted.
+    """
     listed = [
         {"name": name, f"value{kind}": value} for name, kind, value in given if value is not None
     ]
@@ -106,5 +112,5 @@ def parameters(*given: tuple[str, str, Any]) -> JsonObject:
 
 
 def part_parameter(name: str, *given: tuple[str, str, Any]) -> JsonObject:
-    """One parameter that has parts, given as those of `parameters`."""
+    """Return one parameter with parts, which are passed like those of `parameters`."""
     return {"name": name, "part": parameters(*given)["parameter"]}

@@ -1,7 +1,7 @@
-"""Bundles the platform answers with: pages of searches and histories, with absolute links.
+"""Bundles of search results and histories: pages with absolute links.
 
-Paging is the national platform's: `_page` from 1, `_count` of 20 unless asked and at most 100,
-relations self, next and previous.
+Paging is that of the national platform: `_page` counts from 1, `_count` is 20 by default and at
+most 100, and the link relations are self, next and previous.
 """
 
 from __future__ import annotations
@@ -19,39 +19,40 @@ from gateway.sandbox.store import Version, instant
 DEFAULT_COUNT: Final = 20
 MAX_COUNT: Final = 100
 
-# Not about which resources are found; they are neither ignored nor repeated in the links.
+# These do not influence which resources match. They are neither reported as ignored nor repeated in
+# links.
 _PRESENTATION: Final = frozenset({"_format", "_pretty", "_total"})
 _STATUS_TEXTS: Final = {"POST": "201 Created", "PUT": "200 OK", "DELETE": "200 OK"}
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Which part of a result is asked for; `explicit_count` says that `_count` was given."""
+    """The requested page of a result; `explicit_count` means that `_count` was sent."""
 
     number: int = 1
     count: int = DEFAULT_COUNT
     explicit_count: bool = False
 
     def cut(self, versions: Sequence[Version]) -> Sequence[Version]:
-        """The part of a result that stands on this page."""
+        """Return the versions of a result that belong to this page."""
         start = (self.number - 1) * self.count
         return versions[start : start + self.count]
 
     def link(self, url: str, applied: Sequence[tuple[str, str]], number: int) -> str:
-        """The URL of page `number` of the same search."""
+        """Return the URL of page `number` of the same search."""
         pairs = list(applied)
         if self.explicit_count:
             pairs.append(("_count", str(self.count)))
         if number > 1 or self.number > 1:
             pairs.append(("_page", str(number)))
-        # `_lastUpdated=ge…`, `system|value` and lists are written as clients write them; %7C is the
-        # guide's way for the bar.
+        # `_lastUpdated=ge…`, `system|value` and lists are encoded as clients encode them; the
+        # platform's guide encodes the bar as %7C.
         query = "&".join(f"{quote(n, ':')}={quote(v, ',:/')}" for n, v in pairs)
         return f"{url}?{query}" if query else url
 
 
 def split_paging(pairs: Sequence[tuple[str, str]]) -> tuple[Page, list[tuple[str, str]]]:
-    """The page asked for, and the pairs that say what is searched. Raises FhirError 400."""
+    """Return the requested page, and the pairs that are search criteria. Raises FhirError 400."""
     number, count, explicit = 1, DEFAULT_COUNT, False
     rest = []
     for name, value in pairs:
@@ -71,7 +72,7 @@ def searchset(
     page: Page,
     applied: Sequence[tuple[str, str]],
 ) -> JsonObject:
-    """One page of a search's result."""
+    """Return one page of a search result."""
     bundle = _paged("searchset", f"{base}/{type_}", len(found), page, applied)
     entries = [
         {
@@ -85,7 +86,7 @@ def searchset(
 
 
 def history(base: str, path: str, versions: Sequence[Version], page: Page) -> JsonObject:
-    """One page of a history, newest version first."""
+    """Return one page of a history, newest version first."""
     bundle = _paged("history", f"{base}/{path}/_history", len(versions), page, ())
     entries = [_history_entry(base, version) for version in page.cut(versions)]
     return bundle | ({"entry": entries} if entries else {})
@@ -98,7 +99,7 @@ def _paged(
     if page.number * page.count < total and page.count:
         links.append({"relation": "next", "url": page.link(url, applied, page.number + 1)})
     if page.number > 1:
-        # Past the end, back means the last page that has something on it.
+        # Beyond the end, `previous` is the last page that has entries.
         last = -(-total // page.count) if page.count else 1
         before = max(1, min(page.number - 1, last))
         links.append({"relation": "previous", "url": page.link(url, applied, before)})

@@ -1,4 +1,4 @@
-"""Resources that are known by a canonical URL, and the concepts of code systems."""
+"""Resources that are identified by a canonical URL, and the concepts of code systems."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Concept:
     ancestors: tuple[str, ...] = ()
 
     def display(self, languages: tuple[str, ...] = ()) -> str | None:
-        """In the first of these languages that there is, else as the system has it."""
+        """Return the display in the first available of these languages, else the default one."""
         for language in languages:
             for each in self.definition.get("designation", []):
                 if each.get("language", "").partition("-")[0] == language:
@@ -29,26 +29,29 @@ class Concept:
         return None if text is None else str(text)
 
     def names(self) -> list[str]:
-        """All that it is called."""
+        """Return the display and all designations."""
         designations = self.definition.get("designation", [])
         found = [self.definition.get("display"), *(each.get("value") for each in designations)]
         return [name for name in found if isinstance(name, str)]
 
 
 class Canonicals:
-    """Finds what is kept in a store."""
+    """Finds canonical resources in a store."""
 
     def __init__(self, store: ResourceStore) -> None:
         self._store = store
 
     def all(self, type_: str) -> list[JsonObject]:
-        """All of a type."""
+        """Return all current resources of a type."""
         return [
             version.resource for version in self._store.current_resources(type_) if version.resource
         ]
 
     def find(self, type_: str, canonical: str, version: str | None = None) -> JsonObject:
-        """The newest, or that of the version in `url|version`. Raises FhirError 404."""
+        """Return the newest resource, or that of the version in `url|version`.
+
+        Raises FhirError 404.
+        """
         url, _, suffix = canonical.partition("|")
         wanted = version or suffix
         found = [
@@ -61,12 +64,12 @@ class Canonicals:
         return max(found, key=_age)
 
     def concepts(self, system: str, version: str | None = None) -> dict[str, Concept]:
-        """The concepts of a code system by code. Raises FhirError 404."""
+        """Return the concepts of a code system by code. Raises FhirError 404."""
         return concepts_of(self.find("CodeSystem", system, version))
 
 
 def concepts_of(code_system: JsonObject) -> dict[str, Concept]:
-    """The concepts of a CodeSystem by code."""
+    """Return the concepts of a CodeSystem resource by code."""
     url = str(code_system.get("url"))
     return {each.code: each for each in _flat(url, code_system.get("concept", []), ())}
 
@@ -80,6 +83,6 @@ def _flat(system: str, concepts: list[JsonObject], above: tuple[str, ...]) -> It
 
 
 def _age(resource: JsonObject) -> list[tuple[int, str]]:
-    """What orders versions: 10.0.0 is newer than 9.0.0."""
+    """Return the sort key of a version: 10.0.0 is newer than 9.0.0."""
     parts = str(resource.get("version", "")).split(".")
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]

@@ -1,7 +1,7 @@
-"""The CapabilityStatement: made of the same facts that do the work.
+"""The CapabilityStatement, generated from the declarations that the server itself uses.
 
-As on the national platform it does not tell which parameters filter nothing, nor that Bundles are
-taken.
+As on the national platform it declares neither which parameters do not filter, nor that Bundles are
+accepted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _OAUTH: Final = "http://terminology.hl7.org/CodeSystem/restful-security-service"
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """The statement, and whether it is sent in gzip to everybody, asked or not."""
+    """The statement, and whether it is sent in gzip even if Accept-Encoding does not allow it."""
 
     statement: JsonObject
     gzipped: bool
@@ -28,7 +28,7 @@ class Metadata:
 def capability_statement(
     base: str, started: datetime, types: Declared, *, lenient: bool
 ) -> JsonObject:
-    """What this server can do, with `base` as its absolute URL (FHIR R5 http 3.2.0.12)."""
+    """Return what this server supports; `base` is its absolute URL (FHIR R5 http 3.2.0.12)."""
     system = [{"code": "transaction"}, {"code": "batch"}]
     return {
         "resourceType": "CapabilityStatement",

@@ -1,4 +1,4 @@
-"""Who may ask the SSO for tokens, and how a client proves that it is the one (RFC 6749 2.3)."""
+"""The registered OAuth clients of the SSO and their authentication (RFC 6749 section 2.3)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from urllib.parse import unquote_plus, urlsplit
 from gateway.sandbox.options import SandboxOptions
 
 _CHALLENGE: Final = 'Basic realm="dhp-sandbox", charset="UTF-8"'
-# `urlsplit` drops line breaks, which must not reach a header.
+# `urlsplit` drops line breaks, which must not reach a header field.
 _PRINTABLE: Final = re.compile(r"[\x21-\x7e]+")
 
 
 class OAuthError(Exception):
-    """An error answer of the token endpoint (RFC 6749 5.2)."""
+    """An error response of the token endpoint (RFC 6749 section 5.2)."""
 
     def __init__(self, status: int, error: str, description: str, challenge: str = "") -> None:
         super().__init__(error)
@@ -32,14 +32,14 @@ class OAuthError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A client that was recognised; a public one has no secret."""
+    """An authenticated client; a public one has no secret."""
 
     id: str
     public: bool = False
 
 
 class Clients:
-    """The two clients that are registered: a confidential and a public one."""
+    """The two registered clients: a confidential and a public one."""
 
     def __init__(self, options: SandboxOptions) -> None:
         self._confidential = options.client_id
@@ -48,21 +48,21 @@ class Clients:
         self._redirect_uris = options.redirect_uris
 
     def known(self, client_id: str) -> bool:
-        """Whether a client of this id is registered."""
+        """Return whether a client of this id is registered."""
         return client_id in (self._confidential, self._public)
 
     def is_public(self, client_id: str) -> bool:
-        """Whether this client has no secret, and therefore must use PKCE."""
+        """Return whether this client has no secret, and therefore must use PKCE."""
         return client_id == self._public
 
     def may_redirect_to(self, uri: str) -> bool:
-        """Whether this redirect URI is registered."""
+        """Return whether this redirect URI is registered."""
         if self._redirect_uris:
             return uri in self._redirect_uris
         return _PRINTABLE.fullmatch(uri) is not None and _is_loopback(uri)
 
     def authenticate(self, form: Mapping[str, str], authorization: str | None) -> Client:
-        """The client that sent this token request. Raises OAuthError."""
+        """Return the client that sent this token request. Raises OAuthError."""
         if authorization is not None:
             if "client_secret" in form:
                 raise OAuthError(
@@ -89,7 +89,7 @@ class Clients:
 
 
 def _basic(authorization: str) -> tuple[str, str]:
-    """Id and secret, each form-urlencoded inside of the Basic credentials (RFC 6749 2.3.1)."""
+    """Return id and secret, each form-urlencoded in Basic credentials (RFC 6749 section 2.3.1)."""
     scheme, _, credentials = authorization.partition(" ")
     try:
         text = base64.b64decode(credentials.strip(), validate=True).decode()
@@ -102,7 +102,7 @@ def _basic(authorization: str) -> tuple[str, str]:
 
 
 def _is_loopback(uri: str) -> bool:
-    """RFC 8252 7.3: any port of a loopback host."""
+    """Return whether this is a loopback URI, with any port (RFC 8252 section 7.3)."""
     try:
         parts = urlsplit(uri)
         host, _ = parts.hostname or "", parts.port

@@ -1,7 +1,8 @@
-"""FHIR JSON in and out, with every number's text kept.
+"""Parser and serializer of FHIR JSON that retain the text of every number.
 
-A FHIR decimal carries its precision (FHIR R5, datatypes 2.1.28.0.1): 1.10 is not 1.1. Python's own
-`json` turns both into one float, so numbers with a fraction or an exponent become `Number` here.
+A FHIR decimal carries its precision (FHIR R5, datatypes 2.1.28.0.1): 1.10 is not 1.1. Python's
+`json` parses both to the same float, so that numbers with a fraction or an exponent become a
+`Number` here.
 """
 
 from __future__ import annotations
@@ -14,23 +15,23 @@ import orjson
 
 JsonObject = dict[str, Any]
 
-_MAX_INTEGER_DIGITS: Final = 18  # what orjson writes by itself
+_MAX_INTEGER_DIGITS: Final = 18  # what orjson serializes without help
 
 
 class Number(Decimal):
-    """A number that is written again exactly as it was read."""
+    """A number that is serialized exactly as it was parsed."""
 
     text: str
 
     def __new__(cls, text: str) -> Number:
-        """Read `text`, the number as it stands in the document."""
+        """Parse `text`, the number as it is in the document."""
         number = super().__new__(cls, text)
         number.text = text
         return number
 
 
 def parse(body: bytes) -> JsonObject:
-    """Read one JSON object. Raises ValueError, with a text that shows nothing of the document."""
+    """Parse one JSON object. Raises ValueError, whose text quotes nothing of the document."""
     try:
         document = json.loads(
             body.decode(),
@@ -52,12 +53,13 @@ def parse(body: bytes) -> JsonObject:
 
 
 def render(document: object, *, pretty: bool = False) -> bytes:
-    """Write a document; what `parse` read comes out with the same numbers in the same order."""
+    """Serialize a document. Numbers that were parsed retain their text, and members their order."""
     return orjson.dumps(document, default=_fragment, option=orjson.OPT_INDENT_2 if pretty else None)
 
 
 def _prove_writable(document: JsonObject) -> None:
-    # Lone surrogates and extreme nesting can be read but not written: better found here than later.
+    # Lone surrogates and extreme nesting can be parsed but not serialized. The error must be raised
+    # here, not when the document is sent later.
     try:
         render(document)
     except orjson.JSONEncodeError:

@@ -1,7 +1,7 @@
-"""The example data: synthetic resources that come with the package.
+"""The example data: synthetic resources that are part of the package.
 
-They are written for the base of the national playground; loading puts the sandbox's own base in
-its place, in links only. Text, identities and canonical URLs that look like links stay as they are
+They are written with the base URL of the national playground. Loading replaces it by the sandbox's
+base URL in links only. Text, identifiers and canonical URLs that look like links are unchanged
 (data/README.md).
 """
 
@@ -20,7 +20,7 @@ _ATTACHMENT_NAMES: Final = frozenset({"attachment", "photo", "presentedForm", "v
 
 
 def examples(base: str) -> list[JsonObject]:
-    """All single resources, plus those only Bundles hold; with `base` in the links."""
+    """Return all single resources and those found only in Bundles, with `base` in the links."""
     documents = [parse(file) for file in _files()]
     alone = [document for document in documents if document["resourceType"] != "Bundle"]
     bundles = [document for document in documents if document["resourceType"] == "Bundle"]
@@ -31,12 +31,12 @@ def examples(base: str) -> list[JsonObject]:
 
 
 def terminology() -> list[JsonObject]:
-    """Code systems, value sets and concept maps; nothing in them is a link."""
+    """Return the code systems, value sets and concept maps. They contain no links."""
     return [parse(file) for file in _files("terminology")]
 
 
 def relocate(node: Any, base: str, name: str = "") -> Any:
-    """A copy of a document with `base` in place of the examples' base wherever it is a link."""
+    """Return a copy of a document in which the links start with `base`."""
     if isinstance(node, list):
         return [relocate(item, base, name) for item in node]
     if not isinstance(node, dict):
@@ -69,7 +69,7 @@ def _files(*below: str) -> Iterator[bytes]:
 
 
 def _loadable(bundle: JsonObject) -> Iterator[JsonObject]:
-    """The entries that are resources of the platform: it gave them an id and a version."""
+    """Yield the resources of a Bundle that the platform has stored: with an id and a version."""
     for entry in bundle["entry"]:
         resource: JsonObject = entry["resource"]
         if "id" in resource and "versionId" in resource.get("meta", {}):

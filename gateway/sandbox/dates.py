@@ -1,6 +1,6 @@
-"""Dates as FHIR searches them: every date is a range, as wide as its precision.
+"""Dates in searches: every date is a range, as wide as its precision.
 
-FHIR R5 search, 3.2.1.5.8. A range is half-open and in seconds of Unix time; a date without an
+FHIR R5 search, 3.2.1.5.8. A range is half-open and in seconds of Unix time. A date without an
 offset is taken as UTC.
 """
 
@@ -22,22 +22,22 @@ _DATE: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class DateRange:
-    """From `low` up to but without `high`."""
+    """The range from `low`, inclusive, to `high`, exclusive."""
 
     low: float
     high: float
 
     def contains(self, other: DateRange) -> bool:
-        """Whether all of the other range lies in this one."""
+        """Return whether the other range lies completely in this one."""
         return self.low <= other.low and other.high <= self.high
 
     def overlaps(self, other: DateRange) -> bool:
-        """Whether the two have a moment in common."""
+        """Return whether the two ranges have a moment in common."""
         return self.low < other.high and other.low < self.high
 
 
 def matches(prefix: str, asked: DateRange, found: DateRange) -> bool:
-    """Compare a resource's date with the one searched for, by the prefix of the latter."""
+    """Return whether a resource's date (`found`) matches the searched one by the prefix."""
     match prefix:
         case "ne":
             return not asked.contains(found)
@@ -60,7 +60,7 @@ def matches(prefix: str, asked: DateRange, found: DateRange) -> bool:
 
 
 def parse_date(text: str) -> DateRange:
-    """The range of a FHIR date, dateTime or instant. Raises ValueError."""
+    """Return the range of a FHIR date, dateTime or instant. Raises ValueError."""
     match = _DATE.fullmatch(text)
     if match is None:
         raise ValueError("not a date")
@@ -81,7 +81,7 @@ def parse_date(text: str) -> DateRange:
 
 
 def range_of(value: Any) -> DateRange | None:
-    """The range of a date or a Period in a resource; None when it is neither."""
+    """Return the range of a date or a Period in a resource; None if it is neither."""
     try:
         if isinstance(value, str):
             return parse_date(value)

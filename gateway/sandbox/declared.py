@@ -1,6 +1,6 @@
-"""What the platform declares: its types with their interactions, operations and parameters.
+"""The declared resource types with their interactions, operations and search parameters.
 
-The facts are in `declared.txt`. `lenient` adds what only the well-behaved server has.
+The declarations are in `declared.txt`. `lenient` adds what only the lenient server supports.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 
 from gateway.sandbox.parameters import SearchParameter, parse_parameter
 
-# Of every type, as all resources have these elements.
+# For every type, since all resources have these elements.
 _COMMON: Final = """
 _id token id
 _lastUpdated date meta.lastUpdated
@@ -36,14 +36,14 @@ Declared = Mapping[str, DeclaredType]
 
 @cache
 def declared(*, lenient: bool) -> Declared:
-    """All types by name."""
+    """Return all types by name."""
     text = (files("gateway.sandbox") / "declared.txt").read_text("utf-8")
     rows = (row for row in text.splitlines() if row.strip() and not row.startswith("#"))
     return {type_: _type(head, below, lenient) for type_, head, below in _blocks(rows)}
 
 
 def _blocks(rows: Iterable[str]) -> list[tuple[str, str, list[str]]]:
-    """Each type, what follows it in its row, and the indented rows below."""
+    """Return each type, the rest of its row, and the indented rows below."""
     heads: list[tuple[str, str, list[str]]] = []
     for row in rows:
         if row.startswith(" "):
@@ -71,5 +71,5 @@ def _type(head: str, rows: list[str], lenient: bool) -> DeclaredType:
 
 
 def _chosen(words: Iterable[str], lenient: bool) -> Iterator[str]:
-    """Without the tilde; what has one only if `lenient`."""
+    """Yield the words without their tilde. Words with a tilde are included only if `lenient`."""
     return (word.removeprefix("~") for word in words if lenient or not word.startswith("~"))

@@ -1,4 +1,4 @@
-"""The entries of a Bundle that was posted: the requests in it, read and checked for their form."""
+"""The entries of a Bundle that was posted: parsed and formally checked requests."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from urllib.parse import unquote
 from gateway.sandbox.codec import JsonObject
 from gateway.sandbox.outcomes import fhir_error
 
-# The order in which a server processes a transaction.
+# The order in which a server processes the methods of a transaction.
 ORDER: Final = ("DELETE", "POST", "PUT", "GET")
 WITH_RESOURCE: Final = ("POST", "PUT")
 
 
 @dataclass(frozen=True, slots=True)
 class BundleEntry:
-    """One request of a Bundle; `path` is what follows the type, `expression` where it stands."""
+    """One request of a Bundle.
+
+    `path` holds the segments after the type. `expression` is the FHIRPath of the entry.
+    """
 
     expression: str
     method: str
@@ -30,7 +33,7 @@ class BundleEntry:
 
 
 def read_entry(index: int, raw: Any, base: str) -> BundleEntry:
-    """One entry of a Bundle that was posted. Raises FhirError 400."""
+    """Parse one entry of a Bundle that was posted. Raises FhirError 400."""
     expression = f"Bundle.entry[{index}]"
     request = raw.get("request") if isinstance(raw, dict) else None
     if not isinstance(request, dict):

@@ -1,6 +1,6 @@
-"""What is said about each request: one line for people, and the numbers.
+"""Log lines and counters of requests.
 
-A line never holds a token, a secret or the value of a query parameter.
+A line never contains a token, a secret or the value of a query parameter.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from aiohttp import web
 
 @dataclass(slots=True)
 class SandboxEvent:
-    """What is to be said about a request; `result` is the status unless something else is set."""
+    """What a handler adds to the log line; `result` replaces the status if it is set."""
 
     note: str = ""
     result: str = ""
@@ -22,7 +22,7 @@ class SandboxEvent:
 
 @dataclass(slots=True)
 class Counters:
-    """What happened so far; `rejected` counts refused bearer tokens."""
+    """The counts since the start; `rejected` counts rejected bearer tokens."""
 
     token_requests: int = 0
     tokens_issued: int = 0
@@ -35,7 +35,7 @@ EVENT: Final = web.RequestKey("event", SandboxEvent)
 
 
 def line(side: str, request: web.Request, result: str, note: str) -> str:
-    """One request as text; of the query only the names."""
+    """Return the log line of a request. It contains only the names of the query parameters."""
     names = "&".join(f"{quote(name)}=…" for name in request.query)
     target = quote(request.rel_url.raw_path, safe="/%$:") + (f"?{names}" if names else "")
     return f"{side:<8}  {request.method} {target} {result}  {note}".rstrip()

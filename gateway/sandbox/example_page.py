@@ -1,7 +1,8 @@
-"""A page as a hospital may have one: signs in over the gateway and lists patients.
+"""An example of a hospital's web page that signs in through the gateway and lists patients.
 
-It is served by the platform's listener, not by the gateway: another origin, as in real life. What
-it shows is that a page needs neither a token nor a library, but two fields with each request.
+It is served by the platform's listener, not by the gateway: a separate origin, as in production. It
+demonstrates that a page needs neither a token nor a library, only the options `credentials` and
+`headers` of `fetch`.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ $audit</main>
 class ExamplePage:
     """The page for one gateway; `gateway_url` is its origin, without a path.
 
-    `audit` is the file that has a record of each request, if there is one.
+    `audit` is the audit file that has a record of each request, if there is one.
     """
 
     def __init__(self, gateway_url: str, audit: str | None = None) -> None:
@@ -98,7 +99,7 @@ class ExamplePage:
         }
 
     async def show(self, request: web.Request) -> web.Response:
-        """The page."""
+        """Return the page."""
         return web.Response(text=self._page, content_type="text/html", headers=self._headers)
 
 

@@ -1,4 +1,4 @@
-"""The answers of a request that fails on purpose, as a platform or an SSO in trouble gives them."""
+"""Responses of requests that fail on purpose, like those of a faulty platform or SSO."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ _ERROR_PAGE: Final = (
     "<!doctype html><html><head><title>502 Bad Gateway</title></head>"
     "<body><h1>502 Bad Gateway</h1></body></html>"
 )
-# The codes of FHIR's issue-type that go with statuses; 5xx are `transient`, others `processing`.
+# The codes of FHIR's issue-type for statuses. Other statuses have `transient` (5xx) or
+# `processing`.
 _ISSUE_CODES: Final = {
     401: "login",
     403: "forbidden",
@@ -33,7 +34,7 @@ _ISSUE_CODES: Final = {
 
 
 def fault_response(request: web.Request, side: Side, failure: FailureMode) -> web.Response:
-    """The answer; for a reset one that nobody gets any more."""
+    """Return the response. For a reset the connection is closed, and the response is not sent."""
     if failure == "reset":
         _reset(request)
         return web.Response(status=502)
@@ -47,19 +48,20 @@ def fault_response(request: web.Request, side: Side, failure: FailureMode) -> we
 
 
 def _oauth_error(status: int) -> str:
-    """RFC 6749 section 5.2: 401 is for a client that could not be authenticated."""
+    """Return the error code. 401 is for a client that failed to authenticate (RFC 6749 5.2)."""
     if status >= 500:
         return "server_error"
     return "invalid_client" if status == 401 else "invalid_request"
 
 
 def _reset(request: web.Request) -> None:
-    """Close the connection with RST instead of FIN, so that the peer sees an error."""
+    """Close the connection with RST instead of FIN, so that the peer gets an error."""
     transport = request.transport
     request[EVENT].result = "connection reset"
     if transport is None:
         return
-    # uvloop's sockets have no setsockopt; a duplicate shares the option with the original.
+    # uvloop's sockets have no setsockopt; a duplicate descriptor shares the option with the
+    # original.
     descriptor = os.dup(transport.get_extra_info("socket").fileno())
     with socket.socket(fileno=descriptor) as duplicate:
         duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)

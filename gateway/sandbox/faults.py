@@ -1,4 +1,4 @@
-"""What the sandbox does wrong on purpose, so that vendors can try their software against it."""
+"""Faults that the sandbox simulates, so that vendors can test their software against them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Faults:
     """The faults of one sandbox; the default is none.
 
     A failure is an HTTP status from 400 to 599, `html` (an HTML error page with status 502) or
-    `reset` (the connection is reset without an answer). Delays and the lifetime are in seconds.
-    `reject_tokens` is the share, from 0 to 1, of good tokens that the platform refuses with 401.
+    `reset` (the connection is reset without a response). Delays and the lifetime are in seconds.
+    `reject_tokens` is the share, from 0 to 1, of valid tokens that the platform rejects with 401.
     """
 
     sso_failure: FailureMode | None = None
@@ -39,9 +39,9 @@ class Faults:
         token_lifetime: float | None = None,
         reject_tokens: float = 0.0,
     ) -> Faults:
-        """Read the options of the command line, such as `sso=503` or `platform=2s`.
+        """Parse options of the command line, such as `sso=503` or `platform=2s`.
 
-        Raises ValueError with a text for people.
+        Raises ValueError with a message for the operator.
         """
         failures = {side: _failure(side, mode) for side, mode in _pairs("--fail", fail).items()}
         delays = {side: _delay(side, text) for side, text in _pairs("--slow", slow).items()}
@@ -55,11 +55,11 @@ class Faults:
         )
 
     def failure(self, side: Side) -> FailureMode | None:
-        """How every request to this side fails, if it does."""
+        """Return how every request to this side fails; None if it does not."""
         return self.sso_failure if side == "sso" else self.platform_failure
 
     def delay(self, side: Side) -> float:
-        """Seconds that every answer of this side is late."""
+        """Return the delay of every response of this side, in seconds."""
         return self.sso_delay if side == "sso" else self.platform_delay
 
 

@@ -1,6 +1,6 @@
-"""The platform's FHIR R5 RESTful API over HTTP: routes, bearer check, headers and bodies.
+"""The platform's FHIR R5 RESTful API over HTTP: routes, bearer check, header fields and bodies.
 
-What an interaction means is in `interactions`, what is in a Bundle in `transactions`.
+`interactions` implements the interactions, `transactions` the processing of Bundles.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class _Route:
 
 
 class FhirServer:
-    """Answers every request under the base."""
+    """Handles every request below the base URL."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class FhirServer:
         ]
 
     async def handle(self, request: web.Request) -> web.Response:
-        """Any request under the base."""
+        """Handle a request below the base URL. Errors become an OperationOutcome."""
         try:
             self._guard.check(request)
             return await self._dispatch(request)
@@ -116,7 +116,7 @@ class FhirServer:
         raise FhirError(405, issue, headers=(("Allow", methods),))
 
     def _matching(self, request: web.Request) -> list[tuple[_Route, re.Match[str]]]:
-        """The routes of this path, whatever their method; at least one."""
+        """Return the routes of this path for any method, at least one. Raises FhirError 404."""
         path = _path(request)
         matching = [
             (route, match) for route in self._routes if (match := route.path.fullmatch(path))
@@ -129,7 +129,7 @@ class FhirServer:
         return matching
 
     def _has(self, type_: str | None, interaction: str) -> bool:
-        """Whether the type has what a route is for; the empty name is for all."""
+        """Return whether the type supports the interaction. An empty name is always supported."""
         if not interaction or type_ is None:
             return not interaction
         declared = self._types[type_]
@@ -238,7 +238,7 @@ class FhirServer:
 
 
 def _path(request: web.Request) -> str:
-    """What follows the base, decoded segment by segment."""
+    """Return the path below the base URL, each segment decoded. Raises FhirError 400."""
     raw = request.rel_url.raw_path.removeprefix(PATH).strip("/")
     segments = [unquote(segment) for segment in raw.split("/")]
     if any("/" in segment for segment in segments):
@@ -267,7 +267,7 @@ async def _form(request: web.Request) -> list[tuple[str, str]]:
 
 
 def _parameter(document: JsonObject) -> JsonObject:
-    """The resource to validate, which may come as the parameter `resource`."""
+    """Return the resource to validate, which may be sent as the parameter `resource`."""
     if document.get("resourceType") != "Parameters":
         return document
     parameters = document.get("parameter")

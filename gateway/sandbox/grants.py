@@ -1,7 +1,8 @@
-"""What the SSO remembers between two requests: authorization codes and refresh tokens.
+"""State of the SSO between requests: authorization codes and refresh tokens.
 
-A code works once; so does a refresh token, which is replaced at each use. Using either again ends
-everything that came of that sign-in (RFC 6749 4.1.2 and 10.4, RFC 9700 4.14.2).
+A code can be used once, and so can a refresh token, which is replaced at each use. A second use of
+either revokes all refresh tokens of that sign-in (RFC 6749 sections 4.1.2 and 10.4, RFC 9700
+section 4.14.2).
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ _VERIFIER: Final = re.compile(r"[A-Za-z0-9\-._~]{43,128}")
 
 
 class GrantError(Exception):
-    """The code or refresh token cannot be used; the text says why."""
+    """The code or refresh token cannot be used; the text is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class PendingSignIn:
-    """Who agreed to what: one passing of the sign-in page."""
+    """A completed sign-in: the client, the user and the request that the user approved."""
 
     client_id: str
     subject: str
@@ -42,7 +43,7 @@ class _Grant:
 
 
 class Grants:
-    """Codes and refresh tokens of one SSO; lifetimes in seconds, `clock` gives Unix time."""
+    """Codes and refresh tokens of one SSO. Lifetimes are in seconds, `clock` returns Unix time."""
 
     def __init__(
         self, *, code_lifetime: int, refresh_lifetime: int, clock: Callable[[], float]
@@ -54,14 +55,14 @@ class Grants:
         self._refresh_tokens: dict[str, _Grant] = {}
 
     def new_code(self, sign_in: PendingSignIn) -> str:
-        """A one-time code for the redirect."""
+        """Return a one-time code for the redirect."""
         expires = self._clock() + self._code_lifetime
         return _keep(self._codes, _Grant(sign_in, secrets.token_hex(8), expires))
 
     def redeem_code(
         self, code: str, *, client_id: str, redirect_uri: str, verifier: str | None
     ) -> tuple[PendingSignIn, str]:
-        """The sign-in behind a code, and a refresh token. Raises GrantError."""
+        """Return the sign-in of a code, and a refresh token. Raises GrantError."""
         grant = self._take(self._codes, code)
         if grant.sign_in.client_id != client_id:
             raise GrantError("the code was issued to another client")
@@ -71,7 +72,7 @@ class Grants:
         return grant.sign_in, self._new_refresh_token(grant)
 
     def redeem_refresh_token(self, token: str, *, client_id: str) -> tuple[PendingSignIn, str]:
-        """The sign-in behind a refresh token, and the next refresh token. Raises GrantError."""
+        """Return the sign-in of a refresh token, and the next refresh token. Raises GrantError."""
         grant = self._take(self._refresh_tokens, token)
         if grant.sign_in.client_id != client_id:
             raise GrantError("the refresh token was issued to another client")
@@ -106,7 +107,10 @@ def _keep(grants: dict[str, _Grant], grant: _Grant) -> str:
 
 
 def _require_verifier(challenge: str | None, verifier: str | None) -> None:
-    """RFC 7636 4.6; a verifier without a challenge is an attack (RFC 9700 2.1.1)."""
+    """Check the verifier (RFC 7636 section 4.6). Raises GrantError.
+
+    A verifier without a challenge is an attack (RFC 9700 section 2.1.1).
+    """
     if challenge is None and verifier is None:
         return
     if challenge is None or verifier is None or not _VERIFIER.fullmatch(verifier):

@@ -1,4 +1,4 @@
-"""Lets in only requests with exactly one good bearer token (RFC 6750)."""
+"""Authentication of requests, which need exactly one valid bearer token (RFC 6750)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _REALM: Final = 'Bearer realm="dhp-sandbox"'
 
 
 class BearerGuard:
-    """Checks the Authorization header; refuses the share `reject` of good tokens on purpose."""
+    """Checks the Authorization field. Rejects the share `reject` of valid tokens on purpose."""
 
     def __init__(
         self, tokens: TokenAuthority, counters: Counters, *, reject: float, rng: random.Random
@@ -26,7 +26,7 @@ class BearerGuard:
         self._rng = rng
 
     def check(self, request: web.Request) -> None:
-        """Raise FhirError 401, or 400 for a header that is malformed or there twice."""
+        """Check a request. Raises FhirError 401, or 400 if the field is malformed or repeated."""
         event = request[EVENT]
         fields = request.headers.getall("Authorization", [])
         if not fields:

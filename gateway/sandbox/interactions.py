@@ -1,6 +1,6 @@
-"""The FHIR interactions as the national platform does them, on the store and without HTTP.
+"""The FHIR interactions as the national platform implements them, on the store, without HTTP.
 
-Every method raises FhirError. Resources come in validated (`Validator`).
+Every method raises FhirError. Resources must be validated already (`Validator`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ _ENTITY_TAG: Final = re.compile(r'(?:W/)?"([^"]*)"')
 
 @dataclass(frozen=True, slots=True)
 class InteractionResult:
-    """What an interaction gives: an HTTP status, a resource, and the version it is about."""
+    """The result of an interaction: an HTTP status, a resource, and the version concerned.
+
+    `has_location`: the response has a Location field.
+    """
 
     status: int
     resource: JsonObject
@@ -34,9 +37,9 @@ class InteractionResult:
 
 
 class Interactions:
-    """Reads and writes of one store; `base` is the absolute URL that stands in links.
+    """Interactions with one store; `base` is the absolute URL in links.
 
-    `types` says what there is; the condition of a create is looked at only if `conditional`.
+    `types` are the declared types. The condition of a create is evaluated only if `conditional`.
     """
 
     def __init__(
@@ -48,12 +51,12 @@ class Interactions:
         self.conditional = conditional
 
     def read(self, type_: str, id_: str) -> InteractionResult:
-        """The current version; 404 when there never was one, 410 when it was deleted."""
+        """Return the current version; 404 if there never was one, 410 if it was deleted."""
         self.require(type_, "read")
         return _read_result(self._existing(type_, id_))
 
     def vread(self, type_: str, id_: str, number: str) -> InteractionResult:
-        """One version; 404 when there is none of that number, 410 when it is the deletion."""
+        """Return one version; 404 if there is none of that number, 410 if it is the deletion."""
         self.require(type_, "vread")
         require_uuid(type_, id_)
         for version in self._store.history(type_, id_):
@@ -69,7 +72,7 @@ class Interactions:
         if_none_exist: str | None = None,
         id_: str | None = None,
     ) -> InteractionResult:
-        """Keep a new resource under a new id; with `if_none_exist` only when nothing matches it."""
+        """Store a new resource under a new id; with `if_none_exist` only if none matches it."""
         if existing := self.existing(type_, if_none_exist):
             return InteractionResult(200, existing.resource or {}, existing, has_location=True)
         self._require_new_canonical(type_, resource)
@@ -79,7 +82,7 @@ class Interactions:
     def update(
         self, type_: str, id_: str, resource: JsonObject, if_match: str | None
     ) -> InteractionResult:
-        """A new version; 412 unless `if_match` names the current one. Never creates."""
+        """Store a new version; 412 unless `if_match` names the current one. Never creates."""
         self.require(type_, "update")
         require_uuid(type_, id_)
         if resource.get("id") != id_:
@@ -91,7 +94,7 @@ class Interactions:
         return InteractionResult(200, version.resource or {}, version)
 
     def delete(self, type_: str, id_: str, if_match: str | None = None) -> InteractionResult:
-        """Mark as deleted; saying it again is fine."""
+        """Mark the resource as deleted. A repeated deletion succeeds."""
         self.require(type_, "delete")
         require_uuid(type_, id_)
         current = self._store.current(type_, id_)
@@ -107,7 +110,7 @@ class Interactions:
         return InteractionResult(200, informational_outcome(f"{type_}/{id_} is deleted"), deleted)
 
     def search(self, type_: str, pairs: Pairs, *, strict: bool = False) -> InteractionResult:
-        """A page of what matches; with `strict` an unknown parameter is an error."""
+        """Return a page of the matches; with `strict` an unknown parameter is an error."""
         self.require(type_, "search-type")
         page, rest = bundles.split_paging(pairs)
         query = parse_query(self.types[type_].parameters, rest, self.base)
@@ -119,7 +122,7 @@ class Interactions:
         return InteractionResult(200, bundle)
 
     def history(self, type_: str, id_: str | None, pairs: Pairs) -> InteractionResult:
-        """A page of the versions of one resource, or of all resources of a type."""
+        """Return a page of the versions of one resource, or of all resources of a type."""
         self.require(type_, "history-type" if id_ is None else "history-instance")
         page, _ = bundles.split_paging(pairs)
         if id_ is None:
@@ -133,13 +136,13 @@ class Interactions:
         return InteractionResult(200, bundles.history(self.base, f"{type_}/{id_}", versions, page))
 
     def existing(self, type_: str, if_none_exist: str | None) -> Version | None:
-        """The one resource that a conditional create would double; 412 when there are several."""
+        """Return the resource that a conditional create would duplicate; 412 if several match."""
         self.require(type_, "create")
         if if_none_exist is None or not self.conditional:
             return None
         pairs = parse_qsl(if_none_exist.lstrip("?"))
         query = parse_query(self.types[type_].parameters, pairs, self.base)
-        # Ignoring a criterion would find, and hand out, some other resource.
+        # If a criterion were ignored, an unrelated resource could match and be returned.
         if query.ignored or not query.criteria:
             raise fhir_error(400, "not-supported", "If-None-Exist needs known search parameters")
         found = _matching(self._store.current_resources(type_), query)
@@ -148,7 +151,7 @@ class Interactions:
         return found[0] if found else None
 
     def require(self, type_: str, interaction: str) -> None:
-        """404 for an unknown type, 405 for an interaction that it does not have."""
+        """Raise FhirError 404 for an unknown type, 405 for an unsupported interaction."""
         declared = self.types.get(type_)
         if declared is None:
             raise fhir_error(404, "not-supported", "there is no resource type of that name here")
@@ -156,7 +159,10 @@ class Interactions:
             raise fhir_error(405, "not-supported", f"{type_} does not support {interaction}")
 
     def _require_new_canonical(self, type_: str, resource: JsonObject) -> None:
-        """One canonical URL has one meaning, or nobody knows what a reference to it means."""
+        """Raise FhirError 409 if another resource has the same canonical URL and version.
+
+        References to the canonical URL would be ambiguous.
+        """
         if "url" not in self.types[type_].parameters or "url" not in resource:
             return
         canonical = resource["url"], resource.get("version")
@@ -179,7 +185,7 @@ class Interactions:
 
 
 def new_id() -> str:
-    """An id as the platform gives them."""
+    """Return a new id in the platform's format."""
     return str(uuid.uuid4())
 
 
@@ -194,7 +200,7 @@ def _read_result(version: Version) -> InteractionResult:
 
 
 def require_uuid(type_: str, id_: str) -> None:
-    """400 unless this is an id as the platform gives them."""
+    """Raise FhirError 400 unless the id has the platform's format."""
     if not _UUID.fullmatch(id_):
         raise fhir_error(400, "invalid", f"the id of a {type_} is a UUID in lower case")
 

@@ -1,4 +1,4 @@
-"""What a caller wants back: media types (JSON only), `_format`, `_pretty` and `Prefer`."""
+"""Requested form of a response: media types (JSON only), `_format`, `_pretty` and `Prefer`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ _RANGES: Final = JSON_TYPES | {"*/*", "application/*", "text/*"}
 
 
 def require_json_accepted(request: web.Request) -> None:
-    """406 unless JSON is fine; `_format` outranks `Accept` (FHIR R5 http 3.2.0.1.11)."""
+    """Raise FhirError 406 unless JSON is accepted.
+
+    `_format` has precedence over `Accept` (FHIR R5 http 3.2.0.1.11).
+    """
     wanted = request.query.get("_format")
     if wanted is not None:
         # A plus sign that was not percent-encoded arrives as a space.
@@ -30,29 +33,29 @@ def require_json_accepted(request: web.Request) -> None:
 
 
 def wants_native_binary(request: web.Request) -> bool:
-    """Whether a Binary is to come as itself: unless FHIR JSON is named (FHIR R5 Binary 8.2.4)."""
+    """Return whether to send a Binary's content: unless FHIR JSON is named (R5 Binary 8.2.4)."""
     return "_format" not in request.query and not JSON_TYPES & set(_accepted(request))
 
 
 def is_pretty(request: web.Request) -> bool:
-    """Whether the answer is for people."""
+    """Return whether an indented document is requested."""
     return request.query.get("_pretty") == "true"
 
 
 def languages(request: web.Request) -> tuple[str, ...]:
-    """The languages that the caller would like to read, in the order it names them."""
+    """Return the languages of Accept-Language in their order, without regard to weights."""
     fields = ",".join(request.headers.getall("Accept-Language", []))
     names = (each.partition(";")[0].partition("-")[0].strip().lower() for each in fields.split(","))
     return tuple(name for name in names if name and name != "*")
 
 
 def preferred_return(request: web.Request) -> str:
-    """minimal, representation or OperationOutcome; empty when none was named."""
+    """Return minimal, representation or OperationOutcome; "" if none was requested."""
     return _preference(request, "return", ("minimal", "representation", "OperationOutcome"))
 
 
 def is_strict(request: web.Request) -> bool:
-    """Whether unknown search parameters are to be errors."""
+    """Return whether unknown search parameters must be errors."""
     return _preference(request, "handling", ("strict", "lenient")) == "strict"
 
 

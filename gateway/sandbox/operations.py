@@ -1,4 +1,4 @@
-"""The platform's operations by type and name, and those that ask who works where."""
+"""The platform's operations by type and name, including those on roles of practitioners."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Perform = Callable[[JsonObject | None, OperationParameters], JsonObject]
 
 
 class Operations:
-    """Performs operations on what is in a store; nothing is changed."""
+    """Performs operations on the resources of a store. They change nothing."""
 
     def __init__(self, store: ResourceStore, interactions: Interactions) -> None:
         self._store = store
@@ -31,7 +31,8 @@ class Operations:
             ("ValueSet", "validate-code"): terminology.validate_in_value_set,
             ("ConceptMap", "translate"): terminology.translate,
         }
-        # From the guide of August 2026; the type whose references lead on, and the one found.
+        # From the guide of August 2026. The element of PractitionerRole that refers to the
+        # resource, and the element whose targets are the result ("": the roles themselves).
         self._registers = {
             ("Organization", "practitioners"): ("organization", "practitioner"),
             ("Practitioner", "organizations"): ("practitioner", "organization"),
@@ -41,7 +42,7 @@ class Operations:
     def perform(
         self, type_: str, id_: str | None, name: str, given: OperationParameters
     ) -> JsonObject:
-        """The answer of an operation on a type, or on one resource. Raises FhirError."""
+        """Return the result of an operation on a type or on one resource. Raises FhirError."""
         if (type_, name) in self._terminology:
             resource = None if id_ is None else self._interactions.read(type_, id_).resource
             return self._terminology[type_, name](resource, given)
@@ -51,7 +52,10 @@ class Operations:
         raise fhir_error(404, "not-supported", f"{type_} has no operation ${name} here")
 
     def _found(self, reference: str, named: str, wanted: str) -> JsonObject:
-        """What the roles that name a resource lead to; for nothing an outcome, and 200 too."""
+        """Return a Bundle of what the roles of a resource refer to.
+
+        An empty result is a Bundle with an OperationOutcome, also with status 200.
+        """
         entries = [
             {
                 "fullUrl": f"{self._interactions.base}/{resource['resourceType']}/{resource['id']}",
@@ -70,7 +74,7 @@ class Operations:
         }
 
     def _roles(self, reference: str, named: str, wanted: str) -> Iterator[JsonObject]:
-        """The roles themselves when nothing else is wanted; each resource once."""
+        """Yield each target once; the roles themselves if `wanted` is empty."""
         seen = set()
         for version in self._store.searchable("PractitionerRole"):
             role = version.resource or {}

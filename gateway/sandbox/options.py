@@ -1,4 +1,4 @@
-"""What can be set on a sandbox."""
+"""The options of a sandbox."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104 # noqa: 
 
 @dataclass(frozen=True, slots=True)
 class SandboxOptions:
-    """The address, the credentials and the manners of a sandbox. Durations are in seconds.
+    """The address, the credentials and the behaviour of a sandbox. Durations are in seconds.
 
-    `port` 0 takes any free one. `public_url` is the FHIR base that stands in the links, as an
-    installation behind another name has it; without it that is the base which is listened on.
-    `scopes` lists the only scopes that may be asked for. `redirect_uris` are compared literally;
-    an empty tuple registers every http URL of a loopback host. The public client has no secret
-    and may only use the authorization code grant, with PKCE. The refresh token of that grant comes
-    as a cookie; `refresh_token_in_body` adds it to the JSON, as RFC 6749 has it. `gateway_url` is
-    the origin of a gateway with a sign-in, for which there is then an example page; that names
-    `gateway_audit`, the file of its audit.
+    `port` 0 selects any free one. `public_url` is the FHIR base URL in links, for an installation
+    behind another name; by default it is the URL of the listener. `scopes` lists the only scopes
+    that may be requested. `redirect_uris` are compared literally; an empty tuple registers every
+    http URL of a loopback host. The public client has no secret and may only use the authorization
+    code grant, with PKCE. The refresh token of that grant is sent as a cookie;
+    `refresh_token_in_body` also adds it to the JSON, as in RFC 6749. `gateway_url` is the origin of
+    a gateway with a sign-in, and enables the example page, which names `gateway_audit`, the audit
+    file of that gateway.
 
-    The platform is the national playground in small, traps included; `lenient` makes it keep
-    If-None-Exist and `ifNoneExist`, filter by every parameter, declare what it does, and compress
-    nothing unasked. Searches know of a write after `search_lag`.
+    The platform is a small copy of the national playground, including its pitfalls. With `lenient`
+    it evaluates If-None-Exist and `ifNoneExist`, filters by every parameter, declares all that it
+    supports, and compresses nothing without a request. Searches find a write only after
+    `search_lag`.
     """
 
     host: str = "127.0.0.1"
@@ -53,10 +54,10 @@ class SandboxOptions:
 
     @property
     def lifetime(self) -> int:
-        """The tokens' lifetime: that of the faults outranks the ordinary one."""
+        """The lifetime of tokens; that of the faults has precedence."""
         return self.faults.token_lifetime or self.token_lifetime
 
     def origin(self, port: int) -> str:
-        """The URL on which `port` of this host is reached, without a path."""
+        """Return the URL of `port` on this host, without a path."""
         host = _WILDCARDS.get(self.host, self.host)
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

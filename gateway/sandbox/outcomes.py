@@ -11,7 +11,7 @@ from gateway.sandbox.codec import JsonObject
 class Issue:
     """One issue; `code` is from issue-type, `expression` a FHIRPath to the element.
 
-    `text` are the platform's own words, where they are known.
+    `text` is the wording of the national platform, if it is known.
     """
 
     code: str
@@ -21,7 +21,7 @@ class Issue:
     text: str | None = None
 
     def below(self, prefix: str) -> Issue:
-        """The same issue as seen from a Bundle whose entry at `prefix` holds the resource."""
+        """Return the issue for a Bundle in which `prefix` is the expression of the resource."""
         _, dot, path = (self.expression or "").partition(".")
         return replace(self, expression=f"{prefix}{dot}{path}")
 
@@ -38,24 +38,24 @@ class FhirError(Exception):
         self.headers = headers
 
     def outcome(self) -> JsonObject:
-        """The OperationOutcome."""
+        """Return the OperationOutcome."""
         return operation_outcome(*self.issues)
 
 
 def fhir_error(
     status: int, code: str, diagnostics: str, expression: str | None = None
 ) -> FhirError:
-    """A problem with one issue."""
+    """Return an error with one issue."""
     return FhirError(status, Issue(code, diagnostics, expression))
 
 
 def operation_outcome(*issues: Issue) -> JsonObject:
-    """An OperationOutcome of these issues."""
+    """Return an OperationOutcome of these issues."""
     return {"resourceType": "OperationOutcome", "issue": [_render(issue) for issue in issues]}
 
 
 def informational_outcome(text: str) -> JsonObject:
-    """An OperationOutcome that says that all is well."""
+    """Return an OperationOutcome that reports success."""
     return operation_outcome(Issue("informational", text, severity="information"))
 
 

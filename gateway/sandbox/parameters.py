@@ -1,4 +1,4 @@
-"""One search parameter, and how it finds its values in a resource."""
+"""Search parameters, and how they find their values in a resource."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _STEP: Final = re.compile(r"(\w+)(?:\[(\w+)(?:=([\w-]+))?\])?(\?)?")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One element of a path; `key` and `wanted` narrow it, `exists` asks only if it is there."""
+    """One element of a path.
+
+    `key` and `wanted` restrict the elements. With `exists` the value is whether there is one.
+    """
 
     name: str
     key: str = ""
@@ -22,7 +25,7 @@ class Step:
     exists: bool = False
 
     def values(self, node: JsonObject) -> Iterator[Any]:
-        """What this step finds in a node."""
+        """Yield the values of this step in a node."""
         found = node.get(self.name, [])
         for value in found if isinstance(found, list) else [found]:
             if self._admits(value):
@@ -43,10 +46,10 @@ Path = tuple[Step, ...]
 
 @dataclass(frozen=True, slots=True)
 class SearchParameter:
-    """`kind` is from the value set search-param-type.
+    """A search parameter; `kind` is a code of the value set search-param-type.
 
-    A composite has `parts`, whose paths begin where its own end. One that does not `filter` is
-    accepted like any other, and all resources match.
+    A composite has `parts`, whose paths are relative to its own. If `filters` is false, the
+    parameter is accepted like any other, but all resources match.
     """
 
     name: str
@@ -56,12 +59,12 @@ class SearchParameter:
     filters: bool = True
 
     def values(self, resource: JsonObject) -> list[Any]:
-        """What the parameter finds in a resource."""
+        """Return the values of the parameter in a resource."""
         return [value for path in self.paths for value in _walk(resource, path)]
 
 
 def parse_parameter(row: str) -> SearchParameter:
-    """Read `NAME KIND PATH …`, as `declared.txt` explains it."""
+    """Parse `NAME KIND PATH …`, as described in `declared.txt`."""
     name, kind, *paths = row.split()
     parts: tuple[SearchParameter, ...] = ()
     if kind == "composite":

@@ -1,15 +1,15 @@
-"""Numbers as FHIR searches them (FHIR R5 search 3.2.1.5.7)."""
+"""Numbers in searches (FHIR R5 search 3.2.1.5.7)."""
 
 from __future__ import annotations
 
 from decimal import Decimal
 from typing import Any, Final
 
-_MAX_EXPONENT: Final = 1000  # far from where decimal arithmetic ends
+_MAX_EXPONENT: Final = 1000  # well within the limits of decimal arithmetic
 
 
 def parse_number(text: str) -> Decimal:
-    """A number that is searched for. Raises ValueError."""
+    """Return the number of a search value. Raises ValueError."""
     try:
         number = Decimal(text)
     except ArithmeticError:
@@ -20,7 +20,7 @@ def parse_number(text: str) -> Decimal:
 
 
 def matches(prefix: str, asked: Decimal, found: Any) -> bool:
-    """Compare a resource's number with the one searched for; False when `found` is none."""
+    """Return whether a resource's number matches the searched one; False if it is no number."""
     if isinstance(found, bool) or not isinstance(found, int | Decimal):
         return False
     match prefix:
@@ -41,6 +41,6 @@ def matches(prefix: str, asked: Decimal, found: Any) -> bool:
 
 
 def _rounds_to(asked: Decimal, found: int | Decimal) -> bool:
-    """A number stands for all that would be rounded to it: 100 is 99.5 to 100.5."""
+    """Return whether `found` rounds to `asked` at its precision: for 100, from 99.5 to 100.5."""
     half = Decimal(5).scaleb(int(asked.as_tuple().exponent) - 1)
     return asked - half <= found < asked + half

@@ -1,4 +1,4 @@
-"""FHIR answers as HTTP: bodies, media type, ETag and Last-Modified."""
+"""FHIR results as HTTP responses: bodies, media type, ETag and Last-Modified."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gateway.sandbox.outcomes import FhirError
 
 
 def version_headers(result: InteractionResult) -> dict[str, str]:
-    """ETag and Last-Modified of the version that the result is about."""
+    """Return ETag and Last-Modified of the result's version, if it has one."""
     if result.version is None:
         return {}
     modified = format_datetime(result.version.modified, usegmt=True)
@@ -26,7 +26,7 @@ def version_headers(result: InteractionResult) -> dict[str, str]:
 def resource_response(
     request: web.Request, result: InteractionResult, headers: dict[str, str] | None = None
 ) -> web.Response:
-    """The result's resource; without `headers` with those of its version."""
+    """Return the result's resource; by default with the header fields of its version."""
     headers = version_headers(result) if headers is None else headers
     if result.version is None or not result.version.body or negotiation.is_pretty(request):
         return json_response(request, result.resource, result.status, headers)
@@ -34,12 +34,12 @@ def resource_response(
 
 
 def native_binary(result: InteractionResult) -> web.Response:
-    """What a Binary holds, in its own media type."""
+    """Return the content of a Binary in its own media type."""
     try:
         data = base64.b64decode(result.resource.get("data", ""))
     except binascii.Error:
         data = b""
-    # Whatever was uploaded must not act in the name of the sign-in page beside it.
+    # Uploaded content must not run scripts in the origin of the sign-in page.
     headers = {"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "nosniff"}
     headers |= version_headers(result) | {"Content-Type": result.resource["contentType"]}
     return web.Response(body=data, headers=headers)
@@ -51,13 +51,13 @@ def json_response(
     status: int = 200,
     headers: dict[str, str] | None = None,
 ) -> web.Response:
-    """Any resource as FHIR JSON."""
+    """Return a resource as FHIR JSON."""
     body = codec.render(document, pretty=negotiation.is_pretty(request))
     return _fhir_json(body, status, headers or {})
 
 
 def gzipped(response: web.Response) -> web.Response:
-    """The same in gzip, whatever the caller said that it accepts."""
+    """Return the response in gzip, regardless of the request's Accept-Encoding."""
     response.body = gzip.compress(response.body if isinstance(response.body, bytes) else b"")
     response.headers["Content-Encoding"] = "gzip"
     return response
@@ -69,5 +69,5 @@ def _fhir_json(body: bytes, status: int, headers: dict[str, str]) -> web.Respons
 
 
 def error_response(request: web.Request, error: FhirError) -> web.Response:
-    """An error as its OperationOutcome."""
+    """Return the OperationOutcome of an error."""
     return json_response(request, error.outcome(), error.status, dict(error.headers))

@@ -1,7 +1,7 @@
-"""Searching: what a query asks, which resources answer it, and which of its parts were ignored.
+"""Searching: parsing of a query, and matching of resources.
 
-As on the national platform a parameter that is not known is ignored, and is missing from the `self`
-link; one that filters nothing is there. A modifier or a value that is not understood is an error
+As on the national platform, an unknown parameter is ignored and missing from the `self` link, but a
+parameter that does not filter is included. An unsupported modifier or an invalid value is an error
 (FHIR R5 search 3.2.1.5.5).
 """
 
@@ -37,14 +37,14 @@ _DOLLAR: Final = re.compile(r"(?<!\\)\$")
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """One parameter of a query: a resource matches when one of the alternatives does."""
+    """One parameter of a query: a resource matches if one of the alternatives does."""
 
     parameter: SearchParameter
     modifier: str
     alternatives: tuple[MatchTest, ...]
 
     def matches(self, resource: JsonObject) -> bool:
-        """Whether the resource meets this criterion."""
+        """Return whether the resource meets this criterion."""
         values = self.parameter.values(resource)
         if self.modifier == "missing":
             return any(test(not values) for test in self.alternatives)
@@ -54,19 +54,19 @@ class Criterion:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """`applied` holds the pairs that were understood, `ignored` the names of the others."""
+    """A parsed query. `applied` holds the known pairs, `ignored` the names of the others."""
 
     criteria: tuple[Criterion, ...]
     applied: tuple[tuple[str, str], ...]
     ignored: tuple[str, ...]
 
     def matches(self, resource: JsonObject) -> bool:
-        """Whether a resource meets all criteria."""
+        """Return whether a resource meets all criteria."""
         return all(criterion.matches(resource) for criterion in self.criteria)
 
 
 def parse_query(known: Mapping[str, SearchParameter], pairs: Pairs, base: str) -> Query:
-    """Read a query's pairs, without those of paging. Raises FhirError 400 for a bad value."""
+    """Parse a query's pairs, without those of paging. Raises FhirError 400 for an invalid value."""
     criteria: list[Criterion] = []
     applied: list[tuple[str, str]] = []
     ignored: list[str] = []
@@ -107,7 +107,10 @@ def _test(parameter: SearchParameter, modifier: str, value: str, base: str) -> M
 
 
 def _composite_test(parameter: SearchParameter, value: str, base: str) -> MatchTest:
-    """`code$value`: both of the same element. Other parts than it has cannot match."""
+    """Return a test of `code$value`, both in the same element.
+
+    A value with a wrong number of parts, or an invalid part, never matches.
+    """
     values = _DOLLAR.split(value)
     try:
         pairs = [
@@ -163,7 +166,7 @@ def _number_test(parameter: SearchParameter, value: str) -> MatchTest:
 
 
 def _quantity_test(parameter: SearchParameter, value: str) -> MatchTest:
-    """`number|system|code`, of which the system may be empty and only the number is needed."""
+    """Return a test of `number|system|code`, where the system may be empty, and the unit absent."""
     number, *unit = map(_unescape, _BAR.split(value))
     by_number = _number_test(parameter, number)
     system, code = unit if len(unit) == 2 else ("", "".join(unit))
@@ -206,13 +209,16 @@ def _token_test(value: str) -> MatchTest:
 
 
 def _same_number(found: Any, wanted: str) -> bool:
-    """Phone numbers are written in many ways; the last nine digits are the number in Uzbekistan."""
+    """Return whether two phone numbers are equal. Formats vary, so that digits are compared.
+
+    The last nine digits are the national number in Uzbekistan.
+    """
     ours, theirs = (re.sub(r"\D", "", str(text))[-_PHONE_DIGITS:] for text in (found, wanted))
     return ours == theirs and len(ours) == _PHONE_DIGITS
 
 
 def _tokens(value: Any) -> Iterable[tuple[str | None, Any]]:
-    """(system, code); the system is None where the element's type implies one."""
+    """Yield (system, code); the system is None if the type of the element implies it."""
     if isinstance(value, bool):
         yield None, "true" if value else "false"
     elif isinstance(value, str):
@@ -246,7 +252,7 @@ def _reference_test(parameter: SearchParameter, modifier: str, value: str, base:
     wanted = relative if "/" in relative or not modifier else f"{modifier}/{relative}"
 
     def test(value: Any) -> bool:
-        # A canonical is a reference too, and is a string.
+        # A canonical is a reference too, but a string.
         target = value.get("reference") if isinstance(value, dict) else value
         if not isinstance(target, str):
             return False

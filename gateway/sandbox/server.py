@@ -1,4 +1,4 @@
-"""The sandbox as a whole: one listener with the SSO and the platform, its faults and its log."""
+"""The sandbox: one listener with the SSO and the platform, its faults and its log."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def _log_nothing(line: str) -> None:
 class Sandbox:
     """An embedded DHP platform.
 
-    `clock` gives Unix time, `rng` decides which tokens are refused on purpose, `log` takes one line
-    for each request, `sleep` waits for the delays that were asked for.
+    `clock` returns Unix time, `rng` selects the tokens that are rejected on purpose, `log` is
+    called with one line for each request, `sleep` waits for the configured delays.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Sandbox:
         self._counters = Counters()
 
     async def start(self) -> None:
-        """Listen. Raises OSError when the address cannot be had."""
+        """Listen. Raises OSError if the address is not available."""
         listener = _listener(self._options)
         try:
             self._origin = self._options.origin(listener.getsockname()[1])
@@ -81,18 +81,21 @@ class Sandbox:
         self._runner = runner
 
     def set_faults(self, faults: Faults) -> None:
-        """Do other things wrong from now on; the tokens' lifetime stays as it was."""
+        """Replace the simulated faults.
+
+        The token lifetime and the share of rejected tokens change only with the next `start`.
+        """
         self._options = replace(self._options, faults=faults)
 
     async def stop(self) -> None:
-        """Close the listener and what is connected to it; a second time does nothing."""
+        """Close the listener and its connections. A second call does nothing."""
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
 
     @property
     def fhir_base_url(self) -> str:
-        """Where the platform is reached."""
+        """The base URL of the platform on the listener."""
         return f"{self._origin}{fhir_server.PATH}"
 
     @property
@@ -102,32 +105,32 @@ class Sandbox:
 
     @property
     def token_url(self) -> str:
-        """The SSO's token endpoint."""
+        """The URL of the SSO's token endpoint."""
         return f"{self._origin}{sso.TOKEN_PATH}"
 
     @property
     def authorize_url(self) -> str:
-        """The SSO's sign-in page."""
+        """The URL of the SSO's sign-in page."""
         return f"{self._origin}{sso.AUTHORIZE_PATH}"
 
     @property
     def example_url(self) -> str:
-        """The example page, where there is one."""
+        """The URL of the example page, which exists only with `gateway_url`."""
         return f"{self._origin}{example_page.PATH}"
 
     @property
     def origin(self) -> str:
-        """Where everything is reached, without a path."""
+        """The URL of the listener, without a path."""
         return self._origin
 
     @property
     def jwks_url(self) -> str:
-        """The SSO's public keys."""
+        """The URL of the SSO's public keys."""
         return f"{self._origin}{sso.JWKS_PATH}"
 
     @property
     def counters(self) -> Counters:
-        """What happened so far."""
+        """The counts since the start."""
         return self._counters
 
     @property
@@ -185,7 +188,7 @@ class Sandbox:
 
     @web.middleware
     async def _observe(self, request: web.Request, handler: Handle) -> web.StreamResponse:
-        """Around every request: count, be late, fail as asked for, and say what happened."""
+        """Handle every request: count it, delay it, let it fail if configured, and log it."""
         event = request[EVENT] = SandboxEvent()
         side = _side(request)
         status = "ended without an answer"

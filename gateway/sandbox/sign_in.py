@@ -1,7 +1,7 @@
-"""The page on which a user signs in: one field, no password, as everything here is synthetic.
+"""The sign-in page: one field, no password, since all data are synthetic.
 
-A request whose client or redirect URI is wrong is answered here and never redirected; every other
-error goes back to the client (RFC 6749 4.1.2.1).
+A request with an unknown client or redirect URI gets an error page and no redirect; all other
+errors are sent to the client by a redirect (RFC 6749 section 4.1.2.1).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DEFAULT_USER: Final = "demo.doctor"
 _USER_LENGTH: Final = 64
 _HEADERS: Final = {
     "Cache-Control": "no-store",
-    # No form-action: browsers apply it to the redirect that follows the form as well.
+    # No form-action: browsers apply it also to the redirect after the form.
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
     "frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
@@ -61,11 +61,11 @@ FormFields = Mapping[str, str]
 
 
 class _PageError(Exception):
-    """Shown to the user; the client learns nothing."""
+    """An error shown to the user but not sent to the client."""
 
 
 class _RedirectError(Exception):
-    """Told to the client, as the `error` of RFC 6749 4.1.2.1."""
+    """An error sent to the client as the `error` of RFC 6749 section 4.1.2.1."""
 
     def __init__(self, error: str, description: str) -> None:
         super().__init__(error)
@@ -82,11 +82,11 @@ class SignInPage:
         self._scopes = scopes
 
     async def show(self, request: web.Request) -> web.Response:
-        """The page, or a redirect with an error."""
+        """Return the page, or a redirect with an error."""
         return self._answer(list(request.query.items()), _form_page)
 
     async def submit(self, request: web.Request) -> web.Response:
-        """What the user chose on the page, whose form goes to the URL of the page itself."""
+        """Process the user's decision. The form is posted to the URL of the page itself."""
         form = [(name, str(value)) for name, value in (await request.post()).items()]
         return self._answer([*request.query.items(), *form], self._login_decision)
 
@@ -142,7 +142,7 @@ class SignInPage:
 
 
 def _subject(username: str) -> str:
-    """The user name as it may stand in a token and on a line of the log."""
+    """Return the user name without characters that are unsafe in a token or a log line."""
     plain = re.sub(r"[^\w.@-]+", "_", username.strip())
     return plain[:_USER_LENGTH] or _DEFAULT_USER
 

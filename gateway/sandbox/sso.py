@@ -1,4 +1,4 @@
-"""The SSO's endpoints: tokens (RFC 6749), the sign-in page (RFC 7636 too) and the keys."""
+"""The SSO's endpoints: tokens (RFC 6749), the sign-in page (with RFC 7636) and the keys."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Sso:
         self._page = SignInPage(clients, grants, options.scopes)
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
-        """What to add to the application."""
+        """Return the routes for the application."""
         return [
             web.post(TOKEN_PATH, self.token),
             web.get(JWKS_PATH, self.jwks),
@@ -49,11 +49,11 @@ class Sso:
         ]
 
     async def jwks(self, request: web.Request) -> web.Response:
-        """The public keys."""
+        """Return the public keys."""
         return web.json_response(self._tokens.jwks())
 
     async def token(self, request: web.Request) -> web.Response:
-        """The token endpoint."""
+        """Handle a request to the token endpoint."""
         try:
             return await self._token(request)
         except OAuthError as error:
@@ -144,7 +144,10 @@ class Sso:
 
 
 async def _form(request: web.Request) -> dict[str, str]:
-    """The parameters: each at most once, those without a value as if absent (RFC 6749 3.2)."""
+    """Return the parameters of the form (RFC 6749 section 3.2).
+
+    A repeated parameter is an error, one without a value counts as absent.
+    """
     if request.content_type != _FORM:
         raise OAuthError(400, "invalid_request", f"the body must be {_FORM}")
     try:

@@ -1,7 +1,7 @@
-"""The platform's memory: every version of every resource, nothing on disk.
+"""The store of the platform: every version of every resource, in memory only.
 
-It knows no HTTP and no FHIR rules; `Interactions` decides what may be done to it. All methods are
-synchronous, so that each takes effect as a whole as far as other requests can see.
+It implements neither HTTP nor FHIR rules; `Interactions` decides what is allowed. All methods are
+synchronous, so that each is atomic for other requests.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from gateway.sandbox.codec import JsonObject, render
 
-# Somebody who uploads reports for hours must not fill the machine's memory.
+# Limits the memory that a client can fill by uploading reports for hours.
 MAX_BINARY_BYTES: Final = 64 * 1024 * 1024
 
 _BINARY: Final = "Binary"
@@ -26,8 +26,8 @@ Key = tuple[str, str]
 class Version:
     """One version of a resource.
 
-    `resource` is None for the version that deleted it, and for one that was forgotten. `body` is
-    the resource as text, except that of a Binary, which would be there twice.
+    `resource` is None for a deletion, and for a version whose content was discarded. `body` is the
+    serialized resource, except for a Binary, whose content would be in memory twice.
     """
 
     type: str
@@ -42,24 +42,25 @@ class Version:
 
     @property
     def deleted(self) -> bool:
-        """Whether this version says that the resource is gone."""
+        """Whether this version has no resource."""
         return self.resource is None
 
     @property
     def etag(self) -> str:
-        """The weak entity tag that names the version (FHIR R5 http, 3.2.0.1.3)."""
+        """The weak entity tag of the version (FHIR R5 http, 3.2.0.1.3)."""
         return f'W/"{self.number}"'
 
     @property
     def path(self) -> str:
-        """Where the version is found, relative to the base."""
+        """The path of the version relative to the base URL."""
         return f"{self.type}/{self.id}/_history/{self.number}"
 
 
 class ResourceStore:
-    """Resources by type and id, with their histories; `clock` gives Unix time.
+    """Resources by type and id, with their histories; `clock` returns Unix time.
 
-    `searchable` knows of a write `search_lag` seconds later. Of Binaries only the newest are kept.
+    `searchable` returns a write only `search_lag` seconds later. Only the newest Binaries are
+    retained.
     """
 
     def __init__(self, clock: Callable[[], float], search_lag: float = 0.0) -> None:
@@ -69,7 +70,7 @@ class ResourceStore:
         self._sequence = 0
 
     def load(self, resource: JsonObject) -> None:
-        """Keep a resource as it stands, with its id and its `meta`: for example data."""
+        """Store a resource of the example data unchanged, with its id and its `meta`."""
         meta: JsonObject = resource["meta"]
         self._append(
             Version(
@@ -85,7 +86,7 @@ class ResourceStore:
         )
 
     def put(self, type_: str, id_: str, resource: JsonObject, method: Method) -> Version:
-        """Keep a new version, with `id`, `meta.versionId` and `meta.lastUpdated` set."""
+        """Store a new version, with `id`, `meta.versionId` and `meta.lastUpdated` set."""
         number, moment = self._number(type_, id_), self.now()
         stamped = _stamp(resource, id_, number, moment)
         version = Version(
@@ -105,7 +106,7 @@ class ResourceStore:
         return version
 
     def delete(self, type_: str, id_: str) -> Version:
-        """Note that the resource is gone; earlier versions stay readable."""
+        """Store a deletion. Earlier versions stay readable."""
         number, searchable_from = self._number(type_, id_), self._clock() + self._search_lag
         moment, sequence = self.now(), self._next()
         return self._append(
@@ -113,12 +114,12 @@ class ResourceStore:
         )
 
     def current(self, type_: str, id_: str) -> Version | None:
-        """The newest version, which may be the one that deleted it; None if there never was one."""
+        """Return the newest version, which may be a deletion; None if there never was one."""
         history = self._histories.get((type_, id_))
         return history[-1] if history else None
 
     def history(self, type_: str, id_: str | None = None) -> list[Version]:
-        """The versions of one resource or of a whole type, newest first."""
+        """Return the versions of one resource or of a whole type, newest first."""
         versions = [
             version
             for key, history in self._histories.items()
@@ -128,7 +129,7 @@ class ResourceStore:
         return sorted(versions, key=lambda version: version.sequence, reverse=True)
 
     def current_resources(self, type_: str) -> list[Version]:
-        """The current versions of a type's resources, without the deleted, oldest first."""
+        """Return the current versions of a type's resources, without deleted ones, oldest first."""
         return [
             history[-1]
             for key, history in self._histories.items()
@@ -136,7 +137,7 @@ class ResourceStore:
         ]
 
     def searchable(self, type_: str) -> list[Version]:
-        """What `current_resources` gave `search_lag` ago: the versions that a search knows of."""
+        """Return the versions that a search finds: those that were current `search_lag` ago."""
         now = self._clock()
         known = (
             next((version for version in reversed(history) if version.searchable_from <= now), None)
@@ -146,11 +147,11 @@ class ResourceStore:
         return [version for version in known if version is not None and not version.deleted]
 
     def snapshot(self) -> Mapping[Key, tuple[Version, ...]]:
-        """Everything, for `restore`."""
+        """Return the complete state, for `restore`."""
         return dict(self._histories)
 
     def restore(self, snapshot: Mapping[Key, tuple[Version, ...]]) -> None:
-        """Forget all that happened since the snapshot was taken."""
+        """Undo all changes since the snapshot was taken."""
         self._histories = dict(snapshot)
 
     def _append(self, version: Version) -> Version:
@@ -159,7 +160,7 @@ class ResourceStore:
         return version
 
     def _forget_binaries(self) -> None:
-        """Let go of the oldest contents; the newest stays however long it is."""
+        """Discard the oldest contents beyond the limit. The newest is retained, however long."""
         newest, *older = [each for each in self.history(_BINARY) if each.resource is not None]
         kept = _content_length(newest)
         for version in older:
@@ -183,7 +184,7 @@ class ResourceStore:
         return self._sequence
 
     def now(self) -> datetime:
-        """What time it is for the platform."""
+        """Return the platform's current time in UTC."""
         return datetime.fromtimestamp(self._clock(), UTC)
 
 
@@ -192,7 +193,7 @@ def _content_length(binary: Version) -> int:
 
 
 def instant(moment: datetime) -> str:
-    """A FHIR instant in UTC with milliseconds."""
+    """Return a FHIR instant in UTC with milliseconds."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

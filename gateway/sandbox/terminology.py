@@ -1,6 +1,6 @@
 """The operations on CodeSystem, ValueSet and ConceptMap (FHIR R5 terminology service 4.7).
 
-Each takes the resource that it is about, when that was named by its id, and the arguments.
+Each operation takes the resource that was addressed by its id, if any, and the parameters.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gateway.sandbox.outcomes import fhir_error
 from gateway.sandbox.store import instant
 from gateway.sandbox.value_sets import Codes, ValueSets
 
-# More than this has to be asked for in pages.
+# Larger expansions must be requested in pages.
 MAX_EXPANSION: Final = 1000
 
 _INVERSE: Final = {
@@ -36,7 +36,7 @@ _INVERSE: Final = {
 
 
 class Terminology:
-    """A small terminology service over what is in a store; `base` stands in links."""
+    """A small terminology service for the resources of a store; `base` is the URL in links."""
 
     def __init__(self, canonicals: Canonicals, base: str, now: Callable[[], datetime]) -> None:
         self._canonicals = canonicals
@@ -45,7 +45,7 @@ class Terminology:
         self._now = now
 
     def lookup(self, code_system: JsonObject | None, given: OperationParameters) -> JsonObject:
-        """What is known of a code; 404 when there is no such code."""
+        """Return the details of a code; 404 if there is no such code."""
         coding = given.coding("coding", ("code",))
         system = code_system or self._system(coding)
         concept = _concept(system, coding)
@@ -61,7 +61,7 @@ class Terminology:
     def validate_in_code_system(
         self, code_system: JsonObject | None, given: OperationParameters
     ) -> JsonObject:
-        """Whether a code is one of a code system."""
+        """Return whether a code belongs to a code system."""
         coding = given.coding("coding", ("code",))
         url = coding.system or given.text("url")
         if coding.code is None:
@@ -75,13 +75,13 @@ class Terminology:
     def validate_in_value_set(
         self, value_set: JsonObject | None, given: OperationParameters
     ) -> JsonObject:
-        """Whether a code is in a value set."""
+        """Return whether a code belongs to a value set."""
         codings = _codings(given)
         codes = self._value_sets.codes(value_set or self._value_set(given))
         return _validation_result(codes, codings, given)
 
     def subsumes(self, code_system: JsonObject | None, given: OperationParameters) -> JsonObject:
-        """How two codes of one system lie to each other; 404 when one is none."""
+        """Return the relation of two codes of one system; 404 if one does not exist."""
         first, second = (
             given.coding("codingA", ("codeA",)),
             given.coding("codingB", ("codeB",)),
@@ -100,7 +100,7 @@ class Terminology:
         return parameters(("outcome", "Code", outcome))
 
     def expand(self, value_set: JsonObject | None, given: OperationParameters) -> JsonObject:
-        """A page of the codes of a value set; 422 `too-costly` for too many at once."""
+        """Return a page of a value set's codes; 422 `too-costly` for too many at once."""
         known = value_set or self._value_set(given)
         wanted = fold(given.text("filter") or "")
         found = [
@@ -129,7 +129,7 @@ class Terminology:
         return {name: known[name] for name in known if name != "compose"} | {"expansion": expansion}
 
     def translate(self, concept_map: JsonObject | None, given: OperationParameters) -> JsonObject:
-        """What a code is in another system, or with `targetCode` what it comes from."""
+        """Return the translations of a code, or with `targetCode` the codes translated to it."""
         maps = self._maps(concept_map, given)
         backwards = given.text("targetCode") is not None or given.get("targetCoding") is not None
         coding = (
@@ -175,7 +175,7 @@ class Terminology:
         return [self._canonicals.find("ConceptMap", url, given.text("conceptMapVersion"))]
 
     def _page(self, value_set: JsonObject | None, given: OperationParameters, offset: int) -> str:
-        """The link to the codes from `offset` on."""
+        """Return the link to the codes from `offset` on."""
         pairs = [(key, str(value)) for key, value in given.pairs if key != "offset"]
         place = f"ValueSet/{value_set['id']}" if value_set else "ValueSet"
         return f"{self._base}/{place}/$expand?{urlencode([*pairs, ('offset', str(offset))])}"
@@ -198,7 +198,7 @@ def _first_coding(given: OperationParameters, name: str) -> Coding | None:
 
 
 def _codings(given: OperationParameters) -> list[Coding]:
-    """What is to be validated. Raises FhirError 400."""
+    """Return the codings to validate. Raises FhirError 400."""
     concept = given.get("codeableConcept")
     if isinstance(concept, dict) and concept.get("coding"):
         return [coding_of(each) for each in concept["coding"]]
@@ -213,7 +213,7 @@ def _codings(given: OperationParameters) -> list[Coding]:
 def _validation_result(
     codes: Codes, codings: list[Coding], given: OperationParameters
 ) -> JsonObject:
-    """Whether one of the codings is one of the codes, under a name that it has."""
+    """Return whether one of the codings is one of the codes, with a display of that code."""
     for coding in codings:
         for concept in codes.values():
             if concept.code != coding.code or coding.system not in (None, concept.system):
@@ -265,7 +265,7 @@ def _contained(concept: Concept, given: OperationParameters) -> JsonObject:
 def _translations(
     concept_map: JsonObject, coding: Coding, backwards: bool, given: OperationParameters
 ) -> Iterator[tuple[str, JsonObject]]:
-    """The relationship and the code, for each time that a map has the code in it."""
+    """Yield relationship and translated code for each occurrence of the code in a map."""
     wanted = None if backwards else given.text("targetSystem", "targetsystem")
     for group in concept_map.get("group", []):
         here, there = group.get("source"), group.get("target")

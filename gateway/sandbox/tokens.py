@@ -1,4 +1,4 @@
-"""Access tokens: JWTs (RS256), signed by the SSO and checked by the platform."""
+"""Access tokens: JWTs (RS256), signed by the SSO and verified by the platform."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ _KEY_BITS: Final = 2048
 
 
 class TokenError(Exception):
-    """The token does not let its bearer in; the text says why without showing the token."""
+    """The token is not valid. The text is the reason and does not contain the token."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenBearer:
-    """Who a good token stands for, and for how many seconds more."""
+    """The subject of a valid token, and the seconds until it expires."""
 
     subject: str
     expires_in: float
 
 
 def new_key() -> RSAKey:
-    """A signing key; takes a moment, so better made in a worker thread."""
+    """Return a new signing key. This is slow, so it should run in a worker thread."""
     return RSAKey.generate_key(_KEY_BITS, {"use": "sig", "alg": _ALGORITHM}, auto_kid=True)
 
 
 class TokenAuthority:
-    """Issues and checks tokens; `lifetime` is in seconds, `clock` gives Unix time."""
+    """Issues and verifies tokens; `lifetime` is in seconds, `clock` returns Unix time."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class TokenAuthority:
         self.lifetime = lifetime
 
     def issue(self, subject: str, client_id: str, scope: str | None) -> str:
-        """A new token (claims as in RFC 9068)."""
+        """Return a new token (claims as in RFC 9068)."""
         now = int(self._clock())
         claims: dict[str, Any] = {
             "iss": self._issuer,
@@ -68,7 +68,7 @@ class TokenAuthority:
         return jwt.encode(header, claims, self._key)
 
     def verify(self, token: str) -> TokenBearer:
-        """Whom the token stands for. Raises TokenError."""
+        """Return the bearer of a token. Raises TokenError."""
         try:
             claims = jwt.decode(token, self._key, algorithms=[_ALGORITHM]).claims
         except (JoseError, ValueError):
@@ -81,5 +81,5 @@ class TokenAuthority:
         return TokenBearer(str(claims["sub"]), left)
 
     def jwks(self) -> dict[str, Any]:
-        """The public key as a JWK Set (RFC 7517)."""
+        """Return the public key as a JWK Set (RFC 7517)."""
         return {"keys": [self._key.as_dict(private=False)]}

@@ -1,7 +1,7 @@
-"""Bundles that are posted to the base: transactions, all or nothing, and batches.
+"""Bundles posted to the base URL: transactions, which are atomic, and batches.
 
-FHIR R5 http, 3.2.0.11. Everything is read and validated first; applying is synchronous, so that no
-other request sees half a transaction, and undone by a snapshot of the store.
+FHIR R5 http, 3.2.0.11. A transaction is parsed and validated first. Applying it is synchronous, so
+that no other request sees a part of it, and a failure is undone with a snapshot of the store.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gateway.sandbox.validation import Validator
 
 
 class Transactions:
-    """Processes Bundles on the interactions of one store."""
+    """Processes Bundles with the interactions of one store."""
 
     def __init__(
         self, interactions: Interactions, store: ResourceStore, validator: Validator
@@ -33,7 +33,10 @@ class Transactions:
         self._base = interactions.base
 
     async def process(self, bundle: JsonObject, returned: str) -> JsonObject:
-        """The response Bundle; `returned` is the caller's `Prefer: return`. Raises FhirError."""
+        """Return the response Bundle; `returned` is the value of `Prefer: return`.
+
+        Raises FhirError.
+        """
         kind = bundle.get("type")
         raw_entries = bundle.get("entry", [])
         if kind not in ("transaction", "batch"):
@@ -103,7 +106,7 @@ class Transactions:
         return [results[index] for index in range(len(entries))]
 
     def _existing(self, entry: BundleEntry) -> Version | None:
-        """What a conditional create finds, before the transaction changes anything."""
+        """Return the match of a conditional create, before the transaction changes anything."""
         if entry.method != "POST":
             return None
         with _entry_errors(entry):
@@ -142,7 +145,7 @@ class Transactions:
 
 @contextmanager
 def _entry_errors(entry: BundleEntry) -> Iterator[None]:
-    """Say of what goes wrong in which entry it did."""
+    """Add the expression of the entry to the issues of errors."""
     try:
         yield
     except FhirError as error:
@@ -151,7 +154,7 @@ def _entry_errors(entry: BundleEntry) -> Iterator[None]:
 
 
 def _require_distinct(entries: Sequence[BundleEntry]) -> None:
-    """Two entries must not be about the same resource (FHIR R5 http, 3.2.0.11.2)."""
+    """Raise FhirError 400 if two entries write the same resource (FHIR R5 http, 3.2.0.11.2)."""
     seen: set[tuple[str, ...]] = set()
     for entry in entries:
         if entry.method in ("PUT", "DELETE"):
@@ -167,7 +170,7 @@ def _require_distinct(entries: Sequence[BundleEntry]) -> None:
 
 
 def _links(entries: Sequence[BundleEntry], ids: Sequence[str]) -> dict[str, str]:
-    """fullUrl -> the reference that takes its place, for what the transaction writes."""
+    """Return the references that replace fullUrls of entries which the transaction writes."""
     links = {}
     for entry, id_ in zip(entries, ids, strict=True):
         if entry.full_url is not None and entry.method in WITH_RESOURCE:

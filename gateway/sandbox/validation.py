@@ -1,6 +1,6 @@
-"""Checks what is to be written: the R5 models of fhir.resources, and what those let pass.
+"""Validation of resources to be written: the R5 models of fhir.resources, and additional checks.
 
-The models are heavy to import and are only imported for the first write, in a worker thread.
+The models are slow to import. They are imported for the first write only, in a worker thread.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ISSUE_CODES: Final = {
     "dict_type": "structure",
 }
 
-# Bound required; the models take any text.
+# Codes with required bindings; the models accept any text.
 _CODES: Final = {
     "Patient.gender": "male female other unknown",
     "Practitioner.gender": "male female other unknown",
@@ -40,7 +40,10 @@ _CODES: Final = {
 
 
 class Validator:
-    """Validates resources; where fhir.resources is not installed it says so once and lets pass."""
+    """Validates resources.
+
+    Without fhir.resources, a warning is logged once, and models are skipped.
+    """
 
     def __init__(self, log: Callable[[str], None]) -> None:
         self._log = log
@@ -55,7 +58,7 @@ class Validator:
             raise FhirError(422, *issues)
 
     async def issues(self, resource: JsonObject) -> list[Issue]:
-        """What is wrong with a resource, at most twenty things."""
+        """Return the problems of a resource, at most twenty."""
         try:
             found = await asyncio.to_thread(_model_issues, resource)
         except ImportError:
@@ -86,7 +89,7 @@ def _model_issues(resource: JsonObject) -> list[Issue]:
         details = error.errors(include_url=False, include_context=False, include_input=False)
         return [_issue(type_, detail["type"], detail["loc"], detail["msg"]) for detail in details]
     except (LookupError, TypeError, ValueError, AttributeError):
-        # That is how the models meet a contained resource of a type that does not exist.
+        # The models raise these for a contained resource whose type does not exist.
         return [Issue("structure", "the resource cannot be understood", type_)]
     return []
 
@@ -98,7 +101,7 @@ def _issue(type_: str, kind: str, loc: tuple[int | str, ...], message: str) -> I
 
 
 def _json_issues(value: Any, path: str) -> Iterator[Issue]:
-    """Nothing is empty, and null only fills gaps in arrays (FHIR R5, json 2.1.1)."""
+    """Yield issues of empty elements, and of null outside of arrays (FHIR R5, json 2.1.1)."""
     if value is None or value == {} or value == [] or value == "":
         yield Issue("structure", "an element must not be empty or null", path)
     elif isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Which codes a ValueSet holds (FHIR R5 ValueSet 4.9.8)."""
+"""Expansion of value sets to codes (FHIR R5 ValueSet 4.9.8)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _MAX_DEPTH: Final = 10
 
 
 class ValueSets:
-    """Expands value sets over the code systems that are at hand."""
+    """Expands value sets with the code systems of the store."""
 
     def __init__(self, canonicals: Canonicals) -> None:
         self._canonicals = canonicals
 
     def codes(self, value_set: JsonObject, depth: int = 0) -> Codes:
-        """Its concepts by system and code, in its order. Raises FhirError 422."""
+        """Return the concepts of a value set by system and code, in order. Raises FhirError 422."""
         if depth > _MAX_DEPTH:
             raise _cannot("value sets include each other in a circle")
         compose = value_set.get("compose", {})
@@ -35,7 +35,7 @@ class ValueSets:
         return found
 
     def _part(self, part: JsonObject, depth: int) -> Codes:
-        """What is in all of a system's selection and the value sets of one include or exclude."""
+        """Return the codes of an include or exclude: in its selection and all its value sets."""
         sets = [
             self.codes(self._canonicals.find("ValueSet", canonical), depth + 1)
             for canonical in part.get("valueSet", [])
@@ -63,7 +63,10 @@ class ValueSets:
         }
 
     def _listed(self, system: str, part: JsonObject) -> Codes:
-        """Codes that are named one by one, of a system that need not be here."""
+        """Return the codes that are listed one by one.
+
+        Their code system need not be in the store.
+        """
         try:
             known = self._canonicals.concepts(system, part.get("version"))
         except FhirError:
@@ -79,7 +82,7 @@ class ValueSets:
 
 
 def _test(given: JsonObject) -> Callable[[Concept], bool]:
-    """One filter of an include. Raises FhirError 422."""
+    """Return the test of one filter of an include. Raises FhirError 422."""
     name, op, value = (str(given.get(key)) for key in ("property", "op", "value"))
     match op:
         case "is-a":
@@ -103,7 +106,6 @@ def _test(given: JsonObject) -> Callable[[Concept], bool]:
 
 
 def _property(concept: Concept, name: str) -> set[str]:
-    """The values of a property of a concept."""
     match name:
         case "code" | "concept":
             return {concept.code}
