@@ -1,9 +1,9 @@
-"""What the commands say to the person who runs the gateway, in English, Russian and Uzbek.
+"""Texts of the commands for operators, in English, Russian and Uzbek.
 
-A `Phrase` is its English text, as log and JSON show it, and remembers what it was made of: a
-sentence of the catalogue and the values in it. The catalogue's key is the English sentence; beside
-it stand the Russian and the Uzbek one, in the tables of this package, which only who needs them
-loads.
+A `Phrase` is its English text, as logs and JSON show it, and retains its source: a sentence of the
+catalogue and the values in it. The key of the catalogue is the English sentence. The Russian and
+the Uzbek sentence are in the tables of this package, which are loaded only when one of these
+languages is used.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, Final, Self
 
-# Each as its own readers write it.
+# The name of each language in that language.
 LANGUAGE_NAMES: Final = {"en": "English", "ru": "Русский", "uz": "O‘zbekcha"}
 LANGUAGES: Final = tuple(LANGUAGE_NAMES)
-# As POSIX asks for messages: the first that is set decides.
+# In the order of POSIX for messages: the first variable that is set decides.
 _VARIABLES: Final = ("LC_ALL", "LC_MESSAGES", "LANG")
 
 
 class Phrase(str):
-    """A text for people: English as it stands, others by `in_language`.
+    """A text for operators and users: in English as a str, in other languages by `in_language`.
 
     `sentence` is a key of the catalogue with `{names}` of the `values`; phrases among these are
-    translated too. A text of another program that the catalogue lacks reads in other languages as
-    `fallback`.
+    translated too. A text of another program that the catalogue lacks is replaced by `fallback` in
+    other languages.
     """
 
     __slots__ = ("fallback", "sentence", "values")
@@ -35,7 +35,10 @@ class Phrase(str):
     fallback: Phrase | None
 
     def __new__(cls, sentence: str, /, **values: Any) -> Self:
-        """Without values the sentence stands for itself, braces and all."""
+        """Format `sentence` with `values`.
+
+        Without values it is used literally, including braces.
+        """
         made = super().__new__(cls, sentence.format(**values) if values else sentence)
         made.sentence = sentence
         made.values = values
@@ -44,7 +47,7 @@ class Phrase(str):
 
     @classmethod
     def external(cls, text: str | None, otherwise: Phrase) -> Phrase:
-        """What another program says; `otherwise` where it says nothing."""
+        """Return the text of another program as a phrase; `otherwise` if it is empty."""
         if not text:
             return otherwise
         made = cls(text)
@@ -53,23 +56,26 @@ class Phrase(str):
         return made
 
     def __format__(self, spec: str) -> str:
-        """As of any text; `capital` and `sentence` begin with a capital, the latter has an end."""
+        """Format like a str.
+
+        `capital` and `sentence` capitalize; `sentence` also adds a full stop.
+        """
         if spec == "capital":
             return self[:1].upper() + self[1:]
         return _sentence(self) if spec == "sentence" else super().__format__(spec)
 
     @classmethod
     def from_data(cls, data: list[Any]) -> Phrase:
-        """What `as_data` was made of."""
+        """Return the phrase that `as_data` serialized."""
         sentence, values = data
         return cls(sentence, **{name: _from_data(value) for name, value in values.items()})
 
     def as_data(self) -> list[Any]:
-        """Sentence and values, for another process of the gateway; as JSON."""
+        """Return sentence and values in JSON types, for another process of the gateway."""
         return [self.sentence, {name: _as_data(value) for name, value in self.values.items()}]
 
     def in_language(self, language: str) -> str:
-        """The text in one of `LANGUAGES`."""
+        """Return the text in one of `LANGUAGES`."""
         if language == "en":
             return self
         sentence = catalogue(language).get(self.sentence)
@@ -94,28 +100,28 @@ EMPTY_PHRASE: Final = Phrase("")
 
 
 def to_phrase(text: str) -> Phrase:
-    """A text as a phrase, which it may be already."""
+    """Return a text as a phrase; unchanged if it is one."""
     return text if isinstance(text, Phrase) else Phrase(text)
 
 
 def exception_phrase(error: BaseException) -> Phrase:
-    """What an exception says, which carries a phrase."""
+    """Return the phrase that an exception carries as its first argument."""
     text = error.args[0] if error.args else ""
     return to_phrase(text if isinstance(text, str) else str(error))
 
 
 def setting_problem(key: str, why: Phrase) -> Phrase:
-    """What is wrong with a setting; `values` hold `key` and `why`."""
+    """Return the phrase of a problem with a setting; `values` hold `key` and `why`."""
     return Phrase("{key}: {why}", key=key, why=why)
 
 
 def system_error(error: OSError, otherwise: Phrase) -> Phrase:
-    """What the operating system says, in lower case."""
+    """Return the operating system's text in lower case; `otherwise` if there is none."""
     return Phrase.external((error.strerror or "").lower(), otherwise)
 
 
 def join_phrases(separator: str, parts: Iterable[Phrase]) -> Phrase:
-    """The phrases one behind the other; a phrase again."""
+    """Return one phrase that joins `parts` with `separator`."""
     parts = list(parts)
     names = [f"part{number}" for number in range(len(parts))]
     pattern = separator.join(f"{{{name}}}" for name in names)
@@ -123,13 +129,13 @@ def join_phrases(separator: str, parts: Iterable[Phrase]) -> Phrase:
 
 
 def any_of(names: Iterable[str]) -> Phrase:
-    """Names of which one is meant."""
+    """Return a phrase that lists names joined with "or"."""
     some, last = _split_last(names)
     return Phrase("{first} or {second}", first=any_of(some), second=last) if some else last
 
 
 def all_of(names: Iterable[str]) -> Phrase:
-    """Names of which all are meant."""
+    """Return a phrase that lists names joined with "and"."""
     some, last = _split_last(names)
     return Phrase("{first} and {second}", first=all_of(some), second=last) if some else last
 
@@ -140,17 +146,17 @@ def _split_last(names: Iterable[str]) -> tuple[list[str], Phrase]:
 
 
 def translate_value(value: Any, language: str) -> Any:
-    """A value of a phrase in a language: phrases are translated, all else stays."""
+    """Return a value in a language: phrases are translated, other values are unchanged."""
     return Phrase(value.in_language(language)) if isinstance(value, Phrase) else value
 
 
 def environment_language(environ: Mapping[str, str]) -> str:
-    """The language that a terminal's or service's environment asks for; English if none of ours."""
+    """Return the supported language that the environment requests, else English."""
     return _asked(environ)[:2] if has_language_preference(environ) else "en"
 
 
 def has_language_preference(environ: Mapping[str, str]) -> bool:
-    """Whether the environment asks for one of ours, be it English."""
+    """Return whether the environment requests a supported language, including English."""
     asked = _asked(environ)
     return asked[:2] in LANGUAGES and not asked[2:3].isalpha()
 
@@ -159,7 +165,7 @@ def _asked(environ: Mapping[str, str]) -> str:
     return next((environ[name].lower() for name in _VARIABLES if environ.get(name)), "")
 
 
-# A word of ours at the beginning; keys and URLs stay as they are written.
+# A plain word at the beginning is capitalized; keys and URLs are left unchanged.
 _WORD: Final = re.compile(r"[a-zа-яё‘’]+(?=[ ,;?.!]|$)(?!\.\w)")
 
 
@@ -170,7 +176,7 @@ def _sentence(text: str) -> str:
 
 @cache
 def catalogue(language: str) -> Mapping[str, str]:
-    """The sentences of a language by their English text."""
+    """Return the sentences of a language by their English text."""
     from gateway.phrases.tables import TABLES
 
     column = LANGUAGES.index(language) - 1

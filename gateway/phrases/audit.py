@@ -1,15 +1,15 @@
-"""What `audit verify` says."""
+"""Sentences of `audit verify`."""
 
 from typing import Final
 
 TABLE: Final = {
-    # What is wrong with a line.
+    # Faults of a line.
     "changed": ("изменено", "o‘zgartirilgan"),
     "removed": ("удалено", "o‘chirilgan"),
     "swapped": ("переставлено", "o‘rni almashgan"),
     "torn": ("обрыв", "uzilgan"),
     "gap": ("пропуск между файлами", "fayllar orasida bo‘shliq"),
-    # And how that shows.
+    # Details of faults.
     "record {seq} is not the one that the gateway has noted": (
         "запись {seq} — не та, которую отметил шлюз",
         "{seq}-yozuv shlyuz qayd etgan yozuv emas",
@@ -52,7 +52,7 @@ TABLE: Final = {
         "перед ней нет записей с {first} по {last}",
         "undan oldin {first} dan {last} gacha yozuvlar yo‘q",
     ),
-    # What was found in all.
+    # Summary.
     "{place}: half a line, reported by the gateway after it was cut off": (
         "{place}: половина строки; работу шлюза прервали, и он это отметил",
         "{place}: yarim qator; shlyuz ishi uzilib qolgan va u buni qayd etgan",

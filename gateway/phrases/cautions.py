@@ -1,4 +1,4 @@
-"""What settings hold and a gateway starts with, though it is unsafe or hardly meant so."""
+"""Cautions: settings with which a gateway starts, but that are unsafe or probably not intended."""
 
 from typing import Final
 

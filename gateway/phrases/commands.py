@@ -1,4 +1,4 @@
-"""What the commands themselves say."""
+"""Sentences of the commands themselves."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""What the doctor finds otherwise."""
+"""Sentences of the doctor's checks, except those of the network."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""What the doctor finds on the way to a server."""
+"""Sentences of the doctor's network checks."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""What is wrong with the files that settings come from."""
+"""Problems of the files from which settings are read."""
 
 from typing import Final
 

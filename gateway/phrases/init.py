@@ -1,4 +1,4 @@
-"""What `init` asks, says, and writes as comments."""
+"""Questions and messages of `init`, and the comments that it writes."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Why there is no token, and what is wrong with the secret or key that it is asked for with."""
+"""Reasons for a missing token, and problems of the client secret or key that requests it."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""What the outbox says of its entries, and of itself."""
+"""Sentences of the outbox about its entries and itself."""
 
 from typing import Final
 

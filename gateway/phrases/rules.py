@@ -1,4 +1,4 @@
-"""Which rules between settings are broken."""
+"""Violations of rules between settings."""
 
 from typing import Final
 

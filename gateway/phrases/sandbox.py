@@ -1,4 +1,4 @@
-"""What the sandbox says: the help of its options, their mistakes, and where it is."""
+"""Sentences of the sandbox: help and errors of its options, and its URLs."""
 
 from typing import Final
 
@@ -47,7 +47,7 @@ TABLE: Final = {
         "Через сколько времени поиск видит новую запись.",
         "Qidiruv yangi yozuvni qancha vaqtdan keyin ko‘radi.",
     ),
-    # Mistakes.
+    # Errors of options.
     "{name}: write sso=… or platform=…": (
         "{name}: пишите `sso=…` или `platform=…`",
         "{name}: `sso=…` yoki `platform=…` deb yozing",
@@ -76,7 +76,7 @@ TABLE: Final = {
         "{name}: укажите секунды, от 0",
         "{name}: soniyalarni ko‘rsating, 0 dan boshlab",
     ),
-    # What the sandbox says once it runs.
+    # Messages of a running sandbox.
     "Platform (FHIR R5)": ("Платформа (FHIR R5)", "Platforma (FHIR R5)"),
     "SSO token endpoint": ("Выдача токенов", "Token beriladigan manzil"),
     "Client": ("Клиент / секрет", "Mijoz / sir"),

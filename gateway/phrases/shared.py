@@ -1,16 +1,16 @@
-"""Words that several commands use, and what other programs say."""
+"""Words that several commands use, and messages of other programs."""
 
 from typing import Final
 
 TABLE: Final = {
-    # Joining.
+    # Conjunctions.
     "{first} and {second}": ("{first} и {second}", "{first} va {second}"),
-    # States of the doctor's findings.
+    # States of the doctor's check results.
     "ok": ("норма", "joyida"),
     "warning": ("важно", "diqqat"),
     "failed": ("ошибка", "xato"),
     "skipped": ("пропуск", "qoldi"),
-    # States of queued writes.
+    # States of outbox entries.
     "waiting": ("ожидает", "kutmoqda"),
     "sending": ("отправка", "ketmoqda"),
     "delivered": ("доставлена", "yetkazildi"),
@@ -18,7 +18,7 @@ TABLE: Final = {
     "cancelled": ("отменена", "bekor"),
     "dropped": ("снята", "tashlandi"),
     "there is no such entry": ("такой записи нет", "bunday yozuv yo‘q"),
-    # What is shown of one.
+    # Fields of an outbox entry.
     "queued_at": ("в очереди с", "navbatga qo‘yilgan"),
     "due_at": ("следующая попытка", "keyingi urinish"),
     "finished_at": ("завершена", "tugagan vaqti"),
@@ -37,10 +37,10 @@ TABLE: Final = {
     "status": ("статус", "status"),
     "reason": ("причина", "sabab"),
     "note": ("примечание", "izoh"),
-    # What a worker is told to do.
+    # Commands to a worker.
     "start": ("запуск", "ishga tushish"),
     "reload": ("перечитывание настроек", "sozlamalarni qayta o‘qish"),
-    # Why there is no token (Cause).
+    # Reasons for a missing token (`Cause`).
     "refused": ("отказано", "rad etildi"),
     "throttled": ("слишком много запросов", "so‘rovlar juda ko‘p"),
     "redirect": ("перенаправление", "boshqa manzilga yo‘naltirish"),
@@ -68,7 +68,7 @@ TABLE: Final = {
     "no TLS": ("нет TLS", "TLS yo‘q"),
     "TLS": ("сбой TLS", "TLS nosozligi"),
     "internal error": ("ошибка внутри шлюза, смотрите лог", "shlyuz ichida xato, logni ko‘ring"),
-    # What operating systems say.
+    # Messages of operating systems.
     "no such file or directory": ("нет такого файла или папки", "bunday fayl yoki papka yo‘q"),
     "permission denied": ("нет прав доступа", "ruxsat yo‘q"),
     "operation not permitted": ("действие не разрешено", "bu amalga ruxsat yo‘q"),
@@ -102,7 +102,7 @@ TABLE: Final = {
     "timed out": ("нет ответа вовремя", "o‘z vaqtida javob bo‘lmadi"),
     "no route to host": ("нет пути к узлу", "xostga yo‘l yo‘q"),
     "network is unreachable": ("сеть недоступна", "tarmoqqa ulanib bo‘lmaydi"),
-    # What the parser of YAML says.
+    # Messages of the YAML parser.
     "mapping values are not allowed in this context": (
         "двоеточие стоит не на месте",
         "ikki nuqta noto‘g‘ri joyda turibdi",

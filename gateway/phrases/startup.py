@@ -1,4 +1,4 @@
-"""Why a gateway does not start, or does not take new settings."""
+"""Reasons why a gateway does not start, or does not apply new settings."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""All sentences: the English one with the Russian and the Uzbek one."""
+"""All sentences: English mapped to Russian and Uzbek."""
 
 from typing import Final
 

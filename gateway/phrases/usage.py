@@ -1,9 +1,9 @@
-"""What the command line says of itself: its help, and what was typed wrongly."""
+"""Texts of the command line itself: its help, and errors in its arguments."""
 
 from typing import Final
 
 TABLE: Final = {
-    # Headings, places and notes.
+    # Headings, placeholders and notes.
     "Usage:": ("Использование:", "Qo‘llanishi:"),
     "Arguments": ("Аргументы", "Argumentlar"),
     "Options": ("Параметры", "Parametrlar"),
@@ -13,7 +13,7 @@ TABLE: Final = {
     "default": ("по умолчанию", "odatda"),
     "env var": ("переменная окружения", "muhit o‘zgaruvchisi"),
     "required": ("обязательно", "majburiy"),
-    # Mistakes.
+    # Errors.
     "Try '{command} --help' for help.": (
         "Справка: {command} --help",
         "Yordam: {command} --help",
@@ -90,7 +90,7 @@ TABLE: Final = {
         "Какие учётные данные из `credentials` использовать.",
         "`credentials` dagi qaysi kirish ma’lumotlari ishlatilsin.",
     ),
-    # The commands, and what each has of its own.
+    # The commands and their specific options.
     "A FHIR gateway for Uzbekistan's Digital Health Platform.": (
         "Шлюз FHIR для цифровой платформы здравоохранения Узбекистана.",
         "O‘zbekiston raqamli sog‘liqni saqlash platformasi uchun FHIR shlyuzi.",

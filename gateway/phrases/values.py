@@ -1,4 +1,4 @@
-"""What is wrong with a value of the settings."""
+"""Problems of a single value of the settings."""
 
 from typing import Final
 
