@@ -1,1 +1,1 @@
-"""Messages to people about what is wrong, for hospitals without Prometheus."""
+"""Alert messages to operators, for hospitals without Prometheus."""

@@ -1,6 +1,7 @@
-"""Addresses of the library Apprise, which is loaded here and nowhere else, when one is in use.
+"""Addresses of alert messages for the library Apprise.
 
-They hold passwords, often in the place of a host: nothing but the scheme is ever shown of one.
+Only this module imports Apprise, and only when an address is used. Addresses contain passwords,
+often in place of the host, so that only the scheme of an address is ever shown.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ ADDRESS_HINT: Final = Phrase(
     "write it like mailtos://user:password@mail.clinic.uz?to=duty@clinic.uz; characters such as "
     "@ or / in a password are percent-encoded"
 )
-# The libraries that carry messages: they quote addresses, headers and answers.
+# Loggers of the libraries that send messages: they quote addresses, header fields and responses.
 _NOISY_LOGGERS: Final = ("apprise", "oauthlib", "requests_oauthlib", "urllib3")
 _KINDS: Final = {"begun": "failure", "over": "success"}
 
@@ -31,7 +32,7 @@ class MissingExtraError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class AlertMessage:
-    """What people are told; `kind` is `begun`, `over`, `daily` or `test`."""
+    """A message to operators; `kind` is `begun`, `over`, `daily` or `test`."""
 
     kind: str
     title: str
@@ -40,41 +41,45 @@ class AlertMessage:
 
 @dataclass(frozen=True, slots=True)
 class AlertAddress:
-    """Who is told. `name` is for people: the setting and the scheme."""
+    """An address that receives messages. `name` is for display: the setting and the scheme."""
 
     name: Phrase
     url: Secret
     _service: Any = field(repr=False, compare=False)
 
     def send(self, message: AlertMessage) -> bool:
-        """Whether it was taken. Blocks for as long as the way there takes; raises nothing."""
+        """Send the message and return whether the service accepted it.
+
+        Blocks until the service has responded or failed; raises nothing.
+        """
         try:
             kind = _KINDS.get(message.kind, "info")
             return bool(
                 self._service.notify(body=message.body, title=message.title, notify_type=kind)
             )
         except Exception:
-            # Whatever a service's own code raises: its text may quote the address.
+            # A service's code may raise anything. The error's text may quote the address.
             return False
 
     def server(self) -> tuple[str, int] | None:
-        """Host and port that messages go to, where the address itself names them."""
+        """Return the host and port that messages are sent to, None if the address has none."""
         service = self._service
         if host := getattr(service, "smtp_host", None):
             return str(host), int(service.port)
-        # Elsewhere the place of the host may hold a token.
+        # The host part of other addresses may be a token.
         if "host" not in service.template_tokens or hasattr(service, "notify_url"):
             return None
         return str(service.host), int(service.port or (443 if service.secure else 80))
 
 
 def parse_address(name: Phrase, url: Secret) -> AlertAddress | None:
-    """The address that a text means, None if it means none. Raises `MissingExtraError`.
+    """Return the address of a URL, None if Apprise does not understand it.
 
-    Opens no connection. The first call loads the library, which takes most of a second.
+    Raises `MissingExtraError`. Opens no connection. The first call imports the library, which takes
+    most of a second.
     """
     apprise = _import_apprise()
-    # Nothing is kept on a disk, and no code is loaded from one.
+    # Apprise stores nothing on disk, and loads no plugin code from there.
     asset = apprise.AppriseAsset(
         app_id="DHP Gateway", app_desc="DHP Gateway", app_url="", storage_mode="memory"
     )

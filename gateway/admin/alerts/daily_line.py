@@ -1,4 +1,4 @@
-"""The line that people get every day, so that they know that messages would come."""
+"""The daily message, which shows operators that alert messages would arrive."""
 
 from __future__ import annotations
 
@@ -10,16 +10,22 @@ _HOUR: Final = 8
 
 
 class DailySummary:
-    """When the next line of a day is due, and what has happened since the last one."""
+    """When the next daily message is due, and the traffic since the last one.
+
+    `wall` is a Unix time; the message is due at 08:00 local time.
+    """
 
     def __init__(self, wall: float) -> None:
         now = datetime.fromtimestamp(wall)
-        # Who starts a gateway in the afternoon waits for the next morning.
+        # A gateway started after that hour sends its first daily message the next morning.
         self._last_sent_on = now.date() if now.hour >= _HOUR else date.min
         self._before = (0, 0)
 
     def is_due(self, wall: float) -> bool:
-        """Whether this day has had none and the morning has come; a clock put back counts not."""
+        """Return whether today's message is due, and count it as sent.
+
+        A clock that is set back does not make the message of a day due again.
+        """
         now = datetime.fromtimestamp(wall)
         if now.hour < _HOUR or now.date() <= self._last_sent_on:
             return False
@@ -27,12 +33,12 @@ class DailySummary:
         return True
 
     def traffic(self, status: Mapping[str, Any]) -> tuple[int, int]:
-        """Requests and errors since the last time."""
+        """Return the numbers of requests and errors since the last call."""
         requests, errors = (
             sum(caller[what] for caller in status["callers"]) for what in ("requests", "errors")
         )
         before, self._before = self._before, (requests, errors)
         if requests < before[0]:
-            # A worker has ended, and what it had counted went with it.
+            # The sum decreased, because a worker has ended and its counts are gone.
             return requests, errors
         return requests - before[0], max(errors - before[1], 0)

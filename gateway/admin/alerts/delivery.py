@@ -1,7 +1,7 @@
-"""Brings messages to one address, in order, however long it is away.
+"""Delivers messages to one address, in order, with retries for as long as it is unreachable.
 
-The library blocks, so that every attempt has a thread of its own; an address has one at most, and
-nobody waits for it at the end of the process.
+The library blocks, so that each attempt runs in a thread. An address has one such thread at most,
+and the process does not wait for it at its end.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from gateway.timing import TimeSource, backoff
 
 _log = get_logger(__name__)
 
-# Beyond it the oldest are given up.
+# Number of messages above which the oldest are dropped.
 _MAX_WAITING: Final = 50
 _ATTEMPT: Final = 60.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 15.0, 900.0
 
 
 class AddressSender:
-    """Attempts to tell one address, each in a thread."""
+    """Sends messages to one address, each in a thread; `patience` is the timeout in seconds."""
 
     def __init__(self, address: AlertAddress, patience: float = _ATTEMPT) -> None:
         self.address = address
         self._timeout = patience
         self.thread: threading.Thread | None = None
-        # Until the address has said something, be it after the attempt was given up.
+        # True until the thread has ended, even if the attempt has timed out before.
         self._is_sending = False
 
     async def send(self, message: AlertMessage) -> bool:
-        """Whether it was taken in time."""
+        """Send a message and return whether the address accepted it in time."""
         if self._is_sending:
-            return False  # still at the attempt that was given up
+            return False  # the thread of an attempt that timed out is still running
         loop = asyncio.get_running_loop()
         taken: asyncio.Future[bool] = loop.create_future()
 
@@ -50,7 +50,7 @@ class AddressSender:
         def attempt() -> None:
             result = self.address.send(message)
             self._is_sending = False
-            # The loop may be closed by now.
+            # Raised where the loop has been closed meanwhile.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(settle, result)
 
@@ -65,7 +65,10 @@ class AddressSender:
 
 
 class AddressQueue:
-    """Messages that one address has not taken yet; `count` is told what becomes of them."""
+    """Messages that one address has not accepted yet.
+
+    `count` is called with `sent`, `failed` or `dropped` and a number.
+    """
 
     def __init__(
         self, address: AlertAddress, time: TimeSource, count: Callable[[str, int], None]
@@ -77,7 +80,7 @@ class AddressQueue:
         self._has_messages = asyncio.Event()
 
     def enqueue(self, message: AlertMessage) -> None:
-        """Have it sent, behind all others."""
+        """Append a message; beyond the limit the oldest ones are dropped."""
         self._waiting.append(message)
         while len(self._waiting) > _MAX_WAITING:
             self._waiting.popleft()
@@ -85,7 +88,7 @@ class AddressQueue:
         self._has_messages.set()
 
     async def run(self) -> None:
-        """Send what there is, again and again."""
+        """Send queued messages until cancelled."""
         while True:
             await self._has_messages.wait()
             self._has_messages.clear()
@@ -108,7 +111,7 @@ class AddressQueue:
             _log.info("%s takes messages again", self._post.address.name, key="alerts.notify")
 
     async def _attempt(self) -> bool:
-        """One message of all that wait: who was cut off for long gets one, not fifty."""
+        """Send all queued messages as one: after an outage a single message arrives, not fifty."""
         together = tuple(self._waiting)
         last = together[-1]
         body = "\n".join(message.body for message in together)
@@ -116,7 +119,7 @@ class AddressQueue:
             self._count("failed", 1)
             return False
         for message in together:
-            # What was dropped meanwhile is not there any more.
+            # Messages dropped during the attempt are no longer in the queue.
             if self._waiting and self._waiting[0] is message:
                 self._waiting.popleft()
         self._count("sent", 1)

@@ -1,7 +1,8 @@
-"""Looks every some seconds whether something is wrong, and tells people.
+"""Evaluates the alerts periodically and sends messages about changes to operators.
 
-One process of a gateway does, the supervisor where there is one. What was told is kept in memory:
-after a restart a trouble that lasts is told once more, and none that ended meanwhile.
+Only one process of a gateway does this, the supervisor where there is one. The states of alerts are
+in memory only: after a restart a lasting alert is notified again, and one that was resolved in the
+meantime is not reported as resolved.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from gateway.telemetry.logs import get_logger
 from gateway.timing import TimeSource
 
 if TYPE_CHECKING:
-    # Commands send messages too, and need no listener.
+    # Commands send messages, too, and do not load the listener.
     from gateway.admin.server import ReadinessSource, StatusSource
 
 _log = get_logger(__name__)
@@ -32,15 +33,15 @@ _EVALUATION_INTERVAL: Final = 10.0
 
 
 async def _no_refresh() -> None:
-    """The facts are in this process."""
+    """Do nothing: the data is in this process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertInputSources:
-    """Whom a look asks.
+    """Sources of the facts by which alerts are evaluated.
 
-    `status` has the facts of `/status`, `readiness` those of `/readyz`, once `refresh` has fetched
-    what they are made of; `certificates` tells when which of them ends (seconds since 1970).
+    `status` has the facts of `/status`, `readiness` the checks of `/readyz` after `refresh` has
+    fetched their data. `certificates` returns the expiry of each certificate (Unix time).
     """
 
     status: StatusSource
@@ -50,7 +51,10 @@ class AlertInputSources:
 
 
 class AlertMonitor:
-    """Tells people what is wrong, and that it is over; `count` is told of every message."""
+    """Sends messages about alerts that fire or are resolved.
+
+    `count` is called with what becomes of messages, see `AddressQueue`.
+    """
 
     def __init__(
         self,
@@ -69,7 +73,7 @@ class AlertMonitor:
         self._daily: DailySummary | None = None
 
     def configure(self, settings: Settings, addresses: Sequence[AlertAddress]) -> None:
-        """Tell these addresses from now on; what others have not taken is given up."""
+        """Send to these addresses from now on. Messages still queued for others are dropped."""
         alerts = settings.alerts
         self._wording = AlertFormatter.from_settings(settings)
         if not alerts.daily:
@@ -85,11 +89,11 @@ class AlertMonitor:
             self._mailboxes[url] = mailbox, task
 
     def on_reload(self, outcome: str) -> None:
-        """Whether the last reload was taken: `ok` or `failed`."""
+        """Record the outcome of the last reload of the settings: `ok` or `failed`."""
         self._settings_refused = outcome != "ok"
 
     async def run(self) -> None:
-        """Look again and again."""
+        """Call `check_alerts` every `_EVALUATION_INTERVAL` seconds until cancelled."""
         while True:
             await self._time.sleep(_EVALUATION_INTERVAL)
             try:
@@ -98,7 +102,10 @@ class AlertMonitor:
                 _log.error("what is wrong could not be looked at: %s", type(error).__name__)
 
     async def check_alerts(self) -> None:
-        """Look once; nothing is asked while nobody is to be told."""
+        """Evaluate the alerts and enqueue messages about changes.
+
+        Does nothing while no address is configured or the gateway shuts down.
+        """
         if not self._mailboxes:
             return
         sources = self._sources
@@ -127,7 +134,7 @@ class AlertMonitor:
             )
 
     async def close(self) -> None:
-        """Stop telling; what no address has taken is given up."""
+        """Stop sending; messages that are still queued are dropped."""
         tasks = [task for _, task in self._mailboxes.values()]
         self._mailboxes.clear()
         for task in tasks:

@@ -1,8 +1,8 @@
-"""What is wrong now: the shipped alert rules, judged by the facts of the status page.
+"""The alerts that fire now: the shipped alert rules, evaluated from the facts of the status page.
 
-Names and times are those of deploy/prometheus/rules/alerts.yml, where each has a section in
-docs/runbook.md; tests/admin/alerts/test_rules.py compares them. Some rules have no place here:
-nobody is left to tell that the process is gone, and `LEFT_OUT` says of each other one why.
+Names and times are those of deploy/prometheus/rules/alerts.yml, and each alert has a section in
+docs/runbook.md; tests/admin/alerts/test_texts.py compares them. Some rules are not evaluated here,
+for example because a process that has ended cannot report it; `LEFT_OUT` has the reason for each.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ _DAY: Final = 86400.0
 _WINDOW: Final = 300.0
 _AGEING: Final = 3600.0
 _EXPIRING, _LAST_DAYS = 21 * _DAY, 3 * _DAY
-# So many of the last are looked at for failures: fewer than those must last, so that an outage that
-# is over leaves none to be told.
+# Number of latest minutes whose errors are evaluated. They are shorter than the time for which the
+# errors must last, so that no alert is notified for an outage that is over.
 _MINUTES: Final = 2
-# Above so many in five minutes it is no burst.
+# Number of failures in five minutes up to which they are considered a burst and no alert.
 _BURST: Final = 5
 
-# How long each must have lasted before anybody is told, in seconds.
+# Seconds for which an alert must be pending before it fires and is notified.
 HOLD_SECONDS: Final[dict[str, float]] = {
-    # Sooner than by the rules of Prometheus, and together: one trouble should be one message.
+    # These three are shorter than in the rules for Prometheus, and equal, so that one failure
+    # leads to one message.
     "DhpGatewayNotReady": 120,
     "DhpGatewaySsoRefusing": 120,
     "DhpGatewaySsoFailing": 120,
@@ -46,7 +47,7 @@ HOLD_SECONDS: Final[dict[str, float]] = {
     "DhpGatewayCertificateExpiring": 300,
     "DhpGatewayCertificateLastDays": 300,
 }
-# What follows from another is told only once it has lasted beyond that.
+# Alerts that are consequences of another: they are notified only if they outlast it.
 COVERED: Final = {"DhpGatewayPlatformDown": "DhpGatewayNotReady"}
 LEFT_OUT: Final = {
     "DhpGatewayDown": "nobody is left to tell",
@@ -67,7 +68,8 @@ _OF_SSO: Final = {
     "throttled": "DhpGatewaySsoThrottling",
 }
 _OF_ENTRIES: Final = {"unclear": "DhpGatewayOutboxUnclear", "failed": "DhpGatewayOutboxFailed"}
-# By the reason of requests that failed, and how many of them in five minutes are none.
+# By the reason of failed requests: the alert, and the number of failures in five minutes up to
+# which it does not fire.
 _OF_REQUESTS: Final = {
     "overloaded": ("DhpGatewayOverloaded", _BURST),
     "upstream-busy": ("DhpGatewayConnectionsExhausted", _BURST),
@@ -75,20 +77,22 @@ _OF_REQUESTS: Final = {
     "audit-unavailable": ("DhpGatewayAuditUnavailable", 0),
 }
 
-# Among the reasons: audit records that were lost.
+# The key of lost audit records among the reasons.
 DROPPED: Final = "audit-dropped"
-# An alert, and which credential or certificate it is about.
+# The name of an alert, and the credential or certificate concerned, "" for none.
 AlertKey = tuple[str, str]
-# A figure: seconds, a share or a number, as the alert has it.
+# The value of an alert, depending on its name: seconds, a ratio, a number or None.
 Value = float | int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertInputs:
-    """What is known: the status page's facts, whether `/readyz` says ready, and the rest.
+    """The facts by which alerts are evaluated.
 
-    `increases` of five minutes by reason, see `CounterIncreases`; `certificate_seconds_left`
-    seconds of each certificate.
+    `status`: the facts of the status page. `ready`: the result of `/readyz`. `increases`: the
+    increases of the last five minutes by reason, see `CounterIncreases`.
+    `certificate_seconds_left`: seconds until each certificate expires. `is_reload_failed`: the last
+    reload of the settings failed.
     """
 
     status: Mapping[str, Any]
@@ -99,7 +103,7 @@ class AlertInputs:
 
 
 def firing_alerts(facts: AlertInputs) -> dict[AlertKey, Value]:
-    """Everything that is wrong."""
+    """Return all alerts whose condition holds now, with their values."""
     return dict(_iterate_firing(facts))
 
 
@@ -120,7 +124,7 @@ def _iterate_firing(facts: AlertInputs) -> Iterator[tuple[AlertKey, Value]]:
 
 
 def _error_ratio(status: Mapping[str, Any]) -> float | None:
-    """The share of the last requests that failed, where it is too high and still counts."""
+    """Return the error ratio of the last minutes, None if it is acceptable or outdated."""
     recent = status["last_hour"]["minutes"][-_MINUTES:]
     requests, errors = (sum(each[what] for each in recent) for what in ("requests", "errors"))
     if not many_errors(requests, errors):
@@ -128,7 +132,7 @@ def _error_ratio(status: Mapping[str, Any]) -> float | None:
     probe = status["platform"]["probe"]
     last = max(each["last_at"] for each in status["errors"])
     if probe and probe["found"] == ANSWERS and probe["at"] > last:
-        # What callers met is over: the gateway's own question was answered since.
+        # The failures are over: a probe has succeeded since the last of them.
         return None
     return float(errors / requests)
 
@@ -169,14 +173,14 @@ def _outbox_alerts(outbox: Mapping[str, Any] | None) -> Iterator[tuple[AlertKey,
 
 
 class CounterIncreases:
-    """How much counts have grown in the last five minutes, by looks at what they are."""
+    """The increases of counts in the last five minutes, derived from periodic samples."""
 
     def __init__(self) -> None:
         self._samples: deque[tuple[float, dict[str, int]]] = deque()
         self._before: dict[str, int] | None = None
 
     def increases_at(self, status: Mapping[str, Any], now: float) -> dict[str, int]:
-        """The increases, by what the status says now."""
+        """Add a sample of `status` at the monotonic time `now`; return the increases by reason."""
         counts = {each["reason"]: each["since_start"] for each in status["errors"]}
         counts[DROPPED] = (status["audit"] or {"dropped": 0})["dropped"]
         self._samples.append((now, self._grown(counts)))
@@ -187,10 +191,10 @@ class CounterIncreases:
 
     def _grown(self, counts: Mapping[str, int]) -> dict[str, int]:
         if self._before is None:
-            # Whatever happened before anybody looked is nothing new.
+            # What was counted before the first sample is no increase.
             return {}
         before = self._before
-        # A count that has fallen began anew, with another worker.
+        # A count that decreased has started from 0 again, because a worker was replaced.
         return {
             reason: count - before.get(reason, 0) if count >= before.get(reason, 0) else count
             for reason, count in counts.items()

@@ -1,8 +1,8 @@
-"""What a message says, in three languages.
+"""The texts of alert messages in three languages.
 
 The sentences of alerts are the summaries of deploy/prometheus/rules/alerts.yml, by the same names;
 tests/admin/alerts/test_texts.py compares them. Placeholders: `instance` is the gateway, `about` a
-credential or certificate, `value` a figure.
+credential or certificate, `value` the value of the alert.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""When a trouble is told: once when it has lasted, once when it is over."""
+"""The states of alerts: each is notified once when it fires and once when it is resolved."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from typing import Final
 
 from gateway.admin.alerts.rules import COVERED, HOLD_SECONDS, AlertKey, Value
 
-# What comes back sooner was never over.
+# Seconds without its condition after which a firing alert is resolved. A shorter gap is ignored.
 _RESOLVE_SECONDS: Final = 60.0
 
 
 @dataclass(slots=True)
 class AlertState:
-    """One trouble from its first to its last sight, on the monotonic clock."""
+    """One alert. Times are those of evaluations in which its condition held, monotonic.
+
+    `is_notified`: the alert fires and has been notified; otherwise it is pending.
+    """
 
     name: str
     about: str
@@ -25,7 +28,7 @@ class AlertState:
 
 
 class AlertStates:
-    """All troubles that are known."""
+    """All alerts that are pending or firing."""
 
     def __init__(self) -> None:
         self._states: dict[AlertKey, AlertState] = {}
@@ -33,7 +36,11 @@ class AlertStates:
     def update(
         self, found: Mapping[AlertKey, Value], now: float
     ) -> tuple[list[AlertState], list[AlertState]]:
-        """Those to be told now that they have begun, and those that they are over."""
+        """Return the alerts that begin to fire and those that are resolved.
+
+        `found` has the alerts whose condition holds; `now` is monotonic. The caller must notify
+        both, because an alert is returned only once.
+        """
         for key, value in found.items():
             trouble = self._states.setdefault(
                 key, AlertState(*key, first_seen_at=now, last_seen_at=now, value=value)
@@ -56,7 +63,7 @@ class AlertStates:
 
     @property
     def notified_count(self) -> int:
-        """How many were told that are not over."""
+        """Number of alerts that have been notified and are not resolved."""
         return sum(trouble.is_notified for trouble in self._states.values())
 
 
@@ -65,5 +72,5 @@ def _is_due(trouble: AlertState, now: float) -> bool:
 
 
 def _is_resolved(trouble: AlertState, now: float) -> bool:
-    # Of one that nobody was told of, each pause begins it anew.
+    # A pending alert, which has not been notified, starts again after each gap.
     return not trouble.is_notified or now - trouble.last_seen_at >= _RESOLVE_SECONDS

@@ -1,4 +1,4 @@
-"""The wording of messages: what has begun, what is over, how things stand."""
+"""Formats messages: alerts that fire, alerts that are resolved, and the daily message."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ _IN_SECONDS: Final = ("DhpGatewayOutboxAgeing", "DhpGatewayCertificateExpiring")
 
 @dataclass(frozen=True, slots=True)
 class AlertFormatter:
-    """Messages of one gateway, the `instance`, in a language."""
+    """Formats messages of one gateway, which is named `instance`, in one language."""
 
     language: str
     instance: str
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
-        """By the settings; the instance is the host that callers know, else this machine's."""
+        """Return the formatter for the settings.
+
+        The instance is the host of `listen.public_url`, else the host name of this machine.
+        """
         url = settings.listen.public_url
         host = urlsplit(url).hostname if url else None
         return cls(settings.alerts.language, host or socket.gethostname())
@@ -41,7 +44,10 @@ class AlertFormatter:
         status: Mapping[str, Any],
         now: tuple[float, float],
     ) -> AlertMessage:
-        """What has begun and what is over, a line each; `now` by both clocks."""
+        """Return a message with one line for each alert that fires or is resolved.
+
+        `now` is the current time by the monotonic and by the wall clock.
+        """
         moment, wall = now
         lines = [
             self._line(
@@ -66,7 +72,7 @@ class AlertFormatter:
     def format_daily(
         self, status: Mapping[str, Any], traffic: tuple[int, int], still: int
     ) -> AlertMessage:
-        """How things stand."""
+        """Return the daily message; `still` is the number of alerts that are not resolved."""
         words, care = STATUS_WORDS[self.language], status["care"]
         body = self._text("daily").format(
             question=words["question"],
@@ -79,7 +85,7 @@ class AlertFormatter:
         return self._message("daily", body)
 
     def format_test(self) -> AlertMessage:
-        """A message that shows that messages arrive."""
+        """Return a message that shows that messages arrive."""
         return self._message("test", self._text("test").format(instance=self.instance))
 
     def _message(self, kind: str, body: str) -> AlertMessage:
@@ -93,7 +99,7 @@ class AlertFormatter:
             value=self._figure(trouble.name, trouble.value),
         )
         line = self._text(kind).format(at=moment, sentence=sentence, **words)
-        # By its name it is found in the runbook.
+        # Operators find the alert in the runbook by its name.
         return f"{line.rstrip()} ({trouble.name})"
 
     def _figure(self, name: str, value: Value) -> str:
@@ -113,5 +119,5 @@ class AlertFormatter:
 
 
 def _service_advice(trouble: AlertState, status: Mapping[str, Any]) -> str:
-    """What the status page says on what to do."""
+    """Return what the status page says to do if the gateway is not ready, else ""."""
     return str(status["care"]["text"]) if trouble.name == "DhpGatewayNotReady" else ""
