@@ -1,1 +1,1 @@
-"""The page `/outbox`: what waits, failed and is unclear, and what people decide about it."""
+"""The page `/outbox`: entries that wait, failed or are unclear, and operators' decisions."""

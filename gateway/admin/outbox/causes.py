@@ -1,4 +1,4 @@
-"""Why an entry of the outbox is not delivered, in plain words, and what a person does about it."""
+"""Texts that explain why an entry is not delivered, and what an operator can do about it."""
 
 from __future__ import annotations
 
@@ -120,15 +120,15 @@ _OF_REASON: Final = {
 
 
 def explain_cause(cause: str, language: str) -> str:
-    """What an entry's `cause` means."""
+    """Return the explanation of an entry's `cause`."""
     kind, status = _cause_kind(cause)
     return ENTRY_CAUSES[language][f"why:{kind}"].format(status=status, cause=cause)
 
 
 def cause_remedy(state: str, cause: str, language: str) -> str:
-    """What is to be done about an entry in that state."""
+    """Return what an operator should do about an entry in `state`."""
     if state == "waiting" and cause in REMEDIES[language]:
-        # That the circuit is open is told of the platform, not of its own.
+        # An open circuit is a consequence: the remedy is that of an unreachable platform.
         return REMEDIES[language]["upstream-unreachable" if cause == "circuit-open" else cause]
     words, kind = ENTRY_CAUSES[language], _cause_kind(cause)[0]
     if state == "failed":
@@ -137,7 +137,7 @@ def cause_remedy(state: str, cause: str, language: str) -> str:
 
 
 def _cause_kind(cause: str) -> tuple[str, str]:
-    """The sort of a cause, and the platform's status where that is the cause."""
+    """Return the kind of a cause, and the status by which the platform refused it, or ""."""
     word, _, status = cause.partition(" ")
     if word != "platform-status" or len(status) != 3 or not status.isdecimal():
         return _OF_REASON.get(cause, "other"), ""

@@ -1,15 +1,17 @@
-"""Answers what the page asks about the outbox, where that is open: in this process, or in a worker.
+"""Answers questions of the outbox page in the process that has opened the outbox.
 
-Questions and answers are plain data, so that they can go to another process:
+That is this process or a worker. Questions and answers are plain data that can be sent to another
+process. Their members, by the value of `ask`:
 
-    list           states, cause, caller, after: `groups` of all, a page of `entries`, the `next`
-    entry          id: the `entry`, what is about a patient masked
+    list           states, cause, caller, after: all `groups`, a page of `entries`, `next` for after
+    entry          id: the `entry` with patient data masked
     reveal         id: the `entry` in clear
-    retry, drop    id, reason: the `state` that the entry is in, and whether it was `done`
-    retry-failed   cause: how many
+    retry, drop    id, reason: the `state` of the entry, and whether the action was `done`
+    retry-failed   cause: the number of entries `moved`
 
-All that changes something or shows a patient names the `operator`. `away` says that the outbox
-cannot be reached, `unrecorded` that the audit cannot be written; a missing entry is None.
+A question that changes entries or shows patient data names the `operator`. The answer has `away` if
+the outbox cannot be reached, and `unrecorded` if the audit record cannot be written; it is None if
+there is no such entry.
 """
 
 from __future__ import annotations
@@ -29,15 +31,17 @@ OutboxFacts = dict[str, Any]
 AskOutbox = Callable[[OutboxFacts], Awaitable[OutboxFacts | None]]
 
 _PAGE: Final = 100
-# Of a content in clear; the whole may be too much for a browser, and for the way to it.
+# Characters of a body that are shown in clear. A complete body may be too large for a browser and
+# for the channel between processes.
 _SHOWN: Final = 256 * 1024
 _CHANNEL: Final = "page"
 
 
 class OutboxAdminApi:
-    """Asks one outbox, for so many entries a page.
+    """Answers questions about one outbox, with up to `page` entries in a list.
 
-    `record` has the audit take what was seen, and says whether it is written; None: there is none.
+    `record` writes audit records of what an operator has seen, and returns whether they are
+    written. It is None where there is no audit trail; then no entry can be revealed.
     """
 
     def __init__(self, outbox: Outbox, record: RecordPending | None, *, page: int = _PAGE) -> None:
@@ -54,7 +58,7 @@ class OutboxAdminApi:
         }
 
     async def handle(self, question: OutboxFacts) -> OutboxFacts | None:
-        """What there is to say, or None where there is no such entry."""
+        """Return the answer to a question, None if there is no such entry."""
         try:
             return await self._answers[question["ask"]](question)
         except OutboxError:

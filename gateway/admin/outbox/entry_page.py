@@ -1,4 +1,4 @@
-"""The page of one entry: what is known of it, and what may be decided."""
+"""The page of one entry: its facts, and the actions that an operator can choose."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _HIDDEN: Final = "***"
 
 
 def render_entry_page(view: PageContext, entry: EntryListFacts) -> str:
-    """The page; what is about a patient is on it only where the entry was revealed."""
+    """Return the page of an entry; it has patient data only if the entry is revealed."""
     words, state = view.words, entry["state"]
     facts = "".join(
         f"<dt>{escape(words[name])}</dt><dd>{to_html(value)}</dd>"
@@ -60,14 +60,14 @@ def _facts(view: PageContext, entry: EntryListFacts) -> Iterator[tuple[str, str]
     if answer is not None:
         yield "answer", code_element(answer["reason"] or f"HTTP {answer['status']}")
         if answer["note"]:
-            # A gateway without an outbox loads nothing of it.
+            # A gateway without an outbox does not load its modules.
             from gateway.outbox.notes import note_of
 
             yield "note", note_of(answer["note"]).in_language(view.language)
 
 
 def _contents(view: PageContext, entry: EntryListFacts) -> str:
-    """What is about a patient, where it is here."""
+    """Return the section with patient data, "" if the entry is not revealed."""
     request = entry["request"]
     parts: list[tuple[str, str]] = []
     if request is not None and "fields" in request:

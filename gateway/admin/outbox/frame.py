@@ -1,4 +1,4 @@
-"""What all pages of the outbox have: head, languages, who is signed in, style and script."""
+"""The frame of all outbox pages: head, languages, signed-in operator, style and script."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ dd{margin-bottom:.5rem}button{width:100%}.glance h2{font-size:.9rem}}
 """
 )
 SCRIPT: Final = f'\n"use strict";\n(() => {{{TIMES}  localise(document.body);\n}})();\n'
-# The Origin of the page's own forms would be "null" without a referrer (Fetch standard).
+# With `no-referrer` the Origin of the page's own forms would be "null" (Fetch standard).
 HEADERS: Final = {
     **headers(STYLE, SCRIPT, forms="'self'"),
     "Referrer-Policy": "same-origin",
@@ -54,10 +54,11 @@ HEADERS: Final = {
 
 @dataclass(slots=True)
 class PageContext:
-    """Who looks, and how. `root_path` leads from the page's address to the listener's root.
+    """The language, the operator and the rights for which a page is rendered.
 
-    `has_operators`: the settings name operators; `token` goes into the forms of the one who is
-    signed in; `reveal`: entries may be seen in full.
+    `root_path`: the relative path from the page to the listener's root. `has_operators`: the
+    settings name operators. `reveal`: operators may see entries in full. `operator`: the signed-in
+    operator, None if there is none. `token`: the form token of that operator, "" if there is none.
     """
 
     language: str
@@ -69,16 +70,16 @@ class PageContext:
 
     @property
     def words(self) -> Words:
-        """The texts in the reader's language."""
+        """The texts in the page's language."""
         return OUTBOX_WORDS[self.language]
 
     def link(self, to: str, **query: str) -> str:
-        """The address of a page, escaped."""
+        """Return the address of a page with query and language, escaped for HTML."""
         asked = urlencode({**query, "lang": query.get("lang", self.language)})
         return escape(f"{self.root_path}{to}?{asked}")
 
     def form(self, action: str, button: str, inside: str = "", **fields: str) -> str:
-        """A form with one button; nothing for whoever may not send it."""
+        """Return a form with one button, "" if no operator is signed in."""
         if self.operator is None:
             return ""
         hidden = "".join(
@@ -94,7 +95,7 @@ class PageContext:
 def render_frame(
     view: PageContext, main: str, here: str, query: Mapping[str, str], *, answer: str = "untried"
 ) -> str:
-    """The whole page; `here` and `query` are its address, `answer` says which icon it has."""
+    """Return the complete page; `here` and `query` are its address, `answer` selects the icon."""
     words = view.words
     title = f"{words['outbox']} · {words['title']}"
     asked = {key: value for key, value in query.items() if key not in ("said", "count", "sign-in")}
@@ -114,7 +115,7 @@ def render_frame(
 
 
 def refusal_page(view: PageContext, word: str) -> str:
-    """A page that says why there is nothing else."""
+    """Return a page that only has the text `refused:` of `word`."""
     words = view.words
     told = (
         f'<section class="card"><p>{mark_commands(words[f"refused:{word}"])}</p>'

@@ -1,4 +1,4 @@
-"""The page `/outbox`: how things stand, why entries are held up, and the entries themselves."""
+"""The page `/outbox`: the overall state, why entries are not delivered, and the entries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gateway.admin.status.markup import (
 from gateway.pipeline.callers import ANONYMOUS
 
 EntryListFacts = Mapping[str, Any]
-# Those that a person has to decide about come first.
+# States that need an operator's decision come first.
 STATES: Final = ("failed", "unclear", "waiting", "sending")
 _NOTICES: Final = frozenset(("retried", "dropped"))
 
@@ -28,8 +28,9 @@ _NOTICES: Final = frozenset(("retried", "dropped"))
 def render_list_page(
     view: PageContext, facts: EntryListFacts, asked: EntryListFacts, query: Mapping[str, str]
 ) -> str:
-    """The page for the answer of an `OutboxAdminApi` to what was `asked`; `query` is the
-    page's own.
+    """Return the page for the answer of an `OutboxAdminApi`.
+
+    `facts`: the answer. `asked`: the question. `query`: the query of the page's own address.
     """
     verdict = _outbox_status(facts["groups"])
     main = "".join(
@@ -47,7 +48,7 @@ def render_list_page(
 
 
 def caller_label(name: str, view: PageContext) -> str:
-    """A caller's name; those that have none share a word."""
+    """Return the name of a caller as HTML; all anonymous callers share one text."""
     return view.words["anonymous"] if name == ANONYMOUS.name else code_element(name)
 
 
@@ -106,7 +107,10 @@ def _cause_section(view: PageContext, groups: Sequence[EntryListFacts]) -> str:
 
 
 def _by_cause(groups: Sequence[EntryListFacts]) -> Iterator[tuple[str, str, list[EntryListFacts]]]:
-    """State and cause, and how many each caller has; those of a person first, and the most."""
+    """Yield state, cause and the groups of each caller, in the order of `STATES`.
+
+    Within a state the cause with most entries comes first. Entries being sent are left out.
+    """
     found: dict[tuple[str, str], list[EntryListFacts]] = {}
     for each in groups:
         found.setdefault((each["state"], each["cause"]), []).append(each)

@@ -1,8 +1,8 @@
-"""Who may decide about queued writes: known by HTTP Basic (RFC 7617), as callers are.
+"""The operators that may decide about entries, authenticated by HTTP Basic (RFC 7617) like callers.
 
-Wrong passwords are few a second from one address: beyond that none is looked at, so that the right
-one cannot be found by trying. A form is an operator's own if it holds the token that the page gave
-out: another site's page cannot read it.
+Wrong passwords are limited per address. Beyond the limit no password is checked, so that the right
+one cannot be found by trying. A form has to contain the token that the page issued to the operator,
+which a page of another site cannot read.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ _log = get_logger("gateway.admin")
 CHALLENGE: Final[Mapping[str, str]] = {
     hdrs.WWW_AUTHENTICATE: 'Basic realm="dhp-gateway outbox", charset="UTF-8"'
 }
-# Wrong passwords a second from one address; ten times as many at once.
+# Wrong passwords per second from one address; a burst may be ten times as large.
 _FAILURES_PER_SECOND: Final = 1.0
 
 
 class OperatorAuthError(Exception):
-    """A name and password that are no operator's."""
+    """The name and password are not those of an operator."""
 
 
 class OperatorRateLimitError(Exception):
-    """So many from that address that none is looked at; `retry_after` in seconds."""
+    """The address sent too many wrong passwords; `retry_after` is in seconds."""
 
     def __init__(self, retry_after: float) -> None:
         super().__init__("too many wrong passwords")
@@ -49,7 +49,7 @@ class OperatorRateLimitError(Exception):
 
 
 class Operators:
-    """Those of the settings, with a name and password each; there may be none."""
+    """The operators of the settings, each with a name and a password; there may be none."""
 
     def __init__(
         self, named: Sequence[tuple[str, Secret]], clock: Callable[[], float] = time.monotonic
@@ -61,18 +61,18 @@ class Operators:
         self.replace(named)
 
     def replace(self, named: Sequence[tuple[str, Secret]]) -> None:
-        """From now on these."""
+        """Replace all operators by these names and passwords."""
         self._callers = CallerRegistry(
             [CallerMatcher(Caller(name), username=name, password=each) for name, each in named]
         )
 
     @property
     def has_operators(self) -> bool:
-        """Whether there are any."""
+        """Whether the settings name operators."""
         return self._callers.has_named_callers
 
     def authenticate(self, request: Request) -> str | None:
-        """The operator who asks; None: no password is shown.
+        """Return the name of the operator that sent the request, None if it has no password.
 
         Raises `OperatorAuthError` and `OperatorRateLimitError`.
         """
@@ -93,16 +93,16 @@ class Operators:
             raise OperatorAuthError from None
 
     def form_token(self, operator: str) -> str:
-        """What a form of the operator's holds."""
+        """Return the token that forms of this operator have to contain."""
         return hmac.digest(self._key, operator.encode(), hashlib.sha256).hex()
 
     def is_valid_form_token(self, token: str, operator: str) -> bool:
-        """Whether a form with this token was given to the operator by this process."""
+        """Return whether this process issued the token to the operator."""
         return hmac.compare_digest(token.encode(), self.form_token(operator).encode())
 
 
 def is_cross_site(request: Request) -> bool:
-    """Whether a browser says that the page of another site asks (Fetch standard)."""
+    """Return whether the browser reports a page of another site as sender (Fetch standard)."""
     site = request.headers.get("Sec-Fetch-Site", "same-origin").strip().lower()
     origin = request.headers.get(hdrs.ORIGIN)
     own = origin is None or is_same_origin(origin, authority_of(request) or "")

@@ -1,6 +1,6 @@
-"""The outbox's page on the operators' listener: what may be read by all, decided by operators only.
+"""The outbox pages on the operators' listener: reading needs no sign-in, deciding does.
 
-No GET changes anything. What does comes as a form of the page itself from a signed-in operator.
+No GET changes anything. A change needs the page's own form, sent by a signed-in operator.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from gateway.admin.outbox.operators import (
 )
 
 if TYPE_CHECKING:
-    # Where the page is made there need be no outbox.
+    # A gateway without an outbox does not load its modules.
     from gateway.admin.outbox.desk import AskOutbox, OutboxFacts
 
 Language = Callable[[str | None, str | None], str]
 OutboxPageHandler = Callable[[Request, PageContext], Awaitable[Response]]
 
-# For a form to come in, in seconds; and how large it may be.
+# Seconds within which a form has to be complete, and its maximum size in bytes.
 _FORM_TIME: Final = 10.0
 _FORM_BYTES: Final = 16 * 1024
 _LONGEST_REASON: Final = 300
@@ -41,8 +41,9 @@ _LAST_NUMBER: Final = 2**62
 
 
 class OutboxPageError(Exception):
-    """A page that only says why nothing else is shown; `text_key` is one of the texts
-    `refused:`.
+    """The response is a page that only has the reason.
+
+    `text_key` is the key of the reason's text, without the prefix `refused:`.
     """
 
     def __init__(
@@ -55,10 +56,11 @@ class OutboxPageError(Exception):
 
 
 class OutboxPages:
-    """What there is below `/outbox`. `ask` asks an `OutboxAdminApi`; without it there is no outbox.
+    """The pages `/outbox` and below.
 
-    `language` chooses, of what was asked for and what a browser accepts; `reveal`: operators may
-    see entries in full.
+    `ask` sends a question to an `OutboxAdminApi`, None where there is no outbox. `language` chooses
+    the language by the query parameter `lang` and `Accept-Language`. `reveal`: operators may see
+    entries in full.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class OutboxPages:
         self._reveal = reveal
 
     def add_to(self, application: Application) -> None:
-        """Serve them."""
+        """Add the routes of all pages to the application."""
         router = application.router
         router.add_get("/outbox", self._page(self._list))
         router.add_get("/outbox/{id:[0-9a-f]{32}}", self._page(self._entry))
@@ -160,7 +162,7 @@ class OutboxPages:
         return _html(entry_page.render_entry_page(view, facts["entry"]), view)
 
     async def _query(self, question: OutboxFacts) -> OutboxFacts:
-        """The answer to a question about what is there. Raises `OutboxPageError`."""
+        """Return the answer to a question. Raises `OutboxPageError` if there is none."""
         if self._query_outbox is None:
             raise OutboxPageError(HTTPStatus.NOT_FOUND, "disabled")
         facts = await self._query_outbox(question)
@@ -176,7 +178,7 @@ class OutboxPages:
             raise OutboxPageError(HTTPStatus.CONFLICT, "not-possible")
 
     async def _form(self, request: Request, view: PageContext) -> Mapping[str, str]:
-        """The fields of a form that a signed-in operator has sent. Raises `OutboxPageError`."""
+        """Return the fields of a form sent by a signed-in operator. Raises `OutboxPageError`."""
         if not view.has_operators:
             raise OutboxPageError(HTTPStatus.FORBIDDEN, "read-only")
         if is_cross_site(request):
@@ -210,7 +212,7 @@ def _id(form: Mapping[str, str]) -> str:
 
 
 def _redirect_to_list(view: PageContext, **told: str) -> Response:
-    """To the list, which is asked for anew, so that no reload repeats what was done."""
+    """Return a redirect to the list, so that reloading the page does not repeat the action."""
     location = URL("../outbox").with_query({"lang": view.language, **told})
     headers = {**HEADERS, hdrs.LOCATION: str(location)}
     return Response(status=HTTPStatus.SEE_OTHER, headers=headers)

@@ -1,6 +1,6 @@
-"""The words of the outbox's page in three languages, beside those of the status page.
+"""The texts of the outbox pages in three languages, which extend those of the status page.
 
-`said:` tells what came of a decision, `refused:` why there was none.
+Keys with `said:` report the result of an action, keys with `refused:` why it was not possible.
 """
 
 from __future__ import annotations
