@@ -1,1 +1,1 @@
-"""The page `/status`: its facts, and how they are shown."""
+"""The page `/status`: its facts and their rendering."""

@@ -1,6 +1,6 @@
-"""Style and script of the status page, and the header fields that allow just these two.
+"""Style and script of the status page, and the header fields that allow only these two.
 
-What other pages of the operators share is `STYLE`, `TIMES` and `headers`.
+The other pages for operators share `STYLE`, `TIMES` and `headers`.
 """
 
 from __future__ import annotations
@@ -232,7 +232,10 @@ def _source(text: str) -> str:
 
 
 def headers(style: str, script: str, *, forms: str = "'none'") -> dict[str, str]:
-    """The fields of a page that has just these two; `forms` says where its forms may lead."""
+    """Return the header fields of a page that allow only this style and script.
+
+    `forms` is the source list of the directive `form-action`.
+    """
     return {
         "Content-Security-Policy": (
             f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; "

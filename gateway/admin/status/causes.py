@@ -1,4 +1,4 @@
-"""Why a credential has no token, in the words of the status page: a text for each `Cause`."""
+"""Texts of the status page that say why a credential has no token, one for each `Cause`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The charts of the status page: an hour, minute by minute, as SVG."""
+"""The charts of the status page as SVG: one hour, minute by minute."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Minutes = Sequence[Mapping[str, Any]]
 
 _BAR: Final = 5
 _HEIGHT: Final = 60
-# From one mark of the axis to the next, in minutes.
+# Minutes from one mark of the axis to the next.
 _STEP: Final = 15
-# A bar of fewer is not as high as the chart: one request must not look like many.
+# Minimum of the chart's scale: a single request must not have the full height.
 _FEW: Final = 5
 
 
 def chart(minutes: Minutes, kinds: Sequence[str], label: str, words: Words) -> str:
-    """A bar for each minute with a part for each kind, the newest on the right.
+    """Return a bar for each minute with a segment for each kind, the newest on the right.
 
-    `label` says it in words. Where there is nothing to draw it says so instead.
+    `label` is the chart's text for screen readers. If all values are 0, a text replaces the chart.
     """
     most = max(sum(minute[kind] for kind in kinds) for minute in minutes)
     if not most:
@@ -48,10 +48,10 @@ def chart(minutes: Minutes, kinds: Sequence[str], label: str, words: Words) -> s
 def _bars(
     minutes: Minutes, kind: str, top: int, floors: list[float], words: Words
 ) -> Iterator[str]:
-    """The bars of a kind, each upon its floor, which it raises."""
+    """Yield the bars of a kind. Each starts at its minute's height in `floors` and adds to it."""
     for at, minute in enumerate(minutes):
         if minute[kind]:
-            # Never so low that one among many cannot be seen.
+            # A minimum height, so that a small value beside large ones remains visible.
             height = max(1.5, round(minute[kind] / top * _HEIGHT, 1))
             floors[at] = min(_HEIGHT, floors[at] + height)
             told = (
@@ -64,7 +64,7 @@ def _bars(
 
 
 def _axis(minutes: Minutes, words: Words) -> str:
-    """The times at the marks, and the word for the end."""
+    """Return the times at the marks, and the text for the end."""
     begin = datetime.fromisoformat(minutes[-1]["from"]) - timedelta(minutes=MINUTES - 1)
     times = (begin + timedelta(minutes=at) for at in range(0, MINUTES, _STEP))
     marks = "</span><span>".join(time_element(at.isoformat(), short=True) for at in times)

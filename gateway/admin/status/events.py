@@ -1,4 +1,4 @@
-"""`/status/events`: the status page's newer content by server-sent events, for open pages."""
+"""`/status/events`: newer content of the status page as server-sent events for open pages."""
 
 from __future__ import annotations
 
@@ -13,36 +13,40 @@ from aiohttp.web_exceptions import HTTPServiceUnavailable
 from aiohttp.web_request import Request
 from aiohttp.web_response import StreamResponse
 
-# How often facts are asked for, in seconds; what has not changed is sent every few times only.
+# Seconds between two collections of the facts. Unchanged facts are sent every `_EVERY` times only.
 _INTERVAL: Final = 1.0
 _EVERY: Final = 5
-# An open page has a connection of its own; there are 64 for all that operators do.
+# Each open page occupies one of the 64 connections of the operators' listener.
 MAX_STREAMS: Final = 16
-# How long a reader may take nothing, in seconds: a sleeping computer must not keep its place.
+# Seconds for which a browser may read nothing: a sleeping computer must not occupy a stream.
 _PATIENCE: Final = 10.0
 
-# What moves with time alone.
+# Facts that change with time alone.
 _TIME_DEPENDENT_FIELDS: Final = frozenset(
     {"at", "uptime_seconds", "expires_in", "next_attempt_in", "from", "oldest_seconds"}
 )
 
 HEADERS: Final = {
     hdrs.CONTENT_TYPE: "text/event-stream; charset=utf-8",
-    # Proxies shall pass on each event at once.
+    # Makes proxies forward each event at once.
     "X-Accel-Buffering": "no",
 }
 
 
 class FactsProvider(Protocol):
-    """Whom the facts are asked of."""
+    """Source of the status facts."""
 
     async def facts(self, language: str) -> dict[str, Any]:
-        """The facts, with sentences in this language."""
+        """Return the facts, with texts in `language`."""
         ...
 
 
 class StatusEvents:
-    """Sends every open page what has changed, at once, and the rest from time to time."""
+    """Sends changed facts to every open page at once, and unchanged ones from time to time.
+
+    `interval` and `patience` (the timeout for sending an event) are in seconds; `most` is the
+    maximum number of open pages.
+    """
 
     def __init__(
         self,
@@ -62,7 +66,10 @@ class StatusEvents:
         self._closed = asyncio.Event()
 
     async def serve(self, request: Request, language: str) -> StreamResponse:
-        """Send events until the reader leaves or the gateway ends. Raises 503 for one too many."""
+        """Send events until the browser disconnects or the gateway stops.
+
+        Raises `HTTPServiceUnavailable` if too many pages are open.
+        """
         if self._open >= self._max_streams:
             raise HTTPServiceUnavailable
         self._open += 1
@@ -92,7 +99,7 @@ class StatusEvents:
         return response
 
     async def _send(self, response: StreamResponse, facts: Mapping[str, Any]) -> bool:
-        """Send an event; whether the reader is still there."""
+        """Send an event and return whether that succeeded; otherwise close the connection."""
         event = b"data: " + orjson.dumps(self._render(facts)) + b"\n\n"
         try:
             async with asyncio.timeout(self._send_timeout):
@@ -111,7 +118,7 @@ class StatusEvents:
 
 
 def _without_time_fields(facts: Any) -> Any:
-    """The facts without those that move with time alone."""
+    """Return the facts without those that change with time alone."""
     if isinstance(facts, Mapping):
         return {
             key: _without_time_fields(value)

@@ -1,4 +1,4 @@
-"""The cards of the status page that are understood at a glance: token, SSO, platform, outbox."""
+"""The summary cards of the status page: token, SSO, platform, outbox and workers."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from gateway.admin.status.state import OPERATOR_STATES
 
 SYMBOLS: Final = {"yes": "✔", "degraded": "⚠", "no": "✖", "untried": "?"}
 _PLATFORM: Final = {"answers": "yes", "doubtful": "degraded", "fails": "no", "untried": "untried"}
-# States of queued writes.
+# States of entries that are delivered without an operator.
 _WAITING: Final = frozenset({"waiting", "sending"})
 
 SummaryFacts = Mapping[str, Any]
 
 
 def summary_cards(facts: SummaryFacts, words: Words) -> str:
-    """All cards; those of what is not there are left out."""
+    """Return all cards as HTML; cards without facts are left out."""
     return f'<div id="glance" class="glance">{"".join(_cards(facts, words))}</div>'
 
 
 def token_state(token: SummaryFacts, words: Words) -> str:
-    """The state of a token as a sign and a word."""
+    """Return the state of a token as a symbol and a text."""
     kind, state = _token_card_status(token)
     return _with_icon(kind, words[state])
 
 
 def token_failure(token: SummaryFacts, words: Words) -> str:
-    """Why the last attempt failed, and what the SSO reported."""
+    """Return why the last token request failed, and what the SSO reported."""
     told = [escape(words[f"cause:{token['cause']}"])]
     if token["status"] is not None:
         told.append(no_break(f"HTTP {token['status']}"))
@@ -75,7 +75,7 @@ def _with_icon(kind: str, text: str) -> str:
 
 
 def _token_card_status(token: SummaryFacts) -> tuple[str, str]:
-    """`yes`, `degraded` or `no`, and the word for it."""
+    """Return `yes`, `degraded` or `no`, and the key of the text for it."""
     if token["rejected"]:
         return "no", "rejected"
     if not token["valid"]:
@@ -84,7 +84,7 @@ def _token_card_status(token: SummaryFacts) -> tuple[str, str]:
 
 
 def _token(tokens: Mapping[str, SummaryFacts], words: Words) -> str:
-    """That of the credential which is worst off."""
+    """Return the card of the credential in the worst state."""
     order = ("yes", "degraded", "no")
 
     def badness(item: tuple[str, SummaryFacts]) -> tuple[int, int]:
@@ -106,7 +106,7 @@ def _token(tokens: Mapping[str, SummaryFacts], words: Words) -> str:
 
 
 def _credential(name: str, tokens: Mapping[str, SummaryFacts], words: Words) -> Iterable[str]:
-    """Which one it is, where there are several, and how many are well."""
+    """Yield, if there are several, the credential's name and how many have a good state."""
     if len(tokens) > 1:
         good = sum(_token_card_status(token)[0] == "yes" for token in tokens.values())
         yield Html(f"{escape(words['credential'])}: {code_element(name)}")

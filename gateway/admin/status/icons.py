@@ -1,6 +1,6 @@
-"""The sign of a verdict and the icon of the page's tab, as SVG.
+"""The symbol of a service status and the icon of the page's tab, as SVG.
 
-Signs differ in shape as well as in colour.
+Symbols differ in shape as well as in colour.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import quote
 
-# Two discs, a triangle and an octagon, each with its sign cut out of it.
+# Two discs, a triangle and an octagon, each with the mark that is cut out of it.
 _SHAPES: Final = {
     "yes": (
         '<circle cx="12" cy="12" r="11"/>',
@@ -36,7 +36,7 @@ _ICON_COLOURS: Final = {
 
 
 def status_icon(answer: str) -> str:
-    """The sign of a verdict, in the colour of the text around it."""
+    """Return the symbol of a service status, in the colour of the surrounding text."""
     shape, mark = _SHAPES[answer]
     return (
         '<svg viewBox="0 0 24 24" aria-hidden="true" focusable="false">'
@@ -47,7 +47,7 @@ def status_icon(answer: str) -> str:
 
 
 def tab_icon(answer: str) -> str:
-    """The icon of the page's tab as an address that holds all of it."""
+    """Return the icon of the page's tab as a data URL."""
     shape, mark = _SHAPES[answer]
     drawn = (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24">'

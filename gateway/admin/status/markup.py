@@ -1,4 +1,4 @@
-"""Parts of the operators' pages: text that is markup, moments, spans, numbers, cards, tables."""
+"""Elements of the operators' pages: HTML, times, spans, numbers, cards and tables."""
 
 from __future__ import annotations
 
@@ -11,39 +11,38 @@ from gateway.phrases import LANGUAGE_NAMES
 Words = Mapping[str, str]
 
 _SIZES: Final = (("day", 86400), ("hour_unit", 3600), ("minute", 60), ("second", 1))
-# A space at which no line is broken.
 _SPACE: Final = "\N{NO-BREAK SPACE}"
-# Numbers of fewer digits are read without a mark between thousands.
+# Numbers below it have no thousands separator.
 _GROUPED_FROM: Final = 10_000
-# Columns of tables that hold numbers.
+# Table columns that hold numbers.
 _NUMBERS: Final = frozenset(
     ("requests", "errors", "refusals", "duration", "status", "attempts", "bytes")
 )
 
 
 class Html(str):
-    """Text that is markup already."""
+    """Text that is HTML already and must not be escaped again."""
 
     __slots__ = ()
 
 
 def to_html(value: object) -> str:
-    """Markup as it is, anything else as text."""
+    """Return `Html` unchanged, and any other value as escaped text."""
     return value if isinstance(value, Html) else escape(str(value))
 
 
 def code_element(text: object) -> str:
-    """What is the same in every language: a code, a name of the settings."""
+    """Return a `code` element for untranslated text: a code or a name of the settings."""
     return Html(f"<code>{escape(str(text))}</code>")
 
 
 def no_break(text: str) -> str:
-    """Text in whose blanks no line is broken."""
+    """Return the text with no-break spaces instead of spaces."""
     return text.replace(" ", _SPACE)
 
 
 def mark_commands(text: str) -> str:
-    """Text in which what stands between backquotes is to be typed."""
+    """Return the text escaped, with `code` elements for the parts between backquotes."""
     parts = escape(text).split("`")
     return Html("".join(_command_html(part) if at % 2 else part for at, part in enumerate(parts)))
 
@@ -54,12 +53,12 @@ def _command_html(text: str) -> str:
 
 
 def format_number(value: int, words: Words) -> str:
-    """A whole number; great ones have a mark between thousands."""
+    """Return an integer as text, with thousands separators from `_GROUPED_FROM` on."""
     return f"{value:,}".replace(",", words["thousands"]) if value >= _GROUPED_FROM else str(value)
 
 
 def format_percentage(part: int, whole: int, words: Words) -> str:
-    """What part is of the whole: `100 %` for all of it only, `0 %` for nothing only."""
+    """Return `part` as a percentage of `whole`: `100 %` only for all, `0 %` only for none."""
     percent = 100 * part / whole
     if part and percent < 0.1:
         return f"< {_decimal(0.1, words)}{_SPACE}%"
@@ -70,7 +69,7 @@ def format_percentage(part: int, whole: int, words: Words) -> str:
 
 
 def format_duration(duration: float, words: Words) -> str:
-    """How long something took, in the unit that people would take."""
+    """Return a duration, given in milliseconds, in milliseconds, seconds or larger units."""
     if duration >= 59_950:
         return format_span(round(duration / 1000), words)
     if duration >= 999.5:
@@ -80,17 +79,17 @@ def format_duration(duration: float, words: Words) -> str:
 
 
 def _decimal(value: float, words: Words) -> str:
-    """With one digit behind the decimal sign, unless that is nought."""
+    """Return a number with one decimal, which is left out if it is 0."""
     return f"{value:.1f}".removesuffix(".0").replace(".", words["decimal"])
 
 
 def unit_names(words: Words) -> str:
-    """The names of days, hours, minutes and seconds, for the script."""
+    """Return the names of days, hours, minutes and seconds for the script, separated by `|`."""
     return escape("|".join(words[name] for name, _ in _SIZES))
 
 
 def format_span(duration: int, words: Words) -> str:
-    """A number of seconds in its two greatest units."""
+    """Return a number of seconds in its two largest units."""
     for place, (name, size) in enumerate(_SIZES):
         if duration >= size or size == 1:
             text = f"{duration // size} {words[name]}"
@@ -102,16 +101,16 @@ def format_span(duration: int, words: Words) -> str:
 
 
 def countdown(left: int | None, words: Words) -> str:
-    """A span that the script counts down."""
+    """Return a span of `left` seconds that the script counts down, a dash for None."""
     if left is None:
         return "–"
     return Html(f'<span data-seconds="{left}">{escape(format_span(max(0, left), words))}</span>')
 
 
 def time_element(iso: str, *, short: bool = False) -> str:
-    """A time in UTC, which the script turns into the reader's.
+    """Return a time in UTC, which the script converts to the browser's time zone.
 
-    `short` is without day, seconds and the word UTC.
+    `short` leaves out the day, the seconds and the word UTC.
     """
     shown = iso[11:16] if short else f"{iso[:19].replace('T', ' ')} UTC"
     mark = " data-short" if short else ""
@@ -119,7 +118,7 @@ def time_element(iso: str, *, short: bool = False) -> str:
 
 
 def language_links(language: str, addresses: Mapping[str, str], words: Words) -> str:
-    """The same page in each language, by its address."""
+    """Return links to the page in each language; `addresses` has its addresses by language."""
     links = " ".join(
         f'<a href="{escape(address)}" lang="{each}" title="{LANGUAGE_NAMES[each]}"'
         f"{' aria-current=page' if each == language else ''}>{each}</a>"
@@ -129,19 +128,19 @@ def language_links(language: str, addresses: Mapping[str, str], words: Words) ->
 
 
 def card(title: str, inside: str, words: Words) -> str:
-    """A part of a page, under the heading that the words have for it."""
+    """Return a section; `title` is its id and the key of its heading."""
     return f'<section id="{title}" class="card"><h2>{escape(words[title])}</h2>{inside}</section>'
 
 
 def empty_placeholder(words: Words) -> str:
-    """In the place of what is not there."""
+    """Return the text that stands for missing content."""
     return f"<p>{escape(words['nothing'])}</p>"
 
 
 def table(
     title: str, columns: Iterable[str], rows: Iterable[Iterable[object]], words: Words
 ) -> str:
-    """A card with a table, whose columns the words name."""
+    """Return a card with a table; `title` and `columns` are keys of `words`."""
     names = [(escape(words[column]), _kind(column)) for column in columns]
     head = "".join(f"<th scope=col{kind}>{name}</th>" for name, kind in names)
     lines = ([_cell(*each, value) for each, value in zip(names, row, strict=True)] for row in rows)
@@ -161,5 +160,5 @@ def _kind(column: str) -> str:
 
 
 def _cell(name: str, kind: str, value: object) -> str:
-    """With its column's name, which narrow screens show in front of it."""
+    """Return a cell with its column's name, which narrow screens show in front of the value."""
     return f'<td data-name="{name}"{kind}><span>{to_html(value)}</span></td>'

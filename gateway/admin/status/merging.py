@@ -1,4 +1,4 @@
-"""The facts of several workers as one: what counts is added, of states the worst is shown."""
+"""Merges the status facts of several workers: counts are added, of states the worst is used."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ StatusFacts = dict[str, Any]
 
 
 def merge_status(reports: Sequence[StatusFacts | None], *, draining: bool) -> StatusFacts:
-    """One report of those of all workers; None stands for one that does not answer.
+    """Return one report for those of all workers; None stands for one that does not respond.
 
-    With no answer at all only `care` is there.
+    If no worker responds, the result has only `care`.
     """
     present = [report for report in reports if report is not None]
     own = _merge_service_status(reports, present, draining=draining)
@@ -56,7 +56,7 @@ def _worst(order: Sequence[Any], found: Iterable[Any]) -> Any:
 def _merge_service_status(
     reports: Sequence[StatusFacts | None], present: Sequence[StatusFacts], *, draining: bool
 ) -> dict[str, str]:
-    """`no` where no worker serves, `degraded` where some do not; the worst one's reason."""
+    """Return `no` if no worker serves and `degraded` if some do not, with the worst reason."""
     if draining:
         return {"answer": "no", "reason": "shutting-down"}
     if not present:
@@ -73,7 +73,7 @@ def _merge_service_status(
 
 
 def _many_errors(present: Sequence[StatusFacts]) -> bool:
-    """Each worker alone may have seen too few to tell."""
+    """Return whether all together have many errors; one alone may have too few requests."""
     minutes = _hour([report["last_hour"] for report in present])["minutes"][-RECENT:]
     return many_errors(
         sum(minute["requests"] for minute in minutes), sum(minute["errors"] for minute in minutes)
@@ -124,7 +124,7 @@ def _platform(sources: Sequence[StatusFacts], health: PlatformHealth) -> StatusF
 
 
 def _since(sources: Sequence[StatusFacts], health: PlatformHealth) -> str:
-    """When the first of those saw it who see it as all together do."""
+    """Return the earliest `since` of workers in the merged state, else the latest of all."""
     same: list[str] = [each["since"] for each in sources if each["state"] == health.state]
     return min(same) if same else max(each["since"] for each in sources)
 
@@ -134,7 +134,11 @@ def _newest(probes: Iterable[StatusFacts | None]) -> StatusFacts | None:
 
 
 def _outbox(sources: Sequence[StatusFacts | None]) -> StatusFacts | None:
-    """They look at one queue: the fullest view is the newest or as good."""
+    """Return the report with most entries; `available` only if it is for all workers.
+
+    All workers report the same queue, so that the report with most entries is the newest one or as
+    good.
+    """
     present = [source for source in sources if source is not None]
     fullest = max(present, key=lambda each: sum(each["entries"].values()), default=None)
     if all(each.get("available", True) for each in present):
@@ -143,7 +147,7 @@ def _outbox(sources: Sequence[StatusFacts | None]) -> StatusFacts | None:
 
 
 def _hour(sources: Sequence[StatusFacts]) -> StatusFacts:
-    """Minute by minute from the newest backwards: all have the same clock."""
+    """Return the sums minute by minute, which begin at the same times: workers share a clock."""
     minutes = [
         {
             "from": same[0]["from"],

@@ -1,8 +1,9 @@
-"""The page `/status`: the facts as HTML for people, with nothing from outside.
+"""The page `/status`: the facts as HTML, without external resources.
 
-The page is whole without its script, which only takes newer content from `/status/events`, counts
-down in between, writes times as the reader's clock does, and says when the gateway does not answer.
-Every state is a word and a sign. Sections have ids: the script exchanges those that have changed.
+The page is complete without its script, which only loads newer content from `/status/events`,
+counts down in between, shows times in the browser's time zone, and reports when the gateway does
+not respond. Every state is shown by a word and a symbol. Sections have ids: the script replaces
+those that have changed.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ from gateway.admin.status.texts import STATUS_WORDS
 from gateway.fhir.texts import LANGUAGES
 from gateway.pipeline.callers import ANONYMOUS
 
-# Callers that the settings do not name.
+# Texts for callers that the settings do not name.
 _UNNAMED = {ANONYMOUS.name: "anonymous", OTHERS: "others"}
 
 
 def render_status_page(facts: Mapping[str, Any]) -> str:
-    """The whole page in the language of the facts."""
+    """Return the complete page in the language of the facts."""
     language = facts["language"]
     words = STATUS_WORDS[language]
     current = page_update(facts)
@@ -63,7 +64,7 @@ def render_status_page(facts: Mapping[str, Any]) -> str:
 
 
 def page_update(facts: Mapping[str, Any]) -> dict[str, str]:
-    """What changes of the page: `title`, `tab_icon` as a URL, and `main` as HTML."""
+    """Return the parts of the page that change: `title`, `icon` as a URL, and `main` as HTML."""
     words, answer = STATUS_WORDS[facts["language"]], facts["care"]["answer"]
     title = f"{glance.SYMBOLS[answer]} {words[f'answer:{answer}']} · {words['title']}"
     return {"title": title, "icon": tab_icon(answer), "main": _main(facts, words)}

@@ -1,7 +1,7 @@
-"""What the status page says of the platform, in three languages; `care:` says what to do about it.
+"""Texts of the status page about the platform, in three languages; `care:` says what to do.
 
-The other keys are the reasons of `gateway.admin.judgement`, as the platform's card has them.
-`{credential}` is put in as a name.
+The other keys are the reasons of `gateway.admin.judgement`, as the platform's card shows them.
+`{credential}` is replaced by the name of a credential.
 """
 
 from __future__ import annotations

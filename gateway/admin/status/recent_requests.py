@@ -1,7 +1,7 @@
-"""What happened to requests in the last hour, minute by minute: the charts of `/status`.
+"""Statistics of the requests of the last hour, minute by minute, for the charts of `/status`.
 
-Told of every exchange at its end, at a fixed cost and in a fixed amount of memory. Keeps nothing of
-an exchange but words from closed sets, numbers and times.
+`RecentRequests.record_exchange` is called at the end of every exchange; its cost and the memory
+used are constant. Only words from closed sets, numbers and times of an exchange are stored.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from gateway.exchange import Exchange
 from gateway.telemetry.timestamp import TimestampFormatter
 
 MINUTES: Final = 60
-# So many minutes are the last ones that a verdict looks at.
+# Number of latest minutes that the service status considers.
 RECENT: Final = 5
-# Below so many requests a share of errors says nothing, unless every one of some failed.
+# From `_ENOUGH` requests on, a ratio of `_MANY` failed ones means many errors. With fewer requests
+# a ratio has no significance, unless at least `_SOME` requests were made and all of them failed.
 _ENOUGH: Final = 10
 _SOME: Final = 3
 _MANY: Final = 0.5
-# How many of the slowest are shown.
+# Number of the slowest requests that are shown.
 SHOWN: Final = 10
-# Names come from the settings, which may be reloaded for ever.
+# Limits the memory: names come from the settings, and each reload may add new ones.
 _MAX_CALLERS: Final = 500
 OTHERS: Final = "(others)"
-# What the platform itself answered, 5xx or 4xx, and the gateway passed on.
+# Reasons of responses of the platform, 5xx and 4xx, that the gateway forwarded.
 PLATFORM_ERROR: Final = "platform-error"
 PLATFORM_REFUSAL: Final = "platform-refusal"
 
@@ -53,11 +54,11 @@ class _Tally:
 
 
 class RecentRequests:
-    """A ring of the last hour's minutes; `clock` is the one that exchanges are measured with.
+    """A ring buffer of the last hour's minutes.
 
-    An error is a 5xx answer, an answer that broke off, or none; not a caller that hung up. A
-    refusal is a 4xx of the gateway or of the platform; the two together are what the reasons tell
-    of.
+    `clock` must be that of `Exchange.started_monotonic`. An error is a 5xx response, a response
+    that was cut off, or none; a caller that disconnects is no error. A refusal is a 4xx response of
+    the gateway or of the platform. The counts by reason cover errors and refusals.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class RecentRequests:
         self._wall_clock = wall_clock
         self._minutes = [_Minute(-1) for _ in range(MINUTES)]
         self._callers: dict[str, _Tally] = {}
-        # When each reason was last seen (Unix time), with which status, and how often in all.
+        # By reason: time of the last occurrence (Unix time), its status, and the number in total.
         self._last: dict[str, tuple[float, int, int]] = {}
 
     def record_exchange(self, exchange: Exchange) -> None:
@@ -117,12 +118,12 @@ class RecentRequests:
         self._last[reason] = (exchange.started_at + exchange.duration, exchange.status, count)
 
     def last_five_minutes(self) -> tuple[int, int]:
-        """Requests and errors of the last five minutes."""
+        """Return the numbers of requests and errors in the last five minutes."""
         last = [minute for _, minute in self._hour()][-RECENT:]
         return sum(each.requests for each in last), sum(each.errors for each in last)
 
     def facts(self) -> dict[str, Any]:
-        """For `/status.json`; times in UTC, counts of callers since the start."""
+        """Return the facts for `/status.json`: times in UTC, counts of callers since the start."""
         iso = TimestampFormatter().format
         hour = list(self._hour())
         return {
@@ -154,7 +155,7 @@ class RecentRequests:
         }
 
     def _hour(self) -> Iterator[tuple[float, _Minute]]:
-        """Unix time of the beginning and counts of each minute, the newest last."""
+        """Yield the beginning (Unix time) and the counts of each minute, the newest last."""
         now = self._clock()
         newest = int(now // 60)
         offset = self._wall_clock() - now
@@ -179,7 +180,7 @@ class RecentRequests:
 
 
 def many_errors(requests: int, errors: int) -> bool:
-    """Whether so many of the last requests failed that somebody has to look."""
+    """Return whether so many of the last requests failed that an operator should act."""
     share = 1.0 if requests < _ENOUGH else _MANY
     return requests >= _SOME and errors >= share * requests
 

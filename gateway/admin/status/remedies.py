@@ -1,6 +1,6 @@
-"""What the people on duty do about a reason among the last errors, in the page's three languages.
+"""Texts in three languages that say what operators do about a reason among the last errors.
 
-`gateway.fhir.texts` speaks to whoever sits at the calling system; docs/errors.md says more.
+`gateway.fhir.texts` has the texts for users of the calling system; docs/errors.md has more details.
 """
 
 from __future__ import annotations

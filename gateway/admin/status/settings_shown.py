@@ -1,6 +1,6 @@
-"""The settings in force, as far as people may see them: secrets masked, what is unknown masked too.
+"""The settings in force for display, with secrets and values of unknown types masked.
 
-A type that is not listed here is not shown, so that a new kind of setting can reveal nothing.
+A value whose type is not listed here is masked, so that a new kind of setting reveals nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gateway.config.section import Section
 from gateway.config.store_url import StoreLocation
 from gateway.secret import MASK
 
-# Parameters of token requests: anything, a secret included.
+# Parameters of token requests can hold anything, secrets included.
 _UNKNOWN: Final = frozenset({"extra_params"})
 _LOCATIONS: Final = (StoreLocation, DatabaseLocation)
 _PLAIN: Final = (str, Path, ListenAddress, Enum, IPv4Network, IPv6Network)
@@ -27,12 +27,12 @@ VisibleSetting = str | int | float | bool
 
 
 def visible_settings(settings: Settings) -> dict[str, VisibleSetting]:
-    """Every key that has a value, as people write it, and the value or a mask."""
+    """Return every key that has a value, in dotted notation, with the value or a mask."""
     return dict(_section("", settings))
 
 
 def url_without_secrets(url: str) -> str:
-    """Scheme, host, port and path; what else a URL may hold is nobody's business."""
+    """Return scheme, host, port and path of a URL; its other parts may hold secrets."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
@@ -70,7 +70,7 @@ def _text(value: Any) -> VisibleSetting:
     if isinstance(value, bool | int | float):
         return value
     if not isinstance(value, _PLAIN):
-        # Locations in parts mask their passwords themselves.
+        # `_LOCATIONS` mask their passwords themselves (`__str__`).
         text = str(value) if isinstance(value, _LOCATIONS) else MASK
     else:
         text = str(value.value) if isinstance(value, Enum) else str(value)

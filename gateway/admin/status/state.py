@@ -1,7 +1,7 @@
-"""The facts behind `/status` and `/status.json`: can care go on, and if not, who does what.
+"""The facts behind `/status` and `/status.json`: whether care can go on, and if not, what to do.
 
-Everything is asked of collaborators anew for every report. No secret, request id, address of a
-patient or query is among the facts.
+All facts are collected anew for every report. They contain no secret, request id, address of a
+patient or query.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from gateway.oauth.tokens import TokenState
 from gateway.pipeline.circuit import CircuitState
 from gateway.telemetry.timestamp import TimestampFormatter
 
-# Where no worker answers.
+# The facts if no worker responds.
 _NOTHING: Final[dict[str, Any]] = {
     "tokens": {},
     "platform": None,
@@ -49,26 +49,28 @@ _CIRCUIT: Final = {
     CircuitState.HALF_OPEN: "half-open",
     CircuitState.OPEN: "open",
 }
-# `available`: whether it can be reached; `entries`: how many by state;
-# `oldest_seconds`: how long the oldest waits, or None.
+# `available`: the outbox can be reached. `entries`: number of entries by state.
+# `oldest_seconds`: for how long the oldest entry has waited, or None.
 OutboxReport = Mapping[str, Any]
-# Entries that nothing but a person's decision brings on.
+# States of entries that only an operator's decision changes.
 OPERATOR_STATES: Final = ("failed", "unclear")
 
 
 def _no_outbox_report() -> OutboxReport | None:
-    """It is not enabled."""
     return None
 
 
 def _no_alias() -> str | None:
-    """The platform's links are all known."""
     return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusSources:
-    """Whom the facts are asked of, each time anew."""
+    """Sources of the facts; the callables are called anew for every report.
+
+    `missing_alias`: a base of links in the platform's responses that `rewrite.aliases` lacks, or
+    None. `audit_dropped`: number of lost audit records.
+    """
 
     settings: Callable[[], Settings]
     tokens: Callable[[], Mapping[str, TokenState]]
@@ -84,7 +86,7 @@ class StatusSources:
 
 
 class StatusReporter:
-    """What people on duty want to know of this process."""
+    """The status facts of this process for operators."""
 
     def __init__(
         self,
@@ -101,11 +103,11 @@ class StatusReporter:
         self._started_at = clock()
 
     def language(self, asked: str | None, accept_language: str | None) -> str:
-        """One of `LANGUAGES`: the one that is asked for, else the best for the reader."""
+        """Return `asked` if it is one of `LANGUAGES`, else the best one for `Accept-Language`."""
         return _language(self._sources.settings(), asked, accept_language)
 
     async def facts(self, language: str) -> dict[str, Any]:
-        """All facts as plain data, with sentences in a language."""
+        """Return all facts as plain data, with texts in `language`."""
         about = _instance_facts(
             self._sources.settings(), self._clock() - self._started_at, self._wall_clock()
         )
@@ -116,9 +118,9 @@ class StatusReporter:
         return _localized({**about, **report, "care": care}, language)
 
     def report(self) -> dict[str, Any]:
-        """What differs from process to process, without sentences.
+        """Return the facts that differ from process to process, without texts.
 
-        `care` leaves out what `evidence` says of the platform.
+        `care` does not consider what `evidence` shows about the platform.
         """
         sources, settings = self._sources, self._sources.settings()
         tokens = sources.tokens()
@@ -163,7 +165,7 @@ class StatusReporter:
         return {"answer": answer, "reason": reason}
 
     def _own_status(self, tokens: Mapping[str, TokenState]) -> tuple[str, str]:
-        """`yes`, `degraded` or `no`, with the reason that weighs most of what is known here."""
+        """Return `yes`, `degraded` or `no`, with the gravest reason known to this process."""
         sources = self._sources
         circuit = sources.circuit()
         usable = [word == "valid" for word in token_statuses(tokens).values()]
@@ -190,9 +192,9 @@ class StatusReporter:
 
 
 class MergedStatusReporter:
-    """What people on duty want to know of several workers, whom `ask` asks.
+    """The status facts of several workers for operators.
 
-    `ask` gives each one's `StatusReporter.report`, or None for one that does not answer.
+    `ask` returns the `StatusReporter.report` of each worker, None for one that does not respond.
     """
 
     def __init__(
@@ -212,11 +214,11 @@ class MergedStatusReporter:
         self._started_at = clock()
 
     def language(self, asked: str | None, accept_language: str | None) -> str:
-        """As `StatusReporter.language`."""
+        """Return the language as `StatusReporter.language` does."""
         return _language(self._settings(), asked, accept_language)
 
     async def facts(self, language: str) -> dict[str, Any]:
-        """As `StatusReporter.facts`, and how many workers answered."""
+        """Return the facts as `StatusReporter.facts` does, and how many workers responded."""
         reports = await self._request_reports()
         about = _instance_facts(
             self._settings(), self._clock() - self._started_at, self._wall_clock()
@@ -245,7 +247,7 @@ def _instance_facts(settings: Settings, uptime: float, now: float) -> dict[str, 
 
 
 def _localized(facts: dict[str, Any], language: str) -> dict[str, Any]:
-    """The facts with the sentences of a language, the verdict first."""
+    """Return the facts with texts in a language, the service status first."""
     care = facts["care"]
     said = STATUS_WORDS[language][f"care:{care['reason']}"]
     return {
@@ -288,7 +290,7 @@ def _rounded(seconds: float | None) -> int | None:
 
 
 def _worst_failure(tokens: Mapping[str, TokenState]) -> str | None:
-    """The failure of the SSO that needs somebody most, among those of last attempts."""
+    """Return the most urgent failure among the last attempts of all credentials, or None."""
     failures = {state.failure for state in tokens.values()}
     return next((kind for kind in ("refused", "throttled", "transient") if kind in failures), None)
 
@@ -304,7 +306,7 @@ def _token_reason(tokens: Mapping[str, TokenState]) -> str:
 
 
 def _reason_texts(reason: str, language: str) -> dict[str, str]:
-    """What a reason means, and what the people on duty do about it."""
+    """Return what a reason means, and what operators do about it."""
     words = STATUS_WORDS[language]
     own = reason not in (PLATFORM_ERROR, PLATFORM_REFUSAL)
     meaning = text(reason, language) if own else words[reason]

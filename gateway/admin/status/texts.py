@@ -1,6 +1,6 @@
-"""The words of the status page in three languages.
+"""The texts of the status page in three languages.
 
-`care:` says what to do about a verdict, `cause:` why there is no token.
+Keys with `care:` say what to do about a service status, keys with `cause:` why there is no token.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Can care go on? What is known of a process and what is known of the platform, as one answer."""
+"""The service status (can care go on?), derived from a process's state and platform health."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ SERVICE_STATES: Final = ("yes", "untried", "degraded", "no")
 def service_status(
     own: Mapping[str, str], health: PlatformHealth, evidence: Mapping[str, Any]
 ) -> dict[str, str]:
-    """`answer`, `reason` and, where a client is refused, `credential`: the worse of both.
+    """Return the worse of `own` and the platform's state.
 
-    `own` is what a process says that is asked for its tokens, its audit and the like.
+    `own` is the state of a process by its tokens, its audit and the like, `evidence` that of
+    `health` as a dictionary. The result has `answer` and `reason`, and `credential` if the platform
+    refuses a client.
     """
     care = _status_of_platform(health)
     if own["reason"] == "many-errors" and _has_recovered(health, evidence):
         return care
     worse = SERVICE_STATES.index(own["answer"]) - SERVICE_STATES.index(care["answer"])
-    # Of two that stop care that is named which stops it here, before the platform is asked.
+    # If both are `no`, the reason is used that stops requests in the gateway: they do not reach
+    # the platform.
     first = own["answer"] == "no" and own["reason"] != "circuit-open"
     if worse > 0 or (worse == 0 and first):
         care = dict(own)
@@ -43,12 +46,12 @@ def _status_of_platform(health: PlatformHealth) -> dict[str, str]:
 
 
 def _has_recovered(health: PlatformHealth, evidence: Mapping[str, Any]) -> bool:
-    """Whether the platform has answered the gateway itself since callers asked last."""
+    """Return whether a probe has succeeded since the last caller's request."""
     probed = evidence["probe"] == ANSWERING and evidence["probed_at"] > evidence["last_request_at"]
     return probed and health.state == ANSWERING
 
 
 def _refused_credential(evidence: Mapping[str, Any]) -> str:
-    """The credential that the platform refuses."""
+    """Return the credential that the platform refuses, "" if there are no credentials."""
     rejected = (name for name, word in evidence["tokens"].items() if word == "rejected")
     return evidence["credential"] or next(rejected, "") or next(iter(evidence["tokens"]), "")
