@@ -1,1 +1,1 @@
-"""The operators' listener: liveness, readiness, metrics."""
+"""The operators' listener (liveness, readiness, metrics and pages) and alert messages."""

@@ -1,7 +1,7 @@
-"""What callers got of the platform in the last minutes, and what the gateway's own question found.
+"""Signals about the platform: those of callers' requests in the last minutes and of probes.
 
-Told of every exchange at its end, at a fixed cost and in a fixed amount of memory.
-`gateway.admin.judgement` says what it means.
+`PlatformOutcomes.record_exchange` is called at the end of every exchange; its cost and the memory
+used are constant. `gateway.admin.judgement` evaluates the signals.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from gateway.exchange import Exchange
 from gateway.pipeline.circuit import CircuitState
 from gateway.telemetry.findings import ANSWERS, REFUSES, signal_of_exchange
 
-# Outcomes are counted in slices of so many seconds, and kept for five minutes.
+# Signals are counted in slices of `_SLICE` seconds and retained for five minutes. The last minute
+# is the current slice and the `_MINUTE` slices before it.
 _SLICE: Final = 10
 _WINDOW_SLICES: Final = 30
 _MINUTE: Final = 6
@@ -27,12 +28,12 @@ class _TimeSlice:
     def __init__(self, number: int) -> None:
         self.number = number
         self.counts: dict[str, int] = {}
-        # Of these, what came after the last good answer.
+        # The part of `counts` that was recorded after the last successful response.
         self.since_good: dict[str, int] = {}
 
 
 class PlatformOutcomes:
-    """The outcomes of the last five minutes; `clock` is the one exchanges are measured with."""
+    """The signals of the last five minutes; `clock` must be that of `started_monotonic`."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -45,7 +46,7 @@ class PlatformOutcomes:
         self._has_succeeded = False
 
     def record_exchange(self, exchange: Exchange) -> None:
-        """Count an exchange that has ended, if it tells anything of the platform."""
+        """Count the signal of an exchange that has ended, if it gives any."""
         found = signal_of_exchange(exchange)
         if found is None:
             return
@@ -70,7 +71,7 @@ class PlatformOutcomes:
     def _record_failure(self, exchange: Exchange, found: str, part: _TimeSlice, now: float) -> None:
         part.since_good[found] = part.since_good.get(found, 0) + 1
         if now - self._bad_at > _SLICE * _WINDOW_SLICES:
-            # What was bad before that is forgotten.
+            # Earlier failures have left the window of five minutes and do not count any more.
             self._kinds, self._bad_since = set(), math.inf
         self._bad_at = now
         self._bad_since = min(self._bad_since, now)
@@ -80,7 +81,7 @@ class PlatformOutcomes:
             self._kinds.add((exchange.interaction, exchange.resource))
 
     def record_probe(self, found: str, credential: str) -> None:
-        """The gateway itself has asked, with that credential's token."""
+        """Record the signal of a probe that used the access token of `credential`."""
         self._last_probe_signal, self.probed_at = found, self._clock()
         if found == ANSWERS:
             self._has_succeeded = True
@@ -90,7 +91,7 @@ class PlatformOutcomes:
     def snapshot(
         self, *, circuit: CircuitState, tokens: Mapping[str, str], probing: bool
     ) -> HealthEvidence:
-        """All that is known now."""
+        """Return the health evidence at this moment. `probing`: whether probes are enabled."""
         newest = int(self._clock()) // _SLICE
         minute: dict[str, int] = {}
         since_good: dict[str, int] = {}

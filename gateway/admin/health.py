@@ -1,4 +1,4 @@
-"""Whether this process should get requests: the facts behind `/readyz`."""
+"""Whether this process is ready for requests: the checks behind `/readyz`."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 
 def _outbox_not_enabled() -> bool | None:
-    """It is not enabled."""
     return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readiness:
-    """Asks its collaborators anew for every report.
+    """The checks of `/readyz`; the callables are called anew for every report.
 
-    `tokens` gives for every credential in use whether it has a valid token; `is_circuit_open`,
-    `is_platform_failing` (see `gateway.admin.judgement`) and `is_draining` (a shutdown is under
-    way) are each a reason not to be ready. `outbox` tells whether it can be used, None where there
-    is none: without it all else is served, so that it is told and is no reason.
+    `tokens` returns for every credential in use whether it has a valid token. `is_circuit_open`,
+    `is_platform_failing` (see `gateway.admin.judgement`) and `is_draining` (a shutdown is in
+    progress) each make the process not ready. `outbox` returns whether the outbox is available,
+    None where it is not enabled. An unavailable outbox is reported as failing but does not make the
+    process not ready, because all other requests are still served.
     """
 
     tokens: Callable[[], Mapping[str, bool]]
@@ -29,7 +29,7 @@ class Readiness:
     outbox: Callable[[], bool | None] = _outbox_not_enabled
 
     def report(self) -> tuple[bool, dict[str, Any]]:
-        """Whether the gateway is ready, and the JSON body that says which check fails."""
+        """Return whether the gateway is ready, and the JSON body that names the failing checks."""
         checks = {f"token:{name}": valid for name, valid in self.tokens().items()}
         checks["circuit"] = not self.is_circuit_open()
         checks["platform"] = not self.is_platform_failing()

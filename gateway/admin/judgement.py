@@ -1,18 +1,21 @@
-"""Can requests of this gateway succeed? The one place that judges, from evidence.
+"""The platform's health: whether requests of this gateway can succeed, derived from evidence.
 
-Readiness, the status page, `/status.json`, `dhp_gateway_platform_usable` and with it the alerts
-read what is said here. It is a pure function; tests/admin/test_judgement.py has it as a table.
+Readiness, the status page, `/status.json`, `dhp_gateway_platform_usable` and with it the alerts use
+this result. `evaluate_health` is a pure function; tests/admin/test_judgement.py has it as a table.
 
-One good answer to a caller shows that the platform serves. That it does not is shown by
+One successful response to a caller (the signal `answers`) shows that the platform works. That it
+fails is shown by
 
-* the gateway's own question (`metadata`), unless a caller got a good answer since;
-* nearly all of at least `_ENOUGH` answers, where no caller's mistake can be the cause: no
-  connection, no answer in time, 5xx;
-* nearly all of as many refusals and answers without FHIR (401, 403, 404 of a web server, …) where
-  the platform has never answered well, and otherwise, as callers make mistakes in bursts and a
-  quiet night may have a single caller, only of many of many kinds for a while.
+* a probe (`metadata`), unless a caller received a successful response after it;
+* at least `_ENOUGH` signals, nearly all of which no caller's mistake can cause: no connection, no
+  response in time, 5xx;
+* as many signals, nearly all of which are these, refusals or responses without FHIR (401, 403, 404
+  of a web server, …), where the platform has never responded successfully. Where it has, `_MANY`
+  signals of `MAX_REQUEST_KINDS` kinds of requests in `_LASTING` seconds or more are needed,
+  because callers make mistakes in bursts and there may be a single caller at night.
 
-Whatever else looks bad is a doubt: it makes the gateway ask, and limits care but does not stop it.
+Any other failures are a doubt: they make the gateway probe the platform, and the service status is
+`degraded` instead of `no`.
 """
 
 from __future__ import annotations
@@ -39,22 +42,25 @@ UNTRIED: Final = "untried"
 DOUBTFUL: Final = "doubtful"
 FAILING: Final = "fails"
 
-# No mistake of a caller leads to these.
+# Signals that a caller's mistake cannot cause.
 _HARD: Final = frozenset({TLS, UNREACHABLE, TIMEOUT, FAILS})
 _FAULTS: Final = frozenset(FAULTS)
 _NEARLY_ALL: Final = 0.95
-# From so many answers on they mean something, prove something, and prove it beyond any mistake.
+# Minimum number of signals: for a doubt; for a proof; for a proof that callers' mistakes cannot
+# explain.
 _SOME: Final = 3
 _ENOUGH: Final = 10
 _MANY: Final = 20
-# Not a single good answer for so many seconds, although many were asked for: no hiccup.
+# Seconds without a successful response from which on all `_ENOUGH` or more signals since the last
+# one are evaluated, instead of those of the last minute: the failure is not a momentary one.
 _SETTLED: Final = 10.0
-# So many kinds of requests, for so many seconds.
+# Signals that callers' mistakes may have caused prove a failure only with this number of kinds of
+# requests (interaction and resource type) or more, and if it has lasted for `_LASTING` seconds.
 MAX_REQUEST_KINDS: Final = 3
 _LASTING: Final = 60.0
 
 _NO_TOKEN: Final = {"refused": "token-refused", "awaited": "token-awaited"}
-# All values of the metric's label `reason`.
+# All values of the label `reason` of `dhp_gateway_platform_usable`.
 REASONS: Final = (
     *(ANSWERS, UNTRIED, "many-errors", "many-refusals", "circuit-half-open", "token-awaited"),
     *(*FAULTS, "circuit-open", "token-refused", "sso-unavailable"),
@@ -63,15 +69,16 @@ REASONS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class HealthEvidence:
-    """What is known; times are those of the monotonic clock, which all processes share.
+    """All signals and states at one moment; times are monotonic, on a clock that workers share.
 
-    `last_minute` counts what callers got in the last minute, by `gateway.telemetry.findings`;
-    `since_good` since the last good answer, for five minutes at most, and from `bad_since` on;
-    `kinds` how many kinds of requests these were, up to `MAX_REQUEST_KINDS`. `last_request_at`:
-    when a caller's request last ended at the platform. `has_succeeded`: it has answered well
-    before. `probe` is what the gateway's own question found, "" before it has asked;
-    `is_probe_enabled` that it asks at all. `tokens` has a word for each credential, see
-    `token_statuses`; `credential` is the one that was refused last.
+    `last_minute`: numbers of signals (`gateway.telemetry.findings`) of callers' requests in the
+    last minute. `since_good`: the same since the last successful response, for five minutes at
+    most, the first of them at `bad_since`; `kinds`: the number of kinds of these requests, up to
+    `MAX_REQUEST_KINDS`. `last_request_at`: the end of the last caller's request that gave a signal.
+    `has_succeeded`: the platform has responded successfully at least once. `probe`: the signal of
+    the last probe, "" before the first one; `is_probe_enabled`: probes are sent. `tokens`: the
+    status of each credential, see `token_statuses`. `credential`: the credential that the platform
+    refused last, "" for none.
     """
 
     last_minute: Mapping[str, int] = field(default_factory=dict)
@@ -92,10 +99,12 @@ class HealthEvidence:
 
 @dataclass(frozen=True, slots=True)
 class PlatformHealth:
-    """`state` of the platform: `untried`, `answers`, `doubtful` or `fails`, and why.
+    """The derived state of the platform, and whether requests can succeed.
 
-    `is_usable`: whether requests can succeed as far as is known, and `reason` why, which is the
-    tokens' where there is none. Both reasons are among `REASONS`.
+    `state` is `untried`, `answers`, `doubtful` or `fails`, and `platform` its reason. `is_usable`:
+    requests can succeed as far as is known. `reason` is the reason of `is_usable`: that of the
+    tokens where no credential has a usable one, else that of the platform. Both reasons are members
+    of `REASONS`.
     """
 
     state: str
@@ -105,15 +114,15 @@ class PlatformHealth:
 
     @property
     def is_platform_at_fault(self) -> bool:
-        """Whether the platform is known to be unusable, not just left alone for a moment."""
+        """Whether the platform is known to be unusable; an open circuit alone does not prove it."""
         fails = self.state == FAILING and self.platform != "circuit-open"
         return fails or (not self.is_usable and self.reason == REFUSES)
 
 
 class HealthEvaluator:
-    """Judges anew whenever it is asked, and keeps in mind since when it is so.
+    """Evaluates the current evidence at each call, and records when the result last changed.
 
-    Whoever asks it once a second gets that right to a second; times are Unix times.
+    `since` is a Unix time, accurate to the interval at which `evaluate` is called (once a second).
     """
 
     def __init__(
@@ -125,7 +134,7 @@ class HealthEvaluator:
         self.since = 0.0
 
     def evaluate(self) -> PlatformHealth:
-        """What the evidence shows now."""
+        """Return the platform health now, and update `since` if its state or reason changed."""
         health = evaluate_health(self.evidence())
         if (health.state, health.platform) != self._last:
             self._last = health.state, health.platform
@@ -134,12 +143,12 @@ class HealthEvaluator:
 
 
 def token_statuses(states: Mapping[str, TokenState]) -> dict[str, str]:
-    """For each credential: `valid`, `rejected` by the platform, `awaited`, or how the SSO fails."""
+    """Return by credential `valid`, `rejected` by the platform, `awaited` or the SSO's failure."""
     return {name: _token_status(state) for name, state in states.items()}
 
 
 def evaluate_health(evidence: HealthEvidence) -> PlatformHealth:
-    """What the evidence shows."""
+    """Return the platform health that the evidence shows."""
     state, platform = _platform_state(evidence)
     words = set(evidence.tokens.values())
     if words and "valid" not in words:
@@ -169,20 +178,21 @@ def _platform_state(evidence: HealthEvidence) -> tuple[str, str]:
 
 
 def _relevant_counts(evidence: HealthEvidence, own: str) -> Mapping[str, int]:
-    """The callers' answers that count: of the last minute, or since the last good one."""
+    """Return the callers' signals to evaluate: of the last minute, or since the last success."""
     counts = evidence.last_minute
     settled = evidence.now - evidence.bad_since >= _SETTLED
     since_good = sum(evidence.since_good.values())
     if sum(counts.values()) < _ENOUGH or (settled and since_good >= _ENOUGH):
         counts = evidence.since_good
     if own == ANSWERS and evidence.probed_at > evidence.last_request_at:
-        # It is back; whose mistake the others were is still not known.
+        # The probe shows that the platform can be reached again. It does not show whether the
+        # callers or the platform caused the remaining failures.
         counts = {found: count for found, count in counts.items() if found not in _HARD}
     return counts
 
 
 def _proves_failure(evidence: HealthEvidence, counts: Mapping[str, int], own: str) -> bool:
-    """Whether the callers' answers prove by themselves that the platform fails."""
+    """Return whether the callers' signals prove, without a probe, that the platform fails."""
     total = sum(counts.values())
     if total >= _ENOUGH and _hard(counts) >= _NEARLY_ALL * total:
         return True
@@ -196,9 +206,10 @@ def _proves_failure(evidence: HealthEvidence, counts: Mapping[str, int], own: st
 
 
 def needs_probe(evidence: HealthEvidence, pause: float) -> bool:
-    """Whether to ask the platform although callers do: they have had no good answer for `pause`.
+    """Return whether to probe the platform although callers send requests to it.
 
-    What is over sooner, in seconds, is not worth a question.
+    A half-open circuit needs a probe at once. A doubt or a failure needs one after `pause` seconds
+    without a successful response to a caller: a shorter one does not justify a probe.
     """
     if evidence.circuit == CircuitState.HALF_OPEN:
         return True
@@ -207,12 +218,12 @@ def needs_probe(evidence: HealthEvidence, pause: float) -> bool:
 
 
 def merge_evidence(evidences: Iterable[HealthEvidence]) -> HealthEvidence:
-    """The evidence of several workers as that of one gateway."""
+    """Return the evidence of several workers combined to that of one gateway."""
     found = list(evidences)
     if not found:
         return HealthEvidence()
     good_at = max(each.last_success_at for each in found)
-    # What one met before another got a good answer tells of a time that is over.
+    # A worker's failures before another worker's last successful response are outdated.
     bad = [each for each in found if each.since_good and each.bad_since > good_at]
     newest = max(found, key=lambda each: each.probed_at)
     return HealthEvidence(
@@ -248,7 +259,7 @@ def _hard(counts: Mapping[str, int]) -> int:
 
 
 def _main_fault(counts: Mapping[str, int]) -> str:
-    """The fault that was met most often; of several the gravest."""
+    """Return the most frequent fault; of equally frequent ones the gravest, first in `FAULTS`."""
     return max(FAULTS, key=lambda found: counts.get(found, 0))
 
 
@@ -261,7 +272,7 @@ def _sum(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def _best_token_status(parts: Iterable[Mapping[str, str]]) -> dict[str, str]:
-    """A token that one of them has can serve."""
+    """Return the status of each credential, `valid` if at least one worker has a valid token."""
     best: dict[str, str] = {}
     for part in parts:
         for name, word in part.items():

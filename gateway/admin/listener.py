@@ -1,7 +1,7 @@
-"""The operators' connections: aiohttp's, but short-lived, limited in number, and with few words.
+"""The operators' listener: aiohttp with short timeouts, a connection limit and terse errors.
 
-aiohttp alone would keep a silent connection for an hour, show its version, and quote what it could
-not parse.
+By default, aiohttp would keep an idle connection open for an hour, send its version, and quote
+input that it could not parse.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ Handler = Callable[[BaseRequest], Awaitable[StreamResponse]]
 
 _log = get_logger(__name__)
 
-# How long a connection may take for its next request, whole or not, in seconds. A scraper that
-# comes every 15 s opens a new one each time.
+# Seconds after which a connection without a next request is closed, even if a part of the request
+# has arrived. A scraper with an interval of 15 s therefore opens a new connection each time.
 _REQUEST_TIMEOUT: Final = 10.0
 _LINGER: Final = 1.0
 _SHUTDOWN: Final = 1.0
@@ -43,11 +43,12 @@ _MAX_FIELDS: Final = 64
 
 
 class OperatorRunner(AppRunner):
-    """Serves the operators' pages on a listener of this address.
+    """Serves the operators' application on the listener of `address`.
 
-    On loopback only those are answered that name the listener by an IP address, as `localhost` or
-    as the settings do: a web site can have its own name lead to 127.0.0.1 (DNS rebinding) and have
-    a browser on this machine read the answers. `patience` is in seconds.
+    On a loopback address a request must name the listener by an IP address, as `localhost` or as
+    the settings do: a web site can let its own name resolve to 127.0.0.1 (DNS rebinding) and make a
+    browser on this machine read the responses. `patience` is the timeout of a connection's next
+    request in seconds.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class _OperatorServer(Server):
         return _OperatorConnection(
             self,
             loop=self._loop,
-            # Also runs from the connection's start, and is not renewed by parts of a header.
+            # Runs from the connection's start, too, and parts of a header do not restart it.
             keepalive_timeout=self._request_timeout,
             access_log=None,  # type: ignore[arg-type]
             max_line_size=_MAX_LINE,
@@ -95,7 +96,7 @@ class _OperatorServer(Server):
         )
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
-        """Where there are too many, the oldest gives way: no idler shuts the operators out."""
+        """Abort the oldest connection at the limit, so that idle ones do not lock operators out."""
         living = [each for each in self._connections.values() if not each.is_closing()]
         if len(living) >= self._max_connections:
             living[0].abort()
@@ -110,7 +111,10 @@ class _OperatorConnection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> StreamResponse:
-        """Answer what could not be parsed, or what broke, without a word of either."""
+        """Return an error response that quotes neither the request nor the exception.
+
+        Raises `ConnectionError` if a response has begun.
+        """
         if status >= 500:
             _log.error("the operators' listener failed", exc_info=exc)
         if request.writer.output_size > 0:
@@ -122,28 +126,28 @@ class _OperatorConnection(RequestHandler):
 
 def _with_host_check(handler: Handler, names: frozenset[str] | None) -> Handler:
     async def answer(request: BaseRequest) -> StreamResponse:
-        # No page waits for anything, and many may have been asked for at once.
+        # Handlers do not suspend: many requests that arrive at once would block the loop.
         await asyncio.sleep(0)
         if names is not None and not _is_allowed_host(request, names):
             return _error_response(HTTPStatus.MISDIRECTED_REQUEST, "use an IP address or localhost")
         try:
             return await handler(request)
         except HTTPException as error:
-            # An unknown `Expect`, which no middleware sees.
+            # aiohttp raises it for an unknown `Expect` before it calls any middleware.
             return _error_response(error.status)
 
     return answer
 
 
 def _allowed_hosts(address: ListenAddress) -> frozenset[str] | None:
-    """The names by which a listener may be called; None for any."""
+    """Return the host names that a request may use besides IP addresses; None allows any."""
     if address.path is not None or not address.is_loopback:
         return None
     return frozenset({"localhost", address.host.lower()})
 
 
 def authority_of(request: BaseRequest) -> str | None:
-    """Return the authority that a request names, None if it names none.
+    """Return the authority of a request, None if it has none.
 
     It is that of a target in absolute form, and then the Host field is ignored (RFC 9112 section
     3.2.2), else that of the Host field. It is empty for any other form of the target.
@@ -158,7 +162,7 @@ def authority_of(request: BaseRequest) -> str | None:
 def _is_allowed_host(request: BaseRequest, names: frozenset[str]) -> bool:
     authority = authority_of(request)
     if authority is None:
-        # No browser leaves it out.
+        # Browsers always send the Host field, so that this is no DNS rebinding.
         return True
     name = host_name(authority)
     if name is None:

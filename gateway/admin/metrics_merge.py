@@ -1,4 +1,4 @@
-"""One view of several workers: their metrics added up, their readiness taken together."""
+"""Merges the metrics and the readiness of several workers into those of one gateway."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from prometheus_client.samples import Exemplar
 from gateway.admin.judgement import HealthEvidence, PlatformHealth, evaluate_health, merge_evidence
 from gateway.telemetry.metrics import render
 
-# A family as plain data: name, text, type, and its samples as name, labels, value and, with a
-# histogram's traced buckets, the exemplar's labels, value and time.
+# A metric family as plain data: name, help text, type and samples. A sample has a name, labels, a
+# value and, for a histogram's bucket with a trace, the exemplar's labels, value and time.
 Plain = Sequence[Any]
 Sample = tuple[str, dict[str, str], float, Plain | None]
 Family = tuple[str, str, str, list[Sample]]
 
-# Gauges whose sum over processes says nothing; of the others the sum is meant.
+# Gauges whose sum over workers has no meaning; all other metrics are summed.
 _COMBINED: Final[dict[str, Callable[[float, float], float]]] = {
     "dhp_gateway_circuit_state": max,
     "dhp_gateway_build_info": max,
     "process_max_fds": max,
     "process_start_time_seconds": min,
-    # The token that ends first, or 0 where a worker has none.
+    # The earliest expiry, or 0 if a worker has no token.
     "dhp_gateway_token_expiry_timestamp_seconds": min,
     "dhp_gateway_certificate_expiry_timestamp_seconds": min,
-    # All look at the same queue.
+    # All workers report the same queue.
     "dhp_gateway_outbox_entries": max,
     "dhp_gateway_outbox_oldest_seconds": max,
     "dhp_gateway_outbox_available": min,
@@ -37,7 +37,7 @@ _ACCUMULATING: Final = frozenset(("counter", "histogram", "summary"))
 
 
 def snapshot(registry: CollectorRegistry) -> list[Family]:
-    """All metrics of a registry as plain data."""
+    """Return all metrics of a registry as plain data."""
     return [
         (
             family.name,
@@ -53,7 +53,7 @@ def snapshot(registry: CollectorRegistry) -> list[Family]:
 
 
 class MergedMetrics(Collector):
-    """The sum over processes. What one that has ended had counted stays in it."""
+    """The merged metrics of all processes, with the counts of processes that have ended."""
 
     def __init__(self) -> None:
         self._present: dict[object, Sequence[Family]] = {}
@@ -62,20 +62,20 @@ class MergedMetrics(Collector):
         self._registry.register(self)
 
     def update(self, process: object, families: Sequence[Family]) -> None:
-        """What a process says of itself now."""
+        """Replace the metrics of a process by its current ones."""
         self._present[process] = families
 
     def remove_process(self, process: object) -> None:
-        """A process has ended: its counters stay, so that no sum ever falls."""
+        """Remove a process that has ended; its counts are retained, so that no sum decreases."""
         last = [each for each in self._present.pop(process, ()) if each[2] in _ACCUMULATING]
         self._departed = merge([self._departed, last])
 
     def render(self, accept: str | None = None) -> tuple[str, bytes]:
-        """The content type and body of a scrape."""
+        """Return the content type and body of a scrape."""
         return render(self._registry, accept)
 
     def collect(self) -> Iterator[Metric]:
-        """The merged families (Collector)."""
+        """Yield the merged families (Collector)."""
         for name, text, kind, samples in merge([self._departed, *self._present.values()]):
             family = Metric(name, text, kind)
             for sample, labels, value, plain in samples:
@@ -84,12 +84,12 @@ class MergedMetrics(Collector):
             yield family
 
     def describe(self) -> list[Metric]:
-        """Nothing is known beforehand (Collector)."""
+        """Return no families, because none is known in advance (Collector)."""
         return []
 
 
 def merge(sources: Iterable[Sequence[Family]]) -> list[Family]:
-    """Families of the same name, sample by sample."""
+    """Return the families of all sources; those of the same name are merged sample by sample."""
     heads: dict[str, tuple[str, str]] = {}
     merged: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], Sample]] = {}
     for families in sources:
@@ -104,7 +104,7 @@ def merge(sources: Iterable[Sequence[Family]]) -> list[Family]:
 
 def _merge_family(family: str, one: Sample, other: Sample) -> Sample:
     exemplars = [each for each in (one[3], other[3]) if each is not None]
-    # Of two exemplars the later one tells more of what is going on.
+    # Of two exemplars the later one is used: its trace shows the more recent state.
     exemplar = max(exemplars, key=lambda each: float(each[2]), default=None)
     return one[0], one[1], _combine(family, one[0], one[2], other[2]), exemplar
 
@@ -119,10 +119,11 @@ def _combine(family: str, sample: str, one: float, other: float) -> float:
 def merge_readiness(
     reports: Mapping[int, Mapping[str, Any] | None], *, draining: bool
 ) -> tuple[bool, dict[str, Any]]:
-    """The readiness of all workers by number; None stands for one that does not answer.
+    """Return whether the gateway is ready, and the JSON body that names the failing checks.
 
-    A check fails that fails in any worker; `workers` fails while one of them is missing. What is
-    known of the platform is judged together.
+    `reports` has the report of each worker by its number, None for one that does not respond. A
+    check fails if it fails in any worker; `workers` fails while one is missing. The platform's
+    health is evaluated from the evidence of all workers.
     """
     checks: dict[str, bool] = {}
     for report in reports.values():
@@ -141,7 +142,7 @@ def merge_readiness(
 
 
 def merge_health(reports: Mapping[int, Mapping[str, Any] | None]) -> PlatformHealth:
-    """What the evidence of all workers' readiness shows."""
+    """Return the platform health that the evidence in all workers' reports shows."""
     told = (report for report in reports.values() if report is not None)
     return evaluate_health(
         merge_evidence(HealthEvidence(**each["evidence"]) for each in told if "evidence" in each)

@@ -1,7 +1,7 @@
-"""The operators' listener as a plain aiohttp application: health, metrics, keys and two pages.
+"""The operators' listener as an aiohttp application: health, metrics, public keys and two pages.
 
-It never shares a port with the callers. It reads no request body, and shows no patient data, but
-for what signed-in operators do on the outbox's page.
+It never shares a port with the callers' listener. It reads no request body and shows no patient
+data, except for actions of signed-in operators on the outbox page.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from gateway.http import content_coding
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    # Where the listener is there need be no outbox.
+    # A gateway without an outbox does not load its modules.
     from gateway.admin.outbox.desk import AskOutbox
 
 Handler = Callable[[Request], Awaitable[StreamResponse]]
@@ -39,40 +39,40 @@ Handler = Callable[[Request], Awaitable[StreamResponse]]
 _log = get_logger("gateway.admin")
 
 _JSON = "application/json"
-# Below this a compressed scrape saves nothing.
+# Bytes. Compressing a smaller scrape saves nothing.
 _GZIP_FROM = 1024
 
 
 class MetricsSource(Protocol):
-    """The metrics, rendered in the format that `Accept` asks for."""
+    """Source of the metrics, in the format that `Accept` selects."""
 
     def render(self, accept: str | None) -> tuple[str, bytes]:
-        """Content type and body."""
+        """Return the content type and body."""
         ...
 
 
 class ReadinessSource(Protocol):
-    """The facts behind `/readyz`."""
+    """Source of the checks behind `/readyz`."""
 
     def report(self) -> tuple[bool, dict[str, Any]]:
-        """Whether the gateway is ready, and the body that says why not."""
+        """Return whether the gateway is ready, and the body that names the failing checks."""
         ...
 
 
 class StatusSource(Protocol):
-    """The facts behind `/status`."""
+    """Source of the facts behind `/status`."""
 
     def language(self, asked: str | None, accept_language: str | None) -> str:
-        """The language to answer in."""
+        """Return the language of the response; `asked` is the query parameter `lang`."""
         ...
 
     async def facts(self, language: str) -> dict[str, Any]:
-        """The facts, with sentences in this language."""
+        """Return the facts, with texts in `language`."""
         ...
 
 
 async def _refresh_nothing() -> None:
-    """The facts are in this process."""
+    """Do nothing: the data is in this process."""
 
 
 def _empty_key_set() -> Iterable[Mapping[str, Any]]:
@@ -81,9 +81,10 @@ def _empty_key_set() -> Iterable[Mapping[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class OutboxPageConfig:
-    """Whom the outbox's page asks, None where there is no outbox; and who may decide there.
+    """What the outbox page works with.
 
-    `reveal`: an entry may be seen in full.
+    `query` sends a question to an `OutboxAdminApi`, None where there is no outbox. `operators`: the
+    operators that may decide about entries. `reveal`: operators may see an entry in full.
     """
 
     query: AskOutbox | None
@@ -100,11 +101,11 @@ def build_application(
     status: StatusSource | None = None,
     outbox: OutboxPageConfig | None = None,
 ) -> Application:
-    """The application for `admin.address`.
+    """Return the application for `admin.address`.
 
-    `refresh` is awaited before metrics or readiness are asked, to fetch what they are made of.
-    `public_keys` gives the JWKs that the SSO is to know us by; it may read files.
-    Without `status` there are no pages, without `outbox` there is no `/outbox`.
+    `refresh` is awaited before metrics or readiness are read, to fetch their data. `public_keys`
+    returns the JWKs with which the SSO authenticates the gateway; it may read files. Without
+    `status` there are no pages, without `outbox` there is no `/outbox`.
     """
 
     async def livez(request: Request) -> Response:
@@ -163,7 +164,7 @@ def _add_status(application: Application, status: StatusSource) -> None:
     application.on_shutdown.append(events.close)
     application.router.add_get("/status", for_people)
     application.router.add_get("/status.json", for_programs)
-    # A stream has no end, and so no answer to HEAD.
+    # The stream has no end, so that the handler cannot respond to HEAD.
     application.router.add_get("/status/events", for_open_pages, allow_head=False)
 
 
@@ -192,19 +193,22 @@ _OUTBOX_LINKS: Final = {"/outbox": "for people: what waits, failed and is unclea
 
 
 def _links(status: StatusSource | None, outbox: OutboxPageConfig | None) -> dict[str, str]:
-    """What there is, with a word on each."""
+    """Return the paths that are served, with a description of each."""
     there = outbox is not None and outbox.query is not None
     pages = _STATUS_LINKS if status is not None else {}
     return {**_LINKS, **pages, **(_OUTBOX_LINKS if there else {})}
 
 
 def _index(links: Mapping[str, str], *, page: bool) -> Handler:
-    """What there is; who comes with a browser is led to the status page, if there is one."""
+    """Return the handler of `/`: it lists the links, and redirects browsers to the status page.
+
+    It redirects only if there is a `page`.
+    """
 
     async def index(request: Request) -> Response:
         accept = ",".join(request.headers.getall(hdrs.ACCEPT, []))
         if page and prefers_html(accept):
-            # Relative: the listener may stand behind a proxy, below a path.
+            # A relative reference, because a proxy may serve the listener below a path.
             headers = {hdrs.LOCATION: "status", hdrs.VARY: hdrs.ACCEPT}
             return Response(status=HTTPStatus.SEE_OTHER, headers=headers)
         return _json(HTTPStatus.OK, {"links": links}, {hdrs.VARY: hdrs.ACCEPT})
@@ -221,7 +225,7 @@ async def _answers_in_json(request: Request, handler: Handler) -> StreamResponse
         headers: dict[str, str] = {hdrs.ALLOW: allow} if allow else {}
         return _json(error.status, {"error": HTTPStatus(error.status).phrase}, headers)
     except Exception:
-        # aiohttp's own answer would bypass `_add_safe_headers`.
+        # aiohttp's own response would bypass `_add_safe_headers`.
         _log.exception("the operators' listener failed", path=request.path)
         return _json(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": "Internal Server Error"})
 
@@ -229,7 +233,7 @@ async def _answers_in_json(request: Request, handler: Handler) -> StreamResponse
 async def _add_safe_headers(request: Request, response: StreamResponse) -> None:
     response.headers[hdrs.CACHE_CONTROL] = "no-store"
     response.headers["X-Content-Type-Options"] = "nosniff"
-    # Otherwise aiohttp tells its own version and Python's.
+    # Otherwise aiohttp sends its own version and Python's.
     response.headers[hdrs.SERVER] = "dhp-gateway"
 
 

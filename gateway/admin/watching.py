@@ -1,4 +1,4 @@
-"""Watches the platform: by what callers get, and by a question of its own where nobody asks."""
+"""Monitors the platform by the signals of callers' requests, and by probes when there are none."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ from gateway.telemetry.logs import get_logger
 _log = get_logger(__name__)
 
 _CHECK_INTERVAL: Final = 1.0
-# A doubt that is over sooner is not worth a question, in seconds.
+# Seconds. A doubt that ends sooner does not justify a probe.
 _PAUSE: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonitorSources:
-    """Whom the watch asks.
+    """What the monitor observes, and how it probes the platform.
 
-    `tokens` of the credentials in use. `probe` asks the platform, rather with the credential of
-    that name, and gives what was found and with which, None if nothing could be asked; at most once
-    in `interval` seconds, 0 for never. `count_probe` is told what was found. Of several workers one
-    `is_probing` for all; the others only where their own circuit waits for it.
+    `tokens`: states of the credentials in use. `probe` probes the platform, preferably with the
+    credential of the given name, and returns the signal and the credential used, None if no probe
+    could be sent. It sends at most one probe in `interval` seconds, none if that is 0.
+    `count_probe` is called with the signal of each probe. Of several workers one `is_probing` for
+    all; the others probe only while their own circuit is half-open.
     """
 
     tokens: Callable[[], Mapping[str, TokenState]]
@@ -43,7 +44,7 @@ class MonitorSources:
 
 
 class PlatformMonitor:
-    """All that one process knows of whether its requests can succeed."""
+    """Everything that one process knows about whether its requests can succeed."""
 
     def __init__(
         self,
@@ -54,7 +55,7 @@ class PlatformMonitor:
         self._sources = watched
         self._clock = clock
         self._outcomes = PlatformOutcomes(clock)
-        # To be told of every exchange at its end.
+        # Has to be called at the end of every exchange.
         self.record_exchange = self._outcomes.record_exchange
         self.evaluator = HealthEvaluator(self.evidence, wall_clock)
         self._started_at = clock()
@@ -62,11 +63,11 @@ class PlatformMonitor:
         self._last_signal = ANSWERS
 
     def reset(self) -> None:
-        """The settings lead to another platform now, or know another client."""
+        """Discard all signals, because the settings name another platform or another client now."""
         self._outcomes = PlatformOutcomes(self._clock)
 
     def evidence(self) -> HealthEvidence:
-        """What is known now."""
+        """Return the health evidence at this moment."""
         watched = self._sources
         return self._outcomes.snapshot(
             circuit=watched.circuit(),
@@ -75,34 +76,34 @@ class PlatformMonitor:
         )
 
     def is_failing(self) -> bool:
-        """Whether the platform is known to be unusable."""
+        """Return whether the platform is known to be unusable."""
         return self.evaluator.evaluate().is_platform_at_fault
 
     def usability(self) -> tuple[bool, str]:
-        """Whether requests can succeed as far as is known, and the reason."""
+        """Return whether requests can succeed as far as is known, and the reason."""
         health = self.evaluator.evaluate()
         return health.is_usable, health.reason
 
     async def run(self) -> None:
-        """Look whether it is time to ask, again and again."""
+        """Call `probe_if_due` once a second until cancelled; failures are logged."""
         while True:
             await asyncio.sleep(_CHECK_INTERVAL)
             try:
                 await self.probe_if_due()
             except Exception as error:
-                # Its text could quote an answer.
+                # The error's text could quote a response, so that only its type is logged.
                 _log.error("the platform could not be asked: %s", type(error).__name__)
 
     async def probe_if_due(self) -> None:
-        """Ask if it is time to."""
-        # So that it is known since when it is as it is.
+        """Send a probe if one is due; record, count and log its signal."""
+        # `HealthEvaluator.since` is only accurate if the health is evaluated regularly.
         self.evaluator.evaluate()
         if not self._is_probe_due():
             return
         asked_at, outcomes = self._clock(), self._outcomes
         result = await self._sources.probe(outcomes.good_with)
         if result is None or outcomes is not self._outcomes:
-            # Nothing could be asked, or it was asked of what the settings no longer lead to.
+            # No probe could be sent, or it went to a platform that the settings no longer name.
             return
         self._last_probe_at = asked_at
         found, credential = result
@@ -119,7 +120,7 @@ class PlatformMonitor:
             return False
         evidence = self.evidence()
         if evidence.circuit != CircuitState.CLOSED:
-            # Each worker has its own, which nothing but a request closes again.
+            # Each worker has a circuit of its own, which only a request of this worker closes.
             return evidence.circuit == CircuitState.HALF_OPEN
         if not self._sources.is_probing:
             return False
