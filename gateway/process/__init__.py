@@ -1,1 +1,1 @@
-"""What makes it run: processes, sockets, signals, and ready parts out of settings."""
+"""Processes, sockets, signals, and the parts of the gateway constructed from the settings."""

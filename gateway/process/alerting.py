@@ -1,4 +1,4 @@
-"""Makes what tells people that something is wrong, by `alerts.notify`."""
+"""Constructs the alert monitor and the addresses of `alerts.notify`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from gateway.telemetry.metrics import Metrics
 
 
 class AlertAddressError(StartError):
-    """An address means nothing to the library."""
+    """An alert address is not understood by the notification library."""
 
 
 class AlertService:
-    """Telling people, in the process that does; elsewhere (`here` is false) nothing happens."""
+    """The alerts of this process. Where `here` is false (a worker), every method has no effect."""
 
     def __init__(self, metrics: Metrics, *, here: bool = True) -> None:
         self._metrics = metrics
@@ -30,7 +30,7 @@ class AlertService:
         self._messenger: AlertMonitor | None = None
 
     async def resolve_addresses(self, settings: Settings) -> tuple[AlertAddress, ...]:
-        """Who is to be told by these settings. Raises `StartError`."""
+        """Return the alert addresses of these settings. Raises `StartError`."""
         return await asyncio.to_thread(parse_addresses, settings) if self._is_enabled else ()
 
     async def start(
@@ -40,7 +40,7 @@ class AlertService:
         sources: AlertInputSources,
         closing: AsyncExitStack,
     ) -> None:
-        """Look whether something is wrong, and tell these, until `closing` is closed."""
+        """Check for alerts and notify `addresses` until `closing` is closed."""
         messenger = AlertMonitor(sources, self._metrics.count_messages)
         closing.push_async_callback(messenger.close)
         messenger.configure(settings, addresses)
@@ -48,23 +48,29 @@ class AlertService:
         self._messenger = messenger
 
     def configure(self, settings: Settings, addresses: Sequence[AlertAddress]) -> None:
-        """Tell others from now on, or in another language."""
+        """Use these addresses and the language of these settings from now on."""
         if self._messenger is not None:
             self._messenger.configure(settings, addresses)
 
     def on_reload(self, outcome: str) -> None:
-        """How the last reload ended: `ok` or `failed`."""
+        """Record how the last reload ended: `ok` or `failed`."""
         if self._messenger is not None:
             self._messenger.on_reload(outcome)
 
 
 def parse_addresses(settings: Settings) -> tuple[AlertAddress, ...]:
-    """Everybody who is to be told. Raises `StartError`; takes most of a second for the first."""
+    """Return all alert addresses. Raises `StartError`.
+
+    The first call takes most of a second, because it imports the notification library.
+    """
     return tuple(_parse_address(name, url) for name, url in configured_addresses(settings))
 
 
 def configured_addresses(settings: Settings) -> Iterator[tuple[Phrase, Secret]]:
-    """The addresses with their names, read from where they are. Raises `StartError`."""
+    """Yield the addresses with their names, read from the settings or files.
+
+    Raises `StartError`.
+    """
     for source in settings.alerts.address_sources():
         try:
             text = source.read()

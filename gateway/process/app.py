@@ -1,7 +1,7 @@
-"""The composition root of one process: constructs, opens, reloads, closes.
+"""The composition root of one process: constructs, opens, reloads and closes everything.
 
-What is opened is closed in reverse order. The end is a written sequence: not ready, answer with
-`Connection: close`, stop listening, let exchanges in flight finish, cancel the rest, flush.
+What is opened is closed in reverse order. The shutdown has a fixed order: report not ready, respond
+with `Connection: close`, stop listening, let exchanges in flight finish, cancel the rest, flush.
 """
 
 from __future__ import annotations
@@ -56,10 +56,11 @@ _ABORT: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerResources:
-    """What a worker gets from its supervisor: sockets that listen, and its turns at the audit.
+    """What a worker gets from its supervisor: the listening sockets and the shared audit chain.
 
-    `last_writes` is the descriptor of memory that all workers share, `worker_number` whose lane
-    this one has in it. The operators' listener and the audit's events are the supervisor's.
+    `last_writes` is the descriptor of memory that all workers share; `worker_number`, from 0, is
+    the number of the lane in it that this worker writes. The admin listener and the audit events
+    (`start`, `reload`, `stop`) are the supervisor's.
     """
 
     listening: ListeningSockets
@@ -69,7 +70,7 @@ class WorkerResources:
 
 
 class Gateway:
-    """A gateway in this process: `start`, `reload` at any time, then `stop`."""
+    """A gateway in this process. Call `start`, then `reload` at any time, then `stop`."""
 
     def __init__(
         self, settings: Settings, *, audit_fd: int = 1, shared: WorkerResources | None = None
@@ -94,7 +95,7 @@ class Gateway:
         self.admin_address = settings.admin.address
 
     async def start(self) -> None:
-        """Open everything. Raises `StartError`, and leaves nothing open then."""
+        """Open everything. Raises `StartError` and then leaves nothing open."""
         require_strict_parser()
         try:
             await self._open()
@@ -106,9 +107,9 @@ class Gateway:
         _log.info("%s%s leads to %s; serving", self.address, listen.base_path, platform)
 
     async def reload(self, settings: Settings) -> None:
-        """Serve new requests by other settings; those in flight keep theirs.
+        """Serve new requests with other settings; requests in flight keep theirs.
 
-        Raises `StartError` when that is not possible; then nothing has changed.
+        Raises `StartError` where that is impossible; then nothing has changed.
         """
         async with self._reloads:
             if self._stopping:
@@ -152,12 +153,12 @@ class Gateway:
         await self._stack.aclose()
 
     def skip_drain(self) -> None:
-        """Do not wait any longer for requests in flight."""
+        """Stop waiting for requests in flight."""
         self._drain_skipped.set()
 
     @property
     def readiness(self) -> Readiness:
-        """Whether this process should get requests."""
+        """Return the readiness of this process to receive requests."""
         return Readiness(
             tokens=lambda: self._cores.current.tokens_valid(),
             is_circuit_open=lambda: self._cores.current.is_circuit_open(),
@@ -167,7 +168,7 @@ class Gateway:
         )
 
     async def _drain(self, timeout: float) -> None:
-        """Wait until nothing is owed to any caller any more."""
+        """Wait until no caller waits for a response any more, at most `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline and not self._drain_skipped.is_set():
             if not (
@@ -190,7 +191,7 @@ class Gateway:
         await draining
 
     async def _abort_exchanges(self) -> None:
-        """End what is left; each exchange is accounted for as aborted."""
+        """Cancel the exchanges that are left; each is accounted for as aborted."""
         if self._cores.inflight:
             _log.warning("%d requests cut at the end", self._cores.inflight)
         await self._acceptor.abort()
@@ -227,7 +228,7 @@ class Gateway:
         core = Core(self.settings, self._parts)
         self._cores = self._cores_if_open = CoreSwitch(core)
         self._stack.push_async_callback(self._cores.close)
-        # Nobody is asked for a token in the name of a gateway that cannot start.
+        # Bound before the core starts: a gateway that cannot start must not request a token.
         await self._bind()
         await core.start()
         if self.outbox is not None:
@@ -247,7 +248,7 @@ class Gateway:
     async def _open_outbox(self) -> OutboxService | None:
         if not self.settings.outbox.enabled:
             return None
-        # Takes time and memory to import, and not everybody has one.
+        # Imported here: the import takes time and memory, and the outbox is optional.
         from gateway.outbox.last_writes import LastWrites
         from gateway.process.outbox_service import open_outbox
 
@@ -299,7 +300,7 @@ class Gateway:
         return audit
 
     def _make_monitor(self) -> PlatformMonitor:
-        # Of several workers the first asks for all.
+        # The first of several workers probes the platform for all.
         asks = self._worker_resources is None or self._worker_resources.worker_number == 0
         return PlatformMonitor(
             MonitorSources(
@@ -377,7 +378,7 @@ class Gateway:
         self._acceptor.open()
 
     async def _close_server(self) -> None:
-        # Nothing is in flight any more.
+        # No request is in flight any more.
         await self._server.shutdown(0.1)
 
     def _record_event(self, name: Any, **fields: object) -> None:
@@ -388,7 +389,7 @@ class Gateway:
 async def serve_admin(
     stack: contextlib.AsyncExitStack, application: Application, listening: ListeningSockets
 ) -> None:
-    """Serve the operators' pages until the stack is closed."""
+    """Serve the admin pages until `stack` is closed."""
     stack.callback(listening.remove_path)
     runner = OperatorRunner(application, listening.address)
     await runner.setup()

@@ -1,4 +1,4 @@
-"""Opens the audit trail that the settings ask for, in any of the gateway's processes."""
+"""Opens the audit trail that the settings configure, in any of the gateway's processes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
 
-# For how long a gateway that starts waits for the audit file, and how often it looks, in seconds.
+# Seconds for which a starting gateway waits for the audit file, and between two attempts.
 _MAX_WAIT: Final = 5.0
 _RETRY_INTERVAL: Final = 0.1
 
@@ -46,9 +46,10 @@ class AuditFileInUseError(StartError):
 
 @dataclass(frozen=True, slots=True)
 class SharedChain:
-    """That several processes of one gateway write: the descriptor by which they take turns.
+    """An audit chain that several workers write to.
 
-    `is_already_open`: another one of them has opened the audit before.
+    `lock_fd`: descriptor of the lock file that they have inherited. `is_already_open`: another
+    process of the gateway has opened the audit before.
     """
 
     lock_fd: int
@@ -57,9 +58,10 @@ class SharedChain:
 
 @dataclass(frozen=True, slots=True)
 class RepositoryAccess:
-    """By what AuditEvents reach their repository.
+    """How AuditEvents reach their repository.
 
-    The session outlives the trail; `tokens` gives the tokens in use, None before there are any.
+    `session` outlives the trail. `tokens` returns the `TokenManager` in use, None before there is
+    one.
     """
 
     session: aiohttp.ClientSession  # noqa: TID251 - received, not made
@@ -74,9 +76,10 @@ def open_trail(
     stdout: int = 1,
     repository: RepositoryAccess | None = None,
 ) -> AuditTrail:
-    """The audit trail; its `close` releases all. Raises `StartError`, at once.
+    """Return the audit trail; its `close` releases everything. Raises `StartError` without waiting.
 
-    Without `repository` AuditEvents follow their records, whatever repository the settings name.
+    Without `repository`, AuditEvents are written after their records, even if the settings name a
+    repository.
     """
     if settings.audit.sink == "off":
         return NullAuditTrail()
@@ -94,9 +97,9 @@ async def open_trail_when_free(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> AuditTrail:
-    """What `open_trail` opens, once a command that has the file in hand has ended.
+    """Return what `open_trail` opens, retried while a command has the file open.
 
-    Raises `StartError`, as when another gateway has it.
+    Raises `StartError`, for example where another gateway still has the file open after 5 seconds.
     """
     until = clock() + _MAX_WAIT
     waits = False
@@ -113,7 +116,7 @@ async def open_trail_when_free(
 
 
 def start_event_fields() -> dict[str, object]:
-    """What the event `start` tells about this gateway.
+    """Return the fields of the audit event `start`.
 
     `compiled`: the request path runs as machine code (deploy/build_hook.py).
     """
@@ -138,21 +141,24 @@ def _repository(
 
 
 class _CredentialBearer:
-    """The token of a credential, for the repository."""
+    """Authorizes requests to the AuditEvent repository with the token of a credential."""
 
     def __init__(self, credential: str, tokens: Callable[[], TokenManager | None]) -> None:
         self._credential = credential
         self._tokens = tokens
 
     async def authorization(self) -> bytes:
-        """See `Bearer`."""
+        """Return the Authorization field (`Bearer`).
+
+        Raises LookupError while there are no tokens.
+        """
         tokens = self._tokens()
         if tokens is None:
             raise LookupError
         return (await tokens.wait_for_token(self._credential)).authorization
 
     def on_unauthorized(self, authorization: bytes) -> None:
-        """Have another token fetched, as often as the SSO may be asked."""
+        """Replace the rejected token, as often as the limits on requests to the SSO permit."""
         tokens = self._tokens()
         token = None if tokens is None else tokens.current(self._credential)
         if tokens is not None and token is not None and token.authorization == authorization:
@@ -198,7 +204,7 @@ def _server(settings: Settings) -> SyslogDestination:
     tls: Callable[[], ssl.SSLContext] | None = None
     if url.scheme == "tls":
         tls = functools.partial(certificates.syslog_tls, settings)
-        tls()  # what cannot be used is better known now
+        tls()  # reports an unusable CA or certificate at the start
     transport = cast(Transport, url.scheme)
     return SyslogDestination(transport, url.hostname or "", url.port or 0, tls)
 

@@ -1,4 +1,4 @@
-"""TLS towards callers, platform and SSO: certificates, keys and the CAs that are trusted."""
+"""TLS to callers, platform and SSO: certificates, keys and trusted CAs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ _ENCRYPTED: Final = Phrase(
 
 
 def listen_tls(settings: Settings) -> ssl.SSLContext | None:
-    """TLS towards the callers, None without. Raises `StartError` for what cannot be used."""
+    """Return the TLS context of the caller listener, None without TLS.
+
+    Raises `StartError` where a certificate, key or CA cannot be used.
+    """
     tls = settings.listen.tls
     if tls.cert_file is None:
         return None
@@ -33,16 +36,16 @@ def listen_tls(settings: Settings) -> ssl.SSLContext | None:
     _load_identity(context, "listen.tls.cert_file", tls.cert_file, tls.key_file)
     if tls.client_ca_file is not None:
         _load_client_cas(context, tls.client_ca_file)
-        # A caller that is known by other means need not show a certificate.
+        # A caller that is identified by other means need not present a certificate.
         by_other_means = any(not caller.client_cert_names for caller in settings.callers)
         context.verify_mode = ssl.CERT_OPTIONAL if by_other_means else ssl.CERT_REQUIRED
     return context
 
 
 def platform_tls(settings: Settings) -> ssl.SSLContext | None:
-    """TLS towards the platform, with our own certificate where there is one; None without TLS.
+    """Return the TLS context for the platform, with the client certificate if one is set.
 
-    Raises `StartError`.
+    None where the platform's URL is not https. Raises `StartError`.
     """
     platform = settings.platform
     context = client_tls(platform.fhir_base_url, platform.ca_file, "platform.ca_file")
@@ -53,13 +56,13 @@ def platform_tls(settings: Settings) -> ssl.SSLContext | None:
 
 
 def sso_tls(settings: Settings) -> ssl.SSLContext | None:
-    """TLS towards the SSO, None without. Raises `StartError`."""
+    """Return the TLS context for the SSO, None without TLS. Raises `StartError`."""
     sso = settings.sso
     return client_tls(sso.token_url, sso.ca_file, "sso.ca_file")
 
 
 def syslog_tls(settings: Settings) -> ssl.SSLContext:
-    """TLS towards the audit's syslog server (RFC 5425). Raises `StartError`."""
+    """Return the TLS context for the audit's syslog server (RFC 5425). Raises `StartError`."""
     audit = settings.audit
     context = _verifying_context(audit.syslog_ca_file, "audit.syslog_ca_file")
     if audit.syslog_client_cert_file is not None:
@@ -69,13 +72,19 @@ def syslog_tls(settings: Settings) -> ssl.SSLContext:
 
 
 def audit_repository_tls(settings: Settings) -> ssl.SSLContext | None:
-    """TLS towards the repository of AuditEvents, None without. Raises `StartError`."""
+    """Return the TLS context for the AuditEvent repository, None without TLS.
+
+    Raises `StartError`.
+    """
     audit = settings.audit
     return client_tls(audit.fhir_endpoint or "", audit.fhir_ca_file, "audit.fhir_ca_file")
 
 
 def client_tls(url: str, ca_file: Path | None, key: str) -> ssl.SSLContext | None:
-    """A verifying context for an https URL, with our own trust roots or the system's."""
+    """Return a verifying context for an https URL, None for another scheme. Raises `StartError`.
+
+    The trust roots are those of `ca_file`, or the system's where it is None.
+    """
     if urlsplit(url).scheme != "https":
         return None
     context = _verifying_context(ca_file, key)
@@ -84,10 +93,11 @@ def client_tls(url: str, ca_file: Path | None, key: str) -> ssl.SSLContext | Non
 
 
 def certificate_expiries(settings: Settings) -> dict[str, float]:
-    """When each certificate of the settings ends, in seconds since 1970, by what it is for.
+    """Return the expiry of each certificate of the settings, in Unix seconds, by its purpose.
 
-    Of a chain it is the first, of several CAs the one that lasts longest: the others may be there
-    for a change-over. One that cannot be read is left out; whoever uses it says so.
+    Of a chain, the first certificate counts; of several CAs, the one that expires last, because the
+    others may be there for a change-over. An unreadable file is left out; the code that uses it
+    reports the error.
     """
     found = {}
     for name, _, path in _certificate_files(settings):
@@ -103,7 +113,10 @@ def certificate_expiries(settings: Settings) -> dict[str, float]:
 
 
 def expired_certificates(settings: Settings, now: float) -> Iterator[tuple[str, Path, float]]:
-    """Certificates that have ended: key, file and when. What cannot be read is left out."""
+    """Yield expired certificates: key, file and expiry in Unix seconds.
+
+    Unreadable certificates are left out.
+    """
     for name, key, path in _certificate_files(settings):
         if path is None:
             continue
@@ -115,7 +128,7 @@ def expired_certificates(settings: Settings, now: float) -> Iterator[tuple[str, 
 
 
 def certificate_problems(settings: Settings) -> Iterator[Phrase]:
-    """All that is wrong with certificates, keys and CAs, used or not: the key, and why."""
+    """Yield every problem of certificates, keys and CAs, in use or not, with the setting's key."""
     audit, platform, tls = settings.audit, settings.platform, settings.listen.tls
     looks: list[Callable[[], object]] = [
         partial(_verifying_context, path, key)
@@ -159,8 +172,11 @@ def _certificate_files(settings: Settings) -> Iterator[tuple[str, str, Path | No
 
 
 def _expiry_times(path: Path) -> list[float]:
-    """When the certificates of a PEM file end; at least one. Raises OSError or ValueError."""
-    # Takes time to import, and most gateways have no certificate of their own.
+    """Return the expiries of a PEM file's certificates, at least one.
+
+    Raises OSError or ValueError.
+    """
+    # Imported here: the import takes time, and most gateways have no certificate.
     from cryptography.x509 import load_pem_x509_certificates
 
     certificates = load_pem_x509_certificates(path.read_bytes())
@@ -182,13 +198,13 @@ def _verifying_context(ca_file: Path | None, key: str) -> ssl.SSLContext:
 def _load_identity(
     context: ssl.SSLContext, key: str, cert_file: Path, key_file: Path | None
 ) -> None:
-    """Take a certificate and its key; `key` is the setting that names the former."""
+    """Load a certificate and its key. `key` is the setting that names `cert_file`."""
     _require_readable(key, cert_file)
     _require_readable(key.replace("cert_file", "key_file"), key_file)
     encrypted = False
 
     def password() -> bytes:
-        # Without an answer OpenSSL would ask on the terminal.
+        # Without this callback OpenSSL would ask for the passphrase on the terminal.
         nonlocal encrypted
         encrypted = True
         return b""
@@ -229,7 +245,7 @@ def _require_readable(key: str, path: Path | None) -> None:
 
 
 def _pem_problem(error: OSError) -> Phrase:
-    """What is wrong with a certificate and its key, in plain words."""
+    """Return what is wrong with a certificate and its key, as a text for the operator."""
     reason = getattr(error, "reason", None) or ""
     if reason == "KEY_VALUES_MISMATCH":
         return Phrase("the key does not belong to the certificate")

@@ -1,8 +1,8 @@
-"""What is made of one version of the settings, and how it gives way to the next.
+"""The objects made of one version of the settings, and their replacement by the next version.
 
-A `Core` holds all that depends on settings that may change: tokens, the platform's connections,
-the request path. Listeners, metrics, audit and the store of tokens outlive it. An exchange stays
-with the core that it began in; a core is closed after its last one.
+A `Core` holds everything that depends on settings that may change: tokens, the connections to the
+platform, the request path. Listeners, metrics, audit and the token store outlive it. An exchange
+stays with the core in which it began; a core is closed after its last exchange.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from gateway.telemetry.metrics import CONNECTION_STATES, Metrics
 from gateway.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
-    # Where there is no outbox nothing of it is loaded.
+    # For the type checker only: without an outbox its modules are not loaded.
     from gateway.outbox.sender import EntrySender
     from gateway.process.login_factory import LoginParts
     from gateway.process.outbox_service import OutboxService
@@ -61,12 +61,12 @@ _NO_CONNECTIONS: Final = dict.fromkeys(CONNECTION_STATES, 0)
 
 
 def _ignore_retry(_: str) -> None:
-    """Nobody wants to know."""
+    """Ignore a retry: retries of probes are not counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessResources:
-    """What outlives every version of the settings."""
+    """The objects that outlive every version of the settings."""
 
     session: aiohttp.ClientSession  # noqa: TID251 - received, not made
     store: TokenStore
@@ -80,12 +80,12 @@ class ProcessResources:
 
 
 class Core:
-    """The parts made of one version of the settings; constructing it opens nothing but files.
+    """The objects made of one version of the settings; the constructor opens nothing but files.
 
-    Raises `StartError` when a secret or certificate cannot be read.
+    Raises `StartError` where a secret or certificate cannot be read.
     """
 
-    entry_sender: EntrySender  # where there is an outbox
+    entry_sender: EntrySender  # set only where there is an outbox
 
     def __init__(self, settings: Settings, parts: ProcessResources) -> None:
         self.settings = settings
@@ -144,11 +144,11 @@ class Core:
         unproven = ProbeTokenProvider(self.tokens)
         statement = CapabilityCache(client, next(iter(self._sources)), time.monotonic)
         self._statement = statement
-        # A second attempt of the gateway's own question is none of a caller's.
+        # Retries of the gateway's own probes are no caller's retries, so that they are not counted.
         own = Forwarder(upstream, unproven, _ignore_retry)
         self.probe = PlatformProbe(PlatformClient(own, unproven, client.platform_path), unproven)
         if parts.outbox is not None:
-            # Queued writes go out with the callers' tokens, never with a person's.
+            # Queued writes are sent with the callers' tokens, never with a user's.
             self.entry_sender = parts.outbox.entry_sender(
                 settings, upstream, self.tokens, statement, credentials=self._sources
             )
@@ -192,7 +192,7 @@ class Core:
 
     def _upstream(self, parts: ProcessResources) -> Upstream:
         settings = self.settings
-        # Without tracing nothing of it is in any request's way.
+        # Without tracing, none of its code is on the request path.
         traced = parts.tracing
         upstream_type = Upstream if traced is None else partial(TracedUpstream, traced)
         return upstream_type(
@@ -210,7 +210,7 @@ class Core:
         )
 
     async def start(self, before: Core | None = None) -> None:
-        """Begin to fetch tokens, with those of the core before where they are still right."""
+        """Start to fetch tokens; reuse those of the core `before` that are still valid."""
         self._pool.open()
         self._metrics.declare_credentials(self._sources)
         kept = {} if before is None else self._reusable_tokens(before)
@@ -223,46 +223,50 @@ class Core:
         self.admission.phase = before.admission.phase
         for name in kept:
             if self._sources[name].store_key != before._sources[name].store_key:
-                # Its secret was changed: the SSO must say now whether the new one is right.
+                # The secret was changed: only a request to the SSO shows whether the new one is
+                # accepted.
                 self.tokens.fetch_now(name)
 
     def _reusable_tokens(self, before: Core) -> Mapping[str, AccessToken]:
-        """Tokens to go on with: same name, same client, same SSO, same platform."""
+        """Return the tokens of `before` that can be reused, by credential.
+
+        Reusable are those of the same credential name, client, SSO and platform.
+        """
         tokens = {
             name: before.tokens.current(name) for name in self._same_client_credentials(before)
         }
         return {name: token for name, token in tokens.items() if token is not None}
 
     def _same_client_credentials(self, before: Core) -> Iterator[str]:
-        """The credentials that are the same client of the same SSO there and here."""
+        """Yield the credentials that are the same client of the same SSO in `before` and here."""
         for name, source in self._sources.items():
             if name in before._sources and source.identity == before._sources[name].identity:
                 yield name
 
     def tokens_valid(self) -> dict[str, bool]:
-        """For every credential that callers use whether it has a valid token."""
+        """Return for every credential that callers use whether it has a valid token."""
         return {name: state.is_valid for name, state in self.states_in_use().items()}
 
     def states_in_use(self) -> dict[str, TokenState]:
-        """How each credential fares that callers use."""
+        """Return the token state of every credential that callers use."""
         states = self.tokens.token_states()
         return {name: states[name] for name in factories.credentials_in_use(self.settings)}
 
     def is_circuit_open(self) -> bool:
-        """Whether the platform is left alone for now."""
+        """Return whether requests to the platform fail fast for now."""
         return self.circuit.state is CircuitState.OPEN
 
     def connections(self) -> Mapping[str, int]:
-        """The connections to the platform by state."""
+        """Return the number of connections to the platform by state."""
         return self._pool.connection_counts()
 
     @property
     def public_url(self) -> str | None:
-        """The gateway's base URL as callers know it, where the settings name it."""
+        """The base URL of the gateway as callers know it, None where it is not set."""
         return self.settings.listen.public_url
 
     async def retire(self) -> None:
-        """Close after the last exchange; nothing new begins here."""
+        """Close after the last exchange; no new one may begin in this core."""
         self.tokens.stop_renewing()
         self._pool.drain()
         await self.active_uses.wait_idle()
@@ -280,7 +284,7 @@ class Core:
 
 
 class CoreSwitch:
-    """The core in use and those that still have exchanges in flight."""
+    """The core in use, and the replaced cores that still have exchanges in flight."""
 
     def __init__(self, first: Core) -> None:
         self.dispatcher = CoreDispatcher(first)
@@ -288,16 +292,16 @@ class CoreSwitch:
 
     @property
     def current(self) -> Core:
-        """The core that new requests meet."""
+        """The core that serves new requests."""
         return self.dispatcher.core
 
     @property
     def inflight(self) -> int:
-        """Exchanges of all cores."""
+        """The number of exchanges in flight in all cores."""
         return sum(core.admission.inflight for core in self._all())
 
     def connections(self) -> Mapping[str, int]:
-        """The connections to the platform of all cores, by state."""
+        """Return the number of connections to the platform of all cores, by state."""
         total = dict(_NO_CONNECTIONS)
         for core in self._all():
             for state, count in core.connections().items():
@@ -305,15 +309,18 @@ class CoreSwitch:
         return total
 
     def acquire_entry_sender(self) -> tuple[EntrySender, Callable[[], None]]:
-        """What delivers queued writes now; it is there until the second is called."""
+        """Return the current sender of queued writes and a function that releases it.
+
+        The core of the sender is not closed before the function is called.
+        """
         core = self.current
         core.active_uses.enter()
         return core.entry_sender, core.active_uses.leave
 
     async def probe_platform(self, preferred_credential: str) -> tuple[str, str] | None:
-        """What the platform's metadata tell, and with which credential; None where nothing could.
+        """Probe the platform's metadata. Return the result and the credential used.
 
-        `preferred_credential` is the credential to ask with, if there is a token for it.
+        None where there is no result. `preferred_credential` is used first if it has a valid token.
         """
         core = self.current
         ready = [name for name, is_valid in core.tokens_valid().items() if is_valid]
@@ -325,7 +332,7 @@ class CoreSwitch:
                 found = await core.probe.probe(credential)
                 if found is not None and (result is None or found != REFUSES):
                     result = found, credential
-                # One that is refused says nothing of the others.
+                # A refused credential says nothing about the others.
                 if found not in (None, REFUSES):
                     break
         finally:
@@ -333,12 +340,12 @@ class CoreSwitch:
         return result
 
     def set_phase(self, phase: LifecyclePhase) -> None:
-        """Tell every core where in its life the gateway is."""
+        """Set the lifecycle phase of every core."""
         for core in self._all():
             core.admission.phase = phase
 
     async def replace(self, successor: Core) -> None:
-        """Let new requests go to another core; what is in flight stays where it is."""
+        """Let new requests go to `successor`; exchanges in flight stay in their core."""
         before = self.current
         await successor.start(before)
         self.dispatcher.core = successor
@@ -372,7 +379,7 @@ def _source(settings: Settings, endpoint: TokenEndpoint, name: str) -> Reloading
     credential = settings.credentials[name]
     return ReloadingTokenSource(
         CredentialSource(endpoint, factories.client_credentials(settings, name), name),
-        # The platform is part of it: its tokens are nobody else's business.
+        # The platform is part of the identity: a token must never be sent to another platform.
         identity=(
             settings.sso.token_url,
             settings.platform.fhir_base_url,
@@ -389,14 +396,14 @@ def _login_parts(
 ) -> LoginParts | None:
     if not settings.login.enabled:
         return None
-    # Takes time to import, and few need it.
+    # Imported here: the import takes time, and the login is optional.
     from gateway.process.login_factory import LoginParts
 
     return LoginParts(settings, tokens, parts.session, parts.sessions, parts.audit)
 
 
 class _TokenTelemetry:
-    """Tells metrics and audit what happens to tokens."""
+    """Reports token events to metrics and audit."""
 
     def __init__(self, metrics: Metrics, audit: AuditTrail) -> None:
         self.on_token_requested = metrics.on_token_requested
@@ -407,5 +414,5 @@ class _TokenTelemetry:
     def on_token_event(
         self, credential: str, outcome: str, detail: Mapping[str, str | float | None]
     ) -> None:
-        """For the audit trail: a token was fetched or could not be."""
+        """Record in the audit trail that a token was fetched or could not be fetched."""
         self._audit.record_event("token", credential=credential, outcome=outcome, **detail)

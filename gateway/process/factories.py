@@ -1,4 +1,4 @@
-"""From settings to what the parts of the gateway are made with; opens nothing but files."""
+"""Converts settings to arguments of the gateway's parts; opens nothing but files."""
 
 from __future__ import annotations
 
@@ -50,29 +50,29 @@ from gateway.pipeline.statement import CapabilityCache
 from gateway.pipeline.strangers import UnidentifiedLimiter
 from gateway.secret import Secret
 
-# A caller that takes nothing at all for so long is given up, as a multiple of `header_timeout`.
+# A connection whose caller reads nothing for so long is closed, as a multiple of `header_timeout`.
 _STALL_FACTOR: Final = 3.0
-# Files that the gateway keeps open beside its connections, with some to spare.
+# Descriptors of files and sockets other than caller and platform connections, with a margin.
 _RESERVED_DESCRIPTORS: Final = 32
-# Callers' connections for each request that may be served at once.
+# Caller connections per request that may be served concurrently.
 _DESCRIPTORS_PER_CALLER: Final = 16
 
 
 class StartError(Exception):
-    """The gateway could not start; the text says why, in plain words, in a line or several."""
+    """The gateway could not start. The text is for the operator and has one or several lines."""
 
     def __init__(self, why: Phrase) -> None:
         super().__init__(why)
 
 
 def credentials_in_use(settings: Settings) -> tuple[str, ...]:
-    """The names of the credentials that callers may need; `default` when there are no callers."""
+    """Return the credentials that callers may need; `default` where there are no callers."""
     named = dict.fromkeys(caller.credential for caller in settings.callers)
     return tuple(named) or ("default",)
 
 
 def client_credentials(settings: Settings, name: str) -> ClientCredentials:
-    """The grant of one credential. Raises `StartError` when its secret or key cannot be used."""
+    """Return the grant of one credential. Raises `StartError` if its secret or key is unusable."""
     credential = settings.credentials[name]
     source = credential.secret_source(name)
     with _secret_as_start_error(source):
@@ -82,9 +82,10 @@ def client_credentials(settings: Settings, name: str) -> ClientCredentials:
 
 
 def login_authentications(settings: Settings) -> tuple[ClientAuthentication, ...]:
-    """How the client that people sign in for proves who it is, the newest way first.
+    """Return the client authentications of the login's client, the newest secret or key first.
 
-    A public client does not. Raises `StartError` when its secret or key cannot be used.
+    A public client gets one that sends no secret. Raises `StartError` where the secret or key
+    cannot be used.
     """
     found = _login_authenticators(settings)
     if not found:
@@ -103,7 +104,7 @@ def _login_authenticators(settings: Settings) -> tuple[ClientAuthenticator, ...]
 
 @contextlib.contextmanager
 def _secret_as_start_error(source: SecretSource) -> Iterator[None]:
-    """Makes `StartError` of what is wrong with a secret or key."""
+    """Turn errors of a secret or key into `StartError`."""
     try:
         yield
     except SecretReadError as error:
@@ -116,9 +117,9 @@ def _secret_as_start_error(source: SecretSource) -> Iterator[None]:
 
 
 def public_keys(settings: Settings) -> tuple[Mapping[str, Any], ...]:
-    """The JWKs of all keys that credentials in use and the login sign with, for the SSO's operator.
+    """Return the JWKs of all keys that credentials in use and the login sign with.
 
-    Raises `StartError` when a key cannot be read.
+    They are published for the operator of the SSO. Raises `StartError` where a key cannot be read.
     """
     grants = [client_credentials(settings, name) for name in credentials_in_use(settings)]
     keys = [each.public_key for grant in grants for each in (grant, *grant.alternatives)]
@@ -130,7 +131,10 @@ def public_keys(settings: Settings) -> tuple[Mapping[str, Any], ...]:
 def client_authenticators(
     auth_method: str, client_id: str, source: SecretSource
 ) -> tuple[ClientAuthenticator, ...]:
-    """A client's secrets or keys. Raises `ClientKeyError` or `SecretReadError`."""
+    """Return an authenticator for each secret or key of a client, the newest first.
+
+    Raises `ClientKeyError` or `SecretReadError`.
+    """
     text = source.read()
     if text is None:
         raise ClientKeyError(Phrase("is missing"))
@@ -152,30 +156,33 @@ def _grant(credential: CredentialSettings, proof: ClientAuthenticator) -> Client
 
 
 def upstream_origin(settings: Settings, tls: ssl.SSLContext | None) -> UpstreamOrigin:
-    """Where the platform's connections lead."""
+    """Return the origin of the platform: host, port, TLS and proxy."""
     url = urlsplit(settings.platform.fhir_base_url)
     port = url.port or (80 if tls is None else 443)
     return UpstreamOrigin(url.hostname or "", port, tls, platform_proxy(settings))
 
 
 def upstream_timeouts(settings: Settings) -> UpstreamTimeouts:
-    """How long the platform is waited for."""
+    """Return the timeouts towards the platform, in seconds."""
     target = settings.platform
     return UpstreamTimeouts(target.connect_timeout, target.response_timeout, target.idle_timeout)
 
 
 def has_several_callers(settings: Settings) -> bool:
-    """Whether one caller can take something from another; all who sign in are one."""
+    """Return whether callers compete for resources; all signed-in users count as one caller."""
     return len(settings.callers) + settings.login.enabled > 1
 
 
 def has_several_queueing(settings: Settings) -> bool:
-    """Whether writes of more than one caller may be queued; those who sign in queue none."""
+    """Return whether writes of more than one caller may be queued; those of users never are."""
     return sum(caller.outbox != "off" for caller in settings.callers) > 1
 
 
 def caller_registry(settings: Settings, clock: Callable[[], float]) -> CallerRegistry:
-    """Who may call. Raises `StartError` when a key or password cannot be read."""
+    """Return the registry of callers. Raises `StartError` where a key or password is unreadable.
+
+    It also raises where two callers have the same key, or the same user name and password.
+    """
     known = [_identification(caller, index, clock) for index, caller in enumerate(settings.callers)]
     for key, other in duplicate_secrets(settings):
         why = Phrase("is the same as {other}; {hint}", other=other, hint=OWN_SECRET)
@@ -187,13 +194,16 @@ def caller_registry(settings: Settings, clock: Callable[[], float]) -> CallerReg
 def unidentified_limiter(
     settings: Settings, known: CallerRegistry, clock: Callable[[], float]
 ) -> UnidentifiedLimiter:
-    """How much is heard of those that no caller stands behind."""
+    """Return the rate limiter for requests without an identified caller."""
     rate = settings.limits.unidentified_rate
     return UnidentifiedLimiter(known, rate, clock, signs_in=settings.login.enabled)
 
 
 def operators(settings: Settings) -> list[tuple[str, Secret]]:
-    """Names and passwords of those who decide about queued writes. Raises `StartError`."""
+    """Return names and passwords of the operators who decide about queued writes.
+
+    Raises `StartError`.
+    """
     found = []
     for index, operator in enumerate(settings.admin.operators):
         try:
@@ -209,9 +219,10 @@ OWN_SECRET: Final = Phrase("give each caller its own, or nobody can tell which o
 
 
 def duplicate_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Keys, and passwords of one user name, that an earlier caller has too: whose key, and whose.
+    """Yield the settings of duplicate secrets: the later key and the earlier one.
 
-    Compared are digests. What cannot be read is left out.
+    A duplicate is an API key, or a password of the same user name, that an earlier caller has too.
+    Digests are compared. Unreadable secrets are left out.
     """
     first: dict[tuple[str, str | None, bytes], str] = {}
     for index, caller in enumerate(settings.callers):
@@ -279,7 +290,7 @@ def _permissions(allow: AllowSettings) -> Permissions:
 
 
 def handler_settings(settings: Settings) -> HandlerSettings:
-    """What the request path reads of the settings."""
+    """Return the settings of the request path."""
     return HandlerSettings(
         base_path=settings.listen.base_path,
         default_language=settings.fhir.default_language,
@@ -289,7 +300,7 @@ def handler_settings(settings: Settings) -> HandlerSettings:
 
 
 def body_limits(settings: Settings) -> BodyLimits:
-    """What a caller's body may take."""
+    """Return the limits of request bodies."""
     limits = settings.limits
     return BodyLimits(
         max_bytes=limits.max_body_bytes,
@@ -302,7 +313,7 @@ def body_limits(settings: Settings) -> BodyLimits:
 def search_guard(
     settings: Settings, statement: CapabilityCache, on_ignored: Callable[[int], None]
 ) -> SearchGuard | None:
-    """What watches searches, None where that is not wanted."""
+    """Return the guard of searches, None where it is off."""
     mode, unfiltered = settings.fhir.search_guard, settings.fhir.unfiltered
     if mode == "off":
         return None
@@ -310,18 +321,18 @@ def search_guard(
 
 
 def condition_guard(settings: Settings, statement: CapabilityCache) -> ConditionGuard | None:
-    """What watches conditional writes, None where that is not wanted."""
+    """Return the guard of conditional writes, None where it is off."""
     mode = settings.fhir.condition_guard
     return None if mode == "off" else ConditionGuard(statement, block=mode == "block")
 
 
 def platform_path(settings: Settings) -> str:
-    """The platform's base path, without a final slash."""
+    """Return the path of the platform's base URL, without a final slash."""
     return urlsplit(settings.platform.fhir_base_url).path.rstrip("/")
 
 
 def listen_limits(settings: Settings) -> ListenLimits:
-    """What a caller may send."""
+    """Return the limits of the caller listener."""
     limits = settings.limits
     return ListenLimits(
         url_bytes=limits.max_url_bytes,
@@ -334,13 +345,13 @@ def listen_limits(settings: Settings) -> ListenLimits:
 
 
 def token_policy(settings: Settings) -> TokenPolicy:
-    """How tokens are asked for, and what the SSO is called."""
+    """Return the policy of token requests: how long to wait, and the URLs for messages."""
     sso = settings.sso
     return TokenPolicy(wait_timeout=sso.timeout, url=sso.token_url, proxy_url=sso.proxy_url)
 
 
 def circuit_policy(settings: Settings) -> CircuitPolicy:
-    """When the circuit opens."""
+    """Return the policy of the circuit breaker."""
     breaker = settings.circuit_breaker
     return CircuitPolicy(
         failure_ratio=breaker.failure_ratio,
@@ -355,7 +366,7 @@ def link_translator_factory(
     on_links: Callable[[int, int], None],
     on_missing_alias: Callable[[str], None],
 ) -> LinkTranslatorFactory:
-    """Which URLs change on their way, and in which coding answers come."""
+    """Return the factory of link translators: which URLs are rewritten, and the content coding."""
     return LinkTranslatorFactory(
         LinkBaseSettings(
             settings.platform.fhir_base_url,
@@ -371,26 +382,26 @@ def link_translator_factory(
 
 
 def authority(base_url: str) -> bytes:
-    """The Host field for a base URL."""
+    """Return the value of the Host field for a base URL."""
     return urlsplit(base_url).netloc.encode("ascii")
 
 
 def accept_limits(settings: Settings) -> AcceptLimits:
-    """How many callers may be connected: what open files allow, less what the rest needs."""
+    """Return how many callers may be connected: the limit on open files less other descriptors."""
     room = os_support.open_file_limit() - _RESERVED_DESCRIPTORS
-    # Connections beyond a multiple of what is served at once only hold memory.
+    # More connections than a multiple of the concurrent requests would only use memory.
     most = _DESCRIPTORS_PER_CALLER * settings.limits.max_concurrent_requests
     return AcceptLimits(
-        # No caller needs more than one connection to the platform at a time.
+        # A caller's connection needs at most one connection to the platform at a time.
         max_connections=max(1, min(most, max(room // 2, room - settings.platform.max_connections))),
-        # Other processes that wait at the same socket get their share.
+        # Other workers that wait on the same socket get their share of the connections.
         accept_batch=64 if settings.workers == 1 else 1,
         handshake_timeout=settings.limits.header_timeout,
     )
 
 
 def token_endpoint(settings: Settings, tls: ssl.SSLContext | None) -> TokenEndpointSettings:
-    """Where and how the SSO is asked."""
+    """Return the address, timeouts and TLS of the token endpoint."""
     sso = settings.sso
     return TokenEndpointSettings(
         token_url=sso.token_url,
@@ -402,7 +413,7 @@ def token_endpoint(settings: Settings, tls: ssl.SSLContext | None) -> TokenEndpo
 
 
 def platform_proxy(settings: Settings) -> ForwardProxy | None:
-    """The outgoing proxy that leads to the platform, if there is one."""
+    """Return the forward proxy for the platform, None without one."""
     if settings.platform.proxy_url is None:
         return None
     url = urlsplit(settings.platform.proxy_url)

@@ -1,4 +1,4 @@
-"""Leads every request to the newest version of the settings."""
+"""Dispatches every request to the core of the newest settings."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ from gateway.http.server.messages import ConnectionDisposition
 
 
 class ActiveUses:
-    """What uses one version of the settings: exchanges, deliveries and the gateway's questions."""
+    """Counts the users of one core: exchanges, deliveries and probes."""
 
     def __init__(self) -> None:
         self._count = 0
         self._empty: asyncio.Event | None = None
 
     def enter(self) -> None:
-        """One begins."""
+        """Count the begin of a use."""
         self._count += 1
 
     def leave(self) -> None:
-        """One is over."""
+        """Count the end of a use."""
         self._count -= 1
         if not self._count and self._empty is not None:
             self._empty.set()
 
     async def wait_idle(self) -> None:
-        """Wait for the end of the last one; called when no new ones begin."""
+        """Wait for the end of the last use. Called when no new use can begin."""
         if self._count:
             self._empty = asyncio.Event()
             await self._empty.wait()
 
 
 class ServingCore(Protocol):
-    """What is needed of `gateway.process.core.Core`."""
+    """The members of `gateway.process.core.Core` that the dispatcher needs."""
 
     @property
     def handler(self) -> RequestHandler:
-        """What answers its requests."""
+        """The handler of requests."""
         ...
 
     @property
     def public_url(self) -> str | None:
-        """The gateway's base URL as callers know it, where the settings name it."""
+        """The base URL of the gateway as callers know it, None where it is not set."""
         ...
 
     @property
     def active_uses(self) -> ActiveUses:
-        """What uses it."""
+        """The counter of the core's uses."""
         ...
 
 
@@ -58,13 +58,13 @@ AnyCore = TypeVar("AnyCore", bound=ServingCore)
 
 
 class CoreDispatcher(Generic[AnyCore]):
-    """`core` may be replaced at any time; an exchange stays with the one it began in."""
+    """Dispatches to `core`, which may be replaced at any time; an exchange keeps its core."""
 
     def __init__(self, core: AnyCore) -> None:
         self.core = core
 
     async def handle(self, request: IncomingRequest) -> ConnectionDisposition:
-        """Answer one request."""
+        """Handle one request. Convert an absolute-form target first (RFC 9112 section 3.2.2)."""
         core = self.core
         if not request.message.path.startswith("/"):
             request = to_origin_form(request, core.public_url)
@@ -78,5 +78,5 @@ class CoreDispatcher(Generic[AnyCore]):
     async def reject_malformed(
         self, request: IncomingRequest, error: GatewayError
     ) -> ConnectionDisposition:
-        """Answer what could not be parsed."""
+        """Respond to a request that could not be parsed."""
         return await self.core.handler.reject_malformed(request, error)

@@ -1,7 +1,7 @@
-"""What a supervisor and a worker say to each other: questions and answers over a socket pair.
+"""Commands between a supervisor and a worker over a socket pair.
 
-The supervisor asks, the worker answers; one JSON object a line. The end of the connection is the
-end of the other process.
+The supervisor sends a command, the worker responds; each message is one line of JSON. The end of
+the connection means that the other process has ended.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
 
-# A worker's metrics, or the settings of a large hospital, in one line.
+# Bytes. A line holds a worker's metrics, or the settings of a large hospital.
 _MAX_LINE: Final = 32 * 1024 * 1024
 
 CommandHandler = Callable[[Any], Awaitable[Any]]
 
 
 class ChannelClosedError(Exception):
-    """The other process is gone."""
+    """The other process has ended or closed the channel."""
 
 
 class CommandClient:
-    """The supervisor's end."""
+    """The supervisor's end of the channel."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -38,11 +38,14 @@ class CommandClient:
 
     @classmethod
     async def from_socket(cls, end: socket.socket) -> CommandClient:
-        """Ask over this end of a socket pair, which is the object's own from now on."""
+        """Return a client on one end of a socket pair, and take over the socket."""
         return cls(*await asyncio.open_unix_connection(sock=end, limit=_MAX_LINE))
 
     async def request(self, command: str, detail: Any = None, *, timeout: float) -> Any:
-        """The answer. Raises `ChannelClosedError`, or TimeoutError after `timeout` seconds."""
+        """Return the worker's response.
+
+        Raises `ChannelClosedError`, or TimeoutError after `timeout` seconds.
+        """
         if self._listening.done():
             raise ChannelClosedError
         self._number += 1
@@ -56,7 +59,7 @@ class CommandClient:
             self._open.pop(number, None)
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the channel; pending requests raise `ChannelClosedError`."""
         self._listening.cancel()
         await asyncio.gather(self._listening, return_exceptions=True)
         self._writer.close()
@@ -69,7 +72,7 @@ class CommandClient:
                 if answer is not None and not answer.done():
                     answer.set_result(message["answer"])
         except (OSError, ValueError):
-            pass  # cut off in mid-sentence: it is gone as well
+            pass  # A connection cut off within a message means the same: the worker has ended.
         finally:
             for answer in self._open.values():
                 if not answer.done():
@@ -77,7 +80,7 @@ class CommandClient:
 
 
 class CommandServer:
-    """The worker's end: `run` answers until the supervisor is gone."""
+    """The worker's end of the channel; `run` responds until the supervisor has ended."""
 
     def __init__(self, end: socket.socket, answers: Mapping[str, CommandHandler]) -> None:
         self._end = end
@@ -85,7 +88,7 @@ class CommandServer:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Answer questions, several at a time, until there will be no more."""
+        """Execute commands, several concurrently, until the supervisor closes the channel."""
         reader, writer = await asyncio.open_unix_connection(sock=self._end, limit=_MAX_LINE)
         loop = asyncio.get_running_loop()
         try:
@@ -105,7 +108,7 @@ class CommandServer:
         try:
             answer = await self._answers[message["ask"]](message["detail"])
         except Exception:
-            # No answer: the supervisor takes it for a worker that is not well.
+            # Without a response, the supervisor's timeout treats this worker as failed.
             _log.exception("a question of the supervisor could not be answered")
             return
         writer.write(_line({"id": message["id"], "answer": answer}))

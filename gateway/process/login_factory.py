@@ -1,4 +1,4 @@
-"""Makes the browser sign-in of one version of the settings, when it is enabled."""
+"""Constructs the login of one version of the settings, where it is enabled."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ from gateway.process import certificates, factories
 
 
 class LoginParts:
-    """The sign-in's parts. Raises `StartError` when the client's secret cannot be read.
+    """The parts of the login. Raises `StartError` where the client's secret cannot be read.
 
-    `tokens` also knows the tokens of the gateway's own credentials, `credential_tokens`. `session`
-    is for requests to the SSO, `sessions` who is signed in, whatever the settings.
+    `tokens` provides users' tokens and those of `credential_tokens`, the gateway's own. `session`
+    is used for requests to the SSO. `sessions` stores the users' sessions and outlives the
+    settings.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class LoginParts:
     def middleware(
         self, handler: Handler, callers: CallerRegistry, strangers: UnidentifiedLimiter
     ) -> LoginMiddleware:
-        """What stands before the request path."""
+        """Return the middleware in front of `handler`."""
         guests = SessionAuth(callers, self._sessions, self._rules)
         events: Callable[..., None] = self._audit.record_event
         pages = AuthEndpoints(
@@ -104,7 +105,7 @@ class LoginParts:
 
 
 def browser_rules(settings: Settings) -> BrowserSettings:
-    """The browser's side of the settings."""
+    """Return the settings of the login that concern the browser."""
     login = settings.login
     uri = login.redirect_uri or ""
     parts = urlsplit(uri)
@@ -119,7 +120,7 @@ def browser_rules(settings: Settings) -> BrowserSettings:
 
 
 def login_client(settings: Settings) -> LoginClient:
-    """The client that people sign in for."""
+    """Return the OAuth client that users sign in with."""
     login = settings.login
     return LoginClient(
         client_id=login.client_id or "",
@@ -135,7 +136,7 @@ def user_endpoint(
     settings: Settings,
     session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
 ) -> UserTokenEndpoint:
-    """Where codes and refresh tokens are shown. Raises `StartError`."""
+    """Return the endpoint that exchanges codes and refresh tokens. Raises `StartError`."""
     where = factories.token_endpoint(settings, certificates.sso_tls(settings))
     ways = factories.login_authentications(settings)
     endpoint, extra = TokenEndpoint(session, where), settings.login.extra_params
@@ -146,7 +147,7 @@ def openid_provider(
     settings: Settings,
     session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
 ) -> OpenIdProvider:
-    """What is known of the SSO. Raises `StartError`."""
+    """Return the OpenID provider of the SSO. Raises `StartError`."""
     sso = settings.sso
     url = sso.authorize_url or ""
     found = ProviderSettings(
@@ -159,7 +160,10 @@ def openid_provider(
 
 
 def _identity(settings: Settings) -> str:
-    """Of which client, SSO and platform tokens are: they are nobody else's business."""
+    """Return a digest of the SSO, platform and client that a session's tokens belong to.
+
+    A session of another identity is not used: its tokens must not reach another server.
+    """
     sso, platform = settings.sso, settings.platform
     facts = [sso.token_url, sso.authorize_url, platform.fhir_base_url, settings.login.client_id]
     return digest(json.dumps(facts))

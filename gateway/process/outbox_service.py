@@ -1,6 +1,6 @@
-"""The outbox in this process: opened, delivering, and watched for whoever looks after it.
+"""The outbox of this process: its store, its delivery and its monitoring.
 
-Any number of processes do the same on one store; what they tell of its depth is the same.
+Any number of processes do the same on one store; all report the same depth.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.timestamp import TimestampFormatter
 
 if TYPE_CHECKING:
-    # Its database's library is an extra.
+    # For the type checker only: the database library of the outbox is an extra.
     from gateway.outbox.sql_store import SqlStore
 
 _log = get_logger(__name__)
 
-# So many bodies of the greatest size may be kept while they may still have to be queued.
+# The memory budget for bodies retained while they may have to be queued, in bodies of the greatest
+# size.
 _LARGE_BODIES: Final = 4
-# How often the depth is looked at, in seconds: after something has happened, while something
-# waits, and in any case.
+# Seconds between two refreshes of the depth: at least, while entries wait, and at most.
 _MIN_REFRESH_INTERVAL: Final = 1.0
 _ACTIVE_REFRESH_INTERVAL: Final = 5.0
 _IDLE_REFRESH_INTERVAL: Final = 60.0
-# Seconds that a person waits for the audit to have it who sees an entry.
+# Seconds for which an operator's page waits until the audit has recorded access to an entry.
 _AUDIT_FLUSH: Final = 5.0
-# Somebody has to act, or had to already.
+# Steps after which an operator must act, or should have acted.
 _WARNING_STEPS: Final = frozenset({OutboxStep.FAILED, OutboxStep.UNCLEAR, OutboxStep.EXPIRED})
 
 AcquireSender = Callable[[], tuple[EntrySender, Callable[[], None]]]
@@ -68,13 +68,13 @@ async def open_outbox(
     metrics: Metrics,
     audit: AuditTrail,
 ) -> OutboxService:
-    """The outbox, not delivering yet. Raises `StartError`.
+    """Return the outbox, which does not deliver yet. Raises `StartError`.
 
-    The first of the `ways` to the platform gives the newest deliverer and lets it go again, the
-    second asks the platform something light.
+    `ways`: the first function returns the newest `EntrySender` and a function that releases it; the
+    second one sends a cheap probe to the platform.
     """
     hold, probe = ways
-    # It tells every statement with its values, far below what anybody wants to read.
+    # aiosqlite logs every statement with its values at level DEBUG.
     logging.getLogger("aiosqlite").setLevel(logging.WARNING)  # noqa: TID251 - not ours
     try:
         store = await stack.enter_async_context(open_store(settings, later=True))
@@ -110,7 +110,7 @@ class OutboxService:
         self._iso = TimestampFormatter().format
         self._store = store
         self._depth = QueueDepth()
-        # Whether it can be reached, as far as was seen last.
+        # Whether the store could be reached at the last refresh.
         self.is_available = True
         self._ready = False
         self._changed = asyncio.Event()
@@ -122,7 +122,10 @@ class OutboxService:
         metrics.observe_outbox(self.report, tuple(EntryState), tuple(OutboxStep))
 
     def report(self) -> Mapping[str, Any]:
-        """`entries` by state and `oldest_seconds`, None when nothing waits; `is_available`."""
+        """Return the state of the outbox for metrics and the status report.
+
+        `available`, `entries` by state, and `oldest_seconds`, None where no entry waits.
+        """
         oldest = self._depth.oldest
         return {
             "available": self.is_available,
@@ -131,7 +134,7 @@ class OutboxService:
         }
 
     def write_queue(self, settings: Settings) -> OutboxWriteQueue:
-        """The outbox's part of the request path, by one version of the settings."""
+        """Return the outbox's part of the request path, for one version of the settings."""
         return OutboxWriteQueue(
             self.outbox,
             OutboxApi(self.outbox, self._one_by_one),
@@ -158,7 +161,7 @@ class OutboxService:
         *,
         credentials: Iterable[str],
     ) -> EntrySender:
-        """What brings queued writes to the platform, by one version of the settings."""
+        """Return the sender of queued writes, for one version of the settings."""
         forwarder = Forwarder(upstream, tokens, self._metrics.count_retry)
         return EntrySender(
             PlatformRoute(
@@ -174,7 +177,7 @@ class OutboxService:
         )
 
     async def start(self) -> None:
-        """Begin to deliver."""
+        """Start to deliver."""
         await self._refresh_and_log()
         loop = asyncio.get_running_loop()
         self._tasks = [
@@ -183,11 +186,11 @@ class OutboxService:
         ]
 
     async def drain(self, grace: float) -> None:
-        """Begin nothing more; what is being sent has so many seconds to end."""
+        """Start no further attempt; running attempts have `grace` seconds to end."""
         await self.delivery.drain(grace)
 
     async def stop(self) -> None:
-        """End at once."""
+        """Stop at once; running attempts are cancelled."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -213,7 +216,7 @@ class OutboxService:
         self._changed.set()
 
     async def _refresh_depth_forever(self) -> None:
-        """Keep the depth up to date, also for what other processes do."""
+        """Keep the depth up to date, including changes by other processes."""
         while True:
             await self._wait_for_refresh()
             await self._refresh_and_log()
@@ -238,7 +241,7 @@ class OutboxService:
                 _IDLE_REFRESH_INTERVAL if idle else _ACTIVE_REFRESH_INTERVAL
             ):
                 await self._changed.wait()
-        # Many steps at once are looked at once.
+        # Events that follow in quick succession cause one refresh.
         await asyncio.sleep(_MIN_REFRESH_INTERVAL)
         self._changed.clear()
 
@@ -252,7 +255,10 @@ class OutboxService:
             await self.outbox.record_pending(self._record_pending)
 
     async def _record_pending(self, notes: Sequence[PendingAuditRecord]) -> bool:
-        """What commands did that had no audit at hand; False while there is none here either."""
+        """Record what commands did without an audit trail.
+
+        Return False while the audit trail of this process is unavailable.
+        """
         if not self._audit.is_available:
             return False
         for note in notes:
@@ -260,5 +266,5 @@ class OutboxService:
         return True
 
     async def _record_durably(self, notes: Sequence[PendingAuditRecord]) -> bool:
-        """The same, and whether they are written."""
+        """Record the same and return whether the records are written."""
         return await self._record_pending(notes) and await self._audit.flush(_AUDIT_FLUSH)

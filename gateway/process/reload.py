@@ -1,8 +1,8 @@
-"""Notices that the settings or a file they name have changed, and has them applied: all or nothing.
+"""Detects changes of the settings and of the files they name, and applies them: all or nothing.
 
-A change counts once the files have been the same for two looks in a row, so that one that is being
-written is left alone. What a look compares changes with a rename (editors) and with the swap of a
-symbolic link (Kubernetes) as well.
+A change counts once the files were the same in two consecutive checks, so that a file that is being
+written is not read. The compared signature also changes with a rename (editors) and with the swap
+of a symbolic link (Kubernetes).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _log = get_logger(__name__)
 
 _INTERVAL: Final = 1.0
 
-# Keys that are read once: what they open cannot be exchanged under running requests.
+# Keys that are read once: the resources that they open cannot be exchanged under running requests.
 FIXED_KEYS: Final = (
     "listen.address",
     "admin.address",
@@ -41,7 +41,7 @@ FIXED_KEYS: Final = (
 
 
 def require_reloadable(old: Settings, new: Settings) -> None:
-    """Raises `StartError` with a line for every key that only a restart can change."""
+    """Raise `StartError` with a line for every changed key that needs a restart."""
     changed = list(fixed_changes(old, new))
     if changed:
         why = Phrase("cannot change while the gateway runs; restart it")
@@ -49,13 +49,13 @@ def require_reloadable(old: Settings, new: Settings) -> None:
 
 
 def changes_platform(old: Settings, new: Settings) -> bool:
-    """Whether what was found of the platform tells nothing of the new settings."""
+    """Return whether the collected health evidence does not apply to the new settings."""
     sections = ("platform", "sso", "credentials")
     return any(getattr(old, section) != getattr(new, section) for section in sections)
 
 
 def fixed_changes(old: Settings, new: Settings) -> Iterator[str]:
-    """The keys with another value that only a restart can bring into effect."""
+    """Yield the changed keys that need a restart."""
     for key in FIXED_KEYS:
         yield from _differences(key, *(_value(settings, key) for settings in (old, new)))
 
@@ -77,7 +77,10 @@ def _differences(key: str, old: Any, new: Any) -> Iterator[str]:
 
 
 def watched_files(settings: Settings) -> tuple[Path, ...]:
-    """Every file whose content the gateway reads: secrets, keys, certificates, trust roots."""
+    """Return every file whose content the gateway reads.
+
+    These are secrets, keys, certificates and trust roots.
+    """
     return tuple(dict.fromkeys(path for _, path in named_files(settings)))
 
 
@@ -95,21 +98,21 @@ def preflight(settings: Settings) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ReloadResult:
-    """What a reload came to; `problems` are in plain words, without values."""
+    """The result of a reload; `problems` are texts for the operator, without values."""
 
     problems: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> str:
-        """The metric's label."""
+        """The value of the metric's label: `ok` or `failed`."""
         return "failed" if self.problems else "ok"
 
 
 class Reloader:
-    """Re-reads the settings when asked, and when a file has changed.
+    """Reloads the settings on request, and when a file has changed.
 
-    `apply` brings settings into effect or raises `StartError` and changes nothing; `report` is told
-    of every reload. `interval` is in seconds.
+    `apply` brings settings into effect, or raises `StartError` and changes nothing. `report` is
+    called after every reload. `interval` is in seconds.
     """
 
     def __init__(
@@ -127,7 +130,7 @@ class Reloader:
         self._report = report
         self._interval = interval
         self._requested = asyncio.Event()
-        # What the settings in effect, or the last attempt at others, were made of.
+        # The signatures of the files of the settings in effect, or of the last failed attempt.
         self._attempted = _file_signatures(self._files)
 
     def request_reload(self) -> None:
@@ -135,7 +138,7 @@ class Reloader:
         self._requested.set()
 
     async def run(self) -> None:
-        """Look and reload until cancelled."""
+        """Check the files and reload until cancelled."""
         before = self._attempted
         while True:
             with contextlib.suppress(TimeoutError):
@@ -149,7 +152,7 @@ class Reloader:
             before = seen
 
     async def reload(self) -> ReloadResult:
-        """Read everything again and apply it, or change nothing."""
+        """Read everything again and apply it, or change nothing. Errors are in the result."""
         self._attempted = await asyncio.to_thread(_file_signatures, self._files)
         result = ReloadResult()
         try:
@@ -167,7 +170,7 @@ class Reloader:
         return result
 
     def _update_files(self, settings: Settings) -> None:
-        """Look after the files of new settings, even of those that cannot be applied yet."""
+        """Watch the files of new settings, even of settings that cannot be applied yet."""
         files = self._to_watch(settings)
         if files != self._files:
             self._files = files
@@ -191,7 +194,10 @@ _FileSignatures = tuple[tuple[int, ...] | None, ...]
 
 
 def _file_signatures(paths: Iterable[Path]) -> _FileSignatures:
-    """What tells a file's content from another without reading it; follows symbolic links."""
+    """Return signatures that change with the files' content, without reading it.
+
+    Symbolic links are followed. A file that cannot be examined has the signature None.
+    """
     return tuple(_file_signature(path) for path in paths)
 
 

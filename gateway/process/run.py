@@ -1,4 +1,4 @@
-"""`dhp-gateway run`: one gateway in this process, or a supervisor of several."""
+"""`dhp-gateway run`: one gateway in this process, or a supervisor of several workers."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _log = get_logger(__name__)
 
 
 class Service(Protocol):
-    """What is run: opened by `start`, which raises `StartError`, and closed by `stop`."""
+    """A service that `start` opens, raising `StartError`, and that `stop` closes."""
 
     async def start(self) -> None:
         """Open everything. Raises `StartError`."""
         ...
 
     async def reload(self, settings: Settings) -> None:
-        """Serve by other settings. Raises `StartError`; then nothing has changed."""
+        """Serve with other settings. Raises `StartError`; then nothing has changed."""
         ...
 
     def record_reload(self, outcome: str, problems: int) -> None:
@@ -43,17 +43,17 @@ class Service(Protocol):
         ...
 
     def skip_drain(self) -> None:
-        """Do not wait any longer for requests in flight."""
+        """Stop waiting for requests in flight."""
         ...
 
 
 def run(settings: Settings, source: SettingsSource) -> int:
-    """Serve until SIGTERM or SIGINT; gives the exit code. Raises `StartError`."""
+    """Serve until SIGTERM or SIGINT; return the exit code. Raises `StartError`."""
     reserve_standard_descriptors(settings)
     os_support.raise_open_file_limit()
     configure_logs(settings)
-    # Every command says it, whatever the level of the log.
-    shown = logging.getLogger().level  # noqa: TID251 - of all
+    # Every command logs the source of its settings, whatever the log level.
+    shown = logging.getLogger().level  # noqa: TID251 - the root logger's level
     _log.log(max(logging.INFO, shown), "settings: %s", source)
     warn_of_settings(settings)
     with asyncio.Runner(loop_factory=os_support.new_event_loop()) as runner:
@@ -90,7 +90,7 @@ async def _serve(settings: Settings, source: SettingsSource) -> int:
 
 
 def _service(settings: Settings, source: SettingsSource) -> Service:
-    """One gateway has no use for what a supervisor needs, and that would stay in memory."""
+    """Import only one of the two: the supervisor's modules would stay in memory unused."""
     if settings.workers == 1:
         from gateway.process.app import Gateway
 

@@ -1,4 +1,4 @@
-"""What a process needs around its work: signals, standard files, limits, logs."""
+"""Set-up of a process: signals, standard descriptors, limits, logs."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from gateway.telemetry import logs
 
 _log = logs.get_logger(__name__)
 
-# Bytes of freed memory that stay at hand: some bodies on their way, each in pieces of 256 KiB.
+# Bytes of freed memory that are not returned to the system: some bodies in transfer, each in chunks
+# of 256 KiB.
 _KEPT: Final = 4 * 1024 * 1024
 
 
 def on_signals(skip_drain: Callable[[], None], reload: Callable[[], None]) -> asyncio.Event:
-    """Set the event at the first SIGTERM or SIGINT, call `skip_drain` at each further one.
+    """Return an event that the first SIGTERM or SIGINT sets; each further one calls `skip_drain`.
 
-    SIGHUP calls `reload`. On Windows SIGINT and SIGBREAK are Ctrl-C and Ctrl-Break.
+    SIGHUP calls `reload`. On Windows, SIGINT and SIGBREAK are Ctrl-C and Ctrl-Break.
     """
     stop = asyncio.Event()
 
@@ -45,7 +46,7 @@ def on_signals(skip_drain: Callable[[], None], reload: Callable[[], None]) -> as
 
 @asynccontextmanager
 async def background_task(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run a coroutine beside the block; cancel it at the block's end."""
+    """Run a coroutine concurrently with the block and cancel it at the block's end."""
     task = asyncio.get_running_loop().create_task(work)
     try:
         yield
@@ -56,10 +57,10 @@ async def background_task(work: Coroutine[Any, Any, None]) -> AsyncIterator[None
 
 
 def reserve_standard_descriptors(settings: Settings) -> None:
-    """Keep a socket from becoming standard output. Raises `StartError`.
+    """Open the null device on closed standard descriptors. Raises `StartError`.
 
-    A process that is started with a closed descriptor 1 gets that number for the next file it
-    opens, and the audit would go there.
+    A process that is started with a closed descriptor 1 gets that number for the next file or
+    socket it opens, and the audit would be written there.
     """
     for descriptor in (0, 1, 2):
         try:
@@ -72,7 +73,10 @@ def reserve_standard_descriptors(settings: Settings) -> None:
 
 
 def require_strict_parser() -> None:
-    """aiohttp's pure-Python parser is lenient where the C one is strict; it must never serve."""
+    """Raise `StartError` where aiohttp uses its pure-Python parser.
+
+    It is lenient where the C parser is strict; it must never serve.
+    """
     if http_parser.HttpRequestParser.__module__ != "aiohttp._http_parser":
         raise StartError(
             Phrase("aiohttp is installed without its C parser; install its binary wheel")
@@ -80,13 +84,13 @@ def require_strict_parser() -> None:
 
 
 def freeze_garbage_collector() -> None:
-    """Take what exists now out of the collector's way, for good; to be called when all is set up.
+    """Exempt all existing objects from garbage collection; called when the set-up is complete.
 
-    Requests are many small objects that hold no cycles: looking for those each 700 allocations, as
-    Python does by itself, is what the slowest of a hundred requests would wait for. Still often
-    enough that bodies which some failure has left in a cycle do not pile up.
+    Requests consist of many small objects without cycles. Searching for cycles every 700
+    allocations, Python's default, would delay the slowest of a hundred requests. The thresholds set
+    here are still low enough that bodies which a failure left in a cycle do not accumulate.
 
-    Memory that one body leaves is kept for the next.
+    Freed memory of one body is retained for the next.
     """
     gc.collect()
     gc.freeze()
@@ -96,14 +100,14 @@ def freeze_garbage_collector() -> None:
 
 
 def configure_logs(settings: Settings) -> None:
-    """Send the logs to standard error, if the process was started with one."""
+    """Send the logs to standard error, if the process was started with it open."""
     logs.configure(settings.log.level, settings.log.format)
 
 
 def warn_of_settings(settings: Settings) -> None:
-    """Say what is hardly meant so, and which secrets' files others get at; it serves all the same.
+    """Log settings that are probably unintended, and secrets' files that others can read.
 
-    What else `check` warns of is no news at each start.
+    The gateway serves all the same. Other warnings of `check` are not repeated at each start.
     """
     for caution in cautions.former_addresses(settings):
         key = dotted(caution.setting)

@@ -18,14 +18,15 @@ from gateway.secret import Secret
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-# An access as a whole is bounded elsewhere; this ends what would linger. Nobody waits long for a
-# shared token; a session is to be found nowhere else.
+# Seconds for one socket operation. A whole access is limited elsewhere; these limits end operations
+# that would linger. A shared token can be replaced by a new one, so that the wait is short; a
+# session is stored nowhere else.
 _TIMEOUT: Final = 0.25
 _SESSION_TIMEOUT: Final = 0.5
 
 
 def open_store(settings: Settings, closing: contextlib.AsyncExitStack) -> TokenStore:
-    """The store, not yet asked for anything; `closing` closes it. Raises `StartError`."""
+    """Return the token store, not connected yet; `closing` closes it. Raises `StartError`."""
     store = settings.store
     encryption_key = _encryption_key(store)
     if store.url.kind == "memory":
@@ -41,15 +42,15 @@ def open_store(settings: Settings, closing: contextlib.AsyncExitStack) -> TokenS
 
 
 def require_store(settings: Settings) -> None:
-    """Raises `StartError` where the store could not even be asked."""
-    # Its client connects when it is first asked, and is given up before that.
+    """Raise `StartError` where a client of the store cannot be constructed."""
+    # The client connects at its first use, and is discarded before that.
     open_store(settings, contextlib.AsyncExitStack())
 
 
 def open_sessions(settings: Settings, closing: contextlib.AsyncExitStack) -> SessionStore:
-    """The store of sessions, not yet asked for anything; `closing` closes it.
+    """Return the session store, not connected yet; `closing` closes it.
 
-    Raises `StartError`. `open_store` comes first and says what is wrong.
+    Raises `StartError`. `open_store` is called first and reports a missing extra.
     """
     store = settings.store
     if store.url.kind == "memory":
@@ -74,9 +75,9 @@ def _client(store: StoreSettings, timeout: float) -> Redis:
         password=None if url.password is None else url.password.reveal(),
         socket_timeout=timeout,
         socket_connect_timeout=timeout,
-        # Once: a kept connection may be dead since the server was restarted.
+        # One retry: an idle connection may be dead since a restart of the server.
         retry=Retry(NoBackoff(), 1),
-        # Every server of the last ten years speaks it.
+        # Every server version of the last ten years supports RESP2.
         protocol=2,
     )
 
@@ -109,5 +110,5 @@ def _encryption_key(store: StoreSettings) -> Secret | None:
         return None
     if decode_encryption_key(text) is None:
         raise StartError(setting_problem(source.key, NO_KEY))
-    # The text, not the bytes: what stores hold is sealed with keys that were derived from it.
+    # The text, not the bytes: the keys that encrypt stored values were derived from the text.
     return Secret(text.reveal().strip().rstrip("="))

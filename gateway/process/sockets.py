@@ -1,4 +1,4 @@
-"""Listening sockets: bound, guarded against a second process, and taken away at the end."""
+"""Listening sockets: bound, protected against a second process, and removed at the end."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from gateway.telemetry.logs import get_logger
 _log = get_logger(__name__)
 
 BACKLOG: Final = 1024
-# Bytes, which Linux doubles. By itself it takes megabytes for each caller who reads slowly, and
-# hundreds of them at once would keep the event loop busy with nothing else for a second.
+# Bytes, which Linux doubles. By default Linux buffers megabytes for each caller that reads slowly,
+# and hundreds of such callers at once would occupy the event loop for a second.
 _SEND_BUFFER: Final = 128 * 1024
 _UNIX_MODE: Final = 0o660
 
 
 class ListeningSockets:
-    """The sockets of one address; `address` is the one they really have.
+    """The sockets of one address; `address` has the actual port.
 
-    `sockets` are non-blocking and listen. A unix socket's path is removed by `remove_path`, unless
-    another process has put its own there. While others go on listening at the same sockets
-    (`shared`), `remove_path` and `stop_accepting` do nothing.
+    `sockets` are non-blocking and listen. `remove_path` removes a unix socket's path, unless
+    another process has put its own socket there. While other processes go on listening on the same
+    sockets (`shared`), `remove_path` and `stop_accepting` do nothing.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class ListeningSockets:
             each.close()
 
     def remove_path(self) -> None:
-        """Take a unix socket's path away if it is still ours."""
+        """Remove a unix socket's path if it still leads to this socket."""
         if self.address.path is None or self.shared:
             return
         path = Path(self.address.path)
@@ -57,7 +57,10 @@ class ListeningSockets:
             path.unlink(missing_ok=True)
 
     def stop_accepting(self) -> None:
-        """Before the last are accepted: let nobody come after them, whom closing would reset."""
+        """Drop new connection attempts before the remaining ones are accepted.
+
+        Closing the socket would reset connections that are established but not accepted yet.
+        """
         self.remove_path()
         if self.address.path is not None or self.shared:
             return
@@ -75,14 +78,14 @@ class ListeningSockets:
 
 @dataclass(frozen=True, slots=True)
 class ListenFailure:
-    """An address that cannot be had, the setting that names it, and why."""
+    """An address that cannot be listened on, the setting that names it, and the reason."""
 
     key: str
     address: ListenAddress
     problem: Phrase
 
     def line(self) -> Phrase:
-        """The line for people."""
+        """Return the message for the operator."""
         return Phrase(
             "{key}: cannot listen on {address}: {why}; set {key} or {variable}",
             key=self.key,
@@ -93,7 +96,7 @@ class ListenFailure:
 
 
 class ListenError(StartError):
-    """All addresses that cannot be had: one line each."""
+    """Some addresses cannot be listened on; the text has one line for each."""
 
     def __init__(self, refused: Iterable[ListenFailure]) -> None:
         self.failures = tuple(refused)
@@ -101,9 +104,9 @@ class ListenError(StartError):
 
 
 async def listen(addresses: Mapping[str, ListenAddress]) -> list[ListeningSockets]:
-    """Listen on addresses of the settings, by key, in their order.
+    """Listen on addresses of the settings, given by key; the result has their order.
 
-    Raises `ListenError` that names every one that cannot be had; nothing listens then.
+    Raises `ListenError` with every address that failed; then nothing listens.
     """
     found: list[ListeningSockets] = []
     refused: list[ListenFailure] = []
@@ -128,7 +131,7 @@ async def _listen(address: ListenAddress) -> ListeningSockets:
 
 
 def adopt_sockets(address: ListenAddress, descriptors: Sequence[int]) -> ListeningSockets:
-    """Sockets that another process has opened, that listen already and that others have too."""
+    """Return sockets that another process has opened, that listen already and that it shares."""
     sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
     for each in sockets:
         each.setblocking(False)
@@ -147,7 +150,7 @@ async def _listen_tcp(address: ListenAddress) -> list[socket.socket]:
             sockets.append(_listen_inet(family, protocol, place))
         except OSError as error:
             failure = error
-    # A name such as localhost may stand for an address family that this machine has not.
+    # A name such as localhost may stand for an address family that this machine does not have.
     if failure is not None and (not sockets or not _is_absent(failure)):
         for each in sockets:
             each.close()
@@ -165,7 +168,7 @@ def _listen_inet(family: int, protocol: int, place: object) -> socket.socket:
         os_support.set_address_reuse(listening)
         if family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        # Callers' connections inherit it.
+        # Accepted connections inherit it.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         listening.bind(place)  # type: ignore[arg-type]
         listening.listen(BACKLOG)
@@ -181,7 +184,7 @@ def _listen_unix(path: Path) -> socket.socket:
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listening.bind(str(path))
-        # Before it listens nobody can connect, so the mode is never too wide.
+        # No connection is possible before it listens, so that the mode is never too wide.
         path.chmod(_UNIX_MODE)
         listening.listen(BACKLOG)
         listening.setblocking(False)
@@ -198,9 +201,9 @@ def _remove_stale(path: Path) -> None:
 
 
 def is_stale_socket(path: Path) -> bool:
-    """Return whether a socket is there that no process listens on any more.
+    """Return whether there is a socket that no process listens on any more.
 
-    Raises OSError where a process listens, or where what is there is no socket.
+    Raises OSError where a process listens, or where the file is no socket.
     """
     try:
         mode = path.lstat().st_mode
@@ -230,7 +233,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _actual_address(address: ListenAddress, sockets: Sequence[socket.socket]) -> ListenAddress:
-    """The address that a listener really has, where port 0 was asked for."""
+    """Return the address with the port that the system chose, where port 0 was configured."""
     if address.path is not None or address.port:
         return address
     return ListenAddress(host=address.host, port=int(sockets[0].getsockname()[1]))

@@ -1,8 +1,9 @@
-"""`workers` above 1: processes that share one listening socket, and the one that looks after them.
+"""`workers` above 1: several processes that share one listening socket, and their supervisor.
 
-The supervisor opens the sockets, starts the workers, starts anew what has died, passes signals on,
-and is the one that operators talk to. It serves no caller. One socket that all inherit, rather than
-one for each (SO_REUSEPORT): what waits in its queue is lost with no worker.
+The supervisor opens the sockets, starts the workers, replaces workers that have ended, passes
+signals on, and serves the admin listener. It serves no caller. All workers inherit one socket,
+rather than one for each (SO_REUSEPORT), so that connections in its queue are not lost with a
+worker.
 """
 
 from __future__ import annotations
@@ -51,27 +52,27 @@ _log = get_logger(__name__)
 _RESPONSE_TIMEOUT: Final = 2.0
 _START: Final = 30.0
 _RELOAD: Final = 30.0
-# For all that has failed to be retried.
+# The longest command is a retry of all failed entries.
 _OUTBOX: Final = 30.0
-# Beyond delay and drain, until a worker is killed: it flushes the audit in that time.
+# Seconds beyond delay and drain until a worker is killed; it flushes the audit in that time.
 _KILL_TIMEOUT: Final = 10.0
 _SHORTEST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 30.0
-# A worker that has lived so long has not died of its start.
+# A worker that has lived for so many seconds did not fail because of its start.
 _STABLE_SECONDS: Final = 30.0
 _AUDIT_FLUSH: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class SharedDescriptors:
-    """The descriptors of what all workers have: their turns at the audit, and their last writes."""
+    """The descriptors that all workers share: the lock of the audit chain and the last writes."""
 
     chain_lock_fd: int
     last_writes: int
 
 
 class Worker:
-    """A worker's process and the line to it."""
+    """A worker's process and the channel to it."""
 
     def __init__(self, process: asyncio.subprocess.Process, channel: CommandClient) -> None:
         self.process = process
@@ -85,7 +86,10 @@ class Worker:
         common: SharedDescriptors,
         environ: Mapping[str, str],
     ) -> Worker:
-        """Start a process; it does nothing yet. `number`, from 1, is no other living worker's."""
+        """Start a process, which waits for commands.
+
+        `number`, from 1, is unique among living workers.
+        """
         ours, theirs = socket.socketpair()
         with theirs:
             inheritance = WorkerDescriptors(
@@ -111,14 +115,14 @@ class Worker:
     async def request(
         self, command: str, detail: Any = None, *, timeout: float = _RESPONSE_TIMEOUT
     ) -> Any:
-        """The worker's answer, None when there is none in time."""
+        """Return the worker's response, None where it is too late or the worker has ended."""
         try:
             return await self._channel.request(command, detail, timeout=timeout)
         except (ChannelClosedError, TimeoutError):
             return None
 
     async def execute(self, what: str, text: str | None, *, timeout: float) -> None:
-        """Have the worker start or reload by a text. Raises `StartError`."""
+        """Have the worker start or reload with the settings of `text`. Raises `StartError`."""
         answer = await self.request(what, text, timeout=timeout)
         if answer is None:
             raise StartError(Phrase("a worker did not {what}", what=Phrase(what)))
@@ -126,18 +130,21 @@ class Worker:
             raise StartError(Phrase.from_data(answer["problem"]))
 
     async def kill(self) -> None:
-        """End it at once."""
+        """Kill the process and wait for its end."""
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
         await self.process.wait()
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the channel."""
         await self._channel.close()
 
 
 class Supervisor:
-    """Several workers in the place of one `Gateway`: `start`, `reload` at any time, then `stop`."""
+    """Several workers in place of one `Gateway`.
+
+    Call `start`, `reload` at any time, then `stop`.
+    """
 
     def __init__(self, settings: Settings, source: SettingsSource) -> None:
         self._settings = settings
@@ -157,7 +164,10 @@ class Supervisor:
         self._expiries: dict[str, float] = {}
 
     async def start(self) -> None:
-        """Open the sockets and start all workers. Raises `StartError`; nothing is open then."""
+        """Open the sockets and start all workers.
+
+        Raises `StartError` and then leaves nothing open.
+        """
         try:
             await self._open()
         except BaseException:
@@ -170,7 +180,7 @@ class Supervisor:
         _log.info("%s%s leads to %s; serving", address, listen.base_path, platform)
 
     async def reload(self, settings: Settings) -> None:
-        """Have all workers serve by other settings. Raises `StartError`; then none does."""
+        """Have all workers serve with other settings. Raises `StartError`; then no worker does."""
         async with self._changing:
             if self._stopping:
                 raise StartError(Phrase("the gateway is shutting down"))
@@ -202,7 +212,7 @@ class Supervisor:
     async def stop(self) -> None:
         """Drain and end all workers, within `shutdown.delay` and `shutdown.drain_timeout`."""
         self._stopping = True
-        # The workers have the socket too; what comes now is theirs to the last one.
+        # The workers have the socket too; they accept the remaining connections.
         self._listening.close()
         shutdown = self._settings.shutdown
         await self._stop_workers(shutdown.delay + shutdown.drain_timeout + _KILL_TIMEOUT)
@@ -210,7 +220,7 @@ class Supervisor:
         await self._stack.aclose()
 
     def skip_drain(self) -> None:
-        """Do not wait any longer for requests in flight."""
+        """Stop waiting for requests in flight."""
         for worker in self._workers.values():
             skipped = worker.request("hurry")
             self._restart_tasks.append(asyncio.get_running_loop().create_task(skipped))
@@ -280,7 +290,7 @@ class Supervisor:
         await worker.execute("start", self._text, timeout=_START)
 
     async def _restart_when_ended(self, number: int) -> None:
-        """Wait for a worker's end, and start the next one in its place."""
+        """Wait for a worker's end and start its successor, until the gateway stops."""
         pause = _SHORTEST_PAUSE
         while True:
             began = time.monotonic()
@@ -334,7 +344,7 @@ class Supervisor:
             await self._remove_worker(number)
 
     async def _refresh(self) -> None:
-        """Ask every worker how it fares and what it has counted."""
+        """Request readiness and metrics of every worker."""
         counting = (self._request_metrics(*each) for each in tuple(self._workers.items()))
         await asyncio.gather(self._request_readiness(), *counting)
         self._merged.update("supervisor", snapshot(self._metrics.registry))
@@ -345,7 +355,7 @@ class Supervisor:
             self._merged.update(number, families)
 
     async def _request_readiness(self) -> None:
-        # As a whole: whoever asks at the same time must find no worker missing that is there.
+        # Assigned in one step: a concurrent reader must never miss a worker that is running.
         self._reports = dict(enumerate(await self._request_all("ready"), 1))
 
     async def _request_status(self) -> list[dict[str, Any] | None]:
@@ -357,7 +367,7 @@ class Supervisor:
         return list(await asyncio.gather(*asked))
 
     async def _query_outbox(self, question: dict[str, Any]) -> dict[str, Any] | None:
-        """What the first worker says that answers: all have the same outbox."""
+        """Return the response of the first worker that responds: all have the same outbox."""
         for number in sorted(self._workers):
             worker = self._workers.get(number)
             told = worker and await worker.request("outbox", question, timeout=_OUTBOX)
@@ -367,7 +377,7 @@ class Supervisor:
         return {"away": True}
 
     def report(self) -> tuple[bool, dict[str, Any]]:
-        """Whether all workers are ready, by their last answers."""
+        """Return whether all workers are ready, by their last responses."""
         return merge_readiness(self._reports, draining=self._stopping)
 
     def _usable(self) -> tuple[bool, str]:
@@ -375,7 +385,10 @@ class Supervisor:
         return health.is_usable, health.reason
 
     def _unchanged_text(self, settings: Settings) -> str | None:
-        """The text that these settings were read from. Raises `StartError` if it has changed."""
+        """Return the text that these settings were read from.
+
+        Raises `StartError` if it has changed.
+        """
         text = _read(self._source.path)
         try:
             if load_text(text, self._source.environ) == settings:

@@ -1,4 +1,4 @@
-"""Tells systemd how the service fares (sd_notify(3)); does nothing where nobody listens."""
+"""Notifies systemd of the service's state (sd_notify(3)); has no effect without its socket."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-# Variables that concern this process only: a child that inherited them would speak for it.
+# Variables for this process only: a child that inherited them would send states in its name.
 VARIABLES: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
 class SystemdNotifier:
     """Sends states to the socket of `NOTIFY_SOCKET`.
 
-    `watchdog` is the interval in seconds in which systemd wants a sign of life; None: never.
+    `watchdog` is the interval in seconds within which systemd expects a notification, None without
+    one.
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -24,20 +25,20 @@ class SystemdNotifier:
         self.watchdog = _watchdog(environ) if self._address else None
 
     def ready(self) -> None:
-        """The service is up, or up again after a reload."""
+        """Notify that the service is up, or up again after a reload."""
         self._send("READY=1")
 
     def reloading(self) -> None:
-        """The settings are being read again; `ready` ends that."""
-        # systemd compares it with CLOCK_MONOTONIC, which on Linux is Python's, too.
+        """Notify that the settings are being read again, until `ready` is called."""
+        # systemd compares it with CLOCK_MONOTONIC, which is also Python's monotonic clock on Linux.
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """The end has begun."""
+        """Notify that the shutdown has begun."""
         self._send("STOPPING=1")
 
     async def keep_alive(self) -> None:
-        """Give signs of life until cancelled; returns at once where none are wanted."""
+        """Notify the watchdog until cancelled; return at once where systemd has none."""
         while self.watchdog is not None:
             self._send("WATCHDOG=1")
             await asyncio.sleep(self.watchdog / 2)
@@ -50,7 +51,7 @@ class SystemdNotifier:
             try:
                 sender.sendto(state.encode(), self._address)
             except OSError:
-                # Nobody who could be told that nobody listens.
+                # The notification is optional: a missing or full socket must not stop the service.
                 return
 
 

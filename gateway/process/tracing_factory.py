@@ -1,4 +1,4 @@
-"""Opens the tracing that the settings ask for; spans need the extra `otel`."""
+"""Opens the tracing that the settings configure; spans need the extra `otel`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ _PATH: Final = "/v1/traces"
 
 
 def open_tracing(settings: Settings, closing: contextlib.AsyncExitStack) -> Tracing | None:
-    """Tracing, None without a collector; `closing` exports what is left. Raises `StartError`."""
+    """Return the tracing, None without a collector. Raises `StartError`.
+
+    Closing `closing` exports the remaining spans.
+    """
     tracing = settings.tracing
     if tracing.otlp_endpoint is None:
         return None
@@ -27,7 +30,7 @@ def open_tracing(settings: Settings, closing: contextlib.AsyncExitStack) -> Trac
     from gateway.telemetry.tracing_export import CollectorSettings, SpanExport
 
     if tracing.ca_file is not None:
-        # What cannot be used is better known now.
+        # Called only so that an unusable CA is reported at the start.
         certificates.client_tls(tracing.otlp_endpoint, tracing.ca_file, "tracing.ca_file")
     export = SpanExport(
         CollectorSettings(
@@ -42,11 +45,11 @@ def open_tracing(settings: Settings, closing: contextlib.AsyncExitStack) -> Trac
 
 
 def require_tracing(settings: Settings) -> None:
-    """Raises `StartError` where there is a collector, and not what tells it."""
+    """Raise `StartError` where a collector is configured and the extra `otel` is missing."""
     if settings.tracing.otlp_endpoint is None:
         return
     try:
-        # Takes time to import, and few need it.
+        # Imported here: the import takes time, and tracing is optional.
         importlib.import_module("gateway.telemetry.tracing_export")
     except ImportError:
         why = Phrase("needs the extra `otel`: pip install 'dhp-gateway[otel]'")
@@ -54,7 +57,7 @@ def require_tracing(settings: Settings) -> None:
 
 
 def trace_peers(settings: Settings) -> TracePeers:
-    """The servers behind the gateway, as spans name them."""
+    """Return the servers behind the gateway, as spans name them."""
     return TracePeers(
         platform=_server(settings.platform.fhir_base_url),
         sso=_server(settings.sso.token_url),

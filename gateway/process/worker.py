@@ -1,7 +1,7 @@
 """One of several workers: a gateway on sockets that the supervisor has opened.
 
-It reads no settings file: the supervisor sends the text of the one in effect, so that a worker that
-is started later runs by the same settings as the others.
+It reads no settings file: the supervisor sends the text of the settings in effect, so that a worker
+that is started later has the same settings as the others.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from gateway.process.sockets import ListeningSockets, adopt_sockets
 
 @dataclass(frozen=True, slots=True)
 class WorkerDescriptors:
-    """The descriptors that a worker gets from its supervisor, by what they are for.
+    """The descriptors that a worker inherits from its supervisor, by purpose.
 
-    `number`, from 0, tells it from the others.
+    `number`, from 0, identifies the worker.
     """
 
     number: int
@@ -43,11 +43,11 @@ class WorkerDescriptors:
 
     @property
     def descriptors(self) -> tuple[int, ...]:
-        """All of them."""
+        """All descriptors, for `pass_fds`."""
         return (self.channel, self.chain_lock_fd, self.last_writes, *self.listening)
 
     def to_text(self) -> str:
-        """As an argument of a command line."""
+        """Return the descriptors as a command line argument."""
         listening = list(self.listening)
         return json.dumps(
             [self.number, self.channel, self.chain_lock_fd, self.last_writes, listening]
@@ -55,16 +55,19 @@ class WorkerDescriptors:
 
     @classmethod
     def from_text(cls, text: str) -> WorkerDescriptors:
-        """Raises ValueError."""
+        """Parse the result of `to_text`. Raises ValueError."""
         number, channel, turn, last_writes, listening = json.loads(text)
         return cls(number, channel, turn, last_writes, tuple(listening))
 
 
 def load_text(text: str | None, environ: Mapping[str, str]) -> Settings:
-    """The settings of a YAML text, if there is one. Raises `SettingsError`."""
+    """Return the settings of a YAML text, of the environment alone for None.
+
+    Raises `SettingsError`.
+    """
     if text is None:
         return load_settings(None, environ)
-    # A file without a name: what it holds may be secret.
+    # A file without a name in memory, because the settings may hold secrets.
     with open(os.memfd_create("settings"), "w+b") as file:
         file.write(text.encode())
         file.flush()
@@ -72,7 +75,7 @@ def load_text(text: str | None, environ: Mapping[str, str]) -> Settings:
 
 
 def run(inheritance: WorkerDescriptors, environ: Mapping[str, str]) -> int:
-    """Serve until the supervisor, or SIGTERM, ends it; gives the exit code."""
+    """Serve until the supervisor or SIGTERM ends it; return the exit code."""
     os_support.raise_open_file_limit()
     with asyncio.Runner(loop_factory=os_support.new_event_loop()) as runner:
         return runner.run(_Worker(inheritance, environ).serve())
@@ -89,7 +92,7 @@ class _Worker:
     async def serve(self) -> int:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
-        # Sent to the whole process group by a terminal: the supervisor decides what they mean.
+        # A terminal sends these to the whole process group; only the supervisor reacts to them.
         for number in (signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, _no_operation)
         answers: dict[str, CommandHandler] = {
@@ -111,7 +114,7 @@ class _Worker:
 
     async def _serve_commands(self, channel: CommandServer) -> None:
         await channel.run()
-        # Without a supervisor nobody would end or watch this process.
+        # Without a supervisor, no process would stop or monitor this one.
         self._stop.set()
 
     async def _start(self, text: str | None) -> dict[str, Any]:
@@ -155,13 +158,13 @@ class _Worker:
         return None if self._gateway is None else self._gateway.status.report()
 
     async def _outbox(self, question: dict[str, Any]) -> dict[str, Any]:
-        """The `answer` of an `OutboxAdminApi`; nothing where there is none."""
+        """Return the `answer` of the `OutboxAdminApi`, an empty object without an outbox."""
         outbox = None if self._gateway is None else self._gateway.outbox
         return {} if outbox is None else {"answer": await outbox.admin_api.handle(question)}
 
     async def _stop_command(self, _: Any) -> None:
         if self._listening is not None:
-            # All workers end: nobody is left to take whoever comes later.
+            # All workers end: none is left to accept later connections.
             self._listening.shared = False
         self._stop.set()
 
@@ -172,4 +175,4 @@ class _Worker:
 
 
 def _no_operation() -> None:
-    """Nothing."""
+    """Do nothing: the supervisor decides when a worker stops."""
