@@ -1,1 +1,1 @@
-"""What the longer commands do, apart from their options and exit codes, which stand in `cli`."""
+"""The implementation of the longer commands; `cli` has their options and exit codes."""

@@ -1,4 +1,4 @@
-"""`dhp-gateway audit`: looks after audit files."""
+"""`dhp-gateway audit`: the output of the verification of audit files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gateway.phrases import Phrase
 
 
 def format_report(verdict: VerificationReport) -> Iterator[Phrase]:
-    """What was found, a line each, for people."""
+    """Yield the verification report as lines for the operator."""
     for place in verdict.torn:
         yield Phrase(
             "{place}: half a line, reported by the gateway after it was cut off", place=place
@@ -45,7 +45,7 @@ def format_report(verdict: VerificationReport) -> Iterator[Phrase]:
 
 
 def report_document(verdict: VerificationReport) -> dict[str, Any]:
-    """The same for programs."""
+    """Return the verification report as a JSON object for programs."""
     bad = verdict.fault
     return {
         "ok": verdict.is_intact,

@@ -1,7 +1,7 @@
-"""What `dhp-gateway check` looks at beyond the settings themselves; opens no connection.
+"""The checks of `dhp-gateway check` beyond the settings themselves; they open no connection.
 
-Whatever a gateway with these settings would read when it starts is read here, so that it does not
-end with code 3 for a reason that lies in settings or files.
+Everything that a gateway with these settings would read at its start is read here, so that the
+start does not end with exit code 3 for a reason that lies in settings or files.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from gateway.process.factories import StartError, client_authenticators
 
 
 def find_problems(settings: Settings, already_reported: Collection[str] = ()) -> Iterator[Problem]:
-    """Files that cannot be read, and what is in them that cannot be used or is hardly meant so.
+    """Yield unreadable files, and unusable or suspicious contents of files.
 
-    `already_reported` are keys about which enough is said: they were left out of the settings, and
-    what depends on them is not judged.
+    `already_reported` are keys with a problem in the settings themselves: they were left out of the
+    settings, and what depends on them is not checked.
     """
     said = set(already_reported)
     for look in (
@@ -42,14 +42,17 @@ def find_problems(settings: Settings, already_reported: Collection[str] = ()) ->
         *(_suspicious_secrets(settings), _duplicate_secrets(settings), _unusable_parts(settings)),
         *(_unusable_outbox(settings), _unusable_addresses(settings), _unwritable_audit(settings)),
     ):
-        # What follows from a problem that was told is none of its own.
+        # A problem of a key that was reported already is a consequence of the first one.
         found = [problem for problem in look if problem.key not in said]
         yield from found
         said.update(problem.key for problem in found)
 
 
 def find_warnings(settings: Settings, now: Callable[[], float] = time.time) -> Iterator[Problem]:
-    """What is in files that a gateway starts with all the same: certificates that have expired."""
+    """Yield problems that do not prevent a start: certificates that have expired.
+
+    `now` is Unix time.
+    """
     for key, path, ends in certificates.expired_certificates(settings, now()):
         day = datetime.fromtimestamp(ends, UTC).date().isoformat()
         yield Problem(
@@ -69,7 +72,7 @@ def _unreadable_secrets(settings: Settings) -> Iterator[Problem]:
 
 
 def _unreadable_files(settings: Settings) -> Iterator[Problem]:
-    """Certificates and keys, and secrets that are not used as things are."""
+    """Yield a problem for each unreadable certificate, key or secret file, in use or not."""
     for setting, path in named_files(settings):
         if (why := _read_problem(path)) is not None:
             hint = Phrase("check the path and who may read it")
@@ -91,7 +94,7 @@ def _unusable_certificates(settings: Settings) -> Iterator[Problem]:
 
 
 def _unusable_secrets(settings: Settings, told: Collection[str]) -> Iterator[Problem]:
-    """Secrets and keys that can be read but not used, where it is known how they would be."""
+    """Yield secrets and keys that can be read but not used, if the `auth_method` is known."""
     clients = [
         (each.auth_method, each.client_id, each.secret_source(name))
         for name, each in settings.credentials.items()
@@ -107,11 +110,11 @@ def _unusable_secrets(settings: Settings, told: Collection[str]) -> Iterator[Pro
         except ClientKeyError as error:
             yield _of_secret(source, error.problem)
         except SecretReadError:
-            continue  # told already
+            continue  # reported by `_unreadable_secrets`
 
 
 def _suspicious_secrets(settings: Settings) -> Iterator[Problem]:
-    """What a shell or an editor has put around a secret."""
+    """Yield secrets surrounded by white space or quotation marks of a shell or an editor."""
     for source in settings.secret_sources():
         if source.setting[-1] == "private_key":
             continue
@@ -130,7 +133,7 @@ def _duplicate_secrets(settings: Settings) -> Iterator[Problem]:
 
 
 def _unusable_parts(settings: Settings) -> Iterator[Problem]:
-    """The shared store and the collector, not yet asked for anything."""
+    """Yield problems of the shared store and of the collector, without connecting to them."""
     for look in (shared_store.require_store, tracing_factory.require_tracing):
         try:
             look(settings)
@@ -139,10 +142,10 @@ def _unusable_parts(settings: Settings) -> Iterator[Problem]:
 
 
 def _unusable_outbox(settings: Settings) -> Iterator[Problem]:
-    """What the outbox lacks, but for what opening its database would tell."""
+    """Yield problems of the outbox, except those that only opening its database would show."""
     if not settings.outbox.enabled:
         return
-    # Takes time to import, and only who keeps writes needs it.
+    # Imported here: the import takes time, and the outbox is optional.
     from gateway.outbox.opening import encryption_key, require_extra
     from gateway.outbox.store import OutboxConfigurationError
 
@@ -151,13 +154,13 @@ def _unusable_outbox(settings: Settings) -> Iterator[Problem]:
             settings.outbox.encryption_key_source().read()
             look(settings.outbox)
         except SecretReadError:
-            continue  # told already
+            continue  # reported by `_unreadable_secrets`
         except OutboxConfigurationError as error:
             yield _as_problem(exception_phrase(error))
 
 
 def _unusable_addresses(settings: Settings) -> Iterator[Problem]:
-    """Each of `alerts.notify` that nobody could be told at."""
+    """Yield each address of `alerts.notify` that cannot be notified."""
     try:
         for name, url in alerting.configured_addresses(settings):
             if parse_address(name, url) is None:
@@ -165,7 +168,7 @@ def _unusable_addresses(settings: Settings) -> Iterator[Problem]:
     except MissingExtraError:
         yield Problem("alerts.notify", MISSING)
     except StartError:
-        return  # told already
+        return  # reported by `_unreadable_secrets`
 
 
 def _unwritable_audit(settings: Settings) -> Iterator[Problem]:
@@ -178,12 +181,12 @@ def _unwritable_audit(settings: Settings) -> Iterator[Problem]:
 
 
 def _as_problem(told: Phrase) -> Problem:
-    """Of what `run` would say before it ends: the key, and why."""
+    """Return the problem of a phrase that `setting_problem` has made: the key, and why."""
     return Problem(told.values["key"], told.values["why"])
 
 
 def _of_secret(source: SecretSource, why: Phrase, hint: Phrase = EMPTY_PHRASE) -> Problem:
-    """About a secret that is given in one of two forms."""
+    """Return a problem of a secret, which is given in the settings or by a file."""
     if source.file is None:
         return Problem(source.key, why, hint)
     return Problem(f"{source.key}_file", _in_file(source.file, why), hint)

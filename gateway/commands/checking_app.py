@@ -1,4 +1,4 @@
-"""The commands that look whether all is well before a start, as the command line sees them."""
+"""The command line of the commands that check the set-up before a start."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check(
 
 
 def run_check(source: SettingsSource) -> Settings | None:
-    """Say what `check` says; the settings if they can be used."""
+    """Print what `check` prints. Return the settings if they can be used."""
     settings, found, warnings = _examine_settings(source)
     return settings if _print_check(settings, found, warnings) else None
 
@@ -46,7 +46,7 @@ def run_check(source: SettingsSource) -> Settings | None:
 def _examine_settings(
     source: SettingsSource,
 ) -> tuple[Settings | None, list[Problem], list[Problem]]:
-    """The settings, as far as they can be had, with problems and warnings."""
+    """Return the settings, partial or None where they have problems, with problems and warnings."""
     from gateway.config import SettingsError
 
     found: list[Problem] = []
@@ -65,7 +65,7 @@ def _examine_settings(
 
 
 def _print_check(settings: Settings | None, found: list[Problem], warnings: list[Problem]) -> bool:
-    """Whether the settings can be used, once all is said."""
+    """Print warnings and problems. Return whether the settings can be used."""
     for warning in warnings:
         print_line(Phrase("warning: {warning}", warning=warning.line()), err=True)
     for problem in found:
@@ -95,7 +95,7 @@ def doctor(
 def print_doctor(
     settings: Settings, warnings: Iterable[Problem] = (), *, as_json: bool = False
 ) -> bool:
-    """Say what the doctor finds, the warnings among it; whether all is well."""
+    """Print the results of all checks, including the warnings. Return whether none failed."""
     from gateway.commands import doctor as command
     from gateway.commands import json_report
 

@@ -1,7 +1,7 @@
-"""Examines a set-up from the settings to the platform's capability statement.
+"""Examines a set-up from the settings to the platform's CapabilityStatement.
 
-One finding for each step, in the order in which a person would look for a fault; a step that needs
-a failed one is left out and says so. Every failure comes with what to do next.
+One check result for each step, in the order in which an operator would search for a fault. A step
+that needs a failed one is skipped, with the reason. Every failure has a hint on what to do next.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from gateway.phrases import EMPTY_PHRASE, Phrase
 from gateway.process.certificates import platform_tls, sso_tls
 from gateway.process.factories import credentials_in_use
 
-# A token is checked by its times: a minute is what most servers forgive.
+# Seconds. A token is checked by its times: most servers tolerate a minute.
 _MAX_SKEW: Final = 60.0
 _SET_CLOCK: Final = (
     "timedatectl set-ntp true"
@@ -52,10 +52,9 @@ async def run_checks(
     print_line: Callable[[Phrase], object] | None,
     warnings: Iterable[Problem] = (),
 ) -> list[CheckResult]:
-    """Examine everything; with `print_line` each finding's line is given to it as soon as it is
-    made.
+    """Run all checks; `print_line` is called with each result's line at once.
 
-    `warnings` of the settings are found with what they are about.
+    `warnings` of the settings are reported with the check of their subject.
     """
     findings = []
     async for finding in iterate_checks(settings, warnings):
@@ -68,7 +67,7 @@ async def run_checks(
 async def iterate_checks(
     settings: Settings, warnings: Iterable[Problem] = ()
 ) -> AsyncIterator[CheckResult]:
-    """All findings, as they are made. Opens connections; changes nothing anywhere."""
+    """Yield all check results as they are made. Opens connections; changes nothing anywhere."""
     here = (doctor_files.check_files, doctor_listeners.examine, _operators)
     looks = (_settings(settings, warnings), *(look(settings) for look in here))
     for finding in chain.from_iterable(looks):
@@ -128,7 +127,7 @@ def _remedy(warning: Problem | None) -> Phrase:
 
 
 def _secret_files(settings: Settings, untold: dict[str, Problem]) -> Iterator[CheckResult]:
-    """Of each secret; takes the warnings about secrets out of the `untold` ones."""
+    """Yield the check of each secret; remove the warnings about secrets from `untold`."""
     for source in settings.secret_sources():
         check = Phrase("secret {key}", key=source.key)
         if source.file is None:
@@ -170,7 +169,7 @@ def _permissions(check: Phrase, path: Path) -> CheckResult:
 
 
 def _operators(settings: Settings) -> Iterator[CheckResult]:
-    """Who may change something at the operators' listener."""
+    """Yield which operators may change something at the admin listener."""
     admin = settings.admin
     if admin.operators:
         names = ", ".join(each.name for each in admin.operators)
@@ -184,7 +183,7 @@ def _operators(settings: Settings) -> Iterator[CheckResult]:
 async def _check_conversation(
     settings: Settings, sso: CheckedServer, platform: CheckedServer, reached: dict[str, bool]
 ) -> AsyncIterator[CheckResult]:
-    """What both servers say: token, clock, capability statement."""
+    """Yield the checks that need responses of the servers: tokens, clock, CapabilityStatement."""
     response: TokenResponse | None = None
     for name in credentials_in_use(settings):
         if not reached[sso.name]:
@@ -294,7 +293,7 @@ def _check_metadata(
         )
     version = str(statement.get("fhirVersion"))[:16]
     if not version.startswith("5."):
-        # A server of one's own may be of any version; DHP's are R5.
+        # A server with custom addresses may have any version; those of DHP are R5.
         state: State = "ok" if settings.environment == "custom" else "failed"
         hint = Phrase("This is not an R5 server")
         return CheckResult(check, state, Phrase("FHIR {version}", version=version), hint)

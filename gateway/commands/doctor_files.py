@@ -1,6 +1,6 @@
-"""What the doctor finds about files: whether the audit can be kept, and whom root hides them from.
+"""The doctor's checks of files: whether the audit can be written, and which files only root reads.
 
-Only looks; the gateway makes its files itself, so that they are its own.
+The checks create no file: the gateway creates its files itself, so that its user owns them.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from gateway.phrases import Phrase
 from gateway.process import reload
 
 _AUDIT: Final = Phrase("audit audit.path")
-# Folders here are made by systemd when it starts the service (LogsDirectory).
+# systemd creates folders here when it starts the service (LogsDirectory).
 _SYSTEM_LOGS: Final = Path("/var/log")
 _ROOT: Final = 0
 
 
 def check_files(settings: Settings) -> Iterator[CheckResult]:
-    """Of the audit's file where there is one, and for root of what it alone may read."""
+    """Yield the check of the audit file, and for root the files that only root may read."""
     if settings.audit.sink == "file" and settings.audit.path is not None:
         yield check_audit_file(settings.audit.path)
     if _is_root():
@@ -32,13 +32,13 @@ def check_files(settings: Settings) -> Iterator[CheckResult]:
 
 
 def is_made_by_systemd(path: Path) -> bool:
-    """Whether a file's folder is one that is not there yet, and systemd makes."""
+    """Return whether the file's folder does not exist yet and systemd will create it."""
     folder = path.absolute().parent
     return folder.parent == _SYSTEM_LOGS and not folder.exists()
 
 
 def check_audit_file(path: Path) -> CheckResult:
-    """Whether the audit's file can be written."""
+    """Check whether the audit file can be written; create nothing."""
     folder = path.absolute().parent
     make = Phrase(
         "Make it, for the gateway's user: install -d -m 0750 -o USER {folder}", folder=folder

@@ -1,8 +1,8 @@
-"""What the doctor finds about the platform's name: whether its links begin as the settings say.
+"""The doctor's check of the platform's links: whether they begin with the configured base URLs.
 
-Compared are `implementation.url` of the CapabilityStatement and the links of one search, for a type
-that holds no patients where the platform declares one. Nothing of what is found is shown but names
-of the platform; where it tells none, there is no finding.
+It examines `implementation.url` of the CapabilityStatement and the links of one search, for a type
+without patients where the platform declares one. The results show nothing but base URLs of the
+platform; where it sends none, there is no result.
 """
 
 from __future__ import annotations
@@ -23,15 +23,18 @@ from gateway.phrases import Phrase
 Get = Callable[[str], AbstractAsyncContextManager[aiohttp.ClientResponse]]
 
 _CHECK: Final = Phrase("platform links")
-# Types without patients, which most platforms let every client search.
+# Types without patient data, which most platforms let every client search.
 _PREFERRED: Final = ("Organization", "Location", "HealthcareService", "ValueSet")
 _PAGING: Final = ("self", "next", "previous", "prev", "first", "last")
-# For the rewriter's rules the gateway needs an address, too: one that no link can have.
+# The rewriting rules need a base URL of the gateway: one that no link can have.
 _GATEWAY: Final = "http://gateway.invalid"
 
 
 async def examine(settings: Settings, statement: bytes, get: Get) -> AsyncIterator[CheckResult]:
-    """What is found; `get` asks the platform, with a token where there is one."""
+    """Yield the check result.
+
+    `get` sends a request to the platform, with a token if there is one.
+    """
     if not settings.rewrite.enabled:
         return
     declared = _object(statement)
@@ -39,7 +42,7 @@ async def examine(settings: Settings, statement: bytes, get: Get) -> AsyncIterat
     names = _Names(LinkMap(base, _GATEWAY, settings.rewrite.aliases))
     if kind := _searched_type(declared):
         names.see_links(await _search(get, f"{base.rstrip('/')}/{kind}?_count=1"), kind)
-    # As YAML has them: the address in brackets of IPv6 needs the quotation marks.
+    # In YAML, the brackets of an IPv6 address need the quotation marks.
     aliases = ", ".join(dict.fromkeys(f'"{alias}"' for alias in names.missing))
     if aliases:
         detail = Phrase("they begin with {aliases}, and lead past the gateway", aliases=aliases)
@@ -60,7 +63,7 @@ async def examine(settings: Settings, statement: bytes, get: Get) -> AsyncIterat
 
 
 class _Names:
-    """The bases of URLs by which the platform names itself: `missing` are those not known."""
+    """Collects the base URLs that the platform uses for itself; `missing` are the unknown ones."""
 
     def __init__(self, links: LinkMap) -> None:
         self._links = links
@@ -68,18 +71,18 @@ class _Names:
         self.has_known = False
 
     def see_links(self, page: dict[str, Any], kind: str) -> None:
-        """Take note of the links of a searchset for a type."""
+        """Record the links of a searchset for the type `kind`."""
         for link in _objects(page.get("link")):
             if link.get("relation") in _PAGING:
                 self.see(link.get("url"), kind)
         for entry in _objects(page.get("entry")):
             url = entry.get("fullUrl")
-            # One that is the canonical URL of its resource is an identity.
+            # A fullUrl that is the canonical URL of its resource is an identity, not a link.
             if url != _object(entry.get("resource")).get("url"):
                 self.see(url, kind)
 
     def see(self, url: object, kind: str = "") -> None:
-        """Take note of a URL, which is a base itself or one for a type."""
+        """Record a URL, which is a base URL itself or, with `kind`, a URL of that type."""
         if not isinstance(url, str):
             return
         if self._links.to_gateway(url) is not None:
@@ -89,7 +92,7 @@ class _Names:
         if kind:
             before, is_of_kind, _ = base.rpartition(f"/{kind}")
             if not is_of_kind and not has_query:
-                return  # What is the base, and what an id, cannot be told.
+                return  # It is unknown where the base URL ends and the logical id begins.
             base = before or base
         try:
             self.missing.append(parse_base(base).text)
@@ -109,7 +112,7 @@ def _searched_type(statement: dict[str, Any]) -> str | None:
 
 
 async def _search(get: Get, url: str) -> dict[str, Any]:
-    """The answer's resource; empty where there is none."""
+    """Return the resource of the response, empty where there is none."""
     try:
         async with get(url) as answer:
             return _object(await answer.read()) if answer.status == 200 else {}
@@ -118,7 +121,7 @@ async def _search(get: Get, url: str) -> dict[str, Any]:
 
 
 def _object(value: object) -> dict[str, Any]:
-    """A JSON object, parsed or as bytes; an empty one for all else."""
+    """Return a JSON object, parsed or as bytes; an empty one for anything else."""
     if isinstance(value, bytes):
         try:
             value = orjson.loads(value)

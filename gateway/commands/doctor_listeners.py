@@ -1,7 +1,6 @@
-"""What the doctor finds about the listeners: free, or in use by a gateway of these settings.
+"""The doctor's checks of the listeners: free, or in use by a gateway with these settings.
 
-A gateway that runs is asked what its settings are; a port that anything else has is none to start
-on.
+A running gateway is asked for its settings; an address that another program uses is a failure.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from gateway.phrases import EMPTY_PHRASE, Phrase, exception_phrase
 from gateway.process.sockets import is_stale_socket
 from gateway.secret import MASK
 
-# What makes a gateway another one: where it listens, where it leads, and as which client.
+# Settings that identify a gateway: its address, its platform and SSO, and its client.
 _IDENTITY: Final = ("listen.address", "platform.fhir_base_url", "sso.token_url", ".client_id")
 _MAX_KEYS: Final = 5
 
 
 def examine(settings: Settings) -> Iterator[CheckResult]:
-    """Whether each address can be listened on, or is by the gateway of these settings."""
+    """Yield for each address whether it is free or in use by the gateway of these settings."""
     running = _running_settings(settings.admin.address)
     differing = (
         [] if running is None else list(_differing(running, dict(visible_settings(settings))))
@@ -52,7 +51,10 @@ def examine(settings: Settings) -> Iterator[CheckResult]:
 
 
 def _running_settings(address: ListenAddress) -> Mapping[str, Any] | None:
-    """The settings of the gateway that answers at the operators' address, None without one."""
+    """Return the settings of the gateway at the admin address, None without one.
+
+    The mapping is empty where the gateway does not show its settings.
+    """
     if not healthcheck.is_alive(address):
         return None
     try:
@@ -64,9 +66,9 @@ def _running_settings(address: ListenAddress) -> Mapping[str, Any] | None:
 
 
 def _differing(running: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[str]:
-    """The keys with another value, but for secrets.
+    """Yield the keys with different values, except secrets.
 
-    These are not shown, and systemd hands a service copies of their files.
+    Secrets are not shown, and systemd gives a service copies of their files, with other paths.
     """
     for key in dict.fromkeys((*given, *filter(str.isprintable, running))):
         there, here = running.get(key), given.get(key)
@@ -117,7 +119,7 @@ def _taken(check: Phrase, key: str, address: ListenAddress, error: OSError) -> C
 
 
 def _try_to_listen(address: ListenAddress) -> None:
-    """Raises OSError."""
+    """Listen on the address for a moment. Raises OSError where it is not free."""
     if address.path is not None:
         path = Path(address.path)
         if not os.access(path.parent, os.W_OK):

@@ -1,7 +1,7 @@
-"""What the doctor finds about the sign-in with a browser: the SSO's document, its page, the client.
+"""The doctor's checks of the login: the SSO's discovery document, its sign-in page, the client.
 
-Nobody is signed in, and nothing stays: the page is asked for once, and a code that cannot exist is
-shown once.
+No user is signed in, and nothing is stored: the page is requested once, and a code that cannot
+exist is sent once.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 _DISCOVERY: Final = Phrase("login discovery")
 _PAGE: Final = Phrase("login page")
 _CLIENT: Final = Phrase("login client")
-# 64 characters, of which nothing depends.
+# 64 characters (RFC 7636 requires 43 to 128); it protects no real code.
 _VERIFIER: Final = "dhp-gateway-doctor-" + "0" * 45
 
 
 async def check_login(settings: Settings, *, sso_reached: bool) -> AsyncIterator[CheckResult]:
-    """All findings about the sign-in, none while it is not enabled."""
+    """Yield all checks of the login, none while it is disabled."""
     if not settings.login.enabled:
         return
     reached = sso_reached
@@ -74,7 +74,7 @@ async def _conversation(
     *,
     sso_reached: bool,
 ) -> AsyncIterator[CheckResult]:
-    # Takes time to import, and only who signs people in needs it.
+    # Imported here: the import takes time, and the login is optional.
     from gateway.process.login_factory import openid_provider
 
     try:
@@ -145,7 +145,7 @@ async def _page(
     session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
     endpoint: str | None,
 ) -> CheckResult:
-    """Whether the SSO would let this client begin, with this redirect URI."""
+    """Check whether the SSO would begin a sign-in of this client with this redirect URI."""
     from gateway.process.login_factory import login_client
 
     client = login_client(settings)
@@ -198,7 +198,10 @@ def _check_page_response(client: LoginClient, status: int, location: str) -> Che
 
 
 def _refusal(location: str, redirect_uri: str) -> tuple[str, str] | None:
-    """The error of an answer that comes back at once: a code of RFC 6749 or "other", and words."""
+    """Return the error of an immediate redirect, None without one.
+
+    The pair is a code of RFC 6749 or "other", and the description.
+    """
     if not location.startswith(redirect_uri):
         return None
     answer = dict(parse_qsl(urlsplit(location).query))
@@ -212,7 +215,7 @@ async def _client(
     settings: Settings,
     session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
 ) -> CheckResult:
-    """Whether the SSO takes the client for who it is: it then refuses the code, not the client."""
+    """Check whether the SSO accepts the client: it then rejects only the invented code."""
     from gateway.process.login_factory import user_endpoint
 
     login = settings.login
@@ -241,14 +244,14 @@ def _judged_client(error: TokenRequestError, hints: list[Phrase]) -> CheckResult
         refused = Phrase("the SSO refuses the client: {told}", told=told)
         detail = with_description(refused, error.description)
         return CheckResult(_CLIENT, "failed", detail, join_phrases(". ", [*hints, check]))
-    # Some SSOs judge the code before the client, or name other errors for a wrong code.
+    # Some SSOs check the code before the client, or send other errors for a wrong code.
     silent = Phrase("the SSO does not say: {cause}", cause=told)
     detail = with_description(silent, error.description)
     return CheckResult(_CLIENT, "skipped", detail, join_phrases(". ", hints))
 
 
 def _told(error: TokenRequestError) -> Phrase:
-    """The SSO's code, else the status of an error, else what is wrong with the answer."""
+    """Return the OAuth error code, else the status of an error, else the fault of the response."""
     if error.oauth_error not in (None, "other"):
         return Phrase(error.oauth_error)
     if error.status is not None and error.status >= HTTPStatus.BAD_REQUEST:

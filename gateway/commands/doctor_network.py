@@ -1,4 +1,4 @@
-"""What the doctor finds on the way to a server: name, connection, TLS."""
+"""The doctor's checks of the route to a server: name, connection, TLS."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FEW_DAYS: Final = 14
 
 
 async def check_route(side: CheckedServer, *, proxied: bool) -> AsyncIterator[CheckResult]:
-    """Name, connection, TLS: each needs the one before."""
+    """Yield the checks of name, connection and TLS; each needs the one before."""
     if proxied:
         detail = Phrase("left out: an outgoing proxy is set, which finds the way itself")
         yield CheckResult(Phrase("{name} DNS", name=side.name), "skipped", detail)
@@ -39,7 +39,7 @@ async def check_route(side: CheckedServer, *, proxied: bool) -> AsyncIterator[Ch
 
 
 async def check_connection(side: CheckedServer) -> AsyncIterator[CheckResult]:
-    """Name and connection, two findings; the second needs the first."""
+    """Yield the checks of name and connection; the second needs the first."""
     dns = await _resolve(side)
     yield dns
     if dns.state == "failed":

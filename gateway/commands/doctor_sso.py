@@ -1,6 +1,6 @@
-"""What the doctor finds at the SSO: whether it gives a token, or how a wrong one shows itself.
+"""The doctor's checks of the SSO: whether it issues a token, and which addresses may be wrong.
 
-What SSO and platform publish of themselves is read and told; nothing is ever taken from there.
+What SSO and platform publish about themselves is only compared; the gateway never uses it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from gateway.oauth.token_response import TokenRequestError, TokenResponse, parse
 from gateway.phrases import Phrase, all_of, exception_phrase, join_phrases
 from gateway.process.factories import StartError
 
-# Seconds: nobody waits longer for what may not exist.
+# Seconds. The documents are optional, so that they must not delay the doctor for long.
 _PATIENCE: Final = 3.0
 _OPENID: Final = "/.well-known/openid-configuration"
 _OAUTH: Final = "/.well-known/oauth-authorization-server"
 _SMART: Final = "/.well-known/smart-configuration"
 _LONGEST_URL: Final = 300
-# What a server answers that is not the SSO of this client, or not at this address.
+# Causes for which the server is probably not the client's SSO, or the path is wrong.
 _ELSEWHERE: Final = frozenset(
     {
         *("no OAuth error", "web page", "redirect", "not HTTP", "no TLS"),
@@ -43,7 +43,7 @@ UNKNOWN_CLIENT: Final = frozenset({"invalid_client", "unauthorized_client"})
 
 
 async def check_token(settings: Settings, name: str) -> tuple[CheckResult, TokenResponse | None]:
-    """Whether the SSO gives a credential's token, and the token."""
+    """Check whether the SSO issues a credential's token; return its response, else None, too."""
     check = Phrase("token {name}", name=name)
     try:
         response = await token_command.request_token(settings, name)
@@ -64,7 +64,10 @@ async def check_token(settings: Settings, name: str) -> tuple[CheckResult, Token
 
 
 def start_first(settings: Settings, auth_method: str) -> Iterator[Phrase]:
-    """What may be missing where an SSO has refused a client with a key: the published keys."""
+    """Yield the hint that the SSO may be unable to fetch the published keys.
+
+    It applies where an SSO has rejected a client with a key and no gateway is running.
+    """
     if auth_method == "private_key_jwt" and not is_alive(settings.admin.address):
         yield Phrase(
             "If the SSO fetches the public keys from /.well-known/jwks.json of this gateway, "
@@ -92,14 +95,14 @@ def _hint(error: TokenRequestError, settings: Settings, name: str) -> Phrase:
 
 
 def add_known_addresses(settings: Settings, finding: CheckResult) -> CheckResult:
-    """A finding about the way to the SSO; where there is none to it, with addresses to compare."""
+    """Add the known token endpoints to a failed check of the route to an unknown SSO."""
     if finding.state != "failed" or _environments(settings, "sso", "token_url"):
         return finding
     return replace(finding, hint=join_phrases(". ", [finding.hint, _environment_endpoints()]))
 
 
 def _environment_endpoints() -> Phrase:
-    """The token endpoint of each environment."""
+    """Return a hint with the token endpoint of each environment."""
     by_url: dict[str, list[str]] = {}
     for name, preset in PRESETS.items():
         if url := preset["sso"].get("token_url"):
@@ -125,7 +128,7 @@ def _mixed_environments(settings: Settings) -> Iterator[Phrase]:
 
 
 def _environments(settings: Settings, section: str, key: str) -> list[str]:
-    """Those whose host an address in the settings names."""
+    """Return the environments that have the host of the configured URL."""
     host = urlsplit(getattr(getattr(settings, section), key)).hostname
     hosts = {
         name: urlsplit(preset[section].get(key, "")).hostname for name, preset in PRESETS.items()
@@ -136,7 +139,7 @@ def _environments(settings: Settings, section: str, key: str) -> list[str]:
 async def check_documents(
     settings: Settings, sides: Iterable[CheckedServer], *, has_token: bool
 ) -> AsyncIterator[CheckResult]:
-    """Which token endpoint SSO and platform name in what they publish of themselves."""
+    """Yield which token endpoint the published documents of SSO and platform name."""
     session = aiohttp.ClientSession(  # noqa: TID251 - a command of its own, no request path
         cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
     )
@@ -153,7 +156,10 @@ async def check_documents(
 
 
 def _of_sso(settings: Settings) -> Iterator[str]:
-    """Where an SSO may publish what it is (RFC 8414 section 3.1, OpenID Connect Discovery 4)."""
+    """Yield the URLs at which an SSO may publish its metadata.
+
+    RFC 8414 section 3.1 and OpenID Connect Discovery section 4.
+    """
     token, page = urlsplit(settings.sso.token_url), urlsplit(settings.sso.authorize_url or "")
     origin = f"{token.scheme}://{token.netloc}"
     paths = [page.path.rstrip("/")] if page[:2] == token[:2] else []
@@ -172,7 +178,7 @@ async def _endpoint(
     side: CheckedServer,
     proxy_url: str | None,
 ) -> str | None:
-    """The token endpoint that a document names; None where there is no such document."""
+    """Return the token endpoint that a document names, None without such a document."""
     try:
         tls = side.trust()
         async with (

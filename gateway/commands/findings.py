@@ -1,4 +1,4 @@
-"""What the doctor finds, and the servers it looks at."""
+"""The result of a doctor's check, and the servers that are checked."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ Level = Literal["ok", "warning", "failed", "skipped"]
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What one check found.
+    """The result of one check.
 
-    `hint` says what to do when it failed, or what would be better: then it is a warning.
+    `hint` says what to do after a failure. With the state `ok` it suggests an improvement, and the
+    level is a warning.
     """
 
     check: Phrase
@@ -28,11 +29,11 @@ class CheckResult:
 
     @property
     def level(self) -> Level:
-        """The state, or that it is `ok` with a warning."""
+        """The state, or `warning` for `ok` with a hint."""
         return "warning" if self.state == "ok" and self.hint else self.state
 
     def line(self) -> Phrase:
-        """One line for people."""
+        """Return the result as one line for the operator."""
         state = Phrase(self.level)
         text = Phrase(
             "{state:<8}{check}: {detail}", state=state, check=self.check, detail=self.detail
@@ -42,7 +43,11 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class CheckedServer:
-    """One server the gateway talks to: its name in findings, its URL, its settings' prefix."""
+    """A server that the gateway talks to: its name in results, its URL, and its setting's key.
+
+    `trust` returns the TLS context, None without TLS; it raises `StartError`. `timeout` is in
+    seconds.
+    """
 
     name: Phrase
     url: str
@@ -52,16 +57,16 @@ class CheckedServer:
 
     @property
     def host(self) -> str:
-        """The host name or address."""
+        """The host name or IP address."""
         return urlsplit(self.url).hostname or ""
 
     @property
     def port(self) -> int:
-        """The port, by default the scheme's."""
+        """The port, by default that of the scheme."""
         url = urlsplit(self.url)
         return url.port or (443 if url.scheme == "https" else 80)
 
     @property
     def is_tls(self) -> bool:
-        """Whether it is reached over TLS."""
+        """Whether the URL's scheme is https."""
         return urlsplit(self.url).scheme == "https"

@@ -1,4 +1,7 @@
-"""Asks a running gateway whether it is ready; containers do that often, so it imports little."""
+"""Asks a running gateway for its readiness.
+
+Containers run this often, so that it imports little.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,14 @@ from gateway.config import ListenAddress
 
 _TIMEOUT: Final = 3.0
 _MAX_BODY: Final = 1024 * 1024
-# The Server field of every answer of the operators' listener.
+# The Server field of every response of the admin listener.
 _SERVER: Final = "dhp-gateway"
 
 
 def ask(address: ListenAddress, path: str) -> tuple[int, dict[str, Any]]:
-    """Status and JSON body of a page of the operators' listener.
+    """Return the status and the JSON body of a page of the admin listener.
 
-    Raises OSError, or ValueError for what is no answer of a gateway.
+    Raises OSError, or ValueError where the response is not a gateway's.
     """
     connection = _connect(address)
     try:
@@ -35,7 +38,7 @@ def ask(address: ListenAddress, path: str) -> tuple[int, dict[str, Any]]:
 
 
 def is_alive(address: ListenAddress) -> bool:
-    """Whether a gateway answers at the operators' address."""
+    """Return whether a gateway responds at the admin address."""
     try:
         return ask(address, "/livez")[1].get("alive") is True
     except (OSError, ValueError):

@@ -50,7 +50,7 @@ _PRIVATE: Final = "10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16"
 
 @dataclass(frozen=True, slots=True)
 class InitFlags:
-    """What was said on the command line; None or nothing: not said."""
+    """The flags of the command line; None or empty where a flag was not given."""
 
     environment: str | None
     fhir_base_url: str | None
@@ -69,7 +69,8 @@ class InitFlags:
 class InitPrompts:
     """Takes each answer from its flag, else asks for it, else takes the default.
 
-    All methods raise `InvalidAnswerError` for what cannot be used and is not asked for.
+    All methods raise `InvalidAnswerError` for a flag or default that cannot be used; an invalid
+    answer on the terminal is asked for again.
     """
 
     def __init__(self, flags: InitFlags, *, asks: bool) -> None:
@@ -77,12 +78,12 @@ class InitPrompts:
         self._is_interactive = asks
 
     def ask_language(self, chosen: str | None, environ: Mapping[str, str]) -> None:
-        """Ask for the language where neither flag nor environment tells it."""
+        """Ask for the language where neither flag nor environment defines it."""
         if self._is_interactive and chosen is None and not has_language_preference(environ):
             set_language(prompt("Language / Язык / Til (en, ru, uz)", _language, "en"))
 
     def build_plan(self) -> InitPlan:
-        """All answers."""
+        """Return the plan made of all answers."""
         flags = self._flags
         environment = self._environment()
         self._require_flags(environment)
@@ -117,7 +118,7 @@ class InitPrompts:
         )
 
     def _environment(self) -> str:
-        """Addresses are those of `custom` and of none other."""
+        """Return the environment. URLs may be given for `custom` only."""
         given, urls = self._flags.environment, self._url_flags()
         flag = next((name for name, url in urls.items() if url is not None), None)
         question, default = Phrase("Which platform?"), "" if flag is None else "custom"
@@ -133,9 +134,7 @@ class InitPrompts:
         }
 
     def _require_flags(self, environment: str) -> None:
-        """Raises `InvalidAnswerError`, with a line for each flag that is missing and has no
-        default.
-        """
+        """Raise `InvalidAnswerError`, with a line for each missing flag that has no default."""
         flags = self._flags
         needed = self._url_flags() if environment == "custom" else {}
         needed["--client-id"] = flags.client_id
@@ -163,7 +162,7 @@ class InitPrompts:
         return fhir_base_url, token_url
 
     def _proof(self) -> tuple[bool, Secret]:
-        """Whether it is a key, and the key or secret."""
+        """Return whether the client uses a private key, and the key or secret."""
         flags = self._flags
         if flags.key_file is not None:
             return True, _from_file("--key-file", flags.key_file, _key)
@@ -242,7 +241,7 @@ def _own_text(text: str) -> str:
 
 
 def _as_setting(parse: Callable[[str], _T]) -> Callable[[str], _T]:
-    """What the settings take, told as they tell it."""
+    """Return a parser of a setting that raises `InvalidAnswerError` with the setting's message."""
 
     def read(text: str) -> _T:
         try:
@@ -259,7 +258,7 @@ def _network_list(text: str) -> tuple[str, ...]:
 
 
 def _from_file(flag: str, file: str, read: Callable[[str], _T]) -> _T:
-    """What `read` makes of a file's secret, or of the one on standard input (`-`)."""
+    """Return the result of `read` for a file's secret, or for standard input (`-`)."""
     try:
         text = _standard_input(flag) if file == "-" else _secret_of(flag, Path(file))
         return read(text)

@@ -1,4 +1,4 @@
-"""`dhp-gateway init`: from a few answers to settings that work."""
+"""`dhp-gateway init`: makes working settings of a few answers."""
 
 from __future__ import annotations
 
@@ -103,14 +103,14 @@ def init(  # noqa: PLR0913 - one for each question
 
 
 def _write_plan(flags: InitFlags, lang: str | None, *, asks: bool) -> InitPlan:
-    """What was planned, now on disk."""
+    """Write the files of the plan that the answers make. Return the plan."""
     from gateway.commands.init_answers import InitPrompts
     from gateway.commands.init_files import InitWriteError, require_no_settings, write_files
     from gateway.commands.questions import InvalidAnswerError
 
     interview = InitPrompts(flags, asks=asks)
     try:
-        interview.ask_language(lang, os.environ)  # noqa: TID251 - as the terminal's
+        interview.ask_language(lang, os.environ)  # noqa: TID251 - for the language
         require_no_settings(flags.directory)
         plan = interview.build_plan()
         written = write_files(plan, translate)
@@ -129,10 +129,10 @@ def _default_directory() -> Path:
 
 
 def _check_result(plan: InitPlan) -> None:
-    """Check what was written, and say how to go on."""
+    """Check the written settings, print the next steps, and exit."""
     from gateway.config import SettingsSource
 
-    environ = {**os.environ, **plan.local_variables()}  # noqa: TID251 - as the gateway's
+    environ = {**os.environ, **plan.local_variables()}  # noqa: TID251 - for the settings
     settings = checking_app.run_check(SettingsSource(plan.directory / "gateway.yaml", environ))
     if settings is None:
         raise typer.Exit(WRONG_USAGE)
@@ -169,7 +169,7 @@ def _print_next_steps(plan: InitPlan) -> None:
 
 
 def _drop_in(plan: InitPlan) -> list[str]:
-    """What systemd has to hand over in the place of a secret."""
+    """Return the lines of a systemd drop-in that passes the private key instead of a secret."""
     proof = next(plan.secret_files())
     variables = "DHP_GATEWAY_CREDENTIALS__DEFAULT__"
     return [

@@ -1,4 +1,4 @@
-"""Writes what `dhp-gateway init` has planned: all of it or nothing, never over what is there."""
+"""Writes the files that `dhp-gateway init` has planned: all or none, without overwriting any."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from gateway.config.text_file import TextDecodingError, read_text
 from gateway.config.yaml_file import parse_yaml
 from gateway.phrases import Phrase, join_phrases, system_error
 
-# The user of the image.
+# User and group of the container image.
 _IMAGE_USER: Final = 10001
 _SERVICE_USER: Final = "dhp-gateway"
 Ids = tuple[int, int]
 
 
 class InitWriteError(Exception):
-    """Nothing was written; the text says why, a line for each reason."""
+    """Nothing was written. The text has a line for each reason."""
 
     def __init__(self, why: Phrase) -> None:
         super().__init__(why)
@@ -38,25 +38,28 @@ class _PlannedFile:
 
 
 def settings_text(plan: InitPlan, spell: Callable[[Phrase], str]) -> str:
-    """The settings file; `spell` gives its comments."""
+    """Return the settings file's text; `spell` translates its comments."""
     return _spelled(settings_lines(plan), spell)
 
 
 def _spelled(lines: Iterable[Line], spell: Callable[[Phrase], str]) -> str:
     text = ""
     for depth, line, meaning in lines:
-        # The keys of an item stand under its first one.
+        # The keys of a list item have the indentation of the item's first key.
         text += "  " * depth + line + (f"  # {spell(meaning)}" if meaning else "") + "\n"
     return text
 
 
 def require_no_settings(directory: Path) -> None:
-    """Raises `InitWriteError` where there are settings already: nobody need answer in vain."""
+    """Raise `InitWriteError` if a settings file exists.
+
+    Called before the first question is asked.
+    """
     _require_absent([directory / "gateway.yaml"])
 
 
 def write_files(plan: InitPlan, spell: Callable[[Phrase], str]) -> list[Path]:
-    """Write everything; gives the files. Raises `InitWriteError`."""
+    """Write all files and return their paths. Raises `InitWriteError`; then nothing is written."""
     wanted = list(_planned_files(plan, spell))
     _require_absent(each.path for each in wanted)
     with contextlib.ExitStack() as undo:
@@ -89,7 +92,7 @@ def _planned_files(plan: InitPlan, spell: Callable[[Phrase], str]) -> Iterator[_
         user = _owner(plan.kind, for_service=True) or (os.getuid(), os.getgid())
         text = _spelled(compose_lines(plan, f"{user[0]}:{user[1]}"), spell)
         yield _PlannedFile(plan.directory / "compose.yaml", text, 0o644)
-    # Last: where it is, all is there.
+    # Last: where the settings file exists, all other files exist too.
     yield _PlannedFile(plan.directory / "gateway.yaml", settings_text(plan, spell), 0o644)
 
 
@@ -104,7 +107,7 @@ def _folders(plan: InitPlan) -> Iterator[tuple[Path, int, Ids | None]]:
 
 
 def _owner(kind: Kind, *, for_service: bool) -> Ids | None:
-    """Whose a secret is to be; None: of whoever runs the command."""
+    """Return the owner of a secret file, None for the user who runs the command."""
     if not os_support.HAS_FILE_MODES or os.geteuid() != 0:
         return None
     if kind == "container":
@@ -121,7 +124,10 @@ def _owner(kind: Kind, *, for_service: bool) -> Ids | None:
 
 
 def _may_be_written(path: Path) -> bool:
-    """Whether there is nothing yet, but what an installation has put there to be filled in."""
+    """Return whether the path is free or holds an empty file or an unchanged template.
+
+    An installation creates such files to be filled in.
+    """
     try:
         return not os.path.lexists(path) or path.stat().st_size == 0 or _is_template(path)
     except OSError:
@@ -160,7 +166,7 @@ def _write_file(wanted: _PlannedFile, undo: contextlib.ExitStack) -> None:
     elif path.exists():
         path.unlink()
         undo.callback(path.touch, wanted.mode)
-    # Nobody else reads it at any moment, not even while it is empty.
+    # No other user can read it at any moment, not even while it is empty.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     undo.callback(path.unlink)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:

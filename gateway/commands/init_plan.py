@@ -1,7 +1,8 @@
-"""What `dhp-gateway init` was told, and which files follow from it; writes nothing.
+"""The answers of `dhp-gateway init` and the files that follow from them; writes nothing.
 
-There are three places to be: a server with the systemd unit (`system`), a folder beside a container
-(`container`), any other folder (`folder`). Paths stand in the settings as the gateway sees them.
+There are three kinds of installations: a server with the systemd unit (`system`), a folder beside a
+container (`container`), any other folder (`folder`). Paths in the settings are those that the
+gateway sees.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Kind = Literal["system", "container", "folder"]
 Line = tuple[int, str, Phrase]
 
 CALLER: Final = "his"
-# Where the image and the unit have what they may write.
+# The folders that the image and the unit may write, and the folder of the container's settings.
 _LOGS: Final = PurePath("/var/log/dhp-gateway")
 _STATE: Final = PurePath("/var/lib/dhp-gateway")
 _MOUNTED: Final = PurePath("/etc/dhp-gateway")
@@ -31,9 +32,10 @@ _MOUNTED: Final = PurePath("/etc/dhp-gateway")
 
 @dataclass(frozen=True, slots=True)
 class SecretFile:
-    """A secret of its own file: the setting that names it, its path below the folder, its text.
+    """A file with one secret: the setting that names it, its path below the folder, its text.
 
-    `for_service`: the gateway's user reads it itself; else systemd or whoever runs it does.
+    `for_service`: the gateway's user reads the file; otherwise systemd reads it, or the user who
+    runs the gateway.
     """
 
     setting: SettingPath
@@ -44,10 +46,11 @@ class SecretFile:
 
 @dataclass(frozen=True, slots=True)
 class InitPlan:
-    """All answers. `client_secret_or_key` is the client's secret or key; `networks` are those of
-    the callers.
+    """All answers.
 
-    `urls` are the platform's and the token endpoint's where the environment does not tell them.
+    `client_secret_or_key` is the client's secret or key; `networks` are those of the callers.
+    `urls` are those of the platform and the token endpoint, where the environment does not define
+    them.
     """
 
     environment: str
@@ -65,13 +68,13 @@ class InitPlan:
     outbox_key: Secret | None
 
     def secret_files(self) -> Iterator[SecretFile]:
-        """The files beside the settings."""
+        """Yield the secret files; the client's secret or key is the first."""
         name = "private_key" if self.uses_private_key else "client_secret"
         file = PurePath("secrets", f"dhp_{name}")
         yield SecretFile(
             ("credentials", "default", f"{name}_file"), file, self.client_secret_or_key
         )
-        # The unit's folder of secrets is closed to the gateway's user.
+        # The folder of the unit's secrets is not readable for the gateway's user.
         folder = PurePath() if self.kind == "system" else PurePath("secrets")
         if self.caller_location == "network":
             path = folder / f"{CALLER}_api_key"
@@ -81,21 +84,21 @@ class InitPlan:
             yield SecretFile(("outbox", "encryption_key_file"), path, self.outbox_key, True)
 
     def path_in_service(self, path: PurePath) -> PurePath:
-        """A file of the folder as the gateway sees it."""
+        """Return the path of a file of the folder, as the gateway sees it."""
         return (_MOUNTED if self.kind == "container" else self.directory) / path
 
     @property
     def audit_path(self) -> PurePath:
-        """The audit's file, as the gateway sees it."""
+        """The path of the audit file, as the gateway sees it."""
         return (self.directory if self.kind == "folder" else _LOGS) / "audit.jsonl"
 
     @property
     def outbox_path(self) -> PurePath:
-        """The outbox's file, as the gateway sees it."""
+        """The path of the outbox database, as the gateway sees it."""
         return (self.directory if self.kind == "folder" else _STATE) / "outbox.db"
 
     def local_variables(self) -> Mapping[str, str]:
-        """Variables by which a command on this machine finds what a container sees elsewhere."""
+        """Return the variables for commands outside the container, with its files' paths there."""
         if self.kind != "container":
             return {}
         files = {each.setting: str(self.directory / each.path) for each in self.secret_files()}
@@ -107,7 +110,7 @@ class InitPlan:
 
 
 def settings_lines(plan: InitPlan) -> Iterator[Line]:
-    """The settings: depth, text and meaning of each line."""
+    """Yield the lines of the settings file: depth, text and comment."""
     yield 0, f"environment: {plan.environment}", Phrase("which platform; begin with dhp-playground")
     if plan.urls is not None:
         fhir_base_url, token_url = map(_quoted, plan.urls)
@@ -171,7 +174,7 @@ def _audit_lines(plan: InitPlan) -> Iterator[Line]:
 
 
 def compose_lines(plan: InitPlan, user: str) -> Iterator[Line]:
-    """A file for Compose: the gateway in the network of the container that calls it."""
+    """Yield the lines of a Compose file: the gateway in the network of the calling container."""
     yield 0, "services:", EMPTY_PHRASE
     yield 1, "gateway:", Phrase("reaches and is reached by that container alone")
     yield 2, f"image: dhp-gateway:{__version__}", Phrase("built by `make image`, or loaded")
@@ -188,5 +191,5 @@ def compose_lines(plan: InitPlan, user: str) -> Iterator[Line]:
 
 
 def _quoted(text: str) -> str:
-    """As YAML takes it for text, whatever is in it."""
+    """Return the text as a quoted YAML string."""
     return json.dumps(text, ensure_ascii=False)

@@ -1,6 +1,6 @@
-"""What `check --json` and `doctor --json` print: one document, described in docs/operations.md.
+"""The output of `check --json` and `doctor --json`: one document (see docs/operations.md).
 
-Codes and keys are for programs and stay as they are; the texts are for people.
+Codes and keys are stable, for programs; messages and hints are translated, for operators.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from gateway.config import Problem
 
 ReportEntry = dict[str, str]
 
-# Whose name is that of a setting, and how that begins.
+# Checks whose name holds a setting's key, with the prefix of that key.
 _NAMED: Final = {"setting": "", "secret": "", "listener": "", "audit": "", "token": "credentials."}
-# What the others are about; the first that fits.
+# The settings that the other checks concern; the first matching beginning counts.
 _ABOUT: Final = {
     "SSO page": "sso.authorize_url",
     "SSO": "sso.token_url",
@@ -27,13 +27,13 @@ _ABOUT: Final = {
 
 
 def settings_report(problems: Iterable[Problem], warnings: Iterable[Problem] = ()) -> str:
-    """What is wrong with settings, and what a gateway starts with all the same."""
+    """Return the document of the problems and warnings of settings."""
     entries = [_setting("error", problem) for problem in problems]
     return _document(entries + [_setting("warning", warning) for warning in warnings])
 
 
 def doctor_report(findings: Iterable[CheckResult]) -> str:
-    """What the doctor found."""
+    """Return the document of the doctor's check results."""
     return _document([_finding(finding) for finding in findings])
 
 

@@ -1,4 +1,4 @@
-"""Tries the addresses of `alerts.notify`: by a test message, or by the way there alone."""
+"""Tests the addresses of `alerts.notify`, by a test message or by a connection only."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _CONNECT: Final = 5.0
 async def send_test_message(
     settings: Settings, addresses: Sequence[AlertAddress]
 ) -> list[CheckResult]:
-    """What became of the test message at each address."""
+    """Send the test message to all addresses. Return a result for each, in their order."""
     message = AlertFormatter.from_settings(settings).format_test()
     sent = await asyncio.gather(*(AddressSender(address).send(message) for address in addresses))
     return [_message_result(*each) for each in zip(addresses, sent, strict=True)]
@@ -46,11 +46,11 @@ def _message_result(address: AlertAddress, taken: bool) -> CheckResult:
 
 
 async def check_addresses(settings: Settings) -> AsyncIterator[CheckResult]:
-    """What the doctor finds: the library, what each address means, and the way there."""
+    """Yield the doctor's checks: the library, the syntax of each address, the connection."""
     try:
         given = list(alerting.configured_addresses(settings))
     except StartError:
-        return  # told with the secrets' files
+        return  # reported with the secrets' files
     try:
         for name, url in given:
             async for finding in _check_address_route(name, url):

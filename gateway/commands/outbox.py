@@ -1,6 +1,6 @@
-"""`dhp-gateway outbox`: looks after queued writes, beside a running gateway or without one.
+"""`dhp-gateway outbox`: shows and changes queued writes, with or without a running gateway.
 
-What is about a patient is shown only with `--reveal`.
+Patient data is shown only with `--reveal`.
 """
 
 from __future__ import annotations
@@ -43,25 +43,28 @@ PrintPhrase = Callable[[Phrase], None]
 _T = TypeVar("_T")
 
 _PAGE: Final = 500
-# Less than others wait for the outbox, which is locked meanwhile.
+# Seconds. Less than other processes wait for the outbox, which is locked meanwhile.
 _AUDIT_FLUSH: Final = 2.0
 _AUDIT_PENDING_MESSAGE: Final = Phrase(
     "noted for the audit: the gateway records it, running or at its next start"
 )
 _FAILED: Final = Phrase("the audit cannot be written")
-# Of what is shown of an entry; their values are words of closed lists.
+# Fields of an entry's view whose values are translated: each has a closed list of values.
 _IN_WORDS: Final = frozenset({"state", "after_doubt"})
 
 
 class OutboxCommandError(Exception):
-    """The outbox could not be opened or used; the text says why, in plain words."""
+    """The outbox could not be opened or used. The text is a complete message for the operator."""
 
     def __init__(self, why: Phrase) -> None:
         super().__init__(why)
 
 
 def states_of(names: Sequence[str], *, all_of_them: bool) -> tuple[EntryState, ...]:
-    """The states to look for, by default those that wait for a person. Raises ValueError."""
+    """Return the states to search for, by default those that need an operator. Raises ValueError.
+
+    An empty tuple stands for all states.
+    """
     if all_of_them:
         return ()
     return tuple(EntryState(name) for name in names) or tuple(NEEDS_OPERATOR)
@@ -70,14 +73,14 @@ def states_of(names: Sequence[str], *, all_of_them: bool) -> tuple[EntryState, .
 async def list_entries(
     settings: Settings, states: Sequence[EntryState], caller: str | None
 ) -> tuple[list[OutboxEntry], dict[EntryState, int]]:
-    """The entries, and how many there are of each state. Raises `OutboxCommandError`."""
+    """Return the entries and the number of entries by state. Raises `OutboxCommandError`."""
     async with _open_outbox(settings) as outbox:
         entries = [each async for each in _entries(outbox, states, caller)]
         return entries, (await outbox.depth()).counts
 
 
 def format_table(entries: Sequence[OutboxEntry], counts: dict[EntryState, int]) -> Iterator[Phrase]:
-    """For people: a line each, and what there is in all."""
+    """Yield a table for the operator: a line for each entry, and the totals."""
     if entries:
         yield _row(
             id=Phrase("id"),
@@ -115,10 +118,11 @@ def _row(**cells: object) -> Phrase:
 async def show_entry(
     settings: Settings, entry_id: str, say: PrintPhrase, *, reveal: bool
 ) -> dict[str, Any] | None:
-    """All of one entry; None: there is none. Raises `OutboxCommandError`.
+    """Return the view of one entry, None without such an entry. Raises `OutboxCommandError`.
 
-    With `reveal` in clear. That is noted, and left to the gateway: on standard output a record of
-    the audit would stand among what is shown.
+    With `reveal`, patient data is not masked. The access is stored as a pending audit record, which
+    the gateway writes: on standard output, an audit record would be mixed with the output of the
+    command.
     """
     actor = _actor(settings) if reveal else None
     async with _open_outbox(settings) as outbox:
@@ -131,7 +135,7 @@ async def show_entry(
 async def apply_action(
     settings: Settings, action: str, ids: Sequence[str], say: PrintPhrase, *, reason: str = ""
 ) -> int:
-    """Retry or drop entries; how many could not be. Raises `OutboxCommandError`."""
+    """Retry or drop entries. Return how many were refused. Raises `OutboxCommandError`."""
     refused = 0
     async with _open_for_action(settings, say, reason) as (outbox, actor, noted):
         move = {"retry": outbox.retry, "drop": outbox.drop}[action]
@@ -152,7 +156,7 @@ async def apply_action(
 
 
 async def retry_failed(settings: Settings, cause: str | None, say: PrintPhrase) -> None:
-    """Retry all that have failed, of one cause or of any. Raises `OutboxCommandError`."""
+    """Retry all failed entries, of one cause or of any. Raises `OutboxCommandError`."""
     async with _open_for_action(settings, say) as (outbox, actor, noted):
         async for entry in outbox.retry_failed(cause, actor):
             noted.add(entry.id)
@@ -167,10 +171,9 @@ async def export_entries(
     reveal: bool,
     quiet: bool,
 ) -> int:
-    """Write entries as JSON lines, to standard output without a path; how many. Raises
-    `OutboxCommandError`.
+    """Write entries as JSON lines, to standard output without a path. Return their number.
 
-    The file is for its owner only, and must not exist.
+    Raises `OutboxCommandError`. The file is readable for its owner only, and must not exist.
     """
     async with _open_outbox(settings) as outbox:
         entries = [each async for each in _entries(outbox, states or tuple(BLOCKING), None)]
@@ -183,7 +186,7 @@ async def export_entries(
 
 
 def format_entry(document: dict[str, Any]) -> Iterator[Phrase]:
-    """One entry for people."""
+    """Yield one entry as lines for the operator."""
     for name, value in document.items():
         if isinstance(value, dict):
             yield Phrase("{name}:", name=Phrase(name))
@@ -196,7 +199,10 @@ def format_entry(document: dict[str, Any]) -> Iterator[Phrase]:
 
 
 def _format_value(name: str, value: Any) -> Phrase:
-    """A value in words where it has some, else as it is: a caller may be called like a state."""
+    """Return a value as a phrase; only values of `_IN_WORDS` are translated.
+
+    A caller may have the name of a state, which must not be translated.
+    """
     if value is None:
         return EMPTY_PHRASE
     if isinstance(value, Phrase):
@@ -210,7 +216,7 @@ def _format_value(name: str, value: Any) -> Phrase:
 async def _open_outbox(settings: Settings) -> AsyncIterator[Outbox]:
     location = settings.outbox.url
     if location.kind == "sqlite" and not location.path.exists():
-        # Made here it would belong to whoever runs the command.
+        # A file created here would belong to the user who runs the command.
         why = Phrase("{path}: is not there; the gateway makes it", path=location.path)
         raise OutboxCommandError(setting_problem("outbox.url", why))
     try:
@@ -227,9 +233,10 @@ async def _open_outbox(settings: Settings) -> AsyncIterator[Outbox]:
 async def _open_for_action(
     settings: Settings, say: PrintPhrase, reason: str = ""
 ) -> AsyncIterator[tuple[Outbox, Actor | None, set[str]]]:
-    """The outbox, who decides about it (None: no audit), and room for the ids of what is noted.
+    """Yield the outbox, the actor, and a set for the ids of changed entries.
 
-    Each step is noted in its own transaction, so that an audit will have it whatever comes after.
+    The actor is None without an audit. Each step stores its pending audit record in its own
+    transaction, so that the audit gets it even if the command fails later.
     """
     noted: set[str] = set()
     actor = _actor(settings, reason)
@@ -245,7 +252,7 @@ async def _open_for_action(
 
 
 async def _flush_audit(outbox: Outbox, settings: Settings, noted: set[str]) -> Phrase | None:
-    """Have the audit take all that is noted; what to say where it did not take all of `noted`."""
+    """Write all pending audit records. Return a message unless those of `noted` are written."""
     why = _AUDIT_PENDING_MESSAGE
 
     async def record(notes: Sequence[PendingAuditRecord]) -> bool:
@@ -264,7 +271,7 @@ async def _flush_audit(outbox: Outbox, settings: Settings, noted: set[str]) -> P
 
 
 async def _write_audit(settings: Settings, notes: Sequence[PendingAuditRecord]) -> bool | None:
-    """Whether the audit has them now; None: it is not this command's to write."""
+    """Return whether the audit has the records now, None where this command must not write it."""
     lost = 0
 
     def count(outcome: str, records: int) -> None:
@@ -284,7 +291,10 @@ async def _write_audit(settings: Settings, notes: Sequence[PendingAuditRecord]) 
 
 
 def _trail(settings: Settings, on_records: Callable[[str, int], None]) -> AuditTrail | None:
-    """The audit; None: it is a file that the gateway has in hand, or whose owner is another."""
+    """Return the audit trail, None where this command must not write it.
+
+    That is a file that a gateway has open, or that belongs to another user.
+    """
     if settings.audit.sink == "file" and not _is_owned_by_user(settings.audit.path):
         return None
     try:
@@ -294,7 +304,7 @@ def _trail(settings: Settings, on_records: Callable[[str, int], None]) -> AuditT
 
 
 def _is_owned_by_user(path: Path | None) -> bool:
-    # A file that is made here, or by a rotation, would belong to whoever runs the command.
+    # A file created here, or by a rotation, would belong to the user who runs the command.
     try:
         return path is not None and path.stat().st_uid == os.geteuid()
     except OSError:
@@ -302,7 +312,7 @@ def _is_owned_by_user(path: Path | None) -> bool:
 
 
 def _actor(settings: Settings, reason: str = "") -> Actor | None:
-    """Who runs the command; None: there is no audit to tell."""
+    """Return the actor of this command, None without an audit."""
     if settings.audit.sink == "off":
         return None
     way = f"command, user {os.getuid()}" if hasattr(os, "getuid") else "command"
@@ -337,7 +347,7 @@ def _target(path: Path | None) -> Iterator[TextIO]:
 
 
 def _progress(items: Sequence[_T], what: str, *, quiet: bool) -> Iterable[_T]:
-    """Shows on a terminal how far it is."""
+    """Iterate over `items`, with a progress bar on a terminal."""
     if quiet or not sys.stderr.isatty():
         return items
     from rich.console import Console

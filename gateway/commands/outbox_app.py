@@ -1,4 +1,4 @@
-"""The commands `dhp-gateway outbox …`, as the command line sees them."""
+"""The command line of `dhp-gateway outbox`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands that ask SSO and platform, as the command line sees them."""
+"""The command line of the commands that send requests to SSO and platform."""
 
 from __future__ import annotations
 

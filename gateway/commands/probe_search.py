@@ -1,7 +1,7 @@
-"""Finds the search parameters that filter nothing, for `fhir.unfiltered`.
+"""Finds the search parameters by which the platform does not filter, for `fhir.unfiltered`.
 
-Each is asked with a value that nothing can have: whoever finds something all the same has not
-filtered. What is found is looked at for that alone, and shown to nobody.
+Each parameter is sent with a value that no resource has: a response with matches has not been
+filtered. Responses are examined for that alone and never shown.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from gateway.process.factories import credentials_in_use
 ProbeVerdict = Literal["matches", "none", "refused", "unanswered"]
 ProbeTarget = tuple[str, str | None]
 
-# Values that no resource has, by the kind of the parameter; all others get a random text.
+# Values that no resource has, by the type of the parameter; all other types get a random text.
 _IMPOSSIBLE: Final = {
     "date": "1800-01-01",
     "number": "-987654321",
@@ -39,29 +39,30 @@ _IMPOSSIBLE: Final = {
     "uri": "urn:uuid:{text}",
     "composite": "{text}${text}",
 }
-# What of all types' parameters chooses resources; the others are about the answer.
+# Parameters of all types that select resources; the others concern the response.
 _COMMON: Final = frozenset(
     ("_id", "_lastUpdated", "_tag", "_profile", "_security", "_source", "_text", "_content")
 )
-# A position or the like: nobody knows a value of which nothing is near.
+# A position or the like: no value is known that is certainly far from every resource.
 _UNDETERMINABLE_KINDS: Final = frozenset(("special",))
 _LARGEST: Final = {"metadata": 16 * 1024 * 1024, "search": 4 * 1024 * 1024}
 _WAITED_OUT: Final = frozenset((429, 503))
 _MAX_TRIES: Final = 3
 _PAUSE: Final = 5.0
 _LONGEST_PAUSE: Final = 60.0
-# A token is renewed so many seconds before its end, of a short one at half its time.
+# A token is renewed so many seconds before its expiry, a short-lived one at half its lifetime.
 _BEFORE_END: Final = 30.0
 
 
 class ProbeUnavailableError(Exception):
-    """The platform could not be asked at all; the text says why."""
+    """The platform could not be reached or sent no CapabilityStatement; the text says why."""
 
 
 @dataclass(slots=True)
 class ProbeReport:
-    """`unfiltered` by type; `undetermined` are those of which nothing was found out, with
-    the reason.
+    """The results of a probe. `unfiltered`: parameters by resource type.
+
+    `undetermined`: `TYPE?parameter` to the reason why nothing is known about it.
     """
 
     asked_count: int = 0
@@ -70,14 +71,14 @@ class ProbeReport:
     undetermined: dict[str, Phrase] = field(default_factory=dict)
 
     def lines(self) -> Iterator[str]:
-        """As they stand in the settings."""
+        """Yield the lines for the settings file."""
         yield "fhir:"
         yield "  unfiltered:" if self.unfiltered else "  unfiltered: {}"
         for kind, names in sorted(self.unfiltered.items()):
             yield f"    {kind}: [{', '.join(names)}]"
 
     def notes(self, *, partial: bool) -> Iterator[Phrase]:
-        """What else is to be said, for people."""
+        """Yield further messages for the operator."""
         count = sum(map(len, self.unfiltered.values()))
         yield Phrase(
             "{asked} search parameters asked about, {count} filter nothing",
@@ -96,7 +97,10 @@ class ProbeReport:
 
 
 def parse_targets(arguments: Iterable[str]) -> list[ProbeTarget]:
-    """Types, each with one parameter or None for all. Raises ValueError with what is wrong."""
+    """Return pairs of a type and one parameter, or None for all.
+
+    Raises ValueError with the reason.
+    """
     found: list[ProbeTarget] = []
     for argument in arguments:
         kind, mark, names = argument.partition("?")
@@ -115,17 +119,17 @@ def parse_targets(arguments: Iterable[str]) -> list[ProbeTarget]:
 def probe_parameters(
     settings: Settings, wanted: Sequence[ProbeTarget], *, credential: str, rate: float
 ) -> ProbeReport:
-    """Ask about all that is wanted; about everything that is declared when that is nothing.
+    """Probe all wanted parameters; all declared ones where `wanted` is empty.
 
-    Raises `StartError`, `TokenRequestError`, `ProbeUnavailableError`, and KeyboardInterrupt for
-    SIGTERM too.
+    `rate` is the maximum of requests per second. Raises `StartError`, `TokenRequestError`,
+    `ProbeUnavailableError`, and KeyboardInterrupt also for SIGTERM.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     return asyncio.run(_run(settings, wanted, select_credential(settings, credential), rate))
 
 
 def select_credential(settings: Settings, credential: str) -> str:
-    """The credential's name; by default that of the first caller."""
+    """Return the credential's name, by default that of the first caller."""
     return credential or credentials_in_use(settings)[0]
 
 
@@ -144,7 +148,7 @@ async def _run(
 def _questions(
     declared: Mapping[str, TypeCapability], wanted: Sequence[ProbeTarget]
 ) -> dict[str, dict[str, str]]:
-    """By type the parameters to ask about, each with its kind."""
+    """Return the parameters to probe by resource type, each with its type."""
     questions: dict[str, dict[str, str]] = {}
     for kind, name in wanted or [(kind, None) for kind in sorted(declared)]:
         known = declared.get(kind, NO_CAPABILITY).parameters
@@ -200,7 +204,7 @@ def _undetermined_reason(verdict: ProbeVerdict) -> Phrase:
 
 
 class _Platform:
-    """Asks gently: a request begins no sooner than `pause` after the one before."""
+    """Sends requests to the platform, each at least `pause` seconds after the one before."""
 
     def __init__(
         self,
@@ -220,7 +224,7 @@ class _Platform:
         self._tls = True if tls is None else tls
 
     async def statement(self) -> Mapping[str, TypeCapability]:
-        """What the platform declares. Raises `ProbeUnavailableError`."""
+        """Return the declared capabilities by type. Raises `ProbeUnavailableError`."""
         status, body = await self._get("metadata", {}, _LARGEST["metadata"])
         try:
             return capabilities(body or b"") if status == 200 else capabilities(b"")
@@ -239,19 +243,23 @@ class _Platform:
             ) from None
 
     async def search(self, kind: str, parameters: Mapping[str, str]) -> ProbeVerdict:
-        """Whether anything is found."""
+        """Return whether the search has matches."""
         status, body = await self._get(kind, {**parameters, "_count": "1"}, _LARGEST["search"])
         if status is None or status >= 500 or status in (401, 403, 408, 429):
             return "unanswered"
         if status != 200:
             return "refused"
-        # One match is never so large.
+        # A response without a match is never so large.
         return "matches" if body is None or _has_matches(kind, body) else "none"
 
     async def _get(
         self, path: str, parameters: Mapping[str, str], largest: int
     ) -> tuple[int | None, bytes | None]:
-        """Status and body: no status without an answer, no body where it is too large."""
+        """Return status and body.
+
+        The status is None without a response, the body None where it is larger than `largest`
+        bytes.
+        """
         status, body, asked_pause = None, None, 0.0
         for _ in range(_MAX_TRIES):
             await asyncio.sleep(max(asked_pause, self._next_at - time.monotonic()))
@@ -286,7 +294,7 @@ class _Platform:
             return answer.status, body, min(pause, _LONGEST_PAUSE)
 
     async def _renew(self) -> None:
-        """Have a token that lasts."""
+        """Request a new token unless the current one is valid for long enough."""
         if time.monotonic() < self._renew_at:
             return
         began = time.monotonic()
@@ -306,7 +314,10 @@ async def _bounded(content: aiohttp.StreamReader, largest: int) -> bytes | None:
 
 
 def _has_matches(kind: str, body: bytes) -> bool:
-    """Whether a searchset holds one of the type, or says so; outcomes and the like are none."""
+    """Return whether a searchset has a match of the type, or a total above 0.
+
+    Resources of other types, such as OperationOutcome, do not count.
+    """
     try:
         bundle = orjson.loads(body)
     except orjson.JSONDecodeError:

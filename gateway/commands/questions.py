@@ -1,4 +1,4 @@
-"""Asks questions on the terminal; what cannot be used is asked again."""
+"""Asks questions on the terminal, again after an invalid answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _T = TypeVar("_T")
 
 
 class InvalidAnswerError(Exception):
-    """An answer that cannot be used; the text says why."""
+    """An answer cannot be used. The text says why."""
 
     def __init__(self, why: Phrase) -> None:
         super().__init__(why)
@@ -24,7 +24,10 @@ class InvalidAnswerError(Exception):
 def prompt(
     question: str, read: Callable[[str], _T], default: str | None = None, *, hidden: bool = False
 ) -> _T:
-    """What `read` makes of the answer; it raises `InvalidAnswerError`."""
+    """Ask until `read` accepts the answer. Return its result.
+
+    `read` raises `InvalidAnswerError` for an invalid answer.
+    """
     while True:
         text = typer.prompt(
             translate(question), default=default, hide_input=hidden, value_proc=str
@@ -36,7 +39,7 @@ def prompt(
 
 
 def prompt_choice(question: Phrase, choices: Mapping[str, Phrase], default: str) -> str:
-    """One of the choices, by number or by name."""
+    """Ask for one of the choices, by number or by name, and return its name."""
     print_line(question)
     names = list(choices)
     for number, name in enumerate(names, 1):

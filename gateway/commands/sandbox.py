@@ -1,7 +1,7 @@
 """The `sandbox` command: an embedded platform and a gateway in front of it, in one process.
 
-Needs neither network nor settings. `gateway.sandbox` knows nothing of the rest; this module joins
-the two the way an operator would: by URLs and a credential.
+It needs neither network nor settings. `gateway.sandbox` is independent of the other packages; this
+module connects the two as an operator would: by URLs and a credential.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _END: Final = Phrase("Ctrl-C ends it.")
 
 @dataclass(frozen=True, slots=True)
 class SandboxRun:
-    """What is run and where. Without `gateway`, the platform alone; `login`: people sign in.
+    """What is run and where. Without `gateway`, the platform alone; `login`: users sign in.
 
-    `audit` is the gateway's file of records, where this system lets it write one.
+    `audit` is the gateway's audit file, where this system supports one.
     """
 
     platform: SandboxOptions
@@ -91,9 +91,10 @@ def _with_audit(demo: SandboxRun, stack: contextlib.ExitStack) -> SandboxRun:
 
 
 async def _with_free_addresses(demo: SandboxRun) -> SandboxRun:
-    """With the sign-in the gateway's address has to be known before anything listens.
+    """Check that all addresses are free; with the login, return the actual ones.
 
-    Raises `StartError` with a line for every address that cannot be had.
+    With the login, the platform has to know the gateway's address before either listens. Raises
+    `StartError` with a line for every address that is not free.
     """
     platform = ListenAddress(demo.platform.host, demo.platform.port)
     addresses = {"--port": platform}
@@ -141,7 +142,7 @@ async def _serve_gateway(
 
 
 def sandbox_settings(demo: SandboxRun, platform: Sandbox) -> Settings:
-    """The settings of a gateway in front of a sandbox."""
+    """Return the settings of a gateway in front of a sandbox."""
     credential = {
         "client_id": demo.platform.client_id,
         "client_secret": demo.platform.client_secret,
@@ -154,12 +155,12 @@ def sandbox_settings(demo: SandboxRun, platform: Sandbox) -> Settings:
             "platform": {"fhir_base_url": platform.fhir_base_url},
             "sso": {"token_url": platform.token_url, "authorize_url": platform.authorize_url},
             "credentials": {"default": credential},
-            # Its standard output is for the person who tries it.
+            # Standard output is for the user of the sandbox.
             "audit": {"sink": "file", "path": demo.audit} if demo.audit else {"sink": "off"},
             "log": {"level": "warning", "format": "console"},
             "shutdown": {"delay": 0, "drain_timeout": 5},
             "login": _login(demo, platform) if demo.login else {},
-            # The sandbox does not filter by them either.
+            # The sandbox ignores the same parameters as the playground.
             "fhir": {} if demo.platform.lenient else PRESETS["dhp-playground"]["fhir"],
         }
     )
@@ -186,7 +187,10 @@ def _announce_platform(demo: SandboxRun, platform: Sandbox, say: PrintLine) -> N
 
 
 def _gateway_command(platform: Sandbox) -> str:
-    """What starts a gateway in front of this platform, with the settings file where one is here."""
+    """Return the command that starts a gateway for this platform.
+
+    It names the sandbox's settings file, if there is one.
+    """
     ready_made = SandboxOptions()
     settings = _settings_file()
     variables = {}
@@ -196,7 +200,7 @@ def _gateway_command(platform: Sandbox) -> str:
             "CREDENTIALS__DEFAULT__CLIENT_ID": ready_made.client_id,
             "CREDENTIALS__DEFAULT__CLIENT_SECRET": ready_made.client_secret,
         }
-    # The file leads to the default port.
+    # The settings file has the default port.
     if settings is None or platform.fhir_base_url != f"{ready_made.origin(ready_made.port)}/fhir":
         variables |= {
             "PLATFORM__FHIR_BASE_URL": platform.fhir_base_url,
@@ -207,7 +211,10 @@ def _gateway_command(platform: Sandbox) -> str:
 
 
 def _settings_file() -> Path | None:
-    """A checkout has it, and an installation from the offline archive; a wheel or image has not."""
+    """Return the sandbox's settings file, None without one.
+
+    A checkout and an installation from the offline archive have it; a wheel or an image does not.
+    """
     places = (Path("config"), Path(sys.prefix, "share", "config"))
     return next((file for each in places if (file := each / "sandbox.yaml").is_file()), None)
 
@@ -250,7 +257,7 @@ def _print_invitation(say: PrintLine, invitation: Phrase) -> None:
 
 
 def _row(say: PrintLine, name: Phrase, value: str) -> None:
-    """One of the table, whose values stand one below the other."""
+    """Print a row of the table, with its value in the second column."""
     width = max(len(translate(each)) for each in _ROWS)
     say(f"{translate(name):<{width}}  {value}")
 

@@ -1,6 +1,6 @@
-"""The commands that last: `run_gateway`, and `run_worker` for its own use.
+"""The commands that run for long: `run_gateway`, and `run_worker`, which the supervisor starts.
 
-Nothing here loads typer, which would stay in memory for as long as the gateway runs.
+This module does not import typer, which would stay in memory for as long as the gateway runs.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from pathlib import Path
 
 
 def run_gateway(config: Path | None) -> int:
-    """Run the gateway; gives the exit code. Raises `SettingsError` and `StartError`."""
-    # To look for garbage all the time takes a tenth of the time to start.
+    """Run the gateway; return the exit code. Raises `SettingsError` and `StartError`."""
+    # Garbage collection during the start takes a tenth of its time.
     gc.disable()
     from gateway.config import SettingsSource
 
-    source = SettingsSource.discover(config, os.environ)  # noqa: TID251 - as the command line's
+    source = SettingsSource.discover(config, os.environ)  # noqa: TID251 - for the settings
     settings = source.load()
-    # Once, what the settings have left behind makes room for all that comes; nothing of the rest
-    # is looked at again.
+    # Collect once, so that garbage of loading the settings is freed for later objects; the
+    # remaining objects are never examined again.
     gc.collect()
     gc.freeze()
     from gateway.process.run import run as serve
@@ -28,9 +28,9 @@ def run_gateway(config: Path | None) -> int:
 
 
 def run_worker(inheritance: str) -> int:
-    """Run one of several workers; gives the exit code. Raises ValueError for no such text."""
+    """Run one of several workers; return the exit code. Raises ValueError for an invalid text."""
     gc.disable()
     from gateway.process.worker import WorkerDescriptors
     from gateway.process.worker import run as serve
 
-    return serve(WorkerDescriptors.from_text(inheritance), os.environ)  # noqa: TID251 - the same
+    return serve(WorkerDescriptors.from_text(inheritance), os.environ)  # noqa: TID251 - for the settings

@@ -1,4 +1,4 @@
-"""What the commands share: where the settings come from, and how a command ends."""
+"""Functions that the commands share: loading the settings, and ending with an exit code."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON, for programs.")]
 
 
 def load_settings(config: Path | None, *, as_json: bool = False) -> Settings:
-    """The settings; tells every problem and ends with code 2 when there are any."""
+    """Return the settings; print every problem and exit with code 2 if there are any."""
     return load(settings_source(config), as_json=as_json)
 
 
 def load(source: SettingsSource, *, as_json: bool = False) -> Settings:
-    """The settings of that source; tells every problem and ends with code 2 when there are any."""
+    """Return the settings of `source`; print every problem and exit with code 2 if any."""
     from gateway.config import SettingsError
 
     try:
@@ -47,20 +47,20 @@ def load(source: SettingsSource, *, as_json: bool = False) -> Settings:
 
 
 def settings_source(config: Path | None, *, needed: bool = True) -> SettingsSource:
-    """Where the settings come from; unless that was typed it is said, on stderr.
+    """Return the source of the settings; print it to stderr unless the operator typed it.
 
-    Where they are `needed` and nothing is given, that is told as the problem that it is.
+    Where settings are `needed` and there are none, that is reported as a problem instead.
     """
     from gateway.config import SettingsSource
 
-    source = SettingsSource.discover(config, os.environ)  # noqa: TID251 - as the command line's
+    source = SettingsSource.discover(config, os.environ)  # noqa: TID251 - for the settings
     if config is None and not (needed and source.is_empty):
         print_line(Phrase("settings: {source}", source=source.description()), err=True)
     return source
 
 
 def exit_with_problems(error: SettingsError, *, as_json: bool = False) -> NoReturn:
-    """Print every problem, to stderr unless it is for programs, and end with code 2."""
+    """Print every problem, to stderr or as JSON to stdout, and exit with code 2."""
     if as_json:
         from gateway.commands import json_report
 
@@ -72,7 +72,7 @@ def exit_with_problems(error: SettingsError, *, as_json: bool = False) -> NoRetu
 
 
 def exit_with_message(message: Phrase, code: int) -> NoReturn:
-    """End with a sentence, or one in each line, and an exit code."""
+    """Print a message to stderr, which may have several lines, and exit with `code`."""
     for line in translate(message).splitlines():
         typer.secho(f"dhp-gateway: {line}", err=True, fg="red")
     raise typer.Exit(code)

@@ -1,4 +1,4 @@
-"""What commands say, in the language of `--lang`, else of the environment."""
+"""Output of commands, in the language of `--lang`, else of the environment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LANGUAGE: Final = ContextVar("language", default="en")
 
 
 def _on_language_option(asked: str | None) -> str | None:
-    """What stands behind a command counts more than what stands in front of it."""
+    """Set the language. An option after the command takes precedence over one before it."""
     if asked is not None and asked not in LANGUAGES:
         raise typer.BadParameter(f"one of {', '.join(LANGUAGES)}")
     if asked is not None:
@@ -37,10 +37,13 @@ LanguageOption = Annotated[
 
 
 def select_language(arguments: Sequence[str]) -> None:
-    """Speak as a line asks for, which may be full of mistakes, else as the environment does."""
+    """Set the language of `--lang` in the arguments, else of the environment.
+
+    The arguments may be invalid otherwise.
+    """
     words = [word for each in arguments for word in _split_option(each)]
     asked = [word for name, word in pairwise(words) if name == "--lang" and word in LANGUAGES]
-    set_language(asked[-1] if asked else environment_language(os.environ))  # noqa: TID251 - as the terminal's
+    set_language(asked[-1] if asked else environment_language(os.environ))  # noqa: TID251 - for the language
 
 
 def _split_option(argument: str) -> list[str]:
@@ -48,22 +51,22 @@ def _split_option(argument: str) -> list[str]:
 
 
 def set_language(language: str) -> None:
-    """From now on in this language."""
+    """Set the language of all further output."""
     _LANGUAGE.set(language)
 
 
 def current_language() -> str:
-    """The language that is spoken."""
+    """Return the language of the output."""
     return _LANGUAGE.get()
 
 
 def translate(text: str) -> str:
-    """A phrase in the language that is spoken; any other text as it is."""
+    """Return a phrase in the language of the output; any other text unchanged."""
     return str(translate_value(text, current_language()))
 
 
 def print_line(text: str, *, err: bool = False, fg: str | None = None) -> None:
-    """Print a line, to people's eyes in a colour."""
+    """Print a line, with `fg` in a colour where the output is a terminal."""
     if fg is None:
         typer.echo(translate(text), err=err)
     else:

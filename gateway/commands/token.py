@@ -1,4 +1,4 @@
-"""Asks the SSO for a token, once, for the person who sets the gateway up."""
+"""Requests a token from the SSO once, for the operator who sets the gateway up."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gateway.process.factories import client_credentials, token_endpoint
 
 
 async def request_token(settings: Settings, credential: str) -> TokenResponse:
-    """Ask the SSO once. Raises `StartError` (secret, CA file) or `TokenRequestError`."""
+    """Request a token once. Raises `StartError` (secret, CA file) or `TokenRequestError`."""
     grant = client_credentials(settings, credential)
     endpoint = token_endpoint(settings, sso_tls(settings))
     session = aiohttp.ClientSession(  # noqa: TID251 - a command of its own, no request path
@@ -34,7 +34,7 @@ async def request_token(settings: Settings, credential: str) -> TokenResponse:
 
 
 def format_token(response: TokenResponse, *, show: bool) -> Iterator[Phrase]:
-    """Lines for people; the token itself only when it is to be shown."""
+    """Yield lines for the operator, with the token itself only if `show` is true."""
     expiry = datetime.now(UTC) + timedelta(seconds=response.lifetime)
     sources = {
         "expires_in": Phrase("as the SSO says"),
@@ -54,9 +54,9 @@ def format_token(response: TokenResponse, *, show: bool) -> Iterator[Phrase]:
 
 
 def format_assertion(settings: Settings, credential: str) -> Iterator[Phrase]:
-    """Lines with what the SSO sees of a credential with a key; none for others.
+    """Yield lines with what the SSO gets from a credential with a key; none for other credentials.
 
-    The assertion is one of its own kind, shown without its signature. Raises `StartError`.
+    The assertion is made for this output and shown without its signature. Raises `StartError`.
     """
     grant = client_credentials(settings, credential)
     if grant.public_key is None:
@@ -73,7 +73,7 @@ def _decoded(part: str) -> str:
 
 
 def token_failure_text(error: TokenRequestError, settings: Settings, name: str) -> Phrase:
-    """Why there is no token, in plain words."""
+    """Return why there is no token, as a text for the operator."""
     return join_phrases(
         "", [failure_text(error, name, _sso_route(settings)), _secret_hint(error, settings, name)]
     )
@@ -82,7 +82,7 @@ def token_failure_text(error: TokenRequestError, settings: Settings, name: str) 
 def token_failure_and_remedy(
     error: TokenRequestError, settings: Settings, name: str
 ) -> tuple[Phrase, Phrase]:
-    """The same in two: what happened, and what to do if that can be told."""
+    """Return the same as two texts: what happened, and what to do, empty where that is unknown."""
     happened, remedy = cause_and_remedy(error, name, _sso_route(settings))
     return happened, join_phrases("", [remedy, _secret_hint(error, settings, name)])
 
@@ -93,7 +93,7 @@ def _sso_route(settings: Settings) -> SsoRoute:
 
 
 def _secret_hint(error: TokenRequestError, settings: Settings, name: str) -> Phrase:
-    """Tells of what nobody sees: blanks around the secret, and which of several it was."""
+    """Return a hint on invisible causes: white space around the secret, or several secrets."""
     credential = settings.credentials[name]
     if error.kind != "refused" or credential.auth_method == "private_key_jwt":
         return EMPTY_PHRASE

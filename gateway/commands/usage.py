@@ -1,7 +1,7 @@
-"""Help, and what is said of wrong usage, in the language that is spoken.
+"""Help texts and usage errors, in the language of the output.
 
-Both are of the command line's library, which has them in English only, and go through the
-catalogues here. What it says in words that are not known here stays as it says it.
+Both come from the command line library, which has them in English only, and are translated with the
+catalogues. A text of the library that is not listed here stays in English.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PARTS: Final = {
     "option": Phrase("Options"),
     "command": Phrase("Commands"),
 }
-# Words of its own, which are looked up as they come.
+# Texts of the library that are translated as a whole.
 WORDS: Final = (
     *("[OPTIONS]", "COMMAND [ARGS]...", "Show this message and exit."),
     *("default", "env var", "required"),
@@ -35,7 +35,7 @@ WORDS: Final = (
 _NOTE: Final = re.compile(r"(?<=[\[ ])(default|env var)(?=: )|(?<=[\[ ])required(?=\])")
 _TYPE: Final = re.compile(r" <.*>$")
 
-# What is told of mistakes, longer sentences before those that they begin with.
+# Usage errors of the library; a longer sentence precedes one that it begins with.
 _USAGE_ERRORS: Final = (
     Phrase("No such command {name}. Did you mean {near}?"),
     Phrase("No such command {name}."),
@@ -52,7 +52,7 @@ _USAGE_ERRORS: Final = (
     Phrase("Input should be greater than or equal to {least}"),
     Phrase("Input should be less than or equal to {most}"),
     Phrase("one of {names}"),
-    # Of the sandbox, which uses nothing of the rest.
+    # Usage errors of `gateway.sandbox`, which does not use the other packages.
     Phrase("{name}: write sso=… or platform=…"),
     Phrase("{name}: {side} is named twice"),
     Phrase("{name}: give a status from 400 to 599, html or reset"),
@@ -68,26 +68,26 @@ _PATTERNS: Final = {
 
 
 class LocalizedTyper(typer.Typer):
-    """A group of commands, all of which say how they are used."""
+    """A group of commands with localized help and usage errors."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(cls=LocalizedGroup, **options)
 
     def command(self, name: str | None = None, **options: Any) -> Callable[[_F], _F]:
-        """Registers a command."""
+        """Register a command."""
         return super().command(name, cls=LocalizedCommand, **options)
 
 
 class _LocalizedHelp:
-    """What a command says of itself."""
+    """Mixin of the localized help of a command."""
 
     def format_usage(self: Any, ctx: Any, formatter: Any) -> None:
-        """Its line of usage."""
+        """Write the usage line."""
         pieces = [translate(Phrase(piece)) for piece in self.collect_usage_pieces(ctx)]
         formatter.write_usage(ctx.command_path, " ".join(pieces), prefix=f"{translate(_USAGE)} ")
 
     def format_help(self: Any, ctx: Any, formatter: Any) -> None:
-        """All of its help; typer's own, with frames, where no word changes."""
+        """Write the whole help; in English, typer's own with frames."""
         if current_language() == "en":
             super().format_help(ctx, formatter)  # type: ignore[misc]
             return
@@ -103,15 +103,15 @@ class _LocalizedHelp:
 
 
 class LocalizedCommand(_LocalizedHelp, TyperCommand):
-    """One that does something."""
+    """A command with localized help."""
 
 
 class LocalizedGroup(_LocalizedHelp, TyperGroup):
-    """One with others below it."""
+    """A group of commands with localized help."""
 
 
 def _rows(command: Any, context: Any, kind: str) -> Iterator[tuple[str, str]]:
-    """Name and meaning of each argument, option or command below this one."""
+    """Yield the name and help of each argument, option or subcommand."""
     if kind == "command":
         below = getattr(command, "commands", {})
         shown = {name: each for name, each in below.items() if not each.hidden}
@@ -130,12 +130,12 @@ def _note(found: re.Match[str]) -> str:
 
 
 def paragraphs(text: str) -> list[Phrase]:
-    """A help text's, as the catalogues have them."""
+    """Return the paragraphs of a help text, as they are in the catalogues."""
     return [Phrase(" ".join(each.split())) for each in re.split(r"\n\s*\n", text.strip())]
 
 
 def run_command_line(commands: typer.Typer, failure: BaseException | None) -> None:
-    """Do what was typed; the process ends with it. In English typer tells mistakes itself."""
+    """Run the command line and exit. In English, typer reports usage errors itself."""
     select_language(sys.argv[1:])
     english = current_language() == "en"
     try:
@@ -143,8 +143,8 @@ def run_command_line(commands: typer.Typer, failure: BaseException | None) -> No
     except typer.Abort:
         sys.exit(CHECK_FAILED)
     except Exception as error:
-        # A mistake of usage is typer's, or click's where typer is built on that: the classes
-        # have no name in common.
+        # A usage error is an exception of typer, or of click where typer is built on click: the
+        # classes have no common base class.
         if not hasattr(error, "format_message"):
             raise
         _print_usage_error(error)
@@ -165,7 +165,7 @@ def _print_usage_error(mistake: Any) -> None:
 
 
 def usage_error_phrase(text: str) -> Phrase | None:
-    """What others say of a mistake, as a sentence of the catalogues."""
+    """Return the library's usage error as a phrase of the catalogues, None for an unknown one."""
     for pattern, sentence in _PATTERNS.items():
         found = pattern.fullmatch(text)
         if found is not None:

@@ -75,7 +75,7 @@ async def open_outbox(
     """
     hold, probe = ways
     # aiosqlite logs every statement with its values at level DEBUG.
-    logging.getLogger("aiosqlite").setLevel(logging.WARNING)  # noqa: TID251 - not ours
+    logging.getLogger("aiosqlite").setLevel(logging.WARNING)  # noqa: TID251 - the library's logger
     try:
         store = await stack.enter_async_context(open_store(settings, later=True))
     except OutboxConfigurationError as error:

@@ -363,6 +363,7 @@ class Supervisor:
 
     async def _request_all(self, what: str) -> list[dict[str, Any] | None]:
         workers = [self._workers.get(each) for each in range(1, self._settings.workers + 1)]
+        # asyncio.sleep returns None, the response of a worker that is not running.
         asked = [asyncio.sleep(0) if each is None else each.request(what) for each in workers]
         return list(await asyncio.gather(*asked))
 
