@@ -1,7 +1,7 @@
 """The settings: YAML and environment variables, checked completely before anything opens.
 
-`load_settings` gives frozen `Settings` or raises `SettingsError` with every problem at once.
-Nothing else in the gateway reads the environment.
+`load_settings` returns frozen `Settings` or raises `SettingsError` with every problem at once. No
+other package of the gateway reads the environment.
 """
 
 from gateway.config.admin_address import load_admin_address

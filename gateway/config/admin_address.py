@@ -1,7 +1,7 @@
-"""The one setting that a health check needs, read past all problems with the others.
+"""Reads the one setting that a health check needs, in spite of problems with other settings.
 
-A gateway goes on with its old settings while the file on disk is broken, and a shell beside it has
-not always the variables that it was started with: neither makes it unhealthy.
+A gateway keeps its old settings while the file on disk is broken, and a shell beside it may lack
+the variables that it was started with: neither makes it unhealthy.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from gateway.config.text_file import TextDecodingError, decode, read_bytes
 from gateway.config.values import InvalidValueError, ListenAddress, parse_address
 from gateway.config.yaml_file import MAX_FILE_BYTES, parse_yaml
 
-# The group `admin` alone, for files that are broken elsewhere.
+# The group `admin` alone, for files with invalid YAML elsewhere.
 _GROUP: Final = re.compile(r"^admin[ \t]*:.*(?:\n(?:[ \t].*|#.*|[ \t]*))*", re.MULTILINE)
 
 
 def load_admin_address(path: Path | None, environ: Mapping[str, str]) -> ListenAddress:
-    """`admin.address`: of the environment, else of the file, else the default. Never raises."""
+    """Return `admin.address` of the environment, else of the file, else the default.
+
+    Never raises.
+    """
     for values in _sources(path, environ):
         group = values.get("admin")
         try:

@@ -1,4 +1,4 @@
-"""What a rule between keys yields when it is broken."""
+"""The result of a violated rule between keys."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from gateway.phrases import Phrase
 
 @dataclass(frozen=True, slots=True)
 class RuleViolation:
-    """A broken rule: at which key, what is wrong, what to do."""
+    """A violated rule: its key (`setting`), what is wrong, and what to do.
+
+    `related_settings` are the other keys that the rule depends on.
+    """
 
     setting: SettingPath
     message: Phrase

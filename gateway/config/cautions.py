@@ -1,4 +1,4 @@
-"""What settings may hold and a gateway starts with, though it is unsafe or hardly meant so."""
+"""Settings that a gateway starts with although they are unsafe or probably unintended."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from gateway.config.problems import SettingPath, dotted
 from gateway.config.settings import Settings
 from gateway.phrases import Phrase
 
-# What has the platform's addresses of today in the place of those of guide 0.1.0.
+# Former environments (guide 0.1.0) to those with the platform's current addresses.
 _SUCCESSORS: Final = {"playground": "dhp-playground", "production": "dhp-production"}
 
 
 def find(settings: Settings, is_in_file: Callable[[SettingPath], bool]) -> Iterator[RuleViolation]:
-    """Everything of that kind; `is_in_file` says of a key whether the settings file gives it."""
+    """Yield all cautions.
+
+    `is_in_file` returns whether the settings file, not a variable, sets a key.
+    """
     yield from former_addresses(settings)
     yield from _callers_in_clear(settings)
     yield from _browsers_that_are_callers(settings)
@@ -27,7 +30,7 @@ def find(settings: Settings, is_in_file: Callable[[SettingPath], bool]) -> Itera
 
 
 def former_addresses(settings: Settings) -> Iterator[RuleViolation]:
-    """An environment that fills in addresses which the platform has left."""
+    """Yield a caution where the environment fills in addresses that the platform no longer uses."""
     successor = _SUCCESSORS.get(settings.environment)
     if successor is not None:
         yield RuleViolation(
@@ -59,7 +62,10 @@ def _callers_in_clear(settings: Settings) -> Iterator[RuleViolation]:
 
 
 def _browsers_that_are_callers(settings: Settings) -> Iterator[RuleViolation]:
-    """Callers that a browser is taken for by its address alone, before its user has to sign in."""
+    """Yield callers that are identified by address alone while the login is enabled.
+
+    A browser with such an address is treated as that caller and gets no sign-in page.
+    """
     if not settings.login.enabled:
         return
     for index, caller in enumerate(settings.callers):
@@ -93,7 +99,7 @@ def _written_secrets(
 ) -> Iterator[RuleViolation]:
     written = [source.setting for source in settings.secret_sources() if source.value is not None]
     for setting in filter(is_in_file, written):
-        # One file takes the place of all items of a list.
+        # For a list, one `_file` setting replaces all items.
         named = setting[:-1] if isinstance(setting[-1], int) else setting
         yield RuleViolation(
             setting,

@@ -1,4 +1,4 @@
-"""The URL of the outbox's database, taken apart, so that its password is never shown."""
+"""The URL of the outbox's database, parsed, so that its password is never shown."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _SSL_MODES: Final[dict[str, SslMode]] = {
 
 @dataclass(frozen=True, slots=True)
 class DatabaseLocation:
-    """Where the outbox is kept: a SQLite file (`path`), or a database of a PostgreSQL server.
+    """The location of the outbox: a SQLite file (`path`), or a database of a PostgreSQL server.
 
-    `host` is a name, an address, or the directory of a Unix socket. `ssl_mode` means what libpq
-    means by it; `ssl_root_cert` holds the CAs for the two that verify. `str` gives the URL with the
-    password masked.
+    `host` is a name, an address, or the directory of a Unix socket. `ssl_mode` has the meaning of
+    libpq's sslmode; `ssl_root_cert` holds the CAs for the two modes that verify. `str` returns the
+    URL with the password masked.
     """
 
     kind: Literal["sqlite", "postgresql"]
@@ -74,7 +74,7 @@ DEFAULT_DATABASE: Final = DatabaseLocation("sqlite", Path("/var/lib/dhp-gateway/
 
 
 def parse_database_url(value: object) -> DatabaseLocation:
-    """Takes a SQLite or PostgreSQL URL apart; raises `InvalidValueError`."""
+    """Parse a SQLite or PostgreSQL URL. Raises `InvalidValueError`."""
     if isinstance(value, DatabaseLocation):
         return value
     if not isinstance(value, str):
@@ -84,7 +84,7 @@ def parse_database_url(value: object) -> DatabaseLocation:
 
 
 def _file(parts: SplitResult) -> DatabaseLocation:
-    # In the customary form the path follows a slash of its own: sqlite:/// + /absolute/path.
+    # In the customary form, an additional slash precedes the path: sqlite:/// + /absolute/path.
     path = unquote(parts.path[1:])
     if parts.netloc or parts.query or not path.startswith("/") or path.endswith("/"):
         raise InvalidValueError(Phrase("names no file by an absolute path"), _HINT)

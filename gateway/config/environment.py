@@ -1,8 +1,8 @@
-"""Reads settings from environment variables and lays them over those of the file.
+"""Reads settings from environment variables and merges them over those of the file.
 
-`DHP_GATEWAY_` + the path in capitals, levels joined by `__`. Texts are taken as they are; numbers
-and truth values are parsed; lists and groups are JSON. For keys that may be null, `null` or nothing
-means null.
+The name is `DHP_GATEWAY_` and the path in capitals, with levels joined by `__`. Texts are used
+unchanged; numbers and truth values are parsed; lists and groups are JSON. For keys that may be
+null, `null` or an empty text means null.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ from gateway.nesting import exceeds_depth
 from gateway.phrases import Phrase
 
 PREFIX: Final = "DHP_GATEWAY_"
-# Names the settings file for the commands; no setting itself.
+# Names the settings file for the commands; it is no setting.
 CONFIG_VARIABLE: Final = "DHP_GATEWAY_CONFIG"
 _FLAGS: Final = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
 
 
 @dataclass(slots=True)
 class EnvironmentValues:
-    """What the environment says: `values`, the variable's name for each path, and problems."""
+    """The settings of the environment.
+
+    `values` by key, `names` of the variables by path, and `problems`.
+    """
 
     values: dict[str, Any] = field(default_factory=dict)
     names: dict[SettingPath, str] = field(default_factory=dict)
@@ -34,24 +37,25 @@ class EnvironmentValues:
 
 
 def variable_name(path: SettingPath) -> str:
-    """The environment variable that sets the key at a path."""
+    """Return the environment variable that sets the key at a path."""
     return PREFIX + "__".join(str(part).upper() for part in path)
 
 
 def has_settings(environ: Mapping[str, str]) -> bool:
-    """Whether any variable sets something."""
+    """Return whether any variable sets a setting."""
     return any(name.startswith(PREFIX) and name != CONFIG_VARIABLE for name in environ)
 
 
 def read_environment(
     environ: Mapping[str, str], file_values: Mapping[str, Any]
 ) -> EnvironmentValues:
-    """The settings among `environ`.
+    """Return the settings in `environ`.
 
-    Names of credentials are lower-cased, unless the file spells one the same way but for its case.
+    Names of credentials are converted to lower case, unless the file has one that differs only in
+    case.
     """
     found = EnvironmentValues()
-    # Shorter names first, so that a key outranks the JSON of the group it stands in.
+    # Shorter names first, so that a variable for a key overrides the JSON of its group.
     for name in sorted(environ, key=lambda name: (name.count("__"), name)):
         if name.startswith(PREFIX) and name != CONFIG_VARIABLE:
             path = _path(name.removeprefix(PREFIX).split("__"), file_values)
@@ -67,7 +71,7 @@ def read_environment(
 
 
 def _path(parts: list[str], file_values: Mapping[str, Any]) -> tuple[str, ...]:
-    """The path that a variable's parts spell; empty when there is none."""
+    """Return the path that a variable's parts name, empty where the schema has no such key."""
     here: Any = Settings
     given: Any = file_values
     path: list[str] = []
@@ -86,9 +90,9 @@ def _path(parts: list[str], file_values: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def parse_variable(text: str, annotation: Any) -> Any:
-    """The value that a variable's text means; the text itself where it cannot be parsed.
+    """Return the value of a variable's text, or the text itself where it cannot be parsed.
 
-    Validation then says what was expected.
+    Validation then reports the expected type.
     """
     if shape.is_optional(annotation) and text in ("", "null"):
         return None
@@ -127,11 +131,11 @@ def _put(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
 
 def _nearest(name: str) -> Phrase:
     known = [variable_name(path) for path, _ in shape.value_paths()]
-    # A free name stands between the two fixed parts of `credentials.*.client_id`.
+    # The name chosen by the operator is between the fixed parts of `credentials.*.client_id`.
     parts = name.split("__")
     free = parts[1] if len(parts) > 2 else "DEFAULT"
     spelled: Iterable[str] = (variable.replace("*", free) for variable in known)
-    # The prefix that all have would make all of them alike.
+    # The common prefix would make all names similar.
     ends = [each.removeprefix(PREFIX) for each in (*spelled, CONFIG_VARIABLE)]
     near = closest_word(name.removeprefix(PREFIX), ends)
     if near is None:
@@ -140,9 +144,9 @@ def _nearest(name: str) -> Phrase:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `over` on top, group by group; lists are replaced, not joined.
+    """Return `base` with the values of `over`, group by group; lists are replaced, not joined.
 
-    A secret and its `_file` are one setting in two forms: giving either replaces both.
+    A secret and its `_file` are one setting in two forms: setting either replaces both.
     """
     merged = dict(base)
     for key in over:
@@ -152,5 +156,5 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in over.items():
         below = merged.get(key)
         both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        merged[key] = merge(below, value) if both else value  # type: ignore[arg-type] # both are
+        merged[key] = merge(below, value) if both else value  # type: ignore[arg-type] # mappings
     return merged

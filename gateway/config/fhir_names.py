@@ -1,6 +1,6 @@
-"""The names of FHIR R5 that settings hold: interactions, resource types, operations.
+"""The names of FHIR R5 that settings may have: interactions, resource types, operations.
 
-A name that can never match is refused, with the one that was probably meant.
+A name that can never match is rejected, with the name that was probably meant.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gateway.config.resource_types import RESOURCE_TYPES
 from gateway.config.values import InvalidValueError
 from gateway.phrases import Phrase
 
-# The interactions of FHIR R5 (restful-interaction) and the gateway's own names for the rest.
+# The interactions of FHIR R5 (restful-interaction) and the gateway's names for other requests.
 INTERACTIONS: Final = (
     "read",
     "vread",
@@ -39,7 +39,7 @@ INTERACTIONS: Final = (
     "smart-configuration",
     "other",
 )
-# Operations of FHIR R5, of the platform, and those common in other servers; without the `$`.
+# Operations of FHIR R5, of the platform, and common ones of other servers; without the `$`.
 OPERATIONS: Final = frozenset(
     {
         "add",
@@ -108,14 +108,14 @@ OPERATIONS: Final = frozenset(
 )
 
 _OPERATION: Final = r"\*|\$?[A-Za-z][A-Za-z0-9._\-]{0,63}"
-# Of shorter names one letter off may well be another word.
+# Characters. In shorter names, one different letter may well make another word.
 _MIN_SLIP_LENGTH: Final = 6
 
 
 def similar_operation(name: str) -> str | None:
-    """The operation, with `$`, that one the gateway does not know looks like; None if it is known.
+    """Return the known operation, with `$`, that an unknown name is similar to, else None.
 
-    A platform may define operations of its own, so that an unknown one is no mistake by itself.
+    A platform may define further operations, so that an unknown name alone is no mistake.
     """
     code = name.removeprefix("$")
     near = None if code in OPERATIONS or name == "*" else closest_key(code, OPERATIONS)
@@ -160,7 +160,7 @@ def _operation(value: str) -> str:
 
 
 def _is_slip(wrong: str, right: str) -> bool:
-    """Whether two names differ by case, hyphens or the order of letters, or by an inner letter."""
+    """Return whether two names differ by case, hyphens, order of letters, or one inner letter."""
     one, other = (re.sub(r"[^a-z0-9]", "", each.lower()) for each in (wrong, right))
     surplus, missing = Counter(one) - Counter(other), Counter(other) - Counter(one)
     if not surplus and not missing:

@@ -1,4 +1,4 @@
-"""Settings of the callers' side: listeners, callers, limits."""
+"""Settings of the downstream side: listeners, callers, limits."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class OperatorSettings(Section):
     )
 
     def secret_source(self, index: int) -> SecretSource:
-        """Where the password comes from; `index` is the place in `admin.operators`."""
+        """Return the source of the password; `index` is the position in `admin.operators`."""
         setting = ("admin", "operators", index, "password")
         return SecretSource(setting, self.password, self.password_file)
 
@@ -242,11 +242,11 @@ class CallerSettings(Section):
 
     @property
     def has_secret(self) -> bool:
-        """Whether the caller shows a key or password."""
+        """Whether the caller sends a key or password."""
         return any(source.is_given for source in self.secret_sources(0))
 
     def secret_sources(self, index: int) -> tuple[SecretSource, ...]:
-        """Where key and password come from; `index` is the caller's place in `callers`."""
+        """Return the sources of key and password; `index` is the position in `callers`."""
         caller = ("callers", index)
         key = SecretSource((*caller, "api_key"), self.api_key, self.api_key_file)
         if self.basic_auth is None:

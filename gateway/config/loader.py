@@ -1,4 +1,4 @@
-"""From a file and the environment to checked settings, or to every problem at once."""
+"""Loads a file and the environment into checked settings, or reports every problem at once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from gateway.phrases import Phrase
 
 
 def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
-    """The settings of a YAML file, if one is given, with environment variables on top.
+    """Return the settings of a YAML file, if one is given, overridden by environment variables.
 
     Opens no other file: secrets are read later, by `SecretSource.read`. Raises `SettingsError` with
     every problem.
@@ -36,9 +36,9 @@ def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
 
 
 def warnings(path: Path | None, environ: Mapping[str, str], settings: Settings) -> list[Problem]:
-    """What a gateway with these `settings`, of that file and environment, starts with all the same.
+    """Return the problems of `settings` that do not prevent a start: unsafe or probably unintended.
 
-    It is unsafe, or hardly meant so.
+    `path` and `environ` are those that the settings were loaded from.
     """
     return _check(path, environ).warnings(settings)
 
@@ -49,21 +49,22 @@ def _check(path: Path | None, environ: Mapping[str, str]) -> _Validation:
 
 
 class _Validation:
-    """One validation; it knows where each value came from."""
+    """One validation, with the source of each value."""
 
     def __init__(self, document: YamlDocument, variables: EnvironmentValues) -> None:
         self._document = document
         self._variables = variables
         self._problems = [*document.problems, *variables.problems]
-        # Keys about which enough is said: no rule complains about them too.
+        # Keys that have a problem already: no rule reports them too.
         self._reported_keys: list[SettingPath] = []
-        # As what a key was written that is judged as the one that was meant.
+        # Correct keys to the misspelled ones that are validated in their place.
         self._misspelled: dict[SettingPath, SettingPath] = {}
 
     def settings(self) -> Settings:
         values = merge(self._document.values, self._variables.values)
         settings = self._validated(repair.copy(values))
-        # Of a file that cannot be read nobody knows what else it says.
+        # The contents of an unreadable file are unknown, so that rules would report its absent
+        # keys.
         if settings is not None and (self._document.values or not self._document.problems):
             self._apply_rules(settings)
         if self._problems or settings is None:
@@ -75,7 +76,7 @@ class _Validation:
         return [self._told(each.setting, each.message, each.hint) for each in found]
 
     def _validated(self, values: dict[str, Any]) -> Settings | None:
-        """The settings; after complaints, those that remain without the wrong values."""
+        """Return the settings; with problems, those without the wrong values, or None."""
         settings, wrong = _validate(values)
         while (slip := _first_slip(wrong, values)) is not None:
             entry, meant = slip
@@ -104,7 +105,7 @@ class _Validation:
             self._problems.append(self._broken(finding))
 
     def _broken(self, rule: RuleViolation) -> Problem:
-        """What is missing may have been given by a variable, in which there is nothing."""
+        """Return the problem of a broken rule; a missing key may be set by an empty variable."""
         forms = (rule.setting, (*rule.setting[:-1], f"{rule.setting[-1]}_file"))
         blank = next((form for form in forms if form in self._variables.names), None)
         if blank is None or rule.message != "is missing":
@@ -115,7 +116,7 @@ class _Validation:
     @staticmethod
     def _setting(entry: Any) -> SettingPath:
         location: SettingPath = entry["loc"]
-        # Pydantic marks a wrong name of a mapping so.
+        # Pydantic marks an invalid name in a mapping this way.
         return location[:-1] if location[-1:] == ("[key]",) else location
 
     def _as_written(self, setting: SettingPath) -> SettingPath:
@@ -125,7 +126,7 @@ class _Validation:
         return setting
 
     def _is_consequence(self, entry: Any, *, unreadable: bool) -> bool:
-        """Whether it only follows from another problem that is reported."""
+        """Return whether the error is only a consequence of a problem that is reported."""
         setting = self._setting(entry)
         if self._as_written(setting) in self._document.reported_keys:
             return True
@@ -178,7 +179,7 @@ class _Validation:
 
 
 def _validate(values: dict[str, Any]) -> tuple[Settings | None, list[Any]]:
-    """The settings, or what pydantic says is wrong with the values."""
+    """Return the settings, or pydantic's errors."""
     try:
         return Settings.model_validate(values), []
     except ValidationError as error:
@@ -186,7 +187,7 @@ def _validate(values: dict[str, Any]) -> tuple[Settings | None, list[Any]]:
 
 
 def _first_slip(wrong: Iterable[Any], values: dict[str, Any]) -> tuple[Any, SettingPath] | None:
-    """The first unknown key that another one was probably meant by, which is not given."""
+    """Return the first unknown key with the absent key that was probably meant, else None."""
     for entry in wrong:
         if entry["type"] == "extra_forbidden":
             group, name = entry["loc"][:-1], str(entry["loc"][-1])
@@ -197,11 +198,11 @@ def _first_slip(wrong: Iterable[Any], values: dict[str, Any]) -> tuple[Any, Sett
 
 
 def _groups_with_key(name: str) -> list[str]:
-    """Where in the settings a key of this name belongs."""
+    """Return the keys of this name anywhere in the settings."""
     return [dotted(setting) for setting, _ in shape.value_paths() if setting[-1] == name]
 
 
 def _any_below(settings: Iterable[SettingPath], groups: Iterable[SettingPath]) -> bool:
-    """Whether one of the keys is one of the groups or lies in it."""
+    """Return whether one of the keys is one of the groups or lies in one."""
     settled = set(groups)
     return any(key[:length] in settled for key in settings for length in range(len(key) + 1))

@@ -1,4 +1,4 @@
-"""The rules between the keys of the sign-in with a browser."""
+"""The rules between the keys of the login."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gateway.phrases import Phrase
 
 
 def find_login_violations(settings: Settings) -> Iterator[RuleViolation]:
-    """What is broken of them; nothing while nobody signs in."""
+    """Yield the violations of these rules; none while the login is disabled."""
     login = settings.login
     if not login.enabled:
         return
@@ -70,7 +70,7 @@ def _redirect_uri(redirect_uri: str | None) -> Iterator[RuleViolation]:
 
 
 def _login_client(login: LoginSettings) -> Iterator[RuleViolation]:
-    """Without secret and key it is a public client, and nothing is missing."""
+    """Yield violations of the client's keys; a client without secret and key is public."""
     by_key = login.auth_method == "private_key_jwt"
     method: tuple[SettingPath, ...] = (("login", "auth_method"), ("login", "private_key_file"))
     if by_key and not login.private_key_file:

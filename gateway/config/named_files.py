@@ -12,7 +12,10 @@ from gateway.config.problems import SettingPath
 
 
 def named_files(value: Any, key: SettingPath = ()) -> Iterator[tuple[SettingPath, Path]]:
-    """Every file whose content the gateway reads: secrets, keys, certificates, trust roots."""
+    """Yield every file whose content the gateway reads, with its key.
+
+    These are secrets, keys, certificates and trust roots.
+    """
     if isinstance(value, Path):
         if str(key[-1]).endswith("_file"):
             yield key, value

@@ -1,4 +1,4 @@
-"""Settings of running the gateway: audit, logs, stores, sign-in, outbox, tracing, shutdown."""
+"""Settings of operation: audit, logs, stores, login, outbox, tracing, alerts, shutdown."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class StoreSettings(Section):
     )
 
     def encryption_key_source(self) -> SecretSource:
-        """Where the encryption key comes from, if there is one."""
+        """Return the source of the encryption key, which may be absent."""
         setting = ("store", "encryption_key")
         return SecretSource(setting, self.encryption_key, self.encryption_key_file)
 
@@ -197,7 +197,7 @@ class LoginSettings(Section):
     )
 
     def secret_source(self) -> SecretSource:
-        """Where the client's secret, or with `private_key_jwt` the private key, comes from."""
+        """Return the source of the client's secret, with `private_key_jwt` of the private key."""
         if self.auth_method == "private_key_jwt":
             return SecretSource(("login", "private_key"), None, self.private_key_file)
         setting = ("login", "client_secret")
@@ -251,7 +251,7 @@ class OutboxSettings(Section):
     )
 
     def encryption_key_source(self) -> SecretSource:
-        """Where the encryption key comes from."""
+        """Return the source of the encryption key."""
         setting = ("outbox", "encryption_key")
         return SecretSource(setting, self.encryption_key, self.encryption_key_file)
 
@@ -287,7 +287,7 @@ class TracingSettings(Section):
     )
 
     def secret_source(self) -> SecretSource:
-        """Where the `Authorization` field comes from, if there is one."""
+        """Return the source of the `Authorization` field, which may be absent."""
         setting = ("tracing", "authorization")
         return SecretSource(setting, self.authorization, self.authorization_file)
 
@@ -315,7 +315,7 @@ class AlertsSettings(Section):
     )
 
     def address_sources(self) -> tuple[SecretSource, ...]:
-        """Where the addresses come from: one each, or all of them in a file."""
+        """Return the sources of the addresses: one for each, or one file with all."""
         setting = ("alerts", "notify")
         given = (SecretSource((*setting, at), each, None) for at, each in enumerate(self.notify))
         both = self.notify[0] if self.notify and self.notify_file is not None else None

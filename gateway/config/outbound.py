@@ -1,4 +1,4 @@
-"""Settings of the platform's side: platform, SSO, credentials, second attempts, FHIR."""
+"""Settings of the upstream side: platform, SSO, credentials, retries, FHIR."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class PlatformSettings(Section):
 
     @property
     def passed_names(self) -> frozenset[bytes]:
-        """Return `pass_headers` in lower case, as octets."""
+        """`pass_headers` in lower case, as octets."""
         return frozenset(name.lower().encode("ascii") for name in self.pass_headers)
 
 
@@ -187,14 +187,14 @@ class CredentialSettings(Section):
     )
 
     def secret(self, name: str = "default") -> Secret | None:
-        """The client secret or private key now, from its file if it has one; None without.
+        """Return the current client secret or private key, from its file if it has one, else None.
 
         `name` is this credential's name, for the error. Raises `SecretReadError`.
         """
         return self.secret_source(name).read()
 
     def secret_source(self, name: str) -> SecretSource:
-        """Where the client secret, or with `private_key_jwt` the private key, comes from."""
+        """Return the source of the client secret, with `private_key_jwt` of the private key."""
         if self.auth_method == "private_key_jwt":
             return SecretSource(("credentials", name, "private_key"), None, self.private_key_file)
         setting = ("credentials", name, "client_secret")

@@ -1,6 +1,6 @@
-"""The parameters of OAuth requests that the gateway sets itself: `extra_params` may name none.
+"""The parameters of OAuth requests that the gateway sets: `extra_params` must not name them.
 
-Compared without case: some servers take `Client_ID` for `client_id`.
+Names are compared without case, because some servers accept `Client_ID` for `client_id`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ _OF_CREDENTIALS: Final = frozenset(
         "scope",
     }
 )
-# RFC 6749 sections 4.1.1, 4.1.3 and 6, RFC 7636, OpenID Connect Core 3.1.2.1; and those by which
-# an SSO would answer elsewhere or look at nothing else (OAuth multiple response types, RFC 9101).
+# RFC 6749 sections 4.1.1, 4.1.3 and 6, RFC 7636, OpenID Connect Core 3.1.2.1; and those that make
+# an SSO send its response elsewhere (OAuth multiple response types) or ignore the other parameters
+# (RFC 9101).
 _OF_LOGIN: Final = _OF_CREDENTIALS | {
     "response_type",
     "response_mode",
@@ -38,10 +39,10 @@ _OF_LOGIN: Final = _OF_CREDENTIALS | {
 
 
 def reserved_for_credentials(names: Iterable[str]) -> list[str]:
-    """Those of the names that a request with client credentials has already."""
+    """Return the names that a client credentials request has already."""
     return [name for name in names if name.lower() in _OF_CREDENTIALS]
 
 
 def reserved_for_login(names: Iterable[str]) -> list[str]:
-    """Those of the names that a sign-in's request has already, or that would undo it."""
+    """Return the names that the login's requests have already, or that would defeat it."""
     return [name for name in names if name.lower() in _OF_LOGIN]

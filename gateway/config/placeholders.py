@@ -1,4 +1,4 @@
-"""Words that stand in examples where a value of the hospital's own belongs."""
+"""Placeholders of example settings, which the operator has to replace."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from gateway.config.section import Section
 from gateway.phrases import Phrase
 from gateway.secret import Secret
 
-# SECRET, CLIENT_ID and the like in capitals only: somebody may have been given such a word. A key
-# as JSON (a JWK) stands between braces, too, and is none.
+# SECRET, CLIENT_ID and the like in capitals only: an issued value may be such a word. A key as JSON
+# (JWK) is in braces too, and is no placeholder.
 _PLACEHOLDER: Final = re.compile(
     r"<[^<>]*>|\$\{[^{}]*\}|\{\{[^{}]*\}\}|\.{3}|…"
     r"|(?i:x{3,}|\*{3,}|todo|placeholder|(?:your|replace)[-_ ]\S.*"
@@ -24,12 +24,12 @@ HINT: Final = Phrase("put your own value in its place")
 
 
 def is_placeholder(text: str) -> bool:
-    """Whether a text is none of somebody's, but one to be replaced."""
+    """Return whether `text` is an unreplaced placeholder, such as `CLIENT_ID`."""
     return _PLACEHOLDER.fullmatch(text.strip(" \t\r\n\"'")) is not None
 
 
 def find_placeholders(value: Any, setting: SettingPath = ()) -> Iterator[SettingPath]:
-    """The settings that still hold one, in a group of them and all below."""
+    """Yield the settings that hold a placeholder, in a value and everything below it."""
     if isinstance(value, Section):
         value = {name: getattr(value, name) for name in type(value).model_fields}
     if isinstance(value, Mapping):

@@ -1,6 +1,6 @@
-"""What is wrong with the settings, in plain words.
+"""Problems of the settings, as texts for the operator.
 
-A problem never repeats a value: it may be a secret, also one that landed under the wrong key.
+A problem never repeats a value: it may be a secret, also under the wrong key.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from typing import Any, Final
 
 from gateway.phrases import EMPTY_PHRASE, Phrase, any_of, to_phrase
 
-# How much alike two words must be, from 0 to 1, for one to be a slip of the other.
+# Minimum similarity of two words, from 0 to 1, for one to be a misspelling of the other.
 _SIMILAR: Final = 0.7
 
 # A key as its parts: names, and numbers for the items of lists.
 SettingPath = tuple[str | int, ...]
-# No value has as many levels. Whoever walks values that were read may do so by recursion.
+# No valid value has as many levels. The limit makes recursion over parsed values safe.
 DEEPEST: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake: the `key` it is about, what is wrong (`message`), what to do (`hint`).
+    """One mistake: its `key`, what is wrong (`message`), what to do (`hint`).
 
-    `source` says where the value came from, e.g. `line 7` or an environment variable's name; `code`
-    is what programs know such a problem by.
+    `source` says where the value is set, e.g. `line 7` or an environment variable's name; `code`
+    identifies the kind of problem for programs.
     """
 
     key: str
@@ -35,11 +35,11 @@ class Problem:
     code: str = "setting"
 
     def __str__(self) -> str:
-        """The line in English."""
+        """Return the line in English."""
         return str(self.line())
 
     def line(self) -> Phrase:
-        """One line: `key: message (source). hint`."""
+        """Return one line: `key: message (source). hint`."""
         told = Phrase("{key}: {message}", key=self.key, message=self.message)
         if self.source:
             told = Phrase("{told} ({source})", told=told, source=self.source)
@@ -49,7 +49,7 @@ class Problem:
 
 
 def dotted(setting: SettingPath) -> str:
-    """A key as people write it: `callers[0].name`."""
+    """Return a key in the notation of the documentation: `callers[0].name`."""
     text = ""
     for part in setting:
         if isinstance(part, int):
@@ -61,15 +61,15 @@ def dotted(setting: SettingPath) -> str:
 
 
 def closest_key(wrong: str, known: Iterable[str]) -> str | None:
-    """The known word that looks most like the wrong one, if any does."""
+    """Return the known word most similar to the wrong one, regardless of case, else None."""
     folded = {choice.lower(): choice for choice in known}
     near = closest_word(wrong.lower(), folded)
     return None if near is None else folded[near]
 
 
 def closest_word(wrong: str, known: Iterable[str]) -> str | None:
-    """The one of `known` that looks most like the wrong one, if any does."""
-    # Settings that are fine never ask.
+    """Return the word of `known` that is most similar to the wrong one, else None."""
+    # Imported here: valid settings do not need it.
     import difflib
 
     near = difflib.get_close_matches(wrong, list(known), n=1, cutoff=_SIMILAR)
@@ -77,7 +77,7 @@ def closest_word(wrong: str, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(wrong: str, known: Iterable[str], *, elsewhere: Iterable[str] = ()) -> Phrase:
-    """A hint: where the key belongs, the nearest known one, or all of them."""
+    """Return a hint: where the key belongs, the most similar known key, or all known keys."""
     choices, homes = list(known), list(elsewhere)
     near = closest_key(wrong, choices)
     if homes and near is None:
@@ -110,14 +110,14 @@ _DESCRIPTIONS: Final[dict[str, tuple[Phrase, Phrase]]] = {
     "int_parsing_size": (Phrase("is too large"), EMPTY_PHRASE),
 }
 _UNUSABLE: Final = (Phrase("cannot be used"), Phrase("see docs/settings.md"))
-# Where pydantic says what a value has to keep to.
+# The names of pydantic's limits in an error's context.
 _LIMITS: Final = ("gt", "ge", "le", "lt")
 
 
 def describe_error(error: Any, *, in_yaml: bool) -> tuple[Phrase, Phrase]:
-    """Message and hint for one entry of pydantic's `errors()`.
+    """Return message and hint for one entry of pydantic's `errors()`.
 
-    `in_yaml` says that the value stands in the file: how YAML writes it is then worth a word.
+    `in_yaml`: the value is in the file, so that hints on YAML's notation apply.
     """
     context = error.get("ctx", {})
     refused = context.get("error")
@@ -130,7 +130,7 @@ def describe_error(error: Any, *, in_yaml: bool) -> tuple[Phrase, Phrase]:
 
 
 def _limit(context: Mapping[str, Any]) -> Any:
-    """What pydantic says that a value must keep to; of several words, one of them is meant."""
+    """Return the limit of pydantic's error, or its list of words as a phrase."""
     if "expected" in context:
         some, several, last = context["expected"].rpartition(" or ")
         return Phrase("{first} or {second}", first=some, second=last) if several else last

@@ -1,4 +1,4 @@
-"""The documents that are made from the schema: docs/settings.md and config/reference.yaml."""
+"""The documents generated from the schema: docs/settings.md and config/reference.yaml."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gateway.config.values import Unit, format_size
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One key, as the documents show it. `default` is `...` where the key must be given."""
+    """One key, as the documents show it. `default` is `...` where the key is required."""
 
     setting: SettingPath
     annotation: Any
@@ -33,7 +33,7 @@ class _Row:
 
 
 def markdown(language: str = "en") -> str:
-    """docs/settings.md: one table for each group of keys."""
+    """Return docs/settings.md: one table for each group of keys."""
     words = WORDS[language]
     parts = [words.introduction + "".join(f"{line}\n" for line in _presets())]
     for setting, section in _groups(Settings, ()):
@@ -49,7 +49,7 @@ def markdown(language: str = "en") -> str:
 
 
 def reference_yaml() -> str:
-    """config/reference.yaml: every key with its default and its meaning."""
+    """Return config/reference.yaml: every key with its default and its meaning."""
     head = [
         "# Every setting of DHP Gateway with its default and its meaning.",
         "# Made from the schema by `make docs`; do not edit, copy what you need.",
@@ -79,7 +79,7 @@ def _groups(
 
 
 def _inner(row: _Row) -> tuple[SettingPath, type[Section]] | None:
-    """The group that a key holds, directly, by free names or as a list."""
+    """Return the group that a key holds, directly, under free names or as a list's item."""
     if (value := shape.value_of_mapping(row.annotation)) is not None:
         found, setting = shape.section_of(value), (*row.setting, "*")
     elif (item := shape.item_of_list(row.annotation)) is not None:
@@ -101,13 +101,13 @@ def _rows(section: type[Section], setting: SettingPath) -> Iterator[_Row]:
 
 
 def _shown(setting: SettingPath) -> str:
-    """The name of a group or key on the page."""
+    """Return the name of a group or key on the page."""
     parts = [{"*": "<name>"}.get(str(part), part) for part in setting]
     return ".".join(str(part) for part in parts).replace(".0", "[]")
 
 
 def _table_line(row: _Row, words: ReferenceTexts) -> str:
-    # Of a list there is one variable, for the whole of it.
+    # A list has one variable for all its items.
     in_list = next((at for at, part in enumerate(row.setting) if isinstance(part, int)), None)
     variable = f"`{variable_name(row.setting[:in_list]).replace('*', '<NAME>')}`"
     variable = words.within.format(variable) if in_list is not None else variable
@@ -124,7 +124,7 @@ def _default(row: _Row, words: ReferenceTexts) -> str:
 
 
 def _type(annotation: Any, words: ReferenceTexts) -> str:
-    """The type as people call it: `seconds`, `list of URL`, `on` or `off`."""
+    """Return the type in words: `seconds`, `list of URL`, `on` or `off`."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         name = _unit(annotation)
@@ -142,7 +142,7 @@ def _type(annotation: Any, words: ReferenceTexts) -> str:
 
 
 def _unit(annotation: Any) -> str:
-    """What the schema calls the values of a key; empty where the Python type says it all."""
+    """Return the name of the key's value type, empty where the Python type is sufficient."""
     parts = get_args(annotation) if get_origin(annotation) is Annotated else ()
     return next((part.name for part in parts[1:] if isinstance(part, Unit)), "")
 
@@ -155,7 +155,7 @@ def _plain(annotation: Any) -> str:
 
 
 def _scalar(row: _Row) -> str:
-    """The default as YAML writes it."""
+    """Return the default in YAML."""
     value = row.default
     if _unit(row.annotation) == "bytes":
         return str(format_size(value))
@@ -167,7 +167,7 @@ def _scalar(row: _Row) -> str:
     return text if re.fullmatch(r"[A-Za-z0-9_./:@-]+", text) else json.dumps(text)
 
 
-# What the reference shows where a key has to be given, or where all keys are optional.
+# Examples of the reference for keys that are required, or in a group of optional keys only.
 _EXAMPLES: Final[dict[str, str]] = {
     "platform.fhir_base_url": "https://playground.dhp.uz/fhir",
     "sso.token_url": "https://playground.dhp.uz/sso/oauth/token",

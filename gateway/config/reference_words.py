@@ -1,4 +1,4 @@
-"""What stands around the settings on their page, in each language: see `config.reference`."""
+"""The texts around the settings on their page, in each language (see `config.reference`)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import yaml
 
 
 class ReferenceTexts(NamedTuple):
-    """The prose of a page in Markdown.
+    """The texts of a page in Markdown.
 
-    `types` translates the atoms of a type; `groups` and `keys` the schema's own texts, by the names
-    that the page shows, or nothing where those are right as they are.
+    `types` translates the names of types; `groups` and `keys` replace the schema's texts, by the
+    names that the page shows. A text without an entry is used unchanged.
     """
 
     introduction: str

@@ -1,4 +1,4 @@
-"""Takes wrong keys and values out, so that everything else can still be checked."""
+"""Removes wrong keys and values, so that everything else can still be checked."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _MAX_ROUNDS: Final = 4
 
 
 def settings_without(values: dict[str, Any], wrong: Sequence[SettingPath]) -> Settings | None:
-    """Settings made of `values` less the wrong ones; None when that does not succeed.
+    """Return settings made of `values` without the wrong ones, None where that fails.
 
-    Required keys that are missing get a stand-in. The result serves for checking only.
+    Missing required keys get a stand-in. The result serves for checking only.
     """
     remaining = copy(values)
     for _ in range(_MAX_ROUNDS):
@@ -34,20 +34,20 @@ def settings_without(values: dict[str, Any], wrong: Sequence[SettingPath]) -> Se
 
 
 def rename(values: dict[str, Any], setting: SettingPath, meant: SettingPath) -> None:
-    """Puts what stands under a misspelled key under the one that was meant, beside it."""
+    """Move the value of a misspelled key to the correct key `meant` of the same group."""
     group = at(values, setting[:-1])
     group[meant[-1]] = group.pop(setting[-1])
 
 
 def copy(value: Any) -> Any:
-    """Values of their own, to be changed."""
+    """Return a copy of dictionaries and lists that can be changed."""
     if isinstance(value, dict):
         return {key: copy(inner) for key, inner in value.items()}
     return [copy(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _remove(values: dict[str, Any], setting: SettingPath) -> None:
-    """Takes a key out; for an item of a list the whole list, as the others would move up."""
+    """Remove a key; for an item of a list the whole list, as the other items would move up."""
     while setting and (isinstance(setting[-1], int) or setting[-1] == "[key]"):
         setting = setting[:-1]
     group = at(values, setting[:-1])
@@ -64,7 +64,7 @@ def _put_placeholder(values: dict[str, Any], setting: SettingPath) -> None:
 
 
 def at(values: Any, setting: SettingPath) -> Any:
-    """What stands under a key; None where there is none."""
+    """Return the value at a path, None where there is none."""
     for part in setting:
         if isinstance(values, dict):
             values = values.get(part)

@@ -1,7 +1,7 @@
-"""The rules between keys, checked once every value for itself is right.
+"""The rules between keys, checked after every value has been validated alone.
 
-Each rule yields what it found; `concerns` names the other keys it looked at, so that the loader can
-leave a finding out when one of them is wrong already.
+Each rule yields its violations. `related_settings` names the other keys that a rule depends on, so
+that the loader can omit a violation where one of them is wrong already.
 """
 
 from __future__ import annotations
@@ -21,13 +21,16 @@ from gateway.phrases import Phrase
 
 
 def find_violations(settings: Settings) -> Iterator[RuleViolation]:
-    """Everything that breaks a rule."""
+    """Yield all violations."""
     for rule in RULES:
         yield from rule(settings)
 
 
 def _system(settings: Settings) -> Iterator[RuleViolation]:
-    """What this operating system lacks: Windows has no unix sockets and none of our file locks."""
+    """Yield settings that this system does not support.
+
+    Windows has no unix sockets and no file locks that the gateway supports.
+    """
     for section in ("listen", "admin"):
         if getattr(settings, section).address.path is not None and not os_support.HAS_UNIX_SOCKETS:
             yield RuleViolation(
@@ -76,7 +79,7 @@ def _plaintext(settings: Settings) -> Iterator[RuleViolation]:
 
 def _anonymous(settings: Settings) -> Iterator[RuleViolation]:
     listen = settings.listen
-    # With the browser sign-in and no callers a session is needed, so nobody is anonymous.
+    # With the login and no callers, a session is required, so that no request is anonymous.
     open_to_all = not settings.callers and not listen.allow_anonymous and not settings.login.enabled
     if open_to_all and not listen.address.is_loopback:
         yield RuleViolation(

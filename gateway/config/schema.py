@@ -9,7 +9,7 @@ from gateway.config.settings import Settings
 from gateway.config.store_url import StoreLocation
 from gateway.config.values import ListenAddress
 
-# Filled in by `environment`, so that the file need not give them.
+# Filled in by `environment`, so that the file may omit them.
 _IMPLIED = {
     "Settings": ("platform", "sso"),
     "PlatformSettings": ("fhir_base_url",),
@@ -18,9 +18,9 @@ _IMPLIED = {
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema (draft 2020-12) with descriptions, defaults and closed lists of values.
+    """Return the schema (draft 2020-12) with descriptions, defaults and closed lists of values.
 
-    It cannot say everything: `dhp-gateway check` also applies the rules between keys.
+    It cannot express everything: `dhp-gateway check` also applies the rules between keys.
     """
     schema = Settings.model_json_schema(mode="validation")
     definitions: dict[str, Any] = schema.pop("$defs")
@@ -44,7 +44,7 @@ def _without_implied(definition: dict[str, Any], implied: tuple[str, ...]) -> No
 
 
 def _write_out_address(field: dict[str, Any]) -> None:
-    # Pydantic gives the default of a dataclass as an object; the file has the text.
+    # Pydantic writes the default of a dataclass as an object; the settings file has a text.
     if not isinstance(default := field.get("default"), dict):
         return
     if "ssl_mode" in default:

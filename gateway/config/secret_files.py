@@ -1,6 +1,7 @@
 """Secrets that are given as files, read apart from validation.
 
-Nothing here keeps a secret: the owner asks again when the file changed or the SSO refused.
+No secret is cached here: the code that uses one reads it again when the file changed or the SSO
+rejected it.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from gateway.config.text_file import TextDecodingError, decode, read_bytes
 from gateway.phrases import EMPTY_PHRASE, Phrase, setting_problem, system_error
 from gateway.secret import Secret
 
-# The longest secret we know of is an RSA key of 8192 bits, about 6 kB.
+# The longest known secret is an RSA key of 8192 bits, about 6 kB.
 MAX_SECRET_BYTES: Final = 64 * 1024
 MAKE_KEY: Final = Phrase("make one with: openssl rand -base64 32 | tr '+/' '-_'")
 NO_KEY: Final = Phrase("is not 32 bytes as base64url; {make_key}", make_key=MAKE_KEY)
 _KEY_BYTES: Final = 32
 
 _HINT: Final = Phrase("check that it is the right file")
-# Each is told with the file's `path`.
+# The placeholder `path` is the file's path.
 _HINTS: Final[dict[str, Phrase]] = {
     "is empty": Phrase("write the secret into it: (umask 077; printf %s 'SECRET' > {path})"),
     "no such file or directory": Phrase(
@@ -38,9 +39,9 @@ _HINTS: Final[dict[str, Phrase]] = {
 
 
 class SecretReadError(Exception):
-    """A secret's file gives no secret.
+    """A secret's file cannot be used.
 
-    `key` names the setting, `problem` the reason in plain words, `hint` what to do.
+    `key` names the setting, `problem` the reason as a text for the operator, `hint` what to do.
     """
 
     def __init__(self, key: str, path: Path, why: Phrase, hint: Phrase = EMPTY_PHRASE) -> None:
@@ -54,7 +55,7 @@ class SecretReadError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SecretSource:
-    """Where the secret of one `setting` comes from: given itself as `value`, or in a `file`."""
+    """The source of the secret of one `setting`: the `value` itself, or a `file`."""
 
     setting: SettingPath
     value: Secret | None
@@ -62,23 +63,23 @@ class SecretSource:
 
     @property
     def key(self) -> str:
-        """The setting's name as people write it."""
+        """The setting's name in the notation of the documentation."""
         return dotted(self.setting)
 
     @property
     def is_given(self) -> bool:
-        """Whether there is one at all."""
+        """Whether there is a value or a file."""
         return self.value is not None or self.file is not None
 
     def read(self) -> Secret | None:
-        """The secret now; None when neither is given. Raises `SecretReadError`."""
+        """Return the current secret, None without a value or a file. Raises `SecretReadError`."""
         if self.file is None:
             return self.value
         return read_secret_file(f"{self.key}_file", self.file)
 
 
 def read_secret_file(key: str, path: Path) -> Secret:
-    """The text of a file without its final line break. Raises `SecretReadError`."""
+    """Return the text of a file without its final line break. Raises `SecretReadError`."""
     try:
         content = read_bytes(path, MAX_SECRET_BYTES)
     except OSError as error:
@@ -103,7 +104,10 @@ def read_secret_file(key: str, path: Path) -> Secret:
 
 
 def decode_encryption_key(secret: Secret) -> bytes | None:
-    """The 32 bytes that a key for encryption is, in base64url with or without its padding."""
+    """Return the 32 bytes of an encryption key, None if it is invalid.
+
+    The text is base64url, with or without padding.
+    """
     encoded = secret.reveal().strip().rstrip("=")
     try:
         key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
@@ -113,9 +117,9 @@ def decode_encryption_key(secret: Secret) -> bytes | None:
 
 
 def suspicious_surrounding(secret: Secret) -> Phrase | None:
-    """What surrounds a secret, or one of several, and is hardly meant: quotes, or what nobody sees.
+    """Return what probably unintended surrounds a secret, or one of several lines, else None.
 
-    It is no reason to refuse it.
+    That is quotation marks, white space or invisible characters; the secret is used all the same.
     """
     for line in filter(str.strip, secret.reveal().splitlines()):
         if len(line) > 1 and line[0] == line[-1] and line[0] in "\"'`":
@@ -126,7 +130,10 @@ def suspicious_surrounding(secret: Secret) -> Phrase | None:
 
 
 def permission_problem(path: Path) -> Phrase | None:
-    """How others than its owner and group get at a file, if they do. Raises OSError."""
+    """Return the problem of a file that others can read, or its group or others write.
+
+    None without such a problem. Raises OSError.
+    """
     mode = path.stat().st_mode
     if not os_support.HAS_FILE_MODES or not mode & (stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP):
         return None

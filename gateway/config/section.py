@@ -21,7 +21,7 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _empty_groups(cls, data: Any) -> Any:
-        # In YAML a group whose keys are all commented out is null.
+        # In YAML, a group whose keys are all commented out is null.
         if not isinstance(data, dict):
             return data
         return {k: v for k, v in data.items() if v is not None or not cls._is_group(k)}

@@ -1,4 +1,4 @@
-"""The settings as a whole, and what each `environment` fills in."""
+"""The complete settings, and the values that each `environment` fills in."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _MEDCORE_SSO: Final = {
     "token_url": "https://sso.medcore.uz/oauth/token",
     "authorize_url": "https://sso.medcore.uz",
 }
-# Each environment has an SSO of its own, which refuses the clients of the others.
+# Each environment has an SSO of its own, which rejects the clients of the others.
 _DHP_PLAYGROUND_SSO: Final = {
     "token_url": "https://playground.dhp.uz/sso/oauth/token",
     "authorize_url": "https://playground.dhp.uz/sso",
@@ -45,7 +45,7 @@ _DHP_SSO: Final = {
     "token_url": "https://sso.dhp.uz/oauth/token",
     "authorize_url": "https://sso.dhp.uz",
 }
-# What the guide 0.7.0 says of today's platform: these "return results unfiltered".
+# Guide 0.7.0 says that these parameters of the current platform "return results unfiltered".
 _UNFILTERED: Final = {
     "unfiltered": {
         "AdverseEvent": ["date"],
@@ -78,14 +78,14 @@ PRESETS: Final[dict[str, dict[str, dict[str, Any]]]] = {
     "production": {"platform": {"fhir_base_url": "https://fhir.medcore.uz"}, "sso": _MEDCORE_SSO},
     "custom": {"platform": {}, "sso": {}},
 }
-# No address by default: a secret goes nowhere that was not chosen.
+# There is no default address: a secret is sent only to an address that the operator chose.
 DEFAULT_ENVIRONMENT: Final = "custom"
 
 
 class Settings(Section):
     """All settings of the gateway.
 
-    Frozen. Made by `gateway.config.load`, which also applies the rules between keys.
+    Frozen. Made by `gateway.config.load_settings`, which also applies the rules between keys.
     """
 
     environment: Environment = Field(
@@ -161,7 +161,7 @@ class Settings(Section):
         return fill_in_environment(data) if isinstance(data, dict) else data
 
     def secret_sources(self) -> tuple[SecretSource, ...]:
-        """Every secret that is given, with its key; for reading and for checking."""
+        """Return the sources of all secrets that are given, with their keys."""
         found = [credential.secret_source(name) for name, credential in self.credentials.items()]
         found += [
             self.store.encryption_key_source(),
@@ -177,7 +177,7 @@ class Settings(Section):
 
 
 def fill_in_environment(data: dict[str, Any]) -> dict[str, Any]:
-    """A copy of raw settings with what `environment` implies; what is given stays."""
+    """Return a copy of raw settings, filled in by `environment` where no value is given."""
     name = data.get("environment", DEFAULT_ENVIRONMENT)
     preset = PRESETS.get(name if isinstance(name, str) else "", PRESETS[DEFAULT_ENVIRONMENT])
     filled = dict(data)

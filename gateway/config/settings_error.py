@@ -1,7 +1,7 @@
-"""Settings that cannot be used.
+"""The error of settings that cannot be used.
 
 Exception
- └─ SettingsError     holds every reason
+└─ SettingsError     holds every reason
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What the schema knows about a path: which keys exist there and what kind of value is expected.
+"""Queries of the schema by path: which keys exist and what kind of value is expected.
 
-The loader asks it for suggestions and to read environment variables.
+The loader uses it for suggestions and to read environment variables.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TEXTS: Final = frozenset({str, Path, Secret, ListenAddress, *get_args(Network)}
 
 
 def alternatives(annotation: Any) -> tuple[Any, ...]:
-    """The plain types that a field's annotation stands for, `NoneType` included."""
+    """Return the plain types of a field's annotation, including `NoneType`."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return alternatives(get_args(annotation)[0])
@@ -32,7 +32,7 @@ def alternatives(annotation: Any) -> tuple[Any, ...]:
 
 
 def choices(annotation: Any) -> tuple[str, ...]:
-    """The words that a value must be one of; empty where it is free."""
+    """Return the words that a value must be one of, empty for other types."""
     if get_origin(annotation) is Literal:
         return get_args(annotation)
     if get_origin(annotation) is Annotated:
@@ -41,17 +41,17 @@ def choices(annotation: Any) -> tuple[str, ...]:
 
 
 def is_text(annotation: Any) -> bool:
-    """Whether the value is written as text."""
+    """Return whether the value is written as text."""
     return any(plain in _TEXTS for plain in alternatives(annotation))
 
 
 def is_optional(annotation: Any) -> bool:
-    """Whether null is a value."""
+    """Return whether null is allowed."""
     return types.NoneType in alternatives(annotation)
 
 
 def section_of(annotation: Any) -> type[Section] | None:
-    """The group of settings that the annotation stands for, if it is one."""
+    """Return the group of settings that the annotation stands for, None for other types."""
     for plain in alternatives(annotation):
         if isinstance(plain, type) and issubclass(plain, Section):
             return plain
@@ -59,7 +59,7 @@ def section_of(annotation: Any) -> type[Section] | None:
 
 
 def value_of_mapping(annotation: Any) -> Any | None:
-    """The type of the values if the annotation stands for a mapping with free keys."""
+    """Return the type of the values of a mapping with free keys, None for other types."""
     for plain in alternatives(annotation):
         if get_origin(plain) is dict:
             return get_args(plain)[1]
@@ -67,7 +67,7 @@ def value_of_mapping(annotation: Any) -> Any | None:
 
 
 def item_of_list(annotation: Any) -> Any | None:
-    """The type of the items if the annotation stands for a list."""
+    """Return the type of a list's items, None for other types."""
     for plain in alternatives(annotation):
         if get_origin(plain) is tuple:
             return get_args(plain)[0]
@@ -75,7 +75,7 @@ def item_of_list(annotation: Any) -> Any | None:
 
 
 def fields_of(annotation: Any) -> dict[str, Any]:
-    """The keys of a group with their annotations; empty for anything else."""
+    """Return the keys of a group with their annotations, empty for other types."""
     section = section_of(annotation)
     if section is None:
         return {}
@@ -83,7 +83,7 @@ def fields_of(annotation: Any) -> dict[str, Any]:
 
 
 def annotation_at(path: SettingPath) -> Any | None:
-    """The annotation at a path, or None where the schema has no such key."""
+    """Return the annotation at a path, None where the schema has no such key."""
     here: Any = Settings
     for part in path:
         if isinstance(part, int):
@@ -100,7 +100,7 @@ def annotation_at(path: SettingPath) -> Any | None:
 def value_paths(
     annotation: Any = Settings, path: SettingPath = ()
 ) -> Iterator[tuple[SettingPath, Any]]:
-    """Every key that holds a value, with `*` for free names; lists count as values."""
+    """Yield every key that holds a value, with `*` for free names; lists count as values."""
     fields = fields_of(annotation)
     if fields:
         for name, inner in fields.items():

@@ -1,6 +1,7 @@
-"""Where the settings come from: the file that is named, else the one that is found, and variables.
+"""The source of the settings: the named file, else the first one found, and variables.
 
-What is named counts, be it there or not; what is there and cannot be read is never passed over.
+A named file is used even if it does not exist; an existing file that cannot be read is never
+skipped.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from gateway.config.settings import Settings
 from gateway.config.settings_error import SettingsError
 from gateway.phrases import Phrase, any_of
 
-# In the folder of whoever types the command.
+# In the working directory of the command.
 _HERE: Final = Path("gateway.yaml")
 
 
 def search_paths(environ: Mapping[str, str]) -> tuple[Path, ...]:
-    """Where a settings file is looked for when nobody names one, the first one counts."""
+    """Return the paths of settings files that are tried, in order, if none is named."""
     if os_support.HAS_FILE_MODES:
         return Path("/etc/dhp-gateway/gateway.yaml"), _HERE
     return Path(environ.get("ProgramData", "C:\\ProgramData"), "DHP Gateway/gateway.yaml"), _HERE
@@ -32,7 +33,7 @@ def search_paths(environ: Mapping[str, str]) -> tuple[Path, ...]:
 
 @dataclass(frozen=True, slots=True)
 class SettingsSource:
-    """A file, if there is one, and variables on top of it; as a text it says which file and why."""
+    """A file, if there is one, and overriding variables; `str` says which file and why."""
 
     path: Path | None
     environ: Mapping[str, str] = field(repr=False)
@@ -45,7 +46,11 @@ class SettingsSource:
         environ: Mapping[str, str],
         looked_at: Sequence[Path] | None = None,
     ) -> SettingsSource:
-        """By `--config` (`named`), DHP_GATEWAY_CONFIG, or the first of the places with a file."""
+        """Return the source that is named, else the first settings file found.
+
+        It is named by `--config` (`named`) or DHP_GATEWAY_CONFIG. `looked_at` replaces the search
+        paths.
+        """
         if named is not None:
             return cls(named, environ)
         if variable := environ.get(CONFIG_VARIABLE):
@@ -64,11 +69,11 @@ class SettingsSource:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing at all is given: neither a file nor a variable."""
+        """Whether there is neither a file nor a variable."""
         return self.path is None and not has_settings(self.environ)
 
     def load(self) -> Settings:
-        """The settings now. Raises `SettingsError`."""
+        """Return the current settings. Raises `SettingsError`."""
         if self.is_empty:
             hint = Phrase(
                 "{origin}, and no variable holds a setting; to try without any: {trial}",
@@ -81,14 +86,14 @@ class SettingsSource:
         return load_settings(self.path, self.environ)
 
     def warnings(self, settings: Settings) -> list[Problem]:
-        """What a gateway with these settings starts with, though it is unsafe or hardly meant."""
+        """Return problems that do not prevent a start: unsafe or probably unintended settings."""
         return warnings(self.path, self.environ, settings)
 
     def __str__(self) -> str:
         return str(self.description())
 
     def description(self) -> Phrase:
-        """Which file and why, for people."""
+        """Return which file is used and why, for the operator."""
         what = Phrase("variables alone") if self.path is None else str(self.path)
         return Phrase("{what} ({origin})", what=what, origin=self.origin)
 
@@ -102,7 +107,7 @@ def _exists(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:
-        # Whoever may not even look there shall hear of it.
+        # Without permission to examine the file it counts as found, so that the error is reported.
         return True
     return True
 

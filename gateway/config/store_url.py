@@ -1,4 +1,4 @@
-"""The URL of the shared store, taken apart, so that its password is never shown by accident."""
+"""The URL of the shared store, parsed, so that its password is never shown by accident."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _HINT: Final = Phrase(
 
 @dataclass(frozen=True, slots=True)
 class StoreLocation:
-    """Where tokens and sessions are kept.
+    """The location of tokens and sessions.
 
-    `kind` memory means this process; redis and rediss have `host` and `port`, unix has `path`.
-    `str` gives the URL with the password masked.
+    The `kind` memory means this process; redis and rediss have `host` and `port`, unix has `path`.
+    `str` returns the URL with the password masked.
     """
 
     kind: Literal["memory", "redis", "rediss", "unix"] = "memory"
@@ -51,7 +51,7 @@ class StoreLocation:
 
 
 def parse_store_url(value: object) -> StoreLocation:
-    """Takes `memory://` or the URL of a Redis or Valkey apart; raises `InvalidValueError`."""
+    """Parse `memory://` or the URL of a Redis or Valkey. Raises `InvalidValueError`."""
     if isinstance(value, StoreLocation):
         return value
     if not isinstance(value, str):

@@ -1,6 +1,6 @@
-"""What is wrong with a text that is no YAML, and in which line.
+"""Describes invalid YAML: the mistake and its line.
 
-The parser complains where it cannot go on; the mistake often stands above.
+The parser reports the position where it cannot go on; the mistake is often above.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import yaml
 from gateway.config.problems import Problem
 from gateway.phrases import Phrase
 
-# Where YAML begins another line; Python's splitlines() knows more.
+# Where YAML begins another line; Python's splitlines() splits at more characters.
 _BREAK: Final = re.compile(r"\r\n|[\n\r\x85\u2028\u2029]")
 _NO_TEXT: Final = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _GENERAL_HINT: Final = Phrase("check indentation, colons and quotes there")
 
 
 def syntax_problem(name: str, text: str, error: yaml.YAMLError, loader: Any) -> Problem:
-    """The problem of the file `name`; `error` is what the `loader` made of its text."""
+    """Return the problem of the file `name`; `error` was raised when `loader` parsed its text."""
     if strange := _NO_TEXT.search(text):
         where = Phrase("line {line}", line=len(_BREAK.split(text[: strange.start()])))
         message = Phrase("holds a character that is no text")
@@ -55,24 +55,24 @@ _QUOTED: Final = re.compile(r"(['\"])(.*?)\1")
 
 
 def _mask_quoted(quoted: re.Match[str]) -> str:
-    """Some of PyYAML's texts quote a name from the file, which may be part of a secret."""
+    """Mask quoted text: some of PyYAML's messages quote from the file, maybe part of a secret."""
     return quoted[0] if len(quoted[2]) == 1 else "…"
 
 
 def _origin(text: str, lines: list[str], error: Any, mark: Any, loader: Any) -> Any:
-    """The mark of the mistake, of which the parser took notice at `mark` only."""
+    """Return the mark of the mistake, which the parser noticed only at `mark`."""
     context, begun = getattr(error, "context", None) or "", getattr(error, "context_mark", None)
     if begun is not None and context.startswith(_LEFT_OPEN):
         return begun
     before, last = _tokens(text, mark, loader)
     if begun is not None and context.startswith("while parsing a flow"):
-        # A line that goes back as far as the one with the bracket is no part of it any more.
+        # A line indented no more than the line of the bracket is outside the brackets.
         inside = _indent(lines, mark) > _indent(lines, begun)
         return last.start_mark if inside and last is not None else begun
     if not isinstance(last, yaml.ScalarToken) or last.start_mark.line == last.end_mark.line:
         return mark
-    # Several lines were taken for one text: its quotes were not closed, or its first line was to be
-    # a key and has no colon. Behind a colon it is the next line that stands too far to the right.
+    # Several lines were taken for one text: its quotes were not closed, or its first line was meant
+    # as a key and has no colon. After a colon, the next line has too much indentation.
     alone = before is None or before.end_mark.line < last.start_mark.line or not last.plain
     return last.start_mark if alone else mark
 
@@ -81,7 +81,7 @@ _LEFT_OPEN: Final = ("while scanning a simple key", "while scanning a quoted sca
 
 
 def _tokens(text: str, mark: Any, loader: Any) -> tuple[Any, Any]:
-    """The last two tokens that begin above or before a mark."""
+    """Return the last two tokens that begin before a mark."""
     before = last = None
     with contextlib.suppress(yaml.YAMLError):
         for token in yaml.scan(text, Loader=loader):

@@ -13,7 +13,7 @@ _SAVE: Final = Phrase("save it as UTF-8; in PowerShell: Set-Content -Encoding ut
 
 
 class TextDecodingError(ValueError):
-    """A file that cannot be used as text: `problem`, and what to do about it (`hint`)."""
+    """A file cannot be used as text: `problem`, and what to do about it (`hint`)."""
 
     def __init__(self, why: Phrase, hint: Phrase) -> None:
         super().__init__(why)
@@ -22,18 +22,21 @@ class TextDecodingError(ValueError):
 
 
 def read_bytes(path: Path, max_bytes: int) -> bytes:
-    """The file's content, one byte more than `max_bytes` where there is more. Raises OSError."""
+    """Return at most `max_bytes` + 1 bytes of the file. Raises OSError.
+
+    The additional byte shows that the file is larger than `max_bytes`.
+    """
     with path.open("rb") as file:
         return file.read(max_bytes + 1)
 
 
 def read_text(path: Path) -> str:
-    """A whole file. Raises OSError and `TextDecodingError`."""
+    """Return the text of a file. Raises OSError and `TextDecodingError`."""
     return decode(path.read_bytes())
 
 
 def decode(content: bytes) -> str:
-    """The text, without a byte order mark. Raises `TextDecodingError`."""
+    """Return the text without a byte order mark. Raises `TextDecodingError`."""
     try:
         text = content.decode("utf-16" if content.startswith(_UTF_16) else "utf-8-sig")
     except UnicodeDecodeError:

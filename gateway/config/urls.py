@@ -21,8 +21,8 @@ _SEGMENT: Final = re.compile(r"[A-Za-z0-9._~-]+", re.ASCII)
 
 
 def _split(value: str, schemes: Collection[str]) -> SplitResult:
-    """The parts of an absolute URL without user, password, query and fragment."""
-    # Nothing is proposed that the rule about plain HTTP refuses next.
+    """Return the parts of an absolute URL without user, password, query and fragment."""
+    # The hint must not propose http:// where the rule about plaintext would then reject it.
     proposed = [each for each in schemes if each != "http" or _allows_plaintext(value, schemes)]
     example = Phrase("write it as {proposed}://host…", proposed=min(proposed, key=len))
     if _UNCLEAN.search(value):
@@ -58,9 +58,9 @@ def _split(value: str, schemes: Collection[str]) -> SplitResult:
 def split_server(
     value: str, schemes: Collection[str], unknown: Phrase, hint: Phrase
 ) -> SplitResult:
-    """The parts of a server's URL, which may hold a user and a password.
+    """Return the parts of a server's URL, which may have a user and a password.
 
-    Raises `InvalidValueError`, with `unknown` for a scheme that is none of these.
+    Raises `InvalidValueError`, with `unknown` for a scheme that is not in `schemes`.
     """
     scheme, is_url, _ = value.partition("://")
     if not is_url or scheme not in schemes:
@@ -85,17 +85,17 @@ def split_server(
 
 
 def user_of(parts: SplitResult) -> str | None:
-    """The user, decoded."""
+    """Return the user, percent-decoded, None without one."""
     return unquote(parts.username) if parts.username else None
 
 
 def password_of(parts: SplitResult) -> Secret | None:
-    """The password, decoded."""
+    """Return the password, percent-decoded, None without one."""
     return Secret(unquote(parts.password)) if parts.password else None
 
 
 def _allows_plaintext(value: str, schemes: Collection[str]) -> bool:
-    """Whether a text may begin with http://: it leads to this machine, or there is no https://."""
+    """Return whether http:// may be proposed: for a loopback host, or where https is no choice."""
     try:
         host = urlsplit(value if "://" in value else f"//{value}").hostname
     except ValueError:
@@ -112,26 +112,30 @@ def _clean_path(path: str) -> None:
 
 
 def _join(parts: SplitResult, path: str) -> str:
-    # Host and scheme have no case; the path has, and stays as it is.
+    # Host and scheme are case-insensitive; the path is not, and stays unchanged.
     return f"{parts.scheme}://{parts.netloc.lower()}{path}"
 
 
 def parse_base_url(value: str) -> str:
-    """An http(s) URL that others are made from, without trailing slash; raises
-    `InvalidValueError`.
+    """Parse an http(s) base URL. Return it without trailing slash.
+
+    Raises `InvalidValueError`.
     """
     parts = _split(value, ("http", "https"))
     return _join(parts, parts.path.rstrip("/"))
 
 
 def parse_endpoint_url(value: str) -> str:
-    """An http(s) URL that is requested as it stands; only a bare `/` is trimmed."""
+    """Parse an http(s) URL that is requested unchanged, except that a path of `/` is removed.
+
+    Raises `InvalidValueError`.
+    """
     parts = _split(value, ("http", "https"))
     return _join(parts, "" if parts.path == "/" else parts.path)
 
 
 def parse_proxy_url(value: str) -> str:
-    """`http://host:port` of a forward proxy; raises `InvalidValueError`."""
+    """Parse `http://host:port` of a forward proxy. Raises `InvalidValueError`."""
     parts = _split(value, ("http",))
     if parts.path not in ("", "/"):
         raise InvalidValueError(
@@ -141,8 +145,9 @@ def parse_proxy_url(value: str) -> str:
 
 
 def parse_origin(value: str) -> str:
-    """`scheme://host[:port]` of RFC 6454, as browsers send it in `Origin`; raises
-    `InvalidValueError`.
+    """Parse `scheme://host[:port]` (RFC 6454), as browsers send it in `Origin`.
+
+    Raises `InvalidValueError`.
     """
     parts = _split(value, ("http", "https"))
     if parts.path not in ("", "/"):
@@ -153,7 +158,7 @@ def parse_origin(value: str) -> str:
 
 
 def parse_syslog_url(value: str) -> str:
-    """`udp|tcp|tls://host:port`; raises `InvalidValueError`."""
+    """Parse `udp|tcp|tls://host:port`. Raises `InvalidValueError`."""
     parts = _split(value, ("udp", "tcp", "tls"))
     if parts.port is None or parts.path not in ("", "/"):
         raise InvalidValueError(
@@ -163,7 +168,10 @@ def parse_syslog_url(value: str) -> str:
 
 
 def parse_base_path(value: str) -> str:
-    """A clean absolute path without trailing slash; `/` becomes the empty text."""
+    """Return a clean absolute path without trailing slash, "" for `/`.
+
+    Raises `InvalidValueError`.
+    """
     path = value.rstrip("/") if len(value.strip("/")) else value.replace("/", "", 1)
     if path == "":
         return ""
@@ -181,7 +189,7 @@ def parse_base_path(value: str) -> str:
 
 
 def is_remote_plaintext(url: str) -> bool:
-    """Whether a checked URL would send its content unencrypted to another machine."""
+    """Return whether a checked URL would send its content unencrypted to another machine."""
     parts = urlsplit(url)
     return parts.scheme == "http" and not is_loopback_host(parts.hostname or "")
 

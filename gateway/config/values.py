@@ -1,7 +1,7 @@
 """The value types of the settings: addresses, sizes, durations, URLs, secrets, paths, names.
 
-Each type is checked by one function that raises `InvalidValueError` with a message and a hint in
-plain words; neither ever repeats the value, which may be a secret that landed under the wrong key.
+Each type is checked by one function that raises `InvalidValueError` with a message and a hint for
+the operator; neither ever repeats the value, which may be a secret under the wrong key.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from gateway.secret import MASK, Secret
 
 
 class InvalidValueError(ValueError):
-    """A value that cannot be used: `message` says what is wrong, `hint` what to do."""
+    """A value cannot be used: `message` says what is wrong, `hint` what to do."""
 
     def __init__(self, message: Phrase, hint: Phrase = EMPTY_PHRASE) -> None:
         super().__init__(message)
@@ -39,7 +39,7 @@ class InvalidValueError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What the reference shows as a field's type, e.g. `seconds` or `bytes`."""
+    """The name of a value type in the reference, e.g. `seconds` or `bytes`."""
 
     name: str
 
@@ -63,7 +63,10 @@ _SIZE_HINT: Final = Phrase("write a number of bytes, or a size such as 64KiB, 16
 
 
 def parse_size(value: object) -> int:
-    """Bytes from a non-negative integer or a text such as `16MiB`; raises `InvalidValueError`."""
+    """Parse a number of bytes: a non-negative integer or a text such as `16MiB`.
+
+    Raises `InvalidValueError`.
+    """
     if isinstance(value, int) and not isinstance(value, bool):
         if value < 0:
             raise InvalidValueError(Phrase("must not be negative"), _SIZE_HINT)
@@ -76,7 +79,7 @@ def parse_size(value: object) -> int:
 
 
 def format_size(size: int) -> str | int:
-    """The shortest exact way to write a number of bytes; `parse_size` reads it back."""
+    """Return the shortest exact notation of a number of bytes; `parse_size` parses it."""
     for unit in ("GiB", "MiB", "KiB"):
         if size and size % _SIZE_UNITS[unit] == 0:
             return f"{size // _SIZE_UNITS[unit]}{unit}"
@@ -85,7 +88,7 @@ def format_size(size: int) -> str | int:
 
 @dataclass(frozen=True, slots=True)
 class ListenAddress:
-    """Where a listener waits: `host` and `port` (0: any free one), or a unix socket's `path`."""
+    """The address of a listener: `host` and `port` (0: any free one), or a unix socket's `path`."""
 
     host: str = ""
     port: int = 0
@@ -103,7 +106,7 @@ class ListenAddress:
 
     @property
     def client_address(self) -> ListenAddress:
-        """The address for a client on this machine: loopback where it stands for every address."""
+        """The address for a client on this machine: loopback in place of a wildcard."""
         if not self.is_wildcard:
             return self
         return ListenAddress("::1" if ":" in self.host else "127.0.0.1", self.port)
@@ -115,7 +118,7 @@ class ListenAddress:
 
 
 def is_loopback_host(host: str) -> bool:
-    """Whether a host name or IP address (without brackets) means this machine."""
+    """Return whether a host name or IP address (without brackets) means this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -130,18 +133,18 @@ _ADDRESS_HINT: Final = Phrase(
 
 
 def is_host(host: str) -> bool:
-    """Whether a text is an IP address (without brackets) or an ASCII host name."""
+    """Return whether a text is an IP address (without brackets) or an ASCII host name."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        # A last label of digits is an IP address with a mistake in it, never a name.
+        # A name whose last label has only digits is an invalid IP address, never a host name.
         last = host.rstrip(".").rpartition(".")[2]
         return len(host) <= 253 and bool(_HOST_NAME.fullmatch(host)) and not last.isdigit()
     return True
 
 
 def parse_address(value: object) -> ListenAddress:
-    """`host:port`, `[ipv6]:port` or `unix:/path`; raises `InvalidValueError`."""
+    """Parse `host:port`, `[ipv6]:port` or `unix:/path`. Raises `InvalidValueError`."""
     if isinstance(value, ListenAddress):
         return value
     if not isinstance(value, str):
@@ -192,7 +195,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def parse_network(value: object) -> Network:
-    """An address or network of callers. Raises `InvalidValueError`."""
+    """Parse an address or network of callers. Raises `InvalidValueError`."""
     if isinstance(value, ipaddress.IPv4Network | ipaddress.IPv6Network):
         return value
     hint = Phrase("write an address such as 10.20.0.7 or a network such as 10.20.0.0/16")
@@ -235,12 +238,13 @@ def _name(value: str) -> str:
 
 HEADER_PATTERN: Final = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
 _HEADER: Final = re.compile(HEADER_PATTERN[1:-1], re.ASCII)
-# What the gateway reads, HTTP frames messages with, or FHIR gives a meaning: it must go on.
+# Fields that the gateway reads, that frame HTTP messages, or to which FHIR gives a meaning: the
+# gateway must not remove them from requests.
 _TAKEN: Final = re.compile(
     r"(?:accept|content|if|proxy|access-control|sec)(?:-.*)?|authorization|cookie|host|connection"
     r"|keep-alive|te|trailers?|transfer-encoding|upgrade|http2-settings|expect|via|prefer|range|date|origin"
     r"|max-forwards|traceparent|x-api-key|x-request-id|x-provenance|x-security-context|x-forwarded-.*|forwarded"
-    # What some servers take for the method or the target, which were judged.
+    # Fields that some servers take for the method or target, which the gateway has checked.
     r"|x-(?:http-)?method.*|x-rewrite-.*|x-original-(?:url|uri|path|host|method)|x-(?:http-)?host",
     re.IGNORECASE,
 )
@@ -332,7 +336,7 @@ def text_type(
     shortest: int = 1,
     **schema: object,
 ) -> Any:
-    """What `Annotated` needs for a value that stands in the settings as text."""
+    """Return the metadata of `Annotated` for a value that the settings have as text."""
     return (
         PlainValidator(parse),
         PlainSerializer(show, return_type=str),

@@ -22,7 +22,7 @@ MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _Loader(_Base):  # type: ignore[misc] # the C loader is absent where libyaml is
+class _Loader(_Base):  # type: ignore[misc] # the base depends on libyaml
     yaml_implicit_resolvers: Final[dict[str, Any]] = {}
 
 
@@ -38,9 +38,9 @@ for _name, _pattern, _first in (
 
 @dataclass(slots=True)
 class YamlDocument:
-    """What a file says: its `values`, the `lines` of its keys, and the `problems` of its form.
+    """The content of a file: its `values`, the `lines` of its keys, and the `problems` of its form.
 
-    Values at the `reported_keys` keys are not to be complained about again.
+    Values at the `reported_keys` keys must not be reported again.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class YamlDocument:
 
 
 def read_yaml(path: Path) -> YamlDocument:
-    """The file's content; whatever is wrong with it stands in `problems`."""
+    """Return the file's content; everything that is wrong with it is in `problems`."""
     try:
         content = read_bytes(path, MAX_FILE_BYTES)
     except OSError as error:
@@ -79,7 +79,7 @@ _UNREADABLE: Final[dict[type, Phrase]] = {
 
 
 def parse_yaml(text: str, name: str) -> YamlDocument:
-    """The content of a YAML text; `name` stands for it in problems."""
+    """Return the content of a YAML text; `name` stands for it in problems."""
     document = YamlDocument()
     try:
         node = yaml.compose(text, Loader=_Loader)
@@ -101,7 +101,7 @@ def _failed_document(path: Path, message: Phrase, hint: Phrase) -> YamlDocument:
 
 
 class _Reader:
-    """Turns nodes into values and notes lines, duplicates and what is not plain YAML."""
+    """Turns nodes into values and records lines, duplicates and unsupported YAML."""
 
     def __init__(self, document: YamlDocument) -> None:
         self._document = document
@@ -183,7 +183,7 @@ class _Reader:
 
     @staticmethod
     def _number(text: str, kind: str) -> Any:
-        # Longer ones mean a mistake, and Python refuses to read integers of thousands of digits.
+        # A longer number is a mistake, and Python refuses to parse integers of thousands of digits.
         if len(text) > 30:
             return text
         return int(text) if kind == "int" else float(text)
