@@ -243,10 +243,10 @@ def test_no_error_that_is_shown_carries_a_bare_text() -> None:
     }
     told = set()
     for _, node in nodes:
-        if isinstance(node, ast.ExceptHandler) and node.name and "said(" in ast.unparse(node):
+        if isinstance(node, ast.ExceptHandler) and node.name and "exception_phrase(" in ast.unparse(node):
             kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
             told |= {_name(kind) for kind in kinds if kind is not None}
-    assert {"OutboxError", "StartError", "OutboxUnusable"} <= told
+    assert {"OutboxError", "StartError", "OutboxConfigurationError"} <= told
 
     def is_shown(name: str) -> bool:
         return name in bases and (name in told or any(map(is_shown, bases[name])))

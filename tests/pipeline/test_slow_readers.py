@@ -97,7 +97,7 @@ class Taking:
 
     def __init__(self, rate: float) -> None:
         self.rate = rate
-        self.unsent = 10_000_000
+        self.unsent_bytes = 10_000_000
         self.cut = False
 
     def abort(self) -> None:
@@ -140,7 +140,7 @@ def test_a_caller_keeps_its_share_while_another_waits(
     for _ in range(40):
         now += 1.0
         for each in taking:
-            each.unsent -= int(each.rate)
+            each.unsent_bytes -= int(each.rate)
         readers.abort_slowest([])
     readers.abort_slowest(waiting)
     assert [index for index, each in enumerate(taking) if each.cut] == cut
@@ -156,7 +156,7 @@ def test_what_the_system_takes_at_first_makes_nobody_fast() -> None:
     for second in range(3):
         now += 1.0
         for each in taking:
-            each.unsent -= 3500 if second else 2_000_000
+            each.unsent_bytes -= 3500 if second else 2_000_000
         readers.abort_slowest([])
     readers.abort_slowest(["other"])
     assert sum(each.cut for each in taking) == 1
