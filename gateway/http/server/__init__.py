@@ -1,1 +1,1 @@
-"""Connections of callers, and the requests that come on them."""
+"""Connections of callers and the requests that arrive on them."""

@@ -1,7 +1,8 @@
-"""Targets in absolute form, as programs send them that take the gateway for their HTTP proxy.
+"""Converts request targets in absolute form to origin form.
 
-One that names this gateway is taken like one in origin form: what comes behind sees no other, with
-a Host that says the same (RFC 9112 section 3.2.2).
+Callers that use the gateway as their HTTP proxy send the absolute form. A target that names this
+gateway is handled like one in origin form: later steps see only the origin form and a Host field
+with the authority of the target (RFC 9112 section 3.2.2).
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 def to_origin_form(request: IncomingRequest, public_url: str | None) -> IncomingRequest:
-    """The request in origin form if it names this gateway, as it is if not: nobody serves that.
+    """Return the request in origin form if its target names this gateway, else unchanged.
 
-    This gateway is the address and port that the connection came in at, a loopback name for it, and
-    the host of `public_url`.
+    `resolve_target` rejects an unchanged target in absolute form. A target names this gateway by
+    the local address and port of the connection, by a loopback name for them, or by the host of
+    `public_url`.
     """
     message, transport = request.message, request.connection.transport
     found = ABSOLUTE.match(message.path)
@@ -48,7 +50,7 @@ def to_origin_form(request: IncomingRequest, public_url: str | None) -> Incoming
 
 
 def _authority_of_url(url: re.Match[str]) -> tuple[str, int] | None:
-    """Host and port of a URL."""
+    """Return the host and port of a URL, None if its authority is not valid."""
     named = host_and_port(url[2])
     if named is None:
         return None
@@ -57,7 +59,10 @@ def _authority_of_url(url: re.Match[str]) -> tuple[str, int] | None:
 
 
 def _is_public_host(asked: re.Match[str], public_url: str | None) -> bool:
-    """Whether it is the host of the gateway's own URL; http and https are one there."""
+    """Return whether a URL has the authority of `public_url`.
+
+    The scheme may differ: the default ports of http and https then count as equal.
+    """
     own = None if public_url is None else ABSOLUTE.match(public_url)
     if own is None:
         return False
@@ -69,7 +74,10 @@ def _is_public_host(asked: re.Match[str], public_url: str | None) -> bool:
 
 
 def _is_local_address(asked: re.Match[str], transport: asyncio.Transport | None) -> bool:
-    """Whether it is the address and port of this end of the connection, by whatever name."""
+    """Return whether a URL names the local address and port of the connection.
+
+    On a loopback address, `localhost` and every loopback address name it too.
+    """
     own = None if transport is None else transport.get_extra_info("sockname")
     named = _authority_of_url(asked)
     if named is None or not isinstance(own, tuple) or named[1] != own[1]:
@@ -91,7 +99,7 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def _replace_host(fields: RawHeaders, host: bytes) -> tuple[tuple[bytes, bytes], ...] | None:
-    """The fields with this Host; None where that which is there would be refused."""
+    """Return the fields with this Host, None where the existing Host would be rejected."""
     sent = [value for name, value in fields if name.lower() == b"host"]
     if len(sent) > 1 or not all(map(is_host, sent)):
         return None

@@ -1,8 +1,9 @@
-"""Takes connections from the listening sockets; the listener makes protocols of them.
+"""Accepts connections from the listening sockets; `CallerServer` creates a protocol for each.
 
-asyncio's own servers give up what a closing socket still holds in its queue, log every failed
-`accept`, and (uvloop) close what comes when the process is out of file descriptors. Here nobody
-whom the system has let in is turned away: while there is no room, the queue waits.
+asyncio's own servers drop the connections that a closing socket still holds in its queue, log every
+failed `accept`, and (uvloop) close new connections when the process is out of file descriptors.
+Here no connection is dropped that the system has established: while there is no free slot, it waits
+in the system's queue.
 """
 
 from __future__ import annotations
@@ -22,15 +23,17 @@ from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
 
+# Seconds for which nothing is accepted while there is no free slot or descriptor.
 _PAUSE: Final = 0.05
-# A descriptor is free only some turns of the loop after its connection was closed.
+# Seconds. A descriptor is free only some loop iterations after its connection was closed.
 _CLOSING: Final = 0.001
+# Seconds between two log messages.
 _WARNING_INTERVAL: Final = 10.0
-# How long a closing TLS connection waits for the other side's close_notify.
+# Seconds for which a closing TLS connection waits for the peer's close_notify.
 _TLS_SHUTDOWN: Final = 2.0
 _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
-# The other side gave up before its turn, or another process was faster. (Only on Windows are
-# EWOULDBLOCK and EAGAIN two.)
+# The peer gave up before it was accepted, or another process was faster. (EWOULDBLOCK and EAGAIN
+# differ only on Windows.)
 _NO_CONNECTION_ERRNOS: Final = frozenset(
     (
         errno.EAGAIN,
@@ -46,9 +49,10 @@ _NO_CONNECTION_ERRNOS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class AcceptLimits:
-    """`max_connections` may be open at once; `accept_batch` are taken before others get their turn.
+    """Limits of an `Acceptor`.
 
-    `handshake_timeout` is how long TLS may take, in seconds.
+    At most `max_connections` are open at once; at most `accept_batch` are accepted from a socket in
+    one loop iteration. `handshake_timeout` limits the TLS handshake, in seconds.
     """
 
     max_connections: int
@@ -57,7 +61,7 @@ class AcceptLimits:
 
 
 class Acceptor:
-    """Feeds a `CallerServer` from sockets that listen already and are non-blocking.
+    """Accepts connections for a `CallerServer` from non-blocking sockets that listen already.
 
     `tls` is read for every new connection, so that it can be replaced at any time.
     """
@@ -85,16 +89,16 @@ class Acceptor:
 
     @property
     def pending_handshakes(self) -> int:
-        """Connections that are being set up, e.g. in their TLS handshake."""
+        """Number of connections that are being set up, e.g. in their TLS handshake."""
         return len(self._arriving)
 
     def open(self) -> None:
-        """Begin to take connections."""
+        """Start accepting connections."""
         for listening in self._sockets:
             self._loop.add_reader(listening.fileno(), self._accept, listening)
 
     def close(self) -> None:
-        """Take what the system has let in already, then stop listening."""
+        """Accept the connections that the system has established already, then stop listening."""
         if self._closed:
             return
         self._closed = True
@@ -107,7 +111,7 @@ class Acceptor:
             listening.close()
 
     async def abort(self) -> None:
-        """Give up what is still being set up."""
+        """Cancel connections that are still being set up."""
         tasks = tuple(self._arriving)
         for task in tasks:
             task.cancel()
@@ -128,7 +132,7 @@ class Acceptor:
         )
 
     def _accept_one(self, listening: socket.socket) -> bool:
-        """Take one connection; False when there is none to be had now."""
+        """Accept one connection; return False if there is none now."""
         try:
             connection, name = listening.accept()
         except OSError as error:
@@ -138,7 +142,7 @@ class Acceptor:
         connection.setblocking(False)
         if connection.family in (socket.AF_INET, socket.AF_INET6):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            # Or a caller that vanished without a word in the middle of a request is never missed.
+            # Otherwise a caller that vanished in the middle of a request would never be noticed.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         task = self._loop.create_task(self._set_up(connection, socket_address(name)))
         self._arriving.add(task)
@@ -149,7 +153,8 @@ class Acceptor:
         tls = self.tls
         try:
             await self._loop.connect_accepted_socket(
-                # A protocol by what it does: what derives from asyncio's class is slower compiled.
+                # `CallerConnection` has the methods of asyncio.Protocol but does not derive from
+                # it: a derived class is slower when compiled.
                 cast(Callable[[], asyncio.Protocol], partial(self._server, address)),
                 connection,
                 ssl=tls,
@@ -157,7 +162,7 @@ class Acceptor:
                 ssl_shutdown_timeout=None if tls is None else _TLS_SHUTDOWN,
             )
         except OSError as error:
-            # Port scanners and callers that speak plain HTTP to TLS: nothing to act upon.
+            # Port scanners and callers that send plain HTTP to a TLS port need no action.
             _log.debug("a connection was not set up: %s", type(error).__name__)
             connection.close()
         except BaseException:
@@ -165,7 +170,10 @@ class Acceptor:
             raise
 
     def _on_accept_failure(self, error: OSError) -> None:
-        """The system gives no descriptor: who comes waits in its queue."""
+        """Log that `accept` failed, at most every ten seconds, and pause accepting.
+
+        New connections wait in the system's queue meanwhile.
+        """
         self._refusals += 1
         now = self._clock()
         if now - self._last_warning >= _WARNING_INTERVAL:
@@ -176,7 +184,7 @@ class Acceptor:
         self._close_idle_connection()
 
     def _close_idle_connection(self) -> None:
-        """Close an idle connection if there is one, and look again when it is gone."""
+        """Close an idle connection if there is one; pause accepting until its slot may be free."""
         pause = _CLOSING if self._server.close_oldest_idle() else _PAUSE
         if self._closed or self._pause is not None:
             return

@@ -1,10 +1,10 @@
-"""All that the gateway knows of aiohttp's request parser, which is no interface of aiohttp's.
+"""Everything that the gateway uses of aiohttp's request parser, which is no public interface.
 
-The parser is strict, fast and looked after. What is used of it beside is why pyproject.toml holds
-aiohttp below the next minor version: `max_msg_queue_size` and `message_consumed` bound what is
-parsed ahead, `pause_reading` keeps what follows in a body, and a message without a body has
-`EMPTY_PAYLOAD`, that very object. `set_upgraded(False)` has it go on with HTTP.
-tests/http/server/test_aiohttp_parser.py tells what a new version changes.
+The parser is strict, fast and maintained. pyproject.toml holds aiohttp below the next minor version
+because of the internals that are used as well: `max_msg_queue_size` and `message_consumed` bound
+what is parsed ahead, `pause_reading` retains the rest of a body in the parser, a message without a
+body has the object `EMPTY_PAYLOAD` itself, and after `set_upgraded(False)` the parser continues
+with HTTP. tests/http/server/test_aiohttp_parser.py shows what a new version changes.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ __all__ = [
     "new_request_parser",
 ]
 
-# Bytes. Reading pauses when twice as much of a body waits to be taken.
+# Bytes. Reading pauses when twice as much of a body is buffered.
 _BODY_BUFFER: Final = 256 * 1024
 
 
 class ParsedMessage(Protocol):
-    """A request's header section."""
+    """The request line and the header section of a request."""
 
     @property
     def method(self) -> str:
-        """As the caller wrote it."""
+        """The method as the caller wrote it."""
         ...
 
     @property
@@ -52,7 +52,7 @@ class ParsedMessage(Protocol):
 
     @property
     def version(self) -> HttpVersion:
-        """HTTP's version."""
+        """The version of HTTP."""
         ...
 
     @property
@@ -62,32 +62,35 @@ class ParsedMessage(Protocol):
 
     @property
     def should_close(self) -> bool:
-        """Whether the caller wants the connection to end with the answer."""
+        """Whether the caller requests that the connection closes after the response."""
         ...
 
     @property
     def upgrade(self) -> bool:
-        """Whether the caller asks for another protocol."""
+        """Whether the caller requests another protocol (Upgrade or CONNECT)."""
         ...
 
 
 class RequestParser(Protocol):
-    """The parser in C; aiohttp's types describe the one in Python."""
+    """The interface of aiohttp's parser in C; aiohttp's types describe its parser in Python."""
 
     def feed_data(self, data: bytes) -> tuple[Sequence[tuple[ParsedMessage, Payload]], bool, bytes]:
-        """The messages whose header ended; whether another protocol follows. Raises."""
+        """Return the messages whose header ended, whether another protocol follows, and the rest.
+
+        Raises `HttpProcessingError`.
+        """
         ...
 
     def message_consumed(self) -> None:
-        """There is room for another message."""
+        """Allow the parser to parse one more message."""
         ...
 
     def pause_reading(self) -> None:
-        """Keep what follows in the body."""
+        """Retain the following bytes of the body in the parser until it is fed again."""
         ...
 
     def set_upgraded(self, val: bool) -> None:
-        """Whether another protocol follows."""
+        """Set whether another protocol follows."""
         ...
 
 
@@ -100,14 +103,15 @@ def new_request_parser(
     headers: int,
     max_read_ahead: int,
 ) -> RequestParser:
-    """A parser of what `reader` gets, whose `pause_reading` and `resume_reading` bodies call.
+    """Return a parser of the bytes that `reader` receives.
 
-    The parser stops when so many messages are not consumed: `max_read_ahead`, and one more, because
-    it still counts a request whose body has not ended. It goes on when it is fed again, be it
-    nothing.
+    Bodies call `pause_reading` and `resume_reading` of `reader`. `url_bytes` limits the request
+    target, `header_bytes` one field, `headers` the number of fields. The parser stops when
+    `max_read_ahead` + 1 messages are not consumed: one more, because it still counts a request
+    whose body has not ended. It continues when it is fed again, even with no bytes.
     """
     parser = HttpRequestParser(
-        reader,  # type: ignore[arg-type]  # it only has streams call what `reader` has
+        reader,  # type: ignore[arg-type]  # streams call only methods that `reader` has
         loop,
         _BODY_BUFFER,
         max_line_size=url_bytes,

@@ -1,6 +1,7 @@
-"""Gives up callers that take nothing of what still waits for them when their connection closes.
+"""Aborts closing connections whose callers read nothing of the data that is still buffered.
 
-A closed transport sends what it holds first, without limit, and keeps the connection's place.
+A closed transport first sends its buffer, without a time limit, and occupies a connection slot
+until then.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from gateway import os_support
 
 
 class ClosingConnection:
-    """A connection's transport that was closed, and what its caller has yet to take."""
+    """A connection's closed transport, and how many bytes its caller has not received yet."""
 
     __slots__ = ("_since", "_transport", "_waiting")
 
@@ -22,7 +23,10 @@ class ClosingConnection:
         self._waiting = unsent_transport_bytes(transport)
 
     def abort_if_stalled(self, now: float, stall: float) -> None:
-        """Abort when nothing at all was taken in `stall` seconds; slow is allowed."""
+        """Abort if the caller received nothing at all in `stall` seconds; slow reads are allowed.
+
+        `now` is monotonic time in seconds.
+        """
         if now - self._since < stall:
             return
         waiting = unsent_transport_bytes(self._transport)
@@ -32,14 +36,14 @@ class ClosingConnection:
 
 
 def unsent_transport_bytes(transport: asyncio.Transport) -> int:
-    """How many bytes wait to be taken by the other side, those in the kernel included."""
+    """Return how many bytes the peer has not acknowledged, including those in the kernel."""
     return transport.get_write_buffer_size() + _unsent_kernel_bytes(
         transport.get_extra_info("socket")
     )
 
 
 def _unsent_kernel_bytes(raw: Any) -> int:
-    """Bytes that the kernel has not delivered yet, where it tells."""
+    """Return how many bytes the kernel has not delivered yet, 0 where it does not report that."""
     try:
         return 0 if raw is None else os_support.unacknowledged_bytes(raw)
     except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""One connection of a caller: how its requests are served and answered.
+"""One connection of a caller: the task that serves its requests, and how the connection ends.
 
 Requests are served one after the other in one task, without a task, a writer or a timer for each.
-What the parser refuses and what takes too long is answered as well.
+Messages that the parser rejects and headers that take too long get a response as well.
 """
 
 from __future__ import annotations
@@ -28,21 +28,22 @@ from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
 
-# How long, in seconds, an answered connection stays open for what the caller is still sending.
-# Closing at once would reset it, and the reset could erase the answer (RFC 9112 section 9.6).
+# Seconds for which a connection stays open after its last response, for what the caller is still
+# sending. Closing at once would reset the connection, and the reset could erase the response
+# (RFC 9112 section 9.6).
 _LINGER: Final = 1.0
 
-# How long a connection that was let in may take to say what it wants, when others wait for its
-# place or for the end.
+# Seconds that an accepted connection has to send its first request, when new connections wait for
+# its slot or the shutdown waits for its end.
 _FIRST_REQUEST: Final = 1.0
 
-# Bytes that wait for a caller before nothing more is read for it. The event loop's own limit over
-# TLS is half a megabyte, which hundreds of callers would take from the memory.
+# Bytes buffered for a caller above which nothing more is read for it. The event loop's own limit
+# over TLS is half a megabyte, which would add up to too much memory with hundreds of callers.
 _MAX_WRITE_BUFFER: Final = 32 * 1024
 
 
 class IncomingRequest:
-    """A parsed request as the handler wants it; in the place of aiohttp's own request object."""
+    """A parsed request for the handler; used instead of aiohttp's request object."""
 
     __slots__ = ("connection", "message", "payload")
 
@@ -65,49 +66,52 @@ class IncomingRequest:
 
     @property
     def is_first_request(self) -> bool:
-        """Whether it is the first one on its connection."""
+        """Whether this is the first request on its connection."""
         return not self.connection.is_reused
 
     @property
     def scheme(self) -> str:
-        """`https` when it came over TLS, else `http`."""
+        """`https` when the request arrived over TLS, else `http`."""
         return "https" if self.connection.is_tls else "http"
 
 
 class RequestHandler(Protocol):
-    """The handler, as the listener sees it."""
+    """The interface of the handler that connections use."""
 
     async def handle(self, request: IncomingRequest) -> ConnectionDisposition:
-        """Answer one request."""
+        """Send the response to one request; return what happens to the connection."""
         ...
 
     async def reject_malformed(
         self, request: IncomingRequest, error: GatewayError
     ) -> ConnectionDisposition:
-        """Answer what could not be parsed."""
+        """Send `error` in response to a message that could not be parsed; return as `handle`."""
         ...
 
 
 class ConnectionOwner(Protocol):
-    """The server, as its connections see it; its own class stands above this one."""
+    """The interface of the server that its connections use.
+
+    It is defined here because the module of the server's class imports this module.
+    """
 
     scheduler: FairScheduler
 
     def on_connection_opened(self, connection: CallerConnection) -> None:
-        """It was made."""
+        """Register a connection that was opened."""
         ...
 
     def on_connection_lost(self, connection: CallerConnection) -> None:
-        """It was lost, but not the exchange on it."""
+        """Called when a connection is lost; its exchange may still be running."""
         ...
 
     def close_transport(self, connection: CallerConnection, transport: asyncio.Transport) -> None:
-        """Close its transport; what that holds is sent while the caller takes it."""
+        """Close a connection's transport; buffered data is sent as long as the caller reads it."""
         ...
 
 
 class CallerConnection(ConnectionWriter):
-    """One connection of a caller."""
+    """One connection of a caller, and the task that serves the requests on it."""
 
     __slots__ = (
         *("_peer_closed", "_readers", "_server", "_handler", "_task", "answering"),
@@ -128,24 +132,25 @@ class CallerConnection(ConnectionWriter):
         self._handler = sink
         self._task: asyncio.Task[None] | None = None
         self._peer_closed: asyncio.Event | None = None
-        self.is_half_closed = False  # the caller sends no more
+        self.is_half_closed = False  # by the caller, which sends no more
         self.peer = Peer(address)
         self.is_tls = False
         self.is_reused = False
-        # Fields of an answer after which it is kept.
+        # Field lines of a response after which the connection stays open.
         self.keep_alive_lines = limits.keep_alive_lines()
         self.opened_at = 0.0
         self.idle_since = 0.0
         self.cached_context: object = None
-        # Of the request under way: it, if it ends when its caller leaves, and who waits with it.
+        # About the current request: the read that is cancelled when its caller disconnects, the
+        # slow readers of its pool, and whether its response has begun.
         self._cancel_on_disconnect: Read | None = None
         self._readers: SlowReaders | None = None
         self.answering = False
 
-    # What asyncio calls.
+    # Called by asyncio.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Note who it is; the time for the first header runs from here."""
+        """Record the peer and start serving; the time for the first header begins here."""
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(_MAX_WRITE_BUFFER)
         self.peer = transport_peer(transport, self.peer.address)
@@ -155,9 +160,10 @@ class CallerConnection(ConnectionWriter):
         self._task = self._loop.create_task(run_task_root(self._serve()))
 
     def eof_received(self) -> bool:
-        """The caller sends no more; whether it stays open for answers.
+        """Handle the end of the caller's data; return whether to stay open for responses.
 
-        One that left and one that half-closed look the same here: only writing tells them apart.
+        A caller that has disconnected and one that has half-closed look the same here: only writing
+        to them shows the difference (asyncio.Protocol).
         """
         self.is_half_closed = True
         if self._peer_closed is not None:
@@ -165,35 +171,36 @@ class CallerConnection(ConnectionWriter):
         transport = self.transport
         if transport is None:
             return False
-        # The event loop's TLS is closed in both directions at once.
+        # The event loop's TLS transport can only be closed in both directions at once.
         if transport.can_write_eof() and self._has_complete_request():
             self._note_half_close()
             return True
-        # The event loop would do it, and nobody would look after what still waits.
+        # Otherwise the event loop would close the transport, and no timeout would apply to the data
+        # that is still buffered.
         self._server.close_transport(self, transport)
         return False
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Tell the exchange in flight, if it wants to know."""
-        del exc  # the caller is gone either way
+        """Cancel the exchange if it must end with its caller, and clean up (asyncio.Protocol)."""
+        del exc  # the connection is lost with or without an error
         if self._peer_closed is not None:
             self._peer_closed.set()
-        # Over TLS what is asked of a lost one fails.
+        # The methods of a lost TLS transport raise.
         self.transport = None
         self.force_close()
         self._server.on_connection_lost(self)
         self._detach()
         self._wake_writer()
-        # Between two requests the task would go on to take a message that is gone.
+        # Between two requests the task would continue and take a message from the emptied queue.
         between = self._waiter is not None and not self.busy
         if self._task is not None and (self._cancel_on_disconnect is not None or between):
             self._task.cancel()
         self._untie()
 
-    # What serves.
+    # Serving requests.
 
     async def _serve(self) -> None:
-        """Answer requests until the connection ends."""
+        """Serve requests one after the other until the connection ends."""
         try:
             while not self._ended:
                 await self._wait_for_message()
@@ -204,7 +211,7 @@ class CallerConnection(ConnectionWriter):
                     self._untie()
                     self.is_reused = True
                     if answered is ConnectionDisposition.CLOSE:
-                        # Its caller gets time to read it.
+                        # The caller gets time to read the response.
                         await self.lingering_close()
                 finally:
                     self.busy = False
@@ -217,11 +224,11 @@ class CallerConnection(ConnectionWriter):
             self.force_close()
             raise
         except Exception as error:
-            # The handler answers for its own mistakes; what still arrives here is a bug.
+            # The handler deals with all expected errors; an exception that arrives here is a bug.
             _log.error("internal error", exc_info=error, reason="internal")
             self.force_close()
         finally:
-            # Drop the task: its traceback would keep the connection alive.
+            # The traceback of the task would keep the connection alive.
             self._task = None
         if not self._ended:
             self.flush()
@@ -229,9 +236,10 @@ class CallerConnection(ConnectionWriter):
                 self._server.close_transport(self, self.transport)
 
     async def _wait_for_message(self) -> None:
-        """Wait until there is a message, and behind an answer until others have had their turn.
+        """Wait until a message is queued.
 
-        What was sent ahead may need no waiting at all.
+        After a response, a message that is queued already waits for the scheduler, so that other
+        connections are served. The first message needs no wait if it is queued already.
         """
         if not self._messages:
             await self._message_event()
@@ -251,10 +259,10 @@ class CallerConnection(ConnectionWriter):
             )
         return self._handler.handle(request)
 
-    # What ends it.
+    # Ending the connection.
 
     def force_close(self) -> None:
-        """Close; what was written is still sent to a caller that takes it."""
+        """Close the connection; buffered data is sent as long as the caller reads it."""
         self.flush()
         self._ended = True
         if self._waiter is not None:
@@ -264,9 +272,9 @@ class CallerConnection(ConnectionWriter):
             self.transport = None
 
     def close_if_idle(self) -> bool:
-        """Close between two requests; not, and False, when one has just arrived."""
+        """Close between two requests. Return False, and stay open, if data has just arrived."""
         raw = None if self.transport is None else self.transport.get_extra_info("socket")
-        # The caller may have ended the connection a moment ago.
+        # The caller may have closed the connection a moment ago.
         with contextlib.suppress(OSError, ValueError):
             if raw is not None and os_support.readability_check(raw.fileno())():
                 return False
@@ -274,7 +282,11 @@ class CallerConnection(ConnectionWriter):
         return True
 
     async def shutdown(self, timeout: float) -> None:
-        """Give the exchange under way `timeout` seconds, twice: before and after its body ends."""
+        """Close the connection after its exchange.
+
+        The exchange gets `timeout` seconds, and after the failure of its request's body `timeout`
+        seconds more; then it is cancelled.
+        """
         self._ended = True
         task = self._task
         if task is not None and self.busy:
@@ -285,15 +297,19 @@ class CallerConnection(ConnectionWriter):
             task.cancel()
         self.force_close()
 
-    # What the handler and the server call.
+    # Called by the handler and the server.
 
     @property
     def task(self) -> asyncio.Task[None] | None:
-        """What serves this connection."""
+        """The task that serves this connection, None after its end."""
         return self._task
 
     def set_cancel_on_disconnect(self, read: Read | None, readers: SlowReaders) -> None:
-        """Say that the request under way is a read, which ends when its caller leaves, or none."""
+        """Set whether the current request is cancelled when the caller disconnects.
+
+        `read` is the current request if it is a read, which is cancelled then; None if it is not.
+        `readers` aborts connections that stay half-closed during a read.
+        """
         self._cancel_on_disconnect, self._readers, self.answering = read, readers, False
         if self.is_half_closed:
             self._note_half_close()
@@ -308,30 +324,33 @@ class CallerConnection(ConnectionWriter):
             self._readers.remove_half_closed(self)
 
     def cache_context(self, memory: object) -> None:
-        """Keep, as `memory`, whatever the handler wants to know of the requests before."""
+        """Store `memory`, the handler's data about earlier requests of this connection."""
         self.cached_context = memory
 
     @property
     def has_pipelined_requests(self) -> bool:
-        """Whether further requests were read already and wait for their turn."""
+        """Whether further requests have been read and are queued."""
         return bool(self._messages)
 
     @property
     def is_last_request(self) -> bool:
-        """Whether no request can follow the one under way."""
+        """Whether no request can follow the current one."""
         return self.is_half_closed and not self._messages
 
     def is_idle(self, now: float) -> bool:
-        """Whether nothing is under way and nothing has begun to arrive, for a moment at least."""
+        """Return whether no request is running and none has begun to arrive.
+
+        A new connection is idle only after a second. `now` is the event loop's time.
+        """
         if self.transport is None or self.transport.is_closing():
             return False
         return self._is_quiescent and (self.is_reused or now - self.opened_at > _FIRST_REQUEST)
 
     def has_unfinished_work(self, now: float) -> bool:
-        """Whether the gateway owes something here.
+        """Return whether the gateway still owes this caller something.
 
-        An answer, the rest of one that a slow caller has not taken yet, or, for a moment, the
-        chance to send the first request on a connection that was accepted.
+        That is a response, the rest of one that a slow caller has not read yet, or, for a second,
+        the chance to send the first request of an accepted connection or the rest of a header.
         """
         transport = self.transport
         if transport is None or transport.is_closing():
@@ -342,10 +361,10 @@ class CallerConnection(ConnectionWriter):
         return began is not None and now - began < _FIRST_REQUEST
 
     async def lingering_close(self) -> None:
-        """Half-close and discard what still comes, for a moment.
+        """Half-close and discard further data for at most a second.
 
-        Over TLS, which cannot be half-closed, the caller would learn of the end only after that:
-        nothing is waited for where all was read and sent.
+        TLS cannot be half-closed, so that the caller would learn of the end only after that time:
+        the method returns at once where everything was read and sent.
         """
         transport = self.transport
         if transport is None or transport.is_closing():
@@ -369,28 +388,31 @@ class CallerConnection(ConnectionWriter):
 
     @property
     def _has_partial_input(self) -> bool:
-        """Whether the caller has begun what it has not ended, or was not understood."""
+        """Whether the caller has sent an incomplete request or one that could not be parsed."""
         if self._is_input_ignored or self._messages or self._header_since is not None:
             return True
         return not self.payload.is_eof()
 
     def is_header_overdue(self, now: float, header_timeout: float) -> bool:
-        """Whether a header has been incomplete for too long, the time of other requests aside."""
+        """Return whether a header has been incomplete for more than `header_timeout` seconds.
+
+        The time in which other requests were served does not count.
+        """
         since = self._header_since
         if since is None or self.busy or self._messages or self._ended:
             return False
         return now - max(since, self.idle_since) > header_timeout
 
     def is_keep_alive_expired(self, now: float) -> bool:
-        """Whether nothing was asked for so long that the caller has to connect anew."""
+        """Return whether the connection has been idle for longer than `ListenLimits.keep_alive`."""
         return self._is_quiescent and now - self.idle_since > self._limits.keep_alive
 
     def is_silent(self, now: float, header_timeout: float) -> bool:
-        """Whether nothing at all has come since the connection was made, for too long."""
+        """Return whether nothing has arrived within `header_timeout` seconds after opening."""
         return self._is_quiescent and not self.is_reused and now - self.opened_at > header_timeout
 
     async def send_header_timeout(self) -> None:
-        """Answer a header that did not come in time, and close."""
+        """Send the error response for a header that is overdue, and close."""
         self._discarding = self.busy = True
         self.payload = EMPTY_PAYLOAD
         error = GatewayError(errors.HEADER_TIMEOUT, "incomplete header", close_connection=True)

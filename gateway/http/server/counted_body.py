@@ -1,6 +1,7 @@
-"""Bodies of a known length: their bytes are counted and handed on as they came.
+"""Bodies of known length: their bytes are counted and passed on as they arrive.
 
-No parser could find anything in them (RFC 9112 section 6.2), and aiohttp's would copy them twice.
+There is nothing to parse in them (RFC 9112 section 6.2), and aiohttp's parser would copy them
+twice.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import asyncio
 from collections import deque
 from typing import Final, Protocol
 
-# Bytes. Reading pauses when so much waits to be taken, and goes on when less than half is left.
+# Bytes. Reading pauses when more than this is buffered, and resumes when less than half is left.
 _HIGH_WATER: Final = 256 * 1024
 
 
@@ -18,41 +19,44 @@ class RequestFramingError(Exception):
 
 
 class Payload(Protocol):
-    """What is needed of a request's body; aiohttp's `StreamReader` has it."""
+    """The interface of a request's body, which aiohttp's `StreamReader` has too."""
 
     total_bytes: int
     """How many bytes have come so far."""
 
     def is_eof(self) -> bool:
-        """Whether the last byte has come."""
+        """Return whether the last byte has arrived."""
         ...
 
     def exception(self) -> BaseException | None:
-        """Why no more will come."""
+        """Return the error because of which the body stays incomplete, if there is one."""
         ...
 
     def set_exception(self, exc: BaseException) -> None:
-        """No more will come: reading raises this."""
+        """Declare that no more will arrive; reading raises `exc` from now on."""
         ...
 
     def read_nowait(self, n: int = -1) -> bytes:
-        """All that is here; a limit is not asked for."""
+        """Return all buffered bytes. The gateway never passes a limit `n`."""
         ...
 
     async def readany(self) -> bytes:
-        """What is here, waiting while that is nothing; b"" at the end."""
+        """Return buffered bytes, after waiting for some if necessary; b"" at the end."""
         ...
 
 
 class BodyFlowControl(Protocol):
-    """The connection on which a body comes; its own class stands above this one."""
+    """The interface of the connection on which a body arrives.
+
+    It is defined here because the module of the connection's class imports this module.
+    """
 
     def pause_body(self) -> None:
-        """Read no more for now."""
+        """Pause reading from the connection."""
         ...
 
     def resume_body(self) -> None:
-        """Read again."""
+        """Resume reading from the connection."""
         ...
 
 
@@ -83,7 +87,7 @@ class FixedLengthBody:
         self.total_bytes = 0
 
     def feed(self, data: bytes) -> bytes:
-        """Take what came; gives what lies behind the body's end."""
+        """Buffer the bytes that belong to the body; return those after its end."""
         mine, surplus = data, b""
         if len(data) > self._bytes_left:
             mine, surplus = data[: self._bytes_left], data[self._bytes_left :]
@@ -92,28 +96,31 @@ class FixedLengthBody:
         return surplus
 
     def is_eof(self) -> bool:
-        """Whether the last byte has come."""
+        """Return whether the last byte has arrived."""
         return not self._bytes_left
 
     def exception(self) -> BaseException | None:
-        """Why no more will come."""
+        """Return the error because of which the body stays incomplete, if there is one."""
         return self._exception
 
     def set_exception(self, exc: BaseException) -> None:
-        """No more will come: reading raises this."""
+        """Declare that no more will arrive; reading raises `exc` from now on."""
         self._exception = exc
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(exc)
 
     def read_nowait(self, n: int = -1) -> bytes:
-        """All that is here; a limit is not asked for. Raises what `set_exception` was given."""
+        """Return all buffered bytes, whatever `n` is. Raises the error given to `set_exception`."""
         del n
         if self._exception is not None:
             raise self._exception
         return b"".join([self._take() for _ in range(len(self._chunks))])
 
     async def readany(self) -> bytes:
-        """The next piece as it came, waiting for one; b"" at the end. Raises as `read_nowait`."""
+        """Return the next chunk as it arrived, after waiting for one if necessary; b"" at the end.
+
+        Raises the error given to `set_exception`.
+        """
         if self._exception is not None:
             raise self._exception
         if not self._chunks and self._bytes_left:
@@ -131,8 +138,8 @@ class FixedLengthBody:
         self._chunks.append(piece)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-        # Pause only within this body: requests behind it have their own limits. Repeat it, because
-        # draining an earlier body resumes reading.
+        # Pause only within this body: requests after it have their own limits. Repeat the pause,
+        # because draining an earlier body resumes reading.
         if self._bytes_left and self._waiting > _HIGH_WATER:
             self._is_paused = True
             self._connection.pause_body()

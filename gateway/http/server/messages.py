@@ -1,4 +1,4 @@
-"""Header sections of requests, and what becomes of the connection of one that was answered."""
+"""Header sections of requests, and what happens to a connection after a response."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gateway.http.server.aiohttp_parser import HttpVersion, HttpVersion10, Parse
 
 
 class RequestMessage:
-    """A request's header section: the same, wherever it came from."""
+    """The request line and the header section of a request, whether parsed or cached."""
 
     __slots__ = ("method", "path", "raw_headers", "should_close", "upgrade", "version")
 
@@ -31,7 +31,7 @@ class RequestMessage:
 
     @classmethod
     def from_parsed(cls, parsed: ParsedMessage) -> RequestMessage:
-        """What the parser found."""
+        """Return a copy of the parser's message."""
         return RequestMessage(
             parsed.method,
             parsed.path,
@@ -43,7 +43,7 @@ class RequestMessage:
 
 
 class RepeatedMessage(RequestMessage):
-    """One that the parser did not see: `first`, which it did, with another target."""
+    """A message that was not parsed: a copy of the parsed message `first` with another target."""
 
     __slots__ = ()
 
@@ -54,7 +54,10 @@ class RepeatedMessage(RequestMessage):
 
 
 class MalformedMessage(RequestMessage):
-    """Stands in the place of a message that could not be parsed, of which nothing is repeated."""
+    """Replaces a message that could not be parsed, and contains nothing of it.
+
+    `error` is the parser's exception, or the `GatewayError` to respond with.
+    """
 
     __slots__ = ("error",)
 
@@ -64,7 +67,7 @@ class MalformedMessage(RequestMessage):
 
 
 class ConnectionDisposition(Enum):
-    """What becomes of a connection whose request was answered, as the answer itself says."""
+    """What happens to a connection after a response, as the response itself declares."""
 
     KEEP_ALIVE = "stays"
     CLOSE = "ends"

@@ -1,4 +1,4 @@
-"""What aiohttp's parser refused, in the gateway's own terms; nothing of the message is repeated."""
+"""Converts errors of aiohttp's parser to `GatewayError`; nothing of the message is repeated."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gateway.errors import GatewayError
 from gateway.http.server import validation
 from gateway.http.server.aiohttp_parser import InvalidURLError, LineTooLong
 
-# The beginning of a request line, which may be cut off in its target.
+# The beginning of a request line, which may be truncated in its target.
 _REQUEST_LINE = re.compile(
     rb"[\r\n]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+) /[^ \r\n]*(?: HTTP/1\.[01]\r\n|\Z)"
 )
@@ -19,9 +19,9 @@ _RAW_BYTES: Final = re.compile(
     r"Invalid char in url (path|query).*(?<!\\)(?:\\\\)*\\x[89a-f]", re.DOTALL
 )
 
-# What follows it in a parser's text is the message itself.
+# In a parser's text this is followed by the message itself.
 _QUOTE: Final = ":\n\n"
-# By words of llhttp and aiohttp.
+# Phrases in the errors of llhttp and aiohttp, and the rule that each stands for. The first applies.
 _RULES: Final = (
     ("HTTPS traffic", "TLS sent to a plain HTTP port: use http://"),
     ("Expected HTTP/", "request line: a space in the target, or no HTTP version at the end"),
@@ -42,7 +42,7 @@ _RULES: Final = (
 
 
 def parse_error_outcome(exc: BaseException, head: bytes) -> GatewayError:
-    """The outcome for a parser's exception; `head` are the first bytes of the message."""
+    """Return the error for a parser's exception; `head` holds the first bytes of the message."""
     text = str(exc)
     if isinstance(exc, LineTooLong):
         reason = errors.URL_TOO_LONG if _is_target(exc) else errors.HEADER_TOO_LARGE
@@ -62,7 +62,7 @@ def parse_error_outcome(exc: BaseException, head: bytes) -> GatewayError:
 
 
 def _violated_rule(exc: BaseException) -> str:
-    """What was broken, in words of ours; the parser's own text shows what was sent."""
+    """Return the violated rule in the gateway's words; the parser's text shows what was sent."""
     if isinstance(exc, InvalidURLError):
         return "target: not in origin form"
     told = str(exc).partition(_QUOTE)[0]
@@ -70,12 +70,12 @@ def _violated_rule(exc: BaseException) -> str:
 
 
 def _begins_with_unknown_method(head: bytes) -> bool:
-    """Whether the method is to blame, not what follows a request that was good so far."""
+    """Return whether the method is the cause, and not data after a request that was valid."""
     line = _REQUEST_LINE.match(head)
     return line is not None and line[1].decode("ascii") not in validation.METHODS
 
 
 def _is_target(exc: LineTooLong) -> bool:
-    """Whether the overlong line is the request target; aiohttp says so only in its first byte."""
+    """Return whether the overlong line is the request target; only its first byte shows that."""
     line = exc.args[0] if exc.args else b""
     return bytes(line[:1]) == b"/"

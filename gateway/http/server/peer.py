@@ -1,4 +1,4 @@
-"""Who is at the other end of a caller's connection."""
+"""The peer of a caller's connection: its address and its certificate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Peer:
 
 
 def certificate_names(certificate: Mapping[str, Any]) -> frozenset[str]:
-    """The names in a verified certificate, as `ssl` gives it: common names and all SAN values."""
+    """Return the common names and all SAN values of a verified certificate, as `ssl` gives it."""
     common = {
         value
         for relative_name in certificate.get("subject", ())
@@ -30,24 +30,24 @@ def certificate_names(certificate: Mapping[str, Any]) -> frozenset[str]:
 
 
 def socket_address(name: object) -> str:
-    """The address in a socket's name; "unix" for that of a unix socket."""
+    """Return the address in a socket's name, "unix" for that of a unix socket."""
     return str(name[0]) if isinstance(name, tuple) and name else "unix"
 
 
 def local_authority(transport: asyncio.BaseTransport | None) -> str:
-    """The address and port that a caller's connection came in at; "" for a unix socket."""
+    """Return the local address and port of a caller's connection, "" for a unix socket."""
     name = None if transport is None else transport.get_extra_info("sockname")
     if not isinstance(name, tuple) or not name:
         return ""
-    host = str(name[0]).partition("%")[0]  # a link-local address names an interface of ours
+    host = str(name[0]).partition("%")[0]  # a link-local address also names a local interface
     return authority(host, name[1])
 
 
 def transport_peer(transport: asyncio.BaseTransport, address: str = "") -> Peer:
-    """Who is at the other end of a caller's connection.
+    """Return the peer of a caller's connection.
 
-    `address` is known when it was accepted; the transport no longer knows that of one who has
-    reset the connection since.
+    `address` is the one that `accept` returned, if known: the transport no longer knows the address
+    of a caller that has reset the connection since.
     """
     address = address or socket_address(transport.get_extra_info("peername"))
     tls = transport.get_extra_info("ssl_object")

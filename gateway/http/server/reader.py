@@ -1,7 +1,7 @@
-"""What comes on a caller's connection: aiohttp's parser reads it, messages wait in a queue.
+"""The reading half of a caller's connection: aiohttp's parser parses the data, messages are queued.
 
-What it need not see does not pass it: the bytes of a long body of known length, which are counted,
-and reads whose header repeats the one before.
+Two kinds of data bypass the parser: the bytes of a long body of known length, which are counted,
+and reads whose fields are those of the read before.
 """
 
 from __future__ import annotations
@@ -21,27 +21,28 @@ from gateway.http.server.counted_body import FixedLengthBody, Payload, RequestFr
 from gateway.http.server.messages import MalformedMessage, RepeatedMessage, RequestMessage
 from gateway.http.server.repeated_header import RepeatedHeaderCache, ends_with_header
 
-# Requests that were sent ahead: more are not read before these have been answered. Their headers
-# alone could fill the memory.
+# Pipelined requests. Reading pauses at the first number of queued requests and resumes at the
+# second: without a limit their headers alone could fill the memory.
 _MAX_QUEUED_MESSAGES: Final = 4
 _LOW_QUEUED_MESSAGES: Final = 2
-# Bytes. So much of a header tells why it was refused.
+# Bytes of a header that are retained to find out why the parser rejected it.
 _ERROR_PREFIX_BYTES: Final = 64
-# By how many seconds less answers say that a connection may rest: what a caller sends at the last
-# moment is still on its way.
+# Seconds by which the announced idle time is shorter than the real one: what a caller sends at the
+# last moment is still on its way.
 _KEEP_ALIVE_MARGIN: Final = 5.0
-# Bytes. A body of which less is still to come is not worth another parser.
+# Bytes. For a body of which less is still to come, counting is not worth the new parser after it.
 _MIN_FIXED_LENGTH_BYTES: Final = 64 * 1024
 _EMPTY_LINE: Final = b"\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
 class ListenLimits:
-    """What a caller may send before it is refused: sizes in bytes, times in seconds.
+    """Limits of what a caller may send: sizes in bytes, times in seconds.
 
-    `keep_alive` is how long a connection may be idle, `write_stall_timeout` how long a caller may
-    take nothing at all of what waits for it, in the midst of an answer or when its connection
-    closes.
+    `url_bytes` limits the request target, `header_bytes` one field, `headers` the number of fields,
+    `header_timeout` the time in which a header must be complete. `keep_alive` is how long a
+    connection may be idle, `write_stall_timeout` how long a caller may read nothing at all of the
+    data that is buffered for it, during a response or while its connection closes.
     """
 
     url_bytes: int
@@ -53,17 +54,20 @@ class ListenLimits:
 
     @property
     def all_header_bytes(self) -> int:
-        """All fields together."""
+        """The limit for all fields together, in bytes."""
         return 4 * self.header_bytes
 
     def keep_alive_lines(self) -> bytes:
-        """Fields that tell how long a connection may rest; Java heeds the second for the first."""
+        """Return the field lines `Connection: keep-alive` and `Keep-Alive: timeout=N`.
+
+        Java's HTTP client uses the second only together with the first.
+        """
         told = max(1, int(self.keep_alive - min(_KEEP_ALIVE_MARGIN, self.keep_alive / 2)))
         return b"Connection: keep-alive\r\nKeep-Alive: timeout=%d\r\n" % told
 
 
 class MessageReader:
-    """The reading half of a caller's connection, as the loop and aiohttp's streams call it."""
+    """The reading half of a caller's connection, called by the event loop and aiohttp's streams."""
 
     __slots__ = (
         *("_at_start", "_unparsed", "_counted", "_discarding", "_edge", "_ended", "_head_bytes"),
@@ -76,33 +80,33 @@ class MessageReader:
         self._loop = asyncio.get_running_loop()
         self._limits = limits
         self._parser: RequestParser | None = self._new_parser()
-        self._at_start = True  # the parser, of a message, for sure
-        self._edge = b""  # the last bytes that it was given
-        self._unparsed = b""  # what it will be given when there is room
+        self._at_start = True  # whether the parser is certainly at the beginning of a message
+        self._edge = b""  # the last three bytes that the parser was given
+        self._unparsed = b""  # data for the parser when the queue and the body have room
         self._repeated = RepeatedHeaderCache(limits.url_bytes)
         self._messages: deque[tuple[RequestMessage, Payload]] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._counted: FixedLengthBody | None = None
         self._header_since: float | None = None
         self._head_bytes = b""
-        self._is_full = False  # the queue, so that reading pauses
-        self._reading_paused = False  # by a body that nobody takes
-        self._is_upgrade = False  # the last request whose header ended
-        self._is_input_ignored = False  # nothing that follows can be a request
+        self._is_full = False  # whether the queue has reached its limit, so that reading pauses
+        self._reading_paused = False  # by a body that is not consumed
+        self._is_upgrade = False  # whether the last request whose header ended has an Upgrade
+        self._is_input_ignored = False  # because nothing that follows can be a request
         self._discarding = False
-        self._ended = False  # no request is taken any more
+        self._ended = False  # whether no further request is served
         self.transport: asyncio.Transport | None = None
-        # Whether an exchange is under way, and its body.
+        # Whether an exchange is running, and the body of its request.
         self.busy = False
         self.payload: Payload = EMPTY_PAYLOAD
 
     @property
     def connected(self) -> bool:
-        """Whether more may come (aiohttp's StreamReader)."""
+        """Whether more data may arrive (aiohttp's StreamReader)."""
         return self.transport is not None
 
     def data_received(self, data: bytes) -> None:
-        """Parse, and note since when a header is incomplete (asyncio.Protocol)."""
+        """Parse the data and record since when a header is incomplete (asyncio.Protocol)."""
         if self._discarding:
             return
         if self._at_start and not (self._messages or self._ended or self._is_input_ignored):
@@ -111,9 +115,9 @@ class MessageReader:
                 self._receive(again, EMPTY_PAYLOAD)
                 return
         if not data and self._counted is None:
-            # What the parser kept comes first.
+            # The bytes that the parser has retained come first.
             self._read_piece(data)
-        # The proactor of Windows brings bytearrays; bytes become bytes without a copy.
+        # The proactor event loop of Windows delivers bytearrays. For bytes there is no copy.
         data, in_pieces, at = bytes(data), False, 0
         if self._unparsed:
             data, self._unparsed, in_pieces = self._unparsed + data, b"", True
@@ -134,24 +138,27 @@ class MessageReader:
             at = end
 
     def _feed_fixed_length(self, body: FixedLengthBody, data: bytes, at: int) -> int:
-        """Give a counted body what is its own; where that ends."""
+        """Feed a counted body; return the offset in `data` at which the body's bytes end."""
         rest = body.feed(data[at:])
         if body.is_eof():
-            # A new parser: the old one still waits for the body, which passed it by.
+            # The old parser still waits for the body, whose bytes it was not given.
             self._counted, self._parser, self._edge = None, self._new_parser(), b""
         return len(data) - len(rest)
 
     def _may_be_upgrade(self, data: bytes, at: int) -> bool:
-        """Whether a request with an Upgrade may end in there.
+        """Return whether a request with an Upgrade field may end in `data` from offset `at` on.
 
-        Of a piece in which one ends the parser drops what is behind. It ends with an empty line, as
-        all do whose body is not counted.
+        The parser drops the bytes after the end of such a request if it is given both at once. The
+        request ends with an empty line, like all whose body is not counted.
         """
         begun = self._is_upgrade if self._is_in_body else not self._at_start
         return begun or b"upgrade" in data[at:].lower()
 
     def _next_empty_line(self, data: bytes, at: int) -> int:
-        """Where it ends, which may have begun in the piece before; without one all."""
+        """Return the offset after the next empty line, which may begin in the data before.
+
+        Without an empty line that is the end of the data.
+        """
         edge = self._edge
         seam = (edge + data[at : at + 3]).find(_EMPTY_LINE)
         if seam >= 0:
@@ -162,7 +169,7 @@ class MessageReader:
     def _read_piece(self, data: bytes) -> None:
         if self._parser is None or self._ended or self._is_input_ignored:
             return
-        # These may be the rest of a body, which has its own clock.
+        # The bytes may be the rest of a body, which has a timeout of its own.
         in_body = self._is_in_body
         found = self._parse(self._parser, data)
         if self._messages:
@@ -171,23 +178,23 @@ class MessageReader:
             self._begin_header(data)
 
     def _begin_header(self, data: bytes) -> None:
-        # Some callers send an empty line behind a request (RFC 9112 section 2.2).
+        # Some callers send an empty line after a request (RFC 9112 section 2.2).
         if not (self.busy or self._messages) or data.strip(b"\r\n"):
             self._header_since = self._loop.time()
             self._head_bytes = data[:_ERROR_PREFIX_BYTES]
 
     def _parse(self, parser: RequestParser, data: bytes) -> bool:
-        """Whether a header ended, or was refused."""
+        """Parse the data; return whether a header ended or was rejected."""
         was_at_start, self._at_start = self._at_start, False
         try:
             parsed, switched, _ = parser.feed_data(data)
         except HttpProcessingError as error:
-            # Break the cycle of error, traceback and frame.
+            # Without its traceback the error is in no reference cycle with this frame.
             self._is_input_ignored = True
             self._receive(MalformedMessage(error.with_traceback(None)), EMPTY_PAYLOAD)
             return True
         if switched:
-            # An Upgrade is ignored (RFC 9110 section 7.8); nobody knows what follows a CONNECT.
+            # An Upgrade is ignored (RFC 9110 section 7.8). The protocol after a CONNECT is unknown.
             parser.set_upgraded(False)
             self._is_input_ignored = bool(parsed) and parsed[-1][0].method == "CONNECT"
         if not parsed:
@@ -201,7 +208,7 @@ class MessageReader:
             self._header_since = None
         else:
             self._note_pipelined_start(data)
-        # With a full queue the parser may hold bytes that it has not read.
+        # With a full queue the parser may hold bytes that it has not parsed.
         if ended and not self._is_full and ends_with_header(last):
             self._at_start = True
             if was_at_start and len(parsed) == 1:
@@ -209,18 +216,18 @@ class MessageReader:
         return True
 
     def _note_pipelined_start(self, data: bytes) -> None:
-        """Note what has begun behind a request without a body, the last one in these bytes."""
+        """Record a header that begins after a request without a body, the last one in `data`."""
         if not data:
-            # The parser had held the message back; its bytes were looked at when they came.
+            # The parser had held the message back; its bytes were examined when they arrived.
             return
-        # CRLFCRLF may be split over two reads.
+        # An empty line (CRLFCRLF) may be split over two reads.
         begun = data.rpartition(_EMPTY_LINE)[2].lstrip(b"\r\n")
         self._header_since = self._loop.time() if begun else None
         self._head_bytes = begun[:_ERROR_PREFIX_BYTES]
 
     def _receive(self, message: RequestMessage, payload: Payload) -> None:
         self._messages.append((message, payload))
-        # Behind other messages the task waits for its turn, not for news.
+        # If other messages are queued, the task waits for the scheduler and not for a message.
         if self._waiter is not None and not self._waiter.done() and len(self._messages) == 1:
             self._waiter.set_result(None)
         if len(self._messages) >= _MAX_QUEUED_MESSAGES and not self._is_full:
@@ -242,10 +249,10 @@ class MessageReader:
                 self._start_fixed_length(length, message, payload)
 
     def _start_fixed_length(self, length: int, message: RequestMessage, begun: Payload) -> None:
-        """From here on the message's body, of which some came with the header, is counted."""
-        # Set before `read_nowait`, which has what the parser holds fed again.
+        """Count the message's body from here on. `begun` holds what arrived with the header."""
+        # Set before `read_nowait`, which resumes reading, so that `data_received` is called.
         self._counted = FixedLengthBody(length, self)
-        # Nobody has taken the message yet: its body can be replaced.
+        # The message is still in the queue, so that its body can be replaced.
         self._messages[-1] = (message, self._counted)
         self._counted.feed(begun.read_nowait(-1))
 
@@ -261,27 +268,30 @@ class MessageReader:
         )
 
     def pause_reading(self) -> None:
-        """Too much of a body waits to be taken (aiohttp's StreamReader)."""
+        """Pause because too much of a body is buffered (aiohttp's StreamReader)."""
         if self._parser is not None and not self._is_input_ignored:
             self._parser.pause_reading()
         self.pause_body()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
-        """Enough was taken; the parser may have kept some (aiohttp's StreamReader)."""
+        """Resume because enough of a body was consumed (aiohttp's StreamReader).
+
+        Bytes that the parser has retained are parsed first.
+        """
         self._reading_paused = False
         if resume_parser or self._unparsed:
             self.data_received(b"")
-        # What was fed may have paused the body again.
+        # The bytes that were parsed may have paused the body again.
         if not self._reading_paused and not self._is_full:
             self._resume_transport()
 
     def pause_body(self) -> None:
-        """Read no more of a body for now."""
+        """Pause reading for a counted body."""
         self._reading_paused = True
         self._pause_transport()
 
     def resume_body(self) -> None:
-        """Read again."""
+        """Resume reading for a counted body."""
         self.resume_reading(resume_parser=False)
 
     def _pause_transport(self) -> None:
@@ -293,19 +303,19 @@ class MessageReader:
             self.transport.resume_reading()
 
     def _fail_malformed_body(self) -> None:
-        """Tell who reads the body in which the parser failed; aiohttp leaves it waiting."""
+        """Fail the body in which the parser failed; aiohttp would leave its reader waiting."""
         for payload in (self.payload, *(payload for _, payload in self._messages)):
             if not payload.is_eof():
                 payload.set_exception(RequestFramingError("broken"))
 
     def _fail_body(self, error: BaseException) -> None:
-        """Tell who reads the body of the request under way that no more will come."""
-        # A body that arrived in full is not lost with the connection: a write takes its course.
+        """Let the reader of the current request's body fail with `error` if it is incomplete."""
+        # A complete body is not lost with the connection: a write is still carried out.
         if self.busy and not self.payload.is_eof():
             self.payload.set_exception(error)
 
     def _detach(self) -> None:
-        """The connection is lost: let go of what would hold on to it in turn."""
+        """Release what refers back to this connection, which is lost."""
         self._fail_body(ConnectionResetError("connection lost"))
         self._parser = self._counted = None
         self._unparsed = b""
@@ -314,7 +324,7 @@ class MessageReader:
             self._release_body()
 
     def _has_complete_request(self) -> bool:
-        """Whether a request is there whole; one behind it that is not is forgotten."""
+        """Return whether a request has arrived completely; drop an incomplete one after it."""
         payloads = [payload for _, payload in self._messages]
         if self.busy:
             payloads.insert(0, self.payload)
@@ -325,19 +335,19 @@ class MessageReader:
         return True
 
     def _release_body(self) -> None:
-        """Let go of the last request's; what cut it holds on to all that it was raised through."""
+        """Release the last request's body, and the frames that the traceback of its error holds."""
         error = self.payload.exception()
         if error is not None:
             error.__traceback__ = None
         self.payload = EMPTY_PAYLOAD
 
     def _message_event(self) -> asyncio.Future[None]:
-        """Done when a message has come."""
+        """Return a future that completes when a message arrives."""
         self._waiter = self._loop.create_future()
         return self._waiter
 
     def _take_message(self) -> tuple[RequestMessage, Payload]:
-        """The next message; the parser learns that there is room for another."""
+        """Take the next message from the queue and let the parser parse one more."""
         taken = self._messages.popleft()
         if self._parser is not None and not isinstance(taken[0], RepeatedMessage):
             self._parser.message_consumed()
@@ -356,12 +366,15 @@ class MessageReader:
 
     @property
     def _is_quiescent(self) -> bool:
-        """Whether nothing is under way and nothing has begun to arrive."""
+        """Whether no request is running or queued and none has begun to arrive."""
         return not (self.busy or self._messages) and self._header_since is None
 
 
 def _announced_length(message: RequestMessage) -> int:
-    """What Content-Length says, which the parser has found to be a number and the only framing."""
+    """Return the value of Content-Length, 0 without one.
+
+    The parser has verified that it is a number and the only framing.
+    """
     for name, value in message.raw_headers:
         if name.lower() == b"content-length":
             return int(value)

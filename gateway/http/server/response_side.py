@@ -1,4 +1,4 @@
-"""The half of a caller's connection that answers are written to."""
+"""The writing half of a caller's connection."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from gateway.http.server.closing import unsent_transport_bytes
 from gateway.http.server.reader import ListenLimits, MessageReader
 from gateway.http.write_batching import MAX_BATCHED_BYTES, WriteBatcher
 
-# Seconds. How long a caller that sends no more may take nothing of an answer before no news of it
-# is awaited, and between how many it is looked for.
+# Seconds. How long a half-closed caller may acknowledge nothing of a response until `has_left`
+# stops waiting, and the shortest and longest pause between two checks.
 _NEWS_TIMEOUT: Final = 1.0
 _MIN_PAUSE: Final = 0.001
 _MAX_PAUSE: Final = 0.05
 
 
 class ConnectionWriter(MessageReader):
-    """Writes small answers together with those of other connections, and knows back-pressure.
+    """Writes small responses in a batch with those of other connections; handles back-pressure.
 
-    `aborts_by_reset`: the request under way is of HTTP/1.0, whose callers cannot tell a cut answer
-    from a complete one by a plain end.
+    `aborts_by_reset`: the current request is one of HTTP/1.0, whose callers cannot distinguish a
+    truncated response from a complete one if the connection just ends.
     """
 
     __slots__ = ("_batching", "_held_bytes", "_writable", "aborts_by_reset", "is_write_paused")
@@ -37,14 +37,14 @@ class ConnectionWriter(MessageReader):
         self.aborts_by_reset = False
 
     def write(self, data: bytes) -> None:
-        """Hand bytes to the transport, behind what is held back. Nothing happens without one."""
+        """Write bytes to the transport, after batched ones. Does nothing without a transport."""
         if self._held_bytes:
             self.flush()
         if self.transport is not None:
             self.transport.write(data)
 
     def write_batched(self, data: bytes) -> None:
-        """Hand bytes to the transport when the loop's turn is over, or before the next ones."""
+        """Write bytes at the end of the loop iteration, or earlier before the next bytes."""
         if self._held_bytes or len(data) > MAX_BATCHED_BYTES:
             self.write(data)
         else:
@@ -52,23 +52,23 @@ class ConnectionWriter(MessageReader):
             self._batching.schedule_flush(self)
 
     def flush(self) -> None:
-        """Hand what is held back to the transport."""
+        """Write the batched bytes to the transport."""
         held, self._held_bytes = self._held_bytes, b""
         if held and self.transport is not None:
             self.transport.write(held)
 
     async def drain(self) -> None:
-        """Wait until the transport takes more or is lost; may be tried again after a time-out."""
+        """Wait until the transport accepts more or is lost; may be called again after a timeout."""
         self._writable = self._loop.create_future()
         if self.is_write_paused and self.transport is not None:
             await self._writable
 
     def pause_writing(self) -> None:
-        """The transport takes no more (asyncio.Protocol)."""
+        """Record that the transport's buffer is full (asyncio.Protocol)."""
         self.is_write_paused = True
 
     def resume_writing(self) -> None:
-        """The transport takes more (asyncio.Protocol)."""
+        """Record that the transport accepts more and wake `drain` (asyncio.Protocol)."""
         self.is_write_paused = False
         self._wake_writer()
 
@@ -78,16 +78,17 @@ class ConnectionWriter(MessageReader):
 
     @property
     def unsent_bytes(self) -> int:
-        """How many bytes wait to be taken by the caller, those in the kernel included."""
+        """How many bytes the caller has not acknowledged, including those in the kernel."""
         transport = self.transport
         if transport is None:
             return 0
         return len(self._held_bytes) + unsent_transport_bytes(transport)
 
     async def has_left(self) -> bool:
-        """Whether a caller that sends no more turns out to be gone, by what was written to it.
+        """Return whether a half-closed caller has disconnected, judged by its acknowledgements.
 
-        One that is there acknowledges that; False also where nothing is told in time.
+        A caller that is still connected acknowledges what was written. The result is False also if
+        there is neither an acknowledgement nor a reset in time.
         """
         self.flush()
         pause = silence = 0.0
@@ -107,13 +108,13 @@ class ConnectionWriter(MessageReader):
         return False
 
     def abort(self) -> None:
-        """End the connection so that no answer looks complete."""
+        """End the connection so that no truncated response looks complete."""
         transport = self.transport
         if transport is None:
             return
         raw = transport.get_extra_info("socket")
         if self.aborts_by_reset and raw is not None:
-            # The caller may have ended the connection a moment ago.
+            # The caller may have closed the connection a moment ago.
             with contextlib.suppress(OSError):
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, os_support.RESET_ON_CLOSE)
         self._ended = True

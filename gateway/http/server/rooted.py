@@ -1,4 +1,4 @@
-"""Where the coroutines of a task begin. Not to be compiled."""
+"""The outermost coroutine of a task. This module must not be compiled by mypyc."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ Result = TypeVar("Result")
 
 
 async def run_task_root(work: Coroutine[Any, Any, Result]) -> Result:
-    """Do the work of a task.
+    """Await the work of a task and return its result.
 
-    A coroutine of Python's own keeps the exception that is handled while it waits, in all that it
-    awaits, apart from other tasks'. One that mypyc compiled does not: without this the next task
-    would find it, and raise it at the end of a `finally`. Within one task that remains: where a
-    compiled `finally` waits, its end raises any exception that is being handled there.
+    While an interpreted coroutine waits, the exception that it is handling, or that anything it
+    awaits is handling, is invisible to other tasks. A coroutine compiled by mypyc does not ensure
+    that: without this function the next task would see the exception and raise it at the end of a
+    `finally`. Within one task the problem remains: at its end a compiled `finally` that waits
+    raises any exception that is being handled there.
     """
     return await work

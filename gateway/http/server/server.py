@@ -1,6 +1,6 @@
-"""The callers' side: makes connections of what was accepted, and looks after them.
+"""The HTTP server for callers: creates connections and enforces their timeouts.
 
-Nothing here decides where a request goes.
+Nothing here decides where a request is forwarded.
 """
 
 from __future__ import annotations
@@ -16,36 +16,40 @@ from gateway.http.server.rooted import run_task_root
 from gateway.http.server.turnstile import FairScheduler
 from gateway.http.write_batching import WriteBatcher
 
+# Seconds.
 _SWEEP_INTERVAL: Final = 0.25
 
 
 class CallerServer:
-    """Makes connections and looks after those that keep their header to themselves."""
+    """Creates connections and ends those that are idle, silent or stalled for too long.
+
+    A header that is overdue gets an error response. The class needs a running loop.
+    """
 
     def __init__(self, sink: RequestHandler, limits: ListenLimits) -> None:
         self._loop = asyncio.get_running_loop()
         self._sink = sink
         self._batching = WriteBatcher()
         self.scheduler = FairScheduler()
-        self.limits = limits  # of connections to come
-        # In the order in which they were made; a lost one stays until its exchange is over.
+        self.limits = limits  # of connections that will be created, and of the sweep
+        # In the order of opening. A lost connection stays until its exchange has ended.
         self._connections: dict[CallerConnection, None] = {}
-        # Those that closed and still have something to send.
+        # Connections that were closed while their transport still holds data to send.
         self._closing: dict[CallerConnection, ClosingConnection] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._sweep()
 
     def __call__(self, address: str = "") -> CallerConnection:
-        """A connection, of a caller at that address."""
+        """Return a new connection of a caller at `address`."""
         return CallerConnection(self, self._sink, self._batching, address, self.limits)
 
     def on_connection_opened(self, connection: CallerConnection) -> None:
-        """A connection was made."""
+        """Register a connection that was opened."""
         self._connections[connection] = None
 
     def on_connection_lost(self, connection: CallerConnection) -> None:
-        """A connection was lost, but not the exchange on it: a write takes its course."""
+        """Remove a lost connection after its exchange: a write is still carried out."""
         self._closing.pop(connection, None)
         task = connection.task
         if task is None:
@@ -54,24 +58,24 @@ class CallerServer:
             task.add_done_callback(lambda _: self._connections.pop(connection, None))
 
     def close_transport(self, connection: CallerConnection, transport: asyncio.Transport) -> None:
-        """Close a connection's transport; what it holds is sent while the caller takes it."""
+        """Close a connection's transport; buffered data is sent as long as the caller reads it."""
         transport.close()
         if connection not in self._closing and transport.get_write_buffer_size():
             self._closing[connection] = ClosingConnection(transport, self._loop.time())
 
     @property
     def open_connections(self) -> int:
-        """How many callers are connected."""
+        """Number of connections, including lost ones whose exchange is still running."""
         return len(self._connections)
 
     @property
     def unfinished_count(self) -> int:
-        """On how many connections the gateway still owes something."""
+        """Number of connections for which `has_unfinished_work` is true."""
         now = self._loop.time()
         return sum(connection.has_unfinished_work(now) for connection in self._connections)
 
     def close_oldest_idle(self) -> bool:
-        """Close the longest open of the idle connections to make room; False if there is none."""
+        """Close the idle connection that was opened first; return False if there is none."""
         now = self._loop.time()
         return any(
             connection.is_idle(now) and connection.close_if_idle()
@@ -79,7 +83,7 @@ class CallerServer:
         )
 
     async def abort_exchanges(self) -> None:
-        """Cancel every exchange in flight, and wait until each is accounted for."""
+        """Cancel every running exchange, and wait until each has been recorded and has ended."""
         tasks = [connection.task for connection in self._connections if connection.busy]
         for task in tasks:
             if task is not None:
@@ -87,13 +91,13 @@ class CallerServer:
         await asyncio.gather(*filter(None, tasks), return_exceptions=True)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine that the server owns."""
+        """Run a coroutine as a task that the server owns."""
         task = self._loop.create_task(run_task_root(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def shutdown(self, timeout: float) -> None:
-        """End every connection; what is under way gets `timeout` seconds, twice."""
+        """Close every connection as `CallerConnection.shutdown` does, all at the same time."""
         if self._timer is not None:
             self._timer.cancel()
         await asyncio.gather(*(each.shutdown(timeout) for each in tuple(self._connections)))

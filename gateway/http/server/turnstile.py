@@ -1,4 +1,4 @@
-"""Lets those through one behind the other who have more to ask and need not wait for an answer."""
+"""Distributes the event loop's time among connections with pipelined requests."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import asyncio
 from collections import deque
 from typing import Final
 
-# In each of the loop's turns: a fraction of a millisecond for each.
+# Requests per loop iteration, each of which takes a fraction of a millisecond.
 _BATCH: Final = 4
 
 
 class FairScheduler:
-    """A few pass in each turn of the event loop, however many wait; needs a running loop.
+    """Resumes at most four waiting tasks in each iteration of the event loop, in FIFO order.
 
-    Who sends many requests ahead, on many connections, would else take all of the loop's time.
+    Without it, callers that pipeline requests on many connections would starve all others. The
+    class needs a running loop.
     """
 
     __slots__ = ("_loop", "_waiting")
@@ -23,7 +24,7 @@ class FairScheduler:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     def schedule(self, turn: asyncio.Future[None]) -> None:
-        """Let `turn` be done when it is."""
+        """Enqueue `turn`, which completes when its task may continue."""
         if not self._waiting:
             self._loop.call_soon(self._run_batch)
         self._waiting.append(turn)

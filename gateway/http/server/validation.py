@@ -1,6 +1,6 @@
-"""Refuses what aiohttp's parser lets pass but could be understood in two ways further on.
+"""Rejects messages that aiohttp's parser accepts but that other recipients could read differently.
 
-llhttp in strict mode already refuses repeated or malformed lengths, a length beside a transfer
+llhttp in strict mode already rejects repeated or malformed lengths, a length beside a transfer
 coding, bare CR or LF, NUL, folded lines and white space before a colon (RFC 9112 sections 2, 5, 6).
 """
 
@@ -19,16 +19,16 @@ from gateway.http.server.messages import RequestMessage
 METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _HOST: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._\-]+))(?::([0-9]{1,5}))?")
 _LAST_PORT: Final = 65535
-# Digits of the largest number that every recipient can hold.
+# Digits of a Content-Length: every recipient can represent a number of so many (64 bits).
 _LONGEST_LENGTH: Final = 19
-# The longest name that DNS knows, and a port.
+# Characters: the longest name of DNS, a colon and a port.
 _MAX_HOST_LENGTH: Final = 253 + 6
 _ALL_FIELDS: Final = "all header fields together are over the limit"
 _ALLOW: Final = (("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),)
 
 
 def check_message(message: RequestMessage, header: RequestHeader, *, max_header_bytes: int) -> None:
-    """Judge a parsed request message.
+    """Check a parsed request message; `max_header_bytes` limits all fields together.
 
     Raises `GatewayError`: bad-request, header-too-large, method-not-allowed or loop.
     """
@@ -58,29 +58,30 @@ def check_message(message: RequestMessage, header: RequestHeader, *, max_header_
 
 
 def check_method(method: str) -> None:
-    """Raises `GatewayError` method-not-allowed for what FHIR does not use."""
+    """Raise `GatewayError` method-not-allowed for a method that FHIR does not use."""
     if method not in METHODS:
         raise method_not_allowed()
 
 
 def is_host(value: bytes | None) -> bool:
-    """Whether a Host field names a host and perhaps a port (RFC 9112 section 3.2).
+    """Return whether a Host field names a host and optionally a port (RFC 9112 section 3.2).
 
-    Links in answers are made of it. Only HTTP/1.0 may leave it out; the parser sees to that.
+    Links in responses are made from it. True for None: only HTTP/1.0 may omit the field, which the
+    parser enforces.
     """
     return value is None or host_name(value.decode("ascii", "replace")) is not None
 
 
 def host_name(value: str) -> str | None:
-    """The host that a Host field names, in lower case and without brackets; None for none."""
+    """Return the host of a Host field, in lower case and without brackets; None if not valid."""
     found = host_and_port(value)
     return None if found is None else found[0]
 
 
 def host_and_port(value: str) -> tuple[str, int | None] | None:
-    """The same, and the port that it names.
+    """Return the host as `host_name` does, and the port or None; None if the value is not valid.
 
-    Nothing else that a URL's authority may hold is let pass: a user, before an @, least of all.
+    Nothing else that a URL's authority may contain is valid, in particular no user before an @.
     """
     found = _HOST.fullmatch(value) if len(value) <= _MAX_HOST_LENGTH else None
     if found is None or int(found[3] or 0) > _LAST_PORT:
@@ -96,7 +97,7 @@ def host_and_port(value: str) -> tuple[str, int | None] | None:
 
 
 def is_same_origin(origin: str, host: str) -> bool:
-    """Whether an Origin field is that of a page which a Host field's server has sent."""
+    """Return whether an Origin field is that of a page from the server that a Host field names."""
     scheme, _, authority = origin.lower().partition("://")
     return scheme in ("http", "https") and host_name(host) is not None and authority == host.lower()
 
@@ -106,7 +107,10 @@ def _bad_request(rule: str) -> GatewayError:
 
 
 def method_not_allowed() -> GatewayError:
-    """The outcome for a method that FHIR does not use; RFC 9110 section 15.5.6 wants `Allow`."""
+    """Return the error for a method that FHIR does not use, with `Allow`, which 405 requires.
+
+    RFC 9110 section 15.5.6.
+    """
     return GatewayError(
         errors.METHOD_NOT_ALLOWED, "no method of FHIR", headers=_ALLOW, close_connection=True
     )
@@ -116,5 +120,5 @@ def _check_version_10(message: RequestMessage, header: RequestHeader) -> None:
     if message.version != HttpVersion10:
         raise _bad_request("request line: the HTTP version is neither 1.0 nor 1.1")
     if b"transfer-encoding" in header.values:
-        # RFC 9112 section 6.1: its framing is faulty, whatever it says.
+        # RFC 9112 section 6.1: the framing is faulty, whatever the field's value.
         raise _bad_request("header: Transfer-Encoding in HTTP/1.0")
