@@ -1,1 +1,1 @@
-"""Connections to the platform, and the answers that come on them."""
+"""Connections to the platform and the responses that arrive on them."""

@@ -1,7 +1,7 @@
-"""Whether a body without an announced end is whole, judged by its own grammar.
+"""Checks by the grammar of its media type whether a body without an announced end is complete.
 
-An answer framed only by the end of the connection may have been cut anywhere (RFC 9112 section 8);
-JSON, XML and NDJSON tell by themselves whether they are.
+A response framed only by the end of the connection may have been truncated anywhere (RFC 9112
+section 8); JSON, XML and NDJSON documents show by themselves whether they are complete.
 """
 
 from __future__ import annotations
@@ -15,18 +15,21 @@ import orjson
 from gateway.fhir import weight
 from gateway.http.content_coding import DECODABLE, decode_body
 
-# Checking more than this at once would hold up the event loop.
+# Bytes. Checking more than this would block the event loop for too long.
 _INLINE: Final = 256 * 1024
-# What a compressed body may become.
+# Bytes. The longest content of a compressed body.
 _MAX_CHECKED_BYTES: Final = 64 * 1024 * 1024
 
 
 async def is_complete(content_type: str | None, coding: str | None, body: bytes) -> bool:
-    """Whether `body` is one complete document of its type; False where that cannot be told."""
+    """Return whether `body` is one complete document of its type.
+
+    False where that cannot be determined.
+    """
     if coding in DECODABLE:
         body = await asyncio.to_thread(decode_body, body, coding, _MAX_CHECKED_BYTES)
         if not body:
-            # It was cut or is too long, if it is not just empty.
+            # The body is truncated, or its content is too long or empty.
             return False
     elif coding is not None:
         return False
@@ -53,20 +56,20 @@ def _is_json(body: bytes) -> bool:
         value = orjson.loads(body.removeprefix(b"\xef\xbb\xbf"))
     except orjson.JSONDecodeError:
         return False
-    # A number tells nothing: it could have had more digits.
+    # A number proves nothing: further digits could be missing.
     return not isinstance(value, int | float) or isinstance(value, bool)
 
 
 def _is_ndjson(body: bytes) -> bool:
-    # The last line ends with a line feed too, or it may be the beginning of a longer one. Of an
-    # end right behind the header nobody can tell what it cut.
+    # The last line must end with a line feed too, otherwise it may be the beginning of a longer
+    # one. An empty body proves nothing: all lines could be missing.
     if not body.endswith(b"\n"):
         return False
     return all(_is_json(line) for line in body.split(b"\n") if line.strip())
 
 
 def _is_xml(body: bytes) -> bool:
-    # Most platforms never send any.
+    # Imported here because most platforms never send XML.
     from xml.parsers import expat
 
     try:

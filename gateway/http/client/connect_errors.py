@@ -1,4 +1,4 @@
-"""Why there is no connection to the platform: an outcome for the caller, a sentence for the log.
+"""Converts a failed connection to the platform to an error for the caller and a log sentence.
 
 The sentences name the platform as the settings do and show nothing that it sent.
 """
@@ -18,38 +18,38 @@ from gateway.http.client.tls import is_certificate_alert
 RETRY_AFTER: Final = 5.0
 NOT_ACCEPTED: Final = "did not accept our certificate, or wants one: see platform.client_cert_file"
 
-# OpenSSL's numbers (X509_V_ERR_…).
+# OpenSSL's numbers of certificate errors (X509_V_ERR_…).
 _VALIDITY_PERIOD_ERRORS: Final = frozenset({9, 10})
 _HOST_NAME_MISMATCH: Final = frozenset({62, 64})
-# What TLS makes of an answer in plain HTTP.
+# OpenSSL's reasons for a response in plain HTTP.
 _NOT_TLS_REASONS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"})
 
 
 class Destination(Protocol):
-    """Where the platform listens."""
+    """Host and port on which the platform or a proxy listens."""
 
     @property
     def host(self) -> str:
-        """The host's name or address."""
+        """The host name or address."""
         ...
 
     @property
     def port(self) -> int:
-        """The port."""
+        """The TCP port."""
         ...
 
 
 def connect_error(
     error: OSError, destination: Destination, timeout: float, proxy: Destination | None = None
 ) -> GatewayError:
-    """The outcome of a failed attempt to connect within `timeout` seconds; nothing was sent.
+    """Return the error for a failed attempt to connect within `timeout` seconds; nothing was sent.
 
-    `proxy` is what should have led there, if anything.
+    `proxy` is the proxy through which the connection was attempted, if any.
     """
     where = f"{destination.host} port {destination.port}"
     if isinstance(error, ssl.SSLError):
         return GatewayError(errors.UPSTREAM_TLS, _tls_error_detail(error, destination.host, where))
-    # After a time-out the caller has waited long enough: no other attempt follows.
+    # After a timeout the caller has waited long enough, so that there is no retry.
     repeatable = not isinstance(error, TimeoutError)
     return GatewayError(
         errors.UPSTREAM_UNREACHABLE,

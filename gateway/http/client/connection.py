@@ -1,8 +1,8 @@
 """One HTTP/1.1 connection to the platform: a client protocol on llhttp's strict response parser.
 
-It sends what it is told and says precisely what came back: whether any byte of an answer was
-seen, how the answer was framed, whether it ended as announced. It never repeats anything, never
-follows anything and never guesses (RFC 9112 sections 6 to 9). The pool decides about its life.
+It sends what it is given and reports exactly what came back: whether any byte of a response was
+received, how the response was framed, whether it ended as announced. It never retries, follows no
+redirect and never guesses (RFC 9112 sections 6 to 9). The pool decides how long it is used.
 """
 
 from __future__ import annotations
@@ -27,18 +27,19 @@ from gateway.http.client.tls import ClientCertificateRejectedError, TlsTransport
 from gateway.http.write_batching import WriteBatcher
 
 _MAX_INTERIM_RESPONSES: Final = 20
-# Reading pauses when more than this of a body waits, and goes on when its caller wants more: one
-# that takes nothing holds no more than two reads.
+# Bytes. Reading pauses when this much of a body is buffered, and resumes when its consumer reads: a
+# caller that reads nothing occupies the memory of no more than two reads.
 _HIGH_WATER: Final = 64 * 1024
 
 
 class UpstreamConnection(UpstreamWriter):
     """A connection that carries one exchange after the other.
 
-    `start_exchange`, `write`, `head` after each `next_event`, then `read` until nothing comes. All
-    of it ends with `UpstreamConnectionError` when the connection fails or `deadline` passes, which
-    the pool's sweep looks after. Who writes a request in pieces begins it so and says
-    `mark_body_sent` at its end: an answer that comes meanwhile is the connection's last one.
+    An exchange calls `start_exchange`, `write`, `head` after each `next_event`, then `read` until
+    it returns nothing. It ends with `UpstreamConnectionError` when the connection fails or
+    `deadline` passes, which the pool's sweep enforces. A request that is written in several parts
+    begins with `is_streamed=True` and ends with `mark_body_sent`: a response that arrives in
+    between is the connection's last one.
     """
 
     def __init__(
@@ -53,16 +54,17 @@ class UpstreamConnection(UpstreamWriter):
         super().__init__(clock, response_timeout, batching)
         self._on_lost = on_lost
         self._idle_timeout = idle_timeout
-        # Of the connection's whole life.
+        # State of the connection.
         self.opened_at = clock()
         self.exchange_count = 0
         self.idle_since = self.opened_at
-        # Of a body. Between exchanges there are none, or the connection is not used again.
+        # Chunks of a body, and their bytes. If some are left after an exchange, the connection is
+        # not reused.
         self._chunks: list[bytes] = []
         self._buffered = 0
-        # One that has seen its message end, for the next exchange.
+        # A parser whose message has ended, for the next exchange.
         self._spare_parser: httptools.HttpResponseParser | None = None
-        # Of one exchange.
+        # State of one exchange.
         self._parser: httptools.HttpResponseParser | None = None
         self._reset(expect_body=True, has_body=False)
 
@@ -80,12 +82,16 @@ class UpstreamConnection(UpstreamWriter):
         self._keep_alive, self._parsed, self._reading_paused = False, False, False
         self._waiter = None
 
-    # What the exchange calls.
+    # Called by the exchange.
 
     def start_exchange(
         self, *, expect_body: bool, has_body: bool = False, is_streamed: bool = False
     ) -> None:
-        """Start an exchange; `expect_body` is False for HEAD, the others are about the request."""
+        """Start an exchange.
+
+        `expect_body` is False for HEAD. `has_body`: the request has a body; `is_streamed`: the
+        request is written in several parts.
+        """
         self._reset(expect_body=expect_body, has_body=has_body)
         self._sending = is_streamed
         self._parser, self._spare_parser = (
@@ -96,11 +102,14 @@ class UpstreamConnection(UpstreamWriter):
         self.exchange_count += 1
 
     def mark_body_sent(self) -> None:
-        """All but the end of a request in pieces is written."""
+        """Record that all parts of a streamed request but its end are written."""
         self._sending = False
 
     def head(self) -> ResponseHead | None:
-        """The final answer's head, None until it has come. Raises `UpstreamConnectionError`."""
+        """Return the head of the final response, None before it has arrived.
+
+        Raises `UpstreamConnectionError`.
+        """
         if self.response_head is None:
             self._raise_failure()
         else:
@@ -108,12 +117,12 @@ class UpstreamConnection(UpstreamWriter):
         return self.response_head
 
     async def wait_for_head(self) -> None:
-        """Wait until there is an answer or there will be none; never raises."""
+        """Wait until the head of the response has arrived or can no longer arrive; never raises."""
         while self.response_head is None and self.failure is None and self.transport is not None:
             await self.next_event()
 
     async def read(self) -> list[bytes]:
-        """The pieces of the body that arrived, at the end none.
+        """Return the chunks of the body that arrived, after waiting for some; [] at the end.
 
         Raises `UpstreamConnectionError`.
         """
@@ -128,7 +137,7 @@ class UpstreamConnection(UpstreamWriter):
         return self.take_chunks()
 
     def take_chunks(self) -> list[bytes]:
-        """The pieces of the body that arrived and were not read yet."""
+        """Return the chunks of the body that have arrived and were not read yet."""
         pieces, self._chunks = self._chunks, []
         self._buffered = 0
         return pieces
@@ -145,7 +154,7 @@ class UpstreamConnection(UpstreamWriter):
 
     @property
     def is_reusable(self) -> bool:
-        """Whether the connection is beyond doubt: answered in full, nothing more, kept alive."""
+        """Whether another exchange can follow: complete response, no surplus bytes, kept alive."""
         return (
             self.complete
             and self._keep_alive
@@ -157,7 +166,7 @@ class UpstreamConnection(UpstreamWriter):
         )
 
     def mark_idle(self, now: float) -> None:
-        """Become idle: from now on any byte is one too many."""
+        """Become idle at time `now`: any byte that arrives from now on is surplus."""
         self._spare_parser = self._parser if self._parsed else None
         self._parser = None
         self._resume_reading()
@@ -165,26 +174,29 @@ class UpstreamConnection(UpstreamWriter):
         self.idle_since = now
 
     def close(self) -> None:
-        """Close after an answer (TLS says close_notify, RFC 9112 section 9.8)."""
+        """Close after a response (TLS sends close_notify, RFC 9112 section 9.8)."""
         if isinstance(self.transport, TlsTransport):
             self.transport.close()
         elif self.transport is not None:
-            # Its `close` would wait without end for a platform that reads no more of the request.
+            # `close` would wait without limit for a platform that stopped reading the request.
             self.transport.abort()
 
     def on_deadline(self) -> None:
-        """The deadline has passed."""
+        """Abort the exchange, because the deadline has passed."""
         self.abort("timeout")
 
     def data_received(self, data: bytes) -> None:
-        """Parse; what comes unasked or after an answer is in excess (RFC 9112 section 9.2)."""
+        """Parse the data; it is surplus without a request or after a response.
+
+        RFC 9112 section 9.2 (asyncio.Protocol).
+        """
         if self._parser is None or self.complete:
             self._surplus = True
             if self._parser is None:
                 self.close()
             return
         if self._held_request:
-            # It cannot be the answer to a request that was not sent yet.
+            # The data cannot be the response to a request that was not sent yet.
             self.abort()
             return
         if not self.started:
@@ -203,7 +215,7 @@ class UpstreamConnection(UpstreamWriter):
         self._notify_waiter()
 
     def _take_body(self, data: bytes, left: int) -> None:
-        """What comes of a body of known length is counted: no parser could find anything in it."""
+        """Count the bytes of a body of known length: there is nothing to parse in them."""
         self._body_bytes_left = left - len(data)
         if self._body_bytes_left <= 0:
             self.complete = True
@@ -216,24 +228,33 @@ class UpstreamConnection(UpstreamWriter):
         try:
             parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            # After a complete answer llhttp stumbles over what follows: not part of the answer.
+            # After a complete response llhttp fails at the bytes that follow, which are not part of
+            # the response.
             if self.complete:
                 self._surplus = True
             else:
                 self._fail("protocol")
-        # To llhttp the beginning of a chunk after the header of a HEAD's answer is no event yet.
+        # llhttp reports no event yet for the beginning of a chunk after the header of a response to
+        # HEAD.
         if self.complete and not self._expect_body and not data.endswith(b"\n"):
             self._surplus = True
 
     def on_ciphertext_received(self) -> None:
-        """Something came below of which there is nothing to read yet, be it half an answer."""
+        """Called when ciphertext arrived that does not yet decrypt to any data.
+
+        On an idle connection, or before the request is sent on a reused one, such bytes are
+        unexpected, so that the connection is closed and not reused.
+        """
         if self._is_unsent:
             self.abort()
         elif self._parser is None and self.exchange_count:
             self.close()
 
     def eof_received(self) -> bool:
-        """The platform sends no more; an answer framed by that must have ended cleanly."""
+        """Handle the end of the platform's data (asyncio.Protocol).
+
+        It completes a response that is framed by it, if the end was clean.
+        """
         if self._parser is not None and not self.complete and self.failure is None:
             answer = self.response_head
             if answer is not None and answer.framing is Framing.CLOSE and self._has_clean_close():
@@ -244,12 +265,12 @@ class UpstreamConnection(UpstreamWriter):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fail what waits; a reset never completes an answer."""
+        """Fail the running exchange; a reset never completes a response (asyncio.Protocol)."""
         if isinstance(exc, ClientCertificateRejectedError):
             self._fail("certificate")
         elif self._parser is not None and not self.complete:
             self._fail("truncated" if self.started else "closed")
-        # Break the cycle of parser and connection.
+        # This breaks the reference cycle of parser and connection.
         self.transport = self._parser = self._spare_parser = None
         self._keep_alive = False
         self.resume_writing()
@@ -257,13 +278,13 @@ class UpstreamConnection(UpstreamWriter):
         self._on_lost(self)
 
     def on_message_begin(self) -> None:
-        """A second message after a complete one is never an answer (RFC 9112 section 6.3)."""
+        """Record a message after a complete one, which is no response (RFC 9112 section 6.3)."""
         if self.complete:
             self._surplus = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One field; those of trailers and of surplus messages are dropped."""
-        # Too many are refused anyway, and adding one takes as long as there are others.
+        """Add a field; those of trailers and of surplus messages are dropped."""
+        # Too many fields are rejected anyway, and the time to add one can grow with their number.
         if (
             self.response_head is None
             and not self.complete
@@ -272,14 +293,14 @@ class UpstreamConnection(UpstreamWriter):
             self._fields.add(name, value)
 
     def on_headers_complete(self) -> None:
-        """Check what llhttp leaves to its user, and note how the body will end."""
+        """Check what llhttp does not check, and determine the framing of the body."""
         if self.response_head is not None or self._parser is None or self.failure is not None:
             return
         status = self._parser.get_status_code()
         if 100 <= status < 200:
             self._begin_interim(status)
             return
-        # Cheaper than to have the parser format it.
+        # This is cheaper than the parser's formatting of the version.
         version = "1.1" if self._usual and not self._interim else self._parser.get_http_version()
         valid = version in ("1.1", "1.0") and 200 <= status <= 599
         fields = self._fields
@@ -294,29 +315,30 @@ class UpstreamConnection(UpstreamWriter):
             self._fail("protocol")
             return
         self._keep_alive = self._parser.should_keep_alive() and not (
-            # A body that comes all the same, however late, would be the next answer's beginning.
+            # If a body is sent nevertheless, however late, it would be taken for the beginning of
+            # the next response.
             framing is Framing.NONE or self._may_misframe_next(status)
         )
         self.response_head = ResponseHead(status, fields, framing, length)
         if framing is Framing.NONE:
-            # llhttp does not know that this was a HEAD; what it takes for a body is in excess.
+            # llhttp does not know that this was a HEAD; what it parses as a body is surplus.
             self.complete = True
 
     def _may_misframe_next(self, status: int) -> bool:
-        """Whether the platform may take the rest of this request for the beginning of the next."""
+        """Return whether the platform may read the rest of this request as the next request."""
         if not self._has_body:
             return False
         unsent = self.transport is not None and self.transport.get_write_buffer_size() > 0
-        # Who refuses a write often does so by its header alone.
+        # A platform that rejects a write often does so after its header alone.
         return status >= 400 or self._sending or unsent
 
     def on_body(self, data: bytes) -> None:
-        """Keep a piece of the body and hold the platform back when its caller is slow."""
+        """Buffer a chunk of the body, and pause reading when the caller is slow."""
         if self.complete:
             self._surplus = True
             return
         if self.response_head is None:
-            # Some interim answers may have a body for llhttp; RFC 9110 section 15.2: none has.
+            # llhttp allows a body in some interim responses; RFC 9110 section 15.2: none has one.
             self._fail("protocol")
             return
         self._overhead = 0
@@ -335,14 +357,17 @@ class UpstreamConnection(UpstreamWriter):
             self.transport.pause_reading()
 
     def on_chunk_header(self) -> None:
-        """A chunk where no body can be: after an answer without one, or in an interim one."""
+        """Handle a chunk where no body is possible, after a response or in an interim one.
+
+        It is surplus after the response, a protocol error before it.
+        """
         if self.complete:
             self._surplus = True
         elif self.response_head is None:
             self._fail("protocol")
 
     def on_message_complete(self) -> None:
-        """The message ended as its framing announced."""
+        """Record that the message ended as its framing announced."""
         if self._in_interim:
             self._in_interim = False
             self._fields = ResponseFields()
@@ -356,7 +381,7 @@ class UpstreamConnection(UpstreamWriter):
             self._fail("protocol")
 
     def _has_clean_close(self) -> bool:
-        """Whether the end is more than a cut line: over TLS only close_notify says so."""
+        """Return whether the end is no broken connection: over TLS only close_notify proves it."""
         transport = self.transport
         return not isinstance(transport, TlsTransport) or transport.received_close_notify
 

@@ -1,4 +1,4 @@
-"""How the end of a platform's answer is known, judged by its status and fields, and can fail."""
+"""How the end of a platform's response is determined, and how an exchange can fail."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MAX_FIELDS: Final = 500
 
 
 class Framing(Enum):
-    """How the end of an answer's body is known (RFC 9112 section 6.3)."""
+    """How the end of a response's body is determined (RFC 9112 section 6.3)."""
 
     NONE = "none"
     LENGTH = "length"
@@ -23,7 +23,7 @@ class Framing(Enum):
 
 
 class ResponseHead:
-    """Status line and header of an answer; `content_length` as announced, also for HEAD."""
+    """Status line and header of a response; `content_length` as announced, also for HEAD."""
 
     __slots__ = ("content_length", "fields", "framing", "status")
 
@@ -40,12 +40,12 @@ FailureKind = Literal["unsent", "closed", "truncated", "protocol", "timeout", "c
 
 
 class UpstreamConnectionError(Exception):
-    """The connection gave no complete, valid answer.
+    """The connection delivered no complete, valid response.
 
-    `kind`: `unsent` before any byte of the request, `closed` before any byte of an answer,
-    `truncated` after some, `protocol` for bytes that are not valid HTTP, `timeout` for silence,
-    `certificate` when the platform refused ours before it looked at any request.
-    `is_reused_connection`: the connection had served before.
+    `kind`: `unsent` before any byte of the request was sent, `closed` before any byte of a response
+    arrived, `truncated` after some, `protocol` for bytes that are not valid HTTP, `timeout` when
+    the deadline passed, `certificate` when the platform rejected the gateway's certificate before
+    it read any request. `is_reused_connection`: the connection had carried an exchange before.
     """
 
     def __init__(self, kind: FailureKind, *, reused: bool) -> None:
@@ -55,28 +55,28 @@ class UpstreamConnectionError(Exception):
 
 
 class AmbiguousFramingError(Exception):
-    """The fields can be understood in two ways."""
+    """The fields can be interpreted in two ways."""
 
 
 def determine_framing(
     status: int, version: str, fields: ResponseFields, *, expect_body: bool
 ) -> tuple[Framing, int | None]:
-    """The framing and the announced length. Raises `AmbiguousFramingError`.
+    """Return the framing and the announced length or None. Raises `AmbiguousFramingError`.
 
-    llhttp let only one Content-Length pass, and only digits in it.
+    llhttp has accepted only one Content-Length, and only digits in it.
     """
     values = fields.values
     announced = values.get(b"content-length")
     length = None if announced is None else int(announced)
     coding = values.get(b"transfer-encoding")
     if coding is not None:
-        # A second line would be a second coding, which nobody here undoes.
+        # A second field line would be a second transfer coding, which is not decoded here.
         single = (
             b"transfer-encoding" not in fields.repeated and coding.strip().lower() == b"chunked"
         )
         if not single or version == "1.0" or length is not None:
             raise AmbiguousFramingError
-    # Of two types the caller might believe the one that was not judged.
+    # With two different types the caller might use the one that was not checked.
     if b"content-type" in fields.differing:
         raise AmbiguousFramingError
     if not expect_body or status in (204, 304):
@@ -89,5 +89,5 @@ def determine_framing(
 
 
 def exceeds_header_limits(fields: ResponseFields) -> bool:
-    """Whether a header has too many fields, or too many bytes."""
+    """Return whether a header has too many fields or too many bytes."""
     return fields.count > _MAX_FIELDS or fields.size > MAX_OVERHEAD

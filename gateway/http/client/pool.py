@@ -1,10 +1,10 @@
-"""The connections to the platform: opened when needed, kept while they are beyond doubt.
+"""The connections to the platform: opened when needed, reused while their state is certain.
 
-One pool serves one origin. Waiting for a free connection, connecting, idling and growing old are
-all bounded; one sweep, not a timer for each exchange, looks after every deadline.
+One pool serves one origin. Waiting for a free connection, connecting, idle time and age are all
+bounded; one sweep enforces all deadlines, instead of a timer for each exchange.
 
-What there is of connections is shared out among callers: what becomes free is for the waiting one
-that holds the fewest, and nobody takes the last ones, whatever he holds the others for.
+The connections are shared among callers: a freed connection goes to the waiting caller that holds
+the fewest, and no caller that holds many can take the last ones, whatever it uses the others for.
 """
 
 from __future__ import annotations
@@ -30,23 +30,25 @@ from gateway.http.client.tls import TlsTransport
 from gateway.http.slow_readers import Read, SlowReaders
 from gateway.http.write_batching import WriteBatcher
 
+# Seconds.
 _SWEEP_INTERVAL: Final = 0.2
-# Below what load balancers grant, so that a request seldom meets a connection being closed.
+# Seconds. Load balancers allow more, so that a request seldom meets a connection being closed.
 _MAX_IDLE: Final = 15.0
-# A bounded life lets a changed DNS entry be noticed.
+# Seconds. New connections are needed for a changed DNS entry to take effect.
 _MAX_AGE: Final = 120.0
-# After so many seconds without a connection the next address of the platform is tried beside.
+# Seconds without a connection after which the platform's next address is tried in parallel.
 _NEXT_ADDRESS: Final = 0.25
-# Connections that are made at the same time: hundreds at once would keep all others waiting.
+# Connections that are opened at the same time: hundreds at once would delay all other work.
 _MAX_CONNECTING: Final = 32
-# A caller holds no more than so many times what is left: of 256 connections 249 by itself, of up to
-# 32 all. The more of them hold many the less is left, but there is always something.
+# A caller holds at most so many times the number of connections that are left: a single caller gets
+# 249 of 256 connections, and all of up to 32. The more callers hold many, the fewer connections are
+# left, but there is always one.
 _TIMES_LEFT: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
 class ForwardProxy:
-    """Where an outgoing HTTP proxy listens."""
+    """Host and port on which an outgoing HTTP proxy listens."""
 
     host: str
     port: int
@@ -54,7 +56,10 @@ class ForwardProxy:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamOrigin:
-    """Where the platform listens. `tls` is None for plain HTTP, `proxy` None for the direct way."""
+    """Host and port of the platform.
+
+    `tls` is None for plain HTTP, `proxy` None for direct connections.
+    """
 
     host: str
     port: int
@@ -64,7 +69,7 @@ class UpstreamOrigin:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamTimeouts:
-    """The platform's time-outs, in seconds, by the names of the settings."""
+    """The platform's timeouts in seconds, named as in the settings."""
 
     connect: float
     response: float
@@ -73,7 +78,11 @@ class UpstreamTimeouts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiter:
-    """Somebody in the queue. `future` brings a kept connection, or None: room for a new one."""
+    """A queued request for a connection.
+
+    `number` is its position in the order of arrival; `needs_new`: an idle connection will not do.
+    `future` resolves to an idle connection, or to None when the waiter may open a new one.
+    """
 
     caller: str
     number: int
@@ -83,15 +92,16 @@ class _Waiter:
 
     @property
     def half_closed(self) -> bool:
-        """Whether its caller may have left: for such a one nothing makes way."""
+        """Whether the caller may have disconnected: no slow reader is aborted for such a waiter."""
         return self.read is not None and self.read.half_closed
 
 
 class UpstreamPool:
     """At most `max_connections` connections to one origin.
 
-    `shared` says that there are several callers: only then anything is kept from one for others.
-    `slow_readers` are those that make way when somebody waits; without any that is nobody.
+    `shared`: there are several callers, so that connections are reserved for others than the one
+    that holds the most. `readers`: slow readers that are aborted when a request waits; without it
+    none are. `clock` is monotonic.
     """
 
     def __init__(
@@ -111,16 +121,16 @@ class UpstreamPool:
         self._has_several_callers = shared
         self._clock = clock
         self._batching = WriteBatcher()
-        # The one that was used last at the end.
+        # Idle connections, the most recently used one last.
         self._idle: list[UpstreamConnection] = []
-        # Those in use, and by whom.
+        # Connections in use, and the caller of each.
         self._active: dict[UpstreamConnection, str] = {}
-        # Places for new ones, from when they are promised to somebody.
+        # Slots for new connections, counted from the moment at which a waiter is promised one.
         self._connecting = 0
-        # What each caller uses or is promised.
+        # Connections that each caller uses, and slots that it was promised.
         self._held_by_caller: defaultdict[str, int] = defaultdict(int)
-        # By caller, none empty. While somebody waits, nothing is left that he may have: only who
-        # holds fewer jumps the queue.
+        # Waiters by caller; no queue in it is empty. While a caller waits there is no connection it
+        # could take: only a caller that holds fewer connections is served first.
         self._waiters: dict[str, deque[_Waiter]] = {}
         self._waited = 0
         self._opening = asyncio.Semaphore(_MAX_CONNECTING)
@@ -128,17 +138,17 @@ class UpstreamPool:
         self._draining = False
 
     def open(self) -> None:
-        """Start the sweep; needs the running loop."""
+        """Start the sweep; needs a running loop."""
         self._sweep()
 
     def drain(self) -> None:
-        """Keep no connection for later; exchanges in flight go on."""
+        """Close all idle connections and reuse none from now on; running exchanges continue."""
         self._draining = True
         while self._idle:
             self._idle.pop(0).close()
 
     def close(self) -> None:
-        """Drop every connection; exchanges in flight fail."""
+        """Abort all connections; running exchanges fail."""
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
         for connection in (*self._idle, *self._active):
@@ -146,7 +156,7 @@ class UpstreamPool:
         self._idle.clear()
 
     def connection_counts(self) -> Mapping[str, int]:
-        """Connections by state, for the gauge."""
+        """Return the number of connections in each state, for the gauge."""
         return {
             "idle": len(self._idle),
             "active": len(self._active),
@@ -156,12 +166,11 @@ class UpstreamPool:
     async def acquire(
         self, caller: str = "", *, force_new: bool = False, read: Read | None = None
     ) -> UpstreamConnection:
-        """A connection that nobody else uses, for `caller`; a kept one unless it shall be
-        `force_new`.
+        """Return a connection for exclusive use by `caller`, a new one if `force_new`.
 
-        `read` is what it is for, where the caller may close its sending side meanwhile.
-        Raises `GatewayError`: upstream-busy when none is free within the connect time-out,
-        upstream-unreachable or upstream-tls when a new one cannot be made. Nothing was sent then.
+        `read` is the read that it is for, where the caller may close its sending side meanwhile.
+        Raises `GatewayError`: upstream-busy when none is free within the connect timeout,
+        upstream-unreachable or upstream-tls when a new one cannot be opened. Nothing was sent then.
         """
         connection = None if force_new else self.try_acquire_idle(caller)
         if connection is None and not self._reserve_slot(caller, new=force_new):
@@ -171,7 +180,7 @@ class UpstreamPool:
         return connection
 
     def try_acquire_idle(self, caller: str = "") -> UpstreamConnection | None:
-        """A kept connection, as `acquire` would give it, or None; does not wait."""
+        """Return an idle connection as `acquire` would, or None; does not wait."""
         connection = self._take_idle() if self._can_acquire(caller) else None
         if connection is not None:
             self._active[connection] = caller
@@ -179,7 +188,7 @@ class UpstreamPool:
         return connection
 
     def release(self, connection: UpstreamConnection) -> None:
-        """Give a connection back; one in doubt is closed and never used again."""
+        """Return a connection to the pool; one whose state is uncertain is closed."""
         caller = self._active.pop(connection, None)
         if caller is not None:
             self._held_by_caller[caller] -= 1
@@ -205,14 +214,20 @@ class UpstreamPool:
         return None
 
     def _can_acquire(self, caller: str) -> bool:
-        """Whether there is a connection for `caller`, kept or to be made, that others can spare."""
+        """Return whether `caller` may take a connection, idle or new.
+
+        It may not take those that are reserved for other callers.
+        """
         left = self._max_connections - len(self._active) - self._connecting
         return left > 0 and not (
             self._has_several_callers and self._held_by_caller[caller] >= _TIMES_LEFT * left
         )
 
     def _reserve_slot(self, caller: str, *, new: bool) -> bool:
-        """Whether a new connection may be made; where it must be new a kept one gives way."""
+        """Reserve a slot for a new connection; return False if there is none for this caller.
+
+        If `new`, an idle connection is closed where all slots are taken.
+        """
         if not self._can_acquire(caller):
             return False
         if new and sum(self.connection_counts().values()) >= self._max_connections:
@@ -224,7 +239,10 @@ class UpstreamPool:
     async def _wait_for_connection(
         self, caller: str, *, new: bool, read: Read | None
     ) -> UpstreamConnection | None:
-        """Wait until it is our turn: for a kept connection, or None: for a new one."""
+        """Wait in the queue; return an idle connection, or None if a new one may be opened.
+
+        Raises `GatewayError` upstream-busy.
+        """
         turn = asyncio.get_running_loop().create_future()
         self._waited += 1
         waiter = _Waiter(caller, self._waited, new, read, turn)
@@ -241,7 +259,7 @@ class UpstreamPool:
             )
             raise GatewayError(errors.UPSTREAM_BUSY, busy, retry_after=RETRY_AFTER) from None
         if connection is not None and not connection.is_reusable:
-            # It broke on its way here; a new one may take its place.
+            # The connection broke before this task resumed; a new one may replace it.
             connection.close()
             del self._active[connection]
             self._connecting += 1
@@ -255,7 +273,7 @@ class UpstreamPool:
             if waiter in self._waiters.get(waiter.caller, ()):
                 self._leave_queue(waiter)
             elif not waiter.future.cancelled():
-                # It was our turn at the very moment in which the wait ended.
+                # The waiter was served at the moment at which the wait ended.
                 self._hand_over(waiter)
             raise
 
@@ -278,9 +296,10 @@ class UpstreamPool:
         self._serve_waiters()
 
     def _serve_waiters(self) -> None:
-        """Hand what became free to those that wait: who holds the fewest, then who came first.
+        """Give freed connections to waiters: the caller that holds the fewest, then the earliest.
 
-        Left lying it would be taken by whoever comes next, even if he has had many before.
+        A freed connection goes to a waiter at once; otherwise the next arriving request could take
+        it, also for a caller that already holds many.
         """
         while self._waiters:
             _, _, caller = min(
@@ -296,9 +315,9 @@ class UpstreamPool:
             self._leave_queue(waiter)
 
     async def _connect(self, caller: str) -> UpstreamConnection:
-        """Make a new connection in the room that was taken for it."""
+        """Open a new connection in the slot that was reserved for it."""
         try:
-            # Who has none yet does not wait behind one caller's hundreds.
+            # A caller's first connection does not wait behind the hundreds of another caller.
             turn = self._opening if self._held_by_caller[caller] > 1 else nullcontext()
             connection = await self._open_with_timeout(turn)
         except BaseException:
@@ -323,7 +342,7 @@ class UpstreamPool:
         loop = asyncio.get_running_loop()
         first = origin.proxy or origin
         found = await loop.getaddrinfo(first.host, first.port, type=socket.SOCK_STREAM)
-        # One dead address must not cost the whole time-out (RFC 8305).
+        # One unreachable address must not take up the whole timeout (RFC 8305).
         raw = await start_connection(found, happy_eyeballs_delay=_NEXT_ADDRESS, loop=loop)
         try:
             if origin.proxy is not None:

@@ -1,7 +1,7 @@
-"""Asks an outgoing HTTP proxy for a tunnel to the platform: CONNECT (RFC 9110 section 9.3.6).
+"""Requests a tunnel to the platform from an outgoing HTTP proxy: CONNECT (RFC 9110 section 9.3.6).
 
-The proxy learns where we want to go, and then only passes on: with TLS, whose certificate is the
-platform's own, it can read nothing.
+The proxy learns the platform's host and port and then only relays: with TLS, whose certificate is
+the platform's own, it can read nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
 
 
 class ProxyTunnelError(ConnectionError):
-    """The proxy was reached but gave no tunnel; `reason` is free of what it said."""
+    """The proxy was reached but opened no tunnel; `reason` contains nothing that the proxy sent."""
 
     def __init__(self, why: str) -> None:
         super().__init__(why)
@@ -26,7 +26,7 @@ class ProxyTunnelError(ConnectionError):
 
 
 async def open_tunnel(proxy: socket.socket, host: str, port: int) -> None:
-    """Turn a connection to a proxy into one to `host`; bounded by its caller.
+    """Turn a connection to a proxy into one to `host`. The calling code must limit the time.
 
     Raises `ProxyTunnelError`, or OSError when the connection breaks.
     """
@@ -47,7 +47,7 @@ async def open_tunnel(proxy: socket.socket, host: str, port: int) -> None:
         raise ProxyTunnelError("its answer is no HTTP")
     if not found[1].startswith(b"2"):
         raise ProxyTunnelError(_refusal_reason(int(found[1])))
-    # Behind a tunnel we speak first; whoever spoke before us is not who we asked for.
+    # Through a tunnel the gateway sends first: earlier bytes cannot be the platform's.
     if not answer.endswith(b"\r\n\r\n"):
         raise ProxyTunnelError("it sent more than an answer")
 

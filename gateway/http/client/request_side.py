@@ -1,4 +1,4 @@
-"""The half of a connection to the platform that sends, and how its exchange waits for news."""
+"""The sending half of a connection to the platform, and how its exchange waits for events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ NO_DEADLINE: Final = float("inf")
 
 
 class UpstreamWriter(BoundedReadProtocol):
-    """Nothing is sent behind an earlier exchange where anything has come since that ended."""
+    """Sends requests, but not on a reused connection on which data arrived since its last exchange.
+
+    `clock` is monotonic, `response_timeout` in seconds.
+    """
 
     def __init__(
         self, clock: Callable[[], float], response_timeout: float, batching: WriteBatcher
@@ -26,11 +29,11 @@ class UpstreamWriter(BoundedReadProtocol):
         self._response_timeout = response_timeout
         self._batching = batching
         self.transport: asyncio.Transport | TlsTransport | None = None
-        # Whether anything waits to be read; none where there is no socket to look at.
+        # Returns whether data can be read; None where there is no socket.
         self._arrived: Callable[[], object] | None = None
         self.deadline = NO_DEADLINE
         self.failure: FailureKind | None = None
-        # Whether nothing of a request has gone out yet behind an earlier exchange.
+        # Whether the connection is reused and nothing of the current request has been sent yet.
         self._is_unsent = False
         self._held_request = b""
         self._write_paused = False
@@ -38,19 +41,19 @@ class UpstreamWriter(BoundedReadProtocol):
         self._waiter: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport | TlsTransport) -> None:
-        """Keep the transport (asyncio.Protocol)."""
+        """Store the transport (asyncio.Protocol)."""
         self.transport = cast("asyncio.Transport | TlsTransport", transport)
         raw = transport.get_extra_info("socket")
         if raw is not None:
             self._arrived = os_support.readability_check(raw.fileno())
 
     def write(self, data: bytes) -> None:
-        """Hand bytes to the transport and give the platform `response_timeout` from now."""
+        """Write bytes to the transport and set the deadline `response_timeout` from now."""
         self._send(data)
         self.deadline = self._clock() + self._response_timeout
 
     def write_request(self, request: bytes) -> None:
-        """The same for a whole request, which is sent when the loop's turn is over."""
+        """Do the same for a complete request, which is written at the end of the loop iteration."""
         if len(request) > MAX_BATCHED_BYTES:
             self.write(request)
             return
@@ -59,7 +62,7 @@ class UpstreamWriter(BoundedReadProtocol):
         self.deadline = self._clock() + self._response_timeout
 
     def flush(self) -> None:
-        """Hand the request that is held back to the transport; there is none after a failure."""
+        """Write the held request to the transport; there is none after a failure."""
         held, self._held_request = self._held_request, b""
         if held:
             self._send(held)
@@ -68,7 +71,7 @@ class UpstreamWriter(BoundedReadProtocol):
         if self.transport is None:
             return
         if self._is_unsent:
-            # What has come already cannot answer a request that has not gone out.
+            # Data that has arrived already cannot be the response to a request that was not sent.
             if self._arrived is not None and self._arrived():
                 self.abort()
                 return
@@ -76,32 +79,32 @@ class UpstreamWriter(BoundedReadProtocol):
         self.transport.write(data)
 
     def suspend_deadline(self) -> None:
-        """Stop the clock: the caller, not the platform, is what the exchange waits for."""
+        """Remove the deadline while the exchange waits for the caller and not for the platform."""
         self.deadline = NO_DEADLINE
 
     async def drain(self) -> None:
-        """Wait until the transport takes more; returns at once on a lost connection."""
+        """Wait until the transport accepts more; return at once on a lost connection."""
         if self._write_paused and self.transport is not None:
             self._drained = self._loop.create_future()
             await self._drained
 
     def next_event(self) -> asyncio.Future[None]:
-        """What is done as soon as anything happens."""
+        """Return a future that completes at the next event: data, close, failure or deadline."""
         self._waiter = self._loop.create_future()
         return self._waiter
 
     def abort(self, kind: FailureKind = "closed") -> None:
-        """Drop the connection without ceremony; what waits on it fails."""
+        """Close the connection at once; the running exchange fails with `kind`, or `unsent`."""
         self._fail(kind)
         if self.transport is not None:
             self.transport.abort()
 
     def pause_writing(self) -> None:
-        """Back-pressure from the platform (asyncio.Protocol)."""
+        """Record that the transport's buffer is full (asyncio.Protocol)."""
         self._write_paused = True
 
     def resume_writing(self) -> None:
-        """The transport takes more (asyncio.Protocol)."""
+        """Record that the transport accepts more and wake `drain` (asyncio.Protocol)."""
         self._write_paused = False
         if self._drained is not None:
             if not self._drained.done():

@@ -1,4 +1,4 @@
-"""A platform's answer on its way to the caller: its head and what has arrived of its body."""
+"""A platform's response on its way to the caller: its head and what has arrived of its body."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from gateway.http.client.response_header import ResponseFields
 from gateway.http.content_coding import parse_content_encoding
 from gateway.http.slow_readers import SlowReaders
 
-# So much of a body is awaited before its first byte goes on: up to here a broken answer still
-# becomes a clean 502, and a read can be repeated.
+# Bytes of a body that are awaited before its first byte is forwarded: until then a broken response
+# still becomes a clean 502, and a read can be retried.
 PREFETCH: Final = 64 * 1024
-# An answer that only trickles goes on after so many seconds as it comes.
+# Seconds after which a response that arrives slowly is forwarded as it arrives.
 _TRICKLE: Final = 2.0
 
 
 class UpstreamResponse:
-    """Owns its connection, if it has one, until it was read to the end or closed; then `pool` does.
+    """A platform's response, or one in its place.
 
-    `content_coding` as `parse_content_encoding` calls it, `content_length` as announced, also for
-    HEAD.
+    It holds its connection, if it has one, until the body was received completely or `close` is
+    called; then the connection is released to `pool`. `content_coding` is named as by
+    `parse_content_encoding`, `content_length` is as announced, also for HEAD.
     """
 
     __slots__ = (
@@ -52,36 +53,39 @@ class UpstreamResponse:
     def synthetic(
         cls, status: int, headers: list[tuple[bytes, bytes]], body: bytes = b""
     ) -> UpstreamResponse:
-        """An answer of the gateway's own, in the platform's place."""
+        """Return a response that the gateway itself creates in place of the platform's."""
         head = ResponseHead(status, ResponseFields.from_pairs(headers), Framing.LENGTH, len(body))
         answer = cls(head)
         answer._chunks.append(body)
         return answer
 
     def field(self, name: bytes) -> str | None:
-        """A field's first value as text; `name` in lower case."""
+        """Return a field's first value as text, or None; `name` is in lower case."""
         value = self.fields.values.get(name)
         return None if value is None else value.decode("latin-1")
 
     @property
     def is_complete(self) -> bool:
-        """Whether all of the body is in memory."""
+        """Whether all of the body has been received, so that no connection is held."""
         return self._connection is None
 
     @property
     def slow_readers(self) -> SlowReaders | None:
-        """Whom its reader belongs to while a connection is held for it."""
+        """Where the reader of this response is registered, None if no connection is held."""
         return None if self._connection is None or self._pool is None else self._pool.slow_readers
 
     @property
     def buffered_body(self) -> bytes:
-        """What is in memory of the body and was not read yet."""
+        """The part of the body that is buffered and was not read yet."""
         if len(self._chunks) != 1:
             self._chunks = [b"".join(self._chunks)]
         return self._chunks[0]
 
     def take_complete_body(self) -> bool:
-        """Take the whole body, if it has arrived already. Only to be called first."""
+        """Buffer the body and release the connection if it has arrived completely.
+
+        Return whether it has. Must be called before any other method that reads.
+        """
         connection = self._connection
         if connection is None:
             return True
@@ -92,9 +96,10 @@ class UpstreamResponse:
         return True
 
     async def prefetch(self, limit: int = PREFETCH) -> None:
-        """Wait for the whole body or its first `limit` bytes. Raises `UpstreamConnectionError`.
+        """Wait for the complete body or its first `limit` bytes. Raises `UpstreamConnectionError`.
 
-        Up to `PREFETCH` bytes a body that trickles is not waited for longer than a moment.
+        With a `limit` of at most `PREFETCH`, the wait for a body that arrives slowly ends after
+        about two seconds.
         """
         size = sum(map(len, self._chunks))
         patience = _TRICKLE if limit <= PREFETCH else math.inf
@@ -108,11 +113,11 @@ class UpstreamResponse:
                     return
 
     async def read(self) -> bytes:
-        """What arrived of the body, b"" at the end. Raises `UpstreamConnectionError`."""
+        """Return the next bytes of the body, b"" at the end. Raises `UpstreamConnectionError`."""
         return b"".join(await self.read_chunks())
 
     async def read_chunks(self) -> list[bytes]:
-        """The same without putting the pieces together; none at the end.
+        """Return the next chunks of the body without joining them, [] at the end.
 
         Raises `UpstreamConnectionError`.
         """
@@ -128,7 +133,7 @@ class UpstreamResponse:
         return pieces
 
     def close(self) -> None:
-        """Let go of the connection; it is kept only if the answer was read to its end."""
+        """Release the connection; it is reused only if the response was received completely."""
         self._release_connection()
 
     def _release_connection(self) -> None:

@@ -1,7 +1,7 @@
-"""The header of a platform's answer, read once: what its fields say and which of them go on.
+"""The header of a platform's response, parsed once: its values, and which fields are forwarded.
 
-Field lines are passed on as they came, but for those whose values hold links. Duties: RFC 9110
-sections 5.1, 5.3, 7.6.
+Field lines are forwarded as they were received, except for those whose values contain links.
+Requirements: RFC 9110 sections 5.1, 5.3, 7.6.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _NOT_RETURNED: Final = HOP_BY_HOP | frozenset(
         b"set-cookie2",
         b"clear-site-data",
         b"authentication-info",
-        b"authorization",  # an echo of the token
+        b"authorization",  # could repeat the access token
         b"proxy-authentication-info",
-        # The gateway's own voice.
+        # Fields that only the gateway itself sends.
         b"x-gateway-error",
         b"x-gateway-warning",
         b"www-authenticate",
@@ -35,20 +35,21 @@ _NOT_RETURNED: Final = HOP_BY_HOP | frozenset(
 _WITH_LINKS: Final = frozenset(
     (b"location", b"content-location", b"link", b"x-security-context")  # the last: FHIR's Binary
 )
-# What is judged or changed here must not come by another spelling, too.
+# A field that is checked or changed here must not be forwarded in another spelling as well.
 _INSPECTED_FIELDS: Final = _WITH_LINKS | {b"content-type", b"content-encoding", b"cache-control"}
-# Digests of a body that no longer is what it was (RFC 9530, RFC 1864). `tuple[bytes, ...]`: mypyc
-# rebuilds tuples of a fixed length at each use.
+# Digests of a body, which are wrong after it was changed (RFC 9530, RFC 1864). `tuple[bytes, ...]`:
+# mypyc rebuilds tuples of a fixed length at each use.
 _DIGESTS: Final[tuple[bytes, ...]] = (b"content-md5", b"digest", b"content-digest", b"repr-digest")
 _DIGEST_LINES: Final[tuple[bytes, ...]] = tuple(name + b":" for name in _DIGESTS)
-# Caches below see no Authorization: RFC 9111 section 3.5 protects patient data no longer.
+# Downstream caches see no Authorization field, so that RFC 9111 section 3.5 does not keep them from
+# storing patient data.
 _NOT_STORED: Final = b"Cache-Control: no-store\r\n"
 
 
-# Lists of which every item counts: a second Content-Encoding is one more around the body.
+# Lists of which every element counts: a second Content-Encoding is a further coding of the body.
 _JOINED: Final = frozenset((b"connection", b"content-encoding"))
 
-# What becomes of a field. Plain numbers: there are eight fields in each answer.
+# Field rules. Plain numbers are used for speed, because a response has about eight fields.
 _STAYS: Final = 0
 _GOES_ON: Final = 1
 _HAS_LINKS: Final = 2
@@ -56,7 +57,8 @@ _HAS_LINKS: Final = 2
 
 def _classify_field(name: bytes) -> tuple[bytes, int]:
     key = name.lower()
-    # Some readers take an underscore for a dash. What a field means is said by its own name alone.
+    # Some recipients treat an underscore as a dash. Here only the exact name gives a field its
+    # meaning.
     dashed = key.replace(b"_", b"-")
     if dashed in _NOT_RETURNED or dashed.startswith(b"access-control-"):
         return key, _STAYS
@@ -70,12 +72,12 @@ _NONE: Final[frozenset[bytes]] = frozenset()
 
 
 class ResponseFields:
-    """Takes one field after the other, as bytes of the wire.
+    """Collects the fields of a response one after the other, as octets.
 
-    `values` are the first ones by their names in lower case, but for two lists, which are joined.
-    `repeated` are the names of fields that came more than once, `differing` of those that did so
-    with another value. `count` is the number of all fields, `size` that of the bytes in their names
-    and values.
+    `values` holds the first value of each field by its name in lower case; the values of two list
+    fields (`_JOINED`) are joined. `repeated` holds the names of fields that occurred more than
+    once, `differing` of those that did so with another value. `count` is the number of all fields,
+    `size` the number of bytes in their names and values.
     """
 
     __slots__ = ("_lines", "_links", "count", "differing", "repeated", "size", "values")
@@ -83,7 +85,7 @@ class ResponseFields:
     def __init__(self) -> None:
         self.count = self.size = 0
         self.values: dict[bytes, bytes] = {}
-        # Nearly always empty: an object less for each.
+        # Nearly always empty: a shared constant saves an object for each response.
         self.repeated = _NONE
         self.differing = _NONE
         self._lines: list[bytes] = []
@@ -91,14 +93,14 @@ class ResponseFields:
 
     @classmethod
     def from_pairs(cls, fields: Iterable[tuple[bytes, bytes]]) -> ResponseFields:
-        """Those of an answer that did not come over a wire."""
+        """Return the fields of a response that was not received over a connection."""
         made = ResponseFields()
         for name, value in fields:
             made.add(name, value)
         return made
 
     def add(self, name: bytes, value: bytes) -> None:
-        """Take the next field."""
+        """Add the next field."""
         self.count += 1
         self.size += len(name) + len(value)
         key, passage, beginning = _FIELD_RULES[name]
@@ -113,14 +115,14 @@ class ResponseFields:
 
     @property
     def has_digest(self) -> bool:
-        """Whether one of them is a digest of the body; hardly any answer has one."""
-        for name in _DIGESTS:  # noqa: SIM110 - a generator costs more than all the rest
+        """Whether one of the fields is a digest of the body; hardly any response has one."""
+        for name in _DIGESTS:  # noqa: SIM110 - a generator costs more than the loop
             if name in self.values:
                 return True
         return False
 
     def forwarded_lines(self, names: frozenset[bytes]) -> tuple[tuple[bytes, bytes], ...]:
-        """Those with one of these names, in lower case, that the caller may see."""
+        """Return name and value of the fields in `names`, in lower case, that are forwarded."""
         split = (line[:-2].partition(b": ") for line in self._lines)
         return tuple((name, value) for name, _, value in split if name.lower() in names)
 
@@ -134,10 +136,11 @@ class ResponseFields:
     def downstream_lines(
         self, request_id: bytes, translate: TranslateField | None = None
     ) -> list[bytes]:
-        """The lines that the caller may see, and the two that we add; a list of the caller's own.
+        """Return a new list of the field lines to forward, and of those that the gateway adds.
 
-        `translate` gives the value for a lower-case name and a value. Content-Length and
-        Transfer-Encoding are left to the relay, which knows the framing.
+        It adds X-Request-Id, and Cache-Control where there is none. `translate` returns the new
+        value for a lower-case name and a value with links. Content-Length and Transfer-Encoding
+        are left to the code that writes the response and knows the framing.
         """
         field_lines = self._lines.copy()
         if translate is not None:
@@ -155,12 +158,12 @@ class ResponseFields:
 
 
 def remove_digest_fields(field_lines: list[bytes]) -> list[bytes]:
-    """The lines but for digests of a body that was changed."""
+    """Return the field lines without digests, for a body that was changed."""
     return [line for line in field_lines if not line.lower().startswith(_DIGEST_LINES)]
 
 
 def remove_content_fields(field_lines: list[bytes]) -> list[bytes]:
-    """The lines but for those about a body that does not go on, however they are spelled."""
+    """Return the field lines without those about a body that is not forwarded, in any spelling."""
     return [line for line in field_lines if not _is_about_content(line)]
 
 
@@ -170,10 +173,10 @@ def _is_about_content(line: bytes) -> bool:
 
 
 def decoded_field_lines(field_lines: list[bytes]) -> list[bytes]:
-    """The lines of an answer whose content coding was undone.
+    """Return the field lines of a response whose body was decoded.
 
-    Other bytes need another validator than a strong one (RFC 9110 section 8.8.1): with it, parts of
-    the compressed body could be put together with what was opened.
+    A strong validator becomes weak, because the bytes are others (RFC 9110 section 8.8.1):
+    otherwise a recipient could combine parts of the encoded body with decoded parts.
     """
     tied = (b"content-encoding:", b"accept-ranges:", *_DIGEST_LINES)
     field_lines = [line for line in field_lines if not line.lower().startswith(tied)]
@@ -188,7 +191,10 @@ def _weaken_etag(line: bytes) -> bytes:
 
 
 def add_vary_accept_encoding(field_lines: list[bytes]) -> list[bytes]:
-    """The lines of an answer in one of several codings, for caches (RFC 9110 section 12.5.5)."""
+    """Return the field lines with `Vary: Accept-Encoding`.
+
+    It tells caches that the response exists in several codings (RFC 9110 section 12.5.5).
+    """
     for line in field_lines:
         name, _, value = line.lower().partition(b":")
         if name == b"vary" and (b"accept-encoding" in value or b"*" in value):

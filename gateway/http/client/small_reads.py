@@ -1,7 +1,7 @@
-"""How much is read from a connection to the platform at a time.
+"""Limits how much is read from a connection to the platform at a time.
 
-What the event loop would read by itself, up to 256 KB, is held for each caller who takes its answer
-slowly; hundreds of them would fill the memory.
+The event loop's own reads of up to 256 KB would be retained for each caller that reads its response
+slowly; with hundreds of such callers they would fill the memory.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-# Of the whole process: what comes is copied out before anybody else reads.
+# Shared by all connections of the process: received data is copied out before the next read.
 _ARRIVED: Final = bytearray(64 * 1024)
 _VIEW: Final = memoryview(_ARRIVED)
 
@@ -18,14 +18,14 @@ class BoundedReadProtocol(asyncio.BufferedProtocol):
     """A protocol whose `data_received` gets at most 64 KiB."""
 
     def get_buffer(self, sizehint: int) -> bytearray:
-        """Where the event loop may put what comes (asyncio.BufferedProtocol)."""
+        """Return the buffer into which the event loop reads (asyncio.BufferedProtocol)."""
         del sizehint
         return _ARRIVED
 
     def buffer_updated(self, nbytes: int) -> None:
-        """So much has come (asyncio.BufferedProtocol)."""
+        """Copy out the bytes that have arrived (asyncio.BufferedProtocol)."""
         self.data_received(_VIEW[:nbytes].tobytes())
 
     def data_received(self, data: bytes) -> None:
-        """Take what has come."""
+        """Process data that has arrived; implemented by subclasses."""
         raise NotImplementedError

@@ -1,8 +1,8 @@
-"""TLS towards the platform on top of a TCP transport: OpenSSL between two buffers in memory.
+"""TLS to the platform on top of a TCP transport: OpenSSL between two memory buffers.
 
-The event loop's own layer asks OpenSSL once more after everything that came, to be told by an
-exception that there is nothing, and sets a quarter of a megabyte aside for each connection. This
-one knows when all was read.
+The event loop's own TLS layer calls OpenSSL once more after all received data, only for the
+exception that there is no more, and allocates a quarter of a megabyte for each connection. This
+layer knows when all data was read.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from typing import Any, Final, Protocol, cast
 
 from gateway.http.client.small_reads import BoundedReadProtocol
 
-# Bytes: the most that one record holds (RFC 8446 section 5.1).
+# Bytes: the most that one record contains (RFC 8446 section 5.1).
 _RECORD: Final = 16 * 1024
-# Bytes that are asked for at least: of a record more may be there than came last.
+# Bytes that are requested at least: more of a record may be available than arrived last.
 _LEAST: Final = 2 * 1024
 # Bytes that are encrypted at a time: OpenSSL's buffers never shrink.
 _SLICE: Final = 64 * 1024
-# Seconds: as long as the event loop's own layer lets a platform that reads nothing hold up a close.
+# Seconds for which a platform that reads nothing can delay a close, as in the event loop's own
+# layer.
 _LONGEST_CLOSE: Final = 30.0
-# Alerts by which a server refuses a client's certificate, or the lack of one (RFC 8446 section
-# 6.2), as OpenSSL calls them.
+# Alerts by which a server rejects a client's certificate, or the lack of one (RFC 8446 section
+# 6.2), as OpenSSL names them.
 _REFUSALS: Final = frozenset(
     {
         "SSLV3_ALERT_BAD_CERTIFICATE",
@@ -38,56 +39,57 @@ _REFUSALS: Final = frozenset(
 
 
 class ClientCertificateRejectedError(Exception):
-    """The platform ended the handshake, of which our side was done, for our certificate."""
+    """The platform rejected the gateway's certificate after the gateway's part of the handshake."""
 
 
 def is_certificate_alert(error: ssl.SSLError) -> bool:
-    """Whether the other side sent an alert about our certificate."""
-    # None where Python does not know OpenSSL's reason; its type says otherwise, and counts when
-    # this is compiled.
+    """Return whether the peer sent an alert about the gateway's certificate."""
+    # `reason` is None where Python does not know OpenSSL's reason. The declared type is `str`,
+    # which compiled code would enforce without `getattr`.
     reason: str | None = getattr(error, "reason", None)
     return reason in _REFUSALS
 
 
 class PlaintextProtocol(Protocol):
-    """A connection: one of asyncio's protocols, which get asyncio's transports only, and
-    `on_ciphertext_received`.
+    """The protocol above `TlsTransport`: asyncio.Protocol's methods and `on_ciphertext_received`.
+
+    asyncio's own type accepts only asyncio's transports.
     """
 
     def connection_made(self, transport: TlsTransport) -> None:
-        """The platform has shown who it is."""
+        """Called when the handshake is done and the platform is authenticated."""
         ...
 
     def data_received(self, data: bytes) -> None:
-        """This was decrypted."""
+        """Called with decrypted data."""
         ...
 
     def on_ciphertext_received(self) -> None:
-        """Something came of which there is nothing to read yet."""
+        """Called when ciphertext arrived that does not yet decrypt to any data."""
         ...
 
     def pause_writing(self) -> None:
-        """No more is taken for now."""
+        """Called when the transport's buffer is full."""
         ...
 
     def resume_writing(self) -> None:
-        """More is taken."""
+        """Called when the transport accepts more."""
         ...
 
     def eof_received(self) -> bool | None:
-        """The platform sends no more."""
+        """Called when the platform sends no more."""
         ...
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """All is over."""
+        """Called when the connection is closed; `exc` is the reason, None for a clean close."""
         ...
 
 
 class TlsTransport(BoundedReadProtocol):
     """A connection's transport over TLS, and the protocol of the TCP transport below.
 
-    The connection is told of `connection_made` once the platform has shown who it is. `close` takes
-    `longest_close` seconds at most, even if the platform reads nothing of what is to be sent.
+    `connection_made` of the connection is called once the platform is authenticated. `close` takes
+    at most `longest_close` seconds, even if the platform reads nothing of the buffered data.
     """
 
     def __init__(
@@ -106,30 +108,31 @@ class TlsTransport(BoundedReadProtocol):
             self._incoming, self._outgoing, server_hostname=server_hostname
         )
         self._tcp_transport: asyncio.Transport | None = None
-        # Done when the handshake is over, one way or the other. It never carries the error, which
-        # would make a cycle.
+        # Completes when the handshake has succeeded or failed. It never carries the error, which
+        # would create a reference cycle.
         self._handshake: asyncio.Future[None] = self._loop.create_future()
         self._is_handshake_done = False
-        # Whether the platform may still be judging our certificate: in TLS 1.3 it does so when our
-        # side of the handshake is done, and looks at nothing that we sent before it has. In TLS 1.2
-        # an alert about it would end a renegotiation, which can come at any time.
+        # Whether the platform may still be checking the gateway's certificate: in TLS 1.3 it does
+        # so after the gateway's part of the handshake, and before it reads anything that the
+        # gateway has sent. In TLS 1.2 an alert about the certificate would end a renegotiation,
+        # which can happen at any time.
         self._judging = False
         self._error: Exception | None = None
-        # What could not be encrypted while the platform renegotiates (TLS 1.2).
+        # Data that cannot be encrypted while the platform renegotiates (TLS 1.2).
         self._backlog = b""
         self._is_tcp_paused = False
         self._closing = False
         self._longest_close = longest_close
         self._close_timer: asyncio.TimerHandle | None = None
-        # Whether the platform said that it sends no more (RFC 8446 section 6.1); a cut line says no
-        # such thing.
+        # Whether the platform announced the end of its data (RFC 8446 section 6.1), which a broken
+        # connection does not do.
         self.received_close_notify = False
 
     async def wait_established(self) -> None:
         """Wait until the handshake is done.
 
         Raises ssl.SSLError, or another OSError when the connection breaks; the transport is closed
-        then, as it is when whoever waits is cancelled.
+        then, as it is when the waiting task is cancelled.
         """
         try:
             await self._handshake
@@ -139,10 +142,10 @@ class TlsTransport(BoundedReadProtocol):
         if not self._is_handshake_done:
             raise self._pop_error() or ConnectionResetError()
 
-    # What the connection calls.
+    # Called by the connection.
 
     def write(self, data: bytes) -> None:
-        """Encrypt and send; what is written after the end is dropped."""
+        """Encrypt and send the data; it is dropped after `close` or the end of the connection."""
         if self._closing or not data:
             return
         if self._backlog:
@@ -152,30 +155,30 @@ class TlsTransport(BoundedReadProtocol):
         self._send()
 
     def get_write_buffer_size(self) -> int:
-        """Bytes that the system has not taken yet."""
+        """Return the number of bytes that the system has not accepted yet."""
         below = 0 if self._tcp_transport is None else self._tcp_transport.get_write_buffer_size()
         return len(self._backlog) + below
 
     def get_extra_info(self, name: str) -> Any:
-        """As the TCP transport gives it."""
+        """Return the TCP transport's value, None without a connection."""
         return None if self._tcp_transport is None else self._tcp_transport.get_extra_info(name)
 
     def pause_reading(self) -> None:
-        """Let the platform wait. What is at hand still comes."""
+        """Pause reading from the platform. Data that was received already is still delivered."""
         if self._tcp_transport is not None:
             self._tcp_transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Go on."""
+        """Resume reading from the platform."""
         if self._tcp_transport is not None:
             self._tcp_transport.resume_reading()
 
     def is_closing(self) -> bool:
-        """Whether nothing can be sent any more."""
+        """Return whether nothing can be sent any more."""
         return self._closing or self._tcp_transport is None or self._tcp_transport.is_closing()
 
     def close(self) -> None:
-        """Say close_notify and close; the platform's own is not waited for."""
+        """Send close_notify and close, without waiting for the platform's close_notify."""
         if self._closing:
             return
         if self._is_handshake_done:
@@ -184,20 +187,20 @@ class TlsTransport(BoundedReadProtocol):
         self._finish()
 
     def abort(self) -> None:
-        """Drop the connection without ceremony."""
+        """Close at once, without close_notify and without sending buffered data."""
         self._closing = True
         if self._tcp_transport is not None:
             self._tcp_transport.abort()
 
-    # What the event loop calls.
+    # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin the handshake."""
+        """Begin the handshake (asyncio.Protocol)."""
         self._tcp_transport = cast(asyncio.Transport, transport)
         self._advance_handshake()
 
     def data_received(self, data: bytes) -> None:
-        """Decrypt and pass on."""
+        """Decrypt the data and pass it on, or continue the handshake (asyncio.Protocol)."""
         if self._closing:
             return
         self._incoming.write(data)
@@ -207,7 +210,7 @@ class TlsTransport(BoundedReadProtocol):
             self._advance_handshake()
 
     def eof_received(self) -> None:
-        """The platform sends no more, cleanly or not; what may follow does not matter."""
+        """Pass on the end of the platform's data, clean or not, and close (asyncio.Protocol)."""
         if self._closing:
             return
         if self._is_handshake_done:
@@ -215,7 +218,7 @@ class TlsTransport(BoundedReadProtocol):
         self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell whoever waits."""
+        """Report the loss to the handshake's waiter, or else to the protocol (asyncio.Protocol)."""
         self._closing = True
         self._tcp_transport = None
         self._backlog = b""
@@ -228,12 +231,12 @@ class TlsTransport(BoundedReadProtocol):
             self._fail_handshake(exc)
 
     def pause_writing(self) -> None:
-        """Back-pressure from the platform (asyncio.Protocol)."""
+        """Pass on that the TCP transport's buffer is full (asyncio.Protocol)."""
         self._is_tcp_paused = True
         self._protocol.pause_writing()
 
     def resume_writing(self) -> None:
-        """The TCP transport takes more (asyncio.Protocol)."""
+        """Pass on that the TCP transport accepts more, if no backlog waits (asyncio.Protocol)."""
         self._is_tcp_paused = False
         if not self._backlog:
             self._protocol.resume_writing()
@@ -269,15 +272,15 @@ class TlsTransport(BoundedReadProtocol):
         return error
 
     def _read(self) -> None:
-        """Pass on all that can be decrypted, in one piece."""
-        # What is asked for at a time is set aside before anybody knows how much there is.
+        """Decrypt all that has arrived and pass it on with one call."""
+        # OpenSSL's `read` allocates the requested size before it is known how much data there is.
         at_once = min(max(self._incoming.pending, _LEAST), _RECORD)
         pieces: list[bytes] = []
         broken = False
         try:
             while piece := self._tls.read(at_once):
                 pieces.append(piece)
-                # There was less than was asked for: nothing of this record is left.
+                # There was less than requested: nothing of this record is left.
                 if len(piece) < at_once and not self._incoming.pending:
                     break
             else:
@@ -297,7 +300,7 @@ class TlsTransport(BoundedReadProtocol):
         self._conclude(broken=broken, brought=bool(pieces))
 
     def _conclude(self, *, broken: bool, brought: bool) -> None:
-        """Do what follows from what came but for what could be decrypted."""
+        """React to received bytes that are no data: errors, close_notify, incomplete records."""
         if broken:
             self._finish()
         elif self.received_close_notify:
@@ -311,7 +314,7 @@ class TlsTransport(BoundedReadProtocol):
             if len(data) <= _SLICE:
                 done = self._tls.write(data)
             if done < len(data):
-                # A memoryview, or the rest would be copied for each slice.
+                # Without a memoryview the rest would be copied for each slice.
                 rest = memoryview(data)
                 while done < len(data):
                     done += self._tls.write(rest[done : done + _SLICE])
@@ -329,12 +332,12 @@ class TlsTransport(BoundedReadProtocol):
             self._protocol.resume_writing()
 
     def _send(self) -> None:
-        """Send what OpenSSL made: records, and its own messages."""
+        """Send what OpenSSL produced: records, and messages of the TLS protocol itself."""
         if self._outgoing.pending and self._tcp_transport is not None:
             self._tcp_transport.write(self._outgoing.read())
 
     def _finish(self) -> None:
-        """Send what OpenSSL made, perhaps an alert that says why, and close."""
+        """Send what OpenSSL produced, perhaps an alert with the reason, and close."""
         self._closing = True
         self._send()
         if self._tcp_transport is None:
