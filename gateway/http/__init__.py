@@ -1,1 +1,1 @@
-"""HTTP/1.1 as such; knows neither FHIR nor OAuth."""
+"""HTTP/1.1, independent of FHIR and OAuth."""

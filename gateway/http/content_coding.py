@@ -1,7 +1,8 @@
-"""Compressed bodies: opened and changed on their way, compressed again only for who accepts that.
+"""Decodes and re-encodes compressed bodies chunk by chunk, so that their content can be changed.
 
-The platform is asked for gzip or identity alone, which every server has. Some compress unasked:
-deflate is opened as well.
+Bodies are encoded only for recipients that accept that. The gateway requests only gzip and identity
+from the platform, which every server supports. Some platforms compress without a request: deflate
+is decoded as well.
 """
 
 from __future__ import annotations
@@ -26,33 +27,34 @@ _GZIP_NAMES: Final = frozenset((b"gzip", b"x-gzip"))
 
 
 class ContentCodingError(Exception):
-    """The body is not what its Content-Encoding says."""
+    """The body is not valid in the coding that its Content-Encoding names."""
 
 
 class BodyTransform(Protocol):
-    """Changes a body on its way, piece by piece."""
+    """Changes a body chunk by chunk."""
 
     def feed(self, chunk: bytes) -> bytes:
-        """What can go on of what came so far."""
+        """Return what can be passed on of the body up to and including `chunk`."""
         ...
 
     def finish(self) -> bytes:
-        """The rest."""
+        """Return the rest at the end of the body."""
         ...
 
     def transform_complete(self, body: bytes) -> list[bytes] | None:
-        """What both would give for a whole body of at most two steps, copied once less.
+        """Return what `feed` and `finish` would return for a complete body of at most two steps.
 
-        In pieces, which are not much longer; None: only they tell.
+        The result is a list of chunks, together not much longer than the body, and saves a copy.
+        None if `feed` and `finish` must be called.
         """
         ...
 
 
 def feed_in_steps(transform: BodyTransform, chunk: bytes) -> Iterator[bytes]:
-    """Feed a chunk to a transform, in steps of bounded work between which others may have a turn.
+    """Feed a chunk to a transform, in steps of bounded work between which other tasks may run.
 
-    However much a small chunk unpacks to: never more than a step of it is in memory. Raises
-    `ContentCodingError`.
+    However large the content of a small chunk is, only one step of it is in memory at a time.
+    Raises `ContentCodingError`.
     """
     if isinstance(transform, DecodingTransform):
         yield from transform.feed_in_steps(chunk)
@@ -62,7 +64,7 @@ def feed_in_steps(transform: BodyTransform, chunk: bytes) -> Iterator[bytes]:
 
 
 def equals_joined(whole: bytes, pieces: list[bytes]) -> bool:
-    """Whether the pieces, one after the other, are the whole."""
+    """Return whether the pieces, joined, are equal to `whole`."""
     at = 0
     for piece in pieces:
         if not whole.startswith(piece, at):
@@ -72,9 +74,9 @@ def equals_joined(whole: bytes, pieces: list[bytes]) -> bool:
 
 
 class DecodingTransform:
-    """Undoes a coding of `DECODABLE`; the content passes through a transform.
+    """Decodes a coding of `DECODABLE` and applies an optional transform to the content.
 
-    Of gzip (RFC 1952) one member may follow another.
+    A body in gzip may have several members (RFC 1952).
     """
 
     def __init__(self, coding: str, inner: BodyTransform | None = None) -> None:
@@ -85,11 +87,14 @@ class DecodingTransform:
         self._inside = False
 
     def feed(self, chunk: bytes) -> bytes:
-        """What can go on. Raises `ContentCodingError`."""
+        """Return what can be passed on. Raises `ContentCodingError`."""
         return b"".join(self.feed_in_steps(chunk))
 
     def feed_in_steps(self, chunk: bytes) -> Iterator[bytes]:
-        """The same, a bounded piece of the content at a time. Raises `ContentCodingError`."""
+        """Yield what `feed` returns, for at most `STEP_BYTES` of the content at a time.
+
+        Raises `ContentCodingError`.
+        """
         for at in range(0, len(chunk), STEP_BYTES):
             part = chunk[at : at + STEP_BYTES]
             while part:
@@ -97,7 +102,7 @@ class DecodingTransform:
                 yield self._changed(plain)
 
     def _decode(self, part: bytes) -> tuple[bytes, bytes]:
-        """A piece of content, and what is left of the part."""
+        """Return at most `STEP_BYTES` of content, and the encoded bytes that are left."""
         if not self._inside:
             self._begin(part)
         try:
@@ -113,30 +118,30 @@ class DecodingTransform:
         if self._coding == "gzip":
             self._unpack = zlib.decompressobj(_GZIP)
         elif self._begun:
-            # Deflate has no second member.
+            # A body in deflate has no second member.
             raise ContentCodingError
         else:
-            # RFC 9110 section 8.4.1.2 wants zlib's format (RFC 1950); some send bare deflate, whose
-            # first byte never looks like that.
+            # RFC 9110 section 8.4.1.2 requires zlib's format (RFC 1950). Some servers send bare
+            # deflate, whose first byte never looks like that of zlib's format.
             bits = zlib.MAX_WBITS if part[0] & _CM == zlib.DEFLATED else -zlib.MAX_WBITS
             self._unpack = zlib.decompressobj(bits)
         self._begun = self._inside = True
 
     def finish(self) -> bytes:
-        """The rest; an empty body has none, whatever its coding.
+        """Return the rest at the end of the body; b"" for an empty body, whatever its coding.
 
-        Raises `ContentCodingError` when it is not complete.
+        Raises `ContentCodingError` if the body is incomplete.
         """
         last = b""
         if self._inside:
-            # Bare deflate can have ended with content that was not asked for yet.
+            # Bare deflate can have ended while some of the content has not been read yet.
             last = self._changed(self._unpack.flush())
             if not self._unpack.eof:
                 raise ContentCodingError
         return last + self._rest() if self._begun else b""
 
     def transform_complete(self, body: bytes) -> None:
-        """None: it may become far more."""
+        """Return None: the content may be far longer than the body."""
 
     def _rest(self) -> bytes:
         return b"" if self._inner is None else self._inner.finish()
@@ -146,7 +151,7 @@ class DecodingTransform:
 
 
 class RecodingTransform(DecodingTransform):
-    """Applies a transform to the content of a compressed body and compresses the result again."""
+    """Applies a transform to the content of an encoded body and encodes the result again."""
 
     def __init__(self, coding: str, inner: BodyTransform) -> None:
         super().__init__(coding, inner)
@@ -161,24 +166,25 @@ class RecodingTransform(DecodingTransform):
 
 
 def gzip_compress(body: bytes) -> bytes:
-    """The body in gzip, without a timestamp: the same bytes each time."""
+    """Return the body in gzip, without a timestamp, so that equal bodies give equal bytes."""
     packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
     return packer.compress(body) + packer.flush()
 
 
 def parse_content_encoding(field: str | None) -> str | None:
-    """The coding that a Content-Encoding names, None where the body is as it is.
+    """Return the coding that a Content-Encoding names, None if the body is not encoded.
 
-    One that cannot be undone here, and several, are what the field says.
+    For a coding that cannot be decoded here, or several, that is the field's value in lower case.
     """
     coding = (field or "").strip().lower()
     return "gzip" if coding == "x-gzip" else None if coding == "identity" else coding or None
 
 
 def accepts_coding(field: bytes | None, coding: str) -> bool:
-    """Whether an Accept-Encoding asks for a coding (RFC 9110 section 12.5.3).
+    """Return whether an Accept-Encoding accepts a coding (RFC 9110 section 12.5.3).
 
-    Not by its absence: any coding would then do, but who says nothing rarely can open one.
+    False without the field: any coding would then be acceptable, but callers that do not send the
+    field can rarely decode one.
     """
     if field is None:
         return False
@@ -192,15 +198,15 @@ def accepts_coding(field: bytes | None, coding: str) -> bool:
 
 @lru_cache(maxsize=64)
 def upstream_accept_encoding(field: bytes | None) -> bytes:
-    """The Accept-Encoding for the platform: what the caller accepts of gzip and identity.
+    """Return the Accept-Encoding for the platform: what the caller accepts of gzip and identity.
 
-    In the caller's own words as far as they are about these.
+    The caller's own list elements are used as far as they name these.
     """
     if not accepts_coding(field, "gzip"):
         return b"identity"
     said = [each.strip() for each in list_elements(field or b"") if _is_supported(each)]
     if _GZIP_NAMES.isdisjoint(_weights(field or b"")):
-        said.insert(0, b"gzip")  # by a "*", which would let the platform choose others
+        said.insert(0, b"gzip")  # accepted by a "*", which would let the platform choose others
     return b", ".join(said)
 
 
@@ -210,7 +216,7 @@ def _is_supported(element: bytes) -> bool:
 
 
 def _weights(field: bytes) -> dict[bytes, bool]:
-    """Which codings an Accept-Encoding names, and whether it wants them."""
+    """Return the codings that an Accept-Encoding names, and whether it accepts each."""
     return dict(_weighted(each) for each in list_elements(field.lower()))
 
 
@@ -221,7 +227,7 @@ def _weighted(element: bytes) -> tuple[bytes, bool]:
 
 
 def decode_body(data: bytes, coding: str, largest: int) -> bytes:
-    """The content of a whole body; b"" when it is not whole or longer than `largest`."""
+    """Return the content of a body; b"" if it is incomplete or longer than `largest` bytes."""
     opening = DecodingTransform(coding)
     pieces: list[bytes] = []
     size = 0
@@ -238,9 +244,9 @@ def decode_body(data: bytes, coding: str, largest: int) -> bytes:
 
 
 def decode_prefix(data: bytes, coding: str | None, size: int) -> bytes:
-    """What has arrived of a body, opened up to about `size` bytes where it is compressed.
+    """Return the content of the part of a body that has arrived, b"" if it cannot be decoded.
 
-    Nothing where it cannot be opened.
+    An encoded body is decoded up to about `size` bytes of content.
     """
     if coding is None:
         return data

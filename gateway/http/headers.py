@@ -1,7 +1,7 @@
-"""What of a request's header crosses the gateway.
+"""Determines which fields of a request are forwarded.
 
-Header bytes are compared as bytes against fixed tables, in one pass over the fields, and are
-passed on as they came. Duties: RFC 9110 sections 5.1, 5.3, 7.6.
+Field names are compared as bytes against fixed tables, in one pass over the fields, and fields are
+forwarded as they were received. Requirements: RFC 9110 sections 5.1, 5.3, 7.6.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HOP_BY_HOP: Final = frozenset(
         b"http2-settings",
     )
 )
-# The gateway speaks for itself towards the platform: who the caller is ends here.
+# The gateway authenticates itself to the platform: fields that identify the caller end here.
 _CALLER_ONLY: Final = frozenset(
     (
         b"authorization",
@@ -39,14 +39,14 @@ _CALLER_ONLY: Final = frozenset(
         b"x-api-key",
         b"host",
         b"x-request-id",
-        b"content-length",  # the framing is ours, written from what was parsed
-        b"expect",  # answered by the gateway itself (RFC 9110 section 10.1.1)
+        b"content-length",  # the gateway writes its own framing, from what was parsed
+        b"expect",  # handled by the gateway itself (RFC 9110 section 10.1.1)
     )
 )
 _NOT_FORWARDED: Final = HOP_BY_HOP | _CALLER_ONLY
-# How the names begin by which servers behind proxies learn the method, the target, the address or
-# the person of a request, as well-known proxies call them. A whole word ends with its hyphen; not
-# among them is what only traces, such as X-Amzn-Trace-Id.
+# Prefixes of the fields in which well-known proxies tell the servers behind them the method, the
+# target, the client address or the user of a request. A prefix that is a whole word ends with its
+# hyphen. Fields that only serve tracing, such as X-Amzn-Trace-Id, are not among them.
 _FAMILIES: Final = (
     *(b"x-http-method", b"x-method-", b"x-original-", b"x-rewrite-", b"x-http-host"),
     *(b"forwarded", b"x-forwarded", b"x-forward-", b"x-originating-"),
@@ -65,11 +65,12 @@ _FAMILIES: Final = (
     *(b"x-envoy-", b"cf-", b"fastly-", b"akamai-", b"incap-", b"x-azure-", b"x-appengine-"),
     *(b"x-ms-client-principal", b"x-ms-token-", b"x-goog-authenticated-", b"x-goog-iap-"),
     *(b"x-consumer-", b"x-credential-", b"x-userinfo", b"x-authentik-", b"x-pomerium-"),
-    b"sec-websocket-",  # belong to an Upgrade, which ends here
+    b"sec-websocket-",  # belongs to an Upgrade, which is not forwarded
     *(b"x-vouch-", b"x-oidc-", b"oidc-", b"shib-", b"tailscale-user-", b"-ws"),
 )
-# Words that tell anywhere in a name, whatever product put its own name before them, that the field
-# says who calls, or for whom a caller acts that calls in its own name. Written together, too.
+# Words which show, at any position in a name and after any product's prefix, that the field states
+# the identity of the caller, or the user on whose behalf an authenticated caller acts. They may be
+# written without hyphens, too.
 _TELLING: Final = re.compile(
     rb"(?:^|-)(?:jwt|(?:id|access)-?token(?:-|$)|user-?info(?:-|$)|authorization$)"
     rb"|behalf|impersonat"
@@ -77,17 +78,17 @@ _TELLING: Final = re.compile(
     rb"|(?:^|-)(?:switch|assumed?)-?user(?:-|$)|^(?:x-)?as-?user(?:-|$)"
     rb"|^dropbox-api-select-|^mscrmcallerid$|^callerobjectid$"
 )
-# Fields of which every server sees the whole name; CGI makes HTTP_PROXY of the second.
+# Names that are compared completely, not as prefixes; CGI turns `Proxy` into HTTP_PROXY.
 _EXACT_NAME_FIELDS: Final = frozenset(
     (b"proxy", b"x-host", b"sm-user", b"iv-user", b"iv-groups", b"iv-creds")
 )
-# A server may take every other byte of a name for the same one, as CGI does; A-Z for a-z.
+# A server may treat A-Z as a-z and all bytes but letters and digits as the same one, as CGI does.
 _FOLDED: Final = bytes(
     each if chr(each).isalnum() and each < 128 else ord("-") for each in bytes(range(256)).lower()
 )
 SECRET: Final = frozenset((b"authorization", b"cookie", b"proxy-authorization", b"x-api-key"))
 """Fields that are credentials, or hold some."""
-# Fields whose value some step needs; all others are only copied.
+# Fields whose value the gateway uses; all others are only copied.
 _READ: Final = frozenset(
     (
         b"accept",
@@ -118,7 +119,7 @@ _READ: Final = frozenset(
     )
 )
 _ONCE: Final = frozenset((b"content-length", b"host", b"origin", b"transfer-encoding"))
-# Of field names whose verdicts are kept: their number, and their length in bytes.
+# Limits of the cached field rules: their number, and the length of a field name in bytes.
 _MAX_CACHED_NAMES: Final = 512
 _LONGEST_KEPT: Final = 64
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
@@ -129,11 +130,11 @@ _MAX_LIST_ELEMENTS: Final = 64
 
 
 class FieldRuleCache(dict[bytes, tuple[bytes, int, bytes]]):
-    """What was decided about field names, by their spelling: few are ever sent.
+    """Caches the field rule of each spelling of a field name: few different ones are ever sent.
 
-    A verdict is the name in lower case, b"" where nobody reads the field here, whether or how the
-    field passes, and how its line begins. Bounded, for callers and servers can make up any number
-    of names.
+    A field rule consists of the name in lower case, or b"" if the gateway does not use the field;
+    a number or bool that says whether and how the field is forwarded; and the beginning of its
+    field line. The cache is bounded, because callers and servers can invent any number of names.
     """
 
     def __init__(self, judge: Callable[[bytes], tuple[bytes, int]]) -> None:
@@ -147,14 +148,14 @@ class FieldRuleCache(dict[bytes, tuple[bytes, int, bytes]]):
 
 
 def normalized_field_name(name: bytes) -> bytes:
-    """A field's name as servers may see it that take one spelling for another."""
+    """Return a field name with those bytes unified that some servers do not distinguish."""
     return name.translate(_FOLDED)
 
 
 def request_fields(passed: frozenset[bytes]) -> FieldRuleCache:
-    """What becomes of a request's fields; those in `passed`, in lower case, go on as spelt there.
+    """Return the rules of request fields. Those in `passed`, in lower case, are always forwarded.
 
-    No name there is of a field that is a credential, frames the message or is read here.
+    `passed` must not contain a field that is a credential, frames the message or is used here.
     """
 
     def judge(name: bytes) -> tuple[bytes, bool]:
@@ -162,7 +163,8 @@ def request_fields(passed: frozenset[bytes]) -> FieldRuleCache:
         if key in passed:
             return b"", True
         stays = seen in _NOT_FORWARDED or seen in _EXACT_NAME_FIELDS or seen.startswith(_FAMILIES)
-        # Some server would read it as a field that was judged here, and this spelling was not.
+        # A server could read the name as that of a field which is checked here, whereas a field in
+        # this spelling is not checked.
         poses = seen != key and seen in _READ
         return (key if key in _READ else b""), not (stays or poses or _TELLING.search(seen))
 
@@ -170,8 +172,9 @@ def request_fields(passed: frozenset[bytes]) -> FieldRuleCache:
 
 
 REQUEST_FIELDS: Final = request_fields(frozenset())
-# Read here and passed on as sent: without one, what goes on would be another request than was
-# judged. Naming those that end here, or that the gateway sets itself, changes nothing.
+# Fields that are used here and forwarded as received. If Connection removed one of them, another
+# request would be forwarded than was checked. If it names a field that ends here, or one that the
+# gateway sets itself, this changes nothing.
 _INSPECTED_FIELDS: Final = frozenset(
     name for name in _READ | {b"max-forwards"} if name != b"via" and REQUEST_FIELDS[name][1]
 )
@@ -179,12 +182,11 @@ _INSPECTED_FIELDS: Final = frozenset(
 
 @dataclass(slots=True)
 class RequestHeader:
-    """The header section of a request, read once.
+    """The header section of a request, parsed once.
 
-    `field_lines` are the fields to forward, as bytes of the wire; `values` the fields that the
-    gateway itself reads, by their lower-case name (repeated ones joined by a comma). `total_bytes`
-    counts all names and values; `is_ambiguous` says that a field which frames the message was
-    repeated.
+    `field_lines` holds the fields to forward, as octets; `values` the fields that the gateway
+    itself uses, by their lower-case names (repeated ones joined by a comma). `total_bytes` counts
+    all names and values. `is_ambiguous`: a field that must occur only once was repeated.
     """
 
     field_lines: list[bytes]
@@ -193,13 +195,13 @@ class RequestHeader:
     is_ambiguous: bool
 
     def text(self, name: bytes) -> str | None:
-        """A field's value as text, or None; bytes outside ASCII become replacement characters."""
+        """Return a field's value as text, or None. Non-ASCII bytes become U+FFFD."""
         value = self.values.get(name)
         return None if value is None else value.decode("ascii", "replace")
 
 
 def parse_request_fields(raw: RawHeaders, fields: FieldRuleCache = REQUEST_FIELDS) -> RequestHeader:
-    """Read the fields of a request and choose those that go on. Judges nothing, never raises."""
+    """Parse the fields of a request and select those to forward. Checks nothing, never raises."""
     field_lines: list[bytes] = []
     values: dict[bytes, bytes] = {}
     total = 0
@@ -220,37 +222,37 @@ def parse_request_fields(raw: RawHeaders, fields: FieldRuleCache = REQUEST_FIELD
 
 
 def list_elements(value: bytes) -> list[bytes]:
-    """The first 64 elements of a list (RFC 9110 section 5.6.1): a field has room for 8,000."""
+    """Return the first 64 elements of a list (RFC 9110 section 5.6.1); a field could hold 8,000."""
     return value.split(b",", _MAX_LIST_ELEMENTS)[:_MAX_LIST_ELEMENTS]
 
 
 @lru_cache(maxsize=64)
 def connection_options(connection: bytes) -> frozenset[bytes]:
-    """The fields that a Connection value names, in lower case (RFC 9110 section 7.6.1)."""
+    """Return the fields that a Connection value names, in lower case (RFC 9110 section 7.6.1)."""
     named = {token.strip().lower() for token in connection.split(b",")}
     return frozenset(named - {b"close", b"keep-alive", b""})
 
 
 def removes_gateway_fields(connection: bytes) -> bool:
-    """Whether a Connection value names fields that the gateway reads and passes on as sent."""
+    """Return whether a Connection value names fields that the gateway uses and forwards."""
     return not connection_options(connection).isdisjoint(_INSPECTED_FIELDS)
 
 
 def remove_fields(field_lines: list[bytes], named: frozenset[bytes]) -> list[bytes]:
-    """The lines but for those of these fields."""
+    """Return the field lines without those of the named fields, given in lower case."""
     return [line for line in field_lines if line.partition(b":")[0].lower() not in named]
 
 
 def request_id_of(header: RequestHeader) -> str:
-    """The caller's X-Request-Id where it is a decent one, else a new one."""
+    """Return the caller's X-Request-Id if it has a valid form, else a new one."""
     value = header.values.get(b"x-request-id")
     if value is not None and _REQUEST_ID.fullmatch(value):
         return value.decode("ascii")
-    # A version 4 UUID (RFC 9562), without the object that `uuid` makes of it.
+    # A version 4 UUID (RFC 9562), formatted without the cost of an object of `uuid`.
     digits = os.urandom(16).hex()
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
 
 def has_own_via(via: bytes | None) -> bool:
-    """Whether a Via value names this gateway's pseudonym (RFC 9110 section 7.6.3)."""
+    """Return whether a Via value names this gateway's pseudonym (RFC 9110 section 7.6.3)."""
     return via is not None and _OWN_VIA.search(via) is not None

@@ -6,7 +6,8 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-# Nobody means more; a longer number is a mistake or an attack on our arithmetic.
+# Longest delay used, in seconds (7 days). Longer values are treated as errors; limiting the number
+# of digits also prevents overflow.
 _MAX_DELAY: Final = 7 * 86400.0
 _MAX_DIGITS: Final = 9
 
@@ -14,9 +15,9 @@ _MAX_DIGITS: Final = 9
 def parse_retry_after(
     value: str | None, wall_now: float, *, longest: float = _MAX_DELAY
 ) -> float | None:
-    """Seconds to wait, 0 to `longest`, from a number or an HTTP date; None for anything else.
+    """Return the seconds to wait, 0 to `longest`, given as a number or an HTTP date.
 
-    `wall_now` is Unix time.
+    None for anything else. `wall_now` is Unix time.
     """
     text = (value or "").strip()
     if text.isascii() and text.isdecimal():

@@ -1,13 +1,14 @@
-"""Callers that make way when others wait for a connection to the platform.
+"""Aborts responses to slow or half-closed callers when requests wait for a platform connection.
 
-First those that have closed their sending side: they may have left. Even where no request waits,
-they are waited for only so long, until the answer begins, as writing tells whether a caller is
-there.
+Half-closed connections are aborted first: their callers may have disconnected. If no request waits,
+their time is limited as well, but only until the response begins: from then on writing shows
+whether the caller is still connected.
 
-Then those that take their answers slowly. Slow is allowed, on a bad line as well: one is given up
-only when others wait for a connection. Then those go that are below the minimum rate, averaged over
-the last half minute in which the gateway waited for them; else, for each that waits within its
-caller's share, the slowest of a caller that holds more than its share.
+Slow readers are aborted next. Slow reading is allowed, also because of a bad network: a reader is
+aborted only when requests wait for a connection. Readers below the minimum rate, averaged over the
+last half minute in which the gateway waited for them, are aborted. If there are none, then for each
+waiting request whose caller is within its share of connections, the slowest reader of a caller that
+holds more than its share is aborted.
 """
 
 from __future__ import annotations
@@ -17,40 +18,41 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
+# Seconds of waiting over which the minimum rate is averaged, and between two samples.
 _WINDOW: Final = 30.0
 _SAMPLE: Final = 1.0
-# Who is waited for that long is no longer just taking breath.
+# Seconds of accumulated waiting before a measured rate is used.
 _SETTLED: Final = 1.0
-# Who takes so many times the minimum rate is no slow reader.
+# A reader this many times faster than `limits.min_body_rate` is not a slow reader.
 _FAST_FACTOR: Final = 64
 
 
 class DownstreamConnection(Protocol):
-    """A caller's connection, of which the platform's side, which uses this, knows nothing else."""
+    """The interface of a caller's connection for the code of the upstream side."""
 
     @property
     def unsent_bytes(self) -> int:
-        """How many bytes wait to be taken."""
+        """How many bytes the caller has not acknowledged."""
         ...
 
     @property
     def answering(self) -> bool:
-        """Whether the answer to the request under way has begun."""
+        """Whether the response to the current request has begun."""
         ...
 
     def abort(self) -> None:
-        """End it so that no answer looks complete."""
+        """End the connection so that no truncated response looks complete."""
         ...
 
 
 class Read(Protocol):
-    """A read under way. `half_closed` says that its caller has closed its sending side."""
+    """A running read. `half_closed`: the caller has closed its sending side."""
 
     half_closed: bool
 
 
 class ResponseReader:
-    """The reader of one answer for `caller`."""
+    """Measures how fast `caller` receives one response."""
 
     __slots__ = (
         *("_connection", "_samples", "_since", "_taken", "_unsent", "_waited"),
@@ -60,7 +62,8 @@ class ResponseReader:
     def __init__(self, connection: DownstreamConnection, caller: str) -> None:
         self.caller = caller
         self._connection = connection
-        # Only the time in which it is waited for counts, and what it takes in that.
+        # Seconds in which the gateway waited for the caller, and bytes that the caller received in
+        # them. Other times do not count.
         self._waited = 0.0
         self._taken = 0
         self._samples: deque[tuple[float, int]] = deque(((0.0, 0),))
@@ -68,15 +71,15 @@ class ResponseReader:
         self._unsent = 0
 
     def abort(self) -> None:
-        """End its connection."""
+        """Abort the caller's connection."""
         self._connection.abort()
 
     def start_sampling(self, now: float) -> None:
-        """From here on it is waited for."""
+        """Start measuring: the gateway waits for the caller from `now` on."""
         self._since, self._unsent = now, self._connection.unsent_bytes
 
     def sample(self, now: float) -> None:
-        """Count what it took until now."""
+        """Add the time until `now` and the bytes received in it."""
         unsent = self._connection.unsent_bytes
         self._waited += now - self._since
         self._taken += max(0, self._unsent - unsent)
@@ -89,26 +92,27 @@ class ResponseReader:
 
     @property
     def rate(self) -> float:
-        """Bytes a second that it took of late; infinite as long as it was hardly waited for.
+        """Bytes per second received recently; infinite before a second of waiting.
 
-        Not from the beginning: at first it is the system's buffers that take, and quickly.
+        It is not measured from the beginning, when the system's buffers take the data quickly.
         """
         waited, taken = self._samples[max(0, len(self._samples) - 2)]
         seconds = self._waited - waited
         return (self._taken - taken) / seconds if seconds >= _SETTLED else math.inf
 
     def is_below(self, rate: int) -> bool:
-        """Whether it took fewer bytes a second than that, when it was last noted."""
+        """Return whether fewer than `rate` bytes per second were received until the last sample."""
         waited, taken = self._samples[0]
         seconds = self._waited - waited
         return seconds >= _WINDOW and self._taken - taken < rate * seconds
 
 
 class SlowReaders:
-    """Those that are waited for now; `min_rate` in bytes a second.
+    """The readers for which the gateway currently waits; `min_rate` is in bytes per second.
 
-    `connections` is how many there are to the platform, of which each caller has a share;
-    `half_closed_timeout` how long, in seconds, one that has closed its sending side is waited for.
+    `connections` is the number of connections to the platform, of which each caller has a share;
+    `half_closed_timeout` is how long, in seconds, the gateway waits for a half-closed connection;
+    `clock` is monotonic.
     """
 
     def __init__(
@@ -122,34 +126,35 @@ class SlowReaders:
         self._connections = connections
         self._clock = clock
         self._half_closed_timeout = half_closed_timeout
-        # Until when each is waited for, the first to end first.
+        # The time until which the gateway waits for each connection, the earliest first.
         self._half_closed: dict[DownstreamConnection, float] = {}
         self._readers: dict[ResponseReader, None] = {}
         self._noted = clock()
 
     def add(self, reader: ResponseReader) -> None:
-        """It is waited for."""
+        """Add a reader for which the gateway begins to wait."""
         reader.start_sampling(self._clock())
         self._readers[reader] = None
 
     def remove(self, reader: ResponseReader) -> None:
-        """It took enough, or left."""
+        """Remove a reader that has received enough, or whose caller has disconnected."""
         reader.sample(self._clock())
         self._readers.pop(reader, None)
 
     def add_half_closed(self, connection: DownstreamConnection, read: Read) -> None:
-        """The caller of this read sends no more on its connection."""
+        """Add the connection of a read whose caller has closed its sending side."""
         read.half_closed = True
         self._half_closed[connection] = self._clock() + self._half_closed_timeout
 
     def remove_half_closed(self, connection: DownstreamConnection) -> None:
-        """No read is under way there any more."""
+        """Remove a connection on which no read is running any more."""
         self._half_closed.pop(connection, None)
 
     def abort_slowest(self, waiting: Sequence[str]) -> None:
-        """Give up as many as wait for connections, told by their callers.
+        """Abort at most one response for each request that waits for a connection.
 
-        To be called often, also for none.
+        `waiting` lists the callers of these requests. Because the method also takes samples and
+        ends half-closed connections, it must be called often, with an empty list as well.
         """
         now = self._clock()
         waiting = waiting[self._end_half_closed(len(waiting), now) :]
@@ -167,7 +172,11 @@ class SlowReaders:
             reader.abort()
 
     def _end_half_closed(self, wanted: int, now: float) -> int:
-        """End those whose time is over, and at least so many if there are; how many it were."""
+        """Abort half-closed connections and return how many.
+
+        These are the first `wanted` ones, and others whose time is over before their response has
+        begun.
+        """
         ended: list[DownstreamConnection] = []
         for connection, until in self._half_closed.items():
             is_wanted = len(ended) < wanted
@@ -181,9 +190,10 @@ class SlowReaders:
         return len(ended)
 
     def _over_fair_share(self, waiting: Sequence[str]) -> list[ResponseReader]:
-        """The slowest of callers that hold more than their share: one for each within its own.
+        """Return the slowest readers of callers that hold more than their share of connections.
 
-        All get the same share of the connections, and one is left for who waits.
+        It is one for each waiting request whose caller is within its share. All callers have the
+        same share, and one share is left for waiting requests.
         """
         by_caller: dict[str, list[ResponseReader]] = {}
         for reader in self._readers:

@@ -1,7 +1,7 @@
-"""Decides from the raw request target where a request may go.
+"""Determines from the raw request target where a request may be forwarded.
 
-The target is judged and forwarded as the same bytes, so that no later reader can understand it
-differently (RFC 9110 section 7.7). Only surplus slashes directly behind `base_path` are dropped.
+The target is checked and forwarded as the same bytes, so that no later recipient can interpret it
+differently (RFC 9110 section 7.7). Only surplus slashes directly after `base_path` are dropped.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ ABSOLUTE: Final = re.compile(r"(https?)://([A-Za-z0-9._\-\[\]:]+)(?=[/?]|\Z)", r
 """How a target in absolute form begins (RFC 9112 section 3.2.2): scheme, authority without user."""
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-# A reader that decodes them could take what follows for a new line or for nothing.
+# A recipient that decodes these could interpret what follows as a new line, or ignore it.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-# A second and a third decoding catch what a careless reader behind us would decode twice.
+# The second and third decoding find what a recipient would see that decodes more than once.
 _DECODINGS = 3
 
 
@@ -33,15 +33,16 @@ class RequestTarget:
 
     @property
     def suffix(self) -> str:
-        """Path and query as they follow the platform's base URL."""
+        """Path and query, to be appended to the platform's base URL."""
         return f"{self.path}?{self.query}" if self.query else self.path
 
 
 def resolve_target(raw: str, base_path: str) -> RequestTarget:
     """Split a raw origin-form target (RFC 9112 section 3.2.1) at `base_path` ("" for the root).
 
-    Raises `GatewayError`: misdirected for absolute form; bad-request for any other, a path that
-    could leave `base_path` once decoded, and what is no UTF-8 then; unknown-path for one outside.
+    Raises `GatewayError`: misdirected for the absolute form; bad-request for any other form, for a
+    path that could leave `base_path` once decoded, and for escapes that are not UTF-8; unknown-path
+    for a path outside `base_path`.
     """
     if not raw.startswith("/"):
         raise _target_form_error(raw)
@@ -51,21 +52,21 @@ def resolve_target(raw: str, base_path: str) -> RequestTarget:
     if "%" in query and not _is_utf_8(query):
         raise _target_error("query: not UTF-8", advice="not-utf-8")
     if path.startswith(f"{base_path}//"):
-        # The caller's base URL ends in a slash, and so begins what is put behind it.
+        # The caller's base URL ends in a slash, and what is appended to it begins with one.
         path = f"{base_path}/{path[len(base_path) :].lstrip('/')}"
     if _needs_path_check(path):
         _reject_escape(path)
     if not path.startswith(base_path) or path[len(base_path) : len(base_path) + 1] not in ("", "/"):
         rule = f"base-path={base_path or '/'}"
         raise GatewayError(errors.UNKNOWN_PATH, f"the path is not below {rule}", hint=rule)
-    # An empty query ("/Patient?") is kept by carrying its question mark in the path.
+    # An empty query ("/Patient?") is preserved by a question mark at the end of the path.
     return RequestTarget(path[len(base_path) :] + (mark if mark and not query else ""), query)
 
 
 def _needs_path_check(path: str) -> bool:
-    """Whether there are escapes, backslashes, parameters, empty or dot segments to look at.
+    """Return whether a path has escapes, backslashes, parameters, or empty or dot segments.
 
-    A pattern takes three times as long to tell.
+    A regular expression takes three times as long.
     """
     special = "%" in path or "\\" in path or ";" in path
     return special or "//" in path or "/." in path
@@ -87,12 +88,15 @@ def _decode(path: str) -> str:
     try:
         return unquote(path, errors="strict")
     except UnicodeDecodeError:
-        # Lenient readers take an overlong form such as %c0%ae for a dot (RFC 3629 section 10).
+        # Lenient decoders read an overlong form such as %c0%ae as a dot (RFC 3629 section 10).
         raise _target_error("path: not UTF-8", advice="not-utf-8") from None
 
 
 def _is_utf_8(query: str) -> bool:
-    """Whether a query's escapes are of UTF-8; a name in windows-1251 would find nobody."""
+    """Return whether the percent-encoded octets of a query are valid UTF-8.
+
+    A search value in windows-1251 would match no resource.
+    """
     try:
         unquote_to_bytes(query).decode()
     except UnicodeDecodeError:
@@ -101,7 +105,7 @@ def _is_utf_8(query: str) -> bool:
 
 
 def _reject_unsafe_path(path: str) -> None:
-    """Raises for what a reader could take for another path."""
+    """Raise `GatewayError` for a path that a recipient could interpret as another path."""
     if "\\" in path:
         raise _target_error("path: backslash")
     if "//" in path:
@@ -116,7 +120,7 @@ def _reject_unsafe_path(path: str) -> None:
 
 
 def _target_form_error(raw: str) -> GatewayError:
-    """What comes in absolute form here is meant for somebody else."""
+    """Return the error for a target not in origin form; one in absolute form names another host."""
     if ABSOLUTE.match(raw) is None:
         return _target_error("target: not in origin form")
     hint = "the URL names another host: is listen.public_url missing?"

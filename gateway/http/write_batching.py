@@ -1,7 +1,8 @@
-"""Sends what many connections have to say together, when the event loop's turn is over.
+"""Writes the small messages of many connections together, at the end of a loop iteration.
 
-A write at once wakes its reader while the others' messages are still being made: under load it
-costs the system, and whoever shares the processor, more than the message itself.
+An immediate write wakes its recipient while the messages of other connections are still being
+created: under load that costs the system, and other processes on the same processor, more than the
+message itself.
 """
 
 from __future__ import annotations
@@ -18,15 +19,18 @@ MAX_BATCHED_BYTES: Final = 64 * 1024
 
 
 class BatchedConnection(Protocol):
-    """A connection that holds a message back."""
+    """A connection that holds a message for the next batch."""
 
     def flush(self) -> None:
-        """Hand it to the transport now, if it is still there."""
+        """Write the message to the transport now, if there still is one."""
         ...
 
 
 class WriteBatcher:
-    """Flushes each connection once, before the loop looks for news twice; needs a running loop."""
+    """Flushes each connection once, before the event loop polls for events twice.
+
+    The class needs a running loop.
+    """
 
     __slots__ = ("_holding",)
 
@@ -34,7 +38,7 @@ class WriteBatcher:
         self._holding: list[BatchedConnection] = []
 
     def schedule_flush(self, connection: BatchedConnection) -> None:
-        """Flush this connection at the end of the turn."""
+        """Flush this connection at the end of the loop iteration."""
         if not self._holding:
             asyncio.get_running_loop().call_soon(self._flush)
         self._holding.append(connection)
@@ -45,5 +49,5 @@ class WriteBatcher:
             try:
                 connection.flush()
             except Exception as error:
-                # The failure of one must not keep the messages of the others.
+                # The failure of one connection must not stop the messages of the others.
                 _log.error("internal error", exc_info=error, reason="internal")

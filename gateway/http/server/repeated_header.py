@@ -45,7 +45,7 @@ class RepeatedHeaderCache:
         self._first: RequestMessage | None = None
 
     def store(self, data: bytes, message: RequestMessage) -> None:
-        """Cache the fields of `message`, to which the parser parsed exactly `data`.
+        """Cache the fields of `message`, which the parser made from exactly `data`.
 
         `ends_with_header` must be true for it. The cache is cleared where `data` has another form.
         """

@@ -19,7 +19,7 @@ from gateway.http.server.messages import RequestMessage
 METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _HOST: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._\-]+))(?::([0-9]{1,5}))?")
 _LAST_PORT: Final = 65535
-# Digits of a Content-Length: every recipient can represent a number of so many (64 bits).
+# Digits of the largest Content-Length that every recipient can represent.
 _LONGEST_LENGTH: Final = 19
 # Characters: the longest name of DNS, a colon and a port.
 _MAX_HOST_LENGTH: Final = 253 + 6
