@@ -1,1 +1,1 @@
-"""All that knows FHIR: what a request means, how an outcome looks, where platform URLs stand."""
+"""The FHIR code: the meaning of requests, OperationOutcomes, and the URLs in bodies and headers."""

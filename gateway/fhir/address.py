@@ -1,8 +1,8 @@
-"""The shape of a path below the FHIR base, whatever the method.
+"""Parses the path of a request below the FHIR base, independently of the method.
 
-A path that could be read in two ways (dot segments, empty segments, an encoded slash, a backslash,
-matrix parameters) or has no meaning in FHIR is `unclear`, with the resource `other`: servers may
-answer `Patient/1/Observation/2` with an Observation.
+A path that can be interpreted in two ways (dot segments, empty segments, an encoded slash, a
+backslash, matrix parameters) or has no meaning in FHIR gets the kind `unclear` and the resource
+`other`: servers may answer `Patient/1/Observation/2` with an Observation.
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ from gateway.config.resource_types import RESOURCE_TYPES
 
 @dataclass(slots=True)
 class PathShape:
-    """`kind` is the first half of the keys of `gateway.fhir.interaction`'s table of codes."""
+    """A parsed path.
+
+    `kind` is the first element of the keys of `gateway.fhir.interaction._CODES`. `resource` is an
+    R5 type, `other` for an unknown one, "" for none. `resource_id` is decoded. `operation` has no
+    `$` and is `other` for an unknown operation, "" for none.
+    """
 
     kind: str
     resource: str = ""
@@ -27,7 +32,7 @@ class PathShape:
 
 
 def parse_path(path: str) -> PathShape:
-    """The shape of a raw path that is empty or begins with "/". Never raises."""
+    """Return the shape of a raw path that is empty or begins with "/". Never raises."""
     plain = _PLAIN(path)
     if plain is not None:
         resource, resource_id = plain.groups()
@@ -46,30 +51,30 @@ def parse_path(path: str) -> PathShape:
 
 
 def is_type(name: str) -> bool:
-    """Whether this is written as types are, be it none of R5."""
+    """Return whether `name` has the form of a resource type, even if R5 has no such type."""
     return _TYPE_SHAPE(name) is not None
 
 
 def named_type(path: str) -> str:
-    """The type that the raw path of a write or search names, be it none of R5; "" for none."""
+    """Return the type in the raw path of a write or search, even if R5 has no such type; or ""."""
     named = unquote(path).removesuffix("?").rstrip("/").removesuffix("/_search")
     return named.rpartition("/")[2]
 
 
 def is_valid_id(text: str) -> bool:
-    """Whether this is a FHIR id (R5 datatypes.html#id); `.` and `..` are not, in a path."""
+    """Return whether this is a FHIR id (R5 datatypes.html#id) and no dot segment (`.`, `..`)."""
     return _ID(text) is not None and text not in _DOTS
 
 
 _DOTS: Final = frozenset({".", ".."})
 _ID: Final = re.compile(r"[A-Za-z0-9\-.]{1,64}").fullmatch
-# As nearly all are: a type, or a resource of it.
+# Matches nearly all paths: a type, or one resource of a type.
 _PLAIN: Final = re.compile(r"/([A-Z][A-Za-z]+)(?:/([A-Za-z0-9\-.]{1,64}))?").fullmatch
-# All that FHIR puts between two slashes. Servers differ in how they read anything else.
+# The characters of all segments that FHIR defines. Servers differ in how they interpret others.
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9\-._$*]+").fullmatch
 _TYPE_SHAPE: Final = re.compile(r"[A-Z][A-Za-z]{1,63}").fullmatch
-# Where status URLs of the asynchronous pattern stand: this gateway's own, and those of servers
-# in use. Any other status URL cannot be told from its path and is `other`.
+# The first segments of status URLs of the asynchronous pattern: the one of this gateway, and those
+# of servers in use. Any other status URL cannot be recognised by its path and is `other`.
 _ASYNC_ROOTS: Final = frozenset(
     {"_outbox", "_async", "_operations", "__async-status", "async-status", "$export-poll-status"}
 )
@@ -117,7 +122,7 @@ def _without_type(segments: list[str]) -> PathShape:
 
 
 def _below_type(resource: str, segments: list[str]) -> PathShape:
-    """T/$op, T/_search, T/_history, and all that stands below T/id."""
+    """Parse T/$op, T/_search, T/_history, and all paths below T/id."""
     second = segments[1]
     if len(segments) == 2:
         if second.startswith("$"):
@@ -130,7 +135,7 @@ def _below_type(resource: str, segments: list[str]) -> PathShape:
 
 
 def _below_instance(resource: str, resource_id: str, rest: list[str]) -> PathShape:
-    """T/id/…: history and versions, operations, compartments."""
+    """Parse T/id/…: history and versions, operations, compartments."""
     if rest[-1].startswith("$") and (len(rest) == 1 or _is_version(rest[:-1])):
         return PathShape("operation", resource, resource_id, _operation_label(rest[-1]))
     if rest == ["_history"]:
@@ -145,7 +150,7 @@ def _below_instance(resource: str, resource_id: str, rest: list[str]) -> PathSha
 
 
 def _compartment(kind: str, searched: str) -> PathShape:
-    """The type that is searched decides, as the answer consists of it; `*` stands for any."""
+    """Return a shape with the searched type, of which the response consists; `*` means any type."""
     resource = "" if searched == "*" else _type_label(searched)
     return _UNCLEAR if resource is None else PathShape(kind, resource)
 

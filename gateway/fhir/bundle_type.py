@@ -1,8 +1,9 @@
 """Finds Bundle.type in the first bytes of a body, without parsing the rest.
 
-It decides what a caller may do, so the platform must not read the body differently: whatever is not
-plainly one `type` in a plain body has none. Who is more lenient than RFC 8259 and XML 1.0
-(comments, single quotes, the last of two members counts, no namespaces) finds no other type in it.
+The type decides what a caller may do, so the platform must not interpret the body differently: a
+type is found only where a plain body has exactly one plain `type`. A parser that is more lenient
+than RFC 8259 and XML 1.0 (comments, single quotes, the last of two members counts, no namespaces)
+finds no other type in such a body.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final, Protocol
 from gateway.fhir.links.json_text import masked
 
 _FHIR: Final = "http://hl7.org/fhir"
-# One media type, in a charset that contains ASCII; a list of two fits neither.
+# One media type, in a charset that contains ASCII. A list of two media types does not match.
 _CONTENT_TYPE: Final = re.compile(
     r"\s*+([^\s;,]*+)\s*+"
     r"(?>(?:;\s*+(?:charset\s*+=\s*+\"?(?:utf-?8|us-ascii)\"?\s*+|(?!charset)[^;,]*+))*)",
@@ -24,22 +25,20 @@ _CONTENT_TYPE: Final = re.compile(
 
 
 class AmbiguousBundleTypeError(Exception):
-    """There is a second `type`, or something that some readers take for something else."""
+    """The body has a second `type`, or content that some parsers interpret differently."""
 
 
 class BundleTypeScanner(Protocol):
-    """Reads a Bundle as it streams by; `bundle_type` is the value of its `type` as far as
-    it came.
-    """
+    """Scans a Bundle as it streams by; `bundle_type` is None until the value of `type` is found."""
 
     bundle_type: str | None
 
     def feed(self, data: bytes) -> None:
-        """Take the next piece. Raises `AmbiguousBundleTypeError`."""
+        """Scan the next chunk. Raises `AmbiguousBundleTypeError`."""
 
 
 def new_bundle_type_scanner(content_type: str, start: bytes) -> BundleTypeScanner:
-    """A watch for a body that begins with `start`, none of which it has read yet.
+    """Return a scanner for a body that begins with `start`; the scanner has not read `start` yet.
 
     `content_type` decides between JSON and XML; where it names neither, the first byte does.
     Raises `AmbiguousBundleTypeError` for a charset other than UTF-8, and for two media types.
@@ -56,23 +55,24 @@ def new_bundle_type_scanner(content_type: str, start: bytes) -> BundleTypeScanne
 _BOM: Final = b"\xef\xbb\xbf"
 _STEP: Final = {0x5B: 1, 0x7B: 1, 0x5D: -1, 0x7D: -1}
 _SPACE: Final = b" \t\r\n"
-# All that JSON has outside strings. Names and comments of more lenient dialects are not made of it.
+# All octets of JSON outside strings. An unquoted `type`, single quotes and comments, which lenient
+# dialects allow, contain others.
 _PLAIN: Final = _SPACE + b",:{}[]0123456789+-.eEtrufalsn"
 _NO_BRACKETS: Final = bytes(set(_PLAIN) - set(_STEP))
 _KEY: Final = b"type"
-_LONG: Final = 256  # bytes; neither `type` nor its values are that long, however escaped
+_LONG: Final = 256  # bytes; neither `type` nor its values are longer, even if fully escaped
 
 
 class _JsonScanner:
     def __init__(self) -> None:
         self.bundle_type: str | None = None
-        self._rest = b""  # a string whose end has not come
+        self._rest = b""  # a string whose end has not arrived
         self._is_fresh = True
         self._depth = 0
         self._is_over = False  # the outermost object is closed
-        self._last = b""  # the last character outside strings but for white space
-        self._is_known = False  # there was a `type`
-        self._is_due = False  # its value comes next
+        self._last = b""  # the last octet outside strings that is not white space
+        self._is_known = False  # a `type` was found
+        self._is_due = False  # the value of `type` comes next
 
     def feed(self, data: bytes) -> None:
         text = self._rest + data
@@ -81,7 +81,7 @@ class _JsonScanner:
                 self._rest = text
                 return
             self._is_fresh, text = False, text.removeprefix(_BOM)
-        parts = masked(text).split(b'"')  # every other one is a string
+        parts = masked(text).split(b'"')  # those with an odd index are strings
         self._rest = b"" if len(parts) % 2 else _shortened(text, parts.pop())
         done = 0
         for index in self._strings_of_note(parts):
@@ -91,7 +91,7 @@ class _JsonScanner:
         self._between(b"".join(parts[done::2]))
 
     def _strings_of_note(self, parts: list[bytes]) -> list[int]:
-        """Those that may be the key or its value: the key itself, and what follows it."""
+        """Return the indexes of strings that may be the key `type`, and of those after them."""
         strings = range(1, len(parts), 2)
         found = {i for i in strings if len(parts[i]) == len(_KEY) or b"\\" in parts[i]}
         found |= {index + 2 for index in found if index + 2 < len(parts)}
@@ -100,7 +100,7 @@ class _JsonScanner:
         return sorted(found)
 
     def _between(self, text: bytes) -> None:
-        """What stands between two strings, or all of that between several boring ones."""
+        """Check the text between two strings; that between several skipped strings is joined."""
         plain = text.translate(None, _SPACE)
         if plain.translate(None, _PLAIN) or (self._is_due and plain not in (b"", b":")):
             raise AmbiguousBundleTypeError
@@ -123,13 +123,16 @@ class _JsonScanner:
         elif self._depth == 1 and self._last in (b"{", b","):
             key = _unquoted(raw)
             if key.lower() == "type":
-                if self._is_known or key != "type":  # some readers know no case
+                if self._is_known or key != "type":  # some parsers ignore case
                     raise AmbiguousBundleTypeError
                 self._is_known = self._is_due = True
 
 
 def _shortened(text: bytes, last: bytes) -> bytes:
-    """The string at the end of `text`, masked `last`; of a long one only a half escape matters."""
+    """Return the unfinished string at the end of `text`, of which `last` is the masked content.
+
+    A long one is replaced by a short one that ends in half an escape sequence if the string does.
+    """
     if len(last) <= _LONG:
         return text[-len(last) - 1 :]
     return b'"shortened' + b"\\" * last.endswith(b"\\")
@@ -147,11 +150,11 @@ class _XmlScanner:
         self.bundle_type: str | None = None
         self._depth = 0
         self._is_known = False
-        # Most callers never send any.
+        # Imported here because most callers never send XML.
         from xml.parsers import expat
 
-        # Only reads names and attributes; declarations of a document type, and with them all
-        # entities, end the parsing before they are looked at.
+        # The handlers read only names and attributes. A document type declaration ends the parsing
+        # before any entity is processed.
         self._parser = expat.ParserCreate(namespace_separator=" ")
         self._errors = (expat.ExpatError, ValueError, LookupError)
         self._parser.StartElementHandler = self._start

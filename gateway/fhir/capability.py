@@ -1,4 +1,4 @@
-"""What a platform declares of its resource types in its CapabilityStatement, in JSON."""
+"""Parses what a platform declares of its resource types in its CapabilityStatement, in JSON."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ _CONDITIONAL: Final = {
     "delete": "conditionalDelete",
 }
 _SINCE_R5: Final = frozenset(("patch",))
-# Of deletes it is said how many resources they may hit (R5, conditional-delete-status).
+# `conditionalDelete` holds how many resources a delete may hit (R5, conditional-delete-status).
 _KINDS_OF_DELETE: Final = ("single", "multiple")
 
 
 @dataclass(frozen=True, slots=True)
 class TypeCapability:
-    """Search parameters of one type, each with its kind, and its conditional interactions.
+    """The declared search parameters and conditional interactions of one resource type.
 
-    Those that the statement's version of FHIR has no element for count as declared.
+    `parameters`: names with their search parameter types, "" for none. `conditional`: codes of
+    interactions; one that the statement's FHIR version has no element for counts as declared.
     """
 
     parameters: Mapping[str, str]
@@ -34,9 +35,9 @@ NO_CAPABILITY: Final = TypeCapability({}, frozenset())
 
 
 def capabilities(statement: bytes) -> Mapping[str, TypeCapability]:
-    """What is declared, by resource type. Raises ValueError when it is no CapabilityStatement.
+    """Return the capabilities by resource type. Raises ValueError for no CapabilityStatement.
 
-    Parameters for all types are added to each.
+    Parameters that are declared for all types are added to each type.
     """
     parsed = orjson.loads(statement)
     if not isinstance(parsed, dict) or parsed.get("resourceType") != "CapabilityStatement":
@@ -71,7 +72,7 @@ def _conditional(resource: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _undeclarable(version: object) -> frozenset[str]:
-    """The conditional interactions that no statement of a version can declare."""
+    """Return the conditional interactions that a statement of a FHIR version cannot declare."""
     major = version.partition(".")[0] if isinstance(version, str) else ""
     return _SINCE_R5 if major.isdecimal() and int(major) < 5 else frozenset()
 

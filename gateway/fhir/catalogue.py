@@ -1,4 +1,4 @@
-"""The content of `docs/errors.md`, in three languages, from the tables of the gateway's answers."""
+"""Generates `docs/errors.md`, in three languages, from the tables of the gateway's errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gateway.phrases import LANGUAGE_NAMES
 _EXAMPLE_ID: Final = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 
 
-# A reason's cause and what the operator does.
+# By language and reason: the cause, and what the operator does.
 _GUIDANCE: Final[dict[str, dict[str, tuple[str, str]]]] = {
     "en": {reason: (guidance.cause, guidance.remedy) for reason, guidance in GUIDANCE.items()},
     "ru": guidance_ru.GUIDANCE,
@@ -32,7 +32,7 @@ _GUIDANCE: Final[dict[str, dict[str, tuple[str, str]]]] = {
 
 
 def markdown(language: str = "en") -> str:
-    """The whole page. It changes only with the tables."""
+    """Return the complete page in Markdown. It changes only with the tables."""
     words = WORDS[language]
     sections = (_section(reason, language) for reason in REASONS.values())
     return "\n".join(
@@ -53,7 +53,7 @@ def _examples(language: str) -> list[str]:
 
 
 def _indented(xml: str) -> str:
-    """One element a line; our outcomes hold no mixed content."""
+    """Return XML with one tag per line. The outcomes of the gateway hold no mixed content."""
     depth = 0
     lines = []
     for tag in re.findall(r"<[^>]+>", xml):
@@ -90,14 +90,14 @@ def _repeat(reason: Reason, words: ErrorPageTexts) -> str:
 
 
 def _issue_codes_by_status(words: ErrorPageTexts) -> str:
-    """The rule for answers that are not FHIR, for the statuses that have a code of their own."""
+    """Return the sentence on responses that are not FHIR: statuses that have a specific code."""
     codes = ((status, non_fhir_issue_code(status)) for status in range(400, 600))
     named = ", ".join(f"{status} `{code}`" for status, code in codes if code != "processing")
     return words.issue_codes.format(named)
 
 
 def _texts(reason: str, language: str) -> list[str]:
-    """What a caller gets: in English all three languages, else the page's own."""
+    """Return the texts for callers: all three languages in English, else the page's language."""
     if language != "en":
         return _forms(reason, language, "")
     return [line for code, name in LANGUAGE_NAMES.items() for line in _forms(reason, code, name)]

@@ -1,7 +1,7 @@
-"""What of a write depends on a condition that the platform has to search for.
+"""Finds the conditions of a write that the platform evaluates by a search.
 
-A conditional create names it in `If-None-Exist`, or `ifNoneExist` in a Bundle; an update, patch or
-delete has a query in the place of an id (FHIR R5 http.html, section 3.2.0.9).
+A conditional create has its condition in `If-None-Exist`, or `ifNoneExist` in a Bundle; an update,
+patch or delete has a query in the place of an id (FHIR R5 http.html, section 3.2.0.9).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gateway.fhir.address import is_type
 from gateway.fhir.interaction import query_names
 from gateway.fhir.links.json_text import plainly_spelled
 
-# A condition: the interaction, the type, and the names to tell of it.
+# The interaction code, the resource type, and the parameter names to report.
 Condition = tuple[str, str, tuple[str, ...]]
 
 _CODES: Final = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
@@ -26,7 +26,7 @@ _BY_QUERY: Final = frozenset(("update", "patch", "delete"))
 _STRING: Final = rb"\"(?>(?:[^\"\\]++|\\.)*)\""
 _FLAT: Final = rb"\{(?>(?:[^{}\"]++|" + _STRING + rb")*)\}"
 _NESTED: Final = rb"\{(?>(?:[^{}\"]++|" + _STRING + rb"|" + _FLAT + rb")*)\}"
-# Extensions are all that a request can hold of objects.
+# The only objects in an `entry.request` are extensions.
 _JSON: Final = re.compile(
     rb"\"request\"\s*+:\s*+(\{(?>(?:[^{}\"]++|" + _STRING + rb"|" + _NESTED + rb")*)\})", re.DOTALL
 )
@@ -34,16 +34,16 @@ _XML: Final = re.compile(rb"<request>(.*?)</request>", re.DOTALL)
 _XML_MEMBER: Final = re.compile(
     r"<(method|url|ifNoneExist)\s+value\s*=\s*(?:\"([^\"]*)\"|'([^']*)')"
 )
-# A request that is longer is not looked at: its URL would be too long for the platform, too.
+# Bytes. A longer request is ignored: its URL would be too long for the platform, too.
 _LONGEST: Final = 64 * 1024
 _MOST: Final = 256
-_HALF_ESCAPE: Final = 5  # bytes of a letter's escape whose last has not come
+_HALF_ESCAPE: Final = 5  # bytes of an escaped letter without its last byte
 
 
 def condition_of_request(
     code: str, resource: str, query: str, *, if_none_exist: bool
 ) -> Condition | None:
-    """The condition of a write by itself; `query` is raw, the resource's id is not in the path."""
+    """Return the condition of a write outside a Bundle; `query` is raw, the path holds no id."""
     if code == "create":
         return (code, resource, ("If-None-Exist",)) if if_none_exist else None
     if code in _BY_QUERY and query:
@@ -52,21 +52,21 @@ def condition_of_request(
 
 
 class BundleConditions:
-    """Finds the conditions of a Bundle's entries as it streams by."""
+    """Finds the conditions of a Bundle's entries as the body streams by."""
 
     def __init__(self, content_type: str) -> None:
         self._xml = "xml" in content_type.lower()
         self._rest = b""
-        # In the order in which they came, each once.
+        # In the order of the entries, each condition once.
         self._found: dict[Condition, None] = {}
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
-        """Those of the entries that came so far, at most 256 different ones."""
+        """The conditions of the entries read so far, at most 256 different ones."""
         return tuple(self._found)
 
     def feed(self, data: bytes) -> None:
-        """Take the next piece."""
+        """Scan the next chunk."""
         text = self._rest + data
         pattern, begin = _XML, b"<request>"
         if not self._xml:
@@ -75,7 +75,7 @@ class BundleConditions:
         for match in pattern.finditer(text):
             self._note(match[1])
             done = match.end()
-        # Of a request that is not whole yet, or of the word itself, the beginning is kept.
+        # The beginning of an incomplete request, or of its name, is retained for the next chunk.
         open_at = text.find(begin, done)
         keep_from = max(done, len(text) - len(begin) - _HALF_ESCAPE) if open_at < 0 else open_at
         self._rest = text[max(keep_from, len(text) - _LONGEST) :]
@@ -88,7 +88,8 @@ class BundleConditions:
         if code is None or len(self._found) >= _MOST or not is_type(resource):
             return
         owner = before.rpartition("/")[2]
-        # An id that looks like a type; the end of an absolute base (`/FHIR/`) may do so, too.
+        # `resource` is an id that looks like a type. The end of an absolute base (`/FHIR/`) looks
+        # like a type, too, so that an unknown type counts only where nothing precedes it.
         if owner in RESOURCE_TYPES or (owner == before and is_type(owner)):
             return
         has_criteria = "ifNoneExist" in members

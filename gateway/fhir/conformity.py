@@ -1,4 +1,4 @@
-"""Whether a platform's answer is FHIR at all: a proxy's error page must not pass for data."""
+"""Checks whether a platform's response is FHIR: a proxy's error page must not pass for data."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from gateway.fhir.links.json_text import plainly_spelled
 from gateway.fhir.negotiation import requests_media_type
 
 _HTML: Final = frozenset(("text/html", "application/xhtml+xml"))
-# The beginning of a page whose type was not told or was told wrongly.
-# Atomic: a body of many comments must not make it try them in every combination.
+# The beginning of an HTML page, for responses whose Content-Type is missing or wrong.
+# Atomic: many comments in a body must not cause backtracking over their combinations.
 _LOOKS_LIKE_HTML: Final = re.compile(
     rb"\s*+(?>(?:<!--[^-]*+(?>(?:-(?!->)[^-]*+)*)-->\s*+)*)<(?:!doctype\s+html|html)\b",
     re.IGNORECASE,
 )
 _FHIR_XML: Final = b"http://hl7.org/fhir"
-# How nearly all JSON begins that is FHIR, and what all has.
+# The beginning of nearly all FHIR JSON, and the member that all of it has.
 _USUAL: Final = (b'{"resourceType":', b'{"resourceType" :')
 _RESOURCE_TYPE: Final = re.compile(rb'"resourceType"\s*+:')
 _BEFORE_JSON: Final = b"\xef\xbb\xbf \t\r\n"
@@ -29,24 +29,24 @@ INSPECTED_BYTES: Final = 64 * 1024
 
 @lru_cache(maxsize=256)
 def media_type(content_type: str | None) -> str:
-    """The type without parameters, in lower case; "" when there is none."""
+    """Return the media type without parameters, in lower case; "" when there is none."""
     return (content_type or "").partition(";")[0].strip().lower()
 
 
 def is_fhir_type(kind: str) -> bool:
-    """Whether a media type can hold FHIR: JSON, XML or NDJSON in any of their names."""
+    """Return whether a media type can hold FHIR: JSON, XML or NDJSON under any of their names."""
     return kind.endswith(("json", "xml")) and kind not in _HTML
 
 
 def is_plain_json(content_type: str | None, body: bytes) -> bool:
-    """Whether it is FHIR as nearly all answers are: told at once, and never by mistake."""
+    """Return whether this is FHIR in the form of nearly all responses; fast, never wrongly True."""
     return body.startswith(_USUAL) and media_type(content_type).endswith("json")
 
 
 def is_fhir(body: bytes) -> bool | None:
-    """Whether a body is FHIR, by its beginning; None while that does not tell.
+    """Return whether a body is FHIR, by its beginning; None while that does not decide.
 
-    JSON is by a member `resourceType`, wherever it stands; XML by the namespace of its root.
+    JSON is FHIR if it has a member `resourceType` at any depth; XML by the namespace of its root.
     """
     if body.startswith(_USUAL):
         return True
@@ -61,14 +61,14 @@ def is_fhir(body: bytes) -> bool | None:
 
 
 def names_type(part: bytes) -> bool:
-    """Whether a part of a JSON body has a member `resourceType`."""
+    """Return whether a part of a JSON body has a member `resourceType`."""
     return _RESOURCE_TYPE.search(plainly_spelled(part)) is not None
 
 
 def is_error_page(kind: str, body: bytes, accept: str | None, query: str = "") -> bool:
-    """Whether the body of an error answer is neither FHIR nor of a type that was asked for.
+    """Return whether an error response's body is neither FHIR nor of a type the caller requested.
 
-    `body` is what has arrived of it, at least its beginning; "" counts as an error page too.
+    `body` is the part that has arrived, at least the beginning; an empty body is an error page too.
     """
     if not is_fhir_type(kind) or _LOOKS_LIKE_HTML.match(body):
         return not (body and requests_media_type(kind, query, accept))
@@ -78,8 +78,8 @@ def is_error_page(kind: str, body: bytes, accept: str | None, query: str = "") -
 
 
 def is_unrequested_page(kind: str, body: bytes, accept: str | None, query: str = "") -> bool:
-    """Whether a successful answer is a web page, such as a sign-in form, nobody asked for."""
-    # JSON, as nearly all answers are, is told from a page by its first byte.
+    """Return whether a successful response is an unrequested web page, such as a sign-in form."""
+    # The first byte distinguishes JSON, which nearly all responses are, from a page.
     looks_so = not body.startswith(b"{") and _LOOKS_LIKE_HTML.match(body) is not None
     is_html = looks_so or kind in _HTML
     return is_html and not requests_media_type(kind, query, accept)

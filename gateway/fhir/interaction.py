@@ -1,10 +1,10 @@
-"""What a request means in FHIR's terms: its interaction, resource type and operation.
+"""Classifies a request in the terms of FHIR: its interaction, resource type and operation.
 
 Pure functions, called for every request. All labels come from closed sets, so that they can serve
 as metric labels and permissions. Nothing is cached: paths and queries hold ids.
 
-A path that could be read in two ways is `other` with the resource `other`, which a caller that is
-limited to some interactions does not have.
+A path that can be interpreted in two ways is `other` with the resource `other`, which a caller
+limited to some interactions is not permitted.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ BUNDLES: Final = frozenset(("batch", "transaction"))
 
 @dataclass(slots=True)
 class Interaction:
-    """What a request asks for.
+    """The classification of a request; `code` is one of `INTERACTIONS`.
 
     `resource` is an R5 type, `other` for an unknown one, or "" where the request is not about one
-    type: it then concerns the whole server (`capabilities`) or resources of any type
-    (`search-system`, `transaction`, a search over a whole compartment), which a caller limited to
-    some types must not be given. A search in a compartment names the type that is searched.
+    type. It then concerns the whole server (`capabilities`) or resources of any type
+    (`search-system`, `transaction`, a search over a whole compartment), which must be denied to a
+    caller limited to some types. For a search in a compartment it is the type that is searched.
     `resource_id` is a valid FHIR id from the path, decoded, or None. `operation` has no `$`.
-    `is_safe`: may be sent again after an unclear failure (GET, HEAD and POST `_search`).
+    `is_safe`: may be sent again after a failure in doubt (GET, HEAD and POST `_search`).
     """
 
     code: str
@@ -54,16 +54,18 @@ class Interaction:
 
     @property
     def is_search(self) -> bool:
-        """Whether the answer is a searchset Bundle."""
+        """Whether the response is a searchset Bundle."""
         return self.code in _SEARCHES
 
     def __repr__(self) -> str:
-        """Leaves the id out: some callers put national identifiers there."""
+        """Return a text without the id: some callers put national identifiers there."""
         return f"Interaction({self.code!r}, {self.resource!r}, operation={self.operation!r})"
 
 
 def classify(method: str, path: str, query: str) -> Interaction:
-    """Names the interaction; `path` is raw, relative to the FHIR base, empty or with a leading "/".
+    """Return the interaction of a request.
+
+    `path` is raw, relative to the FHIR base, and empty or with a leading "/".
 
     `POST` to the base is `transaction` until `refine_bundle` has seen the body. Never raises.
     See FHIR R5 http.html, section 3.2.0; compartments: section 3.2.1.2.
@@ -78,19 +80,20 @@ def classify(method: str, path: str, query: str) -> Interaction:
 
 
 def is_safe_interaction(method: str, code: str) -> bool:
-    """Whether an interaction only reads (RFC 9110 section 9.2.1; FHIR's `_search` by POST too)."""
+    """Return whether an interaction only reads (RFC 9110 section 9.2.1; also POST `_search`)."""
     return method in ("GET", "HEAD") or (method == "POST" and code in _SEARCHES)
 
 
 def refine_bundle(
     interaction: Interaction, prefix: bytes, content_type: str, *, encoded: bool = False
 ) -> Interaction:
-    """Tells `batch` from `transaction` by the start of the body; `encoded`: by Content-Encoding.
+    """Return `transaction` with its code decided by the body: `batch`, `transaction` or `other`.
 
-    The type must stand in the first 64 KiB, and no second one in what was given. A Bundle of
-    another type, an encoded one, and one that could be read in two ways is `other`: which of the
-    two it is then stays unknown, so that a caller restricted to some interactions is refused rather
-    than given the wrong one. Other interactions are returned as they are. Never raises.
+    `prefix` is the start of the body, `encoded` says that it has a Content-Encoding. The type must
+    stand in the first 64 KiB, and no second one in all of `prefix`. A Bundle of another type, an
+    encoded one, and one that can be interpreted in two ways is `other`: whether it is a batch or a
+    transaction stays unknown, so that a caller restricted to some interactions is denied rather
+    than granted the wrong one. Other interactions are returned unchanged. Never raises.
     """
     if interaction.code != "transaction":
         return interaction
@@ -111,12 +114,12 @@ def _bundle_type(prefix: bytes, content_type: str) -> str | None:
 
 
 def query_names(query: str) -> tuple[str, ...]:
-    """The parameter names of a raw query, decoded, in order, each once; at most 50 of them.
+    """Return the parameter names of a raw query, decoded, in order, each once; at most 50.
 
-    Whatever does not look like the name of a search parameter becomes "?": longer than 64
-    characters, other characters, seven digits in a row, or no "=" after it. It could be data.
-    Where there are more, the last is "?" as well: the others could be any. So it is behind the
-    first 512 parameters, which are all that is looked at: a form has room for 500,000.
+    A name that does not look like one of a search parameter becomes "?", as it could be data: it is
+    longer than 64 characters, has other characters or seven digits in a row, or has no "=" after
+    it. Where there are more than 50 names, the last is "?", which stands for all others. Parameters
+    after the first 512 are not read, but also give a "?": a form has room for 500,000.
     """
     if not query:
         return ()
@@ -143,7 +146,7 @@ _MAX_PREFIX: Final = 65536
 _NAME: Final = re.compile(r"(?!.*[0-9]{7})[A-Za-z_][A-Za-z0-9_.:\-$]{0,63}").fullmatch
 _SEARCHES: Final = frozenset({"search-type", "search-system"})
 _CODES: Final = {
-    ("base", "GET"): "search-system",  # also pages by `?_getpages=`
+    ("base", "GET"): "search-system",  # also paging by `?_getpages=`
     ("base", "POST"): "transaction",
     ("base", "DELETE"): "delete",
     ("base", "OPTIONS"): "capabilities",
@@ -158,7 +161,7 @@ _CODES: Final = {
     ("type", "PATCH"): "patch",
     ("type", "DELETE"): "delete",
     ("type-history", "GET"): "history-type",
-    ("type-search", "GET"): "search-type",  # not in R5, but some servers take it
+    ("type-search", "GET"): "search-type",  # not in R5, but some servers accept it
     ("type-search", "POST"): "search-type",
     ("compartment", "GET"): "search-type",
     ("instance", "GET"): "read",

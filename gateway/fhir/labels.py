@@ -1,7 +1,7 @@
 """The closed sets that label a request: in metrics, in audit records and in permissions.
 
-Interactions are the codes of FHIR R5's restful-interaction, and a few of the gateway's own for
-what that code system does not name.
+Interactions are the codes of FHIR R5's code system restful-interaction, and a few codes of the
+gateway for interactions that it does not have.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Which form and language a caller wants for an answer that the gateway makes itself.
+"""Finds the media type and language that a caller requests, mainly for local responses.
 
-Called for errors only. Header values may be anything: nothing here raises.
+Not called for responses that are plain FHIR, so that speed matters little. Header values may be
+anything: nothing here raises.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ _SHORT_NAMES: Final = {"ttl": "turtle", "txt": "plain", "text": "plain"}
 _WEIGHT: Final = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?").fullmatch
 _MAX_ITEMS: Final = 64
 _MAX_PIECES: Final = 8
-# Karakalpak is read beside Uzbek in Karakalpakstan, where both are official.
+# Uzbek is used for Karakalpak: both are official languages of Karakalpakstan.
 _NEAREST: Final = {"kaa": "uz"}
 
 
 def wants_xml(query: str, accept: str | None) -> bool:
-    """Whether the caller asks for XML: by `_format` in the raw query, else by `Accept`.
+    """Return whether the caller requests XML: by `_format` in the raw query, else by `Accept`.
 
-    FHIR R5 http.html, section 3.2.0.1.11. A `_format` that is neither XML nor JSON decides
-    nothing. Where `Accept` weighs both alike, JSON wins, unless only a wildcard allows it.
+    FHIR R5 http.html, section 3.2.0.1.11. A `_format` that is neither XML nor JSON is ignored.
+    Where `Accept` gives both the same weight, JSON wins, unless only a wildcard allows JSON.
     """
     by_format = _format(query)
     if by_format is not None:
@@ -56,7 +57,7 @@ def wants_xml(query: str, accept: str | None) -> bool:
 
 
 def prefers_html(accept: str | None) -> bool:
-    """Whether HTML is named and nothing is wanted more, as by browsers; JSON wins a draw."""
+    """Return whether HTML is named with the greatest weight, as by browsers; JSON wins a tie."""
     weights = dict(_weighted(accept or ""))
     html = weights.get("text/html", 0.0)
     wildcard = max(weights.get(each, 0.0) for each in _WILDCARDS)
@@ -64,9 +65,9 @@ def prefers_html(accept: str | None) -> bool:
 
 
 def choose_language(accept_language: str | None, default: str) -> str:
-    """The best of `LANGUAGES` by `Accept-Language` (RFC 9110, section 12.5.4), else `default`.
+    """Return the best of `LANGUAGES` by `Accept-Language` (RFC 9110, section 12.5.4), or `default`.
 
-    Regions and scripts are not looked at: `uz-Cyrl` gets the Latin text too.
+    Regions and scripts are ignored: `uz-Cyrl` gets the text in Latin script, too.
     """
     weights: dict[str, float] = {}
     for tag, weight in _weighted(accept_language or ""):
@@ -80,9 +81,9 @@ def choose_language(accept_language: str | None, default: str) -> str:
 
 
 def requests_media_type(kind: str, query: str, accept: str | None) -> bool:
-    """Whether a media type that is no name of FHIR's own was asked for, by `_format` or `Accept`.
+    """Return whether a media type other than FHIR's was requested, by `_format` or `Accept`.
 
-    In `_format` a short name will do; `*/*` asks for nothing in particular.
+    `_format` may hold a short name; `*/*` requests no particular type.
     """
     if not kind or kind in FHIR_TYPES:
         return False
@@ -95,7 +96,7 @@ def requests_media_type(kind: str, query: str, accept: str | None) -> bool:
 
 
 def formats(query: str) -> list[str]:
-    """The values of `_format` in a raw query, without parameters, in lower case."""
+    """Return the values of `_format` in a raw query, without parameters, in lower case."""
     if "_format" not in query:
         return []
     found = []
@@ -118,7 +119,7 @@ def _format(query: str) -> bool | None:
 
 
 def _weighted(header: str) -> Iterator[tuple[str, float]]:
-    """The items of a list with weights, in lower case; items with a broken weight are left out."""
+    """Yield the items of a list with weights, in lower case; skip items with an invalid weight."""
     for item in header.split(",", _MAX_ITEMS)[:_MAX_ITEMS]:
         value, *parameters = (piece.strip() for piece in item.lower().split(";", _MAX_PIECES))
         weight = next((text[2:] for text in parameters if text.startswith("q=")), "1")

@@ -1,7 +1,8 @@
-"""The answers that the gateway makes itself: FHIR R5 OperationOutcomes, in JSON or XML.
+"""Renders local error responses: FHIR R5 OperationOutcomes, in JSON or XML.
 
-One issue each: the reason's code for programs, a text for people, and in `diagnostics` what support
-needs to find the request again. Never a value of the request or of the platform's answer.
+Each has one issue: the reason's code for programs, a text for users, and in `diagnostics` the data
+by which support finds the request. It never holds a value of the request or of the platform's
+response.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ def render_outcome(
     attempts: int = 0,
     write: bool = True,
 ) -> tuple[bytes, bytes]:
-    """The body and its Content-Type. `language` is one of en, ru, uz; any other gives English.
+    """Return the body and its Content-Type. `language` is en, ru or uz; any other gives English.
 
-    `write` says that the request may have changed something.
+    `write`: the request may have changed something.
 
-    The outcome's id is the request id as it is, although FHIR ids know no `_` and `:` and end at 64
-    characters: that both are equal is what a caller relies on, and an id that is not FHIR's is the
-    caller's own choice. The diagnostics repeat it.
+    The outcome's id is the unchanged request id, although FHIR ids allow no `_` and `:` and at most
+    64 characters: callers rely on both being equal, and an id that is not a FHIR id was chosen by
+    the caller. The diagnostics repeat it.
     """
     if language not in LANGUAGES:
         language = "en"
@@ -68,5 +69,5 @@ def _diagnostics(error: GatewayError, request_id: str, attempts: int) -> str:
 
 
 def _printable_line(value: str) -> str:
-    """One line without what neither XML 1.0 nor UTF-8 can hold."""
+    """Return one line without the characters that XML 1.0 or UTF-8 cannot represent."""
     return " ".join(_UNPRINTABLE.sub(" ", value).split())

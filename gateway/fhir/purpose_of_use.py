@@ -1,4 +1,4 @@
-"""The purposes of use in the national list: HL7's v3-ActReason codes that DHP takes in an audit."""
+"""The national list of purposes of use: HL7's v3-ActReason codes that DHP accepts in an audit."""
 
 from __future__ import annotations
 

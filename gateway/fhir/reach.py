@@ -1,9 +1,9 @@
-"""Which resource types a search asks about, told by its parameters alone.
+"""Determines from the parameters of a search alone which resource types it concerns.
 
-One answer for the query of a URL, the form of a search by POST and the value of If-None-Exist. It
-decides what a caller may ask who is limited to some types, so the platform must not read the
-parameters differently: they are read as the most lenient server would (`;` separates too, names
-have no case), and what is not plainly within the types is not.
+The query of a URL, the form of a search by POST and the value of If-None-Exist are treated alike.
+The result decides what a caller limited to some types may search, so the platform must not
+interpret the parameters differently: they are parsed as the most lenient server would (`;`
+separates too, names are case-insensitive), and a parameter in doubt counts as outside the types.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from urllib.parse import unquote_plus
 
 from gateway.config.resource_types import RESOURCE_TYPES
 
-# More are nobody's search, and would take the event loop's time to read.
+# No real search has more, and parsing more would block the event loop.
 _MOST_PAIRS: Final = 1000
 _LONGEST_NAME: Final = 256
 _LONGEST_LIST: Final = 2048
-# Parameters that concern nothing but the resources searched, and the form of the answer.
+# Parameters that concern only the searched resources and the form of the response.
 _HARMLESS: Final = frozenset(
     (
         *("_id", "_lastupdated", "_tag", "_profile", "_security", "_source", "_language"),
@@ -43,12 +43,12 @@ _MODIFIERS: Final = frozenset(
         *("above", "below", "in", "not-in", "of-type"),
     )
 )
-# They make another request of this one: a method, an operation.
+# Parameters that turn the request into another one, by a method or an operation.
 _DISGUISES: Final = frozenset(("_method", "_query", "_graph"))
 _INCLUSIONS: Final = frozenset(("_include", "_revinclude"))
 _INCLUSION_MODIFIERS: Final = frozenset(("", "iterate", "recurse"))
 _SORT_MODIFIERS: Final = frozenset(("", "asc", "desc"))
-# The one reference whose target needs no name (R5, clinical-patient).
+# The only reference parameter with a single target type (R5, clinical-patient).
 _TARGETS: Final = {"patient": "Patient"}
 _SEPARATOR: Final = re.compile("[&;]")
 _PARAMETER: Final = r"[A-Za-z][A-Za-z0-9_\-]*"
@@ -59,10 +59,10 @@ _INCLUDED: Final = re.compile(rf"([A-Za-z]+):{_PARAMETER}(?::([A-Za-z]+))?").ful
 
 
 def is_limited_to_types(parameters: str, types: frozenset[str]) -> bool:
-    """Whether raw parameters of a search of one of these types ask about these types only.
+    """Return whether raw parameters of a search of one of `types` concern `types` only.
 
-    Chains, reverse chains, inclusions and sorting count for every type that they pass through,
-    which has to be named. Never raises.
+    Chains, reverse chains, inclusions and sorting concern every type that they pass through, which
+    must be named. Never raises.
     """
     if _has_too_many(parameters):
         return False
@@ -83,7 +83,7 @@ def is_limited_to_types(parameters: str, types: frozenset[str]) -> bool:
 
 
 def overrides_request(parameters: str) -> bool:
-    """Whether raw parameters make another request of this one, or are too many to tell."""
+    """Return whether raw parameters turn the request into another one, or are too many to check."""
     if _has_too_many(parameters):
         return True
     names = (name.partition(":")[0].strip().lower() for name, _ in _pairs(parameters))
@@ -95,7 +95,7 @@ def _has_too_many(parameters: str) -> bool:
 
 
 def _pairs(parameters: str) -> Iterator[tuple[str, str | None]]:
-    """Decoded names with raw values; None where there is no "="."""
+    """Yield decoded names with raw values; the value is None where there is no "="."""
     for pair in _SEPARATOR.split(parameters):
         if pair:
             name, equals, value = pair.partition("=")
@@ -103,7 +103,7 @@ def _pairs(parameters: str) -> Iterator[tuple[str, str | None]]:
 
 
 def _name_stays_within(name: str, types: frozenset[str]) -> bool:
-    """Whether the name of a parameter leads through these types only."""
+    """Return whether the name of a parameter, with its chain, leads through `types` only."""
     while len(name) <= _LONGEST_NAME:
         reverse = _REVERSE(name)
         if reverse is not None:
@@ -130,12 +130,12 @@ def _is_harmless(name: str) -> bool:
 
 
 def _inclusion_stays_within(base: str, value: str | None, types: frozenset[str]) -> bool:
-    """Whether an inclusion brings these types only."""
+    """Return whether an inclusion adds resources of `types` only."""
     match = _INCLUDED(_decoded(value))
     if match is None or match[1] not in types:
         return False
     target = match[2]
-    # What refers to the resources that were found is of its own type; what they refer to is not.
+    # `_revinclude` adds resources of the type `match[1]`; `_include` adds any that these refer to.
     return target in types if target is not None else base == "_revinclude"
 
 
@@ -145,5 +145,5 @@ def _sort_stays_within(value: str | None, types: frozenset[str]) -> bool:
 
 
 def _decoded(value: str | None) -> str:
-    """The value, "" where it is too long to be one."""
+    """Return the decoded value, "" where it is missing or too long to be one."""
     return unquote_plus(value) if value is not None and len(value) <= _LONGEST_LIST else ""

@@ -1,7 +1,7 @@
-"""Finds what a searchset says itself of parameters that were not used, in its `outcome` entries.
+"""Finds the parameters that a searchset reports as unused in its `outcome` entries.
 
-A server may add an OperationOutcome to the matches (FHIR R5 search, section 3.2.1.4). It says in
-words which parameter it left out: what is read here are the codes and the names.
+A server may add an OperationOutcome to the matches (FHIR R5 search, section 3.2.1.4), in which free
+text describes the parameter that was left out: only the codes and the names are read here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gateway.fhir.links.json_text import plainly_spelled
 
 _WORD: Final = b"OperationOutcome"
 _QUOTED: Final = b'"OperationOutcome"'
-# So many objects around the word are tried; `resourceType` is nearly always a first member.
+# Objects around the word that are parsed; `resourceType` is nearly always the first member.
 _MOST_TRIED: Final = 64
 _MOST_OUTCOMES: Final = 16
 _DECODE: Final = JSONDecoder().raw_decode
@@ -24,18 +24,18 @@ _XML: Final = re.compile(rb"<OperationOutcome\b.*?</OperationOutcome>", re.DOTAL
 _XML_ISSUE: Final = re.compile(r"<issue>.*?</issue>", re.DOTALL)
 _XML_CODE: Final = re.compile(r"<code\s+value=\"([^\"]*)\"")
 _XML_VALUE: Final = re.compile(r"<(?:diagnostics|text|expression|location)\s+value=\"([^\"]*)\"")
-# That there is nothing, which platforms say in this way too, is no complaint.
+# Codes by which platforms also report that nothing matched, which is no complaint.
 _ABOUT_MATCHES: Final = frozenset(("not-found", "deleted", "success"))
 _ABOUT_PARAMETERS: Final = frozenset(("not-supported", "invalid", "value", "code-invalid"))
 _LEFT_OUT: Final = re.compile(
     r"ignor|unknown|support|understood|recogni|invalid|not (?:a )?(?:valid|found|used)", re.I
 )
-# What follows are the names that would have been right.
+# The names after this text are those of valid parameters.
 _OTHERS: Final = re.compile(r"\b(?:valid|allowed|supported) (?:search )?param|\bexpected\b", re.I)
 
 
 def rejected_parameters(body: bytes, names: Iterable[str], *, xml: bool) -> frozenset[str]:
-    """Those of `names` that `outcome` entries in the beginning of a searchset complain about."""
+    """Return those of `names` that `outcome` entries at the start of a searchset complain about."""
     if not xml:
         body = plainly_spelled(body)
     if _WORD not in body:
@@ -54,7 +54,7 @@ def _rejected_names(code: str, text: str, asked: frozenset[str]) -> frozenset[st
         return frozenset()
     said = _OTHERS.split(text, 1)[0]
     named = frozenset(name for name in asked if _names(said, name))
-    # One that names nobody is about any of them.
+    # A `not-supported` without a text may be about any of the parameters.
     return asked if not named and code == "not-supported" and not said.strip() else named
 
 
@@ -74,7 +74,7 @@ def _json_issues(body: bytes) -> Iterator[tuple[str, str]]:
 
 
 def _outcome_around(body: bytes, at: int) -> dict[str, Any]:
-    """The resource whose type is named at `at`, {} where there is no whole one."""
+    """Return the resource whose type stands at `at`, {} where no complete one is found."""
     begin = at
     for _ in range(_MOST_TRIED):
         begin = body.rfind(b"{", 0, begin)

@@ -1,9 +1,9 @@
 """Finds the search parameters that the platform ignored.
 
 A server that does not know a parameter may leave it out and return everything (FHIR R5 search,
-section 3.2.1.4 "Handling errors"); the national platform does. What it used stands in the Bundle's
-`self` link, and what it can use in its CapabilityStatement. Some say that they used what filters
-nothing: `fhir.unfiltered` of the settings knows these.
+section 3.2.1.4 "Handling errors"); the national platform does. The parameters that were used stand
+in the Bundle's `self` link, those that can be used in the CapabilityStatement. Some platforms
+report parameters as used that filter nothing: `fhir.unfiltered` of the settings lists these.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from gateway.fhir.interaction import MAX_NAME_LENGTH, MAX_PARAMETERS
 from gateway.fhir.links.json_text import plainly_spelled
 from gateway.fhir.search_complaints import rejected_parameters
 
-# Parameters that do not say which resources match. A server need not repeat them in `self`, and no
-# CapabilityStatement has to list them. All others are judged, misspelled ones as well.
+# Parameters that do not select resources. A server need not repeat them in `self`, and no
+# CapabilityStatement has to list them. All others are checked, misspelled ones as well.
 _NOT_SELECTING: Final = frozenset(
     (
         # Search result parameters (FHIR R5 search.html, table "Search Result Parameters").
         *("_contained", "_containedType", "_count", "_elements", "_graph", "_include"),
         *("_maxresults", "_revinclude", "_score", "_sort", "_summary", "_total"),
-        # Of every interaction (FHIR R5 http.html, "General parameters").
+        # Parameters of every interaction (FHIR R5 http.html, "General parameters").
         *("_format", "_pretty"),
-        # FHIR leaves it to servers how they page: these are the names in use.
+        # FHIR leaves paging to servers: these are the names in use.
         *("_page", "_offset", "_cursor", "_skip", "_page_token", "_pageId", "page", "ct"),
         *("_getpages", "_getpagesoffset", "_bundletype"),
     )
@@ -40,33 +40,33 @@ _NOT_SELECTING: Final = frozenset(
 
 @dataclass(slots=True)
 class SearchSupport:
-    """What is known of searches of one type beforehand.
+    """What is known of searches of one type before the response.
 
     `declared`: the search parameters that the CapabilityStatement lists, None while that is not
-    known; `unfiltered`: those that are known to filter nothing, whatever the platform says.
+    known; `unfiltered`: those that are known to filter nothing, whatever the platform reports.
     """
 
     declared: Collection[str] | None = None
     unfiltered: Collection[str] = ()
 
     def is_unusable(self, name: str) -> bool:
-        """Whether a parameter, with its modifier or as a chain, cannot have been used."""
+        """Return whether a parameter, with its modifier or as a chain, cannot have been used."""
         base = name.partition(":")[0]
         first = base.partition(".")[0]
         if self.unfiltered and not {name, base, first}.isdisjoint(self.unfiltered):
             return True
-        # Those with an underscore belong to all types; statements often leave them out.
+        # Parameters with an underscore belong to all types; statements often omit them.
         return self.declared is not None and name[:1] != "_" and first not in self.declared
 
 
-# One `link` entry of a Bundle, its members in any order; entries hold no objects of their own but
-# extensions, whose presence only makes us look further.
+# One `link` entry of a Bundle, its members in any order. The only objects in such an entry are
+# extensions; an entry with one may not match, and the search continues after it.
 _LINK: Final = re.compile(rb"\{[^{}]*?\"relation\"\s*:\s*\"self\"[^{}]*+\}")
 _SELF: Final = b'"self"'
 _URL: Final = re.compile(rb"\"url\"\s*:\s*(\"(?>(?:[^\"\\]++|\\.)*)\")")
-# The same as nearly all write it; nothing in the URL is escaped, or could be taken for another end.
+# The spelling of nearly all servers; the URL holds no escape and nothing like another end of it.
 _USUAL_LINK: Final = re.compile(rb"(?<=\{\"relation\":)\"self\",\"url\":\"([ !#-\[\]-z|~]*+)\"\}")
-# Readers of URLs drop line breaks and tabs (WHATWG URL, section 4.4).
+# URL parsers remove line breaks and tabs (WHATWG URL, section 4.4).
 _DROPPED: Final = dict.fromkeys(map(ord, "\t\r\n"))
 _XML_LINK: Final = re.compile(
     rb"<link\b[^>]*>\s*<relation\s+value=\"self\"\s*/>\s*<url\s+value=\"([^\"]*)\""
@@ -74,9 +74,9 @@ _XML_LINK: Final = re.compile(
 
 
 def filtering_names(asked: str) -> tuple[str, ...]:
-    """The names in a raw query or form that say which resources are wanted.
+    """Return the names in a raw query or form that select resources.
 
-    Of more parameters than are looked at the others are one, "?", which nobody uses.
+    All parameters after the first `MAX_PARAMETERS` become one name, "?", which no server declares.
     """
     names = dict.fromkeys(_names(asked))
     if asked.count("&") >= MAX_PARAMETERS:
@@ -92,14 +92,14 @@ def ignored_parameters(
     *,
     xml: bool = False,
 ) -> tuple[str, ...]:
-    """Those of `names`, which `filtering_names` gives of `asked`, that the platform did not use.
+    """Return those of `names`, the result of `filtering_names(asked)`, that the platform ignored.
 
-    `body` is the beginning of the searchset; without a `self` link in it only its `outcome`
-    entries and what is `known` can tell.
+    `asked` is the raw query or form, `body` the beginning of the searchset. Without a `self` link
+    in `body` only its `outcome` entries and `known` can show that.
     """
     url = _self_link(body, xml=xml)
     query = asked if url is None else _query(url)
-    # Nearly all repeat what was asked, letter by letter.
+    # Nearly all servers repeat the query octet for octet.
     short = () if query.startswith(asked) else _missing_names(asked, query)
     found = rejected_parameters(body, names, xml=xml)
     return tuple(
@@ -108,9 +108,9 @@ def ignored_parameters(
 
 
 def _missing_names(asked: str, used: str) -> Collection[str]:
-    """The names that stand more often in what was asked than in what was used.
+    """Return the names that occur more often in `asked` than in `used`.
 
-    What a server has used it may repeat without the modifier.
+    A server may repeat a parameter that it used without the modifier.
     """
     wanted, there = Counter(_names(asked)), Counter(_names(used, _MOST_USED))
     short = set()
@@ -123,7 +123,7 @@ def _missing_names(asked: str, used: str) -> Collection[str]:
 
 
 def self_parameters(body: bytes, *, xml: bool = False) -> frozenset[str] | None:
-    """The names in the query of the first `self` link; None when there is no such link."""
+    """Return the names in the query of the first `self` link; None when there is no such link."""
     url = _self_link(body, xml=xml)
     return None if url is None else frozenset(_names(_query(url), _MOST_USED))
 
@@ -133,7 +133,7 @@ def _self_link(body: bytes, *, xml: bool) -> str | None:
 
 
 def _query(url: str) -> str:
-    """What `urlsplit` takes for the query; whatever stands before it does not matter."""
+    """Return the query as `urlsplit` would; the part before it is not checked."""
     plain = url if url.isprintable() else url.translate(_DROPPED)
     return plain.partition("#")[0].partition("?")[2]
 
@@ -155,9 +155,9 @@ def _json_self(body: bytes) -> str | None:
 
 
 def _json_self_link(body: bytes, at: int) -> re.Match[bytes] | None:
-    """What the pattern would find first; to look only around the word is several times faster.
+    """Return the first match of `_LINK`; `at` is the first position of `_SELF`.
 
-    The word stands first at `at`.
+    Matching only around that word is several times faster than a search in the whole body.
     """
     tried, seen = -1, 0
     while at >= 0:
@@ -176,7 +176,7 @@ def _xml_self(body: bytes) -> str | None:
     return html.unescape(link[1].decode("utf-8", "replace")) if link is not None else None
 
 
-# A platform may say more than was asked.
+# The `self` link may hold more parameters than the request.
 _MOST_USED: Final = 4 * MAX_PARAMETERS
 
 

@@ -1,9 +1,9 @@
-"""Takes the platform's sign-in offers out of its CapabilityStatement.
+"""Removes the platform's sign-in offers from its CapabilityStatement.
 
-`rest.security` tells clients where to get a token (`oauth-uris` of SMART on FHIR, `service`, often
-a sentence for people). That is the gateway's business: a caller that followed it would sign in at
-the SSO and send a token that the gateway drops. The element is cut out as it stands; all other
-bytes stay, but for escaped letters in JSON.
+`rest.security` describes where to get a token (`oauth-uris` of SMART on FHIR, `service`, often a
+sentence in plain text). Only the gateway needs that: a caller that followed it would sign in at the
+SSO and send a token that the gateway drops. The element is cut out; all other bytes stay, except
+for escaped letters in JSON.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Final
 from gateway.fhir.links.json_text import CONTAINER, masked, plainly_spelled
 from gateway.fhir.links.text import Rewriter
 
-# A longer statement passes as it is.
+# Bytes. A longer statement passes unchanged.
 _LONGEST: Final = 16 * 1024 * 1024
-# In a CapabilityStatement no other member has this name. With what separates it from the next one.
+# No other member of a CapabilityStatement has this name. A comma after it is part of the match.
 _MEMBER: Final = re.compile(rb'"security"\s*+:\s*+' + CONTAINER)
 _SEPARATOR_BEFORE: Final = re.compile(rb",\s*+\Z")
 _ELEMENT: Final = re.compile(
@@ -25,7 +25,7 @@ _ELEMENT: Final = re.compile(
 
 
 def remove_rest_security(statement: bytes, *, xml: bool) -> bytes:
-    """The CapabilityStatement without `rest.security`."""
+    """Return the CapabilityStatement without `rest.security`."""
     if xml:
         return _ELEMENT.sub(b"", statement)
     statement = plainly_spelled(statement)
@@ -40,9 +40,9 @@ def remove_rest_security(statement: bytes, *, xml: bool) -> bytes:
 
 
 class SecurityRemovingRewriter:
-    """Collects a CapabilityStatement, cuts the offers out and lets another rewriter have the rest.
+    """Buffers a CapabilityStatement, removes the offers and passes the rest to another rewriter.
 
-    Its rewriter's counts are its own.
+    `rewritten` and `unrewritten` are the counts of that rewriter.
     """
 
     __slots__ = ("_inner", "_pieces", "_size", "_xml")
@@ -55,16 +55,16 @@ class SecurityRemovingRewriter:
 
     @property
     def rewritten(self) -> int:
-        """How many URLs were replaced."""
+        """The number of URLs replaced."""
         return self._inner.rewritten
 
     @property
     def unrewritten(self) -> int:
-        """How many values under the same bases were left as they were."""
+        """The number of values with a URL under the bases that were left unchanged."""
         return self._inner.unrewritten
 
     def feed(self, chunk: bytes) -> bytes:
-        """Take the next piece of the body; give what can be sent on."""
+        """Take the next chunk of the body; return the output that can be sent."""
         if self._size > _LONGEST:
             return self._inner.feed(chunk)
         self._pieces.append(chunk)
@@ -74,7 +74,7 @@ class SecurityRemovingRewriter:
         return self._inner.feed(b"".join(self._pieces))
 
     def finish(self) -> bytes:
-        """The body ended; give the rest."""
+        """End the body; return the rest of the output."""
         if self._size > _LONGEST:
             return self._inner.finish()
         statement = remove_rest_security(b"".join(self._pieces), xml=self._xml)

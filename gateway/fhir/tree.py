@@ -1,7 +1,7 @@
-"""A FHIR body as a tree of names and texts, the same for JSON and XML.
+"""Parses a FHIR body to a tree of names and texts, the same for JSON and XML.
 
-For judging what a body is about, not for writing it again: order of members and narrative are lost.
-Numbers keep their text, for 1.10 is not 1.1 in FHIR.
+The tree serves to examine a body, not to write it again: the order of members and the narrative are
+lost. Numbers keep their text, because 1.10 is not 1.1 in FHIR.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from gateway.fhir import weight
 from gateway.fhir.conformity import media_type
 from gateway.nesting import exceeds_depth
 
-# A text, or an element: what stands under each of its names. A resource's type is under
-# `resourceType`, in XML as well. None is so deep that a walk by recursion could fail.
+# A text, or an element: a list of nodes for each name. A resource's type is under `resourceType`,
+# in XML as well. The depth is limited, so that a recursive walk cannot fail.
 Node = str | dict[str, list[Any]]
 Element = dict[str, list[Any]]
 
@@ -25,18 +25,18 @@ _DEEPEST: Final = 100
 
 
 class BodyParseError(ValueError):
-    """The body is no FHIR that could be read in one way only."""
+    """The body is not FHIR, or can be interpreted in more than one way."""
 
 
 class BodyTooLargeError(BodyParseError):
-    """The tree would take more memory than is given to one."""
+    """The tree would take more memory than one tree may."""
 
 
 def parse_body(body: bytes, content_type: str | None, *, sent: int | None = None) -> Element:
-    """The tree of a body. An array at the top (a JSON Patch) stands under the name "".
+    """Return the tree of a body. An array at the top (a JSON Patch) stands under the name "".
 
-    `sent` is in how many bytes it came, where it was compressed. Raises `BodyParseError`, also for
-    a name that stands twice in one JSON object, and `BodyTooLargeError`.
+    `sent` is the number of bytes received, where `body` was compressed. Raises `BodyParseError`,
+    also for a name that stands twice in one JSON object, and `BodyTooLargeError`.
     """
     kind = media_type(content_type)
     xml = kind.endswith("xml")
@@ -49,7 +49,7 @@ def parse_body(body: bytes, content_type: str | None, *, sent: int | None = None
 
 
 def walk_elements(node: Node) -> Iterator[Element]:
-    """The element and all within it."""
+    """Yield the element and all elements within it, each before its children."""
     if isinstance(node, str):
         return
     yield node
@@ -59,24 +59,24 @@ def walk_elements(node: Node) -> Iterator[Element]:
 
 
 def child_texts(node: Element, name: str) -> list[str]:
-    """The texts directly under a name."""
+    """Return the texts directly under a name."""
     return [each for each in node.get(name, ()) if isinstance(each, str)]
 
 
 def first_text(node: Element, name: str) -> str:
-    """The first text directly under a name, "" for none."""
+    """Return the first text directly under a name, "" for none."""
     return next(iter(child_texts(node, name)), "")
 
 
 def child_elements(node: Element, name: str) -> list[Element]:
-    """The elements directly under a name."""
+    """Return the elements directly under a name."""
     return [each for each in node.get(name, ()) if not isinstance(each, str)]
 
 
 def contains_all_of(whole: Element, part: Element) -> bool:
-    """Whether all that one resource says stands in the other one too.
+    """Return whether all texts of the resource `part` stand in the resource `whole` too.
 
-    What servers write themselves (`id`, `meta`, narrative) is not looked at, at the top.
+    At the top, the elements that servers write themselves (`id`, `meta`, narrative) are ignored.
     """
     own = {"id", "meta", "text"}
     ours, theirs = (
@@ -108,7 +108,7 @@ def _read_json(body: bytes) -> Element:
         )
     except (ValueError, RecursionError):
         raise BodyParseError("not JSON that could be read in one way only") from None
-    # Around each element may stand an array.
+    # Twice the depth, because each element may stand in an array.
     if exceeds_depth(document, 2 * _DEEPEST):
         raise BodyParseError("nested too deeply")
     return _element(document) if isinstance(document, dict) else {"": _values_of(document)}
@@ -126,14 +126,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _element(members: dict[str, Any]) -> Element:
-    """The same object, with what it holds changed: two trees at once would be twice the memory."""
+    """Convert the object in place: two trees at once would take twice the memory."""
     for name, value in members.items():
         members[name] = _values_of(value)
     return members
 
 
 def _values_of(value: Any) -> list[Any]:
-    """A value as what stands under a name; null says nothing."""
+    """Return a value as the list of nodes under a name; null gives none."""
     if isinstance(value, dict):
         return [_element(value)]
     if isinstance(value, list):
@@ -146,14 +146,14 @@ def _values_of(value: Any) -> list[Any]:
 
 
 class _XmlReader:
-    """Reads one document. Resources within others lose their tag, which becomes `resourceType`."""
+    """Parses one document. The tag of a resource within another one becomes its `resourceType`."""
 
     def __init__(self) -> None:
         self._root: Element | None = None
-        # The open elements: name, the attribute `value`, and what is within.
+        # The open elements: name, attribute `value`, and content.
         self._open: list[tuple[str, str | None, Element]] = []
         self._foreign = 0
-        # Most callers never send any.
+        # Imported here because most callers never send XML.
         from xml.parsers import expat
 
         parser = expat.ParserCreate(namespace_separator=" ")
@@ -164,7 +164,7 @@ class _XmlReader:
         self._errors = (expat.ExpatError, LookupError, ValueError)
 
     def read(self, body: bytes) -> Element:
-        """Raises `BodyParseError`."""
+        """Return the tree of a document. Raises `BodyParseError`."""
         try:
             self._parser.Parse(body, True)
         except self._errors:
@@ -176,7 +176,7 @@ class _XmlReader:
     def _begin(self, tag: str, attributes: dict[str, str]) -> None:
         namespace, _, name = tag.rpartition(" ")
         if self._foreign or namespace != _FHIR:
-            # The narrative.
+            # The narrative is left out.
             self._foreign += 1
             return
         if len(self._open) > _DEEPEST:
@@ -206,5 +206,5 @@ class _XmlReader:
 
 
 def _refuse_document_type(*_: object) -> NoReturn:
-    # FHIR forbids it, and entities could blow up a small body.
+    # FHIR forbids document types, and entities could expand a small body to a huge one.
     raise ValueError

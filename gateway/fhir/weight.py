@@ -1,41 +1,42 @@
-"""How much memory the tree of a body would take, told from its bytes before any of it is built.
+"""Estimates the memory that the tree of a body would take, from its bytes, before it is built.
 
-Small objects are what makes much of little: eight bytes of JSON become half a kilobyte.
+Small objects take the most memory for their length: eight bytes of JSON become half a kilobyte.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-# In bytes, rather too much than too little: of an object or array, of a member, of one value more.
+# Bytes for an object, an array, a member and a further value; rather too many than too few.
 _IN_JSON: Final = ((b"{", 150), (b"[", 100), (b":", 90), (b",", 50))
 _IN_XML: Final = ((b"<", 200), (b"=", 120))
-# Text is there as bytes, as a whole and in parts; one character above U+FFFF makes all of it wide.
+# Bytes of memory for a byte of text, which exists as bytes, as one string and as its parts. One
+# character above U+FFFF makes the whole string wide.
 _TEXT: Final = 3
 _WIDE_TEXT: Final = 6
 _WIDE: Final = tuple(bytes((first,)) for first in range(0xF0, 0xF5))
-# Counting holds up everybody else for so many bytes at a time.
+# Bytes that are counted in one call, during which all other threads and tasks are blocked.
 _STEP: Final = 1024 * 1024
 
-# A small body may become so much, also when it comes compressed.
+# Bytes that the tree of a small body may take, also when the body was compressed.
 _FREE: Final = 36 * 1024 * 1024
-# What its sender has sent itself may become so many times as much, and no body more than that.
+# A tree may take this many times the bytes received in addition, and at most `MAX_TREE_BYTES`.
 _TIMES: Final = 12
 MAX_TREE_BYTES: Final = 256 * 1024 * 1024
 
 
 def tree_limit(sent: int) -> int:
-    """What the tree of a body may take that came in so many bytes."""
+    """Return the bytes that the tree of a body may take that was received in `sent` bytes."""
     return min(_FREE + _TIMES * sent, MAX_TREE_BYTES)
 
 
 def decoded_limit(sent: int) -> int:
-    """To how many bytes a body may be opened at all that came in so many."""
+    """Return the bytes to which a body received in `sent` bytes may be decoded."""
     return tree_limit(sent) // _TEXT
 
 
 def exceeds_tree_limit(body: bytes, most: int, *, xml: bool) -> bool:
-    """Whether the tree could take more than that."""
+    """Return whether the tree of a body could take more than `most` bytes."""
     is_wide = any(first in body for first in _WIDE)
     weight = len(body) * (_WIDE_TEXT if is_wide else _TEXT)
     for at in range(0, len(body), _STEP):

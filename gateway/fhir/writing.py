@@ -1,4 +1,4 @@
-"""Writes small resources of the gateway's own, in JSON or XML, around content as it came."""
+"""Serializes small resources made by the gateway, in JSON or XML, with unchanged content inside."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OTHER_ENCODING: Final = re.compile(r"encoding\s*=\s*[\"'](?!utf-8[\"'])", re.IG
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedResource:
-    """A resource as somebody else wrote it, in one of the formats; `kind` is its type."""
+    """A resource exactly as another system wrote it, in JSON or XML; `kind` is its type."""
 
     kind: str
     text: str = field(repr=False)
@@ -29,7 +29,7 @@ class EmbeddedResource:
 
 
 def embed_body(body: bytes, content_type: str | None) -> EmbeddedResource | None:
-    """A body as a part of another resource; None where it is no FHIR that can be one."""
+    """Return a body as a part of another resource; None where it is not FHIR or cannot be one."""
     xml = media_type(content_type).endswith("xml")
     if not body:
         return None
@@ -48,12 +48,12 @@ def embed_body(body: bytes, content_type: str | None) -> EmbeddedResource | None
 
 
 def write_resource(resource: dict[str, Any], *, xml: bool) -> tuple[bytes, bytes]:
-    """The body and its Content-Type. Members stand in the order of FHIR's elements.
+    """Return the body and its Content-Type. Members must stand in the order of FHIR's elements.
 
-    An `EmbeddedResource` must be of the format that is written.
+    An `EmbeddedResource` must have the format that is written.
     """
     if not xml:
-        # Left alone, orjson would take an `EmbeddedResource` apart.
+        # Otherwise orjson would serialize the fields of an `EmbeddedResource`.
         options = orjson.OPT_PASSTHROUGH_DATACLASS
         return orjson.dumps(resource, default=_fragment, option=options), JSON
     kind = resource["resourceType"]
