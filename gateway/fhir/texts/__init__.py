@@ -1,8 +1,9 @@
-"""What a reason says to the person in front of the calling system, in three languages.
+"""The text of each reason for the users of the calling system, in three languages.
 
-Each text says what happened, whether data may have arrived, and who does what next. Where it makes
-a difference there is one for writes and one for reads: one outcome is often shown far from the
-request that led to it, to somebody who does not know which it was.
+Each text says what happened, whether data may have arrived, and what the user, the vendor or the
+operator does next. Where it makes a difference there is one text for writes and one for reads: an
+outcome is often shown far from the request that led to it, to a user who does not know which
+request it was.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ ADVICE: Final[dict[str, dict[str, str]]] = {
 
 
 def text(reason: str, language: str, *, write: bool = True, advice: str = "") -> str:
-    """The text of a reason's code; English where the language is not one of `LANGUAGES`.
+    """Return the text of a reason's code; English where `language` is not one of `LANGUAGES`.
 
-    `write` says that the request may have changed something; so does one of which nothing is known.
-    `advice` is that of a `GatewayError`: what this very request has to do otherwise.
+    `write`: the request may have changed something, or nothing is known about it. `advice`: the
+    `advice_key` of a `GatewayError`, whose text says what this request has to do differently.
     """
     if language not in LANGUAGES:
         language = "en"

@@ -1,4 +1,4 @@
-"""What each reason says to a caller, in English."""
+"""The text of each reason for callers, in English."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ TEXTS: Final[dict[str, str]] = {
     ),
 }
 
-# For requests that only read, where `TEXTS` tells of a write whose outcome is unknown.
+# For requests that only read, where `TEXTS` describes a write whose outcome is unknown.
 READS: Final[dict[str, str]] = {
     "upstream-failed": (
         "The connection to the platform broke before its answer was complete. This request only "
@@ -187,7 +187,7 @@ READS: Final[dict[str, str]] = {
     ),
 }
 
-# By the `advice` of a failure.
+# By `GatewayError.advice_key`.
 ADVICE: Final[dict[str, str]] = {
     "page": (
         "A page asked in a way that the gateway takes from no page, so nothing was sent to the "

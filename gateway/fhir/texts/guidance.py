@@ -1,4 +1,4 @@
-"""What documentation and support say about each reason: who may repeat, the cause, the remedy."""
+"""When to retry, the cause and the remedy of each reason, for the documentation and support."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 
 class Guidance(NamedTuple):
-    """For operators, in English and Markdown; callers get `gateway.fhir.texts` instead."""
+    """Texts for operators, in English and Markdown; callers get `gateway.fhir.texts` instead."""
 
     repeat: str
     cause: str

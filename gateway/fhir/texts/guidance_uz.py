@@ -1,10 +1,10 @@
-"""What documentation says in Uzbek about the cause and the remedy of each reason."""
+"""The cause and the remedy of each reason for the documentation, in Uzbek."""
 
 from __future__ import annotations
 
 from typing import Final
 
-# A reason, with its cause and what the operator does: the same as in `guidance.GUIDANCE`.
+# The cause of each reason and what the operator does: the same as in `guidance.GUIDANCE`.
 GUIDANCE: Final[dict[str, tuple[str, str]]] = {
     "bad-request": (
         (

@@ -1,4 +1,4 @@
-"""What stands around the texts on the pages of errors, in three languages: see `fhir.catalogue`."""
+"""The prose on the pages of errors, in three languages: see `gateway.fhir.catalogue`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each reason says to a caller, in Russian."""
+"""The text of each reason for callers, in Russian."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ TEXTS: Final[dict[str, str]] = {
     ),
 }
 
-# For requests that only read, where `TEXTS` tells of a write whose outcome is unknown.
+# For requests that only read, where `TEXTS` describes a write whose outcome is unknown.
 READS: Final[dict[str, str]] = {
     "upstream-failed": (
         "Связь с платформой прервалась до того, как её ответ пришёл целиком. Этот запрос только "
@@ -191,7 +191,7 @@ READS: Final[dict[str, str]] = {
     ),
 }
 
-# By the `advice` of a failure.
+# By `GatewayError.advice_key`.
 ADVICE: Final[dict[str, str]] = {
     "page": (
         "Страница отправила запрос так, как шлюз от страниц не принимает, поэтому на платформу "

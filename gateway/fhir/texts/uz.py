@@ -1,4 +1,4 @@
-"""What each reason says to a caller, in Uzbek.
+"""The text of each reason for callers, in Uzbek.
 
 In Latin script; o‘ and g‘ are written with U+2018, the tutuq belgisi with U+2019.
 """
@@ -175,7 +175,7 @@ TEXTS: Final[dict[str, str]] = {
     ),
 }
 
-# For requests that only read, where `TEXTS` tells of a write whose outcome is unknown.
+# For requests that only read, where `TEXTS` describes a write whose outcome is unknown.
 READS: Final[dict[str, str]] = {
     "upstream-failed": (
         "Platformaning javobi to‘liq kelmasidan oldin u bilan aloqa uzildi. Bu so‘rov "
@@ -203,7 +203,7 @@ READS: Final[dict[str, str]] = {
     ),
 }
 
-# By the `advice` of a failure.
+# By `GatewayError.advice_key`.
 ADVICE: Final[dict[str, str]] = {
     "page": (
         "Sahifa so‘rovni shlyuz sahifalardan qabul qilmaydigan tarzda yubordi, shuning uchun "
