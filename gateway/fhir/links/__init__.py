@@ -1,4 +1,4 @@
-"""Rewriting links: the platform's URLs become the gateway's, and the other way round."""
+"""Rewrites links: platform URLs to gateway URLs, and gateway URLs to platform URLs."""
 
 from gateway.fhir.links.map import LinkMap
 from gateway.fhir.links.rewriter import rewriter_for

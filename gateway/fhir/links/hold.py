@@ -1,9 +1,9 @@
-"""Whether what stands in a resource may be rewritten, and the output that waits for the answer.
+"""Decides whether the links of a resource may be rewritten, and holds the output until then.
 
-Documents and signed content must stay as they are, but what makes a resource one of these may come
-after its links: a Bundle's `signature` is its last member, and JSON members have no order. So an
-edit is held back until every resource around it has shown what it is. Only the first such edit
-starts the wait; text without links flows. See `HOLD_LIMIT` for what happens when it lasts.
+Documents and signed content must stay unchanged, but the member that makes a resource one of these
+may come after its links: a Bundle's `signature` is its last member, and JSON members have no order.
+So an edit is held until every resource around it is decided. Only the first undecided edit starts
+the wait; text without links is not delayed. See `HOLD_LIMIT` for what happens when it lasts.
 """
 
 from __future__ import annotations
@@ -15,19 +15,21 @@ from typing import Final, TypeVar, cast
 from gateway.fhir.links.rules import Path, is_listed, is_query
 
 # Bytes. An edit undecided for longer is dropped, with all others of the resources around it: the
-# links of such a resource stay as the platform sent them, which is safe if it was signed. Met only
-# by unsigned collections and messages of more than 16 MiB, or with more than some 20,000 links.
+# links of such a resource stay as the platform sent them, which is safe if it was signed. Only
+# unsigned collections and messages of more than 16 MiB, or with more than some 20,000 links, reach
+# the limit.
 HOLD_LIMIT: Final = 16 * 1024 * 1024
 EDITS_LIMIT: Final = 4 * 1024 * 1024
 """Bytes of memory that undecided edits may take beside the text: about 20,000 of them."""
 
-# Estimates of that memory: an edit with its scope, a name in a path.
+# Estimates of that memory in bytes: an edit with its scope, a name in a path.
 _EDIT_WEIGHT: Final = 200
 _NAME_WEIGHT: Final = 80
 _LONGEST_POINTER: Final = 1024  # characters of a JSON Pointer into a resource
 
-# Made by a server for one answer, or by a caller for one request, and as good as never signed: in a
-# body too long to be judged whole, decided by their type alone, so that search results stream.
+# Bundles that a server makes for one response, or a caller for one request, and that are never
+# signed in practice: in a body too long to be buffered completely, the type alone decides, so that
+# search results stream.
 _TRANSIENT_BUNDLES: Final = frozenset(
     {"searchset", "history", "subscription-notification"}
     | {"transaction", "transaction-response", "batch", "batch-response"}
@@ -37,10 +39,10 @@ _Shared = TypeVar("_Shared", Path, bytes)
 
 
 class ResourceScope:
-    """One resource: what is known of it so far, and whether its links may be rewritten.
+    """One resource of a body: what is known of it so far, and whether its links may be rewritten.
 
-    `may_rewrite` is None until that is decided; `is_streaming`: of some Bundles by their type. With
-    `required_type` only the links of a resource of that type may be rewritten.
+    `may_rewrite` is None until that is decided. `is_streaming`: the type alone decides it for
+    some Bundles. With `required_type` only the links of a resource of that type may be rewritten.
     """
 
     __slots__ = (
@@ -71,7 +73,7 @@ class ResourceScope:
         self.may_rewrite: bool | None = None
 
     def observe_member(self, member: str, value: str) -> None:
-        """Take note of a watched member; the first of a name counts."""
+        """Record a watched member; the first of a name counts."""
         if member == "signature":
             self.is_signed = True
         elif member == "resourceType":
@@ -82,12 +84,12 @@ class ResourceScope:
             self.may_rewrite = self._decide()
 
     def close(self) -> None:
-        """The resource ended: what has not shown itself is not there."""
+        """End the resource: watched members that were not observed are absent."""
         if self.may_rewrite is None:
             self.may_rewrite = not self.is_signed and self.required_type in {None, self.resource}
 
     def decision(self) -> bool | None:
-        """The verdict of this resource and all around it; None while one is open."""
+        """Return whether this resource and all around it may be rewritten; None while undecided."""
         answer: bool | None = True
         scope: ResourceScope | None = self
         while scope is not None:
@@ -99,19 +101,22 @@ class ResourceScope:
         return answer
 
     def mark_rewritten(self) -> None:
-        """A link in it is rewritten: half a signed Bundle as it was would help nobody."""
+        """Mark this scope and all scopes around it as rewritten.
+
+        A signature found later no longer stops rewriting: it is invalid already.
+        """
         scope: ResourceScope | None = self
         while scope is not None:
             scope.is_used = True
             scope = scope.parent
 
     def element(self, path: Path) -> Path:
-        """The path of an element as the rules know it."""
+        """Return the path of an element as `gateway.fhir.links.rules` uses it."""
         return path
 
     def _decide(self) -> bool | None:
         if self.resource == "OperationOutcome":
-            return False  # nothing but text
+            return False  # holds only text
         if self.required_type is not None and self.resource != self.required_type:
             return None if self.resource is None else False
         if self.resource not in {"Bundle", "Provenance", None}:
@@ -120,13 +125,13 @@ class ResourceScope:
             return False if self.resource else None
         if not self.is_streaming or self.bundle_type not in _TRANSIENT_BUNDLES:
             return None
-        # Where members come in another order: no other resource has a `type` with these codes.
+        # `type` may come before `resourceType`. No other resource has a `type` with these codes.
         self.resource = self.resource or "Bundle"
         return True if self.resource == "Bundle" else None
 
 
 class PatchScope(ResourceScope):
-    """One operation of a JSON Patch (RFC 6902): its `path` says what `value` is."""
+    """One operation of a JSON Patch (RFC 6902); its `path` defines which element `value` is."""
 
     __slots__ = ("pointer",)
 
@@ -134,22 +139,22 @@ class PatchScope(ResourceScope):
 
     def __init__(self, parent: ResourceScope | None) -> None:
         super().__init__(parent, streams=False)
-        self.resource = "(patched)"  # unknown here, but a resource
+        self.resource = "(patched)"  # of unknown type, but a resource
         self.pointer: Path = ()
 
     def observe_member(self, member: str, value: str) -> None:
-        """Take note of the operation's path."""
+        """Record the operation's path."""
         if member == "path" and self.may_rewrite is None:
             names = value[:_LONGEST_POINTER].split("/")[1:]
             self.pointer = tuple(name for name in names if not name.isdigit() and name != "-")
             self.may_rewrite = len(value) <= _LONGEST_POINTER
 
     def close(self) -> None:
-        """An operation without a path: nothing is known of its value."""
+        """End the operation. Without a path its value is unknown and stays unchanged."""
         self.may_rewrite = bool(self.may_rewrite)
 
     def element(self, path: Path) -> Path:
-        """The path in the patched resource; empty for what is not the value."""
+        """Return the path in the patched resource; empty for anything but `value`."""
         return self.pointer + path[1:] if path[0] == "value" else ()
 
 
@@ -157,8 +162,8 @@ class PatchScope(ResourceScope):
 class Edit:
     """A URL that may be replaced: `length` bytes, `position` bytes from the start of the body.
 
-    `head` replaces its first `cut` bytes. `names_resource` says whether what follows the base does;
-    None when only values of its query are replaced.
+    `head` replaces its first `cut` bytes. `names_resource`: the text after the base names a
+    resource; None when only values of the URL's query are replaced.
     """
 
     position: int
@@ -170,7 +175,7 @@ class Edit:
     names_resource: bool | None
 
     def is_listed(self) -> bool:
-        """Whether the element is a listed one; asked once the scope is settled."""
+        """Return whether the rules list the element; to be called once the scope is decided."""
         resource, path = self.scope.resource, self.scope.element(self.path)
         if self.names_resource is None:
             return is_query(resource, path)
@@ -178,9 +183,9 @@ class Edit:
 
 
 class HeldOutput:
-    """The rewritten text, in order; from the first undecided edit on it waits.
+    """The rewritten text, in order; it is held from the first undecided edit on.
 
-    `rewritten` counts the URLs replaced, `unrewritten` those of the same bases left as they were.
+    `rewritten` counts the URLs replaced, `unrewritten` those under the same bases left unchanged.
     """
 
     __slots__ = (
@@ -190,10 +195,10 @@ class HeldOutput:
 
     def __init__(self, limit: int, edits_limit: int = EDITS_LIMIT) -> None:
         self._ready: list[bytes] = []
-        self._edits: deque[Edit] = deque()  # undecided, or behind one that is
-        self._held = bytearray()  # the text from the first of them on, `_start` in the body
+        self._edits: deque[Edit] = deque()  # undecided, or after an undecided one
+        self._held = bytearray()  # the text from the first edit on, at `_start` in the body
         self._start = 0
-        self._shared: dict[Path | bytes, Path | bytes] = {}  # of the edits: most are alike
+        self._shared: dict[Path | bytes, Path | bytes] = {}  # heads and paths, mostly equal
         self._weight = 0
         self._limit = limit
         self._edits_limit = edits_limit
@@ -202,22 +207,22 @@ class HeldOutput:
 
     @property
     def has_undecided_edit(self) -> bool:
-        """Whether an edit is undecided."""
+        """Whether any edit is undecided."""
         return bool(self._edits)
 
     def text(self, piece: bytes) -> None:
-        """Add text that stays as it is."""
+        """Add text that stays unchanged."""
         if self._edits:
             self._held += piece
         else:
             self._ready.append(piece)
 
     def texts(self, pieces: list[bytes]) -> None:
-        """Add text in pieces; nothing waits."""
+        """Add finished text in several chunks. No edit may be undecided."""
         self._ready += pieces
 
     def edit(self, edit: Edit, original: bytes) -> None:
-        """Add text that may be replaced."""
+        """Add a URL that may be replaced; `original` is its text."""
         verdict = edit.scope.decision()
         if verdict is not None and not self._edits:
             self._apply(edit, original, verdict)
@@ -231,7 +236,7 @@ class HeldOutput:
         self._edits.append(edit)
 
     def release_decided(self) -> None:
-        """Let go what has been decided."""
+        """Release the output up to the first undecided edit."""
         done = 0
         while self._edits:
             edit = self._edits[0]
@@ -254,7 +259,7 @@ class HeldOutput:
         self._start += done
 
     def expire(self, position: int) -> None:
-        """Give up the edits that have waited too long at `position`, or are too many."""
+        """Leave edits unchanged that have waited too long at `position`, or are too many."""
         while self._edits:
             first = self._edits[0]
             if position - first.position <= self._limit and self._weight <= self._edits_limit:
@@ -263,11 +268,11 @@ class HeldOutput:
             self.release_decided()
 
     def release_unchanged(self) -> None:
-        """The body ended early: what is undecided stays as it was."""
+        """End the body: undecided edits stay unchanged."""
         self.expire(1 << 62)
 
     def take(self) -> list[bytes]:
-        """What is ready to be sent, in pieces."""
+        """Remove and return the output that can be sent, in chunks."""
         ready, self._ready = self._ready, []
         return ready
 
@@ -276,7 +281,7 @@ class HeldOutput:
             self._ready.append(bytes(self._held[start:end]))
 
     def _share(self, value: _Shared, weight: int) -> _Shared:
-        """The same value, kept once."""
+        """Return the stored value that is equal to `value`; store it if there is none."""
         known = self._shared.setdefault(value, value)
         if known is value:
             self._weight += weight

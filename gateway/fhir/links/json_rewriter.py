@@ -1,9 +1,9 @@
-"""Rewrites URLs in JSON as it streams by, touching no other byte.
+"""Rewrites URLs in JSON as it streams by; all other bytes stay unchanged.
 
-The text is never parsed into values and written again: that would change numbers (1.10 is not 1.1
-in FHIR), spacing, order and duplicate members. It is scanned: a stack of open objects and arrays
-says where a string stands. Speed comes from `gateway.fhir.links.stream`, which looks only at what
-is near a host name, and from one regular expression that skips all members without one at once.
+The text is never parsed into values and serialized again: that would change numbers (1.10 is not
+1.1 in FHIR), spacing, order and duplicate members. It is scanned: a stack of open objects and
+arrays gives the path of a string. It is fast because `gateway.fhir.links.stream` examines only text
+near a host name, and because one regular expression skips all members without one at once.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ _CLOSING: Final = b"}]"
 
 
 class _Frame:
-    """An open object or array; `key` is the member whose value is due, None before a key.
+    """An open object or array; `key` is the member whose value comes next, None before a key.
 
-    An array in an array is no frame of its own: `inner` counts those open in this one.
+    An array directly in an array has no frame: `inner` counts those open in this array.
     """
 
     __slots__ = (
@@ -74,8 +74,8 @@ class _Frame:
 class JsonRewriter(StreamRewriter):
     """Replaces one base by another in the listed elements of a JSON body, chunk by chunk.
 
-    `patch` says that the body is a JSON Patch (RFC 6902). With `required_type` only a resource of
-    that type changes.
+    `patch`: the body is a JSON Patch (RFC 6902). With `required_type` only a resource of that type
+    changes.
     """
 
     __slots__ = ("_deep", "_fast_path_text", "_frames", "_in_string", "_patch")
@@ -94,7 +94,7 @@ class JsonRewriter(StreamRewriter):
         self._patch = patch
         self._frames = [_Frame((), None, is_object=False)]
         self._deep = 0  # levels open beyond MAX_DEPTH
-        self._fast_path_text = b""  # the text whose entries were taken at once, or could not be
+        self._fast_path_text = b""  # the text for which the fast path was tried
         self._in_string = False  # in a string longer than MAX_TOKEN
 
     def _masked(self, text: bytes) -> bytes:
@@ -135,7 +135,7 @@ class JsonRewriter(StreamRewriter):
         super()._rewrite_complete()
 
     def _rewrite_entries(self, frame: _Frame, text: bytes, pos: int, needle: int) -> int:
-        """Take all whole entries that are at hand at once; gives where they end."""
+        """Rewrite all complete entries in `text` at once; return the position after them."""
         self._fast_path_text = text
         scope = frame.scope
         if scope is None or scope.parent is not None or scope.resource != "Bundle":
@@ -156,7 +156,7 @@ class JsonRewriter(StreamRewriter):
         return end
 
     def _take(self, swept: JsonFastPath, start: int, end: int) -> None:
-        """Hand over what was swept; all before the mark, in which no host stands, was sent."""
+        """Output a result of the fast path; the text before the mark, without a host, was sent."""
         pieces = swept.pieces
         if self._mark > start:
             pieces[0] = pieces[0][self._mark - start :]
@@ -166,7 +166,7 @@ class JsonRewriter(StreamRewriter):
         self._mark = end
 
     def _token(self, frame: _Frame, text: bytes, pos: int, size: int, needle: int) -> int:
-        """Whatever stands at `pos` that is no whole member."""
+        """Process a token at `pos` that is no complete member; return the same as `_advance`."""
         after = match_end(GAP, text, pos, size)
         if frame.key is not None and match_end(BEFORE_VALUE, text, pos, after) < after:
             frame.key = None  # a number or literal was the value
@@ -183,7 +183,7 @@ class JsonRewriter(StreamRewriter):
         return after
 
     def _member(self, frame: _Frame, text: bytes, member: re.Match[bytes], needle: int) -> int:
-        """A key, with its value if that is a string too, or with what opens its value."""
+        """Process a key with its value if that is a string, or with the value's opening bracket."""
         start, end = member.span(1)
         self._key(frame, unescape(self._buffer[start:end]), start - 1)
         end = member.end()
@@ -195,7 +195,7 @@ class JsonRewriter(StreamRewriter):
         return end
 
     def _enter(self, text: bytes, pos: int, needle: int) -> int:
-        """An object or array begins; a Reference or link, the usual cases, is taken whole."""
+        """Open an object or array; process a complete Reference or link at once (usual cases)."""
         frame = self._frames[-1]
         if self._deep or len(self._frames) > MAX_DEPTH:
             frame.key = None
@@ -217,13 +217,13 @@ class JsonRewriter(StreamRewriter):
         return whole.end()
 
     def _is_short(self, reference: re.Match[bytes], needle: int) -> bool:
-        """Whether the Reference holds the needle, and neither is too long nor stands too deep."""
+        """Return whether the needle is in the URL, and the object is not too long or too deep."""
         start, end = reference.span(1)
         fits = reference.end() - reference.start() <= MAX_TOKEN
         return start <= needle < end and fits and len(self._frames) <= MAX_DEPTH and not self._deep
 
     def _open_many(self, text: bytes, pos: int, run: re.Pattern[bytes]) -> int:
-        """Nothing but their number matters of arrays in an array, and of all that is too deep."""
+        """Count arrays directly in an array, or levels that are too deep; no more is needed."""
         end = match_end(run, text, pos, len(text))
         number = end - pos - sum(text.count(blank, pos, end) for blank in BLANKS)
         if run is ARRAYS:
@@ -285,7 +285,7 @@ class JsonRewriter(StreamRewriter):
     def _value(
         self, frame: _Frame, key: str | None, start: int, end: int, *, has_needle: bool
     ) -> None:
-        """A string that is no key stands at `start` to `end`."""
+        """Process the string from `start` to `end`, which is no key."""
         if frame.is_resource and frame.scope is not None and key in frame.scope.watched_members:
             self._learn(frame, key, unescape(self._buffer[start:end]), start)
         if not has_needle:
@@ -294,7 +294,7 @@ class JsonRewriter(StreamRewriter):
         self._link(frame.scope, path, start, end)
 
     def _link(self, scope: ResourceScope | None, path: Path, start: int, end: int) -> None:
-        """A string with a needle stands at `path`, which is empty where nothing is listed."""
+        """Process a string with a needle; `path` is empty where the rules list no element."""
         raw = self._buffer[start:end]
         edit = self._edit(scope, path, start, raw) if path and scope is not None else None
         if edit is not None:

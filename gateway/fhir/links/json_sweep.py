@@ -1,9 +1,9 @@
-"""Rewrites the URLs in JSON that is at hand, without following its structure.
+"""Rewrites the URLs in buffered JSON without following its structure.
 
-Each place where a host stands is looked at by itself: the string around it, the member's name in
-front and, where that does not tell enough, the object around it. How the text is spelled (blanks,
-order of members, escaped slashes) makes no difference. What depends on more than that is in doubt:
-then `gateway.fhir.links.json_rewriter` follows the structure.
+Each position of a host name is examined separately: the string around it, the member name before
+the string and, where that does not decide, the object around it. The spelling of the text (blanks,
+order of members, escaped slashes) makes no difference. Where the decision depends on more, this
+module raises, and `gateway.fhir.links.json_rewriter` follows the structure.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from gateway.fhir.links.rules import (
 LONGEST_STRING: Final = 64 * 1024
 """Bytes: a longer one holds no URL to be rewritten."""
 
-_REACH: Final = 8 * 1024  # bytes; where an object begins further away than that is not searched
+_REACH: Final = 8 * 1024  # bytes; the beginning of an object is searched no further away
 _BLANKS: Final = b" \t\r\n"
-_COLONS: Final = (b":", b": ", b" : ")  # as nearly all are written
+_COLONS: Final = (b":", b": ", b" : ")  # the spellings of nearly all servers
 # From an element's name to its object, or to the first object in its array; without blanks.
 _LEADS: Final = frozenset({b":", b":["})
 _OPENINGS: Final = frozenset({b":{", b":[{"})
-_NEAR: Final = 96  # bytes in which both stand, mostly
+_NEAR: Final = 96  # bytes that hold both in most cases
 _WITH_NAME: Final = 3
 _COLON: Final = re.compile(rb"\s*+:")
-# What makes the resource around an element matter, or the whole path to it.
+# Text due to which the resource around an element, or the full path to it, matters.
 _SIGNATURE: Final = b'ignature"'
 _OUTCOME: Final = b'OperationOutcome"'
 _DOCUMENT: Final = re.compile(rb'"type"\s*+:\s*+"document"')
-# The rest of a URL and the quote behind it, if nothing in it has to be looked at twice.
+# The rest of a URL and the quote after it, if nothing in it needs a closer check.
 _REST: Final = re.compile(
     rb"(?>(?:\\?/[^\"\\%/?#\x00-\x20\x7f.][^\"\\%/?#\x00-\x20\x7f]*+)*)(?>(?:[?#][^\"\\]*+)?)\""
 )
@@ -45,14 +45,14 @@ _SLASHES: Final = (b"/", b"\\/")
 _OBJECT: Final = 0x7B
 _COLON_BYTE: Final = 0x3A
 
-# Members of a link's object that tell what it is, by the element's name and the member that is the
-# link: no other element of FHIR has both.
+# Members that identify an object with a link, by the names of the element and of the member that is
+# the link: no other element of FHIR has both.
 _SIBLINGS: Final = {
     (b"link", b"url"): b'"relation"',
     (b"request", b"url"): b'"method"',
     (b"response", b"location"): b'"status"',
 }
-# Elements that hold links only in some resources.
+# Elements and members that are links only in some resources.
 _UNCERTAIN: Final = frozenset(
     {
         *[(name, b"url") for name in (b"implementation", b"output", b"error", b"deleted")],
@@ -66,21 +66,21 @@ _NAMES: Final = frozenset({name for _, name in (*_SIBLINGS, *_UNCERTAIN)})
 # From one Reference of an array to the next.
 _NEXT: Final = re.compile(rb'[^"\\]*+"\s*+\}\s*+,\s*+\{\s*+')
 _FULL_URL: Final = b'"f'
-_STAND_IN: Final = b"\x00"  # stands in no JSON
+_STAND_IN: Final = b"\x00"  # does not occur in JSON
 _ESCAPED: Final = b":\\/"
-# What resources stand in, b"" being the text itself.
+# The names of members whose values are resources, b"" being the root of the text.
 _AROUND_RESOURCES: Final = frozenset({b"", b"resource", b"contained", b"issues", b"outcome"})
 
 
 class StructureNeededError(Exception):
-    """The structure has to be followed."""
+    """The fast path cannot decide: the structure has to be followed."""
 
 
 class JsonFastPath:
-    """One pass over JSON that is one whole resource, or entries of a Bundle (`in_bundle`).
+    """One pass over JSON that is one complete resource, or entries of a Bundle (`in_bundle`).
 
-    Raises `StructureNeededError`. `pieces` are what becomes of the text; `rewritten` and
-    `unrewritten` count the URLs replaced and the strings that hold one all the same.
+    Raises `StructureNeededError`. `pieces` are the rewritten text; `rewritten` counts the URLs
+    replaced, `unrewritten` the strings with a URL under the bases that stay unchanged.
     """
 
     __slots__ = (
@@ -91,7 +91,7 @@ class JsonFastPath:
         self._text = text
         self._swap = swap
         self._in_bundle = in_bundle or b'"Bundle"' in text
-        self._mark = 0  # up to where the text was taken
+        self._mark = 0  # the text before this index is in `pieces`
         self.pieces: list[bytes] = []
         self.rewritten = 0
         self.unrewritten = 0
@@ -99,7 +99,7 @@ class JsonFastPath:
             raise StructureNeededError
         if self._in_bundle and _STAND_IN not in text:
             source, target = swap.plain[_ESCAPED in text]
-            # Otherwise what was put there would be found again.
+            # A target that holds a host would be found again, so that a placeholder is inserted.
             self._take_usual(source, target if swap.is_unambiguous else _STAND_IN)
             self._take_others()
             if not swap.is_unambiguous:
@@ -108,10 +108,10 @@ class JsonFastPath:
             self._take_others()
 
     def _take_usual(self, source: bytes, target: bytes) -> None:
-        """Replace what is a link by its name alone, and in the spelling of nearly all URLs."""
+        """Replace URLs in the usual spelling whose member name alone makes them links."""
         parts = _usual(source).split(self._text)
         is_link = False
-        for number in range(1, len(parts), 2):  # the names; the others are the text in between
+        for number in range(1, len(parts), 2):  # the names; even numbers are the text between
             if parts[number].startswith(_FULL_URL):
                 is_link = True
             else:
@@ -119,14 +119,14 @@ class JsonFastPath:
                 near = before[-_NEAR:].rsplit(b'"', 2)
                 if len(near) == _WITH_NAME and near[2].translate(None, _BLANKS) in _OPENINGS:
                     is_link = _holds_reference(near[1]) is True
-                elif _NEXT.fullmatch(before) is None:  # the next of an array is what that one was
+                elif _NEXT.fullmatch(before) is None:  # the next in an array is like the one before
                     is_link = _leads_to_reference(before[-_NEAR:])
             parts[number] += target if is_link else source
             self.rewritten += is_link
         self._text = b"".join(parts)
 
     def _take_others(self) -> None:
-        """Look at each place that is left by itself."""
+        """Examine each remaining position of a host name separately."""
         places = needles(self._swap).positions(self._text)
         self._masked = masked(self._text)
         done = 0
@@ -136,7 +136,7 @@ class JsonFastPath:
         self.pieces.append(self._text[self._mark :] if self._mark else self._text)
 
     def _inspect_string(self, place: int) -> int:
-        """Take the string around a host; gives where it ends."""
+        """Process the string around a host name; return the position after it."""
         text = self._masked
         quote = text.rfind(b'"', 0, place)
         parts = text[quote - _NEAR if quote > _NEAR else 0 : quote].rsplit(b'"', 2)
@@ -159,7 +159,7 @@ class JsonFastPath:
         return self._skip_string(quote, place)
 
     def _link(self, quote: int, place: int, *, is_reference: bool) -> int:
-        """A string that is a link if it is a URL."""
+        """Process a string that is a link if it is a URL; return the position after it."""
         text = self._text
         for source, target in self._swap.plain:
             end = quote + 1 + len(source)
@@ -190,7 +190,7 @@ class JsonFastPath:
         self.rewritten += 1
 
     def _skip_string(self, quote: int, place: int) -> int:
-        """A string that stays as it is, or the name of a member."""
+        """Leave a string or a member name unchanged; return the position after it."""
         end = self._end(place)
         is_short = end - quote - 1 <= LONGEST_STRING
         if is_short and _COLON.match(self._masked, end + 1) is None:
@@ -204,14 +204,14 @@ class JsonFastPath:
         return end
 
     def _is_reference(self, key: int) -> bool:
-        """Whether the member `reference` there is a Reference's."""
+        """Return whether the member `reference` at `key` belongs to a Reference."""
         told = _holds_reference(self._around(key)[0])
         if told is None:
             raise StructureNeededError
         return told
 
     def _is_link(self, name: bytes, key: int, quote: int, place: int) -> bool:
-        """Whether a member is a link whose name does not tell that."""
+        """Return whether a member whose name alone does not decide is a link."""
         parent, opening = self._around(key)
         if (parent, name) in _UNCERTAIN:
             raise StructureNeededError
@@ -226,20 +226,20 @@ class JsonFastPath:
         return True
 
     def _around(self, key: int) -> tuple[bytes, int]:
-        """The name of the element that a member is in, empty at the root, and where it begins.
+        """Return the name of the element around a member, empty at the root, and where it begins.
 
-        Told without its structure where it is written as nearly all are.
+        The usual spelling is recognised without going through the brackets.
         """
         return _enclosing_name(self._masked, key) or self._found_around(key)
 
     def _found_around(self, key: int) -> tuple[bytes, int]:
-        """The same, told by going back from one bracket to the other."""
+        """Return the same, found by going back from bracket to bracket."""
         start = max(0, key - _REACH)
         parts = self._masked[start:key].split(b'"')
         closed = 0
         opening = -1
         at = key
-        for number in range(len(parts) - 1, -1, -2):  # the others are strings
+        for number in range(len(parts) - 1, -1, -2):  # every other part is a string
             part = parts[number]
             for index in range(len(part) - 1, -1, -1):
                 byte = part[index]
@@ -260,7 +260,7 @@ class JsonFastPath:
 
 
 def needs_structure(text: bytes) -> bool:
-    """Whether something in the text makes its structure matter: a signature, a document."""
+    """Return whether the structure of the text matters: a signature, an outcome, a document."""
     if _SIGNATURE in text or _OUTCOME in text:
         return True
     return b'"document"' in text and _DOCUMENT.search(text) is not None
@@ -268,7 +268,7 @@ def needs_structure(text: bytes) -> bool:
 
 @lru_cache(maxsize=64)
 def _usual(source: bytes) -> re.Pattern[bytes]:
-    """Where `fullUrl` or `reference` is a URL of that base."""
+    """Return the pattern of a `fullUrl` or `reference` with a URL under that base."""
     return re.compile(
         rb'("(?:fullUrl|reference)"\s*+:\s*+")'
         + re.escape(source)
@@ -278,7 +278,7 @@ def _usual(source: bytes) -> re.Pattern[bytes]:
 
 
 def _enclosing_name(text: bytes, key: int) -> tuple[bytes, int] | None:
-    """What `JsonFastPath._around` gives, if the element is written as nearly all are."""
+    """Return the result of `JsonFastPath._around` for the usual spelling, None for any other."""
     opening = text.rfind(b"{", 0, key)
     between = text[opening + 1 : key]
     end = text.rfind(b'"', 0, max(opening, 0))
@@ -291,14 +291,14 @@ def _enclosing_name(text: bytes, key: int) -> tuple[bytes, int] | None:
 
 
 def _leads_to_reference(near: bytes) -> bool:
-    """Whether the object that what is near a `reference` leads into is surely a Reference."""
+    """Return whether the object in which `near` ends is certainly a Reference."""
     told = _enclosing_name(near, len(near))
     return told is not None and _holds_reference(told[0]) is True
 
 
 @lru_cache(maxsize=1024)
 def _holds_reference(parent: bytes) -> bool | None:
-    """Whether `reference` in an element of that name is a Reference's; None: that depends."""
+    """Return whether `reference` in an element of that name is a Reference's; None: it depends."""
     if parent == b"condition" or parent in _AROUND_RESOURCES or b"\\" in parent:
         return None
     return len(parent) > LONGEST_NAME or is_plain_reference(parent.decode("utf-8", "replace"))

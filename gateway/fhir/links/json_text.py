@@ -1,6 +1,6 @@
-r"""The lexical side of JSON: what can be skipped in one match, and how strings are escaped.
+r"""The lexical rules of JSON: patterns that skip text in one match, and the escaping of strings.
 
-All patterns see text in which `\\` and `\"` are masked, so that every quote starts or ends a
+All patterns are for text in which `\\` and `\"` are masked, so that every quote starts or ends a
 string. They are possessive or atomic: none backtracks, whatever the text.
 """
 
@@ -19,13 +19,13 @@ _ESCAPE_UNIT: Final = re.compile(r"\\u[0-9A-Fa-f]{4}|\\.|.", re.DOTALL)
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 _ESCAPED_SURROGATE: Final = re.compile(rb"\\ud[89a-f]", re.IGNORECASE)
 _ESCAPED_SLASH: Final = re.compile(r"\\u002[fF]|\\/")
-# Within strings of queries a URL may be percent-encoded.
+# In a string that is a query, a URL may be percent-encoded.
 _SCHEME: Final = re.compile(
     rb"(?:h|\\u00[46]8)(?:t|\\u00[57]4){2}(?:p|\\u00[57]0)(?:s|\\u00[57]3)?"
     rb"(?::|%3a|\\u003a)(?:\\?/|%2f|\\u002f){2}"
 )
 
-# Escapes of what a host, or the name of an element, is made of.
+# Escapes of the characters of a host or of an element name.
 _HIDING: Final = re.compile(rb"\\u00(?:2[dDeE]|3[0-9aA]|[4-7])")
 
 _STRING: Final = rb'"[^"]*+"'
@@ -37,7 +37,7 @@ _LETTERS: Final = {rb"\u%04x" % ord(each): each.encode() for each in digits + as
 
 
 def _balanced(depth: int) -> bytes:
-    """An object or array with at most `depth` levels, and what separates it from the next."""
+    """Return the pattern of an object or array of at most `depth` levels, and a separator after."""
     pattern = rb"[\[{]" + _FILL + rb"(?>(?:" + _STRING + _FILL + rb")*)[\]}]" + _FILL
     for _ in range(depth - 1):
         pattern = (
@@ -58,12 +58,12 @@ CONTAINER: Final = _balanced(12)
 _VALUE: Final = rb"(?:" + _STRING + rb"|" + CONTAINER + rb'|[^"{}\[\]\s:,])'
 GAP: Final = re.compile(_FILL)
 MEMBER: Final = re.compile(_FILL + rb'"([^"\\]*+)"\s*+:\s*+(?>(?:"([^"]*+)"|([{\[]))?)')
-# A whole Reference, whose other members hold no URL.
+# A complete Reference whose other members hold no URL.
 REFERENCE: Final = re.compile(
     rb'\{\s*+"reference"\s*+:\s*+"([^"\\]*+)"'
     rb'(?>(?:\s*+,\s*+"(?:display|type)"\s*+:\s*+"[^":\\]*+")*)\s*+\}'
 )
-# A whole link of a Bundle.
+# A complete link of a Bundle.
 LINK: Final = re.compile(
     rb'\{\s*+"relation"\s*+:\s*+"[^":\\]*+"\s*+,\s*+"url"\s*+:\s*+"([^"\\]*+)"\s*+\}'
 )
@@ -74,7 +74,7 @@ STRINGS: Final = re.compile(rb"(?>(?:" + _FILL + _STRING + rb")*)")
 BLANKS: Final = (b" ", b"\t", b"\r", b"\n")
 ARRAYS: Final = re.compile(rb"[\[ \t\r\n]*+")
 OPENINGS: Final = re.compile(rb"[{\[ \t\r\n]*+")
-# In a resource's own members the watched ones are stopped at; and `entry`, too long to try whole.
+# Members of a resource up to a watched one, or to `entry`, which is too long to match completely.
 WATCHED: Final = re.compile(
     rb"(?>(?:"
     + _FILL
@@ -85,7 +85,7 @@ WATCHED: Final = re.compile(
 
 
 def needles(swap: BaseReplacement) -> HostFinder:
-    """The places in JSON that may belong to a URL under the bases."""
+    """Return the finder of positions in JSON that may belong to a URL under the bases."""
     return _needles(swap.hosts)
 
 
@@ -95,16 +95,16 @@ def _needles(hosts: tuple[bytes, ...]) -> HostFinder:
 
 
 def masked(text: bytes) -> bytes:
-    """The text, as long as before, in which every quote starts or ends a string."""
+    """Return text of the same length in which every quote starts or ends a string."""
     if b"\\" not in text:
         return text
     return text.replace(b"\\\\", b"__").replace(b'\\"', b"__")
 
 
 def plainly_spelled(text: bytes) -> bytes:
-    """The same JSON with the letters and digits of ASCII as themselves, whole or a part of it.
+    """Return JSON, complete or a part of it, with the letters and digits of ASCII unescaped.
 
-    What is looked for by its name may be written with escapes (RFC 8259 section 7).
+    A name that is searched for may be written with escapes (RFC 8259 section 7).
     """
     if b"\\u00" not in text or _ESCAPED_LETTER.search(text) is None:
         return text
@@ -112,7 +112,7 @@ def plainly_spelled(text: bytes) -> bytes:
 
 
 def unescape(raw: bytes) -> str:
-    """What a JSON string stands for; the raw text when it is broken."""
+    """Return the value of a JSON string; the raw text when it is invalid."""
     text = raw.decode("utf-8", "surrogateescape")
     if "\\" not in text:
         return text
@@ -123,9 +123,9 @@ def unescape(raw: bytes) -> str:
 
 
 def replace_prefix(raw: bytes, length: int, target: str) -> tuple[bytes, int]:
-    """What replaces the first `length` characters, and the bytes they take.
+    """Return the replacement of the first `length` characters, and the bytes these take in `raw`.
 
-    Slashes are escaped as they were in them.
+    Slashes in the replacement are escaped as in the replaced text.
     """
     if b"\\" not in raw:
         return target.encode(), length
@@ -138,9 +138,9 @@ def replace_prefix(raw: bytes, length: int, target: str) -> tuple[bytes, int]:
 
 
 def escape_like(raw: bytes, text: str) -> bytes:
-    """A JSON string for `text`, escaped like `raw`, out of which it was made.
+    """Return a JSON string for `text`, escaped like `raw`, from which `text` was made.
 
-    `raw` itself where it holds both broken UTF-8 and escaped surrogates: in `text` they are alike.
+    Return `raw` where it holds both invalid UTF-8 and escaped surrogates: they are equal in `text`.
     """
     escaped = json.dumps(text, ensure_ascii=raw.isascii())[1:-1]
     if _SURROGATE.search(escaped):

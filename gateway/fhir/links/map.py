@@ -1,8 +1,9 @@
-"""Which URLs are the platform's, which are the gateway's, and how one becomes the other.
+"""Recognises URLs of the platform and of the gateway, and maps one to the other.
 
-URLs are compared as URLs (RFC 3986, section 6): http and https are one identity in FHIR, hosts have
-no case, a scheme's default port may be left out, and a base covers only what follows it at the
-border of a path segment. Nothing here reads bodies or headers; see `gateway.fhir.links.rewriter`.
+URLs are compared by RFC 3986, section 6: http and https are equivalent in FHIR, hosts are
+case-insensitive, a scheme's default port may be left out, and a base covers only URLs that continue
+at the border of a path segment. Nothing here reads bodies or headers; see
+`gateway.fhir.links.rewriter`.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from functools import lru_cache
 from typing import Final
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-# No user information: `https://platform@evil/` names the host `evil`.
+# User information does not match: `https://platform@evil/` names the host `evil`.
 _AUTHORITY: Final = re.compile(
     r"(https?)://(\[[0-9a-f:.]+\]|[a-z0-9\-._~!$&'()*+,;=%]+)(?::([0-9]{0,5}))?(?=[/?#]|\Z)",
     re.IGNORECASE | re.ASCII,
 )
-# Free of what some parsers take for a way out of the base: dot segments, backslashes, blanks.
+# A path without dot segments, backslashes and blanks, by which some parsers leave the base.
 _SAFE_PATH: Final = re.compile(
     r"(?>(?:[^?#\\\x00-\x20\x7f/]++|/(?!(?:\.|%2e){1,2}(?:[/?#]|\Z)))*)(?=[?#]|\Z)", re.IGNORECASE
 )
-# Under a base without a path this tells a FHIR URL from any other.
+# Under a base without a path this distinguishes a FHIR URL from any other.
 _FHIR_PATH: Final = re.compile(r"/?\?|/(?:[A-Z][A-Za-z]+|[$_][a-z\-]+)(?=[/?#]|\Z)")
 _LONGEST_ORIGIN: Final = 300  # characters; a name in DNS has at most 253
 _BASE_TEXT: Final = re.compile(r"[A-Za-z0-9\-._~:/\[\]%!$'()*+,;=@]+")
@@ -31,7 +32,7 @@ _ABSOLUTE: Final = re.compile(r"https?://[^\s\"'<>]+", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class LinkBase:
-    """A base URL, taken apart for comparing; `port` is None where it is the scheme's default."""
+    """A base URL in its components; `port` is None where it is the scheme's default."""
 
     text: str
     host: str
@@ -40,12 +41,12 @@ class LinkBase:
 
     @property
     def path_at(self) -> int:
-        """Where the path begins in the text."""
+        """The index in `text` at which the path begins."""
         return len(self.text) - len(self.path)
 
 
 def parse_base(url: str) -> LinkBase:
-    """Take a base URL apart. Raises ValueError unless it is plain http(s) without a query."""
+    """Parse a base URL. Raises ValueError unless it is plain http(s) without a query."""
     text = url.rstrip("/")
     match = _AUTHORITY.match(text)
     if match is None or not _BASE_TEXT.fullmatch(text) or not _SAFE_PATH.match(text, match.end()):
@@ -54,7 +55,7 @@ def parse_base(url: str) -> LinkBase:
     return LinkBase(text, host, port, text[match.end() :])
 
 
-# Not for the gateway's own bases: those are made of what callers send.
+# Not used for bases of the gateway: those are made of values that callers send.
 _platform_base: Final = lru_cache(maxsize=64)(parse_base)
 
 
@@ -67,7 +68,7 @@ def _origin(match: re.Match[str]) -> tuple[str, int | None]:
 
 
 def _covers(path: str, url: str, start: int) -> bool:
-    """Whether `url`, whose path begins at `start`, stays under the base path `path`."""
+    """Return whether `url`, whose path begins at `start`, stays under the base path `path`."""
     end = start + len(path)
     border = url[end : end + 1]
     if not url.startswith(path, start) or (border and border not in "/?#"):
@@ -76,11 +77,11 @@ def _covers(path: str, url: str, start: int) -> bool:
 
 
 class BaseReplacement:
-    """Replaces any of several bases at the front of a URL by another one.
+    """Replaces any of several bases at the start of a URL by another one.
 
-    `is_request` says which way the text travels: towards the platform, or back to the caller.
-    `holds_colon`: a host has a colon. `plain` is the first base and what replaces it, as bytes, and
-    again with escaped slashes. `is_unambiguous`: what replaces a base holds none of the hosts.
+    `is_request`: the text goes to the platform; otherwise it goes to the caller. `holds_colon`: a
+    host has a colon. `plain` has the first base and its replacement as bytes, and the same with
+    escaped slashes. `is_unambiguous`: the replacement holds none of the hosts.
     """
 
     __slots__ = (
@@ -112,8 +113,8 @@ class BaseReplacement:
         self.holds_colon = any(b":" in host for host in self.hosts)
 
     def prefix_length(self, url: str) -> int | None:
-        """How many characters of `url` are one of the bases; None when it is under none."""
-        for base in self.sources:  # as nearly all are written
+        """Return how many characters of `url` are one of the bases; None when it is under none."""
+        for base in self.sources:  # the spelling of nearly all URLs
             if url.startswith(base.text) and _covers(base.path, url, base.path_at):
                 return len(base.text)
         match = _AUTHORITY.match(url)
@@ -127,12 +128,12 @@ class BaseReplacement:
         return None
 
     def translate(self, url: str) -> str | None:
-        """The URL under the other base, the rest byte for byte; None when it is under none."""
+        """Return the URL under the other base, the rest unchanged; None when it is under none."""
         length = self.prefix_length(url)
         return None if length is None else self.target.text + url[length:]
 
     def occurs_in(self, text: str) -> bool:
-        """Whether a URL under one of the bases stands anywhere in `text`."""
+        """Return whether a URL under one of the bases stands anywhere in `text`."""
         return any(self.prefix_length(m.group()) is not None for m in _ABSOLUTE.finditer(text))
 
 
@@ -140,7 +141,7 @@ class LinkMap:
     """Maps absolute platform URLs to gateway URLs and back.
 
     `platform` and `gateway` are base URLs, with or without a path; `gateway` is the base as the
-    caller knows it. `aliases` are further names of the platform. Raises ValueError when one of
+    caller knows it. `aliases` are further base URLs of the platform. Raises ValueError when one of
     them is no http(s) base URL.
     """
 
@@ -154,29 +155,29 @@ class LinkMap:
         self.requests = BaseReplacement((self.gateway,), self.platform, is_request=True)
 
     def with_gateway(self, gateway: str) -> LinkMap:
-        """The same platform, for callers who know the gateway by another base URL."""
+        """Return a map for callers that know the gateway by another base URL."""
         aliases = tuple(base.text for base in self._sources[1:])
         return LinkMap(self.platform.text, gateway, aliases)
 
     def to_gateway(self, url: str) -> str | None:
-        """The gateway URL for an absolute platform URL; None: leave it as it is."""
+        """Return the gateway URL for an absolute platform URL; None where it stays unchanged."""
         return self.answers.translate(url)
 
     def suffix(self, url: str) -> str | None:
-        """What follows the platform's base, in an absolute URL or a root-relative reference."""
+        """Return what follows the platform's base in an absolute or root-relative URL, or None."""
         length = self.answers.prefix_length(url)
         if length is None and url.startswith("/") and _covers(self.platform.path, url, 0):
             length = len(self.platform.path)
         return None if length is None else url[length:]
 
     def to_platform(self, url: str) -> str | None:
-        """The platform URL for an absolute gateway URL; None: leave it as it is."""
+        """Return the platform URL for an absolute gateway URL; None where it stays unchanged."""
         return self.requests.translate(url)
 
     def missing_alias(self, url: str) -> str | None:
-        """The base of a FHIR URL that has the platform's path and another origin than all bases.
+        """Return the base of a FHIR URL with the platform's path and an origin that no base has.
 
-        None for other URLs.
+        Return None for other URLs.
         """
         if self.answers.prefix_length(url) is not None:
             return None
@@ -189,7 +190,7 @@ class LinkMap:
         return None if is_gateway else origin[0].lower() + path
 
     def path_to_gateway(self, path: str) -> str | None:
-        """The same for a root-relative reference such as `/fhir/Patient/1`."""
+        """Return the gateway path for a platform path such as `/fhir/Patient/1`, or None."""
         if not path.startswith("/") or not _covers(self.platform.path, path, 0):
             return None
         return self.gateway.path + path[len(self.platform.path) :]

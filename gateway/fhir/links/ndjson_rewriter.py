@@ -1,7 +1,7 @@
-"""Rewrites URLs in newline-delimited JSON (bulk data): every line is a resource of its own.
+"""Rewrites URLs in newline-delimited JSON (bulk data), in which every line is one resource.
 
-Lines without a URL of the known hosts pass together, however many there are; only the others are
-looked at one by one.
+Consecutive lines without a URL of the known hosts pass together; only the others are scanned one by
+one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from gateway.fhir.links.text import END
 
 
 class NdjsonRewriter:
-    """The same as JsonRewriter, line by line; a broken line does no harm to the next."""
+    """Rewrites as `JsonRewriter`, line by line; an invalid line does not affect the next."""
 
     __slots__ = ("_is_fresh", "_line", "_needles", "_rewritten", "_swap", "_unrewritten")
 
@@ -21,22 +21,22 @@ class NdjsonRewriter:
         self._swap = swap
         self._needles = needles(swap)
         self._line = JsonRewriter(swap)
-        self._is_fresh = True  # no byte of the line was fed
+        self._is_fresh = True  # no byte of the current line was fed
         self._rewritten = 0
         self._unrewritten = 0
 
     @property
     def rewritten(self) -> int:
-        """How many URLs were replaced."""
+        """The number of URLs replaced."""
         return self._rewritten + self._line.rewritten
 
     @property
     def unrewritten(self) -> int:
-        """How many strings with a URL under the bases were left alone."""
+        """The number of strings with a URL under the bases that were left unchanged."""
         return self._unrewritten + self._line.unrewritten
 
     def feed(self, chunk: bytes) -> bytes:
-        """Take the next piece of the body; give what can be sent on."""
+        """Take the next chunk of the body; return the output that can be sent."""
         cut = chunk.rfind(b"\n") + 1
         if not cut:
             return self._line_chunk(chunk)
@@ -50,11 +50,11 @@ class NdjsonRewriter:
         return b"".join(ready)
 
     def finish(self) -> bytes:
-        """The body ended; give the rest."""
+        """End the body; return the rest of the output."""
         return self._end_line()
 
     def _lines(self, lines: bytes) -> list[bytes]:
-        """Whole lines, of which only those with a needle are rewritten."""
+        """Return complete lines, of which only those with a needle are rewritten."""
         ready: list[bytes] = []
         done = 0
         for needle in self._needles.positions(lines):
@@ -76,7 +76,7 @@ class NdjsonRewriter:
         return self._line.feed(piece)
 
     def _end_line(self) -> bytes:
-        """The rest of the line at hand."""
+        """End the current line; return the rest of its output."""
         if self._is_fresh:
             return b""
         rest = self._line.finish()

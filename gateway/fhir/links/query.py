@@ -1,7 +1,7 @@
-"""Gateway URLs among the values of a query string become platform URLs; all else stays as it is.
+"""Replaces gateway URLs among the values of a query string; all else stays unchanged.
 
 A value is replaced when it, or one of its comma-separated parts, is an absolute URL under the base,
-percent-encoded or not. A part with `|` is a token or a versioned canonical: an identity, no link.
+percent-encoded or not. A part with `|` is a token or a versioned canonical: an identifier, no link.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from urllib.parse import unquote
 from gateway.fhir.links.map import BaseReplacement
 from gateway.fhir.links.text import END, HostFinder, raw_length
 
-_MAX_PAIR: Final = 64 * 1024  # bytes of a form field that are waited for
+_MAX_PAIR: Final = 64 * 1024  # bytes; a longer form field passes unchanged
 _UNIT: Final = re.compile(r"%[0-9A-Fa-f]{2}|.", re.DOTALL)
 _COMMA: Final = re.compile(r"(,|%2[Cc])")
 _SCHEME: Final = re.compile(
     rb"(?:h|%[46]8)(?:t|%[57]4){2}(?:p|%[57]0)(?:s|%[57]3)?(?::|%3a)(?:/|%2f){2}"
 )
 _ESCAPE: Final = re.compile(rb"%")
-# An escape that is not of a colon, slash, bar or space: of these only the first is in some hosts.
+# An escape other than that of a colon, slash, bar or space, of which only a colon is in some hosts.
 _HIDING: Final = re.compile(r"%(?!3[Aa]|2[Ff]|7[Cc]|20)")
 _ENCODED: Final = {":": re.compile(r"%3[Aa]"), "/": re.compile(r"%2[Ff]")}
 
 
 def replace_in_query(raw: str, swap: BaseReplacement) -> str:
-    """The query string with its absolute URLs under the other base."""
+    """Return the query string with its absolute URLs under the other base."""
     is_encoded = swap.holds_colon or _HIDING.search(raw) is not None
     plain = (unquote(raw, encoding="latin-1") if is_encoded else raw).lower()
     if not any(host.decode() in plain for host in swap.hosts):
@@ -35,7 +35,7 @@ def replace_in_query(raw: str, swap: BaseReplacement) -> str:
 
 
 def replace_in_url(raw: str, swap: BaseReplacement) -> str:
-    """The URL, absolute or relative, with its own base and those in its query replaced."""
+    """Return the URL, absolute or relative, with its base and those in its query replaced."""
     head, mark, query = raw.partition("?")
     return (swap.translate(head) or head) + mark + replace_in_query(query, swap)
 
@@ -61,9 +61,9 @@ def _replace_in_part(raw: str, swap: BaseReplacement) -> str:
 
 
 class FormRewriter:
-    """The same for the body of a `_search` form, field by field as it streams by.
+    """Does the same for the body of a `_search` form, field by field as it streams by.
 
-    Fields without a URL of the known hosts pass together, however many there are.
+    Consecutive fields without a URL of the known hosts pass together.
     """
 
     __slots__ = ("_buffer", "_needles", "_passing", "_swap", "rewritten", "unrewritten")
@@ -71,13 +71,13 @@ class FormRewriter:
     def __init__(self, swap: BaseReplacement) -> None:
         self._swap = swap
         self._needles = HostFinder(swap.hosts, b"%", _ESCAPE, _SCHEME)
-        self._buffer = b""  # the beginning of a field
+        self._buffer = b""  # an incomplete field
         self._passing = False  # in a field longer than _MAX_PAIR
         self.rewritten = 0
         self.unrewritten = 0
 
     def feed(self, chunk: bytes) -> bytes:
-        """Take the next piece of the body; give what can be sent on."""
+        """Take the next chunk of the body; return the output that can be sent."""
         start = 0
         if self._passing:
             start = chunk.find(b"&") + 1
@@ -93,12 +93,12 @@ class FormRewriter:
         return ready
 
     def finish(self) -> bytes:
-        """The body ended; give the rest."""
+        """End the body; return the rest of the output."""
         rest, self._buffer = self._fields(self._buffer), b""
         return rest
 
     def _fields(self, data: bytes) -> bytes:
-        """Whole fields, of which only those with a needle are read."""
+        """Return complete fields, of which only those with a needle are read."""
         ready: list[bytes] = []
         done = 0
         for needle in self._needles.positions(data):

@@ -1,8 +1,9 @@
-"""Platform URLs become gateway URLs on the way to the caller, gateway URLs platform URLs on the way
-back: in bodies as they stream by, in headers, in query strings. Pure; opens nothing.
+"""Rewrites platform URLs to gateway URLs in responses, and the reverse in requests.
 
-`LinkMap` knows the bases. `gateway.fhir.links.rules` lists the elements, `gateway.fhir.links.hold`
-says what is left alone (documents, signed content) and what waits for that to be known.
+It does so in bodies as they stream by, in headers and in query strings, without any input or
+output. `LinkMap` has the bases. `gateway.fhir.links.rules` lists the elements,
+`gateway.fhir.links.hold` decides what stays unchanged (documents, signed content) and holds the
+output until that is known.
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ _LONG: Final = 4096  # bytes
 _JSON_PATCH: Final = "application/json-patch+json"
 _FORM: Final = "application/x-www-form-urlencoded"
 _CHARSET: Final = re.compile(r";\s*charset\s*=\s*\"?([^\s\";]+)", re.IGNORECASE)
-# A charset in which a URL is not written with the bytes of ASCII.
+# Charsets in which a URL is not written in the bytes of ASCII.
 _WIDE_CHARSET: Final = re.compile(r"utf-?(?:16|32|7)|ucs|iso-10646", re.IGNORECASE)
 
-# A quoted parameter value (of `anchor` it is a URL), or the target of a link-value (RFC 8288).
-# Atomic, and an open quote reaches to the end: nothing is read twice.
+# A quoted parameter value (a URL for `anchor`), or the target of a link-value (RFC 8288).
+# Atomic, and an unclosed quote extends to the end, so that nothing is read twice.
 _LINK_PART: Final = re.compile(
     r'(?P<anchor>;\s*+anchor\s*+=\s*+")(?P<context>[^"\\]*+)"'
     r'|"[^"\\]*+(?>(?:\\.[^"\\]*+)*)(?:"|\\?\Z)|<(?P<target>[^<>]*+)>',
@@ -58,11 +59,11 @@ _LINK_PART: Final = re.compile(
 def rewriter_for(
     content_type: str, links: LinkMap, direction: Direction, *, of_binary: bool = False
 ) -> Rewriter | None:
-    """The rewriter for a body of that media type; None where bodies pass unchanged.
+    """Return the rewriter for a body of that media type; None where bodies pass unchanged.
 
-    `of_binary`: the body is a Binary, as the resource in one of FHIR's own media types, or as its
-    content, which may be a FHIR resource too and passes unchanged. The caller must not ask for
-    encoded bodies (`Content-Encoding`) or parts (206).
+    `of_binary`: the body is a Binary, either as the resource in one of FHIR's own media types, or
+    as its content, which may be a FHIR resource too and passes unchanged. Not to be called for
+    encoded bodies (`Content-Encoding`) and parts (206).
     """
     media_type, charset = _media_type(content_type)
     if _WIDE_CHARSET.match(charset) or (of_binary and media_type not in _FHIR_JSON | _FHIR_XML):
@@ -83,25 +84,26 @@ def rewriter_for(
 
 
 def is_known_unchanged(body: bytes, content_type: str, links: LinkMap) -> bool:
-    """Whether a whole body for the caller holds no URL to be replaced, told without a rewriter.
+    """Return whether a complete body for the caller certainly holds no URL to be replaced.
 
-    Most hold none. False: a rewriter has to tell, if there is one for the media type.
+    Most hold none, and need no rewriter. After False the rewriter for the media type, if there is
+    one, has to examine the body.
     """
     escape = _ESCAPES.get(_media_type(content_type)[0])
     if escape is None:
         return False
     hosts = links.answers.hosts
-    # Looked for as most are written first: to make all of a long text lower takes longer.
+    # The usual spelling is searched first: to convert a long text to lower case takes longer.
     if len(body) > _LONG and any_in(body, hosts):
         return False
     if any_in(body.lower(), hosts):
         return False
-    # A byte is found faster than two, and most bodies hold no escape at all.
+    # One byte is found faster than two, and most bodies hold no escape at all.
     return body.find(escape[:1]) < 0 or body.find(escape) < 0
 
 
 def rewrite_header(name: str, value: str, links: LinkMap) -> str:
-    """The value of an answer's header for the caller: those that are references or hold links.
+    """Return a response field's value for the caller; only references and links in it change.
 
     Root-relative references (`/fhir/Patient/1`) under the platform's base path get the gateway's;
     other relative ones (`Patient/1/_history/1`) stay.
@@ -115,7 +117,7 @@ def rewrite_header(name: str, value: str, links: LinkMap) -> str:
 
 
 def rewrite_request_header(name: str, value: str, links: LinkMap) -> str:
-    """The value of a request's header for the platform: a query, a resource or a reference."""
+    """Return a request field's value for the platform; queries, resources, references change."""
     lower = name.lower()
     if lower == "if-none-exist":
         return replace_in_query(value, links.requests)
@@ -129,7 +131,7 @@ def rewrite_request_header(name: str, value: str, links: LinkMap) -> str:
 
 
 def rewrite_query(raw_query: str, links: LinkMap) -> str:
-    """The query string with absolute gateway URLs among its values made platform URLs."""
+    """Return the query string with the absolute gateway URLs in its values made platform URLs."""
     return replace_in_query(raw_query, links.requests)
 
 

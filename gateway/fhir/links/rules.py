@@ -1,9 +1,9 @@
 """The elements whose URLs are rewritten, by resource type and path.
 
-A path is the tuple of member names from the resource down, arrays left out:
-`("entry", "link", "url")`. The lists were read from the R5 (5.0.0) structure definitions. What is
-not listed here is never touched: canonicals, identifiers, `extension.url`, `meta`, narrative, text,
-`Endpoint.address`, `Subscription.endpoint`, `AuditEvent.agent.network[x]`.
+A path is the tuple of member names from the resource down, without arrays:
+`("entry", "link", "url")`. The lists were taken from the R5 (5.0.0) structure definitions. Elements
+that are not listed here never change: canonicals, identifiers, `extension.url`, `meta`, narrative,
+text, `Endpoint.address`, `Subscription.endpoint`, `AuditEvent.agent.network[x]`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 
 Path = tuple[str, ...]
 
-# Elements of the type Attachment; none of these names also stands for another type with a `url`.
+# Elements of the type Attachment. No element of another type with a `url` has one of these names.
 _ATTACHMENTS: Final = frozenset(
     {
         "attachment",
@@ -31,11 +31,11 @@ _ATTACHMENTS: Final = frozenset(
 )
 # Elements of the type Expression, whose `reference` names a definition (a canonical in effect).
 _EXPRESSIONS: Final = frozenset({"applicability", "criteria", "expression"})
-# Elements with a `reference` of their own that is a plain uri.
+# Elements whose member `reference` is a plain uri.
 _OWN_REFERENCE: Final = frozenset({"storageGuideline", "statement"})
 _SIGNATURE: Final = re.compile(r"signature\Z|\w+Signature\Z")
 
-# Any URL under the base. The resource is None for a body that is no resource: a bulk manifest.
+# Elements with any URL under the base. The resource is None in a bulk manifest, which has no type.
 _URLS: Final[frozenset[tuple[str | None, Path]]] = frozenset(
     {
         ("Bundle", ("link", "url")),
@@ -53,7 +53,7 @@ _URLS: Final[frozenset[tuple[str | None, Path]]] = frozenset(
         (None, ("request",)),
     }
 )
-# Query strings, or relative URLs with one, whose values may be absolute (requests only).
+# Query strings, or relative URLs with one, whose values may be absolute URLs (requests only).
 _QUERIES: Final = frozenset({("entry", "request", "url"), ("entry", "request", "ifNoneExist")})
 _DEEPEST: Final = 16
 LONGEST_NAME: Final = 64
@@ -71,25 +71,25 @@ LISTED_KEYS: Final = frozenset(
 
 
 class ElementForm(Enum):
-    """What a listed element may hold: any URL under the base, or one that names a resource."""
+    """What a listed element may hold: any URL under the base, or only one that names a resource."""
 
     URL = "url"
     REFERENCE = "reference"
 
 
 def is_listed(resource: str | None, path: Path, *, names_resource: bool) -> bool:
-    """Whether the URL at `path` is rewritten."""
-    # Long paths are the sender's own making; they are not kept.
+    """Return whether the URL at `path` is rewritten."""
+    # FHIR has no longer paths; those that a sender makes up are not cached.
     find = _known_form if len(path) <= _DEEPEST else _form
     form = find(resource, path)
     return form is ElementForm.URL or (form is ElementForm.REFERENCE and names_resource)
 
 
 def names_resource(rest: str, key: str = "reference", *, is_request: bool = True) -> bool:
-    """Whether what follows the base in a URL names something, as in a Reference.
+    """Return whether the part of a URL after the base names a resource, as in a Reference.
 
-    A transaction's references are those strings that its `fullUrl`s are: any id will do. A string
-    (`valueString`) has to look like a Reference, and in an answer is a text.
+    A transaction's references equal the strings in its `fullUrl`s, so that any id is accepted. A
+    string (`valueString`) must look like a Reference, and in a response it is text.
     """
     if key == "valueString":
         return is_request and _NAMED.match(rest) is not None
@@ -113,17 +113,17 @@ _known_form: Final = lru_cache(maxsize=1024)(_form)
 
 
 def is_query(resource: str | None, path: Path) -> bool:
-    """Whether the element at `path` holds a query string (`ifNoneExist`) or a URL with one."""
+    """Return whether the element at `path` holds a query (`ifNoneExist`) or a URL with one."""
     return resource == "Bundle" and path in _QUERIES
 
 
 def may_hold_query(path: Path, value: str) -> bool:
-    """Whether the element at `path` is of those that hold queries, unless it is a mere URL."""
+    """Return whether `value` at `path` may hold a query; a `url` does only with "?"."""
     return path[:-1] == ("entry", "request") and (path[-1] != "url" or "?" in value)
 
 
 def opens_resource(path: Path) -> bool:
-    """Whether the object at `path` is a resource of its own."""
+    """Return whether the object at `path` is a separate resource."""
     if not path or path[-1] == "contained":
         return True
     if path in {("entry", "resource"), ("entry", "response", "outcome"), ("issues",)}:
@@ -132,7 +132,7 @@ def opens_resource(path: Path) -> bool:
 
 
 def holds_attachment(name: str) -> bool:
-    """Whether elements of that name are Attachments, if they have a `url`."""
+    """Return whether elements of that name are Attachments, if they have a `url`."""
     return name in _ATTACHMENTS or name.endswith("Attachment")
 
 
@@ -142,7 +142,7 @@ def _is_attachment(path: Path) -> bool:
 
 def _is_reference(path: Path) -> bool:
     if len(path) < 2:
-        return False  # DetectedIssue.reference and the like: a uri, not a Reference
+        return False  # for example DetectedIssue.reference: a uri, not a Reference
     name = path[-2]
     if name == "condition":  # an Expression everywhere but in RiskAssessment
         return len(path) == 2
@@ -151,9 +151,9 @@ def _is_reference(path: Path) -> bool:
 
 @lru_cache(maxsize=1024)
 def is_plain_reference(name: str) -> bool:
-    """Whether `reference` in an element of that name is a Reference's, wherever that stands.
+    """Return whether `reference` in an element of that name is a Reference's at every path.
 
-    But for what is in a signature.
+    Paths within a signature are an exception.
     """
     return name != "condition" and _form(None, ("any", name, "reference")) is ElementForm.REFERENCE
 

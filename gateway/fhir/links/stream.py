@@ -1,8 +1,8 @@
-"""What all streaming rewriters share: the buffer, and leaving alone what holds no host name.
+"""The common base of the streaming rewriters: buffering, and passing text without a host name.
 
-Only around a place where a host name of the bases occurs is the structure of a body looked at. Text
-without one is sent at once; it is kept (at most `MAX_BUFFERED_BYTES`) only to know where in the
-structure one stands that comes later.
+The structure of a body is examined only around positions at which a host name of the bases occurs.
+Text without one is sent at once; it is retained (at most `MAX_BUFFERED_BYTES`) only to determine
+the path of a host name that comes later.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ without a host name, already sent, waits to be scanned."""
 
 _UNTYPED: Final = 512 * 1024
 """Bytes: the same for a Bundle that does not begin with a type that streams: it waits anyway."""
-# In JSON as in XML.
+# For JSON and XML.
 _BUNDLE: Final = re.compile(rb'["<:]Bundle[">\s]')
 _STREAMS: Final = re.compile(
     rb'["\'](?:searchset|history|subscription-notification|transaction(?:-response)?'
@@ -38,13 +38,13 @@ _RESCAN_BYTES: Final = 4096
 """Bytes: so many more are waited for, or a quarter of what there is, before an open token is looked
 at again. Otherwise every small packet would have all of it read once more."""
 
-_LONGEST_RUN: Final = 64  # backslashes that are counted back
+_LONGEST_RUN: Final = 64  # backslashes that are counted backwards
 
 
 class StreamRewriter(ABC):
     """Replaces URLs in a body as it streams by; the result does not depend on the chunks.
 
-    Broken text is passed on as it came.
+    Invalid text passes unchanged.
     """
 
     __slots__ = (
@@ -61,7 +61,7 @@ class StreamRewriter(ABC):
         "_swap",
     )
 
-    _boundary: ClassVar[bytes]  # what begins every token that may be replaced
+    _boundary: ClassVar[bytes]  # the octet that begins every token that may be replaced
 
     def __init__(
         self, swap: BaseReplacement, needles: HostFinder, hold_limit: int, required_type: str | None
@@ -71,29 +71,29 @@ class StreamRewriter(ABC):
         self._needles = needles
         self._output = HeldOutput(hold_limit)
         self._buffer = b""  # not yet scanned; begins at a token
-        self._arrived: list[bytes] = []  # behind the buffer
-        self._due = 0  # bytes that have to arrive before it is worth looking at an open token again
-        self._offset = 0  # of the buffer in the body
-        self._mark = 0  # up to where the buffer was handed to the output
+        self._arrived: list[bytes] = []  # the chunks after the buffer
+        self._due = 0  # bytes that have to arrive before an open token is scanned again
+        self._offset = 0  # the position of the buffer in the body
+        self._mark = 0  # the buffer before this index was given to the output
         self._has_candidate = False  # a host name occurs in the buffer
-        self._length = 0  # of the body, as far as it came
+        self._length = 0  # bytes of the body that have arrived
         self._longest_whole = min(MAX_BUFFERED_BYTES, hold_limit)
-        self._is_streaming = False  # the body is longer than that
-        self._positions = [END]  # where, while it is scanned
-        self._next = 0  # the first of these that is not behind
+        self._is_streaming = False  # the body is longer than `_longest_whole`
+        self._positions = [END]  # the host names in the buffer during a scan, then END
+        self._next = 0  # the index of the first of these that was not passed
 
     @property
     def rewritten(self) -> int:
-        """How many URLs were replaced."""
+        """The number of URLs replaced."""
         return self._output.rewritten
 
     @property
     def unrewritten(self) -> int:
-        """How many values with a URL under the bases were left alone."""
+        """The number of values with a URL under the bases that were left unchanged."""
         return self._output.unrewritten
 
     def feed(self, chunk: bytes) -> bytes:
-        """Take the next piece of the body; give what can be sent on."""
+        """Take the next chunk of the body; return the output that can be sent."""
         if self._is_streaming and self._is_unscanned(chunk):
             self._offset += len(chunk)
             return chunk
@@ -101,13 +101,13 @@ class StreamRewriter(ABC):
         return b"".join(self._output.take())
 
     def finish(self) -> bytes:
-        """The body ended; give the rest."""
+        """End the body; return the rest of the output."""
         self._gather()
         self._end()
         return b"".join(self._output.take())
 
     def transform_complete(self, body: bytes) -> list[bytes]:
-        """What both would give for a whole body, in pieces."""
+        """Return the output of `feed` and `finish` for a complete body, in chunks."""
         if len(body) > self._longest_whole:
             return [self.feed(body), self.finish()]
         self._buffer, self._has_candidate = body, True
@@ -115,7 +115,7 @@ class StreamRewriter(ABC):
         return self._output.take()
 
     def _scope(self, parent: ResourceScope | None) -> ResourceScope:
-        """What is known of a resource that begins."""
+        """Return the scope of a resource that begins within `parent`."""
         required_type = self._required_type if parent is None else None
         return ResourceScope(parent, streams=self._is_streaming, required_type=required_type)
 
@@ -151,7 +151,7 @@ class StreamRewriter(ABC):
         self._has_candidate = self._has_candidate or self._needles.has_match(self._buffer, known)
 
     def _start_streaming(self) -> None:
-        """The body is longer than what is judged whole, unless that tells that it has to wait."""
+        """Stop buffering the complete body, unless it is a Bundle whose edits are held anyway."""
         self._gather()
         begin = self._buffer[:MAX_BUFFERED_BYTES]
         if (
@@ -163,26 +163,26 @@ class StreamRewriter(ABC):
         self._is_streaming = self._length > self._longest_whole
 
     def _is_unscanned(self, chunk: bytes) -> bool:
-        """Whether the chunk is within something long, of which nothing is looked at."""
+        """Return whether the chunk is within a long token that is not scanned."""
         return False
 
     def _rewrite_complete(self) -> None:
-        """All of the body is in the buffer."""
+        """Rewrite a body that is completely in the buffer."""
         self._scan(thorough=False)
 
     @abstractmethod
     def _advance(self, text: bytes, pos: int, needle: int, size: int) -> int:
-        """Take what stands at `pos` of `text`, having skipped what is boring before `needle`.
+        """Process the token at `pos` of `text`, or after text before `needle` that can be skipped.
 
-        Gives the position after it; ~position of a token whose end has not come yet.
+        Return the position after it; ~position of a token whose end has not arrived yet.
         """
 
     def _masked(self, text: bytes) -> bytes:
-        """The text as `_advance` is to see it, as long as before."""
+        """Return the text for `_advance`, in the same length."""
         return text
 
     def _release_unscanned(self) -> None:
-        """Send unscanned text, but for a token at its end that may yet turn out to be a URL."""
+        """Send unscanned text, except a token at its end that may still turn out to be a URL."""
         size = len(self._buffer)
         start = max(self._mark, size - MAX_TOKEN)
         begin = self._unescaped(start)
@@ -191,19 +191,19 @@ class StreamRewriter(ABC):
         self._await_more(size - self._mark)
 
     def _unescaped(self, pos: int) -> int:
-        """The last position up to `pos` that is surely not behind half an escape."""
+        """Return the last position up to `pos` that is certainly not within an escape."""
         before = self._buffer[max(0, pos - _LONGEST_RUN) : pos]
         run = len(before) - len(before.rstrip(b"\\"))
         return 0 if run == _LONGEST_RUN else pos - run
 
     def _await_more(self, length: int) -> None:
-        """The last `length` bytes of the buffer are a token whose end has not come."""
+        """Set the wait for more of a token: the last `length` bytes of the buffer."""
         self._due = min(_RESCAN_BYTES, length // 4)
 
     def _scan(self, *, thorough: bool) -> None:
-        """Look at the buffer up to its last place; to its end if `thorough` or an edit waits."""
+        """Scan the buffer up to its last host name; to its end if `thorough` or an edit is held."""
         text = self._masked(self._buffer)
-        size = len(text) - text.endswith(b"\\")  # half an escape waits for its other half
+        size = len(text) - text.endswith(b"\\")  # half an escape waits for the other half
         places = self._positions = self._needles.positions(self._buffer)
         pos = self._next = 0
         while 0 <= pos < size:
@@ -222,7 +222,7 @@ class StreamRewriter(ABC):
         self._output.expire(self._offset)
 
     def _replace(self, edit: Edit) -> None:
-        """Hand over the text before the edit, and the edit."""
+        """Give the output the text before the edit, and the edit."""
         start = edit.position - self._offset
         self._copy(start)
         end = start + edit.length
@@ -230,7 +230,7 @@ class StreamRewriter(ABC):
         self._mark = end
 
     def _copy(self, upto: int) -> None:
-        """Hand over the buffer up to a position as it is."""
+        """Give the output the buffer up to a position, unchanged."""
         if upto > self._mark:
             self._output.text(self._buffer[self._mark : upto])
             self._mark = upto

@@ -1,4 +1,4 @@
-"""Finding host names in bytes, and replacing the front of a string without touching its rest."""
+"""Finds host names in bytes, and measures the start of an escaped string that is to be replaced."""
 
 from __future__ import annotations
 
@@ -8,38 +8,34 @@ from typing import Final, Protocol
 END: Final = (1 << 62) - 1
 """Beyond every position."""
 
-# Bytes: more than "https://" takes in references to characters, each with leading zeros.
+# Bytes: "https://" takes fewer, even in character references with leading zeros.
 _LONGEST_SCHEME: Final = 128
 
 
 class Rewriter(Protocol):
-    """Replaces URLs in a body as it streams by; the result does not depend on the chunks.
-
-    `rewritten` counts URLs replaced, `unrewritten` values under the same bases left as they were.
-    """
+    """Replaces URLs in a body as it streams by; the result does not depend on the chunks."""
 
     @property
     def rewritten(self) -> int:
-        """How many URLs were replaced."""
+        """The number of URLs replaced."""
 
     @property
     def unrewritten(self) -> int:
-        """How many values with a URL under the bases were left alone."""
+        """The number of values with a URL under the bases that were left unchanged."""
 
     def feed(self, chunk: bytes) -> bytes:
-        """Take the next piece of the body; give what can be sent on."""
+        """Take the next chunk of the body; return the output that can be sent."""
 
     def finish(self) -> bytes:
-        """The body ended; give the rest."""
+        """End the body; return the rest of the output."""
 
 
 class HostFinder:
-    """The places where a host stands behind a slash, as it does in an absolute URL.
+    """Finds the positions of hosts after a slash, as in an absolute URL.
 
-    In text of any case, and the slash may be percent-encoded. `escape` begins every escape of the
-    format, `hiding` matches those that may spell a part of a host: where there is
-    one, `scheme` finds URLs, however they are spelled. To be looked at again: a place may turn out
-    to be none.
+    Case is ignored, and the slash may be percent-encoded. `escape` begins every escape of the
+    format. `hiding` matches those that may spell a part of a host: where there is one, `scheme`
+    finds URLs in any spelling. The positions are candidates only and have to be checked.
     """
 
     __slots__ = (
@@ -64,20 +60,20 @@ class HostFinder:
         self._overlap = self._reach + _LONGEST_SCHEME
 
     def has_match(self, data: bytes, known: int) -> bool:
-        """Whether there is one in `data`, whose first `known` bytes were searched before."""
+        """Return whether `data` has a position; its first `known` bytes were searched before."""
         tail = data[max(0, known - self._overlap) :] if known else data
         return len(self.positions(tail)) > 1
 
     def has_obscuring_escape(self, data: bytes) -> bool:
-        """Whether an escape in `data` may spell a letter, a digit or the like."""
+        """Return whether an escape in `data` may spell a character of a host."""
         return self._escape in data and self._hiding.search(data) is not None
 
     def positions(self, data: bytes) -> list[int]:
-        """All of them, in order, then END."""
+        """Return all positions in order, then END."""
         is_escaped = self._escape[:1] in data
         is_encoded = is_escaped or b"%" in data
         found: list[int] = []
-        # Single bytes are searched at the speed of memory, and base64 holds none of these.
+        # A search for a single byte runs at the speed of memory, and base64 holds none of these.
         if is_encoded or b":" in data:
             lower = data.lower()
             if is_escaped and self.has_obscuring_escape(data):
@@ -90,7 +86,7 @@ class HostFinder:
         return found
 
     def _escaped(self, lower: bytes) -> list[int]:
-        """Where one begins, or may begin behind whose scheme there is an escape."""
+        """Return the positions of URLs with such a host, or with an escape where it would be."""
         escape, hosts, reach = self._escape, self._hosts, self._reach
         return [
             match.start()
@@ -101,9 +97,9 @@ class HostFinder:
 
 
 def any_in(text: bytes, wanted: tuple[bytes, ...]) -> bool:
-    """Whether one of these stands in the text."""
-    for each in wanted:  # noqa: SIM110 - a generator costs more than all the rest
-        # Not `in`, which first makes an error of that the bytes are no number.
+    """Return whether one of `wanted` stands in the text."""
+    for each in wanted:  # noqa: SIM110 - a generator would cost more than all the rest
+        # Not `in`, which first tries to convert the bytes to an integer and drops the error.
         if text.find(each) >= 0:
             return True
     return False
@@ -117,9 +113,9 @@ def _add_places(found: list[int], text: bytes, wanted: bytes) -> None:
 
 
 def raw_length(raw: str, length: int, unit: re.Pattern[str], escape: str) -> int:
-    """How much of `raw` stands for the first `length` characters.
+    """Return how many characters of `raw` encode the first `length` characters of its value.
 
-    `unit` matches what stands for one of them; `escape` begins those that are longer than one.
+    `unit` matches the encoding of one character; `escape` begins encodings of several characters.
     """
     if raw.find(escape, 0, length) < 0:
         return length
@@ -133,6 +129,6 @@ def raw_length(raw: str, length: int, unit: re.Pattern[str], escape: str) -> int
 
 
 def match_end(pattern: re.Pattern[bytes], text: bytes, pos: int, end: int) -> int:
-    """Where a pattern that can match nothing stops matching."""
+    """Return where the match of a pattern ends that can match the empty string."""
     match = pattern.match(text, pos, end)
     return pos if match is None else match.end()

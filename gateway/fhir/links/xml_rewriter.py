@@ -1,8 +1,8 @@
-"""Rewrites URLs in FHIR XML as it streams by, touching no other byte.
+"""Rewrites URLs in FHIR XML as it streams by; all other bytes stay unchanged.
 
-The attribute `value` of the listed elements is replaced; narrative, comments and all else stay, and
-so do the declaration, a byte order mark and the encoding. Documents in an encoding that is no
-superset of ASCII, and those with a document type (FHIR forbids it), pass unchanged.
+The attribute `value` of the listed elements is replaced; narrative, comments, the declaration, a
+byte order mark and the encoding stay. Documents in an encoding that is no superset of ASCII, and
+those with a document type (FHIR forbids it), pass unchanged.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from gateway.fhir.links.text import HostFinder, any_in, match_end, raw_length
 
 
 def _spelled(char: str) -> str:
-    """Matches a character, and references to it in either case (all text in lower case)."""
+    """Return a pattern for a character and references to it in either case, in lower-case text."""
     codes = sorted({ord(char), ord(char.upper())})
     decimal = "|".join(str(code) for code in codes)
     hexadecimal = "|".join(f"{code:x}" for code in codes)
     return f"(?:{char}|&#(?:0{{0,5}}(?:{decimal})|x0{{0,4}}(?:{hexadecimal}));)"
 
 
-# Within queries a URL may be percent-encoded.
+# In a query a URL may be percent-encoded.
 _SCHEME: Final = re.compile(
     f"{''.join(map(_spelled, 'http'))}{_spelled('s')}?"
     f"(?:{_spelled(':')}|%3a)(?:{_spelled('/')}|%2f){{2}}".encode()
 )
-# References to what a host is made of.
+# Character references to the characters of a host.
 _HIDING: Final = re.compile(rb"&#(?:0*1?[0-9]?[0-9]|[xX]0*[0-7]?[0-9a-fA-F]);")
 _WIDE_REFERENCE: Final = re.compile(rb"&#(?!0*1?[0-9]?[0-9];|x0*[0-7]?[0-9a-f];)", re.IGNORECASE)
 _UNIT: Final = re.compile(r"&[^;&]*;|.", re.DOTALL)
@@ -53,7 +53,8 @@ _WIDE: Final = re.compile(
 
 _REST: Final = rb"[^<>\"']*+(?>(?:(?:\"[^\"]*+\"|'[^']*+')[^<>\"']*+)*)"
 _TAG: Final = re.compile(rb"<(?:[^\s<>\"'/:!?]+:)?([^\s<>\"'/:!?]+)" + _REST + rb">")
-# Elements without children, comments and instructions; `type` and `signature` say what a Bundle is.
+# Elements without children, comments and instructions, which are skipped; not `type` and
+# `signature`, which decide about a Bundle.
 _SKIPPABLE: Final = re.compile(
     rb"(?>(?:[^<]*+<(?:(?>(?:[^\s<>\"'/:!?]++:)?)(?!(?:type|signature)\b)[^\s<>\"'/:!?]"
     + _REST
@@ -64,7 +65,8 @@ _VALUE: Final = re.compile(
     rb"<[^\s<>\"'/]+(?>(?:\s+(?!value[\s=])[^\s<>\"'/=]+\s*=\s*(?:\"[^\"]*+\"|'[^']*+'))*)"
     rb"\s+value\s*=\s*(?:\"([^\"]*+)\"|'([^']*+)')"
 )
-# What makes more matter than a name: signatures, documents, narrative, comments, text that is kept.
+# Text due to which the name of an element does not decide alone: signatures, documents, outcomes,
+# narrative, comments.
 _DOUBTFUL: Final = (b"ignature", b"document", b"OperationOutcome", b"<div", b":div", b"<!")
 _BEGINS_RESOURCE: Final = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*+(?:<\?xml(?>(?:(?!encoding)[^<>?])*)(?:encoding\s*=\s*[\"'](?i:utf-8)[\"'][^<>?]*+)?\?>\s*+)?"
@@ -83,7 +85,7 @@ _SLASH: Final = 0x2F
 
 @lru_cache(maxsize=64)
 def _usual(source: bytes) -> re.Pattern[bytes]:
-    """Where `fullUrl` or `reference` is a URL of that base."""
+    """Return the pattern of a `fullUrl` or `reference` with a URL under that base."""
     return re.compile(
         rb"""(<(?:[^\s<>"'/:!?]+:)?(?:fullUrl|reference)\s++value\s*+=\s*+")"""
         + re.escape(source)
@@ -92,10 +94,10 @@ def _usual(source: bytes) -> re.Pattern[bytes]:
 
 
 def _leads_to_reference(before: bytes) -> bool:
-    """Whether the element that ends so is surely one that holds a Reference."""
+    """Return whether the start tag at the end of `before` is certainly that of a Reference."""
     tag = _START_TAG.search(before[-_NEAR:])
     name = "" if tag is None else tag[1].decode("utf-8", "replace")
-    return name[:1].islower() and is_plain_reference(name)  # and no resource
+    return name[:1].islower() and is_plain_reference(name)  # a resource has a capital
 
 
 @lru_cache(maxsize=64)
@@ -135,13 +137,13 @@ class XmlRewriter(StreamRewriter):
         self._elements = [_Element((), None, is_resource=False)]
         self._deep = 0  # levels open beyond MAX_DEPTH
         self._is_passing_through = False
-        self._until = b""  # ends the comment, CDATA section or end tag at hand
+        self._until = b""  # ends the current comment, CDATA section or end tag
         self._long: str | None = None  # the name in a start tag longer than MAX_TOKEN
-        self._quote = b""  # in that tag: the quote around the attribute at hand
+        self._quote = b""  # in that tag: the quote around the current attribute
         self._slash = False  # in that tag: the last byte was a slash
 
     def _rewrite_complete(self) -> None:
-        """What is a link by its name alone is replaced at once, and leaves less to look at."""
+        """Replace URLs first whose element name alone makes them links, to leave less to scan."""
         text, (source, target) = self._buffer, self._swap.plain[0]
         if (
             self._swap.is_unambiguous
@@ -149,7 +151,7 @@ class XmlRewriter(StreamRewriter):
             and not self._is_doubtful(text)
         ):
             parts = _usual(source).split(text)
-            for number in range(1, len(parts), 2):  # the others are the text in between
+            for number in range(1, len(parts), 2):  # those with even numbers are the text between
                 is_link = _FULL_URL.search(parts[number]) is not None or _leads_to_reference(
                     parts[number - 1]
                 )
@@ -178,7 +180,7 @@ class XmlRewriter(StreamRewriter):
         return self._start_tag(text, start, needle, size)
 
     def _markup(self, text: bytes, pos: int, size: int) -> int:
-        """A comment, CDATA section, processing instruction or end tag; all else is given up."""
+        """Process a comment, CDATA section, instruction or end tag; all else ends the rewriting."""
         head = text[pos : pos + _LONGEST_START]
         for start, until in _UNTIL:
             if head.startswith(start):
@@ -198,7 +200,7 @@ class XmlRewriter(StreamRewriter):
 
     def _skip_to_end(self, text: bytes, pos: int, size: int) -> int:
         end = text.find(self._until, pos, size)
-        if end < 0:  # part of it may have come
+        if end < 0:  # a part of it may have arrived
             return ~max(pos, size - len(self._until) + 1)
         end, self._until = end + len(self._until), b""
         return end
@@ -277,7 +279,7 @@ class XmlRewriter(StreamRewriter):
         self._output.release_decided()
 
     def _value(self, name: str, tag: re.Match[bytes], *, has_needle: bool) -> None:
-        """An element's start tag that holds a host name, or says what a Bundle is."""
+        """Process a start tag that holds a host name, or the type of a Bundle."""
         parent = self._elements[-1]
         value = _VALUE.match(tag[0])
         edit = None
@@ -312,13 +314,13 @@ class XmlRewriter(StreamRewriter):
         value = _unescape(raw)
         swapped = (replace_in_url if path[-1] == "url" else replace_in_query)(value, self._swap)
         if swapped == value or (not raw.isascii() and _WIDE_REFERENCE.search(raw)):
-            return None  # how would one write that character in an encoding that is not known?
+            return None  # the encoding for that character is unknown
         head = _escape(swapped, raw)
         return Edit(position, len(raw), head, len(raw), scope, path, None)
 
 
 def _escape(text: str, raw: bytes) -> bytes:
-    """An attribute value for `text`, made out of `raw`."""
+    """Return an attribute value for `text`, which was made from `raw`; in ASCII where `raw` is."""
     for char, name in _ESCAPES:
         text = text.replace(char, name)
     if raw.isascii():
@@ -327,7 +329,7 @@ def _escape(text: str, raw: bytes) -> bytes:
 
 
 def _unescape(raw: bytes) -> str:
-    """What an attribute value stands for."""
+    """Return the text of an attribute value."""
     text = raw.decode("utf-8", "surrogateescape")
     return _REFERENCE.sub(_character, text) if "&" in text else text
 
