@@ -24,7 +24,7 @@ _BEFORE_JSON: Final = b"\xef\xbb\xbf \t\r\n"
 _UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
 
 INSPECTED_BYTES: Final = 64 * 1024
-"""So much of a body is its beginning; the root of XML stands there."""
+"""Bytes of the beginning of a body, in which the root element of XML must stand."""
 
 
 @lru_cache(maxsize=256)

@@ -138,9 +138,9 @@ def query_names(query: str) -> tuple[str, ...]:
 
 
 MAX_PARAMETERS: Final = 512
-"""How many parameters of a query or form are looked at."""
+"""The number of parameters of a query or form that are read."""
 MAX_NAME_LENGTH: Final = 3 * 64
-"""Beyond it, a name is longer than any parameter's, be it percent-encoded throughout."""
+"""Characters; no parameter has a longer name, even if it is completely percent-encoded."""
 _MAX_NAMES: Final = 50
 _MAX_PREFIX: Final = 65536
 _NAME: Final = re.compile(r"(?!.*[0-9]{7})[A-Za-z_][A-Za-z0-9_.:\-$]{0,63}").fullmatch

@@ -24,7 +24,7 @@ _NDJSON_TYPES: Final = frozenset(
     {"application/fhir+ndjson", "application/ndjson", "application/x-ndjson"}
 )
 FHIR_TYPES: Final = _XML_TYPES | _JSON_TYPES | _NDJSON_TYPES
-"""Under these names a body has to be FHIR, whoever asks for them."""
+"""Media types whose bodies have to be FHIR, even if the caller requested such a type."""
 _SEPARATORS: Final = re.compile(r"[+.\-]")
 _SHORT_NAMES: Final = {"ttl": "turtle", "txt": "plain", "text": "plain"}
 # RFC 9110, section 12.4.2.

@@ -20,7 +20,7 @@ from gateway.fhir.links.rules import Path, is_listed, is_query
 # the limit.
 HOLD_LIMIT: Final = 16 * 1024 * 1024
 EDITS_LIMIT: Final = 4 * 1024 * 1024
-"""Bytes of memory that undecided edits may take beside the text: about 20,000 of them."""
+"""Bytes of memory for undecided edits, in addition to the text: about 20,000 edits."""
 
 # Estimates of that memory in bytes: an edit with its scope, a name in a path.
 _EDIT_WEIGHT: Final = 200

@@ -22,7 +22,7 @@ from gateway.fhir.links.rules import (
 )
 
 LONGEST_STRING: Final = 64 * 1024
-"""Bytes: a longer one holds no URL to be rewritten."""
+"""Bytes: a longer string holds no URL to be rewritten."""
 
 _REACH: Final = 8 * 1024  # bytes; the beginning of an object is searched no further away
 _BLANKS: Final = b" \t\r\n"

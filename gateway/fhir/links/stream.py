@@ -16,17 +16,17 @@ from gateway.fhir.links.map import BaseReplacement
 from gateway.fhir.links.text import END, HostFinder
 
 MAX_TOKEN: Final = 64 * 1024
-"""Bytes: a longer string or tag holds no URL to be rewritten, and goes out in pieces."""
+"""Bytes: a longer string or tag holds no URL to be rewritten, and is sent in parts."""
 
 MAX_DEPTH: Final = 128
-"""Open objects, arrays or elements; what lies deeper passes unchanged."""
+"""Open objects, arrays or elements; deeper levels pass unchanged."""
 
 MAX_BUFFERED_BYTES: Final = 128 * 1024
-"""Bytes: a body up to this length is judged when all of it is there. Of a longer one that much text
-without a host name, already sent, waits to be scanned."""
+"""Bytes: a body up to this length is rewritten when it is complete. Of a longer one that much text
+without a host name, already sent, is retained until it is scanned."""
 
 _UNTYPED: Final = 512 * 1024
-"""Bytes: the same for a Bundle that does not begin with a type that streams: it waits anyway."""
+"""Bytes: the same for a Bundle without a streaming type at its beginning, which is held anyway."""
 # For JSON and XML.
 _BUNDLE: Final = re.compile(rb'["<:]Bundle[">\s]')
 _STREAMS: Final = re.compile(
@@ -35,8 +35,8 @@ _STREAMS: Final = re.compile(
 )
 
 _RESCAN_BYTES: Final = 4096
-"""Bytes: so many more are waited for, or a quarter of what there is, before an open token is looked
-at again. Otherwise every small packet would have all of it read once more."""
+"""Bytes: an open token is scanned again after so many more bytes, or a quarter of its length if
+that is less. Otherwise every small packet would cause another scan of the whole token."""
 
 _LONGEST_RUN: Final = 64  # backslashes that are counted backwards
 

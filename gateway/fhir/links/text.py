@@ -6,7 +6,7 @@ import re
 from typing import Final, Protocol
 
 END: Final = (1 << 62) - 1
-"""Beyond every position."""
+"""Greater than every position."""
 
 # Bytes: "https://" takes fewer, even in character references with leading zeros.
 _LONGEST_SCHEME: Final = 128
