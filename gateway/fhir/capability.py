@@ -35,7 +35,7 @@ NO_CAPABILITY: Final = TypeCapability({}, frozenset())
 
 
 def capabilities(statement: bytes) -> Mapping[str, TypeCapability]:
-    """Return the capabilities by resource type. Raises ValueError for no CapabilityStatement.
+    """Return capabilities by resource type. Raises ValueError if this is no CapabilityStatement.
 
     Parameters that are declared for all types are added to each type.
     """
