@@ -12,6 +12,7 @@ from typing import Final
 
 from gateway.admin.evidence import PlatformOutcomes
 from gateway.admin.judgement import HealthEvaluator, HealthEvidence, needs_probe, token_statuses
+from gateway.exchange import Exchange
 from gateway.oauth.tokens import TokenState
 from gateway.pipeline.circuit import CircuitState
 from gateway.telemetry.findings import ANSWERS
@@ -55,8 +56,6 @@ class PlatformMonitor:
         self._sources = watched
         self._clock = clock
         self._outcomes = PlatformOutcomes(clock)
-        # Has to be called at the end of every exchange.
-        self.record_exchange = self._outcomes.record_exchange
         self.evaluator = HealthEvaluator(self.evidence, wall_clock)
         self._started_at = clock()
         self._last_probe_at = -math.inf
@@ -65,6 +64,10 @@ class PlatformMonitor:
     def reset(self) -> None:
         """Discard all signals, because the settings name another platform or another client now."""
         self._outcomes = PlatformOutcomes(self._clock)
+
+    def record_exchange(self, exchange: Exchange) -> None:
+        """Count the signal of an exchange. Has to be called at the end of every exchange."""
+        self._outcomes.record_exchange(exchange)
 
     def evidence(self) -> HealthEvidence:
         """Return the health evidence at this moment."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -72,6 +72,7 @@ class World:
     asked: list[float] = field(default_factory=list)
     counted: list[str] = field(default_factory=list)
     watch: PlatformMonitor = field(init=False)
+    record: Callable[[Exchange], None] = field(init=False)
 
     def __post_init__(self) -> None:
         self.watch = PlatformMonitor(
@@ -85,6 +86,8 @@ class World:
             self.clock,
             self.clock.wall,
         )
+        # Bound once, as the gateway does it for every exchange.
+        self.record = self.watch.record_exchange
 
     async def _ask(self, preferred: str) -> tuple[str, str] | None:
         self.asked.append(self.clock())
@@ -97,7 +100,7 @@ class World:
         exchange.status = answer.get("upstream_status", 502)
         for name, value in answer.items():
             setattr(exchange, name, value)
-        self.watch.record_exchange(exchange)
+        self.record(exchange)
 
 
 Event = tuple[float, int, tuple[str, str], Answer]
@@ -326,6 +329,21 @@ async def test_what_was_found_elsewhere_is_forgotten() -> None:
     assert world.watch.is_failing()
     world.watch.reset()
     assert world.watch.evaluator.evaluate().state == "untried"
+
+
+async def test_exchanges_count_after_a_change_of_the_platform() -> None:
+    """Callers' requests to the platform of the new settings count, those before do not."""
+    world = World()
+    for _ in range(20):
+        world.call(KINDS[0], OUTAGES["5xx"][0])
+    assert world.watch.is_failing()
+    world.watch.reset()
+    world.call(KINDS[0], GOOD)
+    evidence = world.watch.evidence()
+    assert evidence.last_minute == {"answers": 1}
+    assert evidence.has_succeeded
+    assert evidence.last_request_at == world.clock()
+    assert world.watch.evaluator.evaluate().state == "answers"
 
 
 async def test_one_good_answer_ends_what_was_bad_before() -> None:
