@@ -47,45 +47,47 @@ class PlatformOutcomes:
 
     def record_exchange(self, exchange: Exchange) -> None:
         """Count the signal of an exchange that has ended, if it gives any."""
-        found = signal_of_exchange(exchange)
-        if found is None:
+        signal = signal_of_exchange(exchange)
+        if signal is None:
             return
         now = exchange.started_monotonic + exchange.duration
         self.last_request_at = now
         number = int(now) // _SLICE
-        part = self._slices[number % _WINDOW_SLICES]
-        if part.number != number:
-            part = self._slices[number % _WINDOW_SLICES] = _TimeSlice(number)
-        part.counts[found] = part.counts.get(found, 0) + 1
-        if found == ANSWERS:
+        time_slice = self._slices[number % _WINDOW_SLICES]
+        if time_slice.number != number:
+            time_slice = self._slices[number % _WINDOW_SLICES] = _TimeSlice(number)
+        time_slice.counts[signal] = time_slice.counts.get(signal, 0) + 1
+        if signal == ANSWERS:
             self._good_at = now
             self.good_with = exchange.credential or ""
             self._has_succeeded = True
-            if part.since_good or self._kinds:
-                part.since_good = {}
+            if time_slice.since_good or self._kinds:
+                time_slice.since_good = {}
                 self._kinds = set()
                 self._bad_since = math.inf
         else:
-            self._record_failure(exchange, found, part, now)
+            self._record_failure(exchange, signal, time_slice, now)
 
-    def _record_failure(self, exchange: Exchange, found: str, part: _TimeSlice, now: float) -> None:
-        part.since_good[found] = part.since_good.get(found, 0) + 1
+    def _record_failure(
+        self, exchange: Exchange, signal: str, time_slice: _TimeSlice, now: float
+    ) -> None:
+        time_slice.since_good[signal] = time_slice.since_good.get(signal, 0) + 1
         if now - self._bad_at > _SLICE * _WINDOW_SLICES:
             # Earlier failures have left the window of five minutes and do not count any more.
             self._kinds, self._bad_since = set(), math.inf
         self._bad_at = now
         self._bad_since = min(self._bad_since, now)
-        if found == REFUSES:
+        if signal == REFUSES:
             self._refused_credential = exchange.credential or ""
         if len(self._kinds) < MAX_REQUEST_KINDS:
             self._kinds.add((exchange.interaction, exchange.resource))
 
-    def record_probe(self, found: str, credential: str) -> None:
+    def record_probe(self, signal: str, credential: str) -> None:
         """Record the signal of a probe that used the access token of `credential`."""
-        self._last_probe_signal, self.probed_at = found, self._clock()
-        if found == ANSWERS:
+        self._last_probe_signal, self.probed_at = signal, self._clock()
+        if signal == ANSWERS:
             self._has_succeeded = True
-        elif found == REFUSES:
+        elif signal == REFUSES:
             self._refused_credential = credential
 
     def snapshot(
@@ -95,16 +97,16 @@ class PlatformOutcomes:
         newest = int(self._clock()) // _SLICE
         minute: dict[str, int] = {}
         since_good: dict[str, int] = {}
-        found_good = False
+        has_found_good = False
         for age in range(_WINDOW_SLICES):
-            part = self._slices[(newest - age) % _WINDOW_SLICES]
-            if part.number != newest - age:
+            time_slice = self._slices[(newest - age) % _WINDOW_SLICES]
+            if time_slice.number != newest - age:
                 continue
             if age <= _MINUTE:
-                _add(minute, part.counts)
-            if not found_good:
-                _add(since_good, part.since_good)
-            found_good = found_good or ANSWERS in part.counts
+                _add(minute, time_slice.counts)
+            if not has_found_good:
+                _add(since_good, time_slice.since_good)
+            has_found_good = has_found_good or ANSWERS in time_slice.counts
         return HealthEvidence(
             last_minute=minute,
             since_good=since_good,
@@ -124,5 +126,5 @@ class PlatformOutcomes:
 
 
 def _add(total: dict[str, int], counts: Mapping[str, int]) -> None:
-    for found, count in counts.items():
-        total[found] = total.get(found, 0) + count
+    for signal, count in counts.items():
+        total[signal] = total.get(signal, 0) + count

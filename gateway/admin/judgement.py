@@ -7,12 +7,13 @@ One successful response to a caller (the signal `answers`) shows that the platfo
 fails is shown by
 
 * a probe (`metadata`), unless a caller received a successful response after it;
-* at least `_ENOUGH` signals, nearly all of which no caller's mistake can cause: no connection, no
-  response in time, 5xx;
+* at least `_MIN_PROOF_SIGNALS` signals, nearly all of which no caller's mistake can cause: no
+  connection, no response in time, 5xx;
 * as many signals, nearly all of which are these, refusals or responses without FHIR (401, 403, 404
-  of a web server, …), where the platform has never responded successfully. Where it has, `_MANY`
-  signals of `MAX_REQUEST_KINDS` kinds of requests in `_LASTING` seconds or more are needed,
-  because callers make mistakes in bursts and there may be a single caller at night.
+  of a web server, …), where the platform has never responded successfully. Where it has,
+  `_MIN_SOFT_PROOF_SIGNALS` signals of `MAX_REQUEST_KINDS` kinds of requests in `_LASTING_SECONDS`
+  or more are needed, because callers make mistakes in bursts and there may be a single caller at
+  night.
 
 Any other failures are a doubt: they make the gateway probe the platform, and the service status is
 `degraded` instead of `no`.
@@ -48,16 +49,17 @@ _FAULTS: Final = frozenset(FAULTS)
 _NEARLY_ALL: Final = 0.95
 # Minimum number of signals: for a doubt; for a proof; for a proof that callers' mistakes cannot
 # explain.
-_SOME: Final = 3
-_ENOUGH: Final = 10
-_MANY: Final = 20
-# Seconds without a successful response from which on all `_ENOUGH` or more signals since the last
-# one are evaluated, instead of those of the last minute: the failure is not a momentary one.
-_SETTLED: Final = 10.0
+_MIN_DOUBT_SIGNALS: Final = 3
+_MIN_PROOF_SIGNALS: Final = 10
+_MIN_SOFT_PROOF_SIGNALS: Final = 20
+# Seconds without a successful response from which on all `_MIN_PROOF_SIGNALS` or more signals since
+# the last one are evaluated, instead of those of the last minute: the failure is not a momentary
+# one.
+_MOMENTARY_SECONDS: Final = 10.0
 # Signals that callers' mistakes may have caused prove a failure only with this number of kinds of
-# requests (interaction and resource type) or more, and if it has lasted for `_LASTING` seconds.
+# requests (interaction and resource type) or more, and if it has lasted for `_LASTING_SECONDS`.
 MAX_REQUEST_KINDS: Final = 3
-_LASTING: Final = 60.0
+_LASTING_SECONDS: Final = 60.0
 
 _NO_TOKEN: Final = {"refused": "token-refused", "awaited": "token-awaited"}
 # All values of the label `reason` of `dhp_gateway_platform_usable`.
@@ -161,15 +163,15 @@ def evaluate_health(evidence: HealthEvidence) -> PlatformHealth:
 
 
 def _platform_state(evidence: HealthEvidence) -> tuple[str, str]:
-    own = evidence.probe if evidence.probed_at > evidence.last_success_at else ""
-    if own in _FAULTS:
-        return FAILING, own
+    probe_signal = evidence.probe if evidence.probed_at > evidence.last_success_at else ""
+    if probe_signal in _FAULTS:
+        return FAILING, probe_signal
     if evidence.circuit == CircuitState.OPEN:
         return FAILING, "circuit-open"
-    counts = _relevant_counts(evidence, own)
+    counts = _relevant_counts(evidence, probe_signal)
     total = sum(counts.values())
-    if total >= _SOME and _failure_count(counts) >= _NEARLY_ALL * total:
-        if _proves_failure(evidence, counts, own):
+    if total >= _MIN_DOUBT_SIGNALS and _failure_count(counts) >= _NEARLY_ALL * total:
+        if _proves_failure(evidence, counts, probe_signal):
             return FAILING, _main_fault(counts)
         return DOUBTFUL, "many-errors" if _hard(counts) * 2 > total else "many-refusals"
     if evidence.circuit == CircuitState.HALF_OPEN:
@@ -177,70 +179,78 @@ def _platform_state(evidence: HealthEvidence) -> tuple[str, str]:
     return (ANSWERS, ANSWERS) if evidence.has_succeeded else (UNTRIED, UNTRIED)
 
 
-def _relevant_counts(evidence: HealthEvidence, own: str) -> Mapping[str, int]:
+def _relevant_counts(evidence: HealthEvidence, probe_signal: str) -> Mapping[str, int]:
     """Return the callers' signals to evaluate: of the last minute, or since the last success."""
     counts = evidence.last_minute
-    settled = evidence.now - evidence.bad_since >= _SETTLED
+    settled = evidence.now - evidence.bad_since >= _MOMENTARY_SECONDS
     since_good = sum(evidence.since_good.values())
-    if sum(counts.values()) < _ENOUGH or (settled and since_good >= _ENOUGH):
+    if sum(counts.values()) < _MIN_PROOF_SIGNALS or (settled and since_good >= _MIN_PROOF_SIGNALS):
         counts = evidence.since_good
-    if own == ANSWERS and evidence.probed_at > evidence.last_request_at:
+    if probe_signal == ANSWERS and evidence.probed_at > evidence.last_request_at:
         # The probe shows that the platform can be reached again. It does not show whether the
         # callers or the platform caused the remaining failures.
-        counts = {found: count for found, count in counts.items() if found not in _HARD}
+        counts = {signal: count for signal, count in counts.items() if signal not in _HARD}
     return counts
 
 
-def _proves_failure(evidence: HealthEvidence, counts: Mapping[str, int], own: str) -> bool:
+def _proves_failure(evidence: HealthEvidence, counts: Mapping[str, int], probe_signal: str) -> bool:
     """Return whether the callers' signals prove, without a probe, that the platform fails."""
     total = sum(counts.values())
-    if total >= _ENOUGH and _hard(counts) >= _NEARLY_ALL * total:
+    if total >= _MIN_PROOF_SIGNALS and _hard(counts) >= _NEARLY_ALL * total:
         return True
-    faults = sum(counts.get(found, 0) for found in _FAULTS)
+    faults = sum(counts.get(signal, 0) for signal in _FAULTS)
     if faults < _NEARLY_ALL * total:
         return False
-    if not own and not evidence.has_succeeded:
-        return total >= _ENOUGH
+    if not probe_signal and not evidence.has_succeeded:
+        return total >= _MIN_PROOF_SIGNALS
     lasted = evidence.now - evidence.bad_since
-    return total >= _MANY and evidence.kinds >= MAX_REQUEST_KINDS and lasted >= _LASTING
+    return (
+        total >= _MIN_SOFT_PROOF_SIGNALS
+        and evidence.kinds >= MAX_REQUEST_KINDS
+        and lasted >= _LASTING_SECONDS
+    )
 
 
-def needs_probe(evidence: HealthEvidence, pause: float) -> bool:
+def needs_probe(evidence: HealthEvidence, delay: float) -> bool:
     """Return whether to probe the platform although callers send requests to it.
 
-    A half-open circuit needs a probe at once. A doubt or a failure needs one after `pause` seconds
+    A half-open circuit needs a probe at once. A doubt or a failure needs one after `delay` seconds
     without a successful response to a caller: a shorter one does not justify a probe.
     """
     if evidence.circuit == CircuitState.HALF_OPEN:
         return True
     in_doubt = evaluate_health(evidence).state in (DOUBTFUL, FAILING)
-    return in_doubt and evidence.now - evidence.bad_since >= pause
+    return in_doubt and evidence.now - evidence.bad_since >= delay
 
 
 def merge_evidence(evidences: Iterable[HealthEvidence]) -> HealthEvidence:
     """Return the evidence of several workers combined to that of one gateway."""
-    found = list(evidences)
-    if not found:
+    collected = list(evidences)
+    if not collected:
         return HealthEvidence()
-    good_at = max(each.last_success_at for each in found)
+    good_at = max(evidence.last_success_at for evidence in collected)
     # A worker's failures before another worker's last successful response are outdated.
-    bad = [each for each in found if each.since_good and each.bad_since > good_at]
-    newest = max(found, key=lambda each: each.probed_at)
+    bad = [
+        evidence for evidence in collected if evidence.since_good and evidence.bad_since > good_at
+    ]
+    newest = max(collected, key=lambda evidence: evidence.probed_at)
     return HealthEvidence(
-        last_minute=_sum(each.last_minute for each in found),
-        since_good=_sum(each.since_good for each in bad),
-        kinds=max((each.kinds for each in bad), default=0),
-        bad_since=min((each.bad_since for each in bad), default=math.inf),
+        last_minute=_sum(evidence.last_minute for evidence in collected),
+        since_good=_sum(evidence.since_good for evidence in bad),
+        kinds=max((evidence.kinds for evidence in bad), default=0),
+        bad_since=min((evidence.bad_since for evidence in bad), default=math.inf),
         last_success_at=good_at,
-        last_request_at=max(each.last_request_at for each in found),
-        has_succeeded=any(each.has_succeeded for each in found),
+        last_request_at=max(evidence.last_request_at for evidence in collected),
+        has_succeeded=any(evidence.has_succeeded for evidence in collected),
         probe=newest.probe,
         probed_at=newest.probed_at,
-        is_probe_enabled=any(each.is_probe_enabled for each in found),
-        circuit=min(each.circuit for each in found),
-        tokens=_best_token_status(each.tokens for each in found),
-        credential=next((each.credential for each in (newest, *bad) if each.credential), ""),
-        now=max(each.now for each in found),
+        is_probe_enabled=any(evidence.is_probe_enabled for evidence in collected),
+        circuit=min(evidence.circuit for evidence in collected),
+        tokens=_best_token_status(evidence.tokens for evidence in collected),
+        credential=next(
+            (evidence.credential for evidence in (newest, *bad) if evidence.credential), ""
+        ),
+        now=max(evidence.now for evidence in collected),
     )
 
 
@@ -255,19 +265,19 @@ def _failure_count(counts: Mapping[str, int]) -> int:
 
 
 def _hard(counts: Mapping[str, int]) -> int:
-    return sum(counts.get(found, 0) for found in _HARD)
+    return sum(counts.get(signal, 0) for signal in _HARD)
 
 
 def _main_fault(counts: Mapping[str, int]) -> str:
     """Return the most frequent fault; of equally frequent ones the gravest, first in `FAULTS`."""
-    return max(FAULTS, key=lambda found: counts.get(found, 0))
+    return max(FAULTS, key=lambda signal: counts.get(signal, 0))
 
 
 def _sum(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     total: dict[str, int] = {}
     for part in parts:
-        for found, count in part.items():
-            total[found] = total.get(found, 0) + count
+        for signal, count in part.items():
+            total[signal] = total.get(signal, 0) + count
     return total
 
 

@@ -47,8 +47,8 @@ class OperatorRunner(AppRunner):
 
     On a loopback address a request must name the listener by an IP address, as `localhost` or as
     the settings do: a web site can let its own name resolve to 127.0.0.1 (DNS rebinding) and make a
-    browser on this machine read the responses. `patience` is the timeout of a connection's next
-    request in seconds.
+    browser on this machine read the responses. `request_timeout` is the timeout of a
+    connection's next request in seconds.
     """
 
     def __init__(
@@ -56,30 +56,35 @@ class OperatorRunner(AppRunner):
         application: Application,
         address: ListenAddress,
         *,
-        patience: float = _REQUEST_TIMEOUT,
+        request_timeout: float = _REQUEST_TIMEOUT,
         max_connections: int = MAX_CONNECTIONS,
     ) -> None:
         super().__init__(application, handle_signals=False, shutdown_timeout=_SHUTDOWN)
         self._names = _allowed_hosts(address)
-        self._request_timeout = patience
+        self._request_timeout = request_timeout
         self._max_connections = max_connections
 
     async def _make_server(self) -> Server:
-        made = await super()._make_server()
+        server = await super()._make_server()
         return _OperatorServer(
-            _with_host_check(made.request_handler, self._names),
-            request_factory=made.request_factory,
-            patience=self._request_timeout,
+            _with_host_check(server.request_handler, self._names),
+            request_factory=server.request_factory,
+            request_timeout=self._request_timeout,
             max_connections=self._max_connections,
         )
 
 
 class _OperatorServer(Server):
     def __init__(
-        self, handler: Handler, *, request_factory: Any, patience: float, max_connections: int
+        self,
+        handler: Handler,
+        *,
+        request_factory: Any,
+        request_timeout: float,
+        max_connections: int,
     ) -> None:
         super().__init__(handler, request_factory=request_factory)
-        self._request_timeout = patience
+        self._request_timeout = request_timeout
         self._max_connections = max_connections
 
     def __call__(self) -> RequestHandler:
@@ -97,7 +102,9 @@ class _OperatorServer(Server):
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         """Abort the oldest connection at the limit, so that idle ones do not lock operators out."""
-        living = [each for each in self._connections.values() if not each.is_closing()]
+        living = [
+            connection for connection in self._connections.values() if not connection.is_closing()
+        ]
         if len(living) >= self._max_connections:
             living[0].abort()
         super().connection_made(handler, transport)

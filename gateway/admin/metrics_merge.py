@@ -67,7 +67,7 @@ class MergedMetrics(Collector):
 
     def remove_process(self, process: object) -> None:
         """Remove a process that has ended; its counts are retained, so that no sum decreases."""
-        last = [each for each in self._present.pop(process, ()) if each[2] in _ACCUMULATING]
+        last = [family for family in self._present.pop(process, ()) if family[2] in _ACCUMULATING]
         self._departed = merge([self._departed, last])
 
     def render(self, accept: str | None = None) -> tuple[str, bytes]:
@@ -103,9 +103,9 @@ def merge(sources: Iterable[Sequence[Family]]) -> list[Family]:
 
 
 def _merge_family(family: str, one: Sample, other: Sample) -> Sample:
-    exemplars = [each for each in (one[3], other[3]) if each is not None]
+    exemplars = [exemplar for exemplar in (one[3], other[3]) if exemplar is not None]
     # Of two exemplars the later one is used: its trace shows the more recent state.
-    exemplar = max(exemplars, key=lambda each: float(each[2]), default=None)
+    exemplar = max(exemplars, key=lambda exemplar: float(exemplar[2]), default=None)
     return one[0], one[1], _combine(family, one[0], one[2], other[2]), exemplar
 
 
@@ -143,7 +143,9 @@ def merge_readiness(
 
 def merge_health(reports: Mapping[int, Mapping[str, Any] | None]) -> PlatformHealth:
     """Return the platform health that the evidence in all workers' reports shows."""
-    told = (report for report in reports.values() if report is not None)
+    present = (report for report in reports.values() if report is not None)
     return evaluate_health(
-        merge_evidence(HealthEvidence(**each["evidence"]) for each in told if "evidence" in each)
+        merge_evidence(
+            HealthEvidence(**report["evidence"]) for report in present if "evidence" in report
+        )
     )

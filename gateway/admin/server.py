@@ -62,8 +62,8 @@ class ReadinessSource(Protocol):
 class StatusSource(Protocol):
     """Source of the facts behind `/status`."""
 
-    def language(self, asked: str | None, accept_language: str | None) -> str:
-        """Return the language of the response; `asked` is the query parameter `lang`."""
+    def language(self, requested: str | None, accept_language: str | None) -> str:
+        """Return the language of the response; `requested` is the query parameter `lang`."""
         ...
 
     async def facts(self, language: str) -> dict[str, Any]:
@@ -194,9 +194,9 @@ _OUTBOX_LINKS: Final = {"/outbox": "for people: what waits, failed and is unclea
 
 def _links(status: StatusSource | None, outbox: OutboxPageConfig | None) -> dict[str, str]:
     """Return the paths that are served, with a description of each."""
-    there = outbox is not None and outbox.query is not None
+    has_outbox = outbox is not None and outbox.query is not None
     pages = _STATUS_LINKS if status is not None else {}
-    return {**_LINKS, **pages, **(_OUTBOX_LINKS if there else {})}
+    return {**_LINKS, **pages, **(_OUTBOX_LINKS if has_outbox else {})}
 
 
 def _index(links: Mapping[str, str], *, page: bool) -> Handler:

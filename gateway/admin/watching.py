@@ -22,7 +22,7 @@ _log = get_logger(__name__)
 
 _CHECK_INTERVAL: Final = 1.0
 # Seconds. A doubt that ends sooner does not justify a probe.
-_PAUSE: Final = 5.0
+_PROBE_DELAY: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +49,11 @@ class PlatformMonitor:
 
     def __init__(
         self,
-        watched: MonitorSources,
+        sources: MonitorSources,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._sources = watched
+        self._sources = sources
         self._clock = clock
         self._outcomes = PlatformOutcomes(clock)
         self.evaluator = HealthEvaluator(self.evidence, wall_clock)
@@ -71,11 +71,11 @@ class PlatformMonitor:
 
     def evidence(self) -> HealthEvidence:
         """Return the health evidence at this moment."""
-        watched = self._sources
+        sources = self._sources
         return self._outcomes.snapshot(
-            circuit=watched.circuit(),
-            tokens=token_statuses(watched.tokens()),
-            probing=bool(watched.interval()),
+            circuit=sources.circuit(),
+            tokens=token_statuses(sources.tokens()),
+            probing=bool(sources.interval()),
         )
 
     def is_failing(self) -> bool:
@@ -103,19 +103,19 @@ class PlatformMonitor:
         self.evaluator.evaluate()
         if not self._is_probe_due():
             return
-        asked_at, outcomes = self._clock(), self._outcomes
+        sent_at, outcomes = self._clock(), self._outcomes
         result = await self._sources.probe(outcomes.good_with)
         if result is None or outcomes is not self._outcomes:
             # No probe could be sent, or it went to a platform that the settings no longer name.
             return
-        self._last_probe_at = asked_at
-        found, credential = result
-        self._outcomes.record_probe(found, credential)
-        self._sources.count_probe(found)
-        if found != self._last_signal:
-            level = logging.INFO if found == ANSWERS else logging.WARNING
-            _log.log(level, "the gateway asked for the platform's metadata itself: %s", found)
-            self._last_signal = found
+        self._last_probe_at = sent_at
+        signal, credential = result
+        self._outcomes.record_probe(signal, credential)
+        self._sources.count_probe(signal)
+        if signal != self._last_signal:
+            level = logging.INFO if signal == ANSWERS else logging.WARNING
+            _log.log(level, "the gateway asked for the platform's metadata itself: %s", signal)
+            self._last_signal = signal
 
     def _is_probe_due(self) -> bool:
         interval, now = self._sources.interval(), self._clock()
@@ -128,4 +128,4 @@ class PlatformMonitor:
         if not self._sources.is_probing:
             return False
         silent = now - max(self._started_at, evidence.last_request_at) >= interval
-        return silent or needs_probe(evidence, _PAUSE)
+        return silent or needs_probe(evidence, _PROBE_DELAY)

@@ -132,7 +132,7 @@ async def test_wishes_of_http(serve: Serve, line: bytes, status: int) -> None:
 @pytest.mark.parametrize("begun", [b"", b"GET /livez HT", b"GET /livez HTTP/1.1\r\nHost: l", GOOD])
 async def test_a_connection_that_says_no_more_is_closed(serve: Serve, begun: bytes) -> None:
     """Silent from its start, amidst a header, or after an answer: its time is short."""
-    async with serve(patience=0.2) as address, await Wire.open(address) as wire:
+    async with serve(request_timeout=0.2) as address, await Wire.open(address) as wire:
         if begun == GOOD:
             assert (await wire.ask(GOOD)).status == 200
         else:
@@ -150,7 +150,7 @@ async def test_a_header_in_drops_gets_no_more_time(serve: Serve) -> None:
                 await wire.send(b"X")
                 await asyncio.sleep(0.02)
 
-    async with serve(patience=0.2) as address, await Wire.open(address) as wire:
+    async with serve(request_timeout=0.2) as address, await Wire.open(address) as wire:
         await wire.send(b"GET /livez HTTP/1.1\r\nHost: ")
         dripping = asyncio.ensure_future(drip(wire))
         async with asyncio.timeout(10):

@@ -22,16 +22,16 @@ _log = get_logger(__name__)
 
 # Number of messages above which the oldest are dropped.
 _MAX_WAITING: Final = 50
-_ATTEMPT: Final = 60.0
-_FIRST_PAUSE, _LONGEST_PAUSE = 15.0, 900.0
+_ATTEMPT_TIMEOUT: Final = 60.0
+_FIRST_RETRY_DELAY, _MAX_RETRY_DELAY = 15.0, 900.0
 
 
 class AddressSender:
-    """Sends messages to one address, each in a thread; `patience` is the timeout in seconds."""
+    """Sends messages to one address, each in a thread; `timeout` is in seconds."""
 
-    def __init__(self, address: AlertAddress, patience: float = _ATTEMPT) -> None:
+    def __init__(self, address: AlertAddress, timeout: float = _ATTEMPT_TIMEOUT) -> None:
         self.address = address
-        self._timeout = patience
+        self._timeout = timeout
         self.thread: threading.Thread | None = None
         # True until the thread has ended, even if the attempt has timed out before.
         self._is_sending = False
@@ -73,7 +73,7 @@ class AddressQueue:
     def __init__(
         self, address: AlertAddress, time: TimeSource, count: Callable[[str, int], None]
     ) -> None:
-        self._post = AddressSender(address)
+        self._sender = AddressSender(address)
         self._time = time
         self._count = count
         self._waiting: deque[AlertMessage] = deque()
@@ -99,23 +99,23 @@ class AddressQueue:
         failures = 0
         while not await self._attempt():
             failures += 1
-            pause = backoff(failures, _FIRST_PAUSE, _LONGEST_PAUSE, self._time.random)
+            delay = backoff(failures, _FIRST_RETRY_DELAY, _MAX_RETRY_DELAY, self._time.random)
             if failures == 1:
                 _log.warning(
                     "%s takes no message; it is tried again in %s, then less often",
-                    *(self._post.address.name, format_duration(pause)),
+                    *(self._sender.address.name, format_duration(delay)),
                     key="alerts.notify",
                 )
-            await self._time.sleep(pause)
+            await self._time.sleep(delay)
         if failures:
-            _log.info("%s takes messages again", self._post.address.name, key="alerts.notify")
+            _log.info("%s takes messages again", self._sender.address.name, key="alerts.notify")
 
     async def _attempt(self) -> bool:
         """Send all queued messages as one: after an outage a single message arrives, not fifty."""
         together = tuple(self._waiting)
         last = together[-1]
         body = "\n".join(message.body for message in together)
-        if not await self._post.send(AlertMessage(last.kind, last.title, body)):
+        if not await self._sender.send(AlertMessage(last.kind, last.title, body)):
             self._count("failed", 1)
             return False
         for message in together:

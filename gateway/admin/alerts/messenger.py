@@ -65,10 +65,10 @@ class AlertMonitor:
         self._sources = sources
         self._count = count
         self._time = TimeSource() if time is None else time
-        self._mailboxes: dict[Secret, tuple[AddressQueue, asyncio.Task[None]]] = {}
-        self._troubles = AlertStates()
+        self._queues: dict[Secret, tuple[AddressQueue, asyncio.Task[None]]] = {}
+        self._alert_states = AlertStates()
         self._increases = CounterIncreases()
-        self._settings_refused = False
+        self._has_reload_failed = False
         self._wording = AlertFormatter("en", "")
         self._daily: DailySummary | None = None
 
@@ -81,16 +81,16 @@ class AlertMonitor:
         elif self._daily is None:
             self._daily = DailySummary(self._time.wall_clock())
         wanted = {address.url: address for address in addresses}
-        for url in self._mailboxes.keys() - wanted.keys():
-            self._mailboxes.pop(url)[1].cancel()
-        for url in wanted.keys() - self._mailboxes.keys():
-            mailbox = AddressQueue(wanted[url], self._time, self._count)
-            task = asyncio.get_running_loop().create_task(mailbox.run())
-            self._mailboxes[url] = mailbox, task
+        for url in self._queues.keys() - wanted.keys():
+            self._queues.pop(url)[1].cancel()
+        for url in wanted.keys() - self._queues.keys():
+            queue = AddressQueue(wanted[url], self._time, self._count)
+            task = asyncio.get_running_loop().create_task(queue.run())
+            self._queues[url] = queue, task
 
     def on_reload(self, outcome: str) -> None:
         """Record the outcome of the last reload of the settings: `ok` or `failed`."""
-        self._settings_refused = outcome != "ok"
+        self._has_reload_failed = outcome != "ok"
 
     async def run(self) -> None:
         """Call `check_alerts` every `_EVALUATION_INTERVAL` seconds until cancelled."""
@@ -106,7 +106,7 @@ class AlertMonitor:
 
         Does nothing while no address is configured or the gateway shuts down.
         """
-        if not self._mailboxes:
+        if not self._queues:
             return
         sources = self._sources
         status = await sources.status.facts(self._wording.language)
@@ -121,26 +121,26 @@ class AlertMonitor:
             certificate_seconds_left={
                 name: end - wall for name, end in sources.certificates().items()
             },
-            is_reload_failed=self._settings_refused,
+            is_reload_failed=self._has_reload_failed,
         )
-        begun, over = self._troubles.update(firing_alerts(facts), now)
+        begun, over = self._alert_states.update(firing_alerts(facts), now)
         if begun or over:
             self._notify(self._wording.format_changes(begun, over, status, (now, wall)))
         if self._daily is not None and self._daily.is_due(wall):
             self._notify(
                 self._wording.format_daily(
-                    status, self._daily.traffic(status), self._troubles.notified_count
+                    status, self._daily.traffic(status), self._alert_states.notified_count
                 )
             )
 
     async def close(self) -> None:
         """Stop sending; messages that are still queued are dropped."""
-        tasks = [task for _, task in self._mailboxes.values()]
-        self._mailboxes.clear()
+        tasks = [task for _, task in self._queues.values()]
+        self._queues.clear()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _notify(self, message: AlertMessage) -> None:
-        for mailbox, _ in self._mailboxes.values():
-            mailbox.enqueue(message)
+        for queue, _ in self._queues.values():
+            queue.enqueue(message)

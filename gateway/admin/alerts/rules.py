@@ -126,11 +126,11 @@ def _iterate_firing(facts: AlertInputs) -> Iterator[tuple[AlertKey, Value]]:
 def _error_ratio(status: Mapping[str, Any]) -> float | None:
     """Return the error ratio of the last minutes, None if it is acceptable or outdated."""
     recent = status["last_hour"]["minutes"][-_MINUTES:]
-    requests, errors = (sum(each[what] for each in recent) for what in ("requests", "errors"))
+    requests, errors = (sum(minute[what] for minute in recent) for what in ("requests", "errors"))
     if not many_errors(requests, errors):
         return None
     probe = status["platform"]["probe"]
-    last = max(each["last_at"] for each in status["errors"])
+    last = max(error["last_at"] for error in status["errors"])
     if probe and probe["found"] == ANSWERS and probe["at"] > last:
         # The failures are over: a probe has succeeded since the last of them.
         return None
@@ -181,13 +181,15 @@ class CounterIncreases:
 
     def increases_at(self, status: Mapping[str, Any], now: float) -> dict[str, int]:
         """Add a sample of `status` at the monotonic time `now`; return the increases by reason."""
-        counts = {each["reason"]: each["since_start"] for each in status["errors"]}
+        counts = {error["reason"]: error["since_start"] for error in status["errors"]}
         counts[DROPPED] = (status["audit"] or {"dropped": 0})["dropped"]
         self._samples.append((now, self._grown(counts)))
         self._before = counts
         while self._samples[0][0] <= now - _WINDOW:
             self._samples.popleft()
-        return {reason: sum(look.get(reason, 0) for _, look in self._samples) for reason in counts}
+        return {
+            reason: sum(sample.get(reason, 0) for _, sample in self._samples) for reason in counts
+        }
 
     def _grown(self, counts: Mapping[str, int]) -> dict[str, int]:
         if self._before is None:

@@ -42,35 +42,37 @@ class AlertStates:
         both, because an alert is returned only once.
         """
         for key, value in found.items():
-            trouble = self._states.setdefault(
+            alert = self._states.setdefault(
                 key, AlertState(*key, first_seen_at=now, last_seen_at=now, value=value)
             )
-            trouble.last_seen_at = now
-            if not trouble.is_notified:
-                trouble.value = value
-                if (COVERED.get(trouble.name, ""), "") in found:
-                    trouble.first_seen_at = now
+            alert.last_seen_at = now
+            if not alert.is_notified:
+                alert.value = value
+                if (COVERED.get(alert.name, ""), "") in found:
+                    alert.first_seen_at = now
         over = [
             key
-            for key, each in self._states.items()
-            if key not in found and _is_resolved(each, now)
+            for key, alert in self._states.items()
+            if key not in found and _is_resolved(alert, now)
         ]
-        ended = [trouble for trouble in map(self._states.pop, over) if trouble.is_notified]
-        begun = [each for key, each in self._states.items() if key in found and _is_due(each, now)]
-        for trouble in begun:
-            trouble.is_notified = True
+        ended = [alert for alert in map(self._states.pop, over) if alert.is_notified]
+        begun = [
+            alert for key, alert in self._states.items() if key in found and _is_due(alert, now)
+        ]
+        for alert in begun:
+            alert.is_notified = True
         return begun, ended
 
     @property
     def notified_count(self) -> int:
         """Number of alerts that have been notified and are not resolved."""
-        return sum(trouble.is_notified for trouble in self._states.values())
+        return sum(alert.is_notified for alert in self._states.values())
 
 
-def _is_due(trouble: AlertState, now: float) -> bool:
-    return not trouble.is_notified and now - trouble.first_seen_at >= HOLD_SECONDS[trouble.name]
+def _is_due(alert: AlertState, now: float) -> bool:
+    return not alert.is_notified and now - alert.first_seen_at >= HOLD_SECONDS[alert.name]
 
 
-def _is_resolved(trouble: AlertState, now: float) -> bool:
+def _is_resolved(alert: AlertState, now: float) -> bool:
     # A pending alert, which has not been notified, starts again after each gap.
-    return not trouble.is_notified or now - trouble.last_seen_at >= _RESOLVE_SECONDS
+    return not alert.is_notified or now - alert.last_seen_at >= _RESOLVE_SECONDS

@@ -52,20 +52,20 @@ class AlertFormatter:
         lines = [
             self._line(
                 "begun",
-                trouble,
-                at=wall - (moment - trouble.first_seen_at),
-                care=_service_advice(trouble, status),
+                alert,
+                at=wall - (moment - alert.first_seen_at),
+                care=_service_advice(alert, status),
             )
-            for trouble in begun
+            for alert in begun
         ]
         lines += [
             self._line(
                 "over",
-                trouble,
-                at=wall - (moment - trouble.last_seen_at),
-                lasted=self._span(trouble),
+                alert,
+                at=wall - (moment - alert.last_seen_at),
+                lasted=self._span(alert),
             )
-            for trouble in over
+            for alert in over
         ]
         return self._message("begun" if begun else "over", "\n".join(lines))
 
@@ -91,16 +91,16 @@ class AlertFormatter:
     def _message(self, kind: str, body: str) -> AlertMessage:
         return AlertMessage(kind, self._text(f"title:{kind}").format(instance=self.instance), body)
 
-    def _line(self, kind: str, trouble: AlertState, *, at: float, **words: str) -> str:
+    def _line(self, kind: str, alert: AlertState, *, at: float, **words: str) -> str:
         moment = datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M %z")
-        sentence = self._text(trouble.name).format(
+        sentence = self._text(alert.name).format(
             instance=self.instance,
-            about=trouble.about,
-            value=self._figure(trouble.name, trouble.value),
+            about=alert.about,
+            value=self._figure(alert.name, alert.value),
         )
         line = self._text(kind).format(at=moment, sentence=sentence, **words)
         # Operators find the alert in the runbook by its name.
-        return f"{line.rstrip()} ({trouble.name})"
+        return f"{line.rstrip()} ({alert.name})"
 
     def _figure(self, name: str, value: Value) -> str:
         if value is None:
@@ -109,15 +109,15 @@ class AlertFormatter:
             return format_span(round(value), STATUS_WORDS[self.language])
         return f"{value:.0%}" if name == "DhpGatewayPlatformDown" else str(value)
 
-    def _span(self, trouble: AlertState) -> str:
+    def _span(self, alert: AlertState) -> str:
         return format_span(
-            round(trouble.last_seen_at - trouble.first_seen_at), STATUS_WORDS[self.language]
+            round(alert.last_seen_at - alert.first_seen_at), STATUS_WORDS[self.language]
         )
 
     def _text(self, key: str) -> str:
         return ALERT_TEXTS[self.language][key]
 
 
-def _service_advice(trouble: AlertState, status: Mapping[str, Any]) -> str:
+def _service_advice(alert: AlertState, status: Mapping[str, Any]) -> str:
     """Return what the status page says to do if the gateway is not ready, else ""."""
-    return str(status["care"]["text"]) if trouble.name == "DhpGatewayNotReady" else ""
+    return str(status["care"]["text"]) if alert.name == "DhpGatewayNotReady" else ""

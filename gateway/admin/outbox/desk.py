@@ -33,7 +33,7 @@ AskOutbox = Callable[[OutboxFacts], Awaitable[OutboxFacts | None]]
 _PAGE: Final = 100
 # Characters of a body that are shown in clear. A complete body may be too large for a browser and
 # for the channel between processes.
-_SHOWN: Final = 256 * 1024
+_MAX_BODY_CHARACTERS: Final = 256 * 1024
 _CHANNEL: Final = "page"
 
 
@@ -67,7 +67,7 @@ class OutboxAdminApi:
     async def _list(self, question: OutboxFacts) -> OutboxFacts:
         groups = await self._outbox.undelivered_groups()
         found = await self._outbox.entries(
-            states=[EntryState(each) for each in question["states"]] or tuple(BLOCKING),
+            states=[EntryState(name) for name in question["states"]] or tuple(BLOCKING),
             cause=question["cause"],
             caller=question["caller"],
             after=question["after"],
@@ -76,8 +76,8 @@ class OutboxAdminApi:
         page = found[: self._page_size]
         return {
             "at": format_time(time.time()),
-            "groups": [{**asdict(each), "oldest": format_time(each.oldest)} for each in groups],
-            "entries": [entry_view(each) for each in page],
+            "groups": [{**asdict(group), "oldest": format_time(group.oldest)} for group in groups],
+            "entries": [entry_view(entry) for entry in page],
             "next": page[-1].number if len(found) > self._page_size else None,
         }
 
@@ -120,7 +120,7 @@ class OutboxAdminApi:
 def _truncate_body(document: OutboxFacts) -> OutboxFacts:
     for part in ("request", "answer"):
         content = document[part]
-        if content is not None and len(content["body"]) > _SHOWN:
+        if content is not None and len(content["body"]) > _MAX_BODY_CHARACTERS:
             content["body_bytes"] = len(content["body"].encode())
-            content["body"] = content["body"][:_SHOWN]
+            content["body"] = content["body"][:_MAX_BODY_CHARACTERS]
     return document

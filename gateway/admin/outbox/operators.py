@@ -63,7 +63,10 @@ class Operators:
     def replace(self, named: Sequence[tuple[str, Secret]]) -> None:
         """Replace all operators by these names and passwords."""
         self._callers = CallerRegistry(
-            [CallerMatcher(Caller(name), username=name, password=each) for name, each in named]
+            [
+                CallerMatcher(Caller(name), username=name, password=password)
+                for name, password in named
+            ]
         )
 
     @property
@@ -105,5 +108,5 @@ def is_cross_site(request: Request) -> bool:
     """Return whether the browser reports a page of another site as sender (Fetch standard)."""
     site = request.headers.get("Sec-Fetch-Site", "same-origin").strip().lower()
     origin = request.headers.get(hdrs.ORIGIN)
-    own = origin is None or is_same_origin(origin, authority_of(request) or "")
-    return site != "same-origin" or not own
+    is_own_origin = origin is None or is_same_origin(origin, authority_of(request) or "")
+    return site != "same-origin" or not is_own_origin

@@ -36,7 +36,7 @@ OutboxPageHandler = Callable[[Request, PageContext], Awaitable[Response]]
 # Seconds within which a form has to be complete, and its maximum size in bytes.
 _FORM_TIME: Final = 10.0
 _FORM_BYTES: Final = 16 * 1024
-_LONGEST_REASON: Final = 300
+_MAX_REASON_LENGTH: Final = 300
 _LAST_NUMBER: Final = 2**62
 
 
@@ -121,7 +121,7 @@ class OutboxPages:
         after = query.get("after", "0")
         question = {
             "ask": "list",
-            "states": [each for each in list_page.STATES if each == query.get("state")],
+            "states": [state for state in list_page.STATES if state == query.get("state")],
             "cause": query.get("cause"),
             "caller": query.get("caller"),
             "after": min(int(after), _LAST_NUMBER) if after.isdecimal() else 0,
@@ -146,7 +146,7 @@ class OutboxPages:
 
     async def _drop(self, request: Request, view: PageContext) -> Response:
         form = await self._form(request, view)
-        reason = " ".join(form.get("reason", "").split())[:_LONGEST_REASON]
+        reason = " ".join(form.get("reason", "").split())[:_MAX_REASON_LENGTH]
         if not reason:
             raise OutboxPageError(HTTPStatus.BAD_REQUEST, "no-reason")
         question = {"ask": "drop", "id": _id(form), "operator": view.operator, "reason": reason}
@@ -211,9 +211,9 @@ def _id(form: Mapping[str, str]) -> str:
     return form["id"]
 
 
-def _redirect_to_list(view: PageContext, **told: str) -> Response:
+def _redirect_to_list(view: PageContext, **parameters: str) -> Response:
     """Return a redirect to the list, so that reloading the page does not repeat the action."""
-    location = URL("../outbox").with_query({"lang": view.language, **told})
+    location = URL("../outbox").with_query({"lang": view.language, **parameters})
     headers = {**HEADERS, hdrs.LOCATION: str(location)}
     return Response(status=HTTPStatus.SEE_OTHER, headers=headers)
 

@@ -237,6 +237,6 @@ _UZ: Final[dict[str, str]] = {
 
 PAGE_WORDS: Final[dict[str, dict[str, str]]] = {"en": _EN, "ru": _RU, "uz": _UZ}
 OUTBOX_WORDS: Final[dict[str, dict[str, str]]] = {
-    language: {**COMMON[language], **ENTRY_CAUSES[language], **own}
-    for language, own in PAGE_WORDS.items()
+    language: {**COMMON[language], **ENTRY_CAUSES[language], **page_texts}
+    for language, page_texts in PAGE_WORDS.items()
 }

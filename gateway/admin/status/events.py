@@ -19,7 +19,7 @@ _EVERY: Final = 5
 # Each open page occupies one of the 64 connections of the operators' listener.
 MAX_STREAMS: Final = 16
 # Seconds for which a browser may read nothing: a sleeping computer must not occupy a stream.
-_PATIENCE: Final = 10.0
+_SEND_TIMEOUT: Final = 10.0
 
 # Facts that change with time alone.
 _TIME_DEPENDENT_FIELDS: Final = frozenset(
@@ -44,8 +44,8 @@ class FactsProvider(Protocol):
 class StatusEvents:
     """Sends changed facts to every open page at once, and unchanged ones from time to time.
 
-    `interval` and `patience` (the timeout for sending an event) are in seconds; `most` is the
-    maximum number of open pages.
+    `interval` and `send_timeout` (for one event) are in seconds; `max_streams` is the maximum
+    number of open pages.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class StatusEvents:
         render: Callable[[Mapping[str, Any]], Mapping[str, str]],
         *,
         interval: float = _INTERVAL,
-        most: int = MAX_STREAMS,
-        patience: float = _PATIENCE,
+        max_streams: int = MAX_STREAMS,
+        send_timeout: float = _SEND_TIMEOUT,
     ) -> None:
         self._status = status
         self._render = render
         self._interval = interval
-        self._max_streams = most
-        self._send_timeout = patience
+        self._max_streams = max_streams
+        self._send_timeout = send_timeout
         self._open = 0
         self._closed = asyncio.Event()
 
@@ -126,5 +126,5 @@ def _without_time_fields(facts: Any) -> Any:
             if key not in _TIME_DEPENDENT_FIELDS
         }
     if isinstance(facts, list | tuple):
-        return [_without_time_fields(each) for each in facts]
+        return [_without_time_fields(value) for value in facts]
     return facts

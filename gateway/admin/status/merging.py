@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from gateway.admin.judgement import HealthEvidence, PlatformHealth, evaluate_health, merge_evidence
-from gateway.admin.status.recent_requests import RECENT, SHOWN, many_errors
+from gateway.admin.status.recent_requests import MAX_SLOWEST, RECENT, many_errors
 from gateway.admin.status.verdict import SERVICE_STATES, service_status
 
 _CIRCUITS: Final = ("closed", "half-open", "open")
@@ -23,13 +23,13 @@ def merge_status(reports: Sequence[StatusFacts | None], *, draining: bool) -> St
     If no worker responds, the result has only `care`.
     """
     present = [report for report in reports if report is not None]
-    own = _merge_service_status(reports, present, draining=draining)
+    process_status = _merge_service_status(reports, present, draining=draining)
     if not present:
-        return {"care": own}
+        return {"care": process_status}
     evidence = merge_evidence(HealthEvidence(**report["evidence"]) for report in present)
     health = evaluate_health(evidence)
     return {
-        "care": service_status(own, health, asdict(evidence)),
+        "care": service_status(process_status, health, asdict(evidence)),
         "tokens": _tokens([report["tokens"] for report in present]),
         "platform": _platform([report["platform"] for report in present], health),
         "sso": {
@@ -43,9 +43,9 @@ def merge_status(reports: Sequence[StatusFacts | None], *, draining: bool) -> St
         },
         "inflight": sum(report["inflight"] for report in present),
         "last_hour": _hour([report["last_hour"] for report in present]),
-        "slowest": _slowest([each for report in present for each in report["slowest"]]),
-        "errors": _errors([each for report in present for each in report["errors"]]),
-        "callers": _callers([each for report in present for each in report["callers"]]),
+        "slowest": _slowest([request for report in present for request in report["slowest"]]),
+        "errors": _errors([error for report in present for error in report["errors"]]),
+        "callers": _callers([caller for report in present for caller in report["callers"]]),
     }
 
 
@@ -62,13 +62,15 @@ def _merge_service_status(
     if not present:
         return {"answer": "no", "reason": "workers-missing"}
     verdicts = [report["care"] for report in present]
-    worst: dict[str, str] = max(verdicts, key=lambda each: SERVICE_STATES.index(each["answer"]))
+    worst: dict[str, str] = max(
+        verdicts, key=lambda verdict: SERVICE_STATES.index(verdict["answer"])
+    )
     missing = len(present) < len(reports)
     if worst["answer"] == "yes":
         if _many_errors(present):
             return {"answer": "degraded", "reason": "many-errors"}
         return {"answer": "degraded", "reason": "workers-missing"} if missing else dict(worst)
-    all_stopped = all(each["answer"] == "no" for each in verdicts)
+    all_stopped = all(verdict["answer"] == "no" for verdict in verdicts)
     return {"answer": "no" if all_stopped else "degraded", "reason": worst["reason"]}
 
 
@@ -86,15 +88,17 @@ def _tokens(sources: Sequence[Mapping[str, StatusFacts]]) -> dict[str, StatusFac
 
 
 def _token(states: Sequence[StatusFacts]) -> StatusFacts:
-    worst = max(states, key=lambda each: _FAILURES.index(each["failure"]))
+    worst = max(states, key=lambda state: _FAILURES.index(state["failure"]))
     return {
-        "valid": all(each["valid"] for each in states),
-        "expires_in": _least(each["expires_in"] for each in states if not _is_token_missing(each)),
-        "rejected": any(each["rejected"] for each in states),
-        "spare_secret": any(each["spare_secret"] for each in states),
-        "fetching": any(each["fetching"] for each in states),
+        "valid": all(state["valid"] for state in states),
+        "expires_in": _minimum(
+            state["expires_in"] for state in states if not _is_token_missing(state)
+        ),
+        "rejected": any(state["rejected"] for state in states),
+        "spare_secret": any(state["spare_secret"] for state in states),
+        "fetching": any(state["fetching"] for state in states),
         **{key: worst[key] for key in _OF_A_FAILURE},
-        "next_attempt_in": _least(each["next_attempt_in"] for each in states),
+        "next_attempt_in": _minimum(state["next_attempt_in"] for state in states),
     }
 
 
@@ -102,8 +106,8 @@ def _is_token_missing(state: StatusFacts) -> bool:
     return state["expires_in"] is None
 
 
-def _least(found: Iterable[int | None]) -> int | None:
-    return min((each for each in found if each is not None), default=None)
+def _minimum(found: Iterable[int | None]) -> int | None:
+    return min((number for number in found if number is not None), default=None)
 
 
 def _platform(sources: Sequence[StatusFacts], health: PlatformHealth) -> StatusFacts:
@@ -115,22 +119,24 @@ def _platform(sources: Sequence[StatusFacts], health: PlatformHealth) -> StatusF
         "url": sources[0]["url"],
         "circuit": _worst(_CIRCUITS, (source["circuit"] for source in sources)),
         "connections": connections,
-        "missing_alias": next(filter(None, (each.get("missing_alias") for each in sources)), None),
+        "missing_alias": next(
+            filter(None, (source.get("missing_alias") for source in sources)), None
+        ),
         "state": health.state,
         "reason": health.platform,
         "since": _since(sources, health),
-        "probe": _newest(each["probe"] for each in sources),
+        "probe": _newest(source["probe"] for source in sources),
     }
 
 
 def _since(sources: Sequence[StatusFacts], health: PlatformHealth) -> str:
     """Return the earliest `since` of workers in the merged state, else the latest of all."""
-    same: list[str] = [each["since"] for each in sources if each["state"] == health.state]
-    return min(same) if same else max(each["since"] for each in sources)
+    same: list[str] = [source["since"] for source in sources if source["state"] == health.state]
+    return min(same) if same else max(source["since"] for source in sources)
 
 
 def _newest(probes: Iterable[StatusFacts | None]) -> StatusFacts | None:
-    return max((each for each in probes if each), key=lambda each: each["at"], default=None)
+    return max((probe for probe in probes if probe), key=lambda probe: probe["at"], default=None)
 
 
 def _outbox(sources: Sequence[StatusFacts | None]) -> StatusFacts | None:
@@ -140,8 +146,8 @@ def _outbox(sources: Sequence[StatusFacts | None]) -> StatusFacts | None:
     good.
     """
     present = [source for source in sources if source is not None]
-    fullest = max(present, key=lambda each: sum(each["entries"].values()), default=None)
-    if all(each.get("available", True) for each in present):
+    fullest = max(present, key=lambda report: sum(report["entries"].values()), default=None)
+    if all(report.get("available", True) for report in present):
         return fullest
     return {**(fullest or {}), "available": False}
 
@@ -151,9 +157,9 @@ def _hour(sources: Sequence[StatusFacts]) -> StatusFacts:
     minutes = [
         {
             "from": same[0]["from"],
-            "requests": sum(each["requests"] for each in same),
-            "errors": sum(each["errors"] for each in same),
-            "refusals": sum(each["refusals"] for each in same),
+            "requests": sum(minute["requests"] for minute in same),
+            "errors": sum(minute["errors"] for minute in same),
+            "refusals": sum(minute["refusals"] for minute in same),
         }
         for same in zip(*(source["minutes"] for source in sources), strict=False)
     ]
@@ -166,16 +172,16 @@ def _hour(sources: Sequence[StatusFacts]) -> StatusFacts:
 
 
 def _slowest(found: Iterable[StatusFacts]) -> list[StatusFacts]:
-    return sorted(found, key=lambda each: -each["duration_ms"])[:SHOWN]
+    return sorted(found, key=lambda request: -request["duration_ms"])[:MAX_SLOWEST]
 
 
 def _errors(found: Iterable[StatusFacts]) -> list[StatusFacts]:
     merged = _merge_by_key(found, "reason", _later)
-    return sorted(merged, key=lambda each: each["last_at"], reverse=True)
+    return sorted(merged, key=lambda error: error["last_at"], reverse=True)
 
 
 def _later(one: StatusFacts, other: StatusFacts) -> StatusFacts:
-    last = max(one, other, key=lambda each: each["last_at"])
+    last = max(one, other, key=lambda error: error["last_at"])
     return {
         **last,
         "last_hour": one["last_hour"] + other["last_hour"],
@@ -185,7 +191,7 @@ def _later(one: StatusFacts, other: StatusFacts) -> StatusFacts:
 
 def _callers(found: Iterable[StatusFacts]) -> list[StatusFacts]:
     merged = _merge_by_key(found, "name", _merge_caller)
-    return sorted(merged, key=lambda each: each["name"])
+    return sorted(merged, key=lambda caller: caller["name"])
 
 
 def _merge_caller(one: StatusFacts, other: StatusFacts) -> StatusFacts:
@@ -201,7 +207,7 @@ def _merge_by_key(
     found: Iterable[StatusFacts], key: str, join: Callable[[StatusFacts, StatusFacts], StatusFacts]
 ) -> list[StatusFacts]:
     by_key: dict[str, StatusFacts] = {}
-    for each in found:
-        known = by_key.get(each[key])
-        by_key[each[key]] = each if known is None else join(known, each)
+    for item in found:
+        known = by_key.get(item[key])
+        by_key[item[key]] = item if known is None else join(known, item)
     return list(by_key.values())

@@ -16,13 +16,14 @@ from gateway.telemetry.timestamp import TimestampFormatter
 MINUTES: Final = 60
 # Number of latest minutes that the service status considers.
 RECENT: Final = 5
-# From `_ENOUGH` requests on, a ratio of `_MANY` failed ones means many errors. With fewer requests
-# a ratio has no significance, unless at least `_SOME` requests were made and all of them failed.
-_ENOUGH: Final = 10
-_SOME: Final = 3
-_MANY: Final = 0.5
+# From `_MIN_REQUESTS_FOR_RATIO` requests on, a ratio of `_MANY_ERRORS_RATIO` failed ones means many
+# errors. With fewer requests a ratio has no significance, unless at least `_MIN_REQUESTS` requests
+# were made and all of them failed.
+_MIN_REQUESTS_FOR_RATIO: Final = 10
+_MIN_REQUESTS: Final = 3
+_MANY_ERRORS_RATIO: Final = 0.5
 # Number of the slowest requests that are shown.
-SHOWN: Final = 10
+MAX_SLOWEST: Final = 10
 # Limits the memory: names come from the settings, and each reload may add new ones.
 _MAX_CALLERS: Final = 500
 OTHERS: Final = "(others)"
@@ -120,7 +121,7 @@ class RecentRequests:
     def last_five_minutes(self) -> tuple[int, int]:
         """Return the numbers of requests and errors in the last five minutes."""
         last = [minute for _, minute in self._hour()][-RECENT:]
-        return sum(each.requests for each in last), sum(each.errors for each in last)
+        return sum(minute.requests for minute in last), sum(minute.errors for minute in last)
 
     def facts(self) -> dict[str, Any]:
         """Return the facts for `/status.json`: times in UTC, counts of callers since the start."""
@@ -181,15 +182,15 @@ class RecentRequests:
 
 def many_errors(requests: int, errors: int) -> bool:
     """Return whether so many of the last requests failed that an operator should act."""
-    share = 1.0 if requests < _ENOUGH else _MANY
-    return requests >= _SOME and errors >= share * requests
+    share = 1.0 if requests < _MIN_REQUESTS_FOR_RATIO else _MANY_ERRORS_RATIO
+    return requests >= _MIN_REQUESTS and errors >= share * requests
 
 
 def _slowest(minutes: list[_Minute]) -> list[dict[str, Any]]:
     iso = TimestampFormatter().format
     used = sorted(
-        (minute for minute in minutes if minute.requests), key=lambda each: -each.slowest
-    )[:SHOWN]
+        (minute for minute in minutes if minute.requests), key=lambda minute: -minute.slowest
+    )[:MAX_SLOWEST]
     return [
         {
             "interaction": interaction,

@@ -54,14 +54,14 @@ def _value(key: str, value: Any) -> Iterator[tuple[str, VisibleSetting]]:
     if isinstance(value, Section):
         yield from _section(f"{key}.", value)
     elif isinstance(value, Mapping):
-        for name, each in value.items():
-            yield from _value(f"{key}.{name}", each)
+        for name, item in value.items():
+            yield from _value(f"{key}.{name}", item)
     elif isinstance(value, list | tuple | set | frozenset):
-        if any(isinstance(each, Section) for each in value):
-            for number, each in enumerate(value):
-                yield from _value(f"{key}.{number}", each)
+        if any(isinstance(item, Section) for item in value):
+            for number, item in enumerate(value):
+                yield from _value(f"{key}.{number}", item)
         elif value:
-            yield key, ", ".join(str(_text(each)) for each in value)
+            yield key, ", ".join(str(_text(item)) for item in value)
     else:
         yield key, _text(value)
 

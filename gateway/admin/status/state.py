@@ -102,9 +102,9 @@ class StatusReporter:
         self._wall_clock = wall_clock
         self._started_at = clock()
 
-    def language(self, asked: str | None, accept_language: str | None) -> str:
-        """Return `asked` if it is one of `LANGUAGES`, else the best one for `Accept-Language`."""
-        return _language(self._sources.settings(), asked, accept_language)
+    def language(self, requested: str | None, accept_language: str | None) -> str:
+        """Return `requested` if it is one of `LANGUAGES`, else the best for `Accept-Language`."""
+        return _language(self._sources.settings(), requested, accept_language)
 
     async def facts(self, language: str) -> dict[str, Any]:
         """Return all facts as plain data, with texts in `language`."""
@@ -150,13 +150,13 @@ class StatusReporter:
         }
 
     def _platform_facts(self) -> dict[str, Any]:
-        judging, iso = self._sources.health_evaluator, TimestampFormatter().format
-        health, evidence = judging.evaluate(), judging.evidence()
+        evaluator, iso = self._sources.health_evaluator, TimestampFormatter().format
+        health, evidence = evaluator.evaluate(), evaluator.evidence()
         probed_at = self._wall_clock() - (evidence.now - evidence.probed_at)
         return {
             "state": health.state,
             "reason": health.platform,
-            "since": iso(judging.since),
+            "since": iso(evaluator.since),
             "probe": {"found": evidence.probe, "at": iso(probed_at)} if evidence.probe else None,
         }
 
@@ -213,9 +213,9 @@ class MergedStatusReporter:
         self._wall_clock = wall_clock
         self._started_at = clock()
 
-    def language(self, asked: str | None, accept_language: str | None) -> str:
+    def language(self, requested: str | None, accept_language: str | None) -> str:
         """Return the language as `StatusReporter.language` does."""
-        return _language(self._settings(), asked, accept_language)
+        return _language(self._settings(), requested, accept_language)
 
     async def facts(self, language: str) -> dict[str, Any]:
         """Return the facts as `StatusReporter.facts` does, and how many workers responded."""
@@ -229,9 +229,9 @@ class MergedStatusReporter:
         return _localized({**about, **workers, **_NOTHING, **merged}, language)
 
 
-def _language(settings: Settings, asked: str | None, accept_language: str | None) -> str:
-    if asked in LANGUAGES:
-        return asked
+def _language(settings: Settings, requested: str | None, accept_language: str | None) -> str:
+    if requested in LANGUAGES:
+        return requested
     return choose_language(accept_language, settings.fhir.default_language)
 
 
@@ -249,9 +249,9 @@ def _instance_facts(settings: Settings, uptime: float, now: float) -> dict[str, 
 def _localized(facts: dict[str, Any], language: str) -> dict[str, Any]:
     """Return the facts with texts in a language, the service status first."""
     care = facts["care"]
-    said = STATUS_WORDS[language][f"care:{care['reason']}"]
+    care_text = STATUS_WORDS[language][f"care:{care['reason']}"]
     return {
-        "care": {**care, "text": said.replace("{credential}", care.get("credential", ""))},
+        "care": {**care, "text": care_text.replace("{credential}", care.get("credential", ""))},
         "language": language,
         **{key: value for key, value in facts.items() if key not in {"care", "errors"}},
         "errors": [
@@ -308,6 +308,6 @@ def _token_reason(tokens: Mapping[str, TokenState]) -> str:
 def _reason_texts(reason: str, language: str) -> dict[str, str]:
     """Return what a reason means, and what operators do about it."""
     words = STATUS_WORDS[language]
-    own = reason not in (PLATFORM_ERROR, PLATFORM_REFUSAL)
-    meaning = text(reason, language) if own else words[reason]
+    is_own_reason = reason not in (PLATFORM_ERROR, PLATFORM_REFUSAL)
+    meaning = text(reason, language) if is_own_reason else words[reason]
     return {"text": meaning, "remedy": REMEDIES[language][reason]}

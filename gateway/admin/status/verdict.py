@@ -13,23 +13,23 @@ SERVICE_STATES: Final = ("yes", "untried", "degraded", "no")
 
 
 def service_status(
-    own: Mapping[str, str], health: PlatformHealth, evidence: Mapping[str, Any]
+    process_status: Mapping[str, str], health: PlatformHealth, evidence: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Return the worse of `own` and the platform's state.
+    """Return the worse of `process_status` and the platform's state.
 
-    `own` is the state of a process by its tokens, its audit and the like, `evidence` that of
-    `health` as a dictionary. The result has `answer` and `reason`, and `credential` if the platform
-    refuses a client.
+    `process_status` is the state of a process by its tokens, its audit etc., `evidence` that
+    of `health` as a dictionary. The result has `answer` and `reason`, and `credential` if the
+    platform refuses a client.
     """
     care = _status_of_platform(health)
-    if own["reason"] == "many-errors" and _has_recovered(health, evidence):
+    if process_status["reason"] == "many-errors" and _has_recovered(health, evidence):
         return care
-    worse = SERVICE_STATES.index(own["answer"]) - SERVICE_STATES.index(care["answer"])
+    worse = SERVICE_STATES.index(process_status["answer"]) - SERVICE_STATES.index(care["answer"])
     # If both are `no`, the reason is used that stops requests in the gateway: they do not reach
     # the platform.
-    first = own["answer"] == "no" and own["reason"] != "circuit-open"
+    first = process_status["answer"] == "no" and process_status["reason"] != "circuit-open"
     if worse > 0 or (worse == 0 and first):
-        care = dict(own)
+        care = dict(process_status)
     if care["reason"] == REFUSES:
         care["credential"] = _refused_credential(evidence)
     return care

@@ -24,7 +24,7 @@ async def test_an_address_that_says_nothing() -> None:
         port = server.sockets[0].getsockname()[1]
         address = parse_address("it", Secret(f"json://127.0.0.1:{port}"))
         assert address is not None
-        post = AddressSender(address, patience=0.05)
+        post = AddressSender(address, timeout=0.05)
         sending = asyncio.get_running_loop().create_task(post.send(MESSAGE))
         await until(lambda: bool(held))
         assert not await sending

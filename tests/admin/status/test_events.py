@@ -122,7 +122,7 @@ async def test_a_change_is_sent_at_once_and_time_alone_seldom(serve: Serve, told
 
 async def test_the_number_of_streams_is_bounded(serve: Serve) -> None:
     """One too many is refused with 503; who leaves makes room."""
-    async with serve(most=2) as (url, _), listening(url) as first:
+    async with serve(max_streams=2) as (url, _), listening(url) as first:
         await next_event(first)
         async with listening(url) as second:
             await next_event(second)
@@ -134,7 +134,7 @@ async def test_the_number_of_streams_is_bounded(serve: Serve) -> None:
 async def test_a_reader_that_takes_nothing_loses_its_place(serve: Serve, told: Told) -> None:
     """A computer that sleeps with a page open keeps its place for a while only."""
     told.size = 2**20
-    async with serve(most=1, patience=0.2) as (url, _):
+    async with serve(max_streams=1, send_timeout=0.2) as (url, _):
         host, port = url.split("/")[2].split(":")
         with socket.create_connection((host, int(port))) as sleeper:
             sleeper.sendall(f"GET /status/events HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.admin.judgement import HealthEvidence
 from gateway.admin.status.merging import merge_status
-from gateway.admin.status.recent_requests import SHOWN
+from gateway.admin.status.recent_requests import MAX_SLOWEST
 
 TOKEN = {
     "valid": True,
@@ -141,7 +141,7 @@ def test_reasons_and_slowest_are_joined() -> None:
             "since_start": 2,
         }
 
-    slow = [{"duration_ms": number} for number in range(SHOWN)]
+    slow = [{"duration_ms": number} for number in range(MAX_SLOWEST)]
     merged = merge_status(
         [
             report(errors=[seen("2026-01-01T00:00:02Z", 500)], slowest=slow),
@@ -153,7 +153,7 @@ def test_reasons_and_slowest_are_joined() -> None:
         {**seen("2026-01-01T00:00:02Z", 500), "last_hour": 2, "since_start": 4}
     ]
     assert [each["duration_ms"] for each in merged["slowest"]][:4] == [9, 9, 8, 8]
-    assert len(merged["slowest"]) == SHOWN
+    assert len(merged["slowest"]) == MAX_SLOWEST
 
 
 def test_the_outbox_is_one_however_many_look_at_it() -> None:
