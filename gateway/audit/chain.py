@@ -23,7 +23,7 @@ TORN: Final = "torn"
 _END: Final = re.compile(
     rb',"seq":([1-9][0-9]{0,17}),"prev":"([0-9a-f]{64})","hash":"([0-9a-f]{64})"\}\Z'
 )
-_LONGEST_END: Final = 200
+_MAX_END_BYTES: Final = 200
 _HASH_MEMBER: Final = len(b',"hash":""}') + 64
 
 
@@ -61,9 +61,9 @@ def append_to_chain(line: bytes, last: ChainPosition) -> tuple[bytes, ChainPosit
 
 def parse_record(line: bytes) -> ChainedRecord | None:
     """Return the chain members of a line without its line feed, or None if it has none."""
-    found = _END.search(line, max(0, len(line) - _LONGEST_END))
+    found = _END.search(line, max(0, len(line) - _MAX_END_BYTES))
     if found is None:
         return None
     seq, prev, digest = int(found[1]), found[2].decode(), found[3].decode()
-    own = hashlib.sha256(line[:-_HASH_MEMBER] + b"}").hexdigest()
-    return ChainedRecord(seq, prev, digest, has_valid_hash=own == digest)
+    computed = hashlib.sha256(line[:-_HASH_MEMBER] + b"}").hexdigest()
+    return ChainedRecord(seq, prev, digest, has_valid_hash=computed == digest)

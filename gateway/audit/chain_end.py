@@ -24,8 +24,8 @@ with contextlib.suppress(ImportError):
     import fcntl  # not on Windows, where the settings reject what needs this module
 
 # Bytes. A record has some hundred bytes: a file without any in its last mebibyte is no audit file.
-_FIRST_LOOK: Final = 64 * 1024
-_LAST_LOOK: Final = 1024 * 1024
+_FIRST_READ_BYTES: Final = 64 * 1024
+_MAX_READ_BYTES: Final = 1024 * 1024
 
 
 class NotAnAuditFileError(Exception):
@@ -35,25 +35,25 @@ class NotAnAuditFileError(Exception):
 class FileTail(NamedTuple):
     """The end of a file: the position of its last record, if any, and the partial line after it."""
 
-    link: ChainPosition | None
+    position: ChainPosition | None
     partial_line: bytes
 
 
 def read_tail(fd: int, size: int) -> FileTail:
     """Return the end of a file of `size` bytes. Raises OSError, `NotAnAuditFileError`."""
-    look = _FIRST_LOOK
+    length = _FIRST_READ_BYTES
     while True:
-        start = max(0, size - look)
-        whole, _, rest = os.pread(fd, size - start, start).rpartition(b"\n")
+        start = max(0, size - length)
+        complete, _, rest = os.pread(fd, size - start, start).rpartition(b"\n")
         # Unless the read began at offset 0, the first line is incomplete.
-        for line in reversed(whole.split(b"\n")[1 if start else 0 :]):
+        for line in reversed(complete.split(b"\n")[1 if start else 0 :]):
             if (found := chain.parse_record(line)) is not None:
                 return FileTail(found.position, rest)
-        if not start and not whole:
+        if not start and not complete:
             return FileTail(None, rest)
-        if not start or look >= _LAST_LOOK:
+        if not start or length >= _MAX_READ_BYTES:
             raise NotAnAuditFileError
-        look *= 4
+        length *= 4
 
 
 class ChainStateFile:
@@ -64,7 +64,7 @@ class ChainStateFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = _companion(path)
+        self._path = _state_path(path)
         self._fd = -1
 
     def lock(self, *, is_shared: bool) -> None:
@@ -81,18 +81,18 @@ class ChainStateFile:
 
     def read(self) -> ChainPosition:
         """Return the stored position; the beginning of the chain if there is none."""
-        return _link(os.pread(self._fd, 100, 0))
+        return _parse_position(os.pread(self._fd, 100, 0))
 
-    def write(self, link: ChainPosition) -> None:
+    def write(self, position: ChainPosition) -> None:
         """Store a position unless a later one is stored.
 
         The file is overwritten in place, so that no disk space is needed. Errors are ignored, since
         the position is only a hint.
         """
         with contextlib.suppress(OSError):
-            if self.read().seq > link.seq:
+            if self.read().seq > position.seq:
                 return
-            os.pwrite(self._fd, b"%020d %b\n" % (link.seq, link.hash.encode()), 0)
+            os.pwrite(self._fd, b"%020d %b\n" % (position.seq, position.hash.encode()), 0)
 
     def sync(self) -> None:
         """Flush the stored position to the disk. Errors are ignored."""
@@ -109,16 +109,16 @@ class ChainStateFile:
 def read_chain_state(path: Path) -> ChainPosition:
     """Return the position in the state file of an audit file; the chain's beginning if none."""
     try:
-        return _link(_companion(path).read_bytes())
+        return _parse_position(_state_path(path).read_bytes())
     except OSError:
         return ChainPosition()
 
 
-def _companion(path: Path) -> Path:
+def _state_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.chain")
 
 
-def _link(text: bytes) -> ChainPosition:
+def _parse_position(text: bytes) -> ChainPosition:
     found = _STATE_LINE.match(text)
     return ChainPosition() if found is None else ChainPosition(int(found[1]), found[2].decode())
 
@@ -140,9 +140,9 @@ class ChainLock:
     @classmethod
     def in_process(cls) -> ChainLock:
         """Return a lock for a process that is the only writer of the chain."""
-        turn = cls(os.memfd_create("turns"))
-        turn._owns_descriptor = True
-        return turn
+        lock = cls(os.memfd_create("turns"))
+        lock._owns_descriptor = True
+        return lock
 
     def close(self) -> None:
         """Close the descriptor, unless it is shared with other workers."""
@@ -164,9 +164,9 @@ class ChainLock:
         finally:
             fcntl.lockf(self._fd, fcntl.LOCK_UN)
 
-    def publish_position(self, link: ChainPosition) -> None:
+    def publish_position(self, position: ChainPosition) -> None:
         """Publish the position of the chain for the next holder of the lock."""
-        os.pwrite(self._fd, _STATE.pack(True, link.seq, bytes.fromhex(link.hash)), 0)
+        os.pwrite(self._fd, _STATE.pack(True, position.seq, bytes.fromhex(position.hash)), 0)
 
     def _read(self) -> ChainPosition | None:
         state = os.pread(self._fd, _STATE.size, 0)

@@ -1,4 +1,4 @@
-"""A file to which pieces are appended completely or not at all, and flushed to the disk."""
+"""A file to which chunks are appended completely or not at all, and flushed to the disk."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ MODE: Final = 0o600
 class DurableFile:
     """A file that this process appends to; initially closed. Without `sync` nothing is flushed.
 
-    After `append`, also after a failed one, `appended_count` is the number of pieces that were
-    written completely and remain. `is_consistent` is false if a part of a piece may follow them.
+    After `append`, also after a failed one, `appended_count` is the number of chunks that were
+    written completely and remain. `is_consistent` is false if a part of a chunk may follow them.
     """
 
     def __init__(self, *, sync: bool) -> None:
@@ -45,27 +45,27 @@ class DurableFile:
         """Continue at the current end of the file, to which other processes may have written."""
         self.size = os.fstat(self.fd).st_size
 
-    def append(self, pieces: Sequence[bytes]) -> None:
-        """Write pieces at the end. Raises OSError; pieces that were written completely remain."""
-        data, start, done = b"".join(pieces), self.size, 0
+    def append(self, chunks: Sequence[bytes]) -> None:
+        """Write chunks at the end. Raises OSError; chunks that were written completely remain."""
+        data, start, done = b"".join(chunks), self.size, 0
         self.appended_count, self.is_consistent = 0, False
         try:
             while done < len(data):
                 done += os.pwrite(self.fd, memoryview(data)[done:], start + done)
         finally:
-            self._accept_whole(pieces, done)
+            self._accept_complete(chunks, done)
             if self._syncs and self.appended_count:
                 self._unsynced.append((start, data[: self.size - start]))
             if self.size < start + done:
                 os.ftruncate(self.fd, self.size)
             self.is_consistent = True
 
-    def _accept_whole(self, pieces: Sequence[bytes], done: int) -> None:
-        for piece in pieces:
-            done -= len(piece)
+    def _accept_complete(self, chunks: Sequence[bytes], done: int) -> None:
+        for chunk in chunks:
+            done -= len(chunk)
             if done < 0:
                 return
-            self.size += len(piece)
+            self.size += len(chunk)
             self.appended_count += 1
 
     def sync(self) -> None:

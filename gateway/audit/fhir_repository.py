@@ -77,7 +77,7 @@ class RepositorySink:
         self._pauses_skipped = False
         self._refused = 0
         self._is_refusal_logged = False
-        self._told_of_status = False
+        self._is_bodiless_logged = False
 
     def write(self, lines: Sequence[bytes]) -> None:
         """Send all resources (`Sink.write`)."""
@@ -146,8 +146,8 @@ class RepositorySink:
         """
         if reply.body.strip():
             return _statuses(reply, count)
-        if not self._told_of_status:
-            self._told_of_status = True
+        if not self._is_bodiless_logged:
+            self._is_bodiless_logged = True
             _log.info(
                 "the repository answers without a body: all AuditEvents of a batch count as taken,"
                 " by its status; told once",
@@ -197,10 +197,10 @@ class RepositorySink:
 
     def _postpone(self, retry_after: str | None) -> None:
         """Delay the next attempt: backoff with jitter, or Retry-After if that is longer."""
-        asked = parse_retry_after(retry_after, time.time(), longest=_MAX_PAUSE)
+        requested_delay = parse_retry_after(retry_after, time.time(), longest=_MAX_PAUSE)
         self._failures += 1
-        pause = backoff(self._failures, _FIRST_PAUSE, _MAX_PAUSE, self._rng.random)
-        self._not_before = self._clock() + max(pause, asked or 0.0)
+        delay = backoff(self._failures, _FIRST_PAUSE, _MAX_PAUSE, self._rng.random)
+        self._not_before = self._clock() + max(delay, requested_delay or 0.0)
 
 
 class RepositoryWriter(WriterThread):

@@ -27,7 +27,7 @@ from gateway.telemetry.timestamp import TimestampFormatter
 
 _log = get_logger("gateway.audit")
 
-_Piece = tuple[bytes, ChainPosition]  # a line, and the position of the chain after it
+_Chunk = tuple[bytes, ChainPosition]  # a line, and the position of the chain after it
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +49,19 @@ class FileSink:
         self,
         path: Path,
         rules: FileSinkSettings,
-        turn: ChainLock,
+        chain_lock: ChainLock,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._path = path
         self._rules = rules
-        self._chain_lock = turn
-        self._companion = ChainStateFile(path)
+        self._chain_lock = chain_lock
+        self._state_file = ChainStateFile(path)
         self._clock = clock
         self._file = DurableFile(sync=rules.sync)
-        self._link = ChainPosition()
-        self._is_position_known = True  # whether `_link` is the end of the file
-        self._room = rules.rotate_bytes
+        self._position = ChainPosition()
+        self._is_position_known = True  # whether `_position` is the end of the file
+        self._size_limit = rules.rotate_bytes
         self._handed = 0
         self._done = 0  # lines of a failed write that were written completely
 
@@ -71,7 +71,7 @@ class FileSink:
         `is_shared`: another worker of this gateway has done so already. Raises BlockingIOError if
         another gateway writes to the file, OSError, `chain_end.NotAnAuditFileError`.
         """
-        self._companion.lock(is_shared=is_shared)
+        self._state_file.lock(is_shared=is_shared)
         self._reopen()
         # Nothing is written yet: with a full disk a gateway starts, and rejects requests until
         # there is free space.
@@ -86,7 +86,7 @@ class FileSink:
             # Outside of the lock, so that other workers write while this one waits for the disk.
             self._file.sync()
         # Last, so that after a power failure the state file never names a record that is missing.
-        self._companion.write(self._link)
+        self._state_file.write(self._position)
         self._done = 0
 
     def _write(self, lines: Sequence[bytes]) -> None:
@@ -102,7 +102,7 @@ class FileSink:
             finally:
                 # Some lines of a failed write may have been written and remain.
                 if self._is_position_known:
-                    self._chain_lock.publish_position(self._link)
+                    self._chain_lock.publish_position(self._position)
 
     def discard_failed(self) -> int:
         """Discard what was not written (`Sink.discard_failed`)."""
@@ -115,7 +115,7 @@ class FileSink:
     def close(self) -> None:
         """Close the file and release the lock that excludes other gateways."""
         self._file.close()
-        self._companion.close()
+        self._state_file.close()
         self._chain_lock.close()
 
     # File
@@ -136,20 +136,20 @@ class FileSink:
 
     def _rotate_if_full(self) -> None:
         """Start a new file if this one has reached its limit."""
-        if self._file.size < self._room:
+        if self._file.size < self._size_limit:
             return
-        last = self._link
+        last = self._position
         self._file.sync()
-        self._companion.write(last)
-        self._companion.sync()
+        self._state_file.write(last)
+        self._state_file.sync()
         try:
             target = rotated_path(self._path, last.seq, self._clock())
             self._path.rename(target)
         except OSError as error:
             _log.error("the audit file cannot be rotated and grows", error=error.strerror)
-            self._room = self._file.size + self._rules.rotate_bytes
+            self._size_limit = self._file.size + self._rules.rotate_bytes
             return
-        self._room = self._rules.rotate_bytes
+        self._size_limit = self._rules.rotate_bytes
         self._reopen()
         sync_directory(self._path.parent)
         self._load_position(last)
@@ -165,29 +165,33 @@ class FileSink:
         if known is None or not self._ends_in_line_feed():
             found, rest = chain_end.read_tail(self._file.fd, self._file.size)
             known = self._latest(found or ChainPosition()) if known is None else known
-        self._link, self._is_position_known = known, True
+        self._position, self._is_position_known = known, True
         if rest:
             self._repair_torn_line(rest)
-        if not self._file.size and self._link.seq:
+        if not self._file.size and self._position.seq:
             self._append_gateway_record(chain.ROTATION)
 
     def _ends_in_line_feed(self) -> bool:
         return not self._file.size or os.pread(self._file.fd, 1, self._file.size - 1) == b"\n"
 
-    def _latest(self, found: ChainPosition) -> ChainPosition:
+    def _latest(self, file_position: ChainPosition) -> ChainPosition:
         """Return the end of the chain according to the audit file and its state file."""
-        noted = self._companion.read()
-        if noted.seq < found.seq or noted == found:
-            return found
+        stored_position = self._state_file.read()
+        if stored_position.seq < file_position.seq or stored_position == file_position:
+            return file_position
         if self._file.size:
-            _log.error("the audit file lacks its last records", has=found.seq, should=noted.seq)
-        return noted
+            _log.error(
+                "the audit file lacks its last records",
+                has=file_position.seq,
+                should=stored_position.seq,
+            )
+        return stored_position
 
     def _repair_torn_line(self, rest: bytes) -> None:
         """Terminate a partial line. Record that, unless only its line feed is missing."""
         bound = chain.parse_record(rest)
-        if bound is not None and bound.has_valid_hash and bound.prev == self._link.hash:
-            self._append_pieces([(b"\n", bound.position)])
+        if bound is not None and bound.has_valid_hash and bound.prev == self._position.hash:
+            self._append_chunks([(b"\n", bound.position)])
             return
         _log.warning("half an audit record was found", bytes=len(rest))
         digest = hashlib.sha256(rest).hexdigest()
@@ -196,33 +200,33 @@ class FileSink:
     def _append_gateway_record(self, event: str, *, before: bytes = b"", **fields: object) -> None:
         """Append a record about the file itself."""
         record = {"event": event, "timestamp": self._now(), **fields}
-        line, link = chain.append_to_chain(orjson.dumps(record) + b"\n", self._link)
-        self._append_pieces([(before + line, link)])
+        line, position = chain.append_to_chain(orjson.dumps(record) + b"\n", self._position)
+        self._append_chunks([(before + line, position)])
 
     def _now(self) -> str:
         return TimestampFormatter().format(self._clock())
 
     def _append(self, lines: Sequence[bytes]) -> None:
         """Append lines until the file has reached its limit."""
-        pieces: list[_Piece] = []
-        link, size, before = self._link, self._file.size, self._link.seq
+        chunks: list[_Chunk] = []
+        position, size, before = self._position, self._file.size, self._position.seq
         for line in lines:
-            bound, link = chain.append_to_chain(line, link)
-            pieces.append((bound, link))
+            bound, position = chain.append_to_chain(line, position)
+            chunks.append((bound, position))
             size += len(bound)
-            if size >= self._room:
+            if size >= self._size_limit:
                 break
         try:
-            self._append_pieces(pieces)
+            self._append_chunks(chunks)
         finally:
-            self._done += self._link.seq - before
+            self._done += self._position.seq - before
 
-    def _append_pieces(self, pieces: Sequence[_Piece]) -> None:
-        """Append pieces to the file. After a failure only complete ones remain."""
+    def _append_chunks(self, chunks: Sequence[_Chunk]) -> None:
+        """Append chunks to the file. After a failure only complete ones remain."""
         self._is_position_known = False
         try:
-            self._file.append([piece for piece, _ in pieces])
+            self._file.append([chunk for chunk, _ in chunks])
         finally:
-            if kept := self._file.appended_count:
-                self._link = pieces[kept - 1][1]
+            if appended_count := self._file.appended_count:
+                self._position = chunks[appended_count - 1][1]
             self._is_position_known = self._file.is_consistent

@@ -15,16 +15,16 @@ with contextlib.suppress(ImportError):
 class LockedSink:
     """A sink that several workers share, so that no line is interrupted by that of another worker.
 
-    `turn` is the descriptor of a file that all workers have inherited. A lock on it (fcntl(2); it
-    ends with the process) is held while lines are written, also between the attempts of a failing
-    write: another worker would fail too, and a partial line must be completed first. The first byte
-    of the file is 1 during a write. A worker that finds it set knows that the previous one died or
-    gave up, and may have left a partial line.
+    `lock_fd` is the descriptor of a file that all workers have inherited. A lock on it (fcntl(2);
+    it ends with the process) is held while lines are written, also between the attempts of a
+    failing write: another worker would fail too, and a partial line must be completed first. The
+    first byte of the file is 1 during a write. A worker that finds it set knows that the previous
+    one died or gave up, and may have left a partial line.
     """
 
-    def __init__(self, sink: Sink, turn: int) -> None:
+    def __init__(self, sink: Sink, lock_fd: int) -> None:
         self._sink = sink
-        self._lock_fd = turn
+        self._lock_fd = lock_fd
         self._held = False
         self._must_repair = False
 

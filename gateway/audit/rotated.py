@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-_MOMENT: Final = "%Y%m%dT%H%M%SZ"
+_TIME_FORMAT: Final = "%Y%m%dT%H%M%SZ"
 _NAME: Final = re.compile(r"(.+)\.([0-9]{8}T[0-9]{6}Z)-[0-9]{12,}x*")
 
 
 def rotated_path(path: Path, last: int, now: float) -> Path:
     """Return an unused name for the file at `path`, whose last record has the number `last`."""
-    moment = time.strftime(_MOMENT, time.gmtime(now))
+    moment = time.strftime(_TIME_FORMAT, time.gmtime(now))
     target = path.with_name(f"{path.name}.{moment}-{last:012d}")
     while target.exists():
         target = target.with_name(f"{target.name}x")
@@ -36,7 +36,7 @@ def files_rotated_since(path: Path, since: float) -> Iterator[Path]:
         name = _NAME.fullmatch(file.name)
         if name is not None and name[1] == path.name:
             try:
-                moment = calendar.timegm(time.strptime(name[2], _MOMENT))
+                moment = calendar.timegm(time.strptime(name[2], _TIME_FORMAT))
             except ValueError:
                 continue
             if moment >= since:

@@ -40,8 +40,8 @@ _NOT_PRINTABLE: Final = re.compile(r"[^\x21-\x7e]")
 
 _CONNECT_TIMEOUT: Final = 5.0
 _ACKNOWLEDGE_TIMEOUT: Final = 10.0
-_FIRST_PAUSE: Final = 0.5
-_LONGEST_PAUSE: Final = 10.0
+_FIRST_RETRY_DELAY: Final = 0.5
+_MAX_RETRY_DELAY: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class SyslogSink:
         self._clock = clock
         self._socket: socket.socket | None = None
         self._messages: list[bytes] = []
-        self._pause = _FIRST_PAUSE
+        self._retry_delay = _FIRST_RETRY_DELAY
         self._not_before = 0.0
 
     def write(self, lines: Sequence[bytes]) -> None:
@@ -120,7 +120,7 @@ class SyslogSink:
             self._disconnect()
             raise
         self._messages = []
-        self._pause = _FIRST_PAUSE
+        self._retry_delay = _FIRST_RETRY_DELAY
 
     def discard_failed(self) -> int:
         """Discard what was not acknowledged (`Sink.discard_failed`)."""
@@ -140,8 +140,8 @@ class SyslogSink:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        self._not_before = self._clock() + self._pause
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        self._not_before = self._clock() + self._retry_delay
+        self._retry_delay = min(2 * self._retry_delay, _MAX_RETRY_DELAY)
 
     def _connected(self) -> socket.socket:
         if (
@@ -162,7 +162,9 @@ class SyslogSink:
                 del self._messages[0]
             return
         # Octet counting (RFC 6587 section 3.4.1, RFC 5425 section 4.3).
-        connection.sendall(b"".join(b"%d %b" % (len(each), each) for each in self._messages))
+        connection.sendall(
+            b"".join(b"%d %b" % (len(message), message) for message in self._messages)
+        )
         _await_acknowledgement(connection)
 
 

@@ -41,7 +41,7 @@ _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f
 _PARAMETER: Final = re.compile(r"(?!.*\d{7})[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
 
 # Fields that are never masked: the audit must identify the user and the token in any form.
-_WHOLE: Final = frozenset(("user", "token_id"))
+_NEVER_MASKED: Final = frozenset(("user", "token_id"))
 
 FLUSH_DELAY: Final = 0.01
 """Seconds for which records are collected: each hand-over to the thread delays requests."""
@@ -131,7 +131,7 @@ class WriterAuditTrail:
         record: dict[str, Any] = {"event": name, "timestamp": self._timestamp.format(self._clock())}
         for field, value in fields.items():
             # Events are rare, so that masking costs nothing.
-            record[field] = value if field in _WHOLE else mask_field(field, value)
+            record[field] = value if field in _NEVER_MASKED else mask_field(field, value)
         self._pending.append(record)
 
     async def flush(self, timeout: float) -> bool:
@@ -157,20 +157,20 @@ class WriterAuditTrail:
 
     def _flush(self) -> None:
         pending, self._pending, self._pending_bytes = self._pending, [], 0
-        if kept := _retained_when_full(self._writer, pending):
-            self._writer.enqueue(self._rendered(kept))
+        if retained := _retained_when_full(self._writer, pending):
+            self._writer.enqueue(self._rendered(retained))
         if self._resources is None or self._translate is None:
             return
-        kept = _retained_when_full(self._resources, pending)
-        resources = (_resource(self._fields(record), self._translate) for record in kept)
+        retained = _retained_when_full(self._resources, pending)
+        resources = (_resource(self._fields(record), self._translate) for record in retained)
         if lines := [_render(resource) for resource in resources if resource is not None]:
             self._resources.enqueue(lines)
 
     def _rendered(self, pending: list[Record]) -> list[bytes]:
         translate = self._translate if self._resources is None else None
         lines = []
-        for each in pending:
-            record = self._fields(each)
+        for pending_record in pending:
+            record = self._fields(pending_record)
             lines.append(_render(record))
             if translate is not None:
                 lines += _translated(record, translate)
@@ -211,14 +211,14 @@ def _retained_when_full(writer: WriterThread, pending: list[Record]) -> list[Rec
     """
     if not writer.is_full:
         return pending
-    kept: list[Record] = [
+    retained: list[Record] = [
         record
         for record in pending
         if isinstance(record, Exchange) and _must_record(writer, record)
     ]
-    if len(kept) < len(pending):
-        writer.on_records("dropped", len(pending) - len(kept))
-    return kept
+    if len(retained) < len(pending):
+        writer.on_records("dropped", len(pending) - len(retained))
+    return retained
 
 
 def _must_record(writer: WriterThread, exchange: Exchange) -> bool:

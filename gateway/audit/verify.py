@@ -30,9 +30,9 @@ from gateway.phrases import Phrase
 Fault = Literal["changed", "removed", "swapped", "torn", "gap"]
 
 # Seconds in which a running gateway completes a line that it has begun.
-_PATIENCE: Final = 0.2
+_COMPLETION_TIMEOUT: Final = 0.2
 # Seconds that may pass between the listing of the files and their verification.
-_LISTED: Final = 60.0
+_MAX_LISTING_AGE: Final = 60.0
 
 # Open files that may be rotated while they are read, by the paths that were passed.
 _Live = dict[Path, BinaryIO]
@@ -87,38 +87,36 @@ def verify_files(
     clock: Callable[[], float] = time.time,
 ) -> VerificationReport:
     """Verify the chain over these files. Raises OSError for a file that cannot be read."""
-    since = clock() - _LISTED
-    given = tuple(files)
+    since = clock() - _MAX_LISTING_AGE
+    paths = tuple(files)
     # Before the files are opened, because a running gateway continues to write.
-    noted = {file: chain_end.read_chain_state(file) for file in given}
+    stored_positions = {file: chain_end.read_chain_state(file) for file in paths}
     with ExitStack() as stack:
         live = {
-            file: stack.enter_context(_opened(file, pause))
-            for file in given
-            if not is_rotated(file)
+            file: stack.enter_context(_open(file, pause)) for file in paths if not is_rotated(file)
         }
-        ordered = _ordered(given, live, since)
+        ordered = _ordered(paths, live, since)
         verdict = VerificationReport(ordered)
         with closing(_lines(ordered, live, pause)) as lines:
             for line in lines:
-                verdict.fault = _check_line(verdict, line, lines) or _hash_differs(
-                    verdict, line, noted
+                verdict.fault = _check_line(verdict, line, lines) or _check_stored_hash(
+                    verdict, line, stored_positions
                 )
                 if verdict.fault is not None:
                     break
         if verdict.fault is None:
-            verdict.fault = _is_truncated(verdict, noted, live)
+            verdict.fault = _check_truncation(verdict, stored_positions, live)
             verdict.is_end_proven = verdict.fault is None and any(
-                map(_has_position, noted.values())
+                map(_has_position, stored_positions.values())
             )
     return verdict
 
 
-def _opened(path: Path, pause: Callable[[float], None]) -> BinaryIO:
+def _open(path: Path, pause: Callable[[float], None]) -> BinaryIO:
     with suppress(FileNotFoundError):
         return path.open("rb")
     # A rotation is between renaming the old file and creating the new one.
-    pause(_PATIENCE)
+    pause(_COMPLETION_TIMEOUT)
     return path.open("rb")
 
 
@@ -133,14 +131,14 @@ def _read(path: Path, live: _Live) -> Iterator[BinaryIO]:
         yield file
 
 
-def _ordered(given: Sequence[Path], live: _Live, since: float) -> tuple[Path, ...]:
+def _ordered(paths: Sequence[Path], live: _Live, since: float) -> tuple[Path, ...]:
     """Return the files sorted by first record, including those rotated after the list was made."""
-    first = {file: _first_record(file, live) for file in given}
-    known = [_identity(file, live) for file in given]
+    first = {file: _first_record(file, live) for file in paths}
+    known = [_identity(file, live) for file in paths]
     beginning = min(first.values(), default=0.0)
     # A directory that cannot be listed does not prevent the verification of the files.
     with suppress(PermissionError):
-        for file in [each for path in live for each in files_rotated_since(path, since)]:
+        for file in [rotated for path in live for rotated in files_rotated_since(path, since)]:
             # The file may be archived at this moment.
             with suppress(FileNotFoundError):
                 if _identity(file, live) not in known:
@@ -156,34 +154,34 @@ def _identity(path: Path, live: _Live) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _has_position(noted: ChainPosition) -> bool:
+def _has_position(position: ChainPosition) -> bool:
     """Return whether a state file exists and holds a position."""
-    return noted != ChainPosition()
+    return position != ChainPosition()
 
 
-def _hash_differs(
-    verdict: VerificationReport, line: RecordLine, noted: Mapping[Path, ChainPosition]
+def _check_stored_hash(
+    verdict: VerificationReport, line: RecordLine, stored_positions: Mapping[Path, ChainPosition]
 ) -> ChainFault | None:
     """Return a fault if a state file has another hash for the record that was read last."""
     last = verdict.last
-    if all(link.seq != last.seq or link == last for link in noted.values()):
+    if all(position.seq != last.seq or position == last for position in stored_positions.values()):
         return None
     detail = Phrase("record {seq} is not the one that the gateway has noted", seq=last.seq)
     return _fault(line, "changed", detail)
 
 
-def _is_truncated(
-    verdict: VerificationReport, noted: Mapping[Path, ChainPosition], live: _Live
+def _check_truncation(
+    verdict: VerificationReport, stored_positions: Mapping[Path, ChainPosition], live: _Live
 ) -> ChainFault | None:
     """Return a fault if the gateway has written more records than there are."""
     last = verdict.last.seq
-    for path, link in noted.items():
-        if link.seq > last:
+    for path, position in stored_positions.items():
+        if position.seq > last:
             with _read(path, live) as lines:
                 number = sum(1 for _ in lines) + 1
             detail = Phrase(
                 "the gateway has written records up to {seq}; those after {last} are gone",
-                seq=link.seq,
+                seq=position.seq,
                 last=last,
             )
             return ChainFault(path, number, "removed", detail)
@@ -209,7 +207,7 @@ def _lines(
         with _read(path, live) as file:
             for number, text in enumerate(file, 1):
                 if not text.endswith(b"\n"):
-                    pause(_PATIENCE)
+                    pause(_COMPLETION_TIMEOUT)
                     text += file.readline()
                 yield RecordLine(path, number, text.removesuffix(b"\n"), text.endswith(b"\n"))
 
@@ -227,12 +225,12 @@ def _check_line(
         line, found = report, chain.parse_record(report.text)
     if found is None or not found.has_valid_hash:
         return _fault(line, "changed", Phrase("its content does not match its hash"))
-    bad = _check_first(verdict, line, found) if verdict.first is None else None
-    bad = bad or _check_next(verdict, line, found, rest)
-    if bad is None:
+    fault = _check_first(verdict, line, found) if verdict.first is None else None
+    fault = fault or _check_next(verdict, line, found, rest)
+    if fault is None:
         verdict.records += 1
         verdict.last = found.position
-    return bad
+    return fault
 
 
 def _not_a_record(line: RecordLine) -> ChainFault:
@@ -277,14 +275,14 @@ def _check_next(
             "record {seq} does not follow the record before it: one was exchanged", seq=found.seq
         )
         return _fault(line, "changed", detail)
-    here = Phrase(
+    misplacement = Phrase(
         "it is record {seq} where record {awaited} belongs", seq=found.seq, awaited=awaited
     )
     if found.seq < awaited:
-        return _fault(line, "swapped", Phrase("{here}, which has been before", here=here))
-    where = next((each for each in rest if _is_record(each, awaited)), None)
-    if where is not None:
-        detail = Phrase("{here}, which is at {place}", here=here, place=where.place)
+        return _fault(line, "swapped", Phrase("{here}, which has been before", here=misplacement))
+    found_line = next((later for later in rest if _is_record(later, awaited)), None)
+    if found_line is not None:
+        detail = Phrase("{here}, which is at {place}", here=misplacement, place=found_line.place)
         return _fault(line, "swapped", detail)
     return _fault(line, "gap" if line.number == 1 else "removed", _missing(awaited, found.seq - 1))
 

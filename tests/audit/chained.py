@@ -11,12 +11,14 @@ from gateway.audit.chain_end import ChainLock
 from gateway.audit.file import FileSink, FileSinkSettings
 
 
-def open_sink(path: Path, rotate_bytes: int = 1 << 20, turn: ChainLock | None = None) -> FileSink:
+def open_sink(
+    path: Path, rotate_bytes: int = 1 << 20, chain_lock: ChainLock | None = None
+) -> FileSink:
     """A sink on its own, opened."""
     sink = FileSink(
         path,
         FileSinkSettings(rotate_bytes),
-        turn or ChainLock.in_process(),
+        chain_lock or ChainLock.in_process(),
         clock=lambda: 1767225600.5,
     )
     sink.open()

@@ -240,7 +240,7 @@ def test_a_rotation_that_fails_does_not_stop_the_audit(tmp_path: Path) -> None:
 def test_several_processes_write_one_chain(path: Path) -> None:
     """Processes that take turns, one of them killed, leave one chain without a gap."""
     turn = os.memfd_create("turns")
-    sink = open_sink(path, rotate_bytes=20_000, turn=ChainLock(turn))
+    sink = open_sink(path, rotate_bytes=20_000, chain_lock=ChainLock(turn))
     command = [sys.executable, "-c", WRITER, str(path), str(turn)]
     writers = [
         subprocess.Popen([*command, name, "300"], pass_fds=(turn,)) for name in ("a", "b", "c")
