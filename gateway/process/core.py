@@ -90,7 +90,7 @@ class Core:
     def __init__(self, settings: Settings, parts: ProcessResources) -> None:
         self.settings = settings
         self.active_uses = ActiveUses()
-        self.missing_aliases = MissingAliases(parts.metrics.missing_alias)
+        self.missing_aliases = MissingAliases(parts.metrics.count_missing_alias)
         self._metrics = parts.metrics
         self._sources = _sources(settings, parts)
         self.tokens = TokenManager(

@@ -34,7 +34,7 @@ _BY_REASON: Final = {
 }
 # A conflict, a version or content that does not match: the platform has accepted the credential and
 # processed the request.
-_KNOWING: Final = frozenset((304, 409, 410, 412, 422))
+_PROCESSED_STATUSES: Final = frozenset((304, 409, 410, 412, 422))
 
 
 def signal_of_exchange(exchange: Exchange) -> str | None:
@@ -43,16 +43,16 @@ def signal_of_exchange(exchange: Exchange) -> str | None:
     If the caller had half-closed its connection, only a good signal counts: the caller may have
     given up before.
     """
-    found = _of_answered(exchange)
-    return None if exchange.half_closed and found != ANSWERS else found
+    signal = _raw_signal(exchange)
+    return None if exchange.half_closed and signal != ANSWERS else signal
 
 
-def _of_answered(exchange: Exchange) -> str | None:
+def _raw_signal(exchange: Exchange) -> str | None:
     reason, status = exchange.reason, exchange.upstream_status
     if reason:
-        found = signal_of_reason(reason, status)
-        if found is not None:
-            return found
+        signal = signal_of_reason(reason, status)
+        if signal is not None:
+            return signal
     if status is None:
         return None
     if status == 200 and _is_empty(exchange):
@@ -65,15 +65,15 @@ def signal_of_reason(reason: str, status: int | None) -> str | None:
 
     `status` is the platform's status if there was a response.
     """
-    found = _BY_REASON.get(reason)
-    if found is None and reason == errors.UPSTREAM_NON_FHIR.code and status is not None:
+    signal = _BY_REASON.get(reason)
+    if signal is None and reason == errors.UPSTREAM_NON_FHIR.code and status is not None:
         return signal_of_non_fhir(status)
-    return found
+    return signal
 
 
 def signal_of_status(status: int) -> str:
     """Return the signal of a response that holds FHIR."""
-    if status < 300 or status in _KNOWING:
+    if status < 300 or status in _PROCESSED_STATUSES:
         return ANSWERS
     if status in (401, 403):
         return REFUSES
@@ -85,8 +85,8 @@ def signal_of_status(status: int) -> str:
 
 def signal_of_non_fhir(status: int) -> str:
     """Return the signal of a response that does not hold FHIR."""
-    found = signal_of_status(status)
-    return found if found in (REFUSES, FAILS) else NOT_FHIR
+    signal = signal_of_status(status)
+    return signal if signal in (REFUSES, FAILS) else NOT_FHIR
 
 
 def _is_empty(exchange: Exchange) -> bool:

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 from gateway import os_support
 
 # Seconds between two checks for notices that are due while no line wakes the thread.
-_LOOK: Final = 1.0
+_NOTICE_INTERVAL: Final = 1.0
 _HANDOFF_AFTER: Final = 0.05
 _HANDOFF: Final = 0.00005
 
@@ -82,12 +82,12 @@ class LineWriter:
         fd: int,
         notices: LogNotices,
         *,
-        room: LogBacklogLimits | None = None,
+        limits: LogBacklogLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.fd = fd
         self._notices = notices
-        self._limits = room or LogBacklogLimits()
+        self._limits = limits or LogBacklogLimits()
         self._clock = clock
         self._changed = threading.Condition()
         # Lines in order. An int is the number of lines dropped at that point.
@@ -160,7 +160,9 @@ class LineWriter:
         """
         with self._changed:
             while self._is_idle() and not self._closing:
-                if not self._changed.wait(_LOOK if self._notices.has_pending_soon() else None):
+                if not self._changed.wait(
+                    _NOTICE_INTERVAL if self._notices.has_pending_soon() else None
+                ):
                     break
             entries, self._queue = self._queue, []
             self._writing = True

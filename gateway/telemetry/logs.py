@@ -43,7 +43,9 @@ def configure(level: str, fmt: Format, stream: TextIO | None = None) -> Callable
     before = root.level
     root.setLevel(level.upper())
     present = [
-        each for each in root.handlers if isinstance(each, _DirectHandler | _BackgroundHandler)
+        existing
+        for existing in root.handlers
+        if isinstance(existing, _DirectHandler | _BackgroundHandler)
     ]
     handler = _handler(stream, present)
     handler.setFormatter(_formatter(fmt, sys.stderr if stream is None else stream))
@@ -67,10 +69,10 @@ def _handler(stream: TextIO | None, present: Iterable[logging.Handler]) -> loggi
     fd = _descriptor(sys.stderr)
     if fd is None:
         return _DirectHandler(sys.stderr or _NullStream())
-    for each in present:
+    for existing in present:
         # The same thread is used again, so that no line overtakes another.
-        if isinstance(each, _BackgroundHandler) and each.fd == fd:
-            return each
+        if isinstance(existing, _BackgroundHandler) and existing.fd == fd:
+            return existing
     return _BackgroundHandler(fd)
 
 
@@ -141,8 +143,8 @@ class _DirectHandler(logging.StreamHandler[TextIO]):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record, and then the summaries of earlier messages that are due."""
-        for each in (record, *self._limit.summaries()):
-            super().emit(each)
+        for entry in (record, *self._limit.summaries()):
+            super().emit(entry)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Do nothing (logging.Handler): the standard library would print the record unmasked."""

@@ -68,7 +68,7 @@ def mask_patient_number(text: str) -> str:
     distinguishes it from other numbers of 14 digits, such as a time.
     """
     # Nearly all texts are longer, such as a UUID.
-    return MASK if len(text) <= _LONGEST_NUMBER and _NUMBER.fullmatch(text) else text
+    return MASK if len(text) <= _MAX_NUMBER_LENGTH and _NUMBER.fullmatch(text) else text
 
 
 # PINFL: sex and century, day, month and year of birth, seven more digits. Passport: two letters,
@@ -76,7 +76,7 @@ def mask_patient_number(text: str) -> str:
 _NUMBER: Final = re.compile(
     r"[1-6](?:0[1-9]|[12]\d|3[01])(?:0[1-9]|1[0-2])\d{9}|[A-Za-z]{2}-?\d{7}"
 )
-_LONGEST_NUMBER: Final = 14
+_MAX_NUMBER_LENGTH: Final = 14
 
 
 def mask(value: object, depth: int = 0) -> object:

@@ -115,11 +115,13 @@ class Metrics:
 
     def dropped_audit_records(self) -> int:
         """Return the number of audit records that were lost in this process."""
-        samples = (each for family in self._audit_records.collect() for each in family.samples)
+        samples = (sample for family in self._audit_records.collect() for sample in family.samples)
         lost = {"outcome": "dropped"}
         return int(
             sum(
-                each.value for each in samples if each.name[-6:] == "_total" and each.labels == lost
+                sample.value
+                for sample in samples
+                if sample.name[-6:] == "_total" and sample.labels == lost
             )
         )
 
@@ -131,7 +133,7 @@ class Metrics:
         """Count search parameters that the platform ignored, as seen by the search guard."""
         self._ignored_parameters.inc(n)
 
-    def missing_alias(self) -> None:
+    def count_missing_alias(self) -> None:
         """Count a response whose links name the platform by a base URL that the settings lack."""
         self._missing_aliases.inc()
 
@@ -152,13 +154,13 @@ class Metrics:
         """Call `state` at every scrape for the circuit: 0 closed, 1 half-open, 2 open."""
         self._circuit.set_function(lambda: float(state()))
 
-    def observe_platform(self, judged: Callable[[], tuple[bool, str]]) -> None:
-        """Call `judged` at every scrape for whether requests can succeed, and for the reason."""
-        self._usable.judged = judged
+    def observe_platform(self, usability: Callable[[], tuple[bool, str]]) -> None:
+        """Call `usability` at every scrape for whether requests can succeed, and for the reason."""
+        self._usable.usability = usability
 
-    def count_probe(self, found: str) -> None:
-        """Count a probe. `found` is its signal, of `gateway.telemetry.findings`."""
-        self._probes.labels(found).inc()
+    def count_probe(self, signal: str) -> None:
+        """Count a probe. `signal` is one of `gateway.telemetry.findings`."""
+        self._probes.labels(signal).inc()
 
     def observe_outbox(
         self, report: Callable[[], Mapping[str, Any]], states: Iterable[str], steps: Iterable[str]
@@ -311,7 +313,7 @@ class _UsabilityCollector(Collector):
     """Whether the platform is usable: one series at a time, labelled with the current reason."""
 
     def __init__(self) -> None:
-        self.judged: Callable[[], tuple[bool, str]] | None = None
+        self.usability: Callable[[], tuple[bool, str]] | None = None
 
     def collect(self) -> Iterator[Metric]:
         family = GaugeMetricFamily(
@@ -319,8 +321,8 @@ class _UsabilityCollector(Collector):
             "1 while requests of this gateway can succeed as far as is known, 0 while not.",
             labels=("reason",),
         )
-        if self.judged is not None:
-            usable, reason = self.judged()
+        if self.usability is not None:
+            usable, reason = self.usability()
             family.add_metric((reason,), float(usable))
         yield family
 

@@ -103,14 +103,14 @@ class LogRateLimit(logging.Filter):
             for key, seen in list(self._seen.items()):
                 if at_end or now - seen.since >= self._period:
                     del self._seen[key]
-                    self._tell(key, seen, seen.suppressed)
+                    self._add_summaries(key, seen, seen.suppressed)
                 elif seen.ids_bytes >= _MAX_IDS_BYTES:
-                    self._tell(key, seen, 0)
-            told, self._due = self._due, []
+                    self._add_summaries(key, seen, 0)
+            due, self._due = self._due, []
             self._id_count = sum(len(seen.ids) for seen in self._seen.values())
-        return told
+        return due
 
-    def _tell(self, key: _Key, seen: _MessageCount, suppressed: int) -> None:
+    def _add_summaries(self, key: _Key, seen: _MessageCount, suppressed: int) -> None:
         """Add summaries of suppressed messages: their number, and the ids not logged yet."""
         if seen.level is None or not (seen.ids or suppressed):
             return
@@ -130,10 +130,10 @@ class LogRateLimit(logging.Filter):
         if seen is None or now - seen.since >= self._period:
             if seen is not None:
                 record.suppressed = seen.suppressed
-                self._tell(key, seen, 0)
+                self._add_summaries(key, seen, 0)
             elif len(self._seen) >= _MAX_MESSAGES:
-                for each, before in self._seen.items():
-                    self._tell(each, before, before.suppressed)
+                for other_key, before in self._seen.items():
+                    self._add_summaries(other_key, before, before.suppressed)
                 self._seen.clear()
             outage = reason is not None and reason.status >= 500
             seen = self._seen[key] = _MessageCount(now, 1 if outage else self._burst)
@@ -154,7 +154,9 @@ def _reason(record: logging.LogRecord) -> Reason | None:
     arguments = getattr(record.msg, "args", record.args)
     if not isinstance(arguments, tuple):
         return None
-    return next((each.reason for each in arguments if isinstance(each, GatewayError)), None)
+    return next(
+        (argument.reason for argument in arguments if isinstance(argument, GatewayError)), None
+    )
 
 
 def _request_id(record: logging.LogRecord, reason: Reason | None) -> str:
@@ -172,13 +174,13 @@ def _request_id(record: logging.LogRecord, reason: Reason | None) -> str:
 def _chunks(ids: list[str]) -> Iterator[list[str]]:
     """Split ids into chunks for one line each. Yields one empty chunk if there are none."""
     chunk: list[str] = []
-    room = _MAX_IDS_BYTES
-    for each in ids:
-        room -= len(each) + len('"",')
-        if chunk and room < 0:
+    free_bytes = _MAX_IDS_BYTES
+    for request_id in ids:
+        free_bytes -= len(request_id) + len('"",')
+        if chunk and free_bytes < 0:
             yield chunk
-            chunk, room = [], _MAX_IDS_BYTES - len(each) - len('"",')
-        chunk.append(each)
+            chunk, free_bytes = [], _MAX_IDS_BYTES - len(request_id) - len('"",')
+        chunk.append(request_id)
     yield chunk
 
 

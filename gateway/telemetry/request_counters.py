@@ -69,7 +69,7 @@ class RequestCounters(Collector):
 
     def __init__(self, wall_clock: Callable[[], float] = time.time) -> None:
         self._wall_clock = wall_clock
-        self._begun = wall_clock()
+        self._started_at = wall_clock()
         self._rewritten = 0
         self._unrewritten = 0
         self._cells: dict[Key, _LabelledCounts] = {}
@@ -156,8 +156,8 @@ class RequestCounters(Collector):
             "rewritten, and what was left alone at other places, such as text and identities."
         )
         family = CounterMetricFamily("dhp_gateway_links", text, labels=("outcome",))
-        family.add_metric(("rewritten",), self._rewritten, created=self._begun)
-        family.add_metric(("unrewritten",), self._unrewritten, created=self._begun)
+        family.add_metric(("rewritten",), self._rewritten, created=self._started_at)
+        family.add_metric(("unrewritten",), self._unrewritten, created=self._started_at)
         return family
 
     def _bytes(self, name: str, text: str, counted: Callable[[_LabelledCounts], int]) -> Metric:

@@ -37,7 +37,7 @@ _MAX_QUEUE: Final = 8192
 _BATCH: Final = 512
 _DELAY_MS: Final = 1000.0
 _REMIND_AFTER: Final = 60.0
-_MOMENT: Final = 0.5
+_FAILING_CLOSE_TIMEOUT: Final = 0.5
 _POLL: Final = 0.01
 
 
@@ -67,14 +67,14 @@ class SpanExport:
     async def close(self, timeout: float) -> None:
         """Export the remaining spans for at most `timeout` seconds.
 
-        While exports fail, the limit is at most `_MOMENT` seconds.
+        While exports fail, the limit is at most `_FAILING_CLOSE_TIMEOUT` seconds.
         """
         # A daemon, because the library may wait longer than `timeout`.
         ending = threading.Thread(target=self._spans.shutdown, name="tracing-end", daemon=True)
         ending.start()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(
-                min(timeout, _MOMENT) if self._exporter.is_failing else timeout
+                min(timeout, _FAILING_CLOSE_TIMEOUT) if self._exporter.is_failing else timeout
             ):
                 while ending.is_alive():  # noqa: ASYNC110 - a thread has no event to await
                     await asyncio.sleep(_POLL)

@@ -83,17 +83,17 @@ class SpanFactory:
 
     def record(self, exchange: Exchange, trace: Trace, peers: TracePeers) -> None:
         """Make the spans of a finished exchange."""
-        story = _ExchangeSpans(exchange, trace, peers)
+        exchange_spans = _ExchangeSpans(exchange, trace, peers)
         above = None if trace.parent is None else _remote(trace.parent)
-        self._emit(trace.context, above, story.server_span())
+        self._emit(trace.context, above, exchange_spans.server_span())
         within = _local(trace.context)
-        for telling in story.token_wait_spans():
-            self._emit(None, within, telling)
+        for span_data in exchange_spans.token_wait_spans():
+            self._emit(None, within, span_data)
         for number, attempt in enumerate(trace.attempts):
-            self._emit(attempt.context, within, story.attempt_span(number, attempt))
+            self._emit(attempt.context, within, exchange_spans.attempt_span(number, attempt))
 
     def _emit(
-        self, context: TraceContext | None, above: SpanContext | None, telling: _SpanData
+        self, context: TraceContext | None, above: SpanContext | None, span_data: _SpanData
     ) -> None:
         drawn = getrandbits(64)  # nosec B311 - identifies a span, no secret
         self._ids.span_id = drawn if context is None else int(context.span_id, 16)
@@ -101,15 +101,15 @@ class SpanFactory:
         # Without a parent an empty context, because the ambient current context is unrelated.
         parent = Context() if above is None else _child_context(above)
         span = self._tracer.start_span(
-            telling.name,
+            span_data.name,
             context=parent,
-            kind=telling.kind,
-            attributes=telling.attributes,
-            start_time=telling.started_at,
+            kind=span_data.kind,
+            attributes=span_data.attributes,
+            start_time=span_data.started_at,
         )
-        if telling.failed:
+        if span_data.failed:
             span.set_status(Status(StatusCode.ERROR))
-        span.end(telling.ended_at)
+        span.end(span_data.ended_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,21 +195,21 @@ class _ExchangeSpans:
         times = self._times(attempt.started_at, ended)
         return _SpanData(self._verb, SpanKind.CLIENT, attributes, *times, failed)
 
-    def _token_wait(self, began: float, ended: float, *, failed: bool) -> _SpanData:
+    def _token_wait(self, started_at: float, ended_at: float, *, failed: bool) -> _SpanData:
         attributes = self._client("dhp-sso", self._peers.sso)
         if failed:
             attributes["error.type"] = self._exchange.reason
-        times = self._times(began, ended)
+        times = self._times(started_at, ended_at)
         return _SpanData("token", SpanKind.CLIENT, attributes, *times, failed)
 
     @staticmethod
     def _client(service: str, server: tuple[str, int]) -> Attributes:
         return {"peer.service": service, "server.address": server[0], "server.port": server[1]}
 
-    def _times(self, began: float, ended: float) -> tuple[int, int]:
+    def _times(self, started_at: float, ended_at: float) -> tuple[int, int]:
         """Convert monotonic seconds to nanoseconds since 1970."""
         zero = self._exchange.started_at - self._exchange.started_monotonic
-        return round((zero + began) * 1e9), round((zero + ended) * 1e9)
+        return round((zero + started_at) * 1e9), round((zero + ended_at) * 1e9)
 
 
 def _remote(context: TraceContext) -> SpanContext:

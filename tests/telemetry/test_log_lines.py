@@ -47,8 +47,8 @@ def make(notices: Notices) -> Iterator[Make]:
     """Makes writers that end with the test."""
     made: list[LineWriter] = []
 
-    def one(fd: int, **room: int) -> LineWriter:
-        made.append(LineWriter(fd, notices, room=LogBacklogLimits(**room)))
+    def one(fd: int, **limits: int) -> LineWriter:
+        made.append(LineWriter(fd, notices, limits=LogBacklogLimits(**limits)))
         return made[-1]
 
     yield one
