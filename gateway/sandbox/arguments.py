@@ -34,13 +34,15 @@ class OperationParameters:
         """Return these parameters and those of a Parameters resource. Raises FhirError 400."""
         if document.get("resourceType") != "Parameters":
             raise fhir_error(400, "structure", "Parameters are needed", "resourceType")
-        given = document.get("parameter", [])
-        if not isinstance(given, list) or not all(isinstance(each, dict) for each in given):
+        elements = document.get("parameter", [])
+        if not isinstance(elements, list) or not all(
+            isinstance(element, dict) for element in elements
+        ):
             raise fhir_error(400, "structure", "an array of objects is needed", "parameter")
         found = [
-            (str(each.get("name")), value)
-            for each in given
-            for key, value in each.items()
+            (str(element.get("name")), value)
+            for element in elements
+            for key, value in element.items()
             if key.startswith("value")
         ]
         return replace(self, pairs=[*self.pairs, *found])
@@ -75,9 +77,9 @@ class OperationParameters:
 
     def coding(self, name: str, codes: tuple[str, ...]) -> Coding:
         """Return a code sent as the Coding `name`, or as single parameters named in `codes`."""
-        given = self.get(name)
-        if isinstance(given, dict):
-            return coding_of(given)
+        value = self.get(name)
+        if isinstance(value, dict):
+            return coding_of(value)
         return Coding(
             self.text("system"), self.text(*codes), self.text("version"), self.text("display")
         )
@@ -100,17 +102,17 @@ def missing_parameter_error(name: str) -> FhirError:
     return fhir_error(400, "required", f"the parameter {name} is missing", f"Parameters.{name}")
 
 
-def parameters(*given: tuple[str, str, Any]) -> JsonObject:
+def parameters(*values: tuple[str, str, Any]) -> JsonObject:
     """Return a Parameters resource of (name, type, value).
 
     Parameters without a value are omitted.
     """
     listed = [
-        {"name": name, f"value{kind}": value} for name, kind, value in given if value is not None
+        {"name": name, f"value{kind}": value} for name, kind, value in values if value is not None
     ]
     return {"resourceType": "Parameters", "parameter": listed}
 
 
-def part_parameter(name: str, *given: tuple[str, str, Any]) -> JsonObject:
+def part_parameter(name: str, *values: tuple[str, str, Any]) -> JsonObject:
     """Return one parameter with parts, which are passed like those of `parameters`."""
-    return {"name": name, "part": parameters(*given)["parameter"]}
+    return {"name": name, "part": parameters(*values)["parameter"]}

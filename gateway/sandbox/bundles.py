@@ -57,9 +57,9 @@ def split_paging(pairs: Sequence[tuple[str, str]]) -> tuple[Page, list[tuple[str
     rest = []
     for name, value in pairs:
         if name == "_page":
-            number = _whole(name, value, least=1)
+            number = _whole(name, value, minimum=1)
         elif name == "_count":
-            count, explicit = min(_whole(name, value, least=0), MAX_COUNT), True
+            count, explicit = min(_whole(name, value, minimum=0), MAX_COUNT), True
         elif name not in _PRESENTATION:
             rest.append((name, value))
     return Page(number, count, explicit), rest
@@ -126,7 +126,7 @@ def _history_entry(base: str, version: Version) -> JsonObject:
     return entry
 
 
-def _whole(name: str, value: str, *, least: int) -> int:
-    if not (value.isascii() and value.isdigit() and len(value) <= 9 and int(value) >= least):
-        raise fhir_error(400, "value", f"{name} takes a whole number from {least}")
+def _whole(name: str, value: str, *, minimum: int) -> int:
+    if not (value.isascii() and value.isdigit() and len(value) <= 9 and int(value) >= minimum):
+        raise fhir_error(400, "value", f"{name} takes a whole number from {minimum}")
     return int(value)

@@ -22,16 +22,19 @@ class Concept:
     def display(self, languages: tuple[str, ...] = ()) -> str | None:
         """Return the display in the first available of these languages, else the default one."""
         for language in languages:
-            for each in self.definition.get("designation", []):
-                if each.get("language", "").partition("-")[0] == language:
-                    return str(each.get("value"))
+            for designation in self.definition.get("designation", []):
+                if designation.get("language", "").partition("-")[0] == language:
+                    return str(designation.get("value"))
         text = self.definition.get("display")
         return None if text is None else str(text)
 
     def names(self) -> list[str]:
         """Return the display and all designations."""
         designations = self.definition.get("designation", [])
-        found = [self.definition.get("display"), *(each.get("value") for each in designations)]
+        found = [
+            self.definition.get("display"),
+            *(designation.get("value") for designation in designations),
+        ]
         return [name for name in found if isinstance(name, str)]
 
 
@@ -53,11 +56,11 @@ class Canonicals:
         Raises FhirError 404.
         """
         url, _, suffix = canonical.partition("|")
-        wanted = version or suffix
+        requested_version = version or suffix
         found = [
             resource
             for resource in self.all(type_)
-            if resource.get("url") == url and wanted in ("", resource.get("version"))
+            if resource.get("url") == url and requested_version in ("", resource.get("version"))
         ]
         if not found:
             raise fhir_error(404, "not-found", f"there is no {type_} {canonical} here")
@@ -71,7 +74,7 @@ class Canonicals:
 def concepts_of(code_system: JsonObject) -> dict[str, Concept]:
     """Return the concepts of a CodeSystem resource by code."""
     url = str(code_system.get("url"))
-    return {each.code: each for each in _flat(url, code_system.get("concept", []), ())}
+    return {concept.code: concept for concept in _flat(url, code_system.get("concept", []), ())}
 
 
 def _flat(system: str, concepts: list[JsonObject], above: tuple[str, ...]) -> Iterator[Concept]:

@@ -36,27 +36,27 @@ class DateRange:
         return self.low < other.high and other.low < self.high
 
 
-def matches(prefix: str, asked: DateRange, found: DateRange) -> bool:
+def matches(prefix: str, requested: DateRange, found: DateRange) -> bool:
     """Return whether a resource's date (`found`) matches the searched one by the prefix."""
     match prefix:
         case "ne":
-            return not asked.contains(found)
+            return not requested.contains(found)
         case "gt":
-            return found.high > asked.high
+            return found.high > requested.high
         case "lt":
-            return found.low < asked.low
+            return found.low < requested.low
         case "ge":
-            return found.high > asked.high or asked.contains(found)
+            return found.high > requested.high or requested.contains(found)
         case "le":
-            return found.low < asked.low or asked.contains(found)
+            return found.low < requested.low or requested.contains(found)
         case "sa":
-            return found.low >= asked.high
+            return found.low >= requested.high
         case "eb":
-            return found.high <= asked.low
+            return found.high <= requested.low
         case "ap":
-            return asked.overlaps(found)
+            return requested.overlaps(found)
         case _:
-            return asked.contains(found)
+            return requested.contains(found)
 
 
 def parse_date(text: str) -> DateRange:

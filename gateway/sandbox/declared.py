@@ -61,12 +61,17 @@ def _type(head: str, rows: list[str], lenient: bool) -> DeclaredType:
     if lenient:
         operations.append("validate")
         interactions += ["history-type"] if "history-instance" in interactions else []
-    given = map(
+    declared_parameters = map(
         parse_parameter, [*_COMMON.split("\n")[1:-1], *_chosen(map(str.strip, rows), lenient)]
     )
-    parameters = [replace(each, filters=each.filters or lenient) for each in given]
+    parameters = [
+        replace(parameter, filters=parameter.filters or lenient)
+        for parameter in declared_parameters
+    ]
     return DeclaredType(
-        tuple(interactions), tuple(operations), {each.name: each for each in parameters}
+        tuple(interactions),
+        tuple(operations),
+        {parameter.name: parameter for parameter in parameters},
     )
 
 

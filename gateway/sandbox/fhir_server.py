@@ -188,8 +188,10 @@ class FhirServer:
         bundle = await _document(request)
         if bundle.get("resourceType") != "Bundle":
             raise fhir_error(400, "structure", "a Bundle is needed", "Bundle")
-        returned = negotiation.preferred_return(request)
-        return responses.json_response(request, await self._transactions.process(bundle, returned))
+        return_preference = negotiation.parse_return_preference(request)
+        return responses.json_response(
+            request, await self._transactions.process(bundle, return_preference)
+        )
 
     async def _validate(
         self, request: web.Request, type_: str, id_: str | None = None
@@ -227,10 +229,10 @@ class FhirServer:
         headers = responses.version_headers(result)
         if result.has_location and result.version is not None:
             headers["Location"] = f"{self._interactions.base}/{result.version.path}"
-        returned = negotiation.preferred_return(request)
-        if returned == "minimal":
+        return_preference = negotiation.parse_return_preference(request)
+        if return_preference == "minimal":
             return web.Response(status=result.status, headers=headers)
-        if returned == "OperationOutcome":
+        if return_preference == "OperationOutcome":
             return responses.json_response(
                 request, informational_outcome("done"), result.status, headers
             )

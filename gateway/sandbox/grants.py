@@ -57,13 +57,13 @@ class Grants:
     def new_code(self, sign_in: PendingSignIn) -> str:
         """Return a one-time code for the redirect."""
         expires = self._clock() + self._code_lifetime
-        return _keep(self._codes, _Grant(sign_in, secrets.token_hex(8), expires))
+        return _add(self._codes, _Grant(sign_in, secrets.token_hex(8), expires))
 
     def redeem_code(
         self, code: str, *, client_id: str, redirect_uri: str, verifier: str | None
     ) -> tuple[PendingSignIn, str]:
         """Return the sign-in of a code, and a refresh token. Raises GrantError."""
-        grant = self._take(self._codes, code)
+        grant = self._redeem(self._codes, code)
         if grant.sign_in.client_id != client_id:
             raise GrantError("the code was issued to another client")
         if grant.sign_in.redirect_uri != redirect_uri:
@@ -73,34 +73,34 @@ class Grants:
 
     def redeem_refresh_token(self, token: str, *, client_id: str) -> tuple[PendingSignIn, str]:
         """Return the sign-in of a refresh token, and the next refresh token. Raises GrantError."""
-        grant = self._take(self._refresh_tokens, token)
+        grant = self._redeem(self._refresh_tokens, token)
         if grant.sign_in.client_id != client_id:
             raise GrantError("the refresh token was issued to another client")
         return grant.sign_in, self._new_refresh_token(grant)
 
     def _new_refresh_token(self, grant: _Grant) -> str:
         expires = self._clock() + self._refresh_lifetime
-        return _keep(self._refresh_tokens, _Grant(grant.sign_in, grant.family, expires))
+        return _add(self._refresh_tokens, _Grant(grant.sign_in, grant.family, expires))
 
-    def _take(self, grants: dict[str, _Grant], token: str) -> _Grant:
+    def _redeem(self, grants: dict[str, _Grant], token: str) -> _Grant:
         grant = grants.get(token)
         if grant is None:
             raise GrantError("unknown")
         if grant.used:
-            self._end(grant.family)
+            self._revoke(grant.family)
             raise GrantError("used before")
         grant.used = True
         if grant.expires <= self._clock():
             raise GrantError("expired")
         return grant
 
-    def _end(self, family: str) -> None:
+    def _revoke(self, family: str) -> None:
         for token, grant in list(self._refresh_tokens.items()):
             if grant.family == family:
                 del self._refresh_tokens[token]
 
 
-def _keep(grants: dict[str, _Grant], grant: _Grant) -> str:
+def _add(grants: dict[str, _Grant], grant: _Grant) -> str:
     token = secrets.token_urlsafe(32)
     grants[token] = grant
     return token

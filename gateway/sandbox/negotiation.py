@@ -22,10 +22,10 @@ def require_json_accepted(request: web.Request) -> None:
 
     `_format` has precedence over `Accept` (FHIR R5 http 3.2.0.1.11).
     """
-    wanted = request.query.get("_format")
-    if wanted is not None:
+    requested = request.query.get("_format")
+    if requested is not None:
         # A plus sign that was not percent-encoded arrives as a space.
-        accepted = wanted.partition(";")[0].strip().replace(" ", "+") in _FORMATS
+        accepted = requested.partition(";")[0].strip().replace(" ", "+") in _FORMATS
     else:
         accepted = any(media_range in _RANGES for media_range in _accepted(request))
     if not accepted:
@@ -45,11 +45,14 @@ def is_pretty(request: web.Request) -> bool:
 def languages(request: web.Request) -> tuple[str, ...]:
     """Return the languages of Accept-Language in their order, without regard to weights."""
     fields = ",".join(request.headers.getall("Accept-Language", []))
-    names = (each.partition(";")[0].partition("-")[0].strip().lower() for each in fields.split(","))
+    names = (
+        language_range.partition(";")[0].partition("-")[0].strip().lower()
+        for language_range in fields.split(",")
+    )
     return tuple(name for name in names if name and name != "*")
 
 
-def preferred_return(request: web.Request) -> str:
+def parse_return_preference(request: web.Request) -> str:
     """Return minimal, representation or OperationOutcome; "" if none was requested."""
     return _preference(request, "return", ("minimal", "representation", "OperationOutcome"))
 
@@ -69,8 +72,8 @@ def _accepted(request: web.Request) -> Iterator[str]:
 
 def _preference(request: web.Request, name: str, values: tuple[str, ...]) -> str:
     for preference in re.split(r"[,;]", ",".join(request.headers.getall("Prefer", []))):
-        key, _, given = preference.strip().partition("=")
+        key, _, requested = preference.strip().partition("=")
         for value in values:
-            if key.strip().lower() == name and given.strip(' "').lower() == value.lower():
+            if key.strip().lower() == name and requested.strip(' "').lower() == value.lower():
                 return value
     return ""

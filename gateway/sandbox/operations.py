@@ -33,25 +33,27 @@ class Operations:
         }
         # From the guide of August 2026. The element of PractitionerRole that refers to the
         # resource, and the element whose targets are the result ("": the roles themselves).
-        self._registers = {
+        self._role_operations = {
             ("Organization", "practitioners"): ("organization", "practitioner"),
             ("Practitioner", "organizations"): ("practitioner", "organization"),
             ("Practitioner", "specializations"): ("practitioner", ""),
         }
 
     def perform(
-        self, type_: str, id_: str | None, name: str, given: OperationParameters
+        self, type_: str, id_: str | None, name: str, arguments: OperationParameters
     ) -> JsonObject:
         """Return the result of an operation on a type or on one resource. Raises FhirError."""
         if (type_, name) in self._terminology:
             resource = None if id_ is None else self._interactions.read(type_, id_).resource
-            return self._terminology[type_, name](resource, given)
-        if (type_, name) in self._registers and id_ is not None:
+            return self._terminology[type_, name](resource, arguments)
+        if (type_, name) in self._role_operations and id_ is not None:
             require_uuid(type_, id_)
-            return self._found(f"{type_}/{id_}", *self._registers[type_, name])
+            return self._role_targets(f"{type_}/{id_}", *self._role_operations[type_, name])
         raise fhir_error(404, "not-supported", f"{type_} has no operation ${name} here")
 
-    def _found(self, reference: str, named: str, wanted: str) -> JsonObject:
+    def _role_targets(
+        self, reference: str, referring_element: str, target_element: str
+    ) -> JsonObject:
         """Return a Bundle of what the roles of a resource refer to.
 
         An empty result is a Bundle with an OperationOutcome, also with status 200.
@@ -62,7 +64,7 @@ class Operations:
                 "resource": resource,
                 "search": {"mode": "match"},
             }
-            for resource in self._roles(reference, named, wanted)
+            for resource in self._roles(reference, referring_element, target_element)
         ]
         nothing = operation_outcome(Issue("not-found", "there is nothing of that kind"))
         return {
@@ -73,18 +75,24 @@ class Operations:
             "entry": entries or [{"resource": nothing, "search": {"mode": "outcome"}}],
         }
 
-    def _roles(self, reference: str, named: str, wanted: str) -> Iterator[JsonObject]:
-        """Yield each target once; the roles themselves if `wanted` is empty."""
+    def _roles(
+        self, reference: str, referring_element: str, target_element: str
+    ) -> Iterator[JsonObject]:
+        """Yield each target once; the roles themselves if `target_element` is empty."""
         seen = set()
         for version in self._store.searchable("PractitionerRole"):
             role = version.resource or {}
-            if self._target(role, named) != reference:
+            if self._target(role, referring_element) != reference:
                 continue
-            place = self._target(role, wanted) if wanted else f"PractitionerRole/{version.id}"
-            type_, _, id_ = place.partition("/")
+            target = (
+                self._target(role, target_element)
+                if target_element
+                else f"PractitionerRole/{version.id}"
+            )
+            type_, _, id_ = target.partition("/")
             current = self._store.current(type_, id_)
-            if place not in seen and current is not None and current.resource is not None:
-                seen.add(place)
+            if target not in seen and current is not None and current.resource is not None:
+                seen.add(target)
                 yield current.resource
 
     def _target(self, role: JsonObject, name: str) -> str:

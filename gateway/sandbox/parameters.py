@@ -16,12 +16,13 @@ _STEP: Final = re.compile(r"(\w+)(?:\[(\w+)(?:=([\w-]+))?\])?(\?)?")
 class Step:
     """One element of a path.
 
-    `key` and `wanted` restrict the elements. With `exists` the value is whether there is one.
+    `key` and `required_value` restrict the elements. With `exists` the value is whether there is
+    one.
     """
 
     name: str
     key: str = ""
-    wanted: str = ""
+    required_value: str = ""
     exists: bool = False
 
     def values(self, node: JsonObject) -> Iterator[Any]:
@@ -36,8 +37,8 @@ class Step:
             return True
         if not isinstance(value, dict):
             return False
-        if self.wanted:
-            return bool(value.get(self.key) == self.wanted)
+        if self.required_value:
+            return bool(value.get(self.key) == self.required_value)
         return f"/{self.key}/" in f"/{value.get('reference')}"
 
 
@@ -68,8 +69,8 @@ def parse_parameter(row: str) -> SearchParameter:
     name, kind, *paths = row.split()
     parts: tuple[SearchParameter, ...] = ()
     if kind == "composite":
-        paths, given = paths[:1], paths[1:]
-        parts = tuple(_part(name, text) for text in given)
+        paths, part_texts = paths[:1], paths[1:]
+        parts = tuple(_part(name, text) for text in part_texts)
     return SearchParameter(
         name.rstrip("!"),
         kind,

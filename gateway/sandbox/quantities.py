@@ -19,28 +19,28 @@ def parse_number(text: str) -> Decimal:
     return number
 
 
-def matches(prefix: str, asked: Decimal, found: Any) -> bool:
+def matches(prefix: str, requested: Decimal, found: Any) -> bool:
     """Return whether a resource's number matches the searched one; False if it is no number."""
     if isinstance(found, bool) or not isinstance(found, int | Decimal):
         return False
     match prefix:
         case "gt" | "sa":
-            return found > asked
+            return found > requested
         case "lt" | "eb":
-            return found < asked
+            return found < requested
         case "ge":
-            return found >= asked
+            return found >= requested
         case "le":
-            return found <= asked
+            return found <= requested
         case "ap":
-            return abs(found - asked) <= abs(asked) / 10
+            return abs(found - requested) <= abs(requested) / 10
         case "ne":
-            return not _rounds_to(asked, found)
+            return not _rounds_to(requested, found)
         case _:
-            return _rounds_to(asked, found)
+            return _rounds_to(requested, found)
 
 
-def _rounds_to(asked: Decimal, found: int | Decimal) -> bool:
-    """Return whether `found` rounds to `asked` at its precision: for 100, from 99.5 to 100.5."""
-    half = Decimal(5).scaleb(int(asked.as_tuple().exponent) - 1)
-    return asked - half <= found < asked + half
+def _rounds_to(requested: Decimal, found: int | Decimal) -> bool:
+    """Return whether `found` rounds to `requested` at its precision: 99.5 to 100.5 for 100."""
+    half = Decimal(5).scaleb(int(requested.as_tuple().exponent) - 1)
+    return requested - half <= found < requested + half

@@ -136,13 +136,13 @@ def _missing_test(parameter: SearchParameter, value: str) -> MatchTest:
 def _date_test(parameter: SearchParameter, value: str) -> MatchTest:
     prefix, text = _prefixed(value)
     try:
-        asked = parse_date(text)
+        requested = parse_date(text)
     except (ValueError, OverflowError):
         raise _not_understood(parameter, "a date such as 1990-01-01") from None
 
     def test(value: Any) -> bool:
         found = range_of(value)
-        return found is not None and matches(prefix, asked, found)
+        return found is not None and matches(prefix, requested, found)
 
     return test
 
@@ -159,10 +159,10 @@ def _not_understood(parameter: SearchParameter, wanted: str) -> FhirError:
 def _number_test(parameter: SearchParameter, value: str) -> MatchTest:
     prefix, text = _prefixed(value)
     try:
-        asked = quantities.parse_number(text)
+        requested = quantities.parse_number(text)
     except ValueError:
         raise _not_understood(parameter, "a number such as 5.4") from None
-    return lambda found: quantities.matches(prefix, asked, found)
+    return lambda found: quantities.matches(prefix, requested, found)
 
 
 def _quantity_test(parameter: SearchParameter, value: str) -> MatchTest:
@@ -213,8 +213,10 @@ def _same_number(found: Any, wanted: str) -> bool:
 
     The last nine digits are the national number in Uzbekistan.
     """
-    ours, theirs = (re.sub(r"\D", "", str(text))[-_PHONE_DIGITS:] for text in (found, wanted))
-    return ours == theirs and len(ours) == _PHONE_DIGITS
+    found_digits, wanted_digits = (
+        re.sub(r"\D", "", str(text))[-_PHONE_DIGITS:] for text in (found, wanted)
+    )
+    return found_digits == wanted_digits and len(found_digits) == _PHONE_DIGITS
 
 
 def _tokens(value: Any) -> Iterable[tuple[str | None, Any]]:

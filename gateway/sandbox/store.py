@@ -161,18 +161,20 @@ class ResourceStore:
 
     def _forget_binaries(self) -> None:
         """Discard the oldest contents beyond the limit. The newest is retained, however long."""
-        newest, *older = [each for each in self.history(_BINARY) if each.resource is not None]
-        kept = _content_length(newest)
+        newest, *older = [
+            version for version in self.history(_BINARY) if version.resource is not None
+        ]
+        retained_bytes = _content_length(newest)
         for version in older:
-            kept += _content_length(version)
-            if kept > MAX_BINARY_BYTES:
+            retained_bytes += _content_length(version)
+            if retained_bytes > MAX_BINARY_BYTES:
                 self._forget(version)
 
     def _forget(self, version: Version) -> None:
         key = (version.type, version.id)
         gone = replace(version, resource=None, body=b"")
         self._histories[key] = tuple(
-            gone if each is version else each for each in self._histories[key]
+            gone if stored is version else stored for stored in self._histories[key]
         )
 
     def _number(self, type_: str, id_: str) -> int:
@@ -199,6 +201,10 @@ def instant(moment: datetime) -> str:
 
 def _stamp(resource: JsonObject, id_: str, number: int, moment: datetime) -> JsonObject:
     stamps = {"versionId": str(number), "lastUpdated": instant(moment)}
-    given = {k: v for k, v in resource.get("meta", {}).items() if k not in stamps}
+    client_meta = {k: v for k, v in resource.get("meta", {}).items() if k not in stamps}
     rest = {k: v for k, v in resource.items() if k not in ("resourceType", "id", "meta")}
-    return {"resourceType": resource["resourceType"], "id": id_, "meta": stamps | given} | rest
+    return {
+        "resourceType": resource["resourceType"],
+        "id": id_,
+        "meta": stamps | client_meta,
+    } | rest

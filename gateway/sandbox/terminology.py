@@ -44,47 +44,51 @@ class Terminology:
         self._base = base
         self._now = now
 
-    def lookup(self, code_system: JsonObject | None, given: OperationParameters) -> JsonObject:
+    def lookup(self, code_system: JsonObject | None, arguments: OperationParameters) -> JsonObject:
         """Return the details of a code; 404 if there is no such code."""
-        coding = given.coding("coding", ("code",))
+        coding = arguments.coding("coding", ("code",))
         system = code_system or self._system(coding)
         concept = _concept(system, coding)
         answer = parameters(
             ("name", "String", system.get("name") or system.get("title")),
             ("version", "String", system.get("version")),
-            ("display", "String", concept.display(given.languages)),
+            ("display", "String", concept.display(arguments.languages)),
             ("definition", "String", concept.definition.get("definition")),
         )
         answer["parameter"] += [*_designations(concept), *_properties(system, concept)]
         return answer
 
     def validate_in_code_system(
-        self, code_system: JsonObject | None, given: OperationParameters
+        self, code_system: JsonObject | None, arguments: OperationParameters
     ) -> JsonObject:
         """Return whether a code belongs to a code system."""
-        coding = given.coding("coding", ("code",))
-        url = coding.system or given.text("url")
+        coding = arguments.coding("coding", ("code",))
+        url = coding.system or arguments.text("url")
         if coding.code is None:
             raise missing_parameter_error("code")
         system = code_system or self._system(Coding(url, version=coding.version))
-        codes = {(each.system, each.code): each for each in concepts_of(system).values()}
+        codes = {
+            (concept.system, concept.code): concept for concept in concepts_of(system).values()
+        }
         return _validation_result(
-            codes, [Coding(system["url"], coding.code, None, coding.display)], given
+            codes, [Coding(system["url"], coding.code, None, coding.display)], arguments
         )
 
     def validate_in_value_set(
-        self, value_set: JsonObject | None, given: OperationParameters
+        self, value_set: JsonObject | None, arguments: OperationParameters
     ) -> JsonObject:
         """Return whether a code belongs to a value set."""
-        codings = _codings(given)
-        codes = self._value_sets.codes(value_set or self._value_set(given))
-        return _validation_result(codes, codings, given)
+        codings = _codings(arguments)
+        codes = self._value_sets.codes(value_set or self._value_set(arguments))
+        return _validation_result(codes, codings, arguments)
 
-    def subsumes(self, code_system: JsonObject | None, given: OperationParameters) -> JsonObject:
+    def subsumes(
+        self, code_system: JsonObject | None, arguments: OperationParameters
+    ) -> JsonObject:
         """Return the relation of two codes of one system; 404 if one does not exist."""
         first, second = (
-            given.coding("codingA", ("codeA",)),
-            given.coding("codingB", ("codeB",)),
+            arguments.coding("codingA", ("codeA",)),
+            arguments.coding("codingB", ("codeB",)),
         )
         if first.system != second.system:
             raise fhir_error(400, "invalid", "both codes must be of one system")
@@ -99,18 +103,18 @@ class Terminology:
             outcome = "subsumed-by"
         return parameters(("outcome", "Code", outcome))
 
-    def expand(self, value_set: JsonObject | None, given: OperationParameters) -> JsonObject:
+    def expand(self, value_set: JsonObject | None, arguments: OperationParameters) -> JsonObject:
         """Return a page of a value set's codes; 422 `too-costly` for too many at once."""
-        known = value_set or self._value_set(given)
-        wanted = fold(given.text("filter") or "")
+        known = value_set or self._value_set(arguments)
+        filter_text = fold(arguments.text("filter") or "")
         found = [
-            each
-            for each in self._value_sets.codes(known).values()
-            if any(wanted in fold(name) for name in (each.code, *each.names()))
+            concept
+            for concept in self._value_sets.codes(known).values()
+            if any(filter_text in fold(name) for name in (concept.code, *concept.names()))
         ]
         offset, count = (
-            given.non_negative_integer("offset") or 0,
-            given.non_negative_integer("count"),
+            arguments.non_negative_integer("offset") or 0,
+            arguments.non_negative_integer("count"),
         )
         if count is None and len(found) - offset > MAX_EXPANSION:
             text = f"more than {MAX_EXPANSION} codes: ask with count and offset"
@@ -123,20 +127,24 @@ class Terminology:
             "offset": offset,
         }
         if count and end < len(found):
-            expansion["next"] = self._page(value_set, given, end)
-        if contains := [_contained(each, given) for each in found[offset:end]]:
+            expansion["next"] = self._page(value_set, arguments, end)
+        if contains := [_contained(concept, arguments) for concept in found[offset:end]]:
             expansion["contains"] = contains
         return {name: known[name] for name in known if name != "compose"} | {"expansion": expansion}
 
-    def translate(self, concept_map: JsonObject | None, given: OperationParameters) -> JsonObject:
+    def translate(
+        self, concept_map: JsonObject | None, arguments: OperationParameters
+    ) -> JsonObject:
         """Return the translations of a code, or with `targetCode` the codes translated to it."""
-        maps = self._maps(concept_map, given)
-        backwards = given.text("targetCode") is not None or given.get("targetCoding") is not None
+        maps = self._maps(concept_map, arguments)
+        backwards = (
+            arguments.text("targetCode") is not None or arguments.get("targetCoding") is not None
+        )
         coding = (
-            given.coding("targetCoding", ("targetCode",))
+            arguments.coding("targetCoding", ("targetCode",))
             if backwards
-            else _first_coding(given, "sourceCodeableConcept")
-            or given.coding("sourceCoding", ("sourceCode", "code"))
+            else _first_coding(arguments, "sourceCodeableConcept")
+            or arguments.coding("sourceCoding", ("sourceCode", "code"))
         )
         if coding.code is None:
             raise missing_parameter_error("sourceCode")
@@ -145,10 +153,10 @@ class Terminology:
                 "match",
                 ("relationship", "Code", relationship),
                 ("concept", "Coding", concept),
-                ("originMap", "Uri", each.get("url")),
+                ("originMap", "Uri", candidate.get("url")),
             )
-            for each in maps
-            for relationship, concept in _translations(each, coding, backwards, given)
+            for candidate in maps
+            for relationship, concept in _translations(candidate, coding, backwards, arguments)
         ]
         answer = parameters(
             ("result", "Boolean", bool(matches)),
@@ -162,23 +170,27 @@ class Terminology:
             raise missing_parameter_error("system")
         return self._canonicals.find("CodeSystem", coding.system, coding.version)
 
-    def _value_set(self, given: OperationParameters) -> JsonObject:
-        version = given.text("valueSetVersion")
-        return self._canonicals.find("ValueSet", given.required("url"), version)
+    def _value_set(self, arguments: OperationParameters) -> JsonObject:
+        version = arguments.text("valueSetVersion")
+        return self._canonicals.find("ValueSet", arguments.required("url"), version)
 
-    def _maps(self, concept_map: JsonObject | None, given: OperationParameters) -> list[JsonObject]:
+    def _maps(
+        self, concept_map: JsonObject | None, arguments: OperationParameters
+    ) -> list[JsonObject]:
         if concept_map is not None:
             return [concept_map]
-        url = given.text("url", "conceptMap")
+        url = arguments.text("url", "conceptMap")
         if url is None:
             return self._canonicals.all("ConceptMap")
-        return [self._canonicals.find("ConceptMap", url, given.text("conceptMapVersion"))]
+        return [self._canonicals.find("ConceptMap", url, arguments.text("conceptMapVersion"))]
 
-    def _page(self, value_set: JsonObject | None, given: OperationParameters, offset: int) -> str:
+    def _page(
+        self, value_set: JsonObject | None, arguments: OperationParameters, offset: int
+    ) -> str:
         """Return the link to the codes from `offset` on."""
-        pairs = [(key, str(value)) for key, value in given.pairs if key != "offset"]
-        place = f"ValueSet/{value_set['id']}" if value_set else "ValueSet"
-        return f"{self._base}/{place}/$expand?{urlencode([*pairs, ('offset', str(offset))])}"
+        pairs = [(key, str(value)) for key, value in arguments.pairs if key != "offset"]
+        path = f"ValueSet/{value_set['id']}" if value_set else "ValueSet"
+        return f"{self._base}/{path}/$expand?{urlencode([*pairs, ('offset', str(offset))])}"
 
 
 def _concept(system: JsonObject, coding: Coding) -> Concept:
@@ -191,27 +203,27 @@ def _concept(system: JsonObject, coding: Coding) -> Concept:
     return concept
 
 
-def _first_coding(given: OperationParameters, name: str) -> Coding | None:
-    concept = given.get(name)
+def _first_coding(arguments: OperationParameters, name: str) -> Coding | None:
+    concept = arguments.get(name)
     codings = concept.get("coding", []) if isinstance(concept, dict) else []
     return next(map(coding_of, codings), None)
 
 
-def _codings(given: OperationParameters) -> list[Coding]:
+def _codings(arguments: OperationParameters) -> list[Coding]:
     """Return the codings to validate. Raises FhirError 400."""
-    concept = given.get("codeableConcept")
+    concept = arguments.get("codeableConcept")
     if isinstance(concept, dict) and concept.get("coding"):
-        return [coding_of(each) for each in concept["coding"]]
-    coding = given.coding("coding", ("code",))
+        return [coding_of(element) for element in concept["coding"]]
+    coding = arguments.coding("coding", ("code",))
     if coding.code is None:
         raise missing_parameter_error("code")
-    if coding.system is None and given.text("inferSystem") != "true":
+    if coding.system is None and arguments.text("inferSystem") != "true":
         raise missing_parameter_error("system")
     return [coding]
 
 
 def _validation_result(
-    codes: Codes, codings: list[Coding], given: OperationParameters
+    codes: Codes, codings: list[Coding], arguments: OperationParameters
 ) -> JsonObject:
     """Return whether one of the codings is one of the codes, with a display of that code."""
     for coding in codings:
@@ -224,7 +236,7 @@ def _validation_result(
                 ("message", "String", None if named else "the display is not that of the code"),
                 ("code", "Code", concept.code),
                 ("system", "Uri", concept.system),
-                ("display", "String", concept.display(given.languages)),
+                ("display", "String", concept.display(arguments.languages)),
             )
     first = codings[0]
     return parameters(
@@ -236,42 +248,42 @@ def _validation_result(
 
 
 def _designations(concept: Concept) -> Iterator[JsonObject]:
-    for each in concept.definition.get("designation", []):
+    for designation in concept.definition.get("designation", []):
         yield part_parameter(
             "designation",
-            ("language", "Code", each.get("language")),
-            ("value", "String", each.get("value")),
+            ("language", "Code", designation.get("language")),
+            ("value", "String", designation.get("value")),
         )
 
 
 def _properties(system: JsonObject, concept: Concept) -> Iterator[JsonObject]:
     for parent in concept.ancestors[:1]:
         yield part_parameter("property", ("code", "Code", "parent"), ("value", "Code", parent))
-    for code, each in concepts_of(system).items():
-        if concept.code in each.ancestors[:1]:
+    for code, other in concepts_of(system).items():
+        if concept.code in other.ancestors[:1]:
             yield part_parameter("property", ("code", "Code", "child"), ("value", "Code", code))
 
 
-def _contained(concept: Concept, given: OperationParameters) -> JsonObject:
+def _contained(concept: Concept, arguments: OperationParameters) -> JsonObject:
     contained: JsonObject = {"system": concept.system, "code": concept.code}
-    display = concept.display(given.languages)
+    display = concept.display(arguments.languages)
     if display is not None:
         contained["display"] = display
-    if given.text("includeDesignations") in ("true", "True"):
+    if arguments.text("includeDesignations") in ("true", "True"):
         contained |= {k: v for k, v in concept.definition.items() if k == "designation"}
     return contained
 
 
 def _translations(
-    concept_map: JsonObject, coding: Coding, backwards: bool, given: OperationParameters
+    concept_map: JsonObject, coding: Coding, backwards: bool, arguments: OperationParameters
 ) -> Iterator[tuple[str, JsonObject]]:
     """Yield relationship and translated code for each occurrence of the code in a map."""
-    wanted = None if backwards else given.text("targetSystem", "targetsystem")
+    target_system = None if backwards else arguments.text("targetSystem", "targetsystem")
     for group in concept_map.get("group", []):
-        here, there = group.get("source"), group.get("target")
+        from_system, to_system = group.get("source"), group.get("target")
         if backwards:
-            here, there = there, here
-        if coding.system not in (None, here) or wanted not in (None, there):
+            from_system, to_system = to_system, from_system
+        if coding.system not in (None, from_system) or target_system not in (None, to_system):
             continue
         for element in group.get("element", []):
             for target in element.get("target", []):
@@ -282,7 +294,7 @@ def _translations(
                 if backwards:
                     relationship = _INVERSE.get(relationship, relationship)
                 concept = {
-                    "system": there,
+                    "system": to_system,
                     "code": other.get("code"),
                     "display": other.get("display"),
                 }

@@ -32,8 +32,8 @@ class Transactions:
         self._validator = validator
         self._base = interactions.base
 
-    async def process(self, bundle: JsonObject, returned: str) -> JsonObject:
-        """Return the response Bundle; `returned` is the value of `Prefer: return`.
+    async def process(self, bundle: JsonObject, return_preference: str) -> JsonObject:
+        """Return the response Bundle; `return_preference` is the value of `Prefer: return`.
 
         Raises FhirError.
         """
@@ -45,10 +45,11 @@ class Transactions:
             raise fhir_error(400, "structure", "an array is needed", "Bundle.entry")
         if kind == "batch":
             entries = [
-                await self._batch_entry(i, raw, returned) for i, raw in enumerate(raw_entries)
+                await self._batch_entry(i, raw, return_preference)
+                for i, raw in enumerate(raw_entries)
             ]
         else:
-            entries = await self._transaction(raw_entries, returned)
+            entries = await self._transaction(raw_entries, return_preference)
         response: JsonObject = {
             "resourceType": "Bundle",
             "id": new_id(),
@@ -56,16 +57,18 @@ class Transactions:
         }
         return response | ({"entry": entries} if entries else {})
 
-    async def _batch_entry(self, index: int, raw: Any, returned: str) -> JsonObject:
+    async def _batch_entry(self, index: int, raw: Any, return_preference: str) -> JsonObject:
         try:
             entry = self._read(index, raw)
             await self._validate(entry)
-            return _response_entry(self._base, entry, self._perform(entry), returned)
+            return _response_entry(self._base, entry, self._perform(entry), return_preference)
         except FhirError as error:
             outcome = error.outcome()
             return {"response": {"status": _status(error.status), "outcome": outcome}}
 
-    async def _transaction(self, raw_entries: Sequence[Any], returned: str) -> list[JsonObject]:
+    async def _transaction(
+        self, raw_entries: Sequence[Any], return_preference: str
+    ) -> list[JsonObject]:
         entries = [self._read(index, raw) for index, raw in enumerate(raw_entries)]
         _require_distinct(entries)
         for entry in entries:
@@ -77,7 +80,7 @@ class Transactions:
             self._store.restore(snapshot)
             raise
         return [
-            _response_entry(self._base, entry, result, returned)
+            _response_entry(self._base, entry, result, return_preference)
             for entry, result in zip(entries, results, strict=True)
         ]
 
@@ -199,7 +202,7 @@ def _replace(node: Any, links: Mapping[str, str], expression: str) -> Any:
 
 
 def _response_entry(
-    base: str, entry: BundleEntry, result: InteractionResult, returned: str
+    base: str, entry: BundleEntry, result: InteractionResult, return_preference: str
 ) -> JsonObject:
     version = result.version
     response: JsonObject = {"status": _status(result.status)}
@@ -208,10 +211,12 @@ def _response_entry(
             response["location"] = version.path
         response["etag"] = version.etag
         response["lastModified"] = instant(version.modified)
-    if returned == "OperationOutcome" and entry.method != "GET":
+    if return_preference == "OperationOutcome" and entry.method != "GET":
         response["outcome"] = informational_outcome("done")
     shown: JsonObject = {}
-    if entry.method == "GET" or (returned == "representation" and entry.method != "DELETE"):
+    if entry.method == "GET" or (
+        return_preference == "representation" and entry.method != "DELETE"
+    ):
         shown = {"resource": result.resource}
         if version is not None:
             shown = {"fullUrl": f"{base}/{version.type}/{version.id}", **shown}

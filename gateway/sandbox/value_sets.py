@@ -45,7 +45,9 @@ class ValueSets:
         if not sets:
             return {}
         first, *others = sets
-        return {key: each for key, each in first.items() if all(key in more for more in others)}
+        return {
+            key: concept for key, concept in first.items() if all(key in more for more in others)
+        }
 
     def _selection(self, part: JsonObject) -> Codes:
         system = part["system"]
@@ -55,11 +57,11 @@ class ValueSets:
             concepts = self._canonicals.concepts(system, part.get("version"))
         except FhirError:
             raise _cannot(f"the code system {system} is not here") from None
-        tests = [_test(each) for each in part.get("filter", [])]
+        tests = [_test(condition) for condition in part.get("filter", [])]
         return {
-            (system, code): each
-            for code, each in concepts.items()
-            if all(test(each) for test in tests)
+            (system, code): concept
+            for code, concept in concepts.items()
+            if all(test(concept) for test in tests)
         }
 
     def _listed(self, system: str, part: JsonObject) -> Codes:
@@ -72,18 +74,18 @@ class ValueSets:
         except FhirError:
             known = {}
         found: Codes = {}
-        for given in part["concept"]:
-            concept = known.get(given["code"], Concept(system, given["code"], {}))
-            definition = concept.definition | given
+        for listed_concept in part["concept"]:
+            concept = known.get(listed_concept["code"], Concept(system, listed_concept["code"], {}))
+            definition = concept.definition | listed_concept
             found[system, concept.code] = Concept(
                 system, concept.code, definition, concept.ancestors
             )
         return found
 
 
-def _test(given: JsonObject) -> Callable[[Concept], bool]:
+def _test(condition: JsonObject) -> Callable[[Concept], bool]:
     """Return the test of one filter of an include. Raises FhirError 422."""
-    name, op, value = (str(given.get(key)) for key in ("property", "op", "value"))
+    name, op, value = (str(condition.get(key)) for key in ("property", "op", "value"))
     match op:
         case "is-a":
             return lambda concept: value in (concept.code, *concept.ancestors)
@@ -115,9 +117,9 @@ def _property(concept: Concept, name: str) -> set[str]:
             return set(concept.ancestors[:1])
     return {
         _text(value)
-        for each in concept.definition.get("property", [])
-        if each.get("code") == name
-        for key, value in each.items()
+        for element in concept.definition.get("property", [])
+        if element.get("code") == name
+        for key, value in element.items()
         if key.startswith("value")
     }
 
