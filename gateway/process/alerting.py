@@ -22,11 +22,11 @@ class AlertAddressError(StartError):
 
 
 class AlertService:
-    """The alerts of this process. Where `here` is false (a worker), every method has no effect."""
+    """The alerts of this process. Without `is_enabled` (a worker), every method has no effect."""
 
-    def __init__(self, metrics: Metrics, *, here: bool = True) -> None:
+    def __init__(self, metrics: Metrics, *, is_enabled: bool = True) -> None:
         self._metrics = metrics
-        self._is_enabled = here
+        self._is_enabled = is_enabled
         self._messenger: AlertMonitor | None = None
 
     async def resolve_addresses(self, settings: Settings) -> tuple[AlertAddress, ...]:

@@ -86,7 +86,7 @@ class Gateway:
         self._reloads = asyncio.Lock()
         self.metrics = Metrics()
         self._operators = Operators(())
-        self._alerts = alerting.AlertService(self.metrics, here=shared is None)
+        self._alerts = alerting.AlertService(self.metrics, is_enabled=shared is None)
         self._expiries: dict[str, float] = {}
         self.recent_requests = RecentRequests(time.monotonic, time.time)
         self.platform_monitor = self._make_monitor()
@@ -119,7 +119,7 @@ class Gateway:
             core = await asyncio.to_thread(Core, settings, self._parts)
             expiries = await asyncio.to_thread(certificates.certificate_expiries, settings)
             operators = await asyncio.to_thread(factories.operators, settings)
-            told = await self._alerts.resolve_addresses(settings)
+            addresses = await self._alerts.resolve_addresses(settings)
             await self._cores.replace(core)
             if reloading.changes_platform(self.settings, settings):
                 self.platform_monitor.reset()
@@ -128,7 +128,7 @@ class Gateway:
             self._acceptor.tls = tls
             self._server.limits = factories.listen_limits(settings)
             self.settings = settings
-            self._alerts.configure(settings, told)
+            self._alerts.configure(settings, addresses)
 
     def record_reload(self, outcome: str, problems: int) -> None:
         """Count and record a reload; `outcome` is `ok` or `failed`."""
@@ -209,7 +209,7 @@ class Gateway:
             cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, auto_decompress=True
         )
         self._stack.push_async_callback(session.close)
-        told = await self._alerts.resolve_addresses(self.settings)
+        addresses = await self._alerts.resolve_addresses(self.settings)
         self.audit = await self._open_audit(session)
         store = shared_store.open_store(self.settings, self._stack)
         sessions = shared_store.open_sessions(self.settings, self._stack)
@@ -242,7 +242,7 @@ class Gateway:
             sources = AlertInputSources(
                 status=self.status, readiness=self.readiness, certificates=lambda: self._expiries
             )
-            await self._alerts.start(self.settings, told, sources, self._stack)
+            await self._alerts.start(self.settings, addresses, sources, self._stack)
         self._open_listener(tls)
 
     async def _open_outbox(self) -> OutboxService | None:
@@ -261,7 +261,7 @@ class Gateway:
         self.outbox = await open_outbox(
             self.settings.outbox,
             self._stack,
-            ways=(
+            platform_access=(
                 lambda: self._cores.acquire_entry_sender(),
                 lambda: self._cores.probe_platform(""),
             ),
@@ -394,5 +394,5 @@ async def serve_admin(
     runner = OperatorRunner(application, listening.address)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    for each in listening.sockets:
-        await SockSite(runner, each).start()
+    for listening_socket in listening.sockets:
+        await SockSite(runner, listening_socket).start()

@@ -165,24 +165,24 @@ class _CredentialBearer:
             tokens.invalidate(self._credential, token)
 
 
-def _sink(settings: Settings, company: SharedChain | None, stdout: int) -> Sink:
+def _sink(settings: Settings, shared_chain: SharedChain | None, stdout: int) -> Sink:
     match settings.audit.sink:
         case "file":
-            return _file(settings, company)
+            return _file(settings, shared_chain)
         case "syslog":
             return SyslogSink(_server(settings), SyslogFormatter())
     sink = DescriptorSink(stdout)
-    return sink if company is None else LockedSink(sink, company.lock_fd)
+    return sink if shared_chain is None else LockedSink(sink, shared_chain.lock_fd)
 
 
-def _file(settings: Settings, company: SharedChain | None) -> Sink:
+def _file(settings: Settings, shared_chain: SharedChain | None) -> Sink:
     audit = settings.audit
     if audit.path is None:
         raise StartError(setting_problem("audit.path", Phrase("is missing")))
-    turn = ChainLock.in_process() if company is None else ChainLock(company.lock_fd)
-    sink = FileSink(audit.path, FileSinkSettings(audit.rotate_bytes, audit.fsync), turn)
+    chain_lock = ChainLock.in_process() if shared_chain is None else ChainLock(shared_chain.lock_fd)
+    sink = FileSink(audit.path, FileSinkSettings(audit.rotate_bytes, audit.fsync), chain_lock)
     try:
-        sink.open(is_shared=company is not None and company.is_already_open)
+        sink.open(is_shared=shared_chain is not None and shared_chain.is_already_open)
     except NotAnAuditFileError:
         trouble = Phrase("is no audit file of this gateway; move it away, or give another path")
     except BlockingIOError:

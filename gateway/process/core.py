@@ -99,16 +99,16 @@ class Core:
             _TokenTelemetry(parts.metrics, parts.audit),
             policy=factories.token_policy(settings),
         )
-        most = settings.platform.max_connections
+        max_connections = settings.platform.max_connections
         self._pool = UpstreamPool(
             factories.upstream_origin(settings, certificates.platform_tls(settings)),
             timeouts=factories.upstream_timeouts(settings),
-            max_connections=most,
+            max_connections=max_connections,
             clock=time.monotonic,
             shared=factories.has_several_callers(settings),
             readers=SlowReaders(
                 settings.limits.min_body_rate,
-                most,
+                max_connections,
                 time.monotonic,
                 settings.limits.half_closed,
             ),
@@ -145,8 +145,10 @@ class Core:
         statement = CapabilityCache(client, next(iter(self._sources)), time.monotonic)
         self._statement = statement
         # Retries of the gateway's own probes are no caller's retries, so that they are not counted.
-        own = Forwarder(upstream, unproven, _ignore_retry)
-        self.probe = PlatformProbe(PlatformClient(own, unproven, client.platform_path), unproven)
+        probe_forwarder = Forwarder(upstream, unproven, _ignore_retry)
+        self.probe = PlatformProbe(
+            PlatformClient(probe_forwarder, unproven, client.platform_path), unproven
+        )
         if parts.outbox is not None:
             # Queued writes are sent with the callers' tokens, never with a user's.
             self.entry_sender = parts.outbox.entry_sender(
@@ -213,15 +215,15 @@ class Core:
         """Start to fetch tokens; reuse those of the core `before` that are still valid."""
         self._pool.open()
         self._metrics.declare_credentials(self._sources)
-        kept = {} if before is None else self._reusable_tokens(before)
+        reused_tokens = {} if before is None else self._reusable_tokens(before)
         if before is not None:
             for name in self._same_client_credentials(before):
                 self._sources[name].take_over(before._sources[name])
-        await self.tokens.start(kept)
+        await self.tokens.start(reused_tokens)
         if before is None:
             return
         self.admission.phase = before.admission.phase
-        for name in kept:
+        for name in reused_tokens:
             if self._sources[name].store_key != before._sources[name].store_key:
                 # The secret was changed: only a request to the SSO shows whether the new one is
                 # accepted.

@@ -122,7 +122,9 @@ def public_keys(settings: Settings) -> tuple[Mapping[str, Any], ...]:
     They are published for the operator of the SSO. Raises `StartError` where a key cannot be read.
     """
     grants = [client_credentials(settings, name) for name in credentials_in_use(settings)]
-    keys = [each.public_key for grant in grants for each in (grant, *grant.alternatives)]
+    keys = [
+        alternative.public_key for grant in grants for alternative in (grant, *grant.alternatives)
+    ]
     if settings.login.enabled:
         keys += [proof.public_key for proof in _login_authenticators(settings)]
     return tuple({key["kid"]: key for key in keys if key is not None}.values())
@@ -237,9 +239,9 @@ def duplicate_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
                 text = secret.reveal() if kind == "password" else secret.reveal().strip()
                 digest = hashlib.sha256(text.encode()).digest()
                 key = source.key if source.file is None else f"{source.key}_file"
-                door = (kind, user if kind == "password" else None, digest)
-                if first.setdefault(door, key) != key:
-                    yield key, first[door]
+                identity_key = (kind, user if kind == "password" else None, digest)
+                if first.setdefault(identity_key, key) != key:
+                    yield key, first[identity_key]
 
 
 def _identification(
@@ -388,12 +390,21 @@ def authority(base_url: str) -> bytes:
 
 def accept_limits(settings: Settings) -> AcceptLimits:
     """Return how many callers may be connected: the limit on open files less other descriptors."""
-    room = os_support.open_file_limit() - _RESERVED_DESCRIPTORS
+    available_descriptors = os_support.open_file_limit() - _RESERVED_DESCRIPTORS
     # More connections than a multiple of the concurrent requests would only use memory.
-    most = _DESCRIPTORS_PER_CALLER * settings.limits.max_concurrent_requests
+    useful_connections = _DESCRIPTORS_PER_CALLER * settings.limits.max_concurrent_requests
     return AcceptLimits(
         # A caller's connection needs at most one connection to the platform at a time.
-        max_connections=max(1, min(most, max(room // 2, room - settings.platform.max_connections))),
+        max_connections=max(
+            1,
+            min(
+                useful_connections,
+                max(
+                    available_descriptors // 2,
+                    available_descriptors - settings.platform.max_connections,
+                ),
+            ),
+        ),
         # Other workers that wait on the same socket get their share of the connections.
         accept_batch=64 if settings.workers == 1 else 1,
         handshake_timeout=settings.limits.header_timeout,

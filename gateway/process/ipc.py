@@ -17,7 +17,7 @@ from gateway.telemetry.logs import get_logger
 _log = get_logger(__name__)
 
 # Bytes. A line holds a worker's metrics, or the settings of a large hospital.
-_MAX_LINE: Final = 32 * 1024 * 1024
+_MAX_MESSAGE_BYTES: Final = 32 * 1024 * 1024
 
 CommandHandler = Callable[[Any], Awaitable[Any]]
 
@@ -39,7 +39,7 @@ class CommandClient:
     @classmethod
     async def from_socket(cls, end: socket.socket) -> CommandClient:
         """Return a client on one end of a socket pair, and take over the socket."""
-        return cls(*await asyncio.open_unix_connection(sock=end, limit=_MAX_LINE))
+        return cls(*await asyncio.open_unix_connection(sock=end, limit=_MAX_MESSAGE_BYTES))
 
     async def request(self, command: str, detail: Any = None, *, timeout: float) -> Any:
         """Return the worker's response.
@@ -89,7 +89,9 @@ class CommandServer:
 
     async def run(self) -> None:
         """Execute commands, several concurrently, until the supervisor closes the channel."""
-        reader, writer = await asyncio.open_unix_connection(sock=self._end, limit=_MAX_LINE)
+        reader, writer = await asyncio.open_unix_connection(
+            sock=self._end, limit=_MAX_MESSAGE_BYTES
+        )
         loop = asyncio.get_running_loop()
         try:
             while line := await reader.readline():

@@ -79,26 +79,26 @@ class LoginParts:
         )
 
     def middleware(
-        self, handler: Handler, callers: CallerRegistry, strangers: UnidentifiedLimiter
+        self, handler: Handler, callers: CallerRegistry, unidentified_limiter: UnidentifiedLimiter
     ) -> LoginMiddleware:
         """Return the middleware in front of `handler`."""
-        guests = SessionAuth(callers, self._sessions, self._rules)
+        session_auth = SessionAuth(callers, self._sessions, self._rules)
         events: Callable[..., None] = self._audit.record_event
-        pages = AuthEndpoints(
+        endpoints = AuthEndpoints(
             self._rules,
             self._settings.fhir.default_language,
             AuthEndpointParts(
                 self._login,
                 self._sign_out,
                 self._sessions,
-                guests,
+                session_auth,
                 events,
                 self.tokens.was_accepted,
                 time.monotonic,
                 time.time,
             ),
         )
-        return LoginMiddleware(handler, pages, guests, strangers)
+        return LoginMiddleware(handler, endpoints, session_auth, unidentified_limiter)
 
     def _on_session_end(self, session: Session, why: str) -> None:
         self._audit.record_event("logout", user=session.user, outcome=why)
@@ -138,9 +138,9 @@ def user_endpoint(
 ) -> UserTokenEndpoint:
     """Return the endpoint that exchanges codes and refresh tokens. Raises `StartError`."""
     where = factories.token_endpoint(settings, certificates.sso_tls(settings))
-    ways = factories.login_authentications(settings)
+    authentications = factories.login_authentications(settings)
     endpoint, extra = TokenEndpoint(session, where), settings.login.extra_params
-    return UserTokenEndpoint(endpoint, ways, time.monotonic, time.time, extra)
+    return UserTokenEndpoint(endpoint, authentications, time.monotonic, time.time, extra)
 
 
 def openid_provider(

@@ -63,17 +63,17 @@ async def open_outbox(
     settings: OutboxSettings,
     stack: contextlib.AsyncExitStack,
     *,
-    ways: tuple[AcquireSender, ProbePlatform],
+    platform_access: tuple[AcquireSender, ProbePlatform],
     last_writes: LastWrites,
     metrics: Metrics,
     audit: AuditTrail,
 ) -> OutboxService:
     """Return the outbox, which does not deliver yet. Raises `StartError`.
 
-    `ways`: the first function returns the newest `EntrySender` and a function that releases it; the
-    second one sends a cheap probe to the platform.
+    `platform_access`: the first function returns the newest `EntrySender` and a function that
+    releases it; the second one sends a cheap probe to the platform.
     """
-    hold, probe = ways
+    acquire, probe = platform_access
     # aiosqlite logs every statement with its values at level DEBUG.
     logging.getLogger("aiosqlite").setLevel(logging.WARNING)  # noqa: TID251 - the library's logger
     try:
@@ -83,7 +83,7 @@ async def open_outbox(
     return OutboxService(
         store,
         settings,
-        LatestEntrySender(hold, audited=lambda: audit.is_available, probe=probe),
+        LatestEntrySender(acquire, audited=lambda: audit.is_available, probe=probe),
         last_writes=last_writes,
         metrics=metrics,
         audit=audit,

@@ -186,8 +186,8 @@ class Reloader:
         self._report(result)
 
     def _to_watch(self, settings: Settings) -> tuple[Path, ...]:
-        own = () if self._source.path is None else (self._source.path,)
-        return own + watched_files(settings)
+        settings_files = () if self._source.path is None else (self._source.path,)
+        return settings_files + watched_files(settings)
 
 
 _FileSignatures = tuple[tuple[int, ...] | None, ...]

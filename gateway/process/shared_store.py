@@ -94,8 +94,8 @@ def _store_description(store: StoreSettings) -> dict[str, Any]:
             ssl.create_default_context(cafile=store.ca_file)
         except (OSError, ssl.SSLError) as error:
             why = Phrase.external(error.strerror, Phrase("holds no certificates"))
-            told = Phrase("{path}: {why}", path=store.ca_file, why=why)
-            raise StartError(setting_problem("store.ca_file", told)) from None
+            detail = Phrase("{path}: {why}", path=store.ca_file, why=why)
+            raise StartError(setting_problem("store.ca_file", detail)) from None
         plain["ssl_ca_certs"] = str(store.ca_file)
     return {**plain, "ssl": True, "ssl_min_version": ssl.TLSVersion.TLSv1_2}
 

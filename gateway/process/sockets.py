@@ -45,8 +45,8 @@ class ListeningSockets:
 
     def close(self) -> None:
         """Stop listening; the path stays."""
-        for each in self.sockets:
-            each.close()
+        for sock in self.sockets:
+            sock.close()
 
     def remove_path(self) -> None:
         """Remove a unix socket's path if it still leads to this socket."""
@@ -65,8 +65,8 @@ class ListeningSockets:
         if self.address.path is not None or self.shared:
             return
         try:
-            for each in self.sockets:
-                os_support.drop_new_connections(each)
+            for sock in self.sockets:
+                os_support.drop_new_connections(sock)
         except OSError as error:
             _log.warning(
                 "a caller that connects to %s in the moment in which it closes is reset instead of"
@@ -100,7 +100,7 @@ class ListenError(StartError):
 
     def __init__(self, refused: Iterable[ListenFailure]) -> None:
         self.failures = tuple(refused)
-        super().__init__(join_phrases("\n", (each.line() for each in self.failures)))
+        super().__init__(join_phrases("\n", (failure.line() for failure in self.failures)))
 
 
 async def listen(addresses: Mapping[str, ListenAddress]) -> list[ListeningSockets]:
@@ -133,8 +133,8 @@ async def _listen(address: ListenAddress) -> ListeningSockets:
 def adopt_sockets(address: ListenAddress, descriptors: Sequence[int]) -> ListeningSockets:
     """Return sockets that another process has opened, that listen already and that it shares."""
     sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
-    for each in sockets:
-        each.setblocking(False)
+    for sock in sockets:
+        sock.setblocking(False)
     return ListeningSockets(address, sockets, shared=True)
 
 
@@ -145,15 +145,15 @@ async def _listen_tcp(address: ListenAddress) -> list[socket.socket]:
     )
     sockets: list[socket.socket] = []
     failure: OSError | None = None
-    for family, _, protocol, _, place in dict.fromkeys(found):
+    for family, _, protocol, _, socket_address in dict.fromkeys(found):
         try:
-            sockets.append(_listen_inet(family, protocol, place))
+            sockets.append(_listen_inet(family, protocol, socket_address))
         except OSError as error:
             failure = error
     # A name such as localhost may stand for an address family that this machine does not have.
     if failure is not None and (not sockets or not _is_absent(failure)):
-        for each in sockets:
-            each.close()
+        for sock in sockets:
+            sock.close()
         raise failure
     return sockets
 
@@ -162,7 +162,7 @@ def _is_absent(error: OSError) -> bool:
     return error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
-def _listen_inet(family: int, protocol: int, place: object) -> socket.socket:
+def _listen_inet(family: int, protocol: int, socket_address: object) -> socket.socket:
     listening = socket.socket(family, socket.SOCK_STREAM, protocol)
     try:
         os_support.set_address_reuse(listening)
@@ -170,7 +170,7 @@ def _listen_inet(family: int, protocol: int, place: object) -> socket.socket:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         # Accepted connections inherit it.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-        listening.bind(place)  # type: ignore[arg-type]
+        listening.bind(socket_address)  # type: ignore[arg-type]
         listening.listen(BACKLOG)
         listening.setblocking(False)
     except BaseException:

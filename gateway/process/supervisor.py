@@ -50,14 +50,14 @@ from gateway.telemetry.metrics import Metrics
 _log = get_logger(__name__)
 
 _RESPONSE_TIMEOUT: Final = 2.0
-_START: Final = 30.0
-_RELOAD: Final = 30.0
+_START_TIMEOUT: Final = 30.0
+_RELOAD_TIMEOUT: Final = 30.0
 # The longest command is a retry of all failed entries.
-_OUTBOX: Final = 30.0
+_OUTBOX_TIMEOUT: Final = 30.0
 # Seconds beyond delay and drain until a worker is killed; it flushes the audit in that time.
 _KILL_TIMEOUT: Final = 10.0
-_SHORTEST_PAUSE: Final = 0.5
-_LONGEST_PAUSE: Final = 30.0
+_MIN_RESTART_DELAY: Final = 0.5
+_MAX_RESTART_DELAY: Final = 30.0
 # A worker that has lived for so many seconds did not fail because of its start.
 _STABLE_SECONDS: Final = 30.0
 _AUDIT_FLUSH: Final = 5.0
@@ -90,27 +90,27 @@ class Worker:
 
         `number`, from 1, is unique among living workers.
         """
-        ours, theirs = socket.socketpair()
-        with theirs:
-            inheritance = WorkerDescriptors(
+        supervisor_end, worker_end = socket.socketpair()
+        with worker_end:
+            descriptors = WorkerDescriptors(
                 number - 1,
-                theirs.fileno(),
+                worker_end.fileno(),
                 common.chain_lock_fd,
                 common.last_writes,
-                tuple(each.fileno() for each in listening.sockets),
+                tuple(sock.fileno() for sock in listening.sockets),
             )
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
                 "gateway",
                 "worker",
-                inheritance.to_text(),
+                descriptors.to_text(),
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=inheritance.descriptors,
+                pass_fds=descriptors.descriptors,
                 env={key: value for key, value in environ.items() if key not in VARIABLES},
             )
-        ours.setblocking(False)
-        return cls(process, await CommandClient.from_socket(ours))
+        supervisor_end.setblocking(False)
+        return cls(process, await CommandClient.from_socket(supervisor_end))
 
     async def request(
         self, command: str, detail: Any = None, *, timeout: float = _RESPONSE_TIMEOUT
@@ -187,21 +187,21 @@ class Supervisor:
             reloading.require_reloadable(self._settings, settings)
             await asyncio.to_thread(reloading.preflight, settings)
             operators = await asyncio.to_thread(factories.operators, settings)
-            told = await self._alerts.resolve_addresses(settings)
+            addresses = await self._alerts.resolve_addresses(settings)
             expiries = await asyncio.to_thread(certificates.certificate_expiries, settings)
             text = await asyncio.to_thread(self._unchanged_text, settings)
             before, done = self._text, []
             try:
                 for worker in tuple(self._workers.values()):
                     done.append(worker)
-                    await worker.execute("reload", text, timeout=_RELOAD)
+                    await worker.execute("reload", text, timeout=_RELOAD_TIMEOUT)
             except StartError:
                 for worker in done:
-                    await worker.request("reload", before, timeout=_RELOAD)
+                    await worker.request("reload", before, timeout=_RELOAD_TIMEOUT)
                 raise
             self._text, self._settings, self._expiries = text, settings, expiries
             self._operators.replace(operators)
-            self._alerts.configure(settings, told)
+            self._alerts.configure(settings, addresses)
 
     def record_reload(self, outcome: str, problems: int) -> None:
         """Count and record a reload; `outcome` is `ok` or `failed`."""
@@ -232,7 +232,7 @@ class Supervisor:
         for descriptor in (self._common.chain_lock_fd, self._common.last_writes):
             self._stack.callback(os.close, descriptor)
         self._operators.replace(factories.operators(settings))
-        told = await self._alerts.resolve_addresses(settings)
+        addresses = await self._alerts.resolve_addresses(settings)
         self._expiries = await asyncio.to_thread(certificates.certificate_expiries, settings)
         self._audit = await self._open_audit()
         self._listening, admin = await sockets.listen(
@@ -265,14 +265,16 @@ class Supervisor:
             if isinstance(failure, BaseException):
                 raise failure
         loop = asyncio.get_running_loop()
-        self._restart_tasks = [loop.create_task(self._restart_when_ended(each)) for each in numbers]
+        self._restart_tasks = [
+            loop.create_task(self._restart_when_ended(number)) for number in numbers
+        ]
         sources = AlertInputSources(
             status=status,
             readiness=self,
             refresh=self._request_readiness,
             certificates=lambda: self._expiries,
         )
-        await self._alerts.start(settings, told, sources, self._stack)
+        await self._alerts.start(settings, addresses, sources, self._stack)
 
     async def _open_audit(self) -> AuditTrail:
         chain = SharedChain(self._common.chain_lock_fd)
@@ -287,13 +289,13 @@ class Supervisor:
         environ = self._source.environ
         worker = await Worker.spawn(number, self._listening, self._common, environ)
         self._workers[number] = worker
-        await worker.execute("start", self._text, timeout=_START)
+        await worker.execute("start", self._text, timeout=_START_TIMEOUT)
 
     async def _restart_when_ended(self, number: int) -> None:
         """Wait for a worker's end and start its successor, until the gateway stops."""
-        pause = _SHORTEST_PAUSE
+        delay = _MIN_RESTART_DELAY
         while True:
-            began = time.monotonic()
+            started_at = time.monotonic()
             worker = self._workers.get(number)
             if worker is not None:
                 code = await worker.process.wait()
@@ -303,10 +305,10 @@ class Supervisor:
                 _log.error(
                     "worker %d has ended (%s); another is started", number, _exit_description(code)
                 )
-            if time.monotonic() - began >= _STABLE_SECONDS:
-                pause = _SHORTEST_PAUSE
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            if time.monotonic() - started_at >= _STABLE_SECONDS:
+                delay = _MIN_RESTART_DELAY
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, _MAX_RESTART_DELAY)
             await self._replace(number)
 
     async def _replace(self, number: int) -> None:
@@ -325,13 +327,13 @@ class Supervisor:
         self._merged.remove_process(number)
         await worker.close()
 
-    async def _stop_workers(self, patience: float) -> None:
+    async def _stop_workers(self, timeout: float) -> None:
         workers = tuple(self._workers.values())
-        ask = "stop" if patience else "hurry"
+        ask = "stop" if timeout else "hurry"
         for worker in workers:
             await worker.request(ask, timeout=0.5)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience or _KILL_TIMEOUT):
+            async with asyncio.timeout(timeout or _KILL_TIMEOUT):
                 await asyncio.gather(*(worker.process.wait() for worker in workers))
         for worker in workers:
             if worker.process.returncode is None:
@@ -345,7 +347,7 @@ class Supervisor:
 
     async def _refresh(self) -> None:
         """Request readiness and metrics of every worker."""
-        counting = (self._request_metrics(*each) for each in tuple(self._workers.items()))
+        counting = (self._request_metrics(*item) for item in tuple(self._workers.items()))
         await asyncio.gather(self._request_readiness(), *counting)
         self._merged.update("supervisor", snapshot(self._metrics.registry))
 
@@ -362,18 +364,20 @@ class Supervisor:
         return await self._request_all("status")
 
     async def _request_all(self, what: str) -> list[dict[str, Any] | None]:
-        workers = [self._workers.get(each) for each in range(1, self._settings.workers + 1)]
+        workers = [self._workers.get(number) for number in range(1, self._settings.workers + 1)]
         # asyncio.sleep returns None, the response of a worker that is not running.
-        asked = [asyncio.sleep(0) if each is None else each.request(what) for each in workers]
-        return list(await asyncio.gather(*asked))
+        requests = [
+            asyncio.sleep(0) if worker is None else worker.request(what) for worker in workers
+        ]
+        return list(await asyncio.gather(*requests))
 
     async def _query_outbox(self, question: dict[str, Any]) -> dict[str, Any] | None:
         """Return the response of the first worker that responds: all have the same outbox."""
         for number in sorted(self._workers):
             worker = self._workers.get(number)
-            told = worker and await worker.request("outbox", question, timeout=_OUTBOX)
-            if told:
-                answer: dict[str, Any] | None = told["answer"]
+            response = worker and await worker.request("outbox", question, timeout=_OUTBOX_TIMEOUT)
+            if response:
+                answer: dict[str, Any] | None = response["answer"]
                 return answer
         return {"away": True}
 

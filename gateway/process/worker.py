@@ -56,8 +56,8 @@ class WorkerDescriptors:
     @classmethod
     def from_text(cls, text: str) -> WorkerDescriptors:
         """Parse the result of `to_text`. Raises ValueError."""
-        number, channel, turn, last_writes, listening = json.loads(text)
-        return cls(number, channel, turn, last_writes, tuple(listening))
+        number, channel, chain_lock_fd, last_writes, listening = json.loads(text)
+        return cls(number, channel, chain_lock_fd, last_writes, tuple(listening))
 
 
 def load_text(text: str | None, environ: Mapping[str, str]) -> Settings:
@@ -74,16 +74,16 @@ def load_text(text: str | None, environ: Mapping[str, str]) -> Settings:
         return load_settings(Path(f"/proc/self/fd/{file.fileno()}"), environ)
 
 
-def run(inheritance: WorkerDescriptors, environ: Mapping[str, str]) -> int:
+def run(descriptors: WorkerDescriptors, environ: Mapping[str, str]) -> int:
     """Serve until the supervisor or SIGTERM ends it; return the exit code."""
     os_support.raise_open_file_limit()
     with asyncio.Runner(loop_factory=os_support.new_event_loop()) as runner:
-        return runner.run(_Worker(inheritance, environ).serve())
+        return runner.run(_Worker(descriptors, environ).serve())
 
 
 class _Worker:
-    def __init__(self, inheritance: WorkerDescriptors, environ: Mapping[str, str]) -> None:
-        self._inheritance = inheritance
+    def __init__(self, descriptors: WorkerDescriptors, environ: Mapping[str, str]) -> None:
+        self._descriptors = descriptors
         self._environ = environ
         self._stop = asyncio.Event()
         self._gateway: Gateway | None = None
@@ -105,7 +105,7 @@ class _Worker:
             "stop": self._stop_command,
             "hurry": self._skip_drain,
         }
-        channel = CommandServer(socket.socket(fileno=self._inheritance.channel), answers)
+        channel = CommandServer(socket.socket(fileno=self._descriptors.channel), answers)
         async with background_task(self._serve_commands(channel)):
             await self._stop.wait()
             if self._gateway is not None:
@@ -120,10 +120,10 @@ class _Worker:
     async def _start(self, text: str | None) -> dict[str, Any]:
         settings = load_text(text, self._environ)
         configure_logs(settings)
-        listening = adopt_sockets(settings.listen.address, self._inheritance.listening)
-        company = SharedChain(self._inheritance.chain_lock_fd, is_already_open=True)
+        listening = adopt_sockets(settings.listen.address, self._descriptors.listening)
+        shared_chain = SharedChain(self._descriptors.chain_lock_fd, is_already_open=True)
         shared = WorkerResources(
-            listening, company, self._inheritance.last_writes, self._inheritance.number
+            listening, shared_chain, self._descriptors.last_writes, self._descriptors.number
         )
         gateway = Gateway(settings, shared=shared)
         try:

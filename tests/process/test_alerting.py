@@ -188,7 +188,7 @@ async def test_of_workers_the_supervisor_tells(
 async def test_a_worker_tells_nobody() -> None:
     """It does not even load the library: what it were told of is the supervisor's."""
     settings = load_settings(None, {**ENVIRON, "DHP_GATEWAY_ALERTS__NOTIFY": '["planted"]'})
-    assert await AlertService(Metrics(), here=False).resolve_addresses(settings) == ()
+    assert await AlertService(Metrics(), is_enabled=False).resolve_addresses(settings) == ()
     with pytest.raises(StartError):
         await AlertService(Metrics()).resolve_addresses(settings)
 
