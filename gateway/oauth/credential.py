@@ -28,7 +28,7 @@ class CredentialSource:
     ) -> None:
         self._endpoint = endpoint
         self._credential = credential
-        self._grants_by_fingerprint = _with_others(grant)
+        self._grants_by_fingerprint = _index_by_fingerprint(grant)
         self._candidates = tuple(self._grants_by_fingerprint.values())
 
     @property
@@ -62,27 +62,27 @@ class CredentialSource:
 
         Return False, without a change, if all its secrets are candidates already.
         """
-        offered = _with_others(grant)
-        if offered.keys() <= {candidate.fingerprint for candidate in self._candidates}:
+        grants = _index_by_fingerprint(grant)
+        if grants.keys() <= {candidate.fingerprint for candidate in self._candidates}:
             return False
-        self._grants_by_fingerprint, self._candidates = offered, tuple(offered.values())
+        self._grants_by_fingerprint, self._candidates = grants, tuple(grants.values())
         return True
 
-    def take_over(self, before: CredentialSource) -> None:
+    def take_over(self, predecessor: CredentialSource) -> None:
         """Take over which secret the SSO accepted last from another object for the same client.
 
-        If the accepted secret is still configured and this object has no secret that `before` has
-        not, it becomes the first candidate; new secrets are tried before it. If it is no longer
+        If the accepted secret is still configured and this object has no secret that `predecessor`
+        has not, it becomes the first candidate; new secrets are tried before it. If it is no longer
         configured, it becomes the last candidate, until the SSO accepts a configured one.
         """
-        proved = before.grant
+        accepted = predecessor.grant
         if (
-            self._grants_by_fingerprint.keys() <= before._grants_by_fingerprint.keys()
-            and proved.fingerprint in self._grants_by_fingerprint
+            self._grants_by_fingerprint.keys() <= predecessor._grants_by_fingerprint.keys()
+            and accepted.fingerprint in self._grants_by_fingerprint
         ):
-            self._prefer(proved.fingerprint)
-        elif proved.fingerprint not in self._grants_by_fingerprint:
-            self._candidates = (*self._candidates, proved)
+            self._prefer(accepted.fingerprint)
+        elif accepted.fingerprint not in self._grants_by_fingerprint:
+            self._candidates = (*self._candidates, accepted)
 
     async def request(self) -> TokenResponse:
         """Request a new token. Raises the `TokenRequestError` of the first candidate."""
@@ -104,8 +104,8 @@ class CredentialSource:
 
     def _accept(self, candidate: ClientCredentials) -> None:
         if candidate.fingerprint in self._grants_by_fingerprint:
-            is_spare = candidate.fingerprint != next(iter(self._grants_by_fingerprint))
-            if is_spare and not self.uses_previous_secret:
+            is_alternative = candidate.fingerprint != next(iter(self._grants_by_fingerprint))
+            if is_alternative and not self.uses_previous_secret:
                 _log.warning(
                     "client %s: the SSO refused the first secret; another one stays in use",
                     candidate.client_id,
@@ -125,8 +125,8 @@ class CredentialSource:
         self._candidates = tuple({fingerprint: first, **self._grants_by_fingerprint}.values())
 
 
-def _with_others(grant: ClientCredentials) -> dict[str, ClientCredentials]:
-    return {each.fingerprint: each for each in (grant, *grant.alternatives)}
+def _index_by_fingerprint(grant: ClientCredentials) -> dict[str, ClientCredentials]:
+    return {candidate.fingerprint: candidate for candidate in (grant, *grant.alternatives)}
 
 
 def _may_be_wrong_secret(error: TokenRequestError) -> bool:

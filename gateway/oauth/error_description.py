@@ -58,13 +58,13 @@ def _secret_values(form: str, headers: Mapping[str, str]) -> Iterator[str]:
         yield cookie.partition("=")[2]
 
 
-def description_of(answer: Mapping[str, object] | None, secrets: Iterable[str] = ()) -> str:
+def description_of(response: Mapping[str, object] | None, secrets: Iterable[str] = ()) -> str:
     """Return the masked `error_description` and `error_uri` of a response in one line, "" if none.
 
     `secrets` are the values to mask, from `secrets_of`. The text has at most 300 characters for
     each of the two members.
     """
-    members = answer or {}
+    members = response or {}
     text, url = members.get("error_description"), members.get("error_uri")
     parts = [_cleaned(text, secrets, _LONG_RUN) if isinstance(text, str) else ""]
     if isinstance(url, str) and (shown := _without_query(url)):
@@ -73,7 +73,7 @@ def description_of(answer: Mapping[str, object] | None, secrets: Iterable[str] =
 
 
 def _cleaned(text: str, secrets: Iterable[str], run: re.Pattern[str]) -> str:
-    text = "".join(each if each.isprintable() else " " for each in text)
+    text = "".join(character if character.isprintable() else " " for character in text)
     for secret in sorted(secrets, key=len, reverse=True):
         pattern = re.escape(secret)
         if len(secret) < _MIN_INNER_LENGTH:

@@ -74,11 +74,11 @@ _CAUSES: Final[dict[str, tuple[Phrase, Phrase]]] = {
     ),
 }
 # Statuses by which a server responds at an address that is not its token endpoint.
-_ELSEWHERE: Final = frozenset({404, 405, 410})
+_WRONG_ENDPOINT_STATUSES: Final = frozenset({404, 405, 410})
 _INVALID_RESPONSE_CAUSES: Final = frozenset(
     {"unreadable answer", "not a JSON object", "empty answer"}
 )
-_PASSES: Final = Phrase(
+_RETRY_HINT: Final = Phrase(
     "{not_the_sso}; check sso.token_url, and if it is right try again later",
     not_the_sso=NOT_THE_SSO,
 )
@@ -102,9 +102,9 @@ class SsoRoute:
         return Phrase("the SSO at {url}", url=self.url) if self.url else Phrase("the SSO")
 
 
-def failure_text(error: TokenRequestError, credential: str, way: SsoRoute) -> Phrase:
+def failure_text(error: TokenRequestError, credential: str, sso: SsoRoute) -> Phrase:
     """Return the sentence, without a capital letter at its start and a full stop at its end."""
-    happened, remedy = cause_and_remedy(error, credential, way)
+    happened, remedy = cause_and_remedy(error, credential, sso)
     if not remedy:
         return happened
     pattern = "{happened}: {remedy}" if happened.endswith(")") else "{happened}; {remedy}"
@@ -112,10 +112,10 @@ def failure_text(error: TokenRequestError, credential: str, way: SsoRoute) -> Ph
 
 
 def cause_and_remedy(
-    error: TokenRequestError, credential: str, way: SsoRoute
+    error: TokenRequestError, credential: str, sso: SsoRoute
 ) -> tuple[Phrase, Phrase]:
     """Return what happened, and the remedy, which is empty where none is known."""
-    happened, remedy = _causes(error, credential, way)
+    happened, remedy = _causes(error, credential, sso)
     return with_description(happened, error.description), remedy
 
 
@@ -126,7 +126,7 @@ def with_description(happened: Phrase, description: str) -> Phrase:
     return Phrase("{happened}; it says “{description}”", happened=happened, description=description)
 
 
-def _causes(error: TokenRequestError, credential: str, way: SsoRoute) -> tuple[Phrase, Phrase]:
+def _causes(error: TokenRequestError, credential: str, sso: SsoRoute) -> tuple[Phrase, Phrase]:
     if error.kind == "refused":
         hint = _REFUSALS.get(
             error.oauth_error or "", Phrase("check credentials.{name} and sso.token_url")
@@ -145,13 +145,13 @@ def _causes(error: TokenRequestError, credential: str, way: SsoRoute) -> tuple[P
         # With a proxy, the gateway resolves only the proxy's host name; the proxy resolves the
         # SSO's.
         key, named = (
-            ("sso.token_url", way.url)
-            if way.proxy_url is None
-            else ("sso.proxy_url", way.proxy_url)
+            ("sso.token_url", sso.url)
+            if sso.proxy_url is None
+            else ("sso.proxy_url", sso.proxy_url)
         )
         host = urlsplit(named).hostname or Phrase("the SSO's")
-        told = {"url": way.destination, "timeout": way.timeout, "host": host, "key": key}
-        return Phrase(known.sentence, **told), remedy
+        values = {"url": sso.destination, "timeout": sso.timeout, "host": host, "key": key}
+        return Phrase(known.sentence, **values), remedy
     if error.cause in ("no OAuth error", "web page"):
         what = (
             Phrase("a web page")
@@ -164,23 +164,23 @@ def _causes(error: TokenRequestError, credential: str, way: SsoRoute) -> tuple[P
             else Phrase("{space}(status {status})", space=" ", status=error.status)
         )
         return Phrase(
-            "{way} gave no token but {what}{status}", way=way.destination, what=what, status=status
-        ), _PASSES
+            "{way} gave no token but {what}{status}", way=sso.destination, what=what, status=status
+        ), _RETRY_HINT
     if error.cause != "error status":
         remedy = _ADDRESS if error.cause in _INVALID_RESPONSE_CAUSES else EMPTY_PHRASE
         return Phrase(
-            "{way} gave no token: {cause}", way=way.destination, cause=Phrase(error.cause)
+            "{way} gave no token: {cause}", way=sso.destination, cause=Phrase(error.cause)
         ), remedy
     return Phrase(
-        "{way} gave no token ({told})", way=way.destination, told=_reported_error(error)
-    ), _ADDRESS if error.status in _ELSEWHERE else EMPTY_PHRASE
+        "{way} gave no token ({told})", way=sso.destination, told=_reported_error(error)
+    ), _ADDRESS if error.status in _WRONG_ENDPOINT_STATUSES else EMPTY_PHRASE
 
 
 def _reported_error(error: TokenRequestError) -> Phrase:
     """Return status and error code of the SSO's response, else the cause."""
-    told: list[Phrase] = (
+    parts: list[Phrase] = (
         [] if error.status is None else [Phrase("status {status}", status=error.status)]
     )
     if error.oauth_error is not None:
-        told.append(UNKNOWN_CODE if error.oauth_error == "other" else Phrase(error.oauth_error))
-    return join_phrases(", ", told) if told else Phrase(error.cause)
+        parts.append(UNKNOWN_CODE if error.oauth_error == "other" else Phrase(error.oauth_error))
+    return join_phrases(", ", parts) if parts else Phrase(error.cause)

@@ -61,11 +61,11 @@ class TokenFetcher:
         While another replica holds the lease, wait for its token, at most `replica_wait` seconds.
         The lease is released at the end of the context.
         """
-        patience = self._times.clock() + self._pacing.policy.replica_wait
+        deadline = self._times.clock() + self._pacing.policy.replica_wait
         lease: TokenLease | None = None
         try:
             stored = await self._stored_token(key, in_use)
-            while stored is None and lease is None and self._times.clock() < patience:
+            while stored is None and lease is None and self._times.clock() < deadline:
                 lease = await self._store.acquire_lease(key)
                 if lease is None:
                     await self._times.sleep(_STORE_POLL_INTERVAL)

@@ -155,18 +155,18 @@ class TokenEndpoint:
 
         `cookie` is the value of the Cookie field to send. Raises like `request`.
         """
-        asked = RequestTime(self._clock(), self._wall_clock())
-        answer = await self._send(grant, cookie)
-        if isinstance(answer, TokenRequestError):
-            raise answer
-        if not 200 <= answer.status < 300:
-            raise failure_of_response(answer, asked.wall)
-        if answer.body is None:
-            raise TokenRequestError("transient", "unreadable answer", status=answer.status)
-        response = parse_token_response(
-            answer.body, asked, self._settings.default_lifetime, answer.secrets
+        request_time = RequestTime(self._clock(), self._wall_clock())
+        response = await self._send(grant, cookie)
+        if isinstance(response, TokenRequestError):
+            raise response
+        if not 200 <= response.status < 300:
+            raise failure_of_response(response, request_time.wall)
+        if response.body is None:
+            raise TokenRequestError("transient", "unreadable answer", status=response.status)
+        token = parse_token_response(
+            response.body, request_time, self._settings.default_lifetime, response.secrets
         )
-        return response, answer
+        return token, response
 
     async def post_form(self, grant: Grant, url: str) -> None:
         """Send a form that returns no token to another endpoint of the SSO.
@@ -174,11 +174,11 @@ class TokenEndpoint:
         Raises `TokenRequestError`.
         """
         wall_now = self._wall_clock()
-        answer = await self._send(grant, None, url)
-        if isinstance(answer, TokenRequestError):
-            raise answer
-        if not 200 <= answer.status < 300:
-            raise failure_of_response(answer, wall_now)
+        response = await self._send(grant, None, url)
+        if isinstance(response, TokenRequestError):
+            raise response
+        if not 200 <= response.status < 300:
+            raise failure_of_response(response, wall_now)
 
     async def _send(
         self, grant: Grant, cookie: str | None, url: str | None = None

@@ -71,31 +71,33 @@ class RedisTokenStore:
 
     async def get(self, key: StoreKey) -> AccessToken | None:
         """Return the token stored under `key`, or None if there is none or it has expired."""
-        place = redis_key(key.name, "token")
-        asked = self._times.clock()
+        token_key = redis_key(key.name, "token")
+        requested_at = self._times.clock()
         async with self._client.pipeline(transaction=True) as commands:
-            commands.hget(place, "sealed")
-            commands.pttl(place)
+            commands.hget(token_key, "sealed")
+            commands.pttl(token_key)
             sealed, remaining = await commands.execute(raise_on_error=False)
         if not isinstance(sealed, bytes) or not isinstance(remaining, int) or remaining <= 0:
             return None
-        content = self._cipher(key).decrypt(sealed)
-        return None if content is None else self._token(content, asked, remaining / 1000)
+        payload = self._cipher(key).decrypt(sealed)
+        return None if payload is None else self._token(payload, requested_at, remaining / 1000)
 
-    def _token(self, content: TokenPayload, asked: float, remaining: float) -> AccessToken | None:
-        if not remaining <= content.lifetime:
+    def _token(
+        self, payload: TokenPayload, requested_at: float, remaining: float
+    ) -> AccessToken | None:
+        if not remaining <= payload.lifetime:
             return None
         return AccessToken(
-            content.value,
-            received_at=asked + remaining - content.lifetime,
-            lifetime=content.lifetime,
+            payload.value,
+            received_at=requested_at + remaining - payload.lifetime,
+            lifetime=payload.lifetime,
             wall_expiry=self._times.wall_clock() + remaining,
-            scope=content.scope,
+            scope=payload.scope,
         )
 
     async def put(self, key: StoreKey, token: AccessToken) -> None:
         """Store `token` until it expires, replacing any other token of `key`."""
-        place = redis_key(key.name, "token")
+        token_key = redis_key(key.name, "token")
         sealed = self._cipher(key).encrypt(
             TokenPayload(token.reveal(), token.lifetime, token.scope)
         )
@@ -105,9 +107,9 @@ class RedisTokenStore:
         remaining = token.expires_at - self._times.clock()
         end = int((seconds + remaining) * 1000 + microseconds / 1000)
         async with self._client.pipeline(transaction=True) as commands:
-            commands.delete(place)
-            commands.hset(place, mapping={"sealed": sealed.ciphertext, "mark": sealed.digest})
-            commands.pexpireat(place, end)
+            commands.delete(token_key)
+            commands.hset(token_key, mapping={"sealed": sealed.ciphertext, "mark": sealed.digest})
+            commands.pexpireat(token_key, end)
             await commands.execute()
 
     async def delete(self, key: StoreKey, token: AccessToken) -> None:
@@ -130,9 +132,9 @@ class RedisTokenStore:
 class RedisLease:
     """A lease that is renewed while it is held and expires `seconds` after its holder died."""
 
-    def __init__(self, client: Redis, place: str, seconds: float) -> None:
+    def __init__(self, client: Redis, key: str, seconds: float) -> None:
         self._client = client
-        self._key = place
+        self._key = key
         self._seconds = seconds
         self._holder = secrets.token_bytes(16)
         self._renewing: asyncio.Task[None] | None = None
@@ -169,6 +171,6 @@ def redis_key(name: str, what: str) -> str:
     return f"{_PREFIX}:{{{name}}}:{what}"
 
 
-async def run_script(client: Redis, script: str, place: str, *arguments: bytes | str) -> Any:
-    """Run a Lua script on the key `place` and return the script's result."""
-    return await client.eval(script, 1, place, *arguments)
+async def run_script(client: Redis, script: str, key: str, *arguments: bytes | str) -> Any:
+    """Run a Lua script on `key` and return the script's result."""
+    return await client.eval(script, 1, key, *arguments)

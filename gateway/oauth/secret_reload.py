@@ -29,9 +29,9 @@ class ReloadingTokenSource:
         self._source = source
         self._reload_secret = reread
 
-    def take_over(self, before: ReloadingTokenSource) -> None:
+    def take_over(self, predecessor: ReloadingTokenSource) -> None:
         """Take over which secret the SSO accepted last from an object of the same identity."""
-        self._source.take_over(before._source)
+        self._source.take_over(predecessor._source)
 
     @property
     def store_key(self) -> StoreKey:

@@ -92,7 +92,7 @@ def _from_pem(text: str) -> list[SigningKey]:
         is_certificate = blocks[0][0] == "CERTIFICATE"
         what = Phrase("a certificate") if is_certificate else Phrase("a public key")
         raise ClientKeyError(Phrase("holds {what}; the private key is needed", what=what))
-    return [_from_block(*each) for each in private]
+    return [_from_block(*labelled_block) for labelled_block in private]
 
 
 def _from_block(label: str, block: str) -> SigningKey:
@@ -124,16 +124,16 @@ def _from_json(text: str) -> list[SigningKey]:
     except ValueError:
         raise ClientKeyError(Phrase("is not valid JSON")) from None
     members = value.get("keys") if "keys" in value else [value]
-    if not isinstance(members, list) or not all(isinstance(each, dict) for each in members):
+    if not isinstance(members, list) or not all(isinstance(key, dict) for key in members):
         raise ClientKeyError(Phrase("is no JWK set: `keys` must be a list of JWKs"))
-    private = [each for each in members if "d" in each]
+    private = [key for key in members if "d" in key]
     if not private:
-        symmetric = any(each.get("kty") == "oct" for each in members)
-        public = any("kty" in each for each in members)
+        symmetric = any(key.get("kty") == "oct" for key in members)
+        public = any("kty" in key for key in members)
         what = Phrase("only public keys") if public else Phrase("no key")
         what = Phrase("a shared secret") if symmetric else what
         raise ClientKeyError(Phrase("holds {what}; the private key is needed", what=what))
-    return [_from_jwk(each) for each in private]
+    return [_from_jwk(key) for key in private]
 
 
 def _from_jwk(members: dict[str, Any]) -> SigningKey:
@@ -146,13 +146,13 @@ def _from_jwk(members: dict[str, Any]) -> SigningKey:
         key = jwk.RSAKey.import_key(members) if kty == "RSA" else jwk.ECKey.import_key(members)
     except Exception:  # the text of any exception may quote the key
         raise ClientKeyError(Phrase("is a JWK with missing or broken members")) from None
-    made = (
+    signing_key = (
         _rsa(key)
         if isinstance(key, jwk.RSAKey)
         else _ec(key, members.get("crv") == "P-384", str(members.get("crv")))
     )
-    _require_purpose(members, made.algorithm)
-    return made
+    _require_purpose(members, signing_key.algorithm)
+    return signing_key
 
 
 def _require_purpose(members: Mapping[str, Any], algorithm: str) -> None:
@@ -202,8 +202,8 @@ def _signing_key(algorithm: str, key: jwk.RSAKey | jwk.ECKey, members: Sequence[
     try:
         everything = key.as_dict(private=False)
         kid = everything.get("kid")
-        named = isinstance(kid, str) and 0 < len(kid) <= 256 and kid.isprintable()
-        kid = str(kid) if named else key.thumbprint()
+        has_usable_kid = isinstance(kid, str) and 0 < len(kid) <= 256 and kid.isprintable()
+        kid = str(kid) if has_usable_kid else key.thumbprint()
         public = {name: everything[name] for name in members}
     except (JoseError, KeyError, ValueError):
         raise ClientKeyError(Phrase("is a JWK with missing or broken members")) from None

@@ -14,7 +14,7 @@ _log = get_logger(__name__)
 _T = TypeVar("_T")
 
 _FIRST_PAUSE: Final = 0.5
-_LONGEST_PAUSE: Final = 10.0
+_MAX_PAUSE: Final = 10.0
 
 
 class GuardedTokenStore:
@@ -56,27 +56,27 @@ class GuardedTokenStore:
         if lease is not NULL_LEASE:
             await self._try_call(lease.release, None)
 
-    async def _call_or_default(self, access: Callable[[], Awaitable[_T]], instead: _T) -> _T:
+    async def _call_or_default(self, access: Callable[[], Awaitable[_T]], default: _T) -> _T:
         if self._pause and self._clock() < self._disabled_until:
-            return instead
-        return await self._try_call(access, instead)
+            return default
+        return await self._try_call(access, default)
 
-    async def _try_call(self, access: Callable[[], Awaitable[_T]], instead: _T) -> _T:
+    async def _try_call(self, access: Callable[[], Awaitable[_T]], default: _T) -> _T:
         try:
             async with asyncio.timeout(self._timeout):
-                given = await access()
+                result = await access()
         except Exception as error:
             self._failed(error)
-            return instead
+            return default
         if self._pause:
             self._pause = 0.0
             _log.info("token store: back; tokens are shared again")
-        return given
+        return result
 
     def _failed(self, error: Exception) -> None:
         if not self._pause:
             _log.warning(
                 "token store: %s; tokens are not shared until it is back", type(error).__name__
             )
-        self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LONGEST_PAUSE)
+        self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _MAX_PAUSE)
         self._disabled_until = self._clock() + self._pause

@@ -82,30 +82,30 @@ def _decoded_body(body: bytes, coding: str) -> bytes | None:
     return decode_body(body, named, _MAX_BODY) or None if named in DECODABLE else None
 
 
-def failure_of_response(answer: TokenHttpResponse, wall_now: float) -> TokenRequestError:
+def failure_of_response(response: TokenHttpResponse, wall_now: float) -> TokenRequestError:
     """Return the error for a response whose status is not 2xx; `wall_now` is Unix time."""
-    status = answer.status
-    members = parse_object(answer.body) if answer.body else None
+    status = response.status
+    members = parse_object(response.body) if response.body else None
     oauth_error = oauth_error_code(members)
-    description = description_of(members, answer.secrets)
+    description = description_of(members, response.secrets)
     if status in _REFUSED and oauth_error is not None:
         return TokenRequestError(
             "refused", "refused", oauth_error=oauth_error, status=status, description=description
         )
     return TokenRequestError(
         "throttled" if status == 429 else "transient",
-        _error_status(answer),
+        _error_status(response),
         oauth_error=oauth_error,
         status=status,
-        retry_after=parse_retry_after(answer.retry_after, wall_now, longest=_MAX_RETRY_AFTER),
+        retry_after=parse_retry_after(response.retry_after, wall_now, longest=_MAX_RETRY_AFTER),
         description=description,
     )
 
 
-def _error_status(answer: TokenHttpResponse) -> Cause:
-    status = answer.status
+def _error_status(response: TokenHttpResponse) -> Cause:
+    status = response.status
     if status in _REFUSED:
-        return "web page" if is_web_page(answer.body or b"") else "no OAuth error"
+        return "web page" if is_web_page(response.body or b"") else "no OAuth error"
     if 300 <= status < 400:
         return "redirect"
     return "throttled" if status == 429 else "error status"

@@ -54,7 +54,7 @@ Cause = Literal[
 
 MAX_LIFETIME: Final = 24 * 3600.0
 # Maximum nesting of the SSO's JSON. The formats that are defined for it have three levels.
-_DEEPEST: Final = 32
+_MAX_DEPTH: Final = 32
 
 OAUTH_ERRORS: Final = frozenset(
     {
@@ -153,11 +153,11 @@ def parse_object(body: bytes) -> dict[str, object] | None:
         value = json.loads(body, parse_int=float)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) and not exceeds_depth(value, _DEEPEST) else None
+    return value if isinstance(value, dict) and not exceeds_depth(value, _MAX_DEPTH) else None
 
 
 def parse_token_response(
-    body: bytes, asked: RequestTime, default_lifetime: float, secrets: Iterable[str] = ()
+    body: bytes, request_time: RequestTime, default_lifetime: float, secrets: Iterable[str] = ()
 ) -> TokenResponse:
     """Return the token of a response with status 2xx.
 
@@ -165,28 +165,28 @@ def parse_token_response(
     request, which are masked in the error's description. Raises `TokenRequestError` of the kind
     `transient` if the response contains no usable token.
     """
-    answer = parse_object(body)
-    if answer is None:
+    members = parse_object(body)
+    if members is None:
         raise TokenRequestError("transient", _invalid_response(body))
-    access_token = answer.get("access_token")
+    access_token = members.get("access_token")
     if not isinstance(access_token, str) or not _ACCESS_TOKEN.fullmatch(access_token):
         raise TokenRequestError(
             "transient",
             "no usable access_token",
-            oauth_error=oauth_error_code(answer),
-            description=description_of(answer, secrets),
+            oauth_error=oauth_error_code(members),
+            description=description_of(members, secrets),
         )
-    token_type = answer.get("token_type")
+    token_type = members.get("token_type")
     # RFC 6749 section 5.1 requires token_type, but some servers omit it. Bearer is assumed then.
     if token_type is not None and str(token_type).lower() != "bearer":
         raise TokenRequestError("transient", "token_type is not Bearer")
-    lifetime, source = _lifetime(answer, access_token, asked.wall, default_lifetime)
-    scope = answer.get("scope")
+    lifetime, source = _lifetime(members, access_token, request_time.wall, default_lifetime)
+    scope = members.get("scope")
     return TokenResponse(
         Secret(access_token),
         lifetime,
         source,
-        asked.monotonic,
+        request_time.monotonic,
         scope if isinstance(scope, str) and _SCOPE.fullmatch(scope) else None,
     )
 
@@ -202,18 +202,18 @@ def _invalid_response(body: bytes) -> Cause:
     return "web page" if is_web_page(body) else "not a JSON object"
 
 
-def oauth_error_code(answer: dict[str, object] | None) -> str | None:
+def oauth_error_code(members: dict[str, object] | None) -> str | None:
     """Return the error code of RFC 6749 section 5.2, `other` for any other code, None without."""
-    error = (answer or {}).get("error")
+    error = (members or {}).get("error")
     if not isinstance(error, str) or not _ERROR_CODE.fullmatch(error):
         return None
     return error if error in OAUTH_ERRORS else "other"
 
 
 def _lifetime(
-    answer: dict[str, object], access_token: str, wall_now: float, default: float
+    members: dict[str, object], access_token: str, wall_now: float, default: float
 ) -> tuple[float, LifetimeSource]:
-    expires_in = _positive(_number(answer.get("expires_in")))
+    expires_in = _positive(_number(members.get("expires_in")))
     if expires_in is not None:
         return min(expires_in, MAX_LIFETIME), "expires_in"
     from_jwt = _positive(_jwt_lifetime(access_token, wall_now))

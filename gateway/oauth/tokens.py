@@ -118,26 +118,26 @@ class TokenManager:
         self._pacing = RefreshSchedule(self._policy, rng or random.Random())  # nosec B311 # noqa: S311 - spreads load
         self._observer = observer
         self._fetcher = TokenFetcher(store, observer, self._pacing, self._times)
-        self._slots = {
-            key: _CredentialState(key, each, self._policy) for key, each in sources.items()
+        self._states = {
+            key: _CredentialState(key, source, self._policy) for key, source in sources.items()
         }
         self._closed = False
         self._renewing = True
 
-    async def start(self, kept: Mapping[str, AccessToken] | None = None) -> None:
+    async def start(self, previous_tokens: Mapping[str, AccessToken] | None = None) -> None:
         """Start fetching the token of every credential, without waiting for the SSO.
 
-        `kept` maps credentials to valid tokens from before. They are installed instead of fetching,
-        and refreshed before they expire.
+        `previous_tokens` maps credentials to valid tokens from before. They are installed instead
+        of fetching, and refreshed before they expire.
         """
-        for name, slot in self._slots.items():
-            token = kept.get(name) if kept is not None else None
+        for name, state in self._states.items():
+            token = previous_tokens.get(name) if previous_tokens is not None else None
             if token is None:
-                self._start_fetch(slot)
+                self._start_fetch(state)
                 continue
             now = self._clock()
-            self._install(slot, token, now)
-            self._schedule(slot, self._pacing.refresh_delay(token, now))
+            self._install(state, token, now)
+            self._schedule(state, self._pacing.refresh_delay(token, now))
 
     def stop_renewing(self) -> None:
         """Stop refreshing in advance, because another object has taken over.
@@ -145,29 +145,29 @@ class TokenManager:
         Tokens that a request still needs are fetched.
         """
         self._renewing = False
-        for slot in self._slots.values():
-            if slot.timer is not None:
-                slot.timer.cancel()
-            slot.timer = slot.next_attempt = None
+        for state in self._states.values():
+            if state.timer is not None:
+                state.timer.cancel()
+            state.timer = state.next_attempt = None
 
     async def close(self) -> None:
         """Cancel all fetches and timers; requests that still wait fail with `shutting-down`."""
         self._closed = True
-        flights = []
-        for slot in self._slots.values():
-            if slot.timer is not None:
-                slot.timer.cancel()
-            if slot.fetch_task is not None:
-                slot.fetch_task.cancel()
-                flights.append(slot.fetch_task)
-        await asyncio.gather(*flights, return_exceptions=True)
+        tasks = []
+        for state in self._states.values():
+            if state.timer is not None:
+                state.timer.cancel()
+            if state.fetch_task is not None:
+                state.fetch_task.cancel()
+                tasks.append(state.fetch_task)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def current(self, credential: str) -> AccessToken | None:
         """Return the token to use now, or None if `wait_for_token` must be awaited.
 
         The token is never an expired one.
         """
-        token = self._slots[credential].token
+        token = self._states[credential].token
         if token is not None and self._clock() < token.usable_until:
             return token
         return None
@@ -179,7 +179,7 @@ class TokenManager:
         after a failure, or shutting-down.
         """
         token = self.current(credential)
-        return token if token is not None else await self._await_fetch(self._slots[credential])
+        return token if token is not None else await self._await_fetch(self._states[credential])
 
     async def replace_rejected(self, credential: str, rejected: AccessToken) -> AccessToken:
         """Return another token than `rejected`, to which the platform responded with 401.
@@ -187,21 +187,21 @@ class TokenManager:
         Raises `GatewayError` token-rejected when the SSO issues no other token or forced fetches
         are paused, and the errors of `wait_for_token`.
         """
-        slot = self._slots[credential]
-        self._discard_rejected(slot, rejected, spare=True)
-        if slot.rejections.is_paused(self._clock()):
+        state = self._states[credential]
+        self._discard_rejected(state, rejected, keep_if_accepted=True)
+        if state.rejections.is_paused(self._clock()):
             raise _rejected("fresh tokens were refused before; none is fetched for a moment")
         token = self.current(credential)
         if token is None or token == rejected:
-            token = await self._await_fetch(slot)
+            token = await self._await_fetch(state)
         if token == rejected:
             raise _rejected("the SSO gave the token again that the platform refuses")
         return token
 
     def on_fresh_token_rejected(self, credential: str, token: AccessToken) -> None:
         """Pause forced fetches: the platform rejected the token of `replace_rejected` too."""
-        slot = self._slots[credential]
-        slot.rejections.on_fresh_token_rejected(self._clock())
+        state = self._states[credential]
+        state.rejections.on_fresh_token_rejected(self._clock())
         _log.warning(
             "credential %s: the platform refused a fresh token",
             credential,
@@ -211,9 +211,9 @@ class TokenManager:
 
     def on_token_accepted(self, credential: str, token: AccessToken) -> None:
         """Called when the platform accepted `token`. Ends a pause if `token` is in use."""
-        slot = self._slots[credential]
-        if token is slot.token or token == slot.token:
-            slot.rejections.on_token_accepted(self._clock())
+        state = self._states[credential]
+        if token is state.token or token == state.token:
+            state.rejections.on_token_accepted(self._clock())
 
     def invalidate(self, credential: str, token: AccessToken) -> None:
         """Discard `token`, which the platform rejected, for later requests.
@@ -222,28 +222,28 @@ class TokenManager:
         the token stays in use while forced fetches are paused or must wait for their minimum
         interval.
         """
-        slot = self._slots[credential]
-        self._discard_rejected(slot, token, spare=False)
-        given_up = slot.token is None or slot.token == slot.discarded
-        if given_up and not self._closed and not self._is_in_backoff(slot):
-            self._start_fetch(slot)
+        state = self._states[credential]
+        self._discard_rejected(state, token, keep_if_accepted=False)
+        given_up = state.token is None or state.token == state.discarded
+        if given_up and not self._closed and not self._is_in_backoff(state):
+            self._start_fetch(state)
 
     def fetch_now(self, credential: str) -> None:
         """Fetch a token at once, without regard to earlier failures: the secret was changed."""
-        slot = self._slots[credential]
-        slot.failure = None
-        slot.retry_at_once = slot.fetch_task is not None
+        state = self._states[credential]
+        state.failure = None
+        state.retry_at_once = state.fetch_task is not None
         if not self._closed:
-            self._start_fetch(slot)
+            self._start_fetch(state)
 
     def token_states(self) -> Mapping[str, TokenState]:
         """Return the state of each credential, by name."""
         now = self._clock()
-        return {name: self._state(slot, now) for name, slot in self._slots.items()}
+        return {name: self._state(state, now) for name, state in self._states.items()}
 
-    def _state(self, slot: _CredentialState, now: float) -> TokenState:
-        token = self.current(slot.credential)
-        failure = slot.failure.error if slot.failure is not None else None
+    def _state(self, state: _CredentialState, now: float) -> TokenState:
+        token = self.current(state.credential)
+        failure = state.failure.error if state.failure is not None else None
         return TokenState(
             is_valid=token is not None,
             expires_in=token.expires_at - now if token is not None else None,
@@ -251,106 +251,107 @@ class TokenManager:
             cause=failure.cause if failure is not None else None,
             status=failure.status if failure is not None else None,
             oauth_error=failure.oauth_error if failure is not None else None,
-            next_attempt_in=max(0.0, slot.next_attempt - now) if slot.next_attempt else None,
-            is_fetching=slot.fetch_task is not None and slot.next_attempt is None,
-            is_rejected=slot.rejections.is_paused(now),
-            uses_previous_secret=slot.source.uses_previous_secret,
+            next_attempt_in=max(0.0, state.next_attempt - now) if state.next_attempt else None,
+            is_fetching=state.fetch_task is not None and state.next_attempt is None,
+            is_rejected=state.rejections.is_paused(now),
+            uses_previous_secret=state.source.uses_previous_secret,
             description=failure.description if failure is not None else "",
         )
 
     def _discard_rejected(
-        self, slot: _CredentialState, rejected: AccessToken, *, spare: bool
+        self, state: _CredentialState, rejected: AccessToken, *, keep_if_accepted: bool
     ) -> None:
         """Discard `rejected` if it is the token in use, unless forced fetches are paused.
 
         It stays in use until its successor is installed if the next forced fetch has to wait. With
-        `spare` it also stays in use if the platform has just accepted it for another request.
+        `keep_if_accepted` it also stays in use if the platform has just accepted it for another
+        request.
         """
         now = self._clock()
-        rejections = slot.rejections
-        if slot.token != rejected or rejections.is_paused(now):
+        rejections = state.rejections
+        if state.token != rejected or rejections.is_paused(now):
             return
         if rejections.suspect_token == rejected:
-            self.on_fresh_token_rejected(slot.credential, rejected)
+            self.on_fresh_token_rejected(state.credential, rejected)
             return
-        slot.discarded = rejected
+        state.discarded = rejected
         if rejections.seconds_until_forced_fetch(now) or (
-            spare and rejections.was_recently_accepted(now)
+            keep_if_accepted and rejections.was_recently_accepted(now)
         ):
             return
-        slot.token = None
-        self._observer.on_token_expiry(slot.credential, 0.0)
+        state.token = None
+        self._observer.on_token_expiry(state.credential, 0.0)
 
-    def _is_in_backoff(self, slot: _CredentialState) -> bool:
-        return slot.failure is not None and self._clock() < slot.failure.until
+    def _is_in_backoff(self, state: _CredentialState) -> bool:
+        return state.failure is not None and self._clock() < state.failure.until
 
-    async def _await_fetch(self, slot: _CredentialState) -> AccessToken:
+    async def _await_fetch(self, state: _CredentialState) -> AccessToken:
         """Return the token of the fetch in progress, or of a new one.
 
         Cancelling the waiter does not cancel the fetch. Raises `GatewayError`.
         """
-        if slot.fetch_task is None and slot.failure is not None and self._is_in_backoff(slot):
-            raise self._failed(slot, slot.failure)
-        flight = self._start_fetch(slot)
-        begins_in = max(0.0, (slot.next_attempt or 0.0) - self._clock())
-        self._count_waiter(slot, 1)
+        if state.fetch_task is None and state.failure is not None and self._is_in_backoff(state):
+            raise self._failed(state, state.failure)
+        task = self._start_fetch(state)
+        begins_in = max(0.0, (state.next_attempt or 0.0) - self._clock())
+        self._count_waiter(state, 1)
         try:
-            await asyncio.wait({flight}, timeout=begins_in + self._policy.wait_timeout)
+            await asyncio.wait({task}, timeout=begins_in + self._policy.wait_timeout)
         finally:
-            self._count_waiter(slot, -1)
-        if not flight.done():
+            self._count_waiter(state, -1)
+        if not task.done():
             waited = f"no token within {self._policy.wait_timeout:g} s"
             raise GatewayError(SSO_UNAVAILABLE, detail=waited, retry_after=1.0)
-        if flight.cancelled():
+        if task.cancelled():
             raise GatewayError(SHUTTING_DOWN, close_connection=True)
-        outcome = flight.result()
+        outcome = task.result()
         now = self._clock()
         if isinstance(outcome, FailureState):
-            raise self._failed(slot, outcome)
+            raise self._failed(state, outcome)
         if now >= outcome.usable_until:
             expired = "the token expired while the request waited for it"
             raise GatewayError(SSO_UNAVAILABLE, detail=expired, retry_after=1.0)
         return outcome
 
-    def _failed(self, slot: _CredentialState, failure: FailureState) -> GatewayError:
-        return failure.gateway_error(self._clock(), self._explain(slot, failure.error))
+    def _failed(self, state: _CredentialState, failure: FailureState) -> GatewayError:
+        return failure.gateway_error(self._clock(), self._explain(state, failure.error))
 
-    def _explain(self, slot: _CredentialState, error: TokenRequestError) -> str:
+    def _explain(self, state: _CredentialState, error: TokenRequestError) -> str:
         policy = self._policy
         return failure_text(
-            error, slot.credential, SsoRoute(policy.url, policy.wait_timeout, policy.proxy_url)
+            error, state.credential, SsoRoute(policy.url, policy.wait_timeout, policy.proxy_url)
         )
 
-    def _count_waiter(self, slot: _CredentialState, change: int) -> None:
-        slot.waiters += change
-        self._observer.on_waiters_changed(slot.credential, slot.waiters)
+    def _count_waiter(self, state: _CredentialState, change: int) -> None:
+        state.waiters += change
+        self._observer.on_waiters_changed(state.credential, state.waiters)
 
-    def _start_fetch(self, slot: _CredentialState) -> asyncio.Task[AccessToken | FailureState]:
+    def _start_fetch(self, state: _CredentialState) -> asyncio.Task[AccessToken | FailureState]:
         """Return the fetch in progress, or start one. Raises `GatewayError` shutting-down."""
         if self._closed:
             raise GatewayError(SHUTTING_DOWN, close_connection=True)
-        if slot.fetch_task is None:
-            if slot.timer is not None:
-                slot.timer.cancel()
+        if state.fetch_task is None:
+            if state.timer is not None:
+                state.timer.cancel()
             now = self._clock()
             # A fetch is forced only while a rejected token is still in use. Without any token the
             # fetch must not wait.
-            forced = slot.token is not None and slot.token == slot.discarded
-            wait = slot.rejections.seconds_until_forced_fetch(now) if forced else 0.0
-            slot.timer, slot.next_attempt = None, now + wait if wait else None
-            slot.fetch_task = asyncio.get_running_loop().create_task(self._run_fetch(slot, wait))
-        return slot.fetch_task
+            forced = state.token is not None and state.token == state.discarded
+            wait = state.rejections.seconds_until_forced_fetch(now) if forced else 0.0
+            state.timer, state.next_attempt = None, now + wait if wait else None
+            state.fetch_task = asyncio.get_running_loop().create_task(self._run_fetch(state, wait))
+        return state.fetch_task
 
-    async def _run_fetch(self, slot: _CredentialState, wait: float) -> AccessToken | FailureState:
+    async def _run_fetch(self, state: _CredentialState, wait: float) -> AccessToken | FailureState:
         outcome: AccessToken | TokenRequestError
         try:
             if wait:
                 await self._times.sleep(wait)
-                slot.next_attempt = None
-            if slot.discarded is not None:
-                slot.rejections.on_forced_fetch(self._clock())
+                state.next_attempt = None
+            if state.discarded is not None:
+                state.rejections.on_forced_fetch(self._clock())
             outcome = await self._fetcher.fetch(
-                slot.credential, slot.source, lambda: (slot.token, slot.discarded)
+                state.credential, state.source, lambda: (state.token, state.discarded)
             )
         except TokenRequestError as error:
             outcome = error
@@ -358,60 +359,60 @@ class TokenManager:
         except Exception as error:
             _log.error(
                 "credential %s: fetch broke: %s",
-                slot.credential,
+                state.credential,
                 type(error).__name__,
-                credential=slot.credential,
+                credential=state.credential,
                 reason=INTERNAL.code,
             )
             outcome = TokenRequestError("transient", "internal error")
         finally:
-            slot.fetch_task = None
-        return self._finish_fetch(slot, outcome)
+            state.fetch_task = None
+        return self._finish_fetch(state, outcome)
 
     def _finish_fetch(
-        self, slot: _CredentialState, outcome: AccessToken | TokenRequestError
+        self, state: _CredentialState, outcome: AccessToken | TokenRequestError
     ) -> AccessToken | FailureState:
         now = self._clock()
         if isinstance(outcome, AccessToken):
-            self._install(slot, outcome, now)
-            self._schedule(slot, self._pacing.refresh_delay(outcome, now))
+            self._install(state, outcome, now)
+            self._schedule(state, self._pacing.refresh_delay(outcome, now))
             return outcome
-        count = slot.failure.count + 1 if slot.failure is not None else 1
-        remaining = slot.token.usable_until - now if slot.token is not None else 0.0
+        count = state.failure.count + 1 if state.failure is not None else 1
+        remaining = state.token.usable_until - now if state.token is not None else 0.0
         pause = self._pacing.retry_delay(outcome, count, remaining)
-        if slot.retry_at_once:
-            pause, slot.retry_at_once = 0.0, False
-        slot.failure = FailureState(outcome, now + pause, count)
-        self._schedule(slot, pause)
+        if state.retry_at_once:
+            pause, state.retry_at_once = 0.0, False
+        state.failure = FailureState(outcome, now + pause, count)
+        self._schedule(state, pause)
         _log.warning(
             "credential %s: %s; asking again in %s",
-            slot.credential,
-            self._explain(slot, outcome),
+            state.credential,
+            self._explain(state, outcome),
             format_duration(pause),
-            credential=slot.credential,
-            reason=slot.failure.reason.code,
+            credential=state.credential,
+            reason=state.failure.reason.code,
         )
-        return slot.failure
+        return state.failure
 
-    def _install(self, slot: _CredentialState, token: AccessToken, now: float) -> None:
-        if token != slot.token:
-            slot.rejections.on_token_replaced()
-        slot.token, slot.failure, slot.retry_at_once = token, None, False
-        if slot.discarded is not None:
-            if token == slot.discarded:
+    def _install(self, state: _CredentialState, token: AccessToken, now: float) -> None:
+        if token != state.token:
+            state.rejections.on_token_replaced()
+        state.token, state.failure, state.retry_at_once = token, None, False
+        if state.discarded is not None:
+            if token == state.discarded:
                 # The SSO issued the rejected token again. It is used nevertheless: there is no
                 # other one, and the platform may accept it by now.
-                slot.rejections.on_fresh_token_rejected(now)
+                state.rejections.on_fresh_token_rejected(now)
             else:
-                slot.rejections.suspect_token = token
-            slot.discarded = None
-        self._observer.on_token_expiry(slot.credential, token.wall_expiry)
+                state.rejections.suspect_token = token
+            state.discarded = None
+        self._observer.on_token_expiry(state.credential, token.wall_expiry)
 
-    def _schedule(self, slot: _CredentialState, delay: float) -> None:
+    def _schedule(self, state: _CredentialState, delay: float) -> None:
         if not self._renewing:
             return
-        slot.next_attempt = self._clock() + delay
-        slot.timer = self._times.call_later(delay, lambda: self._start_fetch(slot))
+        state.next_attempt = self._clock() + delay
+        state.timer = self._times.call_later(delay, lambda: self._start_fetch(state))
 
 
 def _rejected(detail: str) -> GatewayError:

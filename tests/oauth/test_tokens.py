@@ -380,7 +380,7 @@ class TestFailure:
 
         source = Broken()
         tokens = given.made()
-        tokens._slots["default"].source = source
+        tokens._states["default"].source = source
         with pytest.raises(GatewayError, match="sso-unavailable"):
             await tokens.wait_for_token("default")
         await given.clock.advance(1)
