@@ -44,11 +44,11 @@ _SSO_RATE: Final = 100.0
 _SSO_BURST: Final = 2000
 _SESSION: Final = "/auth/session"
 _BACK_CHANNEL: Final = "/auth/backchannel-logout"
-_MOST_ADDRESSES: Final = 4096
+_MAX_ADDRESSES: Final = 4096
 # Seconds. When the session ends earlier than this after the sign-in, the user is sent to another
 # sign-in only if the platform accepted a token of the session.
 _RECENT_SECONDS: Final = 10.0
-_OF_BROWSERS: Final = frozenset({"expired", "foreign"})
+_BROWSER_FAILURES: Final = frozenset({"expired", "foreign"})
 _RETRY_AFTER: Final = (("Retry-After", "10"),)
 
 Respond = Callable[[BrowserRequest, Exchange], Awaitable[LocalResponse]]
@@ -81,12 +81,12 @@ class AuthEndpoints:
     """Responds to requests below `/auth/…`, with a rate limit for each client address."""
 
     def __init__(
-        self, rules: BrowserSettings, default_language: str, around: AuthEndpointParts
+        self, rules: BrowserSettings, default_language: str, parts: AuthEndpointParts
     ) -> None:
         self._rules = rules
         self._default_language = default_language
-        self._parts = around
-        self._buckets: LRUCache[tuple[str, bool], TokenBucket] = LRUCache(_MOST_ADDRESSES)
+        self._parts = parts
+        self._buckets: LRUCache[tuple[str, bool], TokenBucket] = LRUCache(_MAX_ADDRESSES)
         self._routes: dict[str, tuple[str, Respond]] = {
             "/auth/login": ("GET", self._login),
             "/auth/callback": ("GET", self._callback),
@@ -95,24 +95,24 @@ class AuthEndpoints:
             _BACK_CHANNEL: ("POST", self._back_channel),
         }
 
-    async def respond(self, visit: BrowserRequest, exchange: Exchange) -> LocalResponse:
+    async def respond(self, request: BrowserRequest, exchange: Exchange) -> LocalResponse:
         """Return the response to a request.
 
         Raises `GatewayError` unknown-path, method-not-allowed or rate-limited, and those of the
         endpoint.
         """
-        if visit.path != _SESSION:
-            self._bucket(visit).take()
-        method, respond = self._routes.get(visit.path, ("", None))
+        if request.path != _SESSION:
+            self._bucket(request).take()
+        method, respond = self._routes.get(request.path, ("", None))
         if respond is None:
             raise GatewayError(errors.UNKNOWN_PATH)
-        if visit.method != method and not (method == "GET" and visit.method == "HEAD"):
+        if request.method != method and not (method == "GET" and request.method == "HEAD"):
             allow = "GET, HEAD" if method == "GET" else method
             raise GatewayError(errors.METHOD_NOT_ALLOWED, headers=(("Allow", allow),))
-        return await respond(visit, exchange)
+        return await respond(request, exchange)
 
     def login_expired(
-        self, visit: BrowserRequest, session: Session, exchange: Exchange
+        self, request: BrowserRequest, session: Session, exchange: Exchange
     ) -> LocalResponse:
         """Return the response to a navigation whose session has ended: a redirect to a sign-in.
 
@@ -121,39 +121,41 @@ class AuthEndpoints:
         """
         is_new = self._parts.clock() - session.started_at < _RECENT_SECONDS
         if is_new and not self._parts.was_token_accepted(session):
-            return self._failed("rejected", visit, exchange, self._rules.requested_target(visit))
-        return self._parts.session_auth.login_redirect(visit)
+            return self._failed(
+                "rejected", request, exchange, self._rules.requested_target(request)
+            )
+        return self._parts.session_auth.login_redirect(request)
 
-    async def _login(self, visit: BrowserRequest, exchange: Exchange) -> LocalResponse:
+    async def _login(self, request: BrowserRequest, exchange: Exchange) -> LocalResponse:
         """Redirect to the SSO. Each sign-in has its own cookie, so several tabs can sign in."""
-        asked = dict(parse_qsl(visit.query, keep_blank_values=True)).get("return_to")
+        return_to = dict(parse_qsl(request.query, keep_blank_values=True)).get("return_to")
         target = self._default_target
-        if asked is not None:
-            allowed = return_target(asked, self._rules.own_origin, self._rules.return_origins)
+        if return_to is not None:
+            allowed = return_target(return_to, self._rules.own_origin, self._rules.return_origins)
             if allowed is None:
-                return self._failed("return", visit, exchange)
+                return self._failed("return", request, exchange)
             target = allowed
         try:
-            departure = await self._parts.login.start(target)
+            redirect = await self._parts.login.start(target)
         except GatewayError:  # the session store fails
-            return self._failed("unavailable", visit, exchange, target)
-        name = self._sign_in_cookie(departure.state)
+            return self._failed("unavailable", request, exchange, target)
+        name = self._sign_in_cookie(redirect.state)
         cookie = self._rules.cookie(
-            name, departure.binding_cookie.reveal(), max_age=int(SIGN_IN_LIFETIME)
+            name, redirect.binding_cookie.reveal(), max_age=int(SIGN_IN_LIFETIME)
         )
-        return redirect_response(departure.location, cookie)
+        return redirect_response(redirect.location, cookie)
 
-    async def _callback(self, visit: BrowserRequest, exchange: Exchange) -> LocalResponse:
+    async def _callback(self, request: BrowserRequest, exchange: Exchange) -> LocalResponse:
         """Handle the authorization response, with which the SSO redirects the browser back."""
-        pairs = parse_qsl(visit.query, keep_blank_values=True)
-        answer = dict(pairs)
-        name = self._sign_in_cookie(answer.get("state", ""))
-        binding = visit.cookie(name)
+        pairs = parse_qsl(request.query, keep_blank_values=True)
+        params = dict(pairs)
+        name = self._sign_in_cookie(params.get("state", ""))
+        binding = request.cookie(name)
         try:
-            if len(answer) != len(pairs):
+            if len(params) != len(pairs):
                 raise SignInError("foreign", "a parameter appears twice")
-            arrival = await self._parts.login.finish(
-                answer, None if binding is None else Secret(binding)
+            sign_in = await self._parts.login.finish(
+                params, None if binding is None else Secret(binding)
             )
         except SignInError as error:
             self._audit_event("login", None, exchange, outcome="failure", reason=error.failure)
@@ -161,7 +163,7 @@ class AuthEndpoints:
                 # No operator has to act on an error that only the browser reported, or on a
                 # sign-in that expired or was not started in this browser.
                 logging.INFO
-                if error.is_unverified or error.failure in _OF_BROWSERS
+                if error.is_unverified or error.failure in _BROWSER_FAILURES
                 else logging.WARNING,
                 "a sign-in failed: %s",
                 error.detail,
@@ -170,78 +172,82 @@ class AuthEndpoints:
             # An error that only the browser reported is never a 5xx, because it can be forged and
             # would trigger alerts.
             status = 403 if error.is_unverified else None
-            return self._failed(error.failure, visit, exchange, error.return_to, status)
+            return self._failed(error.failure, request, exchange, error.return_to, status)
         except GatewayError:  # the session store fails
             self._audit_event("login", None, exchange, outcome="failure", reason="unavailable")
-            return self._failed("unavailable", visit, exchange)
-        await self._end_previous_session(visit, exchange)
-        exchange.user = arrival.session.user
-        self._audit_event("login", arrival.session.user, exchange, outcome="success")
+            return self._failed("unavailable", request, exchange)
+        await self._end_previous_session(request, exchange)
+        exchange.user = sign_in.session.user
+        self._audit_event("login", sign_in.session.user, exchange, outcome="success")
         return redirect_response(
-            arrival.return_to,
-            self._rules.cookie(self._rules.session_cookie, arrival.identifier.reveal()),
+            sign_in.return_to,
+            self._rules.cookie(self._rules.session_cookie, sign_in.identifier.reveal()),
             self._rules.cookie(name, "", max_age=0),
         )
 
-    async def _end_previous_session(self, visit: BrowserRequest, exchange: Exchange) -> None:
+    async def _end_previous_session(self, request: BrowserRequest, exchange: Exchange) -> None:
         """End the browser's previous session, so that a stolen identifier of it becomes useless."""
-        former = await self._parts.session_auth.session(visit, touch=False)
+        former = await self._parts.session_auth.session(request, touch=False)
         if former is not None:
             await self._parts.sessions.end(former)
             self._audit_event("logout", former.user, exchange, outcome="replaced")
 
-    async def _logout(self, visit: BrowserRequest, exchange: Exchange) -> LocalResponse:
+    async def _logout(self, request: BrowserRequest, exchange: Exchange) -> LocalResponse:
         """End the session, and return the URL at which the SSO's own session can be ended.
 
         Without a session too, the response removes the cookie.
         """
-        self._parts.session_auth.require_same_origin(visit)
-        session = await self._parts.session_auth.session(visit, touch=False)
-        elsewhere = None
+        self._parts.session_auth.require_same_origin(request)
+        session = await self._parts.session_auth.session(request, touch=False)
+        end_session_url = None
         if session is not None:
             exchange.user = session.user
             await self._parts.sessions.end(session)
             self._audit_event("logout", session.user, exchange, outcome="success")
             await self._parts.sign_out.revoke(session)
-            elsewhere = await self._parts.sign_out.end_session_url()
-        gone = self._rules.cookie(self._rules.session_cookie, "", max_age=0)
-        return json_response({"signed_in": False, "end_session_url": elsewhere}, gone)
+            end_session_url = await self._parts.sign_out.end_session_url()
+        expired_cookie = self._rules.cookie(self._rules.session_cookie, "", max_age=0)
+        return json_response(
+            {"signed_in": False, "end_session_url": end_session_url}, expired_cookie
+        )
 
-    async def _back_channel(self, visit: BrowserRequest, exchange: Exchange) -> LocalResponse:
+    async def _back_channel(self, request: BrowserRequest, exchange: Exchange) -> LocalResponse:
         """Handle a logout token of the SSO. Cookies and the Origin field are ignored."""
-        logout_token = (await visit.form()).get("logout_token", "")
+        logout_token = (await request.form()).get("logout_token", "")
         try:
-            out = await self._parts.sign_out.handle_back_channel(logout_token)
+            logout = await self._parts.sign_out.handle_back_channel(logout_token)
         except LogoutTokenError as error:
-            told = {"error": "invalid_request", "error_description": f"logout_token: {error}"}
-            return json_response(told, status=400)
-        exchange.user = out.user
-        self._audit_event("logout", out.user, exchange, outcome="sso", sessions=out.ended_sessions)
+            body = {"error": "invalid_request", "error_description": f"logout_token: {error}"}
+            return json_response(body, status=400)
+        exchange.user = logout.user
+        self._audit_event(
+            "logout", logout.user, exchange, outcome="sso", sessions=logout.ended_sessions
+        )
         return json_response({})
 
-    async def _session(self, visit: BrowserRequest, exchange: Exchange) -> LocalResponse:
+    async def _session(self, request: BrowserRequest, exchange: Exchange) -> LocalResponse:
         """Return the signed-in user and the session's expiry, without extending its idle time.
 
         Only requests without a session count for the rate limit, because the pages of a whole
         clinic may poll this endpoint from one address.
         """
-        session = await self._parts.session_auth.session(visit, touch=False)
+        session = await self._parts.session_auth.session(request, touch=False)
         if session is None:
-            self._bucket(visit).take()
-            nobody = {"signed_in": False, "user": None, "name": None}
-            return json_response({**nobody, "expires_at": None, "expires_in": None})
+            self._bucket(request).take()
+            signed_out = {"signed_in": False, "user": None, "name": None}
+            return json_response({**signed_out, "expires_at": None, "expires_in": None})
         exchange.user = session.user
         return json_response(self._session_json(session))
 
     def _session_json(self, session: Session) -> dict[str, object]:
-        left = max(0.0, self._parts.sessions.expires_in(session))
-        at = datetime.fromtimestamp(self._parts.wall_clock() + left, UTC)
+        seconds_left = max(0.0, self._parts.sessions.expires_in(session))
+        expires_at = datetime.fromtimestamp(self._parts.wall_clock() + seconds_left, UTC)
         return {
             "signed_in": True,
             "user": session.user,
             "name": session.name,
-            "expires_at": at.isoformat(timespec="seconds").replace("+00:00", "Z"),
-            "expires_in": int(left),
+            "expires_at": expires_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
+            "expires_in": int(seconds_left),
         }
 
     @property
@@ -251,16 +257,16 @@ class AuthEndpoints:
 
     def _failed(
         self,
-        what: str,
-        visit: BrowserRequest,
+        failure: str,
+        request: BrowserRequest,
         exchange: Exchange,
         return_to: str | None = None,
         status: int | None = None,
     ) -> LocalResponse:
-        language = choose_language(visit.fields.get("accept-language"), self._default_language)
-        again = self._rules.login_path(return_to or self._default_target)
-        headers = {"rejected": self._rules.challenge, "unavailable": _RETRY_AFTER}.get(what, ())
-        page = failure_page(what, language, again, exchange.request_id, *headers)
+        language = choose_language(request.fields.get("accept-language"), self._default_language)
+        login_path = self._rules.login_path(return_to or self._default_target)
+        headers = {"rejected": self._rules.challenge, "unavailable": _RETRY_AFTER}.get(failure, ())
+        page = failure_page(failure, language, login_path, exchange.request_id, *headers)
         return page if status is None else replace(page, status=status)
 
     def _sign_in_cookie(self, state: str) -> str:
@@ -275,9 +281,9 @@ class AuthEndpoints:
             name, user=user, **fields, remote=exchange.remote, request_id=exchange.request_id
         )
 
-    def _bucket(self, visit: BrowserRequest) -> TokenBucket:
-        by_sso = visit.path == _BACK_CHANNEL
-        key = (client_network(visit.peer.address), by_sso)
+    def _bucket(self, request: BrowserRequest) -> TokenBucket:
+        by_sso = request.path == _BACK_CHANNEL
+        key = (client_network(request.peer.address), by_sso)
         bucket: TokenBucket | None = self._buckets.get(key)
         if bucket is None:
             rate, burst = (_SSO_RATE, _SSO_BURST) if by_sso else (_RATE, _BURST)

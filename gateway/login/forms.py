@@ -12,9 +12,9 @@ from gateway.http.headers import RequestHeader
 from gateway.http.server.connection import IncomingRequest
 from gateway.pipeline.request_body import BodyLimits, RequestBody
 
-_LONGEST: Final = 64 * 1024
+_MAX_BYTES: Final = 64 * 1024
 _LIMITS: Final = BodyLimits(
-    max_bytes=_LONGEST, replay_bytes=_LONGEST, stall_timeout=10.0, min_rate=1024
+    max_bytes=_MAX_BYTES, replay_bytes=_MAX_BYTES, stall_timeout=10.0, min_rate=1024
 )
 _MAX_FIELDS: Final = 64
 _TYPE: Final = "application/x-www-form-urlencoded"
@@ -35,7 +35,7 @@ async def read_form(request: IncomingRequest, header: RequestHeader) -> dict[str
         limits=_LIMITS,
         clock=time.monotonic,
     )
-    data = await body.peek(_LONGEST + 1)
+    data = await body.peek(_MAX_BYTES + 1)
     if (header.text(b"content-type") or "").partition(";")[0].strip().lower() != _TYPE:
         return {}
     try:

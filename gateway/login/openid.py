@@ -39,8 +39,8 @@ _CACHE_SECONDS: Final = 3600.0
 _NEGATIVE_CACHE_SECONDS: Final = 60.0
 # Minimum seconds between two requests for the keys, after a success and after a failure. They also
 # apply when a token is signed with an unknown key.
-_KEYS_AGAIN: Final = 5.0
-_NO_KEYS: Final = 1.0
+_KEYS_INTERVAL: Final = 5.0
+_KEYS_FAILURE_INTERVAL: Final = 1.0
 # Seconds. Discovery is optional, so that it must not delay a sign-in for long.
 _DISCOVERY_TIMEOUT: Final = 3.0
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None)
@@ -98,7 +98,7 @@ class OpenIdProvider:
         self._clock = clock
         self._wall_clock = wall_clock
         self._metadata: ProviderMetadata | None = None
-        self._look_again = 0.0
+        self._discover_from = 0.0
         self._keys: KeySet | None = None
         self._fetch_keys_from = 0.0
         self._lock = asyncio.Lock()
@@ -110,11 +110,11 @@ class OpenIdProvider:
         Metadata that was found once remains in use when a later request fails.
         """
         async with self._lock:
-            if self._clock() >= self._look_again:
-                found = await self._discover()
-                self._metadata = found or self._metadata
-                self._look_again = self._clock() + (
-                    _NEGATIVE_CACHE_SECONDS if found is None else _CACHE_SECONDS
+            if self._clock() >= self._discover_from:
+                discovered = await self._discover()
+                self._metadata = discovered or self._metadata
+                self._discover_from = self._clock() + (
+                    _NEGATIVE_CACHE_SECONDS if discovered is None else _CACHE_SECONDS
                 )
         return self._metadata
 
@@ -175,7 +175,9 @@ class OpenIdProvider:
         async with self._keys_lock:
             if (self._keys is None or renew) and self._clock() >= self._fetch_keys_from:
                 document = await self._get(jwks_uri)
-                self._fetch_keys_from = self._clock() + (_KEYS_AGAIN if document else _NO_KEYS)
+                self._fetch_keys_from = self._clock() + (
+                    _KEYS_INTERVAL if document else _KEYS_FAILURE_INTERVAL
+                )
                 try:
                     self._keys = KeySet.import_key_set(document) if document else self._keys  # type: ignore[arg-type]
                 except (JoseError, ValueError, KeyError, TypeError):
@@ -212,12 +214,12 @@ class OpenIdProvider:
                     timeout=_NO_TIMEOUT,
                 ) as response,
             ):
-                answer = await read_response(response)
+                http_response = await read_response(response)
         except (OSError, TimeoutError, aiohttp.ClientError, ValueError):
             return None
-        if answer.status != 200 or answer.body is None:
+        if http_response.status != 200 or http_response.body is None:
             return None
-        return parse_object(answer.body)
+        return parse_object(http_response.body)
 
 
 def is_issuer_of(issuer: str, document: Mapping[str, Any]) -> bool:

@@ -60,35 +60,41 @@ class RedisSessionStore:
 
     async def get(self, key: StoreKey) -> Session | None:
         """Return the session, or None if there is none or it has expired."""
-        place = redis_key(key.name, "session")
+        session_key = redis_key(key.name, "session")
         async with self._client.pipeline(transaction=False) as commands:
             commands.time()
-            commands.hmget(place, "sealed", "used")
-            told, (sealed, used) = await commands.execute()
+            commands.hmget(session_key, "sealed", "used")
+            server_time, (sealed, used) = await commands.execute()
         if not isinstance(sealed, bytes) or not isinstance(used, bytes):
             return None
-        plain = self._cipher(key, place).decrypt(sealed)
-        return None if plain is None else self._session(key, plain, float(used), _seconds(told))
+        plain = self._cipher(key, session_key).decrypt(sealed)
+        return (
+            None if plain is None else self._session(key, plain, float(used), _seconds(server_time))
+        )
 
-    async def add(self, session: Session, lifetime: float, longest: float) -> None:
-        """Store a new session for `lifetime` and index it by its logout marks for `longest`."""
+    async def add(self, session: Session, lifetime: float, max_lifetime: float) -> None:
+        """Store a new session for `lifetime`, and its logout marks for `max_lifetime`."""
         now = await self._now()
-        place = redis_key(session.key.name, "session")
+        session_key = redis_key(session.key.name, "session")
         async with self._client.pipeline(transaction=True) as commands:
-            commands.hset(place, mapping={"sealed": self._sealed(session, now), "used": repr(now)})
-            commands.pexpireat(place, _milliseconds(now + lifetime))
+            commands.hset(
+                session_key, mapping={"sealed": self._sealed(session, now), "used": repr(now)}
+            )
+            commands.pexpireat(session_key, _milliseconds(now + lifetime))
             await commands.execute()
-        for mark in session.person.logout_marks:
+        for mark in session.signed_in_user.logout_marks:
             async with self._client.pipeline(transaction=True) as commands:
                 commands.sadd(self._marked(mark), session.key.name)
-                commands.pexpireat(self._marked(mark), _milliseconds(now + longest))
+                commands.pexpireat(self._marked(mark), _milliseconds(now + max_lifetime))
                 await commands.execute()
 
     async def touch(self, session: Session, lifetime: float) -> None:
         """Let a session expire `lifetime` seconds from now. A deleted session is not restored."""
         now = await self._now()
-        place = redis_key(session.key.name, "session")
-        await run_script(self._client, _TOUCH, place, repr(now), str(_milliseconds(now + lifetime)))
+        session_key = redis_key(session.key.name, "session")
+        await run_script(
+            self._client, _TOUCH, session_key, repr(now), str(_milliseconds(now + lifetime))
+        )
 
     async def save(self, session: Session) -> bool:
         """Store the new tokens of a session without changing its expiry.
@@ -96,25 +102,25 @@ class RedisSessionStore:
         Return False, without a change, if the session was deleted.
         """
         sealed = self._sealed(session, await self._now())
-        place = redis_key(session.key.name, "session")
-        return bool(await run_script(self._client, _SAVE, place, sealed))
+        session_key = redis_key(session.key.name, "session")
+        return bool(await run_script(self._client, _SAVE, session_key, sealed))
 
     async def delete(self, session: Session) -> None:
         """Delete a session."""
         name = session.key.name
         await self._client.delete(redis_key(name, "session"))
-        for mark in session.person.logout_marks:
+        for mark in session.signed_in_user.logout_marks:
             await self._client.srem(self._marked(mark), name)
 
     async def delete_by_mark(self, mark: str) -> int:
         """Delete all sessions with a logout mark and return their number."""
-        place = self._marked(mark)
-        found = 0
-        for name in await self._client.smembers(place):
+        mark_key = self._marked(mark)
+        deleted = 0
+        for name in await self._client.smembers(mark_key):
             text = name if isinstance(name, str) else name.decode("ascii")
-            found += await self._client.delete(redis_key(text, "session"))
-            await self._client.srem(place, name)
-        return found
+            deleted += await self._client.delete(redis_key(text, "session"))
+            await self._client.srem(mark_key, name)
+        return deleted
 
     async def acquire_lease(self, session: Session) -> TokenLease | None:
         """Acquire the lease for renewing the session's tokens. Return None while it is held.
@@ -126,23 +132,25 @@ class RedisSessionStore:
 
     async def save_sign_in(self, key: StoreKey, sign_in: SignInState) -> None:
         """Store a sign-in for `SIGN_IN_LIFETIME` seconds."""
-        place = redis_key(key.name, "sign-in")
+        sign_in_key = redis_key(key.name, "sign-in")
         plain = {
             "verifier": sign_in.verifier.reveal(),
             "nonce": sign_in.nonce,
             "return_to": sign_in.return_to,
         }
-        sealed = self._cipher(key, place).encrypt(plain)
-        await self._client.set(place, sealed, px=_milliseconds(SIGN_IN_LIFETIME))
+        sealed = self._cipher(key, sign_in_key).encrypt(plain)
+        await self._client.set(sign_in_key, sealed, px=_milliseconds(SIGN_IN_LIFETIME))
 
     async def pop_sign_in(self, key: StoreKey) -> SignInState | None:
         """Return a sign-in and delete it, so that it is used once. Return None without one."""
-        place = redis_key(key.name, "sign-in")
+        sign_in_key = redis_key(key.name, "sign-in")
         async with self._client.pipeline(transaction=True) as commands:
-            commands.get(place)
-            commands.delete(place)
+            commands.get(sign_in_key)
+            commands.delete(sign_in_key)
             sealed, _ = await commands.execute()
-        plain = self._cipher(key, place).decrypt(sealed) if isinstance(sealed, bytes) else None
+        plain = (
+            self._cipher(key, sign_in_key).decrypt(sealed) if isinstance(sealed, bytes) else None
+        )
         if plain is None:
             return None
         return SignInState(Secret(plain["verifier"]), plain["nonce"], plain["return_to"])
@@ -152,50 +160,54 @@ class RedisSessionStore:
 
         It protects from replays.
         """
-        place = redis_key(mark, "seen")
-        return bool(await self._client.set(place, b"", nx=True, px=_milliseconds(lifetime)))
+        seen_key = redis_key(mark, "seen")
+        return bool(await self._client.set(seen_key, b"", nx=True, px=_milliseconds(lifetime)))
 
-    def _cipher(self, key: StoreKey, place: str) -> SessionCipher:
-        return SessionCipher(key.material, place, self._encryption_key)
+    def _cipher(self, key: StoreKey, storage_key: str) -> SessionCipher:
+        return SessionCipher(key.material, storage_key, self._encryption_key)
 
     def _marked(self, mark: str) -> str:
         key = b"" if self._encryption_key is None else self._encryption_key.reveal().encode()
         return redis_key(hmac.digest(key, mark.encode(), hashlib.sha256).hex(), "sessions")
 
     def _sealed(self, session: Session, now: float) -> bytes:
-        place = redis_key(session.key.name, "session")
-        ahead = now - self._times.clock()
-        token, renewal, person = session.token, session.renewal, session.person
+        session_key = redis_key(session.key.name, "session")
+        offset = now - self._times.clock()
+        token, renewal, signed_in_user = session.token, session.renewal, session.signed_in_user
         plain = {
             "identity": session.identity,
-            "person": [person.user, person.name, person.logout_marks],
-            "began": session.started_at + ahead,
-            "token": [token.reveal(), token.received_at + ahead, token.lifetime, token.scope],
+            "person": [signed_in_user.user, signed_in_user.name, signed_in_user.logout_marks],
+            "began": session.started_at + offset,
+            "token": [token.reveal(), token.received_at + offset, token.lifetime, token.scope],
             "refresh_token": renewal.refresh_token and renewal.refresh_token.reveal(),
             "cookies": {name: value.reveal() for name, value in renewal.cookies.items()},
         }
-        return self._cipher(session.key, place).encrypt(plain)
+        return self._cipher(session.key, session_key).encrypt(plain)
 
     def _session(self, key: StoreKey, plain: Mapping[str, Any], used: float, now: float) -> Session:
-        ahead = now - self._times.clock()
+        offset = now - self._times.clock()
         user, name, marks = plain["person"]
         return Session(
             key,
             plain["identity"],
             SignedInUser(user, name, tuple(marks)),
-            started_at=plain["began"] - ahead,
-            last_used_at=used - ahead,
-            token=self._token(plain["token"], ahead),
+            started_at=plain["began"] - offset,
+            last_used_at=used - offset,
+            token=self._token(plain["token"], offset),
             renewal=_renewal(plain),
         )
 
-    def _token(self, plain: list[Any], ahead: float) -> AccessToken:
+    def _token(self, plain: list[Any], offset: float) -> AccessToken:
         value, received_at, lifetime, scope = plain
-        here = received_at - ahead
-        left = here + lifetime - self._times.clock()
-        wall_expiry = self._times.wall_clock() + left
+        local_received_at = received_at - offset
+        remaining = local_received_at + lifetime - self._times.clock()
+        wall_expiry = self._times.wall_clock() + remaining
         return AccessToken(
-            value, received_at=here, lifetime=lifetime, wall_expiry=wall_expiry, scope=scope
+            value,
+            received_at=local_received_at,
+            lifetime=lifetime,
+            wall_expiry=wall_expiry,
+            scope=scope,
         )
 
     async def _now(self) -> float:
@@ -203,13 +215,13 @@ class RedisSessionStore:
 
 
 def _renewal(plain: Mapping[str, Any]) -> RenewalGrant:
-    given = plain["refresh_token"]
+    refresh_token = plain["refresh_token"]
     cookies = {name: Secret(value) for name, value in plain["cookies"].items()}
-    return RenewalGrant(None if given is None else Secret(given), cookies)
+    return RenewalGrant(None if refresh_token is None else Secret(refresh_token), cookies)
 
 
-def _seconds(told: tuple[int, int]) -> float:
-    return told[0] + told[1] / 1_000_000
+def _seconds(server_time: tuple[int, int]) -> float:
+    return server_time[0] + server_time[1] / 1_000_000
 
 
 def _milliseconds(seconds: float) -> int:

@@ -67,7 +67,7 @@ class SessionRenewals:
 
     `on_end` is called with each session that ends because its token cannot be renewed, and the
     reason. `on_orphan` is called with a session that had ended when new tokens for it arrived.
-    `outlived`: sessions outlive this process, because the store is shared.
+    `sessions_persist`: sessions outlive this process, because the store is shared.
     """
 
     def __init__(
@@ -78,24 +78,24 @@ class SessionRenewals:
         *,
         on_end: Callable[[Session, str], None],
         on_orphan: Callable[[Session], Coroutine[Any, Any, None]],
-        outlived: bool,
+        sessions_persist: bool,
     ) -> None:
         self._endpoint = endpoint
         self._sessions = sessions
         self._clock = clock
         self._on_end = on_end
         self._on_orphan = on_orphan
-        self._sessions_persist = outlived
-        self._paces: LRUCache[str, RenewalState] = LRUCache(_MAX_STATES)
+        self._sessions_persist = sessions_persist
+        self._states: LRUCache[str, RenewalState] = LRUCache(_MAX_STATES)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
 
     def state_of(self, session: Session) -> RenewalState:
         """Return the mutable renewal state of a session, creating it if there is none."""
-        pace: RenewalState | None = self._paces.get(session.key.name)
-        if pace is None:
-            pace = self._paces[session.key.name] = RenewalState()
-        return pace
+        state: RenewalState | None = self._states.get(session.key.name)
+        if state is None:
+            state = self._states[session.key.name] = RenewalState()
+        return state
 
     def has_usable_token(self, session: Session) -> bool:
         """Return whether the session's token may be sent to the platform now."""
@@ -109,16 +109,16 @@ class SessionRenewals:
         The task returns `session` with the newest known token, or marked as ended. It raises no
         error of the renewal.
         """
-        pace = self.state_of(session)
-        if pace.task is not None:
-            return pace.task
+        state = self.state_of(session)
+        if state.task is not None:
+            return state.task
         if session.is_ended or not session.renewal.is_possible or self._closed:
             return None
-        pace.task = flight = asyncio.get_running_loop().create_task(
-            self._run_renewal(session, pace)
+        state.task = task = asyncio.get_running_loop().create_task(
+            self._run_renewal(session, state)
         )
-        self._track(flight)
-        return flight
+        self._track(task)
+        return task
 
     async def end(self, session: Session, why: str) -> None:
         """End the session and call `on_end`. Raises `GatewayError` while the store fails."""
@@ -143,35 +143,35 @@ class SessionRenewals:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run_renewal(self, session: Session, pace: RenewalState) -> Session:
+    async def _run_renewal(self, session: Session, state: RenewalState) -> Session:
         try:
-            await self._attempt(session, pace)
+            await self._attempt(session, state)
         except GatewayError:  # the store fails, and has logged it
-            pace.postpone(self._clock())
+            state.postpone(self._clock())
         # A bug must not make requests send old tokens. The text of the error may contain secrets.
         except Exception as error:
             _log.error("a renewal broke: %s", type(error).__name__)
-            pace.postpone(self._clock())
+            state.postpone(self._clock())
         finally:
-            pace.task = None
+            state.task = None
         return session
 
-    async def _attempt(self, session: Session, pace: RenewalState) -> None:
-        if pace.unsaved is not None:
+    async def _attempt(self, session: Session, state: RenewalState) -> None:
+        if state.unsaved is not None:
             # `unsaved` is newer than the stored session, whose refresh token may be invalid by now.
-            await self._sessions.save(pace.unsaved)
-            session.update_from(pace.unsaved)
-            pace.unsaved = None
+            await self._sessions.save(state.unsaved)
+            session.update_from(state.unsaved)
+            state.unsaved = None
         try:
-            await self._renew(session, pace)
+            await self._renew(session, state)
         except TokenRequestError as error:
-            await self._failed(session, pace, error)
+            await self._failed(session, state, error)
 
-    async def _renew(self, session: Session, pace: RenewalState) -> None:
-        before = session.token
+    async def _renew(self, session: Session, state: RenewalState) -> None:
+        old_token = session.token
 
         def renewed(latest: Session) -> bool:
-            return latest.token != before and self.has_usable_token(latest)
+            return latest.token != old_token and self.has_usable_token(latest)
 
         async with self._sessions.renewal_lock(session, renewed) as latest:
             if latest is None:
@@ -179,39 +179,41 @@ class SessionRenewals:
                 return
             session.update_from(latest)
             if not renewed(latest):
-                made = await self._endpoint.refresh(session.renewal)
-                session.token, session.renewal = made.token, made.renewal
-                await self._save_or_retry(session, pace)
-        pace.failures, pace.not_before = 0, 0.0
+                tokens = await self._endpoint.refresh(session.renewal)
+                session.token, session.renewal = tokens.token, tokens.renewal
+                await self._save_or_retry(session, state)
+        state.failures, state.not_before = 0, 0.0
 
-    async def _save_or_retry(self, session: Session, pace: RenewalState) -> None:
+    async def _save_or_retry(self, session: Session, state: RenewalState) -> None:
         loop = asyncio.get_running_loop()
         try:
-            kept = await self._sessions.save(session)
+            is_stored = await self._sessions.save(session)
         except GatewayError:
-            pace.unsaved = session
-            self._track(loop.create_task(self._save_until_stored(session, pace)))
+            state.unsaved = session
+            self._track(loop.create_task(self._save_until_stored(session, state)))
         else:
-            if not kept:
+            if not is_stored:
                 self._track(loop.create_task(self._on_orphan(session)))
 
-    async def _save_until_stored(self, session: Session, pace: RenewalState) -> None:
+    async def _save_until_stored(self, session: Session, state: RenewalState) -> None:
         for delay in _SAVE_RETRY_DELAYS:
             await asyncio.sleep(delay)
-            if pace.unsaved is not session:
+            if state.unsaved is not session:
                 return
             with contextlib.suppress(GatewayError):
                 await self._sessions.save(session)
-                pace.unsaved = None
+                state.unsaved = None
                 return
         _log.error("a renewed token could not be kept: its person will have to sign in again")
 
-    async def _failed(self, session: Session, pace: RenewalState, error: TokenRequestError) -> None:
+    async def _failed(
+        self, session: Session, state: RenewalState, error: TokenRequestError
+    ) -> None:
         _log.warning("a user's token could not be renewed: %s", error)
         # Only invalid_grant means that the user has to sign in again. Any other failure is an error
         # of the client's configuration or an outage.
         if not error.is_grant_invalid:
-            pace.postpone(self._clock(), error.retry_after)
+            state.postpone(self._clock(), error.retry_after)
             return
         latest = await self._sessions.latest(session)
         if latest is None:

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import Final
 from urllib.parse import quote, unquote
 
-_LONGEST: Final = 2048
+_MAX_LENGTH: Final = 2048
 # Browsers remove white space and control characters, and read a backslash as a slash.
 _UNCLEAN: Final = re.compile(r"[\x00-\x20\x7f\\\ud800-\udfff]")
 _AFTER_PATH: Final = re.compile(r"[?#]")
@@ -20,16 +20,16 @@ _DECODINGS: Final = 3
 _NEVER: Final = ("/auth/login", "/auth/callback", "/auth/logout")
 
 
-def return_target(value: str, own: str, origins: Collection[str]) -> str | None:
+def return_target(value: str, own_origin: str, origins: Collection[str]) -> str | None:
     """Return the target, percent-encoded for a Location field, or None if it is not allowed.
 
-    Allowed are an absolute path, alone or after the gateway's own origin (`own`), and URLs of
-    `origins`.
+    Allowed are an absolute path, alone or after `own_origin`, which is that of the gateway, and
+    URLs of `origins`.
     """
-    if not value or len(value) > _LONGEST or _UNCLEAN.search(value):
+    if not value or len(value) > _MAX_LENGTH or _UNCLEAN.search(value):
         return None
-    if _is_below(value, own):
-        value = value.removeprefix(own) or "/"
+    if _is_below(value, own_origin):
+        value = value.removeprefix(own_origin) or "/"
     if value.startswith("/"):
         allowed = not is_path_unsafe(value)
     else:

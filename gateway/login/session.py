@@ -74,7 +74,7 @@ class Session:
 
     key: StoreKey
     identity: str
-    person: SignedInUser
+    signed_in_user: SignedInUser
     started_at: float
     last_used_at: float
     token: AccessToken
@@ -84,12 +84,12 @@ class Session:
     @property
     def user(self) -> str:
         """The user's subject."""
-        return self.person.user
+        return self.signed_in_user.user
 
     @property
     def name(self) -> str | None:
         """The user's name, None if the SSO did not state it."""
-        return self.person.name
+        return self.signed_in_user.name
 
     def update_from(self, latest: Session) -> None:
         """Copy the tokens of a newer version of the session, and whether it has ended."""
@@ -107,9 +107,9 @@ class UserCredential(str):
 
     def __new__(cls, session: Session) -> UserCredential:
         """Return a credential of the session. Records show `login` and never name a session."""
-        made = super().__new__(cls, "login")
-        made.session = session
-        return made
+        credential = super().__new__(cls, "login")
+        credential.session = session
+        return credential
 
 
 @dataclass(frozen=True, slots=True)

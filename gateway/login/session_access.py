@@ -43,9 +43,9 @@ class GuardedSessionStore:
         """Return the session, or None if there is none or it has expired."""
         return await self._call_or_unavailable(lambda: self._store.get(key))
 
-    async def add(self, session: Session, lifetime: float, longest: float) -> None:
-        """Store a new session for `lifetime` and index it by its logout marks for `longest`."""
-        await self._call_or_unavailable(lambda: self._store.add(session, lifetime, longest))
+    async def add(self, session: Session, lifetime: float, max_lifetime: float) -> None:
+        """Store a new session for `lifetime`, and its logout marks for `max_lifetime`."""
+        await self._call_or_unavailable(lambda: self._store.add(session, lifetime, max_lifetime))
 
     async def touch(self, session: Session, lifetime: float) -> None:
         """Let a session expire `lifetime` seconds from now. A deleted session is not restored."""
@@ -94,14 +94,14 @@ class GuardedSessionStore:
     async def _try_call(self, access: Callable[[], Awaitable[_T]]) -> _T:
         try:
             async with asyncio.timeout(self._timeout):
-                given = await access()
+                result = await access()
         except Exception as error:  # depends on the library that the store uses
             self._failed(error)
             raise _unavailable() from None
         if self._disabled_until is not None:
             self._disabled_until = None
             _log.info("session store: back")
-        return given
+        return result
 
     def _failed(self, error: Exception) -> None:
         if self._disabled_until is None:

@@ -108,10 +108,10 @@ class BrowserSettings:
         secure = "; Secure" if self.secure else ""
         return ("Set-Cookie", f"{name}={value}; Path=/; HttpOnly; SameSite=Lax{secure}{age}")
 
-    def requested_target(self, visit: BrowserRequest) -> str:
+    def requested_target(self, request: BrowserRequest) -> str:
         """Return path and query of the request as browsers see them, with the prefix."""
-        path = f"{self.prefix}{visit.path}"
-        return f"{path}?{visit.query}" if visit.query else path
+        path = f"{self.prefix}{request.path}"
+        return f"{path}?{request.query}" if request.query else path
 
     def login_path(self, return_to: str) -> str:
         """Return the path that starts a sign-in and then redirects to `return_to`."""
@@ -137,60 +137,60 @@ class SessionAuth:
         """Return the client behind all trusted proxies."""
         return self._callers.resolve_peer(peer, header)
 
-    async def session(self, visit: BrowserRequest, *, touch: bool) -> Session | None:
+    async def session(self, request: BrowserRequest, *, touch: bool) -> Session | None:
         """Return the session of the browser's cookie, None if there is none or it has ended.
 
         With `touch` its idle time starts anew. Raises `GatewayError` if the store fails.
         """
-        identifier = visit.cookie(self._session_cookie)
+        identifier = request.cookie(self._session_cookie)
         if identifier is None:
             return None
         return await self._sessions.find(identifier, touch=touch)
 
     async def authenticate(
-        self, visit: BrowserRequest, header: RequestHeader
+        self, request: BrowserRequest, header: RequestHeader
     ) -> AuthResult | LocalResponse:
         """Return the auth result of a request for the platform, or a redirect to the sign-in.
 
         Only a navigation below `base_path` without a session is redirected.
         """
-        lines = self.cors_field_lines(visit)
+        field_lines = self.cors_field_lines(request)
         if self._callers.presents_known_secret(header):
-            return self._authenticate_caller(visit, header, lines)
-        lines += self._content
+            return self._authenticate_caller(request, header, field_lines)
+        field_lines += self._content
         try:
-            session = await self.session(visit, touch=True)
+            session = await self.session(request, touch=True)
         except GatewayError as error:  # the store fails: the user cannot be identified
-            return AuthResult(lines, error=error)
+            return AuthResult(field_lines, error=error)
         if session is not None:
-            return self._signed_in(visit, session, lines)
-        found = (
-            self._authenticate_caller(visit, header, lines)
+            return self._signed_in(request, session, field_lines)
+        auth = (
+            self._authenticate_caller(request, header, field_lines)
             if self._callers.has_named_callers
             else None
         )
-        if found is not None and found.caller is not None:
-            return found
-        if visit.is_navigation and _is_below(visit, self._rules.base_path):
-            return self.login_redirect(visit)
-        return AuthResult(lines, error=self._unauthenticated(visit, found))
+        if auth is not None and auth.caller is not None:
+            return auth
+        if request.is_navigation and _is_below(request, self._rules.base_path):
+            return self.login_redirect(request)
+        return AuthResult(field_lines, error=self._unauthenticated(request, auth))
 
-    def cors_field_lines(self, visit: BrowserRequest) -> bytes:
+    def cors_field_lines(self, request: BrowserRequest) -> bytes:
         """Return the field lines that let a page of an allowed origin read the response.
 
         Follows CORS in the Fetch standard. Vary is always among them.
         """
-        if visit.origin is None or visit.origin not in self._rules.cors_origins:
+        if request.origin is None or request.origin not in self._rules.cors_origins:
             return self._vary
         return self._vary + (
-            f"Access-Control-Allow-Origin: {visit.origin}\r\n"
+            f"Access-Control-Allow-Origin: {request.origin}\r\n"
             "Access-Control-Allow-Credentials: true\r\n"
             f"Access-Control-Expose-Headers: {_EXPOSED_FIELDS}\r\n"
         ).encode("ascii")
 
-    def preflight(self, visit: BrowserRequest) -> LocalResponse:
+    def preflight(self, request: BrowserRequest) -> LocalResponse:
         """Return the response to a CORS preflight. Raises `GatewayError` caller-forbidden."""
-        if visit.origin not in self._rules.cors_origins:
+        if request.origin not in self._rules.cors_origins:
             raise _forbidden("Origin", _KNOWN_ORIGIN)
         return LocalResponse(
             204,
@@ -201,16 +201,16 @@ class SessionAuth:
             ),
         )
 
-    def require_same_origin(self, visit: BrowserRequest) -> None:
+    def require_same_origin(self, request: BrowserRequest) -> None:
         """Raise `GatewayError` caller-forbidden unless the request is from an allowed origin.
 
         Allowed are the gateway's own origin and `cors_origins`. A safe request without Origin field
         passes; an unsafe one also needs X-Requested-With.
         """
-        if visit.is_unsafe and not visit.has_csrf_header:
+        if request.is_unsafe and not request.has_csrf_header:
             raise _forbidden("X-Requested-With", _ADD_HEADER)
-        if not self._is_same_origin(visit.origin, visit.fields.get("host", "")):
-            if visit.origin is None and not visit.is_unsafe:
+        if not self._is_same_origin(request.origin, request.fields.get("host", "")):
+            if request.origin is None and not request.is_unsafe:
                 return
             raise _forbidden("Origin", _KNOWN_ORIGIN)
 
@@ -222,41 +222,43 @@ class SessionAuth:
         is_secure = origin.startswith("https://")
         return is_same_origin(origin, host) and (is_secure or not self._rules.secure)
 
-    def _signed_in(self, visit: BrowserRequest, session: Session, lines: bytes) -> AuthResult:
-        try:
-            self.require_same_origin(visit)
-        except GatewayError as error:
-            return AuthResult(lines, error=error)
-        caller = Caller(SESSION, UserCredential(session), user=session.user)
-        return AuthResult(lines, caller)
-
-    def _authenticate_caller(
-        self, visit: BrowserRequest, header: RequestHeader, lines: bytes
+    def _signed_in(
+        self, request: BrowserRequest, session: Session, field_lines: bytes
     ) -> AuthResult:
         try:
-            return AuthResult(lines, self._callers.identify(visit.peer, header))
+            self.require_same_origin(request)
         except GatewayError as error:
-            return AuthResult(lines, error=error)
+            return AuthResult(field_lines, error=error)
+        caller = Caller(SESSION, UserCredential(session), user=session.user)
+        return AuthResult(field_lines, caller)
 
-    def _unauthenticated(self, visit: BrowserRequest, found: AuthResult | None) -> GatewayError:
+    def _authenticate_caller(
+        self, request: BrowserRequest, header: RequestHeader, field_lines: bytes
+    ) -> AuthResult:
+        try:
+            return AuthResult(field_lines, self._callers.identify(request.peer, header))
+        except GatewayError as error:
+            return AuthResult(field_lines, error=error)
+
+    def _unauthenticated(self, request: BrowserRequest, auth: AuthResult | None) -> GatewayError:
         challenges = self._rules.challenge
-        refusal = found.error if found is not None else None
-        if refusal is not None and not visit.is_from_browser:
+        refusal = auth.error if auth is not None else None
+        if refusal is not None and not request.is_from_browser:
             challenges = (*refusal.headers, *challenges)
         return GatewayError(
             errors.CALLER_UNAUTHENTICATED, "nobody is signed in", headers=challenges
         )
 
-    def login_redirect(self, visit: BrowserRequest) -> LocalResponse:
+    def login_redirect(self, request: BrowserRequest) -> LocalResponse:
         """Return the redirect to a sign-in that leads back to the requested target."""
         return LocalResponse(
-            302, (("Location", self._rules.login_path(self._rules.requested_target(visit))),)
+            302, (("Location", self._rules.login_path(self._rules.requested_target(request))),)
         )
 
 
-def _is_below(visit: BrowserRequest, base_path: str) -> bool:
+def _is_below(request: BrowserRequest, base_path: str) -> bool:
     try:
-        resolve_target(visit.path, base_path)
+        resolve_target(request.path, base_path)
     except GatewayError:
         return False
     return True

@@ -14,7 +14,7 @@ from gateway.login.session import SIGN_IN_LIFETIME, Session, SignInState
 from gateway.oauth.store import StoreKey, TokenLease
 
 _MAX_SESSIONS: Final = 100_000
-_MOST_SIGN_INS: Final = 20_000
+_MAX_SIGN_INS: Final = 20_000
 
 
 class SessionStore(Protocol):
@@ -28,8 +28,8 @@ class SessionStore(Protocol):
         """Return the session, or None if there is none or it has expired."""
         ...
 
-    async def add(self, session: Session, lifetime: float, longest: float) -> None:
-        """Store a new session for `lifetime` and index it by its logout marks for `longest`."""
+    async def add(self, session: Session, lifetime: float, max_lifetime: float) -> None:
+        """Store a new session for `lifetime`, and its logout marks for `max_lifetime`."""
         ...
 
     async def touch(self, session: Session, lifetime: float) -> None:
@@ -79,22 +79,22 @@ class MemorySessionStore:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._sessions: TLRUCache[str, tuple[Session, float]] = TLRUCache(
-            _MAX_SESSIONS, ttu=lambda _key, kept, now: now + kept[1], timer=clock
+            _MAX_SESSIONS, ttu=lambda _key, entry, now: now + entry[1], timer=clock
         )
         self._sign_ins: TLRUCache[str, SignInState] = TLRUCache(
-            _MOST_SIGN_INS, ttu=lambda _key, _kept, now: now + SIGN_IN_LIFETIME, timer=clock
+            _MAX_SIGN_INS, ttu=lambda _key, _sign_in, now: now + SIGN_IN_LIFETIME, timer=clock
         )
         self._seen: TLRUCache[str, float] = TLRUCache(
-            _MOST_SIGN_INS, ttu=lambda _key, lifetime, now: now + lifetime, timer=clock
+            _MAX_SIGN_INS, ttu=lambda _key, lifetime, now: now + lifetime, timer=clock
         )
-        self._claimed: set[str] = set()
+        self._leased: set[str] = set()
 
     async def get(self, key: StoreKey) -> Session | None:
         """Return the session, or None if there is none or it has expired."""
-        kept = self._sessions.get(key.name)
-        return None if kept is None else kept[0]
+        entry = self._sessions.get(key.name)
+        return None if entry is None else entry[0]
 
-    async def add(self, session: Session, lifetime: float, longest: float) -> None:
+    async def add(self, session: Session, lifetime: float, max_lifetime: float) -> None:
         """Store a new session for `lifetime`; its marks are read from the session itself."""
         self._sessions[session.key.name] = (session, lifetime)
 
@@ -116,8 +116,8 @@ class MemorySessionStore:
 
     async def delete_by_mark(self, mark: str) -> int:
         """Delete all sessions with a logout mark and return their number."""
-        kept = [session for session, _ in list(self._sessions.values())]
-        found = [session for session in kept if mark in session.person.logout_marks]
+        sessions = [session for session, _ in list(self._sessions.values())]
+        found = [session for session in sessions if mark in session.signed_in_user.logout_marks]
         for session in found:
             session.is_ended = True
             await self.delete(session)
@@ -129,10 +129,10 @@ class MemorySessionStore:
         Another holder is the core of another version of the settings in this process.
         """
         name = session.key.name
-        if name in self._claimed:
+        if name in self._leased:
             return None
-        self._claimed.add(name)
-        return _MemoryLease(self._claimed, name)
+        self._leased.add(name)
+        return _MemoryLease(self._leased, name)
 
     async def save_sign_in(self, key: StoreKey, sign_in: SignInState) -> None:
         """Store a sign-in for `SIGN_IN_LIFETIME` seconds."""
@@ -155,10 +155,10 @@ class MemorySessionStore:
 
 
 class _MemoryLease:
-    def __init__(self, claimed: set[str], name: str) -> None:
-        self._claimed = claimed
+    def __init__(self, leased: set[str], name: str) -> None:
+        self._leased = leased
         self._name = name
 
     async def release(self) -> None:
         """Release the lease."""
-        self._claimed.discard(self._name)
+        self._leased.discard(self._name)

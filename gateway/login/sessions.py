@@ -18,8 +18,8 @@ from gateway.oauth.token import AccessToken
 
 # The last use of a session is not written at each request, but only when the stored one is older
 # than this many seconds, or than this share of the idle time if that is less.
-_LONGEST_STEP: Final = 15.0
-_STEP_SHARE: Final = 0.05
+_MAX_TOUCH_INTERVAL: Final = 15.0
+_TOUCH_INTERVAL_SHARE: Final = 0.05
 # Seconds between two reads of the session while another process renews its token.
 _LEASE_POLL_INTERVAL: Final = 0.05
 
@@ -34,7 +34,7 @@ class SessionLifetimes:
     @property
     def touch_interval(self) -> float:
         """The seconds after which a newer last use is written to the store."""
-        return min(_LONGEST_STEP, _STEP_SHARE * self.idle)
+        return min(_MAX_TOUCH_INTERVAL, _TOUCH_INTERVAL_SHARE * self.idle)
 
 
 class SessionManager:
@@ -57,7 +57,7 @@ class SessionManager:
         self._clock = clock
 
     async def create(
-        self, person: SignedInUser, token: AccessToken, renewal: RenewalGrant
+        self, signed_in_user: SignedInUser, token: AccessToken, renewal: RenewalGrant
     ) -> tuple[str, Session]:
         """Create and store a session. Return the pair of its identifier and the session.
 
@@ -66,7 +66,7 @@ class SessionManager:
         identifier = new_secret()
         now = self._clock()
         key = store_key(identifier)
-        session = Session(key, self._identity, person, now, now, token, renewal)
+        session = Session(key, self._identity, signed_in_user, now, now, token, renewal)
         await self._store.add(session, self._seconds_left(session), self._lifetimes.absolute)
         return identifier, session
 
@@ -116,9 +116,9 @@ class SessionManager:
 
     async def save(self, session: Session) -> bool:
         """Store the new tokens of a session. Return False if it has ended meanwhile."""
-        kept = await self._store.save(session)
-        session.is_ended = session.is_ended or not kept
-        return kept
+        is_stored = await self._store.save(session)
+        session.is_ended = session.is_ended or not is_stored
+        return is_stored
 
     async def end(self, session: Session) -> None:
         """End a session: delete it from the store, so that its identifier becomes useless."""

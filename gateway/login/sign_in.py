@@ -29,11 +29,11 @@ SignInFailure = Literal["expired", "foreign", "denied", "refused", "unavailable"
 
 # They become 64 characters (RFC 7636 section 4.1 requires 43 to 128).
 _VERIFIER_BYTES: Final = 48
-_LONGEST_NAME: Final = 256
+_MAX_NAME_LENGTH: Final = 256
 _UNKNOWN: Final = "unknown"
 # Error codes that do not mean that the request itself is invalid (RFC 6749 section 4.1.2.1, OpenID
 # Connect Core section 3.1.2.6).
-_ANSWERS: Final[dict[str, SignInFailure]] = {
+_FAILURES_BY_CODE: Final[dict[str, SignInFailure]] = {
     "access_denied": "denied",
     "interaction_required": "denied",
     "login_required": "denied",
@@ -51,11 +51,11 @@ class SignInError(Exception):
     string only, which anyone can forge. `return_to` is the target after the sign-in, if known.
     """
 
-    def __init__(self, failure: SignInFailure, detail: str, *, claimed: bool = False) -> None:
+    def __init__(self, failure: SignInFailure, detail: str, *, is_unverified: bool = False) -> None:
         super().__init__(failure, detail)
         self.failure = failure
         self.detail = detail
-        self.is_unverified = claimed
+        self.is_unverified = is_unverified
         self.return_to: str | None = None
 
 
@@ -82,7 +82,7 @@ class LoginClient:
 
         Follows RFC 6749 section 4.1.1 and RFC 7636 section 4.3.
         """
-        address = prepare_grant_uri(
+        url = prepare_grant_uri(
             authorization_endpoint or self.authorize_url,
             self.client_id,
             "code",
@@ -93,7 +93,7 @@ class LoginClient:
             code_challenge=create_s256_code_challenge(verifier),
             code_challenge_method="S256",
         )
-        return str(add_params_to_uri(address, self.extra_params))
+        return str(add_params_to_uri(url, self.extra_params))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,60 +145,60 @@ class SignInFlow:
         state, binding = new_secret(), new_secret()
         verifier = secrets.token_urlsafe(_VERIFIER_BYTES)
         nonce = new_secret() if client.is_openid else None
-        known = metadata.authorization_endpoint if metadata is not None else None
-        location = client.authorization_url(known, state, nonce, verifier)
+        endpoint = metadata.authorization_endpoint if metadata is not None else None
+        location = client.authorization_url(endpoint, state, nonce, verifier)
         sign_in = SignInState(Secret(verifier), nonce, return_to)
         await self._store.save_sign_in(store_key(state, binding), sign_in)
         return AuthorizationRedirect(location, state, Secret(binding))
 
-    async def finish(self, answer: Mapping[str, str], binding: Secret | None) -> CompletedSignIn:
-        """Create a session for the authorization response `answer` (RFC 6749 section 4.1.2).
+    async def finish(self, params: Mapping[str, str], binding: Secret | None) -> CompletedSignIn:
+        """Create a session for the authorization response `params` (RFC 6749 section 4.1.2).
 
         `binding` is the value of the binding cookie. Raises `SignInError`, and `GatewayError`
         sso-unavailable if the session store fails.
         """
-        state = answer.get("state", "")
+        state = params.get("state", "")
         if not state or binding is None:
             raise SignInError("expired", "no state, or another browser")
         sign_in = await self._store.pop_sign_in(store_key(state, binding.reveal()))
         if sign_in is None:
             raise SignInError("expired", "state is unknown, used or too old")
         try:
-            made, claims = await self._redeem(answer, sign_in)
+            tokens, claims = await self._redeem(params, sign_in)
         except SignInError as error:
             error.return_to = sign_in.return_to
             raise
-        person = _signed_in_user(made, claims)
-        identifier, session = await self._sessions.create(person, made.token, made.renewal)
+        user = _signed_in_user(tokens, claims)
+        identifier, session = await self._sessions.create(user, tokens.token, tokens.renewal)
         return CompletedSignIn(Secret(identifier), session, sign_in.return_to)
 
     async def _redeem(
-        self, answer: Mapping[str, str], sign_in: SignInState
+        self, params: Mapping[str, str], sign_in: SignInState
     ) -> tuple[UserTokenSet, Mapping[str, Any]]:
-        _require_issuer(answer.get("iss"), await self._provider.metadata())
-        error = answer.get("error")
+        _require_issuer(params.get("iss"), await self._provider.metadata())
+        error = params.get("error")
         if error is not None:
-            sent = [answer[name] for name in ("state", "code") if answer.get(name)]
-            raise _refused_by(error, description_of(answer, sent))
-        code = answer.get("code")
+            sent = [params[name] for name in ("state", "code") if params.get(name)]
+            raise _authorization_error(error, description_of(params, sent))
+        code = params.get("code")
         if not code:
             raise SignInError("foreign", "no code")
         try:
-            made = await self._endpoint.redeem_code(
+            tokens = await self._endpoint.redeem_code(
                 code, sign_in.verifier, self._client.redirect_uri
             )
         except TokenRequestError as failure:
             raise SignInError(_failure(failure), str(failure)) from None
-        return made, await self._claims(made, sign_in)
+        return tokens, await self._claims(tokens, sign_in)
 
-    async def _claims(self, made: UserTokenSet, sign_in: SignInState) -> Mapping[str, Any]:
-        if made.id_token is None:
+    async def _claims(self, tokens: UserTokenSet, sign_in: SignInState) -> Mapping[str, Any]:
+        if tokens.id_token is None:
             if self._client.is_openid:
                 raise SignInError("invalid", "no id_token")
             return {}
         try:
             return await self._provider.id_token_claims(
-                made.id_token, self._client.client_id, sign_in.nonce
+                tokens.id_token, self._client.client_id, sign_in.nonce
             )
         except IdTokenError as error:
             raise SignInError("invalid", f"id_token: {error}") from None
@@ -212,11 +212,11 @@ def _require_issuer(issuer: str | None, metadata: ProviderMetadata | None) -> No
         raise SignInError("foreign", "iss is another issuer's")
 
 
-def _refused_by(error: str, description: str) -> SignInError:
-    code = error if error in _ANSWERS else oauth_error_code({"error": error}) or "other"
-    said = f' "{description}"' if description else ""
-    failure = _ANSWERS.get(error, "refused")
-    return SignInError(failure, f"the SSO answered {code}{said}", claimed=True)
+def _authorization_error(error: str, description: str) -> SignInError:
+    code = error if error in _FAILURES_BY_CODE else oauth_error_code({"error": error}) or "other"
+    quoted = f' "{description}"' if description else ""
+    failure = _FAILURES_BY_CODE.get(error, "refused")
+    return SignInError(failure, f"the SSO answered {code}{quoted}", is_unverified=True)
 
 
 def _failure(error: TokenRequestError) -> SignInFailure:
@@ -225,14 +225,14 @@ def _failure(error: TokenRequestError) -> SignInFailure:
     return "refused" if error.kind == "refused" else "unavailable"
 
 
-def _signed_in_user(made: UserTokenSet, claims: Mapping[str, Any]) -> SignedInUser:
+def _signed_in_user(tokens: UserTokenSet, claims: Mapping[str, Any]) -> SignedInUser:
     """Return the user that the ID token names, else the subject of an access token that is a JWT.
 
     Without either, the user is `unknown`.
     """
-    subject = _text(claims.get("sub")) or _text(unverified_claims(made.token.reveal()).get("sub"))
+    subject = _text(claims.get("sub")) or _text(unverified_claims(tokens.token.reveal()).get("sub"))
     marks = (logout_mark(claims, name) for name in ("sub", "sid"))
-    found = tuple(each for each in marks if each is not None)
+    found = tuple(mark for mark in marks if mark is not None)
     return SignedInUser(subject or _UNKNOWN, _text(claims.get("name")), found)
 
 
@@ -250,4 +250,4 @@ def logout_mark(claims: Mapping[str, Any], name: Literal["sub", "sid"]) -> str |
 def _text(value: object) -> str | None:
     if not isinstance(value, str) or not value.isprintable():
         return None
-    return value.strip()[:_LONGEST_NAME] or None
+    return value.strip()[:_MAX_NAME_LENGTH] or None

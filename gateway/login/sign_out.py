@@ -28,12 +28,12 @@ _log = get_logger(__name__)
 _EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
 _LEEWAY: Final = 60.0
 _MAX_NUMERIC_DATE: Final = 1e12
-_LONGEST_NAME: Final = 256
+_MAX_NAME_LENGTH: Final = 256
 # Maximum age of a logout token, in seconds. It limits how long the `jti` of received tokens must be
 # remembered.
-_OLDEST: Final = 600.0
+_MAX_TOKEN_AGE: Final = 600.0
 # Seconds. The revocation must not delay the user's sign-out for long.
-_PATIENCE: Final = 3.0
+_REVOCATION_TIMEOUT: Final = 3.0
 
 
 class LogoutTokenError(Exception):
@@ -88,12 +88,14 @@ class SignOutFlow:
         if refresh_token is None:
             return
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_REVOCATION_TIMEOUT):
                 metadata = await self._provider.metadata()
                 if metadata is not None and metadata.revocation_endpoint is not None:
                     await self._endpoint.revoke(metadata.revocation_endpoint, refresh_token)
         except TimeoutError:
-            _log.warning("a user's token could not be revoked: no answer in %g s", _PATIENCE)
+            _log.warning(
+                "a user's token could not be revoked: no answer in %g s", _REVOCATION_TIMEOUT
+            )
         except TokenRequestError as error:
             _log.warning("a user's token could not be revoked: %s", error)
 
@@ -113,12 +115,12 @@ class SignOutFlow:
         except IdTokenError as error:
             raise LogoutTokenError(str(error)) from None
         seen = digest("logout", metadata.issuer, str(claims["jti"]))
-        if not await self._sessions.register_once(seen, _OLDEST + 2 * _LEEWAY):
+        if not await self._sessions.register_once(seen, _MAX_TOKEN_AGE + 2 * _LEEWAY):
             raise LogoutTokenError("jti")
-        found = logout_mark(claims, "sid") or logout_mark(claims, "sub")
-        ended = 0 if found is None else await self._sessions.end_by_mark(found)
+        mark = logout_mark(claims, "sid") or logout_mark(claims, "sub")
+        ended = 0 if mark is None else await self._sessions.end_by_mark(mark)
         user = claims.get("sub")
-        return BackChannelLogout(user[:_LONGEST_NAME] if isinstance(user, str) else None, ended)
+        return BackChannelLogout(user[:_MAX_NAME_LENGTH] if isinstance(user, str) else None, ended)
 
     def _check(self, claims: Mapping[str, Any]) -> None:
         """Raise `LogoutTokenError` unless the claims are valid.
@@ -130,11 +132,11 @@ class SignOutFlow:
         events = claims.get("events")
         issued = _numeric_date(claims.get("iat")) - self._wall_clock()
         expires = _numeric_date(claims.get("exp")) - self._wall_clock()
-        right = {
+        checks = {
             "iss": _is_text(claims.get("iss")),
             "aud": self._client.client_id
             in (audience if isinstance(audience, list) else [audience]),
-            "iat": -_OLDEST - _LEEWAY < issued < _LEEWAY,
+            "iat": -_MAX_TOKEN_AGE - _LEEWAY < issued < _LEEWAY,
             "exp": expires > -_LEEWAY,
             "jti": _is_text(claims.get("jti")),
             "events": isinstance(events, Mapping) and isinstance(events.get(_EVENT), Mapping),
@@ -143,8 +145,8 @@ class SignOutFlow:
             "sub": _is_text(claims.get("sub", "none")) and _is_text(claims.get("sid", "none")),
             "sid": "sub" in claims or "sid" in claims,
         }
-        for name, holds in right.items():
-            if not holds:
+        for name, is_valid in checks.items():
+            if not is_valid:
                 raise LogoutTokenError(name)
 
 

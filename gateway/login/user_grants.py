@@ -112,10 +112,10 @@ class UserTokenEndpoint:
     async def revoke(self, url: str, refresh_token: Secret) -> None:
         """Revoke a refresh token, and the access tokens issued with it, at `url` (RFC 7009)."""
 
-        async def tell(authenticate: ClientAuthentication) -> None:
+        async def revoke(authenticate: ClientAuthentication) -> None:
             await self._endpoint.post_form(Revocation(authenticate, refresh_token), url)
 
-        await self._with_client_auth(tell)
+        await self._with_client_auth(revoke)
 
     async def _redeem(
         self, grant_type: str, params: Mapping[str, str], cookie: str | None = None
@@ -128,20 +128,22 @@ class UserTokenEndpoint:
 
         return await self._with_client_auth(redeem)
 
-    async def _with_client_auth(self, ask: Callable[[ClientAuthentication], Awaitable[_T]]) -> _T:
+    async def _with_client_auth(
+        self, request: Callable[[ClientAuthentication], Awaitable[_T]]
+    ) -> _T:
         *others, last = self._authentications
         for authenticate in others:
             try:
-                return await ask(authenticate)
+                return await request(authenticate)
             except TokenRequestError as error:
                 if error.oauth_error != "invalid_client":
                     raise
-        return await ask(last)
+        return await request(last)
 
     def _user_token_set(
-        self, answered: tuple[TokenResponse, TokenHttpResponse], before: RenewalGrant
+        self, responses: tuple[TokenResponse, TokenHttpResponse], previous: RenewalGrant
     ) -> UserTokenSet:
-        response, answer = answered
+        response, http_response = responses
         now = self._clock()
         age = now - response.requested_at
         token = AccessToken(
@@ -153,24 +155,31 @@ class UserTokenEndpoint:
         )
         if now >= token.usable_until:
             raise TokenRequestError("transient", "token expired on arrival")
-        members = parse_object(answer.body or b"") or {}
+        members = parse_object(http_response.body or b"") or {}
         id_token = members.get("id_token")
         return UserTokenSet(
             token,
-            _renewal(members, answer.cookies, before),
+            _renewal(members, http_response.cookies, previous),
             id_token if isinstance(id_token, str) else None,
         )
 
 
 def _renewal(
-    members: Mapping[str, Any], cookies: Mapping[str, str], before: RenewalGrant
+    members: Mapping[str, Any], cookies: Mapping[str, str], previous: RenewalGrant
 ) -> RenewalGrant:
-    """Return the next renewal grant: `before`, updated by the members and cookies of a response.
+    """Return the next renewal grant: `previous`, updated by the members and cookies of a response.
 
     A refresh token that the response does not replace stays valid (RFC 6749 section 6). A cookie
     with the value "" is removed.
     """
-    given = members.get("refresh_token")
-    refresh_token = Secret(given) if isinstance(given, str) and given else before.refresh_token
-    kept = {**before.cookies, **{name: Secret(value) for name, value in cookies.items()}}
-    return RenewalGrant(refresh_token, {name: value for name, value in kept.items() if value})
+    new_token = members.get("refresh_token")
+    refresh_token = (
+        Secret(new_token) if isinstance(new_token, str) and new_token else previous.refresh_token
+    )
+    merged_cookies = {
+        **previous.cookies,
+        **{name: Secret(value) for name, value in cookies.items()},
+    }
+    return RenewalGrant(
+        refresh_token, {name: value for name, value in merged_cookies.items() if value}
+    )

@@ -44,41 +44,41 @@ class RenewalPolicy:
     `wait_timeout` is how long a request waits for a token, in seconds. `challenge` are the fields
     of a 401. `on_end` is called with each session that ends because its token cannot be renewed,
     and the reason. `on_orphan` is called with a session that had ended when new tokens for it
-    arrived. `outlived`: sessions outlive this process, because the store is shared.
+    arrived. `sessions_persist`: sessions outlive this process, because the store is shared.
     """
 
     wait_timeout: float
     challenge: tuple[tuple[str, str], ...] = ()
     on_end: Callable[[Session, str], None] = lambda _session, _why: None
     on_orphan: Callable[[Session], Coroutine[Any, Any, None]] = _discard
-    outlived: bool = False
+    sessions_persist: bool = False
 
 
 class UserTokenProvider:
     """Provides tokens as `TokenManager` does; a `UserCredential` stands for its session's token.
 
-    All other credentials are passed to `others`. `clock` is monotonic.
+    All other credentials are passed to `credential_tokens`. `clock` is monotonic.
     """
 
     def __init__(
         self,
-        others: TokenProvider,
+        credential_tokens: TokenProvider,
         endpoint: UserTokenEndpoint,
         sessions: SessionManager,
-        manners: RenewalPolicy,
+        policy: RenewalPolicy,
         clock: Callable[[], float],
     ) -> None:
-        self._credential_tokens = others
+        self._credential_tokens = credential_tokens
         self._clock = clock
-        self._wait_timeout = manners.wait_timeout
-        self._challenge = manners.challenge
+        self._wait_timeout = policy.wait_timeout
+        self._challenge = policy.challenge
         self._renewals = SessionRenewals(
             endpoint,
             sessions,
             clock,
-            on_end=manners.on_end,
-            on_orphan=manners.on_orphan,
-            outlived=manners.outlived,
+            on_end=policy.on_end,
+            on_orphan=policy.on_orphan,
+            sessions_persist=policy.sessions_persist,
         )
 
     def current(self, credential: str) -> AccessToken | None:
@@ -89,14 +89,14 @@ class UserTokenProvider:
         if not isinstance(credential, UserCredential):
             return self._credential_tokens.current(credential)
         session = credential.session
-        pace = self._renewals.state_of(session)
-        if pace.unsaved is not None:
-            session.update_from(pace.unsaved)
+        state = self._renewals.state_of(session)
+        if state.unsaved is not None:
+            session.update_from(state.unsaved)
         if not self._renewals.has_usable_token(session):
             return None
         token, now = session.token, self._clock()
         ahead = min(_RENEW_AHEAD_SHARE * token.lifetime, _MAX_RENEW_AHEAD)
-        if now >= token.expires_at - ahead and now >= pace.not_before:
+        if now >= token.expires_at - ahead and now >= state.not_before:
             self._renewals.start_renewal(session)
         return token
 
@@ -124,9 +124,9 @@ class UserTokenProvider:
             return await self._credential_tokens.replace_rejected(credential, rejected)
         session = credential.session
         if session.token == rejected:
-            pace = self._renewals.state_of(session)
-            pace.rejected = rejected
-            if self._clock() < pace.pause_until:
+            state = self._renewals.state_of(session)
+            state.rejected = rejected
+            if self._clock() < state.pause_until:
                 raise _rejected("the platform refused this user's fresh tokens just before")
             await self._renewed(session)
         return session.token
@@ -146,17 +146,17 @@ class UserTokenProvider:
         if not isinstance(credential, UserCredential):
             self._credential_tokens.on_fresh_token_rejected(credential, token)
             return
-        pace = self._renewals.state_of(credential.session)
-        pace.refusals += 1
-        pace.pause_until = self._clock() + backoff(pace.refusals, 1.0, MAX_PAUSE)
+        state = self._renewals.state_of(credential.session)
+        state.refusals += 1
+        state.pause_until = self._clock() + backoff(state.refusals, 1.0, MAX_PAUSE)
 
     def on_token_accepted(self, credential: str, token: AccessToken) -> None:
         """Called when the platform accepted `token`. Ends a pause of renewals caused by a 401."""
         if not isinstance(credential, UserCredential):
             self._credential_tokens.on_token_accepted(credential, token)
             return
-        pace = self._renewals.state_of(credential.session)
-        pace.refusals, pace.pause_until, pace.was_accepted = 0, 0.0, True
+        state = self._renewals.state_of(credential.session)
+        state.refusals, state.pause_until, state.was_accepted = 0, 0.0, True
 
     def was_accepted(self, session: Session) -> bool:
         """Return whether the platform accepted a token of the session in this process."""
@@ -172,27 +172,27 @@ class UserTokenProvider:
 
     async def _renewed(self, session: Session) -> None:
         """Return when a renewal has given the session a usable token. Raises `GatewayError`."""
-        pace = self._renewals.state_of(session)
-        wait = pace.not_before - self._clock()
-        if pace.task is None and wait > 0 and not session.is_ended:
+        state = self._renewals.state_of(session)
+        wait = state.not_before - self._clock()
+        if state.task is None and wait > 0 and not session.is_ended:
             raise _unavailable("the SSO gave no new token just before", wait)
-        flight = self._renewals.start_renewal(session)
-        if flight is None:
+        task = self._renewals.start_renewal(session)
+        if task is None:
             await self._renewals.end(session, "expired")
             raise self._sign_in_again()
-        await asyncio.wait({flight}, timeout=self._wait_timeout)
-        if not flight.done():
+        await asyncio.wait({task}, timeout=self._wait_timeout)
+        if not task.done():
             raise _unavailable(f"no new token within {self._wait_timeout:g} s", 1.0)
-        if flight.cancelled():
+        if task.cancelled():
             raise GatewayError(SHUTTING_DOWN, close_connection=True)
-        session.update_from(flight.result())
+        session.update_from(task.result())
         if session.is_ended:
             raise self._sign_in_again()
         if self._renewals.has_usable_token(session):
             return
-        if session.token == pace.rejected and not pace.failures:
+        if session.token == state.rejected and not state.failures:
             raise _rejected("the SSO gave the token again that the platform refuses")
-        wait = max(1.0, pace.not_before - self._clock())
+        wait = max(1.0, state.not_before - self._clock())
         raise _unavailable("the SSO gave no new token", wait)
 
     def _sign_in_again(self) -> GatewayError:

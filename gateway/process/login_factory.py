@@ -73,7 +73,7 @@ class LoginParts:
                 self._rules.challenge,
                 self._on_session_end,
                 self._sign_out.revoke,
-                outlived=settings.store.url.kind != "memory",
+                sessions_persist=settings.store.url.kind != "memory",
             ),
             time.monotonic,
         )

@@ -67,7 +67,7 @@ async def test_another_process_finds_it(replica: Replica) -> None:
     other = FakeClock(now=77.0)
     found = await sessions(replica(other), other).find(identifier, touch=True)
     assert found is not None
-    assert (found.person, found.renewal) == (session.person, session.renewal)
+    assert (found.signed_in_user, found.renewal) == (session.signed_in_user, session.renewal)
     assert (found.token, found.token.scope) == (session.token, "a b")
     assert found.token.received_at == pytest.approx(77.0, abs=5)
     assert found.started_at == pytest.approx(77.0, abs=5)
