@@ -16,7 +16,9 @@ from gateway.phrases import Phrase
 _SUCCESSORS: Final = {"playground": "dhp-playground", "production": "dhp-production"}
 
 
-def find(settings: Settings, is_in_file: Callable[[SettingPath], bool]) -> Iterator[RuleViolation]:
+def find_cautions(
+    settings: Settings, is_in_file: Callable[[SettingPath], bool]
+) -> Iterator[RuleViolation]:
     """Yield all cautions.
 
     `is_in_file` returns whether the settings file, not a variable, sets a key.
@@ -119,10 +121,10 @@ def _written_secrets(
 
 def _similar_operations(settings: Settings) -> Iterator[RuleViolation]:
     for index, caller in enumerate(settings.callers):
-        for place, name in enumerate(caller.allow.operations or ()):
+        for operation_index, name in enumerate(caller.allow.operations or ()):
             if (near := similar_operation(name)) is not None:
                 yield RuleViolation(
-                    ("callers", index, "allow", "operations", place),
+                    ("callers", index, "allow", "operations", operation_index),
                     Phrase("is no operation of FHIR R5"),
                     Phrase(
                         "did you mean {near}? If the platform defines it, all is well", near=near

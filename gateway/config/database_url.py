@@ -56,18 +56,18 @@ class DatabaseLocation:
         if self.password is not None:
             user += f":{MASK}"
         options: dict[str, str] = {}
-        place = url_host(self.host)
+        host = url_host(self.host)
         if self.host.startswith("/"):
-            place, options["host"] = "", self.host
+            host, options["host"] = "", self.host
         if self.port != 5432:
-            place += f":{self.port}"
+            host += f":{self.port}"
         if self.ssl_mode != "prefer":
             options["sslmode"] = self.ssl_mode
         if self.ssl_root_cert is not None:
             options["sslrootcert"] = str(self.ssl_root_cert)
         query = f"?{urlencode(options, safe='/')}" if options else ""
-        at = f"{user}@" if user else ""
-        return f"postgresql://{at}{place}/{quote(self.database, safe='')}{query}"
+        userinfo = f"{user}@" if user else ""
+        return f"postgresql://{userinfo}{host}/{quote(self.database, safe='')}{query}"
 
 
 DEFAULT_DATABASE: Final = DatabaseLocation("sqlite", Path("/var/lib/dhp-gateway/outbox.db"))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from gateway.config import shape
-from gateway.config.problems import DEEPEST, Problem, SettingPath, closest_word
+from gateway.config.problems import MAX_DEPTH, Problem, SettingPath, closest_word
 from gateway.config.settings import Settings
 from gateway.nesting import exceeds_depth
 from gateway.phrases import Phrase
@@ -72,19 +72,23 @@ def read_environment(
 
 def _path(parts: list[str], file_values: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the path that a variable's parts name, empty where the schema has no such key."""
-    here: Any = Settings
-    given: Any = file_values
+    annotation: Any = Settings
+    file_group: Any = file_values
     path: list[str] = []
     for part in parts:
         name = part.lower()
-        value = shape.value_of_mapping(here)
+        value = shape.value_of_mapping(annotation)
         if value is not None:
-            spelled = [k for k in given if k.lower() == name] if isinstance(given, Mapping) else []
+            spelled = (
+                [key for key in file_group if key.lower() == name]
+                if isinstance(file_group, Mapping)
+                else []
+            )
             name = spelled[0] if spelled else name
-        here = value if value is not None else shape.fields_of(here).get(name)
-        if here is None or not name or part != part.upper():
+        annotation = value if value is not None else shape.fields_of(annotation).get(name)
+        if annotation is None or not name or part != part.upper():
             return ()
-        given = given.get(name) if isinstance(given, Mapping) else None
+        file_group = file_group.get(name) if isinstance(file_group, Mapping) else None
         path.append(name)
     return tuple(path)
 
@@ -102,31 +106,31 @@ def parse_variable(text: str, annotation: Any) -> Any:
     if bool in plain:
         return _FLAGS.get(text.lower(), text)
     if int in plain or float in plain:
-        return _number(text, whole=int in plain)
+        return _number(text, is_integer=int in plain)
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return text
-    return text if exceeds_depth(value, DEEPEST) else value
+    return text if exceeds_depth(value, MAX_DEPTH) else value
 
 
-def _number(text: str, *, whole: bool) -> Any:
+def _number(text: str, *, is_integer: bool) -> Any:
     if len(text) > 30 or not text.isascii() or "_" in text:
         return text
     try:
-        return int(text) if whole else float(text)
+        return int(text) if is_integer else float(text)
     except ValueError:
         return text
 
 
 def _put(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
-    here = values
+    group = values
     for part in path[:-1]:
-        inner = here.get(part)
+        inner = group.get(part)
         if not isinstance(inner, dict):
-            inner = here[part] = {}
-        here = inner
-    here[path[-1]] = value
+            inner = group[part] = {}
+        group = inner
+    group[path[-1]] = value
 
 
 def _nearest(name: str) -> Phrase:
@@ -136,7 +140,7 @@ def _nearest(name: str) -> Phrase:
     free = parts[1] if len(parts) > 2 else "DEFAULT"
     spelled: Iterable[str] = (variable.replace("*", free) for variable in known)
     # The common prefix would make all names similar.
-    ends = [each.removeprefix(PREFIX) for each in (*spelled, CONFIG_VARIABLE)]
+    ends = [variable.removeprefix(PREFIX) for variable in (*spelled, CONFIG_VARIABLE)]
     near = closest_word(name.removeprefix(PREFIX), ends)
     if near is None:
         return Phrase("see docs/settings.md for the names")

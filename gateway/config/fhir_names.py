@@ -161,7 +161,7 @@ def _operation(value: str) -> str:
 
 def _is_slip(wrong: str, right: str) -> bool:
     """Return whether two names differ by case, hyphens, order of letters, or one inner letter."""
-    one, other = (re.sub(r"[^a-z0-9]", "", each.lower()) for each in (wrong, right))
+    one, other = (re.sub(r"[^a-z0-9]", "", name.lower()) for name in (wrong, right))
     surplus, missing = Counter(one) - Counter(other), Counter(other) - Counter(one)
     if not surplus and not missing:
         return True

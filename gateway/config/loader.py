@@ -72,8 +72,10 @@ class _Validation:
         return settings
 
     def warnings(self, settings: Settings) -> list[Problem]:
-        found = cautions.find(settings, lambda setting: not self._is_by_variable(setting))
-        return [self._told(each.setting, each.message, each.hint) for each in found]
+        found = cautions.find_cautions(settings, lambda setting: not self._is_by_variable(setting))
+        return [
+            self._make_problem(caution.setting, caution.message, caution.hint) for caution in found
+        ]
 
     def _validated(self, values: dict[str, Any]) -> Settings | None:
         """Return the settings; with problems, those without the wrong values, or None."""
@@ -84,10 +86,10 @@ class _Validation:
             self._misspelled[meant] = self._as_written(entry["loc"])
             repair.rename(values, entry["loc"], meant)
             settings, wrong = _validate(values)
-        unreadable = bool(self._document.problems) and not self._document.values
+        is_unreadable = bool(self._document.problems) and not self._document.values
         self._reported_keys = [self._setting(entry) for entry in wrong]
         for entry in wrong:
-            if not self._is_consequence(entry, unreadable=unreadable):
+            if not self._is_consequence(entry, is_unreadable=is_unreadable):
                 self._problems.append(self._problem(entry))
         return (
             repair.settings_without(values, self._reported_keys) if settings is None else settings
@@ -98,8 +100,8 @@ class _Validation:
         found: set[tuple[SettingPath, str]] = set()
         for finding in find_violations(settings):
             setting = finding.setting
-            looked_at = (setting, *finding.related_settings)
-            if (setting, finding.message) in found or _any_below(looked_at, settled):
+            involved_settings = (setting, *finding.related_settings)
+            if (setting, finding.message) in found or _any_below(involved_settings, settled):
                 continue
             found.add((setting, finding.message))
             self._problems.append(self._broken(finding))
@@ -109,9 +111,9 @@ class _Validation:
         forms = (rule.setting, (*rule.setting[:-1], f"{rule.setting[-1]}_file"))
         blank = next((form for form in forms if form in self._variables.names), None)
         if blank is None or rule.message != "is missing":
-            return self._told(rule.setting, rule.message, rule.hint)
+            return self._make_problem(rule.setting, rule.message, rule.hint)
         hint = Phrase("give the variable a value, or remove it; {hint}", hint=rule.hint)
-        return self._told(blank, Phrase("is empty"), hint)
+        return self._make_problem(blank, Phrase("is empty"), hint)
 
     @staticmethod
     def _setting(entry: Any) -> SettingPath:
@@ -125,13 +127,13 @@ class _Validation:
                 return (*written, *setting[length:])
         return setting
 
-    def _is_consequence(self, entry: Any, *, unreadable: bool) -> bool:
+    def _is_consequence(self, entry: Any, *, is_unreadable: bool) -> bool:
         """Return whether the error is only a consequence of a problem that is reported."""
         setting = self._setting(entry)
         if self._as_written(setting) in self._document.reported_keys:
             return True
         implied = setting[0] in ("platform", "sso") and ("environment",) in self._reported_keys
-        return entry["type"] == "missing" and (unreadable or implied)
+        return entry["type"] == "missing" and (is_unreadable or implied)
 
     def _problem(self, entry: Any) -> Problem:
         setting, kind = self._setting(entry), entry["type"]
@@ -160,9 +162,9 @@ class _Validation:
             )
         elif by_variable and kind in ("tuple_type", "dict_type", "model_type"):
             hint = Phrase("in an environment variable, write it as JSON")
-        return self._told(setting, message, hint)
+        return self._make_problem(setting, message, hint)
 
-    def _told(self, setting: SettingPath, message: Phrase, hint: Phrase) -> Problem:
+    def _make_problem(self, setting: SettingPath, message: Phrase, hint: Phrase) -> Problem:
         return Problem(dotted(self._as_written(setting)), message, hint, self._source(setting))
 
     def _is_by_variable(self, setting: SettingPath) -> bool:
@@ -192,7 +194,7 @@ def _first_slip(wrong: Iterable[Any], values: dict[str, Any]) -> tuple[Any, Sett
         if entry["type"] == "extra_forbidden":
             group, name = entry["loc"][:-1], str(entry["loc"][-1])
             near = closest_key(name, shape.fields_of(shape.annotation_at(group)))
-            if near is not None and repair.at(values, (*group, near)) is None:
+            if near is not None and repair.value_at(values, (*group, near)) is None:
                 return entry, (*group, near)
     return None
 

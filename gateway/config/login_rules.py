@@ -56,17 +56,17 @@ def find_login_violations(settings: Settings) -> Iterator[RuleViolation]:
 def _redirect_uri(redirect_uri: str | None) -> Iterator[RuleViolation]:
     if redirect_uri is None:
         return
-    here: SettingPath = ("login", "redirect_uri")
+    setting: SettingPath = ("login", "redirect_uri")
     if is_remote_plaintext(redirect_uri):
         hint = Phrase(
             "browsers keep the session's cookie for https:// only; http:// is for loopback hosts"
         )
-        yield RuleViolation(here, Phrase("must begin with https://"), hint)
+        yield RuleViolation(setting, Phrase("must begin with https://"), hint)
     if not urlsplit(redirect_uri).path.endswith("/auth/callback"):
         hint = Phrase(
             "the gateway answers nowhere else, e.g. https://gateway.clinic.uz/auth/callback"
         )
-        yield RuleViolation(here, Phrase("must end with /auth/callback"), hint)
+        yield RuleViolation(setting, Phrase("must end with /auth/callback"), hint)
 
 
 def _login_client(login: LoginSettings) -> Iterator[RuleViolation]:
@@ -77,10 +77,10 @@ def _login_client(login: LoginSettings) -> Iterator[RuleViolation]:
         hint = Phrase("auth_method private_key_jwt signs with it")
         yield RuleViolation(("login", "private_key_file"), Phrase("is missing"), hint, method)
     if by_key and (login.client_secret or login.client_secret_file):
-        given = "client_secret" if login.client_secret else "client_secret_file"
+        key = "client_secret" if login.client_secret else "client_secret_file"
         hint = Phrase("remove it, or choose auth_method client_secret_post")
         yield RuleViolation(
-            ("login", given), Phrase("is not used with private_key_jwt"), hint, method
+            ("login", key), Phrase("is not used with private_key_jwt"), hint, method
         )
     if not by_key and login.private_key_file:
         hint = Phrase("set auth_method: private_key_jwt, or remove it")

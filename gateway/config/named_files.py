@@ -23,8 +23,8 @@ def named_files(value: Any, key: SettingPath = ()) -> Iterator[tuple[SettingPath
         for field in type(value).model_fields:
             yield from named_files(getattr(value, field), (*key, field))
     elif isinstance(value, Mapping):
-        for name, each in value.items():
-            yield from named_files(each, (*key, name))
+        for name, inner in value.items():
+            yield from named_files(inner, (*key, name))
     elif isinstance(value, tuple):
-        for index, each in enumerate(value):
-            yield from named_files(each, (*key, index))
+        for index, inner in enumerate(value):
+            yield from named_files(inner, (*key, index))

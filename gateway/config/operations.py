@@ -317,9 +317,12 @@ class AlertsSettings(Section):
     def address_sources(self) -> tuple[SecretSource, ...]:
         """Return the sources of the addresses: one for each, or one file with all."""
         setting = ("alerts", "notify")
-        given = (SecretSource((*setting, at), each, None) for at, each in enumerate(self.notify))
+        sources = (
+            SecretSource((*setting, index), address, None)
+            for index, address in enumerate(self.notify)
+        )
         both = self.notify[0] if self.notify and self.notify_file is not None else None
-        return (*given, SecretSource(setting, both, self.notify_file))
+        return (*sources, SecretSource(setting, both, self.notify_file))
 
 
 class ShutdownSettings(Section):

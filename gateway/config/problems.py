@@ -12,12 +12,12 @@ from typing import Any, Final
 from gateway.phrases import EMPTY_PHRASE, Phrase, any_of, to_phrase
 
 # Minimum similarity of two words, from 0 to 1, for one to be a misspelling of the other.
-_SIMILAR: Final = 0.7
+_MIN_SIMILARITY: Final = 0.7
 
 # A key as its parts: names, and numbers for the items of lists.
 SettingPath = tuple[str | int, ...]
 # No valid value has as many levels. The limit makes recursion over parsed values safe.
-DEEPEST: Final = 16
+MAX_DEPTH: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +40,12 @@ class Problem:
 
     def line(self) -> Phrase:
         """Return one line: `key: message (source). hint`."""
-        told = Phrase("{key}: {message}", key=self.key, message=self.message)
+        text = Phrase("{key}: {message}", key=self.key, message=self.message)
         if self.source:
-            told = Phrase("{told} ({source})", told=told, source=self.source)
+            text = Phrase("{told} ({source})", told=text, source=self.source)
         if not self.hint:
-            return Phrase("{told}.", told=told)
-        return Phrase("{told}. {hint:sentence}", told=told, hint=to_phrase(self.hint))
+            return Phrase("{told}.", told=text)
+        return Phrase("{told}. {hint:sentence}", told=text, hint=to_phrase(self.hint))
 
 
 def dotted(setting: SettingPath) -> str:
@@ -72,7 +72,7 @@ def closest_word(wrong: str, known: Iterable[str]) -> str | None:
     # Imported here: valid settings do not need it.
     import difflib
 
-    near = difflib.get_close_matches(wrong, list(known), n=1, cutoff=_SIMILAR)
+    near = difflib.get_close_matches(wrong, list(known), n=1, cutoff=_MIN_SIMILARITY)
     return near[0] if near else None
 
 

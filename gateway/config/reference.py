@@ -108,7 +108,7 @@ def _shown(setting: SettingPath) -> str:
 
 def _table_line(row: _Row, words: ReferenceTexts) -> str:
     # A list has one variable for all its items.
-    in_list = next((at for at, part in enumerate(row.setting) if isinstance(part, int)), None)
+    in_list = next((index for index, part in enumerate(row.setting) if isinstance(part, int)), None)
     variable = f"`{variable_name(row.setting[:in_list]).replace('*', '<NAME>')}`"
     variable = words.within.format(variable) if in_list is not None else variable
     group = str(row.setting[0])

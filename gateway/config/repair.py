@@ -35,7 +35,7 @@ def settings_without(values: dict[str, Any], wrong: Sequence[SettingPath]) -> Se
 
 def rename(values: dict[str, Any], setting: SettingPath, meant: SettingPath) -> None:
     """Move the value of a misspelled key to the correct key `meant` of the same group."""
-    group = at(values, setting[:-1])
+    group = value_at(values, setting[:-1])
     group[meant[-1]] = group.pop(setting[-1])
 
 
@@ -50,20 +50,20 @@ def _remove(values: dict[str, Any], setting: SettingPath) -> None:
     """Remove a key; for an item of a list the whole list, as the other items would move up."""
     while setting and (isinstance(setting[-1], int) or setting[-1] == "[key]"):
         setting = setting[:-1]
-    group = at(values, setting[:-1])
+    group = value_at(values, setting[:-1])
     if setting and isinstance(group, dict):
         group.pop(setting[-1], None)
 
 
 def _put_placeholder(values: dict[str, Any], setting: SettingPath) -> None:
-    here: Any = values
+    group: Any = values
     for part in setting[:-1]:
-        here = here.setdefault(part, {}) if isinstance(here, dict) else here[part]
+        group = group.setdefault(part, {}) if isinstance(group, dict) else group[part]
     name = str(setting[-1])
-    here[name] = "https://missing.invalid" if name.endswith("_url") else "missing"
+    group[name] = "https://missing.invalid" if name.endswith("_url") else "missing"
 
 
-def at(values: Any, setting: SettingPath) -> Any:
+def value_at(values: Any, setting: SettingPath) -> Any:
     """Return the value at a path, None where there is none."""
     for part in setting:
         if isinstance(values, dict):

@@ -190,10 +190,8 @@ def _credential(path: SettingPath, credential: CredentialSettings) -> Iterator[R
         yield RuleViolation((*path, "private_key_file"), Phrase("is missing"), hint, method)
     if by_key and has_secret:
         hint = Phrase("remove it, or choose auth_method client_secret_post")
-        given = "client_secret" if credential.client_secret else "client_secret_file"
-        yield RuleViolation(
-            (*path, given), Phrase("is not used with private_key_jwt"), hint, method
-        )
+        key = "client_secret" if credential.client_secret else "client_secret_file"
+        yield RuleViolation((*path, key), Phrase("is not used with private_key_jwt"), hint, method)
     if not by_key and not has_secret:
         hint = Phrase("give client_secret_file: the path of a file that holds the secret")
         yield RuleViolation((*path, "client_secret"), Phrase("is missing"), hint, method)
@@ -244,9 +242,9 @@ def _callers(settings: Settings) -> Iterator[RuleViolation]:
                 "known here: {credentials}",
                 credentials=", ".join(settings.credentials) or Phrase("none"),
             )
-            concerns: tuple[SettingPath, ...] = (("credentials",),)
+            related_settings: tuple[SettingPath, ...] = (("credentials",),)
             yield RuleViolation(
-                (*path, "credential"), Phrase("names no credential"), hint, concerns
+                (*path, "credential"), Phrase("names no credential"), hint, related_settings
             )
         basic = caller.basic_auth
         if basic and ":" in basic.username:
@@ -290,29 +288,29 @@ def _audit_events(settings: Settings) -> Iterator[RuleViolation]:
         yield RuleViolation(
             ("audit", "fhir_profile"), Phrase("needs audit.fhir_audit_events"), hint, wanted
         )
-    here: tuple[SettingPath, ...] = (("audit", "fhir_endpoint"),)
+    endpoint: tuple[SettingPath, ...] = (("audit", "fhir_endpoint"),)
     if audit.fhir_endpoint is not None:
         if not audit.fhir_audit_events:
             hint = Phrase("set audit.fhir_audit_events: true, or leave this out")
-            yield RuleViolation(here[0], Phrase("needs audit.fhir_audit_events"), hint, wanted)
+            yield RuleViolation(endpoint[0], Phrase("needs audit.fhir_audit_events"), hint, wanted)
         if audit.sink == "off":
             hint = Phrase("choose an audit.sink for the records themselves")
             yield RuleViolation(
-                here[0], Phrase("is not used with audit.sink off"), hint, (("audit", "sink"),)
+                endpoint[0], Phrase("is not used with audit.sink off"), hint, (("audit", "sink"),)
             )
     for key in ("fhir_ca_file", "fhir_credential"):
         if getattr(audit, key) is not None and audit.fhir_endpoint is None:
             yield RuleViolation(
-                ("audit", key), Phrase("needs audit.fhir_endpoint"), Phrase("remove it"), here
+                ("audit", key), Phrase("needs audit.fhir_endpoint"), Phrase("remove it"), endpoint
             )
     if audit.fhir_credential is not None and audit.fhir_credential not in settings.credentials:
         hint = Phrase(
             "known here: {credentials}",
             credentials=", ".join(settings.credentials) or Phrase("none"),
         )
-        concerns: tuple[SettingPath, ...] = (("credentials",),)
+        related_settings: tuple[SettingPath, ...] = (("credentials",),)
         yield RuleViolation(
-            ("audit", "fhir_credential"), Phrase("names no credential"), hint, concerns
+            ("audit", "fhir_credential"), Phrase("names no credential"), hint, related_settings
         )
 
 

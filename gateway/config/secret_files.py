@@ -49,8 +49,8 @@ class SecretReadError(Exception):
         self.path = path
         self.problem = why
         self.hint = hint or Phrase(_HINTS.get(why, _HINT).sentence, path=path)
-        told = Phrase("{path}: {why}; {hint}", path=path, why=why, hint=self.hint)
-        super().__init__(setting_problem(key, told))
+        message = Phrase("{path}: {why}; {hint}", path=path, why=why, hint=self.hint)
+        super().__init__(setting_problem(key, message))
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,7 +172,9 @@ class Settings(Section):
         ]
         for index, caller in enumerate(self.callers):
             found += caller.secret_sources(index)
-        found += [each.secret_source(index) for index, each in enumerate(self.admin.operators)]
+        found += [
+            operator.secret_source(index) for index, operator in enumerate(self.admin.operators)
+        ]
         return tuple(source for source in found if source.value or source.file)
 
 
@@ -182,11 +184,11 @@ def fill_in_environment(data: dict[str, Any]) -> dict[str, Any]:
     preset = PRESETS.get(name if isinstance(name, str) else "", PRESETS[DEFAULT_ENVIRONMENT])
     filled = dict(data)
     for section, implied in preset.items():
-        given = {} if data.get(section) is None else data[section]
-        if isinstance(given, dict):
+        section_values = {} if data.get(section) is None else data[section]
+        if isinstance(section_values, dict):
             stated = {
                 key: value
-                for key, value in given.items()
+                for key, value in section_values.items()
                 if value is not None or key not in implied
             }
             filled[section] = {**implied, **stated}

@@ -19,7 +19,9 @@ class SettingsError(Exception):
     are none.
     """
 
-    def __init__(self, problems: Iterable[Problem], rest: Settings | None = None) -> None:
+    def __init__(
+        self, problems: Iterable[Problem], partial_settings: Settings | None = None
+    ) -> None:
         self.problems = tuple(problems)
-        self.partial_settings = rest
+        self.partial_settings = partial_settings
         super().__init__("\n".join(map(str, self.problems)))

@@ -84,17 +84,17 @@ def fields_of(annotation: Any) -> dict[str, Any]:
 
 def annotation_at(path: SettingPath) -> Any | None:
     """Return the annotation at a path, None where the schema has no such key."""
-    here: Any = Settings
+    annotation: Any = Settings
     for part in path:
         if isinstance(part, int):
-            here = item_of_list(here)
-        elif (value := value_of_mapping(here)) is not None:
-            here = value
+            annotation = item_of_list(annotation)
+        elif (value := value_of_mapping(annotation)) is not None:
+            annotation = value
         else:
-            here = fields_of(here).get(part)
-        if here is None:
+            annotation = fields_of(annotation).get(part)
+        if annotation is None:
             return None
-    return here
+    return annotation
 
 
 def value_paths(

@@ -44,22 +44,22 @@ class SettingsSource:
         cls,
         named: Path | None,
         environ: Mapping[str, str],
-        looked_at: Sequence[Path] | None = None,
+        default_paths: Sequence[Path] | None = None,
     ) -> SettingsSource:
         """Return the source that is named, else the first settings file found.
 
-        It is named by `--config` (`named`) or DHP_GATEWAY_CONFIG. `looked_at` replaces the search
-        paths.
+        It is named by `--config` (`named`) or DHP_GATEWAY_CONFIG. `default_paths` replaces the
+        search paths.
         """
         if named is not None:
             return cls(named, environ)
         if variable := environ.get(CONFIG_VARIABLE):
             return cls(Path(variable), environ, CONFIG_VARIABLE)
-        candidates = search_paths(environ) if looked_at is None else looked_at
-        for place in candidates:
-            if _exists(place):
+        candidates = search_paths(environ) if default_paths is None else default_paths
+        for path in candidates:
+            if _exists(path):
                 return cls(
-                    place.absolute(), environ, Phrase("found as {place}", place=_spelled(place))
+                    path.absolute(), environ, Phrase("found as {place}", place=_spelled(path))
                 )
         return cls(
             None,
@@ -112,5 +112,5 @@ def _exists(path: Path) -> bool:
     return True
 
 
-def _spelled(place: Path) -> str:
-    return str(place) if place.is_absolute() else f".{os.sep}{place}"
+def _spelled(path: Path) -> str:
+    return str(path) if path.is_absolute() else f".{os.sep}{path}"

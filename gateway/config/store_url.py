@@ -44,10 +44,10 @@ class StoreLocation:
         user = quote(self.username or "", safe="")
         if self.password is not None:
             user += f":{MASK}"
-        at = f"{self.kind}://{user}@" if user else f"{self.kind}://"
+        prefix = f"{self.kind}://{user}@" if user else f"{self.kind}://"
         if self.kind == "unix":
-            return at + quote(self.path) + (f"?db={self.database}" if self.database else "")
-        return f"{at}{authority(self.host, self.port)}/{self.database}"
+            return prefix + quote(self.path) + (f"?db={self.database}" if self.database else "")
+        return f"{prefix}{authority(self.host, self.port)}/{self.database}"
 
 
 def parse_store_url(value: object) -> StoreLocation:

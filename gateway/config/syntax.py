@@ -43,8 +43,8 @@ def syntax_problem(name: str, text: str, error: yaml.YAMLError, loader: Any) -> 
             hint,
             Phrase("line {line}", line=mark.line + 1),
         )
-    told = _QUOTED.sub(_mask_quoted, getattr(error, "problem", None) or "")
-    what = Phrase.external(told, Phrase("not readable"))
+    parser_message = _QUOTED.sub(_mask_quoted, getattr(error, "problem", None) or "")
+    what = Phrase.external(parser_message, Phrase("not readable"))
     mark = _origin(text, lines, error, mark, loader)
     hint = Phrase("{look}, and whether a bracket was left open above", look=_GENERAL_HINT)
     where = Phrase("line {line}, column {column}", line=mark.line + 1, column=mark.column + 1)
@@ -61,14 +61,17 @@ def _mask_quoted(quoted: re.Match[str]) -> str:
 
 def _origin(text: str, lines: list[str], error: Any, mark: Any, loader: Any) -> Any:
     """Return the mark of the mistake, which the parser noticed only at `mark`."""
-    context, begun = getattr(error, "context", None) or "", getattr(error, "context_mark", None)
-    if begun is not None and context.startswith(_LEFT_OPEN):
-        return begun
+    context, context_mark = (
+        getattr(error, "context", None) or "",
+        getattr(error, "context_mark", None),
+    )
+    if context_mark is not None and context.startswith(_LEFT_OPEN):
+        return context_mark
     before, last = _tokens(text, mark, loader)
-    if begun is not None and context.startswith("while parsing a flow"):
+    if context_mark is not None and context.startswith("while parsing a flow"):
         # A line indented no more than the line of the bracket is outside the brackets.
-        inside = _indent(lines, mark) > _indent(lines, begun)
-        return last.start_mark if inside and last is not None else begun
+        inside = _indent(lines, mark) > _indent(lines, context_mark)
+        return last.start_mark if inside and last is not None else context_mark
     if not isinstance(last, yaml.ScalarToken) or last.start_mark.line == last.end_mark.line:
         return mark
     # Several lines were taken for one text: its quotes were not closed, or its first line was meant

@@ -23,7 +23,9 @@ _SEGMENT: Final = re.compile(r"[A-Za-z0-9._~-]+", re.ASCII)
 def _split(value: str, schemes: Collection[str]) -> SplitResult:
     """Return the parts of an absolute URL without user, password, query and fragment."""
     # The hint must not propose http:// where the rule about plaintext would then reject it.
-    proposed = [each for each in schemes if each != "http" or _allows_plaintext(value, schemes)]
+    proposed = [
+        scheme for scheme in schemes if scheme != "http" or _allows_plaintext(value, schemes)
+    ]
     example = Phrase("write it as {proposed}://host…", proposed=min(proposed, key=len))
     if _UNCLEAN.search(value):
         raise InvalidValueError(
@@ -38,7 +40,7 @@ def _split(value: str, schemes: Collection[str]) -> SplitResult:
             Phrase("is not a URL: host or port cannot be read"), example
         ) from None
     if parts.scheme not in schemes:
-        begins = any_of(f"{each}://" for each in sorted(proposed))
+        begins = any_of(f"{scheme}://" for scheme in sorted(proposed))
         raise InvalidValueError(Phrase("must begin with {begins}", begins=begins), example)
     if "@" in parts.netloc:
         raise InvalidValueError(

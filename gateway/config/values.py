@@ -240,7 +240,7 @@ HEADER_PATTERN: Final = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
 _HEADER: Final = re.compile(HEADER_PATTERN[1:-1], re.ASCII)
 # Fields that the gateway reads, that frame HTTP messages, or to which FHIR gives a meaning: the
 # gateway must not remove them from requests.
-_TAKEN: Final = re.compile(
+_RESERVED_HEADER: Final = re.compile(
     r"(?:accept|content|if|proxy|access-control|sec)(?:-.*)?|authorization|cookie|host|connection"
     r"|keep-alive|te|trailers?|transfer-encoding|upgrade|http2-settings|expect|via|prefer|range|date|origin"
     r"|max-forwards|traceparent|x-api-key|x-request-id|x-provenance|x-security-context|x-forwarded-.*|forwarded"
@@ -256,7 +256,7 @@ def _header_name(value: str) -> str:
             Phrase("is not the name of a header"),
             Phrase("use letters, digits and hyphens, as in X-User"),
         )
-    if _TAKEN.fullmatch(value.replace("_", "-")):
+    if _RESERVED_HEADER.fullmatch(value.replace("_", "-")):
         raise InvalidValueError(
             Phrase("is a header with a meaning of its own"),
             Phrase("name one of your own, e.g. X-User"),

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import yaml
 
-from gateway.config.problems import DEEPEST, Problem, SettingPath, dotted
+from gateway.config.problems import MAX_DEPTH, Problem, SettingPath, dotted
 from gateway.config.syntax import syntax_problem
 from gateway.config.text_file import TextDecodingError, decode, read_bytes
 from gateway.phrases import EMPTY_PHRASE, Phrase, system_error
@@ -115,7 +115,7 @@ class _Reader:
             self._add_problem(node, path, Phrase("refers to itself"), Phrase("write the value out"))
             self._document.reported_keys.append(path)
             return None
-        if len(path) > DEEPEST:
+        if len(path) > MAX_DEPTH:
             return self._too_deep(node, path[:1])
         self._open.add(id(node))
         try:
@@ -153,14 +153,14 @@ class _Reader:
                 )
                 continue
             key = str(key_node.value)
-            here = (*path, key)
+            key_path = (*path, key)
             if key in values:
-                first = self._document.lines[here]
+                first = self._document.lines[key_path]
                 hint = Phrase("remove it here or in line {first}", first=first)
-                self._add_problem(key_node, here, Phrase("is given twice"), hint)
+                self._add_problem(key_node, key_path, Phrase("is given twice"), hint)
                 continue
-            self._document.lines[here] = key_node.start_mark.line + 1
-            values[key] = self._value(value_node, here)
+            self._document.lines[key_path] = key_node.start_mark.line + 1
+            values[key] = self._value(value_node, key_path)
         return values
 
     def _scalar(self, node: yaml.Node, path: SettingPath) -> Any:
