@@ -9,59 +9,61 @@ from gateway.audit.verify import VerificationReport
 from gateway.phrases import Phrase
 
 
-def format_report(verdict: VerificationReport) -> Iterator[Phrase]:
+def format_report(report: VerificationReport) -> Iterator[Phrase]:
     """Yield the verification report as lines for the operator."""
-    for place in verdict.torn:
+    for position in report.torn:
         yield Phrase(
-            "{place}: half a line, reported by the gateway after it was cut off", place=place
+            "{place}: half a line, reported by the gateway after it was cut off", place=position
         )
-    if verdict.fault is not None:
-        bad = verdict.fault
-        place = f"{bad.file}:{bad.line}"
-        fault = Phrase(bad.fault)
-        yield Phrase("{place}: {fault}: {detail}", place=place, fault=fault, detail=bad.detail)
-    elif verdict.first is None:
+    if report.fault is not None:
+        chain_fault = report.fault
+        position = f"{chain_fault.file}:{chain_fault.line}"
+        fault = Phrase(chain_fault.fault)
+        yield Phrase(
+            "{place}: {fault}: {detail}", place=position, fault=fault, detail=chain_fault.detail
+        )
+    elif report.first is None:
         yield Phrase("There is no record.")
     else:
-        if verdict.first > 1:
+        if report.first > 1:
             yield Phrase(
                 "The chain begins with record {seq}; older files were not given.",
-                seq=verdict.first,
+                seq=report.first,
             )
-        state = Phrase("is whole") if verdict.is_end_proven else Phrase("holds")
+        state = Phrase("is whole") if report.is_end_proven else Phrase("holds")
         yield Phrase(
             "The chain of {count} records {state}; record {seq} has hash {digest}.",
-            count=verdict.records,
+            count=report.records,
             state=state,
-            seq=verdict.last.seq,
-            digest=verdict.last.hash,
+            seq=report.last.seq,
+            digest=report.last.hash,
         )
-    if verdict.fault is None and not verdict.is_end_proven:
+    if report.fault is None and not report.is_end_proven:
         yield Phrase(
             "Its end is unproven: no .NAME.chain of the gateway lies beside the files, so later "
             "records may be missing. Compare {seq} with the last number known elsewhere.",
-            seq=verdict.last.seq,
+            seq=report.last.seq,
         )
 
 
-def report_document(verdict: VerificationReport) -> dict[str, Any]:
+def report_document(report: VerificationReport) -> dict[str, Any]:
     """Return the verification report as a JSON object for programs."""
-    bad = verdict.fault
+    chain_fault = report.fault
     return {
-        "ok": verdict.is_intact,
-        "end_proven": verdict.is_end_proven,
-        "files": [str(file) for file in verdict.files],
-        "records": verdict.records,
-        "first_seq": verdict.first,
-        "last_seq": verdict.last.seq,
-        "last_hash": verdict.last.hash,
-        "torn": verdict.torn,
+        "ok": report.is_intact,
+        "end_proven": report.is_end_proven,
+        "files": [str(file) for file in report.files],
+        "records": report.records,
+        "first_seq": report.first,
+        "last_seq": report.last.seq,
+        "last_hash": report.last.hash,
+        "torn": report.torn,
         "bad": None
-        if bad is None
+        if chain_fault is None
         else {
-            "file": str(bad.file),
-            "line": bad.line,
-            "fault": bad.fault,
-            "detail": bad.detail,
+            "file": str(chain_fault.file),
+            "line": chain_fault.line,
+            "fault": chain_fault.fault,
+            "detail": chain_fault.detail,
         },
     }

@@ -35,17 +35,17 @@ def find_problems(settings: Settings, already_reported: Collection[str] = ()) ->
     `already_reported` are keys with a problem in the settings themselves: they were left out of the
     settings, and what depends on them is not checked.
     """
-    said = set(already_reported)
-    for look in (
+    reported_keys = set(already_reported)
+    for problems in (
         *(_unreadable_secrets(settings), _unreadable_files(settings)),
         *(_unusable_certificates(settings), _unusable_secrets(settings, already_reported)),
         *(_suspicious_secrets(settings), _duplicate_secrets(settings), _unusable_parts(settings)),
         *(_unusable_outbox(settings), _unusable_addresses(settings), _unwritable_audit(settings)),
     ):
         # A problem of a key that was reported already is a consequence of the first one.
-        found = [problem for problem in look if problem.key not in said]
+        found = [problem for problem in problems if problem.key not in reported_keys]
         yield from found
-        said.update(problem.key for problem in found)
+        reported_keys.update(problem.key for problem in found)
 
 
 def find_warnings(settings: Settings, now: Callable[[], float] = time.time) -> Iterator[Problem]:
@@ -93,22 +93,22 @@ def _unusable_certificates(settings: Settings) -> Iterator[Problem]:
         yield _as_problem(mistake)
 
 
-def _unusable_secrets(settings: Settings, told: Collection[str]) -> Iterator[Problem]:
+def _unusable_secrets(settings: Settings, reported_keys: Collection[str]) -> Iterator[Problem]:
     """Yield secrets and keys that can be read but not used, if the `auth_method` is known."""
     clients = [
-        (each.auth_method, each.client_id, each.secret_source(name))
-        for name, each in settings.credentials.items()
+        (credential.auth_method, credential.client_id, credential.secret_source(name))
+        for name, credential in settings.credentials.items()
     ]
     login = settings.login
     if login.secret_source().is_given:
         clients.append((login.auth_method, login.client_id or "", login.secret_source()))
     for auth_method, client_id, source in clients:
-        if not source.is_given or dotted((*source.setting[:-1], "auth_method")) in told:
+        if not source.is_given or dotted((*source.setting[:-1], "auth_method")) in reported_keys:
             continue
         try:
             client_authenticators(auth_method, client_id, source)
         except ClientKeyError as error:
-            yield _of_secret(source, error.problem)
+            yield _secret_problem(source, error.problem)
         except SecretReadError:
             continue  # reported by `_unreadable_secrets`
 
@@ -124,7 +124,7 @@ def _suspicious_secrets(settings: Settings) -> Iterator[Problem]:
                 hint = Phrase(
                     "remove it; if the secret was issued so, go on: it is used as it stands"
                 )
-                yield _of_secret(source, odd, hint)
+                yield _secret_problem(source, odd, hint)
 
 
 def _duplicate_secrets(settings: Settings) -> Iterator[Problem]:
@@ -134,9 +134,9 @@ def _duplicate_secrets(settings: Settings) -> Iterator[Problem]:
 
 def _unusable_parts(settings: Settings) -> Iterator[Problem]:
     """Yield problems of the shared store and of the collector, without connecting to them."""
-    for look in (shared_store.require_store, tracing_factory.require_tracing):
+    for require in (shared_store.require_store, tracing_factory.require_tracing):
         try:
-            look(settings)
+            require(settings)
         except StartError as error:
             yield _as_problem(exception_phrase(error))
 
@@ -149,10 +149,10 @@ def _unusable_outbox(settings: Settings) -> Iterator[Problem]:
     from gateway.outbox.opening import encryption_key, require_extra
     from gateway.outbox.store import OutboxConfigurationError
 
-    for look in (encryption_key, require_extra):
+    for check in (encryption_key, require_extra):
         try:
             settings.outbox.encryption_key_source().read()
-            look(settings.outbox)
+            check(settings.outbox)
         except SecretReadError:
             continue  # reported by `_unreadable_secrets`
         except OutboxConfigurationError as error:
@@ -180,12 +180,12 @@ def _unwritable_audit(settings: Settings) -> Iterator[Problem]:
         yield Problem("audit.path", finding.detail, finding.hint)
 
 
-def _as_problem(told: Phrase) -> Problem:
+def _as_problem(phrase: Phrase) -> Problem:
     """Return the problem of a phrase that `setting_problem` has made: the key, and why."""
-    return Problem(told.values["key"], told.values["why"])
+    return Problem(phrase.values["key"], phrase.values["why"])
 
 
-def _of_secret(source: SecretSource, why: Phrase, hint: Phrase = EMPTY_PHRASE) -> Problem:
+def _secret_problem(source: SecretSource, why: Phrase, hint: Phrase = EMPTY_PHRASE) -> Problem:
     """Return a problem of a secret, which is given in the settings or by a file."""
     if source.file is None:
         return Problem(source.key, why, hint)

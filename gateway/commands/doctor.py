@@ -68,20 +68,20 @@ async def iterate_checks(
     settings: Settings, warnings: Iterable[Problem] = ()
 ) -> AsyncIterator[CheckResult]:
     """Yield all check results as they are made. Opens connections; changes nothing anywhere."""
-    here = (doctor_files.check_files, doctor_listeners.examine, _operators)
-    looks = (_settings(settings, warnings), *(look(settings) for look in here))
-    for finding in chain.from_iterable(looks):
+    local_checks = (doctor_files.check_files, doctor_listeners.examine, _operators)
+    results = (_settings(settings, warnings), *(check(settings) for check in local_checks))
+    for finding in chain.from_iterable(results):
         yield finding
     sso, platform = _servers(settings)
     reached: dict[str, bool] = {}
-    for side, proxy in (
+    for server, proxy in (
         (sso, settings.sso.proxy_url),
         (platform, settings.platform.proxy_url),
     ):
-        findings = [finding async for finding in check_route(side, proxied=proxy is not None)]
-        if side is sso:
+        findings = [finding async for finding in check_route(server, uses_proxy=proxy is not None)]
+        if server is sso:
             findings = [doctor_sso.add_known_addresses(settings, finding) for finding in findings]
-        reached[side.name] = all(finding.state != "failed" for finding in findings)
+        reached[server.name] = all(finding.state != "failed" for finding in findings)
         for finding in findings:
             yield finding
     has_token = False
@@ -92,8 +92,8 @@ async def iterate_checks(
         yield finding
     async for finding in notify.check_addresses(settings):
         yield finding
-    sides = [side for side in (sso, platform) if reached[side.name]]
-    async for finding in doctor_sso.check_documents(settings, sides, has_token=has_token):
+    servers = [server for server in (sso, platform) if reached[server.name]]
+    async for finding in doctor_sso.check_documents(settings, servers, has_token=has_token):
         yield finding
 
 
@@ -116,9 +116,9 @@ def _servers(settings: Settings) -> tuple[CheckedServer, CheckedServer]:
 def _settings(settings: Settings, warnings: Iterable[Problem]) -> Iterator[CheckResult]:
     environment = Phrase("environment {environment}", environment=settings.environment)
     yield CheckResult(Phrase("settings"), "ok", environment)
-    untold = {warning.key: warning for warning in warnings}
-    yield from _secret_files(settings, untold)
-    for key, warning in untold.items():
+    unreported = {warning.key: warning for warning in warnings}
+    yield from _secret_files(settings, unreported)
+    for key, warning in unreported.items():
         yield CheckResult(Phrase("setting {key}", key=key), "ok", warning.message, _remedy(warning))
 
 
@@ -126,12 +126,12 @@ def _remedy(warning: Problem | None) -> Phrase:
     return EMPTY_PHRASE if warning is None else Phrase("{hint:capital}", hint=warning.hint)
 
 
-def _secret_files(settings: Settings, untold: dict[str, Problem]) -> Iterator[CheckResult]:
-    """Yield the check of each secret; remove the warnings about secrets from `untold`."""
+def _secret_files(settings: Settings, unreported: dict[str, Problem]) -> Iterator[CheckResult]:
+    """Yield the check of each secret; remove the warnings about secrets from `unreported`."""
     for source in settings.secret_sources():
         check = Phrase("secret {key}", key=source.key)
         if source.file is None:
-            hint = _remedy(untold.pop(source.key, None))
+            hint = _remedy(unreported.pop(source.key, None))
             yield CheckResult(check, "ok", Phrase("given in the settings themselves"), hint)
             continue
         try:
@@ -147,12 +147,12 @@ def _secret_files(settings: Settings, untold: dict[str, Problem]) -> Iterator[Ch
             yield CheckResult(check, "failed", detail, Phrase("Check the path"))
         else:
             odd = None if secret is None else suspicious_surrounding(secret)
-            told = (
+            hint = (
                 Phrase("What is in it {odd}: is that meant?", odd=odd)
                 if odd is not None
                 else finding.hint
             )
-            yield replace(finding, hint=told) if finding.state == "ok" else finding
+            yield replace(finding, hint=hint) if finding.state == "ok" else finding
 
 
 def _permissions(check: Phrase, path: Path) -> CheckResult:
@@ -172,7 +172,7 @@ def _operators(settings: Settings) -> Iterator[CheckResult]:
     """Yield which operators may change something at the admin listener."""
     admin = settings.admin
     if admin.operators:
-        names = ", ".join(each.name for each in admin.operators)
+        names = ", ".join(operator.name for operator in admin.operators)
         yield CheckResult(
             Phrase("operators"),
             "ok",
@@ -191,9 +191,9 @@ async def _check_conversation(
                 Phrase("token {name}", name=name), "skipped", Phrase("needs the way to the SSO")
             )
             continue
-        finding, answer = await doctor_sso.check_token(settings, name)
+        finding, token_response = await doctor_sso.check_token(settings, name)
         yield finding
-        response = response or answer
+        response = response or token_response
     session = aiohttp.ClientSession(  # noqa: TID251 - a command of its own, no request path
         cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
     )
@@ -227,9 +227,9 @@ async def _ask_for_metadata(
         timeout=aiohttp.ClientTimeout(total=settings.platform.response_timeout),
     )
     try:
-        async with get(f"{platform.url}/metadata") as answer:
-            body = await answer.read()
-            status, date = answer.status, answer.headers.get("Date")
+        async with get(f"{platform.url}/metadata") as http_response:
+            body = await http_response.read()
+            status, date = http_response.status, http_response.headers.get("Date")
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         detail = Phrase("no answer: {name}", name=type(error).__name__)
         yield CheckResult(Phrase("clock"), "skipped", Phrase("needs an answer of the platform"))

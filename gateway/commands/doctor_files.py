@@ -68,7 +68,7 @@ def check_audit_file(path: Path) -> CheckResult:
     if path.exists() and not (path.is_file() and os.access(path, os.R_OK | os.W_OK)):
         hint = Phrase("It must be a file of the gateway's user: chown USER {path}", path=path)
         return CheckResult(_AUDIT, "failed", Phrase("{path} cannot be written", path=path), hint)
-    owned = next((each for each in (path, folder) if each.exists()), folder)
+    owned = next((candidate for candidate in (path, folder) if candidate.exists()), folder)
     if _is_root() and owned.stat().st_uid == _ROOT:
         hint = Phrase("The gateway's user must: chown USER {owned}", owned=owned)
         return CheckResult(
@@ -100,10 +100,10 @@ def _is_for_root_only(path: Path) -> bool:
         return False
 
 
-def _is_closed_to_service(found: os.stat_result, group: int, others: int) -> bool:
-    if found.st_uid != _ROOT or found.st_mode & others:
+def _is_closed_to_service(stat_result: os.stat_result, group: int, others: int) -> bool:
+    if stat_result.st_uid != _ROOT or stat_result.st_mode & others:
         return False
-    return found.st_gid == _ROOT or not found.st_mode & group
+    return stat_result.st_gid == _ROOT or not stat_result.st_mode & group
 
 
 def _is_root() -> bool:

@@ -20,7 +20,7 @@ from gateway.fhir.links import LinkMap
 from gateway.fhir.links.map import parse_base
 from gateway.phrases import Phrase
 
-Get = Callable[[str], AbstractAsyncContextManager[aiohttp.ClientResponse]]
+SendGet = Callable[[str], AbstractAsyncContextManager[aiohttp.ClientResponse]]
 
 _CHECK: Final = Phrase("platform links")
 # Types without patient data, which most platforms let every client search.
@@ -30,7 +30,7 @@ _PAGING: Final = ("self", "next", "previous", "prev", "first", "last")
 _GATEWAY: Final = "http://gateway.invalid"
 
 
-async def examine(settings: Settings, statement: bytes, get: Get) -> AsyncIterator[CheckResult]:
+async def examine(settings: Settings, statement: bytes, get: SendGet) -> AsyncIterator[CheckResult]:
     """Yield the check result.
 
     `get` sends a request to the platform, with a token if there is one.
@@ -39,11 +39,11 @@ async def examine(settings: Settings, statement: bytes, get: Get) -> AsyncIterat
         return
     declared = _object(statement)
     base = settings.platform.fhir_base_url
-    names = _Names(LinkMap(base, _GATEWAY, settings.rewrite.aliases))
+    base_urls = _BaseUrls(LinkMap(base, _GATEWAY, settings.rewrite.aliases))
     if kind := _searched_type(declared):
-        names.see_links(await _search(get, f"{base.rstrip('/')}/{kind}?_count=1"), kind)
+        base_urls.record_links(await _search(get, f"{base.rstrip('/')}/{kind}?_count=1"), kind)
     # In YAML, the brackets of an IPv6 address need the quotation marks.
-    aliases = ", ".join(dict.fromkeys(f'"{alias}"' for alias in names.missing))
+    aliases = ", ".join(dict.fromkeys(f'"{alias}"' for alias in base_urls.missing))
     if aliases:
         detail = Phrase("they begin with {aliases}, and lead past the gateway", aliases=aliases)
         hint = Phrase(
@@ -52,17 +52,17 @@ async def examine(settings: Settings, statement: bytes, get: Get) -> AsyncIterat
         )
         yield CheckResult(_CHECK, "failed", detail, hint)
         return
-    names.see(_object(declared.get("implementation")).get("url"))
-    if names.missing:
-        alias = f'"{names.missing[0]}"'
+    base_urls.record_url(_object(declared.get("implementation")).get("url"))
+    if base_urls.missing:
+        alias = f'"{base_urls.missing[0]}"'
         detail = Phrase("implementation.url of the platform is {alias}", alias=alias)
         hint = Phrase("If links begin so, too, set rewrite.aliases: [{alias}]", alias=alias)
         yield CheckResult(_CHECK, "ok", detail, hint)
-    elif names.has_known:
+    elif base_urls.has_known:
         yield CheckResult(_CHECK, "ok", Phrase("they begin as the settings say"))
 
 
-class _Names:
+class _BaseUrls:
     """Collects the base URLs that the platform uses for itself; `missing` are the unknown ones."""
 
     def __init__(self, links: LinkMap) -> None:
@@ -70,18 +70,18 @@ class _Names:
         self.missing: list[str] = []
         self.has_known = False
 
-    def see_links(self, page: dict[str, Any], kind: str) -> None:
+    def record_links(self, page: dict[str, Any], kind: str) -> None:
         """Record the links of a searchset for the type `kind`."""
         for link in _objects(page.get("link")):
             if link.get("relation") in _PAGING:
-                self.see(link.get("url"), kind)
+                self.record_url(link.get("url"), kind)
         for entry in _objects(page.get("entry")):
             url = entry.get("fullUrl")
             # A fullUrl that is the canonical URL of its resource is an identity, not a link.
             if url != _object(entry.get("resource")).get("url"):
-                self.see(url, kind)
+                self.record_url(url, kind)
 
-    def see(self, url: object, kind: str = "") -> None:
+    def record_url(self, url: object, kind: str = "") -> None:
         """Record a URL, which is a base URL itself or, with `kind`, a URL of that type."""
         if not isinstance(url, str):
             return
@@ -105,17 +105,20 @@ def _searched_type(statement: dict[str, Any]) -> str | None:
         resource.get("type")
         for rest in _objects(statement.get("rest"))
         for resource in _objects(rest.get("resource"))
-        if any(each.get("code") == "search-type" for each in _objects(resource.get("interaction")))
+        if any(
+            interaction.get("code") == "search-type"
+            for interaction in _objects(resource.get("interaction"))
+        )
     ]
     searchable = [kind for kind in types if isinstance(kind, str) and kind.isalpha()]
     return next((kind for kind in (*_PREFERRED, *searchable) if kind in searchable), None)
 
 
-async def _search(get: Get, url: str) -> dict[str, Any]:
+async def _search(get: SendGet, url: str) -> dict[str, Any]:
     """Return the resource of the response, empty where there is none."""
     try:
-        async with get(url) as answer:
-            return _object(await answer.read()) if answer.status == 200 else {}
+        async with get(url) as response:
+            return _object(await response.read()) if response.status == 200 else {}
     except (aiohttp.ClientError, TimeoutError, OSError):
         return {}
 
@@ -132,5 +135,5 @@ def _object(value: object) -> dict[str, Any]:
 
 def _objects(value: object) -> Iterator[dict[str, Any]]:
     return (
-        (each for each in value if isinstance(each, dict)) if isinstance(value, list) else iter(())
+        (item for item in value if isinstance(item, dict)) if isinstance(value, list) else iter(())
     )

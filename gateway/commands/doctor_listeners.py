@@ -65,15 +65,15 @@ def _running_settings(address: ListenAddress) -> Mapping[str, Any] | None:
     return found if isinstance(found, dict) else {}
 
 
-def _differing(running: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[str]:
+def _differing(running: Mapping[str, Any], configured: Mapping[str, Any]) -> Iterator[str]:
     """Yield the keys with different values, except secrets.
 
     Secrets are not shown, and systemd gives a service copies of their files, with other paths.
     """
-    for key in dict.fromkeys((*given, *filter(str.isprintable, running))):
-        there, here = running.get(key), given.get(key)
-        is_secret = MASK in (there, here) or key.endswith("_file")
-        if there != here and not is_secret:
+    for key in dict.fromkeys((*configured, *filter(str.isprintable, running))):
+        running_value, configured_value = running.get(key), configured.get(key)
+        is_secret = MASK in (running_value, configured_value) or key.endswith("_file")
+        if running_value != configured_value and not is_secret:
             yield key
 
 
@@ -106,11 +106,11 @@ def _named(keys: list[str]) -> str:
 
 
 def _taken(check: Phrase, key: str, address: ListenAddress, error: OSError) -> CheckResult:
-    told = Phrase(os.strerror(error.errno).lower()) if error.errno else exception_phrase(error)
+    reason = Phrase(os.strerror(error.errno).lower()) if error.errno else exception_phrase(error)
     return CheckResult(
         check,
         "failed",
-        Phrase("{address} is not free: {reason}", address=address, reason=told),
+        Phrase("{address} is not free: {reason}", address=address, reason=reason),
         Phrase(
             "Another program listens there; end it or change {key}. To see who it is: ss -ltnp",
             key=key,

@@ -43,10 +43,10 @@ async def check_login(settings: Settings, *, sso_reached: bool) -> AsyncIterator
         return
     reached = sso_reached
     if _origin(settings.sso.authorize_url or "") != _origin(settings.sso.token_url):
-        findings = [each async for each in _check_route(settings)]
-        for each in findings:
-            yield each
-        reached = all(each.state != "failed" for each in findings)
+        findings = [finding async for finding in _check_route(settings)]
+        for finding in findings:
+            yield finding
+        reached = all(finding.state != "failed" for finding in findings)
     if not reached:
         for check in (_DISCOVERY, _PAGE, _CLIENT):
             yield CheckResult(check, "skipped", Phrase("needs the way to the SSO"))
@@ -63,8 +63,8 @@ async def _check_route(settings: Settings) -> AsyncIterator[CheckResult]:
     sso = settings.sso
     url = sso.authorize_url or ""
     trust = partial(certificates.client_tls, url, sso.ca_file, "sso.ca_file")
-    side = CheckedServer(Phrase("SSO page"), url, "sso.authorize_url", trust, sso.timeout)
-    async for finding in check_route(side, proxied=sso.proxy_url is not None):
+    server = CheckedServer(Phrase("SSO page"), url, "sso.authorize_url", trust, sso.timeout)
+    async for finding in check_route(server, uses_proxy=sso.proxy_url is not None):
         yield finding
 
 
@@ -89,8 +89,8 @@ async def _conversation(
         return
     yield await _discovery(settings, provider)
     metadata = await provider.metadata()
-    known = None if metadata is None else metadata.authorization_endpoint
-    yield await _page(settings, session, known)
+    endpoint = None if metadata is None else metadata.authorization_endpoint
+    yield await _page(settings, session, endpoint)
     if not sso_reached:
         yield CheckResult(_CLIENT, "skipped", Phrase("needs the way to the SSO"))
         return
@@ -100,15 +100,15 @@ async def _conversation(
 async def _discovery(settings: Settings, provider: OpenIdProvider) -> CheckResult:
     from gateway.login.openid import is_issuer_of
 
-    strangers = []
+    other_issuers = []
     async for issuer, document in provider.discovery_documents():
         if is_issuer_of(issuer, document):
             return _check_document(settings, issuer, document)
-        strangers.append(issuer)
-    if strangers:
+        other_issuers.append(issuer)
+    if other_issuers:
         detail = Phrase(
             "what {stranger} tells of itself is in the name of another issuer",
-            stranger=strangers[0],
+            stranger=other_issuers[0],
         )
         hint = Phrase("Set sso.authorize_url to the issuer's own address, as it names itself")
         return CheckResult(_DISCOVERY, "failed", detail, hint)
@@ -159,8 +159,8 @@ async def _page(
             proxy=settings.sso.proxy_url,
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=settings.sso.timeout),
-        ) as answer:
-            status, location = answer.status, answer.headers.get("Location", "")
+        ) as response:
+            status, location = response.status, response.headers.get("Location", "")
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         detail = Phrase("no answer: {name}", name=type(error).__name__)
         return CheckResult(_PAGE, "failed", detail, Phrase("Check sso.authorize_url"))
@@ -204,11 +204,11 @@ def _refusal(location: str, redirect_uri: str) -> tuple[str, str] | None:
     """
     if not location.startswith(redirect_uri):
         return None
-    answer = dict(parse_qsl(urlsplit(location).query))
-    named = answer.get("error")
-    if named is None or named in ("login_required", "interaction_required"):
+    params = dict(parse_qsl(urlsplit(location).query))
+    error = params.get("error")
+    if error is None or error in ("login_required", "interaction_required"):
         return None
-    return oauth_error_code({"error": named}) or "other", description_of(answer)
+    return oauth_error_code({"error": error}) or "other", description_of(params)
 
 
 async def _client(
@@ -227,30 +227,30 @@ async def _client(
             _CLIENT, "failed", exception_phrase(error), Phrase("Mend the secret or key first")
         )
     except TokenRequestError as error:
-        return _judged_client(error, list(start_first(settings, login.auth_method)))
+        return _client_result(error, list(start_first(settings, login.auth_method)))
     return CheckResult(_CLIENT, "skipped", Phrase("the SSO takes any code"))
 
 
-def _judged_client(error: TokenRequestError, hints: list[Phrase]) -> CheckResult:
+def _client_result(error: TokenRequestError, hints: list[Phrase]) -> CheckResult:
     if error.oauth_error == "invalid_grant":
         return CheckResult(
             _CLIENT, "ok", Phrase("the SSO knows the client, and how it proves itself")
         )
-    told = _told(error)
+    summary = _error_summary(error)
     if error.oauth_error in UNKNOWN_CLIENT or error.status == HTTPStatus.UNAUTHORIZED:
         check = Phrase(
             "Check login.client_id, its secret or key and auth_method with the SSO's operator"
         )
-        refused = Phrase("the SSO refuses the client: {told}", told=told)
+        refused = Phrase("the SSO refuses the client: {told}", told=summary)
         detail = with_description(refused, error.description)
         return CheckResult(_CLIENT, "failed", detail, join_phrases(". ", [*hints, check]))
     # Some SSOs check the code before the client, or send other errors for a wrong code.
-    silent = Phrase("the SSO does not say: {cause}", cause=told)
+    silent = Phrase("the SSO does not say: {cause}", cause=summary)
     detail = with_description(silent, error.description)
     return CheckResult(_CLIENT, "skipped", detail, join_phrases(". ", hints))
 
 
-def _told(error: TokenRequestError) -> Phrase:
+def _error_summary(error: TokenRequestError) -> Phrase:
     """Return the OAuth error code, else the status of an error, else the fault of the response."""
     if error.oauth_error not in (None, "other"):
         return Phrase(error.oauth_error)

@@ -15,62 +15,62 @@ from gateway.commands.findings import CheckedServer, CheckResult
 from gateway.phrases import Phrase, exception_phrase
 from gateway.process.factories import StartError
 
-_FEW_DAYS: Final = 14
+_EXPIRY_WARNING_DAYS: Final = 14
 
 
-async def check_route(side: CheckedServer, *, proxied: bool) -> AsyncIterator[CheckResult]:
+async def check_route(server: CheckedServer, *, uses_proxy: bool) -> AsyncIterator[CheckResult]:
     """Yield the checks of name, connection and TLS; each needs the one before."""
-    if proxied:
+    if uses_proxy:
         detail = Phrase("left out: an outgoing proxy is set, which finds the way itself")
-        yield CheckResult(Phrase("{name} DNS", name=side.name), "skipped", detail)
+        yield CheckResult(Phrase("{name} DNS", name=server.name), "skipped", detail)
         return
-    async for tcp in check_connection(side):
+    async for tcp in check_connection(server):
         yield tcp
     if tcp.state == "skipped":
         return
-    if not side.is_tls:
+    if not server.is_tls:
         yield CheckResult(
-            Phrase("{name} TLS", name=side.name), "skipped", Phrase("the URL begins with http://")
+            Phrase("{name} TLS", name=server.name), "skipped", Phrase("the URL begins with http://")
         )
     elif tcp.state == "failed":
-        yield CheckResult(Phrase("{name} TLS", name=side.name), "skipped", Phrase("needs TCP"))
+        yield CheckResult(Phrase("{name} TLS", name=server.name), "skipped", Phrase("needs TCP"))
     else:
-        yield await _check_tls(side)
+        yield await _check_tls(server)
 
 
-async def check_connection(side: CheckedServer) -> AsyncIterator[CheckResult]:
+async def check_connection(server: CheckedServer) -> AsyncIterator[CheckResult]:
     """Yield the checks of name and connection; the second needs the first."""
-    dns = await _resolve(side)
+    dns = await _resolve(server)
     yield dns
     if dns.state == "failed":
-        yield CheckResult(Phrase("{name} TCP", name=side.name), "skipped", Phrase("needs DNS"))
+        yield CheckResult(Phrase("{name} TCP", name=server.name), "skipped", Phrase("needs DNS"))
     else:
-        yield await _connect(side)
+        yield await _connect(server)
 
 
-async def _resolve(side: CheckedServer) -> CheckResult:
-    check = Phrase("{name} DNS", name=side.name)
+async def _resolve(server: CheckedServer) -> CheckResult:
+    check = Phrase("{name} DNS", name=server.name)
     with contextlib.suppress(ValueError):
-        ipaddress.ip_address(side.host)
-        return CheckResult(check, "ok", Phrase("{host} is an address", host=side.host))
+        ipaddress.ip_address(server.host)
+        return CheckResult(check, "ok", Phrase("{host} is an address", host=server.host))
     try:
-        async with asyncio.timeout(side.timeout):
+        async with asyncio.timeout(server.timeout):
             found = await asyncio.get_running_loop().getaddrinfo(
-                side.host, side.port, type=socket.SOCK_STREAM
+                server.host, server.port, type=socket.SOCK_STREAM
             )
     except (OSError, TimeoutError):
         hint = Phrase(
             "Check the spelling in {key} and this machine's name servers "
             "(/etc/resolv.conf); without internet ask the network's administrator",
-            key=side.setting_prefix,
+            key=server.setting_prefix,
         )
         return CheckResult(
             check,
             "failed",
             Phrase(
                 "the host name {host} of {key} cannot be resolved",
-                host=side.host,
-                key=side.setting_prefix,
+                host=server.host,
+                key=server.setting_prefix,
             ),
             hint,
         )
@@ -78,28 +78,28 @@ async def _resolve(side: CheckedServer) -> CheckResult:
     return CheckResult(
         check,
         "ok",
-        Phrase("{host} is {addresses}", host=side.host, addresses=", ".join(map(str, addresses))),
+        Phrase("{host} is {addresses}", host=server.host, addresses=", ".join(map(str, addresses))),
     )
 
 
-async def _connect(side: CheckedServer) -> CheckResult:
+async def _connect(server: CheckedServer) -> CheckResult:
     check, target = (
-        Phrase("{name} TCP", name=side.name),
-        Phrase("{host} port {port}", host=side.host, port=side.port),
+        Phrase("{name} TCP", name=server.name),
+        Phrase("{host} port {port}", host=server.host, port=server.port),
     )
     hint = Phrase(
         "Check host and port in {key}; ask the network's administrator to open {target}",
-        key=side.setting_prefix,
+        key=server.setting_prefix,
         target=target,
     )
     try:
-        async with asyncio.timeout(side.timeout):
-            _, writer = await asyncio.open_connection(side.host, side.port)
+        async with asyncio.timeout(server.timeout):
+            _, writer = await asyncio.open_connection(server.host, server.port)
     except TimeoutError:
         detail = Phrase(
             "no answer from {target} within {timeout:g} s, as behind a firewall",
             target=target,
-            timeout=side.timeout,
+            timeout=server.timeout,
         )
         return CheckResult(check, "failed", detail, hint)
     except OSError:
@@ -110,22 +110,22 @@ async def _connect(side: CheckedServer) -> CheckResult:
     return CheckResult(check, "ok", Phrase("{target} accepts connections", target=target))
 
 
-async def _check_tls(side: CheckedServer) -> CheckResult:
-    check = Phrase("{name} TLS", name=side.name)
+async def _check_tls(server: CheckedServer) -> CheckResult:
+    check = Phrase("{name} TLS", name=server.name)
     try:
-        context = side.trust()
-        async with asyncio.timeout(side.timeout):
+        context = server.trust()
+        async with asyncio.timeout(server.timeout):
             _, writer = await asyncio.open_connection(
-                side.host, side.port, ssl=context, server_hostname=side.host
+                server.host, server.port, ssl=context, server_hostname=server.host
             )
     except StartError as error:
         return CheckResult(
             check, "failed", exception_phrase(error), Phrase("Give a PEM file with CA certificates")
         )
     except ssl.SSLCertVerificationError as error:
-        return CheckResult(check, "failed", *_tls_failure(side, error))
+        return CheckResult(check, "failed", *_tls_failure(server, error))
     except (OSError, TimeoutError):
-        hint = Phrase("Check that {key} names a port that speaks TLS", key=side.setting_prefix)
+        hint = Phrase("Check that {key} names a port that speaks TLS", key=server.setting_prefix)
         return CheckResult(
             check, "failed", Phrase("the other side does not speak TLS properly"), hint
         )
@@ -134,8 +134,10 @@ async def _check_tls(side: CheckedServer) -> CheckResult:
     return _certificate(check, certificate)
 
 
-def _tls_failure(side: CheckedServer, error: ssl.SSLCertVerificationError) -> tuple[Phrase, Phrase]:
-    section = side.setting_prefix.partition(".")[0]
+def _tls_failure(
+    server: CheckedServer, error: ssl.SSLCertVerificationError
+) -> tuple[Phrase, Phrase]:
+    section = server.setting_prefix.partition(".")[0]
     reason = (error.verify_message or "").lower()
     if "expired" in reason or "not yet valid" in reason:
         hint = Phrase(
@@ -144,8 +146,8 @@ def _tls_failure(side: CheckedServer, error: ssl.SSLCertVerificationError) -> tu
         return Phrase("the certificate is not valid at this time"), hint
     if "hostname" in reason or "ip address" in reason:
         return (
-            Phrase("the certificate belongs to another name than {host}", host=side.host),
-            Phrase("Correct the host in {key}; never work around this", key=side.setting_prefix),
+            Phrase("the certificate belongs to another name than {host}", host=server.host),
+            Phrase("Correct the host in {key}; never work around this", key=server.setting_prefix),
         )
     hint = Phrase(
         "If a CA of your own or an inspecting proxy is between, put its "
@@ -160,6 +162,6 @@ def _certificate(check: Phrase, certificate: dict[str, Any]) -> CheckResult:
     until = ssl.cert_time_to_seconds(certificate["notAfter"]) if certificate else 0.0
     days = int((until - time.time()) / 86400)
     detail = Phrase("trusted, valid for {days} more days", days=days)
-    if certificate and days < _FEW_DAYS:
+    if certificate and days < _EXPIRY_WARNING_DAYS:
         return CheckResult(check, "ok", detail, Phrase("Tell its operator that it ends soon"))
     return CheckResult(check, "ok", detail)

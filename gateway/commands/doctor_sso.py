@@ -25,19 +25,19 @@ from gateway.phrases import Phrase, all_of, exception_phrase, join_phrases
 from gateway.process.factories import StartError
 
 # Seconds. The documents are optional, so that they must not delay the doctor for long.
-_PATIENCE: Final = 3.0
+_DOCUMENT_TIMEOUT: Final = 3.0
 _OPENID: Final = "/.well-known/openid-configuration"
 _OAUTH: Final = "/.well-known/oauth-authorization-server"
 _SMART: Final = "/.well-known/smart-configuration"
-_LONGEST_URL: Final = 300
+_MAX_URL_LENGTH: Final = 300
 # Causes for which the server is probably not the client's SSO, or the path is wrong.
-_ELSEWHERE: Final = frozenset(
+_WRONG_SERVER_CAUSES: Final = frozenset(
     {
         *("no OAuth error", "web page", "redirect", "not HTTP", "no TLS"),
         *("not a JSON object", "empty answer", "unreadable answer", "no usable access_token"),
     }
 )
-_NOT_THERE: Final = frozenset({404, 405, 410})
+_WRONG_PATH_STATUSES: Final = frozenset({404, 405, 410})
 UNKNOWN_CLIENT: Final = frozenset({"invalid_client", "unauthorized_client"})
 """The errors of an SSO that refuses the client, and not what the client asks for."""
 
@@ -83,13 +83,13 @@ def _hint(error: TokenRequestError, settings: Settings, name: str) -> Phrase:
         hint = Phrase("{remedy}; {known}", remedy=remedy, known=known) if remedy else known
     hint = Phrase("{hint:capital}", hint=hint)
     if error.oauth_error in UNKNOWN_CLIENT:
-        own = Phrase(
+        environment_hint = Phrase(
             "Each environment has an SSO of its own, which refuses the clients of the others"
         )
         return join_phrases(
-            ". ", [hint, own, *_mixed_environments(settings), _environment_endpoints()]
+            ". ", [hint, environment_hint, *_mixed_environments(settings), _environment_endpoints()]
         )
-    if error.cause in _ELSEWHERE or error.status in _NOT_THERE:
+    if error.cause in _WRONG_SERVER_CAUSES or error.status in _WRONG_PATH_STATUSES:
         return join_phrases(". ", [hint, _environment_endpoints()])
     return hint
 
@@ -107,10 +107,10 @@ def _environment_endpoints() -> Phrase:
     for name, preset in PRESETS.items():
         if url := preset["sso"].get("token_url"):
             by_url.setdefault(url, []).append(name)
-    told = (
+    endpoints = (
         Phrase("{url} ({names})", url=url, names=all_of(names)) for url, names in by_url.items()
     )
-    return Phrase("Known token endpoints: {told}", told=join_phrases(", ", told))
+    return Phrase("Known token endpoints: {told}", told=join_phrases(", ", endpoints))
 
 
 def _mixed_environments(settings: Settings) -> Iterator[Phrase]:
@@ -137,25 +137,27 @@ def _environments(settings: Settings, section: str, key: str) -> list[str]:
 
 
 async def check_documents(
-    settings: Settings, sides: Iterable[CheckedServer], *, has_token: bool
+    settings: Settings, servers: Iterable[CheckedServer], *, has_token: bool
 ) -> AsyncIterator[CheckResult]:
     """Yield which token endpoint the published documents of SSO and platform name."""
     session = aiohttp.ClientSession(  # noqa: TID251 - a command of its own, no request path
         cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
     )
     async with session:
-        for side in sides:
-            by_sso = side.url == settings.sso.token_url
-            urls = list(_of_sso(settings)) if by_sso else [side.url.rstrip("/") + _SMART]
+        for server in servers:
+            by_sso = server.url == settings.sso.token_url
+            urls = (
+                list(_sso_metadata_urls(settings)) if by_sso else [server.url.rstrip("/") + _SMART]
+            )
             proxy_url = settings.sso.proxy_url if by_sso else settings.platform.proxy_url
-            asked = (_endpoint(session, url, side, proxy_url) for url in urls)
-            named = zip(urls, await asyncio.gather(*asked), strict=True)
+            requests = (_endpoint(session, url, server, proxy_url) for url in urls)
+            named = zip(urls, await asyncio.gather(*requests), strict=True)
             found = {url: endpoint for url, endpoint in named if endpoint is not None}
-            check = Phrase("{name} documents", name=side.name)
+            check = Phrase("{name} documents", name=server.name)
             yield _check_endpoints(check, found, settings.sso.token_url, has_token=has_token)
 
 
-def _of_sso(settings: Settings) -> Iterator[str]:
+def _sso_metadata_urls(settings: Settings) -> Iterator[str]:
     """Yield the URLs at which an SSO may publish its metadata.
 
     RFC 8414 section 3.1 and OpenID Connect Discovery section 4.
@@ -175,14 +177,14 @@ def _of_sso(settings: Settings) -> Iterator[str]:
 async def _endpoint(
     session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
     url: str,
-    side: CheckedServer,
+    server: CheckedServer,
     proxy_url: str | None,
 ) -> str | None:
     """Return the token endpoint that a document names, None without such a document."""
     try:
-        tls = side.trust()
+        tls = server.trust()
         async with (
-            asyncio.timeout(min(side.timeout, _PATIENCE)),
+            asyncio.timeout(min(server.timeout, _DOCUMENT_TIMEOUT)),
             session.get(
                 url,
                 headers={"Accept": "application/json", "Accept-Encoding": "identity"},
@@ -192,10 +194,14 @@ async def _endpoint(
                 auto_decompress=False,
             ) as response,
         ):
-            answer = await read_response(response)
+            http_response = await read_response(response)
     except (StartError, OSError, TimeoutError, aiohttp.ClientError, ValueError):
         return None
-    document = parse_object(answer.body) if answer.status == 200 and answer.body else None
+    document = (
+        parse_object(http_response.body)
+        if http_response.status == 200 and http_response.body
+        else None
+    )
     endpoint = (document or {}).get("token_endpoint")
     return endpoint if isinstance(endpoint, str) else None
 
@@ -205,15 +211,15 @@ def _check_endpoints(
 ) -> CheckResult:
     if not found:
         return CheckResult(check, "skipped", Phrase("none that names a token endpoint"))
-    others = {url: endpoint for url, endpoint in found.items() if endpoint != token_url}
-    if not others:
+    differing = {url: endpoint for url, endpoint in found.items() if endpoint != token_url}
+    if not differing:
         return CheckResult(
             check,
             "ok",
             Phrase("{url} names the token endpoint of the settings", url=next(iter(found))),
         )
-    url, endpoint = next(iter(others.items()))
-    named = endpoint[:_LONGEST_URL] if endpoint.isprintable() else Phrase("that is no URL")
+    url, endpoint = next(iter(differing.items()))
+    named = endpoint[:_MAX_URL_LENGTH] if endpoint.isprintable() else Phrase("that is no URL")
     detail = Phrase(
         "{url} names the token endpoint {named}, sso.token_url is {token_url}",
         url=url,

@@ -37,7 +37,7 @@ _ENVIRONMENTS: Final = {
     "dhp-production": Phrase("dhp-production, for real work"),
     "custom": Phrase("other addresses"),
 }
-_PLACES: Final = {
+_CALLER_LOCATIONS: Final = {
     "machine": Phrase("on this machine"),
     "container": Phrase("in a container on this machine"),
     "network": Phrase("elsewhere in the network"),
@@ -89,13 +89,13 @@ class InitPrompts:
         self._require_flags(environment)
         urls = self._urls() if environment == "custom" else None
         client_id = self._text("--client-id", flags.client_id, Phrase("client_id"), _own_text)
-        by_key, proof = self._proof()
-        where = self._choice(
-            "--caller", flags.caller, Phrase("Where does the old system run?"), _PLACES
+        by_key, secret_or_key = self._secret_or_key()
+        caller_location = self._choice(
+            "--caller", flags.caller, Phrase("Where does the old system run?"), _CALLER_LOCATIONS
         )
-        kind = self._kind(where)
+        kind = self._kind(caller_location)
         container = flags.container or "his"
-        if where == "container":
+        if caller_location == "container":
             question = Phrase("The name of its container")
             container = self._text("--container", flags.container, question, _own_text, "his")
         usual = "stdout" if kind == "container" else "file"
@@ -105,10 +105,10 @@ class InitPrompts:
             environment=environment,
             urls=urls,
             client_id=client_id,
-            client_secret_or_key=proof,
+            client_secret_or_key=secret_or_key,
             uses_private_key=by_key,
-            caller_location=cast(Where, where),
-            networks=self._networks() if where == "network" else (),
+            caller_location=cast(Where, caller_location),
+            networks=self._networks() if caller_location == "network" else (),
             audit=cast(Literal["file", "stdout"], audit),
             kind=kind,
             directory=flags.directory.absolute(),
@@ -119,10 +119,10 @@ class InitPrompts:
 
     def _environment(self) -> str:
         """Return the environment. URLs may be given for `custom` only."""
-        given, urls = self._flags.environment, self._url_flags()
+        flag_value, urls = self._flags.environment, self._url_flags()
         flag = next((name for name, url in urls.items() if url is not None), None)
         question, default = Phrase("Which platform?"), "" if flag is None else "custom"
-        chosen = self._choice("--environment", given, question, _ENVIRONMENTS, default)
+        chosen = self._choice("--environment", flag_value, question, _ENVIRONMENTS, default)
         if flag is not None and chosen != "custom":
             raise InvalidAnswerError(Phrase("{flag}: is for --environment custom alone", flag=flag))
         return chosen
@@ -139,12 +139,12 @@ class InitPrompts:
         needed = self._url_flags() if environment == "custom" else {}
         needed["--client-id"] = flags.client_id
         needed["--secret-file"] = flags.key_file if flags.secret_file is None else flags.secret_file
-        missing = [flag for flag, given in needed.items() if given is None]
+        missing = [flag for flag, value in needed.items() if value is None]
         if missing and not self._is_interactive:
             raise InvalidAnswerError(join_phrases("\n", map(_missing, missing)))
 
-    def _kind(self, where: str) -> Kind:
-        if where == "container":
+    def _kind(self, caller_location: str) -> Kind:
+        if caller_location == "container":
             return "container"
         etc = search_paths({})[0].parent
         return "system" if self._flags.directory.absolute() == etc else "folder"
@@ -161,7 +161,7 @@ class InitPrompts:
         )
         return fhir_base_url, token_url
 
-    def _proof(self) -> tuple[bool, Secret]:
+    def _secret_or_key(self) -> tuple[bool, Secret]:
         """Return whether the client uses a private key, and the key or secret."""
         flags = self._flags
         if flags.key_file is not None:
@@ -175,46 +175,46 @@ class InitPrompts:
         return False, prompt(Phrase("The secret (nothing is shown)"), _secret, hidden=True)
 
     def _networks(self) -> tuple[str, ...]:
-        given = ", ".join(self._flags.networks) or None
+        flag_value = ", ".join(self._flags.networks) or None
         question = Phrase("From which addresses or networks does it call?")
-        return self._text("--network", given, question, _network_list, _PRIVATE)
+        return self._text("--network", flag_value, question, _network_list, _PRIVATE)
 
     def _outbox_key(self) -> Secret | None:
-        given = self._flags.outbox
-        answer = None if given is None else "yes" if given else "no"
+        flag_value = self._flags.outbox
+        choice = None if flag_value is None else "yes" if flag_value else "no"
         question = Phrase("Keep writes while the line is down (outbox)?")
-        if self._choice("--outbox", answer, question, _YES_NO) == "no":
+        if self._choice("--outbox", choice, question, _YES_NO) == "no":
             return None
         return Secret(base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
 
     def _choice(
         self,
         flag: str,
-        given: str | None,
+        flag_value: str | None,
         question: Phrase,
         choices: Mapping[str, Phrase],
         default: str = "",
     ) -> str:
         default = default or next(iter(choices))
-        if given is None:
+        if flag_value is None:
             return prompt_choice(question, choices, default) if self._is_interactive else default
-        if given not in choices:
+        if flag_value not in choices:
             names = ", ".join(choices)
             raise InvalidAnswerError(Phrase("{flag}: one of {names}", flag=flag, names=names))
-        return given
+        return flag_value
 
     def _text(
         self,
         flag: str,
-        given: str | None,
+        flag_value: str | None,
         question: Phrase,
         read: Callable[[str], _T],
         default: str | None = None,
     ) -> _T:
-        if given is None and self._is_interactive:
+        if flag_value is None and self._is_interactive:
             return prompt(question, read, default)
         try:
-            return read((default or "") if given is None else given)
+            return read((default or "") if flag_value is None else flag_value)
         except InvalidAnswerError as error:
             raise InvalidAnswerError(
                 Phrase("{flag}: {why}", flag=flag, why=error.problem)
@@ -254,7 +254,7 @@ def _as_setting(parse: Callable[[str], _T]) -> Callable[[str], _T]:
 
 def _network_list(text: str) -> tuple[str, ...]:
     read = _as_setting(parse_network)
-    return tuple(str(read(each.strip())) for each in text.split(","))
+    return tuple(str(read(network.strip())) for network in text.split(","))
 
 
 def _from_file(flag: str, file: str, read: Callable[[str], _T]) -> _T:

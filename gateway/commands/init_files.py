@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway import os_support
-from gateway.commands.init_plan import InitPlan, Kind, Line, compose_lines, settings_lines
+from gateway.commands.init_plan import InitPlan, Kind, YamlLine, compose_lines, settings_lines
 from gateway.config import placeholders
 from gateway.config.text_file import TextDecodingError, read_text
 from gateway.config.yaml_file import parse_yaml
@@ -42,7 +42,7 @@ def settings_text(plan: InitPlan, spell: Callable[[Phrase], str]) -> str:
     return _spelled(settings_lines(plan), spell)
 
 
-def _spelled(lines: Iterable[Line], spell: Callable[[Phrase], str]) -> str:
+def _spelled(lines: Iterable[YamlLine], spell: Callable[[Phrase], str]) -> str:
     text = ""
     for depth, line, meaning in lines:
         # The keys of a list item have the indentation of the item's first key.
@@ -60,34 +60,36 @@ def require_no_settings(directory: Path) -> None:
 
 def write_files(plan: InitPlan, spell: Callable[[Phrase], str]) -> list[Path]:
     """Write all files and return their paths. Raises `InitWriteError`; then nothing is written."""
-    wanted = list(_planned_files(plan, spell))
-    _require_absent(each.path for each in wanted)
+    files = list(_planned_files(plan, spell))
+    _require_absent(file.path for file in files)
     with contextlib.ExitStack() as undo:
         try:
             for folder, mode, owner in _folders(plan):
                 _make_folder(folder, mode, owner, undo)
-            for each in wanted:
-                _write_file(each, undo)
+            for file in files:
+                _write_file(file, undo)
         except OSError as error:
             why = system_error(error, Phrase("cannot be written"))
             raise InitWriteError(Phrase("{path}: {why}", path=error.filename, why=why)) from None
         undo.pop_all()
-    return [each.path for each in wanted]
+    return [file.path for file in files]
 
 
 def _require_absent(paths: Iterable[Path]) -> None:
     taken = [path for path in paths if not _may_be_written(path)]
     if taken:
-        there = Phrase("is there already, and nothing was changed; move it away first")
-        lines = (Phrase("{path}: {why}", path=path, why=there) for path in taken)
+        reason = Phrase("is there already, and nothing was changed; move it away first")
+        lines = (Phrase("{path}: {why}", path=path, why=reason) for path in taken)
         raise InitWriteError(join_phrases("\n", lines))
 
 
 def _planned_files(plan: InitPlan, spell: Callable[[Phrase], str]) -> Iterator[_PlannedFile]:
-    for each in plan.secret_files():
-        owner = _owner(plan.kind, for_service=each.for_service)
-        mode = 0o600 if owner is None or not each.for_service else 0o400
-        yield _PlannedFile(plan.directory / each.path, f"{each.text.reveal()}\n", mode, owner)
+    for secret_file in plan.secret_files():
+        owner = _owner(plan.kind, for_service=secret_file.for_service)
+        mode = 0o600 if owner is None or not secret_file.for_service else 0o400
+        yield _PlannedFile(
+            plan.directory / secret_file.path, f"{secret_file.text.reveal()}\n", mode, owner
+        )
     if plan.kind == "container":
         user = _owner(plan.kind, for_service=True) or (os.getuid(), os.getgid())
         text = _spelled(compose_lines(plan, f"{user[0]}:{user[1]}"), spell)
@@ -117,10 +119,10 @@ def _owner(kind: Kind, *, for_service: bool) -> Ids | None:
     import pwd
 
     try:
-        found = pwd.getpwnam(_SERVICE_USER)
+        account = pwd.getpwnam(_SERVICE_USER)
     except KeyError:
         return None
-    return found.pw_uid, found.pw_gid
+    return account.pw_uid, account.pw_gid
 
 
 def _may_be_written(path: Path) -> bool:
@@ -158,19 +160,19 @@ def _make_folder(folder: Path, mode: int, owner: Ids | None, undo: contextlib.Ex
         os.chown(folder, *owner)
 
 
-def _write_file(wanted: _PlannedFile, undo: contextlib.ExitStack) -> None:
-    path = wanted.path
+def _write_file(planned: _PlannedFile, undo: contextlib.ExitStack) -> None:
+    path = planned.path
     if _is_template(path):
         path.rename(_aside(path))
         undo.callback(_aside(path).rename, path)
     elif path.exists():
         path.unlink()
-        undo.callback(path.touch, wanted.mode)
+        undo.callback(path.touch, planned.mode)
     # No other user can read it at any moment, not even while it is empty.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     undo.callback(path.unlink)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(wanted.text)
-    if wanted.owner is not None:
-        os.chown(path, *wanted.owner)
-    path.chmod(wanted.mode)
+        file.write(planned.text)
+    if planned.owner is not None:
+        os.chown(path, *planned.owner)
+    path.chmod(planned.mode)

@@ -21,7 +21,7 @@ from gateway.secret import Secret
 
 Where = Literal["machine", "container", "network"]
 Kind = Literal["system", "container", "folder"]
-Line = tuple[int, str, Phrase]
+YamlLine = tuple[int, str, Phrase]
 
 CALLER: Final = "his"
 # The folders that the image and the unit may write, and the folder of the container's settings.
@@ -101,7 +101,7 @@ class InitPlan:
         """Return the variables for commands outside the container, with its files' paths there."""
         if self.kind != "container":
             return {}
-        files = {each.setting: str(self.directory / each.path) for each in self.secret_files()}
+        files = {file.setting: str(self.directory / file.path) for file in self.secret_files()}
         if self.audit == "file":
             files["audit", "path"] = str(self.directory / "audit" / "audit.jsonl")
         if self.outbox_key is not None:
@@ -109,7 +109,7 @@ class InitPlan:
         return {variable_name(setting): path for setting, path in files.items()}
 
 
-def settings_lines(plan: InitPlan) -> Iterator[Line]:
+def settings_lines(plan: InitPlan) -> Iterator[YamlLine]:
     """Yield the lines of the settings file: depth, text and comment."""
     yield 0, f"environment: {plan.environment}", Phrase("which platform; begin with dhp-playground")
     if plan.urls is not None:
@@ -124,21 +124,21 @@ def settings_lines(plan: InitPlan) -> Iterator[Line]:
     yield 2, f"client_id: {_quoted(plan.client_id)}", Phrase("as you were given it")
     if plan.uses_private_key:
         yield 2, "auth_method: private_key_jwt", Phrase("the gateway signs instead of a secret")
-    proof, *others = plan.secret_files()
+    client_file, *other_files = plan.secret_files()
     meaning = Phrase("the private key, alone in its file; readable for few")
     secret = Phrase("the secret, alone in its file; readable for few")
-    path = _quoted(str(plan.path_in_service(proof.path)))
-    yield 2, f"{proof.setting[-1]}: {path}", meaning if plan.uses_private_key else secret
+    path = _quoted(str(plan.path_in_service(client_file.path)))
+    yield 2, f"{client_file.setting[-1]}: {path}", meaning if plan.uses_private_key else secret
     yield from _audit_lines(plan)
     if plan.outbox_key is not None:
         yield 0, "outbox:", Phrase("keeps writes while the line is down")
         yield 1, "enabled: true", Phrase("only for callers that ask for it, see docs/outbox.md")
         yield 1, f"url: {_quoted(f'sqlite:///{plan.outbox_path}')}", Phrase("where they are kept")
-        path = _quoted(str(plan.path_in_service(others[-1].path)))
+        path = _quoted(str(plan.path_in_service(other_files[-1].path)))
         yield 1, f"encryption_key_file: {path}", Phrase("without this key nobody can read them")
 
 
-def _listener_lines(plan: InitPlan) -> Iterator[Line]:
+def _listener_lines(plan: InitPlan) -> Iterator[YamlLine]:
     yield 0, "listen:", Phrase("where your systems reach the gateway")
     if plan.caller_location == "network":
         yield 1, "address: 0.0.0.0:8080", Phrase("every address of this machine, see callers")
@@ -160,7 +160,7 @@ def _listener_lines(plan: InitPlan) -> Iterator[Line]:
         yield 2, f"api_key_file: {path}", Phrase("what it sends in the header X-Api-Key")
 
 
-def _audit_lines(plan: InitPlan) -> Iterator[Line]:
+def _audit_lines(plan: InitPlan) -> Iterator[YamlLine]:
     yield 0, "audit:", Phrase("a record of each request; ids of patients in it are patient data")
     if plan.audit == "stdout":
         yield 1, "sink: stdout", Phrase("to standard output; collect and keep it")
@@ -173,7 +173,7 @@ def _audit_lines(plan: InitPlan) -> Iterator[Line]:
     )
 
 
-def compose_lines(plan: InitPlan, user: str) -> Iterator[Line]:
+def compose_lines(plan: InitPlan, user: str) -> Iterator[YamlLine]:
     """Yield the lines of a Compose file: the gateway in the network of the calling container."""
     yield 0, "services:", EMPTY_PHRASE
     yield 1, "gateway:", Phrase("reaches and is reached by that container alone")

@@ -44,8 +44,8 @@ def _document(entries: list[ReportEntry]) -> str:
 
 def _setting(level: str, problem: Problem) -> ReportEntry:
     about = {"level": level, "code": problem.code, "key": problem.key}
-    told = {"message": problem.message, "hint": problem.hint, "source": problem.source}
-    return about | {name: str(text) for name, text in told.items()}
+    texts = {"message": problem.message, "hint": problem.hint, "source": problem.source}
+    return about | {name: str(text) for name, text in texts.items()}
 
 
 def _finding(finding: CheckResult) -> ReportEntry:

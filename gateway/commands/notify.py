@@ -25,8 +25,8 @@ from gateway.process import alerting
 from gateway.process.factories import StartError
 from gateway.secret import Secret
 
-_TRY: Final = Phrase("`dhp-gateway notify --test` sends a message there")
-_CONNECT: Final = 5.0
+_TEST_HINT: Final = Phrase("`dhp-gateway notify --test` sends a message there")
+_CONNECT_TIMEOUT: Final = 5.0
 
 
 async def send_test_message(
@@ -35,7 +35,7 @@ async def send_test_message(
     """Send the test message to all addresses. Return a result for each, in their order."""
     message = AlertFormatter.from_settings(settings).format_test()
     sent = await asyncio.gather(*(AddressSender(address).send(message) for address in addresses))
-    return [_message_result(*each) for each in zip(addresses, sent, strict=True)]
+    return [_message_result(*result) for result in zip(addresses, sent, strict=True)]
 
 
 def _message_result(address: AlertAddress, taken: bool) -> CheckResult:
@@ -48,11 +48,11 @@ def _message_result(address: AlertAddress, taken: bool) -> CheckResult:
 async def check_addresses(settings: Settings) -> AsyncIterator[CheckResult]:
     """Yield the doctor's checks: the library, the syntax of each address, the connection."""
     try:
-        given = list(alerting.configured_addresses(settings))
+        addresses = list(alerting.configured_addresses(settings))
     except StartError:
         return  # reported with the secrets' files
     try:
-        for name, url in given:
+        for name, url in addresses:
             async for finding in _check_address_route(name, url):
                 yield finding
     except MissingExtraError:
@@ -69,9 +69,11 @@ async def _check_address_route(name: Phrase, url: Secret) -> AsyncIterator[Check
     server = address.server()
     if server is None:
         detail = Phrase("Apprise understands it, and knows its server")
-        yield CheckResult(address.name, "ok", detail, _TRY)
+        yield CheckResult(address.name, "ok", detail, _TEST_HINT)
         return
-    place = f"tcp://{authority(*server)}"
-    side = CheckedServer(address.name, place, "alerts.notify", lambda: None, _CONNECT)
-    async for finding in check_connection(side):
+    tcp_url = f"tcp://{authority(*server)}"
+    checked_server = CheckedServer(
+        address.name, tcp_url, "alerts.notify", lambda: None, _CONNECT_TIMEOUT
+    )
+    async for finding in check_connection(checked_server):
         yield finding

@@ -42,15 +42,15 @@ PrintPhrase = Callable[[Phrase], None]
 
 _T = TypeVar("_T")
 
-_PAGE: Final = 500
+_PAGE_SIZE: Final = 500
 # Seconds. Less than other processes wait for the outbox, which is locked meanwhile.
-_AUDIT_FLUSH: Final = 2.0
+_AUDIT_FLUSH_TIMEOUT: Final = 2.0
 _AUDIT_PENDING_MESSAGE: Final = Phrase(
     "noted for the audit: the gateway records it, running or at its next start"
 )
 _FAILED: Final = Phrase("the audit cannot be written")
 # Fields of an entry's view whose values are translated: each has a closed list of values.
-_IN_WORDS: Final = frozenset({"state", "after_doubt"})
+_TRANSLATED_FIELDS: Final = frozenset({"state", "after_doubt"})
 
 
 class OutboxCommandError(Exception):
@@ -75,7 +75,7 @@ async def list_entries(
 ) -> tuple[list[OutboxEntry], dict[EntryState, int]]:
     """Return the entries and the number of entries by state. Raises `OutboxCommandError`."""
     async with _open_outbox(settings) as outbox:
-        entries = [each async for each in _entries(outbox, states, caller)]
+        entries = [entry async for entry in _entries(outbox, states, caller)]
         return entries, (await outbox.depth()).counts
 
 
@@ -137,7 +137,7 @@ async def apply_action(
 ) -> int:
     """Retry or drop entries. Return how many were refused. Raises `OutboxCommandError`."""
     refused = 0
-    async with _open_for_action(settings, say, reason) as (outbox, actor, noted):
+    async with _open_for_action(settings, say, reason) as (outbox, actor, changed_ids):
         move = {"retry": outbox.retry, "drop": outbox.drop}[action]
         for entry_id in _progress(ids, action, quiet=len(ids) < 2):
             try:
@@ -149,17 +149,17 @@ async def apply_action(
             if entry is None:
                 refused += 1
             else:
-                noted.add(entry_id)
-            told = "there is no such entry" if entry is None else entry.state.value
-            say(setting_problem(entry_id, Phrase(told)))
+                changed_ids.add(entry_id)
+            result = "there is no such entry" if entry is None else entry.state.value
+            say(setting_problem(entry_id, Phrase(result)))
     return refused
 
 
 async def retry_failed(settings: Settings, cause: str | None, say: PrintPhrase) -> None:
     """Retry all failed entries, of one cause or of any. Raises `OutboxCommandError`."""
-    async with _open_for_action(settings, say) as (outbox, actor, noted):
+    async with _open_for_action(settings, say) as (outbox, actor, changed_ids):
         async for entry in outbox.retry_failed(cause, actor):
-            noted.add(entry.id)
+            changed_ids.add(entry.id)
             say(setting_problem(entry.id, Phrase(entry.state.value)))
 
 
@@ -176,7 +176,7 @@ async def export_entries(
     Raises `OutboxCommandError`. The file is readable for its owner only, and must not exist.
     """
     async with _open_outbox(settings) as outbox:
-        entries = [each async for each in _entries(outbox, states or tuple(BLOCKING), None)]
+        entries = [entry async for entry in _entries(outbox, states or tuple(BLOCKING), None)]
         with _target(path) as file:
             for entry in _progress(entries, "export", quiet=quiet or path is None):
                 content = await outbox.content(entry.id) or EntryContent(entry, None, None)
@@ -199,7 +199,7 @@ def format_entry(document: dict[str, Any]) -> Iterator[Phrase]:
 
 
 def _format_value(name: str, value: Any) -> Phrase:
-    """Return a value as a phrase; only values of `_IN_WORDS` are translated.
+    """Return a value as a phrase; only values of `_TRANSLATED_FIELDS` are translated.
 
     A caller may have the name of a state, which must not be translated.
     """
@@ -209,7 +209,7 @@ def _format_value(name: str, value: Any) -> Phrase:
         return value
     if isinstance(value, bool):
         return Phrase("yes") if value else Phrase("no")
-    return Phrase(value) if name in _IN_WORDS else Phrase("{value}", value=value)
+    return Phrase(value) if name in _TRANSLATED_FIELDS else Phrase("{value}", value=value)
 
 
 @contextlib.asynccontextmanager
@@ -238,28 +238,28 @@ async def _open_for_action(
     The actor is None without an audit. Each step stores its pending audit record in its own
     transaction, so that the audit gets it even if the command fails later.
     """
-    noted: set[str] = set()
+    changed_ids: set[str] = set()
     actor = _actor(settings, reason)
     async with _open_outbox(settings) as outbox:
         try:
-            yield outbox, actor, noted
+            yield outbox, actor, changed_ids
         finally:
             if (
                 actor is not None
-                and (why := await _flush_audit(outbox, settings, noted)) is not None
+                and (why := await _flush_audit(outbox, settings, changed_ids)) is not None
             ):
                 say(why)
 
 
-async def _flush_audit(outbox: Outbox, settings: Settings, noted: set[str]) -> Phrase | None:
-    """Write all pending audit records. Return a message unless those of `noted` are written."""
+async def _flush_audit(outbox: Outbox, settings: Settings, changed_ids: set[str]) -> Phrase | None:
+    """Write all pending audit records. Return a message unless `changed_ids` are recorded."""
     why = _AUDIT_PENDING_MESSAGE
 
-    async def record(notes: Sequence[PendingAuditRecord]) -> bool:
+    async def record(pending_records: Sequence[PendingAuditRecord]) -> bool:
         nonlocal why
-        written = await _write_audit(settings, notes)
+        written = await _write_audit(settings, pending_records)
         if written:
-            noted.difference_update(note.entry for note in notes)
+            changed_ids.difference_update(pending.entry for pending in pending_records)
         elif written is not None:
             why = join_phrases("; ", [_FAILED, _AUDIT_PENDING_MESSAGE])
         return bool(written)
@@ -267,10 +267,12 @@ async def _flush_audit(outbox: Outbox, settings: Settings, noted: set[str]) -> P
     with contextlib.suppress(OutboxError):
         while await outbox.record_pending(record):
             pass
-    return why if noted else None
+    return why if changed_ids else None
 
 
-async def _write_audit(settings: Settings, notes: Sequence[PendingAuditRecord]) -> bool | None:
+async def _write_audit(
+    settings: Settings, pending_records: Sequence[PendingAuditRecord]
+) -> bool | None:
     """Return whether the audit has the records now, None where this command must not write it."""
     lost = 0
 
@@ -283,10 +285,10 @@ async def _write_audit(settings: Settings, notes: Sequence[PendingAuditRecord]) 
         return None
     try:
         spell = TimestampFormatter().format
-        for note in notes:
-            audit.record_event("outbox", **note.record_fields(spell))
+        for pending in pending_records:
+            audit.record_event("outbox", **pending.record_fields(spell))
     finally:
-        await audit.close(_AUDIT_FLUSH)
+        await audit.close(_AUDIT_FLUSH_TIMEOUT)
     return not lost
 
 
@@ -315,8 +317,8 @@ def _actor(settings: Settings, reason: str = "") -> Actor | None:
     """Return the actor of this command, None without an audit."""
     if settings.audit.sink == "off":
         return None
-    way = f"command, user {os.getuid()}" if hasattr(os, "getuid") else "command"
-    return Actor(way, reason=reason)
+    channel = f"command, user {os.getuid()}" if hasattr(os, "getuid") else "command"
+    return Actor(channel, reason=reason)
 
 
 async def _entries(
@@ -324,10 +326,10 @@ async def _entries(
 ) -> AsyncIterator[OutboxEntry]:
     after = 0
     while True:
-        page = await outbox.entries(caller=caller, states=states, after=after, limit=_PAGE)
+        page = await outbox.entries(caller=caller, states=states, after=after, limit=_PAGE_SIZE)
         for entry in page:
             yield entry
-        if len(page) < _PAGE:
+        if len(page) < _PAGE_SIZE:
             return
         after = page[-1].number
 

@@ -45,13 +45,13 @@ _COMMON: Final = frozenset(
 )
 # A position or the like: no value is known that is certainly far from every resource.
 _UNDETERMINABLE_KINDS: Final = frozenset(("special",))
-_LARGEST: Final = {"metadata": 16 * 1024 * 1024, "search": 4 * 1024 * 1024}
-_WAITED_OUT: Final = frozenset((429, 503))
+_MAX_BODY_BYTES: Final = {"metadata": 16 * 1024 * 1024, "search": 4 * 1024 * 1024}
+_RETRIED_STATUSES: Final = frozenset((429, 503))
 _MAX_TRIES: Final = 3
 _PAUSE: Final = 5.0
-_LONGEST_PAUSE: Final = 60.0
+_MAX_PAUSE: Final = 60.0
 # A token is renewed so many seconds before its expiry, a short-lived one at half its lifetime.
-_BEFORE_END: Final = 30.0
+_RENEW_AHEAD: Final = 30.0
 
 
 class ProbeUnavailableError(Exception):
@@ -153,7 +153,11 @@ def _questions(
     for kind, name in wanted or [(kind, None) for kind in sorted(declared)]:
         known = declared.get(kind, NO_CAPABILITY).parameters
         names = known if name is None else {name: known.get(name, "")}
-        chosen = {each: names[each] for each in names if each[:1] != "_" or each in _COMMON}
+        chosen = {
+            parameter: names[parameter]
+            for parameter in names
+            if parameter[:1] != "_" or parameter in _COMMON
+        }
         questions.setdefault(kind, {}).update(chosen)
     return questions
 
@@ -225,11 +229,11 @@ class _Platform:
 
     async def statement(self) -> Mapping[str, TypeCapability]:
         """Return the declared capabilities by type. Raises `ProbeUnavailableError`."""
-        status, body = await self._get("metadata", {}, _LARGEST["metadata"])
+        status, body = await self._get("metadata", {}, _MAX_BODY_BYTES["metadata"])
         try:
             return capabilities(body or b"") if status == 200 else capabilities(b"")
         except ValueError:
-            told = (
+            problem = (
                 Phrase("no answer")
                 if status is None
                 else Phrase("no CapabilityStatement (status {status})", status=status)
@@ -237,14 +241,16 @@ class _Platform:
             raise ProbeUnavailableError(
                 Phrase(
                     "{told} at {fhir_base_url}",
-                    told=told,
+                    told=problem,
                     fhir_base_url=self._settings.platform.fhir_base_url,
                 )
             ) from None
 
     async def search(self, kind: str, parameters: Mapping[str, str]) -> ProbeVerdict:
         """Return whether the search has matches."""
-        status, body = await self._get(kind, {**parameters, "_count": "1"}, _LARGEST["search"])
+        status, body = await self._get(
+            kind, {**parameters, "_count": "1"}, _MAX_BODY_BYTES["search"]
+        )
         if status is None or status >= 500 or status in (401, 403, 408, 429):
             return "unanswered"
         if status != 200:
@@ -253,29 +259,29 @@ class _Platform:
         return "matches" if body is None or _has_matches(kind, body) else "none"
 
     async def _get(
-        self, path: str, parameters: Mapping[str, str], largest: int
+        self, path: str, parameters: Mapping[str, str], max_bytes: int
     ) -> tuple[int | None, bytes | None]:
         """Return status and body.
 
-        The status is None without a response, the body None where it is larger than `largest`
+        The status is None without a response, the body None where it is larger than `max_bytes`
         bytes.
         """
-        status, body, asked_pause = None, None, 0.0
+        status, body, requested_pause = None, None, 0.0
         for _ in range(_MAX_TRIES):
-            await asyncio.sleep(max(asked_pause, self._next_at - time.monotonic()))
+            await asyncio.sleep(max(requested_pause, self._next_at - time.monotonic()))
             self._next_at = time.monotonic() + self._pause
             try:
-                status, body, asked_pause = await self._get_once(path, parameters, largest)
+                status, body, requested_pause = await self._get_once(path, parameters, max_bytes)
             except (aiohttp.ClientError, TimeoutError, OSError):
                 return None, b""
             if status == 401:
                 self._renew_at = 0.0
-            elif status not in _WAITED_OUT:
+            elif status not in _RETRIED_STATUSES:
                 break
         return status, body
 
     async def _get_once(
-        self, path: str, parameters: Mapping[str, str], largest: int
+        self, path: str, parameters: Mapping[str, str], max_bytes: int
     ) -> tuple[int, bytes | None, float]:
         await self._renew()
         platform = self._settings.platform
@@ -287,30 +293,30 @@ class _Platform:
             proxy=platform.proxy_url,
             allow_redirects=False,
             timeout=aiohttp.ClientTimeout(total=platform.response_timeout),
-        ) as answer:
-            pause = parse_retry_after(answer.headers.get("Retry-After"), time.time())
-            pause = 0.0 if answer.status not in _WAITED_OUT else pause or _PAUSE
-            body = await _bounded(answer.content, largest)
-            return answer.status, body, min(pause, _LONGEST_PAUSE)
+        ) as response:
+            pause = parse_retry_after(response.headers.get("Retry-After"), time.time())
+            pause = 0.0 if response.status not in _RETRIED_STATUSES else pause or _PAUSE
+            body = await _bounded(response.content, max_bytes)
+            return response.status, body, min(pause, _MAX_PAUSE)
 
     async def _renew(self) -> None:
         """Request a new token unless the current one is valid for long enough."""
         if time.monotonic() < self._renew_at:
             return
-        began = time.monotonic()
+        started_at = time.monotonic()
         response = await token_command.request_token(self._settings, self._credential)
         self._authorization = f"Bearer {response.access_token.reveal()}"
-        self._renew_at = began + max(response.lifetime - _BEFORE_END, response.lifetime / 2)
+        self._renew_at = started_at + max(response.lifetime - _RENEW_AHEAD, response.lifetime / 2)
 
 
-async def _bounded(content: aiohttp.StreamReader, largest: int) -> bytes | None:
-    pieces, size = [], 0
-    async for piece in content.iter_any():
-        size += len(piece)
-        if size > largest:
+async def _bounded(content: aiohttp.StreamReader, max_bytes: int) -> bytes | None:
+    chunks, size = [], 0
+    async for chunk in content.iter_any():
+        size += len(chunk)
+        if size > max_bytes:
             return None
-        pieces.append(piece)
-    return b"".join(pieces)
+        chunks.append(chunk)
+    return b"".join(chunks)
 
 
 def _has_matches(kind: str, body: bytes) -> bool:
@@ -326,7 +332,7 @@ def _has_matches(kind: str, body: bytes) -> bool:
         return False
     entries = bundle.get("entry")
     total = bundle.get("total")
-    found = any(_is_match(kind, each) for each in entries) if isinstance(entries, list) else False
+    found = any(_is_match(kind, entry) for entry in entries) if isinstance(entries, list) else False
     return found or (isinstance(total, int) and total > 0)
 
 

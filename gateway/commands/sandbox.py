@@ -58,129 +58,129 @@ class SandboxRun:
         return f"http://{self.listen.client_address}"
 
 
-def serve_sandbox(demo: SandboxRun, say: PrintLine) -> None:
+def serve_sandbox(run: SandboxRun, say: PrintLine) -> None:
     """Serve until SIGINT or SIGTERM; `say` prints a line. Raises `StartError`."""
     logs.configure("warning", "console")
     with asyncio.Runner(loop_factory=os_support.new_event_loop()) as runner:
-        runner.run(_serve(demo, say))
+        runner.run(_serve(run, say))
 
 
-async def _serve(demo: SandboxRun, say: PrintLine) -> None:
+async def _serve(run: SandboxRun, say: PrintLine) -> None:
     stop = asyncio.Event()
     os_support.on_signals(dict.fromkeys(("SIGTERM", "SIGINT", "SIGBREAK"), stop.set))
-    demo = await _with_free_addresses(demo)
+    run = await _with_free_addresses(run)
     with contextlib.ExitStack() as stack:
-        if demo.gateway and os_support.HAS_FILE_LOCKS:
-            demo = _with_audit(demo, stack)
-        platform = Sandbox(demo.platform, log=say)
+        if run.gateway and os_support.HAS_FILE_LOCKS:
+            run = _with_audit(run, stack)
+        platform = Sandbox(run.platform, log=say)
         await platform.start()
         try:
-            await _serve_gateway(demo, platform, say, stop)
+            await _serve_gateway(run, platform, say, stop)
         finally:
             await platform.stop()
 
 
-def _with_audit(demo: SandboxRun, stack: contextlib.ExitStack) -> SandboxRun:
+def _with_audit(run: SandboxRun, stack: contextlib.ExitStack) -> SandboxRun:
     try:
         folder = stack.enter_context(TemporaryDirectory(prefix="dhp-gateway-"))
     except OSError:
         # A container with a read-only file system.
-        return demo
+        return run
     file = Path(folder, "audit.jsonl")
-    return replace(demo, audit=file, platform=replace(demo.platform, gateway_audit=str(file)))
+    return replace(run, audit=file, platform=replace(run.platform, gateway_audit=str(file)))
 
 
-async def _with_free_addresses(demo: SandboxRun) -> SandboxRun:
+async def _with_free_addresses(run: SandboxRun) -> SandboxRun:
     """Check that all addresses are free; with the login, return the actual ones.
 
     With the login, the platform has to know the gateway's address before either listens. Raises
     `StartError` with a line for every address that is not free.
     """
-    platform = ListenAddress(demo.platform.host, demo.platform.port)
+    platform = ListenAddress(run.platform.host, run.platform.port)
     addresses = {"--port": platform}
-    if demo.gateway:
-        addresses |= {"--listen": demo.listen, "--admin": demo.admin}
+    if run.gateway:
+        addresses |= {"--listen": run.listen, "--admin": run.admin}
     try:
         listening = await sockets.listen(addresses)
     except sockets.ListenError as error:
         lines = (
             Phrase(
                 "cannot listen on {address}: {why}; choose another with {key}",
-                address=each.address,
-                why=each.problem,
-                key=each.key,
+                address=failure.address,
+                why=failure.problem,
+                key=failure.key,
             )
-            for each in error.failures
+            for failure in error.failures
         )
         raise StartError(join_phrases("\n", lines)) from None
-    for each in listening:
-        each.close()
-        each.remove_path()
-    if not demo.login or not demo.gateway:
-        return demo
-    if demo.listen.path is not None:
+    for listener in listening:
+        listener.close()
+        listener.remove_path()
+    if not run.login or not run.gateway:
+        return run
+    if run.listen.path is not None:
         raise StartError(Phrase("--login: browsers need --listen HOST:PORT"))
-    demo = replace(demo, listen=listening[1].address)
-    return replace(demo, platform=replace(demo.platform, gateway_url=demo.gateway_url))
+    run = replace(run, listen=listening[1].address)
+    return replace(run, platform=replace(run.platform, gateway_url=run.gateway_url))
 
 
 async def _serve_gateway(
-    demo: SandboxRun, platform: Sandbox, say: PrintLine, stop: asyncio.Event
+    run: SandboxRun, platform: Sandbox, say: PrintLine, stop: asyncio.Event
 ) -> None:
-    if not demo.gateway:
-        _announce_platform(demo, platform, say)
+    if not run.gateway:
+        _announce_platform(run, platform, say)
         await stop.wait()
         return
-    gateway = Gateway(sandbox_settings(demo, platform))
+    gateway = Gateway(sandbox_settings(run, platform))
     await gateway.start()
     try:
-        _announce_platform(demo, platform, say)
-        (_announce_login if demo.login else _announce_gateway)(demo, gateway, platform, say)
+        _announce_platform(run, platform, say)
+        (_announce_login if run.login else _announce_gateway)(run, gateway, platform, say)
         await stop.wait()
     finally:
         await gateway.stop()
 
 
-def sandbox_settings(demo: SandboxRun, platform: Sandbox) -> Settings:
+def sandbox_settings(run: SandboxRun, platform: Sandbox) -> Settings:
     """Return the settings of a gateway in front of a sandbox."""
     credential = {
-        "client_id": demo.platform.client_id,
-        "client_secret": demo.platform.client_secret,
+        "client_id": run.platform.client_id,
+        "client_secret": run.platform.client_secret,
     }
     return Settings.model_validate(
         {
             "environment": "custom",
-            "listen": {"address": demo.listen, "allow_anonymous": True},
-            "admin": {"address": demo.admin},
+            "listen": {"address": run.listen, "allow_anonymous": True},
+            "admin": {"address": run.admin},
             "platform": {"fhir_base_url": platform.fhir_base_url},
             "sso": {"token_url": platform.token_url, "authorize_url": platform.authorize_url},
             "credentials": {"default": credential},
             # Standard output is for the user of the sandbox.
-            "audit": {"sink": "file", "path": demo.audit} if demo.audit else {"sink": "off"},
+            "audit": {"sink": "file", "path": run.audit} if run.audit else {"sink": "off"},
             "log": {"level": "warning", "format": "console"},
             "shutdown": {"delay": 0, "drain_timeout": 5},
-            "login": _login(demo, platform) if demo.login else {},
+            "login": _login(run, platform) if run.login else {},
             # The sandbox ignores the same parameters as the playground.
-            "fhir": {} if demo.platform.lenient else PRESETS["dhp-playground"]["fhir"],
+            "fhir": {} if run.platform.lenient else PRESETS["dhp-playground"]["fhir"],
         }
     )
 
 
-def _login(demo: SandboxRun, platform: Sandbox) -> dict[str, Any]:
+def _login(run: SandboxRun, platform: Sandbox) -> dict[str, Any]:
     return {
         "enabled": True,
-        "client_id": demo.platform.public_client_id,
-        "redirect_uri": f"{demo.gateway_url}/auth/callback",
+        "client_id": run.platform.public_client_id,
+        "redirect_uri": f"{run.gateway_url}/auth/callback",
         "allowed_return_origins": [platform.origin],
         "cors_origins": [platform.origin],
     }
 
 
-def _announce_platform(demo: SandboxRun, platform: Sandbox, say: PrintLine) -> None:
+def _announce_platform(run: SandboxRun, platform: Sandbox, say: PrintLine) -> None:
     _row(say, _PLATFORM, platform.fhir_base_url)
     _row(say, _SSO, platform.token_url)
-    _row(say, _CLIENT, f"{demo.platform.client_id} / {demo.platform.client_secret}")
-    if not demo.gateway:
+    _row(say, _CLIENT, f"{run.platform.client_id} / {run.platform.client_secret}")
+    if not run.gateway:
         _print_invitation(say, Phrase("A gateway in front of it, from another terminal:"))
         say(f"  {_gateway_command(platform)}")
         say(translate(_END))
@@ -215,40 +215,38 @@ def _settings_file() -> Path | None:
 
     A checkout and an installation from the offline archive have it; a wheel or an image does not.
     """
-    places = (Path("config"), Path(sys.prefix, "share", "config"))
-    return next((file for each in places if (file := each / "sandbox.yaml").is_file()), None)
+    folders = (Path("config"), Path(sys.prefix, "share", "config"))
+    return next((file for folder in folders if (file := folder / "sandbox.yaml").is_file()), None)
 
 
-def _announce_gateway(
-    demo: SandboxRun, gateway: Gateway, platform: Sandbox, say: PrintLine
-) -> None:
+def _announce_gateway(run: SandboxRun, gateway: Gateway, platform: Sandbox, say: PrintLine) -> None:
     address, path = gateway.address.client_address, f"/fhir/Patient/{platform.patient_id}"
-    _print_gateway_rows(demo, gateway, say)
+    _print_gateway_rows(run, gateway, say)
     _print_invitation(say, Phrase("Try it (the gateway adds the token):"))
     if address.path is None:
         say(f"  curl {_url(address)}{path}")
     else:
         say(f"  curl --unix-socket {address.path} http://localhost{path}")
-    if demo.audit is not None:
+    if run.audit is not None:
         say(translate(Phrase("What the audit has of it:")))
-        say(f"  tail -n 1 {demo.audit}")
+        say(f"  tail -n 1 {run.audit}")
     say("")
     say(translate(_END))
 
 
-def _announce_login(demo: SandboxRun, gateway: Gateway, platform: Sandbox, say: PrintLine) -> None:
-    _print_gateway_rows(demo, gateway, say)
+def _announce_login(run: SandboxRun, gateway: Gateway, platform: Sandbox, say: PrintLine) -> None:
+    _print_gateway_rows(run, gateway, say)
     _print_invitation(say, Phrase("Open it in a browser and sign in (any name will do):"))
     say(f"  {platform.example_url}")
     say("")
     say(translate(_END))
 
 
-def _print_gateway_rows(demo: SandboxRun, gateway: Gateway, say: PrintLine) -> None:
+def _print_gateway_rows(run: SandboxRun, gateway: Gateway, say: PrintLine) -> None:
     _row(say, _GATEWAY, f"{_url(gateway.address.client_address)}/fhir")
     _row(say, _OPERATORS, f"{_url(gateway.admin_address.client_address)}/status")
-    if demo.audit is not None:
-        _row(say, _AUDIT, str(demo.audit))
+    if run.audit is not None:
+        _row(say, _AUDIT, str(run.audit))
 
 
 def _print_invitation(say: PrintLine, invitation: Phrase) -> None:
@@ -258,7 +256,7 @@ def _print_invitation(say: PrintLine, invitation: Phrase) -> None:
 
 def _row(say: PrintLine, name: Phrase, value: str) -> None:
     """Print a row of the table, with its value in the second column."""
-    width = max(len(translate(each)) for each in _ROWS)
+    width = max(len(translate(row)) for row in _ROWS)
     say(f"{translate(name):<{width}}  {value}")
 
 

@@ -27,10 +27,10 @@ def run_gateway(config: Path | None) -> int:
     return serve(settings, source)
 
 
-def run_worker(inheritance: str) -> int:
+def run_worker(descriptors: str) -> int:
     """Run one of several workers; return the exit code. Raises ValueError for an invalid text."""
     gc.disable()
     from gateway.process.worker import WorkerDescriptors
     from gateway.process.worker import run as serve
 
-    return serve(WorkerDescriptors.from_text(inheritance), os.environ)  # noqa: TID251 - for the settings
+    return serve(WorkerDescriptors.from_text(descriptors), os.environ)  # noqa: TID251 - for the settings
