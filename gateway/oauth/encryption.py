@@ -43,7 +43,7 @@ class TokenPayload:
     scope: str | None = None
 
     def __repr__(self) -> str:
-        return "Content(…)"
+        return "TokenPayload(…)"
 
 
 class SessionCipher:

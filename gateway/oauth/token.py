@@ -73,7 +73,7 @@ class AccessToken:
         return f"AccessToken({MASK!r}, lifetime={self.lifetime:g})"
 
     def __reduce__(self) -> str | tuple[object, ...]:
-        raise TypeError("a Token cannot be pickled")
+        raise TypeError("an AccessToken cannot be pickled")
 
 
 def _token_id(value: str) -> str | None:
