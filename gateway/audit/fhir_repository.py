@@ -197,7 +197,7 @@ class RepositorySink:
 
     def _postpone(self, retry_after: str | None) -> None:
         """Delay the next attempt: backoff with jitter, or Retry-After if that is longer."""
-        requested_delay = parse_retry_after(retry_after, time.time(), longest=_MAX_PAUSE)
+        requested_delay = parse_retry_after(retry_after, time.time(), max_delay=_MAX_PAUSE)
         self._failures += 1
         delay = backoff(self._failures, _FIRST_PAUSE, _MAX_PAUSE, self._rng.random)
         self._not_before = self._clock() + max(delay, requested_delay or 0.0)

@@ -15,10 +15,10 @@ from typing import Final, Protocol
 from gateway.http.headers import list_elements
 
 STEP_BYTES: Final = 64 * 1024
-"""Bytes of content that are changed at once: what takes longer would hold up the event loop."""
+"""The maximum of bytes that are transformed in one step: longer work would block the event loop."""
 
 DECODABLE: Final = frozenset(("gzip", "deflate"))
-"""The codings that can be undone here, as `parse_content_encoding` calls them."""
+"""The content codings that can be decoded here, named as by `parse_content_encoding`."""
 
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _LEVEL: Final = 4
@@ -63,14 +63,14 @@ def feed_in_steps(transform: BodyTransform, chunk: bytes) -> Iterator[bytes]:
             yield transform.feed(chunk[at : at + STEP_BYTES])
 
 
-def equals_joined(whole: bytes, pieces: list[bytes]) -> bool:
-    """Return whether the pieces, joined, are equal to `whole`."""
+def equals_joined(body: bytes, chunks: list[bytes]) -> bool:
+    """Return whether the chunks, joined, are equal to `body`."""
     at = 0
-    for piece in pieces:
-        if not whole.startswith(piece, at):
+    for chunk in chunks:
+        if not body.startswith(chunk, at):
             return False
-        at += len(piece)
-    return at == len(whole)
+        at += len(chunk)
+    return at == len(body)
 
 
 class DecodingTransform:
@@ -82,9 +82,9 @@ class DecodingTransform:
     def __init__(self, coding: str, inner: BodyTransform | None = None) -> None:
         self._inner = inner
         self._coding = coding
-        self._unpack = zlib.decompressobj(_GZIP)
-        self._begun = False
-        self._inside = False
+        self._decompressor = zlib.decompressobj(_GZIP)
+        self._has_started = False
+        self._is_in_member = False
 
     def feed(self, chunk: bytes) -> bytes:
         """Return what can be passed on. Raises `ContentCodingError`."""
@@ -103,29 +103,29 @@ class DecodingTransform:
 
     def _decode(self, part: bytes) -> tuple[bytes, bytes]:
         """Return at most `STEP_BYTES` of content, and the encoded bytes that are left."""
-        if not self._inside:
+        if not self._is_in_member:
             self._begin(part)
         try:
-            plain = self._unpack.decompress(part, STEP_BYTES)
+            plain = self._decompressor.decompress(part, STEP_BYTES)
         except zlib.error:
             raise ContentCodingError from None
-        if not self._unpack.eof:
-            return plain, self._unpack.unconsumed_tail
-        self._inside = False
-        return plain, self._unpack.unused_data
+        if not self._decompressor.eof:
+            return plain, self._decompressor.unconsumed_tail
+        self._is_in_member = False
+        return plain, self._decompressor.unused_data
 
     def _begin(self, part: bytes) -> None:
         if self._coding == "gzip":
-            self._unpack = zlib.decompressobj(_GZIP)
-        elif self._begun:
+            self._decompressor = zlib.decompressobj(_GZIP)
+        elif self._has_started:
             # A body in deflate has no second member.
             raise ContentCodingError
         else:
             # RFC 9110 section 8.4.1.2 requires zlib's format (RFC 1950). Some servers send bare
             # deflate, whose first byte never looks like that of zlib's format.
             bits = zlib.MAX_WBITS if part[0] & _CM == zlib.DEFLATED else -zlib.MAX_WBITS
-            self._unpack = zlib.decompressobj(bits)
-        self._begun = self._inside = True
+            self._decompressor = zlib.decompressobj(bits)
+        self._has_started = self._is_in_member = True
 
     def finish(self) -> bytes:
         """Return the rest at the end of the body; b"" for an empty body, whatever its coding.
@@ -133,12 +133,12 @@ class DecodingTransform:
         Raises `ContentCodingError` if the body is incomplete.
         """
         last = b""
-        if self._inside:
+        if self._is_in_member:
             # Bare deflate can have ended while some of the content has not been read yet.
-            last = self._changed(self._unpack.flush())
-            if not self._unpack.eof:
+            last = self._changed(self._decompressor.flush())
+            if not self._decompressor.eof:
                 raise ContentCodingError
-        return last + self._rest() if self._begun else b""
+        return last + self._rest() if self._has_started else b""
 
     def transform_complete(self, body: bytes) -> None:
         """Return None: the content may be far longer than the body."""
@@ -156,19 +156,19 @@ class RecodingTransform(DecodingTransform):
     def __init__(self, coding: str, inner: BodyTransform) -> None:
         super().__init__(coding, inner)
         bits = _GZIP if coding == "gzip" else zlib.MAX_WBITS
-        self._pack = zlib.compressobj(_LEVEL, zlib.DEFLATED, bits)
+        self._compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, bits)
 
     def _rest(self) -> bytes:
-        return self._pack.compress(super()._rest()) + self._pack.flush()
+        return self._compressor.compress(super()._rest()) + self._compressor.flush()
 
     def _changed(self, plain: bytes) -> bytes:
-        return self._pack.compress(super()._changed(plain))
+        return self._compressor.compress(super()._changed(plain))
 
 
 def gzip_compress(body: bytes) -> bytes:
     """Return the body in gzip, without a timestamp, so that equal bodies give equal bytes."""
-    packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
-    return packer.compress(body) + packer.flush()
+    compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
+    return compressor.compress(body) + compressor.flush()
 
 
 def parse_content_encoding(field: str | None) -> str | None:
@@ -190,9 +190,9 @@ def accepts_coding(field: bytes | None, coding: str) -> bool:
         return False
     weights = _weights(field)
     name = coding.encode("ascii")
-    for each in (name, b"x-" + name, b"*"):
-        if each in weights:
-            return weights[each]
+    for candidate in (name, b"x-" + name, b"*"):
+        if candidate in weights:
+            return weights[candidate]
     return False
 
 
@@ -204,20 +204,22 @@ def upstream_accept_encoding(field: bytes | None) -> bytes:
     """
     if not accepts_coding(field, "gzip"):
         return b"identity"
-    said = [each.strip() for each in list_elements(field or b"") if _is_supported(each)]
+    elements = [
+        element.strip() for element in list_elements(field or b"") if _is_supported(element)
+    ]
     if _GZIP_NAMES.isdisjoint(_weights(field or b"")):
-        said.insert(0, b"gzip")  # accepted by a "*", which would let the platform choose others
-    return b", ".join(said)
+        elements.insert(0, b"gzip")  # accepted by a "*", which would let the platform choose others
+    return b", ".join(elements)
 
 
 def _is_supported(element: bytes) -> bool:
-    name, wanted = _weighted(element.lower())
-    return name in _GZIP_NAMES or name == b"identity" or (name == b"*" and not wanted)
+    name, is_accepted = _weighted(element.lower())
+    return name in _GZIP_NAMES or name == b"identity" or (name == b"*" and not is_accepted)
 
 
 def _weights(field: bytes) -> dict[bytes, bool]:
     """Return the codings that an Accept-Encoding names, and whether it accepts each."""
-    return dict(_weighted(each) for each in list_elements(field.lower()))
+    return dict(_weighted(element) for element in list_elements(field.lower()))
 
 
 def _weighted(element: bytes) -> tuple[bytes, bool]:
@@ -226,21 +228,21 @@ def _weighted(element: bytes) -> tuple[bytes, bool]:
     return name.strip(), weight.strip(b"0.") != b"" or not weight
 
 
-def decode_body(data: bytes, coding: str, largest: int) -> bytes:
-    """Return the content of a body; b"" if it is incomplete or longer than `largest` bytes."""
-    opening = DecodingTransform(coding)
-    pieces: list[bytes] = []
+def decode_body(data: bytes, coding: str, max_bytes: int) -> bytes:
+    """Return the content of a body; b"" if it is incomplete or longer than `max_bytes` bytes."""
+    decoder = DecodingTransform(coding)
+    chunks: list[bytes] = []
     size = 0
     try:
-        for piece in opening.feed_in_steps(data):
-            pieces.append(piece)
-            size += len(piece)
-            if size > largest:
+        for chunk in decoder.feed_in_steps(data):
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > max_bytes:
                 return b""
-        pieces.append(opening.finish())
+        chunks.append(decoder.finish())
     except ContentCodingError:
         return b""
-    return b"".join(pieces)
+    return b"".join(chunks)
 
 
 def decode_prefix(data: bytes, coding: str | None, size: int) -> bytes:
@@ -250,13 +252,13 @@ def decode_prefix(data: bytes, coding: str | None, size: int) -> bytes:
     """
     if coding is None:
         return data
-    pieces: list[bytes] = []
+    chunks: list[bytes] = []
     try:
-        for piece in DecodingTransform(coding).feed_in_steps(data) if coding in DECODABLE else ():
-            pieces.append(piece)
-            size -= len(piece)
+        for chunk in DecodingTransform(coding).feed_in_steps(data) if coding in DECODABLE else ():
+            chunks.append(chunk)
+            size -= len(chunk)
             if size <= 0:
                 break
     except ContentCodingError:
         return b""
-    return b"".join(pieces)
+    return b"".join(chunks)

@@ -47,7 +47,7 @@ _NOT_FORWARDED: Final = HOP_BY_HOP | _CALLER_ONLY
 # Prefixes of the fields in which well-known proxies tell the servers behind them the method, the
 # target, the client address or the user of a request. A prefix that is a whole word ends with its
 # hyphen. Fields that only serve tracing, such as X-Amzn-Trace-Id, are not among them.
-_FAMILIES: Final = (
+_NOT_FORWARDED_PREFIXES: Final = (
     *(b"x-http-method", b"x-method-", b"x-original-", b"x-rewrite-", b"x-http-host"),
     *(b"forwarded", b"x-forwarded", b"x-forward-", b"x-originating-"),
     *(
@@ -71,7 +71,7 @@ _FAMILIES: Final = (
 # Words which show, at any position in a name and after any product's prefix, that the field states
 # the identity of the caller, or the user on whose behalf an authenticated caller acts. They may be
 # written without hyphens, too.
-_TELLING: Final = re.compile(
+_IDENTITY_NAMES: Final = re.compile(
     rb"(?:^|-)(?:jwt|(?:id|access)-?token(?:-|$)|user-?info(?:-|$)|authorization$)"
     rb"|behalf|impersonat"
     rb"|(?:^|-)(?:sudo|act-?as|acting-?as|run-?as|do-?as)(?:-?(?:as|user))?(?:-|$)"
@@ -84,10 +84,11 @@ _EXACT_NAME_FIELDS: Final = frozenset(
 )
 # A server may treat A-Z as a-z and all bytes but letters and digits as the same one, as CGI does.
 _FOLDED: Final = bytes(
-    each if chr(each).isalnum() and each < 128 else ord("-") for each in bytes(range(256)).lower()
+    octet if chr(octet).isalnum() and octet < 128 else ord("-")
+    for octet in bytes(range(256)).lower()
 )
 SECRET: Final = frozenset((b"authorization", b"cookie", b"proxy-authorization", b"x-api-key"))
-"""Fields that are credentials, or hold some."""
+"""Fields that are credentials or contain them."""
 # Fields whose value the gateway uses; all others are only copied.
 _READ: Final = frozenset(
     (
@@ -118,10 +119,10 @@ _READ: Final = frozenset(
         b"x-security-context",
     )
 )
-_ONCE: Final = frozenset((b"content-length", b"host", b"origin", b"transfer-encoding"))
+_SINGLETON_FIELDS: Final = frozenset((b"content-length", b"host", b"origin", b"transfer-encoding"))
 # Limits of the cached field rules: their number, and the length of a field name in bytes.
 _MAX_CACHED_NAMES: Final = 512
-_LONGEST_KEPT: Final = 64
+_MAX_CACHED_NAME_BYTES: Final = 64
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
 _OWN_VIA = re.compile(
     rb"(?:^|,)\s*+[!-+\--~]++\s++" + PSEUDONYM + rb"\s*+(?:\(|,|$)", re.IGNORECASE
@@ -137,14 +138,14 @@ class FieldRuleCache(dict[bytes, tuple[bytes, int, bytes]]):
     field line. The cache is bounded, because callers and servers can invent any number of names.
     """
 
-    def __init__(self, judge: Callable[[bytes], tuple[bytes, int]]) -> None:
-        self._classify = judge
+    def __init__(self, classify: Callable[[bytes], tuple[bytes, int]]) -> None:
+        self._classify = classify
 
     def __missing__(self, name: bytes) -> tuple[bytes, int, bytes]:
-        verdict = (*self._classify(name), name + b": ")
-        if len(self) < _MAX_CACHED_NAMES and len(name) <= _LONGEST_KEPT:
-            self[name] = verdict
-        return verdict
+        rule = (*self._classify(name), name + b": ")
+        if len(self) < _MAX_CACHED_NAMES and len(name) <= _MAX_CACHED_NAME_BYTES:
+            self[name] = rule
+        return rule
 
 
 def normalized_field_name(name: bytes) -> bytes:
@@ -158,17 +159,23 @@ def request_fields(passed: frozenset[bytes]) -> FieldRuleCache:
     `passed` must not contain a field that is a credential, frames the message or is used here.
     """
 
-    def judge(name: bytes) -> tuple[bytes, bool]:
-        key, seen = name.lower(), normalized_field_name(name)
+    def classify(name: bytes) -> tuple[bytes, bool]:
+        key, normalized = name.lower(), normalized_field_name(name)
         if key in passed:
             return b"", True
-        stays = seen in _NOT_FORWARDED or seen in _EXACT_NAME_FIELDS or seen.startswith(_FAMILIES)
+        is_excluded = (
+            normalized in _NOT_FORWARDED
+            or normalized in _EXACT_NAME_FIELDS
+            or normalized.startswith(_NOT_FORWARDED_PREFIXES)
+        )
         # A server could read the name as that of a field which is checked here, whereas a field in
         # this spelling is not checked.
-        poses = seen != key and seen in _READ
-        return (key if key in _READ else b""), not (stays or poses or _TELLING.search(seen))
+        is_disguised = normalized != key and normalized in _READ
+        return (key if key in _READ else b""), not (
+            is_excluded or is_disguised or _IDENTITY_NAMES.search(normalized)
+        )
 
-    return FieldRuleCache(judge)
+    return FieldRuleCache(classify)
 
 
 REQUEST_FIELDS: Final = request_fields(frozenset())
@@ -208,12 +215,12 @@ def parse_request_fields(raw: RawHeaders, fields: FieldRuleCache = REQUEST_FIELD
     ambiguous = False
     for name, value in raw:
         total += len(name) + len(value)
-        key, passes, beginning = fields[name]
+        key, is_forwarded, beginning = fields[name]
         if key:
             earlier = values.get(key)
             values[key] = value if earlier is None else earlier + b", " + value
-            ambiguous |= earlier is not None and key in _ONCE
-        if passes:
+            ambiguous |= earlier is not None and key in _SINGLETON_FIELDS
+        if is_forwarded:
             field_lines.append(beginning + value + b"\r\n")
     connection = values.get(b"connection")
     if connection is not None and (named := connection_options(connection)):

@@ -13,15 +13,15 @@ _MAX_DIGITS: Final = 9
 
 
 def parse_retry_after(
-    value: str | None, wall_now: float, *, longest: float = _MAX_DELAY
+    value: str | None, wall_now: float, *, max_delay: float = _MAX_DELAY
 ) -> float | None:
-    """Return the seconds to wait, 0 to `longest`, given as a number or an HTTP date.
+    """Return the seconds to wait, 0 to `max_delay`, given as a number or an HTTP date.
 
     None for anything else. `wall_now` is Unix time.
     """
     text = (value or "").strip()
     if text.isascii() and text.isdecimal():
-        return min(float(text), longest) if len(text) <= _MAX_DIGITS else longest
+        return min(float(text), max_delay) if len(text) <= _MAX_DIGITS else max_delay
     try:
         moment = parsedate_to_datetime(text)
         if moment.tzinfo is None:
@@ -29,4 +29,4 @@ def parse_retry_after(
         seconds = moment.timestamp() - wall_now
     except (ValueError, OverflowError, TypeError, IndexError):
         return None
-    return min(max(seconds, 0.0), longest)
+    return min(max(seconds, 0.0), max_delay)

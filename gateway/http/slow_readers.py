@@ -20,9 +20,9 @@ from typing import Final, Protocol
 
 # Seconds of waiting over which the minimum rate is averaged, and between two samples.
 _WINDOW: Final = 30.0
-_SAMPLE: Final = 1.0
+_SAMPLE_INTERVAL: Final = 1.0
 # Seconds of accumulated waiting before a measured rate is used.
-_SETTLED: Final = 1.0
+_MIN_MEASURED_TIME: Final = 1.0
 # A reader this many times faster than `limits.min_body_rate` is not a slow reader.
 _FAST_FACTOR: Final = 64
 
@@ -36,8 +36,8 @@ class DownstreamConnection(Protocol):
         ...
 
     @property
-    def answering(self) -> bool:
-        """Whether the response to the current request has begun."""
+    def has_started_response(self) -> bool:
+        """Whether the response to the current request has started."""
         ...
 
     def abort(self) -> None:
@@ -85,7 +85,7 @@ class ResponseReader:
         self._taken += max(0, self._unsent - unsent)
         self._since, self._unsent = now, unsent
         samples = self._samples
-        if self._waited - samples[-1][0] >= _SAMPLE:
+        if self._waited - samples[-1][0] >= _SAMPLE_INTERVAL:
             samples.append((self._waited, self._taken))
         while len(samples) > 1 and self._waited - samples[1][0] >= _WINDOW:
             samples.popleft()
@@ -98,7 +98,7 @@ class ResponseReader:
         """
         waited, taken = self._samples[max(0, len(self._samples) - 2)]
         seconds = self._waited - waited
-        return (self._taken - taken) / seconds if seconds >= _SETTLED else math.inf
+        return (self._taken - taken) / seconds if seconds >= _MIN_MEASURED_TIME else math.inf
 
     def is_below(self, rate: int) -> bool:
         """Return whether fewer than `rate` bytes per second were received until the last sample."""
@@ -129,7 +129,7 @@ class SlowReaders:
         # The time until which the gateway waits for each connection, the earliest first.
         self._half_closed: dict[DownstreamConnection, float] = {}
         self._readers: dict[ResponseReader, None] = {}
-        self._noted = clock()
+        self._sampled_at = clock()
 
     def add(self, reader: ResponseReader) -> None:
         """Add a reader for which the gateway begins to wait."""
@@ -159,9 +159,9 @@ class SlowReaders:
         now = self._clock()
         waiting = waiting[self._end_half_closed(len(waiting), now) :]
         wanted = len(waiting)
-        if not wanted and now - self._noted < _SAMPLE:
+        if not wanted and now - self._sampled_at < _SAMPLE_INTERVAL:
             return
-        self._noted = now
+        self._sampled_at = now
         for reader in self._readers:
             reader.sample(now)
         if not wanted:
@@ -182,7 +182,7 @@ class SlowReaders:
             is_wanted = len(ended) < wanted
             if not is_wanted and until > now:
                 break
-            if is_wanted or not connection.answering:
+            if is_wanted or not connection.has_started_response:
                 ended.append(connection)
         for connection in ended:
             del self._half_closed[connection]
@@ -200,14 +200,14 @@ class SlowReaders:
             by_caller.setdefault(reader.caller, []).append(reader)
         share = max(1, self._connections // (len(by_caller) + 1))
         wanted = sum(len(by_caller.get(caller, ())) < share for caller in waiting)
-        brisk = _FAST_FACTOR * self._min_rate
-        beyond = [
+        fast_rate = _FAST_FACTOR * self._min_rate
+        over_share = [
             reader
             for readers in by_caller.values()
             for reader in sorted(readers, key=_rate)[: max(0, len(readers) - share)]
-            if reader.rate < brisk
+            if reader.rate < fast_rate
         ]
-        return sorted(beyond, key=_rate)[:wanted]
+        return sorted(over_share, key=_rate)[:wanted]
 
 
 def _rate(reader: ResponseReader) -> float:

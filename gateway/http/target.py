@@ -15,7 +15,9 @@ from gateway import errors
 from gateway.errors import GatewayError
 
 ABSOLUTE: Final = re.compile(r"(https?)://([A-Za-z0-9._\-\[\]:]+)(?=[/?]|\Z)", re.IGNORECASE)
-"""How a target in absolute form begins (RFC 9112 section 3.2.2): scheme, authority without user."""
+"""Matches the beginning of a target in absolute form (RFC 9112 section 3.2.2).
+
+That is the scheme and an authority without user information."""
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # A recipient that decodes these could interpret what follows as a new line, or ignore it.

@@ -15,7 +15,7 @@ from gateway.telemetry.logs import get_logger
 _log = get_logger(__name__)
 
 MAX_BATCHED_BYTES: Final = 64 * 1024
-"""Longer messages than this, in bytes, are not worth holding back."""
+"""The maximum size of a batched message, in bytes; batching a longer one would save little."""
 
 
 class BatchedConnection(Protocol):

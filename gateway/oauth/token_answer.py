@@ -97,7 +97,7 @@ def failure_of_response(response: TokenHttpResponse, wall_now: float) -> TokenRe
         _error_status(response),
         oauth_error=oauth_error,
         status=status,
-        retry_after=parse_retry_after(response.retry_after, wall_now, longest=_MAX_RETRY_AFTER),
+        retry_after=parse_retry_after(response.retry_after, wall_now, max_delay=_MAX_RETRY_AFTER),
         description=description,
     )
 

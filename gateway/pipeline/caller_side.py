@@ -105,7 +105,7 @@ class DownstreamWriter:
         transport = connection.transport
         if transport is None or transport.is_closing():
             raise CallerDisconnectedError
-        self.has_started = connection.answering = True
+        self.has_started = connection.has_started_response = True
         return connection
 
     @property

@@ -522,4 +522,4 @@ class TestLifetime:
 )
 def test_retry_after(value: str | None, seconds: float | None) -> None:
     """Retry-After is read as seconds or as a date, within bounds; anything else is nothing."""
-    assert parse_retry_after(value, 40.0, longest=300.0) == seconds
+    assert parse_retry_after(value, 40.0, max_delay=300.0) == seconds

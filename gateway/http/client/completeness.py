@@ -16,7 +16,7 @@ from gateway.fhir import weight
 from gateway.http.content_coding import DECODABLE, decode_body
 
 # Bytes. Checking more than this would block the event loop for too long.
-_INLINE: Final = 256 * 1024
+_MAX_INLINE_BYTES: Final = 256 * 1024
 # Bytes. The longest content of a compressed body.
 _MAX_CHECKED_BYTES: Final = 64 * 1024 * 1024
 
@@ -36,7 +36,7 @@ async def is_complete(content_type: str | None, coding: str | None, body: bytes)
     check = _checker((content_type or "").partition(";")[0].strip().lower())
     if check is None:
         return False
-    if len(body) <= _INLINE:
+    if len(body) <= _MAX_INLINE_BYTES:
         return check(body)
     return await asyncio.to_thread(check, body)
 

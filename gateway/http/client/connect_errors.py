@@ -60,16 +60,16 @@ def connect_error(
 
 
 def _connect_error_detail(
-    error: OSError, place: Destination, timeout: float, proxy: Destination | None
+    error: OSError, destination: Destination, timeout: float, proxy: Destination | None
 ) -> str:
-    where = f"{place.host} port {place.port}"
+    where = f"{destination.host} port {destination.port}"
     if proxy is None:
-        return _tcp_error_detail(error, place.host, where, timeout, "platform.fhir_base_url")
-    by = f"the proxy {proxy.host} port {proxy.port}"
+        return _tcp_error_detail(error, destination.host, where, timeout, "platform.fhir_base_url")
+    proxy_text = f"the proxy {proxy.host} port {proxy.port}"
     if isinstance(error, ProxyTunnelError):
-        return f"{by} gave no tunnel to {where}: {error.reason}"
-    told = _tcp_error_detail(error, proxy.host, by, timeout, "platform.proxy_url")
-    return f"{told}; {where} is behind it"
+        return f"{proxy_text} gave no tunnel to {where}: {error.reason}"
+    detail = _tcp_error_detail(error, proxy.host, proxy_text, timeout, "platform.proxy_url")
+    return f"{detail}; {where} is behind it"
 
 
 def _tcp_error_detail(error: OSError, host: str, where: str, timeout: float, key: str) -> str:

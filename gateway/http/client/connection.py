@@ -138,9 +138,9 @@ class UpstreamConnection(UpstreamWriter):
 
     def take_chunks(self) -> list[bytes]:
         """Return the chunks of the body that have arrived and were not read yet."""
-        pieces, self._chunks = self._chunks, []
+        chunks, self._chunks = self._chunks, []
         self._buffered = 0
-        return pieces
+        return chunks
 
     def _resume_reading(self) -> None:
         if self._reading_paused and self.transport is not None:
@@ -256,8 +256,8 @@ class UpstreamConnection(UpstreamWriter):
         It completes a response that is framed by it, if the end was clean.
         """
         if self._parser is not None and not self.complete and self.failure is None:
-            answer = self.response_head
-            if answer is not None and answer.framing is Framing.CLOSE and self._has_clean_close():
+            head = self.response_head
+            if head is not None and head.framing is Framing.CLOSE and self._has_clean_close():
                 self.complete = True
             else:
                 self._fail("truncated" if self.started else "closed")

@@ -8,7 +8,7 @@ from typing import Final, Literal
 from gateway.http.client.response_header import ResponseFields
 
 MAX_OVERHEAD: Final = 256 * 1024
-"""Bytes in a row that are none of a body: a header, trailers, extensions of chunks."""
+"""The maximum of consecutive bytes that are not content: header, trailers, chunk extensions."""
 
 _MAX_FIELDS: Final = 500
 

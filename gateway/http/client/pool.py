@@ -33,11 +33,11 @@ from gateway.http.write_batching import WriteBatcher
 # Seconds.
 _SWEEP_INTERVAL: Final = 0.2
 # Seconds. Load balancers allow more, so that a request seldom meets a connection being closed.
-_MAX_IDLE: Final = 15.0
+_IDLE_TIMEOUT: Final = 15.0
 # Seconds. New connections are needed for a changed DNS entry to take effect.
 _MAX_AGE: Final = 120.0
 # Seconds without a connection after which the platform's next address is tried in parallel.
-_NEXT_ADDRESS: Final = 0.25
+_NEXT_ADDRESS_DELAY: Final = 0.25
 # Connections that are opened at the same time: hundreds at once would delay all other work.
 _MAX_CONNECTING: Final = 32
 # A caller holds at most so many times the number of connections that are left: a single caller gets
@@ -132,7 +132,7 @@ class UpstreamPool:
         # Waiters by caller; no queue in it is empty. While a caller waits there is no connection it
         # could take: only a caller that holds fewer connections is served first.
         self._waiters: dict[str, deque[_Waiter]] = {}
-        self._waited = 0
+        self._waiter_count = 0
         self._opening = asyncio.Semaphore(_MAX_CONNECTING)
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._draining = False
@@ -208,7 +208,7 @@ class UpstreamPool:
         now = self._clock()
         while self._idle:
             connection = self._idle.pop()
-            if connection.is_reusable and now - connection.idle_since < _MAX_IDLE:
+            if connection.is_reusable and now - connection.idle_since < _IDLE_TIMEOUT:
                 return connection
             connection.close()
         return None
@@ -243,9 +243,9 @@ class UpstreamPool:
 
         Raises `GatewayError` upstream-busy.
         """
-        turn = asyncio.get_running_loop().create_future()
-        self._waited += 1
-        waiter = _Waiter(caller, self._waited, new, read, turn)
+        future = asyncio.get_running_loop().create_future()
+        self._waiter_count += 1
+        waiter = _Waiter(caller, self._waiter_count, new, read, future)
         if not waiter.half_closed:
             self.slow_readers.abort_slowest([caller])
         self._waiters.setdefault(caller, deque()).append(waiter)
@@ -318,8 +318,8 @@ class UpstreamPool:
         """Open a new connection in the slot that was reserved for it."""
         try:
             # A caller's first connection does not wait behind the hundreds of another caller.
-            turn = self._opening if self._held_by_caller[caller] > 1 else nullcontext()
-            connection = await self._open_with_timeout(turn)
+            connect_slot = self._opening if self._held_by_caller[caller] > 1 else nullcontext()
+            connection = await self._open_with_timeout(connect_slot)
         except BaseException:
             self._release_slot(caller)
             raise
@@ -328,10 +328,10 @@ class UpstreamPool:
         return connection
 
     async def _open_with_timeout(
-        self, turn: AbstractAsyncContextManager[None]
+        self, connect_slot: AbstractAsyncContextManager[None]
     ) -> UpstreamConnection:
         try:
-            async with asyncio.timeout(self._timeouts.connect), turn:
+            async with asyncio.timeout(self._timeouts.connect), connect_slot:
                 return await self._open_connection()
         except OSError as error:
             origin = self._origin
@@ -341,9 +341,9 @@ class UpstreamPool:
         origin = self._origin
         loop = asyncio.get_running_loop()
         first = origin.proxy or origin
-        found = await loop.getaddrinfo(first.host, first.port, type=socket.SOCK_STREAM)
+        addresses = await loop.getaddrinfo(first.host, first.port, type=socket.SOCK_STREAM)
         # One unreachable address must not take up the whole timeout (RFC 8305).
-        raw = await start_connection(found, happy_eyeballs_delay=_NEXT_ADDRESS, loop=loop)
+        raw = await start_connection(addresses, happy_eyeballs_delay=_NEXT_ADDRESS_DELAY, loop=loop)
         try:
             if origin.proxy is not None:
                 await open_tunnel(raw, origin.host, origin.port)
@@ -374,11 +374,13 @@ class UpstreamPool:
 
     def _sweep(self) -> None:
         now = self._clock()
-        waiting = chain.from_iterable(self._waiters.values())
-        self.slow_readers.abort_slowest([each.caller for each in waiting if not each.half_closed])
+        waiters = chain.from_iterable(self._waiters.values())
+        self.slow_readers.abort_slowest(
+            [waiter.caller for waiter in waiters if not waiter.half_closed]
+        )
         for connection in tuple(self._active):
             if connection.deadline <= now:
                 connection.on_deadline()
-        while self._idle and now - self._idle[0].idle_since >= _MAX_IDLE:
+        while self._idle and now - self._idle[0].idle_since >= _IDLE_TIMEOUT:
             self._idle.pop(0).close()
         self._sweep_timer = asyncio.get_running_loop().call_later(_SWEEP_INTERVAL, self._sweep)

@@ -13,16 +13,16 @@ from typing import Final
 
 from gateway.authority import authority
 
-_MAX_HEADER: Final = 16 * 1024
+_MAX_HEADER_BYTES: Final = 16 * 1024
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
 
 
 class ProxyTunnelError(ConnectionError):
     """The proxy was reached but opened no tunnel; `reason` contains nothing that the proxy sent."""
 
-    def __init__(self, why: str) -> None:
-        super().__init__(why)
-        self.reason = why
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 async def open_tunnel(proxy: socket.socket, host: str, port: int) -> None:
@@ -34,21 +34,21 @@ async def open_tunnel(proxy: socket.socket, host: str, port: int) -> None:
     target = authority(host, port)
     lines = (f"CONNECT {target} HTTP/1.1", f"Host: {target}", "User-Agent: dhp-gateway")
     await loop.sock_sendall(proxy, "\r\n".join((*lines, "", "")).encode("ascii"))
-    answer = b""
-    while b"\r\n\r\n" not in answer:
-        data = await loop.sock_recv(proxy, _MAX_HEADER)
-        answer += data
+    response = b""
+    while b"\r\n\r\n" not in response:
+        data = await loop.sock_recv(proxy, _MAX_HEADER_BYTES)
+        response += data
         if not data:
             raise ProxyTunnelError("it closed the connection")
-        if len(answer) > _MAX_HEADER:
+        if len(response) > _MAX_HEADER_BYTES:
             raise ProxyTunnelError("its answer has no end")
-    found = _STATUS.match(answer)
+    found = _STATUS.match(response)
     if found is None:
         raise ProxyTunnelError("its answer is no HTTP")
     if not found[1].startswith(b"2"):
         raise ProxyTunnelError(_refusal_reason(int(found[1])))
     # Through a tunnel the gateway sends first: earlier bytes cannot be the platform's.
-    if not answer.endswith(b"\r\n\r\n"):
+    if not response.endswith(b"\r\n\r\n"):
         raise ProxyTunnelError("it sent more than an answer")
 
 

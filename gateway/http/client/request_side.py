@@ -30,7 +30,7 @@ class UpstreamWriter(BoundedReadProtocol):
         self._batching = batching
         self.transport: asyncio.Transport | TlsTransport | None = None
         # Returns whether data can be read; None where there is no socket.
-        self._arrived: Callable[[], object] | None = None
+        self._has_data: Callable[[], object] | None = None
         self.deadline = NO_DEADLINE
         self.failure: FailureKind | None = None
         # Whether the connection is reused and nothing of the current request has been sent yet.
@@ -45,7 +45,7 @@ class UpstreamWriter(BoundedReadProtocol):
         self.transport = cast("asyncio.Transport | TlsTransport", transport)
         raw = transport.get_extra_info("socket")
         if raw is not None:
-            self._arrived = os_support.readability_check(raw.fileno())
+            self._has_data = os_support.readability_check(raw.fileno())
 
     def write(self, data: bytes) -> None:
         """Write bytes to the transport and set the deadline `response_timeout` from now."""
@@ -72,7 +72,7 @@ class UpstreamWriter(BoundedReadProtocol):
             return
         if self._is_unsent:
             # Data that has arrived already cannot be the response to a request that was not sent.
-            if self._arrived is not None and self._arrived():
+            if self._has_data is not None and self._has_data():
                 self.abort()
                 return
             self._is_unsent = False

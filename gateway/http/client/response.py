@@ -17,7 +17,7 @@ from gateway.http.slow_readers import SlowReaders
 # still becomes a clean 502, and a read can be retried.
 PREFETCH: Final = 64 * 1024
 # Seconds after which a response that arrives slowly is forwarded as it arrives.
-_TRICKLE: Final = 2.0
+_PREFETCH_TIMEOUT: Final = 2.0
 
 
 class UpstreamResponse:
@@ -55,9 +55,9 @@ class UpstreamResponse:
     ) -> UpstreamResponse:
         """Return a response that the gateway itself creates in place of the platform's."""
         head = ResponseHead(status, ResponseFields.from_pairs(headers), Framing.LENGTH, len(body))
-        answer = cls(head)
-        answer._chunks.append(body)
-        return answer
+        response = cls(head)
+        response._chunks.append(body)
+        return response
 
     def field(self, name: bytes) -> str | None:
         """Return a field's first value as text, or None; `name` is in lower case."""
@@ -102,14 +102,14 @@ class UpstreamResponse:
         about two seconds.
         """
         size = sum(map(len, self._chunks))
-        patience = _TRICKLE if limit <= PREFETCH else math.inf
-        given_up = time.monotonic() + patience
+        timeout = _PREFETCH_TIMEOUT if limit <= PREFETCH else math.inf
+        deadline = time.monotonic() + timeout
         while self._connection is not None and size < limit:
-            pieces = await self._receive(self._connection)
-            size += sum(map(len, pieces))
-            if pieces:
-                self._chunks += pieces
-                if time.monotonic() >= given_up:
+            chunks = await self._receive(self._connection)
+            size += sum(map(len, chunks))
+            if chunks:
+                self._chunks += chunks
+                if time.monotonic() >= deadline:
                     return
 
     async def read(self) -> bytes:
@@ -121,16 +121,16 @@ class UpstreamResponse:
 
         Raises `UpstreamConnectionError`.
         """
-        pieces, self._chunks = self._chunks, []
-        if any(pieces):
-            return pieces
+        chunks, self._chunks = self._chunks, []
+        if any(chunks):
+            return chunks
         return [] if self._connection is None else await self._receive(self._connection)
 
     async def _receive(self, connection: UpstreamConnection) -> list[bytes]:
-        pieces = await connection.read()
+        chunks = await connection.read()
         if connection.complete and not connection.has_pending_body:
             self._release_connection()
-        return pieces
+        return chunks
 
     def close(self) -> None:
         """Release the connection; it is reused only if the response was received completely."""

@@ -50,9 +50,9 @@ _NOT_STORED: Final = b"Cache-Control: no-store\r\n"
 _JOINED: Final = frozenset((b"connection", b"content-encoding"))
 
 # Field rules. Plain numbers are used for speed, because a response has about eight fields.
-_STAYS: Final = 0
-_GOES_ON: Final = 1
-_HAS_LINKS: Final = 2
+_RULE_DROP: Final = 0
+_RULE_FORWARD: Final = 1
+_RULE_TRANSLATE: Final = 2
 
 
 def _classify_field(name: bytes) -> tuple[bytes, int]:
@@ -61,10 +61,10 @@ def _classify_field(name: bytes) -> tuple[bytes, int]:
     # meaning.
     dashed = key.replace(b"_", b"-")
     if dashed in _NOT_RETURNED or dashed.startswith(b"access-control-"):
-        return key, _STAYS
+        return key, _RULE_DROP
     if key != dashed and dashed in _INSPECTED_FIELDS:
-        return key, _STAYS
-    return key, _HAS_LINKS if key in _WITH_LINKS else _GOES_ON
+        return key, _RULE_DROP
+    return key, _RULE_TRANSLATE if key in _WITH_LINKS else _RULE_FORWARD
 
 
 _FIELD_RULES: Final = FieldRuleCache(_classify_field)
@@ -94,22 +94,22 @@ class ResponseFields:
     @classmethod
     def from_pairs(cls, fields: Iterable[tuple[bytes, bytes]]) -> ResponseFields:
         """Return the fields of a response that was not received over a connection."""
-        made = ResponseFields()
+        response_fields = ResponseFields()
         for name, value in fields:
-            made.add(name, value)
-        return made
+            response_fields.add(name, value)
+        return response_fields
 
     def add(self, name: bytes, value: bytes) -> None:
         """Add the next field."""
         self.count += 1
         self.size += len(name) + len(value)
-        key, passage, beginning = _FIELD_RULES[name]
+        key, rule, beginning = _FIELD_RULES[name]
         if key in self.values:
             self._add_repeated(key, value)
         else:
             self.values[key] = value
-        if passage:
-            if passage == _HAS_LINKS:
+        if rule:
+            if rule == _RULE_TRANSLATE:
                 self._links += ((len(self._lines), key, name, value),)
             self._lines.append(beginning + value + b"\r\n")
 

@@ -10,8 +10,8 @@ import asyncio
 from typing import Final
 
 # Shared by all connections of the process: received data is copied out before the next read.
-_ARRIVED: Final = bytearray(64 * 1024)
-_VIEW: Final = memoryview(_ARRIVED)
+_BUFFER: Final = bytearray(64 * 1024)
+_VIEW: Final = memoryview(_BUFFER)
 
 
 class BoundedReadProtocol(asyncio.BufferedProtocol):
@@ -20,7 +20,7 @@ class BoundedReadProtocol(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> bytearray:
         """Return the buffer into which the event loop reads (asyncio.BufferedProtocol)."""
         del sizehint
-        return _ARRIVED
+        return _BUFFER
 
     def buffer_updated(self, nbytes: int) -> None:
         """Copy out the bytes that have arrived (asyncio.BufferedProtocol)."""

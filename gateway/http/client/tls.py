@@ -14,18 +14,18 @@ from typing import Any, Final, Protocol, cast
 
 from gateway.http.client.small_reads import BoundedReadProtocol
 
-# Bytes: the most that one record contains (RFC 8446 section 5.1).
-_RECORD: Final = 16 * 1024
-# Bytes that are requested at least: more of a record may be available than arrived last.
-_LEAST: Final = 2 * 1024
+# The maximum content of one record (RFC 8446 section 5.1).
+_MAX_RECORD_BYTES: Final = 16 * 1024
+# The minimum that is requested: more of a record may be available than arrived last.
+_MIN_READ_BYTES: Final = 2 * 1024
 # Bytes that are encrypted at a time: OpenSSL's buffers never shrink.
-_SLICE: Final = 64 * 1024
+_SLICE_BYTES: Final = 64 * 1024
 # Seconds for which a platform that reads nothing can delay a close, as in the event loop's own
 # layer.
-_LONGEST_CLOSE: Final = 30.0
+_CLOSE_TIMEOUT: Final = 30.0
 # Alerts by which a server rejects a client's certificate, or the lack of one (RFC 8446 section
 # 6.2), as OpenSSL names them.
-_REFUSALS: Final = frozenset(
+_CERTIFICATE_ALERTS: Final = frozenset(
     {
         "SSLV3_ALERT_BAD_CERTIFICATE",
         "SSLV3_ALERT_CERTIFICATE_EXPIRED",
@@ -47,7 +47,7 @@ def is_certificate_alert(error: ssl.SSLError) -> bool:
     # `reason` is None where Python does not know OpenSSL's reason. The declared type is `str`,
     # which compiled code would enforce without `getattr`.
     reason: str | None = getattr(error, "reason", None)
-    return reason in _REFUSALS
+    return reason in _CERTIFICATE_ALERTS
 
 
 class PlaintextProtocol(Protocol):
@@ -89,7 +89,7 @@ class TlsTransport(BoundedReadProtocol):
     """A connection's transport over TLS, and the protocol of the TCP transport below.
 
     `connection_made` of the connection is called once the platform is authenticated. `close` takes
-    at most `longest_close` seconds, even if the platform reads nothing of the buffered data.
+    at most `close_timeout` seconds, even if the platform reads nothing of the buffered data.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class TlsTransport(BoundedReadProtocol):
         context: ssl.SSLContext,
         server_hostname: str,
         *,
-        longest_close: float = _LONGEST_CLOSE,
+        close_timeout: float = _CLOSE_TIMEOUT,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._protocol = connection
@@ -116,13 +116,13 @@ class TlsTransport(BoundedReadProtocol):
         # so after the gateway's part of the handshake, and before it reads anything that the
         # gateway has sent. In TLS 1.2 an alert about the certificate would end a renegotiation,
         # which can happen at any time.
-        self._judging = False
+        self._may_reject_certificate = False
         self._error: Exception | None = None
         # Data that cannot be encrypted while the platform renegotiates (TLS 1.2).
         self._backlog = b""
         self._is_tcp_paused = False
         self._closing = False
-        self._longest_close = longest_close
+        self._close_timeout = close_timeout
         self._close_timer: asyncio.TimerHandle | None = None
         # Whether the platform announced the end of its data (RFC 8446 section 6.1), which a broken
         # connection does not do.
@@ -253,7 +253,7 @@ class TlsTransport(BoundedReadProtocol):
             return
         self._send()
         self._is_handshake_done = True
-        self._judging = self._tls.version() == "TLSv1.3"
+        self._may_reject_certificate = self._tls.version() == "TLSv1.3"
         self._protocol.connection_made(self)
         self._complete_handshake()
         self._read()
@@ -274,14 +274,14 @@ class TlsTransport(BoundedReadProtocol):
     def _read(self) -> None:
         """Decrypt all that has arrived and pass it on with one call."""
         # OpenSSL's `read` allocates the requested size before it is known how much data there is.
-        at_once = min(max(self._incoming.pending, _LEAST), _RECORD)
-        pieces: list[bytes] = []
+        read_size = min(max(self._incoming.pending, _MIN_READ_BYTES), _MAX_RECORD_BYTES)
+        chunks: list[bytes] = []
         broken = False
         try:
-            while piece := self._tls.read(at_once):
-                pieces.append(piece)
+            while chunk := self._tls.read(read_size):
+                chunks.append(chunk)
                 # There was less than requested: nothing of this record is left.
-                if len(piece) < at_once and not self._incoming.pending:
+                if len(chunk) < read_size and not self._incoming.pending:
                     break
             else:
                 self.received_close_notify = True
@@ -289,35 +289,35 @@ class TlsTransport(BoundedReadProtocol):
             pass
         except ssl.SSLError as error:
             broken = True
-            if self._judging and not pieces and is_certificate_alert(error):
+            if self._may_reject_certificate and not chunks and is_certificate_alert(error):
                 self._error = ClientCertificateRejectedError()
         if self._backlog and not broken:
             self._write_backlog()
         self._send()
-        if pieces:
-            self._judging = False
-            self._protocol.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        self._conclude(broken=broken, brought=bool(pieces))
+        if chunks:
+            self._may_reject_certificate = False
+            self._protocol.data_received(chunks[0] if len(chunks) == 1 else b"".join(chunks))
+        self._conclude(broken=broken, has_data=bool(chunks))
 
-    def _conclude(self, *, broken: bool, brought: bool) -> None:
+    def _conclude(self, *, broken: bool, has_data: bool) -> None:
         """React to received bytes that are no data: errors, close_notify, incomplete records."""
         if broken:
             self._finish()
         elif self.received_close_notify:
             self.eof_received()
-        elif not brought:
+        elif not has_data:
             self._protocol.on_ciphertext_received()
 
     def _encrypt(self, data: bytes) -> None:
         done = 0
         try:
-            if len(data) <= _SLICE:
+            if len(data) <= _SLICE_BYTES:
                 done = self._tls.write(data)
             if done < len(data):
                 # Without a memoryview the rest would be copied for each slice.
                 rest = memoryview(data)
                 while done < len(data):
-                    done += self._tls.write(rest[done : done + _SLICE])
+                    done += self._tls.write(rest[done : done + _SLICE_BYTES])
                     self._send()
         except ssl.SSLWantReadError:
             self._backlog = data[done:]
@@ -345,5 +345,5 @@ class TlsTransport(BoundedReadProtocol):
         self._tcp_transport.close()
         if self._tcp_transport.get_write_buffer_size() and self._close_timer is None:
             self._close_timer = self._loop.call_later(
-                self._longest_close, self._tcp_transport.abort
+                self._close_timeout, self._tcp_transport.abort
             )

@@ -29,15 +29,13 @@ def to_origin_form(request: IncomingRequest, public_url: str | None) -> Incoming
     `public_url`.
     """
     message, transport = request.message, request.connection.transport
-    found = ABSOLUTE.match(message.path)
-    if found is None or not (
-        _is_public_host(found, public_url) or _is_local_address(found, transport)
-    ):
+    url = ABSOLUTE.match(message.path)
+    if url is None or not (_is_public_host(url, public_url) or _is_local_address(url, transport)):
         return request
-    fields = _replace_host(message.raw_headers, found[2].encode("ascii"))
+    fields = _replace_host(message.raw_headers, url[2].encode("ascii"))
     if fields is None:
         return request
-    rest = message.path[found.end() :]
+    rest = message.path[url.end() :]
     origin_form = RequestMessage(
         message.method,
         rest if rest.startswith("/") else "/" + rest,
@@ -58,35 +56,35 @@ def _authority_of_url(url: re.Match[str]) -> tuple[str, int] | None:
     return host, _DEFAULT_PORTS[url[1].lower()] if port is None else port
 
 
-def _is_public_host(asked: re.Match[str], public_url: str | None) -> bool:
+def _is_public_host(url: re.Match[str], public_url: str | None) -> bool:
     """Return whether a URL has the authority of `public_url`.
 
     The scheme may differ: the default ports of http and https then count as equal.
     """
-    own = None if public_url is None else ABSOLUTE.match(public_url)
-    if own is None:
+    public = None if public_url is None else ABSOLUTE.match(public_url)
+    if public is None:
         return False
-    one, other = _authority_of_url(asked), _authority_of_url(own)
-    if one is None or other is None or one[0] != other[0]:
+    authority, public_authority = _authority_of_url(url), _authority_of_url(public)
+    if authority is None or public_authority is None or authority[0] != public_authority[0]:
         return False
-    defaults = _DEFAULT_PORTS[asked[1].lower()], _DEFAULT_PORTS[own[1].lower()]
-    return one[1] == other[1] or (one[1], other[1]) == defaults
+    defaults = _DEFAULT_PORTS[url[1].lower()], _DEFAULT_PORTS[public[1].lower()]
+    return authority[1] == public_authority[1] or (authority[1], public_authority[1]) == defaults
 
 
-def _is_local_address(asked: re.Match[str], transport: asyncio.Transport | None) -> bool:
+def _is_local_address(url: re.Match[str], transport: asyncio.Transport | None) -> bool:
     """Return whether a URL names the local address and port of the connection.
 
     On a loopback address, `localhost` and every loopback address name it too.
     """
-    own = None if transport is None else transport.get_extra_info("sockname")
-    named = _authority_of_url(asked)
-    if named is None or not isinstance(own, tuple) or named[1] != own[1]:
+    local_name = None if transport is None else transport.get_extra_info("sockname")
+    named = _authority_of_url(url)
+    if named is None or not isinstance(local_name, tuple) or named[1] != local_name[1]:
         return False
-    here, there = _address(own[0]), _address(named[0])
-    if here is None:
+    local, named_address = _address(local_name[0]), _address(named[0])
+    if local is None:
         return False
-    is_name = named[0] == "localhost" or (there is not None and there.is_loopback)
-    return here == there or (here.is_loopback and is_name)
+    is_name = named[0] == "localhost" or (named_address is not None and named_address.is_loopback)
+    return local == named_address or (local.is_loopback and is_name)
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

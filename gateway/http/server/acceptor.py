@@ -24,13 +24,13 @@ from gateway.telemetry.logs import get_logger
 _log = get_logger(__name__)
 
 # Seconds for which nothing is accepted while there is no free slot or descriptor.
-_PAUSE: Final = 0.05
+_ACCEPT_PAUSE: Final = 0.05
 # Seconds. A descriptor is free only some loop iterations after its connection was closed.
-_CLOSING: Final = 0.001
+_SLOT_RELEASE_DELAY: Final = 0.001
 # Seconds between two log messages.
 _WARNING_INTERVAL: Final = 10.0
 # Seconds for which a closing TLS connection waits for the peer's close_notify.
-_TLS_SHUTDOWN: Final = 2.0
+_TLS_SHUTDOWN_TIMEOUT: Final = 2.0
 _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 # The peer gave up before it was accepted, or another process was faster. (EWOULDBLOCK and EAGAIN
 # differ only on Windows.)
@@ -82,9 +82,9 @@ class Acceptor:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._arriving: set[asyncio.Task[None]] = set()
-        self._pause: asyncio.TimerHandle | None = None
+        self._resume_timer: asyncio.TimerHandle | None = None
         self._last_warning = -_WARNING_INTERVAL
-        self._refusals = 0
+        self._failure_count = 0
         self._closed = False
 
     @property
@@ -102,8 +102,8 @@ class Acceptor:
         if self._closed:
             return
         self._closed = True
-        if self._pause is not None:
-            self._pause.cancel()
+        if self._resume_timer is not None:
+            self._resume_timer.cancel()
         for listening in self._sockets:
             self._loop.remove_reader(listening.fileno())
             while self._accept_one(listening):
@@ -159,7 +159,7 @@ class Acceptor:
                 connection,
                 ssl=tls,
                 ssl_handshake_timeout=None if tls is None else self._capacity.handshake_timeout,
-                ssl_shutdown_timeout=None if tls is None else _TLS_SHUTDOWN,
+                ssl_shutdown_timeout=None if tls is None else _TLS_SHUTDOWN_TIMEOUT,
             )
         except OSError as error:
             # Port scanners and callers that send plain HTTP to a TLS port need no action.
@@ -174,25 +174,25 @@ class Acceptor:
 
         New connections wait in the system's queue meanwhile.
         """
-        self._refusals += 1
+        self._failure_count += 1
         now = self._clock()
         if now - self._last_warning >= _WARNING_INTERVAL:
             name = errno.errorcode.get(error.errno or 0, "error")
             what = "out of file descriptors" if error.errno in _EXHAUSTED else "accept failed"
-            _log.error("%s (%s): callers wait, %d refusals", what, name, self._refusals)
-            self._last_warning, self._refusals = now, 0
+            _log.error("%s (%s): callers wait, %d refusals", what, name, self._failure_count)
+            self._last_warning, self._failure_count = now, 0
         self._close_idle_connection()
 
     def _close_idle_connection(self) -> None:
         """Close an idle connection if there is one; pause accepting until its slot may be free."""
-        pause = _CLOSING if self._server.close_oldest_idle() else _PAUSE
-        if self._closed or self._pause is not None:
+        pause = _SLOT_RELEASE_DELAY if self._server.close_oldest_idle() else _ACCEPT_PAUSE
+        if self._closed or self._resume_timer is not None:
             return
         for listening in self._sockets:
             self._loop.remove_reader(listening.fileno())
-        self._pause = self._loop.call_later(pause, self._resume)
+        self._resume_timer = self._loop.call_later(pause, self._resume)
 
     def _resume(self) -> None:
-        self._pause = None
+        self._resume_timer = None
         if not self._closed:
             self.open()

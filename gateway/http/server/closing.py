@@ -15,24 +15,24 @@ from gateway import os_support
 class ClosingConnection:
     """A connection's closed transport, and how many bytes its caller has not received yet."""
 
-    __slots__ = ("_since", "_transport", "_waiting")
+    __slots__ = ("_since", "_transport", "_unsent_bytes")
 
     def __init__(self, transport: asyncio.Transport, now: float) -> None:
         self._transport = transport
         self._since = now
-        self._waiting = unsent_transport_bytes(transport)
+        self._unsent_bytes = unsent_transport_bytes(transport)
 
-    def abort_if_stalled(self, now: float, stall: float) -> None:
-        """Abort if the caller received nothing at all in `stall` seconds; slow reads are allowed.
+    def abort_if_stalled(self, now: float, stall_timeout: float) -> None:
+        """Abort if the caller received nothing at all in `stall_timeout` seconds.
 
-        `now` is monotonic time in seconds.
+        Slow reads are allowed. `now` is monotonic time in seconds.
         """
-        if now - self._since < stall:
+        if now - self._since < stall_timeout:
             return
-        waiting = unsent_transport_bytes(self._transport)
-        if waiting >= self._waiting:
+        unsent_bytes = unsent_transport_bytes(self._transport)
+        if unsent_bytes >= self._unsent_bytes:
             self._transport.abort()
-        self._since, self._waiting = now, waiting
+        self._since, self._unsent_bytes = now, unsent_bytes
 
 
 def unsent_transport_bytes(transport: asyncio.Transport) -> int:

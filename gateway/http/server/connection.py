@@ -31,11 +31,11 @@ _log = get_logger(__name__)
 # Seconds for which a connection stays open after its last response, for what the caller is still
 # sending. Closing at once would reset the connection, and the reset could erase the response
 # (RFC 9112 section 9.6).
-_LINGER: Final = 1.0
+_LINGER_TIMEOUT: Final = 1.0
 
 # Seconds that an accepted connection has to send its first request, when new connections wait for
 # its slot or the shutdown waits for its end.
-_FIRST_REQUEST: Final = 1.0
+_FIRST_REQUEST_TIMEOUT: Final = 1.0
 
 # Bytes buffered for a caller above which nothing more is read for it. The event loop's own limit
 # over TLS is half a megabyte, which would add up to too much memory with hundreds of callers.
@@ -114,7 +114,7 @@ class CallerConnection(ConnectionWriter):
     """One connection of a caller, and the task that serves the requests on it."""
 
     __slots__ = (
-        *("_peer_closed", "_readers", "_server", "_handler", "_task", "answering"),
+        *("_peer_closed", "_slow_readers", "_server", "_handler", "_task", "has_started_response"),
         *("_cancel_on_disconnect", "is_half_closed", "idle_since", "is_reused"),
         *("cached_context", "opened_at", "peer", "is_tls", "keep_alive_lines"),
     )
@@ -122,14 +122,14 @@ class CallerConnection(ConnectionWriter):
     def __init__(
         self,
         server: ConnectionOwner,
-        sink: RequestHandler,
+        handler: RequestHandler,
         batching: WriteBatcher,
         address: str,
         limits: ListenLimits,
     ) -> None:
         super().__init__(limits, batching)
         self._server = server
-        self._handler = sink
+        self._handler = handler
         self._task: asyncio.Task[None] | None = None
         self._peer_closed: asyncio.Event | None = None
         self.is_half_closed = False  # by the caller, which sends no more
@@ -144,8 +144,8 @@ class CallerConnection(ConnectionWriter):
         # About the current request: the read that is cancelled when its caller disconnects, the
         # slow readers of its pool, and whether its response has begun.
         self._cancel_on_disconnect: Read | None = None
-        self._readers: SlowReaders | None = None
-        self.answering = False
+        self._slow_readers: SlowReaders | None = None
+        self.has_started_response = False
 
     # Called by asyncio.
 
@@ -204,20 +204,24 @@ class CallerConnection(ConnectionWriter):
         try:
             while not self._ended:
                 await self._wait_for_message()
-                answer = self._dispatch(*self._take_message())
+                exchange = self._dispatch(*self._take_message())
                 self.busy = True
                 try:
-                    answered = await answer
+                    disposition = await exchange
                     self._untie()
                     self.is_reused = True
-                    if answered is ConnectionDisposition.CLOSE:
+                    if disposition is ConnectionDisposition.CLOSE:
                         # The caller gets time to read the response.
                         await self.lingering_close()
                 finally:
                     self.busy = False
                     if self._ended:
                         self._release_body()
-                if self.is_last_request or answered is ConnectionDisposition.CLOSE or self._ended:
+                if (
+                    self.is_last_request
+                    or disposition is ConnectionDisposition.CLOSE
+                    or self._ended
+                ):
                     break
                 self.idle_since = self._loop.time()
         except asyncio.CancelledError:
@@ -244,9 +248,9 @@ class CallerConnection(ConnectionWriter):
         if not self._messages:
             await self._message_event()
         elif self.is_reused:
-            turn = self._message_event()
-            self._server.scheduler.schedule(turn)
-            await turn
+            event = self._message_event()
+            self._server.scheduler.schedule(event)
+            await event
 
     def _dispatch(
         self, message: RequestMessage, payload: Payload
@@ -304,28 +308,32 @@ class CallerConnection(ConnectionWriter):
         """The task that serves this connection, None after its end."""
         return self._task
 
-    def set_cancel_on_disconnect(self, read: Read | None, readers: SlowReaders) -> None:
+    def set_cancel_on_disconnect(self, read: Read | None, slow_readers: SlowReaders) -> None:
         """Set whether the current request is cancelled when the caller disconnects.
 
         `read` is the current request if it is a read, which is cancelled then; None if it is not.
-        `readers` aborts connections that stay half-closed during a read.
+        `slow_readers` aborts connections that stay half-closed during a read.
         """
-        self._cancel_on_disconnect, self._readers, self.answering = read, readers, False
+        self._cancel_on_disconnect, self._slow_readers, self.has_started_response = (
+            read,
+            slow_readers,
+            False,
+        )
         if self.is_half_closed:
             self._note_half_close()
 
     def _note_half_close(self) -> None:
-        if self._cancel_on_disconnect is not None and self._readers is not None:
-            self._readers.add_half_closed(self, self._cancel_on_disconnect)
+        if self._cancel_on_disconnect is not None and self._slow_readers is not None:
+            self._slow_readers.add_half_closed(self, self._cancel_on_disconnect)
 
     def _untie(self) -> None:
         self._cancel_on_disconnect = None
-        if self.is_half_closed and self._readers is not None:
-            self._readers.remove_half_closed(self)
+        if self.is_half_closed and self._slow_readers is not None:
+            self._slow_readers.remove_half_closed(self)
 
-    def cache_context(self, memory: object) -> None:
-        """Store `memory`, the handler's data about earlier requests of this connection."""
-        self.cached_context = memory
+    def cache_context(self, context: object) -> None:
+        """Store `context`, the handler's data about earlier requests of this connection."""
+        self.cached_context = context
 
     @property
     def has_pipelined_requests(self) -> bool:
@@ -344,7 +352,9 @@ class CallerConnection(ConnectionWriter):
         """
         if self.transport is None or self.transport.is_closing():
             return False
-        return self._is_quiescent and (self.is_reused or now - self.opened_at > _FIRST_REQUEST)
+        return self._is_quiescent and (
+            self.is_reused or now - self.opened_at > _FIRST_REQUEST_TIMEOUT
+        )
 
     def has_unfinished_work(self, now: float) -> bool:
         """Return whether the gateway still owes this caller something.
@@ -357,8 +367,8 @@ class CallerConnection(ConnectionWriter):
             return self.busy
         if self.busy or self._messages or self._held_bytes or transport.get_write_buffer_size():
             return True
-        began = self.opened_at if not self.is_reused else self._header_since
-        return began is not None and now - began < _FIRST_REQUEST
+        started_at = self.opened_at if not self.is_reused else self._header_since
+        return started_at is not None and now - started_at < _FIRST_REQUEST_TIMEOUT
 
     async def lingering_close(self) -> None:
         """Half-close and discard further data for at most a second.
@@ -369,12 +379,12 @@ class CallerConnection(ConnectionWriter):
         transport = self.transport
         if transport is None or transport.is_closing():
             return
-        sends_on = self._has_partial_input
+        is_still_sending = self._has_partial_input
         self._discarding = True
         self._header_since = None
         self.flush()
         if self.is_half_closed or not (
-            sends_on or transport.can_write_eof() or transport.get_write_buffer_size()
+            is_still_sending or transport.can_write_eof() or transport.get_write_buffer_size()
         ):
             return
         self._resume_transport()
@@ -383,7 +393,7 @@ class CallerConnection(ConnectionWriter):
         with contextlib.suppress(OSError):
             if transport.can_write_eof():
                 transport.write_eof()
-            async with asyncio.timeout(_LINGER):
+            async with asyncio.timeout(_LINGER_TIMEOUT):
                 await self._peer_closed.wait()
 
     @property

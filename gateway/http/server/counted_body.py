@@ -22,7 +22,7 @@ class Payload(Protocol):
     """The interface of a request's body, which aiohttp's `StreamReader` has too."""
 
     total_bytes: int
-    """How many bytes have come so far."""
+    """The number of bytes that have arrived."""
 
     def is_eof(self) -> bool:
         """Return whether the last byte has arrived."""
@@ -71,7 +71,7 @@ class FixedLengthBody:
             "_bytes_left",
             "_chunks",
             "_waiter",
-            "_waiting",
+            "_buffered_bytes",
         ),
         "total_bytes",
     )
@@ -82,17 +82,17 @@ class FixedLengthBody:
         self._waiter: asyncio.Future[None] | None = None
         self._is_paused = False
         self._chunks: deque[bytes] = deque()
-        self._waiting = 0  # bytes
+        self._buffered_bytes = 0
         self._bytes_left = length
         self.total_bytes = 0
 
     def feed(self, data: bytes) -> bytes:
         """Buffer the bytes that belong to the body; return those after its end."""
-        mine, surplus = data, b""
+        content, surplus = data, b""
         if len(data) > self._bytes_left:
-            mine, surplus = data[: self._bytes_left], data[self._bytes_left :]
-        if mine:
-            self._append(mine)
+            content, surplus = data[: self._bytes_left], data[self._bytes_left :]
+        if content:
+            self._append(content)
         return surplus
 
     def is_eof(self) -> bool:
@@ -131,27 +131,27 @@ class FixedLengthBody:
                 self._waiter = None
         return self._take() if self._chunks else b""
 
-    def _append(self, piece: bytes) -> None:
-        self._bytes_left -= len(piece)
-        self.total_bytes += len(piece)
-        self._waiting += len(piece)
-        self._chunks.append(piece)
+    def _append(self, chunk: bytes) -> None:
+        self._bytes_left -= len(chunk)
+        self.total_bytes += len(chunk)
+        self._buffered_bytes += len(chunk)
+        self._chunks.append(chunk)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
         # Pause only within this body: requests after it have their own limits. Repeat the pause,
         # because draining an earlier body resumes reading.
-        if self._bytes_left and self._waiting > _HIGH_WATER:
+        if self._bytes_left and self._buffered_bytes > _HIGH_WATER:
             self._is_paused = True
             self._connection.pause_body()
         elif not self._bytes_left:
             self._resume_if_drained()
 
     def _take(self) -> bytes:
-        piece = self._chunks.popleft()
-        self._waiting -= len(piece)
-        if self._waiting < _HIGH_WATER // 2:
+        chunk = self._chunks.popleft()
+        self._buffered_bytes -= len(chunk)
+        if self._buffered_bytes < _HIGH_WATER // 2:
             self._resume_if_drained()
-        return piece
+        return chunk
 
     def _resume_if_drained(self) -> None:
         if self._is_paused:

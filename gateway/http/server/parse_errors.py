@@ -65,8 +65,8 @@ def _violated_rule(exc: BaseException) -> str:
     """Return the violated rule in the gateway's words; the parser's text shows what was sent."""
     if isinstance(exc, InvalidURLError):
         return "target: not in origin form"
-    told = str(exc).partition(_QUOTE)[0]
-    return next((rule for phrase, rule in _RULES if phrase in told), "HTTP: not valid")
+    parser_text = str(exc).partition(_QUOTE)[0]
+    return next((rule for phrase, rule in _RULES if phrase in parser_text), "HTTP: not valid")
 
 
 def _begins_with_unknown_method(head: bytes) -> bool:

@@ -62,8 +62,8 @@ class ListenLimits:
 
         Java's HTTP client uses the second only together with the first.
         """
-        told = max(1, int(self.keep_alive - min(_KEEP_ALIVE_MARGIN, self.keep_alive / 2)))
-        return b"Connection: keep-alive\r\nKeep-Alive: timeout=%d\r\n" % told
+        seconds = max(1, int(self.keep_alive - min(_KEEP_ALIVE_MARGIN, self.keep_alive / 2)))
+        return b"Connection: keep-alive\r\nKeep-Alive: timeout=%d\r\n" % seconds
 
 
 class MessageReader:
@@ -110,31 +110,31 @@ class MessageReader:
         if self._discarding:
             return
         if self._at_start and not (self._messages or self._ended or self._is_input_ignored):
-            again = self._repeated.match(data)
-            if again is not None:
-                self._receive(again, EMPTY_PAYLOAD)
+            repeated = self._repeated.match(data)
+            if repeated is not None:
+                self._receive(repeated, EMPTY_PAYLOAD)
                 return
         if not data and self._counted is None:
             # The bytes that the parser has retained come first.
-            self._read_piece(data)
+            self._read_chunk(data)
         # The proactor event loop of Windows delivers bytearrays. For bytes there is no copy.
-        data, in_pieces, at = bytes(data), False, 0
+        data, in_chunks, at = bytes(data), False, 0
         if self._unparsed:
-            data, self._unparsed, in_pieces = self._unparsed + data, b"", True
+            data, self._unparsed, in_chunks = self._unparsed + data, b"", True
         while at < len(data):
-            if in_pieces and (self._is_full or self._reading_paused):
+            if in_chunks and (self._is_full or self._reading_paused):
                 self._unparsed = data[at:]
                 return
             if self._counted is not None:
                 at = self._feed_fixed_length(self._counted, data, at)
                 continue
             end = self._next_empty_line(data, at)
-            if end < len(data) and not in_pieces:
-                in_pieces = self._may_be_upgrade(data, at)
-                end = end if in_pieces else len(data)
-            piece = data if end - at == len(data) else data[at:end]
-            self._edge = (self._edge + piece[-3:])[-3:]
-            self._read_piece(piece)
+            if end < len(data) and not in_chunks:
+                in_chunks = self._may_be_upgrade(data, at)
+                end = end if in_chunks else len(data)
+            chunk = data if end - at == len(data) else data[at:end]
+            self._edge = (self._edge + chunk[-3:])[-3:]
+            self._read_chunk(chunk)
             at = end
 
     def _feed_fixed_length(self, body: FixedLengthBody, data: bytes, at: int) -> int:
@@ -151,8 +151,8 @@ class MessageReader:
         The parser drops the bytes after the end of such a request if it is given both at once. The
         request ends with an empty line, like all whose body is not counted.
         """
-        begun = self._is_upgrade if self._is_in_body else not self._at_start
-        return begun or b"upgrade" in data[at:].lower()
+        is_possible = self._is_upgrade if self._is_in_body else not self._at_start
+        return is_possible or b"upgrade" in data[at:].lower()
 
     def _next_empty_line(self, data: bytes, at: int) -> int:
         """Return the offset after the next empty line, which may begin in the data before.
@@ -166,15 +166,15 @@ class MessageReader:
         found = data.find(_EMPTY_LINE, at)
         return len(data) if found < 0 else found + len(_EMPTY_LINE)
 
-    def _read_piece(self, data: bytes) -> None:
+    def _read_chunk(self, data: bytes) -> None:
         if self._parser is None or self._ended or self._is_input_ignored:
             return
         # The bytes may be the rest of a body, which has a timeout of its own.
         in_body = self._is_in_body
-        found = self._parse(self._parser, data)
+        header_ended = self._parse(self._parser, data)
         if self._messages:
             self._inspect_last_message(data)
-        if not (found or in_body) and data and self._header_since is None:
+        if not (header_ended or in_body) and data and self._header_since is None:
             self._begin_header(data)
 
     def _begin_header(self, data: bytes) -> None:
@@ -221,9 +221,9 @@ class MessageReader:
             # The parser had held the message back; its bytes were examined when they arrived.
             return
         # An empty line (CRLFCRLF) may be split over two reads.
-        begun = data.rpartition(_EMPTY_LINE)[2].lstrip(b"\r\n")
-        self._header_since = self._loop.time() if begun else None
-        self._head_bytes = begun[:_ERROR_PREFIX_BYTES]
+        header_start = data.rpartition(_EMPTY_LINE)[2].lstrip(b"\r\n")
+        self._header_since = self._loop.time() if header_start else None
+        self._head_bytes = header_start[:_ERROR_PREFIX_BYTES]
 
     def _receive(self, message: RequestMessage, payload: Payload) -> None:
         self._messages.append((message, payload))
@@ -248,13 +248,15 @@ class MessageReader:
             ):
                 self._start_fixed_length(length, message, payload)
 
-    def _start_fixed_length(self, length: int, message: RequestMessage, begun: Payload) -> None:
-        """Count the message's body from here on. `begun` holds what arrived with the header."""
+    def _start_fixed_length(
+        self, length: int, message: RequestMessage, parsed_body: Payload
+    ) -> None:
+        """Count the message's body from here on; `parsed_body` is what arrived with the header."""
         # Set before `read_nowait`, which resumes reading, so that `data_received` is called.
         self._counted = FixedLengthBody(length, self)
         # The message is still in the queue, so that its body can be replaced.
         self._messages[-1] = (message, self._counted)
-        self._counted.feed(begun.read_nowait(-1))
+        self._counted.feed(parsed_body.read_nowait(-1))
 
     def _new_parser(self) -> RequestParser:
         limits = self._limits

@@ -15,7 +15,7 @@ from gateway.http.server.aiohttp_parser import HttpVersion11
 from gateway.http.server.messages import RepeatedMessage, RequestMessage
 
 # Bytes of a field section, of which each connection caches one.
-_LONGEST: Final = 4096
+_MAX_CACHED_BYTES: Final = 4096
 _LINE_END: Final = b"\r\n"
 _HEADER_END: Final = b"\r\n\r\n"
 _METHOD: Final = b"GET "
@@ -33,14 +33,14 @@ _UNCACHED_FIELDS: Final = _CONSEQUENTIAL | SECRET
 class RepeatedHeaderCache:
     """Caches the fields of the last read that arrived alone on a connection.
 
-    `longest` bounds a request line, in bytes. `match` must be called only while the parser is at
-    the beginning of a message.
+    `max_line_bytes` limits a request line. `match` must be called only while the parser is at the
+    beginning of a message.
     """
 
-    __slots__ = ("_fields", "_first", "_longest")
+    __slots__ = ("_fields", "_first", "_max_line_bytes")
 
-    def __init__(self, longest: int) -> None:
-        self._longest = longest
+    def __init__(self, max_line_bytes: int) -> None:
+        self._max_line_bytes = max_line_bytes
         self._fields = b""
         self._first: RequestMessage | None = None
 
@@ -62,7 +62,7 @@ class RepeatedHeaderCache:
         if first is None or not data.endswith(fields):
             return None
         size = len(data) - len(fields)
-        if size > self._longest or _READ.fullmatch(data, 0, size) is None:
+        if size > self._max_line_bytes or _READ.fullmatch(data, 0, size) is None:
             return None
         return RepeatedMessage(first, _target(data, len(fields)))
 
@@ -84,7 +84,7 @@ def ends_with_header(message: RequestMessage) -> bool:
 def _is_field_block_of(fields: bytes, message: RequestMessage) -> bool:
     """Return whether the bytes can be all fields of the message and nothing else."""
     return (
-        len(fields) <= _LONGEST
+        len(fields) <= _MAX_CACHED_BYTES
         and fields.find(_HEADER_END) == len(fields) - len(_HEADER_END) >= 0
         and fields.count(_LINE_END) == len(message.raw_headers) + 1
     )

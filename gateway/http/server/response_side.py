@@ -14,7 +14,7 @@ from gateway.http.write_batching import MAX_BATCHED_BYTES, WriteBatcher
 
 # Seconds. How long a half-closed caller may acknowledge nothing of a response until `has_left`
 # stops waiting, and the shortest and longest pause between two checks.
-_NEWS_TIMEOUT: Final = 1.0
+_ACKNOWLEDGEMENT_TIMEOUT: Final = 1.0
 _MIN_PAUSE: Final = 0.001
 _MAX_PAUSE: Final = 0.05
 
@@ -92,18 +92,18 @@ class ConnectionWriter(MessageReader):
         """
         self.flush()
         pause = silence = 0.0
-        waiting = 0
-        while silence < _NEWS_TIMEOUT:
+        unsent = 0
+        while silence < _ACKNOWLEDGEMENT_TIMEOUT:
             await asyncio.sleep(pause)
             transport = self.transport
             if transport is None or transport.is_closing():
                 return True
             if os_support.has_failed(transport.get_extra_info("socket")):
                 return True
-            before, waiting = waiting, self.unsent_bytes
-            if not waiting:
+            before, unsent = unsent, self.unsent_bytes
+            if not unsent:
                 break
-            silence = 0.0 if waiting < before else silence + pause
+            silence = 0.0 if unsent < before else silence + pause
             pause = min(max(2 * pause, _MIN_PAUSE), _MAX_PAUSE)
         return False
 

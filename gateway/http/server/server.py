@@ -26,9 +26,9 @@ class CallerServer:
     A header that is overdue gets an error response. The class needs a running loop.
     """
 
-    def __init__(self, sink: RequestHandler, limits: ListenLimits) -> None:
+    def __init__(self, handler: RequestHandler, limits: ListenLimits) -> None:
         self._loop = asyncio.get_running_loop()
-        self._sink = sink
+        self._handler = handler
         self._batching = WriteBatcher()
         self.scheduler = FairScheduler()
         self.limits = limits  # of connections that will be created, and of the sweep
@@ -42,7 +42,7 @@ class CallerServer:
 
     def __call__(self, address: str = "") -> CallerConnection:
         """Return a new connection of a caller at `address`."""
-        return CallerConnection(self, self._sink, self._batching, address, self.limits)
+        return CallerConnection(self, self._handler, self._batching, address, self.limits)
 
     def on_connection_opened(self, connection: CallerConnection) -> None:
         """Register a connection that was opened."""
@@ -100,7 +100,9 @@ class CallerServer:
         """Close every connection as `CallerConnection.shutdown` does, all at the same time."""
         if self._timer is not None:
             self._timer.cancel()
-        await asyncio.gather(*(each.shutdown(timeout) for each in tuple(self._connections)))
+        await asyncio.gather(
+            *(connection.shutdown(timeout) for connection in tuple(self._connections))
+        )
         self._connections.clear()
         self._closing.clear()
 

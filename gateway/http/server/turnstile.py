@@ -7,7 +7,7 @@ from collections import deque
 from typing import Final
 
 # Requests per loop iteration, each of which takes a fraction of a millisecond.
-_BATCH: Final = 4
+_MAX_BATCH: Final = 4
 
 
 class FairScheduler:
@@ -23,16 +23,16 @@ class FairScheduler:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    def schedule(self, turn: asyncio.Future[None]) -> None:
-        """Enqueue `turn`, which completes when its task may continue."""
+    def schedule(self, future: asyncio.Future[None]) -> None:
+        """Enqueue `future`, which completes when its task may continue."""
         if not self._waiting:
             self._loop.call_soon(self._run_batch)
-        self._waiting.append(turn)
+        self._waiting.append(future)
 
     def _run_batch(self) -> None:
-        for _ in range(min(_BATCH, len(self._waiting))):
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
+        for _ in range(min(_MAX_BATCH, len(self._waiting))):
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_result(None)
         if self._waiting:
             self._loop.call_soon(self._run_batch)

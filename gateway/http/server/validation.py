@@ -18,9 +18,9 @@ from gateway.http.server.messages import RequestMessage
 
 METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 _HOST: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._\-]+))(?::([0-9]{1,5}))?")
-_LAST_PORT: Final = 65535
+_MAX_PORT: Final = 65535
 # Digits of the largest Content-Length that every recipient can represent.
-_LONGEST_LENGTH: Final = 19
+_MAX_LENGTH_DIGITS: Final = 19
 # Characters: the longest name of DNS, a colon and a port.
 _MAX_HOST_LENGTH: Final = 253 + 6
 _ALL_FIELDS: Final = "all header fields together are over the limit"
@@ -43,7 +43,7 @@ def check_message(message: RequestMessage, header: RequestHeader, *, max_header_
     connection = values.get(b"connection")
     if connection is not None and removes_gateway_fields(connection):
         raise _bad_request("header: Connection names a field that the gateway reads and passes on")
-    if len(values.get(b"content-length", b"")) > _LONGEST_LENGTH:
+    if len(values.get(b"content-length", b"")) > _MAX_LENGTH_DIGITS:
         raise GatewayError(
             errors.BAD_REQUEST, "length", hint="Content-Length", close_connection=True
         )
@@ -84,7 +84,7 @@ def host_and_port(value: str) -> tuple[str, int | None] | None:
     Nothing else that a URL's authority may contain is valid, in particular no user before an @.
     """
     found = _HOST.fullmatch(value) if len(value) <= _MAX_HOST_LENGTH else None
-    if found is None or int(found[3] or 0) > _LAST_PORT:
+    if found is None or int(found[3] or 0) > _MAX_PORT:
         return None
     port = int(found[3]) if found[3] else None
     name: str | None = found[2]

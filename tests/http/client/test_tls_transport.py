@@ -284,7 +284,7 @@ async def test_close_towards_a_platform_that_reads_nothing(ca: trustme.CA) -> No
     lost = asyncio.Event()
     connection = one_connection(lost.set)
     async with TlsPeer(server_side(ca)) as peer:
-        secure = TlsTransport(connection, client_side(ca), "localhost", longest_close=0.1)
+        secure = TlsTransport(connection, client_side(ca), "localhost", close_timeout=0.1)
         loop = asyncio.get_running_loop()
         opening = loop.create_task(loop.create_connection(lambda: secure, "127.0.0.1", peer.port))
         line = await peer.accept()
