@@ -60,7 +60,8 @@ _SPACE: Final = b" \t\r\n"
 _PLAIN: Final = _SPACE + b",:{}[]0123456789+-.eEtrufalsn"
 _NO_BRACKETS: Final = bytes(set(_PLAIN) - set(_STEP))
 _KEY: Final = b"type"
-_LONG: Final = 256  # bytes; neither `type` nor its values are longer, even if fully escaped
+# Neither `type` nor its values are longer, even if fully escaped.
+_MAX_STRING_BYTES: Final = 256
 
 
 class _JsonScanner:
@@ -84,13 +85,13 @@ class _JsonScanner:
         parts = masked(text).split(b'"')  # those with an odd index are strings
         self._rest = b"" if len(parts) % 2 else _shortened(text, parts.pop())
         done = 0
-        for index in self._strings_of_note(parts):
+        for index in self._relevant_string_indexes(parts):
             self._between(b"".join(parts[done:index:2]))
             self._string(parts[index])
             done = index + 1
         self._between(b"".join(parts[done::2]))
 
-    def _strings_of_note(self, parts: list[bytes]) -> list[int]:
+    def _relevant_string_indexes(self, parts: list[bytes]) -> list[int]:
         """Return the indexes of strings that may be the key `type`, and of those after them."""
         strings = range(1, len(parts), 2)
         found = {i for i in strings if len(parts[i]) == len(_KEY) or b"\\" in parts[i]}
@@ -133,7 +134,7 @@ def _shortened(text: bytes, last: bytes) -> bytes:
 
     A long one is replaced by a short one that ends in half an escape sequence if the string does.
     """
-    if len(last) <= _LONG:
+    if len(last) <= _MAX_STRING_BYTES:
         return text[-len(last) - 1 :]
     return b'"shortened' + b"\\" * last.endswith(b"\\")
 
@@ -177,7 +178,9 @@ class _XmlScanner:
         if self._is_known or name != f"{_FHIR} type":
             raise AmbiguousBundleTypeError
         self._is_known = True
-        values = [each for each in attributes if each.rpartition(" ")[2].lower() == "value"]
+        values = [
+            attribute for attribute in attributes if attribute.rpartition(" ")[2].lower() == "value"
+        ]
         if values != ["value"]:
             raise AmbiguousBundleTypeError
         self.bundle_type = attributes["value"]

@@ -42,7 +42,7 @@ def capabilities(statement: bytes) -> Mapping[str, TypeCapability]:
     parsed = orjson.loads(statement)
     if not isinstance(parsed, dict) or parsed.get("resourceType") != "CapabilityStatement":
         raise ValueError("no CapabilityStatement")
-    untold = _undeclarable(parsed.get("fhirVersion"))
+    undeclarable = _undeclarable(parsed.get("fhirVersion"))
     by_type: dict[str, TypeCapability] = {}
     for rest in _list(parsed.get("rest")):
         common = dict(_parameters(rest))
@@ -52,7 +52,7 @@ def capabilities(statement: bytes) -> Mapping[str, TypeCapability]:
                 known = by_type.get(kind, NO_CAPABILITY)
                 by_type[kind] = TypeCapability(
                     {**known.parameters, **common, **dict(_parameters(resource))},
-                    known.conditional | _conditional(resource) | untold,
+                    known.conditional | _conditional(resource) | undeclarable,
                 )
     return by_type
 
@@ -78,4 +78,4 @@ def _undeclarable(version: object) -> frozenset[str]:
 
 
 def _list(value: Any) -> list[dict[str, Any]]:
-    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

@@ -35,8 +35,8 @@ _XML_MEMBER: Final = re.compile(
     r"<(method|url|ifNoneExist)\s+value\s*=\s*(?:\"([^\"]*)\"|'([^']*)')"
 )
 # Bytes. A longer request is ignored: its URL would be too long for the platform, too.
-_LONGEST: Final = 64 * 1024
-_MOST: Final = 256
+_MAX_REQUEST_BYTES: Final = 64 * 1024
+_MAX_CONDITIONS: Final = 256
 _HALF_ESCAPE: Final = 5  # bytes of an escaped letter without its last byte
 
 
@@ -73,19 +73,19 @@ class BundleConditions:
             pattern, begin, text = _JSON, b'"request"', plainly_spelled(text)
         done = 0
         for match in pattern.finditer(text):
-            self._note(match[1])
+            self._record_condition(match[1])
             done = match.end()
         # The beginning of an incomplete request, or of its name, is retained for the next chunk.
         open_at = text.find(begin, done)
         keep_from = max(done, len(text) - len(begin) - _HALF_ESCAPE) if open_at < 0 else open_at
-        self._rest = text[max(keep_from, len(text) - _LONGEST) :]
+        self._rest = text[max(keep_from, len(text) - _MAX_REQUEST_BYTES) :]
 
-    def _note(self, request: bytes) -> None:
+    def _record_condition(self, request: bytes) -> None:
         members = _xml_members(request) if self._xml else _json_members(request)
         code = _CODES.get(members.get("method", ""))
         path, _, query = members.get("url", "").partition("?")
         before, _, resource = unquote(path).rstrip("/").rpartition("/")
-        if code is None or len(self._found) >= _MOST or not is_type(resource):
+        if code is None or len(self._found) >= _MAX_CONDITIONS or not is_type(resource):
             return
         owner = before.rpartition("/")[2]
         # `resource` is an id that looks like a type. The end of an absolute base (`/FHIR/`) looks

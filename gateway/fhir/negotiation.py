@@ -30,7 +30,7 @@ _SHORT_NAMES: Final = {"ttl": "turtle", "txt": "plain", "text": "plain"}
 # RFC 9110, section 12.4.2.
 _WEIGHT: Final = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?").fullmatch
 _MAX_ITEMS: Final = 64
-_MAX_PIECES: Final = 8
+_MAX_ITEM_PARAMETERS: Final = 8
 # Uzbek is used for Karakalpak: both are official languages of Karakalpakstan.
 _NEAREST: Final = {"kaa": "uz"}
 
@@ -60,7 +60,7 @@ def prefers_html(accept: str | None) -> bool:
     """Return whether HTML is named with the greatest weight, as by browsers; JSON wins a tie."""
     weights = dict(_weighted(accept or ""))
     html = weights.get("text/html", 0.0)
-    wildcard = max(weights.get(each, 0.0) for each in _WILDCARDS)
+    wildcard = max(weights.get(media_type, 0.0) for media_type in _WILDCARDS)
     return html > weights.get("application/json", 0.0) and html >= wildcard
 
 
@@ -88,11 +88,11 @@ def requests_media_type(kind: str, query: str, accept: str | None) -> bool:
     if not kind or kind in FHIR_TYPES:
         return False
     short = frozenset(_SEPARATORS.split(kind.partition("/")[2]))
-    for each in formats(query):
-        if each == kind or _SHORT_NAMES.get(each, each) in short:
+    for name in formats(query):
+        if name == kind or _SHORT_NAMES.get(name, name) in short:
             return True
     family = kind.partition("/")[0] + "/*"
-    return any(each in (kind, family) and weight for each, weight in _weighted(accept or ""))
+    return any(name in (kind, family) and weight for name, weight in _weighted(accept or ""))
 
 
 def formats(query: str) -> list[str]:
@@ -121,7 +121,9 @@ def _format(query: str) -> bool | None:
 def _weighted(header: str) -> Iterator[tuple[str, float]]:
     """Yield the items of a list with weights, in lower case; skip items with an invalid weight."""
     for item in header.split(",", _MAX_ITEMS)[:_MAX_ITEMS]:
-        value, *parameters = (piece.strip() for piece in item.lower().split(";", _MAX_PIECES))
+        value, *parameters = (
+            part.strip() for part in item.lower().split(";", _MAX_ITEM_PARAMETERS)
+        )
         weight = next((text[2:] for text in parameters if text.startswith("q=")), "1")
         if value and _WEIGHT(weight):
             yield value, float(weight)

@@ -16,9 +16,9 @@ from urllib.parse import unquote_plus
 from gateway.config.resource_types import RESOURCE_TYPES
 
 # No real search has more, and parsing more would block the event loop.
-_MOST_PAIRS: Final = 1000
-_LONGEST_NAME: Final = 256
-_LONGEST_LIST: Final = 2048
+_MAX_PAIRS: Final = 1000
+_MAX_NAME_LENGTH: Final = 256
+_MAX_VALUE_LENGTH: Final = 2048
 # Parameters that concern only the searched resources and the form of the response.
 _HARMLESS: Final = frozenset(
     (
@@ -91,7 +91,7 @@ def overrides_request(parameters: str) -> bool:
 
 
 def _has_too_many(parameters: str) -> bool:
-    return parameters.count("&") + parameters.count(";") >= _MOST_PAIRS
+    return parameters.count("&") + parameters.count(";") >= _MAX_PAIRS
 
 
 def _pairs(parameters: str) -> Iterator[tuple[str, str | None]]:
@@ -104,7 +104,7 @@ def _pairs(parameters: str) -> Iterator[tuple[str, str | None]]:
 
 def _name_stays_within(name: str, types: frozenset[str]) -> bool:
     """Return whether the name of a parameter, with its chain, leads through `types` only."""
-    while len(name) <= _LONGEST_NAME:
+    while len(name) <= _MAX_NAME_LENGTH:
         reverse = _REVERSE(name)
         if reverse is not None:
             target, rest = reverse.groups()
@@ -146,4 +146,4 @@ def _sort_stays_within(value: str | None, types: frozenset[str]) -> bool:
 
 def _decoded(value: str | None) -> str:
     """Return the decoded value, "" where it is missing or too long to be one."""
-    return unquote_plus(value) if value is not None and len(value) <= _LONGEST_LIST else ""
+    return unquote_plus(value) if value is not None and len(value) <= _MAX_VALUE_LENGTH else ""

@@ -17,8 +17,8 @@ from gateway.fhir.links.json_text import plainly_spelled
 _WORD: Final = b"OperationOutcome"
 _QUOTED: Final = b'"OperationOutcome"'
 # Objects around the word that are parsed; `resourceType` is nearly always the first member.
-_MOST_TRIED: Final = 64
-_MOST_OUTCOMES: Final = 16
+_MAX_TRIED_OBJECTS: Final = 64
+_MAX_OUTCOMES: Final = 16
 _DECODE: Final = JSONDecoder().raw_decode
 _XML: Final = re.compile(rb"<OperationOutcome\b.*?</OperationOutcome>", re.DOTALL)
 _XML_ISSUE: Final = re.compile(r"<issue>.*?</issue>", re.DOTALL)
@@ -41,21 +41,21 @@ def rejected_parameters(body: bytes, names: Iterable[str], *, xml: bool) -> froz
     if _WORD not in body:
         return frozenset()
     found: set[str] = set()
-    asked = frozenset(names)
+    name_set = frozenset(names)
     for code, text in _xml_issues(body) if xml else _json_issues(body):
-        found |= _rejected_names(code, text, asked)
+        found |= _rejected_names(code, text, name_set)
     return frozenset(found)
 
 
-def _rejected_names(code: str, text: str, asked: frozenset[str]) -> frozenset[str]:
+def _rejected_names(code: str, text: str, names: frozenset[str]) -> frozenset[str]:
     if code in _ABOUT_MATCHES:
         return frozenset()
     if code not in _ABOUT_PARAMETERS and _LEFT_OUT.search(text) is None:
         return frozenset()
-    said = _OTHERS.split(text, 1)[0]
-    named = frozenset(name for name in asked if _names(said, name))
+    complaint = _OTHERS.split(text, 1)[0]
+    named = frozenset(name for name in names if _names(complaint, name))
     # A `not-supported` without a text may be about any of the parameters.
-    return asked if not named and code == "not-supported" and not said.strip() else named
+    return names if not named and code == "not-supported" and not complaint.strip() else named
 
 
 def _names(text: str, name: str) -> bool:
@@ -65,7 +65,7 @@ def _names(text: str, name: str) -> bool:
 
 def _json_issues(body: bytes) -> Iterator[tuple[str, str]]:
     at = body.find(_QUOTED)
-    for _ in range(_MOST_OUTCOMES):
+    for _ in range(_MAX_OUTCOMES):
         if at < 0:
             return
         for issue in _list(_outcome_around(body, at).get("issue")):
@@ -76,7 +76,7 @@ def _json_issues(body: bytes) -> Iterator[tuple[str, str]]:
 def _outcome_around(body: bytes, at: int) -> dict[str, Any]:
     """Return the resource whose type stands at `at`, {} where no complete one is found."""
     begin = at
-    for _ in range(_MOST_TRIED):
+    for _ in range(_MAX_TRIED_OBJECTS):
         begin = body.rfind(b"{", 0, begin)
         if begin < 0:
             break
@@ -99,12 +99,12 @@ def _texts(issue: dict[str, Any]) -> Iterator[str]:
 
 
 def _list(value: Any) -> list[dict[str, Any]]:
-    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _xml_issues(body: bytes) -> Iterator[tuple[str, str]]:
-    for outcome in _XML.findall(body)[:_MOST_OUTCOMES]:
+    for outcome in _XML.findall(body)[:_MAX_OUTCOMES]:
         for issue in _XML_ISSUE.findall(outcome.decode("utf-8", "replace")):
             code = _XML_CODE.search(issue)
-            text = " ".join(html.unescape(each) for each in _XML_VALUE.findall(issue))
+            text = " ".join(html.unescape(value) for value in _XML_VALUE.findall(issue))
             yield "" if code is None else code[1], text.replace("http.", "")

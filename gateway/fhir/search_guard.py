@@ -73,59 +73,62 @@ _XML_LINK: Final = re.compile(
 )
 
 
-def filtering_names(asked: str) -> tuple[str, ...]:
+def filtering_names(query: str) -> tuple[str, ...]:
     """Return the names in a raw query or form that select resources.
 
     All parameters after the first `MAX_PARAMETERS` become one name, "?", which no server declares.
     """
-    names = dict.fromkeys(_names(asked))
-    if asked.count("&") >= MAX_PARAMETERS:
+    names = dict.fromkeys(_names(query))
+    if query.count("&") >= MAX_PARAMETERS:
         names["?"] = None
     return tuple(name for name in names if name.partition(":")[0] not in _NOT_SELECTING)
 
 
 def ignored_parameters(
-    asked: str,
+    query: str,
     names: tuple[str, ...],
     body: bytes,
-    known: SearchSupport,
+    support: SearchSupport,
     *,
     xml: bool = False,
 ) -> tuple[str, ...]:
-    """Return those of `names`, the result of `filtering_names(asked)`, that the platform ignored.
+    """Return those of `names`, the result of `filtering_names(query)`, that the platform ignored.
 
-    `asked` is the raw query or form, `body` the beginning of the searchset. Without a `self` link
-    in `body` only its `outcome` entries and `known` can show that.
+    `query` is the raw query or form, `body` the beginning of the searchset. Without a `self` link
+    in `body` only its `outcome` entries and `support` can show that.
     """
     url = _self_link(body, xml=xml)
-    query = asked if url is None else _query(url)
+    used_query = query if url is None else _query(url)
     # Nearly all servers repeat the query octet for octet.
-    short = () if query.startswith(asked) else _missing_names(asked, query)
+    missing = () if used_query.startswith(query) else _missing_names(query, used_query)
     found = rejected_parameters(body, names, xml=xml)
     return tuple(
-        name for name in names if name in short or name in found or known.is_unusable(name)
+        name for name in names if name in missing or name in found or support.is_unusable(name)
     )
 
 
-def _missing_names(asked: str, used: str) -> Collection[str]:
-    """Return the names that occur more often in `asked` than in `used`.
+def _missing_names(query: str, used_query: str) -> Collection[str]:
+    """Return the names that occur more often in `query` than in `used_query`.
 
     A server may repeat a parameter that it used without the modifier.
     """
-    wanted, there = Counter(_names(asked)), Counter(_names(used, _MOST_USED))
-    short = set()
-    for name, count in wanted.items():
+    sent_counts, used_counts = (
+        Counter(_names(query)),
+        Counter(_names(used_query, _MAX_USED_PARAMETERS)),
+    )
+    missing = set()
+    for name, count in sent_counts.items():
         base = name.partition(":")[0]
-        without = 0 if base == name else max(0, there[base] - wanted[base])
-        if there[name] + without < count:
-            short.add(name)
-    return short
+        without_modifier = 0 if base == name else max(0, used_counts[base] - sent_counts[base])
+        if used_counts[name] + without_modifier < count:
+            missing.add(name)
+    return missing
 
 
 def self_parameters(body: bytes, *, xml: bool = False) -> frozenset[str] | None:
     """Return the names in the query of the first `self` link; None when there is no such link."""
     url = _self_link(body, xml=xml)
-    return None if url is None else frozenset(_names(_query(url), _MOST_USED))
+    return None if url is None else frozenset(_names(_query(url), _MAX_USED_PARAMETERS))
 
 
 def _self_link(body: bytes, *, xml: bool) -> str | None:
@@ -177,12 +180,12 @@ def _xml_self(body: bytes) -> str | None:
 
 
 # The `self` link may hold more parameters than the request.
-_MOST_USED: Final = 4 * MAX_PARAMETERS
+_MAX_USED_PARAMETERS: Final = 4 * MAX_PARAMETERS
 
 
-def _names(query: str, most: int = MAX_PARAMETERS) -> list[str]:
+def _names(query: str, max_parameters: int = MAX_PARAMETERS) -> list[str]:
     found = []
-    for part in query.split("&", most)[:most]:
+    for part in query.split("&", max_parameters)[:max_parameters]:
         name, _, value = part.partition("=")
         if value:
             is_encoded = len(name) <= MAX_NAME_LENGTH and ("%" in name or "+" in name)

@@ -15,7 +15,7 @@ from gateway.fhir.links.json_text import CONTAINER, masked, plainly_spelled
 from gateway.fhir.links.text import Rewriter
 
 # Bytes. A longer statement passes unchanged.
-_LONGEST: Final = 16 * 1024 * 1024
+_MAX_STATEMENT_BYTES: Final = 16 * 1024 * 1024
 # No other member of a CapabilityStatement has this name. A comma after it is part of the match.
 _MEMBER: Final = re.compile(rb'"security"\s*+:\s*+' + CONTAINER)
 _SEPARATOR_BEFORE: Final = re.compile(rb",\s*+\Z")
@@ -29,14 +29,14 @@ def remove_rest_security(statement: bytes, *, xml: bool) -> bytes:
     if xml:
         return _ELEMENT.sub(b"", statement)
     statement = plainly_spelled(statement)
-    text, kept, done = masked(statement), [], 0
+    text, chunks, done = masked(statement), [], 0
     for match in _MEMBER.finditer(text):
         before = statement[done : match.start()]
         if text[match.end() : match.end() + 1] == b"}":  # the last member
             before = _SEPARATOR_BEFORE.sub(b"", before)
-        kept.append(before)
+        chunks.append(before)
         done = match.end()
-    return b"".join((*kept, statement[done:]))
+    return b"".join((*chunks, statement[done:]))
 
 
 class SecurityRemovingRewriter:
@@ -45,12 +45,12 @@ class SecurityRemovingRewriter:
     `rewritten` and `unrewritten` are the counts of that rewriter.
     """
 
-    __slots__ = ("_inner", "_pieces", "_size", "_xml")
+    __slots__ = ("_chunks", "_inner", "_size", "_xml")
 
     def __init__(self, inner: Rewriter, *, xml: bool) -> None:
         self._inner = inner
         self._xml = xml
-        self._pieces: list[bytes] = []
+        self._chunks: list[bytes] = []
         self._size = 0
 
     @property
@@ -65,17 +65,17 @@ class SecurityRemovingRewriter:
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next chunk of the body; return the output that can be sent."""
-        if self._size > _LONGEST:
+        if self._size > _MAX_STATEMENT_BYTES:
             return self._inner.feed(chunk)
-        self._pieces.append(chunk)
+        self._chunks.append(chunk)
         self._size += len(chunk)
-        if self._size <= _LONGEST:
+        if self._size <= _MAX_STATEMENT_BYTES:
             return b""
-        return self._inner.feed(b"".join(self._pieces))
+        return self._inner.feed(b"".join(self._chunks))
 
     def finish(self) -> bytes:
         """End the body; return the rest of the output."""
-        if self._size > _LONGEST:
+        if self._size > _MAX_STATEMENT_BYTES:
             return self._inner.finish()
-        statement = remove_rest_security(b"".join(self._pieces), xml=self._xml)
+        statement = remove_rest_security(b"".join(self._chunks), xml=self._xml)
         return self._inner.feed(statement) + self._inner.finish()

@@ -21,7 +21,7 @@ Node = str | dict[str, list[Any]]
 Element = dict[str, list[Any]]
 
 _FHIR: Final = "http://hl7.org/fhir"
-_DEEPEST: Final = 100
+_MAX_DEPTH: Final = 100
 
 
 class BodyParseError(ValueError):
@@ -42,8 +42,8 @@ def parse_body(body: bytes, content_type: str | None, *, sent: int | None = None
     xml = kind.endswith("xml")
     if not xml and kind and not kind.endswith("json"):
         raise BodyParseError("neither JSON nor XML")
-    most = weight.tree_limit(len(body) if sent is None else sent)
-    if weight.exceeds_tree_limit(body, most, xml=xml):
+    max_bytes = weight.tree_limit(len(body) if sent is None else sent)
+    if weight.exceeds_tree_limit(body, max_bytes, xml=xml):
         raise BodyTooLargeError("too much to be read as a whole")
     return _XmlReader().read(body) if xml else _read_json(body)
 
@@ -60,7 +60,7 @@ def walk_elements(node: Node) -> Iterator[Element]:
 
 def child_texts(node: Element, name: str) -> list[str]:
     """Return the texts directly under a name."""
-    return [each for each in node.get(name, ()) if isinstance(each, str)]
+    return [child for child in node.get(name, ()) if isinstance(child, str)]
 
 
 def first_text(node: Element, name: str) -> str:
@@ -70,7 +70,7 @@ def first_text(node: Element, name: str) -> str:
 
 def child_elements(node: Element, name: str) -> list[Element]:
     """Return the elements directly under a name."""
-    return [each for each in node.get(name, ()) if not isinstance(each, str)]
+    return [child for child in node.get(name, ()) if not isinstance(child, str)]
 
 
 def contains_all_of(whole: Element, part: Element) -> bool:
@@ -78,12 +78,14 @@ def contains_all_of(whole: Element, part: Element) -> bool:
 
     At the top, the elements that servers write themselves (`id`, `meta`, narrative) are ignored.
     """
-    own = {"id", "meta", "text"}
-    ours, theirs = (
-        Counter(_leaves({name: each for name, each in tree.items() if name not in own}, ""))
+    ignored = {"id", "meta", "text"}
+    part_leaves, whole_leaves = (
+        Counter(
+            _leaves({name: children for name, children in tree.items() if name not in ignored}, "")
+        )
         for tree in (part, whole)
     )
-    return not ours - theirs
+    return not part_leaves - whole_leaves
 
 
 def _leaves(node: Node, path: str) -> Iterator[tuple[str, str]]:
@@ -109,7 +111,7 @@ def _read_json(body: bytes) -> Element:
     except (ValueError, RecursionError):
         raise BodyParseError("not JSON that could be read in one way only") from None
     # Twice the depth, because each element may stand in an array.
-    if exceeds_depth(document, 2 * _DEEPEST):
+    if exceeds_depth(document, 2 * _MAX_DEPTH):
         raise BodyParseError("nested too deeply")
     return _element(document) if isinstance(document, dict) else {"": _values_of(document)}
 
@@ -137,7 +139,7 @@ def _values_of(value: Any) -> list[Any]:
     if isinstance(value, dict):
         return [_element(value)]
     if isinstance(value, list):
-        return [node for each in value for node in _values_of(each)]
+        return [node for item in value for node in _values_of(item)]
     if value is None:
         return []
     if isinstance(value, bool):
@@ -152,7 +154,7 @@ class _XmlReader:
         self._root: Element | None = None
         # The open elements: name, attribute `value`, and content.
         self._open: list[tuple[str, str | None, Element]] = []
-        self._foreign = 0
+        self._skipped_depth = 0
         # Imported here because most callers never send XML.
         from xml.parsers import expat
 
@@ -175,18 +177,18 @@ class _XmlReader:
 
     def _begin(self, tag: str, attributes: dict[str, str]) -> None:
         namespace, _, name = tag.rpartition(" ")
-        if self._foreign or namespace != _FHIR:
+        if self._skipped_depth or namespace != _FHIR:
             # The narrative is left out.
-            self._foreign += 1
+            self._skipped_depth += 1
             return
-        if len(self._open) > _DEEPEST:
+        if len(self._open) > _MAX_DEPTH:
             raise ValueError
         value = attributes.pop("value", None)
         self._open.append((name, value, {key: [text] for key, text in attributes.items()}))
 
     def _end(self, _tag: str) -> None:
-        if self._foreign:
-            self._foreign -= 1
+        if self._skipped_depth:
+            self._skipped_depth -= 1
             return
         name, value, element = self._open.pop()
         parent = self._open[-1][2] if self._open else None

@@ -19,15 +19,15 @@ _WIDE: Final = tuple(bytes((first,)) for first in range(0xF0, 0xF5))
 _STEP: Final = 1024 * 1024
 
 # Bytes that the tree of a small body may take, also when the body was compressed.
-_FREE: Final = 36 * 1024 * 1024
+_MIN_TREE_LIMIT: Final = 36 * 1024 * 1024
 # A tree may take this many times the bytes received in addition, and at most `MAX_TREE_BYTES`.
-_TIMES: Final = 12
+_TREE_BYTES_PER_BYTE: Final = 12
 MAX_TREE_BYTES: Final = 256 * 1024 * 1024
 
 
 def tree_limit(sent: int) -> int:
     """Return the bytes that the tree of a body may take that was received in `sent` bytes."""
-    return min(_FREE + _TIMES * sent, MAX_TREE_BYTES)
+    return min(_MIN_TREE_LIMIT + _TREE_BYTES_PER_BYTE * sent, MAX_TREE_BYTES)
 
 
 def decoded_limit(sent: int) -> int:
@@ -35,13 +35,13 @@ def decoded_limit(sent: int) -> int:
     return tree_limit(sent) // _TEXT
 
 
-def exceeds_tree_limit(body: bytes, most: int, *, xml: bool) -> bool:
-    """Return whether the tree of a body could take more than `most` bytes."""
+def exceeds_tree_limit(body: bytes, max_bytes: int, *, xml: bool) -> bool:
+    """Return whether the tree of a body could take more than `max_bytes` bytes."""
     is_wide = any(first in body for first in _WIDE)
     weight = len(body) * (_WIDE_TEXT if is_wide else _TEXT)
     for at in range(0, len(body), _STEP):
-        for sign, each in _IN_XML if xml else _IN_JSON:
-            weight += each * body.count(sign, at, at + _STEP)
-        if weight > most:
+        for sign, cost in _IN_XML if xml else _IN_JSON:
+            weight += cost * body.count(sign, at, at + _STEP)
+        if weight > max_bytes:
             return True
-    return weight > most
+    return weight > max_bytes

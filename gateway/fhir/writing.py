@@ -72,11 +72,13 @@ def _fragment(value: object) -> object:
 
 def _element(name: str, value: Any) -> str:
     if isinstance(value, list):
-        return "".join(_element(name, each) for each in value)
+        return "".join(_element(name, child) for child in value)
     if isinstance(value, EmbeddedResource):
         return f"<{name}>{value.text}</{name}>"
     if isinstance(value, dict):
-        inner = "".join(_element(key, each) for key, each in value.items() if key != "resourceType")
+        inner = "".join(
+            _element(key, child) for key, child in value.items() if key != "resourceType"
+        )
         kind = value.get("resourceType")
         inner = inner if kind is None else f"<{kind}>{inner}</{kind}>"
         return f"<{name}>{inner}</{name}>"

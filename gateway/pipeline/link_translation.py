@@ -191,7 +191,7 @@ class LinkTranslator:
         watch = self._watch(response, interaction)
         if plain and self._is_known_unchanged(response, interaction):
             if watch is not None:
-                watch.transform_complete(response.buffered_body)
+                watch.examine(response.buffered_body)
             return self._unchanged
         transform = self._content_transform(response, interaction, watch)
         if needs_fhir_check:
@@ -285,7 +285,7 @@ class _CountingRewriter:
         if not isinstance(rewriter, StreamRewriter):
             return None
         if self._watch is not None:
-            self._watch.transform_complete(body)
+            self._watch.examine(body)
         pieces = rewriter.transform_complete(body)
         self._on_links(rewriter.rewritten, rewriter.unrewritten)
         return pieces

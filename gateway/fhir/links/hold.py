@@ -25,7 +25,7 @@ EDITS_LIMIT: Final = 4 * 1024 * 1024
 # Estimates of that memory in bytes: an edit with its scope, a name in a path.
 _EDIT_WEIGHT: Final = 200
 _NAME_WEIGHT: Final = 80
-_LONGEST_POINTER: Final = 1024  # characters of a JSON Pointer into a resource
+_MAX_POINTER_LENGTH: Final = 1024  # characters of a JSON Pointer into a resource
 
 # Bundles that a server makes for one response, or a caller for one request, and that are never
 # signed in practice: in a body too long to be buffered completely, the type alone decides, so that
@@ -90,15 +90,15 @@ class ResourceScope:
 
     def decision(self) -> bool | None:
         """Return whether this resource and all around it may be rewritten; None while undecided."""
-        answer: bool | None = True
+        result: bool | None = True
         scope: ResourceScope | None = self
         while scope is not None:
             if scope.may_rewrite is False:
                 return False
             if scope.may_rewrite is None:
-                answer = None
+                result = None
             scope = scope.parent
-        return answer
+        return result
 
     def mark_rewritten(self) -> None:
         """Mark this scope and all scopes around it as rewritten.
@@ -145,9 +145,9 @@ class PatchScope(ResourceScope):
     def observe_member(self, member: str, value: str) -> None:
         """Record the operation's path."""
         if member == "path" and self.may_rewrite is None:
-            names = value[:_LONGEST_POINTER].split("/")[1:]
+            names = value[:_MAX_POINTER_LENGTH].split("/")[1:]
             self.pointer = tuple(name for name in names if not name.isdigit() and name != "-")
-            self.may_rewrite = len(value) <= _LONGEST_POINTER
+            self.may_rewrite = len(value) <= _MAX_POINTER_LENGTH
 
     def close(self) -> None:
         """End the operation. Without a path its value is unknown and stays unchanged."""
@@ -210,22 +210,22 @@ class HeldOutput:
         """Whether any edit is undecided."""
         return bool(self._edits)
 
-    def text(self, piece: bytes) -> None:
+    def text(self, chunk: bytes) -> None:
         """Add text that stays unchanged."""
         if self._edits:
-            self._held += piece
+            self._held += chunk
         else:
-            self._ready.append(piece)
+            self._ready.append(chunk)
 
-    def texts(self, pieces: list[bytes]) -> None:
+    def texts(self, chunks: list[bytes]) -> None:
         """Add finished text in several chunks. No edit may be undecided."""
-        self._ready += pieces
+        self._ready += chunks
 
     def edit(self, edit: Edit, original: bytes) -> None:
         """Add a URL that may be replaced; `original` is its text."""
-        verdict = edit.scope.decision()
-        if verdict is not None and not self._edits:
-            self._apply(edit, original, verdict)
+        may_rewrite = edit.scope.decision()
+        if may_rewrite is not None and not self._edits:
+            self._apply(edit, original, may_rewrite)
             return
         if not self._edits:
             self._start = edit.position
@@ -243,13 +243,13 @@ class HeldOutput:
             at = edit.position - self._start
             self._release(done, at)
             done = at
-            verdict = edit.scope.decision()
-            if verdict is None:
+            may_rewrite = edit.scope.decision()
+            if may_rewrite is None:
                 break
             self._edits.popleft()
             self._weight -= _EDIT_WEIGHT
             done += edit.length
-            self._apply(edit, bytes(self._held[at:done]), verdict)
+            self._apply(edit, bytes(self._held[at:done]), may_rewrite)
         else:
             self._release(done, len(self._held))
             done = len(self._held)
@@ -282,13 +282,13 @@ class HeldOutput:
 
     def _share(self, value: _Shared, weight: int) -> _Shared:
         """Return the stored value that is equal to `value`; store it if there is none."""
-        known = self._shared.setdefault(value, value)
-        if known is value:
+        stored = self._shared.setdefault(value, value)
+        if stored is value:
             self._weight += weight
-        return cast(_Shared, known)
+        return cast(_Shared, stored)
 
-    def _apply(self, edit: Edit, original: bytes, verdict: bool) -> None:
-        if verdict and edit.is_listed():
+    def _apply(self, edit: Edit, original: bytes, may_rewrite: bool) -> None:
+        if may_rewrite and edit.is_listed():
             edit.scope.mark_rewritten()
             self.rewritten += 1
             self._ready.append(edit.head + original[edit.cut :])

@@ -36,7 +36,7 @@ from gateway.fhir.links.map import BaseReplacement
 from gateway.fhir.links.query import replace_in_query, replace_in_url
 from gateway.fhir.links.rules import (
     LISTED_KEYS,
-    LONGEST_NAME,
+    MAX_ELEMENT_NAME_LENGTH,
     Path,
     may_hold_query,
     names_resource,
@@ -107,9 +107,9 @@ class JsonRewriter(StreamRewriter):
         if frame.key is None and not self._deep:
             pos = match_end(frame.skip, text, pos, needle)
             if frame.holds_entries and needle < size and self._fast_path_text is not text:
-                swept = self._rewrite_entries(frame, text, pos, needle)
-                if swept > pos:
-                    return swept
+                after = self._rewrite_entries(frame, text, pos, needle)
+                if after > pos:
+                    return after
             if frame.is_object:
                 member = MEMBER.match(text, pos, size)
                 if member is not None and member.end() - pos <= MAX_TOKEN:
@@ -119,17 +119,17 @@ class JsonRewriter(StreamRewriter):
         return self._token(frame, text, pos, size, needle)
 
     def _is_unscanned(self, chunk: bytes) -> bool:
-        is_idle = not (self._buffer or self._arrived or self._output.has_undecided_edit)
+        is_idle = not (self._buffer or self._arrived_chunks or self._output.has_undecided_edit)
         return self._in_string and is_idle and b'"' not in chunk and b"\\" not in chunk
 
     def _rewrite_complete(self) -> None:
         if not self._patch and self._required_type is None:
             try:
-                swept = JsonFastPath(self._buffer, self._swap)
+                fast_path = JsonFastPath(self._buffer, self._swap)
             except StructureNeededError:
                 pass
             else:
-                self._take(swept, 0, len(self._buffer))
+                self._take(fast_path, 0, len(self._buffer))
                 self._buffer, self._mark = b"", 0
                 return
         super()._rewrite_complete()
@@ -146,23 +146,23 @@ class JsonRewriter(StreamRewriter):
         if end <= needle:
             return pos
         try:
-            swept = JsonFastPath(self._buffer[pos:end], self._swap, in_bundle=True)
+            fast_path = JsonFastPath(self._buffer[pos:end], self._swap, in_bundle=True)
         except StructureNeededError:
             return pos
         self._copy(pos)
-        self._take(swept, pos, end)
-        if swept.rewritten:
+        self._take(fast_path, pos, end)
+        if fast_path.rewritten:
             scope.mark_rewritten()
         return end
 
-    def _take(self, swept: JsonFastPath, start: int, end: int) -> None:
+    def _take(self, fast_path: JsonFastPath, start: int, end: int) -> None:
         """Output a result of the fast path; the text before the mark, without a host, was sent."""
-        pieces = swept.pieces
+        chunks = fast_path.chunks
         if self._mark > start:
-            pieces[0] = pieces[0][self._mark - start :]
-        self._output.texts(pieces)
-        self._output.rewritten += swept.rewritten
-        self._output.unrewritten += swept.unrewritten
+            chunks[0] = chunks[0][self._mark - start :]
+        self._output.texts(chunks)
+        self._output.rewritten += fast_path.rewritten
+        self._output.unrewritten += fast_path.unrewritten
         self._mark = end
 
     def _token(self, frame: _Frame, text: bytes, pos: int, size: int, needle: int) -> int:
@@ -202,10 +202,10 @@ class JsonRewriter(StreamRewriter):
             return self._open_many(text, pos, OPENINGS)
         if text[pos] == _OPENING[1] and not frame.is_object:
             return self._open_many(text, pos, ARRAYS)
-        whole, key = REFERENCE.match(text, pos), "reference"
-        if whole is None:
-            whole, key = LINK.match(text, pos), "url"
-        if whole is None or not self._is_short(whole, needle) or frame.scope is None:
+        match, key = REFERENCE.match(text, pos), "reference"
+        if match is None:
+            match, key = LINK.match(text, pos), "url"
+        if match is None or not self._is_usable_match(match, needle) or frame.scope is None:
             self._open(is_object=text[pos] == _OPENING[0])
             return pos + 1
         path = frame.path if frame.key is None else (*frame.path, frame.key)
@@ -213,13 +213,13 @@ class JsonRewriter(StreamRewriter):
             self._open(is_object=True)
             return pos + 1
         frame.key = None
-        self._link(frame.scope, (*path, key), *whole.span(1))
-        return whole.end()
+        self._link(frame.scope, (*path, key), *match.span(1))
+        return match.end()
 
-    def _is_short(self, reference: re.Match[bytes], needle: int) -> bool:
+    def _is_usable_match(self, match: re.Match[bytes], needle: int) -> bool:
         """Return whether the needle is in the URL, and the object is not too long or too deep."""
-        start, end = reference.span(1)
-        fits = reference.end() - reference.start() <= MAX_TOKEN
+        start, end = match.span(1)
+        fits = match.end() - match.start() <= MAX_TOKEN
         return start <= needle < end and fits and len(self._frames) <= MAX_DEPTH and not self._deep
 
     def _open_many(self, text: bytes, pos: int, run: re.Pattern[bytes]) -> int:
@@ -278,7 +278,7 @@ class JsonRewriter(StreamRewriter):
         return reach + (end >= 0)
 
     def _key(self, frame: _Frame, key: str, pos: int) -> None:
-        frame.key = key if len(key) <= LONGEST_NAME else "?"
+        frame.key = key if len(key) <= MAX_ELEMENT_NAME_LENGTH else "?"
         if key == "signature" and frame.is_resource:
             self._learn(frame, key, "", pos)
 

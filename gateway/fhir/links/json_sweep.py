@@ -15,16 +15,17 @@ from typing import Final
 from gateway.fhir.links.json_text import masked, needles, replace_prefix, unescape
 from gateway.fhir.links.map import BaseReplacement
 from gateway.fhir.links.rules import (
-    LONGEST_NAME,
+    MAX_ELEMENT_NAME_LENGTH,
     holds_attachment,
     is_plain_reference,
     names_resource,
 )
 
-LONGEST_STRING: Final = 64 * 1024
+MAX_STRING_BYTES: Final = 64 * 1024
 """Bytes: a longer string holds no URL to be rewritten."""
 
-_REACH: Final = 8 * 1024  # bytes; the beginning of an object is searched no further away
+# Bytes. The beginning of an object is searched no further away.
+_MAX_OPENING_DISTANCE: Final = 8 * 1024
 _BLANKS: Final = b" \t\r\n"
 _COLONS: Final = (b":", b": ", b" : ")  # the spellings of nearly all servers
 # From an element's name to its object, or to the first object in its array; without blanks.
@@ -66,7 +67,7 @@ _NAMES: Final = frozenset({name for _, name in (*_SIBLINGS, *_UNCERTAIN)})
 # From one Reference of an array to the next.
 _NEXT: Final = re.compile(rb'[^"\\]*+"\s*+\}\s*+,\s*+\{\s*+')
 _FULL_URL: Final = b'"f'
-_STAND_IN: Final = b"\x00"  # does not occur in JSON
+_PLACEHOLDER: Final = b"\x00"  # does not occur in JSON
 _ESCAPED: Final = b":\\/"
 # The names of members whose values are resources, b"" being the root of the text.
 _AROUND_RESOURCES: Final = frozenset({b"", b"resource", b"contained", b"issues", b"outcome"})
@@ -79,31 +80,31 @@ class StructureNeededError(Exception):
 class JsonFastPath:
     """One pass over JSON that is one complete resource, or entries of a Bundle (`in_bundle`).
 
-    Raises `StructureNeededError`. `pieces` are the rewritten text; `rewritten` counts the URLs
+    Raises `StructureNeededError`. `chunks` are the rewritten text; `rewritten` counts the URLs
     replaced, `unrewritten` the strings with a URL under the bases that stay unchanged.
     """
 
     __slots__ = (
-        *("_in_bundle", "_mark", "_masked", "_swap", "_text", "unrewritten", "pieces", "rewritten"),
+        *("_in_bundle", "_mark", "_masked", "_swap", "_text", "unrewritten", "chunks", "rewritten"),
     )
 
     def __init__(self, text: bytes, swap: BaseReplacement, *, in_bundle: bool = False) -> None:
         self._text = text
         self._swap = swap
         self._in_bundle = in_bundle or b'"Bundle"' in text
-        self._mark = 0  # the text before this index is in `pieces`
-        self.pieces: list[bytes] = []
+        self._mark = 0  # the text before this index is in `chunks`
+        self.chunks: list[bytes] = []
         self.rewritten = 0
         self.unrewritten = 0
         if needs_structure(text) or needles(swap).has_obscuring_escape(text):
             raise StructureNeededError
-        if self._in_bundle and _STAND_IN not in text:
+        if self._in_bundle and _PLACEHOLDER not in text:
             source, target = swap.plain[_ESCAPED in text]
             # A target that holds a host would be found again, so that a placeholder is inserted.
-            self._take_usual(source, target if swap.is_unambiguous else _STAND_IN)
+            self._take_usual(source, target if swap.is_unambiguous else _PLACEHOLDER)
             self._take_others()
             if not swap.is_unambiguous:
-                self.pieces = [b"".join(self.pieces).replace(_STAND_IN, target)]
+                self.chunks = [b"".join(self.chunks).replace(_PLACEHOLDER, target)]
         else:
             self._take_others()
 
@@ -127,45 +128,45 @@ class JsonFastPath:
 
     def _take_others(self) -> None:
         """Examine each remaining position of a host name separately."""
-        places = needles(self._swap).positions(self._text)
+        positions = needles(self._swap).positions(self._text)
         self._masked = masked(self._text)
         done = 0
-        for place in places[:-1]:
-            if place >= done:
-                done = self._inspect_string(place)
-        self.pieces.append(self._text[self._mark :] if self._mark else self._text)
+        for position in positions[:-1]:
+            if position >= done:
+                done = self._inspect_string(position)
+        self.chunks.append(self._text[self._mark :] if self._mark else self._text)
 
-    def _inspect_string(self, place: int) -> int:
+    def _inspect_string(self, position: int) -> int:
         """Process the string around a host name; return the position after it."""
         text = self._masked
-        quote = text.rfind(b'"', 0, place)
+        quote = text.rfind(b'"', 0, position)
         parts = text[quote - _NEAR if quote > _NEAR else 0 : quote].rsplit(b'"', 2)
         colon = parts[-1]
         if colon not in _COLONS and colon.strip(_BLANKS) != b":":
-            return self._skip_string(quote, place)
+            return self._skip_string(quote, position)
         if len(parts) < _WITH_NAME:
             raise StructureNeededError
         name = parts[-2]
         key = quote - len(colon) - len(name) - 2
         if name == b"reference":
             if self._is_reference(key):
-                return self._link(quote, place, is_reference=True)
+                return self._link(quote, position, is_reference=True)
         elif name == b"fullUrl":
             if not self._in_bundle:
                 raise StructureNeededError
-            return self._link(quote, place, is_reference=False)
-        elif name in _NAMES and self._is_link(name, key, quote, place):
-            return self._link(quote, place, is_reference=False)
-        return self._skip_string(quote, place)
+            return self._link(quote, position, is_reference=False)
+        elif name in _NAMES and self._is_link(name, key, quote, position):
+            return self._link(quote, position, is_reference=False)
+        return self._skip_string(quote, position)
 
-    def _link(self, quote: int, place: int, *, is_reference: bool) -> int:
+    def _link(self, quote: int, position: int, *, is_reference: bool) -> int:
         """Process a string that is a link if it is a URL; return the position after it."""
         text = self._text
         for source, target in self._swap.plain:
             end = quote + 1 + len(source)
             if text.startswith(source, quote + 1):
                 rest = _REST.match(text, end)
-                usual = rest is not None and rest.end() - quote <= LONGEST_STRING
+                usual = rest is not None and rest.end() - quote <= MAX_STRING_BYTES
                 if (
                     rest is not None
                     and usual
@@ -173,44 +174,44 @@ class JsonFastPath:
                 ):
                     self._replace(quote + 1, end, target)
                     return rest.end()
-        end = self._end(place)
+        end = self._end(position)
         raw = text[quote + 1 : end]
         value = unescape(raw)
-        length = self._swap.prefix_length(value) if len(raw) <= LONGEST_STRING else None
+        length = self._swap.prefix_length(value) if len(raw) <= MAX_STRING_BYTES else None
         if length is None or (is_reference and not names_resource(value[length:])):
-            return self._skip_string(quote, place)
+            return self._skip_string(quote, position)
         head, cut = replace_prefix(raw, length, self._swap.target.text)
         self._replace(quote + 1, quote + 1 + cut, head)
         return end + 1
 
     def _replace(self, start: int, end: int, new: bytes) -> None:
-        self.pieces.append(self._text[self._mark : start])
-        self.pieces.append(new)
+        self.chunks.append(self._text[self._mark : start])
+        self.chunks.append(new)
         self._mark = end
         self.rewritten += 1
 
-    def _skip_string(self, quote: int, place: int) -> int:
+    def _skip_string(self, quote: int, position: int) -> int:
         """Leave a string or a member name unchanged; return the position after it."""
-        end = self._end(place)
-        is_short = end - quote - 1 <= LONGEST_STRING
+        end = self._end(position)
+        is_short = end - quote - 1 <= MAX_STRING_BYTES
         if is_short and _COLON.match(self._masked, end + 1) is None:
             self.unrewritten += self._swap.occurs_in(unescape(self._text[quote + 1 : end]))
         return end + 1
 
-    def _end(self, place: int) -> int:
-        end = self._masked.find(b'"', place)
+    def _end(self, position: int) -> int:
+        end = self._masked.find(b'"', position)
         if end < 0:
             raise StructureNeededError
         return end
 
     def _is_reference(self, key: int) -> bool:
         """Return whether the member `reference` at `key` belongs to a Reference."""
-        told = _holds_reference(self._around(key)[0])
-        if told is None:
+        is_reference = _holds_reference(self._around(key)[0])
+        if is_reference is None:
             raise StructureNeededError
-        return told
+        return is_reference
 
-    def _is_link(self, name: bytes, key: int, quote: int, place: int) -> bool:
+    def _is_link(self, name: bytes, key: int, quote: int, position: int) -> bool:
         """Return whether a member whose name alone does not decide is a link."""
         parent, opening = self._around(key)
         if (parent, name) in _UNCERTAIN:
@@ -218,7 +219,7 @@ class JsonFastPath:
         sibling = _SIBLINGS.get((parent, name))
         if sibling is None:
             return name == b"url" and holds_attachment(parent.decode("utf-8", "replace"))
-        end = self._end(place)
+        end = self._end(position)
         closing = self._masked.find(b"}", end)
         is_query = self._swap.is_request and parent == b"request" and b"?" in self._text[quote:end]
         if is_query or not self._in_bundle or sibling not in self._masked[opening:closing]:
@@ -234,7 +235,7 @@ class JsonFastPath:
 
     def _found_around(self, key: int) -> tuple[bytes, int]:
         """Return the same, found by going back from bracket to bracket."""
-        start = max(0, key - _REACH)
+        start = max(0, key - _MAX_OPENING_DISTANCE)
         parts = self._masked[start:key].split(b'"')
         closed = 0
         opening = -1
@@ -292,8 +293,8 @@ def _enclosing_name(text: bytes, key: int) -> tuple[bytes, int] | None:
 
 def _leads_to_reference(near: bytes) -> bool:
     """Return whether the object in which `near` ends is certainly a Reference."""
-    told = _enclosing_name(near, len(near))
-    return told is not None and _holds_reference(told[0]) is True
+    enclosing = _enclosing_name(near, len(near))
+    return enclosing is not None and _holds_reference(enclosing[0]) is True
 
 
 @lru_cache(maxsize=1024)
@@ -301,4 +302,6 @@ def _holds_reference(parent: bytes) -> bool | None:
     """Return whether `reference` in an element of that name is a Reference's; None: it depends."""
     if parent == b"condition" or parent in _AROUND_RESOURCES or b"\\" in parent:
         return None
-    return len(parent) > LONGEST_NAME or is_plain_reference(parent.decode("utf-8", "replace"))
+    return len(parent) > MAX_ELEMENT_NAME_LENGTH or is_plain_reference(
+        parent.decode("utf-8", "replace")
+    )

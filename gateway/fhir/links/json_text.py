@@ -33,7 +33,7 @@ _FILL: Final = rb'[^"{}\[\]]*+'
 
 _ESCAPED_LETTER: Final = re.compile(rb"\\u00[3-7]")
 _ESCAPE: Final = re.compile(rb"\\(?:u[0-9A-Fa-f]{4}|.)", re.DOTALL)
-_LETTERS: Final = {rb"\u%04x" % ord(each): each.encode() for each in digits + ascii_letters}
+_LETTERS: Final = {rb"\u%04x" % ord(char): char.encode() for char in digits + ascii_letters}
 
 
 def _balanced(depth: int) -> bytes:
@@ -108,7 +108,7 @@ def plainly_spelled(text: bytes) -> bytes:
     """
     if b"\\u00" not in text or _ESCAPED_LETTER.search(text) is None:
         return text
-    return _ESCAPE.sub(lambda each: _LETTERS.get(each[0].lower(), each[0]), text)
+    return _ESCAPE.sub(lambda match: _LETTERS.get(match[0].lower(), match[0]), text)
 
 
 def unescape(raw: bytes) -> str:

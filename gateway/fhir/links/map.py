@@ -25,7 +25,7 @@ _SAFE_PATH: Final = re.compile(
 )
 # Under a base without a path this distinguishes a FHIR URL from any other.
 _FHIR_PATH: Final = re.compile(r"/?\?|/(?:[A-Z][A-Za-z]+|[$_][a-z\-]+)(?=[/?#]|\Z)")
-_LONGEST_ORIGIN: Final = 300  # characters; a name in DNS has at most 253
+_MAX_ORIGIN_LENGTH: Final = 300  # characters; a name in DNS has at most 253
 _BASE_TEXT: Final = re.compile(r"[A-Za-z0-9\-._~:/\[\]%!$'()*+,;=@]+")
 _ABSOLUTE: Final = re.compile(r"https?://[^\s\"'<>]+", re.IGNORECASE)
 
@@ -145,13 +145,13 @@ class LinkMap:
     them is no http(s) base URL.
     """
 
-    __slots__ = ("_sources", "answers", "gateway", "platform", "requests")
+    __slots__ = ("_sources", "gateway", "platform", "requests", "responses")
 
     def __init__(self, platform: str, gateway: str, aliases: tuple[str, ...] = ()) -> None:
         self.platform = _platform_base(platform)
         self.gateway = parse_base(gateway)
         self._sources = (self.platform, *map(_platform_base, aliases))
-        self.answers = BaseReplacement(self._sources, self.gateway, is_request=False)
+        self.responses = BaseReplacement(self._sources, self.gateway, is_request=False)
         self.requests = BaseReplacement((self.gateway,), self.platform, is_request=True)
 
     def with_gateway(self, gateway: str) -> LinkMap:
@@ -161,11 +161,11 @@ class LinkMap:
 
     def to_gateway(self, url: str) -> str | None:
         """Return the gateway URL for an absolute platform URL; None where it stays unchanged."""
-        return self.answers.translate(url)
+        return self.responses.translate(url)
 
     def suffix(self, url: str) -> str | None:
         """Return what follows the platform's base in an absolute or root-relative URL, or None."""
-        length = self.answers.prefix_length(url)
+        length = self.responses.prefix_length(url)
         if length is None and url.startswith("/") and _covers(self.platform.path, url, 0):
             length = len(self.platform.path)
         return None if length is None else url[length:]
@@ -179,10 +179,14 @@ class LinkMap:
 
         Return None for other URLs.
         """
-        if self.answers.prefix_length(url) is not None:
+        if self.responses.prefix_length(url) is not None:
             return None
         origin, path = _AUTHORITY.match(url), self.platform.path
-        if origin is None or not _covers(path, url, origin.end()) or origin.end() > _LONGEST_ORIGIN:
+        if (
+            origin is None
+            or not _covers(path, url, origin.end())
+            or origin.end() > _MAX_ORIGIN_LENGTH
+        ):
             return None
         if not path and _FHIR_PATH.match(url, origin.end()) is None:
             return None

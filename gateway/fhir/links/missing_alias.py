@@ -15,8 +15,8 @@ from gateway.fhir.links.json_text import unescape
 from gateway.fhir.links.map import LinkMap
 
 # The first bytes in which an entry or the links begin, and the bytes that all links take.
-_NEAR: Final = 16 * 1024
-_LINKS: Final = 4096
+_SEARCHED_BYTES: Final = 16 * 1024
+_MAX_LINKS_BYTES: Final = 4096
 # The text between a name and its value, in JSON or XML.
 _IS: Final = rb"(?:\"\s*+:|\s++value\s*+=)\s*+[\"']"
 _BEHIND_NAME: Final = re.compile(_IS)
@@ -32,26 +32,28 @@ class AliasWatch:
     def __init__(self, links: LinkMap, on_missing: Callable[[str], None]) -> None:
         self._links = links
         self._on_missing = on_missing
-        self._begin = b""  # at least `_LINKS` bytes, if the body has so many
+        self._begin = b""  # at least `_MAX_LINKS_BYTES` bytes, if the body has so many
         self._end = b""
         self._is_over = False
 
-    def feed(self, piece: bytes) -> None:
+    def feed(self, chunk: bytes) -> None:
         """Take the next chunk of the body."""
-        if len(self._begin) < _LINKS:
-            self._begin += piece
-            if len(self._begin) >= _LINKS:
-                self.transform_complete(self._begin)
-        self._end = piece if len(piece) >= _LINKS else self._end[-_LINKS:] + piece
+        if len(self._begin) < _MAX_LINKS_BYTES:
+            self._begin += chunk
+            if len(self._begin) >= _MAX_LINKS_BYTES:
+                self.examine(self._begin)
+        self._end = (
+            chunk if len(chunk) >= _MAX_LINKS_BYTES else self._end[-_MAX_LINKS_BYTES:] + chunk
+        )
 
     def finish(self) -> None:
         """End the body, and examine the bytes that are left."""
-        if len(self._begin) < _LINKS:
-            self.transform_complete(self._begin)
+        if len(self._begin) < _MAX_LINKS_BYTES:
+            self.examine(self._begin)
         elif not self._is_over and self._end is not self._begin:
-            self.transform_complete(self._end[-_LINKS:])
+            self.examine(self._end[-_MAX_LINKS_BYTES:])
 
-    def transform_complete(self, body: bytes) -> None:
+    def examine(self, body: bytes) -> None:
         """Examine a complete body, or a part of one."""
         alias = missing_alias(body, self._links)
         if alias is not None:
@@ -62,17 +64,17 @@ class AliasWatch:
 def missing_alias(text: bytes, links: LinkMap) -> str | None:
     """Return the base of the links in a part of a Bundle if the settings do not have it."""
     name = b"fullUrl"
-    at = text.find(name, 0, _NEAR)
+    at = text.find(name, 0, _SEARCHED_BYTES)
     if at < 0:
         name = b"location"
-        at = text.find(name, 0, _NEAR)
+        at = text.find(name, 0, _SEARCHED_BYTES)
     if at >= 0:
         alias = _missing_at(text, at + len(name), links)
         if alias is not None and not _is_canonical(text, at + len(name)):
             return alias
-    start = text.find(b"link", 0, _NEAR)
+    start = text.find(b"link", 0, _SEARCHED_BYTES)
     alias = _missing_in_paging(text, start, links) if start >= 0 else None
-    last = text.rfind(b'"link"', -_LINKS) if alias is None else -1
+    last = text.rfind(b'"link"', -_MAX_LINKS_BYTES) if alias is None else -1
     return _missing_in_paging(text, last, links) if last > start else alias
 
 
@@ -81,7 +83,7 @@ def _missing_at(text: bytes, at: int, links: LinkMap) -> str | None:
     begin = _BEHIND_NAME.match(text, at)
     if begin is None:
         return None
-    for known, _ in links.answers.plain:  # the spelling of nearly all URLs
+    for known, _ in links.responses.plain:  # the spelling of nearly all URLs
         if text.startswith(known, begin.end()):
             return None
     return links.missing_alias(unescape(_url(text, begin.end())))
@@ -94,9 +96,9 @@ def _url(text: bytes, at: int) -> bytes:
 
 def _missing_in_paging(text: bytes, start: int, links: LinkMap) -> str | None:
     """Return the missing alias in the paging links that begin at `start`, or None."""
-    end = text.find(b"]", start, start + _LINKS)
+    end = text.find(b"]", start, start + _MAX_LINKS_BYTES)
     if end < 0:
-        end = start + _LINKS
+        end = start + _MAX_LINKS_BYTES
     at = text.find(b"url", start, end)
     while at >= 0:
         alias = _missing_at(text, at + len(b"url"), links)

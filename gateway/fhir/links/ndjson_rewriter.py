@@ -69,11 +69,11 @@ class NdjsonRewriter:
         ready.append(lines[done:])
         return ready
 
-    def _line_chunk(self, piece: bytes) -> bytes:
-        if not piece:
+    def _line_chunk(self, chunk: bytes) -> bytes:
+        if not chunk:
             return b""
         self._is_fresh = False
-        return self._line.feed(piece)
+        return self._line.feed(chunk)
 
     def _end_line(self) -> bytes:
         """End the current line; return the rest of its output."""

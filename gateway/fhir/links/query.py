@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from gateway.fhir.links.map import BaseReplacement
 from gateway.fhir.links.text import END, HostFinder, raw_length
 
-_MAX_PAIR: Final = 64 * 1024  # bytes; a longer form field passes unchanged
+_MAX_FIELD_BYTES: Final = 64 * 1024  # a longer form field passes unchanged
 _UNIT: Final = re.compile(r"%[0-9A-Fa-f]{2}|.", re.DOTALL)
 _COMMA: Final = re.compile(r"(,|%2[Cc])")
 _SCHEME: Final = re.compile(
@@ -72,7 +72,7 @@ class FormRewriter:
         self._swap = swap
         self._needles = HostFinder(swap.hosts, b"%", _ESCAPE, _SCHEME)
         self._buffer = b""  # an incomplete field
-        self._passing = False  # in a field longer than _MAX_PAIR
+        self._passing = False  # in a field longer than `_MAX_FIELD_BYTES`
         self.rewritten = 0
         self.unrewritten = 0
 
@@ -87,7 +87,7 @@ class FormRewriter:
         data = self._buffer + chunk[start:]
         cut = data.rfind(b"&") + 1
         ready, self._buffer = chunk[:start] + self._fields(data[:cut]), data[cut:]
-        if len(self._buffer) > _MAX_PAIR:
+        if len(self._buffer) > _MAX_FIELD_BYTES:
             self._passing = True
             ready, self._buffer = ready + self._buffer, b""
         return ready
@@ -115,7 +115,7 @@ class FormRewriter:
         return b"".join(ready)
 
     def _field(self, field: bytes) -> bytes:
-        if len(field) > _MAX_PAIR:
+        if len(field) > _MAX_FIELD_BYTES:
             return field
         text = field.decode("latin-1")
         swapped = replace_in_query(text, self._swap)

@@ -40,7 +40,7 @@ _NDJSON: Final = frozenset(
 )
 _XML: Final = _FHIR_XML | {"application/xml", "text/xml"}
 _ESCAPES: Final = dict.fromkeys(_JSON | _NDJSON, b"\\u00") | dict.fromkeys(_XML, b"&#")
-_LONG: Final = 4096  # bytes
+_LONG_BODY_BYTES: Final = 4096
 _JSON_PATCH: Final = "application/json-patch+json"
 _FORM: Final = "application/x-www-form-urlencoded"
 _CHARSET: Final = re.compile(r";\s*charset\s*=\s*\"?([^\s\";]+)", re.IGNORECASE)
@@ -68,7 +68,7 @@ def rewriter_for(
     media_type, charset = _media_type(content_type)
     if _WIDE_CHARSET.match(charset) or (of_binary and media_type not in _FHIR_JSON | _FHIR_XML):
         return None
-    swap = links.answers if direction == "to-gateway" else links.requests
+    swap = links.responses if direction == "to-gateway" else links.requests
     required_type = "Binary" if of_binary else None
     if media_type in _JSON:
         return JsonRewriter(swap, required_type=required_type)
@@ -92,9 +92,9 @@ def is_known_unchanged(body: bytes, content_type: str, links: LinkMap) -> bool:
     escape = _ESCAPES.get(_media_type(content_type)[0])
     if escape is None:
         return False
-    hosts = links.answers.hosts
+    hosts = links.responses.hosts
     # The usual spelling is searched first: to convert a long text to lower case takes longer.
-    if len(body) > _LONG and any_in(body, hosts):
+    if len(body) > _LONG_BODY_BYTES and any_in(body, hosts):
         return False
     if any_in(body.lower(), hosts):
         return False

@@ -32,7 +32,7 @@ _ATTACHMENTS: Final = frozenset(
 # Elements of the type Expression, whose `reference` names a definition (a canonical in effect).
 _EXPRESSIONS: Final = frozenset({"applicability", "criteria", "expression"})
 # Elements whose member `reference` is a plain uri.
-_OWN_REFERENCE: Final = frozenset({"storageGuideline", "statement"})
+_URI_REFERENCES: Final = frozenset({"storageGuideline", "statement"})
 _SIGNATURE: Final = re.compile(r"signature\Z|\w+Signature\Z")
 
 # Elements with any URL under the base. The resource is None in a bulk manifest, which has no type.
@@ -55,8 +55,8 @@ _URLS: Final[frozenset[tuple[str | None, Path]]] = frozenset(
 )
 # Query strings, or relative URLs with one, whose values may be absolute URLs (requests only).
 _QUERIES: Final = frozenset({("entry", "request", "url"), ("entry", "request", "ifNoneExist")})
-_DEEPEST: Final = 16
-LONGEST_NAME: Final = 64
+_MAX_CACHED_PATH: Final = 16
+MAX_ELEMENT_NAME_LENGTH: Final = 64
 """Characters; no element of FHIR has a longer name."""
 _PARAMETER_VALUES: Final = frozenset({"valueUrl", "valueUri"})
 _NAMED: Final = re.compile(
@@ -80,7 +80,7 @@ class ElementForm(Enum):
 def is_listed(resource: str | None, path: Path, *, names_resource: bool) -> bool:
     """Return whether the URL at `path` is rewritten."""
     # FHIR has no longer paths; those that a sender makes up are not cached.
-    find = _known_form if len(path) <= _DEEPEST else _form
+    find = _known_form if len(path) <= _MAX_CACHED_PATH else _form
     form = find(resource, path)
     return form is ElementForm.URL or (form is ElementForm.REFERENCE and names_resource)
 
@@ -146,7 +146,7 @@ def _is_reference(path: Path) -> bool:
     name = path[-2]
     if name == "condition":  # an Expression everywhere but in RiskAssessment
         return len(path) == 2
-    return not (name in _EXPRESSIONS or name in _OWN_REFERENCE or name.endswith("Expression"))
+    return not (name in _EXPRESSIONS or name in _URI_REFERENCES or name.endswith("Expression"))
 
 
 @lru_cache(maxsize=1024)

@@ -25,7 +25,7 @@ MAX_BUFFERED_BYTES: Final = 128 * 1024
 """Bytes: a body up to this length is rewritten when it is complete. Of a longer one that much text
 without a host name, already sent, is retained until it is scanned."""
 
-_UNTYPED: Final = 512 * 1024
+_MAX_UNTYPED_BYTES: Final = 512 * 1024
 """Bytes: the same for a Bundle without a streaming type at its beginning, which is held anyway."""
 # For JSON and XML.
 _BUNDLE: Final = re.compile(rb'["<:]Bundle[">\s]')
@@ -38,7 +38,7 @@ _RESCAN_BYTES: Final = 4096
 """Bytes: an open token is scanned again after so many more bytes, or a quarter of its length if
 that is less. Otherwise every small packet would cause another scan of the whole token."""
 
-_LONGEST_RUN: Final = 64  # backslashes that are counted backwards
+_MAX_BACKSLASHES: Final = 64  # backslashes that are counted backwards
 
 
 class StreamRewriter(ABC):
@@ -48,7 +48,15 @@ class StreamRewriter(ABC):
     """
 
     __slots__ = (
-        *("_has_candidate", "_arrived", "_buffer", "_due", "_length", "_longest_whole", "_mark"),
+        *(
+            "_has_candidate",
+            "_arrived_chunks",
+            "_buffer",
+            "_due",
+            "_length",
+            "_max_complete_bytes",
+            "_mark",
+        ),
         *(
             "_needles",
             "_next",
@@ -71,14 +79,14 @@ class StreamRewriter(ABC):
         self._needles = needles
         self._output = HeldOutput(hold_limit)
         self._buffer = b""  # not yet scanned; begins at a token
-        self._arrived: list[bytes] = []  # the chunks after the buffer
+        self._arrived_chunks: list[bytes] = []  # the chunks after the buffer
         self._due = 0  # bytes that have to arrive before an open token is scanned again
         self._offset = 0  # the position of the buffer in the body
         self._mark = 0  # the buffer before this index was given to the output
         self._has_candidate = False  # a host name occurs in the buffer
         self._length = 0  # bytes of the body that have arrived
-        self._longest_whole = min(MAX_BUFFERED_BYTES, hold_limit)
-        self._is_streaming = False  # the body is longer than `_longest_whole`
+        self._max_complete_bytes = min(MAX_BUFFERED_BYTES, hold_limit)
+        self._is_streaming = False  # the body is longer than `_max_complete_bytes`
         self._positions = [END]  # the host names in the buffer during a scan, then END
         self._next = 0  # the index of the first of these that was not passed
 
@@ -108,7 +116,7 @@ class StreamRewriter(ABC):
 
     def transform_complete(self, body: bytes) -> list[bytes]:
         """Return the output of `feed` and `finish` for a complete body, in chunks."""
-        if len(body) > self._longest_whole:
+        if len(body) > self._max_complete_bytes:
             return [self.feed(body), self.finish()]
         self._buffer, self._has_candidate = body, True
         self._end()
@@ -128,9 +136,9 @@ class StreamRewriter(ABC):
         self._copy(len(self._buffer))
 
     def _append(self, chunk: bytes) -> None:
-        self._arrived.append(chunk)
+        self._arrived_chunks.append(chunk)
         self._length += len(chunk)
-        if not self._is_streaming and self._length > self._longest_whole:
+        if not self._is_streaming and self._length > self._max_complete_bytes:
             self._start_streaming()
         self._due -= len(chunk)
         if self._due > 0 or (self._has_candidate and not self._is_streaming):
@@ -145,9 +153,9 @@ class StreamRewriter(ABC):
 
     def _gather(self) -> None:
         known = len(self._buffer)
-        pieces = (self._buffer, *self._arrived) if self._buffer else self._arrived
-        self._buffer = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        self._arrived.clear()
+        chunks = (self._buffer, *self._arrived_chunks) if self._buffer else self._arrived_chunks
+        self._buffer = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._arrived_chunks.clear()
         self._has_candidate = self._has_candidate or self._needles.has_match(self._buffer, known)
 
     def _start_streaming(self) -> None:
@@ -155,12 +163,12 @@ class StreamRewriter(ABC):
         self._gather()
         begin = self._buffer[:MAX_BUFFERED_BYTES]
         if (
-            self._longest_whole == MAX_BUFFERED_BYTES
+            self._max_complete_bytes == MAX_BUFFERED_BYTES
             and _BUNDLE.search(begin)
             and not _STREAMS.search(begin)
         ):
-            self._longest_whole = _UNTYPED
-        self._is_streaming = self._length > self._longest_whole
+            self._max_complete_bytes = _MAX_UNTYPED_BYTES
+        self._is_streaming = self._length > self._max_complete_bytes
 
     def _is_unscanned(self, chunk: bytes) -> bool:
         """Return whether the chunk is within a long token that is not scanned."""
@@ -192,9 +200,9 @@ class StreamRewriter(ABC):
 
     def _unescaped(self, pos: int) -> int:
         """Return the last position up to `pos` that is certainly not within an escape."""
-        before = self._buffer[max(0, pos - _LONGEST_RUN) : pos]
+        before = self._buffer[max(0, pos - _MAX_BACKSLASHES) : pos]
         run = len(before) - len(before.rstrip(b"\\"))
-        return 0 if run == _LONGEST_RUN else pos - run
+        return 0 if run == _MAX_BACKSLASHES else pos - run
 
     def _await_more(self, length: int) -> None:
         """Set the wait for more of a token: the last `length` bytes of the buffer."""
@@ -204,16 +212,16 @@ class StreamRewriter(ABC):
         """Scan the buffer up to its last host name; to its end if `thorough` or an edit is held."""
         text = self._masked(self._buffer)
         size = len(text) - text.endswith(b"\\")  # half an escape waits for the other half
-        places = self._positions = self._needles.positions(self._buffer)
+        positions = self._positions = self._needles.positions(self._buffer)
         pos = self._next = 0
         while 0 <= pos < size:
-            while places[self._next] < pos:
+            while positions[self._next] < pos:
                 self._next += 1
-            if places[self._next] == END and not (thorough or self._output.has_undecided_edit):
+            if positions[self._next] == END and not (thorough or self._output.has_undecided_edit):
                 break
-            pos = self._advance(text, pos, min(places[self._next], size), size)
+            pos = self._advance(text, pos, min(positions[self._next], size), size)
         done = pos if pos >= 0 else ~pos
-        self._has_candidate = any(at >= done for at in places[self._next : -1])
+        self._has_candidate = any(at >= done for at in positions[self._next : -1])
         self._copy(done)
         self._buffer = self._buffer[done:]
         self._mark = max(0, self._mark - done)

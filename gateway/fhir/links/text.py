@@ -9,7 +9,7 @@ END: Final = (1 << 62) - 1
 """Greater than every position."""
 
 # Bytes: "https://" takes fewer, even in character references with leading zeros.
-_LONGEST_SCHEME: Final = 128
+_MAX_SCHEME_BYTES: Final = 128
 
 
 class Rewriter(Protocol):
@@ -57,7 +57,7 @@ class HostFinder:
         self._hiding = hiding
         self._scheme = scheme
         self._reach = max(map(len, hosts)) + len(escape)
-        self._overlap = self._reach + _LONGEST_SCHEME
+        self._overlap = self._reach + _MAX_SCHEME_BYTES
 
     def has_match(self, data: bytes, known: int) -> bool:
         """Return whether `data` has a position; its first `known` bytes were searched before."""
@@ -80,7 +80,7 @@ class HostFinder:
                 found = self._escaped(lower)
             else:
                 for start in self._starts if is_encoded else self._plain_starts:
-                    _add_places(found, lower, start)
+                    _add_positions(found, lower, start)
                 found.sort()
         found.append(END)
         return found
@@ -98,14 +98,14 @@ class HostFinder:
 
 def any_in(text: bytes, wanted: tuple[bytes, ...]) -> bool:
     """Return whether one of `wanted` stands in the text."""
-    for each in wanted:  # noqa: SIM110 - a generator would cost more than all the rest
+    for part in wanted:  # noqa: SIM110 - a generator would cost more than all the rest
         # Not `in`, which first tries to convert the bytes to an integer and drops the error.
-        if text.find(each) >= 0:
+        if text.find(part) >= 0:
             return True
     return False
 
 
-def _add_places(found: list[int], text: bytes, wanted: bytes) -> None:
+def _add_positions(found: list[int], text: bytes, wanted: bytes) -> None:
     at = text.find(wanted)
     while at >= 0:
         found.append(at)

@@ -16,7 +16,7 @@ from gateway.fhir.links.map import BaseReplacement
 from gateway.fhir.links.query import replace_in_query, replace_in_url
 from gateway.fhir.links.rules import (
     LISTED_KEYS,
-    LONGEST_NAME,
+    MAX_ELEMENT_NAME_LENGTH,
     Path,
     is_plain_reference,
     may_hold_query,
@@ -79,7 +79,7 @@ _TAG_NAME: Final = re.compile(rb"<(?:[^\s<>\"'/:!?]+:)?([^\s<>\"'/:!?]+)(?=[\s/>
 _BETWEEN_QUOTES: Final = re.compile(rb"[^>\"']*+")
 _INSTRUCTION: Final = re.compile(rb"<\?.*?\?>", re.DOTALL)
 _UNTIL: Final = ((b"<!--", b"-->"), (b"<![CDATA[", b"]]>"), (b"</", b">"))
-_LONGEST_START: Final = len(b"<![CDATA[")
+_MAX_START_BYTES: Final = len(b"<![CDATA[")
 _SLASH: Final = 0x2F
 
 
@@ -181,7 +181,7 @@ class XmlRewriter(StreamRewriter):
 
     def _markup(self, text: bytes, pos: int, size: int) -> int:
         """Process a comment, CDATA section, instruction or end tag; all else ends the rewriting."""
-        head = text[pos : pos + _LONGEST_START]
+        head = text[pos : pos + _MAX_START_BYTES]
         for start, until in _UNTIL:
             if head.startswith(start):
                 self._until = until
@@ -248,7 +248,7 @@ class XmlRewriter(StreamRewriter):
         return end + 1
 
     def _open(self, name: str, pos: int) -> None:
-        name = name if len(name) <= LONGEST_NAME else "?"
+        name = name if len(name) <= MAX_ELEMENT_NAME_LENGTH else "?"
         parent = self._elements[-1]
         if len(self._elements) > MAX_DEPTH:
             self._deep += 1

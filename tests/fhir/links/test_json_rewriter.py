@@ -281,7 +281,7 @@ def test_an_unsigned_provenance_is_rewritten():
 def test_the_wait_for_a_signature_has_a_limit():
     """A collection that keeps its links waiting for longer goes out as it came."""
     body = json.dumps(signed(note=["x"] * 600, after=[reference()])).encode()
-    rewriter = JsonRewriter(LINKS.answers, hold_limit=2000)
+    rewriter = JsonRewriter(LINKS.responses, hold_limit=2000)
     sent = rewriter.feed(body[:2900])
     assert sent == body[: len(sent)]
     assert len(sent) > 2000
@@ -293,7 +293,7 @@ def test_a_long_search_result_is_sent_as_it_comes():
     """Its type is known before its entries, so nothing waits for the end."""
     page = LISTED["searchset"]
     head = json.dumps({**page, "entry": page["entry"] * 600})[:-3].encode()
-    rewriter = JsonRewriter(LINKS.answers)
+    rewriter = JsonRewriter(LINKS.responses)
     rewriter.feed(head)
     assert len(rewriter.finish()) < 300
 
@@ -412,7 +412,7 @@ def test_memory_does_not_grow_with_the_body():
     entry = b'{"fullUrl":"%s/Patient/1","resource":{"resourceType":"Basic"}},' % PLATFORM.encode()
     parts = (b"A" * 65_000, b'{"a":[{"b":"c"}]},' * 4000, entry * 800)
     for part in parts:
-        rewriter = JsonRewriter(LINKS.answers)
+        rewriter = JsonRewriter(LINKS.responses)
         rewriter.feed(b'{"resourceType":"Bundle","type":"searchset","entry":[')
         rewriter.feed(b'"' if part[:1] == b"A" else b"")
         tracemalloc.start()

@@ -147,7 +147,7 @@ def test_the_wait_for_a_signature_has_a_limit():
     body = LISTED["unsigned collection"].replace(
         "</Bundle>", "<total value='1'/>" * 99 + "</Bundle>"
     )
-    rewriter = XmlRewriter(LINKS.answers, hold_limit=500)
+    rewriter = XmlRewriter(LINKS.responses, hold_limit=500)
     assert rewriter.feed(body.encode()) + rewriter.finish() == body.encode()
     assert rewriter.rewritten == 0
 
