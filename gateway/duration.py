@@ -10,11 +10,13 @@ def format_duration(seconds: float) -> Phrase:
     if seconds < 90:
         text = f"{seconds:.2g}" if seconds < 10 else f"{seconds:.0f}"
         return Phrase("{seconds} s", seconds=text)
-    whole, minutes = round(seconds), round(seconds / 60)
+    rounded_seconds, minutes = round(seconds), round(seconds / 60)
     if minutes < 60:
-        if abs(60 * minutes - whole) <= whole / 50:
+        if abs(60 * minutes - rounded_seconds) <= rounded_seconds / 50:
             return Phrase("{minutes} min", minutes=minutes)
-        return Phrase("{minutes} min {seconds} s", minutes=whole // 60, seconds=whole % 60)
+        return Phrase(
+            "{minutes} min {seconds} s", minutes=rounded_seconds // 60, seconds=rounded_seconds % 60
+        )
     if minutes < 48 * 60:
         hours, minutes = divmod(minutes, 60)
         if not minutes:

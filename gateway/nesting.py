@@ -13,7 +13,7 @@ def exceeds_depth(value: object, max_depth: int) -> bool:
     """Return whether lists and dicts are nested more than `max_depth` levels deep."""
     level = [value]
     for _ in range(max_depth + 1):
-        level = [inner for each in level for inner in _children(each)]
+        level = [child for parent in level for child in _children(parent)]
     return bool(level)
 
 

@@ -36,7 +36,7 @@ HAS_UNIX_SOCKETS: Final = hasattr(socket, "AF_UNIX")
 HAS_FILE_MODES: Final = _IS_POSIX
 # The number of sockets that select() takes on Windows, where Python has nothing better for the
 # event loop.
-_SELECTABLE: Final = 512
+_MAX_SELECT_SOCKETS: Final = 512
 # From socket(7); Python has no names for it: a packet filter (BPF), whose program is given the TCP
 # header. It passes all but a SYN without ACK: load the flags, mask these two, and return 0 bytes of
 # the packet where only SYN is set, else all.
@@ -73,8 +73,8 @@ def new_event_loop() -> Callable[[], asyncio.AbstractEventLoop]:
     return factory
 
 
-def set_heap_trim_threshold(most: int) -> None:
-    """Let the C library keep up to `most` free bytes at the end of the heap for later allocations.
+def set_heap_trim_threshold(max_free_bytes: int) -> None:
+    """Let the C library keep up to `max_free_bytes` at the end of the heap for later use.
 
     By default glibc returns all beyond 128 KiB, and the system clears each page when it is needed
     again. With other C libraries nothing happens.
@@ -86,8 +86,8 @@ def set_heap_trim_threshold(most: int) -> None:
 
         mallopt = ctypes.CDLL(None).mallopt
         # Setting either of them makes glibc stop adjusting both.
-        mallopt(_M_MMAP_THRESHOLD, most)
-        mallopt(_M_TRIM_THRESHOLD, most)
+        mallopt(_M_MMAP_THRESHOLD, max_free_bytes)
+        mallopt(_M_TRIM_THRESHOLD, max_free_bytes)
 
 
 def raise_open_file_limit() -> None:
@@ -102,7 +102,7 @@ def raise_open_file_limit() -> None:
 def open_file_limit() -> int:
     """Return the number of files and sockets that this process may have open."""
     if not _IS_POSIX:
-        return _SELECTABLE
+        return _MAX_SELECT_SOCKETS
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return allowed
 
@@ -114,8 +114,8 @@ def unacknowledged_bytes(connection: Any) -> int:
     """
     if not _IS_POSIX:
         return 0
-    answer = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
-    return int.from_bytes(answer, sys.byteorder)
+    result = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
+    return int.from_bytes(result, sys.byteorder)
 
 
 def has_failed(connection: Any) -> bool:
@@ -207,16 +207,16 @@ def _install_wakeup_fd(loop: asyncio.AbstractEventLoop) -> None:
     Python runs signal handlers between two bytecode instructions only, and so not while the loop
     waits.
     """
-    ours, theirs = socket.socketpair()
-    for end in (ours, theirs):
+    read_end, write_end = socket.socketpair()
+    for end in (read_end, write_end):
         end.setblocking(False)
 
-    def awake() -> None:
+    def drain() -> None:
         with contextlib.suppress(BlockingIOError):
-            while ours.recv(4096):
+            while read_end.recv(4096):
                 pass
 
-    signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-    loop.add_reader(ours, awake)
-    # The loop references `ours` through `awake`; the other end must live as long.
-    awake.__dict__["other_end"] = theirs
+    signal.set_wakeup_fd(write_end.fileno(), warn_on_full_buffer=False)
+    loop.add_reader(read_end, drain)
+    # The loop references `read_end` through `drain`; the other end must live as long.
+    drain.__dict__["other_end"] = write_end

@@ -50,12 +50,12 @@ class TimeSource:
 
 
 def backoff(
-    failures: int, first: float, longest: float, random: Callable[[], float] | None = None
+    failures: int, first: float, max_delay: float, random: Callable[[], float] | None = None
 ) -> float:
     """Return the seconds to wait after this number of failures in a row.
 
-    It is `first`, doubled with each further failure, at most `longest`. With `random` (numbers from
-    0 to 1) it is up to a half shorter, so that many processes do not act at the same time.
+    It is `first`, doubled with each further failure, at most `max_delay`. With `random` (numbers
+    from 0 to 1) it is up to a half shorter, so that many processes do not act at the same time.
     """
-    pause = min(first * 2.0 ** min(max(failures - 1, 0), _MAX_DOUBLINGS), longest)
-    return pause if random is None else pause * (0.5 + random() / 2)
+    delay = min(first * 2.0 ** min(max(failures - 1, 0), _MAX_DOUBLINGS), max_delay)
+    return delay if random is None else delay * (0.5 + random() / 2)
