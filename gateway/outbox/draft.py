@@ -119,7 +119,7 @@ def _needs_index(interaction: Interaction, classification: WriteClassification) 
 
 
 def _request(context: RequestContext, body: bytes, base: str) -> QueuedRequest:
-    field_lines = context.lines
+    field_lines = context.field_lines
     if context.body is not None and context.body.is_transformed:
         field_lines = remove_digest_fields(field_lines)
     target = RequestTarget(

@@ -165,7 +165,7 @@ class OutboxWriteQueue(WriteQueue):
     ) -> UpstreamResponse:
         # The outbox decides whether the caller waits: a 202 of a platform that supports the same
         # preference would mean something else.
-        context.lines = lines_without_async(context.lines)
+        context.field_lines = lines_without_async(context.field_lines)
         judging = WriteClassifier(context, self._serial_executor)
         if not self._outbox.is_known_empty():
             kept = await self._enqueue_if_blocked(judging)

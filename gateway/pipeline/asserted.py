@@ -40,5 +40,7 @@ def _text(raw: RawHeaders, name: bytes | None) -> str | None:
     """Return all values of a field as one text of printable characters, None if it is empty."""
     values = [value for key, value in raw if key.lower() == name]
     text = b", ".join(values).decode("utf-8", "replace")
-    shown = "".join(each if each.isprintable() else "\ufffd" for each in text[:_MAX_VALUE_LENGTH])
-    return shown.strip() or None
+    printable = "".join(
+        character if character.isprintable() else "\ufffd" for character in text[:_MAX_VALUE_LENGTH]
+    )
+    return printable.strip() or None

@@ -43,7 +43,7 @@ class CallerContext:
     * `remote`: the caller's address, resolved through trusted proxies.
     * `scheme`: the scheme of the caller's request.
 
-    The parameter `rules` is the handler that validated the header.
+    The parameter `handler` is the one that validated the header.
     """
 
     __slots__ = (
@@ -66,14 +66,14 @@ class CallerContext:
         self,
         request: IncomingRequest,
         header: RequestHeader,
-        rules: object,
+        handler: object,
         *,
         caller: Caller,
         remote: str,
-        links: LinkTranslator,
+        link_translator: LinkTranslator,
     ) -> None:
         self._raw: RawHeaders = request.message.raw_headers
-        self._handler = rules
+        self._handler = handler
         # Other rules apply to older versions, so that the context is not reused for them.
         self._is_http11 = request.message.version is HttpVersion11
         self.header = header
@@ -82,8 +82,8 @@ class CallerContext:
         self.caller = caller
         self.remote = remote
         self.scheme = request.scheme
-        self.link_translator = links
-        self.upstream_field_lines = links.request_field_lines(header)
+        self.link_translator = link_translator
+        self.upstream_field_lines = link_translator.request_field_lines(header)
         self.asserted_identity: AssertedIdentity | None = None
         if caller.user_header is not None or caller.purpose_header is not None:
             self.asserted_identity = AssertedIdentity(caller, self._raw)
@@ -112,8 +112,8 @@ class CallerContext:
         Text in another encoding than FHIR's keeps its type, and so does a body that is stored as a
         Binary, which may really be text.
         """
-        said = self.header.values.get(b"content-type", b"").lower()
-        if b"charset" in said and not said.strip(b' \t;"').endswith(_CHARSETS):
+        content_type = self.header.values.get(b"content-type", b"").lower()
+        if b"charset" in content_type and not content_type.strip(b' \t;"').endswith(_CHARSETS):
             return
         is_binary = interaction.resource == "Binary" and interaction.code in ("create", "update")
         if self._content_type is None or is_binary:
@@ -127,11 +127,11 @@ class CallerContext:
         ]
         self.upstream_field_lines = [*field_lines, b"Content-Type: %s\r\n" % self._content_type]
 
-    def matches(self, message: RequestMessage, rules: object) -> bool:
-        """Return whether this context is valid for the message and the handler `rules` as well."""
+    def matches(self, message: RequestMessage, handler: object) -> bool:
+        """Return whether this context is valid for the message and the handler as well."""
         return (
             message.raw_headers == self._raw
-            and self._handler is rules
+            and self._handler is handler
             and message.version is HttpVersion11
         )
 
@@ -145,9 +145,11 @@ def _has_untyped_body(header: RequestHeader) -> bool:
     return kind.strip().lower() in (b"", b"text/plain")
 
 
-def cached_context(cached: object, message: RequestMessage, rules: object) -> CallerContext | None:
+def cached_context(
+    cached: object, message: RequestMessage, handler: object
+) -> CallerContext | None:
     """Return the context that the connection has cached if this message repeats its header."""
-    if isinstance(cached, CallerContext) and cached.matches(message, rules):
+    if isinstance(cached, CallerContext) and cached.matches(message, handler):
         return cached
     return None
 
@@ -159,6 +161,8 @@ def effective_header(request: IncomingRequest, fields: FieldRuleCache) -> Reques
     links are built from it.
     """
     header = parse_request_fields(request.message.raw_headers, fields)
-    if b"host" not in header.values and (own := local_authority(request.connection.transport)):
-        header.values[b"host"] = own.encode("ascii")
+    if b"host" not in header.values and (
+        local_host := local_authority(request.connection.transport)
+    ):
+        header.values[b"host"] = local_host.encode("ascii")
     return header

@@ -17,7 +17,7 @@ class DownstreamWriter:
     """The downstream connection for the duration of one exchange.
 
     * `admission` shows, when the response head is written, whether the gateway is shutting down.
-    * `stall`: seconds for which a caller may read nothing at all of the unsent bytes.
+    * `stall_timeout`: seconds for which a caller may read nothing at all of the unsent bytes.
     * `extra_field_lines`: field lines that are added to every response of the exchange.
     * `expired_session_responder`: responds to a signed-in user in place of caller-unauthenticated.
     """
@@ -40,21 +40,21 @@ class DownstreamWriter:
         request: IncomingRequest,
         admission: Admission,
         *,
-        stall: float,
-        lines: bytes = b"",
-        login_expired: LocalResponder | None = None,
+        stall_timeout: float,
+        extra_field_lines: bytes = b"",
+        expired_session_responder: LocalResponder | None = None,
     ) -> None:
         message = request.message
         self._request = request
         self._admission = admission
-        self._stall_timeout = stall
+        self._stall_timeout = stall_timeout
         self._keep_alive = not message.should_close
         version = message.version
         self.is_http10 = version is not HttpVersion11 and version < HttpVersion11
         request.connection.aborts_by_reset = self.is_http10
         self.is_head_request = message.method == "HEAD"
-        self.extra_field_lines = lines
-        self.expired_session_responder = login_expired
+        self.extra_field_lines = extra_field_lines
+        self.expired_session_responder = expired_session_responder
         self.has_started = False
         # Set while this exchange holds an upstream connection.
         self.slow_readers: SlowReaders | None = None
@@ -116,7 +116,7 @@ class DownstreamWriter:
     async def drain(self) -> None:
         """Wait until a slow caller has read enough.
 
-        Raises `CallerDisconnectedError`, also after `stall` seconds without progress.
+        Raises `CallerDisconnectedError`, also after `stall_timeout` seconds without progress.
         """
         readers = self.slow_readers
         if readers is None:
@@ -137,14 +137,14 @@ class DownstreamWriter:
         while connection.is_write_paused:
             if connection.transport is None:
                 raise CallerDisconnectedError
-            waiting = connection.unsent_bytes
+            unsent_before = connection.unsent_bytes
             try:
                 async with asyncio.timeout(self._stall_timeout):
                     await connection.drain()
             except TimeoutError:
                 # A slow caller is allowed, also on a slow network; only one that reads nothing at
                 # all is disconnected.
-                if connection.unsent_bytes >= waiting:
+                if connection.unsent_bytes >= unsent_before:
                     self.abort()
                     raise CallerDisconnectedError from None
 

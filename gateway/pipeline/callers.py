@@ -124,18 +124,20 @@ class CallerRegistry:
 
     def __init__(
         self,
-        known: Sequence[CallerMatcher] = (),
+        matchers: Sequence[CallerMatcher] = (),
         trusted_proxies: tuple[IPNetwork, ...] = (),
     ) -> None:
-        self._matchers = tuple(known)
+        self._matchers = tuple(matchers)
         self._trusted_proxies = trusted_proxies
         self._keys = [
-            (_digest(each.api_key.reveal()), each) for each in known if each.api_key is not None
+            (_digest(matcher.api_key.reveal()), matcher)
+            for matcher in matchers
+            if matcher.api_key is not None
         ]
         self._passwords = [
-            (_digest(f"{each.username}:{each.password.reveal()}"), each)
-            for each in known
-            if each.password is not None
+            (_digest(f"{matcher.username}:{matcher.password.reveal()}"), matcher)
+            for matcher in matchers
+            if matcher.password is not None
         ]
         self._challenges = _challenges(bool(self._passwords), bool(self._keys))
 
@@ -164,13 +166,13 @@ class CallerRegistry:
         if not self._matchers:
             _reject_cross_site(header)
             return ANONYMOUS
-        shown = self._match_secret(header)
-        if shown is None:
+        matchers = self._match_secret(header)
+        if matchers is None:
             return self._match_network(peer)
-        fitting = [each for each in shown if _matches_peer(each, peer)]
-        if fitting:
-            return fitting[0].caller
-        if shown:
+        matching = [matcher for matcher in matchers if _matches_peer(matcher, peer)]
+        if matching:
+            return matching[0].caller
+        if matchers:
             raise GatewayError(errors.CALLER_FORBIDDEN, "origin", hint="network")
         raise GatewayError(errors.CALLER_UNKNOWN, "wrong key or password", headers=self._challenges)
 
@@ -195,11 +197,11 @@ class CallerRegistry:
         return None if basic is None else _callers_with_secret(self._passwords, basic)
 
     def _match_network(self, peer: Peer) -> Caller:
-        here = [each for each in self._matchers if _matches_peer(each, peer)]
-        for each in here:
-            if not each.requires_secret:
-                return each.caller
-        if here:
+        matchers = [matcher for matcher in self._matchers if _matches_peer(matcher, peer)]
+        for matcher in matchers:
+            if not matcher.requires_secret:
+                return matcher.caller
+        if matchers:
             raise GatewayError(
                 errors.CALLER_UNAUTHENTICATED, "no key or password", headers=self._challenges
             )
@@ -213,22 +215,22 @@ def _reject_cross_site(header: RequestHeader) -> None:
     neither field (Fetch standard, Fetch Metadata). Raises `GatewayError` caller-forbidden.
     """
     values = header.values
-    foreign = values.get(b"sec-fetch-site", b"").strip().lower() == b"cross-site"
+    is_cross_site = values.get(b"sec-fetch-site", b"").strip().lower() == b"cross-site"
     # Some programs send an empty Origin.
     origin = (header.text(b"origin") or "").strip()
     if origin and not is_same_origin(origin, header.text(b"host") or ""):
-        foreign = True
-    if foreign:
-        what = "web page of another origin"
+        is_cross_site = True
+    if is_cross_site:
+        detail = "web page of another origin"
         raise GatewayError(
-            errors.CALLER_FORBIDDEN, what, hint=_CROSS_SITE_HINT, advice_key="foreign-page"
+            errors.CALLER_FORBIDDEN, detail, hint=_CROSS_SITE_HINT, advice_key="foreign-page"
         )
 
 
-def _matches_peer(known: CallerMatcher, peer: Peer) -> bool:
-    if known.networks and not _is_in(peer.address, known.networks):
+def _matches_peer(matcher: CallerMatcher, peer: Peer) -> bool:
+    if matcher.networks and not _is_in(peer.address, matcher.networks):
         return False
-    names = known.certificate_names
+    names = matcher.certificate_names
     return not names or not names.isdisjoint(peer.certificate_names)
 
 
@@ -264,14 +266,14 @@ def _digest(text: str | bytes) -> bytes:
 
 
 def _callers_with_secret(
-    secrets: Collection[tuple[bytes, CallerMatcher]], shown: bytes
+    secrets: Collection[tuple[bytes, CallerMatcher]], presented: bytes
 ) -> list[CallerMatcher]:
     """Return all callers with this secret.
 
     Digests have equal lengths, and no comparison is skipped, so that the duration is constant.
     """
-    digest = _digest(shown)
-    return [owner for secret, owner in secrets if hmac.compare_digest(secret, digest)]
+    digest = _digest(presented)
+    return [matcher for secret, matcher in secrets if hmac.compare_digest(secret, digest)]
 
 
 def _basic(authorization: bytes | None) -> bytes | None:

@@ -29,7 +29,7 @@ _PROBE_RETRY_AFTER: Final = 1.0
 
 
 Ticket = NewType("Ticket", int)
-"""Names the state of the circuit in which a request was admitted."""
+"""Identifies the state of the circuit in which a request was admitted."""
 
 
 class CircuitState(IntEnum):
@@ -57,19 +57,18 @@ class CircuitPolicy:
 class CircuitBreaker:
     """The circuit breaker of one platform. Each `admit` is followed by one `record` or `discard`.
 
-    `answered` is called for each successful response of the platform, whichever request it belongs
-    to.
+    `on_success` is called for each successful response of the platform, to any request.
     """
 
     def __init__(
         self,
         policy: CircuitPolicy,
         clock: Callable[[], float],
-        answered: Callable[[], None] | None = None,
+        on_success: Callable[[], None] | None = None,
     ) -> None:
         self._policy = policy
         self._clock = clock
-        self._on_success = answered
+        self._on_success = on_success
         self._opened_at: float | None = None
         self._probe_in_flight = False
         self._ticket = Ticket(0)

@@ -50,17 +50,17 @@ class ConditionGuard:
         body = context.body
         if body is None:
             return
-        watch = BundleConditions(context.header.text(b"content-type") or "")
-        context.conditions = lambda: watch.conditions
+        bundle_conditions = BundleConditions(context.header.text(b"content-type") or "")
+        context.conditions = lambda: bundle_conditions.conditions
         if not self._is_blocking:
-            body.add_observer(watch.feed)
+            body.add_observer(bundle_conditions.feed)
             return
         # The body's observer cannot wait for the statement, so that this is done first.
         await self._statement.wait_for("", MAX_WAIT[True])
 
         def feed(data: bytes) -> None:
-            watch.feed(data)
-            self._reject_undeclared(watch.conditions, close=True)
+            bundle_conditions.feed(data)
+            self._reject_undeclared(bundle_conditions.conditions, close=True)
 
         body.add_observer(feed)
 
@@ -70,25 +70,29 @@ class ConditionGuard:
         if not conditions:
             return None
         await self._statement.wait_for("", MAX_WAIT[False])
-        shown = self._undeclared_conditions(conditions)
-        return f'condition-unsupported; names="{shown}"'.encode("ascii") if shown else None
+        undeclared = self._undeclared_conditions(conditions)
+        return (
+            f'condition-unsupported; names="{undeclared}"'.encode("ascii") if undeclared else None
+        )
 
     async def _reject(self, condition: Condition) -> None:
         await self._statement.wait_for(condition[1], MAX_WAIT[True])
         self._reject_undeclared((condition,))
 
     def _reject_undeclared(self, conditions: Iterable[Condition], *, close: bool = False) -> None:
-        shown = self._undeclared_conditions(conditions)
-        if shown:
+        undeclared = self._undeclared_conditions(conditions)
+        if undeclared:
             raise GatewayError(
-                errors.CONDITION_UNSUPPORTED, hint=f"conditions={shown}", close_connection=close
+                errors.CONDITION_UNSUPPORTED,
+                hint=f"conditions={undeclared}",
+                close_connection=close,
             )
 
     def _undeclared_conditions(self, conditions: Iterable[Condition]) -> str:
         """Return the names of conditions that the platform does not declare, joined by commas."""
         names: dict[str, None] = {}
-        for code, resource, told in conditions:
+        for code, resource, condition_names in conditions:
             declared = self._statement.cached(resource)
             if declared is None or code not in declared.conditional:
-                names.update(dict.fromkeys(told))
+                names.update(dict.fromkeys(condition_names))
         return ",".join(names)

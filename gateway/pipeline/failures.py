@@ -39,8 +39,8 @@ def to_gateway_error(error: Exception, exchange: Exchange) -> GatewayError:
     if isinstance(error, UpstreamConnectionError):
         return connection_error(error)
     if isinstance(error, ContentCodingError):
-        what = "the platform's answer is not in the Content-Encoding that it names"
-        return GatewayError(errors.UPSTREAM_FAILED, what)
+        detail = "the platform's answer is not in the Content-Encoding that it names"
+        return GatewayError(errors.UPSTREAM_FAILED, detail)
     # The only place that turns a bug into a response. The exception's message is omitted, because
     # it could quote data.
     exchange.reason = errors.INTERNAL.code

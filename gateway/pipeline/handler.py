@@ -32,7 +32,7 @@ from gateway.pipeline.callers import ANONYMOUS, AuthResult, Caller, CallerRegist
 from gateway.pipeline.condition_guard import ConditionGuard
 from gateway.pipeline.failures import log_level, to_gateway_error
 from gateway.pipeline.link_translation import LinkTranslatorFactory
-from gateway.pipeline.outgoing import RequestComposer, guard_bundle_type, search_parameters
+from gateway.pipeline.outgoing import RequestComposer, add_bundle_type_check, search_parameters
 from gateway.pipeline.own_replies import LocalResponder
 from gateway.pipeline.permission_check import PermissionCheck
 from gateway.pipeline.request_body import CallerDisconnectedError, RequestBody
@@ -52,14 +52,13 @@ _log = get_logger(__name__)
 class HandlerSettings:
     """The settings that the request path reads; times are seconds, sizes bytes.
 
-    `base_path` is the prefix in callers' request targets, without a final slash. `fields` are the
-    field rules: which fields are forwarded.
+    `base_path` is the prefix of callers' request targets, without a final slash.
     """
 
     base_path: str
     default_language: str
     listen: ListenLimits
-    fields: FieldRuleCache
+    fields: FieldRuleCache  # which fields are forwarded
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,45 +92,45 @@ class HandlerDependencies:
 class Handler:
     """Serves requests, one call of `handle` each."""
 
-    def __init__(self, rules: HandlerSettings, collaborators: HandlerDependencies) -> None:
-        self._rules = rules
-        self._listen = rules.listen
-        self._admission = collaborators.admission
-        self._callers = collaborators.callers
-        self._permissions = collaborators.permissions
-        self._unidentified_limiter = collaborators.unidentified_limiter
-        self._tokens = collaborators.tokens
-        self._forwarder = collaborators.forwarder
-        self._account = collaborators.account
-        self._link_translators = collaborators.link_translators
-        self._composer = collaborators.composer
-        self._readers = collaborators.readers
-        self._search_guard = collaborators.search_guard
-        self._condition_guard = collaborators.condition_guard
-        self._write_queue = collaborators.write_queue
-        self._monotonic = collaborators.clocks.monotonic
-        self._wall = collaborators.clocks.wall
+    def __init__(self, settings: HandlerSettings, dependencies: HandlerDependencies) -> None:
+        self._rules = settings
+        self._listen = settings.listen
+        self._admission = dependencies.admission
+        self._callers = dependencies.callers
+        self._permissions = dependencies.permissions
+        self._unidentified_limiter = dependencies.unidentified_limiter
+        self._tokens = dependencies.tokens
+        self._forwarder = dependencies.forwarder
+        self._account = dependencies.account
+        self._link_translators = dependencies.link_translators
+        self._composer = dependencies.composer
+        self._readers = dependencies.readers
+        self._search_guard = dependencies.search_guard
+        self._condition_guard = dependencies.condition_guard
+        self._write_queue = dependencies.write_queue
+        self._monotonic = dependencies.clocks.monotonic
+        self._wall = dependencies.clocks.wall
 
     async def handle(
         self, request: IncomingRequest, auth: AuthResult | None = None
     ) -> ConnectionDisposition:
         """Answer one request and account for it; `auth`: result of authentication done before."""
         message, connection = request.message, request.connection
-        memo = cached_context(connection.cached_context, message, self) if auth is None else None
-        header = effective_header(request, self._rules.fields) if memo is None else memo.header
+        cached = cached_context(connection.cached_context, message, self) if auth is None else None
+        header = effective_header(request, self._rules.fields) if cached is None else cached.header
         exchange = self._start_exchange(request, header)
         downstream = self._downstream_writer(request, auth)
         body: RequestBody | None = None
         admitted: Caller | None = None
         try:
-            if memo is None:
+            if cached is None:
                 validation.check_message(
                     message, header, max_header_bytes=self._listen.all_header_bytes
                 )
             validation.check_method(exchange.method)
             target = resolve_target(message.path, self._rules.base_path)
-            memo = memo or self._identify_caller(exchange, request, header, auth)
-            caller = self._record_caller(exchange, memo, target)
+            cached = cached or self._identify_caller(exchange, request, header, auth)
+            caller = self._record_caller(exchange, cached, target)
             interaction = _classify(exchange, target)
             self._permissions.require(caller, exchange.method, interaction, target, header)
             if not self._admission.try_admit(caller, is_first_request=not connection.is_reused):
@@ -139,16 +138,17 @@ class Handler:
             admitted = caller
             body = self._composer.request_body(request, header, downstream)
             if body is not None:
-                interaction = await self._inspect_body(body, exchange, caller, interaction, memo)
+                interaction = await self._inspect_body(body, exchange, caller, interaction, cached)
             elif interaction.code == "transaction":
                 caller.permissions.require(interaction)
-            # Safe requests are cancelled when the caller disconnects. Others run to completion: the
-            # platform may already have acted.
+            # Only safe requests are cancelled on disconnect: others may already have taken effect.
             connection.set_cancel_on_disconnect(
                 exchange if interaction.is_safe else None, self._readers
             )
             sent = None if exchange.method in BODILESS_METHODS else body
-            context = RequestContext(exchange, caller, interaction, target, memo, sent, downstream)
+            context = RequestContext(
+                exchange, caller, interaction, target, cached, sent, downstream
+            )
             if self._condition_guard is not None and not interaction.is_safe:
                 await self._condition_guard.check_request(context)
             return await self._send_response(context, await self._forward_or_queue(context))
@@ -157,8 +157,8 @@ class Handler:
             downstream.abort()
             raise
         except Exception as error:
-            told = self._apply_unidentified_limit(request, header, exchange, auth, error)
-            return await self._send_error(exchange, downstream, header, message.path, told)
+            final_error = self._apply_unidentified_limit(request, header, exchange, auth, error)
+            return await self._send_error(exchange, downstream, header, message.path, final_error)
         finally:
             self._end_exchange(exchange, body, admitted)
 
@@ -205,8 +205,8 @@ class Handler:
         exchange = self._start_exchange(request, header)
         downstream = self._downstream_writer(request)
         try:
-            told = self._apply_unidentified_limit(request, header, exchange, None, error)
-            return await self._send_error(exchange, downstream, header, "", told)
+            final_error = self._apply_unidentified_limit(request, header, exchange, None, error)
+            return await self._send_error(exchange, downstream, header, "", final_error)
         finally:
             self._end_exchange(exchange, None)
 
@@ -227,7 +227,7 @@ class Handler:
             self,
             caller=(auth or self._callers).identify(peer, header),
             remote=peer.address,
-            links=self._link_translators.translator_for(header, request.scheme),
+            link_translator=self._link_translators.translator_for(header, request.scheme),
         )
         caller_context.may_queue_writes = (
             self._write_queue is not None
@@ -245,9 +245,9 @@ class Handler:
         exchange.remote = caller_context.remote
         exchange.caller, exchange.credential = caller.name, caller.credential
         exchange.user = caller.user
-        if (said := caller_context.asserted_identity) is not None:
-            exchange.user, exchange.is_user_asserted = said.user, said.user is not None
-            exchange.purpose = said.purpose
+        if (asserted := caller_context.asserted_identity) is not None:
+            exchange.user, exchange.is_user_asserted = asserted.user, asserted.user is not None
+            exchange.purpose = asserted.purpose
         if self._write_queue is None:
             return caller
         return self._write_queue.allow_own_entries(caller, target)
@@ -272,13 +272,13 @@ class Handler:
         caller_context.set_content_type(interaction)
         if self._write_queue is not None:
             self._write_queue.retain_body(caller_context, interaction, body)
-        told = await self._composer.classify_by_body(header, body, interaction, links)
-        if told.is_search and permissions.is_restricted:
+        refined = await self._composer.classify_by_body(header, body, interaction, links)
+        if refined.is_search and permissions.is_restricted:
             permissions.require_form(header, body.buffered())
         elif interaction.code == "transaction":
-            permissions.require(_record_interaction(exchange, told))
-        guard_bundle_type(body, header, told, permissions)
-        return told
+            permissions.require(_record_interaction(exchange, refined))
+        add_bundle_type_check(body, header, refined, permissions)
+        return refined
 
     async def _send_response(
         self, context: RequestContext, response: UpstreamResponse
@@ -287,12 +287,12 @@ class Handler:
         try:
             query = search_parameters(context)
             accept, untyped = caller_context.accept, caller_context.has_untyped_body
-            unclear = check_response(response, interaction, accept, query, untyped=untyped)
+            needs_check = check_response(response, interaction, accept, query, untyped=untyped)
             warning = (
                 await self._guard_warning(response, context, query) if context.is_guarded else None
             )
             plan = caller_context.link_translator.response_plan(
-                response, interaction, context.header, warning, unclear
+                response, interaction, context.header, warning, needs_check
             )
             return await forward_response(context.downstream, context.exchange, response, plan)
         finally:
@@ -310,21 +310,21 @@ class Handler:
         misses_version = self._composer.needs_if_match(context)
         version = await self._composer.fetch_current_version(context) if misses_version else None
         outgoing = self._composer.compose(context, version)
-        began = self._monotonic()
+        started_at = self._monotonic()
         try:
             response = await self._forwarder.send(exchange, outgoing, credential, token)
         finally:
             if exchange.attempts:
-                exchange.upstream_duration = self._monotonic() - began
-        self._permissions.note(context, response)
+                exchange.upstream_duration = self._monotonic() - started_at
+        self._permissions.remember_status_url(context, response)
         return response
 
     async def _wait_for_token(self, exchange: Exchange, credential: str) -> AccessToken:
-        began = self._monotonic()
+        started_at = self._monotonic()
         try:
             return await self._tokens.wait_for_token(credential)
         finally:
-            exchange.token_wait = (began, self._monotonic())
+            exchange.token_wait = (started_at, self._monotonic())
 
     def _apply_unidentified_limit(
         self,
@@ -363,14 +363,18 @@ class Handler:
         self._account(exchange)
 
     def _downstream_writer(
-        self, request: IncomingRequest, given: AuthResult | LocalResponder | None = None
+        self, request: IncomingRequest, source: AuthResult | LocalResponder | None = None
     ) -> DownstreamWriter:
-        stall = self._listen.write_stall_timeout
-        if given is None:
-            return DownstreamWriter(request, self._admission, stall=stall)
-        lines, login_expired = given.extra_field_lines, given.expired_session_responder
+        timeout = self._listen.write_stall_timeout
+        if source is None:
+            return DownstreamWriter(request, self._admission, stall_timeout=timeout)
+        field_lines, responder = source.extra_field_lines, source.expired_session_responder
         return DownstreamWriter(
-            request, self._admission, stall=stall, lines=lines, login_expired=login_expired
+            request,
+            self._admission,
+            stall_timeout=timeout,
+            extra_field_lines=field_lines,
+            expired_session_responder=responder,
         )
 
     async def _guard_warning(

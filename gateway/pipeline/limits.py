@@ -52,7 +52,7 @@ class ConcurrencyLimiter:
         self._size = size
         self._in_use = 0
         self._queue: deque[asyncio.Future[None]] = deque()
-        self._longest_queue = max(1, size // _QUEUED_SHARE)
+        self._max_queue_length = max(1, size // _QUEUED_SHARE)
 
     def try_acquire(self) -> bool:
         """Acquire a slot if one is free and no request waits for it; False if not."""
@@ -65,15 +65,15 @@ class ConcurrencyLimiter:
         """Acquire a slot; wait at most `_MAX_WAIT` seconds. Raises `GatewayError` overloaded."""
         if self.try_acquire():
             return
-        if len(self._queue) >= self._longest_queue:
+        if len(self._queue) >= self._max_queue_length:
             raise _overloaded()
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append(turn)
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append(waiter)
         try:
             async with asyncio.timeout(_MAX_WAIT):
-                await turn
+                await waiter
         except BaseException as error:
-            self._on_wait_timeout(turn)
+            self._on_wait_timeout(waiter)
             if isinstance(error, TimeoutError):
                 raise _overloaded() from None
             raise
@@ -81,16 +81,16 @@ class ConcurrencyLimiter:
     def release(self) -> None:
         """Release a slot: to the first waiter in the queue, if there is one."""
         while self._queue:
-            turn = self._queue.popleft()
-            if not turn.done():
-                turn.set_result(None)
+            waiter = self._queue.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
                 return
         self._in_use -= 1
 
-    def _on_wait_timeout(self, turn: asyncio.Future[None]) -> None:
-        if turn in self._queue:
-            self._queue.remove(turn)
-        elif turn.done() and not turn.cancelled():
+    def _on_wait_timeout(self, waiter: asyncio.Future[None]) -> None:
+        if waiter in self._queue:
+            self._queue.remove(waiter)
+        elif waiter.done() and not waiter.cancelled():
             # The slot was granted in the same loop iteration in which the wait ended.
             self.release()
 
@@ -98,16 +98,16 @@ class ConcurrencyLimiter:
 class UploadLimiter(AbstractAsyncContextManager[None]):
     """Limits request bodies that are streamed, so that slow callers cannot hold all connections.
 
-    Waits at most `longest_wait` seconds. Raises `GatewayError` upstream-busy.
+    Waits at most `max_wait` seconds. Raises `GatewayError` upstream-busy.
     """
 
-    def __init__(self, size: int, longest_wait: float) -> None:
+    def __init__(self, size: int, max_wait: float) -> None:
         self._free = asyncio.Semaphore(max(1, size))
-        self._longest_wait = longest_wait
+        self._max_wait = max_wait
 
     async def __aenter__(self) -> None:
         try:
-            async with asyncio.timeout(self._longest_wait):
+            async with asyncio.timeout(self._max_wait):
                 await self._free.acquire()
         except TimeoutError:
             raise GatewayError(

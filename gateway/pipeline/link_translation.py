@@ -43,8 +43,8 @@ from gateway.pipeline.response_check import FhirCheckTransform
 from gateway.pipeline.response_plan import ResponsePlan
 
 _FIELDS_WITH_URLS: Final = frozenset((b"if-none-exist", b"x-provenance", b"x-security-context"))
-_PART_ASKED: Final = b"range:"
-_ACCEPTED: Final = b"accept-encoding:"
+_RANGE_FIELD: Final = b"range:"
+_ACCEPT_ENCODING_FIELD: Final = b"accept-encoding:"
 # For a Binary these transfer its content, unless the media type is FHIR's, which means the
 # resource.
 _ONE_RESOURCE: Final = frozenset(("read", "vread", "create", "update"))
@@ -196,13 +196,13 @@ class LinkTranslator:
         transform = self._content_transform(response, interaction, watch)
         if needs_fhir_check:
             transform = FhirCheckTransform(response, transform)
-        opened = False
+        is_decoded = False
         if coding in DECODABLE:
-            opened = not accepts_coding(header.values.get(b"accept-encoding"), coding)
-            transform = _coded_transform(response, coding, transform, opened=opened)
+            is_decoded = not accepts_coding(header.values.get(b"accept-encoding"), coding)
+            transform = _coded_transform(response, coding, transform, is_decoded=is_decoded)
         elif coding is not None:
             transform = None
-        return ResponsePlan(self._unchanged.translate, transform, warning, opened)
+        return ResponsePlan(self._unchanged.translate, transform, warning, is_decoded)
 
     def _is_known_unchanged(self, response: UpstreamResponse, interaction: Interaction) -> bool:
         """Return True if it is certain without a transform that the body passes unchanged."""
@@ -286,9 +286,9 @@ class _CountingRewriter:
             return None
         if self._watch is not None:
             self._watch.examine(body)
-        pieces = rewriter.transform_complete(body)
+        chunks = rewriter.transform_complete(body)
         self._on_links(rewriter.rewritten, rewriter.unrewritten)
-        return pieces
+        return chunks
 
 
 def _translate_field_line(line: bytes, links: LinkMap) -> bytes:
@@ -309,14 +309,16 @@ def _restrict_accept_encoding(
     `gzip`: gzip is requested whatever the caller accepts, except for a range request: partial
     content is a part of the encoded body and could not be decoded.
     """
-    asked = upstream_accept_encoding(accepted)
-    if gzip and not accepts_coding(accepted, "gzip") and not _has_field(field_lines, _PART_ASKED):
-        asked = b"gzip"
-    if accepted == asked:
+    requested = upstream_accept_encoding(accepted)
+    if gzip and not accepts_coding(accepted, "gzip") and not _has_field(field_lines, _RANGE_FIELD):
+        requested = b"gzip"
+    if accepted == requested:
         return field_lines
     if accepted is not None:
-        field_lines = [line for line in field_lines if not line.lower().startswith(_ACCEPTED)]
-    return [*field_lines, b"Accept-Encoding: " + asked + b"\r\n"]
+        field_lines = [
+            line for line in field_lines if not line.lower().startswith(_ACCEPT_ENCODING_FIELD)
+        ]
+    return [*field_lines, b"Accept-Encoding: " + requested + b"\r\n"]
 
 
 def _has_field(field_lines: list[bytes], beginning: bytes) -> bool:
@@ -327,14 +329,14 @@ def _has_field(field_lines: list[bytes], beginning: bytes) -> bool:
 
 
 def _coded_transform(
-    response: UpstreamResponse, coding: str, content: BodyTransform | None, *, opened: bool
+    response: UpstreamResponse, coding: str, content: BodyTransform | None, *, is_decoded: bool
 ) -> BodyTransform | None:
-    """Return the transform of an encoded body, which is decoded (`opened`) or encoded again."""
-    if not opened:
+    """Return the transform of an encoded body, which is decoded (`is_decoded`) or encoded again."""
+    if not is_decoded:
         return None if content is None else RecodingTransform(coding, content)
     if response.status == 206 and response.framing is not Framing.NONE:
-        what = "the platform sent a part of a compressed body, which cannot be opened"
-        raise GatewayError(errors.UPSTREAM_FAILED, what, hint="ask without Range")
+        detail = "the platform sent a part of a compressed body, which cannot be opened"
+        raise GatewayError(errors.UPSTREAM_FAILED, detail, hint="ask without Range")
     return DecodingTransform(coding, content)
 
 

@@ -14,19 +14,19 @@ _MAX_LOGGED: Final = 16
 
 
 class MissingAliases:
-    """Records responses whose links callers cannot follow. `on_answer` counts them.
+    """Records responses whose links callers cannot follow. `on_response` counts them.
 
     `latest` is the base URL of the last one, in the form that `rewrite.aliases` needs.
     """
 
-    def __init__(self, on_answer: Callable[[], None]) -> None:
-        self._on_answer = on_answer
+    def __init__(self, on_response: Callable[[], None]) -> None:
+        self._on_response = on_response
         self._logged: set[str] = set()
         self.latest: str | None = None
 
-    def note(self, alias: str) -> None:
+    def record(self, alias: str) -> None:
         """Count a response, and log its alias the first time."""
-        self._on_answer()
+        self._on_response()
         self.latest = alias
         if alias not in self._logged and len(self._logged) < _MAX_LOGGED:
             self._logged.add(alias)

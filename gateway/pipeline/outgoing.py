@@ -115,7 +115,7 @@ class RequestComposer:
             target = RequestTarget(
                 target.path, caller_context.link_translator.translate_query(target.query)
             )
-        field_lines = context.lines
+        field_lines = context.field_lines
         if body is not None and body.is_transformed:
             field_lines = remove_digest_fields(field_lines)
         elif body is None and not _FRAMING.isdisjoint(context.header.values):
@@ -149,7 +149,7 @@ class RequestComposer:
         return await fetch_etag(self._client, path, credential, exchange.request_id)
 
 
-def guard_bundle_type(
+def add_bundle_type_check(
     body: RequestBody | None,
     header: RequestHeader,
     interaction: Interaction,
@@ -166,19 +166,19 @@ def guard_bundle_type(
         or not permissions.distinguishes_bundle_types
     ):
         return
-    watch: BundleTypeScanner | None = None
+    scanner: BundleTypeScanner | None = None
 
-    def look(data: bytes) -> None:
-        nonlocal watch
+    def check_chunk(data: bytes) -> None:
+        nonlocal scanner
         try:
-            watch = watch or new_bundle_type_scanner(header.text(b"content-type") or "", data)
-            watch.feed(data)
+            scanner = scanner or new_bundle_type_scanner(header.text(b"content-type") or "", data)
+            scanner.feed(data)
         except AmbiguousBundleTypeError:
             raise GatewayError(
                 errors.CALLER_FORBIDDEN, "second type", hint="interaction", close_connection=True
             ) from None
 
-    body.add_observer(look)
+    body.add_observer(check_chunk)
 
 
 def _is_unconditional_update(context: RequestContext) -> bool:

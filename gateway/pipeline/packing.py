@@ -22,7 +22,7 @@ from gateway.pipeline.upstream import UpstreamRequest
 # Smaller bodies gain nothing: they fit into one packet uncompressed.
 _MIN_BODY_BYTES: Final = 1024
 # Compressing more than this would block the event loop for too long.
-_INLINE: Final = 128 * 1024
+_MAX_INLINE_BYTES: Final = 128 * 1024
 # Fields that describe the octets of the uncompressed body.
 _REPRESENTATION_FIELDS: Final = (
     b"content-encoding:",
@@ -62,8 +62,8 @@ class CompressingForwarder:
     After a 415 bodies are not compressed again until the settings are reloaded.
     """
 
-    def __init__(self, sender: RequestForwarder) -> None:
-        self._sender = sender
+    def __init__(self, forwarder: RequestForwarder) -> None:
+        self._forwarder = forwarder
         self._accepted = False
         self._refused = False
 
@@ -71,13 +71,13 @@ class CompressingForwarder:
         self, exchange: Exchange, outgoing: UpstreamRequest, credential: str, token: AccessToken
     ) -> UpstreamResponse:
         """Return the response that the inner forwarder returns. Raises what that raises."""
-        packed = await self._compressed_request(outgoing)
-        response = await self._sender.send(exchange, packed or outgoing, credential, token)
-        if packed is not None and response.status == 415:
+        compressed = await self._compressed_request(outgoing)
+        response = await self._forwarder.send(exchange, compressed or outgoing, credential, token)
+        if compressed is not None and response.status == 415:
             # The platform rejected the format (RFC 9110 section 15.5.16) and did not process the
             # request.
             response.close()
-            response = await self._sender.send(exchange, outgoing, credential, token)
+            response = await self._forwarder.send(exchange, outgoing, credential, token)
             self._refused = response.status != 415  # a second 415 is about the Content-Type
         self._update_support(response)
         return response
@@ -95,9 +95,9 @@ class CompressingForwarder:
             return None
         if any(line.lower().startswith(_REPRESENTATION_FIELDS) for line in outgoing.field_lines):
             return None
-        large = len(body) > _INLINE
-        packed = await asyncio.to_thread(gzip_compress, body) if large else gzip_compress(body)
-        if len(packed) >= len(body):
+        large = len(body) > _MAX_INLINE_BYTES
+        compressed = await asyncio.to_thread(gzip_compress, body) if large else gzip_compress(body)
+        if len(compressed) >= len(body):
             return None
         field_lines = [*outgoing.field_lines, b"Content-Encoding: gzip\r\n"]
-        return replace(outgoing, field_lines=field_lines, body=BufferedBody(packed))
+        return replace(outgoing, field_lines=field_lines, body=BufferedBody(compressed))

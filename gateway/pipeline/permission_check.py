@@ -20,17 +20,19 @@ from gateway.pipeline.callers import Caller
 from gateway.pipeline.request_context import RequestContext
 
 # Status URLs remembered for each caller; polling one makes it the most recent.
-_MOST: Final = 256
-_FOLLOWING: Final = frozenset(("GET", "HEAD", "DELETE"))
+_MAX_STATUS_URLS: Final = 256
+_STATUS_URL_METHODS: Final = frozenset(("GET", "HEAD", "DELETE"))
 # Interactions that FHIR defines at a path need their own permission, whatever URL a platform gives.
-_STATUS: Final = frozenset(("async-status", "async-cancel", "operation", "other"))
+_STATUS_URL_INTERACTIONS: Final = frozenset(("async-status", "async-cancel", "operation", "other"))
 
 
 class PermissionCheck:
     """Checks requests by their caller's permissions; remembers status URLs by the caller's name."""
 
     def __init__(self) -> None:
-        self._given: defaultdict[str, LRUCache[str, bool]] = defaultdict(lambda: LRUCache(_MOST))
+        self._status_urls: defaultdict[str, LRUCache[str, bool]] = defaultdict(
+            lambda: LRUCache(_MAX_STATUS_URLS)
+        )
 
     def require(
         self,
@@ -48,13 +50,13 @@ class PermissionCheck:
         if not permissions.is_restricted:
             return
         query = target.query
-        if self._follows(caller, method, interaction, target):
+        if self._is_known_status_url(caller, method, interaction, target):
             query = ""
         elif interaction.code != "transaction":
             permissions.require(interaction, target.path.rstrip("?"))
         permissions.require_fields(interaction, query, header)
 
-    def note(self, context: RequestContext, response: UpstreamResponse) -> None:
+    def remember_status_url(self, context: RequestContext, response: UpstreamResponse) -> None:
         """Remember the status URL that the platform gives to a caller with restrictions."""
         caller, links = context.caller, context.caller_context.link_translator.links
         if response.status != 202 or links is None or not caller.permissions.is_restricted:
@@ -62,12 +64,12 @@ class PermissionCheck:
         location = response.field(b"content-location")
         suffix = None if location is None else links.suffix(location)
         if suffix is not None:
-            self._given[caller.name][suffix] = True
+            self._status_urls[caller.name][suffix] = True
 
-    def _follows(
+    def _is_known_status_url(
         self, caller: Caller, method: str, interaction: Interaction, target: RequestTarget
     ) -> bool:
         """Return whether this is a status URL that the caller was given."""
-        if interaction.code not in _STATUS or method not in _FOLLOWING:
+        if interaction.code not in _STATUS_URL_INTERACTIONS or method not in _STATUS_URL_METHODS:
             return False
-        return self._given[caller.name].get(target.suffix, False)
+        return self._status_urls[caller.name].get(target.suffix, False)

@@ -70,8 +70,12 @@ class Permissions:
         if interaction.code in _OF_NO_RESOURCE:
             return
         # The response reveals something about the resource that defines a compartment, too.
-        of_others = bool(path) and _resource_type_of(path) not in self.resources
-        if interaction.code == "other" or interaction.resource not in self.resources or of_others:
+        is_other_type = bool(path) and _resource_type_of(path) not in self.resources
+        if (
+            interaction.code == "other"
+            or interaction.resource not in self.resources
+            or is_other_type
+        ):
             raise _forbidden("resource type")
 
     def require_fields(self, interaction: Interaction, query: str, header: RequestHeader) -> None:
@@ -79,7 +83,7 @@ class Permissions:
         if not self.is_restricted:
             return
         if query:
-            self._require_parameters(query, judged=interaction.code != "operation")
+            self._require_parameters(query, checks_types=interaction.code != "operation")
         values = header.values
         condition = values.get(b"if-none-exist")
         if condition is not None:
@@ -98,8 +102,8 @@ class Permissions:
         """
         if not self.is_restricted or form == b"":
             return
-        plain = _FORM(header.values.get(b"content-type", b"").strip()) is not None
-        if form is None or not plain or b"content-encoding" in header.values:
+        is_form = _FORM(header.values.get(b"content-type", b"").strip()) is not None
+        if form is None or not is_form or b"content-encoding" in header.values:
             raise _forbidden("form")
         self._require_parameters(form.decode("ascii", "replace"))
 
@@ -117,11 +121,11 @@ class Permissions:
             raise _forbidden("If-None-Exist")
         self._require_parameters(text.removeprefix("?"))
 
-    def _require_parameters(self, parameters: str, *, judged: bool = True) -> None:
-        """Check search parameters. Those of an operation are not `judged`: its name was allowed."""
-        judged = judged and "*" not in self.resources
+    def _require_parameters(self, parameters: str, *, checks_types: bool = True) -> None:
+        """Check search parameters. Not `checks_types`: an operation, whose name is allowed."""
+        checks_types = checks_types and "*" not in self.resources
         if overrides_request(parameters) or (
-            judged and not is_limited_to_types(parameters, self.resources)
+            checks_types and not is_limited_to_types(parameters, self.resources)
         ):
             raise _forbidden("search parameter")
 

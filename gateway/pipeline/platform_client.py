@@ -46,8 +46,8 @@ class PlatformClient:
             allow_when_open=single_attempt,
         )
         # This exchange belongs to no caller: it only collects what `send` records and is not read.
-        note = Exchange(request_id=request_id, started_at=0.0, started_monotonic=0.0)
-        return await self._forwarder.send(note, outgoing, credential, token)
+        exchange = Exchange(request_id=request_id, started_at=0.0, started_monotonic=0.0)
+        return await self._forwarder.send(exchange, outgoing, credential, token)
 
 
 async def fetch_etag(

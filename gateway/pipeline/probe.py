@@ -33,7 +33,7 @@ from gateway.telemetry.findings import (
 
 # Limit of the body, both encoded and decoded; a longer one is not read to its end.
 _INSPECTED_BYTES: Final = 1024 * 1024
-_LONGEST: Final = 60.0
+_PROBE_TIMEOUT: Final = 60.0
 _GZIP: Final = b"Accept-Encoding: gzip\r\n"
 # The platform's validators and the fields that return them.
 _VALIDATORS: Final = ((b"etag", b"If-None-Match"), (b"last-modified", b"If-Modified-Since"))
@@ -70,7 +70,7 @@ class PlatformProbe:
         if self._tokens.current(credential) is None:
             return None
         try:
-            async with asyncio.timeout(_LONGEST):
+            async with asyncio.timeout(_PROBE_TIMEOUT):
                 return await self._request_metadata(credential)
         except TimeoutError:
             return TIMEOUT
@@ -79,34 +79,34 @@ class PlatformProbe:
         try:
             return await self._probe_signal(credential)
         except (UpstreamConnectionError, GatewayError) as failure:
-            error = _signal_of_error(failure)
+            error = _to_gateway_error(failure)
         if error.reason is errors.UPSTREAM_FAILED:
             # An idle connection may just have been closed, which shows nothing about the platform.
             try:
                 return await self._probe_signal(credential)
             except (UpstreamConnectionError, GatewayError) as failure:
-                error = _signal_of_error(failure)
+                error = _to_gateway_error(failure)
         if error.reason is errors.UPSTREAM_BUSY:
             # Callers use all connections: the platform responds to requests.
             return None
         return signal_of_reason(error.reason.code, error.upstream_status)
 
     async def _probe_signal(self, credential: str) -> str:
-        lines = (_GZIP, *self._conditions)
+        field_lines = (_GZIP, *self._conditions)
         response = await self._client.get(
-            "/metadata", credential, str(uuid.uuid4()), field_lines=lines, single_attempt=True
+            "/metadata", credential, str(uuid.uuid4()), field_lines=field_lines, single_attempt=True
         )
         try:
             await response.prefetch(_INSPECTED_BYTES)
-            found = _signal_of_response(response)
+            signal = _signal_of_response(response)
             if response.status != 304:
-                self._conditions = _validator_fields(response) if found == ANSWERS else []
+                self._conditions = _validator_fields(response) if signal == ANSWERS else []
         finally:
             response.close()
-        return found
+        return signal
 
 
-def _signal_of_error(failure: UpstreamConnectionError | GatewayError) -> GatewayError:
+def _to_gateway_error(failure: UpstreamConnectionError | GatewayError) -> GatewayError:
     return connection_error(failure) if isinstance(failure, UpstreamConnectionError) else failure
 
 
@@ -117,15 +117,15 @@ def _signal_of_response(response: UpstreamResponse) -> str:
     body = decode_prefix(response.buffered_body, response.content_coding, _INSPECTED_BYTES)
     if is_error_page(media_type(response.content_type), body, None):
         return NOT_FHIR if status < 300 else signal_of_non_fhir(status)
-    found = signal_of_status(status)
-    if found == INCONCLUSIVE:
+    signal = signal_of_status(status)
+    if signal == INCONCLUSIVE:
         # Every FHIR server has a CapabilityStatement at `metadata` (R5 http.html, section
         # 3.2.0.17).
         return NOT_FHIR if status in _WRONG_PATH_STATUSES else FAILS
-    return found
+    return signal
 
 
 def _validator_fields(response: UpstreamResponse) -> list[bytes]:
     """Return conditional fields, so that the platform need not send an unchanged body again."""
-    given = ((field, response.fields.values.get(name)) for name, field in _VALIDATORS)
-    return [b"%s: %s\r\n" % (field, value) for field, value in given if value is not None]
+    validators = ((field, response.fields.values.get(name)) for name, field in _VALIDATORS)
+    return [b"%s: %s\r\n" % (field, value) for field, value in validators if value is not None]

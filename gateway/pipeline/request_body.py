@@ -127,14 +127,14 @@ class RequestBody:
         self._transform: BodyTransform | None = None
         self._observers: list[Callable[[bytes], None]] = []
         self._retained: list[bytes] = []
-        self._kept_bytes = 0
+        self._output_bytes = 0
         self._position = 0
         self._ahead: list[bytes] = []
         self._ended = False
         self._waited = 0.0
-        self._in_window = 0
+        self._window_bytes = 0
         self._budget: MemoryBudget | None = None
-        self._in_room = 0
+        self._reserved_bytes = 0
         self._stall_timer: StallTimer | None = None
         self.length = length
         self.received_bytes = 0
@@ -147,26 +147,26 @@ class RequestBody:
         self._transform = transform
         self.length = None
 
-    def retain_in(self, room: MemoryBudget) -> None:
-        """Retain the body beyond `replay_bytes` while the budget `room` allows; see `release`."""
-        self._budget = room
+    def retain_in(self, budget: MemoryBudget) -> None:
+        """Retain the body beyond `replay_bytes` while the budget `budget` allows; see `release`."""
+        self._budget = budget
 
     def release(self) -> None:
         """Release the reserved memory and the timer; the body is not read again."""
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
-        if self._budget is not None and self._in_room:
-            self._budget.release(self._in_room)
-            self._in_room = 0
+        if self._budget is not None and self._reserved_bytes:
+            self._budget.release(self._reserved_bytes)
+            self._reserved_bytes = 0
 
     def add_observer(self, observer: Callable[[bytes], None]) -> None:
         """Call `observer` with each chunk, once and in order, including those that were read ahead.
 
         An exception of an observer ends the request. Observers that were added earlier are kept.
         """
-        for piece in self._retained if self.is_replayable else self._ahead:
-            observer(piece)
+        for chunk in self._retained if self.is_replayable else self._ahead:
+            observer(chunk)
         self._observers.append(observer)
 
     @property
@@ -222,42 +222,42 @@ class RequestBody:
         None when it cannot be retained; `read_chunk` then still returns what was read, unless
         chunks had been dropped before this call.
         """
-        kept = self.is_replayable
-        if not kept:
+        is_retained = self.is_replayable
+        if not is_retained:
             return None
         self.rewind()
-        pieces: list[bytes] = []
-        while kept and (data := await self.read_chunk()):
-            pieces.append(data)
-            kept = self.is_replayable
-        if not kept:
-            self._ahead = pieces
+        chunks: list[bytes] = []
+        while is_retained and (data := await self.read_chunk()):
+            chunks.append(data)
+            is_retained = self.is_replayable
+        if not is_retained:
+            self._ahead = chunks
             return None
         self.rewind()
-        return b"".join(pieces)
+        return b"".join(chunks)
 
     async def peek(self, size: int) -> bytes:
         """Return the first `size` bytes or more; `read_chunk` returns them again.
 
         Returns fewer if the body is shorter. Raises as `read_chunk`.
         """
-        pieces: list[bytes] = []
+        chunks: list[bytes] = []
         seen = 0
         while seen < size and (data := await self.read_chunk()):
-            pieces.append(data)
+            chunks.append(data)
             seen += len(data)
         if self.is_replayable:
             self.rewind()
         else:
             # What an earlier, longer peek had read ahead still follows.
-            self._ahead = pieces + self._ahead
-        return b"".join(pieces)
+            self._ahead = chunks + self._ahead
+        return b"".join(chunks)
 
     async def _receive(self) -> bytes:
         payload = self._payload
         if payload.is_eof() or payload.total_bytes > self.received_bytes:
             data = await self._read()
-            self._in_window += len(data)
+            self._window_bytes += len(data)
             return data
         if self._before_wait is not None:
             self._before_wait()
@@ -283,12 +283,12 @@ class RequestBody:
         Time spent on anything else does not count.
         """
         self._waited += waited
-        self._in_window += size
+        self._window_bytes += size
         if self._waited < _RATE_WINDOW:
             return
-        if self._in_window < self._limits.min_rate * self._waited:
+        if self._window_bytes < self._limits.min_rate * self._waited:
             raise GatewayError(errors.BODY_TIMEOUT, "below the minimum rate", close_connection=True)
-        self._waited, self._in_window = 0.0, 0
+        self._waited, self._window_bytes = 0.0, 0
 
     async def _read(self) -> bytes:
         try:
@@ -323,14 +323,14 @@ class RequestBody:
         if self._transform is not None:
             data = self._transform.feed(data) if data else self._transform.finish()
         if data:
-            for look in self._observers:
-                look(data)
+            for observer in self._observers:
+                observer(data)
             self._retain(data)
         return data
 
     def _retain(self, data: bytes) -> None:
-        self._kept_bytes += len(data)
-        if self._kept_bytes > self._limits.replay_bytes and not self._reserve_memory(len(data)):
+        self._output_bytes += len(data)
+        if self._output_bytes > self._limits.replay_bytes and not self._reserve_memory(len(data)):
             self.is_replayable = False
             self._retained.clear()
         elif self.is_replayable:
@@ -339,7 +339,7 @@ class RequestBody:
     def _reserve_memory(self, size: int) -> bool:
         if self._budget is None or not self.is_replayable or not self._budget.try_reserve(size):
             return False
-        self._in_room += size
+        self._reserved_bytes += size
         return True
 
 

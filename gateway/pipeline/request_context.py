@@ -23,7 +23,7 @@ class RequestContext:
 
     * `caller_context`: the parsed header and the identified caller.
     * `downstream`: the caller's connection.
-    * `lines`: the field lines for the platform; those of the caller context unless the outbox
+    * `field_lines`: the field lines for the platform; those of the caller context unless the outbox
       removes some.
     * `body`: None where the platform gets none.
     * `conditions`: returns the conditions found so far; those of a Bundle are found while its body
@@ -38,10 +38,10 @@ class RequestContext:
     body: RequestBody | None
     downstream: DownstreamWriter
     conditions: Callable[[], tuple[Condition, ...]] | None = None
-    lines: list[bytes] = field(init=False)
+    field_lines: list[bytes] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.lines = self.caller_context.upstream_field_lines
+        self.field_lines = self.caller_context.upstream_field_lines
 
     @property
     def is_guarded(self) -> bool:

@@ -65,10 +65,10 @@ def check_response(
     kind = media_type(response.content_type)
     body, visible = _decoded_prefix(response)
     if status >= 400 and visible:
-        foreign = is_error_page(kind, body, accept, query)
+        is_non_fhir = is_error_page(kind, body, accept, query)
     else:
-        foreign = is_unrequested_page(kind, body, accept, query)
-    if foreign:
+        is_non_fhir = is_unrequested_page(kind, body, accept, query)
+    if is_non_fhir:
         raise _non_fhir(response, untyped=untyped and status == 415)
     if (
         status >= 300
@@ -93,7 +93,7 @@ class FhirCheckTransform:
     """
 
     def __init__(self, response: UpstreamResponse, inner: BodyTransform | None) -> None:
-        self._answer = response
+        self._response = response
         self._inner = inner
         self._known: bool | None = None
         self._beginning = b""
@@ -108,7 +108,7 @@ class FhirCheckTransform:
     def finish(self) -> bytes:
         """Return the rest. Raises `GatewayError` upstream-non-fhir."""
         if not self._known:
-            raise _non_fhir(self._answer)
+            raise _non_fhir(self._response)
         return b"" if self._inner is None else self._inner.finish()
 
     def transform_complete(self, body: bytes) -> None:
@@ -121,7 +121,7 @@ class FhirCheckTransform:
         elif names_type(self._last + chunk):
             self._known = True
         if self._known is False:
-            raise _non_fhir(self._answer)
+            raise _non_fhir(self._response)
         self._last = (self._last + chunk)[-_OVERLAP:]
 
 

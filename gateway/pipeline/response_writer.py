@@ -31,7 +31,7 @@ from gateway.pipeline.own_replies import LocalResponse
 from gateway.pipeline.response_plan import UNCHANGED, ResponsePlan, strip_stale_digests
 
 # Bytes buffered of a response for an HTTP/1.0 caller, to which no chunked coding may be sent.
-_COLLECTED: Final = 64 * 1024 * 1024
+_MAX_HTTP10_BYTES: Final = 64 * 1024 * 1024
 # A transformed body up to this size is sent with its length; a longer one in chunks, while it is
 # transformed.
 _MAX_SINGLE_WRITE: Final = 1024 * 1024
@@ -76,20 +76,20 @@ async def forward_response(
         _send_buffered(downstream, exchange, response.status, field_lines, [response.buffered_body])
     elif response.is_complete and transform is not None:
         body = response.buffered_body
-        pieces = transform.transform_complete(body) if len(body) <= 2 * STEP_BYTES else None
-        if pieces is None:
+        chunks = transform.transform_complete(body) if len(body) <= 2 * STEP_BYTES else None
+        if chunks is None:
             await _send_transformed(downstream, exchange, response, field_lines, transform)
         else:
-            _send_with_length(downstream, exchange, response, field_lines, pieces)
+            _send_with_length(downstream, exchange, response, field_lines, chunks)
     else:
         await _stream(downstream, exchange, response, field_lines, transform)
     return await downstream.await_delivery()
 
 
 @lru_cache(maxsize=64)
-def _replaced_by(lines: bytes) -> frozenset[bytes]:
+def _replaced_by(field_lines: bytes) -> frozenset[bytes]:
     """Return the names of these fields in lower case, except Vary, a list that may come twice."""
-    names = {line.partition(b":")[0].lower() for line in lines.split(b"\r\n")}
+    names = {line.partition(b":")[0].lower() for line in field_lines.split(b"\r\n")}
     return frozenset(names - {b"", b"vary"})
 
 
@@ -111,14 +111,14 @@ def _send_buffered(
     exchange: Exchange,
     status: int,
     field_lines: list[bytes],
-    pieces: list[bytes],
+    chunks: list[bytes],
 ) -> None:
     size = 0
-    for piece in pieces:
-        size += len(piece)
+    for chunk in chunks:
+        size += len(chunk)
     # Formatting the number within the longer bytes literal takes twice as long.
     field_lines.append(b"Content-Length: " + b"%d" % size + b"\r\n")
-    downstream.write_message(_header_section(downstream, status, field_lines, pieces))
+    downstream.write_message(_header_section(downstream, status, field_lines, chunks))
     exchange.status = status
     exchange.response_bytes = size
 
@@ -128,12 +128,12 @@ def _send_with_length(
     exchange: Exchange,
     response: UpstreamResponse,
     field_lines: list[bytes],
-    pieces: list[bytes],
+    chunks: list[bytes],
 ) -> None:
     """Send a response in one write whose transformed body consists of these chunks."""
-    if not equals_joined(response.buffered_body, pieces):
+    if not equals_joined(response.buffered_body, chunks):
         field_lines = strip_stale_digests(response, field_lines)
-    _send_buffered(downstream, exchange, response.status, field_lines, pieces)
+    _send_buffered(downstream, exchange, response.status, field_lines, chunks)
 
 
 async def _send_transformed(
@@ -145,19 +145,19 @@ async def _send_transformed(
 ) -> None:
     """Send a buffered response, in one write unless its transformed body exceeds the limit."""
     rest = feed_in_steps(transform, response.buffered_body)
-    limit = _COLLECTED if downstream.is_http10 else _MAX_SINGLE_WRITE
-    pieces: list[bytes] = []
+    limit = _MAX_HTTP10_BYTES if downstream.is_http10 else _MAX_SINGLE_WRITE
+    chunks: list[bytes] = []
     size = 0
-    for piece in rest:
-        if pieces:
+    for chunk in rest:
+        if chunks:
             await asyncio.sleep(0)
-        pieces.append(piece)
-        size += len(piece)
+        chunks.append(chunk)
+        size += len(chunk)
         if size > limit:
             break
     else:
         _send_with_length(
-            downstream, exchange, response, field_lines, [*pieces, transform.finish()]
+            downstream, exchange, response, field_lines, [*chunks, transform.finish()]
         )
         return
     if downstream.is_http10:
@@ -165,7 +165,7 @@ async def _send_transformed(
     field_lines = [*strip_stale_digests(response, field_lines), _CHUNKED]
     downstream.write(_header_section(downstream, response.status, field_lines))
     exchange.status = response.status
-    await _send_chunks(downstream, exchange, chain(pieces, rest), chunked=True)
+    await _send_chunks(downstream, exchange, chain(chunks, rest), chunked=True)
     await _send_chunk(downstream, exchange, transform.finish(), chunked=True)
     downstream.write(_LAST_CHUNK)
 
@@ -190,18 +190,18 @@ async def _stream(
         field_lines.append(b"Content-Length: %d\r\n" % length)
     downstream.write(_header_section(downstream, response.status, field_lines))
     exchange.status = response.status
-    while pieces := await response.read_chunks():
+    while chunks := await response.read_chunks():
         downstream.slow_readers, downstream.caller = response.slow_readers, exchange.caller
-        if transform is not None or chunked or len(pieces) > 2:
+        if transform is not None or chunked or len(chunks) > 2:
             # Two large chunks stay separate: a second write costs less than a copy. Others are
-            # joined, and `pieces` is replaced so that they are not in memory twice.
-            pieces = [b"".join(pieces)]
-        for piece in pieces:
+            # joined, and `chunks` is replaced so that they are not in memory twice.
+            chunks = [b"".join(chunks)]
+        for chunk in chunks:
             if transform is None:
-                await _send_chunk(downstream, exchange, piece, chunked=chunked)
+                await _send_chunk(downstream, exchange, chunk, chunked=chunked)
             else:
                 await _send_chunks(
-                    downstream, exchange, feed_in_steps(transform, piece), chunked=chunked
+                    downstream, exchange, feed_in_steps(transform, chunk), chunked=chunked
                 )
     downstream.slow_readers = None
     if transform is not None:
@@ -211,13 +211,13 @@ async def _stream(
 
 
 async def _send_chunks(
-    downstream: DownstreamWriter, exchange: Exchange, pieces: Iterator[bytes], *, chunked: bool
+    downstream: DownstreamWriter, exchange: Exchange, chunks: Iterator[bytes], *, chunked: bool
 ) -> None:
     """Send chunks as they are produced; other tasks run between two of them."""
-    for number, piece in enumerate(pieces):
+    for number, chunk in enumerate(chunks):
         if number:
             await asyncio.sleep(0)
-        await _send_chunk(downstream, exchange, piece, chunked=chunked)
+        await _send_chunk(downstream, exchange, chunk, chunked=chunked)
 
 
 async def _send_chunk(
@@ -239,29 +239,29 @@ async def _send_collected_http10(
     transform: BodyTransform | None,
 ) -> None:
     """Send a response once it is complete; all such responses share one memory budget."""
-    pieces: list[bytes] = []
+    chunks: list[bytes] = []
     size = 0
     try:
         while data := await response.read():
-            for piece in iter((data,)) if transform is None else feed_in_steps(transform, data):
-                if not downstream.buffer_budget.try_reserve(len(piece)):
+            for chunk in iter((data,)) if transform is None else feed_in_steps(transform, data):
+                if not downstream.buffer_budget.try_reserve(len(chunk)):
                     raise _too_many()
-                pieces.append(piece)
-                size += len(piece)
-                if size > _COLLECTED:
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > _MAX_HTTP10_BYTES:
                     raise _too_long()
                 await asyncio.sleep(0)
         if transform is not None:
-            pieces.append(transform.finish())
-        _send_buffered(downstream, exchange, response.status, field_lines, pieces)
+            chunks.append(transform.finish())
+        _send_buffered(downstream, exchange, response.status, field_lines, chunks)
         await downstream.drain()
     finally:
         downstream.buffer_budget.release(size)
 
 
 def _too_many() -> GatewayError:
-    what = "too many long answers in HTTP/1.0 at once"
-    return GatewayError(errors.OVERLOADED, what, hint="use HTTP/1.1", retry_after=1.0)
+    detail = "too many long answers in HTTP/1.0 at once"
+    return GatewayError(errors.OVERLOADED, detail, hint="use HTTP/1.1", retry_after=1.0)
 
 
 def _too_long() -> GatewayError:
@@ -274,10 +274,10 @@ def _header_section(
     downstream: DownstreamWriter, status: int, field_lines: list[bytes], body: Sequence[bytes] = ()
 ) -> bytes:
     """Return a response's head, followed by the body as far as it is given."""
-    line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+    status_line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
     return b"".join(
         [
-            line,
+            status_line,
             *field_lines,
             downstream.extra_field_lines,
             downstream.connection_field(),
@@ -288,7 +288,7 @@ def _header_section(
 
 
 async def write_local_response(
-    downstream: DownstreamWriter, exchange: Exchange, reply: LocalResponse
+    downstream: DownstreamWriter, exchange: Exchange, response: LocalResponse
 ) -> ConnectionDisposition:
     """Send a local response that is not an OperationOutcome.
 
@@ -296,20 +296,22 @@ async def write_local_response(
     """
     field_lines = [
         b"Date: %s\r\n" % formatdate(usegmt=True).encode("ascii"),
-        b"Content-Length: %d\r\n" % len(reply.body),
+        b"Content-Length: %d\r\n" % len(response.body),
         b"X-Request-Id: %s\r\n" % exchange.request_id.encode("ascii"),
     ]
-    field_lines += (f"{name}: {value}\r\n".encode("latin-1") for name, value in reply.all_headers)
+    field_lines += (
+        f"{name}: {value}\r\n".encode("latin-1") for name, value in response.all_headers
+    )
     downstream.write(
         _header_section(
             downstream,
-            reply.status,
+            response.status,
             field_lines,
-            [] if downstream.is_head_request else [reply.body],
+            [] if downstream.is_head_request else [response.body],
         )
     )
-    exchange.status = reply.status
-    exchange.response_bytes = 0 if downstream.is_head_request else len(reply.body)
+    exchange.status = response.status
+    exchange.response_bytes = 0 if downstream.is_head_request else len(response.body)
     return await downstream.await_delivery()
 
 

@@ -62,14 +62,14 @@ class SearchGuard:
         return [_STRICT] if self._is_blocking and not chosen else []
 
     async def check_searchset(
-        self, response: UpstreamResponse, type_name: str, asked: str
+        self, response: UpstreamResponse, type_name: str, query: str
     ) -> bytes | None:
         """Return the value of X-Gateway-Warning, or None.
 
-        `asked` is the query and the form of the search. Raises `GatewayError`
+        `query` is the query and the form of the search. Raises `GatewayError`
         search-parameter-ignored when the guard blocks.
         """
-        names = filtering_names(asked)
+        names = filtering_names(query)
         if not names or response.status != 200:
             return None
         kind = media_type(response.content_type)
@@ -87,7 +87,7 @@ class SearchGuard:
         if self._is_blocking and not response.is_complete:
             await self._buffer_response(response, xml=xml)
         body = self._decoded_body(response)
-        unused = ignored_parameters(asked, names, body, known, xml=xml)
+        unused = ignored_parameters(query, names, body, known, xml=xml)
         if not unused:
             return None
         self._on_ignored(len(unused))

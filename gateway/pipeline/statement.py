@@ -19,7 +19,10 @@ from gateway.telemetry.logs import get_logger
 _log = get_logger(__name__)
 
 MAX_WAIT: Final = {True: 5.0, False: 1.0}
-"""Seconds that a guard waits for the first statement, by whether it blocks: to judge rightly."""
+"""Seconds for which a guard waits for the first statement, by whether it blocks.
+
+One that blocks waits longer, so that it does not reject a supported request.
+"""
 
 _LIFETIME: Final = 3600.0
 _RETRY: Final = 60.0
@@ -54,15 +57,15 @@ class CapabilityCache:
             self._task = asyncio.get_running_loop().create_task(self._renew())
         return None if self._by_type is None else self._by_type.get(resource)
 
-    async def wait_for(self, resource: str, longest_wait: float) -> TypeCapability | None:
-        """Do as `cached`, but wait for the first statement, at most `longest_wait` seconds."""
+    async def wait_for(self, resource: str, max_wait: float) -> TypeCapability | None:
+        """Do as `cached`, but wait for the first statement, at most `max_wait` seconds."""
         found = self.cached(resource)
         if self._by_type is None and self._task is not None:
-            await asyncio.wait((self._task,), timeout=longest_wait)
+            await asyncio.wait((self._task,), timeout=max_wait)
             found = self.cached(resource)
         return found
 
-    async def declared_capability(self, resource: str, longest_wait: float) -> TypeCapability:
+    async def declared_capability(self, resource: str, max_wait: float) -> TypeCapability:
         """Return what is known to be declared; `NO_CAPABILITY` where nothing is known.
 
         As long as no statement could be fetched, each call fetches it at once, however recent the
@@ -70,7 +73,7 @@ class CapabilityCache:
         """
         if self.unavailable_reason is not None:
             self._due = self._clock()
-        return await self.wait_for(resource, longest_wait) or NO_CAPABILITY
+        return await self.wait_for(resource, max_wait) or NO_CAPABILITY
 
     async def close(self) -> None:
         """Cancel a fetch in progress."""

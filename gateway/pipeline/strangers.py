@@ -62,10 +62,10 @@ class UnidentifiedLimiter:
         )
 
     def _bucket(self, address: str, rate: float) -> TokenBucket:
-        home = client_network(address)
-        bucket: TokenBucket | None = self._buckets.get(home)
+        network = client_network(address)
+        bucket: TokenBucket | None = self._buckets.get(network)
         if bucket is None:
-            bucket = self._buckets[home] = TokenBucket(rate, int(_BURST * rate), self._clock)
+            bucket = self._buckets[network] = TokenBucket(rate, int(_BURST * rate), self._clock)
         return bucket
 
     def exceeds_limit(self, address: str) -> bool:
@@ -109,9 +109,9 @@ class UnidentifiedLimiter:
     ) -> bool:
         if auth is None and not self._has_identification:
             return False
-        who: AuthResult | CallerRegistry = self._callers if auth is None else auth
+        authenticator: AuthResult | CallerRegistry = self._callers if auth is None else auth
         try:
-            exchange.caller = who.identify(peer, header).name
+            exchange.caller = authenticator.identify(peer, header).name
         except GatewayError as error:
             # A failure such as an unreachable session store says nothing about the client, so that
             # the request is not counted.

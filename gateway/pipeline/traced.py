@@ -31,14 +31,14 @@ class TracedUpstream(Upstream):
         pool: UpstreamPool,
         *,
         authority: bytes,
-        restraint: RetryControls,
+        retry_controls: RetryControls,
         uploads: AbstractAsyncContextManager[None],
         on_retry: Callable[[str], None],
     ) -> None:
         super().__init__(
             pool,
             authority=authority,
-            restraint=restraint,
+            retry_controls=retry_controls,
             uploads=uploads,
             on_retry=on_retry,
         )

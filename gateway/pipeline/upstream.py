@@ -30,8 +30,10 @@ from gateway.pipeline.circuit import CircuitBreaker, Ticket
 from gateway.pipeline.retries import RetryBudget, RetryPolicy
 
 BODILESS_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS", "DELETE"))
-"""Methods whose bodies are not forwarded: FHIR gives them no meaning, and a platform that ignores
-one would take it for the next request."""
+"""Methods whose bodies are not forwarded.
+
+FHIR gives them no meaning, and a platform that ignores such a body would parse it as a request.
+"""
 
 _MAX_BUFFERED_BYTES: Final = 16 * 1024 * 1024
 _RETRYABLE_STATUSES: Final = frozenset((502, 503, 504))
@@ -109,15 +111,15 @@ class Upstream:
         pool: UpstreamPool,
         *,
         authority: bytes,
-        restraint: RetryControls,
+        retry_controls: RetryControls,
         uploads: AbstractAsyncContextManager[None],
         on_retry: Callable[[str], None],
     ) -> None:
         self._pool = pool
         self._host = b"Host: " + authority + b"\r\n"
-        self._policy = restraint.policy
-        self._budget = restraint.budget
-        self._circuit = restraint.circuit
+        self._policy = retry_controls.policy
+        self._budget = retry_controls.budget
+        self._circuit = retry_controls.circuit
         self._uploads = uploads
         self._on_retry = on_retry
 
@@ -145,16 +147,16 @@ class Upstream:
                     finally:
                         # Break the cycle of error, traceback and frame, which keeps the body.
                         del error
-                pause = self._policy.delay(exchange.attempts)
+                delay = self._policy.delay(exchange.attempts)
             else:
                 exchange.upstream_status = response.status
-                asked = self._retry_delay(response, outgoing, exchange.attempts)
-                if asked is None or not self._can_retry(exchange, outgoing):
+                retry_delay = self._retry_delay(response, outgoing, exchange.attempts)
+                if retry_delay is None or not self._can_retry(exchange, outgoing):
                     return response
                 response.close()
-                cause, pause = "status", asked
+                cause, delay = "status", retry_delay
             self._on_retry(cause)
-            await asyncio.sleep(pause)
+            await asyncio.sleep(delay)
 
     def _can_retry(self, exchange: Exchange, outgoing: UpstreamRequest) -> bool:
         """Return whether attempts, body and budget allow a retry; withdraws it from the budget."""
@@ -173,10 +175,10 @@ class Upstream:
         """Return the seconds until the retry, None where the response is final."""
         if response.status not in _RETRYABLE_STATUSES or not outgoing.is_retryable:
             return None
-        asked = parse_retry_after(response.field(b"retry-after"), time.time())
-        if asked is None:
+        retry_after = parse_retry_after(response.field(b"retry-after"), time.time())
+        if retry_after is None:
             return self._policy.delay(attempt)
-        return asked if asked <= self._policy.max_delay else None
+        return retry_after if retry_after <= self._policy.max_delay else None
 
     async def _attempt(
         self, exchange: Exchange, outgoing: UpstreamRequest, authorization: bytes, *, new: bool
@@ -188,18 +190,18 @@ class Upstream:
         connection: UpstreamConnection | None = None
         try:
             body = outgoing.body
-            whole = b"" if body is None else body.buffered()
-            if body is not None and whole is None:
+            buffered = b"" if body is None else body.buffered()
+            if body is not None and buffered is None:
                 connection = await self._stream(exchange, outgoing, body, authorization, new=new)
             else:
-                kept = None if new else self._pool.try_acquire_idle(exchange.caller)
-                connection = kept or await self._pool.acquire(
+                idle_connection = None if new else self._pool.try_acquire_idle(exchange.caller)
+                connection = idle_connection or await self._pool.acquire(
                     exchange.caller, force_new=new, read=exchange
                 )
                 connection.start_exchange(
-                    expect_body=outgoing.method != "HEAD", has_body=bool(whole)
+                    expect_body=outgoing.method != "HEAD", has_body=bool(buffered)
                 )
-                connection.write_request(self._message(outgoing, authorization, whole or b""))
+                connection.write_request(self._message(outgoing, authorization, buffered or b""))
             while (head := connection.head()) is None:
                 await connection.next_event()
             response = UpstreamResponse(head, connection, self._pool)
@@ -266,11 +268,11 @@ class Upstream:
         connection.head()
         await self._upload(connection, body, chunked=chunked)
 
-    def _message(self, outgoing: UpstreamRequest, authorization: bytes, whole: bytes) -> bytes:
+    def _message(self, outgoing: UpstreamRequest, authorization: bytes, body: bytes) -> bytes:
         parts = self._header_section(outgoing, authorization)
         if outgoing.body is not None:
-            parts.append(b"Content-Length: %d\r\n" % len(whole))
-        parts += (b"\r\n", whole)
+            parts.append(b"Content-Length: %d\r\n" % len(body))
+        parts += (b"\r\n", body)
         return b"".join(parts)
 
     def _header_section(self, outgoing: UpstreamRequest, authorization: bytes) -> list[bytes]:
@@ -296,18 +298,18 @@ class Upstream:
     ) -> None:
         """Stream the body until it ends or the platform responds before its end."""
         pump = asyncio.get_running_loop().create_task(_pump(connection, body, chunked=chunked))
-        answered = asyncio.get_running_loop().create_task(connection.wait_for_head())
+        head_task = asyncio.get_running_loop().create_task(connection.wait_for_head())
         failure: BaseException | None = None
         try:
-            await asyncio.wait((pump, answered), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((pump, head_task), return_when=asyncio.FIRST_COMPLETED)
             if pump.done():
                 pump.result()
         except BaseException as error:
             # Raised below and not from a `finally` that awaits: see `gateway.http.server.rooted`.
             failure = error
-        for task in (pump, answered):
+        for task in (pump, head_task):
             task.cancel()
-        await asyncio.gather(pump, answered, return_exceptions=True)
+        await asyncio.gather(pump, head_task, return_exceptions=True)
         if failure is None:
             return
         try:

@@ -39,6 +39,6 @@ class WriteQueue(ABC):
 
     @abstractmethod
     def forward_or_queue(
-        self, send: ForwardRequest, context: RequestContext
+        self, forward: ForwardRequest, context: RequestContext
     ) -> Awaitable[UpstreamResponse]:
-        """Return the response that `send` gets, or else the queue's. Raises `GatewayError`."""
+        """Return the response that `forward` gets, or else the queue's. Raises `GatewayError`."""

@@ -166,7 +166,7 @@ class Core:
                 tokens=tokens,
                 forwarder=CompressingForwarder(forwarder) if packs else forwarder,
                 link_translators=factories.link_translator_factory(
-                    settings, parts.metrics.record_links, self.missing_aliases.note
+                    settings, parts.metrics.record_links, self.missing_aliases.record
                 ),
                 composer=RequestComposer(
                     client.platform_path,
@@ -200,7 +200,7 @@ class Core:
         return upstream_type(
             self._pool,
             authority=factories.authority(settings.platform.fhir_base_url),
-            restraint=RetryControls(
+            retry_controls=RetryControls(
                 RetryPolicy(settings.retries.max_attempts, settings.retries.backoff),
                 RetryBudget(settings.retries.budget_ratio, time.monotonic),
                 self.circuit,
