@@ -34,7 +34,7 @@ from gateway.telemetry.logs import get_logger
 _log = get_logger(__name__)
 
 # Bytes of requests and responses recorded in one transaction, so that none takes long.
-_AT_ONCE: Final = 1024 * 1024
+_MAX_BATCH_BYTES: Final = 1024 * 1024
 _STEPS: Final = {
     EntryState.DELIVERED: OutboxStep.DELIVERED,
     EntryState.FAILED: OutboxStep.FAILED,
@@ -78,13 +78,15 @@ class AttemptDependencies:
 class ActiveAttempts:
     """The attempts of this process, until their outcomes are recorded.
 
-    `ended` is called after each attempt. A caller of `take_outcomes` must call either
+    `on_attempt_ended` is called after each attempt. A caller of `take_outcomes` must call either
     `outcomes_recorded` or `requeue_outcomes`.
     """
 
-    def __init__(self, means: AttemptDependencies, ended: Callable[[], None]) -> None:
-        self._dependencies = means
-        self._on_attempt_ended = ended
+    def __init__(
+        self, dependencies: AttemptDependencies, on_attempt_ended: Callable[[], None]
+    ) -> None:
+        self._dependencies = dependencies
+        self._on_attempt_ended = on_attempt_ended
         self._active: dict[str, Attempt] = {}
         self._outcomes: deque[AttemptOutcome] = deque()
         self._abandoned = False
@@ -133,19 +135,19 @@ class ActiveAttempts:
         """Return a claimed entry without an attempt; it is due again after `delay` seconds."""
         self._outcomes.append(AttemptOutcome(entry, RetryLater(entry.cause), delay))
 
-    def take_outcomes(self, most: int) -> list[AttemptOutcome]:
-        """Remove and return up to `most` outcomes to record.
+    def take_outcomes(self, max_outcomes: int) -> list[AttemptOutcome]:
+        """Remove and return up to `max_outcomes` outcomes to record.
 
         They have at most 1 MiB in all, or there is one.
         """
-        taken: list[AttemptOutcome] = []
-        room = _AT_ONCE
-        while self._outcomes and len(taken) < most:
-            room -= _outcome_bytes(self._outcomes[0])
-            if room < 0 and taken:
+        outcomes: list[AttemptOutcome] = []
+        remaining_bytes = _MAX_BATCH_BYTES
+        while self._outcomes and len(outcomes) < max_outcomes:
+            remaining_bytes -= _outcome_bytes(self._outcomes[0])
+            if remaining_bytes < 0 and outcomes:
                 break
-            taken.append(self._with_current_delay(self._outcomes.popleft()))
-        return taken
+            outcomes.append(self._with_current_delay(self._outcomes.popleft()))
+        return outcomes
 
     def _with_current_delay(self, outcome: AttemptOutcome) -> AttemptOutcome:
         """Return the outcome with its delay recomputed.
@@ -175,7 +177,7 @@ class ActiveAttempts:
 
         Where the lease was lost the store has not recorded the outcome; that is logged only.
         """
-        for outcome, held in zip(outcomes, progress.recorded, strict=True):
+        for outcome, is_recorded in zip(outcomes, progress.recorded, strict=True):
             entry, transition = outcome.entry, outcome.transition
             attempt = self._active.get(entry.id)
             if attempt is None or attempt.entry.attempts != entry.attempts:
@@ -184,15 +186,15 @@ class ActiveAttempts:
                 continue
             del self._active[entry.id]
             event = _event(judging.apply_transition(entry, transition), transition)
-            if held:
+            if is_recorded:
                 if isinstance(transition, RetryLater) and transition.affects_all_entries:
                     self._awaiting_platform.add(entry.id)
                 self._dependencies.observe(event)
             else:
-                told = (
+                message = (
                     f"outbox: {entry.id} was no longer held here, {event.step.value} is not noted"
                 )
-                _log.warning(told, **_log_fields(entry))
+                _log.warning(message, **_log_fields(entry))
 
     def stop(self, held: Collection[str] = ()) -> None:
         """Cancel the attempts, except those at entries in `held`, whose leases are still held."""
@@ -257,19 +259,21 @@ class ActiveAttempts:
             return FinalOutcome(EntryState.UNCLEAR, judging.in_doubt_response(entry.cause))
         if in_doubt and entry.recovery is RecoveryMode.VERIFY:
             finding = await self._verify(attempt, request)
-            known = judging.evaluate_verification(finding)
-            if known is not None:
-                return known
+            transition = judging.evaluate_verification(finding)
+            if transition is not None:
+                return transition
             in_doubt = finding == VerificationResult(VerificationStatus.SAFE_TO_RESEND)
         attempt.phase = AttemptPhase.SENDING
         self._dependencies.observe(OutboxEvent(OutboxStep.SENT, entry, entry.cause))
         result = await self._dependencies.sender.send(entry, request)
         self._update_reachability(attempt, result)
-        verdict = judging.evaluate_result(entry, request, result, in_doubt=in_doubt)
-        if isinstance(verdict, VersionConflict):
+        evaluated = judging.evaluate_result(entry, request, result, in_doubt=in_doubt)
+        if isinstance(evaluated, VersionConflict):
             attempt.phase = AttemptPhase.NOT_SENT
-            return judging.evaluate_version_conflict(await self._verify(attempt, request), verdict)
-        return verdict
+            return judging.evaluate_version_conflict(
+                await self._verify(attempt, request), evaluated
+            )
+        return evaluated
 
     async def _verify(
         self, attempt: Attempt, request: QueuedRequest
@@ -282,24 +286,26 @@ class ActiveAttempts:
         self, attempt: Attempt, result: SendResult | VerificationResult
     ) -> None:
         """Note what a result shows about the platform, whatever it means for the entry."""
-        line = self._dependencies.reachability
+        reachability = self._dependencies.reachability
         if isinstance(result, SendFailure) and not result.affects_all_entries:
-            line.on_inconclusive_attempt()
+            reachability.on_inconclusive_attempt()
         elif isinstance(result, SendFailure):
-            line.on_attempt_failure(attempt.failure_generation, result.retry_after)
+            reachability.on_attempt_failure(attempt.failure_generation, result.retry_after)
         elif isinstance(result, StoredResponse) and result.status in judging.UNREACHABLE_STATUSES:
-            line.on_attempt_failure(attempt.failure_generation, None)
+            reachability.on_attempt_failure(attempt.failure_generation, None)
         else:
-            line.on_attempt_response()
+            reachability.on_attempt_response()
 
-    def _delay(self, entry: OutboxEntry, verdict: RetryLater) -> float:
-        pause = self._dependencies.schedule.entry_delay(
+    def _delay(self, entry: OutboxEntry, transition: RetryLater) -> float:
+        delay = self._dependencies.schedule.entry_delay(
             entry.attempts,
-            affects_all_entries=verdict.affects_all_entries,
-            retry_after=verdict.retry_after,
+            affects_all_entries=transition.affects_all_entries,
+            retry_after=transition.retry_after,
         )
-        asks = entry.recovery is RecoveryMode.VERIFY and (entry.in_doubt or verdict.in_doubt)
-        return max(pause, self._dependencies.delays.index_lag) if asks else pause
+        needs_verification = entry.recovery is RecoveryMode.VERIFY and (
+            entry.in_doubt or transition.in_doubt
+        )
+        return max(delay, self._dependencies.delays.index_lag) if needs_verification else delay
 
 
 def _interrupted_outcome(attempt: Attempt, cause: str) -> EntryTransition:
@@ -312,8 +318,8 @@ def _interrupted_outcome(attempt: Attempt, cause: str) -> EntryTransition:
 
 def _outcome_bytes(outcome: AttemptOutcome) -> int:
     transition = outcome.transition
-    answer = len(transition.response.body) if isinstance(transition, FinalOutcome) else 0
-    return outcome.entry.size + answer
+    response_bytes = len(transition.response.body) if isinstance(transition, FinalOutcome) else 0
+    return outcome.entry.size + response_bytes
 
 
 def _event(entry: OutboxEntry, transition: EntryTransition) -> OutboxEvent:

@@ -22,7 +22,7 @@ _MAX_RECORDS: Final = 100
 async def add_pending_records(
     connection: AsyncConnection,
     step: OutboxStep,
-    noted: Sequence[OutboxEntry],
+    entries: Sequence[OutboxEntry],
     actor: Actor,
     at: float,
 ) -> None:
@@ -31,7 +31,7 @@ async def add_pending_records(
     `at` is a Unix time.
     """
     common = {"step": step, "by": _encode_actor(actor), "at": at}
-    rows = [{**common, "entry": entry.id, "caller": entry.caller} for entry in noted]
+    rows = [{**common, "entry": entry.id, "caller": entry.caller} for entry in entries]
     if rows:
         await connection.execute(sa.insert(pending_records_table), rows)
 

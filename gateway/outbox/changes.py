@@ -34,7 +34,7 @@ _ALLOWED_TRANSITIONS: Final = {
 
 async def expire_lease(
     connection: AsyncConnection,
-    sealing: EncryptedContents,
+    encrypted_contents: EncryptedContents,
     entry: OutboxEntry,
     now: float,
     settle: float,
@@ -45,7 +45,7 @@ async def expire_lease(
     verified is due after `settle` seconds, others at once. `now` is a Unix time.
     """
     if entry.recovery is RecoveryMode.HOLD:
-        await _save_response(connection, sealing, entry, INTERRUPTED)
+        await _save_response(connection, encrypted_contents, entry, INTERRUPTED)
         values: dict[str, Any] = {"state": EntryState.UNCLEAR, "finished_at": now}
     else:
         due_at = now + settle if entry.recovery is RecoveryMode.VERIFY else entry.queued_at
@@ -57,11 +57,17 @@ async def expire_lease(
 
 
 async def expire_entry(
-    connection: AsyncConnection, sealing: EncryptedContents, entry: OutboxEntry, now: float
+    connection: AsyncConnection,
+    encrypted_contents: EncryptedContents,
+    entry: OutboxEntry,
+    now: float,
 ) -> EntryChange:
     """Give up an entry that has waited too long: it is failed, or unclear if it is in doubt."""
     await _save_response(
-        connection, sealing, entry, _EXPIRED_IN_DOUBT if entry.in_doubt else _EXPIRED_UNSENT
+        connection,
+        encrypted_contents,
+        entry,
+        _EXPIRED_IN_DOUBT if entry.in_doubt else _EXPIRED_UNSENT,
     )
     state = EntryState.UNCLEAR if entry.in_doubt else EntryState.FAILED
     values = {"state": state, "finished_at": now, "cause": EXPIRED}
@@ -94,9 +100,9 @@ async def apply_operator_action(
         raise EntryStateError(entry.state)
     if to is not EntryState.WAITING:
         await contents.delete_segments(connection, (entry.number,))
-        moved = await _update_entry(connection, entry, {"state": to, "finished_at": now})
+        changed = await _update_entry(connection, entry, {"state": to, "finished_at": now})
         await unblock_successors(connection, (entry.number,))
-        return moved
+        return changed
     if entry.state is EntryState.WAITING:
         # An entry in doubt keeps its delay before the verification: the platform's search index may
         # lag behind.
@@ -108,9 +114,9 @@ async def apply_operator_action(
 
 
 async def retry_failed(
-    connection: AsyncConnection, now: float, cause: str | None, after: int, *, most: int
+    connection: AsyncConnection, now: float, cause: str | None, after: int, *, max_entries: int
 ) -> list[OutboxEntry]:
-    """Retry up to `most` failed entries, of one cause or of any, with numbers above `after`.
+    """Retry up to `max_entries` failed entries, of one cause or of any, with numbers above `after`.
 
     Entries that another transaction has locked are left out. Returns them in the order of their
     numbers.
@@ -118,14 +124,14 @@ async def retry_failed(
     of_cause = () if cause is None else (entries_table.c.cause == cause,)
     failed = (entries_table.c.state == EntryState.FAILED, entries_table.c.number > after)
     query = statements.select_unlocked(*failed, *of_cause)
-    found = await connection.execute(query.order_by(entries_table.c.number).limit(most))
+    found = await connection.execute(query.order_by(entries_table.c.number).limit(max_entries))
     numbers = [row.number for row in found]
     await contents.delete_segments(connection, numbers, "response")
     change = statements.update_entries(entries_table.c.number.in_(numbers)).values(
         _retry_values(now)
     )
-    moved = [entry_from_row(row) for row in await connection.execute(change)]
-    return sorted(moved, key=lambda entry: entry.number)
+    retried = [entry_from_row(row) for row in await connection.execute(change)]
+    return sorted(retried, key=lambda entry: entry.number)
 
 
 def _retry_values(now: float) -> dict[str, Any]:
@@ -157,20 +163,20 @@ async def unblock_orphaned(connection: AsyncConnection) -> None:
     """
     blocker = entries_table.alias()
     blocks = (blocker.c.number == entries_table.c.behind, blocker.c.state.in_(BLOCKING))
-    there = sa.select(blocker.c.number).where(*blocks).correlate(entries_table).exists()
+    blocker_exists = sa.select(blocker.c.number).where(*blocks).correlate(entries_table).exists()
     await connection.execute(
-        statements.update_predecessors(entries_table.c.behind.is_not(None), ~there)
+        statements.update_predecessors(entries_table.c.behind.is_not(None), ~blocker_exists)
     )
 
 
 async def _save_response(
     connection: AsyncConnection,
-    sealing: EncryptedContents,
+    encrypted_contents: EncryptedContents,
     entry: OutboxEntry,
     response: StoredResponse,
 ) -> None:
-    sealed = await sealing.encrypt_response(entry, response)
-    await contents.save_segments(connection, "response", {entry.number: sealed})
+    segments = await encrypted_contents.encrypt_response(entry, response)
+    await contents.save_segments(connection, "response", {entry.number: segments})
 
 
 async def _update_entry(

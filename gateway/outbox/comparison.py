@@ -23,7 +23,7 @@ from gateway.outbox.status import first_field_value
 _SPECIAL: Final = re.compile(r"[\\,|$]")
 # Characters that stay in a condition, which is percent-encoded already; everything that a URL
 # cannot contain is encoded.
-_AS_THEY_ARE: Final = "!$%&'()*+,/:;=?@[]~|"
+_UNQUOTED: Final = "!$%&'()*+,/:;=?@[]~|"
 # A Bundle that needs more queries than this is not verified.
 _MAX_QUERIES: Final = 16
 
@@ -83,27 +83,27 @@ def verification_queries(request: QueuedRequest) -> list[VerificationQuery] | No
         return None
     if request.interaction in BUNDLES:
         entries = enumerate(conditional_creates(sent))
-        found = [_verification_query(*entry, place) for place, entry in entries]
+        queries = [_verification_query(*entry, index) for index, entry in entries]
     else:
-        found = [
+        queries = [
             _verification_query(first_field_value(request.fields, b"if-none-exist") or "", sent)
         ]
-    if len(found) > _MAX_QUERIES or not all(each.query for each in found):
+    if len(queries) > _MAX_QUERIES or not all(query.query for query in queries):
         return None
-    return found if all(each.resource_type in RESOURCE_TYPES for each in found) else None
+    return queries if all(query.resource_type in RESOURCE_TYPES for query in queries) else None
 
 
 def _verification_query(
-    condition: str, resource: Element, place: int | None = None
+    condition: str, resource: Element, bundle_index: int | None = None
 ) -> VerificationQuery:
     kind = tree.first_text(resource, "resourceType")
     identifier = next(searchable_identifiers(resource), None)
-    criteria = quote(condition_query(condition), safe=_AS_THEY_ARE)
+    criteria = quote(condition_query(condition), safe=_UNQUOTED)
     query = criteria
     if identifier is not None:
-        token = "|".join(_SPECIAL.sub(r"\\\g<0>", each) for each in identifier)
+        token = "|".join(_SPECIAL.sub(r"\\\g<0>", part) for part in identifier)
         query = f"identifier={quote(token, safe='')}"
-    return VerificationQuery(kind, query, identifier, bool(criteria), place)
+    return VerificationQuery(kind, query, identifier, bool(criteria), bundle_index)
 
 
 def combine_results(
@@ -113,15 +113,15 @@ def combine_results(
 
     The result of a Bundle is conclusive only where those of its entries agree.
     """
-    found = {each.status for each in findings} or {VerificationStatus.SAFE_TO_RESEND}
+    statuses = {finding.status for finding in findings} or {VerificationStatus.SAFE_TO_RESEND}
     if len(findings) == 1 and request.interaction not in BUNDLES:
         return findings[0]
-    if found == {VerificationStatus.PRESENT} and request.interaction == "transaction":
+    if statuses == {VerificationStatus.PRESENT} and request.interaction == "transaction":
         # A transaction succeeds or fails as a whole (R5 http.html, section 3.2.0.13.2).
         return VerificationResult(VerificationStatus.PRESENT, StoredResponse(200, is_verified=True))
-    for one in (VerificationStatus.SAFE_TO_RESEND, VerificationStatus.ABSENT):
-        if found <= {one, VerificationStatus.SAFE_TO_RESEND}:
-            return VerificationResult(one)
+    for status in (VerificationStatus.SAFE_TO_RESEND, VerificationStatus.ABSENT):
+        if statuses <= {status, VerificationStatus.SAFE_TO_RESEND}:
+            return VerificationResult(status)
     return VerificationResult(VerificationStatus.INCONCLUSIVE)
 
 
@@ -190,14 +190,14 @@ def _reports_ignored_parameters(
 
 def _match_response(resource: Element) -> StoredResponse:
     """Return the response for the caller about a resource that the platform holds already."""
-    kind, own = tree.first_text(resource, "resourceType"), tree.first_text(resource, "id")
+    kind, logical_id = tree.first_text(resource, "resourceType"), tree.first_text(resource, "id")
     fields: list[tuple[bytes, bytes]] = []
     for meta in tree.child_elements(resource, "meta"):
         version = tree.first_text(meta, "versionId")
         if version:
             fields.append((b"ETag", f'W/"{version}"'.encode("latin-1", "replace")))
-    if own:
-        fields.append((b"Location", f"{kind}/{own}".encode("latin-1", "replace")))
+    if logical_id:
+        fields.append((b"Location", f"{kind}/{logical_id}".encode("latin-1", "replace")))
     return StoredResponse(200, tuple(fields), is_verified=True)
 
 

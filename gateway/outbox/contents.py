@@ -26,7 +26,7 @@ from gateway.phrases import Phrase
 
 _CHANGED: Final = Phrase("holds a content that was changed from outside")
 # Bytes. Up to this size encryption takes less time than switching to a thread.
-_INLINE: Final = 128 * 1024
+_MAX_INLINE_BYTES: Final = 128 * 1024
 
 
 class EncryptedContents:
@@ -39,18 +39,20 @@ class EncryptedContents:
     def __init__(self, cipher: ContentCipher) -> None:
         self._cipher = cipher
 
-    async def encrypt_request(self, entry_id: str, draft: NewEntry) -> tuple[list[bytes], int]:
+    async def encrypt_request(self, entry_id: str, new_entry: NewEntry) -> tuple[list[bytes], int]:
         """Return the encrypted segments and the size of their plain text in bytes."""
-        plain = pack_request(draft.request)
-        place = ContentBinding(entry_id, draft.caller, draft.recovery, "request")
-        return await self._encrypt(plain, place), len(plain)
+        plain = pack_request(new_entry.request)
+        binding = ContentBinding(entry_id, new_entry.caller, new_entry.recovery, "request")
+        return await self._encrypt(plain, binding), len(plain)
 
     async def encrypt_responses(self, outcomes: Sequence[AttemptOutcome]) -> dict[int, list[bytes]]:
         """Return the encrypted responses of the final outcomes, by entry number."""
         return {
-            each.entry.number: await self.encrypt_response(each.entry, each.transition.response)
-            for each in outcomes
-            if isinstance(each.transition, FinalOutcome)
+            outcome.entry.number: await self.encrypt_response(
+                outcome.entry, outcome.transition.response
+            )
+            for outcome in outcomes
+            if isinstance(outcome.transition, FinalOutcome)
         }
 
     async def encrypt_response(self, entry: OutboxEntry, response: StoredResponse) -> list[bytes]:
@@ -80,10 +82,10 @@ class EncryptedContents:
         except DecryptionError:
             raise OutboxConfigurationError(_CHANGED) from None
 
-    async def _encrypt(self, plain: bytes, place: ContentBinding) -> list[bytes]:
-        if len(plain) <= _INLINE:
-            return self._cipher.encrypt(plain, place)
-        return await asyncio.to_thread(self._cipher.encrypt, plain, place)
+    async def _encrypt(self, plain: bytes, binding: ContentBinding) -> list[bytes]:
+        if len(plain) <= _MAX_INLINE_BYTES:
+            return self._cipher.encrypt(plain, binding)
+        return await asyncio.to_thread(self._cipher.encrypt, plain, binding)
 
 
 async def load_segments(
@@ -102,9 +104,9 @@ async def save_segments(
     """Store encrypted segments of entries, by entry number, and replace any earlier ones."""
     await delete_segments(connection, tuple(contents), kind)
     rows = [
-        {"entry": number, "kind": kind, "place": place, "sealed": piece}
-        for number, pieces_of_it in contents.items()
-        for place, piece in enumerate(pieces_of_it)
+        {"entry": number, "kind": kind, "place": index, "sealed": segment}
+        for number, segments in contents.items()
+        for index, segment in enumerate(segments)
     ]
     await connection.execute(sa.insert(segments_table), rows)
 
@@ -124,4 +126,4 @@ def _binding(entry: OutboxEntry, kind: ContentKind) -> ContentBinding:
 
 
 def _is_small(sealed: Sequence[bytes]) -> bool:
-    return sum(map(len, sealed)) <= _INLINE
+    return sum(map(len, sealed)) <= _MAX_INLINE_BYTES

@@ -22,7 +22,7 @@ from gateway.outbox.reserve import PAGE, DiskReserve
 from gateway.outbox.store import OutboxFullError, OutboxUnavailableError
 from gateway.phrases import Phrase, system_error
 
-_BUSY: Final = 5.0
+_BUSY_TIMEOUT: Final = 5.0
 _RETRY_INTERVAL: Final = 0.02
 _CONNECTIONS: Final = 4
 _PRIVATE: Final = 0o600
@@ -94,7 +94,7 @@ class SqliteDatabase:
         # polling.
         self._write_lock = asyncio.Lock()
         # Seconds for which the holder of `_write_lock` may still wait for other processes.
-        self._busy_timeout = _BUSY
+        self._busy_timeout = _BUSY_TIMEOUT
         self._path = path
         self._reserve = DiskReserve(path)
         url = sa.URL.create("sqlite+aiosqlite", database=str(path))
@@ -151,8 +151,8 @@ class SqliteDatabase:
 
         Time spent waiting for it is subtracted from SQLite's busy timeout.
         """
-        until = time.monotonic() + _BUSY
-        async with asyncio.timeout(_BUSY):
+        until = time.monotonic() + _BUSY_TIMEOUT
+        async with asyncio.timeout(_BUSY_TIMEOUT):
             await self._write_lock.acquire()
         try:
             self._busy_timeout = max(0.0, until - time.monotonic())
@@ -162,7 +162,7 @@ class SqliteDatabase:
 
     def _begin(self, connection: sa.Connection) -> None:
         if connection.get_execution_options().get("reading", False):
-            _set_busy_timeout(_BUSY, connection)
+            _set_busy_timeout(_BUSY_TIMEOUT, connection)
             connection.exec_driver_sql("BEGIN")
             return
         _set_busy_timeout(self._busy_timeout, connection)
@@ -192,7 +192,7 @@ class PostgresDatabase:
     """A database that replicas share. `address` and `tls` are arguments of asyncpg."""
 
     def __init__(self, address: dict[str, Any], tls: ssl.SSLContext | str | None) -> None:
-        timeouts = {"timeout": _BUSY, "command_timeout": 6 * _BUSY}
+        timeouts = {"timeout": _BUSY_TIMEOUT, "command_timeout": 6 * _BUSY_TIMEOUT}
         self._engine: AsyncEngine = create_async_engine(
             # The address is passed as arguments: in a URL the directory of a Unix socket would be
             # quoted.
@@ -201,7 +201,7 @@ class PostgresDatabase:
             pool_size=_CONNECTIONS,
             # A restart of the server is noticed before a transaction begins, not within it.
             pool_pre_ping=True,
-            pool_timeout=_BUSY,
+            pool_timeout=_BUSY_TIMEOUT,
             isolation_level="READ COMMITTED",
             connect_args={
                 **address,
@@ -280,7 +280,7 @@ def _make_private(path: Path) -> None:
         raise OutboxUnavailableError(system_error(error, Phrase("cannot be made"))) from None
 
 
-def _prepare(connection: Any, pages_of_log: int) -> None:
+def _prepare(connection: Any, wal_pages: int) -> None:
     # `_begin` starts transactions, not the implicit BEGIN of the driver.
     connection.isolation_level = None
     cursor = connection.cursor()
@@ -289,18 +289,18 @@ def _prepare(connection: Any, pages_of_log: int) -> None:
     _enable_wal(cursor)
     for pragma in _PRAGMAS:
         cursor.execute(pragma)
-    cursor.execute(f"PRAGMA wal_autocheckpoint = {pages_of_log}")
-    cursor.execute(f"PRAGMA journal_size_limit = {pages_of_log * PAGE}")
+    cursor.execute(f"PRAGMA wal_autocheckpoint = {wal_pages}")
+    cursor.execute(f"PRAGMA journal_size_limit = {wal_pages * PAGE}")
     cursor.close()
 
 
 def _enable_wal(cursor: Any) -> None:
-    """Switch to WAL mode, with retries for `_BUSY` seconds.
+    """Switch to WAL mode, with retries for `_BUSY_TIMEOUT` seconds.
 
     The PRAGMA ignores the busy timeout and fails at once while another process creates the tables
     of a new file.
     """
-    left = int(_BUSY / _RETRY_INTERVAL)
+    left = int(_BUSY_TIMEOUT / _RETRY_INTERVAL)
     while True:
         try:
             cursor.execute("PRAGMA journal_mode = WAL")
@@ -314,10 +314,10 @@ def _enable_wal(cursor: Any) -> None:
 
 def _set_busy_timeout(seconds: float, connection: sa.Connection) -> None:
     # Rounded to 0.1 s, so that the PRAGMA is not repeated where the write lock was free.
-    wait = f"PRAGMA busy_timeout = {round(10 * seconds) * 100}"
-    if connection.info.get("wait") != wait:
-        connection.exec_driver_sql(wait).close()
-        connection.info["wait"] = wait
+    pragma = f"PRAGMA busy_timeout = {round(10 * seconds) * 100}"
+    if connection.info.get("wait") != pragma:
+        connection.exec_driver_sql(pragma).close()
+        connection.info["wait"] = pragma
 
 
 class _EmptyCheck:

@@ -82,10 +82,12 @@ class DeliveryLoop:
         self._options = options
         self._timing = timing
         self._owner = current_owner()
-        pacer = RetrySchedule(options.delays, timing.random)
-        self._reachability = PlatformReachability(pacer, timing.clock)
-        means = AttemptDependencies(sender, observe, self._reachability, pacer, options.delays)
-        self._attempts = ActiveAttempts(means, self.wake)
+        schedule = RetrySchedule(options.delays, timing.random)
+        self._reachability = PlatformReachability(schedule, timing.clock)
+        dependencies = AttemptDependencies(
+            sender, observe, self._reachability, schedule, options.delays
+        )
+        self._attempts = ActiveAttempts(dependencies, self.wake)
         self._maintenance = OutboxMaintenance(store, observe, timing.clock)
         self._woken = asyncio.Event()
         self._draining = False
@@ -213,38 +215,38 @@ class DeliveryLoop:
         ):
             return
         # On a nearly full disk a small step may still succeed.
-        at_once = 1 if self._is_store_unavailable else self._options.max_parallel
-        outcomes = self._attempts.take_outcomes(at_once)
-        begun = self._timing.clock()
+        batch_size = 1 if self._is_store_unavailable else self._options.max_parallel
+        outcomes = self._attempts.take_outcomes(batch_size)
+        started_at = self._timing.clock()
         try:
-            progress = await self._store_step(outcomes, at_once)
+            progress = await self._store_step(outcomes, batch_size)
         except BaseException:
             self._attempts.requeue_outcomes(outcomes)
             raise
         self._attempts.outcomes_recorded(outcomes, progress)
         # Other active attempts may have been claimed earlier: the timer already runs for them.
         if progress.claimed and (self._lease_timer is None or not self._attempts):
-            self._arm_lease_timer(begun)
+            self._arm_lease_timer(started_at)
         for claimed in progress.claimed:
             self._start_attempt(claimed)
         if self._attempts.has_unrecorded_outcomes:
             self.wake()
 
     async def _store_step(
-        self, outcomes: Sequence[AttemptOutcome], at_once: int
+        self, outcomes: Sequence[AttemptOutcome], batch_size: int
     ) -> StoreStepResult:
-        left = len(self._attempts) - len(outcomes)
-        room = (
+        active = len(self._attempts) - len(outcomes)
+        free_attempts = (
             0
             if self._draining
-            else self._reachability.free_attempts(left, self._options.max_parallel)
+            else self._reachability.free_attempts(active, self._options.max_parallel)
         )
-        if not room and not outcomes:
+        if not free_attempts and not outcomes:
             return StoreStepResult((), ())
         return await self._store.record_and_claim(
             self._owner,
             outcomes,
-            max_claims=min(room, at_once),
+            max_claims=min(free_attempts, batch_size),
             size=_MAX_ACTIVE_BYTES - self._attempts.total_bytes,
             lease=self._options.lease_seconds,
             prefer_verifiable=not self._reachability.is_reachable,
@@ -295,24 +297,23 @@ class DeliveryLoop:
             self._probe_task = None
 
     async def _renew(self) -> None:
-        begun = self._timing.clock()
+        started_at = self._timing.clock()
         held = await self._store.renew(
             self._owner, self._attempts.entry_ids, lease=self._options.lease_seconds
         )
         self._attempts.stop(held)
-        self._arm_lease_timer(begun)
+        self._arm_lease_timer(started_at)
 
-    def _arm_lease_timer(self, begun: float) -> None:
+    def _arm_lease_timer(self, started_at: float) -> None:
         """Stop the attempts after two thirds of a lease, unless this is called again.
 
-        That is well before another process may claim their entries. `begun` is the moment on the
-        monotonic clock before the lease was requested. The next renewal is a quarter of a lease
-        later.
+        That is well before another process may claim their entries. `started_at` is the monotonic
+        time before the lease was requested. The next renewal is a quarter of a lease later.
         """
         self._disarm_lease_timer()
         lease = self._options.lease_seconds
-        self._renew_at = begun + lease / 4
-        until = begun + lease * 2 / 3
+        self._renew_at = started_at + lease / 4
+        until = started_at + lease * 2 / 3
         delay = max(0.0, until - self._timing.clock())
         self._lease_timer = self._timing.call_later(delay, self._stop_attempts)
 

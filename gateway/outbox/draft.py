@@ -11,7 +11,7 @@ from gateway.http.client.response_header import remove_digest_fields
 from gateway.http.content_coding import DECODABLE, decode_body, parse_content_encoding
 from gateway.http.target import RequestTarget
 from gateway.outbox.entry import FieldLines, NewEntry, QueuedRequest, RecoveryMode
-from gateway.outbox.one_by_one import INLINE, SerialExecutor
+from gateway.outbox.one_by_one import MAX_INLINE_BYTES, SerialExecutor
 from gateway.outbox.pacing import INDEX_LAG
 from gateway.outbox.qualifying import BY_ID, WriteClassification, WriteDescription, classify_write
 from gateway.pipeline.request_context import RequestContext
@@ -24,9 +24,9 @@ class WriteNotClassifiedError(Exception):
 class WriteClassifier:
     """The classification of one request, computed when it is first needed, and only once."""
 
-    def __init__(self, context: RequestContext, one_by_one: SerialExecutor) -> None:
+    def __init__(self, context: RequestContext, serial_executor: SerialExecutor) -> None:
         self.context = context
-        self._serial_executor = one_by_one
+        self._serial_executor = serial_executor
         self._cached: list[WriteClassification | None] = []
 
     async def classification(self) -> WriteClassification | None:
@@ -40,7 +40,7 @@ class WriteClassifier:
 
 
 async def _classify(
-    context: RequestContext, one_by_one: SerialExecutor
+    context: RequestContext, serial_executor: SerialExecutor
 ) -> WriteClassification | None:
     body = b"" if context.body is None else await context.body.read_all()
     if body is None:
@@ -58,13 +58,13 @@ async def _classify(
     plain = _decode_small(body, coding)
     try:
         if plain is not None:
-            return await one_by_one.run(
+            return await serial_executor.run(
                 len(plain), context.caller.name, lambda: classify_write(replace(write, body=plain))
             )
         if coding not in DECODABLE:
             return None
         # The decoded size is known only after decoding, which happens in the thread.
-        return await one_by_one.run(
+        return await serial_executor.run(
             None, context.caller.name, lambda: classify_write(_decode_content(write, body, coding))
         )
     except (BodyTooLargeError, TimeoutError):
@@ -72,10 +72,10 @@ async def _classify(
 
 
 def _decode_small(body: bytes, coding: str | None) -> bytes | None:
-    """Return the content where it has no coding or decodes to at most `INLINE` bytes, else None."""
+    """Return the content if it is not coded or decodes to at most `MAX_INLINE_BYTES`, else None."""
     if not body or coding is None:
         return body
-    return (decode_body(body, coding, INLINE) or None) if coding in DECODABLE else None
+    return (decode_body(body, coding, MAX_INLINE_BYTES) or None) if coding in DECODABLE else None
 
 
 def _decode_content(write: WriteDescription, body: bytes, coding: str) -> WriteDescription:

@@ -32,7 +32,7 @@ STEP_OF_ACTION: Final = {
     EntryState.CANCELLED: OutboxStep.CANCELLED,
     EntryState.DROPPED: OutboxStep.DROPPED,
 }
-"""The step that brought an entry there by somebody's decision."""
+"""The step that an operator's or caller's decision causes, by the new state of the entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +76,23 @@ class PendingAuditRecord:
     actor: Actor
     at: float
 
-    def record_fields(self, spell: Callable[[float], str]) -> dict[str, str]:
-        """Return the fields of the audit record; `spell` formats a Unix time."""
+    def record_fields(self, format_time: Callable[[float], str]) -> dict[str, str]:
+        """Return the fields of the audit record; `format_time` formats a Unix time."""
         facts = {"step": self.step.value, "entry": self.entry, "caller": self.caller}
-        told = {
+        actor_fields = {
             "by": self.actor.channel,
             "operator": self.actor.operator,
             "reason": self.actor.reason,
         }
         return {
             **facts,
-            **{key: value for key, value in told.items() if value},
-            "at": spell(self.at),
+            **{key: value for key, value in actor_fields.items() if value},
+            "at": format_time(self.at),
         }
 
 
 RecordPending = Callable[[Sequence[PendingAuditRecord]], Awaitable[bool]]
-"""Has an audit take all of them; False: they are to stay noted."""
+"""Record all of them in an audit trail; False: they stay pending."""
 
 
 class OutboxObserver(Protocol):

@@ -91,7 +91,7 @@ class OutboxEndpoints(Protocol):
     """The part of `gateway.outbox.status_api.OutboxApi` that is used here."""
 
     async def handle(
-        self, context: RequestContext, base: str, reader: ResponseFormat
+        self, context: RequestContext, base: str, response_format: ResponseFormat
     ) -> UpstreamResponse:
         """Return the response to a request for one of the outbox's own paths."""
         ...
@@ -106,21 +106,21 @@ class OutboxWriteQueue(WriteQueue):
     def __init__(
         self,
         outbox: Outbox,
-        pages: OutboxEndpoints,
+        endpoints: OutboxEndpoints,
         *,
-        rules: WriteQueueSettings,
-        memory: WriteQueueResources,
+        settings: WriteQueueSettings,
+        resources: WriteQueueResources,
         clock: Callable[[], float],
     ) -> None:
         self._outbox = outbox
-        self._pages = pages
-        self._rules = rules
-        self._body_budget = memory.body_budget
+        self._endpoints = endpoints
+        self._settings = settings
+        self._body_budget = resources.body_budget
         self._clock = clock
         self._fail_fast_until = 0.0
         self._fail_fast_reason = errors.UPSTREAM_UNREACHABLE
-        self._last_writes = memory.last_writes
-        self._serial_executor = memory.serial_executor
+        self._last_writes = resources.last_writes
+        self._serial_executor = resources.serial_executor
 
     def allow_own_entries(self, caller: Caller, target: RequestTarget) -> Caller:
         """Return the caller, with all permissions where the target is a path of the outbox.
@@ -146,62 +146,62 @@ class OutboxWriteQueue(WriteQueue):
             body.retain_in(self._body_budget)
 
     def forward_or_queue(
-        self, send: ForwardRequest, context: RequestContext
+        self, forward: ForwardRequest, context: RequestContext
     ) -> Awaitable[UpstreamResponse]:
-        """Return the platform's response from `send`, or a response of the outbox.
+        """Return the platform's response from `forward`, or a response of the outbox.
 
         Raises `GatewayError`. A request that cannot be queued is only checked here for that.
         """
         if _is_outbox_path(context.target):
-            return self._pages.handle(
+            return self._endpoints.handle(
                 context, self._gateway_base(context), self._response_format(context)
             )
         if context.caller_context.may_queue_writes and context.interaction.code in WRITES:
-            return self._forward_or_enqueue(send, context)
-        return send(context)
+            return self._forward_or_enqueue(forward, context)
+        return forward(context)
 
     async def _forward_or_enqueue(
-        self, send: ForwardRequest, context: RequestContext
+        self, forward: ForwardRequest, context: RequestContext
     ) -> UpstreamResponse:
         # The outbox decides whether the caller waits: a 202 of a platform that supports the same
         # preference would mean something else.
         context.field_lines = lines_without_async(context.field_lines)
-        judging = WriteClassifier(context, self._serial_executor)
+        classifier = WriteClassifier(context, self._serial_executor)
         if not self._outbox.is_known_empty():
-            kept = await self._enqueue_if_blocked(judging)
-            if kept is not None:
-                return kept
+            queued_response = await self._enqueue_if_blocked(classifier)
+            if queued_response is not None:
+                return queued_response
         # Recorded before it is sent: an older write may fail, and look for newer ones, meanwhile.
         self._record_last_write(context)
-        began = self._clock()
+        started_at = self._clock()
         try:
-            response = await send(context)
+            response = await forward(context)
         except GatewayError as error:
             if error.reason in _UNSENT_REASONS:
-                self._start_fail_fast(began, error)
-            return await self._enqueue_after_error(judging, error)
+                self._start_fail_fast(started_at, error)
+            return await self._enqueue_after_error(classifier, error)
         status = response.status
         if status == _SERVICE_UNAVAILABLE or status in _IN_DOUBT_STATUSES:
-            return await self._enqueue_after_status(judging, response)
+            return await self._enqueue_after_status(classifier, response)
         return response
 
-    def _start_fail_fast(self, began: float, error: GatewayError) -> None:
+    def _start_fail_fast(self, started_at: float, error: GatewayError) -> None:
         """Enqueue later writes at once, without an attempt.
 
-        This lasts for as long as the attempt that began at `began` took to fail.
+        This lasts for as long as the attempt that began at `started_at` took to fail.
         """
         now = self._clock()
         self._fail_fast_reason = error.reason
-        self._fail_fast_until = now + (now - began)
+        self._fail_fast_until = now + (now - started_at)
 
-    async def _enqueue_if_blocked(self, judging: WriteClassifier) -> UpstreamResponse | None:
+    async def _enqueue_if_blocked(self, classifier: WriteClassifier) -> UpstreamResponse | None:
         """Enqueue a write that must not overtake earlier ones, or would only meet the same outage.
 
         Returns None where the write is to be forwarded.
         """
-        context = judging.context
+        context = classifier.context
         try:
-            classification = await judging.classification()
+            classification = await classifier.classification()
         except WriteNotClassifiedError:
             if await self._is_blocked(context, ALL_KEYS):
                 raise _outbox_full_error(
@@ -216,53 +216,57 @@ class OutboxWriteQueue(WriteQueue):
             )
         if self._clock() >= self._fail_fast_until:
             return None
-        trouble = GatewayError(self._fail_fast_reason, "as just before", retry_after=_RETRY_AFTER)
-        return await self._enqueue(context, classification, trouble)
+        error = GatewayError(self._fail_fast_reason, "as just before", retry_after=_RETRY_AFTER)
+        return await self._enqueue(context, classification, error)
 
-    async def _is_blocked(self, context: RequestContext, orders: frozenset[str]) -> bool:
+    async def _is_blocked(self, context: RequestContext, ordering_keys: frozenset[str]) -> bool:
         try:
-            return await self._outbox.is_blocked(context.caller.name, orders)
+            return await self._outbox.is_blocked(context.caller.name, ordering_keys)
         except OutboxUnavailableError:
             # Without the outbox it is unknown whether this write would overtake an earlier one.
             raise _outbox_full_error("the outbox cannot be reached") from None
 
     async def _enqueue_after_error(
-        self, judging: WriteClassifier, error: GatewayError
+        self, classifier: WriteClassifier, error: GatewayError
     ) -> UpstreamResponse:
         """Enqueue a write whose forwarding failed, or raise `error` where it must not be queued."""
-        context = judging.context
-        unknown = error.reason in _IN_DOUBT_REASONS and context.exchange.attempts > 0
-        if not unknown and error.reason not in _UNSENT_REASONS | _IN_DOUBT_REASONS:
+        context = classifier.context
+        in_doubt = error.reason in _IN_DOUBT_REASONS and context.exchange.attempts > 0
+        if not in_doubt and error.reason not in _UNSENT_REASONS | _IN_DOUBT_REASONS:
             raise error
         try:
-            classification = await judging.classification()
+            classification = await classifier.classification()
         except WriteNotClassifiedError:
             raise error from None
-        if classification is None or (unknown and classification.recovery is RecoveryMode.HOLD):
+        if classification is None or (in_doubt and classification.recovery is RecoveryMode.HOLD):
             raise error
-        return await self._enqueue(context, classification, error, unknown=unknown)
+        return await self._enqueue(context, classification, error, in_doubt=in_doubt)
 
     async def _enqueue_after_status(
-        self, judging: WriteClassifier, response: UpstreamResponse
+        self, classifier: WriteClassifier, response: UpstreamResponse
     ) -> UpstreamResponse:
         """Enqueue a write after a 502, 503 or 504.
 
         Returns `response` where the write must not be queued.
         """
-        unknown = response.status != _SERVICE_UNAVAILABLE
-        trouble = GatewayError(errors.UPSTREAM_FAILED if unknown else errors.UPSTREAM_BUSY)
+        in_doubt = response.status != _SERVICE_UNAVAILABLE
+        error = GatewayError(errors.UPSTREAM_FAILED if in_doubt else errors.UPSTREAM_BUSY)
         try:
-            classification = await judging.classification()
-            if classification is None or (unknown and classification.recovery is RecoveryMode.HOLD):
+            classification = await classifier.classification()
+            if classification is None or (
+                in_doubt and classification.recovery is RecoveryMode.HOLD
+            ):
                 return response
-            kept = await self._enqueue(judging.context, classification, trouble, unknown=unknown)
+            queued_response = await self._enqueue(
+                classifier.context, classification, error, in_doubt=in_doubt
+            )
         except (GatewayError, WriteNotClassifiedError):
             return response
         except BaseException:
             response.close()
             raise
         response.close()
-        return kept
+        return queued_response
 
     async def _enqueue(
         self,
@@ -270,7 +274,7 @@ class OutboxWriteQueue(WriteQueue):
         classification: WriteClassification,
         error: GatewayError,
         *,
-        unknown: bool = False,
+        in_doubt: bool = False,
     ) -> UpstreamResponse:
         """Enqueue the write and return a 202.
 
@@ -278,7 +282,7 @@ class OutboxWriteQueue(WriteQueue):
         """
         base = self._gateway_base(context)
         cause = "" if error.reason is errors.OUTBOX_FULL else error.reason.code
-        draft = await build_entry(context, classification, base, cause=cause, in_doubt=unknown)
+        new_entry = await build_entry(context, classification, base, cause=cause, in_doubt=in_doubt)
 
         def confirm() -> None:
             if context.downstream.is_closed():
@@ -294,10 +298,10 @@ class OutboxWriteQueue(WriteQueue):
             self._record_last_write(context)
 
         try:
-            entry = await self._outbox.enqueue(draft, confirm, shared=self._rules.shared)
+            entry = await self._outbox.enqueue(new_entry, confirm, shared=self._settings.shared)
         except OutboxFullError as full:
             # A write that may have taken effect must not be reported as not accepted.
-            raise error if unknown else _outbox_full_error(str(full)) from None
+            raise error if in_doubt else _outbox_full_error(str(full)) from None
         except OutboxUnavailableError:
             raise error from None
         _log.info(
@@ -324,16 +328,16 @@ class OutboxWriteQueue(WriteQueue):
 
         It is only the path where the Host field is missing or invalid.
         """
-        if self._rules.public_url is not None:
-            return self._rules.public_url.rstrip("/")
+        if self._settings.public_url is not None:
+            return self._settings.public_url.rstrip("/")
         host = context.header.text(b"host") or ""
         origin = (
             f"{context.caller_context.scheme}://{host}" if validation.is_host(host.encode()) else ""
         )
-        return origin + self._rules.base_path
+        return origin + self._settings.base_path
 
     def _response_format(self, context: RequestContext) -> ResponseFormat:
-        language = choose_language(context.header.text(b"accept-language"), self._rules.language)
+        language = choose_language(context.header.text(b"accept-language"), self._settings.language)
         return ResponseFormat(
             language, wants_xml(context.target.query, context.header.text(b"accept"))
         )
@@ -344,18 +348,20 @@ def resource_response(
 ) -> UpstreamResponse:
     """Return a response of the outbox that contains `resource`."""
     body, content_type = write_resource(resource, xml=xml)
-    lines = [
+    header_fields = [
         (b"Date", formatdate(usegmt=True).encode("ascii")),
         (b"Content-Type", content_type),
         *((name.encode("ascii"), value.encode("latin-1")) for name, value in fields),
     ]
-    return UpstreamResponse.synthetic(status, lines, body)
+    return UpstreamResponse.synthetic(status, header_fields, body)
 
 
-def _accepted_response(entry: OutboxEntry, base: str, reader: ResponseFormat) -> UpstreamResponse:
+def _accepted_response(
+    entry: OutboxEntry, base: str, response_format: ResponseFormat
+) -> UpstreamResponse:
     location = ("Content-Location", f"{base}{OUTBOX_PATH}/{entry.id}")
     return resource_response(
-        202, entry_outcome("queued", reader), xml=reader.xml, fields=(location,)
+        202, entry_outcome("queued", response_format), xml=response_format.xml, fields=(location,)
     )
 
 
@@ -376,5 +382,5 @@ def _is_outbox_path(target: RequestTarget) -> bool:
     )
 
 
-def _outbox_full_error(why: str) -> GatewayError:
-    return GatewayError(errors.OUTBOX_FULL, why, retry_after=_RETRY_AFTER)
+def _outbox_full_error(detail: str) -> GatewayError:
+    return GatewayError(errors.OUTBOX_FULL, detail, retry_after=_RETRY_AFTER)

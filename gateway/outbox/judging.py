@@ -127,7 +127,7 @@ def evaluate_verification(finding: VerificationResult | SendFailure) -> EntryTra
 
 
 def evaluate_version_conflict(
-    finding: VerificationResult | SendFailure, contradicted: VersionConflict
+    finding: VerificationResult | SendFailure, conflict: VersionConflict
 ) -> EntryTransition:
     """Return the transition after a 412, from the platform's present version in `finding`."""
     transition = evaluate_verification(finding)
@@ -135,7 +135,7 @@ def evaluate_version_conflict(
         return transition
     if transition is not None and transition.state is EntryState.DELIVERED:
         return transition
-    return FinalOutcome(EntryState.UNCLEAR, contradicted.response)
+    return FinalOutcome(EntryState.UNCLEAR, conflict.response)
 
 
 def in_doubt_response(cause: str, note: Phrase = notes.SENT) -> StoredResponse:
@@ -159,22 +159,22 @@ def apply_transition(entry: OutboxEntry, transition: EntryTransition) -> OutboxE
             cause=_cause(transition),
             in_doubt=entry.in_doubt and transition.state is EntryState.UNCLEAR,
         )
-    doubt = entry.in_doubt or transition.in_doubt
-    return replace(entry, state=EntryState.WAITING, cause=transition.cause, in_doubt=doubt)
+    in_doubt = entry.in_doubt or transition.in_doubt
+    return replace(entry, state=EntryState.WAITING, cause=transition.cause, in_doubt=in_doubt)
 
 
-def _cause(ended: FinalOutcome) -> str:
-    response = ended.response
-    if response.reason or ended.state is EntryState.DELIVERED:
+def _cause(outcome: FinalOutcome) -> str:
+    response = outcome.response
+    if response.reason or outcome.state is EntryState.DELIVERED:
         return response.reason
     return f"platform-status {response.status}"
 
 
 def _evaluate_failure(entry: OutboxEntry, failure: SendFailure) -> EntryTransition:
-    unknown = failure.effect is Effect.UNKNOWN
-    if unknown and entry.recovery is RecoveryMode.HOLD:
+    in_doubt = failure.effect is Effect.UNKNOWN
+    if in_doubt and entry.recovery is RecoveryMode.HOLD:
         return FinalOutcome(EntryState.UNCLEAR, in_doubt_response(failure.cause))
-    return RetryLater(failure.cause, unknown, failure.retry_after, failure.affects_all_entries)
+    return RetryLater(failure.cause, in_doubt, failure.retry_after, failure.affects_all_entries)
 
 
 def _evaluate_refusal_in_doubt(

@@ -14,16 +14,16 @@ from typing import Final, Self
 
 # Two slots for each resource: a write counts as newer only if both are, so that another resource
 # which shares one of them has no effect.
-_PLACES: Final = struct.Struct("=HH")
+_SLOT_PAIR: Final = struct.Struct("=HH")
 # The number of slots that a 16-bit index can name.
-_MOMENTS: Final = 1 << 16
-_LANE: Final = 8 * _MOMENTS
+_SLOT_COUNT: Final = 1 << 16
+_LANE_BYTES: Final = 8 * _SLOT_COUNT
 
 
 def shared_memory(workers: int) -> int:
     """Return a descriptor of memory for so many workers; pages never written to take no memory."""
     descriptor = os.memfd_create("last-writes")
-    os.ftruncate(descriptor, workers * _LANE)
+    os.ftruncate(descriptor, workers * _LANE_BYTES)
     return descriptor
 
 
@@ -39,13 +39,13 @@ class LastWrites:
     def __init__(self, memory: mmap.mmap, lane: int) -> None:
         # Eight aligned bytes are written and read atomically.
         self._moments = memoryview(memory).cast("d")
-        self._own_offset = lane * _MOMENTS
-        self._lanes = range(0, len(self._moments), _MOMENTS)
+        self._lane_offset = lane * _SLOT_COUNT
+        self._lanes = range(0, len(self._moments), _SLOT_COUNT)
 
     @classmethod
     def in_process(cls) -> Self:
         """Return an instance for a gateway of one process."""
-        return cls(mmap.mmap(-1, _LANE), 0)
+        return cls(mmap.mmap(-1, _LANE_BYTES), 0)
 
     @classmethod
     def shared(cls, descriptor: int, worker_index: int) -> Self:
@@ -58,23 +58,24 @@ class LastWrites:
     def record(self, caller: str, resource: str, moment: float) -> None:
         """Record that a write which arrived at `moment` is sent or enqueued."""
         moments = self._moments
-        for place in _slots_of(caller, resource):
-            at = self._own_offset + place
+        for slot in _slots_of(caller, resource):
+            index = self._lane_offset + slot
             # A write that arrived earlier may be recorded later.
-            if moments[at] < moment:
-                moments[at] = moment
+            if moments[index] < moment:
+                moments[index] = moment
 
     def has_newer(self, caller: str, resource: str, moment: float) -> bool:
         """Return whether any worker recorded a write that arrived after `moment`."""
-        one, other = _slots_of(caller, resource)
+        first, second = _slots_of(caller, resource)
         moments = self._moments
         return any(
-            moments[lane + one] > moment and moments[lane + other] > moment for lane in self._lanes
+            moments[lane + first] > moment and moments[lane + second] > moment
+            for lane in self._lanes
         )
 
 
 def _slots_of(caller: str, resource: str) -> tuple[int, int]:
     """Return the two slots of a resource: the same in every process, unlike those of `hash`."""
     name = f"{caller}\n{resource}".encode()
-    one, other = _PLACES.unpack(hashlib.blake2b(name, digest_size=_PLACES.size).digest())
-    return one, other
+    first, second = _SLOT_PAIR.unpack(hashlib.blake2b(name, digest_size=_SLOT_PAIR.size).digest())
+    return first, second

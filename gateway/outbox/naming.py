@@ -73,8 +73,8 @@ def keys_of_query(kind: str, query: str) -> Iterator[str]:
     """Yield the keys that search criteria for a resource type name. Raises as `keys_of_path`."""
     for name, value in parse_qsl(_require_short(query).lstrip("?")):
         yield from _patient_keys(value)
-        for each in value.split(","):
-            yield from _keys_of_criterion(kind, name, each)
+        for item in value.split(","):
+            yield from _keys_of_criterion(kind, name, item)
 
 
 def _require_short(text: str) -> str:
@@ -109,12 +109,12 @@ def keys_of_body(body: Element) -> Iterator[str]:
     for element in tree.walk_elements(body):
         for name, children in element.items():
             if name != "div":
-                yield from _of_texts(children)
-        yield from _of_resource(element)
-        yield from _of_logical_reference(element)
+                yield from _keys_of_texts(children)
+        yield from _keys_of_resource(element)
+        yield from _keys_of_logical_reference(element)
 
 
-def _of_texts(children: list[object]) -> Iterator[str]:
+def _keys_of_texts(children: list[object]) -> Iterator[str]:
     for text in children:
         if isinstance(text, str) and "Patient/" in text:
             yield from _patient_keys(text)
@@ -122,7 +122,7 @@ def _of_texts(children: list[object]) -> Iterator[str]:
             yield from keys_of_query("Patient", text.partition("Patient?")[2])
 
 
-def _of_resource(element: Element) -> Iterator[str]:
+def _keys_of_resource(element: Element) -> Iterator[str]:
     """Yield the keys of the resource's own identifiers.
 
     A search that deletes or updates the resource may name them.
@@ -130,15 +130,15 @@ def _of_resource(element: Element) -> Iterator[str]:
     kind = tree.first_text(element, "resourceType")
     if not kind:
         return
-    if kind == "Patient" and (own := tree.first_text(element, "id")):
-        yield f"Patient/{own}"
+    if kind == "Patient" and (logical_id := tree.first_text(element, "id")):
+        yield f"Patient/{logical_id}"
     for identifier in tree.child_elements(element, "identifier"):
         # A search may leave out the system.
         yield f"{kind}?identifier={identifier_token(identifier)}"
         yield f"{kind}?identifier={tree.first_text(identifier, 'value')}"
 
 
-def _of_logical_reference(element: Element) -> Iterator[str]:
+def _keys_of_logical_reference(element: Element) -> Iterator[str]:
     identifiers = tree.child_elements(element, "identifier")
     if not identifiers or not element.keys() <= _REFERENCE:
         return

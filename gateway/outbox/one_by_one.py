@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 from weakref import WeakValueDictionary
 
 # Bytes. Work on a larger body would block the event loop for too long.
-INLINE: Final = 64 * 1024
+MAX_INLINE_BYTES: Final = 64 * 1024
 # Seconds for which a body waits for the thread and for the end of its work.
 _MAX_WAIT: Final = 10.0
 
@@ -37,10 +37,10 @@ class SerialExecutor:
         work together take too long. Cancelling this does not stop work that has started, and no
         other work starts before its end.
         """
-        if size is not None and size <= INLINE:
+        if size is not None and size <= MAX_INLINE_BYTES:
             return work()
-        line = self._queues.setdefault(caller, asyncio.Lock())
-        async with asyncio.timeout(_MAX_WAIT), line:
+        lock = self._queues.setdefault(caller, asyncio.Lock())
+        async with asyncio.timeout(_MAX_WAIT), lock:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def close(self) -> None:

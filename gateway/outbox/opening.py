@@ -152,7 +152,7 @@ def _tls(location: DatabaseLocation) -> ssl.SSLContext | str | None:
         context = ssl.create_default_context(cafile=location.ssl_root_cert)
     except (OSError, ssl.SSLError) as error:
         why = Phrase.external(error.strerror, Phrase("holds no certificates"))
-        told = Phrase("{path}: {why}", path=location.ssl_root_cert, why=why)
-        raise OutboxConfigurationError(setting_problem("outbox.url", told)) from None
+        problem = Phrase("{path}: {why}", path=location.ssl_root_cert, why=why)
+        raise OutboxConfigurationError(setting_problem("outbox.url", problem)) from None
     context.check_hostname = location.ssl_mode == "verify-full"
     return context

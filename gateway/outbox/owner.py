@@ -10,8 +10,8 @@ from typing import Final
 
 _PROC: Final = Path("/proc")
 _BOOT: Final = _PROC / "sys/kernel/random/boot_id"
-_NUMBERS: Final = "self/ns/pid"
-_OWN_BYTES: Final = 4
+_PID_NAMESPACE: Final = "self/ns/pid"
+_RANDOM_BYTES: Final = 4
 # The index of a process's start time among the fields behind its name in /proc/PID/stat, see
 # proc(5). Index 0 is its state.
 _START: Final = 19
@@ -23,34 +23,34 @@ def current_owner() -> str:
 
     The random part distinguishes several owners in one process.
     """
-    own = secrets.token_hex(_OWN_BYTES)
-    here = _boot_and_pid_namespace()
+    random_part = secrets.token_hex(_RANDOM_BYTES)
+    boot_and_namespace = _boot_and_pid_namespace()
     start = _process_start_time(os.getpid())
-    if here is None or not start:
-        return own
-    return f"{here}.{os.getpid()}.{start}.{own}"
+    if boot_and_namespace is None or not start:
+        return random_part
+    return f"{boot_and_namespace}.{os.getpid()}.{start}.{random_part}"
 
 
 def is_owner_dead(owner: str) -> bool:
     """Return whether the process of that name has ended; False where that is unknown here."""
     boot, _, rest = owner.partition(".")
-    here = _boot_and_pid_namespace()
-    if not rest or here is None:
+    boot_and_namespace = _boot_and_pid_namespace()
+    if not rest or boot_and_namespace is None:
         return False
-    own_boot, _, own_numbers = here.partition(".")
-    if boot != own_boot:
+    this_boot, _, this_namespace = boot_and_namespace.partition(".")
+    if boot != this_boot:
         return True
-    numbers, pid, start, _ = rest.split(".")
+    namespace, pid, start, _ = rest.split(".")
     # In another container the same PID may be another process.
-    return numbers == own_numbers and _process_start_time(int(pid)) not in (start, "")
+    return namespace == this_namespace and _process_start_time(int(pid)) not in (start, "")
 
 
 def _boot_and_pid_namespace() -> str | None:
     """Return the boot id and the PID namespace; None where the system does not show them."""
     with contextlib.suppress(OSError):
         boot = _BOOT.read_text("ascii").strip().replace("-", "")[:16]
-        numbers = "".join(filter(str.isdigit, os.readlink(_PROC / _NUMBERS)))
-        return f"{boot}.{numbers}"
+        namespace = "".join(filter(str.isdigit, os.readlink(_PROC / _PID_NAMESPACE)))
+        return f"{boot}.{namespace}"
     return None
 
 

@@ -33,36 +33,36 @@ class RetryDelays:
 class RetrySchedule:
     """Computes delays; `random` returns numbers from 0 to 1, so that not all retries coincide."""
 
-    def __init__(self, pauses: RetryDelays, random: Callable[[], float]) -> None:
-        self._delays = pauses
+    def __init__(self, delays: RetryDelays, random: Callable[[], float]) -> None:
+        self._delays = delays
         self._random = random
 
     def entry_delay(
         self, attempts: int, *, affects_all_entries: bool, retry_after: float | None
     ) -> float:
         """Return the seconds until the next attempt of an entry after `attempts` attempts."""
-        longest = (
+        max_delay = (
             self._delays.max_outage_delay if affects_all_entries else self._delays.max_entry_delay
         )
-        pause = backoff(attempts, self._delays.first, longest, self._random)
-        return self._respect_retry_after(retry_after, pause)
+        delay = backoff(attempts, self._delays.first, max_delay, self._random)
+        return self._respect_retry_after(retry_after, delay)
 
     def outage_delay(self, failures: int, retry_after: float | None) -> float:
         """Return the seconds until the next attempt after so many consecutive failures."""
-        pauses = self._delays
-        pause = backoff(failures, pauses.first, pauses.max_outage_delay, self._random)
-        return self._respect_retry_after(retry_after, pause)
+        delays = self._delays
+        delay = backoff(failures, delays.first, delays.max_outage_delay, self._random)
+        return self._respect_retry_after(retry_after, delay)
 
     def trust_delay(self, false_recoveries: int) -> float:
         """Return the seconds for which responses to other requests do not count as a recovery.
 
         `false_recoveries` is how often the next attempt failed after such a response.
         """
-        longest = self._delays.probe_interval
-        return backoff(false_recoveries, self._delays.first, longest) if false_recoveries else 0.0
+        max_delay = self._delays.probe_interval
+        return backoff(false_recoveries, self._delays.first, max_delay) if false_recoveries else 0.0
 
-    def _respect_retry_after(self, retry_after: float | None, pause: float) -> float:
-        return max(min(retry_after or 0.0, self._delays.max_retry_after), pause)
+    def _respect_retry_after(self, retry_after: float | None, delay: float) -> float:
+        return max(min(retry_after or 0.0, self._delays.max_retry_after), delay)
 
 
 class PlatformReachability:
@@ -73,8 +73,8 @@ class PlatformReachability:
     a plain attribute because it is read for every response of the platform.
     """
 
-    def __init__(self, pacer: RetrySchedule, clock: Callable[[], float]) -> None:
-        self._schedule = pacer
+    def __init__(self, schedule: RetrySchedule, clock: Callable[[], float]) -> None:
+        self._schedule = schedule
         self._clock = clock
         self._failures = 0
         self._next_at = 0.0
@@ -97,14 +97,14 @@ class PlatformReachability:
         """The moment, on the clock, before which no attempt is made during an outage."""
         return self._next_at
 
-    def free_attempts(self, in_hand: int, parallel: int) -> int:
-        """Return how many attempts may start beside the `in_hand` active ones."""
+    def free_attempts(self, active: int, parallel: int) -> int:
+        """Return how many attempts may start beside the `active` ones."""
         if self.is_reachable:
-            return max(0, parallel - in_hand)
+            return max(0, parallel - active)
         # Attempts that were active when another request got a response may hang on a dead
         # connection.
         hanging = 0 if self.is_silent_outage else min(self._possibly_stalled, parallel - 1)
-        return 1 if in_hand <= hanging and self._clock() >= self._next_at else 0
+        return 1 if active <= hanging and self._clock() >= self._next_at else 0
 
     @property
     def is_silent_outage(self) -> bool:
@@ -117,7 +117,7 @@ class PlatformReachability:
         self.is_reachable = True
         self._next_at = 0.0
 
-    def on_other_response(self, in_hand: int) -> bool:
+    def on_other_response(self, active: int) -> bool:
         """Note that the platform responded to a request other than an attempt.
 
         Return whether that ends the current delay. Where the platform responds to other requests
@@ -127,7 +127,7 @@ class PlatformReachability:
         if not self.is_silent_outage or now < self._trusted_after:
             return False
         self._response_seen_in = self._failure_generation
-        self._possibly_stalled = in_hand
+        self._possibly_stalled = active
         self._failures = 0
         self._next_at = now
         return True
@@ -140,16 +140,18 @@ class PlatformReachability:
         if not self.is_reachable:
             self._next_at = self._clock() + self._schedule.outage_delay(self._failures, None)
 
-    def on_attempt_failure(self, turn: int, retry_after: float | None) -> None:
-        """Note that an attempt which began in generation `turn` failed as all attempts would.
+    def on_attempt_failure(self, generation: int, retry_after: float | None) -> None:
+        """Note that an attempt which began in this `generation` failed as all attempts would.
 
         Concurrent attempts that fail together count once.
         """
-        if turn != self._failure_generation:
+        if generation != self._failure_generation:
             return
         self._failure_generation += 1
         self._failures += 1
         self.is_reachable = False
-        self._false_recoveries = self._false_recoveries + 1 if self._response_seen_in == turn else 0
+        self._false_recoveries = (
+            self._false_recoveries + 1 if self._response_seen_in == generation else 0
+        )
         self._trusted_after = self._clock() + self._schedule.trust_delay(self._false_recoveries)
         self._next_at = self._clock() + self._schedule.outage_delay(self._failures, retry_after)

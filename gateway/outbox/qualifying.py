@@ -81,10 +81,10 @@ def _classify_readable(write: WriteDescription) -> WriteClassification | None:
     )
     if write.code in BUNDLES:
         return _classify_bundle(body, named)
-    orders = _ordering_keys(named)
-    if not orders and _is_conditional(write):
+    ordering_keys = _ordering_keys(named)
+    if not ordering_keys and _is_conditional(write):
         return None
-    return WriteClassification(_recovery(write, path, body), orders or frozenset({kind}))
+    return WriteClassification(_recovery(write, path, body), ordering_keys or frozenset({kind}))
 
 
 def _ordering_keys(keys: Iterable[Iterable[str]]) -> frozenset[str]:
@@ -133,20 +133,22 @@ def searchable_identifiers(resource: Element) -> Iterator[tuple[str, str]]:
 def _classify_bundle(bundle: Element, named: Iterable[Iterable[str]]) -> WriteClassification | None:
     entries = tree.child_elements(bundle, "entry")
     requests = [request for entry in entries for request in tree.child_elements(entry, "request")]
-    writes = [each for each in requests if tree.first_text(each, "method") not in _READS]
+    writes = [request for request in requests if tree.first_text(request, "method") not in _READS]
     if not writes or len(requests) != len(entries):
         return None
     if any(_may_affect_unnamed(request) for request in writes):
         return None
-    ways = {_recovery_of_request(request) for request in writes}
+    modes = {_recovery_of_request(request) for request in writes}
     # The most restrictive mode of all requests.
     recovery = next(
-        each
-        for each in (RecoveryMode.HOLD, RecoveryMode.VERIFY, RecoveryMode.RESEND)
-        if each in ways
+        mode
+        for mode in (RecoveryMode.HOLD, RecoveryMode.VERIFY, RecoveryMode.RESEND)
+        if mode in modes
     )
-    orders = _ordering_keys((*named, *(_of_request(request) for request in writes)))
-    return WriteClassification(recovery, orders or _ordering_keys([map(_resource_type_of, writes)]))
+    ordering_keys = _ordering_keys((*named, *(_keys_of_request(request) for request in writes)))
+    return WriteClassification(
+        recovery, ordering_keys or _ordering_keys([map(_resource_type_of, writes)])
+    )
 
 
 def _may_affect_unnamed(request: Element) -> bool:
@@ -158,7 +160,7 @@ def _may_affect_unnamed(request: Element) -> bool:
         return False
 
 
-def _of_request(request: Element) -> Iterator[str]:
+def _keys_of_request(request: Element) -> Iterator[str]:
     path, _, query = tree.first_text(request, "url").partition("?")
     yield from naming.keys_of_path(path, query)
     yield from naming.keys_of_query(
@@ -203,7 +205,9 @@ def prefers_async(prefer: bytes) -> bool:
 @lru_cache(maxsize=64)
 def remove_async_preference(prefer: bytes) -> bytes:
     """Return the other preferences, octet for octet; b"" for none."""
-    return b",".join(each for each in _preferences(prefer) if not _ASYNC.fullmatch(each)).strip()
+    return b",".join(
+        preference for preference in _preferences(prefer) if not _ASYNC.fullmatch(preference)
+    ).strip()
 
 
 def lines_without_async(field_lines: list[bytes]) -> list[bytes]:
@@ -211,14 +215,14 @@ def lines_without_async(field_lines: list[bytes]) -> list[bytes]:
 
     A Prefer field with other preferences keeps these.
     """
-    kept = []
+    remaining = []
     for line in field_lines:
         name, _, value = line.partition(b":")
         if name.lower() == b"prefer" and prefers_async(value := value.strip()):
             others = remove_async_preference(value)
             line = b"%s: %s\r\n" % (name, others) if others else b""
-        kept.append(line)
-    return [line for line in kept if line]
+        remaining.append(line)
+    return [line for line in remaining if line]
 
 
 def _preferences(prefer: bytes) -> list[bytes]:

@@ -58,20 +58,22 @@ class Outbox:
         self._observe = observe
         self._wake = wake
 
-    async def is_blocked(self, caller: str, orders: Collection[str]) -> bool:
+    async def is_blocked(self, caller: str, ordering_keys: Collection[str]) -> bool:
         """Return whether a write with these ordering keys has to queue behind earlier entries."""
-        return not self._store.is_known_empty() and await self._store.is_blocked(caller, orders)
+        return not self._store.is_known_empty() and await self._store.is_blocked(
+            caller, ordering_keys
+        )
 
     async def enqueue(
-        self, draft: NewEntry, confirm: Confirm = always_confirm, *, shared: bool = True
+        self, new_entry: NewEntry, confirm: Confirm = always_confirm, *, shared: bool = True
     ) -> OutboxEntry:
         """Store a write; it is on disk when this returns. Raises as `SqlStore.insert`.
 
         A caller has no more than its share where the outbox is `shared` with others.
         """
         limits = self._limits if shared else self._limits_alone
-        entry = await self._store.insert(draft, limits, confirm)
-        self._observe(OutboxEvent(OutboxStep.QUEUED, entry, draft.cause))
+        entry = await self._store.insert(new_entry, limits, confirm)
+        self._observe(OutboxEvent(OutboxStep.QUEUED, entry, new_entry.cause))
         self._wake()
         return entry
 
@@ -128,9 +130,9 @@ class Outbox:
         after = 0
         # In the order of the numbers, so that an entry that fails again meanwhile is not retried
         # forever.
-        while moved := await self._store.retry_failed(cause, after=after, actor=actor):
-            after = moved[-1].number
-            for entry in moved:
+        while retried := await self._store.retry_failed(cause, after=after, actor=actor):
+            after = retried[-1].number
+            for entry in retried:
                 self._notify(OutboxStep.RETRIED, entry, actor)
                 yield entry
 
@@ -148,7 +150,7 @@ class Outbox:
             self._notify(OutboxStep.REVEALED, content.entry, actor)
         return content
 
-    async def revealed(
+    async def reveal(
         self, entry_id: str, actor: Actor, record: RecordPending
     ) -> EntryContent | None:
         """Return all of an entry in plain text, once `record` has recorded that `actor` sees it.

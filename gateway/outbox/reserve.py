@@ -13,17 +13,17 @@ from gateway.telemetry.logs import get_logger
 _log = get_logger(__name__)
 
 _MAX_RESERVE_BYTES: Final = 8 * 1024 * 1024
-_SHARE: Final = 4
+_VOLUME_DIVISOR: Final = 4
 _PRIVATE: Final = 0o600
 PAGE: Final = 4096
-_USUAL_LOG: Final = 1000
+_DEFAULT_WAL_PAGES: Final = 1000
 # Free pages of the database that are kept for the next entries.
-_SPARE: Final = 256
+_MIN_FREE_PAGES: Final = 256
 # An older version's database is rewritten (VACUUM) to release space if it uses at most so many
 # pages.
-_REWRITTEN: Final = 4096
+_MAX_VACUUM_PAGES: Final = 4096
 _INCREMENTAL: Final = 2
-_BUSY: Final = 5.0
+_BUSY_TIMEOUT: Final = 5.0
 
 
 class DiskReserve:
@@ -59,16 +59,16 @@ class DiskReserve:
         The WAL and the database then both find their space in the reserve.
         """
         try:
-            return max(16, min(_USUAL_LOG, self._size() // 3 // PAGE))
+            return max(16, min(_DEFAULT_WAL_PAGES, self._size() // 3 // PAGE))
         except OSError:
-            return _USUAL_LOG
+            return _DEFAULT_WAL_PAGES
 
     def release_disk_space(self, database: Path) -> bool:
         """Release some unused pages of the database. Return whether any were released."""
         name = f"{database.absolute().as_uri()}?mode=rw"
         try:
             with contextlib.closing(
-                sqlite3.connect(name, timeout=_BUSY, isolation_level=None, uri=True)
+                sqlite3.connect(name, timeout=_BUSY_TIMEOUT, isolation_level=None, uri=True)
             ) as connection:
                 return _shrink(connection, self.wal_checkpoint_pages() // 4)
         except sqlite3.Error:
@@ -77,7 +77,7 @@ class DiskReserve:
 
     def _size(self) -> int:
         volume = os.statvfs(self._path.parent)
-        return min(_MAX_RESERVE_BYTES, volume.f_blocks * volume.f_frsize // _SHARE)
+        return min(_MAX_RESERVE_BYTES, volume.f_blocks * volume.f_frsize // _VOLUME_DIVISOR)
 
     def _allocated_bytes(self) -> int:
         try:
@@ -101,22 +101,22 @@ class DiskReserve:
 
 
 def _shrink(connection: sqlite3.Connection, step: int) -> bool:
-    free = _number(connection, "freelist_count")
-    if free <= _SPARE:
+    free = _pragma_value(connection, "freelist_count")
+    if free <= _MIN_FREE_PAGES:
         return False
-    if _number(connection, "auto_vacuum") == _INCREMENTAL:
+    if _pragma_value(connection, "auto_vacuum") == _INCREMENTAL:
         # `executescript` steps the statement to its end; `execute` would release one page only.
-        connection.executescript(f"PRAGMA incremental_vacuum({min(step, free - _SPARE)})")
-    elif _number(connection, "page_count") - free <= _REWRITTEN:
+        connection.executescript(f"PRAGMA incremental_vacuum({min(step, free - _MIN_FREE_PAGES)})")
+    elif _pragma_value(connection, "page_count") - free <= _MAX_VACUUM_PAGES:
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")
         connection.execute("VACUUM")
-    left = _number(connection, "freelist_count")
-    if left <= _SPARE:
+    left = _pragma_value(connection, "freelist_count")
+    if left <= _MIN_FREE_PAGES:
         # The file itself shrinks only at a checkpoint of the WAL.
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
     return left < free
 
 
-def _number(connection: sqlite3.Connection, pragma: str) -> int:
+def _pragma_value(connection: sqlite3.Connection, pragma: str) -> int:
     return int(connection.execute(f"PRAGMA {pragma}").fetchone()[0])

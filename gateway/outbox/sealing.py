@@ -16,8 +16,8 @@ from gateway.outbox.notes import note_of
 
 # The version of the encrypted format, and so of the keys derived for it.
 _SCHEMA: Final = 1
-_NONCE: Final = 12
-_LENGTH: Final = 4
+_NONCE_BYTES: Final = 12
+_LENGTH_BYTES: Final = 4
 # Bytes. Each segment is a row of the database: small enough for every driver, large enough for most
 # bodies.
 _SEGMENT_BYTES: Final = 1024 * 1024
@@ -58,46 +58,48 @@ class ContentCipher:
         info = f"dhp-gateway outbox {_SCHEMA}".encode()
         keys = HKDF(SHA256(), length=96, salt=None, info=info).derive(key)
         self._cipher = AESGCM(keys[:32])
-        self._mark_key = keys[32:64]
+        self._digest_key = keys[32:64]
         self._broken = (InvalidTag, ValueError)
         self.check = hmac.digest(keys[64:], b"check", hashlib.sha256).hex()
 
-    def ordering_key_digest(self, caller: str, order: str) -> bytes:
+    def ordering_key_digest(self, caller: str, ordering_key: str) -> bytes:
         """Return the HMAC-SHA-256 of an ordering key.
 
         Without the secret it cannot be computed from a patient id.
         """
-        return hmac.digest(self._mark_key, orjson.dumps((caller, order)), hashlib.sha256)
+        return hmac.digest(self._digest_key, orjson.dumps((caller, ordering_key)), hashlib.sha256)
 
-    def encrypt(self, plain: bytes, place: ContentBinding) -> list[bytes]:
+    def encrypt(self, plain: bytes, binding: ContentBinding) -> list[bytes]:
         """Return the encrypted segments, at least one."""
         starts = range(0, max(1, len(plain)), _SEGMENT_BYTES)
         return [
-            self._encrypt_segments(
+            self._encrypt_segment(
                 plain[at : at + _SEGMENT_BYTES],
-                place.segment_binding(index, last=index == len(starts) - 1),
+                binding.segment_binding(index, last=index == len(starts) - 1),
             )
             for index, at in enumerate(starts)
         ]
 
-    def decrypt(self, pieces: Sequence[bytes], place: ContentBinding) -> bytes:
+    def decrypt(self, segments: Sequence[bytes], binding: ContentBinding) -> bytes:
         """Return the plain text. Raises `DecryptionError`, also where a segment is missing."""
-        last = len(pieces) - 1
+        last = len(segments) - 1
         if last < 0:
             raise DecryptionError
         try:
             return b"".join(
                 self._cipher.decrypt(
-                    piece[:_NONCE], piece[_NONCE:], place.segment_binding(index, last=index == last)
+                    segment[:_NONCE_BYTES],
+                    segment[_NONCE_BYTES:],
+                    binding.segment_binding(index, last=index == last),
                 )
-                for index, piece in enumerate(pieces)
+                for index, segment in enumerate(segments)
             )
         except self._broken:
             raise DecryptionError from None
 
-    def _encrypt_segments(self, plain: bytes, place: bytes) -> bytes:
-        nonce = os.urandom(_NONCE)
-        return nonce + self._cipher.encrypt(nonce, plain, place)
+    def _encrypt_segment(self, plain: bytes, associated_data: bytes) -> bytes:
+        nonce = os.urandom(_NONCE_BYTES)
+        return nonce + self._cipher.encrypt(nonce, plain, associated_data)
 
 
 def pack_request(request: QueuedRequest) -> bytes:
@@ -141,12 +143,12 @@ def unpack_response(data: bytes) -> StoredResponse:
 
 def _packed(facts: dict[str, Any], fields: FieldLines, body: bytes) -> bytes:
     head = orjson.dumps({**facts, "fields": _text(fields)})
-    return len(head).to_bytes(_LENGTH, "big") + head + body
+    return len(head).to_bytes(_LENGTH_BYTES, "big") + head + body
 
 
 def _unpacked(data: bytes) -> dict[str, Any]:
-    end = _LENGTH + int.from_bytes(data[:_LENGTH], "big")
-    facts = orjson.loads(data[_LENGTH:end])
+    end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "big")
+    facts = orjson.loads(data[_LENGTH_BYTES:end])
     return {**facts, "fields": _fields(facts["fields"]), "body": data[end:]}
 
 

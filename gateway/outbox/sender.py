@@ -49,7 +49,7 @@ from gateway.telemetry.logs import get_logger
 _log = get_logger(__name__)
 
 # Bytes. A longer response is stored without its body: that the write was delivered is what counts.
-_LONGEST: Final = 16 * 1024 * 1024
+_MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
 _MAX_MATCHES: Final = 2
 # Seconds for which the first verification waits for the platform's first CapabilityStatement.
 _STATEMENT_WAIT: Final = 10.0
@@ -91,9 +91,9 @@ class EntrySender:
     platform.
     """
 
-    def __init__(self, route: PlatformRoute, one_by_one: SerialExecutor) -> None:
+    def __init__(self, route: PlatformRoute, serial_executor: SerialExecutor) -> None:
         self._route = route
-        self._one_by_one = one_by_one
+        self._serial_executor = serial_executor
 
     async def send(self, entry: OutboxEntry, request: QueuedRequest) -> SendResult:
         """Make one attempt. Raises nothing except on cancellation."""
@@ -155,8 +155,8 @@ class EntrySender:
         token: AccessToken | None = route.tokens.current(credential)
         token = token or await route.tokens.wait_for_token(credential)
         # There is no exchange with a caller: what is recorded in this one is not read.
-        note = Exchange(request_id=request.request_id, started_at=0.0, started_monotonic=0.0)
-        return await route.forwarder.send(note, outgoing, credential, token)
+        exchange = Exchange(request_id=request.request_id, started_at=0.0, started_monotonic=0.0)
+        return await route.forwarder.send(exchange, outgoing, credential, token)
 
     async def _current_version(self, request: QueuedRequest) -> bytes | None:
         """Return the ETag for the If-Match of an update, where the settings require one."""
@@ -172,23 +172,23 @@ class EntrySender:
         if request.method == "PUT" and request.resource_id is not None:
             return await self._read(request)
         # The parsed tree is not retained while this waits for the platform.
-        all_sought = await self._one_by_one.run(
+        queries = await self._serial_executor.run(
             len(request.body), "", lambda: verification_queries(request)
         )
-        if all_sought is None:
+        if queries is None:
             return VerificationResult(VerificationStatus.INCONCLUSIVE)
         findings = []
-        for each in all_sought:
+        for query in queries:
             declared = await self._route.statement.declared_capability(
-                each.resource_type, _STATEMENT_WAIT
+                query.resource_type, _STATEMENT_WAIT
             )
-            if each.is_conditional and "create" in declared.conditional:
+            if query.is_conditional and "create" in declared.conditional:
                 findings.append(VerificationResult(VerificationStatus.SAFE_TO_RESEND))
                 continue
             known = SearchSupport(
-                declared.parameters, self._route.unfiltered.get(each.resource_type, ())
+                declared.parameters, self._route.unfiltered.get(query.resource_type, ())
             )
-            finding = await self._search(request, each, known)
+            finding = await self._search(request, query, known)
             if isinstance(finding, SendFailure):
                 return finding
             missing = self._route.statement.unavailable_reason
@@ -204,13 +204,13 @@ class EntrySender:
         try:
             if response.status in _GONE:
                 return VerificationResult(VerificationStatus.ABSENT)
-            result = await _send_result(response, request, question="read")
+            result = await _send_result(response, request, interaction_code="read")
         finally:
             response.close()
         if isinstance(result, SendFailure):
             return result
         size = len(request.body) + len(result.body)
-        return await self._one_by_one.run(size, "", lambda: compare_read(result, request))
+        return await self._serial_executor.run(size, "", lambda: compare_read(result, request))
 
     async def _search(
         self, request: QueuedRequest, wanted: VerificationQuery, known: SearchSupport
@@ -221,13 +221,13 @@ class EntrySender:
             request, f"/{wanted.resource_type}?{wanted.query}&_count={_MAX_MATCHES}"
         )
         try:
-            result = await _send_result(response, request, question="search-type")
+            result = await _send_result(response, request, interaction_code="search-type")
         finally:
             response.close()
         if isinstance(result, SendFailure):
             return result
         size = len(request.body) + len(result.body)
-        return await self._one_by_one.run(
+        return await self._serial_executor.run(
             size, "", lambda: compare_search(result, request, wanted, known)
         )
 
@@ -252,17 +252,17 @@ async def _send_result(
     request: QueuedRequest,
     *,
     adds_version: bool = False,
-    question: str = "",
+    interaction_code: str = "",
 ) -> SendResult:
-    """Return what a response means for its write, or for a verification of interaction `question`.
+    """Return what a response means for its write. Raises `GatewayError`.
 
-    Raises `GatewayError`.
+    `interaction_code` is that of a verification; "" for the write itself.
     """
     status = response.status
     if status in _BUSY_STATUSES:
-        asked = parse_retry_after(response.field(b"retry-after"), time.time())
+        retry_after = parse_retry_after(response.field(b"retry-after"), time.time())
         return SendFailure(
-            Effect.NONE, errors.UPSTREAM_BUSY.code, asked, affects_all_entries=status != 429
+            Effect.NONE, errors.UPSTREAM_BUSY.code, retry_after, affects_all_entries=status != 429
         )
     if status == 412 and adds_version:
         # Another client changed the resource after its version was read: the next attempt reads it
@@ -275,8 +275,8 @@ async def _send_result(
     try:
         # Only the part of a long body that has arrived is checked here: the body is read
         # afterwards.
-        what = Interaction(question or request.interaction, request.resource)
-        check_response(response, what, accept, query)
+        interaction = Interaction(interaction_code or request.interaction, request.resource)
+        check_response(response, interaction, accept, query)
     except GatewayError as error:
         return _intermediary_failure(error, status)
     return await _stored_response(response)
@@ -310,25 +310,25 @@ async def _body(response: UpstreamResponse) -> bytes | None:
 
     Raises `UpstreamConnectionError`.
     """
-    pieces, size = [], 0
+    chunks, size = [], 0
     while data := await response.read():
         size += len(data)
-        if size > _LONGEST:
+        if size > _MAX_RESPONSE_BYTES:
             return None
-        pieces.append(data)
-    body, coding = b"".join(pieces), response.content_coding
+        chunks.append(data)
+    body, coding = b"".join(chunks), response.content_coding
     if coding is None:
         return body
     if coding not in DECODABLE:
         return None
-    return await asyncio.to_thread(decode_body, body, coding, _LONGEST) or None
+    return await asyncio.to_thread(decode_body, body, coding, _MAX_RESPONSE_BYTES) or None
 
 
 def _send_failure(error: GatewayError) -> SendFailure:
     effect = Effect.UNKNOWN if error.reason in _UNKNOWN_EFFECT else Effect.NONE
-    everybody = error.reason not in _OF_CREDENTIAL
-    asked = None if error.reason in _CONNECT_FAILURE_REASONS else error.retry_after
-    return SendFailure(effect, error.reason.code, asked, affects_all_entries=everybody)
+    affects_all = error.reason not in _OF_CREDENTIAL
+    retry_after = None if error.reason in _CONNECT_FAILURE_REASONS else error.retry_after
+    return SendFailure(effect, error.reason.code, retry_after, affects_all_entries=affects_all)
 
 
 def _has_content_type(request: QueuedRequest) -> bool:
@@ -339,19 +339,19 @@ def _has_content_type(request: QueuedRequest) -> bool:
 class LatestEntrySender:
     """A sender that delegates to the one that is the newest when an attempt begins.
 
-    `hold` returns that sender and a function that releases it; until then its route stays open.
-    `audited` returns whether steps can be recorded: otherwise nothing is sent. `probe` sends the
-    platform an inexpensive request.
+    `acquire_sender` returns that sender and a function that releases it; until then its route stays
+    open. `can_record` returns whether steps can be recorded: otherwise nothing is sent. `probe`
+    sends the platform an inexpensive request.
     """
 
     def __init__(
         self,
-        hold: Callable[[], tuple[EntrySender, Callable[[], None]]],
-        audited: Callable[[], bool],
+        acquire_sender: Callable[[], tuple[EntrySender, Callable[[], None]]],
+        can_record: Callable[[], bool],
         probe: Callable[[], Awaitable[object]],
     ) -> None:
-        self._acquire_sender = hold
-        self._audited = audited
+        self._acquire_sender = acquire_sender
+        self._can_record = can_record
         self._probe = probe
 
     async def probe(self) -> None:
@@ -360,20 +360,20 @@ class LatestEntrySender:
 
     async def send(self, entry: OutboxEntry, request: QueuedRequest) -> SendResult:
         """As `EntrySender.send`."""
-        if not self._audited():
+        if not self._can_record():
             return SendFailure(Effect.NONE, errors.AUDIT_UNAVAILABLE.code)
-        deliverer, let_go = self._acquire_sender()
+        sender, release = self._acquire_sender()
         try:
-            return await deliverer.send(entry, request)
+            return await sender.send(entry, request)
         finally:
-            let_go()
+            release()
 
     async def verify(
         self, entry: OutboxEntry, request: QueuedRequest
     ) -> VerificationResult | SendFailure:
         """As `EntrySender.verify`."""
-        deliverer, let_go = self._acquire_sender()
+        sender, release = self._acquire_sender()
         try:
-            return await deliverer.verify(entry, request)
+            return await sender.verify(entry, request)
         finally:
-            let_go()
+            release()

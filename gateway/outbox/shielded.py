@@ -61,8 +61,8 @@ def shielded(
 ) -> Callable[Concatenate[_W, _P], Coroutine[Any, Any, _T]]:
     """Return the method as one that completes even if its caller is cancelled."""
 
-    async def whole(self: _W, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    async def run_to_end(self: _W, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         return await self.shielded_tasks.run(method(self, *args, **kwargs))
 
-    update_wrapper(whole, method)
-    return whole
+    update_wrapper(run_to_end, method)
+    return run_to_end

@@ -15,7 +15,7 @@ from gateway.outbox.schema import entries_table
 from gateway.outbox.statements import entry_from_row
 from gateway.outbox.store import AttemptOutcome
 
-_ONE = sa.update(entries_table).where(entries_table.c.number == sa.bindparam("of"))
+_UPDATE_ENTRY = sa.update(entries_table).where(entries_table.c.number == sa.bindparam("of"))
 
 
 async def record_outcomes(
@@ -33,22 +33,28 @@ async def record_outcomes(
     found = {
         row.number: row for row in await connection.execute(statements.select_for_update(numbers))
     }
-    told = [_owns_outcome(owner, each, found.get(each.entry.number)) for each in outcomes]
-    written = [outcome for outcome, may in zip(outcomes, told, strict=True) if may]
+    recorded = [
+        _owns_outcome(owner, outcome, found.get(outcome.entry.number)) for outcome in outcomes
+    ]
+    written = [
+        outcome for outcome, is_recorded in zip(outcomes, recorded, strict=True) if is_recorded
+    ]
     if not written:
-        return told
-    await connection.execute(_ONE, [_values(outcome, now) for outcome in written])
-    ended = [each.entry.number for each in written if isinstance(each.transition, FinalOutcome)]
-    over = [each.entry.number for each in written if is_delivered(each)]
-    if over:
+        return recorded
+    await connection.execute(_UPDATE_ENTRY, [_values(outcome, now) for outcome in written])
+    finished = [
+        outcome.entry.number for outcome in written if isinstance(outcome.transition, FinalOutcome)
+    ]
+    delivered = [outcome.entry.number for outcome in written if is_delivered(outcome)]
+    if delivered:
         # Deleted first, so that there is space for the responses on a full disk.
-        await contents.delete_segments(connection, over, "request")
-        await changes.unblock_successors(connection, over)
-    if ended:
+        await contents.delete_segments(connection, delivered, "request")
+        await changes.unblock_successors(connection, delivered)
+    if finished:
         await contents.save_segments(
-            connection, "response", {number: sealed[number] for number in ended}
+            connection, "response", {number: sealed[number] for number in finished}
         )
-    return told
+    return recorded
 
 
 async def claim_entries(
@@ -65,9 +71,11 @@ async def claim_entries(
     change = statements.update_entries(entries_table.c.number.in_(numbers)).values(
         state=EntryState.SENDING, attempts=entries_table.c.attempts + 1, **lease_values
     )
-    taken = [entry_from_row(row) for row in await connection.execute(change)]
+    claimed = [entry_from_row(row) for row in await connection.execute(change)]
     sealed = await contents.load_segments(connection, numbers, "request")
-    return {entry: sealed[entry.number] for entry in sorted(taken, key=lambda each: each.number)}
+    return {
+        entry: sealed[entry.number] for entry in sorted(claimed, key=lambda entry: entry.number)
+    }
 
 
 def is_delivered(outcome: AttemptOutcome) -> bool:

@@ -57,11 +57,15 @@ class SqlQueries:
     @shielded
     async def undelivered_groups(self) -> Sequence[EntryGroup]:
         """Return the number of blocking entries by state, cause and caller."""
-        kind = (entries_table.c.state, entries_table.c.cause, entries_table.c.caller)
-        told = (sa.func.count(), sa.func.min(entries_table.c.queued_at))
-        query = sa.select(*kind, *told).where(entries_table.c.state.in_(BLOCKING)).group_by(*kind)
+        columns = (entries_table.c.state, entries_table.c.cause, entries_table.c.caller)
+        aggregates = (sa.func.count(), sa.func.min(entries_table.c.queued_at))
+        query = (
+            sa.select(*columns, *aggregates)
+            .where(entries_table.c.state.in_(BLOCKING))
+            .group_by(*columns)
+        )
         async with self._database.read_transaction() as connection:
-            rows = (await connection.execute(query.order_by(*kind))).all()
+            rows = (await connection.execute(query.order_by(*columns))).all()
         return [EntryGroup(EntryState(state), *rest) for state, *rest in rows]
 
     @shielded

@@ -62,7 +62,7 @@ _RECOVERY_BATCH: Final = 100
 _PURGE_BATCH: Final = 200
 _RETRY_BATCH: Final = 500
 # Bytes of the row of an ordering key, with its indexes.
-_ROW: Final = 256
+_KEY_ROW_BYTES: Final = 256
 
 
 class SqlStore(SqlQueries):
@@ -95,16 +95,16 @@ class SqlStore(SqlQueries):
         async with self._database.write_transaction() as connection:
             await self._database.lock_inserts(connection)
             await connection.run_sync(METADATA.create_all)
-            written = await _stored_meta(connection)
-            if written == self._meta_values:
+            stored = await _stored_meta(connection)
+            if stored == self._meta_values:
                 return
-            if (schema := written.get("schema", str(VERSION))) not in (
+            if (schema := stored.get("schema", str(VERSION))) not in (
                 str(VERSION),
                 *UPGRADABLE_VERSIONS,
             ):
                 why = Phrase("was written by another version (schema {schema})", schema=schema)
                 raise OutboxConfigurationError(why)
-            other = written and written.get("key") != self._meta_values["key"]
+            other = stored and stored.get("key") != self._meta_values["key"]
             if other and await _has_entries(connection):
                 raise OutboxConfigurationError(
                     Phrase("holds entries that were encrypted with another key")
@@ -116,7 +116,7 @@ class SqlStore(SqlQueries):
 
     @shielded
     async def insert(
-        self, draft: NewEntry, limits: OutboxLimits, confirm: Confirm = always_confirm
+        self, new_entry: NewEntry, limits: OutboxLimits, confirm: Confirm = always_confirm
     ) -> OutboxEntry:
         """Store a write and return its entry. Raises `OutboxFullError`.
 
@@ -124,23 +124,23 @@ class SqlStore(SqlQueries):
         again at the very end. What it raises is raised here, and nothing is stored.
         """
         entry_id = secrets.token_hex(_ID_BYTES)
-        sealed, size = await self._contents.encrypt_request(entry_id, draft)
-        marks = self._key_digests(draft.caller, draft.ordering_keys)
-        size += _ROW * len(marks)
+        sealed, size = await self._contents.encrypt_request(entry_id, new_entry)
+        digests = self._key_digests(new_entry.caller, new_entry.ordering_keys)
+        size += _KEY_ROW_BYTES * len(digests)
         async with self._database.write_transaction(adds=True) as connection:
             await self._database.lock_inserts(connection)
             confirm()
             await self._require_same_key(connection)
-            used = (await connection.execute(statements.select_usage(draft.caller))).one()
+            used = (await connection.execute(statements.select_usage(new_entry.caller))).one()
             limits.check(size, QueueUsage(*map(int, used)))
             now = await self._database.now(connection)
-            arrival = statements.insert_entry(draft, entry_id, size, now)
+            arrival = statements.insert_entry(new_entry, entry_id, size, now)
             entry = entry_from_row((await connection.execute(arrival)).one())
-            blocking = [{"mark": mark, "entry": entry.number} for mark in marks]
+            blocking = [{"mark": digest, "entry": entry.number} for digest in digests]
             await connection.execute(sa.insert(ordering_keys_table), blocking)
-            if draft.ordering_keys == ALL_KEYS:
-                own = {"entry": entry.number, "caller": draft.caller}
-                await connection.execute(sa.insert(all_keys_table).values(own))
+            if new_entry.ordering_keys == ALL_KEYS:
+                row = {"entry": entry.number, "caller": new_entry.caller}
+                await connection.execute(sa.insert(all_keys_table).values(row))
             await connection.execute(
                 statements.update_predecessors(entries_table.c.number == entry.number)
             )
@@ -150,17 +150,19 @@ class SqlStore(SqlQueries):
             return entry
 
     @shielded
-    async def is_blocked(self, caller: str, orders: Collection[str]) -> bool:
+    async def is_blocked(self, caller: str, ordering_keys: Collection[str]) -> bool:
         """Return whether an undelivered entry has one of these ordering keys, or ALL_KEYS."""
-        if orders == ALL_KEYS:
+        if ordering_keys == ALL_KEYS:
             query = statements.exists_blocking_of_caller(caller)
         else:
-            query = statements.exists_blocking(self._key_digests(caller, (*orders, *ALL_KEYS)))
+            query = statements.exists_blocking(
+                self._key_digests(caller, (*ordering_keys, *ALL_KEYS))
+            )
         async with self._database.read_transaction() as connection:
             return bool((await connection.execute(query)).scalar_one())
 
-    def _key_digests(self, caller: str, orders: Collection[str]) -> list[bytes]:
-        return [self._cipher.ordering_key_digest(caller, order) for order in orders]
+    def _key_digests(self, caller: str, ordering_keys: Collection[str]) -> list[bytes]:
+        return [self._cipher.ordering_key_digest(caller, key) for key in ordering_keys]
 
     @shielded
     async def record_and_claim(
@@ -181,25 +183,29 @@ class SqlStore(SqlQueries):
         its lease was lost, unless the entry was claimed again or an operator has decided about it.
         """
         sealed = await self._contents.encrypt_responses(outcomes)
-        told: Sequence[bool] = ()
+        recorded: Sequence[bool] = ()
         claimed: Mapping[OutboxEntry, Sequence[bytes]] = {}
         async with self._database.write_transaction() as connection:
             if any(map(sql_attempts.is_delivered, outcomes)):
                 await self._database.lock_inserts(connection)
             now = await self._database.now(connection)
             if outcomes:
-                told = await sql_attempts.record_outcomes(connection, owner, outcomes, sealed, now)
+                recorded = await sql_attempts.record_outcomes(
+                    connection, owner, outcomes, sealed, now
+                )
             if max_claims:
-                if not any(told):
+                if not any(recorded):
                     # Entries claimed here prevent another process from preparing the store with
                     # another key.
                     await self._require_same_key(connection)
                 await self._handle_clock_step(connection, now)
-                ready = statements.select_ready(now, max_claims, cautious=prefer_verifiable)
-                lent = {"owner": owner, "leased_until": now + lease}
-                claimed = await sql_attempts.claim_entries(connection, ready, size, lent)
+                ready = statements.select_ready(
+                    now, max_claims, prefer_verifiable=prefer_verifiable
+                )
+                lease_values = {"owner": owner, "leased_until": now + lease}
+                claimed = await sql_attempts.claim_entries(connection, ready, size, lease_values)
         return StoreStepResult(
-            told, [await self._decrypt_claimed(*each) for each in claimed.items()]
+            recorded, [await self._decrypt_claimed(*item) for item in claimed.items()]
         )
 
     async def _handle_clock_step(self, connection: AsyncConnection, now: float) -> None:
@@ -218,7 +224,7 @@ class SqlStore(SqlQueries):
         """Renew the leases of this owner that have not ended. Return the ids it still holds."""
         async with self._database.write_transaction() as connection:
             now = await self._database.now(connection)
-            mine = (
+            conditions = (
                 entries_table.c.id.in_(ids),
                 entries_table.c.owner == owner,
                 entries_table.c.state == EntryState.SENDING,
@@ -227,7 +233,7 @@ class SqlStore(SqlQueries):
             # revived.
             alive = entries_table.c.leased_until > now
             prolonged = (
-                sa.update(entries_table).where(*mine, alive).values(leased_until=now + lease)
+                sa.update(entries_table).where(*conditions, alive).values(leased_until=now + lease)
             )
             held = await connection.execute(prolonged.returning(entries_table.c.id))
             return frozenset(held.scalars())
@@ -259,7 +265,7 @@ class SqlStore(SqlQueries):
         Their `recovery` decides what follows. Entries to be verified are due after `settle`
         seconds.
         """
-        dead = [owner for owner in {each.owner for each in standing} if self.is_known_dead(owner)]
+        dead = [owner for owner in {lease.owner for lease in standing} if self.is_known_dead(owner)]
         async with self._database.write_transaction() as connection:
             await self._require_same_key(connection)
             now = await self._database.now(connection)
@@ -341,12 +347,12 @@ class SqlStore(SqlQueries):
             if entry is None or caller not in (None, entry.caller):
                 return None
             now = await self._database.now(connection)
-            moved = await changes.apply_operator_action(connection, entry, to, now)
+            changed = await changes.apply_operator_action(connection, entry, to, now)
             if actor is not None:
                 await audit_notes.add_pending_records(
-                    connection, STEP_OF_ACTION[to], [moved], actor, now
+                    connection, STEP_OF_ACTION[to], [changed], actor, now
                 )
-            return moved
+            return changed
 
     @shielded
     async def retry_failed(
@@ -359,12 +365,14 @@ class SqlStore(SqlQueries):
         """
         async with self._database.write_transaction() as connection:
             now = await self._database.now(connection)
-            moved = await changes.retry_failed(connection, now, cause, after, most=_RETRY_BATCH)
+            retried = await changes.retry_failed(
+                connection, now, cause, after, max_entries=_RETRY_BATCH
+            )
             if actor is not None:
                 await audit_notes.add_pending_records(
-                    connection, OutboxStep.RETRIED, moved, actor, now
+                    connection, OutboxStep.RETRIED, retried, actor, now
                 )
-            return moved
+            return retried
 
     @shielded
     async def content(self, entry_id: str, actor: Actor | None = None) -> EntryContent | None:
@@ -372,12 +380,12 @@ class SqlStore(SqlQueries):
 
         With `actor` a pending audit record of the access is stored first.
         """
-        place = (
+        transaction = (
             self._database.read_transaction()
             if actor is None
             else self._database.write_transaction()
         )
-        async with place as connection:
+        async with transaction as connection:
             entry = await find_entry(connection, entry_id)
             if entry is None:
                 return None

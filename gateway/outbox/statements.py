@@ -11,7 +11,7 @@ from gateway.outbox.entry import BLOCKING, EntryState, NewEntry, OutboxEntry, Re
 from gateway.outbox.schema import all_keys_table, entries_table, ordering_keys_table, segments_table
 from gateway.outbox.store import Lease
 
-_SHOWN: Final = (
+_ENTRY_COLUMNS: Final = (
     *(
         entries_table.c.number,
         entries_table.c.id,
@@ -27,7 +27,7 @@ _SHOWN: Final = (
     ),
     *(entries_table.c.attempts, entries_table.c.size, entries_table.c.cause),
 )
-_LEASE: Final = (
+_LEASE_COLUMNS: Final = (
     *(
         entries_table.c.number,
         entries_table.c.attempts,
@@ -40,12 +40,14 @@ _LEASE: Final = (
 _MAX_DELAY: Final = 4000.0
 _MAX_LEASE: Final = 60.0
 # Entries that are verified before the next attempt.
-_ASKED_FOR: Final = entries_table.c.doubt & (entries_table.c.recovery == RecoveryMode.VERIFY)
-_OVER: Final = (EntryState.DELIVERED, EntryState.CANCELLED, EntryState.DROPPED)
+_NEEDS_VERIFICATION: Final = entries_table.c.doubt & (
+    entries_table.c.recovery == RecoveryMode.VERIFY
+)
+_PURGEABLE_STATES: Final = (EntryState.DELIVERED, EntryState.CANCELLED, EntryState.DROPPED)
 
 
 def entry_from_row(row: Any) -> OutboxEntry:
-    """Return the entry of a row with the columns `_SHOWN`."""
+    """Return the entry of a row with the columns `_ENTRY_COLUMNS`."""
     facts = row._asdict()
     facts["in_doubt"] = facts.pop("doubt")
     return OutboxEntry(
@@ -59,7 +61,7 @@ def entry_from_row(row: Any) -> OutboxEntry:
 
 def select_entries() -> sa.Select[Any]:
     """Return the SELECT of all entries."""
-    return sa.select(*_SHOWN)
+    return sa.select(*_ENTRY_COLUMNS)
 
 
 def select_unlocked(*conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
@@ -67,41 +69,41 @@ def select_unlocked(*conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
     return select_entries().where(*conditions).with_for_update(skip_locked=True, of=entries_table)
 
 
-def insert_entry(draft: NewEntry, entry_id: str, size: int, now: float) -> sa.Insert:
+def insert_entry(new_entry: NewEntry, entry_id: str, size: int, now: float) -> sa.Insert:
     """Return the INSERT of a new entry, which returns the row with its number."""
     return (
         sa.insert(entries_table)
         .values(
             id=entry_id,
-            caller=draft.caller,
+            caller=new_entry.caller,
             state=EntryState.WAITING,
-            recovery=draft.recovery,
-            doubt=draft.in_doubt,
+            recovery=new_entry.recovery,
+            doubt=new_entry.in_doubt,
             queued_at=now,
-            due_at=now + draft.delay,
+            due_at=now + new_entry.delay,
             attempts=0,
             size=size,
-            cause=draft.cause,
+            cause=new_entry.cause,
         )
-        .returning(*_SHOWN)
+        .returning(*_ENTRY_COLUMNS)
     )
 
 
-def select_ready(now: float, most: int, *, cautious: bool) -> sa.Select[Any]:
-    """Return the SELECT of up to `most` entries that are due and not blocked.
+def select_ready(now: float, max_entries: int, *, prefer_verifiable: bool) -> sa.Select[Any]:
+    """Return the SELECT of up to `max_entries` entries that are due and not blocked.
 
     Those that have been due longest come first: an entry that has just failed lets others go ahead.
-    With `cautious` those that must not be repeated come last.
+    With `prefer_verifiable` those that must not be repeated come last.
     """
     # An entry that is due at once stays due, however the clock is set meanwhile.
     at_once = entries_table.c.due_at == entries_table.c.queued_at
     is_due = at_once | _reached(entries_table.c.due_at, now, _MAX_DELAY)
     due = (entries_table.c.state == EntryState.WAITING, entries_table.c.behind.is_(None), is_due)
-    first = [entries_table.c.recovery == RecoveryMode.HOLD] if cautious else []
+    first = [entries_table.c.recovery == RecoveryMode.HOLD] if prefer_verifiable else []
     return (
         select_unlocked(*due)
         .order_by(*first, entries_table.c.due_at, entries_table.c.number)
-        .limit(most)
+        .limit(max_entries)
     )
 
 
@@ -112,16 +114,16 @@ def update_predecessors(*conditions: sa.ColumnElement[bool]) -> sa.Update:
 
 def _predecessor() -> sa.ColumnElement[int]:
     """Return the number of an entry that blocks this one: by an ordering key, or by ALL_KEYS."""
-    mine, before, rest = (
+    keys, before, rest = (
         ordering_keys_table.alias(),
         ordering_keys_table.alias(),
         entries_table.alias(),
     )
     latest = sa.select(sa.func.max(before.c.entry)).where(
-        before.c.mark == mine.c.mark, before.c.entry < mine.c.entry
+        before.c.mark == keys.c.mark, before.c.entry < keys.c.entry
     )
-    of_orders = sa.select(sa.func.max(latest.correlate(mine).scalar_subquery())).where(
-        mine.c.entry == entries_table.c.number
+    of_orders = sa.select(sa.func.max(latest.correlate(keys).scalar_subquery())).where(
+        keys.c.entry == entries_table.c.number
     )
     of_everything = sa.select(sa.func.max(all_keys_table.c.entry)).where(
         all_keys_table.c.caller == entries_table.c.caller,
@@ -142,23 +144,25 @@ def _predecessor() -> sa.ColumnElement[int]:
             latest_of_all.correlate(entries_table).scalar_subquery(),
         )
     )
-    ways = (each.correlate(entries_table).scalar_subquery() for each in (of_orders, of_everything))
-    return sa.func.coalesce(*ways, anything)
+    predecessors = (
+        query.correlate(entries_table).scalar_subquery() for query in (of_orders, of_everything)
+    )
+    return sa.func.coalesce(*predecessors, anything)
 
 
 def select_leases() -> sa.Select[Any]:
     """Return the SELECT of all leases: number, attempts, end and owner."""
-    return sa.select(*_LEASE).where(entries_table.c.state == EntryState.SENDING)
+    return sa.select(*_LEASE_COLUMNS).where(entries_table.c.state == EntryState.SENDING)
 
 
 def select_interrupted(
     standing: Collection[Lease], dead: Collection[str], now: float
 ) -> sa.Select[Any]:
     """Return the SELECT of entries with one of these leases, ended or of a dead owner."""
-    known = [(each.number, each.attempts, each.until, each.owner) for each in standing]
+    known = [(lease.number, lease.attempts, lease.until, lease.owner) for lease in standing]
     over = _reached(entries_table.c.leased_until, now, _MAX_LEASE) | entries_table.c.owner.in_(dead)
     return select_unlocked(
-        entries_table.c.state == EntryState.SENDING, sa.tuple_(*_LEASE).in_(known), over
+        entries_table.c.state == EntryState.SENDING, sa.tuple_(*_LEASE_COLUMNS).in_(known), over
     )
 
 
@@ -168,7 +172,7 @@ def update_due_now(*conditions: sa.ColumnElement[bool]) -> sa.Update:
     Entries to be verified are left out, because the platform's index may lag behind.
     """
     waiting = sa.update(entries_table).where(
-        entries_table.c.state == EntryState.WAITING, ~_ASKED_FOR, *conditions
+        entries_table.c.state == EntryState.WAITING, ~_NEEDS_VERIFICATION, *conditions
     )
     return waiting.values(due_at=entries_table.c.queued_at)
 
@@ -180,7 +184,7 @@ def update_delays_after_clock_step(now: float, settle: float) -> Sequence[sa.Upd
     """
     late = (
         entries_table.c.state == EntryState.WAITING,
-        _ASKED_FOR,
+        _NEEDS_VERIFICATION,
         entries_table.c.due_at > now + settle,
     )
     return (
@@ -189,24 +193,24 @@ def update_delays_after_clock_step(now: float, settle: float) -> Sequence[sa.Upd
     )
 
 
-def _reached(moment: sa.Column[Any], now: float, longest: float) -> sa.ColumnElement[bool]:
-    return (moment <= now) | (moment > now + longest)
+def _reached(moment: sa.Column[Any], now: float, max_ahead: float) -> sa.ColumnElement[bool]:
+    return (moment <= now) | (moment > now + max_ahead)
 
 
-def exists_blocking(marks: Collection[bytes]) -> sa.Select[Any]:
+def exists_blocking(digests: Collection[bytes]) -> sa.Select[Any]:
     """Return the SELECT whether an entry blocks one of these ordering keys."""
-    return sa.select(sa.exists().where(ordering_keys_table.c.mark.in_(marks)))
+    return sa.select(sa.exists().where(ordering_keys_table.c.mark.in_(digests)))
 
 
 def exists_blocking_of_caller(caller: str) -> sa.Select[Any]:
     """Return the SELECT whether any entry of this caller blocks."""
-    mine = (entries_table.c.caller == caller, entries_table.c.state.in_(BLOCKING))
-    return sa.select(sa.exists().where(*mine))
+    conditions = (entries_table.c.caller == caller, entries_table.c.state.in_(BLOCKING))
+    return sa.select(sa.exists().where(*conditions))
 
 
 def update_entries(*conditions: sa.ColumnElement[bool]) -> sa.Update:
     """Return an UPDATE of entries that returns the changed rows."""
-    return sa.update(entries_table).where(*conditions).returning(*_SHOWN)
+    return sa.update(entries_table).where(*conditions).returning(*_ENTRY_COLUMNS)
 
 
 def select_for_update(numbers: Collection[int]) -> sa.Select[Any]:
@@ -223,9 +227,12 @@ def select_for_update(numbers: Collection[int]) -> sa.Select[Any]:
 
 def select_usage(caller: str) -> sa.Select[Any]:
     """Return the SELECT of number and bytes of what blocks: of all callers, and of this one."""
-    own = sa.case((entries_table.c.caller == caller, 1), else_=0)
+    is_of_caller = sa.case((entries_table.c.caller == caller, 1), else_=0)
     return sa.select(
-        sa.func.count(), _sum(entries_table.c.size), _sum(own), _sum(own * entries_table.c.size)
+        sa.func.count(),
+        _sum(entries_table.c.size),
+        _sum(is_of_caller),
+        _sum(is_of_caller * entries_table.c.size),
     ).where(entries_table.c.state.in_(BLOCKING))
 
 
@@ -256,5 +263,5 @@ def select_segments(numbers: Collection[int], kind: str) -> sa.Select[Any]:
 def select_purgeable(before: float) -> sa.Select[Any]:
     """Return the SELECT of the numbers of entries that finished before that Unix time."""
     return sa.select(entries_table.c.number).where(
-        entries_table.c.state.in_(_OVER), entries_table.c.finished_at < before
+        entries_table.c.state.in_(_PURGEABLE_STATES), entries_table.c.finished_at < before
     )

@@ -20,7 +20,7 @@ from gateway.outbox.texts import outbox_text
 
 STATE_SYSTEM: Final = "urn:dhp-gateway:outbox"
 # Task.status by state; an operator has to resolve failed and unclear entries.
-_TASK: Final = {
+_TASK_STATUSES: Final = {
     EntryState.WAITING: "accepted",
     EntryState.SENDING: "in-progress",
     EntryState.DELIVERED: "completed",
@@ -40,36 +40,42 @@ class ResponseFormat:
 
 
 def entry_outcome(
-    word: str, reader: ResponseFormat, *, severity: str = "information", code: str = "informational"
+    word: str,
+    response_format: ResponseFormat,
+    *,
+    severity: str = "information",
+    code: str = "informational",
 ) -> dict[str, Any]:
     """Return an OperationOutcome about the state of an entry."""
     details = {
         "coding": [{"system": STATE_SYSTEM, "code": word}],
-        "text": outbox_text(word, reader.language),
+        "text": outbox_text(word, response_format.language),
     }
     return {
         "resourceType": "OperationOutcome",
-        "language": reader.language,
+        "language": response_format.language,
         "issue": [{"severity": severity, "code": code, "details": details}],
     }
 
 
 def batch_response(
-    entry: OutboxEntry, response: StoredResponse, reader: ResponseFormat
+    entry: OutboxEntry, response: StoredResponse, response_format: ResponseFormat
 ) -> tuple[dict[str, Any], bool]:
     """Return the Bundle with the outcome of a write, and whether the Bundle has to be XML.
 
     It has the format of the platform's response where it contains that.
     """
-    answer = (
+    content = (
         None if response.reason else embed_body(response.body, _field(response, b"content-type"))
     )
-    xml = reader.xml if answer is None else answer.xml
+    xml = response_format.xml if content is None else content.xml
     part: dict[str, Any] = {}
-    is_outcome = answer is not None and answer.kind == "OperationOutcome"
-    if answer is not None and not is_outcome:
-        part["resource"] = answer
-    part["response"] = dict(_response(entry, response, reader, answer if is_outcome else None))
+    is_outcome = content is not None and content.kind == "OperationOutcome"
+    if content is not None and not is_outcome:
+        part["resource"] = content
+    part["response"] = dict(
+        _response(entry, response, response_format, content if is_outcome else None)
+    )
     bundle = {"resourceType": "Bundle", "type": "batch-response", "entry": [part]}
     return bundle, xml
 
@@ -77,8 +83,8 @@ def batch_response(
 def _response(
     entry: OutboxEntry,
     response: StoredResponse,
-    reader: ResponseFormat,
-    outcome_: EmbeddedResource | None,
+    response_format: ResponseFormat,
+    outcome: EmbeddedResource | None,
 ) -> Iterator[tuple[str, Any]]:
     yield "status", _reason_phrase(response.status)
     for name, field in (("location", b"location"), ("etag", b"etag")):
@@ -88,27 +94,27 @@ def _response(
     modified = _instant(_field(response, b"last-modified"))
     if modified is not None:
         yield "lastModified", modified
-    if outcome_ is not None and entry.state is not EntryState.UNCLEAR:
-        yield "outcome", outcome_
+    if outcome is not None and entry.state is not EntryState.UNCLEAR:
+        yield "outcome", outcome
     elif entry.state in (EntryState.FAILED, EntryState.UNCLEAR):
-        yield "outcome", _gateway_outcome(entry, response, reader)
+        yield "outcome", _gateway_outcome(entry, response, response_format)
 
 
 def _gateway_outcome(
-    entry: OutboxEntry, response: StoredResponse, reader: ResponseFormat
+    entry: OutboxEntry, response: StoredResponse, response_format: ResponseFormat
 ) -> dict[str, Any]:
     unclear = entry.state is EntryState.UNCLEAR
     word = "unclear" if unclear else "expired" if response.reason == "expired" else "failed"
-    made = entry_outcome(
-        word, reader, severity="error", code="incomplete" if unclear else "processing"
+    outcome = entry_outcome(
+        word, response_format, severity="error", code="incomplete" if unclear else "processing"
     )
-    issue = made["issue"][0]
+    issue = outcome["issue"][0]
     if response.reason in REASONS:
         issue["details"]["coding"].append({"system": CODE_SYSTEM, "code": response.reason})
     status = "none" if response.reason else response.status
     facts = f"platform-status={status}; attempts={entry.attempts}"
     issue["diagnostics"] = f"{facts}; {response.note}" if response.note else facts
-    return made
+    return outcome
 
 
 def task_bundle(
@@ -128,7 +134,7 @@ def _task(entry: OutboxEntry) -> dict[str, Any]:
     task: dict[str, Any] = {
         "resourceType": "Task",
         "id": entry.id,
-        "status": _TASK[entry.state],
+        "status": _TASK_STATUSES[entry.state],
         "businessStatus": {"coding": [{"system": STATE_SYSTEM, "code": word}]},
         "intent": "order",
         "authoredOn": fhir_instant(entry.queued_at),

@@ -24,10 +24,10 @@ from gateway.outbox.store import EntryStateError, OutboxUnavailableError
 from gateway.pipeline.request_context import RequestContext
 
 _ID: Final = re.compile(r"[A-Za-z0-9\-]{1,64}")
-_PAGE: Final = 100
+_PAGE_SIZE: Final = 100
 _MIN_RETRY_AFTER: Final = 1
 _MAX_RETRY_AFTER: Final = 60
-_OVER: Final = frozenset({EntryState.DELIVERED, EntryState.FAILED, EntryState.UNCLEAR})
+_FINISHED_STATES: Final = frozenset({EntryState.DELIVERED, EntryState.FAILED, EntryState.UNCLEAR})
 _RETRY_AFTER: Final = 5.0
 
 
@@ -35,14 +35,17 @@ class OutboxApi:
     """The handler of the outbox's own paths; `clock` returns seconds since 1970."""
 
     def __init__(
-        self, outbox: Outbox, one_by_one: SerialExecutor, clock: Callable[[], float] = time.time
+        self,
+        outbox: Outbox,
+        serial_executor: SerialExecutor,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._outbox = outbox
-        self._one_by_one = one_by_one
+        self._serial_executor = serial_executor
         self._clock = clock
 
     async def handle(
-        self, context: RequestContext, base: str, reader: ResponseFormat
+        self, context: RequestContext, base: str, response_format: ResponseFormat
     ) -> UpstreamResponse:
         """Return the response to a request. Raises `GatewayError`."""
         # A signed-in user has no entries: the writes of users are not queued.
@@ -53,13 +56,13 @@ class OutboxApi:
         try:
             if not rest:
                 _require(method, "GET", "HEAD")
-                return await self._list(context, base + OUTBOX_PATH, reader)
+                return await self._list(context, base + OUTBOX_PATH, response_format)
             _require(method, "GET", "HEAD", "DELETE")
             if not _ID.fullmatch(rest):
                 raise _not_found()
             if method == "DELETE":
-                return await self._cancel(rest, context.caller.name, reader)
-            return await self._show(rest, context.caller.name, reader)
+                return await self._cancel(rest, context.caller.name, response_format)
+            return await self._show(rest, context.caller.name, response_format)
         except TimeoutError:
             raise GatewayError(errors.OVERLOADED, retry_after=_RETRY_AFTER) from None
         except OutboxUnavailableError:
@@ -68,70 +71,84 @@ class OutboxApi:
             ) from None
 
     async def _list(
-        self, context: RequestContext, base: str, reader: ResponseFormat
+        self, context: RequestContext, base: str, response_format: ResponseFormat
     ) -> UpstreamResponse:
         after = parse_qs(context.target.query).get("after", ["0"])[0]
         number = int(after) if re.fullmatch("[0-9]{1,18}", after) else 0
         entries = await self._outbox.entries(
-            caller=context.caller.name, after=number, limit=_PAGE + 1
+            caller=context.caller.name, after=number, limit=_PAGE_SIZE + 1
         )
-        shown = entries[:_PAGE]
-        following = f"{base}?after={shown[-1].number}" if len(entries) > _PAGE else None
-        return resource_response(200, task_bundle(shown, base, following=following), xml=reader.xml)
+        shown = entries[:_PAGE_SIZE]
+        following = f"{base}?after={shown[-1].number}" if len(entries) > _PAGE_SIZE else None
+        return resource_response(
+            200, task_bundle(shown, base, following=following), xml=response_format.xml
+        )
 
-    async def _show(self, entry_id: str, caller: str, reader: ResponseFormat) -> UpstreamResponse:
+    async def _show(
+        self, entry_id: str, caller: str, response_format: ResponseFormat
+    ) -> UpstreamResponse:
         entry = await self._outbox.entry(entry_id, caller)
         if entry is None:
             raise _not_found()
         if entry.state in (EntryState.CANCELLED, EntryState.DROPPED):
-            return _gone(entry, reader)
-        response = await self._outbox.response(entry_id) if entry.state in _OVER else None
+            return _gone(entry, response_format)
+        response = (
+            await self._outbox.response(entry_id) if entry.state in _FINISHED_STATES else None
+        )
         if response is None:
-            return self._in_progress(entry, reader)
-        return await self._one_by_one.run(
-            len(response.body), caller, lambda: _final_response(entry, response, reader)
+            return self._in_progress(entry, response_format)
+        return await self._serial_executor.run(
+            len(response.body), caller, lambda: _final_response(entry, response, response_format)
         )
 
-    def _in_progress(self, entry: OutboxEntry, reader: ResponseFormat) -> UpstreamResponse:
+    def _in_progress(self, entry: OutboxEntry, response_format: ResponseFormat) -> UpstreamResponse:
         wait = max(_MIN_RETRY_AFTER, min(_MAX_RETRY_AFTER, round(entry.due_at - self._clock())))
         word = "sending" if entry.state is EntryState.SENDING else "waiting"
         fields = (
             ("X-Progress", f"{word}, {entry.attempts} attempts"),
             ("Retry-After", str(wait)),
         )
-        return resource_response(202, entry_outcome(word, reader), xml=reader.xml, fields=fields)
+        return resource_response(
+            202, entry_outcome(word, response_format), xml=response_format.xml, fields=fields
+        )
 
-    async def _cancel(self, entry_id: str, caller: str, reader: ResponseFormat) -> UpstreamResponse:
+    async def _cancel(
+        self, entry_id: str, caller: str, response_format: ResponseFormat
+    ) -> UpstreamResponse:
         try:
             entry = await self._outbox.cancel(entry_id, caller)
-        except EntryStateError as refusal:
-            return _cancel_conflict(refusal.state, reader)
+        except EntryStateError as error:
+            return _cancel_conflict(error.state, response_format)
         if entry is None:
             raise _not_found()
-        return resource_response(202, entry_outcome("cancelling", reader), xml=reader.xml)
+        return resource_response(
+            202, entry_outcome("cancelling", response_format), xml=response_format.xml
+        )
 
 
 def _final_response(
-    entry: OutboxEntry, response: StoredResponse, reader: ResponseFormat
+    entry: OutboxEntry, response: StoredResponse, response_format: ResponseFormat
 ) -> UpstreamResponse:
-    bundle, xml = batch_response(entry, response, reader)
+    bundle, xml = batch_response(entry, response, response_format)
     return resource_response(200, bundle, xml=xml)
 
 
-def _cancel_conflict(state: EntryState, reader: ResponseFormat) -> UpstreamResponse:
+def _cancel_conflict(state: EntryState, response_format: ResponseFormat) -> UpstreamResponse:
     if state in (EntryState.CANCELLED, EntryState.DROPPED):
         word, status, code = state.value, 410, "deleted"
     else:
         word = "delivered" if state is EntryState.DELIVERED else "locked"
         status, code = 409, "conflict"
     return resource_response(
-        status, entry_outcome(word, reader, severity="error", code=code), xml=reader.xml
+        status,
+        entry_outcome(word, response_format, severity="error", code=code),
+        xml=response_format.xml,
     )
 
 
-def _gone(entry: OutboxEntry, reader: ResponseFormat) -> UpstreamResponse:
-    resource = entry_outcome(entry.state.value, reader, severity="error", code="deleted")
-    return resource_response(410, resource, xml=reader.xml)
+def _gone(entry: OutboxEntry, response_format: ResponseFormat) -> UpstreamResponse:
+    resource = entry_outcome(entry.state.value, response_format, severity="error", code="deleted")
+    return resource_response(410, resource, xml=response_format.xml)
 
 
 def _require(method: str, *allowed: str) -> None:

@@ -56,13 +56,13 @@ class OutboxLimits:
         """Raise `OutboxFullError` if one more entry of that size does not fit."""
         if used.entries >= self.max_entries or used.total_bytes + size > self.max_bytes:
             raise OutboxFullError(Phrase("the outbox is full"))
-        most, bytes_most = (
+        max_entries, max_bytes = (
             int(self.max_entries * self.max_caller_share),
             self.max_bytes * self.max_caller_share,
         )
-        beyond = used.caller_entries >= most or used.caller_bytes + size > bytes_most
+        exceeds_share = used.caller_entries >= max_entries or used.caller_bytes + size > max_bytes
         # One entry is allowed for every caller, whatever its share.
-        if used.caller_entries and beyond:
+        if used.caller_entries and exceeds_share:
             raise OutboxFullError(Phrase("the caller's share of the outbox is full"))
 
 

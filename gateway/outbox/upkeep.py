@@ -26,14 +26,14 @@ class OutboxMaintenance:
         self._seen: dict[Lease, float] = {}
         self._more = False
 
-    async def recover_leases(self, lease: float, settle: float) -> None:
+    async def recover_leases(self, lease_seconds: float, settle: float) -> None:
         """Recover entries that processes which ended were sending.
 
         The store's clock may have been set ahead: a lease must also have stood unrenewed for its
         whole length by the clock of this process. Its owner has stopped by then. An entry of a
         process that is known to be dead is recovered at once.
         """
-        standing = await self._stale_leases(lease)
+        standing = await self._stale_leases(lease_seconds)
         if standing:
             await self._apply_all(
                 lambda: self._store.recover_leases(standing, settle=settle), _step_after_lease_end
@@ -54,16 +54,16 @@ class OutboxMaintenance:
         )
         return self._more
 
-    async def _stale_leases(self, lease: float) -> list[Lease]:
+    async def _stale_leases(self, lease_seconds: float) -> list[Lease]:
         found = await self._store.leases()
         # Read after the query: a lease may have been renewed while this process waited for the
         # result.
         now = self._clock()
-        self._seen = {each: self._seen.get(each, now) for each in found}
+        self._seen = {lease: self._seen.get(lease, now) for lease in found}
         return [
-            each
-            for each, since in self._seen.items()
-            if now - since >= lease or self._store.is_known_dead(each.owner)
+            lease
+            for lease, since in self._seen.items()
+            if now - since >= lease_seconds or self._store.is_known_dead(lease.owner)
         ]
 
     async def _apply_all(

@@ -83,7 +83,7 @@ async def open_outbox(
     return OutboxService(
         store,
         settings,
-        LatestEntrySender(acquire, audited=lambda: audit.is_available, probe=probe),
+        LatestEntrySender(acquire, can_record=lambda: audit.is_available, probe=probe),
         last_writes=last_writes,
         metrics=metrics,
         audit=audit,
@@ -104,7 +104,7 @@ class OutboxService:
         audit: AuditTrail,
     ) -> None:
         self._last_writes = last_writes
-        self._one_by_one = SerialExecutor()
+        self._serial_executor = SerialExecutor()
         self._metrics = metrics
         self._audit = audit
         self._iso = TimestampFormatter().format
@@ -137,17 +137,17 @@ class OutboxService:
         """Return the outbox's part of the request path, for one version of the settings."""
         return OutboxWriteQueue(
             self.outbox,
-            OutboxApi(self.outbox, self._one_by_one),
-            rules=WriteQueueSettings(
+            OutboxApi(self.outbox, self._serial_executor),
+            settings=WriteQueueSettings(
                 settings.listen.base_path,
                 settings.listen.public_url,
                 settings.fhir.default_language,
                 factories.has_several_queueing(settings),
             ),
-            memory=WriteQueueResources(
+            resources=WriteQueueResources(
                 MemoryBudget(_LARGE_BODIES * settings.limits.max_body_bytes),
                 self._last_writes,
-                self._one_by_one,
+                self._serial_executor,
             ),
             clock=time.monotonic,
         )
@@ -173,7 +173,7 @@ class OutboxService:
                 statement=statement,
                 unfiltered=settings.fhir.unfiltered,
             ),
-            self._one_by_one,
+            self._serial_executor,
         )
 
     async def start(self) -> None:
@@ -194,7 +194,7 @@ class OutboxService:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._one_by_one.close()
+        self._serial_executor.close()
 
     def _observe(self, event: OutboxEvent) -> None:
         entry = event.entry

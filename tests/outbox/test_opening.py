@@ -211,7 +211,7 @@ async def test_nobody_waits_longer_as_others_wait_too(
     sqlite_place: SqlitePlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While another process has the file, all who came together give up together."""
-    monkeypatch.setattr("gateway.outbox.database._BUSY", 1.0)
+    monkeypatch.setattr("gateway.outbox.database._BUSY_TIMEOUT", 1.0)
     async with open_store(made(sqlite_place)) as store:
         outbox = make_outbox(store, made(sqlite_place), lambda _: None)
         other = sqlite3.connect(sqlite_place.path, isolation_level=None)
@@ -231,7 +231,7 @@ async def test_who_waited_for_this_process_waits_less_for_others(
     sqlite_place: SqlitePlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The time is the same for both together."""
-    monkeypatch.setattr("gateway.outbox.database._BUSY", 1.0)
+    monkeypatch.setattr("gateway.outbox.database._BUSY_TIMEOUT", 1.0)
     database = sqlite_place.database()
     other = sqlite3.connect(sqlite_place.path, isolation_level=None)
 

@@ -90,7 +90,7 @@ class OutboxAdminApi:
         if actor is None or self._record is None:
             return None
         try:
-            content = await self._outbox.revealed(question["id"], actor, self._record)
+            content = await self._outbox.reveal(question["id"], actor, self._record)
         except NotRecordedError:
             return {"unrecorded": True}
         return (
