@@ -60,12 +60,12 @@ async def drain_pending_records(
     new = [row for row in rows if row.number not in recorded]
     if new and await record([_record_of_row(row) for row in new]):
         recorded.update(row.number for row in new)
-    taken = {row.number for row in rows} & recorded
-    if taken:
+    deleted = {row.number for row in rows} & recorded
+    if deleted:
         await connection.execute(
-            sa.delete(pending_records_table).where(pending_records_table.c.number.in_(taken))
+            sa.delete(pending_records_table).where(pending_records_table.c.number.in_(deleted))
         )
-    return taken
+    return deleted
 
 
 def _record_of_row(row: sa.Row[Any]) -> PendingAuditRecord:

@@ -53,23 +53,23 @@ class VerificationQuery:
     is_conditional: bool
     bundle_index: int | None = None
 
-    def is_conclusive(self, known: SearchSupport) -> bool:
+    def is_conclusive(self, support: SearchSupport) -> bool:
         """Return whether a match can prove anything.
 
         A match by the resource's own identifier always can, one by other parameters only if all of
         them are declared.
         """
-        return self.identifier is not None or self.has_only_declared_parameters(known)
+        return self.identifier is not None or self.has_only_declared_parameters(support)
 
-    def has_only_declared_parameters(self, known: SearchSupport) -> bool:
+    def has_only_declared_parameters(self, support: SearchSupport) -> bool:
         """Return whether the platform certainly uses all parameters.
 
         Each of them is declared, exactly as written.
         """
         names = filtering_names(self.query)
-        declared = known.declared or ()
+        declared = support.declared or ()
         return bool(names) and all(
-            name in declared and not known.is_unusable(name) for name in names
+            name in declared and not support.is_unusable(name) for name in names
         )
 
 
@@ -136,7 +136,10 @@ def compare_read(result: StoredResponse, request: QueuedRequest) -> Verification
 
 
 def compare_search(
-    result: StoredResponse, request: QueuedRequest, wanted: VerificationQuery, known: SearchSupport
+    result: StoredResponse,
+    request: QueuedRequest,
+    wanted: VerificationQuery,
+    support: SearchSupport,
 ) -> VerificationResult:
     """Return what the response to the search of `wanted` shows about the write."""
     sent, bundle = _parse_sent(request), _content(result)
@@ -150,8 +153,8 @@ def compare_search(
         for resource in tree.child_elements(entry, "resource")
         if tree.first_text(resource, "resourceType") == wanted.resource_type
     ]
-    used = wanted.has_only_declared_parameters(known) and not _reports_ignored_parameters(
-        result, wanted, known
+    used = wanted.has_only_declared_parameters(support) and not _reports_ignored_parameters(
+        result, wanted, support
     )
     if not matches:
         # A server that ignores an unknown parameter would have found something, or reports that it
@@ -180,11 +183,13 @@ def _compare_match(
 
 
 def _reports_ignored_parameters(
-    result: StoredResponse, wanted: VerificationQuery, known: SearchSupport
+    result: StoredResponse, wanted: VerificationQuery, support: SearchSupport
 ) -> bool:
     xml = media_type(first_field_value(result.fields, b"content-type")).endswith("xml")
     return bool(
-        ignored_parameters(wanted.query, filtering_names(wanted.query), result.body, known, xml=xml)
+        ignored_parameters(
+            wanted.query, filtering_names(wanted.query), result.body, support, xml=xml
+        )
     )
 
 

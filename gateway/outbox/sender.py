@@ -185,10 +185,10 @@ class EntrySender:
             if query.is_conditional and "create" in declared.conditional:
                 findings.append(VerificationResult(VerificationStatus.SAFE_TO_RESEND))
                 continue
-            known = SearchSupport(
+            support = SearchSupport(
                 declared.parameters, self._route.unfiltered.get(query.resource_type, ())
             )
-            finding = await self._search(request, query, known)
+            finding = await self._search(request, query, support)
             if isinstance(finding, SendFailure):
                 return finding
             missing = self._route.statement.unavailable_reason
@@ -213,9 +213,9 @@ class EntrySender:
         return await self._serial_executor.run(size, "", lambda: compare_read(result, request))
 
     async def _search(
-        self, request: QueuedRequest, wanted: VerificationQuery, known: SearchSupport
+        self, request: QueuedRequest, wanted: VerificationQuery, support: SearchSupport
     ) -> VerificationResult | SendFailure:
-        if not wanted.is_conclusive(known):
+        if not wanted.is_conclusive(support):
             return VerificationResult(VerificationStatus.INCONCLUSIVE)
         response = await self._get(
             request, f"/{wanted.resource_type}?{wanted.query}&_count={_MAX_MATCHES}"
@@ -228,7 +228,7 @@ class EntrySender:
             return result
         size = len(request.body) + len(result.body)
         return await self._serial_executor.run(
-            size, "", lambda: compare_search(result, request, wanted, known)
+            size, "", lambda: compare_search(result, request, wanted, support)
         )
 
     async def _get(self, request: QueuedRequest, suffix: str) -> UpstreamResponse:

@@ -104,8 +104,8 @@ class SqlStore(SqlQueries):
             ):
                 why = Phrase("was written by another version (schema {schema})", schema=schema)
                 raise OutboxConfigurationError(why)
-            other = stored and stored.get("key") != self._meta_values["key"]
-            if other and await _has_entries(connection):
+            has_other_key = stored and stored.get("key") != self._meta_values["key"]
+            if has_other_key and await _has_entries(connection):
                 raise OutboxConfigurationError(
                     Phrase("holds entries that were encrypted with another key")
                 )
@@ -408,9 +408,9 @@ class SqlStore(SqlQueries):
             if not await audit_notes.has_pending_records(connection):
                 return 0
         async with self._database.write_transaction() as connection:
-            taken = await audit_notes.drain_pending_records(connection, record, self._recorded)
-        self._recorded -= taken
-        return len(taken)
+            deleted = await audit_notes.drain_pending_records(connection, record, self._recorded)
+        self._recorded -= deleted
+        return len(deleted)
 
 
 async def _stored_meta(connection: AsyncConnection) -> dict[str, str]:

@@ -160,9 +160,13 @@ def select_interrupted(
 ) -> sa.Select[Any]:
     """Return the SELECT of entries with one of these leases, ended or of a dead owner."""
     known = [(lease.number, lease.attempts, lease.until, lease.owner) for lease in standing]
-    over = _reached(entries_table.c.leased_until, now, _MAX_LEASE) | entries_table.c.owner.in_(dead)
+    has_ended = _reached(entries_table.c.leased_until, now, _MAX_LEASE) | entries_table.c.owner.in_(
+        dead
+    )
     return select_unlocked(
-        entries_table.c.state == EntryState.SENDING, sa.tuple_(*_LEASE_COLUMNS).in_(known), over
+        entries_table.c.state == EntryState.SENDING,
+        sa.tuple_(*_LEASE_COLUMNS).in_(known),
+        has_ended,
     )
 
 
@@ -236,8 +240,8 @@ def select_usage(caller: str) -> sa.Select[Any]:
     ).where(entries_table.c.state.in_(BLOCKING))
 
 
-def _sum(what: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    return sa.func.coalesce(sa.func.sum(what), 0)
+def _sum(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    return sa.func.coalesce(sa.func.sum(column), 0)
 
 
 def select_depth() -> sa.Select[Any]:

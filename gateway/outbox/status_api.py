@@ -78,10 +78,10 @@ class OutboxApi:
         entries = await self._outbox.entries(
             caller=context.caller.name, after=number, limit=_PAGE_SIZE + 1
         )
-        shown = entries[:_PAGE_SIZE]
-        following = f"{base}?after={shown[-1].number}" if len(entries) > _PAGE_SIZE else None
+        page = entries[:_PAGE_SIZE]
+        following = f"{base}?after={page[-1].number}" if len(entries) > _PAGE_SIZE else None
         return resource_response(
-            200, task_bundle(shown, base, following=following), xml=response_format.xml
+            200, task_bundle(page, base, following=following), xml=response_format.xml
         )
 
     async def _show(

@@ -78,26 +78,26 @@ class SearchGuard:
             return None
         # The response to the search has arrived: fetching the statement does not delay the
         # platform.
-        known = SearchSupport(None, self._unfiltered.get(type_name, ()))
+        support = SearchSupport(None, self._unfiltered.get(type_name, ()))
         if _is_any_of_type(names):
             declared = self._statement.cached(type_name)
             if declared is None:
                 declared = await self._statement.wait_for(type_name, MAX_WAIT[self._is_blocking])
-            known.declared = None if declared is None else declared.parameters
+            support.declared = None if declared is None else declared.parameters
         if self._is_blocking and not response.is_complete:
             await self._buffer_response(response, xml=xml)
         body = self._decoded_body(response)
-        unused = ignored_parameters(query, names, body, known, xml=xml)
+        unused = ignored_parameters(query, names, body, support, xml=xml)
         if not unused:
             return None
         self._on_ignored(len(unused))
         # Only names with the syntax of parameters are shown: a caller can send any text as a name.
-        shown = ",".join(query_names("&".join(f"{name}=" for name in unused)))
+        names_text = ",".join(query_names("&".join(f"{name}=" for name in unused)))
         if self._is_blocking:
             raise GatewayError(
-                errors.SEARCH_PARAMETER_IGNORED, hint=f"ignored={shown}", upstream_status=200
+                errors.SEARCH_PARAMETER_IGNORED, hint=f"ignored={names_text}", upstream_status=200
             )
-        return f'search-parameter-ignored; names="{shown}"'.encode("ascii")
+        return f'search-parameter-ignored; names="{names_text}"'.encode("ascii")
 
     async def _buffer_response(self, response: UpstreamResponse, *, xml: bool) -> None:
         """Buffer as much of the body as is needed: the `self` link may follow the matches."""
