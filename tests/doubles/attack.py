@@ -1,8 +1,8 @@
-"""An attacker in a process of its own: `python -m tests.doubles.attack PORT CONNECTIONS SECONDS`.
+"""An attacker in a separate process: `python -m tests.doubles.attack PORT CONNECTIONS SECONDS`.
 
-On every connection it sends what standard input holds, all at once, takes what is answered, and
-does so again while there are seconds left; once at least. At the end it prints how many answers
-there were of each status.
+On every connection it sends the whole of standard input at once, reads the responses, and repeats
+this for the given seconds, at least once. At the end it prints the number of responses by status
+as JSON.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ KINDS = {
     "wrong-key": get("/fhir/Patient/1", "X-Api-Key: x"),
     "foreign-network": get("/fhir/Patient/1", "X-Api-Key: far"),
 }
-# Whom the last of them would be, elsewhere.
+# The caller that the key of `foreign-network` belongs to, in a network that is not the test's.
 FAR = {"name": "far", "api_key": "far", "networks": ["10.20.0.0/16"]}
 
 
 @dataclass
 class Patient:
-    """A caller that asks one thing after the other, and how long the slowest answer took."""
+    """A caller that sends requests in sequence, and the longest response time in seconds."""
 
     address: Any
     request: bytes = get("/fhir/Patient/1", f"X-Api-Key: {KEY}")
@@ -43,12 +43,12 @@ class Patient:
     statuses: Counter[int] = field(default_factory=Counter)
 
     async def served(self) -> None:
-        """Ask one thing."""
+        """Send one request."""
         async with await Wire.open(self.address) as wire:
             self.statuses[(await wire.ask(self.request)).status] += 1
 
     async def ask_on(self) -> None:
-        """Ask until cancelled, on a new connection every tenth time."""
+        """Send requests until cancelled, ten on each connection."""
         while True:
             async with await Wire.open(self.address) as wire:
                 for _ in range(10):
@@ -61,7 +61,7 @@ class Patient:
 
 
 async def attack(port: int, data: bytes, *, connections: int, seconds: float) -> Counter[str]:
-    """Have another process attack a port of this machine; the answers it got."""
+    """Have another process attack a port of this machine. Return its responses by status."""
     command = (sys.executable, "-m", "tests.doubles.attack")
     process = await asyncio.create_subprocess_exec(
         *(*command, str(port), str(connections), str(seconds)),

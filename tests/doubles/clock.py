@@ -1,4 +1,4 @@
-"""A clock that stands still until a test moves it, with the timers that hang on it."""
+"""A clock that stands still until a test moves it, with its timers."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class FakeTimer:
         self.cancelled = False
 
     def cancel(self) -> None:
-        """Do not call back."""
+        """Cancel the timer: `callback` is not called."""
         self.cancelled = True
 
 
 class FakeClock:
-    """Calling it gives the monotonic time, `wall` gives Unix time, which can jump by itself."""
+    """A call returns the monotonic time, `wall` Unix time, which can jump on its own."""
 
     def __init__(self, now: float = 1000.0, wall: float = 1_800_000_000.0) -> None:
         self.now = now
@@ -30,30 +30,33 @@ class FakeClock:
         self.timers: list[FakeTimer] = []
 
     def __call__(self) -> float:
-        """The monotonic time."""
+        """Return the monotonic time in seconds."""
         return self.now
 
     def wall(self) -> float:
-        """Unix time."""
+        """Return the Unix time in seconds."""
         return self.now + self._wall_offset
 
     def jump_wall(self, seconds: float) -> None:
-        """Somebody sets the machine's clock."""
+        """Move the wall clock alone, as a correction of the machine's clock does."""
         self._wall_offset += seconds
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> FakeTimer:
-        """Call back once `delay` seconds have been moved over."""
+        """Call `callback` once the clock has moved by `delay` seconds."""
         timer = FakeTimer(self.now + delay, callback)
         self.timers.append(timer)
         return timer
 
     def next_due(self) -> float | None:
-        """Seconds until the next timer."""
+        """Return the seconds until the next timer, None without one."""
         self._forget()
         return min(timer.due for timer in self.timers) - self.now if self.timers else None
 
     async def advance(self, seconds: float) -> None:
-        """Move on, stopping at every timer; the loop turns a few times after each."""
+        """Move the clock on and call each timer when it is due.
+
+        The event loop runs a few iterations after each timer.
+        """
         end = self.now + seconds
         await turn()
         while (due := self.next_due()) is not None and self.now + due <= end:
@@ -70,6 +73,6 @@ class FakeClock:
 
 
 async def turn() -> None:
-    """Let everything run that can run without waiting for a socket."""
+    """Run a few loop iterations, so that all tasks run that wait for no socket."""
     for _ in range(_TURNS):
         await asyncio.sleep(0)

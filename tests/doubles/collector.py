@@ -1,10 +1,10 @@
-"""A collector that takes spans by OTLP/HTTP and keeps them, decoded and as they came.
+"""A collector that receives spans by OTLP/HTTP and keeps them, decoded and as octets.
 
     async with Collector() as collector:
         ... tracing={"otlp_endpoint": collector.url} ...
         spans = await collector.until(lambda spans: len(spans) >= 2)
 
-Needs the extra `otel` for the messages' definitions.
+The extra `otel` must be installed: it has the definitions of the messages.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Span:
 
 @dataclass
 class Collector:
-    """The server; an async context manager that listens on a port of its own."""
+    """The server; an async context manager that listens on a free port."""
 
     tls: ssl.SSLContext | None = None
     status: int = 200
@@ -64,23 +64,23 @@ class Collector:
 
     @property
     def url(self) -> str:
-        """The endpoint, as it stands in settings."""
+        """Return the endpoint as the settings hold it."""
         scheme, host = ("http", "127.0.0.1") if self.tls is None else ("https", "localhost")
         return f"{scheme}://{host}:{self.port}"
 
     async def until(self, enough: Callable[[list[Span]], bool]) -> list[Span]:
-        """All spans, once they are enough."""
+        """Wait until `enough` is true of the spans, and return them all."""
         async with asyncio.timeout(20), self._news:
             await self._news.wait_for(lambda: enough(self.spans))
         return self.spans
 
     async def until_asked(self, times: int) -> None:
-        """Return when so many requests have come in."""
+        """Return when `times` requests have been received."""
         async with asyncio.timeout(20), self._news:
             await self._news.wait_for(lambda: len(self.requests) >= times)
 
     async def _take(self, request: web.Request) -> web.Response:
-        body = await request.read()  # aiohttp has opened its gzip
+        body = await request.read()  # aiohttp has decoded the gzip coding.
         async with self._news:
             self.requests.append({name.lower(): value for name, value in request.headers.items()})
             if self.status == 200:

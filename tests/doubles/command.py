@@ -1,4 +1,4 @@
-"""`dhp-gateway …` run to its end, forked from a process that has imported it already."""
+"""Runs `dhp-gateway …` to its end, forked from a process that has imported it already."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NO_SETTINGS = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Result:
-    """How a command ended."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -30,9 +30,9 @@ async def dhp(
     places: Sequence[str | Path] | None = None,
     folder: Path = _NO_SETTINGS,
 ) -> Result:
-    """Run the command to its end; it must never show a traceback or the secret.
+    """Run the command to its end. Fails when its output shows a traceback or the secret.
 
-    `places` are where it looks for a settings file, `folder` is where it runs.
+    `places` are the paths where it looks for a settings file, `folder` is its working directory.
     """
     clean = {k: v for k, v in os.environ.items() if not k.startswith("DHP_GATEWAY_")}
     with tempfile.TemporaryDirectory() as directory:

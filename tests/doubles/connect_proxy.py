@@ -1,4 +1,4 @@
-"""An outgoing HTTP proxy: tunnels, forwards absolute-form requests, keeps what it saw."""
+"""An outgoing HTTP proxy: it tunnels, forwards absolute-form requests and records both."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from urllib.parse import urlsplit
 
 @dataclass
 class ConnectProxy:
-    """An async context manager that listens on a port of its own.
+    """An async context manager that listens on a free port.
 
-    `answer`, if set, is sent in place of a tunnel. `hosts` maps names that the world does not know
-    to addresses. `heads` are the request heads as they came, `relayed` all bytes that passed after.
+    `answer`, if set, is sent in place of a tunnel. `silent`: no response is sent at all. `hosts`
+    maps names that DNS does not know to addresses. `heads` are the request heads as they were
+    received, `relayed` all octets that passed after them.
     """
 
     answer: bytes | None = None
@@ -40,12 +41,12 @@ class ConnectProxy:
 
     @property
     def url(self) -> str:
-        """For `proxy_url`."""
+        """Return the URL for `proxy_url`."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def targets(self) -> list[str]:
-        """What was asked for, e.g. `CONNECT host:443`."""
+        """Return the request lines without the version, e.g. `CONNECT host:443`."""
         lines = [head.split(b"\r\n", 1)[0].decode() for head in self.heads]
         return [line.rsplit(" ", 1)[0] for line in lines]
 

@@ -1,4 +1,4 @@
-"""A line between the gateway and the platform that a test can cut and mend.
+"""A TCP relay between the gateway and the platform that a test can cut and mend.
 
 async with CutLine(platform.port) as line:
     ... let the gateway use line.port ...
@@ -15,13 +15,13 @@ from typing import Self
 
 
 class CutLine:
-    """Passes bytes on, both ways, to a port of this machine."""
+    """Relays octets in both directions to a port of this machine."""
 
     def __init__(self, target: int) -> None:
         self.target = target
         self.port = 0
         self._server: asyncio.Server | None = None
-        # Bound while nobody listens: another test's server at this port would answer for it.
+        # Bound without listening: the server of another test on this port would respond instead.
         self._kept: socket.socket | None = None
         self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
@@ -38,12 +38,12 @@ class CutLine:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def mend(self) -> None:
-        """Let connections through, at the same port as before."""
+        """Accept connections again, on the same port as before."""
         self._server = await asyncio.start_server(self._accept, sock=self._let_go())
         self.port = self._server.sockets[0].getsockname()[1]
 
     def cut(self) -> None:
-        """Break all connections and refuse new ones."""
+        """Reset all connections and refuse new ones."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -52,7 +52,7 @@ class CutLine:
             writer.transport.abort()
 
     def _let_go(self) -> socket.socket:
-        """The socket at the port, which is free from here on."""
+        """Return the bound socket; the relay holds it no longer."""
         kept, self._kept = self._kept or self._bound(), None
         return kept
 
@@ -79,7 +79,7 @@ Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def _join(one: Stream, other: Stream) -> None:
-    """Pass on until either side ends."""
+    """Relay until either end closes."""
     ways = [
         asyncio.ensure_future(_pass_on(one[0], other[1])),
         asyncio.ensure_future(_pass_on(other[0], one[1])),
@@ -87,7 +87,7 @@ async def _join(one: Stream, other: Stream) -> None:
     try:
         await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        # Before anything is awaited: the line's end may cancel this task once more.
+        # Before the first await: `__aexit__` may cancel this task once more.
         other[1].transport.abort()
         for way in ways:
             way.cancel()

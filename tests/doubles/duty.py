@@ -1,6 +1,4 @@
-"""The status page in the states a gateway may come into, made by the product's own
-`StatusReporter`.
-"""
+"""The status page in the states of a gateway, made by the product's `StatusReporter`."""
 
 from __future__ import annotations
 
@@ -47,7 +45,7 @@ FINE: Final[Outcome] = (200, "")
 
 
 class Duty:
-    """An hour of a gateway, and how things stand at its end."""
+    """One hour of a gateway's traffic, and its state at the end of the hour."""
 
     def __init__(self) -> None:
         self.clock = FakeClock(1_000_000.0)
@@ -58,7 +56,8 @@ class Duty:
         self.outbox: OutboxReport | None = None
         self.audit_available = True
         self.draining = False
-        # What the gateway's own question finds, and with which credential.
+        # Result of the gateway's own probe of the platform and the credential used; None: no
+        # probes.
         self.found: tuple[str, str] | None = None
         watched = MonitorSources(
             tokens=lambda: self.tokens,
@@ -70,7 +69,7 @@ class Duty:
         self.watch = PlatformMonitor(watched, self.clock, self.clock.wall)
 
     def serve(self, minutes_ago: int, *outcomes: Outcome, **members: Any) -> None:
-        """Requests that ended so long ago."""
+        """Record requests that ended `minutes_ago`, one for each outcome."""
         for status, reason in outcomes:
             duration = members.get("duration", 0.084)
             began = self.clock() - 60 * minutes_ago - duration
@@ -87,7 +86,7 @@ class Duty:
         return self.found
 
     def status(self, audit_dropped: Callable[[], int] = int) -> StatusReporter:
-        """What the product makes of it."""
+        """Return a reporter over this state."""
         sources = StatusSources(
             settings=settings,
             tokens=lambda: self.tokens,
@@ -104,7 +103,7 @@ class Duty:
 
 
 def settings() -> Settings:
-    """Those of a hospital with two systems."""
+    """Return the settings of a hospital with the defaults of the playground."""
     return load_settings(None, _SETTINGS)
 
 
@@ -214,7 +213,10 @@ STATES: Final[dict[str, Callable[[Duty], None]]] = {
 
 
 class OneState:
-    """What the operators' listener shows of a state; with `workers` one of two does not answer."""
+    """The sources of the admin listener in one state.
+
+    With `workers` the state is merged from two workers, of which one does not respond.
+    """
 
     def __init__(self, state: str, *, workers: bool = False) -> None:
         self._duty = Duty()
@@ -227,25 +229,25 @@ class OneState:
         return [self._status.report(), None]
 
     def language(self, asked: str | None, accept_language: str | None) -> str:
-        """As status."""
+        """Return the language as `StatusReporter.language` does."""
         return self._status.language(asked, accept_language)
 
     async def facts(self, language: str) -> dict[str, Any]:
-        """As status."""
+        """Return the facts of the one reporter, or of the merged one."""
         return await (self._merged if self._workers else self._status).facts(language)
 
     def render(self, accept: str | None) -> tuple[str, bytes]:
-        """As metrics of no interest."""
+        """Return empty metrics, which the status page does not use."""
         return "text/plain", b""
 
     def report(self) -> tuple[bool, dict[str, Any]]:
-        """As readiness of no interest."""
+        """Return an empty readiness, which the status page does not use."""
         return True, {}
 
 
 @contextlib.asynccontextmanager
 async def shown(state: str) -> AsyncIterator[str]:
-    """The address of a listener that shows a state."""
+    """Yield the address of an admin listener that shows a state."""
     what = OneState(state)
     application = build_application(metrics=what, readiness=what, status=what)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0)

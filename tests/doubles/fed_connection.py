@@ -1,4 +1,4 @@
-"""An `UpstreamConnection` that is fed bytes without a socket."""
+"""An `UpstreamConnection` that is fed octets without a socket."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ End = Literal["eof", "reset", "open"]
 
 
 class FakeTransport(asyncio.Transport):
-    """Notes what the connection does with it."""
+    """Records what the connection does with its transport."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -23,43 +23,43 @@ class FakeTransport(asyncio.Transport):
         self.paused = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """The request goes nowhere."""
+        """Discard the request."""
 
     def can_write_eof(self) -> bool:
-        """Nobody is there to see it."""
+        """Return False, so that the connection never half-closes."""
         return False
 
     def is_closing(self) -> bool:
-        """Whether the connection gave it up."""
+        """Return whether the connection closed or aborted the transport."""
         return self.closing
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Nothing ever waits."""
+        """Do nothing: the write buffer is always empty."""
 
     def get_write_buffer_size(self) -> int:
-        """Nothing waits."""
+        """Return 0: the write buffer is always empty."""
         return 0
 
     def close(self) -> None:
-        """Give it up."""
+        """Note that the connection closed the transport."""
         self.closing = True
 
     def abort(self) -> None:
-        """Give it up."""
+        """Note that the connection aborted the transport."""
         self.closing = True
 
     def pause_reading(self) -> None:
-        """Back-pressure."""
+        """Note that reading is paused."""
         self.paused = True
 
     def resume_reading(self) -> None:
-        """No more of it."""
+        """Note that reading is resumed."""
         self.paused = False
 
 
 @dataclass
 class Seen:
-    """What the exchange got: a complete answer, or the kind of its failure."""
+    """The result of an exchange: status and body, or the kind of its failure."""
 
     result: tuple[int, bytes] | str
     reusable: bool
@@ -68,7 +68,7 @@ class Seen:
 async def exchange(
     pieces: list[bytes], end: End, *, head: bool = False, prompt: bool = True
 ) -> Seen:
-    """Feed the pieces; the exchange reads as they come (`prompt`) or only when all have come."""
+    """Feed the chunks. The response is read as they arrive (`prompt`) or after the last one."""
     lost: list[UpstreamConnection] = []
     connection = UpstreamConnection(
         lambda: 0.0,
@@ -111,7 +111,7 @@ async def exchange(
 
 
 async def consume(connection: UpstreamConnection) -> tuple[int, bytes] | str:
-    """Read an answer to its end."""
+    """Read a response to its end. Return status and body, or the kind of the failure."""
     body = b""
     try:
         while (answer := connection.head()) is None:
@@ -124,7 +124,7 @@ async def consume(connection: UpstreamConnection) -> tuple[int, bytes] | str:
 
 
 async def judge(stream: bytes, pieces: list[bytes], end: End, *, head: bool) -> None:
-    """Hold what the connection gives, in pieces and at once, against the reference's reading."""
+    """Compare the result of a stream, in chunks and at once, with that of `read_answer`."""
     seen = await exchange(pieces, end, head=head)
     whole = await exchange([stream], end, head=head)
     assert seen.result == whole.result
@@ -141,5 +141,6 @@ async def judge(stream: bytes, pieces: list[bytes], end: End, *, head: bool) -> 
     if seen.reusable:
         assert expected.bounded
         assert expected.rest.strip(b"\r\n") == b""
-    # Stray line ends in the answer's own segment are skipped, later ones end the connection's use.
+    # Stray line ends in the same segment as the response are skipped; later ones make the
+    # connection unusable.
     assert seen.reusable == whole.reusable or expected.rest.strip(b"\r\n") == b""

@@ -1,7 +1,7 @@
 """`dhp-gateway` forked from a process that has imported it already.
 
-Importing is most of what a start costs, and the tests start hundreds. What runs is the same
-`main()`, in a process of its own.
+Importing is most of the time that a start takes, and the tests start hundreds. The same `main()`
+runs, in a separate process.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ FORKS.set_forkserver_preload(
 
 
 class ForkedGateway:
-    """What the tests use of `subprocess.Popen`, of a forked gateway; its output goes to files.
+    """A forked gateway with those methods of `subprocess.Popen` that the tests use.
 
-    `places` are where it looks for a settings file, instead of this machine's.
+    Its output goes to files. `places` are the paths where it looks for a settings file, instead of
+    those of this machine.
     """
 
     def __init__(
@@ -53,27 +54,30 @@ class ForkedGateway:
 
     @property
     def returncode(self) -> int | None:
-        """The exit code, negative for a signal; None while it runs."""
+        """Return the exit code, negative for a signal; None while the process runs."""
         return self._process.exitcode
 
     def poll(self) -> int | None:
-        """The exit code, or None while it runs."""
+        """Return the exit code, or None while the process runs."""
         return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
-        """The exit code, once it is over."""
+        """Wait for the end of the process and return the exit code.
+
+        Raises `subprocess.TimeoutExpired`.
+        """
         self._process.join(timeout)
         if self._process.exitcode is None:
             raise subprocess.TimeoutExpired("dhp-gateway", timeout or 0)
         return self._process.exitcode
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Signal it, unless it is over."""
+        """Send a signal to the process unless it has ended."""
         if self._process.exitcode is None:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
 
@@ -101,5 +105,5 @@ def _run(
     try:
         main()
     finally:
-        # multiprocessing leaves them out, and the last lines of the log come from there.
+        # multiprocessing does not run exit functions, and one of them writes the last log lines.
         atexit._run_exitfuncs()

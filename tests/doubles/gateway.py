@@ -23,7 +23,7 @@ CLIENT_SECRET = "planted-client-secret"
 
 @dataclass
 class Running:
-    """A started gateway and what it says of itself."""
+    """A started gateway with its settings and its audit file."""
 
     gateway: Gateway
     settings: Settings
@@ -31,24 +31,27 @@ class Running:
 
     @property
     def address(self) -> ListenAddress:
-        """Where callers reach it."""
+        """Return the address of the callers' listener."""
         return self.gateway.address
 
     @property
     def url(self) -> str:
-        """The callers' FHIR base."""
+        """Return the callers' FHIR base URL."""
         return f"http://{self.address}/fhir"
 
     @property
     def admin_url(self) -> str:
-        """Where operators reach it."""
+        """Return the base URL of the admin listener."""
         return f"http://{self.gateway.admin_address}"
 
     async def audit(self, count: int = 1, event: str = "exchange") -> list[dict[str, Any]]:
-        """The audit records of an event once there are `count`; the writer is another thread."""
+        """Return the audit records of an event once there are `count`.
+
+        Another thread writes them.
+        """
         while True:
             self.audit_file.seek(0)
-            # The last one may be on its way.
+            # The last record may be written in part.
             whole, _, _ = self.audit_file.read().rpartition(b"\n")
             records = [json.loads(line) for line in whole.splitlines()]
             found = [record for record in records if record["event"] == event]
@@ -57,11 +60,11 @@ class Running:
             await asyncio.sleep(0.01)
 
     async def metric(self, name: str, **labels: str) -> float:
-        """The sum of a metric's samples that carry these labels."""
+        """Return the sum of a metric's samples that have these labels."""
         return total(await self.metrics(), name, **labels)
 
     async def metrics(self) -> str:
-        """All metrics."""
+        """Return the response of `/metrics`."""
         async with (
             aiohttp.ClientSession() as session,
             session.get(f"{self.admin_url}/metrics") as response,
@@ -69,7 +72,7 @@ class Running:
             return await response.text()
 
     async def ready(self) -> tuple[int, dict[str, Any]]:
-        """Status and body of `/readyz`."""
+        """Return status and body of `/readyz`."""
         async with (
             aiohttp.ClientSession() as session,
             session.get(f"{self.admin_url}/readyz") as response,
@@ -83,7 +86,7 @@ async def running(
 ) -> AsyncIterator[Running]:
     """Start a gateway with some sections of the settings changed, and stop it at the end.
 
-    With an `audit_fd` of the test's own, which stays open, `Running.audit` has nothing to read.
+    With an `audit_fd`, which the caller closes, `Running.audit` has no file to read.
     """
     settings: dict[str, Any] = {
         "environment": "custom",
@@ -98,12 +101,13 @@ async def running(
         is_map = isinstance(section, dict)
         settings[name] = {**settings.get(name, {}), **section} if is_map else section
     with tempfile.NamedTemporaryFile(suffix=".yaml", mode="w") as file:
-        # JSON is YAML, and written sooner.
+        # JSON is valid YAML, and faster to write.
         json.dump(settings, file)
         file.flush()
         loaded = load_settings(Path(file.name), {})
     with tempfile.NamedTemporaryFile("rb", buffering=0) as audit_file:
-        # A description of its own: reading must not move the place where records are appended.
+        # A separate file description: reading must not move the offset at which records are
+        # appended.
         fd = os.open(audit_file.name, os.O_WRONLY | os.O_APPEND)
         gateway = Gateway(loaded, audit_fd=fd if audit_fd is None else audit_fd)
         await gateway.start()

@@ -1,4 +1,4 @@
-"""How much work an input makes, and how it grows with its length."""
+"""Measures the work that an input causes, and how it grows with the input's length."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ FACTOR = 8
 
 
 def growth(work: Callable[[int], object], size: int) -> float:
-    """How much more processor time `FACTOR` times the size takes; the least of several runs each.
+    """Return the ratio of processor time between `FACTOR` times the size and the size.
 
-    About `FACTOR` for linear work, its square for quadratic: assert something far from both.
+    Each is the minimum of three runs. The ratio is about `FACTOR` for linear work and its square
+    for quadratic work: assert a value far from both.
     """
     return _least(work, size * FACTOR) / max(_least(work, size), 1e-6)
 
@@ -29,7 +30,7 @@ def _least(work: Callable[[int], object], size: int) -> float:
 
 
 def operations(work: Callable[[], object]) -> int:
-    """How many functions are called, built-in ones included."""
+    """Return the number of function calls, built-in functions included."""
     count = 0
 
     def note(frame: FrameType, event: str, argument: Any) -> None:

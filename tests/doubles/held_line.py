@@ -1,4 +1,4 @@
-"""A line between the gateway and the platform on which what the platform says can be held up.
+"""A TCP relay between the gateway and the platform that can hold back the platform's responses.
 
 async with HeldLine(platform.port) as line:
     ... let the gateway use line.port ...
@@ -16,7 +16,7 @@ from typing import Self
 
 
 class HeldLine:
-    """Passes the bytes of one connection on, both ways, to a port of this machine."""
+    """Relays the octets of one connection in both directions to a port of this machine."""
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -41,28 +41,28 @@ class HeldLine:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def hold(self) -> None:
-        """Keep what the platform says from now on."""
+        """Hold back what the platform sends from now on."""
         self._holding = True
         self._came.clear()
 
     async def until_held(self) -> None:
-        """Return when something is held up."""
+        """Return when octets are held back."""
         await self._came.wait()
 
     def let_through(self) -> None:
-        """Pass on what is held up; what comes later is held up too."""
+        """Relay the octets held back so far; later ones are still held back."""
         assert self._to_us is not None
         self._came.clear()
         while not self._held.empty():
             self._to_us.write(self._held.get_nowait())
 
     def release(self) -> None:
-        """Hold nothing up any more."""
+        """Relay everything, also later octets."""
         self._holding = False
         self.let_through()
 
     def end(self) -> None:
-        """Let the platform's side end, as far as we can see; what is held up is lost."""
+        """Close the connection to the gateway, as if the platform had. Held octets are lost."""
         assert self._to_us is not None
         self._to_us.close()
 

@@ -1,4 +1,4 @@
-"""Callers that send one request after the other on kept connections, and count what they lose."""
+"""Callers that send requests in sequence on persistent connections and count failures."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from tests.doubles.wire import Reply, TruncatedResponseError, Wire, get
 
 @dataclass
 class Load:
-    """So many callers; `start`, then `finish`, or `until_refused` once the gateway goes away.
+    """A number of callers; `start`, then `finish`, or `until_refused` once the gateway stops.
 
-    Each rests for `pause` seconds between an answer and its next request.
-
-    `failures` has a line for each request that the gateway had accepted and did not serve: a
-    connection that was made and then broke, and an answer other than 200.
+    Each waits for `pause` seconds between a response and its next request. `failures` counts the
+    requests that the gateway had accepted and did not serve: a connection that was made and then
+    broke, and a response other than 200.
     """
 
     address: Any
@@ -33,25 +32,25 @@ class Load:
     failures: Counter[str] = field(default_factory=Counter)
 
     def start(self) -> None:
-        """Begin to send."""
+        """Start the callers."""
         self._ending = False
         self._tasks = [asyncio.ensure_future(self._call()) for _ in range(self.callers)]
 
     async def until_served(self, count: int) -> None:
-        """Return when so many requests have been answered."""
+        """Return when `count` requests have been served."""
         await _until(lambda: self.served >= count)
 
     async def until_inflight(self, count: int) -> None:
-        """Return when so many requests wait for their answer."""
+        """Return when `count` requests are in flight."""
         await _until(lambda: self.inflight >= count)
 
     async def finish(self) -> None:
-        """Send no more, and wait for what is under way."""
+        """Send no more requests, and wait for those in flight."""
         self._ending = True
         await asyncio.gather(*self._tasks)
 
     async def until_refused(self) -> None:
-        """Wait until no caller finds anybody to connect to any more."""
+        """Wait until every caller's connection attempt is refused."""
         await asyncio.gather(*self._tasks)
 
     async def _call(self) -> None:
@@ -74,7 +73,7 @@ class Load:
             wire.writer.transport.abort()
 
     async def _exchange(self, wire: Wire) -> bool:
-        """One request; whether the connection can be used again."""
+        """Send one request. Return whether the connection can be reused."""
         self.inflight += 1
         self.most_inflight = max(self.most_inflight, self.inflight)
         try:

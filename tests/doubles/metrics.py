@@ -1,4 +1,4 @@
-"""Metrics as a scrape shows them."""
+"""Reads metrics from a scrape."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 
 def total(text: str, name: str, **labels: str) -> float:
-    """The sum of a metric's samples that carry these labels; other metrics are not even parsed."""
+    """Return the sum of a metric's samples that have these labels; other metrics are not parsed."""
     lines = [line for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
     return sum(
         sample.value

@@ -1,12 +1,12 @@
-"""A platform that answers byte for byte what a test tells it to, and keeps what it saw.
+"""A platform that responds octet for octet as a test specifies, and records the requests.
 
     async with Platform() as platform:
         platform.script(fhir(), status(503, ("Retry-After", "1")))
         ...
         assert platform.seen[0].header("authorization") == "Bearer token-1"
 
-Without a script every request gets a Patient. An answer can also be a coroutine function that gets
-the open `Line`, for faults that bytes alone do not show.
+Without a script every request gets a Patient. A response can also be a coroutine function that
+gets the open `Line`, for faults that octets alone do not show.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PATIENT = b'{"resourceType":"Patient","id":"1","multipleBirthInteger":1.10}'
 
 @dataclass
 class Seen:
-    """A request as it arrived; header names as they were sent."""
+    """A request as it was received; header names as they were sent."""
 
     method: str
     target: str
@@ -35,19 +35,19 @@ class Seen:
     complete: bool = False
 
     def header(self, name: str) -> str | None:
-        """The only value of a field; a repeated one is an error of the test."""
+        """Return the only value of a field, None without one; a repeated field fails the test."""
         values = self.all(name)
         assert len(values) < 2, f"{name} is repeated: {values}"
         return values[0] if values else None
 
     def all(self, name: str) -> list[str]:
-        """All values of a field."""
+        """Return all values of a field."""
         return [value for key, value in self.headers if key.lower() == name.lower()]
 
 
 @dataclass
 class Line:
-    """An open connection, for an answer that is more than bytes."""
+    """An open connection, for a response that is more than octets."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -64,7 +64,7 @@ Answer = bytes | Callable[[Line], Awaitable[None]]
 
 
 def http(code: int, body: bytes = b"", *headers: tuple[str, str], length: bool = True) -> bytes:
-    """An answer with a right Content-Length, or framed by the connection's end."""
+    """Return a response with its Content-Length, or one that the end of the connection delimits."""
     lines = [f"HTTP/1.1 {code} X", *(f"{name}: {value}" for name, value in headers)]
     if length:
         lines.append(f"Content-Length: {len(body)}")
@@ -72,35 +72,35 @@ def http(code: int, body: bytes = b"", *headers: tuple[str, str], length: bool =
 
 
 def fhir(body: bytes = PATIENT, code: int = 200, *headers: tuple[str, str]) -> bytes:
-    """A FHIR answer."""
+    """Return a FHIR response."""
     return http(code, body, ("Content-Type", "application/fhir+json"), *headers)
 
 
 def outcome(code: int, *headers: tuple[str, str]) -> bytes:
-    """A FHIR error of the platform."""
+    """Return an OperationOutcome of the platform."""
     body = b'{"resourceType":"OperationOutcome","issue":[{"severity":"error","code":"invalid"}]}'
     return fhir(body, code, *headers)
 
 
 def page(code: int, *headers: tuple[str, str]) -> bytes:
-    """An HTML page, as a load balancer sends it."""
+    """Return an HTML page, as a load balancer sends it."""
     return http(code, b"<html><body>Oops</body></html>", ("Content-Type", "text/html"), *headers)
 
 
 def unauthorized() -> bytes:
-    """The platform refuses the token."""
+    """Return the response of a platform that rejects the token."""
     return outcome(401, ("WWW-Authenticate", 'Bearer error="invalid_token"'))
 
 
 def chunked(*pieces: bytes, end: bool = True) -> bytes:
-    """A FHIR answer in chunks; without `end` the last chunk is missing."""
+    """Return a FHIR response in chunks; without `end` the last chunk is missing."""
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/fhir+json\r\n"
     body = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
     return head + b"Transfer-Encoding: chunked\r\n\r\n" + body + (b"0\r\n\r\n" if end else b"")
 
 
 def then_close(data: bytes) -> Answer:
-    """Send the bytes, then end the connection."""
+    """Send the octets, then close the connection."""
 
     async def answer(line: Line) -> None:
         line.writer.write(data)
@@ -111,12 +111,12 @@ def then_close(data: bytes) -> Answer:
 
 
 def then_reset(data: bytes) -> Answer:
-    """Send the bytes, then reset the connection."""
+    """Send the octets, then reset the connection."""
 
     async def answer(line: Line) -> None:
         line.writer.write(data)
         await line.writer.drain()
-        # What was sent must leave the machine's buffers before the reset throws them away.
+        # The octets must leave the machine's buffers before the reset discards them.
         await asyncio.sleep(0.05)
         line.reset()
 
@@ -124,7 +124,7 @@ def then_reset(data: bytes) -> Answer:
 
 
 def after(seconds: float, data: bytes) -> Answer:
-    """Send the bytes, but not at once."""
+    """Send the octets after a delay."""
 
     async def answer(line: Line) -> None:
         await read_body(line.reader, line.seen)
@@ -136,7 +136,7 @@ def after(seconds: float, data: bytes) -> Answer:
 
 
 def once(released: asyncio.Event, data: bytes) -> Answer:
-    """Send the bytes when that is set."""
+    """Send the octets when `released` is set."""
 
     async def answer(line: Line) -> None:
         await read_body(line.reader, line.seen)
@@ -147,7 +147,7 @@ def once(released: asyncio.Event, data: bytes) -> Answer:
 
 
 def reading(ended: asyncio.Event) -> Answer:
-    """Say nothing, and tell when the request was read or has broken off."""
+    """Send no response, and set `ended` when the request was read or broke off."""
 
     async def answer(line: Line) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -158,13 +158,13 @@ def reading(ended: asyncio.Event) -> Answer:
 
 
 async def silence(line: Line) -> None:
-    """Say nothing until the other side gives up."""
+    """Send no response until the gateway closes its end."""
     await line.reader.read()
 
 
 @dataclass
 class Platform:
-    """The server; an async context manager that listens on a port of its own."""
+    """The server; an async context manager that listens on a free port."""
 
     tls: ssl.SSLContext | None = None
     base_path: str = "/r5"
@@ -196,30 +196,30 @@ class Platform:
 
     @property
     def url(self) -> str:
-        """The FHIR base."""
+        """Return the FHIR base URL."""
         scheme, host = ("https", "localhost") if self.tls else ("http", "127.0.0.1")
         return f"{scheme}://{host}:{self.port}{self.base_path}"
 
     def answer(self, answer: Answer) -> None:
-        """Answer so once the script is used up."""
+        """Set the response for every request after the script."""
         self._standing = answer
 
     def script(self, *answers: Answer) -> None:
-        """Give the next requests these answers, one each."""
+        """Give each of the next requests one of these responses."""
         self._script += answers
 
     async def until_seen(self, count: int) -> None:
-        """Return when the heads of `count` requests have come in, all in all."""
+        """Return when the heads of `count` requests have been received in total."""
         async with self._arrived:
             await self._arrived.wait_for(lambda: len(self.seen) >= count)
 
     @property
     def open_connections(self) -> int:
-        """How many connections are open now."""
+        """Return the number of open connections."""
         return len(self._writers)
 
     def drop_connections(self) -> None:
-        """End every open connection, as a restarting server does."""
+        """Close every open connection, as a restarting server does."""
         for writer in list(self._writers):
             writer.close()
 
@@ -259,7 +259,7 @@ class Platform:
 
 
 async def read_head(reader: asyncio.StreamReader) -> Seen:
-    """The head of a request."""
+    """Read the head of a request and return it."""
     head = await reader.readuntil(b"\r\n\r\n")
     line, *fields = head[:-4].decode("latin-1").split("\r\n")
     method, target, version = line.split(" ")
@@ -269,7 +269,7 @@ async def read_head(reader: asyncio.StreamReader) -> Seen:
 
 
 async def read_body(reader: asyncio.StreamReader, seen: Seen) -> None:
-    """The body of a request, into `seen`."""
+    """Read the body of a request into `seen`."""
     if seen.header("transfer-encoding") == "chunked":
         while size := int((await reader.readuntil(b"\r\n")), 16):
             seen.body += await reader.readexactly(size)

@@ -1,4 +1,4 @@
-"""Real programs as neighbours of a test: started on a free port, watched, ended with SIGTERM."""
+"""Real programs beside a test: started on a free port, monitored, ended with SIGTERM."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _given: set[int] = set()
 
 
 def free_port() -> int:
-    """A loopback port that nobody listened on a moment ago; never the same one twice."""
+    """Return a loopback port without a listener; never the same one twice in this process."""
     while True:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = int(probe.getsockname()[1])
-        # The system may name it again before its first user listens.
+        # The system may return it again before the first user of the port listens.
         if port not in _given:
             _given.add(port)
             return port
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started."""
+    """Return the ids of the child processes of a process."""
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
     return [int(child) for child in text.split()]
 
@@ -58,26 +58,26 @@ class Process:
 
     @property
     def stdout(self) -> str:
-        """What it wrote to its standard output so far."""
+        """Return what the program has written to standard output so far."""
         return self.stdout_file.read_text(errors="replace")
 
     @property
     def stderr(self) -> str:
-        """What it wrote to its standard error so far."""
+        """Return what the program has written to standard error so far."""
         return self.stderr_file.read_text(errors="replace")
 
     @property
     def ended(self) -> bool:
-        """Whether it is over already."""
+        """Return whether the program has ended."""
         return self.popen.poll() is not None
 
     def failure(self, text: str) -> AssertionError:
-        """An error that shows what the program said."""
+        """Return an error that shows the output of the program."""
         state = f"exit code {self.popen.returncode}" if self.ended else "still running"
         return AssertionError(f"{text} ({state})\n{self.stdout[-2000:]}\n{self.stderr[-4000:]}")
 
     def terminate(self, *, patience: float = 20) -> int:
-        """Sends SIGTERM, after `patience` seconds SIGKILL, and gives the exit code."""
+        """Send SIGTERM, after `patience` seconds SIGKILL, and return the exit code."""
         if not self.ended:
             self.popen.send_signal(signal.SIGTERM)
         try:
@@ -88,7 +88,7 @@ class Process:
             raise self.failure("did not end with SIGTERM") from None
 
     def until_listening(self, port: int, *, patience: float = 20) -> None:
-        """Waits until the program accepts connections on this loopback port."""
+        """Wait until the program accepts connections on this loopback port."""
         deadline = time.monotonic() + patience
         while not _accepts(port):
             if self.ended or time.monotonic() > deadline:
@@ -96,7 +96,7 @@ class Process:
             time.sleep(_POLL)
 
     def first_line(self, *, patience: float = 20) -> str:
-        """Waits for the first line on its standard output."""
+        """Wait for the first line on standard output and return it."""
         deadline = time.monotonic() + patience
         while "\n" not in self.stdout:
             if self.ended or time.monotonic() > deadline:
@@ -113,9 +113,9 @@ def start(
     pass_fds: Sequence[int] = (),
     name: str = "process",
 ) -> Process:
-    """Starts a program; its output is kept in `directory` as NAME.out and NAME.err.
+    """Start a program; its output goes to `directory` as NAME.out and NAME.err.
 
-    The gateway is forked from one that waits, except where it shall inherit something.
+    The gateway is forked from a waiting process, except where it gets variables or descriptors.
     """
     stdout_file, stderr_file = directory / f"{name}.out", directory / f"{name}.err"
     program, *arguments = map(str, command)
@@ -137,7 +137,7 @@ def start(
 
 @dataclass(slots=True)
 class GatewayProcess:
-    """The gateway as its operators run it, with the addresses that the test gave it."""
+    """The gateway as an operator runs it, with the addresses that the test chose."""
 
     process: Process
     url: str
@@ -146,7 +146,7 @@ class GatewayProcess:
     async def until_status(
         self, status: int, path: str = "/readyz", *, patience: float = 20
     ) -> None:
-        """Waits until the admin listener answers `path` with `status`."""
+        """Wait until the admin listener responds to `path` with `status`."""
         deadline = time.monotonic() + patience
         seen: int | None = None
         async with aiohttp.ClientSession() as session:
@@ -169,16 +169,16 @@ async def _status_of(session: aiohttp.ClientSession, url: str) -> int | None:
 def start_gateway(
     settings: Mapping[str, Any], directory: Path, prefix: Sequence[str] = ()
 ) -> GatewayProcess:
-    """Runs `dhp-gateway run` with these settings and free ports for its two listeners.
+    """Run `dhp-gateway run` with these settings and free ports for its two listeners.
 
-    The settings' `listen` and `admin` may hold more than the addresses, which are filled in. A
-    `prefix` is a program that runs the gateway in its place.
+    The settings' `listen` and `admin` may hold more than the addresses, which are filled in.
+    `prefix` is the command line of a program that runs the gateway.
     """
     listen, admin = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     base_path = settings.get("listen", {}).get("base_path", "/fhir")
     complete = {
         "environment": "custom",
-        # No balancer has to notice its end first.
+        # No load balancer has to notice the end first.
         "shutdown": {"delay": 0},
         **settings,
         "listen": {**settings.get("listen", {}), "address": listen},

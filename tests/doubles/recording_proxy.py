@@ -1,4 +1,4 @@
-"""A reverse proxy that stands before a third-party server and records what that server saw."""
+"""A reverse proxy in front of a third-party server that records the requests to that server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OF_ONE_CONNECTION = frozenset({"connection", "keep-alive", "transfer-encoding",
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One request as it arrived, and the status of its answer."""
+    """One request as it was received, and the status of its response."""
 
     method: str
     target: str
@@ -28,12 +28,12 @@ class Seen:
 
     @property
     def call(self) -> str:
-        """Method and path, for comparing sequences."""
+        """Return method and path, for comparing sequences."""
         return f"{self.method} {self.target.partition('?')[0]}"
 
 
 def admit_all(headers: CIMultiDictProxy[str]) -> str | None:
-    """The guard that refuses nothing."""
+    """Return None: the guard that refuses nothing."""
     return None
 
 
@@ -45,11 +45,11 @@ def _open_gate() -> asyncio.Event:
 
 @dataclass(slots=True)
 class RecordingProxy:
-    """Forwards what its guard admits; what it refuses is answered 401, as a platform would.
+    """Forwards what its guard admits; what the guard refuses gets a 401, as from a platform.
 
-    `questions` are those that the gateway asks on its own account: for the capability statement.
-    `Host` is passed on, so that a server that builds links from it names this proxy. Requests wait
-    while `gate` is closed (`gate.clear()`).
+    `questions` are the requests of the gateway itself, for the CapabilityStatement. `Host` is
+    passed on, so that a server that builds links from it names this proxy. Requests wait while
+    `gate` is closed (`gate.clear()`).
     """
 
     upstream: str = ""
@@ -89,7 +89,7 @@ class RecordingProxy:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[RecordingProxy]:
-        """Listens on a free loopback port; the address is then in `url`."""
+        """Listen on a free loopback port; the address is then in `url`."""
         application = web.Application(client_max_size=1 << 26)
         application.router.add_route("*", "/{path:.*}", self._handle)
         runner = web.AppRunner(application, auto_decompress=False)
@@ -106,7 +106,7 @@ class RecordingProxy:
 
 
 def _is_of_a_caller(seen: Seen) -> bool:
-    """Real clients name themselves; the search guard, which wants the statement, does not."""
+    """Return whether a caller sent the request: the gateway's own ones have no User-Agent."""
     return "User-Agent" in seen.headers or not seen.path.endswith("/metadata")
 
 

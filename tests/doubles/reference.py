@@ -1,6 +1,6 @@
-"""The one meaning of a stream of bytes, read as RFC 9112 has it: slow, strict, all at once.
+"""Reads a stream of octets as RFC 9112 defines it: slow, strict, all at once.
 
-Independent of the gateway, so that both can be held against each other.
+It is independent of the gateway's code, so that the two can be compared.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ Fields = list[tuple[bytes, bytes]]
 
 
 class Complete(NamedTuple):
-    """An answer that is whole; `rest` is what follows it, `bounded` that its end was announced."""
+    """A complete response.
+
+    `rest` is what follows it in the stream; `bounded` means that its length or its end was
+    announced.
+    """
 
     status: int
     body: bytes
@@ -26,11 +30,11 @@ class Complete(NamedTuple):
 
 
 class InvalidResponseError(Exception):
-    """No complete, valid answer."""
+    """The stream has no complete, valid message."""
 
 
 def read_answer(stream: bytes, *, head: bool, ended: bool) -> Complete:
-    """The first final answer of a stream to a HEAD or another method.
+    """Return the first final response of a stream; `head` says that it responds to a HEAD.
 
     Raises `InvalidResponseError`.
     """
@@ -55,7 +59,7 @@ _REQUEST_LINE = re.compile(rb"([A-Z]+) +(/[\x21-\x7e]*) +HTTP/1\.([01])\r\n")
 
 
 class Asked(NamedTuple):
-    """A request that is whole up to its header at least; `body` is None while it is not whole."""
+    """A request with a complete header section; `body` is None while it is incomplete."""
 
     method: bytes
     target: bytes
@@ -64,7 +68,7 @@ class Asked(NamedTuple):
 
 
 def read_request(stream: bytes) -> Asked:
-    """The first request of a stream. Raises `InvalidResponseError`."""
+    """Return the first request of a stream. Raises `InvalidResponseError`."""
     at = 0
     while stream[at : at + 1] in (b"\r", b"\n"):
         at += 1
@@ -84,7 +88,7 @@ def _read_final_head(stream: bytes) -> tuple[bytes, int, Fields, int]:
     at = 0
     while True:
         while stream[at : at + 1] in (b"\r", b"\n"):
-            at += 1  # no part of any message; nothing is hidden by skipping it
+            at += 1  # These octets belong to no message; skipping them hides nothing.
         version, status, fields, at = _read_head(stream, at)
         if status == 101 or status > 599:
             raise InvalidResponseError("status")

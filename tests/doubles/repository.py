@@ -1,6 +1,7 @@
-"""A FHIR repository that takes batches of AuditEvents, remembers what it saw, and can misbehave.
+"""A FHIR repository that receives batches of AuditEvents, records them, and can misbehave.
 
-It runs in a thread of its own, so that a gateway's loop in the test's process may be watched too.
+It runs in a separate thread, so that the event loop of a gateway in the test's process can be
+observed too.
 
     repository = Repository()
     repository.behave(500)            # then: back to normal with behave(None)
@@ -33,16 +34,16 @@ class Batch:
 
 
 class Repository:
-    """The server. `entry_status` may answer an entry with another status than 201 or 200."""
+    """The server. `entry_status` may return another status than 201 or 200 for an entry."""
 
     def __init__(self, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.batches: list[Batch] = []
         self.stored: dict[str, list[dict[str, Any]]] = {}
         self.entry_status: Callable[[dict[str, Any]], int | None] = lambda resource: None
         self.retry_after: str | None = None
-        self.minimal: int | None = None  # with which status it says nothing of single entries
-        self.other: bytes | None = None  # what it answers in the place of a batch-response
-        self.resets = 0  # how many of the next requests are not answered
+        self.minimal: int | None = None  # the status of a response without single entries
+        self.other: bytes | None = None  # the body sent in place of a batch-response
+        self.resets = 0  # how many of the next requests get no response
         self._behaviour: Behaviour = None
         self._news = threading.Condition()
         self._released = threading.Event()
@@ -56,24 +57,24 @@ class Repository:
         self._thread.start()
 
     def behave(self, behaviour: Behaviour) -> None:
-        """From now on: a status, a kind of trouble, or None for as it should be."""
+        """Set the behaviour from now on. None means normal responses."""
         self._behaviour = behaviour
         self._released.set()
         self._released = threading.Event()
 
     def until(self, condition: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-        """What is stored, newest versions by id, once it fulfils a condition."""
+        """Return the newest versions by id, once `condition` is true of them."""
         with self._news:
             assert self._news.wait_for(lambda: condition(self.current()), 20), self.stored
             return self.current()
 
     def until_asked(self, times: int) -> None:
-        """Return when so many batches have come in."""
+        """Return when `times` batches have been received."""
         with self._news:
             assert self._news.wait_for(lambda: len(self.batches) >= times, 20), self.batches
 
     def current(self) -> dict[str, Any]:
-        """The newest versions by id."""
+        """Return the newest versions by id."""
         return {key: versions[-1] for key, versions in self.stored.items()}
 
     def hang_up(self) -> None:
@@ -81,7 +82,7 @@ class Repository:
         self._server.hang_up()
 
     def close(self) -> None:
-        """Serve no more; connections that are open end."""
+        """Stop the server and close all connections."""
         self.behave("reset")
         self._server.shutdown()
         self._server.server_close()
@@ -89,7 +90,7 @@ class Repository:
         self._thread.join()
 
     def take(self, handler: BaseHTTPRequestHandler) -> None:
-        """Answer one request."""
+        """Respond to one request."""
         body = handler.rfile.read(int(handler.headers["Content-Length"]))
         bundle = json.loads(body)
         headers = {name.lower(): value for name, value in handler.headers.items()}
@@ -156,7 +157,7 @@ class _Server(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def hang_up(self) -> None:
-        """Close every connection."""
+        """Shut down every connection."""
         for each in self._open:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
@@ -171,6 +172,6 @@ def _handler(repository: Repository) -> type[BaseHTTPRequestHandler]:
                 repository.take(self)
 
         def log_message(self, *args: Any) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     return Handler

@@ -1,4 +1,4 @@
-"""Whether a gateway has come to rest: nothing in flight, no connection in use."""
+"""Waits until a gateway is idle: no request in flight, no connection in use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from tests.doubles.metrics import total
 
 
 async def come_to_rest(gateway: Running, *, patience: float = 5.0) -> None:
-    """Wait until requests and connections are at zero again; fails after `patience` seconds."""
+    """Wait until no request is in flight and no connection in use.
+
+    Fails after `patience` seconds.
+    """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience
     while busy := await _busy(gateway):

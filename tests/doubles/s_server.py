@@ -15,7 +15,7 @@ from typing import Final, Self
 
 import trustme
 
-# What it takes from its standard input, at the beginning of what comes at once.
+# Commands that the server reads from its standard input, at the start of each read.
 RENEGOTIATE: Final = b"r\n"
 ASK_FOR_CERTIFICATE: Final = b"R\n"
 NEW_KEY: Final = b"k\n"
@@ -23,7 +23,11 @@ NEW_KEYS: Final = b"K\n"
 
 
 class SServer:
-    """A process that serves one connection; what it types is sent, what comes is kept."""
+    """A process that serves one connection.
+
+    What is written to its standard input is sent; `said` holds its standard output, which contains
+    what it received.
+    """
 
     def __init__(self, ca: trustme.CA, *options: str) -> None:
         self._ca = ca
@@ -54,13 +58,13 @@ class SServer:
         self._stack.close()
 
     async def type(self, data: bytes) -> None:
-        """A command, or bytes to send."""
+        """Write a command, or octets to send, to standard input."""
         assert self._process.stdin is not None
         self._process.stdin.write(data)
         await self._process.stdin.drain()
 
     async def until(self, words: bytes, *, after: bytes = b"") -> None:
-        """Return when it has said these words, what it was sent included."""
+        """Return when the output contains `words`, counted from `after` on."""
         assert self._process.stdout is not None
         while words not in self.said.partition(after)[2] if after else words not in self.said:
             data = await self._process.stdout.read(65536)

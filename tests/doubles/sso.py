@@ -1,13 +1,13 @@
-"""An SSO that says what a test tells it to, and keeps what it was asked.
+"""An SSO that responds as a test specifies, and records the requests.
 
     async with Sso() as sso:
-        sso.script(status(503), token("first", expires_in=3))   # the next two answers
-        sso.answer(token("second"))                             # all others
+        sso.script(status(503), token("first", expires_in=3))   # the next two responses
+        sso.handle(token("second"))                             # all others
         ... use sso.token_url ...
         assert sso.requests[0].form["grant_type"] == "client_credentials"
 
-Without a script it issues `token-1`, `token-2`, … for 300 seconds. It speaks HTTP by hand, one
-request a connection, so that an answer can be any bytes, late, broken or missing.
+Without a script it issues `token-1`, `token-2`, … for 300 seconds. It implements HTTP itself, with
+one request per connection, so that a response can be any octets, late, broken or missing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ End = Literal["close", "reset", "hang"]
 
 @dataclass(frozen=True)
 class Answer:
-    """Bytes to send, and what becomes of the connection after them."""
+    """Octets to send, and what happens to the connection after them."""
 
     raw: bytes = b""
     end: End = "close"
@@ -39,7 +39,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class SeenRequest:
-    """A request as it came in."""
+    """A request as it was received."""
 
     method: str
     target: str
@@ -48,14 +48,14 @@ class SeenRequest:
 
     @property
     def form(self) -> dict[str, str]:
-        """The decoded form; a repeated name is an error of the client."""
+        """Return the decoded form. A repeated name is an error of the client and fails."""
         items = parse_qsl(self.body.decode(), keep_blank_values=True, strict_parsing=True)
         assert len({name for name, _ in items}) == len(items), "repeated form parameter"
         return dict(items)
 
     @property
     def basic(self) -> tuple[str, str] | None:
-        """Client id and secret of the Authorization header, decoded (RFC 6749 section 2.3.1)."""
+        """Return the decoded client id and secret of Basic authentication (RFC 6749 2.3.1)."""
         scheme, _, encoded = self.headers.get("Authorization", "").partition(" ")
         if scheme != "Basic":
             return None
@@ -66,7 +66,7 @@ class SeenRequest:
 def http(
     status: int, body: bytes = b"", *headers: tuple[str, str], content_type: str = "text/html"
 ) -> Answer:
-    """An answer with a body and right framing."""
+    """Return a response with a body and valid framing."""
     lines = [f"HTTP/1.1 {status} Any", f"Content-Type: {content_type}", "Connection: close"]
     lines += [f"Content-Length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in headers]
@@ -74,24 +74,24 @@ def http(
 
 
 def status(code: int, *headers: tuple[str, str]) -> Answer:
-    """An answer of a load balancer: a status and a page for people."""
+    """Return the response of a load balancer: a status and an HTML page."""
     return http(code, b"<html><body>Something is wrong</body></html>", *headers)
 
 
 def json_body(value: object, code: int = 200, *headers: tuple[str, str]) -> Answer:
-    """Any JSON."""
+    """Return a response with any JSON value."""
     return http(code, json.dumps(value).encode(), *headers, content_type="application/json")
 
 
 def token(value: str, **members: object) -> Answer:
-    """A token; `members` add to or replace those of a plain answer, None leaves one out."""
+    """Return a token response; `members` add to or replace the usual ones, None omits one."""
     plain: dict[str, object] = {"access_token": value, "token_type": "Bearer", "expires_in": 300}
     merged = {**plain, **members}
     return json_body({name: value for name, value in merged.items() if value is not None})
 
 
 def refusal(error: str, code: int = 400) -> Answer:
-    """An error answer of RFC 6749 section 5.2."""
+    """Return an error response of RFC 6749 section 5.2."""
     return json_body({"error": error, "error_description": "as the test wants it"}, code)
 
 
@@ -101,9 +101,9 @@ CLOSE = Answer()
 
 
 class Sso:
-    """The server; an async context manager that listens on a port of its own.
+    """The server; an async context manager that listens on a free port.
 
-    `open_now` and `most_at_once` count requests that are being answered.
+    `open_now` and `most_at_once` count requests without a response yet: now, and at most.
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
@@ -134,33 +134,33 @@ class Sso:
 
     @property
     def token_url(self) -> str:
-        """The token endpoint."""
+        """Return the URL of the token endpoint."""
         scheme = "http" if self._tls is None else "https"
         return f"{scheme}://127.0.0.1:{self.port}/oauth/token"
 
     def handle(self, answer: Answer | None) -> None:
-        """Answer so from now on, once the script is used up; None: numbered tokens again."""
+        """Set the response for every request after the script; None: numbered tokens again."""
         self._default = self._numbered if answer is None else lambda: answer
 
     def script(self, *answers: Answer) -> None:
-        """Give the next requests these answers, one each."""
+        """Give each of the next requests one of these responses."""
         self._script.extend(answers)
 
     def hold(self) -> None:
-        """Take requests but do not answer before `release`."""
+        """Receive requests but send no response before `release`."""
         self._gate.clear()
 
     def release(self) -> None:
-        """Answer what was held, and everything from now on."""
+        """Send the responses held back, and all later ones at once."""
         self._gate.set()
 
     async def seen(self, count: int) -> None:
-        """Return when `count` requests have come in, all in all."""
+        """Return when `count` requests have been received in total."""
         async with asyncio.timeout(60), self._news:
             await self._news.wait_for(lambda: len(self.requests) >= count)
 
     def answer_to(self, request: SeenRequest) -> Answer:
-        """The answer to a request that no script is left for; others may judge the request."""
+        """Return the response to a request after the script; subclasses may examine the request."""
         return self._default()
 
     def _numbered(self) -> Answer:
@@ -174,7 +174,7 @@ class Sso:
         try:
             await self._exchange(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # the client left, or the test is over
+            pass  # The client closed the connection, or the test is over.
         finally:
             self._connections.discard(task)
             writer.close()

@@ -1,4 +1,4 @@
-"""A platform's side of TLS of which a test decides every byte: what is sent, when, in what pieces.
+"""The platform's end of a TLS connection of which a test determines every octet and its time.
 
 async with TlsPeer(context) as peer:
     ... let the gateway connect to peer.port ...
@@ -21,7 +21,7 @@ _SOME = 256 * 1024
 
 
 class TlsPeer:
-    """Listens on a port of its own; an async context manager."""
+    """A TCP listener on a free port; an async context manager."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
@@ -39,7 +39,7 @@ class TlsPeer:
             line.raw.close()
 
     async def accept(self) -> TlsLine:
-        """The next connection, on which nothing was said yet."""
+        """Return the next connection, before its handshake."""
         raw, _ = await asyncio.get_running_loop().sock_accept(self._listening)
         raw.setblocking(False)
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -49,7 +49,7 @@ class TlsPeer:
 
 
 class TlsInMemory:
-    """The platform's TLS without a line."""
+    """The platform's end of TLS without a socket."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._incoming = ssl.MemoryBIO()
@@ -57,26 +57,26 @@ class TlsInMemory:
         self.tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
 
     def handle(self, data: bytes) -> bytes:
-        """What is to be sent in the handshake after this came."""
+        """Return the octets to send in the handshake after `data` was received."""
         self._incoming.write(data)
         with contextlib.suppress(ssl.SSLWantReadError):
             self.tls.do_handshake()
         return self._outgoing.read()
 
     def record(self, data: bytes) -> bytes:
-        """The data encrypted."""
+        """Return the data encrypted."""
         self.tls.write(data)
         return self._outgoing.read()
 
     def goodbye(self) -> bytes:
-        """Our close_notify."""
+        """Return the close_notify of this end."""
         with contextlib.suppress(ssl.SSLWantReadError):
             self.tls.unwrap()
         return self._outgoing.read()
 
 
 class TlsLine(TlsInMemory):
-    """One connection. Nothing is sent but by `shake_hands` and `send`."""
+    """One connection. Only `shake_hands` and `send` send on it."""
 
     def __init__(self, raw: socket.socket, context: ssl.SSLContext) -> None:
         super().__init__(context)
@@ -85,19 +85,19 @@ class TlsLine(TlsInMemory):
         self.received = b""
 
     async def send(self, data: bytes) -> None:
-        """Send bytes as they are."""
+        """Send octets as they are."""
         await self._loop.sock_sendall(self.raw, data)
 
     async def receive(self) -> bytes:
-        """Bytes as they came, also given to TLS; none at the end."""
+        """Return octets as they were received, which TLS gets too; b"" at the end."""
         data = await self._loop.sock_recv(self.raw, _SOME)
         self._incoming.write(data)
         return data
 
     async def shake_hands(self, *, last: bytes | None = None) -> None:
-        """Do our part of the handshake; with `last`, that is encrypted into its last flight.
+        """Do this end's part of the handshake; `last` is sent, encrypted, with its last flight.
 
-        Raises ssl.SSLError, when what there was to say of that has been sent.
+        Raises ssl.SSLError after the alert has been sent.
         """
         while True:
             try:
@@ -115,9 +115,9 @@ class TlsLine(TlsInMemory):
         await self.send(self._outgoing.read())
 
     async def read(self) -> bytes:
-        """Some of what the gateway sent, decrypted; none after close_notify.
+        """Return some of what the gateway sent, decrypted; b"" after close_notify.
 
-        Raises ConnectionError where the line ends without one, ssl.SSLError for an alert.
+        Raises ConnectionError when the connection ends without one, ssl.SSLError for an alert.
         """
         while True:
             try:
@@ -127,7 +127,7 @@ class TlsLine(TlsInMemory):
                     raise ConnectionAbortedError from None
 
     async def read_until(self, end: bytes = b"\r\n\r\n") -> bytes:
-        """What the gateway sent up to this."""
+        """Return what the gateway sent up to and including `end`."""
         while end not in self.received:
             data = await self.read()
             assert data, "the gateway said goodbye"
@@ -136,12 +136,12 @@ class TlsLine(TlsInMemory):
         return before + end
 
     async def at_end(self) -> str:
-        """How the gateway ends the connection; what else it sends is left out of account."""
+        """Return how the gateway ends the connection; data before the end is discarded."""
         try:
             while await self.read():
                 pass
         except ssl.SSLZeroReturnError:
-            # So it is called when we have said ours.
+            # OpenSSL raises this when this end has sent its close_notify already.
             return "close_notify"
         except ssl.SSLError as error:
             return error.reason
@@ -150,7 +150,7 @@ class TlsLine(TlsInMemory):
         return "close_notify"
 
     async def closed(self) -> bool:
-        """Whether the connection ends at last, whatever still comes before."""
+        """Return True when the connection has ended; everything received before is discarded."""
         with contextlib.suppress(ConnectionError):
             while await self.receive():
                 pass

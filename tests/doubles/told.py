@@ -1,4 +1,4 @@
-"""Servers that take messages for people: mail and a webhook, which record what they got."""
+"""Servers that receive alert messages: a mail server and a webhook, which record them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from aiohttp import web
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 from apprise import URLBase
 
-PASSWORD = "planted-p%40ssw%2Frd"  # as it stands in an address
+PASSWORD = "planted-p%40ssw%2Frd"  # percent-encoded as in a URL
 
 
 async def until(comes_true: Callable[[], bool]) -> None:
-    """Return when something is so; what brings it about is a thread or a socket."""
+    """Return when `comes_true()` is true. It is polled: a thread or a socket brings it about."""
     async with asyncio.timeout(20):
         while True:
             if comes_true():
@@ -27,26 +27,26 @@ async def until(comes_true: Callable[[], bool]) -> None:
 
 
 def _at_once(service: URLBase, **_: object) -> None:
-    """Leave no pause between two messages."""
+    """Skip Apprise's pause between two messages."""
 
 
 @dataclass
 class _Told:
-    """A server on a port that stays its own; it can be away for a while.
+    """A server that keeps its port while it is away.
 
-    While it is there Apprise leaves none of its pauses of seconds between two messages.
+    While it runs, Apprise's pauses of seconds between two messages are skipped.
     """
 
     taken: list[dict[str, str]] = field(default_factory=list)
     port: int = 0
 
     async def until(self, count: int) -> list[dict[str, str]]:
-        """What was taken, once there are `count` messages."""
+        """Return the messages received, once there are `count`."""
         await until(lambda: len(self.taken) >= count)
         return self.taken
 
     async def text(self, said: str) -> str:
-        """All that was taken, once this is among it."""
+        """Return the text of all messages received, once it contains `said`."""
         await until(lambda: said in self._text())
         return self._text()
 
@@ -64,7 +64,7 @@ class _Told:
 
     @contextlib.asynccontextmanager
     async def away(self) -> AsyncIterator[None]:
-        """Nobody listens there in this block."""
+        """Stop listening within this block."""
         await self._close()
         try:
             yield
@@ -80,13 +80,13 @@ class _Told:
 
 @dataclass
 class Webhook(_Told):
-    """Takes JSON by HTTP, and answers with `status`."""
+    """Receives JSON by HTTP, and responds with `status`."""
 
     status: int = 200
 
     @property
     def url(self) -> str:
-        """Its address for the library."""
+        """Return the URL for Apprise."""
         return f"json://gateway:{PASSWORD}@127.0.0.1:{self.port}/duty"
 
     async def _listen(self) -> None:
@@ -110,11 +110,11 @@ class Webhook(_Told):
 
 @dataclass
 class MailServer(_Told):
-    """Takes mail by SMTP from who knows the password."""
+    """Receives mail by SMTP from clients that know the password."""
 
     @property
     def url(self) -> str:
-        """Its address for the library."""
+        """Return the URL for Apprise."""
         people = "from=gateway@clinic.uz&to=duty@clinic.uz"
         return f"mailto://gateway:{PASSWORD}@127.0.0.1:{self.port}?{people}"
 
@@ -135,7 +135,7 @@ class MailServer(_Told):
         return AuthResult(success=data.password == b"planted-p@ssw/rd", handled=False)
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's name
-        """Take a mail."""
+        """Record a mail."""
         assert isinstance(envelope.content, bytes)
         mail = message_from_bytes(envelope.content, policy=policy.default)
         text = mail.get_body(("plain", "html"))

@@ -1,8 +1,8 @@
-"""A platform that keeps what is created, and may fail after it has done so.
+"""A platform that stores what is created, and may fail after it has done so.
 
-It searches by identifier, and keeps conditions only where it `declares` them. How a create fails
-stands in its own `valueString`: `lost`, which alone has no effect, `reset`, `close`, `hang`, `cut`,
-or a status; each fails once.
+It searches by identifier, and applies conditions only where it `declares` them. The `valueString`
+of a created resource says how its create fails: `lost`, which alone has no effect, `reset`,
+`close`, `hang`, `cut`, or a status; each create fails once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FAULTS = ("lost", "reset", "close", "hang", "cut", "500", "502", "504")
 
 
 class WardPlatform:
-    """What such a platform holds; `answer` is given to a `Platform`."""
+    """The state of such a platform; `answer` is passed to a `Platform`."""
 
     def __init__(
         self,
@@ -35,11 +35,11 @@ class WardPlatform:
         self.held: list[dict[str, Any]] = []
 
     def copies(self) -> Counter[str]:
-        """How often each key is there."""
+        """Return how many stored resources have each key, the text of the note."""
         return Counter(each["note"][0]["text"] for each in self.held)
 
     async def answer(self, line: Line) -> None:
-        """One request."""
+        """Respond to one request."""
         await read_body(line.reader, line.seen)
         path = urlsplit(line.seen.target).path
         if path.endswith("/metadata"):
@@ -108,7 +108,10 @@ class WardPlatform:
 
 
 async def _failed(line: Line, fault: str) -> bool:
-    """Fail so, after the effect; False where the answer is to come."""
+    """Fail as `fault` says, after the effect.
+
+    Return False where the response is still to be sent.
+    """
     if fault == "reset":
         line.reset()
     elif fault == "close":

@@ -1,4 +1,4 @@
-"""A caller that speaks bytes, for what no HTTP library would send or show."""
+"""A caller that sends and receives octets, for what no HTTP library would send or show."""
 
 from __future__ import annotations
 
@@ -11,29 +11,32 @@ from typing import Any, Self
 
 @dataclass
 class Reply:
-    """An answer as it came, with its body taken out of its framing."""
+    """A response as it was received, with its body decoded from its framing."""
 
     status: int
     headers: list[tuple[str, str]]
     body: bytes
 
     def header(self, name: str) -> str | None:
-        """The only value of a field."""
+        """Return the only value of a field, None without one."""
         values = self.all(name)
         assert len(values) < 2, f"{name} is repeated: {values}"
         return values[0] if values else None
 
     def all(self, name: str) -> list[str]:
-        """All values of a field."""
+        """Return all values of a field."""
         return [value for key, value in self.headers if key.lower() == name.lower()]
 
     def json(self) -> Any:
-        """The body as JSON."""
+        """Return the body as JSON."""
         return json.loads(self.body)
 
     @property
     def reason(self) -> str | None:
-        """The gateway's own error, checked against the outcome that explains it."""
+        """Return the reason of a local error, None for other responses.
+
+        The OperationOutcome is checked against it.
+        """
         reason = self.header("x-gateway-error")
         if reason is not None and self.body[:1] == b"{":
             outcome = self.json()
@@ -45,7 +48,7 @@ class Reply:
 
 
 class TruncatedResponseError(Exception):
-    """The connection ended before the answer did; `received` holds what came."""
+    """The connection ended before the response was complete; `received` is its first part."""
 
     def __init__(self, received: bytes) -> None:
         super().__init__(f"{len(received)} bytes")
@@ -61,7 +64,7 @@ class Wire:
 
     @classmethod
     async def open(cls, address: Any, *, tls: ssl.SSLContext | None = None) -> Self:
-        """Connect to a gateway's address; over TLS as `localhost`."""
+        """Connect to a gateway's address; with TLS as `localhost`."""
         if address.path is not None:
             return cls(*await asyncio.open_unix_connection(address.path, limit=2**22))
         name = None if tls is None else "localhost"
@@ -78,17 +81,17 @@ class Wire:
         self.writer.transport.abort()
 
     async def send(self, data: bytes) -> None:
-        """Send bytes as they are."""
+        """Send octets as they are."""
         self.writer.write(data)
         await self.writer.drain()
 
     async def ask(self, data: bytes, *, head: bool = False) -> Reply:
-        """Send a request and read its answer."""
+        """Send a request and return its response."""
         await self.send(data)
         return await self.reply(head=head)
 
     async def reply(self, *, head: bool = False) -> Reply:
-        """Read one final answer; `head` says that it answers a HEAD.
+        """Read one final response; `head` says that it responds to a HEAD.
 
         Raises `TruncatedResponseError`.
         """
@@ -102,11 +105,11 @@ class Wire:
         return reply
 
     async def interim(self) -> int:
-        """Read the head of the next answer, also an interim one, and give its status."""
+        """Read the head of the next response, also of an interim one, and return its status."""
         return (await self._head())[0]
 
     async def at_end(self) -> bool:
-        """Whether the gateway closes the connection and sends nothing more."""
+        """Return whether the gateway closes the connection and sends nothing more."""
         try:
             return await self.reader.read(1) == b""
         except ConnectionError:
@@ -141,13 +144,13 @@ class Wire:
 
 
 def get(target: str, *headers: str, method: str = "GET", version: str = "1.1") -> bytes:
-    """A request without a body."""
+    """Return a request without a body."""
     lines = [f"{method} {target} HTTP/{version}", "Host: gateway", *headers, "", ""]
     return "\r\n".join(lines).encode("latin-1")
 
 
 def post(target: str, body: bytes, *headers: str, method: str = "POST") -> bytes:
-    """A request with a body of a known length, FHIR JSON unless a field says what it is."""
+    """Return a request with a Content-Length; its type is FHIR JSON unless `headers` set it."""
     typed = any(header.lower().startswith("content-type:") for header in headers)
     kind = () if typed else ("Content-Type: application/fhir+json",)
     length = f"Content-Length: {len(body)}"
@@ -155,6 +158,6 @@ def post(target: str, body: bytes, *headers: str, method: str = "POST") -> bytes
 
 
 async def ask(address: Any, data: bytes, *, head: bool = False) -> Reply:
-    """One request on a connection of its own."""
+    """Send one request on a new connection and return its response."""
     async with await Wire.open(address) as wire:
         return await wire.ask(data, head=head)
