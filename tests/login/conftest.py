@@ -12,14 +12,14 @@ from tests.login.stage import Stage, sandbox, stage
 
 @pytest.fixture
 async def platform() -> AsyncIterator[Sandbox]:
-    """The embedded platform with its SSO."""
+    """Yield the embedded sandbox platform with its SSO."""
     async with sandbox() as running:
         yield running
 
 
 @pytest.fixture
 async def scene(platform: Sandbox) -> AsyncIterator[Stage]:
-    """A gateway with the login in front of it."""
+    """Yield a gateway whose login is enabled, in front of the sandbox."""
     async with stage(
         platform.fhir_base_url,
         platform.token_url,

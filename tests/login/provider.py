@@ -1,9 +1,9 @@
-"""An SSO for people that says what a test tells it to: a certified one would refuse to misbehave.
+"""An SSO for users that responds as a test specifies: a certified one would refuse to misbehave.
 
     async with Provider(openid=True) as sso:
         sso.user_tokens(token("for-the-doctor", refresh_token="again"))
 
-The gateway's own credential gets numbered tokens as ever; `user_requests` are those of people.
+The gateway's own credential gets numbered tokens; `user_requests` are the token requests for users.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _KEY = RSAKey.generate_key(2048, {"use": "sig", "alg": "RS256"}, auto_kid=True)
 
 
 class Provider(Sso):
-    """An SSO; with `openid` it says so of itself and has keys.
+    """An SSO; with `openid` it serves a discovery document and keys.
 
-    `says` is added to its document; `page` is its answer to who wants to sign in.
+    `says` is added to the document; `page` replaces the response of the authorization endpoint.
     """
 
     def __init__(self, *, openid: bool = False, names_issuer: bool = False) -> None:
@@ -43,19 +43,19 @@ class Provider(Sso):
 
     @property
     def issuer(self) -> str:
-        """Its own name."""
+        """Return the issuer identifier."""
         return f"http://127.0.0.1:{self.port}"
 
     def user_tokens(self, *answers: Answer) -> None:
-        """Give the next token requests of people these answers, one each."""
+        """Give each of the next token requests for users one of these responses."""
         self._for_users.extend(answers)
 
     def clear_user_tokens(self) -> None:
-        """Forget what was to be given."""
+        """Remove the responses that are left."""
         self._for_users.clear()
 
     def answer_to(self, request: SeenRequest) -> Answer:
-        """By path and grant type."""
+        """Return the response by path and grant type."""
         if request.target.endswith("/.well-known/openid-configuration"):
             at_root = request.target.count("/") == 2
             return json_body(self._document()) if self.openid and at_root else status(404)
@@ -86,12 +86,12 @@ class Provider(Sso):
         }
 
     def _agreed(self, asked: dict[str, str]) -> Answer:
-        """Its page asks nobody anything, and sends the browser back at once."""
+        """Redirect the browser back at once, without a page of its own."""
         query = urlencode({"code": "planted-code", "state": asked["state"]})
         return status(302, ("Location", f"{asked['redirect_uri']}?{query}"))
 
     def logout_token(self, /, key: RSAKey | None = None, alg: str = "RS256", **claims: Any) -> str:
-        """A right logout token, but for the claims that a test changes; None leaves one out."""
+        """Return a valid logout token, but for the claims that a test changes; None omits one."""
         now = int(time.time())
         plain = {
             "iss": self.issuer,
@@ -116,7 +116,7 @@ class Provider(Sso):
         alg: str = "RS256",
         **claims: Any,
     ) -> str:
-        """A right ID token, but for the claims that a test changes; None leaves one out."""
+        """Return a valid ID token, but for the claims that a test changes; None omits one."""
         plain = {
             "iss": self.issuer,
             "aud": CLIENT_ID,
@@ -134,12 +134,12 @@ class Provider(Sso):
 
 
 def back(begun: Page, **answer: str) -> str:
-    """Where the SSO would send the browser: with the state, a code and what a test adds."""
+    """Return the path of the callback with the state, a code and the parameters of the test."""
     return "/auth/callback?" + urlencode(
         {"code": "a-code", "state": begun.query["state"], **answer}
     )
 
 
 async def signed_in(browser: Browser, return_to: str = "/fhir/Patient", **answer: str) -> Page:
-    """A sign-in at which the SSO's page is not asked for anything."""
+    """Sign in without a visit to the SSO's page. Return the page after the callback."""
     return await browser.open(back(await browser.begin(return_to), **answer))

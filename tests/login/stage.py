@@ -21,7 +21,7 @@ CLIENT_ID = "hospital-web"
 
 @dataclass
 class Page:
-    """An answer as a browser gets it."""
+    """A response as a browser receives it."""
 
     status: int
     headers: Mapping[str, str]
@@ -31,12 +31,12 @@ class Page:
 
     @property
     def location(self) -> str:
-        """Where it leads."""
+        """Return the Location."""
         return self.headers["Location"]
 
     @property
     def query(self) -> dict[str, str]:
-        """The query of where it leads; a repeated name is an error."""
+        """Return the query of the Location; a repeated name fails the test."""
         found = parse_qs(urlsplit(self.location).query, strict_parsing=True)
         assert all(len(values) == 1 for values in found.values())
         return {name: values[0] for name, values in found.items()}
@@ -44,7 +44,7 @@ class Page:
 
 @dataclass
 class Browser:
-    """Keeps cookies, follows nothing by itself, and remembers all that it saw."""
+    """Keeps cookies, follows no redirect, and records all responses."""
 
     base: str
     session: aiohttp.ClientSession
@@ -53,7 +53,7 @@ class Browser:
     async def request(
         self, method: str, url: str, headers: Mapping[str, str] | None = None, **kwargs: Any
     ) -> Page:
-        """One request; a path is one of the gateway's."""
+        """Send one request; `url` is absolute or a path of the gateway."""
         absolute = url if "://" in url else self.base + url
         async with self.session.request(
             method,
@@ -73,42 +73,42 @@ class Browser:
         return page
 
     async def get(self, url: str, **headers: str) -> Page:
-        """A script's request."""
+        """Send a GET as a script does."""
         return await self.request("GET", url, _fields(headers))
 
     async def open(self, url: str, **headers: str) -> Page:
-        """What happens when a person opens an address."""
+        """Send a GET as a navigation of the browser."""
         fields = {"Accept": "text/html,*/*", "Sec-Fetch-Mode": "navigate", **_fields(headers)}
         return await self.request("GET", url, fields)
 
     async def post(self, url: str, **kwargs: Any) -> Page:
-        """A script of the gateway's own origin changes something."""
+        """Send a POST as a script of the gateway's own origin."""
         fields = {"X-Requested-With": "XMLHttpRequest", "Origin": self.base}
         return await self.request("POST", url, {**fields, **kwargs.pop("headers", {})}, **kwargs)
 
     async def begin(self, return_to: str = "/fhir/Patient") -> Page:
-        """The redirect to the SSO."""
+        """Begin a sign-in. Return the redirect to the SSO."""
         page = await self.open(f"/auth/login?return_to={quote(return_to)}")
         assert page.status == 302, page.text
         return page
 
     async def agree(self, begun: Page, user: str = "dr.karimova", decision: str = "allow") -> str:
-        """Sign in at the sandbox's SSO; where that leads back to."""
+        """Sign in at the sandbox's SSO. Return the URL that it redirects to."""
         form = {"username": user, "decision": decision}
         page = await self.request("POST", begun.location, data=form)
         return page.location
 
     async def sign_in(self, return_to: str = "/fhir/Patient", user: str = "dr.karimova") -> Page:
-        """All of it; the last redirect."""
+        """Do the whole sign-in. Return the last redirect."""
         return await self.open(await self.agree(await self.begin(return_to), user))
 
     def cookies(self) -> dict[str, str]:
-        """What the browser would send to the gateway."""
+        """Return the cookies that the browser would send to the gateway, by name."""
         found = self.session.cookie_jar.filter_cookies(URL(self.base))
         return {name: morsel.value for name, morsel in found.items()}
 
     def set_cookie(self, name: str, value: str) -> None:
-        """Somebody puts a cookie there."""
+        """Put a cookie into the browser, as an attacker could."""
         self.session.cookie_jar.update_cookies({name: value}, URL(self.base))
 
 
@@ -118,20 +118,20 @@ def _fields(named: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass
 class Stage:
-    """What a test plays on."""
+    """A gateway with its base URL; it opens browsers."""
 
     gateway: Running
     base: str
     _stack: contextlib.AsyncExitStack
 
     async def browser(self) -> Browser:
-        """Another browser, which knows nothing yet."""
+        """Return another browser, without cookies."""
         session = aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True))
         await self._stack.enter_async_context(session)
         return Browser(self.base, session)
 
     async def audit(self, event: str, count: int = 1) -> list[dict[str, Any]]:
-        """The audit's records of an event."""
+        """Return the audit records of an event, once there are `count`."""
         async with asyncio.timeout(10):
             return await self.gateway.audit(count, event)
 
@@ -140,11 +140,11 @@ class Stage:
 async def stage(
     fhir_base_url: str, token_url: str, authorize_url: str, /, **sections: Any
 ) -> AsyncIterator[Stage]:
-    """A gateway whose login is enabled; `login` in `sections` changes its settings.
+    """Yield a gateway whose login is enabled; `login` in `sections` changes its settings.
 
-    `port` is where it listens, any free one without it.
+    `port` is the port that it listens on; without it any free one.
     """
-    # The redirect URI has to name it beforehand.
+    # Chosen before the start, because the redirect URI contains it.
     port = sections.pop("port", None) or free_port()
     base = f"http://127.0.0.1:{port}"
     login = {
@@ -168,7 +168,7 @@ async def stage(
 
 @contextlib.asynccontextmanager
 async def sandbox(**options: Any) -> AsyncIterator[Sandbox]:
-    """The embedded platform, whose SSO offers the sign-in."""
+    """Yield the embedded sandbox platform, whose SSO offers the sign-in."""
     chosen = {"port": 0, "client_id": "hospital-17", "client_secret": "planted-client-secret"}
     platform = Sandbox(SandboxOptions(**{**chosen, **options}))
     await platform.start()
