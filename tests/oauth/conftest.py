@@ -11,6 +11,6 @@ from tests.oauth.harness import Bench, bench
 
 @pytest.fixture
 async def given() -> AsyncIterator[Bench]:
-    """Tokens with an SSO, a clock and an observer; nothing has been asked yet."""
+    """Yield tokens with an SSO, a clock and an observer, before the first request."""
     async with bench() as made:
         yield made

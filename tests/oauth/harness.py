@@ -1,4 +1,4 @@
-"""Tokens wired to an SSO double, a clock that the test moves, and an observer that keeps all."""
+"""A `TokenManager` with an SSO double, a clock that the test moves, and a recording observer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Detail = Mapping[str, str | float | None]
 
 @dataclass
 class RecordingObserver:
-    """Keeps what it was told."""
+    """Records what it is notified of."""
 
     requested: list[tuple[str, str, float]] = field(default_factory=list)
     expiries: list[tuple[str, float]] = field(default_factory=list)
@@ -39,29 +39,29 @@ class RecordingObserver:
     events: list[tuple[str, str, Detail]] = field(default_factory=list)
 
     def on_token_requested(self, credential: str, outcome: str, seconds: float, /) -> None:
-        """Keep it."""
+        """Record the request."""
         self.requested.append((credential, outcome, seconds))
 
     def on_token_expiry(self, credential: str, timestamp: float, /) -> None:
-        """Keep it."""
+        """Record the expiry, a Unix time."""
         self.expiries.append((credential, timestamp))
 
     def on_waiters_changed(self, credential: str, waiting: int, /) -> None:
-        """Keep it."""
+        """Record the number of waiting requests."""
         self.waiters.append((credential, waiting))
 
     def on_token_event(self, credential: str, outcome: str, detail: Detail, /) -> None:
-        """Keep it."""
+        """Record the event."""
         self.events.append((credential, outcome, detail))
 
     @property
     def outcomes(self) -> list[str]:
-        """The outcomes of all token requests."""
+        """Return the outcomes of all token requests."""
         return [outcome for _, outcome, _ in self.requested]
 
 
 class Bench:
-    """What a test of `TokenManager` has before it; the credential is `default`."""
+    """The environment of a test of `TokenManager`; the credential is `default`."""
 
     def __init__(
         self, sso: Sso, session: aiohttp.ClientSession, clock: FakeClock, policy: TokenPolicy
@@ -77,7 +77,7 @@ class Bench:
         self.tokens = self.made()
 
     def made(self, *names: str, store: TokenStore | None = None) -> TokenManager:
-        """Another object over the same SSO, with a credential of each name."""
+        """Return another token manager for the same SSO, with a credential of each name."""
         return TokenManager(
             {name: self.source() for name in names or ("default",)},
             store or self.store,
@@ -88,34 +88,34 @@ class Bench:
         )
 
     def source(self, endpoint: TokenEndpoint | None = None) -> CredentialSource:
-        """A source with the planted secret."""
+        """Return a source with the planted secret."""
         authenticate = client_secret_post("id", Secret(SECRET))
         return CredentialSource(endpoint or self.endpoint, ClientCredentials("id", authenticate))
 
     async def obtain(self) -> AccessToken:
-        """The token that a request would get."""
+        """Return the token that a request would get."""
         return await self.tokens.wait_for_token("default")
 
     @property
     def current(self) -> str | None:
-        """The value of the token that a request would get without waiting."""
+        """Return the token that a request would get without waiting, None without one."""
         token = self.tokens.current("default")
         return token.reveal() if token is not None else None
 
     @property
     def state(self) -> TokenState:
-        """How the credential fares."""
+        """Return the state of the credential."""
         return self.tokens.token_states()["default"]
 
     async def settled(self) -> None:
-        """Return when no token request is under way."""
+        """Return when no token request is in flight."""
         async with asyncio.timeout(10):
             await turn()
-            while self.state.is_fetching:  # noqa: ASYNC110 - the end has no event to be seen by
+            while self.state.is_fetching:  # noqa: ASYNC110 - the end of a fetch sets no event
                 await asyncio.sleep(0.001)
 
     async def pass_time(self, seconds: float, step: float = 0.05) -> None:
-        """Move the clock in small steps, letting each token request end where it began."""
+        """Move the clock in small steps. Each token request ends in the step it began in."""
         end = self.clock.now + seconds
         while self.clock.now < end:
             await self.clock.advance(min(step, end - self.clock.now))
@@ -124,7 +124,7 @@ class Bench:
 
 @asynccontextmanager
 async def bench(policy: TokenPolicy | None = None) -> AsyncIterator[Bench]:
-    """Everything open, and closed again at the end."""
+    """Yield an SSO, a session and a token manager, and close them at the end."""
     jar = aiohttp.DummyCookieJar()
     async with Sso() as sso, aiohttp.ClientSession(cookie_jar=jar, trust_env=False) as session:
         made = Bench(sso, session, FakeClock(), policy or TokenPolicy())

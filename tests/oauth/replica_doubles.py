@@ -1,4 +1,4 @@
-"""An SSO and a shared store for many replicas, whose every move a test decides."""
+"""An SSO and a shared store for many replicas, of which a test determines every step."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ PATIENCE = 5.0
 
 
 def _client(key: StoreKey) -> str:
-    """Whose key it is, as `FileSource` names it."""
+    """Return the client of a key, which `FileSource` puts before the name."""
     return key.name.partition(":")[0]
 
 
 @dataclass
 class Pending:
-    """A token request that has not been answered."""
+    """A token request without a response."""
 
     replica: str
     client: str
@@ -36,14 +36,14 @@ class Pending:
 
 @dataclass
 class Held:
-    """A lease; `ends` is set once its holder has died."""
+    """A lease; `ends` is set once the replica that holds it has died."""
 
     replica: str
     ends: float | None = None
 
 
 class SharedStore:
-    """What the replicas share; `away` makes every access fail."""
+    """The store that the replicas share; `away` makes every access fail."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
@@ -52,21 +52,21 @@ class SharedStore:
         self.leases: dict[str, Held] = {}
 
     def holder(self, key: StoreKey) -> str | None:
-        """Who has the lease of a key now."""
+        """Return the replica that holds the lease of a key now, None without one."""
         held = self.leases.get(key.name)
         if held is None or (held.ends is not None and self.clock() >= held.ends):
             return None
         return held.replica
 
     def turn_of(self, replica: str, client: str) -> bool:
-        """Whether a replica has a lease for a client, whatever its secret."""
+        """Return whether a replica holds a lease for a client, whatever its secret."""
         return any(
             held.replica == replica and name.startswith(f"{client}:")
             for name, held in self.leases.items()
         )
 
     def orphan(self, replica: str) -> None:
-        """A replica was killed: its leases end when they are no longer renewed."""
+        """Let the leases of a killed replica expire, because it no longer renews them."""
         for held in self.leases.values():
             if held.replica == replica:
                 held.ends = self.clock() + LEASE
@@ -80,7 +80,7 @@ class StoreOfOne:
         self.replica = replica
         self.killed = False
         self.failed = False
-        # By client, when the present wait for another replica began, and the last look.
+        # By client: when the present wait for another replica began, and the latest denied attempt.
         self.denied: dict[str, tuple[float, float]] = {}
 
     def _reach(self) -> None:
@@ -89,24 +89,24 @@ class StoreOfOne:
             raise ConnectionError
 
     async def get(self, key: StoreKey) -> AccessToken | None:
-        """What another replica may have put."""
+        """Return the token that another replica may have put, None without a valid one."""
         self._reach()
         kept = self.shared.tokens.get(key.name)
         return kept if kept is not None and self.shared.clock() < kept.expires_at else None
 
     async def put(self, key: StoreKey, token: AccessToken) -> None:
-        """Replace."""
+        """Replace the token."""
         self._reach()
         self.shared.tokens[key.name] = token
 
     async def delete(self, key: StoreKey, token: AccessToken) -> None:
-        """Compare and delete."""
+        """Delete the token if it is this one."""
         self._reach()
         if self.shared.tokens.get(key.name) == token:
             del self.shared.tokens[key.name]
 
     async def acquire_lease(self, key: StoreKey) -> TokenLease | None:
-        """One replica at a time; counts how long this one has been denied."""
+        """Return the lease, or None and note the time while another replica holds it."""
         self._reach()
         if self.shared.holder(key) not in (None, self.replica):
             now = self.shared.clock()
@@ -124,7 +124,10 @@ class _LeaseOfOne:
         self._key = key
 
     async def release(self) -> None:
-        """Away or not, it is not renewed any longer."""
+        """Release the lease.
+
+        When the store is away, the lease only ends, because it is not renewed.
+        """
         held = self._store.shared.leases.get(self._key.name)
         if held is None or held.replica != self._store.replica:
             return
@@ -136,9 +139,9 @@ class _LeaseOfOne:
 
 @dataclass
 class PendingSso:
-    """Keeps every request until the test answers it; `takes` are the secrets that it knows.
+    """Holds every request until the test responds to it; `takes` are the secrets that it accepts.
 
-    `violations` are what must never happen; raised at the time they would count as a failed fetch.
+    `violations` are broken invariants; an exception raised at that time would be a failed fetch.
     """
 
     clock: FakeClock
@@ -148,7 +151,10 @@ class PendingSso:
     violations: list[str] = field(default_factory=list)
 
     def begin(self, replica: str, client: str) -> None:
-        """A fetch begins, of one request or several; noted where it may not."""
+        """Note the start of a fetch, of one or several requests.
+
+        Record a violation without a lease.
+        """
         store = self.stores[replica]
         first, last = store.denied.pop(client, (self.clock(), 0.0))
         waited = last - first >= PATIENCE - 0.1 and self.clock() - last < 0.2
@@ -156,7 +162,10 @@ class PendingSso:
             self.violations.append("asked out of turn")
 
     async def ask(self, replica: str, client: str, secret: str) -> TokenResponse:
-        """One request; noted where there is another already."""
+        """Wait for the response to a request.
+
+        Record a violation if the client has another one pending.
+        """
         if any((each.replica, each.client) == (replica, client) for each in self.pending):
             self.violations.append("two token requests of one replica at once")
         one = Pending(replica, client, secret, asyncio.get_running_loop().create_future())
@@ -176,12 +185,12 @@ class EndpointOfOne:
     token_url: str = "https://sso.test/token"
 
     async def request(self, grant: ClientCredentials) -> TokenResponse:
-        """Ask."""
+        """Send the request to the shared SSO."""
         return await self.sso.ask(self.replica, grant.client_id, grant.material.reveal())
 
 
 def grant(client: str, text: str) -> ClientCredentials:
-    """The grant of a client whose file holds this text."""
+    """Return the grant of a client whose secret file contains `text`."""
     made = [
         ClientCredentials(
             client,
@@ -212,12 +221,12 @@ class FileSource(CredentialSource):
 
     @property
     def store_key(self) -> StoreKey:
-        """The key with the client's name before it, for the checks."""
+        """Return the store key with the client's name before it, for the checks."""
         key = super().store_key
         return StoreKey(f"{self.client}:{key.name}", key.material)
 
     async def request(self) -> TokenResponse:
-        """Ask, a second time if the file has changed."""
+        """Request a token, a second time if the SSO refuses and the file has changed."""
         self.begin()
         try:
             return await super().request()
