@@ -1,4 +1,4 @@
-"""Attempts at entries, as one process claims them and tells what they came to, one at a time."""
+"""Claims entries and records the outcomes of attempts, as one process does, one entry at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ME = "me"
 async def claim(
     store: SqlStore, most: int = 10, owner: str = ME, lease: float = LEASE
 ) -> list[OutboxEntry]:
-    """What may be sent now."""
+    """Claim up to `most` entries that may be sent now, and return them."""
     progress = await store.record_and_claim(owner, (), max_claims=most, size=1 << 30, lease=lease)
     return [claimed.entry for claimed in progress.claimed]
 
@@ -22,21 +22,21 @@ async def claim(
 async def finish(
     store: SqlStore, owner: str, entry: OutboxEntry, state: EntryState, response: StoredResponse
 ) -> bool:
-    """It has ended so; whether that could still be told."""
+    """Record the final outcome of an attempt. Return whether it could still be recorded."""
     return await _tell(store, owner, entry, FinalOutcome(state, response))
 
 
 async def release(
     store: SqlStore, owner: str, entry: OutboxEntry, *, delay: float, cause: str
 ) -> bool:
-    """It was surely not delivered, and is put back."""
+    """Record that the entry was certainly not delivered and waits again."""
     return await _tell(store, owner, entry, RetryLater(cause), delay)
 
 
 async def doubt(
     store: SqlStore, owner: str, entry: OutboxEntry, *, delay: float, cause: str
 ) -> bool:
-    """It may have been delivered, and is put back."""
+    """Record that the entry is in doubt and waits again."""
     return await _tell(store, owner, entry, RetryLater(cause, in_doubt=True), delay)
 
 

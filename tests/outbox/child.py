@@ -1,8 +1,8 @@
-"""A process of its own that writes to an outbox, or delivers from one; made to be killed.
+"""A separate process that writes to an outbox or delivers from one; tests kill it.
 
-write URL            puts writes in; a line for each that was kept
-claim URL            has all that may be sent in hand, and waits
-deliver URL SOCKET   delivers to whoever listens at the Unix socket
+write URL            enqueues writes; sends a message for each stored entry
+claim URL            claims everything that may be sent, and waits
+deliver URL SOCKET   delivers to the listener at the Unix socket
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests.outbox.attempts import claim
 from tests.outbox.drafts import ROOMY, draft
 
 KEY = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc"
-# Short, so that a test need not wait long for what a killed process had in hand.
+# Short, so that tests need not wait long for the entries that a killed process had claimed.
 OPTIONS = DeliveryOptions(
     max_age=86400,
     retention=86400,
@@ -47,18 +47,18 @@ WRITERS = 4
 
 
 def settings(url: str) -> OutboxSettings:
-    """For the outbox at that place."""
+    """Return the settings of the outbox at `url`."""
     return OutboxSettings.model_validate({"enabled": True, "url": url, "encryption_key": KEY})
 
 
 class SocketSender:
-    """Asks a platform that understands lines: a write's name and recovery, answered by `ok`."""
+    """Sends to a platform that speaks a line protocol: a write's name and recovery, then `ok`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     async def send(self, entry: OutboxEntry, request: QueuedRequest) -> SendResult:
-        """One attempt."""
+        """Send one attempt."""
         try:
             answer = await self._say(["send", request.request_id, entry.recovery])
         except OSError:
@@ -70,12 +70,12 @@ class SocketSender:
         )
 
     async def probe(self) -> None:
-        """The platform here answers nobody else."""
+        """Do nothing: this platform serves no other requests."""
 
     async def verify(
         self, entry: OutboxEntry, request: QueuedRequest
     ) -> VerificationResult | SendFailure:
-        """The question."""
+        """Ask the platform whether the write took effect."""
         answer = await self._say(["ask", request.request_id, entry.recovery])
         return VerificationResult(
             VerificationStatus.PRESENT if answer == b"yes\n" else VerificationStatus.ABSENT
@@ -117,7 +117,7 @@ async def _claim(says: Connection, url: str) -> None:
 
 
 class Child:
-    """One that runs, forked from a process that has imported everything; what it says is kept."""
+    """A running process, forked from one that has imported everything; its messages can be read."""
 
     def __init__(self, *arguments: str) -> None:
         said, says = FORKS.Pipe(duplex=False)
@@ -127,19 +127,19 @@ class Child:
         self._said = said
 
     async def lines(self) -> AsyncIterator[list[str]]:
-        """What it has said, word by word."""
+        """Yield the messages of the process, each a list of words."""
         while True:
             try:
                 yield await asyncio.to_thread(self._said.recv)
-            except (EOFError, OSError):  # the latter in the middle of a line
+            except (EOFError, OSError):  # OSError: the process was killed within a message
                 return
 
     def kill(self) -> None:
-        """SIGKILL, whatever it is doing."""
+        """Send SIGKILL."""
         self._process.kill()
 
     async def killed(self) -> None:
-        """SIGKILL; waits for its end."""
+        """Send SIGKILL and wait for the end."""
         self.kill()
         await asyncio.to_thread(self._process.join)
 

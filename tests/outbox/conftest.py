@@ -14,26 +14,26 @@ from tests.outbox.postgres_server import PostgresServer, postgres_server
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[PostgresServer]:
-    """A running PostgreSQL for all tests of this directory."""
+    """Yield a running PostgreSQL for all tests of this directory."""
     yield from postgres_server()
 
 
 @pytest.fixture
 async def postgres_place(server: PostgresServer) -> PostgresPlace:
-    """An empty database."""
+    """Return an empty database."""
     await server.fresh_database("outbox")
     return PostgresPlace(server, "outbox")
 
 
 @pytest.fixture
 def sqlite_place(tmp_path: Path) -> SqlitePlace:
-    """A file that is not there yet."""
+    """Return a file that does not exist yet."""
     return SqlitePlace(tmp_path / "outbox.db")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def place(request: pytest.FixtureRequest) -> Place:
-    """Each of the two."""
+    """Return each of the two places in turn."""
     name = {"sqlite": "sqlite_place", "postgresql": "postgres_place"}[request.param]
     found: Place = request.getfixturevalue(name)
     return found
@@ -41,6 +41,6 @@ def place(request: pytest.FixtureRequest) -> Place:
 
 @pytest.fixture
 async def store(place: Place) -> AsyncIterator[SqlStore]:
-    """A store at the place."""
+    """Yield a store at the place."""
     async with opened(place) as made:
         yield made

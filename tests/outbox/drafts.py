@@ -1,4 +1,4 @@
-"""Writes as callers put them into the outbox."""
+"""Writes as callers enqueue them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def write(
     body: bytes = b"{}",
     fields: tuple[tuple[bytes, bytes], ...] = FIELDS,
 ) -> QueuedRequest:
-    """A write to `Observation/name`."""
+    """Return a write to `Observation/name`."""
     interaction = {"PUT": "update", "POST": "create", "DELETE": "delete"}[method]
     suffix = "Observation" if method == "POST" else f"Observation/{name}"
     return QueuedRequest(
@@ -41,7 +41,7 @@ def draft(
     recovery: RecoveryMode = RecoveryMode.RESEND,
     **more: object,
 ) -> NewEntry:
-    """A write of these orders; without any, of one that is its own."""
+    """Return a new entry with these ordering keys; without any, with a unique one."""
     request = write(name, method, body=f'{{"id":"{name}"}}'.encode())
     known = frozenset(orders or (f"Observation/{name}",))
     return NewEntry(caller, request, known, recovery, **more)  # type: ignore[arg-type]

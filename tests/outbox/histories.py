@@ -1,13 +1,13 @@
-"""Random histories of a gateway with an outbox, and a checker of what came of them.
+"""Random histories of a gateway with an outbox, and a checker of their results.
 
     python -m tests.outbox.histories --minutes 30 --seed 1
 
-Callers send updates, creates and deletions of several patients all the while, and things happen to
-the gateway: the line is cut, the platform says 503 or breaks off, its disk is full, its clock is
-set, it is killed or ended and started again. Then all is well again, and the checker asks: did
-everything that was taken reach the platform, each write once and what is of one order in its order;
-has it seen anything that nobody sent; does anything wait? Each history has a seed of its own, which
-is printed with its figures and gives the same events again. Full disks need root.
+Callers send updates, creates and deletions of several patients throughout. Meanwhile the connection
+to the platform is cut, the platform responds 503 or breaks off, the gateway's disk is full, its
+clock is set, and it is killed or stopped and started again. After the faults the checker asks: did
+every accepted write reach the platform, once and in the order of its ordering key; did the platform
+get anything that no caller sent; does any entry still wait? Each history has a seed, which is
+printed with its figures and reproduces its events. Full disks need root.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _POLL = 0.1
 _VOLUME = "8m"
 _HOUR = 3600.0
 _OFFSET = struct.Struct("=d")
-# A gateway of which the clock can be set, by a file that it maps.
+# Program of a gateway whose clock is set through a file that it maps.
 _CLOCKED = """
 import mmap, struct, sys, time
 offset = mmap.mmap(os.open(sys.argv.pop(1), os.O_RDONLY), 8, prot=mmap.PROT_READ)
@@ -64,7 +64,7 @@ main()
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """The `number`th write of all; `names` are what puts it in order with others."""
+    """The `number`th write of all; `names` are its ordering keys."""
 
     number: int
     caller: str
@@ -73,29 +73,29 @@ class Write:
 
     @property
     def key(self) -> str:
-        """Its request id, by which the platform tells it from all others."""
+        """Return the request id, by which the platform distinguishes it from all others."""
         return f"h-{self.number}"
 
     @property
     def names(self) -> frozenset[str]:
-        """A deletion names its resource only."""
+        """Return the ordering keys; a deletion has only that of its resource."""
         own = {self.path} if self.kind in ("PUT", "DELETE") else set()
         return frozenset(own if self.kind == "DELETE" else own | {f"Patient/{self.patient}"})
 
     @property
     def method(self) -> str:
-        """A create that can be looked for is one, too."""
+        """Return the method. A `SOUGHT` write is a create that can be verified."""
         return "POST" if self.kind == "SOUGHT" else self.kind
 
     @property
     def path(self) -> str:
-        """Below the base."""
+        """Return the path below the base."""
         own = f"/{self.caller}-{self.patient}-{self.number % 2}"
         return "/Observation" + (own if self.method != "POST" else "")
 
     @property
     def body(self) -> bytes | None:
-        """An Observation."""
+        """Return an Observation, None for a deletion."""
         if self.kind == "DELETE":
             return None
         resource: dict[str, Any] = {
@@ -113,7 +113,7 @@ class Write:
 
 @dataclass
 class Sent:
-    """What its caller was told: a status, 0 for nothing, and where to ask for it."""
+    """The response to a write: the status, 0 without a response, and the id of its entry."""
 
     write: Write
     status: int = 0
@@ -122,7 +122,7 @@ class Sent:
 
 @dataclass
 class Ward:
-    """What callers do: each patient's writes one after the other."""
+    """The callers: each patient's writes one after the other."""
 
     session: aiohttp.ClientSession
     url: str
@@ -132,7 +132,7 @@ class Ward:
     over: bool = False
 
     async def all_patients(self) -> None:
-        """Until it is over."""
+        """Send writes until `over` is set."""
         who = itertools.product(CALLERS, range(PATIENTS))
         await asyncio.gather(*(self._patient(*each) for each in who))
 
@@ -160,7 +160,7 @@ class Ward:
 
 
 class Gateway:
-    """A replica with a clock and a disk of its own."""
+    """A replica with a clock and a disk that a test controls."""
 
     def __init__(self, directory: Path, settings: dict[str, Any], full_disks: bool) -> None:
         self.outbox_url = f"sqlite:///{directory}/volume/outbox.db"
@@ -179,11 +179,11 @@ class Gateway:
         self.replica = Replica("gateway", directory, complete, program)
 
     def set_clock(self, by: float) -> None:
-        """Seconds from the true time."""
+        """Set the difference of the gateway's clock from the true time, in seconds."""
         self._clock[:] = _OFFSET.pack(by)
 
     def fill(self) -> None:
-        """Somebody else's file takes all the room that is left."""
+        """Fill the volume of the outbox with another file."""
         with (self._volume / "alien").open("ab", buffering=0) as file:
             for size in (65536, 4096, 512):
                 with contextlib.suppress(OSError):
@@ -191,11 +191,11 @@ class Gateway:
                         pass
 
     def free(self) -> None:
-        """It is gone."""
+        """Remove the file that fills the volume."""
         (self._volume / "alien").unlink(missing_ok=True)
 
     def close(self) -> None:
-        """All is over."""
+        """Kill the gateway and unmount its volume."""
         self.replica.kill()
         if self._full_disks:
             subprocess.run(["umount", "--lazy", str(self._volume)], check=False)
@@ -203,7 +203,7 @@ class Gateway:
 
 @dataclass
 class History:
-    """One run: who sends, through what, and what happens meanwhile."""
+    """One run: the callers, the path to the platform, and the events meanwhile."""
 
     gateway: Gateway
     line: CutLine
@@ -213,7 +213,7 @@ class History:
     events: Counter[str] = field(default_factory=Counter)
 
     async def unfold(self, seconds: float, events: Sequence[str]) -> None:
-        """So long things happen, then all is well."""
+        """Let random events happen for `seconds`, then end all faults."""
         until = time.monotonic() + seconds
         sending = asyncio.create_task(self.ward.all_patients())
         while time.monotonic() < until:
@@ -259,11 +259,14 @@ class History:
         self.gateway.set_clock(self.chance.choice([0.0, _HOUR, -_HOUR, 5 * _HOUR]))
 
     async def settle(self) -> dict[str, EntryState]:
-        """Wait until nothing waits; what is unclear is dropped by somebody. How all ended."""
+        """Wait until no entry waits, dropping unclear ones.
+
+        Return the final state of each entry by id.
+        """
         unclear: dict[str, EntryState] = {}
         place = {"enabled": True, "url": self.gateway.outbox_url, "encryption_key": _KEY}
         async with open_store(OutboxSettings.model_validate(place)) as store:
-            # What waits for longer is found by the checker.
+            # The checker reports entries that wait longer.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_PATIENCE):
                     await self._decided(store, unclear)
@@ -281,8 +284,10 @@ class History:
 def faults(
     sent: Sequence[Sent], states: Mapping[str, EntryState], effects: Sequence[tuple[str, bytes]]
 ) -> list[str]:
-    """What is wrong: `states` are of entries in the end, `effects` request id and content of each
-    write that took effect.
+    """Return the faults found.
+
+    `states` are the final states of the entries, `effects` request id and content of each write
+    that took effect.
     """
     known = {each.write.key: each for each in sent}
     counts = Counter(key for key, _ in effects)
@@ -311,14 +316,14 @@ def _faults_of(sent: Sent, count: int, states: Mapping[str, EntryState]) -> list
 
 
 def _disorder(sent: Sequence[Sent], effects: Sequence[str]) -> list[str]:
-    """Whoever was answered before a later write of a common name was sent comes first."""
+    """Return faults of order: a write with a response precedes each later one with a common key."""
     first = {key: place for place, key in reversed(list(enumerate(effects)))}
     last = {key: place for place, key in enumerate(effects)}
     found = []
     for (caller, patient), mine in itertools.groupby(
         sorted(sent, key=_patient_of), key=_patient_of
     ):
-        # Of what was never answered nobody knows when it went out.
+        # A write without a response may have been sent at any later time.
         answered = [each.write for each in mine if each.status]
         for one, other in itertools.combinations(answered, 2):
             both = one.key in last and other.key in first
@@ -335,7 +340,7 @@ def _patient_of(sent: Sent) -> tuple[str, int]:
 async def staged(
     directory: Path, seed: int, kinds: Sequence[str], *, full_disks: bool
 ) -> AsyncIterator[History]:
-    """A platform, a line, a gateway and callers, before anything has happened."""
+    """Yield a platform, a connection to it, a gateway and callers, before the first event."""
     chance = random.Random(seed)  # noqa: S311 - no secret
     async with RememberingPlatform() as platform, CutLine(platform.port) as line:
         gateway = Gateway(directory, _settings(platform, line), full_disks)
@@ -379,7 +384,7 @@ async def run(
     events: Sequence[str] = EVENTS,
     kinds: Sequence[str] = KINDS,
 ) -> tuple[Counter[str], list[str]]:
-    """One history: its figures, and what is wrong."""
+    """Run one history. Return its figures and its faults."""
     full_disks = "full_disk" in events
     async with staged(directory, seed, kinds, full_disks=full_disks) as history:
         await history.unfold(seconds, events)
@@ -401,10 +406,10 @@ async def _many(minutes: float, seed: int, seconds: float) -> bool:
             figures, wrong = await run(Path(directory), seed + count, seconds, events=events)
         total += figures
         told = f"seed {seed + count}: {figures['writes']} writes, {wrong or 'fine'}"
-        print(told, flush=True)  # noqa: T201 - who runs it reads it
+        print(told, flush=True)  # noqa: T201 - the output of the program
         right, count = right and not wrong, count + 1
     all_told = ", ".join(f"{n} {what}" for what, n in sorted(total.items()))
-    print(f"{count} histories: {all_told}")  # noqa: T201 - who runs it reads it
+    print(f"{count} histories: {all_told}")  # noqa: T201 - the output of the program
     return right
 
 

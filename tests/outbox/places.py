@@ -1,4 +1,4 @@
-"""The two places an outbox can be kept at, with a clock that tests move."""
+"""The two databases that can hold an outbox, with a clock that tests move."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ START = 1_800_000_000.0
 
 @dataclass
 class Wall:
-    """Seconds since 1970, as the database sees them."""
+    """Unix time in seconds, as the database sees it."""
 
     now: float = START
 
     def __call__(self) -> float:
-        """The time."""
+        """Return the time."""
         return self.now
 
 
 class ClockWall(Wall):
-    """The database's time, which goes with a fake clock."""
+    """The database's time, which follows a fake clock."""
 
     def __init__(self, clock: FakeClock) -> None:
         super().__init__()
         self._clock = clock
 
     def __call__(self) -> float:
-        """The time."""
+        """Return the time."""
         return self._clock.wall()
 
 
@@ -50,20 +50,20 @@ class Place(Protocol):
 
     @property
     def url(self) -> str:
-        """For `outbox.url`."""
+        """Return the URL for `outbox.url`."""
         ...
 
     def database(self) -> Database:
-        """A way to it."""
+        """Return a new access to the database."""
         ...
 
     def files(self) -> list[Path]:
-        """All that is on the disk of it."""
+        """Return all its files on the disk."""
         ...
 
 
 class SteeredPostgres(PostgresDatabase):
-    """Its time is the tests'."""
+    """A PostgreSQL database whose time a test sets."""
 
     def __init__(self, directory: Path, name: str, clock: Callable[[], float]) -> None:
         address = {"host": str(directory), "user": "outbox", "database": name}
@@ -71,34 +71,34 @@ class SteeredPostgres(PostgresDatabase):
         self._clock = clock
 
     async def now(self, connection: AsyncConnection) -> float:
-        """The tests' time."""
+        """Return the time of the test."""
         return self._clock()
 
 
 @dataclass
 class SqlitePlace:
-    """A file."""
+    """A SQLite file."""
 
     path: Path
     wall: Wall = field(default_factory=Wall)
 
     @property
     def url(self) -> str:
-        """For `outbox.url`."""
+        """Return the URL for `outbox.url`."""
         return f"sqlite:///{self.path}"
 
     def database(self) -> Database:
-        """A way to it."""
+        """Return a new access to the file."""
         return SqliteDatabase(self.path, self.wall)
 
     def files(self) -> list[Path]:
-        """The file, its log and its shared memory."""
+        """Return the file, its write-ahead log and its shared memory."""
         return sorted(self.path.parent.glob(self.path.name + "*"))
 
 
 @dataclass
 class PostgresPlace:
-    """A database of a server."""
+    """A database of a PostgreSQL server."""
 
     server: PostgresServer
     name: str
@@ -106,21 +106,21 @@ class PostgresPlace:
 
     @property
     def url(self) -> str:
-        """For `outbox.url`."""
+        """Return the URL for `outbox.url`."""
         return self.server.url(self.name)
 
     def database(self) -> Database:
-        """A way to it."""
+        """Return a new access to the database."""
         return SteeredPostgres(self.server.directory, self.name, self.wall)
 
     def files(self) -> list[Path]:
-        """Tables and the write-ahead log of the whole server."""
+        """Return tables and the write-ahead log of the whole server."""
         return [file for file in self.server.data.rglob("*") if file.is_file()]
 
 
 @contextlib.asynccontextmanager
 async def opened(place: Place, key: bytes = KEY) -> AsyncIterator[SqlStore]:
-    """A store at that place, as one process has it."""
+    """Yield a store at that place, as one process has it."""
     store = SqlStore(place.database(), ContentCipher(key))
     try:
         await store.prepare()

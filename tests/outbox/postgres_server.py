@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own, in a directory of its own, reached by a Unix socket."""
+"""A PostgreSQL server for the tests, in a temporary directory, reached by a Unix socket."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ import asyncpg
 import pytest
 
 MISSING = "PostgreSQL is missing: make test-tools"
-# The server refuses to run as root; the package brings this user.
+# The server refuses to run as root; the package creates this user.
 USER = "postgres"
 
 
 def programs() -> Path | None:
-    """Where initdb and its like are; Debian keeps them out of PATH."""
+    """Return the directory of initdb and pg_ctl, None without them.
+
+    Debian keeps them out of PATH.
+    """
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     if found:
         return found[-1].parent
@@ -27,7 +30,7 @@ def programs() -> Path | None:
 
 
 class PostgresServer:
-    """May be killed, stopped and started again at the same address."""
+    """A server that may be killed, stopped and started again at the same address."""
 
     def __init__(self, bin_directory: Path, directory: Path) -> None:
         self._bin = bin_directory
@@ -43,26 +46,26 @@ class PostgresServer:
             )
 
     def url(self, database: str = "postgres") -> str:
-        """For `outbox.url`."""
+        """Return the URL for `outbox.url`."""
         return f"postgresql://outbox@/{database}?host={self.directory}"
 
     def start(self) -> None:
-        """Start it and wait until it takes connections."""
+        """Start the server and wait until it accepts connections."""
         log = str(self.directory / "log")
         self._run("pg_ctl", "--pgdata", str(self.data), "--log", log, "--wait", "start")
 
     def stop(self) -> None:
-        """End it at once, as a crash does."""
+        """End the server at once, as a crash does."""
         self._run("pg_ctl", "--pgdata", str(self.data), "--mode", "immediate", "--wait", "stop")
 
     async def connect(self, database: str = "postgres") -> asyncpg.Connection:
-        """A connection for looking at what is kept."""
+        """Return a connection for inspecting the data."""
         return await asyncpg.connect(
             host=str(self.directory), user="outbox", database=database, timeout=10
         )
 
     async def fresh_database(self, name: str) -> str:
-        """The URL of an empty database, which nobody uses any more that did; made once."""
+        """Empty a database, creating it at first use, and end its connections. Return its URL."""
         try:
             connection = await self.connect(name)
         except asyncpg.InvalidCatalogNameError:
@@ -88,11 +91,11 @@ class PostgresServer:
 
 
 def postgres_server() -> Iterator[PostgresServer]:
-    """A running server, ended at the end; skips without the program."""
+    """Yield a running server and stop it at the end; skips without the program."""
     bin_directory = programs()
     if bin_directory is None:
         pytest.skip(MISSING)
-    # pytest's own directories cannot be entered by others.
+    # Other users cannot enter pytest's own directories.
     directory = Path(tempfile.mkdtemp(prefix="dhp-pg-"))
     if os.geteuid() == 0:
         shutil.chown(directory, USER)

@@ -1,7 +1,7 @@
-"""A platform, and its SSO, that remembers each write that took effect, in order.
+"""A platform with its SSO that records each write that took effect, in order.
 
-Its `weather` is used up write by write: `busy` is a 503, `lost` breaks off before the effect,
-`answer-lost` after it, `slow` takes its time.
+Its `weather` has one word for each of the next writes: `busy` is a 503, `lost` breaks off before
+the effect, `answer-lost` after it, `slow` delays the response.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _STATEMENT: dict[str, Any] = {
 
 
 class RememberingPlatform:
-    """`effects` has request id and content of each write."""
+    """The server; `effects` has request id and content of each write."""
 
     def __init__(self) -> None:
         self.effects: list[tuple[str, bytes]] = []
@@ -57,7 +57,7 @@ class RememberingPlatform:
             writer.close()
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Whether the connection goes on."""
+        """Serve one request. Return whether the connection continues."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         method, target, _ = head[0].split(" ")
         fields = {name.lower(): value for name, _, value in (line.partition(": ") for line in head)}

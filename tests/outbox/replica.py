@@ -1,4 +1,4 @@
-"""A gateway's process that a test kills, and starts again with the same settings."""
+"""A gateway process that a test kills and starts again with the same settings."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class Replica:
 
     @property
     def config(self) -> Path:
-        """Its settings file."""
+        """Return the settings file."""
         return self.directory / f"{self.name}.yaml"
 
     @property
     def url(self) -> str:
-        """The callers' FHIR base."""
+        """Return the callers' FHIR base URL."""
         return f"http://127.0.0.1:{self.ports[0]}/fhir"
 
     async def start(self) -> None:
-        """Run it, until it serves."""
+        """Start the gateway and wait until it serves."""
         listen, admin = (f"127.0.0.1:{port}" for port in self.ports)
         complete = {**self.settings, "listen": {"address": listen}, "admin": {"address": admin}}
         self.config.write_text(yaml.safe_dump(complete))
@@ -49,17 +49,18 @@ class Replica:
                 await asyncio.to_thread(listening, self.ports[0], patience=_PATIENCE)
                 return
             except AssertionError:
-                # While it was away somebody's connection may have come from its port.
+                # While it was down, an outgoing connection of another program may have got its
+                # port.
                 if last or "already in use" not in self.process.stderr:
                     raise
 
     def kill(self) -> None:
-        """SIGKILL, unless it was never started."""
+        """Send SIGKILL and wait for the end, if it was ever started."""
         if self.process is not None:
             self.process.popen.kill()
             self.process.popen.wait()
 
     async def end(self) -> None:
-        """SIGTERM."""
+        """Send SIGTERM and wait for the end."""
         assert self.process is not None
         await asyncio.to_thread(self.process.terminate, patience=_PATIENCE)

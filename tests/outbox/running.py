@@ -1,4 +1,4 @@
-"""A delivery at work, on a clock that tests move."""
+"""A running delivery, on a clock that tests move."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ class Running:
     task: asyncio.Task[None] | None = None
 
     async def put(self, draft: NewEntry) -> OutboxEntry:
-        """Put it into the outbox."""
+        """Enqueue a new entry."""
         return await self.outbox.enqueue(draft)
 
     async def state(self, entry: OutboxEntry) -> EntryState:
-        """Where it is now."""
+        """Return the present state of an entry."""
         found = await self.store.entry(entry.id)
         assert found is not None
         return found.state
 
     async def until_state(self, entry: OutboxEntry, state: EntryState) -> None:
-        """Wait until it is there."""
+        """Wait until the entry is in `state`."""
         async with asyncio.timeout(PATIENCE):
-            while await self.state(entry) is not state:  # noqa: ASYNC110 - nobody tells
+            while await self.state(entry) is not state:  # noqa: ASYNC110 - no event is set
                 await asyncio.sleep(0.002)
 
     async def until_idle(self) -> None:
-        """Wait until nothing is being sent."""
+        """Wait until no attempt is active."""
         await until(lambda: not self.delivery.active_attempts)
 
     async def pass_time(self, seconds: float) -> None:
-        """Let time pass in steps of a second at most, and what is due happen in between."""
+        """Move the clock in steps of at most a second, and let everything due run in between."""
         while seconds > 0:
             await self.clock.advance(min(seconds, 1.0))
             seconds -= 1.0
@@ -62,26 +62,26 @@ class Running:
             await calm(self.store)
 
     def steps(self, entry: OutboxEntry) -> list[OutboxStep]:
-        """What was told of it."""
+        """Return the steps that were reported of an entry."""
         return [event.step for event in self.events if event.entry.id == entry.id]
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait until it holds."""
+    """Wait until the condition holds."""
     async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - nobody tells
+        while not condition():  # noqa: ASYNC110 - polled: a condition sets no event
             await asyncio.sleep(0.002)
 
 
 async def pass_time(clock: FakeClock, seconds: float, *stores: SqlStore) -> None:
-    """Let time pass second by second, each to the end of what the stores were asked in it."""
+    """Move the clock second by second, each until the stores have finished their work."""
     for _ in range(math.ceil(seconds)):
         await clock.advance(1.0)
         await calm(*stores)
 
 
 async def calm(*stores: SqlStore) -> None:
-    """Wait until nothing is asked of the stores any more."""
+    """Wait until the stores have no work left."""
     turns = 0
     while turns < 4:
         await asyncio.sleep(0.0005)
@@ -89,14 +89,14 @@ async def calm(*stores: SqlStore) -> None:
 
 
 async def settle() -> None:
-    """Give the threads of the database a moment."""
+    """Give the threads of the database time to run."""
     for _ in range(5):
         await asyncio.sleep(0.003)
 
 
 @dataclass
 class Process:
-    """Makes `Running` ones over one store; entries' pauses are not spread."""
+    """Makes instances of `Running` over one store; delays of entries have no jitter."""
 
     store: SqlStore
     sender: Sender
@@ -104,7 +104,7 @@ class Process:
     options: DeliveryOptions = field(default_factory=lambda: OPTIONS)
 
     def make(self) -> Running:
-        """Not running yet."""
+        """Return an instance that does not run yet."""
         events: list[OutboxEvent] = []
         timing = TimeSource(self.clock, call_later=self.clock.call_later, random=lambda: 1.0)
         delivery = DeliveryLoop(self.store, self.sender, events.append, self.options, timing)
@@ -114,7 +114,7 @@ class Process:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Running]:
-        """Running; ended at the end as by a crash."""
+        """Yield a running instance and cancel it at the end, as by a crash."""
         made = self.make()
         made.task = asyncio.get_running_loop().create_task(made.delivery.run())
         try:

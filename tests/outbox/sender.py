@@ -1,4 +1,4 @@
-"""A hand-written `Sender` which records what it was given and answers as told."""
+"""A `Sender` that records its calls and returns what a test specifies."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ Say = SendResult | Callable[[], SendResult]
 
 @dataclass
 class RecordingSender:
-    """`results` and `findings` are used up by request id, then the usual ones follow.
+    """A sender; `results` and `findings` by request id are used first, then the usual ones.
 
-    Sends of request ids in `held` wait until they are let go. `seen` has what was called, in order.
+    Sends of request ids in `held` wait until their event is set. `seen` has the request ids sent,
+    in order, `asked` those verified.
     """
 
     usual: SendResult = OK
@@ -48,11 +49,11 @@ class RecordingSender:
     busiest: int = 0
 
     def hold(self, request_id: str) -> None:
-        """Let the sends of this one hang."""
+        """Let the sends of this request id wait."""
         self.held[request_id] = asyncio.Event()
 
     async def send(self, entry: OutboxEntry, request: QueuedRequest) -> SendResult:
-        """One attempt."""
+        """Return the result of one attempt."""
         name = request.request_id
         self.seen.append(name)
         self.busy += 1
@@ -73,13 +74,13 @@ class RecordingSender:
         return result
 
     async def probe(self) -> None:
-        """The light question; a test says itself what came of it."""
+        """Count a probe; the test itself reports its result."""
         self.probed += 1
 
     async def verify(
         self, entry: OutboxEntry, request: QueuedRequest
     ) -> VerificationResult | SendFailure:
-        """The question."""
+        """Return the result of a verification."""
         self.asked.append(request.request_id)
         findings = self.findings[request.request_id]
         return findings.pop(0) if findings else self.usual_finding

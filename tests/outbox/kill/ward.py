@@ -1,4 +1,4 @@
-"""Gateways that are killed, and a hospital that sends results through them all the while."""
+"""Gateways that are killed while a hospital keeps sending results through them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _POLL = 0.05
 
 @dataclass(frozen=True)
 class Result:
-    """A result of a patient, the `number`th; only one that is `conditional` may be sent twice."""
+    """The `number`th result of a patient; only a `conditional` one may be sent twice."""
 
     patient: int
     number: int
@@ -32,12 +32,12 @@ class Result:
 
     @property
     def key(self) -> str:
-        """What tells it from all others."""
+        """Return the key that distinguishes it from all others."""
         return f"{self.patient}-{self.number}"
 
     @property
     def body(self) -> bytes:
-        """The Observation."""
+        """Return the Observation."""
         resource: dict[str, Any] = {
             "resourceType": "Observation",
             "status": "final",
@@ -51,7 +51,7 @@ class Result:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Asked for asynchronously, on condition that it is not there."""
+        """Return the header of an asynchronous create, with If-None-Exist if it is conditional."""
         fields = {"Content-Type": "application/fhir+json", "Prefer": "respond-async"}
         if self.conditional:
             fields["If-None-Exist"] = f"identifier={SYSTEM}|{self.key}"
@@ -59,7 +59,7 @@ class Result:
 
 
 class Ward:
-    """Sends results through whichever replica serves, and notes what it was answered."""
+    """Sends results through any running replica, and records the responses."""
 
     def __init__(self, replicas: Sequence[Replica], session: aiohttp.ClientSession) -> None:
         self._replicas = replicas
@@ -68,7 +68,7 @@ class Ward:
         self.unanswered: set[str] = set()
 
     async def send_all(self, results: Sequence[Result]) -> None:
-        """One after the other, as they happened to a patient, over some seconds."""
+        """Send results one after the other, with pauses of up to half a second."""
         for result in results:
             await self._send(result)
             await asyncio.sleep(random.uniform(0, 0.5))  # noqa: S311 - no secret
@@ -84,7 +84,7 @@ class Ward:
                         self.taken.add(result.key)
                         return
             except aiohttp.ClientConnectorError:
-                # Nothing was sent.
+                # The connection was not made, so that nothing was sent.
                 pass
             except aiohttp.ClientError:
                 if not result.conditional:
@@ -95,7 +95,7 @@ class Ward:
 
 @dataclass
 class Scene:
-    """The platform, the line to it, and the gateways."""
+    """The platform, the connection to it, and the gateways."""
 
     sandbox: Sandbox
     line: CutLine
@@ -103,7 +103,7 @@ class Scene:
     session: aiohttp.ClientSession
 
     async def settled(self, *, of: Replica) -> list[dict[str, Any]]:
-        """All entries once none waits and none is being sent."""
+        """Return all entries once none is waiting or being sent."""
         deadline = asyncio.get_running_loop().time() + _PATIENCE
         while True:
             if await self._at_rest(of):
@@ -114,7 +114,7 @@ class Scene:
             await asyncio.sleep(0.5)
 
     async def _at_rest(self, replica: Replica) -> bool:
-        """Whether the gateway thinks so, a moment ago."""
+        """Return whether the gateway's latest status shows no waiting entry."""
         url = f"http://127.0.0.1:{replica.ports[1]}/status.json"
         async with self.session.get(url) as answer:
             entries = (await answer.json())["outbox"]["entries"]
@@ -127,7 +127,7 @@ class Scene:
         return entries
 
     async def held(self) -> list[str]:
-        """The keys of the results that the platform has, in the order in which they came."""
+        """Return the keys of the results that the platform has, in the order of their creation."""
         options = SandboxOptions()
         form = {
             "grant_type": "client_credentials",
@@ -151,7 +151,7 @@ class Scene:
 
 
 def settings(sandbox: Sandbox, line: CutLine, outbox_url: str) -> dict[str, Any]:
-    """A gateway that reaches the platform by the line."""
+    """Return the settings of a gateway that reaches the platform through the relay."""
     options = SandboxOptions()
     credential = {"client_id": options.client_id, "client_secret": options.client_secret}
     platform = sandbox.fhir_base_url.replace(sandbox.origin, f"http://127.0.0.1:{line.port}")
@@ -169,7 +169,7 @@ def settings(sandbox: Sandbox, line: CutLine, outbox_url: str) -> dict[str, Any]
 def assert_nothing_lost_or_doubled(
     results: Sequence[Result], ward: Ward, held: Sequence[str], entries: Sequence[dict[str, Any]]
 ) -> None:
-    """Each that was taken is there once, or listed as unclear; none twice; in order."""
+    """Check that each result is stored once or listed as unclear, none twice, and all in order."""
     counts = Counter(held)
     assert [key for key, count in counts.items() if count > 1] == []
     states = Counter(entry["state"] for entry in entries)
@@ -177,7 +177,7 @@ def assert_nothing_lost_or_doubled(
     conditional = {each.key for each in results if each.conditional}
     assert conditional - counts.keys() == set()
     missing = {each.key for each in results} - counts.keys()
-    # What was killed before it was answered may be kept or not.
+    # A result whose response was lost by a kill may be stored or not.
     assert len(missing - ward.unanswered) <= states["unclear"]
     for patient in {each.patient for each in results}:
         mine = [key for key in held if key.startswith(f"{patient}-")]

@@ -1,4 +1,4 @@
-"""A platform, an SSO, a line that can be cut, and a gateway with an outbox."""
+"""A platform, an SSO, a relay that can be cut, and a gateway with an outbox."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Open = Callable[..., AbstractAsyncContextManager[Hospital]]
 
 @contextlib.asynccontextmanager
 async def opening(platform: Platform, folder: Path, /, **sections: Any) -> AsyncIterator[Hospital]:
-    """A gateway with some settings changed; `outbox` adds to those of the outbox."""
+    """Yield a gateway with some settings changed; `outbox` adds to those of the outbox."""
     outbox = {
         "enabled": True,
         "url": f"sqlite:///{folder}/outbox.db",
@@ -42,12 +42,12 @@ async def opening(platform: Platform, folder: Path, /, **sections: Any) -> Async
 
 @pytest.fixture
 def opened(platform: Platform, tmp_path: Path) -> Open:
-    """Opens a gateway in front of the test's platform."""
+    """Return a function that opens a gateway in front of the test's platform."""
     return functools.partial(opening, platform, tmp_path)
 
 
 @pytest.fixture
 async def hospital(opened: Open) -> AsyncIterator[Hospital]:
-    """A gateway with an outbox and no named callers."""
+    """Yield a gateway with an outbox and no named callers."""
     async with opened() as made:
         yield made

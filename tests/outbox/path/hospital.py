@@ -1,4 +1,4 @@
-"""A hospital's system that sends writes, and asks how they fare."""
+"""A caller that sends writes and polls their status."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LONGEST_POLL = 0.5
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer, read to its end."""
+    """A complete response."""
 
     status: int
     headers: dict[str, str]
@@ -30,22 +30,22 @@ class Reply:
 
     @property
     def json(self) -> Any:
-        """The body."""
+        """Return the body as JSON."""
         return json.loads(self.body)
 
     @property
     def location(self) -> str:
-        """The status URL."""
+        """Return the status URL."""
         return self.headers["Content-Location"]
 
     @property
     def word(self) -> str:
-        """What the outbox says of the state."""
+        """Return the state of the entry as the status response codes it."""
         return str(self.json["issue"][0]["details"]["coding"][0]["code"])
 
 
 class Hospital:
-    """Its system, with the platform, the SSO, and the line to the platform."""
+    """The caller, with the platform, the SSO, and the relay to the platform."""
 
     def __init__(self, gateway: Running, platform: Platform, sso: Sso, line: CutLine) -> None:
         self.gateway = gateway
@@ -63,7 +63,10 @@ class Hospital:
     async def ask(
         self, method: str, path: str, body: bytes | IO[bytes] | None = None, **headers: str
     ) -> Reply:
-        """One request; `path` is below the base, or a whole URL. Names with `_` for `-`."""
+        """Send one request.
+
+        `path` is below the base, or a whole URL. `_` in names stands for `-`.
+        """
         url = path if path.startswith("http") else self.gateway.url + path
         fields = {name.replace("_", "-"): value for name, value in headers.items()}
         if body is not None:
@@ -75,13 +78,13 @@ class Hospital:
     async def write(
         self, patient: int = 1, number: int = 1, method: str = "PUT", **headers: str
     ) -> Reply:
-        """An update of an Observation of a patient, asked for asynchronously."""
+        """Send an update of a patient's Observation, with `respond-async`."""
         fields = {**ASYNC, **headers}
         path = "/Observation" if method == "POST" else f"/Observation/{number}"
         return await self.ask(method, path, observation(patient, number), **fields)
 
     async def ended(self, location: str, **headers: str) -> Reply:
-        """The status once it is no more 202; asked for more and more seldom."""
+        """Poll the status, less and less often, until it is not 202, and return that response."""
         pause = _POLL
         while True:
             reply = await self.ask("GET", location, **headers)
@@ -91,7 +94,7 @@ class Hospital:
             pause = min(pause * 1.3, _LONGEST_POLL)
 
     async def until(self, state: str, location: str) -> Reply:
-        """Wait until the outbox says so of a waiting write; the answer that does."""
+        """Wait until the outbox reports `state` for a waiting write, and return that response."""
         while True:
             reply = await self.ask("GET", location)
             if reply.word == state:
@@ -99,12 +102,12 @@ class Hospital:
             await asyncio.sleep(_POLL)
 
     def writes(self) -> list[tuple[str, str]]:
-        """Method and target of what the platform saw, but for reads."""
+        """Return method and target of what the platform received, without reads."""
         return [(each.method, each.target) for each in self.platform.seen if each.method != "GET"]
 
 
 def observation(patient: int = 1, number: int = 1) -> bytes:
-    """A result of a patient."""
+    """Return a result of a patient."""
     return json.dumps(
         {
             "resourceType": "Observation",
