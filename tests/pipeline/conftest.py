@@ -1,4 +1,4 @@
-"""A platform, an SSO and a gateway between them and its callers."""
+"""A platform, an SSO, and a gateway between them and its callers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, LoopFactory]:
-    """Tests of what lies right on the loop run on both: Windows has asyncio's own."""
+    """Run the tests of what depends on the event loop on both loops: Windows has asyncio's own."""
     loops: dict[str, LoopFactory] = {"asyncio": asyncio.new_event_loop}
     if any(name in item.nodeid for name in ("/test_tls_", "/test_acceptor", "/test_half_closed")):
         loops["uvloop"] = uvloop.new_event_loop
@@ -35,7 +35,10 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, LoopFactory
 
 @pytest.fixture
 def start_gateway(platform: Platform, sso: Sso) -> StartGateway:
-    """Starts a gateway with some settings changed; it must leave nothing in flight behind."""
+    """Return a function that starts a gateway with some settings changed.
+
+    At its end no request may be in flight.
+    """
 
     @contextlib.asynccontextmanager
     async def start(**sections: Any) -> AsyncIterator[Running]:
@@ -48,14 +51,14 @@ def start_gateway(platform: Platform, sso: Sso) -> StartGateway:
 
 @pytest.fixture
 async def gateway(start_gateway: StartGateway) -> AsyncIterator[Running]:
-    """A gateway with default settings."""
+    """Yield a gateway with default settings."""
     async with start_gateway() as started:
         yield started
 
 
 @pytest.fixture
 async def stage(platform: Platform, sso: Sso) -> AsyncIterator[Stage]:
-    """A platform, an SSO, and what the test opens between them."""
+    """Yield a platform, an SSO, and what the test opens between them."""
     stage = Stage(platform, sso)
     async with stage.stack:
         yield stage
@@ -63,20 +66,20 @@ async def stage(platform: Platform, sso: Sso) -> AsyncIterator[Stage]:
 
 @pytest.fixture(scope="module")
 def ca() -> trustme.CA:
-    """The platform's CA."""
+    """Return the CA of the platform."""
     return trustme.CA()
 
 
 @pytest.fixture(params=VERSIONS, ids=["1.2", "1.3"])
 def version(request: pytest.FixtureRequest) -> ssl.TLSVersion:
-    """Each version that is in use."""
+    """Return each TLS version in use."""
     found: ssl.TLSVersion = request.param
     return found
 
 
 @pytest.fixture
 def uncollected() -> Iterator[None]:
-    """What is not free by itself stays."""
+    """Disable the garbage collector, so that only reference counts free objects."""
     gc.collect()
     gc.disable()
     yield

@@ -1,4 +1,4 @@
-"""The table of errors, written down a second time, and how evidence is judged."""
+"""The table of errors, written a second time, and how evidence is checked against it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from tests.doubles.wire import Reply
 from tests.pipeline.stage import Evidence
 
 _FHIR: Final = "{http://hl7.org/fhir}"
-# Before the gateway needs a token it may have asked for its first one or not yet.
+# The gateway may have requested its first token or not, before it needs one.
 PERHAPS: Final = (0, 1)
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one kind of failure looks like from every side.
+    """The visible effects of one kind of failure.
 
-    `seen` and `asked` are the numbers of requests that the platform and the SSO may have got;
-    `closed` None leaves it to the gateway; `parsed` False: no language or form could be known;
-    `write` says that the request was none that only reads; `advice` names the words for people
-    where they are others than the reason's.
+    `seen` and `asked` are the possible numbers of requests at the platform and the SSO; `closed`:
+    None leaves closing to the gateway; `parsed`: False when neither language nor format of the
+    request is known; `write`: the request was not safe; `advice` names the text for users where it
+    is not that of the reason.
     """
 
     status: int
@@ -42,7 +42,7 @@ class Row:
     advice: str = ""
 
     def but(self, **changes: Any) -> Row:
-        """The same with some changes; one number stands for itself."""
+        """Return the row with some changes; a single number stands for a tuple of it."""
         plural = {"seen", "asked", "attempts"}
         changed: dict[str, Any] = {
             name: (value,) if name in plural and isinstance(value, int) else value
@@ -97,7 +97,7 @@ ERROR_TABLE: Final[dict[str, Row]] = {
 async def judge(
     evidence: Evidence, reason: str, row: Row, *, language: str = "en", xml: bool = False
 ) -> None:
-    """Hold the evidence against a row of the table."""
+    """Check the evidence against a row of the table."""
     reply = evidence.reply
     assert (reply.status, reply.header("x-gateway-error")) == (row.status, reason)
     assert reply.header("cache-control") == "no-store"
@@ -151,7 +151,7 @@ async def _judge_record(evidence: Evidence, reason: str, row: Row) -> None:
 
 
 def read_json(reply: Reply) -> dict[str, str]:
-    """What a JSON outcome of one issue says."""
+    """Return the elements of a JSON outcome with one issue."""
     outcome = reply.json()
     assert outcome["resourceType"] == "OperationOutcome"
     (issue,) = outcome["issue"]
@@ -168,8 +168,8 @@ def read_json(reply: Reply) -> dict[str, str]:
 
 
 def read_xml(body: bytes) -> dict[str, str]:
-    """What an XML outcome of one issue says."""
-    root = ElementTree.fromstring(body)  # noqa: S314 - the gateway's own words
+    """Return the elements of an XML outcome with one issue."""
+    root = ElementTree.fromstring(body)  # noqa: S314 - the gateway wrote it
     assert root.tag == f"{_FHIR}OperationOutcome"
     (issue,) = root.findall(f"{_FHIR}issue")
     paths = {

@@ -26,29 +26,29 @@ PATIENCE: Final = 0.3
 
 
 async def bad_request(stage: Stage) -> Evidence:
-    """A path that leaves base_path once decoded."""
+    """Send a path that leaves `base_path` once decoded."""
     return await stage.evidence(await stage.start(), stage.get("/fhir/%2e%2e/admin"))
 
 
 async def unknown_path(stage: Stage) -> Evidence:
-    """A path outside base_path."""
+    """Send a path outside `base_path`."""
     return await stage.evidence(await stage.start(), stage.get("/other/Patient/1"))
 
 
 async def loop(stage: Stage) -> Evidence:
-    """A request that carries the gateway's own Via."""
+    """Send a request with the gateway's own Via."""
     request = stage.get("/fhir/Patient/1", "Via: 1.1 front, 1.1 dhp-gateway")
     return await stage.evidence(await stage.start(), request)
 
 
 async def misdirected(stage: Stage) -> Evidence:
-    """A whole URL of another host."""
+    """Send the whole URL of another host."""
     target = "http://other.invalid/fhir/Patient/1"
     return await stage.evidence(await stage.start(), stage.get(target))
 
 
 async def method_not_allowed(stage: Stage) -> Evidence:
-    """A method that FHIR does not use."""
+    """Send a method that FHIR does not use."""
     return await stage.evidence(await stage.start(), stage.get(method="TRACE"))
 
 
@@ -57,24 +57,24 @@ LAB_KEY: Final = "X-Api-Key: a-key-of-the-laboratory"
 
 
 async def caller_unauthenticated(stage: Stage) -> Evidence:
-    """No key where one is due."""
+    """Send no key where one is required."""
     return await stage.evidence(await stage.start(callers=[LAB]), stage.get())
 
 
 async def caller_unknown(stage: Stage) -> Evidence:
-    """A key that nobody has."""
+    """Send a key that belongs to no caller."""
     gateway = await stage.start(callers=[LAB])
     return await stage.evidence(gateway, stage.get("/fhir/Patient/1", "X-Api-Key: another"))
 
 
 async def caller_forbidden(stage: Stage) -> Evidence:
-    """A type of resource that is not for this caller."""
+    """Request a resource type that this caller may not use."""
     gateway = await stage.start(callers=[{**LAB, "allow": {"resources": ["Observation"]}}])
     return await stage.evidence(gateway, stage.get("/fhir/Patient/1", LAB_KEY))
 
 
 async def rate_limited(stage: Stage) -> Evidence:
-    """A caller's second request in a second, where one a minute is allowed."""
+    """Send a second request in a second, where one a minute is allowed."""
     limit = {"requests_per_second": 0.016, "burst": 1}
     gateway = await stage.start(callers=[{**LAB, "rate_limit": limit}])
     wire = await stage.open(gateway.address)
@@ -83,7 +83,7 @@ async def rate_limited(stage: Stage) -> Evidence:
 
 
 async def header_timeout(stage: Stage) -> Evidence:
-    """A header that does not end."""
+    """Send a header section that does not end."""
     gateway = await stage.start(limits={"header_timeout": PATIENCE})
     wire = await stage.open(gateway.address)
     await wire.send(stage.get()[:-2])
@@ -91,7 +91,7 @@ async def header_timeout(stage: Stage) -> Evidence:
 
 
 async def body_timeout(stage: Stage) -> Evidence:
-    """A body that does not end."""
+    """Send a body that does not end."""
     gateway = await stage.start(limits={"header_timeout": PATIENCE})
     wire = await stage.open(gateway.address)
     await wire.send(stage.post(b'{"resourceType":"Patient"}')[:-5])
@@ -99,63 +99,63 @@ async def body_timeout(stage: Stage) -> Evidence:
 
 
 async def payload_too_large(stage: Stage) -> Evidence:
-    """A body announced as larger than the limit."""
+    """Announce a body that is larger than the limit."""
     gateway = await stage.start(limits={"max_body_bytes": 1000})
     return await stage.evidence(gateway, stage.post(b"x" * 1001))
 
 
 async def url_too_long(stage: Stage) -> Evidence:
-    """A target over the limit."""
+    """Send a target over the limit."""
     gateway = await stage.start(limits={"max_url_bytes": 1000})
     return await stage.evidence(gateway, stage.get("/fhir/Patient?name=" + "x" * 1000))
 
 
 async def header_too_large(stage: Stage) -> Evidence:
-    """Fields that are too long only all together."""
+    """Send fields that exceed the limit only in sum."""
     gateway = await stage.start(limits={"max_header_bytes": 1000})
     fields = [f"X-Long-{n}: {'x' * 900}" for n in range(5)]
     return await stage.evidence(gateway, stage.get("/fhir/Patient/1", *fields))
 
 
 async def overloaded(stage: Stage) -> Evidence:
-    """One request more than may be in flight."""
+    """Send one request more than may be in flight."""
     gateway = await stage.start(limits={"max_concurrent_requests": 1})
     await stage.occupy(gateway)
     return await stage.evidence(gateway, stage.get())
 
 
 async def token_refused(stage: Stage) -> Evidence:
-    """An SSO that does not accept the client's secret."""
+    """Let the SSO refuse the client's secret."""
     stage.sso.handle(refusal("invalid_client", 401))
     return await stage.evidence(await stage.start(), stage.get())
 
 
 async def sso_unavailable(stage: Stage) -> Evidence:
-    """An SSO that is down behind its load balancer."""
+    """Let the SSO be down behind its load balancer."""
     stage.sso.handle(status(503, ("Retry-After", "30")))
     return await stage.evidence(await stage.start(), stage.get())
 
 
 async def token_rejected(stage: Stage) -> Evidence:
-    """A platform that refuses a fresh token too."""
+    """Let the platform reject a new token too."""
     stage.platform.answer(unauthorized())
     return await stage.evidence(await stage.start(), stage.get())
 
 
 async def upstream_unreachable(stage: Stage) -> Evidence:
-    """A port where nobody listens."""
+    """Let the platform be at a port without a listener."""
     gateway = await stage.start(platform_url=f"http://127.0.0.1:{free_port()}/r5")
     return await stage.evidence(gateway, stage.get())
 
 
 async def upstream_failed(stage: Stage) -> Evidence:
-    """A platform that hangs up on a write without a word."""
+    """Let the platform close the connection on a write, without a response."""
     stage.platform.answer(then_close(b""))
     return await stage.evidence(await stage.start(), stage.post())
 
 
 async def upstream_busy(stage: Stage) -> Evidence:
-    """No free connection to the platform."""
+    """Leave no free connection to the platform."""
     gateway = await stage.start(
         platform={"max_connections": 1, "connect_timeout": PATIENCE},
     )
@@ -164,33 +164,33 @@ async def upstream_busy(stage: Stage) -> Evidence:
 
 
 async def upstream_tls(stage: Stage) -> Evidence:
-    """A platform whose certificate nobody vouches for."""
+    """Let the platform have a certificate of an unknown CA."""
     context, _ = tls_platform("localhost")
     stage.platform = await stage.stack.enter_async_context(Platform(tls=context))
     return await stage.evidence(await stage.start(), stage.get())
 
 
 async def upstream_timeout(stage: Stage) -> Evidence:
-    """A platform that says nothing."""
+    """Let the platform send no response."""
     stage.platform.answer(silence)
     gateway = await stage.start(platform={"response_timeout": PATIENCE})
     return await stage.evidence(gateway, stage.get())
 
 
 async def upstream_redirect(stage: Stage) -> Evidence:
-    """A platform that sends the request elsewhere."""
+    """Let the platform respond with a redirect."""
     stage.platform.answer(http(302, b"", ("Location", "https://elsewhere.invalid/")))
     return await stage.evidence(await stage.start(), stage.get())
 
 
 async def upstream_non_fhir(stage: Stage) -> Evidence:
-    """A page for people instead of an OperationOutcome."""
+    """Let the platform respond with an HTML page instead of an OperationOutcome."""
     stage.platform.answer(page(404))
     return await stage.evidence(await stage.start(), stage.get())
 
 
 async def search_parameter_ignored(stage: Stage) -> Evidence:
-    """A page of a search whose self link lacks a parameter that was asked for."""
+    """Let the platform return a searchset whose self link lacks a requested parameter."""
     link = f'{{"relation":"self","url":"{stage.platform.url}/Patient?name=a"}}'
     bundle = f'{{"resourceType":"Bundle","type":"searchset","link":[{link}]}}'
     stage.platform.answer(fhir(bundle.encode()))
@@ -199,7 +199,7 @@ async def search_parameter_ignored(stage: Stage) -> Evidence:
 
 
 async def condition_unsupported(stage: Stage) -> Evidence:
-    """A conditional create at a platform that declares none."""
+    """Send a conditional create to a platform that declares none."""
     statement = b'{"resourceType":"CapabilityStatement","rest":[{"resource":[{"type":"Patient"}]}]}'
     stage.platform.answer(fhir(statement))
     gateway = await stage.start(fhir={**stage.fhir, "condition_guard": "block"})
@@ -207,7 +207,7 @@ async def condition_unsupported(stage: Stage) -> Evidence:
 
 
 async def circuit_open(stage: Stage) -> Evidence:
-    """A platform that has just failed."""
+    """Let the platform fail right before the request."""
     gateway = await stage.start(circuit_breaker={"min_requests": 1})
     stage.platform.answer(then_close(b""))
     async with await stage.open(gateway.address) as wire:
@@ -216,12 +216,12 @@ async def circuit_open(stage: Stage) -> Evidence:
 
 
 async def audit_unavailable(stage: Stage) -> Evidence:
-    """A full disk under the audit."""
+    """Write the audit to a full disk."""
     full, roomy = os.open("/dev/full", os.O_WRONLY), os.open("/dev/null", os.O_WRONLY)
     stage.stack.callback(os.close, full)
     stage.stack.callback(os.close, roomy)
     gateway = await stage.start(audit_fd=full)
-    # At the end there is room again, as stopping would wait for it in vain.
+    # At the end writes succeed again, because stopping would wait for the disk until its timeout.
     stage.stack.callback(os.dup2, roomy, full)
     await until(lambda: not gateway.gateway.audit.is_available)
     evidence = await stage.evidence(gateway, stage.get())
@@ -229,7 +229,7 @@ async def audit_unavailable(stage: Stage) -> Evidence:
 
 
 async def shutting_down(stage: Stage) -> Evidence:
-    """A request on a kept connection after the listeners have closed."""
+    """Send a request on a persistent connection after the listeners have closed."""
     gateway = await stage.start(shutdown={"delay": 0, "drain_timeout": 10})
     wire = await stage.open(gateway.address)
     assert (await wire.ask(get("/fhir/Patient/1"))).status == 200
@@ -256,7 +256,7 @@ async def _listens(address: ListenAddress) -> bool:
 
 
 class _Faulty:
-    """A collaborator with a bug in whatever it is asked for."""
+    """A dependency whose every method raises."""
 
     def __getattr__(self, _name: str) -> Any:
         def fail(*_arguments: object) -> Any:
@@ -266,7 +266,7 @@ class _Faulty:
 
 
 async def internal(stage: Stage) -> Evidence:
-    """A bug in a collaborator."""
+    """Let a dependency of the handler raise."""
     gateway = await stage.start()
 
     def account(exchange: Exchange) -> None:

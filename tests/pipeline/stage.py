@@ -1,4 +1,4 @@
-"""What the tests of the error table share: a stage for one failure, and the evidence it leaves."""
+"""The environment of one failure, and the evidence that it leaves, for tests of the error table."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.doubles.platform import Line, Platform, Seen
 from tests.doubles.sso import Sso
 from tests.doubles.wire import Reply, TruncatedResponseError, Wire, get, post
 
-# Answered before anything else is asked; the first unless it was what the test asked for.
+# Requests with a local response before any other work; the first unless the test provoked it.
 _PROBES = (get("/nowhere"), get("/fhir", "Via: 1.1 dhp-gateway"))
 
 
 @dataclass
 class Evidence:
-    """What one provoked failure left behind, for every side that could see it."""
+    """Evidence of one provoked failure, at the caller, the gateway, the platform and the SSO."""
 
     reply: Reply
     closed: bool
@@ -35,7 +35,7 @@ class Evidence:
     audited: bool = True
 
     async def record(self) -> dict[str, Any]:
-        """The audit record of the exchange."""
+        """Return the audit record of the exchange."""
         request_id = self.reply.header("x-request-id")
         count = 1
         while True:
@@ -47,7 +47,7 @@ class Evidence:
             count = len(records) + 1
 
     async def counted(self, status: int, reason: str) -> float:
-        """How many requests with this end the metrics tell of; waits for the first."""
+        """Wait for the first request with this end in the metrics, and return their number."""
         labels = {"status": str(status), "reason": reason}
         while True:
             if value := await self.gateway.metric("dhp_gateway_requests_total", **labels):
@@ -57,7 +57,7 @@ class Evidence:
 
 @dataclass
 class Stage:
-    """A platform, an SSO and the form in which the caller wants its answers."""
+    """A platform, an SSO and the format in which the caller wants its responses."""
 
     platform: Platform
     sso: Sso
@@ -74,7 +74,7 @@ class Stage:
         audit_fd: int | None = None,
         **sections: Any,
     ) -> Running:
-        """A gateway that lives until the end of the test; repetitions wait for nearly nothing."""
+        """Start a gateway that runs until the end of the test, with short delays of retries."""
         settings = {"retries": {"backoff": 0.01}, "fhir": self.fhir, **sections}
         return await self.stack.enter_async_context(
             running(
@@ -86,26 +86,26 @@ class Stage:
         )
 
     async def open(self, address: ListenAddress) -> Wire:
-        """A connection that lives until the end of the test."""
+        """Open a connection that lasts until the end of the test."""
         return await self.stack.enter_async_context(await Wire.open(address))
 
     def get(self, target: str = "/fhir/Patient/1", *headers: str, method: str = "GET") -> bytes:
-        """A request without a body, in the stage's form."""
+        """Return a request without a body, in the stage's format."""
         return get(self.formed(target), *self.headers, *headers, method=method)
 
     def post(self, body: bytes = b"{}", *headers: str, target: str = "/fhir/Patient") -> bytes:
-        """A create, in the stage's form."""
+        """Return a create, in the stage's format."""
         return post(self.formed(target), body, *self.headers, *headers)
 
     def formed(self, target: str) -> str:
-        """The target with the stage's `_format`."""
+        """Return the target with the stage's `_format`."""
         mark = "&" if "?" in target else "?"
         return f"{target}{mark}{self.query}" if self.query else target
 
     async def evidence(
         self, gateway: Running, request: bytes | None = None, wire: Wire | None = None
     ) -> Evidence:
-        """Send the request and gather what it led to, the fate of its connection included."""
+        """Send the request and collect its evidence, including the fate of its connection."""
         wire = wire or await self.open(gateway.address)
         reply = await (wire.reply() if request is None else wire.ask(request))
         token_requests = len(self.sso.requests)
@@ -114,7 +114,7 @@ class Stage:
         return Evidence(reply, await is_closed(wire, reply), gateway, seen, token_requests)
 
     async def occupy(self, gateway: Running) -> Wire:
-        """Let a request stay in flight at the platform until the end of the test."""
+        """Keep a request in flight at the platform until the end of the test."""
         released = asyncio.Event()
 
         async def wait(line: Line) -> None:
@@ -138,7 +138,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def is_closed(wire: Wire, reply: Reply) -> bool:
-    """Whether the gateway ended the connection after its answer, as its header says it does."""
+    """Return whether the gateway closed the connection after the response, as its header says."""
     if reply.header("connection") == "close":
         assert await wire.at_end()
         return True
@@ -153,7 +153,7 @@ Provoke = Callable[[Stage], Awaitable[Evidence]]
 
 
 def deaf_port(stack: contextlib.AsyncExitStack) -> int:
-    """A loopback port where connections are neither taken nor refused: its backlog is full."""
+    """Return a loopback port that neither accepts nor refuses connections: its backlog is full."""
     server = stack.enter_context(socket.socket())
     server.bind(("127.0.0.1", 0))
     server.listen(0)
@@ -165,7 +165,7 @@ def deaf_port(stack: contextlib.AsyncExitStack) -> int:
 
 
 def tls_platform(host: str) -> tuple[ssl.SSLContext, trustme.CA]:
-    """A server context with a certificate for `host`, and the authority that issued it."""
+    """Return a server context with a certificate for `host`, and the CA that issued it."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(host).configure_cert(context)
@@ -173,7 +173,7 @@ def tls_platform(host: str) -> tuple[ssl.SSLContext, trustme.CA]:
 
 
 def reset(wire: Wire) -> None:
-    """Let the caller end its connection with RST."""
+    """Let the caller close its connection with RST."""
     raw = wire.writer.get_extra_info("socket")
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     wire.writer.transport.abort()
