@@ -1,4 +1,4 @@
-"""An outbox in which entries wait, have failed and are unclear, with its page and its operators."""
+"""An outbox with waiting, failed and unclear entries, its page and its operators."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ FIELD = re.compile(r'name="([^"]+)"(?: value="([^"]*)")?')
 
 
 def basic(name: str, password: str) -> dict[str, str]:
-    """The header of who signs in."""
+    """Return the Authorization header of an operator."""
     return {"Authorization": f"Basic {base64.b64encode(f'{name}:{password}'.encode()).decode()}"}
 
 
@@ -54,7 +54,7 @@ DILNOZA = basic("dilnoza", PASSWORD)
 
 @dataclass(frozen=True)
 class Seen:
-    """An answer, read to its end."""
+    """A complete response."""
 
     status: int
     headers: Mapping[str, str]
@@ -62,7 +62,7 @@ class Seen:
 
     @property
     def forms(self) -> dict[str, dict[str, str]]:
-        """The forms by where they lead, with the fields that they hold."""
+        """Return the hidden fields of each form, by the last segment of the form's action."""
         return {
             action.partition("?")[0].rpartition("/")[2]: dict(FIELD.findall(inside))
             for action, inside in FORM.findall(self.text)
@@ -70,14 +70,14 @@ class Seen:
 
     @property
     def words(self) -> str:
-        """What is read of the page, on one line."""
+        """Return the visible text of the page, on one line."""
         body = self.text.partition("<body>")[2].partition("<script>")[0]
         return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", body)).split())
 
 
 @dataclass
 class Office:
-    """The page's address, and what is behind it; `records` is what the audit has."""
+    """The page's address and the objects behind it; `records` is what was written to the audit."""
 
     url: str
     store: SqlStore
@@ -87,11 +87,11 @@ class Office:
     records: Records = field(default_factory=Records)
 
     async def see(self, path: str = "", **headers: str) -> Seen:
-        """A page below `/outbox`."""
+        """Return a page below `/outbox`."""
         return await self._ask("GET", path, headers)
 
     async def send(self, path: str, form: Mapping[str, str], **headers: str) -> Seen:
-        """A form, as a signed-in browser sends it from the page, unless the headers say more."""
+        """Send a form as the browser of a signed-in operator does, unless the headers differ."""
         usual = {**DILNOZA, "Origin": self.url, "Sec-Fetch-Site": "same-origin"}
         return await self._ask("POST", path, {**usual, **headers}, form)
 
@@ -108,7 +108,7 @@ class Office:
             return Seen(answer.status, dict(answer.headers), await answer.text())
 
     async def put(self, name: str, cause: str = "", caller: str = "lis") -> str:
-        """A write about the planted patient that waits; its id."""
+        """Enqueue a write about the planted patient and return its id."""
         made = draft(name, caller=caller, cause=cause, recovery=RecoveryMode.HOLD)
         body = f'{{"subject":{{"reference":"Patient/{PATIENT}"}},"id":"{name}"}}'.encode()
         request = replace(write(name), body=body, target_suffix=f"Observation/{name}?of={PATIENT}")
@@ -117,7 +117,7 @@ class Office:
     async def ended(
         self, name: str, state: EntryState, response: StoredResponse, caller: str = "lis"
     ) -> str:
-        """One that a person has to decide about; its id."""
+        """Enqueue a write, claim it, and record its final state. Return its id."""
         entry_id = await self.put(name, caller=caller)
         while entry_id not in {each.id for each in await claim(self.store, most=1, owner=ME)}:
             pass
@@ -127,23 +127,23 @@ class Office:
         return entry_id
 
     async def refused(self, name: str, status: int = 422, caller: str = "lis") -> str:
-        """One that the platform has refused; its id."""
+        """Enqueue a write that the platform has rejected, and return its id."""
         body = f'{{"diagnostics":"{PATIENT}"}}'.encode()
         return await self.ended(name, EntryState.FAILED, StoredResponse(status, body=body), caller)
 
     async def unclear(self, name: str, note: Phrase = notes.SENT) -> str:
-        """One of which nobody knows whether the platform has it; its id."""
+        """Enqueue a write that is unclear, and return its id."""
         answer = StoredResponse(502, reason="upstream-failed", note=note)
         return await self.ended(name, EntryState.UNCLEAR, answer)
 
     async def state(self, entry_id: str) -> EntryState:
-        """The state of an entry."""
+        """Return the state of an entry."""
         entry = await self.store.entry(entry_id)
         assert entry is not None
         return entry.state
 
     async def notes(self) -> list[PendingAuditRecord]:
-        """What stands in the store for the audit."""
+        """Return the pending audit records of the store and remove them there."""
         noted: list[PendingAuditRecord] = []
 
         async def record(notes: Any) -> bool:
@@ -159,7 +159,7 @@ class Office:
 async def office(
     directory: Path, *, operators: bool = True, reveal: bool = False, there: str = "open"
 ) -> AsyncIterator[Office]:
-    """A page as a gateway has it. The outbox is `there`: `open`, `away` or `disabled`."""
+    """Yield a page as a gateway serves it. The outbox is `there`: `open`, `away` or `disabled`."""
     clock, events, records = FakeClock(1_000_000.0), list[OutboxEvent](), Records()
     named = [("dilnoza", Secret(PASSWORD)), ("aziz", Secret(AZIZ_PASSWORD))] if operators else []
     people = Operators(named, clock)
@@ -181,7 +181,7 @@ async def office(
 
 
 async def fill(there: Office) -> dict[str, str]:
-    """Some of every kind; their ids by name."""
+    """Enqueue entries of every kind. Return their ids by name."""
     return {
         "content": await there.refused("content"),
         "again": await there.refused("again", caller="laboratory"),
