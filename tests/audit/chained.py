@@ -1,4 +1,4 @@
-"""Audit files to look at, and the sinks that write them."""
+"""Audit files to inspect, and the sinks that write them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway.audit.file import FileSink, FileSinkSettings
 def open_sink(
     path: Path, rotate_bytes: int = 1 << 20, chain_lock: ChainLock | None = None
 ) -> FileSink:
-    """A sink on its own, opened."""
+    """Return an opened sink."""
     sink = FileSink(
         path,
         FileSinkSettings(rotate_bytes),
@@ -26,22 +26,22 @@ def open_sink(
 
 
 def lines(count: int, first: int = 0) -> list[bytes]:
-    """Numbered lines as the audit renders them."""
+    """Return numbered records as the audit renders them."""
     return [b'{"event":"exchange","n":%d}\n' % number for number in range(first, first + count)]
 
 
 def files(path: Path) -> list[Path]:
-    """The audit files at a path, rotated ones first."""
+    """Return the audit files at a path, rotated ones first."""
     return [*sorted(path.parent.glob(f"{path.name}.*")), *([path] if path.exists() else [])]
 
 
 def records(path: Path) -> list[dict[str, Any]]:
-    """All records, in the order in which they are in the files."""
+    """Return all records in the order of the files."""
     return [json.loads(line) for file in files(path) for line in file.read_bytes().splitlines()]
 
 
 def require_chain(found: list[dict[str, Any]], first: int = 1, prev: str = "0" * 64) -> None:
-    """Recompute the chain from parsed records, without the gateway's own code."""
+    """Recompute the chain from parsed records, without the gateway's code."""
     for seq, record in enumerate(found, first):
         text = json.dumps({k: v for k, v in record.items() if k != "hash"}, separators=(",", ":"))
         assert record["seq"] == seq

@@ -1,4 +1,4 @@
-"""Exchanges to account, and pipes to write to."""
+"""Exchanges to record, and pipes to write to."""
 
 from tests.telemetry.conftest import full_device, make_exchange, pipe, until
 
