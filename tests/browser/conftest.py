@@ -1,4 +1,4 @@
-"""A headless Chromium that tests tell what to do, and an OpenID-certified SSO."""
+"""A headless Chromium that tests control, and an OpenID-certified SSO."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.node import node_with_packages
 
 HERE = Path(__file__).parent
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-# A browser takes its time on a busy machine, and fetching what is missing counts too.
+# Seconds. A browser is slow on a busy machine, and the time includes fetching packages.
 _TIMEOUT = 300
 _LONGEST_LINE = 64 * 1024 * 1024
 _PATIENCE = 60
@@ -27,7 +27,7 @@ Sso = Callable[..., AbstractAsyncContextManager[str]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Real programs have to be fetched and started: the tests here may take longer."""
+    """Raise the timeout of these tests: they fetch and start real programs."""
     for item in items:
         if item.nodeid.startswith("tests/browser/"):
             item.add_marker(pytest.mark.timeout(_TIMEOUT))
@@ -35,18 +35,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def node() -> str:
-    """The node program, with the packages of package-lock.json beside the scripts."""
+    """Return the node program, with the packages of package-lock.json beside the scripts."""
     return node_with_packages(HERE)
 
 
 class Person:
-    """Somebody at a browser. What it does is one line to `walk.mjs`, and so is what came of it."""
+    """A user of a browser. Each action is one line to `walk.mjs`, and so is its result."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
 
     async def do(self, what: str, **told: Any) -> dict[str, Any]:
-        """Do it; an error of the browser is one of the test."""
+        """Do one action and return its result; an error of the browser fails the test."""
         self._writer.write(json.dumps({"do": what, **told}).encode() + b"\n")
         await self._writer.drain()
         async with asyncio.timeout(_PATIENCE):
@@ -55,13 +55,13 @@ class Person:
         return answer
 
     async def run(self, script: str, **told: Any) -> Any:
-        """What a script of the page comes to."""
+        """Run a script in the page and return its value."""
         return (await self.do("run", script=script, **told)).get("value")
 
 
 @pytest.fixture(scope="session")
 def browser(node: str) -> Iterator[int]:
-    """The port of the browser that all tests share."""
+    """Yield the port of the browser that all tests share."""
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
         pytest.skip("no Chromium: make test-tools")
@@ -71,17 +71,17 @@ def browser(node: str) -> Iterator[int]:
         assert process.stdin is not None
         assert process.stdout is not None
         yield int(process.stdout.readline())
-        # Its end of input is where the browser is closed.
+        # The browser closes at the end of its standard input.
         process.stdin.close()
 
 
 @pytest.fixture
 async def person(browser: int) -> AsyncIterator[Person]:
-    """A new context of the browser with nothing in it."""
+    """Yield a new, empty context of the browser."""
     reader, writer = await asyncio.open_connection("127.0.0.1", browser, limit=_LONGEST_LINE)
     yield Person(reader, writer)
     writer.write_eof()
-    # Its end is where the context is closed.
+    # The browser closes the context at the end of the connection.
     assert await reader.read() == b""
     writer.close()
     await writer.wait_closed()
@@ -89,7 +89,7 @@ async def person(browser: int) -> AsyncIterator[Person]:
 
 @pytest.fixture
 def certified_sso(node: str) -> Sso:
-    """Starts oidc-provider; gives its issuer."""
+    """Return a function that starts oidc-provider and yields its issuer."""
 
     @contextlib.asynccontextmanager
     async def begin(**settings: Any) -> AsyncIterator[str]:

@@ -1,4 +1,4 @@
-"""Pages of other servers: a program that may call the gateway, and one that means harm."""
+"""Pages of other origins: a web application that may call the gateway, and a malicious page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ EVIL = """<!doctype html><form id="form" method="post" target="frame"></form>
 
 @contextlib.asynccontextmanager
 async def served(page: str, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
-    """The origin at which there is this page; for browsers, localhost is none of 127.0.0.1."""
+    """Yield the origin that serves this page.
+
+    For browsers, localhost is another host than 127.0.0.1.
+    """
 
     async def show(_request: web.Request) -> web.Response:
         return web.Response(text=page, content_type="text/html")
@@ -31,22 +34,22 @@ async def served(page: str, host: str = "127.0.0.1", port: int = 0) -> AsyncIter
 
 
 def program(port: int) -> contextlib.AbstractAsyncContextManager[str]:
-    """A page that the gateway knows: its origin is one of `cors_origins`."""
+    """Serve a page whose origin is one of `cors_origins`."""
     return served("<!doctype html><title>program</title>", port=port)
 
 
 def evil_page() -> contextlib.AbstractAsyncContextManager[str]:
-    """A page of another site."""
+    """Serve a page of another site."""
     return served(EVIL, host="localhost")
 
 
 def read(base: str, path: str = "/fhir/Patient/1") -> str:
-    """A script of the program that reads; gives the status."""
+    """Return a script of the application that reads a resource; its value is the status."""
     return f"fetch('{base}{path}', {{credentials: 'include'}}).then(answer => answer.status)"
 
 
 def sign_out(base: str) -> str:
-    """A script of the program that signs out; gives the answer."""
+    """Return a script of the application that signs out; its value is the response."""
     return (
         f"fetch('{base}/auth/logout', {{method: 'POST', credentials: 'include', "
         "headers: {'X-Requested-With': 'program'}}).then(answer => answer.json())"
