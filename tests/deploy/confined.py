@@ -2,8 +2,8 @@
 
     python tests/deploy/confined.py SYSTEM_CALL … -- PROGRAM ARGUMENT …
 
-The named calls are let through, every other one fails with EPERM, and no memory is both written and
-run, as systemd sets it up for a service. libseccomp is systemd's own.
+The named calls are allowed, every other one fails with EPERM, and no memory is both writable and
+executable, as systemd sets it up for a service. libseccomp is the library that systemd uses.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ALLOW = 0x7FFF0000
 
 
 def confine(allowed: list[str]) -> None:
-    """Leave this process, and what it becomes, with these calls."""
+    """Restrict this process, and the program that it executes, to these calls."""
     prctl = ctypes.CDLL(None).prctl
     prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     prctl(_PR_SET_MDWE, 1, 0, 0, 0)
@@ -27,7 +27,7 @@ def confine(allowed: list[str]) -> None:
     context = ctypes.c_void_p(seccomp.seccomp_init(_EPERM))
     for name in allowed:
         number = seccomp.seccomp_syscall_resolve_name(name.encode())
-        # Negative: unknown, or of other processors.
+        # The number is negative for calls that are unknown or of other processors.
         if number >= 0:
             seccomp.seccomp_rule_add_array(context, _ALLOW, number, 0, None)
     if seccomp.seccomp_load(context) != 0:
@@ -35,11 +35,11 @@ def confine(allowed: list[str]) -> None:
 
 
 def main() -> None:
-    """The command."""
+    """Confine this process and execute the program."""
     border = sys.argv.index("--")
     program = sys.argv[border + 1 :]
     confine(sys.argv[1:border])
-    os.execv(program[0], program)  # noqa: S606 - the one that the caller names
+    os.execv(program[0], program)  # noqa: S606 - the program of the command line
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 The base image is this machine's own Debian or Ubuntu release with nothing but python3 and its venv
 module, made once by debootstrap and kept in a cache folder outside the project.
-
 DHP_TEST_COMPILED_IMAGE=1 adds a C compiler to it, so that the image is the compiled one; that takes
 some minutes more. `make test-compiled` tests the compiled gateway itself.
 """
@@ -26,7 +25,7 @@ PROJECT = Path(__file__).parents[2]
 IMAGE = "localhost/dhp-gateway:test"
 COMPILES = os.environ.get("DHP_TEST_COMPILED_IMAGE") == "1"
 BASES = "localhost/dhp-gateway-base"
-# The name changes with the packages, so that a base with others is made anew.
+# The name changes with the packages, so that a base with other packages is made anew.
 BASE = f"{BASES}-cc" if COMPILES else BASES
 BASE_PACKAGES = "python3,python3-venv" + ",python3-dev,gcc,libc6-dev" * COMPILES
 
@@ -43,7 +42,7 @@ exec setpriv --no-new-privs chroot --userspec="$user" --groups= "$root" env -i "
 
 
 def missing() -> str:
-    """Why an image cannot be built here, with what to do about it; empty where it can be."""
+    """Return why no image can be built here, with what to do about it; "" where it can be built."""
     programs = [name for name in ("buildah", "debootstrap") if shutil.which(name) is None]
     if programs:
         return f"{' and '.join(programs)} needed: make test-tools"
@@ -60,7 +59,7 @@ class Release:
 
 
 def this_release() -> Release:
-    """The release that apt installs from here; an empty mirror leaves the choice to debootstrap."""
+    """Return the release that apt installs from here; with mirror "" debootstrap chooses one."""
     form = "$(REPO_URI) $(CODENAME) $(COMPONENT)"
     targets = subprocess.run(
         ["apt-get", "indextargets", "--format", form, "Created-By: Packages"],
@@ -82,7 +81,7 @@ def this_release() -> Release:
 
 
 class Builder:
-    """buildah with a store of its own, set up to work inside containers and sandboxes too."""
+    """buildah with a separate store, configured to work inside containers and sandboxes too."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -102,11 +101,14 @@ class Builder:
         }
 
     def call(self, *arguments: str) -> str:
-        """What `buildah ARGUMENTS` prints."""
+        """Return what `buildah ARGUMENTS` prints.
+
+        Raises RuntimeError with its output if it fails.
+        """
         return self._run(["buildah", *arguments], {})
 
     def clean(self) -> None:
-        """Removes everything but the base images, also what an interrupted run has left."""
+        """Remove everything but the base images, also what an interrupted run has left."""
         self.call("rm", "--all")
         for image in json.loads(self.call("images", "--json")):
             names = image.get("names") or []
@@ -114,7 +116,7 @@ class Builder:
                 self.call("rmi", "--force", image["id"])
 
     def base(self, release: Release) -> str:
-        """The name of a base image with `BASE_PACKAGES` only; made when there is none."""
+        """Return the name of a base image with `BASE_PACKAGES` only; made when there is none."""
         name = f"{BASE}:{release.suite}"
         if json.loads(self.call("images", "--json", "--filter", f"reference={name}")):
             return name
@@ -128,7 +130,7 @@ class Builder:
         return name
 
     def build(self, base: str) -> None:
-        """Builds the project's Dockerfile on a base, as `make image` does but optimised less."""
+        """Build the project's Dockerfile on a base, as `make image` does but less optimised."""
         script = str(PROJECT / "deploy/build-image.sh")
         quicker = ["--build-arg", "OPTIMISATION=0"]
         self._run(
@@ -136,7 +138,7 @@ class Builder:
         )
 
     def image(self) -> Image:
-        """The built image, unpacked."""
+        """Return the built image, unpacked."""
         facts = json.loads(self.call("inspect", "--type", "image", IMAGE))
         root = self.call("mount", self.call("from", "--pull-never", IMAGE))
         return Image(Path(root), facts["Docker"]["config"])
@@ -164,13 +166,13 @@ class Image:
     config: Mapping[str, Any]
 
     def command(self, *arguments: str) -> list[str]:
-        """Entry point and arguments; the default ones when none are given."""
+        """Return entry point and arguments; the default ones when none are given."""
         return [*self.config["Entrypoint"], *(arguments or self.config["Cmd"])]
 
     def start(
         self, command: Sequence[str], settings: Mapping[str, str], **options: Any
     ) -> subprocess.Popen[str]:
-        """Starts a command in the image: its user and environment, read-only, on our network.
+        """Start a command in the image: its user and environment, read-only, on the host's network.
 
         `options` are those of Popen.
         """
@@ -186,7 +188,7 @@ class Image:
     def run(
         self, command: Sequence[str], settings: Mapping[str, str]
     ) -> subprocess.CompletedProcess[str]:
-        """Runs a command in the image to its end."""
+        """Run a command in the image to its end."""
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         with self.start(command, settings, **pipes) as process:
             out, err = process.communicate(timeout=60)
@@ -195,7 +197,7 @@ class Image:
 
 @contextmanager
 def built_image() -> Iterator[Image]:
-    """Builds the image and gives it, one run at a time; cleans up after itself but for the base."""
+    """Yield the built image, one run at a time, and remove all but the base image at the end."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "dhp-gateway" / "image-test"
     folder.mkdir(parents=True, exist_ok=True)

