@@ -1,4 +1,4 @@
-"""Bodies made by chance: resources with links, with what looks like links, in any spelling."""
+"""Random bodies: resources with links, and with text that resembles links, in any encoding."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _RESOURCES = (
 
 
 def spelled_out(body: bytes, *words: str) -> bytes:
-    """JSON in which every letter of these words is an escape, with hexadecimal digits of any case.
+    """Return JSON in which every letter of these words is an escape, in hexadecimal of either case.
 
-    Without words, of every string.
+    Without words, the letters of every string are.
     """
 
     def spelled(string: re.Match[str]) -> str:
@@ -47,7 +47,7 @@ class Bodies:
         self.chance = self._dice.random
 
     def body(self) -> Any:
-        """A value to be written as JSON."""
+        """Return a value to be written as JSON."""
         if self._is(0.06):
             return [self.resource(2) for _ in range(2)]
         if self._is(0.05):
@@ -57,7 +57,7 @@ class Bodies:
         return self.bundle(2) if self._is(0.6) else self.resource(2)
 
     def bundle(self, depth: int) -> dict[str, Any]:
-        """A Bundle, perhaps signed."""
+        """Return a Bundle, sometimes signed."""
         bundle: dict[str, Any] = {"resourceType": "Bundle", "type": self._one(_BUNDLES)}
         if self._is(0.7):
             bundle["link"] = [
@@ -71,7 +71,7 @@ class Bodies:
         return {name: value for name, value in bundle.items() if value is not None}
 
     def entry(self, depth: int) -> dict[str, Any]:
-        """An entry with some of its elements."""
+        """Return an entry with some of its elements."""
         query = self._one(["", "?a=b&subject=", "?identifier=x|", f"?n={self._one('яa%')}&a="])
         request = {"method": "PUT", "url": self._one(["Patient/1", "Patient" + query]) + self.url()}
         request["url"] = self._one([request["url"], "Patient/1", self.url(), self.url() + query])
@@ -91,7 +91,7 @@ class Bodies:
         return {name: members[name] for name in chosen if self._is(0.8)}
 
     def resource(self, depth: int) -> dict[str, Any]:
-        """A resource with elements of many others."""
+        """Return a resource with elements of many types."""
         kind = self._one(_RESOURCES) if self._is(0.5) else "Patient"
         if depth and kind == "Bundle":
             return self.bundle(depth - 1)
@@ -152,13 +152,13 @@ class Bodies:
         return {"name": "b", "part": [member]} if self._is(0.5) else member
 
     def reference(self) -> dict[str, Any]:
-        """A Reference."""
+        """Return a Reference."""
         before = {"display": self._one(["x", 'a "b" {', self.url()])} if self._is(0.2) else {}
         after = {"type": "Patient"} if self._is(0.2) else {}
         return {**before, "reference": self.url(), **after}
 
     def url(self) -> str:
-        """A URL, mostly under one of the bases."""
+        """Return a URL, mostly under one of the bases."""
         if self._is(0.2):
             return self._one(["Patient/1", "urn:uuid:5d0c6f0a", "https://dhp.uz/fhir/x", ""])
         base = self._one(self._bases)
@@ -180,7 +180,7 @@ class Bodies:
         return base + (self._one(_RESTS) if self._is(0.3) else rest)
 
     def json(self, value: Any) -> bytes:
-        """The value, spelled in some way."""
+        """Return the value as JSON in a random style."""
         style = {"colon": self._one([":", ": ", " : ", ":\n"]), "comma": self._one([",", ", "])}
         style["blank"] = self._one(["", "", "\n  ", "\r\n\t", " "])
         text = self._written(value, style, shuffled=self._is(0.5), ascii=self._is(0.5))
@@ -214,7 +214,7 @@ class Bodies:
         return json.dumps(value)
 
     def xml(self, value: dict[str, Any]) -> bytes:
-        """A resource as XML, spelled in some way."""
+        """Return a resource as XML in a random style."""
         blank = self._one(["", "", "\n  ", "\t"])
         root = self._xml_resource(value, blank, ' xmlns="http://hl7.org/fhir"')
         lead = self._one(["", '<?xml version="1.0" encoding="UTF-8"?>', "<!-- a -->"])
@@ -252,7 +252,7 @@ class Bodies:
         return self._one([f"<{name} value={text}/>", f"<{name} id='a' value = {text} ></{name}>"])
 
     def cuts(self, length: int) -> list[int]:
-        """Where a body may be cut."""
+        """Return the offsets at which a body is cut."""
         if self._is(0.1):
             return [*range(length)]
         return sorted(self._dice.randint(0, length) for _ in range(self._dice.randint(1, 6)))

@@ -1,4 +1,4 @@
-"""The example data with its traps, and exactly which places of it are links."""
+"""The sandbox's example data, and the exact paths of the links in it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ DATA = Path(__file__).parents[2] / "gateway" / "sandbox" / "data"
 FILES = sorted([*DATA.glob("*.json"), *DATA.glob("xml/*.xml")])
 PLATFORM = "https://playground.dhp.uz/fhir"
 
-# Every place that changes; in all other files, and everywhere else in these, nothing does.
+# Every path whose value changes; all other values, and all other files, stay unchanged.
 CHANGES: dict[str, set[str]] = {
     "bundle-searchset-page2": {
         "link/0/url",
@@ -26,7 +26,7 @@ CHANGES: dict[str, set[str]] = {
 
 
 def strings(value: Any, place: str = "") -> dict[str, str]:
-    """Every string of a JSON value by its place."""
+    """Return every string of a JSON value by its path."""
     if isinstance(value, str):
         return {place: value}
     members = value.items() if isinstance(value, dict) else enumerate(value)

@@ -1,7 +1,8 @@
-"""What becomes of the links in a body, told slowly: parsed whole, judged element by element.
+"""A slow model of link rewriting: the body is parsed as a whole and examined element by element.
 
-Knows nothing of `gateway.fhir`: URLs, elements and what is signed are told here once more, from the
-same rules (`docs/decisions.md`, FHIR R5), so that the rewriter can be held against it.
+It imports nothing from `gateway.fhir`: URLs, elements and signed parts are defined here a second
+time, from the same rules (`docs/decisions.md`, FHIR R5), so that the rewriter can be compared with
+it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _LISTED = {
 
 @dataclass
 class Text:
-    """A string: where its bytes stand between the quotes, and what they mean."""
+    """A string: the offsets of its octets between the quotes, and its value."""
 
     start: int
     end: int
@@ -52,12 +53,12 @@ class Element:
     members: list[tuple[str, object]] = field(default_factory=list)
 
     def first(self, name: str) -> str | None:
-        """The first string of that name."""
+        """Return the first string of that name, None without one."""
         return next((v.value for n, v in self.members if n == name and isinstance(v, Text)), None)
 
 
 class _Json:
-    """RFC 8259, with positions."""
+    """Parses JSON (RFC 8259) with offsets."""
 
     def __init__(self, body: bytes) -> None:
         self._text = body.decode("latin-1")
@@ -107,7 +108,7 @@ class _Json:
 
 
 def _xml_tree(body: bytes) -> tuple[str, Element] | None:
-    """The root's name and element; None for what FHIR does not allow."""
+    """Return the root's name and element; None for what FHIR does not allow."""
     stack: list[tuple[str, Element]] = [("", Element())]
     parser = expat.ParserCreate()
 
@@ -148,7 +149,7 @@ def _tag_end(body: bytes, at: int) -> int:
 
 
 class Oracle:
-    """Judges bodies for one pair of bases; the first of `sources` is the usual one."""
+    """Rewrites bodies for one pair of bases; the first of `sources` is the usual one."""
 
     def __init__(self, sources: tuple[str, ...], target: str, *, to_platform: bool) -> None:
         self._sources = sorted(map(_taken_apart, sources), key=lambda base: -len(base[2]))
@@ -160,14 +161,14 @@ class Oracle:
         self._left = 0
 
     def json(self, body: bytes) -> tuple[bytes, int, int]:
-        """The body as it has to be, how many URLs change and how many stay."""
+        """Return the rewritten body, and how many URLs change and how many stay."""
         self._format = "json"
         root = _Json(body).value()
         values = root if isinstance(root, list) else [root]
         return self._all(body, [(value, None) for value in values])
 
     def xml(self, body: bytes) -> bytes:
-        """The same for XML."""
+        """Return the rewritten body of XML."""
         self._format = "xml"
         root = _xml_tree(body)
         return self._all(body, [] if root is None else [(root[1], root[0])])[0]
@@ -183,7 +184,7 @@ class Oracle:
         return b"".join((*parts, body[done:])), len(self._edits), self._left
 
     def _resource(self, value: object, name: str | None, *, kept: bool) -> None:
-        """A resource; `kept`: one around it stays as it is."""
+        """Rewrite a resource; `kept`: a resource around it stays unchanged."""
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, list):
                 self._resource(each, name, kept=kept)
@@ -206,7 +207,7 @@ class Oracle:
         if isinstance(value, list):
             for each in value:
                 if isinstance(each, Text):
-                    self._text(each, kind, path, kept=True)  # no element of strings is listed
+                    self._text(each, kind, path, kept=True)  # no list of strings has links
                 else:
                     self._value(each, kind, path, kept=kept)
         elif isinstance(value, Element):
@@ -266,7 +267,7 @@ class Oracle:
         return last in {"valueUrl", "valueUri"} or (strings and bool(re.fullmatch(named, rest)))
 
     def _length(self, url: str) -> int:
-        """How much of the URL is one of the bases; 0: it is under none."""
+        """Return the length of the base that the URL is under, 0 without one."""
         found = re.match(
             r"(?i)(https?)://(\[[0-9a-f:.]+\]|[^/?#:\s\\@\[\]]+)(:\d*)?(?=[/?#]|$)", url
         )
@@ -338,14 +339,14 @@ def _origin(found: re.Match) -> tuple[str, str]:
 
 
 def _is_safe(path: str) -> bool:
-    """No way out of the base: dot segments, backslashes, blanks."""
+    """Return whether the path stays below its base: no dot segments, backslashes or blanks."""
     path = re.split("[?#]", path)[0]
     dots = any(unquote(segment) in {".", ".."} for segment in path.split("/")[1:])
     return not dots and not re.search(r"[\\\x00-\x20\x7f]", path)
 
 
 def _stays(element: Element, kind: str | None) -> bool:
-    """Whether the resource is a document, signed, or nothing but text."""
+    """Return whether the resource is a document, signed, or an OperationOutcome."""
     signed = any(name == "signature" for name, _ in element.members)
     if kind == "Bundle":
         return signed or element.first("type") == "document"
