@@ -1,6 +1,6 @@
-"""One target under libFuzzer, in the environment that `run.py` makes.
+"""Runs one target under libFuzzer, in the environment that `run.py` makes.
 
-python tests/fuzz/fuzz.py TARGET [what libFuzzer takes: directories of inputs and options]
+python tests/fuzz/fuzz.py TARGET [arguments of libFuzzer: directories of inputs and options]
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import sys
 
 import atheris
 
-# Only what is judged is instrumented, and the reference with it: its branches lead to the cases.
+# Only the code under test and the reference are instrumented: their branches lead to the cases.
 with atheris.instrument_imports(include=["gateway", "tests.doubles.reference"]):
     from tests.fuzz.targets import TARGETS
 
 
 def main() -> None:
-    """Fuzz until libFuzzer ends it."""
+    """Fuzz until libFuzzer ends."""
     name, *options = sys.argv[1:]
     atheris.Setup([sys.argv[0], *options], TARGETS[name])
     atheris.Fuzz()

@@ -2,9 +2,10 @@
 
 python tests/fuzz/run.py --seconds 3600
 
-Inputs that break a promise, take too long or too much memory are left as files in
-`tests/fuzz/found/`, one a problem, and the exit code is 1. To keep one as a test, mend its cause
-and move it to `tests/fuzz/corpus/TARGET/`. What a run learns is kept in `tests/fuzz/.work/`.
+Inputs that break an invariant, take too long or too much memory are written to
+`tests/fuzz/found/`, one file a problem, and the exit code is 1. To keep one as a test, fix its
+cause and move it to `tests/fuzz/corpus/TARGET/`. What a run learns is stored in
+`tests/fuzz/.work/`.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ HERE: Final = Path(__file__).resolve().parent
 ROOT: Final = HERE.parents[1]
 LOCK: Final = HERE / "requirements.lock"
 ENVIRONMENT: Final = HERE / f".venv-atheris-{sys.version_info.major}.{sys.version_info.minor}"
-# One input may take so many seconds, and all of it so many MiB.
+# Most seconds of one input, and most MiB of the process.
 _LONGEST_INPUT: Final = 10
 _MEMORY: Final = 2048
 _MAX_LENGTH: Final = 2048
 
 
 class FuzzerUnavailableError(Exception):
-    """Atheris cannot be had here; the text says what was tried."""
+    """Atheris cannot be installed here; the text says what was tried."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How one target's run ended."""
+    """The result of one target's run."""
 
     target: str
     exit_code: int
@@ -43,12 +44,12 @@ class Ended:
 
     @property
     def failed(self) -> bool:
-        """Whether it found something, or could not run."""
+        """Return whether the run found a problem, or could not run."""
         return self.exit_code != 0 or bool(self.found)
 
 
 def environment() -> Path:
-    """The interpreter of the fuzzer's own environment, made from its lock.
+    """Return the interpreter of the fuzzer's environment, which is made from its lock.
 
     Raises `FuzzerUnavailableError`.
     """
@@ -60,7 +61,7 @@ def environment() -> Path:
 
 
 def start(python: Path, target: str, seconds: int, found: Path) -> subprocess.Popen[str]:
-    """Begin to fuzz one target; its inputs are learned in a directory of their own."""
+    """Start to fuzz one target; the inputs it learns have a directory for each target."""
     learned = HERE / ".work" / target
     learned.mkdir(parents=True, exist_ok=True)
     found.mkdir(parents=True, exist_ok=True)
@@ -73,7 +74,7 @@ def start(python: Path, target: str, seconds: int, found: Path) -> subprocess.Po
         f"-artifact_prefix={found}/{target}-",
         "-print_final_stats=1",
     ]
-    # The gateway's own packages are those of the interpreter that runs this file.
+    # The dependencies of the gateway are those of the interpreter that runs this file.
     paths = (str(ROOT), sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
     return subprocess.Popen(
         [python, HERE / "fuzz.py", target, *options, learned, HERE / "corpus" / target],
@@ -87,7 +88,7 @@ def start(python: Path, target: str, seconds: int, found: Path) -> subprocess.Po
 
 
 def run(targets: list[str], seconds: int, found: Path) -> list[Ended]:
-    """Fuzz the targets side by side. Raises `FuzzerUnavailableError`."""
+    """Fuzz the targets in parallel and return their results. Raises `FuzzerUnavailableError`."""
     python = environment()
     running = {target: start(python, target, seconds, found) for target in targets}
     ended = []
@@ -99,7 +100,7 @@ def run(targets: list[str], seconds: int, found: Path) -> list[Ended]:
 
 
 def main() -> int:
-    """Fuzz, and tell what was found."""
+    """Fuzz and print the results. Return the exit code."""
     targets = sorted(path.name for path in (HERE / "corpus").iterdir())
     parser = argparse.ArgumentParser(description="Fuzzes the gateway's readers of foreign bytes.")
     parser.add_argument("--seconds", type=int, default=60, help="for each target, side by side")

@@ -1,4 +1,4 @@
-"""Writes the first inputs of the corpus; what fuzzing finds beyond them is added by hand.
+"""Writes the first inputs of the corpus; inputs that fuzzing finds are added by hand.
 
 python tests/fuzz/seeds.py
 """
@@ -95,7 +95,7 @@ SEEDS: Final[dict[str, list[bytes]]] = {
 
 
 def main() -> None:
-    """Write each seed under the hash of its content, as libFuzzer does."""
+    """Write each seed to a file named after the SHA-1 of its content, as libFuzzer does."""
     for name, seeds in SEEDS.items():
         directory = CORPUS / name
         directory.mkdir(parents=True, exist_ok=True)

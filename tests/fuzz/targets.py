@@ -1,7 +1,8 @@
-"""What is fuzzed: each target takes any bytes, and fails when a promise is broken.
+"""The targets of fuzzing: each takes any octets, and fails when an invariant is broken.
 
-No target opens anything or waits for anything. Where there are variants the first bytes choose one,
-so that an input is a case; `tests/fuzz/corpus/NAME` holds those that every test run replays.
+No target opens anything or waits for anything. Where there are variants, the first octets choose
+one, so that an input is a complete case; `tests/fuzz/corpus/NAME` holds those that every test run
+replays.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _TYPES: Final = (
 
 
 def response(data: bytes) -> None:
-    """The platform's side: any bytes as an answer, cut anywhere, ended in any way."""
+    """Parse any octets as a response of the platform, cut anywhere, ended in any way."""
     if len(data) < 2:
         return
     variant, size, stream = data[0], data[1] % 32 + 1, data[2:]
@@ -53,7 +54,7 @@ def response(data: bytes) -> None:
 
 
 def rewriting(data: bytes) -> None:
-    """Bodies of any type, in any pieces: the same result; what names no base is not touched."""
+    """Rewrite bodies of any type in any chunks: same result, and no change without a base in it."""
     if len(data) < 2:
         return
     kind, size, body = data[0], data[1] % 32 + 1, data[2:]
@@ -63,7 +64,7 @@ def rewriting(data: bytes) -> None:
         return
     whole = _rewritten(media_type, direction, [body])
     assert _rewritten(media_type, direction, _cut(body, size)) == whole, "pieces matter"
-    # A host has no case, and JSON, XML and forms can spell its letters in other ways.
+    # A host has no case, and JSON, XML and forms can encode its letters in other ways.
     plain = not any(mark in body for mark in (b"\\", b"&", b"%"))
     if plain and b"platform" not in body.lower() and b"gateway" not in body.lower():
         assert whole == body, "changed without a base in it"
@@ -74,7 +75,7 @@ def rewriting(data: bytes) -> None:
 
 
 def fields(data: bytes) -> None:
-    """Header values and queries with links in them."""
+    """Rewrite field values and queries with links in them."""
     text = data.decode("utf-8", "surrogateescape")
     for name in ("Location", "Content-Location", "Link"):
         rewrite_header(name, text, _LINKS).encode("utf-8", "surrogateescape")
@@ -86,7 +87,7 @@ def fields(data: bytes) -> None:
 
 
 def request(data: bytes) -> None:
-    """The callers' side: any bytes as a request; what passes all checks has one meaning only."""
+    """Parse any octets as a caller's request; what passes all checks must have a single meaning."""
     protocol = BaseProtocol(_LOOP)
     protocol.connection_made(asyncio.Transport())
     parser = HttpRequestParser(
@@ -122,7 +123,7 @@ def request(data: bytes) -> None:
 
 
 def _check_meaning(data: bytes, message: Any, payload: Any) -> None:
-    """What was accepted as the first request is what the reference reads."""
+    """Check that the first accepted request is the one that the reference reads."""
     try:
         expected = reference.read_request(data)
     except reference.InvalidResponseError as bad:
@@ -135,7 +136,7 @@ def _check_meaning(data: bytes, message: Any, payload: Any) -> None:
 
 
 def _check_lines(lines: list[bytes]) -> None:
-    """Nothing that identifies the caller or frames the message is forwarded."""
+    """Check that no field is forwarded that identifies the caller or frames the message."""
     for line in lines:
         name = line.partition(b":")[0].lower().replace(b"_", b"-")
         assert name not in {
@@ -147,9 +148,9 @@ def _check_lines(lines: list[bytes]) -> None:
 
 
 def _check_target(raw: str, forwarded: str) -> None:
-    """The target is forwarded as it came, but for slashes behind the base path.
+    """Check that the target is forwarded unchanged, but for slashes behind the base path.
 
-    However it is decoded, it stays below that.
+    However it is decoded, it stays below the base path.
     """
     assert forwarded == re.sub(r"^/fhir//+", "/fhir/", raw)
     path = forwarded.partition("?")[0]
@@ -161,7 +162,7 @@ def _check_target(raw: str, forwarded: str) -> None:
 
 
 def via(data: bytes) -> None:
-    """Reading Via neither fails nor takes long, whatever it holds."""
+    """Check that parsing Via neither fails nor takes long, whatever it holds."""
     has_own_via(data)
 
 
@@ -180,14 +181,14 @@ def _rewritten(media_type: str, direction: Any, pieces: list[bytes]) -> bytes:
 
 
 def _still_json(before: bytes, after: bytes) -> None:
-    """Valid JSON stays valid, with the same members, numbers and all."""
+    """Check that valid JSON stays valid, with the same members and numbers."""
     with contextlib.suppress(ValueError, RecursionError):
         shape = _shape(json.loads(before, parse_float=str))
         assert _shape(json.loads(after, parse_float=str)) == shape, "no longer the same JSON"
 
 
 def _shape(value: Any) -> Any:
-    """A value without the texts of its strings."""
+    """Return a value with all strings but member names emptied."""
     if isinstance(value, dict):
         return {name: _shape(each) for name, each in value.items()}
     if isinstance(value, list):
@@ -196,7 +197,7 @@ def _shape(value: Any) -> Any:
 
 
 def _still_xml(before: bytes, after: bytes) -> None:
-    """Well-formed XML stays well-formed."""
+    """Check that well-formed XML stays well-formed."""
     try:
         expat.ParserCreate().Parse(before, True)
     except (expat.ExpatError, ValueError, LookupError):
