@@ -1,4 +1,4 @@
-"""The stage of the request path's tests, and the event loops that tests of connections run on."""
+"""The fixtures of the request path's tests, and the event loops of the tests of connections."""
 
 from tests.pipeline.conftest import (
     ca,

@@ -1,4 +1,4 @@
-"""What the tests of TLS towards the platform share: both sides of a connection."""
+"""Both ends of a connection, for the tests of TLS to the platform."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
 def server_side(
     ca: trustme.CA, version: ssl.TLSVersion | None = None, clients: trustme.CA | None = None
 ) -> ssl.SSLContext:
-    """The platform's side, which may want certificates of this CA."""
+    """Return the platform's context, which requires certificates of `clients` if that is given."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ca.issue_cert("localhost").configure_cert(context)
     if version is not None:
@@ -39,7 +39,7 @@ def server_side(
 
 
 def client_side(ca: trustme.CA | None, *, issuer: trustme.CA | None = None) -> ssl.SSLContext:
-    """Ours, which trusts this CA and has a certificate of that one's, if any."""
+    """Return the gateway's context, which trusts `ca` and has a certificate of `issuer`, if any."""
     context = ssl.create_default_context()
     if ca is not None:
         ca.configure_trust(context)
@@ -50,7 +50,7 @@ def client_side(ca: trustme.CA | None, *, issuer: trustme.CA | None = None) -> s
 
 @dataclass
 class Ours:
-    """Our side: a pool, and what it opens."""
+    """The gateway's end: a pool, and the connection that it opens."""
 
     context: ssl.SSLContext
     port: int
@@ -63,20 +63,20 @@ class Ours:
         self.opening = loop.create_task(self.open())
 
     async def open(self) -> UpstreamConnection | tuple[str, str, bool]:
-        """A connection; else why there is none, and whether another attempt may help."""
+        """Return a connection, or reason and detail of the failure and whether it is retryable."""
         try:
             return await self.pool.acquire(force_new=True)
         except GatewayError as error:
             return error.reason.code, error.detail, error.is_retryable
 
     async def opened(self) -> UpstreamConnection:
-        """The connection."""
+        """Wait for the connection and return it."""
         made = await self.opening
         assert isinstance(made, UpstreamConnection)
         return made
 
     async def refused(self) -> tuple[str, str, bool]:
-        """Why there is none."""
+        """Wait for the failure and return it."""
         outcome = await self.opening
         assert isinstance(outcome, tuple)
         return outcome
@@ -84,29 +84,29 @@ class Ours:
 
 @dataclass
 class Both:
-    """Both sides of one connection."""
+    """Both ends of one connection."""
 
     connection: UpstreamConnection
     line: TlsLine
     pool: UpstreamPool
 
     async def ask(self, request: bytes = REQUEST) -> None:
-        """Send a request, which comes whole."""
+        """Send a request and check that it arrives complete."""
         self.connection.start_exchange(expect_body=True)
         self.connection.write_request(request)
         assert await self.line.read_until() == request
 
     async def answered(self) -> bytes:
-        """The answer's body. Raises `Broken`."""
+        """Return the body of the response. Raises `UpstreamConnectionError`."""
         return await read(self.connection)
 
     async def lost(self) -> None:
-        """Return when nothing is left of our side."""
+        """Return when the gateway's end has released its transport."""
         await until(lambda: self.connection.transport is None)
 
 
 async def read(connection: UpstreamConnection) -> bytes:
-    """The body of an answer. Raises `Broken`."""
+    """Return the body of a response. Raises `UpstreamConnectionError`."""
     while connection.head() is None:
         await connection.next_event()
     body = b""
@@ -117,7 +117,7 @@ async def read(connection: UpstreamConnection) -> bytes:
 
 @contextlib.asynccontextmanager
 async def connected(ca: trustme.CA, version: ssl.TLSVersion | None = None) -> AsyncIterator[Both]:
-    """A connection whose handshake is done."""
+    """Yield a connection after its handshake."""
     async with TlsPeer(server_side(ca, version)) as peer:
         ours = Ours(client_side(ca), peer.port)
         line = await peer.accept()
@@ -129,7 +129,7 @@ async def connected(ca: trustme.CA, version: ssl.TLSVersion | None = None) -> As
 
 
 def left() -> list[object]:
-    """What is still there of any connection; of the doubles' own TLS nothing counts."""
+    """Return all objects left of any connection, but for the TLS of the doubles."""
     kinds = (UpstreamConnection, TlsTransport, ssl.SSLObject)
     found = [each for each in gc.get_objects() if isinstance(each, kinds)]
     return [each for each in found if not (isinstance(each, ssl.SSLObject) and each.server_side)]
