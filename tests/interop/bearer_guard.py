@@ -13,10 +13,10 @@ from multidict import CIMultiDictProxy
 
 @dataclass(slots=True)
 class BearerGuard:
-    """Says what is wrong with a request's token; None admits the request.
+    """Returns what is wrong with a request's token; None admits the request.
 
     `clients` and `tokens` hold what was admitted, in order. Tokens in `revoked` are refused. A
-    second of leeway covers that `iat` and `exp` are whole seconds.
+    leeway of one second is needed because `iat` and `exp` are whole seconds.
     """
 
     jwks: Any
@@ -27,7 +27,7 @@ class BearerGuard:
     revoked: set[str] = field(default_factory=set)
 
     def __call__(self, headers: CIMultiDictProxy[str]) -> str | None:
-        """Looks at the `Authorization` fields, of which there must be exactly one."""
+        """Check the `Authorization` fields, of which there must be exactly one."""
         fields = headers.getall("Authorization", [])
         if len(fields) != 1:
             return f"{len(fields)} Authorization fields"

@@ -44,12 +44,12 @@ from tests.interop.stages import (
 from tests.node import node_with_packages
 
 HERE = Path(__file__).parent
-# Fetching what is missing counts towards the first test that needs it.
+# Seconds. Fetching missing packages counts towards the first test that needs them.
 _TIMEOUT = 300
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Real programs have to be fetched and started: the tests here may take longer."""
+    """Raise the timeout of these tests: they fetch and start real programs."""
     for item in items:
         if item.nodeid.startswith("tests/interop/"):
             item.add_marker(pytest.mark.timeout(_TIMEOUT))
@@ -57,25 +57,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def node() -> str:
-    """The node program, with the packages of package-lock.json beside the scripts."""
+    """Return the node program, with the packages of package-lock.json beside the scripts."""
     return node_with_packages(HERE)
 
 
 @pytest.fixture(scope="session")
 def fhirstarter_python() -> Path:
-    """The interpreter of fhirstarter's own environment, made from its lock and then kept."""
+    """Return the interpreter of fhirstarter's environment, made once from its lock."""
     return _environment("fhirstarter")
 
 
 @pytest.fixture(scope="session")
 def sekmet_python() -> Path:
-    """The interpreter of sekmet-fhir's own environment, made from its lock and then kept."""
+    """Return the interpreter of sekmet-fhir's environment, made once from its lock."""
     return _environment("sekmet")
 
 
 @pytest.fixture(scope="session")
 def clients_python() -> Path:
-    """The interpreter of an environment with the Python clients whose needs clash with ours."""
+    """Return the interpreter of a separate environment, for clients with conflicting versions."""
     return _environment("clients")
 
 
@@ -103,7 +103,7 @@ def _ended(process: Process) -> Iterator[Process]:
 def fhirstarter(
     fhirstarter_python: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """The URL of fhirstarter's example server: R5 at the root, no tokens asked for."""
+    """Yield the URL of fhirstarter's example server: R5 at the root, no tokens required."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -119,7 +119,7 @@ def fhirstarter(
 
 @pytest.fixture
 def sekmet(sekmet_python: Path, tmp_path: Path) -> Iterator[Sekmet]:
-    """sekmet-fhir with nothing in it."""
+    """Yield an empty sekmet-fhir."""
     server = Sekmet(sekmet_python, tmp_path, KeyFiles(tmp_path))
     try:
         server.start()
@@ -130,10 +130,10 @@ def sekmet(sekmet_python: Path, tmp_path: Path) -> Iterator[Sekmet]:
 
 @pytest.fixture(scope="session")
 def start_sso(node: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Sso]]:
-    """Starts oidc-provider with the given token lifetime in seconds.
+    """Yield a function that starts oidc-provider with a token lifetime in seconds.
 
-    `secret` is that of lab-post, `people` are clients that let people sign in, `port` and `key`
-    those of a provider that ran before.
+    `secret` is that of lab-post, `people` are additional clients for the sign-in of users, `port`
+    and `key` those of a provider that ran before.
     """
     keys = KeyFiles(tmp_path_factory.mktemp("client-keys"))
     with contextlib.ExitStack() as running:
@@ -163,13 +163,13 @@ def start_sso(node: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
 
 @pytest.fixture(scope="session")
 def sso(start_sso: Callable[..., Sso]) -> Sso:
-    """The oidc-provider that most tests share; its tokens live five minutes."""
+    """Return the oidc-provider that most tests share; its tokens are valid for five minutes."""
     return start_sso(300)
 
 
 @pytest.fixture
 def begin_gateway(tmp_path: Path) -> Iterator[Begin]:
-    """Starts gateways as processes and ends them after the test."""
+    """Yield a function that starts gateways as processes, which end after the test."""
     with contextlib.ExitStack() as running:
 
         def begin(settings: dict[str, Any]) -> GatewayProcess:
@@ -182,7 +182,7 @@ def begin_gateway(tmp_path: Path) -> Iterator[Begin]:
 
 @pytest.fixture
 def set_stage(fhirstarter: str, begin_gateway: Begin) -> SetStage:
-    """Puts fhirstarter behind a bearer check and a client of oidc-provider before it."""
+    """Return a function that puts fhirstarter behind a bearer check, with oidc-provider."""
 
     @contextlib.asynccontextmanager
     async def set_up(sso: Sso, client_id: str) -> AsyncIterator[GuardedStage]:
@@ -204,14 +204,14 @@ def set_stage(fhirstarter: str, begin_gateway: Begin) -> SetStage:
 
 @pytest.fixture
 async def stage(set_stage: SetStage, sso: Sso) -> AsyncIterator[GuardedStage]:
-    """fhirstarter, oidc-provider and a `client_secret_post` client."""
+    """Yield fhirstarter, oidc-provider and a `client_secret_post` client."""
     async with set_stage(sso, "lab-post") as stage:
         yield stage
 
 
 @pytest.fixture(scope="session")
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The origin of an embedded platform, run by the command that vendors run."""
+    """Yield the origin of an embedded platform, run by `dhp-gateway sandbox --platform-only`."""
     port = free_port()
     command = [GATEWAY_COMMAND, "sandbox", "--platform-only", "--port", str(port)]
     process = start(command, tmp_path_factory.mktemp("sandbox"))
@@ -222,7 +222,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 async def sandbox_stage(begin_gateway: Begin) -> AsyncIterator[Stage]:
-    """An embedded platform in this process; its links name the recording proxy before it."""
+    """Yield an embedded platform in this process; its links name the recording proxy before it."""
     async with (
         RecordingProxy().running() as platform,
         RecordingProxy().running() as token_endpoint,
@@ -240,7 +240,7 @@ async def sandbox_stage(begin_gateway: Begin) -> AsyncIterator[Stage]:
 
 @pytest.fixture
 def fhir_kit(node: str) -> FhirKit:
-    """Calls fhir-kit-client: `await fhir_kit(base_url, "read", resourceType=…, id=…)`."""
+    """Call fhir-kit-client: `await fhir_kit(base_url, "read", resourceType=…, id=…)`."""
 
     async def call(base_url: str, call: str, **parameters: Any) -> dict[str, Any]:
         order = json.dumps({"baseUrl": base_url, "call": call, "parameters": parameters})

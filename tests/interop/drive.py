@@ -1,8 +1,8 @@
-"""One drive through a FHIR server as a hospital system goes, to be made twice and compared.
+"""A sequence of requests to a FHIR server as a hospital system sends them, run twice and compared.
 
-A `World` is one way to the server, with or without the gateway. Both drives send the same requests
-in the same order; what a server makes up (ids, versions, times) gets a name by the order in which
-it appears, and the base URL is `BASE`. All else must be equal, byte for byte.
+A `World` is one route to the server, with or without the gateway. Both runs send the same requests
+in the same order. What a server generates (ids, versions, times) is replaced by a name in the order
+of appearance, and the base URL by `BASE`. All else must be equal, octet for octet.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import aiohttp
 from yarl import URL
 
 FHIR = "application/fhir+json"
-# Fields of an answer that a client goes by; with the last, the answer would be the gateway's own.
+# Fields of a response that a client uses; the last one would mark a local error of the gateway.
 FIELDS = (
     *("Content-Type", "ETag", "Location", "Content-Location", "Last-Modified", "Allow"),
     *("Retry-After", "X-Progress", "X-Security-Context", "X-Gateway-Error"),
@@ -37,7 +37,7 @@ Leg = Callable[["World", str], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back for a request, with names for what was made up."""
+    """The response to a request, with names in place of generated values."""
 
     request: str
     status: int
@@ -47,7 +47,7 @@ class Answer:
 
 @dataclass(slots=True)
 class World:
-    """One way to a server; `fields` go with each request, `answers` are in order."""
+    """One route to a server; `fields` go with each request, `answers` are in order."""
 
     session: aiohttp.ClientSession
     base: str
@@ -59,7 +59,7 @@ class World:
     async def ask(
         self, method: str, path: str, body: Any = None, kind: str = FHIR, **fields: str
     ) -> tuple[Mapping[str, str], Any]:
-        """Send a request to a path below the base, or to a URL that was handed out."""
+        """Send a request to a path below the base, or to a URL that the server has returned."""
         url = path if path.startswith("http") else f"{self.base}{path}"
         headers = {name.replace("_", "-"): value for name, value in fields.items()}
         if body is not None:
@@ -79,8 +79,8 @@ class World:
         return answer.headers, json.loads(text) if is_json and text else text
 
     def named(self, text: str) -> str:
-        """The text with names for what is this world's own."""
-        # Some servers give a path instead of a URL.
+        """Return the text with names in place of what differs between worlds."""
+        # Some servers return a path instead of a URL.
         for written in (self.base, re.escape(self.base).replace("/", "\\/")):
             text = text.replace(written, "BASE")
         text = _TIME.sub("TIME", text)
@@ -90,11 +90,11 @@ class World:
         return self._names.setdefault(found[0], f"#{len(self._names) + 1}")
 
     def patient(self, **elements: Any) -> dict[str, Any]:
-        """A patient whom only this world knows."""
+        """Return a patient with a family name that only this world uses."""
         return {"resourceType": "Patient", "name": [{"family": self.family}], **elements}
 
     async def to_the_end(self, path: str) -> list[str]:
-        """The ids that a search finds, page by page."""
+        """Return the ids that a search finds, page by page."""
         found: list[str] = []
         following: str | None = path
         while following is not None:
@@ -106,10 +106,10 @@ class World:
 
 
 async def statement(world: World) -> None:
-    """What the server declares.
+    """Compare what the server declares.
 
-    Not looked at: how to sign in, which is the gateway's business, and canonicals, which are names
-    and no links, below whatever address they are.
+    Left out are the sign-in, which the gateway replaces, and canonicals, which are identifiers and
+    no links, whatever address they start with.
     """
     await world.ask("GET", "/metadata")
     answer = world.answers.pop()
@@ -126,7 +126,7 @@ async def statement(world: World) -> None:
 
 
 async def life_of_a_record(world: World) -> str:
-    """From create to history, with versions and conditions by entity tag; gives its path."""
+    """Go from create to history, with versions and conditions by entity tag. Return the path."""
     head, created = await world.ask("POST", "/Patient", world.patient())
     path = f"/Patient/{created['id']}"
     await world.ask("GET", head["Location"].removesuffix("/"))
@@ -147,7 +147,7 @@ async def life_of_a_record(world: World) -> str:
 
 
 async def observations(world: World, patient: str, count: int = 7) -> None:
-    """Results of a patient, one of which names it by absolute URL, and searches for them."""
+    """Create results of a patient, one with an absolute reference, and search for them."""
     code = {"coding": [{"system": "http://loinc.org", "code": "718-7"}]}
     observation = {"resourceType": "Observation", "status": "final", "code": code}
     absolute = observation | {"subject": {"reference": f"{world.base}{patient}"}}
@@ -169,7 +169,7 @@ async def observations(world: World, patient: str, count: int = 7) -> None:
 
 
 async def conditions(world: World) -> None:
-    """Conditional create, update and delete; what is there is not made again."""
+    """Send conditional create, update and delete; an existing resource is not created again."""
     value = f"drive|{uuid.uuid4()}"
     criteria = f"identifier={value.replace('|', '%7C')}"
     system, _, number = value.partition("|")
@@ -183,7 +183,7 @@ async def conditions(world: World) -> None:
 
 
 async def bundles(world: World, patient: str) -> None:
-    """A batch of which a part fails, a transaction, and one that fails as a whole."""
+    """Send a batch that fails in part, a transaction, and one that fails as a whole."""
     full_url = f"urn:uuid:{uuid.uuid4()}"
     create = {"method": "POST", "url": "Observation"}
     observation = {"resourceType": "Observation", "status": "final", "code": {"text": "x"}}
@@ -219,7 +219,7 @@ async def bundles(world: World, patient: str) -> None:
 
 
 async def binary_in_fhir(world: World, patient: str) -> None:
-    """A Binary as a resource, which says whose compartment it belongs to."""
+    """Create a Binary as a resource with a security context, and read it."""
     binary = {
         "resourceType": "Binary",
         "contentType": "application/pdf",
@@ -231,7 +231,7 @@ async def binary_in_fhir(world: World, patient: str) -> None:
 
 
 async def binary_as_it_is(world: World, patient: str) -> None:
-    """The bytes of a file, of which some are no text."""
+    """Create and read a Binary as raw octets, which are no valid text."""
     content = bytes(range(256)) * 1000 + f"{world.base}/Patient/1".encode()
     context = patient.removeprefix("/")
     head, _ = await world.ask(
@@ -243,20 +243,20 @@ async def binary_as_it_is(world: World, patient: str) -> None:
 
 
 async def exported(world: World, path: str) -> tuple[str, Any]:
-    """The status URL and the manifest of an export, once that is there."""
+    """Return the status URL and the manifest of an export, once it is complete."""
     head, _ = await world.ask("GET", path, Prefer="respond-async")
     place = head["Content-Location"]
     while True:
         _, manifest = await world.ask("GET", place)
         if world.answers[-1].status != 202:
             return place, manifest
-        # How often one has to ask is chance.
+        # The number of polls is random, so that these responses are not compared.
         world.answers.pop()
         await asyncio.sleep(0.1)
 
 
 async def export(world: World, patient: str) -> None:
-    """An export of a group with one patient: every file is fetched, and then it is deleted."""
+    """Export a group with one patient, fetch every file, and delete the export."""
     member = {"entity": {"reference": patient.removeprefix("/")}}
     group = {"resourceType": "Group", "type": "person", "actual": True, "member": [member]}
     _, made = await world.ask("POST", "/Group", group)
@@ -267,7 +267,7 @@ async def export(world: World, patient: str) -> None:
     for each in manifest["output"]:
         await world.ask("GET", each["url"], Accept="application/fhir+ndjson")
         file = world.answers.pop()
-        # The server sorts them by ids, which are chance.
+        # The server sorts the resources by ids, which are random.
         lines = "\n".join(sorted(file.body.splitlines()))
         world.answers.append(replace(file, body=lines))
     await world.ask("DELETE", place)
@@ -275,7 +275,7 @@ async def export(world: World, patient: str) -> None:
 
 
 async def in_xml(world: World, patient: str) -> None:
-    """The same in FHIR's other format, with absolute references in both directions."""
+    """Read and write FHIR's XML format, with absolute references in both directions."""
     xml = "application/fhir+xml"
     subject = f'<subject><reference value="{world.base}{patient}"/></subject>'
     head, _ = await world.ask(
@@ -298,7 +298,7 @@ async def in_xml(world: World, patient: str) -> None:
 
 
 async def mistakes(world: World, patient: str) -> None:
-    """Errors of the server's own arrive as it made them."""
+    """Send invalid requests: the server's own errors must arrive unchanged."""
     await world.ask("GET", "/Patient/none-such")
     await world.ask("POST", "/Patient", '{"resourceType":"Patient",')
     await world.ask("POST", "/Patient", {"resourceType": "Observation"})
@@ -310,7 +310,7 @@ async def mistakes(world: World, patient: str) -> None:
 
 
 async def drive(world: World, *more: Leg) -> None:
-    """What every server is asked, and more."""
+    """Send the requests for every server, and `more`."""
     await statement(world)
     patient = await life_of_a_record(world)
     await observations(world, patient)

@@ -1,4 +1,4 @@
-"""FHIR servers of others as a drive needs them, each with the SSO whose tokens it takes."""
+"""Third-party FHIR servers for a drive, each with the SSO whose tokens it accepts."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tests.interop.stages import SECRETS, KeyFiles
 
 @dataclass(slots=True)
 class Sekmet:
-    """sekmet-fhir: R4 with exports, its own SSO for SMART's backend services, and a file of data.
+    """sekmet-fhir: R4 with exports, its own SSO for SMART Backend Services, and a file of data.
 
-    Its references are absolute, as Firely's are. What it was told stays when it is killed.
+    Its references are absolute, as Firely's are. Its data survives being killed.
     """
 
     python: Path
@@ -33,21 +33,21 @@ class Sekmet:
 
     @property
     def origin(self) -> str:
-        """Where it listens."""
+        """Return the origin that it listens at."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def base(self) -> str:
-        """Its FHIR base."""
+        """Return the FHIR base URL."""
         return f"{self.origin}/fhir"
 
     @property
     def token_url(self) -> str:
-        """Its SSO's token endpoint."""
+        """Return the URL of the SSO's token endpoint."""
         return f"{self.origin}/auth/token"
 
     def start(self) -> None:
-        """Run it, at the port that it had before."""
+        """Start the server, at the port that it had before."""
         self.port = self.port or free_port()
         clients = [
             {"client_id": "lab-post", "client_secret": self.secret},
@@ -75,14 +75,14 @@ class Sekmet:
         self.process.until_listening(self.port, patience=60)
 
     def end(self, how: signal.Signals = signal.SIGKILL) -> None:
-        """End it, unprepared unless told otherwise."""
+        """Send a signal and wait for the end; SIGKILL unless another is given."""
         if self.process is not None and not self.process.ended:
             self.process.popen.send_signal(how)
             self.process.popen.wait(20)
 
 
 def in_front_of(server: Sekmet, **changes: Any) -> dict[str, Any]:
-    """Settings of a gateway that signs for its tokens at the server's SSO."""
+    """Return settings of a gateway that uses `private_key_jwt` at the server's SSO."""
     credential = {
         "client_id": "lab-ec",
         "auth_method": "private_key_jwt",
@@ -97,7 +97,7 @@ def in_front_of(server: Sekmet, **changes: Any) -> dict[str, Any]:
 
 
 async def token_of(token_url: str, client_id: str, secret: str) -> str:
-    """What a program asks the SSO for that goes without a gateway."""
+    """Request a token from the SSO as a program without a gateway does, and return it."""
     form = {
         "grant_type": "client_credentials",
         "client_id": client_id,

@@ -1,4 +1,4 @@
-"""What a test plays on: the programs behind the gateway, seen through recording proxies."""
+"""The programs behind the gateway, seen through recording proxies."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FhirKit = Callable[..., Awaitable[dict[str, Any]]]
 
 @dataclass(frozen=True, slots=True)
 class KeyFiles:
-    """The private keys of the clients that sign, in every form, and what the SSO knows of them."""
+    """The private keys of the clients that sign, in every format, and the JWK sets for the SSO."""
 
     directory: Path
 
@@ -43,12 +43,14 @@ class KeyFiles:
             self.path(client_id, "jwk").write_text(json.dumps(private))
 
     def path(self, client_id: str, form: str = "pkcs8") -> Path:
-        """The file of a client's key: `pkcs8`, `traditional` (PKCS#1, SEC1) or `jwk`."""
+        """Return the file of a client's key: `pkcs8`, `traditional` (PKCS#1, SEC1) or `jwk`."""
         return self.directory / f"{client_id}.{form}"
 
     def registered(self, client_id: str) -> dict[str, Any]:
-        """The client's JWK set as it is registered: once by the key's thumbprint (RFC 7638), once
-        by the name that the JWK file gives it.
+        """Return the client's JWK set as it is registered.
+
+        Each key is in it twice: by its thumbprint (RFC 7638), and by the name that the JWK file
+        has.
         """
         key = import_key(self.path(client_id).read_bytes(), _KTY[client_id])
         public = key.as_dict(private=False)
@@ -60,7 +62,7 @@ _KTY: dict[str, Literal["RSA", "EC"]] = {"lab-rsa": "RSA", "lab-ec": "EC"}
 
 
 def ec_key() -> ECKey:
-    """A new key that can sign ES384."""
+    """Return a new key that can sign ES384."""
     return ECKey.generate_key("P-384")
 
 
@@ -72,7 +74,7 @@ def _pem(key: RSAKey | ECKey, form: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Sso:
-    """A running oidc-provider: its addresses, and the keys of its clients."""
+    """A running oidc-provider: its URLs, and the keys of its clients."""
 
     issuer: str
     token_url: str
@@ -81,7 +83,7 @@ class Sso:
     process: Process
 
     def credential(self, client_id: str) -> dict[str, str]:
-        """The gateway's settings for a client."""
+        """Return the gateway's settings for a client."""
         method = METHODS[client_id]
         proof = (
             {"private_key_file": str(self.keys.path(client_id))}
@@ -93,7 +95,7 @@ class Sso:
 
 @dataclass(slots=True)
 class Stage:
-    """Everything a test plays on: what stands behind the gateway, and how to start the latter."""
+    """The servers behind the gateway, the gateway's settings, and the function that starts it."""
 
     platform: RecordingProxy
     token_endpoint: RecordingProxy
@@ -101,17 +103,17 @@ class Stage:
     begin: Begin
 
     async def gateway(self, *, ready: bool = True, **changes: Any) -> GatewayProcess:
-        """Starts the gateway; `changes` replace top-level settings."""
+        """Start the gateway; `changes` replace top-level settings."""
         gateway = self.begin({**self.settings, **changes})
         await gateway.until_status(200, "/readyz" if ready else "/livez")
         return gateway
 
     def token_requests(self) -> int:
-        """How many times the token endpoint was asked."""
+        """Return the number of requests to the token endpoint."""
         return len(self.token_endpoint.seen)
 
     def assert_one_token_served_all(self) -> None:
-        """Every request arrived with the same bearer, was let in, and one token was asked for."""
+        """Check that all requests had the same bearer, none got a 401, and one token was used."""
         assert self.platform.seen
         fields = [one.headers.getall("Authorization", []) for one in self.platform.seen]
         assert all(field == fields[0] for field in fields)
@@ -131,7 +133,7 @@ SetStage = Callable[[Sso, str], contextlib.AbstractAsyncContextManager[GuardedSt
 
 
 def sandbox_settings(platform: str, sso: str) -> dict[str, Any]:
-    """Settings for an embedded platform reached at these two origins."""
+    """Return settings for an embedded platform reached at these two origins."""
     return {
         "platform": {"fhir_base_url": f"{platform}/fhir"},
         "sso": {"token_url": f"{sso}/oauth/token"},

@@ -1,6 +1,6 @@
-"""Walks through a platform with one of the Python clients, as `walk.mjs` does with the others.
+"""Calls a platform with one of the Python clients, as `walk.mjs` does with the others.
 
-Run in the client's own environment; nothing of the gateway is imported.
+It runs in the client's environment; nothing of the gateway is imported.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ JSON = "application/fhir+json"
 
 
 class _Driver(ABC):
-    """What every client can do, each in its own way."""
+    """Interface of the clients."""
 
     @abstractmethod
     def create(self, resource: Resource) -> str:
-        """The Location of the created resource."""
+        """Create a resource and return the Location."""
 
     @abstractmethod
     def pages(self, family: str) -> list[list[str]]:
-        """The ids on each page of a search."""
+        """Return the ids on each page of a search."""
 
     @abstractmethod
     def follow(self, location: str) -> Resource:
-        """What stands at a Location."""
+        """Return the resource at a Location."""
 
     @abstractmethod
     def update(self, resource: Resource, version: str) -> None:
@@ -37,7 +37,7 @@ class _Driver(ABC):
 
 
 class _Fhirpy(_Driver):
-    """fhirpy hides header fields: the Location is learnt without it and followed with it."""
+    """fhirpy hides header fields: `create` gets the Location without it, `follow` uses it."""
 
     def __init__(self, base_url: str) -> None:
         from fhirpy import SyncFHIRClient
@@ -97,7 +97,7 @@ class _Smart(_Driver):
 
 
 class _Pyrate(_Driver):
-    """fhir-pyrate only searches; the rest goes through the session that it hands out."""
+    """fhir-pyrate can only search; the other requests use the session that it exposes."""
 
     def __init__(self, base_url: str) -> None:
         from fhir_pyrate import Pirate
@@ -130,12 +130,12 @@ DRIVERS = {"fhirpy": _Fhirpy, "fhirclient": _Smart, "fhir-pyrate": _Pyrate}
 
 
 def _walk(order: dict[str, Any]) -> dict[str, Any]:
-    """The whole walk; its result or the step that failed."""
+    """Run all steps. Return their result or the step that failed."""
     base_url, family = order["baseUrl"], order["family"]
     driver, step = DRIVERS[order["client"]](base_url), "create"
     patient = {"resourceType": "Patient", "name": [{"family": family}]}
     try:
-        # A Location may be relative to what was asked (RFC 9110 section 10.2.2).
+        # A Location may be relative to the request's URL (RFC 9110 section 10.2.2).
         asked = f"{base_url}/Patient"
         created = [urljoin(asked, driver.create(patient)) for _ in range(order["count"])]
         step = "search"
