@@ -1,4 +1,4 @@
-"""All programs, made and run once: they share a platform and two gateways."""
+"""All programs, compiled and run once: they share a platform and two gateways."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from tests.legacy.stacks import COMPILERS, HERE, STACKS, Stack
 from tests.legacy.walk import Program, Walk
 
 PUBLIC = "http://fhir.clinic.uz:8080/fhir"
-# Seconds. Busy programs pause for less.
+# Seconds; longer than any pause between two requests of a program.
 KEEP_ALIVE = 6
 _TIMEOUT = 300
 Results = dict[str, dict[str, dict[str, str]]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The first test waits for all programs."""
+    """Raise the timeout: the first test waits for all programs."""
     for item in items:
         if item.nodeid.startswith("tests/legacy/"):
             item.add_marker(pytest.mark.timeout(_TIMEOUT))
@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @dataclass(slots=True)
 class Stage:
-    """What all programs share; `places` holds back those that would only wait for a processor."""
+    """The servers that all programs share; `places` limits how many programs run at a time."""
 
     platform: Platform
     records: Records
@@ -50,13 +50,13 @@ class Stage:
     places: asyncio.Semaphore
 
     async def walked(self, name: str, stack: Stack, proxied: bool) -> dict[str, str]:
-        """One program, by its way to the gateway."""
+        """Run one program, direct or by proxy, and return the results of its steps."""
         gateway = self.proxied if proxied else self.direct
         folder = self.folder / f"{HERE.name}-{list(STACKS).index(name)}-{proxied:d}"
         folder.mkdir()
         async with Line(gateway.address.port) as line:
             here = f"http://127.0.0.1:{line.port}"
-            # People end a base URL with a slash, or not.
+            # Both forms of a base URL are in use, with and without a slash at its end.
             base = PUBLIC if proxied else f"{here}/fhir/"
             environment = {
                 "PATH": os.environ["PATH"],
@@ -127,7 +127,7 @@ async def _run(folder: Path, stacks: dict[str, Stack]) -> Results:
 
 
 def _compile(build: Path) -> dict[str, str]:
-    """Make all programs at once; what went wrong, by the compiler's name."""
+    """Compile all programs in parallel. Return the output of each failed compiler by its name."""
     commands = {
         name: [each.format(build=build, here=HERE) for each in command]
         for name, command in COMPILERS.items()
@@ -141,7 +141,7 @@ def _compile(build: Path) -> dict[str, str]:
 
 
 def _needed() -> Iterator[tuple[str, str]]:
-    """Debian's packages of these tests, each with the program or file that proves it."""
+    """Return Debian's packages of these tests, each with the program or file that proves it."""
     for line in (REPOSITORY / ".ci" / "system-packages").read_text("utf-8").splitlines():
         package, proof, use = line.split(maxsplit=2)
         if use.startswith("tests/legacy"):
@@ -154,7 +154,7 @@ def _there(proof: str) -> bool:
 
 @pytest.fixture(scope="session")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """What each program's steps came to, by stack, way and step."""
+    """Return the results of each program's steps, by stack, way and step."""
     missing = [package for package, proof in _needed() if not _there(proof)]
     if missing:
         pytest.skip(f"{', '.join(missing)}: make test-tools")

@@ -1,4 +1,4 @@
-"""A line between a program and the gateway that notes which requests came on which connection.
+"""A relay between a program and the gateway that records the connection of each request.
 
 async with Line(gateway.address.port) as line:
     ... let the program use line.port ...
@@ -11,12 +11,13 @@ import asyncio
 import re
 from typing import Self, cast
 
-# Nobody here writes a request before the last one is answered: each head begins what is read.
+# No program here sends a request before the response to the last one, so that each head is at the
+# start of a read.
 _HEAD = re.compile(rb"([A-Z]+) (\S+) HTTP/1\.[01]\r\n")
 
 
 class Line:
-    """Passes on both ways, and lets each side see how the other one ends."""
+    """Relays in both directions, and closes each end after the other one."""
 
     def __init__(self, target: int) -> None:
         self.target = target
@@ -45,44 +46,44 @@ class Line:
 
 
 class _Side(asyncio.Protocol):
-    """One end of a connection; what it reads goes to the other."""
+    """One end of a connection; what it reads is written to the other."""
 
     def __init__(self, line: Line, other: _Side | None = None) -> None:
         self.line, self.other = line, other
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """There is a connection."""
+        """Register the connection (asyncio.Protocol)."""
         self.transport = cast(asyncio.Transport, transport)
         self.line.open.add(self)
 
     def data_received(self, data: bytes) -> None:
-        """To the other."""
+        """Write the data to the other end (asyncio.Protocol)."""
         assert self.other is not None
         self.other.transport.write(data)
 
     def pause_writing(self) -> None:
-        """Too much waits here."""
+        """Pause the other end (asyncio.Protocol)."""
         if self.other is not None:
             self.other.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """There is room again."""
+        """Resume the other end (asyncio.Protocol)."""
         if self.other is not None:
             self.other.transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The other end ends, too."""
+        """Close the other end (asyncio.Protocol)."""
         self.line.open.discard(self)
         if self.other is not None:
             self.other.transport.close()
 
 
 class _Caller(_Side):
-    """The program's end, which waits until there is another."""
+    """The program's end, which reads nothing until the connection to the gateway is made."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The gateway is asked for one."""
+        """Connect to the gateway (asyncio.Protocol)."""
         super().connection_made(transport)
         self.line.connections += 1
         self.number = self.line.connections
@@ -101,7 +102,7 @@ class _Caller(_Side):
             self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
-        """Note a request's head."""
+        """Record a request's head (asyncio.Protocol)."""
         if found := _HEAD.match(data):
             method, target = found.groups()
             self.line.requests.append((self.number, method.decode(), target.decode()))

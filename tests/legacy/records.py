@@ -1,4 +1,4 @@
-"""What the platform holds for the programs, and what each of them did to it."""
+"""The platform's data for the programs, and the count of what each of them did to it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _OUTCOME = {"resourceType": "OperationOutcome", "issue": [_ISSUE]}
 
 
 class Records:
-    """Patients by their family name, and one Binary for all; `answer` is given to a `Platform`.
+    """Patients by their family name, and one Binary for all; `answer` is passed to a `Platform`.
 
-    `done` counts by name what came in: `search`, `create`, `update`, `delete`.
+    `done` counts requests by name and kind: `search`, `create`, `update`, `delete`.
     """
 
     def __init__(self, base: str, content: bytes) -> None:
@@ -35,7 +35,7 @@ class Records:
         self.done: Counter[tuple[str, str]] = Counter()
 
     async def answer(self, line: Line) -> None:
-        """One request."""
+        """Respond to one request."""
         await read_body(line.reader, line.seen)
         body, line.seen.body = line.seen.body, b""
         parts = urlsplit(line.seen.target)

@@ -1,4 +1,4 @@
-"""The programs: how they are made and started, and what their libraries cannot do by themselves."""
+"""The programs: how they are compiled and started, and what their libraries cannot do."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 HERE = Path(__file__).parent / "programs"
-# What a cell of the table says for a step that is as it should be; the other words have reasons.
+# The word of the table for a correct step; docs/clients.md has the reasons for the other words.
 OK = "yes"
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A library as it is when nobody tunes it.
+    """A library with its default settings.
 
-    `made` is the name of a command of `COMPILERS`, which makes what the `command` starts. `words`
-    has what a step shows in the place of `OK`, by the library's nature; `by_proxy` beside these,
-    when the gateway is its proxy.
+    `made` is the name of a command of `COMPILERS`, which makes the file that `command` starts.
+    `words` has the result of a step where it is not `OK` because of the library; `by_proxy` adds to
+    these when the gateway is its proxy.
     """
 
     command: tuple[str, ...]
@@ -28,11 +28,11 @@ class Stack:
     java_proxy: bool = False
 
     def words_of(self, way: str) -> dict[str, str]:
-        """The words of a way, `direct` or `proxy`."""
+        """Return the words of a way, `direct` or `proxy`."""
         return self.words | (self.by_proxy if way == "proxy" else {})
 
     def arguments(self, build: Path, proxy: str | None) -> list[str]:
-        """The command line."""
+        """Return the command line."""
         program, *rest = (each.format(here=HERE, build=build) for each in self.command)
         if proxy and self.java_proxy:
             parts = urlsplit(proxy)
@@ -86,7 +86,8 @@ COMPILERS: dict[str, tuple[str, ...]] = {
     "erlc": ("erlc", "-o", "{build}", "{here}/httpc_orders.erl"),
 }
 
-# New: a connection for each request; one: of one command; none: no proxy.
+# new: one connection for each request; one: one connection for each command; none: no proxy
+# support.
 _NEW = {"five": "new"}
 STACKS = {
     "1C 8.x": _raw("1c"),

@@ -1,4 +1,4 @@
-"""What every program is told to do, and what it is judged by: its answers, and what others saw."""
+"""The steps of every program, and their checks: its output, and the requests that were received."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NEXT = re.compile(rb'"relation": ?"next", ?"url": ?"([^"]+)"')
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a program says of an answer."""
+    """A response as a program reports it."""
 
     status: int
     etag: str
@@ -29,7 +29,7 @@ class Reply:
 
 
 class Program:
-    """A running program, which is asked for one request at a time."""
+    """A running program, which sends one request at a time on demand."""
 
     def __init__(self, arguments: list[str], folder: Path, environment: dict[str, str]) -> None:
         self._arguments = arguments
@@ -60,7 +60,7 @@ class Program:
     async def ask(
         self, method: str, what: str, body: Path | None = None, etag: str | None = None
     ) -> Reply:
-        """Let it send a request."""
+        """Let the program send a request, and return its report of the response."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         order = "\t".join((method, what, str(body or "-"), etag or "-"))
@@ -78,7 +78,7 @@ class Program:
 
 @dataclass(slots=True)
 class Walk:
-    """One program's way through all steps; `many` where one order is to do five requests."""
+    """One program's steps; `many` where one order makes five requests."""
 
     program: Program
     base: str
@@ -92,7 +92,10 @@ class Walk:
     place: str = ""
 
     async def steps(self, resting: Callable[[], Awaitable[None]]) -> dict[str, str]:
-        """What each step came to; `resting` passes when the gateway has closed its connections."""
+        """Run all steps and return their results.
+
+        `resting` returns when the gateway has closed the program's connections.
+        """
         results = {}
         for step in (
             *(self.read, self.search, self.paging, self.create, self.update, self.delete),
@@ -107,18 +110,18 @@ class Walk:
         return results
 
     async def read(self) -> None:
-        """One that is there, byte for byte."""
+        """Read an existing resource; it must arrive unchanged."""
         reply = await self.program.ask("GET", f"{self.base}/Patient/known")
         assert (reply.status, json.loads(reply.body)) == (200, KNOWN)
 
     async def search(self) -> None:
-        """A Cyrillic name reaches the platform as it is."""
+        """Search for a Cyrillic name; it must reach the platform unchanged."""
         reply = await self.program.ask("SEARCH", self.name)
         assert reply.status == 200
         assert self.records.done[self.name, "search"] == 1
 
     async def paging(self) -> None:
-        """Every `next` leads through the gateway."""
+        """Follow every `next` link, each of which must lead through the gateway."""
         url, pages, before = f"{self.base}/Patient?_count=1", 0, len(self.line.requests)
         while url:
             reply = await self.program.ask("GET", url)
@@ -129,42 +132,42 @@ class Walk:
         assert len(self.line.requests) - before == PAGES, "past the gateway"
 
     async def create(self) -> None:
-        """Exactly one comes to be, and Location and ETag can be read."""
+        """Create a resource exactly once; Location and ETag must be readable."""
         made = await self.program.ask("POST", f"{self.base}/Patient", self._patient())
         self.place, _, version = made.location.partition("/_history/")
         assert (made.status, made.etag, version) == (201, 'W/"1"', "1")
         assert self.records.done[self.name, "create"] == 1
 
     async def update(self) -> None:
-        """The second time with a version that has passed."""
+        """Update twice; the second time the version is outdated."""
         for status, etag in ((200, 'W/"2"'), (412, "")):
             changed = await self.program.ask("PUT", self.place, self._patient(), 'W/"1"')
             assert (changed.status, changed.etag) == (status, etag)
         assert self.records.done[self.name, "update"] == 1
 
     async def delete(self) -> None:
-        """What was made."""
+        """Delete the created resource."""
         gone = await self.program.ask("DELETE", self.place)
         assert gone.status == 200
         assert self.records.done[self.name, "delete"] == 1
 
     async def error(self) -> None:
-        """The platform's reason can be read."""
+        """Read a missing resource; the text of the platform's outcome must be readable."""
         reply = await self.program.ask("GET", f"{self.base}/Patient/nobody")
         assert reply.status == 404
         assert json.loads(reply.body)["issue"][0]["details"]["text"] == "Бундай ёзув йўқ"
 
     async def upload(self) -> None:
-        """10 MiB."""
+        """Upload 10 MiB."""
         assert (await self.program.ask("POST", f"{self.base}/Binary", self.content)).status == 201
 
     async def download(self) -> None:
-        """10 MiB."""
+        """Download 10 MiB."""
         received = await self.program.ask("GET", f"{self.base}/Binary/1")
         assert received.body == self.content.read_bytes()
 
     async def five(self) -> str:
-        """Whether five requests share one connection."""
+        """Return whether five requests share one connection."""
         before = len(self.line.requests)
         for _ in range(1 if self.many else 5):
             reply = await self.program.ask(
@@ -178,7 +181,7 @@ class Walk:
         return "new" if each else "one" if self.many else OK
 
     async def idle(self) -> None:
-        """A create on what the gateway has closed."""
+        """Send a create after the gateway has closed the program's connection."""
         before = self.records.done[self.name, "create"]
         reply = await self.program.ask("POST", f"{self.base}/Patient", self._patient())
         assert reply.status == 201

@@ -1,4 +1,4 @@
-"""http.client of Python: a connection that stays, as long as the gateway keeps it."""
+"""http.client of Python: a persistent connection, for as long as the gateway keeps it open."""
 
 from serve import serve
 

@@ -1,7 +1,7 @@
-"""Writes what programs on Windows write that do not run here; the first argument names the file.
+"""Writes the octets of programs on Windows that do not run here; the argument names the file.
 
-A field without a value is not sent. As their libraries do, it uses a connection that was kept until
-it sees that the other side has closed it.
+A field without a value is not sent. As their libraries do, it reuses a connection until it sees
+that the gateway has closed it.
 """
 
 import os
@@ -19,7 +19,7 @@ kept: list[socket.socket] = []
 
 
 def call(method: str, url: str, body: bytes | None = None, etag: str | None = None) -> Answer:
-    """Status, fields and body of an answer."""
+    """Return status, fields and body of a response."""
     place = urlsplit(url)
     facts = {
         "method": method,
@@ -40,7 +40,7 @@ def call(method: str, url: str, body: bytes | None = None, etag: str | None = No
 
 
 def exchange(place, message: bytes) -> Answer:
-    """Send it on the connection that is kept, or on a new one."""
+    """Send a message on the persistent connection, or on a new one, and return the response."""
     connection = kept.pop() if kept else None
     if connection is None or is_over(connection):
         connection = socket.create_connection((place.hostname, place.port))
@@ -60,7 +60,7 @@ def exchange(place, message: bytes) -> Answer:
 
 
 def is_over(connection: socket.socket) -> bool:
-    """Whether the other side has closed it."""
+    """Return whether the gateway has closed the connection."""
     connection.setblocking(False)
     try:
         return connection.recv(1) == b""
@@ -70,7 +70,7 @@ def is_over(connection: socket.socket) -> bool:
 
 
 def pieces(answer):
-    """The chunks of a body."""
+    """Return the chunks of a body."""
     while size := int(answer.readline(), 16):
         yield answer.read(size)
         answer.readline()
@@ -78,7 +78,7 @@ def pieces(answer):
 
 
 def search(name: str) -> Answer:
-    """Everybody of that name."""
+    """Search for all patients of that name."""
     return call("GET", f"{BASE}/Patient?name={quote(name)}")
 
 

@@ -1,4 +1,4 @@
-"""What the programs in Python share: orders come on standard input, answers go out a line each."""
+"""Common part of the programs in Python: orders on standard input, one line of output for each."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ Answer = tuple[int, Mapping[str, str], bytes]
 
 
 def serve(call: Callable[..., Answer], search: Callable[[str], Answer]) -> None:
-    """Do as told until the end of the input."""
+    """Execute orders until the end of the input."""
     out = Path(os.environ["OUT"])
     for line in sys.stdin:
         method, url, body, etag = (None if each == "-" else each for each in line.split())

@@ -1,4 +1,4 @@
-"""urllib.request of Python: one connection a request; the proxy is `http_proxy`."""
+"""urllib.request of Python: one connection for each request; the proxy is `http_proxy`."""
 
 from serve import serve
 

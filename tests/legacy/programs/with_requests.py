@@ -1,4 +1,4 @@
-"""requests of Python: a session keeps connections; the proxy is `http_proxy`."""
+"""requests of Python: a session has persistent connections; the proxy is `http_proxy`."""
 
 from serve import serve
 
