@@ -1,4 +1,4 @@
-"""The gateway as a process of its own, between the doubles of a platform and an SSO."""
+"""The gateway as a separate process, between the doubles of a platform and an SSO."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PATIENCE = 40.0
 
 
 def secret_in(file: Path) -> dict[str, Any]:
-    """The sections of settings whose client has its secret in this file."""
+    """Return the sections of settings whose client has its secret in this file."""
     credential = {"client_id": "hospital-17", "client_secret_file": str(file)}
     return {"credentials": {"default": credential}}
 
@@ -45,7 +45,7 @@ class Service:
 
     @property
     def address(self) -> ListenAddress:
-        """Where callers reach it: as the settings say or, for port 0, the log."""
+        """Return the callers' address, from the settings or, for port 0, from the log."""
         found = self._told_address()
         if found is None:
             raise self.process.failure("does not say where it serves")
@@ -60,16 +60,16 @@ class Service:
 
     @property
     def admin(self) -> ListenAddress:
-        """Where operators reach it."""
+        """Return the address of the admin listener."""
         return address(self.settings["admin"]["address"])
 
     @property
     def file(self) -> Path:
-        """The settings file."""
+        """Return the settings file."""
         return self.directory / "gateway.yaml"
 
     def write(self, settings: dict[str, Any]) -> None:
-        """Put other settings in the place of the file, as a careful editor does."""
+        """Replace the settings file atomically."""
         draft = self.directory / "draft.yaml"
         draft.write_text(yaml.safe_dump(settings))
         draft.replace(self.file)
@@ -88,14 +88,14 @@ class Service:
         self.process.popen.send_signal(number)
 
     async def ended(self) -> int:
-        """Wait for its end; the exit code."""
+        """Wait for the end of the process and return its exit code."""
         try:
             return await asyncio.to_thread(self.process.popen.wait, PATIENCE)
         except subprocess.TimeoutExpired:
             raise self.process.failure("does not end") from None
 
     async def until(self, condition: Callable[[], bool], what: str) -> None:
-        """Wait until something is so."""
+        """Wait until the condition holds; `what` names it in the failure."""
         deadline = time.monotonic() + PATIENCE
         while not condition():
             if time.monotonic() > deadline:
@@ -103,7 +103,7 @@ class Service:
             await asyncio.sleep(0.02)
 
     async def operators(self, path: str) -> tuple[int, str]:
-        """Status and body of a page of the operators; status 0 when nobody answers."""
+        """Return status and body of a page of the admin listener; status 0 without a response."""
         connector = aiohttp.UnixConnector(self.admin.path) if self.admin.path else None
         host = "localhost" if self.admin.path else str(self.admin)
         async with aiohttp.ClientSession(connector=connector) as session:
@@ -114,17 +114,17 @@ class Service:
                 return 0, ""
 
     async def until_ready(self, status: int = 200) -> None:
-        """Wait until /readyz answers so."""
+        """Wait until /readyz responds with `status`."""
         deadline = time.monotonic() + PATIENCE
         while (await self.operators("/readyz"))[0] != status:
             if self.process.ended or time.monotonic() > deadline:
                 raise self.process.failure(f"/readyz does not answer {status}")
             await asyncio.sleep(0.04)
-        # The log is written by another thread.
+        # Another thread writes the log.
         await self.until(lambda: self._told_address() is not None, "its address")
 
     async def metric(self, name: str, **labels: str) -> float:
-        """The sum of a metric's samples that carry these labels."""
+        """Return the sum of a metric's samples that have these labels."""
         _, text = await self.operators("/metrics")
         return total(text, name, **labels)
 
@@ -137,13 +137,13 @@ class Service:
             await asyncio.sleep(0.02)
 
     def audit(self, event: str | None = None) -> list[dict[str, Any]]:
-        """The audit records so far; every line must be one."""
+        """Return the audit records so far; every line must be one."""
         whole = self.process.stdout.rpartition("\n")[0]
         records = [json.loads(line) for line in whole.splitlines()]
         return [record for record in records if event is None or record["event"] == event]
 
     def logged(self, text: str) -> list[str]:
-        """The lines of the log that hold a text."""
+        """Return the lines of the log that contain a text."""
         return [line for line in self.process.stderr.splitlines() if text in line]
 
 
@@ -152,7 +152,10 @@ StartService = Callable[..., Service]
 
 @pytest.fixture
 def start_service(tmp_path: Path, platform: Platform, sso: Sso) -> Iterator[StartService]:
-    """Starts a gateway with some settings changed; it is killed at the end if it still runs."""
+    """Return a function that starts a gateway with some settings changed.
+
+    A gateway that still runs at the end is killed.
+    """
     services: list[Service] = []
 
     def start_one(*prefix: str, pass_fds: tuple[int, ...] = (), **sections: Any) -> Service:
@@ -189,7 +192,7 @@ def start_service(tmp_path: Path, platform: Platform, sso: Sso) -> Iterator[Star
 
 
 def address(text: str) -> ListenAddress:
-    """An address of the settings."""
+    """Return an address of the settings, parsed."""
     if text.startswith("unix:"):
         return ListenAddress(path=text.removeprefix("unix:"))
     host, _, port = text.rpartition(":")
