@@ -12,13 +12,13 @@ from tests.sandbox.harness import Trial, trial
 
 @pytest.fixture
 async def given() -> AsyncIterator[Trial]:
-    """A running sandbox with everything as it comes."""
+    """Yield a running sandbox with default options."""
     async with trial() as made:
         yield made
 
 
 @pytest.fixture
 async def lenient() -> AsyncIterator[Trial]:
-    """A running sandbox without the playground's traps."""
+    """Yield a running sandbox without the playground's traps."""
     async with trial(SandboxOptions(port=0, lenient=True)) as made:
         yield made

@@ -29,7 +29,7 @@ CREDENTIALS = {
 
 @dataclass
 class Answer:
-    """An answer that was read whole."""
+    """A complete response."""
 
     status: int
     headers: CIMultiDictProxy[str]
@@ -37,19 +37,19 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        """The body as Python sees it, numbers as floats."""
+        """Return the body as parsed JSON, numbers as floats."""
         return json.loads(self.body)
 
     @property
     def issue(self) -> Any:
-        """The first issue of the OperationOutcome that the body is."""
+        """Return the first issue of the OperationOutcome in the body."""
         assert self.json["resourceType"] == "OperationOutcome"
         return self.json["issue"][0]
 
 
 @dataclass
 class Trial:
-    """A sandbox, the lines it said, the delays it slept, and a client."""
+    """A sandbox, its log lines, its delays in seconds, and a client."""
 
     sandbox: Sandbox
     session: aiohttp.ClientSession
@@ -67,7 +67,7 @@ class Trial:
         headers: Mapping[str, str] | None = None,
         form: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Any request; a body that is not bytes is sent as FHIR JSON."""
+        """Send any request; a body that is not bytes is sent as FHIR JSON."""
         fields = dict(headers or {})
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
@@ -83,7 +83,7 @@ class Trial:
             return Answer(response.status, response.headers, await response.read())
 
     async def fhir(self, method: str, path: str, **how: Any) -> Answer:
-        """A request to the platform with a token; `path` is absolute or below the base."""
+        """Send a request to the platform with a token; `path` is absolute or below the base."""
         if not self.token:
             self.token = (await self.ask_token(CREDENTIALS)).json["access_token"]
         headers = {"Authorization": f"Bearer {self.token}", **(how.pop("headers", None) or {})}
@@ -93,38 +93,38 @@ class Trial:
     async def ask_token(
         self, form: Mapping[str, str], headers: Mapping[str, str] | None = None
     ) -> Answer:
-        """A token request with this form."""
+        """Send a token request with this form."""
         return await self.ask("POST", self.sandbox.token_url, form=form, headers=headers)
 
     async def create(self, **elements: Any) -> str:
-        """A new Patient's id."""
+        """Create a Patient and return its id."""
         answer = await self.fhir("POST", "/Patient", body={"resourceType": "Patient", **elements})
         assert answer.status == 201, answer.body
         identifier: str = answer.json["id"]
         return identifier
 
     async def found(self, path: str) -> list[str]:
-        """The ids that a search finds."""
+        """Return the ids that a search finds."""
         answer = await self.fhir("GET", path)
         assert answer.status == 200, answer.body
         return [entry["resource"]["id"] for entry in answer.json.get("entry", [])]
 
 
 class Dice(random.Random):
-    """Gives the numbers it is told to, again and again."""
+    """A random source that returns the given numbers, over and over."""
 
     def __init__(self, *numbers: float) -> None:
         super().__init__()
         self._numbers = list(numbers)
 
     def random(self) -> float:
-        """The next number."""
+        """Return the next number."""
         self._numbers.append(self._numbers.pop(0))
         return self._numbers[-1]
 
 
 def record(into: list[float]) -> Callable[[float], Awaitable[None]]:
-    """A sleep that only notes how long."""
+    """Return a sleep that only records its seconds."""
 
     async def sleep(seconds: float) -> None:
         into.append(seconds)
@@ -136,7 +136,7 @@ def record(into: list[float]) -> Callable[[float], Awaitable[None]]:
 async def trial(
     options: SandboxOptions | None = None, rng: random.Random | None = None
 ) -> AsyncIterator[Trial]:
-    """A running sandbox on any free port."""
+    """Yield a running sandbox on any free port."""
     clock, lines, slept = FakeClock(), list[str](), list[float]()
     sandbox = Sandbox(
         options or SandboxOptions(port=0),
