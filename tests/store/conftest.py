@@ -1,4 +1,4 @@
-"""A redis-server and clients of it."""
+"""A redis-server and clients for it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.store.redis_server import RedisServer, redis_server
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:
-    """A running, empty redis-server."""
+    """Yield a running, empty redis-server."""
     yield from redis_server(tmp_path)
 
 
 @pytest.fixture
 async def client(server: RedisServer) -> AsyncIterator[Redis]:
-    """A client for looking at what is kept."""
+    """Yield a client for inspecting the data."""
     async with Redis(host="127.0.0.1", port=server.port, protocol=2) as made:
         yield made

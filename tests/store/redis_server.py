@@ -1,4 +1,4 @@
-"""A real redis-server of a test's own, on a free loopback port, without persistence until asked."""
+"""A real redis-server for one test, on a free loopback port; it persists data only on request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MISSING = "redis-server is missing: make test-tools"
 
 @dataclass
 class RedisServer:
-    """May be killed, stopped and started again on the same port."""
+    """A server that may be killed, stopped and started again on the same port."""
 
     directory: Path
     tls: Mapping[str, Path] | None = None
@@ -31,16 +31,16 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """For `store.url`."""
+        """Return the URL for `store.url`."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     @property
     def dump(self) -> Path:
-        """Where `SAVE` writes."""
+        """Return the file that `SAVE` writes."""
         return self.directory / "dump.rdb"
 
     def start(self) -> None:
-        """Start it, empty but for what was saved."""
+        """Start the server, empty but for what was saved."""
         port = ["--port", str(self.port)] if self.tls is None else ["--port", "0"]
         command = ["redis-server", *port, "--bind", "127.0.0.1"]
         command += ["--save", "", "--appendonly", "no", "--dir", str(self.directory)]
@@ -49,14 +49,14 @@ class RedisServer:
             command += ["--tls-port", str(self.port), "--tls-auth-clients", "no"]
             for kind, option in (("cert", "cert"), ("key", "key"), ("ca", "ca-cert")):
                 command += [f"--tls-{option}-file", str(self.tls[kind])]
-        # What is in the dump shall be readable as it is.
+        # The tests search the dump for plain values.
         command += ["--rdbcompression", "no", "--enable-debug-command", "yes"]
         self.process = start(command, self.directory, name="redis")
         self.process.until_listening(self.port)
 
     @property
     def socket(self) -> Path:
-        """Its unix socket."""
+        """Return the path of the Unix socket."""
         return self.directory / "redis.sock"
 
     async def save(self) -> None:
@@ -64,26 +64,26 @@ class RedisServer:
         await self.command("SAVE")
 
     async def command(self, *words: str) -> Any:
-        """What the server answers to a command."""
+        """Return the server's response to a command."""
         async with Redis(unix_socket_path=str(self.socket), protocol=2) as client:
             return await client.execute_command(*words)
 
     def kill(self) -> None:
-        """End it at once; nothing is saved."""
+        """Kill the server; nothing is saved."""
         self.process.popen.kill()
         self.process.popen.wait()
 
     def freeze(self) -> None:
-        """Let it hang: connections stay, nothing is answered."""
+        """Stop the process: connections stay open, no response is sent."""
         self.process.popen.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on with what it was sent meanwhile."""
+        """Continue the process, with the commands received meanwhile."""
         self.process.popen.send_signal(signal.SIGCONT)
 
 
 def redis_server(directory: Path, tls: Mapping[str, Path] | None = None) -> Iterator[RedisServer]:
-    """A running server, ended at the end; skips without the program."""
+    """Yield a running server and kill it at the end; skips without the program."""
     if shutil.which("redis-server") is None:
         pytest.skip(MISSING)
     server = RedisServer(directory, tls)
