@@ -1,7 +1,7 @@
 """Writes the files and values that `test_stored_data.py` opens with every later version.
 
-`python -m tests.stored.record FOLDER`, with redis-server installed, in a checkout of the version
-whose data is to be kept. The folder's files are never written again.
+Run `python -m tests.stored.record FOLDER`, with redis-server installed, in a checkout of the
+version whose data is to be kept. The folder's files are never written again.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ MARK = "planted-mark"
 
 
 def _token(value: str, received_at: float) -> AccessToken:
-    """A token of an hour."""
+    """Return a token with a lifetime of an hour."""
     return AccessToken(value, received_at=received_at, lifetime=3600, wall_expiry=0, scope="a b")
 
 
 async def _record_outbox(folder: Path, work: Path) -> None:
-    """One delivered entry, one failed, one unclear with one behind it, one waiting, one long."""
+    """Record entries: delivered, failed, unclear with one behind it, waiting, long, a deletion."""
     async with Platform() as platform, opening(platform, work) as hospital:
         locations = {}
         hospital.line.cut()
@@ -79,7 +79,7 @@ async def _record_outbox(folder: Path, work: Path) -> None:
 
 
 async def _write_long(hospital: Hospital) -> Any:
-    """An entry whose body is compressible."""
+    """Enqueue an entry whose body is compressible."""
     resource = {"resourceType": "Basic", "id": "5", "code": {"text": "x" * 3000}}
     return await hospital.ask(
         "PUT", "/Basic/5", json.dumps(resource).encode(), Prefer="respond-async"
@@ -87,7 +87,7 @@ async def _write_long(hospital: Hospital) -> Any:
 
 
 async def _record_audit(folder: Path, work: Path) -> None:
-    """A chain of two files: the first was rotated when it had become too long."""
+    """Record a chain of two files: the first was rotated when it had reached its size."""
     async with Platform() as platform, Sso() as sso:
         audit = {"sink": "file", "path": str(work / "audit.jsonl"), "rotate_bytes": 4096}
         async with (
@@ -106,7 +106,7 @@ def _copy(source: Path, folder: Path, pattern: str) -> None:
 
 
 async def _record_redis(folder: Path, server: RedisServer) -> None:
-    """A token, a session with its mark, and a sign-in under way, each with and without a key."""
+    """Record a token, a session with its mark and a sign-in, each with and without a key."""
     async with Redis(host="127.0.0.1", port=server.port, protocol=2) as client:
         kept = {}
         for name, key in (("plain", None), ("keyed", ENCRYPTION_KEY)):
@@ -137,7 +137,7 @@ async def _record_redis(folder: Path, server: RedisServer) -> None:
 
 
 async def _value(client: Redis, key: bytes) -> Any:
-    """A value in hexadecimal digits, by its Redis type."""
+    """Return a value by its Redis type, in hexadecimal digits."""
     match await client.type(key):
         case b"hash":
             return {
@@ -150,7 +150,7 @@ async def _value(client: Redis, key: bytes) -> Any:
 
 
 async def record(folder: Path) -> None:
-    """Write all of it."""
+    """Record everything."""
     with tempfile.TemporaryDirectory() as work:
         await _record_outbox(folder, Path(work))
         await _record_audit(folder, Path(work))
