@@ -1,4 +1,4 @@
-"""Exchanges to account, and a pipe to write to."""
+"""Exchanges to record, and a pipe to write to."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from gateway.exchange import Exchange
 
 @dataclass
 class Pipe:
-    """A pipe whose reader the test is."""
+    """A pipe that the test reads."""
 
     reader: int
     writer: int
 
     def read(self, size: int = 1 << 20) -> bytes:
-        """What one read gives."""
+        """Return the octets of one read."""
         return os.read(self.reader, size)
 
     def fill(self) -> int:
-        """Leave no room for a writer; how many bytes a reader gets before anything else."""
+        """Fill the pipe, so that a writer blocks. Return how many octets a reader gets first."""
         os.set_blocking(self.writer, False)
         size = 0
         try:
@@ -35,7 +35,7 @@ class Pipe:
         return size
 
     def read_to_end(self) -> bytes:
-        """Everything up to the end; the writing end is closed first."""
+        """Close the writing end and return everything up to the end."""
         os.close(self.writer)
         self.writer = -1
         chunks = []
@@ -46,7 +46,7 @@ class Pipe:
 
 @pytest.fixture
 def pipe() -> Iterator[Pipe]:
-    """A fresh pipe."""
+    """Yield a new pipe."""
     ends = Pipe(*os.pipe())
     yield ends
     for fd in (ends.reader, ends.writer):
@@ -56,7 +56,7 @@ def pipe() -> Iterator[Pipe]:
 
 @pytest.fixture
 def full_device() -> Iterator[int]:
-    """A descriptor on which every write fails with ENOSPC."""
+    """Yield a descriptor on which every write fails with ENOSPC."""
     fd = os.open("/dev/full", os.O_WRONLY)
     yield fd
     os.close(fd)
@@ -64,10 +64,10 @@ def full_device() -> Iterator[int]:
 
 @pytest.fixture
 def until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
-    """Waits for something that another thread brings about; the test's time-out bounds it."""
+    """Return a function that waits for a condition; the test's timeout limits it."""
 
     async def wait(condition: Callable[[], bool]) -> None:
-        while not condition():  # noqa: ASYNC110 - the other side is a thread without an event
+        while not condition():  # noqa: ASYNC110 - polled: another thread sets it without an event
             await asyncio.sleep(0.002)
 
     return wait
@@ -75,7 +75,7 @@ def until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
 
 @pytest.fixture
 def make_exchange() -> Callable[..., Exchange]:
-    """Builds a finished exchange, with what the test changes."""
+    """Return a function that builds a finished exchange with the changes of a test."""
 
     def make(**changes: object) -> Exchange:
         fields: dict[str, object] = {
