@@ -1,4 +1,4 @@
-"""The stage of the request path's tests; every gateway must have come to rest at its end."""
+"""The fixtures of the request path's tests; every gateway must be idle at its end."""
 
 from tests.pipeline.conftest import gateway, start_gateway
 

@@ -1,4 +1,4 @@
-"""What one exchange left behind: at the caller, at the platform, in metrics and in the audit."""
+"""The evidence of one exchange: at the caller, at the platform, in metrics and in the audit."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ REQUESTS = "dhp_gateway_requests_total"
 
 @dataclass(frozen=True)
 class Expected:
-    """How an exchange should have ended.
+    """The expected end of an exchange.
 
-    `seen` is what the platform got of it, `retries` the repetitions by cause; `outcome` is the
-    audit's. A `reason` stands for an outcome of the gateway's own.
+    `seen` is the number of its requests at the platform, `retries` the retries by cause; `outcome`
+    is that of the audit record. `reason` is set for a local error; `unknown`: its outcome is
+    unknown.
     """
 
     status: int
@@ -36,7 +37,7 @@ class Expected:
 async def check(
     gateway: Running, platform: Platform, reply: Reply | None, expected: Expected
 ) -> dict[str, Any]:
-    """Hold the traces of a gateway's only exchange against what is expected; gives its record."""
+    """Check the evidence of a gateway's only exchange. Return its audit record."""
     if reply is not None:
         _check_reply(reply, expected)
     record = (await gateway.audit())[-1]
