@@ -1,4 +1,4 @@
-"""What every test may use, and the rule that nothing skips where everything is installed.
+"""Fixtures of every test, and the rule that no test skips where everything is installed.
 
 A reason to skip says `make test-tools` where that installs what is missing, or `needs root`.
 """
@@ -19,14 +19,14 @@ from gateway.os_support import raise_open_file_limit
 from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
 
-# How long an example takes is the machine's business.
+# The time that an example takes depends on the machine.
 hypothesis.settings.register_profile("any-machine", deadline=None)
 hypothesis.settings.load_profile("any-machine")
 
-# By DHP_NO_SKIPS, what may still skip.
+# By the value of DHP_NO_SKIPS: the reasons for which a test may still skip.
 _ROOT = "needs root"
 _EXCUSED = {"1": (), "but-root": (_ROOT,)}
-# What the reasons hold, and what is to be said of those tests.
+# A part of the reasons, and the text of the summary for those tests.
 _KINDS = {
     "make test-tools": "lack a program (`make test-tools` installs all of them)",
     _ROOT: "need root",
@@ -36,22 +36,22 @@ _KINDS = {
 
 @pytest.fixture
 async def platform() -> AsyncIterator[Platform]:
-    """A platform that answers with a Patient unless told otherwise."""
+    """Yield a platform that responds with a Patient unless a test specifies another response."""
     async with Platform() as double:
         yield double
 
 
 @pytest.fixture
 async def sso() -> AsyncIterator[Sso]:
-    """An SSO that gives numbered tokens unless told otherwise."""
+    """Yield an SSO that issues numbered tokens unless a test specifies another response."""
     async with Sso() as double:
         yield double
 
 
 def _forbid_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
-    """With DHP_NO_SKIPS=1 a skip counts as a failure, so that CI cannot lose tests unnoticed.
+    """Count a skip as a failure with DHP_NO_SKIPS=1, so that CI cannot lose tests unnoticed.
 
-    With DHP_NO_SKIPS=but-root, for another run than root's, not one that only root can do without.
+    With DHP_NO_SKIPS=but-root, for a run without root, tests that need root may skip.
     """
     excused = _EXCUSED.get(os.environ.get("DHP_NO_SKIPS", ""))
     if excused is None or not report.skipped or hasattr(report, "wasxfail"):
@@ -67,7 +67,7 @@ def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
 
 
 def _skipped(reasons: Iterable[str]) -> str:
-    """One line for all skips."""
+    """Return one line that summarises all skips."""
     kinds = Counter(next(each for each in _KINDS if each in reason) for reason in reasons)
     said = ", ".join(f"{kinds[each]} {_KINDS[each]}" for each in _KINDS if kinds[each])
     return f"{kinds.total()} skipped: {said}. The reasons: make test TESTS=-rs"
@@ -77,7 +77,7 @@ def _skipped(reasons: Iterable[str]) -> str:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter,
 ) -> Generator[None, None, None]:
-    """After what failed, the skips in one line."""
+    """Print the skips in one line after the failures."""
     yield
     if reports := terminalreporter.getreports("skipped"):
         terminalreporter.write_line(_skipped(map(_reason, reports)))
@@ -85,7 +85,7 @@ def pytest_terminal_summary(
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Looks at each test's outcome."""
+    """Apply `_forbid_skip` to the outcome of each test."""
     report = yield
     _forbid_skip(report)
     return report
@@ -93,14 +93,14 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Looks at modules that skip as a whole while they are collected."""
+    """Apply `_forbid_skip` to modules that skip as a whole while they are collected."""
     report = yield
     _forbid_skip(report)
     return report
 
 
-# By the path's beginning: what several modules make once and share, and modules that take long. The
-# longest come first, so that nobody waits for one of them alone at the end.
+# By the start of the path: modules that share an expensive fixture, and modules that take long. The
+# longest come first, so that none of them runs alone at the end.
 _GROUPS = {
     "tests/interop/": "interop",
     "tests/outbox/kill/": "kills",
@@ -136,7 +136,7 @@ _GROUPS = {
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Spares the garbage collector what collecting makes: nearly all of it stays to the end."""
+    """Collect without garbage collection, because nearly all the objects made live to the end."""
     gc.disable()
     try:
         return (yield)
@@ -151,7 +151,7 @@ def _start(nodeid: str) -> str | None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several processes the long ones come first."""
+    """Sort the tests so that long ones come first when several processes run."""
     if os.environ.get("PYTEST_XDIST_WORKER"):
         order = {start: place for place, start in enumerate(_GROUPS)}
         items.sort(key=lambda item: order.get(_start(item.nodeid) or "", len(order)))
@@ -166,14 +166,14 @@ class _Groups(LoadScopeScheduling):
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Groups:
-    """By groups."""
+    """Return the scheduler by groups."""
     return _Groups(config, log)
 
 
 class _DeathOfATest:
-    """Ends the run when a test kills its process, and lets nobody try only that one once more.
+    """Ends the run when a test kills its process, instead of running only the lost test again.
 
-    The schedulers by scope may lose the rest of its module then, or wait for it forever.
+    Otherwise the schedulers by scope may lose the rest of its module, or wait for it forever.
     """
 
     def __init__(self, config: pytest.Config) -> None:
@@ -182,19 +182,19 @@ class _DeathOfATest:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str) -> None:
-        """Told by the process that watches the others."""
+        """End the run; the controlling process calls this."""
         self._seen = True
         pytest.exit(f"{crashitem} killed its process", returncode=3)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
-        """After those who note what failed."""
+        """Clear the cache of failed tests, after the plugin that writes it."""
         if self._seen and self._config.cache is not None:
             self._config.cache.set("cache/lastfailed", {})
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hold as many connections as gateways do; the process that watches the others watches."""
+    """Raise the limit of open files as gateways do; let the main process handle crashes."""
     raise_open_file_limit()
     if not os.environ.get("PYTEST_XDIST_WORKER"):
         config.pluginmanager.register(_DeathOfATest(config))

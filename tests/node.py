@@ -1,4 +1,4 @@
-"""Node.js, for the tests that need programs written for it."""
+"""Node.js, for the tests that run programs written for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 
 def node_with_packages(folder: Path) -> str:
-    """The node program, with the packages of the folder's package-lock.json, or a skip."""
+    """Return the node program, with the packages of the folder's package-lock.json; else skip."""
     program, npm = shutil.which("node"), shutil.which("npm")
     if program is None or npm is None:
         pytest.skip("node and npm are missing: make test-tools")
