@@ -1,1 +1,1 @@
-"""The side-by-side benchmark; no part of the package that is installed."""
+"""The side-by-side benchmark; it is not part of the installed package."""

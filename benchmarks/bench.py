@@ -1,9 +1,9 @@
 """Measures the gateway beside other proxies on this machine: `make bench`.
 
-The proxy under test has one core to itself; load generator and platform share another one. The
-contenders take turns in each round, so that a slow minute of the machine hits them all. A
-measurement during which other processes used the cores noticeably is dropped and repeated.
-Everything happens on the loopback interface.
+The proxy under test has one core to itself; load generator and platform share another one. Each
+round measures all contenders in turn, so that a slow minute of the machine affects them all. A
+measurement during which other processes used the cores noticeably is dropped and repeated. All
+traffic is on the loopback interface.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from benchmarks.watching import Figures
 from benchmarks.workloads import SHORT_LIVED, WORKLOADS, Workload
 
 DIRECT = "direct"
-# Those contenders that are measured as the container image has them.
+# The contenders that are compiled for the measurement, as in the container image.
 COMPILED = frozenset((GATEWAY, "gateway-unaudited", "gateway-file", "gateway-outbox"))
 
 
 @dataclasses.dataclass(slots=True)
 class Report:
-    """All that was measured, and the reasons why workloads were not."""
+    """All results, and the reasons for workloads without one."""
 
     results: list[Result] = dataclasses.field(default_factory=list)
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -55,7 +55,7 @@ class Report:
 
 
 def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line; the defaults are what `make bench` measures."""
+    """Parse the command line; the defaults are what `make bench` measures."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__, allow_abbrev=False)
     names = [workload.name for workload in WORKLOADS]
     parser.add_argument(
@@ -86,7 +86,7 @@ def _list(text: str) -> list[str]:
 
 
 def taking_part(workload: Workload, options: argparse.Namespace) -> list[str]:
-    """The contenders' names, the gateway first."""
+    """Return the contenders' names, the gateway first."""
     asked = options.contenders
     names = list(workload.contenders if asked is None else asked)
     if options.beside is not None and "beside" not in names:
@@ -95,7 +95,7 @@ def taking_part(workload: Workload, options: argparse.Namespace) -> list[str]:
 
 
 def run(bench: Bench, workload: Workload, contenders: dict[str, Contender]) -> Result:
-    """Measures one workload. Raises TooBusyError."""
+    """Measure one workload. Raises TooBusyError."""
     dropped = bench.dropped
     entries = list(entries_of(workload, bench, contenders))
     if workload.measure is not None:
@@ -116,11 +116,11 @@ def run(bench: Bench, workload: Workload, contenders: dict[str, Contender]) -> R
 def entries_of(
     workload: Workload, bench: Bench, contenders: dict[str, Contender]
 ) -> Iterator[Entry]:
-    """Who takes part, the platform itself last where it does."""
+    """Return the contenders of a workload, with the platform itself last where it is measured."""
     upstream = bench.around.upstream(workload.upstream)
     for name in taking_part(workload, bench.options):
         if workload.also and not contenders[name].fetches:
-            continue  # It would go on with its fixed token, whatever becomes of others.
+            continue  # It would continue with its fixed token, whatever happens to other tokens.
         yield Entry(name, contenders[name], upstream)
         for addition, other in workload.also.items():
             contender = dataclasses.replace(contenders[name], port=free_port())
@@ -130,7 +130,7 @@ def entries_of(
 
 
 def _divide_by_steady(samples: dict[str, list[Figures]]) -> None:
-    """How much slower the slowest requests are while tokens change, round by round."""
+    """Add the ratio of the p99 while tokens change to that of the steady run, by round."""
     for label, figures in samples.items():
         if label.endswith(SHORT_LIVED):
             for one, steady in zip(figures, samples[label.removesuffix(SHORT_LIVED)], strict=True):
@@ -138,7 +138,7 @@ def _divide_by_steady(samples: dict[str, list[Figures]]) -> None:
 
 
 def _add_to_direct(samples: dict[str, list[Figures]]) -> None:
-    """What each proxy adds to the platform's own latencies, round by round."""
+    """Add what each proxy adds to the platform's own latencies, by round."""
     for label, figures in samples.items():
         for one, direct in zip(figures, samples[DIRECT], strict=True):
             if label != DIRECT:
@@ -147,14 +147,14 @@ def _add_to_direct(samples: dict[str, list[Figures]]) -> None:
 
 
 def cpu_model() -> str:
-    """The processor's name, as the kernel gives it."""
+    """Return the processor's name as the kernel reports it."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, "unknown")
 
 
 def print_tables(results: Sequence[Result], descriptions: Mapping[str, str]) -> None:
-    """All tables, each with how many measurements it leaves out."""
+    """Print all tables, each with the number of dropped measurements."""
     for result in results:
         print(f"\n### {result.workload}: {result.title}\n\n{table(result, descriptions)}")
         rounds = min(len(samples) for samples in result.samples.values())
@@ -162,7 +162,7 @@ def print_tables(results: Sequence[Result], descriptions: Mapping[str, str]) -> 
 
 
 def revision() -> str:
-    """The commit that is measured, with a `+` when files differ from it."""
+    """Return the commit that is measured, with a `+` when files differ from it."""
     git = ["git", "-C", str(REPOSITORY), "describe", "--always", "--exclude=*", "--dirty=+"]
     try:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
@@ -172,7 +172,7 @@ def revision() -> str:
 
 @contextlib.contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """Waits until this user's other benchmarks have ended: they would disturb each other."""
+    """Wait until this user's other benchmarks have ended, because they would disturb each other."""
     name = f"dhp-gateway-bench-{os.getuid()}.lock"
     with (Path(tempfile.gettempdir()) / name).open("ab") as lock:
         try:
@@ -184,7 +184,7 @@ def one_at_a_time() -> Iterator[None]:
 
 
 def measure(options: argparse.Namespace, contenders: dict[str, Contender]) -> Report:
-    """All workloads, on the first two cores that this process may use."""
+    """Measure all workloads, on the first two cores that this process may use."""
     proxy_core, load_core = sorted(os.sched_getaffinity(0))[:2]
     os.sched_setaffinity(0, {load_core})
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -204,12 +204,12 @@ def measure(options: argparse.Namespace, contenders: dict[str, Contender]) -> Re
 
 
 def chosen(options: argparse.Namespace) -> list[Workload]:
-    """The workloads that are asked for."""
+    """Return the workloads that the options select."""
     return [workload for workload in WORKLOADS if workload.name in options.workloads]
 
 
 def write(report: Report, options: argparse.Namespace, names: Mapping[str, str]) -> list[Path]:
-    """The files for programs and for eyes; gives their paths."""
+    """Write the JSON file and the picture. Return their paths."""
     content = {
         "revision": revision(),
         "machine": {"system": platform.platform(), "cpu": cpu_model(), "python": sys.version},
@@ -229,9 +229,9 @@ def write(report: Report, options: argparse.Namespace, names: Mapping[str, str])
 
 
 def main() -> None:
-    """Runs the benchmark and prints the tables."""
+    """Run the benchmark and print the tables."""
     options = read_options()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # So that all is ended then, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ends all, too.
     if len(os.sched_getaffinity(0)) < 2:
         raise SystemExit("The benchmark needs two cores: one for the proxy, one for the load.")
     provide_debian_programs("nginx", "haproxy", "wrk")

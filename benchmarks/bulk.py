@@ -14,7 +14,7 @@ END_OF_CHUNKS = b"0\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Bulk:
-    """A GET whose answer has at least `size` bytes, or a POST of `body`."""
+    """A GET whose response has at least `size` bytes, or a POST of `body`."""
 
     path: str
     size: int
@@ -22,7 +22,7 @@ class Bulk:
     body: bytes = b""
 
     def run(self, port: int, seconds: float) -> Figures:
-        """MiB a second; the last transfer is finished. Raises SystemExit when one fails."""
+        """Return MiB a second; the last transfer is finished. Raises SystemExit when one fails."""
         transfers = 0
         with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
             started = time.perf_counter()
@@ -45,7 +45,7 @@ class Bulk:
 
 
 def _answer(connection: socket.socket) -> int:
-    """Reads one answer; the length of its body, framing included."""
+    """Read one response and return the length of its body, framing included."""
     space = bytearray(MIB)
     received = b""
     while b"\r\n\r\n" not in received:
@@ -67,7 +67,7 @@ def _answer(connection: socket.socket) -> int:
 
 
 def _chunked(connection: socket.socket, space: bytearray, rest: bytes) -> int:
-    """To the last chunk; what is sent here holds no line break before one that ends a chunk."""
+    """Read to the last chunk; the bodies here contain no line break that resembles its end."""
     got, tail = len(rest), rest[-len(END_OF_CHUNKS) :]
     while tail != END_OF_CHUNKS:
         count = _more(connection, space)

@@ -1,4 +1,4 @@
-"""The gateway's figures divided by those of others, as an SVG picture."""
+"""The gateway's figures divided by those of other proxies, as an SVG picture."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ROW, _GAP, _TOP, _BOTTOM = 18, 12, 78, 46
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One contender in one workload: the ratio of rates and, the other way round, of CPU times."""
+    """One contender in one workload: the ratio of rates, and the inverted ratio of CPU times."""
 
     workload: str
     label: str
@@ -37,7 +37,7 @@ class Row:
 
 
 def rows(results: Sequence[Result]) -> list[Row]:
-    """One for each contender of each workload that has a rate."""
+    """Return a row for each contender of each workload that has a rate."""
     found = []
     for result in results:
         for label in result.samples:
@@ -50,26 +50,26 @@ def rows(results: Sequence[Result]) -> list[Row]:
 
 @dataclass(frozen=True, slots=True)
 class _Scale:
-    """Ratios to places from left to right, logarithmic."""
+    """Maps ratios to horizontal positions, on a logarithmic scale."""
 
     low: float
     high: float
 
     @classmethod
     def around(cls, values: Sequence[float]) -> _Scale:
-        """With ticks at both ends, and 1 between them."""
+        """Return a scale with ticks at both ends, and 1 between them."""
         low = max((tick for tick in _TICKS if tick <= min(*values, 0.5)), default=_TICKS[0])
         high = min((tick for tick in _TICKS if tick >= max(*values, 2)), default=_TICKS[-1])
         return cls(low, high)
 
     def x(self, ratio: float) -> float:
-        """Where it is drawn; what lies outside is drawn at the border."""
+        """Return the position of a ratio; one outside of the scale is drawn at the border."""
         share = math.log(ratio / self.low) / math.log(self.high / self.low)
         return round(_LEFT + _WIDTH * min(1.0, max(0.0, share)), 1)
 
 
 def chart(results: Sequence[Result], descriptions: Mapping[str, str]) -> str | None:
-    """The picture; None when nothing was compared."""
+    """Return the picture; None when nothing was compared."""
     drawn = rows(results)
     if not drawn:
         return None

@@ -1,4 +1,4 @@
-"""Requests one after the other on so many connections, as fast as they are answered: wrk."""
+"""Requests in sequence on a number of connections, as fast as they are served: wrk."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class ClosedLoop:
     method: str = "POST"
 
     def run(self, port: int, seconds: float) -> Figures:
-        """Requests a second and latencies in microseconds.
+        """Return requests a second, and latencies in microseconds.
 
-        Raises SystemExit when an answer was not a success: such figures compare nothing.
+        Raises SystemExit when a response was not a success: such figures cannot be compared.
         """
         url = f"http://127.0.0.1:{port}{self.path}"
         duration = f"-d{max(1, round(seconds))}s"

@@ -1,4 +1,4 @@
-"""The contenders: how each is configured and started, all towards the same platform and SSO."""
+"""The contenders: how each is configured and started, all with the same platform and SSO."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Extra = Callable[[Surroundings, int], dict[str, object]]
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One proxy under test; `prepare` gives the command that makes it listen on `port`.
+    """One proxy under test; `prepare` returns the command that makes it listen on `port`.
 
-    `fetches` says that it asks the SSO for its token itself, `records` that it writes a line for
+    `fetches` means that it requests a token from the SSO, `records` that it writes a log line for
     each request.
     """
 
@@ -59,7 +59,10 @@ def _nothing_else(_around: Surroundings, _port: int) -> dict[str, object]:
 def gateway(
     place: Path | None = None, *, variant: str = GATEWAY, extra: Extra = _nothing_else
 ) -> Prepare:
-    """How the gateway in that folder, or the installed one, starts: with defaults but `extra`."""
+    """Return a `Prepare` of the gateway in `place`, or of the installed one.
+
+    Its settings have defaults but for `extra`.
+    """
     program = _program(place)
 
     def prepare(around: Surroundings, port: int, upstream: Upstream) -> Command:
@@ -76,7 +79,7 @@ def gateway(
             **extra(around, port),
         }
         file = around.directory / f"{variant}-{port}.yaml"
-        file.write_text(json.dumps(settings))  # JSON is YAML
+        file.write_text(json.dumps(settings))  # JSON is valid YAML
         return [*program, "run", "--config", file]
 
     return prepare
@@ -117,7 +120,7 @@ def _nginx(around: Surroundings, port: int, upstream: Upstream, links: str = "")
 
 
 def _nginx_with_links(around: Surroundings, port: int, upstream: Upstream) -> Command:
-    """Every occurrence of the base is replaced, wherever it stands: nginx knows no JSON."""
+    """Replace every occurrence of the base, because nginx does not parse JSON."""
     links = f"'{upstream.origin}/fhir' 'http://127.0.0.1:{port}/fhir'"
     return _nginx(
         around, port, upstream, f"sub_filter {links}; sub_filter_once off; sub_filter_types *;"
@@ -138,7 +141,7 @@ def _haproxy(around: Surroundings, port: int, upstream: Upstream) -> Command:
 
 
 def _program(place: Path | None) -> Command:
-    """The command of the gateway in a folder of its own, or of the installed one."""
+    """Return the command of the gateway in another folder, or of the installed one."""
     if place is None:
         return (Path(sys.executable).with_name("dhp-gateway"),)
     return ("env", f"PYTHONPATH={place.resolve()}", sys.executable, "-P", "-m", "gateway")
@@ -147,10 +150,10 @@ def _program(place: Path | None) -> Command:
 def every_contender(
     beside: Path | None = None, compiled: Path | None = None
 ) -> dict[str, Contender]:
-    """All contenders by name.
+    """Return all contenders by name.
 
-    `compiled` is where the gateway's compiled form is, `beside` another checkout whose gateway
-    takes part too.
+    `compiled` is the folder of the gateway's compiled form, `beside` another checkout whose gateway
+    is measured too.
     """
     unaudited = gateway(compiled, variant="gateway-unaudited", extra=_no_audit)
     form = "not compiled" if compiled is None else "compiled as in the container image"

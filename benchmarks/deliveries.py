@@ -1,12 +1,12 @@
-"""What waits in an outbox, in front of a platform without delay: how fast it is delivered.
+"""The speed of delivery from an outbox, in front of a platform without delay.
 
     .venv/bin/python -m benchmarks.deliveries --beside ../before --entries 2000,5000,20000
 
-A gateway is started on a SQLite outbox that holds so many updates of 200 patients, and asked for a
-Patient 25 times a second until all is delivered, and for some seconds more. Printed are, for each
-checkout in turn, deliveries a second, the gateway's CPU time for each, and the p99 of the reads
-beside the quiet one; a write that came out of order, twice or never ends the program.
-`--directory` says on which disk: each claim and each result is synced to it.
+A gateway is started on a SQLite outbox that holds a number of updates of 200 patients. 25 times a
+second it is asked for a Patient, until all is delivered and for some seconds more. For each
+checkout in turn it prints the deliveries a second, the gateway's CPU time for each, and the p99 of
+the reads beside the quiet one; a write delivered out of order, twice or never ends the program.
+`--directory` selects the disk: each claim and each result is synced to it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PATIENCE = 600.0
 _HERE = Path(__file__).parents[1]
 _TICKS = os.sysconf("SC_CLK_TCK")
 _KEY = "B" * 43
-# Run by each checkout's own Python, for each keeps entries in its own way.
+# Run by each checkout's own Python, because each version may store entries differently.
 _FILL = """
 import asyncio, json, sys
 from gateway.config import OutboxSettings
@@ -61,7 +61,7 @@ asyncio.run(fill(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
 
 @dataclass
 class Platform:
-    """Answers at once, and remembers the moment of each write by its number."""
+    """Responds at once, and records the time of each write by its number."""
 
     arrived: dict[int, float] = field(default_factory=dict)
     twice: int = 0
@@ -69,7 +69,7 @@ class Platform:
     newest: collections.Counter[int] = field(default_factory=collections.Counter)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
+        """Serve one connection."""
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -89,7 +89,7 @@ class Platform:
         return _message(b"application/fhir+json", b'{"resourceType":"Patient","id":"example"}')
 
     async def until(self, count: int) -> None:
-        """Wait until so many have arrived."""
+        """Wait until `count` writes have arrived."""
         while len(self.arrived) < count:  # noqa: ASYNC110 - a signal for each would cost time
             await asyncio.sleep(0.01)
 
@@ -103,7 +103,7 @@ class Platform:
 
 @dataclass(frozen=True)
 class Measured:
-    """One gateway; CPU time and p99s in milliseconds."""
+    """The figures of one gateway; CPU time and p99s in milliseconds."""
 
     rate: float
     cpu: float
@@ -122,7 +122,7 @@ def _cpu(pid: int) -> float:
 
 
 async def read(port: int) -> float:
-    """How long one read takes, in seconds."""
+    """Send one read and return its duration in seconds."""
     started = time.monotonic()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(
@@ -136,7 +136,7 @@ async def read(port: int) -> float:
 
 
 async def reading(port: int, over: asyncio.Event) -> float:
-    """The p99 of reads at fixed moments until that is set."""
+    """Send reads at fixed times until `over` is set. Return their p99 in milliseconds."""
     tasks: list[asyncio.Task[float]] = []
     while not over.is_set():
         tasks.append(asyncio.create_task(read(port)))
@@ -145,7 +145,7 @@ async def reading(port: int, over: asyncio.Event) -> float:
 
 
 async def fill(checkout: Path, url: str, entries: int) -> None:
-    """Put entries into the outbox at that place."""
+    """Insert entries into the outbox at `url`."""
     process = await asyncio.create_subprocess_exec(
         *(checkout / ".venv/bin/python", "-c", _FILL, url, _KEY, str(entries), str(PATIENTS)),
         cwd=checkout,
@@ -155,7 +155,7 @@ async def fill(checkout: Path, url: str, entries: int) -> None:
 
 
 async def measure(checkout: Path, directory: Path, entries: int) -> Measured:
-    """Fill an outbox, on the quickest disk, and have it delivered from the one to be measured."""
+    """Fill an outbox in memory, and have it delivered from the disk to be measured."""
     with tempfile.TemporaryDirectory(dir="/dev/shm") as quick:
         await fill(checkout, f"sqlite:///{quick}/outbox.db", entries)
         shutil.copy(f"{quick}/outbox.db", directory / "outbox.db")
@@ -213,7 +213,7 @@ async def _measured(platform: Platform, pid: int, port: int, entries: int) -> Me
 
 
 async def main(arguments: argparse.Namespace) -> None:
-    """Measures all, and prints it."""
+    """Measure all and print the figures."""
     checkouts = [_HERE, *([arguments.beside.resolve()] if arguments.beside else [])]
     for entries in map(int, arguments.entries.split(",")):
         for checkout in checkouts:

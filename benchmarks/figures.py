@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """The smallest value that at least this share of the values does not exceed."""
+    """Return the smallest value that at least this share of the values does not exceed."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
@@ -23,15 +23,15 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Of at least one value."""
+        """Return the spread of at least one value."""
         return cls(statistics.median(values), min(values), max(values))
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
-    """Our figure divided by theirs, round by round: what changes from round to round hits both."""
+    """Return `ours` divided by `theirs` by round: changes between rounds affect both."""
     return Spread.of([one / other for one, other in zip(ours, theirs, strict=True)])
 
 
 def inverted(spread: Spread) -> Spread:
-    """The same comparison seen from the other side."""
+    """Return the spread of the reciprocal ratio."""
     return Spread(1 / spread.median, 1 / spread.high, 1 / spread.low)

@@ -1,4 +1,4 @@
-"""What a proxy takes before it does anything: time to start, and memory while it is idle."""
+"""The cost of a proxy without load: time to start, and memory while it is idle."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _REQUEST = f"GET {READ} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
 
 def starts(bench: Bench, entries: Sequence[Entry]) -> Samples:
-    """From the start to the first forwarded request: seconds, and CPU seconds of them.
+    """Measure the start to the first forwarded request: seconds, and CPU seconds of them.
 
     Raises TooBusyError.
     """
@@ -42,7 +42,7 @@ def starts(bench: Bench, entries: Sequence[Entry]) -> Samples:
 
 
 def memory(bench: Bench, entries: Sequence[Entry]) -> Samples:
-    """Bytes in use after one request, and with connections that all had one and are kept open."""
+    """Measure bytes in use after one request, and with open connections that each served one."""
     samples: Samples = {entry.label: [] for entry in entries}
     for _ in range(min(bench.options.rounds, 3)):
         for entry in entries:
@@ -66,7 +66,10 @@ def memory(bench: Bench, entries: Sequence[Entry]) -> Samples:
 
 
 def _used_once(port: int) -> socket.socket:
-    """A connection on which one request was answered. Raises SystemExit when it was not."""
+    """Return a connection that has served one request.
+
+    Raises SystemExit when the request failed.
+    """
     connection = socket.create_connection(("127.0.0.1", port), timeout=10)
     connection.sendall(_REQUEST)
     received = b""

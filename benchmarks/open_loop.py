@@ -1,9 +1,9 @@
-"""Requests at fixed moments, whether or not earlier ones were answered.
+"""Requests at fixed times, whether or not earlier ones have a response.
 
-A load generator that waits for an answer before it asks again does not see how many callers would
-have waited behind a slow one (coordinated omission). Here request number n is due at n/rate
-whatever happened before, takes another connection when all are busy, and its latency counts from
-the moment when it was due. wrk2 does the same; Debian has no package of it.
+A load generator that waits for a response before its next request does not see how many callers
+would have waited behind a slow one (coordinated omission). Here request number n is due at n/rate
+in any case, uses another connection when all are busy, and its latency counts from the time at
+which it was due. wrk2 does the same; Debian has no package of it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PATIENCE = 10.0
 
 @dataclass(slots=True)
 class _Exchange:
-    """A connection with a request under way."""
+    """A connection with a request in flight."""
 
     due: float
     received: bytes = b""
@@ -34,7 +34,7 @@ class _Exchange:
 
 @dataclass(slots=True)
 class OpenLoop:
-    """`rate` requests a second for a small answer."""
+    """`rate` requests a second for a small response."""
 
     path: str
     rate: float
@@ -44,7 +44,7 @@ class OpenLoop:
     failures: Counter[str] = field(default_factory=Counter)
 
     def run(self, port: int, seconds: float) -> Figures:
-        """Latencies in microseconds; `failed` are answers other than 200 and lost connections."""
+        """Return latencies in microseconds; `failed` counts non-200 responses and lost connections."""
         ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1000, 0, 0, 0)
         self.latencies, self.failures = [], Counter()
         request = (
@@ -65,7 +65,7 @@ class OpenLoop:
         return self._figures(late)
 
     def _send_all(self, port: int, request: bytes, count: int) -> list[float]:
-        """Sends each request when it is due; gives by how many seconds each was late."""
+        """Send each request when it is due. Return by how many seconds each was late."""
         late = []
         start = time.perf_counter() + 0.01
         for number in range(count):
@@ -92,7 +92,7 @@ class OpenLoop:
         return connection
 
     def _receive(self, wait: float) -> None:
-        """Reads what comes within `wait` seconds, at most one time from each connection."""
+        """Read what arrives within `wait` seconds, at most once from each connection."""
         readable, _, _ = select.select(self.busy, (), (), wait)
         now = time.perf_counter()
         for connection in readable:
@@ -138,7 +138,7 @@ class OpenLoop:
 
 
 def is_complete(received: bytes) -> bool:
-    """Whether these bytes hold a whole answer that has a Content-Length."""
+    """Return whether these octets hold a complete response that has a Content-Length."""
     head, found, body = received.partition(b"\r\n\r\n")
     if not found:
         return False

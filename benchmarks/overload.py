@@ -1,11 +1,12 @@
-"""Ten times more callers than the gateway serves at once, for a minute: what happens to whom.
+"""Ten times more callers than the gateway serves at once, for a minute.
 
     .venv/bin/python -m benchmarks.overload --seconds 60
 
-A platform that takes 50 ms for each answer stands behind a gateway that serves 32 requests at once.
-First 32 callers ask without pause, then 320, then 32 again. Printed are the answers by status, the
-p99 of the served ones beside that of the quiet time before, the memory of the gateway, what its
-operators' listener did meanwhile, and how soon after the end everything is served again.
+A platform that takes 50 ms for each response stands behind a gateway that serves 32 requests at
+once. First 32 callers send requests without pause, then 320, then 32 again. It prints the responses
+by status, the p99 of the served ones beside that of the quiet time before, the memory of the
+gateway, the response times of its admin listener, and how soon after the end everything is served
+again.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ DELAY = 0.05
 
 @dataclass
 class Seen:
-    """What callers got."""
+    """The responses that the callers received."""
 
     statuses: collections.Counter[int] = field(default_factory=collections.Counter)
     without_retry_after: int = 0
@@ -39,12 +40,12 @@ class Seen:
 
     @property
     def p99(self) -> float:
-        """Of the served requests, in milliseconds."""
+        """Return the p99 of the served requests, in milliseconds."""
         return statistics.quantiles(self.served, n=100)[98] * 1000
 
 
 async def platform(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Gives tokens at once and a Patient after a while."""
+    """Respond with tokens at once and with a Patient after `DELAY`."""
     try:
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
@@ -65,7 +66,10 @@ async def platform(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
 
 
 async def caller(port: int, until: float, seen: Seen) -> None:
-    """Asks without pause; a refused one waits for a moment, as Retry-After wants a second."""
+    """Send requests without pause, but wait 0.1 s after a refusal.
+
+    The Retry-After of the refusals asks for a second.
+    """
     request = b"GET /fhir/Patient/example HTTP/1.1\r\nHost: localhost\r\n\r\n"
     while time.monotonic() < until:
         writer = None
@@ -93,7 +97,7 @@ async def caller(port: int, until: float, seen: Seen) -> None:
 
 
 async def phase(port: int, callers: int, seconds: float) -> Seen:
-    """So many callers for so long."""
+    """Run `callers` for `seconds`."""
     seen = Seen()
     until = time.monotonic() + seconds
     await asyncio.gather(*(caller(port, until, seen) for _ in range(callers)))
@@ -101,7 +105,7 @@ async def phase(port: int, callers: int, seconds: float) -> Seen:
 
 
 def memory(pid: int) -> float:
-    """Resident memory in MiB."""
+    """Return the resident memory in MiB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
@@ -109,18 +113,18 @@ def memory(pid: int) -> float:
 
 
 async def watch_admin(url: str, until: float) -> list[float]:
-    """How long `/readyz` took, once a second, in milliseconds."""
+    """Request `/readyz` once a second. Return the durations in milliseconds."""
     taken = []
     while time.monotonic() < until:
         started = time.monotonic()
-        await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=5).read())  # noqa: S310 - our own
+        await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=5).read())  # noqa: S310 - local
         taken.append((time.monotonic() - started) * 1000)
         await asyncio.sleep(1)
     return taken
 
 
 async def until_served(port: int) -> float:
-    """Seconds until a request is served again."""
+    """Return the seconds until a request is served again."""
     started = time.monotonic()
     while not (await phase(port, 1, 0.01)).statuses[200]:
         pass
@@ -128,7 +132,7 @@ async def until_served(port: int) -> float:
 
 
 async def measure(seconds: float) -> None:
-    """Runs everything and prints it."""
+    """Run all phases and print the figures."""
     server = await asyncio.start_server(platform, "127.0.0.1", 0, backlog=1024)
     upstream = server.sockets[0].getsockname()[1]
     listen, admin = free_port(), free_port()
@@ -171,7 +175,7 @@ def report(
     admin: list[float],
     recovered: float,
 ) -> None:
-    """The figures, for people."""
+    """Print the figures."""
     print(f"quiet:    {dict(quiet.statuses)}, p99 {quiet.p99:.0f} ms")
     print(f"overload: {dict(loud.statuses)}, p99 of the served {loud.p99:.0f} ms")
     print(f"p99 of the served, as a multiple of the quiet one: {loud.p99 / quiet.p99:.2f}")

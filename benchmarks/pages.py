@@ -1,4 +1,4 @@
-"""Searchset pages made of the example resources: what the benchmark of rewriting works on.
+"""Searchset pages made of the example resources, for the benchmark of rewriting.
 
 Run as a program it serves them over HTTP/1.1: `pages.py PORT BASE SIZE…` at `/fhir/page/SIZE`.
 """
@@ -28,7 +28,7 @@ def _compact(value: Any) -> bytes:
 
 
 def _entries(size: int) -> Iterator[dict[str, Any]]:
-    """Resources with their fullUrl, until they take `size` bytes."""
+    """Return resources with their fullUrl, until they take `size` bytes."""
     resources = [json.loads((DATA / f"{name}.json").read_text()) for name in NAMES]
     length = number = 0
     while length < size:
@@ -41,7 +41,7 @@ def _entries(size: int) -> Iterator[dict[str, Any]]:
 
 
 def transaction(size: int, base: str) -> bytes:
-    """A transaction Bundle of at least `size` bytes that updates resources under `base`."""
+    """Return a transaction Bundle of at least `size` bytes that updates resources under `base`."""
     entries = []
     for entry in _entries(size):
         path = entry["fullUrl"].removeprefix(f"{EXAMPLE_BASE}/")
@@ -51,7 +51,7 @@ def transaction(size: int, base: str) -> bytes:
 
 
 def searchset(size: int, base: str, *, dense: bool = False, query: str = "Patient") -> bytes:
-    """A page of at least `size` bytes whose links are under `base`, found by `query`.
+    """Return a page of at least `size` bytes whose links are under `base`, found by `query`.
 
     In a `dense` one all references are absolute too, which few servers do.
     """
@@ -69,7 +69,7 @@ def searchset(size: int, base: str, *, dense: bool = False, query: str = "Patien
 
 
 def linked(size: int, base: str) -> bytes:
-    """A page of at least `size` bytes with a link in each 200 bytes, as of Observations alone."""
+    """Return a page of Observations of at least `size` bytes, with a link in each 200 bytes."""
     entries: list[dict[str, Any]] = []
     while len(entries) * 780 < size:
         url = f"{base}/Observation/id-{len(entries)}"
@@ -94,7 +94,7 @@ def linked(size: int, base: str) -> bytes:
 
 
 def linked_xml(size: int, base: str) -> bytes:
-    """A page like that in XML."""
+    """Return such a page in XML."""
     entry = (
         '<entry><fullUrl value="{0}/Observation/id-{1}"/><resource><Observation><id value="{1}"/>'
         '<status value="final"/><subject><reference value="{0}/Patient/id-{1}"/></subject>'
@@ -107,7 +107,7 @@ def linked_xml(size: int, base: str) -> bytes:
 
 
 def _turned(value: Any) -> Any:
-    """The same with the members of all objects in the opposite order."""
+    """Return the value with the members of all objects in the opposite order."""
     if isinstance(value, dict):
         return {name: _turned(value[name]) for name in reversed(value)}
     return [_turned(each) for each in value] if isinstance(value, list) else value
@@ -127,17 +127,17 @@ SPELLINGS: Final[dict[str, Callable[[Any], str]]] = {
 
 
 def spelled(page: bytes, spelling: str) -> bytes:
-    """The page written in another way."""
+    """Return the page in another spelling."""
     return SPELLINGS[spelling](json.loads(page)).encode()
 
 
 def signed(page: bytes) -> bytes:
-    """The Bundle with a signature at its end."""
+    """Return the Bundle with a signature at its end."""
     return page[:-1] + b',"signature":{"who":{"reference":"Practitioner/1"},"data":"c2ln"}}'
 
 
 def document(size: int) -> bytes:
-    """A DocumentReference of `size` bytes with a file in it."""
+    """Return a DocumentReference of `size` bytes with a file in it."""
     data = base64.b64encode(random.Random(7).randbytes(size * 3 // 4)).decode()  # noqa: S311
     attachment = {"contentType": "application/pdf", "data": data}
     resource = {"resourceType": "DocumentReference", "status": "current"}
@@ -145,7 +145,7 @@ def document(size: int) -> bytes:
 
 
 def observation(size: int) -> bytes:
-    """A new Observation of at least `size` bytes, with as many components as that takes."""
+    """Return a new Observation of at least `size` bytes, with as many components as that takes."""
     resource = json.loads((DATA / "observation-blood-pressure.json").read_text())
     del resource["id"]
     components = list(resource["component"])
@@ -155,18 +155,18 @@ def observation(size: int) -> bytes:
 
 
 class _Server(asyncio.Protocol):
-    """Answers every GET with the page that its path names, as fast as it is read."""
+    """Responds to every GET with the page that its path names, as fast as it is read."""
 
     def __init__(self, pages: dict[bytes, bytes]) -> None:
         self._pages = pages
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the connection's transport."""
+        """Store the transport (asyncio.Protocol)."""
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Answer each request whose header has come."""
+        """Respond to each request whose header section is complete (asyncio.Protocol)."""
         *requests, self._received = (self._received + data).split(b"\r\n\r\n")
         for request in requests:
             page = self._pages[request.split(b" ", 2)[1].rpartition(b"/")[2]]

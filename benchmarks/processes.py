@@ -1,4 +1,4 @@
-"""Processes pinned to a core, and what the kernel says they used."""
+"""Processes pinned to a core, and their resource use as the kernel reports it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ TICK = 1 / os.sysconf("SC_CLK_TCK")
 
 
 def free_port() -> int:
-    """A loopback port that nobody listened on a moment ago.
+    """Return a loopback port without a listener.
 
-    Below those that systems give to outgoing connections, one of which might have it by then.
+    It is below the ports that systems use for outgoing connections, one of which could take it.
     """
     while True:
         port = random.randrange(20_000, 32_000)  # noqa: S311 - no secret
@@ -48,7 +48,7 @@ class Pinned:
     errors: Path
 
     def pids(self) -> list[int]:
-        """Its process id and those of all its descendants."""
+        """Return its process id and those of all its descendants."""
         found = [self.popen.pid]
         for pid in found:
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -57,11 +57,11 @@ class Pinned:
         return found
 
     def cpu_seconds(self) -> float:
-        """User and system time that it used so far."""
+        """Return the user and system time used so far."""
         return sum(_run_seconds(pid) for pid in self.pids())
 
     def memory(self) -> Memory:
-        """What it occupies now."""
+        """Return the memory in use now."""
         sizes = {"Rss": 0, "Pss": 0}
         for pid in self.pids():
             for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
@@ -71,12 +71,12 @@ class Pinned:
         return Memory(sizes["Rss"], sizes["Pss"])
 
     def forget_peak(self) -> None:
-        """Let `peak` begin anew."""
+        """Reset the counter of `peak`."""
         for pid in self.pids():
             Path(f"/proc/{pid}/clear_refs").write_text("5")
 
     def peak(self) -> int:
-        """The most bytes that it occupied at once since `forget_peak`."""
+        """Return the most bytes in use at once since `forget_peak`."""
         found = 0
         for pid in self.pids():
             for line in Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -92,7 +92,7 @@ class Pinned:
         patience: float = 30,
         headers: Mapping[str, str] = MappingProxyType({}),
     ) -> float:
-        """Seconds from the start to the first 200, asked for about every millisecond."""
+        """Return the seconds from the start to the first 200, polled about every millisecond."""
         deadline = time.monotonic() + patience
         status: int | None = None
         while time.monotonic() < deadline and self.popen.poll() is None:
@@ -106,10 +106,11 @@ class Pinned:
 
 @contextlib.contextmanager
 def ahead_of_others(processes: Sequence[Pinned]) -> Iterator[bool]:
-    """Lets these and this process run before all that is scheduled as usual; whether it may.
+    """Let these processes and this one run before all normal ones. Yield whether that is permitted.
 
-    With SCHED_RR (sched(7)) whoever of them is woken runs at once, in turns with those that have it
-    too, also when another program is in the middle of its time slice. Their new threads inherit it.
+    With SCHED_RR (sched(7)) each of them runs as soon as it is woken, in turns with others that
+    have it, also when another program is in the middle of its time slice. Their new threads inherit
+    it.
     """
     pids = [os.getpid(), *(pid for process in processes for pid in process.pids())]
     try:
@@ -132,7 +133,10 @@ def _schedule(pids: Sequence[int], policy: int, priority: int) -> None:
 
 
 def _run_seconds(pid: int) -> float:
-    """Of all its threads, in nanoseconds where `stat` would count ticks of ten milliseconds."""
+    """Return the run time of all threads in seconds.
+
+    `schedstat` has nanoseconds, where `stat` counts ticks of ten milliseconds.
+    """
     total = 0
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for task in Path(f"/proc/{pid}/task").iterdir():
@@ -155,7 +159,7 @@ def _status(port: int, path: str, headers: Mapping[str, str]) -> int | None:
 def running(
     command: Sequence[str | Path], core: int, errors: Path, output: Path = Path(os.devnull)
 ) -> Iterator[Pinned]:
-    """Runs a program on one core until the block ends; what it prints goes to `output`."""
+    """Run a program on one core until the block ends; its standard output goes to `output`."""
     with errors.open("wb") as stderr, output.open("ab") as stdout:
         started = time.monotonic()
         popen = subprocess.Popen(

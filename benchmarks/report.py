@@ -1,4 +1,4 @@
-"""What was measured, for people (Markdown) and programs (JSON)."""
+"""The report of the results, as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.watching import Figures
 class Result:
     """The samples of one workload by contender; `rate` and `cpu_us` are given for a `unit`.
 
-    `dropped` measurements are not among them: others used the cores meanwhile.
+    `dropped` measurements are not among them: other processes used the cores meanwhile.
     """
 
     workload: str
@@ -25,12 +25,12 @@ class Result:
     dropped: int
 
     def spread(self, label: str, figure: str) -> Spread | None:
-        """Over the rounds; None when that was not measured."""
+        """Return the spread over the rounds; None when the figure was not measured."""
         values = [sample[figure] for sample in self.samples.get(label, ()) if figure in sample]
         return Spread.of(values) if values else None
 
     def ratio(self, figure: str, ours: str, theirs: str) -> Spread | None:
-        """Ours divided by theirs; None when one was not measured."""
+        """Return `ours` divided by `theirs`; None when one was not measured."""
         if self.spread(ours, figure) is None or self.spread(theirs, figure) is None:
             return None
         return ratio(
@@ -40,28 +40,28 @@ class Result:
 
     @property
     def compared(self) -> str | None:
-        """The figure by which the gateway is compared with others, if it is."""
+        """Return the figure by which the gateway is compared with others, None without one."""
         if GATEWAY not in self.samples or len(self.samples) == 1:
             return None
         return next((name for name in COMPARED if name in self.samples[GATEWAY][0]), None)
 
     @property
     def figures(self) -> list[str]:
-        """The names of what was measured, in the order of the columns."""
+        """Return the names of the measured figures, in the order of the columns."""
         names = {name for samples in self.samples.values() for name in samples[0]}
         return [name for name in COLUMNS if name in names]
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """How a figure is shown: its heading, in what it is divided for that, and decimals."""
+    """How a figure is shown: its heading, its divisor, and its number of decimals."""
 
     heading: str
     divisor: float = 1
     decimals: int = 0
 
     def show(self, spread: Spread | None) -> str:
-        """The median."""
+        """Return the median."""
         return "–" if spread is None else f"{spread.median / self.divisor:,.{self.decimals}f}"
 
 
@@ -89,7 +89,7 @@ COLUMNS = {
     "token_requests": Column("token requests"),
     "waited": Column("requests that waited for a token"),
 }
-# By what the gateway is compared with each of the others: the first of these that was measured.
+# The figure by which the gateway is compared with the others: the first of these that was measured.
 COMPARED = {
     "rate": "rate",
     "added_p99_us": "added p99",
@@ -99,14 +99,14 @@ COMPARED = {
 
 
 def show_ratio(spread: Spread | None) -> str:
-    """A median with its extremes."""
+    """Return a median with its extremes."""
     if spread is None:
         return "–"
     return f"{spread.median:.2f} ({spread.low:.2f} to {spread.high:.2f})"
 
 
 def table(result: Result, descriptions: Mapping[str, str]) -> str:
-    """One workload as a Markdown table."""
+    """Return one workload as a Markdown table."""
     names = result.figures
     headings = ["proxy", *(COLUMNS[name].heading.format(unit=result.unit) for name in names)]
     compared = result.compared
@@ -133,7 +133,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def machine_readable(result: Result) -> dict[str, Any]:
-    """All samples, their medians, and the gateway's rate relative to others."""
+    """Return all samples, their medians, and the gateway's rate relative to the others."""
     contenders = {}
     for label, samples in result.samples.items():
         figure = result.compared if label != GATEWAY else None

@@ -1,16 +1,16 @@
-"""What URL rewriting costs, beside plain forwarding and beside parsing the JSON.
+"""The cost of URL rewriting, beside plain forwarding and beside parsing the JSON.
 
     .venv/bin/python -m benchmarks.rewriting [--rounds 20]
 
 Three measurements. First what a page of 55 kB with 280 links takes in each of its spellings, and
-bodies that are signed, stream, or are XML, in this process and beside `json.loads` + `json.dumps`
-of the same body. Then, on searchset pages of three sizes with about one URL in each kilobyte:
+bodies that are signed, streamed, or XML, in this process and beside `json.loads` + `json.dumps` of
+the same body. Then, on searchset pages of three sizes with about one URL in each kilobyte:
 
-* the rewriter alone, in this process, fed with 64 KiB at a time as they come from a socket, beside
+* the rewriter alone, in this process, fed with 64 KiB at a time as from a socket, beside
   `json.loads` + `json.dumps` (which would change decimals) of the same page; also where all
   references are absolute;
-* two gateway processes before one platform, one of them with `rewrite.enabled: false`: the CPU time
-  and the time that a page takes, the best of the rounds, and the process's largest memory.
+* two gateway processes in front of one platform, one of them with `rewrite.enabled: false`: the CPU
+  time and the time for a page, the best of the rounds, and the process's largest memory.
 
 The gateways run on one core, the platform and the reader on another.
 """
@@ -42,7 +42,7 @@ SIZES = {"14 KiB page": 14 * KIB, "1 MiB page": MIB, "50 MiB Bundle": 50 * MIB}
 
 
 def best(action: Callable[[], object], rounds: int) -> float:
-    """The shortest time in seconds that the action takes."""
+    """Return the shortest time in seconds that the action takes."""
     times = []
     for _ in range(rounds):
         begin = time.perf_counter()
@@ -52,7 +52,7 @@ def best(action: Callable[[], object], rounds: int) -> float:
 
 
 def rewrite(page: bytes, links: LinkMap, direction: Direction = "to-gateway") -> int:
-    """Rewrite the page as it would stream by; gives its new length."""
+    """Rewrite the page in chunks of a stream and return its new length."""
     kind = "application/fhir+xml" if page.startswith(b"<") else "application/fhir+json"
     rewriter = rewriter_for(kind, links, direction)
     assert rewriter is not None
@@ -61,12 +61,12 @@ def rewrite(page: bytes, links: LinkMap, direction: Direction = "to-gateway") ->
 
 
 def reserialise(page: bytes) -> bytes:
-    """What a gateway does that knows nothing better."""
+    """Parse and serialise the page, as a simple gateway would rewrite it."""
     return json.dumps(json.loads(page), ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def bodies(links: LinkMap) -> Iterator[tuple[str, bytes, Direction]]:
-    """What is rewritten, by name, and which way it goes."""
+    """Return the bodies to rewrite: name, body and direction."""
     base = links.platform.text
     page = linked(55 * KIB, base)
     for spelling in SPELLINGS:
@@ -82,7 +82,7 @@ def bodies(links: LinkMap) -> Iterator[tuple[str, bytes, Direction]]:
 
 
 def in_every_spelling(rounds: int) -> Iterator[str]:
-    """The lines of the first table; in XML there is no JSON to be parsed."""
+    """Return the lines of the first table; for XML the columns of JSON are empty."""
     links = LinkMap("https://playground.dhp.uz/fhir", "http://gateway.clinic.uz:8080/fhir")
     yield f"{'spelling':24}{'kB':>8}{'rewriting':>14}{'json':>14}{'rewriting/json':>16}"
     for name, body, direction in bodies(links):
@@ -96,7 +96,7 @@ def in_every_spelling(rounds: int) -> Iterator[str]:
 
 
 def in_process(rounds: int) -> Iterator[str]:
-    """The lines of the second table."""
+    """Return the lines of the second table."""
     base = "https://playground.dhp.uz/fhir"
     links = LinkMap(base, "http://gateway.clinic.uz:8080/fhir")
     yield f"{'in one process':16}{'rewriting':>14}{'json':>14}{'json/rewriting':>16}"
@@ -111,13 +111,13 @@ def in_process(rounds: int) -> Iterator[str]:
 
 @dataclass(slots=True)
 class Gateway:
-    """A running gateway and what its pages cost it."""
+    """A running gateway, and the cost of its pages."""
 
     process: Pinned
     port: int
 
     def fetch(self, size: int) -> tuple[float, int]:
-        """Read one page on a new connection; its seconds and its length."""
+        """Read one page on a new connection. Return its seconds and its length."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port)
         begin = time.perf_counter()
         connection.request("GET", f"/fhir/page/{size}")
@@ -131,26 +131,26 @@ class Gateway:
         return seconds, length
 
     def cpu(self, size: int, times: int) -> tuple[float, float]:
-        """CPU seconds for one page, and the shortest time in which one came."""
+        """Return the CPU seconds for one page, and the shortest time for one."""
         before = self._cpu_seconds()
         shortest = min(self.fetch(size)[0] for _ in range(times))
         return (self._cpu_seconds() - before) / times, shortest
 
     def peak(self) -> float:
-        """The most memory that the process ever had, in MiB."""
+        """Return the most memory that the process ever had, in MiB."""
         status = Path(f"/proc/{self.process.popen.pid}/status").read_text()
         found = re.search(r"VmHWM:\s+(\d+) kB", status)
         assert found is not None
         return int(found[1]) / 1024
 
     def _cpu_seconds(self) -> float:
-        # In nanoseconds, where `stat` would count ticks of ten milliseconds.
+        # In nanoseconds: `stat` counts ticks of ten milliseconds.
         path = Path(f"/proc/{self.process.popen.pid}/schedstat")
         return int(path.read_text().split()[0]) / 1e9
 
 
 def settings(port: int, platform: str, sso: int, *, enabled: bool) -> str:
-    """A gateway's settings; JSON is YAML."""
+    """Return a gateway's settings as JSON, which is valid YAML."""
     return json.dumps(
         {
             "environment": "custom",
@@ -166,7 +166,7 @@ def settings(port: int, platform: str, sso: int, *, enabled: bool) -> str:
 
 @contextlib.contextmanager
 def gateways(directory: Path, cores: tuple[int, int]) -> Iterator[tuple[Gateway, Gateway]]:
-    """One that rewrites and one that only forwards, before the same platform."""
+    """Yield a gateway that rewrites and one that only forwards, in front of the same platform."""
     core, other = cores
     pages, sso = free_port(), free_port()
     platform = f"http://127.0.0.1:{pages}/fhir"
@@ -194,7 +194,7 @@ def gateways(directory: Path, cores: tuple[int, int]) -> Iterator[tuple[Gateway,
 
 
 def between_processes(rewriting: Gateway, plain: Gateway, rounds: int) -> Iterator[str]:
-    """The lines of the third table."""
+    """Return the lines of the third table."""
     yield (
         f"{'gateway':16}{'CPU':>12}{'plain CPU':>12}{'ratio':>8}"
         f"{'time':>12}{'plain time':>12}{'ratio':>8}{'memory':>12}{'plain':>10}"
@@ -211,7 +211,7 @@ def between_processes(rewriting: Gateway, plain: Gateway, rounds: int) -> Iterat
 
 
 def main() -> None:
-    """Runs both and prints the tables."""
+    """Run all measurements and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--rounds", type=int, default=20)
     rounds = parser.parse_args().rounds

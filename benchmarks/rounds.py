@@ -1,7 +1,7 @@
-"""Contenders that take turns: each round measures one after the other, every time another first.
+"""Rounds of measurements: each round measures all contenders, starting with another one.
 
-Before anything is measured each must have shown that it does the work that is compared: that the
-SSO gave it a token, if it is to ask for one, and that it wrote a line for each request.
+Before the measurements each contender must have done the work that is compared: the SSO gave it a
+token, if it is to request one, and it wrote a log line for each request.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _FLUSHED = (
 
 
 class TooBusyError(Exception):
-    """Others used the cores in every attempt at a measurement."""
+    """Other processes used the cores in every attempt at a measurement."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A contender in a workload, under a name of its own there; without one, the platform."""
+    """A contender in a workload, with its label there; without a contender, the platform."""
 
     label: str
     contender: Contender | None
@@ -41,13 +41,13 @@ class Entry:
 
     @property
     def port(self) -> int:
-        """Where to ask."""
+        """Return the port that the load is sent to."""
         return self.contender.port if self.contender else self.upstream.port
 
 
 @dataclass(slots=True)
 class Bench:
-    """What runs during all of the benchmark: options, cores, the platform's processes."""
+    """The state of the whole benchmark: options, cores, the platform's processes."""
 
     options: argparse.Namespace
     around: Surroundings
@@ -59,7 +59,7 @@ class Bench:
 
     @contextlib.contextmanager
     def started(self, entry: Entry) -> Iterator[Pinned | None]:
-        """Runs one contender on its core, if it is one."""
+        """Run the contender of the entry, if it has one, on its core."""
         if entry.contender is None:
             yield None
             return
@@ -72,10 +72,10 @@ class Bench:
     def rounds(
         self, entries: Sequence[Entry], load: Load, seconds: float, *, ahead: bool = False
     ) -> Samples:
-        """The figures of each round, by the entries' labels; `ahead` as of a `Workload`.
+        """Return the figures of each round, by the entries' labels; `ahead` as of a `Workload`.
 
-        When others disturb again and again, those of the rounds before; raises TooBusyError if
-        there are none.
+        When other processes disturb every attempt, the rounds before are returned; raises
+        TooBusyError if there are none.
         """
         samples: Samples = {entry.label: [] for entry in entries}
         with contextlib.ExitStack() as stack:
@@ -127,7 +127,7 @@ class Bench:
         return figures
 
     def _check_records(self, entries: Sequence[Entry]) -> None:
-        """Raises SystemExit when one writes nothing about its requests, or does not forget it."""
+        """Raise SystemExit when a contender's log does not fit its `records`."""
         time.sleep(_FLUSHED)
         for entry in entries:
             if entry.contender is None:
@@ -139,7 +139,7 @@ class Bench:
     def undisturbed(
         self, watch: Watch, process: Pinned | None, measure: Callable[[], Figures]
     ) -> Figures:
-        """Measures until nobody disturbs. Raises TooBusyError when that never happens."""
+        """Measure until no other process disturbs. Raises TooBusyError when that never happens."""
         for _ in range(self.options.attempts):
             sample = watch.sample(process, measure)
             if sample.others <= self.options.max_others:
@@ -150,7 +150,7 @@ class Bench:
         raise TooBusyError("others used the cores in every attempt; see --max-others")
 
     def _forget_records(self, entry: Entry) -> None:
-        """Keeps the disk from filling; everybody appends, so the file begins anew."""
+        """Empty the log, so that the disk does not fill; every contender opens it for appending."""
         if entry.contender is not None:
             os.truncate(self.around.records(entry.port), 0)
 
@@ -162,6 +162,6 @@ def _tell(label: str, figures: Figures) -> None:
 
 
 def _settled(process: Pinned) -> int:
-    """The memory in use now, in bytes; `peak` counts from here."""
+    """Return the memory in use now, in bytes, and reset the counter of `peak`."""
     process.forget_peak()
     return process.memory().rss

@@ -1,7 +1,7 @@
-"""How often the SSO is asked while a million requests pass: the gateway's own life of a token.
+"""The number of token requests while a million requests pass, with the gateway's token manager.
 
-The clock is simulated, so that hours pass in a second. Each request asks for a token as the request
-path does; the SSO takes 100 ms for each answer, during which requests go on.
+The clock is simulated, so that hours pass in a second. Each request takes a token as the request
+path does; the SSO takes 100 ms for each response, during which requests continue.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from gateway.timing import TimeSource
 REQUESTS = 1_000_000
 ANSWER_TIME = 0.1
 _NAME = "default"
-_TURNS = 20  # Of the loop, until all that can run without time passing has run.
+_TURNS = 20  # Loop iterations until everything has run that needs no time to pass.
 
 
 class _Timer:
@@ -30,12 +30,12 @@ class _Timer:
         self.callback: Callable[[], object] | None = callback
 
     def cancel(self) -> None:
-        """Do not call back."""
+        """Cancel the timer: the callback is not called."""
         self.callback = None
 
 
 class _Clock:
-    """Stands still until it is moved."""
+    """A clock that stands still until it is moved."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -46,13 +46,13 @@ class _Clock:
         return self.now
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> _Timer:
-        """As the loop's."""
+        """Call back after `delay` seconds, as the event loop does."""
         timer = _Timer(callback)
         heapq.heappush(self._timers, (self.now + delay, next(self._numbers), timer))
         return timer
 
     async def advance(self, seconds: float) -> None:
-        """Move on, and run what is due."""
+        """Move the clock on, and run the timers that are due."""
         self.now += seconds
         while self._timers and self._timers[0][0] <= self.now:
             timer = heapq.heappop(self._timers)[2]
@@ -67,7 +67,7 @@ async def _settle() -> None:
 
 
 class _Sso:
-    """Gives tokens of `lifetime` seconds and counts them."""
+    """Issues tokens of `lifetime` seconds and counts them."""
 
     def __init__(self, lifetime: float, times: TimeSource) -> None:
         self.store_key = StoreKey("simulated", Secret("simulated"))
@@ -76,7 +76,7 @@ class _Sso:
         self._lifetime, self._times = lifetime, times
 
     async def request(self) -> TokenResponse:
-        """Another token."""
+        """Return a new token after `ANSWER_TIME`."""
         asked = self._times.clock()
         await self._times.sleep(ANSWER_TIME)
         self.given += 1
@@ -84,21 +84,21 @@ class _Sso:
 
 
 class _Nobody:
-    """Is told of tokens, and forgets it."""
+    """An observer that ignores all events."""
 
     def on_token_requested(self, credential: str, outcome: str, seconds: float, /) -> None:
-        """Forget it."""
+        """Ignore the event."""
 
     def on_token_expiry(self, credential: str, timestamp: float, /) -> None:
-        """Forget it."""
+        """Ignore the event."""
 
     def on_waiters_changed(self, credential: str, waiting: int, /) -> None:
-        """Forget it."""
+        """Ignore the event."""
 
     def on_token_event(
         self, credential: str, outcome: str, detail: Mapping[str, str | float | None], /
     ) -> None:
-        """Forget it."""
+        """Ignore the event."""
 
 
 async def _simulate(requests: int, rate: float, lifetime: float) -> Figures:
@@ -128,5 +128,5 @@ async def _simulate(requests: int, rate: float, lifetime: float) -> Figures:
 
 
 def token_requests(rate: float, lifetime: float, requests: int = REQUESTS) -> Figures:
-    """What the SSO was asked, with so many requests a second and tokens of `lifetime` seconds."""
+    """Return the number of token requests; `rate` is per second, `lifetime` in seconds."""
     return asyncio.run(_simulate(requests, rate, lifetime))

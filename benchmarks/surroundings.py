@@ -1,4 +1,4 @@
-"""What stands around the proxies: the platform in its several forms, the SSO, and their files."""
+"""The environment of the proxies: the platform in its several forms, the SSO, and their files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from benchmarks.processes import Pinned, free_port, running
 
 HERE = Path(__file__).parent
 KIB, MIB = 1024, 1024 * 1024
-# As long as a JWT of the national SSO; what it says does not matter here.
+# As long as a JWT of the national SSO; its content does not matter here.
 TOKEN = "eyJhbGciOiJSUzI1NiJ9." + "x" * 480 + "." + "y" * 342
 
 READ = "/fhir/Patient/example"
@@ -34,9 +34,9 @@ LARGE = 50 * MIB
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """The platform as a proxy is told of it; with `tls` its name is `localhost`.
+    """The platform as a proxy is configured with it; with `tls` its name is `localhost`.
 
-    `token_path` is where at the SSO tokens come from.
+    `token_path` is the path of the token endpoint at the SSO.
     """
 
     port: int
@@ -46,21 +46,21 @@ class Upstream:
 
     @property
     def origin(self) -> str:
-        """Its scheme, host and port."""
+        """Return scheme, host and port."""
         return f"http{'s' * self.tls}://127.0.0.1:{self.port}"
 
     @property
     def token_url(self) -> str:
-        """Where tokens come from."""
+        """Return the URL of the token endpoint."""
         return f"http://127.0.0.1:{self.sso_port}{self.token_path}"
 
 
 @dataclass(slots=True)
 class Surroundings:
-    """Where everything listens, and a directory for files.
+    """The ports of all servers, and a directory for files.
 
-    `files` answers reads, over TLS too; `creates` answers POST; `python` takes anything, checks how
-    long tokens live and is the SSO of all.
+    `files` responds to reads, over TLS too; `creates` responds to POST; `python` accepts any
+    request, checks the expiry of tokens and is the SSO of all.
     """
 
     directory: Path
@@ -70,25 +70,31 @@ class Surroundings:
     python: int = field(default_factory=free_port)
 
     def upstream(self, name: str) -> Upstream:
-        """`files`, `tls`, `creates`, `python`, or `rollover`, whose tokens live two seconds."""
+        """Return the upstream `files`, `tls`, `creates`, `python` or `rollover`.
+
+        The tokens of `rollover` are valid for two seconds.
+        """
         if name == "rollover":
             return Upstream(self.python, self.python, token_path="/oauth/short-lived")
         port = self.files_tls if name == "tls" else int(getattr(self, name))
         return Upstream(port, self.python, tls=name == "tls")
 
     def records(self, port: int) -> Path:
-        """Where the proxy that listens on `port` writes a line for each request."""
+        """Return the file in which the proxy on `port` writes a line for each request."""
         return self.directory / f"{port}.log"
 
     def counts(self) -> dict[str, int]:
-        """So far: `tokens` given by the SSO, `seen` by the platform, requests `unauthorized`."""
+        """Return the counts so far.
+
+        They are `tokens` issued by the SSO, `seen` by the platform, and requests `unauthorized`.
+        """
         url = f"http://127.0.0.1:{self.python}/counts"
         with urllib.request.urlopen(url, timeout=5) as answer:
             counted: dict[str, int] = json.load(answer)
         return counted
 
     def fill_in(self, template: str, name: str, **values: object) -> Path:
-        """Writes a configuration file from one beside this module."""
+        """Write a configuration file from a template beside this module, and return it."""
         text = (HERE / template).read_text()
         common = {"directory": self.directory, "sso_port": self.python, "token": TOKEN}
         for placeholder, value in {**common, **values}.items():
@@ -98,7 +104,7 @@ class Surroundings:
         return file
 
     def write_documents(self) -> None:
-        """What the platform of files holds (the large ones come later), and the keys of TLS."""
+        """Write the documents of `files`, but for the large ones, and the keys of TLS."""
         self._write(READ, (HERE / "patient.json").read_bytes())
         self._write(PAGE, self._searchset(60 * KIB, PAGE))
         page = linked(55 * KIB, f"{self.upstream('files').origin}/fhir")
@@ -110,15 +116,15 @@ class Surroundings:
         issued.private_key_and_cert_chain_pem.write_to_path(str(self.directory / "platform.pem"))
 
     def write_bundle(self) -> None:
-        """The large Bundle."""
+        """Write the large Bundle."""
         self._write(BUNDLE, self._searchset(LARGE, BUNDLE))
 
     def write_document(self) -> None:
-        """The large resource with a file in it."""
+        """Write the large resource with a file in it."""
         self._write(DOCUMENT, document(LARGE))
 
     def write_binary(self) -> None:
-        """The large Binary."""
+        """Write the large Binary."""
         self._write(BINARY, os.urandom(LARGE))
 
     def _searchset(self, size: int, path: str) -> bytes:
@@ -132,7 +138,7 @@ class Surroundings:
         file.write_bytes(content)
 
     def commands(self) -> dict[str, list[str | Path]]:
-        """How the platform's programs are started."""
+        """Return the commands that start the platform's programs."""
         files = self.fill_in(
             "nginx_upstream.conf", "upstream.conf", port=self.files, tls_port=self.files_tls
         )
@@ -147,18 +153,18 @@ class Surroundings:
 
 
 def nginx_command(configuration: Path, directory: Path) -> list[str | Path]:
-    """nginx in the foreground, as one process, with all its files in `directory`."""
+    """Return the command of nginx: in the foreground, one process, files in `directory`."""
     return [program("nginx") or "nginx", "-p", directory, "-e", "stderr", "-c", configuration]
 
 
 def haproxy_command(configuration: Path) -> list[str | Path]:
-    """haproxy in the foreground, as one process."""
+    """Return the command of haproxy in the foreground, as one process."""
     return [program("haproxy") or "haproxy", "-db", "-f", configuration]
 
 
 @contextlib.contextmanager
 def surroundings(core: int) -> Iterator[tuple[Surroundings, list[Pinned]]]:
-    """Runs the platform and the SSO on one core; gives their processes too."""
+    """Run the platform and the SSO on one core; yield their processes too."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name, contextlib.ExitStack() as stack:
         around = Surroundings(Path(name))
         around.write_documents()

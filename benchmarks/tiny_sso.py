@@ -1,4 +1,4 @@
-"""The benchmark's SSO: gives every client the same token, which lives an hour.
+"""The benchmark's SSO: gives every client the same token, which is valid for an hour.
 
 tiny_sso.py PORT TOKEN
 """
@@ -11,10 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class TokenEndpoint(BaseHTTPRequestHandler):
-    """Answers each POST with the token of the command line."""
+    """Responds to each POST with the token of the command line."""
 
     def do_POST(self) -> None:
-        """RFC 6749 section 5.1."""
+        """Send a token response (RFC 6749 section 5.1)."""
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         token = {"access_token": sys.argv[2], "token_type": "Bearer", "expires_in": 3600}
         body = json.dumps(token).encode()
@@ -26,7 +26,7 @@ class TokenEndpoint(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
+        """Log nothing."""
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""The benchmark's SSO, and a platform that takes anything and looks at what tokens say.
+"""The benchmark's SSO, and a platform that accepts any request with a valid token.
 
     upstream.py PORT TOKEN
 
-`POST /oauth/token` gives TOKEN for an hour, `POST /oauth/short-lived` one that ends by itself:
-`until-` and the moment (monotonic, milliseconds), after which it is answered with 401. Everything
-else gets a small Patient (201 for POST) once the body, chunked or not, is there. `GET /counts`
-tells how many tokens were given, how many different ones were seen since, and how many requests
-had no valid one.
+`POST /oauth/token` issues TOKEN for an hour, `POST /oauth/short-lived` one that contains its
+expiry: `until-` and the time (monotonic, milliseconds), after which the response is 401. Every
+other request gets a small Patient (201 for POST) once its body, chunked or not, is complete. `GET
+/counts` returns how many tokens were issued, how many different ones were seen since, and how many
+requests had no valid one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FHIR, JSON = b"application/fhir+json", b"application/json"
 
 
 class Memory:
-    """What all connections share."""
+    """The state that all connections share."""
 
     def __init__(self, token: str) -> None:
         self.token = token
@@ -35,7 +35,7 @@ class Memory:
         self._last = b""
 
     def answer(self, method: bytes, target: bytes, head: bytes) -> bytes:
-        """The answer to a request whose body has come."""
+        """Return the response to a request whose body is complete."""
         if target.startswith(b"/oauth/"):
             self.counts["tokens"] += 1
             return _answer(b"200 OK", JSON, self._issue(target))
@@ -72,26 +72,26 @@ def _answer(status: bytes, kind: bytes, body: bytes) -> bytes:
 
 
 class Connection(asyncio.BufferedProtocol):
-    """One connection; bodies are counted and thrown away where they were received."""
+    """One connection; bodies are counted and discarded in the receive buffer."""
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self._space = bytearray(256 * 1024)
-        self._text = b""  # Of a header or of chunk sizes, not complete yet.
+        self._text = b""  # An incomplete header section or chunk size.
         self._head: bytes | None = None
-        self._left = 0  # Of the body or of the chunk.
+        self._left = 0  # Octets left of the body or of the chunk.
         self._chunked = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
+        """Store the transport (asyncio.Protocol)."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
 
     def get_buffer(self, sizehint: int) -> bytearray:
-        """Where to put what comes."""
+        """Return the receive buffer (asyncio.BufferedProtocol)."""
         return self._space
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Skip what belongs to a body, read the rest."""
+        """Skip the octets of a body and parse the rest (asyncio.BufferedProtocol)."""
         skipped = min(self._left, nbytes)
         self._left -= skipped
         if nbytes > skipped:
@@ -100,7 +100,7 @@ class Connection(asyncio.BufferedProtocol):
             pass
 
     def _step(self) -> bool:
-        """Understand one more piece; false when more bytes are needed."""
+        """Parse one more element; return False when more octets are needed."""
         if self._head is None:
             return self._begin()
         if self._chunked:

@@ -2,8 +2,8 @@
 
     usual_proxy.py PORT UPSTREAM TOKEN_URL [CA_FILE]
 
-Written with care, as one would on a good afternoon: connections kept alive, bodies streamed, the
-token fetched once for all and renewed before it expires, a log line for every request.
+It is a careful small implementation: persistent connections, streamed bodies, one token for all
+requests, refreshed before it expires, and a log line for every request.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class Proxy:
         self.token, self.expiry, self.lock = "", 0.0, asyncio.Lock()
 
     async def session(self, app: web.Application) -> AsyncIterator[None]:
-        """Opens the client session with the application and closes it with it."""
+        """Open the client session with the application and close it with it."""
         connector = aiohttp.TCPConnector(limit=256, ssl=self.tls)
         async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as self.client:
             yield
 
     async def bearer(self) -> str:
-        """The cached token, or a new one when it is about to expire."""
+        """Return the cached token, or a new one when it is about to expire."""
         async with self.lock:
             if time.monotonic() > self.expiry - 30:
                 async with self.client.post(self.token_url, data=FORM) as answer:
@@ -51,7 +51,7 @@ class Proxy:
             return self.token
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Sends the request on and streams the answer back."""
+        """Forward the request and stream the response back."""
         started = time.monotonic()
         headers = {k: v for k, v in request.headers.items() if k.lower() not in NOT_FORWARDED}
         headers["Authorization"] = f"Bearer {await self.bearer()}"
@@ -75,7 +75,7 @@ class Proxy:
 
 
 def main() -> None:
-    """Runs the proxy on a loopback port until it is ended."""
+    """Run the proxy on a loopback port until it is ended."""
     port, upstream, token_url, *authorities = sys.argv[1:]
     proxy = Proxy(upstream, token_url, authorities)
     app = web.Application(client_max_size=1 << 26)

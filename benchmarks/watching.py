@@ -1,4 +1,4 @@
-"""Whether anything but the benchmark used the cores while it measured."""
+"""Detects whether other processes used the cores during a measurement."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Figures = dict[str, float]
 
 
 class Load(Protocol):
-    """Something that asks a proxy for `seconds` and measures."""
+    """A load that measures a proxy for `seconds`."""
 
     def run(self, port: int, seconds: float) -> Figures:
-        """The figures, with `count` for how many there were of what CPU time is given for."""
+        """Return the figures; `count` is the number of units that the CPU time is divided by."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The figures of one measurement, and what others used meanwhile as a share of one core."""
+    """The figures of one measurement; `others` is the share of a core that other processes used."""
 
     figures: Figures
     others: float
@@ -31,13 +31,13 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Looks at `cores` while something is measured; `mine` are the benchmark's own processes."""
+    """Observes `cores` during a measurement; `mine` are the benchmark's own processes."""
 
     cores: Sequence[int]
     mine: Sequence[Pinned]
 
     def sample(self, proxy: Pinned | None, measure: Callable[[], Figures]) -> Sample:
-        """Measures, and adds the proxy's CPU time for each of the `count` that were measured."""
+        """Measure, and add the proxy's CPU time for each of the `count` units."""
         own, machine = self._own_seconds(), machine_seconds(self.cores)
         used = proxy.cpu_seconds() if proxy else 0.0
         started = time.monotonic()
@@ -49,15 +49,15 @@ class Watch:
         return Sample(figures, max(0.0, others) / elapsed)
 
     def _own_seconds(self) -> float:
-        """Our own time, that of children that have ended (wrk), and of those that run."""
+        """Return the CPU time of this process, of ended children (wrk), and of the running ones."""
         me = os.times()
         return sum(me[:4]) + sum(process.cpu_seconds() for process in self.mine)
 
 
 def machine_seconds(cores: Sequence[int]) -> float:
-    """User, nice, system and stolen time of the cores.
+    """Return user, nice, system and stolen time of the cores.
 
-    Interrupts are left out: the kernel books the loopback traffic of the benchmark itself there.
+    Interrupts are left out: the kernel counts the loopback traffic of the benchmark itself there.
     """
     names = {f"cpu{core}" for core in cores}
     total = 0

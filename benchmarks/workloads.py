@@ -1,4 +1,4 @@
-"""The workloads: what is asked of the proxies, and who takes part."""
+"""The workloads: the requests to the proxies, and the contenders of each."""
 
 from __future__ import annotations
 
@@ -36,12 +36,13 @@ LoadOf = Callable[[Surroundings, int], Load]
 class Workload:
     """One way to use a proxy. `unit` is what is counted; `seconds` multiplies those of the options.
 
-    `load` makes what asks; it is given the gateway's port, as callers know it. `measure` takes its
-    place where proxies do not take turns under load. `also` are further upstreams that each
-    contender is measured with, by what is added to its name. With `direct` the platform itself is
-    measured too, with `growth` how much memory the proxies take meanwhile. `ahead` lets proxies,
+    `load` makes the load; its second argument is the gateway's port, as callers know it. `measure`
+    replaces it where proxies are not measured in rounds under load. `also` has further upstreams
+    that each contender is measured with, by the suffix of its name. With `direct` the platform
+    itself is measured too, with `growth` the growth of the proxies' memory. `ahead` lets proxies,
     platform and load generator run before the machine's other programs, if that is permitted: for
-    what leaves the cores idle at most times, and measures by how much one in a thousand is late.
+    loads that leave the cores idle most of the time, and measure the delay of one request in a
+    thousand.
     """
 
     name: str
@@ -60,16 +61,16 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class LookingAtTokens:
-    """Another load, and meanwhile at the platform: tokens that came, requests that it refused.
+    """Another load, and the counts of the platform meanwhile: tokens seen, and requests refused.
 
-    Tokens given by the SSO say less: contenders that are not being asked renew theirs too.
+    The tokens issued by the SSO are a worse measure: contenders without load renew theirs too.
     """
 
     load: Load
     around: Surroundings
 
     def run(self, port: int, seconds: float) -> Figures:
-        """As the other load."""
+        """Return the figures of the other load, with those of the platform."""
         before = self.around.counts()
         figures = self.load.run(port, seconds)
         after = self.around.counts()
