@@ -1,11 +1,11 @@
-"""Compiles the request path into a wheel of this machine's own with mypyc, where that is asked for.
+"""Compiles the request path with mypyc, into a wheel for this platform, where that is requested.
 
-`DHP_GATEWAY_COMPILE=1` asks. The wheel needs a C compiler and Python's header files to be made and
-runs on the Python and the platform that made it; all sources are in it, too. Without the variable
-the wheel is one for any system. What the gateway does is the same either way.
+`DHP_GATEWAY_COMPILE=1` requests it. Making the wheel needs a C compiler and Python's header files;
+it runs on the Python and the platform that made it, and contains all sources too. Without the
+variable the wheel is one for any system. The gateway behaves the same either way.
 
-`DHP_GATEWAY_OPTIMISATION` is the C compiler's level, 0 to 3; 2, the default, ships. The lower, the
-sooner it is done.
+`DHP_GATEWAY_OPTIMISATION` is the C compiler's level, 0 to 3; the default, 2, is the one of
+releases. A lower level compiles faster.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SWITCH = "DHP_GATEWAY_COMPILE"
 LEVEL = "DHP_GATEWAY_OPTIMISATION"
-# What a request passes through. The rest is not worth the size of its machine code;
-# `http/server/rooted` has to be Python's own.
+# The modules that a request passes through. The others are not worth the size of their machine
+# code; `http/server/rooted` must stay interpreted.
 COMPILED = {
     ".": "exchange",
     "admin": "evidence",
@@ -54,7 +54,7 @@ class CompiledBuild(BuildHookInterface):
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compiles, unless it is not asked for or the sources are installed in place."""
+        """Compile, unless that is not requested or the sources are installed in place."""
         if version == "editable" or os.environ.get(SWITCH) != "1":
             return
         self._place = tempfile.TemporaryDirectory()
@@ -66,13 +66,13 @@ class CompiledBuild(BuildHookInterface):
         }
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
-        """Removes what was made on the way."""
+        """Remove the temporary directory."""
         if hasattr(self, "_place"):
             self._place.cleanup()
 
 
 def compile_in(place: Path, project: Path) -> list[Path]:
-    """Compiles a copy of `project`'s package that it makes in `place`; the libraries."""
+    """Compile a copy of `project`'s package, made in `place`. Return the libraries."""
     from mypyc.build import mypycify
     from setuptools import Distribution
     from setuptools.command.build_ext import build_ext
@@ -89,11 +89,14 @@ def compile_in(place: Path, project: Path) -> list[Path]:
         level = os.environ.get(LEVEL, "2")
         extensions = mypycify(names, opt_level=level, debug_level="0", group_name="gateway")
         for each in extensions:
-            # mypyc makes errors of warnings; which there are depends on the compiler's version.
+            # mypyc turns warnings into errors; which warnings there are depends on the compiler's
+            # version.
             each.extra_compile_args.append("-Wno-error")
-            # gcc reads the whole file anew for lines whose indentation it judges: minutes for ours.
+            # gcc reads the whole file again for each line whose indentation it checks: minutes for
+            # these files.
             each.extra_compile_args.append("-Wno-misleading-indentation")
-            # Nobody but Python looks for names in it: a table of all of them is 0.4 MB of memory.
+            # Only Python looks for names in the libraries: a table of all of them takes 0.4 MB of
+            # memory.
             each.extra_compile_args.append("-fvisibility=hidden")
         command = build_ext(Distribution({"name": "gateway", "ext_modules": extensions}))
         command.inplace = True
@@ -105,13 +108,13 @@ def compile_in(place: Path, project: Path) -> list[Path]:
 
 
 def chosen(package: Path) -> Iterator[Path]:
-    """The files of the modules that are compiled."""
+    """Return the files of the modules that are compiled."""
     for folder, names in COMPILED.items():
         yield from (package / folder / f"{name}.py" for name in names.split())
 
 
 def without_slots(source: str) -> str:
-    """The same module without `__slots__` and `slots=True`, line by line where it was.
+    """Return the module without `__slots__` and `slots=True`, with the same line numbers.
 
     A compiled class has no dictionary anyway, and mypyc refuses the declaration.
     """
@@ -122,16 +125,16 @@ def without_slots(source: str) -> str:
                 _put(lines, first, last, " " * (node.col_offset + 4) + "pass\n")
             for keyword in _slots_keywords(node):
                 line = keyword.lineno - 1
-                # A default in its place, so that the call is right wherever it stood.
+                # A default in its place, so that the call is valid wherever the keyword stood.
                 lines[line] = lines[line].replace("slots=True", "init=True")
     return "".join(lines)
 
 
 def with_constructors(source: str) -> str:
-    """The same module in which dataclasses have their `__init__` in the place of a docstring.
+    """Return the module with an `__init__` in its dataclasses, in place of their docstrings.
 
-    The one that Python makes for them when the module is loaded is not compiled, and is what
-    creating an object costs most. Those of frozen ones cannot be written.
+    The `__init__` that Python generates when the module is loaded is not compiled, and is the
+    largest part of the cost of creating an object. For frozen dataclasses it cannot be written.
     """
     lines = source.splitlines(keepends=True)
     for node in ast.walk(ast.parse(source)):
@@ -147,12 +150,12 @@ def with_constructors(source: str) -> str:
 
 
 def _put(lines: list[str], first: int, last: int, statement: str) -> None:
-    """Put one line in the place of those up to `last`; all others stay where they are."""
+    """Replace the lines from `first` to `last` by one; all others keep their numbers."""
     lines[first:last] = [statement, *["\n"] * (last - first - 1)]
 
 
 def _plain_dataclass(node: ast.ClassDef) -> ast.Call | None:
-    """The decorator of a dataclass that was made by `without_slots`, unless it is frozen."""
+    """Return the decorator of a dataclass that `without_slots` has changed, unless it is frozen."""
     for decorator in node.decorator_list:
         if isinstance(decorator, ast.Call) and ast.unparse(decorator) == "dataclass(init=True)":
             return decorator
@@ -160,7 +163,7 @@ def _plain_dataclass(node: ast.ClassDef) -> ast.Call | None:
 
 
 def _constructor(node: ast.ClassDef) -> str | None:
-    """`__init__` as a dataclass's would be, on one line; None where that is not so simple."""
+    """Return the `__init__` of a dataclass on one line; None where it is not that simple."""
     if node.bases:
         return None  # perhaps a dataclass with fields of its own
     parameters, assignments = ["self"], []
@@ -169,7 +172,7 @@ def _constructor(node: ast.ClassDef) -> str | None:
             case ast.FunctionDef(name="__init__" | "__post_init__"):
                 return None
             case ast.AnnAssign(value=ast.Call()):
-                return None  # perhaps a `field` that is made anew for each object
+                return None  # perhaps a `field` with a factory
             case ast.AnnAssign(target=ast.Name(name), annotation=annotation, value=default):
                 given = "" if default is None else f" = {ast.unparse(default)}"
                 parameters.append(f"{name}: {ast.unparse(annotation)}{given}")

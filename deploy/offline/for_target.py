@@ -1,7 +1,9 @@
-"""Prints what of a lock file a target may need: python for_target.py requirements.lock [3.13]
+"""Prints the entries of a lock file that a target may need.
 
-The target has this Python's minor version, or, with one named, is a 64-bit Windows with that. pip
-decides by its own system and patch release which requirements hold; Debian 12 has 3.11.2.
+    python for_target.py requirements.lock [3.13]
+
+The target has this Python's minor version, or, with one given, is a 64-bit Windows with that one.
+pip decides by its own system and patch release which requirements apply; Debian 12 has 3.11.2.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from packaging.requirements import Requirement
 
 
 def windows(version: str) -> dict[str, str]:
-    """The environment of markers of a CPython on a 64-bit Windows."""
+    """Return the marker environment of a CPython on a 64-bit Windows."""
     return {
         "implementation_name": "cpython",
         "os_name": "nt",
@@ -28,7 +30,7 @@ def windows(version: str) -> dict[str, str]:
 
 
 def main() -> None:
-    """The command."""
+    """Print the entries."""
     lock, *named = sys.argv[1:]
     target = windows(*named) if named else {**default_environment()}
     patches = [{"python_full_version": f"{target['python_version']}.{each}"} for each in (0, 99)]
