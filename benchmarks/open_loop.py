@@ -44,7 +44,7 @@ class OpenLoop:
     failures: Counter[str] = field(default_factory=Counter)
 
     def run(self, port: int, seconds: float) -> Figures:
-        """Return latencies in microseconds; `failed` counts non-200 responses and lost connections."""
+        """Return latencies in microseconds. `failed`: non-200 responses and lost connections."""
         ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1000, 0, 0, 0)
         self.latencies, self.failures = [], Counter()
         request = (
