@@ -124,7 +124,7 @@ async def test_head_is_get_without_a_body(client, path):
 
 
 async def test_the_root_lists_every_page(client):
-    """Whoever comes with a browser finds what there is, and all of it answers."""
+    """The index has all pages of the listener, and each of them responds."""
     async with client.get("/") as answer:
         links = (await answer.json())["links"]
     assert set(links) == {"/livez", "/readyz", "/metrics", "/.well-known/jwks.json"}
@@ -171,7 +171,7 @@ async def test_a_program_gets_the_index_of_the_root(accept):
 
 
 async def test_without_a_page_a_browser_gets_the_index(client):
-    """Nobody is led to a page that is not there."""
+    """A browser is not redirected to a page that does not exist."""
     async with client.get("/", headers={"Accept": FIREFOX}, allow_redirects=False) as answer:
         assert answer.status == 200
         assert "links" in await answer.json()

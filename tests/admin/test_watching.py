@@ -242,7 +242,7 @@ async def test_a_refusal_is_found_where_the_metadata_is_for_everybody(outage: st
 
 @pytest.mark.parametrize("outage", ["dns, refused", "5xx", "tls"])
 async def test_an_outage_is_found_without_the_question(outage: str) -> None:
-    """With `admin.probe_interval: 0` by callers alone, and nobody is asked."""
+    """With `admin.probe_interval: 0` callers' requests alone show it, without a probe."""
     world = World(interval=0)
     assert await until_failing(world, 5.0, OUTAGES[outage][0]) <= 120
     assert world.asked == []
@@ -299,7 +299,7 @@ async def test_what_could_not_be_asked_is_asked_soon() -> None:
 
 
 async def test_a_circuit_that_may_be_tried_is_tried() -> None:
-    """Nobody has to wait for a caller who dares."""
+    """A probe tries it, so that it need not wait for a caller's request."""
     world = World(circuit=CircuitState.HALF_OPEN)
     world.clock.now += 1
     await world.watch.probe_if_due()

@@ -14,7 +14,7 @@ MESSAGE = AlertMessage("test", "title", "body")
 
 
 async def test_an_address_that_says_nothing() -> None:
-    """An attempt is given up in time; nobody waits for its thread, and there is one at most."""
+    """An attempt ends at its timeout without its thread, of which there is one at most."""
     held: list[asyncio.StreamWriter] = []
 
     async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

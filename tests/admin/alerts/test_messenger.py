@@ -369,7 +369,7 @@ async def test_the_mail_server_is_away() -> None:
                     await clock.advance(pauses[-1])
             it.duty.circuit = CircuitState.CLOSED
             await it.goes_on(80)
-            # Nobody else waits for it.
+            # The other channel does not wait for the one that fails.
             assert len(await hook.until(2)) == 2
         await clock.advance(900)
         [only] = await mail.until(1)

@@ -27,7 +27,7 @@ def summary(name: str, language: str) -> str:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_message_has_the_words_of_the_rule(language: str) -> None:
-    """Whoever is told something finds the same sentence where the alerts are documented."""
+    """The message has the same sentence as the documentation of the alerts."""
     for name in HOLD_SECONDS:
         told = ALERT_TEXTS[language][name]
         if name == "DhpGatewayNotReady":
@@ -36,7 +36,7 @@ def test_a_message_has_the_words_of_the_rule(language: str) -> None:
 
 
 def test_every_shipped_rule_is_told_or_left_out_for_a_reason() -> None:
-    """A new rule makes somebody decide whether hospitals without Prometheus need it."""
+    """A new rule requires the decision whether hospitals without Prometheus need it."""
     assert {*HOLD_SECONDS, *LEFT_OUT} == ALERTS.keys()
     assert HOLD_SECONDS.keys() & LEFT_OUT.keys() == set()
 

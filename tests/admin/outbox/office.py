@@ -62,7 +62,7 @@ class Seen:
 
     @property
     def forms(self) -> dict[str, dict[str, str]]:
-        """Return the hidden fields of each form, by the last segment of the form's action."""
+        """Return the fields of each form, by the last segment of the form's action."""
         return {
             action.partition("?")[0].rpartition("/")[2]: dict(FIELD.findall(inside))
             for action, inside in FORM.findall(self.text)

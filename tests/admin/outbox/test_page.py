@@ -101,7 +101,7 @@ async def test_a_note_is_in_the_language_of_the_page(there: Office, note: Phrase
 
 
 async def test_a_quiet_outbox_says_so(there: Office) -> None:
-    """Nothing waits, and nobody has to do anything."""
+    """No entry waits, and the operator has nothing to do."""
     page = await there.see()
     assert OUTBOX_WORDS["en"]["verdict:fine"] in page.words
     assert OUTBOX_WORDS["en"]["why"] not in page.words
@@ -158,7 +158,7 @@ async def test_an_outbox_that_is_not_there(tmp_path: Path, state: str, status: i
 async def test_the_root_names_the_page_where_there_is_an_outbox(
     tmp_path: Path, state: str, listed: bool
 ) -> None:
-    """Whoever looks what there is finds it."""
+    """The index lists the page, so that an operator can find it."""
     async with office(tmp_path, there=state) as there:
         root = await there.see("/../")
     assert ("/outbox" in json.loads(root.text)["links"]) is listed
@@ -236,7 +236,7 @@ async def test_a_patient_is_shown_after_a_click_that_is_noted(revealing: Office)
 
 
 async def test_nothing_is_shown_while_the_audit_cannot_be_written(revealing: Office) -> None:
-    """Nobody would know who saw it; the page says so in every language."""
+    """The reading would not be audited; the page says so in every language."""
     entry_id = (await fill(revealing))["content"]
     form = (await revealing.see(f"/{entry_id}", **DILNOZA)).forms["reveal"]
     revealing.records.full = True
@@ -429,7 +429,7 @@ async def test_a_long_content_is_cut(revealing: Office) -> None:
 
 
 async def test_what_is_over_is_shown_without_decisions(there: Office) -> None:
-    """Whoever kept the address of an entry sees that it was delivered."""
+    """An operator who has the address of an entry sees that it was delivered."""
     entry_id = await there.put("a")
     [entry] = await claim(there.store, most=1, owner=ME)
     assert (await there.see(f"/{entry_id}", **DILNOZA)).forms == {}

@@ -21,7 +21,7 @@ from tests.doubles.gateway import CLIENT_SECRET, Running, running
 from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
 
-# Whoever waits for what is to come soon; only a broken stream takes so long.
+# Seconds. Every event comes soon; only a broken stream takes that long.
 PATIENCE = 20.0
 
 

@@ -179,7 +179,7 @@ def test_workers_are_counted() -> None:
 
 
 def test_without_a_worker_only_they_are_shown() -> None:
-    """Nothing is said of a platform, an SSO or tokens that nobody could be asked about."""
+    """A platform, an SSO or tokens without a state are left out."""
     text = seen(tokens={}, platform=None, sso=None, workers={"configured": 2, "answering": 0})
     assert text == "Worker processes ⚠ 0 of 2 answer"
 
@@ -196,7 +196,7 @@ def test_without_a_worker_only_they_are_shown() -> None:
     ],
 )
 def test_a_span_has_its_two_greatest_units(duration: int, expected: str) -> None:
-    """Nobody reads seconds of a day."""
+    """The seconds of a span of days are of no use to a reader."""
     assert format_span(duration, EN) == expected
 
 

@@ -40,7 +40,7 @@ def settings_shown(tmp_path: Path) -> dict[str, Any]:
 
 
 def test_no_secret_is_shown(tmp_path: Path) -> None:
-    """Secrets, passwords in addresses and parameters of nobody knows what are masked or absent."""
+    """Secrets, passwords in addresses and parameters of unknown meaning are masked or absent."""
     found = settings_shown(tmp_path)
     assert "planted" not in str(found)
     for key in (

@@ -208,7 +208,7 @@ async def test_an_open_circuit_stops_care(platform: Platform, sso: Sso) -> None:
 async def test_writes_that_wait_for_a_person_are_a_limit(
     gateway: Running, traffic: RecentRequests, outbox: dict[str, int] | None, reason: str
 ) -> None:
-    """Whoever looks at the page is not told that nothing has to be done."""
+    """The page does not say that nothing has to be done."""
     entries = None if outbox is None else {"entries": outbox, "oldest_seconds": 1.0}
     facts = await StatusReporter(sources(gateway, entries), traffic).facts("en")
     assert facts["care"]["reason"] == reason
