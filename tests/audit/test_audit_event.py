@@ -93,7 +93,7 @@ def test_a_read_has_all_that_balp_asks_for() -> None:
 def test_action_and_roles_go_with_the_interaction(
     interaction: str, action: str, client: str, server: str
 ) -> None:
-    """Whoever sends the data is its source; a query is an execution."""
+    """The sender of the data is its source; a query is an execution."""
     event = event_of(interaction=interaction)
     assert event["action"] == action
     assert [ROLES[code(agent["type"])] for agent in event["agent"]] == [client, server]

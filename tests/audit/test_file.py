@@ -147,7 +147,7 @@ def test_a_line_that_only_lacks_its_end_is_whole(path: Path) -> None:
 
 @pytest.mark.parametrize("kept", [0, 1, 2])
 def test_records_that_were_cut_off_stay_missing(path: Path, kept: int) -> None:
-    """A restart does not close the gap that somebody has cut into the end of the file."""
+    """A restart does not hide that records were cut off the end of the file."""
     sink = open_sink(path)
     sink.write(lines(3))
     sink.close()

@@ -26,7 +26,7 @@ for number in range(int(sys.argv[4])):
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
-    """A pipe that nobody reads by itself."""
+    """Yield a pipe without a reading thread."""
     ends = os.pipe()
     yield ends
     for end in ends:

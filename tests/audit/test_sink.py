@@ -98,7 +98,7 @@ async def test_writes_lines_in_order_across_batches(pipe, open_writer, records):
 
 
 async def test_a_blocked_pipe_does_not_block_the_loop(pipe, open_writer):
-    """With nobody reading, `put` returns, the writer turns unavailable, and a reader ends that."""
+    """Without a reader `enqueue` returns, and the writer is unavailable until a reader comes."""
     writer = open_writer(pipe.writer, limits=WriterLimits(max_bytes=200_000))
     lines = _lines(4000)
     assert writer.is_available
@@ -134,7 +134,7 @@ async def test_a_pipe_without_progress_is_full_sooner(pipe, records):
 
 
 async def test_close_gives_up_after_its_timeout_and_tells_what_is_lost(pipe, open_writer, records):
-    """A pipe that nobody reads does not hold up the exit; the records are counted as dropped."""
+    """A pipe without a reader does not delay the exit; its records are counted as dropped."""
     writer = open_writer(pipe.writer)
     writer.enqueue(_lines(4000))
     assert await writer.close(0.05) == 4000

@@ -353,7 +353,7 @@ async def test_a_flush_tells_when_all_is_written(open_audit, pipe, make_exchange
 
 
 async def test_a_flush_waits_for_the_sink_no_longer_than_it_may(open_audit, pipe):
-    """What nobody has read by then is not written; it is later."""
+    """The records that the pipe's reader has not taken by then are written later."""
     audit = open_audit()
     filler = pipe.fill()
     audit.record_event("outbox", step="revealed")

@@ -95,7 +95,7 @@ def test_any_two_swapped_lines_are_found(path: Path) -> None:
 
 
 def test_a_line_that_was_written_anew_is_found_at_the_next(path: Path) -> None:
-    """Whoever exchanges a record and its hash breaks the tie of the record after it."""
+    """A record that is replaced together with its hash does not match the record after it."""
     content = _content(path)
     other = open_sink(path.parent / "other.jsonl")
     other.write([*lines(3), b'{"event":"exchange","n":99}\n'])
