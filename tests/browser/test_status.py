@@ -78,7 +78,7 @@ async def on_duty(**options: Any) -> AsyncIterator[Duty]:
 
 
 def busy_hour(duty: Duty) -> None:
-    """Have an hour behind it that nobody wants to wait for: a working day with a short failure."""
+    """Record an hour that has passed already: a working day with a short failure."""
     now, wall = time.monotonic(), time.time()
     names = [("search-type", "Patient"), ("read", "Observation"), ("create", "Encounter")]
     for minute in range(59, 0, -1):
@@ -276,7 +276,7 @@ async def test_what_is_open_stays_open(person: Person) -> None:
 
 
 async def test_a_gateway_that_is_gone_is_not_said_to_be_well(person: Person) -> None:
-    """Where nobody answers any more the page says so, first of all and in the tab's title."""
+    """When the gateway no longer responds, the page says so at its top and in the tab's title."""
     async with on_duty() as duty:
         await person.do("open", url=duty.page)
         await person.do("wait", selector="#care", text="Yes")

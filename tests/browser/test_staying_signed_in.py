@@ -268,7 +268,7 @@ class Planted:
 
 @pytest.fixture
 async def planted() -> AsyncIterator[Planted]:
-    """Everything is up; nobody has signed in."""
+    """Yield a running gateway, SSO and platform, before any sign-in."""
     async with (
         Generous() as sso,
         Platform() as platform,
@@ -323,7 +323,7 @@ headers: {'X-Requested-With': 'x'}})</script>
 
 
 async def test_a_stored_page_runs_nothing(person: Person, planted: Planted) -> None:
-    """A page that somebody put on the platform is shown without what it would do in one's name."""
+    """A malicious page stored on the platform is shown without its scripts and requests."""
     planted.platform.script(http(200, PAGE, ("Content-Type", "text/html")))
     url = f"{planted.scene.base}/fhir/Binary/1"
     await person.do("open", url=url)
@@ -341,7 +341,7 @@ FRAME = """new Promise((done) => {
 
 
 async def test_the_sign_in_is_shown_in_no_frame(person: Person, planted: Planted) -> None:
-    """Whoever frames the gateway's pages, to have them clicked unawares, shows nothing."""
+    """No page of the gateway is shown in a frame, which prevents clickjacking."""
     await planted.sign_in(person)
     paths = ("/auth/session", "/auth/callback?state=a", "/auth/login?return_to=//a")
     async with evil_page() as evil:
