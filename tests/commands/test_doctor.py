@@ -121,7 +121,7 @@ async def test_healthy_setup_passes(ward: Ward, platform: Platform) -> None:
 async def test_programs_get_codes_and_keys(ward: Ward) -> None:
     """Each finding has a level, a code and the setting that it is about, which stay as they are."""
     told = [(each["level"], each["code"], each["key"]) for each in await ward.findings()]
-    # Root alone is told which files nobody else may read.
+    # Only root is told which files other users cannot read.
     assert [each for each in told if each[1] != "files"] == [
         ("ok", "settings", ""),
         ("ok", "secret", "credentials.default.client_secret"),
@@ -165,7 +165,7 @@ async def test_missing_secret_file(ward: Ward) -> None:
 
 
 async def test_operators_of_the_outbox(ward: Ward) -> None:
-    """A password's file that is missing, and passwords that everybody on the line can read."""
+    """A password file that is missing, and passwords sent without TLS, are found."""
     absent = str(ward.folder / "absent")
     ward.settings["admin"] = {
         "address": f"0.0.0.0:{free_port()}",
@@ -179,7 +179,7 @@ async def test_operators_of_the_outbox(ward: Ward) -> None:
 
 
 async def test_readable_secret_file(ward: Ward) -> None:
-    """A secret that everybody can read is a fault, with the command that mends it."""
+    """A secret that every user can read is a fault, reported with the command that corrects it."""
     ward.secret.chmod(0o644)
     failed = await ward.failed()
     assert list(failed) == ["secret credentials.default.client_secret"]
@@ -221,7 +221,7 @@ async def test_files_for_root_only(ward: Ward) -> None:
 
 
 async def test_taken_listener(ward: Ward) -> None:
-    """A port on which somebody listens is named with its setting."""
+    """A port with another listener is named with its setting."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ward.settings["listen"]["address"] = f"127.0.0.1:{taken.getsockname()[1]}"
         failed = await ward.failed()
@@ -363,7 +363,7 @@ async def test_unknown_name(ward: Ward) -> None:
 
 
 async def test_closed_port(ward: Ward) -> None:
-    """A port that nobody listens on fails at TCP."""
+    """A port without a listener fails at TCP."""
     ward.settings["sso"]["token_url"] = f"http://127.0.0.1:{free_port()}/oauth/token"
     failed = await ward.failed()
     assert list(failed) == ["SSO TCP"]
@@ -480,7 +480,7 @@ async def test_wrong_token_path(ward: Ward, sso: Sso, page: Any) -> None:
 
 
 async def test_lifetime_in_words(ward: Ward, sso: Sso) -> None:
-    """Nobody has to divide 10799 by 3600."""
+    """The lifetime is printed in hours, not as 10799 seconds."""
     sso.handle(token("t0ken", expires_in=10799))
     _, text = await ward.examine()
     assert "the SSO gave a token for 3 h" in text

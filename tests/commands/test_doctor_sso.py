@@ -114,7 +114,7 @@ async def test_addresses_stay_out_of_other_troubles(
 
 
 async def test_an_sso_that_cannot_be_reached(ward: Ward) -> None:
-    """No such host, nobody who listens, no TLS: each at its step, with the known addresses."""
+    """Unknown host, no listener, no TLS: each fails at its step, with the known addresses."""
     port = free_port()
     for url, check in (
         ("https://sso.invalid/oauth/token", "SSO DNS"),

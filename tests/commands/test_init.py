@@ -247,7 +247,7 @@ SSO = ("--token-url", "https://sso.clinic.uz/token")
     ("arguments", "missing"),
     [
         (("--yes", "--environment", "custom", *CLIENT), ["--fhir-base-url", "--token-url"]),
-        # Standard input is no terminal here: nobody can be asked without --yes either.
+        # Standard input is no terminal here, so that nothing can be asked without --yes either.
         (("--environment", "custom", *CLIENT), ["--fhir-base-url", "--token-url"]),
         (("--yes", "--environment", "custom", *SSO, *CLIENT), ["--fhir-base-url"]),
         (("--yes", "--environment", "custom", *FHIR, *CLIENT), ["--token-url"]),
@@ -331,7 +331,7 @@ class Terminal:
         assert select.select([self._here], [], [], 30)[0], self.seen
         try:
             piece = os.read(self._here, 65536)
-        except OSError:  # how Linux tells that nobody writes any more
+        except OSError:  # on Linux: no writer has it open
             piece = b""
         self.seen += piece.decode()
         return bool(piece)

@@ -251,7 +251,7 @@ async def test_interrupted_it_leaves_nothing_behind(scene: Scene, number: signal
     assert "interrupted; nothing is kept" in err
     assert "Traceback" not in err
     assert sorted(scene.directory.iterdir()) == before
-    while scene.platform.open_connections:  # noqa: ASYNC110 - nobody tells
+    while scene.platform.open_connections:  # noqa: ASYNC110 - no event
         await asyncio.sleep(0.01)
 
 

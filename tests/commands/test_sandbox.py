@@ -115,7 +115,7 @@ async def test_variables_say_where_it_listens(tmp_path: Path) -> None:
 
 
 async def test_the_search_guard_can_be_seen(tmp_path: Path) -> None:
-    """A search parameter that nobody knows is ignored, and the gateway warns of it."""
+    """An unknown search parameter is ignored, and the gateway warns of it."""
     async with sandbox(tmp_path) as process, aiohttp.ClientSession() as session:
         base = f"{said(process, 'Gateway')}/Patient"
         async with session.get(f"{base}?bogus=1") as answer:

@@ -117,7 +117,7 @@ async def test_https_to_a_plain_port(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("secret", "told"), [(b"s3cret ", True), (b"s3cret", False)])
 async def test_a_blank_behind_the_secret(tmp_path: Path, secret: bytes, told: bool) -> None:
-    """What nobody sees in an editor is told where the SSO refuses; the secret is not shown."""
+    """When the SSO refuses, blanks invisible in an editor are reported; the secret is not shown."""
     file = tmp_path / "secret"
     file.write_bytes(secret)
     async with Sso() as sso:
