@@ -30,7 +30,7 @@ def test_a_placeholder_is_one_in_every_spelling(word: str) -> None:
     ],
 )
 def test_what_somebody_may_have_been_given_is_none(value: str) -> None:
-    """A value is refused only when nobody can have got it."""
+    """A value is refused only when no SSO can have issued it."""
     assert not is_placeholder(value)
 
 

@@ -46,7 +46,7 @@ def test_a_template_lacks_the_client_id_and_nothing_else(name: str) -> None:
 
 @pytest.mark.parametrize("name", [each for each in TEMPLATES if "production" not in each])
 def test_a_template_begins_with_the_playground(name: str) -> None:
-    """Nobody's first request goes to real patients because a line was left as it was."""
+    """No first request goes to real patients because a setting was left unchanged."""
     assert load_settings(ROOT / name, CLIENT_ID).environment == "dhp-playground"
 
 

@@ -71,7 +71,7 @@ def test_sensible_settings_break_no_rule(settings: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", ["anonymous", "session", "Session", "others"])
 def test_no_caller_takes_a_name_of_the_gateways_own(name: str) -> None:
-    """What stands in audit and metrics for who has no name of their own is nobody's name."""
+    """No caller may have a name that the gateway uses for unidentified callers."""
     assert list(findings({"callers": [{**CALLER, "name": name}]})) == ["callers.0.name"]
 
 

@@ -31,7 +31,7 @@ def test_keys_and_urls_keep_their_case(hint: str, shown: str) -> None:
 
 @pytest.mark.parametrize("text", ["a:\n\tb: 1\n", "a: 1\n\tb: 2\n", "a:\n  \tb: {\n"])
 def test_a_tab_is_called_a_tab(tmp_path: Path, text: str) -> None:
-    """Nobody sees the difference between a tab and spaces on the screen."""
+    """A tab and spaces look the same on the screen, so that the message names the tab."""
     (problem,) = problems(tmp_path, text).values()
     assert problem.message == "is not valid YAML: a tab stands before the key"
     assert "spaces" in problem.hint
