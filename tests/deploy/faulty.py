@@ -33,7 +33,7 @@ from tests.deploy.prometheus import Prometheus
 from tests.doubles.platform import Line, Platform, outcome, read_body
 from tests.doubles.processes import GatewayProcess, start_gateway
 
-# The alert expected at each faulty gateway; "" stands for no gateway. Faults have consequences, so
+# The gateway at which each alert is expected; "" stands for none. Faults have consequences, so
 # that other alerts may fire there too, but never at the gateway `WELL`.
 EXPECTED = {
     "DhpGatewayAbsent": "",

@@ -31,7 +31,7 @@ def test_every_alert_fires_where_the_fault_is(night: Night, alert: str) -> None:
 
 
 def test_nothing_fires_at_the_gateway_that_is_well(night: Night) -> None:
-    """Calls that are answered, mistakes of callers among them, are no reason to wake anybody."""
+    """Served calls, mistakes of callers among them, fire no alert."""
     assert [alert for alert, where in night.fired.items() if faulty.WELL in where] == []
     assert night.logs[faulty.WELL]
 

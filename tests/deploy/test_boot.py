@@ -152,7 +152,7 @@ def test_it_starts_and_forwards(told: dict[str, str]) -> None:
 
 
 def test_it_has_no_right(told: dict[str, str]) -> None:
-    """The process is nobody's root, has no capability, can get none, and is filtered."""
+    """The process is not root, has no capability, can get none, and has a system call filter."""
     status = dict(re.findall(r"^(\w+):\s+(.*)$", told["process"], re.MULTILINE))
     assert "0" not in status["Uid"].split()
     assert {int(status[name], 16) for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb")} == {0}

@@ -66,7 +66,7 @@ def test_the_gateway_takes_the_settings(services: dict[str, Any], tmp_path: Path
 
 
 def test_every_mounted_file_is_there(services: dict[str, Any]) -> None:
-    """What is mounted exists in the checkout, and nobody can change it from inside."""
+    """Each mounted file exists in the checkout, and no container can change it."""
     for service in services.values():
         for volume in service.get("volumes", ()):
             if volume["type"] == "bind":

@@ -41,7 +41,7 @@ class Platform(ThreadingHTTPServer):
 
 
 class PlatformHandler(BaseHTTPRequestHandler):
-    """Gives a token to whoever asks, and one patient."""
+    """Issues a token to any client, and serves one patient."""
 
     protocol_version = "HTTP/1.1"
     server: Platform
@@ -122,7 +122,7 @@ def platform() -> Iterator[Platform]:
 
 
 def free_address() -> str:
-    """A loopback address that nobody listens on."""
+    """Return a loopback address without a listener."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return f"127.0.0.1:{listener.getsockname()[1]}"
 

@@ -116,7 +116,7 @@ def test_no_secret_is_written_down(each: Manifests) -> None:
 
 
 def test_only_monitoring_reaches_the_operators_port(each: Manifests) -> None:
-    """The policy lets the monitoring's namespace to the operators' port, and nobody else."""
+    """The policy admits the monitoring's namespace to the operators' port, and no other peer."""
     policy = each.the("NetworkPolicy")
     assert each.selected_by(policy["spec"]["podSelector"]["matchLabels"])
     (port,) = [one for one in (9464, "admin") if peers(policy, one)]

@@ -234,7 +234,7 @@ def test_an_upgrade_changes_no_settings(quick: Path, tmp_path: Path) -> None:
 
 
 def test_a_python_that_the_service_cannot_see_is_refused(bundle: Path, tmp_path: Path) -> None:
-    """An interpreter in somebody's home is refused for the service before anything is changed."""
+    """An interpreter in a user's home is refused for the service before anything is changed."""
     kind = (bundle / "KIND").read_text().strip()
     python = tmp_path / "python3"
     python.write_text(
@@ -273,7 +273,7 @@ def test_the_script_speaks_the_readers_language(language: str, says: str) -> Non
 
 
 def test_nothing_is_put_over_what_is_no_version(bundle: Path, tmp_path: Path) -> None:
-    """A folder of somebody else's at the prefix is left alone."""
+    """A folder of another origin at the prefix is not touched."""
     (tmp_path / "opt/dhp-gateway").mkdir(parents=True)
     done = install(bundle, tmp_path)
     assert done.returncode == 3
@@ -287,7 +287,7 @@ def append(path: Path) -> None:
 
 
 def other_wheel(bundle: Path) -> None:
-    """A wheel that was changed, by somebody who knew to change SHA256SUMS too."""
+    """Replace a wheel, and its entry in SHA256SUMS too."""
     wheel = next((bundle / "wheels").glob("aiohttp-*.whl"))
     append(wheel)
     sums = bundle / "SHA256SUMS"

@@ -199,7 +199,7 @@ def test_every_label_that_is_asked_for_exists(scraped: dict[str, set[str]]) -> N
 
 @pytest.mark.parametrize("label", KNOWN_VALUES)
 def test_every_value_that_is_asked_for_exists(label: str) -> None:
-    """A misspelled reason, outcome or state would never be found, and nobody would know."""
+    """A misspelled reason, outcome or state would match no series, without an error."""
     pattern = rf'\b{label}(?:=|=~|!=|!~)"([^"]*)"'
     asked = {
         value

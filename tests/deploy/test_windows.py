@@ -106,7 +106,7 @@ def test_the_script_is_powershell() -> None:
 
 
 def test_the_command_can_be_typed() -> None:
-    """A folder with nothing but the command is put on everybody's path, once."""
+    """A folder with nothing but the command is added to the PATH of all users, once."""
     script = SCRIPT.decode()
     assert '@"%~dp0..\\current\\Scripts\\dhp-gateway.exe" %*' in script
     assert "-notcontains $bin" in script
@@ -191,7 +191,7 @@ def running(*arguments: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def get(port: int, path: str) -> tuple[int, bytes]:
-    """Status and body of an answer; 0 when nobody listens yet."""
+    """Return status and body of a response; status 0 while the port has no listener."""
     caller = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     try:
         caller.request("GET", path)
