@@ -114,7 +114,7 @@ def test_a_search_counts_for_every_type_that_it_passes_through(parameters: str) 
 
 @pytest.mark.parametrize("parameters", NOBODYS)
 def test_what_cannot_be_judged_stays_within_nothing(parameters: str) -> None:
-    """Types that are not named, and names that are not plain, are nobody's."""
+    """Types that are not named, and names that are not plain, belong to no permission."""
     assert not is_limited_to_types(parameters, TWO)
     assert not is_limited_to_types(f"code=1;{parameters}", TWO)
 

@@ -151,6 +151,6 @@ def test_too_many_links_that_wait_stay(size: int) -> None:
 
 
 def test_many_links_that_wait_are_rewritten() -> None:
-    """Below the limit a collection is rewritten once its end shows that nobody signed it."""
+    """Below the limit a collection is rewritten once its end shows that it has no signature."""
     body = COLLECTION + ENTRY * 15_000 + b"{}]}"
     assert passed(JSON, body) == body.replace(URL, PLATFORM.encode())

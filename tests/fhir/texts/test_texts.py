@@ -101,7 +101,7 @@ def test_uzbek_letters_are_written_with_one_sign(reason):
 
 @pytest.mark.parametrize("reason", OUTCOME_UNKNOWN)
 def test_an_unclear_write_is_read_before_it_is_repeated(reason):
-    """Whoever reads only the text still does not store the data twice."""
+    """A user who reads only the text is told how not to store the data twice."""
     english, russian, uzbek = (text(reason, language) for language in LANGUAGES)
     assert "It is not known whether the data was saved" in english
     assert "read the record before you send it again" in english
@@ -123,7 +123,7 @@ def test_a_read_is_told_nothing_of_data_to_be_saved(reason):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_long_pause_is_for_the_operator(language):
-    """The text of the open circuit says from when on somebody must be told."""
+    """The text of the open circuit says after how many minutes the operator must be informed."""
     assert "15" in text("circuit-open", language)
 
 
