@@ -89,7 +89,7 @@ def valid_answers(draw: st.DrawFn) -> Valid:
     end: End = "eof" if by_close else draw(st.sampled_from(["open", "eof", "reset"]))
     connection = [field for field in fields if field.startswith(b"Connection: ")]
     kept = connection == [b"Connection: keep-alive\r\n"] or (not connection and version == b"1.1")
-    # Nothing is asked behind an answer of which nobody can tell whether a body follows.
+    # The connection is not reused when it is unknown whether a body follows the response.
     must_keep = kept and framing != "close" and not bodiless
     return Valid(stream, head, end, (status, b"" if bodiless else body), must_keep)
 

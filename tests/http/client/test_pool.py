@@ -62,7 +62,7 @@ async def used(pool: UpstreamPool) -> UpstreamConnection:
 async def waiting(
     pool: UpstreamPool, caller: str = "", *, new: bool = False
 ) -> asyncio.Task[UpstreamConnection]:
-    """Somebody who waits for a connection."""
+    """Return a task that waits for a connection."""
     task = asyncio.create_task(pool.acquire(caller, force_new=new))
     await asyncio.sleep(0)
     return task
@@ -93,7 +93,7 @@ async def test_callers_that_pipeline_leave_room_for_others(
 
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "room"])
 async def test_first_come_first_served(make_pool: MakePool, kept: bool) -> None:
-    """What becomes free is for the first in line: whoever asks in that moment waits behind."""
+    """A freed connection is for the first waiter; a caller that comes then waits behind."""
     pool = make_pool()
     holder = await used(pool)
     first = await waiting(pool)
@@ -141,9 +141,9 @@ async def test_who_holds_the_fewest_is_next(make_pool: MakePool) -> None:
 async def test_one_caller_leaves_some_for_others(
     make_pool: MakePool, size: int, shared: bool, most: int
 ) -> None:
-    """One alone never has the last of many connections, nor does his queue hold anybody up.
+    """One caller never has the last of many connections, nor does its queue delay other callers.
 
-    Where the pool is small, or nobody else may call, he has them all.
+    In a small pool, and where no other caller is configured, it may have them all.
     """
     pool = make_pool(size, shared=shared)
     async with asyncio.timeout(10):
@@ -339,7 +339,7 @@ async def test_limit_holds_whatever_happens(
     assert not unserved
     assert served > 20
     assert (pool.connection_counts()["active"], pool.connection_counts()["connecting"]) == (0, 0)
-    # Nothing is still put down to anybody.
+    # No connection is counted for any caller any more.
     for caller in callers:
         held = [await asyncio.wait_for(pool.acquire(caller), 5) for _ in range(size)]
         for connection in held:

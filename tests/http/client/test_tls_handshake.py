@@ -86,7 +86,7 @@ async def test_handshake_that_ends(ca: trustme.CA, case: str) -> None:
 
 @pytest.mark.parametrize("by", ["time-out", "cancellation"])
 async def test_handshake_without_an_end(ca: trustme.CA, by: str) -> None:
-    """A platform that says nothing is given up, and so is one that nobody waits for any more."""
+    """A handshake without a response ends at the timeout, or when its waiter is cancelled."""
     async with TlsPeer(server_side(ca)) as peer:
         timeouts = UpstreamTimeouts(0.2 if by == "time-out" else 5.0, 5.0, 5.0)
         ours = Ours(client_side(ca), peer.port, timeouts)

@@ -89,7 +89,7 @@ async def test_certificate_asked_for_later(ca: trustme.CA) -> None:
 
 
 async def test_certificate_refused_later(ca: trustme.CA) -> None:
-    """Where the platform asked in the midst of an exchange, nobody knows what it did before."""
+    """When the platform asks within an exchange, it is unknown what it did before."""
     async with (
         SServer(ca, "-tls1_2", "-no_ticket", "-no_cache", "-verify_return_error") as server,
         connected(server.port, client_side(ca, issuer=trustme.CA())) as connection,

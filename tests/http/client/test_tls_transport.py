@@ -78,7 +78,7 @@ async def test_goodbye_after_a_whole_answer(both: Both) -> None:
 
 @pytest.mark.parametrize("how", ["end", "reset"])
 async def test_cut_without_a_goodbye(both: Both, how: str) -> None:
-    """Without close_notify an answer without a length is cut, whoever cut the line."""
+    """Without close_notify a response without a length is incomplete, whichever end cut it."""
     await both.ask()
     await both.line.send(both.line.record(BY_CLOSE))
     await until(lambda: both.connection.has_pending_body)
@@ -123,7 +123,7 @@ async def test_end_while_idle(both: Both, how: str) -> None:
 
 
 def spoilt(record: bytes) -> bytes:
-    """A record that somebody changed on its way."""
+    """Return a record that was changed on its way."""
     return record[:-1] + bytes([record[-1] ^ 1])
 
 
@@ -155,7 +155,7 @@ async def test_long_answer_waits_for_its_reader(both: Both) -> None:
     got = b""
     for turn in itertools.count():
         if turn < 3:
-            # Nobody takes anything for a while; the platform goes on as far as it can.
+            # Nothing is read for a while; the platform sends as much as it can.
             await asyncio.sleep(0.05)
             assert not sending.done()
         pieces = await both.connection.read()

@@ -75,7 +75,7 @@ async def accepting(
 
 
 def waiting_callers(listening: socket.socket, count: int) -> list[socket.socket]:
-    """Callers that the system has let in and nobody has accepted yet: the loop stands still."""
+    """Return connected callers that the gateway has not accepted, because the loop is blocked."""
     callers = [socket.create_connection(listening.getsockname()) for _ in range(count)]
     for caller in callers:
         caller.sendall(get("/"))

@@ -75,7 +75,7 @@ def test_it_is_the_parser_in_c() -> None:
 
 @pytest.mark.parametrize("folder", ["http", "pipeline"])
 def test_only_one_module_knows_it(folder: str) -> None:
-    """On the request's way nobody else imports anything of aiohttp's."""
+    """Only one module on the request path imports from aiohttp."""
     for path in (PACKAGE / folder).rglob("*.py"):
         if path.name == "aiohttp_parser.py":
             continue

@@ -1,4 +1,4 @@
-"""Requests that were sent ahead: whoever sends them, others have their turn."""
+"""Pipelined requests of any caller: other callers are served in between."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.pipeline.stage import Stage
 
 COUNT = 400
 LAB = {"name": "lab", "api_key": "planted-callers-key"}
-# Answered without waiting for anybody, on a connection that goes on.
+# Requests with an immediate response, on a connection that stays open.
 AT_ONCE = {
     "unknown-path": get("/nothing"),
     "no-key": get("/fhir/Patient/1"),

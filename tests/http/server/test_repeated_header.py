@@ -31,7 +31,7 @@ CHUNKED = get("/fhir/Basic", "Transfer-Encoding: chunked", method="POST")
 PIECES_OF_A_HEADER = (b"GET /fhir/Patient/3 HTTP/1.1\r\nX-Note: ", b"GET /fhir HTTP/1.1\r\n")
 AWAITING = get("/fhir/Basic", f"Content-Length: {len(OTHER)}", method="POST")
 SIZE, LAST_CHUNK = b"%x\r\n" % len(OTHER), b"\r\n0\r\n\r\n"
-# A body that nobody can send, for which the parser waits although it tells of none.
+# A body that no caller can send; the parser waits for it although it reports none.
 ENDLESS = get("/fhir/Basic", f"Content-Length: {2**64 - 1}", method="POST")
 SIX = b"".join(get(f"/fhir/Patient/{number}") for number in range(6))
 UPGRADE = ("Upgrade: h2c", "Connection: Upgrade")
