@@ -134,7 +134,7 @@ async def test_ignored_search_parameter_is_told_of(
             assert answer.headers["X-Gateway-Warning"] == (
                 'search-parameter-ignored; names="patient.identifier"'
             )
-    assert found["entry"]  # the conditions of everybody: this is why
+    assert found["entry"]  # the conditions of all patients, hence the warning
     async with session.get(f"{gateway.url}/Condition?patient={PATIENT_ID}") as answer:
         assert "X-Gateway-Warning" not in answer.headers
 
