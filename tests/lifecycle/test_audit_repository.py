@@ -144,7 +144,7 @@ async def test_what_is_not_taken_is_sent_again(
 async def test_a_repository_that_comes_late(
     start_service: StartService, platform: Platform
 ) -> None:
-    """While nobody listens there requests go on; afterwards all is delivered."""
+    """While the repository has no listener requests are served; afterwards all is delivered."""
     away = Repository()
     away.close()
     service = start_service(audit=to(away))

@@ -71,7 +71,7 @@ async def test_sigterm_under_load_loses_nothing(
     await load.until_refused()
     assert await service.ended() == 0
     if "the system permits no filter" in service.process.stderr:
-        # Those who were just connecting; nobody had accepted them.
+        # These callers were just connecting; the gateway had not accepted them.
         del load.failures["connect: ConnectionResetError"]
     assert (load.failures, load.most_inflight) == ({}, 200)
     assert len(service.audit("exchange")) == load.served

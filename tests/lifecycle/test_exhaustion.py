@@ -39,7 +39,7 @@ async def test_more_callers_than_descriptors_wait_for_their_turn(
 
 
 async def test_idle_and_silent_callers_make_room(start_service: StartService) -> None:
-    """Neither kept connections that nobody uses nor such as never said a word keep others out."""
+    """Idle connections, and connections without any request, do not keep new callers out."""
     service = limited(start_service)
     await service.until_ready()
     wires = [await Wire.open(service.address) for _ in range(LIMIT)]

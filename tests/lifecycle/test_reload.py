@@ -243,7 +243,7 @@ async def test_a_wrong_new_secret_costs_nothing(
 async def test_a_refused_secret_is_read_again_at_once(
     start_service: StartService, sso: Sso, tmp_path: Path
 ) -> None:
-    """When the SSO refuses a secret, the file is read again before anybody is told."""
+    """When the SSO refuses a secret, the file is read again before any error is reported."""
     secret = tmp_path / "secret"
     secret.write_text("old")
     sso.hold()

@@ -1,4 +1,4 @@
-"""The SSO exchanges a client's secret while callers send: nobody notices."""
+"""The SSO exchanges a client's secret while callers send requests: none of them fails."""
 
 from __future__ import annotations
 

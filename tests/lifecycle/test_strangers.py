@@ -62,7 +62,7 @@ async def test_what_strangers_send_ahead_costs_callers_nothing(
 
 
 async def test_so_it_is_where_anybody_may_call(start_service: StartService, tmp_path: Path) -> None:
-    """Without callers, whose requests nobody counts, others are served and memory stays too."""
+    """Without configured callers there is no limit; others are served and memory stays."""
     service = start_service(audit=sinks(tmp_path)["file"])
     await service.until_ready()
     await attacked(service, "unknown-path", 500)
@@ -98,7 +98,7 @@ async def test_an_audit_that_is_not_taken_keeps_little(
     start_service: StartService, tmp_path: Path
 ) -> None:
     """While nothing can be written new requests are refused, and the memory stays as it is."""
-    read, write = os.pipe()  # nobody reads it
+    read, write = os.pipe()  # it has no reader
     shell = ("sh", "-c", f'exec "$@" >/dev/fd/{write}', "sh")
     service = start_service(*shell, pass_fds=(write,))
     os.close(write)

@@ -92,7 +92,7 @@ def test_an_abstract_socket_and_another_process(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": "relative"}, {"WATCHDOG_USEC": "x"}])
 def test_without_systemd_nothing_happens(environ: dict[str, str]) -> None:
-    """Where nobody listens nothing is sent and nothing fails."""
+    """Without a listener at NOTIFY_SOCKET nothing is sent and nothing fails."""
     notifier = SystemdNotifier({"WATCHDOG_USEC": "1000", **environ})
     notifier.ready()
     assert notifier.watchdog is None

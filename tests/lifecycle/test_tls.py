@@ -115,7 +115,7 @@ async def test_the_end_follows_the_last_answer(
 async def test_plain_http_on_a_tls_listener_harms_nobody(
     start_service: StartService, pki: Pki
 ) -> None:
-    """Whoever speaks plain HTTP, or nothing, to TLS is dropped; others are served."""
+    """A caller that sends plain HTTP, or nothing, to TLS is dropped; others are served."""
     service = start_service(listen=pki.settings(), limits={"header_timeout": 0.5})
     await service.until_ready()
     async with await Wire.open(service.address) as plain, await Wire.open(service.address) as mute:
@@ -234,7 +234,7 @@ async def test_unusable_files_stop_the_start(
 
 
 async def test_an_encrypted_key_stops_the_start(start_service: StartService, pki: Pki) -> None:
-    """Nobody is asked for a passphrase on a terminal."""
+    """The gateway does not ask for a passphrase on a terminal."""
     from cryptography.hazmat.primitives import serialization as pem
 
     key = pem.load_pem_private_key(pki.key.read_bytes(), None)
@@ -251,7 +251,7 @@ async def test_an_encrypted_key_stops_the_start(start_service: StartService, pki
 async def test_client_cas_that_are_none_stop_the_start(
     start_service: StartService, pki: Pki, tmp_path: Path
 ) -> None:
-    """A file without certificates cannot identify anybody."""
+    """A file without certificates cannot identify any caller."""
     (tmp_path / "clients.pem").write_text("none")
     service = start_service(listen=pki.settings(client_ca_file=str(tmp_path / "clients.pem")))
     assert await service.ended() == 3

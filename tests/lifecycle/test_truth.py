@@ -93,7 +93,7 @@ async def call(service: Service, times: int, path: str = "/fhir/Patient/1") -> l
 
 
 def stops(found: Told, reason: str) -> None:
-    """Nobody says that requests pass."""
+    """Check that no view reports that requests pass."""
     assert found.care == ("no", reason)
     assert found.platform == ("fails", reason)
     assert (found.ready, found.failing) == (503, ["platform"])
@@ -157,7 +157,7 @@ async def test_a_closed_port_is_found_although_nobody_asks(start_service: StartS
 async def test_after_a_circuit_opened_the_gateway_finds_out(
     start_service: StartService, platform: Platform
 ) -> None:
-    """Nobody asks any more: first that it still fails, then that it is back, since when."""
+    """Probes find first that the platform still fails, then since when it is back."""
     platform.answer(answers.outcome(503))
     breaker = {"min_requests": 2, "open_for": 1}
     retries = {"max_attempts": 1}
@@ -213,7 +213,7 @@ async def test_nearly_every_token_rejected_is_no_green_tile(
 async def test_an_outbox_that_does_not_deliver_is_no_green_tile(
     start_service: StartService, platform: Platform, tmp_path: Any
 ) -> None:
-    """Writes wait because the platform fails, and nobody else asks."""
+    """Writes wait because the platform fails, and no other request reaches it."""
     platform.answer(answers.outcome(503))
     outbox = {
         "enabled": True,
@@ -289,7 +289,7 @@ async def test_every_kind_of_total_failure_is_found(
 
 @pytest.fixture
 async def stranger() -> AsyncIterator[Platform]:
-    """A platform with a certificate of an authority that nobody knows."""
+    """Yield a platform with a certificate of an unknown CA."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(tls)
     async with Platform(tls) as double:
@@ -392,7 +392,7 @@ async def test_any_statement_is_an_answer(
 
 
 async def test_it_can_be_switched_off(start_service: StartService, platform: Platform) -> None:
-    """With 0 nobody asks but callers, and nothing is known before."""
+    """With 0 only callers' requests reach the platform, and its health is unknown before."""
     service = start_service(admin={"probe_interval": 0})
     await service.until_ready()
     await asyncio.sleep(2.5)

@@ -1,4 +1,4 @@
-"""The moment in which listening sockets close: nobody is let in only to be reset."""
+"""The time at which listening sockets close: no connection is accepted only to be reset."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SO_LOCK_FILTER: Final = 44
 
 @pytest.fixture
 async def listening() -> AsyncIterator[ListeningSockets]:
-    """A port that nobody accepts from."""
+    """Yield listening sockets that accept no connection."""
     (made,) = await listen({"listen.address": ListenAddress("127.0.0.1", 0)})
     yield made
     made.close()

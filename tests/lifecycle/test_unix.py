@@ -23,7 +23,7 @@ def on_socket(start_service: StartService, path: Path) -> Service:
 async def test_a_unix_socket_serves_and_is_taken_away(
     start_service: StartService, tmp_path: Path
 ) -> None:
-    """Owner and group may use it, nobody else; at the end it is gone."""
+    """Only owner and group may use it; at the end it is removed."""
     path = tmp_path / "gateway.sock"
     service = on_socket(start_service, path)
     await service.until_ready()

@@ -1,4 +1,4 @@
-"""A standard error that nobody reads must not stop anything."""
+"""A standard error without a reader must not stop anything."""
 
 from __future__ import annotations
 
