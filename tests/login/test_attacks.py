@@ -27,7 +27,7 @@ COUNTED = "dhp_gateway_requests_total"
 
 @pytest.fixture
 async def victim(scene: Stage) -> Browser:
-    """The browser of somebody who means no harm."""
+    """Return the browser of the attacked user."""
     return await scene.browser()
 
 
@@ -49,7 +49,7 @@ async def silent() -> AsyncIterator[tuple[Provider, Stage]]:
 
 
 async def test_login_csrf_by_a_foreign_answer(victim: Browser, attacker: Browser) -> None:
-    """The attacker's code and state, opened in the victim's browser, sign nobody in."""
+    """The attacker's code and state, opened in the victim's browser, create no session."""
     link = await attacker.agree(await attacker.begin(), user="attacker")
     assert (await victim.open(link)).status == 400
     assert "dhp-session" not in victim.cookies()
@@ -175,7 +175,7 @@ async def test_every_code_is_bound_to_its_sign_in(silent: tuple[Provider, Stage]
 
 
 async def test_pkce_downgrade(victim: Browser) -> None:
-    """Who takes the challenge out of the address signs nobody in by the code that comes of it."""
+    """When the challenge was removed from the address, the resulting code creates no session."""
     begun = await victim.begin()
     weakened = re.sub(r"&code_challenge(_method)?=[^&]+", "", begun.location)
     assert weakened != begun.location
@@ -243,7 +243,7 @@ async def test_a_page_is_told_what_it_lacks(
 
 
 async def test_a_forged_sign_out(victim: Browser) -> None:
-    """Neither a form of another page nor a link signs anybody out, nor takes the cookie away."""
+    """Neither a form of another page nor a link ends a session or removes its cookie."""
     await victim.sign_in()
     form = {"Origin": FOREIGN, "Content-Type": "application/x-www-form-urlencoded"}
     assert (await victim.request("POST", "/auth/logout", form, data=b"a=b")).status == 403
@@ -313,7 +313,7 @@ async def test_what_may_be_returned_to(scene: Stage, return_to: str, location: s
 
 
 async def test_cookie_tossing(victim: Browser, attacker: Browser) -> None:
-    """Of two cookies of the name none is believed: nobody works in another's session unawares."""
+    """Of two cookies of the name none is accepted: no user works in another's session."""
     await attacker.sign_in(user="attacker")
     await victim.sign_in()
     own, tossed = victim.cookies()["dhp-session"], attacker.cookies()["dhp-session"]

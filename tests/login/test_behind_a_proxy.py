@@ -44,7 +44,7 @@ async def test_nobody_borrows_the_proxys_network(proxied: Stage) -> None:
 
 
 async def test_each_address_has_its_own_limit(proxied: Stage) -> None:
-    """One address that asks `/auth` without a pause takes it from nobody else."""
+    """An address that requests `/auth` without a pause is limited; other addresses are not."""
     browser = await proxied.browser()
     for _ in range(500):
         answer = await browser.get("/auth/session", X_Forwarded_For="203.0.113.5")

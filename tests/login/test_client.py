@@ -36,7 +36,7 @@ async def ward(**login: Any) -> AsyncIterator[tuple[Provider, Platform, Stage]]:
 
 
 async def live(browser: Browser, sso: Provider, platform: Platform) -> None:
-    """Somebody signs in, has a token renewed, and signs out."""
+    """Sign a user in, have the token refreshed, and sign the user out."""
     sso.user_tokens(token("first", refresh_token="r1"), token("second", refresh_token="r2"))
     assert (await signed_in(browser)).status == 302
     platform.script(unauthorized())

@@ -101,7 +101,7 @@ async def test_a_listed_origin_may_ask_and_read(mixed: tuple[Platform, Stage]) -
 
 
 async def test_another_origin_may_not(mixed: tuple[Platform, Stage]) -> None:
-    """A preflight of an origin that is not listed is refused and names nobody."""
+    """A preflight of an origin that is not listed is refused and contains no other origin."""
     platform, scene = mixed
     browser = await scene.browser()
     for path in ("/fhir/Patient/1", "/auth/session"):
@@ -120,7 +120,7 @@ async def test_answers_for_a_session_vary_by_its_cookie(mixed: tuple[Platform, S
 
 
 async def test_nothing_that_is_stored_runs_in_a_browser(mixed: tuple[Platform, Stage]) -> None:
-    """A page that somebody put on the platform has no scripts, forms or foreign frames here."""
+    """A stored page of the platform has no scripts, forms or foreign frames here."""
     platform, scene = mixed
     browser = await scene.browser()
     await signed_in(browser)

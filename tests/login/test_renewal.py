@@ -55,7 +55,7 @@ def made(value: str, clock: FakeClock) -> AccessToken:
 
 
 class Bench:
-    """A session of somebody, and what renews it."""
+    """A session of a user, and what refreshes its tokens."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
@@ -79,7 +79,7 @@ class Bench:
         self.orphans.append(session.renewal)
 
     async def session(self, *, renewable: bool = True) -> tuple[Session, Credential]:
-        """Somebody signed in."""
+        """Create the session of a signed-in user."""
         renewal = RenewalGrant(Secret("r0")) if renewable else RenewalGrant()
         _, session = await self.sessions.create(SignedInUser("dr"), made("t0", self.clock), renewal)
         return session, Credential(session)
@@ -166,7 +166,7 @@ async def test_tokens_that_come_after_the_sign_out_are_let_go(bench: Bench) -> N
 
 
 async def test_a_refusal_of_the_person_ends_the_session(bench: Bench) -> None:
-    """Even while the token lives: whoever revoked the sign-in meant it."""
+    """The session ends even while the token is valid, because the sign-in was revoked."""
     session, credential = await bench.session()
     bench.sso.script.append(refused("invalid_grant"))
     bench.clock.now += LIFETIME - 30

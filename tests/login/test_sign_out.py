@@ -28,7 +28,7 @@ class Cast:
     scene: Stage
 
     async def somebody(self, **claims: Any) -> Browser:
-        """A browser in which somebody is signed in; `claims` change the ID token."""
+        """Return a browser in which a user is signed in; `claims` change the ID token."""
         browser = await self.scene.browser()
         begun = await browser.begin()
         id_token = self.sso.id_token(begun.query["nonce"], **claims)
@@ -44,7 +44,7 @@ class Cast:
 
 @pytest.fixture
 async def cast() -> AsyncIterator[Cast]:
-    """Everything is up; nobody has signed in."""
+    """Yield a running gateway, SSO and platform, before any sign-in."""
     async with (
         Provider(openid=True) as sso,
         Platform() as platform,
@@ -111,7 +111,7 @@ async def test_a_refresh_token_is_revoked_at_the_sso_only(cast: Cast) -> None:
 
 
 async def test_the_sso_ends_all_sessions_of_a_person(cast: Cast) -> None:
-    """A logout token with `sub` ends that person's sessions in all browsers, and nobody else's."""
+    """A logout token with `sub` ends that user's sessions in all browsers, and no others."""
     first, second = await cast.somebody(), await cast.somebody()
     other = await cast.somebody(sub="person-8")
     answer = await cast.told(cast.sso.logout_token())

@@ -31,7 +31,7 @@ class Cast:
 
 @pytest.fixture
 async def cast() -> AsyncIterator[Cast]:
-    """Everything is up; nobody has signed in."""
+    """Yield a running gateway, SSO and platform, before any sign-in."""
     async with (
         Provider() as sso,
         Platform() as platform,
@@ -296,7 +296,7 @@ async def test_a_code_that_brings_no_token_is_a_page(
 
 
 async def test_sessions_outlive_a_reload(cast: Cast) -> None:
-    """New settings sign nobody out, unless the tokens are another client's."""
+    """New settings end no session, unless the tokens are another client's."""
     cast.sso.user_tokens(token("first"))
     await signed_in(cast.browser)
     gateway, settings = cast.scene.gateway.gateway, cast.scene.gateway.settings
