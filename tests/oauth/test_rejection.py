@@ -41,7 +41,7 @@ async def test_new_token(given: Bench) -> None:
 
 
 async def test_dropped_before_the_new_one_is_there(given: Bench) -> None:
-    """While the new token is fetched nobody gets the rejected one; all wait for the same."""
+    """While a new token is fetched, none gets the rejected one; all wait for the same."""
     token = await given.obtain()
     given.sso.hold()
     replacing = asyncio.ensure_future(given.tokens.replace_rejected("default", token))
@@ -252,7 +252,7 @@ async def test_forced_fetches_keep_their_distance(given: Bench) -> None:
 
 
 async def test_others_go_on_meanwhile(given: Bench) -> None:
-    """While a forced fetch keeps its distance nobody else waits; when it will be is known."""
+    """While a forced fetch is delayed, no other request waits; its time is known."""
     fresh = await given.tokens.replace_rejected("default", await given.obtain())
     given.tokens.on_token_accepted("default", fresh)
     replacing = asyncio.ensure_future(given.tokens.replace_rejected("default", fresh))

@@ -101,7 +101,7 @@ class ReplicaMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.replicas) > 1)
     @rule(data=st.data(), killed=st.booleans())
     def replica_leaves(self, data: st.DataObject, killed: bool) -> None:
-        """One is stopped, or dies and cannot say goodbye to anybody."""
+        """Stop a replica, or kill it without the release of its leases."""
         gone = self._pick(data)
         if killed:
             gone.store.killed = True
@@ -137,7 +137,7 @@ class ReplicaMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([-86_400.0, 86_400.0]))
     def wall_clock_jumps(self, seconds: float) -> None:
-        """Somebody sets the machine's clock."""
+        """Set the wall clock."""
         self.clock.jump_wall(seconds)
 
     @rule(away=st.booleans())

@@ -180,7 +180,7 @@ class TestChangedFile:
     """The file is changed while the gateway runs."""
 
     async def test_read_again_when_refused(self, sso: StrictSso, endpoint: TokenEndpoint) -> None:
-        """A refused secret is replaced by the file's, and nobody notices."""
+        """A refused secret is replaced by that of the file, without a failed request."""
         source = rereading(endpoint, file := File("old"))
         await value(source)
         sso.takes, file.text = {"new"}, "new"
@@ -288,6 +288,6 @@ class TestFiles:
         ids=["secrets", "keys"],
     )
     def test_more_than_two(self, read: Callable[[], object]) -> None:
-        """Three are a mistake that somebody should see."""
+        """Three secrets are a mistake, which is reported."""
         with pytest.raises(ClientKeyError, match="more than two"):
             read()

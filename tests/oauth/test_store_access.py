@@ -82,7 +82,7 @@ async def test_works(access: GuardedTokenStore) -> None:
 
 @pytest.mark.parametrize("trouble", ["broken", "hangs"])
 async def test_away(access: GuardedTokenStore, store: BreakableStore, trouble: str) -> None:
-    """Nothing is raised, nothing is found, and everybody may ask the SSO."""
+    """No error is raised, nothing is found, and every replica may send a token request."""
     setattr(store, trouble, True)
     await access.put(KEY, TOKEN)
     assert await access.get(KEY) is None

@@ -1,4 +1,4 @@
-"""Answers of the SSO that are compressed although nobody asked for that."""
+"""Token responses that are compressed although the request did not accept that."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ class TestFirstToken:
         assert len(given.sso.requests) == 1
 
     async def test_all_leave(self, given: Bench) -> None:
-        """The fetch goes on for the next caller even when everybody left."""
+        """The fetch continues for the next caller even when all waiting callers have left."""
         given.sso.hold()
         leaving = asyncio.ensure_future(given.obtain())
         await given.sso.seen(1)
@@ -297,7 +297,7 @@ class TestFailure:
         assert second.retry_after == pytest.approx(first.retry_after - 10)
 
     async def test_retry_after_is_at_least_a_second(self, given: Bench) -> None:
-        """Nobody is told to come back at once."""
+        """No caller is told to retry at once."""
         given.sso.handle(answers.status(429, ("Retry-After", "0")))
         assert (await refused_with(given)).retry_after >= 1
 

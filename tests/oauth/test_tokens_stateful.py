@@ -209,7 +209,7 @@ class TokenMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([-86_400.0, 86_400.0]))
     def wall_clock_jumps(self, seconds: float) -> None:
-        """Somebody sets the machine's clock."""
+        """Set the wall clock."""
         self.clock.jump_wall(seconds)
 
     @invariant()
