@@ -151,7 +151,7 @@ async def test_an_answer_to_somebody_else_ends_the_pause(
 async def test_an_answer_to_somebody_else_ends_what_the_platform_asked_all_to_wait(
     running: Running, sender: RecordingSender
 ) -> None:
-    """A 503 with Retry-After holds the whole line only until anybody is answered."""
+    """A 503 with Retry-After delays all entries only until any request gets a response."""
     sender.results["r-a"] = [SendFailure(Effect.NONE, "upstream-busy", 3000.0)]
     entry = await running.put(draft("a"))
     await until(lambda: OutboxStep.POSTPONED in running.steps(entry))
@@ -191,7 +191,7 @@ async def test_what_learns_late_that_the_line_was_down_does_not_wait_for_it(
 async def test_a_delivery_ends_what_the_platform_asked_others_to_wait(
     running: Running, sender: RecordingSender
 ) -> None:
-    """Also if nobody but the delivery itself has an answer."""
+    """A response to a delivery alone ends the delay too."""
     asked, entry = await late_and_unreachable(running, sender)
     sender.held["r-late"].set()
     await until(lambda: OutboxStep.POSTPONED in running.steps(asked))
@@ -234,7 +234,7 @@ async def test_answers_to_others_do_not_make_attempts_hammer(
 async def test_a_silent_line_is_asked_something_light(
     running: Running, sender: RecordingSender
 ) -> None:
-    """Every five seconds while something waits for it, and no more once anybody was answered."""
+    """A probe every five seconds while an entry waits, until any request got a response."""
     await running.pass_time(20)
     assert sender.probed == 0
     sender.results["r-a"] = [SendFailure(Effect.NONE, "upstream-busy", 3000.0)]
@@ -252,7 +252,7 @@ async def test_a_silent_line_is_asked_something_light(
 async def test_an_attempt_that_hangs_on_a_dead_line_holds_up_nobody(
     running: Running, sender: RecordingSender
 ) -> None:
-    """When somebody is answered meanwhile, others are sent beside it."""
+    """When another request gets a response meanwhile, other entries are sent at once."""
     sender.usual = UNREACHABLE
     await running.put(draft("a"))
     await until(lambda: not running.delivery.is_platform_reachable)
@@ -518,7 +518,7 @@ async def test_a_contradicted_update_is_compared(
 async def test_a_failed_entry_blocks_only_its_own_order(
     running: Running, sender: RecordingSender
 ) -> None:
-    """Until somebody decides; then the rest of its order goes on."""
+    """It blocks until an operator decides; then the rest of its order goes on."""
     sender.results["r-1"] = [_REFUSED]
     failed = await running.put(draft("1", "P/a"))
     behind = await running.put(draft("2", "P/a"))
@@ -545,7 +545,7 @@ async def test_a_retried_entry_is_sent_again(running: Running, sender: Recording
 async def test_long_attempts_keep_their_lease(
     running: Running, sender: RecordingSender, store: SqlStore
 ) -> None:
-    """However long the platform takes, nobody else gets the entry meanwhile."""
+    """However long the platform takes, no other process gets the entry meanwhile."""
     sender.hold("r-a")
     entry = await running.put(draft("a"))
     await until(lambda: sender.seen == ["r-a"])
@@ -609,7 +609,7 @@ async def test_a_result_counts_though_the_lease_has_ended(
     caplog: pytest.LogCaptureFixture,
     given_up: bool,
 ) -> None:
-    """What another process took for unclear meanwhile; unless somebody decided, which is logged."""
+    """A result replaces another process's unclear state, but no operator's decision."""
     place.wall = ClockWall(clock)
     async with opened(place) as store, opened(place) as other:
         fragile = Fragile(store)
@@ -792,7 +792,7 @@ async def test_what_waits_is_delivered_after_a_restart(
 async def test_another_process_is_noticed(
     running: Running, store: SqlStore, sender: RecordingSender
 ) -> None:
-    """What somebody else puts in is delivered though nobody wakes the delivery."""
+    """An entry of another process is delivered though it does not wake the delivery."""
     entry = await store.insert(draft("a"), running.outbox._limits)
     await running.pass_time(3)
     await running.until_state(entry, EntryState.DELIVERED)

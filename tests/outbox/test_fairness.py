@@ -65,7 +65,7 @@ async def test_orders_count_as_bytes(store: SqlStore) -> None:
 
 
 async def test_the_order_of_everything_waits_and_is_waited_for(store: SqlStore) -> None:
-    """By all of its caller's, and by nobody else's."""
+    """It waits for all entries of its caller and blocks them, but no entry of other callers."""
     await store.insert(draft("1", "P/a"), ROOMY)
     await store.insert(replace(draft("2"), ordering_keys=ALL_KEYS), ROOMY)
     await store.insert(draft("3", "P/b"), ROOMY)
@@ -140,7 +140,7 @@ async def test_nothing_waits_for_what_is_over(store: SqlStore) -> None:
 
 
 async def test_much_goes_on_at_once(store: SqlStore) -> None:
-    """What waits for one entry is let go in a moment, for nobody can write meanwhile."""
+    """Unblocking many entries is fast, because no write is possible meanwhile."""
     first = await store.insert(replace(draft("1"), ordering_keys=ALL_KEYS), ROOMY)
     later = range(first.number + 1, first.number + 10_001)
     columns = asdict(first)

@@ -126,7 +126,7 @@ class ModelPlatform:
         return StoredResponse(422) if known.poisoned else StoredResponse(200)
 
     async def probe(self) -> None:
-        """Nobody else is answered here."""
+        """Do nothing: this platform serves no other requests."""
 
     async def verify(
         self, entry: OutboxEntry, request: QueuedRequest
@@ -314,7 +314,7 @@ class OutboxMachine(RuleBasedStateMachine):
                 assert not known.applied, f"{entry.number} counts as not delivered"
 
     def teardown(self) -> None:
-        """When all is fine again, everything is delivered, or somebody must decide about it."""
+        """Without faults every entry is delivered, or waits for an operator's decision."""
         try:
             self.platform.weather.clear()
             self.runner.run(self._calm_down())

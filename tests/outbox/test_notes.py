@@ -55,7 +55,7 @@ async def test_what_cannot_be_recorded_stays_noted(store: SqlStore) -> None:
 
 
 async def test_only_what_was_done_is_noted(store: SqlStore) -> None:
-    """A step that is refused, or recorded by whoever takes it, leaves no note."""
+    """A step that is refused, or recorded by its own process, leaves no pending audit record."""
     records = Records()
     entry = await store.insert(draft("a"), ROOMY)
     await store.apply_action(entry.id, EntryState.DROPPED)

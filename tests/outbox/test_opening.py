@@ -150,7 +150,7 @@ async def test_a_database_that_is_not_there_is_named(postgres_place: PostgresPla
 
 
 async def test_a_server_that_comes_back_is_used_again(postgres_place: PostgresPlace) -> None:
-    """While it is away every access says so; nobody has to restart the gateway."""
+    """While the server is down every access says so; the gateway needs no restart."""
     server = postgres_place.server
     async with open_store(made(postgres_place)) as store:
         outbox = make_outbox(store, made(postgres_place), lambda _: None)
@@ -184,7 +184,7 @@ async def test_a_full_disk_is_told_and_survived(sqlite_place: SqlitePlace) -> No
 
 
 async def test_commands_see_what_another_process_does(sqlite_place: SqlitePlace) -> None:
-    """Emptiness is told rightly although somebody else puts in, delivers and drops."""
+    """Emptiness is reported correctly although another process enqueues, delivers and drops."""
     async with open_store(made(sqlite_place)) as store, open_store(made(sqlite_place)) as other:
         here = make_outbox(store, made(sqlite_place), lambda _: None)
         there = make_outbox(other, made(sqlite_place), lambda _: None)
@@ -198,7 +198,7 @@ async def test_commands_see_what_another_process_does(sqlite_place: SqlitePlace)
 
 
 async def test_waits_for_another_process_that_opens_it_first(sqlite_place: SqlitePlace) -> None:
-    """A new file that somebody else is writing to is opened as soon as that ends."""
+    """A new file that another process is writing to is opened as soon as that ends."""
     other = sqlite3.connect(sqlite_place.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     asyncio.get_running_loop().call_later(0.1, other.execute, "ROLLBACK")
@@ -240,12 +240,12 @@ async def test_who_waited_for_this_process_waits_less_for_others(
             pass
 
     async with database.write_transaction():
-        # Though nobody else has the file.
+        # No other process has the file.
         with pytest.raises(OutboxUnavailableError):
             await asyncio.wait_for(write(), 5)
         behind = asyncio.create_task(write())
         await asyncio.sleep(0.6)
-    # Before whoever is behind has his turn.
+    # Before the next waiting task has the lock.
     other.execute("BEGIN IMMEDIATE")
     # Less than he would have if his time began only now.
     await asyncio.wait([behind], timeout=0.7)

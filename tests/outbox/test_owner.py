@@ -20,7 +20,7 @@ _LEASE = 3600.0
 
 
 async def test_what_a_killed_process_had_in_hand_is_judged_at_once(tmp_path: Path) -> None:
-    """While it lives nobody takes it; once it is killed its lease is not waited for."""
+    """While the owner lives, its lease holds; once it is killed, the lease is not waited for."""
     url = f"sqlite:///{tmp_path}/outbox.db"
     async with open_store(settings(url)) as store:
         for number, recovery in enumerate(RECOVERIES):

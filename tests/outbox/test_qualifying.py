@@ -207,7 +207,7 @@ def test_without_any_name_the_type_is_the_order() -> None:
 def test_what_cannot_be_put_in_order_is_not_queued(
     code: str, path: str, query: str, body: bytes
 ) -> None:
-    """Nobody could tell what must not overtake it."""
+    """It would be unknown which writes must not overtake it."""
     assert classify_write(WriteDescription(code, path, query, body)) is None
 
 

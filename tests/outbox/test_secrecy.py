@@ -1,4 +1,4 @@
-"""What somebody finds who has the outbox's files, and not its key."""
+"""What the outbox's files reveal without the key."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ async def written_out(place: Place) -> None:
 
 
 async def test_files_are_the_owners_alone(sqlite_place: SqlitePlace) -> None:
-    """Nobody else on the machine may read file, log or shared memory."""
+    """Only the owner may read file, log and shared memory."""
     async with opened(sqlite_place) as store:
         await store.insert(draft("a"), ROOMY)
         files = sqlite_place.files()

@@ -53,7 +53,7 @@ class LinePlatform:
     async def until(self, count: int) -> None:
         """Wait until so many have arrived."""
         async with asyncio.timeout(40):
-            while len(self.arrived) < count:  # noqa: ASYNC110 - nobody tells
+            while len(self.arrived) < count:  # noqa: ASYNC110 - no event
                 await asyncio.sleep(0.001)
 
 

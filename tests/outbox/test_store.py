@@ -142,7 +142,7 @@ async def test_outcomes_are_told_together(store: SqlStore) -> None:
 async def test_what_comes_while_what_it_waits_for_ends_goes_on(
     place: Place, store: SqlStore
 ) -> None:
-    """Whoever is first: nothing waits for what is over."""
+    """In either order, no entry waits for one that has ended."""
     async with opened(place) as second:
         for n in range(20):
             await store.insert(draft(f"{n}-1", "P/a"), ROOMY)
@@ -214,7 +214,7 @@ async def test_what_is_not_confirmed_is_not_kept(store: SqlStore, refused: int) 
 
 
 async def test_confirmation_comes_after_the_waiting(place: Place, store: SqlStore) -> None:
-    """It is asked for only when nobody else can put anything in any more."""
+    """It is called only when no other process can enqueue any more."""
     asked: list[int] = []
     other = place.database()
     async with other.write_transaction() as connection:
@@ -229,7 +229,7 @@ async def test_confirmation_comes_after_the_waiting(place: Place, store: SqlStor
 
 
 async def test_a_renewed_lease_goes_on(place: Place, store: SqlStore) -> None:
-    """Renewing prolongs what has not ended yet, and names it; nobody else gets it meanwhile."""
+    """Renewing prolongs leases that have not ended, and returns them; other processes get none."""
     await store.insert(draft("a"), ROOMY)
     [entry] = await claim(store)
     place.wall.now += LEASE - 1
@@ -303,7 +303,7 @@ async def lost(place: Place, store: SqlStore, recovery: RecoveryMode) -> OutboxE
 async def test_a_late_delivery_counts(
     place: Place, store: SqlStore, recovery: RecoveryMode
 ) -> None:
-    """What the platform has answered for is delivered, as long as nobody went on with the entry."""
+    """A response of the platform counts as delivery, unless the entry has changed meanwhile."""
     entry = await lost(place, store, recovery)
     assert not await finish(store, ME, entry, EntryState.FAILED, StoredResponse(422))
     assert not await finish(store, ME, entry, EntryState.UNCLEAR, StoredResponse(500))
@@ -330,24 +330,24 @@ async def test_a_delivery_may_be_told_again(store: SqlStore) -> None:
 
 
 async def claimed(store: SqlStore, entry: OutboxEntry) -> None:
-    """Somebody else is sending it."""
+    """Let another process claim the entry."""
     await claim(store, owner="other")
 
 
 async def put_back(store: SqlStore, entry: OutboxEntry) -> None:
-    """Somebody else could not send it."""
+    """Let another process release the entry undelivered."""
     [again] = await claim(store, owner="other")
     await release(store, "other", again, delay=0.0, cause="upstream-unreachable")
 
 
 async def doubted(store: SqlStore, entry: OutboxEntry) -> None:
-    """Somebody else has sent it, and does not know either."""
+    """Let another process send the entry and put it back in doubt."""
     [again] = await claim(store, owner="other")
     await doubt(store, "other", again, delay=0.0, cause="upstream-timeout")
 
 
 async def parked(store: SqlStore, entry: OutboxEntry) -> None:
-    """Somebody else has sent it, and a person has to look."""
+    """Let another process send the entry and record it as unclear."""
     [again] = await claim(store, owner="other")
     await finish(store, "other", again, EntryState.UNCLEAR, StoredResponse(500))
 
@@ -363,7 +363,7 @@ async def retried(store: SqlStore, entry: OutboxEntry) -> None:
 
 
 async def retried_and_expired(store: SqlStore, entry: OutboxEntry) -> None:
-    """And nobody could."""
+    """Put the entry back and let it expire."""
     await retried(store, entry)
     await store.expire_entries(-1.0)
 
@@ -378,7 +378,7 @@ async def retried_and_expired(store: SqlStore, entry: OutboxEntry) -> None:
 async def test_a_late_delivery_changes_nothing_that_went_on(
     place: Place, store: SqlStore, recovery: RecoveryMode, act: Callable[..., Awaitable[None]]
 ) -> None:
-    """Once somebody has claimed the entry or decided about it, the answer is too late."""
+    """After another claim or an operator's decision the response comes too late."""
     entry = await lost(place, store, recovery)
     await act(store, entry)
     before = await store.entry(entry.id), await store.response(entry.id)
@@ -522,7 +522,7 @@ async def test_what_is_too_old_is_given_up(
 async def test_only_what_is_over_is_forgotten(
     place: Place, store: SqlStore, state: EntryState
 ) -> None:
-    """After `retention` delivered, cancelled and dropped entries go; what needs somebody stays."""
+    """After `retention` delivered, cancelled and dropped entries go; others need an operator."""
     entry = await brought_to(store, state)
     over = state in (EntryState.DELIVERED, EntryState.CANCELLED, EntryState.DROPPED)
     place.wall.now += 50

@@ -61,7 +61,7 @@ class Operator:
 
 @pytest.fixture
 def operator(tmp_path: Path) -> Operator:
-    """Somebody at the machine."""
+    """Return an operator on the gateway's machine."""
     return Operator(tmp_path)
 
 
@@ -238,7 +238,7 @@ async def test_check_tells_what_the_outbox_lacks(operator: Operator) -> None:
 
 
 async def test_a_gateway_without_its_key_does_not_start(opened: Open, tmp_path: Path) -> None:
-    """It says which setting is wrong, rather than to queue what nobody can read."""
+    """It reports the wrong setting, instead of enqueuing what cannot be decrypted."""
     async with opened() as hospital:
         hospital.line.cut()
         await hospital.write()
@@ -283,7 +283,7 @@ async def test_what_is_done_beside_a_gateway_is_in_its_audit_file(
         assert (dropped.code, "noted for the audit" in dropped.out) == (0, True)
         assert (await operator.run("drop", entry_id)).code == 1
         await hospital.ended(behind)
-        while not steps(tmp_path):  # noqa: ASYNC110 - nobody tells
+        while not steps(tmp_path):  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.02)
     assert steps(tmp_path) == [("dropped", entry_id, BY)]
 
@@ -291,7 +291,7 @@ async def test_what_is_done_beside_a_gateway_is_in_its_audit_file(
 async def test_a_command_makes_no_audit_file(
     opened: Open, operator: Operator, tmp_path: Path
 ) -> None:
-    """It would belong to whoever runs it; the gateway makes it, and records what was noted."""
+    """The file would belong to the command's user; the gateway creates it and writes the record."""
     async with opened() as hospital:
         hospital.line.cut()
         entry_id = (await hospital.write()).location.rsplit("/", 1)[1]
@@ -334,7 +334,7 @@ def nobody_listens(**more: str) -> dict[str, Any]:
 async def test_a_step_that_the_audit_cannot_take_stays_noted(
     opened: Open, operator: Operator, tmp_path: Path, queued: str, on_failure: str
 ) -> None:
-    """Its command says so, and whoever can write the audit next records it."""
+    """The command says so, and the next process that can write the audit records it."""
     operator.settings["audit"] = nobody_listens(on_failure=on_failure)
     dropped = await operator.run("drop", queued)
     assert dropped.code == 0

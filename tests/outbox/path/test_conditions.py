@@ -1,7 +1,7 @@
-"""Conditional creates in front of platforms that keep conditions, ignore them, or do not say.
+"""Conditional creates with platforms that apply conditions, ignore them, or declare none.
 
-The platform does each write but one, and then fails in one of many ways. None may be there twice,
-and of each that nobody can know of it must be told.
+The platform does each write but one, and then fails in one of many ways. None may be stored twice,
+and each whose outcome is unknown must be reported as unclear.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def courses(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Course | Base
 
 
 def ends_of(course: Course | BaseException, case: Case) -> set[str]:
-    """What is told of all whose end nobody knew; none of any is doubled."""
+    """Return the reports of all writes in doubt; no write may be stored twice."""
     if isinstance(course, BaseException):
         raise course
     ends = course.ends.copy()
@@ -149,7 +149,7 @@ def test_a_platform_that_ignores_conditions_is_asked_first(courses, name: str) -
 
 @pytest.mark.parametrize("name", UNCLEAR)
 def test_what_cannot_be_looked_for_is_told_as_unclear(courses, name: str) -> None:
-    """Without identifier, and by a condition that nobody can believe in."""
+    """Creates without identifier, and with an unusable condition, are unclear."""
     assert ends_of(courses[name], CASES[name]) == {"unclear"}
 
 

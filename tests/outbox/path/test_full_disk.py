@@ -39,7 +39,7 @@ def volume(tmp_path: Path) -> Iterator[Volume]:
 
 
 def fill(place: Path) -> Path:
-    """Somebody else's file that takes all room that is left."""
+    """Fill the disk with another program's file, and return its path."""
     path = place / "somebody-elses"
     with path.open("ab", buffering=0) as file:
         for size in (65536, 4096, 512, 1):
@@ -83,7 +83,7 @@ async def delivered(hospital: Hospital, kept: list[str]) -> None:
 async def test_what_was_accepted_is_delivered_through_a_full_disk(
     opened: Open, volume: Volume, size: int
 ) -> None:
-    """The outbox refuses in time, and goes on when somebody else has taken all that was left."""
+    """The outbox refuses in time, and delivers when another program has filled the disk."""
     place = volume(size)
     async with opened(outbox={"url": f"sqlite:///{place}/outbox.db"}) as hospital:
         hospital.line.cut()

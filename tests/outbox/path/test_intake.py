@@ -249,7 +249,7 @@ LEAVES = {"reset": reset, "close": lambda wire: wire.writer.close()}
 
 @pytest.mark.parametrize("leave", LEAVES.values(), ids=LEAVES)
 async def test_who_has_left_is_not_queued_for(opened: Open, leave: Callable[[Wire], None]) -> None:
-    """Nobody would learn that the write is kept: it would be sent again, and be there twice."""
+    """The caller would not receive the 202, would send it again, and it would be stored twice."""
     async with opened(platform={"response_timeout": 0.5}) as hospital:
         hospital.platform.script(silence)
         address = hospital.gateway.address
@@ -388,7 +388,7 @@ async def test_every_step_is_audited_and_counted(hospital: Hospital) -> None:
 
 
 async def test_a_page_of_the_network_is_no_delivery(hospital: Hospital) -> None:
-    """A sign-in page with 200 comes from somebody in between: the write is sent again."""
+    """A sign-in page with 200 comes from an intermediary: the write is sent again."""
     hospital.line.cut()
     reply = await hospital.write()
     hospital.platform.script(page(200), http(302, b"", ("Location", "http://login.example/")))

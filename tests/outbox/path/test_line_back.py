@@ -24,7 +24,7 @@ async def test_a_read_ends_a_hold_of_the_whole_line(hospital: Hospital) -> None:
 
 
 async def test_without_traffic_a_light_question_ends_it(hospital: Hospital) -> None:
-    """Within six seconds, though nobody asks the platform anything."""
+    """A probe ends the outage within six seconds, without other requests to the platform."""
     kept = await _held(hospital)
     async with asyncio.timeout(_UNASKED):
         ended = await hospital.ended(kept.location)
@@ -54,7 +54,7 @@ async def _held(hospital: Hospital) -> Reply:
     kept = await hospital.write()
     assert kept.status == 202
     async with asyncio.timeout(30):
-        while len(hospital.writes()) < 2:  # noqa: ASYNC110 - nobody tells
+        while len(hospital.writes()) < 2:  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.01)
     await hospital.until("waiting", kept.location)
     return kept

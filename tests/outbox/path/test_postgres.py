@@ -40,7 +40,7 @@ async def test_writes_are_kept_and_delivered(hospital: Hospital) -> None:
 async def test_a_database_that_is_away_lets_nothing_overtake(
     hospital: Hospital, server: PostgresServer
 ) -> None:
-    """What may be queued is refused, as nobody knows what waits; all else goes on as ever."""
+    """It is unknown which writes wait, so that new ones are refused; all else passes."""
     server.stop()
     try:
         refused = await hospital.write()

@@ -64,7 +64,7 @@ class Tokens:
     """There is always one."""
 
     def current(self, credential: str) -> str:
-        """The token; nobody looks at it."""
+        """Return any token, which is not examined."""
         return credential
 
 
@@ -325,7 +325,7 @@ def bundle(kind: str, *resources: Any) -> QueuedRequest:
         ("transaction", (searchset(KEPT), searchset(KEPT)), VerificationStatus.PRESENT),
         ("transaction", (searchset(), searchset()), VerificationStatus.ABSENT),
         ("transaction", (searchset(), searchset(KEPT)), VerificationStatus.INCONCLUSIVE),
-        # Nobody knows of the update in it.
+        # The search does not show whether the update in the batch took effect.
         ("batch", (searchset(KEPT), searchset(KEPT)), VerificationStatus.INCONCLUSIVE),
         ("batch", (searchset(), searchset()), VerificationStatus.ABSENT),
     ],
@@ -452,7 +452,7 @@ async def test_an_update_gets_the_current_version_where_the_settings_say_so() ->
 @pytest.mark.parametrize("body", [b"", b"ok", b"{}", b'{"success":false,"errors":[]}', b"[]"])
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 async def test_what_is_no_fhir_finds_nothing_out(method: str, body: bytes) -> None:
-    """A success of somebody in between says nothing of what the platform has: it is asked again."""
+    """A success from an intermediary shows nothing about the platform: verification is repeated."""
     finding = await deliverer(Platform(UpstreamResponse.synthetic(200, [JSON], body))).verify(
         ENTRY, request(method)
     )
@@ -465,7 +465,7 @@ async def test_what_is_no_fhir_finds_nothing_out(method: str, body: bytes) -> No
     [(b"gzip", gzip.compress), (b"x-gzip", gzip.compress), (b"deflate", zlib.compress)],
 )
 async def test_compressed_answers_are_read(coding: bytes, pack: Callable[[bytes], bytes]) -> None:
-    """What nobody asked for compressed tells as much."""
+    """A compressed response, though not requested, is decoded and examined."""
     found = pack(json.dumps(KEPT).encode())
     there = UpstreamResponse.synthetic(200, [JSON, (b"Content-Encoding", coding)], found)
     finding = await deliverer(Platform(there)).verify(ENTRY, request("PUT"))

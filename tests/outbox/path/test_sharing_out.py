@@ -50,7 +50,7 @@ ALONE = {
 async def test_who_alone_may_queue_may_fill_it(
     opened: Open, callers: list[dict[str, object]]
 ) -> None:
-    """Nobody else could need the room."""
+    """No other caller could need the space."""
     async with opened(callers=callers, outbox={"max_entries": 4}) as hospital:
         hospital.line.cut()
         kept = [(await hospital.write(number=n, **LAB)).status for n in range(5)]

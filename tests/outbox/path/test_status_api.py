@@ -50,7 +50,7 @@ async def test_a_refused_write_shows_the_platforms_outcome(hospital: Hospital) -
 
 
 async def test_an_unclear_write_says_so(hospital: Hospital) -> None:
-    """Nobody knows whether the platform has it: the Bundle's outcome tells, and it stays."""
+    """It is unknown whether the platform has it: the Bundle's outcome says so, and it stays."""
     hospital.line.cut()
     location = (await hospital.write(method="POST")).location
     hospital.platform.script(then_close(b""))
