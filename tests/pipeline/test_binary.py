@@ -37,7 +37,7 @@ def type_last(base: str) -> bytes:
 
 
 def data_first(base: str) -> bytes:
-    """The same in the order of nobody."""
+    """Return the same in an unusual order of members."""
     members = json.loads(as_json(base))
     return json.dumps(dict(reversed(members.items()))).encode()
 

@@ -160,7 +160,7 @@ def test_every_answer_is_told(clock: FakeClock) -> None:
 
 
 def test_a_question_passes_an_open_circuit(circuit: CircuitBreaker, clock: FakeClock) -> None:
-    """Its failure makes nobody wait longer, its answer closes the circuit."""
+    """A failed probe does not prolong the open state; a successful one closes the circuit."""
     for _ in range(POLICY.min_requests):
         circuit.record(circuit.admit(), failed=True)
     clock.now += POLICY.open_for - 1

@@ -229,7 +229,7 @@ async def test_sso_unavailable(stage: Stage, name: str) -> None:
 
 
 async def test_sso_refuses_connections(stage: Stage) -> None:
-    """Nobody listens where the SSO should be."""
+    """The SSO's port has no listener."""
     gateway = await stage.start(token_url=f"http://127.0.0.1:{free_port()}/token")
     evidence = await stage.evidence(gateway, stage.get())
     await judge(evidence, "sso-unavailable", ERROR_TABLE["sso-unavailable"].but(asked=0))

@@ -39,7 +39,7 @@ async def answering(
 
 
 async def test_name_that_does_not_exist(stage: Stage) -> None:
-    """A platform whose name nobody knows is unreachable."""
+    """A platform whose name cannot be resolved is unreachable."""
     gateway = await stage.start(
         platform_url="http://nope.invalid/r5", platform={"allow_plaintext": True}
     )

@@ -41,7 +41,7 @@ async def test_alternating_with_accepted_requests(
 async def test_others_are_served_meanwhile(
     start_gateway: StartGateway, platform: Platform, sso: Sso
 ) -> None:
-    """While a new token for one refused request is awaited, nobody else waits for it."""
+    """While one refused request waits for a new token, no other request waits."""
     platform.answer(selective)
     async with start_gateway() as gateway, await Wire.open(gateway.address) as wire:
         assert (await ask(gateway.address, REFUSED)).reason == "token-rejected"

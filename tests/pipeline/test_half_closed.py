@@ -210,7 +210,7 @@ async def test_for_one_that_closed_nothing_makes_way(
 async def test_one_that_waits_for_a_connection_makes_way(
     start_gateway: StartGateway, platform: Platform
 ) -> None:
-    """A connection that becomes free is for those that are there, whoever came first."""
+    """A freed connection goes to callers that are still connected, even if others waited longer."""
     proceed = asyncio.Event()
 
     async def later(line: Line) -> None:
@@ -241,7 +241,7 @@ async def test_its_read_ends_in_time(
     listen: dict[str, Any],
     name: str,
 ) -> None:
-    """After `limits.half_closed`, also while nobody waits, and the platform's connection too."""
+    """After `limits.half_closed`, also without waiters; the platform's connection is closed too."""
     async with start_gateway(listen=listen, limits={"half_closed": 0.2}) as gateway:
         left = await half_close(gateway, READS[name])
         assert await gateway.metric(ACTIVE, state="active") == 1

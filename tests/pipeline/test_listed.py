@@ -16,7 +16,7 @@ FORM: Final = "application/x-www-form-urlencoded"
 
 
 def caller(**allow: Any) -> dict[str, Any]:
-    """An entry of the settings for whoever comes from this machine."""
+    """Return an entry of `callers` for this machine."""
     return {"name": "his", "networks": ["127.0.0.0/8"], "allow": allow}
 
 
@@ -64,7 +64,7 @@ TARGETS = [
 async def test_nothing_but_what_is_listed(
     gateway: Running, platform: Platform, target: str
 ) -> None:
-    """Operations, chains, compartments and what nobody understands are refused."""
+    """Operations, chains, compartments and unknown targets are refused."""
     await refused(gateway, get(f"/fhir/{target}"))
     assert platform.seen == []
 
@@ -264,7 +264,7 @@ ENDS_HERE = [
 async def test_connection_names_nothing_that_is_judged(
     start_gateway: StartGateway, platform: Platform, named: str
 ) -> None:
-    """A field that is read and passed on cannot be taken out behind its judgement, by nobody."""
+    """No caller can remove a field after its check by naming it in Connection."""
     async with start_gateway() as gateway:
         for fields in ((f"Connection: {named}",), ("Connection: close", f"Connection:\t{named}")):
             reply = await ask(gateway.address, post("/fhir/Patient", b"{}", *fields))

@@ -119,7 +119,7 @@ async def test_dead_address_is_passed_over(monkeypatch, start_gateway, platform:
     """When one of the platform's addresses is dead the next one serves."""
     loop = asyncio.get_running_loop()
     with socket.socket() as deaf:
-        # Bound, but nobody listens: refused at once.
+        # Bound without listening: connections are refused at once.
         deaf.bind(("127.0.0.2", 0))
         dead = deaf.getsockname()
 
@@ -143,7 +143,7 @@ async def test_unsupported_operation_does_not_open_the_circuit(
 
 
 async def test_platform_cannot_speak_for_the_gateway(gateway: Running, platform: Platform) -> None:
-    """The gateway's own fields and those of browsers' security come from nobody else."""
+    """The gateway's own fields and browsers' security fields are not accepted from the platform."""
     platform.answer(
         fhir(
             PATIENT,
@@ -165,7 +165,7 @@ async def test_platform_cannot_speak_for_the_gateway(gateway: Running, platform:
 
 
 async def test_two_content_types_are_none(gateway: Running, platform: Platform) -> None:
-    """An answer of two types is refused: a caller might believe the one nobody judged."""
+    """A response with two types is refused: a caller might use the one that was not checked."""
     platform.answer(fhir(PATIENT, 200, ("Content-Type", "text/html")))
     reply = await ask(gateway.address, get("/fhir/Patient/1"))
     assert (reply.status, reply.reason) == (502, "upstream-failed")
@@ -311,7 +311,7 @@ async def test_invalid_host_is_refused(gateway: Running, platform: Platform, hos
 async def test_foreign_web_pages_are_refused(
     gateway: Running, platform: Platform, field: str
 ) -> None:
-    """Where anybody on this machine may call, a web page from elsewhere may not."""
+    """Where any caller on this machine is accepted, a web page of another origin is not."""
     reply = await ask(gateway.address, post("/fhir/Patient", b"{}", field))
     assert (reply.status, reply.reason) == (403, "caller-forbidden")
     assert platform.seen == []

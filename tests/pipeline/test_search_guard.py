@@ -266,7 +266,7 @@ async def test_blind_update_gets_the_current_version(start_gateway, platform: Pl
 
 
 async def test_conflict_of_a_blind_update_is_a_412(start_gateway, platform: Platform) -> None:
-    """When somebody was faster the platform's 412 reaches the caller; nothing is repeated."""
+    """When another write came first, the platform's 412 reaches the caller without a retry."""
     async with start_gateway(fhir={"auto_if_match": True}) as gateway:
         platform.script(fhir(b"{}", 200, ("ETag", 'W/"3"')), outcome(412))
         reply = await ask(gateway.address, post("/fhir/Patient/1", b"{}", method="PUT"))

@@ -211,7 +211,7 @@ async def test_retry_after_is_waited_for(stage: Stage) -> None:
     loop = asyncio.get_running_loop()
     started = loop.time()
     assert (await sent(gateway, READS["GET"])).status == 200
-    # The platform said not before a second has passed; how much later is nobody's promise.
+    # The platform asked for a delay of a second; the delay may be longer.
     assert loop.time() - started >= 1
 
 
@@ -344,7 +344,7 @@ async def test_connection_closed_while_idle_is_not_used(
 
 
 async def test_bytes_on_an_idle_connection_end_it(stage: Stage) -> None:
-    """An answer that nobody asked for is never the answer to the next request."""
+    """An unrequested response is never used for the next request."""
 
     async def twice(line: Line) -> None:
         line.writer.write(fhir())

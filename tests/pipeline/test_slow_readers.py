@@ -1,4 +1,4 @@
-"""Callers that take answers slowly hold connections to the platform only while nobody waits."""
+"""Callers that read slowly hold connections to the platform only while no other caller waits."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_a_slow_reader_makes_way(start_gateway, platform: Platform, wires)
     """Who waits gets its connection at once; its answer is cut, not whole, and audited so."""
     async with start_gateway(platform={"max_connections": 1}) as gateway:
         wire = await begun(gateway, platform, wires)
-        # It was left alone as long as nobody waited.
+        # It was not cut while no other caller waited.
         assert await gateway.metric("dhp_gateway_upstream_connections", state="active") == 1
         assert (await ask(gateway.address, READ)).body == PATIENT
         wire.writer.transport.resume_reading()
@@ -93,7 +93,7 @@ async def test_who_reads_fast_enough_stays(start_gateway, platform: Platform, wi
 
 
 class Taking:
-    """A caller's connection of which somebody takes so many bytes a second."""
+    """A caller's connection that is read at `rate` bytes a second."""
 
     def __init__(self, rate: float) -> None:
         self.rate = rate
@@ -165,7 +165,7 @@ def test_what_the_system_takes_at_first_makes_nobody_fast() -> None:
 async def test_others_are_served_beside_as_many_as_may_be_slow(
     start_gateway, platform: Platform, wires
 ) -> None:
-    """Nobody has to be cut for the first answer of another caller: there is a connection left."""
+    """No caller is cut for another caller's first response: a connection is left for it."""
     callers = [{"name": name, "api_key": f"key of {name}"} for name in ("many", "other")]
     settings = {"max_connections": 40, "connect_timeout": 3}
     limits = {"min_body_rate": 0}

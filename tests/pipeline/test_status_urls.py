@@ -110,7 +110,7 @@ async def test_nothing_else_is_opened(
 async def test_a_place_that_is_no_status_url_opens_nothing(
     start_gateway: StartGateway, platform: Platform, path: str, method: str
 ) -> None:
-    """What FHIR itself knows under a path needs its own permission, whoever names it."""
+    """A path that FHIR defines needs its own permission, even when the platform returned it."""
     allow = {"interactions": ["operation"], "operations": ["$export"]}
     async with start_gateway(callers=callers(**allow)) as gateway:
         await exported(gateway, platform, platform.url + path)

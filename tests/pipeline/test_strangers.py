@@ -1,4 +1,4 @@
-"""Requests that no caller stands behind: they are few, whoever sends them, and harm nobody else."""
+"""Requests without an identified caller: their rate is limited, and they do not harm callers."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_a_right_key_passes_whatever_others_do(stage: Stage, kind: str) ->
 
 
 async def test_callers_mistakes_are_not_strangers(stage: Stage) -> None:
-    """Whoever shows a key is told what is wrong as often as it asks, and named in the audit."""
+    """A caller with a valid key gets each error without a rate limit, and the audit names it."""
     gateway = await stage.start(callers=[LAB], limits=FEW)
     replies = await each_alone(gateway, get("/nothing", RIGHT), 6)
     replies += await each_alone(gateway, get("/fhir/../x", RIGHT), 6)
@@ -103,7 +103,7 @@ async def test_a_caller_known_by_its_network_is_no_stranger(stage: Stage) -> Non
 
 
 async def test_without_callers_everybody_is_one(stage: Stage) -> None:
-    """A gateway that anybody may use knows no strangers, but for pages of foreign sites."""
+    """Without configured callers no request is limited, but for those of foreign web pages."""
     gateway = await stage.start(limits=FEW)
     for kind in ("unparsed", "unknown-path", "long-header"):
         request, status = STRANGERS[kind]
@@ -158,7 +158,7 @@ async def test_what_strangers_sent_ahead_is_not_read(stage: Stage) -> None:
 
 
 def test_a_share_comes_back() -> None:
-    """With time there is room again, and addresses that nobody hears of are forgotten."""
+    """The limit recovers with time, and addresses without requests are forgotten."""
     clock = FakeClock()
     strangers = UnidentifiedLimiter(CallerRegistry(), 1.0, clock, signs_in=True)
 

@@ -1,4 +1,4 @@
-"""Compression that nobody asked for: a caller gets no coding but one that it accepts."""
+"""Compression that was not requested: a caller gets only codings that it accepts."""
 
 from __future__ import annotations
 
