@@ -103,7 +103,7 @@ audit:
 
 
 def test_what_cannot_be_read_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A metric is no reason not to start: whoever uses the file tells what is wrong with it."""
+    """A metric does not prevent the start: the user of the file reports what is wrong with it."""
     (tmp_path / "broken.pem").write_text("no certificate")
     text = f"platform: {{ca_file: {tmp_path / 'broken.pem'}}}\nsso: {{ca_file: {tmp_path}/none}}"
     with caplog.at_level(logging.WARNING):
