@@ -169,7 +169,7 @@ async def test_a_canonical_url_is_taken_once(given: Trial) -> None:
 
 @pytest.mark.parametrize("type_", ["Patient", "Practitioner", "Person", "RelatedPerson"])
 async def test_names_are_searched_by_part_and_exactly(given: Trial, type_: str) -> None:
-    """`:contains` and `:exact` for whoever has a name, whichever part of it is meant."""
+    """`:contains` and `:exact` match any part of the name, for every type that has names."""
     person: dict[str, Any] = {
         "resourceType": type_,
         "name": [{"family": "Qo‘ldoshev", "given": ["Yo‘ldosh"]}],

@@ -33,7 +33,7 @@ async def test_roles_lead_on(given: Trial, operation: str, id_: str) -> None:
 
 @pytest.mark.parametrize("id_", [LONELY, NOBODY])
 async def test_no_hits_are_a_bundle_with_an_outcome(given: Trial, id_: str) -> None:
-    """200 and not-found inside, for an organisation that nobody works for and for none."""
+    """200 with not-found inside, for an unknown organisation and one without practitioners."""
     answer = await given.fhir("GET", f"/Organization/{id_}/$practitioners")
     assert (answer.status, answer.json["resourceType"]) == (200, "Bundle")
     (entry,) = answer.json["entry"]

@@ -117,7 +117,7 @@ async def test_refused_basic_credentials_get_a_challenge(given: Trial) -> None:
 
 @pytest.mark.parametrize("value", ["Basic !!!", "Basic aGVsbG8=", "Bearer abc", "Basic /w=="])
 async def test_an_unreadable_authorization_is_a_refused_client(given: Trial, value: str) -> None:
-    """What is not Basic with an id and a secret authenticates nobody."""
+    """A header that is not Basic with an id and a secret authenticates no client."""
     form = {"grant_type": "client_credentials"}
     answer = await given.ask_token(form, headers={"Authorization": value})
     assert (answer.status, answer.json["error"]) == (401, "invalid_client")
