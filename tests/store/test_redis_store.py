@@ -116,7 +116,7 @@ class TestDropping:
     """A token that the platform rejected disappears; its successor does not."""
 
     async def test_compare_and_delete(self, replica: Replica) -> None:
-        """Only the named token is dropped, whoever put it."""
+        """Only the named token is deleted, whichever replica put it."""
         await replica().put(KEY, token("new"))
         await replica().delete(KEY, token("old"))
         assert await replica().get(KEY) == token("new")
@@ -168,7 +168,7 @@ class TestSecrecy:
         assert await replica(encryption_key=key).get(OTHER_SECRET) == token()
 
     async def test_moved(self, replica: Replica, client: Redis) -> None:
-        """A ciphertext that somebody copied to another place is a miss there."""
+        """A ciphertext that was copied to another key is a miss there."""
         elsewhere = StoreKey("c" * 64, KEY.material)
         await replica().put(KEY, token())
         await client.copy(PLACE, PLACE.replace(KEY.name, elsewhere.name))
@@ -247,7 +247,7 @@ class TestLease:
         assert not await client.exists(LEASE)
 
     async def test_holder_dies(self, replica: Replica, client: Redis) -> None:
-        """When nobody renews it, it ends by itself."""
+        """A lease that is not renewed expires."""
         await client.set(LEASE, b"of a process that was killed", nx=True, px=100)
         assert await replica().acquire_lease(KEY) is None
         while (lease := await replica().acquire_lease(KEY)) is None:  # noqa: ASYNC110 - there is no event
