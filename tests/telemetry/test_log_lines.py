@@ -74,7 +74,7 @@ def test_lines_come_in_order(make: Make, pipe: Pipe) -> None:
 
 @pytest.mark.parametrize("room", [{"max_lines": 20}, {"max_bytes": 200}])
 def test_what_does_not_fit_is_dropped_and_told(make: Make, pipe: Pipe, room: dict) -> None:
-    """A pipe that nobody reads makes nobody wait; once it is read, a line says what is missing."""
+    """A pipe without a reader blocks no logging; once it is read, a line says what is missing."""
     filling = pipe.fill()
     writer = make(pipe.writer, **room)
     lines = put(writer, 500)
@@ -92,7 +92,7 @@ def test_what_does_not_fit_is_dropped_and_told(make: Make, pipe: Pipe, room: dic
 
 
 def test_a_reader_that_leaves_ends_nothing(make: Make, pipe: Pipe) -> None:
-    """Lines to a broken pipe are lost, and whoever logs does not notice."""
+    """Lines to a broken pipe are lost, without an error for the logging code."""
     os.close(pipe.reader)
     pipe.reader = -1
     writer = make(pipe.writer)

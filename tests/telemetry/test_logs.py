@@ -111,7 +111,7 @@ def test_records_of_the_standard_library_take_the_same_form(logs):
 
 
 def test_lower_levels_are_left_out(logs):
-    """Nothing below the configured level is written, whoever logs it."""
+    """Nothing below the configured level is written, from any logger."""
     logs.configure("warning")
     get_logger("gateway.x").info("no")
     logging.getLogger("asyncio").info("no")

@@ -182,7 +182,7 @@ def test_whether_the_platform_can_be_used_is_one_series(metrics):
 
 
 def test_credentials_that_are_no_longer_used_have_no_gauges(metrics):
-    """After a reload nobody is told of a missing token that nothing needs; its counters stay."""
+    """After a reload an unused credential has no gauge of a missing token; its counters stay."""
     expiry, requests = (
         "dhp_gateway_token_expiry_timestamp_seconds",
         "dhp_gateway_token_requests_total",
