@@ -98,7 +98,7 @@ async def test_duty_03_own_fields_survive(gateway: Running, platform: Platform) 
 
 
 async def test_duty_04_unknown_fields_in_their_order(gateway: Running, platform: Platform) -> None:
-    """Fields that nobody knows pass, lines of one name in their order and never joined."""
+    """Unknown fields pass; lines of one name keep their order and are never joined."""
     platform.answer(fhir(PATIENT, 200, ("X-Odd", "b"), ("X-Other", "1"), ("X-Odd", "a, c")))
     reply = await ask(gateway.address, get("/fhir/Patient/1", "X-Odd: 2", "X-B: x", "X-Odd: 1, 3"))
     assert platform.seen[0].all("x-odd") == ["2", "1, 3"]

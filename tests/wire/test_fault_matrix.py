@@ -47,7 +47,7 @@ FAILED = Expected(502, "upstream-failed", outcome="failure", unknown=True)
 
 @pytest.mark.parametrize("request_", [READ, WRITE], ids=["read", "write"])
 async def test_refused(sso: Sso, platform: Platform, request_: bytes) -> None:
-    """Nobody listens: tried again for every method, since nothing was delivered."""
+    """Without a listener every method is retried, since nothing was delivered."""
     async with running(f"http://127.0.0.1:{free_port()}/r5", sso.token_url, **QUICK) as gateway:
         reply = await ask(gateway.address, request_)
         expected = Expected(**{**vars(UNREACHABLE), "retries": {"connect": 2}})
@@ -56,7 +56,7 @@ async def test_refused(sso: Sso, platform: Platform, request_: bytes) -> None:
 
 async def test_name_is_not_known(sso: Sso, platform: Platform) -> None:
     """The platform's name cannot be resolved."""
-    # A label of 63 characters is valid, and nobody has it.
+    # A label of 63 characters is valid, and no host has it.
     url = f"http://{'x' * 63}.invalid/r5"
     settings = {"platform": {"allow_plaintext": True}, **QUICK}
     async with running(url, sso.token_url, **settings) as gateway:
@@ -78,7 +78,7 @@ async def test_connect_timeout(sso: Sso, platform: Platform) -> None:
 
 
 async def test_bad_certificate(sso: Sso) -> None:
-    """A certificate that nobody vouches for: an operator must act, so it is not repeated."""
+    """A certificate of an unknown CA is not retried, because an operator must act."""
     context, _ = tls_platform("localhost")
     async with (
         Platform(tls=context) as platform,
@@ -90,7 +90,7 @@ async def test_bad_certificate(sso: Sso) -> None:
 
 
 async def test_certificate_for_another_host(sso: Sso, tmp_path: Path) -> None:
-    """A good certificate of somebody else's is as bad."""
+    """A valid certificate for another host is refused too."""
     context, authority = tls_platform("elsewhere.example")
     ca_file = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(ca_file))

@@ -38,7 +38,7 @@ async def test_leaves_while_sending(
 
 
 async def test_leaves_while_a_read_waits(gateway: Running, platform: Platform) -> None:
-    """Nobody waits for a read whose caller has reset the connection: the platform's is dropped."""
+    """A read ends when its caller has reset the connection: the platform's connection is closed."""
     ended = asyncio.Event()
 
     async def watch(line: Line) -> None:
@@ -74,7 +74,7 @@ async def test_leaves_while_a_write_waits(
         # The audit is to say that it was gone before the answer came.
         await asyncio.sleep(0.05)
     proceed.set()
-    # 0: no answer was sent to anybody.
+    # 0: no response was sent.
     await check(gateway, platform, None, Expected(0, outcome="aborted", upstream_status=201))
     assert errors_in(caplog) == []
 

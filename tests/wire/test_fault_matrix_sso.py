@@ -68,7 +68,7 @@ async def test_down_with_a_valid_token(
 
 
 async def test_refused_connection(platform: Platform) -> None:
-    """Nobody listens and there is no token: 503 with Retry-After."""
+    """Without a listener and without a token: 503 with Retry-After."""
     async with running(platform.url, f"http://127.0.0.1:{free_port()}/token") as gateway:
         await check(gateway, platform, await ask(gateway.address, READ), UNAVAILABLE)
         assert await gateway.metric(TOKENS, outcome="transient") == 1
@@ -147,7 +147,7 @@ async def test_a_firewall_in_front(
 
 
 async def test_throttled(start_gateway: StartGateway, platform: Platform, sso: Sso) -> None:
-    """A 429 is obeyed: nobody asks again before its Retry-After."""
+    """A 429 is obeyed: no token request is sent before its Retry-After has passed."""
     sso.handle(status(429, ("Retry-After", "20")))
     async with start_gateway() as gateway:
         reply = await ask(gateway.address, READ)
@@ -185,7 +185,7 @@ NOT_UNDERSTANDABLE = {
 async def test_not_understandable(
     start_gateway: StartGateway, platform: Platform, sso: Sso, answer: Answer
 ) -> None:
-    """An answer that holds no usable token is a 503, and none of it is shown to anybody."""
+    """A response without a usable token is a 503, and no caller sees any of it."""
     sso.handle(answer)
     async with start_gateway() as gateway:
         reply = await ask(gateway.address, READ)

@@ -1,4 +1,4 @@
-"""However callers and platform misbehave, nobody ever gets the answer to another's request.
+"""However callers and platform misbehave, no caller gets the response to another's request.
 
 `DHP_GATEWAY_MIXING_SECONDS` lets the mixture run longer, `DHP_GATEWAY_MIXING_SEED` runs it again.
 """
@@ -189,7 +189,7 @@ class Mixture:
         return method, nonce, get(target, *fields, method=method)
 
     def _judge(self, body: bytes, nonce: str, site: str) -> None:
-        """Whose answer it is; the gateway's own outcomes name nobody's nonce."""
+        """Count whose response it is; local errors of the gateway contain no nonce."""
         if b'"Basic"' not in body:
             return
         named = set(_NONCE.findall(body))

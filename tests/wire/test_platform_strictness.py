@@ -267,7 +267,7 @@ BODIES_TOO_MANY = {
 async def test_body_where_none_may_be(
     gateway: Running, platform: Platform, method: str, stream: bytes
 ) -> None:
-    """HEAD, 204 and 304 have no body; bytes sent all the same never reach anybody."""
+    """HEAD, 204 and 304 have no body; octets sent all the same never reach a caller."""
     platform.script(stream)
     async with await Wire.open(gateway.address) as wire:
         reply = await wire.ask(get("/fhir/Patient/1", method=method), head=True)
@@ -309,7 +309,7 @@ async def test_answer_before_the_request_is_complete(
 
 
 async def test_unasked_bytes_on_an_idle_connection(gateway: Running, platform: Platform) -> None:
-    """An idle connection on which something arrives is closed, and answers nobody."""
+    """An idle connection on which octets arrive is closed; they are no response."""
 
     async def poisoned(line: Line) -> None:
         await read_body(line.reader, line.seen)

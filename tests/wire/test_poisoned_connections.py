@@ -146,7 +146,7 @@ async def test_behind_a_body_that_the_platform_ignores(
 async def test_behind_a_write_that_is_refused_unread(
     before_careless: Running, method: str, status: int
 ) -> None:
-    """A platform that refuses a write may have left its body unread: nobody is asked behind it."""
+    """A write refused early may have an unread body: the connection is not reused."""
     for number in range(3):
         write = post(f"/fhir/Patient/{status}", SMUGGLED * 3, method=method)
         assert (await ask(before_careless.address, write)).status in (status, 502)
@@ -159,7 +159,7 @@ async def test_behind_a_write_that_is_refused_unread(
 async def test_late_body_where_none_may_be(
     gateway: Running, platform: Platform, head: str, late: float
 ) -> None:
-    """Bytes that come behind an answer without a body, however late, answer nobody."""
+    """Octets behind a response without a body, however late, are no response to any request."""
     method, _, status = head.partition(" ")
 
     async def late_body(line: Line) -> None:
@@ -250,7 +250,7 @@ async def test_bytes_that_wait_in_the_system(whole: bool, moment: str) -> None:
 
 
 async def test_a_write_that_was_not_sent_is_sent_again(sso: Sso) -> None:
-    """One that met bytes nobody asked for, before a byte of it went out, reaches the platform."""
+    """A write whose connection got unrequested octets before it was sent reaches the platform."""
     with raw_platform() as listening:
         listening.setblocking(False)
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/r5"

@@ -36,7 +36,7 @@ async def test_a_connection_without_a_byte_is_closed(start_gateway: StartGateway
 async def test_a_tls_handshake_that_does_not_come(
     start_gateway: StartGateway, tmp_path: Path
 ) -> None:
-    """TLS changes nothing: whoever does not begin it is let go as soon."""
+    """With TLS, too, a caller that does not begin the handshake is disconnected as soon."""
     identity = trustme.CA().issue_cert("localhost")
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     cert.write_bytes(identity.cert_chain_pems[0].bytes())
