@@ -64,7 +64,7 @@ class SServer:
         await self._process.stdin.drain()
 
     async def until(self, words: bytes, *, after: bytes = b"") -> None:
-        """Return when the output contains `words`, counted from `after` on."""
+        """Return when the output contains `words`, behind the first `after` if that is given."""
         assert self._process.stdout is not None
         while words not in self.said.partition(after)[2] if after else words not in self.said:
             data = await self._process.stdout.read(65536)
