@@ -171,9 +171,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Groups:
 
 
 class _DeathOfATest:
-    """Ends the run when a test kills its process, instead of running only the lost test again.
+    """Ends the run when a test kills its process, and clears the list of `--last-failed`.
 
-    Otherwise the schedulers by scope may lose the rest of its module, or wait for it forever.
+    Otherwise the schedulers by scope may lose the rest of its module, or wait for it forever, and
+    the list would have only the test that killed its process.
     """
 
     def __init__(self, config: pytest.Config) -> None:

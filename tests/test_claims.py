@@ -66,7 +66,7 @@ def test_every_answer_has_a_test(question: str) -> None:
 
 
 def test_the_architecture_shows_the_floors() -> None:
-    """Whoever looks for a module's place finds its part, in the order that imports keep to."""
+    """The table lists every part, in the order that imports keep to."""
     table = (ROOT / "docs" / "architecture.md").read_text("utf-8").partition("## The floors")[2]
     rows = re.findall(r"^\| `(\w+)` \| ", table.partition("\n## ")[0], re.MULTILINE)
     assert rows == [*FLOORS, SANDBOX]

@@ -153,7 +153,7 @@ async def test_every_command_says_which_file_it_found(tmp_path: Path, command: s
 async def test_without_any_settings_a_command_says_where_it_looked(
     tmp_path: Path, command: str
 ) -> None:
-    """Nobody is told that `credentials` is empty who has given no file at all."""
+    """Without any settings file, the command does not report `credentials` as empty."""
     result = await dhp(*command.split(), places=[tmp_path / "a.yaml", "b.yaml"], folder=tmp_path)
     if command == "healthcheck":  # Needs no settings: the address has a default.
         assert f"no file at {tmp_path / 'a.yaml'} or ./b.yaml" in result.err
@@ -494,7 +494,7 @@ async def test_why_there_is_no_token(tmp_path: Path, answer: answers.Answer, wor
 
 
 async def test_no_token_without_an_sso(tmp_path: Path) -> None:
-    """A port where nobody listens and a slow SSO are told apart."""
+    """A port without a listener and a slow SSO are told apart."""
     async with Sso() as sso:
         sso.hold()
         slow = custom(sso)
@@ -588,7 +588,7 @@ async def test_healthcheck_of_another_program(tmp_path: Path, body: object) -> N
 
 
 async def test_healthcheck_of_something_else(tmp_path: Path) -> None:
-    """A neighbour that does not speak HTTP, or nobody at all, is code 1."""
+    """A server that does not speak HTTP, or no listener at all, is code 1."""
 
     def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 mail.clinic.uz ESMTP\r\n")

@@ -155,7 +155,7 @@ def promised(texts: Iterable[str]) -> set[str]:
 
 
 def test_only_commands_that_there_are_get_named() -> None:
-    """Nobody is sent to a command of a later version, by documents, settings files or texts."""
+    """Documents, settings files and texts name no command of another version."""
     commands = set(typer.main.get_command(cli).commands)  # type: ignore[attr-defined]
     written = [text for path in DOCUMENTS for text in paragraphs(path)]
     written += [path.read_text(encoding="utf-8") for path in (ROOT / "config").glob("*.yaml")]

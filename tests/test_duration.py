@@ -25,5 +25,5 @@ from gateway.duration import format_duration
     ],
 )
 def test_a_span_is_told_in_its_greatest_units(seconds: float, words: str) -> None:
-    """Hours are hours, and a second less makes no difference to anybody."""
+    """Hours are printed as hours, whether or not a second is missing."""
     assert format_duration(seconds) == words

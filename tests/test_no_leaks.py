@@ -286,7 +286,7 @@ async def test_requests_leave_no_trace(tmp_path: Path, auth_method: str) -> None
 
 
 async def test_what_the_sso_says_is_for_operators(tmp_path: Path) -> None:
-    """Its description of an error is in the log and on the status page, for nobody else."""
+    """Its description of an error is only in the log and on the status page, for operators."""
     words = {"error": "invalid_client", "error_description": f"{SENTENCE}: {CLIENT_SECRET}"}
     async with Platform() as platform, Sso() as sso:
         sso.handle(sso_answers.json_body(words, 401))

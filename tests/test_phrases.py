@@ -179,7 +179,7 @@ def test_phrases_in_phrases_are_translated_too() -> None:
 
 
 def test_what_another_program_says_is_not_left_in_english() -> None:
-    """A text that nobody has translated reads as the general one."""
+    """A text without a translation reads as the general one."""
     unknown = Phrase.external("Strange things happened", Phrase("cannot be read"))
     assert unknown == "Strange things happened"
     assert unknown.in_language("ru") == "не удаётся прочитать"

@@ -77,7 +77,7 @@ def set_up(folder: Path, **programs: str) -> subprocess.CompletedProcess[str]:
 def test_an_environment_that_is_made_anew_says_why(
     tmp_path: Path, made_by: str, lock: str, why: str
 ) -> None:
-    """Nobody waits a minute for an environment that seemed to be there without being told why."""
+    """A user who waits for an environment to be made anew is told the reason."""
     (tmp_path / "venv").mkdir()
     (tmp_path / "venv" / ".installed").write_text(f"{made_by} {lock}")
     done = set_up(tmp_path)
