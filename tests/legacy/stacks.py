@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 HERE = Path(__file__).parent / "programs"
-# The word of the table for a correct step; docs/clients.md has the reasons for the other words.
+# The word of the table for a correct step; every other word has a cause in the library.
 OK = "yes"
 
 
