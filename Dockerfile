@@ -45,7 +45,7 @@ RUN --mount=type=secret,id=pip_cert \
     set -eu; \
     if [ -s /run/secrets/pip_cert ]; then export PIP_CERT=/run/secrets/pip_cert; fi; \
     if [ -s /run/secrets/pip_config ]; then export PIP_CONFIG_FILE=/run/secrets/pip_config; fi; \
-    tools='hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers'; \
+    tools='babel|hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers'; \
     compiler=$(python3 -c 'import sysconfig; print(sysconfig.get_config_var("CC"), "-I" + sysconfig.get_path("include"))'); \
     echo '#include <Python.h>' >probe.c; \
     if $compiler -shared -fPIC -o probe.so probe.c >/dev/null 2>&1; then \

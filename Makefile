@@ -10,11 +10,13 @@ unexport PYTHONDONTWRITEBYTECODE
 JOBS := $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 3)
 PYTEST := $(BIN)/python -m pytest --dist=loadscope --no-loadscope-reorder
 
+CATALOGUES := $(wildcard gateway/locale/*/LC_MESSAGES/*.po)
+
 .DEFAULT_GOAL := help
 COMPILED := build/compiled
 # By the C compiler's level: what was made for a quick check is not measured.
 MADE := $(COMPILED)/.made-O$(or $(DHP_GATEWAY_OPTIMISATION),2)
-.PHONY: help demo test test-tools test-compiled compiled check fix docs site bench image dist audit licences sbom wheelhouse lock clean venv tools
+.PHONY: help demo test test-tools test-compiled compiled check fix docs translations site bench image dist audit licences sbom wheelhouse lock clean venv environment tools
 
 help:
 	@awk -F ':.*## ' '/^##@ / {print substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-13s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,10 +45,11 @@ bench: venv ## Measure the gateway beside other proxies on this machine (ARGS="-
 test-tools: ## Install what tests need beside Python: Debian packages (asks sudo) and Node packages
 	@.ci/test-tools
 
-check: venv ## Format, lint, types, architecture, documents: generated ones, links, claims
+check: venv ## Format, lint, types, translations, architecture, documents: generated ones, links, claims
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/python deploy/translations.py --check
 	@$(BIN)/python -m pytest -q -p no:randomly tests/test_architecture.py tests/test_documents.py tests/test_claims.py tests/test_security_page.py
 	@$(BIN)/hadolint Dockerfile
 
@@ -56,6 +59,10 @@ fix: venv ## Format and mend what the linter can mend
 
 docs: venv ## Regenerate the documents that are made from code
 	@$(BIN)/python docs/generate.py
+
+translations: venv ## Renew the catalogues of translations from the code; then translate what is new (docs/translating.md)
+	@$(BIN)/python deploy/translations.py
+	@$(MAKE) --no-print-directory venv
 
 site: venv ## Build the documentation as a site in site/; links and anchors are checked
 	@.ci/tools .venv-site docs/requirements.lock
@@ -90,6 +97,7 @@ lock: venv ## Renew the lock files (hashes, no addresses)
 			$$each.in --output-file $$each.lock || exit; done
 
 clean: ## Remove what the other targets made
+	@rm -f $(CATALOGUES:.po=.mo)
 	@rm -rf $(VENV) .venv-site .venv-tools build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
 
 ##@ To release it
@@ -110,5 +118,11 @@ sbom: tools ## Write the bill of materials (CycloneDX) in dist/
 tools: venv
 	@.ci/tools .venv-tools .ci/tools.lock
 
-venv:
+# Catalogues that were edited, or came with a pull, are compiled anew.
+venv: environment $(CATALOGUES:.po=.mo)
+
+%.mo: %.po | environment
+	@$(BIN)/pybabel --quiet compile --input-file $< --output-file $@
+
+environment:
 	@.ci/venv $(VENV) requirements-dev.lock

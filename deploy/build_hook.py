@@ -1,7 +1,10 @@
-"""Compiles the request path with mypyc, into a wheel for this platform, where that is requested.
+"""Compiles the catalogues of translations and, where that is requested, the request path.
 
-`DHP_GATEWAY_COMPILE=1` requests it. Making the wheel needs a C compiler and Python's header files;
-it runs on the Python and the platform that made it, and contains all sources too. Without the
+The `.mo` files are made beside the `.po` files that they come from, for every kind of package and
+for an editable installation; `pyproject.toml` includes them although git ignores them.
+
+`DHP_GATEWAY_COMPILE=1` requests a wheel made with mypyc. It needs a C compiler and Python's header
+files; it runs on the Python and the platform that made it, and contains all sources too. Without the
 variable the wheel is one for any system. The gateway behaves the same either way.
 
 `DHP_GATEWAY_OPTIMISATION` is the C compiler's level, 0 to 3; the default, 2, is the one of
@@ -15,6 +18,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +52,15 @@ COMPILED = {
 }
 
 
-class CompiledBuild(BuildHookInterface):
-    """Adds the compiled modules to the wheel; hatchling calls it."""
+class BuildHook(BuildHookInterface):
+    """Makes what a package contains beside the sources; hatchling calls it."""
 
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile, unless that is not requested or the sources are installed in place."""
-        if version == "editable" or os.environ.get(SWITCH) != "1":
+        """Compile the catalogues, and the modules only for a wheel for which that is requested."""
+        compile_catalogues(Path(self.root))
+        if self.target_name != "wheel" or version == "editable" or os.environ.get(SWITCH) != "1":
             return
         self._place = tempfile.TemporaryDirectory()
         build_data["pure_python"] = False
@@ -69,6 +74,20 @@ class CompiledBuild(BuildHookInterface):
         """Remove the temporary directory."""
         if hasattr(self, "_place"):
             self._place.cleanup()
+
+
+def compile_catalogues(project: Path) -> None:
+    """Make the `.mo` file of each catalogue beside it."""
+    from babel.messages.mofile import write_mo
+    from babel.messages.pofile import read_po
+
+    for source in sorted((project / "gateway" / "locale").glob("*/LC_MESSAGES/*.po")):
+        with source.open("rb") as file:
+            catalogue = read_po(file, locale=source.parent.parent.name)
+        # The same sources make the same package.
+        catalogue.creation_date = catalogue.revision_date = datetime.fromtimestamp(0, UTC)
+        with source.with_suffix(".mo").open("wb") as file:
+            write_mo(file, catalogue)
 
 
 def compile_in(place: Path, project: Path) -> list[Path]:

@@ -5,7 +5,7 @@
 #   sh deploy/offline/make-wheelhouse.sh [DIRECTORY]         the same, by hand
 #
 #   WINDOWS  a version of Python such as 3.13: packs for that on a 64-bit Windows, as a zip file; any machine will do
-#   PYTHON   the interpreter to pack for, with pip and hatchling (make: that of .venv). Target and this machine must have the same minor
+#   PYTHON   the interpreter to pack for, with pip, hatchling and Babel (make: that of .venv). Target and this machine must have the same minor
 #            version of Python, the same processor, and the target no older C library.
 #   WHEELS   a folder with compiled wheels of this version (make: dist); the one for PYTHON is packed beside the one for any system, and
 #            pip takes it where it runs
@@ -27,7 +27,7 @@ fail() {
     exit 3
 }
 
-"$python" -c 'import pip, hatchling' 2>/dev/null || fail "$python has no pip or no hatchling: \`make wheelhouse\` sees to both."
+"$python" -c 'import babel, hatchling, pip' 2>/dev/null || fail "$python has no pip, hatchling or Babel: \`make wheelhouse\` sees to both."
 version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' gateway/__init__.py)
 [ -n "$version" ] || fail "gateway/__init__.py names no __version__."
 if [ -n "${WINDOWS:-}" ]; then

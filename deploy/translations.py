@@ -1,0 +1,278 @@
+"""Renews the catalogues of translations: what the code says now, with the translations there are.
+
+    python deploy/translations.py            writes them (`make translations`)
+    python deploy/translations.py --check    only says what is wrong (`make check`)
+
+A sentence stands in the catalogue of the part that says it: see `DOMAINS`. Where two parts say it,
+the first has it. Pages of the documentation that are made from code have catalogues of their own.
+A text that was changed keeps its old translation, marked fuzzy, until a translator has looked at
+it. docs/translating.md is for translators.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
+from babel.messages.catalog import Catalog, Message
+from babel.messages.extract import extract_from_file
+from babel.messages.pofile import read_po, write_po
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT)]
+LOCALE = ROOT / "gateway" / "locale"
+LANGUAGES = ("ru", "uz")
+# Pages that are made from code, and the languages that they are translated to.
+PAGES = {"errors_page": ("ru", "uz"), "settings_page": ("ru",)}
+# Whose sentences a catalogue holds, by the beginning of a file's path; the first that fits.
+DOMAINS = {
+    "callers": ("gateway/errors.py", "gateway/fhir/", "gateway/outbox/texts.py"),
+    "operators": ("gateway/admin/", "gateway/login/"),
+    "commands": ("gateway/",),
+}
+# How sentences are marked in templates, as Babel writes it: `1c` is a context.
+_IN_TEMPLATES: dict[str, Any] = {"_": None, "pgettext": ((1, "c"), 2), "ngettext": (1, 2)}
+# What is looked up as it comes, one sentence a line: of other programs, and words of closed lists.
+UNMARKED = ROOT / "deploy" / "unmarked_texts.txt"
+
+
+class _Catalogue(Catalog):
+    """One whose header holds no dates, so that it changes with its messages only."""
+
+    def _get_mime_headers(self) -> list[tuple[str, str]]:
+        return [
+            ("Project-Id-Version", "DHP Gateway"),
+            ("Language", str(self.locale)),
+            ("MIME-Version", "1.0"),
+            ("Content-Type", "text/plain; charset=utf-8"),
+            ("Content-Transfer-Encoding", "8bit"),
+            ("Plural-Forms", self.plural_forms),
+        ]
+
+    mime_headers = property(_get_mime_headers, Catalog._set_mime_headers)  # type: ignore[assignment]
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code 0, or 1 when `--check` finds something."""
+    templates = extracted()
+    if "--check" in arguments:
+        problems = list(mistakes(templates))
+        print(*problems, sep="\n", end="\n" if problems else "")
+        return 1 if problems else 0
+    for language in LANGUAGES:
+        before = {name: read(name, language) for name in templates if has(name, language)}
+        for name in before:
+            write(renewed(templates[name], before, name, language), name, language)
+    return 0
+
+
+def has(name: str, language: str) -> bool:
+    """Whether a catalogue exists in a language."""
+    return language in PAGES.get(name, LANGUAGES)
+
+
+def extracted() -> dict[str, Catalog]:
+    """What the code, the templates, closed lists and pages say, by catalogue."""
+    templates = {name: Catalog() for name in (*DOMAINS, *PAGES)}
+    seen: dict[tuple[str | None, str], str] = {}
+    for domain, file, message, context in sorted(_found(), key=_order):
+        key = (context, message if isinstance(message, str) else message[0])
+        if seen.setdefault(key, domain) == domain:
+            templates[domain].add(message, None, [(file, None)], context=context)
+    for page in PAGES:
+        for context, message in asked_for(page):
+            templates[page].add(message, context=context)
+    return templates
+
+
+def asked_for(page: str) -> list[tuple[str | None, str]]:
+    """What a page of the documentation says, as context and text."""
+    from docs.generators import errors_page, settings_page
+
+    module = {"errors_page": errors_page, "settings_page": settings_page}[page]
+    language = PAGES[page][0]
+    module.markdown(language)
+    return [*module.words_of(language).translation.asked]
+
+
+# Catalogue, file, text or its two forms, context.
+_Found = tuple[str, str, str | tuple[str, str], str | None]
+
+
+def _order(found: _Found) -> tuple[int, str]:
+    return [*DOMAINS].index(found[0]), found[1]
+
+
+def _found() -> Iterator[_Found]:
+    from typer.main import get_command
+
+    from gateway.cli import cli
+
+    for path in sorted((ROOT / "gateway").rglob("*")):
+        file = str(path.relative_to(ROOT))
+        read = {".py": in_code, ".html": in_template}.get(path.suffix)
+        for message, context in read(path) if read is not None else ():
+            if context is not None or _has_words(message):
+                yield (
+                    next(d for d, at in DOMAINS.items() if file.startswith(at)),
+                    file,
+                    message,
+                    context,
+                )
+    for message in helped(get_command(cli)):
+        yield "commands", "gateway/cli.py", message, None
+    for message in UNMARKED.read_text("utf-8").splitlines():
+        if not message.startswith("#"):
+            yield "commands", str(UNMARKED.relative_to(ROOT)), message, None
+
+
+def in_code(path: Path) -> Iterator[tuple[str | tuple[str, str], str | None]]:
+    """What stands in `Message(…)`, `Message.within(…)` and `Message.counted(…)`; contexts."""
+    nodes = ast.walk(ast.parse(path.read_text("utf-8")))
+    calls = [node for node in nodes if isinstance(node, ast.Call)]
+    for node in sorted(calls, key=lambda each: (each.lineno, each.col_offset)):
+        texts = [each.value for each in node.args if isinstance(each, ast.Constant)]
+        match ast.unparse(node.func), texts:
+            case "Message", [str(text)]:
+                yield text, None
+            case "Message.within", [str(context), str(text)]:
+                yield text, context
+            case "Message.counted", [str(one), str(many), *_]:
+                yield (one, many), None
+
+
+def in_template(path: Path) -> Iterator[tuple[str | tuple[str, str], str | None]]:
+    """What a template marks to be translated, with its context."""
+    options = {"trimmed": "true"}
+    found = extract_from_file("jinja2.ext:babel_extract", path, _IN_TEMPLATES, (), options, True)
+    yield from ((message, context) for _, message, _, context in found)
+
+
+def _has_words(message: str | tuple[str, str]) -> bool:
+    text = message if isinstance(message, str) else message[0]
+    return any(letter.isalpha() for part, *_ in Formatter().parse(text) for letter in part)
+
+
+def helped(command: Any) -> Iterator[str]:
+    """All that the help of a command says, and of those below it."""
+    from gateway.commands.usage import paragraphs
+
+    if command.hidden:
+        return
+    yield from map(str, paragraphs(command.help))
+    yield from (each.help for each in command.params if each.help)
+    for below in getattr(command, "commands", {}).values():
+        yield from helped(below)
+
+
+def path_of(name: str, language: str) -> Path:
+    """Where a catalogue stands."""
+    if name in PAGES:
+        return ROOT / "docs" / "generators" / f"{name}.{language}.po"
+    return LOCALE / language / "LC_MESSAGES" / f"{name}.po"
+
+
+def read(name: str, language: str) -> Catalog:
+    """A catalogue as it is; empty where there is none."""
+    path = path_of(name, language)
+    if not path.exists():
+        return Catalog(locale=language)
+    with path.open("rb") as file:
+        return read_po(file, locale=language)
+
+
+def write(catalogue: Catalog, name: str, language: str) -> None:
+    """Write a catalogue, in an order and a form that depend on its messages only."""
+    path = path_of(name, language)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        write_po(file, catalogue, width=100, include_lineno=False, ignore_obsolete=True)
+
+
+def renewed(template: Catalog, before: dict[str, Catalog], name: str, language: str) -> Catalog:
+    """The messages of now in the order of now, with the translations of whichever catalogue."""
+    wanted, old = _keys(template), Catalog(locale=language)
+    for catalogue in (*before.values(), before[name]):
+        for message in _messages(catalogue):
+            if catalogue is before[name] or (_key(message) in wanted and name in DOMAINS):
+                old.add(
+                    *(message.id, message.string, (), message.flags),
+                    user_comments=message.user_comments,
+                    context=message.context,
+                )
+    old.update(template)
+    header = f"# DHP Gateway: {name}, {language}."
+    new = _Catalogue(locale=language, fuzzy=False, header_comment=header)
+    for message in _messages(template):
+        now = old.get(message.id, message.context)
+        new.add(
+            *(message.id, now.string, message.locations, now.flags, message.auto_comments),
+            user_comments=now.user_comments,
+            context=message.context,
+        )
+    return new
+
+
+def mistakes(templates: dict[str, Catalog]) -> Iterator[str]:
+    """What keeps a catalogue from saying what the code says."""
+    for name, template in templates.items():
+        for language in filter(partial(has, name), LANGUAGES):
+            catalogue, where = read(name, language), path_of(name, language).relative_to(ROOT)
+            for _, english in sorted(_keys(template) - _keys(catalogue), key=str):
+                yield f"{where}: is missing: {english!r}; `make translations` puts it there"
+            for _, english in sorted(_keys(catalogue) - _keys(template), key=str):
+                yield f"{where}: is obsolete: {english!r}; `make translations` takes it out"
+            for message in _messages(catalogue):
+                if (wrong := _mistake(message)) is not None:
+                    yield f"{where}: {wrong}: {message.id!r}"
+
+
+def _mistake(message: Message) -> str | None:
+    forms = message.string if isinstance(message.string, tuple | list) else (message.string,)
+    if not all(forms):
+        return "has no translation"
+    if message.fuzzy:
+        return "is fuzzy: look at its translation and remove the mark"
+    # A form may spell its number out, as English may.
+    english = (message.id,) if isinstance(message.id, str) else message.id
+    wanted = [_placeholders(each) for each in english]
+    # Of what another program says a translation may leave something out.
+    is_external = any(file == UNMARKED.name for file in _files(message))
+    for form in map(_placeholders, forms):
+        if form not in wanted and not (is_external and set(form) <= set(wanted[-1])):
+            return "has other {placeholders} in its translation"
+    return None
+
+
+def _files(message: Message) -> Iterator[str]:
+    return (Path(file).name for file, _ in message.locations)
+
+
+def _placeholders(text: str) -> list[tuple[str, str, str]]:
+    # Other programs' sentences, and JSON, may hold braces of their own.
+    try:
+        parts = [*Formatter().parse(text)]
+    except ValueError:
+        return []
+    return sorted((name, spec or "", how or "") for _, name, spec, how in parts if name is not None)
+
+
+def _messages(catalogue: Catalog) -> Iterator[Message]:
+    return (message for message in catalogue if message.id)
+
+
+def _key(message: Message) -> tuple[str | None, str]:
+    return message.context, message.id if isinstance(message.id, str) else message.id[0]
+
+
+def _keys(catalogue: Catalog) -> set[tuple[str | None, str]]:
+    return {_key(message) for message in _messages(catalogue)}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
