@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gateway.config import reference, schema
 from gateway.fhir import catalogue
-from gateway.phrases import LANGUAGE_NAMES
+from gateway.i18n import language_name
 
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "deploy" / "helm" / "dhp-gateway" / "values.schema.json"
@@ -48,7 +48,7 @@ def pages(name: str, languages: Iterable[str], markdown: Callable[[str], str]) -
     made = {}
     for language, own in names.items():
         switch = " · ".join(
-            LANGUAGE_NAMES[each] if each == language else f"[{LANGUAGE_NAMES[each]}]({other})"
+            language_name(each) if each == language else f"[{language_name(each)}]({other})"
             for each, other in names.items()
         )
         title, _, text = markdown(language).partition("\n")

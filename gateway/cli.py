@@ -35,7 +35,7 @@ from gateway.commands.shared import (
 from gateway.commands.shared import exit_with_message as _fail
 from gateway.commands.terminal import LanguageOption, print_line, translate
 from gateway.commands.usage import LocalizedTyper
-from gateway.phrases import Phrase, exception_phrase, join_phrases, setting_problem, system_error
+from gateway.i18n import Message, exception_message, join_messages, setting_problem, system_error
 
 if TYPE_CHECKING:
     from gateway.commands.sandbox import SandboxRun
@@ -106,7 +106,7 @@ def worker(context: typer.Context, inheritance: str) -> None:
     try:
         WorkerDescriptors.from_text(inheritance)
     except ValueError:
-        _fail(Phrase("workers are started by `dhp-gateway run`"), WRONG_USAGE)
+        _fail(Message("workers are started by `dhp-gateway run`"), WRONG_USAGE)
     raise typer.Exit(_exit_code(context, partial(serving.run_worker, inheritance)))
 
 
@@ -173,7 +173,7 @@ def sandbox(  # noqa: PLR0913 - one for each option
         faults = Faults.parse(fail or (), slow or (), token_lifetime, reject_tokens)
         platform = SandboxOptions(port=port, faults=faults, lenient=lenient, search_lag=search_lag)
     except ValueError as error:
-        _fail(usage.usage_error_phrase(str(error)) or exception_phrase(error), WRONG_USAGE)
+        _fail(usage.usage_error_phrase(str(error)) or exception_message(error), WRONG_USAGE)
     addresses = _address("--listen", listen), _address("--admin", admin)
     from gateway.commands.sandbox import SandboxRun
 
@@ -197,7 +197,7 @@ def _address(option: str, text: str) -> ListenAddress:
         return parse_address(text)
     except InvalidValueError as error:
         why = {"why": error.message, "hint": error.hint}
-        _fail(Phrase("{option} {why}; {hint}", option=option, **why), WRONG_USAGE)
+        _fail(Message("{option} {why}; {hint}", option=option, **why), WRONG_USAGE)
 
 
 cli.command()(init_app.init)
@@ -215,9 +215,10 @@ def schema() -> None:
 
 def _exit_start_failed(error: Exception) -> NoReturn:
     """Exit with one line of output for each reason."""
-    reasons = (Phrase(line) for line in translate(exception_phrase(error)).splitlines())
+    reasons = (Message(line) for line in translate(exception_message(error)).splitlines())
     _fail(
-        join_phrases("\n", (Phrase("could not start: {why}", why=why) for why in reasons)), NO_START
+        join_messages("\n", (Message("could not start: {why}", why=why) for why in reasons)),
+        NO_START,
     )
 
 
@@ -237,12 +238,12 @@ def healthcheck(config: ConfigOption = None, lang: LanguageOption = None) -> Non
     try:
         status, body = ask(address, "/readyz")
     except ValueError:
-        other = Phrase("not ready: what answers on {address} is no gateway", address=address)
+        other = Message("not ready: what answers on {address} is no gateway", address=address)
         _fail(other, CHECK_FAILED)
     except OSError as error:
-        why = Phrase.external((error.strerror or "").lower(), Phrase("no answer"))
+        why = Message.external((error.strerror or "").lower(), Message("no answer"))
         _fail(
-            Phrase(
+            Message(
                 "not ready: {address} cannot be reached: {why}",
                 address=address,
                 why=why,
@@ -250,11 +251,11 @@ def healthcheck(config: ConfigOption = None, lang: LanguageOption = None) -> Non
             CHECK_FAILED,
         )
     if body.get("ready") is True:
-        print_line(Phrase("ready"))
+        print_line(Message("ready"))
         return
     names = ", ".join(body.get("failing", ()))
-    failing = names or Phrase("/readyz answered {status}", status=status)
-    _fail(Phrase("not ready: {failing}", failing=failing), CHECK_FAILED)
+    failing = names or Message("/readyz answered {status}", status=status)
+    _fail(Message("not ready: {failing}", failing=failing), CHECK_FAILED)
 
 
 audit = LocalizedTyper(help="Look after audit files.", no_args_is_help=True)
@@ -277,8 +278,8 @@ def verify(
     try:
         verdict = judge(files)
     except OSError as error:
-        why = system_error(error, Phrase("cannot be read"))
-        _fail(Phrase("{path}: {why}", path=error.filename, why=why), WRONG_USAGE)
+        why = system_error(error, Message("cannot be read"))
+        _fail(Message("{path}: {why}", path=error.filename, why=why), WRONG_USAGE)
     if as_json:
         typer.echo(json.dumps(command.report_document(verdict), indent=2, ensure_ascii=False))
     else:
@@ -308,7 +309,7 @@ def notify(
     cannot be read, or what sends messages is not installed.
     """
     if not test:
-        _fail(Phrase("say what to do: notify --test sends a test message"), WRONG_USAGE)
+        _fail(Message("say what to do: notify --test sends a test message"), WRONG_USAGE)
     settings = load_settings(config)
     from gateway.commands import notify as command
     from gateway.process.alerting import AlertAddressError, parse_addresses
@@ -317,12 +318,12 @@ def notify(
     try:
         addresses = parse_addresses(settings)
     except AlertAddressError as error:
-        _fail(exception_phrase(error), WRONG_USAGE)
+        _fail(exception_message(error), WRONG_USAGE)
     except StartError as error:
-        _fail(exception_phrase(error), NO_START)
+        _fail(exception_message(error), NO_START)
     if not addresses:
         _fail(
-            setting_problem("alerts.notify", Phrase("is empty; nobody is to be told")), WRONG_USAGE
+            setting_problem("alerts.notify", Message("is empty; nobody is to be told")), WRONG_USAGE
         )
     findings = asyncio.run(command.send_test_message(settings, addresses))
     for finding in findings:

@@ -18,7 +18,7 @@ from gateway.admin.status.page import page_update
 from gateway.admin.status.remedies import REMEDIES
 from gateway.admin.status.texts import STATUS_WORDS
 from gateway.fhir import texts
-from gateway.fhir.texts import LANGUAGES
+from gateway.i18n import LANGUAGES
 from gateway.login.pages import TEXTS as SIGN_IN
 from gateway.outbox import texts as outbox_texts
 from tests.doubles.duty import STATES, OneState

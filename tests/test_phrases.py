@@ -12,26 +12,26 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from gateway.phrases import catalogue
+from gateway.phrases.tables import TABLES
 from typer.main import get_command
 
 from gateway.audit.verify import Fault
 from gateway.cli import cli
 from gateway.commands.findings import State as FindingState
 from gateway.commands.usage import WORDS, paragraphs
+from gateway.i18n import (
+    EMPTY_MESSAGE,
+    LANGUAGES,
+    Message,
+    all_of,
+    environment_language,
+    exception_message,
+    join_messages,
+)
 from gateway.oauth.token_response import Cause
 from gateway.outbox.entry import EntryState, OutboxEntry, RecoveryMode
 from gateway.outbox.shown import entry_view
-from gateway.phrases import (
-    EMPTY_PHRASE,
-    LANGUAGES,
-    Phrase,
-    all_of,
-    catalogue,
-    environment_language,
-    exception_phrase,
-    join_phrases,
-)
-from gateway.phrases.tables import TABLES
 from gateway.process.factories import StartError
 
 ROOT = Path(__file__).parents[1] / "gateway"
@@ -65,10 +65,10 @@ WORD = re.compile(r"[A-Za-z‘’]*[A-Za-z]{2}[A-Za-z‘’]*")
 
 
 def literals() -> Iterator[str]:
-    """Every sentence that stands in a `Phrase(…)`, but for those of placeholders alone."""
+    """Every sentence that stands in a `Message(…)`, but for those of placeholders alone."""
     for path in ROOT.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Phrase":
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Message":
                 first = node.args[0] if node.args else None
                 assert not isinstance(first, ast.JoinedStr), f"{path.name}:{node.lineno}"
                 if isinstance(first, ast.Constant) and LETTER.search(
@@ -172,35 +172,35 @@ def test_common_words_of_the_system_are_known() -> None:
 
 def test_phrases_in_phrases_are_translated_too() -> None:
     """A hint in a line, a name in a hint: all of it is of one language."""
-    inner = Phrase("did you mean {near}?", near=all_of(["a", "b"]))
-    line = Phrase("{told}. {hint:sentence}", told=Phrase("is missing"), hint=inner)
+    inner = Message("did you mean {near}?", near=all_of(["a", "b"]))
+    line = Message("{told}. {hint:sentence}", told=Message("is missing"), hint=inner)
     assert line == "is missing. Did you mean a and b?"
     assert line.in_language("ru") == "не задано. Имелось в виду a и b?"
 
 
 def test_what_another_program_says_is_not_left_in_english() -> None:
     """A text without a translation reads as the general one."""
-    unknown = Phrase.external("Strange things happened", Phrase("cannot be read"))
+    unknown = Message.external("Strange things happened", Message("cannot be read"))
     assert unknown == "Strange things happened"
     assert unknown.in_language("ru") == "не удаётся прочитать"
-    assert Phrase.external(None, Phrase("cannot be read")) == "cannot be read"
+    assert Message.external(None, Message("cannot be read")) == "cannot be read"
 
 
 def test_values_are_never_taken_for_sentences() -> None:
     """Braces in a path or name stay as they are."""
-    told = Phrase("{path}: {why}", path="/srv/{x}", why=Phrase("is missing"))
+    told = Message("{path}: {why}", path="/srv/{x}", why=Message("is missing"))
     assert told.in_language("uz") == "/srv/{x}: berilmagan"
-    assert Phrase("{}").in_language("ru") == "{}"
+    assert Message("{}").in_language("ru") == "{}"
 
 
 def test_an_exception_carries_its_phrase_to_another_process() -> None:
     """A worker's reason is told by the command in the language of the terminal."""
     failure = StartError(
-        join_phrases("\n", [Phrase("did you mean {near}?", near="x"), EMPTY_PHRASE])
+        join_messages("\n", [Message("did you mean {near}?", near="x"), EMPTY_MESSAGE])
     )
-    data = json.loads(json.dumps(exception_phrase(failure).as_data()))
-    assert Phrase.from_data(data) == str(failure)
-    assert Phrase.from_data(data).in_language("ru") == "имелось в виду x?\n"
+    data = json.loads(json.dumps(exception_message(failure).as_data()))
+    assert Message.from_data(data) == str(failure)
+    assert Message.from_data(data).in_language("ru") == "имелось в виду x?\n"
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ import orjson
 from gateway.audit import chain, chain_end
 from gateway.audit.chain import ChainedRecord, ChainPosition
 from gateway.audit.rotated import files_rotated_since, is_rotated
-from gateway.phrases import Phrase
+from gateway.i18n import Message
 
 Fault = Literal["changed", "removed", "swapped", "torn", "gap"]
 
@@ -59,7 +59,7 @@ class ChainFault:
     file: Path
     line: int
     fault: Fault
-    detail: Phrase
+    detail: Message
 
 
 @dataclass(slots=True)
@@ -166,7 +166,7 @@ def _check_stored_hash(
     last = verdict.last
     if all(position.seq != last.seq or position == last for position in stored_positions.values()):
         return None
-    detail = Phrase("record {seq} is not the one that the gateway has noted", seq=last.seq)
+    detail = Message("record {seq} is not the one that the gateway has noted", seq=last.seq)
     return _fault(line, "changed", detail)
 
 
@@ -179,7 +179,7 @@ def _check_truncation(
         if position.seq > last:
             with _read(path, live) as lines:
                 number = sum(1 for _ in lines) + 1
-            detail = Phrase(
+            detail = Message(
                 "the gateway has written records up to {seq}; those after {last} are gone",
                 seq=position.seq,
                 last=last,
@@ -224,7 +224,7 @@ def _check_line(
         verdict.torn.append(line.place)
         line, found = report, chain.parse_record(report.text)
     if found is None or not found.has_valid_hash:
-        return _fault(line, "changed", Phrase("its content does not match its hash"))
+        return _fault(line, "changed", Message("its content does not match its hash"))
     fault = _check_first(verdict, line, found) if verdict.first is None else None
     fault = fault or _check_next(verdict, line, found, rest)
     if fault is None:
@@ -235,11 +235,11 @@ def _check_line(
 
 def _not_a_record(line: RecordLine) -> ChainFault:
     if not line.is_terminated:
-        detail = Phrase(
+        detail = Message(
             "half a line at the end: the gateway was cut off; its next start reports it"
         )
         return _fault(line, "torn", detail)
-    return _fault(line, "changed", Phrase("it is no record of a chain"))
+    return _fault(line, "changed", Message("it is no record of a chain"))
 
 
 def _reports_torn_line(report: RecordLine, torn: bytes) -> bool:
@@ -257,7 +257,7 @@ def _check_first(
     """Return a fault unless a chain may begin here: at record 1 or at the beginning of a file."""
     begins = _parsed(line.text).get("event") in (chain.ROTATION, chain.TORN)
     if found.seq > 1 and not begins:
-        detail = Phrase("it is record {seq}; those before it are missing", seq=found.seq)
+        detail = Message("it is record {seq}; those before it are missing", seq=found.seq)
         return _fault(line, "removed", detail)
     verdict.first = found.seq
     verdict.last = ChainPosition(found.seq - 1, found.prev if found.seq > 1 else chain.GENESIS)
@@ -271,26 +271,26 @@ def _check_next(
     if found.seq == awaited:
         if found.prev == verdict.last.hash:
             return None
-        detail = Phrase(
+        detail = Message(
             "record {seq} does not follow the record before it: one was exchanged", seq=found.seq
         )
         return _fault(line, "changed", detail)
-    misplacement = Phrase(
+    misplacement = Message(
         "it is record {seq} where record {awaited} belongs", seq=found.seq, awaited=awaited
     )
     if found.seq < awaited:
-        return _fault(line, "swapped", Phrase("{here}, which has been before", here=misplacement))
+        return _fault(line, "swapped", Message("{here}, which has been before", here=misplacement))
     found_line = next((later for later in rest if _is_record(later, awaited)), None)
     if found_line is not None:
-        detail = Phrase("{here}, which is at {place}", here=misplacement, place=found_line.place)
+        detail = Message("{here}, which is at {place}", here=misplacement, place=found_line.place)
         return _fault(line, "swapped", detail)
     return _fault(line, "gap" if line.number == 1 else "removed", _missing(awaited, found.seq - 1))
 
 
-def _missing(first: int, last: int) -> Phrase:
+def _missing(first: int, last: int) -> Message:
     if first == last:
-        return Phrase("record {seq} is missing before it", seq=first)
-    return Phrase("records {first} to {last} are missing before it", first=first, last=last)
+        return Message("record {seq} is missing before it", seq=first)
+    return Message("records {first} to {last} are missing before it", first=first, last=last)
 
 
 def _is_record(line: RecordLine, seq: int) -> bool:
@@ -306,5 +306,5 @@ def _parsed(text: bytes) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _fault(line: RecordLine, fault: Fault, detail: Phrase) -> ChainFault:
+def _fault(line: RecordLine, fault: Fault, detail: Message) -> ChainFault:
     return ChainFault(line.file, line.number, fault, detail)

@@ -6,32 +6,32 @@ from collections.abc import Iterator
 from typing import Any
 
 from gateway.audit.verify import VerificationReport
-from gateway.phrases import Phrase
+from gateway.i18n import Message
 
 
-def format_report(report: VerificationReport) -> Iterator[Phrase]:
+def format_report(report: VerificationReport) -> Iterator[Message]:
     """Yield the verification report as lines for the operator."""
     for position in report.torn:
-        yield Phrase(
+        yield Message(
             "{place}: half a line, reported by the gateway after it was cut off", place=position
         )
     if report.fault is not None:
         chain_fault = report.fault
         position = f"{chain_fault.file}:{chain_fault.line}"
-        fault = Phrase(chain_fault.fault)
-        yield Phrase(
+        fault = Message(chain_fault.fault)
+        yield Message(
             "{place}: {fault}: {detail}", place=position, fault=fault, detail=chain_fault.detail
         )
     elif report.first is None:
-        yield Phrase("There is no record.")
+        yield Message("There is no record.")
     else:
         if report.first > 1:
-            yield Phrase(
+            yield Message(
                 "The chain begins with record {seq}; older files were not given.",
                 seq=report.first,
             )
-        state = Phrase("is whole") if report.is_end_proven else Phrase("holds")
-        yield Phrase(
+        state = Message("is whole") if report.is_end_proven else Message("holds")
+        yield Message(
             "The chain of {count} records {state}; record {seq} has hash {digest}.",
             count=report.records,
             state=state,
@@ -39,7 +39,7 @@ def format_report(report: VerificationReport) -> Iterator[Phrase]:
             digest=report.last.hash,
         )
     if report.fault is None and not report.is_end_proven:
-        yield Phrase(
+        yield Message(
             "Its end is unproven: no .NAME.chain of the gateway lies beside the files, so later "
             "records may be missing. Compare {seq} with the last number known elsewhere.",
             seq=report.last.seq,

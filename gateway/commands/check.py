@@ -23,8 +23,8 @@ from gateway.commands import doctor_files
 from gateway.config import Problem, SecretReadError, SecretSource, Settings, named_files
 from gateway.config.problems import dotted
 from gateway.config.secret_files import suspicious_surrounding
+from gateway.i18n import EMPTY_MESSAGE, Message, exception_message, system_error
 from gateway.oauth.client_auth import ClientKeyError
-from gateway.phrases import EMPTY_PHRASE, Phrase, exception_phrase, system_error
 from gateway.process import alerting, certificates, factories, shared_store, tracing_factory
 from gateway.process.factories import StartError, client_authenticators
 
@@ -57,8 +57,8 @@ def find_warnings(settings: Settings, now: Callable[[], float] = time.time) -> I
         day = datetime.fromtimestamp(ends, UTC).date().isoformat()
         yield Problem(
             key,
-            _in_file(path, Phrase("the certificate expired on {day}", day=day)),
-            Phrase("put a new one there"),
+            _in_file(path, Message("the certificate expired on {day}", day=day)),
+            Message("put a new one there"),
             code="certificate-expired",
         )
 
@@ -75,16 +75,16 @@ def _unreadable_files(settings: Settings) -> Iterator[Problem]:
     """Yield a problem for each unreadable certificate, key or secret file, in use or not."""
     for setting, path in named_files(settings):
         if (why := _read_problem(path)) is not None:
-            hint = Phrase("check the path and who may read it")
+            hint = Message("check the path and who may read it")
             yield Problem(dotted(setting), _in_file(path, why), hint)
 
 
-def _read_problem(path: Path) -> Phrase | None:
+def _read_problem(path: Path) -> Message | None:
     try:
         with path.open("rb") as file:
             file.read(1)
     except OSError as error:
-        return system_error(error, Phrase("cannot be read"))
+        return system_error(error, Message("cannot be read"))
     return None
 
 
@@ -121,7 +121,7 @@ def _suspicious_secrets(settings: Settings) -> Iterator[Problem]:
         with contextlib.suppress(SecretReadError):
             secret = source.read()
             if secret is not None and (odd := suspicious_surrounding(secret)) is not None:
-                hint = Phrase(
+                hint = Message(
                     "remove it; if the secret was issued so, go on: it is used as it stands"
                 )
                 yield _secret_problem(source, odd, hint)
@@ -129,7 +129,7 @@ def _suspicious_secrets(settings: Settings) -> Iterator[Problem]:
 
 def _duplicate_secrets(settings: Settings) -> Iterator[Problem]:
     for key, other in factories.duplicate_secrets(settings):
-        yield Problem(key, Phrase("is the same as {other}", other=other), factories.OWN_SECRET)
+        yield Problem(key, Message("is the same as {other}", other=other), factories.OWN_SECRET)
 
 
 def _unusable_parts(settings: Settings) -> Iterator[Problem]:
@@ -138,7 +138,7 @@ def _unusable_parts(settings: Settings) -> Iterator[Problem]:
         try:
             require(settings)
         except StartError as error:
-            yield _as_problem(exception_phrase(error))
+            yield _as_problem(exception_message(error))
 
 
 def _unusable_outbox(settings: Settings) -> Iterator[Problem]:
@@ -156,7 +156,7 @@ def _unusable_outbox(settings: Settings) -> Iterator[Problem]:
         except SecretReadError:
             continue  # reported by `_unreadable_secrets`
         except OutboxConfigurationError as error:
-            yield _as_problem(exception_phrase(error))
+            yield _as_problem(exception_message(error))
 
 
 def _unusable_addresses(settings: Settings) -> Iterator[Problem]:
@@ -180,17 +180,17 @@ def _unwritable_audit(settings: Settings) -> Iterator[Problem]:
         yield Problem("audit.path", finding.detail, finding.hint)
 
 
-def _as_problem(phrase: Phrase) -> Problem:
+def _as_problem(phrase: Message) -> Problem:
     """Return the problem of a phrase that `setting_problem` has made: the key, and why."""
     return Problem(phrase.values["key"], phrase.values["why"])
 
 
-def _secret_problem(source: SecretSource, why: Phrase, hint: Phrase = EMPTY_PHRASE) -> Problem:
+def _secret_problem(source: SecretSource, why: Message, hint: Message = EMPTY_MESSAGE) -> Problem:
     """Return a problem of a secret, which is given in the settings or by a file."""
     if source.file is None:
         return Problem(source.key, why, hint)
     return Problem(f"{source.key}_file", _in_file(source.file, why), hint)
 
 
-def _in_file(path: Path, why: Phrase) -> Phrase:
-    return Phrase("{path}: {why}", path=path, why=why)
+def _in_file(path: Path, why: Message) -> Message:
+    return Message("{path}: {why}", path=path, why=why)

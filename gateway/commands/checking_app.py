@@ -17,7 +17,7 @@ from gateway.commands.shared import (
     settings_source,
 )
 from gateway.commands.terminal import LanguageOption, print_line
-from gateway.phrases import Phrase
+from gateway.i18n import Message
 
 if TYPE_CHECKING:
     from gateway.config import Problem, Settings, SettingsSource
@@ -67,13 +67,13 @@ def _examine_settings(
 def _print_check(settings: Settings | None, found: list[Problem], warnings: list[Problem]) -> bool:
     """Print warnings and problems. Return whether the settings can be used."""
     for warning in warnings:
-        print_line(Phrase("warning: {warning}", warning=warning.line()), err=True)
+        print_line(Message("warning: {warning}", warning=warning.line()), err=True)
     for problem in found:
         print_line(problem.line())
     if found or settings is None:
         return False
     listen = settings.listen
-    told = Phrase(
+    told = Message(
         "The settings are fine: {listen} leads to {platform}.",
         listen=f"{listen.address}{listen.base_path}",
         platform=settings.platform.fhir_base_url,
@@ -105,7 +105,7 @@ def print_doctor(
         typer.echo(json_report.doctor_report(findings))
     elif failed:
         count = {"failed": len(failed), "all": len(findings)}
-        print_line(Phrase("{failed} of {all} checks failed.", **count), fg="red")
+        print_line(Message("{failed} of {all} checks failed.", **count), fg="red")
     else:
-        print_line(Phrase("All is well."), fg="green")
+        print_line(Message("All is well."), fg="green")
     return not failed

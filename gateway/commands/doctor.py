@@ -33,8 +33,8 @@ from gateway.commands.findings import CheckedServer, CheckResult, State
 from gateway.config import Problem, SecretReadError, Settings
 from gateway.config.secret_files import permission_problem, suspicious_surrounding
 from gateway.duration import format_duration
+from gateway.i18n import EMPTY_MESSAGE, Message
 from gateway.oauth.token_response import TokenResponse
-from gateway.phrases import EMPTY_PHRASE, Phrase
 from gateway.process.certificates import platform_tls, sso_tls
 from gateway.process.factories import credentials_in_use
 
@@ -43,13 +43,13 @@ _MAX_SKEW: Final = 60.0
 _SET_CLOCK: Final = (
     "timedatectl set-ntp true"
     if os_support.HAS_FILE_MODES
-    else Phrase("{command}, as administrator", command="w32tm /resync")
+    else Message("{command}, as administrator", command="w32tm /resync")
 )
 
 
 async def run_checks(
     settings: Settings,
-    print_line: Callable[[Phrase], object] | None,
+    print_line: Callable[[Message], object] | None,
     warnings: Iterable[Problem] = (),
 ) -> list[CheckResult]:
     """Run all checks; `print_line` is called with each result's line at once.
@@ -101,10 +101,10 @@ def _servers(settings: Settings) -> tuple[CheckedServer, CheckedServer]:
     sso, platform = settings.sso, settings.platform
     return (
         CheckedServer(
-            Phrase("SSO"), sso.token_url, "sso.token_url", partial(sso_tls, settings), sso.timeout
+            Message("SSO"), sso.token_url, "sso.token_url", partial(sso_tls, settings), sso.timeout
         ),
         CheckedServer(
-            Phrase("platform"),
+            Message("platform"),
             platform.fhir_base_url,
             "platform.fhir_base_url",
             partial(platform_tls, settings),
@@ -114,57 +114,59 @@ def _servers(settings: Settings) -> tuple[CheckedServer, CheckedServer]:
 
 
 def _settings(settings: Settings, warnings: Iterable[Problem]) -> Iterator[CheckResult]:
-    environment = Phrase("environment {environment}", environment=settings.environment)
-    yield CheckResult(Phrase("settings"), "ok", environment)
+    environment = Message("environment {environment}", environment=settings.environment)
+    yield CheckResult(Message("settings"), "ok", environment)
     unreported = {warning.key: warning for warning in warnings}
     yield from _secret_files(settings, unreported)
     for key, warning in unreported.items():
-        yield CheckResult(Phrase("setting {key}", key=key), "ok", warning.message, _remedy(warning))
+        yield CheckResult(
+            Message("setting {key}", key=key), "ok", warning.message, _remedy(warning)
+        )
 
 
-def _remedy(warning: Problem | None) -> Phrase:
-    return EMPTY_PHRASE if warning is None else Phrase("{hint:capital}", hint=warning.hint)
+def _remedy(warning: Problem | None) -> Message:
+    return EMPTY_MESSAGE if warning is None else Message("{hint:capital}", hint=warning.hint)
 
 
 def _secret_files(settings: Settings, unreported: dict[str, Problem]) -> Iterator[CheckResult]:
     """Yield the check of each secret; remove the warnings about secrets from `unreported`."""
     for source in settings.secret_sources():
-        check = Phrase("secret {key}", key=source.key)
+        check = Message("secret {key}", key=source.key)
         if source.file is None:
             hint = _remedy(unreported.pop(source.key, None))
-            yield CheckResult(check, "ok", Phrase("given in the settings themselves"), hint)
+            yield CheckResult(check, "ok", Message("given in the settings themselves"), hint)
             continue
         try:
             secret = source.read()
             finding = _permissions(check, source.file)
         except SecretReadError as error:
-            detail = Phrase("{path}: {why}", path=error.path, why=error.problem)
-            hint = Phrase("{hint:capital}", hint=error.hint)
+            detail = Message("{path}: {why}", path=error.path, why=error.problem)
+            hint = Message("{hint:capital}", hint=error.hint)
             yield CheckResult(check, "failed", detail, hint)
         except OSError as error:
-            why = Phrase.external(error.strerror, Phrase("cannot be read"))
-            detail = Phrase("{path} {why}", path=source.file, why=why)
-            yield CheckResult(check, "failed", detail, Phrase("Check the path"))
+            why = Message.external(error.strerror, Message("cannot be read"))
+            detail = Message("{path} {why}", path=source.file, why=why)
+            yield CheckResult(check, "failed", detail, Message("Check the path"))
         else:
             odd = None if secret is None else suspicious_surrounding(secret)
             hint = (
-                Phrase("What is in it {odd}: is that meant?", odd=odd)
+                Message("What is in it {odd}: is that meant?", odd=odd)
                 if odd is not None
                 else finding.hint
             )
             yield replace(finding, hint=hint) if finding.state == "ok" else finding
 
 
-def _permissions(check: Phrase, path: Path) -> CheckResult:
+def _permissions(check: Message, path: Path) -> CheckResult:
     if not os_support.HAS_FILE_MODES:
-        hint = Phrase("Look who may read it: icacls {path}", path=path)
-        return CheckResult(check, "ok", Phrase("{path} can be read", path=path), hint)
+        hint = Message("Look who may read it: icacls {path}", path=path)
+        return CheckResult(check, "ok", Message("{path} can be read", path=path), hint)
     if (exposed := permission_problem(path)) is not None:
-        detail = Phrase("{path} {why}", path=path, why=exposed)
-        return CheckResult(check, "failed", detail, Phrase("Run: chmod 0600 {path}", path=path))
+        detail = Message("{path} {why}", path=path, why=exposed)
+        return CheckResult(check, "failed", detail, Message("Run: chmod 0600 {path}", path=path))
     mode = stat.S_IMODE(path.stat().st_mode)
     return CheckResult(
-        check, "ok", Phrase("{path} can be read, by few (mode {mode:04o})", path=path, mode=mode)
+        check, "ok", Message("{path} can be read, by few (mode {mode:04o})", path=path, mode=mode)
     )
 
 
@@ -174,9 +176,9 @@ def _operators(settings: Settings) -> Iterator[CheckResult]:
     if admin.operators:
         names = ", ".join(operator.name for operator in admin.operators)
         yield CheckResult(
-            Phrase("operators"),
+            Message("operators"),
             "ok",
-            Phrase("{names} may decide about queued writes", names=names),
+            Message("{names} may decide about queued writes", names=names),
         )
 
 
@@ -188,7 +190,7 @@ async def _check_conversation(
     for name in credentials_in_use(settings):
         if not reached[sso.name]:
             yield CheckResult(
-                Phrase("token {name}", name=name), "skipped", Phrase("needs the way to the SSO")
+                Message("token {name}", name=name), "skipped", Message("needs the way to the SSO")
             )
             continue
         finding, token_response = await doctor_sso.check_token(settings, name)
@@ -199,9 +201,9 @@ async def _check_conversation(
     )
     async with session:
         if not reached[platform.name]:
-            yield CheckResult(Phrase("clock"), "skipped", Phrase("needs the way to the platform"))
+            yield CheckResult(Message("clock"), "skipped", Message("needs the way to the platform"))
             yield CheckResult(
-                Phrase("platform metadata"), "skipped", Phrase("needs the way to the platform")
+                Message("platform metadata"), "skipped", Message("needs the way to the platform")
             )
             return
         async for finding in _ask_for_metadata(session, settings, platform, response):
@@ -231,13 +233,13 @@ async def _ask_for_metadata(
             body = await http_response.read()
             status, date = http_response.status, http_response.headers.get("Date")
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        detail = Phrase("no answer: {name}", name=type(error).__name__)
-        yield CheckResult(Phrase("clock"), "skipped", Phrase("needs an answer of the platform"))
+        detail = Message("no answer: {name}", name=type(error).__name__)
+        yield CheckResult(Message("clock"), "skipped", Message("needs an answer of the platform"))
         yield CheckResult(
-            Phrase("platform metadata"),
+            Message("platform metadata"),
             "failed",
             detail,
-            Phrase("Check {key}", key=platform.setting_prefix),
+            Message("Check {key}", key=platform.setting_prefix),
         )
         return
     yield _check_clock(date)
@@ -252,34 +254,34 @@ def _check_clock(date: str | None) -> CheckResult:
         skew = time.time() - parsedate_to_datetime(date or "").timestamp()
     except ValueError:
         return CheckResult(
-            Phrase("clock"), "skipped", Phrase("the platform does not tell its time")
+            Message("clock"), "skipped", Message("the platform does not tell its time")
         )
     if abs(skew) > _MAX_SKEW:
         span = format_duration(abs(skew))
-        ahead = Phrase("this machine's clock is {time} ahead of the platform's", time=span)
-        behind = Phrase("this machine's clock is {time} behind the platform's", time=span)
+        ahead = Message("this machine's clock is {time} ahead of the platform's", time=span)
+        behind = Message("this machine's clock is {time} behind the platform's", time=span)
         return CheckResult(
-            Phrase("clock"),
+            Message("clock"),
             "failed",
             ahead if skew > 0 else behind,
-            Phrase("Switch on time synchronisation: {set_clock}", set_clock=_SET_CLOCK),
+            Message("Switch on time synchronisation: {set_clock}", set_clock=_SET_CLOCK),
         )
-    return CheckResult(Phrase("clock"), "ok", Phrase("this machine and the platform agree"))
+    return CheckResult(Message("clock"), "ok", Message("this machine and the platform agree"))
 
 
 def _check_metadata(
     settings: Settings, status: int, body: bytes, *, has_token: bool
 ) -> CheckResult:
-    check = Phrase("platform metadata")
+    check = Message("platform metadata")
     if status in (401, 403):
         if not has_token:
             return CheckResult(
                 check,
                 "skipped",
-                Phrase("the platform wants a token (status {status})", status=status),
+                Message("the platform wants a token (status {status})", status=status),
             )
-        hint = Phrase("The platform refuses the SSO's token: are both of the same environment?")
-        return CheckResult(check, "failed", Phrase("status {status}", status=status), hint)
+        hint = Message("The platform refuses the SSO's token: are both of the same environment?")
+        return CheckResult(check, "failed", Message("status {status}", status=status), hint)
     try:
         statement = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -287,14 +289,17 @@ def _check_metadata(
     if status != 200 or not isinstance(statement, dict):
         statement = {}
     if statement.get("resourceType") != "CapabilityStatement":
-        hint = Phrase("Check platform.fhir_base_url: it must end where /metadata begins")
+        hint = Message("Check platform.fhir_base_url: it must end where /metadata begins")
         return CheckResult(
-            check, "failed", Phrase("no CapabilityStatement (status {status})", status=status), hint
+            check,
+            "failed",
+            Message("no CapabilityStatement (status {status})", status=status),
+            hint,
         )
     version = str(statement.get("fhirVersion"))[:16]
     if not version.startswith("5."):
         # A server with custom addresses may have any version; those of DHP are R5.
         state: State = "ok" if settings.environment == "custom" else "failed"
-        hint = Phrase("This is not an R5 server")
-        return CheckResult(check, state, Phrase("FHIR {version}", version=version), hint)
-    return CheckResult(check, "ok", Phrase("FHIR {version}", version=version))
+        hint = Message("This is not an R5 server")
+        return CheckResult(check, state, Message("FHIR {version}", version=version), hint)
+    return CheckResult(check, "ok", Message("FHIR {version}", version=version))

@@ -14,10 +14,10 @@ from typing import Final
 from gateway import os_support
 from gateway.commands.findings import CheckResult
 from gateway.config import Settings
-from gateway.phrases import Phrase
+from gateway.i18n import Message
 from gateway.process import reload
 
-_AUDIT: Final = Phrase("audit audit.path")
+_AUDIT: Final = Message("audit audit.path")
 # systemd creates folders here when it starts the service (LogsDirectory).
 _SYSTEM_LOGS: Final = Path("/var/log")
 _ROOT: Final = 0
@@ -40,53 +40,53 @@ def is_made_by_systemd(path: Path) -> bool:
 def check_audit_file(path: Path) -> CheckResult:
     """Check whether the audit file can be written; create nothing."""
     folder = path.absolute().parent
-    make = Phrase(
+    make = Message(
         "Make it, for the gateway's user: install -d -m 0750 -o USER {folder}", folder=folder
     )
     if not folder.exists():
         if is_made_by_systemd(path) and _is_root():
-            detail = Phrase(
+            detail = Message(
                 "{folder} is not there; systemd makes it at the first start (LogsDirectory)",
                 folder=folder,
             )
             return CheckResult(
-                _AUDIT, "skipped", detail, Phrase("Without systemd: {make}", make=make)
+                _AUDIT, "skipped", detail, Message("Without systemd: {make}", make=make)
             )
-        return CheckResult(_AUDIT, "failed", Phrase("{folder} is not there", folder=folder), make)
+        return CheckResult(_AUDIT, "failed", Message("{folder} is not there", folder=folder), make)
     if not folder.is_dir():
         return CheckResult(
             _AUDIT,
             "failed",
-            Phrase("{folder} is no folder", folder=folder),
-            Phrase("Give another audit.path"),
+            Message("{folder} is no folder", folder=folder),
+            Message("Give another audit.path"),
         )
     if not os.access(folder, os.W_OK | os.X_OK):
-        hint = Phrase("Its owner must be the gateway's user: chown USER {folder}", folder=folder)
+        hint = Message("Its owner must be the gateway's user: chown USER {folder}", folder=folder)
         return CheckResult(
-            _AUDIT, "failed", Phrase("{folder} cannot be written", folder=folder), hint
+            _AUDIT, "failed", Message("{folder} cannot be written", folder=folder), hint
         )
     if path.exists() and not (path.is_file() and os.access(path, os.R_OK | os.W_OK)):
-        hint = Phrase("It must be a file of the gateway's user: chown USER {path}", path=path)
-        return CheckResult(_AUDIT, "failed", Phrase("{path} cannot be written", path=path), hint)
+        hint = Message("It must be a file of the gateway's user: chown USER {path}", path=path)
+        return CheckResult(_AUDIT, "failed", Message("{path} cannot be written", path=path), hint)
     owned = next((candidate for candidate in (path, folder) if candidate.exists()), folder)
     if _is_root() and owned.stat().st_uid == _ROOT:
-        hint = Phrase("The gateway's user must: chown USER {owned}", owned=owned)
+        hint = Message("The gateway's user must: chown USER {owned}", owned=owned)
         return CheckResult(
-            _AUDIT, "ok", Phrase("{owned} belongs to root, who can write it", owned=owned), hint
+            _AUDIT, "ok", Message("{owned} belongs to root, who can write it", owned=owned), hint
         )
-    return CheckResult(_AUDIT, "ok", Phrase("{folder} can be written", folder=folder))
+    return CheckResult(_AUDIT, "ok", Message("{folder} can be written", folder=folder))
 
 
 def _for_root_only(settings: Settings) -> Iterator[CheckResult]:
     hidden = [str(path) for path in reload.watched_files(settings) if _is_for_root_only(path)]
     if hidden:
-        detail = Phrase("run as root; only root may read {hidden}", hidden=", ".join(hidden))
-        hint = Phrase(
+        detail = Message("run as root; only root may read {hidden}", hidden=", ".join(hidden))
+        hint = Message(
             "A gateway of another user needs them handed over (systemd's "
             "LoadCredential) or the right to read them; run the doctor as that "
             "user to be sure"
         )
-        yield CheckResult(Phrase("files"), "ok", detail, hint)
+        yield CheckResult(Message("files"), "ok", detail, hint)
 
 
 def _is_for_root_only(path: Path) -> bool:

@@ -18,11 +18,11 @@ from gateway.commands.findings import CheckResult
 from gateway.config import Settings
 from gateway.fhir.links import LinkMap
 from gateway.fhir.links.map import parse_base
-from gateway.phrases import Phrase
+from gateway.i18n import Message
 
 SendGet = Callable[[str], AbstractAsyncContextManager[aiohttp.ClientResponse]]
 
-_CHECK: Final = Phrase("platform links")
+_CHECK: Final = Message("platform links")
 # Types without patient data, which most platforms let every client search.
 _PREFERRED: Final = ("Organization", "Location", "HealthcareService", "ValueSet")
 _PAGING: Final = ("self", "next", "previous", "prev", "first", "last")
@@ -45,8 +45,8 @@ async def examine(settings: Settings, statement: bytes, get: SendGet) -> AsyncIt
     # In YAML, the brackets of an IPv6 address need the quotation marks.
     aliases = ", ".join(dict.fromkeys(f'"{alias}"' for alias in base_urls.missing))
     if aliases:
-        detail = Phrase("they begin with {aliases}, and lead past the gateway", aliases=aliases)
-        hint = Phrase(
+        detail = Message("they begin with {aliases}, and lead past the gateway", aliases=aliases)
+        hint = Message(
             "Set rewrite.aliases: [{aliases}], or platform.fhir_base_url to that name",
             aliases=aliases,
         )
@@ -55,11 +55,11 @@ async def examine(settings: Settings, statement: bytes, get: SendGet) -> AsyncIt
     base_urls.record_url(_object(declared.get("implementation")).get("url"))
     if base_urls.missing:
         alias = f'"{base_urls.missing[0]}"'
-        detail = Phrase("implementation.url of the platform is {alias}", alias=alias)
-        hint = Phrase("If links begin so, too, set rewrite.aliases: [{alias}]", alias=alias)
+        detail = Message("implementation.url of the platform is {alias}", alias=alias)
+        hint = Message("If links begin so, too, set rewrite.aliases: [{alias}]", alias=alias)
         yield CheckResult(_CHECK, "ok", detail, hint)
     elif base_urls.has_known:
-        yield CheckResult(_CHECK, "ok", Phrase("they begin as the settings say"))
+        yield CheckResult(_CHECK, "ok", Message("they begin as the settings say"))
 
 
 class _BaseUrls:

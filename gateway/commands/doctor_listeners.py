@@ -16,7 +16,7 @@ from gateway.admin.status.settings_shown import visible_settings
 from gateway.commands import healthcheck
 from gateway.commands.findings import CheckResult
 from gateway.config import ListenAddress, Settings
-from gateway.phrases import EMPTY_PHRASE, Phrase, exception_phrase
+from gateway.i18n import EMPTY_MESSAGE, Message, exception_message
 from gateway.process.sockets import is_stale_socket
 from gateway.secret import MASK
 
@@ -36,7 +36,7 @@ def examine(settings: Settings) -> Iterator[CheckResult]:
         ("listen.address", settings.listen.address),
         ("admin.address", settings.admin.address),
     ):
-        check = Phrase("listener {key}", key=key)
+        check = Message("listener {key}", key=key)
         try:
             _try_to_listen(address)
         except OSError as error:
@@ -47,7 +47,7 @@ def examine(settings: Settings) -> Iterator[CheckResult]:
             else:
                 yield _in_use(check, address, differing)
         else:
-            yield CheckResult(check, "ok", Phrase("{address} is free", address=address))
+            yield CheckResult(check, "ok", Message("{address} is free", address=address))
 
 
 def _running_settings(address: ListenAddress) -> Mapping[str, Any] | None:
@@ -77,27 +77,27 @@ def _differing(running: Mapping[str, Any], configured: Mapping[str, Any]) -> Ite
             yield key
 
 
-def _in_use(check: Phrase, address: ListenAddress, differing: list[str]) -> CheckResult:
+def _in_use(check: Message, address: ListenAddress, differing: list[str]) -> CheckResult:
     hint = (
-        Phrase(
+        Message(
             "It does not run with these settings yet: {keys}. Restart it", keys=_named(differing)
         )
         if differing
-        else EMPTY_PHRASE
+        else EMPTY_MESSAGE
     )
-    detail = Phrase("{address} is in use by the gateway that runs", address=address)
+    detail = Message("{address} is in use by the gateway that runs", address=address)
     return CheckResult(check, "ok", detail, hint)
 
 
 def _in_use_by_another(
-    check: Phrase, key: str, address: ListenAddress, differing: list[str]
+    check: Message, key: str, address: ListenAddress, differing: list[str]
 ) -> CheckResult:
-    hint = Phrase(
+    hint = Message(
         "It runs with other settings: {keys}. Restart it if it is to have these, else change {key}",
         keys=_named(differing),
         key=key,
     )
-    detail = Phrase("{address} is in use by another gateway", address=address)
+    detail = Message("{address} is in use by another gateway", address=address)
     return CheckResult(check, "failed", detail, hint)
 
 
@@ -105,13 +105,13 @@ def _named(keys: list[str]) -> str:
     return ", ".join(keys[:_MAX_KEYS]) + (", …" if len(keys) > _MAX_KEYS else "")
 
 
-def _taken(check: Phrase, key: str, address: ListenAddress, error: OSError) -> CheckResult:
-    reason = Phrase(os.strerror(error.errno).lower()) if error.errno else exception_phrase(error)
+def _taken(check: Message, key: str, address: ListenAddress, error: OSError) -> CheckResult:
+    reason = Message(os.strerror(error.errno).lower()) if error.errno else exception_message(error)
     return CheckResult(
         check,
         "failed",
-        Phrase("{address} is not free: {reason}", address=address, reason=reason),
-        Phrase(
+        Message("{address} is not free: {reason}", address=address, reason=reason),
+        Message(
             "Another program listens there; end it or change {key}. To see who it is: ss -ltnp",
             key=key,
         ),
@@ -123,7 +123,7 @@ def _try_to_listen(address: ListenAddress) -> None:
     if address.path is not None:
         path = Path(address.path)
         if not os.access(path.parent, os.W_OK):
-            raise PermissionError(Phrase("the folder cannot be written"))
+            raise PermissionError(Message("the folder cannot be written"))
         is_stale_socket(path)
         return
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET

@@ -18,10 +18,10 @@ from gateway.commands.doctor_network import check_route
 from gateway.commands.doctor_sso import UNKNOWN_CLIENT, start_first
 from gateway.commands.findings import CheckedServer, CheckResult
 from gateway.config import Settings
+from gateway.i18n import Message, exception_message, join_messages
 from gateway.oauth.error_description import description_of
 from gateway.oauth.error_messages import with_description
 from gateway.oauth.token_response import TokenRequestError, oauth_error_code
-from gateway.phrases import Phrase, exception_phrase, join_phrases
 from gateway.process import certificates
 from gateway.process.factories import StartError
 from gateway.secret import Secret
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from gateway.login.openid import OpenIdProvider
     from gateway.login.sign_in import LoginClient
 
-_DISCOVERY: Final = Phrase("login discovery")
-_PAGE: Final = Phrase("login page")
-_CLIENT: Final = Phrase("login client")
+_DISCOVERY: Final = Message("login discovery")
+_PAGE: Final = Message("login page")
+_CLIENT: Final = Message("login client")
 # 64 characters (RFC 7636 requires 43 to 128); it protects no real code.
 _VERIFIER: Final = "dhp-gateway-doctor-" + "0" * 45
 
@@ -49,7 +49,7 @@ async def check_login(settings: Settings, *, sso_reached: bool) -> AsyncIterator
         reached = all(finding.state != "failed" for finding in findings)
     if not reached:
         for check in (_DISCOVERY, _PAGE, _CLIENT):
-            yield CheckResult(check, "skipped", Phrase("needs the way to the SSO"))
+            yield CheckResult(check, "skipped", Message("needs the way to the SSO"))
         return
     session = aiohttp.ClientSession(  # noqa: TID251 - a command of its own, no request path
         cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
@@ -63,7 +63,7 @@ async def _check_route(settings: Settings) -> AsyncIterator[CheckResult]:
     sso = settings.sso
     url = sso.authorize_url or ""
     trust = partial(certificates.client_tls, url, sso.ca_file, "sso.ca_file")
-    server = CheckedServer(Phrase("SSO page"), url, "sso.authorize_url", trust, sso.timeout)
+    server = CheckedServer(Message("SSO page"), url, "sso.authorize_url", trust, sso.timeout)
     async for finding in check_route(server, uses_proxy=sso.proxy_url is not None):
         yield finding
 
@@ -83,8 +83,8 @@ async def _conversation(
         yield CheckResult(
             _DISCOVERY,
             "failed",
-            exception_phrase(error),
-            Phrase("Give a PEM file with CA certificates"),
+            exception_message(error),
+            Message("Give a PEM file with CA certificates"),
         )
         return
     yield await _discovery(settings, provider)
@@ -92,7 +92,7 @@ async def _conversation(
     endpoint = None if metadata is None else metadata.authorization_endpoint
     yield await _page(settings, session, endpoint)
     if not sso_reached:
-        yield CheckResult(_CLIENT, "skipped", Phrase("needs the way to the SSO"))
+        yield CheckResult(_CLIENT, "skipped", Message("needs the way to the SSO"))
         return
     yield await _client(settings, session)
 
@@ -106,38 +106,40 @@ async def _discovery(settings: Settings, provider: OpenIdProvider) -> CheckResul
             return _check_document(settings, issuer, document)
         other_issuers.append(issuer)
     if other_issuers:
-        detail = Phrase(
+        detail = Message(
             "what {stranger} tells of itself is in the name of another issuer",
             stranger=other_issuers[0],
         )
-        hint = Phrase("Set sso.authorize_url to the issuer's own address, as it names itself")
+        hint = Message("Set sso.authorize_url to the issuer's own address, as it names itself")
         return CheckResult(_DISCOVERY, "failed", detail, hint)
-    detail = Phrase("the SSO publishes nothing of itself; sso.authorize_url is used as it is")
+    detail = Message("the SSO publishes nothing of itself; sso.authorize_url is used as it is")
     return CheckResult(_DISCOVERY, "skipped", detail)
 
 
 def _check_document(settings: Settings, issuer: str, document: Mapping[str, Any]) -> CheckResult:
     methods = document.get("code_challenge_methods_supported", ["S256"])
     if "S256" not in methods:
-        hint = Phrase(
+        hint = Message(
             "Ask its operator for PKCE with S256 (RFC 7636); the gateway uses nothing weaker"
         )
         return CheckResult(
-            _DISCOVERY, "failed", Phrase("the SSO does not know PKCE with S256"), hint
+            _DISCOVERY, "failed", Message("the SSO does not know PKCE with S256"), hint
         )
     endpoint = document.get("token_endpoint")
     if endpoint != settings.sso.token_url:
-        named = endpoint if isinstance(endpoint, str) and endpoint.isprintable() else Phrase("none")
-        hint = Phrase(
+        named = (
+            endpoint if isinstance(endpoint, str) and endpoint.isprintable() else Message("none")
+        )
+        hint = Message(
             "Set sso.token_url to it, or sso.authorize_url to the SSO of that token endpoint"
         )
         return CheckResult(
             _DISCOVERY,
             "failed",
-            Phrase("{issuer} names the token endpoint {named}", issuer=issuer, named=named),
+            Message("{issuer} names the token endpoint {named}", issuer=issuer, named=named),
             hint,
         )
-    return CheckResult(_DISCOVERY, "ok", Phrase("{issuer} is an OpenID provider", issuer=issuer))
+    return CheckResult(_DISCOVERY, "ok", Message("{issuer} is an OpenID provider", issuer=issuer))
 
 
 async def _page(
@@ -162,22 +164,22 @@ async def _page(
         ) as response:
             status, location = response.status, response.headers.get("Location", "")
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        detail = Phrase("no answer: {name}", name=type(error).__name__)
-        return CheckResult(_PAGE, "failed", detail, Phrase("Check sso.authorize_url"))
+        detail = Message("no answer: {name}", name=type(error).__name__)
+        return CheckResult(_PAGE, "failed", detail, Message("Check sso.authorize_url"))
     return _check_page_response(client, status, location)
 
 
 def _check_page_response(client: LoginClient, status: int, location: str) -> CheckResult:
     refusal = _refusal(location, client.redirect_uri)
     if refusal is not None:
-        hint = Phrase("Check login.scope; the SSO's operator can tell what this client may do")
-        refused = Phrase("the SSO refuses the sign-in: {refusal}", refusal=refusal[0])
+        hint = Message("Check login.scope; the SSO's operator can tell what this client may do")
+        refused = Message("the SSO refuses the sign-in: {refusal}", refusal=refusal[0])
         return CheckResult(_PAGE, "failed", with_description(refused, refusal[1]), hint)
     if 400 <= status < 500:
-        detail = Phrase(
+        detail = Message(
             "the SSO knows no such client or no such redirect_uri (status {status})", status=status
         )
-        hint = Phrase(
+        hint = Message(
             "Register with it, letter for letter: {client_id}, {redirect_uri}",
             client_id=client.client_id,
             redirect_uri=client.redirect_uri,
@@ -187,13 +189,13 @@ def _check_page_response(client: LoginClient, status: int, location: str) -> Che
         return CheckResult(
             _PAGE,
             "failed",
-            Phrase("status {status}", status=status),
-            Phrase("Check sso.authorize_url"),
+            Message("status {status}", status=status),
+            Message("Check sso.authorize_url"),
         )
     return CheckResult(
         _PAGE,
         "ok",
-        Phrase("the SSO lets people sign in for {redirect_uri}", redirect_uri=client.redirect_uri),
+        Message("the SSO lets people sign in for {redirect_uri}", redirect_uri=client.redirect_uri),
     )
 
 
@@ -224,39 +226,39 @@ async def _client(
         await endpoint.redeem_code("doctor", Secret(_VERIFIER), login.redirect_uri or "")
     except StartError as error:
         return CheckResult(
-            _CLIENT, "failed", exception_phrase(error), Phrase("Mend the secret or key first")
+            _CLIENT, "failed", exception_message(error), Message("Mend the secret or key first")
         )
     except TokenRequestError as error:
         return _client_result(error, list(start_first(settings, login.auth_method)))
-    return CheckResult(_CLIENT, "skipped", Phrase("the SSO takes any code"))
+    return CheckResult(_CLIENT, "skipped", Message("the SSO takes any code"))
 
 
-def _client_result(error: TokenRequestError, hints: list[Phrase]) -> CheckResult:
+def _client_result(error: TokenRequestError, hints: list[Message]) -> CheckResult:
     if error.oauth_error == "invalid_grant":
         return CheckResult(
-            _CLIENT, "ok", Phrase("the SSO knows the client, and how it proves itself")
+            _CLIENT, "ok", Message("the SSO knows the client, and how it proves itself")
         )
     summary = _error_summary(error)
     if error.oauth_error in UNKNOWN_CLIENT or error.status == HTTPStatus.UNAUTHORIZED:
-        check = Phrase(
+        check = Message(
             "Check login.client_id, its secret or key and auth_method with the SSO's operator"
         )
-        refused = Phrase("the SSO refuses the client: {told}", told=summary)
+        refused = Message("the SSO refuses the client: {told}", told=summary)
         detail = with_description(refused, error.description)
-        return CheckResult(_CLIENT, "failed", detail, join_phrases(". ", [*hints, check]))
+        return CheckResult(_CLIENT, "failed", detail, join_messages(". ", [*hints, check]))
     # Some SSOs check the code before the client, or send other errors for a wrong code.
-    silent = Phrase("the SSO does not say: {cause}", cause=summary)
+    silent = Message("the SSO does not say: {cause}", cause=summary)
     detail = with_description(silent, error.description)
-    return CheckResult(_CLIENT, "skipped", detail, join_phrases(". ", hints))
+    return CheckResult(_CLIENT, "skipped", detail, join_messages(". ", hints))
 
 
-def _error_summary(error: TokenRequestError) -> Phrase:
+def _error_summary(error: TokenRequestError) -> Message:
     """Return the OAuth error code, else the status of an error, else the fault of the response."""
     if error.oauth_error not in (None, "other"):
-        return Phrase(error.oauth_error)
+        return Message(error.oauth_error)
     if error.status is not None and error.status >= HTTPStatus.BAD_REQUEST:
-        return Phrase("status {status}", status=error.status)
-    return Phrase(error.cause)
+        return Message("status {status}", status=error.status)
+    return Message(error.cause)
 
 
 def _origin(url: str) -> tuple[str, str]:

@@ -19,9 +19,9 @@ from gateway.commands.healthcheck import is_alive
 from gateway.config import Settings
 from gateway.config.settings import PRESETS
 from gateway.duration import format_duration
+from gateway.i18n import Message, all_of, exception_message, join_messages
 from gateway.oauth.token_answer import read_response
 from gateway.oauth.token_response import TokenRequestError, TokenResponse, parse_object
-from gateway.phrases import Phrase, all_of, exception_phrase, join_phrases
 from gateway.process.factories import StartError
 
 # Seconds. The documents are optional, so that they must not delay the doctor for long.
@@ -44,53 +44,53 @@ UNKNOWN_CLIENT: Final = frozenset({"invalid_client", "unauthorized_client"})
 
 async def check_token(settings: Settings, name: str) -> tuple[CheckResult, TokenResponse | None]:
     """Check whether the SSO issues a credential's token; return its response, else None, too."""
-    check = Phrase("token {name}", name=name)
+    check = Message("token {name}", name=name)
     try:
         response = await token_command.request_token(settings, name)
     except StartError as error:
         return CheckResult(
-            check, "failed", exception_phrase(error), Phrase("Mend the secret or key first")
+            check, "failed", exception_message(error), Message("Mend the secret or key first")
         ), None
     except TokenRequestError as error:
         happened, _ = token_command.token_failure_and_remedy(error, settings, name)
         hints = [_hint(error, settings, name)]
         if error.status is not None:
             hints = [*start_first(settings, settings.credentials[name].auth_method), *hints]
-        return CheckResult(check, "failed", happened, join_phrases(". ", hints)), None
-    detail = Phrase(
+        return CheckResult(check, "failed", happened, join_messages(". ", hints)), None
+    detail = Message(
         "the SSO gave a token for {lifetime}", lifetime=format_duration(response.lifetime)
     )
     return CheckResult(check, "ok", detail), response
 
 
-def start_first(settings: Settings, auth_method: str) -> Iterator[Phrase]:
+def start_first(settings: Settings, auth_method: str) -> Iterator[Message]:
     """Yield the hint that the SSO may be unable to fetch the published keys.
 
     It applies where an SSO has rejected a client with a key and no gateway is running.
     """
     if auth_method == "private_key_jwt" and not is_alive(settings.admin.address):
-        yield Phrase(
+        yield Message(
             "If the SSO fetches the public keys from /.well-known/jwks.json of this gateway, "
             "start the gateway first"
         )
 
 
-def _hint(error: TokenRequestError, settings: Settings, name: str) -> Phrase:
+def _hint(error: TokenRequestError, settings: Settings, name: str) -> Message:
     _, remedy = token_command.token_failure_and_remedy(error, settings, name)
-    hint = remedy or Phrase("try again later, and tell the SSO's operator if it lasts")
+    hint = remedy or Message("try again later, and tell the SSO's operator if it lasts")
     if error.kind == "refused":
-        known = Phrase("the SSO's operator can tell what is registered for this client")
-        hint = Phrase("{remedy}; {known}", remedy=remedy, known=known) if remedy else known
-    hint = Phrase("{hint:capital}", hint=hint)
+        known = Message("the SSO's operator can tell what is registered for this client")
+        hint = Message("{remedy}; {known}", remedy=remedy, known=known) if remedy else known
+    hint = Message("{hint:capital}", hint=hint)
     if error.oauth_error in UNKNOWN_CLIENT:
-        environment_hint = Phrase(
+        environment_hint = Message(
             "Each environment has an SSO of its own, which refuses the clients of the others"
         )
-        return join_phrases(
+        return join_messages(
             ". ", [hint, environment_hint, *_mixed_environments(settings), _environment_endpoints()]
         )
     if error.cause in _WRONG_SERVER_CAUSES or error.status in _WRONG_PATH_STATUSES:
-        return join_phrases(". ", [hint, _environment_endpoints()])
+        return join_messages(". ", [hint, _environment_endpoints()])
     return hint
 
 
@@ -98,27 +98,27 @@ def add_known_addresses(settings: Settings, finding: CheckResult) -> CheckResult
     """Add the known token endpoints to a failed check of the route to an unknown SSO."""
     if finding.state != "failed" or _environments(settings, "sso", "token_url"):
         return finding
-    return replace(finding, hint=join_phrases(". ", [finding.hint, _environment_endpoints()]))
+    return replace(finding, hint=join_messages(". ", [finding.hint, _environment_endpoints()]))
 
 
-def _environment_endpoints() -> Phrase:
+def _environment_endpoints() -> Message:
     """Return a hint with the token endpoint of each environment."""
     by_url: dict[str, list[str]] = {}
     for name, preset in PRESETS.items():
         if url := preset["sso"].get("token_url"):
             by_url.setdefault(url, []).append(name)
     endpoints = (
-        Phrase("{url} ({names})", url=url, names=all_of(names)) for url, names in by_url.items()
+        Message("{url} ({names})", url=url, names=all_of(names)) for url, names in by_url.items()
     )
-    return Phrase("Known token endpoints: {told}", told=join_phrases(", ", endpoints))
+    return Message("Known token endpoints: {told}", told=join_messages(", ", endpoints))
 
 
-def _mixed_environments(settings: Settings) -> Iterator[Phrase]:
+def _mixed_environments(settings: Settings) -> Iterator[Message]:
     sso = _environments(settings, "sso", "token_url")
     platform = _environments(settings, "platform", "fhir_base_url")
     if sso and platform and not set(sso) & set(platform):
         yield (
-            Phrase(
+            Message(
                 "Here sso.token_url is that of {sso}, but platform.fhir_base_url that "
                 "of {platform}",
                 sso=all_of(sso),
@@ -153,7 +153,7 @@ async def check_documents(
             requests = (_endpoint(session, url, server, proxy_url) for url in urls)
             named = zip(urls, await asyncio.gather(*requests), strict=True)
             found = {url: endpoint for url, endpoint in named if endpoint is not None}
-            check = Phrase("{name} documents", name=server.name)
+            check = Message("{name} documents", name=server.name)
             yield _check_endpoints(check, found, settings.sso.token_url, has_token=has_token)
 
 
@@ -207,26 +207,26 @@ async def _endpoint(
 
 
 def _check_endpoints(
-    check: Phrase, found: dict[str, str], token_url: str, *, has_token: bool
+    check: Message, found: dict[str, str], token_url: str, *, has_token: bool
 ) -> CheckResult:
     if not found:
-        return CheckResult(check, "skipped", Phrase("none that names a token endpoint"))
+        return CheckResult(check, "skipped", Message("none that names a token endpoint"))
     differing = {url: endpoint for url, endpoint in found.items() if endpoint != token_url}
     if not differing:
         return CheckResult(
             check,
             "ok",
-            Phrase("{url} names the token endpoint of the settings", url=next(iter(found))),
+            Message("{url} names the token endpoint of the settings", url=next(iter(found))),
         )
     url, endpoint = next(iter(differing.items()))
-    named = endpoint[:_MAX_URL_LENGTH] if endpoint.isprintable() else Phrase("that is no URL")
-    detail = Phrase(
+    named = endpoint[:_MAX_URL_LENGTH] if endpoint.isprintable() else Message("that is no URL")
+    detail = Message(
         "{url} names the token endpoint {named}, sso.token_url is {token_url}",
         url=url,
         named=named,
         token_url=token_url,
     )
-    hint = Phrase(
+    hint = Message(
         "Ask the SSO's operator which is right for this client, and set "
         "sso.token_url to it; the gateway takes no address from there by itself"
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
-from gateway.phrases import EMPTY_PHRASE, Phrase
+from gateway.i18n import EMPTY_MESSAGE, Message
 
 State = Literal["ok", "failed", "skipped"]
 Level = Literal["ok", "warning", "failed", "skipped"]
@@ -22,23 +22,23 @@ class CheckResult:
     level is a warning.
     """
 
-    check: Phrase
+    check: Message
     state: State
-    detail: Phrase
-    hint: Phrase = EMPTY_PHRASE
+    detail: Message
+    hint: Message = EMPTY_MESSAGE
 
     @property
     def level(self) -> Level:
         """The state, or `warning` for `ok` with a hint."""
         return "warning" if self.state == "ok" and self.hint else self.state
 
-    def line(self) -> Phrase:
+    def line(self) -> Message:
         """Return the result as one line for the operator."""
-        state = Phrase(self.level)
-        text = Phrase(
+        state = Message(self.level)
+        text = Message(
             "{state:<8}{check}: {detail}", state=state, check=self.check, detail=self.detail
         )
-        return Phrase("{text}. {hint}", text=text, hint=self.hint) if self.hint else text
+        return Message("{text}. {hint}", text=text, hint=self.hint) if self.hint else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class CheckedServer:
     seconds.
     """
 
-    name: Phrase
+    name: Message
     url: str
     setting_prefix: str
     trust: Callable[[], ssl.SSLContext | None]

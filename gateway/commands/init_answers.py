@@ -20,31 +20,25 @@ from gateway.config.source import search_paths
 from gateway.config.text_file import TextDecodingError, decode
 from gateway.config.urls import parse_base_url, parse_endpoint_url
 from gateway.config.values import InvalidValueError, parse_network
+from gateway.i18n import LANGUAGES, Message, has_language_preference, join_messages, setting_problem
 from gateway.oauth.client_auth import ClientKeyError
-from gateway.phrases import (
-    LANGUAGES,
-    Phrase,
-    has_language_preference,
-    join_phrases,
-    setting_problem,
-)
 from gateway.secret import Secret
 
 _T = TypeVar("_T")
 
 _ENVIRONMENTS: Final = {
-    "dhp-playground": Phrase("dhp-playground, to try"),
-    "dhp-production": Phrase("dhp-production, for real work"),
-    "custom": Phrase("other addresses"),
+    "dhp-playground": Message("dhp-playground, to try"),
+    "dhp-production": Message("dhp-production, for real work"),
+    "custom": Message("other addresses"),
 }
 _CALLER_LOCATIONS: Final = {
-    "machine": Phrase("on this machine"),
-    "container": Phrase("in a container on this machine"),
-    "network": Phrase("elsewhere in the network"),
+    "machine": Message("on this machine"),
+    "container": Message("in a container on this machine"),
+    "network": Message("elsewhere in the network"),
 }
-_CLIENT_AUTH_CHOICES: Final = {"secret": Phrase("by a secret"), "key": Phrase("by a private key")}
-_SINKS: Final = {"file": Phrase("to a file"), "stdout": Phrase("to standard output")}
-_YES_NO: Final = {"no": Phrase("no"), "yes": Phrase("yes")}
+_CLIENT_AUTH_CHOICES: Final = {"secret": Message("by a secret"), "key": Message("by a private key")}
+_SINKS: Final = {"file": Message("to a file"), "stdout": Message("to standard output")}
+_YES_NO: Final = {"no": Message("no"), "yes": Message("yes")}
 _PRIVATE: Final = "10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16"
 
 
@@ -80,7 +74,8 @@ class InitPrompts:
     def ask_language(self, chosen: str | None, environ: Mapping[str, str]) -> None:
         """Ask for the language where neither flag nor environment defines it."""
         if self._is_interactive and chosen is None and not has_language_preference(environ):
-            set_language(prompt("Language / Язык / Til (en, ru, uz)", _language, "en"))
+            names = " / ".join(Message("Language").in_language(each) for each in LANGUAGES)
+            set_language(prompt(f"{names} ({', '.join(LANGUAGES)})", _language, "en"))
 
     def build_plan(self) -> InitPlan:
         """Return the plan made of all answers."""
@@ -88,18 +83,18 @@ class InitPrompts:
         environment = self._environment()
         self._require_flags(environment)
         urls = self._urls() if environment == "custom" else None
-        client_id = self._text("--client-id", flags.client_id, Phrase("client_id"), _own_text)
+        client_id = self._text("--client-id", flags.client_id, Message("client_id"), _own_text)
         by_key, secret_or_key = self._secret_or_key()
         caller_location = self._choice(
-            "--caller", flags.caller, Phrase("Where does the old system run?"), _CALLER_LOCATIONS
+            "--caller", flags.caller, Message("Where does the old system run?"), _CALLER_LOCATIONS
         )
         kind = self._kind(caller_location)
         container = flags.container or "his"
         if caller_location == "container":
-            question = Phrase("The name of its container")
+            question = Message("The name of its container")
             container = self._text("--container", flags.container, question, _own_text, "his")
         usual = "stdout" if kind == "container" else "file"
-        question = Phrase("Where does the audit go?")
+        question = Message("Where does the audit go?")
         audit = self._choice("--audit", flags.audit, question, _SINKS, usual)
         return InitPlan(
             environment=environment,
@@ -121,10 +116,12 @@ class InitPrompts:
         """Return the environment. URLs may be given for `custom` only."""
         flag_value, urls = self._flags.environment, self._url_flags()
         flag = next((name for name, url in urls.items() if url is not None), None)
-        question, default = Phrase("Which platform?"), "" if flag is None else "custom"
+        question, default = Message("Which platform?"), "" if flag is None else "custom"
         chosen = self._choice("--environment", flag_value, question, _ENVIRONMENTS, default)
         if flag is not None and chosen != "custom":
-            raise InvalidAnswerError(Phrase("{flag}: is for --environment custom alone", flag=flag))
+            raise InvalidAnswerError(
+                Message("{flag}: is for --environment custom alone", flag=flag)
+            )
         return chosen
 
     def _url_flags(self) -> dict[str, str | None]:
@@ -141,7 +138,7 @@ class InitPrompts:
         needed["--secret-file"] = flags.key_file if flags.secret_file is None else flags.secret_file
         missing = [flag for flag, value in needed.items() if value is None]
         if missing and not self._is_interactive:
-            raise InvalidAnswerError(join_phrases("\n", map(_missing, missing)))
+            raise InvalidAnswerError(join_messages("\n", map(_missing, missing)))
 
     def _kind(self, caller_location: str) -> Kind:
         if caller_location == "container":
@@ -151,11 +148,11 @@ class InitPrompts:
 
     def _urls(self) -> tuple[str, str]:
         flags = self._flags
-        question = Phrase("The address of the FHIR server")
+        question = Message("The address of the FHIR server")
         fhir_base_url = self._text(
             "--fhir-base-url", flags.fhir_base_url, question, _as_setting(parse_base_url)
         )
-        question = Phrase("The address that gives tokens")
+        question = Message("The address that gives tokens")
         token_url = self._text(
             "--token-url", flags.token_url, question, _as_setting(parse_endpoint_url)
         )
@@ -168,21 +165,21 @@ class InitPrompts:
             return True, _from_file("--key-file", flags.key_file, _key)
         if flags.secret_file is not None:
             return False, _from_file("--secret-file", flags.secret_file, _secret)
-        question = Phrase("How does the gateway show who it is?")
+        question = Message("How does the gateway show who it is?")
         if prompt_choice(question, _CLIENT_AUTH_CHOICES, "secret") == "key":
             read = partial(_from_file, "--key-file", read=_key)
-            return True, prompt(Phrase("The key's file"), read)
-        return False, prompt(Phrase("The secret (nothing is shown)"), _secret, hidden=True)
+            return True, prompt(Message("The key's file"), read)
+        return False, prompt(Message("The secret (nothing is shown)"), _secret, hidden=True)
 
     def _networks(self) -> tuple[str, ...]:
         flag_value = ", ".join(self._flags.networks) or None
-        question = Phrase("From which addresses or networks does it call?")
+        question = Message("From which addresses or networks does it call?")
         return self._text("--network", flag_value, question, _network_list, _PRIVATE)
 
     def _outbox_key(self) -> Secret | None:
         flag_value = self._flags.outbox
         choice = None if flag_value is None else "yes" if flag_value else "no"
-        question = Phrase("Keep writes while the line is down (outbox)?")
+        question = Message("Keep writes while the line is down (outbox)?")
         if self._choice("--outbox", choice, question, _YES_NO) == "no":
             return None
         return Secret(base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
@@ -191,8 +188,8 @@ class InitPrompts:
         self,
         flag: str,
         flag_value: str | None,
-        question: Phrase,
-        choices: Mapping[str, Phrase],
+        question: Message,
+        choices: Mapping[str, Message],
         default: str = "",
     ) -> str:
         default = default or next(iter(choices))
@@ -200,14 +197,14 @@ class InitPrompts:
             return prompt_choice(question, choices, default) if self._is_interactive else default
         if flag_value not in choices:
             names = ", ".join(choices)
-            raise InvalidAnswerError(Phrase("{flag}: one of {names}", flag=flag, names=names))
+            raise InvalidAnswerError(Message("{flag}: one of {names}", flag=flag, names=names))
         return flag_value
 
     def _text(
         self,
         flag: str,
         flag_value: str | None,
-        question: Phrase,
+        question: Message,
         read: Callable[[str], _T],
         default: str | None = None,
     ) -> _T:
@@ -217,24 +214,24 @@ class InitPrompts:
             return read((default or "") if flag_value is None else flag_value)
         except InvalidAnswerError as error:
             raise InvalidAnswerError(
-                Phrase("{flag}: {why}", flag=flag, why=error.problem)
+                Message("{flag}: {why}", flag=flag, why=error.problem)
             ) from None
 
 
-def _missing(flag: str) -> Phrase:
-    return Phrase("{flag} is needed where nobody can be asked", flag=flag)
+def _missing(flag: str) -> Message:
+    return Message("{flag} is needed where nobody can be asked", flag=flag)
 
 
 def _language(text: str) -> str:
     if text not in LANGUAGES:
-        raise InvalidAnswerError(Phrase(", ".join(LANGUAGES)))
+        raise InvalidAnswerError(Message(", ".join(LANGUAGES)))
     return text
 
 
 def _own_text(text: str) -> str:
     if not text.strip() or not text.isprintable():
         blank = not text.strip()
-        raise InvalidAnswerError(Phrase("is empty") if blank else Phrase("write it on one line"))
+        raise InvalidAnswerError(Message("is empty") if blank else Message("write it on one line"))
     if placeholders.is_placeholder(text):
         raise InvalidAnswerError(placeholders.MESSAGE)
     return text
@@ -247,7 +244,7 @@ def _as_setting(parse: Callable[[str], _T]) -> Callable[[str], _T]:
         try:
             return parse(text)
         except InvalidValueError as error:
-            raise InvalidAnswerError(join_phrases("; ", [error.message, error.hint])) from None
+            raise InvalidAnswerError(join_messages("; ", [error.message, error.hint])) from None
 
     return read
 
@@ -270,7 +267,7 @@ def _secret_of(flag: str, path: Path) -> str:
     try:
         return read_secret_file(flag, path).reveal()
     except SecretReadError as error:
-        why = Phrase("{path}: {why}; {hint}", path=path, why=error.problem, hint=error.hint)
+        why = Message("{path}: {why}; {hint}", path=path, why=error.problem, hint=error.hint)
         raise InvalidAnswerError(why) from None
 
 
@@ -281,7 +278,7 @@ def _standard_input(flag: str) -> str:
         raise InvalidAnswerError(error.problem) from None
     if not text.strip():
         raise InvalidAnswerError(
-            Phrase("standard input is empty; lead the secret there: {flag} - < FILE", flag=flag)
+            Message("standard input is empty; lead the secret there: {flag} - < FILE", flag=flag)
         )
     return text
 

@@ -12,7 +12,7 @@ import typer
 from gateway.commands import checking_app
 from gateway.commands.shared import CHECK_FAILED, WRONG_USAGE, exit_with_message
 from gateway.commands.terminal import LanguageOption, print_line, translate
-from gateway.phrases import Phrase, exception_phrase
+from gateway.i18n import Message, exception_message
 
 if TYPE_CHECKING:
     from gateway.commands.init_answers import InitFlags
@@ -115,11 +115,11 @@ def _write_plan(flags: InitFlags, lang: str | None, *, asks: bool) -> InitPlan:
         plan = interview.build_plan()
         written = write_files(plan, translate)
     except (InvalidAnswerError, InitWriteError) as error:
-        exit_with_message(exception_phrase(error), WRONG_USAGE)
+        exit_with_message(exception_message(error), WRONG_USAGE)
     except typer.Abort:
-        exit_with_message(Phrase("interrupted; nothing is kept"), CHECK_FAILED)
+        exit_with_message(Message("interrupted; nothing is kept"), CHECK_FAILED)
     for path in written:
-        print_line(Phrase("written: {path}", path=path))
+        print_line(Message("written: {path}", path=path))
     return plan
 
 
@@ -149,20 +149,20 @@ def _print_next_steps(plan: InitPlan) -> None:
         command = "sudo systemctl enable --now dhp-gateway"
     else:
         command = f"dhp-gateway run --config {folder / 'gateway.yaml'}"
-    print_line(Phrase("Next:"))
+    print_line(Message("Next:"))
     print_line(f"  {command}")
     if plan.kind == "system" and plan.uses_private_key:
         print_line(
-            Phrase("The unit hands over a secret; for a key, first: `systemctl edit dhp-gateway`")
+            Message("The unit hands over a secret; for a key, first: `systemctl edit dhp-gateway`")
         )
         for line in _drop_in(plan):
             print_line(f"  {line}")
     host = "HOST" if plan.caller_location == "network" else "127.0.0.1"
     url = f"http://{host}:8080/fhir"
-    print_line(Phrase("Then your system calls {url} in the place of the platform.", url=url))
+    print_line(Message("Then your system calls {url} in the place of the platform.", url=url))
     if plan.caller_location == "network":
         _, key, *_ = plan.secret_files()
-        told = Phrase(
+        told = Message(
             "It sends the header X-Api-Key with what stands in {path}.", path=folder / key.path
         )
         print_line(told)

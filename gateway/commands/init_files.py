@@ -14,7 +14,7 @@ from gateway.commands.init_plan import InitPlan, Kind, YamlLine, compose_lines, 
 from gateway.config import placeholders
 from gateway.config.text_file import TextDecodingError, read_text
 from gateway.config.yaml_file import parse_yaml
-from gateway.phrases import Phrase, join_phrases, system_error
+from gateway.i18n import Message, join_messages, system_error
 
 # User and group of the container image.
 _IMAGE_USER: Final = 10001
@@ -25,7 +25,7 @@ Ids = tuple[int, int]
 class InitWriteError(Exception):
     """Nothing was written. The text has a line for each reason."""
 
-    def __init__(self, why: Phrase) -> None:
+    def __init__(self, why: Message) -> None:
         super().__init__(why)
 
 
@@ -37,12 +37,12 @@ class _PlannedFile:
     owner: Ids | None = None
 
 
-def settings_text(plan: InitPlan, spell: Callable[[Phrase], str]) -> str:
+def settings_text(plan: InitPlan, spell: Callable[[Message], str]) -> str:
     """Return the settings file's text; `spell` translates its comments."""
     return _spelled(settings_lines(plan), spell)
 
 
-def _spelled(lines: Iterable[YamlLine], spell: Callable[[Phrase], str]) -> str:
+def _spelled(lines: Iterable[YamlLine], spell: Callable[[Message], str]) -> str:
     text = ""
     for depth, line, meaning in lines:
         # The keys of a list item have the indentation of the item's first key.
@@ -58,7 +58,7 @@ def require_no_settings(directory: Path) -> None:
     _require_absent([directory / "gateway.yaml"])
 
 
-def write_files(plan: InitPlan, spell: Callable[[Phrase], str]) -> list[Path]:
+def write_files(plan: InitPlan, spell: Callable[[Message], str]) -> list[Path]:
     """Write all files and return their paths. Raises `InitWriteError`; then nothing is written."""
     files = list(_planned_files(plan, spell))
     _require_absent(file.path for file in files)
@@ -69,8 +69,8 @@ def write_files(plan: InitPlan, spell: Callable[[Phrase], str]) -> list[Path]:
             for file in files:
                 _write_file(file, undo)
         except OSError as error:
-            why = system_error(error, Phrase("cannot be written"))
-            raise InitWriteError(Phrase("{path}: {why}", path=error.filename, why=why)) from None
+            why = system_error(error, Message("cannot be written"))
+            raise InitWriteError(Message("{path}: {why}", path=error.filename, why=why)) from None
         undo.pop_all()
     return [file.path for file in files]
 
@@ -78,12 +78,12 @@ def write_files(plan: InitPlan, spell: Callable[[Phrase], str]) -> list[Path]:
 def _require_absent(paths: Iterable[Path]) -> None:
     taken = [path for path in paths if not _may_be_written(path)]
     if taken:
-        reason = Phrase("is there already, and nothing was changed; move it away first")
-        lines = (Phrase("{path}: {why}", path=path, why=reason) for path in taken)
-        raise InitWriteError(join_phrases("\n", lines))
+        reason = Message("is there already, and nothing was changed; move it away first")
+        lines = (Message("{path}: {why}", path=path, why=reason) for path in taken)
+        raise InitWriteError(join_messages("\n", lines))
 
 
-def _planned_files(plan: InitPlan, spell: Callable[[Phrase], str]) -> Iterator[_PlannedFile]:
+def _planned_files(plan: InitPlan, spell: Callable[[Message], str]) -> Iterator[_PlannedFile]:
     for secret_file in plan.secret_files():
         owner = _owner(plan.kind, for_service=secret_file.for_service)
         mode = 0o600 if owner is None or not secret_file.for_service else 0o400

@@ -16,12 +16,12 @@ from typing import Final, Literal
 from gateway import __version__
 from gateway.config.environment import variable_name
 from gateway.config.problems import SettingPath
-from gateway.phrases import EMPTY_PHRASE, Phrase
+from gateway.i18n import EMPTY_MESSAGE, Message
 from gateway.secret import Secret
 
 Where = Literal["machine", "container", "network"]
 Kind = Literal["system", "container", "folder"]
-YamlLine = tuple[int, str, Phrase]
+YamlLine = tuple[int, str, Message]
 
 CALLER: Final = "his"
 # The folders that the image and the unit may write, and the folder of the container's settings.
@@ -111,83 +111,87 @@ class InitPlan:
 
 def settings_lines(plan: InitPlan) -> Iterator[YamlLine]:
     """Yield the lines of the settings file: depth, text and comment."""
-    yield 0, f"environment: {plan.environment}", Phrase("which platform; begin with dhp-playground")
+    yield (
+        0,
+        f"environment: {plan.environment}",
+        Message("which platform; begin with dhp-playground"),
+    )
     if plan.urls is not None:
         fhir_base_url, token_url = map(_quoted, plan.urls)
-        yield 0, "platform:", Phrase("the FHIR server behind the gateway")
-        yield 1, f"fhir_base_url: {fhir_base_url}", Phrase("its address")
-        yield 0, "sso:", Phrase("where the gateway gets its token")
-        yield 1, f"token_url: {token_url}", Phrase("the address that gives tokens")
+        yield 0, "platform:", Message("the FHIR server behind the gateway")
+        yield 1, f"fhir_base_url: {fhir_base_url}", Message("its address")
+        yield 0, "sso:", Message("where the gateway gets its token")
+        yield 1, f"token_url: {token_url}", Message("the address that gives tokens")
     yield from _listener_lines(plan)
-    yield 0, "credentials:", Phrase("by what the gateway is known to the platform")
-    yield 1, "default:", Phrase("used for all callers that name no other")
-    yield 2, f"client_id: {_quoted(plan.client_id)}", Phrase("as you were given it")
+    yield 0, "credentials:", Message("by what the gateway is known to the platform")
+    yield 1, "default:", Message("used for all callers that name no other")
+    yield 2, f"client_id: {_quoted(plan.client_id)}", Message("as you were given it")
     if plan.uses_private_key:
-        yield 2, "auth_method: private_key_jwt", Phrase("the gateway signs instead of a secret")
+        yield 2, "auth_method: private_key_jwt", Message("the gateway signs instead of a secret")
     client_file, *other_files = plan.secret_files()
-    meaning = Phrase("the private key, alone in its file; readable for few")
-    secret = Phrase("the secret, alone in its file; readable for few")
+    meaning = Message("the private key, alone in its file; readable for few")
+    secret = Message("the secret, alone in its file; readable for few")
     path = _quoted(str(plan.path_in_service(client_file.path)))
     yield 2, f"{client_file.setting[-1]}: {path}", meaning if plan.uses_private_key else secret
     yield from _audit_lines(plan)
     if plan.outbox_key is not None:
-        yield 0, "outbox:", Phrase("keeps writes while the line is down")
-        yield 1, "enabled: true", Phrase("only for callers that ask for it, see docs/outbox.md")
-        yield 1, f"url: {_quoted(f'sqlite:///{plan.outbox_path}')}", Phrase("where they are kept")
+        yield 0, "outbox:", Message("keeps writes while the line is down")
+        yield 1, "enabled: true", Message("only for callers that ask for it, see docs/outbox.md")
+        yield 1, f"url: {_quoted(f'sqlite:///{plan.outbox_path}')}", Message("where they are kept")
         path = _quoted(str(plan.path_in_service(other_files[-1].path)))
-        yield 1, f"encryption_key_file: {path}", Phrase("without this key nobody can read them")
+        yield 1, f"encryption_key_file: {path}", Message("without this key nobody can read them")
 
 
 def _listener_lines(plan: InitPlan) -> Iterator[YamlLine]:
-    yield 0, "listen:", Phrase("where your systems reach the gateway")
+    yield 0, "listen:", Message("where your systems reach the gateway")
     if plan.caller_location == "network":
-        yield 1, "address: 0.0.0.0:8080", Phrase("every address of this machine, see callers")
+        yield 1, "address: 0.0.0.0:8080", Message("every address of this machine, see callers")
     else:
         yield (
             1,
             "address: 127.0.0.1:8080",
-            Phrase("only this machine, or this container, gets there"),
+            Message("only this machine, or this container, gets there"),
         )
-    yield 0, "admin:", Phrase("for operators")
-    yield 1, "address: 127.0.0.1:9464", Phrase("health, metrics, and the page /status")
+    yield 0, "admin:", Message("for operators")
+    yield 1, "address: 127.0.0.1:9464", Message("health, metrics, and the page /status")
     if plan.caller_location == "network":
         _, key, *_ = plan.secret_files()
-        yield 0, "callers:", Phrase("who may call; nobody else is let in")
-        yield 1, f"- name: {CALLER}", Phrase("its name in log and audit")
+        yield 0, "callers:", Message("who may call; nobody else is let in")
+        yield 1, f"- name: {CALLER}", Message("its name in log and audit")
         networks = ", ".join(map(_quoted, plan.networks))
-        yield 2, f"networks: [{networks}]", Phrase("the addresses it calls from")
+        yield 2, f"networks: [{networks}]", Message("the addresses it calls from")
         path = _quoted(str(plan.path_in_service(key.path)))
-        yield 2, f"api_key_file: {path}", Phrase("what it sends in the header X-Api-Key")
+        yield 2, f"api_key_file: {path}", Message("what it sends in the header X-Api-Key")
 
 
 def _audit_lines(plan: InitPlan) -> Iterator[YamlLine]:
-    yield 0, "audit:", Phrase("a record of each request; ids of patients in it are patient data")
+    yield 0, "audit:", Message("a record of each request; ids of patients in it are patient data")
     if plan.audit == "stdout":
-        yield 1, "sink: stdout", Phrase("to standard output; collect and keep it")
+        yield 1, "sink: stdout", Message("to standard output; collect and keep it")
         return
-    yield 1, "sink: file", Phrase("into a file, where changed lines can be found out")
+    yield 1, "sink: file", Message("into a file, where changed lines can be found out")
     yield (
         1,
         f"path: {_quoted(str(plan.audit_path))}",
-        Phrase("check it by `dhp-gateway audit verify`"),
+        Message("check it by `dhp-gateway audit verify`"),
     )
 
 
 def compose_lines(plan: InitPlan, user: str) -> Iterator[YamlLine]:
     """Yield the lines of a Compose file: the gateway in the network of the calling container."""
-    yield 0, "services:", EMPTY_PHRASE
-    yield 1, "gateway:", Phrase("reaches and is reached by that container alone")
-    yield 2, f"image: dhp-gateway:{__version__}", Phrase("built by `make image`, or loaded")
-    yield 2, f"network_mode: {_quoted(f'container:{plan.container}')}", Phrase("your system's")
-    yield 2, f"user: {_quoted(user)}", Phrase("owns the files in this folder")
-    yield 2, "read_only: true", Phrase("it writes nowhere else")
-    yield 2, "restart: unless-stopped", Phrase("also after a reboot")
-    yield 2, "volumes:", EMPTY_PHRASE
-    yield 3, "- .:/etc/dhp-gateway:ro", Phrase("settings and secrets")
+    yield 0, "services:", EMPTY_MESSAGE
+    yield 1, "gateway:", Message("reaches and is reached by that container alone")
+    yield 2, f"image: dhp-gateway:{__version__}", Message("built by `make image`, or loaded")
+    yield 2, f"network_mode: {_quoted(f'container:{plan.container}')}", Message("your system's")
+    yield 2, f"user: {_quoted(user)}", Message("owns the files in this folder")
+    yield 2, "read_only: true", Message("it writes nowhere else")
+    yield 2, "restart: unless-stopped", Message("also after a reboot")
+    yield 2, "volumes:", EMPTY_MESSAGE
+    yield 3, "- .:/etc/dhp-gateway:ro", Message("settings and secrets")
     if plan.audit == "file":
-        yield 3, f"- ./audit:{_LOGS}", Phrase("the audit")
+        yield 3, f"- ./audit:{_LOGS}", Message("the audit")
     if plan.outbox_key is not None:
-        yield 3, f"- ./outbox:{_STATE}", Phrase("the outbox")
+        yield 3, f"- ./outbox:{_STATE}", Message("the outbox")
 
 
 def _quoted(text: str) -> str:

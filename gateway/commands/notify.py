@@ -20,12 +20,12 @@ from gateway.authority import authority
 from gateway.commands.doctor_network import check_connection
 from gateway.commands.findings import CheckedServer, CheckResult
 from gateway.config import Settings
-from gateway.phrases import Phrase
+from gateway.i18n import Message
 from gateway.process import alerting
 from gateway.process.factories import StartError
 from gateway.secret import Secret
 
-_TEST_HINT: Final = Phrase("`dhp-gateway notify --test` sends a message there")
+_TEST_HINT: Final = Message("`dhp-gateway notify --test` sends a message there")
 _CONNECT_TIMEOUT: Final = 5.0
 
 
@@ -40,9 +40,11 @@ async def send_test_message(
 
 def _message_result(address: AlertAddress, taken: bool) -> CheckResult:
     if taken:
-        return CheckResult(address.name, "ok", Phrase("the test message was taken"))
-    hint = Phrase("Check the address and its password; `dhp-gateway doctor` looks at the way there")
-    return CheckResult(address.name, "failed", Phrase("the test message was not taken"), hint)
+        return CheckResult(address.name, "ok", Message("the test message was taken"))
+    hint = Message(
+        "Check the address and its password; `dhp-gateway doctor` looks at the way there"
+    )
+    return CheckResult(address.name, "failed", Message("the test message was not taken"), hint)
 
 
 async def check_addresses(settings: Settings) -> AsyncIterator[CheckResult]:
@@ -56,19 +58,19 @@ async def check_addresses(settings: Settings) -> AsyncIterator[CheckResult]:
             async for finding in _check_address_route(name, url):
                 yield finding
     except MissingExtraError:
-        hint = Phrase("alerts.notify {missing}", missing=MISSING)
-        yield CheckResult(Phrase("alerts"), "failed", Phrase("Apprise is not installed"), hint)
+        hint = Message("alerts.notify {missing}", missing=MISSING)
+        yield CheckResult(Message("alerts"), "failed", Message("Apprise is not installed"), hint)
 
 
-async def _check_address_route(name: Phrase, url: Secret) -> AsyncIterator[CheckResult]:
+async def _check_address_route(name: Message, url: Secret) -> AsyncIterator[CheckResult]:
     address = parse_address(name, url)
     if address is None:
-        hint = Phrase("{hint:capital}", hint=ADDRESS_HINT)
+        hint = Message("{hint:capital}", hint=ADDRESS_HINT)
         yield CheckResult(name, "failed", NOT_UNDERSTOOD, hint)
         return
     server = address.server()
     if server is None:
-        detail = Phrase("Apprise understands it, and knows its server")
+        detail = Message("Apprise understands it, and knows its server")
         yield CheckResult(address.name, "ok", detail, _TEST_HINT)
         return
     tcp_url = f"tcp://{authority(*server)}"

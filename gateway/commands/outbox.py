@@ -15,6 +15,14 @@ from typing import Any, Final, TextIO, TypeVar
 
 from gateway.audit.trail import AuditTrail
 from gateway.config import Settings
+from gateway.i18n import (
+    EMPTY_MESSAGE,
+    Message,
+    exception_message,
+    join_messages,
+    setting_problem,
+    system_error,
+)
 from gateway.outbox.entry import BLOCKING, NEEDS_OPERATOR, EntryState, OutboxEntry
 from gateway.outbox.events import Actor, PendingAuditRecord
 from gateway.outbox.opening import make_outbox, open_store
@@ -26,29 +34,21 @@ from gateway.outbox.store import (
     OutboxConfigurationError,
     OutboxError,
 )
-from gateway.phrases import (
-    EMPTY_PHRASE,
-    Phrase,
-    exception_phrase,
-    join_phrases,
-    setting_problem,
-    system_error,
-)
 from gateway.process import audit_factory
 from gateway.process.factories import StartError
 from gateway.telemetry.timestamp import TimestampFormatter
 
-PrintPhrase = Callable[[Phrase], None]
+PrintPhrase = Callable[[Message], None]
 
 _T = TypeVar("_T")
 
 _PAGE_SIZE: Final = 500
 # Seconds. Less than other processes wait for the outbox, which is locked meanwhile.
 _AUDIT_FLUSH_TIMEOUT: Final = 2.0
-_AUDIT_PENDING_MESSAGE: Final = Phrase(
+_AUDIT_PENDING_MESSAGE: Final = Message(
     "noted for the audit: the gateway records it, running or at its next start"
 )
-_FAILED: Final = Phrase("the audit cannot be written")
+_FAILED: Final = Message("the audit cannot be written")
 # Fields of an entry's view whose values are translated: each has a closed list of values.
 _TRANSLATED_FIELDS: Final = frozenset({"state", "after_doubt"})
 
@@ -56,7 +56,7 @@ _TRANSLATED_FIELDS: Final = frozenset({"state", "after_doubt"})
 class OutboxCommandError(Exception):
     """The outbox could not be opened or used. The text is a complete message for the operator."""
 
-    def __init__(self, why: Phrase) -> None:
+    def __init__(self, why: Message) -> None:
         super().__init__(why)
 
 
@@ -79,22 +79,24 @@ async def list_entries(
         return entries, (await outbox.depth()).counts
 
 
-def format_table(entries: Sequence[OutboxEntry], counts: dict[EntryState, int]) -> Iterator[Phrase]:
+def format_table(
+    entries: Sequence[OutboxEntry], counts: dict[EntryState, int]
+) -> Iterator[Message]:
     """Yield a table for the operator: a line for each entry, and the totals."""
     if entries:
         yield _row(
-            id=Phrase("id"),
-            state=Phrase("state"),
-            since=Phrase("since"),
-            attempts=Phrase("attempts"),
-            bytes=Phrase("bytes"),
-            caller=Phrase("caller"),
-            cause=Phrase("cause"),
+            id=Message("id"),
+            state=Message("state"),
+            since=Message("since"),
+            attempts=Message("attempts"),
+            bytes=Message("bytes"),
+            caller=Message("caller"),
+            cause=Message("cause"),
         )
     for entry in entries:
         yield _row(
             id=entry.id,
-            state=Phrase(entry.state.value),
+            state=Message(entry.state.value),
             since=format_time(entry.queued_at),
             attempts=entry.attempts,
             bytes=entry.size,
@@ -102,15 +104,15 @@ def format_table(entries: Sequence[OutboxEntry], counts: dict[EntryState, int]) 
             cause=entry.cause,
         )
     found = [
-        Phrase("{count} {state}", count=counts[state], state=Phrase(state.value))
+        Message("{count} {state}", count=counts[state], state=Message(state.value))
         for state in EntryState
         if counts.get(state)
     ]
-    yield join_phrases(", ", found) if found else Phrase("empty")
+    yield join_messages(", ", found) if found else Message("empty")
 
 
-def _row(**cells: object) -> Phrase:
-    return Phrase(
+def _row(**cells: object) -> Message:
+    return Message(
         "{id:<34}{state:<11}{since:<22}{attempts:>9}{bytes:>10}  {caller:<16}{cause}", **cells
     )
 
@@ -143,7 +145,7 @@ async def apply_action(
             try:
                 entry = await move(entry_id, actor)
             except EntryStateError as refusal:
-                say(setting_problem(entry_id, exception_phrase(refusal)))
+                say(setting_problem(entry_id, exception_message(refusal)))
                 refused += 1
                 continue
             if entry is None:
@@ -151,7 +153,7 @@ async def apply_action(
             else:
                 changed_ids.add(entry_id)
             result = "there is no such entry" if entry is None else entry.state.value
-            say(setting_problem(entry_id, Phrase(result)))
+            say(setting_problem(entry_id, Message(result)))
     return refused
 
 
@@ -160,7 +162,7 @@ async def retry_failed(settings: Settings, cause: str | None, say: PrintPhrase) 
     async with _open_for_action(settings, say) as (outbox, actor, changed_ids):
         async for entry in outbox.retry_failed(cause, actor):
             changed_ids.add(entry.id)
-            say(setting_problem(entry.id, Phrase(entry.state.value)))
+            say(setting_problem(entry.id, Message(entry.state.value)))
 
 
 async def export_entries(
@@ -185,31 +187,31 @@ async def export_entries(
     return len(entries)
 
 
-def format_entry(document: dict[str, Any]) -> Iterator[Phrase]:
+def format_entry(document: dict[str, Any]) -> Iterator[Message]:
     """Yield one entry as lines for the operator."""
     for name, value in document.items():
         if isinstance(value, dict):
-            yield Phrase("{name}:", name=Phrase(name))
+            yield Message("{name}:", name=Message(name))
             for key, inner in value.items():
-                yield Phrase(
-                    "  {line}", line=setting_problem(Phrase(key), _format_value(key, inner))
+                yield Message(
+                    "  {line}", line=setting_problem(Message(key), _format_value(key, inner))
                 )
         else:
-            yield setting_problem(Phrase(name), _format_value(name, value))
+            yield setting_problem(Message(name), _format_value(name, value))
 
 
-def _format_value(name: str, value: Any) -> Phrase:
+def _format_value(name: str, value: Any) -> Message:
     """Return a value as a phrase; only values of `_TRANSLATED_FIELDS` are translated.
 
     A caller may have the name of a state, which must not be translated.
     """
     if value is None:
-        return EMPTY_PHRASE
-    if isinstance(value, Phrase):
+        return EMPTY_MESSAGE
+    if isinstance(value, Message):
         return value
     if isinstance(value, bool):
-        return Phrase("yes") if value else Phrase("no")
-    return Phrase(value) if name in _TRANSLATED_FIELDS else Phrase("{value}", value=value)
+        return Message("yes") if value else Message("no")
+    return Message(value) if name in _TRANSLATED_FIELDS else Message("{value}", value=value)
 
 
 @contextlib.asynccontextmanager
@@ -217,15 +219,15 @@ async def _open_outbox(settings: Settings) -> AsyncIterator[Outbox]:
     location = settings.outbox.url
     if location.kind == "sqlite" and not location.path.exists():
         # A file created here would belong to the user who runs the command.
-        why = Phrase("{path}: is not there; the gateway makes it", path=location.path)
+        why = Message("{path}: is not there; the gateway makes it", path=location.path)
         raise OutboxCommandError(setting_problem("outbox.url", why))
     try:
         async with open_store(settings.outbox) as store:
             yield make_outbox(store, settings.outbox, lambda _: None)
     except OutboxConfigurationError as error:
-        raise OutboxCommandError(exception_phrase(error)) from None
+        raise OutboxCommandError(exception_message(error)) from None
     except OutboxError as error:
-        why = Phrase("{path}: {why}", path=settings.outbox.url, why=exception_phrase(error))
+        why = Message("{path}: {why}", path=settings.outbox.url, why=exception_message(error))
         raise OutboxCommandError(setting_problem("outbox.url", why)) from None
 
 
@@ -251,7 +253,7 @@ async def _open_for_action(
                 say(why)
 
 
-async def _flush_audit(outbox: Outbox, settings: Settings, changed_ids: set[str]) -> Phrase | None:
+async def _flush_audit(outbox: Outbox, settings: Settings, changed_ids: set[str]) -> Message | None:
     """Write all pending audit records. Return a message unless `changed_ids` are recorded."""
     why = _AUDIT_PENDING_MESSAGE
 
@@ -261,7 +263,7 @@ async def _flush_audit(outbox: Outbox, settings: Settings, changed_ids: set[str]
         if written:
             changed_ids.difference_update(pending.entry for pending in pending_records)
         elif written is not None:
-            why = join_phrases("; ", [_FAILED, _AUDIT_PENDING_MESSAGE])
+            why = join_messages("; ", [_FAILED, _AUDIT_PENDING_MESSAGE])
         return bool(written)
 
     with contextlib.suppress(OutboxError):
@@ -342,8 +344,8 @@ def _target(path: Path | None) -> Iterator[TextIO]:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
-        why = system_error(error, Phrase("cannot be written"))
-        raise OutboxCommandError(Phrase("{path}: {why}", path=path, why=why)) from None
+        why = system_error(error, Message("cannot be written"))
+        raise OutboxCommandError(Message("{path}: {why}", path=path, why=why)) from None
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         yield file
 

@@ -21,7 +21,7 @@ from gateway.commands.shared import (
 )
 from gateway.commands.terminal import LanguageOption, print_line
 from gateway.commands.usage import LocalizedTyper
-from gateway.phrases import Phrase, exception_phrase
+from gateway.i18n import Message, exception_message
 
 if TYPE_CHECKING:
     from gateway.config import Settings
@@ -45,7 +45,7 @@ def _load_settings(config: Path | None) -> Settings:
     settings = load_settings(config)
     if not settings.outbox.enabled:
         exit_with_message(
-            Phrase("outbox.enabled: is false; there is no outbox to look after"), WRONG_USAGE
+            Message("outbox.enabled: is false; there is no outbox to look after"), WRONG_USAGE
         )
     return settings
 
@@ -56,7 +56,7 @@ def _run(work: Any) -> Any:
     try:
         return asyncio.run(work)
     except OutboxCommandError as error:
-        exit_with_message(exception_phrase(error), NO_START)
+        exit_with_message(exception_message(error), NO_START)
 
 
 def _states(names: list[str] | None, *, all_of_them: bool) -> Any:
@@ -67,7 +67,7 @@ def _states(names: list[str] | None, *, all_of_them: bool) -> Any:
         return states_of(names or (), all_of_them=all_of_them)
     except ValueError:
         exit_with_message(
-            Phrase("--state: one of {state}", state=", ".join(EntryState)), WRONG_USAGE
+            Message("--state: one of {state}", state=", ".join(EntryState)), WRONG_USAGE
         )
 
 
@@ -108,7 +108,7 @@ def show(
     tell = partial(print_line, err=True)
     found = _run(command.show_entry(settings, entry, tell, reveal=reveal))
     if found is None:
-        exit_with_message(Phrase("{entry}: there is no such entry", entry=entry), CHECK_FAILED)
+        exit_with_message(Message("{entry}: there is no such entry", entry=entry), CHECK_FAILED)
     if as_json:
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
@@ -141,7 +141,7 @@ def retry(
 
     settings = _load_settings(config)
     if not (ids or failed or cause is not None):
-        exit_with_message(Phrase("name the entries by their ids"), WRONG_USAGE)
+        exit_with_message(Message("name the entries by their ids"), WRONG_USAGE)
     if failed or cause is not None:
         _run(command.retry_failed(settings, cause, print_line))
     if ids:
@@ -160,7 +160,7 @@ def drop(
     """Give up entries that are not delivered; what waited for them goes on."""
     settings = _load_settings(config)
     if not ids:
-        exit_with_message(Phrase("name the entries by their ids"), WRONG_USAGE)
+        exit_with_message(Message("name the entries by their ids"), WRONG_USAGE)
     _run_action("drop", ids, settings, reason)
 
 
@@ -181,4 +181,4 @@ def export(
     path = None if str(file) == "-" else file
     settings = _load_settings(config)
     count = _run(command.export_entries(settings, path, wanted, reveal=reveal, quiet=False))
-    print_line(Phrase("{count} entries exported", count=count), err=True)
+    print_line(Message("{count} entries exported", count=count), err=True)

@@ -16,7 +16,7 @@ from gateway.commands.shared import (
     load_settings,
 )
 from gateway.commands.terminal import LanguageOption, print_line
-from gateway.phrases import Phrase, exception_phrase
+from gateway.i18n import Message, exception_message
 
 if TYPE_CHECKING:
     from gateway.config import Settings
@@ -42,10 +42,10 @@ def token(
             print_line(line)
         response = asyncio.run(command.request_token(settings, credential))
     except StartError as error:
-        exit_with_message(exception_phrase(error), NO_START)
+        exit_with_message(exception_message(error), NO_START)
     except TokenRequestError as error:
         why = command.token_failure_text(error, settings, credential)
-        exit_with_message(Phrase("no token: {why}", why=why), CHECK_FAILED)
+        exit_with_message(Message("no token: {why}", why=why), CHECK_FAILED)
     for line in command.format_token(response, show=show):
         print_line(line)
 
@@ -80,20 +80,20 @@ def probe_search(
     try:
         targets = command.parse_targets(wanted or ())
     except ValueError as error:
-        exit_with_message(exception_phrase(error), WRONG_USAGE)
+        exit_with_message(exception_message(error), WRONG_USAGE)
     try:
         report = command.probe_parameters(settings, targets, credential=credential, rate=rate)
     except StartError as error:
-        exit_with_message(exception_phrase(error), NO_START)
+        exit_with_message(exception_message(error), NO_START)
     except TokenRequestError as error:
         why = token_command.token_failure_text(
             error, settings, command.select_credential(settings, credential)
         )
-        exit_with_message(Phrase("no token: {why}", why=why), CHECK_FAILED)
+        exit_with_message(Message("no token: {why}", why=why), CHECK_FAILED)
     except command.ProbeUnavailableError as error:
-        exit_with_message(exception_phrase(error), CHECK_FAILED)
+        exit_with_message(exception_message(error), CHECK_FAILED)
     except KeyboardInterrupt:
-        exit_with_message(Phrase("interrupted; nothing is kept"), CHECK_FAILED)
+        exit_with_message(Message("interrupted; nothing is kept"), CHECK_FAILED)
     for line in report.lines():
         typer.echo(line)
     for line in report.notes(partial=bool(targets)):
@@ -104,7 +104,7 @@ def probe_search(
 def _require(settings: Settings, credential: str) -> None:
     if credential not in settings.credentials:
         known = ", ".join(settings.credentials)
-        why = Phrase(
+        why = Message(
             "there is no credential {credential!r}; known: {known}",
             credential=credential,
             known=known,

@@ -24,7 +24,7 @@ from gateway.commands.terminal import translate
 from gateway.config import Settings
 from gateway.fhir.capability import NO_CAPABILITY, TypeCapability, capabilities
 from gateway.http.retry_after import parse_retry_after
-from gateway.phrases import Phrase
+from gateway.i18n import Message
 from gateway.process.certificates import platform_tls
 from gateway.process.factories import credentials_in_use
 
@@ -68,7 +68,7 @@ class ProbeReport:
     asked_count: int = 0
     failed: bool = False
     unfiltered: dict[str, list[str]] = field(default_factory=dict)
-    undetermined: dict[str, Phrase] = field(default_factory=dict)
+    undetermined: dict[str, Message] = field(default_factory=dict)
 
     def lines(self) -> Iterator[str]:
         """Yield the lines for the settings file."""
@@ -77,21 +77,21 @@ class ProbeReport:
         for kind, names in sorted(self.unfiltered.items()):
             yield f"    {kind}: [{', '.join(names)}]"
 
-    def notes(self, *, partial: bool) -> Iterator[Phrase]:
+    def notes(self, *, partial: bool) -> Iterator[Message]:
         """Yield further messages for the operator."""
         count = sum(map(len, self.unfiltered.values()))
-        yield Phrase(
+        yield Message(
             "{asked} search parameters asked about, {count} filter nothing",
             asked=self.asked_count,
             count=count,
         )
-        by_reason: dict[Phrase, list[str]] = {}
+        by_reason: dict[Message, list[str]] = {}
         for name, why in self.undetermined.items():
             by_reason.setdefault(why, []).append(name)
         for why, names in by_reason.items():
-            yield Phrase("nothing can be told of {names}: {why}", names=", ".join(names), why=why)
+            yield Message("nothing can be told of {names}: {why}", names=", ".join(names), why=why)
         if partial:
-            yield Phrase(
+            yield Message(
                 "fhir.unfiltered replaces what the environment fills in: keep the others there"
             )
 
@@ -106,11 +106,11 @@ def parse_targets(arguments: Iterable[str]) -> list[ProbeTarget]:
         kind, mark, names = argument.partition("?")
         if not kind.isascii() or not kind.isalpha() or not kind[0].isupper():
             raise ValueError(
-                Phrase("{kind!r} is no resource type; write TYPE or TYPE?parameter", kind=kind)
+                Message("{kind!r} is no resource type; write TYPE or TYPE?parameter", kind=kind)
             )
         if "=" in names or (mark and not all(names.split("&"))):
             raise ValueError(
-                Phrase("after {kind}? comes the name of a parameter, without a value", kind=kind)
+                Message("after {kind}? comes the name of a parameter, without a value", kind=kind)
             )
         found += [(kind, name) for name in names.split("&")] if mark else [(kind, None)]
     return found
@@ -165,8 +165,8 @@ def _questions(
 async def _probe(platform: _Platform, questions: Mapping[str, Mapping[str, str]]) -> ProbeReport:
     report, text = ProbeReport(), str(uuid.uuid4())
     steps = [(kind, name) for kind, names in questions.items() for name in ("", *names)]
-    empty: dict[str, Phrase] = {}
-    with typer.progressbar(steps, file=sys.stderr, label=translate(Phrase("asking"))) as bar:
+    empty: dict[str, Message] = {}
+    with typer.progressbar(steps, file=sys.stderr, label=translate(Message("asking"))) as bar:
         for kind, name in bar:
             if not name:
                 verdict = await platform.search(kind, {})
@@ -185,7 +185,7 @@ async def _ask(
 ) -> None:
     kind, name, value_kind = question
     if value_kind in _UNDETERMINABLE_KINDS:
-        report.undetermined[f"{kind}?{name}"] = Phrase(
+        report.undetermined[f"{kind}?{name}"] = Message(
             "it is of the kind {value_kind}", value_kind=value_kind
         )
         return
@@ -199,12 +199,12 @@ async def _ask(
         report.undetermined[f"{kind}?{name}"] = _undetermined_reason(verdict)
 
 
-def _undetermined_reason(verdict: ProbeVerdict) -> Phrase:
+def _undetermined_reason(verdict: ProbeVerdict) -> Message:
     reasons = {
-        "none": Phrase("there is none of that type"),
-        "refused": Phrase("the platform refuses the search"),
+        "none": Message("there is none of that type"),
+        "refused": Message("the platform refuses the search"),
     }
-    return reasons.get(verdict, Phrase("the platform did not answer"))
+    return reasons.get(verdict, Message("the platform did not answer"))
 
 
 class _Platform:
@@ -234,12 +234,12 @@ class _Platform:
             return capabilities(body or b"") if status == 200 else capabilities(b"")
         except ValueError:
             problem = (
-                Phrase("no answer")
+                Message("no answer")
                 if status is None
-                else Phrase("no CapabilityStatement (status {status})", status=status)
+                else Message("no CapabilityStatement (status {status})", status=status)
             )
             raise ProbeUnavailableError(
-                Phrase(
+                Message(
                     "{told} at {fhir_base_url}",
                     told=problem,
                     fhir_base_url=self._settings.platform.fhir_base_url,

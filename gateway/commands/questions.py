@@ -8,7 +8,7 @@ from typing import TypeVar
 import typer
 
 from gateway.commands.terminal import print_line, translate
-from gateway.phrases import Phrase
+from gateway.i18n import Message
 
 _T = TypeVar("_T")
 
@@ -16,7 +16,7 @@ _T = TypeVar("_T")
 class InvalidAnswerError(Exception):
     """An answer cannot be used. The text says why."""
 
-    def __init__(self, why: Phrase) -> None:
+    def __init__(self, why: Message) -> None:
         super().__init__(why)
         self.problem = why
 
@@ -38,18 +38,18 @@ def prompt(
             print_line(error.problem, err=True, fg="red")
 
 
-def prompt_choice(question: Phrase, choices: Mapping[str, Phrase], default: str) -> str:
+def prompt_choice(question: Message, choices: Mapping[str, Message], default: str) -> str:
     """Ask for one of the choices, by number or by name, and return its name."""
     print_line(question)
     names = list(choices)
     for number, name in enumerate(names, 1):
-        print_line(Phrase("  {number}  {meaning}", number=number, meaning=choices[name]))
+        print_line(Message("  {number}  {meaning}", number=number, meaning=choices[name]))
 
     def read(text: str) -> str:
         if text in names:
             return text
         if text.isascii() and text.isdigit() and 0 < int(text) <= len(names):
             return names[int(text) - 1]
-        raise InvalidAnswerError(Phrase("a number from 1 to {most}", most=len(names)))
+        raise InvalidAnswerError(Message("a number from 1 to {most}", most=len(names)))
 
-    return prompt(Phrase("number"), read, str(names.index(default) + 1))
+    return prompt(Message("number"), read, str(names.index(default) + 1))

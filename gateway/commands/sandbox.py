@@ -19,7 +19,7 @@ from gateway import os_support
 from gateway.commands.terminal import translate
 from gateway.config import ListenAddress, Settings
 from gateway.config.settings import PRESETS
-from gateway.phrases import Phrase, join_phrases
+from gateway.i18n import Message, join_messages
 from gateway.process import sockets
 from gateway.process.app import Gateway
 from gateway.process.factories import StartError
@@ -28,14 +28,14 @@ from gateway.telemetry import logs
 
 PrintLine = Callable[[str], None]
 
-_PLATFORM: Final = Phrase("Platform (FHIR R5)")
-_SSO: Final = Phrase("SSO token endpoint")
-_CLIENT: Final = Phrase("Client")
-_GATEWAY: Final = Phrase("Gateway")
-_OPERATORS: Final = Phrase("Operators")
-_AUDIT: Final = Phrase("Audit")
+_PLATFORM: Final = Message("Platform (FHIR R5)")
+_SSO: Final = Message("SSO token endpoint")
+_CLIENT: Final = Message("Client")
+_GATEWAY: Final = Message("Gateway")
+_OPERATORS: Final = Message("Operators")
+_AUDIT: Final = Message("Audit")
 _ROWS: Final = (_PLATFORM, _SSO, _CLIENT, _GATEWAY, _OPERATORS, _AUDIT)
-_END: Final = Phrase("Ctrl-C ends it.")
+_END: Final = Message("Ctrl-C ends it.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ async def _with_free_addresses(run: SandboxRun) -> SandboxRun:
         listening = await sockets.listen(addresses)
     except sockets.ListenError as error:
         lines = (
-            Phrase(
+            Message(
                 "cannot listen on {address}: {why}; choose another with {key}",
                 address=failure.address,
                 why=failure.problem,
@@ -112,14 +112,14 @@ async def _with_free_addresses(run: SandboxRun) -> SandboxRun:
             )
             for failure in error.failures
         )
-        raise StartError(join_phrases("\n", lines)) from None
+        raise StartError(join_messages("\n", lines)) from None
     for listener in listening:
         listener.close()
         listener.remove_path()
     if not run.login or not run.gateway:
         return run
     if run.listen.path is not None:
-        raise StartError(Phrase("--login: browsers need --listen HOST:PORT"))
+        raise StartError(Message("--login: browsers need --listen HOST:PORT"))
     run = replace(run, listen=listening[1].address)
     return replace(run, platform=replace(run.platform, gateway_url=run.gateway_url))
 
@@ -181,7 +181,7 @@ def _announce_platform(run: SandboxRun, platform: Sandbox, say: PrintLine) -> No
     _row(say, _SSO, platform.token_url)
     _row(say, _CLIENT, f"{run.platform.client_id} / {run.platform.client_secret}")
     if not run.gateway:
-        _print_invitation(say, Phrase("A gateway in front of it, from another terminal:"))
+        _print_invitation(say, Message("A gateway in front of it, from another terminal:"))
         say(f"  {_gateway_command(platform)}")
         say(translate(_END))
 
@@ -222,13 +222,13 @@ def _settings_file() -> Path | None:
 def _announce_gateway(run: SandboxRun, gateway: Gateway, platform: Sandbox, say: PrintLine) -> None:
     address, path = gateway.address.client_address, f"/fhir/Patient/{platform.patient_id}"
     _print_gateway_rows(run, gateway, say)
-    _print_invitation(say, Phrase("Try it (the gateway adds the token):"))
+    _print_invitation(say, Message("Try it (the gateway adds the token):"))
     if address.path is None:
         say(f"  curl {_url(address)}{path}")
     else:
         say(f"  curl --unix-socket {address.path} http://localhost{path}")
     if run.audit is not None:
-        say(translate(Phrase("What the audit has of it:")))
+        say(translate(Message("What the audit has of it:")))
         say(f"  tail -n 1 {run.audit}")
     say("")
     say(translate(_END))
@@ -236,7 +236,7 @@ def _announce_gateway(run: SandboxRun, gateway: Gateway, platform: Sandbox, say:
 
 def _announce_login(run: SandboxRun, gateway: Gateway, platform: Sandbox, say: PrintLine) -> None:
     _print_gateway_rows(run, gateway, say)
-    _print_invitation(say, Phrase("Open it in a browser and sign in (any name will do):"))
+    _print_invitation(say, Message("Open it in a browser and sign in (any name will do):"))
     say(f"  {platform.example_url}")
     say("")
     say(translate(_END))
@@ -249,12 +249,12 @@ def _print_gateway_rows(run: SandboxRun, gateway: Gateway, say: PrintLine) -> No
         _row(say, _AUDIT, str(run.audit))
 
 
-def _print_invitation(say: PrintLine, invitation: Phrase) -> None:
+def _print_invitation(say: PrintLine, invitation: Message) -> None:
     say("")
     say(translate(invitation))
 
 
-def _row(say: PrintLine, name: Phrase, value: str) -> None:
+def _row(say: PrintLine, name: Message, value: str) -> None:
     """Print a row of the table, with its value in the second column."""
     width = max(len(translate(row)) for row in _ROWS)
     say(f"{translate(name):<{width}}  {value}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 import typer
 
 from gateway.commands.terminal import print_line, translate
-from gateway.phrases import Phrase
+from gateway.i18n import Message
 
 if TYPE_CHECKING:
     from gateway.config import Settings, SettingsError, SettingsSource
@@ -55,7 +55,7 @@ def settings_source(config: Path | None, *, needed: bool = True) -> SettingsSour
 
     source = SettingsSource.discover(config, os.environ)  # noqa: TID251 - for the settings
     if config is None and not (needed and source.is_empty):
-        print_line(Phrase("settings: {source}", source=source.description()), err=True)
+        print_line(Message("settings: {source}", source=source.description()), err=True)
     return source
 
 
@@ -71,7 +71,7 @@ def exit_with_problems(error: SettingsError, *, as_json: bool = False) -> NoRetu
     raise typer.Exit(WRONG_USAGE) from None
 
 
-def exit_with_message(message: Phrase, code: int) -> NoReturn:
+def exit_with_message(message: Message, code: int) -> NoReturn:
     """Print a message to stderr, which may have several lines, and exit with `code`."""
     for line in translate(message).splitlines():
         typer.secho(f"dhp-gateway: {line}", err=True, fg="red")

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
-from gateway.phrases import LANGUAGES, environment_language, translate_value
+from gateway.i18n import LANGUAGES, environment_language, translate_value
 
 _LANGUAGE: Final = ContextVar("language", default="en")
 

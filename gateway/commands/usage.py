@@ -16,15 +16,15 @@ from typer.core import TyperCommand, TyperGroup
 
 from gateway.commands.shared import CHECK_FAILED, WRONG_USAGE
 from gateway.commands.terminal import current_language, print_line, select_language, translate
-from gateway.phrases import Phrase
+from gateway.i18n import Message
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-_USAGE: Final = Phrase("Usage:")
+_USAGE: Final = Message("Usage:")
 _PARTS: Final = {
-    "argument": Phrase("Arguments"),
-    "option": Phrase("Options"),
-    "command": Phrase("Commands"),
+    "argument": Message("Arguments"),
+    "option": Message("Options"),
+    "command": Message("Commands"),
 }
 # Texts of the library that are translated as a whole.
 WORDS: Final = (
@@ -37,32 +37,32 @@ _TYPE: Final = re.compile(r" <.*>$")
 
 # Usage errors of the library; a longer sentence precedes one that it begins with.
 _USAGE_ERRORS: Final = (
-    Phrase("No such command {name}. Did you mean {near}?"),
-    Phrase("No such command {name}."),
-    Phrase("No such option: {name} (Possible options: {near})"),
-    Phrase("No such option: {name}"),
-    Phrase("Missing command."),
-    Phrase("Missing argument {name}."),
-    Phrase("Got unexpected extra argument(s) ({names})"),
-    Phrase("Option {name} requires an argument."),
-    Phrase("Option {name} does not take a value."),
-    Phrase("Invalid value for {name}: {why}"),
-    Phrase("Input should be a valid integer, unable to parse string as an integer"),
-    Phrase("Input should be a valid number, unable to parse string as a number"),
-    Phrase("Input should be greater than or equal to {least}"),
-    Phrase("Input should be less than or equal to {most}"),
-    Phrase("one of {names}"),
+    Message("No such command {name}. Did you mean {near}?"),
+    Message("No such command {name}."),
+    Message("No such option: {name} (Possible options: {near})"),
+    Message("No such option: {name}"),
+    Message("Missing command."),
+    Message("Missing argument {name}."),
+    Message("Got unexpected extra argument(s) ({names})"),
+    Message("Option {name} requires an argument."),
+    Message("Option {name} does not take a value."),
+    Message("Invalid value for {name}: {why}"),
+    Message("Input should be a valid integer, unable to parse string as an integer"),
+    Message("Input should be a valid number, unable to parse string as a number"),
+    Message("Input should be greater than or equal to {least}"),
+    Message("Input should be less than or equal to {most}"),
+    Message("one of {names}"),
     # Usage errors of `gateway.sandbox`, which does not use the other packages.
-    Phrase("{name}: write sso=… or platform=…"),
-    Phrase("{name}: {side} is named twice"),
-    Phrase("{name}: give a status from 400 to 599, html or reset"),
-    Phrase("{name}: give a duration such as 2s or 500ms"),
-    Phrase("{name}: give whole seconds, at least 1"),
-    Phrase("{name}: give a share from 0 to 1, such as 0.1"),
-    Phrase("{name}: give seconds, from 0"),
+    Message("{name}: write sso=… or platform=…"),
+    Message("{name}: {side} is named twice"),
+    Message("{name}: give a status from 400 to 599, html or reset"),
+    Message("{name}: give a duration such as 2s or 500ms"),
+    Message("{name}: give whole seconds, at least 1"),
+    Message("{name}: give a share from 0 to 1, such as 0.1"),
+    Message("{name}: give seconds, from 0"),
 )
 _PATTERNS: Final = {
-    re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+?)", re.escape(each))): each.sentence
+    re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>.+?)", re.escape(each))): each.msgid
     for each in _USAGE_ERRORS
 }
 
@@ -83,7 +83,7 @@ class _LocalizedHelp:
 
     def format_usage(self: Any, ctx: Any, formatter: Any) -> None:
         """Write the usage line."""
-        pieces = [translate(Phrase(piece)) for piece in self.collect_usage_pieces(ctx)]
+        pieces = [translate(Message(piece)) for piece in self.collect_usage_pieces(ctx)]
         formatter.write_usage(ctx.command_path, " ".join(pieces), prefix=f"{translate(_USAGE)} ")
 
     def format_help(self: Any, ctx: Any, formatter: Any) -> None:
@@ -122,16 +122,16 @@ def _rows(command: Any, context: Any, kind: str) -> Iterator[tuple[str, str]]:
         if record is not None and parameter.param_type_name == kind:
             name, told = record
             notes = _NOTE.sub(_note, told.removeprefix(parameter.help or ""))
-            yield _TYPE.sub("", name), f"{translate(Phrase(parameter.help or ''))}{notes}".strip()
+            yield _TYPE.sub("", name), f"{translate(Message(parameter.help or ''))}{notes}".strip()
 
 
 def _note(found: re.Match[str]) -> str:
-    return translate(Phrase(found[0]))
+    return translate(Message(found[0]))
 
 
-def paragraphs(text: str) -> list[Phrase]:
+def paragraphs(text: str) -> list[Message]:
     """Return the paragraphs of a help text, as they are in the catalogues."""
-    return [Phrase(" ".join(each.split())) for each in re.split(r"\n\s*\n", text.strip())]
+    return [Message(" ".join(each.split())) for each in re.split(r"\n\s*\n", text.strip())]
 
 
 def run_command_line(commands: typer.Typer, failure: BaseException | None) -> None:
@@ -159,12 +159,12 @@ def _print_usage_error(mistake: Any) -> None:
     if mistake.ctx is not None:
         path = mistake.ctx.command_path
         typer.echo(mistake.ctx.get_usage(), err=True)
-        print_line(Phrase("Try '{command} --help' for help.", command=path), err=True)
+        print_line(Message("Try '{command} --help' for help.", command=path), err=True)
         typer.echo(err=True)
-    print_line(Phrase("Error: {why}", why=told), err=True, fg="red")
+    print_line(Message("Error: {why}", why=told), err=True, fg="red")
 
 
-def usage_error_phrase(text: str) -> Phrase | None:
+def usage_error_phrase(text: str) -> Message | None:
     """Return the library's usage error as a phrase of the catalogues, None for an unknown one."""
     for pattern, sentence in _PATTERNS.items():
         found = pattern.fullmatch(text)
@@ -172,5 +172,5 @@ def usage_error_phrase(text: str) -> Phrase | None:
             named: dict[str, str] = found.groupdict()
             if "why" in named:
                 named["why"] = usage_error_phrase(named["why"]) or named["why"]
-            return Phrase(sentence, **named)
+            return Message(sentence, **named)
     return None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.config.problems import SettingPath
-from gateway.phrases import Phrase
+from gateway.i18n import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +17,9 @@ class RuleViolation:
     """
 
     setting: SettingPath
-    message: Phrase
-    hint: Phrase
+    message: Message
+    hint: Message
     related_settings: tuple[SettingPath, ...] = ()
 
 
-RESERVED_PARAMETER: Final = (Phrase("is set by the gateway itself"), Phrase("remove it"))
+RESERVED_PARAMETER: Final = (Message("is set by the gateway itself"), Message("remove it"))

@@ -10,7 +10,7 @@ from gateway.config.environment import variable_name
 from gateway.config.fhir_names import similar_operation
 from gateway.config.problems import SettingPath, dotted
 from gateway.config.settings import Settings
-from gateway.phrases import Phrase
+from gateway.i18n import Message
 
 # Former environments (guide 0.1.0) to those with the platform's current addresses.
 _SUCCESSORS: Final = {"playground": "dhp-playground", "production": "dhp-production"}
@@ -37,8 +37,8 @@ def former_addresses(settings: Settings) -> Iterator[RuleViolation]:
     if successor is not None:
         yield RuleViolation(
             ("environment",),
-            Phrase("{name} has the former addresses, of guide 0.1.0", name=settings.environment),
-            Phrase(
+            Message("{name} has the former addresses, of guide 0.1.0", name=settings.environment),
+            Message(
                 "the platform of today is {successor}, which gives clients of its own",
                 successor=successor,
             ),
@@ -51,12 +51,12 @@ def _callers_in_clear(settings: Settings) -> Iterator[RuleViolation]:
     if names and listen.tls.cert_file is None and not listen.address.is_loopback:
         yield RuleViolation(
             ("listen", "tls"),
-            Phrase(
+            Message(
                 "is off: keys and passwords of callers ({names}) travel unencrypted to {address}",
                 names=", ".join(names),
                 address=listen.address,
             ),
-            Phrase(
+            Message(
                 "give listen.tls.cert_file and listen.tls.key_file, or listen on 127.0.0.1 behind "
                 "a proxy with TLS on this machine"
             ),
@@ -74,11 +74,11 @@ def _browsers_that_are_callers(settings: Settings) -> Iterator[RuleViolation]:
         if not caller.has_secret and not caller.client_cert_names:
             yield RuleViolation(
                 ("callers", index, "networks"),
-                Phrase(
+                Message(
                     "a browser from there is this caller: it gets data with the gateway's token, "
                     "and no sign-in page"
                 ),
-                Phrase("give the caller a key or password, or leave out the browsers' addresses"),
+                Message("give the caller a key or password, or leave out the browsers' addresses"),
             )
 
 
@@ -87,12 +87,12 @@ def _operators_in_clear(settings: Settings) -> Iterator[RuleViolation]:
     if admin.operators and not admin.address.is_loopback:
         yield RuleViolation(
             ("admin", "address"),
-            Phrase(
+            Message(
                 "is reachable from other machines, without TLS: passwords of operators ({names}) "
                 "travel unencrypted",
                 names=", ".join(operator.name for operator in admin.operators),
             ),
-            Phrase("listen on 127.0.0.1, and reach it by ssh -L or behind TLS"),
+            Message("listen on 127.0.0.1, and reach it by ssh -L or behind TLS"),
         )
 
 
@@ -105,8 +105,8 @@ def _written_secrets(
         named = setting[:-1] if isinstance(setting[-1], int) else setting
         yield RuleViolation(
             setting,
-            Phrase("is written into the settings file"),
-            Phrase(
+            Message("is written into the settings file"),
+            Message(
                 "keep it alone in a file that only the gateway can read, and name that in {key}",
                 key=f"{dotted(named)}_file",
             ),
@@ -115,8 +115,8 @@ def _written_secrets(
         setting = (section, "url")
         password = getattr(getattr(settings, section).url, "password", None)
         if password is not None and is_in_file(setting):
-            hint = Phrase("give it by the variable {variable}", variable=variable_name(setting))
-            yield RuleViolation(setting, Phrase("holds a password in the settings file"), hint)
+            hint = Message("give it by the variable {variable}", variable=variable_name(setting))
+            yield RuleViolation(setting, Message("holds a password in the settings file"), hint)
 
 
 def _similar_operations(settings: Settings) -> Iterator[RuleViolation]:
@@ -125,8 +125,8 @@ def _similar_operations(settings: Settings) -> Iterator[RuleViolation]:
             if (near := similar_operation(name)) is not None:
                 yield RuleViolation(
                     ("callers", index, "allow", "operations", operation_index),
-                    Phrase("is no operation of FHIR R5"),
-                    Phrase(
+                    Message("is no operation of FHIR R5"),
+                    Message(
                         "did you mean {near}? If the platform defines it, all is well", near=near
                     ),
                 )

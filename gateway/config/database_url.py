@@ -10,11 +10,11 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode
 from gateway.authority import url_host
 from gateway.config.urls import password_of, split_server, user_of
 from gateway.config.values import InvalidValueError, is_host, text_type
-from gateway.phrases import Phrase
+from gateway.i18n import Message
 from gateway.secret import MASK, Secret
 
-_UNKNOWN: Final = Phrase("is not a known kind of database")
-_HINT: Final = Phrase(
+_UNKNOWN: Final = Message("is not a known kind of database")
+_HINT: Final = Message(
     "write sqlite:////path/of/file.db (four slashes: the path is "
     "absolute), or "
     "postgresql://[user[:password]@]host[:port]/database[?sslmode=verify-full&sslrootcert=/path], "
@@ -78,7 +78,7 @@ def parse_database_url(value: object) -> DatabaseLocation:
     if isinstance(value, DatabaseLocation):
         return value
     if not isinstance(value, str):
-        raise InvalidValueError(Phrase("must be text"), Phrase("put it in quotes"))
+        raise InvalidValueError(Message("must be text"), Message("put it in quotes"))
     parts = split_server(value, ("sqlite", "postgresql"), _UNKNOWN, _HINT)
     return _file(parts) if parts.scheme == "sqlite" else _server(parts)
 
@@ -87,7 +87,7 @@ def _file(parts: SplitResult) -> DatabaseLocation:
     # In the customary form, an additional slash precedes the path: sqlite:/// + /absolute/path.
     path = unquote(parts.path[1:])
     if parts.netloc or parts.query or not path.startswith("/") or path.endswith("/"):
-        raise InvalidValueError(Phrase("names no file by an absolute path"), _HINT)
+        raise InvalidValueError(Message("names no file by an absolute path"), _HINT)
     return DatabaseLocation("sqlite", Path(path))
 
 
@@ -96,22 +96,22 @@ def _server(parts: SplitResult) -> DatabaseLocation:
     unknown = options.keys() - {"host", "sslmode", "sslrootcert"}
     if unknown:
         raise InvalidValueError(
-            Phrase("holds an unknown option"),
-            Phrase("{hint}; known: host, sslmode, sslrootcert", hint=_HINT),
+            Message("holds an unknown option"),
+            Message("{hint}; known: host, sslmode, sslrootcert", hint=_HINT),
         )
     host = _host(parts, options)
     mode = _SSL_MODES.get(options.get("sslmode", "prefer"))
     if mode is None:
         raise InvalidValueError(
-            Phrase("has an unknown sslmode"),
-            Phrase("one of {ssl_modes}", ssl_modes=", ".join(_SSL_MODES)),
+            Message("has an unknown sslmode"),
+            Message("one of {ssl_modes}", ssl_modes=", ".join(_SSL_MODES)),
         )
     root = options.get("sslrootcert")
     if root is not None and not root.startswith("/"):
-        raise InvalidValueError(Phrase("has a sslrootcert that is no absolute path"), _HINT)
+        raise InvalidValueError(Message("has a sslrootcert that is no absolute path"), _HINT)
     database = unquote(parts.path[1:])
     if not database or "/" in database:
-        raise InvalidValueError(Phrase("names no database"), _HINT)
+        raise InvalidValueError(Message("names no database"), _HINT)
     return DatabaseLocation(
         "postgresql",
         host=host,
@@ -128,10 +128,10 @@ def _host(parts: SplitResult, options: dict[str, str]) -> str:
     socket = options.get("host")
     if socket is None:
         if not parts.hostname or not is_host(parts.hostname):
-            raise InvalidValueError(Phrase("names no valid host"), _HINT)
+            raise InvalidValueError(Message("names no valid host"), _HINT)
         return parts.hostname
     if parts.hostname or not socket.startswith("/"):
-        raise InvalidValueError(Phrase("names no directory of a Unix socket"), _HINT)
+        raise InvalidValueError(Message("names no directory of a Unix socket"), _HINT)
     return socket
 
 

@@ -15,8 +15,8 @@ from typing import Any, Final
 from gateway.config import shape
 from gateway.config.problems import MAX_DEPTH, Problem, SettingPath, closest_word
 from gateway.config.settings import Settings
+from gateway.i18n import Message
 from gateway.nesting import exceeds_depth
-from gateway.phrases import Phrase
 
 PREFIX: Final = "DHP_GATEWAY_"
 # Names the settings file for the commands; it is no setting.
@@ -62,7 +62,7 @@ def read_environment(
             annotation = shape.annotation_at(path) if path else None
             if annotation is None:
                 hint = _nearest(name)
-                found.problems.append(Problem(name, Phrase("names no setting"), hint))
+                found.problems.append(Problem(name, Message("names no setting"), hint))
                 continue
             value = parse_variable(environ[name], annotation)
             found.names[path] = name
@@ -133,7 +133,7 @@ def _put(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
     group[path[-1]] = value
 
 
-def _nearest(name: str) -> Phrase:
+def _nearest(name: str) -> Message:
     known = [variable_name(path) for path, _ in shape.value_paths()]
     # The name chosen by the operator is between the fixed parts of `credentials.*.client_id`.
     parts = name.split("__")
@@ -143,8 +143,8 @@ def _nearest(name: str) -> Phrase:
     ends = [variable.removeprefix(PREFIX) for variable in (*spelled, CONFIG_VARIABLE)]
     near = closest_word(name.removeprefix(PREFIX), ends)
     if near is None:
-        return Phrase("see docs/settings.md for the names")
-    return Phrase("did you mean {near}?", near=PREFIX + near)
+        return Message("see docs/settings.md for the names")
+    return Message("did you mean {near}?", near=PREFIX + near)
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

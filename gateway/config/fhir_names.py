@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, Strict
 from gateway.config.problems import closest_key
 from gateway.config.resource_types import RESOURCE_TYPES
 from gateway.config.values import InvalidValueError
-from gateway.phrases import Phrase
+from gateway.i18n import Message
 
 # The interactions of FHIR R5 (restful-interaction) and the gateway's names for other requests.
 INTERACTIONS: Final = (
@@ -124,28 +124,28 @@ def similar_operation(name: str) -> str | None:
 
 def _interaction(value: str) -> str:
     if value != "*" and value not in INTERACTIONS:
-        known = Phrase("use * or some of {interactions}", interactions=", ".join(INTERACTIONS))
+        known = Message("use * or some of {interactions}", interactions=", ".join(INTERACTIONS))
         raise InvalidValueError(
-            Phrase("is no FHIR interaction"), _did_you_mean(value, INTERACTIONS, known)
+            Message("is no FHIR interaction"), _did_you_mean(value, INTERACTIONS, known)
         )
     return value
 
 
 def _resource_type(value: str) -> str:
     if value not in RESOURCE_TYPES:
-        known = Phrase("write it as FHIR does, e.g. Observation")
+        known = Message("write it as FHIR does, e.g. Observation")
         raise InvalidValueError(_NO_TYPE, _did_you_mean(value, RESOURCE_TYPES, known))
     return value
 
 
 def _any_resource_type(value: str) -> str:
     if value != "*" and value not in RESOURCE_TYPES:
-        known = Phrase("use * or types such as Patient, Observation")
+        known = Message("use * or types such as Patient, Observation")
         raise InvalidValueError(_NO_TYPE, _did_you_mean(value, RESOURCE_TYPES, known))
     return value
 
 
-_NO_TYPE: Final = Phrase("is no resource type of FHIR R5")
+_NO_TYPE: Final = Message("is no resource type of FHIR R5")
 
 
 def _operation(value: str) -> str:
@@ -153,9 +153,9 @@ def _operation(value: str) -> str:
     if not re.fullmatch(_OPERATION, value) or (
         similar is not None and _is_slip(value.removeprefix("$"), similar.removeprefix("$"))
     ):
-        known = Phrase("use * or names such as $expand")
-        hint = known if similar is None else Phrase("did you mean {near}?", near=similar)
-        raise InvalidValueError(Phrase("is no name of a FHIR operation"), hint)
+        known = Message("use * or names such as $expand")
+        hint = known if similar is None else Message("did you mean {near}?", near=similar)
+        raise InvalidValueError(Message("is no name of a FHIR operation"), hint)
     return value
 
 
@@ -169,9 +169,9 @@ def _is_slip(wrong: str, right: str) -> bool:
     return is_close and (one[0], one[-1]) == (other[0], other[-1])
 
 
-def _did_you_mean(wrong: str, known: Collection[str], otherwise: Phrase) -> Phrase:
+def _did_you_mean(wrong: str, known: Collection[str], otherwise: Message) -> Message:
     near = closest_key(wrong, known)
-    return otherwise if near is None else Phrase("did you mean {near}?", near=near)
+    return otherwise if near is None else Message("did you mean {near}?", near=near)
 
 
 Interaction = Annotated[

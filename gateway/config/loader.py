@@ -23,7 +23,7 @@ from gateway.config.rules import find_violations
 from gateway.config.settings import Settings
 from gateway.config.settings_error import SettingsError
 from gateway.config.yaml_file import YamlDocument, read_yaml
-from gateway.phrases import Phrase
+from gateway.i18n import Message
 
 
 def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
@@ -112,8 +112,8 @@ class _Validation:
         blank = next((form for form in forms if form in self._variables.names), None)
         if blank is None or rule.message != "is missing":
             return self._make_problem(rule.setting, rule.message, rule.hint)
-        hint = Phrase("give the variable a value, or remove it; {hint}", hint=rule.hint)
-        return self._make_problem(blank, Phrase("is empty"), hint)
+        hint = Message("give the variable a value, or remove it; {hint}", hint=rule.hint)
+        return self._make_problem(blank, Message("is empty"), hint)
 
     @staticmethod
     def _setting(entry: Any) -> SettingPath:
@@ -141,14 +141,14 @@ class _Validation:
         message, hint = describe_error(entry, in_yaml=not by_variable)
         if kind == "extra_forbidden":
             siblings = shape.fields_of(shape.annotation_at(setting[:-1]))
-            message = Phrase("is not a known key")
+            message = Message("is not a known key")
             hint = did_you_mean(
                 str(setting[-1]), siblings, elsewhere=_groups_with_key(str(setting[-1]))
             )
         elif kind == "missing" and setting[0] in ("platform", "sso"):
             message, hint = (
-                Phrase("is missing"),
-                Phrase(
+                Message("is missing"),
+                Message(
                     "environment: custom, the default, fills in no address: add it, or choose "
                     "dhp-playground (to try) or dhp-production (for real work)"
                 ),
@@ -156,15 +156,15 @@ class _Validation:
         elif kind == "literal_error":
             near = closest_key(str(entry["input"]), shape.choices(shape.annotation_at(setting)))
             hint = (
-                Phrase("did you mean {near}?", near=near)
+                Message("did you mean {near}?", near=near)
                 if near is not None
-                else Phrase("choose one of them")
+                else Message("choose one of them")
             )
         elif by_variable and kind in ("tuple_type", "dict_type", "model_type"):
-            hint = Phrase("in an environment variable, write it as JSON")
+            hint = Message("in an environment variable, write it as JSON")
         return self._make_problem(setting, message, hint)
 
-    def _make_problem(self, setting: SettingPath, message: Phrase, hint: Phrase) -> Problem:
+    def _make_problem(self, setting: SettingPath, message: Message, hint: Message) -> Problem:
         return Problem(dotted(self._as_written(setting)), message, hint, self._source(setting))
 
     def _is_by_variable(self, setting: SettingPath) -> bool:
@@ -176,7 +176,7 @@ class _Validation:
             if variable := self._variables.names.get(setting[:length]):
                 return variable
             if line := self._document.lines.get(written[:length]):
-                return Phrase("line {line}", line=line)
+                return Message("line {line}", line=line)
         return ""
 
 

@@ -11,7 +11,7 @@ from gateway.config.operations import LoginSettings
 from gateway.config.problems import SettingPath
 from gateway.config.settings import Settings
 from gateway.config.urls import is_remote_plaintext
-from gateway.phrases import Phrase
+from gateway.i18n import Message
 
 
 def find_login_violations(settings: Settings) -> Iterator[RuleViolation]:
@@ -28,8 +28,8 @@ def find_login_violations(settings: Settings) -> Iterator[RuleViolation]:
         if value is None:
             yield RuleViolation(
                 path,
-                Phrase("is missing"),
-                Phrase("login.enabled needs it"),
+                Message("is missing"),
+                Message("login.enabled needs it"),
                 (("login", "enabled"),),
             )
     yield from _redirect_uri(login.redirect_uri)
@@ -37,8 +37,8 @@ def find_login_violations(settings: Settings) -> Iterator[RuleViolation]:
     if settings.workers > 1 and settings.store.url.kind == "memory":
         yield RuleViolation(
             ("workers",),
-            Phrase("must be 1 with login.enabled while store.url is memory://"),
-            Phrase(
+            Message("must be 1 with login.enabled while store.url is memory://"),
+            Message(
                 "each worker would know its own sessions only; name a Redis that they "
                 "share in store.url, e.g. redis://127.0.0.1:6379"
             ),
@@ -47,8 +47,8 @@ def find_login_violations(settings: Settings) -> Iterator[RuleViolation]:
     if f"{settings.listen.base_path}/".startswith("/auth/"):
         yield RuleViolation(
             ("listen", "base_path"),
-            Phrase("collides with /auth, which belongs to the login"),
-            Phrase("choose another path, e.g. /fhir"),
+            Message("collides with /auth, which belongs to the login"),
+            Message("choose another path, e.g. /fhir"),
             (("login", "enabled"),),
         )
 
@@ -58,15 +58,15 @@ def _redirect_uri(redirect_uri: str | None) -> Iterator[RuleViolation]:
         return
     setting: SettingPath = ("login", "redirect_uri")
     if is_remote_plaintext(redirect_uri):
-        hint = Phrase(
+        hint = Message(
             "browsers keep the session's cookie for https:// only; http:// is for loopback hosts"
         )
-        yield RuleViolation(setting, Phrase("must begin with https://"), hint)
+        yield RuleViolation(setting, Message("must begin with https://"), hint)
     if not urlsplit(redirect_uri).path.endswith("/auth/callback"):
-        hint = Phrase(
+        hint = Message(
             "the gateway answers nowhere else, e.g. https://gateway.clinic.uz/auth/callback"
         )
-        yield RuleViolation(setting, Phrase("must end with /auth/callback"), hint)
+        yield RuleViolation(setting, Message("must end with /auth/callback"), hint)
 
 
 def _login_client(login: LoginSettings) -> Iterator[RuleViolation]:
@@ -74,17 +74,17 @@ def _login_client(login: LoginSettings) -> Iterator[RuleViolation]:
     by_key = login.auth_method == "private_key_jwt"
     method: tuple[SettingPath, ...] = (("login", "auth_method"), ("login", "private_key_file"))
     if by_key and not login.private_key_file:
-        hint = Phrase("auth_method private_key_jwt signs with it")
-        yield RuleViolation(("login", "private_key_file"), Phrase("is missing"), hint, method)
+        hint = Message("auth_method private_key_jwt signs with it")
+        yield RuleViolation(("login", "private_key_file"), Message("is missing"), hint, method)
     if by_key and (login.client_secret or login.client_secret_file):
         key = "client_secret" if login.client_secret else "client_secret_file"
-        hint = Phrase("remove it, or choose auth_method client_secret_post")
+        hint = Message("remove it, or choose auth_method client_secret_post")
         yield RuleViolation(
-            ("login", key), Phrase("is not used with private_key_jwt"), hint, method
+            ("login", key), Message("is not used with private_key_jwt"), hint, method
         )
     if not by_key and login.private_key_file:
-        hint = Phrase("set auth_method: private_key_jwt, or remove it")
-        message = Phrase("is not used with {auth_method}", auth_method=login.auth_method)
+        hint = Message("set auth_method: private_key_jwt, or remove it")
+        message = Message("is not used with {auth_method}", auth_method=login.auth_method)
         yield RuleViolation(("login", "private_key_file"), message, hint, method)
     for name in own_parameters.reserved_for_login(login.extra_params):
         yield RuleViolation(("login", "extra_params", name), *RESERVED_PARAMETER)

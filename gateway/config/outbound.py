@@ -24,7 +24,7 @@ from gateway.config.values import (
     SecretText,
     Text,
 )
-from gateway.phrases import Phrase
+from gateway.i18n import Message
 from gateway.secret import Secret
 
 # VSCHAR and scope-token of RFC 6749, appendix A.
@@ -35,8 +35,8 @@ _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]
 def _client_id(value: str) -> str:
     if not _CLIENT_ID.fullmatch(value):
         raise InvalidValueError(
-            Phrase("holds characters that no client id may hold"),
-            Phrase("copy it again, without line breaks"),
+            Message("holds characters that no client id may hold"),
+            Message("copy it again, without line breaks"),
         )
     return value
 
@@ -44,8 +44,8 @@ def _client_id(value: str) -> str:
 def _scope(value: str) -> str:
     if not _SCOPE.fullmatch(value):
         raise InvalidValueError(
-            Phrase("is no scope"),
-            Phrase("write the scopes with one space between, or null for none"),
+            Message("is no scope"),
+            Message("write the scopes with one space between, or null for none"),
         )
     return value
 

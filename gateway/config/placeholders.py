@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from gateway.config.problems import SettingPath
 from gateway.config.section import Section
-from gateway.phrases import Phrase
+from gateway.i18n import Message
 from gateway.secret import Secret
 
 # SECRET, CLIENT_ID and the like in capitals only: an issued value may be such a word. A key as JSON
@@ -19,8 +19,8 @@ _PLACEHOLDER: Final = re.compile(
     r"|my[-_ ]client[-_ ](?:id|secret)|change[-_ ]?(?:me|it|this)\W*\d*)"
     r"|(?:CLIENT[-_ ]?)?(?:ID|SECRET)|PASSWORD|API[-_ ]?KEY"
 )
-MESSAGE: Final = Phrase("is still the example's placeholder")
-HINT: Final = Phrase("put your own value in its place")
+MESSAGE: Final = Message("is still the example's placeholder")
+HINT: Final = Message("put your own value in its place")
 
 
 def is_placeholder(text: str) -> bool:

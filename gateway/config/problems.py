@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.phrases import EMPTY_PHRASE, Phrase, any_of, to_phrase
+from gateway.i18n import EMPTY_MESSAGE, Message, any_of, to_message
 
 # Minimum similarity of two words, from 0 to 1, for one to be a misspelling of the other.
 _MIN_SIMILARITY: Final = 0.7
@@ -29,8 +29,8 @@ class Problem:
     """
 
     key: str
-    message: Phrase
-    hint: Phrase = EMPTY_PHRASE
+    message: Message
+    hint: Message = EMPTY_MESSAGE
     source: str = ""
     code: str = "setting"
 
@@ -38,14 +38,14 @@ class Problem:
         """Return the line in English."""
         return str(self.line())
 
-    def line(self) -> Phrase:
+    def line(self) -> Message:
         """Return one line: `key: message (source). hint`."""
-        text = Phrase("{key}: {message}", key=self.key, message=self.message)
+        text = Message("{key}: {message}", key=self.key, message=self.message)
         if self.source:
-            text = Phrase("{told} ({source})", told=text, source=self.source)
+            text = Message("{told} ({source})", told=text, source=self.source)
         if not self.hint:
-            return Phrase("{told}.", told=text)
-        return Phrase("{told}. {hint:sentence}", told=text, hint=to_phrase(self.hint))
+            return Message("{told}.", told=text)
+        return Message("{told}. {hint:sentence}", told=text, hint=to_message(self.hint))
 
 
 def dotted(setting: SettingPath) -> str:
@@ -76,45 +76,50 @@ def closest_word(wrong: str, known: Iterable[str]) -> str | None:
     return near[0] if near else None
 
 
-def did_you_mean(wrong: str, known: Iterable[str], *, elsewhere: Iterable[str] = ()) -> Phrase:
+def did_you_mean(wrong: str, known: Iterable[str], *, elsewhere: Iterable[str] = ()) -> Message:
     """Return a hint: where the key belongs, the most similar known key, or all known keys."""
     choices, homes = list(known), list(elsewhere)
     near = closest_key(wrong, choices)
     if homes and near is None:
-        return Phrase("did you mean {homes}?", homes=any_of(homes))
+        return Message("did you mean {homes}?", homes=any_of(homes))
     if near is not None:
-        return Phrase("did you mean {near}?", near=near)
-    return Phrase("known here: {choices}", choices=", ".join(choices)) if choices else EMPTY_PHRASE
+        return Message("did you mean {near}?", near=near)
+    return (
+        Message("known here: {choices}", choices=", ".join(choices)) if choices else EMPTY_MESSAGE
+    )
 
 
 _IN_YAML: Final = frozenset({"int_type", "float_type", "string_type"})
-_DESCRIPTIONS: Final[dict[str, tuple[Phrase, Phrase]]] = {
-    "missing": (Phrase("is missing"), Phrase("add it")),
-    "bool_type": (Phrase("must be true or false"), EMPTY_PHRASE),
-    "int_type": (Phrase("must be a whole number"), Phrase("write it without quotes and fraction")),
-    "float_type": (Phrase("must be a number"), Phrase("write it without quotes and unit")),
-    "finite_number": (Phrase("must be a finite number"), EMPTY_PHRASE),
-    "string_type": (Phrase("must be text"), Phrase("put it in quotes")),
-    "string_too_short": (Phrase("is empty"), Phrase("give a text, or leave the key out")),
-    "dict_type": (Phrase("must be a group of `name: value` lines"), EMPTY_PHRASE),
-    "model_type": (Phrase("must be a group of keys"), EMPTY_PHRASE),
-    "tuple_type": (
-        Phrase("must be a list"),
-        Phrase("write [first, second], or a line with a hyphen for each"),
+_DESCRIPTIONS: Final[dict[str, tuple[Message, Message]]] = {
+    "missing": (Message("is missing"), Message("add it")),
+    "bool_type": (Message("must be true or false"), EMPTY_MESSAGE),
+    "int_type": (
+        Message("must be a whole number"),
+        Message("write it without quotes and fraction"),
     ),
-    "greater_than": (Phrase("must be more than {limit}"), EMPTY_PHRASE),
-    "greater_than_equal": (Phrase("must be at least {limit}"), EMPTY_PHRASE),
-    "less_than_equal": (Phrase("must be at most {limit}"), EMPTY_PHRASE),
-    "less_than": (Phrase("must be less than {limit}"), EMPTY_PHRASE),
-    "literal_error": (Phrase("must be one of {limit}"), EMPTY_PHRASE),
-    "int_parsing_size": (Phrase("is too large"), EMPTY_PHRASE),
+    "float_type": (Message("must be a number"), Message("write it without quotes and unit")),
+    "finite_number": (Message("must be a finite number"), EMPTY_MESSAGE),
+    "string_type": (Message("must be text"), Message("put it in quotes")),
+    "string_too_short": (Message("is empty"), Message("give a text, or leave the key out")),
+    "dict_type": (Message("must be a group of `name: value` lines"), EMPTY_MESSAGE),
+    "model_type": (Message("must be a group of keys"), EMPTY_MESSAGE),
+    "tuple_type": (
+        Message("must be a list"),
+        Message("write [first, second], or a line with a hyphen for each"),
+    ),
+    "greater_than": (Message("must be more than {limit}"), EMPTY_MESSAGE),
+    "greater_than_equal": (Message("must be at least {limit}"), EMPTY_MESSAGE),
+    "less_than_equal": (Message("must be at most {limit}"), EMPTY_MESSAGE),
+    "less_than": (Message("must be less than {limit}"), EMPTY_MESSAGE),
+    "literal_error": (Message("must be one of {limit}"), EMPTY_MESSAGE),
+    "int_parsing_size": (Message("is too large"), EMPTY_MESSAGE),
 }
-_UNUSABLE: Final = (Phrase("cannot be used"), Phrase("see docs/settings.md"))
+_UNUSABLE: Final = (Message("cannot be used"), Message("see docs/settings.md"))
 # The names of pydantic's limits in an error's context.
 _LIMITS: Final = ("gt", "ge", "le", "lt")
 
 
-def describe_error(error: Any, *, in_yaml: bool) -> tuple[Phrase, Phrase]:
+def describe_error(error: Any, *, in_yaml: bool) -> tuple[Message, Message]:
     """Return message and hint for one entry of pydantic's `errors()`.
 
     `in_yaml`: the value is in the file, so that hints on YAML's notation apply.
@@ -125,13 +130,13 @@ def describe_error(error: Any, *, in_yaml: bool) -> tuple[Phrase, Phrase]:
         return refused.message, refused.hint
     message, hint = _DESCRIPTIONS.get(error["type"], _UNUSABLE)
     if "{limit}" in message:
-        message = Phrase(message.sentence, limit=_limit(context))
-    return message, hint if in_yaml or error["type"] not in _IN_YAML else EMPTY_PHRASE
+        message = Message(message.msgid, limit=_limit(context))
+    return message, hint if in_yaml or error["type"] not in _IN_YAML else EMPTY_MESSAGE
 
 
 def _limit(context: Mapping[str, Any]) -> Any:
     """Return the limit of pydantic's error, or its list of words as a phrase."""
     if "expected" in context:
         some, several, last = context["expected"].rpartition(" or ")
-        return Phrase("{first} or {second}", first=some, second=last) if several else last
+        return Message("{first} or {second}", first=some, second=last) if several else last
     return next((context[name] for name in _LIMITS if name in context), "")

@@ -17,7 +17,7 @@ from gateway.config.problems import SettingPath
 from gateway.config.settings import Settings
 from gateway.config.urls import is_remote_plaintext
 from gateway.config.values import ListenAddress
-from gateway.phrases import Phrase
+from gateway.i18n import Message
 
 
 def find_violations(settings: Settings) -> Iterator[RuleViolation]:
@@ -35,24 +35,26 @@ def _system(settings: Settings) -> Iterator[RuleViolation]:
         if getattr(settings, section).address.path is not None and not os_support.HAS_UNIX_SOCKETS:
             yield RuleViolation(
                 (section, "address"),
-                Phrase("is a unix socket"),
-                Phrase("{not_here}: use host:port", not_here=_NOT_HERE),
+                Message("is a unix socket"),
+                Message("{not_here}: use host:port", not_here=_NOT_HERE),
             )
     if os_support.HAS_FILE_LOCKS:
         return
     if settings.audit.sink == "file":
         yield RuleViolation(
             ("audit", "sink"),
-            Phrase("is file"),
-            Phrase("{not_here}: use syslog or stdout", not_here=_NOT_HERE),
+            Message("is file"),
+            Message("{not_here}: use syslog or stdout", not_here=_NOT_HERE),
         )
     if settings.workers > 1:
         yield RuleViolation(
-            ("workers",), Phrase("is more than 1"), Phrase("{not_here}: use 1", not_here=_NOT_HERE)
+            ("workers",),
+            Message("is more than 1"),
+            Message("{not_here}: use 1", not_here=_NOT_HERE),
         )
 
 
-_NOT_HERE: Final = Phrase("that is not to be had on this operating system")
+_NOT_HERE: Final = Message("that is not to be had on this operating system")
 
 
 def _plaintext(settings: Settings) -> Iterator[RuleViolation]:
@@ -68,8 +70,8 @@ def _plaintext(settings: Settings) -> Iterator[RuleViolation]:
         if url is not None and is_remote_plaintext(url):
             yield RuleViolation(
                 path,
-                Phrase("must begin with https://"),
-                Phrase(
+                Message("must begin with https://"),
+                Message(
                     "http:// is for loopback hosts only; platform.allow_plaintext: true "
                     "would send tokens and patient data unencrypted"
                 ),
@@ -84,8 +86,8 @@ def _anonymous(settings: Settings) -> Iterator[RuleViolation]:
     if open_to_all and not listen.address.is_loopback:
         yield RuleViolation(
             ("listen", "address"),
-            Phrase("is reachable from other machines, and no callers are named"),
-            Phrase(
+            Message("is reachable from other machines, and no callers are named"),
+            Message(
                 "listen on 127.0.0.1 or a unix socket, name the callers, or set "
                 "listen.allow_anonymous: true if everybody who reaches it may use your "
                 "credential"
@@ -98,8 +100,8 @@ def _listeners(settings: Settings) -> Iterator[RuleViolation]:
     if _overlap(settings.listen.address, settings.admin.address):
         yield RuleViolation(
             ("admin", "address"),
-            Phrase("is the same as listen.address"),
-            Phrase("give it another port; operators' pages never share the callers' port"),
+            Message("is the same as listen.address"),
+            Message("give it another port; operators' pages never share the callers' port"),
             (("listen", "address"),),
         )
 
@@ -111,7 +113,7 @@ def _overlap(one: ListenAddress, other: ListenAddress) -> bool:
     return one.port == other.port != 0 and same_host
 
 
-_OWN_NAME: Final = Phrase("give each person an own name")
+_OWN_NAME: Final = Message("give each person an own name")
 
 
 def _operators(settings: Settings) -> Iterator[RuleViolation]:
@@ -119,10 +121,10 @@ def _operators(settings: Settings) -> Iterator[RuleViolation]:
     for index, operator in enumerate(settings.admin.operators):
         path: SettingPath = ("admin", "operators", index)
         if first.setdefault(operator.name, index) != index:
-            yield RuleViolation((*path, "name"), Phrase("is used twice"), _OWN_NAME)
+            yield RuleViolation((*path, "name"), Message("is used twice"), _OWN_NAME)
         if not operator.secret_source(index).is_given:
             yield RuleViolation(
-                (*path, "password"), Phrase("is missing"), Phrase("give password_file")
+                (*path, "password"), Message("is missing"), Message("give password_file")
             )
 
 
@@ -139,8 +141,8 @@ def _tls(settings: Settings) -> Iterator[RuleViolation]:
     if tls.client_ca_file and not tls.cert_file:
         yield RuleViolation(
             ("listen", "tls", "client_ca_file"),
-            Phrase("has no effect without TLS"),
-            Phrase("give cert_file and key_file too"),
+            Message("has no effect without TLS"),
+            Message("give cert_file and key_file too"),
             (("listen", "tls", "cert_file"),),
         )
 
@@ -152,8 +154,8 @@ def _require_pair(group: SettingPath, values: Mapping[str, object]) -> Iterator[
             path = (*group, other)
             yield RuleViolation(
                 path,
-                Phrase("is missing"),
-                Phrase("it belongs to {name}", name=name),
+                Message("is missing"),
+                Message("it belongs to {name}", name=name),
                 ((*group, name),),
             )
 
@@ -162,14 +164,14 @@ def _credentials(settings: Settings) -> Iterator[RuleViolation]:
     if not settings.credentials:
         yield RuleViolation(
             ("credentials",),
-            Phrase("is empty"),
-            Phrase("give at least credentials.default with client_id and client_secret_file"),
+            Message("is empty"),
+            Message("give at least credentials.default with client_id and client_secret_file"),
         )
     elif not settings.callers and "default" not in settings.credentials:
         yield RuleViolation(
             ("credentials", "default"),
-            Phrase("is missing"),
-            Phrase("it is the one that is used while no callers are named"),
+            Message("is missing"),
+            Message("it is the one that is used while no callers are named"),
             (("callers",), ("credentials",)),
         )
     for name, credential in settings.credentials.items():
@@ -186,18 +188,18 @@ def _credential(path: SettingPath, credential: CredentialSettings) -> Iterator[R
         (*path, "private_key_file"),
     )
     if by_key and not credential.private_key_file:
-        hint = Phrase("auth_method private_key_jwt signs with it")
-        yield RuleViolation((*path, "private_key_file"), Phrase("is missing"), hint, method)
+        hint = Message("auth_method private_key_jwt signs with it")
+        yield RuleViolation((*path, "private_key_file"), Message("is missing"), hint, method)
     if by_key and has_secret:
-        hint = Phrase("remove it, or choose auth_method client_secret_post")
+        hint = Message("remove it, or choose auth_method client_secret_post")
         key = "client_secret" if credential.client_secret else "client_secret_file"
-        yield RuleViolation((*path, key), Phrase("is not used with private_key_jwt"), hint, method)
+        yield RuleViolation((*path, key), Message("is not used with private_key_jwt"), hint, method)
     if not by_key and not has_secret:
-        hint = Phrase("give client_secret_file: the path of a file that holds the secret")
-        yield RuleViolation((*path, "client_secret"), Phrase("is missing"), hint, method)
+        hint = Message("give client_secret_file: the path of a file that holds the secret")
+        yield RuleViolation((*path, "client_secret"), Message("is missing"), hint, method)
     if not by_key and credential.private_key_file:
-        hint = Phrase("set auth_method: private_key_jwt, or remove it")
-        message = Phrase("is not used with {auth_method}", auth_method=credential.auth_method)
+        hint = Message("set auth_method: private_key_jwt, or remove it")
+        message = Message("is not used with {auth_method}", auth_method=credential.auth_method)
         yield RuleViolation((*path, "private_key_file"), message, hint, method)
     for name in own_parameters.reserved_for_credentials(credential.extra_params):
         yield RuleViolation((*path, "extra_params", name), *RESERVED_PARAMETER)
@@ -208,8 +210,8 @@ def _secrets(settings: Settings) -> Iterator[RuleViolation]:
         if source.value is not None and source.file is not None:
             yield RuleViolation(
                 source.setting,
-                Phrase("and {setting}_file are both given", setting=source.setting[-1]),
-                Phrase("keep the file, remove the other"),
+                Message("and {setting}_file are both given", setting=source.setting[-1]),
+                Message("keep the file, remove the other"),
             )
 
 
@@ -223,43 +225,45 @@ def _callers(settings: Settings) -> Iterator[RuleViolation]:
         path: SettingPath = ("callers", index)
         first = seen.setdefault(caller.name, index)
         if first != index:
-            hint = Phrase("callers[{first}] has the same name; give each its own", first=first)
+            hint = Message("callers[{first}] has the same name; give each its own", first=first)
             yield RuleViolation(
-                (*path, "name"), Phrase("is used twice"), hint, (("callers", first, "name"),)
+                (*path, "name"), Message("is used twice"), hint, (("callers", first, "name"),)
             )
         user, purpose = caller.user_header, caller.purpose_header
         if user is not None and purpose is not None and user.lower() == purpose.lower():
-            hint = Phrase("one header names the user, another one the purpose")
+            hint = Message("one header names the user, another one the purpose")
             key: SettingPath = (*path, "purpose_header")
-            yield RuleViolation(key, Phrase("is user_header, too"), hint, ((*path, "user_header"),))
+            yield RuleViolation(
+                key, Message("is user_header, too"), hint, ((*path, "user_header"),)
+            )
         if caller.name.lower() in RESERVED_CALLERS:
-            hint = Phrase(
+            hint = Message(
                 "the gateway calls those so who have no name of their own; choose another"
             )
-            yield RuleViolation((*path, "name"), Phrase("is a name of the gateway's own"), hint)
+            yield RuleViolation((*path, "name"), Message("is a name of the gateway's own"), hint)
         if caller.credential not in settings.credentials:
-            hint = Phrase(
+            hint = Message(
                 "known here: {credentials}",
-                credentials=", ".join(settings.credentials) or Phrase("none"),
+                credentials=", ".join(settings.credentials) or Message("none"),
             )
             related_settings: tuple[SettingPath, ...] = (("credentials",),)
             yield RuleViolation(
-                (*path, "credential"), Phrase("names no credential"), hint, related_settings
+                (*path, "credential"), Message("names no credential"), hint, related_settings
             )
         basic = caller.basic_auth
         if basic and ":" in basic.username:
             key = (*path, "basic_auth", "username")
-            hint = Phrase(
+            hint = Message(
                 "HTTP Basic takes what is behind it for the password (RFC 7617); choose another"
             )
-            yield RuleViolation(key, Phrase("holds a colon"), hint)
+            yield RuleViolation(key, Message("holds a colon"), hint)
         if basic and not basic.password and not basic.password_file:
             key = (*path, "basic_auth", "password")
-            yield RuleViolation(key, Phrase("is missing"), Phrase("give password_file"))
+            yield RuleViolation(key, Message("is missing"), Message("give password_file"))
         if caller.client_cert_names and not settings.listen.tls.client_ca_file:
             key = (*path, "client_cert_names")
-            hint = Phrase("set listen.tls.client_ca_file, else no client certificate is asked for")
-            yield RuleViolation(key, Phrase("cannot be checked"), hint, (("listen", "tls"),))
+            hint = Message("set listen.tls.client_ca_file, else no client certificate is asked for")
+            yield RuleViolation(key, Message("cannot be checked"), hint, (("listen", "tls"),))
 
 
 def _audit(settings: Settings) -> Iterator[RuleViolation]:
@@ -267,11 +271,11 @@ def _audit(settings: Settings) -> Iterator[RuleViolation]:
     sink: tuple[SettingPath, ...] = (("audit", "sink"),)
     if audit.sink == "file" and audit.path is None:
         yield RuleViolation(
-            ("audit", "path"), Phrase("is missing"), Phrase("audit.sink: file writes there"), sink
+            ("audit", "path"), Message("is missing"), Message("audit.sink: file writes there"), sink
         )
     if audit.sink == "syslog" and audit.syslog_url is None:
-        hint = Phrase("audit.sink: syslog sends there")
-        yield RuleViolation(("audit", "syslog_url"), Phrase("is missing"), hint, sink)
+        hint = Message("audit.sink: syslog sends there")
+        yield RuleViolation(("audit", "syslog_url"), Message("is missing"), hint, sink)
     pair = {
         "syslog_client_cert_file": audit.syslog_client_cert_file,
         "syslog_client_key_file": audit.syslog_client_key_file,
@@ -284,33 +288,33 @@ def _audit_events(settings: Settings) -> Iterator[RuleViolation]:
     audit = settings.audit
     wanted: tuple[SettingPath, ...] = (("audit", "fhir_audit_events"),)
     if audit.fhir_profile != "base" and not audit.fhir_audit_events:
-        hint = Phrase("set audit.fhir_audit_events: true, or leave this out")
+        hint = Message("set audit.fhir_audit_events: true, or leave this out")
         yield RuleViolation(
-            ("audit", "fhir_profile"), Phrase("needs audit.fhir_audit_events"), hint, wanted
+            ("audit", "fhir_profile"), Message("needs audit.fhir_audit_events"), hint, wanted
         )
     endpoint: tuple[SettingPath, ...] = (("audit", "fhir_endpoint"),)
     if audit.fhir_endpoint is not None:
         if not audit.fhir_audit_events:
-            hint = Phrase("set audit.fhir_audit_events: true, or leave this out")
-            yield RuleViolation(endpoint[0], Phrase("needs audit.fhir_audit_events"), hint, wanted)
+            hint = Message("set audit.fhir_audit_events: true, or leave this out")
+            yield RuleViolation(endpoint[0], Message("needs audit.fhir_audit_events"), hint, wanted)
         if audit.sink == "off":
-            hint = Phrase("choose an audit.sink for the records themselves")
+            hint = Message("choose an audit.sink for the records themselves")
             yield RuleViolation(
-                endpoint[0], Phrase("is not used with audit.sink off"), hint, (("audit", "sink"),)
+                endpoint[0], Message("is not used with audit.sink off"), hint, (("audit", "sink"),)
             )
     for key in ("fhir_ca_file", "fhir_credential"):
         if getattr(audit, key) is not None and audit.fhir_endpoint is None:
             yield RuleViolation(
-                ("audit", key), Phrase("needs audit.fhir_endpoint"), Phrase("remove it"), endpoint
+                ("audit", key), Message("needs audit.fhir_endpoint"), Message("remove it"), endpoint
             )
     if audit.fhir_credential is not None and audit.fhir_credential not in settings.credentials:
-        hint = Phrase(
+        hint = Message(
             "known here: {credentials}",
-            credentials=", ".join(settings.credentials) or Phrase("none"),
+            credentials=", ".join(settings.credentials) or Message("none"),
         )
         related_settings: tuple[SettingPath, ...] = (("credentials",),)
         yield RuleViolation(
-            ("audit", "fhir_credential"), Phrase("names no credential"), hint, related_settings
+            ("audit", "fhir_credential"), Message("names no credential"), hint, related_settings
         )
 
 
@@ -320,8 +324,8 @@ def _tracing(settings: Settings) -> Iterator[RuleViolation]:
     if tracing.secret_source().is_given and url is not None and is_remote_plaintext(url):
         yield RuleViolation(
             ("tracing", "otlp_endpoint"),
-            Phrase("must begin with https://"),
-            Phrase("tracing.authorization would travel unencrypted"),
+            Message("must begin with https://"),
+            Message("tracing.authorization would travel unencrypted"),
             (("tracing", "authorization"), ("tracing", "authorization_file")),
         )
 
@@ -332,8 +336,8 @@ def _outbox(settings: Settings) -> Iterator[RuleViolation]:
     if outbox.enabled and not (outbox.encryption_key or outbox.encryption_key_file):
         yield RuleViolation(
             ("outbox", "encryption_key"),
-            Phrase("is missing"),
-            Phrase(
+            Message("is missing"),
+            Message(
                 "give encryption_key_file: 32 bytes as base64url, which openssl rand "
                 "-base64 32 | tr '+/' '-_' makes; without it patient data would lie "
                 "open on the disk"
@@ -341,16 +345,19 @@ def _outbox(settings: Settings) -> Iterator[RuleViolation]:
             enabled,
         )
     if outbox.reveal and settings.audit.sink == "off":
-        hint = Phrase("choose an audit.sink, or leave this out")
+        hint = Message("choose an audit.sink, or leave this out")
         sink: SettingPath = ("audit", "sink")
         yield RuleViolation(
-            ("outbox", "reveal"), Phrase("is not used with audit.sink off"), hint, (sink,)
+            ("outbox", "reveal"), Message("is not used with audit.sink off"), hint, (sink,)
         )
     for index, caller in enumerate(settings.callers):
         if caller.outbox == "always" and not outbox.enabled:
             key: SettingPath = ("callers", index, "outbox")
             yield RuleViolation(
-                key, Phrase("needs outbox.enabled"), Phrase("enable it, or leave this out"), enabled
+                key,
+                Message("needs outbox.enabled"),
+                Message("enable it, or leave this out"),
+                enabled,
             )
 
 

@@ -16,24 +16,24 @@ from gateway import os_support
 from gateway.config import placeholders
 from gateway.config.problems import SettingPath, dotted
 from gateway.config.text_file import TextDecodingError, decode, read_bytes
-from gateway.phrases import EMPTY_PHRASE, Phrase, setting_problem, system_error
+from gateway.i18n import EMPTY_MESSAGE, Message, setting_problem, system_error
 from gateway.secret import Secret
 
 # The longest known secret is an RSA key of 8192 bits, about 6 kB.
 MAX_SECRET_BYTES: Final = 64 * 1024
-MAKE_KEY: Final = Phrase("make one with: openssl rand -base64 32 | tr '+/' '-_'")
-NO_KEY: Final = Phrase("is not 32 bytes as base64url; {make_key}", make_key=MAKE_KEY)
+MAKE_KEY: Final = Message("make one with: openssl rand -base64 32 | tr '+/' '-_'")
+NO_KEY: Final = Message("is not 32 bytes as base64url; {make_key}", make_key=MAKE_KEY)
 _KEY_BYTES: Final = 32
 
-_HINT: Final = Phrase("check that it is the right file")
+_HINT: Final = Message("check that it is the right file")
 # The placeholder `path` is the file's path.
-_HINTS: Final[dict[str, Phrase]] = {
-    "is empty": Phrase("write the secret into it: (umask 077; printf %s 'SECRET' > {path})"),
-    "no such file or directory": Phrase(
+_HINTS: Final[dict[str, Message]] = {
+    "is empty": Message("write the secret into it: (umask 077; printf %s 'SECRET' > {path})"),
+    "no such file or directory": Message(
         "check the path, or write the file: (umask 077; printf %s 'SECRET' > {path})"
     ),
-    "permission denied": Phrase("let the gateway's user, and nobody else, read it"),
-    "is a directory": Phrase("name the file in it"),
+    "permission denied": Message("let the gateway's user, and nobody else, read it"),
+    "is a directory": Message("name the file in it"),
     placeholders.MESSAGE: placeholders.HINT,
 }
 
@@ -44,12 +44,12 @@ class SecretReadError(Exception):
     `key` names the setting, `problem` the reason as a text for the operator, `hint` what to do.
     """
 
-    def __init__(self, key: str, path: Path, why: Phrase, hint: Phrase = EMPTY_PHRASE) -> None:
+    def __init__(self, key: str, path: Path, why: Message, hint: Message = EMPTY_MESSAGE) -> None:
         self.key = key
         self.path = path
         self.problem = why
-        self.hint = hint or Phrase(_HINTS.get(why, _HINT).sentence, path=path)
-        message = Phrase("{path}: {why}; {hint}", path=path, why=why, hint=self.hint)
+        self.hint = hint or Message(_HINTS.get(why, _HINT).msgid, path=path)
+        message = Message("{path}: {why}; {hint}", path=path, why=why, hint=self.hint)
         super().__init__(setting_problem(key, message))
 
 
@@ -83,13 +83,13 @@ def read_secret_file(key: str, path: Path) -> Secret:
     try:
         content = read_bytes(path, MAX_SECRET_BYTES)
     except OSError as error:
-        why = system_error(error, Phrase("cannot be read"))
+        why = system_error(error, Message("cannot be read"))
         raise SecretReadError(key, path, why) from None
     if len(content) > MAX_SECRET_BYTES:
         raise SecretReadError(
             key,
             path,
-            Phrase("is larger than {bytes} bytes", bytes=MAX_SECRET_BYTES),
+            Message("is larger than {bytes} bytes", bytes=MAX_SECRET_BYTES),
         )
     try:
         text = decode(content)
@@ -97,7 +97,7 @@ def read_secret_file(key: str, path: Path) -> Secret:
         raise SecretReadError(key, path, error.problem, error.hint) from None
     text = text.removesuffix("\n").removesuffix("\r")
     if not text.strip():
-        raise SecretReadError(key, path, Phrase("is empty"))
+        raise SecretReadError(key, path, Message("is empty"))
     if placeholders.is_placeholder(text):
         raise SecretReadError(key, path, placeholders.MESSAGE)
     return Secret(text)
@@ -116,20 +116,20 @@ def decode_encryption_key(secret: Secret) -> bytes | None:
     return key if len(key) == _KEY_BYTES else None
 
 
-def suspicious_surrounding(secret: Secret) -> Phrase | None:
+def suspicious_surrounding(secret: Secret) -> Message | None:
     """Return what probably unintended surrounds a secret, or one of several lines, else None.
 
     That is quotation marks, white space or invisible characters; the secret is used all the same.
     """
     for line in filter(str.strip, secret.reveal().splitlines()):
         if len(line) > 1 and line[0] == line[-1] and line[0] in "\"'`":
-            return Phrase("stands between quotation marks, which would be part of it")
+            return Message("stands between quotation marks, which would be part of it")
         if not all(end.isprintable() and not end.isspace() for end in (line[0], line[-1])):
-            return Phrase("begins or ends with a blank or a character that nobody sees")
+            return Message("begins or ends with a blank or a character that nobody sees")
     return None
 
 
-def permission_problem(path: Path) -> Phrase | None:
+def permission_problem(path: Path) -> Message | None:
     """Return the problem of a file that others can read, or its group or others write.
 
     None without such a problem. Raises OSError.
@@ -137,4 +137,4 @@ def permission_problem(path: Path) -> Phrase | None:
     mode = path.stat().st_mode
     if not os_support.HAS_FILE_MODES or not mode & (stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP):
         return None
-    return Phrase("may be read or changed by others (mode {mode:04o})", mode=stat.S_IMODE(mode))
+    return Message("may be read or changed by others (mode {mode:04o})", mode=stat.S_IMODE(mode))

@@ -18,7 +18,7 @@ from gateway.config.loader import load_settings, warnings
 from gateway.config.problems import Problem
 from gateway.config.settings import Settings
 from gateway.config.settings_error import SettingsError
-from gateway.phrases import Phrase, any_of
+from gateway.i18n import Message, any_of
 
 # In the working directory of the command.
 _HERE: Final = Path("gateway.yaml")
@@ -59,12 +59,12 @@ class SettingsSource:
         for path in candidates:
             if _exists(path):
                 return cls(
-                    path.absolute(), environ, Phrase("found as {place}", place=_spelled(path))
+                    path.absolute(), environ, Message("found as {place}", place=_spelled(path))
                 )
         return cls(
             None,
             environ,
-            Phrase("no file at {places}", places=any_of(map(_spelled, candidates))),
+            Message("no file at {places}", places=any_of(map(_spelled, candidates))),
         )
 
     @property
@@ -75,13 +75,13 @@ class SettingsSource:
     def load(self) -> Settings:
         """Return the current settings. Raises `SettingsError`."""
         if self.is_empty:
-            hint = Phrase(
+            hint = Message(
                 "{origin}, and no variable holds a setting; to try without any: {trial}",
                 origin=self.origin,
                 trial=_SANDBOX_COMMAND,
             )
             raise SettingsError(
-                [Problem(Phrase("no settings file"), Phrase("use --config FILE"), hint)]
+                [Problem(Message("no settings file"), Message("use --config FILE"), hint)]
             )
         return load_settings(self.path, self.environ)
 
@@ -92,10 +92,10 @@ class SettingsSource:
     def __str__(self) -> str:
         return str(self.description())
 
-    def description(self) -> Phrase:
+    def description(self) -> Message:
         """Return which file is used and why, for the operator."""
-        what = Phrase("variables alone") if self.path is None else str(self.path)
-        return Phrase("{what} ({origin})", what=what, origin=self.origin)
+        what = Message("variables alone") if self.path is None else str(self.path)
+        return Message("{what} ({origin})", what=what, origin=self.origin)
 
 
 _SANDBOX_COMMAND: Final = "dhp-gateway sandbox"

@@ -10,12 +10,12 @@ from urllib.parse import SplitResult, quote, unquote
 from gateway.authority import authority
 from gateway.config.urls import password_of, split_server, user_of
 from gateway.config.values import InvalidValueError, is_host, text_type
-from gateway.phrases import Phrase
+from gateway.i18n import Message
 from gateway.secret import MASK, Secret
 
 _DATABASE: Final = re.compile(r"[0-9]{1,4}", re.ASCII)
-_UNKNOWN: Final = Phrase("is not a known kind of store")
-_HINT: Final = Phrase(
+_UNKNOWN: Final = Message("is not a known kind of store")
+_HINT: Final = Message(
     "write memory://, redis://[user:password@]host[:port][/database], the "
     "same with rediss:// for TLS, or "
     "unix://[user:password@]/path/of/socket[?db=database]"
@@ -55,16 +55,16 @@ def parse_store_url(value: object) -> StoreLocation:
     if isinstance(value, StoreLocation):
         return value
     if not isinstance(value, str):
-        raise InvalidValueError(Phrase("must be text"), Phrase("put it in quotes"))
+        raise InvalidValueError(Message("must be text"), Message("put it in quotes"))
     if value == "memory://":
         return StoreLocation()
     parts = split_server(value, ("redis", "rediss", "unix"), _UNKNOWN, _HINT)
     if parts.scheme == "unix":
         return _socket(parts)
     if not parts.hostname or not is_host(parts.hostname):
-        raise InvalidValueError(Phrase("names no valid host"), _HINT)
+        raise InvalidValueError(Message("names no valid host"), _HINT)
     if parts.query:
-        raise InvalidValueError(Phrase("must not hold a query"), _HINT)
+        raise InvalidValueError(Message("must not hold a query"), _HINT)
     return StoreLocation(
         kind="rediss" if parts.scheme == "rediss" else "redis",
         host=parts.hostname,
@@ -77,10 +77,10 @@ def parse_store_url(value: object) -> StoreLocation:
 
 def _socket(parts: SplitResult) -> StoreLocation:
     if parts.hostname or not parts.path.startswith("/"):
-        raise InvalidValueError(Phrase("needs an absolute path"), _HINT)
+        raise InvalidValueError(Message("needs an absolute path"), _HINT)
     name, _, database = parts.query.partition("=")
     if parts.query and name != "db":
-        raise InvalidValueError(Phrase("may hold no other query than ?db="), _HINT)
+        raise InvalidValueError(Message("may hold no other query than ?db="), _HINT)
     return StoreLocation(
         kind="unix",
         path=unquote(parts.path),
@@ -92,7 +92,7 @@ def _socket(parts: SplitResult) -> StoreLocation:
 
 def _database(text: str) -> int:
     if text and not _DATABASE.fullmatch(text):
-        raise InvalidValueError(Phrase("names a database that is no number"), _HINT)
+        raise InvalidValueError(Message("names a database that is no number"), _HINT)
     return int(text or 0)
 
 

@@ -12,43 +12,43 @@ from typing import Any, Final
 import yaml
 
 from gateway.config.problems import Problem
-from gateway.phrases import Phrase
+from gateway.i18n import Message
 
 # Where YAML begins another line; Python's splitlines() splits at more characters.
 _BREAK: Final = re.compile(r"\r\n|[\n\r\x85\u2028\u2029]")
 _NO_TEXT: Final = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_GENERAL_HINT: Final = Phrase("check indentation, colons and quotes there")
+_GENERAL_HINT: Final = Message("check indentation, colons and quotes there")
 
 
 def syntax_problem(name: str, text: str, error: yaml.YAMLError, loader: Any) -> Problem:
     """Return the problem of the file `name`; `error` was raised when `loader` parsed its text."""
     if strange := _NO_TEXT.search(text):
-        where = Phrase("line {line}", line=len(_BREAK.split(text[: strange.start()])))
-        message = Phrase("holds a character that is no text")
+        where = Message("line {line}", line=len(_BREAK.split(text[: strange.start()])))
+        message = Message("holds a character that is no text")
         return Problem(
             name,
             message,
-            Phrase("delete what stands there unseen; {look}", look=_GENERAL_HINT),
+            Message("delete what stands there unseen; {look}", look=_GENERAL_HINT),
             where,
         )
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     if mark is None:
-        return Problem(name, Phrase("is not valid YAML"), Phrase("save it as plain text"))
+        return Problem(name, Message("is not valid YAML"), Message("save it as plain text"))
     lines = _BREAK.split(text)
     if mark.line < len(lines) and re.match(r" *\t", lines[mark.line]):
-        hint = Phrase("indent with spaces; YAML takes no tabs there")
+        hint = Message("indent with spaces; YAML takes no tabs there")
         return Problem(
             name,
-            Phrase("is not valid YAML: a tab stands before the key"),
+            Message("is not valid YAML: a tab stands before the key"),
             hint,
-            Phrase("line {line}", line=mark.line + 1),
+            Message("line {line}", line=mark.line + 1),
         )
     parser_message = _QUOTED.sub(_mask_quoted, getattr(error, "problem", None) or "")
-    what = Phrase.external(parser_message, Phrase("not readable"))
+    what = Message.external(parser_message, Message("not readable"))
     mark = _origin(text, lines, error, mark, loader)
-    hint = Phrase("{look}, and whether a bracket was left open above", look=_GENERAL_HINT)
-    where = Phrase("line {line}, column {column}", line=mark.line + 1, column=mark.column + 1)
-    return Problem(name, Phrase("is not valid YAML: {what}", what=what), hint, where)
+    hint = Message("{look}, and whether a bracket was left open above", look=_GENERAL_HINT)
+    where = Message("line {line}, column {column}", line=mark.line + 1, column=mark.column + 1)
+    return Problem(name, Message("is not valid YAML: {what}", what=what), hint, where)
 
 
 _QUOTED: Final = re.compile(r"(['\"])(.*?)\1")

@@ -6,16 +6,16 @@ import codecs
 from pathlib import Path
 from typing import Final
 
-from gateway.phrases import Phrase
+from gateway.i18n import Message
 
 _UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_SAVE: Final = Phrase("save it as UTF-8; in PowerShell: Set-Content -Encoding utf8")
+_SAVE: Final = Message("save it as UTF-8; in PowerShell: Set-Content -Encoding utf8")
 
 
 class TextDecodingError(ValueError):
     """A file cannot be used as text: `problem`, and what to do about it (`hint`)."""
 
-    def __init__(self, why: Phrase, hint: Phrase) -> None:
+    def __init__(self, why: Message, hint: Message) -> None:
         super().__init__(why)
         self.problem = why
         self.hint = hint
@@ -40,7 +40,7 @@ def decode(content: bytes) -> str:
     try:
         text = content.decode("utf-16" if content.startswith(_UTF_16) else "utf-8-sig")
     except UnicodeDecodeError:
-        raise TextDecodingError(Phrase("is not UTF-8 text"), _SAVE) from None
+        raise TextDecodingError(Message("is not UTF-8 text"), _SAVE) from None
     if "\0" in text:
-        raise TextDecodingError(Phrase("is not UTF-8 text, but looks like UTF-16"), _SAVE)
+        raise TextDecodingError(Message("is not UTF-8 text, but looks like UTF-16"), _SAVE)
     return text

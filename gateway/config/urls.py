@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from pydantic import AfterValidator, Field, Strict
 
 from gateway.config.values import InvalidValueError, Unit, is_host, is_loopback_host
-from gateway.phrases import Phrase, any_of
+from gateway.i18n import Message, any_of
 from gateway.secret import Secret
 
 _UNCLEAN: Final = re.compile(r"[\x00-\x20\x7f-\uffff\\\"<>^`{|}]")
@@ -26,39 +26,41 @@ def _split(value: str, schemes: Collection[str]) -> SplitResult:
     proposed = [
         scheme for scheme in schemes if scheme != "http" or _allows_plaintext(value, schemes)
     ]
-    example = Phrase("write it as {proposed}://host…", proposed=min(proposed, key=len))
+    example = Message("write it as {proposed}://host…", proposed=min(proposed, key=len))
     if _UNCLEAN.search(value):
         raise InvalidValueError(
-            Phrase("holds a character that no URL may hold"),
-            Phrase("percent-encode it; host names in other letters are written in their xn-- form"),
+            Message("holds a character that no URL may hold"),
+            Message(
+                "percent-encode it; host names in other letters are written in their xn-- form"
+            ),
         )
     try:
         parts = urlsplit(value)
         _ = parts.port
     except ValueError:
         raise InvalidValueError(
-            Phrase("is not a URL: host or port cannot be read"), example
+            Message("is not a URL: host or port cannot be read"), example
         ) from None
     if parts.scheme not in schemes:
         begins = any_of(f"{scheme}://" for scheme in sorted(proposed))
-        raise InvalidValueError(Phrase("must begin with {begins}", begins=begins), example)
+        raise InvalidValueError(Message("must begin with {begins}", begins=begins), example)
     if "@" in parts.netloc:
         raise InvalidValueError(
-            Phrase("must not hold a user or password"), Phrase("remove everything up to the @")
+            Message("must not hold a user or password"), Message("remove everything up to the @")
         )
     if not parts.hostname or not is_host(parts.hostname):
-        raise InvalidValueError(Phrase("names no valid host"), example)
+        raise InvalidValueError(Message("names no valid host"), example)
     if "?" in value or "#" in value:
         raise InvalidValueError(
-            Phrase("must not hold a query or fragment"),
-            Phrase("remove everything from the ? or # on"),
+            Message("must not hold a query or fragment"),
+            Message("remove everything from the ? or # on"),
         )
     _clean_path(parts.path)
     return parts
 
 
 def split_server(
-    value: str, schemes: Collection[str], unknown: Phrase, hint: Phrase
+    value: str, schemes: Collection[str], unknown: Message, hint: Message
 ) -> SplitResult:
     """Return the parts of a server's URL, which may have a user and a password.
 
@@ -69,19 +71,20 @@ def split_server(
         raise InvalidValueError(unknown, hint)
     if _UNCLEAN.search(value):
         raise InvalidValueError(
-            Phrase("holds a character that no URL may hold"), Phrase("percent-encode it")
+            Message("holds a character that no URL may hold"), Message("percent-encode it")
         )
     try:
         parts = urlsplit(value)
         _ = parts.port
     except ValueError:
         raise InvalidValueError(
-            Phrase("is not a URL: host or port cannot be read"),
-            Phrase("percent-encode what the password holds of : / ? # [ ] @"),
+            Message("is not a URL: host or port cannot be read"),
+            Message("percent-encode what the password holds of : / ? # [ ] @"),
         ) from None
     if parts.fragment:
         raise InvalidValueError(
-            Phrase("must not hold a fragment"), Phrase("percent-encode a # in the password as %23")
+            Message("must not hold a fragment"),
+            Message("percent-encode a # in the password as %23"),
         )
     return parts
 
@@ -109,7 +112,7 @@ def _clean_path(path: str) -> None:
     segments = path.split("/")
     if "//" in path or any(segment in (".", "..") for segment in segments):
         raise InvalidValueError(
-            Phrase("has a path with empty, `.` or `..` parts"), Phrase("write the path out")
+            Message("has a path with empty, `.` or `..` parts"), Message("write the path out")
         )
 
 
@@ -141,7 +144,7 @@ def parse_proxy_url(value: str) -> str:
     parts = _split(value, ("http",))
     if parts.path not in ("", "/"):
         raise InvalidValueError(
-            Phrase("must not hold a path"), Phrase("write it as http://proxy.example:3128")
+            Message("must not hold a path"), Message("write it as http://proxy.example:3128")
         )
     return _join(parts, "")
 
@@ -154,7 +157,7 @@ def parse_origin(value: str) -> str:
     parts = _split(value, ("http", "https"))
     if parts.path not in ("", "/"):
         raise InvalidValueError(
-            Phrase("must not hold a path"), Phrase("write only scheme, host and port")
+            Message("must not hold a path"), Message("write only scheme, host and port")
         )
     return _join(parts, "")
 
@@ -164,7 +167,8 @@ def parse_syslog_url(value: str) -> str:
     parts = _split(value, ("udp", "tcp", "tls"))
     if parts.port is None or parts.path not in ("", "/"):
         raise InvalidValueError(
-            Phrase("needs host and port and nothing more"), Phrase("e.g. tls://syslog.example:6514")
+            Message("needs host and port and nothing more"),
+            Message("e.g. tls://syslog.example:6514"),
         )
     return _join(parts, "")
 
@@ -179,13 +183,13 @@ def parse_base_path(value: str) -> str:
         return ""
     if not path.startswith("/"):
         raise InvalidValueError(
-            Phrase("must begin with a slash"), Phrase("write it like /fhir, or / for none")
+            Message("must begin with a slash"), Message("write it like /fhir, or / for none")
         )
     for segment in path[1:].split("/"):
         if segment in ("", ".", "..") or not _SEGMENT.fullmatch(segment):
             raise InvalidValueError(
-                Phrase("is not a clean path"),
-                Phrase("use letters, digits, dots, hyphens and underscores, e.g. /fhir/r5"),
+                Message("is not a clean path"),
+                Message("use letters, digits, dots, hyphens and underscores, e.g. /fhir/r5"),
             )
     return path
 

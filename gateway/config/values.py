@@ -24,14 +24,14 @@ from pydantic import (
 )
 
 from gateway.authority import authority
-from gateway.phrases import EMPTY_PHRASE, Phrase
+from gateway.i18n import EMPTY_MESSAGE, Message
 from gateway.secret import MASK, Secret
 
 
 class InvalidValueError(ValueError):
     """A value cannot be used: `message` says what is wrong, `hint` what to do."""
 
-    def __init__(self, message: Phrase, hint: Phrase = EMPTY_PHRASE) -> None:
+    def __init__(self, message: Message, hint: Message = EMPTY_MESSAGE) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
@@ -59,7 +59,7 @@ _SIZE_UNITS: Final = {
 }
 SIZE_PATTERN: Final = r"^[0-9]+ ?(B|kB|MB|GB|KiB|MiB|GiB)?$"
 _SIZE: Final = re.compile(r"([0-9]{1,15}) ?([A-Za-z]*)", re.ASCII)
-_SIZE_HINT: Final = Phrase("write a number of bytes, or a size such as 64KiB, 16MiB or 1GiB")
+_SIZE_HINT: Final = Message("write a number of bytes, or a size such as 64KiB, 16MiB or 1GiB")
 
 
 def parse_size(value: object) -> int:
@@ -69,12 +69,12 @@ def parse_size(value: object) -> int:
     """
     if isinstance(value, int) and not isinstance(value, bool):
         if value < 0:
-            raise InvalidValueError(Phrase("must not be negative"), _SIZE_HINT)
+            raise InvalidValueError(Message("must not be negative"), _SIZE_HINT)
         return value
     found = _SIZE.fullmatch(value) if isinstance(value, str) else None
     factor = _SIZE_UNITS.get(found[2]) if found else None
     if found is None or factor is None:
-        raise InvalidValueError(Phrase("is not a size"), _SIZE_HINT)
+        raise InvalidValueError(Message("is not a size"), _SIZE_HINT)
     return int(found[1]) * factor
 
 
@@ -127,7 +127,7 @@ def is_loopback_host(host: str) -> bool:
 
 _HOST_NAME: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?", re.ASCII)
 _ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+)):([0-9]{1,5})", re.ASCII)
-_ADDRESS_HINT: Final = Phrase(
+_ADDRESS_HINT: Final = Message(
     "write host:port, e.g. 127.0.0.1:8080 or [::1]:8080, or unix:/run/dhp-gateway.sock"
 )
 
@@ -148,27 +148,27 @@ def parse_address(value: object) -> ListenAddress:
     if isinstance(value, ListenAddress):
         return value
     if not isinstance(value, str):
-        raise InvalidValueError(Phrase("is not an address"), _ADDRESS_HINT)
+        raise InvalidValueError(Message("is not an address"), _ADDRESS_HINT)
     if value.startswith("unix:"):
         return _unix_address(value.removeprefix("unix:"))
     found = _ADDRESS.fullmatch(value)
     host = (found[1] or found[2]) if found else ""
     if found is None or not is_host(host):
-        raise InvalidValueError(Phrase("is not an address"), _ADDRESS_HINT)
+        raise InvalidValueError(Message("is not an address"), _ADDRESS_HINT)
     port = int(found[3])
     if port > 65535:
-        raise InvalidValueError(Phrase("has a port above 65535"), _ADDRESS_HINT)
+        raise InvalidValueError(Message("has a port above 65535"), _ADDRESS_HINT)
     return ListenAddress(host=host, port=port)
 
 
 def _unix_address(path: str) -> ListenAddress:
     # The kernel's limit is 108 bytes with the final NUL (unix(7)).
     if not path.startswith("/") or "\0" in path:
-        raise InvalidValueError(Phrase("needs an absolute path after `unix:`"), _ADDRESS_HINT)
+        raise InvalidValueError(Message("needs an absolute path after `unix:`"), _ADDRESS_HINT)
     if len(path.encode()) > 107:
         raise InvalidValueError(
-            Phrase("is longer than the 107 bytes a unix socket's path may have"),
-            Phrase("shorten it"),
+            Message("is longer than the 107 bytes a unix socket's path may have"),
+            Message("shorten it"),
         )
     return ListenAddress(path=path)
 
@@ -177,9 +177,11 @@ def _parse_secret(value: object) -> Secret:
     if isinstance(value, Secret):
         return value
     if not isinstance(value, str):
-        raise InvalidValueError(Phrase("must be text"), Phrase("put it in quotes"))
+        raise InvalidValueError(Message("must be text"), Message("put it in quotes"))
     if not value.strip():
-        raise InvalidValueError(Phrase("is empty"), Phrase("give the secret, or leave the key out"))
+        raise InvalidValueError(
+            Message("is empty"), Message("give the secret, or leave the key out")
+        )
     return Secret(value)
 
 
@@ -187,7 +189,7 @@ def _parse_path(value: object) -> Path:
     if isinstance(value, Path):
         return value
     if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise InvalidValueError(Phrase("is not a path"), Phrase("give the path of a file"))
+        raise InvalidValueError(Message("is not a path"), Message("give the path of a file"))
     return Path(value)
 
 
@@ -198,27 +200,27 @@ def parse_network(value: object) -> Network:
     """Parse an address or network of callers. Raises `InvalidValueError`."""
     if isinstance(value, ipaddress.IPv4Network | ipaddress.IPv6Network):
         return value
-    hint = Phrase("write an address such as 10.20.0.7 or a network such as 10.20.0.0/16")
+    hint = Message("write an address such as 10.20.0.7 or a network such as 10.20.0.0/16")
     if not isinstance(value, str):
-        raise InvalidValueError(Phrase("is not a network"), hint)
+        raise InvalidValueError(Message("is not a network"), hint)
     try:
         network = ipaddress.ip_network(value, strict=False)
     except ValueError:
-        raise InvalidValueError(Phrase("is not a network"), hint) from None
+        raise InvalidValueError(Message("is not a network"), hint) from None
     if "/" in value and str(network.network_address) != str(ipaddress.ip_interface(value).ip):
         raise InvalidValueError(
-            Phrase("has bits set behind the prefix"),
-            Phrase("did you mean {network}?", network=network),
+            Message("has bits set behind the prefix"),
+            Message("did you mean {network}?", network=network),
         )
     return network
 
 
 def _text(value: str) -> str:
     if not value.strip():
-        raise InvalidValueError(Phrase("is empty"), Phrase("give a text, or leave the key out"))
+        raise InvalidValueError(Message("is empty"), Message("give a text, or leave the key out"))
     if any(ord(character) < 32 or ord(character) == 127 for character in value):
         raise InvalidValueError(
-            Phrase("holds a control character or a line break"), Phrase("write it on one line")
+            Message("holds a control character or a line break"), Message("write it on one line")
         )
     return value
 
@@ -230,8 +232,8 @@ NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 def _name(value: str) -> str:
     if not _NAME.fullmatch(value):
         raise InvalidValueError(
-            Phrase("is not a usable name"),
-            Phrase("use 1 to 64 letters, digits, dots, hyphens or underscores"),
+            Message("is not a usable name"),
+            Message("use 1 to 64 letters, digits, dots, hyphens or underscores"),
         )
     return value
 
@@ -253,13 +255,13 @@ _RESERVED_HEADER: Final = re.compile(
 def _header_name(value: str) -> str:
     if not _HEADER.fullmatch(value):
         raise InvalidValueError(
-            Phrase("is not the name of a header"),
-            Phrase("use letters, digits and hyphens, as in X-User"),
+            Message("is not the name of a header"),
+            Message("use letters, digits and hyphens, as in X-User"),
         )
     if _RESERVED_HEADER.fullmatch(value.replace("_", "-")):
         raise InvalidValueError(
-            Phrase("is a header with a meaning of its own"),
-            Phrase("name one of your own, e.g. X-User"),
+            Message("is a header with a meaning of its own"),
+            Message("name one of your own, e.g. X-User"),
         )
     return value
 
@@ -273,7 +275,7 @@ _MEDIA_TYPE: Final = re.compile(MEDIA_TYPE_PATTERN[1:-1], re.ASCII)
 def _media_type(value: str) -> str:
     if not _MEDIA_TYPE.fullmatch(value):
         raise InvalidValueError(
-            Phrase("is not a media type"), Phrase("write it like application/fhir+json")
+            Message("is not a media type"), Message("write it like application/fhir+json")
         )
     return value
 
@@ -306,7 +308,7 @@ _PARAMETER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.:\-]{0,63}", re.ASCII)
 def _parameter(value: str) -> str:
     if not _PARAMETER.fullmatch(value):
         raise InvalidValueError(
-            Phrase("is no search parameter"), Phrase("give its name alone, e.g. date")
+            Message("is no search parameter"), Message("give its name alone, e.g. date")
         )
     return value
 

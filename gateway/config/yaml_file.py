@@ -15,7 +15,7 @@ import yaml
 from gateway.config.problems import MAX_DEPTH, Problem, SettingPath, dotted
 from gateway.config.syntax import syntax_problem
 from gateway.config.text_file import TextDecodingError, decode, read_bytes
-from gateway.phrases import EMPTY_PHRASE, Phrase, system_error
+from gateway.i18n import EMPTY_MESSAGE, Message, system_error
 
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 
@@ -54,15 +54,15 @@ def read_yaml(path: Path) -> YamlDocument:
     try:
         content = read_bytes(path, MAX_FILE_BYTES)
     except OSError as error:
-        why = system_error(error, Phrase("unknown"))
+        why = system_error(error, Message("unknown"))
         return _failed_document(
             path,
-            Phrase("cannot be read: {why}", why=why),
-            _UNREADABLE.get(type(error), EMPTY_PHRASE),
+            Message("cannot be read: {why}", why=why),
+            _UNREADABLE.get(type(error), EMPTY_MESSAGE),
         )
     if len(content) > MAX_FILE_BYTES:
         return _failed_document(
-            path, Phrase("is larger than 4 MiB"), Phrase("is it the right file?")
+            path, Message("is larger than 4 MiB"), Message("is it the right file?")
         )
     try:
         text = decode(content)
@@ -71,10 +71,10 @@ def read_yaml(path: Path) -> YamlDocument:
     return parse_yaml(text, str(path))
 
 
-_UNREADABLE: Final[dict[type, Phrase]] = {
-    FileNotFoundError: Phrase("check the path after --config or in DHP_GATEWAY_CONFIG"),
-    PermissionError: Phrase("let the user who runs this read it, or run it as the gateway's user"),
-    IsADirectoryError: Phrase("name the file in it"),
+_UNREADABLE: Final[dict[type, Message]] = {
+    FileNotFoundError: Message("check the path after --config or in DHP_GATEWAY_CONFIG"),
+    PermissionError: Message("let the user who runs this read it, or run it as the gateway's user"),
+    IsADirectoryError: Message("name the file in it"),
 }
 
 
@@ -90,13 +90,13 @@ def parse_yaml(text: str, name: str) -> YamlDocument:
         return document
     if not isinstance(node, yaml.MappingNode):
         return _failed_document(
-            Path(name), Phrase("is not a group of keys"), Phrase("begin with e.g. `listen:`")
+            Path(name), Message("is not a group of keys"), Message("begin with e.g. `listen:`")
         )
     _Reader(document).mapping(node, ())
     return document
 
 
-def _failed_document(path: Path, message: Phrase, hint: Phrase) -> YamlDocument:
+def _failed_document(path: Path, message: Message, hint: Message) -> YamlDocument:
     return YamlDocument(problems=[Problem(str(path), message, hint)])
 
 
@@ -112,7 +112,9 @@ class _Reader:
 
     def _value(self, node: yaml.Node, path: SettingPath) -> Any:
         if id(node) in self._open:
-            self._add_problem(node, path, Phrase("refers to itself"), Phrase("write the value out"))
+            self._add_problem(
+                node, path, Message("refers to itself"), Message("write the value out")
+            )
             self._document.reported_keys.append(path)
             return None
         if len(path) > MAX_DEPTH:
@@ -136,8 +138,8 @@ class _Reader:
             self._add_problem(
                 node,
                 key,
-                Phrase("is nested too deeply"),
-                Phrase("see docs/settings.md for its form"),
+                Message("is nested too deeply"),
+                Message("see docs/settings.md for its form"),
             )
             self._document.reported_keys.append(key)
 
@@ -148,16 +150,16 @@ class _Reader:
                 self._add_problem(
                     key_node,
                     path,
-                    Phrase("has a key that is no word"),
-                    Phrase("write `key: value`"),
+                    Message("has a key that is no word"),
+                    Message("write `key: value`"),
                 )
                 continue
             key = str(key_node.value)
             key_path = (*path, key)
             if key in values:
                 first = self._document.lines[key_path]
-                hint = Phrase("remove it here or in line {first}", first=first)
-                self._add_problem(key_node, key_path, Phrase("is given twice"), hint)
+                hint = Message("remove it here or in line {first}", first=first)
+                self._add_problem(key_node, key_path, Message("is given twice"), hint)
                 continue
             self._document.lines[key_path] = key_node.start_mark.line + 1
             values[key] = self._value(value_node, key_path)
@@ -175,8 +177,8 @@ class _Reader:
             self._add_problem(
                 node,
                 path,
-                Phrase("has a YAML tag"),
-                Phrase("remove the `!…` in front of the value"),
+                Message("has a YAML tag"),
+                Message("remove the `!…` in front of the value"),
             )
             self._document.reported_keys.append(path)
         return text
@@ -189,7 +191,7 @@ class _Reader:
         return int(text) if kind == "int" else float(text)
 
     def _add_problem(
-        self, node: yaml.Node, path: SettingPath, message: Phrase, hint: Phrase
+        self, node: yaml.Node, path: SettingPath, message: Message, hint: Message
     ) -> None:
-        where = Phrase("line {line}", line=node.start_mark.line + 1)
+        where = Message("line {line}", line=node.start_mark.line + 1)
         self._document.problems.append(Problem(dotted(path), message, hint, where))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import unquote_plus
 
-from gateway.fhir.texts import LANGUAGES
+from gateway.i18n import LANGUAGES
 
 _XML_TYPES: Final = frozenset(
     {"application/fhir+xml", "application/xml", "text/xml", "application/xml+fhir"}

@@ -13,8 +13,9 @@ from typing import Final
 from gateway.errors import GatewayError
 from gateway.fhir import writing
 from gateway.fhir.negotiation import choose_language, wants_xml
-from gateway.fhir.texts import LANGUAGES, text
+from gateway.fhir.texts import text
 from gateway.fhir.writing import JSON, XML
+from gateway.i18n import LANGUAGES
 
 __all__ = ["CODE_SYSTEM", "JSON", "XML", "choose_language", "render_outcome", "wants_xml"]
 

@@ -15,7 +15,7 @@ from urllib.parse import quote_plus
 from authlib.common.urls import add_params_to_qs
 from authlib.oauth2.auth import ClientAuth
 
-from gateway.phrases import Phrase
+from gateway.i18n import Message
 from gateway.secret import Secret
 
 JWT_BEARER: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -36,7 +36,7 @@ class ClientKeyError(ValueError):
     `problem` is a predicate for the operator ("is empty"), which contains nothing of the text.
     """
 
-    def __init__(self, why: Phrase) -> None:
+    def __init__(self, why: Message) -> None:
         super().__init__(why)
         self.problem = why
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from gateway.i18n import Message
 from gateway.oauth.client_auth import (
     ClientAuthentication,
     ClientKeyError,
@@ -18,7 +19,6 @@ from gateway.oauth.client_auth import (
     client_secret_post,
     private_key_jwt,
 )
-from gateway.phrases import Phrase
 from gateway.secret import Secret
 
 _MAX_SECRETS: Final = 2
@@ -49,10 +49,10 @@ def parse_client_secrets(
     lines = [line.rstrip("\r") for line in text.reveal().split("\n")]
     found = [Secret(line) for line in dict.fromkeys(lines) if line.strip()]
     if not found:
-        raise ClientKeyError(Phrase("is empty"))
+        raise ClientKeyError(Message("is empty"))
     if len(found) > _MAX_SECRETS:
         raise ClientKeyError(
-            Phrase("holds more than two lines: one secret, or two for the overlap")
+            Message("holds more than two lines: one secret, or two for the overlap")
         )
     return tuple(
         ClientAuthenticator(authentication(client_id, secret), secret.fingerprint(), secret)
@@ -72,7 +72,7 @@ def parse_client_keys(
     found = read_keys(text.reveal())
     if len(found) > _MAX_SECRETS:
         raise ClientKeyError(
-            Phrase("holds more than two private keys: one, or two for the overlap")
+            Message("holds more than two private keys: one, or two for the overlap")
         )
     return tuple(
         ClientAuthenticator(

@@ -24,13 +24,13 @@ from cryptography.hazmat.primitives.serialization import (
 from joserfc import jwk, jwt
 from joserfc.errors import JoseError
 
+from gateway.i18n import EMPTY_MESSAGE, Message
 from gateway.oauth.client_auth import ClientKeyError
-from gateway.phrases import EMPTY_PHRASE, Phrase
 from gateway.secret import Secret
 
 _MIN_RSA_BITS: Final = 2048  # RFC 7518 section 3.3
 _PEM: Final = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
-_KINDS: Final = Phrase("give an RSA key of at least 2048 bits, or an EC key of the curve P-384")
+_KINDS: Final = Message("give an RSA key of at least 2048 bits, or an EC key of the curve P-384")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class SigningKey:
         """
         key = self._key.private_key
         if key is None:
-            raise ClientKeyError(Phrase("has no private part"))
+            raise ClientKeyError(Message("has no private part"))
         der = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
         return Secret(base64.b64encode(der).decode())
 
@@ -87,65 +87,65 @@ def _from_pem(text: str) -> list[SigningKey]:
     blocks = [(found[1], found[0]) for found in _PEM.finditer(text)]
     private = [(label, block) for label, block in blocks if label.endswith("PRIVATE KEY")]
     if not blocks:
-        raise ClientKeyError(Phrase("is neither PEM nor a JWK"))
+        raise ClientKeyError(Message("is neither PEM nor a JWK"))
     if not private:
         is_certificate = blocks[0][0] == "CERTIFICATE"
-        what = Phrase("a certificate") if is_certificate else Phrase("a public key")
-        raise ClientKeyError(Phrase("holds {what}; the private key is needed", what=what))
+        what = Message("a certificate") if is_certificate else Message("a public key")
+        raise ClientKeyError(Message("holds {what}; the private key is needed", what=what))
     return [_from_block(*labelled_block) for labelled_block in private]
 
 
 def _from_block(label: str, block: str) -> SigningKey:
     if "ENCRYPTED" in label or "\nProc-Type: 4,ENCRYPTED" in block.replace("\r", ""):
         raise ClientKeyError(
-            Phrase("is encrypted; store it without a passphrase, readable for the gateway only")
+            Message("is encrypted; store it without a passphrase, readable for the gateway only")
         )
     if label == "OPENSSH PRIVATE KEY":
         raise ClientKeyError(
-            Phrase("is in OpenSSH's own format; convert it with ssh-keygen -p -m PEM")
+            Message("is in OpenSSH's own format; convert it with ssh-keygen -p -m PEM")
         )
     try:
         key = load_pem_private_key(block.encode(), password=None)
     except Exception:  # the text of any exception may quote the key
         raise ClientKeyError(
-            Phrase("holds a PEM block that is broken or of no known kind")
+            Message("holds a PEM block that is broken or of no known kind")
         ) from None
     if isinstance(key, RSAPrivateKey):
         _require_bits(key.key_size)
         return _rsa(jwk.RSAKey.import_key(key))
     if isinstance(key, EllipticCurvePrivateKey):
         return _ec(jwk.ECKey.import_key(key), isinstance(key.curve, SECP384R1), key.curve.name)
-    raise ClientKeyError(Phrase("is neither an RSA nor an EC key; {kinds}", kinds=_KINDS))
+    raise ClientKeyError(Message("is neither an RSA nor an EC key; {kinds}", kinds=_KINDS))
 
 
 def _from_json(text: str) -> list[SigningKey]:
     try:
         value = json.loads(text)
     except ValueError:
-        raise ClientKeyError(Phrase("is not valid JSON")) from None
+        raise ClientKeyError(Message("is not valid JSON")) from None
     members = value.get("keys") if "keys" in value else [value]
     if not isinstance(members, list) or not all(isinstance(key, dict) for key in members):
-        raise ClientKeyError(Phrase("is no JWK set: `keys` must be a list of JWKs"))
+        raise ClientKeyError(Message("is no JWK set: `keys` must be a list of JWKs"))
     private = [key for key in members if "d" in key]
     if not private:
         symmetric = any(key.get("kty") == "oct" for key in members)
         public = any("kty" in key for key in members)
-        what = Phrase("only public keys") if public else Phrase("no key")
-        what = Phrase("a shared secret") if symmetric else what
-        raise ClientKeyError(Phrase("holds {what}; the private key is needed", what=what))
+        what = Message("only public keys") if public else Message("no key")
+        what = Message("a shared secret") if symmetric else what
+        raise ClientKeyError(Message("holds {what}; the private key is needed", what=what))
     return [_from_jwk(key) for key in private]
 
 
 def _from_jwk(members: dict[str, Any]) -> SigningKey:
     kty = members.get("kty")
     if kty not in ("RSA", "EC"):
-        raise ClientKeyError(Phrase("is neither an RSA nor an EC key; {kinds}", kinds=_KINDS))
+        raise ClientKeyError(Message("is neither an RSA nor an EC key; {kinds}", kinds=_KINDS))
     if isinstance(modulus := members.get("n"), str):
         _require_bits(len(modulus) * 6 // 8 * 8)
     try:
         key = jwk.RSAKey.import_key(members) if kty == "RSA" else jwk.ECKey.import_key(members)
     except Exception:  # the text of any exception may quote the key
-        raise ClientKeyError(Phrase("is a JWK with missing or broken members")) from None
+        raise ClientKeyError(Message("is a JWK with missing or broken members")) from None
     signing_key = (
         _rsa(key)
         if isinstance(key, jwk.RSAKey)
@@ -162,20 +162,20 @@ def _require_purpose(members: Mapping[str, Any], algorithm: str) -> None:
     """
     if members.get("alg", algorithm) != algorithm:
         raise ClientKeyError(
-            Phrase(
+            Message(
                 "is a JWK whose `alg` is not {algorithm}, which this kind signs by",
                 algorithm=algorithm,
             )
         )
     operations = members.get("key_ops", ["sign"])
     if members.get("use", "sig") != "sig" or "sign" not in operations:
-        raise ClientKeyError(Phrase("is a JWK that its `use` or `key_ops` keep from signing"))
+        raise ClientKeyError(Message("is a JWK that its `use` or `key_ops` keep from signing"))
 
 
 def _require_bits(bits: int) -> None:
     if bits < _MIN_RSA_BITS:
         raise ClientKeyError(
-            Phrase("is an RSA key of {bits} bits; {kinds}", bits=bits, kinds=_KINDS)
+            Message("is an RSA key of {bits} bits; {kinds}", bits=bits, kinds=_KINDS)
         )
 
 
@@ -188,10 +188,12 @@ def _ec(key: jwk.ECKey, is_p384: bool, curve: str) -> SigningKey:
         # The name of the curve comes from the file and may be any text: show only a plausible one.
         known = re.fullmatch(r"[A-Za-z0-9-]{1,20}", curve) is not None
         named = (
-            Phrase("{space}of the curve {curve}", space=" ", curve=curve) if known else EMPTY_PHRASE
+            Message("{space}of the curve {curve}", space=" ", curve=curve)
+            if known
+            else EMPTY_MESSAGE
         )
         raise ClientKeyError(
-            Phrase(
+            Message(
                 "is an EC key{named}, which ES384 cannot use; {kinds}", named=named, kinds=_KINDS
             )
         )
@@ -206,5 +208,5 @@ def _signing_key(algorithm: str, key: jwk.RSAKey | jwk.ECKey, members: Sequence[
         kid = str(kid) if has_usable_kid else key.thumbprint()
         public = {name: everything[name] for name in members}
     except (JoseError, KeyError, ValueError):
-        raise ClientKeyError(Phrase("is a JWK with missing or broken members")) from None
+        raise ClientKeyError(Message("is a JWK with missing or broken members")) from None
     return SigningKey(algorithm, kid, {**public, "kid": kid, "use": "sig", "alg": algorithm}, key)

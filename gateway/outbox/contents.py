@@ -9,6 +9,7 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.i18n import Message
 from gateway.outbox import statements
 from gateway.outbox.entry import NewEntry, OutboxEntry, StoredResponse
 from gateway.outbox.judging import FinalOutcome
@@ -22,9 +23,8 @@ from gateway.outbox.sealing import (
     pack_response,
 )
 from gateway.outbox.store import AttemptOutcome, OutboxConfigurationError
-from gateway.phrases import Phrase
 
-_CHANGED: Final = Phrase("holds a content that was changed from outside")
+_CHANGED: Final = Message("holds a content that was changed from outside")
 # Bytes. Up to this size encryption takes less time than switching to a thread.
 _MAX_INLINE_BYTES: Final = 128 * 1024
 

@@ -17,16 +17,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
+from gateway.i18n import Message, system_error
 from gateway.outbox import owner
 from gateway.outbox.reserve import PAGE, DiskReserve
 from gateway.outbox.store import OutboxFullError, OutboxUnavailableError
-from gateway.phrases import Phrase, system_error
 
 _BUSY_TIMEOUT: Final = 5.0
 _RETRY_INTERVAL: Final = 0.02
 _CONNECTIONS: Final = 4
 _PRIVATE: Final = 0o600
-_DISK_FULL: Final = Phrase("the disk is full")
+_DISK_FULL: Final = Message("the disk is full")
 # The mask of the primary result code in an extended result code of SQLite.
 _PRIMARY: Final = 0xFF
 # The key of the advisory lock, the same for all processes that use the outbox in a PostgreSQL
@@ -263,12 +263,12 @@ def _translate_errors() -> Iterator[None]:
         raise OutboxUnavailableError(_error_code(error)) from None
 
 
-def _error_code(error: Exception) -> Phrase:
+def _error_code(error: Exception) -> Message:
     """Return the name of the error, without the driver's text, which may quote values."""
     original = getattr(error, "orig", None) or error
     original = original.__cause__ or original
     name = getattr(original, "sqlite_errorname", type(original).__name__)
-    return Phrase("{name}", name=name)
+    return Message("{name}", name=name)
 
 
 def _make_private(path: Path) -> None:
@@ -277,7 +277,7 @@ def _make_private(path: Path) -> None:
     except FileExistsError:
         pass
     except OSError as error:
-        raise OutboxUnavailableError(system_error(error, Phrase("cannot be made"))) from None
+        raise OutboxUnavailableError(system_error(error, Message("cannot be made"))) from None
 
 
 def _prepare(connection: Any, wal_pages: int) -> None:

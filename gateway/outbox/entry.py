@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from gateway.phrases import EMPTY_PHRASE, Phrase
+from gateway.i18n import EMPTY_MESSAGE, Message
 
 # The ordering keys of a write that has too many. Its entry waits for all earlier entries of its
 # caller, and all later entries of its caller wait for it.
@@ -128,7 +128,7 @@ class StoredResponse:
     fields: FieldLines = ()
     body: bytes = b""
     reason: str = ""
-    note: Phrase = EMPTY_PHRASE
+    note: Message = EMPTY_MESSAGE
     is_verified: bool = False
 
     def __repr__(self) -> str:

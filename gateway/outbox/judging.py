@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from gateway import errors
+from gateway.i18n import Message
 from gateway.outbox import notes
 from gateway.outbox.entry import (
     EntryState,
@@ -21,7 +22,6 @@ from gateway.outbox.sending import (
     VerificationResult,
     VerificationStatus,
 )
-from gateway.phrases import Phrase
 
 # The platform reports that the write had no effect and may be retried (RFC 9110, 6585, 8470).
 _RETRYABLE_STATUSES: Final = {
@@ -138,7 +138,7 @@ def evaluate_version_conflict(
     return FinalOutcome(EntryState.UNCLEAR, conflict.response)
 
 
-def in_doubt_response(cause: str, note: Phrase = notes.SENT) -> StoredResponse:
+def in_doubt_response(cause: str, note: Message = notes.SENT) -> StoredResponse:
     """Return the outcome of a write that may have taken effect."""
     reason = errors.REASONS.get(cause, errors.UPSTREAM_FAILED)
     return StoredResponse(reason.status, reason=reason.code, note=note)

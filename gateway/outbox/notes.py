@@ -8,25 +8,25 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.phrases import Phrase
+from gateway.i18n import Message
 
-SENT: Final = Phrase("it was sent; whether the platform has it is not known")
-UNREADABLE: Final = Phrase("what was kept of it cannot be read")
-INTERRUPTED: Final = Phrase("the gateway ended while it sent this; outcome unknown")
-NEVER_DELIVERED: Final = Phrase("given up after outbox.max_age; never delivered")
-OUTCOME_UNKNOWN: Final = Phrase("given up after outbox.max_age; outcome unknown")
-_UNKNOWN_NOTE: Final = Phrase("a note of another version of the gateway")
+SENT: Final = Message("it was sent; whether the platform has it is not known")
+UNREADABLE: Final = Message("what was kept of it cannot be read")
+INTERRUPTED: Final = Message("the gateway ended while it sent this; outcome unknown")
+NEVER_DELIVERED: Final = Message("given up after outbox.max_age; never delivered")
+OUTCOME_UNKNOWN: Final = Message("given up after outbox.max_age; outcome unknown")
+_UNKNOWN_NOTE: Final = Message("a note of another version of the gateway")
 _STATUS: Final = "the platform's status was "
 
 
-def platform_status(status: int) -> Phrase:
+def platform_status(status: int) -> Message:
     """Return the note for a response that a server other than the platform's sent."""
-    return Phrase("the platform's status was {status}", status=status)
+    return Message("the platform's status was {status}", status=status)
 
 
-def note_of(text: str) -> Phrase:
+def note_of(text: str) -> Message:
     """Return the note that was stored as this text."""
     status = text.removeprefix(_STATUS)
     if status != text and status.isdecimal():
         return platform_status(int(status))
-    return Phrase.external(text, _UNKNOWN_NOTE) if text else Phrase("")
+    return Message.external(text, _UNKNOWN_NOTE) if text else Message("")

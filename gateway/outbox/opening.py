@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gateway.config import DatabaseLocation, OutboxSettings, SecretReadError
 from gateway.config.secret_files import MAKE_KEY, NO_KEY, decode_encryption_key
+from gateway.i18n import Message, exception_message, setting_problem
 from gateway.outbox.delivery import DeliveryLoop, DeliveryOptions
 from gateway.outbox.events import OutboxObserver
 from gateway.outbox.queue import Outbox
 from gateway.outbox.sealing import ContentCipher
 from gateway.outbox.sending import Sender
 from gateway.outbox.store import OutboxConfigurationError, OutboxLimits, OutboxUnavailableError
-from gateway.phrases import Phrase, exception_phrase, setting_problem
 from gateway.timing import TimeSource
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from gateway.outbox.sql_store import SqlStore
 
 _DRIVERS: Final = {"sqlite": "aiosqlite", "postgresql": "asyncpg"}
-_MISSING: Final = Phrase("needs the extra `outbox`: pip install 'dhp-gateway[outbox]'")
+_MISSING: Final = Message("needs the extra `outbox`: pip install 'dhp-gateway[outbox]'")
 
 
 @contextlib.asynccontextmanager
@@ -94,9 +94,9 @@ def encryption_key(settings: OutboxSettings) -> bytes:
     try:
         text = source.read()
     except SecretReadError as error:
-        raise OutboxConfigurationError(exception_phrase(error)) from None
+        raise OutboxConfigurationError(exception_message(error)) from None
     if text is None:
-        why = Phrase("is missing; {make_key}", make_key=MAKE_KEY)
+        why = Message("is missing; {make_key}", make_key=MAKE_KEY)
         raise OutboxConfigurationError(setting_problem(source.key, why))
     key = decode_encryption_key(text)
     if key is None:
@@ -108,15 +108,15 @@ async def _prepare_store(store: SqlStore, location: DatabaseLocation, *, later: 
     try:
         await store.prepare()
     except OutboxConfigurationError as error:
-        why = Phrase("{location} {trouble}", location=location, trouble=exception_phrase(error))
+        why = Message("{location} {trouble}", location=location, trouble=exception_message(error))
         raise OutboxConfigurationError(setting_problem("outbox.url", why)) from None
     except OutboxUnavailableError as error:
         if later:
             return
-        why = Phrase(
+        why = Message(
             "{location} cannot be opened: {trouble}",
             location=location,
-            trouble=exception_phrase(error),
+            trouble=exception_message(error),
         )
         raise OutboxConfigurationError(setting_problem("outbox.url", why)) from None
 
@@ -151,8 +151,8 @@ def _tls(location: DatabaseLocation) -> ssl.SSLContext | str | None:
     try:
         context = ssl.create_default_context(cafile=location.ssl_root_cert)
     except (OSError, ssl.SSLError) as error:
-        why = Phrase.external(error.strerror, Phrase("holds no certificates"))
-        problem = Phrase("{path}: {why}", path=location.ssl_root_cert, why=why)
+        why = Message.external(error.strerror, Message("holds no certificates"))
+        problem = Message("{path}: {why}", path=location.ssl_root_cert, why=why)
         raise OutboxConfigurationError(setting_problem("outbox.url", problem)) from None
     context.check_hostname = location.ssl_mode == "verify-full"
     return context

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from gateway.i18n import Message
 from gateway.outbox.entry import EntryState, NewEntry, OutboxEntry, QueuedRequest, StoredResponse
 from gateway.outbox.events import (
     STEP_OF_ACTION,
@@ -29,7 +30,6 @@ from gateway.outbox.store import (
     QueueDepth,
     always_confirm,
 )
-from gateway.phrases import Phrase
 
 if TYPE_CHECKING:
     # The database library that it imports is an extra.
@@ -167,7 +167,7 @@ class Outbox:
                     )
                 ]
             ):
-                raise NotRecordedError(Phrase("the audit cannot be written"))
+                raise NotRecordedError(Message("the audit cannot be written"))
             self._notify(OutboxStep.REVEALED, entry, actor)
         return content
 

@@ -19,6 +19,7 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.i18n import Message
 from gateway.outbox import audit_notes, changes, contents, sql_attempts, statements
 from gateway.outbox.contents import EncryptedContents
 from gateway.outbox.database import Database
@@ -54,7 +55,6 @@ from gateway.outbox.store import (
     StoreStepResult,
     always_confirm,
 )
-from gateway.phrases import Phrase
 
 _ID_BYTES: Final = 16
 # The most entries that one transaction recovers, purges or retries, so that none takes long.
@@ -102,12 +102,12 @@ class SqlStore(SqlQueries):
                 str(VERSION),
                 *UPGRADABLE_VERSIONS,
             ):
-                why = Phrase("was written by another version (schema {schema})", schema=schema)
+                why = Message("was written by another version (schema {schema})", schema=schema)
                 raise OutboxConfigurationError(why)
             has_other_key = stored and stored.get("key") != self._meta_values["key"]
             if has_other_key and await _has_entries(connection):
                 raise OutboxConfigurationError(
-                    Phrase("holds entries that were encrypted with another key")
+                    Message("holds entries that were encrypted with another key")
                 )
             await connection.run_sync(_upgrade_schema)
             await connection.execute(sa.delete(meta_table))
@@ -248,7 +248,9 @@ class SqlStore(SqlQueries):
     async def _require_same_key(self, connection: AsyncConnection) -> None:
         # Another process may have prepared the store with a new key while it was empty.
         if await _stored_meta(connection) != self._meta_values:
-            raise OutboxUnavailableError(Phrase("is in use with another key or by another version"))
+            raise OutboxUnavailableError(
+                Message("is in use with another key or by another version")
+            )
 
     @shielded
     async def leases(self) -> Collection[Lease]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from gateway.i18n import Message
 from gateway.outbox.entry import EntryState, OutboxEntry, QueuedRequest, StoredResponse
 from gateway.outbox.judging import EntryTransition
-from gateway.phrases import Phrase
 
 
 class OutboxError(Exception):
     """Base class of the outbox's exceptions; their texts contain no data of a patient."""
 
-    def __init__(self, why: Phrase) -> None:
+    def __init__(self, why: Message) -> None:
         super().__init__(why)
 
 
@@ -37,7 +37,7 @@ class EntryStateError(OutboxError):
     """The entry is in a `state` that does not allow the action."""
 
     def __init__(self, state: EntryState) -> None:
-        super().__init__(Phrase("not possible, it is {state}", state=Phrase(state.value)))
+        super().__init__(Message("not possible, it is {state}", state=Message(state.value)))
         self.state = state
 
 
@@ -55,7 +55,7 @@ class OutboxLimits:
     def check(self, size: int, used: QueueUsage) -> None:
         """Raise `OutboxFullError` if one more entry of that size does not fit."""
         if used.entries >= self.max_entries or used.total_bytes + size > self.max_bytes:
-            raise OutboxFullError(Phrase("the outbox is full"))
+            raise OutboxFullError(Message("the outbox is full"))
         max_entries, max_bytes = (
             int(self.max_entries * self.max_caller_share),
             self.max_bytes * self.max_caller_share,
@@ -63,7 +63,7 @@ class OutboxLimits:
         exceeds_share = used.caller_entries >= max_entries or used.caller_bytes + size > max_bytes
         # One entry is allowed for every caller, whatever its share.
         if used.caller_entries and exceeds_share:
-            raise OutboxFullError(Phrase("the caller's share of the outbox is full"))
+            raise OutboxFullError(Message("the caller's share of the outbox is full"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from gateway.admin.alerts import addresses
 from gateway.admin.alerts.addresses import AlertAddress, MissingExtraError
 from gateway.admin.alerts.messenger import AlertInputSources, AlertMonitor
 from gateway.config import SecretReadError, Settings
-from gateway.phrases import Phrase, exception_phrase, join_phrases, setting_problem
+from gateway.i18n import Message, exception_message, join_messages, setting_problem
 from gateway.process.factories import StartError
 from gateway.process.setup import background_task
 from gateway.secret import Secret
@@ -66,7 +66,7 @@ def parse_addresses(settings: Settings) -> tuple[AlertAddress, ...]:
     return tuple(_parse_address(name, url) for name, url in configured_addresses(settings))
 
 
-def configured_addresses(settings: Settings) -> Iterator[tuple[Phrase, Secret]]:
+def configured_addresses(settings: Settings) -> Iterator[tuple[Message, Secret]]:
     """Yield the addresses with their names, read from the settings or files.
 
     Raises `StartError`.
@@ -75,24 +75,24 @@ def configured_addresses(settings: Settings) -> Iterator[tuple[Phrase, Secret]]:
         try:
             text = source.read()
         except SecretReadError as error:
-            raise StartError(exception_phrase(error)) from None
+            raise StartError(exception_message(error)) from None
         if text is None:
             continue
         if source.file is None:
-            yield Phrase(source.key), Secret(text.reveal().strip())
+            yield Message(source.key), Secret(text.reveal().strip())
             continue
         for number, line in enumerate(text.reveal().splitlines(), 1):
             if line.strip() and not line.lstrip().startswith("#"):
-                name = Phrase("{key}_file line {number}", key=source.key, number=number)
+                name = Message("{key}_file line {number}", key=source.key, number=number)
                 yield name, Secret(line.strip())
 
 
-def _parse_address(name: Phrase, url: Secret) -> AlertAddress:
+def _parse_address(name: Message, url: Secret) -> AlertAddress:
     try:
         address = addresses.parse_address(name, url)
     except MissingExtraError:
         raise StartError(setting_problem("alerts.notify", addresses.MISSING)) from None
     if address is None:
-        why = join_phrases("; ", [addresses.NOT_UNDERSTOOD, addresses.ADDRESS_HINT])
+        why = join_messages("; ", [addresses.NOT_UNDERSTOOD, addresses.ADDRESS_HINT])
         raise AlertAddressError(setting_problem(name, why))
     return address

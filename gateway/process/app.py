@@ -31,8 +31,8 @@ from gateway.audit.trail import AuditTrail, NullAuditTrail
 from gateway.config import Settings
 from gateway.http.server.acceptor import Acceptor
 from gateway.http.server.server import CallerServer
+from gateway.i18n import Message
 from gateway.oauth.tokens import TokenManager
-from gateway.phrases import Phrase
 from gateway.pipeline.admission import LifecyclePhase
 from gateway.process import alerting, audit_factory, certificates, factories, shared_store, sockets
 from gateway.process import reload as reloading
@@ -113,7 +113,7 @@ class Gateway:
         """
         async with self._reloads:
             if self._stopping:
-                raise StartError(Phrase("the gateway is shutting down"))
+                raise StartError(Message("the gateway is shutting down"))
             reloading.require_reloadable(self.settings, settings)
             tls = await asyncio.to_thread(certificates.listen_tls, settings)
             core = await asyncio.to_thread(Core, settings, self._parts)

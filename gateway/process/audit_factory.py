@@ -27,8 +27,8 @@ from gateway.audit.syslog import SyslogDestination, SyslogFormatter, SyslogSink,
 from gateway.audit.trail import AuditTrail, NullAuditTrail, Translate, WriterAuditTrail
 from gateway.audit.writer import WriterThread
 from gateway.config import Settings
+from gateway.i18n import Message, setting_problem, system_error
 from gateway.oauth.tokens import TokenManager
-from gateway.phrases import Phrase, setting_problem, system_error
 from gateway.process import certificates
 from gateway.process.factories import StartError
 from gateway.telemetry.logs import get_logger
@@ -178,24 +178,24 @@ def _sink(settings: Settings, shared_chain: SharedChain | None, stdout: int) -> 
 def _file(settings: Settings, shared_chain: SharedChain | None) -> Sink:
     audit = settings.audit
     if audit.path is None:
-        raise StartError(setting_problem("audit.path", Phrase("is missing")))
+        raise StartError(setting_problem("audit.path", Message("is missing")))
     chain_lock = ChainLock.in_process() if shared_chain is None else ChainLock(shared_chain.lock_fd)
     sink = FileSink(audit.path, FileSinkSettings(audit.rotate_bytes, audit.fsync), chain_lock)
     try:
         sink.open(is_shared=shared_chain is not None and shared_chain.is_already_open)
     except NotAnAuditFileError:
-        trouble = Phrase("is no audit file of this gateway; move it away, or give another path")
+        trouble = Message("is no audit file of this gateway; move it away, or give another path")
     except BlockingIOError:
         sink.close()
-        why = Phrase("{path}: another gateway writes there", path=audit.path)
+        why = Message("{path}: another gateway writes there", path=audit.path)
         raise AuditFileInUseError(setting_problem("audit.path", why)) from None
     except OSError as error:
-        why = system_error(error, Phrase(type(error).__name__.lower()))
-        trouble = Phrase("cannot be written: {why}", why=why)
+        why = system_error(error, Message(type(error).__name__.lower()))
+        trouble = Message("cannot be written: {why}", why=why)
     else:
         return sink
     sink.close()
-    why = Phrase("{path}: {why}", path=audit.path, why=trouble)
+    why = Message("{path}: {why}", path=audit.path, why=trouble)
     raise StartError(setting_problem("audit.path", why))
 
 

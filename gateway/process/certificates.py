@@ -11,13 +11,13 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from gateway.config import Settings
-from gateway.phrases import Phrase, exception_phrase, setting_problem, system_error
+from gateway.i18n import Message, exception_message, setting_problem, system_error
 from gateway.process.factories import StartError
 from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
 
-_ENCRYPTED: Final = Phrase(
+_ENCRYPTED: Final = Message(
     "the key is encrypted; store it without a passphrase, readable for the gateway only"
 )
 
@@ -127,7 +127,7 @@ def expired_certificates(settings: Settings, now: float) -> Iterator[tuple[str, 
                 yield key, path, last
 
 
-def certificate_problems(settings: Settings) -> Iterator[Phrase]:
+def certificate_problems(settings: Settings) -> Iterator[Message]:
     """Yield every problem of certificates, keys and CAs, in use or not, with the setting's key."""
     audit, platform, tls = settings.audit, settings.platform, settings.listen.tls
     looks: list[Callable[[], object]] = [
@@ -156,7 +156,7 @@ def certificate_problems(settings: Settings) -> Iterator[Phrase]:
         try:
             look()
         except StartError as error:
-            yield exception_phrase(error)
+            yield exception_message(error)
 
 
 def _certificate_files(settings: Settings) -> Iterator[tuple[str, str, Path | None]]:
@@ -187,9 +187,9 @@ def _verifying_context(ca_file: Path | None, key: str) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except (OSError, ssl.SSLError) as error:
-        why = Phrase.external(error.strerror, Phrase("holds no certificates"))
+        why = Message.external(error.strerror, Message("holds no certificates"))
         raise StartError(
-            setting_problem(key, Phrase("{path}: {why}", path=ca_file, why=why))
+            setting_problem(key, Message("{path}: {why}", path=ca_file, why=why))
         ) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
@@ -213,7 +213,7 @@ def _load_identity(
         context.load_cert_chain(cert_file, key_file, password=password)
     except (OSError, ssl.SSLError) as error:
         trouble = _ENCRYPTED if encrypted else _pem_problem(error)
-        why = Phrase(
+        why = Message(
             "{cert_file} with key {key_file}: {trouble}",
             cert_file=cert_file,
             key_file=key_file,
@@ -227,7 +227,7 @@ def _load_client_cas(context: ssl.SSLContext, path: Path) -> None:
     try:
         context.load_verify_locations(path)
     except (OSError, ssl.SSLError):
-        why = Phrase("{path}: holds no certificates (PEM)", path=path)
+        why = Message("{path}: holds no certificates (PEM)", path=path)
         raise StartError(setting_problem("listen.tls.client_ca_file", why)) from None
 
 
@@ -238,15 +238,15 @@ def _require_readable(key: str, path: Path | None) -> None:
         with path.open("rb"):
             pass
     except OSError as error:
-        why = system_error(error, Phrase("cannot be read"))
+        why = system_error(error, Message("cannot be read"))
         raise StartError(
-            setting_problem(key, Phrase("{path}: {why}", path=path, why=why))
+            setting_problem(key, Message("{path}: {why}", path=path, why=why))
         ) from None
 
 
-def _pem_problem(error: OSError) -> Phrase:
+def _pem_problem(error: OSError) -> Message:
     """Return what is wrong with a certificate and its key, as a text for the operator."""
     reason = getattr(error, "reason", None) or ""
     if reason == "KEY_VALUES_MISMATCH":
-        return Phrase("the key does not belong to the certificate")
-    return Phrase("not a PEM certificate chain and its private key")
+        return Message("the key does not belong to the certificate")
+    return Message("not a PEM certificate chain and its private key")

@@ -24,6 +24,7 @@ from gateway.http.client.pool import ForwardProxy, UpstreamOrigin, UpstreamTimeo
 from gateway.http.headers import request_fields
 from gateway.http.server.acceptor import AcceptLimits
 from gateway.http.server.reader import ListenLimits
+from gateway.i18n import Message, exception_message, setting_problem
 from gateway.oauth.backoff import TokenPolicy
 from gateway.oauth.client_auth import (
     ClientAuthentication,
@@ -36,7 +37,6 @@ from gateway.oauth.client_secrets import (
     parse_client_secrets,
 )
 from gateway.oauth.grants import ClientCredentials, TokenEndpointSettings
-from gateway.phrases import Phrase, exception_phrase, setting_problem
 from gateway.pipeline.callers import Caller, CallerMatcher, CallerRegistry
 from gateway.pipeline.circuit import CircuitPolicy
 from gateway.pipeline.condition_guard import ConditionGuard
@@ -61,7 +61,7 @@ _DESCRIPTORS_PER_CALLER: Final = 16
 class StartError(Exception):
     """The gateway could not start. The text is for the operator and has one or several lines."""
 
-    def __init__(self, why: Phrase) -> None:
+    def __init__(self, why: Message) -> None:
         super().__init__(why)
 
 
@@ -108,11 +108,11 @@ def _secret_as_start_error(source: SecretSource) -> Iterator[None]:
     try:
         yield
     except SecretReadError as error:
-        raise StartError(exception_phrase(error)) from None
+        raise StartError(exception_message(error)) from None
     except ClientKeyError as error:
         if source.file is None:
             raise StartError(setting_problem(source.key, error.problem)) from None
-        why = Phrase("{path}: {why}", path=source.file, why=error.problem)
+        why = Message("{path}: {why}", path=source.file, why=error.problem)
         raise StartError(setting_problem(f"{source.key}_file", why)) from None
 
 
@@ -139,7 +139,7 @@ def client_authenticators(
     """
     text = source.read()
     if text is None:
-        raise ClientKeyError(Phrase("is missing"))
+        raise ClientKeyError(Message("is missing"))
     if auth_method == "private_key_jwt":
         return parse_client_keys(client_id, text)
     return parse_client_secrets(client_id, text, in_header=auth_method == "client_secret_basic")
@@ -187,7 +187,7 @@ def caller_registry(settings: Settings, clock: Callable[[], float]) -> CallerReg
     """
     known = [_identification(caller, index, clock) for index, caller in enumerate(settings.callers)]
     for key, other in duplicate_secrets(settings):
-        why = Phrase("is the same as {other}; {hint}", other=other, hint=OWN_SECRET)
+        why = Message("is the same as {other}; {hint}", other=other, hint=OWN_SECRET)
         raise StartError(setting_problem(key, why))
     trusted = (ipaddress.ip_network(network) for network in settings.listen.trusted_proxies)
     return CallerRegistry(known, tuple(trusted))
@@ -211,13 +211,13 @@ def operators(settings: Settings) -> list[tuple[str, Secret]]:
         try:
             password = operator.secret_source(index).read()
         except SecretReadError as error:
-            raise StartError(exception_phrase(error)) from None
+            raise StartError(exception_message(error)) from None
         if password is not None:
             found.append((operator.name, password))
     return found
 
 
-OWN_SECRET: Final = Phrase("give each caller its own, or nobody can tell which of them called")
+OWN_SECRET: Final = Message("give each caller its own, or nobody can tell which of them called")
 
 
 def duplicate_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -250,7 +250,7 @@ def _identification(
     try:
         api_key, *password = [source.read() for source in caller.secret_sources(index)]
     except SecretReadError as error:
-        raise StartError(exception_phrase(error)) from None
+        raise StartError(exception_message(error)) from None
     rate = caller.rate_limit
     return CallerMatcher(
         Caller(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gateway.admin.outbox.desk import OutboxAdminApi
 from gateway.audit.trail import AuditTrail, NullAuditTrail
 from gateway.config import OutboxSettings, Settings
+from gateway.i18n import exception_message
 from gateway.outbox.entry import EntryState
 from gateway.outbox.events import OutboxEvent, OutboxStep, PendingAuditRecord
 from gateway.outbox.intake import OutboxWriteQueue, WriteQueueResources, WriteQueueSettings
@@ -25,7 +26,6 @@ from gateway.outbox.sender import EntrySender, LatestEntrySender, PlatformRoute
 from gateway.outbox.sending import Sender
 from gateway.outbox.status_api import OutboxApi
 from gateway.outbox.store import OutboxConfigurationError, OutboxUnavailableError, QueueDepth
-from gateway.phrases import exception_phrase
 from gateway.pipeline.attempts import Forwarder, TokenProvider
 from gateway.pipeline.platform_client import PlatformClient
 from gateway.pipeline.request_body import MemoryBudget
@@ -79,7 +79,7 @@ async def open_outbox(
     try:
         store = await stack.enter_async_context(open_store(settings, later=True))
     except OutboxConfigurationError as error:
-        raise StartError(exception_phrase(error)) from None
+        raise StartError(exception_message(error)) from None
     return OutboxService(
         store,
         settings,

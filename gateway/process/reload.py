@@ -19,7 +19,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from gateway.config import Settings, SettingsError, SettingsSource, named_files
-from gateway.phrases import Phrase, join_phrases, setting_problem
+from gateway.i18n import Message, join_messages, setting_problem
 from gateway.process import certificates, factories
 from gateway.process.factories import StartError
 from gateway.telemetry.logs import get_logger
@@ -44,8 +44,8 @@ def require_reloadable(old: Settings, new: Settings) -> None:
     """Raise `StartError` with a line for every changed key that needs a restart."""
     changed = list(fixed_changes(old, new))
     if changed:
-        why = Phrase("cannot change while the gateway runs; restart it")
-        raise StartError(join_phrases("\n", (setting_problem(key, why) for key in changed)))
+        why = Message("cannot change while the gateway runs; restart it")
+        raise StartError(join_messages("\n", (setting_problem(key, why) for key in changed)))
 
 
 def changes_platform(old: Settings, new: Settings) -> bool:

@@ -16,7 +16,7 @@ from gateway import os_support
 from gateway.config import Settings, cautions
 from gateway.config.problems import dotted
 from gateway.config.secret_files import permission_problem
-from gateway.phrases import Phrase, setting_problem
+from gateway.i18n import Message, setting_problem
 from gateway.process.factories import StartError
 from gateway.telemetry import logs
 
@@ -67,7 +67,7 @@ def reserve_standard_descriptors(settings: Settings) -> None:
             os.fstat(descriptor)
         except OSError:
             if descriptor == 1 and settings.audit.sink == "stdout":
-                why = Phrase("stdout is closed; give it a destination, or choose another sink")
+                why = Message("stdout is closed; give it a destination, or choose another sink")
                 raise StartError(setting_problem("audit.sink", why)) from None
             os.open(os.devnull, os.O_RDWR)
 
@@ -79,7 +79,7 @@ def require_strict_parser() -> None:
     """
     if http_parser.HttpRequestParser.__module__ != "aiohttp._http_parser":
         raise StartError(
-            Phrase("aiohttp is installed without its C parser; install its binary wheel")
+            Message("aiohttp is installed without its C parser; install its binary wheel")
         )
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gateway.config import SecretReadError, Settings, StoreSettings
 from gateway.config.secret_files import NO_KEY, decode_encryption_key
+from gateway.i18n import Message, exception_message, setting_problem
 from gateway.login.session_store import MemorySessionStore, SessionStore
 from gateway.oauth.store import MemoryTokenStore, TokenStore
-from gateway.phrases import Phrase, exception_phrase, setting_problem
 from gateway.process.factories import StartError
 from gateway.secret import Secret
 
@@ -34,7 +34,7 @@ def open_store(settings: Settings, closing: contextlib.AsyncExitStack) -> TokenS
     try:
         from gateway.oauth.redis_store import RedisTokenStore
     except ImportError:
-        why = Phrase("needs the extra `redis`: pip install 'dhp-gateway[redis]'")
+        why = Message("needs the extra `redis`: pip install 'dhp-gateway[redis]'")
         raise StartError(setting_problem("store.url", why)) from None
     client = _client(store, _TIMEOUT)
     closing.push_async_callback(client.aclose)
@@ -93,8 +93,8 @@ def _store_description(store: StoreSettings) -> dict[str, Any]:
         try:
             ssl.create_default_context(cafile=store.ca_file)
         except (OSError, ssl.SSLError) as error:
-            why = Phrase.external(error.strerror, Phrase("holds no certificates"))
-            detail = Phrase("{path}: {why}", path=store.ca_file, why=why)
+            why = Message.external(error.strerror, Message("holds no certificates"))
+            detail = Message("{path}: {why}", path=store.ca_file, why=why)
             raise StartError(setting_problem("store.ca_file", detail)) from None
         plain["ssl_ca_certs"] = str(store.ca_file)
     return {**plain, "ssl": True, "ssl_min_version": ssl.TLSVersion.TLSv1_2}
@@ -105,7 +105,7 @@ def _encryption_key(store: StoreSettings) -> Secret | None:
     try:
         text = source.read()
     except SecretReadError as error:
-        raise StartError(exception_phrase(error)) from None
+        raise StartError(exception_message(error)) from None
     if text is None:
         return None
     if decode_encryption_key(text) is None:

@@ -14,7 +14,7 @@ from typing import Final
 from gateway import os_support
 from gateway.config import ListenAddress
 from gateway.config.environment import variable_name
-from gateway.phrases import Phrase, exception_phrase, join_phrases, system_error
+from gateway.i18n import Message, exception_message, join_messages, system_error
 from gateway.process.factories import StartError
 from gateway.telemetry.logs import get_logger
 
@@ -82,11 +82,11 @@ class ListenFailure:
 
     key: str
     address: ListenAddress
-    problem: Phrase
+    problem: Message
 
-    def line(self) -> Phrase:
+    def line(self) -> Message:
         """Return the message for the operator."""
-        return Phrase(
+        return Message(
             "{key}: cannot listen on {address}: {why}; set {key} or {variable}",
             key=self.key,
             address=self.address,
@@ -100,7 +100,7 @@ class ListenError(StartError):
 
     def __init__(self, refused: Iterable[ListenFailure]) -> None:
         self.failures = tuple(refused)
-        super().__init__(join_phrases("\n", (failure.line() for failure in self.failures)))
+        super().__init__(join_messages("\n", (failure.line() for failure in self.failures)))
 
 
 async def listen(addresses: Mapping[str, ListenAddress]) -> list[ListeningSockets]:
@@ -114,7 +114,7 @@ async def listen(addresses: Mapping[str, ListenAddress]) -> list[ListeningSocket
         try:
             found.append(await _listen(address))
         except OSError as error:
-            why = system_error(error, exception_phrase(error))
+            why = system_error(error, exception_message(error))
             refused.append(ListenFailure(key, address, why))
     if refused:
         for listening in found:
@@ -210,7 +210,7 @@ def is_stale_socket(path: Path) -> bool:
     except FileNotFoundError:
         return False
     if not stat.S_ISSOCK(mode):
-        raise OSError(Phrase("a file that is no socket is in the way"))
+        raise OSError(Message("a file that is no socket is in the way"))
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
@@ -221,7 +221,7 @@ def is_stale_socket(path: Path) -> bool:
             return False
         except TimeoutError:
             pass
-    raise OSError(Phrase("another process listens there"))
+    raise OSError(Message("another process listens there"))
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

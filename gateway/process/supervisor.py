@@ -28,8 +28,8 @@ from gateway.admin.server import build_application as build_admin
 from gateway.admin.status.state import MergedStatusReporter
 from gateway.audit.trail import AuditTrail, NullAuditTrail
 from gateway.config import Settings, SettingsError, SettingsSource, read_text
+from gateway.i18n import Message
 from gateway.outbox import last_writes
-from gateway.phrases import Phrase
 from gateway.process import alerting, certificates, factories, sockets
 from gateway.process import reload as reloading
 from gateway.process.app import serve_admin
@@ -125,9 +125,9 @@ class Worker:
         """Have the worker start or reload with the settings of `text`. Raises `StartError`."""
         answer = await self.request(what, text, timeout=timeout)
         if answer is None:
-            raise StartError(Phrase("a worker did not {what}", what=Phrase(what)))
+            raise StartError(Message("a worker did not {what}", what=Message(what)))
         if answer:
-            raise StartError(Phrase.from_data(answer["problem"]))
+            raise StartError(Message.from_data(answer["problem"]))
 
     async def kill(self) -> None:
         """Kill the process and wait for its end."""
@@ -183,7 +183,7 @@ class Supervisor:
         """Have all workers serve with other settings. Raises `StartError`; then no worker does."""
         async with self._changing:
             if self._stopping:
-                raise StartError(Phrase("the gateway is shutting down"))
+                raise StartError(Message("the gateway is shutting down"))
             reloading.require_reloadable(self._settings, settings)
             await asyncio.to_thread(reloading.preflight, settings)
             operators = await asyncio.to_thread(factories.operators, settings)
@@ -400,7 +400,7 @@ class Supervisor:
                 return text
         except SettingsError:
             pass
-        raise StartError(Phrase("the settings file has changed while it was being read"))
+        raise StartError(Message("the settings file has changed while it was being read"))
 
 
 def _read(path: Path | None) -> str | None:
@@ -410,7 +410,7 @@ def _read(path: Path | None) -> str | None:
         return read_text(path)
     except (OSError, ValueError) as error:
         raise StartError(
-            Phrase("{path}: cannot be read again: {name}", path=path, name=type(error).__name__)
+            Message("{path}: cannot be read again: {name}", path=path, name=type(error).__name__)
         ) from None
 
 

@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from gateway.config import SecretReadError, Settings
-from gateway.phrases import Phrase, exception_phrase, setting_problem
+from gateway.i18n import Message, exception_message, setting_problem
 from gateway.process import certificates
 from gateway.process.factories import StartError
 from gateway.secret import Secret
@@ -52,7 +52,7 @@ def require_tracing(settings: Settings) -> None:
         # Imported here: the import takes time, and tracing is optional.
         importlib.import_module("gateway.telemetry.tracing_export")
     except ImportError:
-        why = Phrase("needs the extra `otel`: pip install 'dhp-gateway[otel]'")
+        why = Message("needs the extra `otel`: pip install 'dhp-gateway[otel]'")
         raise StartError(setting_problem("tracing.otlp_endpoint", why)) from None
 
 
@@ -73,7 +73,7 @@ def _authorization(settings: Settings) -> Secret | None:
     try:
         return settings.tracing.secret_source().read()
     except SecretReadError as error:
-        raise StartError(exception_phrase(error)) from None
+        raise StartError(exception_message(error)) from None
 
 
 def _server(url: str) -> tuple[str, int]:

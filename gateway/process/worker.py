@@ -19,7 +19,7 @@ from typing import Any
 from gateway import os_support
 from gateway.admin.metrics_merge import snapshot
 from gateway.config import Settings, SettingsError, load_settings
-from gateway.phrases import Phrase, exception_phrase
+from gateway.i18n import Message, exception_message
 from gateway.process.app import Gateway, WorkerResources
 from gateway.process.audit_factory import SharedChain
 from gateway.process.factories import StartError
@@ -129,19 +129,19 @@ class _Worker:
         try:
             await gateway.start()
         except StartError as error:
-            return {"problem": exception_phrase(error).as_data()}
+            return {"problem": exception_message(error).as_data()}
         self._gateway, self._listening = gateway, listening
         freeze_garbage_collector()
         return {}
 
     async def _reload(self, text: str | None) -> dict[str, Any]:
         if self._gateway is None:
-            return {"problem": Phrase("not started").as_data()}
+            return {"problem": Message("not started").as_data()}
         try:
             settings = load_text(text, self._environ)
             await self._gateway.reload(settings)
         except (SettingsError, StartError) as error:
-            return {"problem": exception_phrase(error).as_data()}
+            return {"problem": exception_message(error).as_data()}
         configure_logs(settings)
         return {}
 

@@ -16,7 +16,7 @@ import pytest
 
 from gateway.admin.status.texts import STATUS_WORDS
 from gateway.exchange import Exchange
-from gateway.fhir.texts import LANGUAGES
+from gateway.i18n import LANGUAGES
 from gateway.sandbox import Faults, Sandbox
 from tests.browser.conftest import Person
 from tests.doubles.duty import shown

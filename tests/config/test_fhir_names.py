@@ -10,7 +10,7 @@ import yaml
 from gateway.config import SettingsError, load_settings
 from gateway.config.fhir_names import INTERACTIONS, OPERATIONS
 from gateway.config.resource_types import RESOURCE_TYPES
-from gateway.phrases import LANGUAGES
+from gateway.i18n import LANGUAGES
 
 BASE = {
     "environment": "dhp-playground",

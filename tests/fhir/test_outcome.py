@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from gateway.errors import REASONS, UPSTREAM_FAILED, UPSTREAM_NON_FHIR, GatewayError
 from gateway.fhir.outcome import choose_language, render_outcome, wants_xml
-from gateway.fhir.texts import LANGUAGES, text
+from gateway.fhir.texts import text
+from gateway.i18n import LANGUAGES
 
 REQUEST_ID = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 FHIR = "{http://hl7.org/fhir}"

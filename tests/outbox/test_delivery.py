@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from gateway.i18n import Message
 from gateway.outbox.entry import (
     EntryState,
     OutboxEntry,
@@ -30,7 +31,6 @@ from gateway.outbox.sending import (
 )
 from gateway.outbox.sql_store import SqlStore
 from gateway.outbox.store import OutboxUnavailableError, StoreStepResult
-from gateway.phrases import Phrase
 from tests.doubles.clock import FakeClock
 from tests.outbox.drafts import ROOMY, draft, write
 from tests.outbox.places import ClockWall, Place, SqlitePlace, opened
@@ -380,7 +380,7 @@ _CASES = {
     "in doubt, somebody else's 404": (
         *("DELETE", RecoveryMode.RESEND, True),
         *(
-            StoredResponse(404, reason="upstream-non-fhir", note=Phrase("no FHIR")),
+            StoredResponse(404, reason="upstream-non-fhir", note=Message("no FHIR")),
             EntryState.UNCLEAR,
         ),
     ),
@@ -577,7 +577,7 @@ class Fragile:
         return await self._store.record_and_claim(owner, outcomes, **named)
 
     async def _refuse(self, *_: Any, **__: Any) -> None:
-        raise OutboxUnavailableError(Phrase("SQLITE_FULL"))
+        raise OutboxUnavailableError(Message("SQLITE_FULL"))
 
 
 async def test_a_result_that_cannot_be_kept_now_is_kept_later(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.fhir.texts import LANGUAGES, text
+from gateway.fhir.texts import text
+from gateway.i18n import LANGUAGES
 from tests.doubles.platform import Platform, fhir, http, page
 from tests.doubles.wire import Wire, ask, get, post
 from tests.pipeline.conftest import StartGateway

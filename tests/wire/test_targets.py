@@ -6,7 +6,8 @@ from urllib.parse import quote
 
 import pytest
 
-from gateway.fhir.texts import LANGUAGES, text
+from gateway.fhir.texts import text
+from gateway.i18n import LANGUAGES
 from tests.doubles.gateway import Running
 from tests.doubles.platform import PATIENT, Platform
 from tests.doubles.wire import Wire, ask, get

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from gateway.phrases import Phrase
+from gateway.i18n import Message
 from gateway.secret import Secret
 from gateway.telemetry.logs import silence_libraries
 
-MISSING: Final = Phrase("needs the extra `notify`: pip install 'dhp-gateway[notify]'")
-NOT_UNDERSTOOD: Final = Phrase("is no address that Apprise understands")
-ADDRESS_HINT: Final = Phrase(
+MISSING: Final = Message("needs the extra `notify`: pip install 'dhp-gateway[notify]'")
+NOT_UNDERSTOOD: Final = Message("is no address that Apprise understands")
+ADDRESS_HINT: Final = Message(
     "write it like mailtos://user:password@mail.clinic.uz?to=duty@clinic.uz; characters such as "
     "@ or / in a password are percent-encoded"
 )
@@ -43,7 +43,7 @@ class AlertMessage:
 class AlertAddress:
     """An address that receives messages. `name` is for display: the setting and the scheme."""
 
-    name: Phrase
+    name: Message
     url: Secret
     _service: Any = field(repr=False, compare=False)
 
@@ -72,7 +72,7 @@ class AlertAddress:
         return str(service.host), int(service.port or (443 if service.secure else 80))
 
 
-def parse_address(name: Phrase, url: Secret) -> AlertAddress | None:
+def parse_address(name: Message, url: Secret) -> AlertAddress | None:
     """Return the address of a URL, None if Apprise does not understand it.
 
     Raises `MissingExtraError`. Opens no connection. The first call imports the library, which takes
@@ -87,7 +87,7 @@ def parse_address(name: Phrase, url: Secret) -> AlertAddress | None:
     if service is None:
         return None
     return AlertAddress(
-        Phrase("{name} ({scheme})", name=name, scheme=urlsplit(url.reveal()).scheme), url, service
+        Message("{name} ({scheme})", name=name, scheme=urlsplit(url.reveal()).scheme), url, service
     )
 
 

@@ -13,7 +13,7 @@ from gateway.admin.status.assets import STYLE as COMMON_STYLE
 from gateway.admin.status.assets import TIMES, headers
 from gateway.admin.status.icons import tab_icon
 from gateway.admin.status.markup import Html, Words, code_element, language_links, mark_commands
-from gateway.fhir.texts import LANGUAGES
+from gateway.i18n import LANGUAGES
 
 STYLE: Final = (
     COMMON_STYLE

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Final
 
-from gateway.phrases import LANGUAGE_NAMES
+from gateway.i18n import language_name
 
 Words = Mapping[str, str]
 
@@ -120,7 +120,7 @@ def time_element(iso: str, *, short: bool = False) -> str:
 def language_links(language: str, addresses: Mapping[str, str], words: Words) -> str:
     """Return links to the page in each language; `addresses` has its addresses by language."""
     links = " ".join(
-        f'<a href="{escape(address)}" lang="{each}" title="{LANGUAGE_NAMES[each]}"'
+        f'<a href="{escape(address)}" lang="{each}" title="{language_name(each)}"'
         f"{' aria-current=page' if each == language else ''}>{each}</a>"
         for each, address in addresses.items()
     )

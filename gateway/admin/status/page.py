@@ -35,7 +35,7 @@ from gateway.admin.status.markup import (
 )
 from gateway.admin.status.recent_requests import OTHERS
 from gateway.admin.status.texts import STATUS_WORDS
-from gateway.fhir.texts import LANGUAGES
+from gateway.i18n import LANGUAGES
 from gateway.pipeline.callers import ANONYMOUS
 
 # Texts for callers that the settings do not name.

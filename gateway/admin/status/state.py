@@ -26,7 +26,8 @@ from gateway.admin.status.texts import STATUS_WORDS
 from gateway.admin.status.verdict import service_status
 from gateway.config import Settings
 from gateway.fhir.negotiation import choose_language
-from gateway.fhir.texts import LANGUAGES, text
+from gateway.fhir.texts import text
+from gateway.i18n import LANGUAGES
 from gateway.oauth.tokens import TokenState
 from gateway.pipeline.circuit import CircuitState
 from gateway.telemetry.timestamp import TimestampFormatter

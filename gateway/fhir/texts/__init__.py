@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.fhir.texts import en, ru, uz
-from gateway.phrases import LANGUAGES as LANGUAGES
+from gateway.i18n import LANGUAGES as LANGUAGES
 
 TEXTS: Final[dict[str, dict[str, str]]] = {
     "en": en.TEXTS,

@@ -6,7 +6,7 @@ import asyncio
 
 from gateway.admin.alerts.addresses import AlertAddress, AlertMessage, parse_address
 from gateway.admin.alerts.delivery import AddressSender
-from gateway.phrases import Phrase
+from gateway.i18n import Message
 from gateway.secret import Secret
 from tests.doubles.told import until
 
@@ -50,5 +50,5 @@ async def test_a_message_can_follow_at_once() -> None:
         def notify(self, **_: str) -> bool:
             return True
 
-    post = AddressSender(AlertAddress(Phrase("it"), Secret("json://there"), Ready()))
+    post = AddressSender(AlertAddress(Message("it"), Secret("json://there"), Ready()))
     assert [await post.send(MESSAGE) for _ in range(1000)] == [True] * 1000

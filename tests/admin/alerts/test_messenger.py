@@ -16,7 +16,7 @@ import pytest
 from gateway.admin.alerts.messenger import AlertInputSources, AlertMonitor
 from gateway.admin.health import Readiness
 from gateway.config import Settings, load_settings
-from gateway.fhir.texts import LANGUAGES
+from gateway.i18n import LANGUAGES
 from gateway.pipeline.circuit import CircuitState
 from gateway.process.alerting import parse_addresses
 from gateway.timing import TimeSource

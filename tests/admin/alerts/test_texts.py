@@ -9,7 +9,7 @@ import pytest
 
 from gateway.admin.alerts.rules import HOLD_SECONDS, LEFT_OUT
 from gateway.admin.alerts.texts import ALERT_TEXTS
-from gateway.fhir.texts import LANGUAGES
+from gateway.i18n import LANGUAGES
 from tests.deploy import prometheus
 
 ALERTS = prometheus.alerts()

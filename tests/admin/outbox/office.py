@@ -18,13 +18,13 @@ from gateway.admin.outbox.desk import OutboxAdminApi
 from gateway.admin.outbox.operators import Operators
 from gateway.admin.server import OutboxPageConfig, build_application
 from gateway.config import ListenAddress
+from gateway.i18n import Message
 from gateway.outbox import notes
 from gateway.outbox.entry import EntryState, RecoveryMode, StoredResponse
 from gateway.outbox.events import OutboxEvent, PendingAuditRecord
 from gateway.outbox.queue import Outbox
 from gateway.outbox.sealing import ContentCipher
 from gateway.outbox.sql_store import SqlStore
-from gateway.phrases import Phrase
 from gateway.process.app import serve_admin
 from gateway.process.sockets import listen
 from gateway.secret import Secret
@@ -131,7 +131,7 @@ class Office:
         body = f'{{"diagnostics":"{PATIENT}"}}'.encode()
         return await self.ended(name, EntryState.FAILED, StoredResponse(status, body=body), caller)
 
-    async def unclear(self, name: str, note: Phrase = notes.SENT) -> str:
+    async def unclear(self, name: str, note: Message = notes.SENT) -> str:
         """Enqueue a write that is unclear, and return its id."""
         answer = StoredResponse(502, reason="upstream-failed", note=note)
         return await self.ended(name, EntryState.UNCLEAR, answer)

@@ -12,11 +12,10 @@ import pytest
 
 from gateway.admin.outbox.causes import cause_remedy, explain_cause
 from gateway.admin.outbox.texts import OUTBOX_WORDS
-from gateway.fhir.texts import LANGUAGES
+from gateway.i18n import LANGUAGES, Message
 from gateway.outbox import notes
 from gateway.outbox.entry import EntryState, StoredResponse
 from gateway.outbox.events import Actor, OutboxStep
-from gateway.phrases import Phrase
 from gateway.secret import Secret
 from tests.admin.outbox.office import (
     AZIZ_PASSWORD,
@@ -83,11 +82,11 @@ async def test_what_is_held_up_is_told(there: Office, language: str) -> None:
         assert PATIENT not in page.text
 
 
-NOTES = [each for each in vars(notes).values() if isinstance(each, Phrase)]
+NOTES = [each for each in vars(notes).values() if isinstance(each, Message)]
 
 
-@pytest.mark.parametrize("note", [*NOTES, notes.platform_status(418), Phrase("of an older one")])
-async def test_a_note_is_in_the_language_of_the_page(there: Office, note: Phrase) -> None:
+@pytest.mark.parametrize("note", [*NOTES, notes.platform_status(418), Message("of an older one")])
+async def test_a_note_is_in_the_language_of_the_page(there: Office, note: Message) -> None:
     """What the outbox has noted of an entry is read as all else of its page, and never in English.
 
     A text that this version does not know is said to be another's.

@@ -9,7 +9,7 @@ import pytest
 from gateway.admin.status.page import render_status_page
 from gateway.admin.status.recent_requests import MINUTES
 from gateway.admin.status.texts import STATUS_WORDS
-from gateway.fhir.texts import LANGUAGES
+from gateway.i18n import LANGUAGES
 from tests.doubles.duty import FINE, Duty
 
 FAILED = (502, "upstream-failed")

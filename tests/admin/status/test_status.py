@@ -31,7 +31,8 @@ from gateway.admin.status.remedies import REMEDIES
 from gateway.admin.status.state import StatusReporter, StatusSources
 from gateway.admin.status.texts import STATUS_WORDS
 from gateway.exchange import Exchange
-from gateway.fhir.texts import LANGUAGES, TEXTS, text
+from gateway.fhir.texts import TEXTS, text
+from gateway.i18n import LANGUAGES
 from gateway.pipeline.circuit import CircuitState
 from tests.doubles import platform as platform_answers
 from tests.doubles import sso as sso_answers

@@ -8,8 +8,9 @@ import pytest
 
 from gateway.errors import REASONS
 from gateway.fhir.catalogue import markdown
-from gateway.fhir.texts import ADVICE, LANGUAGES, READS, TEXTS, guidance_ru, guidance_uz, text
+from gateway.fhir.texts import ADVICE, READS, TEXTS, guidance_ru, guidance_uz, text
 from gateway.fhir.texts.guidance import GUIDANCE
+from gateway.i18n import LANGUAGES
 
 EVERY = [(reason, language) for reason in REASONS for language in LANGUAGES]
 FOR_READS = [(reason, language) for language in LANGUAGES for reason in READS[language]]
