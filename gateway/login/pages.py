@@ -11,6 +11,7 @@ import hashlib
 from html import escape
 from typing import Final
 
+from gateway.i18n import Message, in_all_languages
 from gateway.pipeline.own_replies import LocalResponse, html_response
 
 _STYLE: Final = (
@@ -48,71 +49,43 @@ STATUS: Final = {
     "invalid": 502,
     "unavailable": 503,
 }
-TEXTS: Final[dict[str, dict[str, str]]] = {
-    "en": {
-        "title": "You are not signed in",
-        "again": "Try again",
-        "number": "Number for support",
-        "expired": "This sign-in took too long, was used already, or was begun in another "
-        "browser. Please begin again.",
-        "foreign": "This page was opened with an address that answers no sign-in begun here, so "
-        "nobody was signed in. Please begin again.",
-        "return": "The address that should be opened after the sign-in is not allowed. Please "
-        "open the program's first page again.",
-        "denied": "The sign-in was cancelled, or you have no access. If you should have it, ask "
-        "your administrator.",
-        "rejected": "You signed in, but the platform does not accept it. Please try again in a "
-        "minute; if it happens again, tell your administrator.",
-        "refused": "The sign-in service refused this request. Please try again; if it happens "
-        "again, tell your administrator.",
-        "invalid": "The sign-in service gave an answer that cannot be trusted, so nobody was "
-        "signed in. Please tell your administrator if it happens again.",
-        "unavailable": "The sign-in service cannot be reached now. Nothing was lost; please try "
-        "again in a minute.",
-    },
-    "ru": {
-        "title": "Вход не выполнен",
-        "again": "Попробовать ещё раз",
-        "number": "Номер для службы поддержки",
-        "expired": "Вход занял слишком много времени, уже был использован или начат в другом "
-        "браузере. Пожалуйста, начните заново.",
-        "foreign": "Эта страница открыта по адресу, который не отвечает ни на один начатый здесь "
-        "вход, поэтому вход не выполнен. Пожалуйста, начните заново.",
-        "return": "Адрес, который нужно открыть после входа, не разрешён. Пожалуйста, снова "
-        "откройте первую страницу программы.",
-        "denied": "Вход отменён, или у вас нет доступа. Если доступ должен быть, обратитесь к "
-        "администратору.",
-        "rejected": "Вы вошли, но платформа этот вход не принимает. Попробуйте ещё раз через "
-        "минуту; если это повторится, сообщите администратору.",
-        "refused": "Сервис входа отклонил запрос. Попробуйте ещё раз; если это повторится, "
-        "сообщите администратору.",
-        "invalid": "Ответу сервиса входа нельзя доверять, поэтому вход не выполнен. Если это "
-        "повторится, сообщите администратору.",
-        "unavailable": "Сервис входа сейчас недоступен. Ничего не потеряно; попробуйте ещё раз "
-        "через минуту.",
-    },
-    "uz": {
-        "title": "Siz tizimga kirmadingiz",
-        "again": "Qayta urinib ko‘ring",
-        "number": "Yordam xizmati uchun raqam",
-        "expired": "Kirish juda uzoq davom etdi, allaqachon ishlatilgan yoki boshqa brauzerda "
-        "boshlangan. Iltimos, qaytadan boshlang.",
-        "foreign": "Bu sahifa shu yerda boshlangan kirishga javob bo‘lmagan manzil bilan ochildi, "
-        "shuning uchun hech kim tizimga kirmadi. Iltimos, qaytadan boshlang.",
-        "return": "Kirishdan keyin ochilishi kerak bo‘lgan manzilga ruxsat berilmagan. Iltimos, "
-        "dasturning birinchi sahifasini qayta oching.",
-        "denied": "Kirish bekor qilindi yoki sizda ruxsat yo‘q. Ruxsat bo‘lishi kerak bo‘lsa, "
-        "administratorga murojaat qiling.",
-        "rejected": "Siz kirdingiz, lekin platforma bu kirishni qabul qilmayapti. Bir daqiqadan "
-        "keyin qayta urinib ko‘ring; takrorlansa, administratorga xabar bering.",
-        "refused": "Kirish xizmati so‘rovni rad etdi. Qayta urinib ko‘ring; takrorlansa, "
-        "administratorga xabar bering.",
-        "invalid": "Kirish xizmatining javobiga ishonib bo‘lmaydi, shuning uchun hech kim tizimga "
-        "kirmadi. Takrorlansa, administratorga xabar bering.",
-        "unavailable": "Kirish xizmati hozir ishlamayapti. Hech narsa yo‘qolmadi; bir daqiqadan "
-        "keyin qayta urinib ko‘ring.",
-    },
+MESSAGES: Final = {
+    "title": Message("You are not signed in"),
+    "again": Message("Try again"),
+    "number": Message("Number for support"),
+    "expired": Message(
+        "This sign-in took too long, was used already, or was begun in another browser. "
+        "Please begin again."
+    ),
+    "foreign": Message(
+        "This page was opened with an address that answers no sign-in begun here, so nobody "
+        "was signed in. Please begin again."
+    ),
+    "return": Message(
+        "The address that should be opened after the sign-in is not allowed. Please open the "
+        "program's first page again."
+    ),
+    "denied": Message(
+        "The sign-in was cancelled, or you have no access. If you should have it, ask your "
+        "administrator."
+    ),
+    "rejected": Message(
+        "You signed in, but the platform does not accept it. Please try again in a minute; "
+        "if it happens again, tell your administrator."
+    ),
+    "refused": Message(
+        "The sign-in service refused this request. Please try again; if it happens again, "
+        "tell your administrator."
+    ),
+    "invalid": Message(
+        "The sign-in service gave an answer that cannot be trusted, so nobody was signed in. "
+        "Please tell your administrator if it happens again."
+    ),
+    "unavailable": Message(
+        "The sign-in service cannot be reached now. Nothing was lost; please try again in a minute."
+    ),
 }
+TEXTS: Final = in_all_languages(MESSAGES)
 
 
 def failure_page(
