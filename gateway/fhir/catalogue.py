@@ -13,9 +13,10 @@ from gateway.errors import (
     GatewayError,
     Reason,
     non_fhir_issue_code,
+    outcome_text,
 )
 from gateway.fhir.outcome import render_outcome
-from gateway.fhir.texts import guidance_ru, guidance_uz, text
+from gateway.fhir.texts import guidance_ru, guidance_uz
 from gateway.fhir.texts.guidance import GUIDANCE
 from gateway.fhir.texts.page_of_errors import WORDS, ErrorPageTexts
 from gateway.phrases import LANGUAGE_NAMES
@@ -105,7 +106,7 @@ def _texts(reason: str, language: str) -> list[str]:
 
 def _forms(reason: str, language: str, name: str) -> list[str]:
     words = WORDS["en" if name else language]
-    write, read = (text(reason, language, write=write) for write in (True, False))
+    write, read = (outcome_text(reason, language, write=write) for write in (True, False))
     if write == read:
         return [f"* {name}: {write}" if name else f"> {write}"]
     lead = f"{name}, " if name else ""

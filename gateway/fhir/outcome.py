@@ -10,10 +10,9 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, outcome_text
 from gateway.fhir import writing
 from gateway.fhir.negotiation import choose_language, wants_xml
-from gateway.fhir.texts import text
 from gateway.fhir.writing import JSON, XML
 from gateway.i18n import LANGUAGES
 
@@ -48,7 +47,7 @@ def render_outcome(
         "code": error.issue_code,
         "details": {
             "coding": [{"system": CODE_SYSTEM, "code": reason.code}],
-            "text": text(reason.code, language, write=write, advice=error.advice_key),
+            "text": outcome_text(reason.code, language, write=write, advice=error.advice_key),
         },
         "diagnostics": _diagnostics(error, request_id, attempts),
     }

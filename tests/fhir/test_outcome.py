@@ -10,9 +10,8 @@ from fhir.resources.operationoutcome import OperationOutcome
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import REASONS, UPSTREAM_FAILED, UPSTREAM_NON_FHIR, GatewayError
+from gateway.errors import REASONS, UPSTREAM_FAILED, UPSTREAM_NON_FHIR, GatewayError, outcome_text
 from gateway.fhir.outcome import choose_language, render_outcome, wants_xml
-from gateway.fhir.texts import text
 from gateway.i18n import LANGUAGES
 
 REQUEST_ID = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
@@ -60,7 +59,7 @@ def test_json_is_valid_r5(reason, language):
     assert (issue.severity, issue.code) == (reason.severity, reason.issue_code)
     assert issue.details.coding[0].system == "urn:dhp-gateway:error"
     assert issue.details.coding[0].code == reason.code
-    assert issue.details.text == text(reason.code, language)
+    assert issue.details.text == outcome_text(reason.code, language)
 
 
 @pytest.mark.parametrize("reason", REASONS.values(), ids=REASONS)

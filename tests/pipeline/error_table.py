@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 from xml.etree import ElementTree
 
-from gateway.fhir.texts import text
+from gateway.errors import outcome_text
 from tests.doubles.wire import Reply
 from tests.pipeline.stage import Evidence
 
@@ -123,7 +123,7 @@ def _judge_outcome(reply: Reply, reason: str, row: Row, *, language: str, xml: b
         "code": row.issue_code,
         "system": "urn:dhp-gateway:error",
         "reason": reason,
-        "text": text(reason, language, write=row.write, advice=row.advice),
+        "text": outcome_text(reason, language, write=row.write, advice=row.advice),
     }
     attempts = re.search(r"attempts=(\d+)", diagnostics)
     assert attempts is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.fhir.texts import text
+from gateway.errors import outcome_text
 from gateway.i18n import LANGUAGES
 from tests.doubles.platform import Platform, fhir, http, page
 from tests.doubles.wire import Wire, ask, get, post
@@ -196,7 +196,9 @@ async def test_the_remedy_for_a_foreign_page(
         reply = await ask(gateway.address, request)
     assert (reply.status, reply.reason) == (403, "caller-forbidden")
     issue = reply.json()["issue"][0]
-    assert issue["details"]["text"] == text("caller-forbidden", language, advice="foreign-page")
+    assert issue["details"]["text"] == outcome_text(
+        "caller-forbidden", language, advice="foreign-page"
+    )
     assert "callers[].api_key_file" in issue["diagnostics"]
     assert "login.cors_origins" in issue["diagnostics"]
     assert platform.seen == []

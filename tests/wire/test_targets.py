@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
-from gateway.fhir.texts import text
+from gateway.errors import outcome_text
 from gateway.i18n import LANGUAGES
 from tests.doubles.gateway import Running
 from tests.doubles.platform import PATIENT, Platform
@@ -67,7 +67,7 @@ async def test_an_empty_segment_elsewhere(gateway: Running, target: str, languag
     reply = await ask(gateway.address, asking(target.encode(), language=language))
     assert reply.reason == "bad-request"
     issue = reply.json()["issue"][0]
-    assert issue["details"]["text"] == text("bad-request", language, advice="surplus-slash")
+    assert issue["details"]["text"] == outcome_text("bad-request", language, advice="surplus-slash")
     assert "does the base URL end in a slash?" in issue["diagnostics"]
 
 
@@ -92,7 +92,7 @@ async def test_escapes_of_another_encoding(
     reply = await ask(gateway.address, asking(target.encode(), language=language))
     assert (reply.status, reply.reason) == (400, "bad-request")
     issue = reply.json()["issue"][0]
-    assert issue["details"]["text"] == text("bad-request", language, advice="not-utf-8")
+    assert issue["details"]["text"] == outcome_text("bad-request", language, advice="not-utf-8")
     assert f"{place}: not UTF-8" in issue["diagnostics"]
     assert platform.seen == []
 
@@ -125,7 +125,7 @@ async def test_letters_as_they_are(
         reply = await ask(gateway.address, asking(target))
     assert (reply.status, reply.reason) == (400, "bad-request")
     issue = reply.json()["issue"][0]
-    assert issue["details"]["text"] == text("bad-request", language, advice="raw-bytes")
+    assert issue["details"]["text"] == outcome_text("bad-request", language, advice="raw-bytes")
     assert f"{place}: bytes above 0x7F" in issue["diagnostics"]
     assert platform.seen == []
 

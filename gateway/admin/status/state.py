@@ -25,8 +25,8 @@ from gateway.admin.status.settings_shown import url_without_secrets, visible_set
 from gateway.admin.status.texts import STATUS_WORDS
 from gateway.admin.status.verdict import service_status
 from gateway.config import Settings
+from gateway.errors import outcome_text
 from gateway.fhir.negotiation import choose_language
-from gateway.fhir.texts import text
 from gateway.i18n import LANGUAGES
 from gateway.oauth.tokens import TokenState
 from gateway.pipeline.circuit import CircuitState
@@ -310,5 +310,5 @@ def _reason_texts(reason: str, language: str) -> dict[str, str]:
     """Return what a reason means, and what operators do about it."""
     words = STATUS_WORDS[language]
     is_own_reason = reason not in (PLATFORM_ERROR, PLATFORM_REFUSAL)
-    meaning = text(reason, language) if is_own_reason else words[reason]
+    meaning = outcome_text(reason, language) if is_own_reason else words[reason]
     return {"text": meaning, "remedy": REMEDIES[language][reason]}

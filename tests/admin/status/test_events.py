@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from gateway.admin.status.events import StatusEvents
-from gateway.fhir.texts import text
+from gateway.errors import outcome_text
 from tests.admin.status.test_status import come_to_have_a_token
 from tests.doubles.gateway import CLIENT_SECRET, Running, running
 from tests.doubles.platform import Platform
@@ -187,7 +187,7 @@ async def test_an_open_page_learns_of_a_refused_request(gateway: Running) -> Non
             await session.get(f"{gateway.url}/Patient/{'long' * 2**11}")
         while "url-too-long" not in event["main"]:
             event = await next_event(answer)
-        assert text("url-too-long", "ru") in event["main"]
+        assert outcome_text("url-too-long", "ru") in event["main"]
         assert CLIENT_SECRET not in event["main"]
 
 

@@ -30,8 +30,9 @@ from gateway.admin.status.recent_requests import (
 from gateway.admin.status.remedies import REMEDIES
 from gateway.admin.status.state import StatusReporter, StatusSources
 from gateway.admin.status.texts import STATUS_WORDS
+from gateway.errors import outcome_text
 from gateway.exchange import Exchange
-from gateway.fhir.texts import TEXTS, text
+from gateway.fhir.texts import TEXTS
 from gateway.i18n import LANGUAGES
 from gateway.pipeline.circuit import CircuitState
 from tests.doubles import platform as platform_answers
@@ -156,7 +157,7 @@ async def test_a_refusing_sso_stops_care_and_says_what_to_do(platform: Platform,
     assert (token["valid"], token["failure"], token["expires_in"]) == (False, "refused", None)
     (error,) = facts["errors"]
     assert (error["reason"], error["last_hour"], error["last_status"]) == ("token-refused", 1, 502)
-    assert error["text"] == text("token-refused", "en")
+    assert error["text"] == outcome_text("token-refused", "en")
     assert error["remedy"] == REMEDIES["en"]["token-refused"]
     assert facts["callers"][0]["errors"] == 1
 

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from gateway.errors import REASONS
+from gateway.errors import REASONS, outcome_text
 from gateway.fhir.catalogue import markdown
-from gateway.fhir.texts import ADVICE, READS, TEXTS, guidance_ru, guidance_uz, text
+from gateway.fhir.texts import ADVICE, READS, TEXTS, guidance_ru, guidance_uz
 from gateway.fhir.texts.guidance import GUIDANCE
 from gateway.i18n import LANGUAGES
 
@@ -33,7 +33,7 @@ WRITTEN = {
 
 def both(reason, language):
     """The text for writes and the one for reads, one after the other."""
-    return f"{text(reason, language)} {text(reason, language, write=False)}"
+    return f"{outcome_text(reason, language)} {outcome_text(reason, language, write=False)}"
 
 
 def test_every_reason_has_a_text_in_every_language():
@@ -49,7 +49,7 @@ def test_advice_is_complete(language):
     """Every language has the same pieces, each with what has to be written, in whole sentences."""
     assert list(ADVICE[language]) == list(ADVICE["en"]) == list(WRITTEN)
     for advice, names in WRITTEN.items():
-        value = text("bad-request", language, advice=advice)
+        value = outcome_text("bad-request", language, advice=advice)
         assert all(name in value for name in names)
         assert 80 <= len(value) <= 400
         assert value[0].isupper()
@@ -59,13 +59,15 @@ def test_advice_is_complete(language):
 
 def test_no_text_is_used_twice():
     """A text that stands at two reasons, or in two languages, was copied and not translated."""
-    assert len({text(reason, language, write=write) for reason, language, write in ALL}) == len(ALL)
+    assert len(
+        {outcome_text(reason, language, write=write) for reason, language, write in ALL}
+    ) == len(ALL)
 
 
 @pytest.mark.parametrize(("reason", "language", "write"), ALL)
 def test_a_text_is_two_to_four_short_sentences(reason, language, write):
     """Short enough for a message box, complete, and without a placeholder."""
-    value = text(reason, language, write=write)
+    value = outcome_text(reason, language, write=write)
     assert 80 <= len(value) <= 400
     assert 2 <= len(re.findall(r"[.;:](?= |$)", value)) <= 6
     assert max(len(sentence) for sentence in re.split(r"[.;:] ", value)) <= 190
@@ -103,7 +105,7 @@ def test_uzbek_letters_are_written_with_one_sign(reason):
 @pytest.mark.parametrize("reason", OUTCOME_UNKNOWN)
 def test_an_unclear_write_is_read_before_it_is_repeated(reason):
     """A user who reads only the text is told how not to store the data twice."""
-    english, russian, uzbek = (text(reason, language) for language in LANGUAGES)
+    english, russian, uzbek = (outcome_text(reason, language) for language in LANGUAGES)
     assert "It is not known whether the data was saved" in english
     assert "read the record before you send it again" in english
     assert "Неизвестно, сохранены ли данные" in russian
@@ -115,23 +117,25 @@ def test_an_unclear_write_is_read_before_it_is_repeated(reason):
 @pytest.mark.parametrize("reason", [*OUTCOME_UNKNOWN, "upstream-redirect", "upstream-non-fhir"])
 def test_a_read_is_told_nothing_of_data_to_be_saved(reason):
     """Who only read need not look for a record; the two texts differ."""
-    english, russian, uzbek = (text(reason, language, write=False) for language in LANGUAGES)
+    english, russian, uzbek = (
+        outcome_text(reason, language, write=False) for language in LANGUAGES
+    )
     assert "saved" not in english
     assert "сохранен" not in russian
     assert "saqlan" not in uzbek
-    assert text(reason, "en") != english
+    assert outcome_text(reason, "en") != english
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_long_pause_is_for_the_operator(language):
     """The text of the open circuit says after how many minutes the operator must be informed."""
-    assert "15" in text("circuit-open", language)
+    assert "15" in outcome_text("circuit-open", language)
 
 
 @pytest.mark.parametrize("reason", NOTHING_DELIVERED)
 def test_nothing_delivered_is_said(reason):
     """Where the platform cannot have the data the text says so, and when to send it again."""
-    english, russian, uzbek = (text(reason, language) for language in LANGUAGES)
+    english, russian, uzbek = (outcome_text(reason, language) for language in LANGUAGES)
     assert "Nothing was delivered." in english
     assert "again later" in english
     assert "Ничего не доставлено." in russian
@@ -142,15 +146,15 @@ def test_nothing_delivered_is_said(reason):
 
 def test_an_unavailable_sso_means_that_nothing_was_sent():
     """Without a token nothing goes out, so the request can be sent again later."""
-    assert "nothing was sent" in text("sso-unavailable", "en")
-    assert "ничего не отправлено" in text("sso-unavailable", "ru")
-    assert "hech narsa yuborilmadi" in text("sso-unavailable", "uz")
+    assert "nothing was sent" in outcome_text("sso-unavailable", "en")
+    assert "ничего не отправлено" in outcome_text("sso-unavailable", "ru")
+    assert "hech narsa yuborilmadi" in outcome_text("sso-unavailable", "uz")
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_refused_token_request_names_what_to_check(language):
     """The operator is told to compare the client id and the secret with the SSO."""
-    value = text("token-refused", language)
+    value = outcome_text("token-refused", language)
     assert all(name in value for name in ("client_id", "client secret", "SSO"))
 
 
@@ -179,15 +183,15 @@ def test_a_translated_page_of_errors_is_whole(language):
     page = markdown(language)
     for reason in REASONS.values():
         assert f"\n### {reason.code}\n" in page
-        assert text(reason.code, language) in page
-        assert text(reason.code, language, write=False) in page
-        assert text(reason.code, "en") not in page
+        assert outcome_text(reason.code, language) in page
+        assert outcome_text(reason.code, language, write=False) in page
+        assert outcome_text(reason.code, "en") not in page
         assert f"| {GUIDANCE[reason.code].repeat} |" not in page
 
 
 def test_an_unknown_language_gives_english():
     """A language that is not offered falls back instead of failing."""
-    assert text("loop", "de") == text("loop", "en")
+    assert outcome_text("loop", "de") == outcome_text("loop", "en")
 
 
 def test_the_page_of_errors_has_every_reason():
@@ -196,7 +200,7 @@ def test_the_page_of_errors_has_every_reason():
     for reason in REASONS.values():
         assert f"| [{reason.code}](#{reason.code}) |" in page
         assert f"\n### {reason.code}\n" in page
-        assert all(text(reason.code, language) in page for language in LANGUAGES)
+        assert all(outcome_text(reason.code, language) in page for language in LANGUAGES)
         assert GUIDANCE[reason.code].cause in page
         assert GUIDANCE[reason.code].remedy in page
 
