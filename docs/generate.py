@@ -9,11 +9,13 @@ import textwrap
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from gateway.config import reference, schema
-from gateway.fhir import catalogue
-from gateway.i18n import language_name
-
 ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT)]
+
+from docs.generators import errors_page, settings_page
+from gateway.config import schema
+from gateway.i18n import LANGUAGES, language_name
+
 CHART = ROOT / "deploy" / "helm" / "dhp-gateway" / "values.schema.json"
 PROGRAMS = ROOT / "tests" / "legacy" / "programs"
 # In docs/clients*.md: where a sample goes and what it is of, and the first two lines of the table.
@@ -37,9 +39,9 @@ def documents() -> dict[Path, str]:
     beside = {CHART: chart_schema()} if CHART.exists() else {}
     for page in sorted((ROOT / "docs").glob("clients*.md")):
         beside[page] = clients_page(page)
-    beside |= pages("settings", reference.WORDS, reference.markdown)
-    beside |= pages("errors", catalogue.WORDS, catalogue.markdown)
-    return beside | {ROOT / "config" / "reference.yaml": reference.reference_yaml()}
+    beside |= pages("settings", ("en", "ru"), settings_page.markdown)
+    beside |= pages("errors", LANGUAGES, errors_page.markdown)
+    return beside | {ROOT / "config" / "reference.yaml": settings_page.reference_yaml()}
 
 
 def pages(name: str, languages: Iterable[str], markdown: Callable[[str], str]) -> dict[Path, str]:

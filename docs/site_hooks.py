@@ -19,7 +19,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
-# mkdocs has tools of its own and no gateway to ask: `gateway.phrases.LANGUAGE_NAMES`.
+# mkdocs has tools of its own and no gateway to ask: `gateway.i18n.language_name`.
 LANGUAGES = {"en": "English", "ru": "Русский", "uz": "O‘zbekcha"}
 TRANSLATED = re.compile(r"\.(ru|uz)\.md$")
 # Beside what is linked to: the pages that stand in the navigation.

@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-
 from gateway.config.reference import markdown
 from gateway.fhir.texts.guidance import GUIDANCE
+
 from tests.test_architecture import FLOORS, SANDBOX
 
 ROOT = Path(__file__).parents[1]

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 import typer
+from gateway.fhir.texts import READS, TEXTS
+from gateway.fhir.texts.guidance import GUIDANCE
 
 from gateway.admin.health import Readiness
 from gateway.admin.server import build_application
 from gateway.audit.trail import exchange_record
 from gateway.cli import cli
 from gateway.exchange import Exchange
-from gateway.fhir.texts import READS, TEXTS
-from gateway.fhir.texts.guidance import GUIDANCE
 from gateway.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[1]

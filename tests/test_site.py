@@ -9,8 +9,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-
 from gateway.phrases import LANGUAGE_NAMES
+
 from tests.browser.conftest import BROWSERS
 
 ROOT = Path(__file__).parents[1]

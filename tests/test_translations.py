@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-
 from gateway.phrases import LANGUAGE_NAMES
+
 from tests.test_documents import anchors, without_blocks
 
 DOCS = Path(__file__).parents[1] / "docs"

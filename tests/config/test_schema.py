@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from gateway.config.reference_words import WORDS
 
 from gateway.config import reference, shape
 from gateway.config.environment import variable_name
-from gateway.config.reference_words import WORDS
 from gateway.config.schema import json_schema
 from gateway.config.section import Section
 from gateway.config.settings import Settings

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Final, get_args
 
 from aiohttp import web
+from gateway.fhir.texts import TEXTS
 
 from gateway.admin.server import build_application
 from gateway.admin.status.recent_requests import RecentRequests
@@ -21,7 +22,6 @@ from gateway.admin.watching import MonitorSources, PlatformMonitor
 from gateway.config import Settings, load_settings
 from gateway.exchange import Exchange
 from gateway.fhir.labels import INTERACTIONS
-from gateway.fhir.texts import TEXTS
 from gateway.oauth.token_response import Cause
 from gateway.oauth.tokens import TokenState
 from gateway.pipeline.circuit import CircuitState

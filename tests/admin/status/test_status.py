@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from gateway.fhir.texts import TEXTS
 
 from gateway import __version__
 from gateway.admin.judgement import HealthEvaluator, HealthEvidence
@@ -32,7 +33,6 @@ from gateway.admin.status.state import StatusReporter, StatusSources
 from gateway.admin.status.texts import STATUS_WORDS
 from gateway.errors import outcome_text
 from gateway.exchange import Exchange
-from gateway.fhir.texts import TEXTS
 from gateway.i18n import LANGUAGES
 from gateway.pipeline.circuit import CircuitState
 from tests.doubles import platform as platform_answers

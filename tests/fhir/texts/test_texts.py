@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
-
-from gateway.errors import REASONS, outcome_text
 from gateway.fhir.catalogue import markdown
 from gateway.fhir.texts import ADVICE, READS, TEXTS, guidance_ru, guidance_uz
 from gateway.fhir.texts.guidance import GUIDANCE
+
+from gateway.errors import REASONS, outcome_text
 from gateway.i18n import LANGUAGES
 
 EVERY = [(reason, language) for reason in REASONS for language in LANGUAGES]

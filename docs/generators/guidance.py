@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 
 class Guidance(NamedTuple):
-    """Texts for operators, in English and Markdown; callers get `gateway.fhir.texts` instead."""
+    """Texts for operators, in English and Markdown; callers get the texts of `gateway.errors` instead."""
 
     repeat: str
     cause: str

@@ -7,15 +7,87 @@ import re
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, get_args, get_origin
+from functools import cache
+from typing import Annotated, Any, Final, Literal, NamedTuple, get_args, get_origin
 
+from docs.generators.translation import Translation
 from gateway.config import shape
 from gateway.config.environment import variable_name
 from gateway.config.problems import SettingPath
-from gateway.config.reference_words import WORDS, ReferenceTexts
 from gateway.config.section import Section
 from gateway.config.settings import PRESETS, Settings
 from gateway.config.values import Unit, format_size
+
+# The name of its catalogues.
+NAME: Final = "settings_page"
+
+
+class ReferenceTexts(NamedTuple):
+    """The prose of the page in Markdown, and the translation of all else."""
+
+    introduction: str
+    top_level: str
+    columns: str
+    required: str
+    by_environment: str
+    within: str
+    list_of: str
+    mapping_to: str
+    alternative: str
+    translation: Translation
+
+
+_ENGLISH: Final = {
+    "introduction": """\
+# Settings
+
+Made from the schema by `make docs`; do not edit.
+
+The gateway reads a YAML file (the one that `--config` names, else the one in the variable
+`DHP_GATEWAY_CONFIG`, else `/etc/dhp-gateway/gateway.yaml`, else `./gateway.yaml`; it says which it
+took) and lays environment variables over it, key by key. An unknown key or variable is an error;
+`dhp-gateway check` prints every problem at once, a secret or certificate file that cannot be read,
+quotes or blanks around a secret and words of the examples included, opens no connection, and ends
+with 2 when there is a problem. Warnings, which change no exit code, say of what works all the same
+that it is unsafe or hardly meant so: former addresses, keys and passwords that travel unencrypted,
+secrets in the settings file itself, operations that look like a misspelled one of FHIR.
+
+* Durations are seconds. Sizes are bytes: integers, or texts with `B`, `kB`, `MB`, `GB`, `KiB`,
+  `MiB` or `GiB`, such as `16MiB`.
+* A variable's text is taken as it is for texts; numbers and `true`/`false` are parsed; lists and
+  groups are JSON. For keys that may be null, `null` or nothing means null.
+* Any secret `x` may be given as `x_file`: the path of a file, of which a final line break is
+  ignored. An environment variable for either replaces both of the file.
+* `<NAME>` in a variable's name stands for a credential's name in capitals.
+* Relative paths start where the gateway is started.
+
+What `environment` fills in. `dhp-playground` and `dhp-production` are the platform of today's
+guide, `playground` and `production` the former addresses, of guide 0.1.0, of which `check`,
+`doctor` and the start warn. Each has clients of its own: an SSO answers `invalid_client` to those
+of another environment. `custom`, the default, fills in nothing: no secret goes to an address that
+was not chosen.
+
+| environment | `platform.fhir_base_url` | `sso.token_url` | `sso.authorize_url` |
+| --- | --- | --- | --- |
+""",
+    "top_level": "Top level",
+    "columns": "key | variable | type | default | meaning",
+    "required": "required",
+    "by_environment": "by `environment`",
+    "within": "in {}",
+    "list_of": "list of {}",
+    "mapping_to": "mapping of name to {}",
+    "alternative": "{} or {}",
+}
+
+
+@cache
+def words_of(language: str) -> ReferenceTexts:
+    """The prose in a language."""
+    translation = Translation(NAME, language)
+    return ReferenceTexts(
+        **{name: translation(text) for name, text in _ENGLISH.items()}, translation=translation
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +106,14 @@ class _Row:
 
 def markdown(language: str = "en") -> str:
     """Return docs/settings.md: one table for each group of keys."""
-    words = WORDS[language]
+    words = words_of(language)
     parts = [words.introduction + "".join(f"{line}\n" for line in _presets())]
     for setting, section in _groups(Settings, ()):
         rows = [row for row in _rows(section, setting) if not _is_group(row)]
         if rows:
             name = _shown(setting)
             heading = f"## `{name}`" if setting else f"## {words.top_level}"
-            meaning = words.groups.get(name, (section.__doc__ or "").splitlines()[0])
+            meaning = words.translation((section.__doc__ or "").splitlines()[0], name)
             table = f"| {words.columns} |\n| --- | --- | --- | --- | --- |\n"
             lines = "".join(f"{_table_line(row, words)}\n" for row in rows)
             parts.append(f"{heading}\n\n{meaning}\n\n{table}{lines}")
@@ -114,7 +186,7 @@ def _table_line(row: _Row, words: ReferenceTexts) -> str:
     group = str(row.setting[0])
     by_environment = any(row.name in preset.get(group, {}) for preset in PRESETS.values())
     default = words.by_environment if by_environment else _default(row, words)
-    meaning = words.keys.get(_shown(row.setting), row.meaning)
+    meaning = words.translation(row.meaning, _shown(row.setting))
     cells = (f"`{row.name}`", variable, _type(row.annotation, words), default, meaning)
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
@@ -128,7 +200,7 @@ def _type(annotation: Any, words: ReferenceTexts) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         name = _unit(annotation)
-        return words.types.get(name, name) if name else _type(arguments[0], words)
+        return words.translation(name) if name else _type(arguments[0], words)
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in arguments)
     if origin is tuple:
@@ -138,7 +210,7 @@ def _type(annotation: Any, words: ReferenceTexts) -> str:
     if arguments:
         return words.alternative.format(*(_type(part, words) for part in arguments))
     name = _plain(annotation)
-    return words.types.get(name, name)
+    return words.translation(name)
 
 
 def _unit(annotation: Any) -> str:

@@ -1,0 +1,1 @@
+"""Makes pages of the documentation out of the code; nothing of the gateway imports it."""
