@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from gateway.config.reference import markdown
-from gateway.fhir.texts.guidance import GUIDANCE
 
+from docs.generators.guidance import GUIDANCE
+from docs.generators.settings_page import markdown
 from tests.test_architecture import FLOORS, SANDBOX
 
 ROOT = Path(__file__).parents[1]

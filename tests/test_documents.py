@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -12,14 +13,15 @@ from typing import Any
 
 import pytest
 import typer
-from gateway.fhir.texts import READS, TEXTS
-from gateway.fhir.texts.guidance import GUIDANCE
 
+from docs.generators.guidance import GUIDANCE
 from gateway.admin.health import Readiness
 from gateway.admin.server import build_application
 from gateway.audit.trail import exchange_record
 from gateway.cli import cli
+from gateway.errors import REASONS
 from gateway.exchange import Exchange
+from gateway.i18n import LANGUAGES
 from gateway.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[1]
@@ -57,6 +59,7 @@ def test_a_stale_document_is_noticed(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
     generate = tmp_path / "docs" / "generate.py"
     generate.write_text((ROOT / "docs" / "generate.py").read_text(encoding="utf-8"))
+    shutil.copytree(ROOT / "docs" / "generators", tmp_path / "docs" / "generators")
     command = [sys.executable, str(generate)]
     stale = subprocess.run([*command, "--check"], capture_output=True, timeout=60, cwd=ROOT)
     assert stale.returncode == 1
@@ -160,8 +163,8 @@ def test_only_commands_that_there_are_get_named() -> None:
     written = [text for path in DOCUMENTS for text in paragraphs(path)]
     written += [path.read_text(encoding="utf-8") for path in (ROOT / "config").glob("*.yaml")]
     written += [field for guidance in GUIDANCE.values() for field in guidance]
-    for tables in (TEXTS, READS):
-        written += [text for table in tables.values() for text in table.values()]
+    texts = [each for reason in REASONS.values() for each in (reason.text, reason.read_text)]
+    written += [text.in_language(each) for text in texts if text for each in LANGUAGES]
     found = promised(written)
     assert {"run", "doctor", "token", "check", "sandbox"} <= found
     assert found <= commands

@@ -17,7 +17,7 @@ from gateway.admin.outbox.texts import PAGE_WORDS as OUTBOX_PAGE
 from gateway.admin.status.page import page_update
 from gateway.admin.status.remedies import REMEDIES
 from gateway.admin.status.texts import STATUS_WORDS
-from gateway.fhir import texts
+from gateway.errors import ADVICE, REASONS
 from gateway.i18n import LANGUAGES
 from gateway.login.pages import TEXTS as SIGN_IN
 from gateway.outbox import texts as outbox_texts
@@ -71,9 +71,11 @@ def told(language: str) -> list[str]:
             SIGN_IN[language],
         ),
         *(OUTBOX_PAGE[language], OUTBOX_CAUSES[language], ALERTS[language]),
-        *(texts.TEXTS[language], texts.READS[language], texts.ADVICE[language]),
     )
-    return [text for table in tables for text in table.values()] + list(alerts(language))
+    outcomes = [ADVICE.values(), *((each.text, each.read_text) for each in REASONS.values())]
+    spoken = [each.in_language(language) for some in outcomes for each in some if each]
+    shown = [text for table in tables for text in table.values()]
+    return [*shown, *spoken, *alerts(language)]
 
 
 def latin(text: str) -> set[str]:

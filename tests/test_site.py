@@ -9,8 +9,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from gateway.phrases import LANGUAGE_NAMES
 
+from gateway.i18n import LANGUAGES, language_name
 from tests.browser.conftest import BROWSERS
 
 ROOT = Path(__file__).parents[1]
@@ -78,7 +78,7 @@ def test_a_page_leads_to_the_same_in_other_languages(site: Path, page: Path) -> 
     html = (site / f"{page.stem}.html").read_text("utf-8")
     assert f'<html lang="{own or "en"}"' in html
     there = {}
-    for language in LANGUAGE_NAMES:
+    for language in LANGUAGES:
         suffix = "" if language == "en" else f".{language}"
         known = (ROOT / "docs" / f"{stem}{suffix}.md").exists()
         there[language] = f"{stem if known else 'index'}{suffix}.html"
@@ -86,7 +86,8 @@ def test_a_page_leads_to_the_same_in_other_languages(site: Path, page: Path) -> 
         r'<a href="([^"]+)" hreflang="(\w+)" class="md-select__link">\s*(\S+)\s*</a>', html
     )
     assert {language: link for link, language, _ in shown} == there
-    assert {language: name for _, language, name in shown} == LANGUAGE_NAMES
+    named = {language: language_name(language) for language in LANGUAGES}
+    assert {language: name for _, language, name in shown} == named
 
 
 def test_a_file_of_the_project_leads_to_the_start_in_other_languages(site: Path) -> None:

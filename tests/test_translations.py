@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from gateway.phrases import LANGUAGE_NAMES
 
+from gateway.i18n import LANGUAGES, language_name
 from tests.test_documents import anchors, without_blocks
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -119,8 +119,8 @@ def test_a_page_names_the_languages_that_it_is_in(page: Path) -> None:
         each: DOCS / f"{stem}.{each}.md" for each in ("ru", "uz")
     }
     shown = [
-        name if each == language else f"[{name}]({there[each].name})"
-        for each, name in LANGUAGE_NAMES.items()
+        language_name(each) if each == language else f"[{language_name(each)}]({there[each].name})"
+        for each in LANGUAGES
         if there[each].exists()
     ]
     lines = page.read_text("utf-8").splitlines()

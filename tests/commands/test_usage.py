@@ -10,7 +10,7 @@ from typer.main import get_command
 
 from gateway.cli import cli
 from tests.doubles.command import Result, dhp
-from tests.test_phrases import NAMES, OTHERS, SHARED
+from tests.test_i18n import NAMES, OTHERS, SHARED
 
 # Of options and commands, in the order in which help lists them.
 OPTION = re.compile(r"^  (--[\w-]+|[a-z-]+(?=  ))", re.MULTILINE)

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any, Final, get_args
 
 from aiohttp import web
-from gateway.fhir.texts import TEXTS
 
 from gateway.admin.server import build_application
 from gateway.admin.status.recent_requests import RecentRequests
@@ -20,6 +19,7 @@ from gateway.admin.status.state import (
 )
 from gateway.admin.watching import MonitorSources, PlatformMonitor
 from gateway.config import Settings, load_settings
+from gateway.errors import REASONS
 from gateway.exchange import Exchange
 from gateway.fhir.labels import INTERACTIONS
 from gateway.oauth.token_response import Cause
@@ -144,7 +144,7 @@ def _few_fail(duty: Duty) -> None:
 
 
 def _every_reason(duty: Duty) -> None:
-    for reason in TEXTS["en"]:
+    for reason in REASONS:
         duty.serve(0, (500, reason))
     duty.serve(0, (500, ""), (499, "upstream-failed"))
 

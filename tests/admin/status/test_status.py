@@ -16,7 +16,6 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from gateway.fhir.texts import TEXTS
 
 from gateway import __version__
 from gateway.admin.judgement import HealthEvaluator, HealthEvidence
@@ -31,7 +30,7 @@ from gateway.admin.status.recent_requests import (
 from gateway.admin.status.remedies import REMEDIES
 from gateway.admin.status.state import StatusReporter, StatusSources
 from gateway.admin.status.texts import STATUS_WORDS
-from gateway.errors import outcome_text
+from gateway.errors import REASONS, outcome_text
 from gateway.exchange import Exchange
 from gateway.i18n import LANGUAGES
 from gateway.pipeline.circuit import CircuitState
@@ -475,7 +474,7 @@ async def test_every_word_is_there_in_every_language(gateway: Running, language:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_reason_has_its_remedy(language: str) -> None:
     """For all that callers may get as a reason the people on duty are told what to do."""
-    assert REMEDIES[language].keys() == {*TEXTS["en"], PLATFORM_ERROR, PLATFORM_REFUSAL}
+    assert REMEDIES[language].keys() == {*REASONS, PLATFORM_ERROR, PLATFORM_REFUSAL}
 
 
 def test_minutes_leave_after_an_hour(traffic: RecentRequests, clock: FakeClock) -> None:

@@ -1,4 +1,4 @@
-"""Whatever a command says stands in the catalogue three times, and Russian is all Russian."""
+"""What people are told stands in the catalogues, and Russian is all Russian."""
 
 from __future__ import annotations
 
@@ -7,20 +7,26 @@ import errno
 import json
 import os
 import re
+import runpy
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from gateway.phrases import catalogue
-from gateway.phrases.tables import TABLES
-from typer.main import get_command
+from babel.messages.catalog import Catalog
+from babel.messages.mofile import read_mo, write_mo
+from babel.messages.pofile import read_po
 
+from gateway import i18n
 from gateway.audit.verify import Fault
-from gateway.cli import cli
 from gateway.commands.findings import State as FindingState
-from gateway.commands.usage import WORDS, paragraphs
+from gateway.commands.usage import WORDS
 from gateway.i18n import (
+    DOMAINS,
     EMPTY_MESSAGE,
     LANGUAGES,
     Message,
@@ -64,17 +70,21 @@ FILLED = re.compile(
 WORD = re.compile(r"[A-Za-z‘’]*[A-Za-z]{2}[A-Za-z‘’]*")
 
 
-def literals() -> Iterator[str]:
-    """Every sentence that stands in a `Message(…)`, but for those of placeholders alone."""
-    for path in ROOT.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Message":
-                first = node.args[0] if node.args else None
-                assert not isinstance(first, ast.JoinedStr), f"{path.name}:{node.lineno}"
-                if isinstance(first, ast.Constant) and LETTER.search(
-                    PLACEHOLDER.sub("", first.value)
-                ):
-                    yield first.value
+def catalogue(language: str, *domains: str) -> dict[str, str]:
+    """What commands say, or what catalogues hold, by the English sentence."""
+    texts = {}
+    for domain in domains or ("commands",):
+        with (ROOT / "locale" / language / "LC_MESSAGES" / f"{domain}.po").open("rb") as file:
+            messages = read_po(file, locale=language)
+        for each in messages:
+            if each.id and not each.context:
+                texts[first(each.id)] = first(each.string)
+    return texts
+
+
+def first(text: Any) -> str:
+    """A text, or the first of its plural forms."""
+    return text if isinstance(text, str) else str(text[0])
 
 
 def computed() -> set[str]:
@@ -90,7 +100,7 @@ def computed() -> set[str]:
         object.__setattr__(entry, name, value)
     shown = {"request", "answer", "method", "interaction", "resource", "request_id", "credential"}
     shown |= {"address", "body", "fields", "status", "reason", "note", "there is no such entry"}
-    shown |= {*WORDS, *helped(get_command(cli))}
+    shown |= {*WORDS}
     return {
         *get_args(Cause),
         *get_args(Fault),
@@ -102,41 +112,136 @@ def computed() -> set[str]:
     }
 
 
-def helped(command: Any) -> Iterator[str]:
-    """All that the help of a command says, and of those below it."""
-    if command.hidden:
-        return
-    yield from paragraphs(command.help)
-    yield from (each.help for each in command.params if each.help)
-    for below in getattr(command, "commands", {}).values():
-        yield from helped(below)
-
-
 def words(text: str) -> set[str]:
     """Words in Latin letters that are no names."""
     return set(WORD.findall(FILLED.sub(" ", text))) - NAMES
 
 
+def test_no_sentence_is_put_together_before_it_is_a_message() -> None:
+    """A message takes values: a text with the values in it is in no catalogue."""
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Message":
+                assert not isinstance((*node.args, None)[0], ast.JoinedStr), f"{path}:{node.lineno}"
+
+
+def test_code_holds_no_translation() -> None:
+    """Russian stands in catalogues only, so that a translator needs no Python."""
+    found = [path for path in ROOT.rglob("*.py") if re.search("[Ѐ-ӿ]", path.read_text("utf-8"))]
+    assert found == []
+
+
+def test_the_catalogues_say_what_the_code_says() -> None:
+    """Nothing is missing, obsolete or fuzzy, and all placeholders are those of the English text."""
+    command = [sys.executable, str(ROOT.parent / "deploy" / "translations.py"), "--check"]
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (checked.stdout, checked.stderr, checked.returncode) == ("", "", 0)
+
+
 @pytest.mark.parametrize("language", OTHERS)
-def test_every_sentence_has_all_its_texts(language: str) -> None:
-    """No command says what it cannot say in Russian and Uzbek."""
-    assert {*literals(), *computed()} - {*catalogue(language)} == set()
+def test_every_word_of_a_closed_list_has_its_texts(language: str) -> None:
+    """What is looked up as it comes is translated, too: causes, faults, states, facts."""
+    assert computed() - {*catalogue(language, *DOMAINS)} == set()
 
 
-def test_no_sentence_is_left_over_or_there_twice() -> None:
-    """The catalogue holds what is said, once; but for the words of other programs."""
-    *own, shared = TABLES
-    keys = [key for table in TABLES for key in table]
-    assert len(keys) == len(set(keys))
-    assert {key for table in own for key in table} - {*literals(), *computed()} == set()
-    assert {*computed()} - {*literals()} <= {*shared, *keys}
+@pytest.mark.parametrize("path", sorted(ROOT.glob("locale/*/*/*.po")), ids=lambda p: p.name)
+def test_the_compiled_catalogue_is_that_of_its_source(path: Path) -> None:
+    """What people read is what the translator wrote; `make venv` compiles it."""
+    with path.open("rb") as file:
+        source = read_po(file, locale=path.parts[-3])
+    with path.with_suffix(".mo").open("rb") as file:
+        compiled = read_mo(file)
+    assert translations_of(source) == translations_of(compiled)
 
 
-@pytest.mark.parametrize("language", OTHERS)
-def test_all_texts_of_a_sentence_take_the_same_values(language: str) -> None:
-    """What is filled in in English is filled in in the others, in the same form."""
-    for english, text in catalogue(language).items():
-        assert sorted(PLACEHOLDER.findall(text)) == sorted(PLACEHOLDER.findall(english)), english
+def translations_of(messages: Catalog) -> dict[tuple[str | None, str], list[str]]:
+    """What a catalogue has, the same for both kinds of file."""
+    return {(each.context, first(each.id)): list(each.string) for each in messages if each.id}
+
+
+def made_catalogue(folder: Path, *messages: tuple[Any, Any, str | None]) -> None:
+    """A Russian catalogue of `commands` with texts, translations and contexts; two empty ones."""
+    place = folder / "ru" / "LC_MESSAGES"
+    place.mkdir(parents=True)
+    for domain in DOMAINS:
+        catalogue = Catalog(locale="ru")
+        for english, russian, context in messages if domain == "commands" else ():
+            catalogue.add(english, russian, context=context)
+        with (place / f"{domain}.mo").open("wb") as file:
+            write_mo(file, catalogue)
+
+
+@pytest.fixture
+def locale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder for catalogues."""
+    monkeypatch.setattr(i18n, "LOCALE", tmp_path)
+    i18n._catalogue.cache_clear()
+    yield tmp_path
+    i18n._catalogue.cache_clear()
+
+
+@pytest.mark.parametrize(("number", "russian"), [(1, "1 час"), (2, "2 часа"), (5, "5 часов")])
+def test_a_number_chooses_its_form(locale: Path, number: int, russian: str) -> None:
+    """Each language has its own forms, as gettext knows them."""
+    forms = ("{number} час", "{number} часа", "{number} часов")
+    made_catalogue(locale, (("{number} hour", "{number} hours"), forms, None))
+    told = Message.counted("{number} hour", "{number} hours", number)
+    assert told == f"{number} hour{'s' if number > 1 else ''}"
+    assert told.in_language("ru") == russian
+
+
+def test_a_context_tells_equal_texts_apart(locale: Path) -> None:
+    """The same English text may read differently in two places."""
+    made_catalogue(locale, ("open", "открыть", None), ("open", "открыта", "state"))
+    assert Message("open").in_language("ru") == "открыть"
+    assert Message.within("state", "open") == "open"
+    assert Message.within("state", "open").in_language("ru") == "открыта"
+    assert Message.within("other", "open").in_language("ru") == "open"
+
+
+def test_an_empty_text_stays_empty() -> None:
+    """Its key is the header of every catalogue, which nobody wants to read."""
+    assert EMPTY_MESSAGE.in_language("ru") == ""
+
+
+def test_a_missing_catalogue_is_told(locale: Path) -> None:
+    """The text stays English, and whoever forgot to compile the catalogues hears of it."""
+    with pytest.warns(RuntimeWarning, match="make venv"):
+        assert Message("is missing").in_language("ru") == "is missing"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "wrong"),
+    [
+        ('msgstr "не задано"', 'msgstr ""', "has no translation"),
+        ('msgid "is missing"', '#, fuzzy\nmsgid "is missing"', "is fuzzy"),
+        ('msgid "is missing"', 'msgid "is mising"', "is obsolete"),
+        ('msgid "is missing"', 'msgid "is mising"', "is missing"),
+        ('msgstr "{key}_file, строка {number}"', 'msgstr "{key}_file, строка"', "{placeholders}"),
+    ],
+)
+def test_what_is_wrong_with_a_catalogue_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, wrong: str
+) -> None:
+    """Whatever would be left in English, or break when it is filled in, fails `make check`."""
+    tool = runpy.run_path(str(ROOT.parent / "deploy" / "translations.py"))
+    shutil.copytree(ROOT / "locale", tmp_path / "locale")
+    catalogue = tmp_path / "locale" / "ru" / "LC_MESSAGES" / "commands.po"
+    text = catalogue.read_text("utf-8")
+    assert old in text
+    catalogue.write_text(text.replace(old, new, 1), encoding="utf-8")
+    monkeypatch.setitem(tool["path_of"].__globals__, "LOCALE", tmp_path / "locale")
+    monkeypatch.setitem(tool["path_of"].__globals__, "ROOT", tmp_path)
+    monkeypatch.setitem(tool["path_of"].__globals__, "PAGES", {})
+    templates = {name: each for name, each in templates_of_the_code().items() if name in DOMAINS}
+    assert any(wrong in told for told in tool["mistakes"](templates))
+
+
+@cache
+def templates_of_the_code() -> dict[str, Catalog]:
+    """What the code says."""
+    tool = runpy.run_path(str(ROOT.parent / "deploy" / "translations.py"))
+    return dict(tool["extracted"]())
 
 
 def test_russian_holds_no_english_word() -> None:
@@ -170,7 +275,7 @@ def test_common_words_of_the_system_are_known() -> None:
     assert {os.strerror(code).lower() for code in usual} <= {*catalogue("ru")}
 
 
-def test_phrases_in_phrases_are_translated_too() -> None:
+def test_messages_in_messages_are_translated_too() -> None:
     """A hint in a line, a name in a hint: all of it is of one language."""
     inner = Message("did you mean {near}?", near=all_of(["a", "b"]))
     line = Message("{told}. {hint:sentence}", told=Message("is missing"), hint=inner)
@@ -193,7 +298,7 @@ def test_values_are_never_taken_for_sentences() -> None:
     assert Message("{}").in_language("ru") == "{}"
 
 
-def test_an_exception_carries_its_phrase_to_another_process() -> None:
+def test_an_exception_carries_its_message_to_another_process() -> None:
     """A worker's reason is told by the command in the language of the terminal."""
     failure = StartError(
         join_messages("\n", [Message("did you mean {near}?", near="x"), EMPTY_MESSAGE])
@@ -243,7 +348,7 @@ def test_no_error_that_is_shown_carries_a_bare_text() -> None:
     }
     told = set()
     for _, node in nodes:
-        shows = isinstance(node, ast.ExceptHandler) and "exception_phrase(" in ast.unparse(node)
+        shows = isinstance(node, ast.ExceptHandler) and "exception_message(" in ast.unparse(node)
         if shows and node.name:
             kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
             told |= {_name(kind) for kind in kinds if kind is not None}
