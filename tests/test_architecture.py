@@ -16,7 +16,7 @@ FLOORS = (
     *("__main__", "cli", "commands", "process", "admin", "login", "outbox", "pipeline"),
     *("oauth", "audit", "http", "fhir", "telemetry", "config", "exchange"),
     *("errors", "secret", "os_support", "nesting", "duration", "authority", "timing"),
-    "i18n",
+    *("templates", "i18n"),
 )
 # Beside all floors: uses none of them, and only these use it.
 SANDBOX = "sandbox"

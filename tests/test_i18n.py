@@ -131,6 +131,18 @@ def test_code_holds_no_translation() -> None:
     assert found == []
 
 
+def test_code_holds_no_markup() -> None:
+    """Pages are templates, so that everything that is put into them is escaped."""
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found = re.search(
+                    r"</(?:[a-z]+)>|<(?:a|b|p|div|html|h[1-6]|svg|td|tr)[ >]", node.value
+                )
+                # What is looked for in answers of others is no page.
+                assert found is None or path.name in ("search_complaints.py",), path
+
+
 def test_the_catalogues_say_what_the_code_says() -> None:
     """Nothing is missing, obsolete or fuzzy, and all placeholders are those of the English text."""
     command = [sys.executable, str(ROOT.parent / "deploy" / "translations.py"), "--check"]

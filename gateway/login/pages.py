@@ -8,35 +8,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from html import escape
 from typing import Final
 
 from gateway.i18n import Message, in_all_languages
 from gateway.pipeline.own_replies import LocalResponse, html_response
+from gateway.templates import file_text, render
 
-_STYLE: Final = (
-    "body{font:1rem/1.5 system-ui,sans-serif;margin:10vh auto;max-width:30rem;padding:0 1rem;"
-    "color:#1b2733;background:#f4f7f9}main{background:#fff;border:1px solid #d5dee5;"
-    "border-radius:.5rem;padding:1.5rem}h1{font-size:1.25rem;margin-top:0}"
-    "a{display:inline-block;padding:.5rem 1rem;border-radius:.25rem;background:#0b5d8a;"
-    "color:#fff;text-decoration:none}small{color:#566573;overflow-wrap:anywhere}"
-)
+_STYLE: Final = file_text("login/templates", "sign_in_failed.css")
 _STYLE_HASH: Final = "sha256-" + base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-_DOCUMENT: Final = """<!doctype html>
-<html lang="{language}">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body><main><h1>{title}</h1>
-<p>{text}</p>
-<p><a href="{again_path}">{again}</a></p>
-<p><small>{number}: {request_id}</small></p>
-</main></body>
-</html>
-"""
 
 # The status of the page, by the failure.
 STATUS: Final = {
@@ -96,16 +75,14 @@ def failure_page(
     `what` is a key of `STATUS`, `again_path` is the path that starts another sign-in. `headers` are
     added to the response.
     """
-    texts = TEXTS.get(language, TEXTS["en"])
-    page = _DOCUMENT.format(
+    page = render(
+        "sign_in_failed.html",
         language=language,
         style=_STYLE,
-        title=texts["title"],
-        text=texts[what],
-        again=texts["again"],
-        again_path=escape(again_path),
-        number=texts["number"],
-        request_id=escape(request_id),
+        words=TEXTS.get(language, TEXTS["en"]),
+        what=what,
+        again_path=again_path,
+        request_id=request_id,
     )
     language_field = ("Content-Language", language)
     return html_response(page, STATUS[what], _STYLE_HASH, language_field, *headers)

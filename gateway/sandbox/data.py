@@ -19,6 +19,11 @@ PATIENT_ID: Final = "5d0c6f0a-1f1e-4c55-9a1b-000000000011"
 _ATTACHMENT_NAMES: Final = frozenset({"attachment", "photo", "presentedForm", "valueAttachment"})
 
 
+def page_text(name: str) -> str:
+    """A page of the package, or a part of one."""
+    return files("gateway.sandbox").joinpath(name).read_text(encoding="utf-8")
+
+
 def examples(base: str) -> list[JsonObject]:
     """Return all single resources and those found only in Bundles, with `base` in the links."""
     documents = [parse(file) for file in _files()]

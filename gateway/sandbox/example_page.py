@@ -15,69 +15,15 @@ from typing import Final
 
 from aiohttp import web
 
+from gateway.sandbox.data import page_text
+
 PATH: Final = "/example"
 
-_STYLE: Final = """
-body { font: 1rem/1.5 system-ui, sans-serif; margin: 5vh auto; max-width: 40rem; padding: 0 1rem;
-  color: #1b2733; background: #f4f7f9; }
-main { background: #fff; border: 1px solid #d5dee5; border-radius: .5rem; padding: 1.5rem; }
-h1 { font-size: 1.25rem; margin-top: 0; }
-button { font: inherit; padding: .25rem 1rem; }
-"""
-_SCRIPT: Final = Template("""
-const gateway = "$gateway";
-const show = (id, text) => { document.getElementById(id).textContent = text; };
-const call = (path, options = {}) => fetch(gateway + path, { credentials: "include", ...options });
-
-async function start() {
-  const session = await (await call("/auth/session")).json();
-  document.getElementById("sign-in").hidden = session.signed_in;
-  document.getElementById("sign-out").hidden = !session.signed_in;
-  show("who", session.signed_in ? "Signed in: " + (session.name || session.user) : "Nobody is signed in.");
-  const list = document.getElementById("patients");
-  list.replaceChildren();
-  if (!session.signed_in) return;
-  const answer = await call("/fhir/Patient", { headers: { Accept: "application/fhir+json" } });
-  const bundle = await answer.json();
-  for (const { resource } of bundle.entry ?? []) {
-    if (resource.resourceType !== "Patient") continue;
-    const name = (resource.name ?? [{}])[0];
-    const item = document.createElement("li");
-    item.textContent = [...(name.given ?? []), name.family ?? "", resource.birthDate ?? ""].join(" ");
-    list.append(item);
-  }
-}
-
-document.getElementById("sign-in").onclick = () => {
-  location.href = gateway + "/auth/login?return_to=" + encodeURIComponent(location.href);
-};
-document.getElementById("sign-out").onclick = async () => {
-  await call("/auth/logout", { method: "POST", headers: { "X-Requested-With": "example" } });
-  await start();
-};
-start().catch(() => show("who", "The gateway does not answer."));
-""")  # noqa: E501 - lines of another language
-_AUDIT: Final = Template("""\
-<p>The gateway's audit says who asked for what: <code>tail $file</code></p>
-""")
-_DOCUMENT: Final = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Patients</title>
-<style>$style</style>
-</head>
-<body><main>
-<h1>Patients</h1>
-<p id="who"></p>
-<p><button id="sign-in" hidden>Sign in</button><button id="sign-out" hidden>Sign out</button></p>
-<ul id="patients"></ul>
-$audit</main>
-<script>$script</script>
-</body>
-</html>
-""")
+_STYLE: Final = page_text("example_page.css")
+_SCRIPT: Final = Template(page_text("example_page.js"))
+# `$audit` of the page, where there is an audit file.
+_AUDIT: Final = Template(page_text("example_audit.html"))
+_DOCUMENT: Final = Template(page_text("example_page.html"))
 
 
 class ExamplePage:

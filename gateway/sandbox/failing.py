@@ -10,15 +10,13 @@ from typing import Final
 from aiohttp import web
 
 from gateway.sandbox.codec import render
+from gateway.sandbox.data import page_text
 from gateway.sandbox.events import EVENT
 from gateway.sandbox.faults import FailureMode, Side
 from gateway.sandbox.outcomes import Issue, operation_outcome
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
-_ERROR_PAGE: Final = (
-    "<!doctype html><html><head><title>502 Bad Gateway</title></head>"
-    "<body><h1>502 Bad Gateway</h1></body></html>"
-)
+_ERROR_PAGE: Final = page_text("bad_gateway.html")
 # The codes of FHIR's issue-type for statuses. Other statuses have `transient` (5xx) or
 # `processing`.
 _ISSUE_CODES: Final = {

@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
+from string import Template
 from typing import Final
 from urllib.parse import urlencode
 
 from aiohttp import web
 
 from gateway.sandbox.clients import Clients
+from gateway.sandbox.data import page_text
 from gateway.sandbox.grants import Grants, PendingSignIn
 
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9\-_]{43}")
@@ -27,35 +29,9 @@ _HEADERS: Final = {
     "frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
 }
-_DOCUMENT: Final = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ font: 1rem/1.5 system-ui, sans-serif; margin: 10vh auto; max-width: 24rem; padding: 0 1rem;
-  color: #1b2733; background: #f4f7f9; }}
-main {{ background: #fff; border: 1px solid #d5dee5; border-radius: .5rem; padding: 1.5rem; }}
-h1 {{ font-size: 1.25rem; margin-top: 0; }}
-input {{ font: inherit; width: 100%; padding: .5rem; box-sizing: border-box;
-  margin: .25rem 0 1rem; }}
-button {{ font: inherit; padding: .5rem 1rem; }}
-</style>
-</head>
-<body><main><h1>{title}</h1>
-{content}
-</main></body>
-</html>
-"""
-_FORM: Final = """<p>The client <strong>{client}</strong> asks to act for you. Any name will do:
-this platform holds synthetic data only.</p>
-<form method="post">
-<label for="username">User name</label>
-<input id="username" name="username" value="{user}" autocomplete="username" required maxlength="64">
-<button name="decision" value="allow">Sign in</button>
-<button name="decision" value="deny" formnovalidate>Refuse</button>
-</form>"""
+_DOCUMENT: Final = Template(page_text("sign_in.html"))
+_FORM: Final = Template(page_text("sign_in_form.html"))
+_ERROR: Final = Template(page_text("sign_in_error.html"))
 
 FormFields = Mapping[str, str]
 
@@ -97,7 +73,9 @@ class SignInPage:
         try:
             self._require_safe(pairs, given)
         except _PageError as error:
-            return _page("This sign-in cannot go on", f"<p>{escape(str(error))}</p>", status=400)
+            return _page(
+                "This sign-in cannot go on", _ERROR.substitute(why=escape(str(error))), status=400
+            )
         try:
             self._require_valid(given)
             return proceed(given)
@@ -155,10 +133,10 @@ def _redirect(given: FormFields, answer: FormFields) -> web.Response:
 
 
 def _form_page(given: FormFields) -> web.Response:
-    content = _FORM.format(client=escape(given["client_id"]), user=_DEFAULT_USER)
+    content = _FORM.substitute(client=escape(given["client_id"]), user=_DEFAULT_USER)
     return _page("Sign in to the sandbox", content)
 
 
 def _page(title: str, content: str, status: int = 200) -> web.Response:
-    text = _DOCUMENT.format(title=escape(title), content=content)
+    text = _DOCUMENT.substitute(title=escape(title), content=content)
     return web.Response(text=text, status=status, content_type="text/html", headers=_HEADERS)

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from gateway.admin.judgement import REASONS
-from gateway.admin.status.glance import summary_cards
 from gateway.admin.status.markup import (
     format_duration,
     format_number,
     format_percentage,
     format_span,
 )
+from gateway.admin.status.page import summary_cards
 from gateway.admin.status.texts import STATUS_WORDS
 
 EN = STATUS_WORDS["en"]
