@@ -4,8 +4,8 @@ The `.mo` files are made beside the `.po` files that they come from, for every k
 for an editable installation; `pyproject.toml` includes them although git ignores them.
 
 `DHP_GATEWAY_COMPILE=1` requests a wheel made with mypyc. It needs a C compiler and Python's header
-files; it runs on the Python and the platform that made it, and contains all sources too. Without the
-variable the wheel is one for any system. The gateway behaves the same either way.
+files; it runs on the Python and the platform that made it, and contains all sources too. Without
+the variable the wheel is one for any system. The gateway behaves the same either way.
 
 `DHP_GATEWAY_OPTIMISATION` is the C compiler's level, 0 to 3; the default, 2, is the one of
 releases. A lower level compiles faster.

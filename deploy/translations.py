@@ -109,8 +109,6 @@ def _order(found: _Found) -> tuple[int, str]:
 
 
 def _found() -> Iterator[_Found]:
-    from typer.main import get_command
-
     from gateway.cli import cli
 
     for path in sorted((ROOT / "gateway").rglob("*")):
@@ -124,11 +122,12 @@ def _found() -> Iterator[_Found]:
                     message,
                     context,
                 )
-    for message in helped(get_command(cli)):
+    for message in helped(cli):
         yield "commands", "gateway/cli.py", message, None
     for message in UNMARKED.read_text("utf-8").splitlines():
         if not message.startswith("#"):
-            yield "commands", str(UNMARKED.relative_to(ROOT)), message, None
+            one, *many = message.split(" | ")
+            yield "commands", str(UNMARKED.relative_to(ROOT)), (one, many[0]) if many else one, None
 
 
 def in_code(path: Path) -> Iterator[tuple[str | tuple[str, str], str | None]]:
@@ -139,6 +138,8 @@ def in_code(path: Path) -> Iterator[tuple[str | tuple[str, str], str | None]]:
         texts = [each.value for each in node.args if isinstance(each, ast.Constant)]
         match ast.unparse(node.func), texts:
             case "Message", [str(text)]:
+                yield text, None
+            case "_", [str(text)]:
                 yield text, None
             case "Message.within", [str(context), str(text)]:
                 yield text, context

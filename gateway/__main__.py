@@ -16,14 +16,14 @@ from typing import Final
 
 from gateway.commands import serving
 
-# typer expands arguments with these characters on Windows.
+# click expands arguments with these characters on Windows.
 _EXPANDED: Final = frozenset("~$%*?[")
 
 
 def main() -> None:
     """Run the console script."""
     _forbid_core_dumps()
-    begin = _run_without_typer(sys.argv[1:])
+    begin = _run_without_click(sys.argv[1:])
     failure: BaseException | None = None
     if begin is not None:
         try:
@@ -49,8 +49,8 @@ def _forbid_core_dumps() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _run_without_typer(argv: Sequence[str]) -> Callable[[], int] | None:
-    """Return what to run if the arguments are unambiguous, else None: typer parses them."""
+def _run_without_click(argv: Sequence[str]) -> Callable[[], int] | None:
+    """Return what to run if the arguments are unambiguous, else None: click parses them."""
     match argv:
         case ["run"]:
             return partial(serving.run_gateway, None)

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-import typer
+import click
 
 from gateway import __version__
 from gateway.commands import checking_app, init_app, outbox_app, platform_app, serving, usage
@@ -26,61 +25,55 @@ from gateway.commands.shared import (
     NO_START,
     UNPROVEN,
     WRONG_USAGE,
-    AsJson,
-    ConfigOption,
+    as_json_option,
+    config_option,
     exit_with_problems,
     load_settings,
     settings_source,
 )
 from gateway.commands.shared import exit_with_message as _fail
-from gateway.commands.terminal import LanguageOption, print_line, translate
-from gateway.commands.usage import LocalizedTyper
+from gateway.commands.terminal import argument, language_option, option, print_line, translate
+from gateway.commands.usage import LocalizedGroup
 from gateway.i18n import Message, exception_message, join_messages, setting_problem, system_error
 
 if TYPE_CHECKING:
     from gateway.commands.sandbox import SandboxRun
     from gateway.config import ListenAddress
 
-cli = LocalizedTyper(
-    name="dhp-gateway",
-    help="A FHIR gateway for Uzbekistan's Digital Health Platform.",
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    # Frames and colours are for terminals; logs and scripts get plain text.
-    rich_markup_mode="rich" if sys.stderr and sys.stderr.isatty() else None,
+
+def _print_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"dhp-gateway {__version__}")
+        raise click.exceptions.Exit
+
+
+@click.group(cls=LocalizedGroup, no_args_is_help=True)
+@option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=True,
+    callback=_print_version,
+    help="Print the version.",
 )
+@language_option
+def cli(version: bool, lang: str | None) -> None:
+    """A FHIR gateway for Uzbekistan's Digital Health Platform."""
 
 
 def main(failure: BaseException | None = None) -> None:
     """Run the command line.
 
-    `failure` is the exception that ended a `run` or `worker` which was started without typer.
+    `failure` is the exception that ended a `run` or `worker` which was started without click.
     """
     usage.run_command_line(cli, failure)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"dhp-gateway {__version__}")
-        raise typer.Exit
-
-
-@cli.callback()
-def options(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version."
-        ),
-    ] = False,
-    lang: LanguageOption = None,
-) -> None:
-    """A FHIR gateway for Uzbekistan's Digital Health Platform."""
-
-
 @cli.command()
-def run(context: typer.Context, config: ConfigOption = None, lang: LanguageOption = None) -> None:
+@click.pass_context
+@config_option
+@language_option
+def run(context: click.Context, config: Path | None = None, lang: str | None = None) -> None:
     """Run the gateway."""
     from gateway.config import SettingsError
 
@@ -95,11 +88,13 @@ def run(context: typer.Context, config: ConfigOption = None, lang: LanguageOptio
         if not isinstance(error, StartError):
             raise
         _exit_start_failed(error)
-    raise typer.Exit(code)
+    raise click.exceptions.Exit(code)
 
 
 @cli.command(hidden=True)
-def worker(context: typer.Context, inheritance: str) -> None:
+@click.argument("inheritance")
+@click.pass_context
+def worker(context: click.Context, inheritance: str) -> None:
     """Run one of several workers; for the gateway's own use."""
     from gateway.process.worker import WorkerDescriptors
 
@@ -107,64 +102,90 @@ def worker(context: typer.Context, inheritance: str) -> None:
         WorkerDescriptors.from_text(inheritance)
     except ValueError:
         _fail(Message("workers are started by `dhp-gateway run`"), WRONG_USAGE)
-    raise typer.Exit(_exit_code(context, partial(serving.run_worker, inheritance)))
+    raise click.exceptions.Exit(_exit_code(context, partial(serving.run_worker, inheritance)))
 
 
-def _exit_code(context: typer.Context, serve: Callable[[], int]) -> int:
-    """Return the exit code of `serve`, or raise the failure of a run without typer."""
+def _exit_code(context: click.Context, serve: Callable[[], int]) -> int:
+    """Return the exit code of `serve`, or raise the failure of a run without click."""
     if context.obj is not None:
         raise context.obj
     return serve()
 
 
-def _address_option(variable: str, what: str) -> Any:
-    """Return an option for an address of the sandbox; the image sets its variable."""
-    return typer.Option(metavar="HOST:PORT", envvar=variable, help=what)
-
-
-_FailOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="SIDE=HOW", help="`sso|platform=STATUS|html|reset`; `STATUS`: 400 to 599."
-    ),
-]
-_SlowOption = Annotated[
-    list[str] | None, typer.Option(metavar="SIDE=TIME", help="`sso|platform=2s` or `500ms`.")
-]
+_fail_option = option(
+    "--fail",
+    multiple=True,
+    metavar="SIDE=HOW",
+    help="`sso|platform=STATUS|html|reset`; `STATUS`: 400 to 599.",
+)
+_slow_option = option(
+    "--slow", multiple=True, metavar="SIDE=TIME", help="`sso|platform=2s` or `500ms`."
+)
 
 
 @cli.command()
+@option("--platform-only", is_flag=True, help="Run no gateway in front of the platform.")
+@option("--login", is_flag=True, help="People sign in with a browser; there is a page to try.")
+@option(
+    "--port",
+    type=click.IntRange(min=0, max=65535),
+    default=8090,
+    show_default=True,
+    metavar="PORT",
+    help="The platform's port; 0: any.",
+)
+@option(
+    "--listen",
+    default="127.0.0.1:8080",
+    show_default=True,
+    metavar="HOST:PORT",
+    envvar="DHP_SANDBOX_LISTEN",
+    show_envvar=True,
+    help="The gateway's address.",
+)
+@option(
+    "--admin",
+    default="127.0.0.1:9464",
+    show_default=True,
+    metavar="HOST:PORT",
+    envvar="DHP_SANDBOX_ADMIN",
+    show_envvar=True,
+    help="The operators' address.",
+)
+@_fail_option
+@_slow_option
+@option("--token-lifetime", type=float, metavar="SECONDS", help="How long the SSO's tokens last.")
+@option(
+    "--reject-tokens",
+    type=float,
+    default=0.0,
+    show_default=True,
+    metavar="SHARE",
+    help="Share of good tokens refused, 0 to 1.",
+)
+@option("--lenient", is_flag=True, help="Conditions are kept, all filters work.")
+@option(
+    "--search-lag",
+    type=float,
+    default=0.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How late searches know of a write.",
+)
+@language_option
 def sandbox(  # noqa: PLR0913 - one for each option
-    platform_only: Annotated[
-        bool, typer.Option("--platform-only", help="Run no gateway in front of the platform.")
-    ] = False,
-    login: Annotated[
-        bool, typer.Option("--login", help="People sign in with a browser; there is a page to try.")
-    ] = False,
-    port: Annotated[
-        int, typer.Option(metavar="PORT", min=0, max=65535, help="The platform's port; 0: any.")
-    ] = 8090,
-    listen: Annotated[
-        str, _address_option("DHP_SANDBOX_LISTEN", "The gateway's address.")
-    ] = "127.0.0.1:8080",
-    admin: Annotated[
-        str, _address_option("DHP_SANDBOX_ADMIN", "The operators' address.")
-    ] = "127.0.0.1:9464",
-    fail: _FailOption = None,
-    slow: _SlowOption = None,
-    token_lifetime: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="How long the SSO's tokens last.")
-    ] = None,
-    reject_tokens: Annotated[
-        float, typer.Option(metavar="SHARE", help="Share of good tokens refused, 0 to 1.")
-    ] = 0.0,
-    lenient: Annotated[
-        bool, typer.Option("--lenient", help="Conditions are kept, all filters work.")
-    ] = False,
-    search_lag: Annotated[
-        float, typer.Option(metavar="SECONDS", help="How late searches know of a write.")
-    ] = 0.0,
-    lang: LanguageOption = None,
+    platform_only: bool = False,
+    login: bool = False,
+    port: int = 8090,
+    listen: str = "127.0.0.1:8080",
+    admin: str = "127.0.0.1:9464",
+    fail: tuple[str, ...] = (),
+    slow: tuple[str, ...] = (),
+    token_lifetime: float | None = None,
+    reject_tokens: float = 0.0,
+    lenient: bool = False,
+    search_lag: float = 0.0,
+    lang: str | None = None,
 ) -> None:
     """Run an embedded DHP platform and a gateway in front of it; needs no network, no settings."""
     from gateway.sandbox import Faults, SandboxOptions
@@ -173,7 +194,7 @@ def sandbox(  # noqa: PLR0913 - one for each option
         faults = Faults.parse(fail or (), slow or (), token_lifetime, reject_tokens)
         platform = SandboxOptions(port=port, faults=faults, lenient=lenient, search_lag=search_lag)
     except ValueError as error:
-        _fail(usage.usage_error_phrase(str(error)) or exception_message(error), WRONG_USAGE)
+        _fail(exception_message(error), WRONG_USAGE)
     addresses = _address("--listen", listen), _address("--admin", admin)
     from gateway.commands.sandbox import SandboxRun
 
@@ -185,7 +206,7 @@ def _run_sandbox(demo: SandboxRun) -> None:
     from gateway.process.factories import StartError
 
     try:
-        command.serve_sandbox(demo, typer.echo)
+        command.serve_sandbox(demo, click.echo)
     except StartError as error:
         _exit_start_failed(error)
 
@@ -210,7 +231,7 @@ def schema() -> None:
     """Print the JSON Schema of the settings."""
     from gateway.config.schema import json_schema
 
-    typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
 
 
 def _exit_start_failed(error: Exception) -> NoReturn:
@@ -223,7 +244,9 @@ def _exit_start_failed(error: Exception) -> NoReturn:
 
 
 @cli.command()
-def healthcheck(config: ConfigOption = None, lang: LanguageOption = None) -> None:
+@config_option
+@language_option
+def healthcheck(config: Path | None = None, lang: str | None = None) -> None:
     """Exit with 0 when the running gateway says that it is ready.
 
     Of the settings only admin.address is looked at: one that runs may well be healthy while the
@@ -258,15 +281,25 @@ def healthcheck(config: ConfigOption = None, lang: LanguageOption = None) -> Non
     _fail(Message("not ready: {failing}", failing=failing), CHECK_FAILED)
 
 
-audit = LocalizedTyper(help="Look after audit files.", no_args_is_help=True)
-cli.add_typer(audit, name="audit")
+audit = LocalizedGroup("audit", help="Look after audit files.", no_args_is_help=True)
+cli.add_command(audit, "audit")
 
 
 @audit.command()
+@argument(
+    "files",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE…",
+    help="In any order.",
+)
+@as_json_option
+@language_option
 def verify(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="In any order.")],
-    as_json: AsJson = False,
-    lang: LanguageOption = None,
+    files: tuple[Path, ...],
+    as_json: bool = False,
+    lang: str | None = None,
 ) -> None:
     """Verify the hash chain of audit files, and name the first bad line.
 
@@ -281,27 +314,28 @@ def verify(
         why = system_error(error, Message("cannot be read"))
         _fail(Message("{path}: {why}", path=error.filename, why=why), WRONG_USAGE)
     if as_json:
-        typer.echo(json.dumps(command.report_document(verdict), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(command.report_document(verdict), indent=2, ensure_ascii=False))
     else:
         for line in command.format_report(verdict):
             print_line(line)
     if verdict.fault is not None:
-        raise typer.Exit(CHECK_FAILED)
-    raise typer.Exit(0 if verdict.is_end_proven else UNPROVEN)
+        raise click.exceptions.Exit(CHECK_FAILED)
+    raise click.exceptions.Exit(0 if verdict.is_end_proven else UNPROVEN)
 
 
-cli.add_typer(outbox_app.app, name="outbox")
+cli.add_command(outbox_app.app, "outbox")
 cli.command()(platform_app.token)
 cli.command(name="probe-search")(platform_app.probe_search)
 
 
 @cli.command()
+@option("--test", is_flag=True, help="Send a test message to every address.")
+@config_option
+@language_option
 def notify(
-    test: Annotated[
-        bool, typer.Option("--test", help="Send a test message to every address.")
-    ] = False,
-    config: ConfigOption = None,
-    lang: LanguageOption = None,
+    test: bool = False,
+    config: Path | None = None,
+    lang: str | None = None,
 ) -> None:
     """Try whether people are told: of `alerts.notify`.
 
@@ -328,4 +362,6 @@ def notify(
     findings = asyncio.run(command.send_test_message(settings, addresses))
     for finding in findings:
         print_line(finding.line())
-    raise typer.Exit(CHECK_FAILED if any(each.state == "failed" for each in findings) else 0)
+    raise click.exceptions.Exit(
+        CHECK_FAILED if any(each.state == "failed" for each in findings) else 0
+    )

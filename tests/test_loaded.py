@@ -21,7 +21,7 @@ NOT_NEEDED = [
         "redis",
         "rich.console",
         "sqlalchemy",
-        "typer",
+        "click",
         "xml.parsers.expat",
     ),
     *("gateway.cli", "gateway.process.outbox_service", "gateway.outbox", "gateway.sandbox"),

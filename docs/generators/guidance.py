@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 
 class Guidance(NamedTuple):
-    """Texts for operators, in English and Markdown; callers get the texts of `gateway.errors` instead."""
+    """Texts for operators, in English and Markdown; those for callers are in `gateway.errors`."""
 
     repeat: str
     cause: str

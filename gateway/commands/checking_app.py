@@ -4,37 +4,39 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from gateway.commands.shared import (
     CHECK_FAILED,
     WRONG_USAGE,
-    AsJson,
-    ConfigOption,
+    as_json_option,
+    config_option,
     load,
     settings_source,
 )
-from gateway.commands.terminal import LanguageOption, print_line
+from gateway.commands.terminal import language_option, print_line
 from gateway.i18n import Message
 
 if TYPE_CHECKING:
     from gateway.config import Problem, Settings, SettingsSource
 
 
-def check(
-    config: ConfigOption = None, as_json: AsJson = False, lang: LanguageOption = None
-) -> None:
+@config_option
+@as_json_option
+@language_option
+def check(config: Path | None = None, as_json: bool = False, lang: str | None = None) -> None:
     """Validate the settings and print every problem; opens no connection."""
     settings, found, warnings = _examine_settings(settings_source(config))
     if as_json:
         from gateway.commands import json_report
 
-        typer.echo(json_report.settings_report(found, warnings))
-        raise typer.Exit(WRONG_USAGE if found or settings is None else 0)
+        click.echo(json_report.settings_report(found, warnings))
+        raise click.exceptions.Exit(WRONG_USAGE if found or settings is None else 0)
     if not _print_check(settings, found, warnings):
-        raise typer.Exit(WRONG_USAGE)
+        raise click.exceptions.Exit(WRONG_USAGE)
 
 
 def run_check(source: SettingsSource) -> Settings | None:
@@ -82,14 +84,15 @@ def _print_check(settings: Settings | None, found: list[Problem], warnings: list
     return True
 
 
-def doctor(
-    config: ConfigOption = None, as_json: AsJson = False, lang: LanguageOption = None
-) -> None:
+@config_option
+@as_json_option
+@language_option
+def doctor(config: Path | None = None, as_json: bool = False, lang: str | None = None) -> None:
     """Check the whole set-up, step by step, and say what to do about each fault."""
     source = settings_source(config)
     settings = load(source, as_json=as_json)
     if not print_doctor(settings, source.warnings(settings), as_json=as_json):
-        raise typer.Exit(CHECK_FAILED)
+        raise click.exceptions.Exit(CHECK_FAILED)
 
 
 def print_doctor(
@@ -102,7 +105,7 @@ def print_doctor(
     findings = asyncio.run(command.run_checks(settings, None if as_json else print_line, warnings))
     failed = [finding for finding in findings if finding.state == "failed"]
     if as_json:
-        typer.echo(json_report.doctor_report(findings))
+        click.echo(json_report.doctor_report(findings))
     elif failed:
         count = {"failed": len(failed), "all": len(findings)}
         print_line(Message("{failed} of {all} checks failed.", **count), fg="red")

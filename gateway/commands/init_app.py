@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Final
 
-import typer
+import click
 
 from gateway.commands import checking_app
 from gateway.commands.shared import CHECK_FAILED, WRONG_USAGE, exit_with_message
-from gateway.commands.terminal import LanguageOption, print_line, translate
+from gateway.commands.terminal import language_option, option, print_line, translate
 from gateway.i18n import Message, exception_message
 
 if TYPE_CHECKING:
@@ -22,65 +22,74 @@ _UNIT: Final = Path("/etc/systemd/system/dhp-gateway.service")
 _ETC: Final = Path("/etc/dhp-gateway")
 
 
-_Environment = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="dhp-playground (default), dhp-production or custom."),
-]
-_FhirBaseUrl = Annotated[
-    str | None, typer.Option(metavar="URL", help="The platform, with --environment custom.")
-]
-_TokenUrl = Annotated[str | None, typer.Option(metavar="URL", help="Who gives tokens, the same.")]
-_ClientId = Annotated[
-    str | None, typer.Option(metavar="ID", help="As the DHP team gave it to you.")
-]
-_SecretFile = Annotated[
-    str | None, typer.Option(metavar="FILE", help="Holds the client secret, is copied; -: stdin.")
-]
-_KeyFile = Annotated[
-    str | None, typer.Option(metavar="FILE", help="A private key instead; -: stdin.")
-]
-_Caller = Annotated[
-    str | None,
-    typer.Option(
-        metavar="WHERE", help="The old system: `machine` (default), `container` or `network`."
-    ),
-]
-_Network = Annotated[
-    list[str] | None,
-    typer.Option(metavar="ADDRESS", help="From where it calls, with `--caller network`."),
-]
-_Container = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Its container, with `--caller container`.")
-]
-_Audit = Annotated[
-    str | None, typer.Option(metavar="SINK", help="file, or stdout (default in containers).")
-]
-_Outbox = Annotated[
-    bool | None,
-    typer.Option("--outbox/--no-outbox", help="Keep writes while the line is down; default no."),
-]
-_Directory = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Default: /etc/dhp-gateway if it can be written, else ."),
-]
-_Yes = Annotated[bool, typer.Option("--yes", help="Ask nothing: flags, else defaults.")]
+_environment_option = option(
+    "--environment", metavar="NAME", help="dhp-playground (default), dhp-production or custom."
+)
+_fhir_base_url_option = option(
+    "--fhir-base-url", metavar="URL", help="The platform, with --environment custom."
+)
+_token_url_option = option("--token-url", metavar="URL", help="Who gives tokens, the same.")
+_client_id_option = option("--client-id", metavar="ID", help="As the DHP team gave it to you.")
+_secret_file_option = option(
+    "--secret-file", metavar="FILE", help="Holds the client secret, is copied; -: stdin."
+)
+_key_file_option = option("--key-file", metavar="FILE", help="A private key instead; -: stdin.")
+_caller_option = option(
+    "--caller",
+    metavar="WHERE",
+    help="The old system: `machine` (default), `container` or `network`.",
+)
+_network_option = option(
+    "--network",
+    multiple=True,
+    metavar="ADDRESS",
+    help="From where it calls, with `--caller network`.",
+)
+_container_option = option(
+    "--container", metavar="NAME", help="Its container, with `--caller container`."
+)
+_audit_option = option("--audit", metavar="SINK", help="file, or stdout (default in containers).")
+_outbox_option = option(
+    "--outbox/--no-outbox", default=None, help="Keep writes while the line is down; default no."
+)
+_directory_option = option(
+    "--directory",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Default: /etc/dhp-gateway if it can be written, else .",
+)
+_yes_option = option("--yes", is_flag=True, help="Ask nothing: flags, else defaults.")
 
 
+@_environment_option
+@_fhir_base_url_option
+@_token_url_option
+@_client_id_option
+@_secret_file_option
+@_key_file_option
+@_caller_option
+@_network_option
+@_container_option
+@_audit_option
+@_outbox_option
+@_directory_option
+@_yes_option
+@language_option
 def init(  # noqa: PLR0913 - one for each question
-    environment: _Environment = None,
-    fhir_base_url: _FhirBaseUrl = None,
-    token_url: _TokenUrl = None,
-    client_id: _ClientId = None,
-    secret_file: _SecretFile = None,
-    key_file: _KeyFile = None,
-    caller: _Caller = None,
-    network: _Network = None,
-    container: _Container = None,
-    audit: _Audit = None,
-    outbox: _Outbox = None,
-    directory: _Directory = None,
-    yes: _Yes = False,
-    lang: LanguageOption = None,
+    environment: str | None = None,
+    fhir_base_url: str | None = None,
+    token_url: str | None = None,
+    client_id: str | None = None,
+    secret_file: str | None = None,
+    key_file: str | None = None,
+    caller: str | None = None,
+    network: tuple[str, ...] = (),
+    container: str | None = None,
+    audit: str | None = None,
+    outbox: bool | None = None,
+    directory: Path | None = None,
+    yes: bool = False,
+    lang: str | None = None,
 ) -> None:
     """Ask a few questions, write settings and secret files, and check them."""
     from gateway.commands.init_answers import InitFlags
@@ -116,7 +125,7 @@ def _write_plan(flags: InitFlags, lang: str | None, *, asks: bool) -> InitPlan:
         written = write_files(plan, translate)
     except (InvalidAnswerError, InitWriteError) as error:
         exit_with_message(exception_message(error), WRONG_USAGE)
-    except typer.Abort:
+    except click.Abort:
         exit_with_message(Message("interrupted; nothing is kept"), CHECK_FAILED)
     for path in written:
         print_line(Message("written: {path}", path=path))
@@ -135,10 +144,10 @@ def _check_result(plan: InitPlan) -> None:
     environ = {**os.environ, **plan.local_variables()}  # noqa: TID251 - for the settings
     settings = checking_app.run_check(SettingsSource(plan.directory / "gateway.yaml", environ))
     if settings is None:
-        raise typer.Exit(WRONG_USAGE)
+        raise click.exceptions.Exit(WRONG_USAGE)
     well = checking_app.print_doctor(settings)
     _print_next_steps(plan)
-    raise typer.Exit(0 if well else CHECK_FAILED)
+    raise click.exceptions.Exit(0 if well else CHECK_FAILED)
 
 
 def _print_next_steps(plan: InitPlan) -> None:

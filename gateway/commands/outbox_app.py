@@ -4,41 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import typer
+import click
 
 from gateway.commands.shared import (
     CHECK_FAILED,
     NO_START,
     WRONG_USAGE,
-    AsJson,
-    ConfigOption,
+    as_json_option,
+    config_option,
     exit_with_message,
     load_settings,
 )
-from gateway.commands.terminal import LanguageOption, print_line
-from gateway.commands.usage import LocalizedTyper
+from gateway.commands.terminal import argument, language_option, option, print_line
+from gateway.commands.usage import LocalizedGroup
 from gateway.i18n import Message, exception_message
 
 if TYPE_CHECKING:
     from gateway.config import Settings
 
-Ids = Annotated[
-    list[str] | None, typer.Argument(metavar="ID…", help="As `outbox list` shows them.")
-]
-All = Annotated[bool, typer.Option("--all", help="Entries of every state.")]
-States = Annotated[
-    list[str] | None,
-    typer.Option("--state", metavar="STATE", help="Only these; may be given several times."),
-]
-Reveal = Annotated[
-    bool, typer.Option("--reveal", help="Show address, fields and body: data of patients.")
-]
+ids_option = argument("ids", nargs=-1, metavar="ID…", help="As `outbox list` shows them.")
+all_option = option("--all", "every", is_flag=True, help="Entries of every state.")
+states_option = option(
+    "--state", multiple=True, metavar="STATE", help="Only these; may be given several times."
+)
+reveal_option = option(
+    "--reveal", is_flag=True, help="Show address, fields and body: data of patients."
+)
 
-app: Final = LocalizedTyper(help="Look after queued writes.", no_args_is_help=True)
+app: Final = LocalizedGroup("outbox", help="Look after queued writes.", no_args_is_help=True)
 
 
 def _load_settings(config: Path | None) -> Settings:
@@ -59,12 +57,12 @@ def _run(work: Any) -> Any:
         exit_with_message(exception_message(error), NO_START)
 
 
-def _states(names: list[str] | None, *, all_of_them: bool) -> Any:
+def _states(names: Sequence[str], *, all_of_them: bool) -> Any:
     from gateway.commands.outbox import states_of
     from gateway.outbox.entry import EntryState
 
     try:
-        return states_of(names or (), all_of_them=all_of_them)
+        return states_of(names, all_of_them=all_of_them)
     except ValueError:
         exit_with_message(
             Message("--state: one of {state}", state=", ".join(EntryState)), WRONG_USAGE
@@ -72,13 +70,19 @@ def _states(names: list[str] | None, *, all_of_them: bool) -> Any:
 
 
 @app.command("list")
+@config_option
+@all_option
+@states_option
+@option("--caller", metavar="NAME", help="Only of this caller.")
+@as_json_option
+@language_option
 def list_(
-    config: ConfigOption = None,
-    every: All = False,
-    state: States = None,
-    caller: Annotated[str | None, typer.Option(metavar="NAME", help="Only of this caller.")] = None,
-    as_json: AsJson = False,
-    lang: LanguageOption = None,
+    config: Path | None = None,
+    every: bool = False,
+    state: tuple[str, ...] = (),
+    caller: str | None = None,
+    as_json: bool = False,
+    lang: str | None = None,
 ) -> None:
     """List the entries that wait for a person, and how many there are in all."""
     from gateway.commands import outbox as command
@@ -87,19 +91,24 @@ def list_(
     wanted = _states(state, all_of_them=every)
     entries, counts = _run(command.list_entries(_load_settings(config), wanted, caller))
     if as_json:
-        typer.echo(json.dumps([entry_view(entry) for entry in entries], indent=2))
+        click.echo(json.dumps([entry_view(entry) for entry in entries], indent=2))
         return
     for line in command.format_table(entries, counts):
         print_line(line)
 
 
 @app.command()
+@argument("entry", metavar="ID")
+@config_option
+@reveal_option
+@as_json_option
+@language_option
 def show(
-    entry: Annotated[str, typer.Argument(metavar="ID")],
-    config: ConfigOption = None,
-    reveal: Reveal = False,
-    as_json: AsJson = False,
-    lang: LanguageOption = None,
+    entry: str,
+    config: Path | None = None,
+    reveal: bool = False,
+    as_json: bool = False,
+    lang: str | None = None,
 ) -> None:
     """Show one entry, what is about a patient masked."""
     from gateway.commands import outbox as command
@@ -110,31 +119,31 @@ def show(
     if found is None:
         exit_with_message(Message("{entry}: there is no such entry", entry=entry), CHECK_FAILED)
     if as_json:
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
     for line in command.format_entry(found):
         print_line(line)
 
 
-def _run_action(action: str, ids: list[str], settings: Settings, reason: str = "") -> None:
+def _run_action(action: str, ids: Sequence[str], settings: Settings, reason: str = "") -> None:
     from gateway.commands import outbox as command
 
     if _run(command.apply_action(settings, action, ids, print_line, reason=reason)):
-        raise typer.Exit(CHECK_FAILED)
+        raise click.exceptions.Exit(CHECK_FAILED)
 
 
 @app.command()
+@ids_option
+@option("--failed", is_flag=True, help="All that have failed: none of them was saved.")
+@option("--cause", metavar="CAUSE", help="All that have failed of a cause, as listed.")
+@config_option
+@language_option
 def retry(
-    ids: Ids = None,
-    failed: Annotated[
-        bool, typer.Option("--failed", help="All that have failed: none of them was saved.")
-    ] = False,
-    cause: Annotated[
-        str | None,
-        typer.Option(metavar="CAUSE", help="All that have failed of a cause, as listed."),
-    ] = None,
-    config: ConfigOption = None,
-    lang: LanguageOption = None,
+    ids: tuple[str, ...] = (),
+    failed: bool = False,
+    cause: str | None = None,
+    config: Path | None = None,
+    lang: str | None = None,
 ) -> None:
     """Send entries once more that have failed or are unclear, or at once what waits."""
     from gateway.commands import outbox as command
@@ -149,13 +158,15 @@ def retry(
 
 
 @app.command()
+@ids_option
+@option("--reason", default="", metavar="TEXT", help="Why, for the audit; nothing about a patient.")
+@config_option
+@language_option
 def drop(
-    ids: Ids = None,
-    reason: Annotated[
-        str, typer.Option(metavar="TEXT", help="Why, for the audit; nothing about a patient.")
-    ] = "",
-    config: ConfigOption = None,
-    lang: LanguageOption = None,
+    ids: tuple[str, ...] = (),
+    reason: str = "",
+    config: Path | None = None,
+    lang: str | None = None,
 ) -> None:
     """Give up entries that are not delivered; what waited for them goes on."""
     settings = _load_settings(config)
@@ -165,14 +176,22 @@ def drop(
 
 
 @app.command()
+@argument(
+    "file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A new file, for its owner only; -: stdout.",
+)
+@config_option
+@states_option
+@reveal_option
+@language_option
 def export(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A new file, for its owner only; -: stdout.")
-    ],
-    config: ConfigOption = None,
-    state: States = None,
-    reveal: Reveal = False,
-    lang: LanguageOption = None,
+    file: Path,
+    config: Path | None = None,
+    state: tuple[str, ...] = (),
+    reveal: bool = False,
+    lang: str | None = None,
 ) -> None:
     """Write all that is not delivered as JSON lines, what is about a patient masked."""
     from gateway.commands import outbox as command

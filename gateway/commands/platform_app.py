@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from gateway.commands.shared import (
     CHECK_FAILED,
     NO_START,
     WRONG_USAGE,
-    ConfigOption,
+    config_option,
     exit_with_message,
     load_settings,
 )
-from gateway.commands.terminal import LanguageOption, print_line
+from gateway.commands.terminal import argument, language_option, option, print_line
 from gateway.i18n import Message, exception_message
 
 if TYPE_CHECKING:
     from gateway.config import Settings
 
 
+@option(
+    "--credential",
+    default="default",
+    show_default=True,
+    metavar="NAME",
+    help="Which entry of `credentials` to use.",
+)
+@config_option
+@option("--show", is_flag=True, help="Print the token itself, too.")
+@language_option
 def token(
-    credential: Annotated[
-        str, typer.Option(metavar="NAME", help="Which entry of `credentials` to use.")
-    ] = "default",
-    config: ConfigOption = None,
-    show: Annotated[bool, typer.Option("--show", help="Print the token itself, too.")] = False,
-    lang: LanguageOption = None,
+    credential: str = "default",
+    config: Path | None = None,
+    show: bool = False,
+    lang: str | None = None,
 ) -> None:
     """Ask the SSO for a token and print its type, lifetime, expiry and scope."""
     settings = load_settings(config)
@@ -50,19 +59,26 @@ def token(
         print_line(line)
 
 
+@argument(
+    "wanted", nargs=-1, metavar="TYPE[?param]…", help="Default: all that the platform declares."
+)
+@config_option
+@option("--credential", default="", metavar="NAME", help="Which entry of `credentials` to use.")
+@option(
+    "--rate",
+    type=click.FloatRange(min=0.01, max=100),
+    default=2.0,
+    show_default=True,
+    metavar="NUMBER",
+    help="Requests a second at most.",
+)
+@language_option
 def probe_search(
-    wanted: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="TYPE[?param]…", help="Default: all that the platform declares."),
-    ] = None,
-    config: ConfigOption = None,
-    credential: Annotated[
-        str, typer.Option(metavar="NAME", help="Which entry of `credentials` to use.")
-    ] = "",
-    rate: Annotated[
-        float, typer.Option(metavar="NUMBER", min=0.01, max=100, help="Requests a second at most.")
-    ] = 2.0,
-    lang: LanguageOption = None,
+    wanted: tuple[str, ...] = (),
+    config: Path | None = None,
+    credential: str = "",
+    rate: float = 2.0,
+    lang: str | None = None,
 ) -> None:
     """Find the search parameters that filter nothing, and print them for `fhir.unfiltered`.
 
@@ -95,10 +111,10 @@ def probe_search(
     except KeyboardInterrupt:
         exit_with_message(Message("interrupted; nothing is kept"), CHECK_FAILED)
     for line in report.lines():
-        typer.echo(line)
+        click.echo(line)
     for line in report.notes(partial=bool(targets)):
         print_line(line, err=True)
-    raise typer.Exit(CHECK_FAILED if report.failed else 0)
+    raise click.exceptions.Exit(CHECK_FAILED if report.failed else 0)
 
 
 def _require(settings: Settings, credential: str) -> None:

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import aiohttp
+import click
 import orjson
-import typer
 
 from gateway.commands import token as token_command
 from gateway.commands.terminal import translate
@@ -166,7 +166,7 @@ async def _probe(platform: _Platform, questions: Mapping[str, Mapping[str, str]]
     report, text = ProbeReport(), str(uuid.uuid4())
     steps = [(kind, name) for kind, names in questions.items() for name in ("", *names)]
     empty: dict[str, Message] = {}
-    with typer.progressbar(steps, file=sys.stderr, label=translate(Message("asking"))) as bar:
+    with click.progressbar(steps, file=sys.stderr, label=translate(Message("asking"))) as bar:
         for kind, name in bar:
             if not name:
                 verdict = await platform.search(kind, {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-import typer
+import click
 
 from gateway.commands.terminal import print_line, translate
 from gateway.i18n import Message
@@ -29,7 +29,7 @@ def prompt(
     `read` raises `InvalidAnswerError` for an invalid answer.
     """
     while True:
-        text = typer.prompt(
+        text = click.prompt(
             translate(question), default=default, hide_input=hidden, value_proc=str
         ).strip()
         try:

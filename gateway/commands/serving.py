@@ -1,6 +1,6 @@
 """The commands that run for long: `run_gateway`, and `run_worker`, which the supervisor starts.
 
-This module does not import typer, which would stay in memory for as long as the gateway runs.
+This module does not import click, which would stay in memory for as long as the gateway runs.
 """
 
 from __future__ import annotations

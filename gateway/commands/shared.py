@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
-import typer
+import click
 
-from gateway.commands.terminal import print_line, translate
+from gateway.commands.terminal import option, print_line, translate
 from gateway.i18n import Message
 
 if TYPE_CHECKING:
@@ -19,16 +19,14 @@ WRONG_USAGE: Final = 2
 NO_START: Final = 3
 UNPROVEN: Final = 4
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        metavar="FILE",
-        help="Settings file (YAML); environment variables are laid on top. Default: what "
-        "DHP_GATEWAY_CONFIG names, else /etc/dhp-gateway/gateway.yaml, else ./gateway.yaml.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON, for programs.")]
+config_option = option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Settings file (YAML); environment variables are laid on top. Default: what "
+    "DHP_GATEWAY_CONFIG names, else /etc/dhp-gateway/gateway.yaml, else ./gateway.yaml.",
+)
+as_json_option = option("--json", "as_json", is_flag=True, help="JSON, for programs.")
 
 
 def load_settings(config: Path | None, *, as_json: bool = False) -> Settings:
@@ -64,15 +62,15 @@ def exit_with_problems(error: SettingsError, *, as_json: bool = False) -> NoRetu
     if as_json:
         from gateway.commands import json_report
 
-        typer.echo(json_report.settings_report(error.problems))
-        raise typer.Exit(WRONG_USAGE) from None
+        click.echo(json_report.settings_report(error.problems))
+        raise click.exceptions.Exit(WRONG_USAGE) from None
     for problem in error.problems:
         print_line(problem.line(), err=True)
-    raise typer.Exit(WRONG_USAGE) from None
+    raise click.exceptions.Exit(WRONG_USAGE) from None
 
 
 def exit_with_message(message: Message, code: int) -> NoReturn:
     """Print a message to stderr, which may have several lines, and exit with `code`."""
     for line in translate(message).splitlines():
-        typer.secho(f"dhp-gateway: {line}", err=True, fg="red")
-    raise typer.Exit(code)
+        click.secho(f"dhp-gateway: {line}", err=True, fg="red")
+    raise click.exceptions.Exit(code)

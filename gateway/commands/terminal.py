@@ -2,38 +2,68 @@
 
 from __future__ import annotations
 
+import gettext
 import os
 from collections.abc import Sequence
 from contextvars import ContextVar
+from functools import partial
 from itertools import pairwise
-from typing import Annotated, Final
+from typing import Final
 
-import typer
+import click
 
-from gateway.i18n import LANGUAGES, environment_language, translate_value
+from gateway.i18n import LANGUAGES, LOCALE, Message, environment_language, translate_value
 
 _LANGUAGE: Final = ContextVar("language", default="en")
+# click asks gettext for its sentences.
+gettext.bindtextdomain("commands", str(LOCALE))
+gettext.textdomain("commands")
 
 
-def _on_language_option(asked: str | None) -> str | None:
+class _Option(click.Option):
+    """An option whose help is told in the language that is spoken."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Its names, and what it is for."""
+        record = super().get_help_record(ctx)
+        return None if record is None else (record[0], _translated(record[1], self.help))
+
+
+class _Argument(click.Argument):
+    """An argument, likewise."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        """Its name, and what it is for."""
+        name, told = super().get_help_record(ctx)
+        return name, _translated(told, self.help)
+
+
+def _translated(told: str, text: str | None) -> str:
+    return told.replace(text, translate(Message(text)), 1) if text else told
+
+
+option = partial(click.option, cls=_Option)
+argument = partial(click.argument, cls=_Argument)
+
+
+def _on_language_option(
+    context: click.Context, parameter: click.Parameter, asked: str | None
+) -> str | None:
     """Set the language. An option after the command takes precedence over one before it."""
     if asked is not None and asked not in LANGUAGES:
-        raise typer.BadParameter(f"one of {', '.join(LANGUAGES)}")
+        raise click.BadParameter(translate(Message("one of {names}", names=", ".join(LANGUAGES))))
     if asked is not None:
         set_language(asked)
     return asked
 
 
-LanguageOption = Annotated[
-    str | None,
-    typer.Option(
-        "--lang",
-        metavar="LANGUAGE",
-        is_eager=True,
-        callback=_on_language_option,
-        help="en, ru or uz; default: as LC_ALL, LC_MESSAGES or LANG say, else en.",
-    ),
-]
+language_option = option(
+    "--lang",
+    metavar="LANGUAGE",
+    is_eager=True,
+    callback=_on_language_option,
+    help="en, ru or uz; default: as LC_ALL, LC_MESSAGES or LANG say, else en.",
+)
 
 
 def select_language(arguments: Sequence[str]) -> None:
@@ -53,6 +83,7 @@ def _split_option(argument: str) -> list[str]:
 def set_language(language: str) -> None:
     """Set the language of all further output."""
     _LANGUAGE.set(language)
+    os.environ["LANGUAGE"] = language  # noqa: TID251 - where gettext looks, each time
 
 
 def current_language() -> str:
@@ -68,6 +99,6 @@ def translate(text: str) -> str:
 def print_line(text: str, *, err: bool = False, fg: str | None = None) -> None:
     """Print a line, with `fg` in a colour where the output is a terminal."""
     if fg is None:
-        typer.echo(translate(text), err=err)
+        click.echo(translate(text), err=err)
     else:
-        typer.secho(translate(text), err=err, fg=fg)
+        click.secho(translate(text), err=err, fg=fg)

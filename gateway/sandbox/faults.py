@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from gettext import gettext as _
 from typing import Final, Literal
 
 FailureMode = int | Literal["html", "reset"]
@@ -69,9 +70,11 @@ def _pairs(option: str, texts: Sequence[str]) -> dict[Side, str]:
         name, equals, value = text.partition("=")
         side = next((side for side in _SIDES if side == name.strip()), None)
         if side is None or not equals:
-            raise ValueError(f"{option} {text}: write sso=… or platform=…")
+            raise ValueError(_("{name}: write sso=… or platform=…").format(name=f"{option} {text}"))
         if side in pairs:
-            raise ValueError(f"{option} {text}: {side} is named twice")
+            raise ValueError(
+                _("{name}: {side} is named twice").format(name=f"{option} {text}", side=side)
+            )
         pairs[side] = value.strip()
     return pairs
 
@@ -83,13 +86,19 @@ def _failure(side: Side, mode: str) -> FailureMode:
         return "reset"
     if re.fullmatch(r"[45]\d\d", mode, re.ASCII):
         return int(mode)
-    raise ValueError(f"--fail {side}={mode}: give a status from 400 to 599, html or reset")
+    raise ValueError(
+        _("{name}: give a status from 400 to 599, html or reset").format(
+            name=f"--fail {side}={mode}"
+        )
+    )
 
 
 def _delay(side: Side, text: str) -> float:
     match = _DURATION.fullmatch(text)
     if match is None:
-        raise ValueError(f"--slow {side}={text}: give a duration such as 2s or 500ms")
+        raise ValueError(
+            _("{name}: give a duration such as 2s or 500ms").format(name=f"--slow {side}={text}")
+        )
     return float(match[1]) / (1000 if match[2] == "ms" else 1)
 
 
@@ -97,11 +106,17 @@ def _lifetime(seconds: float | None) -> int | None:
     if seconds is None:
         return None
     if not math.isfinite(seconds) or seconds < 1 or seconds != int(seconds):
-        raise ValueError(f"--token-lifetime {seconds:g}: give whole seconds, at least 1")
+        raise ValueError(
+            _("{name}: give whole seconds, at least 1").format(name=f"--token-lifetime {seconds:g}")
+        )
     return int(seconds)
 
 
 def _share(share: float) -> float:
     if not 0 <= share <= 1:
-        raise ValueError(f"--reject-tokens {share:g}: give a share from 0 to 1, such as 0.1")
+        raise ValueError(
+            _("{name}: give a share from 0 to 1, such as 0.1").format(
+                name=f"--reject-tokens {share:g}"
+            )
+        )
     return float(share)

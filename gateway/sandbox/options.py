@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from gettext import gettext as _
 from typing import Final
 
 from gateway.sandbox.faults import Faults
@@ -50,7 +51,9 @@ class SandboxOptions:
 
     def __post_init__(self) -> None:
         if not 0 <= self.search_lag < math.inf:
-            raise ValueError(f"--search-lag {self.search_lag:g}: give seconds, from 0")
+            raise ValueError(
+                _("{name}: give seconds, from 0").format(name=f"--search-lag {self.search_lag:g}")
+            )
 
     @property
     def lifetime(self) -> int:

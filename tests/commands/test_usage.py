@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Sequence
 
 import pytest
-from typer.main import get_command
 
 from gateway.cli import cli
 from tests.doubles.command import Result, dhp
@@ -24,7 +23,7 @@ NAMED = re.compile(
 
 def commands() -> Iterator[tuple[str, ...]]:
     """Each command, and those that have others below them."""
-    tree = get_command(cli)
+    tree = cli
     yield ()
     for name, command in tree.commands.items():  # type: ignore[attr-defined]
         if not command.hidden:
@@ -63,25 +62,29 @@ MISTAKES = {
     ("chek",): "Нет такой команды: 'chek'. Возможно, имелось в виду 'check', 'schema'?",
     ("xyz",): "Нет такой команды: 'xyz'.",
     ("--lang", "ru"): "Не указана команда.",
-    ("run", "--confg", "x"): "Нет такого параметра: --confg. Похожие: --config, --lang",
-    ("run", "--wrkrs"): "Нет такого параметра: --wrkrs",
+    (
+        "run",
+        "--confg",
+        "x",
+    ): "Нет такого параметра: '--confg'. Возможно, имелось в виду '--config', '--lang'?",
+    ("run", "--wrkrs"): "Нет такого параметра: '--wrkrs'.",
     ("run", "x", "y"): "Лишнее в строке команды: x y",
     ("run", "--config"): "После '--config' нужно значение.",
     ("--version=1",): "Значение для '--version' не задаётся.",
-    ("outbox", "show"): "Не указано: 'ID'.",
+    ("outbox", "show"): "Не указано 'ID'.",
     ("check", "--lang", "de"): "Недопустимое значение для '--lang': одно из en, ru, uz",
-    ("sandbox", "--port", "x"): "Недопустимое значение для '--port': нужно целое число",
+    ("sandbox", "--port", "x"): "Недопустимое значение для '--port': нужно число, а не 'x'.",
     (
         "sandbox",
         "--port",
         "99999",
-    ): "Недопустимое значение для '--port': должно быть не больше 65535",
+    ): "Недопустимое значение для '--port': 99999 не в пределах 0<=x<=65535.",
     (
         "probe-search",
         "--rate",
         "0",
-    ): "Недопустимое значение для '--rate': должно быть не меньше 0.01",
-    ("probe-search", "--rate", "x"): "Недопустимое значение для '--rate': нужно число",
+    ): "Недопустимое значение для '--rate': 0.0 не в пределах 0.01<=x<=100.",
+    ("probe-search", "--rate", "x"): "Недопустимое значение для '--rate': нужно число, а не 'x'.",
 }
 
 

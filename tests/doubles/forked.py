@@ -20,7 +20,7 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
         *("gateway.__main__", "gateway.process.run", "gateway.commands.doctor"),
-        *("gateway.commands.outbox", "gateway.outbox.database", "typer", __name__),
+        *("gateway.commands.outbox", "gateway.outbox.database", "click", __name__),
     ]
 )
 
