@@ -180,9 +180,9 @@ def _unwritable_audit(settings: Settings) -> Iterator[Problem]:
         yield Problem("audit.path", finding.detail, finding.hint)
 
 
-def _as_problem(phrase: Message) -> Problem:
-    """Return the problem of a phrase that `setting_problem` has made: the key, and why."""
-    return Problem(phrase.values["key"], phrase.values["why"])
+def _as_problem(message: Message) -> Problem:
+    """Return the problem of a message that `setting_problem` has made: the key, and why."""
+    return Problem(message.values["key"], message.values["why"])
 
 
 def _secret_problem(source: SecretSource, why: Message, hint: Message = EMPTY_MESSAGE) -> Problem:

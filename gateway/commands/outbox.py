@@ -201,7 +201,7 @@ def format_entry(document: dict[str, Any]) -> Iterator[Message]:
 
 
 def _format_value(name: str, value: Any) -> Message:
-    """Return a value as a phrase; only values of `_TRANSLATED_FIELDS` are translated.
+    """Return a value as a message; only values of `_TRANSLATED_FIELDS` are translated.
 
     A caller may have the name of a state, which must not be translated.
     """

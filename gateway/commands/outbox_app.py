@@ -27,7 +27,7 @@ from gateway.i18n import Message, exception_message
 if TYPE_CHECKING:
     from gateway.config import Settings
 
-ids_option = argument("ids", nargs=-1, metavar="ID…", help="As `outbox list` shows them.")
+ids_option = argument("ids", nargs=-1, metavar="[ID…]", help="As `outbox list` shows them.")
 all_option = option("--all", "every", is_flag=True, help="Entries of every state.")
 states_option = option(
     "--state", multiple=True, metavar="STATE", help="Only these; may be given several times."

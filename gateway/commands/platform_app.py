@@ -60,7 +60,7 @@ def token(
 
 
 @argument(
-    "wanted", nargs=-1, metavar="TYPE[?param]…", help="Default: all that the platform declares."
+    "wanted", nargs=-1, metavar="[TYPE[?param]…]", help="Default: all that the platform declares."
 )
 @config_option
 @option("--credential", default="", metavar="NAME", help="Which entry of `credentials` to use.")

@@ -92,7 +92,7 @@ def current_language() -> str:
 
 
 def translate(text: str) -> str:
-    """Return a phrase in the language of the output; any other text unchanged."""
+    """Return a message in the language of the output; any other text unchanged."""
     return str(translate_value(text, current_language()))
 
 

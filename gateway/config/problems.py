@@ -135,7 +135,7 @@ def describe_error(error: Any, *, in_yaml: bool) -> tuple[Message, Message]:
 
 
 def _limit(context: Mapping[str, Any]) -> Any:
-    """Return the limit of pydantic's error, or its list of words as a phrase."""
+    """Return the limit of pydantic's error, or its list of words as a message."""
     if "expected" in context:
         some, several, last = context["expected"].rpartition(" or ")
         return Message("{first} or {second}", first=some, second=last) if several else last

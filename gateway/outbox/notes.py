@@ -1,4 +1,4 @@
-"""Notes of the outbox beside an outcome that the gateway determined, as phrases of the catalogue.
+"""Notes of the outbox beside an outcome that the gateway determined, as messages of the catalogues.
 
 A note is stored as its English text, which also stands in the outcome for the caller. Operators see
 it in their language.

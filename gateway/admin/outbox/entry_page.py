@@ -8,7 +8,6 @@ from gateway.admin.outbox.causes import cause_remedy, explain_cause
 from gateway.admin.outbox.frame import PageContext, render_page
 from gateway.admin.outbox.list_page import EntryListFacts
 from gateway.admin.status.markup import format_number
-from gateway.outbox.notes import note_of
 
 _ACTIONABLE_STATES: Final = frozenset(("waiting", "failed", "unclear"))
 _HIDDEN: Final = "***"
@@ -24,12 +23,20 @@ def render_entry_page(view: PageContext, entry: EntryListFacts) -> str:
         is_open=state in _ACTIONABLE_STATES,
         why=explain_cause(cause, view.language),
         remedy=cause_remedy(state, cause, view.language),
-        note=note_of(answer["note"]).in_language(view.language)
+        note=_note(answer["note"], view.language)
         if answer is not None and answer["note"]
         else None,
         contents=[part for part in _contents(view, entry) if part[1]],
         is_revealed=entry["request"] is not None and "fields" in entry["request"],
     )
+
+
+def _note(text: str, language: str) -> str:
+    """Return a stored note in a language."""
+    # A gateway without an outbox loads no module of it.
+    from gateway.outbox.notes import note_of
+
+    return note_of(text).in_language(language)
 
 
 def _contents(view: PageContext, entry: EntryListFacts) -> list[tuple[str, str]]:
