@@ -1,7 +1,7 @@
 """Compiles the catalogues of translations and, where that is requested, the request path.
 
-The `.mo` files are made beside the `.po` files that they come from, for every kind of package and
-for an editable installation; `pyproject.toml` includes them although git ignores them.
+Each `.mo` file is written beside its `.po` file, for every kind of package and for an editable
+installation; `pyproject.toml` includes them although git ignores them.
 
 `DHP_GATEWAY_COMPILE=1` requests a wheel made with mypyc. It needs a C compiler and Python's header
 files; it runs on the Python and the platform that made it, and contains all sources too. Without
@@ -53,12 +53,12 @@ COMPILED = {
 
 
 class BuildHook(BuildHookInterface):
-    """Makes what a package contains beside the sources; hatchling calls it."""
+    """The build hook that hatchling calls: creates the files of a package that are not sources."""
 
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile the catalogues, and the modules only for a wheel for which that is requested."""
+        """Compile the catalogues, and, for a wheel for which it is requested, the modules."""
         compile_catalogues(Path(self.root))
         if self.target_name != "wheel" or version == "editable" or os.environ.get(SWITCH) != "1":
             return
@@ -77,14 +77,14 @@ class BuildHook(BuildHookInterface):
 
 
 def compile_catalogues(project: Path) -> None:
-    """Make the `.mo` file of each catalogue beside it."""
+    """Write the `.mo` file of each catalogue to the folder of its `.po` file."""
     from babel.messages.mofile import write_mo
     from babel.messages.pofile import read_po
 
     for source in sorted((project / "gateway" / "locale").glob("*/LC_MESSAGES/*.po")):
         with source.open("rb") as file:
             catalogue = read_po(file, locale=source.parent.parent.name)
-        # The same sources make the same package.
+        # A constant date, so that the same sources result in the same package.
         catalogue.creation_date = catalogue.revision_date = datetime.fromtimestamp(0, UTC)
         with source.with_suffix(".mo").open("wb") as file:
             write_mo(file, catalogue)

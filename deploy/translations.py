@@ -1,12 +1,12 @@
-"""Renews the catalogues of translations: what the code says now, with the translations there are.
+"""Updates the catalogues of translations from the code, and keeps the existing translations.
 
     python deploy/translations.py            writes them (`make translations`)
-    python deploy/translations.py --check    only says what is wrong (`make check`)
+    python deploy/translations.py --check    only prints problems (`make check`)
 
-A sentence stands in the catalogue of the part that says it: see `DOMAINS`. Where two parts say it,
-the first has it. Pages of the documentation that are made from code have catalogues of their own.
-A text that was changed keeps its old translation, marked fuzzy, until a translator has looked at
-it. docs/translating.md is for translators.
+`DOMAINS` assigns a sentence to the catalogue of the part that contains it, or to the first one if
+several parts contain it. Pages of the documentation that are generated from code have catalogues
+of their own. A changed text keeps its old translation, marked fuzzy, until a translator has
+reviewed it. docs/translating.md is for translators.
 """
 
 from __future__ import annotations
@@ -27,22 +27,23 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 LOCALE = ROOT / "gateway" / "locale"
 LANGUAGES = ("ru", "uz")
-# Pages that are made from code, and the languages that they are translated to.
+# Pages that are generated from code, and the languages that they are translated to.
 PAGES = {"errors_page": ("ru", "uz"), "settings_page": ("ru",)}
-# Whose sentences a catalogue holds, by the beginning of a file's path; the first that fits.
+# Paths whose sentences a catalogue has, by prefix; the first match applies.
 DOMAINS = {
     "callers": ("gateway/errors.py", "gateway/fhir/", "gateway/outbox/texts.py"),
     "operators": ("gateway/admin/", "gateway/login/"),
     "commands": ("gateway/",),
 }
-# How sentences are marked in templates, as Babel writes it: `1c` is a context.
+# The functions that mark sentences in templates, as Babel's keywords: `1c` is a context.
 _IN_TEMPLATES: dict[str, Any] = {"_": None, "pgettext": ((1, "c"), 2), "ngettext": (1, 2)}
-# What is looked up as it comes, one sentence a line: of other programs, and words of closed lists.
+# Texts that no call in the code contains, one on each line: those of other programs, and words of
+# closed lists.
 UNMARKED = ROOT / "deploy" / "unmarked_texts.txt"
 
 
 class _Catalogue(Catalog):
-    """One whose header holds no dates, so that it changes with its messages only."""
+    """A catalogue whose header has no dates, so that it changes only with its messages."""
 
     def _get_mime_headers(self) -> list[tuple[str, str]]:
         return [
@@ -58,7 +59,7 @@ class _Catalogue(Catalog):
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code 0, or 1 when `--check` finds something."""
+    """Return exit code 0, or 1 when `--check` finds a problem."""
     templates = extracted()
     if "--check" in arguments:
         problems = list(mistakes(templates))
@@ -72,12 +73,12 @@ def main(arguments: list[str]) -> int:
 
 
 def has(name: str, language: str) -> bool:
-    """Whether a catalogue exists in a language."""
+    """Return whether a catalogue exists in a language."""
     return language in PAGES.get(name, LANGUAGES)
 
 
 def extracted() -> dict[str, Catalog]:
-    """What the code, the templates, closed lists and pages say, by catalogue."""
+    """Return the texts of code, templates, closed lists and pages, by catalogue."""
     templates = {name: Catalog() for name in (*DOMAINS, *PAGES)}
     seen: dict[tuple[str | None, str], str] = {}
     for domain, file, message, context in sorted(_found(), key=_order):
@@ -91,7 +92,7 @@ def extracted() -> dict[str, Catalog]:
 
 
 def asked_for(page: str) -> list[tuple[str | None, str]]:
-    """What a page of the documentation says, as context and text."""
+    """Return context and text of everything that a page of the documentation translates."""
     from docs.generators import errors_page, settings_page
 
     module = {"errors_page": errors_page, "settings_page": settings_page}[page]
@@ -100,7 +101,7 @@ def asked_for(page: str) -> list[tuple[str | None, str]]:
     return [*module.words_of(language).translation.asked]
 
 
-# Catalogue, file, text or its two forms, context.
+# Catalogue, file, text or both plural forms, context.
 _Found = tuple[str, str, str | tuple[str, str], str | None]
 
 
@@ -131,7 +132,7 @@ def _found() -> Iterator[_Found]:
 
 
 def in_code(path: Path) -> Iterator[tuple[str | tuple[str, str], str | None]]:
-    """What stands in `Message(…)`, `Message.within(…)` and `Message.counted(…)`; contexts."""
+    """Yield text and context of each `Message(…)`, `Message.within(…)`, `Message.counted(…)`."""
     nodes = ast.walk(ast.parse(path.read_text("utf-8")))
     calls = [node for node in nodes if isinstance(node, ast.Call)]
     for node in sorted(calls, key=lambda each: (each.lineno, each.col_offset)):
@@ -148,7 +149,7 @@ def in_code(path: Path) -> Iterator[tuple[str | tuple[str, str], str | None]]:
 
 
 def in_template(path: Path) -> Iterator[tuple[str | tuple[str, str], str | None]]:
-    """What a template marks to be translated, with its context."""
+    """Yield text and context of everything that a template marks for translation."""
     options = {"trimmed": "true"}
     found = extract_from_file("jinja2.ext:babel_extract", path, _IN_TEMPLATES, (), options, True)
     yield from ((message, context) for _, message, _, context in found)
@@ -160,7 +161,7 @@ def _has_words(message: str | tuple[str, str]) -> bool:
 
 
 def helped(command: Any) -> Iterator[str]:
-    """All that the help of a command says, and of those below it."""
+    """Yield the help texts of a command, of its options and arguments, and of its subcommands."""
     from gateway.commands.usage import paragraphs
 
     if command.hidden:
@@ -172,14 +173,14 @@ def helped(command: Any) -> Iterator[str]:
 
 
 def path_of(name: str, language: str) -> Path:
-    """Where a catalogue stands."""
+    """Return the path of a catalogue."""
     if name in PAGES:
         return ROOT / "docs" / "generators" / f"{name}.{language}.po"
     return LOCALE / language / "LC_MESSAGES" / f"{name}.po"
 
 
 def read(name: str, language: str) -> Catalog:
-    """A catalogue as it is; empty where there is none."""
+    """Return a catalogue as it is in its file, empty if there is no file."""
     path = path_of(name, language)
     if not path.exists():
         return Catalog(locale=language)
@@ -188,7 +189,7 @@ def read(name: str, language: str) -> Catalog:
 
 
 def write(catalogue: Catalog, name: str, language: str) -> None:
-    """Write a catalogue, in an order and a form that depend on its messages only."""
+    """Write a catalogue in an order and a form that depend only on its messages."""
     path = path_of(name, language)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
@@ -196,7 +197,10 @@ def write(catalogue: Catalog, name: str, language: str) -> None:
 
 
 def renewed(template: Catalog, before: dict[str, Catalog], name: str, language: str) -> Catalog:
-    """The messages of now in the order of now, with the translations of whichever catalogue."""
+    """Return a catalogue with the messages of `template` and the translations of `before`.
+
+    A message that has moved from one catalogue of the gateway to another keeps its translation.
+    """
     wanted, old = _keys(template), Catalog(locale=language)
     for catalogue in (*before.values(), before[name]):
         for message in _messages(catalogue):
@@ -220,7 +224,7 @@ def renewed(template: Catalog, before: dict[str, Catalog], name: str, language: 
 
 
 def mistakes(templates: dict[str, Catalog]) -> Iterator[str]:
-    """What keeps a catalogue from saying what the code says."""
+    """Yield a line for each message that is missing, obsolete, untranslated, fuzzy or invalid."""
     for name, template in templates.items():
         for language in filter(partial(has, name), LANGUAGES):
             catalogue, where = read(name, language), path_of(name, language).relative_to(ROOT)
@@ -239,10 +243,10 @@ def _mistake(message: Message) -> str | None:
         return "has no translation"
     if message.fuzzy:
         return "is fuzzy: look at its translation and remove the mark"
-    # A form may spell its number out, as English may.
+    # A plural form may write its number as a word, as English may.
     english = (message.id,) if isinstance(message.id, str) else message.id
     wanted = [_placeholders(each) for each in english]
-    # Of what another program says a translation may leave something out.
+    # The translation of a text of another program may omit values.
     is_external = any(file == UNMARKED.name for file in _files(message))
     for form in map(_placeholders, forms):
         if form not in wanted and not (is_external and set(form) <= set(wanted[-1])):
@@ -255,7 +259,7 @@ def _files(message: Message) -> Iterator[str]:
 
 
 def _placeholders(text: str) -> list[tuple[str, str, str]]:
-    # Other programs' sentences, and JSON, may hold braces of their own.
+    # Texts of other programs, and JSON, may contain braces that are no placeholders.
     try:
         parts = [*Formatter().parse(text)]
     except ValueError:

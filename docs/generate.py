@@ -1,4 +1,4 @@
-"""Writes the documents that are made from code; with `--check` only says which are out of date."""
+"""Writes the documents that are generated from code; `--check` only lists outdated ones."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from gateway.i18n import LANGUAGES, language_name
 
 CHART = ROOT / "deploy" / "helm" / "dhp-gateway" / "values.schema.json"
 PROGRAMS = ROOT / "tests" / "legacy" / "programs"
-# In docs/clients*.md: where a sample goes and what it is of, and the first two lines of the table.
+# In docs/clients*.md: the place of a sample with the name of its source, and the first two lines of
+# the table.
 SAMPLE = re.compile(r"(<!-- sample: (\S+?)(\.\w+) -->\n)(?:\n```.*?\n```\n)?", re.DOTALL)
 REGION = re.compile(r"^[^\n]*<sample>[^\n]*\n(.*?)^[^\n]*</sample>", re.DOTALL | re.MULTILINE)
 TABLE = re.compile(r"(<!-- table -->\n\n\|.*\|\n\|[- |]*\|\n)(?:\|.*\|\n)*")
 FENCES = {".cs": "csharp", ".erl": "erlang", ".mjs": "js", ".pas": "pascal", ".pl": "perl"}
-# The columns of the table, by the steps of tests/legacy/walk.py, and what its words are called.
+# The columns of the table are the steps of tests/legacy/walk.py. `WORDS` are its results in words.
 STEPS = (
     *("read", "search", "paging", "create", "update", "delete", "error", "upload", "download"),
     *("five", "idle", "proxy"),
@@ -35,7 +36,7 @@ WORDS = {
 
 
 def documents() -> dict[Path, str]:
-    """Every generated file with the content it should have."""
+    """Return the expected content of every generated file."""
     beside = {CHART: chart_schema()} if CHART.exists() else {}
     for page in sorted((ROOT / "docs").glob("clients*.md")):
         beside[page] = clients_page(page)
@@ -45,7 +46,7 @@ def documents() -> dict[Path, str]:
 
 
 def pages(name: str, languages: Iterable[str], markdown: Callable[[str], str]) -> dict[Path, str]:
-    """A page in each of its languages, below the title the switch between them."""
+    """Return a page in each of its languages, with links to the others below its title."""
     names = {each: f"{name}.md" if each == "en" else f"{name}.{each}.md" for each in languages}
     made = {}
     for language, own in names.items():
@@ -59,7 +60,7 @@ def pages(name: str, languages: Iterable[str], markdown: Callable[[str], str]) -
 
 
 def chart_schema() -> str:
-    """The schema of the Helm chart's values: what stands there, with the settings of today."""
+    """Return the schema of the Helm chart's values with the current schema of the settings."""
     values = json.loads(CHART.read_text(encoding="utf-8"))
     settings = schema.json_schema()
     values["$defs"] = settings.pop("$defs")
@@ -69,7 +70,7 @@ def chart_schema() -> str:
 
 
 def clients_page(page: Path) -> str:
-    """A page about programs that call: its text, with today's samples and results of the tests."""
+    """Return a page about client programs, with the current samples and test results."""
 
     def sample(found: re.Match[str]) -> str:
         text = (PROGRAMS / f"{found[2]}{found[3]}").read_text(encoding="utf-8")
@@ -83,7 +84,10 @@ def clients_page(page: Path) -> str:
 
 
 def clients_rows(language: str) -> str:
-    """What each program's steps came to; in the last column, when the gateway is its proxy."""
+    """Return the rows of the table: the result of each step of each program.
+
+    The last column is about the gateway as the HTTP proxy of the program.
+    """
     results = json.loads((PROGRAMS.parent / "results.json").read_text(encoding="utf-8"))
     rows = []
     for name, ways in results.items():
@@ -95,7 +99,7 @@ def clients_rows(language: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code 0, or 1 when `--check` finds a file out of date."""
+    """Return exit code 0, or 1 when `--check` finds an outdated file."""
     stale = []
     for path, content in documents().items():
         if not path.exists() or path.read_text(encoding="utf-8") != content:

@@ -1,9 +1,9 @@
-"""What mkdocs does not do by itself for the site; see .mkdocs.yml.
+"""Hooks of mkdocs for the site; see .mkdocs.yml.
 
-Pages in docs/ link to files beside docs/ (`../config/production.yaml`), as any page of the
+Pages in docs/ link to files outside docs/ (`../config/production.yaml`), as any page of the
 repository does. On the site these files are under `project/`; a folder becomes a page that lists
 its files. `name.ru.md` is the Russian page of `name.md`: it is marked as such, has the Russian
-navigation, and the switch on either leads to the other.
+navigation, and both pages link to each other.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")
-# mkdocs has tools of its own and no gateway to ask: `gateway.i18n.language_name`.
+# mkdocs has an environment without the gateway, so that these copy `gateway.i18n.language_name`.
 LANGUAGES = {"en": "English", "ru": "Русский", "uz": "O‘zbekcha"}
 TRANSLATED = re.compile(r"\.(ru|uz)\.md$")
-# Beside what is linked to: the pages that stand in the navigation.
+# Pages of the navigation, which are added although no page links to them.
 ALWAYS = ("CHANGELOG.md",)
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add what pages link to outside of docs/."""
+    """Add the files outside docs/ to which pages link."""
     wanted = set(ALWAYS)
     for each in files.documentation_pages():
         named = (_meant(link, each.src_uri) for link in LINK.findall(each.content_string))
@@ -63,13 +63,13 @@ def _copy(path: Path, config: Any) -> File:
 
 
 def _meant(link: str, uri: str) -> str:
-    """The path in the repository that a link on a page of the site was written for."""
+    """Return the path in the repository of a link on a page of the site."""
     page = uri.removeprefix("project/") if uri.startswith("project/") else f"docs/{uri}"
     return posixpath.normpath(posixpath.join(posixpath.dirname(page), link))
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Lead links to where their targets are on the site."""
+    """Replace links by those to the location of their targets on the site."""
     here = page.file.src_uri
 
     def moved(found: re.Match[str]) -> str:
@@ -84,7 +84,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_page_context(context: Any, page: Any, config: Any, nav: Any) -> Any:
-    """Give a page its language: of the theme's own words, of the navigation, and of the switch."""
+    """Set the language of a page: the theme's texts, the navigation, and the links to others."""
     uri = page.file.src_uri
     language = _language(uri)
     config.theme["language"] = language
@@ -106,7 +106,7 @@ def _language(uri: str) -> str:
 
 
 def _in_language(page: Any, language: str) -> str:
-    """Where a page is in a language, or where that language begins."""
+    """Return the address of a page in a language, or that of the first page in the language."""
     uri = page.file.src_uri
     if language == _language(uri):
         return str(page.url)
@@ -122,5 +122,5 @@ def _start(language: str) -> str:
 
 
 def _first(item: Any) -> str:
-    """The first page below an item of the navigation."""
+    """Return the first page below an item of the navigation."""
     return _first(item.children[0]) if item.children else item.file.src_uri

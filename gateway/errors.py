@@ -1,7 +1,7 @@
 """All failures that the gateway answers itself, in one table, and the exception that carries one.
 
 `REASONS` is the source of the outcomes for callers, of the metric label `reason` and of
-`docs/errors.md`. The texts in three languages are in `gateway.fhir.texts`.
+`docs/errors.md`. Its texts are English; the translations are in the catalogue `callers`.
 
     Exception
      └─ GatewayError        a response of the gateway in place of the platform's
@@ -21,10 +21,11 @@ class Reason:
 
     `code` is the public reason code, `status` the HTTP status. `issue_code` is from the value set
     issue-type of FHIR R5, `severity` from issue-severity.
-    `text` is for the person in front of the calling system: what happened, whether data may have
-    arrived, and what to do next. `read_text` says it of requests that only read, where `text` tells
-    of a write whose outcome is unknown: an outcome is often shown far from its request. `remedy`
-    is for the gateway's operators.
+
+    `text` is for the user of the calling system: what happened, whether data may have arrived, and
+    what to do next. `read_text` replaces it for requests that only read, if `text` describes a
+    write whose outcome is unknown: systems often show an outcome without its request. `remedy` is
+    for operators.
     """
 
     code: str
@@ -501,7 +502,7 @@ _NON_FHIR_ISSUE_CODES: Final = {
 }
 
 
-# What this very request has to do otherwise, by the `advice` of a failure.
+# Texts that say what the caller must change in the request, by `GatewayError.advice_key`.
 ADVICE: Final = {
     "page": Message(
         "A page asked in a way that the gateway takes from no page, so nothing was sent to "
@@ -545,10 +546,10 @@ ADVICE: Final = {
 
 
 def outcome_text(reason: str, language: str, *, write: bool = True, advice: str = "") -> str:
-    """What an outcome tells people about a reason; English where the language is unknown.
+    """Return the text of a reason for the user of the calling system; in English if unavailable.
 
-    `write` says that the request may have changed something; so does one of which nothing is known.
-    `advice` is that of a `GatewayError`.
+    `write`: the request may have changed data, or the gateway does not know its interaction.
+    `advice` is the `advice_key` of a `GatewayError`; its text replaces that of the reason.
     """
     record = REASONS[reason]
     message = record.text if write or record.read_text is None else record.read_text
@@ -572,8 +573,7 @@ class GatewayError(Exception):
     * `headers` are further fields of the response.
     * `close_connection`: the caller's connection cannot be used again.
     * `is_retryable`: the platform cannot have acted, and another attempt at once may succeed.
-    * `advice_key`: the key of a text in `gateway.fhir.texts.ADVICE` that says more than the
-      reason's own.
+    * `advice_key`: the key of a text in `ADVICE` that says more than the reason's own.
     """
 
     reason: Reason

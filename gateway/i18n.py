@@ -1,10 +1,10 @@
-"""Texts for people: English in the code, other languages in gettext catalogues.
+"""Texts for users and operators: English in the code, translations in gettext catalogues.
 
-A `Message` is its English text, as logs and JSON show it, and keeps what it was made of: the
-English sentence with `{names}`, which is its key in the catalogues, and the values. The catalogues
-stand in `gateway/locale`: `callers` (outcomes), `operators` (pages, alerts), `commands` (commands,
-settings, doctor). They are read when a text is first wanted in another language; `.po` files are
-the source, `.mo` files are made of them when the gateway is built or installed.
+A `Message` is its English text, as logs and JSON show it. It keeps the English sentence with
+`{names}`, which is its key in the catalogues, and the values. `gateway/locale` has the catalogues:
+`callers` (outcomes), `operators` (pages, alerts), `commands` (commands, settings, doctor). A
+catalogue is loaded when a text is first needed in its language. The `.po` files are the source;
+the `.mo` files are compiled from them when the gateway is built or installed.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 LANGUAGES: Final = ("en", "ru", "uz")
-# A key stands in one catalogue only; the first are those of a running gateway.
+# A key is in one catalogue only. They are searched in this order; a running gateway needs mostly
+# the first two.
 DOMAINS: Final = ("callers", "operators", "commands")
 LOCALE: Final = Path(__file__).with_name("locale")
-# As POSIX asks for messages: the first that is set decides.
+# The order of POSIX for messages: the first variable that is set and not empty decides.
 _VARIABLES: Final = ("LC_ALL", "LC_MESSAGES", "LANG")
 
 
 class Message(str):
-    """A text for people: English as it stands, others by `in_language`.
+    """A text for users or operators: a string in English, in other languages by `in_language`.
 
-    `msgid` is a key of the catalogues with `{names}` of the `values`; messages among these are
-    translated too. `context` tells equal English texts apart that read differently elsewhere. A
-    text of another program that no catalogue has reads in other languages as `fallback`.
+    `msgid` is a key of the catalogues with `{names}` of the `values`; values that are messages are
+    translated too. `context` distinguishes equal English texts whose translations differ.
+    `fallback` replaces a text of another program that no catalogue has in the language.
     """
 
     __slots__ = ("context", "fallback", "msgid", "plural", "values")
@@ -42,7 +43,7 @@ class Message(str):
     fallback: Message | None
 
     def __new__(cls, msgid: str, /, **values: Any) -> Self:
-        """Without values the sentence stands for itself, braces and all."""
+        """Return the message. Without values the sentence is not formatted: braces remain."""
         return cls._make(msgid, msgid, values)
 
     @classmethod
@@ -57,21 +58,21 @@ class Message(str):
 
     @classmethod
     def within(cls, context: str, msgid: str, /, **values: Any) -> Self:
-        """A message whose English text means several things."""
+        """Return a message whose English text has other meanings in other contexts."""
         message = cls(msgid, **values)
         message.context = context
         return message
 
     @classmethod
     def counted(cls, one: str, many: str, number: int, /, **values: Any) -> Self:
-        """A message in the form that the number asks for; `{number}` stands for it."""
+        """Return a message in the plural form for `number`; the texts contain `{number}`."""
         message = cls._make(one if number == 1 else many, one, {**values, "number": number})
         message.plural = (many, number)
         return message
 
     @classmethod
     def external(cls, text: str | None, fallback: Message) -> Message:
-        """What another program says; `fallback` where it says nothing."""
+        """Return a text of another program as a message; `fallback` for an empty text."""
         if not text:
             return fallback
         message = cls(text)
@@ -80,23 +81,27 @@ class Message(str):
         return message
 
     def __format__(self, spec: str) -> str:
-        """As of any text; `capital` and `sentence` begin with a capital, the latter has an end."""
+        """Format as `str` does, with two more specifications.
+
+        `capital` capitalizes the first letter. `sentence` does so only if the text begins with a
+        word in small letters, and adds a full stop if there is no final punctuation mark.
+        """
         if spec == "capital":
             return self[:1].upper() + self[1:]
         return _sentence(self) if spec == "sentence" else super().__format__(spec)
 
     @classmethod
     def from_data(cls, data: list[Any]) -> Message:
-        """What `as_data` was made of."""
+        """Return the message that `as_data` has serialised, without context and fallback."""
         msgid, values = data
         return cls(msgid, **{name: _from_data(value) for name, value in values.items()})
 
     def as_data(self) -> list[Any]:
-        """Sentence and values, for another process of the gateway; as JSON."""
+        """Return sentence and values as JSON data for another process of the gateway."""
         return [self._english(), {name: _as_data(value) for name, value in self.values.items()}]
 
     def in_language(self, language: str) -> str:
-        """The text in one of `LANGUAGES`."""
+        """Return the text in one of `LANGUAGES`."""
         if language == "en":
             return self
         translation = self._translation(language)
@@ -108,14 +113,14 @@ class Message(str):
         return translation.format(**values) if values else translation
 
     def _translation(self, language: str) -> str | None:
-        # The empty key is the catalogue's own header.
+        # The empty key would return the catalogue's header.
         if not self.msgid:
             return None
         found = (self._look_up(_catalogue(language, domain)) for domain in DOMAINS)
         return next((text for text in found if text), None)
 
     def _look_up(self, catalogue: NullTranslations) -> str:
-        """The text in a catalogue; empty where it has none."""
+        """Return the text in a catalogue, "" if the catalogue has none."""
         if self.plural is not None:
             return catalogue.ngettext(self.msgid, *self.plural)
         if self.context is not None:
@@ -127,7 +132,7 @@ class Message(str):
 
 
 class Texts(Mapping[str, str]):
-    """A table of messages, as its texts in one language."""
+    """A mapping from keys to texts in one language; each access translates a message."""
 
     def __init__(self, messages: Mapping[str, Message], language: str) -> None:
         self._messages = messages
@@ -144,7 +149,7 @@ class Texts(Mapping[str, str]):
 
 
 def in_all_languages(messages: Mapping[str, Message]) -> dict[str, Mapping[str, str]]:
-    """A table of messages as its texts, by language."""
+    """Return the table of messages as one `Texts` for each of `LANGUAGES`."""
     return {language: Texts(messages, language) for language in LANGUAGES}
 
 
@@ -159,38 +164,38 @@ def _from_data(value: Any) -> Any:
 
 
 EMPTY_MESSAGE: Final = Message("")
-# Each language's own readers write it so.
+# Each catalogue has the name of its language as the translation.
 _LANGUAGE_NAME: Final = Message.within("name of this language", "English")
 
 
 def language_name(language: str) -> str:
-    """What the speakers of one of `LANGUAGES` call it."""
+    """Return the name of one of `LANGUAGES` in that language."""
     return _LANGUAGE_NAME.in_language(language)
 
 
 def to_message(text: str) -> Message:
-    """A text as a message, which it may be already."""
+    """Return the text as a message; a message is returned unchanged."""
     return text if isinstance(text, Message) else Message(text)
 
 
 def exception_message(error: BaseException) -> Message:
-    """The message that an exception carries."""
+    """Return the message that an exception carries as its first argument."""
     text = error.args[0] if error.args else ""
     return to_message(text if isinstance(text, str) else str(error))
 
 
 def setting_problem(key: str, why: Message) -> Message:
-    """What is wrong with a setting; `values` hold `key` and `why`."""
+    """Return the problem of a setting as a message whose `values` are `key` and `why`."""
     return Message("{key}: {why}", key=key, why=why)
 
 
 def system_error(error: OSError, fallback: Message) -> Message:
-    """What the operating system says, in lower case."""
+    """Return the text of the operating system in lower case, `fallback` if there is none."""
     return Message.external((error.strerror or "").lower(), fallback)
 
 
 def join_messages(separator: str, parts: Iterable[Message]) -> Message:
-    """The messages one behind the other; a message again."""
+    """Return one message that consists of the messages with `separator` between them."""
     parts = list(parts)
     names = [f"part{number}" for number in range(len(parts))]
     pattern = separator.join(f"{{{name}}}" for name in names)
@@ -198,13 +203,13 @@ def join_messages(separator: str, parts: Iterable[Message]) -> Message:
 
 
 def any_of(names: Iterable[str]) -> Message:
-    """Names of which one is meant."""
+    """Return the names joined by "or"."""
     some, last = _split_last(names)
     return Message("{first} or {second}", first=any_of(some), second=last) if some else last
 
 
 def all_of(names: Iterable[str]) -> Message:
-    """Names of which all are meant."""
+    """Return the names joined by "and"."""
     some, last = _split_last(names)
     return Message("{first} and {second}", first=all_of(some), second=last) if some else last
 
@@ -215,17 +220,17 @@ def _split_last(names: Iterable[str]) -> tuple[list[str], Message]:
 
 
 def translate_value(value: Any, language: str) -> Any:
-    """A value of a message in a language: messages are translated, all else stays."""
+    """Return a message in the language; any other value is returned unchanged."""
     return Message(value.in_language(language)) if isinstance(value, Message) else value
 
 
 def environment_language(environ: Mapping[str, str]) -> str:
-    """The language that a terminal's or service's environment asks for; English if none of ours."""
+    """Return the language that the environment requests; "en" for an unknown one."""
     return _requested(environ)[:2] if has_language_preference(environ) else "en"
 
 
 def has_language_preference(environ: Mapping[str, str]) -> bool:
-    """Whether the environment asks for one of ours, be it English."""
+    """Return whether the environment requests one of `LANGUAGES`, English included."""
     requested = _requested(environ)
     return requested[:2] in LANGUAGES and not requested[2:3].isalpha()
 
@@ -234,7 +239,7 @@ def _requested(environ: Mapping[str, str]) -> str:
     return next((environ[name].lower() for name in _VARIABLES if environ.get(name)), "")
 
 
-# A word in small letters, Latin or Cyrillic, at the beginning; keys and URLs stay as they are.
+# A word in small letters, Latin or Cyrillic. Keys and URLs do not match, and are not capitalized.
 _WORD: Final = re.compile(
     "[a-z\u0430-\u044f\u0451\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}]+"
     r"(?=[ ,;?.!]|$)(?!\.\w)"
@@ -247,7 +252,7 @@ def _sentence(text: str) -> str:
 
 
 class _Nothing(NullTranslations):
-    """Stands behind a catalogue, and tells by an empty text that it lacks a message."""
+    """The fallback of a catalogue: returns "" for a message that the catalogue lacks."""
 
     def gettext(self, message: str) -> str:
         return ""
@@ -266,7 +271,8 @@ def _catalogue(language: str, domain: str) -> NullTranslations:
         with path.open("rb") as file:
             catalogue = GNUTranslations(file)
     except FileNotFoundError:
-        # A package always has them; a checkout is told, and its tests end with it.
+        # Packages always contain the `.mo` files; a checkout may not. The tests turn the warning
+        # into an error.
         warnings.warn(f"{path} is missing: run `make venv`", RuntimeWarning, stacklevel=2)
         return _Nothing()
     catalogue.add_fallback(_Nothing())

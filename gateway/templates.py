@@ -1,6 +1,6 @@
-"""The pages' templates: jinja2 with autoescape, made when a page is first asked for.
+"""Templates of the pages: jinja2 with autoescape, loaded when a page is first requested.
 
-Templates stand in the folder `templates` of the part that shows them, and are named without it.
+Each part of the gateway has its templates in its folder `templates`; their names do not contain it.
 """
 
 from __future__ import annotations
@@ -19,18 +19,22 @@ _FOLDERS: Final = tuple(Path(__file__).parent / part / "templates" for part in (
 
 
 def render(name: str, **values: Any) -> str:
-    """A page or a part of one; `language` among the values is that of its texts."""
+    """Return the rendered template; the value `language` is the language of its texts."""
     return environment().get_template(name).render(**values)
 
 
 def file_text(folder: str, name: str) -> str:
-    """A file of the package, such as a style: `file_text("admin/static", "operators.css")`."""
+    """Return the text of a file of the package: `file_text("admin/static", "operators.css")`."""
     return (Path(__file__).parent / folder / name).read_text(encoding="utf-8")
 
 
 @cache
 def environment() -> Environment:
-    """That of all templates. jinja2 takes 3 MB that a gateway nobody looks at can do without."""
+    """Return the environment of all templates.
+
+    jinja2 is imported here, because it takes 3 MB of memory, which a gateway whose pages are never
+    requested saves.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 
     made = Environment(
@@ -46,7 +50,7 @@ def environment() -> Environment:
 
 
 def _text(context: Context, english: str, /, **values: Any) -> Any:
-    """A text of a template in the page's language; values are escaped unless they are markup."""
+    """Return a text in the template's language; values are escaped unless they are markup."""
     from markupsafe import escape
 
     text = escape(Message(english).in_language(context["language"]))

@@ -1,4 +1,4 @@
-"""What people are told stands in the catalogues, and Russian is all Russian."""
+"""All texts for users and operators are in the catalogues, and the translations are complete."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ROOT = Path(__file__).parents[1] / "gateway"
 OTHERS = [language for language in LANGUAGES if language != "en"]
 LETTER = re.compile(r"[A-Za-z]")
 PLACEHOLDER = re.compile(r"\{[^{}]*\}")
-# Names, commands, keys of settings and their values, which are the same in every language.
+# Names, commands, keys of settings and their values: they are the same in every language.
 NAMES = frozenset(
     re.findall(
         r"\w+",
@@ -60,7 +60,7 @@ NAMES = frozenset(
         """,
     )
 )
-# What English and Uzbek write alike, or what Uzbek takes over as it is.
+# Words that are spelled alike in English and Uzbek, or that Uzbek has borrowed unchanged.
 SHARED = {"administrator", "audit", "disk", "fragment", "internet", "issuer", "port", "secret"}
 SHARED |= {"log", "status", "token"}
 # Placeholders, code, keys and variables, paths and URLs, options.
@@ -71,7 +71,7 @@ WORD = re.compile(r"[A-Za-z‘’]*[A-Za-z]{2}[A-Za-z‘’]*")
 
 
 def catalogue(language: str, *domains: str) -> dict[str, str]:
-    """What commands say, or what catalogues hold, by the English sentence."""
+    """Return the translations of catalogues, by the English sentence; by default of `commands`."""
     texts = {}
     for domain in domains or ("commands",):
         with (ROOT / "locale" / language / "LC_MESSAGES" / f"{domain}.po").open("rb") as file:
@@ -83,12 +83,12 @@ def catalogue(language: str, *domains: str) -> dict[str, str]:
 
 
 def first(text: Any) -> str:
-    """A text, or the first of its plural forms."""
+    """Return a text, or the first of its plural forms."""
     return text if isinstance(text, str) else str(text[0])
 
 
 def computed() -> set[str]:
-    """The sentences that are words of closed lists."""
+    """Return the sentences that are words of closed lists."""
     entry = OutboxEntry.__new__(OutboxEntry)
     for name in OutboxEntry.__slots__:
         object.__setattr__(entry, name, None)
@@ -113,12 +113,12 @@ def computed() -> set[str]:
 
 
 def words(text: str) -> set[str]:
-    """Words in Latin letters that are no names."""
+    """Return the words in Latin letters that are no names."""
     return set(WORD.findall(FILLED.sub(" ", text))) - NAMES
 
 
 def test_no_sentence_is_put_together_before_it_is_a_message() -> None:
-    """A message takes values: a text with the values in it is in no catalogue."""
+    """A message gets its values as arguments: no catalogue has a text that contains values."""
     for path in ROOT.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Message":
@@ -126,25 +126,25 @@ def test_no_sentence_is_put_together_before_it_is_a_message() -> None:
 
 
 def test_code_holds_no_translation() -> None:
-    """Russian stands in catalogues only, so that a translator needs no Python."""
+    """Russian is in catalogues only, so that translators need no Python."""
     found = [path for path in ROOT.rglob("*.py") if re.search("[Ѐ-ӿ]", path.read_text("utf-8"))]
     assert found == []
 
 
 def test_code_holds_no_markup() -> None:
-    """Pages are templates, so that everything that is put into them is escaped."""
+    """Pages are templates, so that all values in them are escaped."""
     for path in ROOT.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found = re.search(
                     r"</(?:[a-z]+)>|<(?:a|b|p|div|html|h[1-6]|svg|td|tr)[ >]", node.value
                 )
-                # What is looked for in answers of others is no page.
+                # Patterns that are searched in responses are no pages.
                 assert found is None or path.name in ("search_complaints.py",), path
 
 
 def test_the_catalogues_say_what_the_code_says() -> None:
-    """Nothing is missing, obsolete or fuzzy, and all placeholders are those of the English text."""
+    """No text is missing, obsolete or fuzzy, and all placeholders are those of the English text."""
     command = [sys.executable, str(ROOT.parent / "deploy" / "translations.py"), "--check"]
     checked = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (checked.stdout, checked.stderr, checked.returncode) == ("", "", 0)
@@ -152,13 +152,13 @@ def test_the_catalogues_say_what_the_code_says() -> None:
 
 @pytest.mark.parametrize("language", OTHERS)
 def test_every_word_of_a_closed_list_has_its_texts(language: str) -> None:
-    """What is looked up as it comes is translated, too: causes, faults, states, facts."""
+    """Texts that are looked up by a computed key are translated: causes, faults, states, facts."""
     assert computed() - {*catalogue(language, *DOMAINS)} == set()
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("locale/*/*/*.po")), ids=lambda p: p.name)
 def test_the_compiled_catalogue_is_that_of_its_source(path: Path) -> None:
-    """What people read is what the translator wrote; `make venv` compiles it."""
+    """The `.mo` file has the translations of the `.po` file; `make venv` compiles it."""
     with path.open("rb") as file:
         source = read_po(file, locale=path.parts[-3])
     with path.with_suffix(".mo").open("rb") as file:
@@ -167,12 +167,12 @@ def test_the_compiled_catalogue_is_that_of_its_source(path: Path) -> None:
 
 
 def translations_of(messages: Catalog) -> dict[tuple[str | None, str], list[str]]:
-    """What a catalogue has, the same for both kinds of file."""
+    """Return the translations of a catalogue in a form that both kinds of file have."""
     return {(each.context, first(each.id)): list(each.string) for each in messages if each.id}
 
 
 def made_catalogue(folder: Path, *messages: tuple[Any, Any, str | None]) -> None:
-    """A Russian catalogue of `commands` with texts, translations and contexts; two empty ones."""
+    """Write a Russian catalogue `commands` with the messages, and two empty catalogues."""
     place = folder / "ru" / "LC_MESSAGES"
     place.mkdir(parents=True)
     for domain in DOMAINS:
@@ -185,7 +185,7 @@ def made_catalogue(folder: Path, *messages: tuple[Any, Any, str | None]) -> None
 
 @pytest.fixture
 def locale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder for catalogues."""
+    """Return an empty folder for catalogues."""
     monkeypatch.setattr(i18n, "LOCALE", tmp_path)
     i18n._catalogue.cache_clear()
     yield tmp_path
@@ -194,7 +194,7 @@ def locale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.mark.parametrize(("number", "russian"), [(1, "1 час"), (2, "2 часа"), (5, "5 часов")])
 def test_a_number_chooses_its_form(locale: Path, number: int, russian: str) -> None:
-    """Each language has its own forms, as gettext knows them."""
+    """Each language has its own plural forms, defined by gettext."""
     forms = ("{number} час", "{number} часа", "{number} часов")
     made_catalogue(locale, (("{number} hour", "{number} hours"), forms, None))
     told = Message.counted("{number} hour", "{number} hours", number)
@@ -203,7 +203,7 @@ def test_a_number_chooses_its_form(locale: Path, number: int, russian: str) -> N
 
 
 def test_a_context_tells_equal_texts_apart(locale: Path) -> None:
-    """The same English text may read differently in two places."""
+    """The same English text may have different translations in two contexts."""
     made_catalogue(locale, ("open", "открыть", None), ("open", "открыта", "state"))
     assert Message("open").in_language("ru") == "открыть"
     assert Message.within("state", "open") == "open"
@@ -212,12 +212,12 @@ def test_a_context_tells_equal_texts_apart(locale: Path) -> None:
 
 
 def test_an_empty_text_stays_empty() -> None:
-    """Its key is the header of every catalogue, which nobody wants to read."""
+    """Its key is that of the header of every catalogue, which must not be shown."""
     assert EMPTY_MESSAGE.in_language("ru") == ""
 
 
 def test_a_missing_catalogue_is_told(locale: Path) -> None:
-    """The text stays English, and whoever forgot to compile the catalogues hears of it."""
+    """The text stays English, and a warning says that the catalogues are not compiled."""
     with pytest.warns(RuntimeWarning, match="make venv"):
         assert Message("is missing").in_language("ru") == "is missing"
 
@@ -235,7 +235,7 @@ def test_a_missing_catalogue_is_told(locale: Path) -> None:
 def test_what_is_wrong_with_a_catalogue_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, wrong: str
 ) -> None:
-    """Whatever would be left in English, or break when it is filled in, fails `make check`."""
+    """A text that would stay English, or fail when it is formatted, fails `make check`."""
     tool = runpy.run_path(str(ROOT.parent / "deploy" / "translations.py"))
     shutil.copytree(ROOT / "locale", tmp_path / "locale")
     catalogue = tmp_path / "locale" / "ru" / "LC_MESSAGES" / "commands.po"
@@ -251,18 +251,18 @@ def test_what_is_wrong_with_a_catalogue_is_told(
 
 @cache
 def templates_of_the_code() -> dict[str, Catalog]:
-    """What the code says."""
+    """Return the catalogues extracted from the code."""
     tool = runpy.run_path(str(ROOT.parent / "deploy" / "translations.py"))
     return dict(tool["extracted"]())
 
 
 def test_russian_holds_no_english_word() -> None:
-    """Latin letters are for names and commands only."""
+    """Latin letters are used for names and commands only."""
     assert {word for text in catalogue("ru").values() for word in words(text)} == set()
 
 
 def test_uzbek_holds_no_english_word() -> None:
-    """No word of the English sentences stands in the Uzbek ones, unless it is Uzbek too."""
+    """No word of the English sentences is in the Uzbek ones, unless it is Uzbek too."""
     table = catalogue("uz")
     english = {word.lower() for sentence in table for word in words(sentence)}
     uzbek = {word.lower() for text in table.values() for word in words(text)}
@@ -270,25 +270,25 @@ def test_uzbek_holds_no_english_word() -> None:
 
 
 def test_uzbek_letters_are_written_with_one_sign() -> None:
-    """o‘ and g‘ have U+2018 and the tutuq belgisi U+2019; no other apostrophe stands for them."""
+    """o‘ and g‘ have U+2018 and the tutuq belgisi U+2019; no other apostrophe is used for them."""
     for text in catalogue("uz").values():
         assert re.findall(r"[A-Za-z]['ʻʼ´][a-z]|[OoGg]’|[^OoGg]‘", FILLED.sub("", text)) == []
 
 
 @pytest.mark.parametrize("language", OTHERS)
 def test_the_sso_has_its_name(language: str) -> None:
-    """It is called as in the outcomes and on the status page."""
+    """The SSO has the same name as in the outcomes and on the status page."""
     assert not any("SSO" in text for text in catalogue(language).values())
 
 
 def test_common_words_of_the_system_are_known() -> None:
-    """What goes wrong with files and addresses is not left in English."""
+    """Errors of the operating system about files and addresses are translated."""
     usual = (errno.ENOENT, errno.EACCES, errno.EADDRINUSE, errno.ENOSPC, errno.EROFS, errno.EISDIR)
     assert {os.strerror(code).lower() for code in usual} <= {*catalogue("ru")}
 
 
 def test_messages_in_messages_are_translated_too() -> None:
-    """A hint in a line, a name in a hint: all of it is of one language."""
+    """A message that contains messages is translated completely."""
     inner = Message("did you mean {near}?", near=all_of(["a", "b"]))
     line = Message("{told}. {hint:sentence}", told=Message("is missing"), hint=inner)
     assert line == "is missing. Did you mean a and b?"
@@ -296,7 +296,7 @@ def test_messages_in_messages_are_translated_too() -> None:
 
 
 def test_what_another_program_says_is_not_left_in_english() -> None:
-    """A text without a translation reads as the general one."""
+    """The fallback replaces a text of another program that has no translation."""
     unknown = Message.external("Strange things happened", Message("cannot be read"))
     assert unknown == "Strange things happened"
     assert unknown.in_language("ru") == "не удаётся прочитать"
@@ -304,14 +304,14 @@ def test_what_another_program_says_is_not_left_in_english() -> None:
 
 
 def test_values_are_never_taken_for_sentences() -> None:
-    """Braces in a path or name stay as they are."""
+    """Braces in a path or name are not changed."""
     told = Message("{path}: {why}", path="/srv/{x}", why=Message("is missing"))
     assert told.in_language("uz") == "/srv/{x}: berilmagan"
     assert Message("{}").in_language("ru") == "{}"
 
 
 def test_an_exception_carries_its_message_to_another_process() -> None:
-    """A worker's reason is told by the command in the language of the terminal."""
+    """The command translates the reason that a worker has sent."""
     failure = StartError(
         join_messages("\n", [Message("did you mean {near}?", near="x"), EMPTY_MESSAGE])
     )
@@ -337,7 +337,7 @@ def test_an_exception_carries_its_message_to_another_process() -> None:
     ],
 )
 def test_the_environment_says_the_language(environ: dict[str, str], language: str) -> None:
-    """As for every program: LC_ALL, else LC_MESSAGES, else LANG; English for all others."""
+    """LC_ALL precedes LC_MESSAGES and LANG, as POSIX says; other languages mean English."""
     assert environment_language(environ) == language
 
 
@@ -346,10 +346,9 @@ def _name(node: ast.expr) -> str:
 
 
 def test_no_error_that_is_shown_carries_a_bare_text() -> None:
-    """What `exception_phrase` shows of an exception was a phrase when it was raised, or a bug is
-    left English.
+    """An exception that `exception_message` shows is raised with a message, not with a text.
 
-    `OSError` and `ValueError` are of other programs.
+    A text would be shown in English. `OSError` and `ValueError` are raised by other programs.
     """
     trees = {path: ast.parse(path.read_text("utf-8")) for path in ROOT.rglob("*.py")}
     nodes = [(path, node) for path, tree in trees.items() for node in ast.walk(tree)]

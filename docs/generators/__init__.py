@@ -1,1 +1,1 @@
-"""Makes pages of the documentation out of the code; nothing of the gateway imports it."""
+"""Generators of documentation from the code; the gateway imports none of them."""

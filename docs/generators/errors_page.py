@@ -21,12 +21,12 @@ from gateway.errors import (
 from gateway.fhir.outcome import render_outcome
 from gateway.i18n import LANGUAGES, language_name
 
-# The name of its catalogues.
+# The name of the page's catalogues.
 NAME: Final = "errors_page"
 
 
 class ErrorPageTexts(NamedTuple):
-    """The prose of the page in Markdown, and the translation of all else."""
+    """The prose of the page in Markdown, and the translation of all other texts."""
 
     introduction: str
     reading: str
@@ -81,7 +81,7 @@ not known whether the platform has stored the data, so find and read the record 
 
 @cache
 def words_of(language: str) -> ErrorPageTexts:
-    """The prose in a language."""
+    """Return the prose in a language."""
     translation = Translation(NAME, language)
     return ErrorPageTexts(
         **{name: translation(text) for name, text in _ENGLISH.items()}, translation=translation

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 
 class Guidance(NamedTuple):
-    """Texts for operators, in English and Markdown; those for callers are in `gateway.errors`."""
+    """Texts for operators, in English and Markdown; `gateway.errors` has those for callers."""
 
     repeat: str
     cause: str

@@ -18,12 +18,12 @@ from gateway.config.section import Section
 from gateway.config.settings import PRESETS, Settings
 from gateway.config.values import Unit, format_size
 
-# The name of its catalogues.
+# The name of the page's catalogues.
 NAME: Final = "settings_page"
 
 
 class ReferenceTexts(NamedTuple):
-    """The prose of the page in Markdown, and the translation of all else."""
+    """The prose of the page in Markdown, and the translation of all other texts."""
 
     introduction: str
     top_level: str
@@ -83,7 +83,7 @@ was not chosen.
 
 @cache
 def words_of(language: str) -> ReferenceTexts:
-    """The prose in a language."""
+    """Return the prose in a language."""
     translation = Translation(NAME, language)
     return ReferenceTexts(
         **{name: translation(text) for name, text in _ENGLISH.items()}, translation=translation

@@ -1,6 +1,7 @@
-"""What pages that are made from code say in other languages: one catalogue for a page and language.
+"""Translations of generated pages: each page has one catalogue for each language.
 
-The English text is the key, as in the gateway's own catalogues; deploy/translations.py renews both.
+The English text is the key, as in the catalogues of the gateway; deploy/translations.py updates
+both.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from babel.messages.pofile import read_po
 
 
 class Translation:
-    """The texts of a page in a language; English where the catalogue has none.
+    """The texts of a page in a language, in English where the catalogue has no translation.
 
-    `asked` has what was asked for, as context and English text, in that order.
+    The keys of `asked` are context and English text of everything that was translated, in order.
     """
 
     def __init__(self, page: str, language: str) -> None:
@@ -25,7 +26,7 @@ class Translation:
                 self._catalogue = read_po(file, locale=language)
 
     def __call__(self, english: str, context: str | None = None) -> str:
-        """A text; that of its context, if there is one, before that of all others."""
+        """Return the translation for the context, else the one without a context."""
         for each in dict.fromkeys((context, None)):
             found = self._catalogue.get(english, each) if self._catalogue is not None else None
             if found is not None or each is None:
@@ -36,5 +37,5 @@ class Translation:
 
 
 def path_of(page: str, language: str) -> Path:
-    """Where a page's catalogue stands."""
+    """Return the path of the catalogue of a page."""
     return Path(__file__).with_name(f"{page}.{language}.po")

@@ -1,4 +1,4 @@
-"""`dhp-gateway init`: makes working settings of a few answers."""
+"""`dhp-gateway init`: creates working settings from a few answers."""
 
 from __future__ import annotations
 

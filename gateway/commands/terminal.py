@@ -15,25 +15,25 @@ import click
 from gateway.i18n import LANGUAGES, LOCALE, Message, environment_language, translate_value
 
 _LANGUAGE: Final = ContextVar("language", default="en")
-# click asks gettext for its sentences.
+# click requests the translations of its sentences from gettext, in the default domain.
 gettext.bindtextdomain("commands", str(LOCALE))
 gettext.textdomain("commands")
 
 
 class _Option(click.Option):
-    """An option whose help is told in the language that is spoken."""
+    """An option whose help is in the language of the output."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        """Its names, and what it is for."""
+        """Return the names of the option and its translated help, None if it is hidden."""
         record = super().get_help_record(ctx)
         return None if record is None else (record[0], _translated(record[1], self.help))
 
 
 class _Argument(click.Argument):
-    """An argument, likewise."""
+    """An argument whose help is in the language of the output."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
-        """Its name, and what it is for."""
+        """Return the name of the argument and its translated help."""
         name, told = super().get_help_record(ctx)
         return name, _translated(told, self.help)
 

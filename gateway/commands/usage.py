@@ -1,7 +1,7 @@
-"""Help, and what is said of wrong usage, in the language that is spoken.
+"""Help texts and usage errors, in the language of the output.
 
-click has sentences of its own, for which it asks gettext: `terminal` points it at the catalogue of
-commands. Help texts and metavars are ours, and are translated here.
+click requests the translations of its sentences from gettext, for which `terminal` binds the
+catalogue `commands`. Help texts and metavars are the gateway's own, and are translated here.
 """
 
 from __future__ import annotations
@@ -15,51 +15,51 @@ import click
 from gateway.commands.terminal import current_language, select_language, translate
 from gateway.i18n import Message
 
-# Metavars of click's own, which are looked up as they come.
+# Metavars of click, which it does not pass through gettext.
 WORDS: Final = ("[OPTIONS]", "COMMAND [ARGS]...")
 
 
 class _LocalizedHelp:
-    """What a command says of itself."""
+    """Mixin of the localized help of a command."""
 
     def collect_usage_pieces(self: Any, ctx: click.Context) -> list[str]:
-        """The parts of its line of usage."""
+        """Return the translated parts of the command's usage line."""
         pieces = super().collect_usage_pieces(ctx)  # type: ignore[misc]
         return [translate(Message(piece)) for piece in pieces]
 
     def format_help_text(self: Any, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """What it does."""
+        """Write the translated help text."""
         formatter.write_paragraph()
         with formatter.indentation():
             formatter.write_text("\n\n".join(map(translate, paragraphs(self.help))))
 
     def get_short_help_str(self: Any, limit: int = 45) -> str:
-        """What it does, in the list of commands; shortened in English only."""
+        """Return the first paragraph for the list of commands; English is shortened to `limit`."""
         if current_language() == "en":
             return str(super().get_short_help_str(limit))  # type: ignore[misc]
         return translate(paragraphs(self.help)[0])
 
 
 class LocalizedCommand(_LocalizedHelp, click.Command):
-    """One that does something."""
+    """A command with localized help."""
 
 
 class LocalizedGroup(_LocalizedHelp, click.Group):
-    """One with others below it."""
+    """A group of commands with localized help."""
 
     command_class = LocalizedCommand
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Their names, in the order of the code: what is needed first comes first."""
+        """Return the names of the commands in the order of their definition."""
         return list(self.commands)
 
 
 def paragraphs(text: str) -> list[Message]:
-    """A help text's, as the catalogues have them."""
+    """Return the paragraphs of a help text, as they are in the catalogues."""
     return [Message(" ".join(each.split())) for each in re.split(r"\n\s*\n", text.strip())]
 
 
 def run_command_line(commands: click.Group, failure: BaseException | None) -> None:
-    """Do what was typed; the process ends with it."""
+    """Run the command line and exit. `failure` is the context object of the commands."""
     select_language(sys.argv[1:])
     commands(prog_name="dhp-gateway", obj=failure)

@@ -1,4 +1,4 @@
-"""The texts of the outbox for the user of the calling system, in three languages."""
+"""The texts of the outbox for the user of the calling system."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _ATTACHMENT_NAMES: Final = frozenset({"attachment", "photo", "presentedForm", "v
 
 
 def page_text(name: str) -> str:
-    """A page of the package, or a part of one."""
+    """Return the text of a file of this package: a page or a part of one."""
     return files("gateway.sandbox").joinpath(name).read_text(encoding="utf-8")
 
 

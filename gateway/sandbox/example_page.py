@@ -21,7 +21,7 @@ PATH: Final = "/example"
 
 _STYLE: Final = page_text("example_page.css")
 _SCRIPT: Final = Template(page_text("example_page.js"))
-# `$audit` of the page, where there is an audit file.
+# The value of `$audit` in the page if there is an audit file.
 _AUDIT: Final = Template(page_text("example_audit.html"))
 _DOCUMENT: Final = Template(page_text("example_page.html"))
 

@@ -1,4 +1,4 @@
-"""The texts of alert messages in three languages.
+"""The texts of alert messages.
 
 The sentences of alerts are the summaries of deploy/prometheus/rules/alerts.yml, by the same names;
 tests/admin/alerts/test_texts.py compares them. Placeholders: `instance` is the gateway, `about` a

@@ -1,4 +1,4 @@
-"""The page of one entry: what is known of it, and what may be decided."""
+"""The page of one entry: its facts, and the actions that an operator can choose."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HIDDEN: Final = "***"
 
 
 def render_entry_page(view: PageContext, entry: EntryListFacts) -> str:
-    """The page; what is about a patient is on it only where the entry was revealed."""
+    """Return the page of an entry; it has patient data only if the entry is revealed."""
     state, cause, answer = entry["state"], entry["cause"], entry["answer"]
     return render_page(
         *(view, "outbox_entry.html", f"outbox/{entry['id']}"),
@@ -33,14 +33,14 @@ def render_entry_page(view: PageContext, entry: EntryListFacts) -> str:
 
 def _note(text: str, language: str) -> str:
     """Return a stored note in a language."""
-    # A gateway without an outbox loads no module of it.
+    # A gateway without an outbox does not load its modules.
     from gateway.outbox.notes import note_of
 
     return note_of(text).in_language(language)
 
 
 def _contents(view: PageContext, entry: EntryListFacts) -> list[tuple[str, str]]:
-    """What is about a patient, where it is here."""
+    """Return the names and texts of the parts with patient data; none if they are not revealed."""
     request = entry["request"]
     parts: list[tuple[str, str]] = []
     if request is not None and "fields" in request:

@@ -1,4 +1,4 @@
-"""What all pages of the outbox have: head, languages, who is signed in, style and script."""
+"""The frame of all outbox pages: head, languages, signed-in operator, style and script."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ HEADERS: Final = {
 
 @dataclass(slots=True)
 class PageContext:
-    """Who looks, and how. `root_path` leads from the page's address to the listener's root.
+    """The language, the operator and the rights for which a page is rendered.
 
-    `has_operators`: the settings name operators; `token` goes into the forms of the one who is
-    signed in; `reveal`: entries may be seen in full.
+    `root_path`: the relative path from the page to the listener's root. `has_operators`: the
+    settings name operators. `reveal`: operators may see entries in full. `operator`: the signed-in
+    operator, None if there is none. `token`: the form token of that operator, "" if there is none.
     """
 
     language: str
@@ -44,11 +45,11 @@ class PageContext:
 
     @property
     def words(self) -> Words:
-        """The texts in the reader's language."""
+        """The texts in the page's language."""
         return OUTBOX_WORDS[self.language]
 
     def link(self, to: str, **query: str) -> str:
-        """The address of a page."""
+        """Return the address of a page with query and language. Templates escape it."""
         asked = urlencode({**query, "lang": query.get("lang", self.language)})
         return f"{self.root_path}{to}?{asked}"
 
@@ -62,7 +63,11 @@ def render_page(
     answer: str,
     **values: Any,
 ) -> str:
-    """A whole page; `here` and `query` are its address, `answer` says which icon it has."""
+    """Return a complete page made from a template.
+
+    `here` is the page's path below `root_path`, `query` its query; the links to other languages
+    have both. `answer` selects the icon of the tab.
+    """
     words = view.words
     unasked = ("said", "count", "sign-in")
     asked = {key: value for key, value in (query or {}).items() if key not in unasked}
@@ -89,5 +94,5 @@ def render_page(
 
 
 def refusal_page(view: PageContext, word: str) -> str:
-    """A page that says why there is nothing else."""
+    """Return a page that only has the text `refused:` of `word`."""
     return render_page(view, "outbox_refused.html", answer="degraded", word=word)

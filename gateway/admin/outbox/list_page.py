@@ -1,4 +1,4 @@
-"""The page `/outbox`: how things stand, why entries are held up, and the entries themselves."""
+"""The page `/outbox`: the overall state, why entries are not delivered, and the entries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gateway.admin.outbox.frame import PageContext, render_page
 from gateway.admin.status.markup import format_number
 
 EntryListFacts = Mapping[str, Any]
-# Those that a person has to decide about come first.
+# The order of display: states that require a decision of an operator come first.
 STATES: Final = ("failed", "unclear", "waiting", "sending")
 _NOTICES: Final = frozenset(("retried", "dropped"))
 
@@ -18,7 +18,10 @@ _NOTICES: Final = frozenset(("retried", "dropped"))
 def render_list_page(
     view: PageContext, facts: EntryListFacts, asked: EntryListFacts, query: Mapping[str, str]
 ) -> str:
-    """The page for the answer of a `Desk` to what was `asked`; `query` is the page's own."""
+    """Return the page for the answer of an `OutboxAdminApi`.
+
+    `facts`: the answer. `asked`: the question. `query`: the query of the page's own address.
+    """
     verdict = _outbox_status(facts["groups"])
     narrowed = {
         **({"state": asked["states"][0]} if asked["states"] else {}),
@@ -80,7 +83,10 @@ def _cause(
 
 
 def _by_cause(groups: Sequence[EntryListFacts]) -> Iterator[tuple[str, str, list[EntryListFacts]]]:
-    """State and cause, and how many each caller has; those of a person first, and the most."""
+    """Yield state, cause and the groups of each caller, in the order of `STATES`.
+
+    Within a state the cause with most entries comes first. Entries being sent are left out.
+    """
     found: dict[tuple[str, str], list[EntryListFacts]] = {}
     for each in groups:
         found.setdefault((each["state"], each["cause"]), []).append(each)

@@ -1,4 +1,4 @@
-"""The texts of the outbox pages in three languages, which extend those of the status page.
+"""The texts of the outbox pages, which extend those of the status page.
 
 Keys with `said:` report the result of an action, keys with `refused:` why it was not possible.
 """

@@ -13,7 +13,7 @@ from gateway.templates import file_text
 
 _FOLDER: Final = "admin/static"
 STYLE: Final = file_text(_FOLDER, "operators.css")
-# Writes times as the reader's clock does; a part of scripts.
+# The part of scripts that shows times in the browser's time zone.
 TIMES: Final = file_text(_FOLDER, "times.js")
 SCRIPT: Final = file_text(_FOLDER, "status.js").replace("  // times.js\n", TIMES)
 

@@ -1,4 +1,4 @@
-"""What the charts of the status page show: an hour, minute by minute."""
+"""The data of the charts of the status page: one hour, minute by minute."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ Minutes = Sequence[Mapping[str, Any]]
 
 _BAR: Final = 5
 _HEIGHT: Final = 60
-# From one mark of the axis to the next, in minutes.
+# Minutes between two marks on the axis.
 _STEP: Final = 15
-# A bar of fewer is not as high as the chart: one request must not look like many.
+# The smallest maximum of the scale: one request must not look like many.
 _FEW: Final = 5
 
 
 def chart(minutes: Minutes, kinds: Sequence[str], words: Words) -> dict[str, Any]:
-    """A bar for each minute with a part for each kind, the newest on the right; for a template.
+    """Return a bar for each minute with a segment for each kind, the newest on the right.
 
-    `empty` is the key of what is said where there is nothing to draw.
+    The result is the data of a template. `empty` is the key of the text that replaces the chart if
+    all values are 0, else None.
     """
     most = max(sum(minute[kind] for kind in kinds) for minute in minutes)
     floors = [0.0] * len(minutes)
@@ -43,10 +44,10 @@ def chart(minutes: Minutes, kinds: Sequence[str], words: Words) -> dict[str, Any
 def _bars(
     minutes: Minutes, kind: str, top: int, floors: list[float], words: Words
 ) -> Iterator[dict[str, Any]]:
-    """The bars of a kind, each upon its floor, which it raises."""
+    """Yield the bars of a kind. Each starts at its minute's height in `floors` and adds to it."""
     for at, minute in enumerate(minutes):
         if minute[kind]:
-            # Never so low that one among many cannot be seen.
+            # The minimum height keeps one request among many visible.
             height = max(1.5, round(minute[kind] / top * _HEIGHT, 1))
             floors[at] = min(_HEIGHT, floors[at] + height)
             told = f"{words[kind]} {format_number(minute[kind], words)}"
@@ -60,6 +61,6 @@ def _bars(
 
 
 def _times(minutes: Minutes) -> Iterator[str]:
-    """The times at the marks."""
+    """Yield the times (ISO 8601) of the marks on the axis, and of its beginning."""
     begin = datetime.fromisoformat(minutes[-1]["from"]) - timedelta(minutes=MINUTES - 1)
     yield from ((begin + timedelta(minutes=at)).isoformat() for at in range(0, MINUTES, _STEP))

@@ -1,4 +1,4 @@
-"""What the cards at the top of the status page decide: which token, which sign for which state."""
+"""The states that the summary cards of the status page show: tokens, SSO and outbox."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SummaryFacts = Mapping[str, Any]
 
 
 def token_kind(token: SummaryFacts) -> tuple[str, str]:
-    """`yes`, `degraded` or `no`, and the word for it."""
+    """Return `yes`, `degraded` or `no`, and the key of the word for the state of a token."""
     if token["rejected"]:
         return "no", "rejected"
     if not token["valid"]:
@@ -25,7 +25,7 @@ def token_kind(token: SummaryFacts) -> tuple[str, str]:
 
 
 def worst_token(tokens: Mapping[str, SummaryFacts]) -> str:
-    """The name of the credential which is worst off."""
+    """Return the name of the credential in the worst state; of equal ones the first to expire."""
     order = ("yes", "degraded", "no")
 
     def badness(item: tuple[str, SummaryFacts]) -> tuple[int, int]:
@@ -36,12 +36,12 @@ def worst_token(tokens: Mapping[str, SummaryFacts]) -> str:
 
 
 def well(tokens: Mapping[str, SummaryFacts]) -> int:
-    """How many tokens are well."""
+    """Return the number of tokens whose state is `yes`."""
     return sum(token_kind(token)[0] == "yes" for token in tokens.values())
 
 
 def sso_state(facts: SummaryFacts) -> tuple[str, str]:
-    """`yes`, `no` or `untried`, and the word for it."""
+    """Return `yes`, `no` or `untried`, and the key of the word for the state of the SSO."""
     if facts["sso"]["failure"]:
         return "no", facts["sso"]["failure"]
     answered = any(each["valid"] for each in facts["tokens"].values())
@@ -49,7 +49,7 @@ def sso_state(facts: SummaryFacts) -> tuple[str, str]:
 
 
 def outbox_state(facts: SummaryFacts) -> tuple[str, str]:
-    """`yes` or `degraded`, and the word for it."""
+    """Return `yes` or `degraded`, and the key of the word for the state of the outbox."""
     outbox, platform = facts["outbox"], facts["platform"]
     entries = {state for state, count in outbox["entries"].items() if count}
     person = any(state in entries for state in OPERATOR_STATES)
@@ -60,5 +60,5 @@ def outbox_state(facts: SummaryFacts) -> tuple[str, str]:
 
 
 def host(url: str) -> str:
-    """The host and port of a URL."""
+    """Return host and port of a URL; a text without them is returned unchanged."""
     return urlsplit(url).netloc or url

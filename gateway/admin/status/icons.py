@@ -1,4 +1,4 @@
-"""The icon of a page's tab, as an address that holds all of it."""
+"""The icon of the page's tab."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from gateway.templates import environment
 
 
 def tab_icon(answer: str) -> str:
-    """The sign of a verdict in its colour."""
+    """Return the icon of the page's tab as a data URL."""
     drawn = environment().get_template("signs.svg").module.icon(answer)  # type: ignore[attr-defined]
     return f"data:image/svg+xml,{quote(drawn)}"

@@ -1,4 +1,4 @@
-"""Numbers and spans of time as the operators' pages show them."""
+"""Formats numbers and durations for the operators' pages."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Final
 Words = Mapping[str, str]
 
 _SIZES: Final = (("day", 86400), ("hour_unit", 3600), ("minute", 60), ("second", 1))
-# A space at which no line is broken.
+# A space at which browsers do not break the line.
 _SPACE: Final = "\N{NO-BREAK SPACE}"
-# Numbers of fewer digits are read without a mark between thousands.
+# Smaller numbers have no thousands separator.
 _GROUPED_FROM: Final = 10_000
 
 
 def format_number(value: int, words: Words) -> str:
-    """A whole number; great ones have a mark between thousands."""
+    """Return an integer as text, with thousands separators from `_GROUPED_FROM` on."""
     return f"{value:,}".replace(",", words["thousands"]) if value >= _GROUPED_FROM else str(value)
 
 
 def format_percentage(part: int, whole: int, words: Words) -> str:
-    """What part is of the whole: `100 %` for all of it only, `0 %` for nothing only."""
+    """Return `part` as a percentage of `whole`: `100 %` only for all, `0 %` only for none."""
     percent = 100 * part / whole
     if part and percent < 0.1:
         return f"< {_decimal(0.1, words)}{_SPACE}%"
@@ -31,7 +31,7 @@ def format_percentage(part: int, whole: int, words: Words) -> str:
 
 
 def format_duration(duration: float, words: Words) -> str:
-    """How long something took, in the unit that people would take."""
+    """Return a duration, given in milliseconds, in milliseconds, seconds or larger units."""
     if duration >= 59_950:
         return format_span(round(duration / 1000), words)
     if duration >= 999.5:
@@ -41,17 +41,17 @@ def format_duration(duration: float, words: Words) -> str:
 
 
 def _decimal(value: float, words: Words) -> str:
-    """With one digit behind the decimal sign, unless that is nought."""
+    """Return a number with one decimal, which is left out if it is 0."""
     return f"{value:.1f}".removesuffix(".0").replace(".", words["decimal"])
 
 
 def unit_names(words: Words) -> str:
-    """The names of days, hours, minutes and seconds, for the script."""
+    """Return the names of days, hours, minutes and seconds for the script, separated by `|`."""
     return "|".join(words[name] for name, _ in _SIZES)
 
 
 def format_span(duration: int, words: Words) -> str:
-    """A number of seconds in its two greatest units."""
+    """Return a number of seconds in its two largest units."""
     for place, (name, size) in enumerate(_SIZES):
         if duration >= size or size == 1:
             text = f"{duration // size} {words[name]}"

@@ -1,8 +1,9 @@
-"""The page `/status`: the facts as HTML for people, with nothing from outside.
+"""The page `/status`: the facts as HTML, without external resources.
 
-The page is whole without its script, which only takes newer content from `/status/events`, counts
-down in between, writes times as the reader's clock does, and says when the gateway does not answer.
-Every state is a word and a sign. Sections have ids: the script exchanges those that have changed.
+The page is complete without its script, which only loads newer content from `/status/events`,
+counts down in between, shows times in the browser's time zone, and reports when the gateway does
+not respond. Every state is shown by a word and a symbol. Sections have ids: the script replaces
+those that have changed.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _UNNAMED = {ANONYMOUS.name: "anonymous", OTHERS: "others"}
 
 @cache
 def templates() -> Environment:
-    """The templates, with what those of operators need."""
+    """Return the environment of templates with the filters and globals of the operators' pages."""
     from markupsafe import escape
 
     made = environment()
@@ -49,7 +50,7 @@ def templates() -> Environment:
         "language_name": language_name,
         "host": glance.host,
         "setting": _setting_text,
-        # A text with markup among its values.
+        # Formats a text whose values may be markup.
         "fill": lambda text, **values: escape(text).format(**values),
     }
     made.globals |= {
@@ -63,7 +64,7 @@ def templates() -> Environment:
 
 
 def render_status_page(facts: Mapping[str, Any]) -> str:
-    """The whole page in the language of the facts."""
+    """Return the complete page in the language of the facts."""
     language = facts["language"]
     words = STATUS_WORDS[language]
     return (
@@ -83,7 +84,7 @@ def render_status_page(facts: Mapping[str, Any]) -> str:
 
 
 def page_update(facts: Mapping[str, Any]) -> dict[str, str]:
-    """What changes of the page: `title`, `icon` as a URL, and `main` as HTML."""
+    """Return the parts of the page that change: `title`, `icon` as a URL, and `main` as HTML."""
     words, answer = STATUS_WORDS[facts["language"]], facts["care"]["answer"]
     title = f"{glance.SYMBOLS[answer]} {words[f'answer:{answer}']} · {words['title']}"
     charts = list(_charts(facts["last_hour"], words))
@@ -93,7 +94,7 @@ def page_update(facts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def summary_cards(facts: Mapping[str, Any], words: Words) -> str:
-    """The cards alone."""
+    """Return the summary cards as HTML."""
     return str(templates().get_template("status_cards.html").module.cards(facts, words))  # type: ignore[attr-defined]
 
 
@@ -104,7 +105,7 @@ def _charts(hour: Mapping[str, Any], words: Words) -> Iterator[dict[str, Any]]:
 
 
 def _figure(hour: Mapping[str, Any], kinds: Sequence[str], words: Words) -> dict[str, Any]:
-    """A chart with what is told above it."""
+    """Return a chart with the total and the peak that are shown above it."""
     kind, drawn = kinds[0], chart(hour["minutes"], kinds, words)
     peak = f"{words['most']}: {format_number(drawn['most'], words)}" if drawn["most"] else ""
     total = f"{words[kind]}: {format_number(hour[kind], words)}"

@@ -1,4 +1,4 @@
-"""Texts of the status page about the platform, in three languages; `care:` says what to do.
+"""Texts of the status page about the platform; those with `care:` say what to do.
 
 The other keys are the reasons of `gateway.admin.judgement`, as the platform's card shows them.
 `{credential}` is replaced by the name of a credential.

@@ -1,6 +1,6 @@
-"""Texts in three languages that say what operators do about a reason among the last errors.
+"""Texts that say what operators do about a reason among the last errors.
 
-`gateway.fhir.texts` has the texts for users of the calling system; docs/errors.md has more details.
+`gateway.errors` has the texts for users of the calling system; docs/errors.md has more details.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The texts of the status page in three languages.
+"""The texts of the status page.
 
 Keys with `care:` say what to do about a service status, keys with `cause:` why there is no token.
 """
