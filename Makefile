@@ -60,7 +60,7 @@ fix: venv ## Format and mend what the linter can mend
 docs: venv ## Regenerate the documents that are made from code
 	@$(BIN)/python docs/generate.py
 
-translations: venv ## Renew the catalogues of translations from the code; then translate what is new (docs/translating.md)
+translations: venv ## Update the catalogues of translations from the code, and compile them (docs/translating.md)
 	@$(BIN)/python deploy/translations.py
 	@$(MAKE) --no-print-directory venv
 
@@ -118,7 +118,7 @@ sbom: tools ## Write the bill of materials (CycloneDX) in dist/
 tools: venv
 	@.ci/tools .venv-tools .ci/tools.lock
 
-# Catalogues that were edited, or came with a pull, are compiled anew.
+# Catalogues that were edited or pulled are compiled again.
 venv: environment $(CATALOGUES:.po=.mo)
 
 %.mo: %.po | environment
