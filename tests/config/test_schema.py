@@ -86,7 +86,7 @@ def table_of_settings(language: str) -> dict[str, list[str]]:
 
 
 def test_every_setting_has_its_meaning_in_russian() -> None:
-    """Each key of the Russian page is told in Russian, with the same code in it."""
+    """The Russian page has a Russian meaning of each key, with the same code in it."""
     english, russian = table_of_settings("en"), table_of_settings("ru")
     assert set(russian) == set(english)
     code = re.compile("`[^`]+`")
