@@ -19,6 +19,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,10 @@ class BuildHook(BuildHookInterface):
 
 
 def compile_catalogues(project: Path) -> None:
-    """Write the `.mo` file of each catalogue to the folder of its `.po` file."""
+    """Write the `.mo` file of each catalogue to the folder of its `.po` file.
+
+    A file that has not changed is not written, because a running gateway may read it.
+    """
     from babel.messages.mofile import write_mo
     from babel.messages.pofile import read_po
 
@@ -86,8 +90,10 @@ def compile_catalogues(project: Path) -> None:
             catalogue = read_po(file, locale=source.parent.parent.name)
         # A constant date, so that the same sources result in the same package.
         catalogue.creation_date = catalogue.revision_date = datetime.fromtimestamp(0, UTC)
-        with source.with_suffix(".mo").open("wb") as file:
-            write_mo(file, catalogue)
+        made, target = BytesIO(), source.with_suffix(".mo")
+        write_mo(made, catalogue)
+        if not target.exists() or target.read_bytes() != made.getvalue():
+            target.write_bytes(made.getvalue())
 
 
 def compile_in(place: Path, project: Path) -> list[Path]:

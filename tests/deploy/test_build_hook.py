@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from babel.messages.mofile import read_mo
 
+ROOT = Path(__file__).parents[2]
 SOURCE = '''
 from __future__ import annotations
 from dataclasses import dataclass, field
@@ -56,7 +59,7 @@ LINE = 45
 @pytest.fixture(scope="module")
 def hook() -> ModuleType:
     """The build hook, which is no part of any package."""
-    path = Path(__file__).parents[2] / "deploy" / "build_hook.py"
+    path = ROOT / "deploy" / "build_hook.py"
     spec = importlib.util.spec_from_file_location("build_hook", path)
     assert spec is not None
     assert spec.loader is not None
@@ -104,3 +107,50 @@ def test_what_is_not_so_simple_keeps_its_own(made: ModuleType) -> None:
 def test_slots_are_gone(made: ModuleType) -> None:
     """What is compiled has none to declare."""
     assert not any(hasattr(each, "__slots__") for each in (made.Plain, made.Simple, made.Frozen))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The catalogues as git has them."""
+    shutil.copytree(ROOT / "gateway/locale", tmp_path / "gateway/locale")
+    for each in tmp_path.rglob("*.mo"):
+        each.unlink()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("target", "version", "compiles"),
+    [
+        ("sdist", "standard", ""),
+        ("wheel", "standard", ""),
+        ("wheel", "standard", "1"),
+        ("wheel", "editable", ""),
+    ],
+)
+def test_every_package_gets_its_catalogues(
+    hook: ModuleType,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    target: str,
+    version: str,
+    compiles: str,
+) -> None:
+    """Each installation speaks Russian and Uzbek, whichever way it was made."""
+    monkeypatch.setenv(hook.SWITCH, compiles)
+    monkeypatch.setattr(hook, "compile_in", lambda place, project: [])
+    made = hook.BuildHook(str(project), {}, None, None, str(project / "dist"), target)
+    made.initialize(version, {"force_include": {}})
+    made.finalize(version, {}, "")
+    sources = list(project.rglob("*.po"))
+    assert sources
+    for source in sources:
+        with source.with_suffix(".mo").open("rb") as file:
+            assert len(read_mo(file)) > 50
+
+
+def test_catalogues_that_are_the_same_are_not_written(hook: ModuleType, project: Path) -> None:
+    """A gateway that reads them while something is built would find half of one."""
+    hook.compile_catalogues(project)
+    before = {each: each.stat().st_mtime_ns for each in project.rglob("*.mo")}
+    hook.compile_catalogues(project)
+    assert {each: each.stat().st_mtime_ns for each in project.rglob("*.mo")} == before
