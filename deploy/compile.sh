@@ -29,5 +29,9 @@ DHP_GATEWAY_COMPILE=1 "$python" -m hatchling build --target wheel --directory "$
 "$python" -m zipfile --extract "$directory-wheel"/*.whl "$directory"
 # As in the image: a start that has to compile takes more time, and more memory for good.
 "$python" -m compileall -q --invalidation-mode unchecked-hash "$directory"
-# What cannot be loaded would be passed over without a word: the sources are there, too.
-PYTHONPATH=$directory "$python" -P -c 'from gateway.process.audit_factory import start_event_fields; assert start_event_fields()["compiled"]'
+# What cannot be loaded would be passed over without a word: the sources are there, too. So would translations that are missing.
+PYTHONPATH=$directory "$python" -P -c '
+from gateway.i18n import language_name
+from gateway.process.audit_factory import start_event_fields
+assert start_event_fields()["compiled"]
+assert language_name("ru") != "English"'

@@ -6,7 +6,8 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -35,6 +36,9 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def set_up(archive: Path) -> Path:
     """The archive with the environment that `make venv` makes, of the packages that are here."""
+    # As in a clone: git has no compiled catalogues, the installation makes them.
+    for each in (archive / "gateway/locale").rglob("*.mo"):
+        each.unlink()
     environment = archive / ".venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     (packages,) = environment.glob("lib/python*/site-packages")
@@ -73,6 +77,24 @@ def test_the_archive_holds_the_whole_source(archive: Path) -> None:
     files = list(source())
     assert len(files) > 1000
     assert [str(each) for each in files if not (archive / each).is_file()] == []
+
+
+def catalogues(names: Iterable[str]) -> list[str]:
+    """The compiled catalogues among the files of a package."""
+    return sorted(name[name.index("gateway/") :] for name in names if name.endswith(".mo"))
+
+
+def test_the_packages_have_the_translations(archive: Path, tmp_path: Path) -> None:
+    """Git has none compiled; the archive has, and so does a wheel that is built from it."""
+    sources = ROOT.glob("gateway/locale/*/LC_MESSAGES/*.po")
+    meant = sorted(str(each.relative_to(ROOT).with_suffix(".mo")) for each in sources)
+    with tarfile.open(f"{archive}.tar.gz") as packed:
+        assert catalogues(packed.getnames()) == meant
+    line = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory"]
+    subprocess.run([*line, tmp_path], cwd=archive, check=True, capture_output=True)
+    (wheel,) = tmp_path.iterdir()
+    with zipfile.ZipFile(wheel) as files:
+        assert catalogues(files.namelist()) == meant
 
 
 async def test_the_demo_runs_from_the_archive(set_up: Path, tmp_path: Path) -> None:

@@ -196,6 +196,7 @@ def test_missing_settings_are_named(image: Image) -> None:
     done = image.run(image.command(), {})
     assert done.returncode == 2
     assert "no settings file: use --config" in done.stderr
+    assert "нет файла настроек" in image.run(image.command("--lang", "ru", "check"), {}).stdout
 
 
 def test_the_root_is_read_only_here(image: Image) -> None:
@@ -245,6 +246,8 @@ def test_the_sandbox_runs_in_it(image: Image, tmp_path: Path) -> None:
             with contextlib.closing(caller):
                 caller.request("GET", found[2])
                 assert json.loads(caller.getresponse().read())["resourceType"] == "Patient"
+                caller.request("GET", "/elsewhere", headers={"Accept-Language": "ru"})
+                assert "шлюзе" in caller.getresponse().read().decode()
         finally:
             process.kill()
 

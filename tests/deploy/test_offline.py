@@ -96,6 +96,12 @@ def test_installs_without_a_network(installed: Path) -> None:
     assert not list(libraries.glob("python*/site-packages/pip"))
 
 
+def test_it_speaks_the_readers_language(installed: Path) -> None:
+    """The catalogues were packed; LANG decides, as everywhere."""
+    done = gateway(installed, "check", LANG="ru_RU.UTF-8")
+    assert (done.returncode, done.stdout[:18]) == (2, "нет файла настроек")
+
+
 def test_the_compiled_gateway_is_taken_where_it_runs(installed: Path, bundle: Path) -> None:
     """Of both wheels pip takes the compiled one; on an older system than its own, the plain one."""
     libraries = Path(f"{installed}{PREFIX}-{__version__}/lib")
