@@ -99,7 +99,7 @@ def bundle(server: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     uv = [sys.executable, "-m", "uv"]
     call([*uv, "venv", "--quiet", "--python", f"/usr/bin/{found.name}", str(folder / "venv")])
     python = folder / "venv/bin/python"
-    call([*uv, "pip", "install", "--quiet", "--python", str(python), "pip", "hatchling"])
+    call([*uv, "pip", "install", "--quiet", "--python", str(python), "babel", "hatchling", "pip"])
     tools.make_wheelhouse(folder, PYTHON=str(python))
     (archive,) = folder.glob("*.tar.gz")
     tools.unpack(archive, folder)

@@ -263,7 +263,7 @@ def test_volumes_belong_to_its_user(image: Image) -> None:
 def test_nothing_of_the_build_is_left(image: Image) -> None:
     """No build folder, pip, package cache or build secret is in the image."""
     installed = {path.name for path in (image.root / "opt/dhp-gateway").rglob("*")}
-    assert not installed & {"pip", "setuptools", "hatchling", "mypy", "mypyc", "pip.conf"}
+    assert not installed & {"babel", "pip", "setuptools", "hatchling", "mypy", "mypyc", "pip.conf"}
     for left in ("build", "root/.cache", "run/secrets"):
         assert not any((image.root / left).glob("*")), left
     environment = " ".join(image.config["Env"])
