@@ -7,6 +7,7 @@ runs, in a separate process.
 from __future__ import annotations
 
 import atexit
+import logging
 import multiprocessing
 import os
 import signal
@@ -105,5 +106,7 @@ def _run(
     try:
         main()
     finally:
-        # multiprocessing does not run exit functions, and one of them writes the last log lines.
+        # multiprocessing does not run exit functions, and newer Pythons forget those of preloaded
+        # modules. The one of `logging` writes the last log lines.
         atexit._run_exitfuncs()
+        logging.shutdown()
