@@ -157,7 +157,9 @@ class SlowReaders:
         ends half-closed connections, it must be called often, with an empty list as well.
         """
         now = self._clock()
-        waiting = waiting[self._end_half_closed(len(waiting), now) :]
+        # Apart from the slice, whose bound mypyc evaluates twice.
+        ended = self._end_half_closed(len(waiting), now)
+        waiting = waiting[ended:]
         wanted = len(waiting)
         if not wanted and now - self._sampled_at < _SAMPLE_INTERVAL:
             return
