@@ -7,7 +7,7 @@ platform; where it sends none, there is no result.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ import orjson
 
 from gateway.commands.findings import CheckResult
 from gateway.config import Settings
+from gateway.fhir.capability import json_objects
 from gateway.fhir.links import LinkMap
 from gateway.fhir.links.map import parse_base
 from gateway.i18n import Message
@@ -72,10 +73,10 @@ class _BaseUrls:
 
     def record_links(self, page: dict[str, Any], kind: str) -> None:
         """Record the links of a searchset for the type `kind`."""
-        for link in _objects(page.get("link")):
+        for link in json_objects(page.get("link")):
             if link.get("relation") in _PAGING:
                 self.record_url(link.get("url"), kind)
-        for entry in _objects(page.get("entry")):
+        for entry in json_objects(page.get("entry")):
             url = entry.get("fullUrl")
             # A fullUrl that is the canonical URL of its resource is an identity, not a link.
             if url != _object(entry.get("resource")).get("url"):
@@ -103,11 +104,11 @@ class _BaseUrls:
 def _searched_type(statement: dict[str, Any]) -> str | None:
     types = [
         resource.get("type")
-        for rest in _objects(statement.get("rest"))
-        for resource in _objects(rest.get("resource"))
+        for rest in json_objects(statement.get("rest"))
+        for resource in json_objects(rest.get("resource"))
         if any(
             interaction.get("code") == "search-type"
-            for interaction in _objects(resource.get("interaction"))
+            for interaction in json_objects(resource.get("interaction"))
         )
     ]
     searchable = [kind for kind in types if isinstance(kind, str) and kind.isalpha()]
@@ -131,9 +132,3 @@ def _object(value: object) -> dict[str, Any]:
         except orjson.JSONDecodeError:
             return {}
     return value if isinstance(value, dict) else {}
-
-
-def _objects(value: object) -> Iterator[dict[str, Any]]:
-    return (
-        (item for item in value if isinstance(item, dict)) if isinstance(value, list) else iter(())
-    )

@@ -44,9 +44,9 @@ def capabilities(statement: bytes) -> Mapping[str, TypeCapability]:
         raise ValueError("no CapabilityStatement")
     undeclarable = _undeclarable(parsed.get("fhirVersion"))
     by_type: dict[str, TypeCapability] = {}
-    for rest in _list(parsed.get("rest")):
+    for rest in json_objects(parsed.get("rest")):
         common = dict(_parameters(rest))
-        for resource in _list(rest.get("resource")):
+        for resource in json_objects(rest.get("resource")):
             kind = resource.get("type")
             if isinstance(kind, str):
                 known = by_type.get(kind, NO_CAPABILITY)
@@ -58,7 +58,7 @@ def capabilities(statement: bytes) -> Mapping[str, TypeCapability]:
 
 
 def _parameters(part: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for parameter in _list(part.get("searchParam")):
+    for parameter in json_objects(part.get("searchParam")):
         name, kind = parameter.get("name"), parameter.get("type")
         if isinstance(name, str):
             yield name, kind if isinstance(kind, str) else ""
@@ -77,5 +77,6 @@ def _undeclarable(version: object) -> frozenset[str]:
     return _SINCE_R5 if major.isdecimal() and int(major) < 5 else frozenset()
 
 
-def _list(value: Any) -> list[dict[str, Any]]:
+def json_objects(value: Any) -> list[dict[str, Any]]:
+    """Return the JSON objects of an array, in order; none for anything else."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.i18n import Message, in_all_languages
+from gateway.i18n import Message
 
 TOKEN_CAUSE_MESSAGES: Final = {
     "refused": Message("our client is refused"),
@@ -34,5 +34,3 @@ TOKEN_CAUSE_MESSAGES: Final = {
     "TLS": Message("the TLS connection failed"),
     "internal error": Message("an error in the gateway, see the log"),
 }
-
-TOKEN_CAUSES: Final = in_all_languages(TOKEN_CAUSE_MESSAGES)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.i18n import Message, in_all_languages
+from gateway.i18n import Message
 
 PLATFORM_MESSAGES: Final = {
     "care:untried": Message(
@@ -65,5 +65,3 @@ PLATFORM_MESSAGES: Final = {
         "to `rewrite.aliases`."
     ),
 }
-
-PLATFORM_WORDS: Final = in_all_languages(PLATFORM_MESSAGES)
