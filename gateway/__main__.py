@@ -56,8 +56,6 @@ def _run_without_click(argv: Sequence[str]) -> Callable[[], int] | None:
             return partial(serving.run_gateway, None)
         case ["run", "--config", file] if file[:1] not in ("", "-") and _EXPANDED.isdisjoint(file):
             return partial(serving.run_gateway, Path(file))
-        case ["worker", descriptors] if descriptors[:1] == "[":
-            return partial(serving.run_worker, descriptors)
     return None
 
 

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -64,7 +62,7 @@ def cli(version: bool, lang: str | None) -> None:
 def main(failure: BaseException | None = None) -> None:
     """Run the command line.
 
-    `failure` is the exception that ended a `run` or `worker` which was started without click.
+    `failure` is the exception that ended a `run` which was started without click.
     """
     usage.run_command_line(cli, failure)
 
@@ -78,7 +76,10 @@ def run(context: click.Context, config: Path | None = None, lang: str | None = N
     from gateway.config import SettingsError
 
     try:
-        code = _exit_code(context, partial(serving.run_gateway, config))
+        if context.obj is not None:
+            # The failure of a run without click.
+            raise context.obj
+        code = serving.run_gateway(config)
     except SettingsError as error:
         settings_source(config)
         exit_with_problems(error)
@@ -89,27 +90,6 @@ def run(context: click.Context, config: Path | None = None, lang: str | None = N
             raise
         _exit_start_failed(error)
     raise click.exceptions.Exit(code)
-
-
-@cli.command(hidden=True)
-@click.argument("inheritance")
-@click.pass_context
-def worker(context: click.Context, inheritance: str) -> None:
-    """Run one of several workers; for the gateway's own use."""
-    from gateway.process.worker import WorkerDescriptors
-
-    try:
-        WorkerDescriptors.from_text(inheritance)
-    except ValueError:
-        _fail(Message("workers are started by `dhp-gateway run`"), WRONG_USAGE)
-    raise click.exceptions.Exit(_exit_code(context, partial(serving.run_worker, inheritance)))
-
-
-def _exit_code(context: click.Context, serve: Callable[[], int]) -> int:
-    """Return the exit code of `serve`, or raise the failure of a run without click."""
-    if context.obj is not None:
-        raise context.obj
-    return serve()
 
 
 _fail_option = option(

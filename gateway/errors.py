@@ -210,7 +210,7 @@ OVERLOADED: Final = Reason(
         "not sent to the platform. Wait for the number of seconds in the Retry-After header, "
         "then send it again."
     ),
-    remedy=Message("If the platform is fast, raise the limit or add a worker."),
+    remedy=Message("If the platform is fast, raise the limit or add a replica."),
 )
 TOKEN_REFUSED: Final = Reason(
     "token-refused",

@@ -90,16 +90,6 @@ class Message(str):
             return self[:1].upper() + self[1:]
         return _sentence(self) if spec == "sentence" else super().__format__(spec)
 
-    @classmethod
-    def from_data(cls, data: list[Any]) -> Message:
-        """Return the message that `as_data` has serialised, without context and fallback."""
-        msgid, values = data
-        return cls(msgid, **{name: _from_data(value) for name, value in values.items()})
-
-    def as_data(self) -> list[Any]:
-        """Return sentence and values as JSON data for another process of the gateway."""
-        return [self._english(), {name: _as_data(value) for name, value in self.values.items()}]
-
     def in_language(self, language: str) -> str:
         """Return the text in one of `LANGUAGES`."""
         if language == "en":
@@ -108,7 +98,7 @@ class Message(str):
         if translation is None and self.fallback is not None:
             return self.fallback.in_language(language)
         if translation is None:
-            translation = self._english()
+            translation = self.plural[0] if self.plural and self.plural[1] != 1 else self.msgid
         values = {name: translate_value(value, language) for name, value in self.values.items()}
         return translation.format(**values) if values else translation
 
@@ -126,9 +116,6 @@ class Message(str):
         if self.context is not None:
             return catalogue.pgettext(self.context, self.msgid)
         return catalogue.gettext(self.msgid)
-
-    def _english(self) -> str:
-        return self.plural[0] if self.plural and self.plural[1] != 1 else self.msgid
 
 
 class Texts(Mapping[str, str]):
@@ -151,16 +138,6 @@ class Texts(Mapping[str, str]):
 def in_all_languages(messages: Mapping[str, Message]) -> dict[str, Mapping[str, str]]:
     """Return the table of messages as one `Texts` for each of `LANGUAGES`."""
     return {language: Texts(messages, language) for language in LANGUAGES}
-
-
-def _as_data(value: Any) -> Any:
-    if isinstance(value, Message):
-        return value.as_data()
-    return value if isinstance(value, int | float) else str(value)
-
-
-def _from_data(value: Any) -> Any:
-    return Message.from_data(value) if isinstance(value, list) else value
 
 
 EMPTY_MESSAGE: Final = Message("")

@@ -28,9 +28,8 @@ except ImportError:
 else:
     _IS_POSIX = True
 
-# Whether files can be locked: several workers write to one in turns, and a second gateway finds it
-# locked.
-HAS_FILE_LOCKS: Final = _IS_POSIX and hasattr(os, "memfd_create")
+# Whether a file can be locked, so that a second gateway finds it in use, and flushed to the disk.
+HAS_FILE_LOCKS: Final = _IS_POSIX and hasattr(os, "fdatasync")
 HAS_UNIX_SOCKETS: Final = hasattr(socket, "AF_UNIX")
 # Whether a file's mode determines which accounts may read it; other systems use access lists.
 HAS_FILE_MODES: Final = _IS_POSIX
@@ -146,6 +145,14 @@ def wait_writable(fd: int) -> None:
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     poll.poll(1000)
+
+
+def lock_file(descriptor: int) -> None:
+    """Lock a file for this process until the descriptor is closed; needs `HAS_FILE_LOCKS`.
+
+    Raises BlockingIOError where another process has locked it.
+    """
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def set_address_reuse(listening: socket.socket) -> None:

@@ -287,13 +287,12 @@ async def test_run_says_that_a_port_is_taken(tmp_path: Path, listener: str) -> N
     assert f"DHP_GATEWAY_{listener.upper()}__ADDRESS" in last
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-async def test_run_names_all_ports_that_are_taken(tmp_path: Path, workers: int) -> None:
+async def test_run_names_all_ports_that_are_taken(tmp_path: Path) -> None:
     """Who has two addresses to change learns it at the first attempt."""
     taken = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
     more = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
     one, other = (f"127.0.0.1:{each.sockets[0].getsockname()[1]}" for each in (taken, more))
-    settings = {"listen": {"address": one}, "admin": {"address": other}, "workers": workers}
+    settings = {"listen": {"address": one}, "admin": {"address": other}}
     result = await dhp("run", "--config", write(tmp_path, settings))
     for each in (taken, more):
         each.close()
@@ -328,12 +327,10 @@ async def test_run_finds_its_file(
 
 
 async def test_run_refuses_what_it_does_not_know() -> None:
-    """A further argument is wrong usage, and a worker starts only as the gateway starts it."""
-    assert "unexpected extra argument" in (await dhp("run", "x")).err
-    for text in ("x", "[1]"):
-        result = await dhp("worker", text)
-        assert result.code == 2
-        assert result.err == "dhp-gateway: workers are started by `dhp-gateway run`\n"
+    """A further argument is wrong usage."""
+    result = await dhp("run", "x")
+    assert result.code == 2
+    assert "unexpected extra argument" in result.err
 
 
 async def test_run_says_that_a_secret_cannot_be_read(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import errno
-import json
 import os
 import re
 import runpy
@@ -32,13 +31,10 @@ from gateway.i18n import (
     Message,
     all_of,
     environment_language,
-    exception_message,
-    join_messages,
 )
 from gateway.oauth.token_response import Cause
 from gateway.outbox.entry import EntryState, OutboxEntry, RecoveryMode
 from gateway.outbox.shown import entry_view
-from gateway.process.factories import StartError
 
 ROOT = Path(__file__).parents[1] / "gateway"
 OTHERS = [language for language in LANGUAGES if language != "en"]
@@ -308,16 +304,6 @@ def test_values_are_never_taken_for_sentences() -> None:
     told = Message("{path}: {why}", path="/srv/{x}", why=Message("is missing"))
     assert told.in_language("uz") == "/srv/{x}: berilmagan"
     assert Message("{}").in_language("ru") == "{}"
-
-
-def test_an_exception_carries_its_message_to_another_process() -> None:
-    """The command translates the reason that a worker has sent."""
-    failure = StartError(
-        join_messages("\n", [Message("did you mean {near}?", near="x"), EMPTY_MESSAGE])
-    )
-    data = json.loads(json.dumps(exception_message(failure).as_data()))
-    assert Message.from_data(data) == str(failure)
-    assert Message.from_data(data).in_language("ru") == "имелось в виду x?\n"
 
 
 @pytest.mark.parametrize(

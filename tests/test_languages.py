@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -116,9 +115,9 @@ class Seen(HTMLParser):
             self.text.append(data)
 
 
-async def read(state: str, language: str, **options: Any) -> str:
+def read(state: str, language: str) -> str:
     """What is read of the page in a state."""
-    shown = page_update(await OneState(state, **options).facts(language))
+    shown = page_update(OneState(state).facts(language))
     return " ".join([shown["title"], *Seen(shown["main"]).text])
 
 
@@ -134,16 +133,15 @@ def test_uzbek_texts_have_no_english_fragment() -> None:
 
 @pytest.mark.parametrize("language", OTHERS)
 @pytest.mark.parametrize("state", STATES)
-async def test_the_page_is_in_one_language_in_every_state(state: str, language: str) -> None:
+def test_the_page_is_in_one_language_in_every_state(state: str, language: str) -> None:
     """Whatever happened, what is no code, name or command is of the reader's language."""
-    for workers in (False, True):
-        seen = await read(state, language, workers=workers)
-        assert latin(seen) <= (words_of("uz") if language == "uz" else set())
+    seen = read(state, language)
+    assert latin(seen) <= (words_of("uz") if language == "uz" else set())
 
 
-async def test_an_english_fragment_would_be_noticed() -> None:
+def test_an_english_fragment_would_be_noticed() -> None:
     """What is no code counts, and the English page is full of it."""
-    assert {"requests", "reach"} <= latin(await read("busy", "en"))
+    assert {"requests", "reach"} <= latin(read("busy", "en"))
     assert latin("Последний сбой: token request transient") == {"token", "request", "transient"}
     assert not {"request", "transient"} & words_of("uz")
 

@@ -27,7 +27,7 @@ NOT_NEEDED = [
         "xml.parsers.expat",
     ),
     *("gateway.cli", "gateway.process.outbox_service", "gateway.outbox", "gateway.sandbox"),
-    *("gateway.process.login_factory", "gateway.process.supervisor"),
+    "gateway.process.login_factory",
 ]
 
 

@@ -22,7 +22,7 @@ Any other failures are a doubt: they make the gateway probe the platform, and th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -71,7 +71,7 @@ REASONS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class HealthEvidence:
-    """All signals and states at one moment; times are monotonic, on a clock that workers share.
+    """All signals and states at one moment; times are monotonic.
 
     `last_minute`: numbers of signals (`gateway.telemetry.findings`) of callers' requests in the
     last minute. `since_good`: the same since the last successful response, for five minutes at
@@ -223,37 +223,6 @@ def needs_probe(evidence: HealthEvidence, delay: float) -> bool:
     return in_doubt and evidence.now - evidence.bad_since >= delay
 
 
-def merge_evidence(evidences: Iterable[HealthEvidence]) -> HealthEvidence:
-    """Return the evidence of several workers combined to that of one gateway."""
-    collected = list(evidences)
-    if not collected:
-        return HealthEvidence()
-    good_at = max(evidence.last_success_at for evidence in collected)
-    # A worker's failures before another worker's last successful response are outdated.
-    bad = [
-        evidence for evidence in collected if evidence.since_good and evidence.bad_since > good_at
-    ]
-    newest = max(collected, key=lambda evidence: evidence.probed_at)
-    return HealthEvidence(
-        last_minute=_sum(evidence.last_minute for evidence in collected),
-        since_good=_sum(evidence.since_good for evidence in bad),
-        kinds=max((evidence.kinds for evidence in bad), default=0),
-        bad_since=min((evidence.bad_since for evidence in bad), default=math.inf),
-        last_success_at=good_at,
-        last_request_at=max(evidence.last_request_at for evidence in collected),
-        has_succeeded=any(evidence.has_succeeded for evidence in collected),
-        probe=newest.probe,
-        probed_at=newest.probed_at,
-        is_probe_enabled=any(evidence.is_probe_enabled for evidence in collected),
-        circuit=min(evidence.circuit for evidence in collected),
-        tokens=_best_token_status(evidence.tokens for evidence in collected),
-        credential=next(
-            (evidence.credential for evidence in (newest, *bad) if evidence.credential), ""
-        ),
-        now=max(evidence.now for evidence in collected),
-    )
-
-
 def _token_status(state: TokenState) -> str:
     if state.is_valid:
         return "rejected" if state.is_rejected else "valid"
@@ -271,21 +240,3 @@ def _hard(counts: Mapping[str, int]) -> int:
 def _main_fault(counts: Mapping[str, int]) -> str:
     """Return the most frequent fault; of equally frequent ones the gravest, first in `FAULTS`."""
     return max(FAULTS, key=lambda signal: counts.get(signal, 0))
-
-
-def _sum(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for part in parts:
-        for signal, count in part.items():
-            total[signal] = total.get(signal, 0) + count
-    return total
-
-
-def _best_token_status(parts: Iterable[Mapping[str, str]]) -> dict[str, str]:
-    """Return the status of each credential, `valid` if at least one worker has a valid token."""
-    best: dict[str, str] = {}
-    for part in parts:
-        for name, word in part.items():
-            if best.get(name) != "valid":
-                best[name] = word
-    return best

@@ -11,7 +11,7 @@ import gzip
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from aiohttp import hdrs
@@ -21,14 +21,17 @@ from aiohttp.web_middlewares import middleware
 from aiohttp.web_request import Request
 from aiohttp.web_response import Response, StreamResponse
 
+from gateway.admin.health import Readiness
 from gateway.admin.outbox.operators import Operators
 from gateway.admin.outbox.routes import OutboxPages
 from gateway.admin.status import assets
 from gateway.admin.status import page as status_page
 from gateway.admin.status.events import StatusEvents
+from gateway.admin.status.state import StatusReporter
 from gateway.fhir.negotiation import prefers_html
 from gateway.http import content_coding
 from gateway.telemetry.logs import get_logger
+from gateway.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     # A gateway without an outbox does not load its modules.
@@ -41,38 +44,6 @@ _log = get_logger("gateway.admin")
 _JSON = "application/json"
 # Bytes. Compressing a smaller scrape saves nothing.
 _GZIP_FROM = 1024
-
-
-class MetricsSource(Protocol):
-    """Source of the metrics, in the format that `Accept` selects."""
-
-    def render(self, accept: str | None) -> tuple[str, bytes]:
-        """Return the content type and body."""
-        ...
-
-
-class ReadinessSource(Protocol):
-    """Source of the checks behind `/readyz`."""
-
-    def report(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether the gateway is ready, and the body that names the failing checks."""
-        ...
-
-
-class StatusSource(Protocol):
-    """Source of the facts behind `/status`."""
-
-    def language(self, requested: str | None, accept_language: str | None) -> str:
-        """Return the language of the response; `requested` is the query parameter `lang`."""
-        ...
-
-    async def facts(self, language: str) -> dict[str, Any]:
-        """Return the facts, with texts in `language`."""
-        ...
-
-
-async def _refresh_nothing() -> None:
-    """Do nothing: the data is in this process."""
 
 
 def _empty_key_set() -> Iterable[Mapping[str, Any]]:
@@ -94,31 +65,27 @@ class OutboxPageConfig:
 
 def build_application(
     *,
-    metrics: MetricsSource,
-    readiness: ReadinessSource,
-    refresh: Callable[[], Awaitable[None]] = _refresh_nothing,
+    metrics: Metrics,
+    readiness: Readiness,
     public_keys: Callable[[], Iterable[Mapping[str, Any]]] = _empty_key_set,
-    status: StatusSource | None = None,
+    status: StatusReporter | None = None,
     outbox: OutboxPageConfig | None = None,
 ) -> Application:
     """Return the application for `admin.address`.
 
-    `refresh` is awaited before metrics or readiness are read, to fetch their data. `public_keys`
-    returns the JWKs with which the SSO authenticates the gateway; it may read files. Without
-    `status` there are no pages, without `outbox` there is no `/outbox`.
+    `public_keys` returns the JWKs with which the SSO authenticates the gateway; it may read files.
+    Without `status` there are no pages, without `outbox` there is no `/outbox`.
     """
 
     async def livez(request: Request) -> Response:
         return _json(HTTPStatus.OK, {"alive": True})
 
     async def readyz(request: Request) -> Response:
-        await refresh()
         ready, body = readiness.report()
         return _json(HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE, body)
 
     async def scrape(request: Request) -> Response:
         accept = ",".join(request.headers.getall(hdrs.ACCEPT, []))
-        await refresh()
         content_type, body = metrics.render(accept or None)
         accepted = ", ".join(request.headers.getall(hdrs.ACCEPT_ENCODING, []))
         headers = {hdrs.CONTENT_TYPE: content_type, hdrs.VARY: "Accept, Accept-Encoding"}
@@ -144,17 +111,17 @@ def build_application(
     return application
 
 
-def _add_status(application: Application, status: StatusSource) -> None:
+def _add_status(application: Application, status: StatusReporter) -> None:
     def language(request: Request) -> str:
         accepted = ",".join(request.headers.getall(hdrs.ACCEPT_LANGUAGE, []))
         return status.language(request.query.get("lang"), accepted or None)
 
     async def for_people(request: Request) -> Response:
-        text = status_page.render_status_page(await status.facts(language(request)))
+        text = status_page.render_status_page(status.facts(language(request)))
         return Response(text=text, content_type="text/html", headers=assets.HEADERS)
 
     async def for_programs(request: Request) -> Response:
-        facts = await status.facts(language(request))
+        facts = status.facts(language(request))
         return _json(HTTPStatus.OK, facts, {hdrs.VARY: hdrs.ACCEPT_LANGUAGE})
 
     async def for_open_pages(request: Request) -> StreamResponse:
@@ -169,7 +136,7 @@ def _add_status(application: Application, status: StatusSource) -> None:
 
 
 def _add_outbox(
-    application: Application, status: StatusSource, outbox: OutboxPageConfig | None
+    application: Application, status: StatusReporter, outbox: OutboxPageConfig | None
 ) -> None:
     if outbox is not None:
         pages = OutboxPages(outbox.query, outbox.operators, status.language, reveal=outbox.reveal)
@@ -192,7 +159,7 @@ _STATUS_LINKS: Final = {
 _OUTBOX_LINKS: Final = {"/outbox": "for people: what waits, failed and is unclear"}
 
 
-def _links(status: StatusSource | None, outbox: OutboxPageConfig | None) -> dict[str, str]:
+def _links(status: StatusReporter | None, outbox: OutboxPageConfig | None) -> dict[str, str]:
     """Return the paths that are served, with a description of each."""
     has_outbox = outbox is not None and outbox.query is not None
     pages = _STATUS_LINKS if status is not None else {}

@@ -32,8 +32,7 @@ class MonitorSources:
     `tokens`: states of the credentials in use. `probe` probes the platform, preferably with the
     credential of the given name, and returns the signal and the credential used, None if no probe
     could be sent. It sends at most one probe in `interval` seconds, none if that is 0.
-    `count_probe` is called with the signal of each probe. Of several workers one `is_probing` for
-    all; the others probe only while their own circuit is half-open.
+    `count_probe` is called with the signal of each probe.
     """
 
     tokens: Callable[[], Mapping[str, TokenState]]
@@ -41,7 +40,6 @@ class MonitorSources:
     probe: Callable[[str], Awaitable[tuple[str, str] | None]]
     interval: Callable[[], float]
     count_probe: Callable[[str], None]
-    is_probing: bool = True
 
 
 class PlatformMonitor:
@@ -123,9 +121,6 @@ class PlatformMonitor:
             return False
         evidence = self.evidence()
         if evidence.circuit != CircuitState.CLOSED:
-            # Each worker has a circuit of its own, which only a request of this worker closes.
             return evidence.circuit == CircuitState.HALF_OPEN
-        if not self._sources.is_probing:
-            return False
         silent = now - max(self._started_at, evidence.last_request_at) >= interval
         return silent or needs_probe(evidence, _PROBE_DELAY)

@@ -1,6 +1,6 @@
-"""The audit file: its records form one chain across rotations, restarts and workers.
+"""The audit file: its records form one chain across rotations and restarts.
 
-A process that starts, or that follows one that died during a write, reads the end of the chain from
+A process that starts reads the end of the chain from
 the file. A partial line that a dead process left is terminated, kept, and followed by a `torn`
 record. A failed write is truncated to the last complete line, so that no failure leaves a partial
 line.
@@ -19,7 +19,7 @@ import orjson
 
 from gateway.audit import chain, chain_end
 from gateway.audit.chain import ChainPosition
-from gateway.audit.chain_end import ChainLock, ChainStateFile
+from gateway.audit.chain_end import ChainStateFile
 from gateway.audit.durable import DurableFile, sync_directory
 from gateway.audit.rotated import rotated_path
 from gateway.telemetry.logs import get_logger
@@ -41,37 +41,34 @@ class FileSinkSettings:
 class FileSink:
     """Writes records to a file, each bound to the record before (`gateway.audit.sink.Sink`).
 
-    Workers that write to one file exclude each other with a lock. `clock` returns Unix time in
-    seconds.
+    `clock` returns Unix time in seconds.
     """
 
     def __init__(
         self,
         path: Path,
         rules: FileSinkSettings,
-        chain_lock: ChainLock,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._path = path
         self._rules = rules
-        self._chain_lock = chain_lock
         self._state_file = ChainStateFile(path)
         self._clock = clock
         self._file = DurableFile(sync=rules.sync)
         self._position = ChainPosition()
-        self._is_position_known = True  # whether `_position` is the end of the file
+        self._is_position_known = False  # whether `_position` is the end of the chain
         self._size_limit = rules.rotate_bytes
         self._handed = 0
         self._done = 0  # lines of a failed write that were written completely
 
-    def open(self, *, is_shared: bool = False) -> None:
+    def open(self) -> None:
         """Open or create the file, and exclude other gateways until `close`.
 
-        `is_shared`: another worker of this gateway has done so already. Raises BlockingIOError if
-        another gateway writes to the file, OSError, `chain_end.NotAnAuditFileError`.
+        Raises BlockingIOError if another gateway writes to the file, OSError,
+        `chain_end.NotAnAuditFileError`.
         """
-        self._state_file.lock(is_shared=is_shared)
+        self._state_file.lock()
         self._reopen()
         # Nothing is written yet: with a full disk a gateway starts, and rejects requests until
         # there is free space.
@@ -83,26 +80,18 @@ class FileSink:
         self._file.sync()
         if self._done < len(lines):
             self._write(lines)
-            # Outside of the lock, so that other workers write while this one waits for the disk.
             self._file.sync()
         # Last, so that after a power failure the state file never names a record that is missing.
         self._state_file.write(self._position)
         self._done = 0
 
     def _write(self, lines: Sequence[bytes]) -> None:
-        with self._chain_lock.acquire() as known:
-            self._is_position_known = False
-            try:
-                if self._was_moved():
-                    self._reopen()
-                self._load_position(known)
-                while self._done < len(lines):
-                    self._rotate_if_full()
-                    self._append(lines[self._done :])
-            finally:
-                # Some lines of a failed write may have been written and remain.
-                if self._is_position_known:
-                    self._chain_lock.publish_position(self._position)
+        if self._was_moved():
+            self._reopen()
+        self._load_position()
+        while self._done < len(lines):
+            self._rotate_if_full()
+            self._append(lines[self._done :])
 
     def discard_failed(self) -> int:
         """Discard what was not written (`Sink.discard_failed`)."""
@@ -116,7 +105,6 @@ class FileSink:
         """Close the file and release the lock that excludes other gateways."""
         self._file.close()
         self._state_file.close()
-        self._chain_lock.close()
 
     # File
 
@@ -152,20 +140,20 @@ class FileSink:
         self._size_limit = self._rules.rotate_bytes
         self._reopen()
         sync_directory(self._path.parent)
-        self._load_position(last)
+        self._load_position()
         _log.info("audit file rotated", file=target.name, last_seq=last.seq, last_hash=last.hash)
 
     # Chain
 
-    def _load_position(self, known: ChainPosition | None) -> None:
+    def _load_position(self) -> None:
         """Determine the position of the chain, and prepare the file for the next record."""
-        self._is_position_known = False
         self._file.refresh_size()
         rest = b""
-        if known is None or not self._ends_in_line_feed():
+        if not self._is_position_known or not self._ends_in_line_feed():
             found, rest = chain_end.read_tail(self._file.fd, self._file.size)
-            known = self._latest(found or ChainPosition()) if known is None else known
-        self._position, self._is_position_known = known, True
+            if not self._is_position_known:
+                self._position = self._latest(found or ChainPosition())
+        self._is_position_known = True
         if rest:
             self._repair_torn_line(rest)
         if not self._file.size and self._position.seq:

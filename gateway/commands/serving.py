@@ -1,4 +1,4 @@
-"""The commands that run for long: `run_gateway`, and `run_worker`, which the supervisor starts.
+"""`dhp-gateway run`.
 
 This module does not import click, which would stay in memory for as long as the gateway runs.
 """
@@ -25,12 +25,3 @@ def run_gateway(config: Path | None) -> int:
     from gateway.process.run import run as serve
 
     return serve(settings, source)
-
-
-def run_worker(descriptors: str) -> int:
-    """Run one of several workers; return the exit code. Raises ValueError for an invalid text."""
-    gc.disable()
-    from gateway.process.worker import WorkerDescriptors
-    from gateway.process.worker import run as serve
-
-    return serve(WorkerDescriptors.from_text(descriptors), os.environ)  # noqa: TID251 - for the settings

@@ -23,7 +23,7 @@ def find_cautions(
 
     `is_in_file` returns whether the settings file, not a variable, sets a key.
     """
-    yield from former_addresses(settings)
+    yield from find_start_cautions(settings)
     yield from _callers_in_clear(settings)
     yield from _browsers_that_are_callers(settings)
     yield from _operators_in_clear(settings)
@@ -31,7 +31,13 @@ def find_cautions(
     yield from _similar_operations(settings)
 
 
-def former_addresses(settings: Settings) -> Iterator[RuleViolation]:
+def find_start_cautions(settings: Settings) -> Iterator[RuleViolation]:
+    """Yield the cautions that are logged at every start, too."""
+    yield from _former_addresses(settings)
+    yield from _workers_without_effect(settings)
+
+
+def _former_addresses(settings: Settings) -> Iterator[RuleViolation]:
     """Yield a caution where the environment fills in addresses that the platform no longer uses."""
     successor = _SUCCESSORS.get(settings.environment)
     if successor is not None:
@@ -41,6 +47,19 @@ def former_addresses(settings: Settings) -> Iterator[RuleViolation]:
             Message(
                 "the platform of today is {successor}, which gives clients of its own",
                 successor=successor,
+            ),
+        )
+
+
+def _workers_without_effect(settings: Settings) -> Iterator[RuleViolation]:
+    """Yield a caution where `workers` asks for several processes."""
+    if settings.workers > 1:
+        yield RuleViolation(
+            ("workers",),
+            Message("has no effect: the gateway is one process"),
+            Message(
+                "for more than one, run replicas that share the port by listen.reuse_port: true, "
+                "each with its own admin.address and audit.path"
             ),
         )
 

@@ -34,16 +34,6 @@ def find_login_violations(settings: Settings) -> Iterator[RuleViolation]:
             )
     yield from _redirect_uri(login.redirect_uri)
     yield from _login_client(login)
-    if settings.workers > 1 and settings.store.url.kind == "memory":
-        yield RuleViolation(
-            ("workers",),
-            Message("must be 1 with login.enabled while store.url is memory://"),
-            Message(
-                "each worker would know its own sessions only; name a Redis that they "
-                "share in store.url, e.g. redis://127.0.0.1:6379"
-            ),
-            (("login", "enabled"), ("store", "url")),
-        )
     if f"{settings.listen.base_path}/".startswith("/auth/"):
         yield RuleViolation(
             ("listen", "base_path"),

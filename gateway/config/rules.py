@@ -46,12 +46,6 @@ def _system(settings: Settings) -> Iterator[RuleViolation]:
             Message("is file"),
             Message("{not_here}: use syslog or stdout", not_here=_NOT_HERE),
         )
-    if settings.workers > 1:
-        yield RuleViolation(
-            ("workers",),
-            Message("is more than 1"),
-            Message("{not_here}: use 1", not_here=_NOT_HERE),
-        )
 
 
 _NOT_HERE: Final = Message("that is not to be had on this operating system")

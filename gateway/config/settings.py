@@ -153,7 +153,11 @@ class Settings(Section):
     shutdown: ShutdownSettings = Field(
         default_factory=ShutdownSettings, description="What happens between SIGTERM and the end."
     )
-    workers: Count = Field(default=1, description="Processes that share the listener's port.")
+    workers: Count = Field(
+        default=1,
+        description="Without effect: one process serves. For more, run replicas that share the "
+        "port (`listen.reuse_port`).",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -22,16 +22,15 @@ class AlertAddressError(StartError):
 
 
 class AlertService:
-    """The alerts of this process. Without `is_enabled` (a worker), every method has no effect."""
+    """The alerts of this gateway."""
 
-    def __init__(self, metrics: Metrics, *, is_enabled: bool = True) -> None:
+    def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._is_enabled = is_enabled
         self._messenger: AlertMonitor | None = None
 
     async def resolve_addresses(self, settings: Settings) -> tuple[AlertAddress, ...]:
         """Return the alert addresses of these settings. Raises `StartError`."""
-        return await asyncio.to_thread(parse_addresses, settings) if self._is_enabled else ()
+        return await asyncio.to_thread(parse_addresses, settings)
 
     async def start(
         self,

@@ -1,4 +1,4 @@
-"""The composition root of one process: constructs, opens, reloads and closes everything.
+"""The composition root: constructs, opens, reloads and closes everything.
 
 What is opened is closed in reverse order. The shutdown has a fixed order: report not ready, respond
 with `Connection: close`, stop listening, let exchanges in flight finish, cancel the rest, flush.
@@ -10,11 +10,9 @@ import asyncio
 import contextlib
 import functools
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
-from aiohttp.web_app import Application
 from aiohttp.web_runner import SockSite
 
 from gateway import __version__
@@ -39,7 +37,6 @@ from gateway.process import reload as reloading
 from gateway.process.core import Core, CoreSwitch, ProcessResources
 from gateway.process.factories import StartError
 from gateway.process.setup import background_task, require_strict_parser
-from gateway.process.sockets import ListeningSockets
 from gateway.process.tracing_factory import open_tracing
 from gateway.telemetry.logs import get_logger
 from gateway.telemetry.metrics import Metrics
@@ -54,30 +51,12 @@ _DRAIN_POLL: Final = 0.02
 _ABORT: Final = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerResources:
-    """What a worker gets from its supervisor: the listening sockets and the shared audit chain.
-
-    `last_writes` is the descriptor of memory that all workers share; `worker_number`, from 0, is
-    the number of the lane in it that this worker writes. The admin listener and the audit events
-    (`start`, `reload`, `stop`) are the supervisor's.
-    """
-
-    listening: ListeningSockets
-    shared_chain: audit_factory.SharedChain
-    last_writes: int
-    worker_number: int
-
-
 class Gateway:
     """A gateway in this process. Call `start`, then `reload` at any time, then `stop`."""
 
-    def __init__(
-        self, settings: Settings, *, audit_fd: int = 1, shared: WorkerResources | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, *, audit_fd: int = 1) -> None:
         self.settings = settings
         self._audit_fd = audit_fd
-        self._worker_resources = shared
         self._stack = contextlib.AsyncExitStack()
         self._drain_skipped = asyncio.Event()
         self._stopping = False
@@ -86,7 +65,7 @@ class Gateway:
         self._reloads = asyncio.Lock()
         self.metrics = Metrics()
         self._operators = Operators(())
-        self._alerts = alerting.AlertService(self.metrics, is_enabled=shared is None)
+        self._alerts = alerting.AlertService(self.metrics)
         self._expiries: dict[str, float] = {}
         self.recent_requests = RecentRequests(time.monotonic, time.time)
         self.platform_monitor = self._make_monitor()
@@ -102,7 +81,7 @@ class Gateway:
         except BaseException:
             await self._stack.aclose()
             raise
-        self._record_event("start", **audit_factory.start_event_fields())
+        self.audit.record_event("start", **audit_factory.start_event_fields())
         listen, platform = self.settings.listen, self.settings.platform.fhir_base_url
         _log.info("%s%s leads to %s; serving", self.address, listen.base_path, platform)
 
@@ -134,7 +113,7 @@ class Gateway:
         """Count and record a reload; `outcome` is `ok` or `failed`."""
         self.metrics.count_reload(outcome)
         self._alerts.on_reload(outcome)
-        self._record_event("reload", outcome=outcome, problems=problems)
+        self.audit.record_event("reload", outcome=outcome, problems=problems)
 
     async def stop(self) -> None:
         """Drain and close, within `shutdown.delay` and `shutdown.drain_timeout`."""
@@ -149,7 +128,7 @@ class Gateway:
             self._drain(shutdown.drain_timeout), self._drain_outbox(shutdown.drain_timeout)
         )
         await self._abort_exchanges()
-        self._record_event("stop", version=__version__)
+        self.audit.record_event("stop", version=__version__)
         await self._stack.aclose()
 
     def skip_drain(self) -> None:
@@ -237,27 +216,19 @@ class Gateway:
         self._start_monitor()
         self.status = self._make_status()
         await self._stack.enter_async_context(background_task(self.platform_monitor.run()))
-        if self._worker_resources is None:
-            await self._open_admin()
-            sources = AlertInputSources(
-                status=self.status, readiness=self.readiness, certificates=lambda: self._expiries
-            )
-            await self._alerts.start(self.settings, addresses, sources, self._stack)
+        await self._open_admin()
+        sources = AlertInputSources(
+            status=self.status, readiness=self.readiness, certificates=lambda: self._expiries
+        )
+        await self._alerts.start(self.settings, addresses, sources, self._stack)
         self._open_listener(tls)
 
     async def _open_outbox(self) -> OutboxService | None:
         if not self.settings.outbox.enabled:
             return None
         # Imported here: the import takes time and memory, and the outbox is optional.
-        from gateway.outbox.last_writes import LastWrites
         from gateway.process.outbox_service import open_outbox
 
-        shared = self._worker_resources
-        last_writes = (
-            LastWrites.in_process()
-            if shared is None
-            else LastWrites.shared(shared.last_writes, shared.worker_number)
-        )
         self.outbox = await open_outbox(
             self.settings.outbox,
             self._stack,
@@ -265,17 +236,12 @@ class Gateway:
                 lambda: self._cores.acquire_entry_sender(),
                 lambda: self._cores.probe_platform(""),
             ),
-            last_writes=last_writes,
             metrics=self.metrics,
             audit=self.audit,
         )
         return self.outbox
 
     async def _bind(self) -> None:
-        if self._worker_resources is not None:
-            self._listening = self._worker_resources.listening
-            self._stack.callback(self._listening.close)
-            return
         settings = self.settings
         self._listening, self._admin_listening = await sockets.listen(
             {"listen.address": settings.listen.address, "admin.address": settings.admin.address}
@@ -289,9 +255,6 @@ class Gateway:
             audit_factory.open_trail,
             self.settings,
             self.metrics.count_audit_records,
-            shared_chain=None
-            if self._worker_resources is None
-            else self._worker_resources.shared_chain,
             stdout=self._audit_fd,
             repository=audit_factory.RepositoryAccess(session, self._tokens),
         )
@@ -300,15 +263,12 @@ class Gateway:
         return audit
 
     def _make_monitor(self) -> PlatformMonitor:
-        # The first of several workers probes the platform for all.
-        asks = self._worker_resources is None or self._worker_resources.worker_number == 0
         return PlatformMonitor(
             MonitorSources(
                 tokens=lambda: self._cores.current.states_in_use(),
                 circuit=lambda: self._cores.current.circuit.state,
                 probe=lambda preferred: self._cores.probe_platform(preferred),
                 interval=lambda: self.settings.admin.probe_interval,
-                is_probing=asks,
                 count_probe=self.metrics.count_probe,
             )
         )
@@ -327,8 +287,7 @@ class Gateway:
         self.metrics.observe_connections(self._cores.connections)
         self.metrics.observe_inflight(lambda: self._cores.inflight)
         self.metrics.observe_certificates(lambda: self._expiries)
-        if self._worker_resources is None:
-            self.metrics.observe_platform(self.platform_monitor.usability)
+        self.metrics.observe_platform(self.platform_monitor.usability)
 
     async def _open_admin(self) -> None:
         self._operators.replace(factories.operators(self.settings))
@@ -343,8 +302,14 @@ class Gateway:
                 self.settings.outbox.reveal,
             ),
         )
-        self.admin_address = self._admin_listening.address
-        await serve_admin(self._stack, application, self._admin_listening)
+        listening = self._admin_listening
+        self.admin_address = listening.address
+        self._stack.callback(listening.remove_path)
+        runner = OperatorRunner(application, listening.address)
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        for listening_socket in listening.sockets:
+            await SockSite(runner, listening_socket).start()
 
     def _make_status(self) -> StatusReporter:
         return StatusReporter(
@@ -380,19 +345,3 @@ class Gateway:
     async def _close_server(self) -> None:
         # No request is in flight any more.
         await self._server.shutdown(0.1)
-
-    def _record_event(self, name: Any, **fields: object) -> None:
-        if self._worker_resources is None:
-            self.audit.record_event(name, **fields)
-
-
-async def serve_admin(
-    stack: contextlib.AsyncExitStack, application: Application, listening: ListeningSockets
-) -> None:
-    """Serve the admin pages until `stack` is closed."""
-    stack.callback(listening.remove_path)
-    runner = OperatorRunner(application, listening.address)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    for listening_socket in listening.sockets:
-        await SockSite(runner, listening_socket).start()

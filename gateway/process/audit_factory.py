@@ -1,4 +1,4 @@
-"""Opens the audit trail that the settings configure, in any of the gateway's processes."""
+"""Opens the audit trail that the settings configure, for the gateway and for commands."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ import aiohttp
 from gateway import __version__, exchange
 from gateway.audit.audit_event import AuditParties, audit_event
 from gateway.audit.audit_profile import national_event
-from gateway.audit.chain_end import ChainLock, NotAnAuditFileError
+from gateway.audit.chain_end import NotAnAuditFileError
 from gateway.audit.fhir_repository import RepositorySink, RepositoryWriter
 from gateway.audit.fhir_repository_http import RepositoryClient
 from gateway.audit.file import FileSink, FileSinkSettings
-from gateway.audit.file_lock import LockedSink
 from gateway.audit.sink import DescriptorSink, Sink
 from gateway.audit.syslog import SyslogDestination, SyslogFormatter, SyslogSink, Transport
 from gateway.audit.trail import AuditTrail, NullAuditTrail, Translate, WriterAuditTrail
@@ -45,18 +44,6 @@ class AuditFileInUseError(StartError):
 
 
 @dataclass(frozen=True, slots=True)
-class SharedChain:
-    """An audit chain that several workers write to.
-
-    `lock_fd`: descriptor of the lock file that they have inherited. `is_already_open`: another
-    process of the gateway has opened the audit before.
-    """
-
-    lock_fd: int
-    is_already_open: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class RepositoryAccess:
     """How AuditEvents reach their repository.
 
@@ -72,7 +59,6 @@ def open_trail(
     settings: Settings,
     on_records: Callable[[str, int], None],
     *,
-    shared_chain: SharedChain | None = None,
     stdout: int = 1,
     repository: RepositoryAccess | None = None,
 ) -> AuditTrail:
@@ -85,7 +71,7 @@ def open_trail(
         return NullAuditTrail()
     resources = None if repository is None else _repository(settings, on_records, repository)
     writer = WriterThread(
-        _sink(settings, shared_chain, stdout),
+        _sink(settings, stdout),
         on_failure=settings.audit.on_failure,
         on_records=on_records,
     )
@@ -165,24 +151,22 @@ class _CredentialBearer:
             tokens.invalidate(self._credential, token)
 
 
-def _sink(settings: Settings, shared_chain: SharedChain | None, stdout: int) -> Sink:
+def _sink(settings: Settings, stdout: int) -> Sink:
     match settings.audit.sink:
         case "file":
-            return _file(settings, shared_chain)
+            return _file(settings)
         case "syslog":
             return SyslogSink(_server(settings), SyslogFormatter())
-    sink = DescriptorSink(stdout)
-    return sink if shared_chain is None else LockedSink(sink, shared_chain.lock_fd)
+    return DescriptorSink(stdout)
 
 
-def _file(settings: Settings, shared_chain: SharedChain | None) -> Sink:
+def _file(settings: Settings) -> Sink:
     audit = settings.audit
     if audit.path is None:
         raise StartError(setting_problem("audit.path", Message("is missing")))
-    chain_lock = ChainLock.in_process() if shared_chain is None else ChainLock(shared_chain.lock_fd)
-    sink = FileSink(audit.path, FileSinkSettings(audit.rotate_bytes, audit.fsync), chain_lock)
+    sink = FileSink(audit.path, FileSinkSettings(audit.rotate_bytes, audit.fsync))
     try:
-        sink.open(is_shared=shared_chain is not None and shared_chain.is_already_open)
+        sink.open()
     except NotAnAuditFileError:
         trouble = Message("is no audit file of this gateway; move it away, or give another path")
     except BlockingIOError:

@@ -405,8 +405,6 @@ def accept_limits(settings: Settings) -> AcceptLimits:
                 ),
             ),
         ),
-        # Other workers that wait on the same socket get their share of the connections.
-        accept_batch=64 if settings.workers == 1 else 1,
         handshake_timeout=settings.limits.header_timeout,
     )
 

@@ -1,6 +1,6 @@
-"""The outbox of this process: its store, its delivery and its monitoring.
+"""The outbox of this gateway: its store, its delivery and its monitoring.
 
-Any number of processes do the same on one store; all report the same depth.
+Replicas do the same on one PostgreSQL database; all report the same depth.
 """
 
 from __future__ import annotations
@@ -64,7 +64,6 @@ async def open_outbox(
     stack: contextlib.AsyncExitStack,
     *,
     platform_access: tuple[AcquireSender, ProbePlatform],
-    last_writes: LastWrites,
     metrics: Metrics,
     audit: AuditTrail,
 ) -> OutboxService:
@@ -84,7 +83,6 @@ async def open_outbox(
         store,
         settings,
         LatestEntrySender(acquire, can_record=lambda: audit.is_available, probe=probe),
-        last_writes=last_writes,
         metrics=metrics,
         audit=audit,
     )
@@ -99,11 +97,10 @@ class OutboxService:
         settings: OutboxSettings,
         sender: Sender,
         *,
-        last_writes: LastWrites,
         metrics: Metrics,
         audit: AuditTrail,
     ) -> None:
-        self._last_writes = last_writes
+        self._last_writes = LastWrites()
         self._serial_executor = SerialExecutor()
         self._metrics = metrics
         self._audit = audit
@@ -216,7 +213,7 @@ class OutboxService:
         self._changed.set()
 
     async def _refresh_depth_forever(self) -> None:
-        """Keep the depth up to date, including changes by other processes."""
+        """Keep the depth up to date, including changes by replicas and commands."""
         while True:
             await self._wait_for_refresh()
             await self._refresh_and_log()

@@ -32,7 +32,6 @@ _INTERVAL: Final = 1.0
 FIXED_KEYS: Final = (
     "listen.address",
     "admin.address",
-    "workers",
     "audit",
     "store",
     "outbox",

@@ -1,13 +1,13 @@
-"""`dhp-gateway run`: one gateway in this process, or a supervisor of several workers."""
+"""`dhp-gateway run`: one gateway in this process, from the signals to the exit code."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Protocol
 
 from gateway import os_support
 from gateway.config import Settings, SettingsSource
+from gateway.process.app import Gateway
 from gateway.process.reload import Reloader, ReloadResult
 from gateway.process.setup import (
     background_task,
@@ -21,30 +21,6 @@ from gateway.process.systemd import SystemdNotifier
 from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
-
-
-class Service(Protocol):
-    """A service that `start` opens, raising `StartError`, and that `stop` closes."""
-
-    async def start(self) -> None:
-        """Open everything. Raises `StartError`."""
-        ...
-
-    async def reload(self, settings: Settings) -> None:
-        """Serve with other settings. Raises `StartError`; then nothing has changed."""
-        ...
-
-    def record_reload(self, outcome: str, problems: int) -> None:
-        """Count and record a reload."""
-        ...
-
-    async def stop(self) -> None:
-        """Drain and close."""
-        ...
-
-    def skip_drain(self) -> None:
-        """Stop waiting for requests in flight."""
-        ...
 
 
 def run(settings: Settings, source: SettingsSource) -> int:
@@ -61,40 +37,29 @@ def run(settings: Settings, source: SettingsSource) -> int:
 
 
 async def _serve(settings: Settings, source: SettingsSource) -> int:
-    service = _service(settings, source)
+    gateway = Gateway(settings)
     notifier = SystemdNotifier(source.environ)
 
     async def apply(changed: Settings) -> None:
         notifier.reloading()
         try:
-            await service.reload(changed)
+            await gateway.reload(changed)
         finally:
             notifier.ready()
         configure_logs(changed)
         await asyncio.to_thread(warn_of_settings, changed)
 
     def report(result: ReloadResult) -> None:
-        service.record_reload(result.outcome, len(result.problems))
+        gateway.record_reload(result.outcome, len(result.problems))
 
     reloader = Reloader(source, settings, apply=apply, report=report)
-    stop = on_signals(service.skip_drain, reloader.request_reload)
-    await service.start()
+    stop = on_signals(gateway.skip_drain, reloader.request_reload)
+    await gateway.start()
     freeze_garbage_collector()
     async with background_task(notifier.keep_alive()):
         async with background_task(reloader.run()):
             notifier.ready()
             await stop.wait()
         notifier.stopping()
-        await service.stop()
+        await gateway.stop()
     return 0
-
-
-def _service(settings: Settings, source: SettingsSource) -> Service:
-    """Import only one of the two: the supervisor's modules would stay in memory unused."""
-    if settings.workers == 1:
-        from gateway.process.app import Gateway
-
-        return Gateway(settings)
-    from gateway.process.supervisor import Supervisor
-
-    return Supervisor(settings, source)

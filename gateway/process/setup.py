@@ -109,7 +109,7 @@ def warn_of_settings(settings: Settings) -> None:
 
     The gateway serves all the same. Other warnings of `check` are not repeated at each start.
     """
-    for caution in cautions.former_addresses(settings):
+    for caution in cautions.find_start_cautions(settings):
         key = dotted(caution.setting)
         _log.warning("%s: %s; %s", key, caution.message, caution.hint, key=key)
     for source in settings.secret_sources():

@@ -31,15 +31,11 @@ class ListeningSockets:
     """The sockets of one address; `address` has the actual port.
 
     `sockets` are non-blocking and listen. `remove_path` removes a unix socket's path, unless
-    another process has put its own socket there. While other processes go on listening on the same
-    sockets (`shared`), `remove_path` and `stop_accepting` do nothing.
+    another process has put its own socket there.
     """
 
-    def __init__(
-        self, address: ListenAddress, sockets: Sequence[socket.socket], *, shared: bool = False
-    ) -> None:
+    def __init__(self, address: ListenAddress, sockets: Sequence[socket.socket]) -> None:
         self.sockets = tuple(sockets)
-        self.shared = shared
         self.address = _actual_address(address, self.sockets)
         self._identity = None if address.path is None else _identity(Path(address.path))
 
@@ -50,7 +46,7 @@ class ListeningSockets:
 
     def remove_path(self) -> None:
         """Remove a unix socket's path if it still leads to this socket."""
-        if self.address.path is None or self.shared:
+        if self.address.path is None:
             return
         path = Path(self.address.path)
         if self._identity is not None and _identity(path) == self._identity:
@@ -62,7 +58,7 @@ class ListeningSockets:
         Closing the socket would reset connections that are established but not accepted yet.
         """
         self.remove_path()
-        if self.address.path is not None or self.shared:
+        if self.address.path is not None:
             return
         try:
             for sock in self.sockets:
@@ -128,14 +124,6 @@ async def _listen(address: ListenAddress) -> ListeningSockets:
     if address.path is not None:
         return ListeningSockets(address, [_listen_unix(Path(address.path))])
     return ListeningSockets(address, await _listen_tcp(address))
-
-
-def adopt_sockets(address: ListenAddress, descriptors: Sequence[int]) -> ListeningSockets:
-    """Return sockets that another process has opened, that listen already and that it shares."""
-    sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
-    for sock in sockets:
-        sock.setblocking(False)
-    return ListeningSockets(address, sockets, shared=True)
 
 
 async def _listen_tcp(address: ListenAddress) -> list[socket.socket]:

@@ -7,10 +7,6 @@ import os
 import socket
 import time
 from collections.abc import Mapping
-from typing import Final
-
-# Variables for this process only: a child that inherited them would send states in its name.
-VARIABLES: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
 class SystemdNotifier:

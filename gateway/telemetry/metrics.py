@@ -184,7 +184,11 @@ class Metrics:
 
     def render(self, accept: str | None = None) -> tuple[str, bytes]:
         """Return content type and body of a scrape, as OpenMetrics if `accept` prefers it."""
-        return render(self.registry, accept)
+        encode, content_type = choose_encoder(accept or "")
+        if content_type.startswith("application/openmetrics-text"):
+            return content_type, encode(self.registry)
+        # The text format has no start times: they would become a separate useless series for each.
+        return content_type, encode(_WithoutStartTimes(self.registry))
 
     def _define_requests(self) -> None:
         self._inflight = self._gauge("dhp_gateway_inflight_requests", "Requests being served.")
@@ -275,15 +279,6 @@ class Metrics:
 
     def _histogram(self, name: str, text: str, labels: tuple[str, ...]) -> Histogram:
         return Histogram(name, text, labels, registry=self.registry, buckets=DURATION_BUCKETS)
-
-
-def render(registry: CollectorRegistry, accept: str | None = None) -> tuple[str, bytes]:
-    """Return content type and body of a scrape, as OpenMetrics if `accept` prefers it."""
-    encode, content_type = choose_encoder(accept or "")
-    if content_type.startswith("application/openmetrics-text"):
-        return content_type, encode(registry)
-    # The text format has no start times: they would become a separate useless series for each.
-    return content_type, encode(_WithoutStartTimes(registry))
 
 
 def _count_of(count: Callable[[], Mapping[str, int]], state: str) -> float:

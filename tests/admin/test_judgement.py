@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +11,6 @@ from gateway.admin.judgement import (
     REASONS,
     HealthEvidence,
     evaluate_health,
-    merge_evidence,
     token_statuses,
 )
 from gateway.admin.status.verdict import service_status
@@ -232,13 +231,6 @@ def test_a_token_has_a_word(members: dict[str, Any], word: str) -> None:
     assert token_statuses({"a": TokenState(**{**plain, **members})}) == {"a": word}
 
 
-def test_of_several_workers_one_token_is_enough() -> None:
-    """What one of them has, requests can succeed with."""
-    workers = [HealthEvidence(tokens={"a": word}) for word in ("refused", "valid", "awaited")]
-    assert merge_evidence(workers).tokens == {"a": "valid"}
-    assert merge_evidence(()) == HealthEvidence()
-
-
 @pytest.mark.parametrize(
     ("members", "found"),
     [
@@ -336,5 +328,6 @@ ERRORS = {"answer": "degraded", "reason": "many-errors"}
 def test_the_worse_of_both_is_the_verdict(
     own: dict[str, str], evidence: HealthEvidence, expected: dict[str, str]
 ) -> None:
-    """What a process knows of itself, and what is known of the platform."""
-    assert service_status(own, evaluate_health(evidence), asdict(evidence)) == expected
+    """What the gateway knows of itself, and what is known of the platform."""
+    status = own["answer"], own["reason"]
+    assert service_status(status, evaluate_health(evidence), evidence) == expected

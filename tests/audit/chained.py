@@ -7,20 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gateway.audit.chain_end import ChainLock
 from gateway.audit.file import FileSink, FileSinkSettings
 
 
-def open_sink(
-    path: Path, rotate_bytes: int = 1 << 20, chain_lock: ChainLock | None = None
-) -> FileSink:
+def open_sink(path: Path, rotate_bytes: int = 1 << 20) -> FileSink:
     """Return an opened sink."""
-    sink = FileSink(
-        path,
-        FileSinkSettings(rotate_bytes),
-        chain_lock or ChainLock.in_process(),
-        clock=lambda: 1767225600.5,
-    )
+    sink = FileSink(path, FileSinkSettings(rotate_bytes), clock=lambda: 1767225600.5)
     sink.open()
     return sink
 

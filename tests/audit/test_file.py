@@ -6,29 +6,14 @@ import hashlib
 import os
 import resource
 import stat
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from gateway.audit.chain_end import ChainLock, NotAnAuditFileError
+from gateway.audit.chain_end import NotAnAuditFileError
 from gateway.audit.verify import verify_files
 from tests.audit.chained import files, lines, open_sink, records, require_chain
-
-WRITER = """
-import sys
-from pathlib import Path
-from gateway.audit.file import FileSinkSettings, FileSink
-from gateway.audit.chain_end import ChainLock
-
-path, turn, name, times = sys.argv[1], int(sys.argv[2]), sys.argv[3].encode(), int(sys.argv[4])
-sink = FileSink(Path(path), FileSinkSettings(20_000, sync=False), ChainLock(turn))
-sink.open(is_shared=True)
-for number in range(times):
-    sink.write([b'{"event":"%b","n":%d}\\n' % (name, number)] * 3)
-"""
 
 
 @pytest.fixture
@@ -235,30 +220,3 @@ def test_a_rotation_that_fails_does_not_stop_the_audit(tmp_path: Path) -> None:
     require_chain(records(path))
     assert files(path) == [path]
     assert len(records(path)) == 8
-
-
-def test_several_processes_write_one_chain(path: Path) -> None:
-    """Processes that take turns, one of them killed, leave one chain without a gap."""
-    turn = os.memfd_create("turns")
-    sink = open_sink(path, rotate_bytes=20_000, chain_lock=ChainLock(turn))
-    command = [sys.executable, "-c", WRITER, str(path), str(turn)]
-    writers = [
-        subprocess.Popen([*command, name, "300"], pass_fds=(turn,)) for name in ("a", "b", "c")
-    ]
-    doomed = subprocess.Popen([*command, "d", "1000000"], pass_fds=(turn,))
-    for number in range(50):
-        sink.write(lines(1, number))
-    for writer in writers:
-        assert writer.wait(30) == 0
-    doomed.kill()
-    doomed.wait()
-    sink.write(lines(1, 50))
-    sink.close()
-    os.close(turn)
-    verdict = verify_files(files(path))
-    assert verdict.fault is None
-    written = [r for file in files(path) for r in file.read_bytes().splitlines()]
-    for name in (b"a", b"b", b"c"):
-        assert sum(b'"event":"%b"' % name in line for line in written) == 900
-    assert sum(b'"event":"exchange"' in line for line in written) == 51
-    assert len(files(path)) > 3

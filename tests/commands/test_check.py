@@ -401,11 +401,28 @@ async def test_warnings_are_said_in_every_language(tmp_path: Path, lang: str) ->
             "admin": {"address": EVERYWHERE.replace("8080", "9464"), "operators": [OPERATOR]},
             "callers": [{**KEY_FILE, "api_key_file": "SECRET"}],
             "store": {"url": "redis://:planted-p4ss@127.0.0.1", "encryption_key": "B" * 43},
+            "workers": 2,
         },
     )
     result = await dhp("check", "--config", write(tmp_path, settings), "--lang", lang)
-    assert (result.code, len(result.err.splitlines())) == (0, 5)
-    assert not {"unencrypted", "written", "former", "give", "password"} & set(result.err.split())
+    assert (result.code, len(result.err.splitlines())) == (0, 6)
+    english = {"unencrypted", "written", "former", "give", "password", "effect:", "replicas"}
+    assert not english & set(result.err.split())
+
+
+async def test_several_workers_are_a_warning(tmp_path: Path) -> None:
+    """One line says what to run instead; sessions in memory are those of the one process."""
+    login = {
+        "enabled": True,
+        "client_id": "web",
+        "redirect_uri": "http://127.0.0.1:8080/auth/callback",
+    }
+    sso = {"authorize_url": "https://sso.example/authorize"}
+    result = await check(tmp_path, with_files(tmp_path, {"workers": 4, "login": login, "sso": sso}))
+    assert result.code == 0, result.out
+    (line,) = [each for each in result.err.splitlines() if "workers" in each]
+    assert line.startswith("warning: workers: has no effect: the gateway is one process")
+    assert "listen.reuse_port" in line
 
 
 async def test_a_secret_of_a_variable_is_no_secret_of_the_file(tmp_path: Path) -> None:
@@ -429,10 +446,19 @@ async def test_warnings_stand_beside_problems(tmp_path: Path) -> None:
     assert result.err.startswith("warning: environment: production has the former addresses")
 
 
-@pytest.mark.parametrize("environment", ["playground", "production"])
-async def test_doctor_and_start_tell_former_addresses(tmp_path: Path, environment: str) -> None:
+@pytest.mark.parametrize(
+    ("key", "value", "says", "instead"),
+    [
+        ("environment", "playground", "playground has the former addresses", "dhp-playground"),
+        ("environment", "production", "production has the former addresses", "dhp-production"),
+        ("workers", 2, "has no effect: the gateway is one process", "listen.reuse_port"),
+    ],
+)
+async def test_doctor_and_start_tell_what_is_of_no_use(
+    tmp_path: Path, key: str, value: object, says: str, instead: str
+) -> None:
     """The start in its log, the doctor as a finding of its own that is no failure."""
-    settings = with_files(tmp_path, {"environment": environment})
+    settings = with_files(tmp_path, {key: value})
     settings["listen"] = {"address": f"127.0.0.1:{free_port()}"}
     # The start ends here, and no secret is sent anywhere.
     settings["admin"] = {"address": f"unix:{tmp_path}/none/admin.sock"}
@@ -441,11 +467,12 @@ async def test_doctor_and_start_tell_former_addresses(tmp_path: Path, environmen
     file = write(tmp_path, settings)
     result = await dhp("run", "--config", file)
     assert result.code == 3
-    assert f"environment: {environment} has the former addresses" in result.err
+    (line,) = [each for each in result.err.splitlines() if f"{key}: {says}" in each]
+    assert instead in line
     told = json.loads((await dhp("doctor", "--json", "--config", file)).out)
     (finding,) = [each for each in told["findings"] if each["code"] == "setting"]
-    assert (finding["level"], finding["key"]) == ("warning", "environment")
-    assert f"dhp-{environment}" in finding["hint"]
+    assert (finding["level"], finding["key"]) == ("warning", key)
+    assert instead in finding["hint"]
 
 
 async def test_the_doctor_tells_what_check_warns_of(tmp_path: Path) -> None:

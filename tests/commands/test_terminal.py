@@ -59,16 +59,14 @@ async def test_another_language_is_wrong_usage() -> None:
     assert "en, ru, uz" in result.err
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-async def test_why_it_did_not_start_is_told_in_russian(workers: int, tmp_path: Path) -> None:
-    """With one process or several; exit code and names of settings are as ever."""
+async def test_why_it_did_not_start_is_told_in_russian(tmp_path: Path) -> None:
+    """Exit code and names of settings are as ever."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         file = settings(
             tmp_path,
-            workers=workers,
             listen={"address": address},
             admin={"address": f"unix:{tmp_path}/admin.sock"},
             audit={"sink": "off"},

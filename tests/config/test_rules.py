@@ -208,7 +208,6 @@ def test_a_user_name_holds_no_colon() -> None:
                 *("Client_ID", "STATE"),
             )
         ),
-        ({"login": LOGIN, "workers": 2}, "workers"),
         (
             {
                 "listen": {"base_path": "/auth/fhir"},

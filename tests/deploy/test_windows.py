@@ -244,7 +244,6 @@ def test_it_serves_and_ends_without_posix() -> None:
     ("key", "value", "says"),
     [
         ("AUDIT__SINK", "file", "audit.sink"),
-        ("WORKERS", "2", "workers"),
         ("LISTEN__ADDRESS", "unix:/run/gateway.sock", "listen.address"),
     ],
 )

@@ -11,12 +11,7 @@ from aiohttp import web
 
 from gateway.admin.server import build_application
 from gateway.admin.status.recent_requests import RecentRequests
-from gateway.admin.status.state import (
-    MergedStatusReporter,
-    OutboxReport,
-    StatusReporter,
-    StatusSources,
-)
+from gateway.admin.status.state import OutboxReport, StatusReporter, StatusSources
 from gateway.admin.watching import MonitorSources, PlatformMonitor
 from gateway.config import Settings, load_settings
 from gateway.errors import REASONS
@@ -213,28 +208,13 @@ STATES: Final[dict[str, Callable[[Duty], None]]] = {
 
 
 class OneState:
-    """The sources of the admin listener in one state.
+    """The sources of the admin listener in one state."""
 
-    With `workers` the state is merged from two workers, of which one does not respond.
-    """
-
-    def __init__(self, state: str, *, workers: bool = False) -> None:
-        self._duty = Duty()
-        STATES[state](self._duty)
-        self._status = self._duty.status()
-        self._merged = MergedStatusReporter(settings, self._ask, draining=bool)
-        self._workers = workers
-
-    async def _ask(self) -> list[dict[str, Any] | None]:
-        return [self._status.report(), None]
-
-    def language(self, asked: str | None, accept_language: str | None) -> str:
-        """Return the language as `StatusReporter.language` does."""
-        return self._status.language(asked, accept_language)
-
-    async def facts(self, language: str) -> dict[str, Any]:
-        """Return the facts of the one reporter, or of the merged one."""
-        return await (self._merged if self._workers else self._status).facts(language)
+    def __init__(self, state: str) -> None:
+        duty = Duty()
+        STATES[state](duty)
+        status = duty.status()
+        self.language, self.facts = status.language, status.facts
 
     def render(self, accept: str | None) -> tuple[str, bytes]:
         """Return empty metrics, which the status page does not use."""

@@ -1,4 +1,4 @@
-"""The audit of real gateway processes: on full disks, over deaths, by several at a time."""
+"""The audit of real gateway processes: on full disks, over deaths, with a second one beside."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ from tests.doubles.load import Load
 from tests.doubles.platform import Platform
 from tests.doubles.wire import ask, get
 from tests.lifecycle.conftest import Service, StartService
-from tests.lifecycle.test_workers import workers
 
 READ = get("/fhir/Patient/1")
 MEMORY_DISK = "1m"
@@ -54,12 +53,11 @@ def exchanges(path: Path) -> list[dict[str, Any]]:
     return [record for record in records(path) if record["event"] == "exchange"]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-async def test_the_start_tells_what_runs(start_service: StartService, workers: int) -> None:
+async def test_the_start_tells_what_runs(start_service: StartService) -> None:
     """Its version, and whether the request path is compiled: here as it is in the tests."""
-    service = start_service(workers=workers)
+    service = start_service()
     await service.until_ready()
-    await ended(service)  # a supervisor may be ready before its record is written
+    await ended(service)
     [start] = service.audit("start")
     assert start["version"] == __version__
     assert start["compiled"] == Path(str(exchange.__file__)).match("*.so")
@@ -87,30 +85,6 @@ async def test_one_chain_over_rotations_and_restarts(
     touched.write_bytes(touched.read_bytes().replace(b'"status":200', b'"status":404', 1))
     code, told = await verify(*files(path))
     assert (code, told.partition(":")[0]) == (1, str(touched))
-
-
-async def test_workers_write_one_chain(start_service: StartService, tmp_path: Path) -> None:
-    """Two workers under load, one of them killed, and their supervisor share a file.
-
-    Without fsync, so that a slow disk does not decide how much the killed one takes along.
-    """
-    path = tmp_path / "audit.jsonl"
-    audit = to_file(path, rotate_bytes="64KiB", fsync=False)
-    service = start_service(workers=2, audit=audit)
-    await service.until_ready()
-    load = Load(service.address, 10)
-    load.start()
-    await load.until_served(300)
-    os.kill(workers(service)[0], signal.SIGKILL)
-    await service.until(lambda: len(workers(service)) == 2, "a successor")
-    await load.until_served(800)
-    await load.finish()
-    await ended(service)
-    code, told = await verify(*files(path))
-    assert code == 0, told
-    # The killed one takes along what it had not written, which is more on a busy machine.
-    assert len(exchanges(path)) >= load.served - 250
-    assert {"start", "stop", "token"} < {record["event"] for record in records(path)}
 
 
 async def test_a_kill_leaves_a_chain_that_can_be_verified(
@@ -149,14 +123,11 @@ async def test_a_second_gateway_does_not_start(start_service: StartService, tmp_
     await ended(service)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-async def test_a_start_waits_for_a_command(
-    start_service: StartService, tmp_path: Path, workers: int
-) -> None:
+async def test_a_start_waits_for_a_command(start_service: StartService, tmp_path: Path) -> None:
     """An audit file that a command has in hand for a moment does not keep the gateway from care."""
     path = tmp_path / "audit.jsonl"
     command = open_sink(path)
-    service = start_service(audit=to_file(path), workers=workers)
+    service = start_service(audit=to_file(path))
     await service.until(lambda: bool(service.logged("waiting for its end")), "its patience")
     command.write(lines(1))
     command.close()

@@ -243,19 +243,6 @@ async def test_a_restart_repeats_nothing(
     assert all(len(versions) == 1 for versions in repository.stored.values())
 
 
-async def test_workers_send_theirs(start_service: StartService, repository: Repository) -> None:
-    """With workers the exchanges arrive; the supervisor's own events follow their records."""
-    service = start_service(workers=2, audit=to(repository))
-    await service.until_ready()
-    for _ in range(4):
-        assert (await ask(service.address, READ)).status == 200
-    await ended(service)
-    assert sorted(request_ids(repository.current())) == sorted(recorded(service))
-    beside = [record["resource"]["code"]["coding"][0]["code"]
-              for record in service.audit("audit-event")]  # fmt: skip
-    assert beside == ["110120", "110121"]
-
-
 async def test_a_wrong_ca_file_ends_the_start(start_service: StartService, tmp_path: Any) -> None:
     """A CA file that cannot be used is told by its key, with exit code 3."""
     (tmp_path / "ca.pem").write_text("nothing\n")

@@ -1,4 +1,4 @@
-"""The outbox's page of a gateway as it runs: asked of its workers, kept up by reloads."""
+"""The outbox's page of a gateway as it runs, kept up by reloads."""
 
 from __future__ import annotations
 
@@ -58,10 +58,9 @@ async def recorded(service: Service, count: int) -> list[dict[str, Any]]:
         await asyncio.sleep(0.05)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("sink", ["stdout", "file"])
 async def test_the_audit_has_it_before_a_patient_is_shown(
-    start_service: StartService, tmp_path: Path, workers: int, sink: str
+    start_service: StartService, tmp_path: Path, sink: str
 ) -> None:
     """When the answer comes its record can be read, of each entry."""
     path = tmp_path / "audit.jsonl"
@@ -69,7 +68,6 @@ async def test_the_audit_has_it_before_a_patient_is_shown(
     password = tmp_path / "password"
     password.write_text("first\n")
     service = start_service(
-        workers=workers,
         audit={"sink": "stdout"} if sink == "stdout" else {"sink": "file", "path": str(path)},
         outbox={
             "enabled": True,
@@ -89,11 +87,10 @@ async def test_the_audit_has_it_before_a_patient_is_shown(
         assert (steps[-1]["step"], steps[-1]["entry"]) == ("revealed", entry_id)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
 async def test_operators_decide_while_the_gateway_runs(
-    start_service: StartService, tmp_path: Path, workers: int
+    start_service: StartService, tmp_path: Path
 ) -> None:
-    """Whichever worker is asked, the audit has who did what and why; SIGHUP brings a new password.
+    """The audit has who did what and why; SIGHUP brings a new password.
 
     A reload with a password that cannot be read changes nothing.
     """
@@ -101,7 +98,6 @@ async def test_operators_decide_while_the_gateway_runs(
     password = tmp_path / "password"
     password.write_text("first\n")
     service = start_service(
-        workers=workers,
         outbox={
             "enabled": True,
             "url": f"sqlite:///{tmp_path}/outbox.db",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from tests.doubles.load import Load
 from tests.doubles.platform import Platform, after, chunked, fhir
+from tests.doubles.processes import children
 from tests.doubles.sso import Sso, refusal, token
 from tests.doubles.wire import Wire, ask, get
 from tests.lifecycle.conftest import Service, StartService, secret_in
@@ -161,7 +163,6 @@ async def test_a_bad_file_changes_nothing(
         ("listen", {"address": "127.0.0.1:1"}, "listen.address"),
         ("admin", {"address": "127.0.0.1:1"}, "admin.address"),
         ("audit", {"on_failure": "drop"}, "audit.on_failure"),
-        ("workers", 2, "workers"),
     ],
 )
 async def test_what_needs_a_restart_is_refused(
@@ -176,6 +177,18 @@ async def test_what_needs_a_restart_is_refused(
     assert [f"{key}: cannot change while the gateway runs" in line for line in lines] == [True]
     long = get("/fhir/Patient/a-longer-name-than-the-new-limit")
     assert (await ask(service.address, long)).status == 200
+
+
+async def test_several_workers_are_one_process(start_service: StartService) -> None:
+    """The log says so, and a change of the key needs no restart."""
+    service = start_service(workers=2)
+    await service.until_ready()
+    assert children(service.process.popen.pid) == []
+    assert len(service.logged("workers: has no effect: the gateway is one process")) == 1
+    assert "workers" not in json.loads((await service.operators("/status.json"))[1])
+    service.change(workers=1)
+    service.send(signal.SIGHUP)
+    await until_reloaded(service, 1)
 
 
 async def test_files_that_cannot_be_read_change_nothing(

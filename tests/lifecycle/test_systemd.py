@@ -43,13 +43,12 @@ def systemd(tmp_path: Path) -> Iterator[Systemd]:
     listening.close()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
 async def test_systemd_hears_of_start_reload_and_end(
-    start_service: StartService, tmp_path: Path, systemd: Systemd, workers: int
+    start_service: StartService, tmp_path: Path, systemd: Systemd
 ) -> None:
     """READY once it serves, RELOADING and READY around a reload, also a refused one, STOPPING."""
     environment = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
-    service = start_service(process_environment=environment, workers=workers)
+    service = start_service(process_environment=environment)
     assert await systemd.told() == "READY=1"
     await service.until_ready()
     service.send(signal.SIGHUP)

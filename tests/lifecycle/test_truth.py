@@ -413,20 +413,3 @@ async def test_a_mended_address_begins_anew(
     found = await until_told(service, "untried", "untried")
     assert found.usable == {"untried": 1.0}
     assert found.ready == 200
-
-
-async def test_workers_are_judged_together(start_service: StartService, platform: Platform) -> None:
-    """One of two asks for both; readiness, page and metric are of the two."""
-    platform.answer(answers.outcome(403))
-    service = start_service(admin={"probe_interval": 2}, workers=2)
-    await service.until_ready()
-    found = await until_told(service, "no", "platform-refuses")
-    stops(found, "platform-refuses")
-    before, began = len(platform.seen), time.monotonic()
-    await asyncio.sleep(5)
-    asked, passed = len(platform.seen) - before, time.monotonic() - began
-    assert 1 <= asked <= passed / 2 + 1
-    platform.answer(STATEMENT)
-    found = await until_told(service, "yes", "fine")
-    assert found.usable == {"answers": 1.0}
-    assert found.ready == 200

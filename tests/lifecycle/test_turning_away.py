@@ -75,13 +75,3 @@ async def test_where_that_is_not_permitted_it_says_so(
     (line,) = caplog.messages
     assert str(listening.address) in line
     assert "reset instead of refused" in line
-
-
-async def test_where_others_go_on_listening_nobody_is_turned_away(
-    listening: ListeningSockets,
-) -> None:
-    """One of several workers that ends alone takes nothing from the rest."""
-    listening.shared = True
-    listening.stop_accepting()
-    with connect(listening), listening.sockets[0].accept()[0]:
-        pass

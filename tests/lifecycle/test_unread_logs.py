@@ -35,11 +35,10 @@ def start_into(pipe: Pipe, start_service: StartService, **sections: object) -> S
     return start_service(*prefix, pass_fds=(pipe.writer,), listen=listen, **sections)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-async def test_nobody_reads_the_log(start_service: StartService, pipe: Pipe, workers: int) -> None:
+async def test_nobody_reads_the_log(start_service: StartService, pipe: Pipe) -> None:
     """With a full pipe for its log a gateway starts, answers, says it lives, and ends."""
     pipe.fill()
-    service = start_into(pipe, start_service, workers=workers)
+    service = start_into(pipe, start_service)
     await service.until_ready()
     async with asyncio.timeout(30):
         for _ in range(300):

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from pathlib import Path
 
 import pytest
-import yaml
 
-from gateway.admin.alerts import messenger, rules
+from gateway.admin.alerts import messenger
 from gateway.admin.alerts.messenger import AlertInputSources, AlertMonitor
-from gateway.config import SettingsSource, load_settings
-from gateway.process.alerting import AlertService, parse_addresses
+from gateway.process.alerting import parse_addresses
 from gateway.process.factories import StartError
-from gateway.process.supervisor import Supervisor
 from gateway.secret import Secret
-from gateway.telemetry.metrics import Metrics
 from gateway.timing import TimeSource
 from tests.doubles import sso as answers
 from tests.doubles.clock import FakeClock
@@ -104,8 +98,8 @@ async def test_one_after_the_other_is_away() -> None:
         await watch.looks_for(10)
         await watch.until_taken(mail, 3)
         sso.handle(None)
-        report = gateway.gateway.status.report
-        await until(lambda: report()["sso"]["failure"] is None)
+        facts = gateway.gateway.status.facts
+        await until(lambda: facts("en")["sso"]["failure"] is None)
         await watch.looks_for(90)
         await mail.until(4)
         await hook.until(4)
@@ -143,54 +137,6 @@ async def test_a_reload() -> None:
             assert await gateway.metric("dhp_gateway_alert_messages_total", outcome="sent") == 1
             assert gateway.gateway.settings is settings
     assert len(first.taken) == 1
-
-
-@pytest.mark.usefixtures("soon")
-async def test_of_workers_the_supervisor_tells(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What any of them meets is told once, with what all of them know."""
-    monkeypatch.setitem(rules.HOLD_SECONDS, "DhpGatewayNotReady", 0.0)
-    monkeypatch.setitem(rules.HOLD_SECONDS, "DhpGatewaySsoRefusing", 0.0)
-    async with Platform() as platform, Sso() as sso, Webhook() as hook:
-        sso.handle(answers.refusal("invalid_client", 401))
-        settings = {
-            "environment": "custom",
-            "listen": {"address": "127.0.0.1:0"},
-            "admin": {"address": "127.0.0.1:0"},
-            "platform": {"fhir_base_url": platform.url},
-            "sso": {"token_url": sso.token_url},
-            "credentials": {"default": {"client_id": "his", "client_secret": "planted"}},
-            "audit": {"sink": "off"},
-            "shutdown": {"delay": 0, "drain_timeout": 1},
-            "workers": 2,
-            "alerts": {"notify": [hook.url]},
-        }
-        file = tmp_path / "gateway.yaml"
-        file.write_text(yaml.safe_dump(settings))
-        source = SettingsSource(file, os.environ)
-        supervisor = Supervisor(source.load(), source)
-        await supervisor.start()
-        try:
-            text = "\n".join(each["message"] for each in await hook.until(1))
-            if "SsoRefusing" not in text:
-                # The first look may have come before the SSO's answer.
-                text = "\n".join(each["message"] for each in await hook.until(2))
-            supervisor.record_reload("failed", 1)
-            last = (await hook.until(len(hook.taken) + 1))[-1]
-        finally:
-            await supervisor.stop()
-    assert text.count("(DhpGatewaySsoRefusing)") == 1
-    assert text.count("(DhpGatewayNotReady)") == 1
-    assert "New settings of" in last["message"]
-
-
-async def test_a_worker_tells_nobody() -> None:
-    """It does not even load the library: what it were told of is the supervisor's."""
-    settings = load_settings(None, {**ENVIRON, "DHP_GATEWAY_ALERTS__NOTIFY": '["planted"]'})
-    assert await AlertService(Metrics(), is_enabled=False).resolve_addresses(settings) == ()
-    with pytest.raises(StartError):
-        await AlertService(Metrics()).resolve_addresses(settings)
 
 
 ENVIRON = {

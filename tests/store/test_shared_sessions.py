@@ -9,13 +9,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
 import pytest
 
 from tests.doubles.platform import Line, Platform, unauthorized
 from tests.doubles.processes import free_port
 from tests.doubles.sso import refusal, token
-from tests.lifecycle.conftest import StartService
 from tests.login.provider import Provider, back, signed_in
 from tests.login.stage import Browser, Page, Stage, stage
 from tests.store.redis_server import RedisServer
@@ -246,31 +244,3 @@ async def test_the_ssos_sign_out_reaches_every_gateway(server: RedisServer) -> N
                 over = status == 200
                 assert (await browser.get(READ)).status == (401 if over else 200)
                 assert (await elsewhere(browser, two)).status == (401 if over else 200)
-
-
-async def test_workers_share_the_sessions(start_service: StartService, cast: Cast) -> None:
-    """With several workers every request may meet another one, and each knows who is signed in."""
-    base = f"http://127.0.0.1:{cast.port}"
-    service = start_service(
-        workers=2,
-        listen={"address": f"127.0.0.1:{cast.port}"},
-        platform={"fhir_base_url": cast.platform.url},
-        sso={"token_url": cast.sso.token_url, "authorize_url": cast.sso.issuer},
-        store={"url": cast.server.url},
-        login={
-            "enabled": True,
-            "client_id": "hospital-web",
-            "redirect_uri": f"{base}/auth/callback",
-        },
-    )
-    await service.until_ready()
-    for _ in range(8):
-        # Each request on a connection of its own.
-        connector = aiohttp.TCPConnector(force_close=True)
-        jar = aiohttp.CookieJar(unsafe=True)
-        async with aiohttp.ClientSession(connector=connector, cookie_jar=jar) as session:
-            browser = Browser(base, session)
-            assert (await signed_in(browser)).status == 302
-            assert (await browser.get(READ)).status == 200
-            assert (await browser.post("/auth/logout")).status == 200
-            assert (await browser.get(READ)).status == 401

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 import trustme
 
@@ -19,7 +18,7 @@ pytest.importorskip("opentelemetry.sdk", reason="pip install 'dhp-gateway[otel]'
 from tests.doubles.collector import Collector, Span
 from tests.doubles.gateway import Running, running
 from tests.doubles.platform import Platform, fhir, outcome, then_close, unauthorized
-from tests.doubles.processes import free_port, start_gateway
+from tests.doubles.processes import free_port
 from tests.doubles.sso import Sso, status
 from tests.doubles.wire import ask, get, post
 from tests.wire.evidence import until_metric
@@ -274,29 +273,3 @@ async def test_a_collector_over_tls_gets_its_authorization(platform, sso, tmp_pa
         assert collector.spans
         assert collector.requests[0]["authorization"] == "Bearer planted-secret"
         assert collector.resources[0]["service.name"] == "gateway-17"
-
-
-async def test_workers_export_each_on_its_own(platform, sso, collector, tmp_path: Path) -> None:
-    """With several workers every request is exported, and each worker says which one it is."""
-    settings = {
-        "platform": {"fhir_base_url": platform.url},
-        "sso": {"token_url": sso.token_url},
-        "credentials": {"default": {"client_id": "his", "client_secret": "x"}},
-        "tracing": {"otlp_endpoint": collector.url},
-        "shutdown": {"delay": 0},
-        "workers": 2,
-    }
-    gateway = start_gateway(settings, tmp_path)
-    try:
-        await gateway.until_status(200)
-        async with aiohttp.ClientSession() as session:
-            for number in range(6):
-                async with session.get(f"{gateway.url}/Patient/{number}") as response:
-                    assert response.status == 200
-    finally:
-        # In a thread: the collector must answer meanwhile.
-        assert await asyncio.to_thread(gateway.process.terminate) == 0
-    servers = [span for span in collector.spans if span.kind == "server"]
-    assert len(servers) == 6
-    assert {span.attributes["dhp_gateway.interaction"] for span in servers} == {"read"}
-    assert all(":" in resource["service.instance.id"] for resource in collector.resources)

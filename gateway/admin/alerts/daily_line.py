@@ -38,7 +38,4 @@ class DailySummary:
             sum(caller[what] for caller in status["callers"]) for what in ("requests", "errors")
         )
         before, self._before = self._before, (requests, errors)
-        if requests < before[0]:
-            # The sum decreased, because a worker has ended and its counts are gone.
-            return requests, errors
-        return requests - before[0], max(errors - before[1], 0)
+        return requests - before[0], errors - before[1]

@@ -1,14 +1,13 @@
 """Evaluates the alerts periodically and sends messages about changes to operators.
 
-Only one process of a gateway does this, the supervisor where there is one. The states of alerts are
-in memory only: after a restart a lasting alert is notified again, and one that was resolved in the
-meantime is not reported as resolved.
+The states of alerts are in memory only: after a restart a lasting alert is notified again, and one
+that was resolved in the meantime is not reported as resolved.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -25,29 +24,25 @@ from gateway.timing import TimeSource
 
 if TYPE_CHECKING:
     # Commands send messages, too, and do not load the listener.
-    from gateway.admin.server import ReadinessSource, StatusSource
+    from gateway.admin.health import Readiness
+    from gateway.admin.status.state import StatusReporter
 
 _log = get_logger(__name__)
 
 _EVALUATION_INTERVAL: Final = 10.0
 
 
-async def _no_refresh() -> None:
-    """Do nothing: the data is in this process."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertInputSources:
     """Sources of the facts by which alerts are evaluated.
 
-    `status` has the facts of `/status`, `readiness` the checks of `/readyz` after `refresh` has
-    fetched their data. `certificates` returns the expiry of each certificate (Unix time).
+    `status` has the facts of `/status`, `readiness` the checks of `/readyz`. `certificates` returns
+    the expiry of each certificate (Unix time).
     """
 
-    status: StatusSource
-    readiness: ReadinessSource
+    status: StatusReporter
+    readiness: Readiness
     certificates: Callable[[], Mapping[str, float]]
-    refresh: Callable[[], Awaitable[None]] = _no_refresh
 
 
 class AlertMonitor:
@@ -109,10 +104,9 @@ class AlertMonitor:
         if not self._queues:
             return
         sources = self._sources
-        status = await sources.status.facts(self._wording.language)
+        status = sources.status.facts(self._wording.language)
         if status["care"]["reason"] == "shutting-down":
             return
-        await sources.refresh()
         now, wall = self._time.clock(), self._time.wall_clock()
         facts = AlertInputs(
             status=status,

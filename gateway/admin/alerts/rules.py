@@ -153,7 +153,7 @@ def _certificate_alerts(left_of: Mapping[str, float]) -> Iterator[tuple[AlertKey
 
 def _audit_alerts(facts: AlertInputs) -> Iterator[tuple[AlertKey, Value]]:
     audit = facts.status["audit"]
-    if audit is not None and not audit["available"]:
+    if not audit["available"]:
         yield ("DhpGatewayAuditUnavailable", ""), None
     if facts.increases.get(DROPPED, 0):
         yield ("DhpGatewayAuditDropped", ""), None
@@ -182,7 +182,7 @@ class CounterIncreases:
     def increases_at(self, status: Mapping[str, Any], now: float) -> dict[str, int]:
         """Add a sample of `status` at the monotonic time `now`; return the increases by reason."""
         counts = {error["reason"]: error["since_start"] for error in status["errors"]}
-        counts[DROPPED] = (status["audit"] or {"dropped": 0})["dropped"]
+        counts[DROPPED] = status["audit"]["dropped"]
         self._samples.append((now, self._grown(counts)))
         self._before = counts
         while self._samples[0][0] <= now - _WINDOW:
@@ -196,8 +196,4 @@ class CounterIncreases:
             # What was counted before the first sample is no increase.
             return {}
         before = self._before
-        # A count that decreased has started from 0 again, because a worker was replaced.
-        return {
-            reason: count - before.get(reason, 0) if count >= before.get(reason, 0) else count
-            for reason, count in counts.items()
-        }
+        return {reason: count - before.get(reason, 0) for reason, count in counts.items()}

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import orjson
 from aiohttp import hdrs
 from aiohttp.web_exceptions import HTTPServiceUnavailable
 from aiohttp.web_request import Request
 from aiohttp.web_response import StreamResponse
+
+from gateway.admin.status.state import StatusReporter
 
 # Seconds between two collections of the facts. Unchanged facts are sent every `_EVERY` times only.
 _INTERVAL: Final = 1.0
@@ -33,14 +35,6 @@ HEADERS: Final = {
 }
 
 
-class FactsProvider(Protocol):
-    """Source of the status facts."""
-
-    async def facts(self, language: str) -> dict[str, Any]:
-        """Return the facts, with texts in `language`."""
-        ...
-
-
 class StatusEvents:
     """Sends changed facts to every open page at once, and unchanged ones from time to time.
 
@@ -50,7 +44,7 @@ class StatusEvents:
 
     def __init__(
         self,
-        status: FactsProvider,
+        status: StatusReporter,
         render: Callable[[Mapping[str, Any]], Mapping[str, str]],
         *,
         interval: float = _INTERVAL,
@@ -88,7 +82,7 @@ class StatusEvents:
         last: object = None
         quiet = 0
         while not self._closed.is_set():
-            facts = await self._status.facts(language)
+            facts = self._status.facts(language)
             lasting = _without_time_fields(facts)
             quiet += 1
             if lasting != last or quiet >= _EVERY:

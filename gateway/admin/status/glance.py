@@ -55,7 +55,7 @@ def outbox_state(facts: SummaryFacts) -> tuple[str, str]:
     person = any(state in entries for state in OPERATOR_STATES)
     told = "person" if person else "waiting" if _WAITING & entries else "fine"
     told = told if outbox.get("available", True) else "away"
-    stuck = told == "waiting" and platform is not None and platform["state"] == "fails"
+    stuck = told == "waiting" and platform["state"] == "fails"
     return "degraded" if person or stuck or told == "away" else "yes", told
 
 

@@ -15,7 +15,7 @@ from gateway.telemetry.timestamp import TimestampFormatter
 
 MINUTES: Final = 60
 # Number of latest minutes that the service status considers.
-RECENT: Final = 5
+_RECENT: Final = 5
 # From `_MIN_REQUESTS_FOR_RATIO` requests on, a ratio of `_MANY_ERRORS_RATIO` failed ones means many
 # errors. With fewer requests a ratio has no significance, unless at least `_MIN_REQUESTS` requests
 # were made and all of them failed.
@@ -23,7 +23,7 @@ _MIN_REQUESTS_FOR_RATIO: Final = 10
 _MIN_REQUESTS: Final = 3
 _MANY_ERRORS_RATIO: Final = 0.5
 # Number of the slowest requests that are shown.
-MAX_SLOWEST: Final = 10
+_MAX_SLOWEST: Final = 10
 # Limits the memory: names come from the settings, and each reload may add new ones.
 _MAX_CALLERS: Final = 500
 OTHERS: Final = "(others)"
@@ -120,7 +120,7 @@ class RecentRequests:
 
     def last_five_minutes(self) -> tuple[int, int]:
         """Return the numbers of requests and errors in the last five minutes."""
-        last = [minute for _, minute in self._hour()][-RECENT:]
+        last = [minute for _, minute in self._hour()][-_RECENT:]
         return sum(minute.requests for minute in last), sum(minute.errors for minute in last)
 
     def facts(self) -> dict[str, Any]:
@@ -190,7 +190,7 @@ def _slowest(minutes: list[_Minute]) -> list[dict[str, Any]]:
     iso = TimestampFormatter().format
     used = sorted(
         (minute for minute in minutes if minute.requests), key=lambda minute: -minute.slowest
-    )[:MAX_SLOWEST]
+    )[:_MAX_SLOWEST]
     return [
         {
             "interaction": interaction,

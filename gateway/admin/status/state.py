@@ -7,13 +7,12 @@ patient or query.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway import __version__
 from gateway.admin.judgement import HealthEvaluator, token_statuses
-from gateway.admin.status.merging import merge_status
 from gateway.admin.status.recent_requests import (
     PLATFORM_ERROR,
     PLATFORM_REFUSAL,
@@ -32,19 +31,6 @@ from gateway.oauth.tokens import TokenState
 from gateway.pipeline.circuit import CircuitState
 from gateway.telemetry.timestamp import TimestampFormatter
 
-# The facts if no worker responds.
-_NOTHING: Final[dict[str, Any]] = {
-    "tokens": {},
-    "platform": None,
-    "sso": None,
-    "outbox": None,
-    "audit": None,
-    "inflight": 0,
-    "last_hour": {"requests": 0, "errors": 0, "refusals": 0, "minutes": []},
-    "slowest": [],
-    "errors": [],
-    "callers": [],
-}
 _CIRCUIT: Final = {
     CircuitState.CLOSED: "closed",
     CircuitState.HALF_OPEN: "half-open",
@@ -87,7 +73,7 @@ class StatusSources:
 
 
 class StatusReporter:
-    """The status facts of this process for operators."""
+    """The status facts for operators."""
 
     def __init__(
         self,
@@ -105,30 +91,21 @@ class StatusReporter:
 
     def language(self, requested: str | None, accept_language: str | None) -> str:
         """Return `requested` if it is one of `LANGUAGES`, else the best for `Accept-Language`."""
-        return _language(self._sources.settings(), requested, accept_language)
+        if requested in LANGUAGES:
+            return requested
+        return choose_language(accept_language, self._sources.settings().fhir.default_language)
 
-    async def facts(self, language: str) -> dict[str, Any]:
+    def facts(self, language: str) -> dict[str, Any]:
         """Return all facts as plain data, with texts in `language`."""
-        about = _instance_facts(
-            self._sources.settings(), self._clock() - self._started_at, self._wall_clock()
-        )
-        report = self.report()
-        care = service_status(
-            report["care"], self._sources.health_evaluator.evaluate(), report.pop("evidence")
-        )
-        return _localized({**about, **report, "care": care}, language)
-
-    def report(self) -> dict[str, Any]:
-        """Return the facts that differ from process to process, without texts.
-
-        `care` does not consider what `evidence` shows about the platform.
-        """
         sources, settings = self._sources, self._sources.settings()
         tokens = sources.tokens()
         outbox = sources.outbox()
-        return {
-            "care": self._service_status(tokens),
-            "evidence": asdict(sources.health_evaluator.evidence()),
+        evaluator = sources.health_evaluator
+        facts = {
+            "care": service_status(
+                self._own_status(tokens), evaluator.evaluate(), evaluator.evidence()
+            ),
+            **self._instance_facts(settings),
             "tokens": {name: _token(state) for name, state in tokens.items()},
             "platform": {
                 "url": url_without_secrets(settings.platform.fhir_base_url),
@@ -149,6 +126,18 @@ class StatusReporter:
             "inflight": sources.inflight(),
             **self._recent_requests.facts(),
         }
+        return _localized(facts, language)
+
+    def _instance_facts(self, settings: Settings) -> dict[str, Any]:
+        uptime, now = self._clock() - self._started_at, self._wall_clock()
+        iso = TimestampFormatter().format
+        return {
+            "at": iso(now),
+            "version": __version__,
+            "started_at": iso(now - uptime),
+            "uptime_seconds": round(uptime),
+            "settings": visible_settings(settings),
+        }
 
     def _platform_facts(self) -> dict[str, Any]:
         evaluator, iso = self._sources.health_evaluator, TimestampFormatter().format
@@ -160,10 +149,6 @@ class StatusReporter:
             "since": iso(evaluator.since),
             "probe": {"found": evidence.probe, "at": iso(probed_at)} if evidence.probe else None,
         }
-
-    def _service_status(self, tokens: Mapping[str, TokenState]) -> dict[str, str]:
-        answer, reason = self._own_status(tokens)
-        return {"answer": answer, "reason": reason}
 
     def _own_status(self, tokens: Mapping[str, TokenState]) -> tuple[str, str]:
         """Return `yes`, `degraded` or `no`, with the gravest reason known to this process."""
@@ -190,61 +175,6 @@ class StatusReporter:
         if many_errors(*self._recent_requests.last_five_minutes()):
             return "degraded", "many-errors"
         return "yes", "fine"
-
-
-class MergedStatusReporter:
-    """The status facts of several workers for operators.
-
-    `ask` returns the `StatusReporter.report` of each worker, None for one that does not respond.
-    """
-
-    def __init__(
-        self,
-        settings: Callable[[], Settings],
-        ask: Callable[[], Awaitable[Sequence[dict[str, Any] | None]]],
-        draining: Callable[[], bool],
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._settings = settings
-        self._request_reports = ask
-        self._draining = draining
-        self._clock = clock
-        self._wall_clock = wall_clock
-        self._started_at = clock()
-
-    def language(self, requested: str | None, accept_language: str | None) -> str:
-        """Return the language as `StatusReporter.language` does."""
-        return _language(self._settings(), requested, accept_language)
-
-    async def facts(self, language: str) -> dict[str, Any]:
-        """Return the facts as `StatusReporter.facts` does, and how many workers responded."""
-        reports = await self._request_reports()
-        about = _instance_facts(
-            self._settings(), self._clock() - self._started_at, self._wall_clock()
-        )
-        answering = sum(report is not None for report in reports)
-        workers = {"workers": {"configured": len(reports), "answering": answering}}
-        merged = merge_status(reports, draining=self._draining())
-        return _localized({**about, **workers, **_NOTHING, **merged}, language)
-
-
-def _language(settings: Settings, requested: str | None, accept_language: str | None) -> str:
-    if requested in LANGUAGES:
-        return requested
-    return choose_language(accept_language, settings.fhir.default_language)
-
-
-def _instance_facts(settings: Settings, uptime: float, now: float) -> dict[str, Any]:
-    iso = TimestampFormatter().format
-    return {
-        "at": iso(now),
-        "version": __version__,
-        "started_at": iso(now - uptime),
-        "uptime_seconds": round(uptime),
-        "settings": visible_settings(settings),
-    }
 
 
 def _localized(facts: dict[str, Any], language: str) -> dict[str, Any]:

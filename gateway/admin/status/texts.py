@@ -59,10 +59,6 @@ _OWN_MESSAGES: Final = {
         "`dhp-gateway outbox list`."
     ),
     "care:many-errors": Message("Half of the last requests or more failed. See the errors below."),
-    "care:workers-missing": Message(
-        "Not every worker process answers; another is being started. If this lasts longer "
-        "than a minute, look into the log."
-    ),
     "platform-error": Message("The platform itself answered with an error, which was passed on."),
     "platform-refusal": Message(
         "The platform itself refused the request, and its answer was passed on."
@@ -93,8 +89,6 @@ _OWN_MESSAGES: Final = {
     "settings": Message("Settings in force"),
     "version": Message("Version"),
     "uptime": Message("Running for"),
-    "workers": Message("Worker processes"),
-    "workers:of": Message("{answering} of {configured} answer"),
     "outbox": Message("Outbox"),
     "oldest": Message("The oldest waits"),
     "most": Message("Most in one minute"),

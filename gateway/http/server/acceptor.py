@@ -23,6 +23,8 @@ from gateway.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
 
+# The number of connections that are accepted from a socket in one loop iteration.
+_ACCEPT_BATCH: Final = 64
 # Seconds for which nothing is accepted while there is no free slot or descriptor.
 _ACCEPT_PAUSE: Final = 0.05
 # Seconds. A descriptor is free only some loop iterations after its connection was closed.
@@ -51,12 +53,11 @@ _NO_CONNECTION_ERRNOS: Final = frozenset(
 class AcceptLimits:
     """Limits of an `Acceptor`.
 
-    At most `max_connections` are open at once; at most `accept_batch` are accepted from a socket in
-    one loop iteration. `handshake_timeout` limits the TLS handshake, in seconds.
+    At most `max_connections` are open at once. `handshake_timeout` limits the TLS handshake, in
+    seconds.
     """
 
     max_connections: int
-    accept_batch: int
     handshake_timeout: float
 
 
@@ -118,7 +119,7 @@ class Acceptor:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _accept(self, listening: socket.socket) -> None:
-        for _ in range(self._capacity.accept_batch):
+        for _ in range(_ACCEPT_BATCH):
             if self._is_full():
                 self._close_idle_connection()
                 return

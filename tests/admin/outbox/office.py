@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from aiohttp import web
 
+from gateway.admin.listener import OperatorRunner
 from gateway.admin.outbox.desk import OutboxAdminApi
 from gateway.admin.outbox.operators import Operators
 from gateway.admin.server import OutboxPageConfig, build_application
@@ -25,7 +27,6 @@ from gateway.outbox.events import OutboxEvent, PendingAuditRecord
 from gateway.outbox.queue import Outbox
 from gateway.outbox.sealing import ContentCipher
 from gateway.outbox.sql_store import SqlStore
-from gateway.process.app import serve_admin
 from gateway.process.sockets import listen
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock
@@ -172,10 +173,14 @@ async def office(
         outbox = OutboxPageConfig(None if there == "disabled" else desk.handle, people, reveal)
         what = OneState("quiet")
         application = build_application(metrics=what, readiness=what, status=what, outbox=outbox)
-        async with contextlib.AsyncExitStack() as stack:
-            (listening,) = await listen({"admin.address": ListenAddress("127.0.0.1", 0)})
-            await serve_admin(stack, application, listening)
+        (listening,) = await listen({"admin.address": ListenAddress("127.0.0.1", 0)})
+        runner = OperatorRunner(application, listening.address)
+        await runner.setup()
+        await web.SockSite(runner, listening.sockets[0]).start()
+        try:
             yield Office(f"http://{listening.address}", store, people, clock, events, records)
+        finally:
+            await runner.cleanup()
     finally:
         await store.close()
 

@@ -33,7 +33,7 @@ class Told:
         self.asked = 0
         self.size = 0
 
-    async def facts(self, language: str) -> dict[str, Any]:
+    def facts(self, language: str) -> dict[str, Any]:
         """Time passes with each question."""
         self.asked += 1
         return {**self.now, "at": self.asked, "language": language, "bulk": "#" * self.size}

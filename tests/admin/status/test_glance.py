@@ -65,7 +65,6 @@ def test_all_is_well() -> None:
     since = "Since 2026-01-02 03:04:05 UTC"
     assert f"✔ answers platform.example {since} Requests under way: 3 Connections: idle 2" in text
     assert "Outbox" not in text
-    assert "Worker" not in text
 
 
 @pytest.mark.parametrize(
@@ -170,18 +169,6 @@ def test_writes_that_cannot_be_sent_are_a_warning() -> None:
     waiting = {"entries": {"waiting": 2}, "oldest_seconds": 3700.4}
     assert "⚠ writes wait" in seen(platform=fails, outbox=waiting)
     assert "✔ nothing waits" in seen(platform=fails, outbox={"entries": {}, "oldest_seconds": None})
-
-
-def test_workers_are_counted() -> None:
-    """How many of them answer, and a warning if not all do."""
-    assert "✔ 2 of 2 answer" in seen(workers={"configured": 2, "answering": 2})
-    assert "⚠ 1 of 2 answer" in seen(workers={"configured": 2, "answering": 1})
-
-
-def test_without_a_worker_only_they_are_shown() -> None:
-    """A platform, an SSO or tokens without a state are left out."""
-    text = seen(tokens={}, platform=None, sso=None, workers={"configured": 2, "answering": 0})
-    assert text == "Worker processes ⚠ 0 of 2 answer"
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,7 @@ async def test_writes_that_wait_for_a_person_are_a_limit(
 ) -> None:
     """The page does not say that nothing has to be done."""
     entries = None if outbox is None else {"entries": outbox, "oldest_seconds": 1.0}
-    facts = await StatusReporter(sources(gateway, entries), traffic).facts("en")
+    facts = StatusReporter(sources(gateway, entries), traffic).facts("en")
     assert facts["care"]["reason"] == reason
     assert facts["outbox"] == entries
 
@@ -235,7 +235,7 @@ async def test_many_errors_are_a_limit(
     for number in range(requests):
         failed = {"status": 502, "reason": "upstream-failed"} if number < errors else {}
         traffic.record_exchange(exchange(clock, **failed))
-    facts = await StatusReporter(sources(gateway), traffic).facts("en")
+    facts = StatusReporter(sources(gateway), traffic).facts("en")
     assert facts["care"]["reason"] == reason
 
 
@@ -427,7 +427,7 @@ class HostileStatus:
         """As status."""
         return "en"
 
-    async def facts(self, language: str) -> dict[str, Any]:
+    def facts(self, language: str) -> dict[str, Any]:
         """As status."""
         return self._facts
 
