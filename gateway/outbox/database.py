@@ -17,10 +17,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
 
+from gateway import os_support
 from gateway.i18n import Message, system_error
-from gateway.outbox import owner
 from gateway.outbox.reserve import PAGE, DiskReserve
-from gateway.outbox.store import OutboxFullError, OutboxUnavailableError
+from gateway.outbox.store import (
+    OutboxFullError,
+    OutboxInUseError,
+    OutboxUnavailableError,
+)
 
 _BUSY_TIMEOUT: Final = 5.0
 _RETRY_INTERVAL: Final = 0.02
@@ -45,7 +49,15 @@ _PRAGMAS: Final = (
 
 
 class Database(Protocol):
-    """Transactions, and the clock of the leases. All methods raise `OutboxUnavailableError`."""
+    """Transactions, and the clock of the leases. All methods raise `OutboxUnavailableError`.
+
+    `is_exclusive`: no other gateway uses the database, so that leases of others have no holder.
+    """
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether other gateways are kept away from the database."""
+        ...
 
     def read_transaction(self) -> contextlib.AbstractAsyncContextManager[AsyncConnection]:
         """Open a transaction that only reads."""
@@ -76,19 +88,19 @@ class Database(Protocol):
         """Return True if no entry blocks an ordering key, False where that is not known at once."""
         ...
 
-    def is_known_dead(self, owner: str) -> bool:
-        """Return whether the process that `current_owner` named so has ended; False if unknown."""
-        ...
-
     async def close(self) -> None:
         """Close all connections."""
         ...
 
 
 class SqliteDatabase:
-    """One file, for all processes of this machine. `clock` returns seconds since 1970."""
+    """One file, for processes of this machine. `clock` returns seconds since 1970.
 
-    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
+    `exclusive`: no other gateway may use the file; while one does, every transaction raises
+    `OutboxInUseError`. Commands use it without that.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float], *, exclusive: bool = False) -> None:
         self._clock = clock
         # Writers of this process wait here in the order of their arrival, rather than in SQLite's
         # polling.
@@ -97,6 +109,8 @@ class SqliteDatabase:
         self._busy_timeout = _BUSY_TIMEOUT
         self._path = path
         self._reserve = DiskReserve(path)
+        self._excludes_others = exclusive and os_support.HAS_FILE_LOCKS
+        self._lock_fd = -1
         url = sa.URL.create("sqlite+aiosqlite", database=str(path))
         self._engine = create_async_engine(url, hide_parameters=True, pool_size=_CONNECTIONS)
         sa.event.listen(self._engine.sync_engine, "connect", self._prepare)
@@ -105,14 +119,17 @@ class SqliteDatabase:
         self._empty_check = _EmptyCheck(path)
         # True if no entry of any process blocks an ordering key.
         self.is_known_empty = self._empty_check.is_known_empty
-        # All processes that use the file run on this machine.
-        self.is_known_dead = owner.is_owner_dead
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether other gateways are kept away from the database."""
+        return self._lock_fd >= 0
 
     @contextlib.asynccontextmanager
     async def read_transaction(self) -> AsyncIterator[AsyncConnection]:
         """Open a transaction that only reads."""
         with self._with_disk_reserve(), _translate_errors():
-            _make_private(self._path)
+            self._require_file()
             async with self._reader.begin() as connection:
                 yield connection
 
@@ -123,7 +140,7 @@ class SqliteDatabase:
         One that `adds` must leave the disk space that all others need. Raises `OutboxFullError`.
         """
         with self._with_disk_reserve(adds=adds), _translate_errors():
-            _make_private(self._path)
+            self._require_file()
             async with self._acquire_write_lock(), self._engine.begin() as connection:
                 yield connection
 
@@ -141,6 +158,12 @@ class SqliteDatabase:
             # The released space is there when the failed operation is retried.
             self._reserve.release()
             raise
+
+    def _require_file(self) -> None:
+        """Make the file if it is missing, and exclude other gateways."""
+        _make_private(self._path)
+        if self._excludes_others and not self.is_exclusive:
+            self._lock_fd = _locked(self._path.with_name(f"{self._path.name}-lock"))
 
     def _prepare(self, connection: Any, record: object) -> None:
         _prepare(connection, self._reserve.wal_checkpoint_pages())
@@ -186,10 +209,15 @@ class SqliteDatabase:
         """Close all connections."""
         self._empty_check.close()
         await self._engine.dispose()
+        if self.is_exclusive:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
 
 
 class PostgresDatabase:
     """A database that replicas share. `address` and `tls` are arguments of asyncpg."""
+
+    is_exclusive: Final = False
 
     def __init__(self, address: dict[str, Any], tls: ssl.SSLContext | str | None) -> None:
         timeouts = {"timeout": _BUSY_TIMEOUT, "command_timeout": 6 * _BUSY_TIMEOUT}
@@ -240,10 +268,6 @@ class PostgresDatabase:
         """Return False: another replica may insert an entry at any moment."""
         return False
 
-    def is_known_dead(self, owner: str) -> bool:
-        """Return False: the process may run on another machine."""
-        return False
-
     async def close(self) -> None:
         """Close all connections."""
         await self._engine.dispose()
@@ -278,6 +302,20 @@ def _make_private(path: Path) -> None:
         pass
     except OSError as error:
         raise OutboxUnavailableError(system_error(error, Message("cannot be made"))) from None
+
+
+def _locked(path: Path) -> int:
+    """Return the descriptor of a file that this process has locked.
+
+    The lock ends with the process. Raises `OutboxInUseError` where another gateway has it.
+    """
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, _PRIVATE)
+    try:
+        os_support.lock_file(descriptor)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise OutboxInUseError(Message("is in use by another gateway")) from None
+    return descriptor
 
 
 def _prepare(connection: Any, wal_pages: int) -> None:

@@ -1,20 +1,20 @@
 """The delivery of the outbox's entries, as long as the process runs.
 
-Any number of processes may deliver from one store: each entry is leased to one of them at a time,
-and an entry is not claimed while an earlier one with the same ordering key blocks it. So the
+Several replicas may deliver from one PostgreSQL database: each entry is leased to one of them at a
+time, and an entry is not claimed while an earlier one with the same ordering key blocks it. So the
 entries claimed here never depend on each other, and their attempts run concurrently.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from gateway.outbox.attempts import ActiveAttempts, AttemptDependencies
 from gateway.outbox.events import OutboxObserver
-from gateway.outbox.owner import current_owner
 from gateway.outbox.pacing import PlatformReachability, RetryDelays, RetrySchedule
 from gateway.outbox.sending import Sender
 from gateway.outbox.store import (
@@ -37,6 +37,8 @@ _log = get_logger(__name__)
 _MAX_ACTIVE_BYTES: Final = 64 * 1024 * 1024
 # Seconds between two maintenance steps, so that deliveries continue meanwhile.
 _PURGE_PAUSE: Final = 0.05
+# Bytes of the random name under which entries are leased.
+_OWNER_BYTES: Final = 8
 # Seconds in which outcomes can be recorded after the active attempts were stopped.
 _RECORD_TIMEOUT: Final = 5.0
 
@@ -81,14 +83,14 @@ class DeliveryLoop:
         self._sender = sender
         self._options = options
         self._timing = timing
-        self._owner = current_owner()
+        self._owner = secrets.token_hex(_OWNER_BYTES)
         schedule = RetrySchedule(options.delays, timing.random)
         self._reachability = PlatformReachability(schedule, timing.clock)
         dependencies = AttemptDependencies(
             sender, observe, self._reachability, schedule, options.delays
         )
         self._attempts = ActiveAttempts(dependencies, self.wake)
-        self._maintenance = OutboxMaintenance(store, observe, timing.clock)
+        self._maintenance = OutboxMaintenance(store, observe, timing.clock, self._owner)
         self._woken = asyncio.Event()
         self._draining = False
         self._finished = asyncio.Event()

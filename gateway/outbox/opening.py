@@ -28,7 +28,12 @@ from gateway.outbox.events import OutboxObserver
 from gateway.outbox.queue import Outbox
 from gateway.outbox.sealing import ContentCipher
 from gateway.outbox.sending import Sender
-from gateway.outbox.store import OutboxConfigurationError, OutboxLimits, OutboxUnavailableError
+from gateway.outbox.store import (
+    OutboxConfigurationError,
+    OutboxInUseError,
+    OutboxLimits,
+    OutboxUnavailableError,
+)
 from gateway.timing import TimeSource
 
 if TYPE_CHECKING:
@@ -41,20 +46,21 @@ _MISSING: Final = Message("needs the extra `outbox`: pip install 'dhp-gateway[ou
 
 @contextlib.asynccontextmanager
 async def open_store(
-    settings: OutboxSettings, clock: Callable[[], float] = time.time, *, later: bool = False
+    settings: OutboxSettings, clock: Callable[[], float] = time.time, *, delivers: bool = False
 ) -> AsyncIterator[SqlStore]:
     """Open the store and prepare it; `clock` returns seconds since 1970.
 
-    Raises `OutboxConfigurationError` with a text that names the setting and what to do. With
-    `later` a database that cannot be reached is no error: `prepare` is to be called again.
+    Raises `OutboxConfigurationError` with a text that names the setting and what to do. `delivers`:
+    the store is a gateway's. It excludes other gateways from a SQLite file, and a database that
+    cannot be reached is no error: `prepare` is to be called again.
     """
     cipher = ContentCipher(encryption_key(settings))
     require_extra(settings)
     from gateway.outbox.sql_store import SqlStore
 
-    store = SqlStore(_database(settings.url, clock), cipher)
+    store = SqlStore(_database(settings.url, clock, exclusive=delivers), cipher)
     try:
-        await _prepare_store(store, settings.url, later=later)
+        await _prepare_store(store, settings.url, later=delivers)
         yield store
     finally:
         await store.close()
@@ -107,7 +113,7 @@ def encryption_key(settings: OutboxSettings) -> bytes:
 async def _prepare_store(store: SqlStore, location: DatabaseLocation, *, later: bool) -> None:
     try:
         await store.prepare()
-    except OutboxConfigurationError as error:
+    except (OutboxConfigurationError, OutboxInUseError) as error:
         why = Message("{location} {trouble}", location=location, trouble=exception_message(error))
         raise OutboxConfigurationError(setting_problem("outbox.url", why)) from None
     except OutboxUnavailableError as error:
@@ -121,12 +127,14 @@ async def _prepare_store(store: SqlStore, location: DatabaseLocation, *, later: 
         raise OutboxConfigurationError(setting_problem("outbox.url", why)) from None
 
 
-def _database(location: DatabaseLocation, clock: Callable[[], float]) -> Database:
+def _database(
+    location: DatabaseLocation, clock: Callable[[], float], *, exclusive: bool
+) -> Database:
     from gateway.outbox.database import PostgresDatabase, SqliteDatabase
 
     if location.kind == "postgresql":
         return PostgresDatabase(**_server(location))
-    return SqliteDatabase(Path(location.path), clock)
+    return SqliteDatabase(Path(location.path), clock, exclusive=exclusive)
 
 
 def _server(location: DatabaseLocation) -> dict[str, Any]:

@@ -7,7 +7,7 @@ that they were not renewed.
 
 Every method is atomic and, when it returns, its changes are on disk. All raise
 `OutboxUnavailableError` when the database cannot be reached. Durations are seconds; `owner` names
-one process.
+one gateway.
 """
 
 from __future__ import annotations
@@ -77,8 +77,11 @@ class SqlStore(SqlQueries):
         self._latest = 0.0
         # True if no entry blocks, as far as that is known at once.
         self.is_known_empty = database.is_known_empty
-        # Whether the process that `owner` names has ended, as far as that is known here.
-        self.is_known_dead = database.is_known_dead
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether other gateways are kept away from the database."""
+        return self._database.is_exclusive
 
     async def close(self) -> None:
         """Close the database after the running methods have ended."""
@@ -260,14 +263,13 @@ class SqlStore(SqlQueries):
 
     @shielded
     async def recover_leases(
-        self, standing: Collection[Lease], *, settle: float
+        self, standing: Collection[Lease], *, settle: float, dead: Collection[str] = ()
     ) -> Sequence[EntryChange]:
-        """Recover entries with one of these leases that has ended or whose owner is dead.
+        """Recover entries with one of these leases that has ended or whose owner is `dead`.
 
         Their `recovery` decides what follows. Entries to be verified are due after `settle`
         seconds.
         """
-        dead = [owner for owner in {lease.owner for lease in standing} if self.is_known_dead(owner)]
         async with self._database.write_transaction() as connection:
             await self._require_same_key(connection)
             now = await self._database.now(connection)

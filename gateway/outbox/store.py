@@ -25,6 +25,10 @@ class OutboxUnavailableError(OutboxError):
     """The store cannot be reached now, or its disk is full."""
 
 
+class OutboxInUseError(OutboxUnavailableError):
+    """Another gateway uses the file."""
+
+
 class NotRecordedError(OutboxError):
     """The audit trail cannot be written now, so that access to an entry is not recorded."""
 

@@ -1,4 +1,4 @@
-"""Maintenance of the whole outbox, which any process does, whichever process added the entries."""
+"""Maintenance of the whole outbox, which any gateway does, whichever one added the entries."""
 
 from __future__ import annotations
 
@@ -15,28 +15,44 @@ if TYPE_CHECKING:
 
 
 class OutboxMaintenance:
-    """All methods raise `OutboxUnavailableError`. Durations are seconds, `clock` is monotonic."""
+    """All methods raise `OutboxUnavailableError`.
+
+    Durations are seconds, `clock` is monotonic. `owner` is the name under which this gateway leases
+    entries.
+    """
 
     def __init__(
-        self, store: SqlStore, observe: OutboxObserver, clock: Callable[[], float]
+        self, store: SqlStore, observe: OutboxObserver, clock: Callable[[], float], owner: str
     ) -> None:
         self._store = store
         self._observe = observe
         self._clock = clock
+        self._owner = owner
         self._seen: dict[Lease, float] = {}
         self._more = False
 
     async def recover_leases(self, lease_seconds: float, settle: float) -> None:
-        """Recover entries that processes which ended were sending.
+        """Recover entries that gateways which ended were sending.
 
         The store's clock may have been set ahead: a lease must also have stood unrenewed for its
-        whole length by the clock of this process. Its owner has stopped by then. An entry of a
-        process that is known to be dead is recovered at once.
+        whole length by the clock of this process. Its owner has stopped by then. Where other
+        gateways are kept away, every other owner has ended, and its entries are recovered at once.
         """
-        standing = await self._stale_leases(lease_seconds)
+        found = await self._store.leases()
+        # Read after the query: a lease may have been renewed while this process waited for the
+        # result.
+        now = self._clock()
+        self._seen = {lease: self._seen.get(lease, now) for lease in found}
+        dead = {lease.owner for lease in found if self._store.is_exclusive} - {self._owner}
+        standing = [
+            lease
+            for lease, since in self._seen.items()
+            if now - since >= lease_seconds or lease.owner in dead
+        ]
         if standing:
             await self._apply_all(
-                lambda: self._store.recover_leases(standing, settle=settle), _step_after_lease_end
+                lambda: self._store.recover_leases(standing, settle=settle, dead=dead),
+                _step_after_lease_end,
             )
 
     async def expire_and_purge(self, max_age: float, retention: float) -> bool:
@@ -53,18 +69,6 @@ class OutboxMaintenance:
             or await self._store.release_disk_space()
         )
         return self._more
-
-    async def _stale_leases(self, lease_seconds: float) -> list[Lease]:
-        found = await self._store.leases()
-        # Read after the query: a lease may have been renewed while this process waited for the
-        # result.
-        now = self._clock()
-        self._seen = {lease: self._seen.get(lease, now) for lease in found}
-        return [
-            lease
-            for lease, since in self._seen.items()
-            if now - since >= lease_seconds or self._store.is_known_dead(lease.owner)
-        ]
 
     async def _apply_all(
         self,

@@ -76,7 +76,7 @@ async def open_outbox(
     # aiosqlite logs every statement with its values at level DEBUG.
     logging.getLogger("aiosqlite").setLevel(logging.WARNING)  # noqa: TID251 - the library's logger
     try:
-        store = await stack.enter_async_context(open_store(settings, later=True))
+        store = await stack.enter_async_context(open_store(settings, delivers=True))
     except OutboxConfigurationError as error:
         raise StartError(exception_message(error)) from None
     return OutboxService(

@@ -1,7 +1,7 @@
 """A separate process that writes to an outbox or delivers from one; tests kill it.
 
 write URL            enqueues writes; sends a message for each stored entry
-claim URL            claims everything that may be sent, and waits
+claim URL            claims everything that may be sent, as a gateway, and waits
 deliver URL SOCKET   delivers to the listener at the Unix socket
 """
 
@@ -19,7 +19,6 @@ from gateway.config import OutboxSettings
 from gateway.outbox.delivery import DeliveryLoop, DeliveryOptions
 from gateway.outbox.entry import OutboxEntry, QueuedRequest, RecoveryMode, StoredResponse
 from gateway.outbox.opening import open_store
-from gateway.outbox.owner import current_owner
 from gateway.outbox.pacing import RetryDelays
 from gateway.outbox.sending import (
     Effect,
@@ -110,8 +109,8 @@ async def _deliver(says: Connection, url: str, socket: Path) -> None:
 
 
 async def _claim(says: Connection, url: str) -> None:
-    async with open_store(settings(url)) as store:
-        await claim(store, 100, current_owner(), lease=3600.0)
+    async with open_store(settings(url), delivers=True) as store:
+        await claim(store, 100, "a gateway", lease=3600.0)
         says.send(["ready"])
         await asyncio.Event().wait()
 

@@ -19,8 +19,9 @@ from gateway.outbox.entry import EntryState
 from gateway.outbox.events import OutboxEvent, OutboxStep
 from gateway.outbox.opening import encryption_key, make_delivery_loop, make_outbox, open_store
 from gateway.outbox.store import OutboxConfigurationError, OutboxFullError, OutboxUnavailableError
+from tests.outbox.attempts import claim
 from tests.outbox.child import KEY, settings
-from tests.outbox.drafts import draft
+from tests.outbox.drafts import ROOMY, draft
 from tests.outbox.places import Place, PostgresPlace, SqlitePlace
 from tests.outbox.running import until
 from tests.outbox.sender import RecordingSender
@@ -197,6 +198,45 @@ async def test_commands_see_what_another_process_does(sqlite_place: SqlitePlace)
         assert not await here.is_blocked("lis", ["Observation/a"])
 
 
+async def test_a_second_gateway_on_a_file_is_refused(sqlite_place: SqlitePlace) -> None:
+    """It learns which file it is; commands use it meanwhile, and the next gateway afterwards."""
+    text = re.escape(f"outbox.url: {sqlite_place.url} is in use by another gateway")
+    async with open_store(made(sqlite_place), delivers=True):
+        with pytest.raises(OutboxConfigurationError, match=text):
+            async with open_store(made(sqlite_place), delivers=True):
+                pass
+        async with open_store(made(sqlite_place)) as command:
+            assert await command.entries() == []
+    async with open_store(made(sqlite_place), delivers=True) as store:
+        assert await store.entries() == []
+
+
+async def test_a_file_that_another_gateway_took_meanwhile_is_not_used(tmp_path: Path) -> None:
+    """A gateway that began without its disk does nothing to an outbox that it cannot have."""
+    place = SqlitePlace(tmp_path / "disk" / "outbox.db")
+    async with open_store(made(place), delivers=True) as store:
+        with pytest.raises(OutboxUnavailableError):
+            await store.prepare()
+        place.path.parent.mkdir()
+        async with open_store(made(place), delivers=True) as other:
+            await other.insert(draft("a"), ROOMY)
+            for step in (store.prepare(), store.entries(), claim(store)):
+                with pytest.raises(OutboxUnavailableError, match="in use by another gateway"):
+                    await step
+        await store.prepare()
+        assert len(await claim(store)) == 1
+
+
+async def test_replicas_share_a_server(postgres_place: PostgresPlace) -> None:
+    """PostgreSQL is for several gateways."""
+    async with (
+        open_store(made(postgres_place), delivers=True) as one,
+        open_store(made(postgres_place), delivers=True) as other,
+    ):
+        await one.insert(draft("a"), ROOMY)
+        assert len(await other.entries()) == 1
+
+
 async def test_waits_for_another_process_that_opens_it_first(sqlite_place: SqlitePlace) -> None:
     """A new file that another process is writing to is opened as soon as that ends."""
     other = sqlite3.connect(sqlite_place.path, isolation_level=None)
@@ -271,7 +311,7 @@ async def test_index_stays_in_use_while_the_outbox_is_open(sqlite_place: SqliteP
 
 
 async def test_many_processes_may_open_it_first(place: Place) -> None:
-    """Workers that start together on an empty place make its tables once, and all can use them."""
+    """Processes that start together on an empty place make its tables once, for all."""
 
     async def one(number: int) -> None:
         async with open_store(made(place)) as store:
