@@ -172,7 +172,7 @@ GUIDANCE: Final[dict[str, Guidance]] = {
         ),
         (
             "Look at `dhp_gateway_upstream_duration_seconds`. If the platform is fast, raise the "
-            "limit or add a worker or replica."
+            "limit or add a replica."
         ),
     ),
     "token-refused": Guidance(
