@@ -35,7 +35,7 @@ from gateway.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     # A gateway without an outbox does not load its modules.
-    from gateway.admin.outbox.desk import AskOutbox
+    from gateway.admin.outbox.desk import OutboxAdminApi
 
 Handler = Callable[[Request], Awaitable[StreamResponse]]
 
@@ -54,11 +54,11 @@ def _empty_key_set() -> Iterable[Mapping[str, Any]]:
 class OutboxPageConfig:
     """What the outbox page works with.
 
-    `query` sends a question to an `OutboxAdminApi`, None where there is no outbox. `operators`: the
-    operators that may decide about entries. `reveal`: operators may see an entry in full.
+    `outbox` is None where there is none. `operators`: the operators that may decide about entries.
+    `reveal`: operators may see an entry in full.
     """
 
-    query: AskOutbox | None
+    outbox: OutboxAdminApi | None
     operators: Operators
     reveal: bool
 
@@ -139,7 +139,7 @@ def _add_outbox(
     application: Application, status: StatusReporter, outbox: OutboxPageConfig | None
 ) -> None:
     if outbox is not None:
-        pages = OutboxPages(outbox.query, outbox.operators, status.language, reveal=outbox.reveal)
+        pages = OutboxPages(outbox.outbox, outbox.operators, status.language, reveal=outbox.reveal)
         pages.add_to(application)
 
 
@@ -161,7 +161,7 @@ _OUTBOX_LINKS: Final = {"/outbox": "for people: what waits, failed and is unclea
 
 def _links(status: StatusReporter | None, outbox: OutboxPageConfig | None) -> dict[str, str]:
     """Return the paths that are served, with a description of each."""
-    has_outbox = outbox is not None and outbox.query is not None
+    has_outbox = outbox is not None and outbox.outbox is not None
     pages = _STATUS_LINKS if status is not None else {}
     return {**_LINKS, **pages, **(_OUTBOX_LINKS if has_outbox else {})}
 

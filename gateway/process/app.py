@@ -297,7 +297,7 @@ class Gateway:
             public_keys=lambda: factories.public_keys(self.settings),
             status=self.status,
             outbox=OutboxPageConfig(
-                None if self.outbox is None else self.outbox.admin_api.handle,
+                None if self.outbox is None else self.outbox.admin_api,
                 self._operators,
                 self.settings.outbox.reveal,
             ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -25,6 +26,21 @@ HEADERS: Final = {
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+
+
+class OutboxPageError(Exception):
+    """The response is a page that only has the reason.
+
+    `text_key` is the key of the reason's text, without the prefix `refused:`.
+    """
+
+    def __init__(
+        self, status: HTTPStatus, word: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(word)
+        self.status = status
+        self.text_key = word
+        self.headers = headers or {}
 
 
 @dataclass(slots=True)

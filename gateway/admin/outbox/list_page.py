@@ -18,9 +18,9 @@ _NOTICES: Final = frozenset(("retried", "dropped"))
 def render_list_page(
     view: PageContext, facts: EntryListFacts, asked: EntryListFacts, query: Mapping[str, str]
 ) -> str:
-    """Return the page for the answer of an `OutboxAdminApi`.
+    """Return the page for `OutboxAdminApi.entries`.
 
-    `facts`: the answer. `asked`: the question. `query`: the query of the page's own address.
+    `facts`: its result. `asked`: its arguments. `query`: the query of the page's own address.
     """
     verdict = _outbox_status(facts["groups"])
     narrowed = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import hdrs
 from aiohttp.web_app import Application
@@ -17,7 +17,7 @@ from aiohttp.web_response import Response
 from yarl import URL
 
 from gateway.admin.outbox import entry_page, list_page
-from gateway.admin.outbox.frame import HEADERS, PageContext, refusal_page
+from gateway.admin.outbox.frame import HEADERS, OutboxPageError, PageContext, refusal_page
 from gateway.admin.outbox.operators import (
     CHALLENGE,
     OperatorAuthError,
@@ -28,7 +28,7 @@ from gateway.admin.outbox.operators import (
 
 if TYPE_CHECKING:
     # A gateway without an outbox does not load its modules.
-    from gateway.admin.outbox.desk import AskOutbox, OutboxFacts
+    from gateway.admin.outbox.desk import OutboxAdminApi
 
 Language = Callable[[str | None, str | None], str]
 OutboxPageHandler = Callable[[Request, PageContext], Awaitable[Response]]
@@ -40,33 +40,22 @@ _MAX_REASON_LENGTH: Final = 300
 _LAST_NUMBER: Final = 2**62
 
 
-class OutboxPageError(Exception):
-    """The response is a page that only has the reason.
-
-    `text_key` is the key of the reason's text, without the prefix `refused:`.
-    """
-
-    def __init__(
-        self, status: HTTPStatus, word: str, headers: Mapping[str, str] | None = None
-    ) -> None:
-        super().__init__(word)
-        self.status = status
-        self.text_key = word
-        self.headers = headers or {}
-
-
 class OutboxPages:
     """The pages `/outbox` and below.
 
-    `ask` sends a question to an `OutboxAdminApi`, None where there is no outbox. `language` chooses
-    the language by the query parameter `lang` and `Accept-Language`. `reveal`: operators may see
-    entries in full.
+    `outbox` is None where there is none. `language` chooses the language by the query parameter
+    `lang` and `Accept-Language`. `reveal`: operators may see entries in full.
     """
 
     def __init__(
-        self, ask: AskOutbox | None, operators: Operators, language: Language, *, reveal: bool
+        self,
+        outbox: OutboxAdminApi | None,
+        operators: Operators,
+        language: Language,
+        *,
+        reveal: bool,
     ) -> None:
-        self._query_outbox = ask
+        self._outbox_if_enabled = outbox
         self._operators = operators
         self._language = language
         self._reveal = reveal
@@ -119,66 +108,54 @@ class OutboxPages:
     async def _list(self, request: Request, view: PageContext) -> Response:
         query = request.query
         after = query.get("after", "0")
-        question = {
-            "ask": "list",
+        asked: dict[str, Any] = {
             "states": [state for state in list_page.STATES if state == query.get("state")],
             "cause": query.get("cause"),
             "caller": query.get("caller"),
             "after": min(int(after), _LAST_NUMBER) if after.isdecimal() else 0,
         }
-        facts = await self._query(question)
-        return _html(list_page.render_list_page(view, facts, question, query), view)
+        facts = await self._outbox.entries(**asked)
+        return _html(list_page.render_list_page(view, facts, asked, query), view)
 
     async def _entry(self, request: Request, view: PageContext) -> Response:
-        facts = await self._query({"ask": "entry", "id": request.match_info["id"]})
-        return _html(entry_page.render_entry_page(view, facts["entry"]), view)
+        entry = await self._outbox.entry(request.match_info["id"])
+        return _html(entry_page.render_entry_page(view, entry), view)
 
     async def _retry(self, request: Request, view: PageContext) -> Response:
-        form = await self._form(request, view)
-        operator = view.operator
+        form, operator = await self._form(request, view)
         if "cause" in form:
-            question = {"ask": "retry-failed", "cause": form["cause"], "operator": operator}
-            moved = (await self._query(question))["moved"]
+            moved = await self._outbox.retry_failed(form["cause"], operator)
         else:
-            await self._apply_action({"ask": "retry", "id": _id(form), "operator": operator})
+            await self._outbox.retry(_id(form), operator)
             moved = 1
         return _redirect_to_list(view, said="retried", count=str(moved))
 
     async def _drop(self, request: Request, view: PageContext) -> Response:
-        form = await self._form(request, view)
+        form, operator = await self._form(request, view)
         reason = " ".join(form.get("reason", "").split())[:_MAX_REASON_LENGTH]
         if not reason:
             raise OutboxPageError(HTTPStatus.BAD_REQUEST, "no-reason")
-        question = {"ask": "drop", "id": _id(form), "operator": view.operator, "reason": reason}
-        await self._apply_action(question)
+        await self._outbox.drop(_id(form), operator, reason)
         return _redirect_to_list(view, said="dropped")
 
     async def _reveal_entry(self, request: Request, view: PageContext) -> Response:
-        form = await self._form(request, view)
+        form, operator = await self._form(request, view)
         if not self._reveal:
             raise OutboxPageError(HTTPStatus.FORBIDDEN, "hidden")
-        question = {"ask": "reveal", "id": _id(form), "operator": view.operator}
-        facts = await self._query(question)
-        return _html(entry_page.render_entry_page(view, facts["entry"]), view)
+        entry = await self._outbox.reveal(_id(form), operator)
+        return _html(entry_page.render_entry_page(view, entry), view)
 
-    async def _query(self, question: OutboxFacts) -> OutboxFacts:
-        """Return the answer to a question. Raises `OutboxPageError` if there is none."""
-        if self._query_outbox is None:
+    @property
+    def _outbox(self) -> OutboxAdminApi:
+        if self._outbox_if_enabled is None:
             raise OutboxPageError(HTTPStatus.NOT_FOUND, "disabled")
-        facts = await self._query_outbox(question)
-        if facts is None:
-            raise OutboxPageError(HTTPStatus.NOT_FOUND, "missing")
-        for why in ("away", "unrecorded"):
-            if facts.get(why):
-                raise OutboxPageError(HTTPStatus.SERVICE_UNAVAILABLE, why)
-        return facts
+        return self._outbox_if_enabled
 
-    async def _apply_action(self, question: OutboxFacts) -> None:
-        if not (await self._query(question))["done"]:
-            raise OutboxPageError(HTTPStatus.CONFLICT, "not-possible")
+    async def _form(self, request: Request, view: PageContext) -> tuple[Mapping[str, str], str]:
+        """Return the fields of a form and the signed-in operator that sent it.
 
-    async def _form(self, request: Request, view: PageContext) -> Mapping[str, str]:
-        """Return the fields of a form sent by a signed-in operator. Raises `OutboxPageError`."""
+        Raises `OutboxPageError`.
+        """
         if not view.has_operators:
             raise OutboxPageError(HTTPStatus.FORBIDDEN, "read-only")
         if is_cross_site(request):
@@ -188,7 +165,7 @@ class OutboxPages:
         form = await _parse_form(request)
         if not self._operators.is_valid_form_token(form.get("token", ""), view.operator):
             raise OutboxPageError(HTTPStatus.FORBIDDEN, "old-form")
-        return form
+        return form, view.operator
 
 
 async def _parse_form(request: Request) -> Mapping[str, str]:

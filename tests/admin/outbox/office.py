@@ -170,7 +170,7 @@ async def office(
         await store.prepare()
     try:
         desk = OutboxAdminApi(Outbox(store, ROOMY, events.append, bool), records, page=PAGE)
-        outbox = OutboxPageConfig(None if there == "disabled" else desk.handle, people, reveal)
+        outbox = OutboxPageConfig(None if there == "disabled" else desk, people, reveal)
         what = OneState("quiet")
         application = build_application(metrics=what, readiness=what, status=what, outbox=outbox)
         (listening,) = await listen({"admin.address": ListenAddress("127.0.0.1", 0)})
