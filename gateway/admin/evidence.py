@@ -90,10 +90,8 @@ class PlatformOutcomes:
         elif signal == REFUSES:
             self._refused_credential = credential
 
-    def snapshot(
-        self, *, circuit: CircuitState, tokens: Mapping[str, str], probing: bool
-    ) -> HealthEvidence:
-        """Return the health evidence at this moment. `probing`: whether probes are enabled."""
+    def snapshot(self, *, circuit: CircuitState, tokens: Mapping[str, str]) -> HealthEvidence:
+        """Return the health evidence at this moment."""
         newest = int(self._clock()) // _SLICE
         minute: dict[str, int] = {}
         since_good: dict[str, int] = {}
@@ -117,7 +115,6 @@ class PlatformOutcomes:
             has_succeeded=self._has_succeeded,
             probe=self._last_probe_signal,
             probed_at=self.probed_at,
-            is_probe_enabled=probing,
             circuit=int(circuit),
             tokens=dict(tokens),
             credential=self._refused_credential,

@@ -78,9 +78,8 @@ class HealthEvidence:
     most, the first of them at `bad_since`; `kinds`: the number of kinds of these requests, up to
     `MAX_REQUEST_KINDS`. `last_request_at`: the end of the last caller's request that gave a signal.
     `has_succeeded`: the platform has responded successfully at least once. `probe`: the signal of
-    the last probe, "" before the first one; `is_probe_enabled`: probes are sent. `tokens`: the
-    status of each credential, see `token_statuses`. `credential`: the credential that the platform
-    refused last, "" for none.
+    the last probe, "" before the first one. `tokens`: the status of each credential, see
+    `token_statuses`. `credential`: the credential that the platform refused last, "" for none.
     """
 
     last_minute: Mapping[str, int] = field(default_factory=dict)
@@ -92,7 +91,6 @@ class HealthEvidence:
     has_succeeded: bool = False
     probe: str = ""
     probed_at: float = -math.inf
-    is_probe_enabled: bool = False
     circuit: int = CircuitState.CLOSED
     tokens: Mapping[str, str] = field(default_factory=dict)
     credential: str = ""

@@ -43,7 +43,7 @@ class MonitorSources:
 
 
 class PlatformMonitor:
-    """Everything that one process knows about whether its requests can succeed."""
+    """Everything that the gateway knows about whether its requests can succeed."""
 
     def __init__(
         self,
@@ -73,7 +73,6 @@ class PlatformMonitor:
         return self._outcomes.snapshot(
             circuit=sources.circuit(),
             tokens=token_statuses(sources.tokens()),
-            probing=bool(sources.interval()),
         )
 
     def is_failing(self) -> bool:

@@ -42,7 +42,7 @@ class DurableFile:
         return stat.S_ISREG(os.fstat(self.fd).st_mode)
 
     def refresh_size(self) -> None:
-        """Continue at the current end of the file, to which other processes may have written."""
+        """Continue at the current end of the file, which others may have changed."""
         self.size = os.fstat(self.fd).st_size
 
     def append(self, chunks: Sequence[bytes]) -> None:

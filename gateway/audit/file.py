@@ -1,9 +1,8 @@
 """The audit file: its records form one chain across rotations and restarts.
 
-A process that starts reads the end of the chain from
-the file. A partial line that a dead process left is terminated, kept, and followed by a `torn`
-record. A failed write is truncated to the last complete line, so that no failure leaves a partial
-line.
+A process that starts reads the end of the chain from the file. A partial line that a dead process
+left is terminated, kept, and followed by a `torn` record. A failed write is truncated to the last
+complete line, so that no failure leaves a partial line.
 """
 
 from __future__ import annotations

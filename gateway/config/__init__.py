@@ -42,7 +42,6 @@ from gateway.config.settings import Settings
 from gateway.config.settings_error import SettingsError
 from gateway.config.source import SettingsSource
 from gateway.config.store_url import StoreLocation
-from gateway.config.text_file import read_text
 from gateway.config.values import ListenAddress
 
 __all__ = [
@@ -80,5 +79,4 @@ __all__ = [
     "load_admin_address",
     "load_settings",
     "named_files",
-    "read_text",
 ]

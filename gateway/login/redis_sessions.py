@@ -1,4 +1,4 @@
-"""A store for sessions and sign-ins in a Redis or Valkey server that workers and replicas share.
+"""A store for sessions and sign-ins in a Redis or Valkey server that replicas share.
 
 Each entry is encrypted with the identifier that only the browser holds, and stored under the hash
 of the identifier: a dump of the server reveals no content, with or without the gateway's own

@@ -1,4 +1,4 @@
-"""The active attempts of this process: each verifies, sends, evaluates and reports one entry."""
+"""The active attempts of this gateway: each verifies, sends, evaluates and reports one entry."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class AttemptDependencies:
 
 
 class ActiveAttempts:
-    """The attempts of this process, until their outcomes are recorded.
+    """The attempts of this gateway, until their outcomes are recorded.
 
     `on_attempt_ended` is called after each attempt. A caller of `take_outcomes` must call either
     `outcomes_recorded` or `requeue_outcomes`.

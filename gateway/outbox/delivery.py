@@ -50,7 +50,7 @@ class DeliveryOptions:
     `max_age`: a waiting entry that is older is given up. `retention`: a finished entry is purged
     after it. `max_parallel`: attempts at the same time in this process. `lease_seconds`: a lease
     that is not renewed for this time is lost, at the latest 2 × `recovery_interval` later.
-    `poll_interval`: the longest time until an entry of another process is noticed.
+    `poll_interval`: the longest time until an entry of another gateway is noticed.
     `recovery_interval`: time between two checks for lost leases. `maintenance_interval`: time
     between two checks for entries that are too old.
     """
@@ -309,7 +309,7 @@ class DeliveryLoop:
     def _arm_lease_timer(self, started_at: float) -> None:
         """Stop the attempts after two thirds of a lease, unless this is called again.
 
-        That is well before another process may claim their entries. `started_at` is the monotonic
+        That is well before another replica may claim their entries. `started_at` is the monotonic
         time before the lease was requested. The next renewal is a quarter of a lease later.
         """
         self._disarm_lease_timer()

@@ -78,7 +78,7 @@ class WriteQueueResources:
     """Shared resources of the outbox on the request path.
 
     `body_budget` is the memory budget of large bodies while they are retained. `last_writes` are
-    those of all processes of this gateway, under earlier settings too. All bodies are parsed by the
+    those of this gateway, under earlier settings too. All bodies are parsed by the
     `serial_executor`.
     """
 

@@ -1,6 +1,6 @@
 """The outbox as the rest of the gateway uses it: enqueue, read, retry, cancel, drop.
 
-`gateway.outbox.delivery` delivers from the same store, in this or in another process.
+`gateway.outbox.delivery` delivers from the same store, in this or in another gateway.
 """
 
 from __future__ import annotations

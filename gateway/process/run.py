@@ -1,4 +1,4 @@
-"""`dhp-gateway run`: one gateway in this process, from the signals to the exit code."""
+"""`dhp-gateway run`: the gateway with its signals, reloads and exit code."""
 
 from __future__ import annotations
 

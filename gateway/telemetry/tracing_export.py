@@ -205,7 +205,7 @@ def _resource(service_name: str) -> Mapping[str, str]:
     return {
         "service.name": service_name,
         "service.version": __version__,
-        # Workers are distinguished by their process id.
+        # Replicas on one machine are distinguished by their process id.
         "service.instance.id": f"{host}:{os.getpid()}",
         "host.name": host,
         "telemetry.sdk.name": "opentelemetry",

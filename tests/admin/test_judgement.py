@@ -25,7 +25,6 @@ WORKED = HealthEvidence(
     has_succeeded=True,
     last_success_at=NOW - 120,
     last_request_at=NOW,
-    is_probe_enabled=True,
     now=NOW,
 )
 NEW = replace(WORKED, has_succeeded=False, last_success_at=-1e9)

@@ -34,8 +34,8 @@ _WARNING_INTERVAL: Final = 10.0
 # Seconds for which a closing TLS connection waits for the peer's close_notify.
 _TLS_SHUTDOWN_TIMEOUT: Final = 2.0
 _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
-# The peer gave up before it was accepted, or another process was faster. (EWOULDBLOCK and EAGAIN
-# differ only on Windows.)
+# The peer gave up before it was accepted, or no further one waits. (EWOULDBLOCK and EAGAIN differ
+# only on Windows.)
 _NO_CONNECTION_ERRNOS: Final = frozenset(
     (
         errno.EAGAIN,
