@@ -65,7 +65,7 @@ async def accepting(
     limits = ListenLimits(8192, 8192, 100, 10.0, write_stall_timeout=STALL)
     server = CallerServer(sink or Sink(), limits)
     acceptor = Acceptor(
-        [listening], server, AcceptLimits(connections, 64, 10.0), tls=None, clock=time.monotonic
+        [listening], server, AcceptLimits(connections, 10.0), tls=None, clock=time.monotonic
     )
     acceptor.open()
     yield acceptor, listening
