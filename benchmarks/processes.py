@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -84,6 +85,10 @@ class Pinned:
                     found += int(line.split()[1]) * 1024
         return found
 
+    def descriptors(self) -> int:
+        """Return how many descriptors are open now."""
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.pids())
+
     def until_answering(
         self,
         port: int,
@@ -91,12 +96,13 @@ class Pinned:
         *,
         patience: float = 30,
         headers: Mapping[str, str] = MappingProxyType({}),
+        tls: ssl.SSLContext | None = None,
     ) -> float:
         """Return the seconds from the start to the first 200, polled about every millisecond."""
         deadline = time.monotonic() + patience
         status: int | None = None
         while time.monotonic() < deadline and self.popen.poll() is None:
-            status = _status(port, path, headers)
+            status = _status(port, path, headers, tls)
             if status == 200:
                 return time.monotonic() - self.started
             time.sleep(0.001)
@@ -144,8 +150,14 @@ def _run_seconds(pid: int) -> float:
     return total / 1e9
 
 
-def _status(port: int, path: str, headers: Mapping[str, str]) -> int | None:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+def _status(
+    port: int, path: str, headers: Mapping[str, str], tls: ssl.SSLContext | None
+) -> int | None:
+    connection = (
+        http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        if tls is None
+        else http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=tls)
+    )
     try:
         connection.request("GET", path, headers=dict(headers))
         return connection.getresponse().status

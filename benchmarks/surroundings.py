@@ -105,11 +105,11 @@ class Surroundings:
 
     def write_documents(self) -> None:
         """Write the documents of `files`, but for the large ones, and the keys of TLS."""
-        self._write(READ, (HERE / "patient.json").read_bytes())
-        self._write(PAGE, self._searchset(60 * KIB, PAGE))
+        self.write(READ, (HERE / "patient.json").read_bytes())
+        self.write(PAGE, self._searchset(60 * KIB, PAGE))
         page = linked(55 * KIB, f"{self.upstream('files').origin}/fhir")
         for spelling in SPELLINGS:
-            self._write(LINKED + spelling, spelled(page, spelling))
+            self.write(LINKED + spelling, spelled(page, spelling))
         authority = trustme.CA()
         authority.cert_pem.write_to_path(str(self.directory / "ca.pem"))
         issued = authority.issue_cert("localhost", "127.0.0.1")
@@ -117,21 +117,22 @@ class Surroundings:
 
     def write_bundle(self) -> None:
         """Write the large Bundle."""
-        self._write(BUNDLE, self._searchset(LARGE, BUNDLE))
+        self.write(BUNDLE, self._searchset(LARGE, BUNDLE))
 
     def write_document(self) -> None:
         """Write the large resource with a file in it."""
-        self._write(DOCUMENT, document(LARGE))
+        self.write(DOCUMENT, document(LARGE))
 
     def write_binary(self) -> None:
         """Write the large Binary."""
-        self._write(BINARY, os.urandom(LARGE))
+        self.write(BINARY, os.urandom(LARGE))
 
     def _searchset(self, size: int, path: str) -> bytes:
         base = f"{self.upstream('files').origin}/fhir"
         return searchset(size, base, query=path.removeprefix("/fhir/"))
 
-    def _write(self, path: str, content: bytes) -> None:
+    def write(self, path: str, content: bytes) -> None:
+        """Write a document of `files`; the query of its path is left out."""
         fhir = self.directory / "documents" / "fhir"
         file = fhir / path.removeprefix("/fhir/").partition("?")[0]
         file.parent.mkdir(parents=True, exist_ok=True)

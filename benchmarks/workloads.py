@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from benchmarks import footprint
 from benchmarks.bulk import Bulk
 from benchmarks.closed_loop import ClosedLoop
-from benchmarks.open_loop import OpenLoop
+from benchmarks.open_loop import OpenLoop, Request
 from benchmarks.pages import SPELLINGS, document, observation, transaction
 from benchmarks.rounds import Bench, Entry, Samples
 from benchmarks.simulated_tokens import token_requests
@@ -226,7 +226,7 @@ WORKLOADS = (
     Workload(
         "steady",
         "500 requests/s, each when it is due: latency and what the proxy adds to it",
-        lambda around, port: OpenLoop(READ, 500),
+        lambda around, port: OpenLoop([Request(READ)], 500),
         seconds=2,
         direct=True,
         ahead=True,
@@ -234,7 +234,7 @@ WORKLOADS = (
     Workload(
         "rollover",
         "500 requests/s while tokens live an hour, and while they live 2 s",
-        lambda around, port: LookingAtTokens(OpenLoop(READ, 500), around),
+        lambda around, port: LookingAtTokens(OpenLoop([Request(READ)], 500), around),
         upstream="python",
         also={SHORT_LIVED: "rollover"},
         contenders=("gateway", "envoy"),

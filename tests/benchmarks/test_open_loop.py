@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from benchmarks.open_loop import OpenLoop
+from benchmarks.open_loop import OpenLoop, Request
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
@@ -67,7 +67,7 @@ def test_requests_that_were_due_during_a_pause_count_as_slow() -> None:
     """A pause of 0.4 s in a second is seen by the 40 requests that were due, not by one."""
     platform = Platform(pause_at=30)
     with platform.serving():
-        figures = OpenLoop("/", 100).run(platform.port, 1)
+        figures = OpenLoop([Request("/")], 100).run(platform.port, 1)
     assert (figures["count"], figures["failed"]) == (100, 0)
     # Of 100 requests the slowest waited the whole pause; one in ten more than half of it.
     assert figures["p999_us"] >= 0.39e6
@@ -78,5 +78,15 @@ def test_refusals_and_lost_connections_are_failures() -> None:
     """A 503 and a connection that ends without an answer are both counted, the rest goes on."""
     platform = Platform(refuse_at=10, cut_at=20)
     with platform.serving():
-        figures = OpenLoop("/", 100).run(platform.port, 0.5)
+        figures = OpenLoop([Request("/")], 100).run(platform.port, 0.5)
     assert (figures["count"], figures["failed"], platform.seen) == (49, 2, 50)
+
+
+def test_latencies_and_failures_are_kept_by_kind() -> None:
+    """Requests are sent in turn; a refusal counts for the kind of request that got it."""
+    platform = Platform(refuse_at=3)
+    load = OpenLoop([Request("/", "read"), Request("/", "create", b"{}")], 100)
+    with platform.serving():
+        load.run(platform.port, 0.1)
+    assert {kind: len(times) for kind, times in load.latencies.items()} == {"read": 5, "create": 5}
+    assert load.failures == {"create 503": 1}
