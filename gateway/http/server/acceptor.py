@@ -31,8 +31,9 @@ _ACCEPT_PAUSE: Final = 0.05
 _SLOT_RELEASE_DELAY: Final = 0.001
 # Seconds between two log messages.
 _WARNING_INTERVAL: Final = 10.0
-# Seconds for which a closing TLS connection waits for the peer's close_notify.
-_TLS_SHUTDOWN_TIMEOUT: Final = 2.0
+# Seconds, so many that the event loop never aborts a closing TLS connection: its time includes that
+# in which a slow caller reads the last response. `ClosingConnection` aborts instead.
+_TLS_SHUTDOWN_TIMEOUT: Final = 7 * 86400.0
 _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 # The peer gave up before it was accepted, or no further one waits. (EWOULDBLOCK and EAGAIN differ
 # only on Windows.)

@@ -1,15 +1,18 @@
 """Aborts closing connections whose callers read nothing of the data that is still buffered.
 
 A closed transport first sends its buffer, without a time limit, and occupies a connection slot
-until then.
+until then. Over TLS it then waits for the caller's close_notify.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 from gateway import os_support
+
+# Seconds for which a TLS connection waits for the caller's close_notify once all data is received.
+_CLOSE_NOTIFY_TIMEOUT: Final = 2.0
 
 
 class ClosingConnection:
@@ -27,12 +30,12 @@ class ClosingConnection:
 
         Slow reads are allowed. `now` is monotonic time in seconds.
         """
-        if now - self._since < stall_timeout:
-            return
         unsent_bytes = unsent_transport_bytes(self._transport)
-        if unsent_bytes >= self._unsent_bytes:
+        # More is progress, too: the kernel has taken data from a buffer of the TLS layer.
+        if unsent_bytes != self._unsent_bytes:
+            self._since, self._unsent_bytes = now, unsent_bytes
+        elif now - self._since >= (stall_timeout if unsent_bytes else _CLOSE_NOTIFY_TIMEOUT):
             self._transport.abort()
-        self._since, self._unsent_bytes = now, unsent_bytes
 
 
 def unsent_transport_bytes(transport: asyncio.Transport) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+import trustme
 
 from gateway.errors import GatewayError
 from gateway.http.server.acceptor import AcceptLimits, Acceptor
@@ -55,17 +57,20 @@ class Sink:
 
 @asynccontextmanager
 async def accepting(
-    connections: int = 1000, sink: Sink | None = None
+    connections: int = 1000,
+    sink: Sink | None = None,
+    tls: ssl.SSLContext | None = None,
+    stall: float = STALL,
 ) -> AsyncIterator[tuple[Acceptor, socket.socket]]:
     """An acceptor that is open, and the socket it takes connections from."""
     listening = socket.create_server(("127.0.0.1", 0), backlog=200)
     listening.setblocking(False)
     # Of each connection that is taken: little waits in the kernel.
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    limits = ListenLimits(8192, 8192, 100, 10.0, write_stall_timeout=STALL)
+    limits = ListenLimits(8192, 8192, 100, 10.0, write_stall_timeout=stall)
     server = CallerServer(sink or Sink(), limits)
     acceptor = Acceptor(
-        [listening], server, AcceptLimits(connections, 10.0), tls=None, clock=time.monotonic
+        [listening], server, AcceptLimits(connections, 10.0), tls=tls, clock=time.monotonic
     )
     acceptor.open()
     yield acceptor, listening
@@ -164,3 +169,67 @@ async def test_who_reads_slowly_gets_the_rest(request_: bytes) -> None:
                 await asyncio.sleep(STALL / 10)
             waiting.close()
     assert received == LONG_ANSWER
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    """Who issued the certificate of the listener."""
+    return trustme.CA()
+
+
+@pytest.fixture
+def tls(authority: trustme.CA) -> ssl.SSLContext:
+    """What the listener speaks."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    return context
+
+
+def secured(caller: socket.socket, authority: trustme.CA) -> ssl.SSLSocket:
+    """The caller's connection over TLS, which it reads blocking."""
+    caller.settimeout(10)
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context.wrap_socket(caller, server_hostname="localhost")
+
+
+async def test_who_reads_slowly_over_tls_gets_the_whole_last_answer(
+    authority: trustme.CA, tls: ssl.SSLContext
+) -> None:
+    """A connection that closes after its answer sends it to the end, however long that takes."""
+    # Of what the TLS layer has passed on, only the part in the kernel is seen: it shows progress
+    # when it changes, which may be rarely.
+    stall = 3.0
+
+    def read_slowly(caller: socket.socket) -> int:
+        with secured(caller, authority) as wire:
+            wire.sendall(get("/", "Connection: close"))
+            length = 0
+            while piece := wire.recv(16384):
+                length += len(piece)
+                time.sleep(0.25)
+        return length
+
+    async with accepting(sink=Sink(LONG_ANSWER), tls=tls, stall=stall) as (_, listening):
+        received = await asyncio.to_thread(read_slowly, slow_caller(listening, b""))
+    assert received == len(LONG_ANSWER)
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_who_does_not_close_over_tls_holds_no_place(
+    reads: bool, authority: trustme.CA, tls: ssl.SSLContext
+) -> None:
+    """A caller that leaves its answer or the end of the connection unread makes room for others."""
+
+    def ask(caller: socket.socket) -> ssl.SSLSocket:
+        wire = secured(caller, authority)
+        wire.sendall(get("/", "Connection: close"))
+        while reads and len(wire.recv(16384)) > 1000:
+            pass
+        return wire
+
+    async with accepting(connections=1, sink=Sink(LONG_ANSWER), tls=tls) as (_, listening):
+        with await asyncio.to_thread(ask, slow_caller(listening, b"")):
+            waiting = socket.create_connection(listening.getsockname())
+            with await asyncio.to_thread(secured, waiting, authority) as wire:
+                assert wire.version() is not None
