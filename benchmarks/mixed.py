@@ -46,6 +46,8 @@ SLOW_BYTES_PER_SECOND = (24_000, 40_000)
 HIGHEST_P99_US = 100_000.0
 # The share of a core from which on a process has no time left.
 USED_UP = 0.9
+# The share of a core above which other programs disturb.
+MOST_OTHERS = 0.1
 _PATIENTS = 100
 _SEARCH = "clinical-status=active"
 _SAMPLES = 10
@@ -153,11 +155,13 @@ class Phase:
 
     @property
     def bottleneck(self) -> str:
-        """Return which process had no time left."""
+        """Return what had no time left, or took it from the others."""
         found = ["the gateway"] if self.gateway >= USED_UP else []
         if self.generator + self.platform >= USED_UP:
             found.append("load generator and platform, which share a core")
-        return " and ".join(found) or "neither core: the disk, or other programs"
+        if self.others >= MOST_OTHERS:
+            found.append(f"other programs, which used {self.others:.0%} of a core")
+        return " and ".join(found) or "neither core, so perhaps the disk"
 
 
 @dataclass(frozen=True, slots=True)
