@@ -31,8 +31,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks import contenders
 from benchmarks.bench import cpu_model, one_at_a_time, revision
-from benchmarks.contenders import gateway
 from benchmarks.figures import percentile
 from benchmarks.open_loop import OpenLoop, Request, is_complete
 from benchmarks.pages import linked, observation, searchset
@@ -180,8 +180,9 @@ class Scene:
         watch = Watch(self.cores, [*self.own, self.process])
         begin = self._seconds()
         sample = watch.sample(self.process, lambda: load.run(self.port, seconds))
-        elapsed, *used = (end - start for start, end in zip(begin, self._seconds(), strict=True))
-        return Phase(load, sample.figures, *(each / elapsed for each in used), sample.others)
+        spent = [end - start for start, end in zip(begin, self._seconds(), strict=True)]
+        gateway, generator, platform = (used / spent[0] for used in spent[1:])
+        return Phase(load, sample.figures, gateway, generator, platform, sample.others)
 
     def _seconds(self) -> tuple[float, float, float, float]:
         """Return the time, and the CPU time of gateway, load generator and platform."""
@@ -209,7 +210,7 @@ def scene(place: Path | None) -> Iterator[Scene]:
     with surroundings(cores[1]) as (around, own):
         write_documents(around)
         tls = ssl.create_default_context(cafile=around.directory / "ca.pem")
-        prepare = gateway(place, variant="gateway-mixed", extra=settings)
+        prepare = contenders.gateway(place, variant="gateway-mixed", extra=settings)
         command = prepare(around, port, around.upstream("tls"))
         with running(command, cores[0], around.directory / "gateway.err") as process:
             process.until_answering(port, "/fhir/Patient/p-0", tls=tls)
