@@ -62,6 +62,7 @@ class _Exchange:
 class OpenLoop:
     """`rate` requests a second, which are `requests` in turn, over TLS where `tls` is given.
 
+    `ready` connections are opened before the first request is due, others when they are needed.
     `latencies` holds the seconds that each response took, by kind; `failures` how many requests
     failed, by kind and reason.
     """
@@ -69,6 +70,7 @@ class OpenLoop:
     requests: Sequence[Request]
     rate: float
     tls: ssl.SSLContext | None = None
+    ready: int = 0
     idle: list[tuple[socket.socket, float]] = field(default_factory=list)
     busy: dict[socket.socket, _Exchange] = field(default_factory=dict)
     latencies: dict[str, list[float]] = field(default_factory=dict)
@@ -82,6 +84,10 @@ class OpenLoop:
         gc.collect()
         gc.disable()
         try:
+            for _ in range(self.ready):
+                connection = self._connect(port)
+                self.idle.append((connection, time.perf_counter()))
+                _shake_hands(connection)
             late = self._send_all(port, messages, round(self.rate * seconds))
             self._wait_for_rest()
         finally:
@@ -187,6 +193,13 @@ class OpenLoop:
             "late_p99_us": percentile(sorted(late), 0.99) * 1e6,
             **{name: percentile(times, share) * 1e6 for name, share in shares.items()},
         }
+
+
+def _shake_hands(connection: socket.socket) -> None:
+    if isinstance(connection, ssl.SSLSocket):
+        connection.setblocking(True)
+        connection.do_handshake()
+        connection.setblocking(False)
 
 
 def is_complete(received: bytes | bytearray) -> bool:
