@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from gateway import __version__
-from gateway.commands import checking_app, init_app, outbox_app, platform_app, serving, usage
+from gateway.commands import checking_app, serving, usage
 from gateway.commands.shared import (
     CHECK_FAILED,
     NO_START,
@@ -201,7 +201,7 @@ def _address(option: str, text: str) -> ListenAddress:
         _fail(Message("{option} {why}; {hint}", option=option, **why), WRONG_USAGE)
 
 
-cli.command()(init_app.init)
+cli.add_unloaded("init", "gateway.commands.init_app:init")
 cli.command()(checking_app.check)
 cli.command()(checking_app.doctor)
 
@@ -303,9 +303,9 @@ def verify(
     raise click.exceptions.Exit(0 if verdict.is_end_proven else UNPROVEN)
 
 
-cli.add_command(outbox_app.app, "outbox")
-cli.command()(platform_app.token)
-cli.command(name="probe-search")(platform_app.probe_search)
+cli.add_unloaded("outbox", "gateway.commands.outbox_app:app")
+cli.add_unloaded("token", "gateway.commands.platform_app:token")
+cli.add_unloaded("probe-search", "gateway.commands.platform_app:probe_search")
 
 
 @cli.command()

@@ -12,6 +12,7 @@ import click
 from gateway.commands import checking_app
 from gateway.commands.shared import CHECK_FAILED, WRONG_USAGE, exit_with_message
 from gateway.commands.terminal import language_option, option, print_line, translate
+from gateway.commands.usage import LocalizedCommand
 from gateway.i18n import Message, exception_message
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ _directory_option = option(
 _yes_option = option("--yes", is_flag=True, help="Ask nothing: flags, else defaults.")
 
 
+@click.command(cls=LocalizedCommand)
 @_environment_option
 @_fhir_base_url_option
 @_token_url_option

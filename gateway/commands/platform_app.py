@@ -17,12 +17,14 @@ from gateway.commands.shared import (
     load_settings,
 )
 from gateway.commands.terminal import argument, language_option, option, print_line
+from gateway.commands.usage import LocalizedCommand
 from gateway.i18n import Message, exception_message
 
 if TYPE_CHECKING:
     from gateway.config import Settings
 
 
+@click.command(cls=LocalizedCommand)
 @option(
     "--credential",
     default="default",
@@ -59,6 +61,7 @@ def token(
         print_line(line)
 
 
+@click.command(cls=LocalizedCommand)
 @argument(
     "wanted", nargs=-1, metavar="[TYPE[?param]…]", help="Default: all that the platform declares."
 )

@@ -19,8 +19,9 @@ from gateway.config.secret_files import permission_problem
 from gateway.i18n import Message, setting_problem
 from gateway.process.factories import StartError
 from gateway.telemetry import logs
+from gateway.telemetry.logs import get_logger
 
-_log = logs.get_logger(__name__)
+_log = get_logger(__name__)
 
 # Bytes of freed memory that are not returned to the system: some bodies in transfer, each in chunks
 # of 256 KiB.

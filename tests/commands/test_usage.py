@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+import click
 import pytest
 
 from gateway.cli import cli
@@ -23,12 +24,12 @@ NAMED = re.compile(
 
 def commands() -> Iterator[tuple[str, ...]]:
     """Each command, and those that have others below them."""
-    tree = cli
     yield ()
-    for name, command in tree.commands.items():  # type: ignore[attr-defined]
-        if not command.hidden:
-            yield (name,)
-            yield from ((name, below) for below in getattr(command, "commands", ()))
+    context = click.Context(cli)
+    for name in cli.list_commands(context):
+        yield (name,)
+        command = cli.get_command(context, name)
+        yield from ((name, below) for below in getattr(command, "commands", ()))
 
 
 def words(text: str) -> set[str]:
