@@ -12,7 +12,6 @@ from gateway.admin.alerts.messenger import AlertInputSources, AlertMonitor
 from gateway.config import SecretReadError, Settings
 from gateway.i18n import Message, exception_message, join_messages, setting_problem
 from gateway.process.factories import StartError
-from gateway.process.setup import background_task
 from gateway.secret import Secret
 from gateway.telemetry.metrics import Metrics
 
@@ -32,19 +31,19 @@ class AlertService:
         """Return the alert addresses of these settings. Raises `StartError`."""
         return await asyncio.to_thread(parse_addresses, settings)
 
-    async def start(
+    def open(
         self,
         settings: Settings,
         addresses: Sequence[AlertAddress],
         sources: AlertInputSources,
         closing: AsyncExitStack,
-    ) -> None:
-        """Check for alerts and notify `addresses` until `closing` is closed."""
+    ) -> AlertMonitor:
+        """Return the monitor that notifies `addresses` while its `run` is awaited."""
         messenger = AlertMonitor(sources, self._metrics.count_messages)
         closing.push_async_callback(messenger.close)
         messenger.configure(settings, addresses)
-        await closing.enter_async_context(background_task(messenger.run()))
         self._messenger = messenger
+        return messenger
 
     def configure(self, settings: Settings, addresses: Sequence[AlertAddress]) -> None:
         """Use these addresses and the language of these settings from now on."""

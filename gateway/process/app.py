@@ -220,7 +220,8 @@ class Gateway:
         sources = AlertInputSources(
             status=self.status, readiness=self.readiness, certificates=lambda: self._expiries
         )
-        await self._alerts.start(self.settings, addresses, sources, self._stack)
+        monitor = self._alerts.open(self.settings, addresses, sources, self._stack)
+        await self._stack.enter_async_context(background_task(monitor.run()))
         self._open_listener(tls)
 
     async def _open_outbox(self) -> OutboxService | None:
