@@ -38,6 +38,7 @@ from gateway.process.core import Core, CoreSwitch, ProcessResources
 from gateway.process.factories import StartError
 from gateway.process.setup import background_task, require_strict_parser
 from gateway.process.tracing_factory import open_tracing
+from gateway.telemetry.findings import ANSWERS, FAULTS
 from gateway.telemetry.logs import get_logger
 from gateway.telemetry.metrics import Metrics
 
@@ -289,6 +290,7 @@ class Gateway:
         self.metrics.observe_inflight(lambda: self._cores.inflight)
         self.metrics.observe_certificates(lambda: self._expiries)
         self.metrics.observe_platform(self.platform_monitor.usability)
+        self.metrics.declare_probe_signals((ANSWERS, *FAULTS))
 
     async def _open_admin(self) -> None:
         self._operators.replace(factories.operators(self.settings))

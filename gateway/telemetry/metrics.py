@@ -29,7 +29,6 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway import __version__
-from gateway.telemetry.findings import ANSWERS, FAULTS
 from gateway.telemetry.request_counters import DURATION_BUCKETS, RequestCounters
 
 TOKEN_OUTCOMES: Final = ("ok", "refused", "throttled", "transient")
@@ -95,6 +94,11 @@ class Metrics:
             self._token_durations.labels(credential)
             self._token_expiry.labels(credential)
             self._token_waiters.labels(credential)
+
+    def declare_probe_signals(self, signals: Iterable[str]) -> None:
+        """Create the series of these results of a probe before any event."""
+        for signal in signals:
+            self._probes.labels(signal)
 
     def on_token_requested(self, credential: str, outcome: str, seconds: float) -> None:
         """Count one token request. `outcome` is one of `TOKEN_OUTCOMES`, `seconds` its duration."""
@@ -210,8 +214,6 @@ class Metrics:
         )
         self._usable = _UsabilityCollector()
         self.registry.register(self._usable)
-        for found in (ANSWERS, *FAULTS):
-            self._probes.labels(found)
         for state in CONNECTION_STATES:
             self._connections.labels(state)
         for cause in RETRY_CAUSES:

@@ -52,6 +52,7 @@ def test_names_types_and_labels_are_those_promised(metrics, make_exchange):
     metrics.record_exchange(make_exchange())
     metrics.declare_credentials(["default"])
     metrics.observe_platform(lambda: (True, "answers"))
+    metrics.declare_probe_signals(["answers"])
     metrics.observe_certificates(lambda: {"listener": 0.0})
     outbox = {"entries": {"waiting": 1}, "oldest_seconds": 3.0}
     metrics.observe_outbox(lambda: outbox, ["waiting", "failed"], ["queued"])
@@ -176,6 +177,7 @@ def test_whether_the_platform_can_be_used_is_one_series(metrics):
     (((_, labels), value),) = usable
     assert (dict(labels), value) == ({"reason": "platform-tls"}, 0)
     probes = "dhp_gateway_platform_probes_total"
+    metrics.declare_probe_signals(["answers", "platform-tls"])
     assert _value(metrics, probes, found="answers") == 0
     metrics.count_probe("answers")
     assert _value(metrics, probes, found="answers") == 1
