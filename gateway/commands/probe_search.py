@@ -102,8 +102,8 @@ def parse_targets(arguments: Iterable[str]) -> list[ProbeTarget]:
     Raises ValueError with the reason.
     """
     found: list[ProbeTarget] = []
-    for argument in arguments:
-        kind, mark, names = argument.partition("?")
+    for wanted in arguments:
+        kind, mark, names = wanted.partition("?")
         if not kind.isascii() or not kind.isalpha() or not kind[0].isupper():
             raise ValueError(
                 Message("{kind!r} is no resource type; write TYPE or TYPE?parameter", kind=kind)

@@ -275,6 +275,7 @@ class PostgresDatabase:
 
 @contextlib.contextmanager
 def _translate_errors() -> Iterator[None]:
+    """Raise `OutboxUnavailableError` in the place of the database's and the system's errors."""
     try:
         yield
     except (SQLAlchemyError, sqlite3.Error, OSError, TimeoutError) as error:
