@@ -19,6 +19,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
+import click
 from babel.messages.catalog import Catalog, Message
 from babel.messages.extract import extract_from_file
 from babel.messages.pofile import read_po, write_po
@@ -168,8 +169,10 @@ def helped(command: Any) -> Iterator[str]:
         return
     yield from map(str, paragraphs(command.help))
     yield from (each.help for each in command.params if each.help)
-    for below in getattr(command, "commands", {}).values():
-        yield from helped(below)
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            yield from helped(command.get_command(context, name))
 
 
 def path_of(name: str, language: str) -> Path:
