@@ -31,6 +31,9 @@ else:
 # Whether a file can be locked, so that a second gateway finds it in use, and flushed to the disk.
 HAS_FILE_LOCKS: Final = _IS_POSIX and hasattr(os, "fdatasync")
 HAS_UNIX_SOCKETS: Final = hasattr(socket, "AF_UNIX")
+# Whether several processes may listen on one port and each is given its part of the connections;
+# with the option of the same name other systems give all to one process.
+HAS_PORT_SHARING: Final = hasattr(socket, "SO_REUSEPORT") and sys.platform == "linux"
 # Whether a file's mode determines which accounts may read it; other systems use access lists.
 HAS_FILE_MODES: Final = _IS_POSIX
 # The number of sockets that select() takes on Windows, where Python has nothing better for the
@@ -164,13 +167,18 @@ def set_address_reuse(listening: socket.socket) -> None:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
 
+def share_port(listening: socket.socket) -> None:
+    """Allow processes of the same user that do this, too, to listen on the same port."""
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
 def drop_new_connections(listening: socket.socket) -> None:
     """Drop new SYN packets at a listening TCP socket; connections in its accept queue stay.
 
-    A client whose SYN was dropped sends it again after a second and is refused, because the socket
-    is closed by then. On other systems than Linux nothing happens, and closing resets clients that
-    connect at that moment. Raises OSError where the system permits no filter, as some Linux systems
-    do to root alone.
+    A client whose SYN was dropped sends it again after a second. The socket is closed by then: the
+    client reaches another process that shares the port, or is refused. On other systems than Linux
+    nothing happens, and closing resets clients that connect at that moment. Raises OSError where
+    the system permits no filter, as some Linux systems do to root alone.
     """
     if not hasattr(os, "memfd_create"):
         return

@@ -38,7 +38,8 @@ def examine(settings: Settings) -> Iterator[CheckResult]:
     ):
         check = Message("listener {key}", key=key)
         try:
-            _try_to_listen(address)
+            is_shared = key == "listen.address" and settings.listen.reuse_port
+            _try_to_listen(address, is_shared=is_shared)
         except OSError as error:
             if running is None or (key == "listen.address" and key in differing):
                 yield _taken(check, key, address, error)
@@ -118,8 +119,11 @@ def _taken(check: Message, key: str, address: ListenAddress, error: OSError) -> 
     )
 
 
-def _try_to_listen(address: ListenAddress) -> None:
-    """Listen on the address for a moment. Raises OSError where it is not free."""
+def _try_to_listen(address: ListenAddress, *, is_shared: bool) -> None:
+    """Listen on the address for a moment. Raises OSError where it is not free.
+
+    A port that is shared is only bound: a socket that listens would be given callers' connections.
+    """
     if address.path is not None:
         path = Path(address.path)
         if not os.access(path.parent, os.W_OK):
@@ -129,5 +133,8 @@ def _try_to_listen(address: ListenAddress) -> None:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.socket(family) as probe:
         os_support.set_address_reuse(probe)
+        if is_shared:
+            os_support.share_port(probe)
         probe.bind((address.host, address.port))
-        probe.listen(1)
+        if not is_shared:
+            probe.listen(1)

@@ -70,6 +70,11 @@ class ListenSettings(Section):
         "made of the `Host` that the caller sent. Programs that send whole URLs, as to an HTTP "
         "proxy, may name its host.",
     )
+    reuse_port: Flag = Field(
+        default=False,
+        description="Whether other gateways of the same user, on the same machine, may listen on "
+        "this port, too; all of them need it. The system gives each connection to one of them.",
+    )
     allow_anonymous: Flag = Field(
         default=False,
         description="Whether an address that other machines reach may be opened without `callers`. "

@@ -38,6 +38,12 @@ def _system(settings: Settings) -> Iterator[RuleViolation]:
                 Message("is a unix socket"),
                 Message("{not_here}: use host:port", not_here=_NOT_HERE),
             )
+    if settings.listen.reuse_port and not os_support.HAS_PORT_SHARING:
+        yield RuleViolation(
+            ("listen", "reuse_port"),
+            Message("is true"),
+            Message("{not_here}: use false", not_here=_NOT_HERE),
+        )
     if os_support.HAS_FILE_LOCKS:
         return
     if settings.audit.sink == "file":
@@ -96,6 +102,13 @@ def _listeners(settings: Settings) -> Iterator[RuleViolation]:
             ("admin", "address"),
             Message("is the same as listen.address"),
             Message("give it another port; operators' pages never share the callers' port"),
+            (("listen", "address"),),
+        )
+    if settings.listen.reuse_port and settings.listen.address.path is not None:
+        yield RuleViolation(
+            ("listen", "reuse_port"),
+            Message("has no effect on a unix socket"),
+            Message("use host:port for listen.address, or false here"),
             (("listen", "address"),),
         )
 

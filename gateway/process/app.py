@@ -246,7 +246,8 @@ class Gateway:
     async def _bind(self) -> None:
         settings = self.settings
         self._listening, self._admin_listening = await sockets.listen(
-            {"listen.address": settings.listen.address, "admin.address": settings.admin.address}
+            {"listen.address": settings.listen.address, "admin.address": settings.admin.address},
+            shared_ports={"listen.address"} if settings.listen.reuse_port else (),
         )
         for listening in (self._listening, self._admin_listening):
             self._stack.callback(listening.remove_path)
@@ -343,6 +344,7 @@ class Gateway:
             tls=tls,
             clock=time.monotonic,
         )
+        self._listening.open()
         self._acceptor.open()
 
     async def _close_server(self) -> None:

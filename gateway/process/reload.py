@@ -31,6 +31,7 @@ _INTERVAL: Final = 1.0
 # Keys that are read once: the resources that they open cannot be exchanged under running requests.
 FIXED_KEYS: Final = (
     "listen.address",
+    "listen.reuse_port",
     "admin.address",
     "audit",
     "store",

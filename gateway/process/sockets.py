@@ -6,7 +6,7 @@ import asyncio
 import errno
 import socket
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -30,14 +30,27 @@ _UNIX_MODE: Final = 0o660
 class ListeningSockets:
     """The sockets of one address; `address` has the actual port.
 
-    `sockets` are non-blocking and listen. `remove_path` removes a unix socket's path, unless
-    another process has put its own socket there.
+    `sockets` are non-blocking and listen, on a shared port after `open`. `remove_path` removes a
+    unix socket's path, unless another process has put its own socket there.
     """
 
     def __init__(self, address: ListenAddress, sockets: Sequence[socket.socket]) -> None:
         self.sockets = tuple(sockets)
         self.address = _actual_address(address, self.sockets)
         self._identity = None if address.path is None else _identity(Path(address.path))
+
+    def open(self) -> None:
+        """Listen, on a port that is shared, too: from now on this process is given connections.
+
+        Raises `ListenError`: between `listen` and this, another process may have got the port.
+        """
+        if self.address.path is not None:
+            return
+        try:
+            for sock in self.sockets:
+                sock.listen(BACKLOG)
+        except OSError as error:
+            raise ListenError([ListenFailure.of("listen.address", self.address, error)]) from None
 
     def close(self) -> None:
         """Stop listening; the path stays."""
@@ -80,6 +93,11 @@ class ListenFailure:
     address: ListenAddress
     problem: Message
 
+    @classmethod
+    def of(cls, key: str, address: ListenAddress, error: OSError) -> ListenFailure:
+        """Return the failure with the reason that the system gives."""
+        return cls(key, address, system_error(error, exception_message(error)))
+
     def line(self) -> Message:
         """Return the message for the operator."""
         return Message(
@@ -99,19 +117,21 @@ class ListenError(StartError):
         super().__init__(join_messages("\n", (failure.line() for failure in self.failures)))
 
 
-async def listen(addresses: Mapping[str, ListenAddress]) -> list[ListeningSockets]:
+async def listen(
+    addresses: Mapping[str, ListenAddress], *, shared_ports: Container[str] = ()
+) -> list[ListeningSockets]:
     """Listen on addresses of the settings, given by key; the result has their order.
 
-    Raises `ListenError` with every address that failed; then nothing listens.
+    Other processes that do the same may listen on the ports of the keys in `shared_ports`. Raises
+    `ListenError` with every address that failed; then nothing listens.
     """
     found: list[ListeningSockets] = []
     refused: list[ListenFailure] = []
     for key, address in addresses.items():
         try:
-            found.append(await _listen(address))
+            found.append(await _listen(address, is_shared=key in shared_ports))
         except OSError as error:
-            why = system_error(error, exception_message(error))
-            refused.append(ListenFailure(key, address, why))
+            refused.append(ListenFailure.of(key, address, error))
     if refused:
         for listening in found:
             listening.close()
@@ -120,13 +140,13 @@ async def listen(addresses: Mapping[str, ListenAddress]) -> list[ListeningSocket
     return found
 
 
-async def _listen(address: ListenAddress) -> ListeningSockets:
+async def _listen(address: ListenAddress, *, is_shared: bool) -> ListeningSockets:
     if address.path is not None:
         return ListeningSockets(address, [_listen_unix(Path(address.path))])
-    return ListeningSockets(address, await _listen_tcp(address))
+    return ListeningSockets(address, await _listen_tcp(address, is_shared=is_shared))
 
 
-async def _listen_tcp(address: ListenAddress) -> list[socket.socket]:
+async def _listen_tcp(address: ListenAddress, *, is_shared: bool) -> list[socket.socket]:
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(
         address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -135,7 +155,7 @@ async def _listen_tcp(address: ListenAddress) -> list[socket.socket]:
     failure: OSError | None = None
     for family, _, protocol, _, socket_address in dict.fromkeys(found):
         try:
-            sockets.append(_listen_inet(family, protocol, socket_address))
+            sockets.append(_listen_inet(family, protocol, socket_address, is_shared=is_shared))
         except OSError as error:
             failure = error
     # A name such as localhost may stand for an address family that this machine does not have.
@@ -150,16 +170,22 @@ def _is_absent(error: OSError) -> bool:
     return error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
-def _listen_inet(family: int, protocol: int, socket_address: object) -> socket.socket:
+def _listen_inet(
+    family: int, protocol: int, socket_address: object, *, is_shared: bool
+) -> socket.socket:
     listening = socket.socket(family, socket.SOCK_STREAM, protocol)
     try:
         os_support.set_address_reuse(listening)
+        if is_shared:
+            os_support.share_port(listening)
         if family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         # Accepted connections inherit it.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         listening.bind(socket_address)  # type: ignore[arg-type]
-        listening.listen(BACKLOG)
+        # On a shared port, a start that fails or takes long must not hold callers' connections.
+        if not is_shared:
+            listening.listen(BACKLOG)
         listening.setblocking(False)
     except BaseException:
         listening.close()

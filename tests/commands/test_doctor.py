@@ -20,6 +20,7 @@ import trustme
 import yaml
 from aiohttp import web
 
+from gateway.os_support import share_port
 from tests.doubles.command import dhp
 from tests.doubles.platform import Line, Platform, fhir, http, outcome, read_body
 from tests.doubles.processes import GatewayProcess, free_port, start_gateway
@@ -295,6 +296,19 @@ async def test_beside_a_gateway_that_listens_elsewhere(ward: Ward) -> None:
         failed = await ward.failed()
     assert list(failed) == ["listener listen.address", "listener admin.address"]
     assert "Another program" in failed["listener listen.address"]
+
+
+@pytest.mark.parametrize("shares", [True, False])
+async def test_beside_a_replica_on_the_port(ward: Ward, shares: bool) -> None:
+    """A port that a replica shares is free for the next one, and for no other gateway."""
+    with socket.socket() as replica:
+        share_port(replica)
+        replica.bind(("127.0.0.1", 0))
+        replica.listen()
+        address = f"127.0.0.1:{replica.getsockname()[1]}"
+        ward.settings["listen"] = {"address": address, "reuse_port": shares}
+        failed = await ward.failed()
+    assert list(failed) == ([] if shares else ["listener listen.address"])
 
 
 @pytest.mark.usefixtures("running")

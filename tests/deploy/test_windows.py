@@ -245,6 +245,7 @@ def test_it_serves_and_ends_without_posix() -> None:
     [
         ("AUDIT__SINK", "file", "audit.sink"),
         ("LISTEN__ADDRESS", "unix:/run/gateway.sock", "listen.address"),
+        ("LISTEN__REUSE_PORT", "true", "listen.reuse_port"),
     ],
 )
 def test_what_windows_lacks_is_refused(key: str, value: str, says: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import socket
@@ -26,12 +27,27 @@ async def listening() -> AsyncIterator[ListeningSockets]:
     made.close()
 
 
+def skip_without_filter(caplog: pytest.LogCaptureFixture) -> None:
+    """Skip where a listener said that it cannot drop connection attempts."""
+    if "permits no filter" in caplog.text:
+        pytest.skip("needs root: the kernel permits packet filters to nobody else")
+
+
 def connect(listening: ListeningSockets) -> socket.socket:
     """A caller that has begun to connect; at loopback it has succeeded where it can."""
     caller = socket.socket()
     caller.setblocking(False)
     caller.connect_ex((listening.address.host, listening.address.port))
     return caller
+
+
+def accepted(listening: ListeningSockets) -> list[socket.socket]:
+    """The connections in the queue."""
+    found = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            found.append(listening.sockets[0].accept()[0])
+    return found
 
 
 async def end_of(caller: socket.socket) -> int:
@@ -49,8 +65,7 @@ async def test_who_came_before_is_taken_and_who_comes_later_is_refused(
     """The one is in the queue and stays; the other does not get there and is told by the close."""
     with connect(listening) as early:
         listening.stop_accepting()
-        if "permits no filter" in caplog.text:
-            pytest.skip("needs root: the kernel permits packet filters to nobody else")
+        skip_without_filter(caplog)
         with connect(listening) as late:
             taken, _ = listening.sockets[0].accept()
             with pytest.raises(BlockingIOError):
@@ -60,6 +75,46 @@ async def test_who_came_before_is_taken_and_who_comes_later_is_refused(
         with taken:
             early.send(b"x")
             assert taken.recv(1) == b"x"
+
+
+async def test_on_a_shared_port_no_connection_is_lost_when_one_closes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Who came is taken; who comes at that moment reaches the other, at the next SYN."""
+    (closing,) = await listen(
+        {"listen.address": ListenAddress("127.0.0.1", 0)}, shared_ports={"listen.address"}
+    )
+    (other,) = await listen({"listen.address": closing.address}, shared_ports={"listen.address"})
+    for each in (closing, other):
+        each.open()
+    early = [connect(closing) for _ in range(20)]
+    closing.stop_accepting()
+    skip_without_filter(caplog)
+    late = [connect(closing) for _ in range(20)]
+    taken = [*accepted(closing), *accepted(other)]
+    closing.close()
+    assert [await end_of(caller) for caller in (*early, *late)] == [0] * 40
+    taken += accepted(other)
+    assert len(taken) == 40
+    other.close()
+    for each in (*early, *late, *taken):
+        each.close()
+
+
+async def test_who_shares_a_port_is_given_nothing_before_it_opens() -> None:
+    """A gateway that is only starting, or does not get that far, holds no connection."""
+    (running,) = await listen(
+        {"listen.address": ListenAddress("127.0.0.1", 0)}, shared_ports={"listen.address"}
+    )
+    running.open()
+    (starting,) = await listen({"listen.address": running.address}, shared_ports={"listen.address"})
+    callers = [connect(running) for _ in range(20)]
+    taken = accepted(running)
+    starting.close()
+    running.close()
+    assert len(taken) == 20
+    for each in (*callers, *taken):
+        each.close()
 
 
 async def test_where_that_is_not_permitted_it_says_so(
