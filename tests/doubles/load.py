@@ -1,4 +1,4 @@
-"""Callers that send requests in sequence on persistent connections and count failures."""
+"""Callers that send requests in sequence, mostly on persistent connections; failures count."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from tests.doubles.wire import Reply, TruncatedResponseError, Wire, get
 class Load:
     """A number of callers; `start`, then `finish`, or `until_refused` once the gateway stops.
 
-    Each waits for `pause` seconds between a response and its next request. `failures` counts the
+    Each waits for `pause` seconds between a response and its next request, and makes a connection
+    for each request where `once` is true. One whose connection is refused ends: `refused`.
+    `failures` counts the
     requests that the gateway had accepted and did not serve: a connection that was made and then
     broke, and a response other than 200.
     """
@@ -26,7 +28,9 @@ class Load:
     target: str = "/fhir/Patient/1"
     tls: ssl.SSLContext | None = None
     pause: float = 0.0
+    once: bool = False
     served: int = 0
+    refused: int = 0
     inflight: int = 0
     most_inflight: int = 0
     failures: Counter[str] = field(default_factory=Counter)
@@ -60,11 +64,12 @@ class Load:
                 try:
                     wire = await Wire.open(self.address, tls=self.tls)
                 except (ConnectionRefusedError, FileNotFoundError):
+                    self.refused += 1
                     return
                 except (OSError, ssl.SSLError) as error:
                     self.failures[f"connect: {type(error).__name__}"] += 1
                     return
-            if not await self._exchange(wire):
+            if not await self._exchange(wire) or self.once:
                 wire.writer.transport.abort()
                 wire = None
             if self.pause:

@@ -1,0 +1,118 @@
+"""Several gateways on one port: callers and the SSO see one, and one may end at any time."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.audit.chained import records
+from tests.doubles.command import dhp
+from tests.doubles.load import Load
+from tests.doubles.platform import Platform, after, fhir
+from tests.doubles.processes import free_port
+from tests.doubles.sso import Sso
+from tests.doubles.wire import ask, get
+from tests.lifecycle.conftest import Service, StartService
+from tests.store.redis_server import RedisServer, redis_server
+
+SHARED = {"reuse_port": True}
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A redis-server."""
+    yield from redis_server(tmp_path)
+
+
+@pytest.fixture
+def port() -> int:
+    """A port for all replicas."""
+    return free_port()
+
+
+def on(port: int, **more: Any) -> dict[str, Any]:
+    """The section of settings for a port."""
+    return {"address": f"127.0.0.1:{port}", **more}
+
+
+async def refusal_of(service: Service) -> str:
+    """The last line of the log of a gateway that does not start."""
+    assert await service.ended() == 3
+    return service.process.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [({}, {}), (SHARED, {}), ({}, SHARED)], ids=["none", "first", "second"]
+)
+async def test_a_port_is_shared_only_by_gateways_that_all_say_so(
+    start_service: StartService, port: int, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    """A second gateway on the port is refused by name where one of the two has no `reuse_port`."""
+    running = start_service(listen=on(port, **first))
+    await running.until_ready()
+    added = start_service(listen=on(port, **second))
+    assert f"listen.address: cannot listen on 127.0.0.1:{port}" in await refusal_of(added)
+    assert (await ask(running.address, get("/fhir/Patient/1"))).status == 200
+
+
+async def test_operators_ports_are_never_shared(start_service: StartService, port: int) -> None:
+    """A replica with the admin address of another one is refused by name."""
+    operators = free_port()
+    running = start_service(listen=on(port, **SHARED), admin=on(operators))
+    await running.until_ready()
+    added = start_service(listen=on(port, **SHARED), admin=on(operators))
+    assert f"admin.address: cannot listen on 127.0.0.1:{operators}" in await refusal_of(added)
+
+
+async def test_replicas_that_are_restarted_in_turn_lose_nothing(
+    start_service: StartService,
+    platform: Platform,
+    sso: Sso,
+    server: RedisServer,
+    tmp_path: Path,
+    port: int,
+) -> None:
+    """No request fails, one token serves all of them, and each is in one of two whole audits."""
+    platform.answer(after(0.02, fhir()))
+    files = [tmp_path / f"audit-{number}.jsonl" for number in range(2)]
+
+    async def started(file: Path) -> Service:
+        service = start_service(
+            listen=on(port, **SHARED),
+            store={"url": server.url},
+            audit={"sink": "file", "path": str(file), "on_failure": "block"},
+        )
+        await service.until_ready()
+        return service
+
+    async def ended(service: Service) -> None:
+        service.send(signal.SIGTERM)
+        assert await service.ended() == 0
+
+    services = [await started(file) for file in files]
+    loads = [Load(services[0].address, 40), Load(services[0].address, 10, once=True)]
+    for load in loads:
+        load.start()
+    for _ in range(2):
+        for number, file in enumerate(files):
+            await asyncio.gather(*(load.until_served(load.served + 200) for load in loads))
+            await ended(services[number])
+            await asyncio.gather(*(load.until_served(load.served + 200) for load in loads))
+            services[number] = await started(file)
+    for load in loads:
+        await load.finish()
+    for service in services:
+        await ended(service)
+    assert [(load.failures, load.refused) for load in loads] == [({}, 0)] * 2
+    assert len(sso.requests) == 1
+    exchanges = [[r for r in records(file) if r["event"] == "exchange"] for file in files]
+    assert all(exchanges)
+    found = [record["request_id"] for each in exchanges for record in each]
+    assert len(set(found)) == len(found) == sum(load.served for load in loads)
+    for file in files:
+        assert (await dhp("audit", "verify", file)).code == 0
