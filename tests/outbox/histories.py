@@ -1,12 +1,16 @@
-"""Random histories of a gateway with an outbox, and a checker of their results.
+"""Random histories of gateways with an outbox, and a checker of their results.
 
     python -m tests.outbox.histories --minutes 30 --seed 1
+    python -m tests.outbox.histories --minutes 30 --url postgresql://…
+
+With the URL of an empty PostgreSQL database two gateways share the outbox; each caller keeps to one
+of them, since they do not know each other's last writes.
 
 Callers send updates, creates and deletions of several patients throughout. Meanwhile the connection
-to the platform is cut, the platform responds 503 or breaks off, the gateway's disk is full, its
-clock is set, and it is killed or stopped and started again. After the faults the checker asks: did
-every accepted write reach the platform, once and in the order of its ordering key; did the platform
-get anything that no caller sent; does any entry still wait? Each history has a seed, which is
+to the platform is cut, the platform responds 503 or breaks off, a gateway's disk is full, its clock
+is set, and it is killed or stopped and started again. After the faults the checker asks: did every
+accepted write reach the platform, once and in the order of its ordering key; did the platform get
+anything that no caller sent; does any entry still wait? Each history has a seed, which is
 printed with its figures and reproduces its events. Full disks need root.
 """
 
@@ -125,7 +129,7 @@ class Ward:
     """The callers: each patient's writes one after the other."""
 
     session: aiohttp.ClientSession
-    url: str
+    urls: Mapping[str, str]
     kinds: Sequence[str]
     chance: random.Random
     sent: list[Sent] = field(default_factory=list)
@@ -152,7 +156,7 @@ class Ward:
         if write.body is not None:
             fields["Content-Type"] = "application/fhir+json"
         async with self.session.request(
-            write.method, self.url + write.path, data=write.body, headers=fields
+            write.method, self.urls[write.caller] + write.path, data=write.body, headers=fields
         ) as answer:
             if answer.status == 202:
                 sent.entry = answer.headers["Content-Location"].rpartition("/")[2]
@@ -162,21 +166,21 @@ class Ward:
 class Gateway:
     """A replica with a clock and a disk that a test controls."""
 
-    def __init__(self, directory: Path, settings: dict[str, Any], full_disks: bool) -> None:
-        self.outbox_url = f"sqlite:///{directory}/volume/outbox.db"
+    def __init__(
+        self, name: str, directory: Path, settings: dict[str, Any], full_disks: bool
+    ) -> None:
         self._volume = directory / "volume"
-        self._volume.mkdir()
+        self._volume.mkdir(exist_ok=True)
         self._full_disks = full_disks
         if full_disks:
             options = ["-t", "tmpfs", "-o", f"size={_VOLUME}"]
             subprocess.run(["mount", *options, "tmpfs", str(self._volume)], check=True)
-        clock = directory / "clock"
+        clock = directory / f"{name}.clock"
         clock.write_bytes(_OFFSET.pack(0.0))
         with clock.open("r+b") as file:
             self._clock = mmap.mmap(file.fileno(), 0)
-        complete = {**settings, "outbox": {**settings["outbox"], "url": self.outbox_url}}
         program = [sys.executable, "-c", "import os\n" + _CLOCKED, clock]
-        self.replica = Replica("gateway", directory, complete, program)
+        self.replica = Replica(name, directory, settings, program)
 
     def set_clock(self, by: float) -> None:
         """Set the difference of the gateway's clock from the true time, in seconds."""
@@ -203,9 +207,13 @@ class Gateway:
 
 @dataclass
 class History:
-    """One run: the callers, the path to the platform, and the events meanwhile."""
+    """One run: the callers, the path to the platform, and the events meanwhile.
 
-    gateway: Gateway
+    Each event that strikes a gateway strikes one of them.
+    """
+
+    gateways: Sequence[Gateway]
+    outbox_url: str
     line: CutLine
     platform: RememberingPlatform
     ward: Ward
@@ -224,7 +232,11 @@ class History:
         self.ward.over = True
         await sending
         self.platform.weather.clear()
-        self.gateway.free()
+        for gateway in self.gateways:
+            gateway.free()
+
+    def _gateway(self) -> Gateway:
+        return self.chance.choice(self.gateways)
 
     async def _cut(self) -> None:
         self.line.cut()
@@ -236,8 +248,9 @@ class History:
         self.platform.weather += self.chance.choices(kinds, k=self.chance.randint(1, 12))
 
     async def _kill(self) -> None:
-        self.gateway.replica.kill()
-        await self.gateway.replica.start()
+        replica = self._gateway().replica
+        replica.kill()
+        await replica.start()
 
     async def _kill_twice(self) -> None:
         await self._kill()
@@ -245,18 +258,20 @@ class History:
         await self._kill()
 
     async def _restart(self) -> None:
-        await self.gateway.replica.end()
-        await self.gateway.replica.start()
+        replica = self._gateway().replica
+        await replica.end()
+        await replica.start()
 
     async def _full_disk(self) -> None:
-        self.gateway.fill()
+        gateway = self._gateway()
+        gateway.fill()
         if self.chance.random() < 0.3:
             await self._kill()
         await asyncio.sleep(self.chance.uniform(0.5, 4.0))
-        self.gateway.free()
+        gateway.free()
 
     async def _clock(self) -> None:
-        self.gateway.set_clock(self.chance.choice([0.0, _HOUR, -_HOUR, 5 * _HOUR]))
+        self._gateway().set_clock(self.chance.choice([0.0, _HOUR, -_HOUR, 5 * _HOUR]))
 
     async def settle(self) -> dict[str, EntryState]:
         """Wait until no entry waits, dropping unclear ones.
@@ -264,7 +279,7 @@ class History:
         Return the final state of each entry by id.
         """
         unclear: dict[str, EntryState] = {}
-        place = {"enabled": True, "url": self.gateway.outbox_url, "encryption_key": _KEY}
+        place = {"enabled": True, "url": self.outbox_url, "encryption_key": _KEY}
         async with open_store(OutboxSettings.model_validate(place)) as store:
             # The checker reports entries that wait longer.
             with contextlib.suppress(TimeoutError):
@@ -338,26 +353,38 @@ def _patient_of(sent: Sent) -> tuple[str, int]:
 
 @contextlib.asynccontextmanager
 async def staged(
-    directory: Path, seed: int, kinds: Sequence[str], *, full_disks: bool
+    directory: Path, seed: int, kinds: Sequence[str], *, url: str | None, full_disks: bool
 ) -> AsyncIterator[History]:
-    """Yield a platform, a connection to it, a gateway and callers, before the first event."""
+    """Yield a platform, a connection to it, gateways and callers, before the first event."""
+    names = ("gateway",) if url is None else ("first", "second")
+    url = url or f"sqlite:///{directory}/volume/outbox.db"
     chance = random.Random(seed)  # noqa: S311 - no secret
     async with RememberingPlatform() as platform, CutLine(platform.port) as line:
-        gateway = Gateway(directory, _settings(platform, line), full_disks)
+        settings = _settings(platform, line, url)
+        gateways = [Gateway(name, directory, settings, full_disks) for name in names]
         timeout = aiohttp.ClientTimeout(total=30)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             try:
-                await gateway.replica.start()
+                for gateway in gateways:
+                    await gateway.replica.start()
                 own = random.Random(seed)  # noqa: S311 - no secret
-                ward = Ward(session, gateway.replica.url, kinds, own)
-                yield History(gateway, line, platform, ward, chance)
+                entrances = itertools.cycle(gateway.replica.url for gateway in gateways)
+                ward = Ward(session, dict(zip(CALLERS, entrances, strict=False)), kinds, own)
+                yield History(gateways, url, line, platform, ward, chance)
             finally:
-                gateway.close()
+                for gateway in gateways:
+                    gateway.close()
 
 
-def _settings(platform: RememberingPlatform, line: CutLine) -> dict[str, Any]:
+def _settings(platform: RememberingPlatform, line: CutLine, url: str) -> dict[str, Any]:
     month = 30 * 24 * _HOUR
-    outbox = {"enabled": True, "encryption_key": _KEY, "retention": month, "max_age": month}
+    outbox = {
+        "enabled": True,
+        "url": url,
+        "encryption_key": _KEY,
+        "retention": month,
+        "max_age": month,
+    }
     return {
         "environment": "custom",
         "platform": {"fhir_base_url": f"http://127.0.0.1:{line.port}/fhir"},
@@ -383,10 +410,11 @@ async def run(
     *,
     events: Sequence[str] = EVENTS,
     kinds: Sequence[str] = KINDS,
+    url: str | None = None,
 ) -> tuple[Counter[str], list[str]]:
-    """Run one history. Return its figures and its faults."""
+    """Run one history, on SQLite without a URL. Return its figures and its faults."""
     full_disks = "full_disk" in events
-    async with staged(directory, seed, kinds, full_disks=full_disks) as history:
+    async with staged(directory, seed, kinds, url=url, full_disks=full_disks) as history:
         await history.unfold(seconds, events)
         states = await history.settle()
         sent = history.ward.sent
@@ -397,13 +425,14 @@ async def run(
         return figures + history.events, faults(sent, states, history.platform.effects)
 
 
-async def _many(minutes: float, seed: int, seconds: float) -> bool:
-    events = (*EVENTS, "full_disk") if os.geteuid() == 0 else EVENTS
+async def _many(minutes: float, seed: int, seconds: float, url: str | None) -> bool:
+    events = (*EVENTS, "full_disk") if os.geteuid() == 0 and url is None else EVENTS
     total: Counter[str] = Counter()
     until, right, count = time.monotonic() + minutes * 60, True, 0
     while time.monotonic() < until:
         with tempfile.TemporaryDirectory() as directory:
-            figures, wrong = await run(Path(directory), seed + count, seconds, events=events)
+            where = Path(directory)
+            figures, wrong = await run(where, seed + count, seconds, events=events, url=url)
         total += figures
         told = f"seed {seed + count}: {figures['writes']} writes, {wrong or 'fine'}"
         print(told, flush=True)  # noqa: T201 - the output of the program
@@ -418,5 +447,6 @@ if __name__ == "__main__":
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=40.0, help="of each history")
+    parser.add_argument("--url", help="of an empty PostgreSQL database, for two gateways")
     said = parser.parse_args()
-    sys.exit(not asyncio.run(_many(said.minutes, said.seed, said.seconds)))
+    sys.exit(not asyncio.run(_many(said.minutes, said.seed, said.seconds, said.url)))
