@@ -106,8 +106,10 @@ install -d -m 0700 "$etc/secrets"
 [ -e "$etc/gateway.yaml" ] || install -m 0644 systemd/gateway.yaml "$etc/gateway.yaml"
 [ -e "$etc/secrets/dhp_client_secret" ] || install -m 0600 /dev/null "$etc/secrets/dhp_client_secret"
 install -D -m 0644 systemd/dhp-gateway.sysusers "$destdir/usr/lib/sysusers.d/dhp-gateway.conf"
-sed "s|/opt/dhp-gateway/|$prefix/|g" systemd/dhp-gateway.service >"$destdir$home/share/dhp-gateway.service"
-install -D -m 0644 "$destdir$home/share/dhp-gateway.service" "$destdir/etc/systemd/system/dhp-gateway.service"
+for unit in dhp-gateway.service dhp-gateway@.service; do
+    sed "s|/opt/dhp-gateway/|$prefix/|g" "systemd/$unit" >"$destdir$home/share/$unit"
+    install -D -m 0644 "$destdir$home/share/$unit" "$destdir/etc/systemd/system/$unit"
+done
 if [ -z "$destdir" ]; then
     systemd-sysusers dhp-gateway.conf
     systemctl daemon-reload || true

@@ -49,7 +49,38 @@ step stop systemctl stop dhp-gateway
 step result systemctl show --property Result,ExecMainStatus dhp-gateway
 step log lines
 step audit $gateway audit verify /var/log/dhp-gateway/audit.jsonl
+replicas="9464 9465"
+for each in $replicas; do systemctl start dhp-gateway@$each; done
+step both systemctl is-active dhp-gateway@9464 dhp-gateway@9465
+variables=$(systemctl show --property Environment --value dhp-gateway@9465)
+step replica env $variables $gateway doctor --config $config
+python3 /trial/calls.py >/trial/calls &
+for each in $replicas $replicas; do systemctl restart dhp-gateway@$each; done
+kill -TERM $!
+wait $!
+for each in $replicas; do systemctl stop dhp-gateway@$each; done
+audits=$(ls /var/log/dhp-gateway/946?/audit.jsonl)
+step audits $gateway audit verify $audits
+step records sh -c "cat $(echo $audits) | grep -c '\"event\":\"exchange\"'"
 kill %1
+"""
+
+# A caller that makes a connection for each request. At SIGTERM it prints how many there were, and
+# how they ended.
+CALLS = """
+import collections, signal, sys, urllib.request
+seen = collections.Counter()
+def end(*_):
+    print(sum(seen.values()), *seen)
+    sys.exit()
+signal.signal(signal.SIGTERM, end)
+while True:
+    try:
+        with urllib.request.urlopen("http://127.0.0.1:8080/fhir/metadata") as answer:
+            how = answer.status
+    except OSError as error:
+        how = repr(error)
+    seen[how] += 1
 """
 
 
@@ -111,6 +142,7 @@ def told(server: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -
     """What each step printed, its exit code in the last line. The server forgets everything."""
     trial = tmp_path_factory.mktemp("trial")
     (trial / "steps.sh").write_text(STEPS)
+    (trial / "calls.py").write_text(CALLS)
     shutil.copytree(bundle, trial / "bundle")
     line = ["systemd-nspawn", "--quiet", "--register=no", "--private-network"]
     if not Path("/run/systemd/system").exists():
@@ -170,3 +202,19 @@ def test_its_audit_is_whole(told: dict[str, str]) -> None:
     """The audit file was written by the service, and root can verify it."""
     assert code(told["audit"]) == "0", told["audit"]
     assert "is whole" in told["audit"]
+
+
+def test_replicas_serve_side_by_side(told: dict[str, str]) -> None:
+    """Two instances of the other unit are active on one port, and the doctor knows each."""
+    assert told["both"].split() == ["active", "active", "0"], told["errors"]
+    assert "All is well." in told["replica"], told["replica"]
+    assert "127.0.0.1:9465 is in use by the gateway that runs" in told["replica"]
+
+
+def test_replicas_are_restarted_in_turn_without_a_gap(told: dict[str, str]) -> None:
+    """Every call in the meantime is answered, and in one of two audits that are whole."""
+    count, *ends = told["calls"].split()
+    assert ends == ["200"], told["calls"]
+    assert code(told["audits"]) == "0", told["audits"]
+    # SIGTERM may come between an answer and its count.
+    assert int(told["records"].split()[0]) - int(count) in (0, 1)

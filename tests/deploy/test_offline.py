@@ -185,9 +185,10 @@ def test_the_secret_is_for_root_only(installed: Path) -> None:
     assert modes == {"secrets": 0o700, "dhp_client_secret": 0o600, "gateway.yaml": 0o644}
 
 
-def test_the_unit_starts_what_was_installed(installed: Path) -> None:
+@pytest.mark.parametrize("name", ["dhp-gateway.service", "dhp-gateway@.service"])
+def test_the_unit_starts_what_was_installed(installed: Path, name: str) -> None:
     """The unit knows where the gateway lies, also when that is not the usual place."""
-    unit = (installed / "etc/systemd/system/dhp-gateway.service").read_text()
+    unit = (installed / "etc/systemd/system" / name).read_text()
     assert f"ExecStart={PREFIX}/bin/dhp-gateway run" in unit
     assert "/opt/" not in unit
     assert (installed / "usr/lib/sysusers.d/dhp-gateway.conf").exists()

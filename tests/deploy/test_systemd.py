@@ -20,6 +20,7 @@ from tests.deploy.manifests import END
 
 FOLDER = tools.PROJECT / "deploy/systemd"
 UNIT = FOLDER / "dhp-gateway.service"
+TEMPLATE = FOLDER / "dhp-gateway@.service"
 SYSUSERS = FOLDER / "dhp-gateway.sysusers"
 UNITS = Path("/usr/lib/systemd/system")
 
@@ -30,13 +31,18 @@ def analyze() -> str:
     return tools.program("systemd-analyze")
 
 
-@pytest.fixture
-def unit() -> dict[str, list[str]]:
-    """The unit's directives, each with its values in their order."""
+def directives(unit: Path) -> dict[str, list[str]]:
+    """A unit's directives, each with its values in their order."""
     found: dict[str, list[str]] = defaultdict(list)
-    for key, value in re.findall(r"^(\w+)=(.*)$", UNIT.read_text(), re.MULTILINE):
+    for key, value in re.findall(r"^(\w+)=(.*)$", unit.read_text(), re.MULTILINE):
         found[key].append(value)
     return found
+
+
+@pytest.fixture
+def unit() -> dict[str, list[str]]:
+    """The directives of the unit of one gateway."""
+    return directives(UNIT)
 
 
 @pytest.fixture
@@ -49,22 +55,23 @@ def settings(tmp_path: Path) -> Settings:
     return load_settings(FOLDER / "gateway.yaml", {variable: str(secret), **client_id})
 
 
-def complaints(analyze: str, root: Path, text: str) -> str:
+def complaints(analyze: str, root: Path, text: str, name: str = UNIT.name) -> str:
     """What systemd says of a unit in a root that has the gateway and systemd's own units."""
     folder = root / "usr/lib/systemd/system"
     shutil.copytree(UNITS, folder, symlinks=True)
-    (folder / UNIT.name).write_text(text)
+    (folder / name).write_text(text)
     for program in ("opt/dhp-gateway/bin/dhp-gateway", "bin/sh"):
         (root / program).parent.mkdir(parents=True)
         (root / program).write_text("#!/bin/sh\n")
         (root / program).chmod(0o755)
-    line = [analyze, "verify", "--man=no", "--recursive-errors=no", f"--root={root}", UNIT.name]
-    return tools.run(line).stderr
+    line = [analyze, "verify", "--man=no", "--recursive-errors=no", f"--root={root}"]
+    return tools.run([*line, name.replace("@.", "@9465.")]).stderr
 
 
-def test_systemd_finds_nothing_wrong(analyze: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("unit", [UNIT, TEMPLATE], ids=["one", "replicas"])
+def test_systemd_finds_nothing_wrong(analyze: str, tmp_path: Path, unit: Path) -> None:
     """systemd knows every directive and finds the commands."""
-    assert complaints(analyze, tmp_path, UNIT.read_text()) == ""
+    assert complaints(analyze, tmp_path, unit.read_text(), unit.name) == ""
 
 
 def test_a_misspelled_directive_would_be_noticed(analyze: str, tmp_path: Path) -> None:
@@ -177,3 +184,39 @@ def test_the_user_is_made(unit: dict[str, list[str]]) -> None:
     (line,) = (one for one in SYSUSERS.read_text().splitlines() if one.startswith("u "))
     assert line.split()[1] == unit["User"][0]
     assert line.split()[-2:] == ["-", "-"]
+
+
+def test_replicas_are_as_one_gateway_is(unit: dict[str, list[str]]) -> None:
+    """The template differs in what replicas cannot share, and in nothing else."""
+    found = directives(TEMPLATE)
+    differing = {key for key in unit.keys() | found.keys() if unit[key] != found[key]}
+    own = {"Environment", "LogsDirectory", "StateDirectory"}
+    assert differing == own | {"Description", "RuntimeDirectory", "RuntimeDirectoryMode"}
+    for key in own:
+        assert set(unit[key]) <= {
+            part for value in found[key] for part in (value, value.split()[0])
+        }
+
+
+def test_two_replicas_can_run_side_by_side(settings: Settings, tmp_path: Path) -> None:
+    """The settings of two instances share the callers' port, and nothing else that is opened."""
+    places = {"%L": "/var/log", "%S": "/var/lib"}
+
+    def of(instance: str) -> Settings:
+        environ = {"DHP_GATEWAY_CREDENTIALS__DEFAULT__CLIENT_ID": "hospital-17"}
+        for value in directives(TEMPLATE)["Environment"]:
+            name, _, text = value.partition("=")
+            for sign, place in {**places, "%i": instance, "%d": str(tmp_path)}.items():
+                text = text.replace(sign, place)
+            environ[name] = text
+        return load_settings(FOLDER / "gateway.yaml", environ)
+
+    first, second = of("9464"), of("9465")
+    assert first.listen == second.listen
+    assert first.listen.address == settings.listen.address
+    assert first.listen.reuse_port
+    assert (first.admin.address.port, second.admin.address.port) == (9464, 9465)
+    folders = directives(TEMPLATE)["LogsDirectory"][0].split()
+    for instance, made in (("9464", first), ("9465", second)):
+        folder = Path("/var/log", folders[-1].replace("%i", instance))
+        assert made.audit.path == folder / "audit.jsonl"
