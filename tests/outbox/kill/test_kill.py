@@ -106,15 +106,16 @@ async def test_a_killed_gateway_loses_and_doubles_nothing(opened: Opened, tmp_pa
 async def test_a_replica_takes_over_from_a_killed_one(
     opened: Opened, server: PostgresServer
 ) -> None:
-    """Two gateways share a PostgreSQL; one is killed while both deliver, and stays away."""
+    """Two gateways share a PostgreSQL; each is killed and started, then one stays away."""
     url = await server.fresh_database("outbox_e2e")
     async with opened(url, 2) as scene:
         victim, survivor = scene.replicas
 
         async def kill() -> None:
-            await asyncio.sleep(random.uniform(0.2, 1.5))  # noqa: S311 - no secret
-            victim.kill()
-            await victim.start()
+            for replica in (victim, survivor):
+                await asyncio.sleep(random.uniform(0.2, 1.5))  # noqa: S311 - no secret
+                replica.kill()
+                await replica.start()
 
         ward = await send_while(scene, kill)
         await scene.line.mend()
