@@ -15,7 +15,6 @@ import socket
 import struct
 import sys
 import time
-from array import array
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -39,20 +38,11 @@ HAS_FILE_MODES: Final = _IS_POSIX
 # The number of sockets that select() takes on Windows, where Python has nothing better for the
 # event loop.
 _MAX_SELECT_SOCKETS: Final = 512
-# From socket(7); Python has no names for it: a packet filter (BPF), whose program is given the TCP
-# header. It passes all but a SYN without ACK: load the flags, mask these two, and return 0 bytes of
-# the packet where only SYN is set, else all.
-_SO_ATTACH_FILTER: Final = 26
-_ALL_BUT_SYN: Final = b"".join(
-    struct.pack("HBBI", *step)
-    for step in (
-        (0x30, 0, 0, 13),
-        (0x54, 0, 0, 0x12),
-        (0x15, 0, 1, 0x02),
-        (0x06, 0, 0, 0),
-        (0x06, 0, 0, 0xFFFFFFFF),
-    )
-)
+# From ip(7) and ipv6(7); Python has no names for them: the smallest time to live, or number of hops
+# left, with which a packet is taken.
+_IP_MINTTL: Final = 21
+_IPV6_MINHOPCOUNT: Final = 73
+_MAX_HOPS: Final = 255
 # From mallopt(3): the number of free bytes kept at the end of the heap, and the size from which a
 # block of memory is not part of the heap.
 _M_TRIM_THRESHOLD: Final = -1
@@ -176,15 +166,27 @@ def drop_new_connections(listening: socket.socket) -> None:
     """Drop new SYN packets at a listening TCP socket; connections in its accept queue stay.
 
     A client whose SYN was dropped sends it again after a second. The socket is closed by then: the
-    client reaches another process that shares the port, or is refused. On other systems than Linux
-    nothing happens, and closing resets clients that connect at that moment. Raises OSError where
-    the system permits no filter, as some Linux systems do to root alone.
+    client reaches another process that shares the port, or is refused. Packets with the largest
+    time to live are not dropped; hardly a system sends them. `take_all_packets` is for connections
+    that the socket accepts afterwards. On other systems than Linux nothing happens, and closing
+    resets clients that connect at that moment. Raises OSError where the system cannot do it.
     """
+    _require_hops(listening, _MAX_HOPS)
+
+
+def take_all_packets(connection: socket.socket) -> None:
+    """Undo `drop_new_connections` for a connection, which has it from the listening socket."""
+    with contextlib.suppress(OSError):
+        _require_hops(connection, 0)
+
+
+def _require_hops(sock: socket.socket, hops: int) -> None:
     if not hasattr(os, "memfd_create"):
         return
-    code = array("B", _ALL_BUT_SYN)
-    program = struct.pack("HL", len(code) // 8, code.buffer_info()[0])
-    listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MINHOPCOUNT, hops)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_MINTTL, hops)
 
 
 def on_signals(handlers: Mapping[str, Callable[[], None]]) -> None:

@@ -79,7 +79,7 @@ class ListeningSockets:
         except OSError as error:
             _log.warning(
                 "a caller that connects to %s in the moment in which it closes is reset instead of"
-                " refused: the system permits no filter for that (%s)",
+                " refused: the system cannot drop its packets (%s)",
                 self.address,
                 error.strerror,
             )

@@ -27,7 +27,7 @@ async def test_a_short_history_of_two_gateways_ends_well(tmp_path: Path) -> None
     for server in postgres_server():
         url = await server.fresh_database("history")
         figures, wrong = await run(
-            tmp_path, 5, 8, events=("cut", "kill", "restart"), kinds=KINDS, url=url
+            tmp_path, 5, 8, events=("cut", "weather", "kill", "restart"), kinds=KINDS, url=url
         )
         assert wrong == []
         assert figures["effects"]

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, cast
 
+from gateway import os_support
 from gateway.http.server.peer import socket_address
 from gateway.http.server.server import CallerServer
 from gateway.telemetry.logs import get_logger
@@ -146,6 +147,8 @@ class Acceptor:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             # Otherwise a caller that vanished in the middle of a request would never be noticed.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if self._closed:
+                os_support.take_all_packets(connection)
         task = self._loop.create_task(self._set_up(connection, socket_address(name)))
         self._arriving.add(task)
         task.add_done_callback(self._arriving.discard)

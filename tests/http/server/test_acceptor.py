@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trustme
 
+from gateway import os_support
 from gateway.errors import GatewayError
 from gateway.http.server.acceptor import AcceptLimits, Acceptor
 from gateway.http.server.connection import IncomingRequest
@@ -79,11 +80,13 @@ async def accepting(
     await server.shutdown(0.1)
 
 
-def waiting_callers(listening: socket.socket, count: int) -> list[socket.socket]:
+def waiting_callers(
+    listening: socket.socket, count: int, request: bytes = get("/")
+) -> list[socket.socket]:
     """Return connected callers that the gateway has not accepted, because the loop is blocked."""
     callers = [socket.create_connection(listening.getsockname()) for _ in range(count)]
     for caller in callers:
-        caller.sendall(get("/"))
+        caller.sendall(request)
         caller.setblocking(False)
     return callers
 
@@ -103,6 +106,19 @@ async def test_who_waits_when_the_listener_closes_is_served() -> None:
         callers = waiting_callers(listening, 100)
         acceptor.close()
         assert [await answered(caller) for caller in callers] == [ANSWER] * 100
+
+
+async def test_who_comes_in_while_the_listener_closes_is_heard_to_the_end() -> None:
+    """Dropping the packets of later callers drops none of a connection that is still accepted."""
+    async with accepting() as (acceptor, listening):
+        # The system makes the connection with the first data, not before.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 10)
+        (caller,) = waiting_callers(listening, 1, request=b"")
+        os_support.drop_new_connections(listening)
+        caller.sendall(get("/")[:5])
+        acceptor.close()
+        caller.sendall(get("/")[5:])
+        assert await answered(caller) == ANSWER
 
 
 async def test_more_callers_than_there_is_room_for_wait() -> None:
