@@ -1,4 +1,4 @@
-"""The compose files: the gateway as the sidecar of an old system, with Prometheus and Grafana."""
+"""The compose files: the gateway as the sidecar of an old system, watched; and as replicas."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,8 +22,14 @@ from tests.deploy import tools
 from tests.deploy.manifests import END
 
 FOLDER = tools.PROJECT / "deploy/compose"
-FILES = {"real": ["compose.yaml"], "sandbox": ["compose.yaml", "sandbox.yaml"]}
+FILES = {
+    "real": ["compose.yaml"],
+    "sandbox": ["compose.yaml", "sandbox.yaml"],
+    "replicas": ["replicas.yaml"],
+}
 OURS = "dhp-gateway"
+# The port of the balancer in its container.
+CALLED = "http://127.0.0.1:8088/fhir/metadata"
 
 
 def project(way: str) -> dict[str, Any]:
@@ -35,8 +42,15 @@ def project(way: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module", params=list(FILES))
+def each(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The services of every example."""
+    found: dict[str, Any] = project(request.param)["services"]
+    return found
+
+
+@pytest.fixture(scope="module", params=["real", "sandbox"])
 def services(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """The services, with and without the embedded platform."""
+    """The services of the sidecar, with and without the embedded platform."""
     found: dict[str, Any] = project(request.param)["services"]
     return found
 
@@ -50,7 +64,9 @@ def mounted(service: dict[str, Any]) -> dict[str, Path]:
 def settings_of(gateway: dict[str, Any], secrets: Path) -> Settings:
     """The settings as the gateway's container finds them; SettingsError when there is a problem."""
     (secrets / "client_secret").write_text("planted-secret-of-a-test")
-    environ = dict(gateway["environment"])
+    environ = {
+        name: value for name, value in gateway["environment"].items() if name.startswith("DHP_")
+    }
     folder, _, name = environ.pop("DHP_GATEWAY_CONFIG").rpartition("/")
     text = (mounted(gateway)[folder] / name).read_text()
     file = secrets / "gateway.yaml"
@@ -59,24 +75,24 @@ def settings_of(gateway: dict[str, Any], secrets: Path) -> Settings:
     return load_settings(file, environ)
 
 
-def test_the_gateway_takes_the_settings(services: dict[str, Any], tmp_path: Path) -> None:
+def test_the_gateway_takes_the_settings(each: dict[str, Any], tmp_path: Path) -> None:
     """The gateway finds no problem in file and variables together: no key is unknown."""
-    settings = settings_of(services["gateway"], tmp_path)
+    settings = settings_of(each["gateway"], tmp_path)
     assert settings.audit.on_failure == "block"
 
 
-def test_every_mounted_file_is_there(services: dict[str, Any]) -> None:
+def test_every_mounted_file_is_there(each: dict[str, Any]) -> None:
     """Each mounted file exists in the checkout, and no container can change it."""
-    for service in services.values():
+    for service in each.values():
         for volume in service.get("volumes", ()):
             if volume["type"] == "bind":
                 assert Path(volume["source"]).exists(), volume["source"]
                 assert volume["read_only"] is True
 
 
-def test_images_are_pinned(services: dict[str, Any]) -> None:
+def test_images_are_pinned(each: dict[str, Any]) -> None:
     """Every image names its version in full; ours is this version, and from nowhere else."""
-    for name, service in services.items():
+    for name, service in each.items():
         repository, _, tag = service["image"].rpartition(":")
         assert re.fullmatch(r"v?\d+\.\d+\.\d+", tag), name
         if repository == OURS:
@@ -84,18 +100,18 @@ def test_images_are_pinned(services: dict[str, Any]) -> None:
             assert service["pull_policy"] == "never"
 
 
-def test_nothing_has_rights_that_it_does_not_need(services: dict[str, Any]) -> None:
+def test_nothing_has_rights_that_it_does_not_need(each: dict[str, Any]) -> None:
     """No service has a capability or can get one; what we wrote has a read-only root."""
-    for name, service in services.items():
+    for name, service in each.items():
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service.get("read_only") or name == "grafana"
         assert "privileged" not in service
 
 
-def test_only_this_machine_gets_in(services: dict[str, Any]) -> None:
+def test_only_this_machine_gets_in(each: dict[str, Any]) -> None:
     """Whatever is published is on loopback, and no two services want the same port."""
-    ports = [port for service in services.values() for port in service.get("ports", ())]
+    ports = [port for service in each.values() for port in service.get("ports", ())]
     assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
     assert len({port["published"] for port in ports}) == len(ports)
 
@@ -117,10 +133,10 @@ def test_a_restart_takes_the_network_from_nobody(services: dict[str, Any]) -> No
     assert services["pod"]["image"].startswith("busybox:")
 
 
-def test_killed_only_after_the_end(services: dict[str, Any], tmp_path: Path) -> None:
+def test_killed_only_after_the_end(each: dict[str, Any], tmp_path: Path) -> None:
     """Docker waits longer for the end than the gateway takes."""
-    shutdown = settings_of(services["gateway"], tmp_path).shutdown
-    grace = int(services["gateway"]["stop_grace_period"].removesuffix("s"))
+    shutdown = settings_of(each["gateway"], tmp_path).shutdown
+    grace = int(each["gateway"]["stop_grace_period"].removesuffix("s"))
     assert grace >= shutdown.delay + shutdown.drain_timeout + END
 
 
@@ -165,6 +181,32 @@ def shared_network() -> Iterator[list[str]]:
             holder.kill()
 
 
+class Inside:
+    """Programs in one network namespace."""
+
+    def __init__(self, stack: ExitStack, folder: Path) -> None:
+        self._stack = stack
+        self._network = stack.enter_context(shared_network())
+        self._log = stack.enter_context((folder / "log").open("w"))
+
+    def start(
+        self, line: list[str], environ: dict[str, str] | None = None, output: Any = None
+    ) -> subprocess.Popen[str]:
+        """Start one, which is ended with the stack."""
+        process = self._stack.enter_context(
+            subprocess.Popen(
+                [*self._network, *line],
+                env={"PATH": os.environ["PATH"], **(environ or {})},
+                cwd=tools.PROJECT,
+                stdout=output or self._log,
+                stderr=self._log,
+                text=True,
+            )
+        )
+        self._stack.callback(process.terminate)
+        return process
+
+
 @pytest.mark.timeout(120)
 def test_the_trial_runs(tmp_path: Path) -> None:
     """In one network namespace the old system's own loop gets a patient from the sandbox."""
@@ -179,23 +221,90 @@ def test_the_trial_runs(tmp_path: Path) -> None:
     }
     loop = [busybox, *(part.replace("$$", "$") for part in his["command"])]
     with ExitStack() as stack:
-        inside = stack.enter_context(shared_network())
-        log = stack.enter_context((tmp_path / "log").open("w"))
-
-        def start(line: list[str], environ: dict[str, str], output: Any) -> subprocess.Popen[str]:
-            line = [*inside, *line]
-            process = stack.enter_context(
-                subprocess.Popen(
-                    line, env=environ, cwd=tools.PROJECT, stdout=output, stderr=log, text=True
-                )
-            )
-            stack.callback(process.terminate)
-            return process
-
-        start([*ours, *sandbox["command"]], {}, log)
-        start([*ours, "run"], variables, log)
-        old = start(loop, {**his["environment"], "PAUSE": "0.2"}, subprocess.PIPE)
+        inside = Inside(stack, tmp_path)
+        inside.start([*ours, *sandbox["command"]])
+        inside.start([*ours, "run"], variables)
+        old = inside.start(loop, {**his["environment"], "PAUSE": "0.2"}, subprocess.PIPE)
         assert old.stdout is not None
         answer = next(line for line in old.stdout if line.startswith("{"))
     assert json.loads(answer)["resourceType"] == "Patient"
     assert '"outcome":"success"' in (tmp_path / "audit.jsonl").read_text()
+
+
+def test_replicas_scale() -> None:
+    """The number of replicas is what `--scale` says, two without it; nothing names one of them."""
+    services = project("replicas")["services"]
+    gateway = services["gateway"]
+    assert gateway["scale"] == 2
+    assert not {"container_name", "hostname", "ports"} & gateway.keys()
+
+
+def until(file: Path, text: str, count: int = 1) -> None:
+    """Wait until a file has a text so many times."""
+    for _ in range(600):
+        if file.exists() and file.read_text().count(text) >= count:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{file} has no {text}")
+
+
+@pytest.mark.timeout(120)
+def test_replicas_are_restarted_in_turn_without_a_gap(tmp_path: Path) -> None:
+    """Balancer, Redis and two gateways as in the file: each call is answered, each audit whole."""
+    haproxy, redis = tools.program("haproxy"), tools.program("redis-server")
+    services = project("replicas")["services"]
+    trial = project("sandbox")["services"]
+    ours = [sys.executable, "-m", "gateway"]
+    entrypoint = [part.replace("$$", "$") for part in services["gateway"]["entrypoint"]]
+    addresses = ["127.0.0.2", "127.0.0.3"]
+    balancer = mounted(services["balancer"])["/usr/local/etc/haproxy"]
+    platform = {
+        name: value
+        for name, value in trial["gateway"]["environment"].items()
+        if name.startswith("DHP_GATEWAY_")
+    }
+    with ExitStack() as stack:
+        inside = Inside(stack, tmp_path)
+
+        def gateway(address: str) -> subprocess.Popen[str]:
+            variables = {
+                **platform,
+                **services["gateway"]["environment"],
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                "HOSTNAME": address,
+                "AUDIT_FOLDER": str(tmp_path),
+                "DHP_GATEWAY_CONFIG": str(FOLDER / "settings/gateway.yaml"),
+                "DHP_GATEWAY_LISTEN__ADDRESS": f"{address}:8080",
+                "DHP_GATEWAY_ADMIN__ADDRESS": f"{address}:9464",
+                "DHP_GATEWAY_STORE__URL": "redis://127.0.0.1:6379/0",
+            }
+            return inside.start(entrypoint, variables)
+
+        audits = {address: tmp_path / f"{address}.jsonl" for address in addresses}
+        inside.start([*ours, *trial["sandbox"]["command"]])
+        inside.start([redis, *services["redis"]["command"][1:]])
+        inside.start([sys.executable, str(tools.HERE / "names.py"), *addresses])
+        until(tmp_path / "log", "Ctrl-C")
+        running = {address: gateway(address) for address in addresses}
+        inside.start([haproxy, "-f", str(balancer / "haproxy.cfg")])
+        for address in addresses:
+            until(audits[address], '"event":"start"')
+        until(tmp_path / "log", "is UP", 2)
+        line = [sys.executable, str(tools.HERE / "calls.py"), CALLED]
+        calls = inside.start(line, output=subprocess.PIPE)
+        for turn, address in enumerate(addresses):
+            time.sleep(2)
+            running[address].terminate()
+            assert running[address].wait(30) == 0
+            gateway(address)
+            until(tmp_path / "log", "is UP", 3 + turn)
+        time.sleep(2)
+        calls.terminate()
+        told, _ = calls.communicate()
+    count, *ends = told.split()
+    assert ends == ["200"], told
+    records = [audit.read_text().count('"event":"exchange"') for audit in audits.values()]
+    assert min(records) > 0
+    assert sum(records) - int(count) in (0, 1)
+    for audit in audits.values():
+        tools.output_of([*ours, "audit", "verify", audit])
