@@ -113,7 +113,7 @@ def stamp(manifests: Manifests) -> str:
     [
         ({"log": {"level": "debug"}}, False),
         ({"callers": [{"name": "lab", "networks": ["10.0.0.0/8"]}]}, False),
-        ({"workers": 2}, True),
+        ({"listen": {"reuse_port": True}}, True),
         ({"audit": {"on_failure": "drop"}}, True),
         ({"store": {"url": "redis://redis/0"}}, True),
     ],
