@@ -14,7 +14,11 @@ from tests.deploy import tools
 Manifest = dict[str, Any]
 # Seconds that the gateway needs beside delay and drain time: see "The end" in docs/operations.md.
 END = 5
-DATABASE = "postgresql://dhp_gateway:planted@postgresql:5432/dhp_gateway?sslmode=verify-full"
+# What the shipped files take from Secrets.
+ADDRESSES = {
+    "DHP_GATEWAY_OUTBOX__URL": "postgresql://gateway:planted@postgresql/gateway?sslmode=verify-full",
+    "DHP_GATEWAY_STORE__URL": "redis://:planted@redis:6379/0",
+}
 
 
 class Manifests:
@@ -58,7 +62,9 @@ class Manifests:
         text = text.replace("your-client-id", "hospital-17")
         file.write_text(text.replace("/run/secrets/dhp/", f"{folder}/"))
         variables = {
-            one["name"]: one.get("value", DATABASE).replace("/run/secrets/dhp/", f"{folder}/")
+            one["name"]: (one.get("value") or ADDRESSES[one["name"]]).replace(
+                "/run/secrets/dhp/", f"{folder}/"
+            )
             for one in self.gateway["env"]
             if one["name"] != "DHP_GATEWAY_CONFIG"
         }

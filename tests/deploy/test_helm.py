@@ -252,7 +252,6 @@ def test_the_values_of_the_documentation_are_taken(tmp_path: Path) -> None:
 
 OUTBOX = {"outbox": {"enabled": True, "encryption_key_file": "/run/secrets/dhp/outbox_key"}}
 SQLITE = {"settings": OUTBOX, "persistence": {"enabled": True}, "replicaCount": 1}
-POSTGRESQL = {"name": "DHP_GATEWAY_OUTBOX__URL", "valueFrom": {"secretKeyRef": {}}}
 
 
 @pytest.mark.parametrize(
@@ -287,11 +286,20 @@ def test_an_outbox_on_a_volume(tmp_path: Path) -> None:
     assert chart.gateway["startupProbe"]["httpGet"]["path"] == "/livez"
 
 
-def test_an_outbox_in_a_database(tmp_path: Path) -> None:
-    """Several replicas take the database's address from a Secret, and need no volume."""
-    chart = render(tmp_path, settings=OUTBOX, env=[POSTGRESQL])
+def test_replicas_share_what_they_can(tmp_path: Path) -> None:
+    """The shipped values: Redis and database from Secrets, let out to, and callers keep to one."""
+    chart = render(tmp_path, **yaml.safe_load((CHART / "ci/replicas-values.yaml").read_text()))
+    chart.assert_valid()
     assert chart.the("Deployment")["spec"]["replicas"] == 2
     assert not chart.of_kind("PersistentVolumeClaim")
+    variables = {"DHP_GATEWAY_STORE__URL", "DHP_GATEWAY_OUTBOX__URL"}
+    from_secrets = {one["name"] for one in chart.gateway["env"] if "valueFrom" in one}
+    assert from_secrets == variables
+    assert chart.settings(tmp_path).outbox.enabled
+    rules = chart.the("NetworkPolicy")["spec"]["egress"]
+    assert {6379, 5432} <= {port["port"] for rule in rules for port in rule["ports"]}
+    affinities = [service["spec"].get("sessionAffinity") for service in chart.of_kind("Service")]
+    assert affinities == ["ClientIP", None]
 
 
 def test_the_schema_has_the_gateways_settings() -> None:

@@ -222,12 +222,15 @@ def test_a_queue_in_a_file_has_one_owner(tmp_path: Path) -> None:
 
 
 def test_a_shared_queue_can_be_reached() -> None:
-    """Replicas get to their database, whose address and password are in a Secret."""
+    """Replicas get to their database, whose address is in a Secret; a caller keeps to one."""
     outbox = rendered("standalone-outbox")
     rules = outbox.the("NetworkPolicy")["spec"]["egress"]
     assert 5432 in {port["port"] for rule in rules for port in rule["ports"]}
     (url,) = (one for one in outbox.gateway["env"] if one["name"] == "DHP_GATEWAY_OUTBOX__URL")
     assert "secretKeyRef" in url["valueFrom"]
+    services = outbox.of_kind("Service")
+    affinities = {one["metadata"]["name"]: one["spec"].get("sessionAffinity") for one in services}
+    assert affinities == {"dhp-gateway": "ClientIP", "dhp-gateway-admin": None}
 
 
 def test_prometheus_finds_its_targets(standalone: Manifests, sidecar: Manifests) -> None:
