@@ -32,8 +32,8 @@ from pathlib import Path
 
 from benchmarks.pages import SPELLINGS, linked, linked_xml, searchset, signed, spelled, transaction
 from benchmarks.processes import Pinned, free_port, running
-from gateway.fhir.links import LinkMap, rewriter_for
-from gateway.fhir.links.rewriter import Direction
+from gateway.fhir.links.link_map import LinkMap
+from gateway.fhir.links.rewriting import Direction, rewriter_for
 
 HERE = Path(__file__).parent
 KIB, MIB = 1024, 1024 * 1024

@@ -13,11 +13,11 @@ import random
 from collections.abc import Callable, Mapping
 
 from benchmarks.watching import Figures
-from gateway.oauth.store import MemoryTokenStore, StoreKey
+from gateway.clock import TimeSource
 from gateway.oauth.token_response import TokenResponse
+from gateway.oauth.token_store import MemoryTokenStore, StoreKey
 from gateway.oauth.tokens import TokenManager
 from gateway.secret import Secret
-from gateway.timing import TimeSource
 
 REQUESTS = 1_000_000
 ANSWER_TIME = 0.1

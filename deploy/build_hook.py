@@ -28,28 +28,26 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 SWITCH = "DHP_GATEWAY_COMPILE"
 LEVEL = "DHP_GATEWAY_OPTIMISATION"
 # The modules that a request passes through. The others are not worth the size of their machine
-# code; `http/server/rooted` must stay interpreted.
+# code; `http/server/task_root` must stay interpreted.
 COMPILED = {
-    ".": "exchange",
-    "admin": "evidence",
-    "admin/status": "recent_requests",
-    "audit": "trail",
-    "fhir": "address conditions conformity interaction reach search_complaints search_guard",
-    "fhir/links": "hold json_rewriter json_sweep json_text map missing_alias ndjson_rewriter query "
-    "rewriter rules stream text xml_rewriter",
-    "http": "content_coding headers slow_readers target write_batching",
-    "http/client": "completeness connection framing pool request_side response response_header "
-    "small_reads tls",
-    "http/server": "absolute_form aiohttp_parser closing connection counted_body messages peer "
-    "reader repeated_header response_side server turnstile validation",
-    "oauth": "backoff tokens",
+    ".": "clock exchange field_values",
+    "app": "revision",
+    "audit": "audit_trail",
+    "fhir": "conditional_writes content_negotiation interaction json_text search_parameters",
+    "fhir/links": "deferred_edits json_links link_elements link_map rewriting stream_rewriter "
+    "xml_links",
+    "health": "evidence recent_requests",
+    "http": "content_coding headers request_target slow_readers write_batching",
+    "http/client": "body_completeness tls_transport upstream_connection upstream_pool "
+    "upstream_response",
+    "http/server": "absolute_form caller_connection connection_writer listener peer "
+    "request_checks request_parser request_payload request_reader",
+    "oauth": "token_backoff tokens",
     "outbox": "intake",
-    "pipeline": "accounting admission asserted attempts caller_memo caller_side callers circuit "
-    "condition_guard failures handler limits link_translation max_forwards outgoing own_replies "
-    "permissions request_body request_context response_check "
-    "response_plan response_writer retries search_guard statement traced upstream write_queue",
-    "process": "front_door",
-    "telemetry": "findings masking request_counters timestamp",
+    "pipeline": "admission callers circuit_breaker forwarder guards handler link_translation "
+    "own_replies permissions platform_client request request_body response_checks "
+    "response_writer upstream write_queue",
+    "telemetry": "log_masking request_counters",
 }
 
 

@@ -32,8 +32,8 @@ LANGUAGES = ("ru", "uz")
 PAGES = {"errors_page": ("ru", "uz"), "settings_page": ("ru",)}
 # Paths whose sentences a catalogue has, by prefix; the first match applies.
 DOMAINS = {
-    "callers": ("gateway/errors.py", "gateway/fhir/", "gateway/outbox/texts.py"),
-    "operators": ("gateway/admin/", "gateway/login/"),
+    "callers": ("gateway/errors.py", "gateway/fhir/", "gateway/outbox/async_status.py"),
+    "operators": ("gateway/admin/", "gateway/alerts/", "gateway/health/", "gateway/login/"),
     "commands": ("gateway/",),
 }
 # The functions that mark sentences in templates, as Babel's keywords: `1c` is a context.
@@ -111,7 +111,7 @@ def _order(found: _Found) -> tuple[int, str]:
 
 
 def _found() -> Iterator[_Found]:
-    from gateway.cli import cli
+    from gateway.cli.main import cli
 
     for path in sorted((ROOT / "gateway").rglob("*")):
         file = str(path.relative_to(ROOT))
@@ -125,7 +125,7 @@ def _found() -> Iterator[_Found]:
                     context,
                 )
     for message in helped(cli):
-        yield "commands", "gateway/cli.py", message, None
+        yield "commands", "gateway/cli/main.py", message, None
     for message in UNMARKED.read_text("utf-8").splitlines():
         if not message.startswith("#"):
             one, *many = message.split(" | ")
@@ -163,7 +163,7 @@ def _has_words(message: str | tuple[str, str]) -> bool:
 
 def helped(command: Any) -> Iterator[str]:
     """Yield the help texts of a command, of its options and arguments, and of its subcommands."""
-    from gateway.commands.usage import paragraphs
+    from gateway.cli.usage import paragraphs
 
     if command.hidden:
         return

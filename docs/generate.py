@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 
 from docs.generators import errors_page, settings_page
-from gateway.config import schema
+from gateway.config import settings_schema
 from gateway.i18n import LANGUAGES, language_name
 
 CHART = ROOT / "deploy" / "helm" / "dhp-gateway" / "values.schema.json"
@@ -62,7 +62,7 @@ def pages(name: str, languages: Iterable[str], markdown: Callable[[str], str]) -
 def chart_schema() -> str:
     """Return the schema of the Helm chart's values with the current schema of the settings."""
     values = json.loads(CHART.read_text(encoding="utf-8"))
-    settings = schema.json_schema()
+    settings = settings_schema.json_schema()
     values["$defs"] = settings.pop("$defs")
     del settings["$schema"]
     values["properties"]["settings"] = settings

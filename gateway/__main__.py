@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from gateway.commands import serving
+from gateway.cli import serving
 
 # click expands arguments with these characters on Windows.
 _EXPANDED: Final = frozenset("~$%*?[")
@@ -30,7 +30,7 @@ def main() -> None:
             sys.exit(begin())
         except (Exception, KeyboardInterrupt) as error:
             failure = error
-    from gateway.cli import main as command_line
+    from gateway.cli.main import main as command_line
 
     command_line(failure)
 

@@ -1,10 +1,15 @@
-"""All failures that the gateway answers itself, in one table, and the exception that carries one.
+"""All failures that the gateway answers itself, in one table, and the exceptions of the gateway.
 
 `REASONS` is the source of the outcomes for callers, of the metric label `reason` and of
-`docs/errors.md`. Its texts are English; the translations are in the catalogue `callers`.
+`docs/errors.md`, which has more details. Its texts are for users of the calling system. They are
+English; the translations are in the catalogue `callers`. `REMEDIES` says what operators do about a
+reason among the last errors.
 
     Exception
-     └─ GatewayError        a response of the gateway in place of the platform's
+     ├─ GatewayError        a response of the gateway in place of the platform's
+     ├─ StartError          the gateway could not start; the text is for the operator
+     └─ ValueError
+         └─ ClientKeyError  a text contains no usable client secret or key
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from gateway.i18n import LANGUAGES, Message
+from gateway.i18n import LANGUAGES, Message, in_all_languages
 
 
 @dataclass(frozen=True, slots=True)
@@ -599,3 +604,33 @@ class GatewayError(Exception):
 
     def __str__(self) -> str:
         return f"{self.reason.code}: {self.detail}" if self.detail else self.reason.code
+
+
+class ClientKeyError(ValueError):
+    """A text contains no usable client secret or key.
+
+    `problem` is a predicate for the operator ("is empty"), which contains nothing of the text.
+    """
+
+    def __init__(self, why: Message) -> None:
+        super().__init__(why)
+        self.problem = why
+
+
+class StartError(Exception):
+    """The gateway could not start. The text is for the operator and has one or several lines."""
+
+    def __init__(self, why: Message) -> None:
+        super().__init__(why)
+
+
+REMEDY_MESSAGES: Final = {
+    **{code: reason.remedy for code, reason in REASONS.items()},
+    "platform-error": Message("Nothing here. If it lasts, tell the platform's support."),
+    "platform-refusal": Message(
+        "404 and 422 are as a rule the caller's mistake: the answer says which. With 401 and "
+        "403 run `dhp-gateway doctor`, then ask the platform's support."
+    ),
+}
+
+REMEDIES: Final = in_all_languages(REMEDY_MESSAGES)

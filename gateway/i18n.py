@@ -3,8 +3,12 @@
 A `Message` is its English text, as logs and JSON show it. It keeps the English sentence with
 `{names}`, which is its key in the catalogues, and the values. `gateway/locale` has the catalogues:
 `callers` (outcomes), `operators` (pages, alerts), `commands` (commands, settings, doctor). A
-catalogue is loaded when a text is first needed in its language. The `.po` files are the source;
-the `.mo` files are compiled from them when the gateway is built or installed.
+catalogue is loaded when a text is first needed in its language. The `.po` files are the source; the
+`.mo` files are compiled from them when the gateway is built or installed.
+
+The language of a response is chosen by `Accept-Language` (RFC 9110 section 12.5.4). Its value may
+be anything: the choice does not raise. Durations are formatted here as text for users and
+operators, too.
 """
 
 from __future__ import annotations
@@ -16,6 +20,8 @@ from functools import cache
 from gettext import GNUTranslations, NullTranslations
 from pathlib import Path
 from typing import Any, Final, Self
+
+from gateway.field_values import weighted_items
 
 LANGUAGES: Final = ("en", "ru", "uz")
 # A key is in one catalogue only. They are searched in this order; a running gateway needs mostly
@@ -254,3 +260,68 @@ def _catalogue(language: str, domain: str) -> NullTranslations:
         return _Nothing()
     catalogue.add_fallback(_Nothing())
     return catalogue
+
+
+Words = Mapping[str, str]
+
+SPAN_UNITS: Final = (("day", 86400), ("hour_unit", 3600), ("minute", 60), ("second", 1))
+
+
+def unit_names(words: Words) -> str:
+    """Return the names of days, hours, minutes and seconds for the script, separated by `|`."""
+    return "|".join(words[name] for name, _ in SPAN_UNITS)
+
+
+def format_span(duration: int, words: Words) -> str:
+    """Return a number of seconds in its two largest units."""
+    for place, (name, size) in enumerate(SPAN_UNITS):
+        if duration >= size or size == 1:
+            text = f"{duration // size} {words[name]}"
+            if size > 1:
+                smaller, smaller_size = SPAN_UNITS[place + 1]
+                text += f" {duration % size // smaller_size} {words[smaller]}"
+            return text
+    raise AssertionError("seconds are the smallest unit")
+
+
+def format_duration(seconds: float) -> Message:
+    """Return `45 s`, `5 min`, `3 h`, `3 h 20 min` or `2 days`, rounded: 10799 seconds are 3 h."""
+    if seconds < 90:
+        text = f"{seconds:.2g}" if seconds < 10 else f"{seconds:.0f}"
+        return Message("{seconds} s", seconds=text)
+    rounded_seconds, minutes = round(seconds), round(seconds / 60)
+    if minutes < 60:
+        if abs(60 * minutes - rounded_seconds) <= rounded_seconds / 50:
+            return Message("{minutes} min", minutes=minutes)
+        return Message(
+            "{minutes} min {seconds} s", minutes=rounded_seconds // 60, seconds=rounded_seconds % 60
+        )
+    if minutes < 48 * 60:
+        hours, minutes = divmod(minutes, 60)
+        if not minutes:
+            return Message("{hours} h", hours=hours)
+        return Message("{hours} h {minutes} min", hours=hours, minutes=minutes)
+    days, hours = divmod(round(seconds / 3600), 24)
+    if not hours:
+        return Message("{days} days", days=days)
+    return Message("{days} days {hours} h", days=days, hours=hours)
+
+
+# Uzbek is used for Karakalpak: both are official languages of Karakalpakstan.
+_NEAREST: Final = {"kaa": "uz"}
+
+
+def choose_language(accept_language: str | None, default: str) -> str:
+    """Return the best of `LANGUAGES` by `Accept-Language` (RFC 9110, section 12.5.4), or `default`.
+
+    Regions and scripts are ignored: `uz-Cyrl` gets the text in Latin script, too.
+    """
+    weights: dict[str, float] = {}
+    for tag, weight in weighted_items(accept_language or ""):
+        weights.setdefault(re.split("[-_]", tag, maxsplit=1)[0], weight)
+    weights.setdefault(default, weights.get("*", 0.0))
+    offered = [language for language in weights if language in LANGUAGES]
+    best = max(offered, key=weights.__getitem__, default=default)
+    if weights[best] > 0:
+        return best
+    return next((near for tag, near in _NEAREST.items() if weights.get(tag)), default)

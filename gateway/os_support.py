@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import functools
 import os
+import resource
 import select
 import signal
 import socket
 import struct
 import sys
+import termios
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final

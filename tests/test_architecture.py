@@ -1,33 +1,70 @@
-"""The directions of imports and the sizes that `docs/decisions.md` promises."""
+"""The floors, the directions of imports and the sizes that `docs/architecture.md` describes."""
 
 from __future__ import annotations
 
 import ast
 import re
 import tokenize
+from collections import Counter
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent / "gateway"
 
-# From the top. Each part uses what stands below it, in annotations too.
+# From the top. Parts on one floor do not import each other; modules of the lowest do.
 FLOORS = (
-    *("__main__", "cli", "commands", "process", "admin", "login", "outbox", "pipeline"),
-    *("oauth", "audit", "http", "fhir", "telemetry", "config", "exchange"),
-    *("errors", "secret", "os_support", "nesting", "duration", "authority", "timing"),
-    *("templates", "i18n"),
+    ("__main__",),
+    ("cli",),
+    ("app",),
+    ("admin",),
+    ("login", "outbox"),
+    ("pipeline", "oauth", "audit", "alerts"),
+    ("http", "config", "health"),
+    ("fhir", "telemetry"),
+    (
+        *("clock", "document_limits", "errors", "exchange", "field_values", "i18n", "os_support"),
+        *("secret", "templates"),
+    ),
 )
-# Beside all floors: uses none of them, and only these use it.
+# What a part imports at run time, beside the lowest floor and, from the third floor up, telemetry.
+IMPORTS = {
+    "__main__": {"cli"},
+    "cli": {
+        *("admin", "alerts", "app", "audit", "config", "fhir", "login", "oauth", "outbox"),
+        "sandbox",
+    },
+    "app": {
+        *("admin", "alerts", "audit", "config", "health", "http", "login", "oauth", "outbox"),
+        "pipeline",
+    },
+    "admin": {"config", "health", "http", "outbox", "pipeline"},
+    "login": {"http", "oauth", "pipeline"},
+    "outbox": {"config", "fhir", "http", "pipeline"},
+    "pipeline": {"fhir", "health", "http"},
+    "oauth": {"http"},
+    "audit": {"fhir"},
+    "alerts": {"health"},
+    "config": {"fhir"},
+}
+# Beside all floors: imports none of them.
 SANDBOX = "sandbox"
-USES_SANDBOX = {"cli", "commands"}
-# Within a part: what is in the first folder uses nothing of the second.
-STRANGERS = (
+# Within a part: what is in the first folder imports nothing of the second.
+SEPARATE = (
     *(("http/client", "http/server"), ("http/server", "http/client")),
-    ("fhir/links", "fhir"),
+    *(("fhir", "fhir/links"), ("sandbox/sso", "sandbox/fhir")),
 )
 MAX_MODULE_LINES = 800
 MAX_FUNCTION_LINES = 50
+MAX_FOLDER_MODULES = 20
+# The whole of gateway/, as it is. These numbers only go down; docs/decisions.md has the reason of
+# each that is above the plan.
+MAX_MODULES = 230
+MAX_LINES = 53_560
+MAX_PROTOCOLS = 35
+MAX_NOQA = 47
 
 ESCAPE = re.compile(r"\\.", re.DOTALL)
 SET = re.compile(r"\[\^?\]?[^\]]*\]")
@@ -42,6 +79,8 @@ def name_of(path: Path) -> str:
 
 
 NAMES = {name_of(path): path for path in MODULES}
+TEXTS = {name: path.read_text("utf-8") for name, path in NAMES.items()}
+TREES = {name: ast.parse(text) for name, text in TEXTS.items()}
 
 
 def part_of(name: str) -> str:
@@ -54,77 +93,121 @@ def folder_of(name: str) -> str:
     return str(NAMES[name].parent.relative_to(ROOT))
 
 
-def imported(path: Path) -> Iterator[str]:
-    """The modules of the gateway that a module imports, wherever and what for it does."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+def run(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes below one, but for what only a type checker reads."""
+    if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        return
+    yield node
+    for child in ast.iter_child_nodes(node):
+        yield from run(child)
+
+
+def imported(name: str) -> Iterator[str]:
+    """The modules of the gateway that a module imports at run time, inside functions too."""
+    for node in run(TREES[name]):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in NAMES)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative imports hide the direction"
             module = node.module or ""
             for alias in node.names:
-                name = f"{module}.{alias.name}"
-                if name in NAMES:
-                    yield name
+                below = f"{module}.{alias.name}"
+                if below in NAMES:
+                    yield below
                 elif module in NAMES and module != "gateway":
                     yield module
 
 
+PAIRS = [(name, other) for name in NAMES for other in imported(name)]
+
+
+def floor_of(part: str) -> int:
+    """The number of a part's floor, from 1 at the bottom."""
+    return next(len(FLOORS) - n for n, parts in enumerate(FLOORS) if part in parts)
+
+
 def may_import(part: str, other: str) -> bool:
-    """Whether one part may use another."""
+    """Whether one part may import another at run time."""
+    if part == other or other in IMPORTS.get(part, ()):
+        return True
     if SANDBOX in (part, other):
-        return part == other or (other == SANDBOX and part in USES_SANDBOX)
-    return part == other or FLOORS.index(part) < FLOORS.index(other)
+        return False
+    return floor_of(other) == 1 or (other == "telemetry" and floor_of(part) >= 3)
 
 
 def test_imports_go_down_only() -> None:
-    """A module imports only what is on its own floor or on one below."""
-    pairs = [(module, name) for module, path in NAMES.items() for name in imported(path)]
-    assert len(pairs) > len(NAMES)
-    assert [pair for pair in pairs if not may_import(*map(part_of, pair))] == []
+    """A part imports at run time only the parts of lower floors that the table gives it."""
+    assert len(PAIRS) > len(NAMES)
+    pairs = [tuple(map(part_of, pair)) for pair in PAIRS]
+    assert [pair for pair, parts in zip(PAIRS, pairs, strict=True) if not may_import(*parts)] == []
+    for part, others in IMPORTS.items():
+        lower = [other for other in others - {SANDBOX} if floor_of(other) >= floor_of(part)]
+        assert lower == []
+        assert others - {b for a, b in pairs if a == part} == set()
 
 
-def test_what_lies_side_by_side_is_apart() -> None:
-    """What comes from callers knows nothing of what goes to the platform, for one."""
-    pairs = [(module, name) for module, path in NAMES.items() for name in imported(path)]
-    assert [pair for pair in pairs if tuple(map(folder_of, pair)) in STRANGERS] == []
+def test_folders_of_one_part_are_separate() -> None:
+    """The side of the callers imports nothing of the side of the platform, for one."""
+    assert [pair for pair in PAIRS if tuple(map(folder_of, pair)) in SEPARATE] == []
 
 
 def test_no_import_leads_back() -> None:
-    """There is an order in which every module comes behind all that it names."""
-    TopologicalSorter({name: imported(path) for name, path in NAMES.items()}).prepare()
+    """There is an order in which every module comes behind all that it imports at run time."""
+    TopologicalSorter({name: imported(name) for name in NAMES}).prepare()
 
 
 def test_modules_and_functions_stay_small() -> None:
-    """No module exceeds 800 lines and no function 50."""
-    texts = {module: path.read_text("utf-8") for module, path in NAMES.items()}
-    assert [each for each, text in texts.items() if text.count("\n") > MAX_MODULE_LINES] == []
+    """No module exceeds 800 lines, no function 50, and no folder 20 modules."""
+    assert [name for name, text in TEXTS.items() if text.count("\n") > MAX_MODULE_LINES] == []
     long = [
-        (module, node.name)
-        for module, text in texts.items()
-        for node in ast.walk(ast.parse(text))
+        (name, node.name)
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (node.end_lineno or 0) - node.lineno >= MAX_FUNCTION_LINES
     ]
     assert long == []
+    assert [n for n in Counter(map(folder_of, NAMES)).items() if n[1] > MAX_FOLDER_MODULES] == []
+
+
+def test_a_name_of_a_module_is_used_once() -> None:
+    """Outside of the sandbox, whose folders tell, two modules do not have one name."""
+    files = [p for n, p in NAMES.items() if part_of(n) != SANDBOX and p.stem != "__init__"]
+    assert [name for name, n in Counter(path.stem for path in files).items() if n > 1] == []
+
+
+def test_the_gateway_does_not_grow(capsys: pytest.CaptureFixture[str]) -> None:
+    """Modules, lines, protocols and exceptions from the linter's rules only become fewer."""
+    classes = [n for t in TREES.values() for n in ast.walk(t) if isinstance(n, ast.ClassDef)]
+    numbers = {
+        "modules": (len(NAMES), MAX_MODULES),
+        "lines": (sum(text.count("\n") for text in TEXTS.values()), MAX_LINES),
+        "protocols": (sum("Protocol" in map(ast.unparse, c.bases) for c in classes), MAX_PROTOCOLS),
+        "noqa": (sum(text.count("# noqa") for text in TEXTS.values()), MAX_NOQA),
+        "imports between modules": (len(set(PAIRS)), None),
+        "imports between parts": (len({(part_of(a), part_of(b)) for a, b in PAIRS}), None),
+    }
+    with capsys.disabled():
+        print("", *(f"{name}: {n}" for name, (n, _) in numbers.items()))  # noqa: T201 - to be seen
+    assert [name for name, (n, most) in numbers.items() if most is not None and n > most] == []
 
 
 def test_the_floors_name_every_part() -> None:
     """No part of the gateway is without a floor, and no floor is empty."""
-    assert {part_of(name) for name in NAMES} - {"__init__"} == {*FLOORS, SANDBOX}
+    named = {part for floor in FLOORS for part in floor} | {SANDBOX}
+    assert {part_of(name) for name in NAMES} - {"__init__"} == named
 
 
 def test_only_the_composition_root_constructs_the_gateway() -> None:
-    """Servers, pools and sessions are made in app, core, commands and the sandbox only."""
+    """Servers, pools and sessions are made in app, cli and the sandbox only."""
     makers = {"UpstreamPool", "CallerServer", "TokenManager", "ClientSession", "Handler"}
-    roots = {"gateway.process.app", "gateway.process.core", "gateway.cli"}
-    for module, path in NAMES.items():
-        if module in roots or part_of(module) in {"commands", "sandbox"}:
+    for module, tree in TREES.items():
+        if part_of(module) in {"app", "cli", SANDBOX}:
             continue
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(tree):
             if isinstance(node, ast.Call):
                 name = getattr(node.func, "id", getattr(node.func, "attr", ""))
-                assert name not in makers, f"{path.name} constructs {name}"
+                assert name not in makers, f"{module} constructs {name}"
 
 
 def patterns(path: Path) -> Iterator[str]:

@@ -415,7 +415,7 @@ async def test_run_serves_until_sigterm(tmp_path: Path) -> None:
 async def test_commands_load_only_what_they_need() -> None:
     """Start to first request is published: what only other commands need stays out."""
     code = (
-        "import sys, gateway.cli, gateway.config;"
+        "import sys, gateway.cli.main, gateway.config;"
         "print([m for m in ('rich', 'aiohttp', 'structlog', 'yarl') if m in sys.modules])"
     )
     process = await asyncio.create_subprocess_exec(

@@ -15,12 +15,12 @@ import click
 import pytest
 
 from docs.generators.guidance import GUIDANCE
-from gateway.admin.health import Readiness
-from gateway.admin.server import build_application
-from gateway.audit.trail import exchange_record
-from gateway.cli import cli
+from gateway.admin.admin_server import build_application
+from gateway.audit.audit_trail import exchange_record
+from gateway.cli.main import cli
 from gateway.errors import REASONS
 from gateway.exchange import Exchange
+from gateway.health.health import Readiness
 from gateway.i18n import LANGUAGES
 from gateway.telemetry.metrics import Metrics
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.duration import format_duration
+from gateway.i18n import format_duration
 
 
 @pytest.mark.parametrize(

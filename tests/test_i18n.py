@@ -21,20 +21,12 @@ from babel.messages.mofile import read_mo, write_mo
 from babel.messages.pofile import read_po
 
 from gateway import i18n
-from gateway.audit.verify import Fault
-from gateway.commands.findings import State as FindingState
-from gateway.commands.usage import WORDS
-from gateway.i18n import (
-    DOMAINS,
-    EMPTY_MESSAGE,
-    LANGUAGES,
-    Message,
-    all_of,
-    environment_language,
-)
+from gateway.app.preflight import State as FindingState
+from gateway.audit.chain_verification import Fault
+from gateway.cli.usage import WORDS
+from gateway.i18n import DOMAINS, EMPTY_MESSAGE, LANGUAGES, Message, all_of, environment_language
 from gateway.oauth.token_response import Cause
-from gateway.outbox.entry import EntryState, OutboxEntry, RecoveryMode
-from gateway.outbox.shown import entry_view
+from gateway.outbox.entry import EntryState, OutboxEntry, RecoveryMode, entry_view
 
 ROOT = Path(__file__).parents[1] / "gateway"
 OTHERS = [language for language in LANGUAGES if language != "en"]
@@ -136,7 +128,7 @@ def test_code_holds_no_markup() -> None:
                     r"</(?:[a-z]+)>|<(?:a|b|p|div|html|h[1-6]|svg|td|tr)[ >]", node.value
                 )
                 # Patterns that are searched in responses are no pages.
-                assert found is None or path.name in ("search_complaints.py",), path
+                assert found is None or path.name in ("search_parameters.py",), path
 
 
 def test_the_catalogues_say_what_the_code_says() -> None:

@@ -10,16 +10,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gateway.admin.alerts.texts import ALERT_TEXTS as ALERTS
-from gateway.admin.outbox.causes import ENTRY_CAUSES as OUTBOX_CAUSES
-from gateway.admin.outbox.texts import PAGE_WORDS as OUTBOX_PAGE
-from gateway.admin.status.page import page_update
-from gateway.admin.status.remedies import REMEDIES
-from gateway.admin.status.texts import STATUS_WORDS
-from gateway.errors import ADVICE, REASONS
+from gateway.admin.outbox_page import ENTRY_CAUSES as OUTBOX_CAUSES
+from gateway.admin.outbox_page import PAGE_WORDS as OUTBOX_PAGE
+from gateway.admin.status_page import page_update
+from gateway.alerts.alert_messages import ALERT_TEXTS as ALERTS
+from gateway.errors import ADVICE, REASONS, REMEDIES
+from gateway.health.advice import STATUS_WORDS
 from gateway.i18n import LANGUAGES
-from gateway.login.pages import TEXTS as SIGN_IN
-from gateway.outbox import texts as outbox_texts
+from gateway.login.auth_routes import TEXTS as SIGN_IN
+from gateway.outbox import async_status as outbox_texts
 from tests.doubles.duty import STATES, OneState
 
 ROOT = Path(__file__).parents[1]

@@ -26,8 +26,8 @@ NOT_NEEDED = [
         "click",
         "xml.parsers.expat",
     ),
-    *("gateway.cli", "gateway.process.outbox_service", "gateway.outbox", "gateway.sandbox"),
-    "gateway.process.login_factory",
+    *("gateway.cli.main", "gateway.app.outbox_service", "gateway.outbox", "gateway.sandbox"),
+    "gateway.app.login_setup",
 ]
 
 
@@ -58,7 +58,7 @@ async def test_what_is_not_needed_is_not_loaded(tmp_path: Path) -> None:
     """With default settings nothing of commands and features that are off gets into memory."""
     async with Platform() as platform, Sso() as sso:
         found = await loaded(platform, sso, tmp_path)
-    assert "gateway.process.app" in found
+    assert "gateway.app.application" in found
     assert [name for name in NOT_NEEDED if name in found] == []
 
 

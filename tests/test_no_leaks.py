@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 import pytest
 
-from gateway.config import ListenAddress
+from gateway.config.value_types import ListenAddress
 from tests.doubles import sso as sso_answers
 from tests.doubles.platform import (
     Answer,

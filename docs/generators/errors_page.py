@@ -18,7 +18,7 @@ from gateway.errors import (
     non_fhir_issue_code,
     outcome_text,
 )
-from gateway.fhir.outcome import render_outcome
+from gateway.fhir.operation_outcome import render_outcome
 from gateway.i18n import LANGUAGES, language_name
 
 # The name of the page's catalogues.

@@ -11,12 +11,12 @@ from functools import cache
 from typing import Annotated, Any, Final, Literal, NamedTuple, get_args, get_origin
 
 from docs.generators.translation import Translation
-from gateway.config import shape
-from gateway.config.environment import variable_name
+from gateway.config import settings_schema
 from gateway.config.problems import SettingPath
 from gateway.config.section import Section
 from gateway.config.settings import PRESETS, Settings
-from gateway.config.values import Unit, format_size
+from gateway.config.sources import variable_name
+from gateway.config.value_types import Unit, format_size
 
 # The name of the page's catalogues.
 NAME: Final = "settings_page"
@@ -152,17 +152,19 @@ def _groups(
 
 def _inner(row: _Row) -> tuple[SettingPath, type[Section]] | None:
     """Return the group that a key holds, directly, under free names or as a list's item."""
-    if (value := shape.value_of_mapping(row.annotation)) is not None:
-        found, setting = shape.section_of(value), (*row.setting, "*")
-    elif (item := shape.item_of_list(row.annotation)) is not None:
-        found, setting = shape.section_of(item), (*row.setting, 0)
+    if (value := settings_schema.value_of_mapping(row.annotation)) is not None:
+        found, setting = settings_schema.section_of(value), (*row.setting, "*")
+    elif (item := settings_schema.item_of_list(row.annotation)) is not None:
+        found, setting = settings_schema.section_of(item), (*row.setting, 0)
     else:
-        found, setting = shape.section_of(row.annotation), row.setting
+        found, setting = settings_schema.section_of(row.annotation), row.setting
     return (setting, found) if found is not None else None
 
 
 def _is_group(row: _Row) -> bool:
-    return shape.section_of(row.annotation) is not None and not shape.is_optional(row.annotation)
+    return settings_schema.section_of(
+        row.annotation
+    ) is not None and not settings_schema.is_optional(row.annotation)
 
 
 def _rows(section: type[Section], setting: SettingPath) -> Iterator[_Row]:

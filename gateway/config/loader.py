@@ -1,29 +1,107 @@
-"""Loads a file and the environment into checked settings, or reports every problem at once."""
+"""Loads a file and the environment into checked settings, or reports every problem at once.
+
+The file is the named one, else the first one found; environment variables override it. A named file
+is used even if it does not exist; an existing file that cannot be read is never skipped.
+
+`load_admin_address` reads the one setting that a health check needs, in spite of problems with
+other settings. A gateway keeps its old settings while the file on disk is broken, and a shell
+beside it may lack the variables that it was started with: neither makes it unhealthy.
+
+    Exception
+     └─ SettingsError     the settings cannot be used; it holds every reason
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
-from gateway.config import cautions, repair, shape
-from gateway.config.broken_rule import RuleViolation
-from gateway.config.environment import EnvironmentValues, merge, read_environment
+from gateway import os_support
+from gateway.config import repair, setting_rules, settings_schema
+from gateway.config.inbound_settings import AdminSettings
 from gateway.config.problems import (
     Problem,
+    RuleViolation,
     SettingPath,
     closest_key,
     describe_error,
     did_you_mean,
     dotted,
 )
-from gateway.config.rules import find_violations
+from gateway.config.setting_rules import find_violations
 from gateway.config.settings import Settings
-from gateway.config.settings_error import SettingsError
-from gateway.config.yaml_file import YamlDocument, read_yaml
-from gateway.i18n import Message
+from gateway.config.sources import (
+    CONFIG_VARIABLE,
+    MAX_FILE_BYTES,
+    EnvironmentValues,
+    YamlDocument,
+    has_settings,
+    merge,
+    parse_yaml,
+    read_environment,
+    read_yaml,
+)
+from gateway.config.text_files import TextDecodingError, decode, read_bytes
+from gateway.config.value_types import InvalidValueError, ListenAddress, parse_address
+from gateway.i18n import Message, any_of
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; `problems` holds every reason.
+
+    `partial_settings` are settings without the wrong values, for checking only; None where there
+    are none.
+    """
+
+    def __init__(
+        self, problems: Iterable[Problem], partial_settings: Settings | None = None
+    ) -> None:
+        self.problems = tuple(problems)
+        self.partial_settings = partial_settings
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+# The group `admin` alone, for files with invalid YAML elsewhere.
+_GROUP: Final = re.compile(r"^admin[ \t]*:.*(?:\n(?:[ \t].*|#.*|[ \t]*))*", re.MULTILINE)
+
+
+def load_admin_address(path: Path | None, environ: Mapping[str, str]) -> ListenAddress:
+    """Return `admin.address` of the environment, else of the file, else the default.
+
+    Never raises.
+    """
+    for values in _sources(path, environ):
+        group = values.get("admin")
+        try:
+            return parse_address(group.get("address") if isinstance(group, dict) else None)
+        except InvalidValueError:
+            continue
+    return AdminSettings().address
+
+
+def _sources(path: Path | None, environ: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    yield read_environment(environ, {}).values
+    text = _text(path) if path is not None else ""
+    yield parse_yaml(text, "settings").values
+    if group := _GROUP.search(text):
+        yield parse_yaml(group[0], "settings").values
+
+
+def _text(path: Path) -> str:
+    try:
+        content = read_bytes(path, MAX_FILE_BYTES)
+    except OSError:
+        return ""
+    try:
+        return decode(content)
+    except TextDecodingError:
+        return content.decode("utf-8", "replace")
 
 
 def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
@@ -72,7 +150,9 @@ class _Validation:
         return settings
 
     def warnings(self, settings: Settings) -> list[Problem]:
-        found = cautions.find_cautions(settings, lambda setting: not self._is_by_variable(setting))
+        found = setting_rules.find_cautions(
+            settings, lambda setting: not self._is_by_variable(setting)
+        )
         return [
             self._make_problem(caution.setting, caution.message, caution.hint) for caution in found
         ]
@@ -140,7 +220,7 @@ class _Validation:
         by_variable = self._is_by_variable(setting)
         message, hint = describe_error(entry, in_yaml=not by_variable)
         if kind == "extra_forbidden":
-            siblings = shape.fields_of(shape.annotation_at(setting[:-1]))
+            siblings = settings_schema.fields_of(settings_schema.annotation_at(setting[:-1]))
             message = Message("is not a known key")
             hint = did_you_mean(
                 str(setting[-1]), siblings, elsewhere=_groups_with_key(str(setting[-1]))
@@ -154,7 +234,9 @@ class _Validation:
                 ),
             )
         elif kind == "literal_error":
-            near = closest_key(str(entry["input"]), shape.choices(shape.annotation_at(setting)))
+            near = closest_key(
+                str(entry["input"]), settings_schema.choices(settings_schema.annotation_at(setting))
+            )
             hint = (
                 Message("did you mean {near}?", near=near)
                 if near is not None
@@ -193,7 +275,9 @@ def _first_slip(wrong: Iterable[Any], values: dict[str, Any]) -> tuple[Any, Sett
     for entry in wrong:
         if entry["type"] == "extra_forbidden":
             group, name = entry["loc"][:-1], str(entry["loc"][-1])
-            near = closest_key(name, shape.fields_of(shape.annotation_at(group)))
+            near = closest_key(
+                name, settings_schema.fields_of(settings_schema.annotation_at(group))
+            )
             if near is not None and repair.value_at(values, (*group, near)) is None:
                 return entry, (*group, near)
     return None
@@ -201,10 +285,106 @@ def _first_slip(wrong: Iterable[Any], values: dict[str, Any]) -> tuple[Any, Sett
 
 def _groups_with_key(name: str) -> list[str]:
     """Return the keys of this name anywhere in the settings."""
-    return [dotted(setting) for setting, _ in shape.value_paths() if setting[-1] == name]
+    return [dotted(setting) for setting, _ in settings_schema.value_paths() if setting[-1] == name]
 
 
 def _any_below(settings: Iterable[SettingPath], groups: Iterable[SettingPath]) -> bool:
     """Return whether one of the keys is one of the groups or lies in one."""
     settled = set(groups)
     return any(key[:length] in settled for key in settings for length in range(len(key) + 1))
+
+
+# In the working directory of the command.
+_HERE: Final = Path("gateway.yaml")
+
+
+def search_paths(environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """Return the paths of settings files that are tried, in order, if none is named."""
+    if os_support.HAS_FILE_MODES:
+        return Path("/etc/dhp-gateway/gateway.yaml"), _HERE
+    return Path(environ.get("ProgramData", "C:\\ProgramData"), "DHP Gateway/gateway.yaml"), _HERE
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsSource:
+    """A file, if there is one, and overriding variables; `str` says which file and why."""
+
+    path: Path | None
+    environ: Mapping[str, str] = field(repr=False)
+    origin: str = "--config"
+
+    @classmethod
+    def discover(
+        cls,
+        named: Path | None,
+        environ: Mapping[str, str],
+        default_paths: Sequence[Path] | None = None,
+    ) -> SettingsSource:
+        """Return the source that is named, else the first settings file found.
+
+        It is named by `--config` (`named`) or DHP_GATEWAY_CONFIG. `default_paths` replaces the
+        search paths.
+        """
+        if named is not None:
+            return cls(named, environ)
+        if variable := environ.get(CONFIG_VARIABLE):
+            return cls(Path(variable), environ, CONFIG_VARIABLE)
+        candidates = search_paths(environ) if default_paths is None else default_paths
+        for path in candidates:
+            if _exists(path):
+                return cls(
+                    path.absolute(), environ, Message("found as {place}", place=_spelled(path))
+                )
+        return cls(
+            None,
+            environ,
+            Message("no file at {places}", places=any_of(map(_spelled, candidates))),
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is neither a file nor a variable."""
+        return self.path is None and not has_settings(self.environ)
+
+    def load(self) -> Settings:
+        """Return the current settings. Raises `SettingsError`."""
+        if self.is_empty:
+            hint = Message(
+                "{origin}, and no variable holds a setting; to try without any: {trial}",
+                origin=self.origin,
+                trial=_SANDBOX_COMMAND,
+            )
+            raise SettingsError(
+                [Problem(Message("no settings file"), Message("use --config FILE"), hint)]
+            )
+        return load_settings(self.path, self.environ)
+
+    def warnings(self, settings: Settings) -> list[Problem]:
+        """Return problems that do not prevent a start: unsafe or probably unintended settings."""
+        return warnings(self.path, self.environ, settings)
+
+    def __str__(self) -> str:
+        return str(self.description())
+
+    def description(self) -> Message:
+        """Return which file is used and why, for the operator."""
+        what = Message("variables alone") if self.path is None else str(self.path)
+        return Message("{what} ({origin})", what=what, origin=self.origin)
+
+
+_SANDBOX_COMMAND: Final = "dhp-gateway sandbox"
+
+
+def _exists(path: Path) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        # Without permission to examine the file it counts as found, so that the error is reported.
+        return True
+    return True
+
+
+def _spelled(path: Path) -> str:
+    return str(path) if path.is_absolute() else f".{os.sep}{path}"

@@ -1,6 +1,7 @@
-"""Problems of the settings, as texts for the operator.
+"""Problems of the settings, as texts for the operator, and violations of rules between keys.
 
-A problem never repeats a value: it may be a secret, also under the wrong key.
+A problem never repeats a value: it may be a secret, also under the wrong key. For an unknown key or
+word, the one that was probably meant is suggested.
 """
 
 from __future__ import annotations
@@ -140,3 +141,19 @@ def _limit(context: Mapping[str, Any]) -> Any:
         some, several, last = context["expected"].rpartition(" or ")
         return Message("{first} or {second}", first=some, second=last) if several else last
     return next((context[name] for name in _LIMITS if name in context), "")
+
+
+@dataclass(frozen=True, slots=True)
+class RuleViolation:
+    """A violated rule: its key (`setting`), what is wrong, and what to do.
+
+    `related_settings` are the other keys that the rule depends on.
+    """
+
+    setting: SettingPath
+    message: Message
+    hint: Message
+    related_settings: tuple[SettingPath, ...] = ()
+
+
+RESERVED_PARAMETER: Final = (Message("is set by the gateway itself"), Message("remove it"))

@@ -6,8 +6,13 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, model_validator
 
-from gateway.config.inbound import AdminSettings, CallerSettings, LimitsSettings, ListenSettings
-from gateway.config.operations import (
+from gateway.config.inbound_settings import (
+    AdminSettings,
+    CallerSettings,
+    LimitsSettings,
+    ListenSettings,
+)
+from gateway.config.operations_settings import (
     AlertsSettings,
     AuditSettings,
     LoginSettings,
@@ -17,7 +22,7 @@ from gateway.config.operations import (
     StoreSettings,
     TracingSettings,
 )
-from gateway.config.outbound import (
+from gateway.config.outbound_settings import (
     CircuitBreakerSettings,
     CredentialSettings,
     FhirSettings,
@@ -26,9 +31,8 @@ from gateway.config.outbound import (
     RewriteSettings,
     SsoSettings,
 )
-from gateway.config.secret_files import SecretSource
-from gateway.config.section import Section
-from gateway.config.values import Count, Name
+from gateway.config.section import SecretSource, Section
+from gateway.config.value_types import Count, Name
 
 Environment = Literal["dhp-playground", "dhp-production", "custom", "playground", "production"]
 

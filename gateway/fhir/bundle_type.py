@@ -13,7 +13,7 @@ import re
 from itertools import accumulate
 from typing import Final, Protocol
 
-from gateway.fhir.links.json_text import masked
+from gateway.fhir.json_text import masked
 
 _FHIR: Final = "http://hl7.org/fhir"
 # One media type, in a charset that contains ASCII. A list of two media types does not match.

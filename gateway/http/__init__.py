@@ -1,1 +1,3 @@
 """HTTP/1.1, independent of FHIR and OAuth."""
+
+from __future__ import annotations

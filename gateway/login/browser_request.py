@@ -1,14 +1,25 @@
-"""Parses the parts of a request that the sign-in uses: cookies and fields that browsers send."""
+"""Parses the parts of a request that the sign-in uses: cookies and fields that browsers send.
+
+It also reads the short forms that the SSO sends to the gateway's own endpoints.
+"""
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qsl
 
-from gateway.http.server.connection import IncomingRequest
-from gateway.http.server.peer import Peer
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.pipeline.request_body import BodyLimits, RequestBody
+
+if TYPE_CHECKING:
+    from gateway.http.headers import RequestHeader
+    from gateway.http.server.caller_connection import IncomingRequest
+    from gateway.http.server.peer import Peer
 
 ReadForm = Callable[[], Awaitable[dict[str, str]]]
 
@@ -115,3 +126,37 @@ def parse_browser_request(request: IncomingRequest, peer: Peer, form: ReadForm) 
         elif key in _READ:
             fields[key.decode("ascii")] = value.decode("latin-1").strip()
     return BrowserRequest(message.method, path, query, fields, peer, form, cookies)
+
+
+_MAX_BYTES: Final = 64 * 1024
+_LIMITS: Final = BodyLimits(
+    max_bytes=_MAX_BYTES, replay_bytes=_MAX_BYTES, stall_timeout=10.0, min_rate=1024
+)
+_MAX_FIELDS: Final = 64
+_TYPE: Final = "application/x-www-form-urlencoded"
+
+
+async def read_form(request: IncomingRequest, header: RequestHeader) -> dict[str, str]:
+    """Return the fields of a form body, {} if it is no form or contains a field twice.
+
+    Raises `GatewayError` payload-too-large, body-timeout or bad-request, and
+    `CallerDisconnectedError`.
+    """
+    length = header.values.get(b"content-length")
+    if length is None and not request.has_body:
+        return {}
+    body = RequestBody(
+        request.payload,
+        None if length is None else int(length),
+        limits=_LIMITS,
+        clock=time.monotonic,
+    )
+    data = await body.peek(_MAX_BYTES + 1)
+    if (header.text(b"content-type") or "").partition(";")[0].strip().lower() != _TYPE:
+        return {}
+    try:
+        pairs = parse_qsl(data.decode("ascii"), keep_blank_values=True, max_num_fields=_MAX_FIELDS)
+    except (UnicodeDecodeError, ValueError):
+        raise GatewayError(errors.BAD_REQUEST, "form", hint="body: no form") from None
+    fields = dict(pairs)
+    return fields if len(fields) == len(pairs) else {}

@@ -8,20 +8,24 @@ set, and requests from pages of other origins are denied.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlsplit
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.http.headers import RequestHeader
-from gateway.http.server.peer import Peer
-from gateway.http.server.validation import is_same_origin
-from gateway.http.target import resolve_target
-from gateway.login.browser_request import BrowserRequest
-from gateway.login.session import Session, UserCredential
-from gateway.login.sessions import SessionManager
-from gateway.pipeline.callers import AuthResult, Caller, CallerRegistry
+from gateway.field_values import is_same_origin
+from gateway.http.request_target import resolve_target
+from gateway.login.session_store import UserCredential
+from gateway.pipeline.callers import AuthResult, Caller
 from gateway.pipeline.own_replies import LocalResponse
+
+if TYPE_CHECKING:
+    from gateway.http.headers import RequestHeader
+    from gateway.http.server.peer import Peer
+    from gateway.login.browser_request import BrowserRequest
+    from gateway.login.session_store import Session
+    from gateway.login.sessions import SessionManager
+    from gateway.pipeline.callers import CallerRegistry
 
 SESSION: Final = "session"
 

@@ -1,17 +1,125 @@
-"""The interface of stores for sessions and sign-ins, and the store in memory.
+"""The session of a signed-in user, the state of a sign-in in progress, and the store of both.
 
-`gateway.login.redis_sessions` is the store that several processes share.
+The browser holds a random identifier of 256 bits. Stores contain only its SHA-256, so that their
+content gives no access to a session. Data that is stored outside of this process is encrypted with
+the identifier.
+
+The module has the interface of stores, and the store in memory. `gateway.login.redis_session_store`
+is the store that several replicas share.
 """
 
 from __future__ import annotations
 
+import hashlib
+import secrets
 from collections.abc import Callable
-from typing import Final, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
 
 from cachetools import TLRUCache
 
-from gateway.login.session import SIGN_IN_LIFETIME, Session, SignInState
-from gateway.oauth.store import StoreKey, TokenLease
+from gateway.oauth.token_store import StoreKey
+from gateway.secret import Secret
+
+if TYPE_CHECKING:
+    from gateway.oauth.grants import RenewalGrant
+    from gateway.oauth.token_response import AccessToken
+    from gateway.oauth.token_store import TokenLease
+
+_IDENTIFIER_BYTES: Final = 32
+# Seconds. Users need time to look up a password; an abandoned sign-in should soon become useless.
+SIGN_IN_LIFETIME: Final = 600.0
+
+
+def new_secret() -> str:
+    """Return 256 random bits as a text that is valid in a cookie and in a URL."""
+    return secrets.token_urlsafe(_IDENTIFIER_BYTES)
+
+
+def digest(*secret_parts: str) -> str:
+    """Return the SHA-256 of a secret in hexadecimal, which identifies it in a store."""
+    # The value is from the browser and may contain surrogates that UTF-8 cannot encode.
+    return hashlib.sha256("\n".join(secret_parts).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def store_key(*secret_parts: str) -> StoreKey:
+    """Return the key of an entry that is accessible only with all `secret_parts`."""
+    return StoreKey(digest(*secret_parts), Secret("\n".join(secret_parts)))
+
+
+@dataclass(frozen=True, slots=True)
+class SignedInUser:
+    """The user of a session: the subject and a display name.
+
+    `logout_marks` are digests of the subject and of the SSO's own session, by which the SSO can end
+    sessions (OpenID Connect Back-Channel Logout).
+    """
+
+    user: str
+    name: str | None = None
+    logout_marks: tuple[str, ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """A session as it was read from the store. Times are of this process's monotonic clock.
+
+    `identity` identifies client, SSO and platform of the tokens. `is_ended` is the knowledge of
+    this process: in a shared store, another process may have ended the session since it was read.
+    """
+
+    key: StoreKey
+    identity: str
+    signed_in_user: SignedInUser
+    started_at: float
+    last_used_at: float
+    token: AccessToken
+    renewal: RenewalGrant
+    is_ended: bool = False
+
+    @property
+    def user(self) -> str:
+        """The user's subject."""
+        return self.signed_in_user.user
+
+    @property
+    def name(self) -> str | None:
+        """The user's name, None if the SSO did not state it."""
+        return self.signed_in_user.name
+
+    def update_from(self, latest: Session) -> None:
+        """Copy the tokens of a newer version of the session, and whether it has ended."""
+        self.token, self.renewal = latest.token, latest.renewal
+        self.is_ended = self.is_ended or latest.is_ended
+
+    def __repr__(self) -> str:
+        return f"Session({self.key.name[:8]})"
+
+
+class UserCredential(str):
+    """A credential name that carries a session; its text is `login`."""
+
+    session: Session
+
+    def __new__(cls, session: Session) -> UserCredential:
+        """Return a credential of the session. Records show `login` and never name a session."""
+        credential = super().__new__(cls, "login")
+        credential.session = session
+        return credential
+
+
+@dataclass(frozen=True, slots=True)
+class SignInState:
+    """The state of a sign-in in progress that the browser must not be able to change.
+
+    `verifier` is the PKCE code verifier, `nonce` that of the ID token, `return_to` the target after
+    the sign-in.
+    """
+
+    verifier: Secret
+    nonce: str | None
+    return_to: str
+
 
 _MAX_SESSIONS: Final = 100_000
 _MAX_SIGN_INS: Final = 20_000

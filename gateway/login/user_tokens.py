@@ -3,15 +3,24 @@
 A user's token is renewed before its expiry, by the requests that use it. While the SSO is
 unreachable, a token is used until it expires. If the SSO refuses the refresh token
 (`invalid_grant`), the session ends, and the user has to sign in again.
+
+There is at most one renewal of a session at a time. Within a process, requests join the renewal in
+progress; between replicas that share the session, a lease decides which one renews. A refresh token
+may be valid for a single use. Therefore the tokens that the SSO issued must reach the store, and no
+request uses a refresh token that is not the newest one in the store.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from cachetools import LRUCache
+
+from gateway.clock import backoff
 from gateway.errors import (
     CALLER_UNAUTHENTICATED,
     SHUTTING_DOWN,
@@ -19,13 +28,216 @@ from gateway.errors import (
     TOKEN_REJECTED,
     GatewayError,
 )
-from gateway.login.renewal import MAX_PAUSE, SessionRenewals
-from gateway.login.session import Session, UserCredential
-from gateway.login.sessions import SessionManager
-from gateway.login.user_grants import UserTokenEndpoint
-from gateway.oauth.token import AccessToken
-from gateway.pipeline.attempts import TokenProvider
-from gateway.timing import backoff
+from gateway.login.session_store import UserCredential
+from gateway.oauth.token_response import TokenRequestError
+from gateway.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from gateway.login.session_store import Session
+    from gateway.login.sessions import SessionManager
+    from gateway.oauth.grants import UserTokenEndpoint
+    from gateway.oauth.token_response import AccessToken
+    from gateway.pipeline.forwarder import TokenProvider
+
+_log = get_logger(__name__)
+
+MAX_PAUSE: Final = 30.0
+# The number of sessions whose renewal state this process remembers.
+_MAX_STATES: Final = 20_000
+# Delays between the attempts to store renewed tokens, in seconds.
+_SAVE_RETRY_DELAYS: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+# Seconds for which the shutdown waits for renewals whose outcome other processes need.
+_SHUTDOWN_WAIT: Final = 5.0
+
+
+@dataclass(slots=True, eq=False)
+class RenewalState:
+    """The state of a session's renewals in this process. Times are of the monotonic clock.
+
+    `rejected` is a token that the platform rejected. `task` is the renewal in progress.
+    `not_before` is the end of the backoff after `failures` failed renewals in a row. `pause_until`
+    is the end of the pause after `refusals` fresh tokens in a row that the platform rejected.
+    `unsaved` is the session with renewed tokens that could not be stored yet. `was_accepted`: the
+    platform accepted a token of the session.
+    """
+
+    rejected: AccessToken | None = None
+    task: asyncio.Task[Session] | None = None
+    not_before: float = 0.0
+    failures: int = 0
+    pause_until: float = 0.0
+    refusals: int = 0
+    unsaved: Session | None = None
+    was_accepted: bool = False
+
+    def postpone(self, now: float, retry_after: float | None = None) -> None:
+        """Count a failed renewal and delay the next by `retry_after` (seconds) or the backoff."""
+        self.failures += 1
+        self.not_before = now + (retry_after or backoff(self.failures, 1.0, MAX_PAUSE))
+
+
+class SessionRenewals:
+    """Starts renewals, stores their tokens, and waits for them at the shutdown.
+
+    `on_end` is called with each session that ends because its token cannot be renewed, and the
+    reason. `on_orphan` is called with a session that had ended when new tokens for it arrived.
+    `sessions_persist`: sessions outlive this process, because the store is shared.
+    """
+
+    def __init__(
+        self,
+        endpoint: UserTokenEndpoint,
+        sessions: SessionManager,
+        clock: Callable[[], float],
+        *,
+        on_end: Callable[[Session, str], None],
+        on_orphan: Callable[[Session], Coroutine[Any, Any, None]],
+        sessions_persist: bool,
+    ) -> None:
+        self._endpoint = endpoint
+        self._sessions = sessions
+        self._clock = clock
+        self._on_end = on_end
+        self._on_orphan = on_orphan
+        self._sessions_persist = sessions_persist
+        self._states: LRUCache[str, RenewalState] = LRUCache(_MAX_STATES)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closed = False
+
+    def state_of(self, session: Session) -> RenewalState:
+        """Return the mutable renewal state of a session, creating it if there is none."""
+        state: RenewalState | None = self._states.get(session.key.name)
+        if state is None:
+            state = self._states[session.key.name] = RenewalState()
+        return state
+
+    def has_usable_token(self, session: Session) -> bool:
+        """Return whether the session's token may be sent to the platform now."""
+        token = session.token
+        rejected = self.state_of(session).rejected
+        return not session.is_ended and self._clock() < token.usable_until and token != rejected
+
+    def start_renewal(self, session: Session) -> asyncio.Task[Session] | None:
+        """Return the renewal in progress, or start one; None if the session cannot be renewed.
+
+        The task returns `session` with the newest known token, or marked as ended. It raises no
+        error of the renewal.
+        """
+        state = self.state_of(session)
+        if state.task is not None:
+            return state.task
+        if session.is_ended or not session.renewal.is_possible or self._closed:
+            return None
+        state.task = task = asyncio.get_running_loop().create_task(
+            self._run_renewal(session, state)
+        )
+        self._track(task)
+        return task
+
+    async def end(self, session: Session, why: str) -> None:
+        """End the session and call `on_end`. Raises `GatewayError` while the store fails."""
+        if not session.is_ended:
+            await self._sessions.end(session)
+            self._on_end(session, why)
+
+    async def finish(self) -> None:
+        """Wait for the renewals in progress: a refresh token for single use must not be lost."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Cancel all renewals, after waiting up to 5 s if other processes need their outcome."""
+        self._closed = True
+        if self._sessions_persist and self._tasks:
+            await asyncio.wait(self._tasks, timeout=_SHUTDOWN_WAIT)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _track(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run_renewal(self, session: Session, state: RenewalState) -> Session:
+        try:
+            await self._attempt(session, state)
+        except GatewayError:  # the store fails, and has logged it
+            state.postpone(self._clock())
+        # A bug must not make requests send old tokens. The text of the error may contain secrets.
+        except Exception as error:
+            _log.error("a renewal broke: %s", type(error).__name__)
+            state.postpone(self._clock())
+        finally:
+            state.task = None
+        return session
+
+    async def _attempt(self, session: Session, state: RenewalState) -> None:
+        if state.unsaved is not None:
+            # `unsaved` is newer than the stored session, whose refresh token may be invalid by now.
+            await self._sessions.save(state.unsaved)
+            session.update_from(state.unsaved)
+            state.unsaved = None
+        try:
+            await self._renew(session, state)
+        except TokenRequestError as error:
+            await self._failed(session, state, error)
+
+    async def _renew(self, session: Session, state: RenewalState) -> None:
+        old_token = session.token
+
+        def renewed(latest: Session) -> bool:
+            return latest.token != old_token and self.has_usable_token(latest)
+
+        async with self._sessions.renewal_lock(session, renewed) as latest:
+            if latest is None:
+                session.is_ended = True
+                return
+            session.update_from(latest)
+            if not renewed(latest):
+                tokens = await self._endpoint.refresh(session.renewal)
+                session.token, session.renewal = tokens.token, tokens.renewal
+                await self._save_or_retry(session, state)
+        state.failures, state.not_before = 0, 0.0
+
+    async def _save_or_retry(self, session: Session, state: RenewalState) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            is_stored = await self._sessions.save(session)
+        except GatewayError:
+            state.unsaved = session
+            self._track(loop.create_task(self._save_until_stored(session, state)))
+        else:
+            if not is_stored:
+                self._track(loop.create_task(self._on_orphan(session)))
+
+    async def _save_until_stored(self, session: Session, state: RenewalState) -> None:
+        for delay in _SAVE_RETRY_DELAYS:
+            await asyncio.sleep(delay)
+            if state.unsaved is not session:
+                return
+            with contextlib.suppress(GatewayError):
+                await self._sessions.save(session)
+                state.unsaved = None
+                return
+        _log.error("a renewed token could not be kept: its person will have to sign in again")
+
+    async def _failed(
+        self, session: Session, state: RenewalState, error: TokenRequestError
+    ) -> None:
+        _log.warning("a user's token could not be renewed: %s", error)
+        # Only invalid_grant means that the user has to sign in again. Any other failure is an error
+        # of the client's configuration or an outage.
+        if not error.is_grant_invalid:
+            state.postpone(self._clock(), error.retry_after)
+            return
+        latest = await self._sessions.latest(session)
+        if latest is None:
+            session.is_ended = True
+        elif latest.renewal != session.renewal:
+            # Another process has used the refresh token before, which explains the refusal.
+            session.update_from(latest)
+        else:
+            await self.end(session, "refused")
+
 
 # A renewal starts when this share of the lifetime is left, but at most this many seconds before the
 # expiry.

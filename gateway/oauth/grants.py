@@ -1,59 +1,23 @@
-"""Sends requests to the SSO's token endpoint: client credentials grant (RFC 6749 section 4.4).
-
-This module builds a request, sends it once and classifies the response. `gateway.oauth.tokens`
-decides when to send one and how to handle a failure. No request is retried, no redirect followed.
-"""
+"""Token requests for a user: with an authorization code or a refresh token (RFC 6749 4.1, 6)."""
 
 from __future__ import annotations
 
-import asyncio
-import ssl
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from urllib.parse import urlencode
 
-import aiohttp
 from authlib.common.urls import add_params_to_qs
 from authlib.oauth2.rfc6749.parameters import prepare_token_request
 
-from gateway.oauth.client_auth import ClientAuthentication
-from gateway.oauth.error_description import secrets_of
-from gateway.oauth.token_answer import (
-    TokenHttpResponse,
-    cause_of_exception,
-    failure_of_response,
-    read_response,
-)
-from gateway.oauth.token_response import (
-    RequestTime,
-    TokenRequestError,
-    TokenResponse,
-    parse_token_response,
-)
+from gateway.oauth.token_endpoint import RESERVED_PARAMS
+from gateway.oauth.token_response import AccessToken, TokenRequestError, parse_object
 from gateway.secret import Secret
 
-_NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None)
-_HEADERS: Final = {
-    "Accept": "application/json",
-    "Accept-Encoding": "identity",
-    # Token requests are so rare that the server would usually have closed an idle connection
-    # before the next one, and a POST on a closed connection fails.
-    "Connection": "close",
-    "Content-Type": "application/x-www-form-urlencoded",
-    "User-Agent": "dhp-gateway",
-}
-
-RESERVED_PARAMS: Final = frozenset(
-    {
-        "grant_type",
-        "scope",
-        "client_id",
-        "client_secret",
-        "client_assertion",
-        "client_assertion_type",
-    }
-)
+if TYPE_CHECKING:
+    from gateway.oauth.client_authentication import ClientAuthentication
+    from gateway.oauth.token_endpoint import TokenEndpoint, TokenHttpResponse
+    from gateway.oauth.token_response import TokenResponse
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,108 +67,180 @@ class Grant(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class TokenEndpointSettings:
-    """How token requests are sent.
+class RenewalGrant:
+    """What a renewal sends to the SSO: the refresh token of the body, or the SSO's cookies."""
 
-    `timeout` limits each request, `default_lifetime` applies to tokens without a stated lifetime;
-    both are in seconds. `ssl` None means the default root certificates.
+    refresh_token: Secret | None = None
+    cookies: Mapping[str, Secret] = field(default_factory=dict, repr=False)
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether there is a refresh token or a cookie."""
+        return self.refresh_token is not None or bool(self.cookies)
+
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class UserGrant:
+    """A grant with an authorization code or a refresh token, and the client authentication.
+
+    `params` belong to `grant_type`; `extra_params` are sent with every token request.
     """
 
-    token_url: str
-    timeout: float = 10.0
-    default_lifetime: float = 300.0
-    ssl: ssl.SSLContext | None = None
-    proxy_url: str | None = None
+    authenticate: ClientAuthentication = field(repr=False)
+    grant_type: str
+    params: Mapping[str, str] = field(repr=False)
+    extra_params: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def body(self) -> str:
+        """Return the form body without the client authentication."""
+        body = prepare_token_request(self.grant_type, **self.params)
+        return str(add_params_to_qs(body, self.extra_params))
 
 
-class TokenEndpoint:
-    """Sends token requests and validates the responses.
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """A request to revoke a refresh token (RFC 7009 section 2.1)."""
 
-    `session` should store no cookies (`DummyCookieJar`) and not trust the environment; this object
-    does not close it. `clock` is monotonic, `wall_clock` returns Unix time.
+    authenticate: ClientAuthentication = field(repr=False)
+    refresh_token: Secret
+
+    def body(self) -> str:
+        """Return the form body without the client authentication."""
+        params = {"token": self.refresh_token.reveal(), "token_type_hint": "refresh_token"}
+        return urlencode(params)
+
+
+@dataclass(frozen=True, slots=True)
+class UserTokenSet:
+    """The tokens of a response: the access token, its renewal grant, and the ID token if any."""
+
+    token: AccessToken
+    renewal: RenewalGrant
+    id_token: str | None = field(default=None, repr=False)
+
+
+class UserTokenEndpoint:
+    """The token endpoint for one client that acts for users. Raises `TokenRequestError`.
+
+    `authentications` belong to the client's secrets or keys, of which the SSO may accept only one:
+    if it responds with `invalid_client`, the next one is tried. `extra_params` are sent with every
+    token request. `clock` is monotonic, `wall_clock` returns Unix time.
     """
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
-        settings: TokenEndpointSettings,
-        clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], float] = time.time,
+        endpoint: TokenEndpoint,
+        authentications: Sequence[ClientAuthentication],
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
+        extra_params: Mapping[str, str] | None = None,
     ) -> None:
-        self._session = session
-        self._settings = settings
+        self._endpoint = endpoint
+        self._extra_params = extra_params or {}
+        self._authentications = tuple(authentications)
         self._clock = clock
         self._wall_clock = wall_clock
 
-    @property
-    def token_url(self) -> str:
-        """The URL of the token endpoint."""
-        return self._settings.token_url
+    async def redeem_code(self, code: str, verifier: Secret, redirect_uri: str) -> UserTokenSet:
+        """Return the tokens for an authorization code (RFC 7636 section 4.5).
 
-    async def request(self, grant: Grant) -> TokenResponse:
-        """Send one token request and return its token.
-
-        Raises `TokenRequestError` on any failure, at the latest after `timeout` seconds.
+        `verifier` and `redirect_uri` must be those of the same sign-in.
         """
-        return (await self.request_full(grant))[0]
-
-    async def request_full(
-        self, grant: Grant, cookie: str | None = None
-    ) -> tuple[TokenResponse, TokenHttpResponse]:
-        """Send one token request and return its token and the response.
-
-        `cookie` is the value of the Cookie field to send. Raises like `request`.
-        """
-        request_time = RequestTime(self._clock(), self._wall_clock())
-        response = await self._send(grant, cookie)
-        if isinstance(response, TokenRequestError):
-            raise response
-        if not 200 <= response.status < 300:
-            raise failure_of_response(response, request_time.wall)
-        if response.body is None:
-            raise TokenRequestError("transient", "unreadable answer", status=response.status)
-        token = parse_token_response(
-            response.body, request_time, self._settings.default_lifetime, response.secrets
+        params = {
+            "code": code,
+            "redirect_uri": redirect_uri,
+            "code_verifier": verifier.reveal(),
+        }
+        return self._user_token_set(
+            await self._redeem("authorization_code", params), RenewalGrant()
         )
-        return token, response
 
-    async def post_form(self, grant: Grant, url: str) -> None:
-        """Send a form that returns no token to another endpoint of the SSO.
+    async def refresh(self, renewal: RenewalGrant) -> UserTokenSet:
+        """Return new tokens for a renewal grant, with the next renewal grant.
 
-        Raises `TokenRequestError`.
+        The SSO may have replaced the refresh token or not.
         """
-        wall_now = self._wall_clock()
-        response = await self._send(grant, None, url)
-        if isinstance(response, TokenRequestError):
-            raise response
-        if not 200 <= response.status < 300:
-            raise failure_of_response(response, wall_now)
+        token = renewal.refresh_token
+        params = {} if token is None else {"refresh_token": token.reveal()}
+        cookie = "; ".join(f"{name}={value.reveal()}" for name, value in renewal.cookies.items())
+        return self._user_token_set(
+            await self._redeem("refresh_token", params, cookie or None), renewal
+        )
 
-    async def _send(
-        self, grant: Grant, cookie: str | None, url: str | None = None
-    ) -> TokenHttpResponse | TokenRequestError:
-        """Send the form and return the response or the error.
+    async def revoke(self, url: str, refresh_token: Secret) -> None:
+        """Revoke a refresh token, and the access tokens issued with it, at `url` (RFC 7009)."""
 
-        Errors are returned, not raised: a raised one would have aiohttp's exception as its context,
-        which shows the request.
-        """
-        settings = self._settings
-        headers = dict(_HEADERS) if cookie is None else {**_HEADERS, "Cookie": cookie}
-        try:
-            body = grant.authenticate(settings.token_url, headers, grant.body())
-            async with (
-                asyncio.timeout(settings.timeout),
-                self._session.post(
-                    url or settings.token_url,
-                    data=body.encode(),
-                    headers=headers,
-                    allow_redirects=False,
-                    auto_decompress=False,
-                    ssl=settings.ssl or True,
-                    proxy=settings.proxy_url,
-                    timeout=_NO_TIMEOUT,
-                ) as response,
-            ):
-                return await read_response(response, secrets_of(body, headers))
-        except Exception as error:
-            return TokenRequestError("transient", cause_of_exception(error))
+        async def revoke(authenticate: ClientAuthentication) -> None:
+            await self._endpoint.post_form(Revocation(authenticate, refresh_token), url)
+
+        await self._with_client_auth(revoke)
+
+    async def _redeem(
+        self, grant_type: str, params: Mapping[str, str], cookie: str | None = None
+    ) -> tuple[TokenResponse, TokenHttpResponse]:
+        async def redeem(
+            authenticate: ClientAuthentication,
+        ) -> tuple[TokenResponse, TokenHttpResponse]:
+            grant = UserGrant(authenticate, grant_type, params, self._extra_params)
+            return await self._endpoint.request_full(grant, cookie)
+
+        return await self._with_client_auth(redeem)
+
+    async def _with_client_auth(
+        self, request: Callable[[ClientAuthentication], Awaitable[_T]]
+    ) -> _T:
+        *others, last = self._authentications
+        for authenticate in others:
+            try:
+                return await request(authenticate)
+            except TokenRequestError as error:
+                if error.oauth_error != "invalid_client":
+                    raise
+        return await request(last)
+
+    def _user_token_set(
+        self, responses: tuple[TokenResponse, TokenHttpResponse], previous: RenewalGrant
+    ) -> UserTokenSet:
+        response, http_response = responses
+        now = self._clock()
+        age = now - response.requested_at
+        token = AccessToken(
+            response.access_token.reveal(),
+            received_at=response.requested_at,
+            lifetime=response.lifetime,
+            wall_expiry=self._wall_clock() + response.lifetime - age,
+            scope=response.scope,
+        )
+        if now >= token.usable_until:
+            raise TokenRequestError("transient", "token expired on arrival")
+        members = parse_object(http_response.body or b"") or {}
+        id_token = members.get("id_token")
+        return UserTokenSet(
+            token,
+            _renewal(members, http_response.cookies, previous),
+            id_token if isinstance(id_token, str) else None,
+        )
+
+
+def _renewal(
+    members: Mapping[str, Any], cookies: Mapping[str, str], previous: RenewalGrant
+) -> RenewalGrant:
+    """Return the next renewal grant: `previous`, updated by the members and cookies of a response.
+
+    A refresh token that the response does not replace stays valid (RFC 6749 section 6). A cookie
+    with the value "" is removed.
+    """
+    new_token = members.get("refresh_token")
+    refresh_token = (
+        Secret(new_token) if isinstance(new_token, str) and new_token else previous.refresh_token
+    )
+    merged_cookies = {
+        **previous.cookies,
+        **{name: Secret(value) for name, value in cookies.items()},
+    }
+    return RenewalGrant(
+        refresh_token, {name: value for name, value in merged_cookies.items() if value}
+    )

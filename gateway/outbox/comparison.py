@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from gateway.config.resource_types import RESOURCE_TYPES
-from gateway.fhir import tree
-from gateway.fhir.conformity import media_type
+from gateway.fhir import document_tree
+from gateway.fhir.content_negotiation import media_type
 from gateway.fhir.interaction import BUNDLES
-from gateway.fhir.search_guard import SearchSupport, filtering_names, ignored_parameters
-from gateway.fhir.tree import Element
-from gateway.outbox.entry import QueuedRequest, StoredResponse
-from gateway.outbox.qualifying import condition_query, conditional_creates, searchable_identifiers
-from gateway.outbox.sending import VerificationResult, VerificationStatus
-from gateway.outbox.status import first_field_value
+from gateway.fhir.search_parameters import filtering_names, ignored_parameters
+from gateway.fhir.vocabulary import RESOURCE_TYPES
+from gateway.outbox.async_status import first_field_value
+from gateway.outbox.attempt_result import VerificationResult, VerificationStatus
+from gateway.outbox.entry import StoredResponse
+from gateway.outbox.qualification import (
+    condition_query,
+    conditional_creates,
+    searchable_identifiers,
+)
+
+if TYPE_CHECKING:
+    from gateway.fhir.document_tree import Element
+    from gateway.fhir.search_parameters import SearchSupport
+    from gateway.outbox.entry import QueuedRequest
 
 # Characters with a special meaning in the value of a search parameter (FHIR R5 search.html, section
 # 3.2.1.5.7).
@@ -33,8 +41,10 @@ def _parse_sent(request: QueuedRequest) -> Element | None:
     if first_field_value(request.fields, b"content-encoding") is not None:
         return None
     try:
-        return tree.parse_body(request.body, first_field_value(request.fields, b"content-type"))
-    except tree.BodyParseError:
+        return document_tree.parse_body(
+            request.body, first_field_value(request.fields, b"content-type")
+        )
+    except document_tree.BodyParseError:
         return None
 
 
@@ -96,7 +106,7 @@ def verification_queries(request: QueuedRequest) -> list[VerificationQuery] | No
 def _verification_query(
     condition: str, resource: Element, bundle_index: int | None = None
 ) -> VerificationQuery:
-    kind = tree.first_text(resource, "resourceType")
+    kind = document_tree.first_text(resource, "resourceType")
     identifier = next(searchable_identifiers(resource), None)
     criteria = quote(condition_query(condition), safe=_UNQUOTED)
     query = criteria
@@ -130,7 +140,7 @@ def compare_read(result: StoredResponse, request: QueuedRequest) -> Verification
     sent, found = _parse_sent(request), _content(result)
     if sent is None or found is None:
         return VerificationResult(VerificationStatus.INCONCLUSIVE)
-    if not tree.contains_all_of(found, sent):
+    if not document_tree.contains_all_of(found, sent):
         return VerificationResult(VerificationStatus.ABSENT)
     return VerificationResult(VerificationStatus.PRESENT, _verified_response(result, 200))
 
@@ -143,15 +153,15 @@ def compare_search(
 ) -> VerificationResult:
     """Return what the response to the search of `wanted` shows about the write."""
     sent, bundle = _parse_sent(request), _content(result)
-    if sent is None or bundle is None or tree.first_text(bundle, "type") != "searchset":
+    if sent is None or bundle is None or document_tree.first_text(bundle, "type") != "searchset":
         return VerificationResult(VerificationStatus.INCONCLUSIVE)
     if wanted.bundle_index is not None:
         sent = list(conditional_creates(sent))[wanted.bundle_index][1]
     matches = [
         resource
-        for entry in tree.child_elements(bundle, "entry")
-        for resource in tree.child_elements(entry, "resource")
-        if tree.first_text(resource, "resourceType") == wanted.resource_type
+        for entry in document_tree.child_elements(bundle, "entry")
+        for resource in document_tree.child_elements(entry, "resource")
+        if document_tree.first_text(resource, "resourceType") == wanted.resource_type
     ]
     used = wanted.has_only_declared_parameters(support) and not _reports_ignored_parameters(
         result, wanted, support
@@ -159,7 +169,7 @@ def compare_search(
     if not matches:
         # A server that ignores an unknown parameter would have found something, or reports that it
         # ignored the parameter.
-        nothing = tree.first_text(bundle, "total") in ("", "0") and used
+        nothing = document_tree.first_text(bundle, "total") in ("", "0") and used
         return VerificationResult(
             VerificationStatus.ABSENT if nothing else VerificationStatus.INCONCLUSIVE
         )
@@ -177,7 +187,7 @@ def _compare_match(
     right = (
         used if wanted.identifier is None else wanted.identifier in searchable_identifiers(match)
     )
-    if len(matches) > 1 or not right or not tree.contains_all_of(match, sent):
+    if len(matches) > 1 or not right or not document_tree.contains_all_of(match, sent):
         return VerificationResult(VerificationStatus.INCONCLUSIVE)
     return VerificationResult(VerificationStatus.PRESENT, _match_response(match))
 
@@ -195,10 +205,13 @@ def _reports_ignored_parameters(
 
 def _match_response(resource: Element) -> StoredResponse:
     """Return the response for the caller about a resource that the platform holds already."""
-    kind, logical_id = tree.first_text(resource, "resourceType"), tree.first_text(resource, "id")
+    kind, logical_id = (
+        document_tree.first_text(resource, "resourceType"),
+        document_tree.first_text(resource, "id"),
+    )
     fields: list[tuple[bytes, bytes]] = []
-    for meta in tree.child_elements(resource, "meta"):
-        version = tree.first_text(meta, "versionId")
+    for meta in document_tree.child_elements(resource, "meta"):
+        version = document_tree.first_text(meta, "versionId")
         if version:
             fields.append((b"ETag", f'W/"{version}"'.encode("latin-1", "replace")))
     if logical_id:
@@ -214,6 +227,8 @@ def _content(result: StoredResponse) -> Element | None:
     if result.status != 200 or result.reason:
         return None
     try:
-        return tree.parse_body(result.body, first_field_value(result.fields, b"content-type"))
-    except tree.BodyParseError:
+        return document_tree.parse_body(
+            result.body, first_field_value(result.fields, b"content-type")
+        )
+    except document_tree.BodyParseError:
         return None

@@ -1,4 +1,4 @@
-"""An entry of the outbox: one write, its request and its outcome.
+"""An entry of the outbox: one write, its request and its outcome, its steps and its public view.
 
     waiting ──claim──▶ sending ──▶ delivered
        ▲                 │ ├────▶ failed     refused by the platform, or too old
@@ -10,16 +10,28 @@
 
 An entry blocks later entries with the same ordering keys until it is delivered, cancelled or
 dropped. Times are seconds since 1970. `OutboxEntry` contains no data of a patient; `QueuedRequest`
-and `StoredResponse` are encrypted wherever they are stored.
+and `StoredResponse` are encrypted wherever they are stored. The steps of an entry are reported to
+the audit trail and the metrics.
+
+Commands and pages show an entry to operators by a view, which is plain data. A patient's data is in
+it only on request. A note beside an outcome that the gateway determined is a message of the
+catalogues. It is stored as its English text, which also stands in the outcome for the caller.
+Operators see it in their language.
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gateway.i18n import EMPTY_MESSAGE, Message
+from gateway.telemetry.log_masking import mask_patient_number
+
+if TYPE_CHECKING:
+    from gateway.outbox.store.store_types import EntryContent
 
 # The ordering keys of a write that has too many. Its entry waits for all earlier entries of its
 # caller, and all later entries of its caller wait for it.
@@ -155,3 +167,175 @@ class NewEntry:
     def __repr__(self) -> str:
         """Leave out everything that may be data of a patient."""
         return f"NewEntry({self.caller!r}, {self.request!r}, {self.recovery})"
+
+
+SENT_NOTE: Final = Message("it was sent; whether the platform has it is not known")
+UNREADABLE_NOTE: Final = Message("what was kept of it cannot be read")
+INTERRUPTED_NOTE: Final = Message("the gateway ended while it sent this; outcome unknown")
+NEVER_DELIVERED_NOTE: Final = Message("given up after outbox.max_age; never delivered")
+OUTCOME_UNKNOWN_NOTE: Final = Message("given up after outbox.max_age; outcome unknown")
+_UNKNOWN_NOTE: Final = Message("a note of another version of the gateway")
+_STATUS: Final = "the platform's status was "
+
+
+def platform_status_note(status: int) -> Message:
+    """Return the note for a response that a server other than the platform's sent."""
+    return Message("the platform's status was {status}", status=status)
+
+
+def note_of(text: str) -> Message:
+    """Return the note that was stored as this text."""
+    status = text.removeprefix(_STATUS)
+    if status != text and status.isdecimal():
+        return platform_status_note(int(status))
+    return Message.external(text, _UNKNOWN_NOTE) if text else Message("")
+
+
+MASK: Final = "***"
+
+
+def entry_view(entry: OutboxEntry) -> dict[str, Any]:
+    """Return what every operator may see of an entry."""
+    return {
+        "id": entry.id,
+        "state": entry.state.value,
+        "caller": entry.caller,
+        "queued_at": format_time(entry.queued_at),
+        "due_at": format_time(entry.due_at) if entry.state is EntryState.WAITING else None,
+        "finished_at": None if entry.finished_at is None else format_time(entry.finished_at),
+        "attempts": entry.attempts,
+        "bytes": entry.size,
+        "in_doubt": entry.in_doubt,
+        "after_doubt": entry.recovery.value,
+        "cause": entry.cause,
+    }
+
+
+def content_view(content: EntryContent, *, reveal: bool) -> dict[str, Any]:
+    """Return all of one entry, with data of a patient masked unless `reveal` is set."""
+    request, response = content.request, content.response
+    return {
+        **entry_view(content.entry),
+        "request": None if request is None else _request(request, reveal=reveal),
+        "answer": None if response is None else _response(response, reveal=reveal),
+    }
+
+
+def format_time(seconds: float) -> str:
+    """Return a Unix time as an ISO 8601 text in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _request(request: QueuedRequest, *, reveal: bool) -> dict[str, Any]:
+    known = {
+        "method": request.method,
+        "interaction": request.interaction,
+        "resource": request.resource,
+        # The caller chose it, and may have used a patient's number.
+        "request_id": request.request_id if reveal else mask_patient_number(request.request_id),
+        "credential": request.credential,
+        "address": request.target_suffix if reveal else MASK,
+    }
+    if not reveal:
+        return {**known, "body": MASK if request.body else ""}
+    fields = {name.decode("latin-1"): text.decode("latin-1") for name, text in request.fields}
+    return {**known, "fields": fields, "body": request.body.decode("utf-8", "replace")}
+
+
+def _response(response: StoredResponse, *, reveal: bool) -> dict[str, Any]:
+    known = {"status": response.status, "reason": response.reason, "note": response.note}
+    body = response.body.decode("utf-8", "replace") if reveal else MASK if response.body else ""
+    return {**known, "body": body}
+
+
+class OutboxStep(StrEnum):
+    """What happened to an entry. The audit event is `outbox` with this value as its `step`."""
+
+    QUEUED = "queued"
+    SENT = "sent"
+    POSTPONED = "postponed"
+    BECAME_IN_DOUBT = "doubted"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    UNCLEAR = "unclear"
+    EXPIRED = "expired"
+    RETRIED = "retried"
+    CANCELLED = "cancelled"
+    DROPPED = "dropped"
+    REVEALED = "revealed"
+
+
+STEP_OF_ACTION: Final = {
+    EntryState.WAITING: OutboxStep.RETRIED,
+    EntryState.CANCELLED: OutboxStep.CANCELLED,
+    EntryState.DROPPED: OutboxStep.DROPPED,
+}
+"""The step that an operator's or caller's decision causes, by the new state of the entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxEvent:
+    """A step of one entry.
+
+    `cause` is a reason, `status` the platform's status where it responded. `is_audit_pending`: the
+    step is stored as a `PendingAuditRecord` until the audit trail has recorded it.
+    """
+
+    step: OutboxStep
+    entry: OutboxEntry
+    cause: str = ""
+    status: int | None = None
+    is_audit_pending: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """The origin of a decision.
+
+    `channel` is the interface by which it was made, `operator` the signed-in operator, `reason` the
+    operator's reason; "" where there is none.
+    """
+
+    channel: str
+    operator: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PendingAuditRecord:
+    """A step that is stored until an audit trail has recorded it.
+
+    `entry` is the entry's id. `actor` took the step at the Unix time `at`.
+    """
+
+    step: OutboxStep
+    entry: str
+    caller: str
+    actor: Actor
+    at: float
+
+    def record_fields(self, format_time: Callable[[float], str]) -> dict[str, str]:
+        """Return the fields of the audit record; `format_time` formats a Unix time."""
+        facts = {"step": self.step.value, "entry": self.entry, "caller": self.caller}
+        actor_fields = {
+            "by": self.actor.channel,
+            "operator": self.actor.operator,
+            "reason": self.actor.reason,
+        }
+        return {
+            **facts,
+            **{key: value for key, value in actor_fields.items() if value},
+            "at": format_time(self.at),
+        }
+
+
+RecordPending = Callable[[Sequence[PendingAuditRecord]], Awaitable[bool]]
+"""Record all of them in an audit trail; False: they stay pending."""
+
+
+class OutboxObserver(Protocol):
+    """Called for every step, at once and in order. It must neither raise nor block."""
+
+    def __call__(self, event: OutboxEvent) -> None:
+        """Process one event."""
+        ...

@@ -2,48 +2,95 @@
 
 A write that may be queued is forwarded directly while the platform can be reached and no entry with
 one of its ordering keys is waiting. The rest of `gateway.outbox` delivers what was enqueued.
+
+`LastWrites` records when the resources of callers were last written. When a write fails late, this
+shows whether a newer write of the same resource was sent or enqueued meanwhile.
 """
 
 from __future__ import annotations
 
+import hashlib
+import mmap
+import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from email.utils import formatdate
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from gateway import errors
+from gateway import errors, field_values
 from gateway.errors import GatewayError
-from gateway.fhir.interaction import Interaction
-from gateway.fhir.negotiation import choose_language, wants_xml
-from gateway.fhir.writing import write_resource
-from gateway.http.client.response import UpstreamResponse
-from gateway.http.headers import RequestHeader
-from gateway.http.server import validation
-from gateway.http.target import RequestTarget
-from gateway.outbox.draft import WriteClassifier, WriteNotClassifiedError, build_entry
-from gateway.outbox.entry import ALL_KEYS, OutboxEntry, RecoveryMode
-from gateway.outbox.last_writes import LastWrites
-from gateway.outbox.one_by_one import SerialExecutor
-from gateway.outbox.qualifying import (
+from gateway.fhir.content_negotiation import wants_xml
+from gateway.i18n import choose_language
+from gateway.outbox.async_status import (
+    OUTBOX_PATH,
+    ResponseFormat,
+    entry_outcome,
+    resource_response,
+)
+from gateway.outbox.entry import ALL_KEYS, RecoveryMode
+from gateway.outbox.qualification import (
     WRITES,
-    WriteClassification,
+    WriteClassifier,
+    WriteNotClassifiedError,
+    build_entry,
     lines_without_async,
     prefers_async,
 )
-from gateway.outbox.queue import Outbox
-from gateway.outbox.status import ResponseFormat, entry_outcome
-from gateway.outbox.store import OutboxFullError, OutboxUnavailableError
-from gateway.pipeline.caller_memo import CallerContext
-from gateway.pipeline.callers import Caller
+from gateway.outbox.store.store_types import OutboxFullError, OutboxUnavailableError
 from gateway.pipeline.permissions import ALLOW_ALL
-from gateway.pipeline.request_body import CallerDisconnectedError, MemoryBudget, RequestBody
-from gateway.pipeline.request_context import RequestContext
-from gateway.pipeline.write_queue import ForwardRequest, WriteQueue
+from gateway.pipeline.request_body import CallerDisconnectedError
+from gateway.pipeline.write_queue import WriteQueue
 from gateway.telemetry.logs import get_logger
 
-_log = get_logger(__name__)
+if TYPE_CHECKING:
+    from gateway.fhir.interaction import Interaction
+    from gateway.http.client.upstream_response import UpstreamResponse
+    from gateway.http.headers import RequestHeader
+    from gateway.http.request_target import RequestTarget
+    from gateway.outbox.body_worker import SerialExecutor
+    from gateway.outbox.entry import OutboxEntry
+    from gateway.outbox.qualification import WriteClassification
+    from gateway.outbox.store.outbox_queue import Outbox
+    from gateway.pipeline.callers import Caller
+    from gateway.pipeline.request import CallerContext, RequestContext
+    from gateway.pipeline.request_body import MemoryBudget, RequestBody
+    from gateway.pipeline.write_queue import ForwardRequest
 
-OUTBOX_PATH: Final = "/_outbox"
+# Two slots for each resource: a write counts as newer only if both are, so that another resource
+# which shares one of them has no effect.
+_SLOT_PAIR: Final = struct.Struct("=HH")
+# The number of slots that a 16-bit index can name.
+_SLOT_COUNT: Final = 1 << 16
+
+
+class LastWrites:
+    """Moments of the monotonic clock by caller and resource.
+
+    Resources are distinguished by a hash: rarely, one counts as written although only others were.
+    """
+
+    def __init__(self) -> None:
+        # Anonymous memory: pages that were never written take none.
+        self._moments = memoryview(mmap.mmap(-1, 8 * _SLOT_COUNT)).cast("d")
+
+    def record(self, caller: str, resource: str, moment: float) -> None:
+        """Record that a write which arrived at `moment` is sent or enqueued."""
+        moments = self._moments
+        for slot in _slots_of(caller, resource):
+            # A write that arrived earlier may be recorded later.
+            moments[slot] = max(moments[slot], moment)
+
+    def has_newer(self, caller: str, resource: str, moment: float) -> bool:
+        """Return whether a write was recorded that arrived after `moment`."""
+        return all(self._moments[slot] > moment for slot in _slots_of(caller, resource))
+
+
+def _slots_of(caller: str, resource: str) -> tuple[int, int]:
+    name = f"{caller}\n{resource}".encode()
+    first, second = _SLOT_PAIR.unpack(hashlib.blake2b(name, digest_size=_SLOT_PAIR.size).digest())
+    return first, second
+
+
+_log = get_logger(__name__)
 # The platform or the SSO cannot be reached, and the write was not delivered.
 _UNSENT_REASONS: Final = frozenset(
     (
@@ -88,7 +135,7 @@ class WriteQueueResources:
 
 
 class OutboxEndpoints(Protocol):
-    """The part of `gateway.outbox.status_api.OutboxApi` that is used here."""
+    """The part of `gateway.outbox.async_status.OutboxApi` that is used here."""
 
     async def handle(
         self, context: RequestContext, base: str, response_format: ResponseFormat
@@ -332,7 +379,9 @@ class OutboxWriteQueue(WriteQueue):
             return self._settings.public_url.rstrip("/")
         host = context.header.text(b"host") or ""
         origin = (
-            f"{context.caller_context.scheme}://{host}" if validation.is_host(host.encode()) else ""
+            f"{context.caller_context.scheme}://{host}"
+            if field_values.is_host_field(host.encode())
+            else ""
         )
         return origin + self._settings.base_path
 
@@ -341,19 +390,6 @@ class OutboxWriteQueue(WriteQueue):
         return ResponseFormat(
             language, wants_xml(context.target.query, context.header.text(b"accept"))
         )
-
-
-def resource_response(
-    status: int, resource: dict[str, Any], *, xml: bool, fields: tuple[tuple[str, str], ...] = ()
-) -> UpstreamResponse:
-    """Return a response of the outbox that contains `resource`."""
-    body, content_type = write_resource(resource, xml=xml)
-    header_fields = [
-        (b"Date", formatdate(usegmt=True).encode("ascii")),
-        (b"Content-Type", content_type),
-        *((name.encode("ascii"), value.encode("latin-1")) for name, value in fields),
-    ]
-    return UpstreamResponse.synthetic(status, header_fields, body)
 
 
 def _accepted_response(

@@ -2,7 +2,7 @@
 
 Secrets are compared in constant time and with those of every caller, so that the duration reveals
 neither how much of a key was right nor the position of its caller in the settings. Nothing here
-waits.
+waits. The user and the purpose of use that a caller asserts are recorded and never forwarded.
 """
 
 from __future__ import annotations
@@ -15,17 +15,22 @@ import ipaddress
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.http.headers import RequestHeader
+from gateway.fhir.vocabulary import PURPOSES
+from gateway.field_values import is_same_origin
+from gateway.http.headers import normalized_field_name
 from gateway.http.server.peer import Peer
-from gateway.http.server.validation import is_same_origin
-from gateway.pipeline.limits import ConcurrencyLimiter, TokenBucket
-from gateway.pipeline.own_replies import LocalResponder
-from gateway.pipeline.permissions import ALLOW_ALL, Permissions
-from gateway.secret import Secret
+from gateway.pipeline.permissions import ALLOW_ALL
+
+if TYPE_CHECKING:
+    from gateway.http.headers import RawHeaders, RequestHeader
+    from gateway.pipeline.admission import ConcurrencyLimiter, TokenBucket
+    from gateway.pipeline.own_replies import LocalResponder
+    from gateway.pipeline.permissions import Permissions
+    from gateway.secret import Secret
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -297,3 +302,41 @@ def _challenges(basic: bool, key: bool) -> tuple[tuple[str, str], ...]:
     if key:
         challenges.append(("WWW-Authenticate", 'ApiKey realm="dhp-gateway", header="X-Api-Key"'))
     return tuple(challenges)
+
+
+# Characters of a value; longer values are cut.
+_MAX_VALUE_LENGTH: Final = 256
+
+
+class AssertedIdentity:
+    """What a caller's fields assert: `user`, and `purpose` if it is in the national value set."""
+
+    __slots__ = ("_names", "purpose", "user")
+
+    def __init__(self, caller: Caller, raw: RawHeaders) -> None:
+        self.user = _text(raw, caller.user_header)
+        purpose = (_text(raw, caller.purpose_header) or "").upper()
+        self.purpose = purpose if purpose in PURPOSES else None
+        names = (caller.user_header, caller.purpose_header)
+        self._names = frozenset(normalized_field_name(name) for name in names if name is not None)
+
+    def strip_fields(self, field_lines: list[bytes]) -> list[bytes]:
+        """Return the field lines without the asserting fields.
+
+        All spellings that a server may treat as the same field name are removed.
+        """
+        return [
+            line
+            for line in field_lines
+            if normalized_field_name(line.partition(b":")[0]) not in self._names
+        ]
+
+
+def _text(raw: RawHeaders, name: bytes | None) -> str | None:
+    """Return all values of a field as one text of printable characters, None if it is empty."""
+    values = [value for key, value in raw if key.lower() == name]
+    text = b", ".join(values).decode("utf-8", "replace")
+    printable = "".join(
+        character if character.isprintable() else "\ufffd" for character in text[:_MAX_VALUE_LENGTH]
+    )
+    return printable.strip() or None

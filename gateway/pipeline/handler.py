@@ -1,51 +1,126 @@
 """The request path from top to bottom: the steps that every request passes, and nothing else.
 
 Each step is one call that returns a value. What happened is recorded in the `Exchange`, which is
-read once at the end, whatever the outcome.
+read once at the end, whatever the outcome: for the metrics, the audit record and the listeners.
+Exceptions on the request path are mapped to a `GatewayError` and to a log level.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
-from gateway.fhir.interaction import Interaction, classify, query_names
-from gateway.fhir.outcome import choose_language, wants_xml
-from gateway.http.client.response import UpstreamResponse
-from gateway.http.headers import FieldRuleCache, RequestHeader, parse_request_fields, request_id_of
-from gateway.http.server import validation
-from gateway.http.server.connection import IncomingRequest
-from gateway.http.server.messages import ConnectionDisposition
-from gateway.http.server.reader import ListenLimits
-from gateway.http.slow_readers import SlowReaders
-from gateway.http.target import RequestTarget, resolve_target
-from gateway.oauth.token import AccessToken
-from gateway.pipeline.admission import Admission
-from gateway.pipeline.attempts import RequestForwarder, TokenProvider
-from gateway.pipeline.caller_memo import CallerContext, cached_context, effective_header
-from gateway.pipeline.caller_side import DownstreamWriter
-from gateway.pipeline.callers import ANONYMOUS, AuthResult, Caller, CallerRegistry
-from gateway.pipeline.condition_guard import ConditionGuard
-from gateway.pipeline.failures import log_level, to_gateway_error
-from gateway.pipeline.link_translation import LinkTranslatorFactory
-from gateway.pipeline.outgoing import RequestComposer, add_bundle_type_check, search_parameters
-from gateway.pipeline.own_replies import LocalResponder
-from gateway.pipeline.permission_check import PermissionCheck
-from gateway.pipeline.request_body import CallerDisconnectedError, RequestBody
-from gateway.pipeline.request_context import RequestContext
-from gateway.pipeline.response_check import check_response
-from gateway.pipeline.response_writer import forward_response, write_local_response, write_outcome
-from gateway.pipeline.search_guard import SearchGuard
-from gateway.pipeline.strangers import UnidentifiedLimiter
-from gateway.pipeline.upstream import BODILESS_METHODS
-from gateway.pipeline.write_queue import WriteQueue
+from gateway.fhir.content_negotiation import wants_xml
+from gateway.fhir.interaction import classify, query_names
+from gateway.http.client.upstream_response import UpstreamConnectionError
+from gateway.http.content_coding import ContentCodingError
+from gateway.http.headers import parse_request_fields, request_id_of
+from gateway.http.request_target import resolve_target
+from gateway.http.server import request_checks
+from gateway.i18n import choose_language
+from gateway.pipeline.callers import ANONYMOUS
+from gateway.pipeline.forwarder import add_bundle_type_check, search_parameters
+from gateway.pipeline.request import CallerContext, RequestContext, cached_context, effective_header
+from gateway.pipeline.request_body import CallerDisconnectedError
+from gateway.pipeline.response_checks import check_response
+from gateway.pipeline.response_writer import (
+    DownstreamWriter,
+    forward_response,
+    write_local_response,
+    write_outcome,
+)
+from gateway.pipeline.upstream import BODILESS_METHODS, connection_error
 from gateway.telemetry.logs import get_logger
 
+if TYPE_CHECKING:
+    from gateway.errors import Reason
+    from gateway.fhir.interaction import Interaction
+    from gateway.http.client.upstream_response import UpstreamResponse
+    from gateway.http.headers import FieldRuleCache, RequestHeader
+    from gateway.http.request_target import RequestTarget
+    from gateway.http.server.caller_connection import IncomingRequest
+    from gateway.http.server.request_parser import ConnectionDisposition
+    from gateway.http.server.request_reader import ListenLimits
+    from gateway.http.slow_readers import SlowReaders
+    from gateway.oauth.token_response import AccessToken
+    from gateway.pipeline.admission import Admission
+    from gateway.pipeline.callers import AuthResult, Caller, CallerRegistry
+    from gateway.pipeline.forwarder import RequestComposer, RequestForwarder, TokenProvider
+    from gateway.pipeline.guards import ConditionGuard, SearchGuard
+    from gateway.pipeline.link_translation import LinkTranslatorFactory
+    from gateway.pipeline.own_replies import LocalResponder
+    from gateway.pipeline.permissions import PermissionCheck
+    from gateway.pipeline.request_body import RequestBody
+    from gateway.pipeline.unidentified_limit import UnidentifiedLimiter
+    from gateway.pipeline.write_queue import WriteQueue
+
+
+class ExchangeAccounting:
+    """Updates the metrics and writes one audit record for each finished exchange.
+
+    `count` updates the metrics, `record` writes the audit record, and `listeners` are called
+    last, in order. There is no audit record for requests of unidentified clients beyond
+    `limits.unidentified_rate`: such requests could fill the disk.
+    """
+
+    def __init__(
+        self,
+        count: Callable[[Exchange], None],
+        record: Callable[[Exchange], None],
+        listeners: tuple[Callable[[Exchange], None], ...],
+    ) -> None:
+        self._count = count
+        self._record = record
+        self._listeners = listeners
+
+    def account(self, exchange: Exchange) -> None:
+        """Account for a finished exchange, which must not change afterwards."""
+        self._count(exchange)
+        if not exchange.is_audit_skipped:
+            self._record(exchange)
+        for listener in self._listeners:
+            listener(exchange)
+
+
 _log = get_logger(__name__)
+
+# These failures last until an operator acts.
+_OPERATOR_REASONS: Final = frozenset(
+    (errors.TOKEN_REFUSED, errors.TOKEN_REJECTED, errors.UPSTREAM_TLS, errors.UPSTREAM_REDIRECT)
+)
+
+
+def log_level(reason: Reason) -> int:
+    """Return the log level of a failure.
+
+    ERROR: an operator has to act. WARNING: an outage (status 500 and above). INFO: a mistake of the
+    caller.
+    """
+    if reason in _OPERATOR_REASONS:
+        return logging.ERROR
+    return logging.WARNING if reason.status >= 500 else logging.INFO
+
+
+def to_gateway_error(error: Exception, exchange: Exchange) -> GatewayError:
+    """Return the error to send; a bug becomes `internal`, and its traceback is logged."""
+    if isinstance(error, GatewayError):
+        return error
+    if isinstance(error, UpstreamConnectionError):
+        return connection_error(error)
+    if isinstance(error, ContentCodingError):
+        detail = "the platform's answer is not in the Content-Encoding that it names"
+        return GatewayError(errors.UPSTREAM_FAILED, detail)
+    # The only place that turns a bug into a response. The exception's message is omitted, because
+    # it could quote data.
+    exchange.reason = errors.INTERNAL.code
+    _log.error("internal error", exc_info=error, **exchange.log_fields())
+    return GatewayError(errors.INTERNAL, type(error).__name__, close_connection=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +199,10 @@ class Handler:
         admitted: Caller | None = None
         try:
             if cached is None:
-                validation.check_message(
+                request_checks.check_message(
                     message, header, max_header_bytes=self._listen.all_header_bytes
                 )
-            validation.check_method(exchange.method)
+            request_checks.check_method(exchange.method)
             target = resolve_target(message.path, self._rules.base_path)
             cached = cached or self._identify_caller(exchange, request, header, auth)
             caller = self._record_caller(exchange, cached, target)
@@ -173,7 +248,7 @@ class Handler:
         admitted = False
         try:
             exchange.remote = self._callers.resolve_peer(request.connection.peer, header).address
-            validation.check_message(
+            request_checks.check_message(
                 message, header, max_header_bytes=self._listen.all_header_bytes
             )
             if not self._admission.try_admit(ANONYMOUS, is_first_request=request.is_first_request):

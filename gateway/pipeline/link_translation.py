@@ -2,7 +2,8 @@
 
 Absolute platform URLs in responses become URLs of the gateway as the caller addresses it, and vice
 versa in requests. A body that is not FHIR, the content of a Binary, partial content (206) and a
-body in an unknown content coding pass unchanged.
+body in an unknown content coding pass unchanged. `MissingAliases` records base URLs that the
+platform uses in its responses and that the settings lack.
 """
 
 from __future__ import annotations
@@ -10,37 +11,69 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from gateway import errors
+from gateway import errors, field_values
 from gateway.errors import GatewayError
-from gateway.fhir.interaction import Interaction
-from gateway.fhir.links import LinkMap, rewriter_for
-from gateway.fhir.links.missing_alias import AliasWatch
-from gateway.fhir.links.rewriter import (
-    Direction,
-    Rewriter,
+from gateway.fhir.capability_statement import SecurityRemovingRewriter
+from gateway.fhir.links.link_map import LinkMap
+from gateway.fhir.links.rewriting import (
+    AliasWatch,
     is_known_unchanged,
     rewrite_header,
     rewrite_query,
     rewrite_request_header,
+    rewriter_for,
 )
-from gateway.fhir.links.stream import StreamRewriter
-from gateway.fhir.sign_in_offers import SecurityRemovingRewriter
-from gateway.http.client.framing import Framing
-from gateway.http.client.response import UpstreamResponse
+from gateway.fhir.links.stream_rewriter import StreamRewriter
+from gateway.http.client.upstream_response import Framing
 from gateway.http.content_coding import (
     DECODABLE,
-    BodyTransform,
     DecodingTransform,
     RecodingTransform,
     accepts_coding,
     upstream_accept_encoding,
 )
-from gateway.http.headers import RequestHeader
-from gateway.http.server import validation
-from gateway.pipeline.response_check import FhirCheckTransform
-from gateway.pipeline.response_plan import ResponsePlan
+from gateway.pipeline.response_checks import FhirCheckTransform
+from gateway.pipeline.response_writer import ResponsePlan
+from gateway.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from gateway.fhir.interaction import Interaction
+    from gateway.fhir.links.rewriting import Direction
+    from gateway.fhir.links.stream_rewriter import Rewriter
+    from gateway.http.client.upstream_response import UpstreamResponse
+    from gateway.http.content_coding import BodyTransform
+    from gateway.http.headers import RequestHeader
+
+_log = get_logger(__name__)
+
+# Number of aliases logged: a platform could make up any number.
+_MAX_LOGGED: Final = 16
+
+
+class MissingAliases:
+    """Records responses whose links callers cannot follow. `on_response` counts them.
+
+    `latest` is the base URL of the last one, in the form that `rewrite.aliases` needs.
+    """
+
+    def __init__(self, on_response: Callable[[], None]) -> None:
+        self._on_response = on_response
+        self._logged: set[str] = set()
+        self.latest: str | None = None
+
+    def record(self, alias: str) -> None:
+        """Count a response, and log its alias the first time."""
+        self._on_response()
+        self.latest = alias
+        if alias not in self._logged and len(self._logged) < _MAX_LOGGED:
+            self._logged.add(alias)
+            _log.warning(
+                "the platform's links lead to %s, past the gateway: add it to rewrite.aliases",
+                alias,
+            )
+
 
 _FIELDS_WITH_URLS: Final = frozenset((b"if-none-exist", b"x-provenance", b"x-security-context"))
 _RANGE_FIELD: Final = b"range:"
@@ -111,7 +144,7 @@ class LinkTranslatorFactory:
         return self._by_host(header.text(b"host") or "", scheme)
 
     def _for_host(self, host: str, scheme: str) -> LinkTranslator:
-        if not validation.is_host(host.encode()):
+        if not field_values.is_host_field(host.encode()):
             return self._translation(None)
         return self._translation(f"{scheme}://{host}{self._bases.base_path}")
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from gateway.exchange import Exchange
+if TYPE_CHECKING:
+    from gateway.exchange import Exchange
 
 # On every response of the sign-in: it is not stored, framed or sniffed, and no referrer reaches the
 # next page.

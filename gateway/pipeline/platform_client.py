@@ -1,14 +1,44 @@
-"""Requests of the gateway itself to the platform, with a credential's access token."""
+"""Requests of the gateway itself to the platform, with a credential's access token.
+
+The gateway's lightweight probe is `GET metadata`, sent as an ordinary request. It takes a
+connection of the pool and a credential's token, and the circuit breaker counts it; it is not an
+exchange of a caller. The response is turned into a signal and not kept.
+
+`CapabilityCache` caches the platform's CapabilityStatement, for all guards that depend on it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+import asyncio
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
+from gateway import errors
+from gateway.errors import GatewayError
 from gateway.exchange import Exchange
-from gateway.http.client.response import UpstreamResponse
-from gateway.pipeline.attempts import Forwarder, TokenProvider
-from gateway.pipeline.upstream import UpstreamRequest
+from gateway.fhir.capability_statement import NO_CAPABILITY, capabilities
+from gateway.fhir.content_negotiation import is_error_page, media_type
+from gateway.health.evidence import (
+    ANSWERS,
+    FAILS,
+    INCONCLUSIVE,
+    NOT_FHIR,
+    TIMEOUT,
+    signal_of_non_fhir,
+    signal_of_reason,
+    signal_of_status,
+)
+from gateway.http.client.upstream_response import UpstreamConnectionError
+from gateway.http.content_coding import DECODABLE, decode_body, decode_prefix
+from gateway.pipeline.upstream import UpstreamRequest, connection_error
+from gateway.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from gateway.fhir.capability_statement import TypeCapability
+    from gateway.http.client.upstream_response import UpstreamResponse
+    from gateway.oauth.token_response import AccessToken
+    from gateway.pipeline.forwarder import Forwarder, TokenProvider
 
 _ACCEPT: Final = (b"Accept: application/fhir+json\r\n", b"Accept-Encoding: identity\r\n")
 
@@ -60,3 +90,206 @@ async def fetch_etag(
         return None if etag is None else etag.encode("latin-1")
     finally:
         response.close()
+
+
+_log = get_logger(__name__)
+
+MAX_WAIT: Final = {True: 5.0, False: 1.0}
+"""Seconds for which a guard waits for the first statement, by whether it blocks.
+
+One that blocks waits longer, so that it does not reject a supported request.
+"""
+
+_LIFETIME: Final = 3600.0
+_RETRY: Final = 60.0
+_MAX_STATEMENT_BYTES: Final = 16 * 1024 * 1024
+# Statuses of an overloaded platform, or of a proxy that cannot reach it: they show nothing about
+# the statement.
+_UNAVAILABLE_STATUSES: Final = frozenset((429, 502, 503, 504))
+
+
+class CapabilityCache:
+    """The CapabilityStatement, fetched when first needed and refreshed every hour.
+
+    If a refresh fails, the last statement is kept. `unavailable_reason`: why it is not known yet
+    what the platform declares; None also where the platform declares nothing.
+    """
+
+    def __init__(self, client: PlatformClient, credential: str, clock: Callable[[], float]) -> None:
+        self._client = client
+        self._credential = credential
+        self._clock = clock
+        self._by_type: Mapping[str, TypeCapability] | None = None
+        self._due = clock()
+        self._task: asyncio.Task[None] | None = None
+        self.unavailable_reason: errors.Reason | None = errors.UPSTREAM_TIMEOUT
+
+    def cached(self, resource: str) -> TypeCapability | None:
+        """Return what is declared for a type, None where that is not known.
+
+        Does not wait, but starts a fetch in the background where one is due.
+        """
+        if self._task is None and self._clock() >= self._due:
+            self._task = asyncio.get_running_loop().create_task(self._renew())
+        return None if self._by_type is None else self._by_type.get(resource)
+
+    async def wait_for(self, resource: str, max_wait: float) -> TypeCapability | None:
+        """Do as `cached`, but wait for the first statement, at most `max_wait` seconds."""
+        found = self.cached(resource)
+        if self._by_type is None and self._task is not None:
+            await asyncio.wait((self._task,), timeout=max_wait)
+            found = self.cached(resource)
+        return found
+
+    async def declared_capability(self, resource: str, max_wait: float) -> TypeCapability:
+        """Return what is known to be declared; `NO_CAPABILITY` where nothing is known.
+
+        As long as no statement could be fetched, each call fetches it at once, however recent the
+        last failure is.
+        """
+        if self.unavailable_reason is not None:
+            self._due = self._clock()
+        return await self.wait_for(resource, max_wait) or NO_CAPABILITY
+
+    async def close(self) -> None:
+        """Cancel a fetch in progress."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _renew(self) -> None:
+        try:
+            self._by_type = capabilities(await self._fetch())
+            self.unavailable_reason = None
+            self._due = self._clock() + _LIFETIME
+        except (GatewayError, UpstreamConnectionError, ValueError) as error:
+            why = error if isinstance(error, GatewayError) else "the platform's answer holds none"
+            reason = error.reason if isinstance(error, GatewayError) else errors.UPSTREAM_NON_FHIR
+            _log.warning(
+                "no CapabilityStatement: %s", why, reason=reason.code, credential=self._credential
+            )
+            if self._by_type is None:
+                self.unavailable_reason = None if isinstance(error, ValueError) else reason
+            self._due = self._clock() + _RETRY
+        finally:
+            self._task = None
+
+    async def _fetch(self) -> bytes:
+        response = await self._client.get("/metadata", self._credential, str(uuid.uuid4()))
+        try:
+            if response.status in _UNAVAILABLE_STATUSES:
+                raise GatewayError(errors.UPSTREAM_BUSY)
+            if response.status != 200:
+                raise ValueError("status")
+            await response.prefetch(_MAX_STATEMENT_BYTES)
+            return await _content(response) if response.is_complete else b""
+        finally:
+            response.close()
+
+
+async def _content(response: UpstreamResponse) -> bytes:
+    """Return the decoded body; the national platform ignores Accept-Encoding and compresses."""
+    body, coding = response.buffered_body, response.content_coding
+    if coding not in DECODABLE:
+        return body
+    return await asyncio.to_thread(decode_body, body, coding, _MAX_STATEMENT_BYTES)
+
+
+# Limit of the body, both encoded and decoded; a longer one is not read to its end.
+_INSPECTED_BYTES: Final = 1024 * 1024
+_PROBE_TIMEOUT: Final = 60.0
+_GZIP: Final = b"Accept-Encoding: gzip\r\n"
+# The platform's validators and the fields that return them.
+_VALIDATORS: Final = ((b"etag", b"If-None-Match"), (b"last-modified", b"If-Modified-Since"))
+_WRONG_PATH_STATUSES: Final = frozenset((404, 405))
+
+
+class ProbeTokenProvider:
+    """Token provider for requests whose success proves nothing about the token.
+
+    The metadata need no authentication.
+    """
+
+    def __init__(self, tokens: TokenProvider) -> None:
+        self.current = tokens.current
+        self.wait_for_token = tokens.wait_for_token
+        self.replace_rejected = tokens.replace_rejected
+        self.invalidate = tokens.invalidate
+        self.on_fresh_token_rejected = tokens.on_fresh_token_rejected
+
+    def on_token_accepted(self, credential: str, token: AccessToken) -> None:
+        """Do nothing, so that rejections of this token continue to be counted."""
+
+
+class PlatformProbe:
+    """Probes with the current access token; without a valid one no request is sent."""
+
+    def __init__(self, client: PlatformClient, tokens: TokenProvider) -> None:
+        self._client = client
+        self._tokens = tokens
+        self._conditions: list[bytes] = []
+
+    async def probe(self, credential: str) -> str | None:
+        """Return the signal (`gateway.health.evidence`); None if nothing could be found out."""
+        if self._tokens.current(credential) is None:
+            return None
+        try:
+            async with asyncio.timeout(_PROBE_TIMEOUT):
+                return await self._request_metadata(credential)
+        except TimeoutError:
+            return TIMEOUT
+
+    async def _request_metadata(self, credential: str) -> str | None:
+        try:
+            return await self._probe_signal(credential)
+        except (UpstreamConnectionError, GatewayError) as failure:
+            error = _to_gateway_error(failure)
+        if error.reason is errors.UPSTREAM_FAILED:
+            # An idle connection may just have been closed, which shows nothing about the platform.
+            try:
+                return await self._probe_signal(credential)
+            except (UpstreamConnectionError, GatewayError) as failure:
+                error = _to_gateway_error(failure)
+        if error.reason is errors.UPSTREAM_BUSY:
+            # Callers use all connections: the platform responds to requests.
+            return None
+        return signal_of_reason(error.reason.code, error.upstream_status)
+
+    async def _probe_signal(self, credential: str) -> str:
+        field_lines = (_GZIP, *self._conditions)
+        response = await self._client.get(
+            "/metadata", credential, str(uuid.uuid4()), field_lines=field_lines, single_attempt=True
+        )
+        try:
+            await response.prefetch(_INSPECTED_BYTES)
+            signal = _signal_of_response(response)
+            if response.status != 304:
+                self._conditions = _validator_fields(response) if signal == ANSWERS else []
+        finally:
+            response.close()
+        return signal
+
+
+def _to_gateway_error(failure: UpstreamConnectionError | GatewayError) -> GatewayError:
+    return connection_error(failure) if isinstance(failure, UpstreamConnectionError) else failure
+
+
+def _signal_of_response(response: UpstreamResponse) -> str:
+    status = response.status
+    if status == 304:
+        return ANSWERS
+    body = decode_prefix(response.buffered_body, response.content_coding, _INSPECTED_BYTES)
+    if is_error_page(media_type(response.content_type), body, None):
+        return NOT_FHIR if status < 300 else signal_of_non_fhir(status)
+    signal = signal_of_status(status)
+    if signal == INCONCLUSIVE:
+        # Every FHIR server has a CapabilityStatement at `metadata` (R5 http.html, section
+        # 3.2.0.17).
+        return NOT_FHIR if status in _WRONG_PATH_STATUSES else FAILS
+    return signal
+
+
+def _validator_fields(response: UpstreamResponse) -> list[bytes]:
+    """Return conditional fields, so that the platform need not send an unchanged body again."""
+    validators = ((field, response.fields.values.get(name)) for name, field in _VALIDATORS)
+    return [b"%s: %s\r\n" % (field, value) for field, value in validators if value is not None]

@@ -9,13 +9,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.http.content_coding import STEP_BYTES, BodyTransform
-from gateway.http.server.aiohttp_parser import HttpProcessingError
-from gateway.http.server.counted_body import Payload, RequestFramingError
+from gateway.http.content_coding import STEP_BYTES
+from gateway.http.server.request_parser import HttpProcessingError
+from gateway.http.server.request_payload import RequestFramingError
+
+if TYPE_CHECKING:
+    from gateway.http.content_coding import BodyTransform
+    from gateway.http.server.request_payload import Payload
 
 _RATE_WINDOW: Final = 30.0
 _BROKEN: Final = "body: broken framing, such as a bad chunk"

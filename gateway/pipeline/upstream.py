@@ -2,32 +2,87 @@
 
 An attempt is retried only where the platform cannot have acted: no connection could be made, or the
 request is safe and nothing of a response was forwarded (RFC 9110 section 9.2.2). A timeout is never
-followed by another attempt. Retries are limited by a budget, so that a failing platform does not
-get three times the load.
+followed by another attempt. The retry policy has the number and the delay of retries. Retries are
+limited by a budget, their share of the requests, so that a failing platform does not get three
+times the load. `TracedUpstream` adds a span for each attempt; it is used only while tracing is on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import Final, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway import errors
+from gateway.clock import backoff
 from gateway.errors import GatewayError
-from gateway.exchange import Exchange
-from gateway.http.client.completeness import is_complete
-from gateway.http.client.connect_errors import NOT_ACCEPTED
-from gateway.http.client.connection import UpstreamConnection
-from gateway.http.client.framing import Framing, UpstreamConnectionError
-from gateway.http.client.pool import UpstreamPool
-from gateway.http.client.response import UpstreamResponse
+from gateway.field_values import parse_retry_after
+from gateway.http.client.body_completeness import is_complete
+from gateway.http.client.upstream_connect import NOT_ACCEPTED
+from gateway.http.client.upstream_response import Framing, UpstreamConnectionError, UpstreamResponse
 from gateway.http.headers import PSEUDONYM
-from gateway.http.retry_after import parse_retry_after
-from gateway.pipeline.circuit import CircuitBreaker, Ticket
-from gateway.pipeline.retries import RetryBudget, RetryPolicy
+from gateway.pipeline.request_body import CallerDisconnectedError
+
+if TYPE_CHECKING:
+    from gateway.exchange import Exchange
+    from gateway.http.client.upstream_connection import UpstreamConnection
+    from gateway.http.client.upstream_pool import UpstreamPool
+    from gateway.pipeline.circuit_breaker import CircuitBreaker, Ticket
+    from gateway.telemetry.tracing import Tracing
+
+# Retries a second that the budget grants in any case.
+_MIN_RETRIES_PER_SECOND: Final = 3.0
+# Retries that can accumulate in a quiet hour; more would let one bad minute double the load.
+_MAX_BALANCE: Final = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """`max_attempts` includes the first attempt; `backoff` and `max_delay` are seconds."""
+
+    max_attempts: int
+    backoff: float
+    max_delay: float = 2.0
+    rng: random.Random = field(default_factory=random.Random)
+
+    def delay(self, attempt: int) -> float:
+        """Return the seconds to wait after this attempt (first: 1): exponential, with jitter."""
+        return backoff(attempt, self.backoff, self.max_delay, self.rng.random)
+
+
+class RetryBudget:
+    """Lets a share (`ratio`) of the requests be retried, and always three a second."""
+
+    def __init__(self, ratio: float, clock: Callable[[], float]) -> None:
+        self._ratio = ratio
+        self._clock = clock
+        self._balance = 0.0
+        self._floor = _MIN_RETRIES_PER_SECOND
+        self._refilled = clock()
+
+    def deposit(self) -> None:
+        """Add one request's share to the budget."""
+        self._balance = min(_MAX_BALANCE, self._balance + self._ratio)
+
+    def withdraw(self) -> bool:
+        """Withdraw one retry; False when the budget is spent."""
+        now = self._clock()
+        self._floor = min(
+            _MIN_RETRIES_PER_SECOND, self._floor + (now - self._refilled) * _MIN_RETRIES_PER_SECOND
+        )
+        self._refilled = now
+        if self._balance >= 1:
+            self._balance -= 1
+            return True
+        if self._floor >= 1:
+            self._floor -= 1
+            return True
+        return False
+
 
 BODILESS_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS", "DELETE"))
 """Methods whose bodies are not forwarded.
@@ -305,7 +360,7 @@ class Upstream:
             if pump.done():
                 pump.result()
         except BaseException as error:
-            # Raised below and not from a `finally` that awaits: see `gateway.http.server.rooted`.
+            # Raised below and not from a `finally` that awaits: see `http.server.task_root`.
             failure = error
         for task in (pump, head_task):
             task.cancel()
@@ -390,3 +445,80 @@ _DETAILS: Final = {
     "timeout": "the platform did not answer in time",
     "certificate": f"no secure connection: the platform {NOT_ACCEPTED}",
 }
+
+
+_FIELDS: Final = (b"traceparent:", b"tracestate:")
+# A value of the attribute `error.type`, which operators may filter by.
+_CALLER_GONE: Final = "CallerGone"
+
+
+class TracedUpstream(Upstream):
+    """An `Upstream` that sends the span of each attempt to the platform as `traceparent`."""
+
+    def __init__(
+        self,
+        tracing: Tracing,
+        pool: UpstreamPool,
+        *,
+        authority: bytes,
+        retry_controls: RetryControls,
+        uploads: AbstractAsyncContextManager[None],
+        on_retry: Callable[[str], None],
+    ) -> None:
+        super().__init__(
+            pool,
+            authority=authority,
+            retry_controls=retry_controls,
+            uploads=uploads,
+            on_retry=on_retry,
+        )
+        self._tracing = tracing
+
+    async def _attempt(
+        self, exchange: Exchange, outgoing: UpstreamRequest, authorization: bytes, *, new: bool
+    ) -> UpstreamResponse:
+        if not exchange.method:
+            # A request of the gateway itself, for which there is no accounting.
+            return await super()._attempt(exchange, outgoing, authorization, new=new)
+        before = exchange.attempts
+        attempt = self._tracing.start_attempt(exchange, time.monotonic())
+        keeps_state = self._tracing.started_by_caller(exchange)
+        outgoing = replace(
+            outgoing,
+            field_lines=_with_trace_context(
+                outgoing.field_lines, str(attempt.context), keeps_state=keeps_state
+            ),
+        )
+        try:
+            response = await super()._attempt(exchange, outgoing, authorization, new=new)
+        except BaseException as error:
+            attempt.ended_at, attempt.error = time.monotonic(), _error_type(error)
+            if exchange.attempts == before:
+                # No attempt was made: the circuit was open.
+                self._tracing.discard_attempt(exchange, attempt)
+            raise
+        attempt.ended_at, attempt.status = time.monotonic(), response.status
+        return response
+
+
+def _with_trace_context(
+    field_lines: list[bytes], traceparent: str, *, keeps_state: bool
+) -> list[bytes]:
+    """Return the field lines with a new `traceparent` (W3C Trace Context section 4.3).
+
+    `keeps_state`: the caller started the trace, and its `tracestate` remains. In a trace that
+    begins here the `tracestate` belongs to no trace and is removed.
+    """
+    dropped = _FIELDS[:1] if keeps_state else _FIELDS
+    placed = [line for line in field_lines if not line[:12].lower().startswith(dropped)]
+    placed.append(b"traceparent: %s\r\n" % traceparent.encode("ascii"))
+    return placed
+
+
+def _error_type(error: BaseException) -> str:
+    """Return the value of the attribute `error.type`, which is from a closed set."""
+    if isinstance(error, GatewayError):
+        return error.reason.code
+    if isinstance(error, CallerDisconnectedError):
+        return _CALLER_GONE
+    return error.kind if isinstance(error, UpstreamConnectionError) else type(error).__name__

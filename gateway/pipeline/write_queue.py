@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
-from gateway.fhir.interaction import Interaction
-from gateway.http.client.response import UpstreamResponse
-from gateway.http.headers import RequestHeader
-from gateway.http.target import RequestTarget
-from gateway.pipeline.caller_memo import CallerContext
-from gateway.pipeline.callers import Caller
-from gateway.pipeline.request_body import RequestBody
-from gateway.pipeline.request_context import RequestContext
+from gateway.http.client.upstream_response import UpstreamResponse
+from gateway.pipeline.request import RequestContext
+
+if TYPE_CHECKING:
+    from gateway.fhir.interaction import Interaction
+    from gateway.http.headers import RequestHeader
+    from gateway.http.request_target import RequestTarget
+    from gateway.pipeline.callers import Caller
+    from gateway.pipeline.request import CallerContext
+    from gateway.pipeline.request_body import RequestBody
 
 ForwardRequest = Callable[[RequestContext], Awaitable[UpstreamResponse]]
 

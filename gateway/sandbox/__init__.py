@@ -6,8 +6,4 @@ await sandbox.start()
 await sandbox.stop()
 """
 
-from gateway.sandbox.faults import Faults
-from gateway.sandbox.options import SandboxOptions
-from gateway.sandbox.server import Sandbox
-
-__all__ = ["Faults", "Sandbox", "SandboxOptions"]
+from __future__ import annotations

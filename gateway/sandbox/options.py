@@ -1,13 +1,129 @@
-"""The options of a sandbox."""
+"""The options of a sandbox, and the faults that it simulates.
+
+Vendors can test their software against these faults.
+"""
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from gettext import gettext as _
-from typing import Final
+from typing import Final, Literal
 
-from gateway.sandbox.faults import Faults
+FailureMode = int | Literal["html", "reset"]
+Side = Literal["sso", "platform"]
+
+_SIDES: Final[tuple[Side, ...]] = ("sso", "platform")
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """The faults of one sandbox; the default is none.
+
+    A failure is an HTTP status from 400 to 599, `html` (an HTML error page with status 502) or
+    `reset` (the connection is reset without a response). Delays and the lifetime are in seconds.
+    `reject_tokens` is the share, from 0 to 1, of valid tokens that the platform rejects with 401.
+    """
+
+    sso_failure: FailureMode | None = None
+    platform_failure: FailureMode | None = None
+    sso_delay: float = 0.0
+    platform_delay: float = 0.0
+    token_lifetime: int | None = None
+    reject_tokens: float = 0.0
+
+    @classmethod
+    def parse(
+        cls,
+        fail: Sequence[str] = (),
+        slow: Sequence[str] = (),
+        token_lifetime: float | None = None,
+        reject_tokens: float = 0.0,
+    ) -> Faults:
+        """Parse options of the command line, such as `sso=503` or `platform=2s`.
+
+        Raises ValueError with a message for the operator.
+        """
+        failures = {side: _failure(side, mode) for side, mode in _pairs("--fail", fail).items()}
+        delays = {side: _delay(side, text) for side, text in _pairs("--slow", slow).items()}
+        return cls(
+            sso_failure=failures.get("sso"),
+            platform_failure=failures.get("platform"),
+            sso_delay=delays.get("sso", 0.0),
+            platform_delay=delays.get("platform", 0.0),
+            token_lifetime=_lifetime(token_lifetime),
+            reject_tokens=_share(reject_tokens),
+        )
+
+    def failure(self, side: Side) -> FailureMode | None:
+        """Return how every request to this side fails; None if it does not."""
+        return self.sso_failure if side == "sso" else self.platform_failure
+
+    def delay(self, side: Side) -> float:
+        """Return the delay of every response of this side, in seconds."""
+        return self.sso_delay if side == "sso" else self.platform_delay
+
+
+def _pairs(option: str, texts: Sequence[str]) -> dict[Side, str]:
+    pairs: dict[Side, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        side = next((side for side in _SIDES if side == name.strip()), None)
+        if side is None or not equals:
+            raise ValueError(_("{name}: write sso=… or platform=…").format(name=f"{option} {text}"))
+        if side in pairs:
+            raise ValueError(
+                _("{name}: {side} is named twice").format(name=f"{option} {text}", side=side)
+            )
+        pairs[side] = value.strip()
+    return pairs
+
+
+def _failure(side: Side, mode: str) -> FailureMode:
+    if mode == "html":
+        return "html"
+    if mode == "reset":
+        return "reset"
+    if re.fullmatch(r"[45]\d\d", mode, re.ASCII):
+        return int(mode)
+    raise ValueError(
+        _("{name}: give a status from 400 to 599, html or reset").format(
+            name=f"--fail {side}={mode}"
+        )
+    )
+
+
+def _delay(side: Side, text: str) -> float:
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(
+            _("{name}: give a duration such as 2s or 500ms").format(name=f"--slow {side}={text}")
+        )
+    return float(match[1]) / (1000 if match[2] == "ms" else 1)
+
+
+def _lifetime(seconds: float | None) -> int | None:
+    if seconds is None:
+        return None
+    if not math.isfinite(seconds) or seconds < 1 or seconds != int(seconds):
+        raise ValueError(
+            _("{name}: give whole seconds, at least 1").format(name=f"--token-lifetime {seconds:g}")
+        )
+    return int(seconds)
+
+
+def _share(share: float) -> float:
+    if not 0 <= share <= 1:
+        raise ValueError(
+            _("{name}: give a share from 0 to 1, such as 0.1").format(
+                name=f"--reject-tokens {share:g}"
+            )
+        )
+    return float(share)
+
 
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104 # noqa: S104 - only recognised here
 

@@ -1,35 +1,84 @@
-"""The sandbox: one listener with the SSO and the platform, its faults and its log."""
+"""The sandbox: one listener with the SSO and the platform, its faults and its log.
+
+`ExamplePage` is an example of a hospital's web page that signs in through the gateway and lists
+patients. It is served by the platform's listener, not by the gateway: a separate origin, as in
+production. It demonstrates that a page needs neither a token nor a library, only the options
+`credentials` and `headers` of `fetch`.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import html
 import random
 import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Final
+from string import Template
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 from joserfc.jwk import RSAKey
 
-from gateway.sandbox import data, example_page, fhir_server, sso
-from gateway.sandbox.capability import Metadata, capability_statement
-from gateway.sandbox.clients import Clients
-from gateway.sandbox.declared import declared
+from gateway.sandbox import example_data
 from gateway.sandbox.events import EVENT, Counters, SandboxEvent, line
-from gateway.sandbox.failing import fault_response
-from gateway.sandbox.faults import Faults, Side
-from gateway.sandbox.grants import Grants
-from gateway.sandbox.guard import BearerGuard
-from gateway.sandbox.interactions import Interactions
-from gateway.sandbox.operations import Operations
+from gateway.sandbox.example_data import page_text
+from gateway.sandbox.fault_answers import fault_response
+from gateway.sandbox.fhir import routes as fhir_routes
+from gateway.sandbox.fhir.declared_types import Metadata, capability_statement, declared
+from gateway.sandbox.fhir.interactions import Interactions
+from gateway.sandbox.fhir.operations import Operations
+from gateway.sandbox.fhir.resource_store import ResourceStore
+from gateway.sandbox.fhir.resource_validation import Validator
+from gateway.sandbox.fhir.responses import BearerGuard
+from gateway.sandbox.fhir.transactions import Transactions
 from gateway.sandbox.options import SandboxOptions
-from gateway.sandbox.store import ResourceStore
-from gateway.sandbox.tokens import TokenAuthority, new_key
-from gateway.sandbox.transactions import Transactions
-from gateway.sandbox.validation import Validator
+from gateway.sandbox.sso import routes as sso_routes
+from gateway.sandbox.sso.clients import Clients
+from gateway.sandbox.sso.grants import Grants, TokenAuthority, new_key
+
+if TYPE_CHECKING:
+    from gateway.sandbox.options import Faults, Side
+
+PATH: Final = "/example"
+
+_STYLE: Final = page_text("example_page.css")
+_SCRIPT: Final = Template(page_text("example_page.js"))
+# The value of `$audit` in the page if there is an audit file.
+_AUDIT: Final = Template(page_text("example_audit.html"))
+_DOCUMENT: Final = Template(page_text("example_page.html"))
+
+
+class ExamplePage:
+    """The page for one gateway; `gateway_url` is its origin, without a path.
+
+    `audit` is the audit file that has a record of each request, if there is one.
+    """
+
+    def __init__(self, gateway_url: str, audit: str | None = None) -> None:
+        script = _SCRIPT.substitute(gateway=gateway_url)
+        told = "" if audit is None else _AUDIT.substitute(file=html.escape(audit))
+        self._page = _DOCUMENT.substitute(style=_STYLE, script=script, audit=told)
+        self._headers = {
+            "Cache-Control": "no-store",
+            "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "
+            f"frame-ancestors 'none'; connect-src {gateway_url}; "
+            f"style-src '{_hash(_STYLE)}'; script-src '{_hash(script)}'",
+            "Referrer-Policy": "no-referrer",
+        }
+
+    async def show(self, request: web.Request) -> web.Response:
+        """Return the page."""
+        return web.Response(text=self._page, content_type="text/html", headers=self._headers)
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
 
 _MAX_BODY: Final = 64 * 1024 * 1024
 _STOP_TIMEOUT: Final = 1.0
@@ -96,7 +145,7 @@ class Sandbox:
     @property
     def fhir_base_url(self) -> str:
         """The base URL of the platform on the listener."""
-        return f"{self._origin}{fhir_server.PATH}"
+        return f"{self._origin}{fhir_routes.PATH}"
 
     @property
     def link_base_url(self) -> str:
@@ -106,17 +155,17 @@ class Sandbox:
     @property
     def token_url(self) -> str:
         """The URL of the SSO's token endpoint."""
-        return f"{self._origin}{sso.TOKEN_PATH}"
+        return f"{self._origin}{sso_routes.TOKEN_PATH}"
 
     @property
     def authorize_url(self) -> str:
         """The URL of the SSO's sign-in page."""
-        return f"{self._origin}{sso.AUTHORIZE_PATH}"
+        return f"{self._origin}{sso_routes.AUTHORIZE_PATH}"
 
     @property
     def example_url(self) -> str:
         """The URL of the example page, which exists only with `gateway_url`."""
-        return f"{self._origin}{example_page.PATH}"
+        return f"{self._origin}{PATH}"
 
     @property
     def origin(self) -> str:
@@ -126,7 +175,7 @@ class Sandbox:
     @property
     def jwks_url(self) -> str:
         """The URL of the SSO's public keys."""
-        return f"{self._origin}{sso.JWKS_PATH}"
+        return f"{self._origin}{sso_routes.JWKS_PATH}"
 
     @property
     def counters(self) -> Counters:
@@ -136,7 +185,7 @@ class Sandbox:
     @property
     def patient_id(self) -> str:
         """The id of a Patient of the example data."""
-        return data.PATIENT_ID
+        return example_data.PATIENT_ID
 
     def _application(self, key: RSAKey) -> web.Application:
         tokens = TokenAuthority(
@@ -149,29 +198,29 @@ class Sandbox:
         app = web.Application(client_max_size=_MAX_BODY, middlewares=[self._observe])
         app.add_routes(self._sso(tokens).routes())
         if self._options.gateway_url is not None:
-            page = example_page.ExamplePage(self._options.gateway_url, self._options.gateway_audit)
-            app.router.add_get(example_page.PATH, page.show)
+            page = ExamplePage(self._options.gateway_url, self._options.gateway_audit)
+            app.router.add_get(PATH, page.show)
         app.router.add_route(
-            "*", fhir_server.PATH + "{path:(?s:/.*)?}", self._platform(tokens).handle
+            "*", fhir_routes.PATH + "{path:(?s:/.*)?}", self._platform(tokens).handle
         )
         return app
 
-    def _sso(self, tokens: TokenAuthority) -> sso.Sso:
+    def _sso(self, tokens: TokenAuthority) -> sso_routes.Sso:
         grants = Grants(
             code_lifetime=self._options.code_lifetime,
             refresh_lifetime=self._options.refresh_lifetime,
             clock=self._clock,
         )
-        return sso.Sso(self._options, Clients(self._options), grants, tokens)
+        return sso_routes.Sso(self._options, Clients(self._options), grants, tokens)
 
-    def _platform(self, tokens: TokenAuthority) -> fhir_server.FhirServer:
+    def _platform(self, tokens: TokenAuthority) -> fhir_routes.FhirServer:
         base, lenient = self.link_base_url, self._options.lenient
         store, validator = self._store(base), Validator(self._log)
         interactions = Interactions(store, base, declared(lenient=lenient), conditional=lenient)
         reject = self._options.faults.reject_tokens
         started = datetime.fromtimestamp(self._clock(), UTC)
         statement = capability_statement(base, started, interactions.types, lenient=lenient)
-        return fhir_server.FhirServer(
+        return fhir_routes.FhirServer(
             guard=BearerGuard(tokens, self._counters, reject=reject, rng=self._rng),
             interactions=interactions,
             transactions=Transactions(interactions, store, validator),
@@ -182,7 +231,7 @@ class Sandbox:
 
     def _store(self, base: str) -> ResourceStore:
         store = ResourceStore(self._clock, self._options.search_lag)
-        for resource in (*data.examples(base), *data.terminology()):
+        for resource in (*example_data.examples(base), *example_data.terminology()):
             store.load(resource)
         return store
 
@@ -219,7 +268,7 @@ class Sandbox:
     def _count(self, request: web.Request, side: Side, status: str) -> None:
         if side == "platform":
             self._counters.fhir_requests += 1
-        elif request.path == sso.TOKEN_PATH:
+        elif request.path == sso_routes.TOKEN_PATH:
             self._counters.token_requests += 1
             self._counters.tokens_issued += status == "200"
 
@@ -227,7 +276,7 @@ class Sandbox:
 def _side(request: web.Request) -> Side:
     path = request.rel_url.raw_path
     return (
-        "platform" if path == fhir_server.PATH or path.startswith(f"{fhir_server.PATH}/") else "sso"
+        "platform" if path == fhir_routes.PATH or path.startswith(f"{fhir_routes.PATH}/") else "sso"
     )
 
 

@@ -163,7 +163,7 @@ class Metrics:
         self._usable.usability = usability
 
     def count_probe(self, signal: str) -> None:
-        """Count a probe. `signal` is one of `gateway.telemetry.findings`."""
+        """Count a probe. `signal` is one of `gateway.health.evidence`."""
         self._probes.labels(signal).inc()
 
     def observe_outbox(

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
-from gateway.exchange import Exchange
-from gateway.telemetry.trace_context import parse_traceparent
+from gateway.telemetry.tracing import parse_traceparent
+
+if TYPE_CHECKING:
+    from gateway.exchange import Exchange
 
 # Seconds: from a cached read on a local network to the longest `platform.response_timeout`. The
 # type is `tuple[float, ...]`, because mypyc rebuilds tuples of a fixed length at each use.

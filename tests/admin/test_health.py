@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.admin.health import Readiness
+from gateway.health.health import Readiness
 
 
 class Facts:

@@ -7,17 +7,10 @@ from typing import Any
 
 import pytest
 
-from gateway.admin.judgement import (
-    REASONS,
-    HealthEvidence,
-    evaluate_health,
-    token_statuses,
-)
-from gateway.admin.status.verdict import service_status
 from gateway.exchange import Exchange
+from gateway.health.evidence import CircuitState, HealthEvidence, signal_of_exchange
+from gateway.health.health import REASONS, evaluate_health, service_status, token_statuses
 from gateway.oauth.tokens import TokenState
-from gateway.pipeline.circuit import CircuitState
-from gateway.telemetry.findings import signal_of_exchange
 
 NOW = 1000.0
 # Callers have been asking for two minutes, the gateway itself has not had to.

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from gateway.admin.listener import OperatorRunner
-from gateway.admin.server import build_application
-from gateway.config import ListenAddress
-from gateway.process.sockets import listen
+from gateway.admin.admin_listener import OperatorRunner
+from gateway.admin.admin_server import build_application
+from gateway.app.listening_sockets import listen
+from gateway.config.value_types import ListenAddress
 from tests.doubles.gateway import running
 from tests.doubles.processes import free_port
 from tests.doubles.wire import Reply, Wire

@@ -15,7 +15,7 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.admin.server import build_application
+from gateway.admin.admin_server import build_application
 from gateway.telemetry.metrics import Metrics
 from tests.doubles.duty import shown
 

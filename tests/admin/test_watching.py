@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from gateway.admin.watching import MonitorSources, PlatformMonitor
 from gateway.exchange import Exchange
+from gateway.health.evidence import CircuitState
+from gateway.health.platform_watch import MonitorSources, PlatformMonitor
 from gateway.oauth.tokens import TokenState
-from gateway.pipeline.circuit import CircuitState
 from tests.doubles.clock import FakeClock
 
 DAY = 86400.0

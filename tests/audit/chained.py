@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gateway.audit.file import FileSink, FileSinkSettings
+from gateway.audit.file_sink import FileSink, FileSinkSettings
 
 
 def open_sink(path: Path, rotate_bytes: int = 1 << 20) -> FileSink:

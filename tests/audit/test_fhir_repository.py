@@ -14,13 +14,16 @@ import aiohttp
 import pytest
 import trustme
 
-from gateway.audit.fhir_repository import MAX_ENTRIES, RepositorySink, RepositoryWriter
-from gateway.audit.fhir_repository_http import RepositoryClient
-from gateway.audit.sink import SinkError
-from gateway.audit.trail import WriterAuditTrail
-from gateway.audit.writer import WriterLimits, WriterThread
-from gateway.config import Settings
-from gateway.process.audit_factory import RepositoryAccess, open_trail
+from gateway.app.observability_setup import RepositoryAccess, open_trail
+from gateway.audit.audit_trail import WriterAuditTrail
+from gateway.audit.audit_writer import SinkError, WriterLimits, WriterThread
+from gateway.audit.repository_sink import (
+    MAX_ENTRIES,
+    RepositoryClient,
+    RepositorySink,
+    RepositoryWriter,
+)
+from gateway.config.settings import Settings
 from tests.doubles.repository import Repository
 
 

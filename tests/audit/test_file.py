@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.audit.chain_end import NotAnAuditFileError
-from gateway.audit.verify import verify_files
+from gateway.audit.chain_verification import verify_files
+from gateway.audit.hash_chain import NotAnAuditFileError
 from tests.audit.chained import files, lines, open_sink, records, require_chain
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.audit.sink import DescriptorSink
-from gateway.audit.writer import OnFailure, WriterLimits, WriterThread
+from gateway.audit.audit_writer import DescriptorSink, OnFailure, WriterLimits, WriterThread
 
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import trustme
 
-from gateway.audit.syslog import SyslogDestination, SyslogFormatter, SyslogSink
+from gateway.audit.syslog_sink import SyslogDestination, SyslogFormatter, SyslogSink
 
 MESSAGE = re.compile(
     rb"<(\d{1,3})>1 (\d{4}-\d\d-\d\dT[\d:.]+Z) (\S{1,255}) (\S{1,48}) (\S{1,128}) (\S{1,32}) "

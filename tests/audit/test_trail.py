@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from gateway.audit.sink import DescriptorSink
-from gateway.audit.trail import FLUSH_DELAY, NullAuditTrail, WriterAuditTrail
-from gateway.audit.writer import OnFailure, WriterLimits, WriterThread
+from gateway.audit.audit_trail import FLUSH_DELAY, NullAuditTrail, WriterAuditTrail
+from gateway.audit.audit_writer import DescriptorSink, OnFailure, WriterLimits, WriterThread
 from gateway.secret import Secret
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

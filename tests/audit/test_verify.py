@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.audit.verify import verify_files
+from gateway.audit.chain_verification import verify_files
 from tests.audit.chained import files, lines, open_sink
 
 Place = tuple[int, int]  # which file, which line, from 0

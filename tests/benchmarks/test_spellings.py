@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from benchmarks.pages import SPELLINGS, linked, spelled
 from benchmarks.rewriting import reserialise, rewrite
-from gateway.fhir.links import LinkMap
+from gateway.fhir.links.link_map import LinkMap
 
 LINKS = LinkMap("https://playground.dhp.uz/fhir", "http://gateway.clinic.uz:8080/fhir")
 # Ratios that are only reached when something went wrong: half as much again as is promised.

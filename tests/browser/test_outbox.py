@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.admin.outbox.texts import OUTBOX_WORDS
+from gateway.admin.outbox_page import OUTBOX_WORDS
 from gateway.i18n import LANGUAGES
 from gateway.outbox.entry import EntryState
 from tests.admin.outbox.office import PASSWORD, PATIENT, Office, fill, office

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from joserfc.jwk import ECKey
 
-from gateway.sandbox import Sandbox
+from gateway.sandbox.server import Sandbox
 from tests.browser.conftest import Person, Sso
 from tests.browser.pages import evil_page, program, read, sign_out
 from tests.doubles.gateway import CLIENT_SECRET

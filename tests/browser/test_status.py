@@ -14,10 +14,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.admin.status.texts import STATUS_WORDS
 from gateway.exchange import Exchange
+from gateway.health.advice import STATUS_WORDS
 from gateway.i18n import LANGUAGES
-from gateway.sandbox import Faults, Sandbox
+from gateway.sandbox.options import Faults
+from gateway.sandbox.server import Sandbox
 from tests.browser.conftest import Person
 from tests.doubles.duty import shown
 from tests.doubles.gateway import CLIENT_SECRET, Running, running

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.audit.chain import ChainPosition, append_to_chain
+from gateway.audit.hash_chain import ChainPosition, append_to_chain
 from tests.audit.chained import files, lines, open_sink
 from tests.doubles.command import Result, dhp
 

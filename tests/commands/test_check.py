@@ -12,7 +12,7 @@ import pytest
 import trustme
 import yaml
 
-from gateway.config import shape
+from gateway.config import settings_schema
 from gateway.config.problems import SettingPath, dotted
 from tests.doubles.command import Result, dhp
 from tests.doubles.processes import free_port
@@ -30,11 +30,13 @@ NEEDED: dict[SettingPath, dict[str, Any]] = {
 def file_keys(annotation: Any = None, path: SettingPath = ()) -> Iterator[SettingPath]:
     """Every key of the settings that names a file, with names and numbers filled in."""
     for key, inner in (
-        shape.value_paths(annotation) if annotation is not None else shape.value_paths()
+        settings_schema.value_paths(annotation)
+        if annotation is not None
+        else settings_schema.value_paths()
     ):
         here = (*path, *("default" if part == "*" else part for part in key))
-        item = shape.item_of_list(inner)
-        if item is not None and shape.section_of(item):
+        item = settings_schema.item_of_list(inner)
+        if item is not None and settings_schema.section_of(item):
             yield from file_keys(item, (*here, 0))
         elif str(here[-1]).endswith("_file"):
             yield here

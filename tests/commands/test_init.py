@@ -16,10 +16,10 @@ import aiohttp
 import pytest
 import yaml
 
-from gateway.commands.init_files import settings_text
-from gateway.commands.init_plan import InitPlan
-from gateway.config import load_settings
-from gateway.sandbox import Sandbox, SandboxOptions
+from gateway.cli.init_plan import InitPlan, settings_text
+from gateway.config.loader import load_settings
+from gateway.sandbox.options import SandboxOptions
+from gateway.sandbox.server import Sandbox
 from gateway.secret import Secret
 from tests.doubles.command import SECRET, Result, dhp
 from tests.doubles.processes import GATEWAY_COMMAND, free_port, start

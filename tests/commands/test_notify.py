@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from gateway.commands import check, notify
-from gateway.config import Settings
+from gateway.app import preflight
+from gateway.cli import notify_command
 from gateway.config.loader import load_settings
+from gateway.config.settings import Settings
 from tests.doubles.told import PASSWORD, MailServer, Webhook
 from tests.test_cli import PLAIN, dhp, write
 
@@ -78,7 +79,7 @@ async def test_without_test_nothing_is_sent(tmp_path: Path) -> None:
 def test_check_names_each_address_that_means_nothing(tmp_path: Path) -> None:
     """The library is asked about every one; none is shown."""
     settings = loaded(tmp_path, notify=["json://127.0.0.1", "planted://x", "tgram://planted"])
-    found = [str(each) for each in check.find_problems(settings)]
+    found = [str(each) for each in preflight.find_problems(settings)]
     assert [each.partition(":")[0] for each in found] == ["alerts.notify[1]", "alerts.notify[2]"]
     assert "planted" not in "".join(found)
 
@@ -87,9 +88,9 @@ async def test_the_extra_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Check and doctor say what to install."""
     monkeypatch.setitem(sys.modules, "apprise", None)
     settings = loaded(tmp_path, notify=["json://127.0.0.1", "json://127.0.0.1:81"])
-    [problem] = check.find_problems(settings)
+    [problem] = preflight.find_problems(settings)
     assert str(problem).startswith("alerts.notify: needs the extra `notify`: pip install")
-    [finding] = [each async for each in notify.check_addresses(settings)]
+    [finding] = [each async for each in notify_command.check_addresses(settings)]
     assert (finding.state, finding.detail) == ("failed", "Apprise is not installed")
     assert "pip install 'dhp-gateway[notify]'" in finding.hint
 
@@ -100,7 +101,7 @@ async def test_the_doctor_looks_at_the_way_there(tmp_path: Path) -> None:
     async with Webhook() as hook, MailServer() as mail:
         settings = loaded(tmp_path, notify=[hook.url, mail.url, bot, "planted"])
         async with mail.away():
-            found = [each async for each in notify.check_addresses(settings)]
+            found = [each async for each in notify_command.check_addresses(settings)]
     lines = [each.line() for each in found]
     assert [each.state for each in found] == ["ok", "ok", "ok", "failed", "ok", "failed"]
     assert f"alerts.notify[0] (json) TCP: 127.0.0.1 port {hook.port} accepts" in lines[1]

@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from gateway.config.settings import PRESETS
-from gateway.sandbox import Sandbox, SandboxOptions
+from gateway.sandbox.options import SandboxOptions
+from gateway.sandbox.server import Sandbox
 from tests.doubles import sso as answers
 from tests.doubles.command import Result, dhp
 from tests.doubles.platform import Line, Platform, fhir, outcome, read_body

@@ -13,8 +13,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway.config import load_settings
-from gateway.sandbox import SandboxOptions
+from gateway.config.loader import load_settings
+from gateway.sandbox.options import SandboxOptions
 from tests.doubles.command import dhp
 from tests.doubles.processes import GATEWAY_COMMAND, REPOSITORY, Process, free_port, start
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import click
 import pytest
 
-from gateway.cli import cli
+from gateway.cli.main import cli
 from tests.doubles.command import Result, dhp
 from tests.test_i18n import NAMES, OTHERS, SHARED
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import load_admin_address
+from gateway.config.loader import load_admin_address
 
 VARIABLE = "DHP_GATEWAY_ADMIN__ADDRESS"
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config import Settings, SettingsError, load_settings
-from gateway.config.environment import merge, variable_name
+from gateway.config.loader import SettingsError, load_settings
+from gateway.config.settings import Settings
+from gateway.config.sources import merge, variable_name
 
 FILE = """
 environment: dhp-playground

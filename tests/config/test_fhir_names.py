@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gateway.config import SettingsError, load_settings
-from gateway.config.fhir_names import INTERACTIONS, OPERATIONS
-from gateway.config.resource_types import RESOURCE_TYPES
+from gateway.config.loader import SettingsError, load_settings
+from gateway.fhir.vocabulary import INTERACTIONS, OPERATIONS, RESOURCE_TYPES
 from gateway.i18n import LANGUAGES
 
 BASE = {

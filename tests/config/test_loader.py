@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import Problem, Settings, SettingsError, load_settings
+from gateway.config.loader import SettingsError, load_settings
+from gateway.config.problems import Problem
+from gateway.config.settings import Settings
 
 SECRET = "hunter2-s3cret"
 PLAIN = "environment: dhp-playground\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.placeholders import is_placeholder
+from gateway.config.section import is_placeholder
 from tests.config.test_loader import problems, read
 
 WORDS = [

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from gateway.config import Settings, SettingsError, load_settings
+from gateway.config.loader import SettingsError, load_settings
 from gateway.config.section import Section
-from gateway.config.settings import PRESETS
-from gateway.config.yaml_file import parse_yaml
+from gateway.config.settings import PRESETS, Settings
+from gateway.config.sources import parse_yaml
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "config"

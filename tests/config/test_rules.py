@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from gateway.admin.status.recent_requests import OTHERS
-from gateway.config import Settings, SettingsError, load_settings
-from gateway.config.rules import RESERVED_CALLERS, find_violations
+from gateway.config.loader import SettingsError, load_settings
+from gateway.config.setting_rules import RESERVED_CALLERS, find_violations
+from gateway.config.settings import Settings
 from gateway.exchange import Exchange
+from gateway.health.recent_requests import OTHERS
 from gateway.login.session_auth import SESSION
 from gateway.pipeline.callers import ANONYMOUS
 

@@ -9,19 +9,23 @@ from typing import Any
 import pytest
 
 from docs.generators import settings_page
-from gateway.config import shape
-from gateway.config.environment import variable_name
-from gateway.config.schema import json_schema
+from gateway.config import settings_schema
 from gateway.config.section import Section
 from gateway.config.settings import Settings
+from gateway.config.settings_schema import json_schema
+from gateway.config.sources import variable_name
 
 
 def groups(section: type[Section]) -> Iterator[type[Section]]:
     """A group and all groups below it."""
     yield section
-    for annotation in shape.fields_of(section).values():
-        inside = shape.value_of_mapping(annotation) or shape.item_of_list(annotation) or annotation
-        if (inner := shape.section_of(inside)) is not None:
+    for annotation in settings_schema.fields_of(section).values():
+        inside = (
+            settings_schema.value_of_mapping(annotation)
+            or settings_schema.item_of_list(annotation)
+            or annotation
+        )
+        if (inner := settings_schema.section_of(inside)) is not None:
             yield from groups(inner)
 
 
@@ -109,6 +113,6 @@ def test_only_words_differ_between_the_pages_of_settings() -> None:
 def test_the_reference_names_every_key_and_variable() -> None:
     """docs/settings.md has the variable of each key outside of lists."""
     page = settings_page.markdown()
-    for setting, _ in shape.value_paths():
+    for setting, _ in settings_schema.value_paths():
         variable = variable_name(setting).replace("*", "<NAME>")
         assert f"`{variable}`" in page, variable

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import SecretReadError, Settings
-from gateway.config.secret_files import MAX_SECRET_BYTES, read_secret_file
+from gateway.config.section import MAX_SECRET_BYTES, SecretReadError, read_secret_file
+from gateway.config.settings import Settings
 
 KEY = "credentials.default.client_secret_file"
 

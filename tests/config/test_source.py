@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import SettingsError, SettingsSource
-from gateway.config.source import search_paths
+from gateway.config.loader import SettingsError, SettingsSource, search_paths
 
 GOOD = "environment: dhp-playground\ncredentials: {default: {client_id: a, client_secret: b}}\n"
 

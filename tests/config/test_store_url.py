@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.config import Settings, StoreLocation
-from gateway.config.store_url import parse_store_url
-from gateway.config.values import InvalidValueError
+from gateway.config.setting_urls import StoreLocation, parse_store_url
+from gateway.config.settings import Settings
+from gateway.config.value_types import InvalidValueError
 from gateway.secret import MASK, Secret
 
 PASSWORD = "hunter2:/?#@"

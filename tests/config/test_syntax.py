@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.yaml_file import parse_yaml
+from gateway.config.sources import parse_yaml
 from tests.config.test_loader import CREDENTIALS, problems
 
 # What is wrong, the text, and the line that has to be mended.

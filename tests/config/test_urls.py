@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.config.urls import (
+from gateway.config.setting_urls import (
     is_remote_plaintext,
     parse_base_path,
     parse_base_url,
@@ -15,7 +15,7 @@ from gateway.config.urls import (
     parse_proxy_url,
     parse_syslog_url,
 )
-from gateway.config.values import InvalidValueError
+from gateway.config.value_types import InvalidValueError
 
 
 @pytest.mark.parametrize(

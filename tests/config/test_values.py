@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config.values import (
+from gateway.config.value_types import (
     InvalidValueError,
     ListenAddress,
     format_size,
-    is_host,
     parse_address,
     parse_size,
 )
+from gateway.field_values import is_host
 
 UNITS = {"": 1, "B": 1, "kB": 1000, "MB": 10**6, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import Problem, SecretReadError
-from gateway.config.secret_files import read_secret_file
+from gateway.config.problems import Problem
+from gateway.config.section import SecretReadError, read_secret_file
 from tests.config.test_loader import CREDENTIALS, problems
 
 

@@ -26,8 +26,8 @@ import aiohttp
 import trustme
 import yaml
 
-from gateway.sandbox import Sandbox, SandboxOptions
-from gateway.sandbox.faults import Faults
+from gateway.sandbox.options import Faults, SandboxOptions
+from gateway.sandbox.server import Sandbox
 from tests.deploy import prometheus
 from tests.deploy.prometheus import Prometheus
 from tests.doubles.platform import Line, Platform, outcome, read_body

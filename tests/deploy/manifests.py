@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from gateway.config import Settings, load_settings
+from gateway.config.loader import load_settings
+from gateway.config.settings import Settings
 from tests.deploy import tools
 
 Manifest = dict[str, Any]

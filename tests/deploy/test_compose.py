@@ -17,7 +17,8 @@ import pytest
 import yaml
 
 from gateway import __version__
-from gateway.config import Settings, load_settings
+from gateway.config.loader import load_settings
+from gateway.config.settings import Settings
 from tests.deploy import tools
 from tests.deploy.manifests import END
 

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway.outbox.entry import EntryState
-from gateway.outbox.events import OutboxStep
+from gateway.outbox.entry import EntryState, OutboxStep
 from gateway.telemetry import metrics
 from tests.deploy import prometheus
 from tests.deploy.faulty import Night

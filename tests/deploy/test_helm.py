@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from gateway import __version__
-from gateway.config.schema import json_schema
+from gateway.config.settings_schema import json_schema
 from tests.deploy import prometheus, tools
 from tests.deploy.manifests import Manifests, peers, port_of
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from gateway import __version__
-from gateway.config import SettingsError, load_settings
+from gateway.config.loader import SettingsError, load_settings
 from tests.deploy import tools
 from tests.deploy.manifests import Manifests, containers, peers, port_of
 

@@ -14,9 +14,8 @@ import pytest
 import yaml
 
 from gateway import errors
-from gateway.admin import judgement
-from gateway.outbox.entry import EntryState
-from gateway.outbox.events import OutboxStep
+from gateway.health import health
+from gateway.outbox.entry import EntryState, OutboxStep
 from gateway.telemetry import metrics
 from tests.deploy import prometheus, tools
 from tests.doubles.gateway import running
@@ -33,7 +32,7 @@ OUTBOX = {
 }
 NOT_THE_GATEWAYS = {"up", "ALERTS"}
 KNOWN_VALUES = {
-    "reason": {"", *errors.REASONS, *judgement.REASONS},
+    "reason": {"", *errors.REASONS, *health.REASONS},
     "outcome": {*metrics.TOKEN_OUTCOMES, *metrics.AUDIT_OUTCOMES, *metrics.RELOAD_OUTCOMES},
     "state": {*EntryState, *metrics.CONNECTION_STATES},
     "step": {*OutboxStep},

@@ -14,7 +14,8 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
-from gateway.config import Settings, load_settings
+from gateway.config.loader import load_settings
+from gateway.config.settings import Settings
 from tests.deploy import tools
 from tests.deploy.manifests import END
 

@@ -9,17 +9,18 @@ from typing import Any, Final, get_args
 
 from aiohttp import web
 
-from gateway.admin.server import build_application
-from gateway.admin.status.recent_requests import RecentRequests
-from gateway.admin.status.state import OutboxReport, StatusReporter, StatusSources
-from gateway.admin.watching import MonitorSources, PlatformMonitor
-from gateway.config import Settings, load_settings
+from gateway.admin.admin_server import build_application
+from gateway.admin.status_facts import OutboxReport, StatusReporter, StatusSources
+from gateway.config.loader import load_settings
+from gateway.config.settings import Settings
 from gateway.errors import REASONS
 from gateway.exchange import Exchange
-from gateway.fhir.labels import INTERACTIONS
+from gateway.fhir.vocabulary import INTERACTION_LABELS
+from gateway.health.evidence import CircuitState
+from gateway.health.platform_watch import MonitorSources, PlatformMonitor
+from gateway.health.recent_requests import RecentRequests
 from gateway.oauth.token_response import Cause
 from gateway.oauth.tokens import TokenState
-from gateway.pipeline.circuit import CircuitState
 from tests.doubles.clock import FakeClock
 
 GOOD: Final = TokenState(
@@ -145,7 +146,7 @@ def _every_reason(duty: Duty) -> None:
 
 
 def _every_interaction(duty: Duty) -> None:
-    for minute, interaction in enumerate(sorted(INTERACTIONS)):
+    for minute, interaction in enumerate(sorted(INTERACTION_LABELS)):
         duty.serve(minute, FINE, interaction=interaction, resource="MedicationStatement")
     duty.serve(30, FINE, interaction="transaction", resource="", duration=0.0004)
 

@@ -17,11 +17,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 FORKS = multiprocessing.get_context("forkserver")
-# Not `gateway.cli`, which looks at the terminal when it is imported.
+# Not `gateway.cli.main`, which looks at the terminal when it is imported.
 FORKS.set_forkserver_preload(
     [
-        *("gateway.__main__", "gateway.process.run", "gateway.commands.doctor"),
-        *("gateway.commands.outbox", "gateway.outbox.database", "click", __name__),
+        *("gateway.__main__", "gateway.app.run", "gateway.cli.doctor"),
+        *("gateway.cli.outbox_commands", "gateway.outbox.store.database", "click", __name__),
     ]
 )
 
@@ -91,7 +91,7 @@ def _run(
     places: Sequence[Path] | None,
 ) -> None:
     from gateway.__main__ import main
-    from gateway.config import source
+    from gateway.config import loader
 
     for number, file in ((1, stdout), (2, stderr)):
         opened = os.open(file, os.O_WRONLY)
@@ -101,7 +101,7 @@ def _run(
     os.environ.clear()
     os.environ.update(environment)
     if places is not None:
-        source.search_paths = lambda environ: tuple(places)
+        loader.search_paths = lambda environ: tuple(places)
     sys.argv = ["dhp-gateway", *arguments]
     try:
         main()

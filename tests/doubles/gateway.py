@@ -14,8 +14,10 @@ from typing import IO, Any
 
 import aiohttp
 
-from gateway.config import ListenAddress, Settings, load_settings
-from gateway.process.app import Gateway
+from gateway.app.application import Gateway
+from gateway.config.loader import load_settings
+from gateway.config.settings import Settings
+from gateway.config.value_types import ListenAddress
 from tests.doubles.metrics import total
 
 CLIENT_SECRET = "planted-client-secret"

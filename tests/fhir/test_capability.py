@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.fhir.capability import TypeCapability, capabilities
+from gateway.fhir.capability_statement import TypeCapability, capabilities
 
 
 def declared(*resources: Any, **rest: Any) -> dict[str, TypeCapability]:

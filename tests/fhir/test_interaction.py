@@ -6,17 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config.resource_types import RESOURCE_TYPES
 from gateway.fhir.bundle_type import AmbiguousBundleTypeError, new_bundle_type_scanner
-from gateway.fhir.interaction import (
-    INTERACTIONS,
+from gateway.fhir.interaction import Interaction, classify, is_valid_id, query_names, refine_bundle
+from gateway.fhir.vocabulary import (
+    INTERACTION_LABELS,
     OPERATION_LABELS,
     RESOURCE_LABELS,
-    Interaction,
-    classify,
-    is_valid_id,
-    query_names,
-    refine_bundle,
+    RESOURCE_TYPES,
 )
 from tests.fhir.bodies import spelled_out
 
@@ -159,7 +155,7 @@ PATHS = st.text() | st.lists(SEGMENTS, max_size=7).map(lambda parts: "/" + "/".j
 def test_labels_stay_in_their_closed_sets(method, path, query):
     """Whatever arrives, nothing is raised and all labels are from the closed sets."""
     interaction = classify(method, path, query)
-    assert interaction.code in INTERACTIONS
+    assert interaction.code in INTERACTION_LABELS
     assert interaction.resource in RESOURCE_LABELS
     assert interaction.operation in OPERATION_LABELS
     assert interaction.resource_id is None or is_valid_id(interaction.resource_id)

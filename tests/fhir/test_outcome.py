@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import REASONS, UPSTREAM_FAILED, UPSTREAM_NON_FHIR, GatewayError, outcome_text
-from gateway.fhir.outcome import choose_language, render_outcome, wants_xml
-from gateway.i18n import LANGUAGES
+from gateway.fhir.content_negotiation import wants_xml
+from gateway.fhir.operation_outcome import render_outcome
+from gateway.i18n import LANGUAGES, choose_language
 
 REQUEST_ID = "7c9e6679-7425-40de-944b-e07fc1f90ae7"
 FHIR = "{http://hl7.org/fhir}"

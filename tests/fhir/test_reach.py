@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.fhir.reach import is_limited_to_types, overrides_request
+from gateway.fhir.search_parameters import is_limited_to_types, overrides_request
 
 ONE = frozenset({"Observation"})
 TWO = frozenset({"Observation", "Patient"})

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.fhir.search_guard import (
+from gateway.fhir.search_parameters import (
     SearchSupport,
     filtering_names,
     ignored_parameters,

@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from gateway.fhir.links import LinkMap, rewriter_for
-from gateway.fhir.sign_in_offers import SecurityRemovingRewriter, remove_rest_security
+from gateway.fhir.capability_statement import SecurityRemovingRewriter, remove_rest_security
+from gateway.fhir.links.link_map import LinkMap
+from gateway.fhir.links.rewriting import rewriter_for
 from tests.fhir.bodies import spelled_out
 
 SECURITY = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.fhir import tree
+from gateway.fhir import document_tree
 
 JSON = b"""{"resourceType": "Observation", "status": "final", "valueQuantity": {"value": 1.10},
   "subject": {"reference": "Patient/5"}, "text": {"status": "generated", "div": "<div>x</div>"},
@@ -24,11 +24,11 @@ XML = b"""<?xml version="1.0"?><Observation xmlns="http://hl7.org/fhir">
 def test_json_and_xml_give_the_same_tree() -> None:
     """What a resource says does not depend on its format."""
     json, xml = (
-        tree.parse_body(JSON, "application/fhir+json"),
-        tree.parse_body(XML, "application/fhir+xml"),
+        document_tree.parse_body(JSON, "application/fhir+json"),
+        document_tree.parse_body(XML, "application/fhir+xml"),
     )
-    assert tree.contains_all_of(json, xml)
-    assert tree.contains_all_of(xml, json)
+    assert document_tree.contains_all_of(json, xml)
+    assert document_tree.contains_all_of(xml, json)
 
 
 def test_a_resource_holds_what_was_sent_and_more() -> None:
@@ -36,17 +36,24 @@ def test_a_resource_holds_what_was_sent_and_more() -> None:
     sent = b'{"resourceType": "Patient", "birthDate": "1980", "name": [{"family": "A"}]}'
     kept = sent.replace(b'"resourceType"', b'"id": "9", "meta": {"versionId": "1"}, "resourceType"')
     other = kept.replace(b"1980", b"1981")
-    assert tree.contains_all_of(tree.parse_body(kept, None), tree.parse_body(sent, None))
-    assert not tree.contains_all_of(
-        tree.parse_body(sent, None), tree.parse_body(kept.replace(b"A", b"B"), None)
+    assert document_tree.contains_all_of(
+        document_tree.parse_body(kept, None), document_tree.parse_body(sent, None)
     )
-    assert not tree.contains_all_of(tree.parse_body(other, None), tree.parse_body(sent, None))
+    assert not document_tree.contains_all_of(
+        document_tree.parse_body(sent, None),
+        document_tree.parse_body(kept.replace(b"A", b"B"), None),
+    )
+    assert not document_tree.contains_all_of(
+        document_tree.parse_body(other, None), document_tree.parse_body(sent, None)
+    )
 
 
 def test_precision_makes_a_difference() -> None:
     """1.10 is not 1.1."""
-    one, other = (tree.parse_body(b'{"value": %s}' % number, None) for number in (b"1.10", b"1.1"))
-    assert not tree.contains_all_of(one, other)
+    one, other = (
+        document_tree.parse_body(b'{"value": %s}' % number, None) for number in (b"1.10", b"1.1")
+    )
+    assert not document_tree.contains_all_of(one, other)
 
 
 @pytest.mark.parametrize(
@@ -68,8 +75,8 @@ def test_precision_makes_a_difference() -> None:
 )
 def test_what_cannot_be_read_in_one_way_is_refused(body: bytes, content_type: str) -> None:
     """Broken and ambiguous bodies are no trees."""
-    with pytest.raises(tree.BodyParseError):
-        tree.parse_body(body, content_type)
+    with pytest.raises(document_tree.BodyParseError):
+        document_tree.parse_body(body, content_type)
 
 
 @pytest.mark.parametrize("depth", [250, 900, 5000, 100_000])
@@ -81,14 +88,14 @@ def test_what_is_nested_deeply_is_refused(way: tuple[bytes, bytes, bytes], depth
     begin, middle, end = way
     body = begin * depth + middle + end * depth
     for whole in (body, b'{"resourceType":"Patient","x":%s}' % body):
-        with pytest.raises(tree.BodyParseError):
-            tree.parse_body(whole, "application/fhir+json")
+        with pytest.raises(document_tree.BodyParseError):
+            document_tree.parse_body(whole, "application/fhir+json")
 
 
 def test_what_is_read_can_be_walked() -> None:
     """The deepest that is read is walked to its end."""
     depth = 99
     body = b'{"item":[' * depth + b'{"x":"1"}' + b"]}" * depth
-    read = tree.parse_body(body, None)
-    assert len(list(tree.walk_elements(read))) == depth + 1
-    assert tree.contains_all_of(read, read)
+    read = document_tree.parse_body(body, None)
+    assert len(list(document_tree.walk_elements(read))) == depth + 1
+    assert document_tree.contains_all_of(read, read)

@@ -23,12 +23,17 @@ from aiohttp.web_protocol import RequestPayloadError
 
 from gateway.errors import GatewayError
 from gateway.fhir.interaction import classify, query_names
-from gateway.fhir.links import LinkMap, rewriter_for
-from gateway.fhir.links.rewriter import rewrite_header, rewrite_query, rewrite_request_header
-from gateway.http.client.response_header import ResponseFields
+from gateway.fhir.links.link_map import LinkMap
+from gateway.fhir.links.rewriting import (
+    rewrite_header,
+    rewrite_query,
+    rewrite_request_header,
+    rewriter_for,
+)
+from gateway.http.client.upstream_response import ResponseFields
 from gateway.http.headers import has_own_via, parse_request_fields, request_id_of
-from gateway.http.server import validation
-from gateway.http.target import resolve_target
+from gateway.http.request_target import resolve_target
+from gateway.http.server import request_checks
 from tests.doubles import reference
 from tests.doubles.fed_connection import End, judge
 
@@ -111,7 +116,7 @@ def request(data: bytes) -> None:
             request_id_of(header).encode("ascii")
         )
         try:
-            validation.check_message(message, header, max_header_bytes=65536)
+            request_checks.check_message(message, header, max_header_bytes=65536)
             target = resolve_target(message.path, "/fhir")
         except GatewayError:
             return

@@ -15,7 +15,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.sandbox import Sandbox, SandboxOptions
+from gateway.sandbox.options import SandboxOptions
+from gateway.sandbox.server import Sandbox
 from tests.doubles.processes import (
     GATEWAY_COMMAND,
     REPOSITORY,

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from gateway.errors import REASONS, GatewayError
-from gateway.fhir.outcome import render_outcome
+from gateway.fhir.operation_outcome import render_outcome
 from gateway.i18n import LANGUAGES
 
 # Run where lxml is; the models' XML reader needs it. Gives what it read, as JSON.

@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.sandbox.data import PATIENT_ID, examples
+from gateway.sandbox.example_data import PATIENT_ID, examples
 from tests.fhir.examples import CHANGES, DATA, FILES, PLATFORM, strings
 from tests.interop.stages import Stage
 

@@ -19,7 +19,7 @@ import aiohttp
 import pytest
 import yaml
 
-from gateway.config import ListenAddress
+from gateway.config.value_types import ListenAddress
 from tests.doubles.metrics import total
 from tests.doubles.platform import Platform
 from tests.doubles.processes import GATEWAY_COMMAND, Process, start

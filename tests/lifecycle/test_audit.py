@@ -15,9 +15,9 @@ import pytest
 from fhir.resources.auditevent import AuditEvent
 
 from gateway import __version__, exchange
-from gateway.config import Settings
-from gateway.process.audit_factory import open_trail, open_trail_when_free
-from gateway.process.factories import StartError
+from gateway.app.observability_setup import open_trail, open_trail_when_free
+from gateway.config.settings import Settings
+from gateway.errors import StartError
 from tests.audit.chained import files, lines, open_sink, records, require_chain
 from tests.audit.test_syslog import Receiver
 from tests.doubles.clock import FakeClock

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from gateway.config import ListenAddress
+from gateway.config.value_types import ListenAddress
 from tests.doubles import sso as sso_answers
 from tests.doubles.platform import Platform, http
 from tests.doubles.processes import start_gateway

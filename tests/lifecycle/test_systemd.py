@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.process.systemd import SystemdNotifier
+from gateway.app.run import SystemdNotifier
 from tests.lifecycle.conftest import StartService
 from tests.lifecycle.test_reload import refused, until_reloaded
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import trustme
 
-from gateway.admin.status.texts import STATUS_WORDS
+from gateway.health.advice import STATUS_WORDS
 from tests.doubles import platform as answers
 from tests.doubles import sso as sso_answers
 from tests.doubles.platform import Line, Platform

@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway import os_support
-from gateway.config import ListenAddress
-from gateway.process.sockets import ListeningSockets, listen
+from gateway.app.listening_sockets import ListeningSockets, listen
+from gateway.config.value_types import ListenAddress
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.sandbox import Sandbox
+from gateway.sandbox.server import Sandbox
 from tests.login.stage import Stage, sandbox, stage
 
 

@@ -12,7 +12,8 @@ from urllib.parse import parse_qs, quote, urlsplit
 import aiohttp
 from yarl import URL
 
-from gateway.sandbox import Sandbox, SandboxOptions
+from gateway.sandbox.options import SandboxOptions
+from gateway.sandbox.server import Sandbox
 from tests.doubles.gateway import Running, running
 from tests.doubles.processes import free_port
 

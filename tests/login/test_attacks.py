@@ -13,8 +13,7 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from gateway.login.session import digest, store_key
-from gateway.login.session_store import MemorySessionStore
+from gateway.login.session_store import MemorySessionStore, digest, store_key
 from tests.doubles.clock import FakeClock
 from tests.doubles.platform import PATIENT, Platform, fhir
 from tests.doubles.sso import refusal

@@ -8,14 +8,12 @@ from collections import deque
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.login.session import RenewalGrant, Session, SignedInUser
-from gateway.login.session import UserCredential as Credential
-from gateway.login.session_store import MemorySessionStore
+from gateway.login.session_store import MemorySessionStore, Session, SignedInUser
+from gateway.login.session_store import UserCredential as Credential
 from gateway.login.sessions import SessionLifetimes, SessionManager
-from gateway.login.user_grants import UserTokenSet
 from gateway.login.user_tokens import RenewalPolicy, UserTokenProvider
-from gateway.oauth.token import AccessToken
-from gateway.oauth.token_response import TokenRequestError
+from gateway.oauth.grants import RenewalGrant, UserTokenSet
+from gateway.oauth.token_response import AccessToken, TokenRequestError
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock, turn
 

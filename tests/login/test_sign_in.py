@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from gateway.sandbox import Sandbox
+from gateway.sandbox.server import Sandbox
 from tests.login.stage import Stage, sandbox, stage
 
 

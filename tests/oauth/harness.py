@@ -10,18 +10,16 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from gateway.oauth.backoff import TokenPolicy
-from gateway.oauth.client_auth import client_secret_post
+from gateway.clock import TimeSource
+from gateway.oauth.client_authentication import client_secret_post
 from gateway.oauth.credential import CredentialSource
-from gateway.oauth.grants import (
-    ClientCredentials,
-    TokenEndpoint,
-    TokenEndpointSettings,
-)
-from gateway.oauth.store import MemoryTokenStore, TokenStore
-from gateway.oauth.tokens import AccessToken, TokenManager, TokenState
+from gateway.oauth.grants import ClientCredentials
+from gateway.oauth.token_backoff import TokenPolicy
+from gateway.oauth.token_endpoint import TokenEndpoint, TokenEndpointSettings
+from gateway.oauth.token_response import AccessToken
+from gateway.oauth.token_store import MemoryTokenStore, TokenStore
+from gateway.oauth.tokens import TokenManager, TokenState
 from gateway.secret import Secret
-from gateway.timing import TimeSource
 from tests.doubles.clock import FakeClock, turn
 from tests.doubles.sso import Sso
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from gateway.oauth.client_auth import client_secret_post
-from gateway.oauth.client_secrets import parse_client_secrets
+from gateway.oauth.client_authentication import client_secret_post, parse_client_secrets
 from gateway.oauth.credential import CredentialSource
 from gateway.oauth.grants import ClientCredentials
-from gateway.oauth.store import StoreKey, TokenLease
-from gateway.oauth.token import AccessToken
-from gateway.oauth.token_response import TokenRequestError, TokenResponse
+from gateway.oauth.token_response import AccessToken, TokenRequestError, TokenResponse
+from gateway.oauth.token_store import StoreKey, TokenLease
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock
 

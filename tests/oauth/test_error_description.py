@@ -9,13 +9,13 @@ from urllib.parse import quote, quote_plus
 import aiohttp
 import pytest
 
-from gateway.login.user_grants import UserGrant
-from gateway.oauth.client_auth import (
+from gateway.oauth.client_authentication import (
     ClientAuthentication,
     client_secret_basic,
     client_secret_post,
 )
-from gateway.oauth.grants import ClientCredentials, Grant, TokenEndpoint, TokenEndpointSettings
+from gateway.oauth.grants import ClientCredentials, Grant, UserGrant
+from gateway.oauth.token_endpoint import TokenEndpoint, TokenEndpointSettings
 from gateway.oauth.token_response import TokenRequestError
 from gateway.secret import Secret
 from tests.doubles.sso import Sso, json_body

@@ -14,14 +14,11 @@ import aiohttp
 import pytest
 import trustme
 
-from gateway.http.retry_after import parse_retry_after
-from gateway.oauth.client_auth import client_secret_basic, client_secret_post
+from gateway.field_values import parse_retry_after
+from gateway.oauth.client_authentication import client_secret_basic, client_secret_post
 from gateway.oauth.credential import CredentialSource
-from gateway.oauth.grants import (
-    ClientCredentials,
-    TokenEndpoint,
-    TokenEndpointSettings,
-)
+from gateway.oauth.grants import ClientCredentials
+from gateway.oauth.token_endpoint import TokenEndpoint, TokenEndpointSettings
 from gateway.oauth.token_response import MAX_LIFETIME, TokenRequestError
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA384
 
-from gateway.oauth.client_auth import JWT_BEARER
-from gateway.oauth.client_secrets import parse_client_keys
-from gateway.oauth.grants import ClientCredentials, TokenEndpoint, TokenEndpointSettings
+from gateway.oauth.client_authentication import JWT_BEARER, parse_client_keys
+from gateway.oauth.grants import ClientCredentials
+from gateway.oauth.token_endpoint import TokenEndpoint, TokenEndpointSettings
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock
 from tests.doubles.sso import Sso

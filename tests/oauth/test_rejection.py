@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.oauth.token import AccessToken
+from gateway.oauth.token_response import AccessToken
 from tests.doubles import sso as answers
 from tests.oauth.harness import Bench
 

@@ -11,12 +11,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from gateway.clock import TimeSource
 from gateway.errors import GatewayError
-from gateway.oauth.token import AccessToken
-from gateway.oauth.token_response import TokenRequestError, TokenResponse
+from gateway.oauth.token_response import AccessToken, TokenRequestError, TokenResponse
 from gateway.oauth.tokens import TokenManager
 from gateway.secret import Secret
-from gateway.timing import TimeSource
 from tests.doubles.clock import FakeClock, turn
 from tests.oauth.harness import RecordingObserver
 from tests.oauth.replica_doubles import (

@@ -8,15 +8,11 @@ import aiohttp
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from gateway.oauth.client_auth import ClientKeyError
-from gateway.oauth.client_secrets import parse_client_keys, parse_client_secrets
-from gateway.oauth.credential import CredentialSource
-from gateway.oauth.grants import (
-    ClientCredentials,
-    TokenEndpoint,
-    TokenEndpointSettings,
-)
-from gateway.oauth.secret_reload import ReloadingTokenSource
+from gateway.errors import ClientKeyError
+from gateway.oauth.client_authentication import parse_client_keys, parse_client_secrets
+from gateway.oauth.credential import CredentialSource, ReloadingTokenSource
+from gateway.oauth.grants import ClientCredentials
+from gateway.oauth.token_endpoint import TokenEndpoint, TokenEndpointSettings
 from gateway.oauth.token_response import TokenRequestError
 from gateway.secret import Secret
 from tests.doubles.sso import Answer, SeenRequest, Sso, refusal, status, token

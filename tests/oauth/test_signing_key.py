@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from gateway.oauth.client_auth import ClientKeyError
-from gateway.oauth.signing_key import SigningKey, read_keys
+from gateway.errors import ClientKeyError
+from gateway.oauth.signing_keys import SigningKey, read_keys
 
 PrivateKey = Any
 RSA = rsa.generate_private_key(65537, 2048)

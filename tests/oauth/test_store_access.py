@@ -7,9 +7,14 @@ import logging
 
 import pytest
 
-from gateway.oauth.store import NULL_LEASE, MemoryTokenStore, StoreKey, TokenLease
-from gateway.oauth.store_access import GuardedTokenStore
-from gateway.oauth.token import AccessToken
+from gateway.oauth.token_response import AccessToken
+from gateway.oauth.token_store import (
+    NULL_LEASE,
+    GuardedTokenStore,
+    MemoryTokenStore,
+    StoreKey,
+    TokenLease,
+)
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock
 

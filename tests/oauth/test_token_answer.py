@@ -9,8 +9,9 @@ import zlib
 import aiohttp
 import pytest
 
-from gateway.oauth.client_auth import client_secret_post
-from gateway.oauth.grants import ClientCredentials, TokenEndpoint, TokenEndpointSettings
+from gateway.oauth.client_authentication import client_secret_post
+from gateway.oauth.grants import ClientCredentials
+from gateway.oauth.token_endpoint import TokenEndpoint, TokenEndpointSettings
 from gateway.oauth.token_response import TokenRequestError
 from gateway.secret import Secret
 from tests.doubles.sso import Sso, http

@@ -8,11 +8,10 @@ import logging
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.oauth.backoff import TokenPolicy
-from gateway.oauth.grants import TokenEndpoint
-from gateway.oauth.store import MemoryTokenStore, StoreKey, TokenLease
-from gateway.oauth.token import AccessToken
-from gateway.oauth.token_response import TokenResponse
+from gateway.oauth.token_backoff import TokenPolicy
+from gateway.oauth.token_endpoint import TokenEndpoint
+from gateway.oauth.token_response import AccessToken, TokenResponse
+from gateway.oauth.token_store import MemoryTokenStore, StoreKey, TokenLease
 from gateway.oauth.tokens import TokenManager
 from tests.doubles import sso as answers
 from tests.oauth.harness import SECRET, Bench, RecordingObserver, bench

@@ -11,12 +11,13 @@ import aiohttp
 import pytest
 import trustme
 
-from gateway.config import Settings
-from gateway.oauth.client_auth import client_secret_post
-from gateway.oauth.grants import ClientCredentials, TokenEndpoint
+from gateway.app.identity_setup import token_endpoint
+from gateway.app.tls_contexts import sso_tls
+from gateway.config.settings import Settings
+from gateway.oauth.client_authentication import client_secret_post
+from gateway.oauth.grants import ClientCredentials
+from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import TokenRequestError
-from gateway.process.certificates import sso_tls
-from gateway.process.factories import token_endpoint
 from gateway.secret import Secret
 from tests.doubles.connect_proxy import ConnectProxy
 from tests.doubles.sso import Sso

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from gateway.outbox.attempt_result import EntryTransition, FinalOutcome, RetryLater
 from gateway.outbox.entry import EntryState, OutboxEntry, StoredResponse
-from gateway.outbox.judging import EntryTransition, FinalOutcome, RetryLater
-from gateway.outbox.sql_store import SqlStore
-from gateway.outbox.store import AttemptOutcome
+from gateway.outbox.store.outbox_store import SqlStore
+from gateway.outbox.store.store_types import AttemptOutcome
 
 LEASE = 30.0
 ME = "me"

@@ -15,19 +15,19 @@ from pathlib import Path
 
 import orjson
 
-from gateway.config import OutboxSettings
-from gateway.outbox.delivery import DeliveryLoop, DeliveryOptions
-from gateway.outbox.entry import OutboxEntry, QueuedRequest, RecoveryMode, StoredResponse
-from gateway.outbox.opening import open_store
-from gateway.outbox.pacing import RetryDelays
-from gateway.outbox.sending import (
+from gateway.clock import TimeSource
+from gateway.config.operations_settings import OutboxSettings
+from gateway.outbox.attempt_result import (
     Effect,
     SendFailure,
     SendResult,
     VerificationResult,
     VerificationStatus,
 )
-from gateway.timing import TimeSource
+from gateway.outbox.delivery import DeliveryLoop, DeliveryOptions
+from gateway.outbox.delivery_pacing import RetryDelays
+from gateway.outbox.entry import OutboxEntry, QueuedRequest, RecoveryMode, StoredResponse
+from gateway.outbox.open_outbox import open_store
 from tests.doubles.forked import FORKS
 from tests.outbox.attempts import claim
 from tests.outbox.drafts import ROOMY, draft

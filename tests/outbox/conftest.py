@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.outbox.sql_store import SqlStore
+from gateway.outbox.store.outbox_store import SqlStore
 from tests.outbox.places import Place, PostgresPlace, SqlitePlace, opened
 from tests.outbox.postgres_server import PostgresServer, postgres_server
 

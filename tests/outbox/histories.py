@@ -37,10 +37,10 @@ from typing import Any
 
 import aiohttp
 
-from gateway.config import OutboxSettings
+from gateway.config.operations_settings import OutboxSettings
 from gateway.outbox.entry import EntryState
-from gateway.outbox.opening import open_store
-from gateway.outbox.sql_store import SqlStore
+from gateway.outbox.open_outbox import open_store
+from gateway.outbox.store.outbox_store import SqlStore
 from tests.doubles.cut_line import CutLine
 from tests.outbox.remembering import REQUEST_ID, RememberingPlatform
 from tests.outbox.replica import Replica

@@ -10,9 +10,10 @@ from typing import Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.outbox.database import Database, PostgresDatabase, SqliteDatabase
-from gateway.outbox.sealing import ContentCipher
-from gateway.outbox.sql_store import SqlStore
+from gateway.outbox.store.content_encryption import ContentCipher
+from gateway.outbox.store.database import Database, PostgresDatabase
+from gateway.outbox.store.outbox_store import SqlStore
+from gateway.outbox.store.sqlite_database import SqliteDatabase
 from tests.doubles.clock import FakeClock
 from tests.outbox.postgres_server import PostgresServer
 

@@ -8,14 +8,13 @@ import math
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
+from gateway.clock import TimeSource
+from gateway.outbox.attempt_result import Sender
 from gateway.outbox.delivery import DeliveryLoop, DeliveryOptions
-from gateway.outbox.entry import EntryState, NewEntry, OutboxEntry
-from gateway.outbox.events import OutboxEvent, OutboxStep
-from gateway.outbox.queue import Outbox
-from gateway.outbox.sending import Sender
-from gateway.outbox.sql_store import SqlStore
-from gateway.outbox.store import OutboxLimits
-from gateway.timing import TimeSource
+from gateway.outbox.entry import EntryState, NewEntry, OutboxEntry, OutboxEvent, OutboxStep
+from gateway.outbox.store.outbox_queue import Outbox
+from gateway.outbox.store.outbox_store import SqlStore
+from gateway.outbox.store.store_types import OutboxLimits
 from tests.doubles.clock import FakeClock
 
 PATIENCE = 60.0

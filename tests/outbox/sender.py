@@ -7,14 +7,14 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from gateway.outbox.entry import OutboxEntry, QueuedRequest, StoredResponse
-from gateway.outbox.sending import (
+from gateway.outbox.attempt_result import (
     Effect,
     SendFailure,
     SendResult,
     VerificationResult,
     VerificationStatus,
 )
+from gateway.outbox.entry import OutboxEntry, QueuedRequest, StoredResponse
 
 OK = StoredResponse(200, ((b"etag", b'W/"1"'),), b'{"resourceType":"Observation"}')
 UNREACHABLE = SendFailure(Effect.NONE, "upstream-unreachable")

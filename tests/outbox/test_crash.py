@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from gateway.outbox.entry import OutboxEntry
-from gateway.outbox.sql_store import SqlStore
+from gateway.outbox.store.outbox_store import SqlStore
 from tests.outbox.child import Child
 from tests.outbox.drafts import ROOMY, draft, write
 from tests.outbox.places import Place, PostgresPlace, SqlitePlace, opened

@@ -12,25 +12,25 @@ import pytest
 import sqlalchemy as sa
 
 from gateway.i18n import Message
-from gateway.outbox.entry import (
-    EntryState,
-    OutboxEntry,
-    QueuedRequest,
-    RecoveryMode,
-    StoredResponse,
-)
-from gateway.outbox.events import OutboxStep
-from gateway.outbox.pacing import RetryDelays
-from gateway.outbox.schema import segments_table
-from gateway.outbox.sending import (
+from gateway.outbox.attempt_result import (
     Effect,
     SendFailure,
     SendResult,
     VerificationResult,
     VerificationStatus,
 )
-from gateway.outbox.sql_store import SqlStore
-from gateway.outbox.store import OutboxUnavailableError, StoreStepResult
+from gateway.outbox.delivery_pacing import RetryDelays
+from gateway.outbox.entry import (
+    EntryState,
+    OutboxEntry,
+    OutboxStep,
+    QueuedRequest,
+    RecoveryMode,
+    StoredResponse,
+)
+from gateway.outbox.store.outbox_store import SqlStore
+from gateway.outbox.store.store_types import OutboxUnavailableError, StoreStepResult
+from gateway.outbox.store.tables import segments_table
 from tests.doubles.clock import FakeClock
 from tests.outbox.drafts import ROOMY, draft, write
 from tests.outbox.places import ClockWall, Place, SqlitePlace, opened
@@ -961,7 +961,7 @@ async def test_an_attempt_that_was_stopped_before_it_began_is_no_loss(
 
 async def test_pauses_are_spread(store: SqlStore) -> None:
     """A pause is between half of its length and all of it."""
-    from gateway.outbox.pacing import RetrySchedule
+    from gateway.outbox.delivery_pacing import RetrySchedule
 
     pauses = RetryDelays(first=2.0, max_entry_delay=100.0, max_outage_delay=10.0)
     for chance, expected in ((0.0, 0.5), (1.0, 1.0)):

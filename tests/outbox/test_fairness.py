@@ -9,7 +9,9 @@ import pytest
 import sqlalchemy as sa
 
 from gateway.outbox.entry import ALL_KEYS, EntryState
-from gateway.outbox.schema import (
+from gateway.outbox.store.outbox_store import SqlStore
+from gateway.outbox.store.store_types import OutboxFullError, OutboxLimits
+from gateway.outbox.store.tables import (
     BY_BEHIND,
     BY_CALLER_AND_STATE,
     all_keys_table,
@@ -17,8 +19,6 @@ from gateway.outbox.schema import (
     meta_table,
     ordering_keys_table,
 )
-from gateway.outbox.sql_store import SqlStore
-from gateway.outbox.store import OutboxFullError, OutboxLimits
 from tests.outbox.attempts import ME, claim, finish
 from tests.outbox.drafts import ROOMY, draft, write
 from tests.outbox.places import Place, opened

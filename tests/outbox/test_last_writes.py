@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.outbox.last_writes import LastWrites
+from gateway.outbox.intake import LastWrites
 
 
 def test_a_newer_write_is_noticed() -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from gateway.outbox.entry import EntryState, StoredResponse
-from gateway.outbox.events import Actor, OutboxStep, PendingAuditRecord
-from gateway.outbox.queue import Outbox
-from gateway.outbox.sql_store import SqlStore
-from gateway.outbox.store import EntryGroup
+from gateway.outbox.entry import Actor, EntryState, OutboxStep, PendingAuditRecord, StoredResponse
+from gateway.outbox.store.outbox_queue import Outbox
+from gateway.outbox.store.outbox_store import SqlStore
+from gateway.outbox.store.store_types import EntryGroup
 from tests.outbox.attempts import claim, finish
 from tests.outbox.drafts import ROOMY, draft, write
 from tests.outbox.places import Place

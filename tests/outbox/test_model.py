@@ -25,6 +25,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from gateway.outbox.attempt_result import (
+    Effect,
+    SendFailure,
+    SendResult,
+    VerificationResult,
+    VerificationStatus,
+)
 from gateway.outbox.entry import (
     ALL_KEYS,
     BLOCKING,
@@ -35,16 +42,9 @@ from gateway.outbox.entry import (
     RecoveryMode,
     StoredResponse,
 )
-from gateway.outbox.sealing import ContentCipher
-from gateway.outbox.sending import (
-    Effect,
-    SendFailure,
-    SendResult,
-    VerificationResult,
-    VerificationStatus,
-)
-from gateway.outbox.sql_store import SqlStore
-from gateway.outbox.store import EntryStateError
+from gateway.outbox.store.content_encryption import ContentCipher
+from gateway.outbox.store.outbox_store import SqlStore
+from gateway.outbox.store.store_types import EntryStateError
 from tests.doubles.clock import FakeClock
 from tests.outbox.drafts import ROOMY, draft
 from tests.outbox.places import KEY, ClockWall, Place, PostgresPlace, SqlitePlace, Wall

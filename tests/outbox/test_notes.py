@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from gateway.outbox.entry import EntryState
-from gateway.outbox.events import Actor, OutboxStep, PendingAuditRecord
-from gateway.outbox.sql_store import SqlStore
-from gateway.outbox.store import EntryStateError
+from gateway.outbox.entry import Actor, EntryState, OutboxStep, PendingAuditRecord
+from gateway.outbox.store.outbox_store import SqlStore
+from gateway.outbox.store.store_types import EntryStateError
 from tests.outbox.drafts import ROOMY, draft
 from tests.outbox.places import Place, opened
 

@@ -14,11 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import OutboxSettings
-from gateway.outbox.entry import EntryState
-from gateway.outbox.events import OutboxEvent, OutboxStep
-from gateway.outbox.opening import encryption_key, make_delivery_loop, make_outbox, open_store
-from gateway.outbox.store import OutboxConfigurationError, OutboxFullError, OutboxUnavailableError
+from gateway.config.operations_settings import OutboxSettings
+from gateway.outbox.entry import EntryState, OutboxEvent, OutboxStep
+from gateway.outbox.open_outbox import encryption_key, make_delivery_loop, make_outbox, open_store
+from gateway.outbox.store.store_types import (
+    OutboxConfigurationError,
+    OutboxFullError,
+    OutboxUnavailableError,
+)
 from tests.outbox.attempts import claim
 from tests.outbox.child import KEY, settings
 from tests.outbox.drafts import ROOMY, draft
@@ -251,7 +254,7 @@ async def test_nobody_waits_longer_as_others_wait_too(
     sqlite_place: SqlitePlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While another process has the file, all who came together give up together."""
-    monkeypatch.setattr("gateway.outbox.database._BUSY_TIMEOUT", 1.0)
+    monkeypatch.setattr("gateway.outbox.store.sqlite_database.BUSY_TIMEOUT", 1.0)
     async with open_store(made(sqlite_place)) as store:
         outbox = make_outbox(store, made(sqlite_place), lambda _: None)
         other = sqlite3.connect(sqlite_place.path, isolation_level=None)
@@ -271,7 +274,7 @@ async def test_who_waited_for_this_process_waits_less_for_others(
     sqlite_place: SqlitePlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The time is the same for both together."""
-    monkeypatch.setattr("gateway.outbox.database._BUSY_TIMEOUT", 1.0)
+    monkeypatch.setattr("gateway.outbox.store.sqlite_database.BUSY_TIMEOUT", 1.0)
     database = sqlite_place.database()
     other = sqlite3.connect(sqlite_place.path, isolation_level=None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.outbox.entry import ALL_KEYS, RecoveryMode
-from gateway.outbox.qualifying import (
+from gateway.outbox.qualification import (
     WriteClassification,
     WriteDescription,
     classify_write,

@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from gateway.outbox.entry import BLOCKING, EntryState, RecoveryMode
-from gateway.outbox.sql_store import SqlStore
+from gateway.outbox.store.outbox_store import SqlStore
 from tests.outbox.child import OPTIONS, RECOVERIES, Child
 from tests.outbox.drafts import ROOMY, draft
 from tests.outbox.places import Place, opened

@@ -10,12 +10,11 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from gateway.outbox.database import PostgresDatabase
+from gateway.outbox.attempt_result import FinalOutcome, RetryLater
 from gateway.outbox.entry import EntryState, OutboxEntry, RecoveryMode, StoredResponse
-from gateway.outbox.judging import FinalOutcome, RetryLater
-from gateway.outbox.schema import meta_table, segments_table
-from gateway.outbox.sql_store import SqlStore
-from gateway.outbox.store import (
+from gateway.outbox.store.database import PostgresDatabase
+from gateway.outbox.store.outbox_store import SqlStore
+from gateway.outbox.store.store_types import (
     AttemptOutcome,
     EntryChange,
     EntryStateError,
@@ -24,6 +23,7 @@ from gateway.outbox.store import (
     OutboxLimits,
     OutboxUnavailableError,
 )
+from gateway.outbox.store.tables import meta_table, segments_table
 from tests.outbox.attempts import LEASE, ME, claim, doubt, finish, release
 from tests.outbox.drafts import ROOMY, draft, write
 from tests.outbox.places import KEY, Place, PostgresPlace, opened

@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from gateway.outbox.entry import EntryState
-from gateway.outbox.events import OutboxEvent
-from gateway.outbox.opening import open_store
-from gateway.outbox.sql_store import SqlStore
-from gateway.outbox.upkeep import OutboxMaintenance
+from gateway.outbox.delivery import OutboxMaintenance
+from gateway.outbox.entry import EntryState, OutboxEvent
+from gateway.outbox.open_outbox import open_store
+from gateway.outbox.store.outbox_store import SqlStore
 from tests.outbox.attempts import claim
 from tests.outbox.child import RECOVERIES, Child, settings
 from tests.outbox.drafts import ROOMY, draft

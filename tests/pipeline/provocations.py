@@ -9,12 +9,12 @@ from dataclasses import fields, replace
 from types import SimpleNamespace
 from typing import Any, Final
 
-from gateway.config import ListenAddress
+from gateway.app import identity_setup
+from gateway.config.value_types import ListenAddress
 from gateway.exchange import Exchange
-from gateway.http.server.server import CallerServer
+from gateway.http.server.listener import CallerServer
 from gateway.pipeline.handler import Clocks, Handler, HandlerDependencies
 from gateway.pipeline.request_body import MemoryBudget
-from gateway.process import factories
 from tests.doubles.gateway import Running
 from tests.doubles.platform import Platform, fhir, http, page, silence, then_close, unauthorized
 from tests.doubles.processes import free_port
@@ -282,8 +282,10 @@ async def internal(stage: Stage) -> Evidence:
     )
     parts["account"] = account
     parts["clocks"] = Clocks(time.monotonic, time.time)
-    handler = Handler(factories.handler_settings(gateway.settings), HandlerDependencies(**parts))
-    server = CallerServer(handler, factories.listen_limits(gateway.settings))
+    handler = Handler(
+        identity_setup.handler_settings(gateway.settings), HandlerDependencies(**parts)
+    )
+    server = CallerServer(handler, identity_setup.listen_limits(gateway.settings))
     listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
     stage.stack.push_async_callback(server.shutdown, 0.2)
     stage.stack.callback(listener.close)

@@ -13,7 +13,7 @@ from typing import Any
 
 import trustme
 
-from gateway.config import ListenAddress
+from gateway.config.value_types import ListenAddress
 from tests.doubles.gateway import Running, running
 from tests.doubles.platform import Line, Platform, Seen
 from tests.doubles.sso import Sso

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from gateway.fhir.links import LinkMap, rewriter_for
+from gateway.fhir.links.link_map import LinkMap
+from gateway.fhir.links.rewriting import rewriter_for
 from tests.doubles.gateway import Running
 from tests.doubles.platform import Platform, http
 from tests.doubles.wire import ask, get, post

@@ -13,9 +13,12 @@ from typing import Any
 
 import pytest
 
-from gateway.fhir import interaction, negotiation, search_guard
+from gateway.fhir import content_negotiation as negotiation
+from gateway.fhir import interaction, search_parameters
+from gateway.field_values import prefers_html
 from gateway.http import content_coding, headers
 from gateway.http.server.peer import Peer
+from gateway.i18n import choose_language
 from gateway.pipeline.callers import CallerRegistry
 from tests.doubles.platform import Platform
 from tests.doubles.wire import ask, get
@@ -58,12 +61,12 @@ def test_a_form_of_any_number_of_parameters(part: str) -> None:
     form = part * (FORM // len(part))
     assert steps(lambda: interaction.query_names(form)) < FEW
     assert interaction.query_names(form)[-1] == "?"
-    assert steps(lambda: search_guard.filtering_names(form)) < FEW
-    assert search_guard.filtering_names(form)[-1] == "?"
+    assert steps(lambda: search_parameters.filtering_names(form)) < FEW
+    assert search_parameters.filtering_names(form)[-1] == "?"
     assert (
         steps(
-            lambda: search_guard.ignored_parameters(
-                form, ("a",), b"{}", search_guard.SearchSupport(None)
+            lambda: search_parameters.ignored_parameters(
+                form, ("a",), b"{}", search_parameters.SearchSupport(None)
             )
         )
         < FEW
@@ -73,7 +76,7 @@ def test_a_form_of_any_number_of_parameters(part: str) -> None:
 def test_a_name_of_any_length() -> None:
     """A name that is longer than any parameter's is not decoded, and none that could be judged."""
     assert interaction.query_names("%41" * (FORM // 3) + "=") == ("?",)
-    assert steps(lambda: search_guard.filtering_names("%41" * (FORM // 3) + "=1")) < FEW
+    assert steps(lambda: search_parameters.filtering_names("%41" * (FORM // 3) + "=1")) < FEW
 
 
 @pytest.mark.parametrize("item", [b",", b";", b"a,", b"gzip;", b"a;q=0.1,", b", ", b"!"])
@@ -85,8 +88,8 @@ def test_a_list_of_any_length(item: bytes) -> None:
         lambda: content_coding.accepts_coding(value, "gzip"),
         lambda: headers.has_own_via(value),
         lambda: negotiation.wants_xml("", text),
-        lambda: negotiation.prefers_html(text),
-        lambda: negotiation.choose_language(text, "en"),
+        lambda: prefers_html(text),
+        lambda: choose_language(text, "en"),
     ):
         assert steps(work) < FEW
 

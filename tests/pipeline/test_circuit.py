@@ -7,7 +7,8 @@ import logging
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.pipeline.circuit import CircuitBreaker, CircuitPolicy, CircuitState
+from gateway.health.evidence import CircuitState
+from gateway.pipeline.circuit_breaker import CircuitBreaker, CircuitPolicy
 from tests.doubles.clock import FakeClock
 from tests.doubles.platform import Platform, fhir, outcome, page
 from tests.doubles.wire import ask, get, post

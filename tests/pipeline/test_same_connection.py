@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from gateway.config.inbound import CallerSettings
+from gateway.config.inbound_settings import CallerSettings
 from tests.doubles.gateway import Running
 from tests.doubles.platform import Line, Platform, fhir
 from tests.doubles.wire import Wire, ask, get, post

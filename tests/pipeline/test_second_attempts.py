@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway.pipeline.retries import RetryBudget
+from gateway.pipeline.upstream import RetryBudget
 from tests.doubles.clock import FakeClock
 from tests.doubles.gateway import Running
 from tests.doubles.platform import (

@@ -26,7 +26,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     ) -> SlowReaders:
         return SlowReaders(rate, connections, lambda: 60 * clock(), 60 * half_closed_timeout)
 
-    monkeypatch.setattr("gateway.process.core.SlowReaders", made)
+    monkeypatch.setattr("gateway.app.revision.SlowReaders", made)
 
 
 @pytest.fixture

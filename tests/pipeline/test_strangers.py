@@ -8,7 +8,7 @@ import pytest
 
 from gateway.errors import GatewayError
 from gateway.pipeline.callers import CallerRegistry
-from gateway.pipeline.strangers import UnidentifiedLimiter
+from gateway.pipeline.unidentified_limit import UnidentifiedLimiter
 from tests.doubles.clock import FakeClock
 from tests.doubles.gateway import Running
 from tests.doubles.wire import Reply, Wire, ask, get, post

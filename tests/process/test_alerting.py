@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
-from gateway.admin.alerts import messenger
-from gateway.admin.alerts.messenger import AlertInputSources, AlertMonitor
-from gateway.process.alerting import parse_addresses
-from gateway.process.factories import StartError
+from gateway.alerts import alert_service
+from gateway.alerts.alert_service import AlertInputSources, AlertMonitor
+from gateway.app.observability_setup import parse_addresses
+from gateway.clock import TimeSource
+from gateway.errors import StartError
 from gateway.secret import Secret
-from gateway.timing import TimeSource
 from tests.doubles import sso as answers
 from tests.doubles.clock import FakeClock
 from tests.doubles.gateway import Running, running
@@ -26,7 +26,7 @@ READ = get("/fhir/Patient/1")
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks follow one another without a pause to speak of."""
-    monkeypatch.setattr(messenger, "_EVALUATION_INTERVAL", 0.02)
+    monkeypatch.setattr(alert_service, "_EVALUATION_INTERVAL", 0.02)
 
 
 class Watch:

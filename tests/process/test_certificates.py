@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import trustme
 
-from gateway.config import Settings, load_settings
-from gateway.process import certificates
+from gateway.app import tls_contexts
+from gateway.config.loader import load_settings
+from gateway.config.settings import Settings
 from tests.doubles.gateway import running
 from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
@@ -61,7 +62,7 @@ def settings(tmp_path: Path, text: str = "") -> Settings:
 
 def test_without_certificates_there_is_nothing_to_tell(tmp_path: Path) -> None:
     """The operating system's trust roots are not ours to renew."""
-    assert certificates.certificate_expiries(settings(tmp_path)) == {}
+    assert tls_contexts.certificate_expiries(settings(tmp_path)) == {}
 
 
 def test_every_certificate_of_the_settings_is_told(tmp_path: Path, files: Files) -> None:
@@ -85,10 +86,10 @@ audit:
   syslog_client_cert_file: D/cert.pem
   syslog_client_key_file: D/key.pem
 """
-    found = certificates.certificate_expiries(
+    found = tls_contexts.certificate_expiries(
         settings(tmp_path, text.replace("D/", f"{tmp_path}/"))
     )
-    authority = max(certificates._expiry_times(tmp_path / "short.pem"))
+    authority = max(tls_contexts._expiry_times(tmp_path / "short.pem"))
     soon, later = SOON.timestamp(), LATER.timestamp()
     assert found == {
         "listener": soon,
@@ -107,7 +108,7 @@ def test_what_cannot_be_read_is_left_out(tmp_path: Path, caplog: pytest.LogCaptu
     (tmp_path / "broken.pem").write_text("no certificate")
     text = f"platform: {{ca_file: {tmp_path / 'broken.pem'}}}\nsso: {{ca_file: {tmp_path}/none}}"
     with caplog.at_level(logging.WARNING):
-        assert certificates.certificate_expiries(settings(tmp_path, text)) == {}
+        assert tls_contexts.certificate_expiries(settings(tmp_path, text)) == {}
     assert "cannot tell when the certificate of platform-ca ends" in caplog.text
     assert "cannot tell when the certificate of sso-ca ends" in caplog.text
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from gateway.config import Settings
-from gateway.process.reload import fixed_changes, watched_files
+from gateway.app.reloader import fixed_changes, watched_files
+from gateway.config.settings import Settings
 
 
 def settings(**sections: Any) -> Settings:

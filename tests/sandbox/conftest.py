@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.sandbox import SandboxOptions
+from gateway.sandbox.options import SandboxOptions
 from tests.sandbox.harness import Trial, trial
 
 

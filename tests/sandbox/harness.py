@@ -13,7 +13,8 @@ import aiohttp
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from gateway.sandbox import Sandbox, SandboxOptions
+from gateway.sandbox.options import SandboxOptions
+from gateway.sandbox.server import Sandbox
 from tests.doubles.clock import FakeClock
 
 FHIR_JSON = "application/fhir+json"

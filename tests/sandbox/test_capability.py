@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.sandbox.data import examples, terminology
+from gateway.sandbox.example_data import examples, terminology
 from tests.sandbox.harness import Trial
 
 

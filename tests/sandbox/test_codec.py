@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.sandbox.codec import Number, parse, render
+from gateway.sandbox.fhir.json_codec import Number, parse, render
 
 NUMBERS = st.from_regex(r"-?(0|[1-9]\d{0,24})(\.\d{1,20})?([eE][+-]?\d{1,3})?", fullmatch=True)
 

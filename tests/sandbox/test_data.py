@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from gateway.sandbox.data import EXAMPLE_BASE, PATIENT_ID, examples, relocate, terminology
-from gateway.sandbox.outcomes import Issue
-from gateway.sandbox.validation import Validator
+from gateway.sandbox.example_data import EXAMPLE_BASE, PATIENT_ID, examples, relocate, terminology
+from gateway.sandbox.fhir.errors import Issue
+from gateway.sandbox.fhir.resource_validation import Validator
 
 BASE = "http://127.0.0.1:1/fhir"
 LOADED = examples(BASE)

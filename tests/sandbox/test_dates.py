@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.sandbox.dates import parse_date, range_of
+from gateway.sandbox.fhir.search import parse_date, range_of
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import aiohttp
 import pytest
 
-from gateway.sandbox import Faults, SandboxOptions
+from gateway.sandbox.options import Faults, SandboxOptions
 from tests.sandbox.harness import CREDENTIALS, Dice, trial
 
 

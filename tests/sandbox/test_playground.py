@@ -9,7 +9,7 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 
-from gateway.sandbox import SandboxOptions
+from gateway.sandbox.options import SandboxOptions
 from tests.sandbox.harness import NOBODY, OTHER_PATIENT, PATIENT, Trial, trial
 
 # Of the guide's page on what the platform can do, June 2026.

@@ -9,7 +9,8 @@ import sys
 import pytest
 import uvloop
 
-from gateway.sandbox import Faults, Sandbox, SandboxOptions
+from gateway.sandbox.options import Faults, SandboxOptions
+from gateway.sandbox.server import Sandbox
 from tests.sandbox.harness import Trial, trial
 
 

@@ -11,7 +11,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
-from gateway.sandbox import SandboxOptions
+from gateway.sandbox.options import SandboxOptions
 from tests.sandbox.harness import CREDENTIALS, Answer, Trial, trial
 
 REDIRECT = "http://127.0.0.1:3000/callback"

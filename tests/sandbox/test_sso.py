@@ -9,7 +9,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
-from gateway.sandbox import SandboxOptions
+from gateway.sandbox.options import SandboxOptions
 from tests.sandbox.harness import CREDENTIALS, Trial, trial
 
 GOOD = urlencode(CREDENTIALS).encode()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.sandbox import store
+from gateway.sandbox.fhir import resource_store
 from tests.sandbox.harness import Trial
 
 CHUNK = b"x" * 3000
@@ -15,7 +15,7 @@ CHUNK = b"x" * 3000
 @pytest.fixture
 def room_for_two(monkeypatch: pytest.MonkeyPatch) -> None:
     """Room for two contents of that size in base64, and not for three."""
-    monkeypatch.setattr(store, "MAX_BINARY_BYTES", 8500)
+    monkeypatch.setattr(resource_store, "MAX_BINARY_BYTES", 8500)
 
 
 async def upload(given: Trial, content: bytes) -> str:

@@ -6,7 +6,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
-from gateway.sandbox.tokens import TokenAuthority, TokenBearer, TokenError, new_key
+from gateway.sandbox.sso.grants import TokenAuthority, TokenBearer, TokenError, new_key
 
 ISSUER, PLATFORM = "http://sso.test", "http://platform.test/fhir"
 

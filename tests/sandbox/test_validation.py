@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from gateway.sandbox.outcomes import Issue
-from gateway.sandbox.validation import Validator
+from gateway.sandbox.fhir.errors import Issue
+from gateway.sandbox.fhir.resource_validation import Validator
 from tests.sandbox.harness import Trial
 
 OBSERVATION = {"resourceType": "Observation", "status": "final", "code": {"text": "x"}}

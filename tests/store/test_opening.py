@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import trustme
 
-from gateway.config import Settings
-from gateway.oauth.redis_store import RedisTokenStore
-from gateway.oauth.store import MemoryTokenStore, StoreKey, TokenStore
-from gateway.oauth.token import AccessToken
-from gateway.process.factories import StartError
-from gateway.process.shared_store import open_store
+from gateway.app.shared_stores import open_store
+from gateway.config.settings import Settings
+from gateway.errors import StartError
+from gateway.oauth.redis_token_store import RedisTokenStore
+from gateway.oauth.token_response import AccessToken
+from gateway.oauth.token_store import MemoryTokenStore, StoreKey, TokenStore
 from gateway.secret import Secret
 from tests.store.redis_server import RedisServer, redis_server
 

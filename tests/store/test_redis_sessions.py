@@ -7,19 +7,13 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from redis.asyncio import Redis
 
-from gateway.login.redis_sessions import RedisSessionStore
-from gateway.login.session import (
-    RenewalGrant,
-    Session,
-    SignedInUser,
-    SignInState,
-    digest,
-    store_key,
-)
+from gateway.clock import TimeSource
+from gateway.login.redis_session_store import RedisSessionStore
+from gateway.login.session_store import Session, SignedInUser, SignInState, digest, store_key
 from gateway.login.sessions import SessionLifetimes, SessionManager
-from gateway.oauth.token import AccessToken
+from gateway.oauth.grants import RenewalGrant
+from gateway.oauth.token_response import AccessToken
 from gateway.secret import Secret
-from gateway.timing import TimeSource
 from tests.doubles.clock import FakeClock
 from tests.store.redis_server import RedisServer
 

@@ -9,11 +9,11 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from gateway.oauth.redis_store import RedisTokenStore
-from gateway.oauth.store import StoreKey
-from gateway.oauth.token import AccessToken
+from gateway.clock import TimeSource
+from gateway.oauth.redis_token_store import RedisTokenStore
+from gateway.oauth.token_response import AccessToken
+from gateway.oauth.token_store import StoreKey
 from gateway.secret import Secret
-from gateway.timing import TimeSource
 from tests.doubles.clock import FakeClock
 from tests.store.redis_server import RedisServer
 

@@ -19,10 +19,11 @@ from typing import Any
 import aiohttp
 from redis.asyncio import Redis
 
-from gateway.login.redis_sessions import RedisSessionStore
-from gateway.login.session import RenewalGrant, Session, SignedInUser, SignInState, store_key
-from gateway.oauth.redis_store import RedisTokenStore
-from gateway.oauth.token import AccessToken
+from gateway.login.redis_session_store import RedisSessionStore
+from gateway.login.session_store import Session, SignedInUser, SignInState, store_key
+from gateway.oauth.grants import RenewalGrant
+from gateway.oauth.redis_token_store import RedisTokenStore
+from gateway.oauth.token_response import AccessToken
 from gateway.secret import Secret
 from tests.doubles.gateway import running
 from tests.doubles.platform import Platform, outcome, then_close

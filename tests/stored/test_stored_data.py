@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from gateway.login.redis_sessions import RedisSessionStore
-from gateway.oauth.redis_store import RedisTokenStore
+from gateway.login.redis_session_store import RedisSessionStore
+from gateway.oauth.redis_token_store import RedisTokenStore
 from gateway.secret import Secret
 from tests.doubles.command import dhp
 from tests.doubles.platform import Platform

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
-from gateway.telemetry.log_lines import LineWriter, LogBacklogLimits
+from gateway.telemetry.logs import LineWriter, LogBacklogLimits
 from tests.telemetry.conftest import Pipe
 
 PATIENCE = 20.0

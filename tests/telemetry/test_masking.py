@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.secret import Secret
-from gateway.telemetry.masking import mask, mask_field, mask_text
+from gateway.telemetry.log_masking import mask, mask_field, mask_text
 
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJob3NwaXRhbCJ9.c2lnbmF0dXJl"
 

@@ -10,8 +10,8 @@ import pytest
 
 from gateway import errors
 from gateway.errors import REASONS, GatewayError, Reason
+from gateway.telemetry.log_repetition import LogRateLimit
 from gateway.telemetry.logs import LogEvent
-from gateway.telemetry.repetition import LogRateLimit
 
 
 class Clock:

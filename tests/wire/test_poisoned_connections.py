@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from gateway.http.client.framing import UpstreamConnectionError
-from gateway.http.client.pool import UpstreamOrigin, UpstreamPool, UpstreamTimeouts
+from gateway.http.client.upstream_pool import UpstreamOrigin, UpstreamPool, UpstreamTimeouts
+from gateway.http.client.upstream_response import UpstreamConnectionError
 from tests.doubles.gateway import Running, running
 from tests.doubles.platform import PATIENT, Line, Platform, fhir, outcome, read_body
 from tests.doubles.sso import Sso

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pytest
 
-from gateway.config import ListenAddress
+from gateway.config.value_types import ListenAddress
 from tests.doubles.platform import Line, Platform, fhir, read_body
 from tests.doubles.processes import GatewayProcess, start_gateway
 from tests.doubles.sso import Sso

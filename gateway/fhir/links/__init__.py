@@ -1,6 +1,3 @@
 """Rewrites links: platform URLs to gateway URLs, and gateway URLs to platform URLs."""
 
-from gateway.fhir.links.map import LinkMap
-from gateway.fhir.links.rewriter import rewriter_for
-
-__all__ = ["LinkMap", "rewriter_for"]
+from __future__ import annotations

@@ -1,1 +1,3 @@
 """Connections of callers and the requests that arrive on them."""
+
+from __future__ import annotations

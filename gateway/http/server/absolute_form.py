@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from gateway.http.headers import RawHeaders
-from gateway.http.server.connection import IncomingRequest
-from gateway.http.server.messages import RequestMessage
-from gateway.http.server.validation import host_and_port, is_host
-from gateway.http.target import ABSOLUTE
+from gateway.field_values import host_and_port, is_host_field
+from gateway.http.request_target import ABSOLUTE
+from gateway.http.server.caller_connection import IncomingRequest
+from gateway.http.server.request_parser import RequestMessage
+
+if TYPE_CHECKING:
+    from gateway.http.headers import RawHeaders
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -99,6 +101,6 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 def _replace_host(fields: RawHeaders, host: bytes) -> tuple[tuple[bytes, bytes], ...] | None:
     """Return the fields with this Host, None where the existing Host would be rejected."""
     sent = [value for name, value in fields if name.lower() == b"host"]
-    if len(sent) > 1 or not all(map(is_host, sent)):
+    if len(sent) > 1 or not all(map(is_host_field, sent)):
         return None
     return ((b"Host", host), *(field for field in fields if field[0].lower() != b"host"))

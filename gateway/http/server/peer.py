@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.authority import authority
+from gateway.field_values import authority
 
 
 @dataclass(frozen=True, slots=True)

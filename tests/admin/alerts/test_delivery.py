@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.admin.alerts.addresses import AlertAddress, AlertMessage, parse_address
-from gateway.admin.alerts.delivery import AddressSender
+from gateway.alerts.notify_addresses import AddressSender, AlertAddress, AlertMessage, parse_address
 from gateway.i18n import Message
 from gateway.secret import Secret
 from tests.doubles.told import until

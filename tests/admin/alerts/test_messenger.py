@@ -13,13 +13,14 @@ from datetime import datetime
 
 import pytest
 
-from gateway.admin.alerts.messenger import AlertInputSources, AlertMonitor
-from gateway.admin.health import Readiness
-from gateway.config import Settings, load_settings
+from gateway.alerts.alert_service import AlertInputSources, AlertMonitor
+from gateway.app.observability_setup import parse_addresses
+from gateway.clock import TimeSource
+from gateway.config.loader import load_settings
+from gateway.config.settings import Settings
+from gateway.health.evidence import CircuitState
+from gateway.health.health import Readiness
 from gateway.i18n import LANGUAGES
-from gateway.pipeline.circuit import CircuitState
-from gateway.process.alerting import parse_addresses
-from gateway.timing import TimeSource
 from tests.doubles.duty import GOOD, Duty
 from tests.doubles.told import PASSWORD, MailServer, Webhook, until
 

@@ -7,8 +7,8 @@ from string import Formatter
 
 import pytest
 
-from gateway.admin.alerts.rules import HOLD_SECONDS, LEFT_OUT
-from gateway.admin.alerts.texts import ALERT_TEXTS
+from gateway.alerts.alert_messages import ALERT_TEXTS
+from gateway.alerts.alert_rules import HOLD_SECONDS, LEFT_OUT
 from gateway.i18n import LANGUAGES
 from tests.deploy import prometheus
 

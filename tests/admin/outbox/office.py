@@ -15,19 +15,24 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from gateway.admin.listener import OperatorRunner
-from gateway.admin.outbox.desk import OutboxAdminApi
-from gateway.admin.outbox.operators import Operators
-from gateway.admin.server import OutboxPageConfig, build_application
-from gateway.config import ListenAddress
+from gateway.admin.admin_listener import OperatorRunner
+from gateway.admin.admin_server import OutboxPageConfig, build_application
+from gateway.admin.operators import Operators
+from gateway.admin.outbox_admin_api import OutboxAdminApi
+from gateway.app.listening_sockets import listen
+from gateway.config.value_types import ListenAddress
 from gateway.i18n import Message
-from gateway.outbox import notes
-from gateway.outbox.entry import EntryState, RecoveryMode, StoredResponse
-from gateway.outbox.events import OutboxEvent, PendingAuditRecord
-from gateway.outbox.queue import Outbox
-from gateway.outbox.sealing import ContentCipher
-from gateway.outbox.sql_store import SqlStore
-from gateway.process.sockets import listen
+from gateway.outbox.entry import (
+    SENT_NOTE,
+    EntryState,
+    OutboxEvent,
+    PendingAuditRecord,
+    RecoveryMode,
+    StoredResponse,
+)
+from gateway.outbox.store.content_encryption import ContentCipher
+from gateway.outbox.store.outbox_queue import Outbox
+from gateway.outbox.store.outbox_store import SqlStore
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock
 from tests.doubles.duty import OneState
@@ -132,7 +137,7 @@ class Office:
         body = f'{{"diagnostics":"{PATIENT}"}}'.encode()
         return await self.ended(name, EntryState.FAILED, StoredResponse(status, body=body), caller)
 
-    async def unclear(self, name: str, note: Message = notes.SENT) -> str:
+    async def unclear(self, name: str, note: Message = SENT_NOTE) -> str:
         """Enqueue a write that is unclear, and return its id."""
         answer = StoredResponse(502, reason="upstream-failed", note=note)
         return await self.ended(name, EntryState.UNCLEAR, answer)

@@ -10,12 +10,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway.admin.outbox.causes import cause_remedy, explain_cause
-from gateway.admin.outbox.texts import OUTBOX_WORDS
+from gateway.admin.outbox_page import OUTBOX_WORDS, cause_remedy, explain_cause
 from gateway.i18n import LANGUAGES, Message
-from gateway.outbox import notes
-from gateway.outbox.entry import EntryState, StoredResponse
-from gateway.outbox.events import Actor, OutboxStep
+from gateway.outbox import entry
+from gateway.outbox.entry import Actor, EntryState, OutboxStep, StoredResponse
 from gateway.secret import Secret
 from tests.admin.outbox.office import (
     AZIZ_PASSWORD,
@@ -82,10 +80,12 @@ async def test_what_is_held_up_is_told(there: Office, language: str) -> None:
         assert PATIENT not in page.text
 
 
-NOTES = [each for each in vars(notes).values() if isinstance(each, Message)]
+NOTES = [each for name, each in vars(entry).items() if re.fullmatch(r"[A-Z_]+_NOTE", name)]
 
 
-@pytest.mark.parametrize("note", [*NOTES, notes.platform_status(418), Message("of an older one")])
+@pytest.mark.parametrize(
+    "note", [*NOTES, entry.platform_status_note(418), Message("of an older one")]
+)
 async def test_a_note_is_in_the_language_of_the_page(there: Office, note: Message) -> None:
     """What the outbox has noted of an entry is read as all else of its page, and never in English.
 
@@ -94,7 +94,7 @@ async def test_a_note_is_in_the_language_of_the_page(there: Office, note: Messag
     entry_id = await there.unclear("a", note)
     for language in LANGUAGES:
         page = await there.see(f"/{entry_id}?lang={language}")
-        told = notes.note_of(note).in_language(language)
+        told = entry.note_of(note).in_language(language)
         assert f"{OUTBOX_WORDS[language]['note']} {told} " in page.words
         assert (str(note) in page.words) is (language == "en")
 

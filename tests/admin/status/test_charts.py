@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from gateway.admin.status.page import render_status_page
-from gateway.admin.status.recent_requests import MINUTES
-from gateway.admin.status.texts import STATUS_WORDS
+from gateway.admin.status_page import render_status_page
+from gateway.health.advice import STATUS_WORDS
+from gateway.health.recent_requests import MINUTES
 from gateway.i18n import LANGUAGES
 from tests.doubles.duty import FINE, Duty
 

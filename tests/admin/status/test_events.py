@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from gateway.admin.status.events import StatusEvents
+from gateway.admin.status_events import StatusEvents
 from gateway.errors import outcome_text
 from tests.admin.status.test_status import come_to_have_a_token
 from tests.doubles.gateway import CLIENT_SECRET, Running, running

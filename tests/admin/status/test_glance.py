@@ -6,15 +6,11 @@ from typing import Any
 
 import pytest
 
-from gateway.admin.judgement import REASONS
-from gateway.admin.status.markup import (
-    format_duration,
-    format_number,
-    format_percentage,
-    format_span,
-)
-from gateway.admin.status.page import summary_cards
-from gateway.admin.status.texts import STATUS_WORDS
+from gateway.admin.page_rendering import format_duration, format_number, format_percentage
+from gateway.admin.status_page import summary_cards
+from gateway.health.advice import STATUS_WORDS
+from gateway.health.health import REASONS
+from gateway.i18n import format_span
 
 EN = STATUS_WORDS["en"]
 TOKEN: dict[str, Any] = {

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from gateway.admin.status.settings_shown import url_without_secrets, visible_settings
-from gateway.config import load_settings
+from gateway.admin.status_facts import url_without_secrets, visible_settings
+from gateway.config.loader import load_settings
 from gateway.secret import MASK
 
 BASE: dict[str, Any] = {

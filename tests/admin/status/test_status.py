@@ -18,22 +18,16 @@ import pytest
 from aiohttp import web
 
 from gateway import __version__
-from gateway.admin.judgement import HealthEvaluator, HealthEvidence
-from gateway.admin.server import build_application
-from gateway.admin.status.page import render_status_page
-from gateway.admin.status.recent_requests import (
-    MINUTES,
-    PLATFORM_ERROR,
-    PLATFORM_REFUSAL,
-    RecentRequests,
-)
-from gateway.admin.status.remedies import REMEDIES
-from gateway.admin.status.state import StatusReporter, StatusSources
-from gateway.admin.status.texts import STATUS_WORDS
-from gateway.errors import REASONS, outcome_text
+from gateway.admin.admin_server import build_application
+from gateway.admin.status_facts import StatusReporter, StatusSources
+from gateway.admin.status_page import render_status_page
+from gateway.errors import REASONS, REMEDIES, outcome_text
 from gateway.exchange import Exchange
+from gateway.health.advice import STATUS_WORDS
+from gateway.health.evidence import CircuitState, HealthEvidence
+from gateway.health.health import HealthEvaluator
+from gateway.health.recent_requests import MINUTES, PLATFORM_ERROR, PLATFORM_REFUSAL, RecentRequests
 from gateway.i18n import LANGUAGES
-from gateway.pipeline.circuit import CircuitState
 from tests.doubles import platform as platform_answers
 from tests.doubles import sso as sso_answers
 from tests.doubles.clock import FakeClock

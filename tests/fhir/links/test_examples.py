@@ -7,7 +7,8 @@ import random
 
 import pytest
 
-from gateway.fhir.links import LinkMap, rewriter_for
+from gateway.fhir.links.link_map import LinkMap
+from gateway.fhir.links.rewriting import rewriter_for
 from tests.fhir.examples import CHANGES, FILES, PLATFORM, strings
 
 GATEWAY = "https://gw.clinic.uz/dhp"

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.fhir.links import LinkMap, rewriter_for
-from gateway.fhir.links.json_rewriter import JsonRewriter
+from gateway.fhir.links.json_links import JsonRewriter
+from gateway.fhir.links.link_map import LinkMap
+from gateway.fhir.links.rewriting import rewriter_for
 from tests.fhir.bodies import spelled_out
 
 PLATFORM = "https://playground.dhp.uz/fhir"

@@ -10,7 +10,8 @@ from itertools import pairwise
 
 import pytest
 
-from gateway.fhir.links import LinkMap, rewriter_for
+from gateway.fhir.links.link_map import LinkMap
+from gateway.fhir.links.rewriting import rewriter_for
 from tests.fhir.bodies import ALIAS, BASE, GATEWAY, Bodies
 from tests.fhir.oracle import Oracle
 

@@ -6,12 +6,13 @@ import tracemalloc
 
 import pytest
 
-from gateway.fhir.links import LinkMap, rewriter_for
-from gateway.fhir.links.rewriter import (
+from gateway.fhir.links.link_map import LinkMap
+from gateway.fhir.links.rewriting import (
     is_known_unchanged,
     rewrite_header,
     rewrite_query,
     rewrite_request_header,
+    rewriter_for,
 )
 from tests.doubles.growth import FACTOR, growth
 

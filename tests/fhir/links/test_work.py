@@ -6,9 +6,10 @@ import tracemalloc
 
 import pytest
 
-from gateway.fhir.links import LinkMap, rewriter_for
-from gateway.fhir.links.hold import EDITS_LIMIT
-from gateway.fhir.links.rewriter import Rewriter
+from gateway.fhir.links.deferred_edits import EDITS_LIMIT
+from gateway.fhir.links.link_map import LinkMap
+from gateway.fhir.links.rewriting import rewriter_for
+from gateway.fhir.links.stream_rewriter import Rewriter
 from tests.doubles.growth import FACTOR, growth, operations
 
 GATEWAY = "http://127.0.0.1:8080/fhir"

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.fhir.links import LinkMap, rewriter_for
-from gateway.fhir.links.xml_rewriter import XmlRewriter
+from gateway.fhir.links.link_map import LinkMap
+from gateway.fhir.links.rewriting import rewriter_for
+from gateway.fhir.links.xml_links import XmlRewriter
 
 PLATFORM = "https://playground.dhp.uz/fhir"
 GATEWAY = "http://127.0.0.1:8080/fhir"

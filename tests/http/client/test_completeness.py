@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.http.client.completeness import is_complete
+from gateway.http.client.body_completeness import is_complete
 from gateway.http.content_coding import gzip_compress
 
 JSON = b'{"resourceType":"Bundle","entry":[{"a":1.10},{"b":"\\u00e9\xd0\xb9"}],"c":null}'

@@ -8,8 +8,8 @@ import ssl
 
 import pytest
 
-from gateway.http.client.connect_errors import connect_error
-from gateway.http.client.pool import UpstreamOrigin
+from gateway.http.client.upstream_connect import connect_error
+from gateway.http.client.upstream_pool import UpstreamOrigin
 
 PLACE = UpstreamOrigin("fhir.example", 443, None)
 

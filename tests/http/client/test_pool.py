@@ -10,8 +10,13 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.http.client.connection import UpstreamConnection
-from gateway.http.client.pool import ForwardProxy, UpstreamOrigin, UpstreamPool, UpstreamTimeouts
+from gateway.http.client.upstream_connection import UpstreamConnection
+from gateway.http.client.upstream_pool import (
+    ForwardProxy,
+    UpstreamOrigin,
+    UpstreamPool,
+    UpstreamTimeouts,
+)
 from tests.doubles.platform import Line, Platform, after, fhir, outcome, silence
 from tests.doubles.processes import free_port
 from tests.doubles.wire import Wire, ask, get

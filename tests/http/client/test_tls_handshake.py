@@ -11,8 +11,8 @@ import ssl
 import pytest
 import trustme
 
-from gateway.http.client.framing import UpstreamConnectionError
-from gateway.http.client.pool import UpstreamTimeouts
+from gateway.http.client.upstream_pool import UpstreamTimeouts
+from gateway.http.client.upstream_response import UpstreamConnectionError
 from gateway.pipeline.upstream import connection_error
 from tests.doubles.tls_peer import TlsPeer
 from tests.http.client.tls_stage import (

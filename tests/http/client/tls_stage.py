@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import trustme
 
 from gateway.errors import GatewayError
-from gateway.http.client.connection import UpstreamConnection
-from gateway.http.client.pool import UpstreamOrigin, UpstreamPool, UpstreamTimeouts
-from gateway.http.client.tls import TlsTransport
+from gateway.http.client.tls_transport import TlsTransport
+from gateway.http.client.upstream_connection import UpstreamConnection
+from gateway.http.client.upstream_pool import UpstreamOrigin, UpstreamPool, UpstreamTimeouts
 from tests.doubles.tls_peer import TlsLine, TlsPeer
 from tests.pipeline.stage import until
 

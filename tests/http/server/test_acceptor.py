@@ -15,11 +15,10 @@ import trustme
 
 from gateway import os_support
 from gateway.errors import GatewayError
-from gateway.http.server.acceptor import AcceptLimits, Acceptor
-from gateway.http.server.connection import IncomingRequest
-from gateway.http.server.messages import ConnectionDisposition
-from gateway.http.server.reader import ListenLimits
-from gateway.http.server.server import CallerServer
+from gateway.http.server.caller_connection import IncomingRequest
+from gateway.http.server.listener import AcceptLimits, Acceptor, CallerServer
+from gateway.http.server.request_parser import ConnectionDisposition
+from gateway.http.server.request_reader import ListenLimits
 from tests.doubles.wire import get
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"

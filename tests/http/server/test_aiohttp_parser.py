@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from aiohttp import http_parser
 
-from gateway.http.server.aiohttp_parser import EMPTY_PAYLOAD, RequestParser, new_request_parser
+from gateway.http.server.request_parser import EMPTY_PAYLOAD, RequestParser, new_request_parser
 
 PACKAGE = Path(__file__).parents[3] / "gateway"
 READ = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -77,7 +77,7 @@ def test_it_is_the_parser_in_c() -> None:
 def test_only_one_module_knows_it(folder: str) -> None:
     """Only one module on the request path imports from aiohttp."""
     for path in (PACKAGE / folder).rglob("*.py"):
-        if path.name == "aiohttp_parser.py":
+        if path.name == "request_parser.py":
             continue
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.ImportFrom):

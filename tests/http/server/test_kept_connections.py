@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.config import ListenAddress
+from gateway.config.value_types import ListenAddress
 from gateway.errors import GatewayError
-from gateway.http.server.connection import CallerConnection, IncomingRequest
-from gateway.http.server.messages import ConnectionDisposition
-from gateway.http.server.reader import ListenLimits
-from gateway.http.server.server import CallerServer
+from gateway.http.server.caller_connection import CallerConnection, IncomingRequest
+from gateway.http.server.listener import CallerServer
+from gateway.http.server.request_parser import ConnectionDisposition
+from gateway.http.server.request_reader import ListenLimits
 from tests.doubles.wire import Wire, get, post
 
 ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"

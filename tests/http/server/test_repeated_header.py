@@ -14,10 +14,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.errors import GatewayError
-from gateway.http.server.connection import IncomingRequest
-from gateway.http.server.messages import ConnectionDisposition, RepeatedMessage
-from gateway.http.server.reader import ListenLimits
-from gateway.http.server.server import CallerServer
+from gateway.http.server.caller_connection import IncomingRequest
+from gateway.http.server.listener import CallerServer
+from gateway.http.server.request_parser import ConnectionDisposition, RepeatedMessage
+from gateway.http.server.request_reader import ListenLimits
 from tests.doubles.fed_connection import FakeTransport
 from tests.doubles.wire import get, post
 

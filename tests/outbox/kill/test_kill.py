@@ -12,7 +12,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway.sandbox import Sandbox, SandboxOptions
+from gateway.sandbox.options import SandboxOptions
+from gateway.sandbox.server import Sandbox
 from tests.doubles.cut_line import CutLine
 from tests.outbox.kill.ward import (
     Result,

@@ -12,7 +12,8 @@ from typing import Any
 
 import aiohttp
 
-from gateway.sandbox import Sandbox, SandboxOptions
+from gateway.sandbox.options import SandboxOptions
+from gateway.sandbox.server import Sandbox
 from tests.doubles.command import dhp
 from tests.doubles.cut_line import CutLine
 from tests.outbox.replica import Replica

@@ -222,7 +222,9 @@ async def test_check_tells_what_the_outbox_lacks(operator: Operator) -> None:
     """A key of another length, a file without one, a missing extra; nothing when all is there."""
     operator.write()
     assert (await dhp("check", "--config", operator.config)).code == 0
-    block = "import sys; sys.modules['sqlalchemy'] = None; from gateway.cli import main; main()"
+    block = (
+        "import sys; sys.modules['sqlalchemy'] = None; from gateway.cli.main import main; main()"
+    )
     without = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-c", block, "check", "--config", operator.config],

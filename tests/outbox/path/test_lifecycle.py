@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from gateway.config import Settings
-from gateway.process.app import Gateway
-from gateway.process.factories import StartError
+from gateway.app.application import Gateway
+from gateway.config.settings import Settings
+from gateway.errors import StartError
 from tests.doubles.platform import after, fhir, once, silence
 from tests.outbox.path.conftest import Open
 from tests.outbox.path.hospital import Hospital, observation

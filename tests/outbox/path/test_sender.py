@@ -14,9 +14,16 @@ import pytest
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
-from gateway.fhir.capability import TypeCapability
-from gateway.http.client.response import UpstreamResponse
-from gateway.oauth.token import AccessToken
+from gateway.fhir.capability_statement import TypeCapability
+from gateway.http.client.upstream_response import UpstreamResponse
+from gateway.oauth.token_response import AccessToken
+from gateway.outbox.attempt_result import (
+    Effect,
+    SendFailure,
+    VerificationResult,
+    VerificationStatus,
+)
+from gateway.outbox.body_worker import SerialExecutor
 from gateway.outbox.entry import (
     EntryState,
     OutboxEntry,
@@ -24,11 +31,9 @@ from gateway.outbox.entry import (
     RecoveryMode,
     StoredResponse,
 )
-from gateway.outbox.one_by_one import SerialExecutor
-from gateway.outbox.sender import EntrySender, PlatformRoute
-from gateway.outbox.sending import Effect, SendFailure, VerificationResult, VerificationStatus
+from gateway.outbox.platform_sender import EntrySender, PlatformRoute
+from gateway.pipeline.platform_client import CapabilityCache as Fetched
 from gateway.pipeline.platform_client import PlatformClient
-from gateway.pipeline.statement import CapabilityCache as Fetched
 from gateway.pipeline.upstream import UpstreamRequest
 
 ENTRY = OutboxEntry(

@@ -1,0 +1,210 @@
+"""The operators' listener as an aiohttp application: health, metrics, public keys and two pages.
+
+It never shares a port with the callers' listener. It reads no request body and shows no patient
+data, except for actions of signed-in operators on the outbox page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+from aiohttp import hdrs
+from aiohttp.web_app import Application
+from aiohttp.web_exceptions import HTTPException
+from aiohttp.web_middlewares import middleware
+from aiohttp.web_request import Request
+from aiohttp.web_response import Response, StreamResponse
+
+from gateway.admin import page_rendering, status_page
+from gateway.admin.outbox_routes import OutboxPages
+from gateway.admin.status_events import StatusEvents
+from gateway.field_values import prefers_html
+from gateway.http import content_coding
+from gateway.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from gateway.admin.operators import Operators
+    from gateway.admin.outbox_admin_api import OutboxAdminApi
+    from gateway.admin.status_facts import StatusReporter
+    from gateway.health.health import Readiness
+    from gateway.telemetry.metrics import Metrics
+
+Handler = Callable[[Request], Awaitable[StreamResponse]]
+
+_log = get_logger("gateway.admin")
+
+_JSON = "application/json"
+# Bytes. Compressing a smaller scrape saves nothing.
+_GZIP_FROM = 1024
+
+
+def _empty_key_set() -> Iterable[Mapping[str, Any]]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxPageConfig:
+    """What the outbox page works with.
+
+    `outbox` is None where there is none. `operators`: the operators that may decide about entries.
+    `reveal`: operators may see an entry in full.
+    """
+
+    outbox: OutboxAdminApi | None
+    operators: Operators
+    reveal: bool
+
+
+def build_application(
+    *,
+    metrics: Metrics,
+    readiness: Readiness,
+    public_keys: Callable[[], Iterable[Mapping[str, Any]]] = _empty_key_set,
+    status: StatusReporter | None = None,
+    outbox: OutboxPageConfig | None = None,
+) -> Application:
+    """Return the application for `admin.address`.
+
+    `public_keys` returns the JWKs with which the SSO authenticates the gateway; it may read files.
+    Without `status` there are no pages, without `outbox` there is no `/outbox`.
+    """
+
+    async def livez(request: Request) -> Response:
+        return _json(HTTPStatus.OK, {"alive": True})
+
+    async def readyz(request: Request) -> Response:
+        ready, body = readiness.report()
+        return _json(HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE, body)
+
+    async def scrape(request: Request) -> Response:
+        accept = ",".join(request.headers.getall(hdrs.ACCEPT, []))
+        content_type, body = metrics.render(accept or None)
+        accepted = ", ".join(request.headers.getall(hdrs.ACCEPT_ENCODING, []))
+        headers = {hdrs.CONTENT_TYPE: content_type, hdrs.VARY: "Accept, Accept-Encoding"}
+        if len(body) >= _GZIP_FROM and content_coding.accepts_coding(accepted.encode(), "gzip"):
+            headers[hdrs.CONTENT_ENCODING] = "gzip"
+            body = gzip.compress(body, compresslevel=1)
+        return Response(body=body, headers=headers)
+
+    async def jwks(request: Request) -> Response:
+        keys = await asyncio.to_thread(public_keys)
+        return _json(HTTPStatus.OK, {"keys": list(keys)})
+
+    application = Application(middlewares=[_answers_in_json])
+    application.on_response_prepare.append(_add_safe_headers)
+    application.router.add_get("/", _index(_links(status, outbox), page=status is not None))
+    application.router.add_get("/livez", livez)
+    application.router.add_get("/readyz", readyz)
+    application.router.add_get("/metrics", scrape)
+    application.router.add_get("/.well-known/jwks.json", jwks)
+    if status is not None:
+        _add_status(application, status)
+        _add_outbox(application, status, outbox)
+    return application
+
+
+def _add_status(application: Application, status: StatusReporter) -> None:
+    def language(request: Request) -> str:
+        accepted = ",".join(request.headers.getall(hdrs.ACCEPT_LANGUAGE, []))
+        return status.language(request.query.get("lang"), accepted or None)
+
+    async def for_people(request: Request) -> Response:
+        text = status_page.render_status_page(status.facts(language(request)))
+        return Response(text=text, content_type="text/html", headers=page_rendering.HEADERS)
+
+    async def for_programs(request: Request) -> Response:
+        facts = status.facts(language(request))
+        return _json(HTTPStatus.OK, facts, {hdrs.VARY: hdrs.ACCEPT_LANGUAGE})
+
+    async def for_open_pages(request: Request) -> StreamResponse:
+        return await events.serve(request, language(request))
+
+    events = StatusEvents(status, status_page.page_update)
+    application.on_shutdown.append(events.close)
+    application.router.add_get("/status", for_people)
+    application.router.add_get("/status.json", for_programs)
+    # The stream has no end, so that the handler cannot respond to HEAD.
+    application.router.add_get("/status/events", for_open_pages, allow_head=False)
+
+
+def _add_outbox(
+    application: Application, status: StatusReporter, outbox: OutboxPageConfig | None
+) -> None:
+    if outbox is not None:
+        pages = OutboxPages(outbox.outbox, outbox.operators, status.language, reveal=outbox.reveal)
+        pages.add_to(application)
+
+
+_LINKS: Final = {
+    "/livez": "whether the process answers at all",
+    "/readyz": "whether requests can succeed, and if not, why",
+    "/metrics": "for Prometheus",
+    "/.well-known/jwks.json": "the public keys by which the SSO is to know the gateway",
+}
+_STATUS_LINKS: Final = {
+    "/status": "for people: can care go on, and if not, what to do",
+    "/status.json": "the same facts for programs",
+    "/status/events": "newer facts for open pages, as server-sent events",
+}
+
+
+_OUTBOX_LINKS: Final = {"/outbox": "for people: what waits, failed and is unclear"}
+
+
+def _links(status: StatusReporter | None, outbox: OutboxPageConfig | None) -> dict[str, str]:
+    """Return the paths that are served, with a description of each."""
+    has_outbox = outbox is not None and outbox.outbox is not None
+    pages = _STATUS_LINKS if status is not None else {}
+    return {**_LINKS, **pages, **(_OUTBOX_LINKS if has_outbox else {})}
+
+
+def _index(links: Mapping[str, str], *, page: bool) -> Handler:
+    """Return the handler of `/`: it lists the links, and redirects browsers to the status page.
+
+    It redirects only if there is a `page`.
+    """
+
+    async def index(request: Request) -> Response:
+        accept = ",".join(request.headers.getall(hdrs.ACCEPT, []))
+        if page and prefers_html(accept):
+            # A relative reference, because a proxy may serve the listener below a path.
+            headers = {hdrs.LOCATION: "status", hdrs.VARY: hdrs.ACCEPT}
+            return Response(status=HTTPStatus.SEE_OTHER, headers=headers)
+        return _json(HTTPStatus.OK, {"links": links}, {hdrs.VARY: hdrs.ACCEPT})
+
+    return index
+
+
+@middleware
+async def _answers_in_json(request: Request, handler: Handler) -> StreamResponse:
+    try:
+        return await handler(request)
+    except HTTPException as error:
+        allow = error.headers.get(hdrs.ALLOW)
+        headers: dict[str, str] = {hdrs.ALLOW: allow} if allow else {}
+        return _json(error.status, {"error": HTTPStatus(error.status).phrase}, headers)
+    except Exception:
+        # aiohttp's own response would bypass `_add_safe_headers`.
+        _log.exception("the operators' listener failed", path=request.path)
+        return _json(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": "Internal Server Error"})
+
+
+async def _add_safe_headers(request: Request, response: StreamResponse) -> None:
+    response.headers[hdrs.CACHE_CONTROL] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    # Otherwise aiohttp sends its own version and Python's.
+    response.headers[hdrs.SERVER] = "dhp-gateway"
+
+
+def _json(
+    status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+) -> Response:
+    return Response(
+        status=status, body=orjson.dumps(body) + b"\n", content_type=_JSON, headers=headers
+    )

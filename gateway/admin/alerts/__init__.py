@@ -1,1 +1,0 @@
-"""Alert messages to operators, for hospitals without Prometheus."""

@@ -1,0 +1,114 @@
+"""The operators that may decide about entries, authenticated by HTTP Basic (RFC 7617) like callers.
+
+Wrong passwords are limited per address. Beyond the limit no password is checked, so that the right
+one cannot be found by trying. A form has to contain the token that the page issued to the operator,
+which a page of another site cannot read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import hdrs
+from aiohttp.web_request import Request
+
+from gateway.admin.admin_listener import authority_of
+from gateway.errors import GatewayError
+from gateway.field_values import is_same_origin
+from gateway.http.headers import parse_request_fields
+from gateway.http.server.peer import Peer, socket_address
+from gateway.pipeline.callers import Caller, CallerMatcher, CallerRegistry
+from gateway.pipeline.unidentified_limit import UnidentifiedLimiter
+from gateway.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from gateway.secret import Secret
+
+_log = get_logger("gateway.admin")
+
+CHALLENGE: Final[Mapping[str, str]] = {
+    hdrs.WWW_AUTHENTICATE: 'Basic realm="dhp-gateway outbox", charset="UTF-8"'
+}
+# Wrong passwords per second from one address; a burst may be ten times as large.
+_FAILURES_PER_SECOND: Final = 1.0
+
+
+class OperatorAuthError(Exception):
+    """The name and password are not those of an operator."""
+
+
+class OperatorRateLimitError(Exception):
+    """The address sent too many wrong passwords; `retry_after` is in seconds."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__("too many wrong passwords")
+        self.retry_after = retry_after
+
+
+class Operators:
+    """The operators of the settings, each with a name and a password; there may be none."""
+
+    def __init__(
+        self, named: Sequence[tuple[str, Secret]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._key = secrets.token_bytes(32)
+        self._failure_limiter = UnidentifiedLimiter(
+            CallerRegistry(), _FAILURES_PER_SECOND, clock, signs_in=True
+        )
+        self.replace(named)
+
+    def replace(self, named: Sequence[tuple[str, Secret]]) -> None:
+        """Replace all operators by these names and passwords."""
+        self._callers = CallerRegistry(
+            [
+                CallerMatcher(Caller(name), username=name, password=password)
+                for name, password in named
+            ]
+        )
+
+    @property
+    def has_operators(self) -> bool:
+        """Whether the settings name operators."""
+        return self._callers.has_named_callers
+
+    def authenticate(self, request: Request) -> str | None:
+        """Return the name of the operator that sent the request, None if it has no password.
+
+        Raises `OperatorAuthError` and `OperatorRateLimitError`.
+        """
+        header = parse_request_fields(request.raw_headers)
+        if not self._callers.presents_known_secret(header):
+            return None
+        transport = request.transport
+        name = None if transport is None else transport.get_extra_info("peername")
+        peer = Peer(socket_address(name))
+        wait = self._failure_limiter.seconds_until_available(peer.address)
+        if wait:
+            raise OperatorRateLimitError(wait)
+        try:
+            return self._callers.identify(peer, header).name
+        except GatewayError:
+            self._failure_limiter.consume(peer.address)
+            _log.warning("outbox: a wrong name or password from %s", peer.address)
+            raise OperatorAuthError from None
+
+    def form_token(self, operator: str) -> str:
+        """Return the token that forms of this operator have to contain."""
+        return hmac.digest(self._key, operator.encode(), hashlib.sha256).hex()
+
+    def is_valid_form_token(self, token: str, operator: str) -> bool:
+        """Return whether this process issued the token to the operator."""
+        return hmac.compare_digest(token.encode(), self.form_token(operator).encode())
+
+
+def is_cross_site(request: Request) -> bool:
+    """Return whether the browser reports a page of another site as sender (Fetch standard)."""
+    site = request.headers.get("Sec-Fetch-Site", "same-origin").strip().lower()
+    origin = request.headers.get(hdrs.ORIGIN)
+    is_own_origin = origin is None or is_same_origin(origin, authority_of(request) or "")
+    return site != "same-origin" or not is_own_origin

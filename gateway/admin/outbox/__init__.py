@@ -1,1 +1,0 @@
-"""The page `/outbox`: entries that wait, failed or are unclear, and operators' decisions."""

@@ -1,1 +1,0 @@
-"""The page `/status`: its facts and their rendering."""

@@ -1,0 +1,307 @@
+"""The facts behind `/status` and `/status.json`: whether care can go on, and if not, what to do.
+
+All facts are collected anew for every report. They contain no secret, request id, address of a
+patient or query. The settings in force are among them, with secrets masked. A value whose type is
+not listed here is masked too, so that a new kind of setting reveals nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from gateway import __version__
+from gateway.clock import TimestampFormatter
+from gateway.config.section import Section
+from gateway.config.setting_urls import DatabaseLocation, StoreLocation
+from gateway.config.value_types import ListenAddress
+from gateway.errors import REMEDIES, outcome_text
+from gateway.health.advice import STATUS_WORDS
+from gateway.health.evidence import CircuitState
+from gateway.health.health import service_status, token_statuses
+from gateway.health.recent_requests import PLATFORM_ERROR, PLATFORM_REFUSAL, many_errors
+from gateway.i18n import LANGUAGES, choose_language
+from gateway.secret import MASK
+
+if TYPE_CHECKING:
+    from gateway.config.settings import Settings
+    from gateway.health.health import HealthEvaluator
+    from gateway.health.recent_requests import RecentRequests
+    from gateway.oauth.tokens import TokenState
+
+# Parameters of token requests can hold anything, secrets included.
+_UNKNOWN: Final = frozenset({"extra_params"})
+_LOCATIONS: Final = (StoreLocation, DatabaseLocation)
+_PLAIN: Final = (str, Path, ListenAddress, Enum, IPv4Network, IPv6Network)
+
+VisibleSetting = str | int | float | bool
+
+
+def visible_settings(settings: Settings) -> dict[str, VisibleSetting]:
+    """Return every key that has a value, in dotted notation, with the value or a mask."""
+    return dict(_section("", settings))
+
+
+def url_without_secrets(url: str) -> str:
+    """Return scheme, host, port and path of a URL; its other parts may hold secrets."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _section(prefix: str, section: Section) -> Iterator[tuple[str, VisibleSetting]]:
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if value is None:
+            continue
+        key = f"{prefix}{name}"
+        if name in _UNKNOWN:
+            if value:
+                yield key, MASK
+        else:
+            yield from _value(key, value)
+
+
+def _value(key: str, value: Any) -> Iterator[tuple[str, VisibleSetting]]:
+    if isinstance(value, Section):
+        yield from _section(f"{key}.", value)
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _value(f"{key}.{name}", item)
+    elif isinstance(value, list | tuple | set | frozenset):
+        if any(isinstance(item, Section) for item in value):
+            for number, item in enumerate(value):
+                yield from _value(f"{key}.{number}", item)
+        elif value:
+            yield key, ", ".join(str(_text(item)) for item in value)
+    else:
+        yield key, _text(value)
+
+
+def _text(value: Any) -> VisibleSetting:
+    if isinstance(value, bool | int | float):
+        return value
+    if not isinstance(value, _PLAIN):
+        # `_LOCATIONS` mask their passwords themselves (`__str__`).
+        text = str(value) if isinstance(value, _LOCATIONS) else MASK
+    else:
+        text = str(value.value) if isinstance(value, Enum) else str(value)
+    return url_without_secrets(text) if "://" in text else text
+
+
+_CIRCUIT: Final = {
+    CircuitState.CLOSED: "closed",
+    CircuitState.HALF_OPEN: "half-open",
+    CircuitState.OPEN: "open",
+}
+# `available`: the outbox can be reached. `entries`: number of entries by state.
+# `oldest_seconds`: for how long the oldest entry has waited, or None.
+OutboxReport = Mapping[str, Any]
+# States of entries that only an operator's decision changes.
+OPERATOR_STATES: Final = ("failed", "unclear")
+
+
+def _no_outbox_report() -> OutboxReport | None:
+    return None
+
+
+def _no_alias() -> str | None:
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusSources:
+    """Sources of the facts; the callables are called anew for every report.
+
+    `missing_alias`: a base of links in the platform's responses that `rewrite.aliases` lacks, or
+    None. `audit_dropped`: number of lost audit records.
+    """
+
+    settings: Callable[[], Settings]
+    tokens: Callable[[], Mapping[str, TokenState]]
+    circuit: Callable[[], CircuitState]
+    connections: Callable[[], Mapping[str, int]]
+    inflight: Callable[[], int]
+    is_audit_available: Callable[[], bool]
+    is_draining: Callable[[], bool]
+    health_evaluator: HealthEvaluator
+    audit_dropped: Callable[[], int] = int
+    outbox: Callable[[], OutboxReport | None] = _no_outbox_report
+    missing_alias: Callable[[], str | None] = _no_alias
+
+
+class StatusReporter:
+    """The status facts for operators."""
+
+    def __init__(
+        self,
+        sources: StatusSources,
+        traffic: RecentRequests,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._sources = sources
+        self._recent_requests = traffic
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._started_at = clock()
+
+    def language(self, requested: str | None, accept_language: str | None) -> str:
+        """Return `requested` if it is one of `LANGUAGES`, else the best for `Accept-Language`."""
+        if requested in LANGUAGES:
+            return requested
+        return choose_language(accept_language, self._sources.settings().fhir.default_language)
+
+    def facts(self, language: str) -> dict[str, Any]:
+        """Return all facts as plain data, with texts in `language`."""
+        sources, settings = self._sources, self._sources.settings()
+        tokens = sources.tokens()
+        outbox = sources.outbox()
+        evaluator = sources.health_evaluator
+        facts = {
+            "care": service_status(
+                self._own_status(tokens), evaluator.evaluate(), evaluator.evidence()
+            ),
+            **self._instance_facts(settings),
+            "tokens": {name: _token(state) for name, state in tokens.items()},
+            "platform": {
+                "url": url_without_secrets(settings.platform.fhir_base_url),
+                "circuit": _CIRCUIT[sources.circuit()],
+                "connections": dict(sources.connections()),
+                "missing_alias": sources.missing_alias(),
+                **self._platform_facts(),
+            },
+            "sso": {
+                "url": url_without_secrets(settings.sso.token_url),
+                "failure": _worst_failure(tokens),
+            },
+            "outbox": None if outbox is None else dict(outbox),
+            "audit": {
+                "available": sources.is_audit_available(),
+                "dropped": sources.audit_dropped(),
+            },
+            "inflight": sources.inflight(),
+            **self._recent_requests.facts(),
+        }
+        return _localized(facts, language)
+
+    def _instance_facts(self, settings: Settings) -> dict[str, Any]:
+        uptime, now = self._clock() - self._started_at, self._wall_clock()
+        iso = TimestampFormatter().format
+        return {
+            "at": iso(now),
+            "version": __version__,
+            "started_at": iso(now - uptime),
+            "uptime_seconds": round(uptime),
+            "settings": visible_settings(settings),
+        }
+
+    def _platform_facts(self) -> dict[str, Any]:
+        evaluator, iso = self._sources.health_evaluator, TimestampFormatter().format
+        health, evidence = evaluator.evaluate(), evaluator.evidence()
+        probed_at = self._wall_clock() - (evidence.now - evidence.probed_at)
+        return {
+            "state": health.state,
+            "reason": health.platform,
+            "since": iso(evaluator.since),
+            "probe": {"found": evidence.probe, "at": iso(probed_at)} if evidence.probe else None,
+        }
+
+    def _own_status(self, tokens: Mapping[str, TokenState]) -> tuple[str, str]:
+        """Return `yes`, `degraded` or `no`, with the gravest reason known to this process."""
+        sources = self._sources
+        circuit = sources.circuit()
+        usable = [word == "valid" for word in token_statuses(tokens).values()]
+        if sources.is_draining():
+            return "no", "shutting-down"
+        if not sources.is_audit_available():
+            return "no", "audit-unavailable"
+        if tokens and not all(usable):
+            return ("degraded" if any(usable) else "no"), _token_reason(tokens)
+        if circuit is CircuitState.OPEN:
+            return "no", "circuit-open"
+        if circuit is CircuitState.HALF_OPEN:
+            return "degraded", "circuit-half-open"
+        if _worst_failure(tokens) is not None:
+            return "degraded", "renewal-fails"
+        if any(state.uses_previous_secret for state in tokens.values()):
+            return "degraded", "secret-refused"
+        of_outbox = _outbox_reason(sources.outbox())
+        if of_outbox is not None:
+            return "degraded", of_outbox
+        if many_errors(*self._recent_requests.last_five_minutes()):
+            return "degraded", "many-errors"
+        return "yes", "fine"
+
+
+def _localized(facts: dict[str, Any], language: str) -> dict[str, Any]:
+    """Return the facts with texts in a language, the service status first."""
+    care = facts["care"]
+    care_text = STATUS_WORDS[language][f"care:{care['reason']}"]
+    return {
+        "care": {**care, "text": care_text.replace("{credential}", care.get("credential", ""))},
+        "language": language,
+        **{key: value for key, value in facts.items() if key not in {"care", "errors"}},
+        "errors": [
+            {**error, **_reason_texts(error["reason"], language)} for error in facts["errors"]
+        ],
+    }
+
+
+def _outbox_reason(outbox: OutboxReport | None) -> str | None:
+    if outbox is None:
+        return None
+    if not outbox.get("available", True):
+        return "outbox-away"
+    waits = any(outbox["entries"].get(state) for state in OPERATOR_STATES)
+    return "outbox-person" if waits else None
+
+
+def _token(state: TokenState) -> dict[str, Any]:
+    return {
+        "valid": state.is_valid,
+        "expires_in": _rounded(state.expires_in),
+        "rejected": state.is_rejected,
+        "spare_secret": state.uses_previous_secret,
+        "fetching": state.is_fetching,
+        "failure": state.failure,
+        "cause": state.cause,
+        "status": state.status,
+        "oauth_error": state.oauth_error,
+        "oauth_description": state.description or None,
+        "next_attempt_in": _rounded(state.next_attempt_in),
+    }
+
+
+def _rounded(seconds: float | None) -> int | None:
+    return None if seconds is None else round(seconds)
+
+
+def _worst_failure(tokens: Mapping[str, TokenState]) -> str | None:
+    """Return the most urgent failure among the last attempts of all credentials, or None."""
+    failures = {state.failure for state in tokens.values()}
+    return next((kind for kind in ("refused", "throttled", "transient") if kind in failures), None)
+
+
+def _token_reason(tokens: Mapping[str, TokenState]) -> str:
+    if any(state.is_rejected for state in tokens.values()):
+        return "platform-refuses"
+    lacking = {name: state for name, state in tokens.items() if not state.is_valid}
+    failure = _worst_failure(lacking)
+    if failure is None:
+        return "token-awaited"
+    return "token-refused" if failure == "refused" else "sso-unavailable"
+
+
+def _reason_texts(reason: str, language: str) -> dict[str, str]:
+    """Return what a reason means, and what operators do about it."""
+    words = STATUS_WORDS[language]
+    is_own_reason = reason not in (PLATFORM_ERROR, PLATFORM_REFUSAL)
+    meaning = outcome_text(reason, language) if is_own_reason else words[reason]
+    return {"text": meaning, "remedy": REMEDIES[language][reason]}

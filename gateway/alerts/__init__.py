@@ -1,0 +1,3 @@
+"""Alert messages to operators, for hospitals without Prometheus."""
+
+from __future__ import annotations

@@ -1,0 +1,182 @@
+"""The texts of alert messages: alerts that fire, alerts that are resolved, and the daily message.
+
+The sentences of alerts are the summaries of deploy/prometheus/rules/alerts.yml, by the same names;
+a test compares them. Placeholders: `instance` is the gateway, `about` a credential or certificate,
+`value` the value of the alert. The alert service and `notify --test` format messages with this
+module.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import urlsplit
+
+from gateway.alerts.notify_addresses import AlertMessage
+from gateway.health.advice import STATUS_WORDS
+from gateway.i18n import Message, format_span, in_all_languages
+
+if TYPE_CHECKING:
+    from gateway.alerts.alert_rules import Value
+    from gateway.alerts.alert_service import AlertState
+    from gateway.config.settings import Settings
+
+ALERT_MESSAGES: Final = {
+    "DhpGatewayNotReady": Message("The gateway {instance} has not been ready for 2 minutes"),
+    "DhpGatewayReloadFailed": Message(
+        "New settings of {instance} were refused; the old ones stay in force"
+    ),
+    "DhpGatewayOverloaded": Message("The gateway {instance} turns requests away: too many at once"),
+    "DhpGatewaySsoRefusing": Message("The SSO refuses the client or the secret of {about}"),
+    "DhpGatewaySsoFailing": Message(
+        "The SSO gives no token for {about}: it is out of reach or fails"
+    ),
+    "DhpGatewaySsoThrottling": Message("The SSO says that {about} asks too often"),
+    "DhpGatewayPlatformDown": Message("The platform fails for {value} of the requests"),
+    "DhpGatewayConnectionsExhausted": Message("All connections to the platform are in use"),
+    "DhpGatewayAuditDropped": Message("Audit records are lost"),
+    "DhpGatewayAuditUnavailable": Message(
+        "Requests are refused because the audit cannot be written"
+    ),
+    "DhpGatewayOutboxAgeing": Message(
+        "Results have been waiting for {value} to reach the platform"
+    ),
+    "DhpGatewayOutboxUnclear": Message(
+        "{value} queued writes need a person: it is not known whether the platform has them"
+    ),
+    "DhpGatewayOutboxFailed": Message("The platform refused {value} queued writes"),
+    "DhpGatewayOutboxUnavailable": Message(
+        "The outbox cannot be reached: writes cannot be queued, and those that wait are not "
+        "delivered"
+    ),
+    "DhpGatewayOutboxFull": Message("The outbox is full: writes are not taken any more"),
+    "DhpGatewayCertificateExpiring": Message("The certificate {about} expires in {value}"),
+    "DhpGatewayCertificateLastDays": Message(
+        "The certificate {about} ends within three days, or has ended"
+    ),
+    "title:begun": Message("DHP Gateway {instance}: something is wrong"),
+    "title:over": Message("DHP Gateway {instance}: over"),
+    "title:daily": Message("DHP Gateway {instance}: the daily line"),
+    "title:test": Message("DHP Gateway {instance}: test"),
+    "begun": Message("{at} {sentence}. {care}"),
+    "over": Message("{at} Over, after {lasted}: {sentence}."),
+    "daily": Message(
+        "{question} {answer}. {care} Requests since the last such line: {requests}, errors "
+        "among them: {errors}. Alerts that are not over: {open}."
+    ),
+    "test": Message(
+        "This is a test message of the gateway {instance}: whoever reads it will be told "
+        "when something is wrong. Nothing has to be done."
+    ),
+}
+
+ALERT_TEXTS: Final = in_all_languages(ALERT_MESSAGES)
+
+
+_IN_SECONDS: Final = ("DhpGatewayOutboxAgeing", "DhpGatewayCertificateExpiring")
+
+
+@dataclass(frozen=True, slots=True)
+class AlertFormatter:
+    """Formats messages of one gateway, which is named `instance`, in one language."""
+
+    language: str
+    instance: str
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Return the formatter for the settings.
+
+        The instance is the host of `listen.public_url`, else the host name of this machine.
+        """
+        url = settings.listen.public_url
+        host = urlsplit(url).hostname if url else None
+        return cls(settings.alerts.language, host or socket.gethostname())
+
+    def format_changes(
+        self,
+        begun: Sequence[AlertState],
+        over: Sequence[AlertState],
+        status: Mapping[str, Any],
+        now: tuple[float, float],
+    ) -> AlertMessage:
+        """Return a message with one line for each alert that fires or is resolved.
+
+        `now` is the current time by the monotonic and by the wall clock.
+        """
+        moment, wall = now
+        lines = [
+            self._line(
+                "begun",
+                alert,
+                at=wall - (moment - alert.first_seen_at),
+                care=_service_advice(alert, status),
+            )
+            for alert in begun
+        ]
+        lines += [
+            self._line(
+                "over",
+                alert,
+                at=wall - (moment - alert.last_seen_at),
+                lasted=self._span(alert),
+            )
+            for alert in over
+        ]
+        return self._message("begun" if begun else "over", "\n".join(lines))
+
+    def format_daily(
+        self, status: Mapping[str, Any], traffic: tuple[int, int], still: int
+    ) -> AlertMessage:
+        """Return the daily message; `still` is the number of alerts that are not resolved."""
+        words, care = STATUS_WORDS[self.language], status["care"]
+        body = self._text("daily").format(
+            question=words["question"],
+            answer=words[f"answer:{care['answer']}"],
+            care=care["text"],
+            requests=traffic[0],
+            errors=traffic[1],
+            open=still,
+        )
+        return self._message("daily", body)
+
+    def format_test(self) -> AlertMessage:
+        """Return a message that shows that messages arrive."""
+        return self._message("test", self._text("test").format(instance=self.instance))
+
+    def _message(self, kind: str, body: str) -> AlertMessage:
+        return AlertMessage(kind, self._text(f"title:{kind}").format(instance=self.instance), body)
+
+    def _line(self, kind: str, alert: AlertState, *, at: float, **words: str) -> str:
+        moment = datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M %z")
+        sentence = self._text(alert.name).format(
+            instance=self.instance,
+            about=alert.about,
+            value=self._figure(alert.name, alert.value),
+        )
+        line = self._text(kind).format(at=moment, sentence=sentence, **words)
+        # Operators find the alert in the runbook by its name.
+        return f"{line.rstrip()} ({alert.name})"
+
+    def _figure(self, name: str, value: Value) -> str:
+        if value is None:
+            return ""
+        if name in _IN_SECONDS:
+            return format_span(round(value), STATUS_WORDS[self.language])
+        return f"{value:.0%}" if name == "DhpGatewayPlatformDown" else str(value)
+
+    def _span(self, alert: AlertState) -> str:
+        return format_span(
+            round(alert.last_seen_at - alert.first_seen_at), STATUS_WORDS[self.language]
+        )
+
+    def _text(self, key: str) -> str:
+        return ALERT_TEXTS[self.language][key]
+
+
+def _service_advice(alert: AlertState, status: Mapping[str, Any]) -> str:
+    """Return what the status page says to do if the gateway is not ready, else ""."""
+    return str(status["care"]["text"]) if alert.name == "DhpGatewayNotReady" else ""

@@ -1,0 +1,256 @@
+"""Evaluates the alerts periodically and sends messages about changes to operators.
+
+Each alert is notified once when it fires and once when it is resolved. A daily message shows
+operators that alert messages would arrive. The states of alerts are in memory only: after a restart
+a lasting alert is notified again, and one that was resolved in the meantime is not reported as
+resolved.
+
+The module also constructs the alert monitor and the addresses of `alerts.notify` from the settings,
+for the application and for the commands `check` and `notify --test`. `gateway.alerts.alert_rules`
+has the conditions, `gateway.alerts.alert_messages` the texts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from gateway.alerts.alert_messages import AlertFormatter
+from gateway.alerts.alert_rules import (
+    COVERED,
+    HOLD_SECONDS,
+    AlertInputs,
+    CounterIncreases,
+    firing_alerts,
+)
+from gateway.alerts.notify_addresses import AddressQueue
+from gateway.clock import TimeSource
+from gateway.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from gateway.admin.status_facts import StatusReporter
+    from gateway.alerts.alert_rules import AlertKey, Value
+    from gateway.alerts.notify_addresses import AlertAddress, AlertMessage
+    from gateway.config.settings import Settings
+    from gateway.health.health import Readiness
+    from gateway.secret import Secret
+
+# Seconds without its condition after which a firing alert is resolved. A shorter gap is ignored.
+_RESOLVE_SECONDS: Final = 60.0
+
+
+@dataclass(slots=True)
+class AlertState:
+    """One alert. Times are those of evaluations in which its condition held, monotonic.
+
+    `is_notified`: the alert fires and has been notified; otherwise it is pending.
+    """
+
+    name: str
+    about: str
+    first_seen_at: float
+    last_seen_at: float
+    value: Value
+    is_notified: bool = False
+
+
+class AlertStates:
+    """All alerts that are pending or firing."""
+
+    def __init__(self) -> None:
+        self._states: dict[AlertKey, AlertState] = {}
+
+    def update(
+        self, found: Mapping[AlertKey, Value], now: float
+    ) -> tuple[list[AlertState], list[AlertState]]:
+        """Return the alerts that begin to fire and those that are resolved.
+
+        `found` has the alerts whose condition holds; `now` is monotonic. The caller must notify
+        both, because an alert is returned only once.
+        """
+        for key, value in found.items():
+            alert = self._states.setdefault(
+                key, AlertState(*key, first_seen_at=now, last_seen_at=now, value=value)
+            )
+            alert.last_seen_at = now
+            if not alert.is_notified:
+                alert.value = value
+                if (COVERED.get(alert.name, ""), "") in found:
+                    alert.first_seen_at = now
+        over = [
+            key
+            for key, alert in self._states.items()
+            if key not in found and _is_resolved(alert, now)
+        ]
+        ended = [alert for alert in map(self._states.pop, over) if alert.is_notified]
+        begun = [
+            alert for key, alert in self._states.items() if key in found and _is_due(alert, now)
+        ]
+        for alert in begun:
+            alert.is_notified = True
+        return begun, ended
+
+    @property
+    def notified_count(self) -> int:
+        """Number of alerts that have been notified and are not resolved."""
+        return sum(alert.is_notified for alert in self._states.values())
+
+
+def _is_due(alert: AlertState, now: float) -> bool:
+    return not alert.is_notified and now - alert.first_seen_at >= HOLD_SECONDS[alert.name]
+
+
+def _is_resolved(alert: AlertState, now: float) -> bool:
+    # A pending alert, which has not been notified, starts again after each gap.
+    return not alert.is_notified or now - alert.last_seen_at >= _RESOLVE_SECONDS
+
+
+_HOUR: Final = 8
+
+
+class DailySummary:
+    """When the next daily message is due, and the traffic since the last one.
+
+    `wall` is a Unix time; the message is due at 08:00 local time.
+    """
+
+    def __init__(self, wall: float) -> None:
+        now = datetime.fromtimestamp(wall)
+        # A gateway started after that hour sends its first daily message the next morning.
+        self._last_sent_on = now.date() if now.hour >= _HOUR else date.min
+        self._before = (0, 0)
+
+    def is_due(self, wall: float) -> bool:
+        """Return whether today's message is due, and count it as sent.
+
+        A clock that is set back does not make the message of a day due again.
+        """
+        now = datetime.fromtimestamp(wall)
+        if now.hour < _HOUR or now.date() <= self._last_sent_on:
+            return False
+        self._last_sent_on = now.date()
+        return True
+
+    def traffic(self, status: Mapping[str, Any]) -> tuple[int, int]:
+        """Return the numbers of requests and errors since the last call."""
+        requests, errors = (
+            sum(caller[what] for caller in status["callers"]) for what in ("requests", "errors")
+        )
+        before, self._before = self._before, (requests, errors)
+        return requests - before[0], errors - before[1]
+
+
+_log = get_logger(__name__)
+
+_EVALUATION_INTERVAL: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertInputSources:
+    """Sources of the facts by which alerts are evaluated.
+
+    `status` has the facts of `/status`, `readiness` the checks of `/readyz`. `certificates` returns
+    the expiry of each certificate (Unix time).
+    """
+
+    status: StatusReporter
+    readiness: Readiness
+    certificates: Callable[[], Mapping[str, float]]
+
+
+class AlertMonitor:
+    """Sends messages about alerts that fire or are resolved.
+
+    `count` is called with what becomes of messages, see `AddressQueue`.
+    """
+
+    def __init__(
+        self,
+        sources: AlertInputSources,
+        count: Callable[[str, int], None],
+        time: TimeSource | None = None,
+    ) -> None:
+        self._sources = sources
+        self._count = count
+        self._time = TimeSource() if time is None else time
+        self._queues: dict[Secret, tuple[AddressQueue, asyncio.Task[None]]] = {}
+        self._alert_states = AlertStates()
+        self._increases = CounterIncreases()
+        self._has_reload_failed = False
+        self._wording = AlertFormatter("en", "")
+        self._daily: DailySummary | None = None
+
+    def configure(self, settings: Settings, addresses: Sequence[AlertAddress]) -> None:
+        """Send to these addresses from now on. Messages still queued for others are dropped."""
+        alerts = settings.alerts
+        self._wording = AlertFormatter.from_settings(settings)
+        if not alerts.daily:
+            self._daily = None
+        elif self._daily is None:
+            self._daily = DailySummary(self._time.wall_clock())
+        wanted = {address.url: address for address in addresses}
+        for url in self._queues.keys() - wanted.keys():
+            self._queues.pop(url)[1].cancel()
+        for url in wanted.keys() - self._queues.keys():
+            queue = AddressQueue(wanted[url], self._time, self._count)
+            task = asyncio.get_running_loop().create_task(queue.run())
+            self._queues[url] = queue, task
+
+    def on_reload(self, outcome: str) -> None:
+        """Record the outcome of the last reload of the settings: `ok` or `failed`."""
+        self._has_reload_failed = outcome != "ok"
+
+    async def run(self) -> None:
+        """Call `check_alerts` every `_EVALUATION_INTERVAL` seconds until cancelled."""
+        while True:
+            await self._time.sleep(_EVALUATION_INTERVAL)
+            try:
+                await self.check_alerts()
+            except Exception as error:
+                _log.error("what is wrong could not be looked at: %s", type(error).__name__)
+
+    async def check_alerts(self) -> None:
+        """Evaluate the alerts and enqueue messages about changes.
+
+        Does nothing while no address is configured or the gateway shuts down.
+        """
+        if not self._queues:
+            return
+        sources = self._sources
+        status = sources.status.facts(self._wording.language)
+        if status["care"]["reason"] == "shutting-down":
+            return
+        now, wall = self._time.clock(), self._time.wall_clock()
+        facts = AlertInputs(
+            status=status,
+            ready=sources.readiness.report()[0],
+            increases=self._increases.increases_at(status, now),
+            certificate_seconds_left={
+                name: end - wall for name, end in sources.certificates().items()
+            },
+            is_reload_failed=self._has_reload_failed,
+        )
+        begun, over = self._alert_states.update(firing_alerts(facts), now)
+        if begun or over:
+            self._notify(self._wording.format_changes(begun, over, status, (now, wall)))
+        if self._daily is not None and self._daily.is_due(wall):
+            self._notify(
+                self._wording.format_daily(
+                    status, self._daily.traffic(status), self._alert_states.notified_count
+                )
+            )
+
+    async def close(self) -> None:
+        """Stop sending; messages that are still queued are dropped."""
+        tasks = [task for _, task in self._queues.values()]
+        self._queues.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _notify(self, message: AlertMessage) -> None:
+        for queue, _ in self._queues.values():
+            queue.enqueue(message)

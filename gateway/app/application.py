@@ -1,0 +1,375 @@
+"""The composition root: constructs, opens, reloads and closes everything.
+
+What is opened is closed in reverse order. The shutdown has a fixed order: report not ready, respond
+with `Connection: close`, stop listening, let exchanges in flight finish, cancel the rest, flush.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import aiohttp
+from aiohttp.web_runner import SockSite
+
+from gateway import __version__
+from gateway.admin.admin_listener import OperatorRunner
+from gateway.admin.admin_server import OutboxPageConfig
+from gateway.admin.admin_server import build_application as build_admin
+from gateway.admin.operators import Operators
+from gateway.admin.status_facts import StatusReporter, StatusSources
+from gateway.alerts.alert_service import AlertInputSources
+from gateway.app import (
+    identity_setup,
+    listening_sockets,
+    observability_setup,
+    shared_stores,
+    tls_contexts,
+)
+from gateway.app import reloader as reloading
+from gateway.app.observability_setup import open_tracing
+from gateway.app.revision import Core, CoreSwitch, ProcessResources
+from gateway.audit.audit_trail import NullAuditTrail
+from gateway.errors import StartError
+from gateway.health.evidence import ANSWERS, FAULTS
+from gateway.health.health import Readiness
+from gateway.health.platform_watch import MonitorSources, PlatformMonitor
+from gateway.health.recent_requests import RecentRequests
+from gateway.http.server.listener import Acceptor, CallerServer
+from gateway.http.server.request_parser import require_strict_parser
+from gateway.i18n import Message
+from gateway.pipeline.admission import LifecyclePhase
+from gateway.telemetry.logs import get_logger
+from gateway.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from gateway.app.outbox_service import OutboxService
+    from gateway.audit.audit_trail import AuditTrail
+    from gateway.config.settings import Settings
+    from gateway.oauth.tokens import TokenManager
+
+
+@asynccontextmanager
+async def background_task(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run a coroutine concurrently with the block and cancel it at the block's end."""
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+_log = get_logger(__name__)
+
+_AUDIT_FLUSH: Final = 5.0
+_DRAIN_POLL: Final = 0.02
+_ABORT: Final = 2.0
+
+
+class Gateway:
+    """A gateway in this process. Call `start`, then `reload` at any time, then `stop`."""
+
+    def __init__(self, settings: Settings, *, audit_fd: int = 1) -> None:
+        self.settings = settings
+        self._audit_fd = audit_fd
+        self._stack = contextlib.AsyncExitStack()
+        self._drain_skipped = asyncio.Event()
+        self._stopping = False
+        self.outbox: OutboxService | None = None
+        self._cores_if_open: CoreSwitch | None = None
+        self._reloads = asyncio.Lock()
+        self.metrics = Metrics()
+        self._operators = Operators(())
+        self._alerts = observability_setup.AlertService(self.metrics)
+        self._expiries: dict[str, float] = {}
+        self.recent_requests = RecentRequests(time.monotonic, time.time)
+        self.platform_monitor = self._make_monitor()
+        self.audit: AuditTrail = NullAuditTrail()
+        self.address = settings.listen.address
+        self.admin_address = settings.admin.address
+
+    async def start(self) -> None:
+        """Open everything. Raises `StartError` and then leaves nothing open."""
+        require_strict_parser()
+        try:
+            await self._open()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        self.audit.record_event("start", **observability_setup.start_event_fields())
+        listen, platform = self.settings.listen, self.settings.platform.fhir_base_url
+        _log.info("%s%s leads to %s; serving", self.address, listen.base_path, platform)
+
+    async def reload(self, settings: Settings) -> None:
+        """Serve new requests with other settings; requests in flight keep theirs.
+
+        Raises `StartError` where that is impossible; then nothing has changed.
+        """
+        async with self._reloads:
+            if self._stopping:
+                raise StartError(Message("the gateway is shutting down"))
+            reloading.require_reloadable(self.settings, settings)
+            tls = await asyncio.to_thread(tls_contexts.listen_tls, settings)
+            core = await asyncio.to_thread(Core, settings, self._parts)
+            expiries = await asyncio.to_thread(tls_contexts.certificate_expiries, settings)
+            operators = await asyncio.to_thread(identity_setup.operators, settings)
+            addresses = await self._alerts.resolve_addresses(settings)
+            await self._cores.replace(core)
+            if reloading.changes_platform(self.settings, settings):
+                self.platform_monitor.reset()
+            self._expiries = expiries
+            self._operators.replace(operators)
+            self._acceptor.tls = tls
+            self._server.limits = identity_setup.listen_limits(settings)
+            self.settings = settings
+            self._alerts.configure(settings, addresses)
+
+    def record_reload(self, outcome: str, problems: int) -> None:
+        """Count and record a reload; `outcome` is `ok` or `failed`."""
+        self.metrics.count_reload(outcome)
+        self._alerts.on_reload(outcome)
+        self.audit.record_event("reload", outcome=outcome, problems=problems)
+
+    async def stop(self) -> None:
+        """Drain and close, within `shutdown.delay` and `shutdown.drain_timeout`."""
+        self._stopping = True
+        shutdown = self.settings.shutdown
+        self._cores.set_phase(LifecyclePhase.CLOSING)
+        await self._pause(shutdown.delay)
+        self._listening.stop_accepting()
+        self._acceptor.close()
+        self._cores.set_phase(LifecyclePhase.STOPPED)
+        await asyncio.gather(
+            self._drain(shutdown.drain_timeout), self._drain_outbox(shutdown.drain_timeout)
+        )
+        await self._abort_exchanges()
+        self.audit.record_event("stop", version=__version__)
+        await self._stack.aclose()
+
+    def skip_drain(self) -> None:
+        """Stop waiting for requests in flight."""
+        self._drain_skipped.set()
+
+    @property
+    def readiness(self) -> Readiness:
+        """Return the readiness of this process to receive requests."""
+        return Readiness(
+            tokens=lambda: self._cores.current.tokens_valid(),
+            is_circuit_open=lambda: self._cores.current.is_circuit_open(),
+            is_draining=lambda: self._stopping,
+            is_platform_failing=self.platform_monitor.is_failing,
+            outbox=lambda: None if self.outbox is None else self.outbox.is_available,
+        )
+
+    async def _drain(self, timeout: float) -> None:
+        """Wait until no caller waits for a response any more, at most `timeout` seconds."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline and not self._drain_skipped.is_set():
+            if not (
+                self._acceptor.pending_handshakes
+                or self._cores.inflight
+                or self._server.unfinished_count
+            ):
+                return
+            await self._pause(_DRAIN_POLL)
+
+    async def _drain_outbox(self, timeout: float) -> None:
+        if self.outbox is None:
+            return
+        draining = asyncio.get_running_loop().create_task(self.outbox.drain(timeout))
+        hurried = asyncio.get_running_loop().create_task(self._drain_skipped.wait())
+        await asyncio.wait((draining, hurried), return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        if not draining.done():
+            await self.outbox.drain(0.0)
+        await draining
+
+    async def _abort_exchanges(self) -> None:
+        """Cancel the exchanges that are left; each is accounted for as aborted."""
+        if self._cores.inflight:
+            _log.warning("%d requests cut at the end", self._cores.inflight)
+        await self._acceptor.abort()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ABORT):
+                await self._server.abort_exchanges()
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._drain_skipped.wait()
+
+    async def _open(self) -> None:
+        session = aiohttp.ClientSession(
+            cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, auto_decompress=True
+        )
+        self._stack.push_async_callback(session.close)
+        addresses = await self._alerts.resolve_addresses(self.settings)
+        self.audit = await self._open_audit(session)
+        store = shared_stores.open_store(self.settings, self._stack)
+        sessions = shared_stores.open_sessions(self.settings, self._stack)
+        self._parts = ProcessResources(
+            session,
+            store,
+            self.metrics,
+            self.audit,
+            sessions,
+            (self.recent_requests.record_exchange, self.platform_monitor.record_exchange),
+            tracing=open_tracing(self.settings, self._stack),
+            outbox=await self._open_outbox(),
+        )
+        tls = tls_contexts.listen_tls(self.settings)
+        self._expiries = tls_contexts.certificate_expiries(self.settings)
+        core = Core(self.settings, self._parts)
+        self._cores = self._cores_if_open = CoreSwitch(core)
+        self._stack.push_async_callback(self._cores.close)
+        # Bound before the core starts: a gateway that cannot start must not request a token.
+        await self._bind()
+        await core.start()
+        if self.outbox is not None:
+            self._stack.push_async_callback(self.outbox.stop)
+            await self.outbox.start()
+        self._start_monitor()
+        self.status = self._make_status()
+        await self._stack.enter_async_context(background_task(self.platform_monitor.run()))
+        await self._open_admin()
+        sources = AlertInputSources(
+            status=self.status, readiness=self.readiness, certificates=lambda: self._expiries
+        )
+        monitor = self._alerts.open(self.settings, addresses, sources, self._stack)
+        await self._stack.enter_async_context(background_task(monitor.run()))
+        self._open_listener(tls)
+
+    async def _open_outbox(self) -> OutboxService | None:
+        if not self.settings.outbox.enabled:
+            return None
+        # Imported here: the import takes time and memory, and the outbox is optional.
+        from gateway.app.outbox_service import open_outbox
+
+        self.outbox = await open_outbox(
+            self.settings.outbox,
+            self._stack,
+            platform_access=(
+                lambda: self._cores.acquire_entry_sender(),
+                lambda: self._cores.probe_platform(""),
+            ),
+            metrics=self.metrics,
+            audit=self.audit,
+        )
+        return self.outbox
+
+    async def _bind(self) -> None:
+        settings = self.settings
+        self._listening, self._admin_listening = await listening_sockets.listen(
+            {"listen.address": settings.listen.address, "admin.address": settings.admin.address},
+            shared_ports={"listen.address"} if settings.listen.reuse_port else (),
+        )
+        for listening in (self._listening, self._admin_listening):
+            self._stack.callback(listening.remove_path)
+            self._stack.callback(listening.close)
+
+    async def _open_audit(self, session: aiohttp.ClientSession) -> AuditTrail:
+        opening = functools.partial(
+            observability_setup.open_trail,
+            self.settings,
+            self.metrics.count_audit_records,
+            stdout=self._audit_fd,
+            repository=observability_setup.RepositoryAccess(session, self._tokens),
+        )
+        audit = await observability_setup.open_trail_when_free(opening)
+        self._stack.push_async_callback(self._close_audit, audit)
+        return audit
+
+    def _make_monitor(self) -> PlatformMonitor:
+        return PlatformMonitor(
+            MonitorSources(
+                tokens=lambda: self._cores.current.states_in_use(),
+                circuit=lambda: self._cores.current.circuit.state,
+                probe=lambda preferred: self._cores.probe_platform(preferred),
+                interval=lambda: self.settings.admin.probe_interval,
+                count_probe=self.metrics.count_probe,
+            )
+        )
+
+    def _tokens(self) -> TokenManager | None:
+        return None if self._cores_if_open is None else self._cores_if_open.current.tokens
+
+    @staticmethod
+    async def _close_audit(audit: AuditTrail) -> None:
+        lost = await audit.close(_AUDIT_FLUSH)
+        if lost:
+            _log.error("%d audit records could not be written", lost)
+
+    def _start_monitor(self) -> None:
+        self.metrics.observe_circuit(lambda: self._cores.current.circuit.state)
+        self.metrics.observe_connections(self._cores.connections)
+        self.metrics.observe_inflight(lambda: self._cores.inflight)
+        self.metrics.observe_certificates(lambda: self._expiries)
+        self.metrics.observe_platform(self.platform_monitor.usability)
+        self.metrics.declare_probe_signals((ANSWERS, *FAULTS))
+
+    async def _open_admin(self) -> None:
+        self._operators.replace(identity_setup.operators(self.settings))
+        application = build_admin(
+            metrics=self.metrics,
+            readiness=self.readiness,
+            public_keys=lambda: identity_setup.public_keys(self.settings),
+            status=self.status,
+            outbox=OutboxPageConfig(
+                None if self.outbox is None else self.outbox.admin_api,
+                self._operators,
+                self.settings.outbox.reveal,
+            ),
+        )
+        listening = self._admin_listening
+        self.admin_address = listening.address
+        self._stack.callback(listening.remove_path)
+        runner = OperatorRunner(application, listening.address)
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        for listening_socket in listening.sockets:
+            await SockSite(runner, listening_socket).start()
+
+    def _make_status(self) -> StatusReporter:
+        return StatusReporter(
+            StatusSources(
+                settings=lambda: self.settings,
+                tokens=lambda: self._cores.current.tokens.token_states(),
+                circuit=lambda: self._cores.current.circuit.state,
+                connections=self._cores.connections,
+                inflight=lambda: self._cores.inflight,
+                is_audit_available=lambda: self.audit.is_available,
+                audit_dropped=self.metrics.dropped_audit_records,
+                is_draining=lambda: self._stopping,
+                health_evaluator=self.platform_monitor.evaluator,
+                missing_alias=lambda: self._cores.current.missing_aliases.latest,
+                outbox=lambda: None if self.outbox is None else self.outbox.report(),
+            ),
+            self.recent_requests,
+        )
+
+    def _open_listener(self, tls: Any) -> None:
+        self.address = self._listening.address
+        self._server = CallerServer(
+            self._cores.dispatcher, identity_setup.listen_limits(self.settings)
+        )
+        self._stack.push_async_callback(self._close_server)
+        self._acceptor = Acceptor(
+            self._listening.sockets,
+            self._server,
+            identity_setup.accept_limits(self.settings),
+            tls=tls,
+            clock=time.monotonic,
+        )
+        self._listening.open()
+        self._acceptor.open()
+
+    async def _close_server(self) -> None:
+        # No request is in flight any more.
+        await self._server.shutdown(0.1)

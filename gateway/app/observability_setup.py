@@ -1,0 +1,369 @@
+"""Opens the audit trail and the tracing that the settings configure.
+
+The gateway and the commands that write audit records open the audit trail here. Spans need the
+extra `otel`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import importlib
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, cast
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from gateway import __version__, exchange
+from gateway.alerts import notify_addresses
+from gateway.alerts.alert_service import AlertMonitor
+from gateway.alerts.notify_addresses import MissingExtraError
+from gateway.app import tls_contexts
+from gateway.audit.audit_event import AuditParties, audit_event, national_event
+from gateway.audit.audit_trail import NullAuditTrail, WriterAuditTrail
+from gateway.audit.audit_writer import DescriptorSink, WriterThread
+from gateway.audit.file_sink import FileSink, FileSinkSettings
+from gateway.audit.hash_chain import NotAnAuditFileError
+from gateway.audit.repository_sink import RepositoryClient, RepositorySink, RepositoryWriter
+from gateway.audit.syslog_sink import SyslogDestination, SyslogFormatter, SyslogSink, Transport
+from gateway.config.section import SecretReadError
+from gateway.errors import StartError
+from gateway.i18n import Message, exception_message, join_messages, setting_problem, system_error
+from gateway.secret import Secret
+from gateway.telemetry.logs import get_logger
+from gateway.telemetry.tracing import TracePeers, Tracing
+
+if TYPE_CHECKING:
+    from gateway.alerts.alert_service import AlertInputSources
+    from gateway.alerts.notify_addresses import AlertAddress
+    from gateway.audit.audit_trail import AuditTrail, Translate
+    from gateway.audit.audit_writer import Sink
+    from gateway.config.settings import Settings
+    from gateway.oauth.tokens import TokenManager
+    from gateway.telemetry.metrics import Metrics
+
+_FLUSH: Final = 3.0
+_PATH: Final = "/v1/traces"
+
+
+def open_tracing(settings: Settings, closing: contextlib.AsyncExitStack) -> Tracing | None:
+    """Return the tracing, None without a collector. Raises `StartError`.
+
+    Closing `closing` exports the remaining spans.
+    """
+    tracing = settings.tracing
+    if tracing.otlp_endpoint is None:
+        return None
+    require_tracing(settings)
+    from gateway.telemetry.otlp_export import CollectorSettings, SpanExport
+
+    if tracing.ca_file is not None:
+        # Called only so that an unusable CA is reported at the start.
+        tls_contexts.client_tls(tracing.otlp_endpoint, tracing.ca_file, "tracing.ca_file")
+    export = SpanExport(
+        CollectorSettings(
+            url=_endpoint(tracing.otlp_endpoint),
+            service_name=tracing.service_name,
+            ca_file=tracing.ca_file,
+            authorization=_authorization(settings),
+        )
+    )
+    closing.push_async_callback(export.close, _FLUSH)
+    return Tracing(export.record, sample_ratio=tracing.sample_ratio)
+
+
+def require_tracing(settings: Settings) -> None:
+    """Raise `StartError` where a collector is configured and the extra `otel` is missing."""
+    if settings.tracing.otlp_endpoint is None:
+        return
+    try:
+        # Imported here: the import takes time, and tracing is optional.
+        importlib.import_module("gateway.telemetry.otlp_export")
+    except ImportError:
+        why = Message("needs the extra `otel`: pip install 'dhp-gateway[otel]'")
+        raise StartError(setting_problem("tracing.otlp_endpoint", why)) from None
+
+
+def trace_peers(settings: Settings) -> TracePeers:
+    """Return the servers behind the gateway, as spans name them."""
+    return TracePeers(
+        platform=_server_address(settings.platform.fhir_base_url),
+        sso=_server_address(settings.sso.token_url),
+        scheme="http" if settings.listen.tls.cert_file is None else "https",
+    )
+
+
+def _endpoint(url: str) -> str:
+    return url if url.endswith(_PATH) else url + _PATH
+
+
+def _authorization(settings: Settings) -> Secret | None:
+    try:
+        return settings.tracing.secret_source().read()
+    except SecretReadError as error:
+        raise StartError(exception_message(error)) from None
+
+
+def _server_address(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
+_log = get_logger(__name__)
+
+# Seconds for which a starting gateway waits for the audit file, and between two attempts.
+_MAX_WAIT: Final = 5.0
+_RETRY_INTERVAL: Final = 0.1
+
+
+class AuditFileInUseError(StartError):
+    """Another process writes to the audit file."""
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryAccess:
+    """How AuditEvents reach their repository.
+
+    `session` outlives the trail. `tokens` returns the `TokenManager` in use, None before there is
+    one.
+    """
+
+    session: aiohttp.ClientSession  # noqa: TID251 - received, not made
+    tokens: Callable[[], TokenManager | None]
+
+
+def open_trail(
+    settings: Settings,
+    on_records: Callable[[str, int], None],
+    *,
+    stdout: int = 1,
+    repository: RepositoryAccess | None = None,
+) -> AuditTrail:
+    """Return the audit trail; its `close` releases everything. Raises `StartError` without waiting.
+
+    Without `repository`, AuditEvents are written after their records, even if the settings name a
+    repository.
+    """
+    if settings.audit.sink == "off":
+        return NullAuditTrail()
+    resources = None if repository is None else _repository(settings, on_records, repository)
+    writer = WriterThread(
+        _sink(settings, stdout),
+        on_failure=settings.audit.on_failure,
+        on_records=on_records,
+    )
+    return WriterAuditTrail(writer, translate=_translation(settings), resources=resources)
+
+
+async def open_trail_when_free(
+    open_trail: Callable[[], AuditTrail],
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+) -> AuditTrail:
+    """Return what `open_trail` opens, retried while a command has the file open.
+
+    Raises `StartError`, for example where another gateway still has the file open after 5 seconds.
+    """
+    until = clock() + _MAX_WAIT
+    waits = False
+    while True:
+        try:
+            return open_trail()
+        except AuditFileInUseError as error:
+            if clock() >= until:
+                raise
+            if not waits:
+                _log.info("%s; waiting for its end", error)
+            waits = True
+        await sleep(_RETRY_INTERVAL)
+
+
+def start_event_fields() -> dict[str, object]:
+    """Return the fields of the audit event `start`.
+
+    `compiled`: the request path runs as machine code (deploy/build_hook.py).
+    """
+    return {"version": __version__, "compiled": not (exchange.__file__ or "").endswith(".py")}
+
+
+def _repository(
+    settings: Settings, on_records: Callable[[str, int], None], delivery: RepositoryAccess
+) -> WriterThread | None:
+    audit = settings.audit
+    if audit.fhir_endpoint is None or not audit.fhir_audit_events:
+        return None
+    name = audit.fhir_credential
+    post = RepositoryClient(
+        delivery.session,
+        audit.fhir_endpoint,
+        tls=tls_contexts.audit_repository_tls(settings),
+        bearer=None if name is None else _CredentialBearer(name, delivery.tokens),
+    )
+    sink = RepositorySink(audit.fhir_endpoint, post, on_records)
+    return RepositoryWriter(sink, on_failure=audit.on_failure)
+
+
+class _CredentialBearer:
+    """Authorizes requests to the AuditEvent repository with the token of a credential."""
+
+    def __init__(self, credential: str, tokens: Callable[[], TokenManager | None]) -> None:
+        self._credential = credential
+        self._tokens = tokens
+
+    async def authorization(self) -> bytes:
+        """Return the Authorization field (`Bearer`).
+
+        Raises LookupError while there are no tokens.
+        """
+        tokens = self._tokens()
+        if tokens is None:
+            raise LookupError
+        return (await tokens.wait_for_token(self._credential)).authorization
+
+    def on_unauthorized(self, authorization: bytes) -> None:
+        """Replace the rejected token, as often as the limits on requests to the SSO permit."""
+        tokens = self._tokens()
+        token = None if tokens is None else tokens.current(self._credential)
+        if tokens is not None and token is not None and token.authorization == authorization:
+            tokens.invalidate(self._credential, token)
+
+
+def _sink(settings: Settings, stdout: int) -> Sink:
+    match settings.audit.sink:
+        case "file":
+            return _file(settings)
+        case "syslog":
+            return SyslogSink(_syslog_server(settings), SyslogFormatter())
+    return DescriptorSink(stdout)
+
+
+def _file(settings: Settings) -> Sink:
+    audit = settings.audit
+    if audit.path is None:
+        raise StartError(setting_problem("audit.path", Message("is missing")))
+    sink = FileSink(audit.path, FileSinkSettings(audit.rotate_bytes, audit.fsync))
+    try:
+        sink.open()
+    except NotAnAuditFileError:
+        trouble = Message("is no audit file of this gateway; move it away, or give another path")
+    except BlockingIOError:
+        sink.close()
+        why = Message("{path}: another gateway writes there", path=audit.path)
+        raise AuditFileInUseError(setting_problem("audit.path", why)) from None
+    except OSError as error:
+        why = system_error(error, Message(type(error).__name__.lower()))
+        trouble = Message("cannot be written: {why}", why=why)
+    else:
+        return sink
+    sink.close()
+    why = Message("{path}: {why}", path=audit.path, why=trouble)
+    raise StartError(setting_problem("audit.path", why))
+
+
+def _syslog_server(settings: Settings) -> SyslogDestination:
+    url = urlsplit(settings.audit.syslog_url or "")
+    tls: Callable[[], ssl.SSLContext] | None = None
+    if url.scheme == "tls":
+        tls = functools.partial(tls_contexts.syslog_tls, settings)
+        tls()  # reports an unusable CA or certificate at the start
+    transport = cast(Transport, url.scheme)
+    return SyslogDestination(transport, url.hostname or "", url.port or 0, tls)
+
+
+def _translation(settings: Settings) -> Translate | None:
+    if not settings.audit.fhir_audit_events:
+        return None
+    parties = AuditParties(
+        instance=socket.gethostname(),
+        platform_url=settings.platform.fhir_base_url,
+        sso_url=settings.sso.token_url,
+    )
+    national = settings.audit.fhir_profile == "uz-core"
+    return functools.partial(national_event if national else audit_event, parties=parties)
+
+
+class AlertAddressError(StartError):
+    """An alert address is not understood by the notification library."""
+
+
+class AlertService:
+    """The alerts of this gateway."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._messenger: AlertMonitor | None = None
+
+    async def resolve_addresses(self, settings: Settings) -> tuple[AlertAddress, ...]:
+        """Return the alert addresses of these settings. Raises `StartError`."""
+        return await asyncio.to_thread(parse_addresses, settings)
+
+    def open(
+        self,
+        settings: Settings,
+        addresses: Sequence[AlertAddress],
+        sources: AlertInputSources,
+        closing: AsyncExitStack,
+    ) -> AlertMonitor:
+        """Return the monitor that notifies `addresses` while its `run` is awaited."""
+        messenger = AlertMonitor(sources, self._metrics.count_messages)
+        closing.push_async_callback(messenger.close)
+        messenger.configure(settings, addresses)
+        self._messenger = messenger
+        return messenger
+
+    def configure(self, settings: Settings, addresses: Sequence[AlertAddress]) -> None:
+        """Use these addresses and the language of these settings from now on."""
+        if self._messenger is not None:
+            self._messenger.configure(settings, addresses)
+
+    def on_reload(self, outcome: str) -> None:
+        """Record how the last reload ended: `ok` or `failed`."""
+        if self._messenger is not None:
+            self._messenger.on_reload(outcome)
+
+
+def parse_addresses(settings: Settings) -> tuple[AlertAddress, ...]:
+    """Return all alert addresses. Raises `StartError`.
+
+    The first call takes most of a second, because it imports the notification library.
+    """
+    return tuple(_parse_address(name, url) for name, url in configured_addresses(settings))
+
+
+def configured_addresses(settings: Settings) -> Iterator[tuple[Message, Secret]]:
+    """Yield the addresses with their names, read from the settings or files.
+
+    Raises `StartError`.
+    """
+    for source in settings.alerts.address_sources():
+        try:
+            text = source.read()
+        except SecretReadError as error:
+            raise StartError(exception_message(error)) from None
+        if text is None:
+            continue
+        if source.file is None:
+            yield Message(source.key), Secret(text.reveal().strip())
+            continue
+        for number, line in enumerate(text.reveal().splitlines(), 1):
+            if line.strip() and not line.lstrip().startswith("#"):
+                name = Message("{key}_file line {number}", key=source.key, number=number)
+                yield name, Secret(line.strip())
+
+
+def _parse_address(name: Message, url: Secret) -> AlertAddress:
+    try:
+        address = notify_addresses.parse_address(name, url)
+    except MissingExtraError:
+        raise StartError(setting_problem("alerts.notify", notify_addresses.MISSING)) from None
+    if address is None:
+        why = join_messages("; ", [notify_addresses.NOT_UNDERSTOOD, notify_addresses.ADDRESS_HINT])
+        raise AlertAddressError(setting_problem(name, why))
+    return address

@@ -1,0 +1,277 @@
+"""The outbox of this gateway: its store, its delivery and its monitoring.
+
+Replicas do the same on one PostgreSQL database; all report the same depth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from gateway.admin.outbox_admin_api import OutboxAdminApi
+from gateway.app import identity_setup
+from gateway.audit.audit_trail import NullAuditTrail
+from gateway.clock import TimestampFormatter
+from gateway.errors import StartError
+from gateway.i18n import exception_message
+from gateway.outbox.async_status import OutboxApi
+from gateway.outbox.body_worker import SerialExecutor
+from gateway.outbox.entry import EntryState, OutboxStep
+from gateway.outbox.intake import (
+    LastWrites,
+    OutboxWriteQueue,
+    WriteQueueResources,
+    WriteQueueSettings,
+)
+from gateway.outbox.open_outbox import make_delivery_loop, make_outbox, open_store
+from gateway.outbox.platform_sender import EntrySender, LatestEntrySender, PlatformRoute
+from gateway.outbox.store.store_types import (
+    OutboxConfigurationError,
+    OutboxUnavailableError,
+    QueueDepth,
+)
+from gateway.pipeline.forwarder import Forwarder
+from gateway.pipeline.platform_client import PlatformClient
+from gateway.pipeline.request_body import MemoryBudget
+from gateway.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from gateway.audit.audit_trail import AuditTrail
+    from gateway.config.operations_settings import OutboxSettings
+    from gateway.config.settings import Settings
+    from gateway.outbox.attempt_result import Sender
+    from gateway.outbox.entry import OutboxEvent, PendingAuditRecord
+    from gateway.outbox.store.outbox_store import SqlStore
+    from gateway.pipeline.forwarder import TokenProvider
+    from gateway.pipeline.platform_client import CapabilityCache
+    from gateway.pipeline.upstream import Upstream
+    from gateway.telemetry.metrics import Metrics
+
+_log = get_logger(__name__)
+
+# The memory budget for bodies retained while they may have to be queued, in bodies of the greatest
+# size.
+_LARGE_BODIES: Final = 4
+# Seconds between two refreshes of the depth: at least, while entries wait, and at most.
+_MIN_REFRESH_INTERVAL: Final = 1.0
+_ACTIVE_REFRESH_INTERVAL: Final = 5.0
+_IDLE_REFRESH_INTERVAL: Final = 60.0
+# Seconds for which an operator's page waits until the audit has recorded access to an entry.
+_AUDIT_FLUSH: Final = 5.0
+# Steps after which an operator must act, or should have acted.
+_WARNING_STEPS: Final = frozenset({OutboxStep.FAILED, OutboxStep.UNCLEAR, OutboxStep.EXPIRED})
+
+AcquireSender = Callable[[], tuple[EntrySender, Callable[[], None]]]
+ProbePlatform = Callable[[], Awaitable[object]]
+
+
+async def open_outbox(
+    settings: OutboxSettings,
+    stack: contextlib.AsyncExitStack,
+    *,
+    platform_access: tuple[AcquireSender, ProbePlatform],
+    metrics: Metrics,
+    audit: AuditTrail,
+) -> OutboxService:
+    """Return the outbox, which does not deliver yet. Raises `StartError`.
+
+    `platform_access`: the first function returns the newest `EntrySender` and a function that
+    releases it; the second one sends a cheap probe to the platform.
+    """
+    acquire, probe = platform_access
+    # aiosqlite logs every statement with its values at level DEBUG.
+    logging.getLogger("aiosqlite").setLevel(logging.WARNING)  # noqa: TID251 - the library's logger
+    try:
+        store = await stack.enter_async_context(open_store(settings, delivers=True))
+    except OutboxConfigurationError as error:
+        raise StartError(exception_message(error)) from None
+    return OutboxService(
+        store,
+        settings,
+        LatestEntrySender(acquire, can_record=lambda: audit.is_available, probe=probe),
+        metrics=metrics,
+        audit=audit,
+    )
+
+
+class OutboxService:
+    """An outbox and its delivery."""
+
+    def __init__(
+        self,
+        store: SqlStore,
+        settings: OutboxSettings,
+        sender: Sender,
+        *,
+        metrics: Metrics,
+        audit: AuditTrail,
+    ) -> None:
+        self._last_writes = LastWrites()
+        self._serial_executor = SerialExecutor()
+        self._metrics = metrics
+        self._audit = audit
+        self._iso = TimestampFormatter().format
+        self._store = store
+        self._depth = QueueDepth()
+        # Whether the store could be reached at the last refresh.
+        self.is_available = True
+        self._ready = False
+        self._changed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.delivery = make_delivery_loop(store, settings, sender, self._observe)
+        self.outbox = make_outbox(store, settings, self._observe, self.delivery.wake)
+        is_audited = not isinstance(audit, NullAuditTrail)
+        self.admin_api = OutboxAdminApi(self.outbox, self._record_durably if is_audited else None)
+        metrics.observe_outbox(self.report, tuple(EntryState), tuple(OutboxStep))
+
+    def report(self) -> Mapping[str, Any]:
+        """Return the state of the outbox for metrics and the status report.
+
+        `available`, `entries` by state, and `oldest_seconds`, None where no entry waits.
+        """
+        oldest = self._depth.oldest
+        return {
+            "available": self.is_available,
+            "entries": {state.value: self._depth.counts.get(state, 0) for state in EntryState},
+            "oldest_seconds": None if oldest is None else max(0.0, time.time() - oldest),
+        }
+
+    def write_queue(self, settings: Settings) -> OutboxWriteQueue:
+        """Return the outbox's part of the request path, for one version of the settings."""
+        return OutboxWriteQueue(
+            self.outbox,
+            OutboxApi(self.outbox, self._serial_executor),
+            settings=WriteQueueSettings(
+                settings.listen.base_path,
+                settings.listen.public_url,
+                settings.fhir.default_language,
+                identity_setup.has_several_queueing(settings),
+            ),
+            resources=WriteQueueResources(
+                MemoryBudget(_LARGE_BODIES * settings.limits.max_body_bytes),
+                self._last_writes,
+                self._serial_executor,
+            ),
+            clock=time.monotonic,
+        )
+
+    def entry_sender(
+        self,
+        settings: Settings,
+        upstream: Upstream,
+        tokens: TokenProvider,
+        statement: CapabilityCache,
+        *,
+        credentials: Iterable[str],
+    ) -> EntrySender:
+        """Return the sender of queued writes, for one version of the settings."""
+        forwarder = Forwarder(upstream, tokens, self._metrics.count_retry)
+        return EntrySender(
+            PlatformRoute(
+                forwarder,
+                tokens,
+                PlatformClient(forwarder, tokens, identity_setup.platform_path(settings)),
+                credentials=frozenset(credentials),
+                adds_if_match=settings.fhir.auto_if_match,
+                statement=statement,
+                unfiltered=settings.fhir.unfiltered,
+            ),
+            self._serial_executor,
+        )
+
+    async def start(self) -> None:
+        """Start to deliver."""
+        await self._refresh_and_log()
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(self.delivery.run()),
+            loop.create_task(self._refresh_depth_forever()),
+        ]
+
+    async def drain(self, grace: float) -> None:
+        """Start no further attempt; running attempts have `grace` seconds to end."""
+        await self.delivery.drain(grace)
+
+    async def stop(self) -> None:
+        """Stop at once; running attempts are cancelled."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._serial_executor.close()
+
+    def _observe(self, event: OutboxEvent) -> None:
+        entry = event.entry
+        self._metrics.count_outbox_step(event.step)
+        if not event.is_audit_pending:
+            self._audit.record_event(
+                "outbox",
+                step=event.step.value,
+                entry=entry.id,
+                caller=entry.caller,
+                attempts=entry.attempts,
+                cause=event.cause,
+                upstream_status=event.status,
+            )
+        level = logging.WARNING if event.step in _WARNING_STEPS else logging.DEBUG
+        why = event.cause or ("" if event.status is None else f"platform-status {event.status}")
+        known = {"entry": entry.id, "caller": entry.caller, **({"reason": why} if why else {})}
+        _log.log(level, "outbox: %s %s %s", entry.id, event.step.value, why, **known)
+        self._changed.set()
+
+    async def _refresh_depth_forever(self) -> None:
+        """Keep the depth up to date, including changes by replicas and commands."""
+        while True:
+            await self._wait_for_refresh()
+            await self._refresh_and_log()
+
+    async def _refresh_and_log(self) -> None:
+        try:
+            await self._refresh_depth()
+        except (OutboxUnavailableError, OutboxConfigurationError) as error:
+            if self.is_available:
+                why = "new writes are refused, and what waits is not delivered"
+                _log.error("the outbox cannot be reached, %s: %s", why, error)
+            self.is_available = False
+        else:
+            if not self.is_available:
+                _log.warning("the outbox can be reached")
+            self.is_available = True
+
+    async def _wait_for_refresh(self) -> None:
+        idle = self.is_available and self._store.is_known_empty() and self._depth.oldest is None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(
+                _IDLE_REFRESH_INTERVAL if idle else _ACTIVE_REFRESH_INTERVAL
+            ):
+                await self._changed.wait()
+        # Events that follow in quick succession cause one refresh.
+        await asyncio.sleep(_MIN_REFRESH_INTERVAL)
+        self._changed.clear()
+
+    async def _refresh_depth(self) -> None:
+        if not self._ready:
+            await self._store.prepare()
+            self._ready = True
+            self.delivery.wake()
+        self._depth = await self.outbox.depth()
+        if not isinstance(self._audit, NullAuditTrail):
+            await self.outbox.record_pending(self._record_pending)
+
+    async def _record_pending(self, notes: Sequence[PendingAuditRecord]) -> bool:
+        """Record what commands did without an audit trail.
+
+        Return False while the audit trail of this process is unavailable.
+        """
+        if not self._audit.is_available:
+            return False
+        for note in notes:
+            self._audit.record_event("outbox", **note.record_fields(self._iso))
+        return True
+
+    async def _record_durably(self, notes: Sequence[PendingAuditRecord]) -> bool:
+        """Record the same and return whether the records are written."""
+        return await self._record_pending(notes) and await self._audit.flush(_AUDIT_FLUSH)

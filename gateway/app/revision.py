@@ -1,0 +1,504 @@
+"""The objects made of one version of the settings, and their replacement by the next version.
+
+A `Core` holds everything that depends on settings that may change: tokens, the connections to the
+platform, the request path. Listeners, metrics, audit and the token store outlive it. Every request
+is dispatched to the core of the newest settings. An exchange stays with the core in which it began;
+a core is closed after its last exchange.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+
+import aiohttp
+
+from gateway.app import identity_setup, tls_contexts
+from gateway.app import observability_setup as tracing
+from gateway.health.evidence import REFUSES, CircuitState
+from gateway.http.client.upstream_pool import UpstreamPool
+from gateway.http.server.absolute_form import to_origin_form
+from gateway.http.slow_readers import SlowReaders
+from gateway.login.session_store import MemorySessionStore
+from gateway.oauth.credential import CredentialSource, ReloadingTokenSource
+from gateway.oauth.token_endpoint import TokenEndpoint
+from gateway.oauth.tokens import TokenManager
+from gateway.pipeline.admission import Admission, UploadLimiter
+from gateway.pipeline.circuit_breaker import CircuitBreaker
+from gateway.pipeline.forwarder import CompressingForwarder, Forwarder, RequestComposer
+from gateway.pipeline.handler import Clocks, ExchangeAccounting, Handler, HandlerDependencies
+from gateway.pipeline.link_translation import MissingAliases
+from gateway.pipeline.permissions import PermissionCheck
+from gateway.pipeline.platform_client import (
+    CapabilityCache,
+    PlatformClient,
+    PlatformProbe,
+    ProbeTokenProvider,
+)
+from gateway.pipeline.upstream import (
+    RetryBudget,
+    RetryControls,
+    RetryPolicy,
+    TracedUpstream,
+    Upstream,
+)
+from gateway.telemetry.metrics import CONNECTION_STATES
+
+if TYPE_CHECKING:
+    from gateway.app.login_setup import LoginParts
+    from gateway.app.outbox_service import OutboxService
+    from gateway.audit.audit_trail import AuditTrail
+    from gateway.config.settings import Settings
+    from gateway.errors import GatewayError
+    from gateway.exchange import Exchange
+    from gateway.http.server.caller_connection import IncomingRequest, RequestHandler
+    from gateway.http.server.request_parser import ConnectionDisposition
+    from gateway.login.session_store import SessionStore
+    from gateway.oauth.token_response import AccessToken
+    from gateway.oauth.token_store import TokenStore
+    from gateway.oauth.tokens import TokenState
+    from gateway.outbox.platform_sender import EntrySender
+    from gateway.pipeline.admission import LifecyclePhase
+    from gateway.pipeline.forwarder import TokenProvider
+    from gateway.telemetry.metrics import Metrics
+    from gateway.telemetry.tracing import Tracing
+
+
+class ActiveUses:
+    """Counts the users of one core: exchanges, deliveries and probes."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._empty: asyncio.Event | None = None
+
+    def enter(self) -> None:
+        """Count the begin of a use."""
+        self._count += 1
+
+    def leave(self) -> None:
+        """Count the end of a use."""
+        self._count -= 1
+        if not self._count and self._empty is not None:
+            self._empty.set()
+
+    async def wait_idle(self) -> None:
+        """Wait for the end of the last use. Called when no new use can begin."""
+        if self._count:
+            self._empty = asyncio.Event()
+            await self._empty.wait()
+
+
+class ServingCore(Protocol):
+    """The members of `gateway.app.revision.Core` that the dispatcher needs."""
+
+    @property
+    def handler(self) -> RequestHandler:
+        """The handler of requests."""
+        ...
+
+    @property
+    def public_url(self) -> str | None:
+        """The base URL of the gateway as callers know it, None where it is not set."""
+        ...
+
+    @property
+    def active_uses(self) -> ActiveUses:
+        """The counter of the core's uses."""
+        ...
+
+
+AnyCore = TypeVar("AnyCore", bound=ServingCore)
+
+
+class CoreDispatcher(Generic[AnyCore]):
+    """Dispatches to `core`, which may be replaced at any time; an exchange keeps its core."""
+
+    def __init__(self, core: AnyCore) -> None:
+        self.core = core
+
+    async def handle(self, request: IncomingRequest) -> ConnectionDisposition:
+        """Handle one request. Convert an absolute-form target first (RFC 9112 section 3.2.2)."""
+        core = self.core
+        if not request.message.path.startswith("/"):
+            request = to_origin_form(request, core.public_url)
+        under_way = core.active_uses
+        under_way.enter()
+        try:
+            return await core.handler.handle(request)
+        finally:
+            under_way.leave()
+
+    async def reject_malformed(
+        self, request: IncomingRequest, error: GatewayError
+    ) -> ConnectionDisposition:
+        """Respond to a request that could not be parsed."""
+        return await self.core.handler.reject_malformed(request, error)
+
+
+_NO_CONNECTIONS: Final = dict.fromkeys(CONNECTION_STATES, 0)
+
+
+def _ignore_retry(_: str) -> None:
+    """Ignore a retry: retries of probes are not counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessResources:
+    """The objects that outlive every version of the settings."""
+
+    session: aiohttp.ClientSession  # noqa: TID251 - received, not made
+    store: TokenStore
+    metrics: Metrics
+    audit: AuditTrail
+    sessions: SessionStore = field(default_factory=lambda: MemorySessionStore(time.monotonic))
+    exchange_listeners: tuple[Callable[[Exchange], None], ...] = ()
+    tracing: Tracing | None = None
+    outbox: OutboxService | None = None
+    permissions: PermissionCheck = field(default_factory=PermissionCheck)
+
+
+class Core:
+    """The objects made of one version of the settings; the constructor opens nothing but files.
+
+    Raises `StartError` where a secret or certificate cannot be read.
+    """
+
+    entry_sender: EntrySender  # set only where there is an outbox
+
+    def __init__(self, settings: Settings, parts: ProcessResources) -> None:
+        self.settings = settings
+        self.active_uses = ActiveUses()
+        self.missing_aliases = MissingAliases(parts.metrics.count_missing_alias)
+        self._metrics = parts.metrics
+        self._sources = _sources(settings, parts)
+        self.tokens = TokenManager(
+            self._sources,
+            parts.store,
+            _TokenTelemetry(parts.metrics, parts.audit),
+            policy=identity_setup.token_policy(settings),
+        )
+        max_connections = settings.platform.max_connections
+        self._pool = UpstreamPool(
+            identity_setup.upstream_origin(settings, tls_contexts.platform_tls(settings)),
+            timeouts=identity_setup.upstream_timeouts(settings),
+            max_connections=max_connections,
+            clock=time.monotonic,
+            shared=identity_setup.has_several_callers(settings),
+            readers=SlowReaders(
+                settings.limits.min_body_rate,
+                max_connections,
+                time.monotonic,
+                settings.limits.half_closed,
+            ),
+        )
+        outbox = parts.outbox
+        self.circuit = CircuitBreaker(
+            identity_setup.circuit_policy(settings),
+            time.monotonic,
+            None if outbox is None else outbox.delivery.on_platform_response,
+        )
+        self.admission = Admission(
+            max_concurrent=settings.limits.max_concurrent_requests,
+            audit=parts.audit,
+        )
+        self._callers = identity_setup.caller_registry(settings, time.monotonic)
+        self._unidentified_limiter = identity_setup.unidentified_limiter(
+            settings, self._callers, time.monotonic
+        )
+        login = _login_parts(settings, parts, self.tokens)
+        self._user_tokens = login.tokens if login is not None else None
+        handler = self._handler(parts, self._user_tokens or self.tokens)
+        self.handler = (
+            handler
+            if login is None
+            else login.middleware(handler, self._callers, self._unidentified_limiter)
+        )
+
+    def _handler(self, parts: ProcessResources, tokens: TokenProvider) -> Handler:
+        settings = self.settings
+        upstream = self._upstream(parts)
+        forwarder = Forwarder(upstream, tokens, parts.metrics.count_retry)
+        client = PlatformClient(forwarder, tokens, identity_setup.platform_path(settings))
+        unproven = ProbeTokenProvider(self.tokens)
+        statement = CapabilityCache(client, next(iter(self._sources)), time.monotonic)
+        self._statement = statement
+        # Retries of the gateway's own probes are no caller's retries, so that they are not counted.
+        probe_forwarder = Forwarder(upstream, unproven, _ignore_retry)
+        self.probe = PlatformProbe(
+            PlatformClient(probe_forwarder, unproven, client.platform_path), unproven
+        )
+        if parts.outbox is not None:
+            # Queued writes are sent with the callers' tokens, never with a user's.
+            self.entry_sender = parts.outbox.entry_sender(
+                settings, upstream, self.tokens, statement, credentials=self._sources
+            )
+        guard = identity_setup.search_guard(
+            settings, statement, parts.metrics.count_ignored_parameters
+        )
+        packs = settings.platform.compression == "both"
+        return Handler(
+            identity_setup.handler_settings(settings),
+            HandlerDependencies(
+                admission=self.admission,
+                callers=self._callers,
+                permissions=parts.permissions,
+                unidentified_limiter=self._unidentified_limiter,
+                tokens=tokens,
+                forwarder=CompressingForwarder(forwarder) if packs else forwarder,
+                link_translators=identity_setup.link_translator_factory(
+                    settings, parts.metrics.record_links, self.missing_aliases.record
+                ),
+                composer=RequestComposer(
+                    client.platform_path,
+                    limits=identity_setup.body_limits(settings),
+                    clock=time.monotonic,
+                    guard=guard,
+                    client=client if settings.fhir.auto_if_match else None,
+                ),
+                readers=self._pool.slow_readers,
+                search_guard=guard,
+                condition_guard=identity_setup.condition_guard(settings, statement),
+                account=self._account(parts),
+                clocks=Clocks(time.monotonic, time.time),
+                write_queue=None if parts.outbox is None else parts.outbox.write_queue(settings),
+            ),
+        )
+
+    def _account(self, parts: ProcessResources) -> Callable[[Exchange], None]:
+        account = ExchangeAccounting(
+            parts.metrics.record_exchange, parts.audit.record_exchange, parts.exchange_listeners
+        ).account
+        if parts.tracing is None:
+            return account
+        return parts.tracing.wrap_account(tracing.trace_peers(self.settings), account)
+
+    def _upstream(self, parts: ProcessResources) -> Upstream:
+        settings = self.settings
+        # Without tracing, none of its code is on the request path.
+        traced = parts.tracing
+        upstream_type = Upstream if traced is None else partial(TracedUpstream, traced)
+        return upstream_type(
+            self._pool,
+            authority=identity_setup.authority(settings.platform.fhir_base_url),
+            retry_controls=RetryControls(
+                RetryPolicy(settings.retries.max_attempts, settings.retries.backoff),
+                RetryBudget(settings.retries.budget_ratio, time.monotonic),
+                self.circuit,
+            ),
+            uploads=UploadLimiter(
+                settings.platform.max_connections // 2, settings.platform.connect_timeout
+            ),
+            on_retry=parts.metrics.count_retry,
+        )
+
+    async def start(self, before: Core | None = None) -> None:
+        """Start to fetch tokens; reuse those of the core `before` that are still valid."""
+        self._pool.open()
+        self._metrics.declare_credentials(self._sources)
+        reused_tokens = {} if before is None else self._reusable_tokens(before)
+        if before is not None:
+            for name in self._same_client_credentials(before):
+                self._sources[name].take_over(before._sources[name])
+        await self.tokens.start(reused_tokens)
+        if before is None:
+            return
+        self.admission.phase = before.admission.phase
+        for name in reused_tokens:
+            if self._sources[name].store_key != before._sources[name].store_key:
+                # The secret was changed: only a request to the SSO shows whether the new one is
+                # accepted.
+                self.tokens.fetch_now(name)
+
+    def _reusable_tokens(self, before: Core) -> Mapping[str, AccessToken]:
+        """Return the tokens of `before` that can be reused, by credential.
+
+        Reusable are those of the same credential name, client, SSO and platform.
+        """
+        tokens = {
+            name: before.tokens.current(name) for name in self._same_client_credentials(before)
+        }
+        return {name: token for name, token in tokens.items() if token is not None}
+
+    def _same_client_credentials(self, before: Core) -> Iterator[str]:
+        """Yield the credentials that are the same client of the same SSO in `before` and here."""
+        for name, source in self._sources.items():
+            if name in before._sources and source.identity == before._sources[name].identity:
+                yield name
+
+    def tokens_valid(self) -> dict[str, bool]:
+        """Return for every credential that callers use whether it has a valid token."""
+        return {name: state.is_valid for name, state in self.states_in_use().items()}
+
+    def states_in_use(self) -> dict[str, TokenState]:
+        """Return the token state of every credential that callers use."""
+        states = self.tokens.token_states()
+        return {name: states[name] for name in identity_setup.credentials_in_use(self.settings)}
+
+    def is_circuit_open(self) -> bool:
+        """Return whether requests to the platform fail fast for now."""
+        return self.circuit.state is CircuitState.OPEN
+
+    def connections(self) -> Mapping[str, int]:
+        """Return the number of connections to the platform by state."""
+        return self._pool.connection_counts()
+
+    @property
+    def public_url(self) -> str | None:
+        """The base URL of the gateway as callers know it, None where it is not set."""
+        return self.settings.listen.public_url
+
+    async def retire(self) -> None:
+        """Close after the last exchange; no new one may begin in this core."""
+        self.tokens.stop_renewing()
+        self._pool.drain()
+        await self.active_uses.wait_idle()
+        if self._user_tokens is not None:
+            await self._user_tokens.finish()
+        await self.close()
+
+    async def close(self) -> None:
+        """Close at once; exchanges in flight fail."""
+        await self._statement.close()
+        if self._user_tokens is not None:
+            await self._user_tokens.close()
+        await self.tokens.close()
+        self._pool.close()
+
+
+class CoreSwitch:
+    """The core in use, and the replaced cores that still have exchanges in flight."""
+
+    def __init__(self, first: Core) -> None:
+        self.dispatcher = CoreDispatcher(first)
+        self._retiring: dict[asyncio.Task[None], Core] = {}
+
+    @property
+    def current(self) -> Core:
+        """The core that serves new requests."""
+        return self.dispatcher.core
+
+    @property
+    def inflight(self) -> int:
+        """The number of exchanges in flight in all cores."""
+        return sum(core.admission.inflight for core in self._all())
+
+    def connections(self) -> Mapping[str, int]:
+        """Return the number of connections to the platform of all cores, by state."""
+        total = dict(_NO_CONNECTIONS)
+        for core in self._all():
+            for state, count in core.connections().items():
+                total[state] = total.get(state, 0) + count
+        return total
+
+    def acquire_entry_sender(self) -> tuple[EntrySender, Callable[[], None]]:
+        """Return the current sender of queued writes and a function that releases it.
+
+        The core of the sender is not closed before the function is called.
+        """
+        core = self.current
+        core.active_uses.enter()
+        return core.entry_sender, core.active_uses.leave
+
+    async def probe_platform(self, preferred_credential: str) -> tuple[str, str] | None:
+        """Probe the platform's metadata. Return the result and the credential used.
+
+        None where there is no result. `preferred_credential` is used first if it has a valid token.
+        """
+        core = self.current
+        ready = [name for name, is_valid in core.tokens_valid().items() if is_valid]
+        ready.sort(key=lambda name: name != preferred_credential)
+        result: tuple[str, str] | None = None
+        core.active_uses.enter()
+        try:
+            for credential in ready:
+                found = await core.probe.probe(credential)
+                if found is not None and (result is None or found != REFUSES):
+                    result = found, credential
+                # A refused credential says nothing about the others.
+                if found not in (None, REFUSES):
+                    break
+        finally:
+            core.active_uses.leave()
+        return result
+
+    def set_phase(self, phase: LifecyclePhase) -> None:
+        """Set the lifecycle phase of every core."""
+        for core in self._all():
+            core.admission.phase = phase
+
+    async def replace(self, successor: Core) -> None:
+        """Let new requests go to `successor`; exchanges in flight stay in their core."""
+        before = self.current
+        await successor.start(before)
+        self.dispatcher.core = successor
+        task = asyncio.get_running_loop().create_task(before.retire())
+        self._retiring[task] = before
+        task.add_done_callback(self._retiring.pop)
+
+    async def close(self) -> None:
+        """Close all cores; exchanges in flight fail."""
+        retiring = tuple(self._retiring.items())
+        for task, _ in retiring:
+            task.cancel()
+        await asyncio.gather(*(task for task, _ in retiring), return_exceptions=True)
+        for core in (self.current, *(core for _, core in retiring)):
+            await core.close()
+
+    def _all(self) -> tuple[Core, ...]:
+        return (self.current, *self._retiring.values())
+
+
+def _sources(settings: Settings, parts: ProcessResources) -> dict[str, ReloadingTokenSource]:
+    tls = tls_contexts.sso_tls(settings)
+    endpoint = TokenEndpoint(parts.session, identity_setup.token_endpoint(settings, tls))
+    names = dict.fromkeys(identity_setup.credentials_in_use(settings))
+    if settings.audit.fhir_credential is not None:
+        names[settings.audit.fhir_credential] = None
+    return {name: _source(settings, endpoint, name) for name in names}
+
+
+def _source(settings: Settings, endpoint: TokenEndpoint, name: str) -> ReloadingTokenSource:
+    credential = settings.credentials[name]
+    return ReloadingTokenSource(
+        CredentialSource(endpoint, identity_setup.client_credentials(settings, name), name),
+        # The platform is part of the identity: a token must never be sent to another platform.
+        identity=(
+            settings.sso.token_url,
+            settings.platform.fhir_base_url,
+            credential.client_id,
+            credential.scope,
+            tuple(sorted(credential.extra_params.items())),
+        ),
+        reread=lambda: identity_setup.client_credentials(settings, name),
+    )
+
+
+def _login_parts(
+    settings: Settings, parts: ProcessResources, tokens: TokenManager
+) -> LoginParts | None:
+    if not settings.login.enabled:
+        return None
+    # Imported here: the import takes time, and the login is optional.
+    from gateway.app.login_setup import LoginParts
+
+    return LoginParts(settings, tokens, parts.session, parts.sessions, parts.audit)
+
+
+class _TokenTelemetry:
+    """Reports token events to metrics and audit."""
+
+    def __init__(self, metrics: Metrics, audit: AuditTrail) -> None:
+        self.on_token_requested = metrics.on_token_requested
+        self.on_token_expiry = metrics.on_token_expiry
+        self.on_waiters_changed = metrics.on_waiters_changed
+        self._audit = audit
+
+    def on_token_event(
+        self, credential: str, outcome: str, detail: Mapping[str, str | float | None]
+    ) -> None:
+        """Record in the audit trail that a token was fetched or could not be fetched."""
+        self._audit.record_event("token", credential=credential, outcome=outcome, **detail)

@@ -1,0 +1,118 @@
+"""Opens the stores that `store.url` names; only a shared one needs the extra `redis`."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from gateway.config.section import NO_KEY, SecretReadError, decode_encryption_key
+from gateway.errors import StartError
+from gateway.i18n import Message, exception_message, setting_problem
+from gateway.login.session_store import MemorySessionStore
+from gateway.oauth.token_store import MemoryTokenStore
+from gateway.secret import Secret
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from gateway.config.operations_settings import StoreSettings
+    from gateway.config.settings import Settings
+    from gateway.login.session_store import SessionStore
+    from gateway.oauth.token_store import TokenStore
+
+# Seconds for one socket operation. A whole access is limited elsewhere; these limits end operations
+# that would linger. A shared token can be replaced by a new one, so that the wait is short; a
+# session is stored nowhere else.
+_TIMEOUT: Final = 0.25
+_SESSION_TIMEOUT: Final = 0.5
+
+
+def open_store(settings: Settings, closing: contextlib.AsyncExitStack) -> TokenStore:
+    """Return the token store, not connected yet; `closing` closes it. Raises `StartError`."""
+    store = settings.store
+    encryption_key = _encryption_key(store)
+    if store.url.kind == "memory":
+        return MemoryTokenStore()
+    try:
+        from gateway.oauth.redis_token_store import RedisTokenStore
+    except ImportError:
+        why = Message("needs the extra `redis`: pip install 'dhp-gateway[redis]'")
+        raise StartError(setting_problem("store.url", why)) from None
+    client = _client(store, _TIMEOUT)
+    closing.push_async_callback(client.aclose)
+    return RedisTokenStore(client, encryption_key=encryption_key)
+
+
+def require_store(settings: Settings) -> None:
+    """Raise `StartError` where a client of the store cannot be constructed."""
+    # The client connects at its first use, and is discarded before that.
+    open_store(settings, contextlib.AsyncExitStack())
+
+
+def open_sessions(settings: Settings, closing: contextlib.AsyncExitStack) -> SessionStore:
+    """Return the session store, not connected yet; `closing` closes it.
+
+    Raises `StartError`. `open_store` is called first and reports a missing extra.
+    """
+    store = settings.store
+    if store.url.kind == "memory":
+        return MemorySessionStore(time.monotonic)
+    from gateway.login.redis_session_store import RedisSessionStore
+
+    client = _client(store, _SESSION_TIMEOUT)
+    closing.push_async_callback(client.aclose)
+    return RedisSessionStore(client, encryption_key=_encryption_key(store))
+
+
+def _client(store: StoreSettings, timeout: float) -> Redis:
+    from redis.asyncio import Redis
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+
+    url = store.url
+    return Redis(
+        **_store_description(store),
+        db=url.database,
+        username=url.username,
+        password=None if url.password is None else url.password.reveal(),
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        # One retry: an idle connection may be dead since a restart of the server.
+        retry=Retry(NoBackoff(), 1),
+        # Every server version of the last ten years supports RESP2.
+        protocol=2,
+    )
+
+
+def _store_description(store: StoreSettings) -> dict[str, Any]:
+    url = store.url
+    if url.kind == "unix":
+        return {"unix_socket_path": url.path}
+    plain: dict[str, Any] = {"host": url.host, "port": url.port}
+    if url.kind == "redis":
+        return plain
+    if store.ca_file is not None:
+        try:
+            ssl.create_default_context(cafile=store.ca_file)
+        except (OSError, ssl.SSLError) as error:
+            why = Message.external(error.strerror, Message("holds no certificates"))
+            detail = Message("{path}: {why}", path=store.ca_file, why=why)
+            raise StartError(setting_problem("store.ca_file", detail)) from None
+        plain["ssl_ca_certs"] = str(store.ca_file)
+    return {**plain, "ssl": True, "ssl_min_version": ssl.TLSVersion.TLSv1_2}
+
+
+def _encryption_key(store: StoreSettings) -> Secret | None:
+    source = store.encryption_key_source()
+    try:
+        text = source.read()
+    except SecretReadError as error:
+        raise StartError(exception_message(error)) from None
+    if text is None:
+        return None
+    if decode_encryption_key(text) is None:
+        raise StartError(setting_problem(source.key, NO_KEY))
+    # The text, not the bytes: the keys that encrypt stored values were derived from the text.
+    return Secret(text.reveal().strip().rstrip("="))

@@ -1,0 +1,254 @@
+"""TLS to callers, platform and SSO: certificates, keys and trusted CAs."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from gateway.errors import StartError
+from gateway.i18n import Message, exception_message, setting_problem, system_error
+from gateway.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from gateway.config.settings import Settings
+
+_log = get_logger(__name__)
+
+_ENCRYPTED: Final = Message(
+    "the key is encrypted; store it without a passphrase, readable for the gateway only"
+)
+
+
+def listen_tls(settings: Settings) -> ssl.SSLContext | None:
+    """Return the TLS context of the caller listener, None without TLS.
+
+    Raises `StartError` where a certificate, key or CA cannot be used.
+    """
+    tls = settings.listen.tls
+    if tls.cert_file is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    _load_identity(context, "listen.tls.cert_file", tls.cert_file, tls.key_file)
+    if tls.client_ca_file is not None:
+        _load_client_cas(context, tls.client_ca_file)
+        # A caller that is identified by other means need not present a certificate.
+        by_other_means = any(not caller.client_cert_names for caller in settings.callers)
+        context.verify_mode = ssl.CERT_OPTIONAL if by_other_means else ssl.CERT_REQUIRED
+    return context
+
+
+def platform_tls(settings: Settings) -> ssl.SSLContext | None:
+    """Return the TLS context for the platform, with the client certificate if one is set.
+
+    None where the platform's URL is not https. Raises `StartError`.
+    """
+    platform = settings.platform
+    context = client_tls(platform.fhir_base_url, platform.ca_file, "platform.ca_file")
+    if context is not None and platform.client_cert_file is not None:
+        files = platform.client_cert_file, platform.client_key_file
+        _load_identity(context, "platform.client_cert_file", *files)
+    return context
+
+
+def sso_tls(settings: Settings) -> ssl.SSLContext | None:
+    """Return the TLS context for the SSO, None without TLS. Raises `StartError`."""
+    sso = settings.sso
+    return client_tls(sso.token_url, sso.ca_file, "sso.ca_file")
+
+
+def syslog_tls(settings: Settings) -> ssl.SSLContext:
+    """Return the TLS context for the audit's syslog server (RFC 5425). Raises `StartError`."""
+    audit = settings.audit
+    context = _verifying_context(audit.syslog_ca_file, "audit.syslog_ca_file")
+    if audit.syslog_client_cert_file is not None:
+        files = audit.syslog_client_cert_file, audit.syslog_client_key_file
+        _load_identity(context, "audit.syslog_client_cert_file", *files)
+    return context
+
+
+def audit_repository_tls(settings: Settings) -> ssl.SSLContext | None:
+    """Return the TLS context for the AuditEvent repository, None without TLS.
+
+    Raises `StartError`.
+    """
+    audit = settings.audit
+    return client_tls(audit.fhir_endpoint or "", audit.fhir_ca_file, "audit.fhir_ca_file")
+
+
+def client_tls(url: str, ca_file: Path | None, key: str) -> ssl.SSLContext | None:
+    """Return a verifying context for an https URL, None for another scheme. Raises `StartError`.
+
+    The trust roots are those of `ca_file`, or the system's where it is None.
+    """
+    if urlsplit(url).scheme != "https":
+        return None
+    context = _verifying_context(ca_file, key)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def certificate_expiries(settings: Settings) -> dict[str, float]:
+    """Return the expiry of each certificate of the settings, in Unix seconds, by its purpose.
+
+    Of a chain, the first certificate counts; of several CAs, the one that expires last, because the
+    others may be there for a change-over. An unreadable file is left out; the code that uses it
+    reports the error.
+    """
+    found = {}
+    for name, _, path in _certificate_files(settings):
+        if path is None:
+            continue
+        try:
+            ends = _expiry_times(path)
+        except (OSError, ValueError):
+            _log.warning("%s: cannot tell when the certificate of %s ends", path, name)
+            continue
+        found[name] = max(ends) if name.endswith("-ca") else ends[0]
+    return found
+
+
+def expired_certificates(settings: Settings, now: float) -> Iterator[tuple[str, Path, float]]:
+    """Yield expired certificates: key, file and expiry in Unix seconds.
+
+    Unreadable certificates are left out.
+    """
+    for name, key, path in _certificate_files(settings):
+        if path is None:
+            continue
+        with contextlib.suppress(OSError, ValueError):
+            ends = _expiry_times(path)
+            last = max(ends) if name.endswith("-ca") else ends[0]
+            if last < now:
+                yield key, path, last
+
+
+def certificate_problems(settings: Settings) -> Iterator[Message]:
+    """Yield every problem of certificates, keys and CAs, in use or not, with the setting's key."""
+    audit, platform, tls = settings.audit, settings.platform, settings.listen.tls
+    looks: list[Callable[[], object]] = [
+        partial(_verifying_context, path, key)
+        for key, path in (
+            *((key, path) for name, key, path in _certificate_files(settings) if "-ca" in name),
+            ("tracing.ca_file", settings.tracing.ca_file),
+            ("store.ca_file", settings.store.ca_file),
+        )
+        if path is not None
+    ]
+    looks += [
+        partial(_load_identity, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), key, cert_file, key_file)
+        for key, cert_file, key_file in (
+            ("listen.tls.cert_file", tls.cert_file, tls.key_file),
+            ("platform.client_cert_file", platform.client_cert_file, platform.client_key_file),
+            (
+                "audit.syslog_client_cert_file",
+                audit.syslog_client_cert_file,
+                audit.syslog_client_key_file,
+            ),
+        )
+        if cert_file is not None and key_file is not None
+    ]
+    for look in looks:
+        try:
+            look()
+        except StartError as error:
+            yield exception_message(error)
+
+
+def _certificate_files(settings: Settings) -> Iterator[tuple[str, str, Path | None]]:
+    tls, platform, audit = settings.listen.tls, settings.platform, settings.audit
+    yield "listener", "listen.tls.cert_file", tls.cert_file
+    yield "caller-ca", "listen.tls.client_ca_file", tls.client_ca_file
+    yield "platform-ca", "platform.ca_file", platform.ca_file
+    yield "platform-client", "platform.client_cert_file", platform.client_cert_file
+    yield "sso-ca", "sso.ca_file", settings.sso.ca_file
+    yield "syslog-ca", "audit.syslog_ca_file", audit.syslog_ca_file
+    yield "audit-fhir-ca", "audit.fhir_ca_file", audit.fhir_ca_file
+    yield "syslog-client", "audit.syslog_client_cert_file", audit.syslog_client_cert_file
+
+
+def _expiry_times(path: Path) -> list[float]:
+    """Return the expiries of a PEM file's certificates, at least one.
+
+    Raises OSError or ValueError.
+    """
+    # Imported here: the import takes time, and most gateways have no certificate.
+    from cryptography.x509 import load_pem_x509_certificates
+
+    certificates = load_pem_x509_certificates(path.read_bytes())
+    return [certificate.not_valid_after_utc.timestamp() for certificate in certificates]
+
+
+def _verifying_context(ca_file: Path | None, key: str) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError) as error:
+        why = Message.external(error.strerror, Message("holds no certificates"))
+        raise StartError(
+            setting_problem(key, Message("{path}: {why}", path=ca_file, why=why))
+        ) from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _load_identity(
+    context: ssl.SSLContext, key: str, cert_file: Path, key_file: Path | None
+) -> None:
+    """Load a certificate and its key. `key` is the setting that names `cert_file`."""
+    _require_readable(key, cert_file)
+    _require_readable(key.replace("cert_file", "key_file"), key_file)
+    encrypted = False
+
+    def password() -> bytes:
+        # Without this callback OpenSSL would ask for the passphrase on the terminal.
+        nonlocal encrypted
+        encrypted = True
+        return b""
+
+    try:
+        context.load_cert_chain(cert_file, key_file, password=password)
+    except (OSError, ssl.SSLError) as error:
+        trouble = _ENCRYPTED if encrypted else _pem_problem(error)
+        why = Message(
+            "{cert_file} with key {key_file}: {trouble}",
+            cert_file=cert_file,
+            key_file=key_file,
+            trouble=trouble,
+        )
+        raise StartError(setting_problem(key, why)) from None
+
+
+def _load_client_cas(context: ssl.SSLContext, path: Path) -> None:
+    _require_readable("listen.tls.client_ca_file", path)
+    try:
+        context.load_verify_locations(path)
+    except (OSError, ssl.SSLError):
+        why = Message("{path}: holds no certificates (PEM)", path=path)
+        raise StartError(setting_problem("listen.tls.client_ca_file", why)) from None
+
+
+def _require_readable(key: str, path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        why = system_error(error, Message("cannot be read"))
+        raise StartError(
+            setting_problem(key, Message("{path}: {why}", path=path, why=why))
+        ) from None
+
+
+def _pem_problem(error: OSError) -> Message:
+    """Return what is wrong with a certificate and its key, as a text for the operator."""
+    reason = getattr(error, "reason", None) or ""
+    if reason == "KEY_VALUES_MISMATCH":
+        return Message("the key does not belong to the certificate")
+    return Message("not a PEM certificate chain and its private key")

@@ -1,0 +1,381 @@
+"""Delivery of AuditEvents to a FHIR repository: batches of updates with ids of the gateway.
+
+An update as create (`PUT AuditEvent/{id}`) is idempotent: after a failure with unknown effect the
+same entries are sent again and nothing is stored twice. The writer thread sends through an HTTP
+client that works on the event loop's session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import re
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import aiohttp
+import orjson
+
+from gateway.audit.audit_writer import RETRY_DELAY, SinkError, WriterLimits, WriterThread
+from gateway.clock import backoff
+from gateway.field_values import parse_retry_after
+from gateway.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from gateway.audit.audit_writer import OnFailure
+
+MAX_ENTRIES: Final = 100
+_MAX_BYTES: Final = 1024 * 1024
+_FIRST_PAUSE: Final = 0.5
+_MAX_PAUSE: Final = 15.0
+# A media type, a resource type or a Bundle type.
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9.+/-]{0,63}")
+# Rejections that the repository's operator can resolve; the AuditEvents are retained until then.
+_RETRYABLE_STATUSES: Final = frozenset(
+    {401, 403, 404, 405, 407, 408, 409, 421, 423, 424, 425, 426, 429}
+)
+
+_log = get_logger("gateway.audit")
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryResponse:
+    """The response of the repository: status, body, and the fields Retry-After and Content-Type."""
+
+    status: int
+    body: bytes
+    retry_after: str | None = None
+    content_type: str = ""
+
+
+class RepositorySink:
+    """Sends resources to a FHIR repository (`audit_writer.Sink`). A line is a resource.
+
+    `post` sends a Bundle to `base`, blocking; it raises `SinkError` if there is no response.
+    `on_records` counts as for a `WriterThread`. `count_outcome`, which the writer calls in its
+    place, counts resources that the repository rejected permanently as `dropped`. `clock` is
+    monotonic.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        post: Callable[[bytes], RepositoryResponse],
+        on_records: Callable[[str, int], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._base = base
+        self._post = post
+        self._on_records = on_records
+        self._clock = clock
+        self._rng = rng or random.Random()  # nosec B311 # noqa: S311 - spreads load
+        self._waiting: deque[bytes] = deque()
+        self._entries = MAX_ENTRIES
+        self._failures = 0
+        self._not_before = 0.0
+        self._pauses_skipped = False
+        self._refused = 0
+        self._is_refusal_logged = False
+        self._is_bodiless_logged = False
+
+    def write(self, lines: Sequence[bytes]) -> None:
+        """Send all resources (`Sink.write`)."""
+        if not self._waiting:
+            self._waiting.extend(lines)
+        if not self._pauses_skipped and self._clock() < self._not_before:
+            raise SinkError("left alone for a moment")
+        while self._waiting:
+            try:
+                wait = self._deliver()
+            except Exception:
+                self._postpone(None)
+                raise
+            if wait is not None:
+                self._postpone(wait.retry_after)
+                raise SinkError(f"HTTP {wait.status}")
+            self._failures = 0
+
+    def discard_failed(self) -> int:
+        """Discard what the repository did not accept (`Sink.discard_failed`)."""
+        lost = len(self._waiting)
+        self._waiting.clear()
+        return lost
+
+    def close(self) -> None:
+        """Do nothing: the connections belong to the owner of `post`."""
+
+    def skip_pauses(self) -> None:
+        """Make attempts without pauses, since the gateway is stopping.
+
+        May be called in any thread.
+        """
+        self._pauses_skipped = True
+
+    def count_outcome(self, outcome: str, count: int) -> None:
+        """Count the outcome of `count` lines. Rejected ones count as dropped."""
+        if outcome == "written":
+            refused, self._refused = self._refused, 0
+            if refused:
+                self._on_records("dropped", refused)
+            count -= refused
+        if count:
+            self._on_records(outcome, count)
+
+    def _deliver(self) -> RepositoryResponse | None:
+        """Send the next batch. Return the response if the rest has to be sent later, else None."""
+        batch = self._next_batch()
+        reply = self._post(self._bundle(batch))
+        if reply.status in (400, 413, 422):
+            if len(batch) > 1:
+                # The batch is too large, or one resource invalidates it: smaller batches find out
+                # which.
+                self._entries = len(batch) // 2
+            else:
+                self._waiting.popleft()
+                self._drop_refused(reply.status)
+            return None
+        if not 200 <= reply.status < 300:
+            return reply
+        return self._apply_statuses(batch, self._statuses(reply, len(batch)))
+
+    def _statuses(self, reply: RepositoryResponse, count: int) -> list[int]:
+        """Return the status of each entry; that of the response for all if it has no body.
+
+        A response without a body is valid after `Prefer: return=minimal`. Raises `SinkError`.
+        """
+        if reply.body.strip():
+            return _statuses(reply, count)
+        if not self._is_bodiless_logged:
+            self._is_bodiless_logged = True
+            _log.info(
+                "the repository answers without a body: all AuditEvents of a batch count as taken,"
+                " by its status; told once",
+                status=reply.status,
+            )
+        return [reply.status] * count
+
+    def _apply_statuses(self, batch: list[bytes], statuses: list[int]) -> RepositoryResponse | None:
+        waits: list[tuple[bytes, int]] = []
+        for line, status in zip(batch, statuses, strict=True):
+            self._waiting.popleft()
+            if 400 <= status < 500 and status not in _RETRYABLE_STATUSES:
+                self._drop_refused(status)
+            elif not 200 <= status < 300:
+                waits.append((line, status))
+        self._waiting.extendleft(line for line, _ in reversed(waits))
+        self._entries = min(2 * self._entries, MAX_ENTRIES)
+        return RepositoryResponse(waits[0][1], b"") if waits else None
+
+    def _next_batch(self) -> list[bytes]:
+        batch: list[bytes] = []
+        size = 0
+        for line in self._waiting:
+            size += len(line)
+            if batch and (len(batch) >= self._entries or size > _MAX_BYTES):
+                break
+            batch.append(line)
+        return batch
+
+    def _bundle(self, batch: list[bytes]) -> bytes:
+        entries = [self._entry(line) for line in batch]
+        return orjson.dumps({"resourceType": "Bundle", "type": "batch", "entry": entries})
+
+    def _entry(self, line: bytes) -> dict[str, Any]:
+        address = f"AuditEvent/{orjson.loads(line)['id']}"
+        return {
+            "fullUrl": f"{self._base}/{address}",
+            "resource": orjson.Fragment(line.rstrip(b"\n")),
+            "request": {"method": "PUT", "url": address},
+        }
+
+    def _drop_refused(self, status: int) -> None:
+        self._refused += 1
+        if not self._is_refusal_logged:
+            self._is_refusal_logged = True
+            _log.error("AuditEvents are refused for good and dropped; told once", status=status)
+
+    def _postpone(self, retry_after: str | None) -> None:
+        """Delay the next attempt: backoff with jitter, or Retry-After if that is longer."""
+        requested_delay = parse_retry_after(retry_after, time.time(), max_delay=_MAX_PAUSE)
+        self._failures += 1
+        delay = backoff(self._failures, _FIRST_PAUSE, _MAX_PAUSE, self._rng.random)
+        self._not_before = self._clock() + max(delay, requested_delay or 0.0)
+
+
+class RepositoryWriter(WriterThread):
+    """A writer that retries as long as its backlog is below its limit, also with `drop`.
+
+    The records themselves are in the first sink meanwhile, and a restart of the repository takes
+    longer than that of a pipe's reader.
+    """
+
+    log_name = "AuditEvents"
+    retries_forever = True
+    max_lines_per_write = MAX_ENTRIES
+
+    def __init__(
+        self,
+        sink: RepositorySink,
+        *,
+        on_failure: OnFailure,
+        limits: WriterLimits | None = None,
+        retry_delay: float = RETRY_DELAY,
+    ) -> None:
+        super().__init__(
+            sink,
+            on_failure=on_failure,
+            on_records=sink.count_outcome,
+            limits=limits or WriterLimits(stalled_bytes=WriterLimits().max_bytes),
+            retry_delay=retry_delay,
+        )
+        self._skip_pauses = sink.skip_pauses
+
+    async def close(self, timeout: float) -> int:
+        """Send what was accepted, for at most `timeout` seconds. Return the number of lost ones."""
+        self._skip_pauses()
+        return await super().close(timeout)
+
+
+def _statuses(reply: RepositoryResponse, count: int) -> list[int]:
+    """Return the status of each entry of a batch-response. Raises `SinkError` if it is invalid."""
+    bundle: Any = None
+    with contextlib.suppress(ValueError):
+        bundle = orjson.loads(reply.body)
+    try:
+        if bundle["type"] != "batch-response":
+            raise _unexpected(reply, bundle)
+        statuses = [int(entry["response"]["status"][:3]) for entry in bundle["entry"]]
+    except (ValueError, TypeError, KeyError):
+        raise _unexpected(reply, bundle) from None
+    if len(statuses) != count:
+        raise SinkError(f"a batch-response with {len(statuses)} entries to {count}")
+    return statuses
+
+
+def _unexpected(reply: RepositoryResponse, body: object) -> SinkError:
+    """Return an error that describes the response. It quotes only names, never content."""
+    came = [f"HTTP {reply.status}", f"{len(reply.body)} bytes"]
+    members = body if isinstance(body, dict) else {}
+    for name in (reply.content_type, members.get("resourceType"), members.get("type")):
+        if isinstance(name, str) and _NAME.fullmatch(name):
+            came.append(name)
+    return SinkError(f"no batch-response came, but {', '.join(came)}")
+
+
+_TIMEOUT: Final = 10.0
+_GRACE: Final = 1.0
+_MAX_REPLY: Final = 8 * 1024 * 1024
+_NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None)
+_HEADERS: Final = {
+    "Accept": "application/fhir+json",
+    "Accept-Encoding": "identity",
+    "Content-Type": "application/fhir+json",
+    "Prefer": "return=minimal",
+    "User-Agent": "dhp-gateway",
+}
+
+
+class BearerSource(Protocol):
+    """The source of the repository's token. Its methods are called in the event loop's thread."""
+
+    async def authorization(self) -> bytes:
+        """Return the value of the field `Authorization`. Raises if there is no token."""
+        ...
+
+    def on_unauthorized(self, authorization: bytes) -> None:
+        """Called when the repository responded 401 to a request with this value."""
+        ...
+
+
+class RepositoryClient:
+    """Sends Bundles to the base URL of a repository, one at a time. Create it in the loop's thread.
+
+    The session is not closed. If `tls` is None, the system's root certificates are used. `timeout`
+    is in seconds and covers the whole exchange.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
+        base: str,
+        *,
+        tls: ssl.SSLContext | None = None,
+        bearer: BearerSource | None = None,
+        timeout: float = _TIMEOUT,
+    ) -> None:
+        self._session = session
+        self._base = base
+        self._tls = tls
+        self._bearer = bearer
+        self._timeout = timeout
+        self._loop = asyncio.get_running_loop()
+
+    def __call__(self, body: bytes) -> RepositoryResponse:
+        """Send a Bundle and return the response. Blocks, and must not run in the loop's thread.
+
+        Raises `SinkError`.
+        """
+        try:
+            sending = asyncio.run_coroutine_threadsafe(self._exchange(body), self._loop)
+        except RuntimeError:
+            raise SinkError("the gateway has ended") from None
+        try:
+            return sending.result(self._timeout + _GRACE)
+        except SinkError:
+            raise
+        except BaseException as error:
+            sending.cancel()
+            # The text of the exception could show the URL or the token.
+            raise SinkError(type(error).__name__) from None
+
+    async def _exchange(self, body: bytes) -> RepositoryResponse:
+        async with asyncio.timeout(self._timeout):
+            headers = dict(_HEADERS)
+            if self._bearer is None:
+                return await self._send_with_reconnect(body, headers)
+            try:
+                authorization = await self._bearer.authorization()
+            except Exception:
+                raise SinkError("no token for the repository") from None
+            headers["Authorization"] = authorization.decode("ascii")
+            reply = await self._send_with_reconnect(body, headers)
+            if reply.status == 401:
+                self._bearer.on_unauthorized(authorization)
+            return reply
+
+    async def _send_with_reconnect(
+        self, body: bytes, headers: dict[str, str]
+    ) -> RepositoryResponse:
+        """Send, and retry once if the connection was lost: an idle connection can die unnoticed."""
+        try:
+            return await self._send(body, headers)
+        except (aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError):
+            return await self._send(body, headers)
+
+    async def _send(self, body: bytes, headers: dict[str, str]) -> RepositoryResponse:
+        async with self._session.post(
+            self._base,
+            data=body,
+            headers=headers,
+            allow_redirects=False,
+            ssl=self._tls or True,
+            timeout=_NO_TIMEOUT,
+        ) as response:
+            answer = bytearray()
+            async for chunk in response.content.iter_chunked(65536):
+                answer += chunk
+                if len(answer) > _MAX_REPLY:
+                    raise SinkError("an answer without an end")
+            return RepositoryResponse(
+                response.status,
+                bytes(answer),
+                response.headers.get("Retry-After"),
+                response.content_type,
+            )

@@ -1,0 +1,424 @@
+"""`dhp-gateway doctor`: examines a set-up from the settings to the platform's CapabilityStatement.
+
+There is one check result for each step, in the order in which an operator would search for a fault.
+A step that needs a failed one is skipped, with the reason. Every failure has a hint on what to do
+next.
+
+The check of the platform's links shows whether they begin with the configured base URLs. It
+examines `implementation.url` of the CapabilityStatement and the links of one search, for a type
+without patients where the platform declares one. Its results show nothing but base URLs of the
+platform; where the platform sends none, there is no result.
+"""
+
+from __future__ import annotations
+
+import stat
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from email.utils import parsedate_to_datetime
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import aiohttp
+import orjson
+
+from gateway import os_support
+from gateway.app import preflight
+from gateway.app.identity_setup import credentials_in_use
+from gateway.app.preflight import CheckResult
+from gateway.app.tls_contexts import platform_tls, sso_tls
+from gateway.cli import doctor_network, doctor_sso, notify_command
+from gateway.cli.doctor_network import CheckedServer, check_route
+from gateway.config.section import SecretReadError, permission_problem, suspicious_surrounding
+from gateway.fhir.capability_statement import json_objects
+from gateway.fhir.links.link_map import LinkMap, parse_base
+from gateway.i18n import EMPTY_MESSAGE, Message, format_duration
+
+if TYPE_CHECKING:
+    from gateway.app.preflight import State
+    from gateway.config.problems import Problem
+    from gateway.config.settings import Settings
+    from gateway.oauth.token_response import TokenResponse
+
+SendGet = Callable[[str], AbstractAsyncContextManager[aiohttp.ClientResponse]]
+
+_CHECK: Final = Message("platform links")
+# Types without patient data, which most platforms let every client search.
+_PREFERRED: Final = ("Organization", "Location", "HealthcareService", "ValueSet")
+_PAGING: Final = ("self", "next", "previous", "prev", "first", "last")
+# The rewriting rules need a base URL of the gateway: one that no link can have.
+_GATEWAY: Final = "http://gateway.invalid"
+
+
+async def examine(settings: Settings, statement: bytes, get: SendGet) -> AsyncIterator[CheckResult]:
+    """Yield the check result.
+
+    `get` sends a request to the platform, with a token if there is one.
+    """
+    if not settings.rewrite.enabled:
+        return
+    declared = _object(statement)
+    base = settings.platform.fhir_base_url
+    base_urls = _BaseUrls(LinkMap(base, _GATEWAY, settings.rewrite.aliases))
+    if kind := _searched_type(declared):
+        base_urls.record_links(await _search(get, f"{base.rstrip('/')}/{kind}?_count=1"), kind)
+    # In YAML, the brackets of an IPv6 address need the quotation marks.
+    aliases = ", ".join(dict.fromkeys(f'"{alias}"' for alias in base_urls.missing))
+    if aliases:
+        detail = Message("they begin with {aliases}, and lead past the gateway", aliases=aliases)
+        hint = Message(
+            "Set rewrite.aliases: [{aliases}], or platform.fhir_base_url to that name",
+            aliases=aliases,
+        )
+        yield CheckResult(_CHECK, "failed", detail, hint)
+        return
+    base_urls.record_url(_object(declared.get("implementation")).get("url"))
+    if base_urls.missing:
+        alias = f'"{base_urls.missing[0]}"'
+        detail = Message("implementation.url of the platform is {alias}", alias=alias)
+        hint = Message("If links begin so, too, set rewrite.aliases: [{alias}]", alias=alias)
+        yield CheckResult(_CHECK, "ok", detail, hint)
+    elif base_urls.has_known:
+        yield CheckResult(_CHECK, "ok", Message("they begin as the settings say"))
+
+
+class _BaseUrls:
+    """Collects the base URLs that the platform uses for itself; `missing` are the unknown ones."""
+
+    def __init__(self, links: LinkMap) -> None:
+        self._links = links
+        self.missing: list[str] = []
+        self.has_known = False
+
+    def record_links(self, page: dict[str, Any], kind: str) -> None:
+        """Record the links of a searchset for the type `kind`."""
+        for link in json_objects(page.get("link")):
+            if link.get("relation") in _PAGING:
+                self.record_url(link.get("url"), kind)
+        for entry in json_objects(page.get("entry")):
+            url = entry.get("fullUrl")
+            # A fullUrl that is the canonical URL of its resource is an identity, not a link.
+            if url != _object(entry.get("resource")).get("url"):
+                self.record_url(url, kind)
+
+    def record_url(self, url: object, kind: str = "") -> None:
+        """Record a URL, which is a base URL itself or, with `kind`, a URL of that type."""
+        if not isinstance(url, str):
+            return
+        if self._links.to_gateway(url) is not None:
+            self.has_known = True
+            return
+        base, has_query, _ = url.partition("?")
+        if kind:
+            before, is_of_kind, _ = base.rpartition(f"/{kind}")
+            if not is_of_kind and not has_query:
+                return  # It is unknown where the base URL ends and the logical id begins.
+            base = before or base
+        try:
+            self.missing.append(parse_base(base).text)
+        except ValueError:
+            return
+
+
+def _searched_type(statement: dict[str, Any]) -> str | None:
+    types = [
+        resource.get("type")
+        for rest in json_objects(statement.get("rest"))
+        for resource in json_objects(rest.get("resource"))
+        if any(
+            interaction.get("code") == "search-type"
+            for interaction in json_objects(resource.get("interaction"))
+        )
+    ]
+    searchable = [kind for kind in types if isinstance(kind, str) and kind.isalpha()]
+    return next((kind for kind in (*_PREFERRED, *searchable) if kind in searchable), None)
+
+
+async def _search(get: SendGet, url: str) -> dict[str, Any]:
+    """Return the resource of the response, empty where there is none."""
+    try:
+        async with get(url) as response:
+            return _object(await response.read()) if response.status == 200 else {}
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        return {}
+
+
+def _object(value: object) -> dict[str, Any]:
+    """Return a JSON object, parsed or as bytes; an empty one for anything else."""
+    if isinstance(value, bytes):
+        try:
+            value = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            return {}
+    return value if isinstance(value, dict) else {}
+
+
+# Seconds. A token is checked by its times: most servers tolerate a minute.
+_MAX_SKEW: Final = 60.0
+_SET_CLOCK: Final = (
+    "timedatectl set-ntp true"
+    if os_support.HAS_FILE_MODES
+    else Message("{command}, as administrator", command="w32tm /resync")
+)
+
+
+async def run_checks(
+    settings: Settings,
+    print_line: Callable[[Message], object] | None,
+    warnings: Iterable[Problem] = (),
+) -> list[CheckResult]:
+    """Run all checks; `print_line` is called with each result's line at once.
+
+    `warnings` of the settings are reported with the check of their subject.
+    """
+    findings = []
+    async for finding in iterate_checks(settings, warnings):
+        findings.append(finding)
+        if print_line is not None:
+            print_line(finding.line())
+    return findings
+
+
+async def iterate_checks(
+    settings: Settings, warnings: Iterable[Problem] = ()
+) -> AsyncIterator[CheckResult]:
+    """Yield all check results as they are made. Opens connections; changes nothing anywhere."""
+    local_checks = (preflight.check_files, doctor_network.examine, _operators)
+    results = (_settings(settings, warnings), *(check(settings) for check in local_checks))
+    for finding in chain.from_iterable(results):
+        yield finding
+    sso, platform = _servers(settings)
+    reached: dict[str, bool] = {}
+    for server, proxy in (
+        (sso, settings.sso.proxy_url),
+        (platform, settings.platform.proxy_url),
+    ):
+        findings = [finding async for finding in check_route(server, uses_proxy=proxy is not None)]
+        if server is sso:
+            findings = [doctor_sso.add_known_addresses(settings, finding) for finding in findings]
+        reached[server.name] = all(finding.state != "failed" for finding in findings)
+        for finding in findings:
+            yield finding
+    has_token = False
+    async for finding in _check_conversation(settings, sso, platform, reached):
+        has_token |= finding.check.startswith("token ") and finding.state == "ok"
+        yield finding
+    async for finding in doctor_sso.check_login(settings, sso_reached=reached[sso.name]):
+        yield finding
+    async for finding in notify_command.check_addresses(settings):
+        yield finding
+    servers = [server for server in (sso, platform) if reached[server.name]]
+    async for finding in doctor_sso.check_documents(settings, servers, has_token=has_token):
+        yield finding
+
+
+def _servers(settings: Settings) -> tuple[CheckedServer, CheckedServer]:
+    sso, platform = settings.sso, settings.platform
+    return (
+        CheckedServer(
+            Message("SSO"), sso.token_url, "sso.token_url", partial(sso_tls, settings), sso.timeout
+        ),
+        CheckedServer(
+            Message("platform"),
+            platform.fhir_base_url,
+            "platform.fhir_base_url",
+            partial(platform_tls, settings),
+            platform.connect_timeout,
+        ),
+    )
+
+
+def _settings(settings: Settings, warnings: Iterable[Problem]) -> Iterator[CheckResult]:
+    environment = Message("environment {environment}", environment=settings.environment)
+    yield CheckResult(Message("settings"), "ok", environment)
+    unreported = {warning.key: warning for warning in warnings}
+    yield from _secret_files(settings, unreported)
+    for key, warning in unreported.items():
+        yield CheckResult(
+            Message("setting {key}", key=key), "ok", warning.message, _remedy(warning)
+        )
+
+
+def _remedy(warning: Problem | None) -> Message:
+    return EMPTY_MESSAGE if warning is None else Message("{hint:capital}", hint=warning.hint)
+
+
+def _secret_files(settings: Settings, unreported: dict[str, Problem]) -> Iterator[CheckResult]:
+    """Yield the check of each secret; remove the warnings about secrets from `unreported`."""
+    for source in settings.secret_sources():
+        check = Message("secret {key}", key=source.key)
+        if source.file is None:
+            hint = _remedy(unreported.pop(source.key, None))
+            yield CheckResult(check, "ok", Message("given in the settings themselves"), hint)
+            continue
+        try:
+            secret = source.read()
+            finding = _permissions(check, source.file)
+        except SecretReadError as error:
+            detail = Message("{path}: {why}", path=error.path, why=error.problem)
+            hint = Message("{hint:capital}", hint=error.hint)
+            yield CheckResult(check, "failed", detail, hint)
+        except OSError as error:
+            why = Message.external(error.strerror, Message("cannot be read"))
+            detail = Message("{path} {why}", path=source.file, why=why)
+            yield CheckResult(check, "failed", detail, Message("Check the path"))
+        else:
+            odd = None if secret is None else suspicious_surrounding(secret)
+            hint = (
+                Message("What is in it {odd}: is that meant?", odd=odd)
+                if odd is not None
+                else finding.hint
+            )
+            yield replace(finding, hint=hint) if finding.state == "ok" else finding
+
+
+def _permissions(check: Message, path: Path) -> CheckResult:
+    if not os_support.HAS_FILE_MODES:
+        hint = Message("Look who may read it: icacls {path}", path=path)
+        return CheckResult(check, "ok", Message("{path} can be read", path=path), hint)
+    if (exposed := permission_problem(path)) is not None:
+        detail = Message("{path} {why}", path=path, why=exposed)
+        return CheckResult(check, "failed", detail, Message("Run: chmod 0600 {path}", path=path))
+    mode = stat.S_IMODE(path.stat().st_mode)
+    return CheckResult(
+        check, "ok", Message("{path} can be read, by few (mode {mode:04o})", path=path, mode=mode)
+    )
+
+
+def _operators(settings: Settings) -> Iterator[CheckResult]:
+    """Yield which operators may change something at the admin listener."""
+    admin = settings.admin
+    if admin.operators:
+        names = ", ".join(operator.name for operator in admin.operators)
+        yield CheckResult(
+            Message("operators"),
+            "ok",
+            Message("{names} may decide about queued writes", names=names),
+        )
+
+
+async def _check_conversation(
+    settings: Settings, sso: CheckedServer, platform: CheckedServer, reached: dict[str, bool]
+) -> AsyncIterator[CheckResult]:
+    """Yield the checks that need responses of the servers: tokens, clock, CapabilityStatement."""
+    response: TokenResponse | None = None
+    for name in credentials_in_use(settings):
+        if not reached[sso.name]:
+            yield CheckResult(
+                Message("token {name}", name=name), "skipped", Message("needs the way to the SSO")
+            )
+            continue
+        finding, token_response = await doctor_sso.check_token(settings, name)
+        yield finding
+        response = response or token_response
+    session = aiohttp.ClientSession(  # noqa: TID251 - a command of its own, no request path
+        cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+    )
+    async with session:
+        if not reached[platform.name]:
+            yield CheckResult(Message("clock"), "skipped", Message("needs the way to the platform"))
+            yield CheckResult(
+                Message("platform metadata"), "skipped", Message("needs the way to the platform")
+            )
+            return
+        async for finding in _ask_for_metadata(session, settings, platform, response):
+            yield finding
+
+
+async def _ask_for_metadata(
+    session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
+    settings: Settings,
+    platform: CheckedServer,
+    response: TokenResponse | None,
+) -> AsyncIterator[CheckResult]:
+    headers = {"Accept": "application/fhir+json"}
+    if response is not None:
+        headers["Authorization"] = f"Bearer {response.access_token.reveal()}"
+    tls = platform.trust()
+    get = partial(
+        session.get,
+        headers=headers,
+        ssl=True if tls is None else tls,
+        proxy=settings.platform.proxy_url,
+        allow_redirects=False,
+        timeout=aiohttp.ClientTimeout(total=settings.platform.response_timeout),
+    )
+    try:
+        async with get(f"{platform.url}/metadata") as http_response:
+            body = await http_response.read()
+            status, date = http_response.status, http_response.headers.get("Date")
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        detail = Message("no answer: {name}", name=type(error).__name__)
+        yield CheckResult(Message("clock"), "skipped", Message("needs an answer of the platform"))
+        yield CheckResult(
+            Message("platform metadata"),
+            "failed",
+            detail,
+            Message("Check {key}", key=platform.setting_prefix),
+        )
+        return
+    yield _check_clock(date)
+    yield _check_metadata(settings, status, body, has_token=response is not None)
+    if status == 200:
+        async for finding in examine(settings, body, get):
+            yield finding
+
+
+def _check_clock(date: str | None) -> CheckResult:
+    try:
+        skew = time.time() - parsedate_to_datetime(date or "").timestamp()
+    except ValueError:
+        return CheckResult(
+            Message("clock"), "skipped", Message("the platform does not tell its time")
+        )
+    if abs(skew) > _MAX_SKEW:
+        span = format_duration(abs(skew))
+        ahead = Message("this machine's clock is {time} ahead of the platform's", time=span)
+        behind = Message("this machine's clock is {time} behind the platform's", time=span)
+        return CheckResult(
+            Message("clock"),
+            "failed",
+            ahead if skew > 0 else behind,
+            Message("Switch on time synchronisation: {set_clock}", set_clock=_SET_CLOCK),
+        )
+    return CheckResult(Message("clock"), "ok", Message("this machine and the platform agree"))
+
+
+def _check_metadata(
+    settings: Settings, status: int, body: bytes, *, has_token: bool
+) -> CheckResult:
+    check = Message("platform metadata")
+    if status in (401, 403):
+        if not has_token:
+            return CheckResult(
+                check,
+                "skipped",
+                Message("the platform wants a token (status {status})", status=status),
+            )
+        hint = Message("The platform refuses the SSO's token: are both of the same environment?")
+        return CheckResult(check, "failed", Message("status {status}", status=status), hint)
+    try:
+        statement = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        statement = None
+    if status != 200 or not isinstance(statement, dict):
+        statement = {}
+    if statement.get("resourceType") != "CapabilityStatement":
+        hint = Message("Check platform.fhir_base_url: it must end where /metadata begins")
+        return CheckResult(
+            check,
+            "failed",
+            Message("no CapabilityStatement (status {status})", status=status),
+            hint,
+        )
+    version = str(statement.get("fhirVersion"))[:16]
+    if not version.startswith("5."):
+        # A server with custom addresses may have any version; those of DHP are R5.
+        state: State = "ok" if settings.environment == "custom" else "failed"
+        hint = Message("This is not an R5 server")
+        return CheckResult(check, state, Message("FHIR {version}", version=version), hint)
+    return CheckResult(check, "ok", Message("FHIR {version}", version=version))

@@ -1,0 +1,344 @@
+"""The doctor's checks of the listeners and of the route to a server: name, connection, TLS.
+
+A listener's address is free, or in use by a gateway with these settings: a running gateway is asked
+for its settings. An address that another program uses is a failure. `notify --test` uses the checks
+of the route, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from gateway import os_support
+from gateway.admin.status_facts import visible_settings
+from gateway.app.listening_sockets import is_stale_socket
+from gateway.app.preflight import CheckResult
+from gateway.cli import healthcheck
+from gateway.errors import StartError
+from gateway.i18n import EMPTY_MESSAGE, Message, exception_message
+from gateway.secret import MASK
+
+if TYPE_CHECKING:
+    from gateway.config.settings import Settings
+    from gateway.config.value_types import ListenAddress
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedServer:
+    """A server that the gateway talks to: its name in results, its URL, and its setting's key.
+
+    `trust` returns the TLS context, None without TLS; it raises `StartError`. `timeout` is in
+    seconds.
+    """
+
+    name: Message
+    url: str
+    setting_prefix: str
+    trust: Callable[[], ssl.SSLContext | None]
+    timeout: float
+
+    @property
+    def host(self) -> str:
+        """The host name or IP address."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        """The port, by default that of the scheme."""
+        url = urlsplit(self.url)
+        return url.port or (443 if url.scheme == "https" else 80)
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether the URL's scheme is https."""
+        return urlsplit(self.url).scheme == "https"
+
+
+# Settings that identify a gateway: its address, its platform and SSO, and its client.
+_IDENTITY: Final = ("listen.address", "platform.fhir_base_url", "sso.token_url", ".client_id")
+_MAX_KEYS: Final = 5
+
+
+def examine(settings: Settings) -> Iterator[CheckResult]:
+    """Yield for each address whether it is free or in use by the gateway of these settings."""
+    running = _running_settings(settings.admin.address)
+    differing = (
+        [] if running is None else list(_differing(running, dict(visible_settings(settings))))
+    )
+    is_another = any(key.endswith(_IDENTITY) for key in differing)
+    for key, address in (
+        ("listen.address", settings.listen.address),
+        ("admin.address", settings.admin.address),
+    ):
+        check = Message("listener {key}", key=key)
+        try:
+            is_shared = key == "listen.address" and settings.listen.reuse_port
+            _try_to_listen(address, is_shared=is_shared)
+        except OSError as error:
+            if running is None or (key == "listen.address" and key in differing):
+                yield _taken(check, key, address, error)
+            elif is_another:
+                yield _in_use_by_another(check, key, address, differing)
+            else:
+                yield _in_use(check, address, differing)
+        else:
+            yield CheckResult(check, "ok", Message("{address} is free", address=address))
+
+
+def _running_settings(address: ListenAddress) -> Mapping[str, Any] | None:
+    """Return the settings of the gateway at the admin address, None without one.
+
+    The mapping is empty where the gateway does not show its settings.
+    """
+    if not healthcheck.is_alive(address):
+        return None
+    try:
+        _, facts = healthcheck.ask(address, "/status.json")
+    except (OSError, ValueError):
+        return {}
+    found = facts.get("settings")
+    return found if isinstance(found, dict) else {}
+
+
+def _differing(running: Mapping[str, Any], configured: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the keys with different values, except secrets.
+
+    Secrets are not shown, and systemd gives a service copies of their files, with other paths.
+    """
+    for key in dict.fromkeys((*configured, *filter(str.isprintable, running))):
+        running_value, configured_value = running.get(key), configured.get(key)
+        is_secret = MASK in (running_value, configured_value) or key.endswith("_file")
+        if running_value != configured_value and not is_secret:
+            yield key
+
+
+def _in_use(check: Message, address: ListenAddress, differing: list[str]) -> CheckResult:
+    hint = (
+        Message(
+            "It does not run with these settings yet: {keys}. Restart it", keys=_named(differing)
+        )
+        if differing
+        else EMPTY_MESSAGE
+    )
+    detail = Message("{address} is in use by the gateway that runs", address=address)
+    return CheckResult(check, "ok", detail, hint)
+
+
+def _in_use_by_another(
+    check: Message, key: str, address: ListenAddress, differing: list[str]
+) -> CheckResult:
+    hint = Message(
+        "It runs with other settings: {keys}. Restart it if it is to have these, else change {key}",
+        keys=_named(differing),
+        key=key,
+    )
+    detail = Message("{address} is in use by another gateway", address=address)
+    return CheckResult(check, "failed", detail, hint)
+
+
+def _named(keys: list[str]) -> str:
+    return ", ".join(keys[:_MAX_KEYS]) + (", …" if len(keys) > _MAX_KEYS else "")
+
+
+def _taken(check: Message, key: str, address: ListenAddress, error: OSError) -> CheckResult:
+    reason = Message(os.strerror(error.errno).lower()) if error.errno else exception_message(error)
+    return CheckResult(
+        check,
+        "failed",
+        Message("{address} is not free: {reason}", address=address, reason=reason),
+        Message(
+            "Another program listens there; end it or change {key}. To see who it is: ss -ltnp",
+            key=key,
+        ),
+    )
+
+
+def _try_to_listen(address: ListenAddress, *, is_shared: bool) -> None:
+    """Listen on the address for a moment. Raises OSError where it is not free.
+
+    A port that is shared is only bound: a socket that listens would be given callers' connections.
+    """
+    if address.path is not None:
+        path = Path(address.path)
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(Message("the folder cannot be written"))
+        is_stale_socket(path)
+        return
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        os_support.set_address_reuse(probe)
+        if is_shared:
+            os_support.share_port(probe)
+        probe.bind((address.host, address.port))
+        if not is_shared:
+            probe.listen(1)
+
+
+_EXPIRY_WARNING_DAYS: Final = 14
+
+
+async def check_route(server: CheckedServer, *, uses_proxy: bool) -> AsyncIterator[CheckResult]:
+    """Yield the checks of name, connection and TLS; each needs the one before."""
+    if uses_proxy:
+        detail = Message("left out: an outgoing proxy is set, which finds the way itself")
+        yield CheckResult(Message("{name} DNS", name=server.name), "skipped", detail)
+        return
+    async for tcp in check_connection(server):
+        yield tcp
+    if tcp.state == "skipped":
+        return
+    if not server.is_tls:
+        yield CheckResult(
+            Message("{name} TLS", name=server.name),
+            "skipped",
+            Message("the URL begins with http://"),
+        )
+    elif tcp.state == "failed":
+        yield CheckResult(Message("{name} TLS", name=server.name), "skipped", Message("needs TCP"))
+    else:
+        yield await _check_tls(server)
+
+
+async def check_connection(server: CheckedServer) -> AsyncIterator[CheckResult]:
+    """Yield the checks of name and connection; the second needs the first."""
+    dns = await _resolve(server)
+    yield dns
+    if dns.state == "failed":
+        yield CheckResult(Message("{name} TCP", name=server.name), "skipped", Message("needs DNS"))
+    else:
+        yield await _connect(server)
+
+
+async def _resolve(server: CheckedServer) -> CheckResult:
+    check = Message("{name} DNS", name=server.name)
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(server.host)
+        return CheckResult(check, "ok", Message("{host} is an address", host=server.host))
+    try:
+        async with asyncio.timeout(server.timeout):
+            found = await asyncio.get_running_loop().getaddrinfo(
+                server.host, server.port, type=socket.SOCK_STREAM
+            )
+    except (OSError, TimeoutError):
+        hint = Message(
+            "Check the spelling in {key} and this machine's name servers "
+            "(/etc/resolv.conf); without internet ask the network's administrator",
+            key=server.setting_prefix,
+        )
+        return CheckResult(
+            check,
+            "failed",
+            Message(
+                "the host name {host} of {key} cannot be resolved",
+                host=server.host,
+                key=server.setting_prefix,
+            ),
+            hint,
+        )
+    addresses = sorted({entry[4][0] for entry in found})
+    return CheckResult(
+        check,
+        "ok",
+        Message(
+            "{host} is {addresses}", host=server.host, addresses=", ".join(map(str, addresses))
+        ),
+    )
+
+
+async def _connect(server: CheckedServer) -> CheckResult:
+    check, target = (
+        Message("{name} TCP", name=server.name),
+        Message("{host} port {port}", host=server.host, port=server.port),
+    )
+    hint = Message(
+        "Check host and port in {key}; ask the network's administrator to open {target}",
+        key=server.setting_prefix,
+        target=target,
+    )
+    try:
+        async with asyncio.timeout(server.timeout):
+            _, writer = await asyncio.open_connection(server.host, server.port)
+    except TimeoutError:
+        detail = Message(
+            "no answer from {target} within {timeout:g} s, as behind a firewall",
+            target=target,
+            timeout=server.timeout,
+        )
+        return CheckResult(check, "failed", detail, hint)
+    except OSError:
+        return CheckResult(
+            check, "failed", Message("{target} refuses connections", target=target), hint
+        )
+    writer.close()
+    return CheckResult(check, "ok", Message("{target} accepts connections", target=target))
+
+
+async def _check_tls(server: CheckedServer) -> CheckResult:
+    check = Message("{name} TLS", name=server.name)
+    try:
+        context = server.trust()
+        async with asyncio.timeout(server.timeout):
+            _, writer = await asyncio.open_connection(
+                server.host, server.port, ssl=context, server_hostname=server.host
+            )
+    except StartError as error:
+        return CheckResult(
+            check,
+            "failed",
+            exception_message(error),
+            Message("Give a PEM file with CA certificates"),
+        )
+    except ssl.SSLCertVerificationError as error:
+        return CheckResult(check, "failed", *_tls_failure(server, error))
+    except (OSError, TimeoutError):
+        hint = Message("Check that {key} names a port that speaks TLS", key=server.setting_prefix)
+        return CheckResult(
+            check, "failed", Message("the other side does not speak TLS properly"), hint
+        )
+    certificate = writer.get_extra_info("peercert") or {}
+    writer.close()
+    return _certificate(check, certificate)
+
+
+def _tls_failure(
+    server: CheckedServer, error: ssl.SSLCertVerificationError
+) -> tuple[Message, Message]:
+    section = server.setting_prefix.partition(".")[0]
+    reason = (error.verify_message or "").lower()
+    if "expired" in reason or "not yet valid" in reason:
+        hint = Message(
+            "Check this machine's clock first; else the other side's certificate is out of date"
+        )
+        return Message("the certificate is not valid at this time"), hint
+    if "hostname" in reason or "ip address" in reason:
+        return (
+            Message("the certificate belongs to another name than {host}", host=server.host),
+            Message("Correct the host in {key}; never work around this", key=server.setting_prefix),
+        )
+    hint = Message(
+        "If a CA of your own or an inspecting proxy is between, put its "
+        "certificate into a PEM file and set {section}.ca_file; else the "
+        "connection may be intercepted",
+        section=section,
+    )
+    return Message("the certificate comes from a CA that is not trusted here"), hint
+
+
+def _certificate(check: Message, certificate: dict[str, Any]) -> CheckResult:
+    until = ssl.cert_time_to_seconds(certificate["notAfter"]) if certificate else 0.0
+    days = int((until - time.time()) / 86400)
+    detail = Message("trusted, valid for {days} more days", days=days)
+    if certificate and days < _EXPIRY_WARNING_DAYS:
+        return CheckResult(check, "ok", detail, Message("Tell its operator that it ends soon"))
+    return CheckResult(check, "ok", detail)

@@ -1,0 +1,482 @@
+"""The doctor's checks of the SSO: whether it issues a token, and which addresses may be wrong.
+
+What SSO and platform publish about themselves is only compared; the gateway never uses it. The
+checks of the login examine the SSO's discovery document, its sign-in page and the client. No user
+is signed in, and nothing is stored: the page is requested once, and a code that cannot exist is
+sent once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl, urlsplit
+
+import aiohttp
+
+from gateway.app import tls_contexts
+from gateway.app.preflight import CheckResult
+from gateway.cli import platform_commands as token_command
+from gateway.cli.doctor_network import CheckedServer, check_route
+from gateway.cli.healthcheck import is_alive
+from gateway.config.settings import PRESETS
+from gateway.errors import StartError
+from gateway.i18n import Message, all_of, exception_message, format_duration, join_messages
+from gateway.oauth.token_endpoint import read_response
+from gateway.oauth.token_failures import description_of, with_description
+from gateway.oauth.token_response import TokenRequestError, oauth_error_code, parse_object
+from gateway.secret import Secret
+
+if TYPE_CHECKING:
+    from gateway.config.settings import Settings
+    from gateway.login.authorization_code import LoginClient
+    from gateway.login.openid_provider import OpenIdProvider
+    from gateway.oauth.token_response import TokenResponse
+
+# Seconds. The documents are optional, so that they must not delay the doctor for long.
+_DOCUMENT_TIMEOUT: Final = 3.0
+_OPENID: Final = "/.well-known/openid-configuration"
+_OAUTH: Final = "/.well-known/oauth-authorization-server"
+_SMART: Final = "/.well-known/smart-configuration"
+_MAX_URL_LENGTH: Final = 300
+# Causes for which the server is probably not the client's SSO, or the path is wrong.
+_WRONG_SERVER_CAUSES: Final = frozenset(
+    {
+        *("no OAuth error", "web page", "redirect", "not HTTP", "no TLS"),
+        *("not a JSON object", "empty answer", "unreadable answer", "no usable access_token"),
+    }
+)
+_WRONG_PATH_STATUSES: Final = frozenset({404, 405, 410})
+UNKNOWN_CLIENT: Final = frozenset({"invalid_client", "unauthorized_client"})
+"""The errors of an SSO that refuses the client, and not what the client asks for."""
+
+
+async def check_token(settings: Settings, name: str) -> tuple[CheckResult, TokenResponse | None]:
+    """Check whether the SSO issues a credential's token; return its response, else None, too."""
+    check = Message("token {name}", name=name)
+    try:
+        response = await token_command.request_token(settings, name)
+    except StartError as error:
+        return CheckResult(
+            check, "failed", exception_message(error), Message("Mend the secret or key first")
+        ), None
+    except TokenRequestError as error:
+        happened, _ = token_command.token_failure_and_remedy(error, settings, name)
+        hints = [_hint(error, settings, name)]
+        if error.status is not None:
+            hints = [*start_first(settings, settings.credentials[name].auth_method), *hints]
+        return CheckResult(check, "failed", happened, join_messages(". ", hints)), None
+    detail = Message(
+        "the SSO gave a token for {lifetime}", lifetime=format_duration(response.lifetime)
+    )
+    return CheckResult(check, "ok", detail), response
+
+
+def start_first(settings: Settings, auth_method: str) -> Iterator[Message]:
+    """Yield the hint that the SSO may be unable to fetch the published keys.
+
+    It applies where an SSO has rejected a client with a key and no gateway is running.
+    """
+    if auth_method == "private_key_jwt" and not is_alive(settings.admin.address):
+        yield Message(
+            "If the SSO fetches the public keys from /.well-known/jwks.json of this gateway, "
+            "start the gateway first"
+        )
+
+
+def _hint(error: TokenRequestError, settings: Settings, name: str) -> Message:
+    _, remedy = token_command.token_failure_and_remedy(error, settings, name)
+    hint = remedy or Message("try again later, and tell the SSO's operator if it lasts")
+    if error.kind == "refused":
+        known = Message("the SSO's operator can tell what is registered for this client")
+        hint = Message("{remedy}; {known}", remedy=remedy, known=known) if remedy else known
+    hint = Message("{hint:capital}", hint=hint)
+    if error.oauth_error in UNKNOWN_CLIENT:
+        environment_hint = Message(
+            "Each environment has an SSO of its own, which refuses the clients of the others"
+        )
+        return join_messages(
+            ". ", [hint, environment_hint, *_mixed_environments(settings), _environment_endpoints()]
+        )
+    if error.cause in _WRONG_SERVER_CAUSES or error.status in _WRONG_PATH_STATUSES:
+        return join_messages(". ", [hint, _environment_endpoints()])
+    return hint
+
+
+def add_known_addresses(settings: Settings, finding: CheckResult) -> CheckResult:
+    """Add the known token endpoints to a failed check of the route to an unknown SSO."""
+    if finding.state != "failed" or _environments(settings, "sso", "token_url"):
+        return finding
+    return replace(finding, hint=join_messages(". ", [finding.hint, _environment_endpoints()]))
+
+
+def _environment_endpoints() -> Message:
+    """Return a hint with the token endpoint of each environment."""
+    by_url: dict[str, list[str]] = {}
+    for name, preset in PRESETS.items():
+        if url := preset["sso"].get("token_url"):
+            by_url.setdefault(url, []).append(name)
+    endpoints = (
+        Message("{url} ({names})", url=url, names=all_of(names)) for url, names in by_url.items()
+    )
+    return Message("Known token endpoints: {told}", told=join_messages(", ", endpoints))
+
+
+def _mixed_environments(settings: Settings) -> Iterator[Message]:
+    sso = _environments(settings, "sso", "token_url")
+    platform = _environments(settings, "platform", "fhir_base_url")
+    if sso and platform and not set(sso) & set(platform):
+        yield (
+            Message(
+                "Here sso.token_url is that of {sso}, but platform.fhir_base_url that "
+                "of {platform}",
+                sso=all_of(sso),
+                platform=all_of(platform),
+            )
+        )
+
+
+def _environments(settings: Settings, section: str, key: str) -> list[str]:
+    """Return the environments that have the host of the configured URL."""
+    host = urlsplit(getattr(getattr(settings, section), key)).hostname
+    hosts = {
+        name: urlsplit(preset[section].get(key, "")).hostname for name, preset in PRESETS.items()
+    }
+    return [name for name, known in hosts.items() if known == host]
+
+
+async def check_documents(
+    settings: Settings, servers: Iterable[CheckedServer], *, has_token: bool
+) -> AsyncIterator[CheckResult]:
+    """Yield which token endpoint the published documents of SSO and platform name."""
+    session = aiohttp.ClientSession(  # noqa: TID251 - a command of its own, no request path
+        cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+    )
+    async with session:
+        for server in servers:
+            by_sso = server.url == settings.sso.token_url
+            urls = (
+                list(_sso_metadata_urls(settings)) if by_sso else [server.url.rstrip("/") + _SMART]
+            )
+            proxy_url = settings.sso.proxy_url if by_sso else settings.platform.proxy_url
+            requests = (_endpoint(session, url, server, proxy_url) for url in urls)
+            named = zip(urls, await asyncio.gather(*requests), strict=True)
+            found = {url: endpoint for url, endpoint in named if endpoint is not None}
+            check = Message("{name} documents", name=server.name)
+            yield _check_endpoints(check, found, settings.sso.token_url, has_token=has_token)
+
+
+def _sso_metadata_urls(settings: Settings) -> Iterator[str]:
+    """Yield the URLs at which an SSO may publish its metadata.
+
+    RFC 8414 section 3.1 and OpenID Connect Discovery section 4.
+    """
+    token, page = urlsplit(settings.sso.token_url), urlsplit(settings.sso.authorize_url or "")
+    origin = f"{token.scheme}://{token.netloc}"
+    paths = [page.path.rstrip("/")] if page[:2] == token[:2] else []
+    path = token.path
+    while path:
+        path = path.rpartition("/")[0]
+        paths.append(path)
+    urls = [f"{origin}{path}{name}" for path in paths for name in (_OAUTH, _OPENID)]
+    urls += [f"{origin}{_OAUTH}{path}" for path in paths]
+    yield from dict.fromkeys(urls)
+
+
+async def _endpoint(
+    session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
+    url: str,
+    server: CheckedServer,
+    proxy_url: str | None,
+) -> str | None:
+    """Return the token endpoint that a document names, None without such a document."""
+    try:
+        tls = server.trust()
+        async with (
+            asyncio.timeout(min(server.timeout, _DOCUMENT_TIMEOUT)),
+            session.get(
+                url,
+                headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+                ssl=True if tls is None else tls,
+                proxy=proxy_url,
+                allow_redirects=False,
+                auto_decompress=False,
+            ) as response,
+        ):
+            http_response = await read_response(response)
+    except (StartError, OSError, TimeoutError, aiohttp.ClientError, ValueError):
+        return None
+    document = (
+        parse_object(http_response.body)
+        if http_response.status == 200 and http_response.body
+        else None
+    )
+    endpoint = (document or {}).get("token_endpoint")
+    return endpoint if isinstance(endpoint, str) else None
+
+
+def _check_endpoints(
+    check: Message, found: dict[str, str], token_url: str, *, has_token: bool
+) -> CheckResult:
+    if not found:
+        return CheckResult(check, "skipped", Message("none that names a token endpoint"))
+    differing = {url: endpoint for url, endpoint in found.items() if endpoint != token_url}
+    if not differing:
+        return CheckResult(
+            check,
+            "ok",
+            Message("{url} names the token endpoint of the settings", url=next(iter(found))),
+        )
+    url, endpoint = next(iter(differing.items()))
+    named = endpoint[:_MAX_URL_LENGTH] if endpoint.isprintable() else Message("that is no URL")
+    detail = Message(
+        "{url} names the token endpoint {named}, sso.token_url is {token_url}",
+        url=url,
+        named=named,
+        token_url=token_url,
+    )
+    hint = Message(
+        "Ask the SSO's operator which is right for this client, and set "
+        "sso.token_url to it; the gateway takes no address from there by itself"
+    )
+    return CheckResult(check, "ok" if has_token else "failed", detail, hint)
+
+
+_DISCOVERY: Final = Message("login discovery")
+_PAGE: Final = Message("login page")
+_CLIENT: Final = Message("login client")
+# 64 characters (RFC 7636 requires 43 to 128); it protects no real code.
+_VERIFIER: Final = "dhp-gateway-doctor-" + "0" * 45
+
+
+async def check_login(settings: Settings, *, sso_reached: bool) -> AsyncIterator[CheckResult]:
+    """Yield all checks of the login, none while it is disabled."""
+    if not settings.login.enabled:
+        return
+    reached = sso_reached
+    if _origin(settings.sso.authorize_url or "") != _origin(settings.sso.token_url):
+        findings = [finding async for finding in _check_route(settings)]
+        for finding in findings:
+            yield finding
+        reached = all(finding.state != "failed" for finding in findings)
+    if not reached:
+        for check in (_DISCOVERY, _PAGE, _CLIENT):
+            yield CheckResult(check, "skipped", Message("needs the way to the SSO"))
+        return
+    session = aiohttp.ClientSession(  # noqa: TID251 - a command of its own, no request path
+        cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+    )
+    async with session:
+        async for finding in _conversation(settings, session, sso_reached=sso_reached):
+            yield finding
+
+
+async def _check_route(settings: Settings) -> AsyncIterator[CheckResult]:
+    sso = settings.sso
+    url = sso.authorize_url or ""
+    trust = partial(tls_contexts.client_tls, url, sso.ca_file, "sso.ca_file")
+    server = CheckedServer(Message("SSO page"), url, "sso.authorize_url", trust, sso.timeout)
+    async for finding in check_route(server, uses_proxy=sso.proxy_url is not None):
+        yield finding
+
+
+async def _conversation(
+    settings: Settings,
+    session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
+    *,
+    sso_reached: bool,
+) -> AsyncIterator[CheckResult]:
+    # Imported here: the import takes time, and the login is optional.
+    from gateway.app.login_setup import openid_provider
+
+    try:
+        provider = openid_provider(settings, session)
+    except StartError as error:
+        yield CheckResult(
+            _DISCOVERY,
+            "failed",
+            exception_message(error),
+            Message("Give a PEM file with CA certificates"),
+        )
+        return
+    yield await _discovery(settings, provider)
+    metadata = await provider.metadata()
+    endpoint = None if metadata is None else metadata.authorization_endpoint
+    yield await _page(settings, session, endpoint)
+    if not sso_reached:
+        yield CheckResult(_CLIENT, "skipped", Message("needs the way to the SSO"))
+        return
+    yield await _client(settings, session)
+
+
+async def _discovery(settings: Settings, provider: OpenIdProvider) -> CheckResult:
+    from gateway.login.openid_provider import is_issuer_of
+
+    other_issuers = []
+    async for issuer, document in provider.discovery_documents():
+        if is_issuer_of(issuer, document):
+            return _check_document(settings, issuer, document)
+        other_issuers.append(issuer)
+    if other_issuers:
+        detail = Message(
+            "what {stranger} tells of itself is in the name of another issuer",
+            stranger=other_issuers[0],
+        )
+        hint = Message("Set sso.authorize_url to the issuer's own address, as it names itself")
+        return CheckResult(_DISCOVERY, "failed", detail, hint)
+    detail = Message("the SSO publishes nothing of itself; sso.authorize_url is used as it is")
+    return CheckResult(_DISCOVERY, "skipped", detail)
+
+
+def _check_document(settings: Settings, issuer: str, document: Mapping[str, Any]) -> CheckResult:
+    methods = document.get("code_challenge_methods_supported", ["S256"])
+    if "S256" not in methods:
+        hint = Message(
+            "Ask its operator for PKCE with S256 (RFC 7636); the gateway uses nothing weaker"
+        )
+        return CheckResult(
+            _DISCOVERY, "failed", Message("the SSO does not know PKCE with S256"), hint
+        )
+    endpoint = document.get("token_endpoint")
+    if endpoint != settings.sso.token_url:
+        named = (
+            endpoint if isinstance(endpoint, str) and endpoint.isprintable() else Message("none")
+        )
+        hint = Message(
+            "Set sso.token_url to it, or sso.authorize_url to the SSO of that token endpoint"
+        )
+        return CheckResult(
+            _DISCOVERY,
+            "failed",
+            Message("{issuer} names the token endpoint {named}", issuer=issuer, named=named),
+            hint,
+        )
+    return CheckResult(_DISCOVERY, "ok", Message("{issuer} is an OpenID provider", issuer=issuer))
+
+
+async def _page(
+    settings: Settings,
+    session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
+    endpoint: str | None,
+) -> CheckResult:
+    """Check whether the SSO would begin a sign-in of this client with this redirect URI."""
+    from gateway.app.login_setup import login_client
+
+    client = login_client(settings)
+    nonce = "doctor" if client.is_openid else None
+    url = client.authorization_url(endpoint, "doctor", nonce, _VERIFIER)
+    try:
+        tls = tls_contexts.client_tls(url, settings.sso.ca_file, "sso.ca_file")
+        async with session.get(
+            url,
+            ssl=True if tls is None else tls,
+            proxy=settings.sso.proxy_url,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=settings.sso.timeout),
+        ) as response:
+            status, location = response.status, response.headers.get("Location", "")
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        detail = Message("no answer: {name}", name=type(error).__name__)
+        return CheckResult(_PAGE, "failed", detail, Message("Check sso.authorize_url"))
+    return _check_page_response(client, status, location)
+
+
+def _check_page_response(client: LoginClient, status: int, location: str) -> CheckResult:
+    refusal = _refusal(location, client.redirect_uri)
+    if refusal is not None:
+        hint = Message("Check login.scope; the SSO's operator can tell what this client may do")
+        refused = Message("the SSO refuses the sign-in: {refusal}", refusal=refusal[0])
+        return CheckResult(_PAGE, "failed", with_description(refused, refusal[1]), hint)
+    if 400 <= status < 500:
+        detail = Message(
+            "the SSO knows no such client or no such redirect_uri (status {status})", status=status
+        )
+        hint = Message(
+            "Register with it, letter for letter: {client_id}, {redirect_uri}",
+            client_id=client.client_id,
+            redirect_uri=client.redirect_uri,
+        )
+        return CheckResult(_PAGE, "failed", detail, hint)
+    if status >= 500:
+        return CheckResult(
+            _PAGE,
+            "failed",
+            Message("status {status}", status=status),
+            Message("Check sso.authorize_url"),
+        )
+    return CheckResult(
+        _PAGE,
+        "ok",
+        Message("the SSO lets people sign in for {redirect_uri}", redirect_uri=client.redirect_uri),
+    )
+
+
+def _refusal(location: str, redirect_uri: str) -> tuple[str, str] | None:
+    """Return the error of an immediate redirect, None without one.
+
+    The pair is a code of RFC 6749 or "other", and the description.
+    """
+    if not location.startswith(redirect_uri):
+        return None
+    params = dict(parse_qsl(urlsplit(location).query))
+    error = params.get("error")
+    if error is None or error in ("login_required", "interaction_required"):
+        return None
+    return oauth_error_code({"error": error}) or "other", description_of(params)
+
+
+async def _client(
+    settings: Settings,
+    session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
+) -> CheckResult:
+    """Check whether the SSO accepts the client: it then rejects only the invented code."""
+    from gateway.app.login_setup import user_endpoint
+
+    login = settings.login
+    try:
+        endpoint = user_endpoint(settings, session)
+        await endpoint.redeem_code("doctor", Secret(_VERIFIER), login.redirect_uri or "")
+    except StartError as error:
+        return CheckResult(
+            _CLIENT, "failed", exception_message(error), Message("Mend the secret or key first")
+        )
+    except TokenRequestError as error:
+        return _client_result(error, list(start_first(settings, login.auth_method)))
+    return CheckResult(_CLIENT, "skipped", Message("the SSO takes any code"))
+
+
+def _client_result(error: TokenRequestError, hints: list[Message]) -> CheckResult:
+    if error.oauth_error == "invalid_grant":
+        return CheckResult(
+            _CLIENT, "ok", Message("the SSO knows the client, and how it proves itself")
+        )
+    summary = _error_summary(error)
+    if error.oauth_error in UNKNOWN_CLIENT or error.status == HTTPStatus.UNAUTHORIZED:
+        check = Message(
+            "Check login.client_id, its secret or key and auth_method with the SSO's operator"
+        )
+        refused = Message("the SSO refuses the client: {told}", told=summary)
+        detail = with_description(refused, error.description)
+        return CheckResult(_CLIENT, "failed", detail, join_messages(". ", [*hints, check]))
+    # Some SSOs check the code before the client, or send other errors for a wrong code.
+    silent = Message("the SSO does not say: {cause}", cause=summary)
+    detail = with_description(silent, error.description)
+    return CheckResult(_CLIENT, "skipped", detail, join_messages(". ", hints))
+
+
+def _error_summary(error: TokenRequestError) -> Message:
+    """Return the OAuth error code, else the status of an error, else the fault of the response."""
+    if error.oauth_error not in (None, "other"):
+        return Message(error.oauth_error)
+    if error.status is not None and error.status >= HTTPStatus.BAD_REQUEST:
+        return Message("status {status}", status=error.status)
+    return Message(error.cause)
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc

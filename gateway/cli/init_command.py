@@ -1,0 +1,497 @@
+"""`dhp-gateway init`: creates working settings from a few answers.
+
+Each question has a flag and a default. `gateway.cli.init_plan` determines the files that follow
+from the answers, and writes them.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
+
+import click
+
+from gateway.cli import check_command
+from gateway.cli.init_plan import InitPlan, Where
+from gateway.cli.terminal import (
+    CHECK_FAILED,
+    WRONG_USAGE,
+    InvalidAnswerError,
+    exit_with_message,
+    language_option,
+    option,
+    print_line,
+    prompt,
+    prompt_choice,
+    set_language,
+    translate,
+)
+from gateway.cli.usage import LocalizedCommand
+from gateway.config.loader import search_paths
+from gateway.config.section import MESSAGE, SecretReadError, is_placeholder, read_secret_file
+from gateway.config.setting_urls import parse_base_url, parse_endpoint_url
+from gateway.config.text_files import TextDecodingError, decode
+from gateway.config.value_types import InvalidValueError, parse_network
+from gateway.errors import ClientKeyError
+from gateway.i18n import (
+    LANGUAGES,
+    Message,
+    exception_message,
+    has_language_preference,
+    join_messages,
+    setting_problem,
+)
+from gateway.secret import Secret
+
+if TYPE_CHECKING:
+    from gateway.cli.init_plan import Kind
+
+_T = TypeVar("_T")
+
+_ENVIRONMENTS: Final = {
+    "dhp-playground": Message("dhp-playground, to try"),
+    "dhp-production": Message("dhp-production, for real work"),
+    "custom": Message("other addresses"),
+}
+_CALLER_LOCATIONS: Final = {
+    "machine": Message("on this machine"),
+    "container": Message("in a container on this machine"),
+    "network": Message("elsewhere in the network"),
+}
+_CLIENT_AUTH_CHOICES: Final = {"secret": Message("by a secret"), "key": Message("by a private key")}
+_SINKS: Final = {"file": Message("to a file"), "stdout": Message("to standard output")}
+_YES_NO: Final = {"no": Message("no"), "yes": Message("yes")}
+_PRIVATE: Final = "10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16"
+
+
+@dataclass(frozen=True, slots=True)
+class InitFlags:
+    """The flags of the command line; None or empty where a flag was not given."""
+
+    environment: str | None
+    fhir_base_url: str | None
+    token_url: str | None
+    client_id: str | None
+    secret_file: str | None
+    key_file: str | None
+    caller: str | None
+    networks: tuple[str, ...]
+    container: str | None
+    audit: str | None
+    outbox: bool | None
+    directory: Path
+
+
+class InitPrompts:
+    """Takes each answer from its flag, else asks for it, else takes the default.
+
+    All methods raise `InvalidAnswerError` for a flag or default that cannot be used; an invalid
+    answer on the terminal is asked for again.
+    """
+
+    def __init__(self, flags: InitFlags, *, asks: bool) -> None:
+        self._flags = flags
+        self._is_interactive = asks
+
+    def ask_language(self, chosen: str | None, environ: Mapping[str, str]) -> None:
+        """Ask for the language where neither flag nor environment defines it."""
+        if self._is_interactive and chosen is None and not has_language_preference(environ):
+            names = " / ".join(Message("Language").in_language(each) for each in LANGUAGES)
+            set_language(prompt(f"{names} ({', '.join(LANGUAGES)})", _language, "en"))
+
+    def build_plan(self) -> InitPlan:
+        """Return the plan made of all answers."""
+        flags = self._flags
+        environment = self._environment()
+        self._require_flags(environment)
+        urls = self._urls() if environment == "custom" else None
+        client_id = self._text("--client-id", flags.client_id, Message("client_id"), _own_text)
+        by_key, secret_or_key = self._secret_or_key()
+        caller_location = self._choice(
+            "--caller", flags.caller, Message("Where does the old system run?"), _CALLER_LOCATIONS
+        )
+        kind = self._kind(caller_location)
+        container = flags.container or "his"
+        if caller_location == "container":
+            question = Message("The name of its container")
+            container = self._text("--container", flags.container, question, _own_text, "his")
+        usual = "stdout" if kind == "container" else "file"
+        question = Message("Where does the audit go?")
+        audit = self._choice("--audit", flags.audit, question, _SINKS, usual)
+        return InitPlan(
+            environment=environment,
+            urls=urls,
+            client_id=client_id,
+            client_secret_or_key=secret_or_key,
+            uses_private_key=by_key,
+            caller_location=cast(Where, caller_location),
+            networks=self._networks() if caller_location == "network" else (),
+            audit=cast(Literal["file", "stdout"], audit),
+            kind=kind,
+            directory=flags.directory.absolute(),
+            container=container,
+            api_key=Secret(secrets.token_hex(32)),
+            outbox_key=self._outbox_key(),
+        )
+
+    def _environment(self) -> str:
+        """Return the environment. URLs may be given for `custom` only."""
+        flag_value, urls = self._flags.environment, self._url_flags()
+        flag = next((name for name, url in urls.items() if url is not None), None)
+        question, default = Message("Which platform?"), "" if flag is None else "custom"
+        chosen = self._choice("--environment", flag_value, question, _ENVIRONMENTS, default)
+        if flag is not None and chosen != "custom":
+            raise InvalidAnswerError(
+                Message("{flag}: is for --environment custom alone", flag=flag)
+            )
+        return chosen
+
+    def _url_flags(self) -> dict[str, str | None]:
+        return {
+            "--fhir-base-url": self._flags.fhir_base_url,
+            "--token-url": self._flags.token_url,
+        }
+
+    def _require_flags(self, environment: str) -> None:
+        """Raise `InvalidAnswerError`, with a line for each missing flag that has no default."""
+        flags = self._flags
+        needed = self._url_flags() if environment == "custom" else {}
+        needed["--client-id"] = flags.client_id
+        needed["--secret-file"] = flags.key_file if flags.secret_file is None else flags.secret_file
+        missing = [flag for flag, value in needed.items() if value is None]
+        if missing and not self._is_interactive:
+            raise InvalidAnswerError(join_messages("\n", map(_missing, missing)))
+
+    def _kind(self, caller_location: str) -> Kind:
+        if caller_location == "container":
+            return "container"
+        etc = search_paths({})[0].parent
+        return "system" if self._flags.directory.absolute() == etc else "folder"
+
+    def _urls(self) -> tuple[str, str]:
+        flags = self._flags
+        question = Message("The address of the FHIR server")
+        fhir_base_url = self._text(
+            "--fhir-base-url", flags.fhir_base_url, question, _as_setting(parse_base_url)
+        )
+        question = Message("The address that gives tokens")
+        token_url = self._text(
+            "--token-url", flags.token_url, question, _as_setting(parse_endpoint_url)
+        )
+        return fhir_base_url, token_url
+
+    def _secret_or_key(self) -> tuple[bool, Secret]:
+        """Return whether the client uses a private key, and the key or secret."""
+        flags = self._flags
+        if flags.key_file is not None:
+            return True, _from_file("--key-file", flags.key_file, _key)
+        if flags.secret_file is not None:
+            return False, _from_file("--secret-file", flags.secret_file, _secret)
+        question = Message("How does the gateway show who it is?")
+        if prompt_choice(question, _CLIENT_AUTH_CHOICES, "secret") == "key":
+            read = partial(_from_file, "--key-file", read=_key)
+            return True, prompt(Message("The key's file"), read)
+        return False, prompt(Message("The secret (nothing is shown)"), _secret, hidden=True)
+
+    def _networks(self) -> tuple[str, ...]:
+        flag_value = ", ".join(self._flags.networks) or None
+        question = Message("From which addresses or networks does it call?")
+        return self._text("--network", flag_value, question, _network_list, _PRIVATE)
+
+    def _outbox_key(self) -> Secret | None:
+        flag_value = self._flags.outbox
+        choice = None if flag_value is None else "yes" if flag_value else "no"
+        question = Message("Keep writes while the line is down (outbox)?")
+        if self._choice("--outbox", choice, question, _YES_NO) == "no":
+            return None
+        return Secret(base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
+
+    def _choice(
+        self,
+        flag: str,
+        flag_value: str | None,
+        question: Message,
+        choices: Mapping[str, Message],
+        default: str = "",
+    ) -> str:
+        default = default or next(iter(choices))
+        if flag_value is None:
+            return prompt_choice(question, choices, default) if self._is_interactive else default
+        if flag_value not in choices:
+            names = ", ".join(choices)
+            raise InvalidAnswerError(Message("{flag}: one of {names}", flag=flag, names=names))
+        return flag_value
+
+    def _text(
+        self,
+        flag: str,
+        flag_value: str | None,
+        question: Message,
+        read: Callable[[str], _T],
+        default: str | None = None,
+    ) -> _T:
+        if flag_value is None and self._is_interactive:
+            return prompt(question, read, default)
+        try:
+            return read((default or "") if flag_value is None else flag_value)
+        except InvalidAnswerError as error:
+            raise InvalidAnswerError(
+                Message("{flag}: {why}", flag=flag, why=error.problem)
+            ) from None
+
+
+def _missing(flag: str) -> Message:
+    return Message("{flag} is needed where nobody can be asked", flag=flag)
+
+
+def _language(text: str) -> str:
+    if text not in LANGUAGES:
+        raise InvalidAnswerError(Message(", ".join(LANGUAGES)))
+    return text
+
+
+def _own_text(text: str) -> str:
+    if not text.strip() or not text.isprintable():
+        blank = not text.strip()
+        raise InvalidAnswerError(Message("is empty") if blank else Message("write it on one line"))
+    if is_placeholder(text):
+        raise InvalidAnswerError(MESSAGE)
+    return text
+
+
+def _as_setting(parse: Callable[[str], _T]) -> Callable[[str], _T]:
+    """Return a parser of a setting that raises `InvalidAnswerError` with the setting's message."""
+
+    def read(text: str) -> _T:
+        try:
+            return parse(text)
+        except InvalidValueError as error:
+            raise InvalidAnswerError(join_messages("; ", [error.message, error.hint])) from None
+
+    return read
+
+
+def _network_list(text: str) -> tuple[str, ...]:
+    read = _as_setting(parse_network)
+    return tuple(str(read(network.strip())) for network in text.split(","))
+
+
+def _from_file(flag: str, file: str, read: Callable[[str], _T]) -> _T:
+    """Return the result of `read` for a file's secret, or for standard input (`-`)."""
+    try:
+        text = _standard_input(flag) if file == "-" else _secret_of(flag, Path(file))
+        return read(text)
+    except InvalidAnswerError as error:
+        raise InvalidAnswerError(setting_problem(flag, error.problem)) from None
+
+
+def _secret_of(flag: str, path: Path) -> str:
+    try:
+        return read_secret_file(flag, path).reveal()
+    except SecretReadError as error:
+        why = Message("{path}: {why}; {hint}", path=path, why=error.problem, hint=error.hint)
+        raise InvalidAnswerError(why) from None
+
+
+def _standard_input(flag: str) -> str:
+    try:
+        text = decode(sys.stdin.buffer.read())
+    except TextDecodingError as error:
+        raise InvalidAnswerError(error.problem) from None
+    if not text.strip():
+        raise InvalidAnswerError(
+            Message("standard input is empty; lead the secret there: {flag} - < FILE", flag=flag)
+        )
+    return text
+
+
+def _secret(text: str) -> Secret:
+    return Secret(_own_text(text.strip("\r\n")))
+
+
+def _key(text: str) -> Secret:
+    from gateway.oauth.signing_keys import read_keys
+
+    try:
+        read_keys(text)
+    except ClientKeyError as error:
+        raise InvalidAnswerError(error.problem) from None
+    return Secret(text.strip())
+
+
+_UNIT: Final = Path("/etc/systemd/system/dhp-gateway.service")
+_ETC: Final = Path("/etc/dhp-gateway")
+
+
+_environment_option = option(
+    "--environment", metavar="NAME", help="dhp-playground (default), dhp-production or custom."
+)
+_fhir_base_url_option = option(
+    "--fhir-base-url", metavar="URL", help="The platform, with --environment custom."
+)
+_token_url_option = option("--token-url", metavar="URL", help="Who gives tokens, the same.")
+_client_id_option = option("--client-id", metavar="ID", help="As the DHP team gave it to you.")
+_secret_file_option = option(
+    "--secret-file", metavar="FILE", help="Holds the client secret, is copied; -: stdin."
+)
+_key_file_option = option("--key-file", metavar="FILE", help="A private key instead; -: stdin.")
+_caller_option = option(
+    "--caller",
+    metavar="WHERE",
+    help="The old system: `machine` (default), `container` or `network`.",
+)
+_network_option = option(
+    "--network",
+    multiple=True,
+    metavar="ADDRESS",
+    help="From where it calls, with `--caller network`.",
+)
+_container_option = option(
+    "--container", metavar="NAME", help="Its container, with `--caller container`."
+)
+_audit_option = option("--audit", metavar="SINK", help="file, or stdout (default in containers).")
+_outbox_option = option(
+    "--outbox/--no-outbox", default=None, help="Keep writes while the line is down; default no."
+)
+_directory_option = option(
+    "--directory",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Default: /etc/dhp-gateway if it can be written, else .",
+)
+_yes_option = option("--yes", is_flag=True, help="Ask nothing: flags, else defaults.")
+
+
+@click.command(cls=LocalizedCommand)
+@_environment_option
+@_fhir_base_url_option
+@_token_url_option
+@_client_id_option
+@_secret_file_option
+@_key_file_option
+@_caller_option
+@_network_option
+@_container_option
+@_audit_option
+@_outbox_option
+@_directory_option
+@_yes_option
+@language_option
+def init(  # noqa: PLR0913 - one for each question
+    environment: str | None = None,
+    fhir_base_url: str | None = None,
+    token_url: str | None = None,
+    client_id: str | None = None,
+    secret_file: str | None = None,
+    key_file: str | None = None,
+    caller: str | None = None,
+    network: tuple[str, ...] = (),
+    container: str | None = None,
+    audit: str | None = None,
+    outbox: bool | None = None,
+    directory: Path | None = None,
+    yes: bool = False,
+    lang: str | None = None,
+) -> None:
+    """Ask a few questions, write settings and secret files, and check them."""
+
+    flags = InitFlags(
+        environment=environment,
+        fhir_base_url=fhir_base_url,
+        token_url=token_url,
+        client_id=client_id,
+        secret_file=secret_file,
+        key_file=key_file,
+        caller=caller,
+        networks=tuple(network or ()),
+        container=container,
+        audit=audit,
+        outbox=outbox,
+        directory=directory or _default_directory(),
+    )
+    _check_result(_write_plan(flags, lang, asks=not yes and sys.stdin.isatty()))
+
+
+def _write_plan(flags: InitFlags, lang: str | None, *, asks: bool) -> InitPlan:
+    """Write the files of the plan that the answers make. Return the plan."""
+    from gateway.cli.init_plan import InitWriteError, require_no_settings, write_files
+    from gateway.cli.terminal import InvalidAnswerError
+
+    interview = InitPrompts(flags, asks=asks)
+    try:
+        interview.ask_language(lang, os.environ)  # noqa: TID251 - for the language
+        require_no_settings(flags.directory)
+        plan = interview.build_plan()
+        written = write_files(plan, translate)
+    except (InvalidAnswerError, InitWriteError) as error:
+        exit_with_message(exception_message(error), WRONG_USAGE)
+    except click.Abort:
+        exit_with_message(Message("interrupted; nothing is kept"), CHECK_FAILED)
+    for path in written:
+        print_line(Message("written: {path}", path=path))
+    return plan
+
+
+def _default_directory() -> Path:
+    here = os.access(_ETC if _ETC.exists() else _ETC.parent, os.W_OK)
+    return _ETC if here else Path()
+
+
+def _check_result(plan: InitPlan) -> None:
+    """Check the written settings, print the next steps, and exit."""
+    from gateway.config.loader import SettingsSource
+
+    environ = {**os.environ, **plan.local_variables()}  # noqa: TID251 - for the settings
+    settings = check_command.run_check(SettingsSource(plan.directory / "gateway.yaml", environ))
+    if settings is None:
+        raise click.exceptions.Exit(WRONG_USAGE)
+    well = check_command.print_doctor(settings)
+    _print_next_steps(plan)
+    raise click.exceptions.Exit(0 if well else CHECK_FAILED)
+
+
+def _print_next_steps(plan: InitPlan) -> None:
+    folder = plan.directory
+    if plan.kind == "container":
+        command = f"docker compose --project-directory {folder} up --detach"
+    elif plan.kind == "system" and _UNIT.exists():
+        command = "sudo systemctl enable --now dhp-gateway"
+    else:
+        command = f"dhp-gateway run --config {folder / 'gateway.yaml'}"
+    print_line(Message("Next:"))
+    print_line(f"  {command}")
+    if plan.kind == "system" and plan.uses_private_key:
+        print_line(
+            Message("The unit hands over a secret; for a key, first: `systemctl edit dhp-gateway`")
+        )
+        for line in _drop_in(plan):
+            print_line(f"  {line}")
+    host = "HOST" if plan.caller_location == "network" else "127.0.0.1"
+    url = f"http://{host}:8080/fhir"
+    print_line(Message("Then your system calls {url} in the place of the platform.", url=url))
+    if plan.caller_location == "network":
+        _, key, *_ = plan.secret_files()
+        told = Message(
+            "It sends the header X-Api-Key with what stands in {path}.", path=folder / key.path
+        )
+        print_line(told)
+
+
+def _drop_in(plan: InitPlan) -> list[str]:
+    """Return the lines of a systemd drop-in that passes the private key instead of a secret."""
+    proof = next(plan.secret_files())
+    variables = "DHP_GATEWAY_CREDENTIALS__DEFAULT__"
+    return [
+        "[Service]",
+        "LoadCredential=",
+        f"LoadCredential=dhp_private_key:{plan.directory / proof.path}",
+        f"UnsetEnvironment={variables}CLIENT_SECRET_FILE",
+        f"Environment={variables}PRIVATE_KEY_FILE=%d/dhp_private_key",
+    ]

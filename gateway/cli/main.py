@@ -1,0 +1,350 @@
+"""The command line `dhp-gateway`: its commands, their options and exit codes.
+
+Exit codes: 0 success, 1 a check failed, 2 wrong usage or settings, 3 the gateway could not start.
+`audit verify` has one more, 4: no fault was found, but it is unproven that the end is there.
+
+Modules are imported where a command needs them: `healthcheck` should be quick.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from gateway import __version__
+from gateway.cli import check_command, serving, usage
+from gateway.cli.terminal import (
+    CHECK_FAILED,
+    NO_START,
+    UNPROVEN,
+    WRONG_USAGE,
+    argument,
+    as_json_option,
+    config_option,
+    exit_with_problems,
+    language_option,
+    load_settings,
+    option,
+    print_line,
+    settings_source,
+    translate,
+)
+from gateway.cli.terminal import exit_with_message as _fail
+from gateway.cli.usage import LocalizedGroup
+from gateway.i18n import Message, exception_message, join_messages, setting_problem, system_error
+
+if TYPE_CHECKING:
+    from gateway.cli.sandbox_command import SandboxRun
+    from gateway.config.value_types import ListenAddress
+
+
+def _print_version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"dhp-gateway {__version__}")
+        raise click.exceptions.Exit
+
+
+@click.group(cls=LocalizedGroup, no_args_is_help=True)
+@option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=True,
+    callback=_print_version,
+    help="Print the version.",
+)
+@language_option
+def cli(version: bool, lang: str | None) -> None:
+    """A FHIR gateway for Uzbekistan's Digital Health Platform."""
+
+
+def main(failure: BaseException | None = None) -> None:
+    """Run the command line.
+
+    `failure` is the exception that ended a `run` which was started without click.
+    """
+    usage.run_command_line(cli, failure)
+
+
+@cli.command()
+@click.pass_context
+@config_option
+@language_option
+def run(context: click.Context, config: Path | None = None, lang: str | None = None) -> None:
+    """Run the gateway."""
+    from gateway.config.loader import SettingsError
+
+    try:
+        if context.obj is not None:
+            # The failure of a run without click.
+            raise context.obj
+        code = serving.run_gateway(config)
+    except SettingsError as error:
+        settings_source(config)
+        exit_with_problems(error)
+    except Exception as error:
+        from gateway.errors import StartError
+
+        if not isinstance(error, StartError):
+            raise
+        _exit_start_failed(error)
+    raise click.exceptions.Exit(code)
+
+
+_fail_option = option(
+    "--fail",
+    multiple=True,
+    metavar="SIDE=HOW",
+    help="`sso|platform=STATUS|html|reset`; `STATUS`: 400 to 599.",
+)
+_slow_option = option(
+    "--slow", multiple=True, metavar="SIDE=TIME", help="`sso|platform=2s` or `500ms`."
+)
+
+
+@cli.command()
+@option("--platform-only", is_flag=True, help="Run no gateway in front of the platform.")
+@option("--login", is_flag=True, help="People sign in with a browser; there is a page to try.")
+@option(
+    "--port",
+    type=click.IntRange(min=0, max=65535),
+    default=8090,
+    show_default=True,
+    metavar="PORT",
+    help="The platform's port; 0: any.",
+)
+@option(
+    "--listen",
+    default="127.0.0.1:8080",
+    show_default=True,
+    metavar="HOST:PORT",
+    envvar="DHP_SANDBOX_LISTEN",
+    show_envvar=True,
+    help="The gateway's address.",
+)
+@option(
+    "--admin",
+    default="127.0.0.1:9464",
+    show_default=True,
+    metavar="HOST:PORT",
+    envvar="DHP_SANDBOX_ADMIN",
+    show_envvar=True,
+    help="The operators' address.",
+)
+@_fail_option
+@_slow_option
+@option("--token-lifetime", type=float, metavar="SECONDS", help="How long the SSO's tokens last.")
+@option(
+    "--reject-tokens",
+    type=float,
+    default=0.0,
+    show_default=True,
+    metavar="SHARE",
+    help="Share of good tokens refused, 0 to 1.",
+)
+@option("--lenient", is_flag=True, help="Conditions are kept, all filters work.")
+@option(
+    "--search-lag",
+    type=float,
+    default=0.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How late searches know of a write.",
+)
+@language_option
+def sandbox(  # noqa: PLR0913 - one for each option
+    platform_only: bool = False,
+    login: bool = False,
+    port: int = 8090,
+    listen: str = "127.0.0.1:8080",
+    admin: str = "127.0.0.1:9464",
+    fail: tuple[str, ...] = (),
+    slow: tuple[str, ...] = (),
+    token_lifetime: float | None = None,
+    reject_tokens: float = 0.0,
+    lenient: bool = False,
+    search_lag: float = 0.0,
+    lang: str | None = None,
+) -> None:
+    """Run an embedded DHP platform and a gateway in front of it; needs no network, no settings."""
+    from gateway.sandbox.options import Faults, SandboxOptions
+
+    try:
+        faults = Faults.parse(fail or (), slow or (), token_lifetime, reject_tokens)
+        platform = SandboxOptions(port=port, faults=faults, lenient=lenient, search_lag=search_lag)
+    except ValueError as error:
+        _fail(exception_message(error), WRONG_USAGE)
+    addresses = _address("--listen", listen), _address("--admin", admin)
+    from gateway.cli.sandbox_command import SandboxRun
+
+    _run_sandbox(SandboxRun(platform, *addresses, gateway=not platform_only, login=login))
+
+
+def _run_sandbox(demo: SandboxRun) -> None:
+    from gateway.cli import sandbox_command as command
+    from gateway.errors import StartError
+
+    try:
+        command.serve_sandbox(demo, click.echo)
+    except StartError as error:
+        _exit_start_failed(error)
+
+
+def _address(option: str, text: str) -> ListenAddress:
+    from gateway.config.value_types import InvalidValueError, parse_address
+
+    try:
+        return parse_address(text)
+    except InvalidValueError as error:
+        why = {"why": error.message, "hint": error.hint}
+        _fail(Message("{option} {why}; {hint}", option=option, **why), WRONG_USAGE)
+
+
+cli.add_unloaded("init", "gateway.cli.init_command:init")
+cli.command()(check_command.check)
+cli.command()(check_command.doctor)
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON Schema of the settings."""
+    from gateway.config.settings_schema import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+
+
+def _exit_start_failed(error: Exception) -> NoReturn:
+    """Exit with one line of output for each reason."""
+    reasons = (Message(line) for line in translate(exception_message(error)).splitlines())
+    _fail(
+        join_messages("\n", (Message("could not start: {why}", why=why) for why in reasons)),
+        NO_START,
+    )
+
+
+@cli.command()
+@config_option
+@language_option
+def healthcheck(config: Path | None = None, lang: str | None = None) -> None:
+    """Exit with 0 when the running gateway says that it is ready.
+
+    Of the settings only admin.address is looked at: one that runs may well be healthy while the
+    settings on disk are broken.
+    """
+    from gateway.cli.healthcheck import ask
+    from gateway.config.loader import load_admin_address
+
+    source = settings_source(config, needed=False)
+    address = load_admin_address(source.path, source.environ)
+
+    try:
+        status, body = ask(address, "/readyz")
+    except ValueError:
+        other = Message("not ready: what answers on {address} is no gateway", address=address)
+        _fail(other, CHECK_FAILED)
+    except OSError as error:
+        why = Message.external((error.strerror or "").lower(), Message("no answer"))
+        _fail(
+            Message(
+                "not ready: {address} cannot be reached: {why}",
+                address=address,
+                why=why,
+            ),
+            CHECK_FAILED,
+        )
+    if body.get("ready") is True:
+        print_line(Message("ready"))
+        return
+    names = ", ".join(body.get("failing", ()))
+    failing = names or Message("/readyz answered {status}", status=status)
+    _fail(Message("not ready: {failing}", failing=failing), CHECK_FAILED)
+
+
+audit = LocalizedGroup("audit", help="Look after audit files.", no_args_is_help=True)
+cli.add_command(audit, "audit")
+
+
+@audit.command()
+@argument(
+    "files",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE…",
+    help="In any order.",
+)
+@as_json_option
+@language_option
+def verify(
+    files: tuple[Path, ...],
+    as_json: bool = False,
+    lang: str | None = None,
+) -> None:
+    """Verify the hash chain of audit files, and name the first bad line.
+
+    Exit codes: 0 whole, 1 a line is bad, 2 a file cannot be read, 4 the end is unproven.
+    """
+    from gateway.audit.chain_verification import verify_files as judge
+    from gateway.cli import audit_command as command
+
+    try:
+        verdict = judge(files)
+    except OSError as error:
+        why = system_error(error, Message("cannot be read"))
+        _fail(Message("{path}: {why}", path=error.filename, why=why), WRONG_USAGE)
+    if as_json:
+        click.echo(json.dumps(command.report_document(verdict), indent=2, ensure_ascii=False))
+    else:
+        for line in command.format_report(verdict):
+            print_line(line)
+    if verdict.fault is not None:
+        raise click.exceptions.Exit(CHECK_FAILED)
+    raise click.exceptions.Exit(0 if verdict.is_end_proven else UNPROVEN)
+
+
+cli.add_unloaded("outbox", "gateway.cli.outbox_commands:app")
+cli.add_unloaded("token", "gateway.cli.platform_commands:token")
+cli.add_unloaded("probe-search", "gateway.cli.platform_commands:probe_search")
+
+
+@cli.command()
+@option("--test", is_flag=True, help="Send a test message to every address.")
+@config_option
+@language_option
+def notify(
+    test: bool = False,
+    config: Path | None = None,
+    lang: str | None = None,
+) -> None:
+    """Try whether people are told: of `alerts.notify`.
+
+    Exit codes: 0 every address took it, 1 some did not, 2 wrong usage or settings, 3 a secret
+    cannot be read, or what sends messages is not installed.
+    """
+    if not test:
+        _fail(Message("say what to do: notify --test sends a test message"), WRONG_USAGE)
+    settings = load_settings(config)
+    from gateway.app.observability_setup import AlertAddressError, parse_addresses
+    from gateway.cli import notify_command as command
+    from gateway.errors import StartError
+
+    try:
+        addresses = parse_addresses(settings)
+    except AlertAddressError as error:
+        _fail(exception_message(error), WRONG_USAGE)
+    except StartError as error:
+        _fail(exception_message(error), NO_START)
+    if not addresses:
+        _fail(
+            setting_problem("alerts.notify", Message("is empty; nobody is to be told")), WRONG_USAGE
+        )
+    findings = asyncio.run(command.send_test_message(settings, addresses))
+    for finding in findings:
+        print_line(finding.line())
+    raise click.exceptions.Exit(
+        CHECK_FAILED if any(each.state == "failed" for each in findings) else 0
+    )

@@ -1,0 +1,556 @@
+"""`dhp-gateway outbox`: shows and changes queued writes, with or without a running gateway.
+
+The commands are `list`, `show`, `retry`, `drop` and `export`. Patient data is shown only with
+`--reveal`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
+
+import click
+
+from gateway.app import observability_setup
+from gateway.cli.terminal import (
+    CHECK_FAILED,
+    NO_START,
+    WRONG_USAGE,
+    argument,
+    as_json_option,
+    config_option,
+    exit_with_message,
+    language_option,
+    load_settings,
+    option,
+    print_line,
+)
+from gateway.cli.usage import LocalizedGroup
+from gateway.clock import TimestampFormatter
+from gateway.errors import StartError
+from gateway.i18n import (
+    EMPTY_MESSAGE,
+    Message,
+    exception_message,
+    join_messages,
+    setting_problem,
+    system_error,
+)
+from gateway.outbox.entry import (
+    BLOCKING,
+    NEEDS_OPERATOR,
+    Actor,
+    EntryState,
+    content_view,
+    format_time,
+)
+from gateway.outbox.open_outbox import make_outbox, open_store
+from gateway.outbox.store.store_types import (
+    EntryContent,
+    EntryStateError,
+    OutboxConfigurationError,
+    OutboxError,
+)
+
+if TYPE_CHECKING:
+    from gateway.audit.audit_trail import AuditTrail
+    from gateway.config.settings import Settings
+    from gateway.outbox.entry import OutboxEntry, PendingAuditRecord
+    from gateway.outbox.store.outbox_queue import Outbox
+
+ids_option = argument("ids", nargs=-1, metavar="[ID…]", help="As `outbox list` shows them.")
+all_option = option("--all", "every", is_flag=True, help="Entries of every state.")
+states_option = option(
+    "--state", multiple=True, metavar="STATE", help="Only these; may be given several times."
+)
+reveal_option = option(
+    "--reveal", is_flag=True, help="Show address, fields and body: data of patients."
+)
+
+app: Final = LocalizedGroup("outbox", help="Look after queued writes.", no_args_is_help=True)
+
+
+def _load_settings(config: Path | None) -> Settings:
+    settings = load_settings(config)
+    if not settings.outbox.enabled:
+        exit_with_message(
+            Message("outbox.enabled: is false; there is no outbox to look after"), WRONG_USAGE
+        )
+    return settings
+
+
+def _run(work: Any) -> Any:
+
+    try:
+        return asyncio.run(work)
+    except OutboxCommandError as error:
+        exit_with_message(exception_message(error), NO_START)
+
+
+def _states(names: Sequence[str], *, all_of_them: bool) -> Any:
+    from gateway.outbox.entry import EntryState
+
+    try:
+        return states_of(names, all_of_them=all_of_them)
+    except ValueError:
+        exit_with_message(
+            Message("--state: one of {state}", state=", ".join(EntryState)), WRONG_USAGE
+        )
+
+
+@app.command("list")
+@config_option
+@all_option
+@states_option
+@option("--caller", metavar="NAME", help="Only of this caller.")
+@as_json_option
+@language_option
+def list_(
+    config: Path | None = None,
+    every: bool = False,
+    state: tuple[str, ...] = (),
+    caller: str | None = None,
+    as_json: bool = False,
+    lang: str | None = None,
+) -> None:
+    """List the entries that wait for a person, and how many there are in all."""
+    from gateway.outbox.entry import entry_view
+
+    wanted = _states(state, all_of_them=every)
+    entries, counts = _run(list_entries(_load_settings(config), wanted, caller))
+    if as_json:
+        click.echo(json.dumps([entry_view(entry) for entry in entries], indent=2))
+        return
+    for line in format_table(entries, counts):
+        print_line(line)
+
+
+@app.command()
+@argument("entry", metavar="ID")
+@config_option
+@reveal_option
+@as_json_option
+@language_option
+def show(
+    entry: str,
+    config: Path | None = None,
+    reveal: bool = False,
+    as_json: bool = False,
+    lang: str | None = None,
+) -> None:
+    """Show one entry, what is about a patient masked."""
+
+    settings = _load_settings(config)
+    tell = partial(print_line, err=True)
+    found = _run(show_entry(settings, entry, tell, reveal=reveal))
+    if found is None:
+        exit_with_message(Message("{entry}: there is no such entry", entry=entry), CHECK_FAILED)
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    for line in format_entry(found):
+        print_line(line)
+
+
+def _run_action(action: str, ids: Sequence[str], settings: Settings, reason: str = "") -> None:
+
+    if _run(apply_action(settings, action, ids, print_line, reason=reason)):
+        raise click.exceptions.Exit(CHECK_FAILED)
+
+
+@app.command()
+@ids_option
+@option("--failed", is_flag=True, help="All that have failed: none of them was saved.")
+@option("--cause", metavar="CAUSE", help="All that have failed of a cause, as listed.")
+@config_option
+@language_option
+def retry(
+    ids: tuple[str, ...] = (),
+    failed: bool = False,
+    cause: str | None = None,
+    config: Path | None = None,
+    lang: str | None = None,
+) -> None:
+    """Send entries once more that have failed or are unclear, or at once what waits."""
+
+    settings = _load_settings(config)
+    if not (ids or failed or cause is not None):
+        exit_with_message(Message("name the entries by their ids"), WRONG_USAGE)
+    if failed or cause is not None:
+        _run(retry_failed(settings, cause, print_line))
+    if ids:
+        _run_action("retry", ids, settings)
+
+
+@app.command()
+@ids_option
+@option("--reason", default="", metavar="TEXT", help="Why, for the audit; nothing about a patient.")
+@config_option
+@language_option
+def drop(
+    ids: tuple[str, ...] = (),
+    reason: str = "",
+    config: Path | None = None,
+    lang: str | None = None,
+) -> None:
+    """Give up entries that are not delivered; what waited for them goes on."""
+    settings = _load_settings(config)
+    if not ids:
+        exit_with_message(Message("name the entries by their ids"), WRONG_USAGE)
+    _run_action("drop", ids, settings, reason)
+
+
+@app.command()
+@argument(
+    "file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A new file, for its owner only; -: stdout.",
+)
+@config_option
+@states_option
+@reveal_option
+@language_option
+def export(
+    file: Path,
+    config: Path | None = None,
+    state: tuple[str, ...] = (),
+    reveal: bool = False,
+    lang: str | None = None,
+) -> None:
+    """Write all that is not delivered as JSON lines, what is about a patient masked."""
+
+    wanted = _states(state, all_of_them=not state)
+    path = None if str(file) == "-" else file
+    settings = _load_settings(config)
+    count = _run(export_entries(settings, path, wanted, reveal=reveal, quiet=False))
+    print_line(Message("{count} entries exported", count=count), err=True)
+
+
+PrintPhrase = Callable[[Message], None]
+
+_T = TypeVar("_T")
+
+_PAGE_SIZE: Final = 500
+# Seconds. Less than other processes wait for the outbox, which is locked meanwhile.
+_AUDIT_FLUSH_TIMEOUT: Final = 2.0
+_AUDIT_PENDING_MESSAGE: Final = Message(
+    "noted for the audit: the gateway records it, running or at its next start"
+)
+_FAILED: Final = Message("the audit cannot be written")
+# Fields of an entry's view whose values are translated: each has a closed list of values.
+_TRANSLATED_FIELDS: Final = frozenset({"state", "after_doubt"})
+
+
+class OutboxCommandError(Exception):
+    """The outbox could not be opened or used. The text is a complete message for the operator."""
+
+    def __init__(self, why: Message) -> None:
+        super().__init__(why)
+
+
+def states_of(names: Sequence[str], *, all_of_them: bool) -> tuple[EntryState, ...]:
+    """Return the states to search for, by default those that need an operator. Raises ValueError.
+
+    An empty tuple stands for all states.
+    """
+    if all_of_them:
+        return ()
+    return tuple(EntryState(name) for name in names) or tuple(NEEDS_OPERATOR)
+
+
+async def list_entries(
+    settings: Settings, states: Sequence[EntryState], caller: str | None
+) -> tuple[list[OutboxEntry], dict[EntryState, int]]:
+    """Return the entries and the number of entries by state. Raises `OutboxCommandError`."""
+    async with _open_outbox(settings) as outbox:
+        entries = [entry async for entry in _entries(outbox, states, caller)]
+        return entries, (await outbox.depth()).counts
+
+
+def format_table(
+    entries: Sequence[OutboxEntry], counts: dict[EntryState, int]
+) -> Iterator[Message]:
+    """Yield a table for the operator: a line for each entry, and the totals."""
+    if entries:
+        yield _row(
+            id=Message("id"),
+            state=Message("state"),
+            since=Message("since"),
+            attempts=Message("attempts"),
+            bytes=Message("bytes"),
+            caller=Message("caller"),
+            cause=Message("cause"),
+        )
+    for entry in entries:
+        yield _row(
+            id=entry.id,
+            state=Message(entry.state.value),
+            since=format_time(entry.queued_at),
+            attempts=entry.attempts,
+            bytes=entry.size,
+            caller=entry.caller,
+            cause=entry.cause,
+        )
+    found = [
+        Message("{count} {state}", count=counts[state], state=Message(state.value))
+        for state in EntryState
+        if counts.get(state)
+    ]
+    yield join_messages(", ", found) if found else Message("empty")
+
+
+def _row(**cells: object) -> Message:
+    return Message(
+        "{id:<34}{state:<11}{since:<22}{attempts:>9}{bytes:>10}  {caller:<16}{cause}", **cells
+    )
+
+
+async def show_entry(
+    settings: Settings, entry_id: str, say: PrintPhrase, *, reveal: bool
+) -> dict[str, Any] | None:
+    """Return the view of one entry, None without such an entry. Raises `OutboxCommandError`.
+
+    With `reveal`, patient data is not masked. The access is stored as a pending audit record, which
+    the gateway writes: on standard output, an audit record would be mixed with the output of the
+    command.
+    """
+    actor = _actor(settings) if reveal else None
+    async with _open_outbox(settings) as outbox:
+        content = await outbox.content(entry_id, actor)
+    if content is not None and actor is not None:
+        say(_AUDIT_PENDING_MESSAGE)
+    return None if content is None else content_view(content, reveal=reveal)
+
+
+async def apply_action(
+    settings: Settings, action: str, ids: Sequence[str], say: PrintPhrase, *, reason: str = ""
+) -> int:
+    """Retry or drop entries. Return how many were refused. Raises `OutboxCommandError`."""
+    refused = 0
+    async with _open_for_action(settings, say, reason) as (outbox, actor, changed_ids):
+        move = {"retry": outbox.retry, "drop": outbox.drop}[action]
+        for entry_id in _progress(ids, action, quiet=len(ids) < 2):
+            try:
+                entry = await move(entry_id, actor)
+            except EntryStateError as refusal:
+                say(setting_problem(entry_id, exception_message(refusal)))
+                refused += 1
+                continue
+            if entry is None:
+                refused += 1
+            else:
+                changed_ids.add(entry_id)
+            result = "there is no such entry" if entry is None else entry.state.value
+            say(setting_problem(entry_id, Message(result)))
+    return refused
+
+
+async def retry_failed(settings: Settings, cause: str | None, say: PrintPhrase) -> None:
+    """Retry all failed entries, of one cause or of any. Raises `OutboxCommandError`."""
+    async with _open_for_action(settings, say) as (outbox, actor, changed_ids):
+        async for entry in outbox.retry_failed(cause, actor):
+            changed_ids.add(entry.id)
+            say(setting_problem(entry.id, Message(entry.state.value)))
+
+
+async def export_entries(
+    settings: Settings,
+    path: Path | None,
+    states: Sequence[EntryState],
+    *,
+    reveal: bool,
+    quiet: bool,
+) -> int:
+    """Write entries as JSON lines, to standard output without a path. Return their number.
+
+    Raises `OutboxCommandError`. The file is readable for its owner only, and must not exist.
+    """
+    async with _open_outbox(settings) as outbox:
+        entries = [entry async for entry in _entries(outbox, states or tuple(BLOCKING), None)]
+        with _target(path) as file:
+            for entry in _progress(entries, "export", quiet=quiet or path is None):
+                content = await outbox.content(entry.id) or EntryContent(entry, None, None)
+                line = content_view(content, reveal=reveal)
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    return len(entries)
+
+
+def format_entry(document: dict[str, Any]) -> Iterator[Message]:
+    """Yield one entry as lines for the operator."""
+    for name, value in document.items():
+        if isinstance(value, dict):
+            yield Message("{name}:", name=Message(name))
+            for key, inner in value.items():
+                yield Message(
+                    "  {line}", line=setting_problem(Message(key), _format_value(key, inner))
+                )
+        else:
+            yield setting_problem(Message(name), _format_value(name, value))
+
+
+def _format_value(name: str, value: Any) -> Message:
+    """Return a value as a message; only values of `_TRANSLATED_FIELDS` are translated.
+
+    A caller may have the name of a state, which must not be translated.
+    """
+    if value is None:
+        return EMPTY_MESSAGE
+    if isinstance(value, Message):
+        return value
+    if isinstance(value, bool):
+        return Message("yes") if value else Message("no")
+    return Message(value) if name in _TRANSLATED_FIELDS else Message("{value}", value=value)
+
+
+@contextlib.asynccontextmanager
+async def _open_outbox(settings: Settings) -> AsyncIterator[Outbox]:
+    location = settings.outbox.url
+    if location.kind == "sqlite" and not location.path.exists():
+        # A file created here would belong to the user who runs the command.
+        why = Message("{path}: is not there; the gateway makes it", path=location.path)
+        raise OutboxCommandError(setting_problem("outbox.url", why))
+    try:
+        async with open_store(settings.outbox) as store:
+            yield make_outbox(store, settings.outbox, lambda _: None)
+    except OutboxConfigurationError as error:
+        raise OutboxCommandError(exception_message(error)) from None
+    except OutboxError as error:
+        why = Message("{path}: {why}", path=settings.outbox.url, why=exception_message(error))
+        raise OutboxCommandError(setting_problem("outbox.url", why)) from None
+
+
+@contextlib.asynccontextmanager
+async def _open_for_action(
+    settings: Settings, say: PrintPhrase, reason: str = ""
+) -> AsyncIterator[tuple[Outbox, Actor | None, set[str]]]:
+    """Yield the outbox, the actor, and a set for the ids of changed entries.
+
+    The actor is None without an audit. Each step stores its pending audit record in its own
+    transaction, so that the audit gets it even if the command fails later.
+    """
+    changed_ids: set[str] = set()
+    actor = _actor(settings, reason)
+    async with _open_outbox(settings) as outbox:
+        try:
+            yield outbox, actor, changed_ids
+        finally:
+            if (
+                actor is not None
+                and (why := await _flush_audit(outbox, settings, changed_ids)) is not None
+            ):
+                say(why)
+
+
+async def _flush_audit(outbox: Outbox, settings: Settings, changed_ids: set[str]) -> Message | None:
+    """Write all pending audit records. Return a message unless `changed_ids` are recorded."""
+    why = _AUDIT_PENDING_MESSAGE
+
+    async def record(pending_records: Sequence[PendingAuditRecord]) -> bool:
+        nonlocal why
+        written = await _write_audit(settings, pending_records)
+        if written:
+            changed_ids.difference_update(pending.entry for pending in pending_records)
+        elif written is not None:
+            why = join_messages("; ", [_FAILED, _AUDIT_PENDING_MESSAGE])
+        return bool(written)
+
+    with contextlib.suppress(OutboxError):
+        while await outbox.record_pending(record):
+            pass
+    return why if changed_ids else None
+
+
+async def _write_audit(
+    settings: Settings, pending_records: Sequence[PendingAuditRecord]
+) -> bool | None:
+    """Return whether the audit has the records now, None where this command must not write it."""
+    lost = 0
+
+    def count(outcome: str, records: int) -> None:
+        nonlocal lost
+        lost += records if outcome == "dropped" else 0
+
+    audit = _trail(settings, count)
+    if audit is None:
+        return None
+    try:
+        spell = TimestampFormatter().format
+        for pending in pending_records:
+            audit.record_event("outbox", **pending.record_fields(spell))
+    finally:
+        await audit.close(_AUDIT_FLUSH_TIMEOUT)
+    return not lost
+
+
+def _trail(settings: Settings, on_records: Callable[[str, int], None]) -> AuditTrail | None:
+    """Return the audit trail, None where this command must not write it.
+
+    That is a file that a gateway has open, or that belongs to another user.
+    """
+    if settings.audit.sink == "file" and not _is_owned_by_user(settings.audit.path):
+        return None
+    try:
+        return observability_setup.open_trail(settings, on_records)
+    except StartError:
+        return None
+
+
+def _is_owned_by_user(path: Path | None) -> bool:
+    # A file created here, or by a rotation, would belong to the user who runs the command.
+    try:
+        return path is not None and path.stat().st_uid == os.geteuid()
+    except OSError:
+        return False
+
+
+def _actor(settings: Settings, reason: str = "") -> Actor | None:
+    """Return the actor of this command, None without an audit."""
+    if settings.audit.sink == "off":
+        return None
+    channel = f"command, user {os.getuid()}" if hasattr(os, "getuid") else "command"
+    return Actor(channel, reason=reason)
+
+
+async def _entries(
+    outbox: Outbox, states: Sequence[EntryState], caller: str | None
+) -> AsyncIterator[OutboxEntry]:
+    after = 0
+    while True:
+        page = await outbox.entries(caller=caller, states=states, after=after, limit=_PAGE_SIZE)
+        for entry in page:
+            yield entry
+        if len(page) < _PAGE_SIZE:
+            return
+        after = page[-1].number
+
+
+@contextlib.contextmanager
+def _target(path: Path | None) -> Iterator[TextIO]:
+    if path is None:
+        yield sys.stdout
+        return
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        why = system_error(error, Message("cannot be written"))
+        raise OutboxCommandError(Message("{path}: {why}", path=path, why=why)) from None
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        yield file
+
+
+def _progress(items: Sequence[_T], what: str, *, quiet: bool) -> Iterable[_T]:
+    """Iterate over `items`, with a progress bar on a terminal."""
+    if quiet or not sys.stderr.isatty():
+        return items
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(items, what, console=Console(stderr=True), transient=True)

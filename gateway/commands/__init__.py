@@ -1,1 +1,0 @@
-"""The implementation of the longer commands; `cli` has their options and exit codes."""

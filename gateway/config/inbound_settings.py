@@ -1,0 +1,316 @@
+"""Settings of the downstream side: listeners, callers, limits."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, Strict
+
+from gateway.config.section import SecretSource, Section
+from gateway.config.setting_urls import BasePath, BaseUrl
+from gateway.config.value_types import (
+    KIB,
+    MIB,
+    AddressText,
+    AnyResourceType,
+    Count,
+    FilePath,
+    Flag,
+    HeaderName,
+    Interaction,
+    ListenAddress,
+    MediaType,
+    Name,
+    NetworkText,
+    OperationName,
+    PositiveSeconds,
+    PositiveSize,
+    Seconds,
+    SecretText,
+    Size,
+    Text,
+)
+
+Rate = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
+
+
+class ListenTlsSettings(Section):
+    """TLS towards the callers; off while `cert_file` is null."""
+
+    cert_file: FilePath | None = Field(
+        default=None,
+        description="PEM file with the listener's certificate chain; null: plain HTTP.",
+    )
+    key_file: FilePath | None = Field(
+        default=None,
+        description="PEM file with the certificate's private key; needed with `cert_file`.",
+    )
+    client_ca_file: FilePath | None = Field(
+        default=None,
+        description="PEM file with the CAs whose client certificates identify callers; null: "
+        "no client certificate is asked for.",
+    )
+
+
+class ListenSettings(Section):
+    """Where callers reach the gateway."""
+
+    address: AddressText = Field(
+        default=ListenAddress("127.0.0.1", 8080),
+        description="`host:port` (IPv6 in brackets, port 0: any free one) or `unix:/path`. The "
+        "default is reachable from this machine only.",
+    )
+    base_path: BasePath = Field(
+        default="/fhir",
+        description="The path under which the platform's FHIR base appears; `/` for none. "
+        "Callers use `http://ADDRESS/fhir/…`.",
+    )
+    public_url: BaseUrl | None = Field(
+        default=None,
+        description="The URL of `base_path` as callers know it, put into rewritten links; null: "
+        "made of the `Host` that the caller sent. Programs that send whole URLs, as to an HTTP "
+        "proxy, may name its host.",
+    )
+    reuse_port: Flag = Field(
+        default=False,
+        description="Whether other gateways of the same user, on the same machine, may listen on "
+        "this port, too; all of them need it. The system gives each connection to one of them.",
+    )
+    allow_anonymous: Flag = Field(
+        default=False,
+        description="Whether an address that other machines reach may be opened without `callers`. "
+        "With false the gateway then refuses to start.",
+    )
+    trusted_proxies: tuple[NetworkText, ...] = Field(
+        default=(),
+        description="IP addresses or networks of proxies before the gateway whose "
+        "`X-Forwarded-For` is believed, read from the right; empty: nobody's is. An item may have "
+        "a port; one that cannot be read is an address of no network.",
+    )
+    tls: ListenTlsSettings = Field(
+        default_factory=ListenTlsSettings, description="TLS towards the callers."
+    )
+
+
+class OperatorSettings(Section):
+    """A person who may retry and drop queued writes on the page `/outbox`."""
+
+    name: Name = Field(
+        description="The name that the person signs in with, and that the audit notes; unique."
+    )
+    password: SecretText | None = Field(
+        default=None,
+        description="The password, for HTTP Basic; better given as `password_file`.",
+    )
+    password_file: FilePath | None = Field(
+        default=None, description="File that holds the password; re-read when it changes."
+    )
+
+    def secret_source(self, index: int) -> SecretSource:
+        """Return the source of the password; `index` is the position in `admin.operators`."""
+        setting = ("admin", "operators", index, "password")
+        return SecretSource(setting, self.password, self.password_file)
+
+
+class AdminSettings(Section):
+    """Operators' pages: `/livez`, `/readyz`, `/metrics`, `/status`, `/outbox` and public keys."""
+
+    address: AddressText = Field(
+        default=ListenAddress("127.0.0.1", 9464),
+        description="`host:port` or `unix:/path` of the operators' pages; never the callers' "
+        "address. They hold no secrets but are open to whoever reaches them.",
+    )
+    operators: tuple[OperatorSettings, ...] = Field(
+        default=(),
+        description="Who may retry and drop queued writes on the page `/outbox`, and see one in "
+        "full where `outbox.reveal` is true. Empty: the page can only be read.",
+    )
+    probe_interval: Seconds = Field(
+        default=30,
+        description="When no caller has asked the platform for so long, or their answers look bad, "
+        "the gateway itself asks for `metadata`, with a token, at most once in that time: so that "
+        "`/readyz` and `/status` know. 0: never.",
+    )
+
+
+class BasicAuthSettings(Section):
+    """A user name and password that a caller sends by HTTP Basic (RFC 7617)."""
+
+    username: Text = Field(description="The user name that the caller sends.")
+    password: SecretText | None = Field(
+        default=None, description="The password; better given as `password_file`."
+    )
+    password_file: FilePath | None = Field(
+        default=None, description="File that holds the password; re-read when it changes."
+    )
+
+
+class AllowSettings(Section):
+    """What a caller may do."""
+
+    interactions: tuple[Interaction, ...] = Field(
+        default=("*",),
+        description="FHIR interactions the caller may use, e.g. `[read, search-type]`; `*`: all.",
+    )
+    resources: tuple[AnyResourceType, ...] = Field(
+        default=("*",),
+        description="Types of R5 that the caller may touch, e.g. `[Patient, Observation]`; `*`: "
+        "all. Chains, reverse chains and inclusions count for every type they pass through, which "
+        "has to be named (`subject:Patient.name`); Bundles of requests need `*`.",
+    )
+    operations: tuple[OperationName, ...] | None = Field(
+        default=None,
+        description="Operations the caller may call, e.g. `[$expand]`, with or without `$`; `*`: "
+        "all. Null: all where `resources` is `*`, else none. With a list, Bundles of requests are "
+        "refused. Operations that the platform defines itself may be named like those of FHIR; a "
+        "misspelled one of FHIR is an error. A status URL that the platform hands out (202 with "
+        "`Content-Location`) needs no entry here: the caller that was given it may poll and cancel "
+        "there.",
+    )
+
+
+class RateLimitSettings(Section):
+    """How often a caller may ask."""
+
+    requests_per_second: Rate | None = Field(
+        default=None,
+        description="Requests a second, on average; above it 429. Null: no limit.",
+    )
+    burst: Count | None = Field(
+        default=None,
+        description="Requests that may come at once after a pause; null: one second's worth.",
+    )
+
+
+class CallerSettings(Section):
+    """A system or department that may call the gateway."""
+
+    name: Name = Field(description="The caller's name in the audit and the metrics; unique.")
+    networks: tuple[NetworkText, ...] = Field(
+        default=(),
+        description="IP addresses or networks the caller comes from, e.g. `[10.20.0.0/16]`; empty: "
+        "from anywhere.",
+    )
+    api_key: SecretText | None = Field(
+        default=None,
+        description="The key the caller sends in `X-Api-Key`; better as `api_key_file`.",
+    )
+    api_key_file: FilePath | None = Field(
+        default=None,
+        description="File that holds the caller's `X-Api-Key`; re-read when it changes.",
+    )
+    basic_auth: BasicAuthSettings | None = Field(
+        default=None, description="User name and password of HTTP Basic; null: not used."
+    )
+    client_cert_names: tuple[Text, ...] = Field(
+        default=(),
+        description="Subject or SAN names of the caller's client certificate; needs "
+        "`listen.tls.client_ca_file`.",
+    )
+    user_header: HeaderName | None = Field(
+        default=None,
+        description="A header in which the old system names its user, e.g. `X-User`: noted in the "
+        "audit as `user` with `user_asserted`, never forwarded. Null: none.",
+    )
+    purpose_header: HeaderName | None = Field(
+        default=None,
+        description="A header with the purpose of use, e.g. `X-Purpose`: TREAT, ETREAT (break the "
+        "glass), HOPERAT, RECORDMGT, HDIRECT, HPRGRP, HSYSADMIN, PATRQT, FAMRQT, PWATRNY, GOV or "
+        "DISASTER, noted in the audit as `purpose`; anything else is not noted. Never forwarded. "
+        "Null: none.",
+    )
+    content_type: MediaType | None = Field(
+        default=None,
+        description="What a body of this caller is, e.g. `application/fhir+json`, that comes "
+        "without `Content-Type` or as `text/plain`, as MSXML sends it; the content of a Binary "
+        "stays what it is. Null: passed on as it came.",
+    )
+    credential: Name = Field(
+        default="default",
+        description="The entry of `credentials` whose token the caller's requests carry.",
+    )
+    allow: AllowSettings = Field(
+        default_factory=AllowSettings, description="What the caller may do; default: everything."
+    )
+    rate_limit: RateLimitSettings = Field(
+        default_factory=RateLimitSettings, description="How often the caller may ask."
+    )
+    max_concurrent: Count | None = Field(
+        default=None,
+        description="Requests of this caller at the same time; above it 503. Null: no limit.",
+    )
+    outbox: Literal["off", "on-request", "always"] = Field(
+        default="on-request",
+        description="Which writes may be queued while the platform cannot be reached: none, those "
+        "with `Prefer: respond-async`, or all; of these the platform does not see that preference. "
+        "Needs `outbox.enabled`.",
+    )
+
+    @property
+    def has_secret(self) -> bool:
+        """Whether the caller sends a key or password."""
+        return any(source.is_given for source in self.secret_sources(0))
+
+    def secret_sources(self, index: int) -> tuple[SecretSource, ...]:
+        """Return the sources of key and password; `index` is the position in `callers`."""
+        caller = ("callers", index)
+        key = SecretSource((*caller, "api_key"), self.api_key, self.api_key_file)
+        if self.basic_auth is None:
+            return (key,)
+        basic, name = self.basic_auth, (*caller, "basic_auth", "password")
+        return (key, SecretSource(name, basic.password, basic.password_file))
+
+
+class LimitsSettings(Section):
+    """What one request, and all together, may take."""
+
+    max_header_bytes: PositiveSize = Field(
+        default=16 * KIB,
+        description="Size of one header field; all fields together may have four times that. "
+        "Above it 431.",
+    )
+    max_headers: Count = Field(default=200, description="Number of header fields; above it 431.")
+    max_url_bytes: PositiveSize = Field(
+        default=8 * KIB, description="Size of the request target; above it 414."
+    )
+    max_body_bytes: PositiveSize = Field(
+        default=64 * MIB, description="Size of a request body; above it 413."
+    )
+    keep_alive: PositiveSeconds = Field(
+        default=125,
+        description="How long a caller's connection may rest between two requests before it is "
+        "closed. Answers name 5 s less (`Keep-Alive: timeout=120`): a caller who reads it is the "
+        "first to let go.",
+    )
+    max_concurrent_requests: Count = Field(
+        default=1024, description="Requests of all callers at the same time; above it 503."
+    )
+    half_closed: PositiveSeconds = Field(
+        default=10,
+        description="How long a read goes on for a caller that has closed its sending side and may "
+        "have left, until its answer begins; while another request waits for a connection to the "
+        "platform, not at all. A write takes its course.",
+    )
+    unidentified_rate: Rate | None = Field(
+        default=20,
+        description="Requests a second from one address (of IPv6: one /64 network) that no caller "
+        "stands behind: broken ones, unknown paths, wrong or missing keys, foreign networks. "
+        "Ten seconds' worth may come at once. Above it they are 429 and counted, without audit "
+        "records of their own; requests of known callers always pass. Null: no limit. Without "
+        "`callers` and sign-in everybody is a caller.",
+    )
+    header_timeout: PositiveSeconds = Field(
+        default=10,
+        description="Time for a request's header, and between two reads of its body; after it 408.",
+    )
+    min_body_rate: Size = Field(
+        default=1 * KIB,
+        description="Bytes a second, averaged over 30 s, that a request body must bring (slower is "
+        "408) and that the taker of an answer must take while others wait for a connection to the "
+        "platform (slower is cut off). 0: no lower limit.",
+    )
+    replay_buffer_bytes: Size = Field(
+        default=1 * MIB,
+        description="A request body up to this size is kept and can be sent a second time, e.g. "
+        "after a 401 of the platform. Memory for each request in flight.",
+    )

@@ -1,0 +1,345 @@
+"""Settings of operation: audit, logs, stores, login, outbox, tracing, alerts, shutdown."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, Strict
+
+from gateway.config.section import SecretSource, Section
+from gateway.config.setting_urls import (
+    DEFAULT_DATABASE,
+    BaseUrl,
+    DatabaseUrl,
+    EndpointUrl,
+    Origin,
+    StoreLocation,
+    StoreUrl,
+    SyslogUrl,
+)
+from gateway.config.value_types import (
+    GIB,
+    MIB,
+    Count,
+    FilePath,
+    Flag,
+    Name,
+    PositiveSeconds,
+    PositiveSize,
+    Ratio,
+    Seconds,
+    SecretText,
+    Text,
+)
+
+
+class AuditSettings(Section):
+    """The audit trail: one record for each request."""
+
+    sink: Literal["stdout", "file", "syslog", "off"] = Field(
+        default="stdout",
+        description="Where records go; `off`: nowhere, nothing can be traced later.",
+    )
+    path: FilePath | None = Field(
+        default=None,
+        description="The audit file for `sink: file`: JSON lines, hash-chained, rotated; on a disk "
+        "of this machine, in a directory that the gateway may write to.",
+    )
+    rotate_bytes: PositiveSize = Field(
+        default=64 * MIB, description="Size from which on a new audit file is begun."
+    )
+    fsync: Flag = Field(
+        default=True,
+        description="Whether a record in a file counts as written only when it is on the disk, so "
+        "that a power cut takes none; false: when the operating system has it.",
+    )
+    syslog_url: SyslogUrl | None = Field(
+        default=None,
+        description="The server for `sink: syslog`: `udp://host:514`, `tcp://host:514` or "
+        "`tls://host:6514`.",
+    )
+    syslog_ca_file: FilePath | None = Field(
+        default=None,
+        description="PEM file with the CAs that the syslog server's certificate may come from; "
+        "null: those of the operating system.",
+    )
+    syslog_client_cert_file: FilePath | None = Field(
+        default=None, description="Our certificate chain (PEM) for the syslog server."
+    )
+    syslog_client_key_file: FilePath | None = Field(
+        default=None, description="The key of that certificate (PEM), without a passphrase."
+    )
+    on_failure: Literal["block", "drop"] = Field(
+        default="block",
+        description="A request whose record cannot be written is answered 503 (`block`), or goes "
+        "through and is counted (`drop`).",
+    )
+    fhir_audit_events: Flag = Field(
+        default=False, description="Whether each record is followed by a FHIR R5 AuditEvent."
+    )
+    fhir_profile: Literal["base", "uz-core"] = Field(
+        default="base",
+        description="What AuditEvents claim to be: the base resource, or the platform's own "
+        "profile where a person is signed in and the profile knows the interaction.",
+    )
+    fhir_endpoint: BaseUrl | None = Field(
+        default=None,
+        description="Base URL of a FHIR R5 repository that AuditEvents are sent to, in batches, "
+        "instead of following their records; null: none.",
+    )
+    fhir_ca_file: FilePath | None = Field(
+        default=None,
+        description="PEM file with the CAs that the repository's certificate may come from; null: "
+        "those of the operating system.",
+    )
+    fhir_credential: Name | None = Field(
+        default=None,
+        description="The credential whose token the repository gets; it is used for nothing else "
+        "unless a caller names it. null: no `Authorization`.",
+    )
+
+
+class LogSettings(Section):
+    """The gateway's own log, on stderr."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least serious entries that are written."
+    )
+    format: Literal["auto", "json", "console"] = Field(
+        default="auto",
+        description="`console`: text for people; `json`: JSON lines for machines; `auto`: text on "
+        "a terminal, else JSON lines.",
+    )
+
+
+class StoreSettings(Section):
+    """Where tokens and sessions are kept."""
+
+    url: StoreUrl = Field(
+        default=StoreLocation(),
+        description="`memory://`: in each process; `redis://[user:password@]host[:port][/db]`, "
+        "`rediss://…` (TLS) or `unix://…`: a Redis or Valkey that replicas share; tokens are "
+        "encrypted there. While it is away every replica goes on by itself.",
+    )
+    ca_file: FilePath | None = Field(
+        default=None,
+        description="PEM file with the CAs that the store's certificate may come from; null: those "
+        "of the operating system.",
+    )
+    encryption_key: SecretText | None = Field(
+        default=None,
+        description="Key that encrypts what is stored: 32 bytes, base64url; better as "
+        "`encryption_key_file`. Without it a key is derived from each client's secret or private "
+        "key, which takes a secret that cannot be guessed.",
+    )
+    encryption_key_file: FilePath | None = Field(
+        default=None, description="File that holds the encryption key."
+    )
+
+    def encryption_key_source(self) -> SecretSource:
+        """Return the source of the encryption key, which may be absent."""
+        setting = ("store", "encryption_key")
+        return SecretSource(setting, self.encryption_key, self.encryption_key_file)
+
+
+class LoginSettings(Section):
+    """Sign-in with a browser (`/auth/…`)."""
+
+    enabled: Flag = Field(default=False, description="Whether people can sign in with a browser.")
+    client_id: Text | None = Field(default=None, description="The client id for the sign-in.")
+    client_secret: SecretText | None = Field(
+        default=None,
+        description="The client's secret; with neither this nor `client_secret_file`: a public "
+        "client, PKCE only.",
+    )
+    client_secret_file: FilePath | None = Field(
+        default=None,
+        description="File that holds the client's secret; while the SSO exchanges it, two, the new "
+        "one on the first line.",
+    )
+    auth_method: Literal["client_secret_post", "client_secret_basic", "private_key_jwt"] = Field(
+        default="client_secret_post",
+        description="How the client proves itself: secret in the form, secret by HTTP Basic, or a "
+        "signed assertion (RFC 7523). PKCE is used with all of them.",
+    )
+    private_key_file: FilePath | None = Field(
+        default=None,
+        description="File with the private key for `private_key_jwt`, as that of a credential; its "
+        "public key is at `/.well-known/jwks.json` of `admin.address` too.",
+    )
+    redirect_uri: EndpointUrl | None = Field(
+        default=None,
+        description="The URL of `/auth/callback` as browsers know it and as the SSO has it "
+        "registered.",
+    )
+    post_logout_redirect_uri: EndpointUrl | None = Field(
+        default=None,
+        description="Where the SSO leads the browser after its own sign-out, as it has it "
+        "registered; null: it stays there.",
+    )
+    scope: Text | None = Field(default=None, description="The scope asked for; null: none is sent.")
+    extra_params: dict[Text, Annotated[str, Strict()]] = Field(
+        default_factory=dict,
+        description="Further parameters of the authorization and the token requests, name to "
+        "value, e.g. `{claims: organization}`, which the ministry's SSO wants.",
+    )
+    session_lifetime: PositiveSeconds = Field(
+        default=28800,
+        description="How long a session lasts at most; then the person signs in again.",
+    )
+    idle_lifetime: PositiveSeconds = Field(
+        default=1800, description="How long a session lasts without a request."
+    )
+    allowed_return_origins: tuple[Origin, ...] = Field(
+        default=(),
+        description="Origins that `return_to` may lead to beside the gateway's own, e.g. "
+        "`[https://his.clinic.uz]`.",
+    )
+    cors_origins: tuple[Origin, ...] = Field(
+        default=(),
+        description="Origins whose pages may call the gateway with the session's cookie; it is "
+        "sent only from pages of the same site, such as `https://his.clinic.uz` for a gateway at "
+        "`https://gateway.clinic.uz`.",
+    )
+
+    def secret_source(self) -> SecretSource:
+        """Return the source of the client's secret, with `private_key_jwt` of the private key."""
+        if self.auth_method == "private_key_jwt":
+            return SecretSource(("login", "private_key"), None, self.private_key_file)
+        setting = ("login", "client_secret")
+        return SecretSource(setting, self.client_secret, self.client_secret_file)
+
+
+class OutboxSettings(Section):
+    """Durable store-and-forward of writes while the platform cannot be reached."""
+
+    enabled: Flag = Field(default=False, description="Whether writes may be queued.")
+    url: DatabaseUrl = Field(
+        default=DEFAULT_DATABASE,
+        description="The database of the queue: `sqlite:////path/of/file`, on a disk of this "
+        "machine; `postgresql://[user[:password]@]host[:port]/database[?sslmode=verify-full]` when "
+        "several replicas share it.",
+    )
+    max_entries: Count = Field(
+        default=10000, description="Undelivered writes that are kept; above it 503 `outbox-full`."
+    )
+    max_bytes: PositiveSize = Field(
+        default=1 * GIB,
+        description="Size of all undelivered writes, with what keeps them in order; above it 503 "
+        "`outbox-full`.",
+    )
+    max_share: Annotated[Ratio, Field(gt=0)] = Field(
+        default=0.5,
+        description="The part of `max_entries` and of `max_bytes` that one caller may fill where "
+        "more than one may queue (`callers[].outbox`), at least one write; above it 503 "
+        "`outbox-full`. An only caller may fill all; without `callers` everybody is one.",
+    )
+    max_age: PositiveSeconds = Field(
+        default=604800,
+        description="A write that could not be delivered for this long is given up (7 days).",
+    )
+    retention: Seconds = Field(
+        default=86400,
+        description="How long the outcome of a delivered write can be asked for (1 day).",
+    )
+    reveal: Flag = Field(
+        default=False,
+        description="Whether those of `admin.operators` may see a queued write in full, with a "
+        "patient's data, on the page `/outbox`. The audit notes each time.",
+    )
+    encryption_key: SecretText | None = Field(
+        default=None,
+        description="Key that encrypts the stored writes: 32 bytes, base64url; better as "
+        "`encryption_key_file`.",
+    )
+    encryption_key_file: FilePath | None = Field(
+        default=None, description="File that holds the encryption key."
+    )
+
+    def encryption_key_source(self) -> SecretSource:
+        """Return the source of the encryption key."""
+        setting = ("outbox", "encryption_key")
+        return SecretSource(setting, self.encryption_key, self.encryption_key_file)
+
+
+class TracingSettings(Section):
+    """Spans for OpenTelemetry; `traceparent` is passed on without them too."""
+
+    otlp_endpoint: BaseUrl | None = Field(
+        default=None,
+        description="The collector's OTLP/HTTP endpoint, e.g. `http://collector:4318`; "
+        "`/v1/traces` is added where it is missing. null: no spans are made.",
+    )
+    ca_file: FilePath | None = Field(
+        default=None,
+        description="PEM file with the CAs that the collector's certificate may come from; null: "
+        "those of the operating system.",
+    )
+    authorization: SecretText | None = Field(
+        default=None,
+        description="The `Authorization` field for the collector, e.g. `Bearer …`; better as "
+        "`authorization_file`.",
+    )
+    authorization_file: FilePath | None = Field(
+        default=None, description="File that holds the `Authorization` field for the collector."
+    )
+    service_name: Text = Field(
+        default="dhp-gateway", description="The name of this gateway among the traced services."
+    )
+    sample_ratio: Ratio = Field(
+        default=1,
+        description="The share of requests without a `traceparent` that a trace is begun for; of "
+        "all others the caller's sampled flag decides.",
+    )
+
+    def secret_source(self) -> SecretSource:
+        """Return the source of the `Authorization` field, which may be absent."""
+        setting = ("tracing", "authorization")
+        return SecretSource(setting, self.authorization, self.authorization_file)
+
+
+class AlertsSettings(Section):
+    """Messages to people about what is wrong, where no Prometheus tells them."""
+
+    notify: tuple[SecretText, ...] = Field(
+        default=(),
+        description="Who is told: addresses of the library Apprise, such as "
+        "`mailtos://user:password@mail.clinic.uz?to=duty@clinic.uz`, `tgram://TOKEN/CHAT`, "
+        "`workflows://…` (Teams) or `json://host/path`. They hold passwords: better as "
+        "`notify_file`. Needs the extra `notify`. Empty: nobody.",
+    )
+    notify_file: FilePath | None = Field(
+        default=None, description="File that holds the addresses, one a line; `#` begins a comment."
+    )
+    language: Literal["en", "ru", "uz"] = Field(
+        default="en", description="The language of the messages."
+    )
+    daily: Flag = Field(
+        default=False,
+        description="Whether one line a day, at 8 in the morning of this machine's clock, tells "
+        "how things stand, so that silence means something.",
+    )
+
+    def address_sources(self) -> tuple[SecretSource, ...]:
+        """Return the sources of the addresses: one for each, or one file with all."""
+        setting = ("alerts", "notify")
+        sources = (
+            SecretSource((*setting, index), address, None)
+            for index, address in enumerate(self.notify)
+        )
+        both = self.notify[0] if self.notify and self.notify_file is not None else None
+        return (*sources, SecretSource(setting, both, self.notify_file))
+
+
+class ShutdownSettings(Section):
+    """What happens between SIGTERM and the end."""
+
+    delay: Seconds = Field(
+        default=1,
+        description="Time in which `/readyz` says 503 but new requests are still served, each "
+        "answer with `Connection: close`, so that callers go elsewhere.",
+    )
+    drain_timeout: Seconds = Field(
+        default=25,
+        description="Time that requests in flight then have to finish; after it they are cut.",
+    )

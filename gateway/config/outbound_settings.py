@@ -1,0 +1,285 @@
+"""Settings of the upstream side: platform, SSO, credentials, retries, FHIR."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, Field, Strict
+
+from gateway.config.section import SecretSource, Section
+from gateway.config.setting_urls import BaseUrl, EndpointUrl, ProxyUrl
+from gateway.config.value_types import (
+    Count,
+    FilePath,
+    Flag,
+    HeaderName,
+    InvalidValueError,
+    ParameterName,
+    PositiveSeconds,
+    Ratio,
+    ResourceType,
+    Seconds,
+    SecretText,
+    Text,
+)
+from gateway.i18n import Message
+from gateway.secret import Secret
+
+# VSCHAR and scope-token of RFC 6749, appendix A.
+_CLIENT_ID: Final = re.compile(r"[\x20-\x7e]+")
+_SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+( [\x21\x23-\x5b\x5d-\x7e]+)*")
+
+
+def _client_id(value: str) -> str:
+    if not _CLIENT_ID.fullmatch(value):
+        raise InvalidValueError(
+            Message("holds characters that no client id may hold"),
+            Message("copy it again, without line breaks"),
+        )
+    return value
+
+
+def _scope(value: str) -> str:
+    if not _SCOPE.fullmatch(value):
+        raise InvalidValueError(
+            Message("is no scope"),
+            Message("write the scopes with one space between, or null for none"),
+        )
+    return value
+
+
+class PlatformSettings(Section):
+    """The FHIR server that requests are forwarded to."""
+
+    fhir_base_url: BaseUrl = Field(
+        description="The platform's FHIR base; by default that of `environment`, required where "
+        "that has none. https, except for loopback hosts."
+    )
+    ca_file: FilePath | None = Field(
+        default=None,
+        description="PEM file with the CAs that the platform's certificate may come from; null: "
+        "those of the operating system.",
+    )
+    client_cert_file: FilePath | None = Field(
+        default=None,
+        description="PEM file with the certificate for mutual TLS; null: none is sent.",
+    )
+    client_key_file: FilePath | None = Field(
+        default=None, description="PEM file with that certificate's private key."
+    )
+    proxy_url: ProxyUrl | None = Field(
+        default=None,
+        description="`http://host:port` of an outgoing HTTP proxy (CONNECT); null: direct.",
+    )
+    allow_plaintext: Flag = Field(
+        default=False,
+        description="Whether `http://` is accepted for other than loopback hosts, for the SSO's "
+        "URLs too. Tokens and patient data then travel readable for everyone on the way.",
+    )
+    connect_timeout: PositiveSeconds = Field(
+        default=5,
+        description="Time for a connection to the platform with TLS, or for a free one; "
+        "after it 503.",
+    )
+    response_timeout: PositiveSeconds = Field(
+        default=60, description="Time from the request's end to the response header; after it 504."
+    )
+    idle_timeout: PositiveSeconds = Field(
+        default=30,
+        description="Time between two reads of a response body; after it the answer is broken off.",
+    )
+    max_connections: Count = Field(
+        default=256,
+        description="Connections to the platform at the same time, per process. Of more than 32 "
+        "one of several callers alone never has the last ones.",
+    )
+    compression: Literal["off", "answers", "both"] = Field(
+        default="off",
+        description="For slow lines. `off`: the platform is asked for gzip where the caller "
+        "accepts it. `answers`: it is always asked for gzip. Either way answers are opened for "
+        "callers that do not accept their coding. `both`: request bodies from 1 KiB on also go out "
+        "in gzip, once the platform has shown that it accepts that.",
+    )
+    pass_headers: tuple[HeaderName, ...] = Field(
+        default=(),
+        description="Headers that go on to the platform although the gateway takes out those that "
+        "say who calls, or for whom a caller acts, e.g. `[X-On-Behalf-Of]`. Only for a platform "
+        "that needs them: it then believes what any caller writes there.",
+    )
+
+    @property
+    def passed_names(self) -> frozenset[bytes]:
+        """`pass_headers` in lower case, as octets."""
+        return frozenset(name.lower().encode("ascii") for name in self.pass_headers)
+
+
+class SsoSettings(Section):
+    """The OAuth 2.0 server that issues the tokens."""
+
+    token_url: EndpointUrl = Field(
+        description="The token endpoint; by default that of `environment`, required where that "
+        "has none. https, except for loopback hosts."
+    )
+    authorize_url: EndpointUrl | None = Field(
+        default=None,
+        description="The authorization endpoint for the browser sign-in; by default that of "
+        "`environment`.",
+    )
+    ca_file: FilePath | None = Field(
+        default=None,
+        description="PEM file with the CAs that the SSO's certificate may come from; null: those "
+        "of the operating system.",
+    )
+    proxy_url: ProxyUrl | None = Field(
+        default=None,
+        description="`http://host:port` of an outgoing HTTP proxy (CONNECT); null: direct.",
+    )
+    timeout: PositiveSeconds = Field(
+        default=10,
+        description="Time for a token request, and the longest that a caller waits for a token; "
+        "after it 503.",
+    )
+    default_token_lifetime: PositiveSeconds = Field(
+        default=300,
+        description="A token's lifetime when the SSO names none and the token is no JWT with "
+        "`exp`.",
+    )
+
+
+class CredentialSettings(Section):
+    """A client that is registered with the SSO."""
+
+    client_id: Annotated[Text, AfterValidator(_client_id)] = Field(
+        description="The client id that the SSO's operator gave you."
+    )
+    client_secret: SecretText | None = Field(
+        default=None, description="The client secret; better given as `client_secret_file`."
+    )
+    client_secret_file: FilePath | None = Field(
+        default=None,
+        description="File that holds the client secret (a final line break is ignored); re-read "
+        "when it changes and after the SSO refused it. While the SSO exchanges the secret, the "
+        "file may hold two, the new one on the first line: what the one does not open the other "
+        "does.",
+    )
+    auth_method: Literal["client_secret_post", "client_secret_basic", "private_key_jwt"] = Field(
+        default="client_secret_post",
+        description="How the client proves itself: secret in the form, secret by HTTP Basic, or a "
+        "signed assertion (RFC 7523). DHP takes the form.",
+    )
+    private_key_file: FilePath | None = Field(
+        default=None,
+        description="File with the private key for `private_key_jwt`: PEM, JWK or JWK set; an RSA "
+        "key signs RS384, an EC key of the curve P-384 ES384. It may hold two, the new one first, "
+        "and is re-read like `client_secret_file`. The public keys to register with the SSO are at "
+        "`/.well-known/jwks.json` of `admin.address`.",
+    )
+    scope: Annotated[Text, AfterValidator(_scope)] | None = Field(
+        default=None,
+        description="The scope asked for; null: the parameter is absent, as DHP wants it "
+        "(it answers `invalid_scope` to any).",
+    )
+    extra_params: dict[Text, Annotated[str, Strict()]] = Field(
+        default_factory=dict,
+        description="Further parameters of the token request, name to value.",
+    )
+
+    def secret(self, name: str = "default") -> Secret | None:
+        """Return the current client secret or private key, from its file if it has one, else None.
+
+        `name` is this credential's name, for the error. Raises `SecretReadError`.
+        """
+        return self.secret_source(name).read()
+
+    def secret_source(self, name: str) -> SecretSource:
+        """Return the source of the client secret, with `private_key_jwt` of the private key."""
+        if self.auth_method == "private_key_jwt":
+            return SecretSource(("credentials", name, "private_key"), None, self.private_key_file)
+        setting = ("credentials", name, "client_secret")
+        return SecretSource(setting, self.client_secret, self.client_secret_file)
+
+
+class RetriesSettings(Section):
+    """Second attempts where the platform cannot have acted."""
+
+    max_attempts: Annotated[Count, Field(le=10)] = Field(
+        default=3,
+        description="Attempts for one request, the first included; 1: never a second one.",
+    )
+    budget_ratio: Ratio = Field(
+        default=0.2,
+        description="Second attempts as a share of all requests, so that a failing platform is not "
+        "flooded; three a second are always allowed.",
+    )
+    backoff: Seconds = Field(
+        default=0.1,
+        description="Pause before the second attempt; it doubles each time, with jitter.",
+    )
+
+
+class CircuitBreakerSettings(Section):
+    """When the gateway stops asking a failing platform for a while."""
+
+    failure_ratio: Annotated[Ratio, Field(gt=0)] = Field(
+        default=0.5,
+        description="Share of failed requests within `window` from which on callers get 503 at "
+        "once.",
+    )
+    min_requests: Count = Field(
+        default=20, description="Requests within `window` below which the circuit never opens."
+    )
+    window: PositiveSeconds = Field(
+        default=10, description="The time over which requests are counted."
+    )
+    open_for: PositiveSeconds = Field(
+        default=15, description="How long the circuit stays open before one request tries again."
+    )
+
+
+class RewriteSettings(Section):
+    """Absolute platform URLs in answers become gateway URLs, and the other way round."""
+
+    enabled: Flag = Field(
+        default=True,
+        description="Whether links are rewritten. With false callers get platform URLs, which they "
+        "cannot follow.",
+    )
+    aliases: tuple[BaseUrl, ...] = Field(
+        default=(),
+        description="Further FHIR bases under which the platform names itself in its answers; "
+        "`doctor` names those that are missing.",
+    )
+
+
+class FhirSettings(Section):
+    """How the gateway treats FHIR itself."""
+
+    search_guard: Literal["off", "warn", "block"] = Field(
+        default="warn",
+        description="What happens when the platform ignored a search parameter and returned too "
+        "much: nothing, a header `X-Gateway-Warning`, or 400 instead of the answer.",
+    )
+    condition_guard: Literal["off", "warn", "block"] = Field(
+        default="warn",
+        description="What happens to a conditional create, update or delete (`If-None-Exist`, a "
+        "query in the place of an id, `ifNoneExist` in a Bundle) of a type for which the "
+        "platform's CapabilityStatement declares none, so that it may ignore the condition and "
+        "create once more: nothing, a header `X-Gateway-Warning`, or 400 before it is sent.",
+    )
+    unfiltered: dict[ResourceType, tuple[ParameterName, ...]] = Field(
+        default_factory=dict,
+        description="Search parameters that filter nothing although the platform says that it used "
+        "them, by resource type, e.g. `{Observation: [date]}`; the search guard takes them for "
+        "ignored. `dhp-gateway probe-search` finds them. The `dhp-` environments fill in the "
+        "eleven that the guide names; what is given replaces them.",
+    )
+    auto_if_match: Flag = Field(
+        default=False,
+        description="Whether a PUT without `If-Match` gets the current version's, read just "
+        "before; DHP answers 412 without. It gives up the protection against lost updates.",
+    )
+    default_language: Literal["en", "ru", "uz"] = Field(
+        default="en",
+        description="Language of the gateway's error texts when `Accept-Language` names none.",
+    )

@@ -1,0 +1,427 @@
+"""The URLs and URL paths of the settings: platform, SSO, proxies, syslog, store and database.
+
+Every check raises `InvalidValueError`, which never repeats the URL: it may hold a password. The
+URLs of the shared store and of the outbox's database are parsed into their parts, so that their
+passwords are never shown by accident.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final, Literal
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
+
+from pydantic import AfterValidator, Field, Strict
+
+from gateway.config.value_types import InvalidValueError, Unit, text_type
+from gateway.field_values import authority, is_host, is_loopback_host, url_host
+from gateway.i18n import Message, any_of
+from gateway.secret import MASK, Secret
+
+_UNCLEAN: Final = re.compile(r"[\x00-\x20\x7f-\uffff\\\"<>^`{|}]")
+_SEGMENT: Final = re.compile(r"[A-Za-z0-9._~-]+", re.ASCII)
+
+
+def _split(value: str, schemes: Collection[str]) -> SplitResult:
+    """Return the parts of an absolute URL without user, password, query and fragment."""
+    # The hint must not propose http:// where the rule about plaintext would then reject it.
+    proposed = [
+        scheme for scheme in schemes if scheme != "http" or _allows_plaintext(value, schemes)
+    ]
+    example = Message("write it as {proposed}://host…", proposed=min(proposed, key=len))
+    if _UNCLEAN.search(value):
+        raise InvalidValueError(
+            Message("holds a character that no URL may hold"),
+            Message(
+                "percent-encode it; host names in other letters are written in their xn-- form"
+            ),
+        )
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise InvalidValueError(
+            Message("is not a URL: host or port cannot be read"), example
+        ) from None
+    if parts.scheme not in schemes:
+        begins = any_of(f"{scheme}://" for scheme in sorted(proposed))
+        raise InvalidValueError(Message("must begin with {begins}", begins=begins), example)
+    if "@" in parts.netloc:
+        raise InvalidValueError(
+            Message("must not hold a user or password"), Message("remove everything up to the @")
+        )
+    if not parts.hostname or not is_host(parts.hostname):
+        raise InvalidValueError(Message("names no valid host"), example)
+    if "?" in value or "#" in value:
+        raise InvalidValueError(
+            Message("must not hold a query or fragment"),
+            Message("remove everything from the ? or # on"),
+        )
+    _clean_path(parts.path)
+    return parts
+
+
+def split_server(
+    value: str, schemes: Collection[str], unknown: Message, hint: Message
+) -> SplitResult:
+    """Return the parts of a server's URL, which may have a user and a password.
+
+    Raises `InvalidValueError`, with `unknown` for a scheme that is not in `schemes`.
+    """
+    scheme, is_url, _ = value.partition("://")
+    if not is_url or scheme not in schemes:
+        raise InvalidValueError(unknown, hint)
+    if _UNCLEAN.search(value):
+        raise InvalidValueError(
+            Message("holds a character that no URL may hold"), Message("percent-encode it")
+        )
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise InvalidValueError(
+            Message("is not a URL: host or port cannot be read"),
+            Message("percent-encode what the password holds of : / ? # [ ] @"),
+        ) from None
+    if parts.fragment:
+        raise InvalidValueError(
+            Message("must not hold a fragment"),
+            Message("percent-encode a # in the password as %23"),
+        )
+    return parts
+
+
+def user_of(parts: SplitResult) -> str | None:
+    """Return the user, percent-decoded, None without one."""
+    return unquote(parts.username) if parts.username else None
+
+
+def password_of(parts: SplitResult) -> Secret | None:
+    """Return the password, percent-decoded, None without one."""
+    return Secret(unquote(parts.password)) if parts.password else None
+
+
+def _allows_plaintext(value: str, schemes: Collection[str]) -> bool:
+    """Return whether http:// may be proposed: for a loopback host, or where https is no choice."""
+    try:
+        host = urlsplit(value if "://" in value else f"//{value}").hostname
+    except ValueError:
+        host = None
+    return "https" not in schemes or is_loopback_host(host or "")
+
+
+def _clean_path(path: str) -> None:
+    segments = path.split("/")
+    if "//" in path or any(segment in (".", "..") for segment in segments):
+        raise InvalidValueError(
+            Message("has a path with empty, `.` or `..` parts"), Message("write the path out")
+        )
+
+
+def _join(parts: SplitResult, path: str) -> str:
+    # Host and scheme are case-insensitive; the path is not, and stays unchanged.
+    return f"{parts.scheme}://{parts.netloc.lower()}{path}"
+
+
+def parse_base_url(value: str) -> str:
+    """Parse an http(s) base URL. Return it without trailing slash.
+
+    Raises `InvalidValueError`.
+    """
+    parts = _split(value, ("http", "https"))
+    return _join(parts, parts.path.rstrip("/"))
+
+
+def parse_endpoint_url(value: str) -> str:
+    """Parse an http(s) URL that is requested unchanged, except that a path of `/` is removed.
+
+    Raises `InvalidValueError`.
+    """
+    parts = _split(value, ("http", "https"))
+    return _join(parts, "" if parts.path == "/" else parts.path)
+
+
+def parse_proxy_url(value: str) -> str:
+    """Parse `http://host:port` of a forward proxy. Raises `InvalidValueError`."""
+    parts = _split(value, ("http",))
+    if parts.path not in ("", "/"):
+        raise InvalidValueError(
+            Message("must not hold a path"), Message("write it as http://proxy.example:3128")
+        )
+    return _join(parts, "")
+
+
+def parse_origin(value: str) -> str:
+    """Parse `scheme://host[:port]` (RFC 6454), as browsers send it in `Origin`.
+
+    Raises `InvalidValueError`.
+    """
+    parts = _split(value, ("http", "https"))
+    if parts.path not in ("", "/"):
+        raise InvalidValueError(
+            Message("must not hold a path"), Message("write only scheme, host and port")
+        )
+    return _join(parts, "")
+
+
+def parse_syslog_url(value: str) -> str:
+    """Parse `udp|tcp|tls://host:port`. Raises `InvalidValueError`."""
+    parts = _split(value, ("udp", "tcp", "tls"))
+    if parts.port is None or parts.path not in ("", "/"):
+        raise InvalidValueError(
+            Message("needs host and port and nothing more"),
+            Message("e.g. tls://syslog.example:6514"),
+        )
+    return _join(parts, "")
+
+
+def parse_base_path(value: str) -> str:
+    """Return a clean absolute path without trailing slash, "" for `/`.
+
+    Raises `InvalidValueError`.
+    """
+    path = value.rstrip("/") if len(value.strip("/")) else value.replace("/", "", 1)
+    if path == "":
+        return ""
+    if not path.startswith("/"):
+        raise InvalidValueError(
+            Message("must begin with a slash"), Message("write it like /fhir, or / for none")
+        )
+    for segment in path[1:].split("/"):
+        if segment in ("", ".", "..") or not _SEGMENT.fullmatch(segment):
+            raise InvalidValueError(
+                Message("is not a clean path"),
+                Message("use letters, digits, dots, hyphens and underscores, e.g. /fhir/r5"),
+            )
+    return path
+
+
+def is_remote_plaintext(url: str) -> bool:
+    """Return whether a checked URL would send its content unencrypted to another machine."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not is_loopback_host(parts.hostname or "")
+
+
+_URL = (Strict(), Field(json_schema_extra={"format": "uri"}), Unit("URL"))
+BaseUrl = Annotated[str, *_URL, AfterValidator(parse_base_url)]
+EndpointUrl = Annotated[str, *_URL, AfterValidator(parse_endpoint_url)]
+ProxyUrl = Annotated[str, *_URL, AfterValidator(parse_proxy_url)]
+Origin = Annotated[str, *_URL, AfterValidator(parse_origin)]
+SyslogUrl = Annotated[str, *_URL, AfterValidator(parse_syslog_url)]
+BasePath = Annotated[str, Strict(), AfterValidator(parse_base_path)]
+
+
+_UNKNOWN_DATABASE: Final = Message("is not a known kind of database")
+_DATABASE_HINT: Final = Message(
+    "write sqlite:////path/of/file.db (four slashes: the path is "
+    "absolute), or "
+    "postgresql://[user[:password]@]host[:port]/database[?sslmode=verify-full&sslrootcert=/path], "
+    "for a Unix socket postgresql://user@/database?host=/run/postgresql"
+)
+SslMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
+_SSL_MODES: Final[dict[str, SslMode]] = {
+    "disable": "disable",
+    "prefer": "prefer",
+    "require": "require",
+    "verify-ca": "verify-ca",
+    "verify-full": "verify-full",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseLocation:
+    """The location of the outbox: a SQLite file (`path`), or a database of a PostgreSQL server.
+
+    `host` is a name, an address, or the directory of a Unix socket. `ssl_mode` has the meaning of
+    libpq's sslmode; `ssl_root_cert` holds the CAs for the two modes that verify. `str` returns the
+    URL with the password masked.
+    """
+
+    kind: Literal["sqlite", "postgresql"]
+    path: Path = Path()
+    host: str = ""
+    port: int = 5432
+    database: str = ""
+    username: str | None = None
+    password: Secret | None = None
+    ssl_mode: SslMode = "prefer"
+    ssl_root_cert: Path | None = None
+
+    def __str__(self) -> str:
+        if self.kind == "sqlite":
+            return f"sqlite:///{quote(str(self.path))}"
+        user = quote(self.username or "", safe="")
+        if self.password is not None:
+            user += f":{MASK}"
+        options: dict[str, str] = {}
+        host = url_host(self.host)
+        if self.host.startswith("/"):
+            host, options["host"] = "", self.host
+        if self.port != 5432:
+            host += f":{self.port}"
+        if self.ssl_mode != "prefer":
+            options["sslmode"] = self.ssl_mode
+        if self.ssl_root_cert is not None:
+            options["sslrootcert"] = str(self.ssl_root_cert)
+        query = f"?{urlencode(options, safe='/')}" if options else ""
+        userinfo = f"{user}@" if user else ""
+        return f"postgresql://{userinfo}{host}/{quote(self.database, safe='')}{query}"
+
+
+DEFAULT_DATABASE: Final = DatabaseLocation("sqlite", Path("/var/lib/dhp-gateway/outbox.db"))
+
+
+def parse_database_url(value: object) -> DatabaseLocation:
+    """Parse a SQLite or PostgreSQL URL. Raises `InvalidValueError`."""
+    if isinstance(value, DatabaseLocation):
+        return value
+    if not isinstance(value, str):
+        raise InvalidValueError(Message("must be text"), Message("put it in quotes"))
+    parts = split_server(value, ("sqlite", "postgresql"), _UNKNOWN_DATABASE, _DATABASE_HINT)
+    return _file(parts) if parts.scheme == "sqlite" else _server(parts)
+
+
+def _file(parts: SplitResult) -> DatabaseLocation:
+    # In the customary form, an additional slash precedes the path: sqlite:/// + /absolute/path.
+    path = unquote(parts.path[1:])
+    if parts.netloc or parts.query or not path.startswith("/") or path.endswith("/"):
+        raise InvalidValueError(Message("names no file by an absolute path"), _DATABASE_HINT)
+    return DatabaseLocation("sqlite", Path(path))
+
+
+def _server(parts: SplitResult) -> DatabaseLocation:
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    unknown = options.keys() - {"host", "sslmode", "sslrootcert"}
+    if unknown:
+        raise InvalidValueError(
+            Message("holds an unknown option"),
+            Message("{hint}; known: host, sslmode, sslrootcert", hint=_DATABASE_HINT),
+        )
+    host = _host(parts, options)
+    mode = _SSL_MODES.get(options.get("sslmode", "prefer"))
+    if mode is None:
+        raise InvalidValueError(
+            Message("has an unknown sslmode"),
+            Message("one of {ssl_modes}", ssl_modes=", ".join(_SSL_MODES)),
+        )
+    root = options.get("sslrootcert")
+    if root is not None and not root.startswith("/"):
+        raise InvalidValueError(
+            Message("has a sslrootcert that is no absolute path"), _DATABASE_HINT
+        )
+    database = unquote(parts.path[1:])
+    if not database or "/" in database:
+        raise InvalidValueError(Message("names no database"), _DATABASE_HINT)
+    return DatabaseLocation(
+        "postgresql",
+        host=host,
+        port=parts.port or 5432,
+        database=database,
+        username=user_of(parts),
+        password=password_of(parts),
+        ssl_mode=mode,
+        ssl_root_cert=None if root is None else Path(root),
+    )
+
+
+def _host(parts: SplitResult, options: dict[str, str]) -> str:
+    socket = options.get("host")
+    if socket is None:
+        if not parts.hostname or not is_host(parts.hostname):
+            raise InvalidValueError(Message("names no valid host"), _DATABASE_HINT)
+        return parts.hostname
+    if parts.hostname or not socket.startswith("/"):
+        raise InvalidValueError(Message("names no directory of a Unix socket"), _DATABASE_HINT)
+    return socket
+
+
+DatabaseUrl = Annotated[DatabaseLocation, *text_type(parse_database_url, "URL")]
+
+
+_DATABASE: Final = re.compile(r"[0-9]{1,4}", re.ASCII)
+_UNKNOWN_STORE: Final = Message("is not a known kind of store")
+_STORE_HINT: Final = Message(
+    "write memory://, redis://[user:password@]host[:port][/database], the "
+    "same with rediss:// for TLS, or "
+    "unix://[user:password@]/path/of/socket[?db=database]"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLocation:
+    """The location of tokens and sessions.
+
+    The `kind` memory means this process; redis and rediss have `host` and `port`, unix has `path`.
+    `str` returns the URL with the password masked.
+    """
+
+    kind: Literal["memory", "redis", "rediss", "unix"] = "memory"
+    host: str = ""
+    port: int = 6379
+    path: str = ""
+    database: int = 0
+    username: str | None = None
+    password: Secret | None = None
+
+    def __str__(self) -> str:
+        if self.kind == "memory":
+            return "memory://"
+        user = quote(self.username or "", safe="")
+        if self.password is not None:
+            user += f":{MASK}"
+        prefix = f"{self.kind}://{user}@" if user else f"{self.kind}://"
+        if self.kind == "unix":
+            return prefix + quote(self.path) + (f"?db={self.database}" if self.database else "")
+        return f"{prefix}{authority(self.host, self.port)}/{self.database}"
+
+
+def parse_store_url(value: object) -> StoreLocation:
+    """Parse `memory://` or the URL of a Redis or Valkey. Raises `InvalidValueError`."""
+    if isinstance(value, StoreLocation):
+        return value
+    if not isinstance(value, str):
+        raise InvalidValueError(Message("must be text"), Message("put it in quotes"))
+    if value == "memory://":
+        return StoreLocation()
+    parts = split_server(value, ("redis", "rediss", "unix"), _UNKNOWN_STORE, _STORE_HINT)
+    if parts.scheme == "unix":
+        return _socket(parts)
+    if not parts.hostname or not is_host(parts.hostname):
+        raise InvalidValueError(Message("names no valid host"), _STORE_HINT)
+    if parts.query:
+        raise InvalidValueError(Message("must not hold a query"), _STORE_HINT)
+    return StoreLocation(
+        kind="rediss" if parts.scheme == "rediss" else "redis",
+        host=parts.hostname,
+        port=parts.port or 6379,
+        database=_database(parts.path.removeprefix("/")),
+        username=user_of(parts),
+        password=password_of(parts),
+    )
+
+
+def _socket(parts: SplitResult) -> StoreLocation:
+    if parts.hostname or not parts.path.startswith("/"):
+        raise InvalidValueError(Message("needs an absolute path"), _STORE_HINT)
+    name, _, database = parts.query.partition("=")
+    if parts.query and name != "db":
+        raise InvalidValueError(Message("may hold no other query than ?db="), _STORE_HINT)
+    return StoreLocation(
+        kind="unix",
+        path=unquote(parts.path),
+        database=_database(database),
+        username=user_of(parts),
+        password=password_of(parts),
+    )
+
+
+def _database(text: str) -> int:
+    if text and not _DATABASE.fullmatch(text):
+        raise InvalidValueError(Message("names a database that is no number"), _STORE_HINT)
+    return int(text or 0)
+
+
+StoreUrl = Annotated[StoreLocation, *text_type(parse_store_url, "URL")]

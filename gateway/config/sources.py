@@ -1,0 +1,440 @@
+"""Reads settings from a YAML file and from environment variables, and merges the two.
+
+The file has YAML 1.2's plain types, no duplicate keys, and a line for every key. YAML 1.1, PyYAML's
+default, would turn `off` into false and `10:30` into 630. Invalid YAML is described by the mistake
+and its line: the parser reports the position where it cannot go on; the mistake is often above.
+
+The name of a variable is `DHP_GATEWAY_` and the path in capitals, with levels joined by `__`. Texts
+are used unchanged; numbers and truth values are parsed; lists and groups are JSON. For keys that
+may be null, `null` or an empty text means null. Variables override the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from gateway.config import settings_schema
+from gateway.config.problems import MAX_DEPTH, Problem, SettingPath, closest_word, dotted
+from gateway.config.settings import Settings
+from gateway.config.text_files import TextDecodingError, decode, read_bytes
+from gateway.document_limits import exceeds_depth
+from gateway.i18n import EMPTY_MESSAGE, Message, system_error
+
+PREFIX: Final = "DHP_GATEWAY_"
+# Names the settings file for the commands; it is no setting.
+CONFIG_VARIABLE: Final = "DHP_GATEWAY_CONFIG"
+_FLAGS: Final = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
+
+
+@dataclass(slots=True)
+class EnvironmentValues:
+    """The settings of the environment.
+
+    `values` by key, `names` of the variables by path, and `problems`.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    names: dict[SettingPath, str] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def variable_name(path: SettingPath) -> str:
+    """Return the environment variable that sets the key at a path."""
+    return PREFIX + "__".join(str(part).upper() for part in path)
+
+
+def has_settings(environ: Mapping[str, str]) -> bool:
+    """Return whether any variable sets a setting."""
+    return any(name.startswith(PREFIX) and name != CONFIG_VARIABLE for name in environ)
+
+
+def read_environment(
+    environ: Mapping[str, str], file_values: Mapping[str, Any]
+) -> EnvironmentValues:
+    """Return the settings in `environ`.
+
+    Names of credentials are converted to lower case, unless the file has one that differs only in
+    case.
+    """
+    found = EnvironmentValues()
+    # Shorter names first, so that a variable for a key overrides the JSON of its group.
+    for name in sorted(environ, key=lambda name: (name.count("__"), name)):
+        if name.startswith(PREFIX) and name != CONFIG_VARIABLE:
+            path = _path(name.removeprefix(PREFIX).split("__"), file_values)
+            annotation = settings_schema.annotation_at(path) if path else None
+            if annotation is None:
+                hint = _nearest(name)
+                found.problems.append(Problem(name, Message("names no setting"), hint))
+                continue
+            value = parse_variable(environ[name], annotation)
+            found.names[path] = name
+            _put(found.values, path, value)
+    return found
+
+
+def _path(parts: list[str], file_values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the path that a variable's parts name, empty where the schema has no such key."""
+    annotation: Any = Settings
+    file_group: Any = file_values
+    path: list[str] = []
+    for part in parts:
+        name = part.lower()
+        value = settings_schema.value_of_mapping(annotation)
+        if value is not None:
+            spelled = (
+                [key for key in file_group if key.lower() == name]
+                if isinstance(file_group, Mapping)
+                else []
+            )
+            name = spelled[0] if spelled else name
+        annotation = value if value is not None else settings_schema.fields_of(annotation).get(name)
+        if annotation is None or not name or part != part.upper():
+            return ()
+        file_group = file_group.get(name) if isinstance(file_group, Mapping) else None
+        path.append(name)
+    return tuple(path)
+
+
+def parse_variable(text: str, annotation: Any) -> Any:
+    """Return the value of a variable's text, or the text itself where it cannot be parsed.
+
+    Validation then reports the expected type.
+    """
+    if settings_schema.is_optional(annotation) and text in ("", "null"):
+        return None
+    if settings_schema.is_text(annotation):
+        return text
+    plain = settings_schema.alternatives(annotation)
+    if bool in plain:
+        return _FLAGS.get(text.lower(), text)
+    if int in plain or float in plain:
+        return _number(text, is_integer=int in plain)
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return text if exceeds_depth(value, MAX_DEPTH) else value
+
+
+def _number(text: str, *, is_integer: bool) -> Any:
+    if len(text) > 30 or not text.isascii() or "_" in text:
+        return text
+    try:
+        return int(text) if is_integer else float(text)
+    except ValueError:
+        return text
+
+
+def _put(values: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    group = values
+    for part in path[:-1]:
+        inner = group.get(part)
+        if not isinstance(inner, dict):
+            inner = group[part] = {}
+        group = inner
+    group[path[-1]] = value
+
+
+def _nearest(name: str) -> Message:
+    known = [variable_name(path) for path, _ in settings_schema.value_paths()]
+    # The name chosen by the operator is between the fixed parts of `credentials.*.client_id`.
+    parts = name.split("__")
+    free = parts[1] if len(parts) > 2 else "DEFAULT"
+    spelled: Iterable[str] = (variable.replace("*", free) for variable in known)
+    # The common prefix would make all names similar.
+    ends = [variable.removeprefix(PREFIX) for variable in (*spelled, CONFIG_VARIABLE)]
+    near = closest_word(name.removeprefix(PREFIX), ends)
+    if near is None:
+        return Message("see docs/settings.md for the names")
+    return Message("did you mean {near}?", near=PREFIX + near)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with the values of `over`, group by group; lists are replaced, not joined.
+
+    A secret and its `_file` are one setting in two forms: setting either replaces both.
+    """
+    merged = dict(base)
+    for key in over:
+        twin = key.removesuffix("_file") if key.endswith("_file") else f"{key}_file"
+        if twin in merged and twin not in over:
+            del merged[twin]
+    for key, value in over.items():
+        below = merged.get(key)
+        both = isinstance(below, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(below, value) if both else value  # type: ignore[arg-type] # mappings
+    return merged
+
+
+# Where YAML begins another line; Python's splitlines() splits at more characters.
+_BREAK: Final = re.compile(r"\r\n|[\n\r\x85\u2028\u2029]")
+_NO_TEXT: Final = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_GENERAL_HINT: Final = Message("check indentation, colons and quotes there")
+
+
+def syntax_problem(name: str, text: str, error: yaml.YAMLError, loader: Any) -> Problem:
+    """Return the problem of the file `name`; `error` was raised when `loader` parsed its text."""
+    if strange := _NO_TEXT.search(text):
+        where = Message("line {line}", line=len(_BREAK.split(text[: strange.start()])))
+        message = Message("holds a character that is no text")
+        return Problem(
+            name,
+            message,
+            Message("delete what stands there unseen; {look}", look=_GENERAL_HINT),
+            where,
+        )
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    if mark is None:
+        return Problem(name, Message("is not valid YAML"), Message("save it as plain text"))
+    lines = _BREAK.split(text)
+    if mark.line < len(lines) and re.match(r" *\t", lines[mark.line]):
+        hint = Message("indent with spaces; YAML takes no tabs there")
+        return Problem(
+            name,
+            Message("is not valid YAML: a tab stands before the key"),
+            hint,
+            Message("line {line}", line=mark.line + 1),
+        )
+    parser_message = _QUOTED.sub(_mask_quoted, getattr(error, "problem", None) or "")
+    what = Message.external(parser_message, Message("not readable"))
+    mark = _origin(text, lines, error, mark, loader)
+    hint = Message("{look}, and whether a bracket was left open above", look=_GENERAL_HINT)
+    where = Message("line {line}, column {column}", line=mark.line + 1, column=mark.column + 1)
+    return Problem(name, Message("is not valid YAML: {what}", what=what), hint, where)
+
+
+_QUOTED: Final = re.compile(r"(['\"])(.*?)\1")
+
+
+def _mask_quoted(quoted: re.Match[str]) -> str:
+    """Mask quoted text: some of PyYAML's messages quote from the file, maybe part of a secret."""
+    return quoted[0] if len(quoted[2]) == 1 else "…"
+
+
+def _origin(text: str, lines: list[str], error: Any, mark: Any, loader: Any) -> Any:
+    """Return the mark of the mistake, which the parser noticed only at `mark`."""
+    context, context_mark = (
+        getattr(error, "context", None) or "",
+        getattr(error, "context_mark", None),
+    )
+    if context_mark is not None and context.startswith(_LEFT_OPEN):
+        return context_mark
+    before, last = _tokens(text, mark, loader)
+    if context_mark is not None and context.startswith("while parsing a flow"):
+        # A line indented no more than the line of the bracket is outside the brackets.
+        inside = _indent(lines, mark) > _indent(lines, context_mark)
+        return last.start_mark if inside and last is not None else context_mark
+    if not isinstance(last, yaml.ScalarToken) or last.start_mark.line == last.end_mark.line:
+        return mark
+    # Several lines were taken for one text: its quotes were not closed, or its first line was meant
+    # as a key and has no colon. After a colon, the next line has too much indentation.
+    alone = before is None or before.end_mark.line < last.start_mark.line or not last.plain
+    return last.start_mark if alone else mark
+
+
+_LEFT_OPEN: Final = ("while scanning a simple key", "while scanning a quoted scalar")
+
+
+def _tokens(text: str, mark: Any, loader: Any) -> tuple[Any, Any]:
+    """Return the last two tokens that begin before a mark."""
+    before = last = None
+    with contextlib.suppress(yaml.YAMLError):
+        for token in yaml.scan(text, Loader=loader):
+            if token.start_mark.index >= mark.index:
+                break
+            if token.start_mark.index < token.end_mark.index:
+                before, last = last, token
+    return before, last
+
+
+def _indent(lines: list[str], mark: Any) -> int:
+    line = lines[mark.line] if mark.line < len(lines) else ""
+    return len(line) - len(line.lstrip(" "))
+
+
+MAX_FILE_BYTES: Final = 4 * 1024 * 1024
+
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_Base):  # type: ignore[misc] # the base depends on libyaml
+    yaml_implicit_resolvers: Final[dict[str, Any]] = {}
+
+
+_TAG: Final = "tag:yaml.org,2002:"
+for _name, _pattern, _first in (
+    ("null", r"|~|null|Null|NULL", ["", "~", "n", "N"]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+", list("-+0123456789")),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
+):
+    _Loader.add_implicit_resolver(_TAG + _name, re.compile(f"^(?:{_pattern})$"), _first)
+
+
+@dataclass(slots=True)
+class YamlDocument:
+    """The content of a file: its `values`, the `lines` of its keys, and the `problems` of its form.
+
+    Values at the `reported_keys` keys must not be reported again.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    lines: dict[SettingPath, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    reported_keys: list[SettingPath] = field(default_factory=list)
+
+
+def read_yaml(path: Path) -> YamlDocument:
+    """Return the file's content; everything that is wrong with it is in `problems`."""
+    try:
+        content = read_bytes(path, MAX_FILE_BYTES)
+    except OSError as error:
+        why = system_error(error, Message("unknown"))
+        return _failed_document(
+            path,
+            Message("cannot be read: {why}", why=why),
+            _UNREADABLE.get(type(error), EMPTY_MESSAGE),
+        )
+    if len(content) > MAX_FILE_BYTES:
+        return _failed_document(
+            path, Message("is larger than 4 MiB"), Message("is it the right file?")
+        )
+    try:
+        text = decode(content)
+    except TextDecodingError as error:
+        return _failed_document(path, error.problem, error.hint)
+    return parse_yaml(text, str(path))
+
+
+_UNREADABLE: Final[dict[type, Message]] = {
+    FileNotFoundError: Message("check the path after --config or in DHP_GATEWAY_CONFIG"),
+    PermissionError: Message("let the user who runs this read it, or run it as the gateway's user"),
+    IsADirectoryError: Message("name the file in it"),
+}
+
+
+def parse_yaml(text: str, name: str) -> YamlDocument:
+    """Return the content of a YAML text; `name` stands for it in problems."""
+    document = YamlDocument()
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        document.problems.append(syntax_problem(name, text, error, _Loader))
+        return document
+    if node is None or (isinstance(node, yaml.ScalarNode) and node.tag == f"{_TAG}null"):
+        return document
+    if not isinstance(node, yaml.MappingNode):
+        return _failed_document(
+            Path(name), Message("is not a group of keys"), Message("begin with e.g. `listen:`")
+        )
+    _Reader(document).mapping(node, ())
+    return document
+
+
+def _failed_document(path: Path, message: Message, hint: Message) -> YamlDocument:
+    return YamlDocument(problems=[Problem(str(path), message, hint)])
+
+
+class _Reader:
+    """Turns nodes into values and records lines, duplicates and unsupported YAML."""
+
+    def __init__(self, document: YamlDocument) -> None:
+        self._document = document
+        self._open: set[int] = set()
+
+    def mapping(self, node: yaml.MappingNode, path: SettingPath) -> None:
+        self._document.values = self._mapping(node, path)
+
+    def _value(self, node: yaml.Node, path: SettingPath) -> Any:
+        if id(node) in self._open:
+            self._add_problem(
+                node, path, Message("refers to itself"), Message("write the value out")
+            )
+            self._document.reported_keys.append(path)
+            return None
+        if len(path) > MAX_DEPTH:
+            return self._too_deep(node, path[:1])
+        self._open.add(id(node))
+        try:
+            if isinstance(node, yaml.MappingNode):
+                return self._mapping(node, path)
+            if isinstance(node, yaml.SequenceNode):
+                return [self._item(item, (*path, i)) for i, item in enumerate(node.value)]
+            return self._scalar(node, path)
+        finally:
+            self._open.discard(id(node))
+
+    def _item(self, node: yaml.Node, path: SettingPath) -> Any:
+        self._document.lines[path] = node.start_mark.line + 1
+        return self._value(node, path)
+
+    def _too_deep(self, node: yaml.Node, key: SettingPath) -> None:
+        if key not in self._document.reported_keys:
+            self._add_problem(
+                node,
+                key,
+                Message("is nested too deeply"),
+                Message("see docs/settings.md for its form"),
+            )
+            self._document.reported_keys.append(key)
+
+    def _mapping(self, node: yaml.MappingNode, path: SettingPath) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._add_problem(
+                    key_node,
+                    path,
+                    Message("has a key that is no word"),
+                    Message("write `key: value`"),
+                )
+                continue
+            key = str(key_node.value)
+            key_path = (*path, key)
+            if key in values:
+                first = self._document.lines[key_path]
+                hint = Message("remove it here or in line {first}", first=first)
+                self._add_problem(key_node, key_path, Message("is given twice"), hint)
+                continue
+            self._document.lines[key_path] = key_node.start_mark.line + 1
+            values[key] = self._value(value_node, key_path)
+        return values
+
+    def _scalar(self, node: yaml.Node, path: SettingPath) -> Any:
+        text, kind = str(node.value), node.tag.removeprefix(_TAG)
+        if kind == "null":
+            return None
+        if kind == "bool":
+            return text.lower() == "true"
+        if kind in ("int", "float"):
+            return self._number(text, kind)
+        if kind != "str":
+            self._add_problem(
+                node,
+                path,
+                Message("has a YAML tag"),
+                Message("remove the `!…` in front of the value"),
+            )
+            self._document.reported_keys.append(path)
+        return text
+
+    @staticmethod
+    def _number(text: str, kind: str) -> Any:
+        # A longer number is a mistake, and Python refuses to parse integers of thousands of digits.
+        if len(text) > 30:
+            return text
+        return int(text) if kind == "int" else float(text)
+
+    def _add_problem(
+        self, node: yaml.Node, path: SettingPath, message: Message, hint: Message
+    ) -> None:
+        where = Message("line {line}", line=node.start_mark.line + 1)
+        self._document.problems.append(Problem(dotted(path), message, hint, where))

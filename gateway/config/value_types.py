@@ -1,0 +1,434 @@
+"""The value types of the settings: addresses, sizes, durations, secrets, paths, networks, names.
+
+Each type is checked by one function that raises `InvalidValueError` with a message and a hint for
+the operator; neither ever repeats the value, which may be a secret under the wrong key.
+
+Among the names are those of FHIR R5: interactions, resource types, operations. A name that can
+never match is rejected, with the name that was probably meant.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    Strict,
+    WithJsonSchema,
+)
+
+from gateway.config.problems import closest_key
+from gateway.fhir.vocabulary import INTERACTIONS, OPERATIONS, RESOURCE_TYPES
+from gateway.field_values import authority, is_host, is_loopback_host
+from gateway.i18n import EMPTY_MESSAGE, Message
+from gateway.secret import MASK, Secret
+
+
+class InvalidValueError(ValueError):
+    """A value cannot be used: `message` says what is wrong, `hint` what to do."""
+
+    def __init__(self, message: Message, hint: Message = EMPTY_MESSAGE) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """The name of a value type in the reference, e.g. `seconds` or `bytes`."""
+
+    name: str
+
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+_SIZE_UNITS: Final = {
+    "": 1,
+    "B": 1,
+    "kB": 1000,
+    "MB": 1000**2,
+    "GB": 1000**3,
+    "KiB": KIB,
+    "MiB": MIB,
+    "GiB": GIB,
+}
+SIZE_PATTERN: Final = r"^[0-9]+ ?(B|kB|MB|GB|KiB|MiB|GiB)?$"
+_SIZE: Final = re.compile(r"([0-9]{1,15}) ?([A-Za-z]*)", re.ASCII)
+_SIZE_HINT: Final = Message("write a number of bytes, or a size such as 64KiB, 16MiB or 1GiB")
+
+
+def parse_size(value: object) -> int:
+    """Parse a number of bytes: a non-negative integer or a text such as `16MiB`.
+
+    Raises `InvalidValueError`.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value < 0:
+            raise InvalidValueError(Message("must not be negative"), _SIZE_HINT)
+        return value
+    found = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    factor = _SIZE_UNITS.get(found[2]) if found else None
+    if found is None or factor is None:
+        raise InvalidValueError(Message("is not a size"), _SIZE_HINT)
+    return int(found[1]) * factor
+
+
+def format_size(size: int) -> str | int:
+    """Return the shortest exact notation of a number of bytes; `parse_size` parses it."""
+    for unit in ("GiB", "MiB", "KiB"):
+        if size and size % _SIZE_UNITS[unit] == 0:
+            return f"{size // _SIZE_UNITS[unit]}{unit}"
+    return size
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """The address of a listener: `host` and `port` (0: any free one), or a unix socket's `path`."""
+
+    host: str = ""
+    port: int = 0
+    path: str | None = None
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it; a unix socket counts as loopback."""
+        return self.path is not None or is_loopback_host(self.host)
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Whether it stands for every address of this machine."""
+        return self.host in ("0.0.0.0", "::")  # nosec B104 # noqa: S104 - compared, not bound
+
+    @property
+    def client_address(self) -> ListenAddress:
+        """The address for a client on this machine: loopback in place of a wildcard."""
+        if not self.is_wildcard:
+            return self
+        return ListenAddress("::1" if ":" in self.host else "127.0.0.1", self.port)
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return f"unix:{self.path}"
+        return authority(self.host, self.port)
+
+
+_ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+)):([0-9]{1,5})", re.ASCII)
+_ADDRESS_HINT: Final = Message(
+    "write host:port, e.g. 127.0.0.1:8080 or [::1]:8080, or unix:/run/dhp-gateway.sock"
+)
+
+
+def parse_address(value: object) -> ListenAddress:
+    """Parse `host:port`, `[ipv6]:port` or `unix:/path`. Raises `InvalidValueError`."""
+    if isinstance(value, ListenAddress):
+        return value
+    if not isinstance(value, str):
+        raise InvalidValueError(Message("is not an address"), _ADDRESS_HINT)
+    if value.startswith("unix:"):
+        return _unix_address(value.removeprefix("unix:"))
+    found = _ADDRESS.fullmatch(value)
+    host = (found[1] or found[2]) if found else ""
+    if found is None or not is_host(host):
+        raise InvalidValueError(Message("is not an address"), _ADDRESS_HINT)
+    port = int(found[3])
+    if port > 65535:
+        raise InvalidValueError(Message("has a port above 65535"), _ADDRESS_HINT)
+    return ListenAddress(host=host, port=port)
+
+
+def _unix_address(path: str) -> ListenAddress:
+    # The kernel's limit is 108 bytes with the final NUL (unix(7)).
+    if not path.startswith("/") or "\0" in path:
+        raise InvalidValueError(Message("needs an absolute path after `unix:`"), _ADDRESS_HINT)
+    if len(path.encode()) > 107:
+        raise InvalidValueError(
+            Message("is longer than the 107 bytes a unix socket's path may have"),
+            Message("shorten it"),
+        )
+    return ListenAddress(path=path)
+
+
+def _parse_secret(value: object) -> Secret:
+    if isinstance(value, Secret):
+        return value
+    if not isinstance(value, str):
+        raise InvalidValueError(Message("must be text"), Message("put it in quotes"))
+    if not value.strip():
+        raise InvalidValueError(
+            Message("is empty"), Message("give the secret, or leave the key out")
+        )
+    return Secret(value)
+
+
+def _parse_path(value: object) -> Path:
+    if isinstance(value, Path):
+        return value
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise InvalidValueError(Message("is not a path"), Message("give the path of a file"))
+    return Path(value)
+
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def parse_network(value: object) -> Network:
+    """Parse an address or network of callers. Raises `InvalidValueError`."""
+    if isinstance(value, ipaddress.IPv4Network | ipaddress.IPv6Network):
+        return value
+    hint = Message("write an address such as 10.20.0.7 or a network such as 10.20.0.0/16")
+    if not isinstance(value, str):
+        raise InvalidValueError(Message("is not a network"), hint)
+    try:
+        network = ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        raise InvalidValueError(Message("is not a network"), hint) from None
+    if "/" in value and str(network.network_address) != str(ipaddress.ip_interface(value).ip):
+        raise InvalidValueError(
+            Message("has bits set behind the prefix"),
+            Message("did you mean {network}?", network=network),
+        )
+    return network
+
+
+def _text(value: str) -> str:
+    if not value.strip():
+        raise InvalidValueError(Message("is empty"), Message("give a text, or leave the key out"))
+    if any(ord(character) < 32 or ord(character) == 127 for character in value):
+        raise InvalidValueError(
+            Message("holds a control character or a line break"), Message("write it on one line")
+        )
+    return value
+
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+
+def _name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise InvalidValueError(
+            Message("is not a usable name"),
+            Message("use 1 to 64 letters, digits, dots, hyphens or underscores"),
+        )
+    return value
+
+
+HEADER_PATTERN: Final = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
+_HEADER: Final = re.compile(HEADER_PATTERN[1:-1], re.ASCII)
+# Fields that the gateway reads, that frame HTTP messages, or to which FHIR gives a meaning: the
+# gateway must not remove them from requests.
+_RESERVED_HEADER: Final = re.compile(
+    r"(?:accept|content|if|proxy|access-control|sec)(?:-.*)?|authorization|cookie|host|connection"
+    r"|keep-alive|te|trailers?|transfer-encoding|upgrade|http2-settings|expect|via|prefer|range|date|origin"
+    r"|max-forwards|traceparent|x-api-key|x-request-id|x-provenance|x-security-context|x-forwarded-.*|forwarded"
+    # Fields that some servers take for the method or target, which the gateway has checked.
+    r"|x-(?:http-)?method.*|x-rewrite-.*|x-original-(?:url|uri|path|host|method)|x-(?:http-)?host",
+    re.IGNORECASE,
+)
+
+
+def _header_name(value: str) -> str:
+    if not _HEADER.fullmatch(value):
+        raise InvalidValueError(
+            Message("is not the name of a header"),
+            Message("use letters, digits and hyphens, as in X-User"),
+        )
+    if _RESERVED_HEADER.fullmatch(value.replace("_", "-")):
+        raise InvalidValueError(
+            Message("is a header with a meaning of its own"),
+            Message("name one of your own, e.g. X-User"),
+        )
+    return value
+
+
+MEDIA_TYPE_PATTERN: Final = (
+    r"^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(; ?[A-Za-z0-9_-]+=[A-Za-z0-9!#$&^_.+-]+)*$"
+)
+_MEDIA_TYPE: Final = re.compile(MEDIA_TYPE_PATTERN[1:-1], re.ASCII)
+
+
+def _media_type(value: str) -> str:
+    if not _MEDIA_TYPE.fullmatch(value):
+        raise InvalidValueError(
+            Message("is not a media type"), Message("write it like application/fhir+json")
+        )
+    return value
+
+
+Flag = Annotated[bool, Strict()]
+Count = Annotated[int, Strict(), Field(ge=1)]
+Ratio = Annotated[float, Strict(), Field(ge=0, le=1, allow_inf_nan=False)]
+Seconds = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False), Unit("seconds")]
+PositiveSeconds = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False), Unit("seconds")]
+Text = Annotated[str, Strict(), Field(min_length=1), AfterValidator(_text)]
+Name = Annotated[
+    str, Strict(), AfterValidator(_name), Field(json_schema_extra={"pattern": NAME_PATTERN})
+]
+
+MediaType = Annotated[
+    str,
+    Strict(),
+    AfterValidator(_media_type),
+    Field(json_schema_extra={"pattern": MEDIA_TYPE_PATTERN}),
+]
+HeaderName = Annotated[
+    str,
+    Strict(),
+    AfterValidator(_header_name),
+    Field(json_schema_extra={"pattern": HEADER_PATTERN}),
+]
+_PARAMETER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.:\-]{0,63}", re.ASCII)
+
+
+def _parameter(value: str) -> str:
+    if not _PARAMETER.fullmatch(value):
+        raise InvalidValueError(
+            Message("is no search parameter"), Message("give its name alone, e.g. date")
+        )
+    return value
+
+
+ParameterName = Annotated[str, Strict(), AfterValidator(_parameter)]
+
+
+def _size_type(minimum: int) -> Any:
+    schema = {"type": ["integer", "string"], "minimum": minimum, "pattern": SIZE_PATTERN}
+    return (
+        BeforeValidator(parse_size),
+        Field(ge=minimum),
+        WithJsonSchema(schema),
+        Unit("bytes"),
+    )
+
+
+Size = Annotated[int, *_size_type(0)]
+PositiveSize = Annotated[int, *_size_type(1)]
+
+
+def text_type(
+    parse: Callable[[Any], object],
+    unit: str,
+    *,
+    show: Callable[[Any], str] = str,
+    shortest: int = 1,
+    **schema: object,
+) -> Any:
+    """Return the metadata of `Annotated` for a value that the settings have as text."""
+    return (
+        PlainValidator(parse),
+        PlainSerializer(show, return_type=str),
+        WithJsonSchema({"type": "string", "minLength": shortest, **schema}),
+        Unit(unit),
+    )
+
+
+AddressText = Annotated[ListenAddress, *text_type(parse_address, "address")]
+SecretText = Annotated[
+    Secret, *text_type(_parse_secret, "secret", show=lambda _: MASK, writeOnly=True)
+]
+FilePath = Annotated[Path, *text_type(_parse_path, "path")]
+NetworkText = Annotated[Network, *text_type(parse_network, "network", shortest=2)]
+
+
+_OPERATION: Final = r"\*|\$?[A-Za-z][A-Za-z0-9._\-]{0,63}"
+# Characters. In shorter names, one different letter may well make another word.
+_MIN_SLIP_LENGTH: Final = 6
+
+
+def similar_operation(name: str) -> str | None:
+    """Return the known operation, with `$`, that an unknown name is similar to, else None.
+
+    A platform may define further operations, so that an unknown name alone is no mistake.
+    """
+    code = name.removeprefix("$")
+    near = None if code in OPERATIONS or name == "*" else closest_key(code, OPERATIONS)
+    return None if near is None else f"${near}"
+
+
+def _interaction(value: str) -> str:
+    if value != "*" and value not in INTERACTIONS:
+        known = Message("use * or some of {interactions}", interactions=", ".join(INTERACTIONS))
+        raise InvalidValueError(
+            Message("is no FHIR interaction"), _did_you_mean(value, INTERACTIONS, known)
+        )
+    return value
+
+
+def _resource_type(value: str) -> str:
+    if value not in RESOURCE_TYPES:
+        known = Message("write it as FHIR does, e.g. Observation")
+        raise InvalidValueError(_NO_TYPE, _did_you_mean(value, RESOURCE_TYPES, known))
+    return value
+
+
+def _any_resource_type(value: str) -> str:
+    if value != "*" and value not in RESOURCE_TYPES:
+        known = Message("use * or types such as Patient, Observation")
+        raise InvalidValueError(_NO_TYPE, _did_you_mean(value, RESOURCE_TYPES, known))
+    return value
+
+
+_NO_TYPE: Final = Message("is no resource type of FHIR R5")
+
+
+def _operation(value: str) -> str:
+    similar = similar_operation(value)
+    if not re.fullmatch(_OPERATION, value) or (
+        similar is not None and _is_slip(value.removeprefix("$"), similar.removeprefix("$"))
+    ):
+        known = Message("use * or names such as $expand")
+        hint = known if similar is None else Message("did you mean {near}?", near=similar)
+        raise InvalidValueError(Message("is no name of a FHIR operation"), hint)
+    return value
+
+
+def _is_slip(wrong: str, right: str) -> bool:
+    """Return whether two names differ by case, hyphens, order of letters, or one inner letter."""
+    one, other = (re.sub(r"[^a-z0-9]", "", name.lower()) for name in (wrong, right))
+    surplus, missing = Counter(one) - Counter(other), Counter(other) - Counter(one)
+    if not surplus and not missing:
+        return True
+    is_close = surplus.total() <= 1 and missing.total() <= 1 and len(right) >= _MIN_SLIP_LENGTH
+    return is_close and (one[0], one[-1]) == (other[0], other[-1])
+
+
+def _did_you_mean(wrong: str, known: Collection[str], otherwise: Message) -> Message:
+    near = closest_key(wrong, known)
+    return otherwise if near is None else Message("did you mean {near}?", near=near)
+
+
+Interaction = Annotated[
+    str,
+    Strict(),
+    AfterValidator(_interaction),
+    Field(json_schema_extra={"enum": ["*", *INTERACTIONS]}),
+]
+ResourceType = Annotated[
+    str,
+    Strict(),
+    AfterValidator(_resource_type),
+    Field(json_schema_extra={"enum": sorted(RESOURCE_TYPES)}),
+]
+AnyResourceType = Annotated[
+    str,
+    Strict(),
+    AfterValidator(_any_resource_type),
+    Field(json_schema_extra={"enum": ["*", *sorted(RESOURCE_TYPES)]}),
+]
+OperationName = Annotated[
+    str,
+    Strict(),
+    AfterValidator(_operation),
+    Field(json_schema_extra={"pattern": rf"^({_OPERATION})$"}),
+]

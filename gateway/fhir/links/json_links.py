@@ -1,0 +1,789 @@
+"""Rewrites URLs in JSON and in newline-delimited JSON; all other bytes stay unchanged.
+
+The text is never parsed into values and serialized again: that would change numbers (1.10 is not
+1.1 in FHIR), spacing, order and duplicate members.
+
+In buffered JSON, each position of a host name is examined separately, without following the
+structure: the string around it, the member name before the string and, where that does not decide,
+the object around it. The spelling of the text (blanks, order of members, escaped slashes) makes no
+difference. Where the decision depends on more, `JsonFastPath` raises `StructureNeededError`, and
+`JsonRewriter` follows the structure.
+
+`JsonRewriter` scans JSON as it streams by: a stack of open objects and arrays gives the path of a
+string. It is fast because its base examines only text near a host name, and because one regular
+expression skips all members without one at once.
+
+In newline-delimited JSON (bulk data), every line is one resource. Consecutive lines without a URL
+of the known hosts pass together; only the others are scanned one by one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from gateway.fhir.json_text import (
+    ARRAYS,
+    BEFORE_VALUE,
+    BLANKS,
+    ELEMENTS,
+    FILL,
+    GAP,
+    MEMBER,
+    MEMBERS,
+    OPENINGS,
+    STRINGS,
+    VALUE,
+    masked,
+    unescape,
+)
+from gateway.fhir.links.deferred_edits import HOLD_LIMIT, Edit, PatchScope
+from gateway.fhir.links.link_elements import (
+    LISTED_KEYS,
+    MAX_ELEMENT_NAME_LENGTH,
+    holds_attachment,
+    is_plain_reference,
+    may_hold_query,
+    names_resource,
+    opens_resource,
+)
+from gateway.fhir.links.link_map import replace_in_query, replace_in_url
+from gateway.fhir.links.stream_rewriter import (
+    END,
+    MAX_DEPTH,
+    MAX_TOKEN,
+    HostFinder,
+    StreamRewriter,
+    match_end,
+    raw_length,
+)
+
+if TYPE_CHECKING:
+    from gateway.fhir.links.deferred_edits import ResourceScope
+    from gateway.fhir.links.link_elements import Path
+    from gateway.fhir.links.link_map import BaseReplacement
+
+_ESCAPE_UNIT: Final = re.compile(r"\\u[0-9A-Fa-f]{4}|\\.|.", re.DOTALL)
+_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
+_ESCAPED_SURROGATE: Final = re.compile(rb"\\ud[89a-f]", re.IGNORECASE)
+_ESCAPED_SLASH: Final = re.compile(r"\\u002[fF]|\\/")
+# In a string that is a query, a URL may be percent-encoded.
+_SCHEME: Final = re.compile(
+    rb"(?:h|\\u00[46]8)(?:t|\\u00[57]4){2}(?:p|\\u00[57]0)(?:s|\\u00[57]3)?"
+    rb"(?::|%3a|\\u003a)(?:\\?/|%2f|\\u002f){2}"
+)
+
+# Escapes of the characters of a host or of an element name.
+_HIDING: Final = re.compile(rb"\\u00(?:2[dDeE]|3[0-9aA]|[4-7])")
+# A complete Reference whose other members hold no URL.
+REFERENCE: Final = re.compile(
+    rb'\{\s*+"reference"\s*+:\s*+"([^"\\]*+)"'
+    rb'(?>(?:\s*+,\s*+"(?:display|type)"\s*+:\s*+"[^":\\]*+")*)\s*+\}'
+)
+# A complete link of a Bundle.
+LINK: Final = re.compile(
+    rb'\{\s*+"relation"\s*+:\s*+"[^":\\]*+"\s*+,\s*+"url"\s*+:\s*+"([^"\\]*+)"\s*+\}'
+)
+# Members of a resource up to a watched one, or to `entry`, which is too long to match completely.
+WATCHED: Final = re.compile(
+    rb"(?>(?:"
+    + FILL
+    + rb'"(?!(?:resourceType|type|signature|entry|path)")[^"\\]*+"\s*+:\s*+'
+    + VALUE
+    + rb")*)"
+)
+
+
+def needles(swap: BaseReplacement) -> HostFinder:
+    """Return the finder of positions in JSON that may belong to a URL under the bases."""
+    return _needles(swap.hosts)
+
+
+@lru_cache(maxsize=64)
+def _needles(hosts: tuple[bytes, ...]) -> HostFinder:
+    return HostFinder(hosts, b"\\u00", _HIDING, _SCHEME)
+
+
+def replace_prefix(raw: bytes, length: int, target: str) -> tuple[bytes, int]:
+    """Return the replacement of the first `length` characters, and the bytes these take in `raw`.
+
+    Slashes in the replacement are escaped as in the replaced text.
+    """
+    if b"\\" not in raw:
+        return target.encode(), length
+    text = raw.decode("latin-1")
+    cut = raw_length(text, length, _ESCAPE_UNIT, "\\")
+    slash = _ESCAPED_SLASH.search(text, 0, cut)
+    if slash is not None:
+        target = target.replace("/", slash.group())
+    return target.encode(), cut
+
+
+def escape_like(raw: bytes, text: str) -> bytes:
+    """Return a JSON string for `text`, escaped like `raw`, from which `text` was made.
+
+    Return `raw` where it holds both invalid UTF-8 and escaped surrogates: they are equal in `text`.
+    """
+    escaped = json.dumps(text, ensure_ascii=raw.isascii())[1:-1]
+    if _SURROGATE.search(escaped):
+        if not _is_utf8(raw):
+            return raw if _ESCAPED_SURROGATE.search(raw) else _encoded(escaped, raw)
+        escaped = _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", escaped)
+    return _encoded(escaped, raw)
+
+
+def _encoded(escaped: str, raw: bytes) -> bytes:
+    if b"\\/" in raw:
+        escaped = escaped.replace("/", "\\/")
+    return escaped.encode("utf-8", "surrogateescape")
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+MAX_STRING_BYTES: Final = 64 * 1024
+"""Bytes: a longer string holds no URL to be rewritten."""
+
+# Bytes. The beginning of an object is searched no further away.
+_MAX_OPENING_DISTANCE: Final = 8 * 1024
+_BLANKS: Final = b" \t\r\n"
+_COLONS: Final = (b":", b": ", b" : ")  # the spellings of nearly all servers
+# From an element's name to its object, or to the first object in its array; without blanks.
+_LEADS: Final = frozenset({b":", b":["})
+_OPENINGS: Final = frozenset({b":{", b":[{"})
+_NEAR: Final = 96  # bytes that hold both in most cases
+_WITH_NAME: Final = 3
+_COLON: Final = re.compile(rb"\s*+:")
+# Text due to which the resource around an element, or the full path to it, matters.
+_SIGNATURE: Final = b'ignature"'
+_OUTCOME: Final = b'OperationOutcome"'
+_DOCUMENT: Final = re.compile(rb'"type"\s*+:\s*+"document"')
+# The rest of a URL and the quote after it, if nothing in it needs a closer check.
+_REST: Final = re.compile(
+    rb"(?>(?:\\?/[^\"\\%/?#\x00-\x20\x7f.][^\"\\%/?#\x00-\x20\x7f]*+)*)(?>(?:[?#][^\"\\]*+)?)\""
+)
+_SLASHES: Final = (b"/", b"\\/")
+_OBJECT: Final = 0x7B
+_COLON_BYTE: Final = 0x3A
+
+# Members that identify an object with a link, by the names of the element and of the member that is
+# the link: no other element of FHIR has both.
+_SIBLINGS: Final = {
+    (b"link", b"url"): b'"relation"',
+    (b"request", b"url"): b'"method"',
+    (b"response", b"location"): b'"status"',
+}
+# Elements and members that are links only in some resources.
+_UNCERTAIN: Final = frozenset(
+    {
+        *[(name, b"url") for name in (b"implementation", b"output", b"error", b"deleted")],
+        *[(name, b"valueUrl") for name in (b"parameter", b"part")],
+        *[(name, b"valueUri") for name in (b"parameter", b"part")],
+        *[(b"part", b"valueString"), (b"request", b"ifNoneExist"), (b"", b"request")],
+        (b"expansion", b"next"),
+    }
+)
+_NAMES: Final = frozenset({name for _, name in (*_SIBLINGS, *_UNCERTAIN)})
+# From one Reference of an array to the next.
+_NEXT: Final = re.compile(rb'[^"\\]*+"\s*+\}\s*+,\s*+\{\s*+')
+_FULL_URL: Final = b'"f'
+_PLACEHOLDER: Final = b"\x00"  # does not occur in JSON
+_ESCAPED: Final = b":\\/"
+# The names of members whose values are resources, b"" being the root of the text.
+_AROUND_RESOURCES: Final = frozenset({b"", b"resource", b"contained", b"issues", b"outcome"})
+
+
+class StructureNeededError(Exception):
+    """The fast path cannot decide: the structure has to be followed."""
+
+
+class JsonFastPath:
+    """One pass over JSON that is one complete resource, or entries of a Bundle (`in_bundle`).
+
+    Raises `StructureNeededError`. `chunks` are the rewritten text; `rewritten` counts the URLs
+    replaced, `unrewritten` the strings with a URL under the bases that stay unchanged.
+    """
+
+    __slots__ = (
+        *("_in_bundle", "_mark", "_masked", "_swap", "_text", "unrewritten", "chunks", "rewritten"),
+    )
+
+    def __init__(self, text: bytes, swap: BaseReplacement, *, in_bundle: bool = False) -> None:
+        self._text = text
+        self._swap = swap
+        self._in_bundle = in_bundle or b'"Bundle"' in text
+        self._mark = 0  # the text before this index is in `chunks`
+        self.chunks: list[bytes] = []
+        self.rewritten = 0
+        self.unrewritten = 0
+        if needs_structure(text) or needles(swap).has_obscuring_escape(text):
+            raise StructureNeededError
+        if self._in_bundle and _PLACEHOLDER not in text:
+            source, target = swap.plain[_ESCAPED in text]
+            # A target that holds a host would be found again, so that a placeholder is inserted.
+            self._take_usual(source, target if swap.is_unambiguous else _PLACEHOLDER)
+            self._take_others()
+            if not swap.is_unambiguous:
+                self.chunks = [b"".join(self.chunks).replace(_PLACEHOLDER, target)]
+        else:
+            self._take_others()
+
+    def _take_usual(self, source: bytes, target: bytes) -> None:
+        """Replace URLs in the usual spelling whose member name alone makes them links."""
+        parts = _usual(source).split(self._text)
+        is_link = False
+        for number in range(1, len(parts), 2):  # the names; even numbers are the text between
+            if parts[number].startswith(_FULL_URL):
+                is_link = True
+            else:
+                before = parts[number - 1]
+                near = before[-_NEAR:].rsplit(b'"', 2)
+                if len(near) == _WITH_NAME and near[2].translate(None, _BLANKS) in _OPENINGS:
+                    is_link = _holds_reference(near[1]) is True
+                elif _NEXT.fullmatch(before) is None:  # the next in an array is like the one before
+                    is_link = _leads_to_reference(before[-_NEAR:])
+            parts[number] += target if is_link else source
+            self.rewritten += is_link
+        self._text = b"".join(parts)
+
+    def _take_others(self) -> None:
+        """Examine each remaining position of a host name separately."""
+        positions = needles(self._swap).positions(self._text)
+        self._masked = masked(self._text)
+        done = 0
+        for position in positions[:-1]:
+            if position >= done:
+                done = self._inspect_string(position)
+        self.chunks.append(self._text[self._mark :] if self._mark else self._text)
+
+    def _inspect_string(self, position: int) -> int:
+        """Process the string around a host name; return the position after it."""
+        text = self._masked
+        quote = text.rfind(b'"', 0, position)
+        parts = text[quote - _NEAR if quote > _NEAR else 0 : quote].rsplit(b'"', 2)
+        colon = parts[-1]
+        if colon not in _COLONS and colon.strip(_BLANKS) != b":":
+            return self._skip_string(quote, position)
+        if len(parts) < _WITH_NAME:
+            raise StructureNeededError
+        name = parts[-2]
+        key = quote - len(colon) - len(name) - 2
+        if name == b"reference":
+            if self._is_reference(key):
+                return self._link(quote, position, is_reference=True)
+        elif name == b"fullUrl":
+            if not self._in_bundle:
+                raise StructureNeededError
+            return self._link(quote, position, is_reference=False)
+        elif name in _NAMES and self._is_link(name, key, quote, position):
+            return self._link(quote, position, is_reference=False)
+        return self._skip_string(quote, position)
+
+    def _link(self, quote: int, position: int, *, is_reference: bool) -> int:
+        """Process a string that is a link if it is a URL; return the position after it."""
+        text = self._text
+        for source, target in self._swap.plain:
+            end = quote + 1 + len(source)
+            if text.startswith(source, quote + 1):
+                rest = _REST.match(text, end)
+                usual = rest is not None and rest.end() - quote <= MAX_STRING_BYTES
+                if (
+                    rest is not None
+                    and usual
+                    and (not is_reference or text.startswith(_SLASHES, end))
+                ):
+                    self._replace(quote + 1, end, target)
+                    return rest.end()
+        end = self._end(position)
+        raw = text[quote + 1 : end]
+        value = unescape(raw)
+        length = self._swap.prefix_length(value) if len(raw) <= MAX_STRING_BYTES else None
+        if length is None or (is_reference and not names_resource(value[length:])):
+            return self._skip_string(quote, position)
+        head, cut = replace_prefix(raw, length, self._swap.target.text)
+        self._replace(quote + 1, quote + 1 + cut, head)
+        return end + 1
+
+    def _replace(self, start: int, end: int, new: bytes) -> None:
+        self.chunks.append(self._text[self._mark : start])
+        self.chunks.append(new)
+        self._mark = end
+        self.rewritten += 1
+
+    def _skip_string(self, quote: int, position: int) -> int:
+        """Leave a string or a member name unchanged; return the position after it."""
+        end = self._end(position)
+        is_short = end - quote - 1 <= MAX_STRING_BYTES
+        if is_short and _COLON.match(self._masked, end + 1) is None:
+            self.unrewritten += self._swap.occurs_in(unescape(self._text[quote + 1 : end]))
+        return end + 1
+
+    def _end(self, position: int) -> int:
+        end = self._masked.find(b'"', position)
+        if end < 0:
+            raise StructureNeededError
+        return end
+
+    def _is_reference(self, key: int) -> bool:
+        """Return whether the member `reference` at `key` belongs to a Reference."""
+        is_reference = _holds_reference(self._around(key)[0])
+        if is_reference is None:
+            raise StructureNeededError
+        return is_reference
+
+    def _is_link(self, name: bytes, key: int, quote: int, position: int) -> bool:
+        """Return whether a member whose name alone does not decide is a link."""
+        parent, opening = self._around(key)
+        if (parent, name) in _UNCERTAIN:
+            raise StructureNeededError
+        sibling = _SIBLINGS.get((parent, name))
+        if sibling is None:
+            return name == b"url" and holds_attachment(parent.decode("utf-8", "replace"))
+        end = self._end(position)
+        closing = self._masked.find(b"}", end)
+        is_query = self._swap.is_request and parent == b"request" and b"?" in self._text[quote:end]
+        if is_query or not self._in_bundle or sibling not in self._masked[opening:closing]:
+            raise StructureNeededError
+        return True
+
+    def _around(self, key: int) -> tuple[bytes, int]:
+        """Return the name of the element around a member, empty at the root, and where it begins.
+
+        The usual spelling is recognised without going through the brackets.
+        """
+        return _enclosing_name(self._masked, key) or self._found_around(key)
+
+    def _found_around(self, key: int) -> tuple[bytes, int]:
+        """Return the same, found by going back from bracket to bracket."""
+        start = max(0, key - _MAX_OPENING_DISTANCE)
+        parts = self._masked[start:key].split(b'"')
+        closed = 0
+        opening = -1
+        at = key
+        for number in range(len(parts) - 1, -1, -2):  # every other part is a string
+            part = parts[number]
+            for index in range(len(part) - 1, -1, -1):
+                byte = part[index]
+                if byte in b"}]":
+                    closed += 1
+                elif byte in b"{[" and closed:
+                    closed -= 1
+                elif byte == _OBJECT and opening < 0:
+                    opening = at - len(part) + index
+                elif byte == _COLON_BYTE and opening >= 0 and not closed:
+                    return parts[number - 1], opening
+                elif byte in b"{[" and opening < 0:
+                    raise StructureNeededError
+            at -= len(part) + 1 + (len(parts[number - 1]) + 1 if number else 0)
+        if start or opening < 0:
+            raise StructureNeededError
+        return b"", opening
+
+
+def needs_structure(text: bytes) -> bool:
+    """Return whether the structure of the text matters: a signature, an outcome, a document."""
+    if _SIGNATURE in text or _OUTCOME in text:
+        return True
+    return b'"document"' in text and _DOCUMENT.search(text) is not None
+
+
+@lru_cache(maxsize=64)
+def _usual(source: bytes) -> re.Pattern[bytes]:
+    """Return the pattern of a `fullUrl` or `reference` with a URL under that base."""
+    return re.compile(
+        rb'("(?:fullUrl|reference)"\s*+:\s*+")'
+        + re.escape(source)
+        + rb'(?=(?>(?:\\?/[^"\\%/?#\x00-\x20\x7f.][^"\\%/?#\x00-\x20\x7f]{0,255}+){1,40})'
+        rb'(?>(?:[?#][^"\\]{0,4000}+)?)")'
+    )
+
+
+def _enclosing_name(text: bytes, key: int) -> tuple[bytes, int] | None:
+    """Return the result of `JsonFastPath._around` for the usual spelling, None for any other."""
+    opening = text.rfind(b"{", 0, key)
+    between = text[opening + 1 : key]
+    end = text.rfind(b'"', 0, max(opening, 0))
+    start = text.rfind(b'"', 0, max(end, 0)) + 1
+    if not start or b"}" in between or b"]" in between or between.count(b'"') % 2:
+        return None
+    if text[end + 1 : opening].translate(None, _BLANKS) not in _LEADS:
+        return None
+    return text[start:end], opening
+
+
+def _leads_to_reference(near: bytes) -> bool:
+    """Return whether the object in which `near` ends is certainly a Reference."""
+    enclosing = _enclosing_name(near, len(near))
+    return enclosing is not None and _holds_reference(enclosing[0]) is True
+
+
+@lru_cache(maxsize=1024)
+def _holds_reference(parent: bytes) -> bool | None:
+    """Return whether `reference` in an element of that name is a Reference's; None: it depends."""
+    if parent == b"condition" or parent in _AROUND_RESOURCES or b"\\" in parent:
+        return None
+    return len(parent) > MAX_ELEMENT_NAME_LENGTH or is_plain_reference(
+        parent.decode("utf-8", "replace")
+    )
+
+
+_QUOTE: Final = 0x22
+_OPENING: Final = b"{["
+_CLOSING: Final = b"}]"
+
+
+class _Frame:
+    """An open object or array; `key` is the member whose value comes next, None before a key.
+
+    An array directly in an array has no frame: `inner` counts those open in this array.
+    """
+
+    __slots__ = (
+        *("holds_entries", "inner", "is_object", "is_resource", "key", "path", "scope", "skip"),
+    )
+
+    def __init__(self, path: Path, scope: ResourceScope | None, *, is_object: bool) -> None:
+        self.path = path
+        self.scope = scope
+        self.is_object = is_object
+        self.is_resource = False
+        self.holds_entries = not is_object and path == ("entry",)
+        self.inner = 0
+        self.key: str | None = None
+        self.skip = MEMBERS if is_object else ELEMENTS
+
+
+class JsonRewriter(StreamRewriter):
+    """Replaces one base by another in the listed elements of a JSON body, chunk by chunk.
+
+    `patch`: the body is a JSON Patch (RFC 6902). With `required_type` only a resource of that type
+    changes.
+    """
+
+    __slots__ = ("_deep", "_fast_path_text", "_frames", "_in_string", "_patch")
+
+    _boundary = b'"'
+
+    def __init__(
+        self,
+        swap: BaseReplacement,
+        *,
+        patch: bool = False,
+        hold_limit: int = HOLD_LIMIT,
+        required_type: str | None = None,
+    ) -> None:
+        super().__init__(swap, needles(swap), hold_limit, required_type)
+        self._patch = patch
+        self._frames = [_Frame((), None, is_object=False)]
+        self._deep = 0  # levels open beyond MAX_DEPTH
+        self._fast_path_text = b""  # the text for which the fast path was tried
+        self._in_string = False  # in a string longer than MAX_TOKEN
+
+    def _masked(self, text: bytes) -> bytes:
+        return masked(text)
+
+    def _advance(self, text: bytes, pos: int, needle: int, size: int) -> int:
+        frame = self._frames[-1]
+        if self._in_string:
+            return self._leave_string(text, pos, size)
+        if frame.key is None and not self._deep:
+            pos = match_end(frame.skip, text, pos, needle)
+            if frame.holds_entries and needle < size and self._fast_path_text is not text:
+                after = self._rewrite_entries(frame, text, pos, needle)
+                if after > pos:
+                    return after
+            if frame.is_object:
+                member = MEMBER.match(text, pos, size)
+                if member is not None and member.end() - pos <= MAX_TOKEN:
+                    return self._member(frame, text, member, needle)
+        elif self._deep:
+            pos = match_end(STRINGS, text, pos, needle)
+        return self._token(frame, text, pos, size, needle)
+
+    def _is_unscanned(self, chunk: bytes) -> bool:
+        is_idle = not (self._buffer or self._arrived_chunks or self._output.has_undecided_edit)
+        return self._in_string and is_idle and b'"' not in chunk and b"\\" not in chunk
+
+    def _rewrite_complete(self) -> None:
+        if not self._patch and self._required_type is None:
+            try:
+                fast_path = JsonFastPath(self._buffer, self._swap)
+            except StructureNeededError:
+                pass
+            else:
+                self._take(fast_path, 0, len(self._buffer))
+                self._buffer, self._mark = b"", 0
+                return
+        super()._rewrite_complete()
+
+    def _rewrite_entries(self, frame: _Frame, text: bytes, pos: int, needle: int) -> int:
+        """Rewrite all complete entries in `text` at once; return the position after them."""
+        self._fast_path_text = text
+        scope = frame.scope
+        if scope is None or scope.parent is not None or scope.resource != "Bundle":
+            return pos
+        if not scope.may_rewrite or self._output.has_undecided_edit:
+            return pos
+        end = match_end(ELEMENTS, text, pos, len(text))
+        if end <= needle:
+            return pos
+        try:
+            fast_path = JsonFastPath(self._buffer[pos:end], self._swap, in_bundle=True)
+        except StructureNeededError:
+            return pos
+        self._copy(pos)
+        self._take(fast_path, pos, end)
+        if fast_path.rewritten:
+            scope.mark_rewritten()
+        return end
+
+    def _take(self, fast_path: JsonFastPath, start: int, end: int) -> None:
+        """Output a result of the fast path; the text before the mark, without a host, was sent."""
+        chunks = fast_path.chunks
+        if self._mark > start:
+            chunks[0] = chunks[0][self._mark - start :]
+        self._output.texts(chunks)
+        self._output.rewritten += fast_path.rewritten
+        self._output.unrewritten += fast_path.unrewritten
+        self._mark = end
+
+    def _token(self, frame: _Frame, text: bytes, pos: int, size: int, needle: int) -> int:
+        """Process a token at `pos` that is no complete member; return the same as `_advance`."""
+        after = match_end(GAP, text, pos, size)
+        if frame.key is not None and match_end(BEFORE_VALUE, text, pos, after) < after:
+            frame.key = None  # a number or literal was the value
+        if after >= size:
+            return after
+        token = text[after]
+        if token == _QUOTE:
+            return self._string(text, after, needle, size)
+        if token in _OPENING:
+            return self._enter(text, after, needle)
+        while after < size and text[after] in _CLOSING:
+            self._close(after)
+            after += 1
+        return after
+
+    def _member(self, frame: _Frame, text: bytes, member: re.Match[bytes], needle: int) -> int:
+        """Process a key with its value if that is a string, or with the value's opening bracket."""
+        start, end = member.span(1)
+        self._key(frame, unescape(self._buffer[start:end]), start - 1)
+        end = member.end()
+        if member[3] is not None:
+            return self._enter(text, end - 1, needle)
+        if member[2] is not None:
+            key, frame.key = frame.key, None
+            self._value(frame, key, member.start(2), end - 1, has_needle=needle < end)
+        return end
+
+    def _enter(self, text: bytes, pos: int, needle: int) -> int:
+        """Open an object or array; process a complete Reference or link at once (usual cases)."""
+        frame = self._frames[-1]
+        if self._deep or len(self._frames) > MAX_DEPTH:
+            frame.key = None
+            return self._open_many(text, pos, OPENINGS)
+        if text[pos] == _OPENING[1] and not frame.is_object:
+            return self._open_many(text, pos, ARRAYS)
+        match, key = REFERENCE.match(text, pos), "reference"
+        if match is None:
+            match, key = LINK.match(text, pos), "url"
+        if match is None or not self._is_usable_match(match, needle) or frame.scope is None:
+            self._open(is_object=text[pos] == _OPENING[0])
+            return pos + 1
+        path = frame.path if frame.key is None else (*frame.path, frame.key)
+        if opens_resource(path):
+            self._open(is_object=True)
+            return pos + 1
+        frame.key = None
+        self._link(frame.scope, (*path, key), *match.span(1))
+        return match.end()
+
+    def _is_usable_match(self, match: re.Match[bytes], needle: int) -> bool:
+        """Return whether the needle is in the URL, and the object is not too long or too deep."""
+        start, end = match.span(1)
+        fits = match.end() - match.start() <= MAX_TOKEN
+        return start <= needle < end and fits and len(self._frames) <= MAX_DEPTH and not self._deep
+
+    def _open_many(self, text: bytes, pos: int, run: re.Pattern[bytes]) -> int:
+        """Count arrays directly in an array, or levels that are too deep; no more is needed."""
+        end = match_end(run, text, pos, len(text))
+        number = end - pos - sum(text.count(blank, pos, end) for blank in BLANKS)
+        if run is ARRAYS:
+            self._frames[-1].inner += number
+        else:
+            self._deep += number
+        return end
+
+    def _open(self, *, is_object: bool) -> None:
+        parent = self._frames[-1]
+        path, parent.key = parent.path if parent.key is None else (*parent.path, parent.key), None
+        frame = _Frame(path, parent.scope, is_object=is_object)
+        if is_object and opens_resource(path):
+            frame.is_resource, frame.path, frame.skip = True, (), WATCHED
+            patch = self._patch and parent.scope is None
+            frame.scope = PatchScope(None) if patch else self._scope(parent.scope)
+        self._frames.append(frame)
+
+    def _close(self, pos: int) -> None:
+        if self._deep:
+            self._deep -= 1
+        elif self._frames[-1].inner:
+            self._frames[-1].inner -= 1
+        elif len(self._frames) > 1:
+            frame = self._frames.pop()
+            if frame.is_resource and frame.scope is not None:
+                self._output.expire(self._offset + pos)
+                frame.scope.close()
+                self._output.release_decided()
+
+    def _leave_string(self, text: bytes, pos: int, size: int) -> int:
+        end = text.find(b'"', pos, size)
+        if end < 0:
+            return size
+        self._in_string = False
+        return end + 1
+
+    def _string(self, text: bytes, pos: int, needle: int, size: int) -> int:
+        end = text.find(b'"', pos + 1, size)
+        reach = size if end < 0 else end
+        is_long = reach - pos > MAX_TOKEN
+        if end < 0 and not is_long:
+            return ~pos
+        self._in_string = end < 0
+        frame = self._frames[-1]
+        if frame.is_object and frame.key is None and not self._deep:
+            self._key(frame, "" if is_long else unescape(self._buffer[pos + 1 : end]), pos)
+        else:
+            key, frame.key = frame.key, None
+            if not is_long:
+                self._value(frame, key, pos + 1, end, has_needle=needle < end)
+        return reach + (end >= 0)
+
+    def _key(self, frame: _Frame, key: str, pos: int) -> None:
+        frame.key = key if len(key) <= MAX_ELEMENT_NAME_LENGTH else "?"
+        if key == "signature" and frame.is_resource:
+            self._learn(frame, key, "", pos)
+
+    def _value(
+        self, frame: _Frame, key: str | None, start: int, end: int, *, has_needle: bool
+    ) -> None:
+        """Process the string from `start` to `end`, which is no key."""
+        if frame.is_resource and frame.scope is not None and key in frame.scope.watched_members:
+            self._learn(frame, key, unescape(self._buffer[start:end]), start)
+        if not has_needle:
+            return
+        path = (*frame.path, key) if key in LISTED_KEYS and not self._deep else ()
+        self._link(frame.scope, path, start, end)
+
+    def _link(self, scope: ResourceScope | None, path: Path, start: int, end: int) -> None:
+        """Process a string with a needle; `path` is empty where the rules list no element."""
+        raw = self._buffer[start:end]
+        edit = self._edit(scope, path, start, raw) if path and scope is not None else None
+        if edit is not None:
+            self._replace(edit)
+        elif self._swap.occurs_in(unescape(raw)):
+            self._output.unrewritten += 1
+
+    def _learn(self, frame: _Frame, member: str, value: str, pos: int) -> None:
+        if frame.scope is not None:
+            self._output.expire(self._offset + pos)
+            frame.scope.observe_member(member, value)
+            self._output.release_decided()
+
+    def _edit(self, scope: ResourceScope, path: Path, start: int, raw: bytes) -> Edit | None:
+        value = unescape(raw)
+        position = self._offset + start
+        if self._swap.is_request and may_hold_query(path, value):
+            swapped = (replace_in_url if path[-1] == "url" else replace_in_query)(value, self._swap)
+            if swapped != value:
+                head = escape_like(raw, swapped)
+                return Edit(position, len(raw), head, len(raw), scope, path, None)
+            return None
+        length = self._swap.prefix_length(value)
+        if length is None:
+            return None
+        head, cut = replace_prefix(raw, length, self._swap.target.text)
+        is_name = names_resource(value[length:], path[-1], is_request=self._swap.is_request)
+        return Edit(position, len(raw), head, cut, scope, path, is_name)
+
+
+class NdjsonRewriter:
+    """Rewrites as `JsonRewriter`, line by line; an invalid line does not affect the next."""
+
+    __slots__ = ("_is_fresh", "_line", "_needles", "_rewritten", "_swap", "_unrewritten")
+
+    def __init__(self, swap: BaseReplacement) -> None:
+        self._swap = swap
+        self._needles = needles(swap)
+        self._line = JsonRewriter(swap)
+        self._is_fresh = True  # no byte of the current line was fed
+        self._rewritten = 0
+        self._unrewritten = 0
+
+    @property
+    def rewritten(self) -> int:
+        """The number of URLs replaced."""
+        return self._rewritten + self._line.rewritten
+
+    @property
+    def unrewritten(self) -> int:
+        """The number of strings with a URL under the bases that were left unchanged."""
+        return self._unrewritten + self._line.unrewritten
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next chunk of the body; return the output that can be sent."""
+        cut = chunk.rfind(b"\n") + 1
+        if not cut:
+            return self._line_chunk(chunk)
+        ready: list[bytes] = []
+        start = 0
+        if not self._is_fresh:
+            start = chunk.index(b"\n")
+            ready += (self._line_chunk(chunk[:start]), self._end_line())
+        ready += self._lines(chunk[start:cut])
+        ready.append(self._line_chunk(chunk[cut:]))
+        return b"".join(ready)
+
+    def finish(self) -> bytes:
+        """End the body; return the rest of the output."""
+        return self._end_line()
+
+    def _lines(self, lines: bytes) -> list[bytes]:
+        """Return complete lines, of which only those with a needle are rewritten."""
+        ready: list[bytes] = []
+        done = 0
+        for needle in self._needles.positions(lines):
+            if needle < done:
+                continue  # in a line that was just rewritten
+            if needle == END:
+                break
+            start = lines.rfind(b"\n", done, needle) + 1 or done
+            end = lines.index(b"\n", needle)
+            ready += (lines[done:start], self._line_chunk(lines[start:end]), self._end_line())
+            done = end
+        ready.append(lines[done:])
+        return ready
+
+    def _line_chunk(self, chunk: bytes) -> bytes:
+        if not chunk:
+            return b""
+        self._is_fresh = False
+        return self._line.feed(chunk)
+
+    def _end_line(self) -> bytes:
+        """End the current line; return the rest of its output."""
+        if self._is_fresh:
+            return b""
+        rest = self._line.finish()
+        self._is_fresh = True
+        self._rewritten += self._line.rewritten
+        self._unrewritten += self._line.unrewritten
+        self._line = JsonRewriter(self._swap)
+        return rest

@@ -1,0 +1,317 @@
+"""Recognises URLs of the platform and of the gateway, and maps one to the other.
+
+URLs are compared by RFC 3986, section 6: http and https are equivalent in FHIR, hosts are
+case-insensitive, a scheme's default port may be left out, and a base covers only URLs that continue
+at the border of a path segment. Nothing here reads bodies of resources or headers; see
+`gateway.fhir.links.rewriting`.
+
+In a query string or form, a value is replaced when it, or one of its comma-separated parts, is an
+absolute URL under the base, percent-encoded or not; all else stays unchanged. A part with `|` is a
+token or a versioned canonical: an identifier, no link.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+from urllib.parse import unquote
+
+from gateway.fhir.links.stream_rewriter import END, HostFinder, raw_length
+
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+# User information does not match: `https://platform@evil/` names the host `evil`.
+_AUTHORITY: Final = re.compile(
+    r"(https?)://(\[[0-9a-f:.]+\]|[a-z0-9\-._~!$&'()*+,;=%]+)(?::([0-9]{0,5}))?(?=[/?#]|\Z)",
+    re.IGNORECASE | re.ASCII,
+)
+# A path without dot segments, backslashes and blanks, by which some parsers leave the base.
+_SAFE_PATH: Final = re.compile(
+    r"(?>(?:[^?#\\\x00-\x20\x7f/]++|/(?!(?:\.|%2e){1,2}(?:[/?#]|\Z)))*)(?=[?#]|\Z)", re.IGNORECASE
+)
+# Under a base without a path this distinguishes a FHIR URL from any other.
+_FHIR_PATH: Final = re.compile(r"/?\?|/(?:[A-Z][A-Za-z]+|[$_][a-z\-]+)(?=[/?#]|\Z)")
+_MAX_ORIGIN_LENGTH: Final = 300  # characters; a name in DNS has at most 253
+_BASE_TEXT: Final = re.compile(r"[A-Za-z0-9\-._~:/\[\]%!$'()*+,;=@]+")
+_ABSOLUTE: Final = re.compile(r"https?://[^\s\"'<>]+", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkBase:
+    """A base URL in its components; `port` is None where it is the scheme's default."""
+
+    text: str
+    host: str
+    port: int | None
+    path: str
+
+    @property
+    def path_at(self) -> int:
+        """The index in `text` at which the path begins."""
+        return len(self.text) - len(self.path)
+
+
+def parse_base(url: str) -> LinkBase:
+    """Parse a base URL. Raises ValueError unless it is plain http(s) without a query."""
+    text = url.rstrip("/")
+    match = _AUTHORITY.match(text)
+    if match is None or not _BASE_TEXT.fullmatch(text) or not _SAFE_PATH.match(text, match.end()):
+        raise ValueError("not an absolute http or https base URL")
+    host, port = _origin(match)
+    return LinkBase(text, host, port, text[match.end() :])
+
+
+# Not used for bases of the gateway: those are made of values that callers send.
+_platform_base: Final = lru_cache(maxsize=64)(parse_base)
+
+
+def _origin(match: re.Match[str]) -> tuple[str, int | None]:
+    scheme, host, port = match.groups()
+    number = int(port) if port else None
+    if number == _DEFAULT_PORTS[scheme.lower()]:
+        number = None
+    return host.lower(), number
+
+
+def _covers(path: str, url: str, start: int) -> bool:
+    """Return whether `url`, whose path begins at `start`, stays under the base path `path`."""
+    end = start + len(path)
+    border = url[end : end + 1]
+    if not url.startswith(path, start) or (border and border not in "/?#"):
+        return False
+    return _SAFE_PATH.match(url, start) is not None
+
+
+class BaseReplacement:
+    """Replaces any of several bases at the start of a URL by another one.
+
+    `is_request`: the text goes to the platform; otherwise it goes to the caller. `holds_colon`: a
+    host has a colon. `plain` has the first base and its replacement as bytes, and the same with
+    escaped slashes. `is_unambiguous`: the replacement holds none of the hosts.
+    """
+
+    __slots__ = (
+        "holds_colon",
+        "hosts",
+        "is_request",
+        "is_unambiguous",
+        "plain",
+        "sources",
+        "target",
+    )
+
+    def __init__(
+        self, sources: tuple[LinkBase, ...], target: LinkBase, *, is_request: bool
+    ) -> None:
+        # The longest path first: an alias without a path must not shadow the base with one.
+        self.sources = tuple(sorted(sources, key=lambda base: -len(base.path)))
+        self.target = target
+        self.is_request = is_request
+        self.hosts = tuple(sorted({base.host.encode() for base in sources}))
+        self.plain = [
+            (
+                self.sources[0].text.replace("/", slash).encode(),
+                target.text.replace("/", slash).encode(),
+            )
+            for slash in ("/", "\\/")
+        ]
+        self.is_unambiguous = not any(host in target.text.lower().encode() for host in self.hosts)
+        self.holds_colon = any(b":" in host for host in self.hosts)
+
+    def prefix_length(self, url: str) -> int | None:
+        """Return how many characters of `url` are one of the bases; None when it is under none."""
+        for base in self.sources:  # the spelling of nearly all URLs
+            if url.startswith(base.text) and _covers(base.path, url, base.path_at):
+                return len(base.text)
+        match = _AUTHORITY.match(url)
+        if match is None:
+            return None
+        host, port = _origin(match)
+        start = match.end()
+        for base in self.sources:
+            if (base.host, base.port) == (host, port) and _covers(base.path, url, start):
+                return start + len(base.path)
+        return None
+
+    def translate(self, url: str) -> str | None:
+        """Return the URL under the other base, the rest unchanged; None when it is under none."""
+        length = self.prefix_length(url)
+        return None if length is None else self.target.text + url[length:]
+
+    def occurs_in(self, text: str) -> bool:
+        """Return whether a URL under one of the bases stands anywhere in `text`."""
+        return any(self.prefix_length(m.group()) is not None for m in _ABSOLUTE.finditer(text))
+
+
+class LinkMap:
+    """Maps absolute platform URLs to gateway URLs and back.
+
+    `platform` and `gateway` are base URLs, with or without a path; `gateway` is the base as the
+    caller knows it. `aliases` are further base URLs of the platform. Raises ValueError when one of
+    them is no http(s) base URL.
+    """
+
+    __slots__ = ("_sources", "gateway", "platform", "requests", "responses")
+
+    def __init__(self, platform: str, gateway: str, aliases: tuple[str, ...] = ()) -> None:
+        self.platform = _platform_base(platform)
+        self.gateway = parse_base(gateway)
+        self._sources = (self.platform, *map(_platform_base, aliases))
+        self.responses = BaseReplacement(self._sources, self.gateway, is_request=False)
+        self.requests = BaseReplacement((self.gateway,), self.platform, is_request=True)
+
+    def with_gateway(self, gateway: str) -> LinkMap:
+        """Return a map for callers that know the gateway by another base URL."""
+        aliases = tuple(base.text for base in self._sources[1:])
+        return LinkMap(self.platform.text, gateway, aliases)
+
+    def to_gateway(self, url: str) -> str | None:
+        """Return the gateway URL for an absolute platform URL; None where it stays unchanged."""
+        return self.responses.translate(url)
+
+    def suffix(self, url: str) -> str | None:
+        """Return what follows the platform's base in an absolute or root-relative URL, or None."""
+        length = self.responses.prefix_length(url)
+        if length is None and url.startswith("/") and _covers(self.platform.path, url, 0):
+            length = len(self.platform.path)
+        return None if length is None else url[length:]
+
+    def to_platform(self, url: str) -> str | None:
+        """Return the platform URL for an absolute gateway URL; None where it stays unchanged."""
+        return self.requests.translate(url)
+
+    def missing_alias(self, url: str) -> str | None:
+        """Return the base of a FHIR URL with the platform's path and an origin that no base has.
+
+        Return None for other URLs.
+        """
+        if self.responses.prefix_length(url) is not None:
+            return None
+        origin, path = _AUTHORITY.match(url), self.platform.path
+        if (
+            origin is None
+            or not _covers(path, url, origin.end())
+            or origin.end() > _MAX_ORIGIN_LENGTH
+        ):
+            return None
+        if not path and _FHIR_PATH.match(url, origin.end()) is None:
+            return None
+        is_gateway = self.requests.prefix_length(url) is not None
+        return None if is_gateway else origin[0].lower() + path
+
+    def path_to_gateway(self, path: str) -> str | None:
+        """Return the gateway path for a platform path such as `/fhir/Patient/1`, or None."""
+        if not path.startswith("/") or not _covers(self.platform.path, path, 0):
+            return None
+        return self.gateway.path + path[len(self.platform.path) :]
+
+
+_MAX_FIELD_BYTES: Final = 64 * 1024  # a longer form field passes unchanged
+_UNIT: Final = re.compile(r"%[0-9A-Fa-f]{2}|.", re.DOTALL)
+_COMMA: Final = re.compile(r"(,|%2[Cc])")
+_SCHEME: Final = re.compile(
+    rb"(?:h|%[46]8)(?:t|%[57]4){2}(?:p|%[57]0)(?:s|%[57]3)?(?::|%3a)(?:/|%2f){2}"
+)
+_ESCAPE: Final = re.compile(rb"%")
+# An escape other than that of a colon, slash, bar or space, of which only a colon is in some hosts.
+_HIDING: Final = re.compile(r"%(?!3[Aa]|2[Ff]|7[Cc]|20)")
+_ENCODED: Final = {":": re.compile(r"%3[Aa]"), "/": re.compile(r"%2[Ff]")}
+
+
+def replace_in_query(raw: str, swap: BaseReplacement) -> str:
+    """Return the query string with its absolute URLs under the other base."""
+    is_encoded = swap.holds_colon or _HIDING.search(raw) is not None
+    plain = (unquote(raw, encoding="latin-1") if is_encoded else raw).lower()
+    if not any(host.decode() in plain for host in swap.hosts):
+        return raw
+    return "&".join(_replace_in_pair(pair, swap) for pair in raw.split("&"))
+
+
+def replace_in_url(raw: str, swap: BaseReplacement) -> str:
+    """Return the URL, absolute or relative, with its base and those in its query replaced."""
+    head, mark, query = raw.partition("?")
+    return (swap.translate(head) or head) + mark + replace_in_query(query, swap)
+
+
+def _replace_in_pair(pair: str, swap: BaseReplacement) -> str:
+    name, equals, value = pair.partition("=")
+    parts = _COMMA.split(value)
+    return name + equals + "".join(_replace_in_part(part, swap) for part in parts)
+
+
+def _replace_in_part(raw: str, swap: BaseReplacement) -> str:
+    text = unquote(raw, encoding="latin-1")
+    length = swap.prefix_length(text)
+    if length is None or "|" in text:
+        return raw
+    cut = raw_length(raw, length, _UNIT, "%")
+    target = swap.target.text
+    for char, encoded in _ENCODED.items():
+        match = encoded.search(raw, 0, cut)
+        if match is not None:
+            target = target.replace(char, match.group())
+    return target + raw[cut:]
+
+
+class FormRewriter:
+    """Does the same for the body of a `_search` form, field by field as it streams by.
+
+    Consecutive fields without a URL of the known hosts pass together.
+    """
+
+    __slots__ = ("_buffer", "_needles", "_passing", "_swap", "rewritten", "unrewritten")
+
+    def __init__(self, swap: BaseReplacement) -> None:
+        self._swap = swap
+        self._needles = HostFinder(swap.hosts, b"%", _ESCAPE, _SCHEME)
+        self._buffer = b""  # an incomplete field
+        self._passing = False  # in a field longer than `_MAX_FIELD_BYTES`
+        self.rewritten = 0
+        self.unrewritten = 0
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next chunk of the body; return the output that can be sent."""
+        start = 0
+        if self._passing:
+            start = chunk.find(b"&") + 1
+            if not start:
+                return chunk
+        self._passing = False
+        data = self._buffer + chunk[start:]
+        cut = data.rfind(b"&") + 1
+        ready, self._buffer = chunk[:start] + self._fields(data[:cut]), data[cut:]
+        if len(self._buffer) > _MAX_FIELD_BYTES:
+            self._passing = True
+            ready, self._buffer = ready + self._buffer, b""
+        return ready
+
+    def finish(self) -> bytes:
+        """End the body; return the rest of the output."""
+        rest, self._buffer = self._fields(self._buffer), b""
+        return rest
+
+    def _fields(self, data: bytes) -> bytes:
+        """Return complete fields, of which only those with a needle are read."""
+        ready: list[bytes] = []
+        done = 0
+        for needle in self._needles.positions(data):
+            if needle < done:
+                continue  # in a field that was just read
+            if needle == END:
+                break
+            start = data.rfind(b"&", done, needle) + 1 or done
+            end = data.find(b"&", needle)
+            end = len(data) if end < 0 else end
+            ready += (data[done:start], self._field(data[start:end]))
+            done = end
+        ready.append(data[done:])
+        return b"".join(ready)
+
+    def _field(self, field: bytes) -> bytes:
+        if len(field) > _MAX_FIELD_BYTES:
+            return field
+        text = field.decode("latin-1")
+        swapped = replace_in_query(text, self._swap)
+        self.rewritten += swapped != text
+        return swapped.encode("latin-1")

@@ -1,0 +1,376 @@
+"""The common base of the streaming rewriters: buffering, and passing text without a host name.
+
+The structure of a body is examined only around positions at which a host name of the bases occurs.
+Text without one is sent at once; it is retained (at most `MAX_BUFFERED_BYTES`) only to determine
+the path of a host name that comes later. `HostFinder` finds host names in bytes; `match_end`
+measures the start of an escaped string that is to be replaced.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol
+
+from gateway.fhir.links.deferred_edits import HeldOutput, ResourceScope
+
+if TYPE_CHECKING:
+    from gateway.fhir.links.deferred_edits import Edit
+    from gateway.fhir.links.link_map import BaseReplacement
+
+END: Final = (1 << 62) - 1
+"""Greater than every position."""
+
+# Bytes: "https://" takes fewer, even in character references with leading zeros.
+_MAX_SCHEME_BYTES: Final = 128
+
+
+class Rewriter(Protocol):
+    """Replaces URLs in a body as it streams by; the result does not depend on the chunks."""
+
+    @property
+    def rewritten(self) -> int:
+        """The number of URLs replaced."""
+
+    @property
+    def unrewritten(self) -> int:
+        """The number of values with a URL under the bases that were left unchanged."""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next chunk of the body; return the output that can be sent."""
+
+    def finish(self) -> bytes:
+        """End the body; return the rest of the output."""
+
+
+class HostFinder:
+    """Finds the positions of hosts after a slash, as in an absolute URL.
+
+    Case is ignored, and the slash may be percent-encoded. `escape` begins every escape of the
+    format. `hiding` matches those that may spell a part of a host: where there is one, `scheme`
+    finds URLs in any spelling. The positions are candidates only and have to be checked.
+    """
+
+    __slots__ = (
+        *("_escape", "_hiding", "_hosts", "_overlap", "_plain_starts", "_reach", "_scheme"),
+        "_starts",
+    )
+
+    def __init__(
+        self,
+        hosts: tuple[bytes, ...],
+        escape: bytes,
+        hiding: re.Pattern[bytes],
+        scheme: re.Pattern[bytes],
+    ) -> None:
+        self._hosts = hosts
+        self._plain_starts = [b"/" + host for host in hosts]
+        self._starts = [end + host for end in (b"/", b"2f") for host in hosts]
+        self._escape = escape
+        self._hiding = hiding
+        self._scheme = scheme
+        self._reach = max(map(len, hosts)) + len(escape)
+        self._overlap = self._reach + _MAX_SCHEME_BYTES
+
+    def has_match(self, data: bytes, known: int) -> bool:
+        """Return whether `data` has a position; its first `known` bytes were searched before."""
+        tail = data[max(0, known - self._overlap) :] if known else data
+        return len(self.positions(tail)) > 1
+
+    def has_obscuring_escape(self, data: bytes) -> bool:
+        """Return whether an escape in `data` may spell a character of a host."""
+        return self._escape in data and self._hiding.search(data) is not None
+
+    def positions(self, data: bytes) -> list[int]:
+        """Return all positions in order, then END."""
+        is_escaped = self._escape[:1] in data
+        is_encoded = is_escaped or b"%" in data
+        found: list[int] = []
+        # A search for a single byte runs at the speed of memory, and base64 holds none of these.
+        if is_encoded or b":" in data:
+            lower = data.lower()
+            if is_escaped and self.has_obscuring_escape(data):
+                found = self._escaped(lower)
+            else:
+                for start in self._starts if is_encoded else self._plain_starts:
+                    _add_positions(found, lower, start)
+                found.sort()
+        found.append(END)
+        return found
+
+    def _escaped(self, lower: bytes) -> list[int]:
+        """Return the positions of URLs with such a host, or with an escape where it would be."""
+        escape, hosts, reach = self._escape, self._hosts, self._reach
+        return [
+            match.start()
+            for match in self._scheme.finditer(lower)
+            if lower.startswith(hosts, match.end())
+            or lower.find(escape, match.end(), match.end() + reach) >= 0
+        ]
+
+
+def any_in(text: bytes, wanted: tuple[bytes, ...]) -> bool:
+    """Return whether one of `wanted` stands in the text."""
+    for part in wanted:  # noqa: SIM110 - a generator would cost more than all the rest
+        # Not `in`, which first tries to convert the bytes to an integer and drops the error.
+        if text.find(part) >= 0:
+            return True
+    return False
+
+
+def _add_positions(found: list[int], text: bytes, wanted: bytes) -> None:
+    at = text.find(wanted)
+    while at >= 0:
+        found.append(at)
+        at = text.find(wanted, at + 1)
+
+
+def raw_length(raw: str, length: int, unit: re.Pattern[str], escape: str) -> int:
+    """Return how many characters of `raw` encode the first `length` characters of its value.
+
+    `unit` matches the encoding of one character; `escape` begins encodings of several characters.
+    """
+    if raw.find(escape, 0, length) < 0:
+        return length
+    at = 0
+    for _ in range(length):
+        match = unit.match(raw, at)
+        if match is None:
+            break
+        at = match.end()
+    return at
+
+
+def match_end(pattern: re.Pattern[bytes], text: bytes, pos: int, end: int) -> int:
+    """Return where the match of a pattern ends that can match the empty string."""
+    match = pattern.match(text, pos, end)
+    return pos if match is None else match.end()
+
+
+MAX_TOKEN: Final = 64 * 1024
+"""Bytes: a longer string or tag holds no URL to be rewritten, and is sent in parts."""
+
+MAX_DEPTH: Final = 128
+"""Open objects, arrays or elements; deeper levels pass unchanged."""
+
+MAX_BUFFERED_BYTES: Final = 128 * 1024
+"""Bytes: a body up to this length is rewritten when it is complete. Of a longer one that much text
+without a host name, already sent, is retained until it is scanned."""
+
+_MAX_UNTYPED_BYTES: Final = 512 * 1024
+"""Bytes: the same for a Bundle without a streaming type at its beginning, which is held anyway."""
+# For JSON and XML.
+_BUNDLE: Final = re.compile(rb'["<:]Bundle[">\s]')
+_STREAMS: Final = re.compile(
+    rb'["\'](?:searchset|history|subscription-notification|transaction(?:-response)?'
+    rb'|batch(?:-response)?)["\']'
+)
+
+_RESCAN_BYTES: Final = 4096
+"""Bytes: an open token is scanned again after so many more bytes, or a quarter of its length if
+that is less. Otherwise every small packet would cause another scan of the whole token."""
+
+_MAX_BACKSLASHES: Final = 64  # backslashes that are counted backwards
+
+
+class StreamRewriter(ABC):
+    """Replaces URLs in a body as it streams by; the result does not depend on the chunks.
+
+    Invalid text passes unchanged.
+    """
+
+    __slots__ = (
+        *(
+            "_has_candidate",
+            "_arrived_chunks",
+            "_buffer",
+            "_due",
+            "_length",
+            "_max_complete_bytes",
+            "_mark",
+        ),
+        *(
+            "_needles",
+            "_next",
+            "_offset",
+            "_output",
+            "_positions",
+            "_required_type",
+            "_is_streaming",
+        ),
+        "_swap",
+    )
+
+    _boundary: ClassVar[bytes]  # the octet that begins every token that may be replaced
+
+    def __init__(
+        self, swap: BaseReplacement, needles: HostFinder, hold_limit: int, required_type: str | None
+    ) -> None:
+        self._swap = swap
+        self._required_type = required_type  # a body of another resource passes unchanged
+        self._needles = needles
+        self._output = HeldOutput(hold_limit)
+        self._buffer = b""  # not yet scanned; begins at a token
+        self._arrived_chunks: list[bytes] = []  # the chunks after the buffer
+        self._due = 0  # bytes that have to arrive before an open token is scanned again
+        self._offset = 0  # the position of the buffer in the body
+        self._mark = 0  # the buffer before this index was given to the output
+        self._has_candidate = False  # a host name occurs in the buffer
+        self._length = 0  # bytes of the body that have arrived
+        self._max_complete_bytes = min(MAX_BUFFERED_BYTES, hold_limit)
+        self._is_streaming = False  # the body is longer than `_max_complete_bytes`
+        self._positions = [END]  # the host names in the buffer during a scan, then END
+        self._next = 0  # the index of the first of these that was not passed
+
+    @property
+    def rewritten(self) -> int:
+        """The number of URLs replaced."""
+        return self._output.rewritten
+
+    @property
+    def unrewritten(self) -> int:
+        """The number of values with a URL under the bases that were left unchanged."""
+        return self._output.unrewritten
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next chunk of the body; return the output that can be sent."""
+        if self._is_streaming and self._is_unscanned(chunk):
+            self._offset += len(chunk)
+            return chunk
+        self._append(chunk)
+        return b"".join(self._output.take())
+
+    def finish(self) -> bytes:
+        """End the body; return the rest of the output."""
+        self._gather()
+        self._end()
+        return b"".join(self._output.take())
+
+    def transform_complete(self, body: bytes) -> list[bytes]:
+        """Return the output of `feed` and `finish` for a complete body, in chunks."""
+        if len(body) > self._max_complete_bytes:
+            return [self.feed(body), self.finish()]
+        self._buffer, self._has_candidate = body, True
+        self._end()
+        return self._output.take()
+
+    def _scope(self, parent: ResourceScope | None) -> ResourceScope:
+        """Return the scope of a resource that begins within `parent`."""
+        required_type = self._required_type if parent is None else None
+        return ResourceScope(parent, streams=self._is_streaming, required_type=required_type)
+
+    def _end(self) -> None:
+        if self._has_candidate and not self._is_streaming:
+            self._rewrite_complete()
+        elif self._has_candidate or self._output.has_undecided_edit:
+            self._scan(thorough=False)
+        self._output.release_unchanged()
+        self._copy(len(self._buffer))
+
+    def _append(self, chunk: bytes) -> None:
+        self._arrived_chunks.append(chunk)
+        self._length += len(chunk)
+        if not self._is_streaming and self._length > self._max_complete_bytes:
+            self._start_streaming()
+        self._due -= len(chunk)
+        if self._due > 0 or (self._has_candidate and not self._is_streaming):
+            return
+        self._gather()
+        if self._is_streaming:
+            thorough = len(self._buffer) > MAX_BUFFERED_BYTES
+            if self._has_candidate or self._output.has_undecided_edit or thorough:
+                self._scan(thorough=thorough)
+        if not self._has_candidate and not self._output.has_undecided_edit:
+            self._release_unscanned()
+
+    def _gather(self) -> None:
+        known = len(self._buffer)
+        chunks = (self._buffer, *self._arrived_chunks) if self._buffer else self._arrived_chunks
+        self._buffer = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._arrived_chunks.clear()
+        self._has_candidate = self._has_candidate or self._needles.has_match(self._buffer, known)
+
+    def _start_streaming(self) -> None:
+        """Stop buffering the complete body, unless it is a Bundle whose edits are held anyway."""
+        self._gather()
+        begin = self._buffer[:MAX_BUFFERED_BYTES]
+        if (
+            self._max_complete_bytes == MAX_BUFFERED_BYTES
+            and _BUNDLE.search(begin)
+            and not _STREAMS.search(begin)
+        ):
+            self._max_complete_bytes = _MAX_UNTYPED_BYTES
+        self._is_streaming = self._length > self._max_complete_bytes
+
+    def _is_unscanned(self, chunk: bytes) -> bool:
+        """Return whether the chunk is within a long token that is not scanned."""
+        return False
+
+    def _rewrite_complete(self) -> None:
+        """Rewrite a body that is completely in the buffer."""
+        self._scan(thorough=False)
+
+    @abstractmethod
+    def _advance(self, text: bytes, pos: int, needle: int, size: int) -> int:
+        """Process the token at `pos` of `text`, or after text before `needle` that can be skipped.
+
+        Return the position after it; ~position of a token whose end has not arrived yet.
+        """
+
+    def _masked(self, text: bytes) -> bytes:
+        """Return the text for `_advance`, in the same length."""
+        return text
+
+    def _release_unscanned(self) -> None:
+        """Send unscanned text, except a token at its end that may still turn out to be a URL."""
+        size = len(self._buffer)
+        start = max(self._mark, size - MAX_TOKEN)
+        begin = self._unescaped(start)
+        cut = self._masked(self._buffer[begin:]).rfind(self._boundary, start - begin)
+        self._copy(size if cut < 0 else begin + cut)
+        self._await_more(size - self._mark)
+
+    def _unescaped(self, pos: int) -> int:
+        """Return the last position up to `pos` that is certainly not within an escape."""
+        before = self._buffer[max(0, pos - _MAX_BACKSLASHES) : pos]
+        run = len(before) - len(before.rstrip(b"\\"))
+        return 0 if run == _MAX_BACKSLASHES else pos - run
+
+    def _await_more(self, length: int) -> None:
+        """Set the wait for more of a token: the last `length` bytes of the buffer."""
+        self._due = min(_RESCAN_BYTES, length // 4)
+
+    def _scan(self, *, thorough: bool) -> None:
+        """Scan the buffer up to its last host name; to its end if `thorough` or an edit is held."""
+        text = self._masked(self._buffer)
+        size = len(text) - text.endswith(b"\\")  # half an escape waits for the other half
+        positions = self._positions = self._needles.positions(self._buffer)
+        pos = self._next = 0
+        while 0 <= pos < size:
+            while positions[self._next] < pos:
+                self._next += 1
+            if positions[self._next] == END and not (thorough or self._output.has_undecided_edit):
+                break
+            pos = self._advance(text, pos, min(positions[self._next], size), size)
+        done = pos if pos >= 0 else ~pos
+        self._has_candidate = any(at >= done for at in positions[self._next : -1])
+        self._copy(done)
+        self._buffer = self._buffer[done:]
+        self._mark = max(0, self._mark - done)
+        self._offset += done
+        self._await_more(size - done)
+        self._output.expire(self._offset)
+
+    def _replace(self, edit: Edit) -> None:
+        """Give the output the text before the edit, and the edit."""
+        start = edit.position - self._offset
+        self._copy(start)
+        end = start + edit.length
+        self._output.edit(edit, self._buffer[start:end])
+        self._mark = end
+
+    def _copy(self, upto: int) -> None:
+        """Give the output the buffer up to a position, unchanged."""
+        if upto > self._mark:
+            self._output.text(self._buffer[self._mark : upto])
+            self._mark = upto

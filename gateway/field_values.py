@@ -1,0 +1,144 @@
+"""Values that several parts of the gateway read or write in URLs and header fields.
+
+They are hosts, and hosts with a port, as written in URLs and fields (RFC 3986 section 3.2); the
+field Retry-After, as the SSO and the platform send it (RFC 9110 section 10.2.3); and what browsers'
+requests have in Origin, Host and Accept.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+
+def url_host(host: str) -> str:
+    """Return the host; an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+def authority(host: str, port: int) -> str:
+    """Return host and port, joined by a colon; an IPv6 address is in brackets."""
+    return f"{url_host(host)}:{port}"
+
+
+def is_loopback_host(host: str) -> bool:
+    """Return whether a host name or IP address (without brackets) means this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+_HOST_NAME: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?", re.ASCII)
+
+
+def is_host(host: str) -> bool:
+    """Return whether a text is an IP address (without brackets) or an ASCII host name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        # A name whose last label has only digits is an invalid IP address, never a host name.
+        last = host.rstrip(".").rpartition(".")[2]
+        return len(host) <= 253 and bool(_HOST_NAME.fullmatch(host)) and not last.isdigit()
+    return True
+
+
+# Longest delay used, in seconds (7 days). Longer values are treated as errors; limiting the number
+# of digits also prevents overflow.
+_MAX_DELAY: Final = 7 * 86400.0
+_MAX_DIGITS: Final = 9
+
+
+def parse_retry_after(
+    value: str | None, wall_now: float, *, max_delay: float = _MAX_DELAY
+) -> float | None:
+    """Return the seconds to wait, 0 to `max_delay`, given as a number or an HTTP date.
+
+    None for anything else. `wall_now` is Unix time.
+    """
+    text = (value or "").strip()
+    if text.isascii() and text.isdecimal():
+        return min(float(text), max_delay) if len(text) <= _MAX_DIGITS else max_delay
+    try:
+        moment = parsedate_to_datetime(text)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        seconds = moment.timestamp() - wall_now
+    except (ValueError, OverflowError, TypeError, IndexError):
+        return None
+    return min(max(seconds, 0.0), max_delay)
+
+
+_HOST: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._\-]+))(?::([0-9]{1,5}))?")
+_MAX_PORT: Final = 65535
+# Characters: the longest name of DNS, a colon and a port.
+_MAX_HOST_LENGTH: Final = 253 + 6
+
+
+def is_host_field(value: bytes | None) -> bool:
+    """Return whether a Host field names a host and optionally a port (RFC 9112 section 3.2).
+
+    Links in responses are made from it. True for None: only HTTP/1.0 may omit the field, which the
+    parser enforces.
+    """
+    return value is None or host_name(value.decode("ascii", "replace")) is not None
+
+
+def host_name(value: str) -> str | None:
+    """Return the host of a Host field, in lower case and without brackets; None if not valid."""
+    found = host_and_port(value)
+    return None if found is None else found[0]
+
+
+def host_and_port(value: str) -> tuple[str, int | None] | None:
+    """Return the host as `host_name` does, and the port or None; None if the value is not valid.
+
+    Nothing else that a URL's authority may contain is valid, in particular no user before an @.
+    """
+    found = _HOST.fullmatch(value) if len(value) <= _MAX_HOST_LENGTH else None
+    if found is None or int(found[3] or 0) > _MAX_PORT:
+        return None
+    port = int(found[3]) if found[3] else None
+    name: str | None = found[2]
+    if name is not None:
+        return name.lower(), port
+    try:
+        return str(ipaddress.IPv6Address(found[1])), port
+    except ValueError:
+        return None
+
+
+def is_same_origin(origin: str, host: str) -> bool:
+    """Return whether an Origin field is that of a page from the server that a Host field names."""
+    scheme, _, authority = origin.lower().partition("://")
+    return scheme in ("http", "https") and host_name(host) is not None and authority == host.lower()
+
+
+MEDIA_WILDCARDS: Final = frozenset({"*/*", "application/*"})
+# RFC 9110, section 12.4.2.
+_WEIGHT: Final = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?").fullmatch
+_MAX_ITEMS: Final = 64
+_MAX_ITEM_PARAMETERS: Final = 8
+
+
+def prefers_html(accept: str | None) -> bool:
+    """Return whether HTML is named with the greatest weight, as by browsers; JSON wins a tie."""
+    weights = dict(weighted_items(accept or ""))
+    html = weights.get("text/html", 0.0)
+    wildcard = max(weights.get(media_type, 0.0) for media_type in MEDIA_WILDCARDS)
+    return html > weights.get("application/json", 0.0) and html >= wildcard
+
+
+def weighted_items(header: str) -> Iterator[tuple[str, float]]:
+    """Yield the items of a list with weights, in lower case; skip items with an invalid weight."""
+    for item in header.split(",", _MAX_ITEMS)[:_MAX_ITEMS]:
+        value, *parameters = (
+            part.strip() for part in item.lower().split(";", _MAX_ITEM_PARAMETERS)
+        )
+        weight = next((text[2:] for text in parameters if text.startswith("q=")), "1")
+        if value and _WEIGHT(weight):
+            yield value, float(weight)

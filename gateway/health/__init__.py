@@ -1,0 +1,1 @@
+"""The state of the gateway and of the platform."""

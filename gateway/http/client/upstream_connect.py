@@ -1,0 +1,152 @@
+"""Opens tunnels to the platform through a proxy, and explains failed connections.
+
+From an outgoing HTTP proxy a tunnel is requested: CONNECT (RFC 9110 section 9.3.6). The proxy
+learns the platform's host and port and then only relays: with TLS, whose certificate is the
+platform's own, it can read nothing.
+
+A failed connection is converted to an error for the caller and a log sentence. The sentences name
+the platform as the settings do and show nothing that it sent. The connection pool uses this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+import ssl
+from typing import Final, Protocol
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.field_values import authority
+from gateway.http.client.tls_transport import is_certificate_alert
+
+_MAX_HEADER_BYTES: Final = 16 * 1024
+_STATUS: Final = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
+
+
+class ProxyTunnelError(ConnectionError):
+    """The proxy was reached but opened no tunnel; `reason` contains nothing that the proxy sent."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+async def open_tunnel(proxy: socket.socket, host: str, port: int) -> None:
+    """Turn a connection to a proxy into one to `host`. The calling code must limit the time.
+
+    Raises `ProxyTunnelError`, or OSError when the connection breaks.
+    """
+    loop = asyncio.get_running_loop()
+    target = authority(host, port)
+    lines = (f"CONNECT {target} HTTP/1.1", f"Host: {target}", "User-Agent: dhp-gateway")
+    await loop.sock_sendall(proxy, "\r\n".join((*lines, "", "")).encode("ascii"))
+    response = b""
+    while b"\r\n\r\n" not in response:
+        data = await loop.sock_recv(proxy, _MAX_HEADER_BYTES)
+        response += data
+        if not data:
+            raise ProxyTunnelError("it closed the connection")
+        if len(response) > _MAX_HEADER_BYTES:
+            raise ProxyTunnelError("its answer has no end")
+    found = _STATUS.match(response)
+    if found is None:
+        raise ProxyTunnelError("its answer is no HTTP")
+    if not found[1].startswith(b"2"):
+        raise ProxyTunnelError(_refusal_reason(int(found[1])))
+    # Through a tunnel the gateway sends first: earlier bytes cannot be the platform's.
+    if not response.endswith(b"\r\n\r\n"):
+        raise ProxyTunnelError("it sent more than an answer")
+
+
+def _refusal_reason(status: int) -> str:
+    if status == 407:
+        return "it wants a user and password (status 407), which are not supported"
+    return f"it refused (status {status}); is the platform's host allowed there?"
+
+
+RETRY_AFTER: Final = 5.0
+NOT_ACCEPTED: Final = "did not accept our certificate, or wants one: see platform.client_cert_file"
+
+# OpenSSL's numbers of certificate errors (X509_V_ERR_…).
+_VALIDITY_PERIOD_ERRORS: Final = frozenset({9, 10})
+_HOST_NAME_MISMATCH: Final = frozenset({62, 64})
+# OpenSSL's reasons for a response in plain HTTP.
+_NOT_TLS_REASONS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"})
+
+
+class Destination(Protocol):
+    """Host and port on which the platform or a proxy listens."""
+
+    @property
+    def host(self) -> str:
+        """The host name or address."""
+        ...
+
+    @property
+    def port(self) -> int:
+        """The TCP port."""
+        ...
+
+
+def connect_error(
+    error: OSError, destination: Destination, timeout: float, proxy: Destination | None = None
+) -> GatewayError:
+    """Return the error for a failed attempt to connect within `timeout` seconds; nothing was sent.
+
+    `proxy` is the proxy through which the connection was attempted, if any.
+    """
+    where = f"{destination.host} port {destination.port}"
+    if isinstance(error, ssl.SSLError):
+        return GatewayError(errors.UPSTREAM_TLS, _tls_error_detail(error, destination.host, where))
+    # After a timeout the caller has waited long enough, so that there is no retry.
+    repeatable = not isinstance(error, TimeoutError)
+    return GatewayError(
+        errors.UPSTREAM_UNREACHABLE,
+        _connect_error_detail(error, destination, timeout, proxy),
+        retry_after=RETRY_AFTER,
+        is_retryable=repeatable,
+    )
+
+
+def _connect_error_detail(
+    error: OSError, destination: Destination, timeout: float, proxy: Destination | None
+) -> str:
+    where = f"{destination.host} port {destination.port}"
+    if proxy is None:
+        return _tcp_error_detail(error, destination.host, where, timeout, "platform.fhir_base_url")
+    proxy_text = f"the proxy {proxy.host} port {proxy.port}"
+    if isinstance(error, ProxyTunnelError):
+        return f"{proxy_text} gave no tunnel to {where}: {error.reason}"
+    detail = _tcp_error_detail(error, proxy.host, proxy_text, timeout, "platform.proxy_url")
+    return f"{detail}; {where} is behind it"
+
+
+def _tcp_error_detail(error: OSError, host: str, where: str, timeout: float, key: str) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no connection to {where} within {timeout:g} s, as behind a firewall"
+    if isinstance(error, socket.gaierror):
+        return f"the host name {host} of {key} cannot be resolved"
+    if isinstance(error, ConnectionRefusedError):
+        return f"no connection to {where}: nothing listens there, or a firewall is between"
+    if isinstance(error, ConnectionResetError | ConnectionAbortedError | BrokenPipeError):
+        return f"{where} ended the connection while it was being made"
+    reason = os.strerror(error.errno).lower() if error.errno else "unknown reason"
+    return f"no connection to {where}: {reason}"
+
+
+def _tls_error_detail(error: ssl.SSLError, host: str, where: str) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in _VALIDITY_PERIOD_ERRORS:
+            return f"the certificate of {where} is not valid at this time; check the clock first"
+        if error.verify_code in _HOST_NAME_MISMATCH:
+            return f"the certificate of {where} belongs to another name than {host}"
+        return f"the certificate of {where} is not trusted; its CA goes into platform.ca_file"
+    if is_certificate_alert(error):
+        return f"{where} {NOT_ACCEPTED}"
+    if error.reason in _NOT_TLS_REASONS:
+        return f"{where} does not speak TLS"
+    reason = (error.reason or "unknown reason").replace("_", " ").lower()
+    return f"no secure connection to {where}: TLS failed ({reason})"

@@ -1,0 +1,306 @@
+"""Everything that the gateway uses of aiohttp's request parser, which is no public interface.
+
+The parser is strict, fast and maintained. pyproject.toml holds aiohttp below the next minor version
+because of the internals that are used as well: `max_msg_queue_size` and `message_consumed` bound
+what is parsed ahead, `pause_reading` retains the rest of a body in the parser, a message without a
+body has the object `EMPTY_PAYLOAD` itself, and after `set_upgraded(False)` the parser continues
+with HTTP. The tests of this module show what a new version changes.
+
+`RepeatedHeaderCache` avoids parsing reads whose fields are those of the read before, byte for byte.
+Legacy systems send the same fields with every request of a connection; only the request line
+differs. The parser's result is valid for the same bytes again. Only request lines of the usual form
+are recognized by it. Everything else is left to the parser.
+
+The types of parsed messages, and what happens to a connection after a response, are defined here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, Final, Protocol, cast
+
+from aiohttp import http_parser
+from aiohttp.http import HttpRequestParser
+from aiohttp.http_exceptions import HttpProcessingError, InvalidURLError, LineTooLong
+from aiohttp.http_writer import HttpVersion, HttpVersion10, HttpVersion11
+from aiohttp.streams import EMPTY_PAYLOAD
+
+from gateway.errors import StartError
+from gateway.http.headers import SECRET
+from gateway.http.server.request_payload import RequestFramingError
+from gateway.i18n import Message
+
+if TYPE_CHECKING:
+    from gateway.http.server.request_payload import Payload
+
+__all__ = [
+    "EMPTY_PAYLOAD",
+    "ConnectionDisposition",
+    "HttpProcessingError",
+    "HttpVersion",
+    "HttpVersion10",
+    "HttpVersion11",
+    "InvalidURLError",
+    "LineTooLong",
+    "MalformedMessage",
+    "ParsedMessage",
+    "RepeatedHeaderCache",
+    "RepeatedMessage",
+    "RequestMessage",
+    "RequestParser",
+    "ends_with_header",
+    "new_request_parser",
+    "require_strict_parser",
+]
+
+
+def require_strict_parser() -> None:
+    """Raise `StartError` where aiohttp uses its pure-Python parser.
+
+    It is lenient where the C parser is strict; it must never serve.
+    """
+    if http_parser.HttpRequestParser.__module__ != "aiohttp._http_parser":
+        raise StartError(
+            Message("aiohttp is installed without its C parser; install its binary wheel")
+        )
+
+
+# Bytes. Reading pauses when twice as much of a body is buffered.
+_BODY_BUFFER: Final = 256 * 1024
+
+
+class ParsedMessage(Protocol):
+    """The request line and the header section of a request."""
+
+    @property
+    def method(self) -> str:
+        """The method as the caller wrote it."""
+        ...
+
+    @property
+    def path(self) -> str:
+        """The request target as the caller wrote it (RFC 9112 section 3.2)."""
+        ...
+
+    @property
+    def version(self) -> HttpVersion:
+        """The version of HTTP."""
+        ...
+
+    @property
+    def raw_headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The fields in their order, names as the caller wrote them."""
+        ...
+
+    @property
+    def should_close(self) -> bool:
+        """Whether the caller requests that the connection closes after the response."""
+        ...
+
+    @property
+    def upgrade(self) -> bool:
+        """Whether the caller requests another protocol (Upgrade or CONNECT)."""
+        ...
+
+
+class RequestParser(Protocol):
+    """The interface of aiohttp's parser in C; aiohttp's types describe its parser in Python."""
+
+    def feed_data(self, data: bytes) -> tuple[Sequence[tuple[ParsedMessage, Payload]], bool, bytes]:
+        """Return the messages whose header ended, whether another protocol follows, and the rest.
+
+        Raises `HttpProcessingError`.
+        """
+        ...
+
+    def message_consumed(self) -> None:
+        """Allow the parser to parse one more message."""
+        ...
+
+    def pause_reading(self) -> None:
+        """Retain the following bytes of the body in the parser until it is fed again."""
+        ...
+
+    def set_upgraded(self, val: bool) -> None:
+        """Set whether another protocol follows."""
+        ...
+
+
+def new_request_parser(
+    reader: object,
+    loop: asyncio.AbstractEventLoop,
+    *,
+    url_bytes: int,
+    header_bytes: int,
+    headers: int,
+    max_read_ahead: int,
+) -> RequestParser:
+    """Return a parser of the bytes that `reader` receives.
+
+    Bodies call `pause_reading` and `resume_reading` of `reader`. `url_bytes` limits the request
+    target, `header_bytes` one field, `headers` the number of fields. The parser stops when
+    `max_read_ahead` + 1 messages are not consumed: one more, because it still counts a request
+    whose body has not ended. It continues when it is fed again, even with no bytes.
+    """
+    parser = HttpRequestParser(
+        reader,  # type: ignore[arg-type]  # streams call only methods that `reader` has
+        loop,
+        _BODY_BUFFER,
+        max_line_size=url_bytes,
+        max_field_size=header_bytes,
+        max_headers=headers,
+        payload_exception=RequestFramingError,
+        auto_decompress=False,
+        max_msg_queue_size=max_read_ahead + 1,
+    )
+    return cast(RequestParser, parser)
+
+
+class RequestMessage:
+    """The request line and the header section of a request, whether parsed or cached."""
+
+    __slots__ = ("method", "path", "raw_headers", "should_close", "upgrade", "version")
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        version: HttpVersion,
+        raw_headers: tuple[tuple[bytes, bytes], ...],
+        *,
+        should_close: bool,
+        upgrade: bool = False,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.version = version
+        self.raw_headers = raw_headers
+        self.should_close = should_close
+        self.upgrade = upgrade
+
+    @classmethod
+    def from_parsed(cls, parsed: ParsedMessage) -> RequestMessage:
+        """Return a copy of the parser's message."""
+        return RequestMessage(
+            parsed.method,
+            parsed.path,
+            parsed.version,
+            parsed.raw_headers,
+            should_close=parsed.should_close,
+            upgrade=parsed.upgrade,
+        )
+
+
+class RepeatedMessage(RequestMessage):
+    """A message that was not parsed: a copy of the parsed message `first` with another target."""
+
+    __slots__ = ()
+
+    def __init__(self, first: RequestMessage, path: str) -> None:
+        super().__init__(
+            first.method, path, first.version, first.raw_headers, should_close=first.should_close
+        )
+
+
+class MalformedMessage(RequestMessage):
+    """Replaces a message that could not be parsed, and contains nothing of it.
+
+    `error` is the parser's exception, or the `GatewayError` to respond with.
+    """
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__("UNKNOWN", "/", HttpVersion10, (), should_close=True)
+        self.error = error
+
+
+class ConnectionDisposition(Enum):
+    """What happens to a connection after a response, as the response itself declares."""
+
+    KEEP_ALIVE = "stays"
+    CLOSE = "ends"
+
+
+# Bytes of a field section, of which each connection caches one.
+_MAX_CACHED_BYTES: Final = 4096
+_LINE_END: Final = b"\r\n"
+_HEADER_END: Final = b"\r\n\r\n"
+_METHOD: Final = b"GET "
+_VERSION: Final = b" HTTP/1.1\r\n"
+# An origin-form target (RFC 9112 section 3.2.1) of characters that all parsers read alike.
+_READ: Final = re.compile(
+    _METHOD + rb"/(?!/)[A-Za-z0-9\-._~/:%?&=|$,;+@!*'()]*+" + re.escape(_VERSION)
+)
+# Fields which announce that something follows the header.
+_CONSEQUENTIAL: Final = frozenset((b"content-length", b"transfer-encoding", b"expect", b"trailer"))
+# The duration of a comparison would reveal how many bytes of a secret are equal.
+_UNCACHED_FIELDS: Final = _CONSEQUENTIAL | SECRET
+
+
+class RepeatedHeaderCache:
+    """Caches the fields of the last read that arrived alone on a connection.
+
+    `max_line_bytes` limits a request line. `match` must be called only while the parser is at the
+    beginning of a message.
+    """
+
+    __slots__ = ("_fields", "_first", "_max_line_bytes")
+
+    def __init__(self, max_line_bytes: int) -> None:
+        self._max_line_bytes = max_line_bytes
+        self._fields = b""
+        self._first: RequestMessage | None = None
+
+    def store(self, data: bytes, message: RequestMessage) -> None:
+        """Cache the fields of `message`, which the parser made from exactly `data`.
+
+        `ends_with_header` must be true for it. The cache is cleared where `data` has another form.
+        """
+        line = _READ.match(data)
+        fields = bytes(data[line.end() :]) if line is not None else b""
+        if _is_field_block_of(fields, message) and message.path == _target(data, len(fields)):
+            self._fields, self._first = fields, message
+        else:
+            self._fields, self._first = b"", None
+
+    def match(self, data: bytes) -> RepeatedMessage | None:
+        """Return the message if `data` is exactly one read with the cached fields, else None."""
+        first, fields = self._first, self._fields
+        if first is None or not data.endswith(fields):
+            return None
+        size = len(data) - len(fields)
+        if size > self._max_line_bytes or _READ.fullmatch(data, 0, size) is None:
+            return None
+        return RepeatedMessage(first, _target(data, len(fields)))
+
+
+def ends_with_header(message: RequestMessage) -> bool:
+    """Return whether a message is a read that nothing can belong to after its header.
+
+    False also for a header with a secret. A message without a body is no proof: aiohttp's parser
+    creates none for the largest length that a 64-bit number holds, and then waits for that body.
+    """
+    if message.method != "GET" or message.version is not HttpVersion11:
+        return False
+    for name, _ in message.raw_headers:  # noqa: SIM110 - a generator costs more than the loop
+        if name.lower() in _UNCACHED_FIELDS:
+            return False
+    return True
+
+
+def _is_field_block_of(fields: bytes, message: RequestMessage) -> bool:
+    """Return whether the bytes can be all fields of the message and nothing else."""
+    return (
+        len(fields) <= _MAX_CACHED_BYTES
+        and fields.find(_HEADER_END) == len(fields) - len(_HEADER_END) >= 0
+        and fields.count(_LINE_END) == len(message.raw_headers) + 1
+    )
+
+
+def _target(data: bytes, behind: int) -> str:
+    """Return the target of a usual request line, which `behind` bytes follow."""
+    return data[len(_METHOD) : len(data) - behind - len(_VERSION)].decode("ascii")

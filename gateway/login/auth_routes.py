@@ -1,0 +1,479 @@
+"""The endpoints below `/auth/…`, and the middleware in front of the request path for them.
+
+The endpoints are sign-in, callback, sign-out and session. Browsers are identified by cookies only.
+No token, authorization code or code verifier is ever sent to them.
+
+The middleware responds to `/auth/…` and to CORS preflights, and authenticates all other requests.
+Without the login it is not installed and costs nothing.
+
+A page explains a failed sign-in to the user, in en, ru and uz. It shows no value of the request or
+of the SSO, except the path of the next sign-in and the request id, both escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol
+from urllib.parse import parse_qsl
+
+from cachetools import LRUCache
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.exchange import Exchange
+from gateway.http.headers import parse_request_fields
+from gateway.i18n import Message, choose_language, in_all_languages
+from gateway.login.authorization_code import SignInError, return_target
+from gateway.login.browser_request import BrowserRequest, parse_browser_request, read_form
+from gateway.login.logout import LogoutTokenError
+from gateway.login.session_store import SIGN_IN_LIFETIME, UserCredential
+from gateway.pipeline.admission import TokenBucket
+from gateway.pipeline.own_replies import (
+    LocalResponder,
+    LocalResponse,
+    html_response,
+    json_response,
+    redirect_response,
+)
+from gateway.pipeline.unidentified_limit import client_network
+from gateway.secret import Secret
+from gateway.telemetry.logs import get_logger
+from gateway.templates import file_text, render
+
+if TYPE_CHECKING:
+    from gateway.http.server.caller_connection import IncomingRequest
+    from gateway.http.server.request_parser import ConnectionDisposition
+    from gateway.login.authorization_code import SignInFlow
+    from gateway.login.logout import SignOutFlow
+    from gateway.login.session_auth import BrowserSettings, SessionAuth
+    from gateway.login.session_store import Session
+    from gateway.login.sessions import SessionManager
+    from gateway.pipeline.handler import Handler
+    from gateway.pipeline.unidentified_limit import UnidentifiedLimiter
+
+_STYLE: Final = file_text("login/templates", "sign_in_failed.css")
+_STYLE_HASH: Final = "sha256-" + base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+
+# The status of the page, by the failure.
+STATUS: Final = {
+    "expired": 400,
+    "foreign": 400,
+    "return": 400,
+    "denied": 403,
+    "rejected": 401,
+    "refused": 502,
+    "invalid": 502,
+    "unavailable": 503,
+}
+MESSAGES: Final = {
+    "title": Message("You are not signed in"),
+    "again": Message("Try again"),
+    "number": Message("Number for support"),
+    "expired": Message(
+        "This sign-in took too long, was used already, or was begun in another browser. "
+        "Please begin again."
+    ),
+    "foreign": Message(
+        "This page was opened with an address that answers no sign-in begun here, so nobody "
+        "was signed in. Please begin again."
+    ),
+    "return": Message(
+        "The address that should be opened after the sign-in is not allowed. Please open the "
+        "program's first page again."
+    ),
+    "denied": Message(
+        "The sign-in was cancelled, or you have no access. If you should have it, ask your "
+        "administrator."
+    ),
+    "rejected": Message(
+        "You signed in, but the platform does not accept it. Please try again in a minute; "
+        "if it happens again, tell your administrator."
+    ),
+    "refused": Message(
+        "The sign-in service refused this request. Please try again; if it happens again, "
+        "tell your administrator."
+    ),
+    "invalid": Message(
+        "The sign-in service gave an answer that cannot be trusted, so nobody was signed in. "
+        "Please tell your administrator if it happens again."
+    ),
+    "unavailable": Message(
+        "The sign-in service cannot be reached now. Nothing was lost; please try again in a minute."
+    ),
+}
+TEXTS: Final = in_all_languages(MESSAGES)
+
+
+def failure_page(
+    what: str, language: str, again_path: str, request_id: str, *headers: tuple[str, str]
+) -> LocalResponse:
+    """Return the page that explains why the sign-in failed.
+
+    `what` is a key of `STATUS`, `again_path` is the path that starts another sign-in. `headers` are
+    added to the response.
+    """
+    page = render(
+        "sign_in_failed.html",
+        language=language,
+        style=_STYLE,
+        words=TEXTS.get(language, TEXTS["en"]),
+        what=what,
+        again_path=again_path,
+        request_id=request_id,
+    )
+    language_field = ("Content-Language", language)
+    return html_response(page, STATUS[what], _STYLE_HASH, language_field, *headers)
+
+
+_log = get_logger(__name__)
+
+# Requests per second and burst of one client address, which a whole clinic may share.
+_RATE: Final = 10.0
+_BURST: Final = 60
+# An SSO that signs out all users at once sends a request for each of them, and does not retry.
+_SSO_RATE: Final = 100.0
+_SSO_BURST: Final = 2000
+_SESSION: Final = "/auth/session"
+_BACK_CHANNEL: Final = "/auth/backchannel-logout"
+_MAX_ADDRESSES: Final = 4096
+# Seconds. When the session ends earlier than this after the sign-in, the user is sent to another
+# sign-in only if the platform accepted a token of the session.
+_RECENT_SECONDS: Final = 10.0
+_BROWSER_FAILURES: Final = frozenset({"expired", "foreign"})
+_RETRY_AFTER: Final = (("Retry-After", "10"),)
+
+Respond = Callable[[BrowserRequest, Exchange], Awaitable[LocalResponse]]
+
+
+class LoginEvents(Protocol):
+    """Receives sign-ins and sign-outs, for the audit trail."""
+
+    def __call__(self, name: str, /, **fields: object) -> None: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class AuthEndpointParts:
+    """The objects that the endpoints use. `clock` is monotonic, `wall_clock` returns Unix time.
+
+    `was_token_accepted` returns whether the platform accepted a token of a session in this process.
+    """
+
+    login: SignInFlow
+    sign_out: SignOutFlow
+    sessions: SessionManager
+    session_auth: SessionAuth
+    events: LoginEvents
+    was_token_accepted: Callable[[Session], bool]
+    clock: Callable[[], float]
+    wall_clock: Callable[[], float]
+
+
+class AuthEndpoints:
+    """Responds to requests below `/auth/…`, with a rate limit for each client address."""
+
+    def __init__(
+        self, rules: BrowserSettings, default_language: str, parts: AuthEndpointParts
+    ) -> None:
+        self._rules = rules
+        self._default_language = default_language
+        self._parts = parts
+        self._buckets: LRUCache[tuple[str, bool], TokenBucket] = LRUCache(_MAX_ADDRESSES)
+        self._routes: dict[str, tuple[str, Respond]] = {
+            "/auth/login": ("GET", self._login),
+            "/auth/callback": ("GET", self._callback),
+            "/auth/logout": ("POST", self._logout),
+            _SESSION: ("GET", self._session),
+            _BACK_CHANNEL: ("POST", self._back_channel),
+        }
+
+    async def respond(self, request: BrowserRequest, exchange: Exchange) -> LocalResponse:
+        """Return the response to a request.
+
+        Raises `GatewayError` unknown-path, method-not-allowed or rate-limited, and those of the
+        endpoint.
+        """
+        if request.path != _SESSION:
+            self._bucket(request).take()
+        method, respond = self._routes.get(request.path, ("", None))
+        if respond is None:
+            raise GatewayError(errors.UNKNOWN_PATH)
+        if request.method != method and not (method == "GET" and request.method == "HEAD"):
+            allow = "GET, HEAD" if method == "GET" else method
+            raise GatewayError(errors.METHOD_NOT_ALLOWED, headers=(("Allow", allow),))
+        return await respond(request, exchange)
+
+    def login_expired(
+        self, request: BrowserRequest, session: Session, exchange: Exchange
+    ) -> LocalResponse:
+        """Return the response to a navigation whose session has ended: a redirect to a sign-in.
+
+        Shortly after a sign-in whose tokens the platform never accepted, return an error page
+        instead: if the platform rejects every token of the SSO, the redirects would form a loop.
+        """
+        is_new = self._parts.clock() - session.started_at < _RECENT_SECONDS
+        if is_new and not self._parts.was_token_accepted(session):
+            return self._failed(
+                "rejected", request, exchange, self._rules.requested_target(request)
+            )
+        return self._parts.session_auth.login_redirect(request)
+
+    async def _login(self, request: BrowserRequest, exchange: Exchange) -> LocalResponse:
+        """Redirect to the SSO. Each sign-in has its own cookie, so several tabs can sign in."""
+        return_to = dict(parse_qsl(request.query, keep_blank_values=True)).get("return_to")
+        target = self._default_target
+        if return_to is not None:
+            allowed = return_target(return_to, self._rules.own_origin, self._rules.return_origins)
+            if allowed is None:
+                return self._failed("return", request, exchange)
+            target = allowed
+        try:
+            redirect = await self._parts.login.start(target)
+        except GatewayError:  # the session store fails
+            return self._failed("unavailable", request, exchange, target)
+        name = self._sign_in_cookie(redirect.state)
+        cookie = self._rules.cookie(
+            name, redirect.binding_cookie.reveal(), max_age=int(SIGN_IN_LIFETIME)
+        )
+        return redirect_response(redirect.location, cookie)
+
+    async def _callback(self, request: BrowserRequest, exchange: Exchange) -> LocalResponse:
+        """Handle the authorization response, with which the SSO redirects the browser back."""
+        pairs = parse_qsl(request.query, keep_blank_values=True)
+        params = dict(pairs)
+        name = self._sign_in_cookie(params.get("state", ""))
+        binding = request.cookie(name)
+        try:
+            if len(params) != len(pairs):
+                raise SignInError("foreign", "a parameter appears twice")
+            sign_in = await self._parts.login.finish(
+                params, None if binding is None else Secret(binding)
+            )
+        except SignInError as error:
+            self._audit_event("login", None, exchange, outcome="failure", reason=error.failure)
+            _log.log(
+                # No operator has to act on an error that only the browser reported, or on a
+                # sign-in that expired or was not started in this browser.
+                logging.INFO
+                if error.is_unverified or error.failure in _BROWSER_FAILURES
+                else logging.WARNING,
+                "a sign-in failed: %s",
+                error.detail,
+                request_id=exchange.request_id,
+            )
+            # An error that only the browser reported is never a 5xx, because it can be forged and
+            # would trigger alerts.
+            status = 403 if error.is_unverified else None
+            return self._failed(error.failure, request, exchange, error.return_to, status)
+        except GatewayError:  # the session store fails
+            self._audit_event("login", None, exchange, outcome="failure", reason="unavailable")
+            return self._failed("unavailable", request, exchange)
+        await self._end_previous_session(request, exchange)
+        exchange.user = sign_in.session.user
+        self._audit_event("login", sign_in.session.user, exchange, outcome="success")
+        return redirect_response(
+            sign_in.return_to,
+            self._rules.cookie(self._rules.session_cookie, sign_in.identifier.reveal()),
+            self._rules.cookie(name, "", max_age=0),
+        )
+
+    async def _end_previous_session(self, request: BrowserRequest, exchange: Exchange) -> None:
+        """End the browser's previous session, so that a stolen identifier of it becomes useless."""
+        former = await self._parts.session_auth.session(request, touch=False)
+        if former is not None:
+            await self._parts.sessions.end(former)
+            self._audit_event("logout", former.user, exchange, outcome="replaced")
+
+    async def _logout(self, request: BrowserRequest, exchange: Exchange) -> LocalResponse:
+        """End the session, and return the URL at which the SSO's own session can be ended.
+
+        Without a session too, the response removes the cookie.
+        """
+        self._parts.session_auth.require_same_origin(request)
+        session = await self._parts.session_auth.session(request, touch=False)
+        end_session_url = None
+        if session is not None:
+            exchange.user = session.user
+            await self._parts.sessions.end(session)
+            self._audit_event("logout", session.user, exchange, outcome="success")
+            await self._parts.sign_out.revoke(session)
+            end_session_url = await self._parts.sign_out.end_session_url()
+        expired_cookie = self._rules.cookie(self._rules.session_cookie, "", max_age=0)
+        return json_response(
+            {"signed_in": False, "end_session_url": end_session_url}, expired_cookie
+        )
+
+    async def _back_channel(self, request: BrowserRequest, exchange: Exchange) -> LocalResponse:
+        """Handle a logout token of the SSO. Cookies and the Origin field are ignored."""
+        logout_token = (await request.form()).get("logout_token", "")
+        try:
+            logout = await self._parts.sign_out.handle_back_channel(logout_token)
+        except LogoutTokenError as error:
+            body = {"error": "invalid_request", "error_description": f"logout_token: {error}"}
+            return json_response(body, status=400)
+        exchange.user = logout.user
+        self._audit_event(
+            "logout", logout.user, exchange, outcome="sso", sessions=logout.ended_sessions
+        )
+        return json_response({})
+
+    async def _session(self, request: BrowserRequest, exchange: Exchange) -> LocalResponse:
+        """Return the signed-in user and the session's expiry, without extending its idle time.
+
+        Only requests without a session count for the rate limit, because the pages of a whole
+        clinic may poll this endpoint from one address.
+        """
+        session = await self._parts.session_auth.session(request, touch=False)
+        if session is None:
+            self._bucket(request).take()
+            signed_out = {"signed_in": False, "user": None, "name": None}
+            return json_response({**signed_out, "expires_at": None, "expires_in": None})
+        exchange.user = session.user
+        return json_response(self._session_json(session))
+
+    def _session_json(self, session: Session) -> dict[str, object]:
+        seconds_left = max(0.0, self._parts.sessions.expires_in(session))
+        expires_at = datetime.fromtimestamp(self._parts.wall_clock() + seconds_left, UTC)
+        return {
+            "signed_in": True,
+            "user": session.user,
+            "name": session.name,
+            "expires_at": expires_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
+            "expires_in": int(seconds_left),
+        }
+
+    @property
+    def _default_target(self) -> str:
+        """The target after a sign-in without `return_to`."""
+        return self._rules.prefix + _SESSION
+
+    def _failed(
+        self,
+        failure: str,
+        request: BrowserRequest,
+        exchange: Exchange,
+        return_to: str | None = None,
+        status: int | None = None,
+    ) -> LocalResponse:
+        language = choose_language(request.fields.get("accept-language"), self._default_language)
+        login_path = self._rules.login_path(return_to or self._default_target)
+        headers = {"rejected": self._rules.challenge, "unavailable": _RETRY_AFTER}.get(failure, ())
+        page = failure_page(failure, language, login_path, exchange.request_id, *headers)
+        return page if status is None else replace(page, status=status)
+
+    def _sign_in_cookie(self, state: str) -> str:
+        """Return the name of a sign-in's cookie, which does not reveal its state."""
+        mark = hashlib.sha256(state.encode("utf-8", "replace")).hexdigest()[:16]
+        return self._rules.cookie_name(f"dhp-login-{mark}")
+
+    def _audit_event(
+        self, name: str, user: str | None, exchange: Exchange, **fields: object
+    ) -> None:
+        self._parts.events(
+            name, user=user, **fields, remote=exchange.remote, request_id=exchange.request_id
+        )
+
+    def _bucket(self, request: BrowserRequest) -> TokenBucket:
+        by_sso = request.path == _BACK_CHANNEL
+        key = (client_network(request.peer.address), by_sso)
+        bucket: TokenBucket | None = self._buckets.get(key)
+        if bucket is None:
+            rate, burst = (_SSO_RATE, _SSO_BURST) if by_sso else (_RATE, _BURST)
+            bucket = self._buckets[key] = TokenBucket(rate, burst, self._parts.clock)
+        return bucket
+
+
+class LoginMiddleware:
+    """Handles requests as `Handler` does, with the sign-in and sessions of users.
+
+    `endpoints` responds to `/auth/…`, `session_auth` authenticates all other requests,
+    `unidentified_limiter` limits unidentified ones.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        endpoints: AuthEndpoints,
+        session_auth: SessionAuth,
+        unidentified_limiter: UnidentifiedLimiter,
+    ) -> None:
+        self._handler = handler
+        self._endpoints = endpoints
+        self._session_auth = session_auth
+        self._unidentified_limiter = unidentified_limiter
+
+    async def handle(self, request: IncomingRequest) -> ConnectionDisposition:
+        """Respond to one request, with its log entry, audit record and metrics."""
+        header = parse_request_fields(request.message.raw_headers)
+        browser_request = parse_browser_request(
+            request,
+            self._session_auth.resolve_peer(request.connection.peer, header),
+            partial(read_form, request, header),
+        )
+        responder = self._auth_responder(browser_request)
+        if responder is not None:
+            return await self._handler.handle_local(request, responder)
+        auth = await self._session_auth.authenticate(browser_request, header)
+        if isinstance(auth, LocalResponse):
+            return await self._handler.handle_local(
+                request, self._with_login_redirect(browser_request, auth)
+            )
+        if auth.caller is not None and browser_request.is_navigation:
+            credential = auth.caller.credential
+            if isinstance(credential, UserCredential):
+                auth = replace(
+                    auth,
+                    expired_session_responder=self._login_expired(
+                        browser_request, credential.session
+                    ),
+                )
+        return await self._handler.handle(request, auth)
+
+    async def reject_malformed(
+        self, request: IncomingRequest, error: GatewayError
+    ) -> ConnectionDisposition:
+        """Respond to a message that could not be parsed, with its log entry, record and metrics."""
+        return await self._handler.reject_malformed(request, error)
+
+    def _auth_responder(self, browser_request: BrowserRequest) -> LocalResponder | None:
+        if not browser_request.path.startswith("/"):
+            return None  # not in origin form: meant for another server
+        field_lines = self._session_auth.cors_field_lines(browser_request)
+        if browser_request.is_preflight:
+
+            async def preflight(exchange: Exchange) -> LocalResponse:
+                # Browsers send preflights without a cookie, and one for each URL. All get a
+                # response, but those over the rate limit are not recorded in the audit trail.
+                exchange.is_audit_skipped = self._unidentified_limiter.exceeds_limit(
+                    browser_request.peer.address
+                )
+                return self._session_auth.preflight(browser_request)
+
+            return LocalResponder(preflight, field_lines)
+        if browser_request.path == "/auth" or browser_request.path.startswith("/auth/"):
+
+            async def page(exchange: Exchange) -> LocalResponse:
+                return await self._endpoints.respond(browser_request, exchange)
+
+            return LocalResponder(page, field_lines)
+        return None
+
+    def _login_expired(self, browser_request: BrowserRequest, session: Session) -> LocalResponder:
+        async def sign_in_again(exchange: Exchange) -> LocalResponse:
+            return self._endpoints.login_expired(browser_request, session, exchange)
+
+        return LocalResponder(sign_in_again, self._session_auth.cors_field_lines(browser_request))
+
+    def _with_login_redirect(
+        self, browser_request: BrowserRequest, response: LocalResponse
+    ) -> LocalResponder:
+        async def respond(_exchange: Exchange) -> LocalResponse:
+            self._unidentified_limiter.consume(browser_request.peer.address)
+            return response
+
+        return LocalResponder(respond)

@@ -1,0 +1,166 @@
+"""The sign-out, started at the gateway or at the SSO, and effective at both.
+
+Started at the gateway: the refresh token is revoked (RFC 7009), and the browser may be sent to the
+SSO's end session endpoint (OpenID Connect RP-Initiated Logout 1.0). Started at the SSO: the SSO
+sends a logout token, which ends sessions of the gateway (OpenID Connect Back-Channel Logout 1.0).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from authlib.common.urls import add_params_to_uri
+
+from gateway.login.authorization_code import logout_mark
+from gateway.login.openid_provider import IdTokenError
+from gateway.login.session_store import digest
+from gateway.oauth.token_response import TokenRequestError, unverified_claims
+from gateway.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from gateway.login.authorization_code import LoginClient
+    from gateway.login.openid_provider import OpenIdProvider
+    from gateway.login.session_store import Session
+    from gateway.login.sessions import SessionManager
+    from gateway.oauth.grants import UserTokenEndpoint
+
+_log = get_logger(__name__)
+
+_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
+_LEEWAY: Final = 60.0
+_MAX_NUMERIC_DATE: Final = 1e12
+_MAX_NAME_LENGTH: Final = 256
+# Maximum age of a logout token, in seconds. It limits how long the `jti` of received tokens must be
+# remembered.
+_MAX_TOKEN_AGE: Final = 600.0
+# Seconds. The revocation must not delay the user's sign-out for long.
+_REVOCATION_TIMEOUT: Final = 3.0
+
+
+class LogoutTokenError(Exception):
+    """The logout token is invalid; the text is the name of the claim or another fixed word."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackChannelLogout:
+    """The result of a logout token.
+
+    `user` is the subject that the SSO signed out, None if the token does not name one.
+    `ended_sessions` is the number of sessions that the gateway ended.
+    """
+
+    user: str | None
+    ended_sessions: int
+
+
+class SignOutFlow:
+    """Signs users of one client out; `wall_clock` returns Unix time."""
+
+    def __init__(
+        self,
+        client: LoginClient,
+        endpoint: UserTokenEndpoint,
+        provider: OpenIdProvider,
+        sessions: SessionManager,
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._client = client
+        self._endpoint = endpoint
+        self._provider = provider
+        self._sessions = sessions
+        self._wall_clock = wall_clock
+
+    async def end_session_url(self) -> str | None:
+        """Return the URL at which the browser can end the SSO's own session, None if unknown.
+
+        It has no `id_token_hint`, because no token may be part of a URL.
+        """
+        metadata = await self._provider.metadata()
+        if metadata is None or metadata.end_session_endpoint is None:
+            return None
+        params = [("client_id", self._client.client_id)]
+        if self._client.post_logout_redirect_uri is not None:
+            params.append(("post_logout_redirect_uri", self._client.post_logout_redirect_uri))
+        return str(add_params_to_uri(metadata.end_session_endpoint, params))
+
+    async def revoke(self, session: Session) -> None:
+        """Revoke the session's refresh token if the SSO supports that. Failures are only logged."""
+        refresh_token = session.renewal.refresh_token
+        if refresh_token is None:
+            return
+        try:
+            async with asyncio.timeout(_REVOCATION_TIMEOUT):
+                metadata = await self._provider.metadata()
+                if metadata is not None and metadata.revocation_endpoint is not None:
+                    await self._endpoint.revoke(metadata.revocation_endpoint, refresh_token)
+        except TimeoutError:
+            _log.warning(
+                "a user's token could not be revoked: no answer in %g s", _REVOCATION_TIMEOUT
+            )
+        except TokenRequestError as error:
+            _log.warning("a user's token could not be revoked: %s", error)
+
+    async def handle_back_channel(self, logout_token: str) -> BackChannelLogout:
+        """End the sessions that a logout token names.
+
+        Raises `LogoutTokenError`, and `GatewayError` if the session store fails. The claims are
+        checked before the signature, so that forged tokens cost little.
+        """
+        claims = unverified_claims(logout_token)
+        self._check(claims)
+        try:
+            metadata = await self._provider.metadata()
+            if metadata is None or claims["iss"] != metadata.issuer:
+                raise LogoutTokenError("iss")
+            await self._provider.verified_claims(logout_token)
+        except IdTokenError as error:
+            raise LogoutTokenError(str(error)) from None
+        seen = digest("logout", metadata.issuer, str(claims["jti"]))
+        if not await self._sessions.register_once(seen, _MAX_TOKEN_AGE + 2 * _LEEWAY):
+            raise LogoutTokenError("jti")
+        mark = logout_mark(claims, "sid") or logout_mark(claims, "sub")
+        ended = 0 if mark is None else await self._sessions.end_by_mark(mark)
+        user = claims.get("sub")
+        return BackChannelLogout(user[:_MAX_NAME_LENGTH] if isinstance(user, str) else None, ended)
+
+    def _check(self, claims: Mapping[str, Any]) -> None:
+        """Raise `LogoutTokenError` unless the claims are valid.
+
+        Follows OpenID Connect Back-Channel Logout 1.0 section 2.6, except for the signature and the
+        replay of a `jti`.
+        """
+        audience = claims.get("aud")
+        events = claims.get("events")
+        issued = _numeric_date(claims.get("iat")) - self._wall_clock()
+        expires = _numeric_date(claims.get("exp")) - self._wall_clock()
+        checks = {
+            "iss": _is_text(claims.get("iss")),
+            "aud": self._client.client_id
+            in (audience if isinstance(audience, list) else [audience]),
+            "iat": -_MAX_TOKEN_AGE - _LEEWAY < issued < _LEEWAY,
+            "exp": expires > -_LEEWAY,
+            "jti": _is_text(claims.get("jti")),
+            "events": isinstance(events, Mapping) and isinstance(events.get(_EVENT), Mapping),
+            # An ID token, which contains a nonce, must not be accepted as a logout token.
+            "nonce": "nonce" not in claims,
+            "sub": _is_text(claims.get("sub", "none")) and _is_text(claims.get("sid", "none")),
+            "sid": "sub" in claims or "sid" in claims,
+        }
+        for name, is_valid in checks.items():
+            if not is_valid:
+                raise LogoutTokenError(name)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value) and value.isprintable()
+
+
+def _numeric_date(value: object) -> float:
+    """Return a NumericDate as a float, -inf if `value` is not a number."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return -math.inf
+    return float(min(value, _MAX_NUMERIC_DATE))

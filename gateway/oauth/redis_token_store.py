@@ -1,0 +1,178 @@
+"""A token store in a Redis or Valkey server that replicas share.
+
+A token is stored as a Redis hash of its ciphertext (`sealed`) and its digest (`mark`). It expires
+by the server's clock, so the clocks of the replicas need not agree. A value that cannot be
+decrypted or parsed is treated as a miss. Every failure of the server raises an exception without
+long delay; `gateway.oauth.token_store` decides how to handle it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from typing import TYPE_CHECKING, Any, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from gateway.clock import TimeSource
+from gateway.oauth.sealed_values import TokenCipher, TokenPayload
+from gateway.oauth.token_response import AccessToken
+
+if TYPE_CHECKING:
+    from gateway.oauth.token_store import StoreKey
+    from gateway.secret import Secret
+
+_PREFIX: Final = "dhp-gateway:1"
+LEASE: Final = 3.0
+_RENEW_EVERY: Final = 1.0
+
+# Comparison and change are one script, hence atomic: between two commands another replica could
+# store another token.
+_DROP: Final = """
+if redis.call('TYPE', KEYS[1]).ok == 'hash' and redis.call('HGET', KEYS[1], 'mark') == ARGV[1] then
+  return redis.call('DEL', KEYS[1])
+end
+return 0
+"""
+_RENEW: Final = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+  return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+end
+return 0
+"""
+_RELEASE: Final = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+  return redis.call('DEL', KEYS[1])
+end
+return 0
+"""
+
+
+class RedisTokenStore:
+    """Stores tokens in a server that replicas share. The creator of `client` closes it.
+
+    `encryption_key`: if given, encryption keys are derived from it instead of from the client
+    secrets. `lease`: lifetime of a lease in seconds, for which a replica that died prevents the
+    other replicas from requesting a token.
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        *,
+        encryption_key: Secret | None = None,
+        times: TimeSource | None = None,
+        lease: float = LEASE,
+    ) -> None:
+        self._client = client
+        self._encryption_key = encryption_key
+        self._times = times or TimeSource()
+        self._lease = lease
+
+    async def get(self, key: StoreKey) -> AccessToken | None:
+        """Return the token stored under `key`, or None if there is none or it has expired."""
+        token_key = redis_key(key.name, "token")
+        requested_at = self._times.clock()
+        async with self._client.pipeline(transaction=True) as commands:
+            commands.hget(token_key, "sealed")
+            commands.pttl(token_key)
+            sealed, remaining = await commands.execute(raise_on_error=False)
+        if not isinstance(sealed, bytes) or not isinstance(remaining, int) or remaining <= 0:
+            return None
+        payload = self._cipher(key).decrypt(sealed)
+        return None if payload is None else self._token(payload, requested_at, remaining / 1000)
+
+    def _token(
+        self, payload: TokenPayload, requested_at: float, remaining: float
+    ) -> AccessToken | None:
+        if not remaining <= payload.lifetime:
+            return None
+        return AccessToken(
+            payload.value,
+            received_at=requested_at + remaining - payload.lifetime,
+            lifetime=payload.lifetime,
+            wall_expiry=self._times.wall_clock() + remaining,
+            scope=payload.scope,
+        )
+
+    async def put(self, key: StoreKey, token: AccessToken) -> None:
+        """Store `token` until it expires, replacing any other token of `key`."""
+        token_key = redis_key(key.name, "token")
+        sealed = self._cipher(key).encrypt(
+            TokenPayload(token.reveal(), token.lifetime, token.scope)
+        )
+        # The expiry is a moment of the server's clock, not a duration: a command that the server
+        # executes late does not postpone it.
+        seconds, microseconds = await self._client.time()
+        remaining = token.expires_at - self._times.clock()
+        end = int((seconds + remaining) * 1000 + microseconds / 1000)
+        async with self._client.pipeline(transaction=True) as commands:
+            commands.delete(token_key)
+            commands.hset(token_key, mapping={"sealed": sealed.ciphertext, "mark": sealed.digest})
+            commands.pexpireat(token_key, end)
+            await commands.execute()
+
+    async def delete(self, key: StoreKey, token: AccessToken) -> None:
+        """Delete `token`, unless another token has replaced it meanwhile."""
+        mark = self._cipher(key).token_digest(token.reveal())
+        await run_script(self._client, _DROP, redis_key(key.name, "token"), mark)
+
+    async def acquire_lease(self, key: StoreKey) -> RedisLease | None:
+        """Acquire the lease for requesting a token. Return None while another replica holds it.
+
+        The lease is renewed until it is released.
+        """
+        lease = RedisLease(self._client, redis_key(key.name, "lease"), self._lease)
+        return lease if await lease.acquire() else None
+
+    def _cipher(self, key: StoreKey) -> TokenCipher:
+        return TokenCipher(self._encryption_key or key.material, key.name)
+
+
+class RedisLease:
+    """A lease that is renewed while it is held and expires `seconds` after its holder died."""
+
+    def __init__(self, client: Redis, key: str, seconds: float) -> None:
+        self._client = client
+        self._key = key
+        self._seconds = seconds
+        self._holder = secrets.token_bytes(16)
+        self._renewing: asyncio.Task[None] | None = None
+
+    async def acquire(self) -> bool:
+        """Acquire the lease and start renewing it. Return False if another holder has it."""
+        milliseconds = int(self._seconds * 1000)
+        taken = await self._client.set(self._key, self._holder, nx=True, px=milliseconds)
+        if taken:
+            self._renewing = asyncio.get_running_loop().create_task(self._renew())
+        return bool(taken)
+
+    async def release(self) -> None:
+        """Stop renewing the lease and release it, unless another holder has acquired it since."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.gather(self._renewing, return_exceptions=True)
+        await run_script(self._client, _RELEASE, self._key, self._holder)
+
+    async def _renew(self) -> None:
+        milliseconds = str(int(self._seconds * 1000))
+        while True:
+            await asyncio.sleep(self._seconds * _RENEW_EVERY / LEASE)
+            # While the server is unreachable the lease cannot be renewed; the next round retries.
+            with contextlib.suppress(RedisError, OSError):
+                await run_script(self._client, _RENEW, self._key, self._holder, milliseconds)
+
+
+def redis_key(name: str, what: str) -> str:
+    """Return the Redis key for `what` of `name`.
+
+    `name` is the hash tag, so that all keys of one name are on the same node of a cluster.
+    """
+    return f"{_PREFIX}:{{{name}}}:{what}"
+
+
+async def run_script(client: Redis, script: str, key: str, *arguments: bytes | str) -> Any:
+    """Run a Lua script on `key` and return the script's result."""
+    return await client.eval(script, 1, key, *arguments)

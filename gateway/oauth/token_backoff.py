@@ -1,0 +1,206 @@
+"""Delays until the next token request: before expiry, after failures and after rejections."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gateway.clock import backoff
+from gateway.errors import SSO_UNAVAILABLE, TOKEN_REFUSED, GatewayError
+from gateway.oauth.token_failures import NOT_THE_SSO, UNKNOWN_CODE
+
+if TYPE_CHECKING:
+    from gateway.errors import Reason
+    from gateway.oauth.token_response import AccessToken, TokenRequestError
+
+_ANY = "client_id, client secret or private key, sso.token_url"
+# What the operator has to check, by the error code of RFC 6749 section 5.2. Some servers respond to
+# a wrong secret with unauthorized_client.
+_TO_CHECK = {
+    "invalid_client": "client_id, auth_method, client secret or private key",
+    "unauthorized_client": "client secret; whether the client may use client_credentials",
+    "invalid_scope": "scope",
+    "unsupported_grant_type": "sso.token_url",
+    "invalid_request": "extra_params, auth_method, sso.token_url",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPolicy:
+    """The times that control fetching and refreshing, in seconds.
+
+    `wait_timeout` is how long a request waits for a token. A token is refreshed after a random
+    share of its lifetime between `refresh_from` and `refresh_to`, which leaves the rest for further
+    attempts; `min_refresh_interval` is the shortest delay. `backoff` and `max_backoff` are the
+    first and the longest delay after failures; while a token is still valid, the delay is also
+    limited by half of its remaining lifetime, but not below `urgent_backoff`. `refused_pause` is
+    the delay after a refusal of the SSO. `rejection_pause` and `max_rejection_pause` are the first
+    and the longest pause of forced fetches. `store_timeout` limits every access to the store.
+    `url` and `proxy_url` name the SSO in texts.
+    """
+
+    wait_timeout: float = 10.0
+    url: str = ""
+    proxy_url: str | None = None
+    refresh_from: float = 0.7
+    refresh_to: float = 0.8
+    min_refresh_interval: float = 0.5
+    backoff: float = 1.0
+    max_backoff: float = 30.0
+    urgent_backoff: float = 0.2
+    refused_pause: float = 60.0
+    rejection_pause: float = 1.0
+    max_rejection_pause: float = 30.0
+    store_timeout: float = 0.25
+
+    @property
+    def replica_wait(self) -> float:
+        """Seconds to wait for the token of another replica.
+
+        It is half of `wait_timeout`, which leaves time for a token request of this replica.
+        """
+        return self.wait_timeout / 2
+
+
+@dataclass(frozen=True, slots=True)
+class FailureState:
+    """A failed attempt, whose backoff ends at `until` (monotonic).
+
+    `count` is the number of attempts that have failed in a row.
+    """
+
+    error: TokenRequestError
+    until: float
+    count: int
+
+    @property
+    def reason(self) -> Reason:
+        """The reason with which requests that need the token fail."""
+        return TOKEN_REFUSED if self.error.kind == "refused" else SSO_UNAVAILABLE
+
+    def gateway_error(self, now: float, detail: str) -> GatewayError:
+        """Return a new error for a request that needs the token.
+
+        `now` is monotonic, `detail` is the text for the log. `retry_after` of the error is the rest
+        of the backoff, at least 1 s; a refusal has none.
+        """
+        error = self.error
+        reported = error.cause if error.status is None else f"status {error.status}"
+        if error.cause in ("no OAuth error", "web page"):
+            reported += f", {NOT_THE_SSO}"
+        if error.oauth_error is not None:
+            known = error.oauth_error != "other"
+            reported += f", error {error.oauth_error}" if known else f", {UNKNOWN_CODE}"
+        if error.kind == "refused":
+            check = _TO_CHECK.get(error.oauth_error or "", _ANY)
+            hint = f"SSO: {reported}; to check: {check}"
+            return GatewayError(self.reason, detail=detail, hint=hint)
+        return GatewayError(
+            self.reason,
+            detail=detail,
+            hint=f"SSO: {reported}",
+            retry_after=max(1.0, self.until - now),
+        )
+
+
+class RefreshSchedule:
+    """Computes delays by the policy.
+
+    `rng` spreads them, so that many gateways do not send their token requests at the same moment.
+    """
+
+    def __init__(self, policy: TokenPolicy, rng: random.Random) -> None:
+        self.policy = policy
+        self._rng = rng
+
+    def refresh_delay(self, token: AccessToken, now: float) -> float:
+        """Return the seconds from `now` (monotonic) until `token` should be refreshed."""
+        share = self._rng.uniform(self.policy.refresh_from, self.policy.refresh_to)
+        due = token.received_at + share * token.lifetime
+        return max(due - now, self.policy.min_refresh_interval)
+
+    def is_due(self, token: AccessToken, now: float) -> bool:
+        """Return whether `token` is old enough that its refresh may be due."""
+        return now >= token.received_at + self.policy.refresh_from * token.lifetime
+
+    def retry_delay(self, error: TokenRequestError, count: int, remaining: float) -> float:
+        """Return the seconds until the next attempt, after `count` failures in a row.
+
+        `remaining` is how long the present token is still usable, in seconds, 0 or less without
+        one. While a token is usable, the next attempt should come before its expiry; without one
+        the normal backoff applies.
+        """
+        policy = self.policy
+        if error.kind == "refused":
+            return policy.refused_pause * self._rng.uniform(1.0, 1.1)
+        pause = backoff(count, policy.backoff, policy.max_backoff, self._rng.random)
+        if error.kind == "throttled":
+            named = error.retry_after if error.retry_after is not None else pause
+            return max(1.0, named) * self._rng.uniform(1.0, 1.1)
+        if remaining > 0:
+            pause = min(pause, max(remaining / 2, policy.urgent_backoff))
+        return max(pause, min(error.retry_after or 0.0, policy.max_backoff))
+
+
+class RejectionState:
+    """Limits forced fetches, that is token requests caused by a 401 of the platform.
+
+    It prevents 401s from causing a token request each, and from discarding a token that works for
+    other requests. `suspect_token` is a token that was fetched because its predecessor was
+    rejected, and that the platform has not accepted yet. If it is rejected too, forced fetches
+    pause. An accepted token ends the pause, but `rejection_pause` remains the minimum interval
+    between forced fetches: a caller whose requests get a 401 with any token would otherwise cause
+    one for each request.
+    """
+
+    __slots__ = ("_accepted_at", "_forced_at", "_pause", "_policy", "_until", "suspect_token")
+
+    def __init__(self, policy: TokenPolicy) -> None:
+        self._policy = policy
+        self._pause = 0.0
+        self._until = 0.0
+        self._forced_at = -math.inf
+        self._accepted_at = -math.inf
+        self.suspect_token: AccessToken | None = None
+
+    def is_paused(self, now: float) -> bool:
+        """Return whether forced fetches are paused at the monotonic time `now`."""
+        return self._pause > 0 and now < self._until
+
+    def on_fresh_token_rejected(self, now: float) -> None:
+        """Start a pause, twice as long as the one before, because a fresh token was rejected."""
+        if self.is_paused(now):
+            return
+        policy = self._policy
+        longer = max(2 * self._pause, policy.rejection_pause)
+        self._pause = min(longer, policy.max_rejection_pause)
+        self._until = now + self._pause
+        self.suspect_token = None
+
+    def on_token_accepted(self, now: float) -> None:
+        """End the pause, because the platform accepted the token in use."""
+        self._pause = 0.0
+        self.suspect_token = None
+        self._accepted_at = now
+
+    def on_forced_fetch(self, now: float) -> None:
+        """Note the start of a forced fetch at the monotonic time `now`."""
+        self._forced_at = now
+
+    def on_token_replaced(self) -> None:
+        """Forget the last acceptance: it is unknown whether the platform accepts the new token."""
+        self._accepted_at = -math.inf
+
+    def seconds_until_forced_fetch(self, now: float) -> float:
+        """Return the seconds until the next forced fetch may start, 0 if it may start now."""
+        return max(0.0, self._forced_at + self._policy.rejection_pause - now)
+
+    def was_recently_accepted(self, now: float) -> bool:
+        """Return whether the platform accepted the token in use during the last `rejection_pause`.
+
+        A 401 may then be caused by the request and not by the token; other requests go on using the
+        token until its successor is installed.
+        """
+        return now < self._accepted_at + self._policy.rejection_pause

@@ -1,0 +1,295 @@
+"""Sends requests to the SSO's token endpoint (RFC 6749 section 4.4) and classifies the responses.
+
+This module sends a request once, reads the response and classifies every failure by kind and cause.
+`gateway.oauth.tokens` decides when to send one and how to handle a failure. No request is retried,
+no redirect followed. `gateway.oauth.grants` has the bodies of the requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http.cookies import Morsel
+from typing import TYPE_CHECKING, Final
+
+import aiohttp
+
+from gateway.field_values import parse_retry_after
+from gateway.http.content_coding import DECODABLE, decode_body, parse_content_encoding
+from gateway.oauth.token_failures import description_of, secrets_of
+from gateway.oauth.token_response import (
+    Cause,
+    RequestTime,
+    TokenRequestError,
+    is_web_page,
+    oauth_error_code,
+    parse_object,
+    parse_token_response,
+)
+from gateway.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from gateway.oauth.grants import Grant
+    from gateway.oauth.token_response import TokenResponse
+
+_log = get_logger(__name__)
+
+_MAX_BODY: Final = 64 * 1024
+_MAX_RETRY_AFTER: Final = 300.0
+# Statuses by which the SSO refuses a request. Firewalls use them too: only an OAuth error in the
+# body proves that the response is from the SSO.
+_REFUSED: Final = frozenset({400, 401, 403})
+
+
+@dataclass(frozen=True, slots=True)
+class TokenHttpResponse:
+    """The parts of a response to a token request that are used.
+
+    `body` is None if it was too long, incomplete or not decodable. `retry_after` is the value of
+    the Retry-After field. `cookies` are the cookies that the response sets, "" for one that it
+    removes; only the sign-in of users reads them. `secrets` are those of the request, which the
+    body may echo.
+    """
+
+    status: int
+    body: bytes | None = field(repr=False)
+    retry_after: str | None
+    cookies: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secrets: frozenset[str] = field(default=frozenset(), repr=False)
+
+
+async def read_response(
+    response: aiohttp.ClientResponse, secrets: frozenset[str] = frozenset()
+) -> TokenHttpResponse:
+    """Return the response, whatever its status. A body over `_MAX_BODY` is not read to its end."""
+    body: bytes | None = b""
+    try:
+        while body is not None and (chunk := await response.content.readany()):
+            body = body + chunk if len(body) + len(chunk) <= _MAX_BODY else None
+    except aiohttp.ClientError:
+        body = None  # the status still tells the kind of failure
+    if body is None:
+        response.close()
+    else:
+        body = _decoded_body(body, response.headers.get("Content-Encoding", ""))
+    cookies = {name: _cookie_value(morsel) for name, morsel in response.cookies.items()}
+    retry_after = response.headers.get("Retry-After")
+    return TokenHttpResponse(response.status, body, retry_after, cookies, secrets)
+
+
+def _cookie_value(cookie: Morsel[str]) -> str:
+    return "" if cookie["max-age"] == "0" else cookie.value
+
+
+def _decoded_body(body: bytes, coding: str) -> bytes | None:
+    """Return the body without its content coding, or None if it cannot be decoded.
+
+    The requests accept no coding except `identity`; some servers encode nevertheless.
+    """
+    named = parse_content_encoding(coding)
+    if named is None or not body:
+        return body
+    return decode_body(body, named, _MAX_BODY) or None if named in DECODABLE else None
+
+
+def failure_of_response(response: TokenHttpResponse, wall_now: float) -> TokenRequestError:
+    """Return the error for a response whose status is not 2xx; `wall_now` is Unix time."""
+    status = response.status
+    members = parse_object(response.body) if response.body else None
+    oauth_error = oauth_error_code(members)
+    description = description_of(members, response.secrets)
+    if status in _REFUSED and oauth_error is not None:
+        return TokenRequestError(
+            "refused", "refused", oauth_error=oauth_error, status=status, description=description
+        )
+    return TokenRequestError(
+        "throttled" if status == 429 else "transient",
+        _error_status(response),
+        oauth_error=oauth_error,
+        status=status,
+        retry_after=parse_retry_after(response.retry_after, wall_now, max_delay=_MAX_RETRY_AFTER),
+        description=description,
+    )
+
+
+def _error_status(response: TokenHttpResponse) -> Cause:
+    status = response.status
+    if status in _REFUSED:
+        return "web page" if is_web_page(response.body or b"") else "no OAuth error"
+    if 300 <= status < 400:
+        return "redirect"
+    return "throttled" if status == 429 else "error status"
+
+
+def cause_of_exception(error: Exception) -> Cause:
+    """Return the `Cause` of an exception, `internal error` for a class that is not in `_CAUSES`.
+
+    In that case only the name of its class is logged: its text may contain secrets.
+    """
+    for kinds, word in _CAUSES:
+        if isinstance(error, kinds):
+            return word if isinstance(word, str) else word(error)
+    _log.error("a token request broke: %s", type(error).__name__)
+    return "internal error"
+
+
+def _certificate(error: Exception) -> Cause:
+    """Return what is wrong with the server's certificate, by OpenSSL's code (X509_V_ERR_…)."""
+    code = getattr(getattr(error, "certificate_error", error), "verify_code", 0)
+    if code in (9, 10):
+        return "certificate time"
+    return "certificate name" if code in (62, 64) else "certificate"
+
+
+def _tls(error: Exception) -> Cause:
+    """Return `no TLS` for a server that does not speak TLS, by OpenSSL's reason, else `TLS`."""
+    reason = getattr(getattr(error, "os_error", error), "reason", None)
+    return "no TLS" if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE") else "TLS"
+
+
+_Word = Cause | Callable[[Exception], Cause]
+# The first match counts. The order matters, because aiohttp's classes overlap.
+_CAUSES: Final[tuple[tuple[tuple[type[Exception], ...], _Word], ...]] = (
+    ((TimeoutError,), "time-out"),
+    ((aiohttp.ClientConnectorDNSError,), "name not found"),
+    ((aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError), _certificate),
+    ((aiohttp.ClientSSLError, ssl.SSLError), _tls),
+    ((aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError), "proxy"),
+    ((aiohttp.ClientConnectorError,), "no connection"),
+    ((aiohttp.ClientResponseError,), "not HTTP"),
+    ((aiohttp.ClientError, OSError), "connection broken"),
+)
+
+
+_NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None)
+_HEADERS: Final = {
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",
+    # Token requests are so rare that the server would usually have closed an idle connection
+    # before the next one, and a POST on a closed connection fails.
+    "Connection": "close",
+    "Content-Type": "application/x-www-form-urlencoded",
+    "User-Agent": "dhp-gateway",
+}
+
+RESERVED_PARAMS: Final = frozenset(
+    {
+        "grant_type",
+        "scope",
+        "client_id",
+        "client_secret",
+        "client_assertion",
+        "client_assertion_type",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEndpointSettings:
+    """How token requests are sent.
+
+    `timeout` limits each request, `default_lifetime` applies to tokens without a stated lifetime;
+    both are in seconds. `ssl` None means the default root certificates.
+    """
+
+    token_url: str
+    timeout: float = 10.0
+    default_lifetime: float = 300.0
+    ssl: ssl.SSLContext | None = None
+    proxy_url: str | None = None
+
+
+class TokenEndpoint:
+    """Sends token requests and validates the responses.
+
+    `session` should store no cookies (`DummyCookieJar`) and not trust the environment; this object
+    does not close it. `clock` is monotonic, `wall_clock` returns Unix time.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
+        settings: TokenEndpointSettings,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._session = session
+        self._settings = settings
+        self._clock = clock
+        self._wall_clock = wall_clock
+
+    @property
+    def token_url(self) -> str:
+        """The URL of the token endpoint."""
+        return self._settings.token_url
+
+    async def request(self, grant: Grant) -> TokenResponse:
+        """Send one token request and return its token.
+
+        Raises `TokenRequestError` on any failure, at the latest after `timeout` seconds.
+        """
+        return (await self.request_full(grant))[0]
+
+    async def request_full(
+        self, grant: Grant, cookie: str | None = None
+    ) -> tuple[TokenResponse, TokenHttpResponse]:
+        """Send one token request and return its token and the response.
+
+        `cookie` is the value of the Cookie field to send. Raises like `request`.
+        """
+        request_time = RequestTime(self._clock(), self._wall_clock())
+        response = await self._send(grant, cookie)
+        if isinstance(response, TokenRequestError):
+            raise response
+        if not 200 <= response.status < 300:
+            raise failure_of_response(response, request_time.wall)
+        if response.body is None:
+            raise TokenRequestError("transient", "unreadable answer", status=response.status)
+        token = parse_token_response(
+            response.body, request_time, self._settings.default_lifetime, response.secrets
+        )
+        return token, response
+
+    async def post_form(self, grant: Grant, url: str) -> None:
+        """Send a form that returns no token to another endpoint of the SSO.
+
+        Raises `TokenRequestError`.
+        """
+        wall_now = self._wall_clock()
+        response = await self._send(grant, None, url)
+        if isinstance(response, TokenRequestError):
+            raise response
+        if not 200 <= response.status < 300:
+            raise failure_of_response(response, wall_now)
+
+    async def _send(
+        self, grant: Grant, cookie: str | None, url: str | None = None
+    ) -> TokenHttpResponse | TokenRequestError:
+        """Send the form and return the response or the error.
+
+        Errors are returned, not raised: a raised one would have aiohttp's exception as its context,
+        which shows the request.
+        """
+        settings = self._settings
+        headers = dict(_HEADERS) if cookie is None else {**_HEADERS, "Cookie": cookie}
+        try:
+            body = grant.authenticate(settings.token_url, headers, grant.body())
+            async with (
+                asyncio.timeout(settings.timeout),
+                self._session.post(
+                    url or settings.token_url,
+                    data=body.encode(),
+                    headers=headers,
+                    allow_redirects=False,
+                    auto_decompress=False,
+                    ssl=settings.ssl or True,
+                    proxy=settings.proxy_url,
+                    timeout=_NO_TIMEOUT,
+                ) as response,
+            ):
+                return await read_response(response, secrets_of(body, headers))
+        except Exception as error:
+            return TokenRequestError("transient", cause_of_exception(error))

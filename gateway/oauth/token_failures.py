@@ -1,0 +1,282 @@
+"""Explains a failed token request in a sentence for the operator, with one text for each `Cause`.
+
+The log and `dhp-gateway token` show the same sentence; the status page shows the text of the cause.
+A sentence contains fixed words, settings, and in quotation marks the SSO's own description of the
+error (RFC 6749 sections 4.1.2.1, 5.2).
+
+`error_description` and `error_uri` are text of the SSO: they may be long, contain control
+characters, and echo values of this request or of other clients' requests. They are therefore
+masked. The masked text may be shown in the log, on the terminal and on the status page. It is never
+shown to callers and never a value of a metric, an audit record or a trace.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qsl, quote, quote_plus, unquote_plus, urlsplit
+
+from gateway.i18n import EMPTY_MESSAGE, Message, format_duration, join_messages
+from gateway.telemetry.log_masking import MASK, mask_text
+
+if TYPE_CHECKING:
+    from gateway.oauth.token_response import TokenRequestError
+
+UNKNOWN_CODE: Final = Message("with an error code that is not OAuth's")
+# The likely sources of a response 400, 401 or 403 without an OAuth error.
+NOT_THE_SSO: Final = Message("a firewall in front, or a wrong address")
+
+_REFUSALS: Final[dict[str, Message]] = {
+    "invalid_client": (
+        Message(
+            "check client_id and client secret of credentials.{name}, or which "
+            "public key the SSO knows"
+        )
+    ),
+    "invalid_scope": Message("set credentials.{name}.scope to null, or to a scope you were given"),
+    "unauthorized_client": (
+        Message(
+            "check the secret; or the client may not use client_credentials: ask the SSO's operator"
+        )
+    ),
+    "unsupported_grant_type": Message("is sso.token_url the token endpoint?"),
+}
+_ADDRESS: Final = Message("check sso.token_url")
+# By cause: what happened, and the remedy.
+_CAUSES: Final[dict[str, tuple[Message, Message]]] = {
+    "time-out": (Message("{url} did not answer within {timeout:g} s"), EMPTY_MESSAGE),
+    "name not found": (
+        Message("the host name {host} of {key} cannot be resolved"),
+        Message("check its spelling"),
+    ),
+    "no connection": (
+        Message("no connection to {url}: nothing listens there, or a firewall is between"),
+        EMPTY_MESSAGE,
+    ),
+    "certificate": (
+        Message("the certificate of {url} is not trusted"),
+        Message("its CA goes into sso.ca_file"),
+    ),
+    "certificate name": (
+        Message("the certificate of {url} belongs to another host name"),
+        Message("correct sso.token_url, never work around this"),
+    ),
+    "certificate time": (
+        Message("the certificate of {url} is not valid at this time"),
+        Message("check this machine's clock first"),
+    ),
+    "no TLS": (
+        Message("{url} does not speak TLS"),
+        Message("check port and https:// in sso.token_url"),
+    ),
+    "TLS": (Message("no secure connection to {url}: TLS failed"), EMPTY_MESSAGE),
+    "proxy": (Message("the proxy in sso.proxy_url gave no connection to {url}"), EMPTY_MESSAGE),
+    "connection broken": (
+        Message("the connection to {url} broke before the answer was complete"),
+        EMPTY_MESSAGE,
+    ),
+    "not HTTP": (Message("{url} answered something that is not HTTP"), _ADDRESS),
+    "redirect": (
+        Message("{url} answered with a redirect, which is never followed"),
+        Message("correct sso.token_url"),
+    ),
+}
+# Statuses by which a server responds at an address that is not its token endpoint.
+_WRONG_ENDPOINT_STATUSES: Final = frozenset({404, 405, 410})
+_INVALID_RESPONSE_CAUSES: Final = frozenset(
+    {"unreadable answer", "not a JSON object", "empty answer"}
+)
+_RETRY_HINT: Final = Message(
+    "{not_the_sso}; check sso.token_url, and if it is right try again later",
+    not_the_sso=NOT_THE_SSO,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SsoRoute:
+    """How the SSO is reached.
+
+    `url` is the token endpoint, `timeout` the time limit of a request in seconds, `proxy_url` the
+    URL of the proxy in between, None without one.
+    """
+
+    url: str = ""
+    timeout: float = 10.0
+    proxy_url: str | None = None
+
+    @property
+    def destination(self) -> Message:
+        """The SSO with its URL, as a part of a sentence."""
+        return Message("the SSO at {url}", url=self.url) if self.url else Message("the SSO")
+
+
+def failure_text(error: TokenRequestError, credential: str, sso: SsoRoute) -> Message:
+    """Return the sentence, without a capital letter at its start and a full stop at its end."""
+    happened, remedy = cause_and_remedy(error, credential, sso)
+    if not remedy:
+        return happened
+    pattern = "{happened}: {remedy}" if happened.endswith(")") else "{happened}; {remedy}"
+    return Message(pattern, happened=happened, remedy=remedy)
+
+
+def cause_and_remedy(
+    error: TokenRequestError, credential: str, sso: SsoRoute
+) -> tuple[Message, Message]:
+    """Return what happened, and the remedy, which is empty where none is known."""
+    happened, remedy = _causes(error, credential, sso)
+    return with_description(happened, error.description), remedy
+
+
+def with_description(happened: Message, description: str) -> Message:
+    """Return `happened`, followed by the SSO's own description of the error if there is one."""
+    if not description:
+        return happened
+    return Message(
+        "{happened}; it says “{description}”", happened=happened, description=description
+    )
+
+
+def _causes(error: TokenRequestError, credential: str, sso: SsoRoute) -> tuple[Message, Message]:
+    if error.kind == "refused":
+        hint = _REFUSALS.get(
+            error.oauth_error or "", Message("check credentials.{name} and sso.token_url")
+        )
+        hint = Message(hint.msgid, name=credential)
+        return Message("the SSO refused ({told})", told=_reported_error(error)), hint
+    if error.kind == "throttled":
+        wait = (
+            Message("try again in {time}", time=format_duration(error.retry_after))
+            if error.retry_after
+            else EMPTY_MESSAGE
+        )
+        return Message("the SSO has had too many requests"), wait
+    known, remedy = _CAUSES.get(error.cause, (EMPTY_MESSAGE, EMPTY_MESSAGE))
+    if known:
+        # With a proxy, the gateway resolves only the proxy's host name; the proxy resolves the
+        # SSO's.
+        key, named = (
+            ("sso.token_url", sso.url)
+            if sso.proxy_url is None
+            else ("sso.proxy_url", sso.proxy_url)
+        )
+        host = urlsplit(named).hostname or Message("the SSO's")
+        values = {"url": sso.destination, "timeout": sso.timeout, "host": host, "key": key}
+        return Message(known.msgid, **values), remedy
+    if error.cause in ("no OAuth error", "web page"):
+        what = (
+            Message("a web page")
+            if error.cause == "web page"
+            else Message("an answer that is not OAuth's")
+        )
+        status = (
+            EMPTY_MESSAGE
+            if error.status is None
+            else Message("{space}(status {status})", space=" ", status=error.status)
+        )
+        return Message(
+            "{way} gave no token but {what}{status}", way=sso.destination, what=what, status=status
+        ), _RETRY_HINT
+    if error.cause != "error status":
+        remedy = _ADDRESS if error.cause in _INVALID_RESPONSE_CAUSES else EMPTY_MESSAGE
+        return Message(
+            "{way} gave no token: {cause}", way=sso.destination, cause=Message(error.cause)
+        ), remedy
+    return Message(
+        "{way} gave no token ({told})", way=sso.destination, told=_reported_error(error)
+    ), _ADDRESS if error.status in _WRONG_ENDPOINT_STATUSES else EMPTY_MESSAGE
+
+
+def _reported_error(error: TokenRequestError) -> Message:
+    """Return status and error code of the SSO's response, else the cause."""
+    parts: list[Message] = (
+        [] if error.status is None else [Message("status {status}", status=error.status)]
+    )
+    if error.oauth_error is not None:
+        parts.append(UNKNOWN_CODE if error.oauth_error == "other" else Message(error.oauth_error))
+    return join_messages(", ", parts) if parts else Message(error.cause)
+
+
+_MAX_LENGTH: Final = 300
+# Parameters of a token request whose values may be shown; the value of any other may be secret.
+_PUBLIC_PARAMETERS: Final = frozenset(
+    {
+        *("grant_type", "scope", "client_id", "redirect_uri"),
+        *("client_assertion_type", "token_type_hint"),
+    }
+)
+# Shorter values are masked only as whole words, because they occur within many other words.
+_MIN_INNER_LENGTH: Final = 4
+# Tokens, authorization codes and keys. A run of 16 or more characters is masked if it looks random:
+# no word of a language and no error code of that length has digits or changes of case.
+_LONG_RUN: Final = re.compile(r"[A-Za-z0-9+/=_.~%-]{16,}")
+_URL_RUN: Final = re.compile(r"[A-Za-z0-9+=_~%-]{16,}")
+_RANDOM: Final = re.compile(r"\d|(?:[a-z][A-Z].*){4}|[A-Za-z]{28}|.{64}", re.DOTALL)
+
+
+def secrets_of(form: str, headers: Mapping[str, str]) -> frozenset[str]:
+    """Return the secret values of a token request: plain, and in both forms of percent-encoding."""
+    spelt: set[str] = set()
+    for value in _secret_values(form, headers):
+        spelt |= {value, quote(value, safe=""), quote_plus(value)}
+    return frozenset(spelt - {""})
+
+
+def _secret_values(form: str, headers: Mapping[str, str]) -> Iterator[str]:
+    for name, value in parse_qsl(form):
+        if name not in _PUBLIC_PARAMETERS:
+            yield value
+    credentials = headers.get("Authorization", "").partition(" ")[2]
+    if credentials:
+        yield credentials
+        try:
+            decoded = base64.b64decode(credentials).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            return
+        yield unquote_plus(decoded.partition(":")[2])
+    for cookie in headers.get("Cookie", "").split("; "):
+        yield cookie.partition("=")[2]
+
+
+def description_of(response: Mapping[str, object] | None, secrets: Iterable[str] = ()) -> str:
+    """Return the masked `error_description` and `error_uri` of a response in one line, "" if none.
+
+    `secrets` are the values to mask, from `secrets_of`. The text has at most 300 characters for
+    each of the two members.
+    """
+    members = response or {}
+    text, url = members.get("error_description"), members.get("error_uri")
+    parts = [_cleaned(text, secrets, _LONG_RUN) if isinstance(text, str) else ""]
+    if isinstance(url, str) and (shown := _without_query(url)):
+        parts.append(f"({_cleaned(shown, secrets, _URL_RUN)})")
+    return " ".join(part for part in parts if part)
+
+
+def _cleaned(text: str, secrets: Iterable[str], run: re.Pattern[str]) -> str:
+    text = "".join(character if character.isprintable() else " " for character in text)
+    for secret in sorted(secrets, key=len, reverse=True):
+        pattern = re.escape(secret)
+        if len(secret) < _MIN_INNER_LENGTH:
+            pattern = rf"(?<!\w){pattern}(?!\w)"
+        text = re.sub(pattern, MASK, text, flags=re.IGNORECASE)
+    text = run.sub(_masked_where_random, mask_text(text))
+    text = " ".join(text.split())
+    return text if len(text) <= _MAX_LENGTH else f"{text[: _MAX_LENGTH - 1]}…"
+
+
+def _masked_where_random(run: re.Match[str]) -> str:
+    return MASK if _RANDOM.search(run[0]) else run[0]
+
+
+def _without_query(url: str) -> str:
+    """Return an HTTP(S) URL without user information, query and fragment, "" for other texts."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return ""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

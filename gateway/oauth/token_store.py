@@ -1,0 +1,221 @@
+"""The interface of token stores, the store in memory, and the guard of a shared store.
+
+`gateway.oauth.tokens` reads the store before it requests a token from the SSO. A store in memory
+preserves tokens over a reload of the settings. A store that replicas share saves token requests,
+because one replica requests the token for all. `GuardedTokenStore` has a time limit and a circuit
+breaker, so that a store never delays token requests.
+
+`TokenSource` and `TokenObserver` are the other interfaces that `gateway.oauth.tokens` depends on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+from cachetools import TLRUCache
+
+from gateway.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from gateway.oauth.token_response import AccessToken, TokenResponse
+    from gateway.secret import Secret
+
+_MAX_TOKENS: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class StoreKey:
+    """The key of tokens or sessions in a store.
+
+    `name` is a digest that identifies the entry without revealing anything of it. For tokens it
+    covers issuer, client, secret and request. `material` is the secret from which a store outside
+    of this process derives its encryption key.
+    """
+
+    name: str
+    material: Secret
+
+
+class TokenLease(Protocol):
+    """The exclusive right to request the tokens of one key; one replica holds it at a time."""
+
+    async def release(self) -> None:
+        """Release the lease, so that another replica can acquire it."""
+        ...
+
+
+class _NullLease:
+    async def release(self) -> None:
+        """Do nothing: an in-process lease excludes no other replica."""
+
+
+NULL_LEASE: Final[TokenLease] = _NullLease()
+
+
+class TokenStore(Protocol):
+    """Stores tokens until they expire.
+
+    A store that cannot be reached raises an exception without long delay, which the caller treats
+    as a miss.
+    """
+
+    async def get(self, key: StoreKey) -> AccessToken | None:
+        """Return the token stored under `key`, or None if there is none or it has expired."""
+        ...
+
+    async def put(self, key: StoreKey, token: AccessToken) -> None:
+        """Store `token` until it expires, replacing any other token of `key`."""
+        ...
+
+    async def delete(self, key: StoreKey, token: AccessToken) -> None:
+        """Delete `token`, unless another token has replaced it meanwhile."""
+        ...
+
+    async def acquire_lease(self, key: StoreKey) -> TokenLease | None:
+        """Acquire the lease for requesting a token. Return None while another replica holds it."""
+        ...
+
+
+class MemoryTokenStore:
+    """Stores tokens in this process, at most 4096; each entry expires with its token.
+
+    `clock` is the monotonic clock of the tokens' times.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._cache: TLRUCache[StoreKey, AccessToken] = TLRUCache(
+            _MAX_TOKENS, lambda _key, token, _now: token.expires_at, timer=clock
+        )
+
+    async def get(self, key: StoreKey) -> AccessToken | None:
+        """Return the token stored under `key`, or None if there is none or it has expired."""
+        return self._cache.get(key)
+
+    async def put(self, key: StoreKey, token: AccessToken) -> None:
+        """Store `token` until it expires, replacing any other token of `key`."""
+        self._cache[key] = token
+
+    async def delete(self, key: StoreKey, token: AccessToken) -> None:
+        """Delete `token`, unless another token has replaced it meanwhile."""
+        if self._cache.get(key) == token:
+            self._cache.pop(key, None)
+
+    async def acquire_lease(self, key: StoreKey) -> TokenLease:
+        """Return a lease without effect: no other replica uses this store."""
+        return NULL_LEASE
+
+
+class TokenSource(Protocol):
+    """Requests the tokens of one credential."""
+
+    @property
+    def store_key(self) -> StoreKey:
+        """The key of these tokens in the store; it changes with the client secret."""
+        ...
+
+    @property
+    def uses_previous_secret(self) -> bool:
+        """Whether the SSO refused the secret that is configured first and accepted another."""
+        ...
+
+    async def request(self) -> TokenResponse:
+        """Request a new token from the SSO. Raises `TokenRequestError`."""
+        ...
+
+
+class TokenObserver(Protocol):
+    """Receives the events of tokens, but no token. `outcome` is `ok` or a `FailureKind`."""
+
+    def on_token_requested(self, credential: str, outcome: str, seconds: float, /) -> None:
+        """Called when a token request succeeded or failed, after `seconds`."""
+        ...
+
+    def on_token_expiry(self, credential: str, timestamp: float, /) -> None:
+        """Called with the Unix time at which the token in use expires, 0 when it was discarded."""
+        ...
+
+    def on_waiters_changed(self, credential: str, waiting: int, /) -> None:
+        """Called with the number of requests that wait for a token now."""
+        ...
+
+    def on_token_event(
+        self, credential: str, outcome: str, detail: Mapping[str, str | float | None], /
+    ) -> None:
+        """Called when a token was fetched or could not be fetched, for the audit trail."""
+        ...
+
+
+_log = get_logger(__name__)
+_T = TypeVar("_T")
+
+_FIRST_PAUSE: Final = 0.5
+_MAX_PAUSE: Final = 10.0
+
+
+class GuardedTokenStore:
+    """Returns the results of `store`; while the store fails, a default instead of an exception.
+
+    Each access takes at most `timeout` seconds. After a failure the store is not used for 0.5 s,
+    doubled with each further failure up to 10 s. The failure and the recovery are logged once each.
+    """
+
+    def __init__(self, store: TokenStore, timeout: float, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._timeout = timeout
+        self._clock = clock
+        self._pause = 0.0
+        self._disabled_until = 0.0
+
+    async def get(self, key: StoreKey) -> AccessToken | None:
+        """Return the token stored under `key`, None without one or while the store fails."""
+        return await self._call_or_default(lambda: self._store.get(key), None)
+
+    async def put(self, key: StoreKey, token: AccessToken) -> None:
+        """Store `token`, or do nothing while the store fails."""
+        await self._call_or_default(lambda: self._store.put(key, token), None)
+
+    async def delete(self, key: StoreKey, token: AccessToken) -> None:
+        """Delete `token`, or do nothing while the store fails."""
+        await self._call_or_default(lambda: self._store.delete(key, token), None)
+
+    async def acquire_lease(self, key: StoreKey) -> TokenLease | None:
+        """Acquire the lease for requesting a token. Return None while another replica holds it.
+
+        While the store fails, every replica gets `NULL_LEASE` and requests its own token.
+        """
+        return await self._call_or_default(lambda: self._store.acquire_lease(key), NULL_LEASE)
+
+    async def release(self, lease: TokenLease) -> None:
+        """Release the lease, also after a failure of the store, so that its renewal task ends."""
+        # `NULL_LEASE` does not use the store: its release is no sign of a recovery.
+        if lease is not NULL_LEASE:
+            await self._try_call(lease.release, None)
+
+    async def _call_or_default(self, access: Callable[[], Awaitable[_T]], default: _T) -> _T:
+        if self._pause and self._clock() < self._disabled_until:
+            return default
+        return await self._try_call(access, default)
+
+    async def _try_call(self, access: Callable[[], Awaitable[_T]], default: _T) -> _T:
+        try:
+            async with asyncio.timeout(self._timeout):
+                result = await access()
+        except Exception as error:
+            self._failed(error)
+            return default
+        if self._pause:
+            self._pause = 0.0
+            _log.info("token store: back; tokens are shared again")
+        return result
+
+    def _failed(self, error: Exception) -> None:
+        if not self._pause:
+            _log.warning(
+                "token store: %s; tokens are not shared until it is back", type(error).__name__
+            )
+        self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _MAX_PAUSE)
+        self._disabled_until = self._clock() + self._pause

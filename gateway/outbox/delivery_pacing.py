@@ -1,0 +1,157 @@
+"""The delay before the next attempt: at one entry, and at all during an outage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.clock import backoff
+
+# Seconds until a search at the platform certainly finds a write: its index lags behind.
+INDEX_LAG: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class RetryDelays:
+    """Delays in seconds. Each is twice the one before it, from `first` to a maximum.
+
+    `max_entry_delay` is the maximum for an entry that fails alone, `max_outage_delay` for failures
+    that an outage causes. A Retry-After of the platform is respected up to `max_retry_after`.
+    `index_lag` passes before a verification. During an outage, while an entry waits, the platform
+    is probed every `probe_interval`.
+    """
+
+    first: float = 1.0
+    max_entry_delay: float = 300.0
+    max_outage_delay: float = 30.0
+    max_retry_after: float = 3600.0
+    index_lag: float = INDEX_LAG
+    probe_interval: float = 5.0
+
+
+class RetrySchedule:
+    """Computes delays; `random` returns numbers from 0 to 1, so that not all retries coincide."""
+
+    def __init__(self, delays: RetryDelays, random: Callable[[], float]) -> None:
+        self._delays = delays
+        self._random = random
+
+    def entry_delay(
+        self, attempts: int, *, affects_all_entries: bool, retry_after: float | None
+    ) -> float:
+        """Return the seconds until the next attempt of an entry after `attempts` attempts."""
+        max_delay = (
+            self._delays.max_outage_delay if affects_all_entries else self._delays.max_entry_delay
+        )
+        delay = backoff(attempts, self._delays.first, max_delay, self._random)
+        return self._respect_retry_after(retry_after, delay)
+
+    def outage_delay(self, failures: int, retry_after: float | None) -> float:
+        """Return the seconds until the next attempt after so many consecutive failures."""
+        delays = self._delays
+        delay = backoff(failures, delays.first, delays.max_outage_delay, self._random)
+        return self._respect_retry_after(retry_after, delay)
+
+    def trust_delay(self, false_recoveries: int) -> float:
+        """Return the seconds for which responses to other requests do not count as a recovery.
+
+        `false_recoveries` is how often the next attempt failed after such a response.
+        """
+        max_delay = self._delays.probe_interval
+        return backoff(false_recoveries, self._delays.first, max_delay) if false_recoveries else 0.0
+
+    def _respect_retry_after(self, retry_after: float | None, delay: float) -> float:
+        return max(min(retry_after or 0.0, self._delays.max_retry_after), delay)
+
+
+class PlatformReachability:
+    """Whether the platform can be reached, as far as the attempts of this process have shown.
+
+    During an outage one attempt at a time shows whether the platform is back: after a delay, or at
+    once when another request got a response. `is_reachable`: no attempt has shown an outage. It is
+    a plain attribute because it is read for every response of the platform.
+    """
+
+    def __init__(self, schedule: RetrySchedule, clock: Callable[[], float]) -> None:
+        self._schedule = schedule
+        self._clock = clock
+        self._failures = 0
+        self._next_at = 0.0
+        self._failure_generation = 0
+        # The generation in which another request last got a response, the attempts active then, and
+        # how often the next attempt failed nevertheless.
+        self._response_seen_in = -1
+        self._possibly_stalled = 0
+        self._false_recoveries = 0
+        self._trusted_after = 0.0
+        self.is_reachable = True
+
+    @property
+    def failure_generation(self) -> int:
+        """The number of failures so far; an attempt remembers its value at the start."""
+        return self._failure_generation
+
+    @property
+    def next_attempt_at(self) -> float:
+        """The moment, on the clock, before which no attempt is made during an outage."""
+        return self._next_at
+
+    def free_attempts(self, active: int, parallel: int) -> int:
+        """Return how many attempts may start beside the `active` ones."""
+        if self.is_reachable:
+            return max(0, parallel - active)
+        # Attempts that were active when another request got a response may hang on a dead
+        # connection.
+        hanging = 0 if self.is_silent_outage else min(self._possibly_stalled, parallel - 1)
+        return 1 if active <= hanging and self._clock() >= self._next_at else 0
+
+    @property
+    def is_silent_outage(self) -> bool:
+        """Whether the platform is unreachable and has not responded to any request since."""
+        return not self.is_reachable and self._response_seen_in != self._failure_generation
+
+    def on_attempt_response(self) -> None:
+        """Note that the platform responded to an attempt."""
+        self._failures = self._false_recoveries = 0
+        self.is_reachable = True
+        self._next_at = 0.0
+
+    def on_other_response(self, active: int) -> bool:
+        """Note that the platform responded to a request other than an attempt.
+
+        Return whether that ends the current delay. Where the platform responds to other requests
+        but not to attempts, for hours, the attempts keep their delays.
+        """
+        now = self._clock()
+        if not self.is_silent_outage or now < self._trusted_after:
+            return False
+        self._response_seen_in = self._failure_generation
+        self._possibly_stalled = active
+        self._failures = 0
+        self._next_at = now
+        return True
+
+    def on_inconclusive_attempt(self) -> None:
+        """Note that an attempt ended without showing whether the platform is reachable.
+
+        During an outage the next attempt follows after the usual delay.
+        """
+        if not self.is_reachable:
+            self._next_at = self._clock() + self._schedule.outage_delay(self._failures, None)
+
+    def on_attempt_failure(self, generation: int, retry_after: float | None) -> None:
+        """Note that an attempt which began in this `generation` failed as all attempts would.
+
+        Concurrent attempts that fail together count once.
+        """
+        if generation != self._failure_generation:
+            return
+        self._failure_generation += 1
+        self._failures += 1
+        self.is_reachable = False
+        self._false_recoveries = (
+            self._false_recoveries + 1 if self._response_seen_in == generation else 0
+        )
+        self._trusted_after = self._clock() + self._schedule.trust_delay(self._false_recoveries)
+        self._next_at = self._clock() + self._schedule.outage_delay(self._failures, retry_after)

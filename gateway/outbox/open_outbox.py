@@ -1,0 +1,168 @@
+"""Opens the store that `outbox.url` names, and makes the objects that work on it.
+
+    async with open_store(settings.outbox) as store:
+        delivery = make_delivery_loop(store, settings.outbox, sender, observe)
+        outbox = make_outbox(store, settings.outbox, observe, delivery.wake)
+        running = loop.create_task(delivery.run())
+        ...
+        await delivery.drain(grace)  # then `running` ends
+
+Only this module requires the extra `outbox`. Commands need no delivery, and leave out `wake`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from gateway.clock import TimeSource
+from gateway.config.section import MAKE_KEY, NO_KEY, SecretReadError, decode_encryption_key
+from gateway.i18n import Message, exception_message, setting_problem
+from gateway.outbox.delivery import DeliveryLoop, DeliveryOptions
+from gateway.outbox.store.content_encryption import ContentCipher
+from gateway.outbox.store.outbox_queue import Outbox
+from gateway.outbox.store.store_types import (
+    OutboxConfigurationError,
+    OutboxInUseError,
+    OutboxLimits,
+    OutboxUnavailableError,
+)
+
+if TYPE_CHECKING:
+    from gateway.config.operations_settings import OutboxSettings
+    from gateway.config.setting_urls import DatabaseLocation
+    from gateway.outbox.attempt_result import Sender
+    from gateway.outbox.entry import OutboxObserver
+    from gateway.outbox.store.database import Database
+    from gateway.outbox.store.outbox_store import SqlStore
+
+_DRIVERS: Final = {"sqlite": "aiosqlite", "postgresql": "asyncpg"}
+_MISSING: Final = Message("needs the extra `outbox`: pip install 'dhp-gateway[outbox]'")
+
+
+@contextlib.asynccontextmanager
+async def open_store(
+    settings: OutboxSettings, clock: Callable[[], float] = time.time, *, delivers: bool = False
+) -> AsyncIterator[SqlStore]:
+    """Open the store and prepare it; `clock` returns seconds since 1970.
+
+    Raises `OutboxConfigurationError` with a text that names the setting and what to do. `delivers`:
+    the store is a gateway's. It excludes other gateways from a SQLite file, and a database that
+    cannot be reached is no error: `prepare` is to be called again.
+    """
+    cipher = ContentCipher(encryption_key(settings))
+    require_extra(settings)
+    from gateway.outbox.store.outbox_store import SqlStore
+
+    store = SqlStore(_database(settings.url, clock, exclusive=delivers), cipher)
+    try:
+        await _prepare_store(store, settings.url, later=delivers)
+        yield store
+    finally:
+        await store.close()
+
+
+def require_extra(settings: OutboxSettings) -> None:
+    """Raise `OutboxConfigurationError` when the extra is not installed."""
+    for module in ("sqlalchemy", _DRIVERS[settings.url.kind]):
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            raise OutboxConfigurationError(setting_problem("outbox.enabled", _MISSING)) from None
+
+
+def make_outbox(
+    store: SqlStore,
+    settings: OutboxSettings,
+    observe: OutboxObserver,
+    wake: Callable[[], None] = lambda: None,
+) -> Outbox:
+    """Return the outbox for the request path, for commands and for pages."""
+    limits = OutboxLimits(settings.max_entries, settings.max_bytes, settings.max_share)
+    return Outbox(store, limits, observe, wake)
+
+
+def make_delivery_loop(
+    store: SqlStore, settings: OutboxSettings, sender: Sender, observe: OutboxObserver
+) -> DeliveryLoop:
+    """Return the delivery; it does nothing before `run`. Call this in a running event loop."""
+    options = DeliveryOptions(max_age=settings.max_age, retention=settings.retention)
+    return DeliveryLoop(store, sender, observe, options, TimeSource())
+
+
+def encryption_key(settings: OutboxSettings) -> bytes:
+    """Return the 32 bytes of the key. Raises `OutboxConfigurationError`."""
+    source = settings.encryption_key_source()
+    try:
+        text = source.read()
+    except SecretReadError as error:
+        raise OutboxConfigurationError(exception_message(error)) from None
+    if text is None:
+        why = Message("is missing; {make_key}", make_key=MAKE_KEY)
+        raise OutboxConfigurationError(setting_problem(source.key, why))
+    key = decode_encryption_key(text)
+    if key is None:
+        raise OutboxConfigurationError(setting_problem(source.key, NO_KEY))
+    return key
+
+
+async def _prepare_store(store: SqlStore, location: DatabaseLocation, *, later: bool) -> None:
+    try:
+        await store.prepare()
+    except (OutboxConfigurationError, OutboxInUseError) as error:
+        why = Message("{location} {trouble}", location=location, trouble=exception_message(error))
+        raise OutboxConfigurationError(setting_problem("outbox.url", why)) from None
+    except OutboxUnavailableError as error:
+        if later:
+            return
+        why = Message(
+            "{location} cannot be opened: {trouble}",
+            location=location,
+            trouble=exception_message(error),
+        )
+        raise OutboxConfigurationError(setting_problem("outbox.url", why)) from None
+
+
+def _database(
+    location: DatabaseLocation, clock: Callable[[], float], *, exclusive: bool
+) -> Database:
+    from gateway.outbox.store.database import PostgresDatabase
+    from gateway.outbox.store.sqlite_database import SqliteDatabase
+
+    if location.kind == "postgresql":
+        return PostgresDatabase(**_server(location))
+    return SqliteDatabase(Path(location.path), clock, exclusive=exclusive)
+
+
+def _server(location: DatabaseLocation) -> dict[str, Any]:
+    password = None if location.password is None else location.password.reveal()
+    return {
+        "address": {
+            "host": location.host,
+            "port": location.port,
+            "user": location.username,
+            "password": password,
+            "database": location.database,
+        },
+        "tls": _tls(location),
+    }
+
+
+def _tls(location: DatabaseLocation) -> ssl.SSLContext | str | None:
+    if location.host.startswith("/"):
+        return None
+    if location.ssl_mode not in ("verify-ca", "verify-full"):
+        return location.ssl_mode
+    try:
+        context = ssl.create_default_context(cafile=location.ssl_root_cert)
+    except (OSError, ssl.SSLError) as error:
+        why = Message.external(error.strerror, Message("holds no certificates"))
+        problem = Message("{path}: {why}", path=location.ssl_root_cert, why=why)
+        raise OutboxConfigurationError(setting_problem("outbox.url", problem)) from None
+    context.check_hostname = location.ssl_mode == "verify-full"
+    return context

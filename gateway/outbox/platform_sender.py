@@ -1,0 +1,380 @@
+"""The sending of queued writes to the platform, behind `gateway.outbox.attempt_result.Sender`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.exchange import Exchange
+from gateway.fhir.interaction import Interaction
+from gateway.fhir.search_parameters import SearchSupport
+from gateway.field_values import parse_retry_after
+from gateway.http.client.upstream_response import UpstreamConnectionError, remove_content_fields
+from gateway.http.content_coding import DECODABLE, decode_body
+from gateway.outbox.async_status import first_field_value
+from gateway.outbox.attempt_result import (
+    Effect,
+    SendFailure,
+    VerificationResult,
+    VerificationStatus,
+)
+from gateway.outbox.comparison import (
+    combine_results,
+    compare_read,
+    compare_search,
+    verification_queries,
+)
+from gateway.outbox.entry import StoredResponse, platform_status_note
+from gateway.pipeline.forwarder import BufferedBody
+from gateway.pipeline.platform_client import fetch_etag
+from gateway.pipeline.response_checks import check_response
+from gateway.pipeline.upstream import BODILESS_METHODS, UpstreamRequest
+from gateway.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from gateway.http.client.upstream_response import UpstreamResponse
+    from gateway.oauth.token_response import AccessToken
+    from gateway.outbox.attempt_result import SendResult
+    from gateway.outbox.body_worker import SerialExecutor
+    from gateway.outbox.comparison import VerificationQuery
+    from gateway.outbox.entry import FieldLines, OutboxEntry, QueuedRequest
+    from gateway.pipeline.forwarder import RequestForwarder as Forward
+    from gateway.pipeline.forwarder import TokenProvider
+    from gateway.pipeline.platform_client import CapabilityCache, PlatformClient
+
+_log = get_logger(__name__)
+
+# Bytes. A longer response is stored without its body: that the write was delivered is what counts.
+_MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
+_MAX_MATCHES: Final = 2
+# Seconds for which the first verification waits for the platform's first CapabilityStatement.
+_STATEMENT_WAIT: Final = 10.0
+# The fields of a response that are stored for the caller.
+_KEPT_FIELDS: Final = frozenset((b"content-type", b"location", b"etag", b"last-modified"))
+_BUSY_STATUSES: Final = frozenset((429, 503))
+_GONE: Final = frozenset((404, 410))
+# These come from an intermediary (RFC 9110, RFC 6585).
+_INTERMEDIARY_STATUSES: Final = frozenset((407, 511))
+_UNKNOWN_EFFECT: Final = frozenset((errors.UPSTREAM_FAILED, errors.UPSTREAM_TIMEOUT))
+# The `retry_after` of these is meant for callers: the platform has not asked for a delay.
+_CONNECT_FAILURE_REASONS: Final = frozenset((errors.UPSTREAM_UNREACHABLE, errors.UPSTREAM_BUSY))
+# Failures of one credential: requests with another one may succeed.
+_OF_CREDENTIAL: Final = frozenset((errors.TOKEN_REFUSED, errors.TOKEN_REJECTED))
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformRoute:
+    """Access to the platform by one version of the settings.
+
+    `credentials` are the names that there are tokens for. `adds_if_match`: updates without If-Match
+    get that of the current version. `statement` has what the platform declares, `unfiltered` the
+    search parameters that it ignores nevertheless, by resource type.
+    """
+
+    forwarder: Forward
+    tokens: TokenProvider
+    client: PlatformClient
+    credentials: frozenset[str]
+    adds_if_match: bool
+    statement: CapabilityCache
+    unfiltered: Mapping[str, Collection[str]]
+
+
+class EntrySender:
+    """A sender over one route.
+
+    `check_response` prevents a page of an intermediary from being taken for a response of the
+    platform.
+    """
+
+    def __init__(self, route: PlatformRoute, serial_executor: SerialExecutor) -> None:
+        self._route = route
+        self._serial_executor = serial_executor
+
+    async def send(self, entry: OutboxEntry, request: QueuedRequest) -> SendResult:
+        """Make one attempt. Raises nothing except on cancellation."""
+        try:
+            return await self._send(request)
+        except GatewayError as error:
+            return _send_failure(error)
+        except Exception as error:
+            # The exception's text could quote the request.
+            kind = type(error).__name__
+            _log.error("a queued write could not be sent: %s", kind, **_facts(entry, request))
+            return SendFailure(Effect.UNKNOWN, errors.INTERNAL.code, affects_all_entries=False)
+
+    async def verify(
+        self, entry: OutboxEntry, request: QueuedRequest
+    ) -> VerificationResult | SendFailure:
+        """Return whether the platform has what an earlier attempt may have written."""
+        try:
+            return await self._verify_write(request)
+        except GatewayError as error:
+            return _send_failure(error)
+        except TimeoutError:
+            # The thread for large bodies was busy with those of other requests.
+            return SendFailure(Effect.NONE, errors.OVERLOADED.code, affects_all_entries=False)
+        except Exception as error:
+            kind = type(error).__name__
+            _log.error("the platform could not be asked: %s", kind, **_facts(entry, request))
+            return SendFailure(Effect.NONE, errors.INTERNAL.code, affects_all_entries=False)
+
+    async def _send(self, request: QueuedRequest) -> SendResult:
+        field_lines = [b"%s: %s\r\n" % field for field in request.fields]
+        field_lines.append(b"Accept-Encoding: identity\r\n")
+        has_body = request.method not in BODILESS_METHODS and (
+            request.body or _has_content_type(request)
+        )
+        if not has_body:
+            field_lines = remove_content_fields(field_lines)
+        match = await self._current_version(request)
+        if match is not None:
+            field_lines.append(b"If-Match: %s\r\n" % match)
+        outgoing = UpstreamRequest(
+            method=request.method,
+            target=(self._route.client.platform_path + request.target_suffix).encode("latin-1"),
+            field_lines=field_lines,
+            request_id=request.request_id,
+            body=BufferedBody(request.body) if has_body else None,
+            is_retryable=False,
+        )
+        response = await self._forward(outgoing, request)
+        try:
+            return await _send_result(response, request, adds_version=match is not None)
+        finally:
+            response.close()
+
+    async def _forward(self, outgoing: UpstreamRequest, request: QueuedRequest) -> UpstreamResponse:
+        route, credential = self._route, request.credential
+        if credential not in route.credentials:
+            raise GatewayError(errors.TOKEN_REFUSED, "the settings have that credential no more")
+        token: AccessToken | None = route.tokens.current(credential)
+        token = token or await route.tokens.wait_for_token(credential)
+        # There is no exchange with a caller: what is recorded in this one is not read.
+        exchange = Exchange(request_id=request.request_id, started_at=0.0, started_monotonic=0.0)
+        return await route.forwarder.send(exchange, outgoing, credential, token)
+
+    async def _current_version(self, request: QueuedRequest) -> bytes | None:
+        """Return the ETag for the If-Match of an update, where the settings require one."""
+        if not self._route.adds_if_match or request.method != "PUT" or request.resource_id is None:
+            return None
+        if any(name.lower() in (b"if-match", b"if-none-match") for name, _ in request.fields):
+            return None
+        path = request.target_suffix.partition("?")[0]
+        client = self._route.client
+        return await fetch_etag(client, path, request.credential, request.request_id)
+
+    async def _verify_write(self, request: QueuedRequest) -> VerificationResult | SendFailure:
+        if request.method == "PUT" and request.resource_id is not None:
+            return await self._read(request)
+        # The parsed tree is not retained while this waits for the platform.
+        queries = await self._serial_executor.run(
+            len(request.body), "", lambda: verification_queries(request)
+        )
+        if queries is None:
+            return VerificationResult(VerificationStatus.INCONCLUSIVE)
+        findings = []
+        for query in queries:
+            declared = await self._route.statement.declared_capability(
+                query.resource_type, _STATEMENT_WAIT
+            )
+            if query.is_conditional and "create" in declared.conditional:
+                findings.append(VerificationResult(VerificationStatus.SAFE_TO_RESEND))
+                continue
+            support = SearchSupport(
+                declared.parameters, self._route.unfiltered.get(query.resource_type, ())
+            )
+            finding = await self._search(request, query, support)
+            if isinstance(finding, SendFailure):
+                return finding
+            missing = self._route.statement.unavailable_reason
+            if missing is not None and finding.status is VerificationStatus.INCONCLUSIVE:
+                # The statement may still be fetched, and may make the search conclusive; an
+                # operator is needed only where nothing else helps.
+                return SendFailure(Effect.NONE, missing.code, affects_all_entries=False)
+            findings.append(finding)
+        return combine_results(findings, request)
+
+    async def _read(self, request: QueuedRequest) -> VerificationResult | SendFailure:
+        response = await self._get(request, request.target_suffix.partition("?")[0])
+        try:
+            if response.status in _GONE:
+                return VerificationResult(VerificationStatus.ABSENT)
+            result = await _send_result(response, request, interaction_code="read")
+        finally:
+            response.close()
+        if isinstance(result, SendFailure):
+            return result
+        size = len(request.body) + len(result.body)
+        return await self._serial_executor.run(size, "", lambda: compare_read(result, request))
+
+    async def _search(
+        self, request: QueuedRequest, wanted: VerificationQuery, support: SearchSupport
+    ) -> VerificationResult | SendFailure:
+        if not wanted.is_conclusive(support):
+            return VerificationResult(VerificationStatus.INCONCLUSIVE)
+        response = await self._get(
+            request, f"/{wanted.resource_type}?{wanted.query}&_count={_MAX_MATCHES}"
+        )
+        try:
+            result = await _send_result(response, request, interaction_code="search-type")
+        finally:
+            response.close()
+        if isinstance(result, SendFailure):
+            return result
+        size = len(request.body) + len(result.body)
+        return await self._serial_executor.run(
+            size, "", lambda: compare_search(result, request, wanted, support)
+        )
+
+    async def _get(self, request: QueuedRequest, suffix: str) -> UpstreamResponse:
+        if request.credential not in self._route.credentials:
+            raise GatewayError(errors.TOKEN_REFUSED, "the settings have that credential no more")
+        return await self._route.client.get(suffix, request.credential, request.request_id)
+
+
+def _facts(entry: OutboxEntry, request: QueuedRequest) -> dict[str, str]:
+    return {
+        "reason": errors.INTERNAL.code,
+        "request_id": request.request_id,
+        "entry": entry.id,
+        "caller": entry.caller,
+        "credential": request.credential,
+    }
+
+
+async def _send_result(
+    response: UpstreamResponse,
+    request: QueuedRequest,
+    *,
+    adds_version: bool = False,
+    interaction_code: str = "",
+) -> SendResult:
+    """Return what a response means for its write. Raises `GatewayError`.
+
+    `interaction_code` is that of a verification; "" for the write itself.
+    """
+    status = response.status
+    if status in _BUSY_STATUSES:
+        retry_after = parse_retry_after(response.field(b"retry-after"), time.time())
+        return SendFailure(
+            Effect.NONE, errors.UPSTREAM_BUSY.code, retry_after, affects_all_entries=status != 429
+        )
+    if status == 412 and adds_version:
+        # Another client changed the resource after its version was read: the next attempt reads it
+        # again.
+        return SendFailure(Effect.NONE, errors.UPSTREAM_BUSY.code, affects_all_entries=False)
+    if status in _INTERMEDIARY_STATUSES:
+        return SendFailure(Effect.NONE, errors.UPSTREAM_UNREACHABLE.code)
+    accept = first_field_value(request.fields, b"accept")
+    query = request.target_suffix.partition("?")[2]
+    try:
+        # Only the part of a long body that has arrived is checked here: the body is read
+        # afterwards.
+        interaction = Interaction(interaction_code or request.interaction, request.resource)
+        check_response(response, interaction, accept, query)
+    except GatewayError as error:
+        return _intermediary_failure(error, status)
+    return await _stored_response(response)
+
+
+def _intermediary_failure(error: GatewayError, status: int) -> SendResult:
+    """Return the result for an intermediary's response, or one of the platform without FHIR."""
+    if error.reason is errors.UPSTREAM_REDIRECT:
+        # A redirect requires another request; only a 303 may follow after the write took effect.
+        effect = Effect.UNKNOWN if status == 303 else Effect.NONE
+        return SendFailure(effect, error.reason.code)
+    if 200 <= status < 300:
+        # Usually this is a sign-in page of the network.
+        return SendFailure(Effect.UNKNOWN, error.reason.code)
+    return StoredResponse(status, reason=error.reason.code, note=platform_status_note(status))
+
+
+async def _stored_response(response: UpstreamResponse) -> StoredResponse:
+    fields: FieldLines = response.fields.forwarded_lines(_KEPT_FIELDS)
+    try:
+        body = await _body(response)
+    except UpstreamConnectionError:
+        if not 200 <= response.status < 300:
+            raise GatewayError(errors.UPSTREAM_FAILED, "the answer broke off") from None
+        body = None
+    return StoredResponse(response.status, fields, body or b"")
+
+
+async def _body(response: UpstreamResponse) -> bytes | None:
+    """Return the decoded body; None where it is too long or cannot be decoded.
+
+    Raises `UpstreamConnectionError`.
+    """
+    chunks, size = [], 0
+    while data := await response.read():
+        size += len(data)
+        if size > _MAX_RESPONSE_BYTES:
+            return None
+        chunks.append(data)
+    body, coding = b"".join(chunks), response.content_coding
+    if coding is None:
+        return body
+    if coding not in DECODABLE:
+        return None
+    return await asyncio.to_thread(decode_body, body, coding, _MAX_RESPONSE_BYTES) or None
+
+
+def _send_failure(error: GatewayError) -> SendFailure:
+    effect = Effect.UNKNOWN if error.reason in _UNKNOWN_EFFECT else Effect.NONE
+    affects_all = error.reason not in _OF_CREDENTIAL
+    retry_after = None if error.reason in _CONNECT_FAILURE_REASONS else error.retry_after
+    return SendFailure(effect, error.reason.code, retry_after, affects_all_entries=affects_all)
+
+
+def _has_content_type(request: QueuedRequest) -> bool:
+    """Return whether a body was announced: an empty body without a type is none."""
+    return first_field_value(request.fields, b"content-type") is not None
+
+
+class LatestEntrySender:
+    """A sender that delegates to the one that is the newest when an attempt begins.
+
+    `acquire_sender` returns that sender and a function that releases it; until then its route stays
+    open. `can_record` returns whether steps can be recorded: otherwise nothing is sent. `probe`
+    sends the platform an inexpensive request.
+    """
+
+    def __init__(
+        self,
+        acquire_sender: Callable[[], tuple[EntrySender, Callable[[], None]]],
+        can_record: Callable[[], bool],
+        probe: Callable[[], Awaitable[object]],
+    ) -> None:
+        self._acquire_sender = acquire_sender
+        self._can_record = can_record
+        self._probe = probe
+
+    async def probe(self) -> None:
+        """As `Sender.probe`."""
+        await self._probe()
+
+    async def send(self, entry: OutboxEntry, request: QueuedRequest) -> SendResult:
+        """As `EntrySender.send`."""
+        if not self._can_record():
+            return SendFailure(Effect.NONE, errors.AUDIT_UNAVAILABLE.code)
+        sender, release = self._acquire_sender()
+        try:
+            return await sender.send(entry, request)
+        finally:
+            release()
+
+    async def verify(
+        self, entry: OutboxEntry, request: QueuedRequest
+    ) -> VerificationResult | SendFailure:
+        """As `EntrySender.verify`."""
+        sender, release = self._acquire_sender()
+        try:
+            return await sender.verify(entry, request)
+        finally:
+            release()

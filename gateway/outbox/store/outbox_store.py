@@ -1,0 +1,674 @@
+"""The store of the outbox, in a SQL database: its entries and its pending audit records.
+
+Several processes may share it. An entry that is being sent is leased to one of them. A lease that
+is not renewed ends, and the entry is then treated as after an attempt of unknown effect. The
+store's clock may be set, so that a process that recovers leases must have observed by its own clock
+that they were not renewed.
+
+Every method is atomic and, when it returns, its changes are on disk. All raise
+`OutboxUnavailableError` when the database cannot be reached. Durations are seconds; `owner` names
+one gateway process. Methods run to their end, also when their caller is cancelled: a transaction
+that is cancelled midway would leave its connection, and SQLite's lock, to a thread that does not
+know of the cancellation.
+
+Pending audit records are steps that stay in the store until an audit trail has recorded them. They
+are stored because the process that took the step had no audit trail to write to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from functools import update_wrapper
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.i18n import Message
+from gateway.outbox.entry import (
+    ALL_KEYS,
+    BLOCKING,
+    STEP_OF_ACTION,
+    Actor,
+    EntryState,
+    OutboxStep,
+    PendingAuditRecord,
+)
+from gateway.outbox.store import queries, sealed_contents, transitions
+from gateway.outbox.store.content_encryption import unpack_request, unpack_response
+from gateway.outbox.store.queries import entry_from_row
+from gateway.outbox.store.sealed_contents import EncryptedContents
+from gateway.outbox.store.store_types import (
+    ClaimedEntry,
+    EntryContent,
+    EntryGroup,
+    Lease,
+    OutboxConfigurationError,
+    OutboxUnavailableError,
+    QueueDepth,
+    QueueUsage,
+    StoreStepResult,
+    always_confirm,
+)
+from gateway.outbox.store.tables import (
+    BY_BEHIND,
+    BY_CALLER_AND_STATE,
+    METADATA,
+    UPGRADABLE_VERSIONS,
+    VERSION,
+    all_keys_table,
+    entries_table,
+    meta_table,
+    ordering_keys_table,
+    pending_records_table,
+    segments_table,
+)
+
+if TYPE_CHECKING:
+    from gateway.outbox.entry import (
+        NewEntry,
+        OutboxEntry,
+        QueuedRequest,
+        RecordPending,
+        StoredResponse,
+    )
+    from gateway.outbox.store.content_encryption import ContentCipher
+    from gateway.outbox.store.database import Database
+    from gateway.outbox.store.store_types import AttemptOutcome, Confirm, EntryChange, OutboxLimits
+
+_MAX_RECORDS: Final = 100
+
+
+async def add_pending_records(
+    connection: AsyncConnection,
+    step: OutboxStep,
+    entries: Sequence[OutboxEntry],
+    actor: Actor,
+    at: float,
+) -> None:
+    """Store that `actor` took this step with these entries, in the transaction of the step.
+
+    `at` is a Unix time.
+    """
+    common = {"step": step, "by": _encode_actor(actor), "at": at}
+    rows = [{**common, "entry": entry.id, "caller": entry.caller} for entry in entries]
+    if rows:
+        await connection.execute(sa.insert(pending_records_table), rows)
+
+
+async def has_pending_records(connection: AsyncConnection) -> bool:
+    """Return whether any pending record is stored."""
+    query = sa.select(sa.exists().select_from(pending_records_table))
+    return bool((await connection.execute(query)).scalar_one())
+
+
+async def drain_pending_records(
+    connection: AsyncConnection, record: RecordPending, recorded: set[int]
+) -> set[int]:
+    """Pass the oldest pending records to `record`, delete them, and return their numbers.
+
+    No other process records them meanwhile: their rows are locked, with SQLite the whole database.
+    The numbers of recorded ones are added to `recorded`, so that they are not recorded again if the
+    transaction fails. A record may appear twice if the process dies before the transaction ends.
+    """
+    query = (
+        sa.select(pending_records_table)
+        .order_by(pending_records_table.c.number)
+        .limit(_MAX_RECORDS)
+    )
+    rows = (await connection.execute(query.with_for_update(skip_locked=True))).all()
+    new = [row for row in rows if row.number not in recorded]
+    if new and await record([_record_of_row(row) for row in new]):
+        recorded.update(row.number for row in new)
+    deleted = {row.number for row in rows} & recorded
+    if deleted:
+        await connection.execute(
+            sa.delete(pending_records_table).where(pending_records_table.c.number.in_(deleted))
+        )
+    return deleted
+
+
+def _record_of_row(row: sa.Row[Any]) -> PendingAuditRecord:
+    return PendingAuditRecord(
+        OutboxStep(row.step), row.entry, row.caller, _decode_actor(row.by), row.at
+    )
+
+
+def _encode_actor(actor: Actor) -> str:
+    """Return the channel alone, as all versions store it, or JSON if there is more to store."""
+    if not (actor.operator or actor.reason):
+        return actor.channel
+    stored = {"way": actor.channel, "operator": actor.operator, "reason": actor.reason}
+    return orjson.dumps(stored).decode()
+
+
+def _decode_actor(text: str) -> Actor:
+    if not text.startswith("{"):
+        return Actor(text)
+    stored = orjson.loads(text)
+    return Actor(stored.pop("way"), **stored)
+
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class ShieldedTasks:
+    """The tasks that are running."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Await `work` and return its result.
+
+        Cancelling the caller does not cancel the work (asyncio.shield).
+        """
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._end)
+        return await asyncio.shield(task)
+
+    async def wait_all(self) -> None:
+        """Wait until no task is running."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _end(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            # Retrieved, so that asyncio does not log the exception of a task whose caller was
+            # cancelled.
+            task.exception()
+
+
+class HasShieldedTasks(Protocol):
+    """An object with `shielded` methods."""
+
+    @property
+    def shielded_tasks(self) -> ShieldedTasks:
+        """The tasks of its shielded methods."""
+        ...
+
+
+_W = TypeVar("_W", bound=HasShieldedTasks)
+
+
+def shielded(
+    method: Callable[Concatenate[_W, _P], Coroutine[Any, Any, _T]],
+) -> Callable[Concatenate[_W, _P], Coroutine[Any, Any, _T]]:
+    """Return the method as one that completes even if its caller is cancelled."""
+
+    async def run_to_end(self: _W, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return await self.shielded_tasks.run(method(self, *args, **kwargs))
+
+    update_wrapper(run_to_end, method)
+    return run_to_end
+
+
+class SqlQueries:
+    """The part of `SqlStore` that changes nothing."""
+
+    def __init__(self, database: Database, contents: EncryptedContents) -> None:
+        self._database = database
+        self._contents = contents
+        self.shielded_tasks = ShieldedTasks()
+
+    @shielded
+    async def entry(self, entry_id: str) -> OutboxEntry | None:
+        """Return one entry."""
+        async with self._database.read_transaction() as connection:
+            return await find_entry(connection, entry_id)
+
+    @shielded
+    async def entries(
+        self,
+        *,
+        caller: str | None = None,
+        states: Collection[EntryState] = (),
+        cause: str | None = None,
+        after: int = 0,
+        limit: int = 100,
+    ) -> Sequence[OutboxEntry]:
+        """Return entries in the order of arrival, with numbers above `after`; no `states`: all."""
+        query = queries.select_entries().where(entries_table.c.number > after)
+        if caller is not None:
+            query = query.where(entries_table.c.caller == caller)
+        if cause is not None:
+            query = query.where(entries_table.c.cause == cause)
+        if states:
+            query = query.where(entries_table.c.state.in_(states))
+        async with self._database.read_transaction() as connection:
+            found = await connection.execute(query.order_by(entries_table.c.number).limit(limit))
+            return [entry_from_row(row) for row in found]
+
+    @shielded
+    async def undelivered_groups(self) -> Sequence[EntryGroup]:
+        """Return the number of blocking entries by state, cause and caller."""
+        columns = (entries_table.c.state, entries_table.c.cause, entries_table.c.caller)
+        aggregates = (sa.func.count(), sa.func.min(entries_table.c.queued_at))
+        query = (
+            sa.select(*columns, *aggregates)
+            .where(entries_table.c.state.in_(BLOCKING))
+            .group_by(*columns)
+        )
+        async with self._database.read_transaction() as connection:
+            rows = (await connection.execute(query.order_by(*columns))).all()
+        return [EntryGroup(EntryState(state), *rest) for state, *rest in rows]
+
+    @shielded
+    async def request(self, entry_id: str) -> QueuedRequest | None:
+        """Return the write in plain text; None when it was erased."""
+        async with self._database.read_transaction() as connection:
+            entry = await find_entry(connection, entry_id)
+            return None if entry is None else await self._request(connection, entry)
+
+    @shielded
+    async def response(self, entry_id: str) -> StoredResponse | None:
+        """Return the outcome in plain text; None while there is none."""
+        async with self._database.read_transaction() as connection:
+            entry = await find_entry(connection, entry_id)
+            return None if entry is None else await self._response(connection, entry)
+
+    async def _request(
+        self, connection: AsyncConnection, entry: OutboxEntry
+    ) -> QueuedRequest | None:
+        plain = await self._contents.read(connection, entry, "request")
+        return None if plain is None else unpack_request(plain)
+
+    async def _response(
+        self, connection: AsyncConnection, entry: OutboxEntry
+    ) -> StoredResponse | None:
+        plain = await self._contents.read(connection, entry, "response")
+        return None if plain is None else unpack_response(plain)
+
+    @shielded
+    async def depth(self) -> QueueDepth:
+        """Return the number of entries by state, and the size and age of those that block."""
+        async with self._database.read_transaction() as connection:
+            rows = (await connection.execute(queries.select_depth())).all()
+        blocking = [row for row in rows if EntryState(row.state) in BLOCKING]
+        return QueueDepth(
+            {EntryState(row.state): row.entries for row in rows},
+            sum(int(row.size) for row in blocking),
+            min((row.oldest for row in blocking), default=None),
+        )
+
+
+async def find_entry(connection: AsyncConnection, entry_id: str) -> OutboxEntry | None:
+    """Return one entry by its id."""
+    query = queries.select_entries().where(entries_table.c.id == entry_id)
+    row = (await connection.execute(query)).first()
+    return None if row is None else entry_from_row(row)
+
+
+_ID_BYTES: Final = 16
+# The most entries that one transaction recovers, purges or retries, so that none takes long.
+_RECOVERY_BATCH: Final = 100
+_PURGE_BATCH: Final = 200
+_RETRY_BATCH: Final = 500
+# Bytes of the row of an ordering key, with its indexes.
+_KEY_ROW_BYTES: Final = 256
+
+
+class SqlStore(SqlQueries):
+    """The store. `gateway.outbox.open_outbox` makes it; `prepare` must be called first."""
+
+    def __init__(self, database: Database, cipher: ContentCipher) -> None:
+        super().__init__(database, EncryptedContents(cipher))
+        self._cipher = cipher
+        self._meta_values = {"schema": str(VERSION), "key": cipher.check}
+        self._recorded: set[int] = set()
+        # The Unix time of the last claim.
+        self._latest = 0.0
+        # True if no entry blocks, as far as that is known at once.
+        self.is_known_empty = database.is_known_empty
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether other gateways are kept away from the database."""
+        return self._database.is_exclusive
+
+    async def close(self) -> None:
+        """Close the database after the running methods have ended."""
+        await self.shielded_tasks.wait_all()
+        await self._database.close()
+
+    @shielded
+    async def prepare(self) -> None:
+        """Create or upgrade the tables; nothing is written if they are current.
+
+        Before that all other methods raise `OutboxUnavailableError`. Raises
+        `OutboxConfigurationError` for another key or an unknown schema version.
+        """
+        async with self._database.write_transaction() as connection:
+            await self._database.lock_inserts(connection)
+            await connection.run_sync(METADATA.create_all)
+            stored = await _stored_meta(connection)
+            if stored == self._meta_values:
+                return
+            if (schema := stored.get("schema", str(VERSION))) not in (
+                str(VERSION),
+                *UPGRADABLE_VERSIONS,
+            ):
+                why = Message("was written by another version (schema {schema})", schema=schema)
+                raise OutboxConfigurationError(why)
+            has_other_key = stored and stored.get("key") != self._meta_values["key"]
+            if has_other_key and await _has_entries(connection):
+                raise OutboxConfigurationError(
+                    Message("holds entries that were encrypted with another key")
+                )
+            await connection.run_sync(_upgrade_schema)
+            await connection.execute(sa.delete(meta_table))
+            facts = [{"name": name, "value": value} for name, value in self._meta_values.items()]
+            await connection.execute(sa.insert(meta_table), facts)
+
+    @shielded
+    async def insert(
+        self, new_entry: NewEntry, limits: OutboxLimits, confirm: Confirm = always_confirm
+    ) -> OutboxEntry:
+        """Store a write and return its entry. Raises `OutboxFullError`.
+
+        `confirm` is called when the waiting is over and no other process can insert entries, and
+        again at the very end. What it raises is raised here, and nothing is stored.
+        """
+        entry_id = secrets.token_hex(_ID_BYTES)
+        sealed, size = await self._contents.encrypt_request(entry_id, new_entry)
+        digests = self._key_digests(new_entry.caller, new_entry.ordering_keys)
+        size += _KEY_ROW_BYTES * len(digests)
+        async with self._database.write_transaction(adds=True) as connection:
+            await self._database.lock_inserts(connection)
+            confirm()
+            await self._require_same_key(connection)
+            used = (await connection.execute(queries.select_usage(new_entry.caller))).one()
+            limits.check(size, QueueUsage(*map(int, used)))
+            now = await self._database.now(connection)
+            arrival = queries.insert_entry(new_entry, entry_id, size, now)
+            entry = entry_from_row((await connection.execute(arrival)).one())
+            blocking = [{"mark": digest, "entry": entry.number} for digest in digests]
+            await connection.execute(sa.insert(ordering_keys_table), blocking)
+            if new_entry.ordering_keys == ALL_KEYS:
+                row = {"entry": entry.number, "caller": new_entry.caller}
+                await connection.execute(sa.insert(all_keys_table).values(row))
+            await connection.execute(
+                queries.update_predecessors(entries_table.c.number == entry.number)
+            )
+            await sealed_contents.save_segments(connection, "request", {entry.number: sealed})
+            # A slow disk or a distant server may have taken time since the first call.
+            confirm()
+            return entry
+
+    @shielded
+    async def is_blocked(self, caller: str, ordering_keys: Collection[str]) -> bool:
+        """Return whether an undelivered entry has one of these ordering keys, or ALL_KEYS."""
+        if ordering_keys == ALL_KEYS:
+            query = queries.exists_blocking_of_caller(caller)
+        else:
+            query = queries.exists_blocking(self._key_digests(caller, (*ordering_keys, *ALL_KEYS)))
+        async with self._database.read_transaction() as connection:
+            return bool((await connection.execute(query)).scalar_one())
+
+    def _key_digests(self, caller: str, ordering_keys: Collection[str]) -> list[bytes]:
+        return [self._cipher.ordering_key_digest(caller, key) for key in ordering_keys]
+
+    @shielded
+    async def record_and_claim(
+        self,
+        owner: str,
+        outcomes: Sequence[AttemptOutcome],
+        *,
+        max_claims: int,
+        size: int = 0,
+        lease: float = 0.0,
+        prefer_verifiable: bool = False,
+    ) -> StoreStepResult:
+        """Record the outcomes of attempts, and claim up to `max_claims` due entries.
+
+        Each claimed entry is leased for `lease` seconds, counts one more attempt, and is not
+        blocked. Together they have at most `size` bytes, or it is one. With `prefer_verifiable`
+        entries that would not end as unclear in an outage come first. A delivery counts also when
+        its lease was lost, unless the entry was claimed again or an operator has decided about it.
+        """
+        sealed = await self._contents.encrypt_responses(outcomes)
+        recorded: Sequence[bool] = ()
+        claimed: Mapping[OutboxEntry, Sequence[bytes]] = {}
+        async with self._database.write_transaction() as connection:
+            if any(map(transitions.is_delivered, outcomes)):
+                await self._database.lock_inserts(connection)
+            now = await self._database.now(connection)
+            if outcomes:
+                recorded = await transitions.record_outcomes(
+                    connection, owner, outcomes, sealed, now
+                )
+            if max_claims:
+                if not any(recorded):
+                    # Entries claimed here prevent another process from preparing the store with
+                    # another key.
+                    await self._require_same_key(connection)
+                await self._handle_clock_step(connection, now)
+                ready = queries.select_ready(now, max_claims, prefer_verifiable=prefer_verifiable)
+                lease_values = {"owner": owner, "leased_until": now + lease}
+                claimed = await transitions.claim_entries(connection, ready, size, lease_values)
+        return StoreStepResult(
+            recorded, [await self._decrypt_claimed(*item) for item in claimed.items()]
+        )
+
+    async def _handle_clock_step(self, connection: AsyncConnection, now: float) -> None:
+        await transitions.reset_delays_after_clock_step(connection, self._latest, now)
+        self._latest = now
+
+    async def _decrypt_claimed(self, entry: OutboxEntry, sealed: Sequence[bytes]) -> ClaimedEntry:
+        try:
+            plain = await self._contents.decrypt(sealed, entry, "request")
+        except OutboxConfigurationError:
+            plain = None
+        return ClaimedEntry(entry, None if plain is None else unpack_request(plain))
+
+    @shielded
+    async def renew(self, owner: str, ids: Collection[str], *, lease: float) -> Collection[str]:
+        """Renew the leases of this owner that have not ended. Return the ids it still holds."""
+        async with self._database.write_transaction() as connection:
+            now = await self._database.now(connection)
+            conditions = (
+                entries_table.c.id.in_(ids),
+                entries_table.c.owner == owner,
+                entries_table.c.state == EntryState.SENDING,
+            )
+            # A lease that has ended may be taken by another process at any moment and must not be
+            # revived.
+            alive = entries_table.c.leased_until > now
+            prolonged = (
+                sa.update(entries_table).where(*conditions, alive).values(leased_until=now + lease)
+            )
+            held = await connection.execute(prolonged.returning(entries_table.c.id))
+            return frozenset(held.scalars())
+
+    @shielded
+    async def make_due(self, ids: Collection[str]) -> None:
+        """Make those of these entries that wait due at once, except entries to be verified."""
+        if ids:
+            async with self._database.write_transaction() as connection:
+                await connection.execute(queries.update_due_now(entries_table.c.id.in_(ids)))
+
+    async def _require_same_key(self, connection: AsyncConnection) -> None:
+        # Another process may have prepared the store with a new key while it was empty.
+        if await _stored_meta(connection) != self._meta_values:
+            raise OutboxUnavailableError(
+                Message("is in use with another key or by another version")
+            )
+
+    @shielded
+    async def leases(self) -> Collection[Lease]:
+        """Return all leases, of any process, ended or not."""
+        async with self._database.read_transaction() as connection:
+            return [Lease(*row) for row in await connection.execute(queries.select_leases())]
+
+    @shielded
+    async def recover_leases(
+        self, standing: Collection[Lease], *, settle: float, dead: Collection[str] = ()
+    ) -> Sequence[EntryChange]:
+        """Recover entries with one of these leases that has ended or whose owner is `dead`.
+
+        Their `recovery` decides what follows. Entries to be verified are due after `settle`
+        seconds.
+        """
+        async with self._database.write_transaction() as connection:
+            await self._require_same_key(connection)
+            now = await self._database.now(connection)
+            found = await connection.execute(
+                queries.select_interrupted(standing, dead, now).limit(_RECOVERY_BATCH)
+            )
+            return [
+                await transitions.expire_lease(
+                    connection, self._contents, entry_from_row(row), now, settle
+                )
+                for row in found.all()
+            ]
+
+    @shielded
+    async def expire_entries(self, max_age: float) -> Sequence[EntryChange]:
+        """Give up some entries that have waited longer than `max_age`.
+
+        They become failed, or unclear if they are in doubt.
+        """
+        async with self._database.write_transaction() as connection:
+            await self._require_same_key(connection)
+            now = await self._database.now(connection)
+            old = (
+                entries_table.c.state == EntryState.WAITING,
+                entries_table.c.queued_at < now - max_age,
+            )
+            found = (
+                await connection.execute(queries.select_unlocked(*old).limit(_RECOVERY_BATCH))
+            ).all()
+            if not found:
+                await transitions.unblock_orphaned(connection)
+            return [
+                await transitions.expire_entry(connection, self._contents, entry_from_row(row), now)
+                for row in found
+            ]
+
+    @shielded
+    async def purge_finished(self, retention: float) -> int:
+        """Delete some entries that finished more than `retention` seconds ago. Return how many."""
+        async with self._database.write_transaction() as connection:
+            now = await self._database.now(connection)
+            query = queries.select_purgeable(now - retention).limit(_PURGE_BATCH)
+            numbers = [row.number for row in await connection.execute(query)]
+            if numbers:
+                await connection.execute(
+                    sa.delete(segments_table).where(segments_table.c.entry.in_(numbers))
+                )
+                await connection.execute(
+                    sa.delete(entries_table).where(entries_table.c.number.in_(numbers))
+                )
+            return len(numbers)
+
+    @shielded
+    async def release_disk_space(self) -> bool:
+        """Return some unused space to the file system. Return whether any was returned."""
+        return await self._database.release_disk_space()
+
+    @shielded
+    async def apply_action(
+        self,
+        entry_id: str,
+        to: EntryState,
+        *,
+        caller: str | None = None,
+        actor: Actor | None = None,
+    ) -> OutboxEntry | None:
+        """Retry (`WAITING`), cancel or drop. None: there is no such entry (of this caller).
+
+        With `actor` the step is stored as a pending audit record, see `record_pending`. Raises
+        `EntryStateError`. Cancelling and dropping erase the request.
+        """
+        async with self._database.write_transaction() as connection:
+            await self._database.lock_inserts(connection)
+            query = queries.select_entries().where(entries_table.c.id == entry_id).with_for_update()
+            row = (await connection.execute(query)).first()
+            entry = None if row is None else entry_from_row(row)
+            if entry is None or caller not in (None, entry.caller):
+                return None
+            now = await self._database.now(connection)
+            changed = await transitions.apply_operator_action(connection, entry, to, now)
+            if actor is not None:
+                await add_pending_records(connection, STEP_OF_ACTION[to], [changed], actor, now)
+            return changed
+
+    @shielded
+    async def retry_failed(
+        self, cause: str | None, *, after: int = 0, actor: Actor | None = None
+    ) -> Sequence[OutboxEntry]:
+        """Retry the first failed entries, of one cause or of any, with numbers above `after`.
+
+        An empty result means that none are left. With `actor` the steps are stored as by
+        `apply_action`.
+        """
+        async with self._database.write_transaction() as connection:
+            now = await self._database.now(connection)
+            retried = await transitions.retry_failed(
+                connection, now, cause, after, max_entries=_RETRY_BATCH
+            )
+            if actor is not None:
+                await add_pending_records(connection, OutboxStep.RETRIED, retried, actor, now)
+            return retried
+
+    @shielded
+    async def content(self, entry_id: str, actor: Actor | None = None) -> EntryContent | None:
+        """Return all of an entry in plain text. None: there is no such entry.
+
+        With `actor` a pending audit record of the access is stored first.
+        """
+        transaction = (
+            self._database.read_transaction()
+            if actor is None
+            else self._database.write_transaction()
+        )
+        async with transaction as connection:
+            entry = await find_entry(connection, entry_id)
+            if entry is None:
+                return None
+            if actor is not None:
+                now = await self._database.now(connection)
+                await add_pending_records(connection, OutboxStep.REVEALED, [entry], actor, now)
+            request = await self._request(connection, entry)
+            return EntryContent(entry, request, await self._response(connection, entry))
+
+    @shielded
+    async def record_pending(self, record: RecordPending) -> int:
+        """Have the oldest pending records recorded and deleted. Return how many were deleted.
+
+        Only one process does so at a time. Other writers wait meanwhile, so that `record` must be
+        quick. What it cannot record stays pending.
+        """
+        async with self._database.read_transaction() as connection:
+            if not await has_pending_records(connection):
+                return 0
+        async with self._database.write_transaction() as connection:
+            deleted = await drain_pending_records(connection, record, self._recorded)
+        self._recorded -= deleted
+        return len(deleted)
+
+
+async def _stored_meta(connection: AsyncConnection) -> dict[str, str]:
+    return {row.name: row.value for row in await connection.execute(sa.select(meta_table))}
+
+
+def _upgrade_schema(connection: sa.Connection) -> None:
+    """Add columns and indexes to the tables of an older version. Missing tables exist by now."""
+    columns = sa.inspect(connection).get_columns(entries_table.name)
+    if all(column["name"] != entries_table.c.behind.name for column in columns):
+        column = sa.schema.CreateColumn(entries_table.c.behind).compile(dialect=connection.dialect)
+        connection.exec_driver_sql(f"ALTER TABLE {entries_table.name} ADD COLUMN {column}")
+    for index in (BY_CALLER_AND_STATE, BY_BEHIND):
+        index.create(connection, checkfirst=True)
+    connection.execute(queries.update_predecessors(entries_table.c.state.in_(BLOCKING)))
+
+
+async def _has_entries(connection: AsyncConnection) -> bool:
+    query = sa.select(sa.exists().select_from(entries_table))
+    return bool((await connection.execute(query)).scalar_one())

@@ -1,0 +1,279 @@
+"""The SQL statements of the store's methods."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+
+from gateway.outbox.entry import BLOCKING, EntryState, OutboxEntry, RecoveryMode
+from gateway.outbox.store.tables import (
+    all_keys_table,
+    entries_table,
+    ordering_keys_table,
+    segments_table,
+)
+
+if TYPE_CHECKING:
+    from gateway.outbox.entry import NewEntry
+    from gateway.outbox.store.store_types import Lease
+
+_ENTRY_COLUMNS: Final = (
+    *(
+        entries_table.c.number,
+        entries_table.c.id,
+        entries_table.c.caller,
+        entries_table.c.state,
+        entries_table.c.recovery,
+    ),
+    *(
+        entries_table.c.doubt,
+        entries_table.c.queued_at,
+        entries_table.c.due_at,
+        entries_table.c.finished_at,
+    ),
+    *(entries_table.c.attempts, entries_table.c.size, entries_table.c.cause),
+)
+_LEASE_COLUMNS: Final = (
+    *(
+        entries_table.c.number,
+        entries_table.c.attempts,
+        entries_table.c.leased_until,
+        entries_table.c.owner,
+    ),
+)
+# Seconds. No delay and no lease is longer: a moment further ahead was set before the clock was set
+# back.
+_MAX_DELAY: Final = 4000.0
+_MAX_LEASE: Final = 60.0
+# Entries that are verified before the next attempt.
+_NEEDS_VERIFICATION: Final = entries_table.c.doubt & (
+    entries_table.c.recovery == RecoveryMode.VERIFY
+)
+_PURGEABLE_STATES: Final = (EntryState.DELIVERED, EntryState.CANCELLED, EntryState.DROPPED)
+
+
+def entry_from_row(row: Any) -> OutboxEntry:
+    """Return the entry of a row with the columns `_ENTRY_COLUMNS`."""
+    facts = row._asdict()
+    facts["in_doubt"] = facts.pop("doubt")
+    return OutboxEntry(
+        **{
+            **facts,
+            "state": EntryState(facts["state"]),
+            "recovery": RecoveryMode(facts["recovery"]),
+        }
+    )
+
+
+def select_entries() -> sa.Select[Any]:
+    """Return the SELECT of all entries."""
+    return sa.select(*_ENTRY_COLUMNS)
+
+
+def select_unlocked(*conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """Return the SELECT of entries that no other transaction has locked, which locks them."""
+    return select_entries().where(*conditions).with_for_update(skip_locked=True, of=entries_table)
+
+
+def insert_entry(new_entry: NewEntry, entry_id: str, size: int, now: float) -> sa.Insert:
+    """Return the INSERT of a new entry, which returns the row with its number."""
+    return (
+        sa.insert(entries_table)
+        .values(
+            id=entry_id,
+            caller=new_entry.caller,
+            state=EntryState.WAITING,
+            recovery=new_entry.recovery,
+            doubt=new_entry.in_doubt,
+            queued_at=now,
+            due_at=now + new_entry.delay,
+            attempts=0,
+            size=size,
+            cause=new_entry.cause,
+        )
+        .returning(*_ENTRY_COLUMNS)
+    )
+
+
+def select_ready(now: float, max_entries: int, *, prefer_verifiable: bool) -> sa.Select[Any]:
+    """Return the SELECT of up to `max_entries` entries that are due and not blocked.
+
+    Those that have been due longest come first: an entry that has just failed lets others go ahead.
+    With `prefer_verifiable` those that must not be repeated come last.
+    """
+    # An entry that is due at once stays due, however the clock is set meanwhile.
+    at_once = entries_table.c.due_at == entries_table.c.queued_at
+    is_due = at_once | _reached(entries_table.c.due_at, now, _MAX_DELAY)
+    due = (entries_table.c.state == EntryState.WAITING, entries_table.c.behind.is_(None), is_due)
+    first = [entries_table.c.recovery == RecoveryMode.HOLD] if prefer_verifiable else []
+    return (
+        select_unlocked(*due)
+        .order_by(*first, entries_table.c.due_at, entries_table.c.number)
+        .limit(max_entries)
+    )
+
+
+def update_predecessors(*conditions: sa.ColumnElement[bool]) -> sa.Update:
+    """Return the UPDATE that sets `behind` to the earlier entry that blocks, or to null."""
+    return sa.update(entries_table).where(*conditions).values(behind=_predecessor())
+
+
+def _predecessor() -> sa.ColumnElement[int]:
+    """Return the number of an entry that blocks this one: by an ordering key, or by ALL_KEYS."""
+    keys, before, rest = (
+        ordering_keys_table.alias(),
+        ordering_keys_table.alias(),
+        entries_table.alias(),
+    )
+    latest = sa.select(sa.func.max(before.c.entry)).where(
+        before.c.mark == keys.c.mark, before.c.entry < keys.c.entry
+    )
+    of_orders = sa.select(sa.func.max(latest.correlate(keys).scalar_subquery())).where(
+        keys.c.entry == entries_table.c.number
+    )
+    of_everything = sa.select(sa.func.max(all_keys_table.c.entry)).where(
+        all_keys_table.c.caller == entries_table.c.caller,
+        all_keys_table.c.entry < entries_table.c.number,
+    )
+    latest_of_all = sa.select(sa.func.max(rest.c.number)).where(
+        rest.c.caller == entries_table.c.caller,
+        rest.c.state.in_(BLOCKING),
+        rest.c.number < entries_table.c.number,
+    )
+    has_it = sa.select(all_keys_table.c.entry).where(
+        all_keys_table.c.entry == entries_table.c.number
+    )
+    # Evaluated only for an entry with ALL_KEYS: it reads all entries of the caller.
+    anything = sa.case(
+        (
+            has_it.correlate(entries_table).exists(),
+            latest_of_all.correlate(entries_table).scalar_subquery(),
+        )
+    )
+    predecessors = (
+        query.correlate(entries_table).scalar_subquery() for query in (of_orders, of_everything)
+    )
+    return sa.func.coalesce(*predecessors, anything)
+
+
+def select_leases() -> sa.Select[Any]:
+    """Return the SELECT of all leases: number, attempts, end and owner."""
+    return sa.select(*_LEASE_COLUMNS).where(entries_table.c.state == EntryState.SENDING)
+
+
+def select_interrupted(
+    standing: Collection[Lease], dead: Collection[str], now: float
+) -> sa.Select[Any]:
+    """Return the SELECT of entries with one of these leases, ended or of a dead owner."""
+    known = [(lease.number, lease.attempts, lease.until, lease.owner) for lease in standing]
+    has_ended = _reached(entries_table.c.leased_until, now, _MAX_LEASE) | entries_table.c.owner.in_(
+        dead
+    )
+    return select_unlocked(
+        entries_table.c.state == EntryState.SENDING,
+        sa.tuple_(*_LEASE_COLUMNS).in_(known),
+        has_ended,
+    )
+
+
+def update_due_now(*conditions: sa.ColumnElement[bool]) -> sa.Update:
+    """Return the UPDATE that makes waiting entries due at once.
+
+    Entries to be verified are left out, because the platform's index may lag behind.
+    """
+    waiting = sa.update(entries_table).where(
+        entries_table.c.state == EntryState.WAITING, ~_NEEDS_VERIFICATION, *conditions
+    )
+    return waiting.values(due_at=entries_table.c.queued_at)
+
+
+def update_delays_after_clock_step(now: float, settle: float) -> Sequence[sa.Update]:
+    """Return the UPDATEs that end delays measured by a clock that was set back since.
+
+    Entries to be verified are due after `settle` seconds.
+    """
+    late = (
+        entries_table.c.state == EntryState.WAITING,
+        _NEEDS_VERIFICATION,
+        entries_table.c.due_at > now + settle,
+    )
+    return (
+        update_due_now(entries_table.c.due_at > now),
+        sa.update(entries_table).where(*late).values(due_at=now + settle),
+    )
+
+
+def _reached(moment: sa.Column[Any], now: float, max_ahead: float) -> sa.ColumnElement[bool]:
+    return (moment <= now) | (moment > now + max_ahead)
+
+
+def exists_blocking(digests: Collection[bytes]) -> sa.Select[Any]:
+    """Return the SELECT whether an entry blocks one of these ordering keys."""
+    return sa.select(sa.exists().where(ordering_keys_table.c.mark.in_(digests)))
+
+
+def exists_blocking_of_caller(caller: str) -> sa.Select[Any]:
+    """Return the SELECT whether any entry of this caller blocks."""
+    conditions = (entries_table.c.caller == caller, entries_table.c.state.in_(BLOCKING))
+    return sa.select(sa.exists().where(*conditions))
+
+
+def update_entries(*conditions: sa.ColumnElement[bool]) -> sa.Update:
+    """Return an UPDATE of entries that returns the changed rows."""
+    return sa.update(entries_table).where(*conditions).returning(*_ENTRY_COLUMNS)
+
+
+def select_for_update(numbers: Collection[int]) -> sa.Select[Any]:
+    """Return the SELECT of state and lease of these entries, which locks them."""
+    columns = (
+        entries_table.c.number,
+        entries_table.c.state,
+        entries_table.c.owner,
+        entries_table.c.attempts,
+    )
+    found = sa.select(*columns, entries_table.c.doubt).where(entries_table.c.number.in_(numbers))
+    return found.with_for_update()
+
+
+def select_usage(caller: str) -> sa.Select[Any]:
+    """Return the SELECT of number and bytes of what blocks: of all callers, and of this one."""
+    is_of_caller = sa.case((entries_table.c.caller == caller, 1), else_=0)
+    return sa.select(
+        sa.func.count(),
+        _sum(entries_table.c.size),
+        _sum(is_of_caller),
+        _sum(is_of_caller * entries_table.c.size),
+    ).where(entries_table.c.state.in_(BLOCKING))
+
+
+def _sum(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    return sa.func.coalesce(sa.func.sum(column), 0)
+
+
+def select_depth() -> sa.Select[Any]:
+    """Return the SELECT of number, bytes and oldest moment of each state."""
+    return sa.select(
+        entries_table.c.state,
+        sa.func.count().label("entries"),
+        _sum(entries_table.c.size).label("size"),
+        sa.func.min(entries_table.c.queued_at).label("oldest"),
+    ).group_by(entries_table.c.state)
+
+
+def select_segments(numbers: Collection[int], kind: str) -> sa.Select[Any]:
+    """Return the SELECT of the segments of these entries, each entry's in order."""
+    where = (segments_table.c.entry.in_(numbers), segments_table.c.kind == kind)
+    return (
+        sa.select(segments_table.c.entry, segments_table.c.sealed)
+        .where(*where)
+        .order_by(segments_table.c.place)
+    )
+
+
+def select_purgeable(before: float) -> sa.Select[Any]:
+    """Return the SELECT of the numbers of entries that finished before that Unix time."""
+    return sa.select(entries_table.c.number).where(
+        entries_table.c.state.in_(_PURGEABLE_STATES), entries_table.c.finished_at < before
+    )

@@ -1,0 +1,379 @@
+"""Disk space reserved for deliveries, as each of their steps needs some, and its release."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.util import await_only
+
+from gateway import os_support
+from gateway.i18n import Message, system_error
+from gateway.outbox.store.database import BUSY_TIMEOUT, MAX_CONNECTIONS, translate_errors
+from gateway.outbox.store.store_types import (
+    OutboxFullError,
+    OutboxInUseError,
+    OutboxUnavailableError,
+)
+from gateway.telemetry.logs import get_logger
+
+_log = get_logger(__name__)
+
+_MAX_RESERVE_BYTES: Final = 8 * 1024 * 1024
+_VOLUME_DIVISOR: Final = 4
+_PRIVATE: Final = 0o600
+PAGE: Final = 4096
+_DEFAULT_WAL_PAGES: Final = 1000
+# Free pages of the database that are kept for the next entries.
+_MIN_FREE_PAGES: Final = 256
+# An older version's database is rewritten (VACUUM) to release space if it uses at most so many
+# pages.
+_MAX_VACUUM_PAGES: Final = 4096
+_INCREMENTAL: Final = 2
+_BUSY_TIMEOUT: Final = 5.0
+
+
+class DiskReserve:
+    """A file beside the database that occupies disk space until it is needed.
+
+    It has at most 8 MiB, and at most a quarter of a small volume.
+    """
+
+    def __init__(self, database: Path) -> None:
+        self._path = database.with_name(f"{database.stem}-reserve")
+
+    def allocate(self) -> bool:
+        """Return whether the space is reserved; False also where the disk is too full for it."""
+        try:
+            size = self._size()
+            return self._allocated_bytes() >= size or self._grow_to(size)
+        except OSError:
+            return False
+
+    def release(self) -> None:
+        """Release the space to deliveries.
+
+        New writes are refused until the space can be reserved again.
+        """
+        with contextlib.suppress(OSError):
+            if self._allocated_bytes():
+                os.truncate(self._path, 0)
+                _log.warning("the outbox's disk is full: the room kept back goes to deliveries")
+
+    def wal_checkpoint_pages(self) -> int:
+        """Return the number of pages after which the WAL is checkpointed.
+
+        The WAL and the database then both find their space in the reserve.
+        """
+        try:
+            return max(16, min(_DEFAULT_WAL_PAGES, self._size() // 3 // PAGE))
+        except OSError:
+            return _DEFAULT_WAL_PAGES
+
+    def release_disk_space(self, database: Path) -> bool:
+        """Release some unused pages of the database. Return whether any were released."""
+        name = f"{database.absolute().as_uri()}?mode=rw"
+        try:
+            with contextlib.closing(
+                sqlite3.connect(name, timeout=_BUSY_TIMEOUT, isolation_level=None, uri=True)
+            ) as connection:
+                return _shrink(connection, self.wal_checkpoint_pages() // 4)
+        except sqlite3.Error:
+            # One reason is a full disk: finished entries will free space.
+            return False
+
+    def _size(self) -> int:
+        volume = os.statvfs(self._path.parent)
+        return min(_MAX_RESERVE_BYTES, volume.f_blocks * volume.f_frsize // _VOLUME_DIVISOR)
+
+    def _allocated_bytes(self) -> int:
+        try:
+            return self._path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def _grow_to(self, size: int) -> bool:
+        volume = os.statvfs(self._path.parent)
+        if volume.f_bavail * volume.f_frsize < size + size // 2:
+            return False
+        file = os.open(self._path, os.O_CREAT | os.O_WRONLY, _PRIVATE)
+        try:
+            os.posix_fallocate(file, 0, size)
+        except OSError:
+            os.truncate(self._path, 0)
+            raise
+        finally:
+            os.close(file)
+        return True
+
+
+def _shrink(connection: sqlite3.Connection, step: int) -> bool:
+    free = _pragma_value(connection, "freelist_count")
+    if free <= _MIN_FREE_PAGES:
+        return False
+    if _pragma_value(connection, "auto_vacuum") == _INCREMENTAL:
+        # `executescript` steps the statement to its end; `execute` would release one page only.
+        connection.executescript(f"PRAGMA incremental_vacuum({min(step, free - _MIN_FREE_PAGES)})")
+    elif _pragma_value(connection, "page_count") - free <= _MAX_VACUUM_PAGES:
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")
+        connection.execute("VACUUM")
+    left = _pragma_value(connection, "freelist_count")
+    if left <= _MIN_FREE_PAGES:
+        # The file itself shrinks only at a checkpoint of the WAL.
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    return left < free
+
+
+def _pragma_value(connection: sqlite3.Connection, pragma: str) -> int:
+    return int(connection.execute(f"PRAGMA {pragma}").fetchone()[0])
+
+
+_RETRY_INTERVAL: Final = 0.02
+_DISK_FULL: Final = Message("the disk is full")
+# The mask of the primary result code in an extended result code of SQLite.
+_PRIMARY: Final = 0xFF
+# SQLite's error names when there is no space for a page, for the WAL or for its index.
+_DISK_FULL_CODES: Final = frozenset(
+    ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_CANTOPEN")
+)
+_PRAGMAS: Final = (
+    # In WAL mode FULL syncs the WAL at every commit, so that the commit survives a power failure.
+    "PRAGMA synchronous = FULL",
+    # Deleted content is overwritten with zeros, although it is encrypted.
+    "PRAGMA secure_delete = ON",
+)
+
+
+class SqliteDatabase:
+    """One file, for processes of this machine. `clock` returns seconds since 1970.
+
+    `exclusive`: no other gateway may use the file; while one does, every transaction raises
+    `OutboxInUseError`. Commands use it without that.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float], *, exclusive: bool = False) -> None:
+        self._clock = clock
+        # Writers of this process wait here in the order of their arrival, rather than in SQLite's
+        # polling.
+        self._write_lock = asyncio.Lock()
+        # Seconds for which the holder of `_write_lock` may still wait for other processes.
+        self._busy_timeout = BUSY_TIMEOUT
+        self._path = path
+        self._reserve = DiskReserve(path)
+        self._excludes_others = exclusive and os_support.HAS_FILE_LOCKS
+        self._lock_fd = -1
+        url = sa.URL.create("sqlite+aiosqlite", database=str(path))
+        self._engine = create_async_engine(url, hide_parameters=True, pool_size=MAX_CONNECTIONS)
+        sa.event.listen(self._engine.sync_engine, "connect", self._prepare)
+        sa.event.listen(self._engine.sync_engine, "begin", self._begin)
+        self._reader = self._engine.execution_options(reading=True)
+        self._empty_check = _EmptyCheck(path)
+        # True if no entry of any process blocks an ordering key.
+        self.is_known_empty = self._empty_check.is_known_empty
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether other gateways are kept away from the database."""
+        return self._lock_fd >= 0
+
+    @contextlib.asynccontextmanager
+    async def read_transaction(self) -> AsyncIterator[AsyncConnection]:
+        """Open a transaction that only reads."""
+        with self._with_disk_reserve(), translate_errors():
+            self._require_file()
+            async with self._reader.begin() as connection:
+                yield connection
+
+    @contextlib.asynccontextmanager
+    async def write_transaction(self, *, adds: bool = False) -> AsyncIterator[AsyncConnection]:
+        """Open a transaction, which is on disk once its context exits without an exception.
+
+        One that `adds` must leave the disk space that all others need. Raises `OutboxFullError`.
+        """
+        with self._with_disk_reserve(adds=adds), translate_errors():
+            self._require_file()
+            async with self._acquire_write_lock(), self._engine.begin() as connection:
+                yield connection
+
+    @contextlib.contextmanager
+    def _with_disk_reserve(self, *, adds: bool = False) -> Iterator[None]:
+        if adds and not self._reserve.allocate():
+            raise OutboxFullError(_DISK_FULL)
+        try:
+            yield
+        except OutboxUnavailableError as error:
+            if str(error) not in _DISK_FULL_CODES:
+                raise
+            if adds:
+                raise OutboxFullError(_DISK_FULL) from None
+            # The released space is there when the failed operation is retried.
+            self._reserve.release()
+            raise
+
+    def _require_file(self) -> None:
+        """Make the file if it is missing, and exclude other gateways."""
+        _make_private(self._path)
+        if self._excludes_others and not self.is_exclusive:
+            self._lock_fd = _locked(self._path.with_name(f"{self._path.name}-lock"))
+
+    def _prepare(self, connection: Any, record: object) -> None:
+        _prepare(connection, self._reserve.wal_checkpoint_pages())
+
+    @contextlib.asynccontextmanager
+    async def _acquire_write_lock(self) -> AsyncIterator[None]:
+        """Hold the in-process write lock.
+
+        Time spent waiting for it is subtracted from SQLite's busy timeout.
+        """
+        until = time.monotonic() + BUSY_TIMEOUT
+        async with asyncio.timeout(BUSY_TIMEOUT):
+            await self._write_lock.acquire()
+        try:
+            self._busy_timeout = max(0.0, until - time.monotonic())
+            yield
+        finally:
+            self._write_lock.release()
+
+    def _begin(self, connection: sa.Connection) -> None:
+        if connection.get_execution_options().get("reading", False):
+            _set_busy_timeout(BUSY_TIMEOUT, connection)
+            connection.exec_driver_sql("BEGIN")
+            return
+        _set_busy_timeout(self._busy_timeout, connection)
+        # A transaction that first reads and then writes could fail midway (SQLITE_BUSY_SNAPSHOT).
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    async def now(self, connection: AsyncConnection) -> float:
+        """Return this machine's time."""
+        return self._clock()
+
+    async def lock_inserts(self, connection: AsyncConnection) -> None:
+        """Do nothing: a write transaction excludes all others."""
+
+    async def release_disk_space(self) -> bool:
+        """Release some pages in a separate transaction. Return whether any were released."""
+        with translate_errors():
+            async with self._acquire_write_lock():
+                return await asyncio.to_thread(self._reserve.release_disk_space, self._path)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        self._empty_check.close()
+        await self._engine.dispose()
+        if self.is_exclusive:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+
+def _make_private(path: Path) -> None:
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _PRIVATE))
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise OutboxUnavailableError(system_error(error, Message("cannot be made"))) from None
+
+
+def _locked(path: Path) -> int:
+    """Return the descriptor of a file that this process has locked.
+
+    The lock ends with the process. Raises `OutboxInUseError` where another gateway has it.
+    """
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, _PRIVATE)
+    try:
+        os_support.lock_file(descriptor)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise OutboxInUseError(Message("is in use by another gateway")) from None
+    return descriptor
+
+
+def _prepare(connection: Any, wal_pages: int) -> None:
+    # `_begin` starts transactions, not the implicit BEGIN of the driver.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    # SQLite applies it only while the file is empty.
+    cursor.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    _enable_wal(cursor)
+    for pragma in _PRAGMAS:
+        cursor.execute(pragma)
+    cursor.execute(f"PRAGMA wal_autocheckpoint = {wal_pages}")
+    cursor.execute(f"PRAGMA journal_size_limit = {wal_pages * PAGE}")
+    cursor.close()
+
+
+def _enable_wal(cursor: Any) -> None:
+    """Switch to WAL mode, with retries for `_BUSY_TIMEOUT` seconds.
+
+    The PRAGMA ignores the busy timeout and fails at once while another process creates the tables
+    of a new file.
+    """
+    left = int(BUSY_TIMEOUT / _RETRY_INTERVAL)
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if not left or error.sqlite_errorcode & _PRIMARY != sqlite3.SQLITE_BUSY:
+                raise
+        left -= 1
+        await_only(asyncio.sleep(_RETRY_INTERVAL))
+
+
+def _set_busy_timeout(seconds: float, connection: sa.Connection) -> None:
+    # Rounded to 0.1 s, so that the PRAGMA is not repeated where the write lock was free.
+    pragma = f"PRAGMA busy_timeout = {round(10 * seconds) * 100}"
+    if connection.info.get("wait") != pragma:
+        connection.exec_driver_sql(pragma).close()
+        connection.info["wait"] = pragma
+
+
+class _EmptyCheck:
+    """A check of a few microseconds whether `outbox_orders` is empty.
+
+    `PRAGMA data_version` changes whenever another connection of any process has committed, and the
+    table is read only after a change. The index of the WAL would show a change sooner, but only
+    SQLite may open it: closing that file releases all locks that this process has on it (POSIX,
+    `fcntl`: "How To Corrupt An SQLite Database File", section 2.2), and the next process that opens
+    the database would re-create the index while others use it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+        self._seen = -1
+        self._empty = False
+
+    def is_known_empty(self) -> bool:
+        """Return whether the table is empty; False also where it cannot be read now."""
+        try:
+            return self._query()
+        except sqlite3.Error:
+            self._seen = -1
+            return False
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _query(self) -> bool:
+        if self._connection is None:
+            # SQLite must not create the file here: it would not have mode 0600.
+            name = f"{self._path.absolute().as_uri()}?mode=rw"
+            self._connection = sqlite3.connect(name, timeout=0, isolation_level=None, uri=True)
+        version = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        if version != self._seen:
+            query = "SELECT EXISTS (SELECT 1 FROM outbox_orders)"
+            self._empty = not self._connection.execute(query).fetchone()[0]
+            self._seen = version
+        return self._empty

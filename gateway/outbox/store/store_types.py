@@ -1,0 +1,165 @@
+"""The parameters, results and errors of the store (`sql_store`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gateway.i18n import Message
+
+if TYPE_CHECKING:
+    from gateway.outbox.attempt_result import EntryTransition
+    from gateway.outbox.entry import EntryState, OutboxEntry, QueuedRequest, StoredResponse
+
+
+class OutboxError(Exception):
+    """Base class of the outbox's exceptions; their texts contain no data of a patient."""
+
+    def __init__(self, why: Message) -> None:
+        super().__init__(why)
+
+
+class OutboxConfigurationError(OutboxError):
+    """The store cannot be opened: wrong key, newer schema, missing extra. An operator must act."""
+
+
+class OutboxUnavailableError(OutboxError):
+    """The store cannot be reached now, or its disk is full."""
+
+
+class OutboxInUseError(OutboxUnavailableError):
+    """Another gateway uses the file."""
+
+
+class NotRecordedError(OutboxError):
+    """The audit trail cannot be written now, so that access to an entry is not recorded."""
+
+
+class OutboxFullError(OutboxError):
+    """The entry would exceed a limit, which the text names; nothing was stored."""
+
+
+class EntryStateError(OutboxError):
+    """The entry is in a `state` that does not allow the action."""
+
+    def __init__(self, state: EntryState) -> None:
+        super().__init__(Message("not possible, it is {state}", state=Message(state.value)))
+        self.state = state
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxLimits:
+    """Limits of the blocking entries: number, and bytes of requests and ordering key rows.
+
+    `max_caller_share` is the fraction of each limit that one caller may use.
+    """
+
+    max_entries: int
+    max_bytes: int
+    max_caller_share: float = 1.0
+
+    def check(self, size: int, used: QueueUsage) -> None:
+        """Raise `OutboxFullError` if one more entry of that size does not fit."""
+        if used.entries >= self.max_entries or used.total_bytes + size > self.max_bytes:
+            raise OutboxFullError(Message("the outbox is full"))
+        max_entries, max_bytes = (
+            int(self.max_entries * self.max_caller_share),
+            self.max_bytes * self.max_caller_share,
+        )
+        exceeds_share = used.caller_entries >= max_entries or used.caller_bytes + size > max_bytes
+        # One entry is allowed for every caller, whatever its share.
+        if used.caller_entries and exceeds_share:
+            raise OutboxFullError(Message("the caller's share of the outbox is full"))
+
+
+@dataclass(frozen=True, slots=True)
+class QueueUsage:
+    """Number and bytes of the blocking entries: of all callers, and of one caller."""
+
+    entries: int
+    total_bytes: int
+    caller_entries: int
+    caller_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """The number of entries by state, and the size and age of those that block.
+
+    `size` is in bytes; `oldest` is a Unix time, None if no entry blocks.
+    """
+
+    counts: dict[EntryState, int] = field(default_factory=dict)
+    size: int = 0
+    oldest: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EntryGroup:
+    """The number of entries with a state, cause and caller, and the Unix time of the oldest."""
+
+    state: EntryState
+    cause: str
+    caller: str
+    entries: int
+    oldest: float
+
+
+@dataclass(frozen=True, slots=True)
+class EntryContent:
+    """All of an entry; None stands for a part that was erased or does not exist yet."""
+
+    entry: OutboxEntry
+    request: QueuedRequest | None
+    response: StoredResponse | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The lease of entry `number` for its attempt number `attempts`; renewed, it is another one."""
+
+    number: int
+    attempts: int
+    until: float
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptOutcome:
+    """The outcome of an attempt. An entry to be retried is due after `delay` seconds."""
+
+    entry: OutboxEntry
+    transition: EntryTransition
+    delay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedEntry:
+    """An entry to be sent; `request` is None where the stored one cannot be decrypted."""
+
+    entry: OutboxEntry
+    request: QueuedRequest | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStepResult:
+    """`recorded` says for each outcome whether it was recorded: not where the lease was lost."""
+
+    recorded: Sequence[bool]
+    claimed: Sequence[ClaimedEntry]
+
+
+@dataclass(frozen=True, slots=True)
+class EntryChange:
+    """An entry whose state the store itself changed: its lease ended, or it became too old."""
+
+    entry: OutboxEntry
+    cause: str
+
+
+Confirm = Callable[[], None]
+
+
+def always_confirm() -> None:
+    """Confirm in every case."""

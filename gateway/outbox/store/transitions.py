@@ -1,0 +1,312 @@
+"""Changes of the state of entries in the store, inside the transaction of the caller.
+
+Some follow from attempts: outcomes are recorded, and entries are claimed. The others happen without
+an attempt: a lost lease, an entry's age, an operator's decision. The store calls these functions;
+`gateway.outbox.attempt_result` decides which outcome an attempt has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.outbox import attempt_result
+from gateway.outbox.attempt_result import FinalOutcome
+from gateway.outbox.delivery_pacing import INDEX_LAG
+from gateway.outbox.entry import (
+    BLOCKING,
+    INTERRUPTED_NOTE,
+    NEVER_DELIVERED_NOTE,
+    OUTCOME_UNKNOWN_NOTE,
+    EntryState,
+    RecoveryMode,
+    StoredResponse,
+)
+from gateway.outbox.store import queries, sealed_contents
+from gateway.outbox.store.queries import entry_from_row
+from gateway.outbox.store.store_types import EntryChange, EntryStateError
+from gateway.outbox.store.tables import all_keys_table, entries_table, ordering_keys_table
+
+if TYPE_CHECKING:
+    from gateway.outbox.entry import OutboxEntry
+    from gateway.outbox.store.sealed_contents import EncryptedContents
+    from gateway.outbox.store.store_types import AttemptOutcome
+
+UNLEASED: Final[dict[str, Any]] = {"owner": None, "leased_until": None}
+INTERRUPTED: Final = StoredResponse(502, reason="upstream-failed", note=INTERRUPTED_NOTE)
+EXPIRED: Final = "expired"
+# Seconds. A smaller backward step of the clock is ignored.
+_CLOCK_TOLERANCE: Final = 1.0
+_EXPIRED_UNSENT: Final = StoredResponse(
+    503, reason="upstream-unreachable", note=NEVER_DELIVERED_NOTE
+)
+_EXPIRED_IN_DOUBT: Final = StoredResponse(502, reason="upstream-failed", note=OUTCOME_UNKNOWN_NOTE)
+_ALLOWED_TRANSITIONS: Final = {
+    EntryState.WAITING: frozenset({EntryState.WAITING, EntryState.FAILED, EntryState.UNCLEAR}),
+    EntryState.CANCELLED: frozenset({EntryState.WAITING, EntryState.FAILED}),
+    EntryState.DROPPED: frozenset({EntryState.WAITING, EntryState.FAILED, EntryState.UNCLEAR}),
+}
+
+
+async def expire_lease(
+    connection: AsyncConnection,
+    encrypted_contents: EncryptedContents,
+    entry: OutboxEntry,
+    now: float,
+    settle: float,
+) -> EntryChange:
+    """End the lease of an entry whose process is gone; the write may have taken effect.
+
+    With `RecoveryMode.HOLD` the entry becomes unclear, otherwise it waits in doubt. An entry to be
+    verified is due after `settle` seconds, others at once. `now` is a Unix time.
+    """
+    if entry.recovery is RecoveryMode.HOLD:
+        await _save_response(connection, encrypted_contents, entry, INTERRUPTED)
+        values: dict[str, Any] = {"state": EntryState.UNCLEAR, "finished_at": now}
+    else:
+        due_at = now + settle if entry.recovery is RecoveryMode.VERIFY else entry.queued_at
+        values = {"state": EntryState.WAITING, "due_at": due_at, "doubt": True}
+    cause = INTERRUPTED.reason
+    return EntryChange(
+        await _update_entry(connection, entry, values | {"cause": cause} | UNLEASED), cause
+    )
+
+
+async def expire_entry(
+    connection: AsyncConnection,
+    encrypted_contents: EncryptedContents,
+    entry: OutboxEntry,
+    now: float,
+) -> EntryChange:
+    """Give up an entry that has waited too long: it is failed, or unclear if it is in doubt."""
+    await _save_response(
+        connection,
+        encrypted_contents,
+        entry,
+        _EXPIRED_IN_DOUBT if entry.in_doubt else _EXPIRED_UNSENT,
+    )
+    state = EntryState.UNCLEAR if entry.in_doubt else EntryState.FAILED
+    values = {"state": state, "finished_at": now, "cause": EXPIRED}
+    return EntryChange(await _update_entry(connection, entry, values), EXPIRED)
+
+
+async def reset_delays_after_clock_step(
+    connection: AsyncConnection, latest: float, now: float
+) -> None:
+    """Shorten delays if the clock that measured them was set back since `latest`.
+
+    `latest` and `now` are Unix times.
+    """
+    if now < latest - _CLOCK_TOLERANCE:
+        for change in queries.update_delays_after_clock_step(now, INDEX_LAG):
+            await connection.execute(change)
+
+
+async def apply_operator_action(
+    connection: AsyncConnection, entry: OutboxEntry, to: EntryState, now: float
+) -> OutboxEntry:
+    """Apply a decision of an operator or of the caller: retry (`WAITING`), cancel or drop.
+
+    Cancelling and dropping erase the content. Raises `EntryStateError` where the entry's state does
+    not allow the decision.
+    """
+    if entry.state not in _ALLOWED_TRANSITIONS[to] or (
+        to is EntryState.CANCELLED and entry.in_doubt
+    ):
+        raise EntryStateError(entry.state)
+    if to is not EntryState.WAITING:
+        await sealed_contents.delete_segments(connection, (entry.number,))
+        changed = await _update_entry(connection, entry, {"state": to, "finished_at": now})
+        await unblock_successors(connection, (entry.number,))
+        return changed
+    if entry.state is EntryState.WAITING:
+        # An entry in doubt keeps its delay before the verification: the platform's search index may
+        # lag behind.
+        return await _update_entry(
+            connection, entry, {} if entry.in_doubt else {"due_at": entry.queued_at}
+        )
+    await sealed_contents.delete_segments(connection, (entry.number,), "response")
+    return await _update_entry(connection, entry, _retry_values(now))
+
+
+async def retry_failed(
+    connection: AsyncConnection, now: float, cause: str | None, after: int, *, max_entries: int
+) -> list[OutboxEntry]:
+    """Retry up to `max_entries` failed entries, of one cause or of any, with numbers above `after`.
+
+    Entries that another transaction has locked are left out. Returns them in the order of their
+    numbers.
+    """
+    of_cause = () if cause is None else (entries_table.c.cause == cause,)
+    failed = (entries_table.c.state == EntryState.FAILED, entries_table.c.number > after)
+    query = queries.select_unlocked(*failed, *of_cause)
+    found = await connection.execute(query.order_by(entries_table.c.number).limit(max_entries))
+    numbers = [row.number for row in found]
+    await sealed_contents.delete_segments(connection, numbers, "response")
+    change = queries.update_entries(entries_table.c.number.in_(numbers)).values(_retry_values(now))
+    retried = [entry_from_row(row) for row in await connection.execute(change)]
+    return sorted(retried, key=lambda entry: entry.number)
+
+
+def _retry_values(now: float) -> dict[str, Any]:
+    """Return the column values of a retry.
+
+    The doubt is resolved and the age starts anew; the position by `number` stays.
+    """
+    values = {"state": EntryState.WAITING, "due_at": now, "queued_at": now, "finished_at": None}
+    return {**values, "doubt": False, "cause": ""}
+
+
+async def unblock_successors(connection: AsyncConnection, numbers: Sequence[int]) -> None:
+    """Unblock the entries behind these, which block nothing any more.
+
+    The transaction must hold the lock of `Database.lock_inserts`.
+    """
+    await connection.execute(
+        sa.delete(ordering_keys_table).where(ordering_keys_table.c.entry.in_(numbers))
+    )
+    await connection.execute(sa.delete(all_keys_table).where(all_keys_table.c.entry.in_(numbers)))
+    await connection.execute(queries.update_predecessors(entries_table.c.behind.in_(numbers)))
+
+
+async def unblock_orphaned(connection: AsyncConnection) -> None:
+    """Unblock entries behind an entry that blocks nothing any more.
+
+    Only a process that does not know the column `behind` leaves such entries: one of an older
+    version that still had an active attempt when its outbox was upgraded.
+    """
+    blocker = entries_table.alias()
+    blocks = (blocker.c.number == entries_table.c.behind, blocker.c.state.in_(BLOCKING))
+    blocker_exists = sa.select(blocker.c.number).where(*blocks).correlate(entries_table).exists()
+    await connection.execute(
+        queries.update_predecessors(entries_table.c.behind.is_not(None), ~blocker_exists)
+    )
+
+
+async def _save_response(
+    connection: AsyncConnection,
+    encrypted_contents: EncryptedContents,
+    entry: OutboxEntry,
+    response: StoredResponse,
+) -> None:
+    segments = await encrypted_contents.encrypt_response(entry, response)
+    await sealed_contents.save_segments(connection, "response", {entry.number: segments})
+
+
+async def _update_entry(
+    connection: AsyncConnection, entry: OutboxEntry, values: dict[str, Any]
+) -> OutboxEntry:
+    if not values:
+        return entry
+    changed = await connection.execute(
+        queries.update_entries(entries_table.c.number == entry.number).values(values)
+    )
+    return entry_from_row(changed.one())
+
+
+_UPDATE_ENTRY = sa.update(entries_table).where(entries_table.c.number == sa.bindparam("of"))
+
+
+async def record_outcomes(
+    connection: AsyncConnection,
+    owner: str,
+    outcomes: Sequence[AttemptOutcome],
+    sealed: Mapping[int, Sequence[bytes]],
+    now: float,
+) -> Sequence[bool]:
+    """Record the outcomes that this owner may still record. Return for each whether it may.
+
+    `sealed` are the encrypted responses of final outcomes, by entry number.
+    """
+    numbers = [outcome.entry.number for outcome in outcomes]
+    found = {
+        row.number: row for row in await connection.execute(queries.select_for_update(numbers))
+    }
+    recorded = [
+        _owns_outcome(owner, outcome, found.get(outcome.entry.number)) for outcome in outcomes
+    ]
+    written = [
+        outcome for outcome, is_recorded in zip(outcomes, recorded, strict=True) if is_recorded
+    ]
+    if not written:
+        return recorded
+    await connection.execute(_UPDATE_ENTRY, [_values(outcome, now) for outcome in written])
+    finished = [
+        outcome.entry.number for outcome in written if isinstance(outcome.transition, FinalOutcome)
+    ]
+    delivered = [outcome.entry.number for outcome in written if is_delivered(outcome)]
+    if delivered:
+        # Deleted first, so that there is space for the responses on a full disk.
+        await sealed_contents.delete_segments(connection, delivered, "request")
+        await unblock_successors(connection, delivered)
+    if finished:
+        await sealed_contents.save_segments(
+            connection, "response", {number: sealed[number] for number in finished}
+        )
+    return recorded
+
+
+async def claim_entries(
+    connection: AsyncConnection, ready: sa.Select[Any], size: int, lease_values: Mapping[str, Any]
+) -> Mapping[OutboxEntry, Sequence[bytes]]:
+    """Claim entries of `ready` and return them with their encrypted requests.
+
+    Their requests have at most `size` bytes in all, or it is one entry.
+    """
+    found = (await connection.execute(ready)).all()
+    numbers = [row.number for row in _limit_bytes(found, size)]
+    if not numbers:
+        return {}
+    change = queries.update_entries(entries_table.c.number.in_(numbers)).values(
+        state=EntryState.SENDING, attempts=entries_table.c.attempts + 1, **lease_values
+    )
+    claimed = [entry_from_row(row) for row in await connection.execute(change)]
+    sealed = await sealed_contents.load_segments(connection, numbers, "request")
+    return {
+        entry: sealed[entry.number] for entry in sorted(claimed, key=lambda entry: entry.number)
+    }
+
+
+def is_delivered(outcome: AttemptOutcome) -> bool:
+    """Return whether the outcome says that the platform has the write."""
+    return (
+        isinstance(outcome.transition, FinalOutcome)
+        and outcome.transition.state is EntryState.DELIVERED
+    )
+
+
+def _owns_outcome(owner: str, outcome: AttemptOutcome, row: Any) -> bool:
+    # Every claim increments `attempts`: a lease that was lost and given again has another number.
+    if row is None or row.attempts != outcome.entry.attempts:
+        return False
+    if row.state == EntryState.SENDING:
+        return bool(row.owner == owner)
+    # The lease has ended. A retry of an unclear entry would have ended its doubt, and a dropped
+    # entry is in another state. A retry does not change an entry that waits in doubt.
+    undecided = row.state == EntryState.UNCLEAR or (row.state == EntryState.WAITING and row.doubt)
+    # A DELIVERED entry was delivered by this attempt: the connection broke after that transaction
+    # was committed.
+    return is_delivered(outcome) and (undecided or row.state == EntryState.DELIVERED)
+
+
+def _values(outcome: AttemptOutcome, now: float) -> dict[str, Any]:
+    entry = attempt_result.apply_transition(outcome.entry, outcome.transition)
+    if isinstance(outcome.transition, FinalOutcome):
+        moments: dict[str, float | None] = {"due_at": entry.due_at, "finished_at": now}
+    else:
+        due_at = now + outcome.delay if outcome.delay else entry.queued_at
+        moments = {"due_at": due_at, "finished_at": None}
+    facts = {"state": entry.state, "cause": entry.cause, "doubt": entry.in_doubt}
+    return {"of": entry.number, **facts, **moments, **UNLEASED}
+
+
+def _limit_bytes(rows: Sequence[Any], size: int) -> Sequence[Any]:
+    """Return the first row, and those after it while all have at most `size` bytes."""
+    for count, row in enumerate(rows):
+        size -= row.size
+        if size < 0 and count:
+            return rows[:count]
+    return rows

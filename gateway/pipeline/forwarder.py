@@ -1,0 +1,429 @@
+"""Composes the upstream request from the caller's request and forwards it with an access token.
+
+The request (body, target and fields) passes unchanged, except for URLs of the gateway and for what
+the settings let the gateway add on the caller's behalf. On OPTIONS, Max-Forwards is the remaining
+number of forwards (RFC 9110 section 7.6.2). TRACE, the other method with this field, is rejected.
+
+A 401 means that the platform rejected the token before it did anything (RFC 9110 section 15.5.2),
+so that one retry with a new token is correct for every method. There is never a second one.
+
+With `platform.compression: both`, request bodies towards the platform are compressed, for slow
+networks. A server announces by `Accept-Encoding` in a response that it decodes compressed requests
+(RFC 9110 section 12.5.3). Until then, and again once it has responded to one with 415, bodies are
+sent uncompressed. Only buffered bodies are compressed, so that a request can be repeated
+uncompressed after a 415.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, Protocol
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.fhir.bundle_type import AmbiguousBundleTypeError, new_bundle_type_scanner
+from gateway.fhir.interaction import BUNDLES, refine_bundle
+from gateway.http.client.upstream_response import (
+    Framing,
+    ResponseFields,
+    ResponseHead,
+    UpstreamResponse,
+    remove_content_fields,
+    remove_digest_fields,
+)
+from gateway.http.content_coding import accepts_coding, gzip_compress
+from gateway.http.request_target import RequestTarget
+from gateway.http.server.request_checks import METHODS
+from gateway.pipeline.platform_client import fetch_etag
+from gateway.pipeline.request_body import RequestBody
+from gateway.pipeline.upstream import UpstreamRequest
+
+if TYPE_CHECKING:
+    from gateway.exchange import Exchange
+    from gateway.fhir.bundle_type import BundleTypeScanner
+    from gateway.fhir.interaction import Interaction
+    from gateway.http.headers import RequestHeader
+    from gateway.http.server.caller_connection import IncomingRequest
+    from gateway.oauth.token_response import AccessToken
+    from gateway.pipeline.guards import SearchGuard
+    from gateway.pipeline.link_translation import LinkTranslator
+    from gateway.pipeline.permissions import Permissions
+    from gateway.pipeline.platform_client import PlatformClient
+    from gateway.pipeline.request import RequestContext
+    from gateway.pipeline.request_body import BodyLimits
+    from gateway.pipeline.response_writer import DownstreamWriter
+    from gateway.pipeline.upstream import Upstream
+
+# A larger number is equivalent to no limit; a value with more digits is left unchanged.
+_FIELD: Final = re.compile(rb"(max-forwards: )([0-9]{1,9})\r\n", re.IGNORECASE)
+
+
+def decrement_max_forwards(method: str, field_lines: list[bytes]) -> tuple[list[bytes], bool]:
+    """Return the field lines with Max-Forwards decremented, and whether to forward the request."""
+    if method != "OPTIONS":
+        return field_lines, True
+    counted = []
+    goes_on = True
+    for line in field_lines:
+        field = _FIELD.fullmatch(line)
+        if field is not None:
+            hops = int(field[2])
+            goes_on = goes_on and hops > 0
+            line = b"%s%d\r\n" % (field[1], max(0, hops - 1))
+        counted.append(line)
+    return counted, goes_on
+
+
+def final_recipient_response() -> UpstreamResponse:
+    """Return the response of the gateway as the final recipient of an OPTIONS request."""
+    allow = ", ".join(sorted(METHODS)).encode("ascii")
+    return UpstreamResponse(
+        ResponseHead(204, ResponseFields.from_pairs([(b"Allow", allow)]), Framing.NONE, None)
+    )
+
+
+class TokenProvider(Protocol):
+    """The part of `gateway.oauth.tokens.TokenManager` that is used here."""
+
+    def current(self, credential: str) -> AccessToken | None:
+        """Return a valid token, or None if that would need waiting."""
+        ...
+
+    async def wait_for_token(self, credential: str) -> AccessToken:
+        """Return a valid token; wait until there is one."""
+        ...
+
+    async def replace_rejected(self, credential: str, rejected: AccessToken) -> AccessToken:
+        """Return a token other than the rejected one."""
+        ...
+
+    def invalidate(self, credential: str, rejected: AccessToken) -> None:
+        """Discard a token that the platform rejected."""
+        ...
+
+    def on_fresh_token_rejected(self, credential: str, token: AccessToken) -> None:
+        """Called when the platform rejected a token that had just been fetched."""
+        ...
+
+    def on_token_accepted(self, credential: str, token: AccessToken) -> None:
+        """Called when the platform accepted the token."""
+        ...
+
+
+class RequestForwarder(Protocol):
+    """Forwards requests to the platform."""
+
+    async def send(
+        self, exchange: Exchange, outgoing: UpstreamRequest, credential: str, token: AccessToken
+    ) -> UpstreamResponse:
+        """Return the platform's response, which is never a 401. Raises `GatewayError`."""
+        ...
+
+
+class Forwarder:
+    """Forwards with the credential's token, and once more with a new token after a 401."""
+
+    def __init__(
+        self, upstream: Upstream, tokens: TokenProvider, on_retry: Callable[[str], None]
+    ) -> None:
+        self._upstream = upstream
+        self._tokens = tokens
+        self._on_retry = on_retry
+
+    async def send(
+        self, exchange: Exchange, outgoing: UpstreamRequest, credential: str, token: AccessToken
+    ) -> UpstreamResponse:
+        """Return the platform's response, which is never a 401. Raises `GatewayError`."""
+        if outgoing.is_final_recipient:
+            return final_recipient_response()
+        exchange.token_id = token.token_id
+        response = await self._upstream.send(exchange, outgoing, token.authorization)
+        if response.status == 401:
+            token = await self._replacement_token(response, outgoing, credential, token)
+            exchange.token_id = token.token_id
+            self._on_retry("token")
+            response = await self._upstream.send(exchange, outgoing, token.authorization)
+        if response.status == 401:
+            response.close()
+            self._tokens.on_fresh_token_rejected(credential, token)
+            raise _token_rejected_error("the platform refused a fresh token")
+        if response.status < 500:
+            self._tokens.on_token_accepted(credential, token)
+        return response
+
+    async def _replacement_token(
+        self,
+        response: UpstreamResponse,
+        outgoing: UpstreamRequest,
+        credential: str,
+        token: AccessToken,
+    ) -> AccessToken:
+        response.close()
+        body = outgoing.body
+        if body is not None:
+            if not body.is_replayable:
+                self._tokens.invalidate(credential, token)
+                detail = "the platform refused the token, and the body cannot be sent again"
+                raise _token_rejected_error(detail, advice="body-gone")
+            body.rewind()
+        return await self._tokens.replace_rejected(credential, token)
+
+
+def _token_rejected_error(detail: str, advice: str = "") -> GatewayError:
+    return GatewayError(errors.TOKEN_REJECTED, detail, upstream_status=401, advice_key=advice)
+
+
+_BUNDLE_PREFIX: Final = 64 * 1024
+_FRAMING: Final = frozenset((b"content-length", b"transfer-encoding"))
+_FORM: Final = "application/x-www-form-urlencoded"
+
+
+class RequestComposer:
+    """Composes requests to the platform, whose base path is `platform_path`.
+
+    `client` is set where updates without If-Match get the version of the current resource, `guard`
+    where searches are guarded.
+    """
+
+    def __init__(
+        self,
+        platform_path: str,
+        *,
+        limits: BodyLimits,
+        clock: Callable[[], float],
+        guard: SearchGuard | None,
+        client: PlatformClient | None,
+    ) -> None:
+        self._platform_path = platform_path
+        self._limits = limits
+        self._clock = clock
+        self._guard = guard
+        self._client = client
+
+    def request_body(
+        self, request: IncomingRequest, header: RequestHeader, downstream: DownstreamWriter
+    ) -> RequestBody | None:
+        """Return the request's body, None when the message announces none.
+
+        Raises `GatewayError` payload-too-large for an announced length over the limit.
+        """
+        length = header.values.get(b"content-length")
+        if length is None and not request.has_body:
+            return None
+        expects = (header.text(b"expect") or "").strip().lower() == "100-continue"
+        return RequestBody(
+            request.payload,
+            None if length is None else int(length),
+            limits=self._limits,
+            clock=self._clock,
+            before_wait=downstream.send_100_continue if expects else None,
+        )
+
+    async def classify_by_body(
+        self,
+        header: RequestHeader,
+        body: RequestBody,
+        interaction: Interaction,
+        links: LinkTranslator,
+    ) -> Interaction:
+        """Read as much of the body as is needed before forwarding; return the interaction."""
+        transform = links.request_transform(header, interaction)
+        if transform is not None:
+            # It is read ahead below, so that a short body is still sent with its new length.
+            body.set_transform(transform)
+        # The form of a search is checked for permissions.
+        if transform is not None or interaction.is_search:
+            await body.peek(self._limits.replay_bytes)
+        if interaction.code != "transaction":
+            return interaction
+        # Only the Bundle itself shows whether it is a batch or a transaction.
+        prefix = await body.peek(_BUNDLE_PREFIX)
+        return refine_bundle(
+            interaction,
+            prefix,
+            header.text(b"content-type") or "",
+            encoded=b"content-encoding" in header.values,
+        )
+
+    def compose(self, context: RequestContext, version: bytes | None = None) -> UpstreamRequest:
+        """Return the upstream request; with `version`, an ETag, it gets an If-Match."""
+        exchange, target, caller_context, body = (
+            context.exchange,
+            context.target,
+            context.caller_context,
+            context.body,
+        )
+        if target.query:
+            target = RequestTarget(
+                target.path, caller_context.link_translator.translate_query(target.query)
+            )
+        field_lines = context.field_lines
+        if body is not None and body.is_transformed:
+            field_lines = remove_digest_fields(field_lines)
+        elif body is None and not _FRAMING.isdisjoint(context.header.values):
+            field_lines = remove_content_fields(field_lines)
+        field_lines, goes_on = decrement_max_forwards(exchange.method, field_lines)
+        if context.interaction.is_search and self._guard is not None:
+            field_lines = [*field_lines, *self._guard.strict_handling_lines(caller_context.header)]
+        if version is not None:
+            field_lines = [*field_lines, b"If-Match: %s\r\n" % version]
+        path = self._platform_path + target.suffix
+        return UpstreamRequest(
+            method=exchange.method,
+            target=(path if path.startswith("/") else "/" + path).encode("ascii"),
+            field_lines=field_lines,
+            request_id=exchange.request_id,
+            body=body,
+            is_retryable=context.interaction.is_safe,
+            is_final_recipient=not goes_on,
+        )
+
+    def needs_if_match(self, context: RequestContext) -> bool:
+        """Return whether an update has no version and the settings require the current one."""
+        return self._client is not None and _is_unconditional_update(context)
+
+    async def fetch_current_version(self, context: RequestContext) -> bytes | None:
+        """Return the ETag of the resource that is updated, or None. Raises `GatewayError`."""
+        if self._client is None:
+            return None
+        exchange, path = context.exchange, context.target.path
+        credential = exchange.credential or "default"
+        return await fetch_etag(self._client, path, credential, exchange.request_id)
+
+
+def add_bundle_type_check(
+    body: RequestBody | None,
+    header: RequestHeader,
+    interaction: Interaction,
+    permissions: Permissions,
+) -> None:
+    """Make sure that a Bundle keeps the type found at its beginning, where permissions need that.
+
+    A second `type` could follow far behind the beginning. Reading the body then raises
+    `GatewayError` caller-forbidden, so that the platform receives no complete request.
+    """
+    if (
+        body is None
+        or interaction.code not in BUNDLES
+        or not permissions.distinguishes_bundle_types
+    ):
+        return
+    scanner: BundleTypeScanner | None = None
+
+    def check_chunk(data: bytes) -> None:
+        nonlocal scanner
+        try:
+            scanner = scanner or new_bundle_type_scanner(header.text(b"content-type") or "", data)
+            scanner.feed(data)
+        except AmbiguousBundleTypeError:
+            raise GatewayError(
+                errors.CALLER_FORBIDDEN, "second type", hint="interaction", close_connection=True
+            ) from None
+
+    body.add_observer(check_chunk)
+
+
+def _is_unconditional_update(context: RequestContext) -> bool:
+    """Return whether a PUT of a resource has neither If-Match nor If-None-Match."""
+    return (
+        context.exchange.method == "PUT"
+        and context.interaction.resource_id is not None
+        and not context.header.values.keys() & {b"if-match", b"if-none-match"}
+    )
+
+
+def search_parameters(context: RequestContext) -> str:
+    """Return the raw query; for a search, joined with its form where that is buffered."""
+    query, body = context.target.query, context.body
+    if body is None or not context.interaction.is_search:
+        return query
+    is_form = (context.header.text(b"content-type") or "").startswith(_FORM)
+    form = (body.buffered() or b"") if is_form else b""
+    return "&".join(part for part in (query, form.decode("latin-1")) if part)
+
+
+# Smaller bodies gain nothing: they fit into one packet uncompressed.
+_MIN_BODY_BYTES: Final = 1024
+# Compressing more than this would block the event loop for too long.
+_MAX_INLINE_BYTES: Final = 128 * 1024
+# Fields that describe the octets of the uncompressed body.
+_REPRESENTATION_FIELDS: Final = (
+    b"content-encoding:",
+    b"content-md5:",
+    b"digest:",
+    b"content-digest:",
+)
+
+
+class BufferedBody:
+    """A body that is in memory and can be sent as often as needed."""
+
+    is_replayable = True
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._sent = False
+        self.length = len(data)
+
+    def buffered(self) -> bytes:
+        """Return the complete body."""
+        return self._data
+
+    def rewind(self) -> None:
+        """Start again at the first byte."""
+        self._sent = False
+
+    async def read_chunk(self) -> bytes:
+        """Return the next chunk, b"" at the end."""
+        data, self._sent = b"" if self._sent else self._data, True
+        return data
+
+
+class CompressingForwarder:
+    """Forwards through another forwarder, with compressed bodies once the platform accepts them.
+
+    After a 415 bodies are not compressed again until the settings are reloaded.
+    """
+
+    def __init__(self, forwarder: RequestForwarder) -> None:
+        self._forwarder = forwarder
+        self._accepted = False
+        self._refused = False
+
+    async def send(
+        self, exchange: Exchange, outgoing: UpstreamRequest, credential: str, token: AccessToken
+    ) -> UpstreamResponse:
+        """Return the response that the inner forwarder returns. Raises what that raises."""
+        compressed = await self._compressed_request(outgoing)
+        response = await self._forwarder.send(exchange, compressed or outgoing, credential, token)
+        if compressed is not None and response.status == 415:
+            # The platform rejected the format (RFC 9110 section 15.5.16) and did not process the
+            # request.
+            response.close()
+            response = await self._forwarder.send(exchange, outgoing, credential, token)
+            self._refused = response.status != 415  # a second 415 is about the Content-Type
+        self._update_support(response)
+        return response
+
+    def _update_support(self, response: UpstreamResponse) -> None:
+        field = response.fields.values.get(b"accept-encoding")
+        if field is not None:
+            self._accepted = accepts_coding(field, "gzip")
+
+    async def _compressed_request(self, outgoing: UpstreamRequest) -> UpstreamRequest | None:
+        if not self._accepted or self._refused or outgoing.body is None:
+            return None
+        body = outgoing.body.buffered()
+        if body is None or len(body) < _MIN_BODY_BYTES:
+            return None
+        if any(line.lower().startswith(_REPRESENTATION_FIELDS) for line in outgoing.field_lines):
+            return None
+        large = len(body) > _MAX_INLINE_BYTES
+        compressed = await asyncio.to_thread(gzip_compress, body) if large else gzip_compress(body)
+        if len(compressed) >= len(body):
+            return None
+        field_lines = [*outgoing.field_lines, b"Content-Encoding: gzip\r\n"]
+        return replace(outgoing, field_lines=field_lines, body=BufferedBody(compressed))

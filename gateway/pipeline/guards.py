@@ -1,0 +1,211 @@
+"""The search guard and the condition guard: they warn of what the platform ignores, or block it.
+
+The search guard checks the response of a search, warns or blocks. A guard that blocks also requests
+strict handling. `gateway.fhir.search_parameters` decides which parameters were ignored; this module
+supplies the beginning of the response and the platform's CapabilityStatement.
+
+The condition guard warns of conditions that the platform ignores, or rejects such requests. A
+platform without support for conditional creates ignores `If-None-Exist` and creates a duplicate.
+The platform declares its support in its CapabilityStatement; a condition that is not known to be
+declared counts as undeclared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.fhir.conditional_writes import BundleConditions, condition_of_request
+from gateway.fhir.content_negotiation import media_type
+from gateway.fhir.interaction import BUNDLES, query_names
+from gateway.fhir.search_parameters import (
+    SearchSupport,
+    filtering_names,
+    ignored_parameters,
+    self_parameters,
+)
+from gateway.http.content_coding import decode_prefix
+from gateway.pipeline.platform_client import MAX_WAIT
+
+if TYPE_CHECKING:
+    from gateway.fhir.conditional_writes import Condition
+    from gateway.http.client.upstream_response import UpstreamResponse
+    from gateway.http.headers import RequestHeader
+    from gateway.pipeline.platform_client import CapabilityCache
+    from gateway.pipeline.request import RequestContext
+
+# How much of a response is inspected, by whether the guard blocks. One that blocks holds back that
+# much, and more until it has seen the `self` link.
+_PREFIX: Final = {True: 1024 * 1024, False: 64 * 1024}
+_MAX_BUFFERED_BYTES: Final = 16 * 1024 * 1024
+_STRICT: Final = b"Prefer: handling=strict\r\n"
+
+
+class SearchGuard:
+    """Checks the responses to searches.
+
+    `on_ignored` is called with the number of ignored parameters. `unfiltered` are the parameters,
+    by type, that filter nothing whatever the platform declares.
+    """
+
+    def __init__(
+        self,
+        statement: CapabilityCache,
+        unfiltered: Mapping[str, Collection[str]],
+        *,
+        block: bool,
+        on_ignored: Callable[[int], None],
+    ) -> None:
+        self._statement = statement
+        self._unfiltered = unfiltered
+        self._is_blocking = block
+        self._on_ignored = on_ignored
+
+    def strict_handling_lines(self, header: RequestHeader) -> list[bytes]:
+        """Return the field lines to add to a search: strict handling where the guard blocks.
+
+        None are added if the caller chose the handling. A guard that only warns does not change the
+        request.
+        """
+        chosen = "handling=" in (header.text(b"prefer") or "").lower()
+        return [_STRICT] if self._is_blocking and not chosen else []
+
+    async def check_searchset(
+        self, response: UpstreamResponse, type_name: str, query: str
+    ) -> bytes | None:
+        """Return the value of X-Gateway-Warning, or None.
+
+        `query` is the query and the form of the search. Raises `GatewayError`
+        search-parameter-ignored when the guard blocks.
+        """
+        names = filtering_names(query)
+        if not names or response.status != 200:
+            return None
+        kind = media_type(response.content_type)
+        xml = kind.endswith("xml")
+        if not xml and not kind.endswith("json"):
+            return None
+        # The response to the search has arrived: fetching the statement does not delay the
+        # platform.
+        support = SearchSupport(None, self._unfiltered.get(type_name, ()))
+        if _is_any_of_type(names):
+            declared = self._statement.cached(type_name)
+            if declared is None:
+                declared = await self._statement.wait_for(type_name, MAX_WAIT[self._is_blocking])
+            support.declared = None if declared is None else declared.parameters
+        if self._is_blocking and not response.is_complete:
+            await self._buffer_response(response, xml=xml)
+        body = self._decoded_body(response)
+        unused = ignored_parameters(query, names, body, support, xml=xml)
+        if not unused:
+            return None
+        self._on_ignored(len(unused))
+        # Only names with the syntax of parameters are shown: a caller can send any text as a name.
+        names_text = ",".join(query_names("&".join(f"{name}=" for name in unused)))
+        if self._is_blocking:
+            raise GatewayError(
+                errors.SEARCH_PARAMETER_IGNORED, hint=f"ignored={names_text}", upstream_status=200
+            )
+        return f'search-parameter-ignored; names="{names_text}"'.encode("ascii")
+
+    async def _buffer_response(self, response: UpstreamResponse, *, xml: bool) -> None:
+        """Buffer as much of the body as is needed: the `self` link may follow the matches."""
+        await response.prefetch(_PREFIX[True])
+        if self_parameters(self._decoded_body(response), xml=xml) is None:
+            await response.prefetch(_MAX_BUFFERED_BYTES)
+
+    def _decoded_body(self, response: UpstreamResponse) -> bytes:
+        return decode_prefix(
+            response.buffered_body, response.content_coding, _PREFIX[self._is_blocking]
+        )
+
+
+def _is_any_of_type(names: tuple[str, ...]) -> bool:
+    """Return whether one of the parameters is specific to a resource type."""
+    for name in names:  # noqa: SIM110 - a generator costs more than all the rest
+        if not name.startswith("_"):
+            return True
+    return False
+
+
+class ConditionGuard:
+    """Checks writes before and after they are forwarded. `block`: reject instead of warn."""
+
+    def __init__(self, statement: CapabilityCache, *, block: bool) -> None:
+        self._statement = statement
+        self._is_blocking = block
+
+    async def check_request(self, context: RequestContext) -> None:
+        """Record the conditions of a write in its context; those of a Bundle are found in its body.
+
+        Raises `GatewayError` condition-unsupported when the guard blocks. For a Bundle that is not
+        completely buffered, reading its body raises it, so that the platform receives no complete
+        request.
+        """
+        interaction, target = context.interaction, context.target
+        if interaction.code in BUNDLES:
+            await self._check_bundle(context)
+        elif interaction.resource_id is None:
+            condition = condition_of_request(
+                interaction.code,
+                context.type_name,
+                target.query,
+                if_none_exist=b"if-none-exist" in context.header.values,
+            )
+            if condition is not None:
+                context.conditions = lambda: (condition,)
+                if self._is_blocking:
+                    await self._reject(condition)
+
+    async def _check_bundle(self, context: RequestContext) -> None:
+        body = context.body
+        if body is None:
+            return
+        bundle_conditions = BundleConditions(context.header.text(b"content-type") or "")
+        context.conditions = lambda: bundle_conditions.conditions
+        if not self._is_blocking:
+            body.add_observer(bundle_conditions.feed)
+            return
+        # The body's observer cannot wait for the statement, so that this is done first.
+        await self._statement.wait_for("", MAX_WAIT[True])
+
+        def feed(data: bytes) -> None:
+            bundle_conditions.feed(data)
+            self._reject_undeclared(bundle_conditions.conditions, close=True)
+
+        body.add_observer(feed)
+
+    async def response_warning(self, context: RequestContext) -> bytes | None:
+        """Return the value of X-Gateway-Warning for a write that succeeded, or None."""
+        conditions = () if context.conditions is None else context.conditions()
+        if not conditions:
+            return None
+        await self._statement.wait_for("", MAX_WAIT[False])
+        undeclared = self._undeclared_conditions(conditions)
+        return (
+            f'condition-unsupported; names="{undeclared}"'.encode("ascii") if undeclared else None
+        )
+
+    async def _reject(self, condition: Condition) -> None:
+        await self._statement.wait_for(condition[1], MAX_WAIT[True])
+        self._reject_undeclared((condition,))
+
+    def _reject_undeclared(self, conditions: Iterable[Condition], *, close: bool = False) -> None:
+        undeclared = self._undeclared_conditions(conditions)
+        if undeclared:
+            raise GatewayError(
+                errors.CONDITION_UNSUPPORTED,
+                hint=f"conditions={undeclared}",
+                close_connection=close,
+            )
+
+    def _undeclared_conditions(self, conditions: Iterable[Condition]) -> str:
+        """Return the names of conditions that the platform does not declare, joined by commas."""
+        names: dict[str, None] = {}
+        for code, resource, condition_names in conditions:
+            declared = self._statement.cached(resource)
+            if declared is None or code not in declared.conditional:
+                names.update(dict.fromkeys(condition_names))
+        return ",".join(names)

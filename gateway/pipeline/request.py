@@ -1,0 +1,217 @@
+"""The context of a request on its way to the platform, and what its header shows about the caller.
+
+The caller context is computed once. Old systems send the same header with every request of a
+connection. The context is cached per connection and reused while requests repeat the header octet
+for octet and the handler is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from gateway.fhir.interaction import named_type
+from gateway.http.headers import SECRET, parse_request_fields
+from gateway.http.server.peer import local_authority
+from gateway.http.server.request_parser import HttpVersion11
+from gateway.pipeline.callers import AssertedIdentity
+
+if TYPE_CHECKING:
+    from gateway.exchange import Exchange
+    from gateway.fhir.conditional_writes import Condition
+    from gateway.fhir.interaction import Interaction
+    from gateway.http.headers import FieldRuleCache, RawHeaders, RequestHeader
+    from gateway.http.request_target import RequestTarget
+    from gateway.http.server.caller_connection import IncomingRequest
+    from gateway.http.server.request_parser import RequestMessage
+    from gateway.pipeline.callers import Caller
+    from gateway.pipeline.link_translation import LinkTranslator
+    from gateway.pipeline.request_body import RequestBody
+    from gateway.pipeline.response_writer import DownstreamWriter
+
+# Charsets of plain text that FHIR permits as well.
+_CHARSETS: Final = (b"utf-8", b"utf8", b"us-ascii")
+
+
+class CallerContext:
+    """The validated header of a request, its caller and the link translator for it.
+
+    Cached per connection and reused while requests repeat the header octet for octet.
+
+    * `accept`: the value of Accept.
+    * `asserted_identity`: the user and purpose that the caller asserts, where the settings name
+      fields for that.
+    * `has_untyped_body`: the request has a body without a declared type, or one declared as text.
+    * `upstream_field_lines`: the fields as they are sent to the platform.
+    * `may_queue_writes`: whether writes of the caller may be stored in the outbox; set by the
+      handler.
+    * `remote`: the caller's address, resolved through trusted proxies.
+    * `scheme`: the scheme of the caller's request.
+
+    The parameter `handler` is the one that validated the header.
+    """
+
+    __slots__ = (
+        *("_content_type", "_is_http11", "_raw", "_handler"),
+        *(
+            "accept",
+            "asserted_identity",
+            "caller",
+            "header",
+            "upstream_field_lines",
+            "link_translator",
+            "may_queue_writes",
+            "remote",
+            "scheme",
+            "has_untyped_body",
+        ),
+    )
+
+    def __init__(
+        self,
+        request: IncomingRequest,
+        header: RequestHeader,
+        handler: object,
+        *,
+        caller: Caller,
+        remote: str,
+        link_translator: LinkTranslator,
+    ) -> None:
+        self._raw: RawHeaders = request.message.raw_headers
+        self._handler = handler
+        # Other rules apply to older versions, so that the context is not reused for them.
+        self._is_http11 = request.message.version is HttpVersion11
+        self.header = header
+        self.has_untyped_body = _has_untyped_body(header)
+        self._content_type = caller.content_type if self.has_untyped_body else None
+        self.caller = caller
+        self.remote = remote
+        self.scheme = request.scheme
+        self.link_translator = link_translator
+        self.upstream_field_lines = link_translator.request_field_lines(header)
+        self.asserted_identity: AssertedIdentity | None = None
+        if caller.user_header is not None or caller.purpose_header is not None:
+            self.asserted_identity = AssertedIdentity(caller, self._raw)
+            self.upstream_field_lines = self.asserted_identity.strip_fields(
+                self.upstream_field_lines
+            )
+        self.accept = header.text(b"accept")
+        self.may_queue_writes = False
+
+    @property
+    def is_cacheable(self) -> bool:
+        """Whether later requests may be compared with this one.
+
+        The duration of a comparison reveals how many octets are equal. A header with a secret must
+        therefore not be compared with the previous one, which may be of another caller where a
+        proxy shares its connections.
+        """
+        # Whether the configured type is used depends on the request target as well.
+        if not self._is_http11 or self._content_type is not None:
+            return False
+        return not any(name.lower() in SECRET for name, _ in self._raw)
+
+    def set_content_type(self, interaction: Interaction) -> None:
+        """Declare the type of an untyped body if the settings of its caller name one.
+
+        Text in another encoding than FHIR's keeps its type, and so does a body that is stored as a
+        Binary, which may really be text.
+        """
+        content_type = self.header.values.get(b"content-type", b"").lower()
+        if b"charset" in content_type and not content_type.strip(b' \t;"').endswith(_CHARSETS):
+            return
+        is_binary = interaction.resource == "Binary" and interaction.code in ("create", "update")
+        if self._content_type is None or is_binary:
+            return
+        self.has_untyped_body = False
+        self.header.values[b"content-type"] = self._content_type
+        field_lines = [
+            line
+            for line in self.upstream_field_lines
+            if not line.lower().startswith(b"content-type:")
+        ]
+        self.upstream_field_lines = [*field_lines, b"Content-Type: %s\r\n" % self._content_type]
+
+    def matches(self, message: RequestMessage, handler: object) -> bool:
+        """Return whether this context is valid for the message and the handler as well."""
+        return (
+            message.raw_headers == self._raw
+            and self._handler is handler
+            and message.version is HttpVersion11
+        )
+
+
+def _has_untyped_body(header: RequestHeader) -> bool:
+    """Return whether there is a body without a declared type, or declared as plain text."""
+    values = header.values
+    if b"transfer-encoding" not in values and not values.get(b"content-length", b"").strip(b"0"):
+        return False
+    kind = values.get(b"content-type", b"").partition(b";")[0]
+    return kind.strip().lower() in (b"", b"text/plain")
+
+
+def cached_context(
+    cached: object, message: RequestMessage, handler: object
+) -> CallerContext | None:
+    """Return the context that the connection has cached if this message repeats its header."""
+    if isinstance(cached, CallerContext) and cached.matches(message, handler):
+        return cached
+    return None
+
+
+def effective_header(request: IncomingRequest, fields: FieldRuleCache) -> RequestHeader:
+    """Return the parsed header.
+
+    In HTTP/1.0 without a Host, the local address of the connection is used as the host, because
+    links are built from it.
+    """
+    header = parse_request_fields(request.message.raw_headers, fields)
+    if b"host" not in header.values and (
+        local_host := local_authority(request.connection.transport)
+    ):
+        header.values[b"host"] = local_host.encode("ascii")
+    return header
+
+
+@dataclass(slots=True)
+class RequestContext:
+    """A request and everything known about it.
+
+    * `caller_context`: the parsed header and the identified caller.
+    * `downstream`: the caller's connection.
+    * `field_lines`: the field lines for the platform; those of the caller context unless the outbox
+      removes some.
+    * `body`: None where the platform gets none.
+    * `conditions`: returns the conditions found so far; those of a Bundle are found while its body
+      is streamed. None where the request has none, or without the condition guard.
+    """
+
+    exchange: Exchange
+    caller: Caller
+    interaction: Interaction
+    target: RequestTarget
+    caller_context: CallerContext
+    body: RequestBody | None
+    downstream: DownstreamWriter
+    conditions: Callable[[], tuple[Condition, ...]] | None = None
+    field_lines: list[bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.field_lines = self.caller_context.upstream_field_lines
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether a guard may have a warning for the caller."""
+        return self.interaction.is_search or self.conditions is not None
+
+    @property
+    def type_name(self) -> str:
+        """The resource type that is written or searched, as the platform spells it; "" for none."""
+        label = self.interaction.resource
+        return label if label != "other" else named_type(self.target.path)
+
+    @property
+    def header(self) -> RequestHeader:
+        """The request's header."""
+        return self.caller_context.header

@@ -1,0 +1,154 @@
+"""Checks a response before it is forwarded: redirects and HTML pages are no FHIR responses."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from gateway import errors
+from gateway.errors import GatewayError
+from gateway.fhir.content_negotiation import (
+    INSPECTED_BYTES,
+    is_error_page,
+    is_fhir,
+    is_plain_json,
+    is_unrequested_page,
+    media_type,
+    names_type,
+    requests_media_type,
+)
+from gateway.field_values import parse_retry_after
+from gateway.http.client.upstream_response import Framing
+from gateway.http.content_coding import DECODABLE, decode_prefix
+
+if TYPE_CHECKING:
+    from gateway.fhir.interaction import Interaction
+    from gateway.http.client.upstream_response import UpstreamResponse
+    from gateway.http.content_coding import BodyTransform
+
+# All but 304, which is the response to a conditional read. Following a redirect would send the
+# token to another server.
+_REDIRECTS: Final = frozenset((300, 301, 302, 303, 305, 306, 307, 308))
+
+# Interactions that request data: a response without any would be taken for "no data exist".
+_READS: Final = frozenset(
+    (
+        *("read", "vread", "search-type", "search-system"),
+        *("history-instance", "history-type", "history-system"),
+    )
+)
+_BODILESS: Final = frozenset((204, 304))
+_CONTENT_TYPE_HINT: Final = "Content-Type: application/fhir+json, or callers[].content_type"
+# Octets: the longest spelling of the name and the white space that may precede its colon.
+_OVERLAP: Final = 128
+
+
+def check_response(
+    response: UpstreamResponse,
+    interaction: Interaction,
+    accept: str | None,
+    query: str = "",
+    *,
+    untyped: bool = False,
+) -> bool:
+    """Raise `GatewayError` upstream-redirect or upstream-non-fhir if it must not be forwarded.
+
+    Return True if the part received so far is inconclusive: a `FhirCheckTransform` must check the
+    rest. `query` is the request's query joined with the form of a search. `untyped` says that the
+    request's body had no type.
+    """
+    status = response.status
+    if status == 200 and is_plain_json(response.content_type, response.buffered_body):
+        return False
+    if status in _REDIRECTS:
+        detail = f"the platform answered with a redirect (status {status})"
+        raise GatewayError(errors.UPSTREAM_REDIRECT, detail, upstream_status=status)
+    if status in _BODILESS or interaction.resource == "Binary":
+        return False
+    kind = media_type(response.content_type)
+    body, visible = _decoded_prefix(response)
+    if status >= 400 and visible:
+        is_non_fhir = is_error_page(kind, body, accept, query)
+    else:
+        is_non_fhir = is_unrequested_page(kind, body, accept, query)
+    if is_non_fhir:
+        raise _non_fhir(response, untyped=untyped and status == 415)
+    if (
+        status >= 300
+        or interaction.code not in _READS
+        or not visible
+        or _is_partial_content(response)
+    ):
+        return False
+    known = is_fhir(body)
+    if known or requests_media_type(kind, query, accept):
+        return False
+    if known is None and not (response.is_complete and response.content_coding is None):
+        return True
+    raise _non_fhir(response)
+
+
+class FhirCheckTransform:
+    """Forwards a body through a transform, and fails once it is certain that it is not FHIR.
+
+    A long body is forwarded as it arrives, so that a failure then aborts the caller's connection.
+    Raises `GatewayError` upstream-non-fhir.
+    """
+
+    def __init__(self, response: UpstreamResponse, inner: BodyTransform | None) -> None:
+        self._response = response
+        self._inner = inner
+        self._known: bool | None = None
+        self._beginning = b""
+        self._last = b""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Return what can be forwarded. Raises `GatewayError` upstream-non-fhir."""
+        if self._known is None:
+            self._inspect(chunk)
+        return chunk if self._inner is None else self._inner.feed(chunk)
+
+    def finish(self) -> bytes:
+        """Return the rest. Raises `GatewayError` upstream-non-fhir."""
+        if not self._known:
+            raise _non_fhir(self._response)
+        return b"" if self._inner is None else self._inner.finish()
+
+    def transform_complete(self, body: bytes) -> None:
+        """Return None: the body has to be fed in chunks to be checked."""
+
+    def _inspect(self, chunk: bytes) -> None:
+        if len(self._beginning) < INSPECTED_BYTES:
+            self._beginning += chunk
+            self._known = is_fhir(self._beginning)
+        elif names_type(self._last + chunk):
+            self._known = True
+        if self._known is False:
+            raise _non_fhir(self._response)
+        self._last = (self._last + chunk)[-_OVERLAP:]
+
+
+def _decoded_prefix(response: UpstreamResponse) -> tuple[bytes, bool]:
+    """Return the buffered part of the body, decoded, and whether it can be inspected."""
+    coding = response.content_coding
+    if response.framing is Framing.NONE or (coding is not None and coding not in DECODABLE):
+        return b"", False
+    return decode_prefix(response.buffered_body, coding, INSPECTED_BYTES), True
+
+
+def _is_partial_content(response: UpstreamResponse) -> bool:
+    """Return whether a 2xx is only a part of the result, or says where the result will be."""
+    return response.status == 206 or (
+        response.status == 202 and response.field(b"content-location") is not None
+    )
+
+
+def _non_fhir(response: UpstreamResponse, *, untyped: bool = False) -> GatewayError:
+    return GatewayError(
+        errors.UPSTREAM_NON_FHIR,
+        f"the platform's answer is not FHIR (status {response.status})",
+        hint=_CONTENT_TYPE_HINT if untyped else "",
+        advice_key="media-type" if untyped else "",
+        upstream_status=response.status,
+        retry_after=parse_retry_after(response.field(b"retry-after"), time.time()),
+    )

@@ -1,1 +1,0 @@
-"""Processes, sockets, signals, and the parts of the gateway constructed from the settings."""

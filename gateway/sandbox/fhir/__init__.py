@@ -1,0 +1,1 @@
+"""The FHIR server of the embedded platform."""
