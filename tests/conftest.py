@@ -129,7 +129,7 @@ _GROUPS = {
     "tests/store/test_replicas.py": "",
     "tests/wire/test_strictness.py": "",
     "tests/deploy/test_rules.py": "",
-    "tests/test_cli.py": "",
+    "tests/cli/test_main.py": "",
     "tests/outbox/": "",
 }
 

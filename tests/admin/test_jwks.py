@@ -13,7 +13,7 @@ from tests.doubles.gateway import running
 from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
 from tests.oauth.test_private_key_jwt import Assertion, verify
-from tests.oauth.test_signing_key import EC, RSA, as_jwk, pem, thumbprint
+from tests.oauth.test_signing_keys import EC, RSA, as_jwk, pem, thumbprint
 
 PATH = "/.well-known/jwks.json"
 

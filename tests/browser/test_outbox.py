@@ -12,7 +12,7 @@ import pytest
 from gateway.admin.outbox_page import OUTBOX_WORDS
 from gateway.i18n import LANGUAGES
 from gateway.outbox.entry import EntryState
-from tests.admin.outbox.office import PASSWORD, PATIENT, Office, fill, office
+from tests.admin.office import PASSWORD, PATIENT, Office, fill, office
 from tests.browser.conftest import Person
 from tests.browser.pages import evil_page
 from tests.browser.test_status import (

@@ -19,7 +19,7 @@ from gateway.app.observability_setup import open_trail, open_trail_when_free
 from gateway.config.settings import Settings
 from gateway.errors import StartError
 from tests.audit.chained import files, lines, open_sink, records, require_chain
-from tests.audit.test_syslog import Receiver
+from tests.audit.test_syslog_sink import Receiver
 from tests.doubles.clock import FakeClock
 from tests.doubles.command import dhp
 from tests.doubles.load import Load

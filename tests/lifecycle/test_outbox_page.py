@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from gateway.outbox.entry import EntryState, StoredResponse
-from tests.admin.outbox.office import Seen, basic
+from tests.admin.office import Seen, basic
 from tests.lifecycle.conftest import Service, StartService
 from tests.lifecycle.test_reload import until_reloaded
 from tests.outbox.attempts import ME, claim, finish

@@ -13,7 +13,7 @@ from tests.doubles.platform import Line, Platform, fhir, read_body, unauthorized
 from tests.doubles.sso import Answer, SeenRequest, Sso, refusal, token
 from tests.lifecycle.conftest import Service, StartService, secret_in
 from tests.oauth.test_private_key_jwt import Assertion
-from tests.oauth.test_signing_key import EC, RSA, only, pem
+from tests.oauth.test_signing_keys import EC, RSA, only, pem
 
 LIFETIME = 3
 

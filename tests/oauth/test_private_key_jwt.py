@@ -21,7 +21,7 @@ from gateway.oauth.token_endpoint import TokenEndpoint, TokenEndpointSettings
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock
 from tests.doubles.sso import Sso
-from tests.oauth.test_signing_key import KEYS, as_jwk, pem
+from tests.oauth.test_signing_keys import KEYS, as_jwk, pem
 
 CLIENT = "hospital 17"
 

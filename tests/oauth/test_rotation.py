@@ -16,7 +16,7 @@ from gateway.oauth.token_endpoint import TokenEndpoint, TokenEndpointSettings
 from gateway.oauth.token_response import TokenRequestError
 from gateway.secret import Secret
 from tests.doubles.sso import Answer, SeenRequest, Sso, refusal, status, token
-from tests.oauth.test_signing_key import EC, RSA, pem
+from tests.oauth.test_signing_keys import EC, RSA, pem
 
 OTHER = ec.generate_private_key(ec.SECP384R1())
 

@@ -22,7 +22,7 @@ from gateway.outbox.store.tables import (
 from tests.outbox.attempts import ME, claim, finish
 from tests.outbox.drafts import ROOMY, draft, write
 from tests.outbox.places import Place, opened
-from tests.outbox.test_store import DONE, names
+from tests.outbox.store.test_outbox_store import DONE, names
 
 
 async def test_one_caller_fills_its_share_only(store: SqlStore) -> None:

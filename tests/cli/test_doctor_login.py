@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.commands.test_doctor import Ward, platform  # noqa: F401 - a fixture
+from tests.cli.test_doctor import Ward, platform  # noqa: F401 - a fixture
 from tests.doubles.platform import Platform
 from tests.doubles.processes import free_port
 from tests.doubles.sso import Answer, http, refusal, status, token
 from tests.login.provider import Provider
-from tests.oauth.test_signing_key import EC, pem
+from tests.oauth.test_signing_keys import EC, pem
 
 BACK = "https://gateway.clinic.uz/auth/callback"
 

@@ -12,8 +12,8 @@ from gateway.app import preflight
 from gateway.cli import notify_command
 from gateway.config.loader import load_settings
 from gateway.config.settings import Settings
+from tests.cli.test_main import PLAIN, dhp, write
 from tests.doubles.told import PASSWORD, MailServer, Webhook
-from tests.test_cli import PLAIN, dhp, write
 
 
 def telling(**alerts: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from gateway.i18n import LANGUAGES, Message
 from gateway.outbox import entry
 from gateway.outbox.entry import Actor, EntryState, OutboxStep, StoredResponse
 from gateway.secret import Secret
-from tests.admin.outbox.office import (
+from tests.admin.office import (
     AZIZ_PASSWORD,
     DILNOZA,
     ME,

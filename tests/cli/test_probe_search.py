@@ -16,12 +16,12 @@ import yaml
 from gateway.config.settings import PRESETS
 from gateway.sandbox.options import SandboxOptions
 from gateway.sandbox.server import Sandbox
+from tests.cli.test_main import custom, write
 from tests.doubles import sso as answers
 from tests.doubles.command import Result, dhp
 from tests.doubles.platform import Line, Platform, fhir, outcome, read_body
 from tests.doubles.processes import GATEWAY_COMMAND
 from tests.doubles.sso import Sso
-from tests.test_cli import custom, write
 
 NAME = "Karimov"
 DECLARED = {

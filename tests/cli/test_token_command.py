@@ -14,10 +14,10 @@ import trustme
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from tests.cli.test_main import custom, operators, write
 from tests.doubles import sso as answers
 from tests.doubles.command import dhp
 from tests.doubles.sso import Sso
-from tests.test_cli import custom, operators, write
 
 
 def key_file(path: Path, curve: ec.EllipticCurve) -> Path:

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from gateway.admin.status_events import StatusEvents
 from gateway.errors import outcome_text
-from tests.admin.status.test_status import come_to_have_a_token
+from tests.admin.test_status_page import come_to_have_a_token
 from tests.doubles.gateway import CLIENT_SECRET, Running, running
 from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso

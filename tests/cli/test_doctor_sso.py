@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 import pytest
 import trustme
 
-from tests.commands.test_doctor import STATEMENT, Ward
+from tests.cli.test_doctor import STATEMENT, Ward
 from tests.doubles.connect_proxy import ConnectProxy
 from tests.doubles.platform import Platform, fhir
 from tests.doubles.processes import free_port, start_gateway
 from tests.doubles.sso import Answer, SeenRequest, Sso, http, json_body, refusal, status
-from tests.oauth.test_signing_key import EC, pem
+from tests.oauth.test_signing_keys import EC, pem
 
 KNOWN = {
     "https://playground.dhp.uz/sso/oauth/token": "dhp-playground",

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.commands.test_doctor import Ward
+from tests.cli.test_doctor import Ward
 from tests.doubles.platform import Line, Platform, fhir, outcome
 from tests.doubles.sso import Sso
 
