@@ -30,7 +30,7 @@ LEVEL = "DHP_GATEWAY_OPTIMISATION"
 # The modules that a request passes through. The others are not worth the size of their machine
 # code; `http/server/task_root` must stay interpreted.
 COMPILED = {
-    ".": "clock exchange field_values",
+    ".": "clock exchange",
     "app": "revision",
     "audit": "audit_trail",
     "fhir": "conditional_writes content_negotiation interaction json_text search_parameters",
@@ -46,7 +46,7 @@ COMPILED = {
     "outbox": "intake",
     "pipeline": "admission callers circuit_breaker forwarder guards handler link_translation "
     "own_replies permissions platform_client request request_body response_checks "
-    "response_writer upstream write_queue",
+    "response_writer upstream",
     "telemetry": "log_masking request_counters",
 }
 

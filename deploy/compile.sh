@@ -32,6 +32,6 @@ DHP_GATEWAY_COMPILE=1 "$python" -m hatchling build --target wheel --directory "$
 # What cannot be loaded would be passed over without a word: the sources are there, too. So would translations that are missing.
 PYTHONPATH=$directory "$python" -P -c '
 from gateway.i18n import language_name
-from gateway.process.audit_factory import start_event_fields
+from gateway.app.observability_setup import start_event_fields
 assert start_event_fields()["compiled"]
 assert language_name("ru") != "English"'

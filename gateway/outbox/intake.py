@@ -38,7 +38,6 @@ from gateway.outbox.qualification import (
 from gateway.outbox.store.store_types import OutboxFullError, OutboxUnavailableError
 from gateway.pipeline.permissions import ALLOW_ALL
 from gateway.pipeline.request_body import CallerDisconnectedError
-from gateway.pipeline.write_queue import WriteQueue
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -53,7 +52,8 @@ if TYPE_CHECKING:
     from gateway.pipeline.callers import Caller
     from gateway.pipeline.request import CallerContext, RequestContext
     from gateway.pipeline.request_body import MemoryBudget, RequestBody
-    from gateway.pipeline.write_queue import ForwardRequest
+
+    ForwardRequest = Callable[[RequestContext], Awaitable[UpstreamResponse]]
 
 # Two slots for each resource: a write counts as newer only if both are, so that another resource
 # which shares one of them has no effect.
@@ -144,7 +144,7 @@ class OutboxEndpoints(Protocol):
         ...
 
 
-class OutboxWriteQueue(WriteQueue):
+class OutboxWriteQueue:
     """Enqueues writes that cannot be delivered, and serves the outbox's own paths.
 
     `clock` is monotonic.

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from gateway.http.server.request_reader import ListenLimits
     from gateway.http.slow_readers import SlowReaders
     from gateway.oauth.token_response import AccessToken
+    from gateway.outbox.intake import OutboxWriteQueue
     from gateway.pipeline.admission import Admission
     from gateway.pipeline.callers import AuthResult, Caller, CallerRegistry
     from gateway.pipeline.forwarder import RequestComposer, RequestForwarder, TokenProvider
@@ -58,7 +59,6 @@ if TYPE_CHECKING:
     from gateway.pipeline.permissions import PermissionCheck
     from gateway.pipeline.request_body import RequestBody
     from gateway.pipeline.unidentified_limit import UnidentifiedLimiter
-    from gateway.pipeline.write_queue import WriteQueue
 
 
 class ExchangeAccounting:
@@ -161,7 +161,7 @@ class HandlerDependencies:
     condition_guard: ConditionGuard | None
     account: Callable[[Exchange], None] = field(repr=False)
     clocks: Clocks = field(repr=False)
-    write_queue: WriteQueue | None = None
+    write_queue: OutboxWriteQueue | None = None
 
 
 class Handler:

@@ -1,0 +1,139 @@
+"""Fetches one token, from the store or else from the SSO, and reports the outcome."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+from gateway.clock import TimeSource
+from gateway.oauth.token_backoff import RefreshSchedule
+from gateway.oauth.token_response import AccessToken, TokenRequestError
+from gateway.oauth.token_store import GuardedTokenStore
+
+if TYPE_CHECKING:
+    from gateway.oauth.token_response import TokenResponse
+    from gateway.oauth.token_store import (
+        StoreKey,
+        TokenLease,
+        TokenObserver,
+        TokenSource,
+        TokenStore,
+    )
+
+# Seconds between two reads of the store while another replica requests the token.
+_STORE_POLL_INTERVAL: Final = 0.05
+
+CurrentTokens = Callable[[], tuple[AccessToken | None, AccessToken | None]]
+"""Returns the token in use and the one that the platform rejected. A fetch ignores both of them
+when it finds them in the store."""
+
+
+class TokenFetcher:
+    """Fetches one token per call. Callers must not fetch twice at a time for a credential."""
+
+    def __init__(
+        self, store: TokenStore, observer: TokenObserver, pacing: RefreshSchedule, times: TimeSource
+    ) -> None:
+        self._store = GuardedTokenStore(store, pacing.policy.store_timeout, times.clock)
+        self._observer = observer
+        self._pacing = pacing
+        self._times = times
+
+    async def fetch(
+        self, credential: str, source: TokenSource, in_use: CurrentTokens
+    ) -> AccessToken:
+        """Return a token that is not in use yet. Raises `TokenRequestError`.
+
+        A rejected token is first deleted from the store.
+        """
+        key = source.store_key
+        rejected = in_use()[1]
+        if rejected is not None:
+            await self._store.delete(key, rejected)
+        async with self._stored_token_or_lease(key, in_use) as stored:
+            if stored is not None:
+                return stored
+            token = await self._request_token(credential, source)
+            # The key is read again: `request` may have reread a changed secret.
+            await self._store.put(source.store_key, token)
+            return token
+
+    @asynccontextmanager
+    async def _stored_token_or_lease(
+        self, key: StoreKey, in_use: CurrentTokens
+    ) -> AsyncIterator[AccessToken | None]:
+        """Yield a token from the store, or None if this replica has to request one.
+
+        While another replica holds the lease, wait for its token, at most `replica_wait` seconds.
+        The lease is released at the end of the context.
+        """
+        deadline = self._times.clock() + self._pacing.policy.replica_wait
+        lease: TokenLease | None = None
+        try:
+            stored = await self._stored_token(key, in_use)
+            while stored is None and lease is None and self._times.clock() < deadline:
+                lease = await self._store.acquire_lease(key)
+                if lease is None:
+                    await self._times.sleep(_STORE_POLL_INTERVAL)
+                # Read again after acquiring the lease: its former holder may have stored a token
+                # between the last read and the release.
+                stored = await self._stored_token(key, in_use)
+            yield stored
+        finally:
+            if lease is not None:
+                await self._store.release(lease)
+
+    async def _stored_token(self, key: StoreKey, in_use: CurrentTokens) -> AccessToken | None:
+        """Return the stored token, None if it is one of `in_use` or itself due for a refresh."""
+        stored = await self._store.get(key)
+        if stored is None or stored in in_use():
+            return None
+        return None if self._pacing.is_due(stored, self._times.clock()) else stored
+
+    async def _request_token(self, credential: str, source: TokenSource) -> AccessToken:
+        started = self._times.clock()
+        outcome, detail = "transient", dict[str, str | float | None]()
+        try:
+            response = await source.request()
+            self._report_refusals(credential, started, response)
+            started = response.requested_at
+            token = self._to_access_token(response)
+            outcome, detail = "ok", {"lifetime": response.lifetime, "scope": response.scope}
+            if token.token_id is not None:
+                detail["token_id"] = token.token_id
+            return token
+        except TokenRequestError as error:
+            outcome = error.kind
+            detail = _detail(error)
+            raise
+        finally:
+            seconds = self._times.clock() - started
+            self._observer.on_token_requested(credential, outcome, seconds)
+            self._observer.on_token_event(credential, outcome, detail)
+
+    def _report_refusals(self, credential: str, started: float, response: TokenResponse) -> None:
+        # A wrong new secret would otherwise stay unnoticed as long as the SSO accepts the old one.
+        # The time of the failed requests is divided evenly among them.
+        for error in response.refusals:
+            seconds = (response.requested_at - started) / len(response.refusals)
+            self._observer.on_token_requested(credential, error.kind, seconds)
+            self._observer.on_token_event(credential, error.kind, _detail(error))
+
+    def _to_access_token(self, response: TokenResponse) -> AccessToken:
+        now = self._times.clock()
+        age = now - response.requested_at
+        token = AccessToken(
+            response.access_token.reveal(),
+            received_at=response.requested_at,
+            lifetime=response.lifetime,
+            wall_expiry=self._times.wall_clock() + response.lifetime - age,
+            scope=response.scope,
+        )
+        if now >= token.usable_until:
+            raise TokenRequestError("transient", "token expired on arrival")
+        return token
+
+
+def _detail(error: TokenRequestError) -> dict[str, str | float | None]:
+    return {"cause": error.cause, "status": error.status, "error": error.oauth_error}
