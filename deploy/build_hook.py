@@ -28,10 +28,11 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 SWITCH = "DHP_GATEWAY_COMPILE"
 LEVEL = "DHP_GATEWAY_OPTIMISATION"
 # The modules that a request passes through. The others are not worth the size of their machine
-# code; `http/server/task_root` must stay interpreted.
+# code; `http/server/task_root` must stay interpreted. A class that an attribute of a compiled class is
+# annotated with must be imported at run time, unless it is compiled too: mypyc looks it up.
 COMPILED = {
     ".": "clock exchange",
-    "app": "revision",
+    "app": "request_dispatch",
     "audit": "audit_trail",
     "fhir": "conditional_writes content_negotiation interaction json_text search_parameters",
     "fhir/links": "deferred_edits json_links link_elements link_map rewriting stream_rewriter "

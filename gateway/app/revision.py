@@ -13,15 +13,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import aiohttp
 
 from gateway.app import identity_setup, tls_contexts
 from gateway.app import observability_setup as tracing
+from gateway.app.request_dispatch import ActiveUses, CoreDispatcher
 from gateway.health.evidence import REFUSES, CircuitState
 from gateway.http.client.upstream_pool import UpstreamPool
-from gateway.http.server.absolute_form import to_origin_form
 from gateway.http.slow_readers import SlowReaders
 from gateway.login.session_store import MemorySessionStore
 from gateway.oauth.credential import CredentialSource, ReloadingTokenSource
@@ -53,10 +53,7 @@ if TYPE_CHECKING:
     from gateway.app.outbox_service import OutboxService
     from gateway.audit.audit_trail import AuditTrail
     from gateway.config.settings import Settings
-    from gateway.errors import GatewayError
     from gateway.exchange import Exchange
-    from gateway.http.server.caller_connection import IncomingRequest, RequestHandler
-    from gateway.http.server.request_parser import ConnectionDisposition
     from gateway.login.session_store import SessionStore
     from gateway.oauth.token_response import AccessToken
     from gateway.oauth.token_store import TokenStore
@@ -66,77 +63,6 @@ if TYPE_CHECKING:
     from gateway.pipeline.forwarder import TokenProvider
     from gateway.telemetry.metrics import Metrics
     from gateway.telemetry.tracing import Tracing
-
-
-class ActiveUses:
-    """Counts the users of one core: exchanges, deliveries and probes."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._empty: asyncio.Event | None = None
-
-    def enter(self) -> None:
-        """Count the begin of a use."""
-        self._count += 1
-
-    def leave(self) -> None:
-        """Count the end of a use."""
-        self._count -= 1
-        if not self._count and self._empty is not None:
-            self._empty.set()
-
-    async def wait_idle(self) -> None:
-        """Wait for the end of the last use. Called when no new use can begin."""
-        if self._count:
-            self._empty = asyncio.Event()
-            await self._empty.wait()
-
-
-class ServingCore(Protocol):
-    """The members of `gateway.app.revision.Core` that the dispatcher needs."""
-
-    @property
-    def handler(self) -> RequestHandler:
-        """The handler of requests."""
-        ...
-
-    @property
-    def public_url(self) -> str | None:
-        """The base URL of the gateway as callers know it, None where it is not set."""
-        ...
-
-    @property
-    def active_uses(self) -> ActiveUses:
-        """The counter of the core's uses."""
-        ...
-
-
-AnyCore = TypeVar("AnyCore", bound=ServingCore)
-
-
-class CoreDispatcher(Generic[AnyCore]):
-    """Dispatches to `core`, which may be replaced at any time; an exchange keeps its core."""
-
-    def __init__(self, core: AnyCore) -> None:
-        self.core = core
-
-    async def handle(self, request: IncomingRequest) -> ConnectionDisposition:
-        """Handle one request. Convert an absolute-form target first (RFC 9112 section 3.2.2)."""
-        core = self.core
-        if not request.message.path.startswith("/"):
-            request = to_origin_form(request, core.public_url)
-        under_way = core.active_uses
-        under_way.enter()
-        try:
-            return await core.handler.handle(request)
-        finally:
-            under_way.leave()
-
-    async def reject_malformed(
-        self, request: IncomingRequest, error: GatewayError
-    ) -> ConnectionDisposition:
-        """Respond to a request that could not be parsed."""
-        return await self.core.handler.reject_malformed(request, error)
 
 
 _NO_CONNECTIONS: Final = dict.fromkeys(CONNECTION_STATES, 0)

@@ -23,7 +23,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from gateway import os_support
-from gateway.config import repair, setting_rules, settings_schema
+from gateway.config import setting_rules, settings_schema
 from gateway.config.inbound_settings import AdminSettings
 from gateway.config.problems import (
     Problem,
@@ -140,7 +140,7 @@ class _Validation:
 
     def settings(self) -> Settings:
         values = merge(self._document.values, self._variables.values)
-        settings = self._validated(repair.copy(values))
+        settings = self._validated(_copy(values))
         # The contents of an unreadable file are unknown, so that rules would report its absent
         # keys.
         if settings is not None and (self._document.values or not self._document.problems):
@@ -164,16 +164,14 @@ class _Validation:
             entry, meant = slip
             self._problems.append(self._problem(entry))
             self._misspelled[meant] = self._as_written(entry["loc"])
-            repair.rename(values, entry["loc"], meant)
+            _rename_key(values, entry["loc"], meant)
             settings, wrong = _validate(values)
         is_unreadable = bool(self._document.problems) and not self._document.values
         self._reported_keys = [self._setting(entry) for entry in wrong]
         for entry in wrong:
             if not self._is_consequence(entry, is_unreadable=is_unreadable):
                 self._problems.append(self._problem(entry))
-        return (
-            repair.settings_without(values, self._reported_keys) if settings is None else settings
-        )
+        return _settings_without(values, self._reported_keys) if settings is None else settings
 
     def _apply_rules(self, settings: Settings) -> None:
         settled = [*self._reported_keys, *self._document.reported_keys]
@@ -278,7 +276,7 @@ def _first_slip(wrong: Iterable[Any], values: dict[str, Any]) -> tuple[Any, Sett
             near = closest_key(
                 name, settings_schema.fields_of(settings_schema.annotation_at(group))
             )
-            if near is not None and repair.value_at(values, (*group, near)) is None:
+            if near is not None and _value_at(values, (*group, near)) is None:
                 return entry, (*group, near)
     return None
 
@@ -388,3 +386,68 @@ def _exists(path: Path) -> bool:
 
 def _spelled(path: Path) -> str:
     return str(path) if path.is_absolute() else f".{os.sep}{path}"
+
+
+_MAX_ROUNDS: Final = 4
+
+
+def _settings_without(values: dict[str, Any], wrong: Sequence[SettingPath]) -> Settings | None:
+    """Return settings made of `values` without the wrong ones, None where that fails.
+
+    Missing required keys get a stand-in. The result serves for checking only.
+    """
+    remaining = _copy(values)
+    for _ in range(_MAX_ROUNDS):
+        for setting in wrong:
+            _remove(remaining, setting)
+        try:
+            return Settings.model_validate(remaining)
+        except ValidationError as error:
+            entries = error.errors(include_url=False, include_input=False)
+        wrong = [entry["loc"] for entry in entries if entry["type"] != "missing"]
+        for entry in entries:
+            if entry["type"] == "missing":
+                _put_placeholder(remaining, entry["loc"])
+    return None
+
+
+def _rename_key(values: dict[str, Any], setting: SettingPath, meant: SettingPath) -> None:
+    """Move the value of a misspelled key to the correct key `meant` of the same group."""
+    group = _value_at(values, setting[:-1])
+    group[meant[-1]] = group.pop(setting[-1])
+
+
+def _copy(value: Any) -> Any:
+    """Return a copy of dictionaries and lists that can be changed."""
+    if isinstance(value, dict):
+        return {key: _copy(inner) for key, inner in value.items()}
+    return [_copy(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _remove(values: dict[str, Any], setting: SettingPath) -> None:
+    """Remove a key; for an item of a list the whole list, as the other items would move up."""
+    while setting and (isinstance(setting[-1], int) or setting[-1] == "[key]"):
+        setting = setting[:-1]
+    group = _value_at(values, setting[:-1])
+    if setting and isinstance(group, dict):
+        group.pop(setting[-1], None)
+
+
+def _put_placeholder(values: dict[str, Any], setting: SettingPath) -> None:
+    group: Any = values
+    for part in setting[:-1]:
+        group = group.setdefault(part, {}) if isinstance(group, dict) else group[part]
+    name = str(setting[-1])
+    group[name] = "https://missing.invalid" if name.endswith("_url") else "missing"
+
+
+def _value_at(values: Any, setting: SettingPath) -> Any:
+    """Return the value at a path, None where there is none."""
+    for part in setting:
+        if isinstance(values, dict):
+            values = values.get(part)
+        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
+            values = values[part]
+        else:
+            return None
+    return values

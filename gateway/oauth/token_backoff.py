@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from gateway.clock import backoff
 from gateway.errors import SSO_UNAVAILABLE, TOKEN_REFUSED, GatewayError
 from gateway.oauth.token_failures import NOT_THE_SSO, UNKNOWN_CODE
+from gateway.oauth.token_response import TokenRequestError
 
 if TYPE_CHECKING:
     from gateway.errors import Reason
-    from gateway.oauth.token_response import AccessToken, TokenRequestError
+    from gateway.oauth.token_response import AccessToken
 
 _ANY = "client_id, client secret or private key, sso.token_url"
 # What the operator has to check, by the error code of RFC 6749 section 5.2. Some servers respond to

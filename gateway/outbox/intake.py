@@ -26,6 +26,7 @@ from gateway.outbox.async_status import (
     entry_outcome,
     resource_response,
 )
+from gateway.outbox.body_worker import SerialExecutor
 from gateway.outbox.entry import ALL_KEYS, RecoveryMode
 from gateway.outbox.qualification import (
     WRITES,
@@ -37,7 +38,7 @@ from gateway.outbox.qualification import (
 )
 from gateway.outbox.store.store_types import OutboxFullError, OutboxUnavailableError
 from gateway.pipeline.permissions import ALLOW_ALL
-from gateway.pipeline.request_body import CallerDisconnectedError
+from gateway.pipeline.request_body import CallerDisconnectedError, MemoryBudget
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -45,13 +46,12 @@ if TYPE_CHECKING:
     from gateway.http.client.upstream_response import UpstreamResponse
     from gateway.http.headers import RequestHeader
     from gateway.http.request_target import RequestTarget
-    from gateway.outbox.body_worker import SerialExecutor
     from gateway.outbox.entry import OutboxEntry
     from gateway.outbox.qualification import WriteClassification
     from gateway.outbox.store.outbox_queue import Outbox
     from gateway.pipeline.callers import Caller
     from gateway.pipeline.request import CallerContext, RequestContext
-    from gateway.pipeline.request_body import MemoryBudget, RequestBody
+    from gateway.pipeline.request_body import RequestBody
 
     ForwardRequest = Callable[[RequestContext], Awaitable[UpstreamResponse]]
 

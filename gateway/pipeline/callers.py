@@ -23,13 +23,12 @@ from gateway.fhir.vocabulary import PURPOSES
 from gateway.field_values import is_same_origin
 from gateway.http.headers import normalized_field_name
 from gateway.http.server.peer import Peer
-from gateway.pipeline.permissions import ALLOW_ALL
+from gateway.pipeline.permissions import ALLOW_ALL, Permissions
 
 if TYPE_CHECKING:
     from gateway.http.headers import RawHeaders, RequestHeader
     from gateway.pipeline.admission import ConcurrencyLimiter, TokenBucket
     from gateway.pipeline.own_replies import LocalResponder
-    from gateway.pipeline.permissions import Permissions
     from gateway.secret import Secret
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network

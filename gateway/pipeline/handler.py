@@ -20,12 +20,23 @@ from gateway.fhir.content_negotiation import wants_xml
 from gateway.fhir.interaction import classify, query_names
 from gateway.http.client.upstream_response import UpstreamConnectionError
 from gateway.http.content_coding import ContentCodingError
-from gateway.http.headers import parse_request_fields, request_id_of
+from gateway.http.headers import FieldRuleCache, parse_request_fields, request_id_of
 from gateway.http.request_target import resolve_target
 from gateway.http.server import request_checks
+from gateway.http.server.request_reader import ListenLimits
+from gateway.http.slow_readers import SlowReaders
 from gateway.i18n import choose_language
-from gateway.pipeline.callers import ANONYMOUS
-from gateway.pipeline.forwarder import add_bundle_type_check, search_parameters
+from gateway.pipeline.admission import Admission
+from gateway.pipeline.callers import ANONYMOUS, CallerRegistry
+from gateway.pipeline.forwarder import (
+    RequestComposer,
+    RequestForwarder,
+    TokenProvider,
+    add_bundle_type_check,
+    search_parameters,
+)
+from gateway.pipeline.link_translation import LinkTranslatorFactory
+from gateway.pipeline.permissions import PermissionCheck
 from gateway.pipeline.request import CallerContext, RequestContext, cached_context, effective_header
 from gateway.pipeline.request_body import CallerDisconnectedError
 from gateway.pipeline.response_checks import check_response
@@ -35,6 +46,7 @@ from gateway.pipeline.response_writer import (
     write_local_response,
     write_outcome,
 )
+from gateway.pipeline.unidentified_limit import UnidentifiedLimiter
 from gateway.pipeline.upstream import BODILESS_METHODS, connection_error
 from gateway.telemetry.logs import get_logger
 
@@ -42,23 +54,16 @@ if TYPE_CHECKING:
     from gateway.errors import Reason
     from gateway.fhir.interaction import Interaction
     from gateway.http.client.upstream_response import UpstreamResponse
-    from gateway.http.headers import FieldRuleCache, RequestHeader
+    from gateway.http.headers import RequestHeader
     from gateway.http.request_target import RequestTarget
     from gateway.http.server.caller_connection import IncomingRequest
     from gateway.http.server.request_parser import ConnectionDisposition
-    from gateway.http.server.request_reader import ListenLimits
-    from gateway.http.slow_readers import SlowReaders
     from gateway.oauth.token_response import AccessToken
     from gateway.outbox.intake import OutboxWriteQueue
-    from gateway.pipeline.admission import Admission
-    from gateway.pipeline.callers import AuthResult, Caller, CallerRegistry
-    from gateway.pipeline.forwarder import RequestComposer, RequestForwarder, TokenProvider
+    from gateway.pipeline.callers import AuthResult, Caller
     from gateway.pipeline.guards import ConditionGuard, SearchGuard
-    from gateway.pipeline.link_translation import LinkTranslatorFactory
     from gateway.pipeline.own_replies import LocalResponder
-    from gateway.pipeline.permissions import PermissionCheck
     from gateway.pipeline.request_body import RequestBody
-    from gateway.pipeline.unidentified_limit import UnidentifiedLimiter
 
 
 class ExchangeAccounting:

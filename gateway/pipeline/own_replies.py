@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import orjson
 
-if TYPE_CHECKING:
-    from gateway.exchange import Exchange
+from gateway.exchange import Exchange
 
 # On every response of the sign-in: it is not stored, framed or sniffed, and no referrer reaches the
 # next page.

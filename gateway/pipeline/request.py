@@ -11,24 +11,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from gateway.fhir.interaction import named_type
+from gateway.exchange import Exchange
+from gateway.fhir.interaction import Interaction, named_type
 from gateway.http.headers import SECRET, parse_request_fields
+from gateway.http.request_target import RequestTarget
 from gateway.http.server.peer import local_authority
 from gateway.http.server.request_parser import HttpVersion11
-from gateway.pipeline.callers import AssertedIdentity
+from gateway.pipeline.callers import AssertedIdentity, Caller
+from gateway.pipeline.response_writer import DownstreamWriter
 
 if TYPE_CHECKING:
-    from gateway.exchange import Exchange
     from gateway.fhir.conditional_writes import Condition
-    from gateway.fhir.interaction import Interaction
     from gateway.http.headers import FieldRuleCache, RawHeaders, RequestHeader
-    from gateway.http.request_target import RequestTarget
     from gateway.http.server.caller_connection import IncomingRequest
     from gateway.http.server.request_parser import RequestMessage
-    from gateway.pipeline.callers import Caller
     from gateway.pipeline.link_translation import LinkTranslator
     from gateway.pipeline.request_body import RequestBody
-    from gateway.pipeline.response_writer import DownstreamWriter
 
 # Charsets of plain text that FHIR permits as well.
 _CHARSETS: Final = (b"utf-8", b"utf8", b"us-ascii")

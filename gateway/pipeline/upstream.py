@@ -25,13 +25,14 @@ from gateway.http.client.body_completeness import is_complete
 from gateway.http.client.upstream_connect import NOT_ACCEPTED
 from gateway.http.client.upstream_response import Framing, UpstreamConnectionError, UpstreamResponse
 from gateway.http.headers import PSEUDONYM
+from gateway.pipeline.circuit_breaker import CircuitBreaker
 from gateway.pipeline.request_body import CallerDisconnectedError
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
     from gateway.http.client.upstream_connection import UpstreamConnection
     from gateway.http.client.upstream_pool import UpstreamPool
-    from gateway.pipeline.circuit_breaker import CircuitBreaker, Ticket
+    from gateway.pipeline.circuit_breaker import Ticket
     from gateway.telemetry.tracing import Tracing
 
 # Retries a second that the budget grants in any case.

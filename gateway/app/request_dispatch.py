@@ -1,0 +1,82 @@
+"""Dispatches every request to the core of the newest settings."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Generic, Protocol, TypeVar
+
+from gateway.errors import GatewayError
+from gateway.http.server.absolute_form import to_origin_form
+from gateway.http.server.caller_connection import IncomingRequest, RequestHandler
+from gateway.http.server.request_parser import ConnectionDisposition
+
+
+class ActiveUses:
+    """Counts the users of one core: exchanges, deliveries and probes."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._empty: asyncio.Event | None = None
+
+    def enter(self) -> None:
+        """Count the begin of a use."""
+        self._count += 1
+
+    def leave(self) -> None:
+        """Count the end of a use."""
+        self._count -= 1
+        if not self._count and self._empty is not None:
+            self._empty.set()
+
+    async def wait_idle(self) -> None:
+        """Wait for the end of the last use. Called when no new use can begin."""
+        if self._count:
+            self._empty = asyncio.Event()
+            await self._empty.wait()
+
+
+class ServingCore(Protocol):
+    """The members of `gateway.app.revision.Core` that the dispatcher needs."""
+
+    @property
+    def handler(self) -> RequestHandler:
+        """The handler of requests."""
+        ...
+
+    @property
+    def public_url(self) -> str | None:
+        """The base URL of the gateway as callers know it, None where it is not set."""
+        ...
+
+    @property
+    def active_uses(self) -> ActiveUses:
+        """The counter of the core's uses."""
+        ...
+
+
+AnyCore = TypeVar("AnyCore", bound=ServingCore)
+
+
+class CoreDispatcher(Generic[AnyCore]):
+    """Dispatches to `core`, which may be replaced at any time; an exchange keeps its core."""
+
+    def __init__(self, core: AnyCore) -> None:
+        self.core = core
+
+    async def handle(self, request: IncomingRequest) -> ConnectionDisposition:
+        """Handle one request. Convert an absolute-form target first (RFC 9112 section 3.2.2)."""
+        core = self.core
+        if not request.message.path.startswith("/"):
+            request = to_origin_form(request, core.public_url)
+        under_way = core.active_uses
+        under_way.enter()
+        try:
+            return await core.handler.handle(request)
+        finally:
+            under_way.leave()
+
+    async def reject_malformed(
+        self, request: IncomingRequest, error: GatewayError
+    ) -> ConnectionDisposition:
+        """Respond to a request that could not be parsed."""
+        return await self.core.handler.reject_malformed(request, error)
