@@ -28,8 +28,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 SWITCH = "DHP_GATEWAY_COMPILE"
 LEVEL = "DHP_GATEWAY_OPTIMISATION"
 # The modules that a request passes through. The others are not worth the size of their machine
-# code; `http/server/task_root` must stay interpreted. A class that an attribute of a compiled class is
-# annotated with must be imported at run time, unless it is compiled too: mypyc looks it up.
+# code; `http/server/task_root` must stay interpreted. Where an attribute of a compiled class is
+# annotated with another class, mypyc looks that up: it is compiled, too, or imported at run time.
 COMPILED = {
     ".": "clock exchange",
     "app": "request_dispatch",
@@ -46,7 +46,7 @@ COMPILED = {
     "oauth": "token_backoff tokens",
     "outbox": "intake",
     "pipeline": "admission callers circuit_breaker forwarder guards handler link_translation "
-    "own_replies permissions platform_client request request_body response_checks "
+    "own_replies permissions request request_body response_checks "
     "response_writer upstream",
     "telemetry": "log_masking request_counters",
 }
