@@ -124,12 +124,11 @@ _GROUPS = {
     "tests/test_quick_start.py": "",
     "tests/wire/test_every_byte.py": "",
     "tests/lifecycle/": "",
-    "tests/commands/": "",
+    "tests/cli/": "",
     "tests/outbox/test_model.py": "",
     "tests/store/test_replicas.py": "",
     "tests/wire/test_strictness.py": "",
     "tests/deploy/test_rules.py": "",
-    "tests/cli/test_main.py": "",
     "tests/outbox/": "",
 }
 

@@ -28,7 +28,7 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, LoopFactory]:
     """Run the tests of what depends on the event loop on both loops: Windows has asyncio's own."""
     loops: dict[str, LoopFactory] = {"asyncio": asyncio.new_event_loop}
-    if any(name in item.nodeid for name in ("/test_tls_", "/test_acceptor", "/test_half_closed")):
+    if any(name in item.nodeid for name in ("/test_tls_", "/test_listener", "/test_half_closed")):
         loops["uvloop"] = uvloop.new_event_loop
     return loops
 
