@@ -35,10 +35,10 @@ _KEY = "B" * 43
 # Run by each checkout's own Python, because each version may store entries differently.
 _FILL = """
 import asyncio, json, sys
-from gateway.config import OutboxSettings
+from gateway.config.operations_settings import OutboxSettings
 from gateway.outbox.entry import NewEntry, RecoveryMode, QueuedRequest
-from gateway.outbox.opening import open_store
-from gateway.outbox.store import OutboxLimits
+from gateway.outbox.open_outbox import open_store
+from gateway.outbox.store.store_types import OutboxLimits
 
 async def fill(url, key, entries, patients):
     room = OutboxLimits(10**9, 10**15)
