@@ -74,7 +74,7 @@ def test_the_architecture_shows_the_floors() -> None:
 
 
 def test_files_that_the_architecture_names_exist() -> None:
-    """`http/target.py` and the like are found below gateway/, or below tests/."""
+    """`http/request_target.py` and the like are found below gateway/, or below tests/."""
     text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
     names = re.findall(r"`((?:[a-z_]+/)*[a-z_]+\.py|(?:[a-z_]+/)+)`", text)
     assert len(names) > 20

@@ -197,7 +197,7 @@ class FileSink:
         """Open or create the file, and exclude other gateways until `close`.
 
         Raises BlockingIOError if another gateway writes to the file, OSError,
-        `chain_end.NotAnAuditFileError`.
+        `hash_chain.NotAnAuditFileError`.
         """
         self._state_file.lock()
         self._reopen()

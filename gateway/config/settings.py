@@ -89,7 +89,8 @@ DEFAULT_ENVIRONMENT: Final = "custom"
 class Settings(Section):
     """All settings of the gateway.
 
-    Frozen. Made by `gateway.config.load_settings`, which also applies the rules between keys.
+    Frozen. Made by `load_settings` of `gateway.config.loader`, which also applies the rules between
+    keys.
     """
 
     environment: Environment = Field(

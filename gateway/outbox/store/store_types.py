@@ -1,4 +1,4 @@
-"""The parameters, results and errors of the store (`sql_store`)."""
+"""The parameters, results and errors of the store (`outbox_store`)."""
 
 from __future__ import annotations
 
