@@ -11,7 +11,7 @@ import pytest
 
 from docs.generators.guidance import GUIDANCE
 from docs.generators.settings_page import markdown
-from tests.test_architecture import FLOORS, SANDBOX, floor_of
+from tests.test_architecture import FLOORS, SANDBOX, TREES, floor_of
 
 ROOT = Path(__file__).parents[1]
 GENERATED = {"settings.md", "errors.md"}
@@ -29,6 +29,7 @@ SECTIONS = "|".join({key.partition(".")[0] for key in DEFAULTS if "." in key})
 SETTINGS = {
     ".".join(key.split(".")[: n + 1]) for key in DEFAULTS for n in range(key.count(".") + 1)
 }
+FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 FILES = (".jsonl", ".log", ".db", ".py", ".yaml")
 TEST = re.compile(r"(tests/[\w/]+\.py)::(\w+)")
 
@@ -85,3 +86,21 @@ def test_files_that_the_architecture_names_exist() -> None:
         ROOT / "tests",
     )
     assert [each for each in names if not any((place / each).exists() for place in places)] == []
+
+
+def test_classes_that_the_architecture_names_exist() -> None:
+    """`RequestContext` and `Handler.handle` are classes of the gateway, with such a method."""
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    names = re.findall(r"`([A-Z][a-z]\w+)(?:\.(\w+))?(?:\(.*\))?`", text)
+    assert len(names) > 40
+    classes = {
+        node.name: {each.name for each in ast.walk(node) if isinstance(each, FUNCTION)}
+        for tree in TREES.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    }
+    assert [
+        f"{name}.{method}"
+        for name, method in names
+        if name not in classes or (method and method not in classes[name])
+    ] == []

@@ -2,49 +2,16 @@
 
 from __future__ import annotations
 
-import re
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 import pytest
 
 from tests.doubles.gateway import Running
+from tests.doubles.walks import PACKAGE, PAGE, of, steps, walk
 from tests.doubles.wire import Wire, get
-
-ROOT = Path(__file__).parents[2]
-PACKAGE = f"{ROOT / 'gateway'}/"
-PAGE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
-Step = tuple[str, str]
+from tests.pipeline.conftest import StartGateway
 
 pytestmark = pytest.mark.interpreted
-
-
-def walk(title: str) -> list[Step]:
-    """The rows of a walk: function and file."""
-    section = PAGE.partition(f"## {title}\n")[2].partition("\n## ")[0]
-    return re.findall(r"^\| `([\w.]+)` \| `([\w/]+\.py)` \|", section, re.MULTILINE)
-
-
-@contextmanager
-def steps() -> Iterator[dict[Step, str]]:
-    """The functions of the gateway in the order in which they are first called, and where from."""
-    seen: dict[Step, str] = {}
-
-    def note(frame: FrameType, event: str, _: object) -> None:
-        code = frame.f_code
-        if event == "call" and code.co_filename.startswith(PACKAGE):
-            step = code.co_qualname, code.co_filename.removeprefix(PACKAGE)
-            caller = "" if frame.f_back is None else frame.f_back.f_code.co_filename
-            seen.setdefault(step, caller.removeprefix(PACKAGE))
-
-    sys.setprofile(note)
-    try:
-        yield seen
-    finally:
-        sys.setprofile(None)
 
 
 async def test_the_walk_of_a_read(gateway: Running) -> None:
@@ -55,11 +22,10 @@ async def test_the_walk_of_a_read(gateway: Running) -> None:
             await wire.ask(get("/fhir/Patient/2"))
     printed = walk("The walk of a read")
     assert len(printed) == 12
-    assert [step for step in taken if step in printed] == printed
+    assert of(printed, taken) == printed
     assert {taken[step] for step in printed} == {"pipeline/handler.py"}
     bytewise = walk("The bytes of a read")
-    assert len(bytewise) > 5
-    assert [step for step in taken if step in bytewise] == bytewise
+    assert of(bytewise, taken) == bytewise
 
 
 async def test_the_walk_of_a_token(gateway: Running) -> None:
@@ -68,5 +34,32 @@ async def test_the_walk_of_a_token(gateway: Running) -> None:
         with steps() as taken:
             await wire.ask(get("/fhir/Patient/1"))
     printed = walk("The walk of a token")
-    assert len(printed) > 5
-    assert [step for step in taken if step in printed] == printed
+    assert of(printed, taken) == printed
+
+
+async def test_the_walk_of_a_settings_field(start_gateway: StartGateway) -> None:
+    """A time limit is copied and read where it is printed, by a start, a header and a body."""
+    printed = walk("The walk of a settings field")
+    with steps() as taken:
+        async with start_gateway(limits={"header_timeout": 0.1}) as gateway:
+            async with await Wire.open(gateway.address) as wire:
+                await wire.send(b"GET /fhir/Patient/1 HTTP/1.1\r\nHost: x\r\n")
+                assert (await wire.reply()).status == 408
+            async with await Wire.open(gateway.address) as wire:
+                await wire.send(
+                    b"POST /fhir/Patient HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{"
+                )
+                assert (await wire.reply()).status == 408
+    assert of(printed, taken) == printed
+
+
+def test_every_module_that_reads_the_settings_field_is_printed() -> None:
+    """No module names the setting without being named itself."""
+    section = PAGE.partition("## The walk of a settings field\n")[2].partition("\n## ")[0]
+    readers = [
+        str(file.relative_to(PACKAGE))
+        for file in Path(PACKAGE).rglob("*.py")
+        if "header_timeout" in file.read_text("utf-8")
+    ]
+    assert len(readers) > 3
+    assert [file for file in readers if f"`{file}`" not in section] == []
