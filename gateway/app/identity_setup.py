@@ -29,7 +29,6 @@ from gateway.oauth.token_backoff import TokenPolicy
 from gateway.oauth.token_endpoint import TokenEndpointSettings
 from gateway.pipeline.admission import ConcurrencyLimiter, TokenBucket
 from gateway.pipeline.callers import Caller, CallerMatcher, CallerRegistry
-from gateway.pipeline.circuit_breaker import CircuitPolicy
 from gateway.pipeline.guards import ConditionGuard, SearchGuard
 from gateway.pipeline.handler import HandlerSettings
 from gateway.pipeline.link_translation import LinkBaseSettings, LinkTranslatorFactory
@@ -339,17 +338,6 @@ def token_policy(settings: Settings) -> TokenPolicy:
     """Return the policy of token requests: how long to wait, and the URLs for messages."""
     sso = settings.sso
     return TokenPolicy(wait_timeout=sso.timeout, url=sso.token_url, proxy_url=sso.proxy_url)
-
-
-def circuit_policy(settings: Settings) -> CircuitPolicy:
-    """Return the policy of the circuit breaker."""
-    breaker = settings.circuit_breaker
-    return CircuitPolicy(
-        failure_ratio=breaker.failure_ratio,
-        min_requests=breaker.min_requests,
-        window=breaker.window,
-        open_for=breaker.open_for,
-    )
 
 
 def link_translator_factory(

@@ -123,7 +123,7 @@ class Core:
         )
         outbox = parts.outbox
         self.circuit = CircuitBreaker(
-            identity_setup.circuit_policy(settings),
+            settings.circuit_breaker,
             time.monotonic,
             None if outbox is None else outbox.delivery.on_platform_response,
         )

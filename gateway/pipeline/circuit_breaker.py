@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, NewType
+from typing import TYPE_CHECKING, Final, NewType
 
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.health.evidence import CircuitState
 from gateway.i18n import format_duration
 from gateway.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from gateway.config.outbound_settings import CircuitBreakerSettings
 
 _log = get_logger(__name__)
 
@@ -32,20 +34,6 @@ Ticket = NewType("Ticket", int)
 """Identifies the state of the circuit in which a request was admitted."""
 
 
-@dataclass(frozen=True, slots=True)
-class CircuitPolicy:
-    """When the circuit opens.
-
-    `failure_ratio` is a share of the requests in the `window`, `min_requests` their least number.
-    `window` and `open_for` are in seconds.
-    """
-
-    failure_ratio: float
-    min_requests: int
-    window: float
-    open_for: float
-
-
 class CircuitBreaker:
     """The circuit breaker of one platform. Each `admit` is followed by one `record` or `discard`.
 
@@ -54,11 +42,14 @@ class CircuitBreaker:
 
     def __init__(
         self,
-        policy: CircuitPolicy,
+        settings: CircuitBreakerSettings,
         clock: Callable[[], float],
         on_success: Callable[[], None] | None = None,
     ) -> None:
-        self._policy = policy
+        self._failure_ratio = settings.failure_ratio
+        self._min_requests = settings.min_requests
+        self._window = settings.window
+        self._open_for = settings.open_for
         self._clock = clock
         self._on_success = on_success
         self._opened_at: float | None = None
@@ -76,7 +67,7 @@ class CircuitBreaker:
         if self._opened_at is None:
             return CircuitState.CLOSED
         waited = self._clock() - self._opened_at
-        return CircuitState.OPEN if waited < self._policy.open_for else CircuitState.HALF_OPEN
+        return CircuitState.OPEN if waited < self._open_for else CircuitState.HALF_OPEN
 
     def admit(self, *, allow_when_open: bool = False) -> Ticket:
         """Admit a request and return its ticket. Raises `GatewayError` circuit-open.
@@ -86,7 +77,7 @@ class CircuitBreaker:
         """
         if self._opened_at is None or allow_when_open:
             return self._ticket
-        remaining = self._opened_at + self._policy.open_for - self._clock()
+        remaining = self._opened_at + self._open_for - self._clock()
         if remaining > 0 or self._probe_in_flight:
             wait = max(remaining, _PROBE_RETRY_AFTER)
             detail = f"the platform failed too often; it is tried again in {format_duration(wait)}"
@@ -141,19 +132,18 @@ class CircuitBreaker:
         current[1] += 1
         requests = sum(count[0] for count in self._counts)
         failures = sum(count[1] for count in self._counts)
-        policy = self._policy
-        if requests >= policy.min_requests and failures >= policy.failure_ratio * requests:
+        if requests >= self._min_requests and failures >= self._failure_ratio * requests:
             _log.warning(
                 "circuit opened for %s: %d of %d requests failed, last cause: %s",
-                *(format_duration(policy.open_for), failures, requests, cause),
+                *(format_duration(self._open_for), failures, requests, cause),
                 reason=errors.CIRCUIT_OPEN.code,
             )
             self._transition(self._clock())
 
     def _advance(self) -> None:
-        now = int(self._clock() * _SLICES / self._policy.window)
+        now = int(self._clock() * _SLICES / self._window)
         for number in range(max(self._slice + 1, now - _SLICES + 1), now + 1):
             self._counts[number % _SLICES] = [0, 0]
         self._slice = now
-        self._slice_ends = (now + 1) * self._policy.window / _SLICES
+        self._slice_ends = (now + 1) * self._window / _SLICES
         self._current = self._counts[now % _SLICES]

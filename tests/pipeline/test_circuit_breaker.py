@@ -6,14 +6,15 @@ import logging
 
 import pytest
 
+from gateway.config.outbound_settings import CircuitBreakerSettings
 from gateway.errors import GatewayError
 from gateway.health.evidence import CircuitState
-from gateway.pipeline.circuit_breaker import CircuitBreaker, CircuitPolicy
+from gateway.pipeline.circuit_breaker import CircuitBreaker
 from tests.doubles.clock import FakeClock
 from tests.doubles.platform import Platform, fhir, outcome, page
 from tests.doubles.wire import ask, get, post
 
-POLICY = CircuitPolicy(failure_ratio=0.5, min_requests=4, window=10, open_for=15)
+SETTINGS = CircuitBreakerSettings(failure_ratio=0.5, min_requests=4, window=10, open_for=15)
 
 
 def feed(circuit: CircuitBreaker, *failures: bool) -> None:
@@ -31,7 +32,7 @@ def clock() -> FakeClock:
 @pytest.fixture
 def circuit(clock: FakeClock) -> CircuitBreaker:
     """A closed circuit."""
-    return CircuitBreaker(POLICY, clock)
+    return CircuitBreaker(SETTINGS, clock)
 
 
 async def test_opening_and_closing_are_told_once(
@@ -149,9 +150,9 @@ async def test_errors_of_callers_do_not_open_it(start_gateway, platform: Platfor
 def test_every_answer_is_told(clock: FakeClock) -> None:
     """Also one of before the circuit opened; a failure is none."""
     told: list[float] = []
-    circuit = CircuitBreaker(POLICY, clock, lambda: told.append(clock.now))
+    circuit = CircuitBreaker(SETTINGS, clock, lambda: told.append(clock.now))
     early = circuit.admit()
-    for _ in range(POLICY.min_requests):
+    for _ in range(SETTINGS.min_requests):
         circuit.record(circuit.admit(), failed=True)
     assert circuit.state is CircuitState.OPEN
     assert told == []
@@ -162,9 +163,9 @@ def test_every_answer_is_told(clock: FakeClock) -> None:
 
 def test_a_question_passes_an_open_circuit(circuit: CircuitBreaker, clock: FakeClock) -> None:
     """A failed probe does not prolong the open state; a successful one closes the circuit."""
-    for _ in range(POLICY.min_requests):
+    for _ in range(SETTINGS.min_requests):
         circuit.record(circuit.admit(), failed=True)
-    clock.now += POLICY.open_for - 1
+    clock.now += SETTINGS.open_for - 1
     circuit.record(circuit.admit(allow_when_open=True), failed=True)
     clock.now += 1
     assert circuit.state is CircuitState.HALF_OPEN
