@@ -384,7 +384,7 @@ _yes_option = option("--yes", is_flag=True, help="Ask nothing: flags, else defau
 @_directory_option
 @_yes_option
 @language_option
-def init(  # noqa: PLR0913 - one for each question
+def init(
     environment: str | None = None,
     fhir_base_url: str | None = None,
     token_url: str | None = None,

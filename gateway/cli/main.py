@@ -156,7 +156,7 @@ _slow_option = option(
     help="How late searches know of a write.",
 )
 @language_option
-def sandbox(  # noqa: PLR0913 - one for each option
+def sandbox(
     platform_only: bool = False,
     login: bool = False,
     port: int = 8090,
