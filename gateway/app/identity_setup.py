@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from gateway import os_support
 from gateway.config.section import SecretReadError
 from gateway.errors import ClientKeyError, StartError
-from gateway.http.client.upstream_pool import ForwardProxy, UpstreamOrigin, UpstreamTimeouts
+from gateway.http.client.upstream_pool import ForwardProxy, UpstreamOrigin
 from gateway.http.headers import request_fields
 from gateway.http.server.listener import AcceptLimits
 from gateway.http.server.request_reader import ListenLimits
@@ -150,12 +150,6 @@ def upstream_origin(settings: Settings, tls: ssl.SSLContext | None) -> UpstreamO
     url = urlsplit(settings.platform.fhir_base_url)
     port = url.port or (80 if tls is None else 443)
     return UpstreamOrigin(url.hostname or "", port, tls, platform_proxy(settings))
-
-
-def upstream_timeouts(settings: Settings) -> UpstreamTimeouts:
-    """Return the timeouts towards the platform, in seconds."""
-    target = settings.platform
-    return UpstreamTimeouts(target.connect_timeout, target.response_timeout, target.idle_timeout)
 
 
 def has_several_callers(settings: Settings) -> bool:
@@ -316,11 +310,6 @@ def condition_guard(settings: Settings, statement: CapabilityCache) -> Condition
     return None if mode == "off" else ConditionGuard(statement, block=mode == "block")
 
 
-def platform_path(settings: Settings) -> str:
-    """Return the path of the platform's base URL, without a final slash."""
-    return urlsplit(settings.platform.fhir_base_url).path.rstrip("/")
-
-
 def listen_limits(settings: Settings) -> ListenLimits:
     """Return the limits of the caller listener."""
     limits = settings.limits
@@ -358,11 +347,6 @@ def link_translator_factory(
         on_links=on_links,
         on_missing_alias=on_missing_alias,
     )
-
-
-def authority(base_url: str) -> bytes:
-    """Return the value of the Host field for a base URL."""
-    return urlsplit(base_url).netloc.encode("ascii")
 
 
 def accept_limits(settings: Settings) -> AcceptLimits:

@@ -174,7 +174,7 @@ class OutboxService:
             PlatformRoute(
                 forwarder,
                 tokens,
-                PlatformClient(forwarder, tokens, identity_setup.platform_path(settings)),
+                PlatformClient(forwarder, tokens, settings.platform.base_path),
                 credentials=frozenset(credentials),
                 adds_if_match=settings.fhir.auto_if_match,
                 statement=statement,

@@ -39,13 +39,7 @@ from gateway.pipeline.platform_client import (
     PlatformProbe,
     ProbeTokenProvider,
 )
-from gateway.pipeline.upstream import (
-    RetryBudget,
-    RetryControls,
-    RetryPolicy,
-    TracedUpstream,
-    Upstream,
-)
+from gateway.pipeline.upstream import TracedUpstream, Upstream
 from gateway.telemetry.metrics import CONNECTION_STATES
 
 if TYPE_CHECKING:
@@ -107,16 +101,14 @@ class Core:
             _TokenTelemetry(parts.metrics, parts.audit),
             policy=identity_setup.token_policy(settings),
         )
-        max_connections = settings.platform.max_connections
         self._pool = UpstreamPool(
             identity_setup.upstream_origin(settings, tls_contexts.platform_tls(settings)),
-            timeouts=identity_setup.upstream_timeouts(settings),
-            max_connections=max_connections,
+            settings=settings.platform,
             clock=time.monotonic,
             shared=identity_setup.has_several_callers(settings),
             readers=SlowReaders(
                 settings.limits.min_body_rate,
-                max_connections,
+                settings.platform.max_connections,
                 time.monotonic,
                 settings.limits.half_closed,
             ),
@@ -148,7 +140,7 @@ class Core:
         settings = self.settings
         upstream = self._upstream(parts)
         forwarder = Forwarder(upstream, tokens, parts.metrics.count_retry)
-        client = PlatformClient(forwarder, tokens, identity_setup.platform_path(settings))
+        client = PlatformClient(forwarder, tokens, settings.platform.base_path)
         unproven = ProbeTokenProvider(self.tokens)
         statement = CapabilityCache(client, next(iter(self._sources)), time.monotonic)
         self._statement = statement
@@ -206,15 +198,12 @@ class Core:
         settings = self.settings
         # Without tracing, none of its code is on the request path.
         traced = parts.tracing
-        upstream_type = Upstream if traced is None else partial(TracedUpstream, traced)
+        upstream_type = Upstream if traced is None else partial(TracedUpstream, tracing=traced)
         return upstream_type(
-            self._pool,
-            authority=identity_setup.authority(settings.platform.fhir_base_url),
-            retry_controls=RetryControls(
-                RetryPolicy(settings.retries.max_attempts, settings.retries.backoff),
-                RetryBudget(settings.retries.budget_ratio, time.monotonic),
-                self.circuit,
-            ),
+            pool=self._pool,
+            platform=settings.platform,
+            retries=settings.retries,
+            circuit=self.circuit,
             uploads=UploadLimiter(
                 settings.platform.max_connections // 2, settings.platform.connect_timeout
             ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, Strict
 
@@ -107,6 +108,16 @@ class PlatformSettings(Section):
         "say who calls, or for whom a caller acts, e.g. `[X-On-Behalf-Of]`. Only for a platform "
         "that needs them: it then believes what any caller writes there.",
     )
+
+    @property
+    def authority(self) -> bytes:
+        """Host and port of `fhir_base_url`, as the Host field has them."""
+        return urlsplit(self.fhir_base_url).netloc.encode("ascii")
+
+    @property
+    def base_path(self) -> str:
+        """The path of `fhir_base_url`, without a final slash."""
+        return urlsplit(self.fhir_base_url).path.rstrip("/")
 
     @property
     def passed_names(self) -> frozenset[bytes]:

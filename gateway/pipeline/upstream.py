@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway import errors
@@ -25,34 +25,22 @@ from gateway.http.client.body_completeness import is_complete
 from gateway.http.client.upstream_connect import NOT_ACCEPTED
 from gateway.http.client.upstream_response import Framing, UpstreamConnectionError, UpstreamResponse
 from gateway.http.headers import PSEUDONYM
-from gateway.pipeline.circuit_breaker import CircuitBreaker
 from gateway.pipeline.request_body import CallerDisconnectedError
 
 if TYPE_CHECKING:
+    from gateway.config.outbound_settings import PlatformSettings, RetriesSettings
     from gateway.exchange import Exchange
     from gateway.http.client.upstream_connection import UpstreamConnection
     from gateway.http.client.upstream_pool import UpstreamPool
-    from gateway.pipeline.circuit_breaker import Ticket
+    from gateway.pipeline.circuit_breaker import CircuitBreaker, Ticket
     from gateway.telemetry.tracing import Tracing
 
 # Retries a second that the budget grants in any case.
 _MIN_RETRIES_PER_SECOND: Final = 3.0
 # Retries that can accumulate in a quiet hour; more would let one bad minute double the load.
 _MAX_BALANCE: Final = 100.0
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """`max_attempts` includes the first attempt; `backoff` and `max_delay` are seconds."""
-
-    max_attempts: int
-    backoff: float
-    max_delay: float = 2.0
-    rng: random.Random = field(default_factory=random.Random)
-
-    def delay(self, attempt: int) -> float:
-        """Return the seconds to wait after this attempt (first: 1): exponential, with jitter."""
-        return backoff(attempt, self.backoff, self.max_delay, self.rng.random)
+# The longest pause before a retry, in seconds. A platform that asks for more gets no retry.
+_MAX_RETRY_DELAY: Final = 2.0
 
 
 class RetryBudget:
@@ -146,36 +134,28 @@ class UpstreamRequest:
     allow_when_open: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RetryControls:
-    """Retry policy, retry budget and circuit breaker of one platform."""
-
-    policy: RetryPolicy
-    budget: RetryBudget
-    circuit: CircuitBreaker
-
-
 class Upstream:
     """The platform as the request path uses it.
 
-    `authority` is the value of Host, `uploads` limits streamed bodies, and `on_retry` is called
-    with the cause of each retry.
+    `uploads` limits streamed bodies, and `on_retry` is called with the cause of each retry.
     """
 
     def __init__(
         self,
-        pool: UpstreamPool,
         *,
-        authority: bytes,
-        retry_controls: RetryControls,
+        pool: UpstreamPool,
+        platform: PlatformSettings,
+        retries: RetriesSettings,
+        circuit: CircuitBreaker,
         uploads: AbstractAsyncContextManager[None],
         on_retry: Callable[[str], None],
     ) -> None:
         self._pool = pool
-        self._host = b"Host: " + authority + b"\r\n"
-        self._policy = retry_controls.policy
-        self._budget = retry_controls.budget
-        self._circuit = retry_controls.circuit
+        self._host = b"Host: " + platform.authority + b"\r\n"
+        self._max_attempts = retries.max_attempts
+        self._backoff = retries.backoff
+        self._budget = RetryBudget(retries.budget_ratio, time.monotonic)
+        self._circuit = circuit
         self._uploads = uploads
         self._on_retry = on_retry
 
@@ -203,7 +183,7 @@ class Upstream:
                     finally:
                         # Break the cycle of error, traceback and frame, which keeps the body.
                         del error
-                delay = self._policy.delay(exchange.attempts)
+                delay = self._delay_after(exchange.attempts)
             else:
                 exchange.upstream_status = response.status
                 retry_delay = self._retry_delay(response, outgoing, exchange.attempts)
@@ -216,7 +196,7 @@ class Upstream:
 
     def _can_retry(self, exchange: Exchange, outgoing: UpstreamRequest) -> bool:
         """Return whether attempts, body and budget allow a retry; withdraws it from the budget."""
-        if exchange.attempts >= self._policy.max_attempts:
+        if exchange.attempts >= self._max_attempts:
             return False
         body = outgoing.body
         if body is not None:
@@ -233,8 +213,12 @@ class Upstream:
             return None
         retry_after = parse_retry_after(response.field(b"retry-after"), time.time())
         if retry_after is None:
-            return self._policy.delay(attempt)
-        return retry_after if retry_after <= self._policy.max_delay else None
+            return self._delay_after(attempt)
+        return retry_after if retry_after <= _MAX_RETRY_DELAY else None
+
+    def _delay_after(self, attempt: int) -> float:
+        """Return the seconds to wait after this attempt (first: 1): exponential, with jitter."""
+        return backoff(attempt, self._backoff, _MAX_RETRY_DELAY, random.random)
 
     async def _attempt(
         self, exchange: Exchange, outgoing: UpstreamRequest, authorization: bytes, *, new: bool
@@ -448,7 +432,7 @@ _DETAILS: Final = {
 }
 
 
-_FIELDS: Final = (b"traceparent:", b"tracestate:")
+_TRACE_FIELDS: Final = (b"traceparent:", b"tracestate:")
 # A value of the attribute `error.type`, which operators may filter by.
 _CALLER_GONE: Final = "CallerGone"
 
@@ -458,18 +442,20 @@ class TracedUpstream(Upstream):
 
     def __init__(
         self,
+        *,
         tracing: Tracing,
         pool: UpstreamPool,
-        *,
-        authority: bytes,
-        retry_controls: RetryControls,
+        platform: PlatformSettings,
+        retries: RetriesSettings,
+        circuit: CircuitBreaker,
         uploads: AbstractAsyncContextManager[None],
         on_retry: Callable[[str], None],
     ) -> None:
         super().__init__(
-            pool,
-            authority=authority,
-            retry_controls=retry_controls,
+            pool=pool,
+            platform=platform,
+            retries=retries,
+            circuit=circuit,
             uploads=uploads,
             on_retry=on_retry,
         )
@@ -510,7 +496,7 @@ def _with_trace_context(
     `keeps_state`: the caller started the trace, and its `tracestate` remains. In a trace that
     begins here the `tracestate` belongs to no trace and is removed.
     """
-    dropped = _FIELDS[:1] if keeps_state else _FIELDS
+    dropped = _TRACE_FIELDS[:1] if keeps_state else _TRACE_FIELDS
     placed = [line for line in field_lines if not line[:12].lower().startswith(dropped)]
     placed.append(b"traceparent: %s\r\n" % traceparent.encode("ascii"))
     return placed

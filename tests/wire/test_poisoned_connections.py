@@ -11,10 +11,11 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from gateway.http.client.upstream_pool import UpstreamOrigin, UpstreamPool, UpstreamTimeouts
+from gateway.http.client.upstream_pool import UpstreamOrigin, UpstreamPool
 from gateway.http.client.upstream_response import UpstreamConnectionError
 from tests.doubles.gateway import Running, running
 from tests.doubles.platform import PATIENT, Line, Platform, fhir, outcome, read_body
+from tests.doubles.sections import platform_settings
 from tests.doubles.sso import Sso
 from tests.doubles.wire import Wire, ask, get, post
 from tests.http.client.tls_stage import read
@@ -218,8 +219,7 @@ async def test_bytes_that_wait_in_the_system(whole: bool, moment: str) -> None:
     with raw_platform() as listening:
         pool = UpstreamPool(
             UpstreamOrigin("127.0.0.1", listening.getsockname()[1], None),
-            timeouts=UpstreamTimeouts(5, 5, 5),
-            max_connections=1,
+            settings=platform_settings(max_connections=1),
             clock=asyncio.get_running_loop().time,
         )
         connection = await pool.acquire()

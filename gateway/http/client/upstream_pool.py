@@ -30,6 +30,7 @@ from gateway.http.slow_readers import SlowReaders
 from gateway.http.write_batching import WriteBatcher
 
 if TYPE_CHECKING:
+    from gateway.config.outbound_settings import PlatformSettings
     from gateway.http.slow_readers import Read
 
 # Seconds.
@@ -69,15 +70,6 @@ class UpstreamOrigin:
     proxy: ForwardProxy | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamTimeouts:
-    """The platform's timeouts in seconds, named as in the settings."""
-
-    connect: float
-    response: float
-    idle: float
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiter:
     """A queued request for a connection.
@@ -99,7 +91,7 @@ class _Waiter:
 
 
 class UpstreamPool:
-    """At most `max_connections` connections to one origin.
+    """At most `settings.max_connections` connections to one origin.
 
     `shared`: there are several callers, so that connections are reserved for others than the one
     that holds the most. `readers`: slow readers that are aborted when a request waits; without it
@@ -110,16 +102,17 @@ class UpstreamPool:
         self,
         origin: UpstreamOrigin,
         *,
-        timeouts: UpstreamTimeouts,
-        max_connections: int,
+        settings: PlatformSettings,
         clock: Callable[[], float],
         shared: bool = False,
         readers: SlowReaders | None = None,
     ) -> None:
-        self.slow_readers = readers or SlowReaders(0, max_connections, clock)
+        self.slow_readers = readers or SlowReaders(0, settings.max_connections, clock)
         self._origin = origin
-        self._timeouts = timeouts
-        self._max_connections = max_connections
+        self._connect_timeout = settings.connect_timeout
+        self._response_timeout = settings.response_timeout
+        self._idle_timeout = settings.idle_timeout
+        self._max_connections = settings.max_connections
         self._has_several_callers = shared
         self._clock = clock
         self._batching = WriteBatcher()
@@ -252,12 +245,12 @@ class UpstreamPool:
             self.slow_readers.abort_slowest([caller])
         self._waiters.setdefault(caller, deque()).append(waiter)
         try:
-            async with asyncio.timeout(self._timeouts.connect):
+            async with asyncio.timeout(self._connect_timeout):
                 connection = await self._await_connection(waiter)
         except TimeoutError:
             busy = (
                 f"all {self._max_connections} connections to the platform stayed in use "
-                f"for {self._timeouts.connect:g} s"
+                f"for {self._connect_timeout:g} s"
             )
             raise GatewayError(errors.UPSTREAM_BUSY, busy, retry_after=RETRY_AFTER) from None
         if connection is not None and not connection.is_reusable:
@@ -333,11 +326,11 @@ class UpstreamPool:
         self, connect_slot: AbstractAsyncContextManager[None]
     ) -> UpstreamConnection:
         try:
-            async with asyncio.timeout(self._timeouts.connect), connect_slot:
+            async with asyncio.timeout(self._connect_timeout), connect_slot:
                 return await self._open_connection()
         except OSError as error:
             origin = self._origin
-            raise connect_error(error, origin, self._timeouts.connect, origin.proxy) from None
+            raise connect_error(error, origin, self._connect_timeout, origin.proxy) from None
 
     async def _open_connection(self) -> UpstreamConnection:
         origin = self._origin
@@ -365,8 +358,8 @@ class UpstreamPool:
         return UpstreamConnection(
             self._clock,
             self._on_connection_lost,
-            response_timeout=self._timeouts.response,
-            idle_timeout=self._timeouts.idle,
+            response_timeout=self._response_timeout,
+            idle_timeout=self._idle_timeout,
             batching=self._batching,
         )
 

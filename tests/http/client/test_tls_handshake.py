@@ -11,7 +11,6 @@ import ssl
 import pytest
 import trustme
 
-from gateway.http.client.upstream_pool import UpstreamTimeouts
 from gateway.http.client.upstream_response import UpstreamConnectionError
 from gateway.pipeline.upstream import connection_error
 from tests.doubles.tls_peer import TlsPeer
@@ -88,8 +87,8 @@ async def test_handshake_that_ends(ca: trustme.CA, case: str) -> None:
 async def test_handshake_without_an_end(ca: trustme.CA, by: str) -> None:
     """A handshake without a response ends at the timeout, or when its waiter is cancelled."""
     async with TlsPeer(server_side(ca)) as peer:
-        timeouts = UpstreamTimeouts(0.2 if by == "time-out" else 5.0, 5.0, 5.0)
-        ours = Ours(client_side(ca), peer.port, timeouts)
+        timeout = 0.2 if by == "time-out" else 5.0
+        ours = Ours(client_side(ca), peer.port, timeout)
         line = await peer.accept()
         assert await line.receive()
         if by == "time-out":
@@ -181,8 +180,8 @@ async def test_failed_handshakes_are_free(ca: trustme.CA, uncollected: None, how
 
 async def fail(how: str, ca: trustme.CA, peer: TlsPeer) -> None:
     """Let a handshake fail so."""
-    timeouts = UpstreamTimeouts(0.1 if how == "time-out" else 5.0, 5.0, 5.0)
-    ours = Ours(client_side(None if how == "certificate" else ca), peer.port, timeouts)
+    timeout = 0.1 if how == "time-out" else 5.0
+    ours = Ours(client_side(None if how == "certificate" else ca), peer.port, timeout)
     line = await peer.accept()
     if how == "certificate":
         with contextlib.suppress(ssl.SSLError):

@@ -15,10 +15,10 @@ from gateway.http.client.upstream_pool import (
     ForwardProxy,
     UpstreamOrigin,
     UpstreamPool,
-    UpstreamTimeouts,
 )
 from tests.doubles.platform import Line, Platform, after, fhir, outcome, silence
 from tests.doubles.processes import free_port
+from tests.doubles.sections import platform_settings
 from tests.doubles.wire import Wire, ask, get
 from tests.http.client.tls_stage import read
 from tests.pipeline.stage import until
@@ -36,8 +36,7 @@ async def make_pool(platform: Platform) -> AsyncIterator[MakePool]:
     def make(size: int = 1, port: int | None = None, *, shared: bool = False) -> UpstreamPool:
         pool = UpstreamPool(
             UpstreamOrigin("127.0.0.1", port or platform.port, None),
-            timeouts=UpstreamTimeouts(5, 5, 5),
-            max_connections=size,
+            settings=platform_settings(max_connections=size),
             clock=asyncio.get_running_loop().time,
             shared=shared,
         )
@@ -241,8 +240,7 @@ async def test_few_connections_are_made_at_the_same_time(platform: Platform) -> 
     platform.answer(silence)
     pool = UpstreamPool(
         UpstreamOrigin("platform.test", 80, None, ForwardProxy("127.0.0.1", platform.port)),
-        timeouts=UpstreamTimeouts(1, 5, 5),
-        max_connections=40,
+        settings=platform_settings(connect_timeout=1, max_connections=40),
         clock=asyncio.get_running_loop().time,
     )
     tries = [asyncio.create_task(pool.acquire()) for _ in range(40)]

@@ -7,14 +7,15 @@ import contextlib
 import gc
 import ssl
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import trustme
 
 from gateway.errors import GatewayError
 from gateway.http.client.tls_transport import TlsTransport
 from gateway.http.client.upstream_connection import UpstreamConnection
-from gateway.http.client.upstream_pool import UpstreamOrigin, UpstreamPool, UpstreamTimeouts
+from gateway.http.client.upstream_pool import UpstreamOrigin, UpstreamPool
+from tests.doubles.sections import platform_settings
 from tests.doubles.tls_peer import TlsLine, TlsPeer
 from tests.pipeline.stage import until
 
@@ -54,12 +55,13 @@ class Ours:
 
     context: ssl.SSLContext
     port: int
-    timeouts: UpstreamTimeouts = field(default_factory=lambda: UpstreamTimeouts(5.0, 5.0, 5.0))
+    connect_timeout: float = 5.0
 
     def __post_init__(self) -> None:
         loop = asyncio.get_running_loop()
         origin = UpstreamOrigin("localhost", self.port, self.context)
-        self.pool = UpstreamPool(origin, timeouts=self.timeouts, max_connections=4, clock=loop.time)
+        settings = platform_settings(connect_timeout=self.connect_timeout, max_connections=4)
+        self.pool = UpstreamPool(origin, settings=settings, clock=loop.time)
         self.opening = loop.create_task(self.open())
 
     async def open(self) -> UpstreamConnection | tuple[str, str, bool]:
