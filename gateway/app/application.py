@@ -127,7 +127,7 @@ class Gateway:
             self._expiries = expiries
             self._operators.replace(operators)
             self._acceptor.tls = tls
-            self._server.limits = identity_setup.listen_limits(settings)
+            self._server.limits = settings.limits
             self.settings = settings
             self._alerts.configure(settings, addresses)
 
@@ -356,14 +356,13 @@ class Gateway:
 
     def _open_listener(self, tls: Any) -> None:
         self.address = self._listening.address
-        self._server = CallerServer(
-            self._cores.dispatcher, identity_setup.listen_limits(self.settings)
-        )
+        self._server = CallerServer(self._cores.dispatcher, self.settings.limits)
         self._stack.push_async_callback(self._close_server)
         self._acceptor = Acceptor(
             self._listening.sockets,
             self._server,
-            identity_setup.accept_limits(self.settings),
+            max_connections=identity_setup.max_caller_connections(self.settings),
+            handshake_timeout=self.settings.limits.header_timeout,
             tls=tls,
             clock=time.monotonic,
         )

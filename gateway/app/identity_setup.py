@@ -15,9 +15,6 @@ from gateway import os_support
 from gateway.config.section import SecretReadError
 from gateway.errors import ClientKeyError, StartError
 from gateway.http.client.upstream_pool import ForwardProxy, UpstreamOrigin
-from gateway.http.headers import request_fields
-from gateway.http.server.listener import AcceptLimits
-from gateway.http.server.request_reader import ListenLimits
 from gateway.i18n import Message, exception_message, setting_problem
 from gateway.oauth.client_authentication import (
     parse_client_keys,
@@ -30,10 +27,8 @@ from gateway.oauth.token_endpoint import TokenEndpointSettings
 from gateway.pipeline.admission import ConcurrencyLimiter, TokenBucket
 from gateway.pipeline.callers import Caller, CallerMatcher, CallerRegistry
 from gateway.pipeline.guards import ConditionGuard, SearchGuard
-from gateway.pipeline.handler import HandlerSettings
 from gateway.pipeline.link_translation import LinkBaseSettings, LinkTranslatorFactory
 from gateway.pipeline.permissions import Permissions
-from gateway.pipeline.request_body import BodyLimits
 from gateway.pipeline.unidentified_limit import UnidentifiedLimiter
 
 if TYPE_CHECKING:
@@ -45,8 +40,6 @@ if TYPE_CHECKING:
     from gateway.pipeline.platform_client import CapabilityCache
     from gateway.secret import Secret
 
-# A connection whose caller reads nothing for so long is closed, as a multiple of `header_timeout`.
-_STALL_FACTOR: Final = 3.0
 # Descriptors of files and sockets other than caller and platform connections, with a margin.
 _RESERVED_DESCRIPTORS: Final = 32
 # Caller connections per request that may be served concurrently.
@@ -273,27 +266,6 @@ def _permissions(allow: AllowSettings) -> Permissions:
     )
 
 
-def handler_settings(settings: Settings) -> HandlerSettings:
-    """Return the settings of the request path."""
-    return HandlerSettings(
-        base_path=settings.listen.base_path,
-        default_language=settings.fhir.default_language,
-        listen=listen_limits(settings),
-        fields=request_fields(settings.platform.passed_names),
-    )
-
-
-def body_limits(settings: Settings) -> BodyLimits:
-    """Return the limits of request bodies."""
-    limits = settings.limits
-    return BodyLimits(
-        max_bytes=limits.max_body_bytes,
-        replay_bytes=limits.replay_buffer_bytes,
-        stall_timeout=limits.header_timeout,
-        min_rate=limits.min_body_rate,
-    )
-
-
 def search_guard(
     settings: Settings, statement: CapabilityCache, on_ignored: Callable[[int], None]
 ) -> SearchGuard | None:
@@ -308,19 +280,6 @@ def condition_guard(settings: Settings, statement: CapabilityCache) -> Condition
     """Return the guard of conditional writes, None where it is off."""
     mode = settings.fhir.condition_guard
     return None if mode == "off" else ConditionGuard(statement, block=mode == "block")
-
-
-def listen_limits(settings: Settings) -> ListenLimits:
-    """Return the limits of the caller listener."""
-    limits = settings.limits
-    return ListenLimits(
-        url_bytes=limits.max_url_bytes,
-        header_bytes=limits.max_header_bytes,
-        headers=limits.max_headers,
-        header_timeout=limits.header_timeout,
-        keep_alive=limits.keep_alive,
-        write_stall_timeout=_STALL_FACTOR * limits.header_timeout,
-    )
 
 
 def token_policy(settings: Settings) -> TokenPolicy:
@@ -349,25 +308,16 @@ def link_translator_factory(
     )
 
 
-def accept_limits(settings: Settings) -> AcceptLimits:
+def max_caller_connections(settings: Settings) -> int:
     """Return how many callers may be connected: the limit on open files less other descriptors."""
     available_descriptors = os_support.open_file_limit() - _RESERVED_DESCRIPTORS
     # More connections than a multiple of the concurrent requests would only use memory.
     useful_connections = _DESCRIPTORS_PER_CALLER * settings.limits.max_concurrent_requests
-    return AcceptLimits(
-        # A caller's connection needs at most one connection to the platform at a time.
-        max_connections=max(
-            1,
-            min(
-                useful_connections,
-                max(
-                    available_descriptors // 2,
-                    available_descriptors - settings.platform.max_connections,
-                ),
-            ),
-        ),
-        handshake_timeout=settings.limits.header_timeout,
+    # A caller's connection needs at most one connection to the platform at a time.
+    affordable_connections = max(
+        available_descriptors // 2, available_descriptors - settings.platform.max_connections
     )
+    return max(1, min(useful_connections, affordable_connections))
 
 
 def token_endpoint(settings: Settings, tls: ssl.SSLContext | None) -> TokenEndpointSettings:

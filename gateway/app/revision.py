@@ -22,6 +22,7 @@ from gateway.app import observability_setup as tracing
 from gateway.app.request_dispatch import ActiveUses, CoreDispatcher
 from gateway.health.evidence import REFUSES, CircuitState
 from gateway.http.client.upstream_pool import UpstreamPool
+from gateway.http.headers import request_fields
 from gateway.http.slow_readers import SlowReaders
 from gateway.login.session_store import MemorySessionStore
 from gateway.oauth.credential import CredentialSource, ReloadingTokenSource
@@ -30,7 +31,7 @@ from gateway.oauth.tokens import TokenManager
 from gateway.pipeline.admission import Admission, UploadLimiter
 from gateway.pipeline.circuit_breaker import CircuitBreaker
 from gateway.pipeline.forwarder import CompressingForwarder, Forwarder, RequestComposer
-from gateway.pipeline.handler import Clocks, ExchangeAccounting, Handler, HandlerDependencies
+from gateway.pipeline.handler import ExchangeAccounting, Handler
 from gateway.pipeline.link_translation import MissingAliases
 from gateway.pipeline.permissions import PermissionCheck
 from gateway.pipeline.platform_client import (
@@ -159,31 +160,33 @@ class Core:
         )
         packs = settings.platform.compression == "both"
         return Handler(
-            identity_setup.handler_settings(settings),
-            HandlerDependencies(
-                admission=self.admission,
-                callers=self._callers,
-                permissions=parts.permissions,
-                unidentified_limiter=self._unidentified_limiter,
-                tokens=tokens,
-                forwarder=CompressingForwarder(forwarder) if packs else forwarder,
-                link_translators=identity_setup.link_translator_factory(
-                    settings, parts.metrics.record_links, self.missing_aliases.record
-                ),
-                composer=RequestComposer(
-                    client.platform_path,
-                    limits=identity_setup.body_limits(settings),
-                    clock=time.monotonic,
-                    guard=guard,
-                    client=client if settings.fhir.auto_if_match else None,
-                ),
-                readers=self._pool.slow_readers,
-                search_guard=guard,
-                condition_guard=identity_setup.condition_guard(settings, statement),
-                account=self._account(parts),
-                clocks=Clocks(time.monotonic, time.time),
-                write_queue=None if parts.outbox is None else parts.outbox.write_queue(settings),
+            listen=settings.listen,
+            limits=settings.limits,
+            fhir=settings.fhir,
+            fields=request_fields(settings.platform.passed_names),
+            admission=self.admission,
+            callers=self._callers,
+            permissions=parts.permissions,
+            unidentified_limiter=self._unidentified_limiter,
+            tokens=tokens,
+            forwarder=CompressingForwarder(forwarder) if packs else forwarder,
+            link_translators=identity_setup.link_translator_factory(
+                settings, parts.metrics.record_links, self.missing_aliases.record
             ),
+            composer=RequestComposer(
+                client.platform_path,
+                limits=settings.limits,
+                clock=time.monotonic,
+                guard=guard,
+                client=client if settings.fhir.auto_if_match else None,
+            ),
+            readers=self._pool.slow_readers,
+            search_guard=guard,
+            condition_guard=identity_setup.condition_guard(settings, statement),
+            account=self._account(parts),
+            write_queue=None if parts.outbox is None else parts.outbox.write_queue(settings),
+            monotonic=time.monotonic,
+            wall=time.time,
         )
 
     def _account(self, parts: ProcessResources) -> Callable[[Exchange], None]:

@@ -314,3 +314,21 @@ class LimitsSettings(Section):
         description="A request body up to this size is kept and can be sent a second time, e.g. "
         "after a 401 of the platform. Memory for each request in flight.",
     )
+
+    @property
+    def max_all_headers_bytes(self) -> int:
+        """Size of all header fields together; above it 431."""
+        return 4 * self.max_header_bytes
+
+    @property
+    def write_stall_timeout(self) -> float:
+        """Seconds for which a caller may read nothing at all of the data buffered for it."""
+        return 3 * self.header_timeout
+
+    @property
+    def announced_keep_alive(self) -> int:
+        """The idle time in seconds that responses announce.
+
+        It is shorter than the real one: what a caller sends at the last moment is still on its way.
+        """
+        return max(1, int(self.keep_alive - min(5.0, self.keep_alive / 2)))

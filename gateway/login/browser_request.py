@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.pipeline.request_body import BodyLimits, RequestBody
+from gateway.pipeline.request_body import RequestBody
 
 if TYPE_CHECKING:
     from gateway.http.headers import RequestHeader
@@ -129,9 +129,6 @@ def parse_browser_request(request: IncomingRequest, peer: Peer, form: ReadForm) 
 
 
 _MAX_BYTES: Final = 64 * 1024
-_LIMITS: Final = BodyLimits(
-    max_bytes=_MAX_BYTES, replay_bytes=_MAX_BYTES, stall_timeout=10.0, min_rate=1024
-)
 _MAX_FIELDS: Final = 64
 _TYPE: Final = "application/x-www-form-urlencoded"
 
@@ -148,7 +145,10 @@ async def read_form(request: IncomingRequest, header: RequestHeader) -> dict[str
     body = RequestBody(
         request.payload,
         None if length is None else int(length),
-        limits=_LIMITS,
+        max_bytes=_MAX_BYTES,
+        replay_bytes=_MAX_BYTES,
+        stall_timeout=10.0,
+        min_rate=1024,
         clock=time.monotonic,
     )
     data = await body.peek(_MAX_BYTES + 1)

@@ -42,6 +42,7 @@ from gateway.pipeline.request_body import RequestBody
 from gateway.pipeline.upstream import UpstreamRequest
 
 if TYPE_CHECKING:
+    from gateway.config.inbound_settings import LimitsSettings
     from gateway.exchange import Exchange
     from gateway.fhir.bundle_type import BundleTypeScanner
     from gateway.fhir.interaction import Interaction
@@ -53,12 +54,11 @@ if TYPE_CHECKING:
     from gateway.pipeline.permissions import Permissions
     from gateway.pipeline.platform_client import PlatformClient
     from gateway.pipeline.request import RequestContext
-    from gateway.pipeline.request_body import BodyLimits
     from gateway.pipeline.response_writer import DownstreamWriter
     from gateway.pipeline.upstream import Upstream
 
 # A larger number is equivalent to no limit; a value with more digits is left unchanged.
-_FIELD: Final = re.compile(rb"(max-forwards: )([0-9]{1,9})\r\n", re.IGNORECASE)
+_MAX_FORWARDS: Final = re.compile(rb"(max-forwards: )([0-9]{1,9})\r\n", re.IGNORECASE)
 
 
 def decrement_max_forwards(method: str, field_lines: list[bytes]) -> tuple[list[bytes], bool]:
@@ -68,7 +68,7 @@ def decrement_max_forwards(method: str, field_lines: list[bytes]) -> tuple[list[
     counted = []
     goes_on = True
     for line in field_lines:
-        field = _FIELD.fullmatch(line)
+        field = _MAX_FORWARDS.fullmatch(line)
         if field is not None:
             hops = int(field[2])
             goes_on = goes_on and hops > 0
@@ -192,13 +192,16 @@ class RequestComposer:
         self,
         platform_path: str,
         *,
-        limits: BodyLimits,
+        limits: LimitsSettings,
         clock: Callable[[], float],
         guard: SearchGuard | None,
         client: PlatformClient | None,
     ) -> None:
         self._platform_path = platform_path
-        self._limits = limits
+        self._max_body_bytes = limits.max_body_bytes
+        self._replay_bytes = limits.replay_buffer_bytes
+        self._stall_timeout = limits.header_timeout
+        self._min_body_rate = limits.min_body_rate
         self._clock = clock
         self._guard = guard
         self._client = client
@@ -217,7 +220,10 @@ class RequestComposer:
         return RequestBody(
             request.payload,
             None if length is None else int(length),
-            limits=self._limits,
+            max_bytes=self._max_body_bytes,
+            replay_bytes=self._replay_bytes,
+            stall_timeout=self._stall_timeout,
+            min_rate=self._min_body_rate,
             clock=self._clock,
             before_wait=downstream.send_100_continue if expects else None,
         )
@@ -236,7 +242,7 @@ class RequestComposer:
             body.set_transform(transform)
         # The form of a search is checked for permissions.
         if transform is not None or interaction.is_search:
-            await body.peek(self._limits.replay_bytes)
+            await body.peek(self._replay_bytes)
         if interaction.code != "transaction":
             return interaction
         # Only the Bundle itself shows whether it is a batch or a transaction.

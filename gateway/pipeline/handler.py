@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from gateway import errors
@@ -23,7 +22,6 @@ from gateway.http.content_coding import ContentCodingError
 from gateway.http.headers import FieldRuleCache, parse_request_fields, request_id_of
 from gateway.http.request_target import resolve_target
 from gateway.http.server import request_checks
-from gateway.http.server.request_reader import ListenLimits
 from gateway.http.slow_readers import SlowReaders
 from gateway.i18n import choose_language
 from gateway.pipeline.admission import Admission
@@ -51,6 +49,8 @@ from gateway.pipeline.upstream import BODILESS_METHODS, connection_error
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
+    from gateway.config.inbound_settings import LimitsSettings, ListenSettings
+    from gateway.config.outbound_settings import FhirSettings
     from gateway.errors import Reason
     from gateway.fhir.interaction import Interaction
     from gateway.http.client.upstream_response import UpstreamResponse
@@ -128,68 +128,56 @@ def to_gateway_error(error: Exception, exchange: Exchange) -> GatewayError:
     return GatewayError(errors.INTERNAL, type(error).__name__, close_connection=True)
 
 
-@dataclass(frozen=True, slots=True)
-class HandlerSettings:
-    """The settings that the request path reads; times are seconds, sizes bytes.
+class Handler:
+    """Serves requests, one call of `handle` each.
 
-    `base_path` is the prefix of callers' request targets, without a final slash.
+    `fields` says which fields are forwarded, and `account` is called with each exchange at its end.
+    The clocks are in seconds: `monotonic` for durations, `wall` for timestamps.
     """
 
-    base_path: str
-    default_language: str
-    listen: ListenLimits
-    fields: FieldRuleCache  # which fields are forwarded
-
-
-@dataclass(frozen=True, slots=True)
-class Clocks:
-    """The clocks, both in seconds: `monotonic` for durations, `wall` for timestamps."""
-
-    monotonic: Callable[[], float]
-    wall: Callable[[], float]
-
-
-@dataclass(frozen=True, slots=True)
-class HandlerDependencies:
-    """The objects that the request path uses; `account` is called with each exchange at its end."""
-
-    admission: Admission
-    callers: CallerRegistry
-    permissions: PermissionCheck
-    unidentified_limiter: UnidentifiedLimiter
-    tokens: TokenProvider
-    forwarder: RequestForwarder
-    link_translators: LinkTranslatorFactory
-    composer: RequestComposer
-    readers: SlowReaders
-    search_guard: SearchGuard | None
-    condition_guard: ConditionGuard | None
-    account: Callable[[Exchange], None] = field(repr=False)
-    clocks: Clocks = field(repr=False)
-    write_queue: OutboxWriteQueue | None = None
-
-
-class Handler:
-    """Serves requests, one call of `handle` each."""
-
-    def __init__(self, settings: HandlerSettings, dependencies: HandlerDependencies) -> None:
-        self._rules = settings
-        self._listen = settings.listen
-        self._admission = dependencies.admission
-        self._callers = dependencies.callers
-        self._permissions = dependencies.permissions
-        self._unidentified_limiter = dependencies.unidentified_limiter
-        self._tokens = dependencies.tokens
-        self._forwarder = dependencies.forwarder
-        self._account = dependencies.account
-        self._link_translators = dependencies.link_translators
-        self._composer = dependencies.composer
-        self._readers = dependencies.readers
-        self._search_guard = dependencies.search_guard
-        self._condition_guard = dependencies.condition_guard
-        self._write_queue = dependencies.write_queue
-        self._monotonic = dependencies.clocks.monotonic
-        self._wall = dependencies.clocks.wall
+    def __init__(
+        self,
+        *,
+        listen: ListenSettings,
+        limits: LimitsSettings,
+        fhir: FhirSettings,
+        fields: FieldRuleCache,
+        admission: Admission,
+        callers: CallerRegistry,
+        permissions: PermissionCheck,
+        unidentified_limiter: UnidentifiedLimiter,
+        tokens: TokenProvider,
+        forwarder: RequestForwarder,
+        link_translators: LinkTranslatorFactory,
+        composer: RequestComposer,
+        readers: SlowReaders,
+        search_guard: SearchGuard | None,
+        condition_guard: ConditionGuard | None,
+        write_queue: OutboxWriteQueue | None,
+        account: Callable[[Exchange], None],
+        monotonic: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        self._base_path = listen.base_path
+        self._max_header_bytes = limits.max_all_headers_bytes
+        self._write_stall_timeout = limits.write_stall_timeout
+        self._default_language = fhir.default_language
+        self._fields = fields
+        self._admission = admission
+        self._callers = callers
+        self._permissions = permissions
+        self._unidentified_limiter = unidentified_limiter
+        self._tokens = tokens
+        self._forwarder = forwarder
+        self._link_translators = link_translators
+        self._composer = composer
+        self._readers = readers
+        self._search_guard = search_guard
+        self._condition_guard = condition_guard
+        self._write_queue = write_queue
+        self._account = account
+        self._monotonic = monotonic
+        self._wall = wall
 
     async def handle(
         self, request: IncomingRequest, auth: AuthResult | None = None
@@ -197,7 +185,7 @@ class Handler:
         """Answer one request and account for it; `auth`: result of authentication done before."""
         message, connection = request.message, request.connection
         cached = cached_context(connection.cached_context, message, self) if auth is None else None
-        header = effective_header(request, self._rules.fields) if cached is None else cached.header
+        header = effective_header(request, self._fields) if cached is None else cached.header
         exchange = self._start_exchange(request, header)
         downstream = self._downstream_writer(request, auth)
         body: RequestBody | None = None
@@ -205,10 +193,10 @@ class Handler:
         try:
             if cached is None:
                 request_checks.check_message(
-                    message, header, max_header_bytes=self._listen.all_header_bytes
+                    message, header, max_header_bytes=self._max_header_bytes
                 )
             request_checks.check_method(exchange.method)
-            target = resolve_target(message.path, self._rules.base_path)
+            target = resolve_target(message.path, self._base_path)
             cached = cached or self._identify_caller(exchange, request, header, auth)
             caller = self._record_caller(exchange, cached, target)
             interaction = _classify(exchange, target)
@@ -253,9 +241,7 @@ class Handler:
         admitted = False
         try:
             exchange.remote = self._callers.resolve_peer(request.connection.peer, header).address
-            request_checks.check_message(
-                message, header, max_header_bytes=self._listen.all_header_bytes
-            )
+            request_checks.check_message(message, header, max_header_bytes=self._max_header_bytes)
             if not self._admission.try_admit(ANONYMOUS, is_first_request=request.is_first_request):
                 await self._admission.wait_for_slot(ANONYMOUS)
             admitted = True
@@ -445,7 +431,7 @@ class Handler:
     def _downstream_writer(
         self, request: IncomingRequest, source: AuthResult | LocalResponder | None = None
     ) -> DownstreamWriter:
-        timeout = self._listen.write_stall_timeout
+        timeout = self._write_stall_timeout
         if source is None:
             return DownstreamWriter(request, self._admission, stall_timeout=timeout)
         field_lines, responder = source.extra_field_lines, source.expired_session_responder
@@ -498,7 +484,7 @@ class Handler:
             return await write_local_response(
                 downstream, exchange, await downstream.expired_session_responder.respond(exchange)
             )
-        language = choose_language(header.text(b"accept-language"), self._rules.default_language)
+        language = choose_language(header.text(b"accept-language"), self._default_language)
         xml = wants_xml(target.partition("?")[2], header.text(b"accept"))
         try:
             return await write_outcome(downstream, exchange, failure, language=language, xml=xml)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from gateway import errors
@@ -31,20 +30,6 @@ class CallerDisconnectedError(Exception):
 
 class _BodyStalledError(Exception):
     """No byte of the body arrived within the stall timeout."""
-
-
-@dataclass(frozen=True, slots=True)
-class BodyLimits:
-    """Limits of a request body.
-
-    Sizes are bytes. `stall_timeout` is the longest time between two reads, in seconds; `min_rate`
-    is bytes a second.
-    """
-
-    max_bytes: int
-    replay_bytes: int
-    stall_timeout: float
-    min_rate: int
 
 
 class MemoryBudget:
@@ -112,7 +97,9 @@ class StallTimer:
 class RequestBody:
     """Reads one request's body. `length` is the announced length, None for chunked coding.
 
-    `before_wait` is called once, before the first wait for the caller's data.
+    At most `max_bytes` are read, and up to `replay_bytes` are retained. `stall_timeout` is the
+    longest time between two reads, in seconds; `min_rate` is bytes a second. `before_wait` is
+    called once, before the first wait for the caller's data.
     """
 
     def __init__(
@@ -120,12 +107,18 @@ class RequestBody:
         payload: Payload,
         length: int | None,
         *,
-        limits: BodyLimits,
+        max_bytes: int,
+        replay_bytes: int,
+        stall_timeout: float,
+        min_rate: int,
         clock: Callable[[], float],
         before_wait: Callable[[], None] | None = None,
     ) -> None:
         self._payload = payload
-        self._limits = limits
+        self._max_bytes = max_bytes
+        self._replay_bytes = replay_bytes
+        self._stall_timeout = stall_timeout
+        self._min_rate = min_rate
         self._clock = clock
         self._before_wait = before_wait
         self._transform: BodyTransform | None = None
@@ -143,7 +136,7 @@ class RequestBody:
         self.length = length
         self.received_bytes = 0
         self.is_replayable = True
-        if length is not None and length > limits.max_bytes:
+        if length is not None and length > max_bytes:
             raise _too_large()
 
     def set_transform(self, transform: BodyTransform) -> None:
@@ -268,7 +261,7 @@ class RequestBody:
             self._before_wait = None
         timer = self._stall_timer
         if timer is None:
-            timer = self._stall_timer = StallTimer(self._limits.stall_timeout, self._on_stall)
+            timer = self._stall_timer = StallTimer(self._stall_timeout, self._on_stall)
         started = self._clock()
         timer.start()
         try:
@@ -290,7 +283,7 @@ class RequestBody:
         self._window_bytes += size
         if self._waited < _RATE_WINDOW:
             return
-        if self._window_bytes < self._limits.min_rate * self._waited:
+        if self._window_bytes < self._min_rate * self._waited:
             raise GatewayError(errors.BODY_TIMEOUT, "below the minimum rate", close_connection=True)
         self._waited, self._window_bytes = 0.0, 0
 
@@ -321,7 +314,7 @@ class RequestBody:
     def _consume(self, data: bytes) -> bytes:
         """Count what the caller sent (b"" is the end), transform it and retain it."""
         self.received_bytes += len(data)
-        if self.received_bytes > self._limits.max_bytes:
+        if self.received_bytes > self._max_bytes:
             raise _too_large()
         self._ended = not data
         if self._transform is not None:
@@ -334,7 +327,7 @@ class RequestBody:
 
     def _retain(self, data: bytes) -> None:
         self._output_bytes += len(data)
-        if self._output_bytes > self._limits.replay_bytes and not self._reserve_memory(len(data)):
+        if self._output_bytes > self._replay_bytes and not self._reserve_memory(len(data)):
             self.is_replayable = False
             self._retained.clear()
         elif self.is_replayable:

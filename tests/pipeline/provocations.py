@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from dataclasses import fields, replace
+from dataclasses import replace
+from inspect import signature
 from types import SimpleNamespace
 from typing import Any, Final
 
-from gateway.app import identity_setup
 from gateway.config.value_types import ListenAddress
 from gateway.exchange import Exchange
+from gateway.http.headers import request_fields
 from gateway.http.server.listener import CallerServer
-from gateway.pipeline.handler import Clocks, Handler, HandlerDependencies
+from gateway.pipeline.handler import Handler
 from gateway.pipeline.request_body import MemoryBudget
 from tests.doubles.gateway import Running
 from tests.doubles.platform import Platform, fhir, http, page, silence, then_close, unauthorized
@@ -273,7 +274,7 @@ async def internal(stage: Stage) -> Evidence:
         gateway.gateway.metrics.record_exchange(exchange)
         gateway.gateway.audit.record_exchange(exchange)
 
-    parts: dict[str, Any] = {each.name: _Faulty() for each in fields(HandlerDependencies)}
+    parts: dict[str, Any] = dict.fromkeys(signature(Handler).parameters, _Faulty())
     parts["admission"] = SimpleNamespace(
         exchange_started=bool,
         exchange_ended=bool,
@@ -281,11 +282,11 @@ async def internal(stage: Stage) -> Evidence:
         buffer_budget=MemoryBudget(0),
     )
     parts["account"] = account
-    parts["clocks"] = Clocks(time.monotonic, time.time)
-    handler = Handler(
-        identity_setup.handler_settings(gateway.settings), HandlerDependencies(**parts)
-    )
-    server = CallerServer(handler, identity_setup.listen_limits(gateway.settings))
+    settings = gateway.settings
+    parts |= {"listen": settings.listen, "limits": settings.limits, "fhir": settings.fhir}
+    parts |= {"fields": request_fields(frozenset())}
+    parts |= {"monotonic": time.monotonic, "wall": time.time}
+    server = CallerServer(Handler(**parts), settings.limits)
     listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
     stage.stack.push_async_callback(server.shutdown, 0.2)
     stage.stack.callback(listener.close)

@@ -10,7 +10,7 @@ from aiohttp.base_protocol import BaseProtocol
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.pipeline.request_body import BodyLimits, RequestBody
+from gateway.pipeline.request_body import RequestBody
 
 
 async def read_after(
@@ -26,7 +26,10 @@ async def read_after(
     body = RequestBody(
         payload,
         None,
-        limits=BodyLimits(max_bytes=10**6, replay_bytes=replay_bytes, stall_timeout=1, min_rate=1),
+        max_bytes=10**6,
+        replay_bytes=replay_bytes,
+        stall_timeout=1,
+        min_rate=1,
         clock=lambda: 0.0,
     )
 

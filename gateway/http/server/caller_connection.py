@@ -27,9 +27,9 @@ from gateway.http.server.task_root import run_task_root
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
+    from gateway.config.inbound_settings import LimitsSettings
     from gateway.http.server.request_parser import RequestMessage
     from gateway.http.server.request_payload import Payload
-    from gateway.http.server.request_reader import ListenLimits
     from gateway.http.slow_readers import Read, SlowReaders
     from gateway.http.write_batching import WriteBatcher
 
@@ -164,7 +164,7 @@ class CallerConnection(ConnectionWriter):
         handler: RequestHandler,
         batching: WriteBatcher,
         address: str,
-        limits: ListenLimits,
+        limits: LimitsSettings,
     ) -> None:
         super().__init__(limits, batching)
         self._server = server
@@ -175,8 +175,11 @@ class CallerConnection(ConnectionWriter):
         self.peer = Peer(address)
         self.is_tls = False
         self.is_reused = False
-        # Field lines of a response after which the connection stays open.
-        self.keep_alive_lines = limits.keep_alive_lines()
+        # Field lines of a response after which the connection stays open. Java's HTTP client uses
+        # the second only together with the first.
+        self.keep_alive_lines = (
+            b"Connection: keep-alive\r\nKeep-Alive: timeout=%d\r\n" % limits.announced_keep_alive
+        )
         self.opened_at = 0.0
         self.idle_since = 0.0
         self.cached_context: object = None
@@ -453,7 +456,7 @@ class CallerConnection(ConnectionWriter):
         return now - max(since, self.idle_since) > header_timeout
 
     def is_keep_alive_expired(self, now: float) -> bool:
-        """Return whether the connection has been idle for longer than `ListenLimits.keep_alive`."""
+        """Return whether the connection has been idle for longer than `limits.keep_alive`."""
         return self._is_quiescent and now - self.idle_since > self._limits.keep_alive
 
     def is_silent(self, now: float, header_timeout: float) -> bool:

@@ -17,7 +17,7 @@ from gateway.http.server.request_reader import MessageReader
 from gateway.http.write_batching import MAX_BATCHED_BYTES
 
 if TYPE_CHECKING:
-    from gateway.http.server.request_reader import ListenLimits
+    from gateway.config.inbound_settings import LimitsSettings
     from gateway.http.write_batching import WriteBatcher
 
 # Seconds for which a TLS connection waits for the caller's close_notify once all data is received.
@@ -78,7 +78,7 @@ class ConnectionWriter(MessageReader):
 
     __slots__ = ("_batching", "_held_bytes", "_writable", "aborts_by_reset", "is_write_paused")
 
-    def __init__(self, limits: ListenLimits, batching: WriteBatcher) -> None:
+    def __init__(self, limits: LimitsSettings, batching: WriteBatcher) -> None:
         super().__init__(limits)
         self._batching = batching
         self._held_bytes = b""

@@ -14,7 +14,6 @@ import errno
 import socket
 import ssl
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -27,8 +26,8 @@ from gateway.http.write_batching import WriteBatcher
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
+    from gateway.config.inbound_settings import LimitsSettings
     from gateway.http.server.caller_connection import RequestHandler
-    from gateway.http.server.request_reader import ListenLimits
 
 # Seconds.
 _SWEEP_INTERVAL: Final = 0.25
@@ -40,7 +39,7 @@ class CallerServer:
     A header that is overdue gets an error response. The class needs a running loop.
     """
 
-    def __init__(self, handler: RequestHandler, limits: ListenLimits) -> None:
+    def __init__(self, handler: RequestHandler, limits: LimitsSettings) -> None:
         self._loop = asyncio.get_running_loop()
         self._handler = handler
         self._batching = WriteBatcher()
@@ -165,37 +164,28 @@ _NO_CONNECTION_ERRNOS: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class AcceptLimits:
-    """Limits of an `Acceptor`.
-
-    At most `max_connections` are open at once. `handshake_timeout` limits the TLS handshake, in
-    seconds.
-    """
-
-    max_connections: int
-    handshake_timeout: float
-
-
 class Acceptor:
     """Accepts connections for a `CallerServer` from non-blocking sockets that listen already.
 
-    `tls` is read for every new connection, so that it can be replaced at any time.
+    At most `max_connections` are open at once. `handshake_timeout` limits the TLS handshake, in
+    seconds. `tls` is read for every new connection, so that it can be replaced at any time.
     """
 
     def __init__(
         self,
         sockets: Sequence[socket.socket],
         server: CallerServer,
-        capacity: AcceptLimits,
         *,
+        max_connections: int,
+        handshake_timeout: float,
         tls: ssl.SSLContext | None,
         clock: Callable[[], float],
     ) -> None:
         self.tls = tls
         self._sockets = tuple(sockets)
         self._server = server
-        self._capacity = capacity
+        self._max_connections = max_connections
+        self._handshake_timeout = handshake_timeout
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._arriving: set[asyncio.Task[None]] = set()
@@ -243,10 +233,7 @@ class Acceptor:
                 return
 
     def _is_full(self) -> bool:
-        return (
-            self._server.open_connections + self.pending_handshakes
-            >= self._capacity.max_connections
-        )
+        return self._server.open_connections + self.pending_handshakes >= self._max_connections
 
     def _accept_one(self, listening: socket.socket) -> bool:
         """Accept one connection; return False if there is none now."""
@@ -277,7 +264,7 @@ class Acceptor:
                 cast(Callable[[], asyncio.Protocol], partial(self._server, address)),
                 connection,
                 ssl=tls,
-                ssl_handshake_timeout=None if tls is None else self._capacity.handshake_timeout,
+                ssl_handshake_timeout=None if tls is None else self._handshake_timeout,
                 ssl_shutdown_timeout=None if tls is None else _TLS_SHUTDOWN_TIMEOUT,
             )
         except OSError as error:

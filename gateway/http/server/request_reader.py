@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from gateway.http.server.request_parser import (
@@ -24,6 +23,7 @@ from gateway.http.server.request_parser import (
 from gateway.http.server.request_payload import FixedLengthBody, RequestFramingError
 
 if TYPE_CHECKING:
+    from gateway.config.inbound_settings import LimitsSettings
     from gateway.http.server.request_parser import RequestParser
     from gateway.http.server.request_payload import Payload
 
@@ -33,43 +33,9 @@ _MAX_QUEUED_MESSAGES: Final = 4
 _LOW_QUEUED_MESSAGES: Final = 2
 # Bytes of a header that are retained to find out why the parser rejected it.
 _ERROR_PREFIX_BYTES: Final = 64
-# Seconds by which the announced idle time is shorter than the real one: what a caller sends at the
-# last moment is still on its way.
-_KEEP_ALIVE_MARGIN: Final = 5.0
 # Bytes. For a body of which less is still to come, counting is not worth the new parser after it.
 _MIN_FIXED_LENGTH_BYTES: Final = 64 * 1024
 _EMPTY_LINE: Final = b"\r\n\r\n"
-
-
-@dataclass(frozen=True, slots=True)
-class ListenLimits:
-    """Limits of what a caller may send: sizes in bytes, times in seconds.
-
-    `url_bytes` limits the request target, `header_bytes` one field, `headers` the number of fields,
-    `header_timeout` the time in which a header must be complete. `keep_alive` is how long a
-    connection may be idle, `write_stall_timeout` how long a caller may read nothing at all of the
-    data that is buffered for it, during a response or while its connection closes.
-    """
-
-    url_bytes: int
-    header_bytes: int
-    headers: int
-    header_timeout: float
-    keep_alive: float = 125.0
-    write_stall_timeout: float = 30.0
-
-    @property
-    def all_header_bytes(self) -> int:
-        """The limit for all fields together, in bytes."""
-        return 4 * self.header_bytes
-
-    def keep_alive_lines(self) -> bytes:
-        """Return the field lines `Connection: keep-alive` and `Keep-Alive: timeout=N`.
-
-        Java's HTTP client uses the second only together with the first.
-        """
-        seconds = max(1, int(self.keep_alive - min(_KEEP_ALIVE_MARGIN, self.keep_alive / 2)))
-        return b"Connection: keep-alive\r\nKeep-Alive: timeout=%d\r\n" % seconds
 
 
 class MessageReader:
@@ -82,14 +48,14 @@ class MessageReader:
         *("busy", "payload", "transport"),
     )
 
-    def __init__(self, limits: ListenLimits) -> None:
+    def __init__(self, limits: LimitsSettings) -> None:
         self._loop = asyncio.get_running_loop()
         self._limits = limits
         self._parser: RequestParser | None = self._new_parser()
         self._at_start = True  # whether the parser is certainly at the beginning of a message
         self._edge = b""  # the last three bytes that the parser was given
         self._unparsed = b""  # data for the parser when the queue and the body have room
-        self._repeated = RepeatedHeaderCache(limits.url_bytes)
+        self._repeated = RepeatedHeaderCache(limits.max_url_bytes)
         self._messages: deque[tuple[RequestMessage, Payload]] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._counted: FixedLengthBody | None = None
@@ -269,9 +235,9 @@ class MessageReader:
         return new_request_parser(
             self,
             self._loop,
-            url_bytes=limits.url_bytes,
-            header_bytes=limits.header_bytes,
-            headers=limits.headers,
+            url_bytes=limits.max_url_bytes,
+            header_bytes=limits.max_header_bytes,
+            headers=limits.max_headers,
             max_read_ahead=_MAX_QUEUED_MESSAGES,
         )
 

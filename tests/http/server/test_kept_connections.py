@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from gateway.config.inbound_settings import LimitsSettings
 from gateway.config.value_types import ListenAddress
 from gateway.errors import GatewayError
 from gateway.http.server.caller_connection import CallerConnection, IncomingRequest
 from gateway.http.server.listener import CallerServer
 from gateway.http.server.request_parser import ConnectionDisposition
-from gateway.http.server.request_reader import ListenLimits
 from tests.doubles.wire import Wire, get, post
 
 ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
@@ -46,7 +46,7 @@ class Sink:
 @pytest.fixture
 async def address() -> AsyncIterator[ListenAddress]:
     """Where a listener is that keeps idle connections for half a second."""
-    server = CallerServer(Sink(), ListenLimits(8192, 8192, 100, 10.0, keep_alive=0.5))
+    server = CallerServer(Sink(), LimitsSettings(keep_alive=0.5))
     listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
     yield ListenAddress(host="127.0.0.1", port=listening.sockets[0].getsockname()[1])
     listening.close()

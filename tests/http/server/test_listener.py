@@ -14,11 +14,11 @@ import pytest
 import trustme
 
 from gateway import os_support
+from gateway.config.inbound_settings import LimitsSettings
 from gateway.errors import GatewayError
 from gateway.http.server.caller_connection import IncomingRequest
-from gateway.http.server.listener import AcceptLimits, Acceptor, CallerServer
+from gateway.http.server.listener import Acceptor, CallerServer
 from gateway.http.server.request_parser import ConnectionDisposition
-from gateway.http.server.request_reader import ListenLimits
 from tests.doubles.wire import get
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -55,6 +55,17 @@ class Sink:
         return await self.handle(request)
 
 
+class Limits(LimitsSettings):
+    """Limits by which a caller may stall for less time than a header may take."""
+
+    stall: float
+
+    @property
+    def write_stall_timeout(self) -> float:
+        """As given."""
+        return self.stall
+
+
 @asynccontextmanager
 async def accepting(
     connections: int = 1000,
@@ -67,10 +78,14 @@ async def accepting(
     listening.setblocking(False)
     # Of each connection that is taken: little waits in the kernel.
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    limits = ListenLimits(8192, 8192, 100, 10.0, write_stall_timeout=stall)
-    server = CallerServer(sink or Sink(), limits)
+    server = CallerServer(sink or Sink(), Limits(stall=stall))
     acceptor = Acceptor(
-        [listening], server, AcceptLimits(connections, 10.0), tls=tls, clock=time.monotonic
+        [listening],
+        server,
+        max_connections=connections,
+        handshake_timeout=10.0,
+        tls=tls,
+        clock=time.monotonic,
     )
     acceptor.open()
     yield acceptor, listening

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gateway.config.inbound_settings import LimitsSettings
 from gateway.errors import GatewayError
 from gateway.http.server.caller_connection import IncomingRequest
 from gateway.http.server.listener import CallerServer
 from gateway.http.server.request_parser import ConnectionDisposition, RepeatedMessage
-from gateway.http.server.request_reader import ListenLimits
 from tests.doubles.fed_connection import FakeTransport
 from tests.doubles.wire import get, post
 
-LIMITS = ListenLimits(url_bytes=200, header_bytes=400, headers=20, header_timeout=10)
+LIMITS = LimitsSettings(max_url_bytes=200, max_header_bytes=400, max_headers=20)
 READ = get("/fhir/Patient/1")
 OTHER = get("/fhir/Patient/2")
 LONG = get("/" + "x" * 250)
