@@ -26,8 +26,6 @@ from gateway.oauth.token_backoff import TokenPolicy
 from gateway.oauth.token_endpoint import TokenEndpointSettings
 from gateway.pipeline.admission import ConcurrencyLimiter, TokenBucket
 from gateway.pipeline.callers import Caller, CallerMatcher, CallerRegistry
-from gateway.pipeline.guards import ConditionGuard, SearchGuard
-from gateway.pipeline.link_translation import LinkBaseSettings, LinkTranslatorFactory
 from gateway.pipeline.permissions import Permissions
 from gateway.pipeline.unidentified_limit import UnidentifiedLimiter
 
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
     from gateway.config.section import SecretSource
     from gateway.config.settings import Settings
     from gateway.oauth.client_authentication import ClientAuthentication, ClientAuthenticator
-    from gateway.pipeline.platform_client import CapabilityCache
     from gateway.secret import Secret
 
 # Descriptors of files and sockets other than caller and platform connections, with a margin.
@@ -266,46 +263,10 @@ def _permissions(allow: AllowSettings) -> Permissions:
     )
 
 
-def search_guard(
-    settings: Settings, statement: CapabilityCache, on_ignored: Callable[[int], None]
-) -> SearchGuard | None:
-    """Return the guard of searches, None where it is off."""
-    mode, unfiltered = settings.fhir.search_guard, settings.fhir.unfiltered
-    if mode == "off":
-        return None
-    return SearchGuard(statement, unfiltered, block=mode == "block", on_ignored=on_ignored)
-
-
-def condition_guard(settings: Settings, statement: CapabilityCache) -> ConditionGuard | None:
-    """Return the guard of conditional writes, None where it is off."""
-    mode = settings.fhir.condition_guard
-    return None if mode == "off" else ConditionGuard(statement, block=mode == "block")
-
-
 def token_policy(settings: Settings) -> TokenPolicy:
     """Return the policy of token requests: how long to wait, and the URLs for messages."""
     sso = settings.sso
     return TokenPolicy(wait_timeout=sso.timeout, url=sso.token_url, proxy_url=sso.proxy_url)
-
-
-def link_translator_factory(
-    settings: Settings,
-    on_links: Callable[[int, int], None],
-    on_missing_alias: Callable[[str], None],
-) -> LinkTranslatorFactory:
-    """Return the factory of link translators: which URLs are rewritten, and the content coding."""
-    return LinkTranslatorFactory(
-        LinkBaseSettings(
-            settings.platform.fhir_base_url,
-            aliases=settings.rewrite.aliases,
-            base_path=settings.listen.base_path,
-            public_url=settings.listen.public_url,
-        ),
-        enabled=settings.rewrite.enabled,
-        compressed=settings.platform.compression != "off",
-        on_links=on_links,
-        on_missing_alias=on_missing_alias,
-    )
 
 
 def max_caller_connections(settings: Settings) -> int:

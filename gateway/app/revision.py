@@ -31,8 +31,9 @@ from gateway.oauth.tokens import TokenManager
 from gateway.pipeline.admission import Admission, UploadLimiter
 from gateway.pipeline.circuit_breaker import CircuitBreaker
 from gateway.pipeline.forwarder import CompressingForwarder, Forwarder, RequestComposer
+from gateway.pipeline.guards import ConditionGuard, SearchGuard
 from gateway.pipeline.handler import ExchangeAccounting, Handler
-from gateway.pipeline.link_translation import MissingAliases
+from gateway.pipeline.link_translation import LinkTranslatorFactory, MissingAliases
 from gateway.pipeline.permissions import PermissionCheck
 from gateway.pipeline.platform_client import (
     CapabilityCache,
@@ -155,14 +156,14 @@ class Core:
             self.entry_sender = parts.outbox.entry_sender(
                 settings, upstream, self.tokens, statement, credentials=self._sources
             )
-        guard = identity_setup.search_guard(
-            settings, statement, parts.metrics.count_ignored_parameters
-        )
+        fhir, on_ignored = settings.fhir, parts.metrics.count_ignored_parameters
+        guard = None if fhir.search_guard == "off" else SearchGuard(fhir, statement, on_ignored)
+        condition_guard = None if fhir.condition_guard == "off" else ConditionGuard(fhir, statement)
         packs = settings.platform.compression == "both"
         return Handler(
             listen=settings.listen,
             limits=settings.limits,
-            fhir=settings.fhir,
+            fhir=fhir,
             fields=request_fields(settings.platform.passed_names),
             admission=self.admission,
             callers=self._callers,
@@ -170,23 +171,30 @@ class Core:
             unidentified_limiter=self._unidentified_limiter,
             tokens=tokens,
             forwarder=CompressingForwarder(forwarder) if packs else forwarder,
-            link_translators=identity_setup.link_translator_factory(
-                settings, parts.metrics.record_links, self.missing_aliases.record
-            ),
+            link_translators=self._link_translators(),
             composer=RequestComposer(
                 client.platform_path,
                 limits=settings.limits,
                 clock=time.monotonic,
                 guard=guard,
-                client=client if settings.fhir.auto_if_match else None,
+                client=client if fhir.auto_if_match else None,
             ),
             readers=self._pool.slow_readers,
             search_guard=guard,
-            condition_guard=identity_setup.condition_guard(settings, statement),
+            condition_guard=condition_guard,
             account=self._account(parts),
             write_queue=None if parts.outbox is None else parts.outbox.write_queue(settings),
             monotonic=time.monotonic,
             wall=time.time,
+        )
+
+    def _link_translators(self) -> LinkTranslatorFactory:
+        return LinkTranslatorFactory(
+            listen=self.settings.listen,
+            platform=self.settings.platform,
+            rewrite=self.settings.rewrite,
+            on_links=self._metrics.record_links,
+            on_missing_alias=self.missing_aliases.record,
         )
 
     def _account(self, parts: ProcessResources) -> Callable[[Exchange], None]:

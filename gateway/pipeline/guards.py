@@ -30,6 +30,7 @@ from gateway.http.content_coding import decode_prefix
 from gateway.pipeline.platform_client import MAX_WAIT
 
 if TYPE_CHECKING:
+    from gateway.config.outbound_settings import FhirSettings
     from gateway.fhir.conditional_writes import Condition
     from gateway.http.client.upstream_response import UpstreamResponse
     from gateway.http.headers import RequestHeader
@@ -46,21 +47,19 @@ _STRICT: Final = b"Prefer: handling=strict\r\n"
 class SearchGuard:
     """Checks the responses to searches.
 
-    `on_ignored` is called with the number of ignored parameters. `unfiltered` are the parameters,
-    by type, that filter nothing whatever the platform declares.
+    `on_ignored` is called with the number of ignored parameters.
     """
 
     def __init__(
         self,
+        settings: FhirSettings,
         statement: CapabilityCache,
-        unfiltered: Mapping[str, Collection[str]],
-        *,
-        block: bool,
         on_ignored: Callable[[int], None],
     ) -> None:
         self._statement = statement
-        self._unfiltered = unfiltered
-        self._is_blocking = block
+        # The parameters, by type, that filter nothing whatever the platform declares.
+        self._unfiltered: Mapping[str, Collection[str]] = settings.unfiltered
+        self._is_blocking = settings.search_guard == "block"
         self._on_ignored = on_ignored
 
     def strict_handling_lines(self, header: RequestHeader) -> list[bytes]:
@@ -131,11 +130,11 @@ def _is_any_of_type(names: tuple[str, ...]) -> bool:
 
 
 class ConditionGuard:
-    """Checks writes before and after they are forwarded. `block`: reject instead of warn."""
+    """Checks writes before and after they are forwarded; warns, or rejects them."""
 
-    def __init__(self, statement: CapabilityCache, *, block: bool) -> None:
+    def __init__(self, settings: FhirSettings, statement: CapabilityCache) -> None:
         self._statement = statement
-        self._is_blocking = block
+        self._is_blocking = settings.condition_guard == "block"
 
     async def check_request(self, context: RequestContext) -> None:
         """Record the conditions of a write in its context; those of a Bundle are found in its body.

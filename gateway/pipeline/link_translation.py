@@ -9,7 +9,6 @@ platform uses in its responses and that the settings lack.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -39,6 +38,8 @@ from gateway.pipeline.response_writer import ResponsePlan
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
+    from gateway.config.inbound_settings import ListenSettings
+    from gateway.config.outbound_settings import PlatformSettings, RewriteSettings
     from gateway.fhir.interaction import Interaction
     from gateway.fhir.links.rewriting import Direction
     from gateway.fhir.links.stream_rewriter import Rewriter
@@ -96,62 +97,53 @@ CountLinks = Callable[[int, int], None]
 OnMissingAlias = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class LinkBaseSettings:
-    """The platform's base URL and its `aliases`; the gateway's base path, or its full `public_url`.
-
-    Without `public_url` the gateway's base URL is built from the Host that callers send.
-    """
-
-    platform: str
-    aliases: tuple[str, ...]
-    base_path: str
-    public_url: str | None = None
-
-
 class LinkTranslatorFactory:
     """Knows the base URLs and builds the link translator for a caller.
 
-    `enabled` False: URLs pass unchanged. `compressed`: gzip is requested from the platform,
-    whatever the caller accepts. `on_links` is called for each body with the numbers of URLs that
-    were replaced and that were left. `on_missing_alias` is called for each response with platform
-    links whose base is not configured.
+    Without `listen.public_url` the gateway's base URL is built from the Host that callers send.
+    `on_links` is called for each body with the numbers of URLs that were replaced and that were
+    left. `on_missing_alias` is called for each response with platform links whose base is not
+    configured.
     """
 
     def __init__(
         self,
-        bases: LinkBaseSettings,
         *,
-        enabled: bool,
-        compressed: bool,
+        listen: ListenSettings,
+        platform: PlatformSettings,
+        rewrite: RewriteSettings,
         on_links: CountLinks,
         on_missing_alias: OnMissingAlias,
     ) -> None:
-        self._bases = bases
-        self._enabled = enabled
-        self._compressed = compressed
+        self._base_path = listen.base_path
+        self._platform_url = platform.fhir_base_url
+        self._aliases = rewrite.aliases
+        self._enabled = rewrite.enabled
+        # Whether gzip is requested from the platform, whatever the caller accepts.
+        self._compressed = platform.compression != "off"
         self._on_links = on_links
         self._on_missing_alias = on_missing_alias
-        self._fixed = self._translation(bases.public_url)
+        self._is_fixed = not rewrite.enabled or listen.public_url is not None
+        self._fixed = self._translation(listen.public_url)
         # Callers send few different hosts. One that sends many causes only computation, no memory
         # growth.
         self._by_host = lru_cache(maxsize=64)(self._for_host)
 
     def translator_for(self, header: RequestHeader, scheme: str = "http") -> LinkTranslator:
         """Return the link translator for a caller whose request has this header and `scheme`."""
-        if not self._enabled or self._bases.public_url is not None:
+        if self._is_fixed:
             return self._fixed
         return self._by_host(header.text(b"host") or "", scheme)
 
     def _for_host(self, host: str, scheme: str) -> LinkTranslator:
         if not field_values.is_host_field(host.encode()):
             return self._translation(None)
-        return self._translation(f"{scheme}://{host}{self._bases.base_path}")
+        return self._translation(f"{scheme}://{host}{self._base_path}")
 
     def _translation(self, gateway: str | None) -> LinkTranslator:
         links = None
         if self._enabled and gateway is not None:
-            links = LinkMap(self._bases.platform, gateway, self._bases.aliases)
+            links = LinkMap(self._platform_url, gateway, self._aliases)
         return LinkTranslator(
             links,
             compressed=self._compressed,
