@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     from gateway.audit.audit_trail import AuditTrail
     from gateway.config.operations_settings import OutboxSettings
     from gateway.config.settings import Settings
+    from gateway.oauth.tokens import TokenManager
     from gateway.outbox.attempt_result import Sender
     from gateway.outbox.entry import OutboxEvent, PendingAuditRecord
     from gateway.outbox.store.outbox_store import SqlStore
-    from gateway.pipeline.forwarder import TokenProvider
     from gateway.pipeline.platform_client import CapabilityCache
     from gateway.pipeline.upstream import Upstream
     from gateway.telemetry.metrics import Metrics
@@ -163,7 +163,7 @@ class OutboxService:
         self,
         settings: Settings,
         upstream: Upstream,
-        tokens: TokenProvider,
+        tokens: TokenManager,
         statement: CapabilityCache,
         *,
         credentials: Iterable[str],

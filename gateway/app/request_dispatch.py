@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 from gateway.errors import GatewayError
 from gateway.http.server.absolute_form import to_origin_form
-from gateway.http.server.caller_connection import IncomingRequest, RequestHandler
+from gateway.http.server.caller_connection import IncomingRequest
 from gateway.http.server.request_parser import ConnectionDisposition
+
+if TYPE_CHECKING:
+    from gateway.app.revision import Core
 
 
 class ActiveUses:
@@ -35,32 +38,10 @@ class ActiveUses:
             await self._empty.wait()
 
 
-class ServingCore(Protocol):
-    """The members of `gateway.app.revision.Core` that the dispatcher needs."""
-
-    @property
-    def handler(self) -> RequestHandler:
-        """The handler of requests."""
-        ...
-
-    @property
-    def public_url(self) -> str | None:
-        """The base URL of the gateway as callers know it, None where it is not set."""
-        ...
-
-    @property
-    def active_uses(self) -> ActiveUses:
-        """The counter of the core's uses."""
-        ...
-
-
-AnyCore = TypeVar("AnyCore", bound=ServingCore)
-
-
-class CoreDispatcher(Generic[AnyCore]):
+class CoreDispatcher:
     """Dispatches to `core`, which may be replaced at any time; an exchange keeps its core."""
 
-    def __init__(self, core: AnyCore) -> None:
+    def __init__(self, core: Core) -> None:
         self.core = core
 
     async def handle(self, request: IncomingRequest) -> ConnectionDisposition:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from itertools import accumulate
-from typing import Final, Protocol
+from typing import Final
 
 from gateway.fhir.json_text import masked
 
@@ -26,15 +26,6 @@ _CONTENT_TYPE: Final = re.compile(
 
 class AmbiguousBundleTypeError(Exception):
     """The body has a second `type`, or content that some parsers interpret differently."""
-
-
-class BundleTypeScanner(Protocol):
-    """Scans a Bundle as it streams by; `bundle_type` is None until the value of `type` is found."""
-
-    bundle_type: str | None
-
-    def feed(self, data: bytes) -> None:
-        """Scan the next chunk. Raises `AmbiguousBundleTypeError`."""
 
 
 def new_bundle_type_scanner(content_type: str, start: bytes) -> BundleTypeScanner:
@@ -191,3 +182,10 @@ class _XmlScanner:
 
 def _refuse(*declaration: object) -> None:
     raise AmbiguousBundleTypeError
+
+
+BundleTypeScanner = _JsonScanner | _XmlScanner
+"""Scans a Bundle as it streams by; `bundle_type` is None until the value of `type` is found.
+
+`feed` takes the next chunk, and raises `AmbiguousBundleTypeError`.
+"""

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from gateway.login.sessions import SessionManager
     from gateway.oauth.grants import UserTokenEndpoint
     from gateway.oauth.token_response import AccessToken
-    from gateway.pipeline.forwarder import TokenProvider
+    from gateway.oauth.tokens import TokenManager
 
 _log = get_logger(__name__)
 
@@ -274,7 +274,7 @@ class UserTokenProvider:
 
     def __init__(
         self,
-        credential_tokens: TokenProvider,
+        credential_tokens: TokenManager,
         endpoint: UserTokenEndpoint,
         sessions: SessionManager,
         policy: RenewalPolicy,

@@ -30,8 +30,8 @@ from gateway.outbox.comparison import (
     verification_queries,
 )
 from gateway.outbox.entry import StoredResponse, platform_status_note
-from gateway.pipeline.forwarder import BufferedBody
 from gateway.pipeline.platform_client import fetch_etag
+from gateway.pipeline.request_body import BufferedBody
 from gateway.pipeline.response_checks import check_response
 from gateway.pipeline.upstream import BODILESS_METHODS, UpstreamRequest
 from gateway.telemetry.logs import get_logger
@@ -39,12 +39,12 @@ from gateway.telemetry.logs import get_logger
 if TYPE_CHECKING:
     from gateway.http.client.upstream_response import UpstreamResponse
     from gateway.oauth.token_response import AccessToken
+    from gateway.oauth.tokens import TokenManager
     from gateway.outbox.attempt_result import SendResult
     from gateway.outbox.body_worker import SerialExecutor
     from gateway.outbox.comparison import VerificationQuery
     from gateway.outbox.entry import FieldLines, OutboxEntry, QueuedRequest
-    from gateway.pipeline.forwarder import RequestForwarder as Forward
-    from gateway.pipeline.forwarder import TokenProvider
+    from gateway.pipeline.forwarder import Forwarder
     from gateway.pipeline.platform_client import CapabilityCache, PlatformClient
 
 _log = get_logger(__name__)
@@ -76,8 +76,8 @@ class PlatformRoute:
     search parameters that it ignores nevertheless, by resource type.
     """
 
-    forwarder: Forward
-    tokens: TokenProvider
+    forwarder: Forwarder
+    tokens: TokenManager
     client: PlatformClient
     credentials: frozenset[str]
     adds_if_match: bool

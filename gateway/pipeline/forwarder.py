@@ -20,7 +20,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from gateway import errors
 from gateway.errors import GatewayError
@@ -38,7 +38,7 @@ from gateway.http.content_coding import accepts_coding, gzip_compress
 from gateway.http.request_target import RequestTarget
 from gateway.http.server.request_checks import METHODS
 from gateway.pipeline.platform_client import fetch_etag
-from gateway.pipeline.request_body import RequestBody
+from gateway.pipeline.request_body import BufferedBody, RequestBody
 from gateway.pipeline.upstream import UpstreamRequest
 
 if TYPE_CHECKING:
@@ -48,14 +48,18 @@ if TYPE_CHECKING:
     from gateway.fhir.interaction import Interaction
     from gateway.http.headers import RequestHeader
     from gateway.http.server.caller_connection import IncomingRequest
+    from gateway.login.user_tokens import UserTokenProvider
     from gateway.oauth.token_response import AccessToken
+    from gateway.oauth.tokens import TokenManager
     from gateway.pipeline.guards import SearchGuard
     from gateway.pipeline.link_translation import LinkTranslator
     from gateway.pipeline.permissions import Permissions
-    from gateway.pipeline.platform_client import PlatformClient
+    from gateway.pipeline.platform_client import PlatformClient, ProbeTokenProvider
     from gateway.pipeline.request import RequestContext
     from gateway.pipeline.response_writer import DownstreamWriter
     from gateway.pipeline.upstream import Upstream
+
+    TokenProvider = TokenManager | UserTokenProvider | ProbeTokenProvider
 
 # A larger number is equivalent to no limit; a value with more digits is left unchanged.
 _MAX_FORWARDS: Final = re.compile(rb"(max-forwards: )([0-9]{1,9})\r\n", re.IGNORECASE)
@@ -83,44 +87,6 @@ def final_recipient_response() -> UpstreamResponse:
     return UpstreamResponse(
         ResponseHead(204, ResponseFields.from_pairs([(b"Allow", allow)]), Framing.NONE, None)
     )
-
-
-class TokenProvider(Protocol):
-    """The part of `gateway.oauth.tokens.TokenManager` that is used here."""
-
-    def current(self, credential: str) -> AccessToken | None:
-        """Return a valid token, or None if that would need waiting."""
-        ...
-
-    async def wait_for_token(self, credential: str) -> AccessToken:
-        """Return a valid token; wait until there is one."""
-        ...
-
-    async def replace_rejected(self, credential: str, rejected: AccessToken) -> AccessToken:
-        """Return a token other than the rejected one."""
-        ...
-
-    def invalidate(self, credential: str, rejected: AccessToken) -> None:
-        """Discard a token that the platform rejected."""
-        ...
-
-    def on_fresh_token_rejected(self, credential: str, token: AccessToken) -> None:
-        """Called when the platform rejected a token that had just been fetched."""
-        ...
-
-    def on_token_accepted(self, credential: str, token: AccessToken) -> None:
-        """Called when the platform accepted the token."""
-        ...
-
-
-class RequestForwarder(Protocol):
-    """Forwards requests to the platform."""
-
-    async def send(
-        self, exchange: Exchange, outgoing: UpstreamRequest, credential: str, token: AccessToken
-    ) -> UpstreamResponse:
-        """Return the platform's response, which is never a 401. Raises `GatewayError`."""
-        ...
 
 
 class Forwarder:
@@ -364,37 +330,13 @@ _REPRESENTATION_FIELDS: Final = (
 )
 
 
-class BufferedBody:
-    """A body that is in memory and can be sent as often as needed."""
-
-    is_replayable = True
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._sent = False
-        self.length = len(data)
-
-    def buffered(self) -> bytes:
-        """Return the complete body."""
-        return self._data
-
-    def rewind(self) -> None:
-        """Start again at the first byte."""
-        self._sent = False
-
-    async def read_chunk(self) -> bytes:
-        """Return the next chunk, b"" at the end."""
-        data, self._sent = b"" if self._sent else self._data, True
-        return data
-
-
 class CompressingForwarder:
     """Forwards through another forwarder, with compressed bodies once the platform accepts them.
 
     After a 415 bodies are not compressed again until the settings are reloaded.
     """
 
-    def __init__(self, forwarder: RequestForwarder) -> None:
+    def __init__(self, forwarder: Forwarder) -> None:
         self._forwarder = forwarder
         self._accepted = False
         self._refused = False

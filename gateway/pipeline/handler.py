@@ -27,9 +27,9 @@ from gateway.i18n import choose_language
 from gateway.pipeline.admission import Admission
 from gateway.pipeline.callers import ANONYMOUS, CallerRegistry
 from gateway.pipeline.forwarder import (
+    CompressingForwarder,
+    Forwarder,
     RequestComposer,
-    RequestForwarder,
-    TokenProvider,
     add_bundle_type_check,
     search_parameters,
 )
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from gateway.oauth.token_response import AccessToken
     from gateway.outbox.intake import OutboxWriteQueue
     from gateway.pipeline.callers import AuthResult, Caller
+    from gateway.pipeline.forwarder import TokenProvider
     from gateway.pipeline.guards import ConditionGuard, SearchGuard
     from gateway.pipeline.own_replies import LocalResponder
     from gateway.pipeline.request_body import RequestBody
@@ -147,7 +148,7 @@ class Handler:
         permissions: PermissionCheck,
         unidentified_limiter: UnidentifiedLimiter,
         tokens: TokenProvider,
-        forwarder: RequestForwarder,
+        forwarder: Forwarder | CompressingForwarder,
         link_translators: LinkTranslatorFactory,
         composer: RequestComposer,
         readers: SlowReaders,

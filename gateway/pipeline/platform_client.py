@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from gateway.fhir.capability_statement import TypeCapability
     from gateway.http.client.upstream_response import UpstreamResponse
     from gateway.oauth.token_response import AccessToken
+    from gateway.oauth.tokens import TokenManager
     from gateway.pipeline.forwarder import Forwarder, TokenProvider
 
 _ACCEPT: Final = (b"Accept: application/fhir+json\r\n", b"Accept-Encoding: identity\r\n")
@@ -210,7 +211,7 @@ class ProbeTokenProvider:
     The metadata need no authentication.
     """
 
-    def __init__(self, tokens: TokenProvider) -> None:
+    def __init__(self, tokens: TokenManager) -> None:
         self.current = tokens.current
         self.wait_for_token = tokens.wait_for_token
         self.replace_rejected = tokens.replace_rejected
@@ -224,7 +225,7 @@ class ProbeTokenProvider:
 class PlatformProbe:
     """Probes with the current access token; without a valid one no request is sent."""
 
-    def __init__(self, client: PlatformClient, tokens: TokenProvider) -> None:
+    def __init__(self, client: PlatformClient, tokens: ProbeTokenProvider) -> None:
         self._client = client
         self._tokens = tokens
         self._conditions: list[bytes] = []

@@ -342,3 +342,27 @@ class RequestBody:
 
 def _too_large() -> GatewayError:
     return GatewayError(errors.PAYLOAD_TOO_LARGE, "body over the limit", close_connection=True)
+
+
+class BufferedBody:
+    """A body that is in memory and can be sent as often as needed."""
+
+    is_replayable = True
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._sent = False
+        self.length = len(data)
+
+    def buffered(self) -> bytes:
+        """Return the complete body."""
+        return self._data
+
+    def rewind(self) -> None:
+        """Start again at the first byte."""
+        self._sent = False
+
+    async def read_chunk(self) -> bytes:
+        """Return the next chunk, b"" at the end."""
+        data, self._sent = b"" if self._sent else self._data, True
+        return data

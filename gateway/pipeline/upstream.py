@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from gateway import errors
 from gateway.clock import backoff
@@ -25,7 +25,7 @@ from gateway.http.client.body_completeness import is_complete
 from gateway.http.client.upstream_connect import NOT_ACCEPTED
 from gateway.http.client.upstream_response import Framing, UpstreamConnectionError, UpstreamResponse
 from gateway.http.headers import PSEUDONYM
-from gateway.pipeline.request_body import CallerDisconnectedError
+from gateway.pipeline.request_body import BufferedBody, CallerDisconnectedError, RequestBody
 
 if TYPE_CHECKING:
     from gateway.config.outbound_settings import PlatformSettings, RetriesSettings
@@ -87,32 +87,6 @@ _CHUNKED: Final = b"Transfer-Encoding: chunked"
 _VIA: Final = b"Via: 1.1 " + PSEUDONYM + b"\r\n"
 
 
-class UpstreamRequestBody(Protocol):
-    """The part of a request's body that is used here; `RequestBody` defines the meaning."""
-
-    @property
-    def length(self) -> int | None:
-        """The announced length in bytes, or None."""
-        ...
-
-    @property
-    def is_replayable(self) -> bool:
-        """Whether the body can be sent again."""
-        ...
-
-    def buffered(self) -> bytes | None:
-        """Return the complete body if it is buffered, else None."""
-        ...
-
-    def rewind(self) -> None:
-        """Start again at the first byte."""
-        ...
-
-    async def read_chunk(self) -> bytes:
-        """Return the next chunk, b"" at the end."""
-        ...
-
-
 @dataclass(slots=True)
 class UpstreamRequest:
     """A request as the platform gets it, except for the token.
@@ -128,7 +102,7 @@ class UpstreamRequest:
     target: bytes
     field_lines: list[bytes]
     request_id: str
-    body: UpstreamRequestBody | None
+    body: RequestBody | BufferedBody | None
     is_retryable: bool
     is_final_recipient: bool = False
     allow_when_open: bool = False
@@ -274,7 +248,7 @@ class Upstream:
         self,
         exchange: Exchange,
         outgoing: UpstreamRequest,
-        body: UpstreamRequestBody,
+        body: RequestBody | BufferedBody,
         authorization: bytes,
         *,
         new: bool,
@@ -296,7 +270,7 @@ class Upstream:
         self,
         connection: UpstreamConnection,
         outgoing: UpstreamRequest,
-        body: UpstreamRequestBody,
+        body: RequestBody | BufferedBody,
         authorization: bytes,
     ) -> None:
         head, length = b"".join(self._header_section(outgoing, authorization)), body.length
@@ -334,7 +308,7 @@ class Upstream:
         ]
 
     async def _upload(
-        self, connection: UpstreamConnection, body: UpstreamRequestBody, *, chunked: bool
+        self, connection: UpstreamConnection, body: RequestBody | BufferedBody, *, chunked: bool
     ) -> None:
         """Stream the body until it ends or the platform responds before its end."""
         pump = asyncio.get_running_loop().create_task(_pump(connection, body, chunked=chunked))
@@ -368,7 +342,7 @@ class Upstream:
 
 
 async def _pump(
-    connection: UpstreamConnection, body: UpstreamRequestBody, *, chunked: bool
+    connection: UpstreamConnection, body: RequestBody | BufferedBody, *, chunked: bool
 ) -> None:
     while True:
         connection.suspend_deadline()

@@ -15,12 +15,15 @@ import os
 import re
 import socket
 import ssl
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.field_values import authority
 from gateway.http.client.tls_transport import is_certificate_alert
+
+if TYPE_CHECKING:
+    from gateway.http.client.upstream_pool import UpstreamOrigin
 
 _MAX_HEADER_BYTES: Final = 16 * 1024
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
@@ -77,46 +80,28 @@ _HOST_NAME_MISMATCH: Final = frozenset({62, 64})
 _NOT_TLS_REASONS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"})
 
 
-class Destination(Protocol):
-    """Host and port on which the platform or a proxy listens."""
-
-    @property
-    def host(self) -> str:
-        """The host name or address."""
-        ...
-
-    @property
-    def port(self) -> int:
-        """The TCP port."""
-        ...
-
-
-def connect_error(
-    error: OSError, destination: Destination, timeout: float, proxy: Destination | None = None
-) -> GatewayError:
+def connect_error(error: OSError, origin: UpstreamOrigin, timeout: float) -> GatewayError:
     """Return the error for a failed attempt to connect within `timeout` seconds; nothing was sent.
 
-    `proxy` is the proxy through which the connection was attempted, if any.
+    The connection was attempted through the origin's proxy, if it has one.
     """
-    where = f"{destination.host} port {destination.port}"
+    where = f"{origin.host} port {origin.port}"
     if isinstance(error, ssl.SSLError):
-        return GatewayError(errors.UPSTREAM_TLS, _tls_error_detail(error, destination.host, where))
+        return GatewayError(errors.UPSTREAM_TLS, _tls_error_detail(error, origin.host, where))
     # After a timeout the caller has waited long enough, so that there is no retry.
     repeatable = not isinstance(error, TimeoutError)
     return GatewayError(
         errors.UPSTREAM_UNREACHABLE,
-        _connect_error_detail(error, destination, timeout, proxy),
+        _connect_error_detail(error, origin, timeout),
         retry_after=RETRY_AFTER,
         is_retryable=repeatable,
     )
 
 
-def _connect_error_detail(
-    error: OSError, destination: Destination, timeout: float, proxy: Destination | None
-) -> str:
-    where = f"{destination.host} port {destination.port}"
+def _connect_error_detail(error: OSError, origin: UpstreamOrigin, timeout: float) -> str:
+    proxy, where = origin.proxy, f"{origin.host} port {origin.port}"
     if proxy is None:
-        return _tcp_error_detail(error, destination.host, where, timeout, "platform.fhir_base_url")
+        return _tcp_error_detail(error, origin.host, where, timeout, "platform.fhir_base_url")
     proxy_text = f"the proxy {proxy.host} port {proxy.port}"
     if isinstance(error, ProxyTunnelError):
         return f"{proxy_text} gave no tunnel to {where}: {error.reason}"

@@ -31,7 +31,7 @@ from gateway.http.write_batching import WriteBatcher
 
 if TYPE_CHECKING:
     from gateway.config.outbound_settings import PlatformSettings
-    from gateway.http.slow_readers import Read
+    from gateway.exchange import Exchange
 
 # Seconds.
 _SWEEP_INTERVAL: Final = 0.2
@@ -81,7 +81,7 @@ class _Waiter:
     caller: str
     number: int
     needs_new: bool
-    read: Read | None
+    read: Exchange | None
     future: asyncio.Future[UpstreamConnection | None]
 
     @property
@@ -159,7 +159,7 @@ class UpstreamPool:
         }
 
     async def acquire(
-        self, caller: str = "", *, force_new: bool = False, read: Read | None = None
+        self, caller: str = "", *, force_new: bool = False, read: Exchange | None = None
     ) -> UpstreamConnection:
         """Return a connection for exclusive use by `caller`, a new one if `force_new`.
 
@@ -232,7 +232,7 @@ class UpstreamPool:
         return True
 
     async def _wait_for_connection(
-        self, caller: str, *, new: bool, read: Read | None
+        self, caller: str, *, new: bool, read: Exchange | None
     ) -> UpstreamConnection | None:
         """Wait in the queue; return an idle connection, or None if a new one may be opened.
 
@@ -329,8 +329,7 @@ class UpstreamPool:
             async with asyncio.timeout(self._connect_timeout), connect_slot:
                 return await self._open_connection()
         except OSError as error:
-            origin = self._origin
-            raise connect_error(error, origin, self._connect_timeout, origin.proxy) from None
+            raise connect_error(error, self._origin, self._connect_timeout) from None
 
     async def _open_connection(self) -> UpstreamConnection:
         origin = self._origin
