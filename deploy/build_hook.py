@@ -41,8 +41,8 @@ COMPILED = {
     "http": "content_coding headers request_target slow_readers write_batching",
     "http/client": "body_completeness tls_transport upstream_connection upstream_pool "
     "upstream_response",
-    "http/server": "absolute_form caller_connection connection_writer listener peer "
-    "request_checks request_parser request_payload request_reader",
+    "http/server": "absolute_form caller_connection listener peer request_checks "
+    "request_parser request_payload",
     "oauth": "token_backoff tokens",
     "outbox": "intake",
     "pipeline": "admission callers circuit_breaker forwarder guards handler link_translation "

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import functools
 import os
-import resource
 import select
 import signal
 import socket
 import struct
 import sys
-import termios
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -111,6 +108,18 @@ def unacknowledged_bytes(connection: Any) -> int:
         return 0
     result = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
     return int.from_bytes(result, sys.byteorder)
+
+
+def unsent_bytes(transport: asyncio.Transport) -> int:
+    """Return how many bytes the peer has not acknowledged, including those in the kernel.
+
+    Those are left out where the system does not report them, or the socket is closed.
+    """
+    connection, buffered = transport.get_extra_info("socket"), transport.get_write_buffer_size()
+    try:
+        return buffered + (0 if connection is None else unacknowledged_bytes(connection))
+    except (OSError, ValueError):
+        return buffered
 
 
 def has_failed(connection: Any) -> bool:

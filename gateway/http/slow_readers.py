@@ -16,7 +16,11 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from gateway.exchange import Exchange
+    from gateway.http.server.caller_connection import CallerConnection
 
 # Seconds of waiting over which the minimum rate is averaged, and between two samples.
 _WINDOW: Final = 30.0
@@ -27,30 +31,6 @@ _MIN_MEASURED_TIME: Final = 1.0
 _FAST_FACTOR: Final = 64
 
 
-class DownstreamConnection(Protocol):
-    """The interface of a caller's connection for the code of the upstream side."""
-
-    @property
-    def unsent_bytes(self) -> int:
-        """How many bytes the caller has not acknowledged."""
-        ...
-
-    @property
-    def has_started_response(self) -> bool:
-        """Whether the response to the current request has started."""
-        ...
-
-    def abort(self) -> None:
-        """End the connection so that no truncated response looks complete."""
-        ...
-
-
-class Read(Protocol):
-    """A running read. `half_closed`: the caller has closed its sending side."""
-
-    half_closed: bool
-
-
 class ResponseReader:
     """Measures how fast `caller` receives one response."""
 
@@ -59,7 +39,7 @@ class ResponseReader:
         "caller",
     )
 
-    def __init__(self, connection: DownstreamConnection, caller: str) -> None:
+    def __init__(self, connection: CallerConnection, caller: str) -> None:
         self.caller = caller
         self._connection = connection
         # Seconds in which the gateway waited for the caller, and bytes that the caller received in
@@ -127,7 +107,7 @@ class SlowReaders:
         self._clock = clock
         self._half_closed_timeout = half_closed_timeout
         # The time until which the gateway waits for each connection, the earliest first.
-        self._half_closed: dict[DownstreamConnection, float] = {}
+        self._half_closed: dict[CallerConnection, float] = {}
         self._readers: dict[ResponseReader, None] = {}
         self._sampled_at = clock()
 
@@ -141,12 +121,12 @@ class SlowReaders:
         reader.sample(self._clock())
         self._readers.pop(reader, None)
 
-    def add_half_closed(self, connection: DownstreamConnection, read: Read) -> None:
+    def add_half_closed(self, connection: CallerConnection, read: Exchange) -> None:
         """Add the connection of a read whose caller has closed its sending side."""
         read.half_closed = True
         self._half_closed[connection] = self._clock() + self._half_closed_timeout
 
-    def remove_half_closed(self, connection: DownstreamConnection) -> None:
+    def remove_half_closed(self, connection: CallerConnection) -> None:
         """Remove a connection on which no read is running any more."""
         self._half_closed.pop(connection, None)
 
@@ -179,7 +159,7 @@ class SlowReaders:
         These are the first `wanted` ones, and others whose time is over before their response has
         begun.
         """
-        ended: list[DownstreamConnection] = []
+        ended: list[CallerConnection] = []
         for connection, until in self._half_closed.items():
             is_wanted = len(ended) < wanted
             if not is_wanted and until > now:

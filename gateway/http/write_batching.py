@@ -8,22 +8,18 @@ message itself.
 from __future__ import annotations
 
 import asyncio
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from gateway.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from gateway.http.client.upstream_connection import UpstreamConnection
+    from gateway.http.server.caller_connection import CallerConnection
 
 _log = get_logger(__name__)
 
 MAX_BATCHED_BYTES: Final = 64 * 1024
 """The maximum size of a batched message, in bytes; batching a longer one would save little."""
-
-
-class BatchedConnection(Protocol):
-    """A connection that holds a message for the next batch."""
-
-    def flush(self) -> None:
-        """Write the message to the transport now, if there still is one."""
-        ...
 
 
 class WriteBatcher:
@@ -35,9 +31,9 @@ class WriteBatcher:
     __slots__ = ("_holding",)
 
     def __init__(self) -> None:
-        self._holding: list[BatchedConnection] = []
+        self._holding: list[CallerConnection | UpstreamConnection] = []
 
-    def schedule_flush(self, connection: BatchedConnection) -> None:
+    def schedule_flush(self, connection: CallerConnection | UpstreamConnection) -> None:
         """Flush this connection at the end of the loop iteration."""
         if not self._holding:
             asyncio.get_running_loop().call_soon(self._flush)

@@ -243,7 +243,8 @@ class Handler:
         try:
             exchange.remote = self._callers.resolve_peer(request.connection.peer, header).address
             request_checks.check_message(message, header, max_header_bytes=self._max_header_bytes)
-            if not self._admission.try_admit(ANONYMOUS, is_first_request=request.is_first_request):
+            is_first = not request.connection.is_reused
+            if not self._admission.try_admit(ANONYMOUS, is_first_request=is_first):
                 await self._admission.wait_for_slot(ANONYMOUS)
             admitted = True
             response = await responder.respond(exchange)
@@ -301,7 +302,7 @@ class Handler:
             and self._write_queue.accepts_writes_of(caller_context.caller, header)
         )
         is_cached = auth is None and caller_context.is_cacheable
-        connection.cache_context(caller_context if is_cached else None)
+        connection.cached_context = caller_context if is_cached else None
         return caller_context
 
     def _record_caller(

@@ -128,6 +128,7 @@ class Taking:
         "least",
     ],
 )
+@pytest.mark.interpreted
 def test_a_caller_keeps_its_share_while_another_waits(
     connections: int, rates: list[float], waiting: list[str], cut: list[int]
 ) -> None:
@@ -146,6 +147,7 @@ def test_a_caller_keeps_its_share_while_another_waits(
     assert [index for index, each in enumerate(taking) if each.cut] == cut
 
 
+@pytest.mark.interpreted
 def test_what_the_system_takes_at_first_makes_nobody_fast() -> None:
     """Who takes little is slow within seconds, however much went into buffers on the way."""
     now = 0.0

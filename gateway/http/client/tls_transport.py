@@ -14,7 +14,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from typing import Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, cast
+
+if TYPE_CHECKING:
+    from gateway.http.client.upstream_connection import UpstreamConnection
 
 # Shared by all connections of the process: received data is copied out before the next read.
 _BUFFER: Final = bytearray(64 * 1024)
@@ -74,41 +77,6 @@ def is_certificate_alert(error: ssl.SSLError) -> bool:
     return reason in _CERTIFICATE_ALERTS
 
 
-class PlaintextProtocol(Protocol):
-    """The protocol above `TlsTransport`: asyncio.Protocol's methods and `on_ciphertext_received`.
-
-    asyncio's own type accepts only asyncio's transports.
-    """
-
-    def connection_made(self, transport: TlsTransport) -> None:
-        """Called when the handshake is done and the platform is authenticated."""
-        ...
-
-    def data_received(self, data: bytes) -> None:
-        """Called with decrypted data."""
-        ...
-
-    def on_ciphertext_received(self) -> None:
-        """Called when ciphertext arrived that does not yet decrypt to any data."""
-        ...
-
-    def pause_writing(self) -> None:
-        """Called when the transport's buffer is full."""
-        ...
-
-    def resume_writing(self) -> None:
-        """Called when the transport accepts more."""
-        ...
-
-    def eof_received(self) -> bool | None:
-        """Called when the platform sends no more."""
-        ...
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Called when the connection is closed; `exc` is the reason, None for a clean close."""
-        ...
-
-
 class TlsTransport(BoundedReadProtocol):
     """A connection's transport over TLS, and the protocol of the TCP transport below.
 
@@ -118,7 +86,7 @@ class TlsTransport(BoundedReadProtocol):
 
     def __init__(
         self,
-        connection: PlaintextProtocol,
+        connection: UpstreamConnection,
         context: ssl.SSLContext,
         server_hostname: str,
         *,

@@ -3,7 +3,6 @@
 It sends what it is given and reports exactly what came back: whether any byte of a response was
 received, how the response was framed, whether it ended as announced. It never retries, follows no
 redirect and never guesses (RFC 9112 sections 6 to 9). The pool decides how long it is used.
-`UpstreamWriter` is the sending half, through which the exchange waits for events.
 """
 
 from __future__ import annotations
@@ -39,14 +38,31 @@ if TYPE_CHECKING:
 NO_DEADLINE: Final = float("inf")
 
 
-class UpstreamWriter(BoundedReadProtocol):
-    """Sends requests, but not on a reused connection on which data arrived since its last exchange.
+_MAX_INTERIM_RESPONSES: Final = 20
+# Bytes. Reading pauses when this much of a body is buffered, and resumes when its consumer reads: a
+# caller that reads nothing occupies the memory of no more than two reads.
+_HIGH_WATER: Final = 64 * 1024
 
-    `clock` is monotonic, `response_timeout` in seconds.
+
+class UpstreamConnection(BoundedReadProtocol):
+    """A connection that carries one exchange after the other.
+
+    An exchange calls `start_exchange`, `write`, `head` after each `next_event`, then `read` until
+    it returns nothing. It ends with `UpstreamConnectionError` when the connection fails or
+    `deadline` passes, which the pool's sweep enforces. A request that is written in several parts
+    begins with `is_streamed=True` and ends with `mark_body_sent`: a response that arrives in
+    between is the connection's last one. Nothing is sent on a reused connection on which data
+    arrived since its last exchange. `clock` is monotonic, the timeouts are in seconds.
     """
 
     def __init__(
-        self, clock: Callable[[], float], response_timeout: float, batching: WriteBatcher
+        self,
+        clock: Callable[[], float],
+        on_lost: Callable[[UpstreamConnection], None],
+        *,
+        response_timeout: float,
+        idle_timeout: float,
+        batching: WriteBatcher,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._clock = clock
@@ -63,6 +79,37 @@ class UpstreamWriter(BoundedReadProtocol):
         self._write_paused = False
         self._drained: asyncio.Future[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._on_lost = on_lost
+        self._idle_timeout = idle_timeout
+        # State of the connection.
+        self.opened_at = clock()
+        self.exchange_count = 0
+        self.idle_since = self.opened_at
+        # Chunks of a body, and their bytes. If some are left after an exchange, the connection is
+        # not reused.
+        self._chunks: list[bytes] = []
+        self._buffered = 0
+        # A parser whose message has ended, for the next exchange.
+        self._spare_parser: httptools.HttpResponseParser | None = None
+        # State of one exchange.
+        self._parser: httptools.HttpResponseParser | None = None
+        self._reset(expect_body=True, has_body=False)
+
+    def _reset(self, *, expect_body: bool, has_body: bool) -> None:
+        self.response_head: ResponseHead | None = None
+        self.complete = False
+        self.started = self._usual = self._sending = False
+        self._expect_body = expect_body
+        self._has_body = has_body
+        self._fields = ResponseFields()
+        self._overhead = self._interim = self._body_size = 0
+        self._in_interim = False
+        self._surplus = False
+        self._body_bytes_left: int | None = None
+        self._keep_alive, self._parsed, self._reading_paused = False, False, False
+        self._waiter = None
+
+    # Sending.
 
     def connection_made(self, transport: asyncio.BaseTransport | TlsTransport) -> None:
         """Store the transport (asyncio.Protocol)."""
@@ -144,63 +191,6 @@ class UpstreamWriter(BoundedReadProtocol):
     def _notify_waiter(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-
-_MAX_INTERIM_RESPONSES: Final = 20
-# Bytes. Reading pauses when this much of a body is buffered, and resumes when its consumer reads: a
-# caller that reads nothing occupies the memory of no more than two reads.
-_HIGH_WATER: Final = 64 * 1024
-
-
-class UpstreamConnection(UpstreamWriter):
-    """A connection that carries one exchange after the other.
-
-    An exchange calls `start_exchange`, `write`, `head` after each `next_event`, then `read` until
-    it returns nothing. It ends with `UpstreamConnectionError` when the connection fails or
-    `deadline` passes, which the pool's sweep enforces. A request that is written in several parts
-    begins with `is_streamed=True` and ends with `mark_body_sent`: a response that arrives in
-    between is the connection's last one.
-    """
-
-    def __init__(
-        self,
-        clock: Callable[[], float],
-        on_lost: Callable[[UpstreamConnection], None],
-        *,
-        response_timeout: float,
-        idle_timeout: float,
-        batching: WriteBatcher,
-    ) -> None:
-        super().__init__(clock, response_timeout, batching)
-        self._on_lost = on_lost
-        self._idle_timeout = idle_timeout
-        # State of the connection.
-        self.opened_at = clock()
-        self.exchange_count = 0
-        self.idle_since = self.opened_at
-        # Chunks of a body, and their bytes. If some are left after an exchange, the connection is
-        # not reused.
-        self._chunks: list[bytes] = []
-        self._buffered = 0
-        # A parser whose message has ended, for the next exchange.
-        self._spare_parser: httptools.HttpResponseParser | None = None
-        # State of one exchange.
-        self._parser: httptools.HttpResponseParser | None = None
-        self._reset(expect_body=True, has_body=False)
-
-    def _reset(self, *, expect_body: bool, has_body: bool) -> None:
-        self.response_head: ResponseHead | None = None
-        self.complete = False
-        self.started = self._usual = self._sending = False
-        self._expect_body = expect_body
-        self._has_body = has_body
-        self._fields = ResponseFields()
-        self._overhead = self._interim = self._body_size = 0
-        self._in_interim = False
-        self._surplus = False
-        self._body_bytes_left: int | None = None
-        self._keep_alive, self._parsed, self._reading_paused = False, False, False
-        self._waiter = None
 
     # Called by the exchange.
 

@@ -1,84 +1,73 @@
-"""One connection of a caller: the task that serves its requests, and how the connection ends.
+"""One connection of a caller: reads requests, serves them in order, writes responses, and ends.
 
-Requests are served one after the other in one task, without a task, a writer or a timer for each.
-Messages that the parser rejects and headers that take too long get a response as well.
-`FairScheduler` distributes the event loop's time among connections with pipelined requests.
+aiohttp's parser parses what arrives, and the messages are queued. Two kinds of data bypass it: the
+bytes of a long body of known length, which are counted, and reads whose fields are those of the
+read before. Requests are served one after the other in one task, without a task, a writer or a
+timer for each. Messages that the parser rejects and headers that take too long get a response, too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections import deque
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from gateway import errors, os_support
 from gateway.errors import GatewayError
 from gateway.http.server import request_checks
-from gateway.http.server.connection_writer import ConnectionWriter
 from gateway.http.server.peer import Peer, transport_peer
 from gateway.http.server.request_parser import (
     EMPTY_PAYLOAD,
     ConnectionDisposition,
+    HttpProcessingError,
     MalformedMessage,
+    RepeatedHeaderCache,
+    RepeatedMessage,
+    RequestMessage,
+    announced_length,
+    ends_with_header,
+    new_request_parser,
 )
+from gateway.http.server.request_payload import FixedLengthBody, RequestFramingError
 from gateway.http.server.task_root import run_task_root
+from gateway.http.write_batching import MAX_BATCHED_BYTES
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from gateway.config.inbound_settings import LimitsSettings
-    from gateway.http.server.request_parser import RequestMessage
+    from gateway.exchange import Exchange
+    from gateway.http.server.listener import CallerServer
     from gateway.http.server.request_payload import Payload
-    from gateway.http.slow_readers import Read, SlowReaders
-    from gateway.http.write_batching import WriteBatcher
-
-# Requests per loop iteration, each of which takes a fraction of a millisecond.
-_MAX_BATCH: Final = 4
-
-
-class FairScheduler:
-    """Resumes at most four waiting tasks in each iteration of the event loop, in FIFO order.
-
-    Without it, callers that pipeline requests on many connections would starve all others. The
-    class needs a running loop.
-    """
-
-    __slots__ = ("_loop", "_waiting")
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._waiting: deque[asyncio.Future[None]] = deque()
-
-    def schedule(self, future: asyncio.Future[None]) -> None:
-        """Enqueue `future`, which completes when its task may continue."""
-        if not self._waiting:
-            self._loop.call_soon(self._run_batch)
-        self._waiting.append(future)
-
-    def _run_batch(self) -> None:
-        for _ in range(min(_MAX_BATCH, len(self._waiting))):
-            future = self._waiting.popleft()
-            if not future.done():
-                future.set_result(None)
-        if self._waiting:
-            self._loop.call_soon(self._run_batch)
-
+    from gateway.http.slow_readers import SlowReaders
 
 _log = get_logger(__name__)
 
+# Pipelined requests. Reading pauses at the first number of queued requests and resumes at the
+# second: without a limit their headers alone could fill the memory.
+_MAX_QUEUED_MESSAGES: Final = 4
+_LOW_QUEUED_MESSAGES: Final = 2
+# Bytes of a header that are retained to find out why the parser rejected it.
+_ERROR_PREFIX_BYTES: Final = 64
+# Bytes. For a body of which less is still to come, counting is not worth the new parser after it.
+_MIN_FIXED_LENGTH_BYTES: Final = 64 * 1024
+_EMPTY_LINE: Final = b"\r\n\r\n"
 # Seconds for which a connection stays open after its last response, for what the caller is still
 # sending. Closing at once would reset the connection, and the reset could erase the response
 # (RFC 9112 section 9.6).
 _LINGER_TIMEOUT: Final = 1.0
-
 # Seconds that an accepted connection has to send its first request, when new connections wait for
 # its slot or the shutdown waits for its end.
 _FIRST_REQUEST_TIMEOUT: Final = 1.0
-
 # Bytes buffered for a caller above which nothing more is read for it. The event loop's own limit
 # over TLS is half a megabyte, which would add up to too much memory with hundreds of callers.
 _MAX_WRITE_BUFFER: Final = 32 * 1024
+# Seconds. How long a half-closed caller may acknowledge nothing of a response until `has_left`
+# stops waiting, and the shortest and longest pause between two checks.
+_ACKNOWLEDGEMENT_TIMEOUT: Final = 1.0
+_MIN_PAUSE: Final = 0.001
+_MAX_PAUSE: Final = 0.05
 
 
 class IncomingRequest:
@@ -104,90 +93,109 @@ class IncomingRequest:
         return self.connection.peer.address
 
     @property
-    def is_first_request(self) -> bool:
-        """Whether this is the first request on its connection."""
-        return not self.connection.is_reused
-
-    @property
     def scheme(self) -> str:
         """`https` when the request arrived over TLS, else `http`."""
         return "https" if self.connection.is_tls else "http"
 
 
-class RequestHandler(Protocol):
-    """The interface of the handler that connections use."""
+class CallerConnection:
+    """One connection of a caller, and the task that serves the requests on it.
 
-    async def handle(self, request: IncomingRequest) -> ConnectionDisposition:
-        """Send the response to one request; return what happens to the connection."""
-        ...
-
-    async def reject_malformed(
-        self, request: IncomingRequest, error: GatewayError
-    ) -> ConnectionDisposition:
-        """Send `error` in response to a message that could not be parsed; return as `handle`."""
-        ...
-
-
-class ConnectionOwner(Protocol):
-    """The interface of the server that its connections use.
-
-    It is defined here because the module of the server's class imports this module.
+    asyncio calls it as a protocol, and aiohttp's streams as their reader. Small responses are
+    written in a batch with those of other connections. `aborts_by_reset`: the current request is
+    one of HTTP/1.0, whose callers cannot distinguish a truncated response from a complete one if
+    the connection just ends.
     """
 
-    scheduler: FairScheduler
-
-    def on_connection_opened(self, connection: CallerConnection) -> None:
-        """Register a connection that was opened."""
-        ...
-
-    def on_connection_lost(self, connection: CallerConnection) -> None:
-        """Called when a connection is lost; its exchange may still be running."""
-        ...
-
-    def close_transport(self, connection: CallerConnection, transport: asyncio.Transport) -> None:
-        """Close a connection's transport; buffered data is sent as long as the caller reads it."""
-        ...
-
-
-class CallerConnection(ConnectionWriter):
-    """One connection of a caller, and the task that serves the requests on it."""
-
     __slots__ = (
-        *("_peer_closed", "_slow_readers", "_server", "_handler", "_task", "has_started_response"),
-        *("_cancel_on_disconnect", "is_half_closed", "idle_since", "is_reused"),
-        *("cached_context", "opened_at", "peer", "is_tls", "keep_alive_lines"),
+        "_at_start",
+        "_batching",
+        "_cancel_on_disconnect",
+        "_counted",
+        "_discarding",
+        "_edge",
+        "_ended",
+        "_handler",
+        "_head_bytes",
+        "_header_since",
+        "_held_bytes",
+        "_is_full",
+        "_is_input_ignored",
+        "_is_upgrade",
+        "_limits",
+        "_loop",
+        "_messages",
+        "_parser",
+        "_peer_closed",
+        "_reading_paused",
+        "_repeated",
+        "_server",
+        "_slow_readers",
+        "_unparsed",
+        "_waiter",
+        "_writable",
+        "aborts_by_reset",
+        "busy",
+        "cached_context",
+        "has_started_response",
+        "idle_since",
+        "is_half_closed",
+        "is_reused",
+        "is_tls",
+        "is_write_paused",
+        "keep_alive_lines",
+        "opened_at",
+        "payload",
+        "peer",
+        "task",
+        "transport",
     )
 
-    def __init__(
-        self,
-        server: ConnectionOwner,
-        handler: RequestHandler,
-        batching: WriteBatcher,
-        address: str,
-        limits: LimitsSettings,
-    ) -> None:
-        super().__init__(limits, batching)
+    def __init__(self, server: CallerServer, address: str) -> None:
+        limits = server.limits
+        self._loop = asyncio.get_running_loop()
         self._server = server
-        self._handler = handler
-        self._task: asyncio.Task[None] | None = None
-        self._peer_closed: asyncio.Event | None = None
-        self.is_half_closed = False  # by the caller, which sends no more
+        self._handler = server.handler
+        self._batching = server.batching
+        self._limits = limits
+        self.task: asyncio.Task[None] | None = None  # serves the requests, None after its end
+        self.transport: asyncio.Transport | None = None
         self.peer = Peer(address)
-        self.is_tls = False
-        self.is_reused = False
+        self.is_tls = self.is_reused = False
         # Field lines of a response after which the connection stays open. Java's HTTP client uses
         # the second only together with the first.
         self.keep_alive_lines = (
             b"Connection: keep-alive\r\nKeep-Alive: timeout=%d\r\n" % limits.announced_keep_alive
         )
-        self.opened_at = 0.0
-        self.idle_since = 0.0
-        self.cached_context: object = None
-        # About the current request: the read that is cancelled when its caller disconnects, the
-        # slow readers of its pool, and whether its response has begun.
-        self._cancel_on_disconnect: Read | None = None
+        self.opened_at = self.idle_since = 0.0
+        self.cached_context: object = None  # the handler's data about earlier requests
+        self._parser: Any = self._new_parser()  # None after the end
+        self._at_start = True  # whether the parser is certainly at the beginning of a message
+        self._edge = b""  # the last three bytes that the parser was given
+        self._unparsed = b""  # data for the parser when the queue and the body have room
+        self._repeated = RepeatedHeaderCache(limits.max_url_bytes)
+        self._messages: deque[tuple[RequestMessage, Payload]] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._counted: FixedLengthBody | None = None
+        self._header_since: float | None = None
+        self._head_bytes = b""
+        self._is_full = False  # whether the queue has reached its limit, so that reading pauses
+        self._reading_paused = False  # by a body that is not consumed
+        self._is_upgrade = False  # whether the last request whose header ended has an Upgrade
+        self._is_input_ignored = False  # because nothing that follows can be a request
+        self._discarding = self._ended = False  # whether no further request is served
+        # Whether an exchange is running, the body of its request, the read that is cancelled when
+        # its caller disconnects, the slow readers of its pool, whether its response has begun.
+        self.busy = False
+        self.payload: Payload = EMPTY_PAYLOAD
+        self._cancel_on_disconnect: Exchange | None = None
         self._slow_readers: SlowReaders | None = None
         self.has_started_response = False
+        self._held_bytes = b""
+        self._writable: asyncio.Future[None] | None = None
+        self.is_write_paused = self.aborts_by_reset = False
+        self.is_half_closed = False  # by the caller, which sends no more
+        self._peer_closed: asyncio.Event | None = None
 
     # Called by asyncio.
 
@@ -199,7 +207,7 @@ class CallerConnection(ConnectionWriter):
         self.is_tls = transport.get_extra_info("sslcontext") is not None
         self.opened_at = self.idle_since = self._loop.time()
         self._server.on_connection_opened(self)
-        self._task = self._loop.create_task(run_task_root(self._serve()))
+        self.task = self._loop.create_task(run_task_root(self._serve()))
 
     def eof_received(self) -> bool:
         """Handle the end of the caller's data; return whether to stay open for responses.
@@ -231,13 +239,259 @@ class CallerConnection(ConnectionWriter):
         self.transport = None
         self.force_close()
         self._server.on_connection_lost(self)
-        self._detach()
+        # Release what refers back to this connection.
+        self._fail_body(ConnectionResetError("connection lost"))
+        self._parser = self._counted = None
+        self._unparsed = b""
+        self._messages.clear()
+        if not self.busy:
+            self._release_body()
         self._wake_writer()
         # Between two requests the task would continue and take a message from the emptied queue.
         between = self._waiter is not None and not self.busy
-        if self._task is not None and (self._cancel_on_disconnect is not None or between):
-            self._task.cancel()
+        if self.task is not None and (self._cancel_on_disconnect is not None or between):
+            self.task.cancel()
         self._untie()
+
+    # Reading requests.
+
+    @property
+    def connected(self) -> bool:
+        """Whether more data may arrive (aiohttp's StreamReader)."""
+        return self.transport is not None
+
+    def data_received(self, data: bytes) -> None:
+        """Parse the data and record since when a header is incomplete (asyncio.Protocol)."""
+        if self._discarding:
+            return
+        if self._at_start and not (self._messages or self._ended or self._is_input_ignored):
+            repeated = self._repeated.match(data)
+            if repeated is not None:
+                self._receive(repeated, EMPTY_PAYLOAD)
+                return
+        if not data and self._counted is None:
+            # The bytes that the parser has retained come first.
+            self._read_chunk(data)
+        # The proactor event loop of Windows delivers bytearrays. For bytes there is no copy.
+        data, in_chunks, at = bytes(data), False, 0
+        if self._unparsed:
+            data, self._unparsed, in_chunks = self._unparsed + data, b"", True
+        while at < len(data):
+            if in_chunks and (self._is_full or self._reading_paused):
+                self._unparsed = data[at:]
+                return
+            if self._counted is not None:
+                at = self._feed_fixed_length(self._counted, data, at)
+                continue
+            end = self._next_empty_line(data, at)
+            if end < len(data) and not in_chunks:
+                in_chunks = self._may_be_upgrade(data, at)
+                end = end if in_chunks else len(data)
+            chunk = data if end - at == len(data) else data[at:end]
+            self._edge = (self._edge + chunk[-3:])[-3:]
+            self._read_chunk(chunk)
+            at = end
+
+    def _feed_fixed_length(self, body: FixedLengthBody, data: bytes, at: int) -> int:
+        """Feed a counted body; return the offset in `data` at which the body's bytes end."""
+        rest = body.feed(data[at:])
+        if body.is_eof():
+            # The old parser still waits for the body, whose bytes it was not given.
+            self._counted, self._parser, self._edge = None, self._new_parser(), b""
+        return len(data) - len(rest)
+
+    def _may_be_upgrade(self, data: bytes, at: int) -> bool:
+        """Return whether a request with an Upgrade field may end in `data` from offset `at` on.
+
+        The parser drops the bytes after the end of such a request if it is given both at once. The
+        request ends with an empty line, like all whose body is not counted.
+        """
+        is_possible = self._is_upgrade if self._is_in_body else not self._at_start
+        return is_possible or b"upgrade" in data[at:].lower()
+
+    def _next_empty_line(self, data: bytes, at: int) -> int:
+        """Return the offset after the next empty line, which may begin in the data before.
+
+        Without an empty line that is the end of the data.
+        """
+        edge = self._edge
+        seam = (edge + data[at : at + 3]).find(_EMPTY_LINE)
+        if seam >= 0:
+            return at + seam + len(_EMPTY_LINE) - len(edge)
+        found = data.find(_EMPTY_LINE, at)
+        return len(data) if found < 0 else found + len(_EMPTY_LINE)
+
+    def _read_chunk(self, data: bytes) -> None:
+        if self._parser is None or self._ended or self._is_input_ignored:
+            return
+        # The bytes may be the rest of a body, which has a timeout of its own.
+        in_body = self._is_in_body
+        header_ended = self._parse(self._parser, data)
+        if self._messages:
+            self._inspect_last_message(data)
+        if (
+            data
+            and self._header_since is None
+            and not (header_ended or in_body)
+            # Some callers send an empty line after a request (RFC 9112 section 2.2).
+            and (not (self.busy or self._messages) or data.strip(b"\r\n"))
+        ):
+            self._header_since = self._loop.time()
+            self._head_bytes = data[:_ERROR_PREFIX_BYTES]
+
+    def _parse(self, parser: Any, data: bytes) -> bool:
+        """Parse the data; return whether a header ended or was rejected."""
+        was_at_start, self._at_start = self._at_start, False
+        try:
+            parsed, switched, _ = parser.feed_data(data)
+        except HttpProcessingError as error:
+            # Without its traceback the error is in no reference cycle with this frame.
+            self._is_input_ignored = True
+            self._receive(MalformedMessage(error.with_traceback(None)), EMPTY_PAYLOAD)
+            return True
+        if switched:
+            # An Upgrade is ignored (RFC 9110 section 7.8). The protocol after a CONNECT is unknown.
+            parser.set_upgraded(False)
+            self._is_input_ignored = bool(parsed) and parsed[-1][0].method == "CONNECT"
+        if not parsed:
+            return False
+        for message, payload in parsed:
+            self._receive(RequestMessage.from_parsed(message), payload)
+        last, payload = self._messages[-1]
+        self._is_upgrade = last.upgrade
+        ended = data.endswith(_EMPTY_LINE)
+        if ended or payload is not EMPTY_PAYLOAD:
+            self._header_since = None
+        else:
+            self._note_pipelined_start(data)
+        # With a full queue the parser may hold bytes that it has not parsed.
+        if ended and not self._is_full and ends_with_header(last):
+            self._at_start = True
+            if was_at_start and len(parsed) == 1:
+                self._repeated.store(data, last)
+        return True
+
+    def _note_pipelined_start(self, data: bytes) -> None:
+        """Record a header that begins after a request without a body, the last one in `data`."""
+        if not data:
+            # The parser had held the message back; its bytes were examined when they arrived.
+            return
+        # An empty line (CRLFCRLF) may be split over two reads.
+        header_start = data.rpartition(_EMPTY_LINE)[2].lstrip(b"\r\n")
+        self._header_since = self._loop.time() if header_start else None
+        self._head_bytes = header_start[:_ERROR_PREFIX_BYTES]
+
+    def _receive(self, message: RequestMessage, payload: Payload) -> None:
+        self._messages.append((message, payload))
+        # If other messages are queued, the task waits for the scheduler and not for a message.
+        if self._waiter is not None and not self._waiter.done() and len(self._messages) == 1:
+            self._waiter.set_result(None)
+        if len(self._messages) >= _MAX_QUEUED_MESSAGES and not self._is_full:
+            self._is_full = True
+            self._pause_transport()
+
+    def _inspect_last_message(self, data: bytes) -> None:
+        message, payload = self._messages[-1]
+        if isinstance(message, MalformedMessage):
+            if self._header_since is None:
+                self._head_bytes = data[:_ERROR_PREFIX_BYTES]
+            self._header_since = None
+            # aiohttp would leave the reader of the body waiting in which the parser failed.
+            for body in (self.payload, *(queued for _, queued in self._messages)):
+                if not body.is_eof():
+                    body.set_exception(RequestFramingError("broken"))
+        elif payload is not EMPTY_PAYLOAD and not payload.is_eof():
+            length = announced_length(message)
+            if length and (
+                message.upgrade or length - payload.total_bytes > _MIN_FIXED_LENGTH_BYTES
+            ):
+                # Its bytes are counted from here on. Set before `read_nowait`, which resumes
+                # reading, so that `data_received` is called.
+                self._counted = FixedLengthBody(length, self)
+                # The message is still in the queue, so that its body can be replaced.
+                self._messages[-1] = (message, self._counted)
+                self._counted.feed(payload.read_nowait(-1))
+
+    def _new_parser(self) -> Any:
+        return new_request_parser(self, self._loop, self._limits, _MAX_QUEUED_MESSAGES)
+
+    def pause_reading(self) -> None:
+        """Pause because too much of a body is buffered (aiohttp's StreamReader)."""
+        if self._parser is not None and not self._is_input_ignored:
+            self._parser.pause_reading()
+        self.pause_body()
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Resume because enough of a body was consumed (aiohttp's StreamReader).
+
+        Bytes that the parser has retained are parsed first; it has none of a counted body.
+        """
+        self._reading_paused = False
+        if resume_parser or self._unparsed:
+            self.data_received(b"")
+        # The bytes that were parsed may have paused the body again.
+        if not self._reading_paused and not self._is_full:
+            self._resume_transport()
+
+    def pause_body(self) -> None:
+        """Pause reading for a counted body."""
+        self._reading_paused = True
+        self._pause_transport()
+
+    def _pause_transport(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def _resume_transport(self) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def _fail_body(self, error: BaseException) -> None:
+        """Let the reader of the current request's body fail with `error` if it is incomplete."""
+        # A complete body is not lost with the connection: a write is still carried out.
+        if self.busy and not self.payload.is_eof():
+            self.payload.set_exception(error)
+
+    def _has_complete_request(self) -> bool:
+        """Return whether a request has arrived completely; drop an incomplete one after it."""
+        payloads = [payload for _, payload in self._messages]
+        if self.busy:
+            payloads.insert(0, self.payload)
+        if not payloads or not payloads[0].is_eof():
+            return False
+        if not payloads[-1].is_eof():
+            self._messages.pop()
+        return True
+
+    def _release_body(self) -> None:
+        """Release the last request's body, and the frames that the traceback of its error holds."""
+        error = self.payload.exception()
+        if error is not None:
+            error.__traceback__ = None
+        self.payload = EMPTY_PAYLOAD
+
+    def _take_message(self) -> tuple[RequestMessage, Payload]:
+        """Take the next message from the queue and let the parser parse one more."""
+        taken = self._messages.popleft()
+        if self._parser is not None and not isinstance(taken[0], RepeatedMessage):
+            self._parser.message_consumed()
+        if self._is_full and len(self._messages) <= _LOW_QUEUED_MESSAGES:
+            self._is_full = False
+            self.data_received(b"")
+            if not (self._is_full or self._reading_paused):
+                self._resume_transport()
+        return taken
+
+    @property
+    def _is_in_body(self) -> bool:
+        """Whether the body of the last request has not ended."""
+        payload = self._messages[-1][1] if self._messages else self.payload
+        return payload is not EMPTY_PAYLOAD and not payload.is_eof()
+
+    @property
+    def _is_quiescent(self) -> bool:
+        """Whether no request is running or queued and none has begun to arrive."""
+        return not (self.busy or self._messages) and self._header_since is None
 
     # Serving requests.
 
@@ -252,18 +506,15 @@ class CallerConnection(ConnectionWriter):
                     disposition = await exchange
                     self._untie()
                     self.is_reused = True
-                    if disposition is ConnectionDisposition.CLOSE:
+                    closes = disposition is ConnectionDisposition.CLOSE
+                    if closes:
                         # The caller gets time to read the response.
                         await self.lingering_close()
                 finally:
                     self.busy = False
                     if self._ended:
                         self._release_body()
-                if (
-                    self.is_last_request
-                    or disposition is ConnectionDisposition.CLOSE
-                    or self._ended
-                ):
+                if self.is_last_request or closes or self._ended:
                     break
                 self.idle_since = self._loop.time()
         except asyncio.CancelledError:
@@ -275,7 +526,7 @@ class CallerConnection(ConnectionWriter):
             self.force_close()
         finally:
             # The traceback of the task would keep the connection alive.
-            self._task = None
+            self.task = None
         if not self._ended:
             self.flush()
             if self.transport is not None:
@@ -287,12 +538,12 @@ class CallerConnection(ConnectionWriter):
         After a response, a message that is queued already waits for the scheduler, so that other
         connections are served. The first message needs no wait if it is queued already.
         """
-        if not self._messages:
-            await self._message_event()
-        elif self.is_reused:
-            event = self._message_event()
+        if self._messages and not self.is_reused:
+            return
+        self._waiter = event = self._loop.create_future()
+        if self._messages:
             self._server.scheduler.schedule(event)
-            await event
+        await event
 
     def _dispatch(
         self, message: RequestMessage, payload: Payload
@@ -304,6 +555,77 @@ class CallerConnection(ConnectionWriter):
                 request, request_checks.parse_error_outcome(message.error, self._head_bytes)
             )
         return self._handler.handle(request)
+
+    # Writing responses.
+
+    def write(self, data: bytes) -> None:
+        """Write bytes to the transport, after batched ones. Does nothing without a transport."""
+        if self._held_bytes:
+            self.flush()
+        if self.transport is not None:
+            self.transport.write(data)
+
+    def write_batched(self, data: bytes) -> None:
+        """Write bytes at the end of the loop iteration, or earlier before the next bytes."""
+        if self._held_bytes or len(data) > MAX_BATCHED_BYTES:
+            self.write(data)
+        else:
+            self._held_bytes = data
+            self._batching.schedule_flush(self)
+
+    def flush(self) -> None:
+        """Write the batched bytes to the transport."""
+        held, self._held_bytes = self._held_bytes, b""
+        if held and self.transport is not None:
+            self.transport.write(held)
+
+    async def drain(self) -> None:
+        """Wait until the transport accepts more or is lost; may be called again after a timeout."""
+        self._writable = self._loop.create_future()
+        if self.is_write_paused and self.transport is not None:
+            await self._writable
+
+    def pause_writing(self) -> None:
+        """Record that the transport's buffer is full (asyncio.Protocol)."""
+        self.is_write_paused = True
+
+    def resume_writing(self) -> None:
+        """Record that the transport accepts more and wake `drain` (asyncio.Protocol)."""
+        self.is_write_paused = False
+        self._wake_writer()
+
+    def _wake_writer(self) -> None:
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """How many bytes the caller has not acknowledged, including those in the kernel."""
+        transport, held = self.transport, len(self._held_bytes)
+        return 0 if transport is None else held + os_support.unsent_bytes(transport)
+
+    async def has_left(self) -> bool:
+        """Return whether a half-closed caller has disconnected, judged by its acknowledgements.
+
+        A caller that is still connected acknowledges what was written. The result is False also if
+        there is neither an acknowledgement nor a reset in time.
+        """
+        self.flush()
+        pause = silence = 0.0
+        unsent = 0
+        while silence < _ACKNOWLEDGEMENT_TIMEOUT:
+            await asyncio.sleep(pause)
+            transport = self.transport
+            if transport is None or transport.is_closing():
+                return True
+            if os_support.has_failed(transport.get_extra_info("socket")):
+                return True
+            before, unsent = unsent, self.unsent_bytes
+            if not unsent:
+                break
+            silence = 0.0 if unsent < before else silence + pause
+            pause = min(max(2 * pause, _MIN_PAUSE), _MAX_PAUSE)
+        return False
 
     # Ending the connection.
 
@@ -334,7 +656,7 @@ class CallerConnection(ConnectionWriter):
         seconds more; then it is cancelled.
         """
         self._ended = True
-        task = self._task
+        task = self.task
         if task is not None and self.busy:
             await asyncio.wait((task,), timeout=timeout)
             self._fail_body(asyncio.CancelledError())
@@ -343,24 +665,30 @@ class CallerConnection(ConnectionWriter):
             task.cancel()
         self.force_close()
 
+    def abort(self) -> None:
+        """End the connection so that no truncated response looks complete."""
+        transport = self.transport
+        if transport is None:
+            return
+        raw = transport.get_extra_info("socket")
+        if self.aborts_by_reset and raw is not None:
+            # The caller may have closed the connection a moment ago.
+            with contextlib.suppress(OSError):
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, os_support.RESET_ON_CLOSE)
+        self._ended = True
+        self._held_bytes = b""
+        transport.abort()
+
     # Called by the handler and the server.
 
-    @property
-    def task(self) -> asyncio.Task[None] | None:
-        """The task that serves this connection, None after its end."""
-        return self._task
-
-    def set_cancel_on_disconnect(self, read: Read | None, slow_readers: SlowReaders) -> None:
+    def set_cancel_on_disconnect(self, read: Exchange | None, slow_readers: SlowReaders) -> None:
         """Set whether the current request is cancelled when the caller disconnects.
 
         `read` is the current request if it is a read, which is cancelled then; None if it is not.
         `slow_readers` aborts connections that stay half-closed during a read.
         """
-        self._cancel_on_disconnect, self._slow_readers, self.has_started_response = (
-            read,
-            slow_readers,
-            False,
-        )
+        self._cancel_on_disconnect, self._slow_readers = read, slow_readers
+        self.has_started_response = False
         if self.is_half_closed:
             self._note_half_close()
 
@@ -372,10 +700,6 @@ class CallerConnection(ConnectionWriter):
         self._cancel_on_disconnect = None
         if self.is_half_closed and self._slow_readers is not None:
             self._slow_readers.remove_half_closed(self)
-
-    def cache_context(self, context: object) -> None:
-        """Store `context`, the handler's data about earlier requests of this connection."""
-        self.cached_context = context
 
     @property
     def has_pipelined_requests(self) -> bool:
@@ -394,9 +718,8 @@ class CallerConnection(ConnectionWriter):
         """
         if self.transport is None or self.transport.is_closing():
             return False
-        return self._is_quiescent and (
-            self.is_reused or now - self.opened_at > _FIRST_REQUEST_TIMEOUT
-        )
+        had_time = self.is_reused or now - self.opened_at > _FIRST_REQUEST_TIMEOUT
+        return had_time and self._is_quiescent
 
     def has_unfinished_work(self, now: float) -> bool:
         """Return whether the gateway still owes this caller something.
@@ -421,7 +744,9 @@ class CallerConnection(ConnectionWriter):
         transport = self.transport
         if transport is None or transport.is_closing():
             return
-        is_still_sending = self._has_partial_input
+        # Whether the caller has sent an incomplete request or one that could not be parsed.
+        is_still_sending = self._is_input_ignored or self._header_since is not None
+        is_still_sending |= bool(self._messages) or not self.payload.is_eof()
         self._discarding = True
         self._header_since = None
         self.flush()
@@ -438,13 +763,6 @@ class CallerConnection(ConnectionWriter):
             async with asyncio.timeout(_LINGER_TIMEOUT):
                 await self._peer_closed.wait()
 
-    @property
-    def _has_partial_input(self) -> bool:
-        """Whether the caller has sent an incomplete request or one that could not be parsed."""
-        if self._is_input_ignored or self._messages or self._header_since is not None:
-            return True
-        return not self.payload.is_eof()
-
     def is_header_overdue(self, now: float, header_timeout: float) -> bool:
         """Return whether a header has been incomplete for more than `header_timeout` seconds.
 
@@ -455,13 +773,12 @@ class CallerConnection(ConnectionWriter):
             return False
         return now - max(since, self.idle_since) > header_timeout
 
-    def is_keep_alive_expired(self, now: float) -> bool:
-        """Return whether the connection has been idle for longer than `limits.keep_alive`."""
-        return self._is_quiescent and now - self.idle_since > self._limits.keep_alive
-
-    def is_silent(self, now: float, header_timeout: float) -> bool:
-        """Return whether nothing has arrived within `header_timeout` seconds after opening."""
-        return self._is_quiescent and not self.is_reused and now - self.opened_at > header_timeout
+    def is_idle_too_long(self, now: float, header_timeout: float) -> bool:
+        """Return whether it is idle beyond `limits.keep_alive`, or silent since it was opened."""
+        return self._is_quiescent and (
+            now - self.idle_since > self._limits.keep_alive
+            or (not self.is_reused and now - self.opened_at > header_timeout)
+        )
 
     async def send_header_timeout(self) -> None:
         """Send the error response for a header that is overdue, and close."""

@@ -3,7 +3,8 @@
 asyncio's own servers drop the connections that a closing socket still holds in its queue, log every
 failed `accept`, and (uvloop) close new connections when the process is out of file descriptors.
 Here no connection is dropped that the system has established: while there is no free slot, it waits
-in the system's queue. `CallerServer` creates a protocol for each connection. Nothing here decides
+in the system's queue. `CallerServer` creates a protocol for each connection. `FairScheduler`
+distributes the event loop's time among connections with pipelined requests. Nothing here decides
 where a request is forwarded.
 """
 
@@ -13,13 +14,13 @@ import asyncio
 import errno
 import socket
 import ssl
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from gateway import os_support
-from gateway.http.server.caller_connection import CallerConnection, FairScheduler
-from gateway.http.server.connection_writer import ClosingConnection
+from gateway.http.server.caller_connection import CallerConnection
 from gateway.http.server.peer import socket_address
 from gateway.http.server.task_root import run_task_root
 from gateway.http.write_batching import WriteBatcher
@@ -27,10 +28,87 @@ from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.config.inbound_settings import LimitsSettings
-    from gateway.http.server.caller_connection import RequestHandler
+    from gateway.errors import GatewayError
+    from gateway.http.server.caller_connection import IncomingRequest
+    from gateway.http.server.request_parser import ConnectionDisposition
+
+_log = get_logger(__name__)
 
 # Seconds.
 _SWEEP_INTERVAL: Final = 0.25
+# Requests per loop iteration, each of which takes a fraction of a millisecond.
+_MAX_BATCH: Final = 4
+# Seconds for which a TLS connection waits for the caller's close_notify once all data is received.
+_CLOSE_NOTIFY_TIMEOUT: Final = 2.0
+
+
+class RequestHandler(Protocol):
+    """The interface of the handler that connections use."""
+
+    async def handle(self, request: IncomingRequest) -> ConnectionDisposition:
+        """Send the response to one request; return what happens to the connection."""
+        ...
+
+    async def reject_malformed(
+        self, request: IncomingRequest, error: GatewayError
+    ) -> ConnectionDisposition:
+        """Send `error` in response to a message that could not be parsed; return as `handle`."""
+        ...
+
+
+class FairScheduler:
+    """Resumes at most four waiting tasks in each iteration of the event loop, in FIFO order.
+
+    Without it, callers that pipeline requests on many connections would starve all others. The
+    class needs a running loop.
+    """
+
+    __slots__ = ("_loop", "_waiting")
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def schedule(self, future: asyncio.Future[None]) -> None:
+        """Enqueue `future`, which completes when its task may continue."""
+        if not self._waiting:
+            self._loop.call_soon(self._run_batch)
+        self._waiting.append(future)
+
+    def _run_batch(self) -> None:
+        for _ in range(min(_MAX_BATCH, len(self._waiting))):
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_result(None)
+        if self._waiting:
+            self._loop.call_soon(self._run_batch)
+
+
+class ClosingConnection:
+    """A connection's closed transport, and how many bytes its caller has not received yet.
+
+    A closed transport first sends its buffer, without a time limit, and occupies a connection slot
+    until then. Therefore it is aborted if its caller reads nothing of the data.
+    """
+
+    __slots__ = ("_since", "_transport", "_unsent_bytes")
+
+    def __init__(self, transport: asyncio.Transport, now: float) -> None:
+        self._transport = transport
+        self._since = now
+        self._unsent_bytes = os_support.unsent_bytes(transport)
+
+    def abort_if_stalled(self, now: float, stall_timeout: float) -> None:
+        """Abort if the caller received nothing at all in `stall_timeout` seconds.
+
+        Slow reads are allowed. `now` is monotonic time in seconds.
+        """
+        unsent_bytes = os_support.unsent_bytes(self._transport)
+        # More is progress, too: the kernel has taken data from a buffer of the TLS layer.
+        if unsent_bytes != self._unsent_bytes:
+            self._since, self._unsent_bytes = now, unsent_bytes
+        elif now - self._since >= (stall_timeout if unsent_bytes else _CLOSE_NOTIFY_TIMEOUT):
+            self._transport.abort()
 
 
 class CallerServer:
@@ -41,8 +119,8 @@ class CallerServer:
 
     def __init__(self, handler: RequestHandler, limits: LimitsSettings) -> None:
         self._loop = asyncio.get_running_loop()
-        self._handler = handler
-        self._batching = WriteBatcher()
+        self.handler = handler
+        self.batching = WriteBatcher()
         self.scheduler = FairScheduler()
         self.limits = limits  # of connections that will be created, and of the sweep
         # In the order of opening. A lost connection stays until its exchange has ended.
@@ -55,7 +133,7 @@ class CallerServer:
 
     def __call__(self, address: str = "") -> CallerConnection:
         """Return a new connection of a caller at `address`."""
-        return CallerConnection(self, self._handler, self._batching, address, self.limits)
+        return CallerConnection(self, address)
 
     def on_connection_opened(self, connection: CallerConnection) -> None:
         """Register a connection that was opened."""
@@ -128,14 +206,12 @@ class CallerServer:
         for connection in tuple(self._connections):
             if connection.is_header_overdue(now, timeout):
                 self.spawn(connection.send_header_timeout())
-            elif connection.is_silent(now, timeout) or connection.is_keep_alive_expired(now):
+            elif connection.is_idle_too_long(now, timeout):
                 connection.close_if_idle()
         for closing in tuple(self._closing.values()):
             closing.abort_if_stalled(now, self.limits.write_stall_timeout)
         self._timer = self._loop.call_later(_SWEEP_INTERVAL, self._sweep)
 
-
-_log = get_logger(__name__)
 
 # The number of connections that are accepted from a socket in one loop iteration.
 _ACCEPT_BATCH: Final = 64

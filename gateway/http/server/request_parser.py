@@ -18,9 +18,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import http_parser
 from aiohttp.http import HttpRequestParser
@@ -34,7 +33,7 @@ from gateway.http.server.request_payload import RequestFramingError
 from gateway.i18n import Message
 
 if TYPE_CHECKING:
-    from gateway.http.server.request_payload import Payload
+    from gateway.config.inbound_settings import LimitsSettings
 
 __all__ = [
     "EMPTY_PAYLOAD",
@@ -46,11 +45,10 @@ __all__ = [
     "InvalidURLError",
     "LineTooLong",
     "MalformedMessage",
-    "ParsedMessage",
     "RepeatedHeaderCache",
     "RepeatedMessage",
     "RequestMessage",
-    "RequestParser",
+    "announced_length",
     "ends_with_header",
     "new_request_parser",
     "require_strict_parser",
@@ -72,91 +70,31 @@ def require_strict_parser() -> None:
 _BODY_BUFFER: Final = 256 * 1024
 
 
-class ParsedMessage(Protocol):
-    """The request line and the header section of a request."""
-
-    @property
-    def method(self) -> str:
-        """The method as the caller wrote it."""
-        ...
-
-    @property
-    def path(self) -> str:
-        """The request target as the caller wrote it (RFC 9112 section 3.2)."""
-        ...
-
-    @property
-    def version(self) -> HttpVersion:
-        """The version of HTTP."""
-        ...
-
-    @property
-    def raw_headers(self) -> tuple[tuple[bytes, bytes], ...]:
-        """The fields in their order, names as the caller wrote them."""
-        ...
-
-    @property
-    def should_close(self) -> bool:
-        """Whether the caller requests that the connection closes after the response."""
-        ...
-
-    @property
-    def upgrade(self) -> bool:
-        """Whether the caller requests another protocol (Upgrade or CONNECT)."""
-        ...
-
-
-class RequestParser(Protocol):
-    """The interface of aiohttp's parser in C; aiohttp's types describe its parser in Python."""
-
-    def feed_data(self, data: bytes) -> tuple[Sequence[tuple[ParsedMessage, Payload]], bool, bytes]:
-        """Return the messages whose header ended, whether another protocol follows, and the rest.
-
-        Raises `HttpProcessingError`.
-        """
-        ...
-
-    def message_consumed(self) -> None:
-        """Allow the parser to parse one more message."""
-        ...
-
-    def pause_reading(self) -> None:
-        """Retain the following bytes of the body in the parser until it is fed again."""
-        ...
-
-    def set_upgraded(self, val: bool) -> None:
-        """Set whether another protocol follows."""
-        ...
-
-
 def new_request_parser(
-    reader: object,
-    loop: asyncio.AbstractEventLoop,
-    *,
-    url_bytes: int,
-    header_bytes: int,
-    headers: int,
-    max_read_ahead: int,
-) -> RequestParser:
-    """Return a parser of the bytes that `reader` receives.
+    reader: object, loop: asyncio.AbstractEventLoop, limits: LimitsSettings, max_read_ahead: int
+) -> Any:
+    """Return a parser of the bytes that `reader` receives: aiohttp's in C, which has no types.
 
-    Bodies call `pause_reading` and `resume_reading` of `reader`. `url_bytes` limits the request
-    target, `header_bytes` one field, `headers` the number of fields. The parser stops when
+    Its `feed_data` returns the messages whose header ended, each with its body, whether another
+    protocol follows, and the rest; it raises `HttpProcessingError`. `message_consumed` allows it to
+    parse one more message, and `pause_reading` makes it retain what follows of a body until it is
+    fed again.
+
+    Bodies call `pause_reading` and `resume_reading` of `reader`. The parser stops when
     `max_read_ahead` + 1 messages are not consumed: one more, because it still counts a request
     whose body has not ended. It continues when it is fed again, even with no bytes.
     """
-    parser = HttpRequestParser(
+    return HttpRequestParser(
         reader,  # type: ignore[arg-type]  # streams call only methods that `reader` has
         loop,
         _BODY_BUFFER,
-        max_line_size=url_bytes,
-        max_field_size=header_bytes,
-        max_headers=headers,
+        max_line_size=limits.max_url_bytes,
+        max_field_size=limits.max_header_bytes,
+        max_headers=limits.max_headers,
         payload_exception=RequestFramingError,
         auto_decompress=False,
         max_msg_queue_size=max_read_ahead + 1,
     )
-    return cast(RequestParser, parser)
 
 
 class RequestMessage:
@@ -182,7 +120,7 @@ class RequestMessage:
         self.upgrade = upgrade
 
     @classmethod
-    def from_parsed(cls, parsed: ParsedMessage) -> RequestMessage:
+    def from_parsed(cls, parsed: Any) -> RequestMessage:
         """Return a copy of the parser's message."""
         return RequestMessage(
             parsed.method,
@@ -276,6 +214,17 @@ class RepeatedHeaderCache:
         if size > self._max_line_bytes or _READ.fullmatch(data, 0, size) is None:
             return None
         return RepeatedMessage(first, _target(data, len(fields)))
+
+
+def announced_length(message: RequestMessage) -> int:
+    """Return the value of Content-Length, 0 without one.
+
+    The parser has verified that it is a number and the only framing.
+    """
+    for name, value in message.raw_headers:
+        if name.lower() == b"content-length":
+            return int(value)
+    return 0
 
 
 def ends_with_header(message: RequestMessage) -> bool:

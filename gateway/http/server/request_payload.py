@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from gateway.http.server.caller_connection import CallerConnection
 
 # Bytes. Reading pauses when more than this is buffered, and resumes when less than half is left.
 _HIGH_WATER: Final = 256 * 1024
@@ -45,38 +48,21 @@ class Payload(Protocol):
         ...
 
 
-class BodyFlowControl(Protocol):
-    """The interface of the connection on which a body arrives.
-
-    It is defined here because the module of the connection's class imports this module.
-    """
-
-    def pause_body(self) -> None:
-        """Pause reading from the connection."""
-        ...
-
-    def resume_body(self) -> None:
-        """Resume reading from the connection."""
-        ...
-
-
 class FixedLengthBody:
     """A body of `length` bytes, fed by its connection and read by one task."""
 
     __slots__ = (
-        *(
-            "_connection",
-            "_exception",
-            "_is_paused",
-            "_bytes_left",
-            "_chunks",
-            "_waiter",
-            "_buffered_bytes",
-        ),
+        "_buffered_bytes",
+        "_bytes_left",
+        "_chunks",
+        "_connection",
+        "_exception",
+        "_is_paused",
+        "_waiter",
         "total_bytes",
     )
 
-    def __init__(self, length: int, connection: BodyFlowControl) -> None:
+    def __init__(self, length: int, connection: CallerConnection) -> None:
         self._connection = connection
         self._exception: BaseException | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -156,4 +142,4 @@ class FixedLengthBody:
     def _resume_if_drained(self) -> None:
         if self._is_paused:
             self._is_paused = False
-            self._connection.resume_body()
+            self._connection.resume_reading(resume_parser=False)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import http_parser
 
-from gateway.http.server.request_parser import EMPTY_PAYLOAD, RequestParser, new_request_parser
+from gateway.config.inbound_settings import LimitsSettings
+from gateway.http.server.request_parser import EMPTY_PAYLOAD, new_request_parser
 
 PACKAGE = Path(__file__).parents[3] / "gateway"
 READ = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -28,16 +30,10 @@ class Connection:
         """Go on."""
 
 
-def parser(most_ahead: int = 2) -> RequestParser:
+def parser(most_ahead: int = 2) -> Any:
     """One with limits of its own."""
-    return new_request_parser(
-        Connection(),
-        asyncio.get_running_loop(),
-        url_bytes=1000,
-        header_bytes=1000,
-        headers=10,
-        max_read_ahead=most_ahead,
-    )
+    limits = LimitsSettings(max_url_bytes=1000, max_header_bytes=1000, max_headers=10)
+    return new_request_parser(Connection(), asyncio.get_running_loop(), limits, most_ahead)
 
 
 async def test_it_stops_when_enough_is_parsed_ahead() -> None:
