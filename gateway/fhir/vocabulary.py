@@ -270,8 +270,18 @@ SYSTEM: Final = "http://terminology.hl7.org/CodeSystem/v3-ActReason"
 # The value set audit-purpose-of-use-vs of UZ Core 0.7.0. ETREAT is "break the glass".
 PURPOSES: Final = frozenset(
     (
-        *("TREAT", "ETREAT", "HOPERAT", "RECORDMGT", "HDIRECT", "HPRGRP", "HSYSADMIN"),
-        *("PATRQT", "FAMRQT", "PWATRNY", "GOV", "DISASTER"),
+        "TREAT",
+        "ETREAT",
+        "HOPERAT",
+        "RECORDMGT",
+        "HDIRECT",
+        "HPRGRP",
+        "HSYSADMIN",
+        "PATRQT",
+        "FAMRQT",
+        "PWATRNY",
+        "GOV",
+        "DISASTER",
     )
 )
 

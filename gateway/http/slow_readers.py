@@ -35,7 +35,12 @@ class ResponseReader:
     """Measures how fast `caller` receives one response."""
 
     __slots__ = (
-        *("_connection", "_samples", "_since", "_taken", "_unsent", "_waited"),
+        "_connection",
+        "_samples",
+        "_since",
+        "_taken",
+        "_unsent",
+        "_waited",
         "caller",
     )
 

@@ -135,7 +135,10 @@ class CircuitBreaker:
         if requests >= self._min_requests and failures >= self._failure_ratio * requests:
             _log.warning(
                 "circuit opened for %s: %d of %d requests failed, last cause: %s",
-                *(format_duration(self._open_for), failures, requests, cause),
+                format_duration(self._open_for),
+                failures,
+                requests,
+                cause,
                 reason=errors.CIRCUIT_OPEN.code,
             )
             self._transition(self._clock())

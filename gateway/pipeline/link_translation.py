@@ -88,8 +88,13 @@ _WITHOUT_BODY: Final = frozenset((204, 206, 304))
 _ADDRESSES: Final[tuple[bytes, ...]] = (b"location", b"content-location")
 _BUNDLES: Final = frozenset(
     (
-        *("search-type", "search-system", "history-instance", "history-type", "history-system"),
-        *("batch", "transaction"),
+        "search-type",
+        "search-system",
+        "history-instance",
+        "history-type",
+        "history-system",
+        "batch",
+        "transaction",
     )
 )
 

@@ -51,19 +51,20 @@ class CallerContext:
     """
 
     __slots__ = (
-        *("_content_type", "_is_http11", "_raw", "_handler"),
-        *(
-            "accept",
-            "asserted_identity",
-            "caller",
-            "header",
-            "upstream_field_lines",
-            "link_translator",
-            "may_queue_writes",
-            "remote",
-            "scheme",
-            "has_untyped_body",
-        ),
+        "_content_type",
+        "_handler",
+        "_is_http11",
+        "_raw",
+        "accept",
+        "asserted_identity",
+        "caller",
+        "has_untyped_body",
+        "header",
+        "link_translator",
+        "may_queue_writes",
+        "remote",
+        "scheme",
+        "upstream_field_lines",
     )
 
     def __init__(

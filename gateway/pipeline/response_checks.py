@@ -33,8 +33,13 @@ _REDIRECTS: Final = frozenset((300, 301, 302, 303, 305, 306, 307, 308))
 # Interactions that request data: a response without any would be taken for "no data exist".
 _READS: Final = frozenset(
     (
-        *("read", "vread", "search-type", "search-system"),
-        *("history-instance", "history-type", "history-system"),
+        "read",
+        "vread",
+        "search-type",
+        "search-system",
+        "history-instance",
+        "history-type",
+        "history-system",
     )
 )
 _BODILESS: Final = frozenset((204, 304))

@@ -55,16 +55,18 @@ class DownstreamWriter:
     """
 
     __slots__ = (
-        *("_admission", "_keep_alive", "_slow_reader", "_request", "_stall_timeout"),
-        *(
-            "caller",
-            "is_head_request",
-            "is_http10",
-            "extra_field_lines",
-            "expired_session_responder",
-            "slow_readers",
-            "has_started",
-        ),
+        "_admission",
+        "_keep_alive",
+        "_request",
+        "_slow_reader",
+        "_stall_timeout",
+        "caller",
+        "expired_session_responder",
+        "extra_field_lines",
+        "has_started",
+        "is_head_request",
+        "is_http10",
+        "slow_readers",
     )
 
     def __init__(

@@ -46,16 +46,14 @@ class ResourceScope:
     """
 
     __slots__ = (
-        *(
-            "bundle_type",
-            "is_used",
-            "parent",
-            "required_type",
-            "resource",
-            "is_signed",
-            "is_streaming",
-        ),
+        "bundle_type",
+        "is_signed",
+        "is_streaming",
+        "is_used",
         "may_rewrite",
+        "parent",
+        "required_type",
+        "resource",
     )
 
     watched_members = frozenset({"resourceType", "type", "signature"})
@@ -189,8 +187,16 @@ class HeldOutput:
     """
 
     __slots__ = (
-        *("_edits", "_edits_limit", "_held", "_limit", "_ready", "_shared", "_start", "_weight"),
-        *("rewritten", "unrewritten"),
+        "_edits",
+        "_edits_limit",
+        "_held",
+        "_limit",
+        "_ready",
+        "_shared",
+        "_start",
+        "_weight",
+        "rewritten",
+        "unrewritten",
     )
 
     def __init__(self, limit: int, edits_limit: int = EDITS_LIMIT) -> None:

@@ -211,10 +211,6 @@ class JsonFastPath:
     replaced, `unrewritten` the strings with a URL under the bases that stay unchanged.
     """
 
-    __slots__ = (
-        *("_in_bundle", "_mark", "_masked", "_swap", "_text", "unrewritten", "chunks", "rewritten"),
-    )
-
     def __init__(self, text: bytes, swap: BaseReplacement, *, in_bundle: bool = False) -> None:
         self._text = text
         self._swap = swap
@@ -446,7 +442,14 @@ class _Frame:
     """
 
     __slots__ = (
-        *("holds_entries", "inner", "is_object", "is_resource", "key", "path", "scope", "skip"),
+        "holds_entries",
+        "inner",
+        "is_object",
+        "is_resource",
+        "key",
+        "path",
+        "scope",
+        "skip",
     )
 
     def __init__(self, path: Path, scope: ResourceScope | None, *, is_object: bool) -> None:

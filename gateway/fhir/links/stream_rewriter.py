@@ -52,7 +52,13 @@ class HostFinder:
     """
 
     __slots__ = (
-        *("_escape", "_hiding", "_hosts", "_overlap", "_plain_starts", "_reach", "_scheme"),
+        "_escape",
+        "_hiding",
+        "_hosts",
+        "_overlap",
+        "_plain_starts",
+        "_reach",
+        "_scheme",
         "_starts",
     )
 
@@ -180,24 +186,20 @@ class StreamRewriter(ABC):
     """
 
     __slots__ = (
-        *(
-            "_has_candidate",
-            "_arrived_chunks",
-            "_buffer",
-            "_due",
-            "_length",
-            "_max_complete_bytes",
-            "_mark",
-        ),
-        *(
-            "_needles",
-            "_next",
-            "_offset",
-            "_output",
-            "_positions",
-            "_required_type",
-            "_is_streaming",
-        ),
+        "_arrived_chunks",
+        "_buffer",
+        "_due",
+        "_has_candidate",
+        "_is_streaming",
+        "_length",
+        "_mark",
+        "_max_complete_bytes",
+        "_needles",
+        "_next",
+        "_offset",
+        "_output",
+        "_positions",
+        "_required_type",
         "_swap",
     )
 

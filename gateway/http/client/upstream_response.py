@@ -315,8 +315,15 @@ class UpstreamResponse:
     """
 
     __slots__ = (
-        *("_connection", "_chunks", "_pool"),
-        *("content_coding", "content_length", "content_type", "fields", "framing", "status"),
+        "_chunks",
+        "_connection",
+        "_pool",
+        "content_coding",
+        "content_length",
+        "content_type",
+        "fields",
+        "framing",
+        "status",
     )
 
     def __init__(
