@@ -28,10 +28,10 @@ from gateway.app import (
     identity_setup,
     listening_sockets,
     observability_setup,
+    reloader,
     shared_stores,
     tls_contexts,
 )
-from gateway.app import reloader as reloading
 from gateway.app.observability_setup import open_tracing
 from gateway.app.revision import Core, CoreSwitch, ProcessResources
 from gateway.audit.audit_trail import NullAuditTrail
@@ -115,14 +115,14 @@ class Gateway:
         async with self._reloads:
             if self._stopping:
                 raise StartError(Message("the gateway is shutting down"))
-            reloading.require_reloadable(self.settings, settings)
+            reloader.require_reloadable(self.settings, settings)
             tls = await asyncio.to_thread(tls_contexts.listen_tls, settings)
             core = await asyncio.to_thread(Core, settings, self._parts)
             expiries = await asyncio.to_thread(tls_contexts.certificate_expiries, settings)
             operators = await asyncio.to_thread(identity_setup.operators, settings)
             addresses = await self._alerts.resolve_addresses(settings)
             await self._cores.replace(core)
-            if reloading.changes_platform(self.settings, settings):
+            if reloader.changes_platform(self.settings, settings):
                 self.platform_monitor.reset()
             self._expiries = expiries
             self._operators.replace(operators)

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import aiohttp
 
-from gateway.app import identity_setup, tls_contexts
-from gateway.app import observability_setup as tracing
+from gateway.app import identity_setup, observability_setup, tls_contexts
 from gateway.app.request_dispatch import ActiveUses, CoreDispatcher
 from gateway.health.evidence import REFUSES, CircuitState
 from gateway.http.client.upstream_pool import UpstreamPool
@@ -203,7 +202,7 @@ class Core:
         ).account
         if parts.tracing is None:
             return account
-        return parts.tracing.wrap_account(tracing.trace_peers(self.settings), account)
+        return parts.tracing.wrap_account(observability_setup.trace_peers(self.settings), account)
 
     def _upstream(self, parts: ProcessResources) -> Upstream:
         settings = self.settings

@@ -44,13 +44,13 @@ def new_bundle_type_scanner(content_type: str, start: bytes) -> BundleTypeScanne
 
 
 _BOM: Final = b"\xef\xbb\xbf"
-_STEP: Final = {0x5B: 1, 0x7B: 1, 0x5D: -1, 0x7D: -1}
+_DEPTH_STEP: Final = {0x5B: 1, 0x7B: 1, 0x5D: -1, 0x7D: -1}
 _SPACE: Final = b" \t\r\n"
 # All octets of JSON outside strings. An unquoted `type`, single quotes and comments, which lenient
 # dialects allow, contain others.
 _PLAIN: Final = _SPACE + b",:{}[]0123456789+-.eEtrufalsn"
-_NO_BRACKETS: Final = bytes(set(_PLAIN) - set(_STEP))
-_KEY: Final = b"type"
+_NO_BRACKETS: Final = bytes(set(_PLAIN) - set(_DEPTH_STEP))
+_TYPE_KEY: Final = b"type"
 # Neither `type` nor its values are longer, even if fully escaped.
 _MAX_STRING_BYTES: Final = 256
 
@@ -85,7 +85,7 @@ class _JsonScanner:
     def _relevant_string_indexes(self, parts: list[bytes]) -> list[int]:
         """Return the indexes of strings that may be the key `type`, and of those after them."""
         strings = range(1, len(parts), 2)
-        found = {i for i in strings if len(parts[i]) == len(_KEY) or b"\\" in parts[i]}
+        found = {i for i in strings if len(parts[i]) == len(_TYPE_KEY) or b"\\" in parts[i]}
         found |= {index + 2 for index in found if index + 2 < len(parts)}
         if self._is_due and len(parts) > 1:
             found.add(1)
@@ -100,7 +100,7 @@ class _JsonScanner:
         if brackets:
             if self._is_over or (self._depth == 0 and brackets[:1] != b"{"):
                 raise AmbiguousBundleTypeError
-            depths = list(accumulate(map(_STEP.__getitem__, brackets), initial=self._depth))
+            depths = list(accumulate(map(_DEPTH_STEP.__getitem__, brackets), initial=self._depth))
             if 0 in depths[1:-1]:
                 raise AmbiguousBundleTypeError
             self._depth = depths[-1]

@@ -24,7 +24,7 @@ _JSON_TYPES: Final = frozenset(
 _NDJSON_TYPES: Final = frozenset(
     {"application/fhir+ndjson", "application/ndjson", "application/x-ndjson"}
 )
-FHIR_TYPES: Final = _XML_TYPES | _JSON_TYPES | _NDJSON_TYPES
+_FHIR_TYPES: Final = _XML_TYPES | _JSON_TYPES | _NDJSON_TYPES
 """Media types whose bodies have to be FHIR, even if the caller requested such a type."""
 _SEPARATORS: Final = re.compile(r"[+.\-]")
 _SHORT_NAMES: Final = {"ttl": "turtle", "txt": "plain", "text": "plain"}
@@ -56,7 +56,7 @@ def requests_media_type(kind: str, query: str, accept: str | None) -> bool:
 
     `_format` may hold a short name; `*/*` requests no particular type.
     """
-    if not kind or kind in FHIR_TYPES:
+    if not kind or kind in _FHIR_TYPES:
         return False
     short = frozenset(_SEPARATORS.split(kind.partition("/")[2]))
     for name in formats(query):
@@ -113,7 +113,7 @@ def media_type(content_type: str | None) -> str:
     return (content_type or "").partition(";")[0].strip().lower()
 
 
-def is_fhir_type(kind: str) -> bool:
+def _is_fhir_type(kind: str) -> bool:
     """Return whether a media type can hold FHIR: JSON, XML or NDJSON under any of their names."""
     return kind.endswith(("json", "xml")) and kind not in _HTML
 
@@ -150,7 +150,7 @@ def is_error_page(kind: str, body: bytes, accept: str | None, query: str = "") -
 
     `body` is the part that has arrived, at least the beginning; an empty body is an error page too.
     """
-    if not is_fhir_type(kind) or _LOOKS_LIKE_HTML.match(body):
+    if not _is_fhir_type(kind) or _LOOKS_LIKE_HTML.match(body):
         return not (body and requests_media_type(kind, query, accept))
     if kind.endswith("json"):
         return not names_type(body)

@@ -22,7 +22,7 @@ from gateway.fhir.vocabulary import OPERATIONS, RESOURCE_TYPES
 
 
 @dataclass(slots=True)
-class PathShape:
+class _PathShape:
     """A parsed path.
 
     `kind` is the first element of the keys of `gateway.fhir.interaction._CODES`. `resource` is an
@@ -36,13 +36,13 @@ class PathShape:
     operation: str = ""
 
 
-def parse_path(path: str) -> PathShape:
+def _parse_path(path: str) -> _PathShape:
     """Return the shape of a raw path that is empty or begins with "/". Never raises."""
     plain = _PLAIN(path)
     if plain is not None:
         resource, resource_id = plain.groups()
         if resource in RESOURCE_TYPES and resource_id not in _DOTS:
-            return PathShape("type" if resource_id is None else "instance", resource, resource_id)
+            return _PathShape("type" if resource_id is None else "instance", resource, resource_id)
     if path in ("", "/"):
         return _BASE
     segments = path.split("/")
@@ -83,16 +83,16 @@ _TYPE_SHAPE: Final = re.compile(r"[A-Z][A-Za-z]{1,63}").fullmatch
 _ASYNC_ROOTS: Final = frozenset(
     {"_outbox", "_async", "_operations", "__async-status", "async-status", "$export-poll-status"}
 )
-_BASE: Final = PathShape("base")
-_UNCLEAR: Final = PathShape("unclear", "other")
+_BASE: Final = _PathShape("base")
+_UNCLEAR: Final = _PathShape("unclear", "other")
 _SINGLE: Final = {
-    "metadata": PathShape("metadata"),
-    "_history": PathShape("system-history"),
-    "_search": PathShape("system-search"),
+    "metadata": _PathShape("metadata"),
+    "_history": _PathShape("system-history"),
+    "_search": _PathShape("system-search"),
 }
 
 
-def _of_segments(segments: list[str]) -> PathShape:
+def _of_segments(segments: list[str]) -> _PathShape:
     for segment in segments:
         if segment in _DOTS or not _SEGMENT(segment):
             return _UNCLEAR
@@ -101,9 +101,9 @@ def _of_segments(segments: list[str]) -> PathShape:
     if resource is None:
         return _without_type(segments)
     if len(segments) == 1:
-        return PathShape("type", resource)
+        return _PathShape("type", resource)
     if len(segments) == 2 and _ID(segments[1]):
-        return PathShape("instance", resource, segments[1])
+        return _PathShape("instance", resource, segments[1])
     return _below_type(resource, segments)
 
 
@@ -113,40 +113,40 @@ def _type_label(segment: str) -> str | None:
     return "other" if is_type(segment) else None
 
 
-def _without_type(segments: list[str]) -> PathShape:
+def _without_type(segments: list[str]) -> _PathShape:
     first = segments[0]
     if first in _ASYNC_ROOTS:
-        return PathShape("async")
+        return _PathShape("async")
     if len(segments) == 1:
         if first.startswith("$"):
-            return PathShape("operation", operation=_operation_label(first))
+            return _PathShape("operation", operation=_operation_label(first))
         return _SINGLE.get(first, _UNCLEAR)
     if segments == [".well-known", "smart-configuration"]:
-        return PathShape("smart")
+        return _PathShape("smart")
     return _UNCLEAR
 
 
-def _below_type(resource: str, segments: list[str]) -> PathShape:
+def _below_type(resource: str, segments: list[str]) -> _PathShape:
     """Parse T/$op, T/_search, T/_history, and all paths below T/id."""
     second = segments[1]
     if len(segments) == 2:
         if second.startswith("$"):
-            return PathShape("operation", resource, operation=_operation_label(second))
+            return _PathShape("operation", resource, operation=_operation_label(second))
         kind = {"_history": "type-history", "_search": "type-search"}.get(second)
-        return _UNCLEAR if kind is None else PathShape(kind, resource)
+        return _UNCLEAR if kind is None else _PathShape(kind, resource)
     if not _ID(second):
         return _UNCLEAR
     return _below_instance(resource, second, segments[2:])
 
 
-def _below_instance(resource: str, resource_id: str, rest: list[str]) -> PathShape:
+def _below_instance(resource: str, resource_id: str, rest: list[str]) -> _PathShape:
     """Parse T/id/…: history and versions, operations, compartments."""
     if rest[-1].startswith("$") and (len(rest) == 1 or _is_version(rest[:-1])):
-        return PathShape("operation", resource, resource_id, _operation_label(rest[-1]))
+        return _PathShape("operation", resource, resource_id, _operation_label(rest[-1]))
     if rest == ["_history"]:
-        return PathShape("instance-history", resource, resource_id)
+        return _PathShape("instance-history", resource, resource_id)
     if _is_version(rest):
-        return PathShape("version", resource, resource_id)
+        return _PathShape("version", resource, resource_id)
     if rest[-1] == "_search" and len(rest) <= 2:
         return _compartment("type-search", rest[0] if len(rest) == 2 else "*")
     if len(rest) == 1:
@@ -154,10 +154,10 @@ def _below_instance(resource: str, resource_id: str, rest: list[str]) -> PathSha
     return _UNCLEAR
 
 
-def _compartment(kind: str, searched: str) -> PathShape:
+def _compartment(kind: str, searched: str) -> _PathShape:
     """Return a shape with the searched type, of which the response consists; `*` means any type."""
     resource = "" if searched == "*" else _type_label(searched)
-    return _UNCLEAR if resource is None else PathShape(kind, resource)
+    return _UNCLEAR if resource is None else _PathShape(kind, resource)
 
 
 def _is_version(rest: list[str]) -> bool:
@@ -210,7 +210,7 @@ def classify(method: str, path: str, query: str) -> Interaction:
     See FHIR R5 http.html, section 3.2.0; compartments: section 3.2.1.2.
     """
     del query  # conditional and plain interactions share their code
-    where = parse_path(path)
+    where = _parse_path(path)
     verb = "GET" if method == "HEAD" else method
     code = _CODES.get((where.kind, verb), "other")
     return Interaction(

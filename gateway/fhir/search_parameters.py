@@ -31,7 +31,7 @@ from gateway.fhir.interaction import MAX_NAME_LENGTH, MAX_PARAMETERS
 from gateway.fhir.json_text import plainly_spelled
 from gateway.fhir.vocabulary import RESOURCE_TYPES
 
-_WORD: Final = b"OperationOutcome"
+_OUTCOME_TYPE: Final = b"OperationOutcome"
 _QUOTED: Final = b'"OperationOutcome"'
 # Objects around the word that are parsed; `resourceType` is nearly always the first member.
 _MAX_TRIED_OBJECTS: Final = 64
@@ -51,11 +51,11 @@ _LEFT_OUT: Final = re.compile(
 _OTHERS: Final = re.compile(r"\b(?:valid|allowed|supported) (?:search )?param|\bexpected\b", re.I)
 
 
-def rejected_parameters(body: bytes, names: Iterable[str], *, xml: bool) -> frozenset[str]:
+def _rejected_parameters(body: bytes, names: Iterable[str], *, xml: bool) -> frozenset[str]:
     """Return those of `names` that `outcome` entries at the start of a searchset complain about."""
     if not xml:
         body = plainly_spelled(body)
-    if _WORD not in body:
+    if _OUTCOME_TYPE not in body:
         return frozenset()
     found: set[str] = set()
     name_set = frozenset(names)
@@ -184,7 +184,7 @@ _SORT_MODIFIERS: Final = frozenset(("", "asc", "desc"))
 _TARGETS: Final = {"patient": "Patient"}
 _SEPARATOR: Final = re.compile("[&;]")
 _PARAMETER: Final = r"[A-Za-z][A-Za-z0-9_\-]*"
-_STEP: Final = re.compile(rf"({_PARAMETER})(?::([A-Za-z\-]+))?(?:\.(.+))?").fullmatch
+_CHAIN_STEP: Final = re.compile(rf"({_PARAMETER})(?::([A-Za-z\-]+))?(?:\.(.+))?").fullmatch
 _COMMON: Final = re.compile(r"(_[A-Za-z]+)(?::([A-Za-z\-]+))?").fullmatch
 _REVERSE: Final = re.compile(rf"_has:([A-Za-z]+):{_PARAMETER}:(.+)", re.IGNORECASE).fullmatch
 _INCLUDED: Final = re.compile(rf"([A-Za-z]+):{_PARAMETER}(?::([A-Za-z]+))?").fullmatch
@@ -241,7 +241,7 @@ def _name_stays_within(name: str, types: frozenset[str]) -> bool:
         if reverse is not None:
             target, rest = reverse.groups()
         else:
-            step = _STEP(name)
+            step = _CHAIN_STEP(name)
             if step is None:
                 return _is_harmless(name)
             parameter, modifier, rest = step.groups()
@@ -380,7 +380,7 @@ def ignored_parameters(
     used_query = query if url is None else _query(url)
     # Nearly all servers repeat the query octet for octet.
     missing = () if used_query.startswith(query) else _missing_names(query, used_query)
-    found = rejected_parameters(body, names, xml=xml)
+    found = _rejected_parameters(body, names, xml=xml)
     return tuple(
         name for name in names if name in missing or name in found or support.is_unusable(name)
     )

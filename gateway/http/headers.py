@@ -131,7 +131,7 @@ _FOLDED: Final = bytes(
 SECRET: Final = frozenset((b"authorization", b"cookie", b"proxy-authorization", b"x-api-key"))
 """Fields that are credentials or contain them."""
 # Fields whose value the gateway uses; all others are only copied.
-_READ: Final = frozenset(
+_VALUES_READ: Final = frozenset(
     (
         b"accept",
         b"accept-encoding",
@@ -211,20 +211,20 @@ def request_fields(passed: frozenset[bytes]) -> FieldRuleCache:
         )
         # A server could read the name as that of a field which is checked here, whereas a field in
         # this spelling is not checked.
-        is_disguised = normalized != key and normalized in _READ
-        return (key if key in _READ else b""), not (
+        is_disguised = normalized != key and normalized in _VALUES_READ
+        return (key if key in _VALUES_READ else b""), not (
             is_excluded or is_disguised or _IDENTITY_NAMES.search(normalized)
         )
 
     return FieldRuleCache(classify)
 
 
-REQUEST_FIELDS: Final = request_fields(frozenset())
+_REQUEST_FIELDS: Final = request_fields(frozenset())
 # Fields that are used here and forwarded as received. If Connection removed one of them, another
 # request would be forwarded than was checked. If it names a field that ends here, or one that the
 # gateway sets itself, this changes nothing.
 _INSPECTED_FIELDS: Final = frozenset(
-    name for name in _READ | {b"max-forwards"} if name != b"via" and REQUEST_FIELDS[name][1]
+    name for name in _VALUES_READ | {b"max-forwards"} if name != b"via" and _REQUEST_FIELDS[name][1]
 )
 
 
@@ -248,7 +248,9 @@ class RequestHeader:
         return None if value is None else value.decode("ascii", "replace")
 
 
-def parse_request_fields(raw: RawHeaders, fields: FieldRuleCache = REQUEST_FIELDS) -> RequestHeader:
+def parse_request_fields(
+    raw: RawHeaders, fields: FieldRuleCache = _REQUEST_FIELDS
+) -> RequestHeader:
     """Parse the fields of a request and select those to forward. Checks nothing, never raises."""
     field_lines: list[bytes] = []
     values: dict[bytes, bytes] = {}

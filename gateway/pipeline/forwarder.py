@@ -65,7 +65,7 @@ if TYPE_CHECKING:
 _MAX_FORWARDS: Final = re.compile(rb"(max-forwards: )([0-9]{1,9})\r\n", re.IGNORECASE)
 
 
-def decrement_max_forwards(method: str, field_lines: list[bytes]) -> tuple[list[bytes], bool]:
+def _decrement_max_forwards(method: str, field_lines: list[bytes]) -> tuple[list[bytes], bool]:
     """Return the field lines with Max-Forwards decremented, and whether to forward the request."""
     if method != "OPTIONS":
         return field_lines, True
@@ -81,7 +81,7 @@ def decrement_max_forwards(method: str, field_lines: list[bytes]) -> tuple[list[
     return counted, goes_on
 
 
-def final_recipient_response() -> UpstreamResponse:
+def _final_recipient_response() -> UpstreamResponse:
     """Return the response of the gateway as the final recipient of an OPTIONS request."""
     allow = ", ".join(sorted(METHODS)).encode("ascii")
     return UpstreamResponse(
@@ -104,7 +104,7 @@ class Forwarder:
     ) -> UpstreamResponse:
         """Return the platform's response, which is never a 401. Raises `GatewayError`."""
         if outgoing.is_final_recipient:
-            return final_recipient_response()
+            return _final_recipient_response()
         exchange.token_id = token.token_id
         response = await self._upstream.send(exchange, outgoing, token.authorization)
         if response.status == 401:
@@ -143,8 +143,8 @@ def _token_rejected_error(detail: str, advice: str = "") -> GatewayError:
 
 
 _BUNDLE_PREFIX: Final = 64 * 1024
-_FRAMING: Final = frozenset((b"content-length", b"transfer-encoding"))
-_FORM: Final = "application/x-www-form-urlencoded"
+_FRAMING_FIELDS: Final = frozenset((b"content-length", b"transfer-encoding"))
+_FORM_TYPE: Final = "application/x-www-form-urlencoded"
 
 
 class RequestComposer:
@@ -235,9 +235,9 @@ class RequestComposer:
         field_lines = context.field_lines
         if body is not None and body.is_transformed:
             field_lines = remove_digest_fields(field_lines)
-        elif body is None and not _FRAMING.isdisjoint(context.header.values):
+        elif body is None and not _FRAMING_FIELDS.isdisjoint(context.header.values):
             field_lines = remove_content_fields(field_lines)
-        field_lines, goes_on = decrement_max_forwards(exchange.method, field_lines)
+        field_lines, goes_on = _decrement_max_forwards(exchange.method, field_lines)
         if context.interaction.is_search and self._guard is not None:
             field_lines = [*field_lines, *self._guard.strict_handling_lines(caller_context.header)]
         if version is not None:
@@ -312,7 +312,7 @@ def search_parameters(context: RequestContext) -> str:
     query, body = context.target.query, context.body
     if body is None or not context.interaction.is_search:
         return query
-    is_form = (context.header.text(b"content-type") or "").startswith(_FORM)
+    is_form = (context.header.text(b"content-type") or "").startswith(_FORM_TYPE)
     form = (body.buffered() or b"") if is_form else b""
     return "&".join(part for part in (query, form.decode("latin-1")) if part)
 

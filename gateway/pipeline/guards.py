@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 
 # How much of a response is inspected, by whether the guard blocks. One that blocks holds back that
 # much, and more until it has seen the `self` link.
-_PREFIX: Final = {True: 1024 * 1024, False: 64 * 1024}
+_MAX_INSPECTED_BYTES: Final = {True: 1024 * 1024, False: 64 * 1024}
 _MAX_BUFFERED_BYTES: Final = 16 * 1024 * 1024
-_STRICT: Final = b"Prefer: handling=strict\r\n"
+_STRICT_HANDLING: Final = b"Prefer: handling=strict\r\n"
 
 
 class SearchGuard:
@@ -69,7 +69,7 @@ class SearchGuard:
         request.
         """
         chosen = "handling=" in (header.text(b"prefer") or "").lower()
-        return [_STRICT] if self._is_blocking and not chosen else []
+        return [_STRICT_HANDLING] if self._is_blocking and not chosen else []
 
     async def check_searchset(
         self, response: UpstreamResponse, type_name: str, query: str
@@ -111,13 +111,13 @@ class SearchGuard:
 
     async def _buffer_response(self, response: UpstreamResponse, *, xml: bool) -> None:
         """Buffer as much of the body as is needed: the `self` link may follow the matches."""
-        await response.prefetch(_PREFIX[True])
+        await response.prefetch(_MAX_INSPECTED_BYTES[True])
         if self_parameters(self._decoded_body(response), xml=xml) is None:
             await response.prefetch(_MAX_BUFFERED_BYTES)
 
     def _decoded_body(self, response: UpstreamResponse) -> bytes:
         return decode_prefix(
-            response.buffered_body, response.content_coding, _PREFIX[self._is_blocking]
+            response.buffered_body, response.content_coding, _MAX_INSPECTED_BYTES[self._is_blocking]
         )
 
 

@@ -102,7 +102,7 @@ _OPERATOR_REASONS: Final = frozenset(
 )
 
 
-def log_level(reason: Reason) -> int:
+def _log_level(reason: Reason) -> int:
     """Return the log level of a failure.
 
     ERROR: an operator has to act. WARNING: an outage (status 500 and above). INFO: a mistake of the
@@ -113,7 +113,7 @@ def log_level(reason: Reason) -> int:
     return logging.WARNING if reason.status >= 500 else logging.INFO
 
 
-def to_gateway_error(error: Exception, exchange: Exchange) -> GatewayError:
+def _to_gateway_error(error: Exception, exchange: Exchange) -> GatewayError:
     """Return the error to send; a bug becomes `internal`, and its traceback is logged."""
     if isinstance(error, GatewayError):
         return error
@@ -473,9 +473,9 @@ class Handler:
         """Send the error as an OperationOutcome, or abort if the response has begun."""
         if isinstance(error, CallerDisconnectedError):
             return _abort(exchange, downstream)
-        failure = to_gateway_error(error, exchange)
+        failure = _to_gateway_error(error, exchange)
         exchange.reason = failure.reason.code
-        _log.log(log_level(failure.reason), "%s", failure, **exchange.log_fields())
+        _log.log(_log_level(failure.reason), "%s", failure, **exchange.log_fields())
         if downstream.has_started:
             return _abort(exchange, downstream)
         if (

@@ -12,7 +12,7 @@ from gateway.exchange import Exchange
 
 # On every response of the sign-in: it is not stored, framed or sniffed, and no referrer reaches the
 # next page.
-SAFE_HEADERS: Final = (
+_SAFE_HEADERS: Final = (
     ("Cache-Control", "no-store"),
     ("Cross-Origin-Resource-Policy", "same-site"),
     ("Referrer-Policy", "no-referrer"),
@@ -26,7 +26,7 @@ _DEFAULT_POLICY: Final = (
 
 @dataclass(frozen=True, slots=True)
 class LocalResponse:
-    """A status, the fields in addition to `SAFE_HEADERS`, and a body."""
+    """A status, the fields in addition to `_SAFE_HEADERS`, and a body."""
 
     status: int
     headers: tuple[tuple[str, str], ...] = ()
@@ -37,7 +37,7 @@ class LocalResponse:
     def all_headers(self) -> tuple[tuple[str, str], ...]:
         """All fields except those of the connection and of the body's length."""
         return (
-            *SAFE_HEADERS,
+            *_SAFE_HEADERS,
             ("Content-Security-Policy", self.content_security_policy),
             *self.headers,
         )

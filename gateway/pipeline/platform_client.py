@@ -101,8 +101,8 @@ MAX_WAIT: Final = {True: 5.0, False: 1.0}
 One that blocks waits longer, so that it does not reject a supported request.
 """
 
-_LIFETIME: Final = 3600.0
-_RETRY: Final = 60.0
+_STATEMENT_LIFETIME: Final = 3600.0
+_STATEMENT_RETRY_DELAY: Final = 60.0
 _MAX_STATEMENT_BYTES: Final = 16 * 1024 * 1024
 # Statuses of an overloaded platform, or of a proxy that cannot reach it: they show nothing about
 # the statement.
@@ -162,7 +162,7 @@ class CapabilityCache:
         try:
             self._by_type = capabilities(await self._fetch())
             self.unavailable_reason = None
-            self._due = self._clock() + _LIFETIME
+            self._due = self._clock() + _STATEMENT_LIFETIME
         except (GatewayError, UpstreamConnectionError, ValueError) as error:
             why = error if isinstance(error, GatewayError) else "the platform's answer holds none"
             reason = error.reason if isinstance(error, GatewayError) else errors.UPSTREAM_NON_FHIR
@@ -171,7 +171,7 @@ class CapabilityCache:
             )
             if self._by_type is None:
                 self.unavailable_reason = None if isinstance(error, ValueError) else reason
-            self._due = self._clock() + _RETRY
+            self._due = self._clock() + _STATEMENT_RETRY_DELAY
         finally:
             self._task = None
 
@@ -197,9 +197,9 @@ async def _content(response: UpstreamResponse) -> bytes:
 
 
 # Limit of the body, both encoded and decoded; a longer one is not read to its end.
-_INSPECTED_BYTES: Final = 1024 * 1024
+_MAX_PROBE_BYTES: Final = 1024 * 1024
 _PROBE_TIMEOUT: Final = 60.0
-_GZIP: Final = b"Accept-Encoding: gzip\r\n"
+_ACCEPT_GZIP: Final = b"Accept-Encoding: gzip\r\n"
 # The platform's validators and the fields that return them.
 _VALIDATORS: Final = ((b"etag", b"If-None-Match"), (b"last-modified", b"If-Modified-Since"))
 _WRONG_PATH_STATUSES: Final = frozenset((404, 405))
@@ -257,12 +257,12 @@ class PlatformProbe:
         return signal_of_reason(error.reason.code, error.upstream_status)
 
     async def _probe_signal(self, credential: str) -> str:
-        field_lines = (_GZIP, *self._conditions)
+        field_lines = (_ACCEPT_GZIP, *self._conditions)
         response = await self._client.get(
             "/metadata", credential, str(uuid.uuid4()), field_lines=field_lines, single_attempt=True
         )
         try:
-            await response.prefetch(_INSPECTED_BYTES)
+            await response.prefetch(_MAX_PROBE_BYTES)
             signal = _signal_of_response(response)
             if response.status != 304:
                 self._conditions = _validator_fields(response) if signal == ANSWERS else []
@@ -279,7 +279,7 @@ def _signal_of_response(response: UpstreamResponse) -> str:
     status = response.status
     if status == 304:
         return ANSWERS
-    body = decode_prefix(response.buffered_body, response.content_coding, _INSPECTED_BYTES)
+    body = decode_prefix(response.buffered_body, response.content_coding, _MAX_PROBE_BYTES)
     if is_error_page(media_type(response.content_type), body, None):
         return NOT_FHIR if status < 300 else signal_of_non_fhir(status)
     signal = signal_of_status(status)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gateway.http.server.request_payload import Payload
 
 _RATE_WINDOW: Final = 30.0
-_BROKEN: Final = "body: broken framing, such as a bad chunk"
+_BROKEN_FRAMING: Final = "body: broken framing, such as a bad chunk"
 
 
 class CallerDisconnectedError(Exception):
@@ -296,7 +296,7 @@ class RequestBody:
             ) from None
         except (RequestFramingError, HttpProcessingError):
             raise GatewayError(
-                errors.BAD_REQUEST, _BROKEN, hint=_BROKEN, close_connection=True
+                errors.BAD_REQUEST, _BROKEN_FRAMING, hint=_BROKEN_FRAMING, close_connection=True
             ) from None
         except (ConnectionError, EOFError):
             raise CallerDisconnectedError from None

@@ -227,10 +227,10 @@ class ResponsePlan:
     is_decoded: bool = False
 
 
-UNCHANGED: Final = ResponsePlan()
+_UNCHANGED: Final = ResponsePlan()
 
 
-def strip_stale_digests(response: UpstreamResponse, field_lines: list[bytes]) -> list[bytes]:
+def _strip_stale_digests(response: UpstreamResponse, field_lines: list[bytes]) -> list[bytes]:
     """Return the field lines without digests, which a changed body makes wrong."""
     return remove_digest_fields(field_lines) if response.fields.has_digest else field_lines
 
@@ -253,7 +253,7 @@ async def forward_response(
     downstream: DownstreamWriter,
     exchange: Exchange,
     response: UpstreamResponse,
-    plan: ResponsePlan = UNCHANGED,
+    plan: ResponsePlan = _UNCHANGED,
 ) -> ConnectionDisposition:
     """Forward a platform's response to its caller.
 
@@ -337,7 +337,7 @@ def _send_with_length(
 ) -> None:
     """Send a response in one write whose transformed body consists of these chunks."""
     if not equals_joined(response.buffered_body, chunks):
-        field_lines = strip_stale_digests(response, field_lines)
+        field_lines = _strip_stale_digests(response, field_lines)
     _send_buffered(downstream, exchange, response.status, field_lines, chunks)
 
 
@@ -367,7 +367,7 @@ async def _send_transformed(
         return
     if downstream.is_http10:
         raise _too_long()
-    field_lines = [*strip_stale_digests(response, field_lines), _CHUNKED]
+    field_lines = [*_strip_stale_digests(response, field_lines), _CHUNKED]
     downstream.write(_header_section(downstream, response.status, field_lines))
     exchange.status = response.status
     await _send_chunks(downstream, exchange, chain(chunks, rest), chunked=True)
@@ -384,7 +384,7 @@ async def _stream(
 ) -> None:
     length = response.content_length
     if transform is not None:
-        field_lines, length = strip_stale_digests(response, field_lines), None
+        field_lines, length = _strip_stale_digests(response, field_lines), None
     if length is None and downstream.is_http10:
         await _send_collected_http10(downstream, exchange, response, field_lines, transform)
         return

@@ -6,7 +6,7 @@ The text is never parsed into values and serialized again: that would change num
 In buffered JSON, each position of a host name is examined separately, without following the
 structure: the string around it, the member name before the string and, where that does not decide,
 the object around it. The spelling of the text (blanks, order of members, escaped slashes) makes no
-difference. Where the decision depends on more, `JsonFastPath` raises `StructureNeededError`, and
+difference. Where the decision depends on more, `_JsonFastPath` raises `_StructureNeededError`, and
 `JsonRewriter` follows the structure.
 
 `JsonRewriter` scans JSON as it streams by: a stack of open objects and arrays gives the path of a
@@ -87,7 +87,7 @@ LINK: Final = re.compile(
     rb'\{\s*+"relation"\s*+:\s*+"[^":\\]*+"\s*+,\s*+"url"\s*+:\s*+"([^"\\]*+)"\s*+\}'
 )
 # Members of a resource up to a watched one, or to `entry`, which is too long to match completely.
-WATCHED: Final = re.compile(
+_WATCHED: Final = re.compile(
     rb"(?>(?:"
     + FILL
     + rb'"(?!(?:resourceType|type|signature|entry|path)")[^"\\]*+"\s*+:\s*+'
@@ -106,7 +106,7 @@ def _needles(hosts: tuple[bytes, ...]) -> HostFinder:
     return HostFinder(hosts, b"\\u00", _HIDING, _SCHEME)
 
 
-def replace_prefix(raw: bytes, length: int, target: str) -> tuple[bytes, int]:
+def _replace_prefix(raw: bytes, length: int, target: str) -> tuple[bytes, int]:
     """Return the replacement of the first `length` characters, and the bytes these take in `raw`.
 
     Slashes in the replacement are escaped as in the replaced text.
@@ -121,7 +121,7 @@ def replace_prefix(raw: bytes, length: int, target: str) -> tuple[bytes, int]:
     return target.encode(), cut
 
 
-def escape_like(raw: bytes, text: str) -> bytes:
+def _escape_like(raw: bytes, text: str) -> bytes:
     """Return a JSON string for `text`, escaped like `raw`, from which `text` was made.
 
     Return `raw` where it holds both invalid UTF-8 and escaped surrogates: they are equal in `text`.
@@ -148,7 +148,7 @@ def _is_utf8(raw: bytes) -> bool:
     return True
 
 
-MAX_STRING_BYTES: Final = 64 * 1024
+_MAX_STRING_BYTES: Final = 64 * 1024
 """Bytes: a longer string holds no URL to be rewritten."""
 
 # Bytes. The beginning of an object is searched no further away.
@@ -200,14 +200,14 @@ _ESCAPED: Final = b":\\/"
 _AROUND_RESOURCES: Final = frozenset({b"", b"resource", b"contained", b"issues", b"outcome"})
 
 
-class StructureNeededError(Exception):
+class _StructureNeededError(Exception):
     """The fast path cannot decide: the structure has to be followed."""
 
 
-class JsonFastPath:
+class _JsonFastPath:
     """One pass over JSON that is one complete resource, or entries of a Bundle (`in_bundle`).
 
-    Raises `StructureNeededError`. `chunks` are the rewritten text; `rewritten` counts the URLs
+    Raises `_StructureNeededError`. `chunks` are the rewritten text; `rewritten` counts the URLs
     replaced, `unrewritten` the strings with a URL under the bases that stay unchanged.
     """
 
@@ -219,8 +219,8 @@ class JsonFastPath:
         self.chunks: list[bytes] = []
         self.rewritten = 0
         self.unrewritten = 0
-        if needs_structure(text) or needles(swap).has_obscuring_escape(text):
-            raise StructureNeededError
+        if _needs_structure(text) or needles(swap).has_obscuring_escape(text):
+            raise _StructureNeededError
         if self._in_bundle and _PLACEHOLDER not in text:
             source, target = swap.plain[_ESCAPED in text]
             # A target that holds a host would be found again, so that a placeholder is inserted.
@@ -268,7 +268,7 @@ class JsonFastPath:
         if colon not in _COLONS and colon.strip(_BLANKS) != b":":
             return self._skip_string(quote, position)
         if len(parts) < _WITH_NAME:
-            raise StructureNeededError
+            raise _StructureNeededError
         name = parts[-2]
         key = quote - len(colon) - len(name) - 2
         if name == b"reference":
@@ -276,7 +276,7 @@ class JsonFastPath:
                 return self._link(quote, position, is_reference=True)
         elif name == b"fullUrl":
             if not self._in_bundle:
-                raise StructureNeededError
+                raise _StructureNeededError
             return self._link(quote, position, is_reference=False)
         elif name in _NAMES and self._is_link(name, key, quote, position):
             return self._link(quote, position, is_reference=False)
@@ -289,7 +289,7 @@ class JsonFastPath:
             end = quote + 1 + len(source)
             if text.startswith(source, quote + 1):
                 rest = _REST.match(text, end)
-                usual = rest is not None and rest.end() - quote <= MAX_STRING_BYTES
+                usual = rest is not None and rest.end() - quote <= _MAX_STRING_BYTES
                 if (
                     rest is not None
                     and usual
@@ -300,10 +300,10 @@ class JsonFastPath:
         end = self._end(position)
         raw = text[quote + 1 : end]
         value = unescape(raw)
-        length = self._swap.prefix_length(value) if len(raw) <= MAX_STRING_BYTES else None
+        length = self._swap.prefix_length(value) if len(raw) <= _MAX_STRING_BYTES else None
         if length is None or (is_reference and not names_resource(value[length:])):
             return self._skip_string(quote, position)
-        head, cut = replace_prefix(raw, length, self._swap.target.text)
+        head, cut = _replace_prefix(raw, length, self._swap.target.text)
         self._replace(quote + 1, quote + 1 + cut, head)
         return end + 1
 
@@ -316,7 +316,7 @@ class JsonFastPath:
     def _skip_string(self, quote: int, position: int) -> int:
         """Leave a string or a member name unchanged; return the position after it."""
         end = self._end(position)
-        is_short = end - quote - 1 <= MAX_STRING_BYTES
+        is_short = end - quote - 1 <= _MAX_STRING_BYTES
         if is_short and _COLON.match(self._masked, end + 1) is None:
             self.unrewritten += self._swap.occurs_in(unescape(self._text[quote + 1 : end]))
         return end + 1
@@ -324,21 +324,21 @@ class JsonFastPath:
     def _end(self, position: int) -> int:
         end = self._masked.find(b'"', position)
         if end < 0:
-            raise StructureNeededError
+            raise _StructureNeededError
         return end
 
     def _is_reference(self, key: int) -> bool:
         """Return whether the member `reference` at `key` belongs to a Reference."""
         is_reference = _holds_reference(self._around(key)[0])
         if is_reference is None:
-            raise StructureNeededError
+            raise _StructureNeededError
         return is_reference
 
     def _is_link(self, name: bytes, key: int, quote: int, position: int) -> bool:
         """Return whether a member whose name alone does not decide is a link."""
         parent, opening = self._around(key)
         if (parent, name) in _UNCERTAIN:
-            raise StructureNeededError
+            raise _StructureNeededError
         sibling = _SIBLINGS.get((parent, name))
         if sibling is None:
             return name == b"url" and holds_attachment(parent.decode("utf-8", "replace"))
@@ -346,7 +346,7 @@ class JsonFastPath:
         closing = self._masked.find(b"}", end)
         is_query = self._swap.is_request and parent == b"request" and b"?" in self._text[quote:end]
         if is_query or not self._in_bundle or sibling not in self._masked[opening:closing]:
-            raise StructureNeededError
+            raise _StructureNeededError
         return True
 
     def _around(self, key: int) -> tuple[bytes, int]:
@@ -376,14 +376,14 @@ class JsonFastPath:
                 elif byte == _COLON_BYTE and opening >= 0 and not closed:
                     return parts[number - 1], opening
                 elif byte in b"{[" and opening < 0:
-                    raise StructureNeededError
+                    raise _StructureNeededError
             at -= len(part) + 1 + (len(parts[number - 1]) + 1 if number else 0)
         if start or opening < 0:
-            raise StructureNeededError
+            raise _StructureNeededError
         return b"", opening
 
 
-def needs_structure(text: bytes) -> bool:
+def _needs_structure(text: bytes) -> bool:
     """Return whether the structure of the text matters: a signature, an outcome, a document."""
     if _SIGNATURE in text or _OUTCOME in text:
         return True
@@ -402,7 +402,7 @@ def _usual(source: bytes) -> re.Pattern[bytes]:
 
 
 def _enclosing_name(text: bytes, key: int) -> tuple[bytes, int] | None:
-    """Return the result of `JsonFastPath._around` for the usual spelling, None for any other."""
+    """Return the result of `_JsonFastPath._around` for the usual spelling, None for any other."""
     opening = text.rfind(b"{", 0, key)
     between = text[opening + 1 : key]
     end = text.rfind(b'"', 0, max(opening, 0))
@@ -517,8 +517,8 @@ class JsonRewriter(StreamRewriter):
     def _rewrite_complete(self) -> None:
         if not self._patch and self._required_type is None:
             try:
-                fast_path = JsonFastPath(self._buffer, self._swap)
-            except StructureNeededError:
+                fast_path = _JsonFastPath(self._buffer, self._swap)
+            except _StructureNeededError:
                 pass
             else:
                 self._take(fast_path, 0, len(self._buffer))
@@ -538,8 +538,8 @@ class JsonRewriter(StreamRewriter):
         if end <= needle:
             return pos
         try:
-            fast_path = JsonFastPath(self._buffer[pos:end], self._swap, in_bundle=True)
-        except StructureNeededError:
+            fast_path = _JsonFastPath(self._buffer[pos:end], self._swap, in_bundle=True)
+        except _StructureNeededError:
             return pos
         self._copy(pos)
         self._take(fast_path, pos, end)
@@ -547,7 +547,7 @@ class JsonRewriter(StreamRewriter):
             scope.mark_rewritten()
         return end
 
-    def _take(self, fast_path: JsonFastPath, start: int, end: int) -> None:
+    def _take(self, fast_path: _JsonFastPath, start: int, end: int) -> None:
         """Output a result of the fast path; the text before the mark, without a host, was sent."""
         chunks = fast_path.chunks
         if self._mark > start:
@@ -629,7 +629,7 @@ class JsonRewriter(StreamRewriter):
         path, parent.key = parent.path if parent.key is None else (*parent.path, parent.key), None
         frame = _Frame(path, parent.scope, is_object=is_object)
         if is_object and opens_resource(path):
-            frame.is_resource, frame.path, frame.skip = True, (), WATCHED
+            frame.is_resource, frame.path, frame.skip = True, (), _WATCHED
             patch = self._patch and parent.scope is None
             frame.scope = PatchScope(None) if patch else self._scope(parent.scope)
         self._frames.append(frame)
@@ -706,13 +706,13 @@ class JsonRewriter(StreamRewriter):
         if self._swap.is_request and may_hold_query(path, value):
             swapped = (replace_in_url if path[-1] == "url" else replace_in_query)(value, self._swap)
             if swapped != value:
-                head = escape_like(raw, swapped)
+                head = _escape_like(raw, swapped)
                 return Edit(position, len(raw), head, len(raw), scope, path, None)
             return None
         length = self._swap.prefix_length(value)
         if length is None:
             return None
-        head, cut = replace_prefix(raw, length, self._swap.target.text)
+        head, cut = _replace_prefix(raw, length, self._swap.target.text)
         is_name = names_resource(value[length:], path[-1], is_request=self._swap.is_request)
         return Edit(position, len(raw), head, cut, scope, path, is_name)
 

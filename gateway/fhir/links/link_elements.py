@@ -70,7 +70,7 @@ LISTED_KEYS: Final = frozenset(
 """The names of all members that a rule may list; `value` is that of a JSON Patch."""
 
 
-class ElementForm(Enum):
+class _ElementForm(Enum):
     """What a listed element may hold: any URL under the base, or only one that names a resource."""
 
     URL = "url"
@@ -82,7 +82,7 @@ def is_listed(resource: str | None, path: Path, *, names_resource: bool) -> bool
     # FHIR has no longer paths; those that a sender makes up are not cached.
     find = _known_form if len(path) <= _MAX_CACHED_PATH else _form
     form = find(resource, path)
-    return form is ElementForm.URL or (form is ElementForm.REFERENCE and names_resource)
+    return form is _ElementForm.URL or (form is _ElementForm.REFERENCE and names_resource)
 
 
 def names_resource(rest: str, key: str = "reference", *, is_request: bool = True) -> bool:
@@ -96,14 +96,14 @@ def names_resource(rest: str, key: str = "reference", *, is_request: bool = True
     return len(rest) > 1 and rest[0] == "/"
 
 
-def _form(resource: str | None, path: Path) -> ElementForm | None:
+def _form(resource: str | None, path: Path) -> _ElementForm | None:
     if not path or any(_SIGNATURE.match(name) for name in path):
         return None
     key = path[-1]
     if key == "reference":
-        return ElementForm.REFERENCE if _is_reference(path) else None
+        return _ElementForm.REFERENCE if _is_reference(path) else None
     if (resource, path) in _URLS or (key == "url" and _is_attachment(path)):
-        return ElementForm.URL
+        return _ElementForm.URL
     if resource == "Parameters" and _is_parameter(path[:-1]):
         return _parameter_form(path)
     return None
@@ -155,15 +155,15 @@ def is_plain_reference(name: str) -> bool:
 
     Paths within a signature are an exception.
     """
-    return name != "condition" and _form(None, ("any", name, "reference")) is ElementForm.REFERENCE
+    return name != "condition" and _form(None, ("any", name, "reference")) is _ElementForm.REFERENCE
 
 
 def _is_parameter(path: Path) -> bool:
     return path[:1] == ("parameter",) and all(name == "part" for name in path[1:])
 
 
-def _parameter_form(path: Path) -> ElementForm | None:
+def _parameter_form(path: Path) -> _ElementForm | None:
     if path[-1] in _PARAMETER_VALUES:
-        return ElementForm.URL
+        return _ElementForm.URL
     # FHIRPath Patch sets a Reference's `reference`, which is a string, through a part.
-    return ElementForm.REFERENCE if path[-1] == "valueString" and len(path) > 2 else None
+    return _ElementForm.REFERENCE if path[-1] == "valueString" and len(path) > 2 else None

@@ -1,7 +1,7 @@
 """The common base of the streaming rewriters: buffering, and passing text without a host name.
 
 The structure of a body is examined only around positions at which a host name of the bases occurs.
-Text without one is sent at once; it is retained (at most `MAX_BUFFERED_BYTES`) only to determine
+Text without one is sent at once; it is retained (at most `_MAX_BUFFERED_BYTES`) only to determine
 the path of a host name that comes later. `HostFinder` finds host names in bytes; `match_end`
 measures the start of an escaped string that is to be replaced.
 """
@@ -159,7 +159,7 @@ MAX_TOKEN: Final = 64 * 1024
 MAX_DEPTH: Final = 128
 """Open objects, arrays or elements; deeper levels pass unchanged."""
 
-MAX_BUFFERED_BYTES: Final = 128 * 1024
+_MAX_BUFFERED_BYTES: Final = 128 * 1024
 """Bytes: a body up to this length is rewritten when it is complete. Of a longer one that much text
 without a host name, already sent, is retained until it is scanned."""
 
@@ -219,7 +219,7 @@ class StreamRewriter(ABC):
         self._mark = 0  # the buffer before this index was given to the output
         self._has_candidate = False  # a host name occurs in the buffer
         self._length = 0  # bytes of the body that have arrived
-        self._max_complete_bytes = min(MAX_BUFFERED_BYTES, hold_limit)
+        self._max_complete_bytes = min(_MAX_BUFFERED_BYTES, hold_limit)
         self._is_streaming = False  # the body is longer than `_max_complete_bytes`
         self._positions = [END]  # the host names in the buffer during a scan, then END
         self._next = 0  # the index of the first of these that was not passed
@@ -279,7 +279,7 @@ class StreamRewriter(ABC):
             return
         self._gather()
         if self._is_streaming:
-            thorough = len(self._buffer) > MAX_BUFFERED_BYTES
+            thorough = len(self._buffer) > _MAX_BUFFERED_BYTES
             if self._has_candidate or self._output.has_undecided_edit or thorough:
                 self._scan(thorough=thorough)
         if not self._has_candidate and not self._output.has_undecided_edit:
@@ -295,9 +295,9 @@ class StreamRewriter(ABC):
     def _start_streaming(self) -> None:
         """Stop buffering the complete body, unless it is a Bundle whose edits are held anyway."""
         self._gather()
-        begin = self._buffer[:MAX_BUFFERED_BYTES]
+        begin = self._buffer[:_MAX_BUFFERED_BYTES]
         if (
-            self._max_complete_bytes == MAX_BUFFERED_BYTES
+            self._max_complete_bytes == _MAX_BUFFERED_BYTES
             and _BUNDLE.search(begin)
             and not _STREAMS.search(begin)
         ):

@@ -25,8 +25,8 @@ from gateway.http.client.tls_transport import is_certificate_alert
 if TYPE_CHECKING:
     from gateway.http.client.upstream_pool import UpstreamOrigin
 
-_MAX_HEADER_BYTES: Final = 16 * 1024
-_STATUS: Final = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
+_MAX_PROXY_HEADER_BYTES: Final = 16 * 1024
+_PROXY_STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
 
 
 class ProxyTunnelError(ConnectionError):
@@ -48,13 +48,13 @@ async def open_tunnel(proxy: socket.socket, host: str, port: int) -> None:
     await loop.sock_sendall(proxy, "\r\n".join((*lines, "", "")).encode("ascii"))
     response = b""
     while b"\r\n\r\n" not in response:
-        data = await loop.sock_recv(proxy, _MAX_HEADER_BYTES)
+        data = await loop.sock_recv(proxy, _MAX_PROXY_HEADER_BYTES)
         response += data
         if not data:
             raise ProxyTunnelError("it closed the connection")
-        if len(response) > _MAX_HEADER_BYTES:
+        if len(response) > _MAX_PROXY_HEADER_BYTES:
             raise ProxyTunnelError("its answer has no end")
-    found = _STATUS.match(response)
+    found = _PROXY_STATUS_LINE.match(response)
     if found is None:
         raise ProxyTunnelError("its answer is no HTTP")
     if not found[1].startswith(b"2"):

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from gateway.http.client.upstream_response import FailureKind
     from gateway.http.write_batching import WriteBatcher
 
-NO_DEADLINE: Final = float("inf")
+_NO_DEADLINE: Final = float("inf")
 
 
 _MAX_INTERIM_RESPONSES: Final = 20
@@ -71,7 +71,7 @@ class UpstreamConnection(BoundedReadProtocol):
         self.transport: asyncio.Transport | TlsTransport | None = None
         # Returns whether data can be read; None where there is no socket.
         self._has_data: Callable[[], object] | None = None
-        self.deadline = NO_DEADLINE
+        self.deadline = _NO_DEADLINE
         self.failure: FailureKind | None = None
         # Whether the connection is reused and nothing of the current request has been sent yet.
         self._is_unsent = False
@@ -151,7 +151,7 @@ class UpstreamConnection(BoundedReadProtocol):
 
     def suspend_deadline(self) -> None:
         """Remove the deadline while the exchange waits for the caller and not for the platform."""
-        self.deadline = NO_DEADLINE
+        self.deadline = _NO_DEADLINE
 
     async def drain(self) -> None:
         """Wait until the transport accepts more; return at once on a lost connection."""
@@ -223,7 +223,7 @@ class UpstreamConnection(BoundedReadProtocol):
         if self.response_head is None:
             self._raise_failure()
         else:
-            self.deadline = NO_DEADLINE
+            self.deadline = _NO_DEADLINE
         return self.response_head
 
     async def wait_for_head(self) -> None:
@@ -243,7 +243,7 @@ class UpstreamConnection(BoundedReadProtocol):
             self._resume_reading()
             self.deadline = self._clock() + self._idle_timeout
             await self.next_event()
-        self.deadline = NO_DEADLINE
+        self.deadline = _NO_DEADLINE
         return self.take_chunks()
 
     def take_chunks(self) -> list[bytes]:
@@ -280,7 +280,7 @@ class UpstreamConnection(BoundedReadProtocol):
         self._spare_parser = self._parser if self._parsed else None
         self._parser = None
         self._resume_reading()
-        self.deadline = NO_DEADLINE
+        self.deadline = _NO_DEADLINE
         self.idle_since = now
 
     def close(self) -> None:

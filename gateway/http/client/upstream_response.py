@@ -79,7 +79,7 @@ def _classify_field(name: bytes) -> tuple[bytes, int]:
 
 
 _FIELD_RULES: Final = FieldRuleCache(_classify_field)
-_NONE: Final[frozenset[bytes]] = frozenset()
+_NO_NAMES: Final[frozenset[bytes]] = frozenset()
 
 
 class ResponseFields:
@@ -97,8 +97,8 @@ class ResponseFields:
         self.count = self.size = 0
         self.values: dict[bytes, bytes] = {}
         # Nearly always empty: a shared constant saves an object for each response.
-        self.repeated = _NONE
-        self.differing = _NONE
+        self.repeated = _NO_NAMES
+        self.differing = _NO_NAMES
         self._lines: list[bytes] = []
         self._links: tuple[tuple[int, bytes, bytes, bytes], ...] = ()
 

@@ -84,7 +84,7 @@ class FairScheduler:
             self._loop.call_soon(self._run_batch)
 
 
-class ClosingConnection:
+class _ClosingConnection:
     """A connection's closed transport, and how many bytes its caller has not received yet.
 
     A closed transport first sends its buffer, without a time limit, and occupies a connection slot
@@ -126,7 +126,7 @@ class CallerServer:
         # In the order of opening. A lost connection stays until its exchange has ended.
         self._connections: dict[CallerConnection, None] = {}
         # Connections that were closed while their transport still holds data to send.
-        self._closing: dict[CallerConnection, ClosingConnection] = {}
+        self._closing: dict[CallerConnection, _ClosingConnection] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._sweep()
@@ -155,7 +155,7 @@ class CallerServer:
         if connection not in self._closing and (
             transport.get_write_buffer_size() or not transport.can_write_eof()
         ):
-            self._closing[connection] = ClosingConnection(transport, self._loop.time())
+            self._closing[connection] = _ClosingConnection(transport, self._loop.time())
 
     @property
     def open_connections(self) -> int:
@@ -222,7 +222,7 @@ _SLOT_RELEASE_DELAY: Final = 0.001
 # Seconds between two log messages.
 _WARNING_INTERVAL: Final = 10.0
 # Seconds, so many that the event loop never aborts a closing TLS connection: its time includes that
-# in which a slow caller reads the last response. `ClosingConnection` aborts instead.
+# in which a slow caller reads the last response. `_ClosingConnection` aborts instead.
 _TLS_SHUTDOWN_TIMEOUT: Final = 7 * 86400.0
 _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 # The peer gave up before it was accepted, or no further one waits. (EWOULDBLOCK and EAGAIN differ

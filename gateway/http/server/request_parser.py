@@ -167,11 +167,11 @@ class ConnectionDisposition(Enum):
 _MAX_CACHED_BYTES: Final = 4096
 _LINE_END: Final = b"\r\n"
 _HEADER_END: Final = b"\r\n\r\n"
-_METHOD: Final = b"GET "
-_VERSION: Final = b" HTTP/1.1\r\n"
+_GET: Final = b"GET "
+_HTTP_1_1_LINE_END: Final = b" HTTP/1.1\r\n"
 # An origin-form target (RFC 9112 section 3.2.1) of characters that all parsers read alike.
-_READ: Final = re.compile(
-    _METHOD + rb"/(?!/)[A-Za-z0-9\-._~/:%?&=|$,;+@!*'()]*+" + re.escape(_VERSION)
+_READ_REQUEST_LINE: Final = re.compile(
+    _GET + rb"/(?!/)[A-Za-z0-9\-._~/:%?&=|$,;+@!*'()]*+" + re.escape(_HTTP_1_1_LINE_END)
 )
 # Fields which announce that something follows the header.
 _CONSEQUENTIAL: Final = frozenset((b"content-length", b"transfer-encoding", b"expect", b"trailer"))
@@ -198,7 +198,7 @@ class RepeatedHeaderCache:
 
         `ends_with_header` must be true for it. The cache is cleared where `data` has another form.
         """
-        line = _READ.match(data)
+        line = _READ_REQUEST_LINE.match(data)
         fields = bytes(data[line.end() :]) if line is not None else b""
         if _is_field_block_of(fields, message) and message.path == _target(data, len(fields)):
             self._fields, self._first = fields, message
@@ -211,7 +211,7 @@ class RepeatedHeaderCache:
         if first is None or not data.endswith(fields):
             return None
         size = len(data) - len(fields)
-        if size > self._max_line_bytes or _READ.fullmatch(data, 0, size) is None:
+        if size > self._max_line_bytes or _READ_REQUEST_LINE.fullmatch(data, 0, size) is None:
             return None
         return RepeatedMessage(first, _target(data, len(fields)))
 
@@ -252,4 +252,4 @@ def _is_field_block_of(fields: bytes, message: RequestMessage) -> bool:
 
 def _target(data: bytes, behind: int) -> str:
     """Return the target of a usual request line, which `behind` bytes follow."""
-    return data[len(_METHOD) : len(data) - behind - len(_VERSION)].decode("ascii")
+    return data[len(_GET) : len(data) - behind - len(_HTTP_1_1_LINE_END)].decode("ascii")
