@@ -352,7 +352,7 @@ def _restrict_accept_encoding(
 
 
 def _has_field(field_lines: list[bytes], beginning: bytes) -> bool:
-    for line in field_lines:  # noqa: SIM110 - a generator costs more than all the rest
+    for line in field_lines:
         if line.lower().startswith(beginning):
             return True
     return False

@@ -127,7 +127,7 @@ class ResponseFields:
     @property
     def has_digest(self) -> bool:
         """Whether one of the fields is a digest of the body; hardly any response has one."""
-        for name in _DIGESTS:  # noqa: SIM110 - a generator costs more than the loop
+        for name in _DIGESTS:
             if name in self.values:
                 return True
         return False
