@@ -150,11 +150,12 @@ class CallerServer:
 
     def close_transport(self, connection: CallerConnection, transport: asyncio.Transport) -> None:
         """Close a connection's transport; buffered data is sent as long as the caller reads it."""
+        # The methods of a TLS transport that is closed twice raise.
+        if transport.is_closing():
+            return
         transport.close()
         # A transport that cannot be half-closed is one over TLS.
-        if connection not in self._closing and (
-            transport.get_write_buffer_size() or not transport.can_write_eof()
-        ):
+        if transport.get_write_buffer_size() or not transport.can_write_eof():
             self._closing[connection] = _ClosingConnection(transport, self._loop.time())
 
     @property

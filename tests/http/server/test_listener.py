@@ -16,7 +16,7 @@ import trustme
 from gateway import os_support
 from gateway.config.inbound_settings import LimitsSettings
 from gateway.errors import GatewayError
-from gateway.http.server.caller_connection import IncomingRequest
+from gateway.http.server.caller_connection import CallerConnection, IncomingRequest
 from gateway.http.server.listener import Acceptor, CallerServer
 from gateway.http.server.request_parser import ConnectionDisposition
 from tests.doubles.wire import get
@@ -33,11 +33,13 @@ class Sink:
     def __init__(self, answer: bytes = ANSWER) -> None:
         self._answer = answer
         self.remotes: list[str] = []
+        self.connections: list[CallerConnection] = []
         self.asked = asyncio.Event()
 
     async def handle(self, request: IncomingRequest) -> ConnectionDisposition:
         """200."""
         self.remotes.append(request.remote)
+        self.connections.append(request.connection)
         self.asked.set()
         transport = request.connection.transport
         assert transport is not None
@@ -263,3 +265,20 @@ async def test_who_does_not_close_over_tls_holds_no_place(
             waiting = socket.create_connection(listening.getsockname())
             with await asyncio.to_thread(secured, waiting, authority) as wire:
                 assert wire.version() is not None
+
+
+async def test_the_end_over_tls_may_come_twice(authority: trustme.CA, tls: ssl.SSLContext) -> None:
+    """A gateway that stops at the moment at which a connection is lost closes it once more."""
+
+    def ask(caller: socket.socket) -> ssl.SSLSocket:
+        wire = secured(caller, authority)
+        wire.sendall(get("/"))
+        return wire
+
+    sink = Sink()
+    async with accepting(sink=sink, tls=tls) as (_, listening):
+        caller = socket.create_connection(listening.getsockname())
+        with await asyncio.to_thread(ask, caller):
+            await sink.asked.wait()
+            sink.connections[0].abort()
+            sink.connections[0].force_close()
