@@ -20,7 +20,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from gateway import errors
 from gateway.errors import GatewayError
@@ -59,7 +59,8 @@ if TYPE_CHECKING:
     from gateway.pipeline.response_writer import DownstreamWriter
     from gateway.pipeline.upstream import Upstream
 
-    TokenProvider = TokenManager | UserTokenProvider | ProbeTokenProvider
+    # Stated as an alias, which mypyc takes for a variable otherwise.
+    TokenProvider: TypeAlias = TokenManager | UserTokenProvider | ProbeTokenProvider
 
 # A larger number is equivalent to no limit; a value with more digits is left unchanged.
 _MAX_FORWARDS: Final = re.compile(rb"(max-forwards: )([0-9]{1,9})\r\n", re.IGNORECASE)
