@@ -61,10 +61,10 @@ MAX_FUNCTION_LINES = 50
 MAX_FOLDER_MODULES = 20
 # The whole of gateway/, as it is. These numbers only go down; docs/decisions.md has the reason of
 # each that is above the plan.
-MAX_MODULES = 230
-MAX_LINES = 53_560
-MAX_PROTOCOLS = 35
-MAX_NOQA = 47
+MAX_MODULES = 228
+MAX_LINES = 53_130
+MAX_PROTOCOLS = 21
+MAX_NOQA = 40
 
 ESCAPE = re.compile(r"\\.", re.DOTALL)
 SET = re.compile(r"\[\^?\]?[^\]]*\]")
