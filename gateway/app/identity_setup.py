@@ -23,7 +23,6 @@ from gateway.oauth.client_authentication import (
 )
 from gateway.oauth.grants import ClientCredentials
 from gateway.oauth.token_backoff import TokenPolicy
-from gateway.oauth.token_endpoint import TokenEndpointSettings
 from gateway.pipeline.admission import ConcurrencyLimiter, TokenBucket
 from gateway.pipeline.callers import Caller, CallerMatcher, CallerRegistry
 from gateway.pipeline.permissions import Permissions
@@ -279,18 +278,6 @@ def max_caller_connections(settings: Settings) -> int:
         available_descriptors // 2, available_descriptors - settings.platform.max_connections
     )
     return max(1, min(useful_connections, affordable_connections))
-
-
-def token_endpoint(settings: Settings, tls: ssl.SSLContext | None) -> TokenEndpointSettings:
-    """Return the address, timeouts and TLS of the token endpoint."""
-    sso = settings.sso
-    return TokenEndpointSettings(
-        token_url=sso.token_url,
-        timeout=sso.timeout,
-        default_lifetime=sso.default_token_lifetime,
-        ssl=tls,
-        proxy_url=sso.proxy_url,
-    )
 
 
 def platform_proxy(settings: Settings) -> ForwardProxy | None:

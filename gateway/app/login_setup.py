@@ -138,10 +138,15 @@ def user_endpoint(
     session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
 ) -> UserTokenEndpoint:
     """Return the endpoint that exchanges codes and refresh tokens. Raises `StartError`."""
-    where = identity_setup.token_endpoint(settings, tls_contexts.sso_tls(settings))
-    authentications = identity_setup.login_authentications(settings)
-    endpoint, extra = TokenEndpoint(session, where), settings.login.extra_params
-    return UserTokenEndpoint(endpoint, authentications, time.monotonic, time.time, extra)
+    return UserTokenEndpoint(
+        endpoint=TokenEndpoint(
+            session=session, sso=settings.sso, tls=tls_contexts.sso_tls(settings)
+        ),
+        authentications=identity_setup.login_authentications(settings),
+        extra_params=settings.login.extra_params,
+        clock=time.monotonic,
+        wall_clock=time.time,
+    )
 
 
 def openid_provider(

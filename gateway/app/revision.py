@@ -378,8 +378,9 @@ class CoreSwitch:
 
 
 def _sources(settings: Settings, parts: ProcessResources) -> dict[str, ReloadingTokenSource]:
-    tls = tls_contexts.sso_tls(settings)
-    endpoint = TokenEndpoint(parts.session, identity_setup.token_endpoint(settings, tls))
+    endpoint = TokenEndpoint(
+        session=parts.session, sso=settings.sso, tls=tls_contexts.sso_tls(settings)
+    )
     names = dict.fromkeys(identity_setup.credentials_in_use(settings))
     if settings.audit.fhir_credential is not None:
         names[settings.audit.fhir_credential] = None

@@ -26,7 +26,7 @@ import aiohttp
 import click
 import orjson
 
-from gateway.app.identity_setup import client_credentials, credentials_in_use, token_endpoint
+from gateway.app.identity_setup import client_credentials, credentials_in_use
 from gateway.app.tls_contexts import platform_tls, sso_tls
 from gateway.cli.terminal import (
     CHECK_FAILED,
@@ -58,12 +58,13 @@ if TYPE_CHECKING:
 async def request_token(settings: Settings, credential: str) -> TokenResponse:
     """Request a token once. Raises `StartError` (secret, CA file) or `TokenRequestError`."""
     grant = client_credentials(settings, credential)
-    endpoint = token_endpoint(settings, sso_tls(settings))
+    tls = sso_tls(settings)
     session = aiohttp.ClientSession(  # noqa: TID251 - a command of its own, no request path
         cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
     )
     async with session:
-        return await TokenEndpoint(session, endpoint).request(grant)
+        endpoint = TokenEndpoint(session=session, sso=settings.sso, tls=tls)
+        return await endpoint.request(grant)
 
 
 def format_token(response: TokenResponse, *, show: bool) -> Iterator[Message]:

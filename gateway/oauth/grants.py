@@ -132,14 +132,15 @@ class UserTokenEndpoint:
 
     def __init__(
         self,
+        *,
         endpoint: TokenEndpoint,
         authentications: Sequence[ClientAuthentication],
+        extra_params: Mapping[str, str],
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
-        extra_params: Mapping[str, str] | None = None,
     ) -> None:
         self._endpoint = endpoint
-        self._extra_params = extra_params or {}
+        self._extra_params = extra_params
         self._authentications = tuple(authentications)
         self._clock = clock
         self._wall_clock = wall_clock

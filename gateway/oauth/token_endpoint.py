@@ -32,6 +32,9 @@ from gateway.oauth.token_response import (
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
+    from aiohttp import ClientSession  # noqa: TID251 - received, not made
+
+    from gateway.config.outbound_settings import SsoSettings
     from gateway.oauth.grants import Grant
     from gateway.oauth.token_response import TokenResponse
 
@@ -187,44 +190,33 @@ RESERVED_PARAMS: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class TokenEndpointSettings:
-    """How token requests are sent.
-
-    `timeout` limits each request, `default_lifetime` applies to tokens without a stated lifetime;
-    both are in seconds. `ssl` None means the default root certificates.
-    """
-
-    token_url: str
-    timeout: float = 10.0
-    default_lifetime: float = 300.0
-    ssl: ssl.SSLContext | None = None
-    proxy_url: str | None = None
-
-
 class TokenEndpoint:
     """Sends token requests and validates the responses.
 
     `session` should store no cookies (`DummyCookieJar`) and not trust the environment; this object
-    does not close it. `clock` is monotonic, `wall_clock` returns Unix time.
+    does not close it. `tls` None means the default root certificates. `clock` is monotonic,
+    `wall_clock` returns Unix time.
     """
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
-        settings: TokenEndpointSettings,
+        *,
+        session: ClientSession,
+        sso: SsoSettings,
+        tls: ssl.SSLContext | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._session = session
-        self._settings = settings
+        self._sso = sso
+        self._tls = tls
         self._clock = clock
         self._wall_clock = wall_clock
 
     @property
     def token_url(self) -> str:
         """The URL of the token endpoint."""
-        return self._settings.token_url
+        return self._sso.token_url
 
     async def request(self, grant: Grant) -> TokenResponse:
         """Send one token request and return its token.
@@ -249,7 +241,7 @@ class TokenEndpoint:
         if response.body is None:
             raise TokenRequestError("transient", "unreadable answer", status=response.status)
         token = parse_token_response(
-            response.body, request_time, self._settings.default_lifetime, response.secrets
+            response.body, request_time, self._sso.default_token_lifetime, response.secrets
         )
         return token, response
 
@@ -273,20 +265,20 @@ class TokenEndpoint:
         Errors are returned, not raised: a raised one would have aiohttp's exception as its context,
         which shows the request.
         """
-        settings = self._settings
+        sso = self._sso
         headers = dict(_HEADERS) if cookie is None else {**_HEADERS, "Cookie": cookie}
         try:
-            body = grant.authenticate(settings.token_url, headers, grant.body())
+            body = grant.authenticate(sso.token_url, headers, grant.body())
             async with (
-                asyncio.timeout(settings.timeout),
+                asyncio.timeout(sso.timeout),
                 self._session.post(
-                    url or settings.token_url,
+                    url or sso.token_url,
                     data=body.encode(),
                     headers=headers,
                     allow_redirects=False,
                     auto_decompress=False,
-                    ssl=settings.ssl or True,
-                    proxy=settings.proxy_url,
+                    ssl=self._tls or True,
+                    proxy=sso.proxy_url,
                     timeout=_NO_TIMEOUT,
                 ) as response,
             ):

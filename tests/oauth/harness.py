@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from gateway.clock import TimeSource
+from gateway.config.outbound_settings import SsoSettings
 from gateway.oauth.client_authentication import client_secret_post
 from gateway.oauth.credential import CredentialSource
 from gateway.oauth.grants import ClientCredentials
 from gateway.oauth.token_backoff import TokenPolicy
-from gateway.oauth.token_endpoint import TokenEndpoint, TokenEndpointSettings
+from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import AccessToken
 from gateway.oauth.token_store import MemoryTokenStore, TokenStore
 from gateway.oauth.tokens import TokenManager, TokenState
@@ -69,8 +70,10 @@ class Bench:
         self.observer = RecordingObserver()
         self.store: TokenStore = MemoryTokenStore(clock)
         self.session = session
-        self.settings = TokenEndpointSettings(sso.token_url)
-        self.endpoint = TokenEndpoint(session, self.settings, clock, clock.wall)
+        self.settings = SsoSettings(token_url=sso.token_url)
+        self.endpoint = TokenEndpoint(
+            session=session, sso=self.settings, clock=clock, wall_clock=clock.wall
+        )
         self.policy = policy
         self.tokens = self.made()
 

@@ -9,13 +9,14 @@ from urllib.parse import quote, quote_plus
 import aiohttp
 import pytest
 
+from gateway.config.outbound_settings import SsoSettings
 from gateway.oauth.client_authentication import (
     ClientAuthentication,
     client_secret_basic,
     client_secret_post,
 )
 from gateway.oauth.grants import ClientCredentials, Grant, UserGrant
-from gateway.oauth.token_endpoint import TokenEndpoint, TokenEndpointSettings
+from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import TokenRequestError
 from gateway.secret import Secret
 from tests.doubles.sso import Sso, json_body
@@ -40,7 +41,7 @@ async def described(
     jar = aiohttp.DummyCookieJar()
     async with Sso() as sso, aiohttp.ClientSession(cookie_jar=jar) as session:
         sso.handle(json_body({"error": "invalid_client", **members}, status))
-        endpoint = TokenEndpoint(session, TokenEndpointSettings(sso.token_url))
+        endpoint = TokenEndpoint(session=session, sso=SsoSettings(token_url=sso.token_url))
         asked = ClientCredentials(CLIENT, authenticate(CLIENT, Secret(SECRET)))
         with pytest.raises(TokenRequestError) as caught:
             await endpoint.request(grant or asked)

@@ -14,11 +14,12 @@ import aiohttp
 import pytest
 import trustme
 
+from gateway.config.outbound_settings import SsoSettings
 from gateway.field_values import parse_retry_after
 from gateway.oauth.client_authentication import client_secret_basic, client_secret_post
 from gateway.oauth.credential import CredentialSource
 from gateway.oauth.grants import ClientCredentials
-from gateway.oauth.token_endpoint import TokenEndpoint, TokenEndpointSettings
+from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import MAX_LIFETIME, TokenRequestError
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock
@@ -64,7 +65,12 @@ def clock() -> FakeClock:
 @pytest.fixture
 def endpoint(sso: Sso, session: aiohttp.ClientSession, clock: FakeClock) -> TokenEndpoint:
     """The object under test, with a time-out that no test waits for by mistake."""
-    return TokenEndpoint(session, TokenEndpointSettings(sso.token_url), clock, clock.wall)
+    return TokenEndpoint(
+        session=session,
+        sso=SsoSettings(token_url=sso.token_url),
+        clock=clock,
+        wall_clock=clock.wall,
+    )
 
 
 def grant(**fields: object) -> ClientCredentials:
@@ -299,7 +305,9 @@ class TestFailures:
     )
     async def test_time_out(self, sso: Sso, session: aiohttp.ClientSession, answer: Answer) -> None:
         """The time-out bounds the whole request, its body included."""
-        endpoint = TokenEndpoint(session, TokenEndpointSettings(sso.token_url, timeout=0.1))
+        endpoint = TokenEndpoint(
+            session=session, sso=SsoSettings(token_url=sso.token_url, timeout=0.1)
+        )
         sso.script(answer)
         seen = await failure(endpoint)
         assert (seen.kind, seen.cause) == ("transient", "time-out")
@@ -308,13 +316,13 @@ class TestFailures:
         """A refused connection is transient."""
         async with Sso() as gone:
             url = gone.token_url
-        seen = await failure(TokenEndpoint(session, TokenEndpointSettings(url)))
+        seen = await failure(TokenEndpoint(session=session, sso=SsoSettings(token_url=url)))
         assert (seen.kind, seen.cause) == ("transient", "no connection")
 
     async def test_unknown_host(self, session: aiohttp.ClientSession) -> None:
         """A name that does not resolve is transient."""
-        settings = TokenEndpointSettings("http://nowhere.invalid/oauth/token")
-        seen = await failure(TokenEndpoint(session, settings))
+        settings = SsoSettings(token_url="http://nowhere.invalid/oauth/token")
+        seen = await failure(TokenEndpoint(session=session, sso=settings))
         assert (seen.kind, seen.cause) == ("transient", "name not found")
 
     async def test_certificate(self, session: aiohttp.ClientSession) -> None:
@@ -325,11 +333,14 @@ class TestFailures:
         trusting = ssl.create_default_context()
         authority.configure_trust(trusting)
         async with Sso(server) as sso:
-            seen = await failure(TokenEndpoint(session, TokenEndpointSettings(sso.token_url)))
+            seen = await failure(
+                TokenEndpoint(session=session, sso=SsoSettings(token_url=sso.token_url))
+            )
             assert (seen.kind, seen.cause) == ("transient", "certificate")
             assert sso.requests == []
-            settings = TokenEndpointSettings(sso.token_url, ssl=trusting)
-            response = await TokenEndpoint(session, settings).request(grant())
+            settings = SsoSettings(token_url=sso.token_url)
+            endpoint = TokenEndpoint(session=session, sso=settings, tls=trusting)
+            response = await endpoint.request(grant())
         assert response.access_token.reveal() == "token-1"
 
     async def test_cancelling_ends_the_request(self, endpoint: TokenEndpoint, sso: Sso) -> None:

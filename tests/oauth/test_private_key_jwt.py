@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA384
 
+from gateway.config.outbound_settings import SsoSettings
 from gateway.oauth.client_authentication import JWT_BEARER, parse_client_keys
 from gateway.oauth.grants import ClientCredentials
-from gateway.oauth.token_endpoint import TokenEndpoint, TokenEndpointSettings
+from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock
 from tests.doubles.sso import Sso
@@ -87,7 +88,12 @@ async def asked(sso: Sso, text: str, clock: FakeClock, times: int = 1) -> list[d
     (proof,) = parse_client_keys(CLIENT, Secret(text), clock.wall)
     grant = ClientCredentials(CLIENT, proof.authenticate, scope="system/*.rs")
     async with aiohttp.ClientSession() as session:
-        endpoint = TokenEndpoint(session, TokenEndpointSettings(sso.token_url), clock, clock.wall)
+        endpoint = TokenEndpoint(
+            session=session,
+            sso=SsoSettings(token_url=sso.token_url),
+            clock=clock,
+            wall_clock=clock.wall,
+        )
         for _ in range(times):
             await endpoint.request(grant)
     return [request.form for request in sso.requests]

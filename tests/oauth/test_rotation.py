@@ -8,11 +8,12 @@ import aiohttp
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from gateway.config.outbound_settings import SsoSettings
 from gateway.errors import ClientKeyError
 from gateway.oauth.client_authentication import parse_client_keys, parse_client_secrets
 from gateway.oauth.credential import CredentialSource, ReloadingTokenSource
 from gateway.oauth.grants import ClientCredentials
-from gateway.oauth.token_endpoint import TokenEndpoint, TokenEndpointSettings
+from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import TokenRequestError
 from gateway.secret import Secret
 from tests.doubles.sso import Answer, SeenRequest, Sso, refusal, status, token
@@ -51,7 +52,7 @@ async def sso() -> AsyncIterator[StrictSso]:
 async def endpoint(sso: StrictSso) -> AsyncIterator[TokenEndpoint]:
     """Where sources ask."""
     async with aiohttp.ClientSession() as session:
-        yield TokenEndpoint(session, TokenEndpointSettings(sso.token_url))
+        yield TokenEndpoint(session=session, sso=SsoSettings(token_url=sso.token_url))
 
 
 def grant(text: str) -> ClientCredentials:

@@ -9,9 +9,10 @@ import zlib
 import aiohttp
 import pytest
 
+from gateway.config.outbound_settings import SsoSettings
 from gateway.oauth.client_authentication import client_secret_post
 from gateway.oauth.grants import ClientCredentials
-from gateway.oauth.token_endpoint import TokenEndpoint, TokenEndpointSettings
+from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import TokenRequestError
 from gateway.secret import Secret
 from tests.doubles.sso import Sso, http
@@ -26,7 +27,7 @@ async def ask(body: bytes, coding: str, code: int = 200) -> str:
     jar = aiohttp.DummyCookieJar()
     async with Sso() as sso, aiohttp.ClientSession(cookie_jar=jar) as session:
         sso.handle(http(code, body, ("Content-Encoding", coding), content_type="application/json"))
-        endpoint = TokenEndpoint(session, TokenEndpointSettings(sso.token_url))
+        endpoint = TokenEndpoint(session=session, sso=SsoSettings(token_url=sso.token_url))
         grant = ClientCredentials("id", client_secret_post("id", Secret("s")))
         try:
             return (await endpoint.request(grant)).access_token.reveal()

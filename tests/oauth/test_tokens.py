@@ -233,7 +233,7 @@ class TestExpiry:
         """Without a clock of the test's the loop's own timers renew a token."""
         policy = TokenPolicy(refresh_from=0.0, refresh_to=0.0001, min_refresh_interval=0.0)
         tokens = TokenManager(
-            {"default": given.source(TokenEndpoint(given.session, given.settings))},
+            {"default": given.source(TokenEndpoint(session=given.session, sso=given.settings))},
             MemoryTokenStore(),
             given.observer,
             policy=policy,

@@ -11,7 +11,6 @@ import aiohttp
 import pytest
 import trustme
 
-from gateway.app.identity_setup import token_endpoint
 from gateway.app.tls_contexts import sso_tls
 from gateway.config.settings import Settings
 from gateway.oauth.client_authentication import client_secret_post
@@ -60,7 +59,7 @@ async def ask(token_url: str, **sso: Any) -> str:
     )
     grant = ClientCredentials("id", client_secret_post("id", Secret(SECRET)))
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
-        endpoint = TokenEndpoint(session, token_endpoint(settings, sso_tls(settings)))
+        endpoint = TokenEndpoint(session=session, sso=settings.sso, tls=sso_tls(settings))
         try:
             return (await endpoint.request(grant)).access_token.reveal()
         except TokenRequestError as error:
