@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 
 from benchmarks.watching import Figures
 from gateway.clock import TimeSource
+from gateway.config.outbound_settings import SsoSettings
 from gateway.oauth.token_response import TokenResponse
 from gateway.oauth.token_store import MemoryTokenStore, StoreKey
 from gateway.oauth.tokens import TokenManager
@@ -106,7 +107,14 @@ async def _simulate(requests: int, rate: float, lifetime: float) -> Figures:
     times = TimeSource(clock, clock, clock.call_later)
     sso = _Sso(lifetime, times)
     store = MemoryTokenStore(clock)
-    tokens = TokenManager({_NAME: sso}, store, _Nobody(), times=times, rng=random.Random(1))  # noqa: S311
+    tokens = TokenManager(
+        sources={_NAME: sso},
+        store=store,
+        observer=_Nobody(),
+        sso=SsoSettings(token_url="https://sso.test/token"),
+        times=times,
+        rng=random.Random(1),  # noqa: S311
+    )
     await tokens.start()
     waited = 0
     for _ in range(requests):

@@ -22,7 +22,6 @@ from gateway.oauth.client_authentication import (
     public_client,
 )
 from gateway.oauth.grants import ClientCredentials
-from gateway.oauth.token_backoff import TokenPolicy
 from gateway.pipeline.admission import ConcurrencyLimiter, TokenBucket
 from gateway.pipeline.callers import Caller, CallerMatcher, CallerRegistry
 from gateway.pipeline.permissions import Permissions
@@ -260,12 +259,6 @@ def _permissions(allow: AllowSettings) -> Permissions:
         frozenset(allow.resources),
         frozenset(operation.removeprefix("$") for operation in operations),
     )
-
-
-def token_policy(settings: Settings) -> TokenPolicy:
-    """Return the policy of token requests: how long to wait, and the URLs for messages."""
-    sso = settings.sso
-    return TokenPolicy(wait_timeout=sso.timeout, url=sso.token_url, proxy_url=sso.proxy_url)
 
 
 def max_caller_connections(settings: Settings) -> int:

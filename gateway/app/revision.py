@@ -97,10 +97,10 @@ class Core:
         self._metrics = parts.metrics
         self._sources = _sources(settings, parts)
         self.tokens = TokenManager(
-            self._sources,
-            parts.store,
-            _TokenTelemetry(parts.metrics, parts.audit),
-            policy=identity_setup.token_policy(settings),
+            sources=self._sources,
+            store=parts.store,
+            observer=_TokenTelemetry(parts.metrics, parts.audit),
+            sso=settings.sso,
         )
         self._pool = UpstreamPool(
             identity_setup.upstream_origin(settings, tls_contexts.platform_tls(settings)),

@@ -47,7 +47,7 @@ from gateway.fhir.capability_statement import NO_CAPABILITY, capabilities
 from gateway.field_values import parse_retry_after
 from gateway.i18n import EMPTY_MESSAGE, Message, exception_message, format_duration, join_messages
 from gateway.oauth.token_endpoint import TokenEndpoint
-from gateway.oauth.token_failures import SsoRoute, cause_and_remedy, failure_text
+from gateway.oauth.token_failures import cause_and_remedy, failure_text
 
 if TYPE_CHECKING:
     from gateway.config.settings import Settings
@@ -109,7 +109,7 @@ def _decoded(part: str) -> str:
 def token_failure_text(error: TokenRequestError, settings: Settings, name: str) -> Message:
     """Return why there is no token, as a text for the operator."""
     return join_messages(
-        "", [failure_text(error, name, _sso_route(settings)), _secret_hint(error, settings, name)]
+        "", [failure_text(error, name, settings.sso), _secret_hint(error, settings, name)]
     )
 
 
@@ -117,13 +117,8 @@ def token_failure_and_remedy(
     error: TokenRequestError, settings: Settings, name: str
 ) -> tuple[Message, Message]:
     """Return the same as two texts: what happened, and what to do, empty where that is unknown."""
-    happened, remedy = cause_and_remedy(error, name, _sso_route(settings))
+    happened, remedy = cause_and_remedy(error, name, settings.sso)
     return happened, join_messages("", [remedy, _secret_hint(error, settings, name)])
-
-
-def _sso_route(settings: Settings) -> SsoRoute:
-    sso = settings.sso
-    return SsoRoute(sso.token_url, sso.timeout, sso.proxy_url)
 
 
 def _secret_hint(error: TokenRequestError, settings: Settings, name: str) -> Message:

@@ -157,6 +157,14 @@ class SsoSettings(Section):
         "`exp`.",
     )
 
+    @property
+    def replica_wait(self) -> float:
+        """Seconds to wait for the token of another replica.
+
+        It is half of `timeout`, which leaves time for a token request of this replica.
+        """
+        return self.timeout / 2
+
 
 class CredentialSettings(Section):
     """A client that is registered with the SSO."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway.clock import backoff
 from gateway.errors import SSO_UNAVAILABLE, TOKEN_REFUSED, GatewayError
@@ -28,41 +28,21 @@ _TO_CHECK = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class TokenPolicy:
-    """The times that control fetching and refreshing, in seconds.
-
-    `wait_timeout` is how long a request waits for a token. A token is refreshed after a random
-    share of its lifetime between `refresh_from` and `refresh_to`, which leaves the rest for further
-    attempts; `min_refresh_interval` is the shortest delay. `backoff` and `max_backoff` are the
-    first and the longest delay after failures; while a token is still valid, the delay is also
-    limited by half of its remaining lifetime, but not below `urgent_backoff`. `refused_pause` is
-    the delay after a refusal of the SSO. `rejection_pause` and `max_rejection_pause` are the first
-    and the longest pause of forced fetches. `store_timeout` limits every access to the store.
-    `url` and `proxy_url` name the SSO in texts.
-    """
-
-    wait_timeout: float = 10.0
-    url: str = ""
-    proxy_url: str | None = None
-    refresh_from: float = 0.7
-    refresh_to: float = 0.8
-    min_refresh_interval: float = 0.5
-    backoff: float = 1.0
-    max_backoff: float = 30.0
-    urgent_backoff: float = 0.2
-    refused_pause: float = 60.0
-    rejection_pause: float = 1.0
-    max_rejection_pause: float = 30.0
-    store_timeout: float = 0.25
-
-    @property
-    def replica_wait(self) -> float:
-        """Seconds to wait for the token of another replica.
-
-        It is half of `wait_timeout`, which leaves time for a token request of this replica.
-        """
-        return self.wait_timeout / 2
+# A token is refreshed after a random share of its lifetime between these two, which leaves the rest
+# for further attempts.
+_REFRESH_FROM: Final = 0.7
+_REFRESH_TO: Final = 0.8
+# Seconds, as are all that follow.
+_MIN_REFRESH_DELAY: Final = 0.5
+# The first and the longest delay after failures. While a token is still valid, the delay is also
+# limited by half of its remaining lifetime, but not below `_MIN_URGENT_DELAY`.
+_FIRST_RETRY_DELAY: Final = 1.0
+_MAX_RETRY_DELAY: Final = 30.0
+_MIN_URGENT_DELAY: Final = 0.2
+_REFUSED_DELAY: Final = 60.0
+# The first and the longest pause of forced fetches.
+_REJECTION_PAUSE: Final = 1.0
+_MAX_REJECTION_PAUSE: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,24 +87,23 @@ class FailureState:
 
 
 class RefreshSchedule:
-    """Computes delays by the policy.
+    """Computes delays.
 
     `rng` spreads them, so that many gateways do not send their token requests at the same moment.
     """
 
-    def __init__(self, policy: TokenPolicy, rng: random.Random) -> None:
-        self.policy = policy
+    def __init__(self, rng: random.Random) -> None:
         self._rng = rng
 
     def refresh_delay(self, token: AccessToken, now: float) -> float:
         """Return the seconds from `now` (monotonic) until `token` should be refreshed."""
-        share = self._rng.uniform(self.policy.refresh_from, self.policy.refresh_to)
+        share = self._rng.uniform(_REFRESH_FROM, _REFRESH_TO)
         due = token.received_at + share * token.lifetime
-        return max(due - now, self.policy.min_refresh_interval)
+        return max(due - now, _MIN_REFRESH_DELAY)
 
     def is_due(self, token: AccessToken, now: float) -> bool:
         """Return whether `token` is old enough that its refresh may be due."""
-        return now >= token.received_at + self.policy.refresh_from * token.lifetime
+        return now >= token.received_at + _REFRESH_FROM * token.lifetime
 
     def retry_delay(self, error: TokenRequestError, count: int, remaining: float) -> float:
         """Return the seconds until the next attempt, after `count` failures in a row.
@@ -133,16 +112,15 @@ class RefreshSchedule:
         one. While a token is usable, the next attempt should come before its expiry; without one
         the normal backoff applies.
         """
-        policy = self.policy
         if error.kind == "refused":
-            return policy.refused_pause * self._rng.uniform(1.0, 1.1)
-        pause = backoff(count, policy.backoff, policy.max_backoff, self._rng.random)
+            return _REFUSED_DELAY * self._rng.uniform(1.0, 1.1)
+        pause = backoff(count, _FIRST_RETRY_DELAY, _MAX_RETRY_DELAY, self._rng.random)
         if error.kind == "throttled":
             named = error.retry_after if error.retry_after is not None else pause
             return max(1.0, named) * self._rng.uniform(1.0, 1.1)
         if remaining > 0:
-            pause = min(pause, max(remaining / 2, policy.urgent_backoff))
-        return max(pause, min(error.retry_after or 0.0, policy.max_backoff))
+            pause = min(pause, max(remaining / 2, _MIN_URGENT_DELAY))
+        return max(pause, min(error.retry_after or 0.0, _MAX_RETRY_DELAY))
 
 
 class RejectionState:
@@ -151,15 +129,14 @@ class RejectionState:
     It prevents 401s from causing a token request each, and from discarding a token that works for
     other requests. `suspect_token` is a token that was fetched because its predecessor was
     rejected, and that the platform has not accepted yet. If it is rejected too, forced fetches
-    pause. An accepted token ends the pause, but `rejection_pause` remains the minimum interval
+    pause. An accepted token ends the pause, but `_REJECTION_PAUSE` remains the minimum interval
     between forced fetches: a caller whose requests get a 401 with any token would otherwise cause
     one for each request.
     """
 
-    __slots__ = ("_accepted_at", "_forced_at", "_pause", "_policy", "_until", "suspect_token")
+    __slots__ = ("_accepted_at", "_forced_at", "_pause", "_until", "suspect_token")
 
-    def __init__(self, policy: TokenPolicy) -> None:
-        self._policy = policy
+    def __init__(self) -> None:
         self._pause = 0.0
         self._until = 0.0
         self._forced_at = -math.inf
@@ -174,9 +151,7 @@ class RejectionState:
         """Start a pause, twice as long as the one before, because a fresh token was rejected."""
         if self.is_paused(now):
             return
-        policy = self._policy
-        longer = max(2 * self._pause, policy.rejection_pause)
-        self._pause = min(longer, policy.max_rejection_pause)
+        self._pause = min(max(2 * self._pause, _REJECTION_PAUSE), _MAX_REJECTION_PAUSE)
         self._until = now + self._pause
         self.suspect_token = None
 
@@ -196,12 +171,12 @@ class RejectionState:
 
     def seconds_until_forced_fetch(self, now: float) -> float:
         """Return the seconds until the next forced fetch may start, 0 if it may start now."""
-        return max(0.0, self._forced_at + self._policy.rejection_pause - now)
+        return max(0.0, self._forced_at + _REJECTION_PAUSE - now)
 
     def was_recently_accepted(self, now: float) -> bool:
-        """Return whether the platform accepted the token in use during the last `rejection_pause`.
+        """Return whether the platform accepted the token in use during the last `_REJECTION_PAUSE`.
 
         A 401 may then be caused by the request and not by the token; other requests go on using the
         token until its successor is installed.
         """
-        return now < self._accepted_at + self._policy.rejection_pause
+        return now < self._accepted_at + _REJECTION_PAUSE

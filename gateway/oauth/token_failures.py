@@ -16,7 +16,6 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, quote, quote_plus, unquote_plus, urlsplit
 
@@ -24,6 +23,7 @@ from gateway.i18n import EMPTY_MESSAGE, Message, format_duration, join_messages
 from gateway.telemetry.log_masking import MASK, mask_text
 
 if TYPE_CHECKING:
+    from gateway.config.outbound_settings import SsoSettings
     from gateway.oauth.token_response import TokenRequestError
 
 UNKNOWN_CODE: Final = Message("with an error code that is not OAuth's")
@@ -96,25 +96,7 @@ _RETRY_HINT: Final = Message(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SsoRoute:
-    """How the SSO is reached.
-
-    `url` is the token endpoint, `timeout` the time limit of a request in seconds, `proxy_url` the
-    URL of the proxy in between, None without one.
-    """
-
-    url: str = ""
-    timeout: float = 10.0
-    proxy_url: str | None = None
-
-    @property
-    def destination(self) -> Message:
-        """The SSO with its URL, as a part of a sentence."""
-        return Message("the SSO at {url}", url=self.url) if self.url else Message("the SSO")
-
-
-def failure_text(error: TokenRequestError, credential: str, sso: SsoRoute) -> Message:
+def failure_text(error: TokenRequestError, credential: str, sso: SsoSettings) -> Message:
     """Return the sentence, without a capital letter at its start and a full stop at its end."""
     happened, remedy = cause_and_remedy(error, credential, sso)
     if not remedy:
@@ -124,7 +106,7 @@ def failure_text(error: TokenRequestError, credential: str, sso: SsoRoute) -> Me
 
 
 def cause_and_remedy(
-    error: TokenRequestError, credential: str, sso: SsoRoute
+    error: TokenRequestError, credential: str, sso: SsoSettings
 ) -> tuple[Message, Message]:
     """Return what happened, and the remedy, which is empty where none is known."""
     happened, remedy = _causes(error, credential, sso)
@@ -140,7 +122,7 @@ def with_description(happened: Message, description: str) -> Message:
     )
 
 
-def _causes(error: TokenRequestError, credential: str, sso: SsoRoute) -> tuple[Message, Message]:
+def _causes(error: TokenRequestError, credential: str, sso: SsoSettings) -> tuple[Message, Message]:
     if error.kind == "refused":
         hint = _REFUSALS.get(
             error.oauth_error or "", Message("check credentials.{name} and sso.token_url")
@@ -154,17 +136,18 @@ def _causes(error: TokenRequestError, credential: str, sso: SsoRoute) -> tuple[M
             else EMPTY_MESSAGE
         )
         return Message("the SSO has had too many requests"), wait
+    destination = Message("the SSO at {url}", url=sso.token_url)
     known, remedy = _CAUSES.get(error.cause, (EMPTY_MESSAGE, EMPTY_MESSAGE))
     if known:
         # With a proxy, the gateway resolves only the proxy's host name; the proxy resolves the
         # SSO's.
         key, named = (
-            ("sso.token_url", sso.url)
+            ("sso.token_url", sso.token_url)
             if sso.proxy_url is None
             else ("sso.proxy_url", sso.proxy_url)
         )
-        host = urlsplit(named).hostname or Message("the SSO's")
-        values = {"url": sso.destination, "timeout": sso.timeout, "host": host, "key": key}
+        host = urlsplit(named).hostname
+        values = {"url": destination, "timeout": sso.timeout, "host": host, "key": key}
         return Message(known.msgid, **values), remedy
     if error.cause in ("no OAuth error", "web page"):
         what = (
@@ -178,15 +161,15 @@ def _causes(error: TokenRequestError, credential: str, sso: SsoRoute) -> tuple[M
             else Message("{space}(status {status})", space=" ", status=error.status)
         )
         return Message(
-            "{way} gave no token but {what}{status}", way=sso.destination, what=what, status=status
+            "{way} gave no token but {what}{status}", way=destination, what=what, status=status
         ), _RETRY_HINT
     if error.cause != "error status":
         remedy = _ADDRESS if error.cause in _INVALID_RESPONSE_CAUSES else EMPTY_MESSAGE
         return Message(
-            "{way} gave no token: {cause}", way=sso.destination, cause=Message(error.cause)
+            "{way} gave no token: {cause}", way=destination, cause=Message(error.cause)
         ), remedy
     return Message(
-        "{way} gave no token ({told})", way=sso.destination, told=_reported_error(error)
+        "{way} gave no token ({told})", way=destination, told=_reported_error(error)
     ), _ADDRESS if error.status in _WRONG_ENDPOINT_STATUSES else EMPTY_MESSAGE
 
 
@@ -204,8 +187,12 @@ _MAX_LENGTH: Final = 300
 # Parameters of a token request whose values may be shown; the value of any other may be secret.
 _PUBLIC_PARAMETERS: Final = frozenset(
     {
-        *("grant_type", "scope", "client_id", "redirect_uri"),
-        *("client_assertion_type", "token_type_hint"),
+        "grant_type",
+        "scope",
+        "client_id",
+        "redirect_uri",
+        "client_assertion_type",
+        "token_type_hint",
     }
 )
 # Shorter values are masked only as whole words, because they occur within many other words.

@@ -30,15 +30,25 @@ when it finds them in the store."""
 
 
 class TokenFetcher:
-    """Fetches one token per call. Callers must not fetch twice at a time for a credential."""
+    """Fetches one token per call. Callers must not fetch twice at a time for a credential.
+
+    `replica_wait`: seconds to wait for the token of another replica.
+    """
 
     def __init__(
-        self, store: TokenStore, observer: TokenObserver, pacing: RefreshSchedule, times: TimeSource
+        self,
+        *,
+        store: TokenStore,
+        observer: TokenObserver,
+        pacing: RefreshSchedule,
+        times: TimeSource,
+        replica_wait: float,
     ) -> None:
-        self._store = GuardedTokenStore(store, pacing.policy.store_timeout, times.clock)
+        self._store = GuardedTokenStore(store, times.clock)
         self._observer = observer
         self._pacing = pacing
         self._times = times
+        self._replica_wait = replica_wait
 
     async def fetch(
         self, credential: str, source: TokenSource, in_use: CurrentTokens
@@ -68,7 +78,7 @@ class TokenFetcher:
         While another replica holds the lease, wait for its token, at most `replica_wait` seconds.
         The lease is released at the end of the context.
         """
-        deadline = self._times.clock() + self._pacing.policy.replica_wait
+        deadline = self._times.clock() + self._replica_wait
         lease: TokenLease | None = None
         try:
             stored = await self._stored_token(key, in_use)

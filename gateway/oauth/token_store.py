@@ -152,6 +152,7 @@ class TokenObserver(Protocol):
 _log = get_logger(__name__)
 _T = TypeVar("_T")
 
+_TIMEOUT: Final = 0.25
 _FIRST_PAUSE: Final = 0.5
 _MAX_PAUSE: Final = 10.0
 
@@ -163,7 +164,9 @@ class GuardedTokenStore:
     doubled with each further failure up to 10 s. The failure and the recovery are logged once each.
     """
 
-    def __init__(self, store: TokenStore, timeout: float, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: TokenStore, clock: Callable[[], float], timeout: float = _TIMEOUT
+    ) -> None:
         self._store = store
         self._timeout = timeout
         self._clock = clock

@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING
 from gateway.clock import TimeSource
 from gateway.errors import INTERNAL, SHUTTING_DOWN, SSO_UNAVAILABLE, TOKEN_REJECTED, GatewayError
 from gateway.i18n import format_duration
-from gateway.oauth.token_backoff import FailureState, RefreshSchedule, RejectionState, TokenPolicy
-from gateway.oauth.token_failures import SsoRoute, failure_text
+from gateway.oauth.token_backoff import FailureState, RefreshSchedule, RejectionState
+from gateway.oauth.token_failures import failure_text
 from gateway.oauth.token_fetcher import TokenFetcher
 from gateway.oauth.token_response import AccessToken, TokenRequestError
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.clock import TimerHandle
+    from gateway.config.outbound_settings import SsoSettings
     from gateway.oauth.token_response import Cause, FailureKind
     from gateway.oauth.token_store import (
         TokenObserver,
@@ -77,7 +78,7 @@ class _CredentialState:
         "waiters",
     )
 
-    def __init__(self, credential: str, source: TokenSource, policy: TokenPolicy) -> None:
+    def __init__(self, credential: str, source: TokenSource) -> None:
         self.credential = credential
         self.source = source
         self.token: AccessToken | None = None
@@ -85,7 +86,7 @@ class _CredentialState:
         # its successor is installed.
         self.discarded: AccessToken | None = None
         self.failure: FailureState | None = None
-        self.rejections = RejectionState(policy)
+        self.rejections = RejectionState()
         self.fetch_task: asyncio.Task[AccessToken | FailureState] | None = None
         self.timer: TimerHandle | None = None
         self.next_attempt: float | None = None
@@ -102,23 +103,28 @@ class TokenManager:
 
     def __init__(
         self,
+        *,
         sources: Mapping[str, TokenSource],
         store: TokenStore,
         observer: TokenObserver,
-        *,
-        policy: TokenPolicy | None = None,
+        sso: SsoSettings,
         times: TimeSource | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        self._policy = policy or TokenPolicy()
+        self._sso = sso
+        self._wait_timeout = sso.timeout
         self._times = times or TimeSource()
         self._clock = self._times.clock
-        self._pacing = RefreshSchedule(self._policy, rng or random.Random())  # nosec B311 # noqa: S311 - spreads load
+        self._pacing = RefreshSchedule(rng or random.Random())  # nosec B311 # noqa: S311 - spreads load
         self._observer = observer
-        self._fetcher = TokenFetcher(store, observer, self._pacing, self._times)
-        self._states = {
-            key: _CredentialState(key, source, self._policy) for key, source in sources.items()
-        }
+        self._fetcher = TokenFetcher(
+            store=store,
+            observer=observer,
+            pacing=self._pacing,
+            times=self._times,
+            replica_wait=sso.replica_wait,
+        )
+        self._states = {key: _CredentialState(key, source) for key, source in sources.items()}
         self._closed = False
         self._renewing = True
 
@@ -171,7 +177,7 @@ class TokenManager:
         return None
 
     async def wait_for_token(self, credential: str) -> AccessToken:
-        """Return the token to use now, waiting at most `wait_timeout` seconds for a fetch.
+        """Return the token to use now, waiting at most `sso.timeout` seconds for a fetch.
 
         Raises `GatewayError` token-refused or sso-unavailable, without waiting during the backoff
         after a failure, or shutting-down.
@@ -294,11 +300,11 @@ class TokenManager:
         begins_in = max(0.0, (state.next_attempt or 0.0) - self._clock())
         self._count_waiter(state, 1)
         try:
-            await asyncio.wait({task}, timeout=begins_in + self._policy.wait_timeout)
+            await asyncio.wait({task}, timeout=begins_in + self._wait_timeout)
         finally:
             self._count_waiter(state, -1)
         if not task.done():
-            waited = f"no token within {self._policy.wait_timeout:g} s"
+            waited = f"no token within {self._wait_timeout:g} s"
             raise GatewayError(SSO_UNAVAILABLE, detail=waited, retry_after=1.0)
         if task.cancelled():
             raise GatewayError(SHUTTING_DOWN, close_connection=True)
@@ -315,10 +321,7 @@ class TokenManager:
         return failure.gateway_error(self._clock(), self._explain(state, failure.error))
 
     def _explain(self, state: _CredentialState, error: TokenRequestError) -> str:
-        policy = self._policy
-        return failure_text(
-            error, state.credential, SsoRoute(policy.url, policy.wait_timeout, policy.proxy_url)
-        )
+        return failure_text(error, state.credential, self._sso)
 
     def _count_waiter(self, state: _CredentialState, change: int) -> None:
         state.waiters += change

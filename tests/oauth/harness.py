@@ -15,7 +15,6 @@ from gateway.config.outbound_settings import SsoSettings
 from gateway.oauth.client_authentication import client_secret_post
 from gateway.oauth.credential import CredentialSource
 from gateway.oauth.grants import ClientCredentials
-from gateway.oauth.token_backoff import TokenPolicy
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import AccessToken
 from gateway.oauth.token_store import MemoryTokenStore, TokenStore
@@ -60,30 +59,35 @@ class RecordingObserver:
 
 
 class Bench:
-    """The environment of a test of `TokenManager`; the credential is `default`."""
+    """The environment of a test of `TokenManager`; the credential is `default`.
+
+    `timeout` limits how long requests wait for a token, not the token requests themselves.
+    """
 
     def __init__(
-        self, sso: Sso, session: aiohttp.ClientSession, clock: FakeClock, policy: TokenPolicy
+        self, sso: Sso, session: aiohttp.ClientSession, clock: FakeClock, timeout: float
     ) -> None:
         self.sso = sso
         self.clock = clock
         self.observer = RecordingObserver()
         self.store: TokenStore = MemoryTokenStore(clock)
         self.session = session
-        self.settings = SsoSettings(token_url=sso.token_url)
+        self.settings = SsoSettings(token_url=sso.token_url, timeout=timeout)
         self.endpoint = TokenEndpoint(
-            session=session, sso=self.settings, clock=clock, wall_clock=clock.wall
+            session=session,
+            sso=SsoSettings(token_url=sso.token_url),
+            clock=clock,
+            wall_clock=clock.wall,
         )
-        self.policy = policy
         self.tokens = self.made()
 
     def made(self, *names: str, store: TokenStore | None = None) -> TokenManager:
         """Return another token manager for the same SSO, with a credential of each name."""
         return TokenManager(
-            {name: self.source() for name in names or ("default",)},
-            store or self.store,
-            self.observer,
-            policy=self.policy,
+            sources={name: self.source() for name in names or ("default",)},
+            store=store or self.store,
+            observer=self.observer,
+            sso=self.settings,
             times=TimeSource(self.clock, self.clock.wall, self.clock.call_later),
             rng=random.Random(17),  # noqa: S311 - the same jitter in every run
         )
@@ -124,11 +128,11 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(policy: TokenPolicy | None = None) -> AsyncIterator[Bench]:
+async def bench(timeout: float = 10.0) -> AsyncIterator[Bench]:
     """Yield an SSO, a session and a token manager, and close them at the end."""
     jar = aiohttp.DummyCookieJar()
     async with Sso() as sso, aiohttp.ClientSession(cookie_jar=jar, trust_env=False) as session:
-        made = Bench(sso, session, FakeClock(), policy or TokenPolicy())
+        made = Bench(sso, session, FakeClock(), timeout)
         yield made
         sso.release()
         await made.tokens.close()

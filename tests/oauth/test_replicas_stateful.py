@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gateway.clock import TimeSource
+from gateway.config.outbound_settings import SsoSettings
 from gateway.errors import GatewayError
 from gateway.oauth.token_response import AccessToken, TokenRequestError, TokenResponse
 from gateway.oauth.tokens import TokenManager
@@ -77,9 +78,10 @@ class ReplicaMachine(RuleBasedStateMachine):
         for client, source in sources.items() if before is not None else ():
             source.take_over(before.sources[client])
         tokens = TokenManager(
-            sources,
-            store,
-            RecordingObserver(),
+            sources=sources,
+            store=store,
+            observer=RecordingObserver(),
+            sso=SsoSettings(token_url="https://sso.test/token"),
             times=TimeSource(self.clock, self.clock.wall, self.clock.call_later),
             rng=random.Random(self.born),  # noqa: S311 - the same jitter in every run
         )

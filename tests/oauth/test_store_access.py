@@ -74,7 +74,7 @@ def store(clock: FakeClock) -> BreakableStore:
 @pytest.fixture
 def access(store: BreakableStore, clock: FakeClock) -> GuardedTokenStore:
     """The way to it."""
-    return GuardedTokenStore(store, 0.02, clock)
+    return GuardedTokenStore(store, clock, timeout=0.02)
 
 
 async def test_works(access: GuardedTokenStore) -> None:

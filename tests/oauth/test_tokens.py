@@ -8,7 +8,6 @@ import logging
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.oauth.token_backoff import TokenPolicy
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import AccessToken, TokenResponse
 from gateway.oauth.token_store import MemoryTokenStore, StoreKey, TokenLease
@@ -82,7 +81,7 @@ class TestFirstToken:
         given.sso.handle(answers.status(500))
         got = await asyncio.gather(*(given.obtain() for _ in range(50)), return_exceptions=True)
         assert {str(error) for error in got} == {
-            "sso-unavailable: the SSO gave no token (status 500)"
+            f"sso-unavailable: the SSO at {given.sso.token_url} gave no token (status 500)"
         }
         assert len({id(error) for error in got}) == 50
         assert len(given.sso.requests) == 1
@@ -112,7 +111,7 @@ class TestFirstToken:
 
     async def test_waiting_ends(self) -> None:
         """A request waits for a token at most the time-out, then it is 503 with Retry-After."""
-        async with bench(TokenPolicy(wait_timeout=0.05)) as given:
+        async with bench(timeout=0.05) as given:
             given.sso.hold()
             error = await refused_with(given)
             assert (error.reason.code, error.retry_after) == ("sso-unavailable", 1.0)
@@ -231,12 +230,13 @@ class TestExpiry:
 
     async def test_real_timers(self, given: Bench) -> None:
         """Without a clock of the test's the loop's own timers renew a token."""
-        policy = TokenPolicy(refresh_from=0.0, refresh_to=0.0001, min_refresh_interval=0.0)
+        given.sso.handle(answers.token("short", expires_in=0.2))
+        endpoint = TokenEndpoint(session=given.session, sso=given.settings)
         tokens = TokenManager(
-            {"default": given.source(TokenEndpoint(session=given.session, sso=given.settings))},
-            MemoryTokenStore(),
-            given.observer,
-            policy=policy,
+            sources={"default": given.source(endpoint)},
+            store=MemoryTokenStore(),
+            observer=given.observer,
+            sso=given.settings,
         )
         await tokens.start()
         await given.sso.seen(3)
@@ -464,7 +464,6 @@ class TestStore:
                     await asyncio.Event().wait()
                 raise ConnectionError
 
-        given.policy = TokenPolicy(store_timeout=0.01)
         tokens = given.made(store=Down())
         token = await tokens.wait_for_token("default")
         assert (await tokens.replace_rejected("default", token)).reveal() == "token-2"

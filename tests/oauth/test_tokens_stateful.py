@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from gateway.clock import TimeSource
+from gateway.config.outbound_settings import SsoSettings
 from gateway.errors import GatewayError
 from gateway.oauth.token_response import AccessToken, TokenRequestError, TokenResponse
 from gateway.oauth.token_store import MemoryTokenStore
@@ -77,9 +78,10 @@ class TokenMachine(RuleBasedStateMachine):
         self.source = ManualSource(self.clock)
         self.observer = RecordingObserver()
         self.tokens = TokenManager(
-            {"default": self.source},
-            MemoryTokenStore(self.clock),
-            self.observer,
+            sources={"default": self.source},
+            store=MemoryTokenStore(self.clock),
+            observer=self.observer,
+            sso=SsoSettings(token_url="https://sso.test/token"),
             times=TimeSource(self.clock, self.clock.wall, self.clock.call_later),
             rng=random.Random(1),  # noqa: S311 - the same jitter in every run
         )
