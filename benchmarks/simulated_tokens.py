@@ -10,7 +10,7 @@ import asyncio
 import heapq
 import itertools
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from benchmarks.watching import Figures
 from gateway.clock import TimeSource
@@ -85,7 +85,7 @@ class _Sso:
 
 
 class _Nobody:
-    """An observer that ignores all events."""
+    """Metrics and audit that ignore all events."""
 
     def on_token_requested(self, credential: str, outcome: str, seconds: float, /) -> None:
         """Ignore the event."""
@@ -96,9 +96,7 @@ class _Nobody:
     def on_waiters_changed(self, credential: str, waiting: int, /) -> None:
         """Ignore the event."""
 
-    def on_token_event(
-        self, credential: str, outcome: str, detail: Mapping[str, str | float | None], /
-    ) -> None:
+    def record_event(self, name: str, /, **fields: object) -> None:
         """Ignore the event."""
 
 
@@ -110,7 +108,8 @@ async def _simulate(requests: int, rate: float, lifetime: float) -> Figures:
     tokens = TokenManager(
         sources={_NAME: sso},
         store=store,
-        observer=_Nobody(),
+        metrics=(nobody := _Nobody()),  # type: ignore[arg-type]
+        audit=nobody,  # type: ignore[arg-type]
         sso=SsoSettings(token_url="https://sso.test/token"),
         times=times,
         rng=random.Random(1),  # noqa: S311

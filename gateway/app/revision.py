@@ -24,7 +24,7 @@ from gateway.http.client.upstream_pool import UpstreamPool
 from gateway.http.headers import request_fields
 from gateway.http.slow_readers import SlowReaders
 from gateway.login.session_store import MemorySessionStore
-from gateway.oauth.credential import CredentialSource, ReloadingTokenSource
+from gateway.oauth.credential import CredentialSource
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.tokens import TokenManager
 from gateway.pipeline.admission import Admission, UploadLimiter
@@ -99,7 +99,8 @@ class Core:
         self.tokens = TokenManager(
             sources=self._sources,
             store=parts.store,
-            observer=_TokenTelemetry(parts.metrics, parts.audit),
+            metrics=parts.metrics,
+            audit=parts.audit,
             sso=settings.sso,
         )
         self._pool = UpstreamPool(
@@ -377,7 +378,7 @@ class CoreSwitch:
         return (self.current, *self._retiring.values())
 
 
-def _sources(settings: Settings, parts: ProcessResources) -> dict[str, ReloadingTokenSource]:
+def _sources(settings: Settings, parts: ProcessResources) -> dict[str, CredentialSource]:
     endpoint = TokenEndpoint(
         session=parts.session, sso=settings.sso, tls=tls_contexts.sso_tls(settings)
     )
@@ -387,10 +388,12 @@ def _sources(settings: Settings, parts: ProcessResources) -> dict[str, Reloading
     return {name: _source(settings, endpoint, name) for name in names}
 
 
-def _source(settings: Settings, endpoint: TokenEndpoint, name: str) -> ReloadingTokenSource:
+def _source(settings: Settings, endpoint: TokenEndpoint, name: str) -> CredentialSource:
     credential = settings.credentials[name]
-    return ReloadingTokenSource(
-        CredentialSource(endpoint, identity_setup.client_credentials(settings, name), name),
+    return CredentialSource(
+        endpoint=endpoint,
+        grant=identity_setup.client_credentials(settings, name),
+        credential=name,
         # The platform is part of the identity: a token must never be sent to another platform.
         identity=(
             settings.sso.token_url,
@@ -412,19 +415,3 @@ def _login_parts(
     from gateway.app.login_setup import LoginParts
 
     return LoginParts(settings, tokens, parts.session, parts.sessions, parts.audit)
-
-
-class _TokenTelemetry:
-    """Reports token events to metrics and audit."""
-
-    def __init__(self, metrics: Metrics, audit: AuditTrail) -> None:
-        self.on_token_requested = metrics.on_token_requested
-        self.on_token_expiry = metrics.on_token_expiry
-        self.on_waiters_changed = metrics.on_waiters_changed
-        self._audit = audit
-
-    def on_token_event(
-        self, credential: str, outcome: str, detail: Mapping[str, str | float | None]
-    ) -> None:
-        """Record in the audit trail that a token was fetched or could not be fetched."""
-        self._audit.record_event("token", credential=credential, outcome=outcome, **detail)

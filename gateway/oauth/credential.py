@@ -1,7 +1,7 @@
 """Requests the tokens of one credential, also while its client secret is being replaced.
 
-`ReloadingTokenSource` rereads the client secret when the SSO refuses it. The manager of the tokens
-decides when to request one; this module only selects the secret.
+The client secret is read again when the SSO refuses it. The manager of the tokens decides when to
+request one; this module only selects the secret.
 """
 
 from __future__ import annotations
@@ -31,13 +31,25 @@ class CredentialSource:
     A client may have several secrets while one replaces another; each is a candidate. The candidate
     that the SSO accepted last is tried first. If the SSO refuses a candidate, the next one is
     tried. A secret that is no longer configured is dropped once the SSO accepted another one.
+
+    `identity` identifies the credential independently of its secret. `reread` reads the secret
+    again; it is called in another thread and may raise any exception if the secret cannot be read.
+    None where the secret cannot change.
     """
 
     def __init__(
-        self, endpoint: TokenEndpoint, grant: ClientCredentials, credential: str = ""
+        self,
+        *,
+        endpoint: TokenEndpoint,
+        grant: ClientCredentials,
+        credential: str = "",
+        identity: tuple[object, ...] = (),
+        reread: Callable[[], ClientCredentials] | None = None,
     ) -> None:
+        self.identity = identity
         self._endpoint = endpoint
         self._credential = credential
+        self._reread = reread
         self._grants_by_fingerprint = _index_by_fingerprint(grant)
         self._candidates = tuple(self._grants_by_fingerprint.values())
 
@@ -79,7 +91,7 @@ class CredentialSource:
         return True
 
     def take_over(self, predecessor: CredentialSource) -> None:
-        """Take over which secret the SSO accepted last from another object for the same client.
+        """Take over which secret the SSO accepted last from an object of the same identity.
 
         If the accepted secret is still configured and this object has no secret that `predecessor`
         has not, it becomes the first candidate; new secrets are tried before it. If it is no longer
@@ -95,7 +107,29 @@ class CredentialSource:
             self._candidates = (*self._candidates, accepted)
 
     async def request(self) -> TokenResponse:
-        """Request a new token. Raises the `TokenRequestError` of the first candidate."""
+        """Request a new token, a second time if the SSO refused and the secret has changed since.
+
+        Raises the `TokenRequestError` of the first candidate.
+        """
+        try:
+            return await self._try_candidates()
+        except TokenRequestError as error:
+            if error.kind != "refused" or not await self._has_changed():
+                raise
+        return await self._try_candidates()
+
+    async def _has_changed(self) -> bool:
+        if self._reread is None:
+            return False
+        try:
+            grant = await asyncio.to_thread(self._reread)
+        except Exception:
+            # The refusal is reported. The next reload of the settings reports the unreadable
+            # secret.
+            return False
+        return self.present(grant)
+
+    async def _try_candidates(self) -> TokenResponse:
         refusals: list[TokenRequestError] = []
         # The SSO may activate the new secret between two attempts. Where there are several
         # candidates, the first is therefore tried a second time.
@@ -148,57 +182,3 @@ def _may_be_wrong_secret(error: TokenRequestError) -> bool:
 
 
 _UNRELATED_ERROR_CODES: Final = frozenset({"invalid_scope", "unsupported_grant_type"})
-
-
-class ReloadingTokenSource:
-    """Requests the tokens of one credential.
-
-    `identity` identifies the credential independently of its secret. `reread` reads the secret
-    again; it is called in another thread and may raise any exception if the secret cannot be read.
-    """
-
-    def __init__(
-        self,
-        source: CredentialSource,
-        *,
-        identity: tuple[object, ...],
-        reread: Callable[[], ClientCredentials],
-    ) -> None:
-        self.identity = identity
-        self._source = source
-        self._reload_secret = reread
-
-    def take_over(self, predecessor: ReloadingTokenSource) -> None:
-        """Take over which secret the SSO accepted last from an object of the same identity."""
-        self._source.take_over(predecessor._source)
-
-    @property
-    def store_key(self) -> StoreKey:
-        """The key of these tokens in the store; it changes with the client secret."""
-        return self._source.store_key
-
-    @property
-    def uses_previous_secret(self) -> bool:
-        """Whether the SSO refused the secret that is configured first and accepted another."""
-        return self._source.uses_previous_secret
-
-    async def request(self) -> TokenResponse:
-        """Request a new token, a second time if the SSO refused and the secret has changed since.
-
-        Raises `TokenRequestError`.
-        """
-        try:
-            return await self._source.request()
-        except TokenRequestError as error:
-            if error.kind != "refused" or not await self._has_changed():
-                raise
-        return await self._source.request()
-
-    async def _has_changed(self) -> bool:
-        try:
-            grant = await asyncio.to_thread(self._reload_secret)
-        except Exception:
-            # The refusal is reported. The next reload of the settings reports the unreadable
-            # secret.
-            return False
-        return self._source.present(grant)

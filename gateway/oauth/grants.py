@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
 from authlib.common.urls import add_params_to_qs
@@ -53,19 +54,6 @@ class ClientCredentials:
         return str(add_params_to_qs(body, self.extra_params)) if self.extra_params else body
 
 
-class Grant(Protocol):
-    """A grant with which a token is requested, and the client authentication for it."""
-
-    @property
-    def authenticate(self) -> ClientAuthentication:
-        """The function that adds the client authentication to a request."""
-        ...
-
-    def body(self) -> str:
-        """Return the form body without the client authentication."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class RenewalGrant:
     """What a renewal sends to the SSO: the refresh token of the body, or the SSO's cookies."""
@@ -80,37 +68,6 @@ class RenewalGrant:
 
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class UserGrant:
-    """A grant with an authorization code or a refresh token, and the client authentication.
-
-    `params` belong to `grant_type`; `extra_params` are sent with every token request.
-    """
-
-    authenticate: ClientAuthentication = field(repr=False)
-    grant_type: str
-    params: Mapping[str, str] = field(repr=False)
-    extra_params: Mapping[str, str] = field(default_factory=dict, repr=False)
-
-    def body(self) -> str:
-        """Return the form body without the client authentication."""
-        body = prepare_token_request(self.grant_type, **self.params)
-        return str(add_params_to_qs(body, self.extra_params))
-
-
-@dataclass(frozen=True, slots=True)
-class Revocation:
-    """A request to revoke a refresh token (RFC 7009 section 2.1)."""
-
-    authenticate: ClientAuthentication = field(repr=False)
-    refresh_token: Secret
-
-    def body(self) -> str:
-        """Return the form body without the client authentication."""
-        params = {"token": self.refresh_token.reveal(), "token_type_hint": "refresh_token"}
-        return urlencode(params)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,22 +130,19 @@ class UserTokenEndpoint:
 
     async def revoke(self, url: str, refresh_token: Secret) -> None:
         """Revoke a refresh token, and the access tokens issued with it, at `url` (RFC 7009)."""
-
-        async def revoke(authenticate: ClientAuthentication) -> None:
-            await self._endpoint.post_form(Revocation(authenticate, refresh_token), url)
-
-        await self._with_client_auth(revoke)
+        # Section 2.1.
+        form = urlencode({"token": refresh_token.reveal(), "token_type_hint": "refresh_token"})
+        await self._with_client_auth(partial(self._endpoint.post_form, form=form, url=url))
 
     async def _redeem(
         self, grant_type: str, params: Mapping[str, str], cookie: str | None = None
     ) -> tuple[TokenResponse, TokenHttpResponse]:
-        async def redeem(
-            authenticate: ClientAuthentication,
-        ) -> tuple[TokenResponse, TokenHttpResponse]:
-            grant = UserGrant(authenticate, grant_type, params, self._extra_params)
-            return await self._endpoint.request_full(grant, cookie)
-
-        return await self._with_client_auth(redeem)
+        form = str(
+            add_params_to_qs(prepare_token_request(grant_type, **params), self._extra_params)
+        )
+        return await self._with_client_auth(
+            partial(self._endpoint.request_full, form=form, cookie=cookie)
+        )
 
     async def _with_client_auth(
         self, request: Callable[[ClientAuthentication], Awaitable[_T]]

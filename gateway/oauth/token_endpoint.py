@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from aiohttp import ClientSession  # noqa: TID251 - received, not made
 
     from gateway.config.outbound_settings import SsoSettings
-    from gateway.oauth.grants import Grant
+    from gateway.oauth.client_authentication import ClientAuthentication
+    from gateway.oauth.grants import ClientCredentials
     from gateway.oauth.token_response import TokenResponse
 
 _log = get_logger(__name__)
@@ -218,22 +219,23 @@ class TokenEndpoint:
         """The URL of the token endpoint."""
         return self._sso.token_url
 
-    async def request(self, grant: Grant) -> TokenResponse:
+    async def request(self, grant: ClientCredentials) -> TokenResponse:
         """Send one token request and return its token.
 
         Raises `TokenRequestError` on any failure, at the latest after `timeout` seconds.
         """
-        return (await self.request_full(grant))[0]
+        return (await self.request_full(grant.authenticate, grant.body()))[0]
 
     async def request_full(
-        self, grant: Grant, cookie: str | None = None
+        self, authenticate: ClientAuthentication, form: str, cookie: str | None = None
     ) -> tuple[TokenResponse, TokenHttpResponse]:
         """Send one token request and return its token and the response.
 
-        `cookie` is the value of the Cookie field to send. Raises like `request`.
+        `form` is the body without the client authentication, `cookie` the value of the Cookie field
+        to send. Raises like `request`.
         """
         request_time = RequestTime(self._clock(), self._wall_clock())
-        response = await self._send(grant, cookie)
+        response = await self._send(authenticate, form, cookie)
         if isinstance(response, TokenRequestError):
             raise response
         if not 200 <= response.status < 300:
@@ -245,20 +247,24 @@ class TokenEndpoint:
         )
         return token, response
 
-    async def post_form(self, grant: Grant, url: str) -> None:
+    async def post_form(self, authenticate: ClientAuthentication, form: str, url: str) -> None:
         """Send a form that returns no token to another endpoint of the SSO.
 
         Raises `TokenRequestError`.
         """
         wall_now = self._wall_clock()
-        response = await self._send(grant, None, url)
+        response = await self._send(authenticate, form, None, url)
         if isinstance(response, TokenRequestError):
             raise response
         if not 200 <= response.status < 300:
             raise failure_of_response(response, wall_now)
 
     async def _send(
-        self, grant: Grant, cookie: str | None, url: str | None = None
+        self,
+        authenticate: ClientAuthentication,
+        form: str,
+        cookie: str | None,
+        url: str | None = None,
     ) -> TokenHttpResponse | TokenRequestError:
         """Send the form and return the response or the error.
 
@@ -268,7 +274,7 @@ class TokenEndpoint:
         sso = self._sso
         headers = dict(_HEADERS) if cookie is None else {**_HEADERS, "Cookie": cookie}
         try:
-            body = grant.authenticate(sso.token_url, headers, grant.body())
+            body = authenticate(sso.token_url, headers, form)
             async with (
                 asyncio.timeout(sso.timeout),
                 self._session.post(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -12,14 +12,11 @@ from gateway.oauth.token_response import AccessToken, TokenRequestError
 from gateway.oauth.token_store import GuardedTokenStore
 
 if TYPE_CHECKING:
+    from gateway.audit.audit_trail import AuditTrail
+    from gateway.oauth.credential import CredentialSource
     from gateway.oauth.token_response import TokenResponse
-    from gateway.oauth.token_store import (
-        StoreKey,
-        TokenLease,
-        TokenObserver,
-        TokenSource,
-        TokenStore,
-    )
+    from gateway.oauth.token_store import StoreKey, TokenLease, TokenStore
+    from gateway.telemetry.metrics import Metrics
 
 # Seconds between two reads of the store while another replica requests the token.
 _STORE_POLL_INTERVAL: Final = 0.05
@@ -39,19 +36,21 @@ class TokenFetcher:
         self,
         *,
         store: TokenStore,
-        observer: TokenObserver,
+        metrics: Metrics,
+        audit: AuditTrail,
         pacing: RefreshSchedule,
         times: TimeSource,
         replica_wait: float,
     ) -> None:
         self._store = GuardedTokenStore(store, times.clock)
-        self._observer = observer
+        self._metrics = metrics
+        self._audit = audit
         self._pacing = pacing
         self._times = times
         self._replica_wait = replica_wait
 
     async def fetch(
-        self, credential: str, source: TokenSource, in_use: CurrentTokens
+        self, credential: str, source: CredentialSource, in_use: CurrentTokens
     ) -> AccessToken:
         """Return a token that is not in use yet. Raises `TokenRequestError`.
 
@@ -101,7 +100,7 @@ class TokenFetcher:
             return None
         return None if self._pacing.is_due(stored, self._times.clock()) else stored
 
-    async def _request_token(self, credential: str, source: TokenSource) -> AccessToken:
+    async def _request_token(self, credential: str, source: CredentialSource) -> AccessToken:
         started = self._times.clock()
         outcome, detail = "transient", dict[str, str | float | None]()
         try:
@@ -118,17 +117,20 @@ class TokenFetcher:
             detail = _detail(error)
             raise
         finally:
-            seconds = self._times.clock() - started
-            self._observer.on_token_requested(credential, outcome, seconds)
-            self._observer.on_token_event(credential, outcome, detail)
+            self._report(credential, outcome, self._times.clock() - started, detail)
 
     def _report_refusals(self, credential: str, started: float, response: TokenResponse) -> None:
         # A wrong new secret would otherwise stay unnoticed as long as the SSO accepts the old one.
         # The time of the failed requests is divided evenly among them.
         for error in response.refusals:
             seconds = (response.requested_at - started) / len(response.refusals)
-            self._observer.on_token_requested(credential, error.kind, seconds)
-            self._observer.on_token_event(credential, error.kind, _detail(error))
+            self._report(credential, error.kind, seconds, _detail(error))
+
+    def _report(
+        self, credential: str, outcome: str, seconds: float, detail: Mapping[str, object]
+    ) -> None:
+        self._metrics.on_token_requested(credential, outcome, seconds)
+        self._audit.record_event("token", credential=credential, outcome=outcome, **detail)
 
     def _to_access_token(self, response: TokenResponse) -> AccessToken:
         now = self._times.clock()

@@ -4,15 +4,13 @@
 preserves tokens over a reload of the settings. A store that replicas share saves token requests,
 because one replica requests the token for all. `GuardedTokenStore` has a time limit and a circuit
 breaker, so that a store never delays token requests.
-
-`TokenSource` and `TokenObserver` are the other interfaces that `gateway.oauth.tokens` depends on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
@@ -21,7 +19,7 @@ from cachetools import TLRUCache
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from gateway.oauth.token_response import AccessToken, TokenResponse
+    from gateway.oauth.token_response import AccessToken
     from gateway.secret import Secret
 
 _MAX_TOKENS: Final = 4096
@@ -107,46 +105,6 @@ class MemoryTokenStore:
     async def acquire_lease(self, key: StoreKey) -> TokenLease:
         """Return a lease without effect: no other replica uses this store."""
         return NULL_LEASE
-
-
-class TokenSource(Protocol):
-    """Requests the tokens of one credential."""
-
-    @property
-    def store_key(self) -> StoreKey:
-        """The key of these tokens in the store; it changes with the client secret."""
-        ...
-
-    @property
-    def uses_previous_secret(self) -> bool:
-        """Whether the SSO refused the secret that is configured first and accepted another."""
-        ...
-
-    async def request(self) -> TokenResponse:
-        """Request a new token from the SSO. Raises `TokenRequestError`."""
-        ...
-
-
-class TokenObserver(Protocol):
-    """Receives the events of tokens, but no token. `outcome` is `ok` or a `FailureKind`."""
-
-    def on_token_requested(self, credential: str, outcome: str, seconds: float, /) -> None:
-        """Called when a token request succeeded or failed, after `seconds`."""
-        ...
-
-    def on_token_expiry(self, credential: str, timestamp: float, /) -> None:
-        """Called with the Unix time at which the token in use expires, 0 when it was discarded."""
-        ...
-
-    def on_waiters_changed(self, credential: str, waiting: int, /) -> None:
-        """Called with the number of requests that wait for a token now."""
-        ...
-
-    def on_token_event(
-        self, credential: str, outcome: str, detail: Mapping[str, str | float | None], /
-    ) -> None:
-        """Called when a token was fetched or could not be fetched, for the audit trail."""
-        ...
 
 
 _log = get_logger(__name__)

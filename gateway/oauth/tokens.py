@@ -26,14 +26,13 @@ from gateway.oauth.token_response import AccessToken, TokenRequestError
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
+    from gateway.audit.audit_trail import AuditTrail
     from gateway.clock import TimerHandle
     from gateway.config.outbound_settings import SsoSettings
+    from gateway.oauth.credential import CredentialSource
     from gateway.oauth.token_response import Cause, FailureKind
-    from gateway.oauth.token_store import (
-        TokenObserver,
-        TokenSource,
-        TokenStore,
-    )
+    from gateway.oauth.token_store import TokenStore
+    from gateway.telemetry.metrics import Metrics
 
 _log = get_logger(__name__)
 
@@ -78,7 +77,7 @@ class _CredentialState:
         "waiters",
     )
 
-    def __init__(self, credential: str, source: TokenSource) -> None:
+    def __init__(self, credential: str, source: CredentialSource) -> None:
         self.credential = credential
         self.source = source
         self.token: AccessToken | None = None
@@ -104,9 +103,10 @@ class TokenManager:
     def __init__(
         self,
         *,
-        sources: Mapping[str, TokenSource],
+        sources: Mapping[str, CredentialSource],
         store: TokenStore,
-        observer: TokenObserver,
+        metrics: Metrics,
+        audit: AuditTrail,
         sso: SsoSettings,
         times: TimeSource | None = None,
         rng: random.Random | None = None,
@@ -116,10 +116,11 @@ class TokenManager:
         self._times = times or TimeSource()
         self._clock = self._times.clock
         self._pacing = RefreshSchedule(rng or random.Random())  # nosec B311 # noqa: S311 - spreads load
-        self._observer = observer
+        self._metrics = metrics
         self._fetcher = TokenFetcher(
             store=store,
-            observer=observer,
+            metrics=metrics,
+            audit=audit,
             pacing=self._pacing,
             times=self._times,
             replica_wait=sso.replica_wait,
@@ -284,7 +285,7 @@ class TokenManager:
         ):
             return
         state.token = None
-        self._observer.on_token_expiry(state.credential, 0.0)
+        self._metrics.on_token_expiry(state.credential, 0.0)
 
     def _is_in_backoff(self, state: _CredentialState) -> bool:
         return state.failure is not None and self._clock() < state.failure.until
@@ -325,7 +326,7 @@ class TokenManager:
 
     def _count_waiter(self, state: _CredentialState, change: int) -> None:
         state.waiters += change
-        self._observer.on_waiters_changed(state.credential, state.waiters)
+        self._metrics.on_waiters_changed(state.credential, state.waiters)
 
     def _start_fetch(self, state: _CredentialState) -> asyncio.Task[AccessToken | FailureState]:
         """Return the fetch in progress, or start one. Raises `GatewayError` shutting-down."""
@@ -407,7 +408,7 @@ class TokenManager:
             else:
                 state.rejections.suspect_token = token
             state.discarded = None
-        self._observer.on_token_expiry(state.credential, token.wall_expiry)
+        self._metrics.on_token_expiry(state.credential, token.wall_expiry)
 
     def _schedule(self, state: _CredentialState, delay: float) -> None:
         if not self._renewing:

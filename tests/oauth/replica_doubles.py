@@ -212,7 +212,7 @@ class FileSource(CredentialSource):
     """A source that reads its file again when the SSO refuses, without another thread."""
 
     def __init__(self, endpoint: EndpointOfOne, client: str, file: dict[str, str]) -> None:
-        super().__init__(endpoint, grant(client, file["text"]))  # type: ignore[arg-type] # a double
+        super().__init__(endpoint=endpoint, grant=grant(client, file["text"]))  # type: ignore[arg-type] # a double
         self.client = client
         self.file = file
         self.begin = lambda: endpoint.sso.begin(endpoint.replica, client)

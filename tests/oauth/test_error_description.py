@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from urllib.parse import quote, quote_plus
 
 import aiohttp
@@ -15,7 +16,7 @@ from gateway.oauth.client_authentication import (
     client_secret_basic,
     client_secret_post,
 )
-from gateway.oauth.grants import ClientCredentials, Grant, UserGrant
+from gateway.oauth.grants import ClientCredentials, UserTokenEndpoint
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import TokenRequestError
 from gateway.secret import Secret
@@ -35,7 +36,7 @@ async def described(
     *,
     status: int = 401,
     authenticate: Authenticate = client_secret_post,
-    grant: Grant | None = None,
+    ask: Callable[[TokenEndpoint], Awaitable[object]] | None = None,
 ) -> str:
     """What is kept of an answer with these members."""
     jar = aiohttp.DummyCookieJar()
@@ -44,7 +45,7 @@ async def described(
         endpoint = TokenEndpoint(session=session, sso=SsoSettings(token_url=sso.token_url))
         asked = ClientCredentials(CLIENT, authenticate(CLIENT, Secret(SECRET)))
         with pytest.raises(TokenRequestError) as caught:
-            await endpoint.request(grant or asked)
+            await (endpoint.request(asked) if ask is None else ask(endpoint))
     return caught.value.description
 
 
@@ -122,9 +123,17 @@ async def test_the_address_of_an_explanation(url: object, kept: str) -> None:
 
 async def test_codes_and_verifiers_are_not_kept() -> None:
     """Every parameter of a user's request is masked where it is echoed, whatever it looks like."""
-    authenticate = client_secret_post(CLIENT, Secret(SECRET))
-    params = {"code": CODE, "code_verifier": "x7", "redirect_uri": "https://gateway/auth/callback"}
-    grant = UserGrant(authenticate, "authorization_code", params, {"resource": "the ward"})
+
+    async def redeem(endpoint: TokenEndpoint) -> None:
+        user = UserTokenEndpoint(
+            endpoint=endpoint,
+            authentications=(client_secret_post(CLIENT, Secret(SECRET)),),
+            extra_params={"resource": "the ward"},
+            clock=time.monotonic,
+            wall_clock=time.time,
+        )
+        await user.redeem_code(CODE, Secret("x7"), "https://gateway/auth/callback")
+
     text = f"{CODE}, x7, x77, the ward: not for https://gateway/auth/callback"
     kept = "***, ***, x77, ***: not for https://gateway/auth/callback"
-    assert await described({"error_description": text}, grant=grant) == kept
+    assert await described({"error_description": text}, ask=redeem) == kept

@@ -171,7 +171,7 @@ class TestRequest:
             grant(scope="a"),
             grant(extra_params={"a": SECRET}),
         ]
-        keys = {CredentialSource(endpoint, made).store_key for made in grants}
+        keys = {CredentialSource(endpoint=endpoint, grant=made).store_key for made in grants}
         assert len(keys) == 4
         assert len({key.name for key in keys}) == 4
         assert not any(SECRET in repr(key) or CLIENT in repr(key) for key in keys)

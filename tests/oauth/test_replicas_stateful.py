@@ -80,7 +80,8 @@ class ReplicaMachine(RuleBasedStateMachine):
         tokens = TokenManager(
             sources=sources,
             store=store,
-            observer=RecordingObserver(),
+            metrics=(observer := RecordingObserver()),  # type: ignore[arg-type] # a double
+            audit=observer,  # type: ignore[arg-type] # a double
             sso=SsoSettings(token_url="https://sso.test/token"),
             times=TimeSource(self.clock, self.clock.wall, self.clock.call_later),
             rng=random.Random(self.born),  # noqa: S311 - the same jitter in every run

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from gateway.config.outbound_settings import SsoSettings
 from gateway.errors import ClientKeyError
 from gateway.oauth.client_authentication import parse_client_keys, parse_client_secrets
-from gateway.oauth.credential import CredentialSource, ReloadingTokenSource
+from gateway.oauth.credential import CredentialSource
 from gateway.oauth.grants import ClientCredentials
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import TokenRequestError
@@ -81,14 +81,14 @@ class File:
         return grant(self.text)
 
 
-def rereading(endpoint: TokenEndpoint, file: File) -> ReloadingTokenSource:
+def rereading(endpoint: TokenEndpoint, file: File) -> CredentialSource:
     """A source as the application makes it."""
-    return ReloadingTokenSource(
-        CredentialSource(endpoint, grant(file.text)), identity=("id",), reread=file.read
+    return CredentialSource(
+        endpoint=endpoint, grant=grant(file.text), identity=("id",), reread=file.read
     )
 
 
-async def value(source: CredentialSource | ReloadingTokenSource) -> str:
+async def value(source: CredentialSource) -> str:
     """The token that a source gets, or the code of the refusal."""
     try:
         return (await source.request()).access_token.reveal()
@@ -103,13 +103,13 @@ class TestTwoSecrets:
         self, sso: StrictSso, endpoint: TokenEndpoint
     ) -> None:
         """The new one is tried, the old one serves and is from then on tried first."""
-        source = CredentialSource(endpoint, grant("new\nold\n"))
+        source = CredentialSource(endpoint=endpoint, grant=grant("new\nold\n"))
         assert [await value(source), await value(source)] == ["for-old", "for-old"]
         assert sso.shown == ["new", "old", "old"]
 
     async def test_the_sso_changes_over(self, sso: StrictSso, endpoint: TokenEndpoint) -> None:
         """When the SSO lets the old one go, the same request brings a token for the new one."""
-        source = CredentialSource(endpoint, grant("new\nold"))
+        source = CredentialSource(endpoint=endpoint, grant=grant("new\nold"))
         await value(source)
         sso.takes = {"new"}
         assert [await value(source), await value(source)] == ["for-new", "for-new"]
@@ -119,7 +119,7 @@ class TestTwoSecrets:
         self, sso: StrictSso, endpoint: TokenEndpoint, caplog: pytest.LogCaptureFixture
     ) -> None:
         """That the first is refused is told with the token, and in the log, once; then no more."""
-        source = CredentialSource(endpoint, grant("new\nold"))
+        source = CredentialSource(endpoint=endpoint, grant=grant("new\nold"))
         assert not source.uses_previous_secret
         told = [[each.oauth_error for each in (await source.request()).refusals] for _ in "12"]
         assert told == [["invalid_client"], []]
@@ -134,13 +134,15 @@ class TestTwoSecrets:
     async def test_the_sso_knows_both(self, sso: StrictSso, endpoint: TokenEndpoint) -> None:
         """The new one is used."""
         sso.takes = {"new", "old"}
-        assert await value(CredentialSource(endpoint, grant("new\nold"))) == "for-new"
+        assert (
+            await value(CredentialSource(endpoint=endpoint, grant=grant("new\nold"))) == "for-new"
+        )
         assert sso.shown == ["new"]
 
     async def test_the_sso_knows_neither(self, sso: StrictSso, endpoint: TokenEndpoint) -> None:
         """Each is tried, the first once more, and the refusal is that of the first."""
         sso.takes = set()
-        source = CredentialSource(endpoint, grant("new\nold"))
+        source = CredentialSource(endpoint=endpoint, grant=grant("new\nold"))
         sso.script(refusal("unauthorized_client", 401), refusal("invalid_client", 401))
         assert await value(source) == "refused unauthorized_client"
         assert sso.shown == ["new", "old", "new"]
@@ -151,7 +153,9 @@ class TestTwoSecrets:
         """The new one, refused a moment ago, is tried again when the old one is refused too."""
         sso.takes = {"new"}
         sso.script(refusal("invalid_client", 401))
-        assert await value(CredentialSource(endpoint, grant("new\nold"))) == "for-new"
+        assert (
+            await value(CredentialSource(endpoint=endpoint, grant=grant("new\nold"))) == "for-new"
+        )
         assert sso.shown == ["new", "old", "new"]
 
     @pytest.mark.parametrize("answer", [status(503), status(429), refusal("invalid_scope")])
@@ -161,16 +165,16 @@ class TestTwoSecrets:
         """An SSO that fails, or refuses something else, is not shown another secret."""
         sso.script(answer)
         with pytest.raises(TokenRequestError):
-            await CredentialSource(endpoint, grant("new\nold")).request()
+            await CredentialSource(endpoint=endpoint, grant=grant("new\nold")).request()
         assert sso.shown == ["new"]
 
     async def test_the_store_key_is_that_of_the_secret_in_use(
         self, sso: StrictSso, endpoint: TokenEndpoint
     ) -> None:
         """Tokens are kept under the secret that brought them."""
-        source = CredentialSource(endpoint, grant("new\nold"))
+        source = CredentialSource(endpoint=endpoint, grant=grant("new\nold"))
         await value(source)
-        assert source.store_key == CredentialSource(endpoint, grant("old")).store_key
+        assert source.store_key == CredentialSource(endpoint=endpoint, grant=grant("old")).store_key
 
 
 class TestChangedFile:

@@ -235,7 +235,8 @@ class TestExpiry:
         tokens = TokenManager(
             sources={"default": given.source(endpoint)},
             store=MemoryTokenStore(),
-            observer=given.observer,
+            metrics=given.observer,  # type: ignore[arg-type] # a double
+            audit=given.observer,  # type: ignore[arg-type] # a double
             sso=given.settings,
         )
         await tokens.start()

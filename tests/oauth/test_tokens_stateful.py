@@ -80,7 +80,8 @@ class TokenMachine(RuleBasedStateMachine):
         self.tokens = TokenManager(
             sources={"default": self.source},
             store=MemoryTokenStore(self.clock),
-            observer=self.observer,
+            metrics=self.observer,  # type: ignore[arg-type] # a double
+            audit=self.observer,  # type: ignore[arg-type] # a double
             sso=SsoSettings(token_url="https://sso.test/token"),
             times=TimeSource(self.clock, self.clock.wall, self.clock.call_later),
             rng=random.Random(1),  # noqa: S311 - the same jitter in every run
