@@ -414,4 +414,10 @@ def _login_parts(
     # Imported here: the import takes time, and the login is optional.
     from gateway.app.login_setup import LoginParts
 
-    return LoginParts(settings, tokens, parts.session, parts.sessions, parts.audit)
+    return LoginParts(
+        settings=settings,
+        credential_tokens=tokens,
+        session=parts.session,
+        sessions=parts.sessions,
+        audit=parts.audit,
+    )

@@ -32,8 +32,10 @@ from gateway.oauth.token_response import TokenRequestError, oauth_error_code, pa
 from gateway.secret import Secret
 
 if TYPE_CHECKING:
+    from aiohttp import ClientSession  # noqa: TID251 - received, not made
+
+    from gateway.config.operations_settings import LoginSettings
     from gateway.config.settings import Settings
-    from gateway.login.authorization_code import LoginClient
     from gateway.login.openid_provider import OpenIdProvider
     from gateway.oauth.token_response import TokenResponse
 
@@ -46,8 +48,15 @@ _MAX_URL_LENGTH: Final = 300
 # Causes for which the server is probably not the client's SSO, or the path is wrong.
 _WRONG_SERVER_CAUSES: Final = frozenset(
     {
-        *("no OAuth error", "web page", "redirect", "not HTTP", "no TLS"),
-        *("not a JSON object", "empty answer", "unreadable answer", "no usable access_token"),
+        "no OAuth error",
+        "web page",
+        "redirect",
+        "not HTTP",
+        "no TLS",
+        "not a JSON object",
+        "empty answer",
+        "unreadable answer",
+        "no usable access_token",
     }
 )
 _WRONG_PATH_STATUSES: Final = frozenset({404, 405, 410})
@@ -188,7 +197,7 @@ def _sso_metadata_urls(settings: Settings) -> Iterator[str]:
 
 
 async def _endpoint(
-    session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
+    session: ClientSession,
     url: str,
     server: CheckedServer,
     proxy_url: str | None,
@@ -286,7 +295,7 @@ async def _check_route(settings: Settings) -> AsyncIterator[CheckResult]:
 
 async def _conversation(
     settings: Settings,
-    session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
+    session: ClientSession,
     *,
     sso_reached: bool,
 ) -> AsyncIterator[CheckResult]:
@@ -360,15 +369,20 @@ def _check_document(settings: Settings, issuer: str, document: Mapping[str, Any]
 
 async def _page(
     settings: Settings,
-    session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
+    session: ClientSession,
     endpoint: str | None,
 ) -> CheckResult:
     """Check whether the SSO would begin a sign-in of this client with this redirect URI."""
-    from gateway.app.login_setup import login_client
+    from gateway.login.authorization_code import authorization_url
 
-    client = login_client(settings)
-    nonce = "doctor" if client.is_openid else None
-    url = client.authorization_url(endpoint, "doctor", nonce, _VERIFIER)
+    login = settings.login
+    url = authorization_url(
+        login,
+        endpoint or settings.sso.authorize_url or "",
+        state="doctor",
+        nonce="doctor" if login.is_openid else None,
+        verifier=_VERIFIER,
+    )
     try:
         tls = tls_contexts.client_tls(url, settings.sso.ca_file, "sso.ca_file")
         async with session.get(
@@ -382,11 +396,11 @@ async def _page(
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         detail = Message("no answer: {name}", name=type(error).__name__)
         return CheckResult(_PAGE, "failed", detail, Message("Check sso.authorize_url"))
-    return _check_page_response(client, status, location)
+    return _check_page_response(login, status, location)
 
 
-def _check_page_response(client: LoginClient, status: int, location: str) -> CheckResult:
-    refusal = _refusal(location, client.redirect_uri)
+def _check_page_response(login: LoginSettings, status: int, location: str) -> CheckResult:
+    refusal = _refusal(location, login.redirect_uri or "")
     if refusal is not None:
         hint = Message("Check login.scope; the SSO's operator can tell what this client may do")
         refused = Message("the SSO refuses the sign-in: {refusal}", refusal=refusal[0])
@@ -397,8 +411,8 @@ def _check_page_response(client: LoginClient, status: int, location: str) -> Che
         )
         hint = Message(
             "Register with it, letter for letter: {client_id}, {redirect_uri}",
-            client_id=client.client_id,
-            redirect_uri=client.redirect_uri,
+            client_id=login.client_id,
+            redirect_uri=login.redirect_uri,
         )
         return CheckResult(_PAGE, "failed", detail, hint)
     if status >= 500:
@@ -411,7 +425,7 @@ def _check_page_response(client: LoginClient, status: int, location: str) -> Che
     return CheckResult(
         _PAGE,
         "ok",
-        Message("the SSO lets people sign in for {redirect_uri}", redirect_uri=client.redirect_uri),
+        Message("the SSO lets people sign in for {redirect_uri}", redirect_uri=login.redirect_uri),
     )
 
 
@@ -431,7 +445,7 @@ def _refusal(location: str, redirect_uri: str) -> tuple[str, str] | None:
 
 async def _client(
     settings: Settings,
-    session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
+    session: ClientSession,
 ) -> CheckResult:
     """Check whether the SSO accepts the client: it then rejects only the invented code."""
     from gateway.app.login_setup import user_endpoint

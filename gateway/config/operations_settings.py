@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, Strict
 
@@ -31,6 +32,7 @@ from gateway.config.value_types import (
     SecretText,
     Text,
 )
+from gateway.field_values import is_loopback_host
 
 
 class AuditSettings(Section):
@@ -201,6 +203,41 @@ class LoginSettings(Section):
         "sent only from pages of the same site, such as `https://his.clinic.uz` for a gateway at "
         "`https://gateway.clinic.uz`.",
     )
+
+    @property
+    def is_openid(self) -> bool:
+        """Whether an ID token is requested."""
+        return "openid" in (self.scope or "").split()
+
+    @property
+    def touch_interval(self) -> float:
+        """The age in seconds from which on a session's last use is written to the store again.
+
+        It is not written at each request.
+        """
+        return min(15.0, 0.05 * self.idle_lifetime)
+
+    @property
+    def own_origin(self) -> str:
+        """The gateway's origin as browsers see it: scheme, host and port."""
+        parts = urlsplit(self.redirect_uri or "")
+        default_port = ":443" if parts.scheme == "https" else ":80"
+        return f"{parts.scheme}://{parts.netloc.lower().removesuffix(default_port)}"
+
+    @property
+    def path_prefix(self) -> str:
+        """The path prefix that a proxy in front of the gateway removes, "" without one."""
+        path = urlsplit(self.redirect_uri or "").path
+        return path.removesuffix("/auth/callback") if path.endswith("/auth/callback") else ""
+
+    @property
+    def has_secure_cookies(self) -> bool:
+        """Whether cookies are for https only.
+
+        This also allows the name prefix that binds them to the host (RFC 6265bis section 4.1.3).
+        """
+        parts = urlsplit(self.redirect_uri or "")
+        return parts.scheme != "http" or not is_loopback_host(parts.hostname or "")
 
     def secret_source(self) -> SecretSource:
         """Return the source of the client's secret, with `private_key_jwt` of the private key."""

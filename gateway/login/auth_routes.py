@@ -16,10 +16,10 @@ import base64
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
 from cachetools import LRUCache
@@ -32,6 +32,14 @@ from gateway.i18n import Message, choose_language, in_all_languages
 from gateway.login.authorization_code import SignInError, return_target
 from gateway.login.browser_request import BrowserRequest, parse_browser_request, read_form
 from gateway.login.logout import LogoutTokenError
+from gateway.login.session_auth import (
+    challenge,
+    cookie_field,
+    cookie_name,
+    login_path,
+    requested_target,
+    session_cookie,
+)
 from gateway.login.session_store import SIGN_IN_LIFETIME, UserCredential
 from gateway.pipeline.admission import TokenBucket
 from gateway.pipeline.own_replies import (
@@ -47,13 +55,16 @@ from gateway.telemetry.logs import get_logger
 from gateway.templates import file_text, render
 
 if TYPE_CHECKING:
+    from gateway.audit.audit_trail import AuditTrail, Event
+    from gateway.config.operations_settings import LoginSettings
     from gateway.http.server.caller_connection import IncomingRequest
     from gateway.http.server.request_parser import ConnectionDisposition
     from gateway.login.authorization_code import SignInFlow
     from gateway.login.logout import SignOutFlow
-    from gateway.login.session_auth import BrowserSettings, SessionAuth
+    from gateway.login.session_auth import SessionAuth
     from gateway.login.session_store import Session
     from gateway.login.sessions import SessionManager
+    from gateway.login.user_tokens import UserTokenProvider
     from gateway.pipeline.handler import Handler
     from gateway.pipeline.unidentified_limit import UnidentifiedLimiter
 
@@ -151,38 +162,38 @@ _RETRY_AFTER: Final = (("Retry-After", "10"),)
 Respond = Callable[[BrowserRequest, Exchange], Awaitable[LocalResponse]]
 
 
-class LoginEvents(Protocol):
-    """Receives sign-ins and sign-outs, for the audit trail."""
+class AuthEndpoints:
+    """Responds to requests below `/auth/…`, with a rate limit for each client address.
 
-    def __call__(self, name: str, /, **fields: object) -> None: ...  # noqa: D102
-
-
-@dataclass(frozen=True, slots=True)
-class AuthEndpointParts:
-    """The objects that the endpoints use. `clock` is monotonic, `wall_clock` returns Unix time.
-
-    `was_token_accepted` returns whether the platform accepted a token of a session in this process.
+    `clock` is monotonic, `wall_clock` returns Unix time.
     """
 
-    login: SignInFlow
-    sign_out: SignOutFlow
-    sessions: SessionManager
-    session_auth: SessionAuth
-    events: LoginEvents
-    was_token_accepted: Callable[[Session], bool]
-    clock: Callable[[], float]
-    wall_clock: Callable[[], float]
-
-
-class AuthEndpoints:
-    """Responds to requests below `/auth/…`, with a rate limit for each client address."""
-
     def __init__(
-        self, rules: BrowserSettings, default_language: str, parts: AuthEndpointParts
+        self,
+        *,
+        login: LoginSettings,
+        default_language: str,
+        sign_in: SignInFlow,
+        sign_out: SignOutFlow,
+        sessions: SessionManager,
+        session_auth: SessionAuth,
+        user_tokens: UserTokenProvider,
+        audit: AuditTrail,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float],
     ) -> None:
-        self._rules = rules
+        self._settings = login
+        self._session_cookie = session_cookie(login)
+        self._challenge = challenge(login)
         self._default_language = default_language
-        self._parts = parts
+        self._sign_in = sign_in
+        self._sign_out = sign_out
+        self._sessions = sessions
+        self._session_auth = session_auth
+        self._user_tokens = user_tokens
+        self._audit = audit
+        self._clock = clock
+        self._wall_clock = wall_clock
         self._buckets: LRUCache[tuple[str, bool], TokenBucket] = LRUCache(_MAX_ADDRESSES)
         self._routes: dict[str, tuple[str, Respond]] = {
             "/auth/login": ("GET", self._login),
@@ -216,29 +227,31 @@ class AuthEndpoints:
         Shortly after a sign-in whose tokens the platform never accepted, return an error page
         instead: if the platform rejects every token of the SSO, the redirects would form a loop.
         """
-        is_new = self._parts.clock() - session.started_at < _RECENT_SECONDS
-        if is_new and not self._parts.was_token_accepted(session):
+        is_new = self._clock() - session.started_at < _RECENT_SECONDS
+        if is_new and not self._user_tokens.was_accepted(session):
             return self._failed(
-                "rejected", request, exchange, self._rules.requested_target(request)
+                "rejected", request, exchange, requested_target(self._settings, request)
             )
-        return self._parts.session_auth.login_redirect(request)
+        return self._session_auth.login_redirect(request)
 
     async def _login(self, request: BrowserRequest, exchange: Exchange) -> LocalResponse:
         """Redirect to the SSO. Each sign-in has its own cookie, so several tabs can sign in."""
         return_to = dict(parse_qsl(request.query, keep_blank_values=True)).get("return_to")
         target = self._default_target
         if return_to is not None:
-            allowed = return_target(return_to, self._rules.own_origin, self._rules.return_origins)
+            allowed = return_target(
+                return_to, self._settings.own_origin, self._settings.allowed_return_origins
+            )
             if allowed is None:
                 return self._failed("return", request, exchange)
             target = allowed
         try:
-            redirect = await self._parts.login.start(target)
+            redirect = await self._sign_in.start(target)
         except GatewayError:  # the session store fails
             return self._failed("unavailable", request, exchange, target)
         name = self._sign_in_cookie(redirect.state)
-        cookie = self._rules.cookie(
-            name, redirect.binding_cookie.reveal(), max_age=int(SIGN_IN_LIFETIME)
+        cookie = cookie_field(
+            self._settings, name, redirect.binding_cookie.reveal(), max_age=int(SIGN_IN_LIFETIME)
         )
         return redirect_response(redirect.location, cookie)
 
@@ -251,7 +264,7 @@ class AuthEndpoints:
         try:
             if len(params) != len(pairs):
                 raise SignInError("foreign", "a parameter appears twice")
-            sign_in = await self._parts.login.finish(
+            sign_in = await self._sign_in.finish(
                 params, None if binding is None else Secret(binding)
             )
         except SignInError as error:
@@ -278,15 +291,15 @@ class AuthEndpoints:
         self._audit_event("login", sign_in.session.user, exchange, outcome="success")
         return redirect_response(
             sign_in.return_to,
-            self._rules.cookie(self._rules.session_cookie, sign_in.identifier.reveal()),
-            self._rules.cookie(name, "", max_age=0),
+            cookie_field(self._settings, self._session_cookie, sign_in.identifier.reveal()),
+            cookie_field(self._settings, name, "", max_age=0),
         )
 
     async def _end_previous_session(self, request: BrowserRequest, exchange: Exchange) -> None:
         """End the browser's previous session, so that a stolen identifier of it becomes useless."""
-        former = await self._parts.session_auth.session(request, touch=False)
+        former = await self._session_auth.session(request, touch=False)
         if former is not None:
-            await self._parts.sessions.end(former)
+            await self._sessions.end(former)
             self._audit_event("logout", former.user, exchange, outcome="replaced")
 
     async def _logout(self, request: BrowserRequest, exchange: Exchange) -> LocalResponse:
@@ -294,16 +307,16 @@ class AuthEndpoints:
 
         Without a session too, the response removes the cookie.
         """
-        self._parts.session_auth.require_same_origin(request)
-        session = await self._parts.session_auth.session(request, touch=False)
+        self._session_auth.require_same_origin(request)
+        session = await self._session_auth.session(request, touch=False)
         end_session_url = None
         if session is not None:
             exchange.user = session.user
-            await self._parts.sessions.end(session)
+            await self._sessions.end(session)
             self._audit_event("logout", session.user, exchange, outcome="success")
-            await self._parts.sign_out.revoke(session)
-            end_session_url = await self._parts.sign_out.end_session_url()
-        expired_cookie = self._rules.cookie(self._rules.session_cookie, "", max_age=0)
+            await self._sign_out.revoke(session)
+            end_session_url = await self._sign_out.end_session_url()
+        expired_cookie = cookie_field(self._settings, self._session_cookie, "", max_age=0)
         return json_response(
             {"signed_in": False, "end_session_url": end_session_url}, expired_cookie
         )
@@ -312,7 +325,7 @@ class AuthEndpoints:
         """Handle a logout token of the SSO. Cookies and the Origin field are ignored."""
         logout_token = (await request.form()).get("logout_token", "")
         try:
-            logout = await self._parts.sign_out.handle_back_channel(logout_token)
+            logout = await self._sign_out.handle_back_channel(logout_token)
         except LogoutTokenError as error:
             body = {"error": "invalid_request", "error_description": f"logout_token: {error}"}
             return json_response(body, status=400)
@@ -328,7 +341,7 @@ class AuthEndpoints:
         Only requests without a session count for the rate limit, because the pages of a whole
         clinic may poll this endpoint from one address.
         """
-        session = await self._parts.session_auth.session(request, touch=False)
+        session = await self._session_auth.session(request, touch=False)
         if session is None:
             self._bucket(request).take()
             signed_out = {"signed_in": False, "user": None, "name": None}
@@ -337,8 +350,8 @@ class AuthEndpoints:
         return json_response(self._session_json(session))
 
     def _session_json(self, session: Session) -> dict[str, object]:
-        seconds_left = max(0.0, self._parts.sessions.expires_in(session))
-        expires_at = datetime.fromtimestamp(self._parts.wall_clock() + seconds_left, UTC)
+        seconds_left = max(0.0, self._sessions.expires_in(session))
+        expires_at = datetime.fromtimestamp(self._wall_clock() + seconds_left, UTC)
         return {
             "signed_in": True,
             "user": session.user,
@@ -350,7 +363,7 @@ class AuthEndpoints:
     @property
     def _default_target(self) -> str:
         """The target after a sign-in without `return_to`."""
-        return self._rules.prefix + _SESSION
+        return self._settings.path_prefix + _SESSION
 
     def _failed(
         self,
@@ -361,20 +374,20 @@ class AuthEndpoints:
         status: int | None = None,
     ) -> LocalResponse:
         language = choose_language(request.fields.get("accept-language"), self._default_language)
-        login_path = self._rules.login_path(return_to or self._default_target)
-        headers = {"rejected": self._rules.challenge, "unavailable": _RETRY_AFTER}.get(failure, ())
-        page = failure_page(failure, language, login_path, exchange.request_id, *headers)
+        again_path = login_path(self._settings, return_to or self._default_target)
+        headers = {"rejected": self._challenge, "unavailable": _RETRY_AFTER}.get(failure, ())
+        page = failure_page(failure, language, again_path, exchange.request_id, *headers)
         return page if status is None else replace(page, status=status)
 
     def _sign_in_cookie(self, state: str) -> str:
         """Return the name of a sign-in's cookie, which does not reveal its state."""
         mark = hashlib.sha256(state.encode("utf-8", "replace")).hexdigest()[:16]
-        return self._rules.cookie_name(f"dhp-login-{mark}")
+        return cookie_name(self._settings, f"dhp-login-{mark}")
 
     def _audit_event(
-        self, name: str, user: str | None, exchange: Exchange, **fields: object
+        self, name: Event, user: str | None, exchange: Exchange, **fields: object
     ) -> None:
-        self._parts.events(
+        self._audit.record_event(
             name, user=user, **fields, remote=exchange.remote, request_id=exchange.request_id
         )
 
@@ -384,7 +397,7 @@ class AuthEndpoints:
         bucket: TokenBucket | None = self._buckets.get(key)
         if bucket is None:
             rate, burst = (_SSO_RATE, _SSO_BURST) if by_sso else (_RATE, _BURST)
-            bucket = self._buckets[key] = TokenBucket(rate, burst, self._parts.clock)
+            bucket = self._buckets[key] = TokenBucket(rate, burst, self._clock)
         return bucket
 
 
@@ -397,6 +410,7 @@ class LoginMiddleware:
 
     def __init__(
         self,
+        *,
         handler: Handler,
         endpoints: AuthEndpoints,
         session_auth: SessionAuth,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 from urllib.parse import quote, unquote
 
@@ -28,6 +28,8 @@ from gateway.oauth.token_response import TokenRequestError, oauth_error_code, un
 from gateway.secret import Secret
 
 if TYPE_CHECKING:
+    from gateway.config.operations_settings import LoginSettings
+    from gateway.config.outbound_settings import SsoSettings
     from gateway.login.openid_provider import OpenIdProvider, ProviderMetadata
     from gateway.login.session_store import Session, SessionStore
     from gateway.login.sessions import SessionManager
@@ -67,41 +69,22 @@ class SignInError(Exception):
         self.return_to: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LoginClient:
-    """The OAuth client for which users sign in, as it is registered at the SSO."""
-
-    client_id: str
-    redirect_uri: str
-    scope: str | None
-    authorize_url: str
-    post_logout_redirect_uri: str | None = None
-    extra_params: Mapping[str, str] = field(default_factory=dict, repr=False)
-
-    @property
-    def is_openid(self) -> bool:
-        """Whether an ID token is requested."""
-        return "openid" in (self.scope or "").split()
-
-    def authorization_url(
-        self, authorization_endpoint: str | None, state: str, nonce: str | None, verifier: str
-    ) -> str:
-        """Return the URL of an authorization request.
-
-        Follows RFC 6749 section 4.1.1 and RFC 7636 section 4.3.
-        """
-        url = prepare_grant_uri(
-            authorization_endpoint or self.authorize_url,
-            self.client_id,
-            "code",
-            redirect_uri=self.redirect_uri,
-            scope=self.scope,
-            state=state,
-            nonce=nonce,
-            code_challenge=create_s256_code_challenge(verifier),
-            code_challenge_method="S256",
-        )
-        return str(add_params_to_uri(url, self.extra_params))
+def authorization_url(
+    login: LoginSettings, endpoint: str, *, state: str, nonce: str | None, verifier: str
+) -> str:
+    """Return the URL of an authorization request (RFC 6749 section 4.1.1, RFC 7636 section 4.3)."""
+    url = prepare_grant_uri(
+        endpoint,
+        login.client_id,
+        "code",
+        redirect_uri=login.redirect_uri,
+        scope=login.scope,
+        state=state,
+        nonce=nonce,
+        code_challenge=create_s256_code_challenge(verifier),
+        code_challenge_method="S256",
+    )
+    return str(add_params_to_uri(url, login.extra_params))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +114,16 @@ class SignInFlow:
 
     def __init__(
         self,
-        client: LoginClient,
+        *,
+        login: LoginSettings,
+        sso: SsoSettings,
         endpoint: UserTokenEndpoint,
         provider: OpenIdProvider,
         store: SessionStore,
         sessions: SessionManager,
     ) -> None:
-        self._client = client
+        self._login = login
+        self._authorize_url = sso.authorize_url or ""
         self._endpoint = endpoint
         self._provider = provider
         self._store = store
@@ -149,12 +135,17 @@ class SignInFlow:
         Raises `GatewayError` sso-unavailable if the session store fails.
         """
         metadata = await self._provider.metadata()
-        client = self._client
         state, binding = new_secret(), new_secret()
         verifier = secrets.token_urlsafe(_VERIFIER_BYTES)
-        nonce = new_secret() if client.is_openid else None
+        nonce = new_secret() if self._login.is_openid else None
         endpoint = metadata.authorization_endpoint if metadata is not None else None
-        location = client.authorization_url(endpoint, state, nonce, verifier)
+        location = authorization_url(
+            self._login,
+            endpoint or self._authorize_url,
+            state=state,
+            nonce=nonce,
+            verifier=verifier,
+        )
         sign_in = SignInState(Secret(verifier), nonce, return_to)
         await self._store.save_sign_in(store_key(state, binding), sign_in)
         return AuthorizationRedirect(location, state, Secret(binding))
@@ -193,7 +184,7 @@ class SignInFlow:
             raise SignInError("foreign", "no code")
         try:
             tokens = await self._endpoint.redeem_code(
-                code, sign_in.verifier, self._client.redirect_uri
+                code, sign_in.verifier, self._login.redirect_uri or ""
             )
         except TokenRequestError as failure:
             raise SignInError(_failure(failure), str(failure)) from None
@@ -201,12 +192,12 @@ class SignInFlow:
 
     async def _claims(self, tokens: UserTokenSet, sign_in: SignInState) -> Mapping[str, Any]:
         if tokens.id_token is None:
-            if self._client.is_openid:
+            if self._login.is_openid:
                 raise SignInError("invalid", "no id_token")
             return {}
         try:
             return await self._provider.id_token_claims(
-                tokens.id_token, self._client.client_id, sign_in.nonce
+                tokens.id_token, self._login.client_id or "", sign_in.nonce
             )
         except IdTokenError as error:
             raise SignInError("invalid", f"id_token: {error}") from None

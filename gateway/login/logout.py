@@ -22,7 +22,7 @@ from gateway.oauth.token_response import TokenRequestError, unverified_claims
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from gateway.login.authorization_code import LoginClient
+    from gateway.config.operations_settings import LoginSettings
     from gateway.login.openid_provider import OpenIdProvider
     from gateway.login.session_store import Session
     from gateway.login.sessions import SessionManager
@@ -62,13 +62,15 @@ class SignOutFlow:
 
     def __init__(
         self,
-        client: LoginClient,
+        *,
+        login: LoginSettings,
         endpoint: UserTokenEndpoint,
         provider: OpenIdProvider,
         sessions: SessionManager,
         wall_clock: Callable[[], float],
     ) -> None:
-        self._client = client
+        self._client_id = login.client_id or ""
+        self._post_logout_redirect_uri = login.post_logout_redirect_uri
         self._endpoint = endpoint
         self._provider = provider
         self._sessions = sessions
@@ -82,9 +84,9 @@ class SignOutFlow:
         metadata = await self._provider.metadata()
         if metadata is None or metadata.end_session_endpoint is None:
             return None
-        params = [("client_id", self._client.client_id)]
-        if self._client.post_logout_redirect_uri is not None:
-            params.append(("post_logout_redirect_uri", self._client.post_logout_redirect_uri))
+        params = [("client_id", self._client_id)]
+        if self._post_logout_redirect_uri is not None:
+            params.append(("post_logout_redirect_uri", self._post_logout_redirect_uri))
         return str(add_params_to_uri(metadata.end_session_endpoint, params))
 
     async def revoke(self, session: Session) -> None:
@@ -139,8 +141,7 @@ class SignOutFlow:
         expires = _numeric_date(claims.get("exp")) - self._wall_clock()
         checks = {
             "iss": _is_text(claims.get("iss")),
-            "aud": self._client.client_id
-            in (audience if isinstance(audience, list) else [audience]),
+            "aud": self._client_id in (audience if isinstance(audience, list) else [audience]),
             "iat": -_MAX_TOKEN_AGE - _LEEWAY < issued < _LEEWAY,
             "exp": expires > -_LEEWAY,
             "jti": _is_text(claims.get("jti")),

@@ -11,7 +11,7 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -23,6 +23,11 @@ from gateway.oauth.token_endpoint import read_response
 from gateway.oauth.token_response import parse_object, unverified_claims
 from gateway.telemetry.logs import get_logger
 
+if TYPE_CHECKING:
+    from aiohttp import ClientSession  # noqa: TID251 - received, not made
+
+    from gateway.config.outbound_settings import SsoSettings
+
 _log = get_logger(__name__)
 
 _WELL_KNOWN: Final = "/.well-known/openid-configuration"
@@ -30,8 +35,17 @@ _URL: Final = re.compile(r"https?://[\x21-\x7e]{1,2000}")
 # Only algorithms with a public key: "none" proves nothing, and neither do those with a shared
 # secret, because keys are taken from a public document.
 _ALGORITHMS: Final = [
-    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
-    *("ES256", "ES384", "ES512", "EdDSA", "Ed25519"),
+    "RS256",
+    "RS384",
+    "RS512",
+    "PS256",
+    "PS384",
+    "PS512",
+    "ES256",
+    "ES384",
+    "ES512",
+    "EdDSA",
+    "Ed25519",
 ]
 _LEEWAY: Final = 60
 # Seconds for which the metadata, or its absence, is cached.
@@ -66,35 +80,28 @@ class ProviderMetadata:
     sends_issuer: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderSettings:
-    """How the metadata is requested.
-
-    It is looked for below `authorize_url` and at its origin. `timeout` is in seconds. `ssl` None
-    means the default root certificates.
-    """
-
-    authorize_url: str
-    timeout: float
-    ssl: ssl.SSLContext | None = None
-    proxy_url: str | None = None
-
-
 class OpenIdProvider:
     """Requests and caches the SSO's metadata and keys, and validates its JWTs.
 
-    This object does not close `session`. `clock` is monotonic, `wall_clock` returns Unix time.
+    The metadata is looked for below `sso.authorize_url` and at its origin. `tls` None means the
+    default root certificates. This object does not close `session`. `clock` is monotonic,
+    `wall_clock` returns Unix time.
     """
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
-        settings: ProviderSettings,
+        *,
+        session: ClientSession,
+        sso: SsoSettings,
+        tls: ssl.SSLContext | None,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
         self._session = session
-        self._settings = settings
+        self._authorize_url = sso.authorize_url or ""
+        self._timeout = min(sso.timeout, _DISCOVERY_TIMEOUT)
+        self._proxy_url = sso.proxy_url
+        self._tls = tls
         self._clock = clock
         self._wall_clock = wall_clock
         self._metadata: ProviderMetadata | None = None
@@ -186,9 +193,9 @@ class OpenIdProvider:
 
     async def discovery_documents(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         """Yield every metadata document that is found, with the issuer that it must name."""
-        parts = urlsplit(self._settings.authorize_url)
+        parts = urlsplit(self._authorize_url)
         origin = f"{parts.scheme}://{parts.netloc}"
-        for base in dict.fromkeys((self._settings.authorize_url.rstrip("/"), origin)):
+        for base in dict.fromkeys((self._authorize_url.rstrip("/"), origin)):
             document = await self._get(base + _WELL_KNOWN)
             if document is not None:
                 yield base, document
@@ -201,16 +208,15 @@ class OpenIdProvider:
 
     async def _get(self, url: str) -> dict[str, Any] | None:
         """Return the JSON object at `url`, or None on any failure. No redirect is followed."""
-        settings = self._settings
         try:
             async with (
-                asyncio.timeout(min(settings.timeout, _DISCOVERY_TIMEOUT)),
+                asyncio.timeout(self._timeout),
                 self._session.get(
                     url,
                     headers={"Accept": "application/json", "Accept-Encoding": "identity"},
                     allow_redirects=False,
-                    ssl=settings.ssl or True,
-                    proxy=settings.proxy_url,
+                    ssl=self._tls or True,
+                    proxy=self._proxy_url,
                     timeout=_NO_TIMEOUT,
                 ) as response,
             ):

@@ -7,9 +7,8 @@ set, and requests from pages of other origins are denied.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from gateway import errors
 from gateway.errors import GatewayError
@@ -20,6 +19,7 @@ from gateway.pipeline.callers import AuthResult, Caller
 from gateway.pipeline.own_replies import LocalResponse
 
 if TYPE_CHECKING:
+    from gateway.config.operations_settings import LoginSettings
     from gateway.http.headers import RequestHeader
     from gateway.http.server.peer import Peer
     from gateway.login.browser_request import BrowserRequest
@@ -54,88 +54,73 @@ _CONTENT: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class BrowserSettings:
-    """The settings of the sign-in and of sessions towards browsers.
+def cookie_name(login: LoginSettings, name: str) -> str:
+    """Return the name of a cookie, with the prefix `__Host-` if cookies are for https only."""
+    return f"__Host-{name}" if login.has_secure_cookies else name
 
-    `base_path` is the path of the FHIR API. `redirect_uri` is the callback URL as browsers see it;
-    all other URLs are derived from it. `secure`: cookies are for https only, which also allows the
-    name prefix that binds them to the host (RFC 6265bis section 4.1.3). `cors_origins` are the
-    other origins whose pages may send requests, `return_origins` those to which the browser may be
-    sent after a sign-in.
+
+def cookie_field(
+    login: LoginSettings, name: str, value: str, *, max_age: int | None = None
+) -> tuple[str, str]:
+    """Return the field that sets a cookie.
+
+    `max_age` is in seconds; None means until the browser is closed.
     """
+    age = "" if max_age is None else f"; Max-Age={max_age}"
+    secure = "; Secure" if login.has_secure_cookies else ""
+    return ("Set-Cookie", f"{name}={value}; Path=/; HttpOnly; SameSite=Lax{secure}{age}")
 
-    base_path: str
-    redirect_uri: str
-    secure: bool
-    cors_origins: frozenset[str] = frozenset()
-    return_origins: frozenset[str] = frozenset()
 
-    @property
-    def own_origin(self) -> str:
-        """The gateway's origin as browsers see it: scheme, host and port."""
-        parts = urlsplit(self.redirect_uri)
-        default = {"http": ":80", "https": ":443"}[parts.scheme]
-        return f"{parts.scheme}://{parts.netloc.lower().removesuffix(default)}"
+def session_cookie(login: LoginSettings) -> str:
+    """Return the name of the session cookie."""
+    return cookie_name(login, "dhp-session")
 
-    @property
-    def prefix(self) -> str:
-        """The path prefix that a proxy in front of the gateway removes, "" without one."""
-        path = urlsplit(self.redirect_uri).path
-        return path.removesuffix("/auth/callback") if path.endswith("/auth/callback") else ""
 
-    @property
-    def session_cookie(self) -> str:
-        """The name of the session cookie."""
-        return self.cookie_name("dhp-session")
+def challenge(login: LoginSettings) -> tuple[tuple[str, str], ...]:
+    """Return the WWW-Authenticate field of a 401.
 
-    @property
-    def challenge(self) -> tuple[tuple[str, str], ...]:
-        """The WWW-Authenticate field of a 401.
+    Its scheme is one for which browsers do not open a password dialog.
+    """
+    where = f'form-action="{login.path_prefix}/auth/login"'
+    value = f'Cookie realm="dhp-gateway", {where}, cookie-name="{session_cookie(login)}"'
+    return (("WWW-Authenticate", value),)
 
-        Its scheme is one for which browsers do not open a password dialog.
-        """
-        where = f'form-action="{self.prefix}/auth/login"'
-        value = f'Cookie realm="dhp-gateway", {where}, cookie-name="{self.session_cookie}"'
-        return (("WWW-Authenticate", value),)
 
-    def cookie_name(self, name: str) -> str:
-        """Return the name of a cookie, with the prefix `__Host-` if cookies are for https only."""
-        return f"__Host-{name}" if self.secure else name
+def requested_target(login: LoginSettings, request: BrowserRequest) -> str:
+    """Return path and query of the request as browsers see them, with the prefix."""
+    path = f"{login.path_prefix}{request.path}"
+    return f"{path}?{request.query}" if request.query else path
 
-    def cookie(self, name: str, value: str, *, max_age: int | None = None) -> tuple[str, str]:
-        """Return the field that sets a cookie.
 
-        `max_age` is in seconds; None means until the browser is closed.
-        """
-        age = "" if max_age is None else f"; Max-Age={max_age}"
-        secure = "; Secure" if self.secure else ""
-        return ("Set-Cookie", f"{name}={value}; Path=/; HttpOnly; SameSite=Lax{secure}{age}")
-
-    def requested_target(self, request: BrowserRequest) -> str:
-        """Return path and query of the request as browsers see them, with the prefix."""
-        path = f"{self.prefix}{request.path}"
-        return f"{path}?{request.query}" if request.query else path
-
-    def login_path(self, return_to: str) -> str:
-        """Return the path that starts a sign-in and then redirects to `return_to`."""
-        target = quote(return_to, safe="/", errors="surrogateescape")
-        return f"{self.prefix}/auth/login?return_to={target}"
+def login_path(login: LoginSettings, return_to: str) -> str:
+    """Return the path that starts a sign-in and then redirects to `return_to`."""
+    target = quote(return_to, safe="/", errors="surrogateescape")
+    return f"{login.path_prefix}/auth/login?return_to={target}"
 
 
 class SessionAuth:
-    """Authenticates requests, and decides what pages of other origins may do."""
+    """Authenticates requests, and decides what pages of other origins may do.
+
+    `base_path` is the path of the FHIR API.
+    """
 
     def __init__(
-        self, callers: CallerRegistry, sessions: SessionManager, rules: BrowserSettings
+        self,
+        *,
+        login: LoginSettings,
+        base_path: str,
+        callers: CallerRegistry,
+        sessions: SessionManager,
     ) -> None:
+        self._login = login
+        self._base_path = base_path
         self._callers = callers
         self._sessions = sessions
-        self._rules = rules
-        self._own_origin = rules.own_origin
-        self._session_cookie = rules.session_cookie
-        self._vary = b"Vary: Cookie, Origin\r\n" if rules.cors_origins else b"Vary: Cookie\r\n"
-        self._content = _CONTENT.format(" ".join(("'self'", *sorted(rules.cors_origins)))).encode()
+        self._own_origin = login.own_origin
+        self._session_cookie = session_cookie(login)
+        self._cors_origins = frozenset(login.cors_origins)
+        self._vary = b"Vary: Cookie, Origin\r\n" if login.cors_origins else b"Vary: Cookie\r\n"
+        self._content = _CONTENT.format(" ".join(("'self'", *sorted(self._cors_origins)))).encode()
 
     def resolve_peer(self, peer: Peer, header: RequestHeader) -> Peer:
         """Return the client behind all trusted proxies."""
@@ -175,7 +160,7 @@ class SessionAuth:
         )
         if auth is not None and auth.caller is not None:
             return auth
-        if request.is_navigation and _is_below(request, self._rules.base_path):
+        if request.is_navigation and _is_below(request, self._base_path):
             return self.login_redirect(request)
         return AuthResult(field_lines, error=self._unauthenticated(request, auth))
 
@@ -184,7 +169,7 @@ class SessionAuth:
 
         Follows CORS in the Fetch standard. Vary is always among them.
         """
-        if request.origin is None or request.origin not in self._rules.cors_origins:
+        if request.origin is None or request.origin not in self._cors_origins:
             return self._vary
         return self._vary + (
             f"Access-Control-Allow-Origin: {request.origin}\r\n"
@@ -194,7 +179,7 @@ class SessionAuth:
 
     def preflight(self, request: BrowserRequest) -> LocalResponse:
         """Return the response to a CORS preflight. Raises `GatewayError` caller-forbidden."""
-        if request.origin not in self._rules.cors_origins:
+        if request.origin not in self._cors_origins:
             raise _forbidden("Origin", _KNOWN_ORIGIN)
         return LocalResponse(
             204,
@@ -221,10 +206,10 @@ class SessionAuth:
     def _is_same_origin(self, origin: str | None, host: str) -> bool:
         if origin is None:
             return False
-        if origin == self._own_origin or origin in self._rules.cors_origins:
+        if origin == self._own_origin or origin in self._cors_origins:
             return True
         is_secure = origin.startswith("https://")
-        return is_same_origin(origin, host) and (is_secure or not self._rules.secure)
+        return is_same_origin(origin, host) and (is_secure or not self._login.has_secure_cookies)
 
     def _signed_in(
         self, request: BrowserRequest, session: Session, field_lines: bytes
@@ -245,7 +230,7 @@ class SessionAuth:
             return AuthResult(field_lines, error=error)
 
     def _unauthenticated(self, request: BrowserRequest, auth: AuthResult | None) -> GatewayError:
-        challenges = self._rules.challenge
+        challenges = challenge(self._login)
         refusal = auth.error if auth is not None else None
         if refusal is not None and not request.is_from_browser:
             challenges = (*refusal.headers, *challenges)
@@ -255,9 +240,8 @@ class SessionAuth:
 
     def login_redirect(self, request: BrowserRequest) -> LocalResponse:
         """Return the redirect to a sign-in that leads back to the requested target."""
-        return LocalResponse(
-            302, (("Location", self._rules.login_path(self._rules.requested_target(request))),)
-        )
+        target = requested_target(self._login, request)
+        return LocalResponse(302, (("Location", login_path(self._login, target)),))
 
 
 def _is_below(request: BrowserRequest, base_path: str) -> bool:

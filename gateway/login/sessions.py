@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from gateway.errors import SSO_UNAVAILABLE, GatewayError
@@ -20,30 +19,14 @@ from gateway.login.session_store import Session, new_secret, store_key
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
+    from gateway.config.operations_settings import LoginSettings
     from gateway.login.session_store import SessionStore, SignedInUser, SignInState
     from gateway.oauth.grants import RenewalGrant
     from gateway.oauth.token_response import AccessToken
     from gateway.oauth.token_store import StoreKey, TokenLease
 
-# The last use of a session is not written at each request, but only when the stored one is older
-# than this many seconds, or than this share of the idle time if that is less.
-_MAX_TOUCH_INTERVAL: Final = 15.0
-_TOUCH_INTERVAL_SHARE: Final = 0.05
 # Seconds between two reads of the session while another process renews its token.
 _LEASE_POLL_INTERVAL: Final = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class SessionLifetimes:
-    """The maximum lifetime of a session, `absolute`, and its idle timeout, `idle`, in seconds."""
-
-    absolute: float
-    idle: float
-
-    @property
-    def touch_interval(self) -> float:
-        """The seconds after which a newer last use is written to the store."""
-        return min(_MAX_TOUCH_INTERVAL, _TOUCH_INTERVAL_SHARE * self.idle)
 
 
 class SessionManager:
@@ -55,13 +38,16 @@ class SessionManager:
 
     def __init__(
         self,
+        *,
         store: SessionStore,
-        lifetimes: SessionLifetimes,
+        login: LoginSettings,
         identity: str,
         clock: Callable[[], float],
     ) -> None:
         self._store = store
-        self._lifetimes = lifetimes
+        self._max_lifetime = login.session_lifetime
+        self._idle_lifetime = login.idle_lifetime
+        self._touch_interval = login.touch_interval
         self._identity = identity
         self._clock = clock
 
@@ -76,7 +62,7 @@ class SessionManager:
         now = self._clock()
         key = store_key(identifier)
         session = Session(key, self._identity, signed_in_user, now, now, token, renewal)
-        await self._store.add(session, self._seconds_left(session), self._lifetimes.absolute)
+        await self._store.add(session, self._seconds_left(session), self._max_lifetime)
         return identifier, session
 
     async def find(self, identifier: str, *, touch: bool) -> Session | None:
@@ -91,7 +77,7 @@ class SessionManager:
         if self._seconds_left(session) <= 0:
             await self.end(session)
             return None
-        if touch and now - session.last_used_at >= self._lifetimes.touch_interval:
+        if touch and now - session.last_used_at >= self._touch_interval:
             session.last_used_at = now
             await self._store.touch(session, self._seconds_left(session))
         return session
@@ -147,8 +133,8 @@ class SessionManager:
         return self._seconds_left(session)
 
     def _seconds_left(self, session: Session) -> float:
-        ends = session.started_at + self._lifetimes.absolute
-        return min(ends, session.last_used_at + self._lifetimes.idle) - self._clock()
+        ends = session.started_at + self._max_lifetime
+        return min(ends, session.last_used_at + self._idle_lifetime) - self._clock()
 
 
 _log = get_logger(__name__)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,6 +33,9 @@ from gateway.oauth.token_response import TokenRequestError
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
+    from gateway.audit.audit_trail import AuditTrail
+    from gateway.config.outbound_settings import SsoSettings
+    from gateway.login.logout import SignOutFlow
     from gateway.login.session_store import Session
     from gateway.login.sessions import SessionManager
     from gateway.oauth.grants import UserTokenEndpoint
@@ -79,26 +82,25 @@ class RenewalState:
 class SessionRenewals:
     """Starts renewals, stores their tokens, and waits for them at the shutdown.
 
-    `on_end` is called with each session that ends because its token cannot be renewed, and the
-    reason. `on_orphan` is called with a session that had ended when new tokens for it arrived.
-    `sessions_persist`: sessions outlive this process, because the store is shared.
+    `sessions_persist`: sessions outlive this process, because the store is shared. `clock` is
+    monotonic.
     """
 
     def __init__(
         self,
+        *,
         endpoint: UserTokenEndpoint,
         sessions: SessionManager,
+        sign_out: SignOutFlow,
+        audit: AuditTrail,
         clock: Callable[[], float],
-        *,
-        on_end: Callable[[Session, str], None],
-        on_orphan: Callable[[Session], Coroutine[Any, Any, None]],
         sessions_persist: bool,
     ) -> None:
         self._endpoint = endpoint
         self._sessions = sessions
+        self._sign_out = sign_out
+        self._audit = audit
         self._clock = clock
-        self._on_end = on_end
-        self._on_orphan = on_orphan
         self._sessions_persist = sessions_persist
         self._states: LRUCache[str, RenewalState] = LRUCache(_MAX_STATES)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -135,10 +137,13 @@ class SessionRenewals:
         return task
 
     async def end(self, session: Session, why: str) -> None:
-        """End the session and call `on_end`. Raises `GatewayError` while the store fails."""
+        """End the session because its token cannot be renewed.
+
+        Raises `GatewayError` while the store fails.
+        """
         if not session.is_ended:
             await self._sessions.end(session)
-            self._on_end(session, why)
+            self._audit.record_event("logout", user=session.user, outcome=why)
 
     async def finish(self) -> None:
         """Wait for the renewals in progress: a refresh token for single use must not be lost."""
@@ -207,7 +212,8 @@ class SessionRenewals:
             self._track(loop.create_task(self._save_until_stored(session, state)))
         else:
             if not is_stored:
-                self._track(loop.create_task(self._on_orphan(session)))
+                # The session ended before its new tokens arrived.
+                self._track(loop.create_task(self._sign_out.revoke(session)))
 
     async def _save_until_stored(self, session: Session, state: RenewalState) -> None:
         for delay in _SAVE_RETRY_DELAYS:
@@ -245,53 +251,27 @@ _RENEW_AHEAD_SHARE: Final = 0.25
 _MAX_RENEW_AHEAD: Final = 60.0
 
 
-async def _discard(_session: Session) -> None:
-    """Discard tokens that arrived after their session ended and cannot be revoked."""
-
-
-@dataclass(frozen=True, slots=True)
-class RenewalPolicy:
-    """Settings and callbacks for renewals.
-
-    `wait_timeout` is how long a request waits for a token, in seconds. `challenge` are the fields
-    of a 401. `on_end` is called with each session that ends because its token cannot be renewed,
-    and the reason. `on_orphan` is called with a session that had ended when new tokens for it
-    arrived. `sessions_persist`: sessions outlive this process, because the store is shared.
-    """
-
-    wait_timeout: float
-    challenge: tuple[tuple[str, str], ...] = ()
-    on_end: Callable[[Session, str], None] = lambda _session, _why: None
-    on_orphan: Callable[[Session], Coroutine[Any, Any, None]] = _discard
-    sessions_persist: bool = False
-
-
 class UserTokenProvider:
     """Provides tokens as `TokenManager` does; a `UserCredential` stands for its session's token.
 
-    All other credentials are passed to `credential_tokens`. `clock` is monotonic.
+    All other credentials are passed to `credential_tokens`. A request waits for a token as long as
+    for one of the gateway's own. `challenge` are the fields of a 401. `clock` is monotonic.
     """
 
     def __init__(
         self,
+        *,
         credential_tokens: TokenManager,
-        endpoint: UserTokenEndpoint,
-        sessions: SessionManager,
-        policy: RenewalPolicy,
+        renewals: SessionRenewals,
+        sso: SsoSettings,
+        challenge: tuple[tuple[str, str], ...],
         clock: Callable[[], float],
     ) -> None:
         self._credential_tokens = credential_tokens
+        self._renewals = renewals
+        self._wait_timeout = sso.timeout
+        self._challenge = challenge
         self._clock = clock
-        self._wait_timeout = policy.wait_timeout
-        self._challenge = policy.challenge
-        self._renewals = SessionRenewals(
-            endpoint,
-            sessions,
-            clock,
-            on_end=policy.on_end,
-            on_orphan=policy.on_orphan,
-            sessions_persist=policy.sessions_persist,
-        )
 
     def current(self, credential: str) -> AccessToken | None:
         """Return the token to use now, or None if `wait_for_token` must be awaited.

@@ -7,11 +7,13 @@ from collections import deque
 
 import pytest
 
+from gateway.config.operations_settings import LoginSettings
+from gateway.config.outbound_settings import SsoSettings
 from gateway.errors import GatewayError
 from gateway.login.session_store import MemorySessionStore, Session, SignedInUser
 from gateway.login.session_store import UserCredential as Credential
-from gateway.login.sessions import SessionLifetimes, SessionManager
-from gateway.login.user_tokens import RenewalPolicy, UserTokenProvider
+from gateway.login.sessions import SessionManager
+from gateway.login.user_tokens import SessionRenewals, UserTokenProvider
 from gateway.oauth.grants import RenewalGrant, UserTokenSet
 from gateway.oauth.token_response import AccessToken, TokenRequestError
 from gateway.secret import Secret
@@ -62,19 +64,31 @@ class Bench:
         self.orphans: list[RenewalGrant] = []
         self.store = MemorySessionStore(self.clock)
         self.sessions = SessionManager(
-            self.store, SessionLifetimes(28800.0, 1800.0), "here", self.clock
+            store=self.store, login=LoginSettings(), identity="here", clock=self.clock
+        )
+        renewals = SessionRenewals(
+            endpoint=self.sso,  # type: ignore[arg-type]
+            sessions=self.sessions,
+            sign_out=self,  # type: ignore[arg-type]
+            audit=self,  # type: ignore[arg-type]
+            clock=self.clock,
+            sessions_persist=False,
         )
         self.tokens = UserTokenProvider(
-            Nobody(),  # type: ignore[arg-type]
-            self.sso,  # type: ignore[arg-type]
-            self.sessions,
-            RenewalPolicy(10.0, (), lambda _session, why: self.ended.append(why), self.let_go),
-            self.clock,
+            credential_tokens=Nobody(),  # type: ignore[arg-type]
+            renewals=renewals,
+            sso=SsoSettings(token_url="https://sso.test/token"),
+            challenge=(),
+            clock=self.clock,
         )
 
-    async def let_go(self, session: Session) -> None:
-        """What came too late."""
+    async def revoke(self, session: Session) -> None:
+        """What came too late, in the place of the sign-out."""
         self.orphans.append(session.renewal)
+
+    def record_event(self, _name: str, /, *, user: str, outcome: str) -> None:
+        """Why a session ended, in the place of the audit."""
+        self.ended.append(outcome)
 
     async def session(self, *, renewable: bool = True) -> tuple[Session, Credential]:
         """Create the session of a signed-in user."""

@@ -8,16 +8,16 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.clock import TimeSource
+from gateway.config.operations_settings import LoginSettings
 from gateway.login.redis_session_store import RedisSessionStore
 from gateway.login.session_store import Session, SignedInUser, SignInState, digest, store_key
-from gateway.login.sessions import SessionLifetimes, SessionManager
+from gateway.login.sessions import SessionManager
 from gateway.oauth.grants import RenewalGrant
 from gateway.oauth.token_response import AccessToken
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock
 from tests.store.redis_server import RedisServer
 
-LIFETIMES = SessionLifetimes(absolute=28800.0, idle=1800.0)
 PERSON = SignedInUser("planted-subject", "Planted Name", (digest("sub", "a"), digest("sid", "b")))
 RENEWAL = RenewalGrant(Secret("planted-refresh"), {"RefreshToken": Secret("planted-cookie")})
 
@@ -47,7 +47,9 @@ async def replica(server: RedisServer) -> AsyncIterator[Replica]:
 
 def sessions(store: RedisSessionStore, clock: FakeClock | None = None) -> SessionManager:
     """What a gateway makes of a store."""
-    return SessionManager(store, LIFETIMES, "here", clock or FakeClock())
+    return SessionManager(
+        store=store, login=LoginSettings(), identity="here", clock=clock or FakeClock()
+    )
 
 
 async def begun(store: RedisSessionStore) -> tuple[str, Session]:
