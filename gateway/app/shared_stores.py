@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Seconds for one socket operation. A whole access is limited elsewhere; these limits end operations
 # that would linger. A shared token can be replaced by a new one, so that the wait is short; a
 # session is stored nowhere else.
-_TIMEOUT: Final = 0.25
+_TOKEN_TIMEOUT: Final = 0.25
 _SESSION_TIMEOUT: Final = 0.5
 
 
@@ -40,7 +40,7 @@ def open_store(settings: Settings, closing: contextlib.AsyncExitStack) -> TokenS
     except ImportError:
         why = Message("needs the extra `redis`: pip install 'dhp-gateway[redis]'")
         raise StartError(setting_problem("store.url", why)) from None
-    client = _client(store, _TIMEOUT)
+    client = _client(store, _TOKEN_TIMEOUT)
     closing.push_async_callback(client.aclose)
     return RedisTokenStore(client, encryption_key=encryption_key)
 

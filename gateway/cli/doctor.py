@@ -33,12 +33,15 @@ from gateway.app.preflight import CheckResult
 from gateway.app.tls_contexts import platform_tls, sso_tls
 from gateway.cli import doctor_network, doctor_sso, notify_command
 from gateway.cli.doctor_network import CheckedServer, check_route
+from gateway.cli.platform_commands import open_session
 from gateway.config.section import SecretReadError, permission_problem, suspicious_surrounding
 from gateway.fhir.capability_statement import json_objects
 from gateway.fhir.links.link_map import LinkMap, parse_base
 from gateway.i18n import EMPTY_MESSAGE, Message, format_duration
 
 if TYPE_CHECKING:
+    from aiohttp import ClientSession  # noqa: TID251 - received, not made
+
     from gateway.app.preflight import State
     from gateway.config.problems import Problem
     from gateway.config.settings import Settings
@@ -315,10 +318,7 @@ async def _check_conversation(
         finding, token_response = await doctor_sso.check_token(settings, name)
         yield finding
         response = response or token_response
-    session = aiohttp.ClientSession(  # noqa: TID251 - a command of its own, no request path
-        cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
-    )
-    async with session:
+    async with open_session() as session:
         if not reached[platform.name]:
             yield CheckResult(Message("clock"), "skipped", Message("needs the way to the platform"))
             yield CheckResult(
@@ -330,7 +330,7 @@ async def _check_conversation(
 
 
 async def _ask_for_metadata(
-    session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
+    session: ClientSession,
     settings: Settings,
     platform: CheckedServer,
     response: TokenResponse | None,

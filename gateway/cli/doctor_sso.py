@@ -20,9 +20,13 @@ import aiohttp
 
 from gateway.app import tls_contexts
 from gateway.app.preflight import CheckResult
-from gateway.cli import platform_commands as token_command
 from gateway.cli.doctor_network import CheckedServer, check_route
 from gateway.cli.healthcheck import is_alive
+from gateway.cli.platform_commands import (
+    open_session,
+    request_token,
+    token_failure_and_remedy,
+)
 from gateway.config.settings import PRESETS
 from gateway.errors import StartError
 from gateway.i18n import Message, all_of, exception_message, format_duration, join_messages
@@ -60,7 +64,7 @@ _WRONG_SERVER_CAUSES: Final = frozenset(
     }
 )
 _WRONG_PATH_STATUSES: Final = frozenset({404, 405, 410})
-UNKNOWN_CLIENT: Final = frozenset({"invalid_client", "unauthorized_client"})
+_UNKNOWN_CLIENT_ERRORS: Final = frozenset({"invalid_client", "unauthorized_client"})
 """The errors of an SSO that refuses the client, and not what the client asks for."""
 
 
@@ -68,16 +72,16 @@ async def check_token(settings: Settings, name: str) -> tuple[CheckResult, Token
     """Check whether the SSO issues a credential's token; return its response, else None, too."""
     check = Message("token {name}", name=name)
     try:
-        response = await token_command.request_token(settings, name)
+        response = await request_token(settings, name)
     except StartError as error:
         return CheckResult(
             check, "failed", exception_message(error), Message("Mend the secret or key first")
         ), None
     except TokenRequestError as error:
-        happened, _ = token_command.token_failure_and_remedy(error, settings, name)
+        happened, _ = token_failure_and_remedy(error, settings, name)
         hints = [_hint(error, settings, name)]
         if error.status is not None:
-            hints = [*start_first(settings, settings.credentials[name].auth_method), *hints]
+            hints = [*_start_first(settings, settings.credentials[name].auth_method), *hints]
         return CheckResult(check, "failed", happened, join_messages(". ", hints)), None
     detail = Message(
         "the SSO gave a token for {lifetime}", lifetime=format_duration(response.lifetime)
@@ -85,7 +89,7 @@ async def check_token(settings: Settings, name: str) -> tuple[CheckResult, Token
     return CheckResult(check, "ok", detail), response
 
 
-def start_first(settings: Settings, auth_method: str) -> Iterator[Message]:
+def _start_first(settings: Settings, auth_method: str) -> Iterator[Message]:
     """Yield the hint that the SSO may be unable to fetch the published keys.
 
     It applies where an SSO has rejected a client with a key and no gateway is running.
@@ -98,13 +102,13 @@ def start_first(settings: Settings, auth_method: str) -> Iterator[Message]:
 
 
 def _hint(error: TokenRequestError, settings: Settings, name: str) -> Message:
-    _, remedy = token_command.token_failure_and_remedy(error, settings, name)
+    _, remedy = token_failure_and_remedy(error, settings, name)
     hint = remedy or Message("try again later, and tell the SSO's operator if it lasts")
     if error.kind == "refused":
         known = Message("the SSO's operator can tell what is registered for this client")
         hint = Message("{remedy}; {known}", remedy=remedy, known=known) if remedy else known
     hint = Message("{hint:capital}", hint=hint)
-    if error.oauth_error in UNKNOWN_CLIENT:
+    if error.oauth_error in _UNKNOWN_CLIENT_ERRORS:
         environment_hint = Message(
             "Each environment has an SSO of its own, which refuses the clients of the others"
         )
@@ -162,10 +166,7 @@ async def check_documents(
     settings: Settings, servers: Iterable[CheckedServer], *, has_token: bool
 ) -> AsyncIterator[CheckResult]:
     """Yield which token endpoint the published documents of SSO and platform name."""
-    session = aiohttp.ClientSession(  # noqa: TID251 - a command of its own, no request path
-        cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
-    )
-    async with session:
+    async with open_session() as session:
         for server in servers:
             by_sso = server.url == settings.sso.token_url
             urls = (
@@ -276,10 +277,7 @@ async def check_login(settings: Settings, *, sso_reached: bool) -> AsyncIterator
         for check in (_DISCOVERY, _PAGE, _CLIENT):
             yield CheckResult(check, "skipped", Message("needs the way to the SSO"))
         return
-    session = aiohttp.ClientSession(  # noqa: TID251 - a command of its own, no request path
-        cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
-    )
-    async with session:
+    async with open_session() as session:
         async for finding in _conversation(settings, session, sso_reached=sso_reached):
             yield finding
 
@@ -459,7 +457,7 @@ async def _client(
             _CLIENT, "failed", exception_message(error), Message("Mend the secret or key first")
         )
     except TokenRequestError as error:
-        return _client_result(error, list(start_first(settings, login.auth_method)))
+        return _client_result(error, list(_start_first(settings, login.auth_method)))
     return CheckResult(_CLIENT, "skipped", Message("the SSO takes any code"))
 
 
@@ -469,7 +467,7 @@ def _client_result(error: TokenRequestError, hints: list[Message]) -> CheckResul
             _CLIENT, "ok", Message("the SSO knows the client, and how it proves itself")
         )
     summary = _error_summary(error)
-    if error.oauth_error in UNKNOWN_CLIENT or error.status == HTTPStatus.UNAUTHORIZED:
+    if error.oauth_error in _UNKNOWN_CLIENT_ERRORS or error.status == HTTPStatus.UNAUTHORIZED:
         check = Message(
             "Check login.client_id, its secret or key and auth_method with the SSO's operator"
         )

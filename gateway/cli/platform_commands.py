@@ -25,6 +25,7 @@ from urllib.parse import parse_qsl
 import aiohttp
 import click
 import orjson
+from aiohttp import ClientSession  # noqa: TID251 - commands of their own, no request path
 
 from gateway.app.identity_setup import client_credentials, credentials_in_use
 from gateway.app.tls_contexts import platform_tls, sso_tls
@@ -55,19 +56,21 @@ if TYPE_CHECKING:
     from gateway.oauth.token_response import TokenRequestError, TokenResponse
 
 
+def open_session() -> ClientSession:
+    """Return a session for a command. It stores no cookies and ignores the environment."""
+    return ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+
+
 async def request_token(settings: Settings, credential: str) -> TokenResponse:
     """Request a token once. Raises `StartError` (secret, CA file) or `TokenRequestError`."""
     grant = client_credentials(settings, credential)
     tls = sso_tls(settings)
-    session = aiohttp.ClientSession(  # noqa: TID251 - a command of its own, no request path
-        cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
-    )
-    async with session:
+    async with open_session() as session:
         endpoint = TokenEndpoint(session=session, sso=settings.sso, tls=tls)
         return await endpoint.request(grant)
 
 
-def format_token(response: TokenResponse, *, show: bool) -> Iterator[Message]:
+def _format_token(response: TokenResponse, *, show: bool) -> Iterator[Message]:
     """Yield lines for the operator, with the token itself only if `show` is true."""
     expiry = datetime.now(UTC) + timedelta(seconds=response.lifetime)
     sources = {
@@ -87,7 +90,7 @@ def format_token(response: TokenResponse, *, show: bool) -> Iterator[Message]:
         yield Message("token: {token}", token=response.access_token.reveal())
 
 
-def format_assertion(settings: Settings, credential: str) -> Iterator[Message]:
+def _format_assertion(settings: Settings, credential: str) -> Iterator[Message]:
     """Yield lines with what the SSO gets from a credential with a key; none for other credentials.
 
     The assertion is made for this output and shown without its signature. Raises `StartError`.
@@ -106,7 +109,7 @@ def _decoded(part: str) -> str:
     return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)).decode()
 
 
-def token_failure_text(error: TokenRequestError, settings: Settings, name: str) -> Message:
+def _token_failure_text(error: TokenRequestError, settings: Settings, name: str) -> Message:
     """Return why there is no token, as a text for the operator."""
     return join_messages(
         "", [failure_text(error, name, settings.sso), _secret_hint(error, settings, name)]
@@ -160,15 +163,15 @@ def token(
     from gateway.oauth.token_response import TokenRequestError
 
     try:
-        for line in format_assertion(settings, credential):
+        for line in _format_assertion(settings, credential):
             print_line(line)
         response = asyncio.run(request_token(settings, credential))
     except StartError as error:
         exit_with_message(exception_message(error), NO_START)
     except TokenRequestError as error:
-        why = token_failure_text(error, settings, credential)
+        why = _token_failure_text(error, settings, credential)
         exit_with_message(Message("no token: {why}", why=why), CHECK_FAILED)
-    for line in format_token(response, show=show):
+    for line in _format_token(response, show=show):
         print_line(line)
 
 
@@ -206,17 +209,17 @@ def probe_search(
     from gateway.oauth.token_response import TokenRequestError
 
     try:
-        targets = parse_targets(wanted or ())
+        targets = _parse_targets(wanted or ())
     except ValueError as error:
         exit_with_message(exception_message(error), WRONG_USAGE)
     try:
-        report = probe_parameters(settings, targets, credential=credential, rate=rate)
+        report = _probe_parameters(settings, targets, credential=credential, rate=rate)
     except StartError as error:
         exit_with_message(exception_message(error), NO_START)
     except TokenRequestError as error:
-        why = token_failure_text(error, settings, select_credential(settings, credential))
+        why = _token_failure_text(error, settings, _select_credential(settings, credential))
         exit_with_message(Message("no token: {why}", why=why), CHECK_FAILED)
-    except ProbeUnavailableError as error:
+    except _ProbeUnavailableError as error:
         exit_with_message(exception_message(error), CHECK_FAILED)
     except KeyboardInterrupt:
         exit_with_message(Message("interrupted; nothing is kept"), CHECK_FAILED)
@@ -238,8 +241,8 @@ def _require(settings: Settings, credential: str) -> None:
         exit_with_message(why, WRONG_USAGE)
 
 
-ProbeVerdict = Literal["matches", "none", "refused", "unanswered"]
-ProbeTarget = tuple[str, str | None]
+_ProbeVerdict = Literal["matches", "none", "refused", "unanswered"]
+_ProbeTarget = tuple[str, str | None]
 
 # Values that no resource has, by the type of the parameter; all other types get a random text.
 _IMPOSSIBLE: Final = {
@@ -264,12 +267,12 @@ _MAX_PAUSE: Final = 60.0
 _RENEW_AHEAD: Final = 30.0
 
 
-class ProbeUnavailableError(Exception):
+class _ProbeUnavailableError(Exception):
     """The platform could not be reached or sent no CapabilityStatement; the text says why."""
 
 
 @dataclass(slots=True)
-class ProbeReport:
+class _ProbeReport:
     """The results of a probe. `unfiltered`: parameters by resource type.
 
     `undetermined`: `TYPE?parameter` to the reason why nothing is known about it.
@@ -306,12 +309,12 @@ class ProbeReport:
             )
 
 
-def parse_targets(arguments: Iterable[str]) -> list[ProbeTarget]:
+def _parse_targets(arguments: Iterable[str]) -> list[_ProbeTarget]:
     """Return pairs of a type and one parameter, or None for all.
 
     Raises ValueError with the reason.
     """
-    found: list[ProbeTarget] = []
+    found: list[_ProbeTarget] = []
     for wanted in arguments:
         kind, mark, names = wanted.partition("?")
         if not kind.isascii() or not kind.isalpha() or not kind[0].isupper():
@@ -326,37 +329,34 @@ def parse_targets(arguments: Iterable[str]) -> list[ProbeTarget]:
     return found
 
 
-def probe_parameters(
-    settings: Settings, wanted: Sequence[ProbeTarget], *, credential: str, rate: float
-) -> ProbeReport:
+def _probe_parameters(
+    settings: Settings, wanted: Sequence[_ProbeTarget], *, credential: str, rate: float
+) -> _ProbeReport:
     """Probe all wanted parameters; all declared ones where `wanted` is empty.
 
     `rate` is the maximum of requests per second. Raises `StartError`, `TokenRequestError`,
-    `ProbeUnavailableError`, and KeyboardInterrupt also for SIGTERM.
+    `_ProbeUnavailableError`, and KeyboardInterrupt also for SIGTERM.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    return asyncio.run(_run(settings, wanted, select_credential(settings, credential), rate))
+    return asyncio.run(_run(settings, wanted, _select_credential(settings, credential), rate))
 
 
-def select_credential(settings: Settings, credential: str) -> str:
+def _select_credential(settings: Settings, credential: str) -> str:
     """Return the credential's name, by default that of the first caller."""
     return credential or credentials_in_use(settings)[0]
 
 
 async def _run(
-    settings: Settings, wanted: Sequence[ProbeTarget], credential: str, rate: float
-) -> ProbeReport:
-    session = aiohttp.ClientSession(  # noqa: TID251 - a command of its own, no request path
-        cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
-    )
-    async with session:
+    settings: Settings, wanted: Sequence[_ProbeTarget], credential: str, rate: float
+) -> _ProbeReport:
+    async with open_session() as session:
         platform = _Platform(session, settings, credential, 1 / rate)
         declared = await platform.statement()
         return await _probe(platform, _questions(declared, wanted))
 
 
 def _questions(
-    declared: Mapping[str, TypeCapability], wanted: Sequence[ProbeTarget]
+    declared: Mapping[str, TypeCapability], wanted: Sequence[_ProbeTarget]
 ) -> dict[str, dict[str, str]]:
     """Return the parameters to probe by resource type, each with its type."""
     questions: dict[str, dict[str, str]] = {}
@@ -372,8 +372,8 @@ def _questions(
     return questions
 
 
-async def _probe(platform: _Platform, questions: Mapping[str, Mapping[str, str]]) -> ProbeReport:
-    report, text = ProbeReport(), str(uuid.uuid4())
+async def _probe(platform: _Platform, questions: Mapping[str, Mapping[str, str]]) -> _ProbeReport:
+    report, text = _ProbeReport(), str(uuid.uuid4())
     steps = [(kind, name) for kind, names in questions.items() for name in ("", *names)]
     empty: dict[str, Message] = {}
     with click.progressbar(steps, file=sys.stderr, label=translate(Message("asking"))) as bar:
@@ -391,7 +391,7 @@ async def _probe(platform: _Platform, questions: Mapping[str, Mapping[str, str]]
 
 
 async def _ask(
-    platform: _Platform, report: ProbeReport, question: tuple[str, str, str], text: str
+    platform: _Platform, report: _ProbeReport, question: tuple[str, str, str], text: str
 ) -> None:
     kind, name, value_kind = question
     if value_kind in _UNDETERMINABLE_KINDS:
@@ -409,7 +409,7 @@ async def _ask(
         report.undetermined[f"{kind}?{name}"] = _undetermined_reason(verdict)
 
 
-def _undetermined_reason(verdict: ProbeVerdict) -> Message:
+def _undetermined_reason(verdict: _ProbeVerdict) -> Message:
     reasons = {
         "none": Message("there is none of that type"),
         "refused": Message("the platform refuses the search"),
@@ -422,7 +422,7 @@ class _Platform:
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
+        session: ClientSession,
         settings: Settings,
         credential: str,
         pause: float,
@@ -438,7 +438,7 @@ class _Platform:
         self._tls = True if tls is None else tls
 
     async def statement(self) -> Mapping[str, TypeCapability]:
-        """Return the declared capabilities by type. Raises `ProbeUnavailableError`."""
+        """Return the declared capabilities by type. Raises `_ProbeUnavailableError`."""
         status, body = await self._get("metadata", {}, _MAX_BODY_BYTES["metadata"])
         try:
             return capabilities(body or b"") if status == 200 else capabilities(b"")
@@ -448,7 +448,7 @@ class _Platform:
                 if status is None
                 else Message("no CapabilityStatement (status {status})", status=status)
             )
-            raise ProbeUnavailableError(
+            raise _ProbeUnavailableError(
                 Message(
                     "{told} at {fhir_base_url}",
                     told=problem,
@@ -456,7 +456,7 @@ class _Platform:
                 )
             ) from None
 
-    async def search(self, kind: str, parameters: Mapping[str, str]) -> ProbeVerdict:
+    async def search(self, kind: str, parameters: Mapping[str, str]) -> _ProbeVerdict:
         """Return whether the search has matches."""
         status, body = await self._get(
             kind, {**parameters, "_count": "1"}, _MAX_BODY_BYTES["search"]

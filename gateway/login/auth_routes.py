@@ -72,7 +72,7 @@ _STYLE: Final = file_text("login/templates", "sign_in_failed.css")
 _STYLE_HASH: Final = "sha256-" + base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 
 # The status of the page, by the failure.
-STATUS: Final = {
+_STATUS_BY_FAILURE: Final = {
     "expired": 400,
     "foreign": 400,
     "return": 400,
@@ -82,7 +82,7 @@ STATUS: Final = {
     "invalid": 502,
     "unavailable": 503,
 }
-MESSAGES: Final = {
+_MESSAGES: Final = {
     "title": Message("You are not signed in"),
     "again": Message("Try again"),
     "number": Message("Number for support"),
@@ -118,16 +118,16 @@ MESSAGES: Final = {
         "The sign-in service cannot be reached now. Nothing was lost; please try again in a minute."
     ),
 }
-TEXTS: Final = in_all_languages(MESSAGES)
+TEXTS: Final = in_all_languages(_MESSAGES)
 
 
-def failure_page(
+def _failure_page(
     what: str, language: str, again_path: str, request_id: str, *headers: tuple[str, str]
 ) -> LocalResponse:
     """Return the page that explains why the sign-in failed.
 
-    `what` is a key of `STATUS`, `again_path` is the path that starts another sign-in. `headers` are
-    added to the response.
+    `what` is a key of `_STATUS_BY_FAILURE`, `again_path` is the path that starts another sign-in.
+    `headers` are added to the response.
     """
     page = render(
         "sign_in_failed.html",
@@ -139,19 +139,19 @@ def failure_page(
         request_id=request_id,
     )
     language_field = ("Content-Language", language)
-    return html_response(page, STATUS[what], _STYLE_HASH, language_field, *headers)
+    return html_response(page, _STATUS_BY_FAILURE[what], _STYLE_HASH, language_field, *headers)
 
 
 _log = get_logger(__name__)
 
 # Requests per second and burst of one client address, which a whole clinic may share.
-_RATE: Final = 10.0
-_BURST: Final = 60
+_ADDRESS_RATE: Final = 10.0
+_ADDRESS_BURST: Final = 60
 # An SSO that signs out all users at once sends a request for each of them, and does not retry.
 _SSO_RATE: Final = 100.0
 _SSO_BURST: Final = 2000
-_SESSION: Final = "/auth/session"
-_BACK_CHANNEL: Final = "/auth/backchannel-logout"
+_SESSION_PATH: Final = "/auth/session"
+_BACK_CHANNEL_PATH: Final = "/auth/backchannel-logout"
 _MAX_ADDRESSES: Final = 4096
 # Seconds. When the session ends earlier than this after the sign-in, the user is sent to another
 # sign-in only if the platform accepted a token of the session.
@@ -159,7 +159,7 @@ _RECENT_SECONDS: Final = 10.0
 _BROWSER_FAILURES: Final = frozenset({"expired", "foreign"})
 _RETRY_AFTER: Final = (("Retry-After", "10"),)
 
-Respond = Callable[[BrowserRequest, Exchange], Awaitable[LocalResponse]]
+_Respond = Callable[[BrowserRequest, Exchange], Awaitable[LocalResponse]]
 
 
 class AuthEndpoints:
@@ -195,12 +195,12 @@ class AuthEndpoints:
         self._clock = clock
         self._wall_clock = wall_clock
         self._buckets: LRUCache[tuple[str, bool], TokenBucket] = LRUCache(_MAX_ADDRESSES)
-        self._routes: dict[str, tuple[str, Respond]] = {
+        self._routes: dict[str, tuple[str, _Respond]] = {
             "/auth/login": ("GET", self._login),
             "/auth/callback": ("GET", self._callback),
             "/auth/logout": ("POST", self._logout),
-            _SESSION: ("GET", self._session),
-            _BACK_CHANNEL: ("POST", self._back_channel),
+            _SESSION_PATH: ("GET", self._session),
+            _BACK_CHANNEL_PATH: ("POST", self._back_channel),
         }
 
     async def respond(self, request: BrowserRequest, exchange: Exchange) -> LocalResponse:
@@ -209,7 +209,7 @@ class AuthEndpoints:
         Raises `GatewayError` unknown-path, method-not-allowed or rate-limited, and those of the
         endpoint.
         """
-        if request.path != _SESSION:
+        if request.path != _SESSION_PATH:
             self._bucket(request).take()
         method, respond = self._routes.get(request.path, ("", None))
         if respond is None:
@@ -363,7 +363,7 @@ class AuthEndpoints:
     @property
     def _default_target(self) -> str:
         """The target after a sign-in without `return_to`."""
-        return self._settings.path_prefix + _SESSION
+        return self._settings.path_prefix + _SESSION_PATH
 
     def _failed(
         self,
@@ -376,7 +376,7 @@ class AuthEndpoints:
         language = choose_language(request.fields.get("accept-language"), self._default_language)
         again_path = login_path(self._settings, return_to or self._default_target)
         headers = {"rejected": self._challenge, "unavailable": _RETRY_AFTER}.get(failure, ())
-        page = failure_page(failure, language, again_path, exchange.request_id, *headers)
+        page = _failure_page(failure, language, again_path, exchange.request_id, *headers)
         return page if status is None else replace(page, status=status)
 
     def _sign_in_cookie(self, state: str) -> str:
@@ -392,11 +392,11 @@ class AuthEndpoints:
         )
 
     def _bucket(self, request: BrowserRequest) -> TokenBucket:
-        by_sso = request.path == _BACK_CHANNEL
+        by_sso = request.path == _BACK_CHANNEL_PATH
         key = (client_network(request.peer.address), by_sso)
         bucket: TokenBucket | None = self._buckets.get(key)
         if bucket is None:
-            rate, burst = (_SSO_RATE, _SSO_BURST) if by_sso else (_RATE, _BURST)
+            rate, burst = (_SSO_RATE, _SSO_BURST) if by_sso else (_ADDRESS_RATE, _ADDRESS_BURST)
             bucket = self._buckets[key] = TokenBucket(rate, burst, self._clock)
         return bucket
 

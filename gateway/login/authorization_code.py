@@ -39,8 +39,8 @@ SignInFailure = Literal["expired", "foreign", "denied", "refused", "unavailable"
 
 # They become 64 characters (RFC 7636 section 4.1 requires 43 to 128).
 _VERIFIER_BYTES: Final = 48
-_MAX_NAME_LENGTH: Final = 256
-_UNKNOWN: Final = "unknown"
+MAX_NAME_LENGTH: Final = 256
+_UNKNOWN_USER: Final = "unknown"
 # Error codes that do not mean that the request itself is invalid (RFC 6749 section 4.1.2.1, OpenID
 # Connect Core section 3.1.2.6).
 _FAILURES_BY_CODE: Final[dict[str, SignInFailure]] = {
@@ -187,7 +187,7 @@ class SignInFlow:
                 code, sign_in.verifier, self._login.redirect_uri or ""
             )
         except TokenRequestError as failure:
-            raise SignInError(_failure(failure), str(failure)) from None
+            raise SignInError(_sign_in_failure(failure), str(failure)) from None
         return tokens, await self._claims(tokens, sign_in)
 
     async def _claims(self, tokens: UserTokenSet, sign_in: SignInState) -> Mapping[str, Any]:
@@ -218,7 +218,7 @@ def _authorization_error(error: str, description: str) -> SignInError:
     return SignInError(failure, f"the SSO answered {code}{quoted}", is_unverified=True)
 
 
-def _failure(error: TokenRequestError) -> SignInFailure:
+def _sign_in_failure(error: TokenRequestError) -> SignInFailure:
     if error.is_grant_invalid:
         return "expired"  # the code is too old, was used, or was never issued by the SSO
     return "refused" if error.kind == "refused" else "unavailable"
@@ -229,10 +229,12 @@ def _signed_in_user(tokens: UserTokenSet, claims: Mapping[str, Any]) -> SignedIn
 
     Without either, the user is `unknown`.
     """
-    subject = _text(claims.get("sub")) or _text(unverified_claims(tokens.token.reveal()).get("sub"))
+    subject = _printable_text(claims.get("sub")) or _printable_text(
+        unverified_claims(tokens.token.reveal()).get("sub")
+    )
     marks = (logout_mark(claims, name) for name in ("sub", "sid"))
     found = tuple(mark for mark in marks if mark is not None)
-    return SignedInUser(subject or _UNKNOWN, _text(claims.get("name")), found)
+    return SignedInUser(subject or _UNKNOWN_USER, _printable_text(claims.get("name")), found)
 
 
 def logout_mark(claims: Mapping[str, Any], name: Literal["sub", "sid"]) -> str | None:
@@ -246,20 +248,20 @@ def logout_mark(claims: Mapping[str, Any], name: Literal["sub", "sid"]) -> str |
     return digest(issuer, name, value)
 
 
-def _text(value: object) -> str | None:
+def _printable_text(value: object) -> str | None:
     if not isinstance(value, str) or not value.isprintable():
         return None
-    return value.strip()[:_MAX_NAME_LENGTH] or None
+    return value.strip()[:MAX_NAME_LENGTH] or None
 
 
-_MAX_LENGTH: Final = 2048
+_MAX_TARGET_LENGTH: Final = 2048
 # Browsers remove white space and control characters, and read a backslash as a slash.
-_UNCLEAN: Final = re.compile(r"[\x00-\x20\x7f\\\ud800-\udfff]")
-_AFTER_PATH: Final = re.compile(r"[?#]")
-_AFTER_ORIGIN: Final = ("", "/", "?", "#")
-_DECODINGS: Final = 3
+_UNSAFE_CHARACTERS: Final = re.compile(r"[\x00-\x20\x7f\\\ud800-\udfff]")
+_QUERY_OR_FRAGMENT: Final = re.compile(r"[?#]")
+_ORIGIN_DELIMITERS: Final = ("", "/", "?", "#")
+_MAX_DECODINGS: Final = 3
 # As a target, these paths would start or end a sign-in again, in a loop.
-_NEVER: Final = ("/auth/login", "/auth/callback", "/auth/logout")
+_LOOPING_PATHS: Final = ("/auth/login", "/auth/callback", "/auth/logout")
 
 
 def return_target(value: str, own_origin: str, origins: Collection[str]) -> str | None:
@@ -268,12 +270,12 @@ def return_target(value: str, own_origin: str, origins: Collection[str]) -> str 
     Allowed are an absolute path, alone or after `own_origin`, which is that of the gateway, and
     URLs of `origins`.
     """
-    if not value or len(value) > _MAX_LENGTH or _UNCLEAN.search(value):
+    if not value or len(value) > _MAX_TARGET_LENGTH or _UNSAFE_CHARACTERS.search(value):
         return None
     if _is_below(value, own_origin):
         value = value.removeprefix(own_origin) or "/"
     if value.startswith("/"):
-        allowed = not is_path_unsafe(value)
+        allowed = not _is_path_unsafe(value)
     else:
         allowed = any(_is_below(value, origin) for origin in origins)
     return quote(value, safe="%/:?#[]@!$&'()*+,;=~-._") if allowed else None
@@ -285,22 +287,21 @@ def _is_below(url: str, origin: str) -> bool:
     They are compared as text, because parsers disagree about unusual URLs.
     """
     rest = url.removeprefix(origin)
-    return rest != url and rest[:1] in _AFTER_ORIGIN
+    return rest != url and rest[:1] in _ORIGIN_DELIMITERS
 
 
-def is_path_unsafe(target: str) -> bool:
+def _is_path_unsafe(target: str) -> bool:
     """Return whether any parser could read the path as another host, or `..` as a parent folder.
 
-    The path is also checked after up to three percent-decodings. The paths in `_NEVER` count as
-    unsafe.
+    The path is also checked after up to three percent-decodings. `_LOOPING_PATHS` count as unsafe.
     """
-    path = _AFTER_PATH.split(target, maxsplit=1)[0]
-    for _ in range(_DECODINGS):
-        if "//" in path or "@" in path or _UNCLEAN.search(path):
+    path = _QUERY_OR_FRAGMENT.split(target, maxsplit=1)[0]
+    for _ in range(_MAX_DECODINGS):
+        if "//" in path or "@" in path or _UNSAFE_CHARACTERS.search(path):
             return True
         if any(segment in (".", "..") for segment in path.split("/")):
             return True
-        if path.rstrip("/").endswith(_NEVER):
+        if path.rstrip("/").endswith(_LOOPING_PATHS):
             return True
         path = unquote(path, errors="replace")
     return "//" in path

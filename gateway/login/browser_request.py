@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ReadForm = Callable[[], Awaitable[dict[str, str]]]
 
 _COOKIE: Final = b"cookie"
-_READ: Final = frozenset(
+_READ_FIELDS: Final = frozenset(
     (
         b"accept",
         b"accept-language",
@@ -123,14 +123,14 @@ def parse_browser_request(request: IncomingRequest, peer: Peer, form: ReadForm) 
         key = name.lower()
         if key == _COOKIE:
             cookies.append(value)
-        elif key in _READ:
+        elif key in _READ_FIELDS:
             fields[key.decode("ascii")] = value.decode("latin-1").strip()
     return BrowserRequest(message.method, path, query, fields, peer, form, cookies)
 
 
-_MAX_BYTES: Final = 64 * 1024
-_MAX_FIELDS: Final = 64
-_TYPE: Final = "application/x-www-form-urlencoded"
+_MAX_FORM_BYTES: Final = 64 * 1024
+_MAX_FORM_FIELDS: Final = 64
+_FORM_TYPE: Final = "application/x-www-form-urlencoded"
 
 
 async def read_form(request: IncomingRequest, header: RequestHeader) -> dict[str, str]:
@@ -145,17 +145,19 @@ async def read_form(request: IncomingRequest, header: RequestHeader) -> dict[str
     body = RequestBody(
         request.payload,
         None if length is None else int(length),
-        max_bytes=_MAX_BYTES,
-        replay_bytes=_MAX_BYTES,
+        max_bytes=_MAX_FORM_BYTES,
+        replay_bytes=_MAX_FORM_BYTES,
         stall_timeout=10.0,
         min_rate=1024,
         clock=time.monotonic,
     )
-    data = await body.peek(_MAX_BYTES + 1)
-    if (header.text(b"content-type") or "").partition(";")[0].strip().lower() != _TYPE:
+    data = await body.peek(_MAX_FORM_BYTES + 1)
+    if (header.text(b"content-type") or "").partition(";")[0].strip().lower() != _FORM_TYPE:
         return {}
     try:
-        pairs = parse_qsl(data.decode("ascii"), keep_blank_values=True, max_num_fields=_MAX_FIELDS)
+        pairs = parse_qsl(
+            data.decode("ascii"), keep_blank_values=True, max_num_fields=_MAX_FORM_FIELDS
+        )
     except (UnicodeDecodeError, ValueError):
         raise GatewayError(errors.BAD_REQUEST, "form", hint="body: no form") from None
     fields = dict(pairs)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from authlib.common.urls import add_params_to_uri
 
-from gateway.login.authorization_code import logout_mark
-from gateway.login.openid_provider import IdTokenError
+from gateway.login.authorization_code import MAX_NAME_LENGTH, logout_mark
+from gateway.login.openid_provider import LEEWAY, IdTokenError
 from gateway.login.session_store import digest
 from gateway.oauth.token_response import TokenRequestError, unverified_claims
 from gateway.telemetry.logs import get_logger
@@ -30,10 +30,8 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
-_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
-_LEEWAY: Final = 60.0
+_LOGOUT_EVENT: Final = "http://schemas.openid.net/event/backchannel-logout"
 _MAX_NUMERIC_DATE: Final = 1e12
-_MAX_NAME_LENGTH: Final = 256
 # Maximum age of a logout token, in seconds. It limits how long the `jti` of received tokens must be
 # remembered.
 _MAX_TOKEN_AGE: Final = 600.0
@@ -122,12 +120,12 @@ class SignOutFlow:
         except IdTokenError as error:
             raise LogoutTokenError(str(error)) from None
         seen = digest("logout", metadata.issuer, str(claims["jti"]))
-        if not await self._sessions.register_once(seen, _MAX_TOKEN_AGE + 2 * _LEEWAY):
+        if not await self._sessions.register_once(seen, _MAX_TOKEN_AGE + 2 * LEEWAY):
             raise LogoutTokenError("jti")
         mark = logout_mark(claims, "sid") or logout_mark(claims, "sub")
         ended = 0 if mark is None else await self._sessions.end_by_mark(mark)
         user = claims.get("sub")
-        return BackChannelLogout(user[:_MAX_NAME_LENGTH] if isinstance(user, str) else None, ended)
+        return BackChannelLogout(user[:MAX_NAME_LENGTH] if isinstance(user, str) else None, ended)
 
     def _check(self, claims: Mapping[str, Any]) -> None:
         """Raise `LogoutTokenError` unless the claims are valid.
@@ -142,10 +140,11 @@ class SignOutFlow:
         checks = {
             "iss": _is_text(claims.get("iss")),
             "aud": self._client_id in (audience if isinstance(audience, list) else [audience]),
-            "iat": -_MAX_TOKEN_AGE - _LEEWAY < issued < _LEEWAY,
-            "exp": expires > -_LEEWAY,
+            "iat": -_MAX_TOKEN_AGE - LEEWAY < issued < LEEWAY,
+            "exp": expires > -LEEWAY,
             "jti": _is_text(claims.get("jti")),
-            "events": isinstance(events, Mapping) and isinstance(events.get(_EVENT), Mapping),
+            "events": isinstance(events, Mapping)
+            and isinstance(events.get(_LOGOUT_EVENT), Mapping),
             # An ID token, which contains a nonce, must not be accepted as a logout token.
             "nonce": "nonce" not in claims,
             "sub": _is_text(claims.get("sub", "none")) and _is_text(claims.get("sid", "none")),

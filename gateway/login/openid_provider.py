@@ -19,7 +19,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
-from gateway.oauth.token_endpoint import read_response
+from gateway.oauth.token_endpoint import NO_TIMEOUT, read_response
 from gateway.oauth.token_response import parse_object, unverified_claims
 from gateway.telemetry.logs import get_logger
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 _log = get_logger(__name__)
 
 _WELL_KNOWN: Final = "/.well-known/openid-configuration"
-_URL: Final = re.compile(r"https?://[\x21-\x7e]{1,2000}")
+_ENDPOINT_URL: Final = re.compile(r"https?://[\x21-\x7e]{1,2000}")
 # Only algorithms with a public key: "none" proves nothing, and neither do those with a shared
 # secret, because keys are taken from a public document.
-_ALGORITHMS: Final = [
+_SIGNATURE_ALGORITHMS: Final = [
     "RS256",
     "RS384",
     "RS512",
@@ -47,7 +47,8 @@ _ALGORITHMS: Final = [
     "EdDSA",
     "Ed25519",
 ]
-_LEEWAY: Final = 60
+# Seconds by which the clocks of SSO and gateway may differ.
+LEEWAY: Final = 60.0
 # Seconds for which the metadata, or its absence, is cached.
 _CACHE_SECONDS: Final = 3600.0
 _NEGATIVE_CACHE_SECONDS: Final = 60.0
@@ -57,7 +58,6 @@ _KEYS_INTERVAL: Final = 5.0
 _KEYS_FAILURE_INTERVAL: Final = 1.0
 # Seconds. Discovery is optional, so that it must not delay a sign-in for long.
 _DISCOVERY_TIMEOUT: Final = 3.0
-_NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None)
 
 
 class IdTokenError(Exception):
@@ -154,7 +154,7 @@ class OpenIdProvider:
             if keys is None:
                 raise IdTokenError("keys")
             try:
-                return dict(jwt.decode(token, keys, algorithms=_ALGORITHMS).claims)
+                return dict(jwt.decode(token, keys, algorithms=_SIGNATURE_ALGORITHMS).claims)
             except (JoseError, ValueError):
                 continue  # the token's key may be newer than the cached ones
         raise IdTokenError("signature")
@@ -167,7 +167,7 @@ class OpenIdProvider:
         if len(audiences) > 1 and claims.get("azp") != client_id:
             raise IdTokenError("azp")
         expires = claims.get("exp")
-        if not isinstance(expires, int | float) or expires < self._wall_clock() - _LEEWAY:
+        if not isinstance(expires, int | float) or expires < self._wall_clock() - LEEWAY:
             raise IdTokenError("exp")
         if claims.get("nonce") != nonce:
             raise IdTokenError("nonce")
@@ -217,7 +217,7 @@ class OpenIdProvider:
                     allow_redirects=False,
                     ssl=self._tls or True,
                     proxy=self._proxy_url,
-                    timeout=_NO_TIMEOUT,
+                    timeout=NO_TIMEOUT,
                 ) as response,
             ):
                 http_response = await read_response(response)
@@ -236,7 +236,7 @@ def is_issuer_of(issuer: str, document: Mapping[str, Any]) -> bool:
 def _metadata(document: Mapping[str, Any], scheme: str) -> ProviderMetadata:
     def url(name: str) -> str | None:
         value = document.get(name)
-        if not isinstance(value, str) or not _URL.fullmatch(value):
+        if not isinstance(value, str) or not _ENDPOINT_URL.fullmatch(value):
             return None
         # A document that was received over https must not name an http URL.
         return value if value.startswith(("https://", f"{scheme}://")) else None

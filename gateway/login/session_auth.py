@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SESSION: Final = "session"
 
-_METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE"
+_ALLOWED_METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE"
 _ADD_HEADER: Final = "add the header X-Requested-With, with any value"
 _KNOWN_ORIGIN: Final = "Origin is missing, or is not in login.cors_origins"
 # The fields that pages of another origin may send beside the CORS-safelisted ones. Fields with keys
@@ -45,7 +45,7 @@ _EXPOSED_FIELDS: Final = (
 _PREFLIGHT_AGE: Final = 600
 # The platform may return a document by an attacker, which the browser shows in the gateway's own
 # origin. No script of it may run there, and the browser must not guess its content type.
-_CONTENT: Final = (
+_SECURITY_FIELDS: Final = (
     "Content-Security-Policy: default-src 'none'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors {}\r\n"
     "Cross-Origin-Resource-Policy: same-site\r\n"
@@ -120,7 +120,9 @@ class SessionAuth:
         self._session_cookie = session_cookie(login)
         self._cors_origins = frozenset(login.cors_origins)
         self._vary = b"Vary: Cookie, Origin\r\n" if login.cors_origins else b"Vary: Cookie\r\n"
-        self._content = _CONTENT.format(" ".join(("'self'", *sorted(self._cors_origins)))).encode()
+        self._content = _SECURITY_FIELDS.format(
+            " ".join(("'self'", *sorted(self._cors_origins)))
+        ).encode()
 
     def resolve_peer(self, peer: Peer, header: RequestHeader) -> Peer:
         """Return the client behind all trusted proxies."""
@@ -184,7 +186,7 @@ class SessionAuth:
         return LocalResponse(
             204,
             (
-                ("Access-Control-Allow-Methods", _METHODS),
+                ("Access-Control-Allow-Methods", _ALLOWED_METHODS),
                 ("Access-Control-Allow-Headers", _ALLOWED_FIELDS),
                 ("Access-Control-Max-Age", str(_PREFLIGHT_AGE)),
             ),

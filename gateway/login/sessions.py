@@ -140,9 +140,9 @@ class SessionManager:
 _log = get_logger(__name__)
 _T = TypeVar("_T")
 
-_TIMEOUT: Final = 1.0
+_STORE_TIMEOUT: Final = 1.0
 # Seconds after a failure during which the store is not used and requests fail at once.
-_PAUSE: Final = 0.5
+_STORE_PAUSE: Final = 0.5
 
 
 class GuardedSessionStore:
@@ -152,7 +152,7 @@ class GuardedSessionStore:
     """
 
     def __init__(
-        self, store: SessionStore, clock: Callable[[], float], timeout: float = _TIMEOUT
+        self, store: SessionStore, clock: Callable[[], float], timeout: float = _STORE_TIMEOUT
     ) -> None:
         self._store = store
         self._clock = clock
@@ -230,7 +230,7 @@ class GuardedSessionStore:
                 "store.url",
                 type(error).__name__,
             )
-        self._disabled_until = self._clock() + _PAUSE
+        self._disabled_until = self._clock() + _STORE_PAUSE
 
 
 class _TimeLimitedLease:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
-MAX_PAUSE: Final = 30.0
+_MAX_PAUSE: Final = 30.0
 # The number of sessions whose renewal state this process remembers.
 _MAX_STATES: Final = 20_000
 # Delays between the attempts to store renewed tokens, in seconds.
@@ -76,7 +76,7 @@ class RenewalState:
     def postpone(self, now: float, retry_after: float | None = None) -> None:
         """Count a failed renewal and delay the next by `retry_after` (seconds) or the backoff."""
         self.failures += 1
-        self.not_before = now + (retry_after or backoff(self.failures, 1.0, MAX_PAUSE))
+        self.not_before = now + (retry_after or backoff(self.failures, 1.0, _MAX_PAUSE))
 
 
 class SessionRenewals:
@@ -340,7 +340,7 @@ class UserTokenProvider:
             return
         state = self._renewals.state_of(credential.session)
         state.refusals += 1
-        state.pause_until = self._clock() + backoff(state.refusals, 1.0, MAX_PAUSE)
+        state.pause_until = self._clock() + backoff(state.refusals, 1.0, _MAX_PAUSE)
 
     def on_token_accepted(self, credential: str, token: AccessToken) -> None:
         """Called when the platform accepted `token`. Ends a pause of renewals caused by a 401."""

@@ -25,13 +25,13 @@ from gateway.secret import Secret
 JWT_BEARER: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 # Seconds. SMART allows 300 s. Half of it tolerates the same deviation of the SSO's clock in both
 # directions: behind the gateway's clock (the expiry is then further in its future) and ahead.
-ASSERTION_LIFETIME: Final = 150
+_ASSERTION_LIFETIME: Final = 150
 
 ClientAuthentication = Callable[[str, dict[str, str], str], str]
 """Authenticates a token request. It takes the URL, the headers and the form body, may add to the
 headers, and returns the body to send."""
 
-Claims = dict[str, str | int]
+_Claims = dict[str, str | int]
 
 
 def client_secret_post(client_id: str, secret: Secret) -> ClientAuthentication:
@@ -75,7 +75,7 @@ def public_client(client_id: str) -> ClientAuthentication:
 
 
 def private_key_jwt(
-    client_id: str, sign: Callable[[Claims], str], wall_clock: Callable[[], float]
+    client_id: str, sign: Callable[[_Claims], str], wall_clock: Callable[[], float]
 ) -> ClientAuthentication:
     """Return the method that sends a signed assertion in the form body.
 
@@ -83,14 +83,14 @@ def private_key_jwt(
     """
 
     def authenticate(url: str, headers: dict[str, str], body: str) -> str:
-        assertion = sign(assertion_claims(client_id, url, wall_clock()))
+        assertion = sign(_assertion_claims(client_id, url, wall_clock()))
         params = {"client_assertion_type": JWT_BEARER, "client_assertion": assertion}
         return str(add_params_to_qs(body, params))
 
     return authenticate
 
 
-def assertion_claims(client_id: str, token_url: str, wall_now: float) -> Claims:
+def _assertion_claims(client_id: str, token_url: str, wall_now: float) -> _Claims:
     """Return the claims of one assertion, with a unique `jti`; `wall_now` is Unix time."""
     issued = int(wall_now)
     return {
@@ -98,7 +98,7 @@ def assertion_claims(client_id: str, token_url: str, wall_now: float) -> Claims:
         "sub": client_id,
         "aud": token_url,
         "iat": issued,
-        "exp": issued + ASSERTION_LIFETIME,
+        "exp": issued + _ASSERTION_LIFETIME,
         "jti": secrets.token_urlsafe(24),
     }
 

@@ -160,17 +160,7 @@ class UserTokenEndpoint:
         self, responses: tuple[TokenResponse, TokenHttpResponse], previous: RenewalGrant
     ) -> UserTokenSet:
         response, http_response = responses
-        now = self._clock()
-        age = now - response.requested_at
-        token = AccessToken(
-            response.access_token.reveal(),
-            received_at=response.requested_at,
-            lifetime=response.lifetime,
-            wall_expiry=self._wall_clock() + response.lifetime - age,
-            scope=response.scope,
-        )
-        if now >= token.usable_until:
-            raise TokenRequestError("transient", "token expired on arrival")
+        token = response.to_access_token(self._clock(), self._wall_clock())
         members = parse_object(http_response.body or b"") or {}
         id_token = members.get("id_token")
         return UserTokenSet(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gateway.errors import Reason
     from gateway.oauth.token_response import AccessToken
 
-_ANY = "client_id, client secret or private key, sso.token_url"
+_CHECK_ALL = "client_id, client secret or private key, sso.token_url"
 # What the operator has to check, by the error code of RFC 6749 section 5.2. Some servers respond to
 # a wrong secret with unauthorized_client.
 _TO_CHECK = {
@@ -75,7 +75,7 @@ class FailureState:
             known = error.oauth_error != "other"
             reported += f", error {error.oauth_error}" if known else f", {UNKNOWN_CODE}"
         if error.kind == "refused":
-            check = _TO_CHECK.get(error.oauth_error or "", _ANY)
+            check = _TO_CHECK.get(error.oauth_error or "", _CHECK_ALL)
             hint = f"SSO: {reported}; to check: {check}"
             return GatewayError(self.reason, detail=detail, hint=hint)
         return GatewayError(

@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
-_MAX_BODY: Final = 64 * 1024
+_MAX_BODY_BYTES: Final = 64 * 1024
 _MAX_RETRY_AFTER: Final = 300.0
 # Statuses by which the SSO refuses a request. Firewalls use them too: only an OAuth error in the
 # body proves that the response is from the SSO.
-_REFUSED: Final = frozenset({400, 401, 403})
+_REFUSAL_STATUSES: Final = frozenset({400, 401, 403})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +68,11 @@ class TokenHttpResponse:
 async def read_response(
     response: aiohttp.ClientResponse, secrets: frozenset[str] = frozenset()
 ) -> TokenHttpResponse:
-    """Return the response, whatever its status. A body over `_MAX_BODY` is not read to its end."""
+    """Return the response, whatever its status. A body that is too long is not read to its end."""
     body: bytes | None = b""
     try:
         while body is not None and (chunk := await response.content.readany()):
-            body = body + chunk if len(body) + len(chunk) <= _MAX_BODY else None
+            body = body + chunk if len(body) + len(chunk) <= _MAX_BODY_BYTES else None
     except aiohttp.ClientError:
         body = None  # the status still tells the kind of failure
     if body is None:
@@ -96,16 +96,16 @@ def _decoded_body(body: bytes, coding: str) -> bytes | None:
     named = parse_content_encoding(coding)
     if named is None or not body:
         return body
-    return decode_body(body, named, _MAX_BODY) or None if named in DECODABLE else None
+    return decode_body(body, named, _MAX_BODY_BYTES) or None if named in DECODABLE else None
 
 
-def failure_of_response(response: TokenHttpResponse, wall_now: float) -> TokenRequestError:
+def _failure_of_response(response: TokenHttpResponse, wall_now: float) -> TokenRequestError:
     """Return the error for a response whose status is not 2xx; `wall_now` is Unix time."""
     status = response.status
     members = parse_object(response.body) if response.body else None
     oauth_error = oauth_error_code(members)
     description = description_of(members, response.secrets)
-    if status in _REFUSED and oauth_error is not None:
+    if status in _REFUSAL_STATUSES and oauth_error is not None:
         return TokenRequestError(
             "refused", "refused", oauth_error=oauth_error, status=status, description=description
         )
@@ -121,14 +121,14 @@ def failure_of_response(response: TokenHttpResponse, wall_now: float) -> TokenRe
 
 def _error_status(response: TokenHttpResponse) -> Cause:
     status = response.status
-    if status in _REFUSED:
+    if status in _REFUSAL_STATUSES:
         return "web page" if is_web_page(response.body or b"") else "no OAuth error"
     if 300 <= status < 400:
         return "redirect"
     return "throttled" if status == 429 else "error status"
 
 
-def cause_of_exception(error: Exception) -> Cause:
+def _cause_of_exception(error: Exception) -> Cause:
     """Return the `Cause` of an exception, `internal error` for a class that is not in `_CAUSES`.
 
     In that case only the name of its class is logged: its text may contain secrets.
@@ -154,9 +154,9 @@ def _tls(error: Exception) -> Cause:
     return "no TLS" if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE") else "TLS"
 
 
-_Word = Cause | Callable[[Exception], Cause]
+_CauseOf = Cause | Callable[[Exception], Cause]
 # The first match counts. The order matters, because aiohttp's classes overlap.
-_CAUSES: Final[tuple[tuple[tuple[type[Exception], ...], _Word], ...]] = (
+_CAUSES: Final[tuple[tuple[tuple[type[Exception], ...], _CauseOf], ...]] = (
     ((TimeoutError,), "time-out"),
     ((aiohttp.ClientConnectorDNSError,), "name not found"),
     ((aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError), _certificate),
@@ -168,7 +168,7 @@ _CAUSES: Final[tuple[tuple[tuple[type[Exception], ...], _Word], ...]] = (
 )
 
 
-_NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None)
+NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None)
 _HEADERS: Final = {
     "Accept": "application/json",
     "Accept-Encoding": "identity",
@@ -239,7 +239,7 @@ class TokenEndpoint:
         if isinstance(response, TokenRequestError):
             raise response
         if not 200 <= response.status < 300:
-            raise failure_of_response(response, request_time.wall)
+            raise _failure_of_response(response, request_time.wall)
         if response.body is None:
             raise TokenRequestError("transient", "unreadable answer", status=response.status)
         token = parse_token_response(
@@ -257,7 +257,7 @@ class TokenEndpoint:
         if isinstance(response, TokenRequestError):
             raise response
         if not 200 <= response.status < 300:
-            raise failure_of_response(response, wall_now)
+            raise _failure_of_response(response, wall_now)
 
     async def _send(
         self,
@@ -285,9 +285,9 @@ class TokenEndpoint:
                     auto_decompress=False,
                     ssl=self._tls or True,
                     proxy=sso.proxy_url,
-                    timeout=_NO_TIMEOUT,
+                    timeout=NO_TIMEOUT,
                 ) as response,
             ):
                 return await read_response(response, secrets_of(body, headers))
         except Exception as error:
-            return TokenRequestError("transient", cause_of_exception(error))
+            return TokenRequestError("transient", _cause_of_exception(error))

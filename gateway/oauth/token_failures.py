@@ -30,7 +30,7 @@ UNKNOWN_CODE: Final = Message("with an error code that is not OAuth's")
 # The likely sources of a response 400, 401 or 403 without an OAuth error.
 NOT_THE_SSO: Final = Message("a firewall in front, or a wrong address")
 
-_REFUSALS: Final[dict[str, Message]] = {
+_REFUSAL_REMEDIES: Final[dict[str, Message]] = {
     "invalid_client": (
         Message(
             "check client_id and client secret of credentials.{name}, or which "
@@ -45,9 +45,9 @@ _REFUSALS: Final[dict[str, Message]] = {
     ),
     "unsupported_grant_type": Message("is sso.token_url the token endpoint?"),
 }
-_ADDRESS: Final = Message("check sso.token_url")
+_CHECK_TOKEN_URL: Final = Message("check sso.token_url")
 # By cause: what happened, and the remedy.
-_CAUSES: Final[dict[str, tuple[Message, Message]]] = {
+_CAUSE_TEXTS: Final[dict[str, tuple[Message, Message]]] = {
     "time-out": (Message("{url} did not answer within {timeout:g} s"), EMPTY_MESSAGE),
     "name not found": (
         Message("the host name {host} of {key} cannot be resolved"),
@@ -79,7 +79,7 @@ _CAUSES: Final[dict[str, tuple[Message, Message]]] = {
         Message("the connection to {url} broke before the answer was complete"),
         EMPTY_MESSAGE,
     ),
-    "not HTTP": (Message("{url} answered something that is not HTTP"), _ADDRESS),
+    "not HTTP": (Message("{url} answered something that is not HTTP"), _CHECK_TOKEN_URL),
     "redirect": (
         Message("{url} answered with a redirect, which is never followed"),
         Message("correct sso.token_url"),
@@ -109,7 +109,7 @@ def cause_and_remedy(
     error: TokenRequestError, credential: str, sso: SsoSettings
 ) -> tuple[Message, Message]:
     """Return what happened, and the remedy, which is empty where none is known."""
-    happened, remedy = _causes(error, credential, sso)
+    happened, remedy = _text_and_remedy(error, credential, sso)
     return with_description(happened, error.description), remedy
 
 
@@ -122,9 +122,11 @@ def with_description(happened: Message, description: str) -> Message:
     )
 
 
-def _causes(error: TokenRequestError, credential: str, sso: SsoSettings) -> tuple[Message, Message]:
+def _text_and_remedy(
+    error: TokenRequestError, credential: str, sso: SsoSettings
+) -> tuple[Message, Message]:
     if error.kind == "refused":
-        hint = _REFUSALS.get(
+        hint = _REFUSAL_REMEDIES.get(
             error.oauth_error or "", Message("check credentials.{name} and sso.token_url")
         )
         hint = Message(hint.msgid, name=credential)
@@ -137,18 +139,21 @@ def _causes(error: TokenRequestError, credential: str, sso: SsoSettings) -> tupl
         )
         return Message("the SSO has had too many requests"), wait
     destination = Message("the SSO at {url}", url=sso.token_url)
-    known, remedy = _CAUSES.get(error.cause, (EMPTY_MESSAGE, EMPTY_MESSAGE))
-    if known:
-        # With a proxy, the gateway resolves only the proxy's host name; the proxy resolves the
-        # SSO's.
-        key, named = (
-            ("sso.token_url", sso.token_url)
-            if sso.proxy_url is None
-            else ("sso.proxy_url", sso.proxy_url)
-        )
-        host = urlsplit(named).hostname
-        values = {"url": destination, "timeout": sso.timeout, "host": host, "key": key}
-        return Message(known.msgid, **values), remedy
+    known, remedy = _CAUSE_TEXTS.get(error.cause, (EMPTY_MESSAGE, EMPTY_MESSAGE))
+    if not known:
+        return _invalid_response(error, destination)
+    # With a proxy, the gateway resolves only the proxy's host name; the proxy resolves the SSO's.
+    key, named = (
+        ("sso.token_url", sso.token_url)
+        if sso.proxy_url is None
+        else ("sso.proxy_url", sso.proxy_url)
+    )
+    host = urlsplit(named).hostname
+    values = {"url": destination, "timeout": sso.timeout, "host": host, "key": key}
+    return Message(known.msgid, **values), remedy
+
+
+def _invalid_response(error: TokenRequestError, destination: Message) -> tuple[Message, Message]:
     if error.cause in ("no OAuth error", "web page"):
         what = (
             Message("a web page")
@@ -163,14 +168,13 @@ def _causes(error: TokenRequestError, credential: str, sso: SsoSettings) -> tupl
         return Message(
             "{way} gave no token but {what}{status}", way=destination, what=what, status=status
         ), _RETRY_HINT
-    if error.cause != "error status":
-        remedy = _ADDRESS if error.cause in _INVALID_RESPONSE_CAUSES else EMPTY_MESSAGE
-        return Message(
-            "{way} gave no token: {cause}", way=destination, cause=Message(error.cause)
-        ), remedy
-    return Message(
-        "{way} gave no token ({told})", way=destination, told=_reported_error(error)
-    ), _ADDRESS if error.status in _WRONG_ENDPOINT_STATUSES else EMPTY_MESSAGE
+    if error.cause == "error status":
+        remedy = _CHECK_TOKEN_URL if error.status in _WRONG_ENDPOINT_STATUSES else EMPTY_MESSAGE
+        told = _reported_error(error)
+        return Message("{way} gave no token ({told})", way=destination, told=told), remedy
+    remedy = _CHECK_TOKEN_URL if error.cause in _INVALID_RESPONSE_CAUSES else EMPTY_MESSAGE
+    cause = Message(error.cause)
+    return Message("{way} gave no token: {cause}", way=destination, cause=cause), remedy
 
 
 def _reported_error(error: TokenRequestError) -> Message:
@@ -183,7 +187,7 @@ def _reported_error(error: TokenRequestError) -> Message:
     return join_messages(", ", parts) if parts else Message(error.cause)
 
 
-_MAX_LENGTH: Final = 300
+_MAX_SHOWN_LENGTH: Final = 300
 # Parameters of a token request whose values may be shown; the value of any other may be secret.
 _PUBLIC_PARAMETERS: Final = frozenset(
     {
@@ -196,12 +200,12 @@ _PUBLIC_PARAMETERS: Final = frozenset(
     }
 )
 # Shorter values are masked only as whole words, because they occur within many other words.
-_MIN_INNER_LENGTH: Final = 4
+_MIN_INNER_SECRET_LENGTH: Final = 4
 # Tokens, authorization codes and keys. A run of 16 or more characters is masked if it looks random:
 # no word of a language and no error code of that length has digits or changes of case.
 _LONG_RUN: Final = re.compile(r"[A-Za-z0-9+/=_.~%-]{16,}")
 _URL_RUN: Final = re.compile(r"[A-Za-z0-9+=_~%-]{16,}")
-_RANDOM: Final = re.compile(r"\d|(?:[a-z][A-Z].*){4}|[A-Za-z]{28}|.{64}", re.DOTALL)
+_LOOKS_RANDOM: Final = re.compile(r"\d|(?:[a-z][A-Z].*){4}|[A-Za-z]{28}|.{64}", re.DOTALL)
 
 
 def secrets_of(form: str, headers: Mapping[str, str]) -> frozenset[str]:
@@ -246,16 +250,16 @@ def _cleaned(text: str, secrets: Iterable[str], run: re.Pattern[str]) -> str:
     text = "".join(character if character.isprintable() else " " for character in text)
     for secret in sorted(secrets, key=len, reverse=True):
         pattern = re.escape(secret)
-        if len(secret) < _MIN_INNER_LENGTH:
+        if len(secret) < _MIN_INNER_SECRET_LENGTH:
             pattern = rf"(?<!\w){pattern}(?!\w)"
         text = re.sub(pattern, MASK, text, flags=re.IGNORECASE)
     text = run.sub(_masked_where_random, mask_text(text))
     text = " ".join(text.split())
-    return text if len(text) <= _MAX_LENGTH else f"{text[: _MAX_LENGTH - 1]}…"
+    return text if len(text) <= _MAX_SHOWN_LENGTH else f"{text[: _MAX_SHOWN_LENGTH - 1]}…"
 
 
 def _masked_where_random(run: re.Match[str]) -> str:
-    return MASK if _RANDOM.search(run[0]) else run[0]
+    return MASK if _LOOKS_RANDOM.search(run[0]) else run[0]
 
 
 def _without_query(url: str) -> str:

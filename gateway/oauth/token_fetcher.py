@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # Seconds between two reads of the store while another replica requests the token.
 _STORE_POLL_INTERVAL: Final = 0.05
 
-CurrentTokens = Callable[[], tuple[AccessToken | None, AccessToken | None]]
+_CurrentTokens = Callable[[], tuple[AccessToken | None, AccessToken | None]]
 """Returns the token in use and the one that the platform rejected. A fetch ignores both of them
 when it finds them in the store."""
 
@@ -50,7 +50,7 @@ class TokenFetcher:
         self._replica_wait = replica_wait
 
     async def fetch(
-        self, credential: str, source: CredentialSource, in_use: CurrentTokens
+        self, credential: str, source: CredentialSource, in_use: _CurrentTokens
     ) -> AccessToken:
         """Return a token that is not in use yet. Raises `TokenRequestError`.
 
@@ -70,7 +70,7 @@ class TokenFetcher:
 
     @asynccontextmanager
     async def _stored_token_or_lease(
-        self, key: StoreKey, in_use: CurrentTokens
+        self, key: StoreKey, in_use: _CurrentTokens
     ) -> AsyncIterator[AccessToken | None]:
         """Yield a token from the store, or None if this replica has to request one.
 
@@ -93,7 +93,7 @@ class TokenFetcher:
             if lease is not None:
                 await self._store.release(lease)
 
-    async def _stored_token(self, key: StoreKey, in_use: CurrentTokens) -> AccessToken | None:
+    async def _stored_token(self, key: StoreKey, in_use: _CurrentTokens) -> AccessToken | None:
         """Return the stored token, None if it is one of `in_use` or itself due for a refresh."""
         stored = await self._store.get(key)
         if stored is None or stored in in_use():
@@ -107,7 +107,7 @@ class TokenFetcher:
             response = await source.request()
             self._report_refusals(credential, started, response)
             started = response.requested_at
-            token = self._to_access_token(response)
+            token = response.to_access_token(self._times.clock(), self._times.wall_clock())
             outcome, detail = "ok", {"lifetime": response.lifetime, "scope": response.scope}
             if token.token_id is not None:
                 detail["token_id"] = token.token_id
@@ -131,20 +131,6 @@ class TokenFetcher:
     ) -> None:
         self._metrics.on_token_requested(credential, outcome, seconds)
         self._audit.record_event("token", credential=credential, outcome=outcome, **detail)
-
-    def _to_access_token(self, response: TokenResponse) -> AccessToken:
-        now = self._times.clock()
-        age = now - response.requested_at
-        token = AccessToken(
-            response.access_token.reveal(),
-            received_at=response.requested_at,
-            lifetime=response.lifetime,
-            wall_expiry=self._times.wall_clock() + response.lifetime - age,
-            scope=response.scope,
-        )
-        if now >= token.usable_until:
-            raise TokenRequestError("transient", "token expired on arrival")
-        return token
 
 
 def _detail(error: TokenRequestError) -> dict[str, str | float | None]:

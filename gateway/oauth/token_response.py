@@ -58,7 +58,7 @@ MAX_LIFETIME: Final = 24 * 3600.0
 # Maximum nesting of the SSO's JSON. The formats that are defined for it have three levels.
 _MAX_DEPTH: Final = 32
 
-OAUTH_ERRORS: Final = frozenset(
+_OAUTH_ERRORS: Final = frozenset(
     {
         "invalid_request",
         "invalid_client",
@@ -76,7 +76,7 @@ _SCOPE: Final = re.compile(r"[\x20-\x7e]{1,1024}")
 # The syntax of an error code (RFC 6749 section 8.5), narrowed to a lower-case first letter: HTTP
 # reason phrases, such as "Forbidden", do not match.
 _ERROR_CODE: Final = re.compile(r"[a-z][\x21\x23-\x40\x5b\x5d-\x7e]*")
-_NUMBER: Final = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,4})?")
+_DECIMAL_NUMBER: Final = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]{1,4})?")
 
 
 class TokenRequestError(Exception):
@@ -138,6 +138,22 @@ class TokenResponse:
     requested_at: float
     scope: str | None = None
     refusals: tuple[TokenRequestError, ...] = ()
+
+    def to_access_token(self, now: float, wall_now: float) -> AccessToken:
+        """Return the token with its times; `now` is monotonic, `wall_now` is Unix time.
+
+        Raises `TokenRequestError` if the token has expired on its way.
+        """
+        token = AccessToken(
+            self.access_token.reveal(),
+            received_at=self.requested_at,
+            lifetime=self.lifetime,
+            wall_expiry=wall_now + self.lifetime - (now - self.requested_at),
+            scope=self.scope,
+        )
+        if now >= token.usable_until:
+            raise TokenRequestError("transient", "token expired on arrival")
+        return token
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +225,7 @@ def oauth_error_code(members: dict[str, object] | None) -> str | None:
     error = (members or {}).get("error")
     if not isinstance(error, str) or not _ERROR_CODE.fullmatch(error):
         return None
-    return error if error in OAUTH_ERRORS else "other"
+    return error if error in _OAUTH_ERRORS else "other"
 
 
 def _lifetime(
@@ -225,7 +241,7 @@ def _lifetime(
 
 
 def _number(value: object) -> float | None:
-    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+    if isinstance(value, str) and _DECIMAL_NUMBER.fullmatch(value.strip()):
         return float(value)
     return value if isinstance(value, float) else None
 

@@ -110,7 +110,7 @@ class MemoryTokenStore:
 _log = get_logger(__name__)
 _T = TypeVar("_T")
 
-_TIMEOUT: Final = 0.25
+_STORE_TIMEOUT: Final = 0.25
 _FIRST_PAUSE: Final = 0.5
 _MAX_PAUSE: Final = 10.0
 
@@ -123,7 +123,7 @@ class GuardedTokenStore:
     """
 
     def __init__(
-        self, store: TokenStore, clock: Callable[[], float], timeout: float = _TIMEOUT
+        self, store: TokenStore, clock: Callable[[], float], timeout: float = _STORE_TIMEOUT
     ) -> None:
         self._store = store
         self._timeout = timeout
