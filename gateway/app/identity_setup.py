@@ -7,7 +7,6 @@ import hashlib
 import ipaddress
 import ssl
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -21,7 +20,6 @@ from gateway.oauth.client_authentication import (
     parse_client_secrets,
     public_client,
 )
-from gateway.oauth.grants import ClientCredentials
 from gateway.pipeline.admission import ConcurrencyLimiter, TokenBucket
 from gateway.pipeline.callers import Caller, CallerMatcher, CallerRegistry
 from gateway.pipeline.permissions import Permissions
@@ -29,7 +27,6 @@ from gateway.pipeline.unidentified_limit import UnidentifiedLimiter
 
 if TYPE_CHECKING:
     from gateway.config.inbound_settings import AllowSettings, CallerSettings
-    from gateway.config.outbound_settings import CredentialSettings
     from gateway.config.section import SecretSource
     from gateway.config.settings import Settings
     from gateway.oauth.client_authentication import ClientAuthentication, ClientAuthenticator
@@ -47,14 +44,15 @@ def credentials_in_use(settings: Settings) -> tuple[str, ...]:
     return tuple(named) or ("default",)
 
 
-def client_credentials(settings: Settings, name: str) -> ClientCredentials:
-    """Return the grant of one credential. Raises `StartError` if its secret or key is unusable."""
+def credential_authenticators(settings: Settings, name: str) -> tuple[ClientAuthenticator, ...]:
+    """Return an authenticator for each secret or key of one credential, the newest first.
+
+    Raises `StartError` if the secret or key is unusable.
+    """
     credential = settings.credentials[name]
     source = credential.secret_source(name)
     with _secret_as_start_error(source):
-        found = client_authenticators(credential.auth_method, credential.client_id, source)
-    first, *others = [_grant(credential, proof) for proof in found]
-    return replace(first, alternatives=tuple(others))
+        return client_authenticators(credential.auth_method, credential.client_id, source)
 
 
 def login_authentications(settings: Settings) -> tuple[ClientAuthentication, ...]:
@@ -97,12 +95,14 @@ def public_keys(settings: Settings) -> tuple[Mapping[str, Any], ...]:
 
     They are published for the operator of the SSO. Raises `StartError` where a key cannot be read.
     """
-    grants = [client_credentials(settings, name) for name in credentials_in_use(settings)]
-    keys = [
-        alternative.public_key for grant in grants for alternative in (grant, *grant.alternatives)
+    found = [
+        authenticator
+        for name in credentials_in_use(settings)
+        for authenticator in credential_authenticators(settings, name)
     ]
     if settings.login.enabled:
-        keys += [proof.public_key for proof in _login_authenticators(settings)]
+        found += _login_authenticators(settings)
+    keys = (authenticator.public_key for authenticator in found)
     return tuple({key["kid"]: key for key in keys if key is not None}.values())
 
 
@@ -119,18 +119,6 @@ def client_authenticators(
     if auth_method == "private_key_jwt":
         return parse_client_keys(client_id, text)
     return parse_client_secrets(client_id, text, in_header=auth_method == "client_secret_basic")
-
-
-def _grant(credential: CredentialSettings, proof: ClientAuthenticator) -> ClientCredentials:
-    return ClientCredentials(
-        client_id=credential.client_id,
-        authenticate=proof.authenticate,
-        fingerprint=proof.fingerprint,
-        scope=credential.scope,
-        extra_params=credential.extra_params,
-        material=proof.material,
-        public_key=proof.public_key,
-    )
 
 
 def upstream_origin(settings: Settings, tls: ssl.SSLContext | None) -> UpstreamOrigin:

@@ -92,7 +92,7 @@ def watched_files(settings: Settings) -> tuple[Path, ...]:
 def preflight(settings: Settings) -> None:
     """Read what a gateway with these settings would read. Raises `StartError`."""
     for name in identity_setup.credentials_in_use(settings):
-        identity_setup.client_credentials(settings, name)
+        identity_setup.credential_authenticators(settings, name)
     identity_setup.caller_registry(settings, time.monotonic)
     identity_setup.operators(settings)
     identity_setup.login_authentications(settings)

@@ -392,8 +392,9 @@ def _source(settings: Settings, endpoint: TokenEndpoint, name: str) -> Credentia
     credential = settings.credentials[name]
     return CredentialSource(
         endpoint=endpoint,
-        grant=identity_setup.client_credentials(settings, name),
-        credential=name,
+        credential=credential,
+        name=name,
+        authenticators=identity_setup.credential_authenticators(settings, name),
         # The platform is part of the identity: a token must never be sent to another platform.
         identity=(
             settings.sso.token_url,
@@ -402,7 +403,7 @@ def _source(settings: Settings, endpoint: TokenEndpoint, name: str) -> Credentia
             credential.scope,
             tuple(sorted(credential.extra_params.items())),
         ),
-        reread=lambda: identity_setup.client_credentials(settings, name),
+        reread=lambda: identity_setup.credential_authenticators(settings, name),
     )
 
 

@@ -27,7 +27,7 @@ import click
 import orjson
 from aiohttp import ClientSession  # noqa: TID251 - commands of their own, no request path
 
-from gateway.app.identity_setup import client_credentials, credentials_in_use
+from gateway.app.identity_setup import credential_authenticators, credentials_in_use
 from gateway.app.tls_contexts import platform_tls, sso_tls
 from gateway.cli.terminal import (
     CHECK_FAILED,
@@ -47,6 +47,7 @@ from gateway.config.section import SecretReadError, suspicious_surrounding
 from gateway.fhir.capability_statement import NO_CAPABILITY, capabilities
 from gateway.field_values import parse_retry_after
 from gateway.i18n import EMPTY_MESSAGE, Message, exception_message, format_duration, join_messages
+from gateway.oauth.grants import client_credentials_form
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_failures import cause_and_remedy, failure_text
 
@@ -63,11 +64,12 @@ def open_session() -> ClientSession:
 
 async def request_token(settings: Settings, credential: str) -> TokenResponse:
     """Request a token once. Raises `StartError` (secret, CA file) or `TokenRequestError`."""
-    grant = client_credentials(settings, credential)
+    first = credential_authenticators(settings, credential)[0]
+    form = client_credentials_form(settings.credentials[credential])
     tls = sso_tls(settings)
     async with open_session() as session:
         endpoint = TokenEndpoint(session=session, sso=settings.sso, tls=tls)
-        return await endpoint.request(grant)
+        return await endpoint.request(first.authenticate, form)
 
 
 def _format_token(response: TokenResponse, *, show: bool) -> Iterator[Message]:
@@ -95,14 +97,14 @@ def _format_assertion(settings: Settings, credential: str) -> Iterator[Message]:
 
     The assertion is made for this output and shown without its signature. Raises `StartError`.
     """
-    grant = client_credentials(settings, credential)
-    if grant.public_key is None:
+    first = credential_authenticators(settings, credential)[0]
+    if first.public_key is None:
         return
-    form = dict(parse_qsl(grant.authenticate(settings.sso.token_url, {}, "")))
+    form = dict(parse_qsl(first.authenticate(settings.sso.token_url, {}, "")))
     header, claims, _ = form["client_assertion"].split(".")
     yield Message("assertion header: {header}", header=_decoded(header))
     yield Message("assertion claims: {claims}", claims=_decoded(claims))
-    yield Message("public key: {key}", key=orjson.dumps(grant.public_key).decode())
+    yield Message("public key: {key}", key=orjson.dumps(first.public_key).decode())
 
 
 def _decoded(part: str) -> str:

@@ -110,7 +110,8 @@ _MAX_SECRETS: Final = 2
 class ClientAuthenticator:
     """One client secret or private key, with the function that authenticates the client with it.
 
-    `fingerprint`, `material` and `public_key` are those of `ClientCredentials`.
+    `fingerprint` identifies the secret or key without revealing it. `material` is the secret or key
+    itself, from which a store derives encryption keys. `public_key` is the JWK of a private key.
     """
 
     authenticate: ClientAuthentication = field(repr=False)

@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from gateway.oauth.grants import client_credentials_form
 from gateway.oauth.token_response import TokenRequestError
 from gateway.oauth.token_store import StoreKey
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from gateway.oauth.grants import ClientCredentials
+    from gateway.config.outbound_settings import CredentialSettings
+    from gateway.oauth.client_authentication import ClientAuthenticator
     from gateway.oauth.token_endpoint import TokenEndpoint
     from gateway.oauth.token_response import TokenResponse
 
@@ -26,11 +28,12 @@ _log = get_logger(__name__)
 
 
 class CredentialSource:
-    """Requests tokens of `credential` with a grant at a token endpoint.
+    """Requests the tokens of one client with the client credentials grant.
 
-    A client may have several secrets while one replaces another; each is a candidate. The candidate
-    that the SSO accepted last is tried first. If the SSO refuses a candidate, the next one is
-    tried. A secret that is no longer configured is dropped once the SSO accepted another one.
+    `name` is that of the credential. A client may have several secrets or keys while one replaces
+    another: its `authenticators`, the newest first. Each is a candidate. The candidate that the SSO
+    accepted last is tried first. If the SSO refuses a candidate, the next one is tried. A secret
+    that is no longer configured is dropped once the SSO accepted another one.
 
     `identity` identifies the credential independently of its secret. `reread` reads the secret
     again; it is called in another thread and may raise any exception if the secret cannot be read.
@@ -41,22 +44,20 @@ class CredentialSource:
         self,
         *,
         endpoint: TokenEndpoint,
-        grant: ClientCredentials,
-        credential: str = "",
+        credential: CredentialSettings,
+        name: str,
+        authenticators: Iterable[ClientAuthenticator],
         identity: tuple[object, ...] = (),
-        reread: Callable[[], ClientCredentials] | None = None,
+        reread: Callable[[], Iterable[ClientAuthenticator]] | None = None,
     ) -> None:
         self.identity = identity
         self._endpoint = endpoint
         self._credential = credential
+        self._name = name
         self._reread = reread
-        self._grants_by_fingerprint = _index_by_fingerprint(grant)
-        self._candidates = tuple(self._grants_by_fingerprint.values())
-
-    @property
-    def grant(self) -> ClientCredentials:
-        """The grant that is tried first at present."""
-        return self._candidates[0]
+        self._form = client_credentials_form(credential)
+        self._configured = _index_by_fingerprint(authenticators)
+        self._candidates = tuple(self._configured.values())
 
     @property
     def store_key(self) -> StoreKey:
@@ -64,30 +65,30 @@ class CredentialSource:
 
         Tokens that differ in one of these are never confused.
         """
-        grant = self.grant
+        first, credential = self._candidates[0], self._credential
         facts = [
             self._endpoint.token_url,
-            grant.client_id,
-            grant.fingerprint,
-            grant.scope,
-            sorted(grant.extra_params.items()),
+            credential.client_id,
+            first.fingerprint,
+            credential.scope,
+            sorted(credential.extra_params.items()),
         ]
-        return StoreKey(hashlib.sha256(json.dumps(facts).encode()).hexdigest(), grant.material)
+        return StoreKey(hashlib.sha256(json.dumps(facts).encode()).hexdigest(), first.material)
 
     @property
     def uses_previous_secret(self) -> bool:
         """Whether the SSO refused the secret that is configured first and accepted another."""
-        return self.grant.fingerprint != next(iter(self._grants_by_fingerprint))
+        return self._candidates[0].fingerprint != next(iter(self._configured))
 
-    def present(self, grant: ClientCredentials) -> bool:
-        """Replace the candidates, all of which were refused, by the secrets of `grant`.
+    def present(self, authenticators: Iterable[ClientAuthenticator]) -> bool:
+        """Replace the candidates, all of which were refused.
 
-        Return False, without a change, if all its secrets are candidates already.
+        Return False, without a change, if all `authenticators` are candidates already.
         """
-        grants = _index_by_fingerprint(grant)
-        if grants.keys() <= {candidate.fingerprint for candidate in self._candidates}:
+        configured = _index_by_fingerprint(authenticators)
+        if configured.keys() <= {candidate.fingerprint for candidate in self._candidates}:
             return False
-        self._grants_by_fingerprint, self._candidates = grants, tuple(grants.values())
+        self._configured, self._candidates = configured, tuple(configured.values())
         return True
 
     def take_over(self, predecessor: CredentialSource) -> None:
@@ -97,13 +98,13 @@ class CredentialSource:
         has not, it becomes the first candidate; new secrets are tried before it. If it is no longer
         configured, it becomes the last candidate, until the SSO accepts a configured one.
         """
-        accepted = predecessor.grant
+        accepted = predecessor._candidates[0]
         if (
-            self._grants_by_fingerprint.keys() <= predecessor._grants_by_fingerprint.keys()
-            and accepted.fingerprint in self._grants_by_fingerprint
+            self._configured.keys() <= predecessor._configured.keys()
+            and accepted.fingerprint in self._configured
         ):
             self._prefer(accepted.fingerprint)
-        elif accepted.fingerprint not in self._grants_by_fingerprint:
+        elif accepted.fingerprint not in self._configured:
             self._candidates = (*self._candidates, accepted)
 
     async def request(self) -> TokenResponse:
@@ -122,12 +123,12 @@ class CredentialSource:
         if self._reread is None:
             return False
         try:
-            grant = await asyncio.to_thread(self._reread)
+            authenticators = await asyncio.to_thread(self._reread)
         except Exception:
             # The refusal is reported. The next reload of the settings reports the unreadable
             # secret.
             return False
-        return self.present(grant)
+        return self.present(authenticators)
 
     async def _try_candidates(self) -> TokenResponse:
         refusals: list[TokenRequestError] = []
@@ -136,7 +137,7 @@ class CredentialSource:
         again = self._candidates[:1] if len(self._candidates) > 1 else ()
         for candidate in (*self._candidates, *again):
             try:
-                response = await self._endpoint.request(candidate)
+                response = await self._endpoint.request(candidate.authenticate, self._form)
             except TokenRequestError as error:
                 refusals.append(error)
                 if not _may_be_wrong_secret(error):
@@ -146,31 +147,33 @@ class CredentialSource:
             return replace(response, refusals=tuple(refusals))
         raise refusals[0]
 
-    def _accept(self, candidate: ClientCredentials) -> None:
-        if candidate.fingerprint in self._grants_by_fingerprint:
-            is_alternative = candidate.fingerprint != next(iter(self._grants_by_fingerprint))
+    def _accept(self, candidate: ClientAuthenticator) -> None:
+        if candidate.fingerprint in self._configured:
+            is_alternative = candidate.fingerprint != next(iter(self._configured))
             if is_alternative and not self.uses_previous_secret:
                 _log.warning(
                     "client %s: the SSO refused the first secret; another one stays in use",
-                    candidate.client_id,
-                    credential=self._credential,
+                    self._credential.client_id,
+                    credential=self._name,
                 )
             self._prefer(candidate.fingerprint)
         elif candidate is not self._candidates[0]:
             _log.warning(
                 "client %s: the SSO refused the changed secret; the one before stays in use",
-                candidate.client_id,
-                credential=self._credential,
+                self._credential.client_id,
+                credential=self._name,
             )
-            self._candidates = (candidate, *self._grants_by_fingerprint.values())
+            self._candidates = (candidate, *self._configured.values())
 
     def _prefer(self, fingerprint: str) -> None:
-        first = self._grants_by_fingerprint[fingerprint]
-        self._candidates = tuple({fingerprint: first, **self._grants_by_fingerprint}.values())
+        first = self._configured[fingerprint]
+        self._candidates = tuple({fingerprint: first, **self._configured}.values())
 
 
-def _index_by_fingerprint(grant: ClientCredentials) -> dict[str, ClientCredentials]:
-    return {candidate.fingerprint: candidate for candidate in (grant, *grant.alternatives)}
+def _index_by_fingerprint(
+    authenticators: Iterable[ClientAuthenticator],
+) -> dict[str, ClientAuthenticator]:
+    return {each.fingerprint: each for each in authenticators}
 
 
 def _may_be_wrong_secret(error: TokenRequestError) -> bool:

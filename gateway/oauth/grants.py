@@ -1,4 +1,4 @@
-"""Token requests for a user: with an authorization code or a refresh token (RFC 6749 4.1, 6)."""
+"""Token requests with client credentials, an authorization code or a refresh token (RFC 6749)."""
 
 from __future__ import annotations
 
@@ -11,47 +11,27 @@ from urllib.parse import urlencode
 from authlib.common.urls import add_params_to_qs
 from authlib.oauth2.rfc6749.parameters import prepare_token_request
 
-from gateway.oauth.token_endpoint import RESERVED_PARAMS
 from gateway.oauth.token_response import AccessToken, TokenRequestError, parse_object
 from gateway.secret import Secret
 
 if TYPE_CHECKING:
+    from gateway.config.outbound_settings import CredentialSettings
     from gateway.oauth.client_authentication import ClientAuthentication
     from gateway.oauth.token_endpoint import TokenEndpoint, TokenHttpResponse
     from gateway.oauth.token_response import TokenResponse
 
 
-@dataclass(frozen=True, slots=True)
-class ClientCredentials:
-    """A client credentials grant (RFC 6749 section 4.4.2) of one client.
+def client_credentials_form(credential: CredentialSettings) -> str:
+    """Return the body of a client credentials grant, without the client authentication.
 
-    `authenticate` adds the client authentication to a request. `fingerprint` identifies the secret
-    or key without revealing it. `scope` and `extra_params` are sent with every request. `material`
-    is the secret or key itself, from which a store derives encryption keys. `public_key` is the JWK
-    of a private key. `alternatives` are grants that differ from this one only in the secret, to be
-    tried if the SSO refuses this one. Raises ValueError if `extra_params` contains a parameter of
-    `RESERVED_PARAMS`.
+    It is that of RFC 6749 section 4.4.2.
     """
+    params = {"scope": credential.scope} if credential.scope else {}
+    return _grant_form("client_credentials", params, credential.extra_params)
 
-    client_id: str
-    authenticate: ClientAuthentication = field(repr=False)
-    fingerprint: str = ""
-    scope: str | None = None
-    extra_params: Mapping[str, str] = field(default_factory=dict, repr=False)
-    material: Secret = field(default_factory=lambda: Secret(""))
-    public_key: Mapping[str, Any] | None = None
-    alternatives: tuple[ClientCredentials, ...] = ()
 
-    def __post_init__(self) -> None:
-        taken = RESERVED_PARAMS & self.extra_params.keys()
-        if taken:
-            raise ValueError(f"extra_params may not set {', '.join(sorted(taken))}")
-
-    def body(self) -> str:
-        """Return the form body without the client authentication."""
-        params = {"scope": self.scope} if self.scope else {}
-        body: str = prepare_token_request("client_credentials", **params)
-        return str(add_params_to_qs(body, self.extra_params)) if self.extra_params else body
+def _grant_form(grant_type: str, params: Mapping[str, str], extra_params: Mapping[str, str]) -> str:
+    return str(add_params_to_qs(prepare_token_request(grant_type, **params), extra_params))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +117,7 @@ class UserTokenEndpoint:
     async def _redeem(
         self, grant_type: str, params: Mapping[str, str], cookie: str | None = None
     ) -> tuple[TokenResponse, TokenHttpResponse]:
-        form = str(
-            add_params_to_qs(prepare_token_request(grant_type, **params), self._extra_params)
-        )
+        form = _grant_form(grant_type, params, self._extra_params)
         return await self._with_client_auth(
             partial(self._endpoint.request_full, form=form, cookie=cookie)
         )

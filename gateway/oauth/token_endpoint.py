@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from gateway.config.outbound_settings import SsoSettings
     from gateway.oauth.client_authentication import ClientAuthentication
-    from gateway.oauth.grants import ClientCredentials
     from gateway.oauth.token_response import TokenResponse
 
 _log = get_logger(__name__)
@@ -179,17 +178,6 @@ _HEADERS: Final = {
     "User-Agent": "dhp-gateway",
 }
 
-RESERVED_PARAMS: Final = frozenset(
-    {
-        "grant_type",
-        "scope",
-        "client_id",
-        "client_secret",
-        "client_assertion",
-        "client_assertion_type",
-    }
-)
-
 
 class TokenEndpoint:
     """Sends token requests and validates the responses.
@@ -219,20 +207,20 @@ class TokenEndpoint:
         """The URL of the token endpoint."""
         return self._sso.token_url
 
-    async def request(self, grant: ClientCredentials) -> TokenResponse:
+    async def request(self, authenticate: ClientAuthentication, form: str) -> TokenResponse:
         """Send one token request and return its token.
 
-        Raises `TokenRequestError` on any failure, at the latest after `timeout` seconds.
+        `form` is the body without the client authentication. Raises `TokenRequestError` on any
+        failure, at the latest after `sso.timeout` seconds.
         """
-        return (await self.request_full(grant.authenticate, grant.body()))[0]
+        return (await self.request_full(authenticate, form))[0]
 
     async def request_full(
         self, authenticate: ClientAuthentication, form: str, cookie: str | None = None
     ) -> tuple[TokenResponse, TokenHttpResponse]:
         """Send one token request and return its token and the response.
 
-        `form` is the body without the client authentication, `cookie` the value of the Cookie field
-        to send. Raises like `request`.
+        `cookie` is the value of the Cookie field to send. Raises like `request`.
         """
         request_time = RequestTime(self._clock(), self._wall_clock())
         response = await self._send(authenticate, form, cookie)

@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from gateway.clock import TimeSource
-from gateway.config.outbound_settings import SsoSettings
-from gateway.oauth.client_authentication import client_secret_post
+from gateway.config.outbound_settings import CredentialSettings, SsoSettings
+from gateway.oauth.client_authentication import parse_client_secrets
 from gateway.oauth.credential import CredentialSource
-from gateway.oauth.grants import ClientCredentials
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import AccessToken
 from gateway.oauth.token_store import MemoryTokenStore, TokenStore
@@ -96,9 +95,11 @@ class Bench:
 
     def source(self, endpoint: TokenEndpoint | None = None) -> CredentialSource:
         """Return a source with the planted secret."""
-        authenticate = client_secret_post("id", Secret(SECRET))
         return CredentialSource(
-            endpoint=endpoint or self.endpoint, grant=ClientCredentials("id", authenticate)
+            endpoint=endpoint or self.endpoint,
+            credential=CredentialSettings(client_id="id"),
+            name="default",
+            authenticators=parse_client_secrets("id", Secret(SECRET), in_header=False),
         )
 
     async def obtain(self) -> AccessToken:

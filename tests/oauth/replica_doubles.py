@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from urllib.parse import parse_qsl
 
-from gateway.oauth.client_authentication import client_secret_post, parse_client_secrets
+from gateway.config.outbound_settings import CredentialSettings
+from gateway.oauth.client_authentication import (
+    ClientAuthentication,
+    ClientAuthenticator,
+    parse_client_secrets,
+)
 from gateway.oauth.credential import CredentialSource
-from gateway.oauth.grants import ClientCredentials
 from gateway.oauth.token_response import AccessToken, TokenRequestError, TokenResponse
 from gateway.oauth.token_store import StoreKey, TokenLease
 from gateway.secret import Secret
@@ -182,37 +187,27 @@ class EndpointOfOne:
     replica: str
     token_url: str = "https://sso.test/token"
 
-    async def request(self, grant: ClientCredentials) -> TokenResponse:
+    async def request(self, authenticate: ClientAuthentication, form: str) -> TokenResponse:
         """Send the request to the shared SSO."""
-        return await self.sso.ask(self.replica, grant.client_id, grant.material.reveal())
+        sent = dict(parse_qsl(authenticate(self.token_url, {}, form)))
+        return await self.sso.ask(self.replica, sent["client_id"], sent["client_secret"])
 
 
-def grant(client: str, text: str) -> ClientCredentials:
-    """Return the grant of a client whose secret file contains `text`."""
-    made = [
-        ClientCredentials(
-            client,
-            client_secret_post(client, proof.material),
-            proof.fingerprint,
-            material=proof.material,
-        )
-        for proof in parse_client_secrets(client, Secret(text), in_header=False)
-    ]
-    first = made[0]
-    return ClientCredentials(
-        client,
-        first.authenticate,
-        first.fingerprint,
-        material=first.material,
-        alternatives=tuple(made[1:]),
-    )
+def secrets(client: str, text: str) -> tuple[ClientAuthenticator, ...]:
+    """Return the secrets of a client whose secret file contains `text`."""
+    return parse_client_secrets(client, Secret(text), in_header=False)
 
 
 class FileSource(CredentialSource):
     """A source that reads its file again when the SSO refuses, without another thread."""
 
     def __init__(self, endpoint: EndpointOfOne, client: str, file: dict[str, str]) -> None:
-        super().__init__(endpoint=endpoint, grant=grant(client, file["text"]))  # type: ignore[arg-type] # a double
+        super().__init__(
+            endpoint=endpoint,  # type: ignore[arg-type] # a double
+            credential=CredentialSettings(client_id=client),
+            name=client,
+            authenticators=secrets(client, file["text"]),
+        )
         self.client = client
         self.file = file
         self.begin = lambda: endpoint.sso.begin(endpoint.replica, client)
@@ -229,6 +224,6 @@ class FileSource(CredentialSource):
         try:
             return await super().request()
         except TokenRequestError as error:
-            if error.kind != "refused" or not self.present(grant(self.client, self.file["text"])):
+            if error.kind != "refused" or not self.present(secrets(self.client, self.file["text"])):
                 raise
         return await super().request()

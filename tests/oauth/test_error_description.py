@@ -16,7 +16,7 @@ from gateway.oauth.client_authentication import (
     client_secret_basic,
     client_secret_post,
 )
-from gateway.oauth.grants import ClientCredentials, UserTokenEndpoint
+from gateway.oauth.grants import UserTokenEndpoint
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import TokenRequestError
 from gateway.secret import Secret
@@ -24,6 +24,7 @@ from tests.doubles.sso import Sso, json_body
 
 CLIENT = "hospital-17"
 SECRET = "plan:ted%+/ é"
+FORM = "grant_type=client_credentials"
 CODE = "code of the sign-in"
 UUID = "0b9f6a52-6f3e-4b0a-9d55-0f1f6f5f3a11"
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJl"
@@ -43,9 +44,9 @@ async def described(
     async with Sso() as sso, aiohttp.ClientSession(cookie_jar=jar) as session:
         sso.handle(json_body({"error": "invalid_client", **members}, status))
         endpoint = TokenEndpoint(session=session, sso=SsoSettings(token_url=sso.token_url))
-        asked = ClientCredentials(CLIENT, authenticate(CLIENT, Secret(SECRET)))
+        proof = authenticate(CLIENT, Secret(SECRET))
         with pytest.raises(TokenRequestError) as caught:
-            await (endpoint.request(asked) if ask is None else ask(endpoint))
+            await (endpoint.request(proof, FORM) if ask is None else ask(endpoint))
     return caught.value.description
 
 

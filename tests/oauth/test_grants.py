@@ -9,18 +9,25 @@ import math
 import ssl
 import traceback
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 import pytest
 import trustme
 
-from gateway.config.outbound_settings import SsoSettings
+from gateway.config.outbound_settings import CredentialSettings, SsoSettings
 from gateway.field_values import parse_retry_after
-from gateway.oauth.client_authentication import client_secret_basic, client_secret_post
+from gateway.oauth.client_authentication import (
+    ClientAuthentication,
+    client_secret_basic,
+    client_secret_post,
+    parse_client_secrets,
+)
 from gateway.oauth.credential import CredentialSource
-from gateway.oauth.grants import ClientCredentials
+from gateway.oauth.grants import client_credentials_form
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import MAX_LIFETIME, TokenRequestError
+from gateway.oauth.token_store import StoreKey
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock
 from tests.doubles.sso import (
@@ -73,16 +80,18 @@ def endpoint(sso: Sso, session: aiohttp.ClientSession, clock: FakeClock) -> Toke
     )
 
 
-def grant(**fields: object) -> ClientCredentials:
+def grant(
+    authenticate: ClientAuthentication | None = None, **fields: Any
+) -> tuple[ClientAuthentication, str]:
     """A grant that authenticates in the form, unless told otherwise."""
-    plain = {"authenticate": client_secret_post(CLIENT, Secret(SECRET))}
-    return ClientCredentials(CLIENT, **{**plain, **fields})
+    form = client_credentials_form(CredentialSettings(client_id=CLIENT, **fields))
+    return authenticate or client_secret_post(CLIENT, Secret(SECRET)), form
 
 
 async def failure(endpoint: TokenEndpoint) -> TokenRequestError:
     """The failure that a request ends with."""
     with pytest.raises(TokenRequestError) as caught:
-        await endpoint.request(grant())
+        await endpoint.request(*grant())
     return caught.value
 
 
@@ -100,7 +109,7 @@ class TestRequest:
 
     async def test_secret_in_form(self, endpoint: TokenEndpoint, sso: Sso) -> None:
         """client_secret_post puts id and secret into the form, and nothing that is not set."""
-        await endpoint.request(grant())
+        await endpoint.request(*grant())
         (request,) = sso.requests
         assert (request.method, request.target) == ("POST", "/oauth/token")
         assert request.form == {
@@ -112,7 +121,7 @@ class TestRequest:
 
     async def test_secret_in_header(self, endpoint: TokenEndpoint, sso: Sso) -> None:
         """client_secret_basic form-urlencodes id and secret before Base64, and leaves the form."""
-        await endpoint.request(grant(authenticate=client_secret_basic(CLIENT, Secret(SECRET))))
+        await endpoint.request(*grant(authenticate=client_secret_basic(CLIENT, Secret(SECRET))))
         (request,) = sso.requests
         _, _, encoded = request.headers["Authorization"].partition("Basic ")
         assert base64.b64decode(encoded) == b"hospital+17:plan%3Ated%25%2B%2F+%C3%A9"
@@ -122,7 +131,7 @@ class TestRequest:
     async def test_scope_and_extra_params(self, endpoint: TokenEndpoint, sso: Sso) -> None:
         """Scope and extra parameters are sent, encoded, once each."""
         await endpoint.request(
-            grant(scope="system/*.read fhir", extra_params={"audience": "https://a/?b=c&d é"})
+            *grant(scope="system/*.read fhir", extra_params={"audience": "https://a/?b=c&d é"})
         )
         form = sso.requests[0].form
         assert form["scope"] == "system/*.read fhir"
@@ -130,7 +139,7 @@ class TestRequest:
 
     async def test_headers(self, endpoint: TokenEndpoint, sso: Sso) -> None:
         """The request asks for JSON that is not compressed, as a form."""
-        await endpoint.request(grant())
+        await endpoint.request(*grant())
         headers = sso.requests[0].headers
         assert headers["Accept"] == "application/json"
         assert headers["Accept-Encoding"] == "identity"
@@ -141,15 +150,9 @@ class TestRequest:
         """A cookie that the SSO sets is not sent back."""
         body = json.dumps({"access_token": "one"}).encode()
         sso.script(http(200, body, ("Set-Cookie", "sid=planted; Path=/")))
-        await endpoint.request(grant())
-        await endpoint.request(grant())
+        await endpoint.request(*grant())
+        await endpoint.request(*grant())
         assert all("Cookie" not in request.headers for request in sso.requests)
-
-    @pytest.mark.parametrize("name", ["grant_type", "scope", "client_id", "client_secret"])
-    def test_reserved_parameters(self, name: str) -> None:
-        """An extra parameter cannot repeat one that has its own setting."""
-        with pytest.raises(ValueError, match=name):
-            grant(extra_params={name: SECRET})
 
     @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
     async def test_redirect_is_not_followed(
@@ -165,13 +168,16 @@ class TestRequest:
 
     def test_store_key_changes_with_what_is_asked(self, endpoint: TokenEndpoint) -> None:
         """Another secret, scope or parameter is another key, and none of them shows in it."""
-        grants = [
-            grant(),
-            grant(fingerprint="other"),
-            grant(scope="a"),
-            grant(extra_params={"a": SECRET}),
-        ]
-        keys = {CredentialSource(endpoint=endpoint, grant=made).store_key for made in grants}
+
+        def key(secret: str = SECRET, **fields: Any) -> StoreKey:
+            return CredentialSource(
+                endpoint=endpoint,
+                credential=CredentialSettings(client_id=CLIENT, **fields),
+                name="default",
+                authenticators=parse_client_secrets(CLIENT, Secret(secret), in_header=False),
+            ).store_key
+
+        keys = {key(), key("other"), key(scope="a"), key(extra_params={"a": SECRET})}
         assert len(keys) == 4
         assert len({key.name for key in keys}) == 4
         assert not any(SECRET in repr(key) or CLIENT in repr(key) for key in keys)
@@ -340,13 +346,13 @@ class TestFailures:
             assert sso.requests == []
             settings = SsoSettings(token_url=sso.token_url)
             endpoint = TokenEndpoint(session=session, sso=settings, tls=trusting)
-            response = await endpoint.request(grant())
+            response = await endpoint.request(*grant())
         assert response.access_token.reveal() == "token-1"
 
     async def test_cancelling_ends_the_request(self, endpoint: TokenEndpoint, sso: Sso) -> None:
         """A cancelled request is cancelled, not classified."""
         sso.hold()
-        task = asyncio.ensure_future(endpoint.request(grant()))
+        task = asyncio.ensure_future(endpoint.request(*grant()))
         await sso.seen(1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -372,7 +378,7 @@ class TestFailures:
         sso.script(answer)
         asked = grant(authenticate=method(CLIENT, Secret(SECRET)))
         with pytest.raises(TokenRequestError) as caught:
-            await endpoint.request(asked)
+            await endpoint.request(*asked)
         shown = repr(caught.value) + repr(asked) + str(caught.value.__dict__)
         shown += "".join(traceback.format_exception(caught.value))
         assert caught.value.__context__ is None
@@ -389,7 +395,7 @@ class TestLifetime:
     ) -> None:
         """`token_type` is compared without case; a missing one means Bearer."""
         sso.script(token("abc", token_type=token_type))
-        assert (await endpoint.request(grant())).access_token.reveal() == "abc"
+        assert (await endpoint.request(*grant())).access_token.reveal() == "abc"
 
     @pytest.mark.parametrize(
         ("expires_in", "lifetime"),
@@ -413,13 +419,13 @@ class TestLifetime:
     ) -> None:
         """`expires_in` may be a number or numeric text; more than a day is a day."""
         sso.script(token("abc", expires_in=expires_in))
-        response = await endpoint.request(grant())
+        response = await endpoint.request(*grant())
         assert (response.lifetime, response.lifetime_source) == (lifetime, "expires_in")
 
     async def test_number_of_many_digits(self, endpoint: TokenEndpoint, sso: Sso) -> None:
         """A number that Python refuses to read as an integer is a long lifetime."""
         sso.script(http(200, b'{"access_token": "abc", "expires_in": ' + b"9" * 5000 + b"}"))
-        assert (await endpoint.request(grant())).lifetime == MAX_LIFETIME
+        assert (await endpoint.request(*grant())).lifetime == MAX_LIFETIME
 
     @pytest.mark.parametrize(
         "expires_in",
@@ -430,7 +436,7 @@ class TestLifetime:
     ) -> None:
         """Where `expires_in` says nothing useful the default lifetime is taken."""
         sso.script(token("abc", expires_in=expires_in))
-        response = await endpoint.request(grant())
+        response = await endpoint.request(*grant())
         assert (response.lifetime, response.lifetime_source) == (300.0, "default")
 
     @pytest.mark.parametrize(
@@ -460,7 +466,7 @@ class TestLifetime:
         if iat is not None:
             claims["iat"] = clock.wall() + iat
         sso.script(token(jwt(**claims), expires_in=0))
-        response = await endpoint.request(grant())
+        response = await endpoint.request(*grant())
         assert (response.lifetime, response.lifetime_source) == (lifetime, "jwt")
 
     @pytest.mark.parametrize(
@@ -483,7 +489,7 @@ class TestLifetime:
     async def test_no_useful_jwt(self, endpoint: TokenEndpoint, sso: Sso, value: str) -> None:
         """A token that is no JWT, or one without a sensible `exp`, gets the default lifetime."""
         sso.script(token(value, expires_in=None))
-        assert (await endpoint.request(grant())).lifetime_source == "default"
+        assert (await endpoint.request(*grant())).lifetime_source == "default"
 
     async def test_measured_from_before_the_request(
         self, endpoint: TokenEndpoint, sso: Sso, clock: FakeClock
@@ -491,7 +497,7 @@ class TestLifetime:
         """The lifetime begins before the request was sent, however long the SSO takes."""
         before = clock()
         sso.hold()
-        task = asyncio.ensure_future(endpoint.request(grant()))
+        task = asyncio.ensure_future(endpoint.request(*grant()))
         await sso.seen(1)
         clock.now += 7
         sso.release()
@@ -505,7 +511,7 @@ class TestLifetime:
     ) -> None:
         """The granted scope is kept if it can be shown on one line."""
         sso.script(token("abc", scope=scope))
-        assert (await endpoint.request(grant())).scope == kept
+        assert (await endpoint.request(*grant())).scope == kept
 
 
 @pytest.mark.parametrize(

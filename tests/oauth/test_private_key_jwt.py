@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA384
 
-from gateway.config.outbound_settings import SsoSettings
+from gateway.config.outbound_settings import CredentialSettings, SsoSettings
 from gateway.oauth.client_authentication import JWT_BEARER, parse_client_keys
-from gateway.oauth.grants import ClientCredentials
+from gateway.oauth.grants import client_credentials_form
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock
@@ -86,7 +86,7 @@ async def sso() -> AsyncIterator[Sso]:
 async def asked(sso: Sso, text: str, clock: FakeClock, times: int = 1) -> list[dict[str, str]]:
     """The forms of so many token requests with this key."""
     (proof,) = parse_client_keys(CLIENT, Secret(text), clock.wall)
-    grant = ClientCredentials(CLIENT, proof.authenticate, scope="system/*.rs")
+    form = client_credentials_form(CredentialSettings(client_id=CLIENT, scope="system/*.rs"))
     async with aiohttp.ClientSession() as session:
         endpoint = TokenEndpoint(
             session=session,
@@ -95,7 +95,7 @@ async def asked(sso: Sso, text: str, clock: FakeClock, times: int = 1) -> list[d
             wall_clock=clock.wall,
         )
         for _ in range(times):
-            await endpoint.request(grant)
+            await endpoint.request(proof.authenticate, form)
     return [request.form for request in sso.requests]
 
 
@@ -158,7 +158,4 @@ def test_nothing_secret_is_shown() -> None:
     """What proves the client shows neither key nor secret."""
     jwk = as_jwk(KEYS["ES384"])
     (proof,) = parse_client_keys(CLIENT, Secret(json.dumps(jwk)))
-    grant = ClientCredentials(
-        CLIENT, proof.authenticate, material=proof.material, public_key=proof.public_key
-    )
-    assert jwk["d"] not in repr(proof) + repr(grant)
+    assert jwk["d"] not in repr(proof)

@@ -8,11 +8,14 @@ import aiohttp
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from gateway.config.outbound_settings import SsoSettings
+from gateway.config.outbound_settings import CredentialSettings, SsoSettings
 from gateway.errors import ClientKeyError
-from gateway.oauth.client_authentication import parse_client_keys, parse_client_secrets
+from gateway.oauth.client_authentication import (
+    ClientAuthenticator,
+    parse_client_keys,
+    parse_client_secrets,
+)
 from gateway.oauth.credential import CredentialSource
-from gateway.oauth.grants import ClientCredentials
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import TokenRequestError
 from gateway.secret import Secret
@@ -55,15 +58,9 @@ async def endpoint(sso: StrictSso) -> AsyncIterator[TokenEndpoint]:
         yield TokenEndpoint(session=session, sso=SsoSettings(token_url=sso.token_url))
 
 
-def grant(text: str) -> ClientCredentials:
-    """The grant of a file with this text."""
-    first, *others = [
-        ClientCredentials("id", proof.authenticate, proof.fingerprint)
-        for proof in parse_client_secrets("id", Secret(text), in_header=False)
-    ]
-    return ClientCredentials(
-        "id", first.authenticate, first.fingerprint, alternatives=tuple(others)
-    )
+def secrets(text: str) -> tuple[ClientAuthenticator, ...]:
+    """The secrets of a file with this text."""
+    return parse_client_secrets("id", Secret(text), in_header=False)
 
 
 class File:
@@ -73,19 +70,33 @@ class File:
         self.text = text
         self.reads = 0
 
-    def read(self) -> ClientCredentials:
-        """Its grant now."""
+    def read(self) -> tuple[ClientAuthenticator, ...]:
+        """Its secrets now."""
         self.reads += 1
         if not self.text:
             raise OSError
-        return grant(self.text)
+        return secrets(self.text)
+
+
+def source_of(
+    endpoint: TokenEndpoint,
+    text: str,
+    reread: Callable[[], tuple[ClientAuthenticator, ...]] | None = None,
+) -> CredentialSource:
+    """A source with the secrets of this text."""
+    return CredentialSource(
+        endpoint=endpoint,
+        credential=CredentialSettings(client_id="id"),
+        name="default",
+        authenticators=secrets(text),
+        identity=("id",),
+        reread=reread,
+    )
 
 
 def rereading(endpoint: TokenEndpoint, file: File) -> CredentialSource:
     """A source as the application makes it."""
-    return CredentialSource(
-        endpoint=endpoint, grant=grant(file.text), identity=("id",), reread=file.read
-    )
+    return source_of(endpoint, file.text, file.read)
 
 
 async def value(source: CredentialSource) -> str:
@@ -103,13 +114,13 @@ class TestTwoSecrets:
         self, sso: StrictSso, endpoint: TokenEndpoint
     ) -> None:
         """The new one is tried, the old one serves and is from then on tried first."""
-        source = CredentialSource(endpoint=endpoint, grant=grant("new\nold\n"))
+        source = source_of(endpoint, "new\nold\n")
         assert [await value(source), await value(source)] == ["for-old", "for-old"]
         assert sso.shown == ["new", "old", "old"]
 
     async def test_the_sso_changes_over(self, sso: StrictSso, endpoint: TokenEndpoint) -> None:
         """When the SSO lets the old one go, the same request brings a token for the new one."""
-        source = CredentialSource(endpoint=endpoint, grant=grant("new\nold"))
+        source = source_of(endpoint, "new\nold")
         await value(source)
         sso.takes = {"new"}
         assert [await value(source), await value(source)] == ["for-new", "for-new"]
@@ -119,7 +130,7 @@ class TestTwoSecrets:
         self, sso: StrictSso, endpoint: TokenEndpoint, caplog: pytest.LogCaptureFixture
     ) -> None:
         """That the first is refused is told with the token, and in the log, once; then no more."""
-        source = CredentialSource(endpoint=endpoint, grant=grant("new\nold"))
+        source = source_of(endpoint, "new\nold")
         assert not source.uses_previous_secret
         told = [[each.oauth_error for each in (await source.request()).refusals] for _ in "12"]
         assert told == [["invalid_client"], []]
@@ -134,15 +145,13 @@ class TestTwoSecrets:
     async def test_the_sso_knows_both(self, sso: StrictSso, endpoint: TokenEndpoint) -> None:
         """The new one is used."""
         sso.takes = {"new", "old"}
-        assert (
-            await value(CredentialSource(endpoint=endpoint, grant=grant("new\nold"))) == "for-new"
-        )
+        assert await value(source_of(endpoint, "new\nold")) == "for-new"
         assert sso.shown == ["new"]
 
     async def test_the_sso_knows_neither(self, sso: StrictSso, endpoint: TokenEndpoint) -> None:
         """Each is tried, the first once more, and the refusal is that of the first."""
         sso.takes = set()
-        source = CredentialSource(endpoint=endpoint, grant=grant("new\nold"))
+        source = source_of(endpoint, "new\nold")
         sso.script(refusal("unauthorized_client", 401), refusal("invalid_client", 401))
         assert await value(source) == "refused unauthorized_client"
         assert sso.shown == ["new", "old", "new"]
@@ -153,9 +162,7 @@ class TestTwoSecrets:
         """The new one, refused a moment ago, is tried again when the old one is refused too."""
         sso.takes = {"new"}
         sso.script(refusal("invalid_client", 401))
-        assert (
-            await value(CredentialSource(endpoint=endpoint, grant=grant("new\nold"))) == "for-new"
-        )
+        assert await value(source_of(endpoint, "new\nold")) == "for-new"
         assert sso.shown == ["new", "old", "new"]
 
     @pytest.mark.parametrize("answer", [status(503), status(429), refusal("invalid_scope")])
@@ -165,16 +172,16 @@ class TestTwoSecrets:
         """An SSO that fails, or refuses something else, is not shown another secret."""
         sso.script(answer)
         with pytest.raises(TokenRequestError):
-            await CredentialSource(endpoint=endpoint, grant=grant("new\nold")).request()
+            await source_of(endpoint, "new\nold").request()
         assert sso.shown == ["new"]
 
     async def test_the_store_key_is_that_of_the_secret_in_use(
         self, sso: StrictSso, endpoint: TokenEndpoint
     ) -> None:
         """Tokens are kept under the secret that brought them."""
-        source = CredentialSource(endpoint=endpoint, grant=grant("new\nold"))
+        source = source_of(endpoint, "new\nold")
         await value(source)
-        assert source.store_key == CredentialSource(endpoint=endpoint, grant=grant("old")).store_key
+        assert source.store_key == source_of(endpoint, "old").store_key
 
 
 class TestChangedFile:

@@ -11,7 +11,6 @@ import pytest
 
 from gateway.config.outbound_settings import SsoSettings
 from gateway.oauth.client_authentication import client_secret_post
-from gateway.oauth.grants import ClientCredentials
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import TokenRequestError
 from gateway.secret import Secret
@@ -28,9 +27,11 @@ async def ask(body: bytes, coding: str, code: int = 200) -> str:
     async with Sso() as sso, aiohttp.ClientSession(cookie_jar=jar) as session:
         sso.handle(http(code, body, ("Content-Encoding", coding), content_type="application/json"))
         endpoint = TokenEndpoint(session=session, sso=SsoSettings(token_url=sso.token_url))
-        grant = ClientCredentials("id", client_secret_post("id", Secret("s")))
+        authenticate = client_secret_post("id", Secret("s"))
         try:
-            return (await endpoint.request(grant)).access_token.reveal()
+            return (
+                await endpoint.request(authenticate, "grant_type=client_credentials")
+            ).access_token.reveal()
         except TokenRequestError as error:
             return f"{error.kind} {error.cause} {error.oauth_error}"
         finally:

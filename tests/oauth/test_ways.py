@@ -14,7 +14,6 @@ import trustme
 from gateway.app.tls_contexts import sso_tls
 from gateway.config.settings import Settings
 from gateway.oauth.client_authentication import client_secret_post
-from gateway.oauth.grants import ClientCredentials
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import TokenRequestError
 from gateway.secret import Secret
@@ -57,11 +56,13 @@ async def ask(token_url: str, **sso: Any) -> str:
             "sso": {"token_url": token_url, "timeout": 5, **sso},
         }
     )
-    grant = ClientCredentials("id", client_secret_post("id", Secret(SECRET)))
+    authenticate = client_secret_post("id", Secret(SECRET))
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
         endpoint = TokenEndpoint(session=session, sso=settings.sso, tls=sso_tls(settings))
         try:
-            return (await endpoint.request(grant)).access_token.reveal()
+            return (
+                await endpoint.request(authenticate, "grant_type=client_credentials")
+            ).access_token.reveal()
         except TokenRequestError as error:
             return error.cause if error.kind == "transient" else error.kind
 
