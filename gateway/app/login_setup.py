@@ -125,7 +125,7 @@ def user_endpoint(settings: Settings, session: ClientSession) -> UserTokenEndpoi
             session=session, sso=settings.sso, tls=tls_contexts.sso_tls(settings)
         ),
         authentications=identity_setup.login_authentications(settings),
-        extra_params=settings.login.extra_params,
+        login=settings.login,
         clock=time.monotonic,
         wall_clock=time.time,
     )

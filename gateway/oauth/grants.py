@@ -15,6 +15,7 @@ from gateway.oauth.token_response import AccessToken, TokenRequestError, parse_o
 from gateway.secret import Secret
 
 if TYPE_CHECKING:
+    from gateway.config.operations_settings import LoginSettings
     from gateway.config.outbound_settings import CredentialSettings
     from gateway.oauth.client_authentication import ClientAuthentication
     from gateway.oauth.token_endpoint import TokenEndpoint, TokenHttpResponse
@@ -60,11 +61,11 @@ class UserTokenSet:
 
 
 class UserTokenEndpoint:
-    """The token endpoint for one client that acts for users. Raises `TokenRequestError`.
+    """The token endpoint for the client that acts for users. Raises `TokenRequestError`.
 
     `authentications` belong to the client's secrets or keys, of which the SSO may accept only one:
-    if it responds with `invalid_client`, the next one is tried. `extra_params` are sent with every
-    token request. `clock` is monotonic, `wall_clock` returns Unix time.
+    if it responds with `invalid_client`, the next one is tried. `clock` is monotonic, `wall_clock`
+    returns Unix time.
     """
 
     def __init__(
@@ -72,12 +73,12 @@ class UserTokenEndpoint:
         *,
         endpoint: TokenEndpoint,
         authentications: Sequence[ClientAuthentication],
-        extra_params: Mapping[str, str],
+        login: LoginSettings,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
     ) -> None:
         self._endpoint = endpoint
-        self._extra_params = extra_params
+        self._extra_params = login.extra_params
         self._authentications = tuple(authentications)
         self._clock = clock
         self._wall_clock = wall_clock

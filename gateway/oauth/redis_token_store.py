@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _PREFIX: Final = "dhp-gateway:1"
 LEASE: Final = 3.0
-_RENEW_EVERY: Final = 1.0
+_RENEWALS_PER_LEASE: Final = 3
 
 # Comparison and change are one script, hence atomic: between two commands another replica could
 # store another token.
@@ -159,7 +159,7 @@ class RedisLease:
     async def _renew(self) -> None:
         milliseconds = str(int(self._seconds * 1000))
         while True:
-            await asyncio.sleep(self._seconds * _RENEW_EVERY / LEASE)
+            await asyncio.sleep(self._seconds / _RENEWALS_PER_LEASE)
             # While the server is unreachable the lease cannot be renewed; the next round retries.
             with contextlib.suppress(RedisError, OSError):
                 await run_script(self._client, _RENEW, self._key, self._holder, milliseconds)

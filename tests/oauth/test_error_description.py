@@ -10,6 +10,7 @@ from urllib.parse import quote, quote_plus
 import aiohttp
 import pytest
 
+from gateway.config.operations_settings import LoginSettings
 from gateway.config.outbound_settings import SsoSettings
 from gateway.oauth.client_authentication import (
     ClientAuthentication,
@@ -129,7 +130,7 @@ async def test_codes_and_verifiers_are_not_kept() -> None:
         user = UserTokenEndpoint(
             endpoint=endpoint,
             authentications=(client_secret_post(CLIENT, Secret(SECRET)),),
-            extra_params={"resource": "the ward"},
+            login=LoginSettings(extra_params={"resource": "the ward"}),
             clock=time.monotonic,
             wall_clock=time.time,
         )
