@@ -68,6 +68,25 @@ if TYPE_CHECKING:
     from gateway.pipeline.handler import Handler
     from gateway.pipeline.unidentified_limit import UnidentifiedLimiter
 
+_log = get_logger(__name__)
+
+# Requests per second and burst of one client address, which a whole clinic may share.
+_ADDRESS_RATE: Final = 10.0
+_ADDRESS_BURST: Final = 60
+# An SSO that signs out all users at once sends a request for each of them, and does not retry.
+_SSO_RATE: Final = 100.0
+_SSO_BURST: Final = 2000
+_SESSION_PATH: Final = "/auth/session"
+_BACK_CHANNEL_PATH: Final = "/auth/backchannel-logout"
+_MAX_ADDRESSES: Final = 4096
+# Seconds. When the session ends earlier than this after the sign-in, the user is sent to another
+# sign-in only if the platform accepted a token of the session.
+_RECENT_SECONDS: Final = 10.0
+_BROWSER_FAILURES: Final = frozenset({"expired", "foreign"})
+_RETRY_AFTER: Final = (("Retry-After", "10"),)
+
+_Respond = Callable[[BrowserRequest, Exchange], Awaitable[LocalResponse]]
+
 _STYLE: Final = file_text("login/templates", "sign_in_failed.css")
 _STYLE_HASH: Final = "sha256-" + base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 
@@ -140,26 +159,6 @@ def _failure_page(
     )
     language_field = ("Content-Language", language)
     return html_response(page, _STATUS_BY_FAILURE[what], _STYLE_HASH, language_field, *headers)
-
-
-_log = get_logger(__name__)
-
-# Requests per second and burst of one client address, which a whole clinic may share.
-_ADDRESS_RATE: Final = 10.0
-_ADDRESS_BURST: Final = 60
-# An SSO that signs out all users at once sends a request for each of them, and does not retry.
-_SSO_RATE: Final = 100.0
-_SSO_BURST: Final = 2000
-_SESSION_PATH: Final = "/auth/session"
-_BACK_CHANNEL_PATH: Final = "/auth/backchannel-logout"
-_MAX_ADDRESSES: Final = 4096
-# Seconds. When the session ends earlier than this after the sign-in, the user is sent to another
-# sign-in only if the platform accepted a token of the session.
-_RECENT_SECONDS: Final = 10.0
-_BROWSER_FAILURES: Final = frozenset({"expired", "foreign"})
-_RETRY_AFTER: Final = (("Retry-After", "10"),)
-
-_Respond = Callable[[BrowserRequest, Exchange], Awaitable[LocalResponse]]
 
 
 class AuthEndpoints:

@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     from gateway.oauth.token_response import AccessToken
     from gateway.oauth.token_store import StoreKey, TokenLease
 
+_log = get_logger(__name__)
+_T = TypeVar("_T")
+
+# Seconds that an access to the store may take.
+_STORE_TIMEOUT: Final = 1.0
+# Seconds after a failure during which the store is not used and requests fail at once.
+_STORE_PAUSE: Final = 0.5
 # Seconds between two reads of the session while another process renews its token.
 _LEASE_POLL_INTERVAL: Final = 0.05
 
@@ -135,14 +142,6 @@ class SessionManager:
     def _seconds_left(self, session: Session) -> float:
         ends = session.started_at + self._max_lifetime
         return min(ends, session.last_used_at + self._idle_lifetime) - self._clock()
-
-
-_log = get_logger(__name__)
-_T = TypeVar("_T")
-
-_STORE_TIMEOUT: Final = 1.0
-# Seconds after a failure during which the store is not used and requests fail at once.
-_STORE_PAUSE: Final = 0.5
 
 
 class GuardedSessionStore:

@@ -45,6 +45,10 @@ if TYPE_CHECKING:
 _log = get_logger(__name__)
 
 _MAX_PAUSE: Final = 30.0
+# A renewal starts when this share of the lifetime is left, but at most this many seconds before the
+# expiry.
+_RENEW_AHEAD_SHARE: Final = 0.25
+_MAX_RENEW_AHEAD: Final = 60.0
 # The number of sessions whose renewal state this process remembers.
 _MAX_STATES: Final = 20_000
 # Delays between the attempts to store renewed tokens, in seconds.
@@ -243,12 +247,6 @@ class SessionRenewals:
             session.update_from(latest)
         else:
             await self.end(session, "refused")
-
-
-# A renewal starts when this share of the lifetime is left, but at most this many seconds before the
-# expiry.
-_RENEW_AHEAD_SHARE: Final = 0.25
-_MAX_RENEW_AHEAD: Final = 60.0
 
 
 class UserTokenProvider:

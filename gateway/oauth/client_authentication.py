@@ -26,6 +26,7 @@ JWT_BEARER: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 # Seconds. SMART allows 300 s. Half of it tolerates the same deviation of the SSO's clock in both
 # directions: behind the gateway's clock (the expiry is then further in its future) and ahead.
 _ASSERTION_LIFETIME: Final = 150
+_MAX_SECRETS: Final = 2
 
 ClientAuthentication = Callable[[str, dict[str, str], str], str]
 """Authenticates a token request. It takes the URL, the headers and the form body, may add to the
@@ -101,9 +102,6 @@ def _assertion_claims(client_id: str, token_url: str, wall_now: float) -> _Claim
         "exp": issued + _ASSERTION_LIFETIME,
         "jti": secrets.token_urlsafe(24),
     }
-
-
-_MAX_SECRETS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)

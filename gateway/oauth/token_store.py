@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from gateway.oauth.token_response import AccessToken
     from gateway.secret import Secret
 
+_log = get_logger(__name__)
+_T = TypeVar("_T")
+
 _MAX_TOKENS: Final = 4096
+# Seconds that an access to a shared store may take, and for which it is not used after a failure.
+_STORE_TIMEOUT: Final = 0.25
+_FIRST_STORE_PAUSE: Final = 0.5
+_MAX_STORE_PAUSE: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +114,6 @@ class MemoryTokenStore:
         return NULL_LEASE
 
 
-_log = get_logger(__name__)
-_T = TypeVar("_T")
-
-_STORE_TIMEOUT: Final = 0.25
-_FIRST_PAUSE: Final = 0.5
-_MAX_PAUSE: Final = 10.0
-
-
 class GuardedTokenStore:
     """Returns the results of `store`; while the store fails, a default instead of an exception.
 
@@ -178,5 +177,5 @@ class GuardedTokenStore:
             _log.warning(
                 "token store: %s; tokens are not shared until it is back", type(error).__name__
             )
-        self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _MAX_PAUSE)
+        self._pause = min(max(2 * self._pause, _FIRST_STORE_PAUSE), _MAX_STORE_PAUSE)
         self._disabled_until = self._clock() + self._pause
