@@ -21,12 +21,7 @@ from gateway.i18n import exception_message
 from gateway.outbox.async_status import OutboxApi
 from gateway.outbox.body_worker import SerialExecutor
 from gateway.outbox.entry import EntryState, OutboxStep
-from gateway.outbox.intake import (
-    LastWrites,
-    OutboxWriteQueue,
-    WriteQueueResources,
-    WriteQueueSettings,
-)
+from gateway.outbox.intake import LastWrites, OutboxWriteQueue
 from gateway.outbox.open_outbox import make_delivery_loop, make_outbox, open_store
 from gateway.outbox.platform_sender import EntrySender, LatestEntrySender, PlatformRoute
 from gateway.outbox.store.store_types import (
@@ -143,19 +138,14 @@ class OutboxService:
     def write_queue(self, settings: Settings) -> OutboxWriteQueue:
         """Return the outbox's part of the request path, for one version of the settings."""
         return OutboxWriteQueue(
-            self.outbox,
-            OutboxApi(self.outbox, self._serial_executor),
-            settings=WriteQueueSettings(
-                settings.listen.base_path,
-                settings.listen.public_url,
-                settings.fhir.default_language,
-                identity_setup.has_several_queueing(settings),
-            ),
-            resources=WriteQueueResources(
-                MemoryBudget(_LARGE_BODIES * settings.limits.max_body_bytes),
-                self._last_writes,
-                self._serial_executor,
-            ),
+            outbox=self.outbox,
+            api=OutboxApi(self.outbox, self._serial_executor),
+            listen=settings.listen,
+            fhir=settings.fhir,
+            has_several_callers=identity_setup.has_several_queueing(settings),
+            body_budget=MemoryBudget(_LARGE_BODIES * settings.limits.max_body_bytes),
+            last_writes=self._last_writes,
+            serial_executor=self._serial_executor,
             clock=time.monotonic,
         )
 

@@ -13,8 +13,8 @@ import hashlib
 import mmap
 import struct
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 from gateway import errors, field_values
 from gateway.errors import GatewayError
@@ -26,7 +26,6 @@ from gateway.outbox.async_status import (
     entry_outcome,
     resource_response,
 )
-from gateway.outbox.body_worker import SerialExecutor
 from gateway.outbox.entry import ALL_KEYS, RecoveryMode
 from gateway.outbox.qualification import (
     WRITES,
@@ -38,20 +37,24 @@ from gateway.outbox.qualification import (
 )
 from gateway.outbox.store.store_types import OutboxFullError, OutboxUnavailableError
 from gateway.pipeline.permissions import ALLOW_ALL
-from gateway.pipeline.request_body import CallerDisconnectedError, MemoryBudget
+from gateway.pipeline.request_body import CallerDisconnectedError
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
+    from gateway.config.inbound_settings import ListenSettings
+    from gateway.config.outbound_settings import FhirSettings
     from gateway.fhir.interaction import Interaction
     from gateway.http.client.upstream_response import UpstreamResponse
     from gateway.http.headers import RequestHeader
     from gateway.http.request_target import RequestTarget
+    from gateway.outbox.async_status import OutboxApi
+    from gateway.outbox.body_worker import SerialExecutor
     from gateway.outbox.entry import OutboxEntry
     from gateway.outbox.qualification import WriteClassification
     from gateway.outbox.store.outbox_queue import Outbox
     from gateway.pipeline.callers import Caller
     from gateway.pipeline.request import CallerContext, RequestContext
-    from gateway.pipeline.request_body import RequestBody
+    from gateway.pipeline.request_body import MemoryBudget, RequestBody
 
     ForwardRequest = Callable[[RequestContext], Awaitable[UpstreamResponse]]
 
@@ -94,8 +97,11 @@ _log = get_logger(__name__)
 # The platform or the SSO cannot be reached, and the write was not delivered.
 _UNSENT_REASONS: Final = frozenset(
     (
-        *(errors.UPSTREAM_UNREACHABLE, errors.UPSTREAM_BUSY, errors.UPSTREAM_TLS),
-        *(errors.CIRCUIT_OPEN, errors.SSO_UNAVAILABLE),
+        errors.UPSTREAM_UNREACHABLE,
+        errors.UPSTREAM_BUSY,
+        errors.UPSTREAM_TLS,
+        errors.CIRCUIT_OPEN,
+        errors.SSO_UNAVAILABLE,
     )
 )
 # The connection failed, or the platform's proxy reports that its own connection did (502, 504): the
@@ -106,68 +112,39 @@ _SERVICE_UNAVAILABLE: Final = 503
 _RETRY_AFTER: Final = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class WriteQueueSettings:
-    """The settings of the outbox on the request path.
-
-    `base_path` is the gateway's path prefix. `public_url` is the base URL as callers know it, or
-    None. `language` is the default language. `shared`: more than one caller may queue.
-    """
-
-    base_path: str
-    public_url: str | None
-    language: str
-    shared: bool
-
-
-@dataclass(frozen=True, slots=True)
-class WriteQueueResources:
-    """Shared resources of the outbox on the request path.
-
-    `body_budget` is the memory budget of large bodies while they are retained. `last_writes` are
-    those of this gateway, under earlier settings too. All bodies are parsed by the
-    `serial_executor`.
-    """
-
-    body_budget: MemoryBudget
-    last_writes: LastWrites
-    serial_executor: SerialExecutor
-
-
-class OutboxEndpoints(Protocol):
-    """The part of `gateway.outbox.async_status.OutboxApi` that is used here."""
-
-    async def handle(
-        self, context: RequestContext, base: str, response_format: ResponseFormat
-    ) -> UpstreamResponse:
-        """Return the response to a request for one of the outbox's own paths."""
-        ...
-
-
 class OutboxWriteQueue:
-    """Enqueues writes that cannot be delivered, and serves the outbox's own paths.
+    """Enqueues writes that cannot be delivered, and serves the outbox's own paths by `api`.
 
-    `clock` is monotonic.
+    `has_several_callers`: more than one caller may queue. `body_budget` is the memory budget of
+    large bodies while they are retained. `last_writes` are those of this gateway, under earlier
+    settings too. All bodies are parsed by the `serial_executor`. `clock` is monotonic.
     """
 
     def __init__(
         self,
-        outbox: Outbox,
-        endpoints: OutboxEndpoints,
         *,
-        settings: WriteQueueSettings,
-        resources: WriteQueueResources,
+        outbox: Outbox,
+        api: OutboxApi,
+        listen: ListenSettings,
+        fhir: FhirSettings,
+        has_several_callers: bool,
+        body_budget: MemoryBudget,
+        last_writes: LastWrites,
+        serial_executor: SerialExecutor,
         clock: Callable[[], float],
     ) -> None:
         self._outbox = outbox
-        self._endpoints = endpoints
-        self._settings = settings
-        self._body_budget = resources.body_budget
+        self._api = api
+        self._base_path = listen.base_path
+        self._public_url = listen.public_url
+        self._default_language = fhir.default_language
+        self._has_several_callers = has_several_callers
+        self._body_budget = body_budget
+        self._last_writes = last_writes
+        self._serial_executor = serial_executor
         self._clock = clock
         self._fail_fast_until = 0.0
         self._fail_fast_reason = errors.UPSTREAM_UNREACHABLE
-        self._last_writes = resources.last_writes
-        self._serial_executor = resources.serial_executor
 
     def allow_own_entries(self, caller: Caller, target: RequestTarget) -> Caller:
         """Return the caller, with all permissions where the target is a path of the outbox.
@@ -200,7 +177,7 @@ class OutboxWriteQueue:
         Raises `GatewayError`. A request that cannot be queued is only checked here for that.
         """
         if _is_outbox_path(context.target):
-            return self._endpoints.handle(
+            return self._api.handle(
                 context, self._gateway_base(context), self._response_format(context)
             )
         if context.caller_context.may_queue_writes and context.interaction.code in WRITES:
@@ -345,7 +322,7 @@ class OutboxWriteQueue:
             self._record_last_write(context)
 
         try:
-            entry = await self._outbox.enqueue(new_entry, confirm, shared=self._settings.shared)
+            entry = await self._outbox.enqueue(new_entry, confirm, shared=self._has_several_callers)
         except OutboxFullError as full:
             # A write that may have taken effect must not be reported as not accepted.
             raise error if in_doubt else _outbox_full_error(str(full)) from None
@@ -375,18 +352,18 @@ class OutboxWriteQueue:
 
         It is only the path where the Host field is missing or invalid.
         """
-        if self._settings.public_url is not None:
-            return self._settings.public_url.rstrip("/")
+        if self._public_url is not None:
+            return self._public_url.rstrip("/")
         host = context.header.text(b"host") or ""
         origin = (
             f"{context.caller_context.scheme}://{host}"
             if field_values.is_host_field(host.encode())
             else ""
         )
-        return origin + self._settings.base_path
+        return origin + self._base_path
 
     def _response_format(self, context: RequestContext) -> ResponseFormat:
-        language = choose_language(context.header.text(b"accept-language"), self._settings.language)
+        language = choose_language(context.header.text(b"accept-language"), self._default_language)
         return ResponseFormat(
             language, wants_xml(context.target.query, context.header.text(b"accept"))
         )
