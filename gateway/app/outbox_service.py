@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.admin.outbox_admin_api import OutboxAdminApi
@@ -23,7 +23,7 @@ from gateway.outbox.body_worker import SerialExecutor
 from gateway.outbox.entry import EntryState, OutboxStep
 from gateway.outbox.intake import LastWrites, OutboxWriteQueue
 from gateway.outbox.open_outbox import make_delivery_loop, make_outbox, open_store
-from gateway.outbox.platform_sender import EntrySender, LatestEntrySender, PlatformRoute
+from gateway.outbox.platform_sender import EntrySender, LatestEntrySender
 from gateway.outbox.store.store_types import (
     OutboxConfigurationError,
     OutboxUnavailableError,
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from gateway.config.operations_settings import OutboxSettings
     from gateway.config.settings import Settings
     from gateway.oauth.tokens import TokenManager
-    from gateway.outbox.attempt_result import Sender
     from gateway.outbox.entry import OutboxEvent, PendingAuditRecord
     from gateway.outbox.store.outbox_store import SqlStore
     from gateway.pipeline.platform_client import CapabilityCache
@@ -100,7 +99,7 @@ class OutboxService:
         self,
         store: SqlStore,
         settings: OutboxSettings,
-        sender: Sender,
+        sender: LatestEntrySender,
         *,
         metrics: Metrics,
         audit: AuditTrail,
@@ -156,21 +155,18 @@ class OutboxService:
         tokens: TokenManager,
         statement: CapabilityCache,
         *,
-        credentials: Iterable[str],
+        credentials: Collection[str],
     ) -> EntrySender:
         """Return the sender of queued writes, for one version of the settings."""
         forwarder = Forwarder(upstream, tokens, self._metrics.count_retry)
         return EntrySender(
-            PlatformRoute(
-                forwarder,
-                tokens,
-                PlatformClient(forwarder, tokens, settings.platform.base_path),
-                credentials=frozenset(credentials),
-                adds_if_match=settings.fhir.auto_if_match,
-                statement=statement,
-                unfiltered=settings.fhir.unfiltered,
-            ),
-            self._serial_executor,
+            forwarder=forwarder,
+            tokens=tokens,
+            client=PlatformClient(forwarder, tokens, settings.platform.base_path),
+            credentials=credentials,
+            statement=statement,
+            fhir=settings.fhir,
+            serial_executor=self._serial_executor,
         )
 
     async def start(self) -> None:

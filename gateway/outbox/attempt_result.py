@@ -1,14 +1,14 @@
 """The results of an attempt, and the transition of an entry that follows from a result.
 
-`Sender` is the interface of the delivery to the platform, which returns the results. The functions
-read and write neither the platform nor the store.
+`gateway.outbox.platform_sender` returns the results. The functions read and write neither the
+platform nor the store.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from gateway import errors
 from gateway.outbox.entry import (
@@ -69,24 +69,6 @@ class VerificationResult:
 
     status: VerificationStatus
     response: StoredResponse | None = None
-
-
-class Sender(Protocol):
-    """Sends requests to the platform with the credential's token. Raises only on cancellation."""
-
-    async def send(self, entry: OutboxEntry, request: QueuedRequest) -> SendResult:
-        """Make one attempt. A 429 or 503 is returned as a `SendFailure` without effect."""
-        ...
-
-    async def probe(self) -> None:
-        """Send the platform an inexpensive request; its response is reported like any other."""
-        ...
-
-    async def verify(
-        self, entry: OutboxEntry, request: QueuedRequest
-    ) -> VerificationResult | SendFailure:
-        """Return whether the platform has what an earlier attempt may have written."""
-        ...
 
 
 # The platform reports that the write had no effect and may be retried (RFC 9110, 6585, 8470).

@@ -13,10 +13,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from gateway.outbox.delivery_attempts import ActiveAttempts, AttemptDependencies
+from gateway.outbox.delivery_attempts import ActiveAttempts
 from gateway.outbox.delivery_pacing import PlatformReachability, RetryDelays, RetrySchedule
 from gateway.outbox.entry import EntryState, OutboxEvent, OutboxStep
 from gateway.outbox.store.store_types import OutboxUnavailableError, StoreStepResult
@@ -24,8 +23,9 @@ from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.clock import TimerHandle, TimeSource
-    from gateway.outbox.attempt_result import Sender
+    from gateway.config.operations_settings import OutboxSettings
     from gateway.outbox.entry import OutboxObserver
+    from gateway.outbox.platform_sender import LatestEntrySender
     from gateway.outbox.store.outbox_store import SqlStore
     from gateway.outbox.store.store_types import AttemptOutcome, ClaimedEntry, EntryChange, Lease
 
@@ -114,55 +114,59 @@ _PURGE_PAUSE: Final = 0.05
 _OWNER_BYTES: Final = 8
 # Seconds in which outcomes can be recorded after the active attempts were stopped.
 _RECORD_TIMEOUT: Final = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class DeliveryOptions:
-    """Limits and intervals of the delivery. Durations are seconds.
-
-    `max_age`: a waiting entry that is older is given up. `retention`: a finished entry is purged
-    after it. `max_parallel`: attempts at the same time in this process. `lease_seconds`: a lease
-    that is not renewed for this time is lost, at the latest 2 × `recovery_interval` later.
-    `poll_interval`: the longest time until an entry of another gateway is noticed.
-    `recovery_interval`: time between two checks for lost leases. `maintenance_interval`: time
-    between two checks for entries that are too old.
-    """
-
-    max_age: float
-    retention: float
-    max_parallel: int = 16
-    lease_seconds: float = 30.0
-    poll_interval: float = 1.0
-    recovery_interval: float = 5.0
-    maintenance_interval: float = 60.0
-    delays: RetryDelays = field(default_factory=RetryDelays)
+MAX_PARALLEL: Final = 16
+LEASE_SECONDS: Final = 30.0
+_DELAYS: Final = RetryDelays()
 
 
 class DeliveryLoop:
     """The delivery of this process, from `run` until `drain`.
 
     Entries with an attempt at the moment when `run` is cancelled are recovered as after a crash.
+
+    Durations are seconds. `max_parallel`: attempts at the same time in this process.
+    `lease_seconds`: a lease that is not renewed for this time is lost, at the latest 2 ×
+    `recovery_interval` later. `poll_interval`: the longest time until an entry of another gateway
+    is noticed. `recovery_interval`: time between two checks for lost leases.
+    `maintenance_interval`: time between two checks for entries that are too old.
     """
 
     def __init__(
         self,
+        *,
         store: SqlStore,
-        sender: Sender,
+        settings: OutboxSettings,
+        sender: LatestEntrySender,
         observe: OutboxObserver,
-        options: DeliveryOptions,
         timing: TimeSource,
+        max_parallel: int = MAX_PARALLEL,
+        lease_seconds: float = LEASE_SECONDS,
+        poll_interval: float = 1.0,
+        recovery_interval: float = 5.0,
+        maintenance_interval: float = 60.0,
+        delays: RetryDelays = _DELAYS,
     ) -> None:
         self._store = store
+        self._settings = settings
         self._sender = sender
-        self._options = options
         self._timing = timing
+        self._max_parallel = max_parallel
+        self._lease_seconds = lease_seconds
+        self._poll_interval = poll_interval
+        self._recovery_interval = recovery_interval
+        self._maintenance_interval = maintenance_interval
+        self._delays = delays
         self._owner = secrets.token_hex(_OWNER_BYTES)
-        schedule = RetrySchedule(options.delays, timing.random)
+        schedule = RetrySchedule(delays, timing.random)
         self._reachability = PlatformReachability(schedule, timing.clock)
-        dependencies = AttemptDependencies(
-            sender, observe, self._reachability, schedule, options.delays
+        self._attempts = ActiveAttempts(
+            sender=sender,
+            observe=observe,
+            reachability=self._reachability,
+            schedule=schedule,
+            index_lag=delays.index_lag,
+            on_attempt_ended=self.wake,
         )
-        self._attempts = ActiveAttempts(dependencies, self.wake)
         self._maintenance = OutboxMaintenance(store, observe, timing.clock, self._owner)
         self._woken = asyncio.Event()
         self._draining = False
@@ -264,9 +268,9 @@ class DeliveryLoop:
         now = self._timing.clock()
         if now >= self._upkeep_at:
             more = await self._maintenance.expire_and_purge(
-                self._options.max_age, self._options.retention
+                self._settings.max_age, self._settings.retention
             )
-            self._upkeep_at = now + (_PURGE_PAUSE if more else self._options.maintenance_interval)
+            self._upkeep_at = now + (_PURGE_PAUSE if more else self._maintenance_interval)
         if self._store.is_known_empty():
             return
         if now >= self._recover_at:
@@ -274,10 +278,8 @@ class DeliveryLoop:
             # them.
             if self._attempts:
                 await self._renew()
-            await self._maintenance.recover_leases(
-                self._options.lease_seconds, self._options.delays.index_lag
-            )
-            self._recover_at = now + self._options.recovery_interval
+            await self._maintenance.recover_leases(self._lease_seconds, self._delays.index_lag)
+            self._recover_at = now + self._recovery_interval
             self.wake()
         if not self._draining:
             await self._make_waiting_due()
@@ -290,7 +292,7 @@ class DeliveryLoop:
         ):
             return
         # On a nearly full disk a small step may still succeed.
-        batch_size = 1 if self._is_store_unavailable else self._options.max_parallel
+        batch_size = 1 if self._is_store_unavailable else self._max_parallel
         outcomes = self._attempts.take_outcomes(batch_size)
         started_at = self._timing.clock()
         try:
@@ -312,9 +314,7 @@ class DeliveryLoop:
     ) -> StoreStepResult:
         active = len(self._attempts) - len(outcomes)
         free_attempts = (
-            0
-            if self._draining
-            else self._reachability.free_attempts(active, self._options.max_parallel)
+            0 if self._draining else self._reachability.free_attempts(active, self._max_parallel)
         )
         if not free_attempts and not outcomes:
             return StoreStepResult((), ())
@@ -323,7 +323,7 @@ class DeliveryLoop:
             outcomes,
             max_claims=min(free_attempts, batch_size),
             size=_MAX_ACTIVE_BYTES - self._attempts.total_bytes,
-            lease=self._options.lease_seconds,
+            lease=self._lease_seconds,
             prefer_verifiable=not self._reachability.is_reachable,
         )
 
@@ -332,7 +332,7 @@ class DeliveryLoop:
             self._attempts.release(claimed.entry, 0.0)
         elif claimed.entry.id in self._attempts.entry_ids:
             # The lease of the active attempt was lost, and that attempt is about to end.
-            self._attempts.release(claimed.entry, self._options.poll_interval)
+            self._attempts.release(claimed.entry, self._poll_interval)
         else:
             self._attempts.start(claimed)
 
@@ -349,7 +349,7 @@ class DeliveryLoop:
         await self._store.make_due(waiting)
         self._attempts.no_longer_awaiting(waiting)
         self.wake()
-        self._hasten_at = now + self._options.delays.probe_interval
+        self._hasten_at = now + self._delays.probe_interval
 
     def _probe_if_unreachable(self) -> None:
         """Probe an unreachable platform when no other request does.
@@ -358,9 +358,9 @@ class DeliveryLoop:
         """
         now = self._timing.clock()
         if not self._reachability.is_silent_outage:
-            self._next_probe_at = now + self._options.delays.probe_interval
+            self._next_probe_at = now + self._delays.probe_interval
         elif now >= self._next_probe_at and self._probe_task is None:
-            self._next_probe_at = now + self._options.delays.probe_interval
+            self._next_probe_at = now + self._delays.probe_interval
             self._probe_task = asyncio.get_running_loop().create_task(self._probe())
 
     async def _probe(self) -> None:
@@ -374,7 +374,7 @@ class DeliveryLoop:
     async def _renew(self) -> None:
         started_at = self._timing.clock()
         held = await self._store.renew(
-            self._owner, self._attempts.entry_ids, lease=self._options.lease_seconds
+            self._owner, self._attempts.entry_ids, lease=self._lease_seconds
         )
         self._attempts.stop(held)
         self._arm_lease_timer(started_at)
@@ -386,7 +386,7 @@ class DeliveryLoop:
         time before the lease was requested. The next renewal is a quarter of a lease later.
         """
         self._disarm_lease_timer()
-        lease = self._options.lease_seconds
+        lease = self._lease_seconds
         self._renew_at = started_at + lease / 4
         until = started_at + lease * 2 / 3
         delay = max(0.0, until - self._timing.clock())
@@ -404,17 +404,15 @@ class DeliveryLoop:
     def _seconds_until_next(self) -> float:
         now = self._timing.clock()
         if self._is_store_unavailable:
-            return self._options.poll_interval
+            return self._poll_interval
         # Both moments are in the past if nothing has been done for a while.
-        moments = [max(self._recover_at, now + self._options.poll_interval), self._upkeep_at]
+        moments = [max(self._recover_at, now + self._poll_interval), self._upkeep_at]
         if self._attempts:
             moments.append(self._renew_at)
         if self._reachability.is_reachable:
-            moments.append(now + self._options.poll_interval)
+            moments.append(now + self._poll_interval)
         elif not self._attempts:
-            moments.append(
-                max(self._reachability.next_attempt_at, now + self._options.poll_interval)
-            )
+            moments.append(max(self._reachability.next_attempt_at, now + self._poll_interval))
         if self._reachability.is_silent_outage and self._next_probe_at > now:
             moments.append(self._next_probe_at)
         return max(0.0, min(moments) - now)

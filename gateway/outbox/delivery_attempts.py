@@ -24,9 +24,10 @@ from gateway.outbox.store.store_types import AttemptOutcome
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from gateway.outbox.attempt_result import EntryTransition, Sender, SendResult
-    from gateway.outbox.delivery_pacing import PlatformReachability, RetryDelays, RetrySchedule
+    from gateway.outbox.attempt_result import EntryTransition, SendResult
+    from gateway.outbox.delivery_pacing import PlatformReachability, RetrySchedule
     from gateway.outbox.entry import OutboxEntry, OutboxObserver, QueuedRequest
+    from gateway.outbox.platform_sender import LatestEntrySender
     from gateway.outbox.store.store_types import ClaimedEntry, StoreStepResult
 
 _log = get_logger(__name__)
@@ -62,28 +63,29 @@ class Attempt:
     task: asyncio.Task[None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptDependencies:
-    """Collaborators of all attempts; `observe` receives every step of an entry."""
-
-    sender: Sender
-    observe: OutboxObserver
-    reachability: PlatformReachability
-    schedule: RetrySchedule
-    delays: RetryDelays
-
-
 class ActiveAttempts:
     """The attempts of this gateway, until their outcomes are recorded.
 
-    `on_attempt_ended` is called after each attempt. A caller of `take_outcomes` must call either
-    `outcomes_recorded` or `requeue_outcomes`.
+    `observe` receives every step of an entry, `on_attempt_ended` is called after each attempt.
+    `index_lag` is the number of seconds before a verification. A caller of `take_outcomes` must
+    call either `outcomes_recorded` or `requeue_outcomes`.
     """
 
     def __init__(
-        self, dependencies: AttemptDependencies, on_attempt_ended: Callable[[], None]
+        self,
+        *,
+        sender: LatestEntrySender,
+        observe: OutboxObserver,
+        reachability: PlatformReachability,
+        schedule: RetrySchedule,
+        index_lag: float,
+        on_attempt_ended: Callable[[], None],
     ) -> None:
-        self._dependencies = dependencies
+        self._sender = sender
+        self._observe = observe
+        self._reachability = reachability
+        self._schedule = schedule
+        self._index_lag = index_lag
         self._on_attempt_ended = on_attempt_ended
         self._active: dict[str, Attempt] = {}
         self._outcomes: deque[AttemptOutcome] = deque()
@@ -121,9 +123,7 @@ class ActiveAttempts:
 
     def start(self, claimed: ClaimedEntry) -> None:
         """Start the attempt at a claimed entry as a task."""
-        attempt = Attempt(
-            claimed.entry, claimed.request, self._dependencies.reachability.failure_generation
-        )
+        attempt = Attempt(claimed.entry, claimed.request, self._reachability.failure_generation)
         self._active[attempt.entry.id] = attempt
         attempt.task = asyncio.get_running_loop().create_task(self._run_attempt(attempt))
         # The callback also runs for a task that was cancelled before it started.
@@ -154,7 +154,7 @@ class ActiveAttempts:
         """
         transition = outcome.transition
         if (
-            self._dependencies.reachability.is_silent_outage
+            self._reachability.is_silent_outage
             or not isinstance(transition, RetryLater)
             or not transition.affects_all_entries
         ):
@@ -187,7 +187,7 @@ class ActiveAttempts:
             if is_recorded:
                 if isinstance(transition, RetryLater) and transition.affects_all_entries:
                     self._awaiting_platform.add(entry.id)
-                self._dependencies.observe(event)
+                self._observe(event)
             else:
                 message = (
                     f"outbox: {entry.id} was no longer held here, {event.step.value} is not noted"
@@ -245,7 +245,7 @@ class ActiveAttempts:
             # The text of another library's exception may contain data of a patient.
             kind = type(error).__name__
             _log.error("an attempt of the outbox broke off: %s", kind, **_log_fields(attempt.entry))
-            self._dependencies.reachability.on_inconclusive_attempt()
+            self._reachability.on_inconclusive_attempt()
             return _interrupted_outcome(attempt, errors.INTERNAL.code)
 
     async def _attempt(self, attempt: Attempt) -> EntryTransition:
@@ -262,8 +262,8 @@ class ActiveAttempts:
                 return transition
             in_doubt = finding == VerificationResult(VerificationStatus.SAFE_TO_RESEND)
         attempt.phase = AttemptPhase.SENDING
-        self._dependencies.observe(OutboxEvent(OutboxStep.SENT, entry, entry.cause))
-        result = await self._dependencies.sender.send(entry, request)
+        self._observe(OutboxEvent(OutboxStep.SENT, entry, entry.cause))
+        result = await self._sender.send(entry, request)
         self._update_reachability(attempt, result)
         evaluated = attempt_result.evaluate_result(entry, request, result, in_doubt=in_doubt)
         if isinstance(evaluated, VersionConflict):
@@ -276,7 +276,7 @@ class ActiveAttempts:
     async def _verify(
         self, attempt: Attempt, request: QueuedRequest
     ) -> VerificationResult | SendFailure:
-        finding = await self._dependencies.sender.verify(attempt.entry, request)
+        finding = await self._sender.verify(attempt.entry, request)
         self._update_reachability(attempt, finding)
         return finding
 
@@ -284,7 +284,7 @@ class ActiveAttempts:
         self, attempt: Attempt, result: SendResult | VerificationResult
     ) -> None:
         """Note what a result shows about the platform, whatever it means for the entry."""
-        reachability = self._dependencies.reachability
+        reachability = self._reachability
         if isinstance(result, SendFailure) and not result.affects_all_entries:
             reachability.on_inconclusive_attempt()
         elif isinstance(result, SendFailure):
@@ -298,7 +298,7 @@ class ActiveAttempts:
             reachability.on_attempt_response()
 
     def _delay(self, entry: OutboxEntry, transition: RetryLater) -> float:
-        delay = self._dependencies.schedule.entry_delay(
+        delay = self._schedule.entry_delay(
             entry.attempts,
             affects_all_entries=transition.affects_all_entries,
             retry_after=transition.retry_after,
@@ -306,7 +306,7 @@ class ActiveAttempts:
         needs_verification = entry.recovery is RecoveryMode.VERIFY and (
             entry.in_doubt or transition.in_doubt
         )
-        return max(delay, self._dependencies.delays.index_lag) if needs_verification else delay
+        return max(delay, self._index_lag) if needs_verification else delay
 
 
 def _interrupted_outcome(attempt: Attempt, cause: str) -> EntryTransition:

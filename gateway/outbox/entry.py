@@ -25,7 +25,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.i18n import EMPTY_MESSAGE, Message
 from gateway.telemetry.log_masking import mask_patient_number
@@ -333,9 +333,5 @@ RecordPending = Callable[[Sequence[PendingAuditRecord]], Awaitable[bool]]
 """Record all of them in an audit trail; False: they stay pending."""
 
 
-class OutboxObserver(Protocol):
-    """Called for every step, at once and in order. It must neither raise nor block."""
-
-    def __call__(self, event: OutboxEvent) -> None:
-        """Process one event."""
-        ...
+OutboxObserver = Callable[[OutboxEvent], None]
+"""Called for every step, at once and in order. It must neither raise nor block."""

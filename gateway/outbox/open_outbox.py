@@ -23,21 +23,20 @@ from typing import TYPE_CHECKING, Any, Final
 from gateway.clock import TimeSource
 from gateway.config.section import MAKE_KEY, NO_KEY, SecretReadError, decode_encryption_key
 from gateway.i18n import Message, exception_message, setting_problem
-from gateway.outbox.delivery import DeliveryLoop, DeliveryOptions
+from gateway.outbox.delivery import DeliveryLoop
 from gateway.outbox.store.content_encryption import ContentCipher
 from gateway.outbox.store.outbox_queue import Outbox
 from gateway.outbox.store.store_types import (
     OutboxConfigurationError,
     OutboxInUseError,
-    OutboxLimits,
     OutboxUnavailableError,
 )
 
 if TYPE_CHECKING:
     from gateway.config.operations_settings import OutboxSettings
     from gateway.config.setting_urls import DatabaseLocation
-    from gateway.outbox.attempt_result import Sender
     from gateway.outbox.entry import OutboxObserver
+    from gateway.outbox.platform_sender import LatestEntrySender
     from gateway.outbox.store.database import Database
     from gateway.outbox.store.outbox_store import SqlStore
 
@@ -83,16 +82,16 @@ def make_outbox(
     wake: Callable[[], None] = lambda: None,
 ) -> Outbox:
     """Return the outbox for the request path, for commands and for pages."""
-    limits = OutboxLimits(settings.max_entries, settings.max_bytes, settings.max_share)
-    return Outbox(store, limits, observe, wake)
+    return Outbox(store=store, settings=settings, observe=observe, wake=wake)
 
 
 def make_delivery_loop(
-    store: SqlStore, settings: OutboxSettings, sender: Sender, observe: OutboxObserver
+    store: SqlStore, settings: OutboxSettings, sender: LatestEntrySender, observe: OutboxObserver
 ) -> DeliveryLoop:
     """Return the delivery; it does nothing before `run`. Call this in a running event loop."""
-    options = DeliveryOptions(max_age=settings.max_age, retention=settings.retention)
-    return DeliveryLoop(store, sender, observe, options, TimeSource())
+    return DeliveryLoop(
+        store=store, settings=settings, sender=sender, observe=observe, timing=TimeSource()
+    )
 
 
 def encryption_key(settings: OutboxSettings) -> bytes:

@@ -1,11 +1,10 @@
-"""The sending of queued writes to the platform, behind `gateway.outbox.attempt_result.Sender`."""
+"""The sending of queued writes to the platform."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Final
 
 from gateway import errors
@@ -37,6 +36,7 @@ from gateway.pipeline.upstream import BODILESS_METHODS, UpstreamRequest
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
+    from gateway.config.outbound_settings import FhirSettings
     from gateway.http.client.upstream_response import UpstreamResponse
     from gateway.oauth.token_response import AccessToken
     from gateway.oauth.tokens import TokenManager
@@ -67,37 +67,35 @@ _CONNECT_FAILURE_REASONS: Final = frozenset((errors.UPSTREAM_UNREACHABLE, errors
 _OF_CREDENTIAL: Final = frozenset((errors.TOKEN_REFUSED, errors.TOKEN_REJECTED))
 
 
-@dataclass(frozen=True, slots=True)
-class PlatformRoute:
-    """Access to the platform by one version of the settings.
-
-    `credentials` are the names that there are tokens for. `adds_if_match`: updates without If-Match
-    get that of the current version. `statement` has what the platform declares, `unfiltered` the
-    search parameters that it ignores nevertheless, by resource type.
-    """
-
-    forwarder: Forwarder
-    tokens: TokenManager
-    client: PlatformClient
-    credentials: frozenset[str]
-    adds_if_match: bool
-    statement: CapabilityCache
-    unfiltered: Mapping[str, Collection[str]]
-
-
 class EntrySender:
-    """A sender over one route.
+    """Sends requests to the platform with the credential's token, by one version of the settings.
 
-    `check_response` prevents a page of an intermediary from being taken for a response of the
-    platform.
+    `credentials` are the names that there are tokens for. `statement` has what the platform
+    declares. `check_response` prevents a page of an intermediary from being taken for a response of
+    the platform. Nothing is raised except on cancellation.
     """
 
-    def __init__(self, route: PlatformRoute, serial_executor: SerialExecutor) -> None:
-        self._route = route
+    def __init__(
+        self,
+        *,
+        forwarder: Forward,
+        tokens: TokenProvider,
+        client: PlatformClient,
+        credentials: Collection[str],
+        statement: CapabilityCache,
+        fhir: FhirSettings,
+        serial_executor: SerialExecutor,
+    ) -> None:
+        self._forwarder = forwarder
+        self._tokens = tokens
+        self._client = client
+        self._credentials = frozenset(credentials)
+        self._statement = statement
+        self._fhir = fhir
         self._serial_executor = serial_executor
 
     async def send(self, entry: OutboxEntry, request: QueuedRequest) -> SendResult:
-        """Make one attempt. Raises nothing except on cancellation."""
+        """Make one attempt. A 429 or 503 is returned as a `SendFailure` without effect."""
         try:
             return await self._send(request)
         except GatewayError as error:
@@ -137,7 +135,7 @@ class EntrySender:
             field_lines.append(b"If-Match: %s\r\n" % match)
         outgoing = UpstreamRequest(
             method=request.method,
-            target=(self._route.client.platform_path + request.target_suffix).encode("latin-1"),
+            target=(self._client.platform_path + request.target_suffix).encode("latin-1"),
             field_lines=field_lines,
             request_id=request.request_id,
             body=BufferedBody(request.body) if has_body else None,
@@ -150,24 +148,23 @@ class EntrySender:
             response.close()
 
     async def _forward(self, outgoing: UpstreamRequest, request: QueuedRequest) -> UpstreamResponse:
-        route, credential = self._route, request.credential
-        if credential not in route.credentials:
+        credential = request.credential
+        if credential not in self._credentials:
             raise GatewayError(errors.TOKEN_REFUSED, "the settings have that credential no more")
-        token: AccessToken | None = route.tokens.current(credential)
-        token = token or await route.tokens.wait_for_token(credential)
+        token: AccessToken | None = self._tokens.current(credential)
+        token = token or await self._tokens.wait_for_token(credential)
         # There is no exchange with a caller: what is recorded in this one is not read.
         exchange = Exchange(request_id=request.request_id, started_at=0.0, started_monotonic=0.0)
-        return await route.forwarder.send(exchange, outgoing, credential, token)
+        return await self._forwarder.send(exchange, outgoing, credential, token)
 
     async def _current_version(self, request: QueuedRequest) -> bytes | None:
         """Return the ETag for the If-Match of an update, where the settings require one."""
-        if not self._route.adds_if_match or request.method != "PUT" or request.resource_id is None:
+        if not self._fhir.auto_if_match or request.method != "PUT" or request.resource_id is None:
             return None
         if any(name.lower() in (b"if-match", b"if-none-match") for name, _ in request.fields):
             return None
         path = request.target_suffix.partition("?")[0]
-        client = self._route.client
-        return await fetch_etag(client, path, request.credential, request.request_id)
+        return await fetch_etag(self._client, path, request.credential, request.request_id)
 
     async def _verify_write(self, request: QueuedRequest) -> VerificationResult | SendFailure:
         if request.method == "PUT" and request.resource_id is not None:
@@ -180,19 +177,19 @@ class EntrySender:
             return VerificationResult(VerificationStatus.INCONCLUSIVE)
         findings = []
         for query in queries:
-            declared = await self._route.statement.declared_capability(
+            declared = await self._statement.declared_capability(
                 query.resource_type, _STATEMENT_WAIT
             )
             if query.is_conditional and "create" in declared.conditional:
                 findings.append(VerificationResult(VerificationStatus.SAFE_TO_RESEND))
                 continue
             support = SearchSupport(
-                declared.parameters, self._route.unfiltered.get(query.resource_type, ())
+                declared.parameters, self._fhir.unfiltered.get(query.resource_type, ())
             )
             finding = await self._search(request, query, support)
             if isinstance(finding, SendFailure):
                 return finding
-            missing = self._route.statement.unavailable_reason
+            missing = self._statement.unavailable_reason
             if missing is not None and finding.status is VerificationStatus.INCONCLUSIVE:
                 # The statement may still be fetched, and may make the search conclusive; an
                 # operator is needed only where nothing else helps.
@@ -233,9 +230,9 @@ class EntrySender:
         )
 
     async def _get(self, request: QueuedRequest, suffix: str) -> UpstreamResponse:
-        if request.credential not in self._route.credentials:
+        if request.credential not in self._credentials:
             raise GatewayError(errors.TOKEN_REFUSED, "the settings have that credential no more")
-        return await self._route.client.get(suffix, request.credential, request.request_id)
+        return await self._client.get(suffix, request.credential, request.request_id)
 
 
 def _facts(entry: OutboxEntry, request: QueuedRequest) -> dict[str, str]:
@@ -340,9 +337,9 @@ def _has_content_type(request: QueuedRequest) -> bool:
 class LatestEntrySender:
     """A sender that delegates to the one that is the newest when an attempt begins.
 
-    `acquire_sender` returns that sender and a function that releases it; until then its route stays
-    open. `can_record` returns whether steps can be recorded: otherwise nothing is sent. `probe`
-    sends the platform an inexpensive request.
+    `acquire_sender` returns that sender and a function that releases it; until then its connections
+    stay open. `can_record` returns whether steps can be recorded: otherwise nothing is sent.
+    `probe` sends the platform an inexpensive request.
     """
 
     def __init__(
@@ -356,7 +353,7 @@ class LatestEntrySender:
         self._probe = probe
 
     async def probe(self) -> None:
-        """As `Sender.probe`."""
+        """Send the platform an inexpensive request; its response is reported like any other."""
         await self._probe()
 
     async def send(self, entry: OutboxEntry, request: QueuedRequest) -> SendResult:

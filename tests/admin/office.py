@@ -174,7 +174,11 @@ async def office(
     if there == "open":
         await store.prepare()
     try:
-        desk = OutboxAdminApi(Outbox(store, ROOMY, events.append, bool), records, page=PAGE)
+        desk = OutboxAdminApi(
+            Outbox(store=store, settings=ROOMY, observe=events.append, wake=bool),
+            records,
+            page=PAGE,
+        )
         outbox = OutboxPageConfig(None if there == "disabled" else desk, people, reveal)
         what = OneState("quiet")
         application = build_application(metrics=what, readiness=what, status=what, outbox=outbox)

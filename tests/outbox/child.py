@@ -24,7 +24,7 @@ from gateway.outbox.attempt_result import (
     VerificationResult,
     VerificationStatus,
 )
-from gateway.outbox.delivery import DeliveryLoop, DeliveryOptions
+from gateway.outbox.delivery import DeliveryLoop
 from gateway.outbox.delivery_pacing import RetryDelays
 from gateway.outbox.entry import OutboxEntry, QueuedRequest, RecoveryMode, StoredResponse
 from gateway.outbox.open_outbox import open_store
@@ -34,14 +34,8 @@ from tests.outbox.drafts import ROOMY, draft
 
 KEY = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc"
 # Short, so that tests need not wait long for the entries that a killed process had claimed.
-OPTIONS = DeliveryOptions(
-    max_age=86400,
-    retention=86400,
-    lease_seconds=2.0,
-    poll_interval=0.1,
-    recovery_interval=0.3,
-    delays=RetryDelays(first=0.05, max_entry_delay=0.2, max_outage_delay=0.2, index_lag=0.1),
-)
+INTERVALS = {"lease_seconds": 2.0, "poll_interval": 0.1, "recovery_interval": 0.3}
+DELAYS = RetryDelays(first=0.05, max_entry_delay=0.2, max_outage_delay=0.2, index_lag=0.1)
 WRITERS = 4
 
 
@@ -103,7 +97,15 @@ async def _write(says: Connection, url: str) -> None:
 
 async def _deliver(says: Connection, url: str, socket: Path) -> None:
     async with open_store(settings(url)) as store:
-        delivery = DeliveryLoop(store, SocketSender(socket), lambda _: None, OPTIONS, TimeSource())
+        delivery = DeliveryLoop(
+            store=store,
+            settings=OutboxSettings(max_age=86400, retention=86400),
+            sender=SocketSender(socket),  # type: ignore[arg-type]
+            observe=lambda _: None,
+            timing=TimeSource(),
+            delays=DELAYS,
+            **INTERVALS,
+        )
         says.send(["ready"])
         await delivery.run()
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from gateway.config.operations_settings import OutboxSettings
 from gateway.outbox.entry import NewEntry, QueuedRequest, RecoveryMode
-from gateway.outbox.store.store_types import OutboxLimits
 
-ROOMY = OutboxLimits(max_entries=100_000, max_bytes=1 << 40)
+ROOMY = OutboxSettings(max_entries=100_000, max_bytes=1 << 40)
 FIELDS = ((b"content-type", b"application/fhir+json"), (b"x-note", b"\xd0\x98\xff"))
 
 

@@ -6,19 +6,19 @@ import asyncio
 import contextlib
 import math
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 from gateway.clock import TimeSource
-from gateway.outbox.attempt_result import Sender
-from gateway.outbox.delivery import DeliveryLoop, DeliveryOptions
+from gateway.config.operations_settings import OutboxSettings
+from gateway.outbox.delivery import DeliveryLoop
 from gateway.outbox.entry import EntryState, NewEntry, OutboxEntry, OutboxEvent, OutboxStep
 from gateway.outbox.store.outbox_queue import Outbox
 from gateway.outbox.store.outbox_store import SqlStore
-from gateway.outbox.store.store_types import OutboxLimits
 from tests.doubles.clock import FakeClock
 
 PATIENCE = 60.0
-OPTIONS = DeliveryOptions(max_age=7 * 86400, retention=86400)
+SETTINGS = OutboxSettings(max_age=7 * 86400, retention=86400)
 
 
 @dataclass
@@ -98,17 +98,26 @@ class Process:
     """Makes instances of `Running` over one store; delays of entries have no jitter."""
 
     store: SqlStore
-    sender: Sender
+    sender: Any
     clock: FakeClock
-    options: DeliveryOptions = field(default_factory=lambda: OPTIONS)
+    settings: OutboxSettings = SETTINGS
+    maintenance_interval: float = 60.0
 
     def make(self) -> Running:
         """Return an instance that does not run yet."""
         events: list[OutboxEvent] = []
         timing = TimeSource(self.clock, call_later=self.clock.call_later, random=lambda: 1.0)
-        delivery = DeliveryLoop(self.store, self.sender, events.append, self.options, timing)
-        limits = OutboxLimits(max_entries=10_000, max_bytes=1 << 30)
-        outbox = Outbox(self.store, limits, events.append, delivery.wake)
+        delivery = DeliveryLoop(
+            store=self.store,
+            settings=self.settings,
+            sender=self.sender,
+            observe=events.append,
+            timing=timing,
+            maintenance_interval=self.maintenance_interval,
+        )
+        outbox = Outbox(
+            store=self.store, settings=self.settings, observe=events.append, wake=delivery.wake
+        )
         return Running(self.store, outbox, delivery, self.clock, events)
 
     @contextlib.asynccontextmanager

@@ -19,7 +19,8 @@ from gateway.outbox.attempt_result import (
     VerificationResult,
     VerificationStatus,
 )
-from gateway.outbox.delivery_pacing import RetryDelays
+from gateway.outbox.delivery import LEASE_SECONDS, MAX_PARALLEL
+from gateway.outbox.delivery_pacing import INDEX_LAG, RetryDelays
 from gateway.outbox.entry import (
     EntryState,
     OutboxEntry,
@@ -34,7 +35,7 @@ from gateway.outbox.store.tables import segments_table
 from tests.doubles.clock import FakeClock
 from tests.outbox.drafts import ROOMY, draft, write
 from tests.outbox.places import ClockWall, Place, SqlitePlace, opened
-from tests.outbox.running import OPTIONS, Process, Running, pass_time, settle, until
+from tests.outbox.running import SETTINGS, Process, Running, pass_time, settle, until
 from tests.outbox.sender import LOST, NONE_FOUND, OK, UNREACHABLE, RecordingSender
 
 
@@ -100,14 +101,14 @@ async def test_attempts_at_once_are_limited(running: Running, sender: RecordingS
     for n in range(30):
         sender.hold(f"r-{n}")
     entries = [await running.put(draft(str(n))) for n in range(30)]
-    await until(lambda: sender.busy == OPTIONS.max_parallel)
+    await until(lambda: sender.busy == MAX_PARALLEL)
     await settle()
-    assert sender.busy == OPTIONS.max_parallel
+    assert sender.busy == MAX_PARALLEL
     for gate in sender.held.values():
         gate.set()
     for entry in entries:
         await running.until_state(entry, EntryState.DELIVERED)
-    assert sender.busiest == OPTIONS.max_parallel
+    assert sender.busiest == MAX_PARALLEL
     assert sorted(sender.seen) == sorted(f"r-{n}" for n in range(30))
 
 
@@ -123,7 +124,7 @@ async def test_one_at_a_time_tries_a_line_that_is_down(
     # Pauses of 1, 2, 4, 8 and 16 s; the first has begun.
     await running.pass_time(1 + 2 + 4 + 8 + 16 + 6)
     assert 3 <= len(sender.seen) <= 6
-    assert sender.busiest <= OPTIONS.max_parallel
+    assert sender.busiest <= MAX_PARALLEL
     sender.busiest = 0
     sender.usual = OK
     await running.pass_time(31)
@@ -448,7 +449,7 @@ async def test_the_platform_is_asked_before_a_create_is_repeated(
     sender.findings["r-a"] = [VerificationResult(VerificationStatus.PRESENT, found)]
     entry = await running.put(draft("a", method="POST", recovery=RecoveryMode.VERIFY))
     await until(lambda: OutboxStep.BECAME_IN_DOUBT in running.steps(entry))
-    await running.pass_time(OPTIONS.delays.index_lag - 1)
+    await running.pass_time(INDEX_LAG - 1)
     assert sender.asked == []
     await running.pass_time(3)
     await running.until_state(entry, EntryState.DELIVERED)
@@ -549,7 +550,7 @@ async def test_long_attempts_keep_their_lease(
     sender.hold("r-a")
     entry = await running.put(draft("a"))
     await until(lambda: sender.seen == ["r-a"])
-    await running.pass_time(4 * OPTIONS.lease_seconds)
+    await running.pass_time(4 * LEASE_SECONDS)
     assert await store.recover_leases(await store.leases(), settle=10.0) == []
     sender.held["r-a"].set()
     await running.until_state(entry, EntryState.DELIVERED)
@@ -591,7 +592,7 @@ async def test_a_result_that_cannot_be_kept_now_is_kept_later(
         await until(lambda: sender.seen == ["r-a"])
         fragile.away = {"record", "renew", "recover", "claim", "expire", "purge"}
         sender.held["r-a"].set()
-        await running.pass_time(3 * OPTIONS.lease_seconds)
+        await running.pass_time(3 * LEASE_SECONDS)
         fragile.away = {"record"}
         await running.pass_time(20)
         assert await running.state(entry) is EntryState.SENDING
@@ -617,7 +618,7 @@ async def test_a_result_counts_though_the_lease_has_ended(
             fragile.away = {"record", "renew"}
             entry = await running.put(draft("a", method="POST", recovery=RecoveryMode.HOLD))
             await until(lambda: bool(caplog.records))
-            clock.jump_wall(OPTIONS.lease_seconds + 1)
+            clock.jump_wall(LEASE_SECONDS + 1)
             [changed] = await other.recover_leases(await other.leases(), settle=10.0)
             assert changed.entry.state is EntryState.UNCLEAR
             if given_up:
@@ -644,9 +645,9 @@ async def test_what_cannot_renew_its_lease_stops_in_time(
         entry = await running.put(draft("a"))
         await until(lambda: sender.seen == ["r-a"])
         fragile.away = {"renew"}
-        await running.pass_time(OPTIONS.lease_seconds * 0.6)
+        await running.pass_time(LEASE_SECONDS * 0.6)
         assert sender.stopped == []
-        await running.pass_time(OPTIONS.lease_seconds * 0.2)
+        await running.pass_time(LEASE_SECONDS * 0.2)
         assert sender.stopped == ["r-a"]
         assert await store.recover_leases(await store.leases(), settle=10.0) == []
         await until(lambda: OutboxStep.BECAME_IN_DOUBT in running.steps(entry))
@@ -660,12 +661,12 @@ async def test_a_new_lease_is_not_given_up_with_an_old_one(
     async with Process(fragile, sender, clock).running() as running:  # type: ignore[arg-type]
         await running.put(draft("a"))
         await running.until_idle()
-        await running.pass_time(OPTIONS.lease_seconds * 0.6)
+        await running.pass_time(LEASE_SECONDS * 0.6)
         fragile.away = {"renew"}
         sender.hold("r-b")
         await running.put(draft("b"))
         await until(lambda: sender.seen == ["r-a", "r-b"])
-        await running.pass_time(OPTIONS.lease_seconds * 0.2)
+        await running.pass_time(LEASE_SECONDS * 0.2)
         assert sender.stopped == []
 
 
@@ -676,8 +677,8 @@ async def test_what_has_lost_its_lease_stops(
     sender.hold("r-a")
     await running.put(draft("a"))
     await until(lambda: sender.seen == ["r-a"])
-    clock.jump_wall(OPTIONS.lease_seconds + 1)
-    await running.pass_time(OPTIONS.lease_seconds / 3)
+    clock.jump_wall(LEASE_SECONDS + 1)
+    await running.pass_time(LEASE_SECONDS / 3)
     assert sender.stopped == ["r-a"]
 
 
@@ -696,7 +697,7 @@ class Beside(RecordingSender):
 
 @pytest.mark.parametrize(
     ("jump", "away"),
-    [(OPTIONS.lease_seconds * 2, set()), (OPTIONS.lease_seconds * 2, {"renew"}), (-7200.0, set())],
+    [(LEASE_SECONDS * 2, set()), (LEASE_SECONDS * 2, {"renew"}), (-7200.0, set())],
 )
 async def test_a_clock_that_is_set_turns_no_order_round(
     place: Place, sender: RecordingSender, clock: FakeClock, jump: float, away: set[str]
@@ -718,10 +719,10 @@ async def test_a_clock_that_is_set_turns_no_order_round(
                 await pass_time(clock, 3, store, other)
                 fragile.away = away
                 clock.jump_wall(jump)
-                await pass_time(clock, OPTIONS.lease_seconds * 2, store, other)
+                await pass_time(clock, LEASE_SECONDS * 2, store, other)
                 sender.held["r-1"].set()
                 fragile.away = set()
-                await pass_time(clock, OPTIONS.lease_seconds * 2, store, other)
+                await pass_time(clock, LEASE_SECONDS * 2, store, other)
             assert [entry.state for entry in await store.entries()] == [EntryState.DELIVERED] * 2
     assert set(second.met) <= {0}
 
@@ -740,7 +741,7 @@ async def test_what_a_killed_process_had_in_hand_is_noticed(
             beside = Process(other, RecordingSender(), clock).running()
             running = await stack.enter_async_context(beside)
             await pass_time(clock, 1, store, other)
-        await pass_time(clock, OPTIONS.lease_seconds * 4 / 3, other)
+        await pass_time(clock, LEASE_SECONDS * 4 / 3, other)
         assert await running.state(entry) is EntryState.DELIVERED
 
 
@@ -769,9 +770,9 @@ async def test_after_a_crash_another_process_goes_on(
         await until(lambda: sender.seen == ["r-a"])
     sender.held.clear()
     async with process.running() as second:
-        await second.pass_time(OPTIONS.lease_seconds / 2)
+        await second.pass_time(LEASE_SECONDS / 2)
         assert await second.state(entry) is EntryState.SENDING
-        await second.pass_time(OPTIONS.lease_seconds + 10)
+        await second.pass_time(LEASE_SECONDS + 10)
         await second.until_state(entry, state)
     assert (len(sender.seen), len(sender.asked)) == (sent, asked)
 
@@ -793,7 +794,7 @@ async def test_another_process_is_noticed(
     running: Running, store: SqlStore, sender: RecordingSender
 ) -> None:
     """An entry of another process is delivered though it does not wake the delivery."""
-    entry = await store.insert(draft("a"), running.outbox._limits)
+    entry = await store.insert(draft("a"), running.outbox._settings)
     await running.pass_time(3)
     await running.until_state(entry, EntryState.DELIVERED)
 
@@ -890,8 +891,8 @@ async def test_what_is_too_old_is_given_up_and_what_is_over_forgotten(
     store: SqlStore, sender: RecordingSender, clock: FakeClock
 ) -> None:
     """The delivery sees to both, and tells of the first."""
-    options = replace(OPTIONS, max_age=300.0, retention=100.0)
-    async with Process(store, sender, clock, options).running() as running:
+    settings = SETTINGS.model_copy(update={"max_age": 300.0, "retention": 100.0})
+    async with Process(store, sender, clock, settings).running() as running:
         done = await running.put(draft("done"))
         await running.until_state(done, EntryState.DELIVERED)
         sender.usual = UNREACHABLE

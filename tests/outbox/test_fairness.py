@@ -8,9 +8,10 @@ from dataclasses import asdict, replace
 import pytest
 import sqlalchemy as sa
 
+from gateway.config.operations_settings import OutboxSettings
 from gateway.outbox.entry import ALL_KEYS, EntryState
 from gateway.outbox.store.outbox_store import SqlStore
-from gateway.outbox.store.store_types import OutboxFullError, OutboxLimits
+from gateway.outbox.store.store_types import OutboxFullError
 from gateway.outbox.store.tables import (
     BY_BEHIND,
     BY_CALLER_AND_STATE,
@@ -27,31 +28,33 @@ from tests.outbox.store.test_outbox_store import DONE, names
 
 async def test_one_caller_fills_its_share_only(store: SqlStore) -> None:
     """What exceeds it is refused, others still find room, and what is over does not count."""
-    limits = OutboxLimits(max_entries=5, max_bytes=1 << 20, max_caller_share=0.5)
-    first = await store.insert(draft("1"), limits)
-    await store.insert(draft("2"), limits)
+    limits = OutboxSettings(max_entries=5, max_bytes=1 << 20, max_share=0.5)
+    first = await store.insert(draft("1"), limits, shared=True)
+    await store.insert(draft("2"), limits, shared=True)
     with pytest.raises(OutboxFullError, match="share"):
-        await store.insert(draft("3"), limits)
+        await store.insert(draft("3"), limits, shared=True)
     for name in "45":
-        await store.insert(draft(name, caller="his"), limits)
+        await store.insert(draft(name, caller="his"), limits, shared=True)
     await store.apply_action(first.id, EntryState.DROPPED)
-    await store.insert(draft("6"), limits)
+    await store.insert(draft("6"), limits, shared=True)
 
 
 async def test_one_caller_fills_its_share_of_the_bytes_only(store: SqlStore) -> None:
     """Whatever their number is."""
     large = replace(draft("1"), request=write("1", body=b"x" * 10_000))
-    limits = OutboxLimits(max_entries=100, max_bytes=40_000, max_caller_share=0.5)
-    await store.insert(large, limits)
+    limits = OutboxSettings(max_entries=100, max_bytes=40_000, max_share=0.5)
+    await store.insert(large, limits, shared=True)
     with pytest.raises(OutboxFullError, match="share"):
-        await store.insert(large, limits)
-    await store.insert(replace(large, caller="his"), limits)
+        await store.insert(large, limits, shared=True)
+    await store.insert(replace(large, caller="his"), limits, shared=True)
 
 
 async def test_anybody_may_keep_one(store: SqlStore) -> None:
     """The share of a very small outbox is not nothing."""
     await store.insert(
-        draft("1"), OutboxLimits(max_entries=1, max_bytes=1 << 20, max_caller_share=0.1)
+        draft("1"),
+        OutboxSettings(max_entries=1, max_bytes=1 << 20, max_share=0.1),
+        shared=True,
     )
 
 
@@ -60,8 +63,9 @@ async def test_orders_count_as_bytes(store: SqlStore) -> None:
     few = await store.insert(draft("1", "P/1"), ROOMY)
     many = await store.insert(draft("1", *(f"P/{n}" for n in range(100))), ROOMY)
     assert many.size - few.size == 99 * 256
+    limits = OutboxSettings(max_entries=10, max_bytes=few.size + many.size + 1500)
     with pytest.raises(OutboxFullError):
-        await store.insert(draft("1", *"abcdefgh"), OutboxLimits(10, few.size + many.size + 1500))
+        await store.insert(draft("1", *"abcdefgh"), limits)
 
 
 async def test_the_order_of_everything_waits_and_is_waited_for(store: SqlStore) -> None:

@@ -46,7 +46,9 @@ async def test_what_waits_for_a_person_is_counted_by_cause(store: SqlStore, plac
 async def test_all_failed_of_a_cause_are_sent_once_more(store: SqlStore, place: Place) -> None:
     """Those of another cause stay, each step is noted, and what fails again is not retried."""
     seen: list[OutboxStep] = []
-    outbox = Outbox(store, ROOMY, lambda event: seen.append(event.step), lambda: None)
+    outbox = Outbox(
+        store=store, settings=ROOMY, observe=lambda event: seen.append(event.step), wake=bool
+    )
     old = [await refused(store, name) for name in "abc"]
     other = await refused(store, "d", status=403)
     moved = []

@@ -32,6 +32,7 @@ from gateway.outbox.attempt_result import (
     VerificationResult,
     VerificationStatus,
 )
+from gateway.outbox.delivery import LEASE_SECONDS
 from gateway.outbox.entry import (
     ALL_KEYS,
     BLOCKING,
@@ -49,7 +50,7 @@ from tests.doubles.clock import FakeClock
 from tests.outbox.drafts import ROOMY, draft
 from tests.outbox.places import KEY, ClockWall, Place, PostgresPlace, SqlitePlace, Wall
 from tests.outbox.postgres_server import PostgresServer
-from tests.outbox.running import OPTIONS, Process, Running
+from tests.outbox.running import Process, Running
 
 KINDS = {
     "PUT": ("PUT", RecoveryMode.RESEND),
@@ -367,7 +368,7 @@ class OutboxMachine(RuleBasedStateMachine):
         for _ in range(len(self.shared.processes)):
             await self._restart(0, gently=False)
         for _ in range(60):
-            await self.shared.pass_time(OPTIONS.lease_seconds)
+            await self.shared.pass_time(LEASE_SECONDS)
             left = [entry for entry in await self._listed() if entry.state in BLOCKING]
             if not left:
                 return

@@ -13,9 +13,10 @@ from pathlib import Path
 import orjson
 import pytest
 
+from gateway.outbox.delivery import MAX_PARALLEL
 from gateway.outbox.entry import BLOCKING, EntryState, RecoveryMode
 from gateway.outbox.store.outbox_store import SqlStore
-from tests.outbox.child import OPTIONS, RECOVERIES, Child
+from tests.outbox.child import RECOVERIES, Child
 from tests.outbox.drafts import ROOMY, draft
 from tests.outbox.places import Place, opened
 from tests.outbox.places import Wall as StandingWall
@@ -104,7 +105,7 @@ async def test_a_killed_process_neither_loses_nor_doubles(
             assert entry.state is EntryState.DELIVERED
             assert times == 1 or (times > 1 and entry.recovery is RecoveryMode.RESEND)
     # No more than what the killed ones had in hand.
-    assert len(unclear) <= KILLS * OPTIONS.max_parallel
+    assert len(unclear) <= KILLS * MAX_PARALLEL
     in_order(platform.arrived)
 
 

@@ -14,7 +14,7 @@ from gateway.outbox.entry import EntryState
 from tests.doubles.clock import FakeClock
 from tests.outbox.drafts import draft, write
 from tests.outbox.places import ClockWall, SqlitePlace, opened
-from tests.outbox.running import OPTIONS, Process, until
+from tests.outbox.running import SETTINGS, Process, until
 from tests.outbox.sender import RecordingSender
 
 _MIB = 1024 * 1024
@@ -35,8 +35,11 @@ async def test_the_file_shrinks_while_deliveries_go_on(tmp_path: Path, older: bo
         with closing(sqlite3.connect(place.path)) as connection:
             connection.execute("PRAGMA user_version = 1")
         os.chmod(place.path, 0o600)
-    options = replace(OPTIONS, retention=5.0, maintenance_interval=10.0)
-    async with opened(place) as store, Process(store, sender, clock, options).running() as running:
+    settings = SETTINGS.model_copy(update={"retention": 5.0})
+    async with (
+        opened(place) as store,
+        Process(store, sender, clock, settings, maintenance_interval=10.0).running() as running,
+    ):
         sender.hold("r-0")
         for n in range(40):
             large = replace(draft(str(n), "P/a"), request=write(str(n), body=b"x" * _LARGE))

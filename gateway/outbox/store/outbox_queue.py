@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gateway.i18n import Message
@@ -21,6 +20,7 @@ from gateway.outbox.entry import (
 from gateway.outbox.store.store_types import NotRecordedError, always_confirm
 
 if TYPE_CHECKING:
+    from gateway.config.operations_settings import OutboxSettings
     from gateway.outbox.entry import (
         Actor,
         NewEntry,
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
         Confirm,
         EntryContent,
         EntryGroup,
-        OutboxLimits,
         QueueDepth,
     )
 
@@ -49,16 +48,16 @@ class Outbox:
 
     def __init__(
         self,
+        *,
         store: SqlStore,
-        limits: OutboxLimits,
+        settings: OutboxSettings,
         observe: OutboxObserver,
         wake: Callable[[], None],
     ) -> None:
         self._store = store
         # True if no entry blocks, as far as that is known without waiting. Called for every write.
         self.is_known_empty = store.is_known_empty
-        self._limits = limits
-        self._limits_alone = replace(limits, max_caller_share=1.0)
+        self._settings = settings
         self._observe = observe
         self._wake = wake
 
@@ -75,8 +74,7 @@ class Outbox:
 
         A caller has no more than its share where the outbox is `shared` with others.
         """
-        limits = self._limits if shared else self._limits_alone
-        entry = await self._store.insert(new_entry, limits, confirm)
+        entry = await self._store.insert(new_entry, self._settings, confirm, shared=shared)
         self._observe(OutboxEvent(OutboxStep.QUEUED, entry, new_entry.cause))
         self._wake()
         return entry

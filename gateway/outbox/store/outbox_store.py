@@ -21,7 +21,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 import orjson
 import sqlalchemy as sa
@@ -47,6 +47,7 @@ from gateway.outbox.store.store_types import (
     EntryGroup,
     Lease,
     OutboxConfigurationError,
+    OutboxFullError,
     OutboxUnavailableError,
     QueueDepth,
     QueueUsage,
@@ -68,6 +69,7 @@ from gateway.outbox.store.tables import (
 )
 
 if TYPE_CHECKING:
+    from gateway.config.operations_settings import OutboxSettings
     from gateway.outbox.entry import (
         NewEntry,
         OutboxEntry,
@@ -77,12 +79,12 @@ if TYPE_CHECKING:
     )
     from gateway.outbox.store.content_encryption import ContentCipher
     from gateway.outbox.store.database import Database
-    from gateway.outbox.store.store_types import AttemptOutcome, Confirm, EntryChange, OutboxLimits
+    from gateway.outbox.store.store_types import AttemptOutcome, Confirm, EntryChange
 
 _MAX_RECORDS: Final = 100
 
 
-async def add_pending_records(
+async def _add_pending_records(
     connection: AsyncConnection,
     step: OutboxStep,
     entries: Sequence[OutboxEntry],
@@ -99,13 +101,13 @@ async def add_pending_records(
         await connection.execute(sa.insert(pending_records_table), rows)
 
 
-async def has_pending_records(connection: AsyncConnection) -> bool:
+async def _has_pending_records(connection: AsyncConnection) -> bool:
     """Return whether any pending record is stored."""
     query = sa.select(sa.exists().select_from(pending_records_table))
     return bool((await connection.execute(query)).scalar_one())
 
 
-async def drain_pending_records(
+async def _drain_pending_records(
     connection: AsyncConnection, record: RecordPending, recorded: set[int]
 ) -> set[int]:
     """Pass the oldest pending records to `record`, delete them, and return their numbers.
@@ -185,124 +187,16 @@ class ShieldedTasks:
             task.exception()
 
 
-class HasShieldedTasks(Protocol):
-    """An object with `shielded` methods."""
-
-    @property
-    def shielded_tasks(self) -> ShieldedTasks:
-        """The tasks of its shielded methods."""
-        ...
-
-
-_W = TypeVar("_W", bound=HasShieldedTasks)
-
-
 def shielded(
-    method: Callable[Concatenate[_W, _P], Coroutine[Any, Any, _T]],
-) -> Callable[Concatenate[_W, _P], Coroutine[Any, Any, _T]]:
+    method: Callable[Concatenate[SqlStore, _P], Coroutine[Any, Any, _T]],
+) -> Callable[Concatenate[SqlStore, _P], Coroutine[Any, Any, _T]]:
     """Return the method as one that completes even if its caller is cancelled."""
 
-    async def run_to_end(self: _W, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    async def run_to_end(self: SqlStore, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         return await self.shielded_tasks.run(method(self, *args, **kwargs))
 
     update_wrapper(run_to_end, method)
     return run_to_end
-
-
-class SqlQueries:
-    """The part of `SqlStore` that changes nothing."""
-
-    def __init__(self, database: Database, contents: EncryptedContents) -> None:
-        self._database = database
-        self._contents = contents
-        self.shielded_tasks = ShieldedTasks()
-
-    @shielded
-    async def entry(self, entry_id: str) -> OutboxEntry | None:
-        """Return one entry."""
-        async with self._database.read_transaction() as connection:
-            return await find_entry(connection, entry_id)
-
-    @shielded
-    async def entries(
-        self,
-        *,
-        caller: str | None = None,
-        states: Collection[EntryState] = (),
-        cause: str | None = None,
-        after: int = 0,
-        limit: int = 100,
-    ) -> Sequence[OutboxEntry]:
-        """Return entries in the order of arrival, with numbers above `after`; no `states`: all."""
-        query = queries.select_entries().where(entries_table.c.number > after)
-        if caller is not None:
-            query = query.where(entries_table.c.caller == caller)
-        if cause is not None:
-            query = query.where(entries_table.c.cause == cause)
-        if states:
-            query = query.where(entries_table.c.state.in_(states))
-        async with self._database.read_transaction() as connection:
-            found = await connection.execute(query.order_by(entries_table.c.number).limit(limit))
-            return [entry_from_row(row) for row in found]
-
-    @shielded
-    async def undelivered_groups(self) -> Sequence[EntryGroup]:
-        """Return the number of blocking entries by state, cause and caller."""
-        columns = (entries_table.c.state, entries_table.c.cause, entries_table.c.caller)
-        aggregates = (sa.func.count(), sa.func.min(entries_table.c.queued_at))
-        query = (
-            sa.select(*columns, *aggregates)
-            .where(entries_table.c.state.in_(BLOCKING))
-            .group_by(*columns)
-        )
-        async with self._database.read_transaction() as connection:
-            rows = (await connection.execute(query.order_by(*columns))).all()
-        return [EntryGroup(EntryState(state), *rest) for state, *rest in rows]
-
-    @shielded
-    async def request(self, entry_id: str) -> QueuedRequest | None:
-        """Return the write in plain text; None when it was erased."""
-        async with self._database.read_transaction() as connection:
-            entry = await find_entry(connection, entry_id)
-            return None if entry is None else await self._request(connection, entry)
-
-    @shielded
-    async def response(self, entry_id: str) -> StoredResponse | None:
-        """Return the outcome in plain text; None while there is none."""
-        async with self._database.read_transaction() as connection:
-            entry = await find_entry(connection, entry_id)
-            return None if entry is None else await self._response(connection, entry)
-
-    async def _request(
-        self, connection: AsyncConnection, entry: OutboxEntry
-    ) -> QueuedRequest | None:
-        plain = await self._contents.read(connection, entry, "request")
-        return None if plain is None else unpack_request(plain)
-
-    async def _response(
-        self, connection: AsyncConnection, entry: OutboxEntry
-    ) -> StoredResponse | None:
-        plain = await self._contents.read(connection, entry, "response")
-        return None if plain is None else unpack_response(plain)
-
-    @shielded
-    async def depth(self) -> QueueDepth:
-        """Return the number of entries by state, and the size and age of those that block."""
-        async with self._database.read_transaction() as connection:
-            rows = (await connection.execute(queries.select_depth())).all()
-        blocking = [row for row in rows if EntryState(row.state) in BLOCKING]
-        return QueueDepth(
-            {EntryState(row.state): row.entries for row in rows},
-            sum(int(row.size) for row in blocking),
-            min((row.oldest for row in blocking), default=None),
-        )
-
-
-async def find_entry(connection: AsyncConnection, entry_id: str) -> OutboxEntry | None:
-    """Return one entry by its id."""
-    query = queries.select_entries().where(entries_table.c.id == entry_id)
-    row = (await connection.execute(query)).first()
-    return None if row is None else entry_from_row(row)
 
 
 _ID_BYTES: Final = 16
@@ -314,12 +208,14 @@ _RETRY_BATCH: Final = 500
 _KEY_ROW_BYTES: Final = 256
 
 
-class SqlStore(SqlQueries):
+class SqlStore:
     """The store. `gateway.outbox.open_outbox` makes it; `prepare` must be called first."""
 
     def __init__(self, database: Database, cipher: ContentCipher) -> None:
-        super().__init__(database, EncryptedContents(cipher))
+        self._database = database
+        self._contents = EncryptedContents(cipher)
         self._cipher = cipher
+        self.shielded_tasks = ShieldedTasks()
         self._meta_values = {"schema": str(VERSION), "key": cipher.check}
         self._recorded: set[int] = set()
         # The Unix time of the last claim.
@@ -367,13 +263,99 @@ class SqlStore(SqlQueries):
             await connection.execute(sa.insert(meta_table), facts)
 
     @shielded
+    async def entry(self, entry_id: str) -> OutboxEntry | None:
+        """Return one entry."""
+        async with self._database.read_transaction() as connection:
+            return await _find_entry(connection, entry_id)
+
+    @shielded
+    async def entries(
+        self,
+        *,
+        caller: str | None = None,
+        states: Collection[EntryState] = (),
+        cause: str | None = None,
+        after: int = 0,
+        limit: int = 100,
+    ) -> Sequence[OutboxEntry]:
+        """Return entries in the order of arrival, with numbers above `after`; no `states`: all."""
+        query = queries.select_entries().where(entries_table.c.number > after)
+        if caller is not None:
+            query = query.where(entries_table.c.caller == caller)
+        if cause is not None:
+            query = query.where(entries_table.c.cause == cause)
+        if states:
+            query = query.where(entries_table.c.state.in_(states))
+        async with self._database.read_transaction() as connection:
+            found = await connection.execute(query.order_by(entries_table.c.number).limit(limit))
+            return [entry_from_row(row) for row in found]
+
+    @shielded
+    async def undelivered_groups(self) -> Sequence[EntryGroup]:
+        """Return the number of blocking entries by state, cause and caller."""
+        columns = (entries_table.c.state, entries_table.c.cause, entries_table.c.caller)
+        aggregates = (sa.func.count(), sa.func.min(entries_table.c.queued_at))
+        query = (
+            sa.select(*columns, *aggregates)
+            .where(entries_table.c.state.in_(BLOCKING))
+            .group_by(*columns)
+        )
+        async with self._database.read_transaction() as connection:
+            rows = (await connection.execute(query.order_by(*columns))).all()
+        return [EntryGroup(EntryState(state), *rest) for state, *rest in rows]
+
+    @shielded
+    async def request(self, entry_id: str) -> QueuedRequest | None:
+        """Return the write in plain text; None when it was erased."""
+        async with self._database.read_transaction() as connection:
+            entry = await _find_entry(connection, entry_id)
+            return None if entry is None else await self._request(connection, entry)
+
+    @shielded
+    async def response(self, entry_id: str) -> StoredResponse | None:
+        """Return the outcome in plain text; None while there is none."""
+        async with self._database.read_transaction() as connection:
+            entry = await _find_entry(connection, entry_id)
+            return None if entry is None else await self._response(connection, entry)
+
+    async def _request(
+        self, connection: AsyncConnection, entry: OutboxEntry
+    ) -> QueuedRequest | None:
+        plain = await self._contents.read(connection, entry, "request")
+        return None if plain is None else unpack_request(plain)
+
+    async def _response(
+        self, connection: AsyncConnection, entry: OutboxEntry
+    ) -> StoredResponse | None:
+        plain = await self._contents.read(connection, entry, "response")
+        return None if plain is None else unpack_response(plain)
+
+    @shielded
+    async def depth(self) -> QueueDepth:
+        """Return the number of entries by state, and the size and age of those that block."""
+        async with self._database.read_transaction() as connection:
+            rows = (await connection.execute(queries.select_depth())).all()
+        blocking = [row for row in rows if EntryState(row.state) in BLOCKING]
+        return QueueDepth(
+            {EntryState(row.state): row.entries for row in rows},
+            sum(int(row.size) for row in blocking),
+            min((row.oldest for row in blocking), default=None),
+        )
+
+    @shielded
     async def insert(
-        self, new_entry: NewEntry, limits: OutboxLimits, confirm: Confirm = always_confirm
+        self,
+        new_entry: NewEntry,
+        limits: OutboxSettings,
+        confirm: Confirm = always_confirm,
+        *,
+        shared: bool = False,
     ) -> OutboxEntry:
         """Store a write and return its entry. Raises `OutboxFullError`.
 
-        `confirm` is called when the waiting is over and no other process can insert entries, and
-        again at the very end. What it raises is raised here, and nothing is stored.
+        With `shared` the limits of one caller's share apply too. `confirm` is called when the
+        waiting is over and no other process can insert entries, and again at the very end. What it
+        raises is raised here, and nothing is stored.
         """
         entry_id = secrets.token_hex(_ID_BYTES)
         sealed, size = await self._contents.encrypt_request(entry_id, new_entry)
@@ -384,7 +366,7 @@ class SqlStore(SqlQueries):
             confirm()
             await self._require_same_key(connection)
             used = (await connection.execute(queries.select_usage(new_entry.caller))).one()
-            limits.check(size, QueueUsage(*map(int, used)))
+            _require_space(limits, size, QueueUsage(*map(int, used)), shared=shared)
             now = await self._database.now(connection)
             arrival = queries.insert_entry(new_entry, entry_id, size, now)
             entry = entry_from_row((await connection.execute(arrival)).one())
@@ -596,7 +578,7 @@ class SqlStore(SqlQueries):
             now = await self._database.now(connection)
             changed = await transitions.apply_operator_action(connection, entry, to, now)
             if actor is not None:
-                await add_pending_records(connection, STEP_OF_ACTION[to], [changed], actor, now)
+                await _add_pending_records(connection, STEP_OF_ACTION[to], [changed], actor, now)
             return changed
 
     @shielded
@@ -614,7 +596,7 @@ class SqlStore(SqlQueries):
                 connection, now, cause, after, max_entries=_RETRY_BATCH
             )
             if actor is not None:
-                await add_pending_records(connection, OutboxStep.RETRIED, retried, actor, now)
+                await _add_pending_records(connection, OutboxStep.RETRIED, retried, actor, now)
             return retried
 
     @shielded
@@ -629,12 +611,12 @@ class SqlStore(SqlQueries):
             else self._database.write_transaction()
         )
         async with transaction as connection:
-            entry = await find_entry(connection, entry_id)
+            entry = await _find_entry(connection, entry_id)
             if entry is None:
                 return None
             if actor is not None:
                 now = await self._database.now(connection)
-                await add_pending_records(connection, OutboxStep.REVEALED, [entry], actor, now)
+                await _add_pending_records(connection, OutboxStep.REVEALED, [entry], actor, now)
             request = await self._request(connection, entry)
             return EntryContent(entry, request, await self._response(connection, entry))
 
@@ -646,12 +628,33 @@ class SqlStore(SqlQueries):
         quick. What it cannot record stays pending.
         """
         async with self._database.read_transaction() as connection:
-            if not await has_pending_records(connection):
+            if not await _has_pending_records(connection):
                 return 0
         async with self._database.write_transaction() as connection:
-            deleted = await drain_pending_records(connection, record, self._recorded)
+            deleted = await _drain_pending_records(connection, record, self._recorded)
         self._recorded -= deleted
         return len(deleted)
+
+
+def _require_space(limits: OutboxSettings, size: int, used: QueueUsage, *, shared: bool) -> None:
+    """Raise `OutboxFullError` if one more entry of `size` bytes does not fit."""
+    if used.entries >= limits.max_entries or used.total_bytes + size > limits.max_bytes:
+        raise OutboxFullError(Message("the outbox is full"))
+    # One entry is allowed for every caller, whatever its share.
+    if shared and used.caller_entries:
+        share = limits.max_share
+        if (
+            used.caller_entries >= int(limits.max_entries * share)
+            or used.caller_bytes + size > limits.max_bytes * share
+        ):
+            raise OutboxFullError(Message("the caller's share of the outbox is full"))
+
+
+async def _find_entry(connection: AsyncConnection, entry_id: str) -> OutboxEntry | None:
+    """Return one entry by its id."""
+    query = queries.select_entries().where(entries_table.c.id == entry_id)
+    row = (await connection.execute(query)).first()
+    return None if row is None else entry_from_row(row)
 
 
 async def _stored_meta(connection: AsyncConnection) -> dict[str, str]:

@@ -49,31 +49,6 @@ class EntryStateError(OutboxError):
 
 
 @dataclass(frozen=True, slots=True)
-class OutboxLimits:
-    """Limits of the blocking entries: number, and bytes of requests and ordering key rows.
-
-    `max_caller_share` is the fraction of each limit that one caller may use.
-    """
-
-    max_entries: int
-    max_bytes: int
-    max_caller_share: float = 1.0
-
-    def check(self, size: int, used: QueueUsage) -> None:
-        """Raise `OutboxFullError` if one more entry of that size does not fit."""
-        if used.entries >= self.max_entries or used.total_bytes + size > self.max_bytes:
-            raise OutboxFullError(Message("the outbox is full"))
-        max_entries, max_bytes = (
-            int(self.max_entries * self.max_caller_share),
-            self.max_bytes * self.max_caller_share,
-        )
-        exceeds_share = used.caller_entries >= max_entries or used.caller_bytes + size > max_bytes
-        # One entry is allowed for every caller, whatever its share.
-        if used.caller_entries and exceeds_share:
-            raise OutboxFullError(Message("the caller's share of the outbox is full"))
-
-
-@dataclass(frozen=True, slots=True)
 class QueueUsage:
     """Number and bytes of the blocking entries: of all callers, and of one caller."""
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gateway import errors
+from gateway.config.outbound_settings import FhirSettings
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.fhir.capability_statement import TypeCapability
@@ -31,7 +32,7 @@ from gateway.outbox.entry import (
     RecoveryMode,
     StoredResponse,
 )
-from gateway.outbox.platform_sender import EntrySender, PlatformRoute
+from gateway.outbox.platform_sender import EntrySender
 from gateway.pipeline.platform_client import CapabilityCache as Fetched
 from gateway.pipeline.platform_client import PlatformClient
 from gateway.pipeline.upstream import UpstreamRequest
@@ -106,13 +107,15 @@ def deliverer(
 ) -> EntrySender:
     """What is tested, with one credential."""
     asking = PlatformClient(platform, Tokens(), "/r5")  # type: ignore[arg-type]
-    known = frozenset({"default"})
-    route = PlatformRoute(
-        *(platform, Tokens(), asking, known, versions),  # type: ignore[arg-type]
+    return EntrySender(
+        forwarder=platform,
+        tokens=Tokens(),  # type: ignore[arg-type]
+        client=asking,
+        credentials={"default"},
         statement=statement or Statement(),  # type: ignore[arg-type]
-        unfiltered={"Observation": unfiltered},
+        fhir=FhirSettings(auto_if_match=versions, unfiltered={"Observation": unfiltered}),
+        serial_executor=SerialExecutor(),
     )
-    return EntrySender(route, SerialExecutor())
 
 
 def request(

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
+from gateway.config.operations_settings import OutboxSettings
 from gateway.outbox.attempt_result import FinalOutcome, RetryLater
 from gateway.outbox.entry import EntryState, OutboxEntry, RecoveryMode, StoredResponse
 from gateway.outbox.store.database import PostgresDatabase
@@ -20,7 +21,6 @@ from gateway.outbox.store.store_types import (
     EntryStateError,
     OutboxConfigurationError,
     OutboxFullError,
-    OutboxLimits,
     OutboxUnavailableError,
 )
 from gateway.outbox.store.tables import meta_table, segments_table
@@ -171,15 +171,15 @@ async def test_what_is_over_blocks_nothing(store: SqlStore, state: EntryState) -
     """Delivered, cancelled and dropped entries let others pass and do not count as full."""
     await brought_to(store, state)
     assert not await store.is_blocked("lis", ["Observation/a"])
-    await store.insert(draft("b"), OutboxLimits(max_entries=1, max_bytes=1 << 20))
+    await store.insert(draft("b"), OutboxSettings(max_entries=1, max_bytes=1 << 20))
     with pytest.raises(OutboxFullError):
-        await store.insert(draft("c"), OutboxLimits(max_entries=1, max_bytes=1 << 20))
+        await store.insert(draft("c"), OutboxSettings(max_entries=1, max_bytes=1 << 20))
 
 
 async def test_bytes_are_bounded(store: SqlStore) -> None:
     """A write that would exceed `max_bytes` is refused and leaves no trace; a smaller one fits."""
     first = await store.insert(draft("a"), ROOMY)
-    limits = OutboxLimits(max_entries=100, max_bytes=2 * first.size + 100)
+    limits = OutboxSettings(max_entries=100, max_bytes=2 * first.size + 100)
     large = replace(draft("b"), request=write("b", body=b"x" * 1000))
     with pytest.raises(OutboxFullError):
         await store.insert(large, limits)
@@ -189,7 +189,7 @@ async def test_bytes_are_bounded(store: SqlStore) -> None:
 
 async def test_limits_hold_for_writes_at_once(store: SqlStore) -> None:
     """Of many writes at the same time exactly as many are kept as there is room for."""
-    limits = OutboxLimits(max_entries=7, max_bytes=1 << 20)
+    limits = OutboxSettings(max_entries=7, max_bytes=1 << 20)
     puts = (store.insert(draft(str(n)), limits) for n in range(20))
     results = await asyncio.gather(*puts, return_exceptions=True)
     assert sum(isinstance(result, OutboxEntry) for result in results) == 7
