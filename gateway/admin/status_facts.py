@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -106,48 +105,43 @@ OutboxReport = Mapping[str, Any]
 OPERATOR_STATES: Final = ("failed", "unclear")
 
 
-def _no_outbox_report() -> OutboxReport | None:
-    return None
-
-
-def _no_alias() -> str | None:
-    return None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StatusSources:
-    """Sources of the facts; the callables are called anew for every report.
+class StatusReporter:
+    """The status facts for operators; the callables are called anew for every report.
 
     `missing_alias`: a base of links in the platform's responses that `rewrite.aliases` lacks, or
-    None. `audit_dropped`: number of lost audit records.
+    None. `audit_dropped`: number of lost audit records. `outbox`: None without an outbox.
     """
-
-    settings: Callable[[], Settings]
-    tokens: Callable[[], Mapping[str, TokenState]]
-    circuit: Callable[[], CircuitState]
-    connections: Callable[[], Mapping[str, int]]
-    inflight: Callable[[], int]
-    is_audit_available: Callable[[], bool]
-    is_draining: Callable[[], bool]
-    health_evaluator: HealthEvaluator
-    audit_dropped: Callable[[], int] = int
-    outbox: Callable[[], OutboxReport | None] = _no_outbox_report
-    missing_alias: Callable[[], str | None] = _no_alias
-
-
-class StatusReporter:
-    """The status facts for operators."""
 
     def __init__(
         self,
-        sources: StatusSources,
-        traffic: RecentRequests,
         *,
+        settings: Callable[[], Settings],
+        tokens: Callable[[], Mapping[str, TokenState]],
+        circuit: Callable[[], CircuitState],
+        connections: Callable[[], Mapping[str, int]],
+        inflight: Callable[[], int],
+        is_audit_available: Callable[[], bool],
+        audit_dropped: Callable[[], int],
+        is_draining: Callable[[], bool],
+        health_evaluator: HealthEvaluator,
+        missing_alias: Callable[[], str | None],
+        outbox: Callable[[], OutboxReport | None],
+        recent_requests: RecentRequests,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._sources = sources
-        self._recent_requests = traffic
+        self._settings = settings
+        self._tokens = tokens
+        self._circuit = circuit
+        self._connections = connections
+        self._inflight = inflight
+        self._is_audit_available = is_audit_available
+        self._audit_dropped = audit_dropped
+        self._is_draining = is_draining
+        self._health_evaluator = health_evaluator
+        self._missing_alias = missing_alias
+        self._outbox = outbox
+        self._recent_requests = recent_requests
         self._clock = clock
         self._wall_clock = wall_clock
         self._started_at = clock()
@@ -156,14 +150,12 @@ class StatusReporter:
         """Return `requested` if it is one of `LANGUAGES`, else the best for `Accept-Language`."""
         if requested in LANGUAGES:
             return requested
-        return choose_language(accept_language, self._sources.settings().fhir.default_language)
+        return choose_language(accept_language, self._settings().fhir.default_language)
 
     def facts(self, language: str) -> dict[str, Any]:
         """Return all facts as plain data, with texts in `language`."""
-        sources, settings = self._sources, self._sources.settings()
-        tokens = sources.tokens()
-        outbox = sources.outbox()
-        evaluator = sources.health_evaluator
+        settings, tokens, outbox = self._settings(), self._tokens(), self._outbox()
+        evaluator = self._health_evaluator
         facts = {
             "care": service_status(
                 self._own_status(tokens), evaluator.evaluate(), evaluator.evidence()
@@ -172,9 +164,9 @@ class StatusReporter:
             "tokens": {name: _token(state) for name, state in tokens.items()},
             "platform": {
                 "url": url_without_secrets(settings.platform.fhir_base_url),
-                "circuit": _CIRCUIT[sources.circuit()],
-                "connections": dict(sources.connections()),
-                "missing_alias": sources.missing_alias(),
+                "circuit": _CIRCUIT[self._circuit()],
+                "connections": dict(self._connections()),
+                "missing_alias": self._missing_alias(),
                 **self._platform_facts(),
             },
             "sso": {
@@ -183,10 +175,10 @@ class StatusReporter:
             },
             "outbox": None if outbox is None else dict(outbox),
             "audit": {
-                "available": sources.is_audit_available(),
-                "dropped": sources.audit_dropped(),
+                "available": self._is_audit_available(),
+                "dropped": self._audit_dropped(),
             },
-            "inflight": sources.inflight(),
+            "inflight": self._inflight(),
             **self._recent_requests.facts(),
         }
         return _localized(facts, language)
@@ -203,7 +195,7 @@ class StatusReporter:
         }
 
     def _platform_facts(self) -> dict[str, Any]:
-        evaluator, iso = self._sources.health_evaluator, TimestampFormatter().format
+        evaluator, iso = self._health_evaluator, TimestampFormatter().format
         health, evidence = evaluator.evaluate(), evaluator.evidence()
         probed_at = self._wall_clock() - (evidence.now - evidence.probed_at)
         return {
@@ -215,12 +207,11 @@ class StatusReporter:
 
     def _own_status(self, tokens: Mapping[str, TokenState]) -> tuple[str, str]:
         """Return `yes`, `degraded` or `no`, with the gravest reason known to this process."""
-        sources = self._sources
-        circuit = sources.circuit()
+        circuit = self._circuit()
         usable = [word == "valid" for word in token_statuses(tokens).values()]
-        if sources.is_draining():
+        if self._is_draining():
             return "no", "shutting-down"
-        if not sources.is_audit_available():
+        if not self._is_audit_available():
             return "no", "audit-unavailable"
         if tokens and not all(usable):
             return ("degraded" if any(usable) else "no"), _token_reason(tokens)
@@ -232,7 +223,7 @@ class StatusReporter:
             return "degraded", "renewal-fails"
         if any(state.uses_previous_secret for state in tokens.values()):
             return "degraded", "secret-refused"
-        of_outbox = _outbox_reason(sources.outbox())
+        of_outbox = _outbox_reason(self._outbox())
         if of_outbox is not None:
             return "degraded", of_outbox
         if many_errors(*self._recent_requests.last_five_minutes()):

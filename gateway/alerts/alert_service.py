@@ -148,32 +148,26 @@ _log = get_logger(__name__)
 _EVALUATION_INTERVAL: Final = 10.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AlertInputSources:
-    """Sources of the facts by which alerts are evaluated.
-
-    `status` has the facts of `/status`, `readiness` the checks of `/readyz`. `certificates` returns
-    the expiry of each certificate (Unix time).
-    """
-
-    status: StatusReporter
-    readiness: Readiness
-    certificates: Callable[[], Mapping[str, float]]
-
-
 class AlertMonitor:
     """Sends messages about alerts that fire or are resolved.
 
-    `count` is called with what becomes of messages, see `AddressQueue`.
+    `status` has the facts of `/status`, `readiness` the checks of `/readyz`. `certificates` returns
+    the expiry of each certificate (Unix time). `count` is called with what becomes of messages, see
+    `AddressQueue`.
     """
 
     def __init__(
         self,
-        sources: AlertInputSources,
+        *,
+        status: StatusReporter,
+        readiness: Readiness,
+        certificates: Callable[[], Mapping[str, float]],
         count: Callable[[str, int], None],
         time: TimeSource | None = None,
     ) -> None:
-        self._sources = sources
+        self._status = status
+        self._readiness = readiness
+        self._certificates = certificates
         self._count = count
         self._time = TimeSource() if time is None else time
         self._queues: dict[Secret, tuple[AddressQueue, asyncio.Task[None]]] = {}
@@ -219,17 +213,16 @@ class AlertMonitor:
         """
         if not self._queues:
             return
-        sources = self._sources
-        status = sources.status.facts(self._wording.language)
+        status = self._status.facts(self._wording.language)
         if status["care"]["reason"] == "shutting-down":
             return
         now, wall = self._time.clock(), self._time.wall_clock()
         facts = AlertInputs(
             status=status,
-            ready=sources.readiness.report()[0],
+            ready=self._readiness.report()[0],
             increases=self._increases.increases_at(status, now),
             certificate_seconds_left={
-                name: end - wall for name, end in sources.certificates().items()
+                name: end - wall for name, end in self._certificates().items()
             },
             is_reload_failed=self._has_reload_failed,
         )

@@ -22,8 +22,7 @@ from gateway.admin.admin_listener import OperatorRunner
 from gateway.admin.admin_server import OutboxPageConfig
 from gateway.admin.admin_server import build_application as build_admin
 from gateway.admin.operators import Operators
-from gateway.admin.status_facts import StatusReporter, StatusSources
-from gateway.alerts.alert_service import AlertInputSources
+from gateway.admin.status_facts import StatusReporter
 from gateway.app import (
     identity_setup,
     listening_sockets,
@@ -38,7 +37,7 @@ from gateway.audit.audit_trail import NullAuditTrail
 from gateway.errors import StartError
 from gateway.health.evidence import ANSWERS, FAULTS
 from gateway.health.health import Readiness
-from gateway.health.platform_watch import MonitorSources, PlatformMonitor
+from gateway.health.platform_watch import PlatformMonitor
 from gateway.health.recent_requests import RecentRequests
 from gateway.http.server.listener import Acceptor, CallerServer
 from gateway.http.server.request_parser import require_strict_parser
@@ -239,10 +238,14 @@ class Gateway:
         self.status = self._make_status()
         await self._stack.enter_async_context(background_task(self.platform_monitor.run()))
         await self._open_admin()
-        sources = AlertInputSources(
-            status=self.status, readiness=self.readiness, certificates=lambda: self._expiries
+        monitor = self._alerts.open(
+            self.settings,
+            addresses,
+            self._stack,
+            status=self.status,
+            readiness=self.readiness,
+            certificates=lambda: self._expiries,
         )
-        monitor = self._alerts.open(self.settings, addresses, sources, self._stack)
         await self._stack.enter_async_context(background_task(monitor.run()))
         self._open_listener(tls)
 
@@ -288,13 +291,11 @@ class Gateway:
 
     def _make_monitor(self) -> PlatformMonitor:
         return PlatformMonitor(
-            MonitorSources(
-                tokens=lambda: self._cores.current.states_in_use(),
-                circuit=lambda: self._cores.current.circuit.state,
-                probe=lambda preferred: self._cores.probe_platform(preferred),
-                interval=lambda: self.settings.admin.probe_interval,
-                count_probe=self.metrics.count_probe,
-            )
+            tokens=lambda: self._cores.current.states_in_use(),
+            circuit=lambda: self._cores.current.circuit.state,
+            probe=lambda preferred: self._cores.probe_platform(preferred),
+            interval=lambda: self.settings.admin.probe_interval,
+            count_probe=self.metrics.count_probe,
         )
 
     def _tokens(self) -> TokenManager | None:
@@ -338,20 +339,18 @@ class Gateway:
 
     def _make_status(self) -> StatusReporter:
         return StatusReporter(
-            StatusSources(
-                settings=lambda: self.settings,
-                tokens=lambda: self._cores.current.tokens.token_states(),
-                circuit=lambda: self._cores.current.circuit.state,
-                connections=self._cores.connections,
-                inflight=lambda: self._cores.inflight,
-                is_audit_available=lambda: self.audit.is_available,
-                audit_dropped=self.metrics.dropped_audit_records,
-                is_draining=lambda: self._stopping,
-                health_evaluator=self.platform_monitor.evaluator,
-                missing_alias=lambda: self._cores.current.missing_aliases.latest,
-                outbox=lambda: None if self.outbox is None else self.outbox.report(),
-            ),
-            self.recent_requests,
+            settings=lambda: self.settings,
+            tokens=lambda: self._cores.current.tokens.token_states(),
+            circuit=lambda: self._cores.current.circuit.state,
+            connections=self._cores.connections,
+            inflight=lambda: self._cores.inflight,
+            is_audit_available=lambda: self.audit.is_available,
+            audit_dropped=self.metrics.dropped_audit_records,
+            is_draining=lambda: self._stopping,
+            health_evaluator=self.platform_monitor.evaluator,
+            missing_alias=lambda: self._cores.current.missing_aliases.latest,
+            outbox=lambda: None if self.outbox is None else self.outbox.report(),
+            recent_requests=self.recent_requests,
         )
 
     def _open_listener(self, tls: Any) -> None:

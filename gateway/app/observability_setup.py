@@ -13,7 +13,7 @@ import importlib
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
@@ -41,11 +41,12 @@ from gateway.telemetry.logs import get_logger
 from gateway.telemetry.tracing import TracePeers, Tracing
 
 if TYPE_CHECKING:
-    from gateway.alerts.alert_service import AlertInputSources
+    from gateway.admin.status_facts import StatusReporter
     from gateway.alerts.notify_addresses import AlertAddress
     from gateway.audit.audit_trail import AuditTrail, Translate
     from gateway.audit.audit_writer import Sink
     from gateway.config.settings import Settings
+    from gateway.health.health import Readiness
     from gateway.oauth.tokens import TokenManager
     from gateway.telemetry.metrics import Metrics
 
@@ -308,11 +309,19 @@ class AlertService:
         self,
         settings: Settings,
         addresses: Sequence[AlertAddress],
-        sources: AlertInputSources,
         closing: AsyncExitStack,
+        *,
+        status: StatusReporter,
+        readiness: Readiness,
+        certificates: Callable[[], Mapping[str, float]],
     ) -> AlertMonitor:
         """Return the monitor that notifies `addresses` while its `run` is awaited."""
-        messenger = AlertMonitor(sources, self._metrics.count_messages)
+        messenger = AlertMonitor(
+            status=status,
+            readiness=readiness,
+            certificates=certificates,
+            count=self._metrics.count_messages,
+        )
         closing.push_async_callback(messenger.close)
         messenger.configure(settings, addresses)
         self._messenger = messenger

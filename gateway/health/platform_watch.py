@@ -7,7 +7,6 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from gateway.health.evidence import ANSWERS, CircuitState, PlatformOutcomes
@@ -26,33 +25,31 @@ _CHECK_INTERVAL: Final = 1.0
 _PROBE_DELAY: Final = 5.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MonitorSources:
-    """What the monitor observes, and how it probes the platform.
+class PlatformMonitor:
+    """Everything that the gateway knows about whether its requests can succeed.
 
     `tokens`: states of the credentials in use. `probe` probes the platform, preferably with the
     credential of the given name, and returns the signal and the credential used, None if no probe
-    could be sent. It sends at most one probe in `interval` seconds, none if that is 0.
-    `count_probe` is called with the signal of each probe.
+    could be sent. At most one probe is sent in `interval` seconds, none if that is 0. `count_probe`
+    is called with the signal of each probe.
     """
-
-    tokens: Callable[[], Mapping[str, TokenState]]
-    circuit: Callable[[], CircuitState]
-    probe: Callable[[str], Awaitable[tuple[str, str] | None]]
-    interval: Callable[[], float]
-    count_probe: Callable[[str], None]
-
-
-class PlatformMonitor:
-    """Everything that the gateway knows about whether its requests can succeed."""
 
     def __init__(
         self,
-        sources: MonitorSources,
+        *,
+        tokens: Callable[[], Mapping[str, TokenState]],
+        circuit: Callable[[], CircuitState],
+        probe: Callable[[str], Awaitable[tuple[str, str] | None]],
+        interval: Callable[[], float],
+        count_probe: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._sources = sources
+        self._tokens = tokens
+        self._circuit = circuit
+        self._probe = probe
+        self._interval = interval
+        self._count_probe = count_probe
         self._clock = clock
         self._outcomes = PlatformOutcomes(clock)
         self.evaluator = HealthEvaluator(self.evidence, wall_clock)
@@ -70,10 +67,8 @@ class PlatformMonitor:
 
     def evidence(self) -> HealthEvidence:
         """Return the health evidence at this moment."""
-        sources = self._sources
         return self._outcomes.snapshot(
-            circuit=sources.circuit(),
-            tokens=token_statuses(sources.tokens()),
+            circuit=self._circuit(), tokens=token_statuses(self._tokens())
         )
 
     def is_failing(self) -> bool:
@@ -102,21 +97,21 @@ class PlatformMonitor:
         if not self._is_probe_due():
             return
         sent_at, outcomes = self._clock(), self._outcomes
-        result = await self._sources.probe(outcomes.good_with)
+        result = await self._probe(outcomes.good_with)
         if result is None or outcomes is not self._outcomes:
             # No probe could be sent, or it went to a platform that the settings no longer name.
             return
         self._last_probe_at = sent_at
         signal, credential = result
         self._outcomes.record_probe(signal, credential)
-        self._sources.count_probe(signal)
+        self._count_probe(signal)
         if signal != self._last_signal:
             level = logging.INFO if signal == ANSWERS else logging.WARNING
             _log.log(level, "the gateway asked for the platform's metadata itself: %s", signal)
             self._last_signal = signal
 
     def _is_probe_due(self) -> bool:
-        interval, now = self._sources.interval(), self._clock()
+        interval, now = self._interval(), self._clock()
         if not interval or now - self._last_probe_at < interval:
             return False
         evidence = self.evidence()

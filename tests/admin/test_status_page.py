@@ -19,7 +19,7 @@ from aiohttp import web
 
 from gateway import __version__
 from gateway.admin.admin_server import build_application
-from gateway.admin.status_facts import StatusReporter, StatusSources
+from gateway.admin.status_facts import StatusReporter
 from gateway.admin.status_page import render_status_page
 from gateway.errors import REASONS, REMEDIES, outcome_text
 from gateway.exchange import Exchange
@@ -42,9 +42,11 @@ PATIENT_ID = "pinfl-31503850200017"
 HOSTILE = '<script>alert("x")</script>'
 
 
-def sources(gateway: Running, entries: dict[str, Any] | None = None) -> StatusSources:
-    """Where the page's facts come from, all well but for these entries of an outbox."""
-    return StatusSources(
+def reporter(
+    gateway: Running, traffic: RecentRequests, entries: dict[str, Any] | None = None
+) -> StatusReporter:
+    """Return the source of the page's facts, all well but for these entries of an outbox."""
+    return StatusReporter(
         settings=lambda: gateway.settings,
         tokens=dict,
         circuit=lambda: CircuitState.CLOSED,
@@ -53,7 +55,10 @@ def sources(gateway: Running, entries: dict[str, Any] | None = None) -> StatusSo
         is_audit_available=lambda: True,
         is_draining=lambda: False,
         health_evaluator=WORKED,
+        audit_dropped=int,
+        missing_alias=lambda: None,
         outbox=lambda: entries,
+        recent_requests=traffic,
     )
 
 
@@ -205,7 +210,7 @@ async def test_writes_that_wait_for_a_person_are_a_limit(
 ) -> None:
     """The page does not say that nothing has to be done."""
     entries = None if outbox is None else {"entries": outbox, "oldest_seconds": 1.0}
-    facts = StatusReporter(sources(gateway, entries), traffic).facts("en")
+    facts = reporter(gateway, traffic, entries).facts("en")
     assert facts["care"]["reason"] == reason
     assert facts["outbox"] == entries
 
@@ -229,7 +234,7 @@ async def test_many_errors_are_a_limit(
     for number in range(requests):
         failed = {"status": 502, "reason": "upstream-failed"} if number < errors else {}
         traffic.record_exchange(exchange(clock, **failed))
-    facts = StatusReporter(sources(gateway), traffic).facts("en")
+    facts = reporter(gateway, traffic).facts("en")
     assert facts["care"]["reason"] == reason
 
 

@@ -13,7 +13,7 @@ from datetime import datetime
 
 import pytest
 
-from gateway.alerts.alert_service import AlertInputSources, AlertMonitor
+from gateway.alerts.alert_service import AlertMonitor
 from gateway.app.observability_setup import parse_addresses
 from gateway.clock import TimeSource
 from gateway.config.loader import load_settings
@@ -62,12 +62,13 @@ class Night:
             is_platform_failing=duty.watch.is_failing,
         )
         self.time = TimeSource(clock, clock.wall, clock.call_later, lambda: 1.0)
-        sources = AlertInputSources(
+        self.messenger = AlertMonitor(
             status=duty.status(lambda: self.dropped),
             readiness=readiness,
             certificates=lambda: self.certificates,
+            count=self._count,
+            time=self.time,
         )
-        self.messenger = AlertMonitor(sources, self._count, self.time)
 
     def _count(self, outcome: str, number: int) -> None:
         self.counted[outcome] += number

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from gateway.alerts import alert_service
-from gateway.alerts.alert_service import AlertInputSources, AlertMonitor
+from gateway.alerts.alert_service import AlertMonitor
 from gateway.app.observability_setup import parse_addresses
 from gateway.clock import TimeSource
 from gateway.errors import StartError
@@ -35,13 +35,11 @@ class Watch:
     def __init__(self, gateway: Running) -> None:
         self._clock = clock = FakeClock()
         self._messenger = AlertMonitor(
-            AlertInputSources(
-                status=gateway.gateway.status,
-                readiness=gateway.gateway.readiness,
-                certificates=dict,
-            ),
-            lambda outcome, number: None,
-            TimeSource(clock, clock.wall, clock.call_later, lambda: 1.0),
+            status=gateway.gateway.status,
+            readiness=gateway.gateway.readiness,
+            certificates=dict,
+            count=lambda outcome, number: None,
+            time=TimeSource(clock, clock.wall, clock.call_later, lambda: 1.0),
         )
         self._messenger.configure(gateway.settings, parse_addresses(gateway.settings))
         self.close = self._messenger.close

@@ -10,14 +10,14 @@ from typing import Any, Final, get_args
 from aiohttp import web
 
 from gateway.admin.admin_server import build_application
-from gateway.admin.status_facts import OutboxReport, StatusReporter, StatusSources
+from gateway.admin.status_facts import OutboxReport, StatusReporter
 from gateway.config.loader import load_settings
 from gateway.config.settings import Settings
 from gateway.errors import REASONS
 from gateway.exchange import Exchange
 from gateway.fhir.vocabulary import INTERACTION_LABELS
 from gateway.health.evidence import CircuitState
-from gateway.health.platform_watch import MonitorSources, PlatformMonitor
+from gateway.health.platform_watch import PlatformMonitor
 from gateway.health.recent_requests import RecentRequests
 from gateway.oauth.token_response import Cause
 from gateway.oauth.tokens import TokenState
@@ -55,14 +55,15 @@ class Duty:
         # Result of the gateway's own probe of the platform and the credential used; None: no
         # probes.
         self.found: tuple[str, str] | None = None
-        watched = MonitorSources(
+        self.watch = PlatformMonitor(
             tokens=lambda: self.tokens,
             circuit=lambda: self.circuit,
             probe=self._ask,
             interval=lambda: 0.0 if self.found is None else 30.0,
             count_probe=str,
+            clock=self.clock,
+            wall_clock=self.clock.wall,
         )
-        self.watch = PlatformMonitor(watched, self.clock, self.clock.wall)
 
     def serve(self, minutes_ago: int, *outcomes: Outcome, **members: Any) -> None:
         """Record requests that ended `minutes_ago`, one for each outcome."""
@@ -83,7 +84,7 @@ class Duty:
 
     def status(self, audit_dropped: Callable[[], int] = int) -> StatusReporter:
         """Return a reporter over this state."""
-        sources = StatusSources(
+        return StatusReporter(
             settings=settings,
             tokens=lambda: self.tokens,
             circuit=lambda: self.circuit,
@@ -93,9 +94,12 @@ class Duty:
             audit_dropped=audit_dropped,
             is_draining=lambda: self.draining,
             health_evaluator=self.watch.evaluator,
+            missing_alias=lambda: None,
             outbox=lambda: self.outbox,
+            recent_requests=self.traffic,
+            clock=self.clock,
+            wall_clock=self.clock.wall,
         )
-        return StatusReporter(sources, self.traffic, clock=self.clock, wall_clock=self.clock.wall)
 
 
 def settings() -> Settings:

@@ -16,7 +16,7 @@ import pytest
 
 from gateway.exchange import Exchange
 from gateway.health.evidence import CircuitState
-from gateway.health.platform_watch import MonitorSources, PlatformMonitor
+from gateway.health.platform_watch import PlatformMonitor
 from gateway.oauth.tokens import TokenState
 from tests.doubles.clock import FakeClock
 
@@ -76,15 +76,13 @@ class World:
 
     def __post_init__(self) -> None:
         self.watch = PlatformMonitor(
-            MonitorSources(
-                tokens=lambda: self.tokens,
-                circuit=lambda: self.circuit,
-                probe=self._ask,
-                interval=lambda: self.interval,
-                count_probe=self.counted.append,
-            ),
-            self.clock,
-            self.clock.wall,
+            tokens=lambda: self.tokens,
+            circuit=lambda: self.circuit,
+            probe=self._ask,
+            interval=lambda: self.interval,
+            count_probe=self.counted.append,
+            clock=self.clock,
+            wall_clock=self.clock.wall,
         )
         # Bound once, as the gateway does it for every exchange.
         self.record = self.watch.record_exchange
