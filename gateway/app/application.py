@@ -283,7 +283,9 @@ class Gateway:
             self.settings,
             self.metrics.count_audit_records,
             stdout=self._audit_fd,
-            repository=observability_setup.RepositoryAccess(session, self._tokens),
+            repository=observability_setup.repository_writer(
+                self.settings, self.metrics.count_audit_records, session, self._tokens
+            ),
         )
         audit = await observability_setup.open_trail_when_free(opening)
         self._stack.push_async_callback(self._close_audit, audit)

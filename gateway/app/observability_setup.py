@@ -15,8 +15,7 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -29,10 +28,15 @@ from gateway.app import tls_contexts
 from gateway.audit.audit_event import AuditParties, audit_event, national_event
 from gateway.audit.audit_trail import NullAuditTrail, WriterAuditTrail
 from gateway.audit.audit_writer import DescriptorSink, WriterThread
-from gateway.audit.file_sink import FileSink, FileSinkSettings
+from gateway.audit.file_sink import FileSink
 from gateway.audit.hash_chain import NotAnAuditFileError
-from gateway.audit.repository_sink import RepositoryClient, RepositorySink, RepositoryWriter
-from gateway.audit.syslog_sink import SyslogDestination, SyslogFormatter, SyslogSink, Transport
+from gateway.audit.repository_sink import (
+    CredentialBearer,
+    RepositoryClient,
+    RepositorySink,
+    RepositoryWriter,
+)
+from gateway.audit.syslog_sink import SyslogFormatter, SyslogSink
 from gateway.config.section import SecretReadError
 from gateway.errors import StartError
 from gateway.i18n import Message, exception_message, join_messages, setting_problem, system_error
@@ -51,7 +55,6 @@ if TYPE_CHECKING:
     from gateway.telemetry.metrics import Metrics
 
 _FLUSH: Final = 3.0
-_PATH: Final = "/v1/traces"
 
 
 def open_tracing(settings: Settings, closing: contextlib.AsyncExitStack) -> Tracing | None:
@@ -63,19 +66,12 @@ def open_tracing(settings: Settings, closing: contextlib.AsyncExitStack) -> Trac
     if tracing.otlp_endpoint is None:
         return None
     require_tracing(settings)
-    from gateway.telemetry.otlp_export import CollectorSettings, SpanExport
+    from gateway.telemetry.otlp_export import SpanExport
 
     if tracing.ca_file is not None:
         # Called only so that an unusable CA is reported at the start.
         tls_contexts.client_tls(tracing.otlp_endpoint, tracing.ca_file, "tracing.ca_file")
-    export = SpanExport(
-        CollectorSettings(
-            url=_endpoint(tracing.otlp_endpoint),
-            service_name=tracing.service_name,
-            ca_file=tracing.ca_file,
-            authorization=_authorization(settings),
-        )
-    )
+    export = SpanExport(tracing, _authorization(settings))
     closing.push_async_callback(export.close, _FLUSH)
     return Tracing(export.record, sample_ratio=tracing.sample_ratio)
 
@@ -101,10 +97,6 @@ def trace_peers(settings: Settings) -> TracePeers:
     )
 
 
-def _endpoint(url: str) -> str:
-    return url if url.endswith(_PATH) else url + _PATH
-
-
 def _authorization(settings: Settings) -> Secret | None:
     try:
         return settings.tracing.secret_source().read()
@@ -128,24 +120,12 @@ class AuditFileInUseError(StartError):
     """Another process writes to the audit file."""
 
 
-@dataclass(frozen=True, slots=True)
-class RepositoryAccess:
-    """How AuditEvents reach their repository.
-
-    `session` outlives the trail. `tokens` returns the `TokenManager` in use, None before there is
-    one.
-    """
-
-    session: aiohttp.ClientSession  # noqa: TID251 - received, not made
-    tokens: Callable[[], TokenManager | None]
-
-
 def open_trail(
     settings: Settings,
     on_records: Callable[[str, int], None],
     *,
     stdout: int = 1,
-    repository: RepositoryAccess | None = None,
+    repository: RepositoryWriter | None = None,
 ) -> AuditTrail:
     """Return the audit trail; its `close` releases everything. Raises `StartError` without waiting.
 
@@ -154,13 +134,12 @@ def open_trail(
     """
     if settings.audit.sink == "off":
         return NullAuditTrail()
-    resources = None if repository is None else _repository(settings, on_records, repository)
     writer = WriterThread(
         _sink(settings, stdout),
         on_failure=settings.audit.on_failure,
         on_records=on_records,
     )
-    return WriterAuditTrail(writer, translate=_translation(settings), resources=resources)
+    return WriterAuditTrail(writer, translate=_translation(settings), resources=repository)
 
 
 async def open_trail_when_free(
@@ -194,46 +173,29 @@ def start_event_fields() -> dict[str, object]:
     return {"version": __version__, "compiled": not (exchange.__file__ or "").endswith(".py")}
 
 
-def _repository(
-    settings: Settings, on_records: Callable[[str, int], None], delivery: RepositoryAccess
-) -> WriterThread | None:
+def repository_writer(
+    settings: Settings,
+    on_records: Callable[[str, int], None],
+    session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
+    tokens: Callable[[], TokenManager | None],
+) -> RepositoryWriter | None:
+    """Return the writer of AuditEvents to a repository, None where the settings name none.
+
+    `session` outlives the writer. `tokens` returns the `TokenManager` in use, None before there is
+    one. Raises `StartError`.
+    """
     audit = settings.audit
-    if audit.fhir_endpoint is None or not audit.fhir_audit_events:
+    if audit.sink == "off" or audit.fhir_endpoint is None or not audit.fhir_audit_events:
         return None
     name = audit.fhir_credential
     post = RepositoryClient(
-        delivery.session,
+        session,
         audit.fhir_endpoint,
         tls=tls_contexts.audit_repository_tls(settings),
-        bearer=None if name is None else _CredentialBearer(name, delivery.tokens),
+        bearer=None if name is None else CredentialBearer(name, tokens),
     )
     sink = RepositorySink(audit.fhir_endpoint, post, on_records)
     return RepositoryWriter(sink, on_failure=audit.on_failure)
-
-
-class _CredentialBearer:
-    """Authorizes requests to the AuditEvent repository with the token of a credential."""
-
-    def __init__(self, credential: str, tokens: Callable[[], TokenManager | None]) -> None:
-        self._credential = credential
-        self._tokens = tokens
-
-    async def authorization(self) -> bytes:
-        """Return the Authorization field (`Bearer`).
-
-        Raises LookupError while there are no tokens.
-        """
-        tokens = self._tokens()
-        if tokens is None:
-            raise LookupError
-        return (await tokens.wait_for_token(self._credential)).authorization
-
-    def on_unauthorized(self, authorization: bytes) -> None:
-        """Replace the rejected token, as often as the limits on requests to the SSO permit."""
-        tokens = self._tokens()
-        token = None if tokens is None else tokens.current(self._credential)
-        if tokens is not None and token is not None and token.authorization == authorization:
-            tokens.invalidate(self._credential, token)
 
 
 def _sink(settings: Settings, stdout: int) -> Sink:
@@ -241,7 +203,7 @@ def _sink(settings: Settings, stdout: int) -> Sink:
         case "file":
             return _file(settings)
         case "syslog":
-            return SyslogSink(_syslog_server(settings), SyslogFormatter())
+            return _syslog(settings)
     return DescriptorSink(stdout)
 
 
@@ -249,7 +211,7 @@ def _file(settings: Settings) -> Sink:
     audit = settings.audit
     if audit.path is None:
         raise StartError(setting_problem("audit.path", Message("is missing")))
-    sink = FileSink(audit.path, FileSinkSettings(audit.rotate_bytes, audit.fsync))
+    sink = FileSink(audit.path, audit)
     try:
         sink.open()
     except NotAnAuditFileError:
@@ -268,14 +230,13 @@ def _file(settings: Settings) -> Sink:
     raise StartError(setting_problem("audit.path", why))
 
 
-def _syslog_server(settings: Settings) -> SyslogDestination:
-    url = urlsplit(settings.audit.syslog_url or "")
+def _syslog(settings: Settings) -> Sink:
+    url = settings.audit.syslog_url or ""
     tls: Callable[[], ssl.SSLContext] | None = None
-    if url.scheme == "tls":
+    if url.startswith("tls:"):
         tls = functools.partial(tls_contexts.syslog_tls, settings)
         tls()  # reports an unusable CA or certificate at the start
-    transport = cast(Transport, url.scheme)
-    return SyslogDestination(transport, url.hostname or "", url.port or 0, tls)
+    return SyslogSink(url=url, tls=tls, formatter=SyslogFormatter())
 
 
 def _translation(settings: Settings) -> Translate | None:

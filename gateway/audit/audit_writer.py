@@ -13,7 +13,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Final, Literal, Protocol
 
 from gateway import os_support
@@ -86,23 +85,12 @@ _NEWLINE: Final = ord("\n")
 OnFailure = Literal["block", "drop"]
 
 RETRY_DELAY: Final = 0.5
+# Half a minute of a busy hospital.
+MAX_BYTES: Final = 16 * 1024 * 1024
+_STALLED_BYTES: Final = 256 * 1024
 _HANDOFF_AFTER: Final = 0.02
 
 _log = get_logger("gateway.audit")
-
-
-@dataclass(frozen=True, slots=True)
-class WriterLimits:
-    """Limits of the backlog, in bytes and seconds.
-
-    More than `max_bytes` is over the limit in any case: half a minute of a busy hospital. More than
-    `stalled_bytes` is over the limit if nothing was written for `stuck_after` seconds, which means
-    that the pipe is not being read.
-    """
-
-    max_bytes: int = 16 * 1024 * 1024
-    stalled_bytes: int = 256 * 1024
-    stuck_after: float = 1.0
 
 
 class WriterThread:
@@ -111,6 +99,10 @@ class WriterThread:
     `on_records(outcome, n)` counts records as `written` or `dropped`; it is called in any thread.
     With `on_failure` `block` a failed write is retried every `retry_delay` seconds until it
     succeeds; with `drop` the lines of a failed write are discarded.
+
+    A backlog of more than `max_bytes` is over the limit in any case. More than `stalled_bytes` is
+    over the limit if nothing was written for `stuck_after` seconds, which means that the pipe is
+    not being read.
     """
 
     log_name: ClassVar[str] = "audit records"
@@ -129,14 +121,18 @@ class WriterThread:
         *,
         on_failure: OnFailure,
         on_records: Callable[[str, int], None],
-        limits: WriterLimits | None = None,
+        max_bytes: int = MAX_BYTES,
+        stalled_bytes: int = _STALLED_BYTES,
+        stuck_after: float = 1.0,
         retry_delay: float = RETRY_DELAY,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.on_failure = on_failure
         self.on_records = on_records
         self._sink = sink
-        self._limits = limits or WriterLimits()
+        self._max_bytes = max_bytes
+        self._stalled_bytes = stalled_bytes
+        self._stuck_after = stuck_after
         self._retry_delay = retry_delay
         self._clock = clock
         self._changed = threading.Condition()
@@ -161,7 +157,7 @@ class WriterThread:
     @property
     def free_bytes(self) -> int:
         """The free bytes of the backlog; 0 or less if it is over its limit."""
-        return 0 if self._full else self._limits.max_bytes - self._backlog
+        return 0 if self._full else self._max_bytes - self._backlog
 
     @property
     def is_available(self) -> bool:
@@ -215,10 +211,10 @@ class WriterThread:
             )
 
     def _over_limit(self) -> bool:
-        if self._backlog > self._limits.max_bytes:
+        if self._backlog > self._max_bytes:
             return True
         waited = self._clock() - self._progress
-        return self._backlog > self._limits.stalled_bytes and waited > self._limits.stuck_after
+        return self._backlog > self._stalled_bytes and waited > self._stuck_after
 
     def _run(self) -> None:
         while lines := self._next():
@@ -275,7 +271,7 @@ class WriterThread:
             self._unwritten -= len(lines)
             self.lost += lost
             self._progress = self._clock()
-            self._full = self._full and self._backlog > self._limits.max_bytes // 2
+            self._full = self._full and self._backlog > self._max_bytes // 2
             self._changed.notify_all()
         if lost < len(lines):
             self.on_records("written", len(lines) - lost)

@@ -19,9 +19,8 @@ import re
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import orjson
 
@@ -29,6 +28,9 @@ from gateway.audit import hash_chain
 from gateway.audit.hash_chain import MODE, ChainPosition, ChainStateFile
 from gateway.clock import TimestampFormatter
 from gateway.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from gateway.config.operations_settings import AuditSettings
 
 
 class DurableFile:
@@ -161,35 +163,27 @@ _log = get_logger("gateway.audit")
 _Chunk = tuple[bytes, ChainPosition]  # a line, and the position of the chain after it
 
 
-@dataclass(frozen=True, slots=True)
-class FileSinkSettings:
-    """Settings of the file. It is rotated at `rotate_bytes`; with `sync` each write is flushed."""
-
-    rotate_bytes: int
-    sync: bool = True
-
-
 class FileSink:
     """Writes records to a file, each bound to the record before (`audit_writer.Sink`).
 
-    `clock` returns Unix time in seconds.
+    `path` is `audit.path`, which is not None here. `clock` returns Unix time in seconds.
     """
 
     def __init__(
         self,
         path: Path,
-        rules: FileSinkSettings,
+        settings: AuditSettings,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._path = path
-        self._rules = rules
+        self._rotate_bytes = settings.rotate_bytes
         self._state_file = ChainStateFile(path)
         self._clock = clock
-        self._file = DurableFile(sync=rules.sync)
+        self._file = DurableFile(sync=settings.fsync)
         self._position = ChainPosition()
         self._is_position_known = False  # whether `_position` is the end of the chain
-        self._size_limit = rules.rotate_bytes
+        self._size_limit = settings.rotate_bytes
         self._handed = 0
         self._done = 0  # lines of a failed write that were written completely
 
@@ -266,9 +260,9 @@ class FileSink:
             self._path.rename(target)
         except OSError as error:
             _log.error("the audit file cannot be rotated and grows", error=error.strerror)
-            self._size_limit = self._file.size + self._rules.rotate_bytes
+            self._size_limit = self._file.size + self._rotate_bytes
             return
-        self._size_limit = self._rules.rotate_bytes
+        self._size_limit = self._rotate_bytes
         self._reopen()
         sync_directory(self._path.parent)
         self._load_position()

@@ -16,18 +16,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 import orjson
 
-from gateway.audit.audit_writer import RETRY_DELAY, SinkError, WriterLimits, WriterThread
+from gateway.audit.audit_writer import MAX_BYTES, RETRY_DELAY, SinkError, WriterThread
 from gateway.clock import backoff
 from gateway.field_values import parse_retry_after
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.audit.audit_writer import OnFailure
+    from gateway.oauth.tokens import TokenManager
 
 MAX_ENTRIES: Final = 100
 _MAX_BYTES: Final = 1024 * 1024
@@ -225,14 +226,15 @@ class RepositoryWriter(WriterThread):
         sink: RepositorySink,
         *,
         on_failure: OnFailure,
-        limits: WriterLimits | None = None,
+        max_bytes: int = MAX_BYTES,
         retry_delay: float = RETRY_DELAY,
     ) -> None:
         super().__init__(
             sink,
             on_failure=on_failure,
             on_records=sink.count_outcome,
-            limits=limits or WriterLimits(stalled_bytes=WriterLimits().max_bytes),
+            max_bytes=max_bytes,
+            stalled_bytes=max_bytes,
             retry_delay=retry_delay,
         )
         self._skip_pauses = sink.skip_pauses
@@ -282,16 +284,32 @@ _HEADERS: Final = {
 }
 
 
-class BearerSource(Protocol):
-    """The source of the repository's token. Its methods are called in the event loop's thread."""
+class CredentialBearer:
+    """Authorizes requests to the repository with the token of a credential.
+
+    Its methods are called in the event loop's thread.
+    """
+
+    def __init__(self, credential: str, tokens: Callable[[], TokenManager | None]) -> None:
+        self._credential = credential
+        self._tokens = tokens
 
     async def authorization(self) -> bytes:
-        """Return the value of the field `Authorization`. Raises if there is no token."""
-        ...
+        """Return the Authorization field (`Bearer`).
+
+        Raises LookupError while there are no tokens.
+        """
+        tokens = self._tokens()
+        if tokens is None:
+            raise LookupError
+        return (await tokens.wait_for_token(self._credential)).authorization
 
     def on_unauthorized(self, authorization: bytes) -> None:
-        """Called when the repository responded 401 to a request with this value."""
-        ...
+        """Replace the rejected token, as often as the limits on requests to the SSO permit."""
+        tokens = self._tokens()
+        token = None if tokens is None else tokens.current(self._credential)
+        if tokens is not None and token is not None and token.authorization == authorization:
+            tokens.invalidate(self._credential, token)
 
 
 class RepositoryClient:
@@ -307,7 +325,7 @@ class RepositoryClient:
         base: str,
         *,
         tls: ssl.SSLContext | None = None,
-        bearer: BearerSource | None = None,
+        bearer: CredentialBearer | None = None,
         timeout: float = _TIMEOUT,
     ) -> None:
         self._session = session

@@ -16,8 +16,8 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -35,23 +35,12 @@ _PRIORITY: Final[Mapping[str, int]] = {
 }
 _APP_NAME: Final = "dhp-gateway"
 _MAX_SEQUENCE: Final = 2**31 - 1  # RFC 5424 section 7.3.1
-Transport = Literal["udp", "tcp", "tls"]
 _NOT_PRINTABLE: Final = re.compile(r"[^\x21-\x7e]")
 
 _CONNECT_TIMEOUT: Final = 5.0
 _ACKNOWLEDGE_TIMEOUT: Final = 10.0
 _FIRST_RETRY_DELAY: Final = 0.5
 _MAX_RETRY_DELAY: Final = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class SyslogDestination:
-    """The syslog server. `tls` returns a new verifying context for each connection."""
-
-    transport: Transport
-    host: str
-    port: int
-    tls: Callable[[], ssl.SSLContext] | None = None
 
 
 class SyslogFormatter:
@@ -91,16 +80,23 @@ def priority(record: Mapping[str, Any]) -> int:
 
 
 class SyslogSink:
-    """Sends records to a syslog server (`audit_writer.Sink`). `clock` is monotonic."""
+    """Sends records to the syslog server at `url` (`audit_writer.Sink`). `clock` is monotonic.
+
+    `tls` returns a new verifying context for each connection; None: TLS is not used.
+    """
 
     def __init__(
         self,
-        server: SyslogDestination,
-        formatter: SyslogFormatter,
         *,
+        url: str,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+        formatter: SyslogFormatter,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._server = server
+        parts = urlsplit(url)
+        self._is_datagram = parts.scheme == "udp"
+        self._address = parts.hostname or "", parts.port or 0
+        self._tls = tls
         self._formatter = formatter
         self._clock = clock
         self._socket: socket.socket | None = None
@@ -144,19 +140,36 @@ class SyslogSink:
         self._retry_delay = min(2 * self._retry_delay, _MAX_RETRY_DELAY)
 
     def _connected(self) -> socket.socket:
-        if (
-            self._socket is not None
-            and self._server.transport != "udp"
-            and _is_closed_by_peer(self._socket)
-        ):
+        if self._socket is not None and not self._is_datagram and _is_closed_by_peer(self._socket):
             self._socket.close()
             self._socket = None
         if self._socket is None:
-            self._socket = _connect(self._server)
+            self._socket = self._connect()
         return self._socket
 
+    def _connect(self) -> socket.socket:
+        host, port = self._address
+        if self._is_datagram:
+            family, kind, protocol, _, address = socket.getaddrinfo(
+                host, port, type=socket.SOCK_DGRAM
+            )[0]
+            datagrams = socket.socket(family, kind, protocol)
+            datagrams.connect(address)
+            return datagrams
+        stream = socket.create_connection((host, port), timeout=_CONNECT_TIMEOUT)
+        try:
+            stream.settimeout(_ACKNOWLEDGE_TIMEOUT)
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if self._tls is None:
+                return stream
+            return self._tls().wrap_socket(stream, server_hostname=host)
+        except BaseException:
+            stream.close()
+            raise
+
     def _send(self, connection: socket.socket) -> None:
-        if self._server.transport == "udp":
+        if self._is_datagram:
             while self._messages:
                 connection.send(self._messages[0])
                 del self._messages[0]
@@ -166,27 +179,6 @@ class SyslogSink:
             b"".join(b"%d %b" % (len(message), message) for message in self._messages)
         )
         _await_acknowledgement(connection)
-
-
-def _connect(server: SyslogDestination) -> socket.socket:
-    if server.transport == "udp":
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            server.host, server.port, type=socket.SOCK_DGRAM
-        )[0]
-        datagrams = socket.socket(family, kind, protocol)
-        datagrams.connect(address)
-        return datagrams
-    stream = socket.create_connection((server.host, server.port), timeout=_CONNECT_TIMEOUT)
-    try:
-        stream.settimeout(_ACKNOWLEDGE_TIMEOUT)
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if server.tls is None:
-            return stream
-        return server.tls().wrap_socket(stream, server_hostname=server.host)
-    except BaseException:
-        stream.close()
-        raise
 
 
 def _is_closed_by_peer(connection: socket.socket) -> bool:

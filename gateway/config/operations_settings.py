@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, Strict
@@ -33,6 +33,9 @@ from gateway.config.value_types import (
     Text,
 )
 from gateway.field_values import is_loopback_host
+
+# The path of spans at an OTLP/HTTP endpoint.
+_TRACES_PATH: Final = "/v1/traces"
 
 
 class AuditSettings(Section):
@@ -328,6 +331,12 @@ class TracingSettings(Section):
         description="The share of requests without a `traceparent` that a trace is begun for; of "
         "all others the caller's sampled flag decides.",
     )
+
+    @property
+    def traces_url(self) -> str | None:
+        """The complete URL that spans are sent to, None where none are made."""
+        url = self.otlp_endpoint
+        return url if url is None or url.endswith(_TRACES_PATH) else url + _TRACES_PATH
 
     def secret_source(self) -> SecretSource:
         """Return the source of the `Authorization` field, which may be absent."""

@@ -78,8 +78,8 @@ class EntrySender:
     def __init__(
         self,
         *,
-        forwarder: Forward,
-        tokens: TokenProvider,
+        forwarder: Forwarder,
+        tokens: TokenManager,
         client: PlatformClient,
         credentials: Collection[str],
         statement: CapabilityCache,

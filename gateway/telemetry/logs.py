@@ -20,10 +20,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
 import orjson
 
@@ -39,33 +38,6 @@ if TYPE_CHECKING:
 _NOTICE_INTERVAL: Final = 1.0
 _HANDOFF_AFTER: Final = 0.05
 _HANDOFF: Final = 0.00005
-
-
-@dataclass(frozen=True, slots=True)
-class LogBacklogLimits:
-    """Limits of the backlog of lines to be written."""
-
-    max_lines: int = 10_000
-    max_bytes: int = 4 * 1024 * 1024
-
-
-class LogNotices(Protocol):
-    """Lines that the thread writes besides the queued ones.
-
-    All methods are called in the thread.
-    """
-
-    def dropped_lines(self, count: int) -> Iterable[bytes]:
-        """Return the lines that report how many lines were dropped."""
-        ...
-
-    def pending_lines(self) -> Iterable[bytes]:
-        """Return the lines that are due now, independent of queued lines."""
-        ...
-
-    def has_pending_soon(self) -> bool:
-        """Return whether lines may become due soon, so that the thread has to poll."""
-        ...
 
 
 class GilYielder:
@@ -93,20 +65,23 @@ class LineWriter:
     """Writes lines to a file descriptor. Its methods may be called in any thread.
 
     The first line starts the thread. The thread is a daemon, since it cannot be woken from a write
-    to a pipe that is not being read.
+    to a pipe that is not being read. It also writes the lines of `notices`, whose methods it calls.
+    The backlog of lines to be written has at most `max_lines` and `max_bytes`.
     """
 
     def __init__(
         self,
         fd: int,
-        notices: LogNotices,
+        notices: _BackgroundHandler,
         *,
-        limits: LogBacklogLimits | None = None,
+        max_lines: int = 10_000,
+        max_bytes: int = 4 * 1024 * 1024,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.fd = fd
         self._notices = notices
-        self._limits = limits or LogBacklogLimits()
+        self._max_lines = max_lines
+        self._max_bytes = max_bytes
         self._clock = clock
         self._changed = threading.Condition()
         # Lines in order. An int is the number of lines dropped at that point.
@@ -124,8 +99,8 @@ class LineWriter:
         """Queue a line, which includes its line feed, or drop it. Never waits for the reader."""
         with self._changed:
             if (
-                self._line_count >= self._limits.max_lines
-                or self._byte_count + len(line) > self._limits.max_bytes
+                self._line_count >= self._max_lines
+                or self._byte_count + len(line) > self._max_bytes
             ):
                 self._drop()
             else:
@@ -396,7 +371,7 @@ class _BackgroundHandler(logging.Handler):
         self.flush()
         self._previous_excepthook(kind, error, trace)
 
-    # Methods that the writer's thread calls (`gateway.telemetry.logs.LogNotices`).
+    # Methods that the writer's thread calls.
 
     def dropped_lines(self, count: int) -> list[bytes]:
         """Return the line that reports how many lines were dropped."""
@@ -405,11 +380,11 @@ class _BackgroundHandler(logging.Handler):
         return self._lines([record])
 
     def pending_lines(self) -> list[bytes]:
-        """Return the due summaries of messages that were suppressed."""
+        """Return the summaries of suppressed messages that are due, whatever is queued."""
         return self._lines(self._limit.summaries())
 
     def has_pending_soon(self) -> bool:
-        """Return whether messages are being counted, so that a summary will become due."""
+        """Return whether a summary will become due, so that the thread has to poll."""
         return self._limit.is_counting
 
     def _lines(self, records: Iterable[logging.LogRecord]) -> list[bytes]:

@@ -23,7 +23,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from pathlib import Path
 from random import getrandbits
 from typing import TYPE_CHECKING, Final
 
@@ -50,6 +49,7 @@ from gateway import __version__
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
+    from gateway.config.operations_settings import TracingSettings
     from gateway.exchange import Exchange
     from gateway.secret import Secret
     from gateway.telemetry.tracing import Trace, TraceContext, TracePeers, UpstreamAttempt
@@ -263,26 +263,16 @@ _FAILING_CLOSE_TIMEOUT: Final = 0.5
 _POLL: Final = 0.01
 
 
-@dataclass(frozen=True, slots=True)
-class CollectorSettings:
-    """The OTLP collector: its complete URL, and the CA file that verifies its certificate.
+class SpanExport:
+    """Makes spans and exports them until `close`.
 
-    `authorization` is the value of the field of that name.
+    `authorization` is the value of the field of that name, None for none.
     """
 
-    url: str
-    service_name: str
-    ca_file: Path | None = None
-    authorization: Secret | None = None
-
-
-class SpanExport:
-    """Makes spans and exports them until `close`."""
-
-    def __init__(self, collector: CollectorSettings) -> None:
-        self._exporter = _ReportingExporter(_otlp(collector))
+    def __init__(self, settings: TracingSettings, authorization: Secret | None) -> None:
+        self._exporter = _ReportingExporter(_otlp(settings, authorization))
         self._spans = SpanFactory(
-            _CountingProcessor(self._exporter), _resource(collector.service_name)
+            _CountingProcessor(self._exporter), _resource(settings.service_name)
         )
         self.record = self._spans.record
 
@@ -403,17 +393,17 @@ class _CountingProcessor(BatchSpanProcessor):
         super().on_end(span)
 
 
-def _otlp(collector: CollectorSettings) -> OTLPSpanExporter:
+def _otlp(settings: TracingSettings, authorization: Secret | None) -> OTLPSpanExporter:
     # A separate session, without proxies and passwords from the environment.
     session = requests.Session()
     session.trust_env = False
     headers = {}
-    if collector.authorization is not None:
-        headers["Authorization"] = collector.authorization.reveal()
+    if authorization is not None:
+        headers["Authorization"] = authorization.reveal()
     return OTLPSpanExporter(
-        endpoint=collector.url,
+        endpoint=settings.traces_url,
         # Without a file, the library would use its own list of root certificates, not the system's.
-        certificate_file=str(collector.ca_file or ssl.get_default_verify_paths().cafile or "")
+        certificate_file=str(settings.ca_file or ssl.get_default_verify_paths().cafile or "")
         or None,
         headers=headers,
         timeout=_TIMEOUT,

@@ -7,12 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gateway.audit.file_sink import FileSink, FileSinkSettings
+from gateway.audit.file_sink import FileSink
+from gateway.config.operations_settings import AuditSettings
 
 
 def open_sink(path: Path, rotate_bytes: int = 1 << 20) -> FileSink:
     """Return an opened sink."""
-    sink = FileSink(path, FileSinkSettings(rotate_bytes), clock=lambda: 1767225600.5)
+    sink = FileSink(path, AuditSettings(rotate_bytes=rotate_bytes), clock=lambda: 1767225600.5)
     sink.open()
     return sink
 

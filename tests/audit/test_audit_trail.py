@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.audit.audit_trail import FLUSH_DELAY, NullAuditTrail, WriterAuditTrail
-from gateway.audit.audit_writer import DescriptorSink, OnFailure, WriterLimits, WriterThread
+from gateway.audit.audit_writer import DescriptorSink, OnFailure, WriterThread
 from gateway.secret import Secret
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -27,14 +27,12 @@ def records() -> Counter[str]:
 def open_audit(pipe, records) -> Callable[..., WriterAuditTrail]:
     """Builds audits that write into the pipe."""
 
-    def build(
-        on_failure: OnFailure = "block", limits: WriterLimits | None = None
-    ) -> WriterAuditTrail:
+    def build(on_failure: OnFailure = "block", **limits: int) -> WriterAuditTrail:
         writer = WriterThread(
             DescriptorSink(pipe.writer),
             on_failure=on_failure,
             on_records=lambda outcome, n: records.update({outcome: n}),
-            limits=limits,
+            **limits,
         )
         return WriterAuditTrail(writer, clock=lambda: 1767225661.007)
 
@@ -270,7 +268,7 @@ async def test_beyond_the_limit_only_what_the_platform_saw_is_kept(
     open_audit, pipe, records, make_exchange
 ):
     """With `block` and a full backlog, refused requests are counted as dropped and others kept."""
-    audit = open_audit(limits=WriterLimits(max_bytes=100))
+    audit = open_audit(max_bytes=100)
     filler = pipe.fill()
     audit.record_exchange(make_exchange(request_id="fills"))
     await asyncio.sleep(2 * FLUSH_DELAY)
@@ -287,7 +285,7 @@ async def test_drop_bounds_the_backlog_and_stays_available(
     open_audit, pipe, records, make_exchange
 ):
     """With `drop` whatever comes on top of a full backlog is counted, not kept."""
-    audit = open_audit("drop", WriterLimits(max_bytes=100))
+    audit = open_audit("drop", max_bytes=100)
     filler = pipe.fill()
     audit.record_exchange(make_exchange(request_id="fills"))
     await asyncio.sleep(2 * FLUSH_DELAY)
@@ -308,7 +306,7 @@ async def test_what_is_gathered_counts_towards_the_limit(
 
     What the platform has seen is kept all the same with `block`.
     """
-    audit = open_audit(on_failure, limits=WriterLimits(max_bytes=100_000))
+    audit = open_audit(on_failure, max_bytes=100_000)
     for _ in range(1000):
         audit.record_exchange(make_exchange(status=404, attempts=0))
     assert audit.is_available is (on_failure == "drop")
@@ -323,7 +321,7 @@ async def test_what_is_gathered_counts_towards_the_limit(
 
 async def test_block_tells_the_handler(open_audit, pipe, make_exchange):
     """With `block` and a full backlog the audit is not available; once drained it is again."""
-    audit = open_audit(limits=WriterLimits(max_bytes=100_000))
+    audit = open_audit(max_bytes=100_000)
     for _ in range(300):
         audit.record_exchange(make_exchange())
     await asyncio.sleep(2 * FLUSH_DELAY)
@@ -378,7 +376,7 @@ async def test_a_flush_does_not_take_the_lost_for_written(on_failure, full_devic
 
 async def test_a_full_backlog_takes_no_event(open_audit, pipe, make_exchange):
     """Or takes it later; a flush says that it is not written."""
-    audit = open_audit("drop", WriterLimits(max_bytes=100))
+    audit = open_audit("drop", max_bytes=100)
     filler = pipe.fill()
     audit.record_exchange(make_exchange(request_id="fills"))
     await asyncio.sleep(2 * FLUSH_DELAY)

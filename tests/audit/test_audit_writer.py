@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.audit.audit_writer import DescriptorSink, OnFailure, WriterLimits, WriterThread
+from gateway.audit.audit_writer import DescriptorSink, OnFailure, WriterThread
 
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
@@ -40,15 +40,15 @@ def open_writer(records: Records) -> Callable[..., WriterThread]:
     def build(
         fd: int,
         on_failure: OnFailure = "block",
-        limits: WriterLimits | None = None,
         retry_delay: float = 0.005,
+        **limits: int,
     ) -> WriterThread:
         return WriterThread(
             DescriptorSink(fd),
             on_failure=on_failure,
             on_records=records,
-            limits=limits,
             retry_delay=retry_delay,
+            **limits,
         )
 
     return build
@@ -98,7 +98,7 @@ async def test_writes_lines_in_order_across_batches(pipe, open_writer, records):
 
 async def test_a_blocked_pipe_does_not_block_the_loop(pipe, open_writer):
     """Without a reader `enqueue` returns, and the writer is unavailable until a reader comes."""
-    writer = open_writer(pipe.writer, limits=WriterLimits(max_bytes=200_000))
+    writer = open_writer(pipe.writer, max_bytes=200_000)
     lines = _lines(4000)
     assert writer.is_available
     writer.enqueue(lines)
@@ -114,12 +114,12 @@ async def test_a_blocked_pipe_does_not_block_the_loop(pipe, open_writer):
 async def test_a_pipe_without_progress_is_full_sooner(pipe, records):
     """A small backlog is too much once nothing was written for a while."""
     now = [0.0]
-    limits = WriterLimits(stalled_bytes=100_000, stuck_after=1.0)
     writer = WriterThread(
         DescriptorSink(pipe.writer),
         on_failure="block",
         on_records=records,
-        limits=limits,
+        stalled_bytes=100_000,
+        stuck_after=1.0,
         clock=lambda: now[0],
     )
     writer.enqueue(_lines(1500))

@@ -14,9 +14,9 @@ import aiohttp
 import pytest
 import trustme
 
-from gateway.app.observability_setup import RepositoryAccess, open_trail
+from gateway.app.observability_setup import open_trail, repository_writer
 from gateway.audit.audit_trail import WriterAuditTrail
-from gateway.audit.audit_writer import SinkError, WriterLimits, WriterThread
+from gateway.audit.audit_writer import SinkError, WriterThread
 from gateway.audit.repository_sink import (
     MAX_ENTRIES,
     RepositoryClient,
@@ -293,7 +293,7 @@ async def test_the_settings_choose_the_profile(
             settings,
             lambda *_: None,
             stdout=pipe.writer,
-            repository=RepositoryAccess(session, lambda: None),
+            repository=repository_writer(settings, lambda *_: None, session, lambda: None),
         )
         audit.record_event("login", user="aziza")
         assert await audit.close(10) == 0
@@ -359,9 +359,7 @@ async def test_a_backlog_over_its_limit_decides(
     audit = WriterAuditTrail(
         WriterThread(kept, on_failure=on_failure, on_records=lambda *_: None),
         translate=translated,
-        resources=RepositoryWriter(
-            sink, on_failure=on_failure, limits=WriterLimits(5000, 5000), retry_delay=0.01
-        ),
+        resources=RepositoryWriter(sink, on_failure=on_failure, max_bytes=5000, retry_delay=0.01),
     )
     audit.record_exchange(make_exchange(request_id="r-0"))
     await asyncio.to_thread(repository.until_asked, 2)

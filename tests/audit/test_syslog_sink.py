@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import trustme
 
-from gateway.audit.syslog_sink import SyslogDestination, SyslogFormatter, SyslogSink
+from gateway.audit.syslog_sink import SyslogFormatter, SyslogSink
 
 MESSAGE = re.compile(
     rb"<(\d{1,3})>1 (\d{4}-\d\d-\d\dT[\d:.]+Z) (\S{1,255}) (\S{1,48}) (\S{1,128}) (\S{1,32}) "
@@ -138,8 +138,9 @@ def open_sink(now: list[float]) -> Iterator[Callable[..., SyslogSink]]:
     sinks = []
 
     def build(transport: Any, port: int, **more: Any) -> SyslogSink:
-        server = SyslogDestination(transport, more.pop("host", "127.0.0.1"), port, **more)
-        sinks.append(SyslogSink(server, SyslogFormatter("gw-01", 4711), clock=lambda: now[0]))
+        url = f"{transport}://{more.pop('host', '127.0.0.1')}:{port}"
+        formatter = SyslogFormatter("gw-01", 4711)
+        sinks.append(SyslogSink(url=url, formatter=formatter, clock=lambda: now[0], **more))
         return sinks[-1]
 
     yield build

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
-from gateway.telemetry.logs import LineWriter, LogBacklogLimits
+from gateway.telemetry.logs import LineWriter
 from tests.telemetry.conftest import Pipe
 
 PATIENCE = 20.0
@@ -48,7 +48,7 @@ def make(notices: Notices) -> Iterator[Make]:
     made: list[LineWriter] = []
 
     def one(fd: int, **limits: int) -> LineWriter:
-        made.append(LineWriter(fd, notices, limits=LogBacklogLimits(**limits)))
+        made.append(LineWriter(fd, notices, **limits))
         return made[-1]
 
     yield one
