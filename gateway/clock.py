@@ -10,20 +10,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import SystemRandom
-from typing import Final, Protocol
+from typing import Final
 
 _MAX_DOUBLINGS: Final = 16
 
 
-class TimerHandle(Protocol):
-    """A timer that was started."""
-
-    def cancel(self) -> None:
-        """Cancel the timer, so that it does not call back."""
-        ...
-
-
-def _call_later(delay: float, callback: Callable[[], object]) -> TimerHandle:
+def _call_later(delay: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
     return asyncio.get_running_loop().call_later(delay, callback)
 
 
@@ -36,7 +28,7 @@ class TimeSource:
 
     clock: Callable[[], float] = time.monotonic
     wall_clock: Callable[[], float] = time.time
-    call_later: Callable[[float, Callable[[], object]], TimerHandle] = _call_later
+    call_later: Callable[[float, Callable[[], object]], asyncio.TimerHandle] = _call_later
     random: Callable[[], float] = SystemRandom().random
 
     async def sleep(self, seconds: float) -> None:

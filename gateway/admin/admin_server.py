@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -48,31 +47,22 @@ def _empty_key_set() -> Iterable[Mapping[str, Any]]:
     return ()
 
 
-@dataclass(frozen=True, slots=True)
-class OutboxPageConfig:
-    """What the outbox page works with.
-
-    `outbox` is None where there is none. `operators`: the operators that may decide about entries.
-    `reveal`: operators may see an entry in full.
-    """
-
-    outbox: OutboxAdminApi | None
-    operators: Operators
-    reveal: bool
-
-
 def build_application(
     *,
     metrics: Metrics,
     readiness: Readiness,
     public_keys: Callable[[], Iterable[Mapping[str, Any]]] = _empty_key_set,
     status: StatusReporter | None = None,
-    outbox: OutboxPageConfig | None = None,
+    outbox: OutboxAdminApi | None = None,
+    operators: Operators | None = None,
+    reveal: bool = False,
 ) -> Application:
     """Return the application for `admin.address`.
 
     `public_keys` returns the JWKs with which the SSO authenticates the gateway; it may read files.
-    Without `status` there are no pages, without `outbox` there is no `/outbox`.
+    `operators` may decide about the entries of `outbox`, None where there is none, and with
+    `reveal` see an entry in full. Without `status` there are no pages, without `operators` there is
+    no `/outbox`.
     """
 
     async def livez(request: Request) -> Response:
@@ -105,7 +95,8 @@ def build_application(
     application.router.add_get("/.well-known/jwks.json", jwks)
     if status is not None:
         _add_status(application, status)
-        _add_outbox(application, status, outbox)
+        if operators is not None:
+            OutboxPages(outbox, operators, status.language, reveal=reveal).add_to(application)
     return application
 
 
@@ -133,14 +124,6 @@ def _add_status(application: Application, status: StatusReporter) -> None:
     application.router.add_get("/status/events", for_open_pages, allow_head=False)
 
 
-def _add_outbox(
-    application: Application, status: StatusReporter, outbox: OutboxPageConfig | None
-) -> None:
-    if outbox is not None:
-        pages = OutboxPages(outbox.outbox, outbox.operators, status.language, reveal=outbox.reveal)
-        pages.add_to(application)
-
-
 _LINKS: Final = {
     "/livez": "whether the process answers at all",
     "/readyz": "whether requests can succeed, and if not, why",
@@ -157,11 +140,10 @@ _STATUS_LINKS: Final = {
 _OUTBOX_LINKS: Final = {"/outbox": "for people: what waits, failed and is unclear"}
 
 
-def _links(status: StatusReporter | None, outbox: OutboxPageConfig | None) -> dict[str, str]:
+def _links(status: StatusReporter | None, outbox: OutboxAdminApi | None) -> dict[str, str]:
     """Return the paths that are served, with a description of each."""
-    has_outbox = outbox is not None and outbox.outbox is not None
     pages = _STATUS_LINKS if status is not None else {}
-    return {**_LINKS, **pages, **(_OUTBOX_LINKS if has_outbox else {})}
+    return {**_LINKS, **pages, **(_OUTBOX_LINKS if outbox is not None else {})}
 
 
 def _index(links: Mapping[str, str], *, page: bool) -> Handler:

@@ -19,7 +19,6 @@ from aiohttp.web_runner import SockSite
 
 from gateway import __version__
 from gateway.admin.admin_listener import OperatorRunner
-from gateway.admin.admin_server import OutboxPageConfig
 from gateway.admin.admin_server import build_application as build_admin
 from gateway.admin.operators import Operators
 from gateway.admin.status_facts import StatusReporter
@@ -324,11 +323,9 @@ class Gateway:
             readiness=self.readiness,
             public_keys=lambda: identity_setup.public_keys(self.settings),
             status=self.status,
-            outbox=OutboxPageConfig(
-                None if self.outbox is None else self.outbox.admin_api,
-                self._operators,
-                self.settings.outbox.reveal,
-            ),
+            outbox=None if self.outbox is None else self.outbox.admin_api,
+            operators=self._operators,
+            reveal=self.settings.outbox.reveal,
         )
         listening = self._admin_listening
         self.admin_address = listening.address

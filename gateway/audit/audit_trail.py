@@ -18,7 +18,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import orjson
 
@@ -57,33 +57,11 @@ _NAME_WEIGHT: Final = 64
 _log = get_logger("gateway.audit")
 
 
-class AuditTrail(Protocol):
-    """The interface of an audit trail for the request path and the application."""
-
-    @property
-    def is_available(self) -> bool:
-        """False: a new request must get a 503 `audit-unavailable` before it is forwarded."""
-        ...
-
-    def record_exchange(self, exchange: Exchange) -> None:
-        """Record a finished request. `exchange` must not change any more."""
-        ...
-
-    def record_event(self, name: Event, /, **fields: object) -> None:
-        """Record an event that is not a request. `fields` hold no secret, query value or body."""
-        ...
-
-    async def flush(self, timeout: float) -> bool:
-        """Return whether all accepted records were written within `timeout` seconds."""
-        ...
-
-    async def close(self, timeout: float) -> int:
-        """Write accepted records for at most `timeout` seconds. Return the number of lost ones."""
-        ...
-
-
 class WriterAuditTrail:
     """The audit trail in front of a writer. All methods are called in the event loop's thread.
+
+    While `is_available` is false, a new request must get a 503 `audit-unavailable` before it is
+    forwarded.
 
     `clock` returns Unix time in seconds, for the events; an exchange has the time of its start. The
     result of `translate` for a record is written as a separate line after that record. If there is
@@ -202,6 +180,9 @@ class NullAuditTrail:
     async def close(self, timeout: float) -> int:
         """Return 0: nothing is lost, as nothing was accepted."""
         return 0
+
+
+AuditTrail = WriterAuditTrail | NullAuditTrail
 
 
 def _retained_when_full(writer: WriterThread, pending: list[Record]) -> list[Record]:

@@ -27,7 +27,6 @@ from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.audit.audit_trail import AuditTrail
-    from gateway.clock import TimerHandle
     from gateway.config.outbound_settings import SsoSettings
     from gateway.oauth.credential import CredentialSource
     from gateway.oauth.token_response import Cause, FailureKind
@@ -87,7 +86,7 @@ class _CredentialState:
         self.failure: FailureState | None = None
         self.rejections = RejectionState()
         self.fetch_task: asyncio.Task[AccessToken | FailureState] | None = None
-        self.timer: TimerHandle | None = None
+        self.timer: asyncio.TimerHandle | None = None
         self.next_attempt: float | None = None
         self.retry_at_once = False
         self.waiters = 0

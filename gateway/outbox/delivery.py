@@ -22,7 +22,7 @@ from gateway.outbox.store.store_types import OutboxUnavailableError, StoreStepRe
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from gateway.clock import TimerHandle, TimeSource
+    from gateway.clock import TimeSource
     from gateway.config.operations_settings import OutboxSettings
     from gateway.outbox.entry import OutboxObserver
     from gateway.outbox.platform_sender import LatestEntrySender
@@ -175,7 +175,7 @@ class DeliveryLoop:
         self._is_store_unavailable = False
         self._hasten_at = self._next_probe_at = 0.0
         self._probe_task: asyncio.Task[None] | None = None
-        self._lease_timer: TimerHandle | None = None
+        self._lease_timer: asyncio.TimerHandle | None = None
         self._renew_at = self._recover_at = self._upkeep_at = 0.0
 
     @property

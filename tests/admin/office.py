@@ -16,7 +16,7 @@ import aiohttp
 from aiohttp import web
 
 from gateway.admin.admin_listener import OperatorRunner
-from gateway.admin.admin_server import OutboxPageConfig, build_application
+from gateway.admin.admin_server import build_application
 from gateway.admin.operators import Operators
 from gateway.admin.outbox_admin_api import OutboxAdminApi
 from gateway.app.listening_sockets import listen
@@ -179,9 +179,15 @@ async def office(
             records,
             page=PAGE,
         )
-        outbox = OutboxPageConfig(None if there == "disabled" else desk, people, reveal)
         what = OneState("quiet")
-        application = build_application(metrics=what, readiness=what, status=what, outbox=outbox)
+        application = build_application(
+            metrics=what,
+            readiness=what,
+            status=what,
+            outbox=None if there == "disabled" else desk,
+            operators=people,
+            reveal=reveal,
+        )
         (listening,) = await listen({"admin.address": ListenAddress("127.0.0.1", 0)})
         runner = OperatorRunner(application, listening.address)
         await runner.setup()
