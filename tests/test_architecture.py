@@ -42,7 +42,7 @@ IMPORTS = {
     },
     "admin": {"config", "health", "http", "outbox", "pipeline"},
     "login": {"http", "oauth", "pipeline"},
-    "outbox": {"config", "fhir", "http", "pipeline"},
+    "outbox": {"fhir", "http", "pipeline"},
     "pipeline": {"fhir", "health", "http"},
     "oauth": {"http"},
     "audit": {"fhir"},

@@ -73,14 +73,7 @@ def build_application(
         return _json(HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE, body)
 
     async def scrape(request: Request) -> Response:
-        accept = ",".join(request.headers.getall(hdrs.ACCEPT, []))
-        content_type, body = metrics.render(accept or None)
-        accepted = ", ".join(request.headers.getall(hdrs.ACCEPT_ENCODING, []))
-        headers = {hdrs.CONTENT_TYPE: content_type, hdrs.VARY: "Accept, Accept-Encoding"}
-        if len(body) >= _GZIP_FROM and content_coding.accepts_coding(accepted.encode(), "gzip"):
-            headers[hdrs.CONTENT_ENCODING] = "gzip"
-            body = gzip.compress(body, compresslevel=1)
-        return Response(body=body, headers=headers)
+        return _scraped(metrics, request)
 
     async def jwks(request: Request) -> Response:
         keys = await asyncio.to_thread(public_keys)
@@ -98,6 +91,17 @@ def build_application(
         if operators is not None:
             OutboxPages(outbox, operators, status.language, reveal=reveal).add_to(application)
     return application
+
+
+def _scraped(metrics: Metrics, request: Request) -> Response:
+    accept = ",".join(request.headers.getall(hdrs.ACCEPT, []))
+    content_type, body = metrics.render(accept or None)
+    accepted = ", ".join(request.headers.getall(hdrs.ACCEPT_ENCODING, []))
+    headers = {hdrs.CONTENT_TYPE: content_type, hdrs.VARY: "Accept, Accept-Encoding"}
+    if len(body) >= _GZIP_FROM and content_coding.accepts_coding(accepted.encode(), "gzip"):
+        headers[hdrs.CONTENT_ENCODING] = "gzip"
+        body = gzip.compress(body, compresslevel=1)
+    return Response(body=body, headers=headers)
 
 
 def _add_status(application: Application, status: StatusReporter) -> None:

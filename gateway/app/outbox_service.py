@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.admin.outbox_admin_api import OutboxAdminApi
-from gateway.app import identity_setup
+from gateway.app import identity_setup, shared_stores
 from gateway.audit.audit_trail import NullAuditTrail
 from gateway.clock import TimestampFormatter
 from gateway.errors import StartError
@@ -79,8 +79,9 @@ async def open_outbox(
     acquire, probe = platform_access
     # aiosqlite logs every statement with its values at level DEBUG.
     logging.getLogger("aiosqlite").setLevel(logging.WARNING)  # noqa: TID251 - the library's logger
+    key = shared_stores.outbox_key(settings)
     try:
-        store = await stack.enter_async_context(open_store(settings, delivers=True))
+        store = await stack.enter_async_context(open_store(settings, key, delivers=True))
     except OutboxConfigurationError as error:
         raise StartError(exception_message(error)) from None
     return OutboxService(

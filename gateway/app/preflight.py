@@ -282,16 +282,16 @@ def _unusable_outbox(settings: Settings) -> Iterator[Problem]:
     if not settings.outbox.enabled:
         return
     # Imported here: the import takes time, and the outbox is optional.
-    from gateway.outbox.open_outbox import encryption_key, require_extra
+    from gateway.outbox.open_outbox import require_extra
     from gateway.outbox.store.store_types import OutboxConfigurationError
 
-    for check in (encryption_key, require_extra):
+    for check in (shared_stores.outbox_key, require_extra):
         try:
             settings.outbox.encryption_key_source().read()
             check(settings.outbox)
         except SecretReadError:
             continue  # reported by `_unreadable_secrets`
-        except OutboxConfigurationError as error:
+        except (StartError, OutboxConfigurationError) as error:
             yield _as_problem(exception_message(error))
 
 

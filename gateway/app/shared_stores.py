@@ -1,4 +1,7 @@
-"""Opens the stores that `store.url` names; only a shared one needs the extra `redis`."""
+"""Opens the stores that `store.url` names, and reads the keys that encrypt what is stored.
+
+Only a shared store needs the extra `redis`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import ssl
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway.config.section import NO_KEY, SecretReadError, decode_encryption_key
+from gateway.config.section import MAKE_KEY, NO_KEY, SecretReadError, decode_encryption_key
 from gateway.errors import StartError
 from gateway.i18n import Message, exception_message, setting_problem
 from gateway.login.session_store import MemorySessionStore
@@ -17,7 +20,8 @@ from gateway.secret import Secret
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from gateway.config.operations_settings import StoreSettings
+    from gateway.config.operations_settings import OutboxSettings, StoreSettings
+    from gateway.config.section import SecretSource
     from gateway.config.settings import Settings
     from gateway.login.session_store import SessionStore
     from gateway.oauth.token_store import TokenStore
@@ -104,15 +108,32 @@ def _store_description(store: StoreSettings) -> dict[str, Any]:
     return {**plain, "ssl": True, "ssl_min_version": ssl.TLSVersion.TLSv1_2}
 
 
+def outbox_key(outbox: OutboxSettings) -> bytes:
+    """Return the 32 bytes of the outbox's encryption key. Raises `StartError`."""
+    source = outbox.encryption_key_source()
+    text = _read(source)
+    if text is None:
+        why = Message("is missing; {make_key}", make_key=MAKE_KEY)
+        raise StartError(setting_problem(source.key, why))
+    key = decode_encryption_key(text)
+    if key is None:
+        raise StartError(setting_problem(source.key, NO_KEY))
+    return key
+
+
 def _encryption_key(store: StoreSettings) -> Secret | None:
     source = store.encryption_key_source()
-    try:
-        text = source.read()
-    except SecretReadError as error:
-        raise StartError(exception_message(error)) from None
+    text = _read(source)
     if text is None:
         return None
     if decode_encryption_key(text) is None:
         raise StartError(setting_problem(source.key, NO_KEY))
     # The text, not the bytes: the keys that encrypt stored values were derived from the text.
     return Secret(text.reveal().strip().rstrip("="))
+
+
+def _read(source: SecretSource) -> Secret | None:
+    try:
+        return source.read()
+    except SecretReadError as error:
+        raise StartError(exception_message(error)) from None

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
 
 import click
 
-from gateway.app import observability_setup
+from gateway.app import observability_setup, shared_stores
 from gateway.cli.terminal import (
     CHECK_FAILED,
     NO_START,
@@ -418,9 +418,10 @@ async def _open_outbox(settings: Settings) -> AsyncIterator[Outbox]:
         why = Message("{path}: is not there; the gateway makes it", path=location.path)
         raise OutboxCommandError(setting_problem("outbox.url", why))
     try:
-        async with open_store(settings.outbox) as store:
+        key = shared_stores.outbox_key(settings.outbox)
+        async with open_store(settings.outbox, key) as store:
             yield make_outbox(store, settings.outbox, lambda _: None)
-    except OutboxConfigurationError as error:
+    except (StartError, OutboxConfigurationError) as error:
         raise OutboxCommandError(exception_message(error)) from None
     except OutboxError as error:
         why = Message("{path}: {why}", path=settings.outbox.url, why=exception_message(error))

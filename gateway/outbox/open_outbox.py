@@ -1,6 +1,6 @@
 """Opens the store that `outbox.url` names, and makes the objects that work on it.
 
-    async with open_store(settings.outbox) as store:
+    async with open_store(settings.outbox, key) as store:
         delivery = make_delivery_loop(store, settings.outbox, sender, observe)
         outbox = make_outbox(store, settings.outbox, observe, delivery.wake)
         running = loop.create_task(delivery.run())
@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.clock import TimeSource
-from gateway.config.section import MAKE_KEY, NO_KEY, SecretReadError, decode_encryption_key
 from gateway.i18n import Message, exception_message, setting_problem
 from gateway.outbox.delivery import DeliveryLoop
 from gateway.outbox.store.content_encryption import ContentCipher
@@ -46,19 +45,23 @@ _MISSING: Final = Message("needs the extra `outbox`: pip install 'dhp-gateway[ou
 
 @contextlib.asynccontextmanager
 async def open_store(
-    settings: OutboxSettings, clock: Callable[[], float] = time.time, *, delivers: bool = False
+    settings: OutboxSettings,
+    key: bytes,
+    clock: Callable[[], float] = time.time,
+    *,
+    delivers: bool = False,
 ) -> AsyncIterator[SqlStore]:
     """Open the store and prepare it; `clock` returns seconds since 1970.
 
-    Raises `OutboxConfigurationError` with a text that names the setting and what to do. `delivers`:
+    `key` has 32 bytes and encrypts the stored writes. Raises `OutboxConfigurationError` with a text
+    that names the setting and what to do. `delivers`:
     the store is a gateway's. It excludes other gateways from a SQLite file, and a database that
     cannot be reached is no error: `prepare` is to be called again.
     """
-    cipher = ContentCipher(encryption_key(settings))
     require_extra(settings)
     from gateway.outbox.store.outbox_store import SqlStore
 
-    store = SqlStore(_database(settings.url, clock, exclusive=delivers), cipher)
+    store = SqlStore(_database(settings.url, clock, exclusive=delivers), ContentCipher(key))
     try:
         await _prepare_store(store, settings.url, later=delivers)
         yield store
@@ -92,22 +95,6 @@ def make_delivery_loop(
     return DeliveryLoop(
         store=store, settings=settings, sender=sender, observe=observe, timing=TimeSource()
     )
-
-
-def encryption_key(settings: OutboxSettings) -> bytes:
-    """Return the 32 bytes of the key. Raises `OutboxConfigurationError`."""
-    source = settings.encryption_key_source()
-    try:
-        text = source.read()
-    except SecretReadError as error:
-        raise OutboxConfigurationError(exception_message(error)) from None
-    if text is None:
-        why = Message("is missing; {make_key}", make_key=MAKE_KEY)
-        raise OutboxConfigurationError(setting_problem(source.key, why))
-    key = decode_encryption_key(text)
-    if key is None:
-        raise OutboxConfigurationError(setting_problem(source.key, NO_KEY))
-    return key
 
 
 async def _prepare_store(store: SqlStore, location: DatabaseLocation, *, later: bool) -> None:

@@ -33,6 +33,7 @@ from tests.outbox.attempts import claim
 from tests.outbox.drafts import ROOMY, draft
 
 KEY = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc"
+RAW_KEY = bytes([7]) * 32
 # Short, so that tests need not wait long for the entries that a killed process had claimed.
 INTERVALS = {"lease_seconds": 2.0, "poll_interval": 0.1, "recovery_interval": 0.3}
 DELAYS = RetryDelays(first=0.05, max_entry_delay=0.2, max_outage_delay=0.2, index_lag=0.1)
@@ -84,7 +85,7 @@ class SocketSender:
 
 
 async def _write(says: Connection, url: str) -> None:
-    async with open_store(settings(url)) as store:
+    async with open_store(settings(url), RAW_KEY) as store:
         numbers = itertools.count()
 
         async def go_on() -> None:
@@ -96,7 +97,7 @@ async def _write(says: Connection, url: str) -> None:
 
 
 async def _deliver(says: Connection, url: str, socket: Path) -> None:
-    async with open_store(settings(url)) as store:
+    async with open_store(settings(url), RAW_KEY) as store:
         delivery = DeliveryLoop(
             store=store,
             settings=OutboxSettings(max_age=86400, retention=86400),
@@ -111,7 +112,7 @@ async def _deliver(says: Connection, url: str, socket: Path) -> None:
 
 
 async def _claim(says: Connection, url: str) -> None:
-    async with open_store(settings(url), delivers=True) as store:
+    async with open_store(settings(url), RAW_KEY, delivers=True) as store:
         await claim(store, 100, "a gateway", lease=3600.0)
         says.send(["ready"])
         await asyncio.Event().wait()

@@ -37,6 +37,7 @@ from typing import Any
 
 import aiohttp
 
+from gateway.app import shared_stores
 from gateway.config.operations_settings import OutboxSettings
 from gateway.outbox.entry import EntryState
 from gateway.outbox.open_outbox import open_store
@@ -280,7 +281,8 @@ class History:
         """
         unclear: dict[str, EntryState] = {}
         place = {"enabled": True, "url": self.outbox_url, "encryption_key": _KEY}
-        async with open_store(OutboxSettings.model_validate(place)) as store:
+        outbox = OutboxSettings.model_validate(place)
+        async with open_store(outbox, shared_stores.outbox_key(outbox)) as store:
             # The checker reports entries that wait longer.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_PATIENCE):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import os
 import re
 import resource
@@ -16,14 +15,14 @@ import pytest
 
 from gateway.config.operations_settings import OutboxSettings
 from gateway.outbox.entry import EntryState, OutboxEvent, OutboxStep
-from gateway.outbox.open_outbox import encryption_key, make_delivery_loop, make_outbox, open_store
+from gateway.outbox.open_outbox import make_delivery_loop, make_outbox, open_store
 from gateway.outbox.store.store_types import (
     OutboxConfigurationError,
     OutboxFullError,
     OutboxUnavailableError,
 )
 from tests.outbox.attempts import claim
-from tests.outbox.child import KEY, settings
+from tests.outbox.child import RAW_KEY, settings
 from tests.outbox.drafts import ROOMY, draft
 from tests.outbox.places import Place, PostgresPlace, SqlitePlace
 from tests.outbox.running import until
@@ -57,7 +56,7 @@ async def test_settings_make_a_whole_outbox(place: Place) -> None:
     chosen = made(place, max_entries=1)
     events: list[OutboxEvent] = []
     sender = RecordingSender()
-    async with open_store(chosen) as store:
+    async with open_store(chosen, RAW_KEY) as store:
         delivery = make_delivery_loop(store, chosen, sender, events.append)
         outbox = make_outbox(store, chosen, events.append, delivery.wake)
         entry = await outbox.enqueue(draft("a"))
@@ -74,45 +73,13 @@ async def test_settings_make_a_whole_outbox(place: Place) -> None:
     assert sender.seen == ["r-a"]
 
 
-def test_a_key_may_be_written_with_and_without_padding() -> None:
-    """32 bytes in base64url; the standard alphabet is no other key."""
-    raw = bytes(range(224, 256))
-    text = base64.urlsafe_b64encode(raw).decode()
-    for spelling in (text, text.rstrip("="), f" {text}\n"):
-        assert encryption_key(OutboxSettings.model_validate({"encryption_key": spelling})) == raw
-
-
-@pytest.mark.parametrize("text", ["short", "A" * 44 + "AAAA", "ä" * 43, "A" * 42 + "!"])
-def test_a_key_that_is_none_is_refused(text: str) -> None:
-    """The text names the setting and how to make one, not the value."""
-    chosen = OutboxSettings.model_validate({"encryption_key": text})
-    with pytest.raises(
-        OutboxConfigurationError, match=r"outbox\.encryption_key: is not 32 bytes"
-    ) as raised:
-        encryption_key(chosen)
-    assert "openssl rand" in str(raised.value)
-    assert text not in str(raised.value)
-
-
-def test_a_missing_key_is_refused(tmp_path: Path) -> None:
-    """Neither given nor in a file; a file that cannot be read is named."""
-    with pytest.raises(OutboxConfigurationError, match=r"outbox\.encryption_key.*is missing"):
-        encryption_key(OutboxSettings())
-    absent = OutboxSettings.model_validate({"encryption_key_file": str(tmp_path / "key")})
-    with pytest.raises(OutboxConfigurationError, match="key"):
-        encryption_key(absent)
-
-
 async def test_another_key_is_said_with_the_place(sqlite_place: SqlitePlace) -> None:
     """An operator reads which setting and which file it is about."""
-    async with open_store(made(sqlite_place)) as store:
+    async with open_store(made(sqlite_place), RAW_KEY) as store:
         await make_outbox(store, made(sqlite_place), lambda _: None).enqueue(draft("a"))
-    other = OutboxSettings.model_validate(
-        {"url": sqlite_place.url, "encryption_key": KEY.replace("B", "C")}
-    )
     text = re.escape(f"outbox.url: {sqlite_place.url} holds entries that were encrypted")
     with pytest.raises(OutboxConfigurationError, match=text):
-        async with open_store(other):
+        async with open_store(made(sqlite_place), bytes(32)):
             pass
 
 
@@ -124,13 +91,13 @@ async def test_a_place_that_is_no_database_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         OutboxConfigurationError, match=r"outbox\.url: .*alien\.db cannot be opened"
     ):
-        async with open_store(made(SqlitePlace(alien))):
+        async with open_store(made(SqlitePlace(alien)), RAW_KEY):
             pass
     assert alien.read_bytes() == before
     with pytest.raises(
         OutboxConfigurationError, match=r"nowhere/outbox\.db cannot be opened: no such file"
     ):
-        async with open_store(made(SqlitePlace(tmp_path / "nowhere" / "outbox.db"))):
+        async with open_store(made(SqlitePlace(tmp_path / "nowhere" / "outbox.db")), RAW_KEY):
             pass
 
 
@@ -140,7 +107,7 @@ async def test_a_server_that_is_away_is_named_without_its_password(tmp_path: Pat
     with pytest.raises(
         OutboxConfigurationError, match=r"outbox\.url: postgresql://outbox"
     ) as raised:
-        async with open_store(settings(url)):
+        async with open_store(settings(url), RAW_KEY):
             pass
     assert "hunter2" not in str(raised.value)
 
@@ -149,14 +116,14 @@ async def test_a_database_that_is_not_there_is_named(postgres_place: PostgresPla
     """PostgreSQL's own refusals are told by their names."""
     url = postgres_place.server.url("nonesuch")
     with pytest.raises(OutboxConfigurationError, match=r"nonesuch.*InvalidCatalogName"):
-        async with open_store(settings(url)):
+        async with open_store(settings(url), RAW_KEY):
             pass
 
 
 async def test_a_server_that_comes_back_is_used_again(postgres_place: PostgresPlace) -> None:
     """While the server is down every access says so; the gateway needs no restart."""
     server = postgres_place.server
-    async with open_store(made(postgres_place)) as store:
+    async with open_store(made(postgres_place), RAW_KEY) as store:
         outbox = make_outbox(store, made(postgres_place), lambda _: None)
         entry = await outbox.enqueue(draft("a"))
         await asyncio.to_thread(server.stop)
@@ -172,7 +139,7 @@ async def test_a_server_that_comes_back_is_used_again(postgres_place: PostgresPl
 
 async def test_a_full_disk_is_told_and_survived(sqlite_place: SqlitePlace) -> None:
     """A write that finds no room is not kept, and the outbox works on when there is room again."""
-    async with open_store(made(sqlite_place)) as store:
+    async with open_store(made(sqlite_place), RAW_KEY) as store:
         outbox = make_outbox(store, made(sqlite_place), lambda _: None)
         kept = await outbox.enqueue(draft("a"))
         size = os.stat(f"{sqlite_place.path}-wal").st_size
@@ -189,7 +156,10 @@ async def test_a_full_disk_is_told_and_survived(sqlite_place: SqlitePlace) -> No
 
 async def test_commands_see_what_another_process_does(sqlite_place: SqlitePlace) -> None:
     """Emptiness is reported correctly although another process enqueues, delivers and drops."""
-    async with open_store(made(sqlite_place)) as store, open_store(made(sqlite_place)) as other:
+    async with (
+        open_store(made(sqlite_place), RAW_KEY) as store,
+        open_store(made(sqlite_place), RAW_KEY) as other,
+    ):
         here = make_outbox(store, made(sqlite_place), lambda _: None)
         there = make_outbox(other, made(sqlite_place), lambda _: None)
         assert here.is_known_empty()
@@ -204,24 +174,24 @@ async def test_commands_see_what_another_process_does(sqlite_place: SqlitePlace)
 async def test_a_second_gateway_on_a_file_is_refused(sqlite_place: SqlitePlace) -> None:
     """It learns which file it is; commands use it meanwhile, and the next gateway afterwards."""
     text = re.escape(f"outbox.url: {sqlite_place.url} is in use by another gateway")
-    async with open_store(made(sqlite_place), delivers=True):
+    async with open_store(made(sqlite_place), RAW_KEY, delivers=True):
         with pytest.raises(OutboxConfigurationError, match=text):
-            async with open_store(made(sqlite_place), delivers=True):
+            async with open_store(made(sqlite_place), RAW_KEY, delivers=True):
                 pass
-        async with open_store(made(sqlite_place)) as command:
+        async with open_store(made(sqlite_place), RAW_KEY) as command:
             assert await command.entries() == []
-    async with open_store(made(sqlite_place), delivers=True) as store:
+    async with open_store(made(sqlite_place), RAW_KEY, delivers=True) as store:
         assert await store.entries() == []
 
 
 async def test_a_file_that_another_gateway_took_meanwhile_is_not_used(tmp_path: Path) -> None:
     """A gateway that began without its disk does nothing to an outbox that it cannot have."""
     place = SqlitePlace(tmp_path / "disk" / "outbox.db")
-    async with open_store(made(place), delivers=True) as store:
+    async with open_store(made(place), RAW_KEY, delivers=True) as store:
         with pytest.raises(OutboxUnavailableError):
             await store.prepare()
         place.path.parent.mkdir()
-        async with open_store(made(place), delivers=True) as other:
+        async with open_store(made(place), RAW_KEY, delivers=True) as other:
             await other.insert(draft("a"), ROOMY)
             for step in (store.prepare(), store.entries(), claim(store)):
                 with pytest.raises(OutboxUnavailableError, match="in use by another gateway"):
@@ -233,8 +203,8 @@ async def test_a_file_that_another_gateway_took_meanwhile_is_not_used(tmp_path: 
 async def test_replicas_share_a_server(postgres_place: PostgresPlace) -> None:
     """PostgreSQL is for several gateways."""
     async with (
-        open_store(made(postgres_place), delivers=True) as one,
-        open_store(made(postgres_place), delivers=True) as other,
+        open_store(made(postgres_place), RAW_KEY, delivers=True) as one,
+        open_store(made(postgres_place), RAW_KEY, delivers=True) as other,
     ):
         await one.insert(draft("a"), ROOMY)
         assert len(await other.entries()) == 1
@@ -245,7 +215,7 @@ async def test_waits_for_another_process_that_opens_it_first(sqlite_place: Sqlit
     other = sqlite3.connect(sqlite_place.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     asyncio.get_running_loop().call_later(0.1, other.execute, "ROLLBACK")
-    async with open_store(made(sqlite_place)) as store:
+    async with open_store(made(sqlite_place), RAW_KEY) as store:
         assert store.is_known_empty()
     other.close()
 
@@ -255,7 +225,7 @@ async def test_nobody_waits_longer_as_others_wait_too(
 ) -> None:
     """While another process has the file, all who came together give up together."""
     monkeypatch.setattr("gateway.outbox.store.sqlite_database.BUSY_TIMEOUT", 1.0)
-    async with open_store(made(sqlite_place)) as store:
+    async with open_store(made(sqlite_place), RAW_KEY) as store:
         outbox = make_outbox(store, made(sqlite_place), lambda _: None)
         other = sqlite3.connect(sqlite_place.path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -302,7 +272,7 @@ async def test_who_waited_for_this_process_waits_less_for_others(
 async def test_index_stays_in_use_while_the_outbox_is_open(sqlite_place: SqlitePlace) -> None:
     """No other process may make SQLite's index of the log anew, whatever the outbox is asked."""
     events: list[OutboxEvent] = []
-    async with open_store(made(sqlite_place)) as store:
+    async with open_store(made(sqlite_place), RAW_KEY) as store:
         outbox = make_outbox(store, made(sqlite_place), events.append)
         assert outbox.is_known_empty()
         entry = await outbox.enqueue(draft("a"))
@@ -317,9 +287,9 @@ async def test_many_processes_may_open_it_first(place: Place) -> None:
     """Processes that start together on an empty place make its tables once, for all."""
 
     async def one(number: int) -> None:
-        async with open_store(made(place)) as store:
+        async with open_store(made(place), RAW_KEY) as store:
             await make_outbox(store, made(place), lambda _: None).enqueue(draft(str(number)))
 
     await asyncio.gather(*(one(number) for number in range(6)))
-    async with open_store(made(place)) as store:
+    async with open_store(made(place), RAW_KEY) as store:
         assert len(await store.entries()) == 6

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import trustme
 
-from gateway.app.shared_stores import open_store
+from gateway.app.shared_stores import open_store, outbox_key
+from gateway.config.operations_settings import OutboxSettings
 from gateway.config.settings import Settings
 from gateway.errors import StartError
 from gateway.oauth.redis_token_store import RedisTokenStore
@@ -141,3 +142,30 @@ def test_missing_files(closing: contextlib.AsyncExitStack, tmp_path: Path) -> No
         open_store(settings(encryption_key_file=gone), closing)
     with pytest.raises(StartError, match=f"store.ca_file: {gone}: "):
         open_store(settings(url="rediss://h", ca_file=gone), closing)
+
+
+def test_an_outbox_key_may_be_written_with_and_without_padding() -> None:
+    """32 bytes in base64url; the standard alphabet is no other key."""
+    raw = bytes(range(224, 256))
+    text = base64.urlsafe_b64encode(raw).decode()
+    for spelling in (text, text.rstrip("="), f" {text}\n"):
+        assert outbox_key(OutboxSettings.model_validate({"encryption_key": spelling})) == raw
+
+
+@pytest.mark.parametrize("text", ["short", "A" * 44 + "AAAA", "ä" * 43, "A" * 42 + "!"])
+def test_an_outbox_key_that_is_none_is_refused(text: str) -> None:
+    """The text names the setting and how to make one, not the value."""
+    chosen = OutboxSettings.model_validate({"encryption_key": text})
+    with pytest.raises(StartError, match=r"outbox\.encryption_key: is not 32 bytes") as raised:
+        outbox_key(chosen)
+    assert "openssl rand" in str(raised.value)
+    assert text not in str(raised.value)
+
+
+def test_a_missing_outbox_key_is_refused(tmp_path: Path) -> None:
+    """Neither given nor in a file; a file that cannot be read is named."""
+    with pytest.raises(StartError, match=r"outbox\.encryption_key.*is missing"):
+        outbox_key(OutboxSettings())
+    absent = OutboxSettings.model_validate({"encryption_key_file": str(tmp_path / "key")})
+    with pytest.raises(StartError, match="key"):
+        outbox_key(absent)
