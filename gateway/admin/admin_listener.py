@@ -38,7 +38,7 @@ _log = get_logger(__name__)
 _REQUEST_TIMEOUT: Final = 10.0
 _LINGER: Final = 1.0
 _SHUTDOWN: Final = 1.0
-MAX_CONNECTIONS: Final = 64
+_MAX_CONNECTIONS: Final = 64
 _MAX_LINE: Final = 4096
 _MAX_FIELD: Final = 4096
 _MAX_FIELDS: Final = 64
@@ -59,7 +59,7 @@ class OperatorRunner(AppRunner):
         address: ListenAddress,
         *,
         request_timeout: float = _REQUEST_TIMEOUT,
-        max_connections: int = MAX_CONNECTIONS,
+        max_connections: int = _MAX_CONNECTIONS,
     ) -> None:
         super().__init__(application, handle_signals=False, shutdown_timeout=_SHUTDOWN)
         self._names = _allowed_hosts(address)

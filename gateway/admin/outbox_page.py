@@ -14,11 +14,10 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
-from gateway.admin.page_rendering import STYLE as COMMON_STYLE
-from gateway.admin.page_rendering import TIMES, format_number, headers, tab_icon
+from gateway.admin.page_rendering import STYLE, TIMES, format_number, headers, tab_icon
 from gateway.admin.status_page import templates
 from gateway.errors import REMEDIES
-from gateway.health.advice import STATUS_MESSAGES as COMMON_MESSAGES
+from gateway.health.advice import STATUS_MESSAGES
 from gateway.i18n import LANGUAGES, Message, in_all_languages
 from gateway.pipeline.callers import ANONYMOUS
 from gateway.templates import file_text
@@ -26,7 +25,7 @@ from gateway.templates import file_text
 if TYPE_CHECKING:
     from gateway.i18n import Words
 
-ENTRY_CAUSE_MESSAGES: Final = {
+_ENTRY_CAUSE_MESSAGES: Final = {
     "why:turn": Message(
         "It waits for its turn: for the line, or for earlier writes of the same patient."
     ),
@@ -72,7 +71,7 @@ ENTRY_CAUSE_MESSAGES: Final = {
     ),
 }
 
-ENTRY_CAUSES: Final = in_all_languages(ENTRY_CAUSE_MESSAGES)
+ENTRY_CAUSES: Final = in_all_languages(_ENTRY_CAUSE_MESSAGES)
 
 _OF_STATUS: Final = {
     **dict.fromkeys((400, 413, 415, 422), "content"),
@@ -117,7 +116,7 @@ def _cause_kind(cause: str) -> tuple[str, str]:
     return _OF_STATUS.get(int(status), "refused" if int(status) < 500 else "trouble"), status
 
 
-PAGE_MESSAGES: Final = {
+_PAGE_MESSAGES: Final = {
     "verdict:away": Message("The outbox cannot be reached"),
     "verdict:person": Message("Entries wait for your decision"),
     "verdict:waiting": Message("Writes wait for the line"),
@@ -207,16 +206,16 @@ PAGE_MESSAGES: Final = {
     ),
 }
 
-PAGE_WORDS: Final = in_all_languages(PAGE_MESSAGES)
-OUTBOX_MESSAGES: Final = {**COMMON_MESSAGES, **ENTRY_CAUSE_MESSAGES, **PAGE_MESSAGES}
-OUTBOX_WORDS: Final = in_all_languages(OUTBOX_MESSAGES)
+PAGE_WORDS: Final = in_all_languages(_PAGE_MESSAGES)
+_OUTBOX_MESSAGES: Final = {**STATUS_MESSAGES, **_ENTRY_CAUSE_MESSAGES, **_PAGE_MESSAGES}
+OUTBOX_WORDS: Final = in_all_languages(_OUTBOX_MESSAGES)
 
 
-STYLE: Final = COMMON_STYLE + file_text("admin/static", "outbox.css")
-SCRIPT: Final = f'\n"use strict";\n(() => {{\n{TIMES}  localise(document.body);\n}})();\n'
+_STYLE: Final = STYLE + file_text("admin/static", "outbox.css")
+_SCRIPT: Final = f'\n"use strict";\n(() => {{\n{TIMES}  localise(document.body);\n}})();\n'
 # The Origin of the page's own forms would be "null" without a referrer (Fetch standard).
 HEADERS: Final = {
-    **headers(STYLE, SCRIPT, forms="'self'"),
+    **headers(_STYLE, _SCRIPT, forms="'self'"),
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
@@ -264,7 +263,7 @@ class PageContext:
         return f"{self.root_path}{to}?{asked}"
 
 
-def render_page(
+def _render_page(
     view: PageContext,
     template: str,
     here: str = "outbox",
@@ -296,8 +295,8 @@ def render_page(
             icon=tab_icon(answer),
             answer=answer,
             anonymous=ANONYMOUS.name,
-            style=STYLE,
-            script=SCRIPT,
+            style=_STYLE,
+            script=_SCRIPT,
             **values,
         )
     )
@@ -305,7 +304,7 @@ def render_page(
 
 def refusal_page(view: PageContext, word: str) -> str:
     """Return a page that only has the text `refused:` of `word`."""
-    return render_page(view, "outbox_refused.html", answer="degraded", word=word)
+    return _render_page(view, "outbox_refused.html", answer="degraded", word=word)
 
 
 EntryListFacts = Mapping[str, Any]
@@ -326,8 +325,11 @@ def render_list_page(
         **({"state": asked["states"][0]} if asked["states"] else {}),
         **{key: asked[key] for key in ("cause", "caller") if asked[key] is not None},
     }
-    return render_page(
-        *(view, "outbox_list.html", "outbox", query),
+    return _render_page(
+        view,
+        "outbox_list.html",
+        "outbox",
+        query,
         answer="degraded" if verdict == "person" else "yes",
         facts=facts,
         verdict=verdict,
@@ -410,8 +412,10 @@ _HIDDEN: Final = "***"
 def render_entry_page(view: PageContext, entry: EntryListFacts) -> str:
     """Return the page of an entry; it has patient data only if the entry is revealed."""
     state, cause, answer = entry["state"], entry["cause"], entry["answer"]
-    return render_page(
-        *(view, "outbox_entry.html", f"outbox/{entry['id']}"),
+    return _render_page(
+        view,
+        "outbox_entry.html",
+        f"outbox/{entry['id']}",
         answer="degraded" if state in ("failed", "unclear") else "yes",
         entry=entry,
         is_open=state in _ACTIONABLE_STATES,

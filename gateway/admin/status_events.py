@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _INTERVAL: Final = 1.0
 _EVERY: Final = 5
 # Each open page occupies one of the 64 connections of the operators' listener.
-MAX_STREAMS: Final = 16
+_MAX_STREAMS: Final = 16
 # Seconds for which a browser may read nothing: a sleeping computer must not occupy a stream.
 _SEND_TIMEOUT: Final = 10.0
 
@@ -49,7 +49,7 @@ class StatusEvents:
         render: Callable[[Mapping[str, Any]], Mapping[str, str]],
         *,
         interval: float = _INTERVAL,
-        max_streams: int = MAX_STREAMS,
+        max_streams: int = _MAX_STREAMS,
         send_timeout: float = _SEND_TIMEOUT,
     ) -> None:
         self._status = status

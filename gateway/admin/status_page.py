@@ -94,14 +94,14 @@ def _times(minutes: Minutes) -> Iterator[str]:
     yield from ((begin + timedelta(minutes=at)).isoformat() for at in range(0, MINUTES, _STEP))
 
 
-SYMBOLS: Final = {"yes": "✔", "degraded": "⚠", "no": "✖", "untried": "?"}
+_SYMBOLS: Final = {"yes": "✔", "degraded": "⚠", "no": "✖", "untried": "?"}
 # States of queued writes.
 _WAITING: Final = frozenset({"waiting", "sending"})
 
 SummaryFacts = Mapping[str, Any]
 
 
-def token_kind(token: SummaryFacts) -> tuple[str, str]:
+def _token_kind(token: SummaryFacts) -> tuple[str, str]:
     """Return `yes`, `degraded` or `no`, and the key of the word for the state of a token."""
     if token["rejected"]:
         return "no", "rejected"
@@ -110,23 +110,23 @@ def token_kind(token: SummaryFacts) -> tuple[str, str]:
     return ("yes", "valid") if token["failure"] is None else ("degraded", "not-renewed")
 
 
-def worst_token(tokens: Mapping[str, SummaryFacts]) -> str:
+def _worst_token(tokens: Mapping[str, SummaryFacts]) -> str:
     """Return the name of the credential in the worst state; of equal ones the first to expire."""
     order = ("yes", "degraded", "no")
 
     def badness(item: tuple[str, SummaryFacts]) -> tuple[int, int]:
         token = item[1]
-        return order.index(token_kind(token)[0]), -(token["expires_in"] or 0)
+        return order.index(_token_kind(token)[0]), -(token["expires_in"] or 0)
 
     return max(tokens.items(), key=badness)[0]
 
 
 def well(tokens: Mapping[str, SummaryFacts]) -> int:
     """Return the number of tokens whose state is `yes`."""
-    return sum(token_kind(token)[0] == "yes" for token in tokens.values())
+    return sum(_token_kind(token)[0] == "yes" for token in tokens.values())
 
 
-def sso_state(facts: SummaryFacts) -> tuple[str, str]:
+def _sso_state(facts: SummaryFacts) -> tuple[str, str]:
     """Return `yes`, `no` or `untried`, and the key of the word for the state of the SSO."""
     if facts["sso"]["failure"]:
         return "no", facts["sso"]["failure"]
@@ -134,7 +134,7 @@ def sso_state(facts: SummaryFacts) -> tuple[str, str]:
     return ("yes", "answers") if answered else ("untried", "awaited")
 
 
-def outbox_state(facts: SummaryFacts) -> tuple[str, str]:
+def _outbox_state(facts: SummaryFacts) -> tuple[str, str]:
     """Return `yes` or `degraded`, and the key of the word for the state of the outbox."""
     outbox, platform = facts["outbox"], facts["platform"]
     entries = {state for state, count in outbox["entries"].items() if count}
@@ -171,11 +171,11 @@ def templates() -> Environment:
         "fill": lambda text, **values: escape(text).format(**values),
     }
     made.globals |= {
-        "token_kind": token_kind,
-        "worst_token": worst_token,
+        "token_kind": _token_kind,
+        "worst_token": _worst_token,
         "well": well,
-        "sso_state": sso_state,
-        "outbox_state": outbox_state,
+        "sso_state": _sso_state,
+        "outbox_state": _outbox_state,
     }
     return made
 
@@ -203,7 +203,7 @@ def render_status_page(facts: Mapping[str, Any]) -> str:
 def page_update(facts: Mapping[str, Any]) -> dict[str, str]:
     """Return the parts of the page that change: `title`, `icon` as a URL, and `main` as HTML."""
     words, answer = STATUS_WORDS[facts["language"]], facts["care"]["answer"]
-    title = f"{SYMBOLS[answer]} {words[f'answer:{answer}']} · {words['title']}"
+    title = f"{_SYMBOLS[answer]} {words[f'answer:{answer}']} · {words['title']}"
     charts = list(_charts(facts["last_hour"], words))
     main = templates().get_template("status_main.html")
     shown = main.render(facts=facts, words=words, charts=charts, unnamed=_UNNAMED)

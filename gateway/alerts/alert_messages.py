@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gateway.alerts.alert_service import AlertState
     from gateway.config.settings import Settings
 
-ALERT_MESSAGES: Final = {
+_ALERT_MESSAGES: Final = {
     "DhpGatewayNotReady": Message("The gateway {instance} has not been ready for 2 minutes"),
     "DhpGatewayReloadFailed": Message(
         "New settings of {instance} were refused; the old ones stay in force"
@@ -73,7 +73,7 @@ ALERT_MESSAGES: Final = {
     ),
 }
 
-ALERT_TEXTS: Final = in_all_languages(ALERT_MESSAGES)
+ALERT_TEXTS: Final = in_all_languages(_ALERT_MESSAGES)
 
 
 _IN_SECONDS: Final = ("DhpGatewayOutboxAgeing", "DhpGatewayCertificateExpiring")

@@ -79,7 +79,7 @@ _OF_REQUESTS: Final = {
 }
 
 # The key of lost audit records among the reasons.
-DROPPED: Final = "audit-dropped"
+_DROPPED: Final = "audit-dropped"
 # The name of an alert, and the credential or certificate concerned, "" for none.
 AlertKey = tuple[str, str]
 # The value of an alert, depending on its name: seconds, a ratio, a number or None.
@@ -156,7 +156,7 @@ def _audit_alerts(facts: AlertInputs) -> Iterator[tuple[AlertKey, Value]]:
     audit = facts.status["audit"]
     if not audit["available"]:
         yield ("DhpGatewayAuditUnavailable", ""), None
-    if facts.increases.get(DROPPED, 0):
+    if facts.increases.get(_DROPPED, 0):
         yield ("DhpGatewayAuditDropped", ""), None
 
 
@@ -183,7 +183,7 @@ class CounterIncreases:
     def increases_at(self, status: Mapping[str, Any], now: float) -> dict[str, int]:
         """Add a sample of `status` at the monotonic time `now`; return the increases by reason."""
         counts = {error["reason"]: error["since_start"] for error in status["errors"]}
-        counts[DROPPED] = status["audit"]["dropped"]
+        counts[_DROPPED] = status["audit"]["dropped"]
         self._samples.append((now, self._grown(counts)))
         self._before = counts
         while self._samples[0][0] <= now - _WINDOW:

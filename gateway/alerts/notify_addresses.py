@@ -199,7 +199,8 @@ class AddressQueue:
             if failures == 1:
                 _log.warning(
                     "%s takes no message; it is tried again in %s, then less often",
-                    *(self._sender.address.name, format_duration(delay)),
+                    self._sender.address.name,
+                    format_duration(delay),
                     key="alerts.notify",
                 )
             await self._time.sleep(delay)

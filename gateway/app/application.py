@@ -19,7 +19,7 @@ from aiohttp.web_runner import SockSite
 
 from gateway import __version__
 from gateway.admin.admin_listener import OperatorRunner
-from gateway.admin.admin_server import build_application as build_admin
+from gateway.admin.admin_server import build_application
 from gateway.admin.operators import Operators
 from gateway.admin.status_facts import StatusReporter
 from gateway.app import (
@@ -318,7 +318,7 @@ class Gateway:
 
     async def _open_admin(self) -> None:
         self._operators.replace(identity_setup.operators(self.settings))
-        application = build_admin(
+        application = build_application(
             metrics=self.metrics,
             readiness=self.readiness,
             public_keys=lambda: identity_setup.public_keys(self.settings),

@@ -59,15 +59,15 @@ _AUDIT_FLUSH: Final = 5.0
 # Steps after which an operator must act, or should have acted.
 _WARNING_STEPS: Final = frozenset({OutboxStep.FAILED, OutboxStep.UNCLEAR, OutboxStep.EXPIRED})
 
-AcquireSender = Callable[[], tuple[EntrySender, Callable[[], None]]]
-ProbePlatform = Callable[[], Awaitable[object]]
+_AcquireSender = Callable[[], tuple[EntrySender, Callable[[], None]]]
+_ProbePlatform = Callable[[], Awaitable[object]]
 
 
 async def open_outbox(
     settings: OutboxSettings,
     stack: contextlib.AsyncExitStack,
     *,
-    platform_access: tuple[AcquireSender, ProbePlatform],
+    platform_access: tuple[_AcquireSender, _ProbePlatform],
     metrics: Metrics,
     audit: AuditTrail,
 ) -> OutboxService:

@@ -69,7 +69,11 @@ _ACTIONS: Final[Mapping[str, str]] = {
 # Codes of FHIR's value set of RESTful interactions. All other values of `interaction` are names
 # that the gateway defines for requests that it cannot classify; they are coded in `_OWN_CODES`.
 _CODES: Final = frozenset(_ACTIONS) | {
-    *("search-type", "search-system", "batch", "transaction", "operation"),
+    "search-type",
+    "search-system",
+    "batch",
+    "transaction",
+    "operation",
 }
 _OWN_CODES: Final = "urn:dhp-gateway:interaction"
 # Category and code of each event that is not an exchange.
@@ -134,7 +138,7 @@ def _event_resource(
     event["occurredDateTime"] = record["timestamp"]
     agents = [_agent(_APPLICATION, _identified("instance", parties.instance), requestor=True)]
     if record.get("user"):
-        agents = [_agent(None, user_reference(record), requestor=True)]
+        agents = [_agent(None, _user_reference(record), requestor=True)]
     if record["event"] == "token":
         agents.append(_server(_DESTINATION, parties.sso_url))
         what = _identified("credential", str(record.get("credential")))
@@ -196,19 +200,20 @@ def _agents(record: Mapping[str, Any], parties: AuditParties) -> list[Json]:
         caller["policy"] = [token]
     agents = [caller, _server(server, parties.platform_url)]
     if record["user"]:
-        agents.append({"who": user_reference(record), "requestor": True, **purpose_of_use(record)})
+        user = {"who": _user_reference(record), "requestor": True}
+        agents.append({**user, **_purpose_of_use(record)})
     else:
-        caller |= purpose_of_use(record)
+        caller |= _purpose_of_use(record)
     return agents
 
 
-def user_reference(record: Mapping[str, Any]) -> Json:
+def _user_reference(record: Mapping[str, Any]) -> Json:
     """Return the reference to the user. A user that only the caller named is marked as such."""
     who = _identified("user", str(record["user"]))
     return {**who, "display": "as the client says"} if record.get("user_asserted") else who
 
 
-def purpose_of_use(record: Mapping[str, Any]) -> Json:
+def _purpose_of_use(record: Mapping[str, Any]) -> Json:
     """Return the purpose of use as an element of an agent, or an empty dict if there is none."""
     code = record.get("purpose")
     return {"authorization": [_concept(SYSTEM, code)]} if code else {}
@@ -362,9 +367,9 @@ def _person(record: Mapping[str, Any]) -> Json:
     """
     return {
         "type": _HUMAN,
-        "who": user_reference(record),
+        "who": _user_reference(record),
         "requestor": True,
-        **purpose_of_use(record),
+        **_purpose_of_use(record),
     }
 
 

@@ -118,7 +118,7 @@ class DurableFile:
         self.fd = -1
 
 
-def sync_directory(path: Path) -> None:
+def _sync_directory(path: Path) -> None:
     """Flush the entries of a directory to the disk. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -131,7 +131,7 @@ _TIME_FORMAT: Final = "%Y%m%dT%H%M%SZ"
 _NAME: Final = re.compile(r"(.+)\.([0-9]{8}T[0-9]{6}Z)-[0-9]{12,}x*")
 
 
-def rotated_path(path: Path, last: int, now: float) -> Path:
+def _rotated_path(path: Path, last: int, now: float) -> Path:
     """Return an unused name for the file at `path`, whose last record has the number `last`."""
     moment = time.strftime(_TIME_FORMAT, time.gmtime(now))
     target = path.with_name(f"{path.name}.{moment}-{last:012d}")
@@ -256,7 +256,7 @@ class FileSink:
         self._state_file.write(last)
         self._state_file.sync()
         try:
-            target = rotated_path(self._path, last.seq, self._clock())
+            target = _rotated_path(self._path, last.seq, self._clock())
             self._path.rename(target)
         except OSError as error:
             _log.error("the audit file cannot be rotated and grows", error=error.strerror)
@@ -264,7 +264,7 @@ class FileSink:
             return
         self._size_limit = self._rotate_bytes
         self._reopen()
-        sync_directory(self._path.parent)
+        _sync_directory(self._path.parent)
         self._load_position()
         _log.info("audit file rotated", file=target.name, last_seq=last.seq, last_hash=last.hash)
 

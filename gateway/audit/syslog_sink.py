@@ -25,13 +25,13 @@ from gateway import os_support
 
 # Facility authpriv (10), severities by outcome as in IHE ATNA: notice, warning, err.
 _AUTHPRIV: Final = 10 * 8
-NOTICE: Final = _AUTHPRIV + 5
-WARNING: Final = _AUTHPRIV + 4
-ERROR: Final = _AUTHPRIV + 3
+_NOTICE: Final = _AUTHPRIV + 5
+_WARNING: Final = _AUTHPRIV + 4
+_ERROR: Final = _AUTHPRIV + 3
 _PRIORITY: Final[Mapping[str, int]] = {
-    **dict.fromkeys(("success", "ok"), NOTICE),
-    **dict.fromkeys(("client-error", "aborted", "throttled", "error"), WARNING),
-    **dict.fromkeys(("failure", "failed", "refused", "transient", "fatal"), ERROR),
+    **dict.fromkeys(("success", "ok"), _NOTICE),
+    **dict.fromkeys(("client-error", "aborted", "throttled", "error"), _WARNING),
+    **dict.fromkeys(("failure", "failed", "refused", "transient", "fatal"), _ERROR),
 }
 _APP_NAME: Final = "dhp-gateway"
 _MAX_SEQUENCE: Final = 2**31 - 1  # RFC 5424 section 7.3.1
@@ -76,7 +76,7 @@ def priority(record: Mapping[str, Any]) -> int:
     outcome = record.get("outcome", "success")
     if record["event"] == "audit-event":
         outcome = record["resource"]["outcome"]["code"]["code"]
-    return _PRIORITY.get(outcome, WARNING)
+    return _PRIORITY.get(outcome, _WARNING)
 
 
 class SyslogSink:

@@ -12,7 +12,7 @@ from typing import Final
 
 from gateway.i18n import Message, in_all_languages
 
-TOKEN_CAUSE_MESSAGES: Final = {
+_TOKEN_CAUSE_MESSAGES: Final = {
     "refused": Message("our client is refused"),
     "throttled": Message("too many requests"),
     "redirect": Message("it answers with a redirect"),
@@ -42,7 +42,7 @@ TOKEN_CAUSE_MESSAGES: Final = {
 }
 
 
-PLATFORM_MESSAGES: Final = {
+_PLATFORM_MESSAGES: Final = {
     "care:untried": Message(
         "The gateway is ready, but nothing has been asked of the platform yet: the first "
         "request, or the gateway's own question, will show whether it answers."
@@ -238,7 +238,7 @@ _OWN_MESSAGES: Final = {
 
 STATUS_MESSAGES: Final = {
     **_OWN_MESSAGES,
-    **PLATFORM_MESSAGES,
-    **{f"cause:{cause}": text for cause, text in TOKEN_CAUSE_MESSAGES.items()},
+    **_PLATFORM_MESSAGES,
+    **{f"cause:{cause}": text for cause, text in _TOKEN_CAUSE_MESSAGES.items()},
 }
 STATUS_WORDS: Final = in_all_languages(STATUS_MESSAGES)

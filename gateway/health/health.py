@@ -38,7 +38,6 @@ from gateway.health.evidence import (
     UNREACHABLE,
     CircuitState,
 )
-from gateway.health.evidence import ANSWERS as ANSWERING
 
 if TYPE_CHECKING:
     from gateway.health.evidence import HealthEvidence
@@ -85,9 +84,9 @@ class Readiness:
 
 
 # States of the platform.
-UNTRIED: Final = "untried"
-DOUBTFUL: Final = "doubtful"
-FAILING: Final = "fails"
+_UNTRIED: Final = "untried"
+_DOUBTFUL: Final = "doubtful"
+_FAILING: Final = "fails"
 
 # Signals that a caller's mistake cannot cause.
 _HARD: Final = frozenset({TLS, UNREACHABLE, TIMEOUT, FAILS})
@@ -107,8 +106,16 @@ _LASTING_SECONDS: Final = 60.0
 _NO_TOKEN: Final = {"refused": "token-refused", "awaited": "token-awaited"}
 # All values of the label `reason` of `dhp_gateway_platform_usable`.
 REASONS: Final = (
-    *(ANSWERS, UNTRIED, "many-errors", "many-refusals", "circuit-half-open", "token-awaited"),
-    *(*FAULTS, "circuit-open", "token-refused", "sso-unavailable"),
+    ANSWERS,
+    _UNTRIED,
+    "many-errors",
+    "many-refusals",
+    "circuit-half-open",
+    "token-awaited",
+    *FAULTS,
+    "circuit-open",
+    "token-refused",
+    "sso-unavailable",
 )
 
 
@@ -130,7 +137,7 @@ class PlatformHealth:
     @property
     def is_platform_at_fault(self) -> bool:
         """Whether the platform is known to be unusable; an open circuit alone does not prove it."""
-        fails = self.state == FAILING and self.platform != "circuit-open"
+        fails = self.state == _FAILING and self.platform != "circuit-open"
         return fails or (not self.is_usable and self.reason == REFUSES)
 
 
@@ -172,24 +179,24 @@ def evaluate_health(evidence: HealthEvidence) -> PlatformHealth:
         known = (reason for word, reason in _NO_TOKEN.items() if word in words)
         reason = next(known, "sso-unavailable")
         return PlatformHealth(state, platform, is_usable=reason == "token-awaited", reason=reason)
-    return PlatformHealth(state, platform, is_usable=state != FAILING, reason=platform)
+    return PlatformHealth(state, platform, is_usable=state != _FAILING, reason=platform)
 
 
 def _platform_state(evidence: HealthEvidence) -> tuple[str, str]:
     probe_signal = evidence.probe if evidence.probed_at > evidence.last_success_at else ""
     if probe_signal in _FAULTS:
-        return FAILING, probe_signal
+        return _FAILING, probe_signal
     if evidence.circuit == CircuitState.OPEN:
-        return FAILING, "circuit-open"
+        return _FAILING, "circuit-open"
     counts = _relevant_counts(evidence, probe_signal)
     total = sum(counts.values())
     if total >= _MIN_DOUBT_SIGNALS and _failure_count(counts) >= _NEARLY_ALL * total:
         if _proves_failure(evidence, counts, probe_signal):
-            return FAILING, _main_fault(counts)
-        return DOUBTFUL, "many-errors" if _hard(counts) * 2 > total else "many-refusals"
+            return _FAILING, _main_fault(counts)
+        return _DOUBTFUL, "many-errors" if _hard(counts) * 2 > total else "many-refusals"
     if evidence.circuit == CircuitState.HALF_OPEN:
-        return DOUBTFUL, "circuit-half-open"
-    return (ANSWERS, ANSWERS) if evidence.has_succeeded else (UNTRIED, UNTRIED)
+        return _DOUBTFUL, "circuit-half-open"
+    return (ANSWERS, ANSWERS) if evidence.has_succeeded else (_UNTRIED, _UNTRIED)
 
 
 def _relevant_counts(evidence: HealthEvidence, probe_signal: str) -> Mapping[str, int]:
@@ -232,7 +239,7 @@ def needs_probe(evidence: HealthEvidence, delay: float) -> bool:
     """
     if evidence.circuit == CircuitState.HALF_OPEN:
         return True
-    in_doubt = evaluate_health(evidence).state in (DOUBTFUL, FAILING)
+    in_doubt = evaluate_health(evidence).state in (_DOUBTFUL, _FAILING)
     return in_doubt and evidence.now - evidence.bad_since >= delay
 
 
@@ -283,19 +290,19 @@ def service_status(
 
 
 def _status_of_platform(health: PlatformHealth) -> dict[str, str]:
-    if health.state == FAILING:
+    if health.state == _FAILING:
         return {"answer": "no", "reason": health.platform}
-    if health.state == DOUBTFUL:
+    if health.state == _DOUBTFUL:
         return {"answer": "degraded", "reason": health.platform}
-    if health.state == UNTRIED:
-        return {"answer": UNTRIED, "reason": UNTRIED}
+    if health.state == _UNTRIED:
+        return {"answer": _UNTRIED, "reason": _UNTRIED}
     return {"answer": "yes", "reason": "fine"}
 
 
 def _has_recovered(health: PlatformHealth, evidence: HealthEvidence) -> bool:
     """Return whether a probe has succeeded since the last caller's request."""
-    probed = evidence.probe == ANSWERING and evidence.probed_at > evidence.last_request_at
-    return probed and health.state == ANSWERING
+    probed = evidence.probe == ANSWERS and evidence.probed_at > evidence.last_request_at
+    return probed and health.state == ANSWERS
 
 
 def _refused_credential(evidence: HealthEvidence) -> str:

@@ -87,7 +87,9 @@ class RecentRequests:
         if duration > minute.slowest:
             minute.slowest = duration
             minute.slowest_of = (
-                *(exchange.interaction, exchange.resource, exchange.status),
+                exchange.interaction,
+                exchange.resource,
+                exchange.status,
                 exchange.started_at + duration,
             )
         tally = self._callers.get(exchange.caller)

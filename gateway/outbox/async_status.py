@@ -49,7 +49,7 @@ def resource_response(
     return UpstreamResponse.synthetic(status, header_fields, body)
 
 
-MESSAGES: Final = {
+_MESSAGES: Final = {
     "queued": Message(
         "The platform cannot take this write now. The gateway has stored it safely and "
         "delivers it once, as soon as it can. Do not send it again; the address in "
@@ -80,15 +80,15 @@ MESSAGES: Final = {
     "cancelling": Message("This write is cancelled and will not be delivered."),
     "dropped": Message("The gateway's operator has given this write up."),
 }
-TEXTS: Final = in_all_languages(MESSAGES)
+TEXTS: Final = in_all_languages(_MESSAGES)
 
 
-def outbox_text(word: str, language: str) -> str:
+def _outbox_text(word: str, language: str) -> str:
     """Return the text for `word`, in English where the language is not supported."""
     return TEXTS.get(language, TEXTS["en"])[word]
 
 
-STATE_SYSTEM: Final = "urn:dhp-gateway:outbox"
+_STATE_SYSTEM: Final = "urn:dhp-gateway:outbox"
 # Task.status by state; an operator has to resolve failed and unclear entries.
 _TASK_STATUSES: Final = {
     EntryState.WAITING: "accepted",
@@ -118,8 +118,8 @@ def entry_outcome(
 ) -> dict[str, Any]:
     """Return an OperationOutcome about the state of an entry."""
     details = {
-        "coding": [{"system": STATE_SYSTEM, "code": word}],
-        "text": outbox_text(word, response_format.language),
+        "coding": [{"system": _STATE_SYSTEM, "code": word}],
+        "text": _outbox_text(word, response_format.language),
     }
     return {
         "resourceType": "OperationOutcome",
@@ -128,7 +128,7 @@ def entry_outcome(
     }
 
 
-def batch_response(
+def _batch_response(
     entry: OutboxEntry, response: StoredResponse, response_format: ResponseFormat
 ) -> tuple[dict[str, Any], bool]:
     """Return the Bundle with the outcome of a write, and whether the Bundle has to be XML.
@@ -187,7 +187,7 @@ def _gateway_outcome(
     return outcome
 
 
-def task_bundle(
+def _task_bundle(
     entries: Sequence[OutboxEntry], base: str, *, following: str | None = None
 ) -> dict[str, Any]:
     """Return the caller's entries as Tasks, in the order of arrival."""
@@ -205,16 +205,16 @@ def _task(entry: OutboxEntry) -> dict[str, Any]:
         "resourceType": "Task",
         "id": entry.id,
         "status": _TASK_STATUSES[entry.state],
-        "businessStatus": {"coding": [{"system": STATE_SYSTEM, "code": word}]},
+        "businessStatus": {"coding": [{"system": _STATE_SYSTEM, "code": word}]},
         "intent": "order",
-        "authoredOn": fhir_instant(entry.queued_at),
+        "authoredOn": _fhir_instant(entry.queued_at),
     }
     if entry.finished_at is not None:
-        task["lastModified"] = fhir_instant(entry.finished_at)
+        task["lastModified"] = _fhir_instant(entry.finished_at)
     return task
 
 
-def fhir_instant(seconds: float) -> str:
+def _fhir_instant(seconds: float) -> str:
     """Return a Unix time as a FHIR instant."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
@@ -303,7 +303,7 @@ class OutboxApi:
         page = entries[:_PAGE_SIZE]
         following = f"{base}?after={page[-1].number}" if len(entries) > _PAGE_SIZE else None
         return resource_response(
-            200, task_bundle(page, base, following=following), xml=response_format.xml
+            200, _task_bundle(page, base, following=following), xml=response_format.xml
         )
 
     async def _show(
@@ -351,7 +351,7 @@ class OutboxApi:
 def _final_response(
     entry: OutboxEntry, response: StoredResponse, response_format: ResponseFormat
 ) -> UpstreamResponse:
-    bundle, xml = batch_response(entry, response, response_format)
+    bundle, xml = _batch_response(entry, response, response_format)
     return resource_response(200, bundle, xml=xml)
 
 

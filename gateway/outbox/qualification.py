@@ -7,7 +7,7 @@ queued: it would be unknown what must not overtake it. `classify_write` is a pur
 The ordering keys of a write are the patients that are named anywhere in it, and the resource. A key
 too many makes a write wait longer, a missing one loses an update: where it is not certain, a key is
 added. The keys are plain text such as `Patient/5` or `Patient?identifier=system|value`; the store
-hashes them. They are generated one by one, so that `collect_keys` can stop at its limits.
+hashes them. They are generated one by one, so that `_collect_keys` can stop at its limits.
 """
 
 from __future__ import annotations
@@ -52,47 +52,47 @@ _SUBJECTS: Final = frozenset(
     {"patient", "subject", "individual", "beneficiary", "for", "actor", "member", "target", "focus"}
 )
 # Each key is a row that every later write is compared with. Writes that name more are rare.
-MAX_KEYS: Final = 1024
+_MAX_KEYS: Final = 1024
 # The number of names, repeated ones included: processing more would delay other requests.
-MAX_MENTIONS: Final = 64 * MAX_KEYS
+_MAX_MENTIONS: Final = 64 * _MAX_KEYS
 # Characters. No server accepts a longer URL.
-MAX_TEXT_LENGTH: Final = 64 * 1024
+_MAX_TEXT_LENGTH: Final = 64 * 1024
 
 
 class TooManyKeysError(Exception):
     """The write names more than can be ordered key by key."""
 
 
-def collect_keys(*keys: Iterable[str]) -> set[str]:
+def _collect_keys(*keys: Iterable[str]) -> set[str]:
     """Return the set of all keys.
 
-    Raises `TooManyKeysError` for more than `MAX_KEYS` different keys, or more than `MAX_MENTIONS`
+    Raises `TooManyKeysError` for more than `_MAX_KEYS` different keys, or more than `_MAX_MENTIONS`
     in all.
     """
     found = set()
     for mentions, key in enumerate(chain.from_iterable(keys)):
         found.add(key)
-        if len(found) > MAX_KEYS or mentions > MAX_MENTIONS:
+        if len(found) > _MAX_KEYS or mentions > _MAX_MENTIONS:
             raise TooManyKeysError
     return found
 
 
-def keys_of_path(path: str, query: str) -> Iterator[str]:
+def _keys_of_path(path: str, query: str) -> Iterator[str]:
     """Yield the keys that a raw path relative to the base and its query name.
 
     They may be those of a Bundle entry. Raises `TooManyKeysError` where one is longer than
-    `MAX_TEXT_LENGTH`.
+    `_MAX_TEXT_LENGTH`.
     """
     path = unquote(_require_short(path)).strip("/")
     yield from _patient_keys(path)
     instance = _INSTANCE.fullmatch(path)
     if instance is not None:
         yield f"{instance[1]}/{instance[2]}"
-    yield from keys_of_query(path if _TYPE.fullmatch(path) else "", query)
+    yield from _keys_of_query(path if _TYPE.fullmatch(path) else "", query)
 
 
-def keys_of_query(kind: str, query: str) -> Iterator[str]:
-    """Yield the keys that search criteria for a resource type name. Raises as `keys_of_path`."""
+def _keys_of_query(kind: str, query: str) -> Iterator[str]:
+    """Yield the keys that search criteria for a resource type name. Raises as `_keys_of_path`."""
     for name, value in parse_qsl(_require_short(query).lstrip("?")):
         yield from _patient_keys(value)
         for item in value.split(","):
@@ -100,7 +100,7 @@ def keys_of_query(kind: str, query: str) -> Iterator[str]:
 
 
 def _require_short(text: str) -> str:
-    if len(text) > MAX_TEXT_LENGTH:
+    if len(text) > _MAX_TEXT_LENGTH:
         raise TooManyKeysError
     return text
 
@@ -126,8 +126,8 @@ def _keys_of_criterion(kind: str, name: str, value: str) -> Iterator[str]:
             yield f"Patient/{value}"
 
 
-def keys_of_body(body: Element) -> Iterator[str]:
-    """Yield the keys that a resource, a Bundle or a patch names. Raises as `keys_of_path`."""
+def _keys_of_body(body: Element) -> Iterator[str]:
+    """Yield the keys that a resource, a Bundle or a patch names. Raises as `_keys_of_path`."""
     for element in document_tree.walk_elements(body):
         for name, children in element.items():
             if name != "div":
@@ -141,7 +141,7 @@ def _keys_of_texts(children: list[object]) -> Iterator[str]:
         if isinstance(text, str) and "Patient/" in text:
             yield from _patient_keys(text)
         if isinstance(text, str) and "Patient?" in text:
-            yield from keys_of_query("Patient", text.partition("Patient?")[2])
+            yield from _keys_of_query("Patient", text.partition("Patient?")[2])
 
 
 def _keys_of_resource(element: Element) -> Iterator[str]:
@@ -181,9 +181,9 @@ def identifier_token(identifier: Element) -> str:
 # Operations are not included: the gateway does not know what they do.
 WRITES: Final = BUNDLES | {"create", "update", "patch", "delete"}
 # These contain the logical id where they may be repeated: no search is needed.
-BY_ID: Final = frozenset({"update", "delete"})
+_REPEATABLE_BY_ID: Final = frozenset({"update", "delete"})
 _READS: Final = frozenset({"GET", "HEAD"})
-_BY_ID: Final = re.compile(r"[A-Z][A-Za-z]{1,63}/[A-Za-z0-9\-.]{1,64}")
+_PATH_OF_RESOURCE: Final = re.compile(r"[A-Z][A-Za-z]{1,63}/[A-Za-z0-9\-.]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,9 +234,9 @@ def _classify_readable(write: WriteDescription) -> WriteClassification | None:
     if write.body and kind != "Binary":
         body = document_tree.parse_body(write.body, write.content_type, sent=write.sent)
     named = (
-        keys_of_path(path, write.query),
-        keys_of_body(body),
-        keys_of_query(kind, write.if_none_exist or ""),
+        _keys_of_path(path, write.query),
+        _keys_of_body(body),
+        _keys_of_query(kind, write.if_none_exist or ""),
     )
     if write.code in BUNDLES:
         return _classify_bundle(body, named)
@@ -248,7 +248,7 @@ def _classify_readable(write: WriteDescription) -> WriteClassification | None:
 
 def _ordering_keys(keys: Iterable[Iterable[str]]) -> frozenset[str]:
     try:
-        return frozenset(collect_keys(*keys))
+        return frozenset(_collect_keys(*keys))
     except TooManyKeysError:
         return ALL_KEYS
 
@@ -259,7 +259,7 @@ def _is_conditional(write: WriteDescription) -> bool:
 
 
 def _recovery(write: WriteDescription, path: str, body: Element) -> RecoveryMode:
-    if write.code in ("update", "delete") and _BY_ID.fullmatch(path):
+    if write.code in ("update", "delete") and _PATH_OF_RESOURCE.fullmatch(path):
         return RecoveryMode.RESEND
     if write.code == "create" and _has_parameters(write.if_none_exist or ""):
         return RecoveryMode.VERIFY
@@ -270,7 +270,7 @@ def _recovery(write: WriteDescription, path: str, body: Element) -> RecoveryMode
 
 def _has_parameters(criteria: str) -> bool:
     """Return whether a condition has any parameter: without one some servers always create."""
-    return len(criteria) <= MAX_TEXT_LENGTH and any(parse_qs(condition_query(criteria)))
+    return len(criteria) <= _MAX_TEXT_LENGTH and any(parse_qs(condition_query(criteria)))
 
 
 def condition_query(condition: str) -> str:
@@ -321,15 +321,15 @@ def _may_affect_unnamed(request: Element) -> bool:
     """Return whether a request may affect resources that it does not name."""
     path, _, query = document_tree.first_text(request, "url").partition("?")
     try:
-        return bool(query) and not any(keys_of_path(path, query))
+        return bool(query) and not any(_keys_of_path(path, query))
     except TooManyKeysError:
         return False
 
 
 def _keys_of_request(request: Element) -> Iterator[str]:
     path, _, query = document_tree.first_text(request, "url").partition("?")
-    yield from keys_of_path(path, query)
-    yield from keys_of_query(
+    yield from _keys_of_path(path, query)
+    yield from _keys_of_query(
         _resource_type_of(request), document_tree.first_text(request, "ifNoneExist")
     )
 
@@ -344,7 +344,7 @@ def _recovery_of_request(request: Element) -> RecoveryMode:
         document_tree.first_text(request, "method"),
         document_tree.first_text(request, "url"),
     )
-    if method in ("PUT", "DELETE") and _BY_ID.fullmatch(url.strip("/")):
+    if method in ("PUT", "DELETE") and _PATH_OF_RESOURCE.fullmatch(url.strip("/")):
         return RecoveryMode.RESEND
     conditional = method == "POST" and _has_parameters(
         document_tree.first_text(request, "ifNoneExist")
@@ -504,7 +504,8 @@ def _needs_index(interaction: Interaction, classification: WriteClassification) 
 
     It does for a verification and for a condition that the write itself contains.
     """
-    return classification.recovery is RecoveryMode.VERIFY or interaction.code not in BY_ID
+    is_verified = classification.recovery is RecoveryMode.VERIFY
+    return is_verified or interaction.code not in _REPEATABLE_BY_ID
 
 
 def _request(context: RequestContext, body: bytes, base: str) -> QueuedRequest:

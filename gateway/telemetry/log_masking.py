@@ -47,9 +47,21 @@ _RULES: Final = tuple(
 
 _SECRET_FIELDS: Final = frozenset(
     {
-        *("authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api_key"),
-        *("client_secret", "client_assertion", "access_token", "refresh_token", "id_token"),
-        *("code_verifier", "password", "private_key", "encryption_key"),
+        "authorization",
+        "proxy-authorization",
+        "cookie",
+        "set-cookie",
+        "x-api-key",
+        "api_key",
+        "client_secret",
+        "client_assertion",
+        "access_token",
+        "refresh_token",
+        "id_token",
+        "code_verifier",
+        "password",
+        "private_key",
+        "encryption_key",
     }
 )
 

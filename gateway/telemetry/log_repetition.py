@@ -24,8 +24,13 @@ _SILENCED_TREES: Final = ("opentelemetry.",)
 # Loggers whose messages are repeated by external events: each mistake of a caller is a line, and at
 # the limit of open files asyncio logs every failed `accept`, hundreds per second.
 _LIMITED: Final = (
-    *("asyncio", "aiohttp", "gateway.http", "gateway.pipeline"),
-    *("gateway.outbox.intake", "gateway.outbox.platform_sender", "gateway.login.auth_routes"),
+    "asyncio",
+    "aiohttp",
+    "gateway.http",
+    "gateway.pipeline",
+    "gateway.outbox.intake",
+    "gateway.outbox.platform_sender",
+    "gateway.login.auth_routes",
 )
 _MAX_MESSAGES: Final = 256
 # The number of ids that are retained until the log is read, and their bytes in one line: a line

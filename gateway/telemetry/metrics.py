@@ -35,14 +35,21 @@ TOKEN_OUTCOMES: Final = ("ok", "refused", "throttled", "transient")
 AUDIT_OUTCOMES: Final = ("written", "dropped")
 RELOAD_OUTCOMES: Final = ("ok", "failed")
 # Outcomes of alert messages: `failed` is retried, `dropped` is not.
-MESSAGE_OUTCOMES: Final = ("sent", "failed", "dropped")
+_MESSAGE_OUTCOMES: Final = ("sent", "failed", "dropped")
 CONNECTION_STATES: Final = ("idle", "active", "connecting")
 
 # Certificates whose expiry is reported. `…-ca` are trust roots from the settings; `platform` is the
 # certificate that the platform presents.
-CERTIFICATES: Final = (
-    *("listener", "caller-ca", "platform", "platform-ca", "platform-client"),
-    *("sso-ca", "syslog-ca", "syslog-client", "audit-fhir-ca"),
+_CERTIFICATES: Final = (
+    "listener",
+    "caller-ca",
+    "platform",
+    "platform-ca",
+    "platform-client",
+    "sso-ca",
+    "syslog-ca",
+    "syslog-client",
+    "audit-fhir-ca",
 )
 
 # Causes of a retry of an upstream request:
@@ -52,7 +59,7 @@ CERTIFICATES: Final = (
 #   status   the platform responded 502, 503 or 504, and the method is safe
 #   token    the platform responded 401, and there is a new token
 #   other    anything else
-RETRY_CAUSES: Final = ("connect", "reused", "broken", "status", "token", "other")
+_RETRY_CAUSES: Final = ("connect", "reused", "broken", "status", "token", "other")
 
 
 class Metrics:
@@ -74,8 +81,8 @@ class Metrics:
         self.registry.register(self._tally)
 
     def count_retry(self, cause: str) -> None:
-        """Count a retry of an upstream request. `cause` is one of `RETRY_CAUSES`."""
-        self._retries.labels(cause if cause in RETRY_CAUSES else "other").inc()
+        """Count a retry of an upstream request. `cause` is one of `_RETRY_CAUSES`."""
+        self._retries.labels(cause if cause in _RETRY_CAUSES else "other").inc()
 
     def declare_credentials(self, credentials: Iterable[str]) -> None:
         """Create the series of these credentials before any event.
@@ -130,7 +137,7 @@ class Metrics:
         )
 
     def count_messages(self, outcome: str, n: int = 1) -> None:
-        """Count alert messages. `outcome` is one of `MESSAGE_OUTCOMES`."""
+        """Count alert messages. `outcome` is one of `_MESSAGE_OUTCOMES`."""
         self._messages.labels(outcome).inc(n)
 
     def count_ignored_parameters(self, n: int) -> None:
@@ -183,7 +190,7 @@ class Metrics:
         self._outbox_steps.labels(step).inc()
 
     def observe_certificates(self, expiries: Callable[[], Mapping[str, float]]) -> None:
-        """Call `expiries` at every scrape for the expiry of `CERTIFICATES` (Unix time)."""
+        """Call `expiries` at every scrape for the expiry of `_CERTIFICATES` (Unix time)."""
         self._certificates.expiries = expiries
 
     def render(self, accept: str | None = None) -> tuple[str, bytes]:
@@ -216,7 +223,7 @@ class Metrics:
         self.registry.register(self._usable)
         for state in CONNECTION_STATES:
             self._connections.labels(state)
-        for cause in RETRY_CAUSES:
+        for cause in _RETRY_CAUSES:
             self._retries.labels(cause)
 
     def _define_tokens(self) -> None:
@@ -255,7 +262,7 @@ class Metrics:
         self._messages = self._counter(
             "dhp_gateway_alert_messages", "Messages of alerts.notify to people.", ("outcome",)
         )
-        for outcome in MESSAGE_OUTCOMES:
+        for outcome in _MESSAGE_OUTCOMES:
             self._messages.labels(outcome)
         for outcome in AUDIT_OUTCOMES:
             self._audit_records.labels(outcome)
@@ -300,7 +307,7 @@ class _CertificateCollector(Collector):
             labels=("certificate",),
         )
         found = self.expiries()
-        for certificate in CERTIFICATES:
+        for certificate in _CERTIFICATES:
             if certificate in found:
                 family.add_metric((certificate,), found[certificate])
         yield family

@@ -24,8 +24,21 @@ if TYPE_CHECKING:
 # Seconds: from a cached read on a local network to the longest `platform.response_timeout`. The
 # type is `tuple[float, ...]`, because mypyc rebuilds tuples of a fixed length at each use.
 DURATION_BUCKETS: Final[tuple[float, ...]] = (
-    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
-    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
 )
 _LABELS: Final = ("caller", "interaction", "resource", "status", "reason")
 _BOUNDS: Final = (*map(floatToGoString, DURATION_BUCKETS), "+Inf")

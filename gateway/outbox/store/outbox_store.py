@@ -187,7 +187,7 @@ class ShieldedTasks:
             task.exception()
 
 
-def shielded(
+def _shielded(
     method: Callable[Concatenate[SqlStore, _P], Coroutine[Any, Any, _T]],
 ) -> Callable[Concatenate[SqlStore, _P], Coroutine[Any, Any, _T]]:
     """Return the method as one that completes even if its caller is cancelled."""
@@ -233,7 +233,7 @@ class SqlStore:
         await self.shielded_tasks.wait_all()
         await self._database.close()
 
-    @shielded
+    @_shielded
     async def prepare(self) -> None:
         """Create or upgrade the tables; nothing is written if they are current.
 
@@ -262,13 +262,13 @@ class SqlStore:
             facts = [{"name": name, "value": value} for name, value in self._meta_values.items()]
             await connection.execute(sa.insert(meta_table), facts)
 
-    @shielded
+    @_shielded
     async def entry(self, entry_id: str) -> OutboxEntry | None:
         """Return one entry."""
         async with self._database.read_transaction() as connection:
             return await _find_entry(connection, entry_id)
 
-    @shielded
+    @_shielded
     async def entries(
         self,
         *,
@@ -290,7 +290,7 @@ class SqlStore:
             found = await connection.execute(query.order_by(entries_table.c.number).limit(limit))
             return [entry_from_row(row) for row in found]
 
-    @shielded
+    @_shielded
     async def undelivered_groups(self) -> Sequence[EntryGroup]:
         """Return the number of blocking entries by state, cause and caller."""
         columns = (entries_table.c.state, entries_table.c.cause, entries_table.c.caller)
@@ -304,14 +304,14 @@ class SqlStore:
             rows = (await connection.execute(query.order_by(*columns))).all()
         return [EntryGroup(EntryState(state), *rest) for state, *rest in rows]
 
-    @shielded
+    @_shielded
     async def request(self, entry_id: str) -> QueuedRequest | None:
         """Return the write in plain text; None when it was erased."""
         async with self._database.read_transaction() as connection:
             entry = await _find_entry(connection, entry_id)
             return None if entry is None else await self._request(connection, entry)
 
-    @shielded
+    @_shielded
     async def response(self, entry_id: str) -> StoredResponse | None:
         """Return the outcome in plain text; None while there is none."""
         async with self._database.read_transaction() as connection:
@@ -330,7 +330,7 @@ class SqlStore:
         plain = await self._contents.read(connection, entry, "response")
         return None if plain is None else unpack_response(plain)
 
-    @shielded
+    @_shielded
     async def depth(self) -> QueueDepth:
         """Return the number of entries by state, and the size and age of those that block."""
         async with self._database.read_transaction() as connection:
@@ -342,7 +342,7 @@ class SqlStore:
             min((row.oldest for row in blocking), default=None),
         )
 
-    @shielded
+    @_shielded
     async def insert(
         self,
         new_entry: NewEntry,
@@ -383,7 +383,7 @@ class SqlStore:
             confirm()
             return entry
 
-    @shielded
+    @_shielded
     async def is_blocked(self, caller: str, ordering_keys: Collection[str]) -> bool:
         """Return whether an undelivered entry has one of these ordering keys, or ALL_KEYS."""
         if ordering_keys == ALL_KEYS:
@@ -396,7 +396,7 @@ class SqlStore:
     def _key_digests(self, caller: str, ordering_keys: Collection[str]) -> list[bytes]:
         return [self._cipher.ordering_key_digest(caller, key) for key in ordering_keys]
 
-    @shielded
+    @_shielded
     async def record_and_claim(
         self,
         owner: str,
@@ -449,7 +449,7 @@ class SqlStore:
             plain = None
         return ClaimedEntry(entry, None if plain is None else unpack_request(plain))
 
-    @shielded
+    @_shielded
     async def renew(self, owner: str, ids: Collection[str], *, lease: float) -> Collection[str]:
         """Renew the leases of this owner that have not ended. Return the ids it still holds."""
         async with self._database.write_transaction() as connection:
@@ -468,7 +468,7 @@ class SqlStore:
             held = await connection.execute(prolonged.returning(entries_table.c.id))
             return frozenset(held.scalars())
 
-    @shielded
+    @_shielded
     async def make_due(self, ids: Collection[str]) -> None:
         """Make those of these entries that wait due at once, except entries to be verified."""
         if ids:
@@ -482,13 +482,13 @@ class SqlStore:
                 Message("is in use with another key or by another version")
             )
 
-    @shielded
+    @_shielded
     async def leases(self) -> Collection[Lease]:
         """Return all leases, of any process, ended or not."""
         async with self._database.read_transaction() as connection:
             return [Lease(*row) for row in await connection.execute(queries.select_leases())]
 
-    @shielded
+    @_shielded
     async def recover_leases(
         self, standing: Collection[Lease], *, settle: float, dead: Collection[str] = ()
     ) -> Sequence[EntryChange]:
@@ -510,7 +510,7 @@ class SqlStore:
                 for row in found.all()
             ]
 
-    @shielded
+    @_shielded
     async def expire_entries(self, max_age: float) -> Sequence[EntryChange]:
         """Give up some entries that have waited longer than `max_age`.
 
@@ -533,7 +533,7 @@ class SqlStore:
                 for row in found
             ]
 
-    @shielded
+    @_shielded
     async def purge_finished(self, retention: float) -> int:
         """Delete some entries that finished more than `retention` seconds ago. Return how many."""
         async with self._database.write_transaction() as connection:
@@ -549,12 +549,12 @@ class SqlStore:
                 )
             return len(numbers)
 
-    @shielded
+    @_shielded
     async def release_disk_space(self) -> bool:
         """Return some unused space to the file system. Return whether any was returned."""
         return await self._database.release_disk_space()
 
-    @shielded
+    @_shielded
     async def apply_action(
         self,
         entry_id: str,
@@ -581,7 +581,7 @@ class SqlStore:
                 await _add_pending_records(connection, STEP_OF_ACTION[to], [changed], actor, now)
             return changed
 
-    @shielded
+    @_shielded
     async def retry_failed(
         self, cause: str | None, *, after: int = 0, actor: Actor | None = None
     ) -> Sequence[OutboxEntry]:
@@ -599,7 +599,7 @@ class SqlStore:
                 await _add_pending_records(connection, OutboxStep.RETRIED, retried, actor, now)
             return retried
 
-    @shielded
+    @_shielded
     async def content(self, entry_id: str, actor: Actor | None = None) -> EntryContent | None:
         """Return all of an entry in plain text. None: there is no such entry.
 
@@ -620,7 +620,7 @@ class SqlStore:
             request = await self._request(connection, entry)
             return EntryContent(entry, request, await self._response(connection, entry))
 
-    @shielded
+    @_shielded
     async def record_pending(self, record: RecordPending) -> int:
         """Have the oldest pending records recorded and deleted. Return how many were deleted.
 

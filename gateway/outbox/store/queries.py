@@ -20,28 +20,24 @@ if TYPE_CHECKING:
     from gateway.outbox.store.store_types import Lease
 
 _ENTRY_COLUMNS: Final = (
-    *(
-        entries_table.c.number,
-        entries_table.c.id,
-        entries_table.c.caller,
-        entries_table.c.state,
-        entries_table.c.recovery,
-    ),
-    *(
-        entries_table.c.doubt,
-        entries_table.c.queued_at,
-        entries_table.c.due_at,
-        entries_table.c.finished_at,
-    ),
-    *(entries_table.c.attempts, entries_table.c.size, entries_table.c.cause),
+    entries_table.c.number,
+    entries_table.c.id,
+    entries_table.c.caller,
+    entries_table.c.state,
+    entries_table.c.recovery,
+    entries_table.c.doubt,
+    entries_table.c.queued_at,
+    entries_table.c.due_at,
+    entries_table.c.finished_at,
+    entries_table.c.attempts,
+    entries_table.c.size,
+    entries_table.c.cause,
 )
 _LEASE_COLUMNS: Final = (
-    *(
-        entries_table.c.number,
-        entries_table.c.attempts,
-        entries_table.c.leased_until,
-        entries_table.c.owner,
-    ),
+    entries_table.c.number,
+    entries_table.c.attempts,
+    entries_table.c.leased_until,
+    entries_table.c.owner,
 )
 # Seconds. No delay and no lease is longer: a moment further ahead was set before the clock was set
 # back.

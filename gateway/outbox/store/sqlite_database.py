@@ -38,7 +38,6 @@ _MIN_FREE_PAGES: Final = 256
 # pages.
 _MAX_VACUUM_PAGES: Final = 4096
 _INCREMENTAL: Final = 2
-_BUSY_TIMEOUT: Final = 5.0
 
 
 class DiskReserve:
@@ -83,7 +82,7 @@ class DiskReserve:
         name = f"{database.absolute().as_uri()}?mode=rw"
         try:
             with contextlib.closing(
-                sqlite3.connect(name, timeout=_BUSY_TIMEOUT, isolation_level=None, uri=True)
+                sqlite3.connect(name, timeout=BUSY_TIMEOUT, isolation_level=None, uri=True)
             ) as connection:
                 return _shrink(connection, self.wal_checkpoint_pages() // 4)
         except sqlite3.Error:
@@ -312,7 +311,7 @@ def _prepare(connection: Any, wal_pages: int) -> None:
 
 
 def _enable_wal(cursor: Any) -> None:
-    """Switch to WAL mode, with retries for `_BUSY_TIMEOUT` seconds.
+    """Switch to WAL mode, with retries for `BUSY_TIMEOUT` seconds.
 
     The PRAGMA ignores the busy timeout and fails at once while another process creates the tables
     of a new file.

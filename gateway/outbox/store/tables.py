@@ -67,8 +67,11 @@ BY_CALLER_AND_STATE: Final = sa.Index(
 )
 # Finds the entries that may be claimed, and those behind an entry, however many others there are.
 BY_BEHIND: Final = sa.Index(
-    *("outbox_entries_by_behind", entries_table.c.behind, entries_table.c.state),
-    *(entries_table.c.due_at, entries_table.c.number),
+    "outbox_entries_by_behind",
+    entries_table.c.behind,
+    entries_table.c.state,
+    entries_table.c.due_at,
+    entries_table.c.number,
 )
 all_keys_table: Final = sa.Table(
     "outbox_alone",

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from gateway.outbox.store.sealed_contents import EncryptedContents
     from gateway.outbox.store.store_types import AttemptOutcome
 
-UNLEASED: Final[dict[str, Any]] = {"owner": None, "leased_until": None}
-INTERRUPTED: Final = StoredResponse(502, reason="upstream-failed", note=INTERRUPTED_NOTE)
-EXPIRED: Final = "expired"
+_UNLEASED: Final[dict[str, Any]] = {"owner": None, "leased_until": None}
+_INTERRUPTED: Final = StoredResponse(502, reason="upstream-failed", note=INTERRUPTED_NOTE)
+_EXPIRED: Final = "expired"
 # Seconds. A smaller backward step of the clock is ignored.
 _CLOCK_TOLERANCE: Final = 1.0
 _EXPIRED_UNSENT: Final = StoredResponse(
@@ -64,14 +64,14 @@ async def expire_lease(
     verified is due after `settle` seconds, others at once. `now` is a Unix time.
     """
     if entry.recovery is RecoveryMode.HOLD:
-        await _save_response(connection, encrypted_contents, entry, INTERRUPTED)
+        await _save_response(connection, encrypted_contents, entry, _INTERRUPTED)
         values: dict[str, Any] = {"state": EntryState.UNCLEAR, "finished_at": now}
     else:
         due_at = now + settle if entry.recovery is RecoveryMode.VERIFY else entry.queued_at
         values = {"state": EntryState.WAITING, "due_at": due_at, "doubt": True}
-    cause = INTERRUPTED.reason
+    cause = _INTERRUPTED.reason
     return EntryChange(
-        await _update_entry(connection, entry, values | {"cause": cause} | UNLEASED), cause
+        await _update_entry(connection, entry, values | {"cause": cause} | _UNLEASED), cause
     )
 
 
@@ -89,8 +89,8 @@ async def expire_entry(
         _EXPIRED_IN_DOUBT if entry.in_doubt else _EXPIRED_UNSENT,
     )
     state = EntryState.UNCLEAR if entry.in_doubt else EntryState.FAILED
-    values = {"state": state, "finished_at": now, "cause": EXPIRED}
-    return EntryChange(await _update_entry(connection, entry, values), EXPIRED)
+    values = {"state": state, "finished_at": now, "cause": _EXPIRED}
+    return EntryChange(await _update_entry(connection, entry, values), _EXPIRED)
 
 
 async def reset_delays_after_clock_step(
@@ -120,7 +120,7 @@ async def apply_operator_action(
     if to is not EntryState.WAITING:
         await sealed_contents.delete_segments(connection, (entry.number,))
         changed = await _update_entry(connection, entry, {"state": to, "finished_at": now})
-        await unblock_successors(connection, (entry.number,))
+        await _unblock_successors(connection, (entry.number,))
         return changed
     if entry.state is EntryState.WAITING:
         # An entry in doubt keeps its delay before the verification: the platform's search index may
@@ -160,7 +160,7 @@ def _retry_values(now: float) -> dict[str, Any]:
     return {**values, "doubt": False, "cause": ""}
 
 
-async def unblock_successors(connection: AsyncConnection, numbers: Sequence[int]) -> None:
+async def _unblock_successors(connection: AsyncConnection, numbers: Sequence[int]) -> None:
     """Unblock the entries behind these, which block nothing any more.
 
     The transaction must hold the lock of `Database.lock_inserts`.
@@ -241,7 +241,7 @@ async def record_outcomes(
     if delivered:
         # Deleted first, so that there is space for the responses on a full disk.
         await sealed_contents.delete_segments(connection, delivered, "request")
-        await unblock_successors(connection, delivered)
+        await _unblock_successors(connection, delivered)
     if finished:
         await sealed_contents.save_segments(
             connection, "response", {number: sealed[number] for number in finished}
@@ -300,7 +300,7 @@ def _values(outcome: AttemptOutcome, now: float) -> dict[str, Any]:
         due_at = now + outcome.delay if outcome.delay else entry.queued_at
         moments = {"due_at": due_at, "finished_at": None}
     facts = {"state": entry.state, "cause": entry.cause, "doubt": entry.in_doubt}
-    return {"of": entry.number, **facts, **moments, **UNLEASED}
+    return {"of": entry.number, **facts, **moments, **_UNLEASED}
 
 
 def _limit_bytes(rows: Sequence[Any], size: int) -> Sequence[Any]:

@@ -82,7 +82,7 @@ class OperationParameters:
         """Return the same as `text`. Raises FhirError 400 if there is none."""
         value = self.text(*names)
         if value is None:
-            raise missing_parameter_error(names[0])
+            raise _missing_parameter_error(names[0])
         return value
 
     def non_negative_integer(self, name: str) -> int | None:
@@ -98,7 +98,7 @@ class OperationParameters:
         """Return a code sent as the Coding `name`, or as single parameters named in `codes`."""
         value = self.get(name)
         if isinstance(value, dict):
-            return coding_of(value)
+            return _coding_of(value)
         return Coding(
             self.text("system"), self.text(*codes), self.text("version"), self.text("display")
         )
@@ -110,13 +110,13 @@ class OperationParameters:
         return (wanted.partition("-")[0].lower(),) if wanted else self.accepted
 
 
-def coding_of(element: JsonObject) -> Coding:
+def _coding_of(element: JsonObject) -> Coding:
     """Return the Coding of a Coding element in a resource."""
     parts = (element.get(name) for name in ("system", "code", "version", "display"))
     return Coding(*(part if isinstance(part, str) else None for part in parts))
 
 
-def missing_parameter_error(name: str) -> FhirError:
+def _missing_parameter_error(name: str) -> FhirError:
     """Return the error for a missing mandatory parameter."""
     return fhir_error(400, "required", f"the parameter {name} is missing", f"Parameters.{name}")
 
@@ -132,13 +132,13 @@ def parameters(*values: tuple[str, str, Any]) -> JsonObject:
     return {"resourceType": "Parameters", "parameter": listed}
 
 
-def part_parameter(name: str, *values: tuple[str, str, Any]) -> JsonObject:
+def _part_parameter(name: str, *values: tuple[str, str, Any]) -> JsonObject:
     """Return one parameter with parts, which are passed like those of `parameters`."""
     return {"name": name, "part": parameters(*values)["parameter"]}
 
 
 # Larger expansions must be requested in pages.
-MAX_EXPANSION: Final = 1000
+_MAX_EXPANSION: Final = 1000
 
 _INVERSE: Final = {
     "source-is-narrower-than-target": "source-is-broader-than-target",
@@ -176,7 +176,7 @@ class Terminology:
         coding = arguments.coding("coding", ("code",))
         url = coding.system or arguments.text("url")
         if coding.code is None:
-            raise missing_parameter_error("code")
+            raise _missing_parameter_error("code")
         system = code_system or self._system(Coding(url, version=coding.version))
         codes = {
             (concept.system, concept.code): concept for concept in concepts_of(system).values()
@@ -227,8 +227,8 @@ class Terminology:
             arguments.non_negative_integer("offset") or 0,
             arguments.non_negative_integer("count"),
         )
-        if count is None and len(found) - offset > MAX_EXPANSION:
-            text = f"more than {MAX_EXPANSION} codes: ask with count and offset"
+        if count is None and len(found) - offset > _MAX_EXPANSION:
+            text = f"more than {_MAX_EXPANSION} codes: ask with count and offset"
             raise fhir_error(422, "too-costly", text)
         end = len(found) if count is None else offset + count
         expansion: JsonObject = {
@@ -258,9 +258,9 @@ class Terminology:
             or arguments.coding("sourceCoding", ("sourceCode", "code"))
         )
         if coding.code is None:
-            raise missing_parameter_error("sourceCode")
+            raise _missing_parameter_error("sourceCode")
         matches = [
-            part_parameter(
+            _part_parameter(
                 "match",
                 ("relationship", "Code", relationship),
                 ("concept", "Coding", concept),
@@ -278,7 +278,7 @@ class Terminology:
 
     def _system(self, coding: Coding) -> JsonObject:
         if coding.system is None:
-            raise missing_parameter_error("system")
+            raise _missing_parameter_error("system")
         return self._canonicals.find("CodeSystem", coding.system, coding.version)
 
     def _value_set(self, arguments: OperationParameters) -> JsonObject:
@@ -306,7 +306,7 @@ class Terminology:
 
 def _concept(system: JsonObject, coding: Coding) -> Concept:
     if coding.code is None:
-        raise missing_parameter_error("code")
+        raise _missing_parameter_error("code")
     concept = concepts_of(system).get(coding.code)
     if concept is None:
         text = f"{system.get('url')} has no code {coding.code} here"
@@ -317,19 +317,19 @@ def _concept(system: JsonObject, coding: Coding) -> Concept:
 def _first_coding(arguments: OperationParameters, name: str) -> Coding | None:
     concept = arguments.get(name)
     codings = concept.get("coding", []) if isinstance(concept, dict) else []
-    return next(map(coding_of, codings), None)
+    return next(map(_coding_of, codings), None)
 
 
 def _codings(arguments: OperationParameters) -> list[Coding]:
     """Return the codings to validate. Raises FhirError 400."""
     concept = arguments.get("codeableConcept")
     if isinstance(concept, dict) and concept.get("coding"):
-        return [coding_of(element) for element in concept["coding"]]
+        return [_coding_of(element) for element in concept["coding"]]
     coding = arguments.coding("coding", ("code",))
     if coding.code is None:
-        raise missing_parameter_error("code")
+        raise _missing_parameter_error("code")
     if coding.system is None and arguments.text("inferSystem") != "true":
-        raise missing_parameter_error("system")
+        raise _missing_parameter_error("system")
     return [coding]
 
 
@@ -360,7 +360,7 @@ def _validation_result(
 
 def _designations(concept: Concept) -> Iterator[JsonObject]:
     for designation in concept.definition.get("designation", []):
-        yield part_parameter(
+        yield _part_parameter(
             "designation",
             ("language", "Code", designation.get("language")),
             ("value", "String", designation.get("value")),
@@ -369,10 +369,10 @@ def _designations(concept: Concept) -> Iterator[JsonObject]:
 
 def _properties(system: JsonObject, concept: Concept) -> Iterator[JsonObject]:
     for parent in concept.ancestors[:1]:
-        yield part_parameter("property", ("code", "Code", "parent"), ("value", "Code", parent))
+        yield _part_parameter("property", ("code", "Code", "parent"), ("value", "Code", parent))
     for code, other in concepts_of(system).items():
         if concept.code in other.ancestors[:1]:
-            yield part_parameter("property", ("code", "Code", "child"), ("value", "Code", code))
+            yield _part_parameter("property", ("code", "Code", "child"), ("value", "Code", code))
 
 
 def _contained(concept: Concept, arguments: OperationParameters) -> JsonObject:

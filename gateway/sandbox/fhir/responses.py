@@ -56,7 +56,7 @@ def wants_native_binary(request: web.Request) -> bool:
     return "_format" not in request.query and not JSON_TYPES & set(_accepted(request))
 
 
-def is_pretty(request: web.Request) -> bool:
+def _is_pretty(request: web.Request) -> bool:
     """Return whether an indented document is requested."""
     return request.query.get("_pretty") == "true"
 
@@ -164,7 +164,7 @@ def resource_response(
 ) -> web.Response:
     """Return the result's resource; by default with the header fields of its version."""
     headers = version_headers(result) if headers is None else headers
-    if result.version is None or not result.version.body or is_pretty(request):
+    if result.version is None or not result.version.body or _is_pretty(request):
         return json_response(request, result.resource, result.status, headers)
     return _fhir_json(result.version.body, result.status, headers)
 
@@ -188,7 +188,7 @@ def json_response(
     headers: dict[str, str] | None = None,
 ) -> web.Response:
     """Return a resource as FHIR JSON."""
-    body = json_codec.render(document, pretty=is_pretty(request))
+    body = json_codec.render(document, pretty=_is_pretty(request))
     return _fhir_json(body, status, headers or {})
 
 

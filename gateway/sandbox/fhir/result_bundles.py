@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from gateway.sandbox.fhir.json_codec import JsonObject
     from gateway.sandbox.fhir.resource_store import Version
 
-DEFAULT_COUNT: Final = 20
-MAX_COUNT: Final = 100
+_DEFAULT_COUNT: Final = 20
+_MAX_COUNT: Final = 100
 
 # These do not influence which resources match. They are neither reported as ignored nor repeated in
 # links.
@@ -33,7 +33,7 @@ class Page:
     """The requested page of a result; `explicit_count` means that `_count` was sent."""
 
     number: int = 1
-    count: int = DEFAULT_COUNT
+    count: int = _DEFAULT_COUNT
     explicit_count: bool = False
 
     def cut(self, versions: Sequence[Version]) -> Sequence[Version]:
@@ -56,13 +56,13 @@ class Page:
 
 def split_paging(pairs: Sequence[tuple[str, str]]) -> tuple[Page, list[tuple[str, str]]]:
     """Return the requested page, and the pairs that are search criteria. Raises FhirError 400."""
-    number, count, explicit = 1, DEFAULT_COUNT, False
+    number, count, explicit = 1, _DEFAULT_COUNT, False
     rest = []
     for name, value in pairs:
         if name == "_page":
             number = _whole(name, value, minimum=1)
         elif name == "_count":
-            count, explicit = min(_whole(name, value, minimum=0), MAX_COUNT), True
+            count, explicit = min(_whole(name, value, minimum=0), _MAX_COUNT), True
         elif name not in _PRESENTATION:
             rest.append((name, value))
     return Page(number, count, explicit), rest

@@ -120,7 +120,7 @@ def _walk(node: Any, path: Path) -> Iterator[Any]:
 _MAX_EXPONENT: Final = 1000  # well within the limits of decimal arithmetic
 
 
-def parse_number(text: str) -> Decimal:
+def _parse_number(text: str) -> Decimal:
     """Return the number of a search value. Raises ValueError."""
     try:
         number = Decimal(text)
@@ -131,7 +131,7 @@ def parse_number(text: str) -> Decimal:
     return number
 
 
-def matches_quantity(prefix: str, requested: Decimal, found: Any) -> bool:
+def _matches_quantity(prefix: str, requested: Decimal, found: Any) -> bool:
     """Return whether a resource's number matches the searched one; False if it is no number."""
     if isinstance(found, bool) or not isinstance(found, int | Decimal):
         return False
@@ -190,7 +190,7 @@ class DateRange:
         return self.low < other.high and other.low < self.high
 
 
-def matches_date(prefix: str, requested: DateRange, found: DateRange) -> bool:
+def _matches_date(prefix: str, requested: DateRange, found: DateRange) -> bool:
     """Return whether a resource's date (`found`) matches the searched one by the prefix."""
     match prefix:
         case "ne":
@@ -391,7 +391,7 @@ def _date_test(parameter: SearchParameter, value: str) -> MatchTest:
 
     def test(value: Any) -> bool:
         found = range_of(value)
-        return found is not None and matches_date(prefix, requested, found)
+        return found is not None and _matches_date(prefix, requested, found)
 
     return test
 
@@ -408,10 +408,10 @@ def _not_understood(parameter: SearchParameter, wanted: str) -> FhirError:
 def _number_test(parameter: SearchParameter, value: str) -> MatchTest:
     prefix, text = _prefixed(value)
     try:
-        requested = parse_number(text)
+        requested = _parse_number(text)
     except ValueError:
         raise _not_understood(parameter, "a number such as 5.4") from None
-    return lambda found: matches_quantity(prefix, requested, found)
+    return lambda found: _matches_quantity(prefix, requested, found)
 
 
 def _quantity_test(parameter: SearchParameter, value: str) -> MatchTest:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from gateway.sandbox.fhir.resource_validation import Validator
 
 # The order in which a server processes the methods of a transaction.
-ORDER: Final = ("DELETE", "POST", "PUT", "GET")
-WITH_RESOURCE: Final = ("POST", "PUT")
+_ORDER: Final = ("DELETE", "POST", "PUT", "GET")
+_WITH_RESOURCE: Final = ("POST", "PUT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +47,15 @@ class BundleEntry:
     if_none_exist: str | None = None
 
 
-def read_entry(index: int, raw: Any, base: str) -> BundleEntry:
+def _read_entry(index: int, raw: Any, base: str) -> BundleEntry:
     """Parse one entry of a Bundle that was posted. Raises FhirError 400."""
     expression = f"Bundle.entry[{index}]"
     request = raw.get("request") if isinstance(raw, dict) else None
     if not isinstance(request, dict):
         raise fhir_error(400, "required", "every entry needs a request", f"{expression}.request")
     method, url = request.get("method"), request.get("url")
-    if method not in ORDER or not isinstance(url, str):
-        text = f"a url, and one of the methods {', '.join(ORDER)}, are needed"
+    if method not in _ORDER or not isinstance(url, str):
+        text = f"a url, and one of the methods {', '.join(_ORDER)}, are needed"
         raise fhir_error(400, "value", text, f"{expression}.request")
     path, _, query = url.removeprefix(f"{base}/").partition("?")
     type_, *rest = (unquote(segment) for segment in path.split("/"))
@@ -66,7 +66,7 @@ def read_entry(index: int, raw: Any, base: str) -> BundleEntry:
         path=tuple(rest),
         query=query,
         full_url=_text(raw, "fullUrl", expression),
-        resource=_resource(raw, type_, expression) if method in WITH_RESOURCE else None,
+        resource=_resource(raw, type_, expression) if method in _WITH_RESOURCE else None,
         if_match=_text(request, "ifMatch", f"{expression}.request"),
         if_none_exist=_text(request, "ifNoneExist", f"{expression}.request"),
     )
@@ -151,7 +151,7 @@ class Transactions:
         ]
 
     def _read(self, index: int, raw: Any) -> BundleEntry:
-        entry = read_entry(index, raw, self._base)
+        entry = _read_entry(index, raw, self._base)
         return entry if self._interactions.conditional else replace(entry, if_none_exist=None)
 
     async def _validate(self, entry: BundleEntry) -> None:
@@ -163,7 +163,7 @@ class Transactions:
         ids = [version.id if version else new_id() for version in existing]
         links = _links(entries, ids)
         results: dict[int, InteractionResult] = {}
-        for index in sorted(range(len(entries)), key=lambda i: ORDER.index(entries[i].method)):
+        for index in sorted(range(len(entries)), key=lambda i: _ORDER.index(entries[i].method)):
             found = existing[index]
             if found is not None:
                 results[index] = InteractionResult(
@@ -242,7 +242,7 @@ def _links(entries: Sequence[BundleEntry], ids: Sequence[str]) -> dict[str, str]
     """Return the references that replace fullUrls of entries which the transaction writes."""
     links = {}
     for entry, id_ in zip(entries, ids, strict=True):
-        if entry.full_url is not None and entry.method in WITH_RESOURCE:
+        if entry.full_url is not None and entry.method in _WITH_RESOURCE:
             target = id_ if entry.method == "POST" else "/".join(entry.path)
             links[entry.full_url] = f"{entry.type}/{target}"
     return links
@@ -273,7 +273,7 @@ def _response_entry(
     version = result.version
     response: JsonObject = {"status": _status(result.status)}
     if version is not None:
-        if entry.method in WITH_RESOURCE:
+        if entry.method in _WITH_RESOURCE:
             response["location"] = version.path
         response["etag"] = version.etag
         response["lastModified"] = instant(version.modified)

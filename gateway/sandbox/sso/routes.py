@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TOKEN_PATH: Final = "/oauth/token"  # noqa: S105 - a path
 AUTHORIZE_PATH: Final = "/authorize"
 JWKS_PATH: Final = "/oauth/jwks"
-COOKIE: Final = "refresh_token"
+_COOKIE: Final = "refresh_token"
 
 _FORM: Final = "application/x-www-form-urlencoded"
 _NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
@@ -105,7 +105,7 @@ class Sso:
                 verifier=form.get("code_verifier"),
             )
         self._scope(form)
-        token = form.get("refresh_token") or cookies.get(COOKIE)
+        token = form.get("refresh_token") or cookies.get(_COOKIE)
         if token is None:
             raise OAuthError(400, "invalid_request", "refresh_token is missing")
         return self._grants.redeem_refresh_token(token, client_id=client.id)
@@ -114,7 +114,7 @@ class Sso:
         extra = {"refresh_token": refresh_token} if self._options.refresh_token_in_body else {}
         response = self._answer(sign_in.subject, sign_in.client_id, sign_in.scope, extra)
         response.set_cookie(
-            COOKIE,
+            _COOKIE,
             refresh_token,
             path=TOKEN_PATH,
             httponly=True,
