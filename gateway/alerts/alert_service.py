@@ -108,7 +108,7 @@ def _is_resolved(alert: AlertState, now: float) -> bool:
     return not alert.is_notified or now - alert.last_seen_at >= _RESOLVE_SECONDS
 
 
-_HOUR: Final = 8
+_DAILY_HOUR: Final = 8
 
 
 class DailySummary:
@@ -120,7 +120,7 @@ class DailySummary:
     def __init__(self, wall: float) -> None:
         now = datetime.fromtimestamp(wall)
         # A gateway started after that hour sends its first daily message the next morning.
-        self._last_sent_on = now.date() if now.hour >= _HOUR else date.min
+        self._last_sent_on = now.date() if now.hour >= _DAILY_HOUR else date.min
         self._before = (0, 0)
 
     def is_due(self, wall: float) -> bool:
@@ -129,7 +129,7 @@ class DailySummary:
         A clock that is set back does not make the message of a day due again.
         """
         now = datetime.fromtimestamp(wall)
-        if now.hour < _HOUR or now.date() <= self._last_sent_on:
+        if now.hour < _DAILY_HOUR or now.date() <= self._last_sent_on:
             return False
         self._last_sent_on = now.date()
         return True

@@ -68,7 +68,7 @@ _log = get_logger(__name__)
 
 _AUDIT_FLUSH: Final = 5.0
 _DRAIN_POLL: Final = 0.02
-_ABORT: Final = 2.0
+_ABORT_TIMEOUT: Final = 2.0
 
 
 class Gateway:
@@ -195,7 +195,7 @@ class Gateway:
             _log.warning("%d requests cut at the end", self._cores.inflight)
         await self._acceptor.abort()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_ABORT):
+            async with asyncio.timeout(_ABORT_TIMEOUT):
                 await self._server.abort_exchanges()
 
     async def _pause(self, seconds: float) -> None:
@@ -257,10 +257,8 @@ class Gateway:
         self.outbox = await open_outbox(
             self.settings.outbox,
             self._stack,
-            platform_access=(
-                lambda: self._cores.acquire_entry_sender(),
-                lambda: self._cores.probe_platform(""),
-            ),
+            acquire_sender=lambda: self._cores.acquire_entry_sender(),
+            probe=lambda: self._cores.probe_platform(""),
             metrics=self.metrics,
             audit=self.audit,
         )

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from gateway.oauth.tokens import TokenManager
     from gateway.telemetry.metrics import Metrics
 
-_FLUSH: Final = 3.0
+_SPAN_FLUSH: Final = 3.0
 
 
 def open_tracing(settings: Settings, closing: contextlib.AsyncExitStack) -> Tracing | None:
@@ -72,7 +72,7 @@ def open_tracing(settings: Settings, closing: contextlib.AsyncExitStack) -> Trac
         # Called only so that an unusable CA is reported at the start.
         tls_contexts.client_tls(tracing.otlp_endpoint, tracing.ca_file, "tracing.ca_file")
     export = SpanExport(tracing, _authorization(settings))
-    closing.push_async_callback(export.close, _FLUSH)
+    closing.push_async_callback(export.close, _SPAN_FLUSH)
     return Tracing(export.record, sample_ratio=tracing.sample_ratio)
 
 

@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Any, Final
 from gateway.admin.outbox_admin_api import OutboxAdminApi
 from gateway.app import identity_setup, shared_stores
 from gateway.audit.audit_trail import NullAuditTrail
-from gateway.clock import TimestampFormatter
+from gateway.clock import TimeSource, TimestampFormatter
 from gateway.errors import StartError
 from gateway.i18n import exception_message
 from gateway.outbox.async_status import OutboxApi
 from gateway.outbox.body_worker import SerialExecutor
+from gateway.outbox.delivery import DeliveryLoop
 from gateway.outbox.entry import EntryState, OutboxStep
 from gateway.outbox.intake import LastWrites, OutboxWriteQueue
-from gateway.outbox.open_outbox import make_delivery_loop, make_outbox, open_store
+from gateway.outbox.open_outbox import open_store
 from gateway.outbox.platform_sender import EntrySender, LatestEntrySender
+from gateway.outbox.store.outbox_queue import Outbox
 from gateway.outbox.store.store_types import (
     OutboxConfigurationError,
     OutboxUnavailableError,
@@ -59,24 +61,21 @@ _AUDIT_FLUSH: Final = 5.0
 # Steps after which an operator must act, or should have acted.
 _WARNING_STEPS: Final = frozenset({OutboxStep.FAILED, OutboxStep.UNCLEAR, OutboxStep.EXPIRED})
 
-_AcquireSender = Callable[[], tuple[EntrySender, Callable[[], None]]]
-_ProbePlatform = Callable[[], Awaitable[object]]
-
 
 async def open_outbox(
     settings: OutboxSettings,
     stack: contextlib.AsyncExitStack,
     *,
-    platform_access: tuple[_AcquireSender, _ProbePlatform],
+    acquire_sender: Callable[[], tuple[EntrySender, Callable[[], None]]],
+    probe: Callable[[], Awaitable[object]],
     metrics: Metrics,
     audit: AuditTrail,
 ) -> OutboxService:
     """Return the outbox, which does not deliver yet. Raises `StartError`.
 
-    `platform_access`: the first function returns the newest `EntrySender` and a function that
-    releases it; the second one sends a cheap probe to the platform.
+    `acquire_sender` returns the newest `EntrySender` and a function that releases it; `probe` sends
+    a cheap probe to the platform.
     """
-    acquire, probe = platform_access
     # aiosqlite logs every statement with its values at level DEBUG.
     logging.getLogger("aiosqlite").setLevel(logging.WARNING)  # noqa: TID251 - the library's logger
     key = shared_stores.outbox_key(settings)
@@ -85,9 +84,11 @@ async def open_outbox(
     except OutboxConfigurationError as error:
         raise StartError(exception_message(error)) from None
     return OutboxService(
-        store,
-        settings,
-        LatestEntrySender(acquire, can_record=lambda: audit.is_available, probe=probe),
+        store=store,
+        settings=settings,
+        sender=LatestEntrySender(
+            acquire_sender=acquire_sender, can_record=lambda: audit.is_available, probe=probe
+        ),
         metrics=metrics,
         audit=audit,
     )
@@ -98,10 +99,10 @@ class OutboxService:
 
     def __init__(
         self,
+        *,
         store: SqlStore,
         settings: OutboxSettings,
         sender: LatestEntrySender,
-        *,
         metrics: Metrics,
         audit: AuditTrail,
     ) -> None:
@@ -117,8 +118,16 @@ class OutboxService:
         self._ready = False
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self.delivery = make_delivery_loop(store, settings, sender, self._observe)
-        self.outbox = make_outbox(store, settings, self._observe, self.delivery.wake)
+        self.delivery = DeliveryLoop(
+            store=store,
+            settings=settings,
+            sender=sender,
+            observe=self._observe,
+            timing=TimeSource(),
+        )
+        self.outbox = Outbox(
+            store=store, settings=settings, observe=self._observe, wake=self.delivery.wake
+        )
         is_audited = not isinstance(audit, NullAuditTrail)
         self.admin_api = OutboxAdminApi(self.outbox, self._record_durably if is_audited else None)
         metrics.observe_outbox(self.report, tuple(EntryState), tuple(OutboxStep))

@@ -33,7 +33,7 @@ _CUSTODIAN: Final = "http://terminology.hl7.org/CodeSystem/v3-ParticipationType"
 _BALP_ENTITY: Final = "https://profiles.ihe.net/ITI/BALP/CodeSystem/BasicAuditEntityType"
 _URI: Final = "urn:ietf:rfc:3986"
 
-_NAMES: Final[Mapping[str, str]] = {
+_DISPLAY_NAMES: Final[Mapping[str, str]] = {
     "rest": "RESTful Operation",
     "110100": "Application Activity",
     "110113": "Security Alert",
@@ -77,7 +77,7 @@ _CODES: Final = frozenset(_ACTIONS) | {
 }
 _OWN_CODES: Final = "urn:dhp-gateway:interaction"
 # Category and code of each event that is not an exchange.
-_EVENTS: Final[Mapping[str, tuple[str, str]]] = {
+_EVENT_CODES: Final[Mapping[str, tuple[str, str]]] = {
     "token": ("110114", "110122"),
     "login": ("110114", "110122"),
     "logout": ("110114", "110123"),
@@ -105,7 +105,7 @@ def audit_event(record: Mapping[str, Any], parties: AuditParties) -> Json | None
     """Return the FHIR R5 AuditEvent of an audit record, or None for events that have none."""
     if record["event"] == "exchange":
         return _exchange(record, parties)
-    codes = _EVENTS.get(record["event"])
+    codes = _EVENT_CODES.get(record["event"])
     return None if codes is None else _event_resource(record, codes, parties)
 
 
@@ -268,7 +268,7 @@ def _concept(system: str, code: str, display: str | None = None) -> Json:
 
 
 def _coding(system: str, code: str, display: str | None = None) -> Json:
-    name = display or _NAMES.get(code)
+    name = display or _DISPLAY_NAMES.get(code)
     return {"system": system, "code": code, **({"display": name} if name else {})}
 
 
@@ -278,7 +278,7 @@ def _plus_milliseconds(start: str, milliseconds: float) -> str:
 
 
 PROFILE: Final = "https://dhp.uz/fhir/core/StructureDefinition/uz-core-auditevent"
-_HUMAN: Final = {
+_HUMAN_USER: Final = {
     "coding": [
         {
             "system": "http://terminology.hl7.org/CodeSystem/extra-security-role-type",
@@ -289,7 +289,7 @@ _HUMAN: Final = {
 _APPLICATION_TYPE: Final = {
     "coding": [{"system": _DCM, "code": "110150", "display": "Application"}]
 }
-_REPOSITORY: Final = {
+_DATA_REPOSITORY: Final = {
     "coding": [
         {
             "system": "http://terminology.hl7.org/CodeSystem/object-role",
@@ -298,7 +298,7 @@ _REPOSITORY: Final = {
         }
     ]
 }
-_FOLDED: Final[Mapping[str, str]] = {
+_PROFILE_INTERACTIONS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("read", "vread"), "read"),
     **dict.fromkeys(("history-instance", "history-type", "history-system"), "read"),
     "create": "create",
@@ -326,7 +326,7 @@ def national_event(record: Mapping[str, Any], parties: AuditParties) -> Json | N
         return event
     if record["event"] in ("login", "logout"):
         return _with_profile({**event, "agent": [_person(record)]})
-    folded = _FOLDED.get(record.get("interaction", ""))
+    folded = _PROFILE_INTERACTIONS.get(record.get("interaction", ""))
     return (
         event
         if folded is None
@@ -346,7 +346,7 @@ def _profiled_exchange(
     changed["agent"] = [_person(record), application]
     # The profile has no agent for a server, so that the platform becomes an entity.
     url = {"system": "urn:ietf:rfc:3986", "value": parties.platform_url}
-    changed["entity"] = [*event["entity"], {"what": {"identifier": url}, "role": _REPOSITORY}]
+    changed["entity"] = [*event["entity"], {"what": {"identifier": url}, "role": _DATA_REPOSITORY}]
     return changed
 
 
@@ -366,7 +366,7 @@ def _person(record: Mapping[str, Any]) -> Json:
     The resource type of the user (Practitioner, Person, …) is not known here.
     """
     return {
-        "type": _HUMAN,
+        "type": _HUMAN_USER,
         "who": _user_reference(record),
         "requestor": True,
         **_purpose_of_use(record),

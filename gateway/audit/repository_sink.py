@@ -35,7 +35,7 @@ _MAX_BYTES: Final = 1024 * 1024
 _FIRST_PAUSE: Final = 0.5
 _MAX_PAUSE: Final = 15.0
 # A media type, a resource type or a Bundle type.
-_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9.+/-]{0,63}")
+_SAFE_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9.+/-]{0,63}")
 # Rejections that the repository's operator can resolve; the AuditEvents are retained until then.
 _RETRYABLE_STATUSES: Final = frozenset(
     {401, 403, 404, 405, 407, 408, 409, 421, 423, 424, 425, 426, 429}
@@ -266,16 +266,16 @@ def _unexpected(reply: RepositoryResponse, body: object) -> SinkError:
     came = [f"HTTP {reply.status}", f"{len(reply.body)} bytes"]
     members = body if isinstance(body, dict) else {}
     for name in (reply.content_type, members.get("resourceType"), members.get("type")):
-        if isinstance(name, str) and _NAME.fullmatch(name):
+        if isinstance(name, str) and _SAFE_NAME.fullmatch(name):
             came.append(name)
     return SinkError(f"no batch-response came, but {', '.join(came)}")
 
 
-_TIMEOUT: Final = 10.0
-_GRACE: Final = 1.0
+_EXCHANGE_TIMEOUT: Final = 10.0
+_TIMEOUT_GRACE: Final = 1.0
 _MAX_REPLY: Final = 8 * 1024 * 1024
 _NO_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None)
-_HEADERS: Final = {
+_REQUEST_FIELDS: Final = {
     "Accept": "application/fhir+json",
     "Accept-Encoding": "identity",
     "Content-Type": "application/fhir+json",
@@ -326,7 +326,7 @@ class RepositoryClient:
         *,
         tls: ssl.SSLContext | None = None,
         bearer: CredentialBearer | None = None,
-        timeout: float = _TIMEOUT,
+        timeout: float = _EXCHANGE_TIMEOUT,
     ) -> None:
         self._session = session
         self._base = base
@@ -345,7 +345,7 @@ class RepositoryClient:
         except RuntimeError:
             raise SinkError("the gateway has ended") from None
         try:
-            return sending.result(self._timeout + _GRACE)
+            return sending.result(self._timeout + _TIMEOUT_GRACE)
         except SinkError:
             raise
         except BaseException as error:
@@ -355,7 +355,7 @@ class RepositoryClient:
 
     async def _exchange(self, body: bytes) -> RepositoryResponse:
         async with asyncio.timeout(self._timeout):
-            headers = dict(_HEADERS)
+            headers = dict(_REQUEST_FIELDS)
             if self._bearer is None:
                 return await self._send_with_reconnect(body, headers)
             try:

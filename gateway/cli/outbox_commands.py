@@ -51,7 +51,8 @@ from gateway.outbox.entry import (
     content_view,
     format_time,
 )
-from gateway.outbox.open_outbox import make_outbox, open_store
+from gateway.outbox.open_outbox import open_store
+from gateway.outbox.store.outbox_queue import Outbox
 from gateway.outbox.store.store_types import (
     EntryContent,
     EntryStateError,
@@ -63,7 +64,6 @@ if TYPE_CHECKING:
     from gateway.audit.audit_trail import AuditTrail
     from gateway.config.settings import Settings
     from gateway.outbox.entry import OutboxEntry, PendingAuditRecord
-    from gateway.outbox.store.outbox_queue import Outbox
 
 ids_option = argument("ids", nargs=-1, metavar="[ID…]", help="As `outbox list` shows them.")
 all_option = option("--all", "every", is_flag=True, help="Entries of every state.")
@@ -420,7 +420,12 @@ async def _open_outbox(settings: Settings) -> AsyncIterator[Outbox]:
     try:
         key = shared_stores.outbox_key(settings.outbox)
         async with open_store(settings.outbox, key) as store:
-            yield make_outbox(store, settings.outbox, lambda _: None)
+            yield Outbox(
+                store=store,
+                settings=settings.outbox,
+                observe=lambda _: None,
+                wake=lambda: None,
+            )
     except (StartError, OutboxConfigurationError) as error:
         raise OutboxCommandError(exception_message(error)) from None
     except OutboxError as error:

@@ -245,7 +245,7 @@ def first_field_value(fields: FieldLines, name: bytes) -> str | None:
     return None
 
 
-_ID: Final = re.compile(r"[A-Za-z0-9\-]{1,64}")
+_ENTRY_ID: Final = re.compile(r"[A-Za-z0-9\-]{1,64}")
 _PAGE_SIZE: Final = 100
 _MIN_RETRY_AFTER: Final = 1
 _MAX_RETRY_AFTER: Final = 60
@@ -280,7 +280,7 @@ class OutboxApi:
                 _require(method, "GET", "HEAD")
                 return await self._list(context, base + OUTBOX_PATH, response_format)
             _require(method, "GET", "HEAD", "DELETE")
-            if not _ID.fullmatch(rest):
+            if not _ENTRY_ID.fullmatch(rest):
                 raise _not_found()
             if method == "DELETE":
                 return await self._cancel(rest, context.caller.name, response_format)

@@ -38,7 +38,12 @@ class OutboxMaintenance:
     """
 
     def __init__(
-        self, store: SqlStore, observe: OutboxObserver, clock: Callable[[], float], owner: str
+        self,
+        *,
+        store: SqlStore,
+        observe: OutboxObserver,
+        clock: Callable[[], float],
+        owner: str,
     ) -> None:
         self._store = store
         self._observe = observe
@@ -167,7 +172,9 @@ class DeliveryLoop:
             index_lag=delays.index_lag,
             on_attempt_ended=self.wake,
         )
-        self._maintenance = OutboxMaintenance(store, observe, timing.clock, self._owner)
+        self._maintenance = OutboxMaintenance(
+            store=store, observe=observe, clock=timing.clock, owner=self._owner
+        )
         self._woken = asyncio.Event()
         self._draining = False
         self._finished = asyncio.Event()

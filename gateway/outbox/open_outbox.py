@@ -1,13 +1,6 @@
-"""Opens the store that `outbox.url` names, and makes the objects that work on it.
+"""Opens the store that `outbox.url` names, for a gateway or for a command.
 
-    async with open_store(settings.outbox, key) as store:
-        delivery = make_delivery_loop(store, settings.outbox, sender, observe)
-        outbox = make_outbox(store, settings.outbox, observe, delivery.wake)
-        running = loop.create_task(delivery.run())
-        ...
-        await delivery.drain(grace)  # then `running` ends
-
-Only this module requires the extra `outbox`. Commands need no delivery, and leave out `wake`.
+Only this module requires the extra `outbox`.
 """
 
 from __future__ import annotations
@@ -20,11 +13,8 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway.clock import TimeSource
 from gateway.i18n import Message, exception_message, setting_problem
-from gateway.outbox.delivery import DeliveryLoop
 from gateway.outbox.store.content_encryption import ContentCipher
-from gateway.outbox.store.outbox_queue import Outbox
 from gateway.outbox.store.store_types import (
     OutboxConfigurationError,
     OutboxInUseError,
@@ -34,8 +24,6 @@ from gateway.outbox.store.store_types import (
 if TYPE_CHECKING:
     from gateway.config.operations_settings import OutboxSettings
     from gateway.config.setting_urls import DatabaseLocation
-    from gateway.outbox.entry import OutboxObserver
-    from gateway.outbox.platform_sender import LatestEntrySender
     from gateway.outbox.store.database import Database
     from gateway.outbox.store.outbox_store import SqlStore
 
@@ -76,25 +64,6 @@ def require_extra(settings: OutboxSettings) -> None:
             importlib.import_module(module)
         except ImportError:
             raise OutboxConfigurationError(setting_problem("outbox.enabled", _MISSING)) from None
-
-
-def make_outbox(
-    store: SqlStore,
-    settings: OutboxSettings,
-    observe: OutboxObserver,
-    wake: Callable[[], None] = lambda: None,
-) -> Outbox:
-    """Return the outbox for the request path, for commands and for pages."""
-    return Outbox(store=store, settings=settings, observe=observe, wake=wake)
-
-
-def make_delivery_loop(
-    store: SqlStore, settings: OutboxSettings, sender: LatestEntrySender, observe: OutboxObserver
-) -> DeliveryLoop:
-    """Return the delivery; it does nothing before `run`. Call this in a running event loop."""
-    return DeliveryLoop(
-        store=store, settings=settings, sender=sender, observe=observe, timing=TimeSource()
-    )
 
 
 async def _prepare_store(store: SqlStore, location: DatabaseLocation, *, later: bool) -> None:

@@ -344,6 +344,7 @@ class LatestEntrySender:
 
     def __init__(
         self,
+        *,
         acquire_sender: Callable[[], tuple[EntrySender, Callable[[], None]]],
         can_record: Callable[[], bool],
         probe: Callable[[], Awaitable[object]],

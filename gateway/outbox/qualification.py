@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from gateway.outbox.entry import FieldLines
     from gateway.pipeline.request import RequestContext
 
-_ID: Final = r"([A-Za-z0-9\-.]{1,64})"
-_PATIENT: Final = re.compile(rf"\bPatient/{_ID}")
-_INSTANCE: Final = re.compile(rf"([A-Z][A-Za-z]{{1,63}})/{_ID}(?:/.*)?")
-_BARE_ID: Final = re.compile(_ID)
-_TYPE: Final = re.compile(r"[A-Z][A-Za-z]{1,63}")
+_LOGICAL_ID: Final = r"([A-Za-z0-9\-.]{1,64})"
+_PATIENT: Final = re.compile(rf"\bPatient/{_LOGICAL_ID}")
+_INSTANCE: Final = re.compile(rf"([A-Z][A-Za-z]{{1,63}})/{_LOGICAL_ID}(?:/.*)?")
+_BARE_ID: Final = re.compile(_LOGICAL_ID)
+_TYPE_NAME: Final = re.compile(r"[A-Z][A-Za-z]{1,63}")
 # The members of a Reference; any other element with an identifier is no reference.
 _REFERENCE: Final = frozenset(
     {"id", "extension", "reference", "type", "identifier", "display", "_reference", "_type"}
@@ -88,7 +88,7 @@ def _keys_of_path(path: str, query: str) -> Iterator[str]:
     instance = _INSTANCE.fullmatch(path)
     if instance is not None:
         yield f"{instance[1]}/{instance[2]}"
-    yield from _keys_of_query(path if _TYPE.fullmatch(path) else "", query)
+    yield from _keys_of_query(path if _TYPE_NAME.fullmatch(path) else "", query)
 
 
 def _keys_of_query(kind: str, query: str) -> Iterator[str]:
@@ -362,7 +362,7 @@ def conditional_creates(bundle: Element) -> Iterator[tuple[str, Element]]:
 
 
 _QUOTED_OR_COMMA: Final = re.compile(rb'"(?:[^"\\]|\\.)*"?|,', re.DOTALL)
-_ASYNC: Final = re.compile(
+_ASYNC_PREFERENCE: Final = re.compile(
     rb'\s*+respond-async\s*+(?:=\s*+(?:""\s*+)?)?(?:;.*)?', re.IGNORECASE | re.DOTALL
 )
 
@@ -370,14 +370,16 @@ _ASYNC: Final = re.compile(
 @lru_cache(maxsize=64)
 def prefers_async(prefer: bytes) -> bool:
     """Return whether a Prefer field asks for an asynchronous response (RFC 7240 section 4.1)."""
-    return any(map(_ASYNC.fullmatch, _preferences(prefer)))
+    return any(map(_ASYNC_PREFERENCE.fullmatch, _preferences(prefer)))
 
 
 @lru_cache(maxsize=64)
 def remove_async_preference(prefer: bytes) -> bytes:
     """Return the other preferences, octet for octet; b"" for none."""
     return b",".join(
-        preference for preference in _preferences(prefer) if not _ASYNC.fullmatch(preference)
+        preference
+        for preference in _preferences(prefer)
+        if not _ASYNC_PREFERENCE.fullmatch(preference)
     ).strip()
 
 

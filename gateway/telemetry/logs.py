@@ -213,7 +213,7 @@ Format = Literal["auto", "json", "console"]
 
 # Seconds that the process waits at its end until the last lines are written.
 _FINAL_FLUSH_SECONDS: Final = 2.0
-_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROL_CHARACTERS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def configure(level: str, fmt: Format, stream: TextIO | None = None) -> Callable[[], None]:
@@ -446,7 +446,7 @@ def _printable(_logger: object, _method: str, event: EventDict) -> EventDict:
         if isinstance(value, str):
             # Only a traceback has several lines.
             lines = value.split("\n") if key == "exception" else [value]
-            event[key] = "\n".join(_CONTROLS.sub(_escaped, line) for line in lines)
+            event[key] = "\n".join(_CONTROL_CHARACTERS.sub(_escaped, line) for line in lines)
     return event
 
 

@@ -254,13 +254,13 @@ def _child_context(above: SpanContext) -> Context:
 
 _log = get_logger("gateway.tracing")
 
-_TIMEOUT: Final = 5.0
+_EXPORT_TIMEOUT: Final = 5.0
 _MAX_QUEUE: Final = 8192
-_BATCH: Final = 512
+_BATCH_SIZE: Final = 512
 _DELAY_MS: Final = 1000.0
 _REMIND_AFTER: Final = 60.0
 _FAILING_CLOSE_TIMEOUT: Final = 0.5
-_POLL: Final = 0.01
+_CLOSE_POLL: Final = 0.01
 
 
 class SpanExport:
@@ -289,7 +289,7 @@ class SpanExport:
                 min(timeout, _FAILING_CLOSE_TIMEOUT) if self._exporter.is_failing else timeout
             ):
                 while ending.is_alive():  # noqa: ASYNC110 - a thread has no event to await
-                    await asyncio.sleep(_POLL)
+                    await asyncio.sleep(_CLOSE_POLL)
         self._exporter.abandon()
 
 
@@ -382,8 +382,8 @@ class _CountingProcessor(BatchSpanProcessor):
             exporter,
             max_queue_size=_MAX_QUEUE,
             schedule_delay_millis=_DELAY_MS,
-            max_export_batch_size=_BATCH,
-            export_timeout_millis=_TIMEOUT * 1000,
+            max_export_batch_size=_BATCH_SIZE,
+            export_timeout_millis=_EXPORT_TIMEOUT * 1000,
         )
         self._reporting_exporter = exporter
 
@@ -406,7 +406,7 @@ def _otlp(settings: TracingSettings, authorization: Secret | None) -> OTLPSpanEx
         certificate_file=str(settings.ca_file or ssl.get_default_verify_paths().cafile or "")
         or None,
         headers=headers,
-        timeout=_TIMEOUT,
+        timeout=_EXPORT_TIMEOUT,
         compression=Compression.Gzip,
         session=session,
     )

@@ -13,9 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from gateway.clock import TimeSource
 from gateway.config.operations_settings import OutboxSettings
-from gateway.outbox.entry import EntryState, OutboxEvent, OutboxStep
-from gateway.outbox.open_outbox import make_delivery_loop, make_outbox, open_store
+from gateway.outbox.delivery import DeliveryLoop
+from gateway.outbox.entry import EntryState, OutboxEvent, OutboxObserver, OutboxStep
+from gateway.outbox.open_outbox import open_store
+from gateway.outbox.store.outbox_queue import Outbox
+from gateway.outbox.store.outbox_store import SqlStore
 from gateway.outbox.store.store_types import (
     OutboxConfigurationError,
     OutboxFullError,
@@ -45,6 +49,13 @@ def made(place: Place, **more: object) -> OutboxSettings:
     return settings(place.url).model_copy(update=more)
 
 
+def make_outbox(
+    store: SqlStore, chosen: OutboxSettings, observe: OutboxObserver = lambda _: None
+) -> Outbox:
+    """An outbox without a delivery."""
+    return Outbox(store=store, settings=chosen, observe=observe, wake=lambda: None)
+
+
 def another_process_says(program: str, argument: str) -> str:
     """What a Python of its own prints."""
     run = [sys.executable, "-c", program, argument]
@@ -57,8 +68,14 @@ async def test_settings_make_a_whole_outbox(place: Place) -> None:
     events: list[OutboxEvent] = []
     sender = RecordingSender()
     async with open_store(chosen, RAW_KEY) as store:
-        delivery = make_delivery_loop(store, chosen, sender, events.append)
-        outbox = make_outbox(store, chosen, events.append, delivery.wake)
+        delivery = DeliveryLoop(
+            store=store,
+            settings=chosen,
+            sender=sender,  # type: ignore[arg-type]
+            observe=events.append,
+            timing=TimeSource(),
+        )
+        outbox = Outbox(store=store, settings=chosen, observe=events.append, wake=delivery.wake)
         entry = await outbox.enqueue(draft("a"))
         with pytest.raises(OutboxFullError):
             await outbox.enqueue(draft("b"))
@@ -76,7 +93,7 @@ async def test_settings_make_a_whole_outbox(place: Place) -> None:
 async def test_another_key_is_said_with_the_place(sqlite_place: SqlitePlace) -> None:
     """An operator reads which setting and which file it is about."""
     async with open_store(made(sqlite_place), RAW_KEY) as store:
-        await make_outbox(store, made(sqlite_place), lambda _: None).enqueue(draft("a"))
+        await make_outbox(store, made(sqlite_place)).enqueue(draft("a"))
     text = re.escape(f"outbox.url: {sqlite_place.url} holds entries that were encrypted")
     with pytest.raises(OutboxConfigurationError, match=text):
         async with open_store(made(sqlite_place), bytes(32)):
@@ -124,7 +141,7 @@ async def test_a_server_that_comes_back_is_used_again(postgres_place: PostgresPl
     """While the server is down every access says so; the gateway needs no restart."""
     server = postgres_place.server
     async with open_store(made(postgres_place), RAW_KEY) as store:
-        outbox = make_outbox(store, made(postgres_place), lambda _: None)
+        outbox = make_outbox(store, made(postgres_place))
         entry = await outbox.enqueue(draft("a"))
         await asyncio.to_thread(server.stop)
         try:
@@ -140,7 +157,7 @@ async def test_a_server_that_comes_back_is_used_again(postgres_place: PostgresPl
 async def test_a_full_disk_is_told_and_survived(sqlite_place: SqlitePlace) -> None:
     """A write that finds no room is not kept, and the outbox works on when there is room again."""
     async with open_store(made(sqlite_place), RAW_KEY) as store:
-        outbox = make_outbox(store, made(sqlite_place), lambda _: None)
+        outbox = make_outbox(store, made(sqlite_place))
         kept = await outbox.enqueue(draft("a"))
         size = os.stat(f"{sqlite_place.path}-wal").st_size
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -160,8 +177,8 @@ async def test_commands_see_what_another_process_does(sqlite_place: SqlitePlace)
         open_store(made(sqlite_place), RAW_KEY) as store,
         open_store(made(sqlite_place), RAW_KEY) as other,
     ):
-        here = make_outbox(store, made(sqlite_place), lambda _: None)
-        there = make_outbox(other, made(sqlite_place), lambda _: None)
+        here = make_outbox(store, made(sqlite_place))
+        there = make_outbox(other, made(sqlite_place))
         assert here.is_known_empty()
         entry = await there.enqueue(draft("a"))
         assert not here.is_known_empty()
@@ -226,7 +243,7 @@ async def test_nobody_waits_longer_as_others_wait_too(
     """While another process has the file, all who came together give up together."""
     monkeypatch.setattr("gateway.outbox.store.sqlite_database.BUSY_TIMEOUT", 1.0)
     async with open_store(made(sqlite_place), RAW_KEY) as store:
-        outbox = make_outbox(store, made(sqlite_place), lambda _: None)
+        outbox = make_outbox(store, made(sqlite_place))
         other = sqlite3.connect(sqlite_place.path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         puts = [asyncio.create_task(outbox.enqueue(draft(str(number)))) for number in range(3)]
@@ -288,7 +305,7 @@ async def test_many_processes_may_open_it_first(place: Place) -> None:
 
     async def one(number: int) -> None:
         async with open_store(made(place), RAW_KEY) as store:
-            await make_outbox(store, made(place), lambda _: None).enqueue(draft(str(number)))
+            await make_outbox(store, made(place)).enqueue(draft(str(number)))
 
     await asyncio.gather(*(one(number) for number in range(6)))
     async with open_store(made(place), RAW_KEY) as store:

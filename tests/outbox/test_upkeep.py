@@ -21,7 +21,8 @@ _ME = "me"
 async def recover(store: SqlStore) -> tuple[Sequence[EntryState], Sequence[int]]:
     """Have abandoned entries recovered; the states of all, and the numbers of those."""
     events: list[OutboxEvent] = []
-    await OutboxMaintenance(store, events.append, time.monotonic, _ME).recover_leases(_LEASE, 10.0)
+    upkeep = OutboxMaintenance(store=store, observe=events.append, clock=time.monotonic, owner=_ME)
+    await upkeep.recover_leases(_LEASE, 10.0)
     states = [entry.state for entry in await store.entries()]
     return states, [event.entry.number for event in events]
 
