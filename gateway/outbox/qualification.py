@@ -7,7 +7,7 @@ queued: it would be unknown what must not overtake it. `classify_write` is a pur
 The ordering keys of a write are the patients that are named anywhere in it, and the resource. A key
 too many makes a write wait longer, a missing one loses an update: where it is not certain, a key is
 added. The keys are plain text such as `Patient/5` or `Patient?identifier=system|value`; the store
-hashes them. They are generated one by one, so that `_collect_keys` can stop at its limits.
+hashes them. They are generated one by one, so that `collect_keys` can stop at its limits.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class TooManyKeysError(Exception):
     """The write names more than can be ordered key by key."""
 
 
-def _collect_keys(*keys: Iterable[str]) -> set[str]:
+def collect_keys(*keys: Iterable[str]) -> set[str]:
     """Return the set of all keys.
 
     Raises `TooManyKeysError` for more than `_MAX_KEYS` different keys, or more than `_MAX_MENTIONS`
@@ -77,7 +77,7 @@ def _collect_keys(*keys: Iterable[str]) -> set[str]:
     return found
 
 
-def _keys_of_path(path: str, query: str) -> Iterator[str]:
+def keys_of_path(path: str, query: str) -> Iterator[str]:
     """Yield the keys that a raw path relative to the base and its query name.
 
     They may be those of a Bundle entry. Raises `TooManyKeysError` where one is longer than
@@ -88,11 +88,11 @@ def _keys_of_path(path: str, query: str) -> Iterator[str]:
     instance = _INSTANCE.fullmatch(path)
     if instance is not None:
         yield f"{instance[1]}/{instance[2]}"
-    yield from _keys_of_query(path if _TYPE_NAME.fullmatch(path) else "", query)
+    yield from keys_of_query(path if _TYPE_NAME.fullmatch(path) else "", query)
 
 
-def _keys_of_query(kind: str, query: str) -> Iterator[str]:
-    """Yield the keys that search criteria for a resource type name. Raises as `_keys_of_path`."""
+def keys_of_query(kind: str, query: str) -> Iterator[str]:
+    """Yield the keys that search criteria for a resource type name. Raises as `keys_of_path`."""
     for name, value in parse_qsl(_require_short(query).lstrip("?")):
         yield from _patient_keys(value)
         for item in value.split(","):
@@ -126,8 +126,8 @@ def _keys_of_criterion(kind: str, name: str, value: str) -> Iterator[str]:
             yield f"Patient/{value}"
 
 
-def _keys_of_body(body: Element) -> Iterator[str]:
-    """Yield the keys that a resource, a Bundle or a patch names. Raises as `_keys_of_path`."""
+def keys_of_body(body: Element) -> Iterator[str]:
+    """Yield the keys that a resource, a Bundle or a patch names. Raises as `keys_of_path`."""
     for element in document_tree.walk_elements(body):
         for name, children in element.items():
             if name != "div":
@@ -141,7 +141,7 @@ def _keys_of_texts(children: list[object]) -> Iterator[str]:
         if isinstance(text, str) and "Patient/" in text:
             yield from _patient_keys(text)
         if isinstance(text, str) and "Patient?" in text:
-            yield from _keys_of_query("Patient", text.partition("Patient?")[2])
+            yield from keys_of_query("Patient", text.partition("Patient?")[2])
 
 
 def _keys_of_resource(element: Element) -> Iterator[str]:
@@ -234,9 +234,9 @@ def _classify_readable(write: WriteDescription) -> WriteClassification | None:
     if write.body and kind != "Binary":
         body = document_tree.parse_body(write.body, write.content_type, sent=write.sent)
     named = (
-        _keys_of_path(path, write.query),
-        _keys_of_body(body),
-        _keys_of_query(kind, write.if_none_exist or ""),
+        keys_of_path(path, write.query),
+        keys_of_body(body),
+        keys_of_query(kind, write.if_none_exist or ""),
     )
     if write.code in BUNDLES:
         return _classify_bundle(body, named)
@@ -248,7 +248,7 @@ def _classify_readable(write: WriteDescription) -> WriteClassification | None:
 
 def _ordering_keys(keys: Iterable[Iterable[str]]) -> frozenset[str]:
     try:
-        return frozenset(_collect_keys(*keys))
+        return frozenset(collect_keys(*keys))
     except TooManyKeysError:
         return ALL_KEYS
 
@@ -321,15 +321,15 @@ def _may_affect_unnamed(request: Element) -> bool:
     """Return whether a request may affect resources that it does not name."""
     path, _, query = document_tree.first_text(request, "url").partition("?")
     try:
-        return bool(query) and not any(_keys_of_path(path, query))
+        return bool(query) and not any(keys_of_path(path, query))
     except TooManyKeysError:
         return False
 
 
 def _keys_of_request(request: Element) -> Iterator[str]:
     path, _, query = document_tree.first_text(request, "url").partition("?")
-    yield from _keys_of_path(path, query)
-    yield from _keys_of_query(
+    yield from keys_of_path(path, query)
+    yield from keys_of_query(
         _resource_type_of(request), document_tree.first_text(request, "ifNoneExist")
     )
 
