@@ -27,7 +27,7 @@ from gateway.pipeline.unidentified_limit import UnidentifiedLimiter
 
 if TYPE_CHECKING:
     from gateway.config.inbound_settings import AllowSettings, CallerSettings
-    from gateway.config.section import SecretSource
+    from gateway.config.section import SecretRef
     from gateway.config.settings import Settings
     from gateway.oauth.client_authentication import ClientAuthentication, ClientAuthenticator
     from gateway.secret import Secret
@@ -50,7 +50,7 @@ def credential_authenticators(settings: Settings, name: str) -> tuple[ClientAuth
     Raises `StartError` if the secret or key is unusable.
     """
     credential = settings.credentials[name]
-    source = credential.secret_source(name)
+    source = credential.secret_ref(name)
     with _secret_as_start_error(source):
         return client_authenticators(credential.auth_method, credential.client_id, source)
 
@@ -69,7 +69,7 @@ def login_authentications(settings: Settings) -> tuple[ClientAuthentication, ...
 
 def _login_authenticators(settings: Settings) -> tuple[ClientAuthenticator, ...]:
     login = settings.login
-    source = login.secret_source()
+    source = login.secret_ref()
     if not source.is_given:
         return ()
     with _secret_as_start_error(source):
@@ -77,17 +77,14 @@ def _login_authenticators(settings: Settings) -> tuple[ClientAuthenticator, ...]
 
 
 @contextlib.contextmanager
-def _secret_as_start_error(source: SecretSource) -> Iterator[None]:
+def _secret_as_start_error(source: SecretRef) -> Iterator[None]:
     """Turn errors of a secret or key into `StartError`."""
     try:
         yield
     except SecretReadError as error:
         raise StartError(exception_message(error)) from None
     except ClientKeyError as error:
-        if source.file is None:
-            raise StartError(setting_problem(source.key, error.problem)) from None
-        why = Message("{path}: {why}", path=source.file, why=error.problem)
-        raise StartError(setting_problem(f"{source.key}_file", why)) from None
+        raise StartError(setting_problem(*source.fault(error.problem))) from None
 
 
 def public_keys(settings: Settings) -> tuple[Mapping[str, Any], ...]:
@@ -107,7 +104,7 @@ def public_keys(settings: Settings) -> tuple[Mapping[str, Any], ...]:
 
 
 def client_authenticators(
-    auth_method: str, client_id: str, source: SecretSource
+    auth_method: str, client_id: str, source: SecretRef
 ) -> tuple[ClientAuthenticator, ...]:
     """Return an authenticator for each secret or key of a client, the newest first.
 
@@ -167,7 +164,7 @@ def operators(settings: Settings) -> list[tuple[str, Secret]]:
     found = []
     for index, operator in enumerate(settings.admin.operators):
         try:
-            password = operator.secret_source(index).read()
+            password = operator.secret_ref(index).read()
         except SecretReadError as error:
             raise StartError(exception_message(error)) from None
         if password is not None:
@@ -186,7 +183,7 @@ def duplicate_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
     """
     first: dict[tuple[str, str | None, bytes], str] = {}
     for index, caller in enumerate(settings.callers):
-        for source in caller.secret_sources(index):
+        for source in caller.secret_refs(index):
             with contextlib.suppress(SecretReadError):
                 secret = source.read()
                 if secret is None:
@@ -206,7 +203,7 @@ def _identification(
     caller: CallerSettings, index: int, clock: Callable[[], float]
 ) -> CallerMatcher:
     try:
-        api_key, *password = [source.read() for source in caller.secret_sources(index)]
+        api_key, *password = [source.read() for source in caller.secret_refs(index)]
     except SecretReadError as error:
         raise StartError(exception_message(error)) from None
     rate = caller.rate_limit

@@ -99,7 +99,7 @@ def trace_peers(settings: Settings) -> TracePeers:
 
 def _authorization(settings: Settings) -> Secret | None:
     try:
-        return settings.tracing.secret_source().read()
+        return settings.tracing.secret_ref().read()
     except SecretReadError as error:
         raise StartError(exception_message(error)) from None
 
@@ -312,7 +312,7 @@ def configured_addresses(settings: Settings) -> Iterator[tuple[Message, Secret]]
 
     Raises `StartError`.
     """
-    for source in settings.alerts.address_sources():
+    for source in settings.alerts.address_refs():
         try:
             text = source.read()
         except SecretReadError as error:

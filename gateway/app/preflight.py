@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -31,12 +32,17 @@ from gateway.alerts.notify_addresses import (
 from gateway.app import identity_setup, observability_setup, reloader, shared_stores, tls_contexts
 from gateway.app.identity_setup import client_authenticators
 from gateway.config.problems import Problem, dotted
-from gateway.config.section import SecretReadError, named_files, suspicious_surrounding
+from gateway.config.section import (
+    SecretReadError,
+    find_in_right_part,
+    named_files,
+    suspicious_surrounding,
+)
 from gateway.errors import ClientKeyError, StartError
 from gateway.i18n import EMPTY_MESSAGE, Message, exception_message, system_error
 
 if TYPE_CHECKING:
-    from gateway.config.section import SecretSource
+    from gateway.config.section import SecretRef
     from gateway.config.settings import Settings
 
 State = Literal["ok", "failed", "skipped"]
@@ -166,18 +172,17 @@ def _is_root() -> bool:
 def find_problems(settings: Settings, already_reported: Collection[str] = ()) -> Iterator[Problem]:
     """Yield unreadable files, and unusable or suspicious contents of files.
 
-    `already_reported` are keys with a problem in the settings themselves: they were left out of the
-    settings, and what depends on them is not checked.
+    `already_reported` are keys with a problem in the settings themselves: what depends on their
+    values is not checked.
     """
     reported_keys = set(already_reported)
-    for problems in (
-        *(_unreadable_secrets(settings), _unreadable_files(settings)),
-        *(_unusable_certificates(settings), _unusable_secrets(settings, already_reported)),
-        *(_suspicious_secrets(settings), _duplicate_secrets(settings), _unusable_parts(settings)),
-        *(_unusable_outbox(settings), _unusable_addresses(settings), _unwritable_audit(settings)),
-    ):
+    for check in _CHECKS:
         # A problem of a key that was reported already is a consequence of the first one.
-        found = [problem for problem in problems if problem.key not in reported_keys]
+        found = [
+            problem
+            for problem in find_in_right_part((check,), settings)
+            if problem.key not in reported_keys
+        ]
         yield from found
         reported_keys.update(problem.key for problem in found)
 
@@ -198,9 +203,9 @@ def find_warnings(settings: Settings, now: Callable[[], float] = time.time) -> I
 
 
 def _unreadable_secrets(settings: Settings) -> Iterator[Problem]:
-    for source in settings.secret_sources():
+    for secret in settings.secret_refs():
         try:
-            source.read()
+            secret.read()
         except SecretReadError as error:
             yield Problem(error.key, _in_file(error.path, error.problem), error.hint)
 
@@ -227,38 +232,40 @@ def _unusable_certificates(settings: Settings) -> Iterator[Problem]:
         yield _as_problem(mistake)
 
 
-def _unusable_secrets(settings: Settings, reported_keys: Collection[str]) -> Iterator[Problem]:
-    """Yield secrets and keys that can be read but not used, if the `auth_method` is known."""
-    clients = [
-        (credential.auth_method, credential.client_id, credential.secret_source(name))
-        for name, credential in settings.credentials.items()
-    ]
+def _unusable_credentials(settings: Settings) -> Iterator[Problem]:
+    for name, credential in settings.credentials.items():
+        secret = credential.secret_ref(name)
+        yield from _unusable_secret(credential.auth_method, credential.client_id, secret)
+
+
+def _unusable_login(settings: Settings) -> Iterator[Problem]:
     login = settings.login
-    if login.secret_source().is_given:
-        clients.append((login.auth_method, login.client_id or "", login.secret_source()))
-    for auth_method, client_id, source in clients:
-        if not source.is_given or dotted((*source.setting[:-1], "auth_method")) in reported_keys:
-            continue
-        try:
-            client_authenticators(auth_method, client_id, source)
-        except ClientKeyError as error:
-            yield _secret_problem(source, error.problem)
-        except SecretReadError:
-            continue  # reported by `_unreadable_secrets`
+    yield from _unusable_secret(login.auth_method, login.client_id or "", login.secret_ref())
+
+
+def _unusable_secret(auth_method: str, client_id: str, secret: SecretRef) -> Iterator[Problem]:
+    """Yield the problem of a secret or key that can be read but not used."""
+    try:
+        if secret.is_given:
+            client_authenticators(auth_method, client_id, secret)
+    except ClientKeyError as error:
+        yield Problem(*secret.fault(error.problem))
+    except SecretReadError:
+        return  # reported by `_unreadable_secrets`
 
 
 def _suspicious_secrets(settings: Settings) -> Iterator[Problem]:
     """Yield secrets surrounded by white space or quotation marks of a shell or an editor."""
-    for source in settings.secret_sources():
-        if source.setting[-1] == "private_key":
+    for secret in settings.secret_refs():
+        if secret.setting[-1] == "private_key":
             continue
         with contextlib.suppress(SecretReadError):
-            secret = source.read()
-            if secret is not None and (odd := suspicious_surrounding(secret)) is not None:
+            text = secret.read()
+            if text is not None and (odd := suspicious_surrounding(text)) is not None:
                 hint = Message(
                     "remove it; if the secret was issued so, go on: it is used as it stands"
                 )
-                yield _secret_problem(source, odd, hint)
+                yield Problem(*secret.fault(odd), hint)
 
 
 def _duplicate_secrets(settings: Settings) -> Iterator[Problem]:
@@ -268,13 +275,12 @@ def _duplicate_secrets(settings: Settings) -> Iterator[Problem]:
         )
 
 
-def _unusable_parts(settings: Settings) -> Iterator[Problem]:
-    """Yield problems of the shared store and of the collector, without connecting to them."""
-    for require in (shared_stores.require_store, observability_setup.require_tracing):
-        try:
-            require(settings)
-        except StartError as error:
-            yield _as_problem(exception_message(error))
+def _refused(require: Callable[[Settings], object], settings: Settings) -> Iterator[Problem]:
+    """Yield what a part of the gateway refuses to start with, without connecting to anything."""
+    try:
+        require(settings)
+    except StartError as error:
+        yield _as_problem(exception_message(error))
 
 
 def _unusable_outbox(settings: Settings) -> Iterator[Problem]:
@@ -287,7 +293,7 @@ def _unusable_outbox(settings: Settings) -> Iterator[Problem]:
 
     for check in (shared_stores.outbox_key, require_extra):
         try:
-            settings.outbox.encryption_key_source().read()
+            settings.outbox.encryption_key_ref().read()
             check(settings.outbox)
         except SecretReadError:
             continue  # reported by `_unreadable_secrets`
@@ -321,12 +327,22 @@ def _as_problem(message: Message) -> Problem:
     return Problem(message.values["key"], message.values["why"])
 
 
-def _secret_problem(source: SecretSource, why: Message, hint: Message = EMPTY_MESSAGE) -> Problem:
-    """Return a problem of a secret, which is given in the settings or by a file."""
-    if source.file is None:
-        return Problem(source.key, why, hint)
-    return Problem(f"{source.key}_file", _in_file(source.file, why), hint)
-
-
 def _in_file(path: Path, why: Message) -> Message:
     return Message("{path}: {why}", path=path, why=why)
+
+
+# What can be read is judged after what cannot be read.
+_CHECKS: Final = (
+    _unreadable_secrets,
+    _unreadable_files,
+    _unusable_certificates,
+    _unusable_credentials,
+    _unusable_login,
+    _suspicious_secrets,
+    _duplicate_secrets,
+    partial(_refused, shared_stores.require_store),
+    partial(_refused, observability_setup.require_tracing),
+    _unusable_outbox,
+    _unusable_addresses,
+    _unwritable_audit,
+)

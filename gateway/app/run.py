@@ -159,7 +159,7 @@ def warn_of_settings(settings: Settings) -> None:
     for caution in setting_rules.find_start_cautions(settings):
         key = dotted(caution.setting)
         _log.warning("%s: %s; %s", key, caution.message, caution.hint, key=key)
-    for source in settings.secret_sources():
+    for source in settings.secret_refs():
         with contextlib.suppress(OSError):
             if source.file is not None and (exposed := permission_problem(source.file)) is not None:
                 _log.warning(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from gateway.config.operations_settings import OutboxSettings, StoreSettings
-    from gateway.config.section import SecretSource
+    from gateway.config.section import SecretRef
     from gateway.config.settings import Settings
     from gateway.login.session_store import SessionStore
     from gateway.oauth.token_store import TokenStore
@@ -110,7 +110,7 @@ def _store_description(store: StoreSettings) -> dict[str, Any]:
 
 def outbox_key(outbox: OutboxSettings) -> bytes:
     """Return the 32 bytes of the outbox's encryption key. Raises `StartError`."""
-    source = outbox.encryption_key_source()
+    source = outbox.encryption_key_ref()
     text = _read(source)
     if text is None:
         why = Message("is missing; {make_key}", make_key=MAKE_KEY)
@@ -122,7 +122,7 @@ def outbox_key(outbox: OutboxSettings) -> bytes:
 
 
 def _encryption_key(store: StoreSettings) -> Secret | None:
-    source = store.encryption_key_source()
+    source = store.encryption_key_ref()
     text = _read(source)
     if text is None:
         return None
@@ -132,7 +132,7 @@ def _encryption_key(store: StoreSettings) -> Secret | None:
     return Secret(text.reveal().strip().rstrip("="))
 
 
-def _read(source: SecretSource) -> Secret | None:
+def _read(source: SecretRef) -> Secret | None:
     try:
         return source.read()
     except SecretReadError as error:

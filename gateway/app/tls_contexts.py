@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from gateway.config.problems import dotted
+from gateway.config.section import named_files
 from gateway.errors import StartError
 from gateway.i18n import Message, exception_message, setting_problem, system_error
 from gateway.telemetry.logs import get_logger
@@ -102,7 +103,7 @@ def certificate_expiries(settings: Settings) -> dict[str, float]:
     reports the error.
     """
     found = {}
-    for name, _, path in _certificate_files(settings):
+    for name, path in _certificate_files(settings):
         if path is None:
             continue
         try:
@@ -119,58 +120,41 @@ def expired_certificates(settings: Settings, now: float) -> Iterator[tuple[str, 
 
     Unreadable certificates are left out.
     """
-    for name, key, path in _certificate_files(settings):
-        if path is None:
-            continue
-        with contextlib.suppress(OSError, ValueError):
-            ends = _expiry_times(path)
-            last = max(ends) if name.endswith("-ca") else ends[0]
-            if last < now:
-                yield key, path, last
+    for key, path in named_files(settings):
+        if (is_ca := str(key[-1]).endswith("ca_file")) or str(key[-1]).endswith("cert_file"):
+            with contextlib.suppress(OSError, ValueError):
+                ends = _expiry_times(path)
+                last = max(ends) if is_ca else ends[0]
+                if last < now:
+                    yield dotted(key), path, last
 
 
 def certificate_problems(settings: Settings) -> Iterator[Message]:
     """Yield every problem of certificates, keys and CAs, in use or not, with the setting's key."""
-    audit, platform, tls = settings.audit, settings.platform, settings.listen.tls
-    looks: list[Callable[[], object]] = [
-        partial(_verifying_context, path, key)
-        for key, path in (
-            *((key, path) for name, key, path in _certificate_files(settings) if "-ca" in name),
-            ("tracing.ca_file", settings.tracing.ca_file),
-            ("store.ca_file", settings.store.ca_file),
-        )
-        if path is not None
-    ]
-    looks += [
-        partial(_load_identity, ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), key, cert_file, key_file)
-        for key, cert_file, key_file in (
-            ("listen.tls.cert_file", tls.cert_file, tls.key_file),
-            ("platform.client_cert_file", platform.client_cert_file, platform.client_key_file),
-            (
-                "audit.syslog_client_cert_file",
-                audit.syslog_client_cert_file,
-                audit.syslog_client_key_file,
-            ),
-        )
-        if cert_file is not None and key_file is not None
-    ]
-    for look in looks:
+    files = dict(named_files(settings))
+    for key, path in files.items():
+        name = str(key[-1])
+        private_key = files.get((*key[:-1], name.replace("cert_file", "key_file")))
         try:
-            look()
+            if name.endswith("ca_file"):
+                _verifying_context(path, dotted(key))
+            elif name.endswith("cert_file") and private_key is not None:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                _load_identity(context, dotted(key), path, private_key)
         except StartError as error:
             yield exception_message(error)
 
 
-def _certificate_files(settings: Settings) -> Iterator[tuple[str, str, Path | None]]:
+def _certificate_files(settings: Settings) -> Iterator[tuple[str, Path | None]]:
     tls, platform, audit = settings.listen.tls, settings.platform, settings.audit
-    yield "listener", "listen.tls.cert_file", tls.cert_file
-    yield "caller-ca", "listen.tls.client_ca_file", tls.client_ca_file
-    yield "platform-ca", "platform.ca_file", platform.ca_file
-    yield "platform-client", "platform.client_cert_file", platform.client_cert_file
-    yield "sso-ca", "sso.ca_file", settings.sso.ca_file
-    yield "syslog-ca", "audit.syslog_ca_file", audit.syslog_ca_file
-    yield "audit-fhir-ca", "audit.fhir_ca_file", audit.fhir_ca_file
-    yield "syslog-client", "audit.syslog_client_cert_file", audit.syslog_client_cert_file
+    yield "listener", tls.cert_file
+    yield "caller-ca", tls.client_ca_file
+    yield "platform-ca", platform.ca_file
+    yield "platform-client", platform.client_cert_file
+    yield "sso-ca", settings.sso.ca_file
+    yield "syslog-ca", audit.syslog_ca_file
+    yield "audit-fhir-ca", audit.fhir_ca_file
+    yield "syslog-client", audit.syslog_client_cert_file
 
 
 def _expiry_times(path: Path) -> list[float]:

@@ -51,7 +51,7 @@ def run_check(source: SettingsSource) -> Settings | None:
 def _examine_settings(
     source: SettingsSource,
 ) -> tuple[Settings | None, list[Problem], list[Problem]]:
-    """Return the settings, partial or None where they have problems, with problems and warnings."""
+    """Return the settings, of wrong ones the right part or None, with problems and warnings."""
     from gateway.config.loader import SettingsError
 
     found: list[Problem] = []
@@ -60,7 +60,7 @@ def _examine_settings(
         settings = source.load()
     except SettingsError as error:
         found += error.problems
-        settings = error.partial_settings
+        settings = error.right_part
     if settings is None:
         return None, found, []
     from gateway.app import preflight as command

@@ -252,7 +252,7 @@ def _remedy(warning: Problem | None) -> Message:
 
 def _secret_files(settings: Settings, unreported: dict[str, Problem]) -> Iterator[CheckResult]:
     """Yield the check of each secret; remove the warnings about secrets from `unreported`."""
-    for source in settings.secret_sources():
+    for source in settings.secret_refs():
         check = Message("secret {key}", key=source.key)
         if source.file is None:
             hint = _remedy(unreported.pop(source.key, None))

@@ -131,7 +131,7 @@ def _secret_hint(error: TokenRequestError, settings: Settings, name: str) -> Mes
     credential = settings.credentials[name]
     if error.kind != "refused" or credential.auth_method == "private_key_jwt":
         return EMPTY_MESSAGE
-    source = credential.secret_source(name)
+    source = credential.secret_ref(name)
     with contextlib.suppress(SecretReadError):
         secret = source.read()
         if secret is not None and (odd := suspicious_surrounding(secret)) is not None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Strict
 
-from gateway.config.section import SecretSource, Section
+from gateway.config.section import SecretRef, Section
 from gateway.config.setting_urls import BasePath, BaseUrl
 from gateway.config.value_types import (
     KIB,
@@ -106,10 +106,10 @@ class OperatorSettings(Section):
         default=None, description="File that holds the password; re-read when it changes."
     )
 
-    def secret_source(self, index: int) -> SecretSource:
+    def secret_ref(self, index: int) -> SecretRef:
         """Return the source of the password; `index` is the position in `admin.operators`."""
         setting = ("admin", "operators", index, "password")
-        return SecretSource(setting, self.password, self.password_file)
+        return SecretRef(setting, self.password, self.password_file)
 
 
 class AdminSettings(Section):
@@ -249,16 +249,16 @@ class CallerSettings(Section):
     @property
     def has_secret(self) -> bool:
         """Whether the caller sends a key or password."""
-        return any(source.is_given for source in self.secret_sources(0))
+        return any(source.is_given for source in self.secret_refs(0))
 
-    def secret_sources(self, index: int) -> tuple[SecretSource, ...]:
+    def secret_refs(self, index: int) -> tuple[SecretRef, ...]:
         """Return the sources of key and password; `index` is the position in `callers`."""
         caller = ("callers", index)
-        key = SecretSource((*caller, "api_key"), self.api_key, self.api_key_file)
+        key = SecretRef((*caller, "api_key"), self.api_key, self.api_key_file)
         if self.basic_auth is None:
             return (key,)
         basic, name = self.basic_auth, (*caller, "basic_auth", "password")
-        return (key, SecretSource(name, basic.password, basic.password_file))
+        return (key, SecretRef(name, basic.password, basic.password_file))
 
 
 class LimitsSettings(Section):

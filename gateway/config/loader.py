@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from gateway import os_support
 from gateway.config import setting_rules, settings_schema
@@ -34,8 +34,9 @@ from gateway.config.problems import (
     did_you_mean,
     dotted,
 )
+from gateway.config.section import WrongSettingError
 from gateway.config.setting_rules import find_violations
-from gateway.config.settings import Settings
+from gateway.config.settings import Settings, fill_in_environment
 from gateway.config.sources import (
     CONFIG_VARIABLE,
     MAX_FILE_BYTES,
@@ -55,15 +56,13 @@ from gateway.i18n import Message, any_of
 class SettingsError(Exception):
     """The settings cannot be used; `problems` holds every reason.
 
-    `partial_settings` are settings without the wrong values, for checking only; None where there
-    are none.
+    `right_part` are the settings without the wrong values, for checking only; None where there are
+    no settings at all.
     """
 
-    def __init__(
-        self, problems: Iterable[Problem], partial_settings: Settings | None = None
-    ) -> None:
+    def __init__(self, problems: Iterable[Problem], right_part: Settings | None = None) -> None:
         self.problems = tuple(problems)
-        self.partial_settings = partial_settings
+        self.right_part = right_part
         super().__init__("\n".join(map(str, self.problems)))
 
 
@@ -107,7 +106,7 @@ def _text(path: Path) -> str:
 def load_settings(path: Path | None, environ: Mapping[str, str]) -> Settings:
     """Return the settings of a YAML file, if one is given, overridden by environment variables.
 
-    Opens no other file: secrets are read later, by `SecretSource.read`. Raises `SettingsError` with
+    Opens no other file: secrets are read later, by `SecretRef.read`. Raises `SettingsError` with
     every problem.
     """
     return _check(path, environ).settings()
@@ -133,8 +132,8 @@ class _Validation:
         self._document = document
         self._variables = variables
         self._problems = [*document.problems, *variables.problems]
-        # Keys that have a problem already: no rule reports them too.
-        self._reported_keys: list[SettingPath] = []
+        # Keys that have a problem already.
+        self._wrong = set(document.reported_keys)
         # Correct keys to the misspelled ones that are validated in their place.
         self._misspelled: dict[SettingPath, SettingPath] = {}
 
@@ -143,9 +142,9 @@ class _Validation:
         settings = self._validated(_copy(values))
         # The contents of an unreadable file are unknown, so that rules would report its absent
         # keys.
-        if settings is not None and (self._document.values or not self._document.problems):
-            self._apply_rules(settings)
-        if self._problems or settings is None:
+        if self._document.values or not self._document.problems:
+            self._problems += map(self._broken, find_violations(settings))
+        if self._problems:
             raise SettingsError(self._problems, settings)
         return settings
 
@@ -157,8 +156,8 @@ class _Validation:
             self._make_problem(caution.setting, caution.message, caution.hint) for caution in found
         ]
 
-    def _validated(self, values: dict[str, Any]) -> Settings | None:
-        """Return the settings; with problems, those without the wrong values, or None."""
+    def _validated(self, values: dict[str, Any]) -> Settings:
+        """Return the settings; of wrong ones, the part that is right."""
         settings, wrong = _validate(values)
         while (slip := _first_slip(wrong, values)) is not None:
             entry, meant = slip
@@ -167,22 +166,14 @@ class _Validation:
             _rename_key(values, entry["loc"], meant)
             settings, wrong = _validate(values)
         is_unreadable = bool(self._document.problems) and not self._document.values
-        self._reported_keys = [self._setting(entry) for entry in wrong]
+        self._wrong.update(map(self._setting, wrong))
         for entry in wrong:
             if not self._is_consequence(entry, is_unreadable=is_unreadable):
                 self._problems.append(self._problem(entry))
-        return _settings_without(values, self._reported_keys) if settings is None else settings
-
-    def _apply_rules(self, settings: Settings) -> None:
-        settled = [*self._reported_keys, *self._document.reported_keys]
-        found: set[tuple[SettingPath, str]] = set()
-        for finding in find_violations(settings):
-            setting = finding.setting
-            involved_settings = (setting, *finding.related_settings)
-            if (setting, finding.message) in found or _any_below(involved_settings, settled):
-                continue
-            found.add((setting, finding.message))
-            self._problems.append(self._broken(finding))
+        if settings is not None and not self._wrong:
+            return settings
+        right: Settings = _right_part(Settings, fill_in_environment(values), self._wrong)
+        return right
 
     def _broken(self, rule: RuleViolation) -> Problem:
         """Return the problem of a broken rule; a missing key may be set by an empty variable."""
@@ -210,7 +201,7 @@ class _Validation:
         setting = self._setting(entry)
         if self._as_written(setting) in self._document.reported_keys:
             return True
-        implied = setting[0] in ("platform", "sso") and ("environment",) in self._reported_keys
+        implied = setting[0] in ("platform", "sso") and ("environment",) in self._wrong
         return entry["type"] == "missing" and (is_unreadable or implied)
 
     def _problem(self, entry: Any) -> Problem:
@@ -268,6 +259,36 @@ def _validate(values: dict[str, Any]) -> tuple[Settings | None, list[Any]]:
         return None, list(error.errors(include_url=False))
 
 
+def _right_part(
+    annotation: Any, value: Any, wrong: Collection[SettingPath], path: SettingPath = ()
+) -> Any:
+    """Return what is right of a value: of a group all but the wrong keys, else the whole.
+
+    `wrong` are the paths of all wrong keys. Raises `WrongSettingError` where nothing is right.
+    """
+    if path in wrong:
+        raise WrongSettingError(path)
+    if not any(key[: len(path)] == path for key in wrong):
+        return TypeAdapter(annotation).validate_python(value)
+    if (inner := settings_schema.value_of_mapping(annotation)) is not None:
+        return {key: _right_part(inner, each, wrong, (*path, key)) for key, each in value.items()}
+    if (inner := settings_schema.item_of_list(annotation)) is not None:
+        return tuple(_right_part(inner, each, wrong, (*path, i)) for i, each in enumerate(value))
+    if (section := settings_schema.section_of(annotation)) is None:
+        raise WrongSettingError(path)
+    right, left_out = {}, []
+    for key, inner in settings_schema.fields_of(section).items():
+        if key in value and not (value[key] is None and section.is_group(key)):
+            try:
+                right[key] = _right_part(inner, value[key], wrong, (*path, key))
+            except WrongSettingError:
+                left_out.append(key)
+    group = section.model_construct(**right)
+    for key in left_out:
+        group.__dict__.pop(key, None)
+    return group
+
+
 def _first_slip(wrong: Iterable[Any], values: dict[str, Any]) -> tuple[Any, SettingPath] | None:
     """Return the first unknown key with the absent key that was probably meant, else None."""
     for entry in wrong:
@@ -284,12 +305,6 @@ def _first_slip(wrong: Iterable[Any], values: dict[str, Any]) -> tuple[Any, Sett
 def _groups_with_key(name: str) -> list[str]:
     """Return the keys of this name anywhere in the settings."""
     return [dotted(setting) for setting, _ in settings_schema.value_paths() if setting[-1] == name]
-
-
-def _any_below(settings: Iterable[SettingPath], groups: Iterable[SettingPath]) -> bool:
-    """Return whether one of the keys is one of the groups or lies in one."""
-    settled = set(groups)
-    return any(key[:length] in settled for key in settings for length in range(len(key) + 1))
 
 
 # In the working directory of the command.
@@ -388,29 +403,6 @@ def _spelled(path: Path) -> str:
     return str(path) if path.is_absolute() else f".{os.sep}{path}"
 
 
-_MAX_ROUNDS: Final = 4
-
-
-def _settings_without(values: dict[str, Any], wrong: Sequence[SettingPath]) -> Settings | None:
-    """Return settings made of `values` without the wrong ones, None where that fails.
-
-    Missing required keys get a stand-in. The result serves for checking only.
-    """
-    remaining = _copy(values)
-    for _ in range(_MAX_ROUNDS):
-        for setting in wrong:
-            _remove(remaining, setting)
-        try:
-            return Settings.model_validate(remaining)
-        except ValidationError as error:
-            entries = error.errors(include_url=False, include_input=False)
-        wrong = [entry["loc"] for entry in entries if entry["type"] != "missing"]
-        for entry in entries:
-            if entry["type"] == "missing":
-                _put_placeholder(remaining, entry["loc"])
-    return None
-
-
 def _rename_key(values: dict[str, Any], setting: SettingPath, meant: SettingPath) -> None:
     """Move the value of a misspelled key to the correct key `meant` of the same group."""
     group = _value_at(values, setting[:-1])
@@ -422,23 +414,6 @@ def _copy(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _copy(inner) for key, inner in value.items()}
     return [_copy(inner) for inner in value] if isinstance(value, list) else value
-
-
-def _remove(values: dict[str, Any], setting: SettingPath) -> None:
-    """Remove a key; for an item of a list the whole list, as the other items would move up."""
-    while setting and (isinstance(setting[-1], int) or setting[-1] == "[key]"):
-        setting = setting[:-1]
-    group = _value_at(values, setting[:-1])
-    if setting and isinstance(group, dict):
-        group.pop(setting[-1], None)
-
-
-def _put_placeholder(values: dict[str, Any], setting: SettingPath) -> None:
-    group: Any = values
-    for part in setting[:-1]:
-        group = group.setdefault(part, {}) if isinstance(group, dict) else group[part]
-    name = str(setting[-1])
-    group[name] = "https://missing.invalid" if name.endswith("_url") else "missing"
 
 
 def _value_at(values: Any, setting: SettingPath) -> Any:

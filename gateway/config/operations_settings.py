@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, Strict
 
-from gateway.config.section import SecretSource, Section
+from gateway.config.section import SecretRef, Section
 from gateway.config.setting_urls import (
     DEFAULT_DATABASE,
     BaseUrl,
@@ -141,10 +141,10 @@ class StoreSettings(Section):
         default=None, description="File that holds the encryption key."
     )
 
-    def encryption_key_source(self) -> SecretSource:
+    def encryption_key_ref(self) -> SecretRef:
         """Return the source of the encryption key, which may be absent."""
         setting = ("store", "encryption_key")
-        return SecretSource(setting, self.encryption_key, self.encryption_key_file)
+        return SecretRef(setting, self.encryption_key, self.encryption_key_file)
 
 
 class LoginSettings(Section):
@@ -242,12 +242,12 @@ class LoginSettings(Section):
         parts = urlsplit(self.redirect_uri or "")
         return parts.scheme != "http" or not is_loopback_host(parts.hostname or "")
 
-    def secret_source(self) -> SecretSource:
+    def secret_ref(self) -> SecretRef:
         """Return the source of the client's secret, with `private_key_jwt` of the private key."""
         if self.auth_method == "private_key_jwt":
-            return SecretSource(("login", "private_key"), None, self.private_key_file)
+            return SecretRef(("login", "private_key"), None, self.private_key_file)
         setting = ("login", "client_secret")
-        return SecretSource(setting, self.client_secret, self.client_secret_file)
+        return SecretRef(setting, self.client_secret, self.client_secret_file)
 
 
 class OutboxSettings(Section):
@@ -296,10 +296,10 @@ class OutboxSettings(Section):
         default=None, description="File that holds the encryption key."
     )
 
-    def encryption_key_source(self) -> SecretSource:
+    def encryption_key_ref(self) -> SecretRef:
         """Return the source of the encryption key."""
         setting = ("outbox", "encryption_key")
-        return SecretSource(setting, self.encryption_key, self.encryption_key_file)
+        return SecretRef(setting, self.encryption_key, self.encryption_key_file)
 
 
 class TracingSettings(Section):
@@ -338,10 +338,10 @@ class TracingSettings(Section):
         url = self.otlp_endpoint
         return url if url is None or url.endswith(_TRACES_PATH) else url + _TRACES_PATH
 
-    def secret_source(self) -> SecretSource:
+    def secret_ref(self) -> SecretRef:
         """Return the source of the `Authorization` field, which may be absent."""
         setting = ("tracing", "authorization")
-        return SecretSource(setting, self.authorization, self.authorization_file)
+        return SecretRef(setting, self.authorization, self.authorization_file)
 
 
 class AlertsSettings(Section):
@@ -366,15 +366,14 @@ class AlertsSettings(Section):
         "how things stand, so that silence means something.",
     )
 
-    def address_sources(self) -> tuple[SecretSource, ...]:
+    def address_refs(self) -> tuple[SecretRef, ...]:
         """Return the sources of the addresses: one for each, or one file with all."""
         setting = ("alerts", "notify")
         sources = (
-            SecretSource((*setting, index), address, None)
-            for index, address in enumerate(self.notify)
+            SecretRef((*setting, index), address, None) for index, address in enumerate(self.notify)
         )
         both = self.notify[0] if self.notify and self.notify_file is not None else None
-        return (*sources, SecretSource(setting, both, self.notify_file))
+        return (*sources, SecretRef(setting, both, self.notify_file))
 
 
 class ShutdownSettings(Section):

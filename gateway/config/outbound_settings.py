@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, Strict
 
-from gateway.config.section import SecretSource, Section
+from gateway.config.section import SecretRef, Section
 from gateway.config.setting_urls import BaseUrl, EndpointUrl, ProxyUrl
 from gateway.config.value_types import (
     Count,
@@ -209,14 +209,14 @@ class CredentialSettings(Section):
 
         `name` is this credential's name, for the error. Raises `SecretReadError`.
         """
-        return self.secret_source(name).read()
+        return self.secret_ref(name).read()
 
-    def secret_source(self, name: str) -> SecretSource:
+    def secret_ref(self, name: str) -> SecretRef:
         """Return the source of the client secret, with `private_key_jwt` of the private key."""
         if self.auth_method == "private_key_jwt":
-            return SecretSource(("credentials", name, "private_key"), None, self.private_key_file)
+            return SecretRef(("credentials", name, "private_key"), None, self.private_key_file)
         setting = ("credentials", name, "client_secret")
-        return SecretSource(setting, self.client_secret, self.client_secret_file)
+        return SecretRef(setting, self.client_secret, self.client_secret_file)
 
 
 class RetriesSettings(Section):

@@ -145,15 +145,11 @@ def _limit(context: Mapping[str, Any]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class RuleViolation:
-    """A violated rule: its key (`setting`), what is wrong, and what to do.
-
-    `related_settings` are the other keys that the rule depends on.
-    """
+    """A violated rule: its key (`setting`), what is wrong, and what to do."""
 
     setting: SettingPath
     message: Message
     hint: Message
-    related_settings: tuple[SettingPath, ...] = ()
 
 
 RESERVED_PARAMETER: Final = (Message("is set by the gateway itself"), Message("remove it"))

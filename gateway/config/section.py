@@ -9,12 +9,13 @@ the operator.
 from __future__ import annotations
 
 import base64
+import contextlib
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -26,7 +27,11 @@ from gateway.secret import Secret
 
 
 class Section(BaseModel):
-    """A frozen group of settings that refuses keys it does not know."""
+    """A frozen group of settings that refuses keys it does not know.
+
+    A group with wrong values can be made without them, for checking only: reading one then raises
+    `WrongSettingError`.
+    """
 
     model_config = ConfigDict(
         frozen=True,
@@ -42,32 +47,64 @@ class Section(BaseModel):
         # In YAML, a group whose keys are all commented out is null.
         if not isinstance(data, dict):
             return data
-        return {k: v for k, v in data.items() if v is not None or not cls._is_group(k)}
+        return {k: v for k, v in data.items() if v is not None or not cls.is_group(k)}
 
     @classmethod
-    def _is_group(cls, key: object) -> bool:
+    def is_group(cls, key: object) -> bool:
+        """Return whether the value of a key is a group itself."""
         field = cls.model_fields.get(key) if isinstance(key, str) else None
         annotation = field.annotation if field else None
         return isinstance(annotation, type) and issubclass(annotation, Section)
 
+    if not TYPE_CHECKING:  # which would then take every attribute for one that exists
 
-def named_files(value: Any, key: SettingPath = ()) -> Iterator[tuple[SettingPath, Path]]:
+        def __getattr__(self, name: str) -> Any:
+            if name in type(self).model_fields:
+                raise WrongSettingError(name)
+            return super().__getattr__(name)
+
+
+_Settings = TypeVar("_Settings")
+_Found = TypeVar("_Found")
+
+
+class WrongSettingError(Exception):
+    """A key was read that has a wrong value: wrong settings are checked without such keys."""
+
+
+def find_in_right_part(
+    finders: Iterable[Callable[[_Settings], Iterable[_Found]]], settings: _Settings
+) -> Iterator[_Found]:
+    """Yield what each finder finds, up to where it reads a key that has a wrong value."""
+    for find in finders:
+        with contextlib.suppress(WrongSettingError):
+            yield from find(settings)
+
+
+def walk(value: Any, key: SettingPath = ()) -> Iterator[tuple[SettingPath, Any]]:
+    """Yield every value that is no group, list or mapping, with its key."""
+    inner: Iterable[tuple[str | int, Any]]
+    if isinstance(value, Section):
+        inner = value
+    elif isinstance(value, Mapping):
+        inner = value.items()
+    elif isinstance(value, tuple):
+        inner = enumerate(value)
+    else:
+        yield key, value
+        return
+    for name, below in inner:
+        yield from walk(below, (*key, name))
+
+
+def named_files(settings: Section) -> Iterator[tuple[SettingPath, Path]]:
     """Yield every file whose content the gateway reads, with its key.
 
     These are secrets, keys, certificates and trust roots.
     """
-    if isinstance(value, Path):
-        if str(key[-1]).endswith("_file"):
+    for key, value in walk(settings):
+        if isinstance(value, Path) and str(key[-1]).endswith("_file"):
             yield key, value
-    elif isinstance(value, BaseModel):
-        for field in type(value).model_fields:
-            yield from named_files(getattr(value, field), (*key, field))
-    elif isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from named_files(inner, (*key, name))
-    elif isinstance(value, tuple):
-        for index, inner in enumerate(value):
-            yield from named_files(inner, (*key, index))
 
 
 # SECRET, CLIENT_ID and the like in capitals only: an issued value may be such a word. A key as JSON
@@ -87,18 +124,11 @@ def is_placeholder(text: str) -> bool:
     return _PLACEHOLDER.fullmatch(text.strip(" \t\r\n\"'")) is not None
 
 
-def find_placeholders(value: Any, setting: SettingPath = ()) -> Iterator[SettingPath]:
-    """Yield the settings that hold a placeholder, in a value and everything below it."""
-    if isinstance(value, Section):
-        value = {name: getattr(value, name) for name in type(value).model_fields}
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from find_placeholders(inner, (*setting, name))
-    elif isinstance(value, tuple):
-        for index, inner in enumerate(value):
-            yield from find_placeholders(inner, (*setting, index))
-    elif is_placeholder(value.reveal() if isinstance(value, Secret) else str(value)):
-        yield setting
+def find_placeholders(settings: Section) -> Iterator[SettingPath]:
+    """Yield the keys whose values are placeholders."""
+    for key, value in walk(settings):
+        if is_placeholder(value.reveal() if isinstance(value, Secret) else str(value)):
+            yield key
 
 
 # The longest known secret is an RSA key of 8192 bits, about 6 kB.
@@ -136,8 +166,11 @@ class SecretReadError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class SecretSource:
-    """The source of the secret of one `setting`: the `value` itself, or a `file`."""
+class SecretRef:
+    """A secret of the settings: the `value` of a key `x`, or the `file` that `x_file` names.
+
+    `setting` is the path of `x`.
+    """
 
     setting: SettingPath
     value: Secret | None
@@ -145,8 +178,14 @@ class SecretSource:
 
     @property
     def key(self) -> str:
-        """The setting's name in the notation of the documentation."""
+        """The name of `x` in the notation of the documentation."""
         return dotted(self.setting)
+
+    @property
+    def file_key(self) -> str:
+        """The name of `x_file`; an item of a list is named by the list's file."""
+        setting = self.setting[:-1] if isinstance(self.setting[-1], int) else self.setting
+        return f"{dotted(setting)}_file"
 
     @property
     def is_given(self) -> bool:
@@ -155,9 +194,13 @@ class SecretSource:
 
     def read(self) -> Secret | None:
         """Return the current secret, None without a value or a file. Raises `SecretReadError`."""
+        return self.value if self.file is None else read_secret_file(self.file_key, self.file)
+
+    def fault(self, why: Message) -> tuple[str, Message]:
+        """Return the key that gives the secret, and what is wrong with it, with the file's path."""
         if self.file is None:
-            return self.value
-        return read_secret_file(f"{self.key}_file", self.file)
+            return self.key, why
+        return self.file_key, Message("{path}: {why}", path=self.file, why=why)
 
 
 def read_secret_file(key: str, path: Path) -> Secret:

@@ -1,8 +1,8 @@
 """The rules between keys, checked after every value has been validated alone, and the cautions.
 
-Each rule yields its violations. `related_settings` names the other keys that a rule depends on, so
-that the loader can omit a violation where one of them is wrong already. Cautions are about settings
-that a gateway starts with although they are unsafe or probably unintended.
+Each rule yields its violations, and ends at the first key that it reads and that has a wrong value:
+it is checked again once that is mended. Cautions are about settings that a gateway starts with
+although they are unsafe or probably unintended.
 
 `extra_params` must not name the parameters of OAuth requests that the gateway sets. Names are
 compared without case, because some servers accept `Client_ID` for `client_id`.
@@ -10,20 +10,29 @@ compared without case, because some servers accept `Client_ID` for `client_id`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
 from gateway import os_support
 from gateway.config.operations_settings import LoginSettings
 from gateway.config.outbound_settings import CredentialSettings
-from gateway.config.problems import RESERVED_PARAMETER, RuleViolation, SettingPath, dotted
-from gateway.config.section import HINT, MESSAGE, find_placeholders
+from gateway.config.problems import RESERVED_PARAMETER, RuleViolation, SettingPath
+from gateway.config.section import (
+    HINT,
+    MESSAGE,
+    Section,
+    find_in_right_part,
+    find_placeholders,
+)
 from gateway.config.setting_urls import is_remote_plaintext
 from gateway.config.settings import Settings
 from gateway.config.sources import variable_name
 from gateway.config.value_types import ListenAddress, similar_operation
 from gateway.i18n import Message
+
+_Rule = Callable[[Settings], Iterator[RuleViolation]]
 
 # Former environments (guide 0.1.0) to those with the platform's current addresses.
 _SUCCESSORS: Final = {"playground": "dhp-playground", "production": "dhp-production"}
@@ -37,17 +46,21 @@ def find_cautions(
     `is_in_file` returns whether the settings file, not a variable, sets a key.
     """
     yield from find_start_cautions(settings)
-    yield from _callers_in_clear(settings)
-    yield from _browsers_that_are_callers(settings)
-    yield from _operators_in_clear(settings)
-    yield from _written_secrets(settings, is_in_file)
-    yield from _similar_operations(settings)
+    cautions: tuple[_Rule, ...] = (
+        _callers_in_clear,
+        _browsers_that_are_callers,
+        _operators_in_clear,
+        partial(_written_secrets, is_in_file),
+        partial(_written_password, is_in_file, "store"),
+        partial(_written_password, is_in_file, "outbox"),
+        _similar_operations,
+    )
+    yield from find_in_right_part(cautions, settings)
 
 
 def find_start_cautions(settings: Settings) -> Iterator[RuleViolation]:
     """Yield the cautions that are logged at every start, too."""
-    yield from _former_addresses(settings)
-    yield from _workers_without_effect(settings)
+    yield from find_in_right_part((_former_addresses, _workers_without_effect), settings)
 
 
 def _former_addresses(settings: Settings) -> Iterator[RuleViolation]:
@@ -129,26 +142,29 @@ def _operators_in_clear(settings: Settings) -> Iterator[RuleViolation]:
 
 
 def _written_secrets(
-    settings: Settings, is_in_file: Callable[[SettingPath], bool]
+    is_in_file: Callable[[SettingPath], bool], settings: Settings
 ) -> Iterator[RuleViolation]:
-    written = [source.setting for source in settings.secret_sources() if source.value is not None]
-    for setting in filter(is_in_file, written):
-        # For a list, one `_file` setting replaces all items.
-        named = setting[:-1] if isinstance(setting[-1], int) else setting
-        yield RuleViolation(
-            setting,
-            Message("is written into the settings file"),
-            Message(
-                "keep it alone in a file that only the gateway can read, and name that in {key}",
-                key=f"{dotted(named)}_file",
-            ),
-        )
-    for section in ("store", "outbox"):
-        setting = (section, "url")
-        password = getattr(getattr(settings, section).url, "password", None)
-        if password is not None and is_in_file(setting):
-            hint = Message("give it by the variable {variable}", variable=variable_name(setting))
-            yield RuleViolation(setting, Message("holds a password in the settings file"), hint)
+    for secret in settings.secret_refs():
+        if secret.value is not None and is_in_file(secret.setting):
+            yield RuleViolation(
+                secret.setting,
+                Message("is written into the settings file"),
+                Message(
+                    "keep it alone in a file that only the gateway can read, and name that in "
+                    "{key}",
+                    key=secret.file_key,
+                ),
+            )
+
+
+def _written_password(
+    is_in_file: Callable[[SettingPath], bool], section: str, settings: Settings
+) -> Iterator[RuleViolation]:
+    setting = (section, "url")
+    password = getattr(getattr(settings, section).url, "password", None)
+    if password is not None and is_in_file(setting):
+        hint = Message("give it by the variable {variable}", variable=variable_name(setting))
+        yield RuleViolation(setting, Message("holds a password in the settings file"), hint)
 
 
 def _similar_operations(settings: Settings) -> Iterator[RuleViolation]:
@@ -204,33 +220,33 @@ def reserved_for_login(names: Iterable[str]) -> list[str]:
     return [name for name in names if name.lower() in _RESERVED_FOR_LOGIN]
 
 
-def find_login_violations(settings: Settings) -> Iterator[RuleViolation]:
-    """Yield the violations of these rules; none while the login is disabled."""
+def _login(settings: Settings) -> Iterator[RuleViolation]:
     login = settings.login
     if not login.enabled:
         return
-    needed: dict[SettingPath, object] = {
-        ("login", "client_id"): login.client_id,
-        ("login", "redirect_uri"): login.redirect_uri,
-        ("sso", "authorize_url"): settings.sso.authorize_url,
-    }
-    for path, value in needed.items():
-        if value is None:
-            yield RuleViolation(
-                path,
-                Message("is missing"),
-                Message("login.enabled needs it"),
-                (("login", "enabled"),),
-            )
+    for key in ("client_id", "redirect_uri"):
+        if getattr(login, key) is None:
+            yield _missing_for_login(("login", key))
     yield from _redirect_uri(login.redirect_uri)
     yield from _login_client(login)
-    if f"{settings.listen.base_path}/".startswith("/auth/"):
+
+
+def _sign_in_address(settings: Settings) -> Iterator[RuleViolation]:
+    if settings.login.enabled and settings.sso.authorize_url is None:
+        yield _missing_for_login(("sso", "authorize_url"))
+
+
+def _login_path(settings: Settings) -> Iterator[RuleViolation]:
+    if settings.login.enabled and f"{settings.listen.base_path}/".startswith("/auth/"):
         yield RuleViolation(
             ("listen", "base_path"),
             Message("collides with /auth, which belongs to the login"),
             Message("choose another path, e.g. /fhir"),
-            (("login", "enabled"),),
         )
+
+
+def _missing_for_login(setting: SettingPath) -> RuleViolation:
+    return RuleViolation(setting, Message("is missing"), Message("login.enabled needs it"))
 
 
 def _redirect_uri(redirect_uri: str | None) -> Iterator[RuleViolation]:
@@ -252,81 +268,66 @@ def _redirect_uri(redirect_uri: str | None) -> Iterator[RuleViolation]:
 def _login_client(login: LoginSettings) -> Iterator[RuleViolation]:
     """Yield violations of the client's keys; a client without secret and key is public."""
     by_key = login.auth_method == "private_key_jwt"
-    method: tuple[SettingPath, ...] = (("login", "auth_method"), ("login", "private_key_file"))
     if by_key and not login.private_key_file:
         hint = Message("auth_method private_key_jwt signs with it")
-        yield RuleViolation(("login", "private_key_file"), Message("is missing"), hint, method)
+        yield RuleViolation(("login", "private_key_file"), Message("is missing"), hint)
     if by_key and (login.client_secret or login.client_secret_file):
         key = "client_secret" if login.client_secret else "client_secret_file"
         hint = Message("remove it, or choose auth_method client_secret_post")
-        yield RuleViolation(
-            ("login", key), Message("is not used with private_key_jwt"), hint, method
-        )
+        yield RuleViolation(("login", key), Message("is not used with private_key_jwt"), hint)
     if not by_key and login.private_key_file:
         hint = Message("set auth_method: private_key_jwt, or remove it")
         message = Message("is not used with {auth_method}", auth_method=login.auth_method)
-        yield RuleViolation(("login", "private_key_file"), message, hint, method)
+        yield RuleViolation(("login", "private_key_file"), message, hint)
     for name in reserved_for_login(login.extra_params):
         yield RuleViolation(("login", "extra_params", name), *RESERVED_PARAMETER)
 
 
 def find_violations(settings: Settings) -> Iterator[RuleViolation]:
     """Yield all violations."""
-    for rule in RULES:
-        yield from rule(settings)
-
-
-def _system(settings: Settings) -> Iterator[RuleViolation]:
-    """Yield settings that this system does not support.
-
-    Windows has no unix sockets and no file locks that the gateway supports.
-    """
-    for section in ("listen", "admin"):
-        if getattr(settings, section).address.path is not None and not os_support.HAS_UNIX_SOCKETS:
-            yield RuleViolation(
-                (section, "address"),
-                Message("is a unix socket"),
-                Message("{not_here}: use host:port", not_here=_NOT_HERE),
-            )
-    if settings.listen.reuse_port and not os_support.HAS_PORT_SHARING:
-        yield RuleViolation(
-            ("listen", "reuse_port"),
-            Message("is true"),
-            Message("{not_here}: use false", not_here=_NOT_HERE),
-        )
-    if os_support.HAS_FILE_LOCKS:
-        return
-    if settings.audit.sink == "file":
-        yield RuleViolation(
-            ("audit", "sink"),
-            Message("is file"),
-            Message("{not_here}: use syslog or stdout", not_here=_NOT_HERE),
-        )
+    return find_in_right_part(_RULES, settings)
 
 
 _NOT_HERE: Final = Message("that is not to be had on this operating system")
 
 
-def _plaintext(settings: Settings) -> Iterator[RuleViolation]:
-    if settings.platform.allow_plaintext:
-        return
-    urls: dict[SettingPath, str | None] = {
-        ("platform", "fhir_base_url"): settings.platform.fhir_base_url,
-        ("sso", "token_url"): settings.sso.token_url,
-        ("sso", "authorize_url"): settings.sso.authorize_url,
-        ("audit", "fhir_endpoint"): settings.audit.fhir_endpoint,
-    }
-    for path, url in urls.items():
-        if url is not None and is_remote_plaintext(url):
-            yield RuleViolation(
-                path,
-                Message("must begin with https://"),
-                Message(
-                    "http:// is for loopback hosts only; platform.allow_plaintext: true "
-                    "would send tokens and patient data unencrypted"
-                ),
-                (("platform", "allow_plaintext"),),
-            )
+def _unix_socket(section: str, settings: Settings) -> Iterator[RuleViolation]:
+    """Yield a unix socket where the system, Windows, has none that the gateway supports."""
+    if getattr(settings, section).address.path is not None and not os_support.HAS_UNIX_SOCKETS:
+        yield RuleViolation(
+            (section, "address"),
+            Message("is a unix socket"),
+            Message("{not_here}: use host:port", not_here=_NOT_HERE),
+        )
+
+
+def _shared_port(settings: Settings) -> Iterator[RuleViolation]:
+    listen = settings.listen
+    if listen.reuse_port and not os_support.HAS_PORT_SHARING:
+        yield RuleViolation(
+            ("listen", "reuse_port"),
+            Message("is true"),
+            Message("{not_here}: use false", not_here=_NOT_HERE),
+        )
+    if listen.reuse_port and listen.address.path is not None:
+        yield RuleViolation(
+            ("listen", "reuse_port"),
+            Message("has no effect on a unix socket"),
+            Message("use host:port for listen.address, or false here"),
+        )
+
+
+def _plaintext(section: str, key: str, settings: Settings) -> Iterator[RuleViolation]:
+    url = getattr(getattr(settings, section), key)
+    if url is not None and is_remote_plaintext(url) and not settings.platform.allow_plaintext:
+        yield RuleViolation(
+            (section, key),
+            Message("must begin with https://"),
+            Message(
+                "http:// is for loopback hosts only; platform.allow_plaintext: true "
+                "would send tokens and patient data unencrypted"
+            ),
+        )
 
 
 def _anonymous(settings: Settings) -> Iterator[RuleViolation]:
@@ -342,7 +343,6 @@ def _anonymous(settings: Settings) -> Iterator[RuleViolation]:
                 "listen.allow_anonymous: true if everybody who reaches it may use your "
                 "credential"
             ),
-            (("callers",), ("listen", "allow_anonymous"), ("login",)),
         )
 
 
@@ -352,14 +352,6 @@ def _listeners(settings: Settings) -> Iterator[RuleViolation]:
             ("admin", "address"),
             Message("is the same as listen.address"),
             Message("give it another port; operators' pages never share the callers' port"),
-            (("listen", "address"),),
-        )
-    if settings.listen.reuse_port and settings.listen.address.path is not None:
-        yield RuleViolation(
-            ("listen", "reuse_port"),
-            Message("has no effect on a unix socket"),
-            Message("use host:port for listen.address, or false here"),
-            (("listen", "address"),),
         )
 
 
@@ -379,42 +371,36 @@ def _operators(settings: Settings) -> Iterator[RuleViolation]:
         path: SettingPath = ("admin", "operators", index)
         if first.setdefault(operator.name, index) != index:
             yield RuleViolation((*path, "name"), Message("is used twice"), _OWN_NAME)
-        if not operator.secret_source(index).is_given:
+        if not operator.secret_ref(index).is_given:
             yield RuleViolation(
                 (*path, "password"), Message("is missing"), Message("give password_file")
             )
 
 
-def _tls(settings: Settings) -> Iterator[RuleViolation]:
-    tls, platform = settings.listen.tls, settings.platform
-    yield from _require_pair(
-        ("listen", "tls"), {"cert_file": tls.cert_file, "key_file": tls.key_file}
-    )
-    pair = {
-        "client_cert_file": platform.client_cert_file,
-        "client_key_file": platform.client_key_file,
-    }
-    yield from _require_pair(("platform",), pair)
+def _listen_tls(settings: Settings) -> Iterator[RuleViolation]:
+    tls = settings.listen.tls
+    yield from _require_pair(("listen", "tls"), tls, "cert_file", "key_file")
     if tls.client_ca_file and not tls.cert_file:
         yield RuleViolation(
             ("listen", "tls", "client_ca_file"),
             Message("has no effect without TLS"),
             Message("give cert_file and key_file too"),
-            (("listen", "tls", "cert_file"),),
         )
 
 
-def _require_pair(group: SettingPath, values: Mapping[str, object]) -> Iterator[RuleViolation]:
-    names = list(values)
-    for name, other in (names, reversed(names)):
-        if values[name] and not values[other]:
-            path = (*group, other)
-            yield RuleViolation(
-                path,
-                Message("is missing"),
-                Message("it belongs to {name}", name=name),
-                ((*group, name),),
-            )
+def _platform_certificate(settings: Settings) -> Iterator[RuleViolation]:
+    yield from _require_pair(
+        ("platform",), settings.platform, "client_cert_file", "client_key_file"
+    )
+
+
+def _require_pair(
+    group: SettingPath, section: Section, one: str, other: str
+) -> Iterator[RuleViolation]:
+    for given, needed in ((one, other), (other, one)):
+        if getattr(section, given) and not getattr(section, needed):
+            hint = Message("it belongs to {name}", name=given)
+            yield RuleViolation((*group, needed), Message("is missing"), hint)
 
 
 def _credentials(settings: Settings) -> Iterator[RuleViolation]:
@@ -424,50 +410,46 @@ def _credentials(settings: Settings) -> Iterator[RuleViolation]:
             Message("is empty"),
             Message("give at least credentials.default with client_id and client_secret_file"),
         )
-    elif not settings.callers and "default" not in settings.credentials:
+    for name, credential in settings.credentials.items():
+        yield from _credential(("credentials", name), credential)
+
+
+def _default_credential(settings: Settings) -> Iterator[RuleViolation]:
+    if settings.credentials and "default" not in settings.credentials and not settings.callers:
         yield RuleViolation(
             ("credentials", "default"),
             Message("is missing"),
             Message("it is the one that is used while no callers are named"),
-            (("callers",), ("credentials",)),
         )
-    for name, credential in settings.credentials.items():
-        yield from _credential(("credentials", name), credential)
 
 
 def _credential(path: SettingPath, credential: CredentialSettings) -> Iterator[RuleViolation]:
     by_key = credential.auth_method == "private_key_jwt"
     has_secret = bool(credential.client_secret or credential.client_secret_file)
-    method: tuple[SettingPath, ...] = (
-        (*path, "auth_method"),
-        (*path, "client_secret"),
-        (*path, "client_secret_file"),
-        (*path, "private_key_file"),
-    )
     if by_key and not credential.private_key_file:
         hint = Message("auth_method private_key_jwt signs with it")
-        yield RuleViolation((*path, "private_key_file"), Message("is missing"), hint, method)
+        yield RuleViolation((*path, "private_key_file"), Message("is missing"), hint)
     if by_key and has_secret:
         hint = Message("remove it, or choose auth_method client_secret_post")
         key = "client_secret" if credential.client_secret else "client_secret_file"
-        yield RuleViolation((*path, key), Message("is not used with private_key_jwt"), hint, method)
+        yield RuleViolation((*path, key), Message("is not used with private_key_jwt"), hint)
     if not by_key and not has_secret:
         hint = Message("give client_secret_file: the path of a file that holds the secret")
-        yield RuleViolation((*path, "client_secret"), Message("is missing"), hint, method)
+        yield RuleViolation((*path, "client_secret"), Message("is missing"), hint)
     if not by_key and credential.private_key_file:
         hint = Message("set auth_method: private_key_jwt, or remove it")
         message = Message("is not used with {auth_method}", auth_method=credential.auth_method)
-        yield RuleViolation((*path, "private_key_file"), message, hint, method)
+        yield RuleViolation((*path, "private_key_file"), message, hint)
     for name in reserved_for_credentials(credential.extra_params):
         yield RuleViolation((*path, "extra_params", name), *RESERVED_PARAMETER)
 
 
 def _secrets(settings: Settings) -> Iterator[RuleViolation]:
-    for source in settings.secret_sources():
-        if source.value is not None and source.file is not None:
+    for secret in settings.secret_refs():
+        if secret.value is not None and secret.file is not None:
             yield RuleViolation(
-                source.setting,
-                Message("and {setting}_file are both given", setting=source.setting[-1]),
+                secret.setting,
+                Message("and {setting}_file are both given", setting=secret.setting[-1]),
                 Message("keep the file, remove the other"),
             )
 
@@ -483,113 +465,107 @@ def _callers(settings: Settings) -> Iterator[RuleViolation]:
         first = seen.setdefault(caller.name, index)
         if first != index:
             hint = Message("callers[{first}] has the same name; give each its own", first=first)
-            yield RuleViolation(
-                (*path, "name"), Message("is used twice"), hint, (("callers", first, "name"),)
-            )
+            yield RuleViolation((*path, "name"), Message("is used twice"), hint)
         user, purpose = caller.user_header, caller.purpose_header
         if user is not None and purpose is not None and user.lower() == purpose.lower():
             hint = Message("one header names the user, another one the purpose")
-            key: SettingPath = (*path, "purpose_header")
-            yield RuleViolation(
-                key, Message("is user_header, too"), hint, ((*path, "user_header"),)
-            )
+            yield RuleViolation((*path, "purpose_header"), Message("is user_header, too"), hint)
         if caller.name.lower() in RESERVED_CALLERS:
             hint = Message(
                 "the gateway calls those so who have no name of their own; choose another"
             )
             yield RuleViolation((*path, "name"), Message("is a name of the gateway's own"), hint)
-        if caller.credential not in settings.credentials:
-            hint = Message(
-                "known here: {credentials}",
-                credentials=", ".join(settings.credentials) or Message("none"),
-            )
-            related_settings: tuple[SettingPath, ...] = (("credentials",),)
-            yield RuleViolation(
-                (*path, "credential"), Message("names no credential"), hint, related_settings
-            )
         basic = caller.basic_auth
         if basic and ":" in basic.username:
-            key = (*path, "basic_auth", "username")
             hint = Message(
                 "HTTP Basic takes what is behind it for the password (RFC 7617); choose another"
             )
+            key = (*path, "basic_auth", "username")
             yield RuleViolation(key, Message("holds a colon"), hint)
         if basic and not basic.password and not basic.password_file:
             key = (*path, "basic_auth", "password")
             yield RuleViolation(key, Message("is missing"), Message("give password_file"))
+
+
+def _callers_credentials(settings: Settings) -> Iterator[RuleViolation]:
+    for index, caller in enumerate(settings.callers):
+        key = ("callers", index, "credential")
+        yield from _require_credential(key, caller.credential, settings)
+
+
+def _require_credential(
+    setting: SettingPath, name: str, settings: Settings
+) -> Iterator[RuleViolation]:
+    if name not in settings.credentials:
+        known = ", ".join(settings.credentials) or Message("none")
+        hint = Message("known here: {credentials}", credentials=known)
+        yield RuleViolation(setting, Message("names no credential"), hint)
+
+
+def _callers_certificates(settings: Settings) -> Iterator[RuleViolation]:
+    for index, caller in enumerate(settings.callers):
         if caller.client_cert_names and not settings.listen.tls.client_ca_file:
-            key = (*path, "client_cert_names")
             hint = Message("set listen.tls.client_ca_file, else no client certificate is asked for")
-            yield RuleViolation(key, Message("cannot be checked"), hint, (("listen", "tls"),))
+            key = ("callers", index, "client_cert_names")
+            yield RuleViolation(key, Message("cannot be checked"), hint)
 
 
 def _audit(settings: Settings) -> Iterator[RuleViolation]:
     audit = settings.audit
-    sink: tuple[SettingPath, ...] = (("audit", "sink"),)
+    if audit.sink == "file" and not os_support.HAS_FILE_LOCKS:
+        yield RuleViolation(
+            ("audit", "sink"),
+            Message("is file"),
+            Message("{not_here}: use syslog or stdout", not_here=_NOT_HERE),
+        )
     if audit.sink == "file" and audit.path is None:
         yield RuleViolation(
-            ("audit", "path"), Message("is missing"), Message("audit.sink: file writes there"), sink
+            ("audit", "path"), Message("is missing"), Message("audit.sink: file writes there")
         )
     if audit.sink == "syslog" and audit.syslog_url is None:
         hint = Message("audit.sink: syslog sends there")
-        yield RuleViolation(("audit", "syslog_url"), Message("is missing"), hint, sink)
-    pair = {
-        "syslog_client_cert_file": audit.syslog_client_cert_file,
-        "syslog_client_key_file": audit.syslog_client_key_file,
-    }
-    yield from _require_pair(("audit",), pair)
-    yield from _audit_events(settings)
+        yield RuleViolation(("audit", "syslog_url"), Message("is missing"), hint)
+    yield from _require_pair(("audit",), audit, "syslog_client_cert_file", "syslog_client_key_file")
 
 
 def _audit_events(settings: Settings) -> Iterator[RuleViolation]:
     audit = settings.audit
-    wanted: tuple[SettingPath, ...] = (("audit", "fhir_audit_events"),)
     if audit.fhir_profile != "base" and not audit.fhir_audit_events:
         hint = Message("set audit.fhir_audit_events: true, or leave this out")
         yield RuleViolation(
-            ("audit", "fhir_profile"), Message("needs audit.fhir_audit_events"), hint, wanted
+            ("audit", "fhir_profile"), Message("needs audit.fhir_audit_events"), hint
         )
-    endpoint: tuple[SettingPath, ...] = (("audit", "fhir_endpoint"),)
+    endpoint = ("audit", "fhir_endpoint")
     if audit.fhir_endpoint is not None:
         if not audit.fhir_audit_events:
             hint = Message("set audit.fhir_audit_events: true, or leave this out")
-            yield RuleViolation(endpoint[0], Message("needs audit.fhir_audit_events"), hint, wanted)
+            yield RuleViolation(endpoint, Message("needs audit.fhir_audit_events"), hint)
         if audit.sink == "off":
             hint = Message("choose an audit.sink for the records themselves")
-            yield RuleViolation(
-                endpoint[0], Message("is not used with audit.sink off"), hint, (("audit", "sink"),)
-            )
+            yield RuleViolation(endpoint, Message("is not used with audit.sink off"), hint)
     for key in ("fhir_ca_file", "fhir_credential"):
         if getattr(audit, key) is not None and audit.fhir_endpoint is None:
             yield RuleViolation(
-                ("audit", key), Message("needs audit.fhir_endpoint"), Message("remove it"), endpoint
+                ("audit", key), Message("needs audit.fhir_endpoint"), Message("remove it")
             )
-    if audit.fhir_credential is not None and audit.fhir_credential not in settings.credentials:
-        hint = Message(
-            "known here: {credentials}",
-            credentials=", ".join(settings.credentials) or Message("none"),
-        )
-        related_settings: tuple[SettingPath, ...] = (("credentials",),)
-        yield RuleViolation(
-            ("audit", "fhir_credential"), Message("names no credential"), hint, related_settings
-        )
+    if audit.fhir_credential is not None:
+        key_path = ("audit", "fhir_credential")
+        yield from _require_credential(key_path, audit.fhir_credential, settings)
 
 
 def _tracing(settings: Settings) -> Iterator[RuleViolation]:
     tracing = settings.tracing
     url = tracing.otlp_endpoint
-    if tracing.secret_source().is_given and url is not None and is_remote_plaintext(url):
+    if tracing.secret_ref().is_given and url is not None and is_remote_plaintext(url):
         yield RuleViolation(
             ("tracing", "otlp_endpoint"),
             Message("must begin with https://"),
             Message("tracing.authorization would travel unencrypted"),
-            (("tracing", "authorization"), ("tracing", "authorization_file")),
         )
 
 
 def _outbox(settings: Settings) -> Iterator[RuleViolation]:
     outbox = settings.outbox
-    enabled: tuple[SettingPath, ...] = (("outbox", "enabled"),)
     if outbox.enabled and not (outbox.encryption_key or outbox.encryption_key_file):
         yield RuleViolation(
             ("outbox", "encryption_key"),
@@ -599,22 +575,19 @@ def _outbox(settings: Settings) -> Iterator[RuleViolation]:
                 "-base64 32 | tr '+/' '-_' makes; without it patient data would lie "
                 "open on the disk"
             ),
-            enabled,
         )
     if outbox.reveal and settings.audit.sink == "off":
         hint = Message("choose an audit.sink, or leave this out")
-        sink: SettingPath = ("audit", "sink")
-        yield RuleViolation(
-            ("outbox", "reveal"), Message("is not used with audit.sink off"), hint, (sink,)
-        )
+        yield RuleViolation(("outbox", "reveal"), Message("is not used with audit.sink off"), hint)
+
+
+def _queueing_callers(settings: Settings) -> Iterator[RuleViolation]:
     for index, caller in enumerate(settings.callers):
-        if caller.outbox == "always" and not outbox.enabled:
-            key: SettingPath = ("callers", index, "outbox")
+        if caller.outbox == "always" and not settings.outbox.enabled:
             yield RuleViolation(
-                key,
+                ("callers", index, "outbox"),
                 Message("needs outbox.enabled"),
                 Message("enable it, or leave this out"),
-                enabled,
             )
 
 
@@ -623,19 +596,32 @@ def _placeholders(settings: Settings) -> Iterator[RuleViolation]:
         yield RuleViolation(setting, MESSAGE, HINT)
 
 
-RULES: Final[tuple[Callable[[Settings], Iterator[RuleViolation]], ...]] = (
-    _system,
-    _plaintext,
+_RULES: Final[tuple[_Rule, ...]] = (
+    partial(_unix_socket, "listen"),
+    partial(_unix_socket, "admin"),
+    _shared_port,
+    partial(_plaintext, "platform", "fhir_base_url"),
+    partial(_plaintext, "sso", "token_url"),
+    partial(_plaintext, "sso", "authorize_url"),
+    partial(_plaintext, "audit", "fhir_endpoint"),
     _anonymous,
     _listeners,
     _operators,
-    _tls,
+    _listen_tls,
+    _platform_certificate,
     _credentials,
+    _default_credential,
     _secrets,
     _callers,
+    _callers_credentials,
+    _callers_certificates,
     _audit,
+    _audit_events,
     _tracing,
-    find_login_violations,
+    _login,
+    _sign_in_address,
+    _login_path,
     _outbox,
+    _queueing_callers,
     _placeholders,
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, Final, Literal
 
 from pydantic import Field, model_validator
@@ -31,7 +33,11 @@ from gateway.config.outbound_settings import (
     RewriteSettings,
     SsoSettings,
 )
-from gateway.config.section import SecretSource, Section
+from gateway.config.section import (
+    SecretRef,
+    Section,
+    find_in_right_part,
+)
 from gateway.config.value_types import Count, Name
 
 Environment = Literal["dhp-playground", "dhp-production", "custom", "playground", "production"]
@@ -169,22 +175,32 @@ class Settings(Section):
     def _fill_in_environment(cls, data: Any) -> Any:
         return fill_in_environment(data) if isinstance(data, dict) else data
 
-    def secret_sources(self) -> tuple[SecretSource, ...]:
-        """Return the sources of all secrets that are given, with their keys."""
-        found = [credential.secret_source(name) for name, credential in self.credentials.items()]
-        found += [
-            self.store.encryption_key_source(),
-            self.login.secret_source(),
-            self.tracing.secret_source(),
-            self.outbox.encryption_key_source(),
-            *self.alerts.address_sources(),
-        ]
-        for index, caller in enumerate(self.callers):
-            found += caller.secret_sources(index)
-        found += [
-            operator.secret_source(index) for index, operator in enumerate(self.admin.operators)
-        ]
-        return tuple(source for source in found if source.value or source.file)
+    def secret_refs(self) -> tuple[SecretRef, ...]:
+        """Return all secrets that are given, with their keys."""
+        return tuple(ref for ref in find_in_right_part(_SECRETS, self) if ref.is_given)
+
+
+def _of_each(
+    secrets: Callable[[Any, Any], Iterable[SecretRef]], entries: Iterable[tuple[Any, Any]]
+) -> Iterator[SecretRef]:
+    for key, entry in entries:
+        yield from find_in_right_part((partial(secrets, entry),), key)
+
+
+_SECRETS: Final[tuple[Callable[[Settings], Iterable[SecretRef]], ...]] = (
+    lambda settings: _of_each(
+        lambda entry, name: (entry.secret_ref(name),), settings.credentials.items()
+    ),
+    lambda settings: (settings.store.encryption_key_ref(),),
+    lambda settings: (settings.login.secret_ref(),),
+    lambda settings: (settings.tracing.secret_ref(),),
+    lambda settings: (settings.outbox.encryption_key_ref(),),
+    lambda settings: settings.alerts.address_refs(),
+    lambda settings: _of_each(CallerSettings.secret_refs, enumerate(settings.callers)),
+    lambda settings: _of_each(
+        lambda entry, index: (entry.secret_ref(index),), enumerate(settings.admin.operators)
+    ),
+)
 
 
 def fill_in_environment(data: dict[str, Any]) -> dict[str, Any]:

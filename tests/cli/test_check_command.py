@@ -162,10 +162,17 @@ def unusable(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 UNUSABLE = (
-    *("listen.tls.cert_file", "listen.tls.client_ca_file", "platform.client_cert_file"),
-    *("platform.ca_file", "sso.ca_file", "credentials.default.private_key_file"),
-    *("store.encryption_key", "callers[1].api_key_file", "callers[1].basic_auth.password"),
-    *("audit.path", "audit.syslog_ca_file"),
+    "listen.tls.cert_file",
+    "listen.tls.client_ca_file",
+    "platform.client_cert_file",
+    "platform.ca_file",
+    "sso.ca_file",
+    "credentials.default.private_key_file",
+    "store.encryption_key",
+    "callers[1].api_key_file",
+    "callers[1].basic_auth.password",
+    "audit.path",
+    "audit.syslog_ca_file",
 )
 
 

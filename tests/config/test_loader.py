@@ -154,6 +154,13 @@ retry: {{}}
     }
 
 
+@pytest.mark.parametrize("group", ["platform", "sso"])
+def test_a_group_without_keys_is_told_by_what_it_lacks(tmp_path: Path, group: str) -> None:
+    """As a file has it whose keys are all commented out."""
+    text = f"environment: custom\n{CREDENTIALS}{group}:\n  # all in comments\n"
+    assert set(problems(tmp_path, text)) == {"platform.fhir_base_url", "sso.token_url"}
+
+
 # What stands in the file, and the keys of all problems with it, in their order.
 BESIDE_A_SLIP = {
     # The group is there, too.

@@ -93,7 +93,7 @@ def test_every_given_secret_is_listed_with_its_key() -> None:
             ],
         }
     )
-    assert [source.key for source in settings.secret_sources()] == [
+    assert [source.key for source in settings.secret_refs()] == [
         "credentials.default.client_secret",
         "login.client_secret",
         "outbox.encryption_key",
