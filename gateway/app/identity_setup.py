@@ -193,7 +193,7 @@ def duplicate_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
                 # White space around a field's value is not part of it (RFC 9110 section 5.5).
                 text = secret.reveal() if kind == "password" else secret.reveal().strip()
                 digest = hashlib.sha256(text.encode()).digest()
-                key = source.key if source.file is None else f"{source.key}_file"
+                key = source.key if source.file is None else source.file_key
                 identity_key = (kind, user if kind == "password" else None, digest)
                 if first.setdefault(identity_key, key) != key:
                     yield key, first[identity_key]

@@ -85,25 +85,25 @@ _ROOT: Final = 0
 def check_files(settings: Settings) -> Iterator[CheckResult]:
     """Yield the check of the audit file, and for root the files that only root may read."""
     if settings.audit.sink == "file" and settings.audit.path is not None:
-        yield check_audit_file(settings.audit.path)
+        yield _check_audit_file(settings.audit.path)
     if _is_root():
         yield from _for_root_only(settings)
 
 
-def is_made_by_systemd(path: Path) -> bool:
+def _is_made_by_systemd(path: Path) -> bool:
     """Return whether the file's folder does not exist yet and systemd will create it."""
     folder = path.absolute().parent
     return folder.parent == _SYSTEM_LOGS and not folder.exists()
 
 
-def check_audit_file(path: Path) -> CheckResult:
+def _check_audit_file(path: Path) -> CheckResult:
     """Check whether the audit file can be written; create nothing."""
     folder = path.absolute().parent
     make = Message(
         "Make it, for the gateway's user: install -d -m 0750 -o USER {folder}", folder=folder
     )
     if not folder.exists():
-        if is_made_by_systemd(path) and _is_root():
+        if _is_made_by_systemd(path) and _is_root():
             detail = Message(
                 "{folder} is not there; systemd makes it at the first start (LogsDirectory)",
                 folder=folder,
@@ -315,9 +315,9 @@ def _unusable_addresses(settings: Settings) -> Iterator[Problem]:
 
 def _unwritable_audit(settings: Settings) -> Iterator[Problem]:
     audit = settings.audit
-    if audit.sink != "file" or audit.path is None or is_made_by_systemd(audit.path):
+    if audit.sink != "file" or audit.path is None or _is_made_by_systemd(audit.path):
         return
-    finding = check_audit_file(audit.path)
+    finding = _check_audit_file(audit.path)
     if finding.state == "failed":
         yield Problem("audit.path", finding.detail, finding.hint)
 

@@ -159,14 +159,11 @@ def warn_of_settings(settings: Settings) -> None:
     for caution in setting_rules.find_start_cautions(settings):
         key = dotted(caution.setting)
         _log.warning("%s: %s; %s", key, caution.message, caution.hint, key=key)
-    for source in settings.secret_refs():
+    for secret in settings.secret_refs():
+        key, file = secret.file_key, secret.file
         with contextlib.suppress(OSError):
-            if source.file is not None and (exposed := permission_problem(source.file)) is not None:
-                _log.warning(
-                    "%s_file: %s %s; run: chmod 0600 %s",
-                    *(source.key, source.file, exposed, source.file),
-                    key=f"{source.key}_file",
-                )
+            if file is not None and (exposed := permission_problem(file)) is not None:
+                _log.warning("%s: %s %s; run: chmod 0600 %s", key, file, exposed, file, key=key)
 
 
 def run(settings: Settings, source: SettingsSource) -> int:

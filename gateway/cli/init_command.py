@@ -35,7 +35,12 @@ from gateway.cli.terminal import (
 )
 from gateway.cli.usage import LocalizedCommand
 from gateway.config.loader import search_paths
-from gateway.config.section import MESSAGE, SecretReadError, is_placeholder, read_secret_file
+from gateway.config.section import (
+    PLACEHOLDER_MESSAGE,
+    SecretReadError,
+    is_placeholder,
+    read_secret_file,
+)
 from gateway.config.setting_urls import parse_base_url, parse_endpoint_url
 from gateway.config.text_files import TextDecodingError, decode
 from gateway.config.value_types import InvalidValueError, parse_network
@@ -262,7 +267,7 @@ def _own_text(text: str) -> str:
         blank = not text.strip()
         raise InvalidAnswerError(Message("is empty") if blank else Message("write it on one line"))
     if is_placeholder(text):
-        raise InvalidAnswerError(MESSAGE)
+        raise InvalidAnswerError(PLACEHOLDER_MESSAGE)
     return text
 
 

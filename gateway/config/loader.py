@@ -67,7 +67,7 @@ class SettingsError(Exception):
 
 
 # The group `admin` alone, for files with invalid YAML elsewhere.
-_GROUP: Final = re.compile(r"^admin[ \t]*:.*(?:\n(?:[ \t].*|#.*|[ \t]*))*", re.MULTILINE)
+_ADMIN_GROUP: Final = re.compile(r"^admin[ \t]*:.*(?:\n(?:[ \t].*|#.*|[ \t]*))*", re.MULTILINE)
 
 
 def load_admin_address(path: Path | None, environ: Mapping[str, str]) -> ListenAddress:
@@ -88,7 +88,7 @@ def _sources(path: Path | None, environ: Mapping[str, str]) -> Iterator[dict[str
     yield read_environment(environ, {}).values
     text = _text(path) if path is not None else ""
     yield parse_yaml(text, "settings").values
-    if group := _GROUP.search(text):
+    if group := _ADMIN_GROUP.search(text):
         yield parse_yaml(group[0], "settings").values
 
 
@@ -133,7 +133,7 @@ class _Validation:
         self._variables = variables
         self._problems = [*document.problems, *variables.problems]
         # Keys that have a problem already.
-        self._wrong = set(document.reported_keys)
+        self._wrong_keys = set(document.reported_keys)
         # Correct keys to the misspelled ones that are validated in their place.
         self._misspelled: dict[SettingPath, SettingPath] = {}
 
@@ -166,13 +166,13 @@ class _Validation:
             _rename_key(values, entry["loc"], meant)
             settings, wrong = _validate(values)
         is_unreadable = bool(self._document.problems) and not self._document.values
-        self._wrong.update(map(self._setting, wrong))
+        self._wrong_keys.update(map(self._setting, wrong))
         for entry in wrong:
             if not self._is_consequence(entry, is_unreadable=is_unreadable):
                 self._problems.append(self._problem(entry))
-        if settings is not None and not self._wrong:
+        if settings is not None and not self._wrong_keys:
             return settings
-        right: Settings = _right_part(Settings, fill_in_environment(values), self._wrong)
+        right: Settings = _right_part(Settings, fill_in_environment(values), self._wrong_keys)
         return right
 
     def _broken(self, rule: RuleViolation) -> Problem:
@@ -201,7 +201,7 @@ class _Validation:
         setting = self._setting(entry)
         if self._as_written(setting) in self._document.reported_keys:
             return True
-        implied = setting[0] in ("platform", "sso") and ("environment",) in self._wrong
+        implied = setting[0] in ("platform", "sso") and ("environment",) in self._wrong_keys
         return entry["type"] == "missing" and (is_unreadable or implied)
 
     def _problem(self, entry: Any) -> Problem:

@@ -81,7 +81,7 @@ def find_in_right_part(
             yield from find(settings)
 
 
-def walk(value: Any, key: SettingPath = ()) -> Iterator[tuple[SettingPath, Any]]:
+def _walk(value: Any, key: SettingPath = ()) -> Iterator[tuple[SettingPath, Any]]:
     """Yield every value that is no group, list or mapping, with its key."""
     inner: Iterable[tuple[str | int, Any]]
     if isinstance(value, Section):
@@ -94,7 +94,7 @@ def walk(value: Any, key: SettingPath = ()) -> Iterator[tuple[SettingPath, Any]]
         yield key, value
         return
     for name, below in inner:
-        yield from walk(below, (*key, name))
+        yield from _walk(below, (*key, name))
 
 
 def named_files(settings: Section) -> Iterator[tuple[SettingPath, Path]]:
@@ -102,7 +102,7 @@ def named_files(settings: Section) -> Iterator[tuple[SettingPath, Path]]:
 
     These are secrets, keys, certificates and trust roots.
     """
-    for key, value in walk(settings):
+    for key, value in _walk(settings):
         if isinstance(value, Path) and str(key[-1]).endswith("_file"):
             yield key, value
 
@@ -115,8 +115,8 @@ _PLACEHOLDER: Final = re.compile(
     r"|my[-_ ]client[-_ ](?:id|secret)|change[-_ ]?(?:me|it|this)\W*\d*)"
     r"|(?:CLIENT[-_ ]?)?(?:ID|SECRET)|PASSWORD|API[-_ ]?KEY"
 )
-MESSAGE: Final = Message("is still the example's placeholder")
-HINT: Final = Message("put your own value in its place")
+PLACEHOLDER_MESSAGE: Final = Message("is still the example's placeholder")
+PLACEHOLDER_HINT: Final = Message("put your own value in its place")
 
 
 def is_placeholder(text: str) -> bool:
@@ -126,7 +126,7 @@ def is_placeholder(text: str) -> bool:
 
 def find_placeholders(settings: Section) -> Iterator[SettingPath]:
     """Yield the keys whose values are placeholders."""
-    for key, value in walk(settings):
+    for key, value in _walk(settings):
         if is_placeholder(value.reveal() if isinstance(value, Secret) else str(value)):
             yield key
 
@@ -137,16 +137,16 @@ MAKE_KEY: Final = Message("make one with: openssl rand -base64 32 | tr '+/' '-_'
 NO_KEY: Final = Message("is not 32 bytes as base64url; {make_key}", make_key=MAKE_KEY)
 _KEY_BYTES: Final = 32
 
-_HINT: Final = Message("check that it is the right file")
+_SECRET_HINT: Final = Message("check that it is the right file")
 # The placeholder `path` is the file's path.
-_HINTS: Final[dict[str, Message]] = {
+_SECRET_HINTS: Final[dict[str, Message]] = {
     "is empty": Message("write the secret into it: (umask 077; printf %s 'SECRET' > {path})"),
     "no such file or directory": Message(
         "check the path, or write the file: (umask 077; printf %s 'SECRET' > {path})"
     ),
     "permission denied": Message("let the gateway's user, and nobody else, read it"),
     "is a directory": Message("name the file in it"),
-    MESSAGE: HINT,
+    PLACEHOLDER_MESSAGE: PLACEHOLDER_HINT,
 }
 
 
@@ -160,7 +160,7 @@ class SecretReadError(Exception):
         self.key = key
         self.path = path
         self.problem = why
-        self.hint = hint or Message(_HINTS.get(why, _HINT).msgid, path=path)
+        self.hint = hint or Message(_SECRET_HINTS.get(why, _SECRET_HINT).msgid, path=path)
         message = Message("{path}: {why}; {hint}", path=path, why=why, hint=self.hint)
         super().__init__(setting_problem(key, message))
 
@@ -224,7 +224,7 @@ def read_secret_file(key: str, path: Path) -> Secret:
     if not text.strip():
         raise SecretReadError(key, path, Message("is empty"))
     if is_placeholder(text):
-        raise SecretReadError(key, path, MESSAGE)
+        raise SecretReadError(key, path, PLACEHOLDER_MESSAGE)
     return Secret(text)
 
 

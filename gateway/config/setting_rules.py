@@ -20,8 +20,8 @@ from gateway.config.operations_settings import LoginSettings
 from gateway.config.outbound_settings import CredentialSettings
 from gateway.config.problems import RESERVED_PARAMETER, RuleViolation, SettingPath
 from gateway.config.section import (
-    HINT,
-    MESSAGE,
+    PLACEHOLDER_HINT,
+    PLACEHOLDER_MESSAGE,
     Section,
     find_in_right_part,
     find_placeholders,
@@ -210,12 +210,12 @@ _RESERVED_FOR_LOGIN: Final = _RESERVED_FOR_CREDENTIALS | {
 }
 
 
-def reserved_for_credentials(names: Iterable[str]) -> list[str]:
+def _reserved_for_credentials(names: Iterable[str]) -> list[str]:
     """Return the names that a client credentials request has already."""
     return [name for name in names if name.lower() in _RESERVED_FOR_CREDENTIALS]
 
 
-def reserved_for_login(names: Iterable[str]) -> list[str]:
+def _reserved_for_login(names: Iterable[str]) -> list[str]:
     """Return the names that the login's requests have already, or that would defeat it."""
     return [name for name in names if name.lower() in _RESERVED_FOR_LOGIN]
 
@@ -279,7 +279,7 @@ def _login_client(login: LoginSettings) -> Iterator[RuleViolation]:
         hint = Message("set auth_method: private_key_jwt, or remove it")
         message = Message("is not used with {auth_method}", auth_method=login.auth_method)
         yield RuleViolation(("login", "private_key_file"), message, hint)
-    for name in reserved_for_login(login.extra_params):
+    for name in _reserved_for_login(login.extra_params):
         yield RuleViolation(("login", "extra_params", name), *RESERVED_PARAMETER)
 
 
@@ -440,7 +440,7 @@ def _credential(path: SettingPath, credential: CredentialSettings) -> Iterator[R
         hint = Message("set auth_method: private_key_jwt, or remove it")
         message = Message("is not used with {auth_method}", auth_method=credential.auth_method)
         yield RuleViolation((*path, "private_key_file"), message, hint)
-    for name in reserved_for_credentials(credential.extra_params):
+    for name in _reserved_for_credentials(credential.extra_params):
         yield RuleViolation((*path, "extra_params", name), *RESERVED_PARAMETER)
 
 
@@ -593,7 +593,7 @@ def _queueing_callers(settings: Settings) -> Iterator[RuleViolation]:
 
 def _placeholders(settings: Settings) -> Iterator[RuleViolation]:
     for setting in find_placeholders(settings):
-        yield RuleViolation(setting, MESSAGE, HINT)
+        yield RuleViolation(setting, PLACEHOLDER_MESSAGE, PLACEHOLDER_HINT)
 
 
 _RULES: Final[tuple[_Rule, ...]] = (

@@ -64,7 +64,7 @@ def _split(value: str, schemes: Collection[str]) -> SplitResult:
     return parts
 
 
-def split_server(
+def _split_server(
     value: str, schemes: Collection[str], unknown: Message, hint: Message
 ) -> SplitResult:
     """Return the parts of a server's URL, which may have a user and a password.
@@ -94,12 +94,12 @@ def split_server(
     return parts
 
 
-def user_of(parts: SplitResult) -> str | None:
+def _user_of(parts: SplitResult) -> str | None:
     """Return the user, percent-decoded, None without one."""
     return unquote(parts.username) if parts.username else None
 
 
-def password_of(parts: SplitResult) -> Secret | None:
+def _password_of(parts: SplitResult) -> Secret | None:
     """Return the password, percent-decoded, None without one."""
     return Secret(unquote(parts.password)) if parts.password else None
 
@@ -221,8 +221,8 @@ _DATABASE_HINT: Final = Message(
     "postgresql://[user[:password]@]host[:port]/database[?sslmode=verify-full&sslrootcert=/path], "
     "for a Unix socket postgresql://user@/database?host=/run/postgresql"
 )
-SslMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
-_SSL_MODES: Final[dict[str, SslMode]] = {
+_SslMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
+_SSL_MODES: Final[dict[str, _SslMode]] = {
     "disable": "disable",
     "prefer": "prefer",
     "require": "require",
@@ -247,7 +247,7 @@ class DatabaseLocation:
     database: str = ""
     username: str | None = None
     password: Secret | None = None
-    ssl_mode: SslMode = "prefer"
+    ssl_mode: _SslMode = "prefer"
     ssl_root_cert: Path | None = None
 
     def __str__(self) -> str:
@@ -274,13 +274,13 @@ class DatabaseLocation:
 DEFAULT_DATABASE: Final = DatabaseLocation("sqlite", Path("/var/lib/dhp-gateway/outbox.db"))
 
 
-def parse_database_url(value: object) -> DatabaseLocation:
+def _parse_database_url(value: object) -> DatabaseLocation:
     """Parse a SQLite or PostgreSQL URL. Raises `InvalidValueError`."""
     if isinstance(value, DatabaseLocation):
         return value
     if not isinstance(value, str):
         raise InvalidValueError(Message("must be text"), Message("put it in quotes"))
-    parts = split_server(value, ("sqlite", "postgresql"), _UNKNOWN_DATABASE, _DATABASE_HINT)
+    parts = _split_server(value, ("sqlite", "postgresql"), _UNKNOWN_DATABASE, _DATABASE_HINT)
     return _file(parts) if parts.scheme == "sqlite" else _server(parts)
 
 
@@ -320,8 +320,8 @@ def _server(parts: SplitResult) -> DatabaseLocation:
         host=host,
         port=parts.port or 5432,
         database=database,
-        username=user_of(parts),
-        password=password_of(parts),
+        username=_user_of(parts),
+        password=_password_of(parts),
         ssl_mode=mode,
         ssl_root_cert=None if root is None else Path(root),
     )
@@ -338,7 +338,7 @@ def _host(parts: SplitResult, options: dict[str, str]) -> str:
     return socket
 
 
-DatabaseUrl = Annotated[DatabaseLocation, *text_type(parse_database_url, "URL")]
+DatabaseUrl = Annotated[DatabaseLocation, *text_type(_parse_database_url, "URL")]
 
 
 _DATABASE: Final = re.compile(r"[0-9]{1,4}", re.ASCII)
@@ -386,7 +386,7 @@ def parse_store_url(value: object) -> StoreLocation:
         raise InvalidValueError(Message("must be text"), Message("put it in quotes"))
     if value == "memory://":
         return StoreLocation()
-    parts = split_server(value, ("redis", "rediss", "unix"), _UNKNOWN_STORE, _STORE_HINT)
+    parts = _split_server(value, ("redis", "rediss", "unix"), _UNKNOWN_STORE, _STORE_HINT)
     if parts.scheme == "unix":
         return _socket(parts)
     if not parts.hostname or not is_host(parts.hostname):
@@ -398,8 +398,8 @@ def parse_store_url(value: object) -> StoreLocation:
         host=parts.hostname,
         port=parts.port or 6379,
         database=_database(parts.path.removeprefix("/")),
-        username=user_of(parts),
-        password=password_of(parts),
+        username=_user_of(parts),
+        password=_password_of(parts),
     )
 
 
@@ -413,8 +413,8 @@ def _socket(parts: SplitResult) -> StoreLocation:
         kind="unix",
         path=unquote(parts.path),
         database=_database(database),
-        username=user_of(parts),
-        password=password_of(parts),
+        username=_user_of(parts),
+        password=_password_of(parts),
     )
 
 

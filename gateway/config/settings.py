@@ -89,7 +89,7 @@ PRESETS: Final[dict[str, dict[str, dict[str, Any]]]] = {
     "custom": {"platform": {}, "sso": {}},
 }
 # There is no default address: a secret is sent only to an address that the operator chose.
-DEFAULT_ENVIRONMENT: Final = "custom"
+_DEFAULT_ENVIRONMENT: Final = "custom"
 
 
 class Settings(Section):
@@ -100,7 +100,7 @@ class Settings(Section):
     """
 
     environment: Environment = Field(
-        default=DEFAULT_ENVIRONMENT,
+        default=_DEFAULT_ENVIRONMENT,
         description="Which DHP platform to use; fills in the URLs of `platform` and `sso`, and "
         "`fhir.unfiltered`, where they are not given. `dhp-playground` (to try) and "
         "`dhp-production` (real work) are those of today's guide (dhp.uz); `playground` and "
@@ -205,8 +205,8 @@ _SECRETS: Final[tuple[Callable[[Settings], Iterable[SecretRef]], ...]] = (
 
 def fill_in_environment(data: dict[str, Any]) -> dict[str, Any]:
     """Return a copy of raw settings, filled in by `environment` where no value is given."""
-    name = data.get("environment", DEFAULT_ENVIRONMENT)
-    preset = PRESETS.get(name if isinstance(name, str) else "", PRESETS[DEFAULT_ENVIRONMENT])
+    name = data.get("environment", _DEFAULT_ENVIRONMENT)
+    preset = PRESETS.get(name if isinstance(name, str) else "", PRESETS[_DEFAULT_ENVIRONMENT])
     filled = dict(data)
     for section, implied in preset.items():
         section_values = {} if data.get(section) is None else data[section]

@@ -73,7 +73,7 @@ def read_environment(
                 hint = _nearest(name)
                 found.problems.append(Problem(name, Message("names no setting"), hint))
                 continue
-            value = parse_variable(environ[name], annotation)
+            value = _parse_variable(environ[name], annotation)
             found.names[path] = name
             _put(found.values, path, value)
     return found
@@ -102,7 +102,7 @@ def _path(parts: list[str], file_values: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(path)
 
 
-def parse_variable(text: str, annotation: Any) -> Any:
+def _parse_variable(text: str, annotation: Any) -> Any:
     """Return the value of a variable's text, or the text itself where it cannot be parsed.
 
     Validation then reports the expected type.
@@ -174,9 +174,11 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # Where YAML begins another line; Python's splitlines() splits at more characters.
-_BREAK: Final = re.compile(r"\r\n|[\n\r\x85\u2028\u2029]")
-_NO_TEXT: Final = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_GENERAL_HINT: Final = Message("check indentation, colons and quotes there")
+_LINE_BREAK: Final = re.compile(r"\r\n|[\n\r\x85\u2028\u2029]")
+_NOT_IN_YAML: Final = re.compile(
+    r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+)
+_SYNTAX_HINT: Final = Message("check indentation, colons and quotes there")
 
 
 # What began at the parser's other position, its context, and did not end.
@@ -185,19 +187,19 @@ _LEFT_OPEN: Final = ("while scanning a simple key", "while scanning a quoted sca
 
 def _syntax_problem(name: str, text: str, error: yaml.YAMLError) -> Problem:
     """Return the problem of the file `name`; `error` was raised when its text was parsed."""
-    if strange := _NO_TEXT.search(text):
-        where = Message("line {line}", line=len(_BREAK.split(text[: strange.start()])))
+    if strange := _NOT_IN_YAML.search(text):
+        where = Message("line {line}", line=len(_LINE_BREAK.split(text[: strange.start()])))
         message = Message("holds a character that is no text")
         return Problem(
             name,
             message,
-            Message("delete what stands there unseen; {look}", look=_GENERAL_HINT),
+            Message("delete what stands there unseen; {look}", look=_SYNTAX_HINT),
             where,
         )
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     if mark is None:
         return Problem(name, Message("is not valid YAML"), Message("save it as plain text"))
-    lines = _BREAK.split(text)
+    lines = _LINE_BREAK.split(text)
     if mark.line < len(lines) and re.match(r" *\t", lines[mark.line]):
         hint = Message("indent with spaces; YAML takes no tabs there")
         return Problem(
@@ -210,7 +212,7 @@ def _syntax_problem(name: str, text: str, error: yaml.YAMLError) -> Problem:
     what = Message.external(parser_message, Message("not readable"))
     if (getattr(error, "context", None) or "").startswith(_LEFT_OPEN):
         mark = getattr(error, "context_mark", None) or mark
-    hint = Message("{look}, and whether a bracket was left open above", look=_GENERAL_HINT)
+    hint = Message("{look}, and whether a bracket was left open above", look=_SYNTAX_HINT)
     where = Message("line {line}, column {column}", line=mark.line + 1, column=mark.column + 1)
     return Problem(name, Message("is not valid YAML: {what}", what=what), hint, where)
 
@@ -225,21 +227,21 @@ def _mask_quoted(quoted: re.Match[str]) -> str:
 
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024
 
-_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_YamlLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _Loader(_Base):  # type: ignore[misc] # the base depends on libyaml
+class _Loader(_YamlLoader):  # type: ignore[misc] # the base depends on libyaml
     yaml_implicit_resolvers: Final[dict[str, Any]] = {}
 
 
-_TAG: Final = "tag:yaml.org,2002:"
+_YAML_TAG: Final = "tag:yaml.org,2002:"
 for _name, _pattern, _first in (
     ("null", r"|~|null|Null|NULL", ["", "~", "n", "N"]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
     ("int", r"[-+]?[0-9]+", list("-+0123456789")),
     ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
 ):
-    _Loader.add_implicit_resolver(_TAG + _name, re.compile(f"^(?:{_pattern})$"), _first)
+    _Loader.add_implicit_resolver(_YAML_TAG + _name, re.compile(f"^(?:{_pattern})$"), _first)
 
 
 @dataclass(slots=True)
@@ -292,7 +294,7 @@ def parse_yaml(text: str, name: str) -> YamlDocument:
     except yaml.YAMLError as error:
         document.problems.append(_syntax_problem(name, text, error))
         return document
-    if node is None or (isinstance(node, yaml.ScalarNode) and node.tag == f"{_TAG}null"):
+    if node is None or (isinstance(node, yaml.ScalarNode) and node.tag == f"{_YAML_TAG}null"):
         return document
     if not isinstance(node, yaml.MappingNode):
         return _failed_document(
@@ -372,7 +374,7 @@ class _Reader:
         return values
 
     def _scalar(self, node: yaml.Node, path: SettingPath) -> Any:
-        text, kind = str(node.value), node.tag.removeprefix(_TAG)
+        text, kind = str(node.value), node.tag.removeprefix(_YAML_TAG)
         if kind == "null":
             return None
         if kind == "bool":

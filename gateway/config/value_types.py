@@ -63,7 +63,7 @@ _SIZE_UNITS: Final = {
     "MiB": MIB,
     "GiB": GIB,
 }
-SIZE_PATTERN: Final = r"^[0-9]+ ?(B|kB|MB|GB|KiB|MiB|GiB)?$"
+_SIZE_PATTERN: Final = r"^[0-9]+ ?(B|kB|MB|GB|KiB|MiB|GiB)?$"
 _SIZE: Final = re.compile(r"([0-9]{1,15}) ?([A-Za-z]*)", re.ASCII)
 _SIZE_HINT: Final = Message("write a number of bytes, or a size such as 64KiB, 16MiB or 1GiB")
 
@@ -211,8 +211,8 @@ def _text(value: str) -> str:
     return value
 
 
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
-NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_NAME: Final = re.compile(_NAME_PATTERN[1:-1], re.ASCII)
 
 
 def _name(value: str) -> str:
@@ -224,8 +224,8 @@ def _name(value: str) -> str:
     return value
 
 
-HEADER_PATTERN: Final = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
-_HEADER: Final = re.compile(HEADER_PATTERN[1:-1], re.ASCII)
+_HEADER_PATTERN: Final = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
+_HEADER: Final = re.compile(_HEADER_PATTERN[1:-1], re.ASCII)
 # Fields that the gateway reads, that frame HTTP messages, or to which FHIR gives a meaning: the
 # gateway must not remove them from requests.
 _RESERVED_HEADER: Final = re.compile(
@@ -252,10 +252,10 @@ def _header_name(value: str) -> str:
     return value
 
 
-MEDIA_TYPE_PATTERN: Final = (
+_MEDIA_TYPE_PATTERN: Final = (
     r"^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(; ?[A-Za-z0-9_-]+=[A-Za-z0-9!#$&^_.+-]+)*$"
 )
-_MEDIA_TYPE: Final = re.compile(MEDIA_TYPE_PATTERN[1:-1], re.ASCII)
+_MEDIA_TYPE: Final = re.compile(_MEDIA_TYPE_PATTERN[1:-1], re.ASCII)
 
 
 def _media_type(value: str) -> str:
@@ -273,20 +273,20 @@ Seconds = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False), Unit("sec
 PositiveSeconds = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False), Unit("seconds")]
 Text = Annotated[str, Strict(), Field(min_length=1), AfterValidator(_text)]
 Name = Annotated[
-    str, Strict(), AfterValidator(_name), Field(json_schema_extra={"pattern": NAME_PATTERN})
+    str, Strict(), AfterValidator(_name), Field(json_schema_extra={"pattern": _NAME_PATTERN})
 ]
 
 MediaType = Annotated[
     str,
     Strict(),
     AfterValidator(_media_type),
-    Field(json_schema_extra={"pattern": MEDIA_TYPE_PATTERN}),
+    Field(json_schema_extra={"pattern": _MEDIA_TYPE_PATTERN}),
 ]
 HeaderName = Annotated[
     str,
     Strict(),
     AfterValidator(_header_name),
-    Field(json_schema_extra={"pattern": HEADER_PATTERN}),
+    Field(json_schema_extra={"pattern": _HEADER_PATTERN}),
 ]
 _PARAMETER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.:\-]{0,63}", re.ASCII)
 
@@ -303,7 +303,7 @@ ParameterName = Annotated[str, Strict(), AfterValidator(_parameter)]
 
 
 def _size_type(minimum: int) -> Any:
-    schema = {"type": ["integer", "string"], "minimum": minimum, "pattern": SIZE_PATTERN}
+    schema = {"type": ["integer", "string"], "minimum": minimum, "pattern": _SIZE_PATTERN}
     return (
         BeforeValidator(parse_size),
         Field(ge=minimum),
