@@ -369,12 +369,12 @@ def _operators(settings: Settings) -> Iterator[RuleViolation]:
     first: dict[str, int] = {}
     for index, operator in enumerate(settings.admin.operators):
         path: SettingPath = ("admin", "operators", index)
-        if first.setdefault(operator.name, index) != index:
-            yield RuleViolation((*path, "name"), Message("is used twice"), _OWN_NAME)
         if not operator.secret_ref(index).is_given:
             yield RuleViolation(
                 (*path, "password"), Message("is missing"), Message("give password_file")
             )
+        if first.setdefault(operator.name, index) != index:
+            yield RuleViolation((*path, "name"), Message("is used twice"), _OWN_NAME)
 
 
 def _listen_tls(settings: Settings) -> Iterator[RuleViolation]:
@@ -462,29 +462,29 @@ def _callers(settings: Settings) -> Iterator[RuleViolation]:
     seen: dict[str, int] = {}
     for index, caller in enumerate(settings.callers):
         path: SettingPath = ("callers", index)
-        first = seen.setdefault(caller.name, index)
-        if first != index:
-            hint = Message("callers[{first}] has the same name; give each its own", first=first)
-            yield RuleViolation((*path, "name"), Message("is used twice"), hint)
-        user, purpose = caller.user_header, caller.purpose_header
-        if user is not None and purpose is not None and user.lower() == purpose.lower():
-            hint = Message("one header names the user, another one the purpose")
-            yield RuleViolation((*path, "purpose_header"), Message("is user_header, too"), hint)
-        if caller.name.lower() in RESERVED_CALLERS:
-            hint = Message(
-                "the gateway calls those so who have no name of their own; choose another"
-            )
-            yield RuleViolation((*path, "name"), Message("is a name of the gateway's own"), hint)
         basic = caller.basic_auth
+        if basic and not basic.password and not basic.password_file:
+            key = (*path, "basic_auth", "password")
+            yield RuleViolation(key, Message("is missing"), Message("give password_file"))
         if basic and ":" in basic.username:
             hint = Message(
                 "HTTP Basic takes what is behind it for the password (RFC 7617); choose another"
             )
             key = (*path, "basic_auth", "username")
             yield RuleViolation(key, Message("holds a colon"), hint)
-        if basic and not basic.password and not basic.password_file:
-            key = (*path, "basic_auth", "password")
-            yield RuleViolation(key, Message("is missing"), Message("give password_file"))
+        user, purpose = caller.user_header, caller.purpose_header
+        if user is not None and purpose is not None and user.lower() == purpose.lower():
+            hint = Message("one header names the user, another one the purpose")
+            yield RuleViolation((*path, "purpose_header"), Message("is user_header, too"), hint)
+        first = seen.setdefault(caller.name, index)
+        if first != index:
+            hint = Message("callers[{first}] has the same name; give each its own", first=first)
+            yield RuleViolation((*path, "name"), Message("is used twice"), hint)
+        if caller.name.lower() in RESERVED_CALLERS:
+            hint = Message(
+                "the gateway calls those so who have no name of their own; choose another"
+            )
+            yield RuleViolation((*path, "name"), Message("is a name of the gateway's own"), hint)
 
 
 def _callers_credentials(settings: Settings) -> Iterator[RuleViolation]:
