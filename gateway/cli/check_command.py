@@ -14,9 +14,11 @@ from gateway.cli.terminal import (
     WRONG_USAGE,
     as_json_option,
     config_option,
+    doctor_report,
     language_option,
     load,
     print_line,
+    settings_report,
     settings_source,
 )
 from gateway.i18n import Message
@@ -34,9 +36,7 @@ def check(config: Path | None = None, as_json: bool = False, lang: str | None = 
     """Validate the settings and print every problem; opens no connection."""
     settings, found, warnings = _examine_settings(settings_source(config))
     if as_json:
-        from gateway.cli import terminal as json_report
-
-        click.echo(json_report.settings_report(found, warnings))
+        click.echo(settings_report(found, warnings))
         raise click.exceptions.Exit(WRONG_USAGE if found or settings is None else 0)
     if not _print_check(settings, found, warnings):
         raise click.exceptions.Exit(WRONG_USAGE)
@@ -59,14 +59,13 @@ def _examine_settings(
     try:
         settings = source.load()
     except SettingsError as error:
-        found += error.problems
-        settings = error.right_part
+        found, settings = [*error.problems], error.right_part
     if settings is None:
         return None, found, []
-    from gateway.app import preflight as command
+    from gateway.app import preflight
 
-    found += command.find_problems(settings, {problem.key for problem in found})
-    return settings, found, [*source.warnings(settings), *command.find_warnings(settings)]
+    found += preflight.find_problems(settings, {problem.key for problem in found})
+    return settings, found, [*source.warnings(settings), *preflight.find_warnings(settings)]
 
 
 def _print_check(settings: Settings | None, found: list[Problem], warnings: list[Problem]) -> bool:
@@ -103,12 +102,11 @@ def print_doctor(
 ) -> bool:
     """Print the results of all checks, including the warnings. Return whether none failed."""
     from gateway.cli import doctor as command
-    from gateway.cli import terminal as json_report
 
     findings = asyncio.run(command.run_checks(settings, None if as_json else print_line, warnings))
     failed = [finding for finding in findings if finding.state == "failed"]
     if as_json:
-        click.echo(json_report.doctor_report(findings))
+        click.echo(doctor_report(findings))
     elif failed:
         count = {"failed": len(failed), "all": len(findings)}
         print_line(Message("{failed} of {all} checks failed.", **count), fg="red")

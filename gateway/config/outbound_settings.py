@@ -25,7 +25,6 @@ from gateway.config.value_types import (
     Text,
 )
 from gateway.i18n import Message
-from gateway.secret import Secret
 
 # VSCHAR and scope-token of RFC 6749, appendix A.
 _CLIENT_ID: Final = re.compile(r"[\x20-\x7e]+")
@@ -203,13 +202,6 @@ class CredentialSettings(Section):
         default_factory=dict,
         description="Further parameters of the token request, name to value.",
     )
-
-    def secret(self, name: str = "default") -> Secret | None:
-        """Return the current client secret or private key, from its file if it has one, else None.
-
-        `name` is this credential's name, for the error. Raises `SecretReadError`.
-        """
-        return self.secret_ref(name).read()
 
     def secret_ref(self, name: str) -> SecretRef:
         """Return the source of the client secret, with `private_key_jwt` of the private key."""

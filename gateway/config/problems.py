@@ -150,6 +150,3 @@ class RuleViolation:
     setting: SettingPath
     message: Message
     hint: Message
-
-
-RESERVED_PARAMETER: Final = (Message("is set by the gateway itself"), Message("remove it"))

@@ -10,7 +10,7 @@ compared without case, because some servers accept `Client_ID` for `client_id`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from gateway import os_support
 from gateway.config.operations_settings import LoginSettings
 from gateway.config.outbound_settings import CredentialSettings
-from gateway.config.problems import RESERVED_PARAMETER, RuleViolation, SettingPath
+from gateway.config.problems import RuleViolation, SettingPath
 from gateway.config.section import (
     PLACEHOLDER_HINT,
     PLACEHOLDER_MESSAGE,
@@ -210,16 +210,6 @@ _RESERVED_FOR_LOGIN: Final = _RESERVED_FOR_CREDENTIALS | {
 }
 
 
-def _reserved_for_credentials(names: Iterable[str]) -> list[str]:
-    """Return the names that a client credentials request has already."""
-    return [name for name in names if name.lower() in _RESERVED_FOR_CREDENTIALS]
-
-
-def _reserved_for_login(names: Iterable[str]) -> list[str]:
-    """Return the names that the login's requests have already, or that would defeat it."""
-    return [name for name in names if name.lower() in _RESERVED_FOR_LOGIN]
-
-
 def _login(settings: Settings) -> Iterator[RuleViolation]:
     login = settings.login
     if not login.enabled:
@@ -228,7 +218,7 @@ def _login(settings: Settings) -> Iterator[RuleViolation]:
         if getattr(login, key) is None:
             yield _missing_for_login(("login", key))
     yield from _redirect_uri(login.redirect_uri)
-    yield from _login_client(login)
+    yield from _client(("login",), login, _RESERVED_FOR_LOGIN)
 
 
 def _sign_in_address(settings: Settings) -> Iterator[RuleViolation]:
@@ -265,22 +255,26 @@ def _redirect_uri(redirect_uri: str | None) -> Iterator[RuleViolation]:
         yield RuleViolation(setting, Message("must end with /auth/callback"), hint)
 
 
-def _login_client(login: LoginSettings) -> Iterator[RuleViolation]:
-    """Yield violations of the client's keys; a client without secret and key is public."""
-    by_key = login.auth_method == "private_key_jwt"
-    if by_key and not login.private_key_file:
+def _client(
+    path: SettingPath, client: CredentialSettings | LoginSettings, reserved: frozenset[str]
+) -> Iterator[RuleViolation]:
+    """Yield violations of a client's keys; `reserved` are names of parameters, in lower case."""
+    by_key = client.auth_method == "private_key_jwt"
+    if by_key and not client.private_key_file:
         hint = Message("auth_method private_key_jwt signs with it")
-        yield RuleViolation(("login", "private_key_file"), Message("is missing"), hint)
-    if by_key and (login.client_secret or login.client_secret_file):
-        key = "client_secret" if login.client_secret else "client_secret_file"
+        yield RuleViolation((*path, "private_key_file"), Message("is missing"), hint)
+    if by_key and (client.client_secret or client.client_secret_file):
         hint = Message("remove it, or choose auth_method client_secret_post")
-        yield RuleViolation(("login", key), Message("is not used with private_key_jwt"), hint)
-    if not by_key and login.private_key_file:
+        key = "client_secret" if client.client_secret else "client_secret_file"
+        yield RuleViolation((*path, key), Message("is not used with private_key_jwt"), hint)
+    if not by_key and client.private_key_file:
         hint = Message("set auth_method: private_key_jwt, or remove it")
-        message = Message("is not used with {auth_method}", auth_method=login.auth_method)
-        yield RuleViolation(("login", "private_key_file"), message, hint)
-    for name in _reserved_for_login(login.extra_params):
-        yield RuleViolation(("login", "extra_params", name), *RESERVED_PARAMETER)
+        message = Message("is not used with {auth_method}", auth_method=client.auth_method)
+        yield RuleViolation((*path, "private_key_file"), message, hint)
+    for name in client.extra_params:
+        if name.lower() in reserved:
+            message, hint = Message("is set by the gateway itself"), Message("remove it")
+            yield RuleViolation((*path, "extra_params", name), message, hint)
 
 
 def find_violations(settings: Settings) -> Iterator[RuleViolation]:
@@ -424,24 +418,11 @@ def _default_credential(settings: Settings) -> Iterator[RuleViolation]:
 
 
 def _credential(path: SettingPath, credential: CredentialSettings) -> Iterator[RuleViolation]:
-    by_key = credential.auth_method == "private_key_jwt"
-    has_secret = bool(credential.client_secret or credential.client_secret_file)
-    if by_key and not credential.private_key_file:
-        hint = Message("auth_method private_key_jwt signs with it")
-        yield RuleViolation((*path, "private_key_file"), Message("is missing"), hint)
-    if by_key and has_secret:
-        hint = Message("remove it, or choose auth_method client_secret_post")
-        key = "client_secret" if credential.client_secret else "client_secret_file"
-        yield RuleViolation((*path, key), Message("is not used with private_key_jwt"), hint)
-    if not by_key and not has_secret:
+    has_secret = credential.client_secret or credential.client_secret_file
+    if credential.auth_method != "private_key_jwt" and not has_secret:
         hint = Message("give client_secret_file: the path of a file that holds the secret")
         yield RuleViolation((*path, "client_secret"), Message("is missing"), hint)
-    if not by_key and credential.private_key_file:
-        hint = Message("set auth_method: private_key_jwt, or remove it")
-        message = Message("is not used with {auth_method}", auth_method=credential.auth_method)
-        yield RuleViolation((*path, "private_key_file"), message, hint)
-    for name in _reserved_for_credentials(credential.extra_params):
-        yield RuleViolation((*path, "extra_params", name), *RESERVED_PARAMETER)
+    yield from _client(path, credential, _RESERVED_FOR_CREDENTIALS)
 
 
 def _secrets(settings: Settings) -> Iterator[RuleViolation]:

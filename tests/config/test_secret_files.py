@@ -70,10 +70,10 @@ def test_a_credential_reads_its_secret_anew_each_time(tmp_path: Path) -> None:
             "credentials": {"default": {"client_id": "a", "client_secret_file": str(file)}},
         }
     )
-    credential = settings.credentials["default"]
-    first = credential.secret()
+    secret = settings.credentials["default"].secret_ref("default")
+    first = secret.read()
     file.write_text("two\n")
-    second = credential.secret()
+    second = secret.read()
     assert first is not None
     assert second is not None
     assert (first.reveal(), second.reveal()) == ("one", "two")
