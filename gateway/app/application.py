@@ -31,7 +31,7 @@ from gateway.app import (
     tls_contexts,
 )
 from gateway.app.observability_setup import open_tracing
-from gateway.app.revision import Core, CoreSwitch, ProcessResources
+from gateway.app.revision import Core, CoreSwitch
 from gateway.audit.audit_trail import NullAuditTrail
 from gateway.errors import StartError
 from gateway.health.evidence import ANSWERS, FAULTS
@@ -42,6 +42,7 @@ from gateway.http.server.listener import Acceptor, CallerServer
 from gateway.http.server.request_parser import require_strict_parser
 from gateway.i18n import Message
 from gateway.pipeline.admission import LifecyclePhase
+from gateway.pipeline.permissions import PermissionCheck
 from gateway.telemetry.logs import get_logger
 from gateway.telemetry.metrics import Metrics
 
@@ -115,7 +116,7 @@ class Gateway:
                 raise StartError(Message("the gateway is shutting down"))
             reloader.require_reloadable(self.settings, settings)
             tls = await asyncio.to_thread(tls_contexts.listen_tls, settings)
-            core = await asyncio.to_thread(Core, settings, self._parts)
+            core = await asyncio.to_thread(self._make_core, settings)
             expiries = await asyncio.to_thread(tls_contexts.certificate_expiries, settings)
             operators = await asyncio.to_thread(identity_setup.operators, settings)
             addresses = await self._alerts.resolve_addresses(settings)
@@ -212,19 +213,24 @@ class Gateway:
         self.audit = await self._open_audit(session)
         store = shared_stores.open_store(self.settings, self._stack)
         sessions = shared_stores.open_sessions(self.settings, self._stack)
-        self._parts = ProcessResources(
-            session,
-            store,
-            self.metrics,
-            self.audit,
-            sessions,
-            (self.recent_requests.record_exchange, self.platform_monitor.record_exchange),
+        self._make_core = functools.partial(
+            Core,
+            session=session,
+            store=store,
+            metrics=self.metrics,
+            audit=self.audit,
+            sessions=sessions,
+            exchange_listeners=(
+                self.recent_requests.record_exchange,
+                self.platform_monitor.record_exchange,
+            ),
+            permissions=PermissionCheck(),
             tracing=open_tracing(self.settings, self._stack),
             outbox=await self._open_outbox(),
         )
         tls = tls_contexts.listen_tls(self.settings)
         self._expiries = tls_contexts.certificate_expiries(self.settings)
-        core = Core(self.settings, self._parts)
+        core = self._make_core(self.settings)
         self._cores = self._cores_if_open = CoreSwitch(core)
         self._stack.push_async_callback(self._cores.close)
         # Bound before the core starts: a gateway that cannot start must not request a token.

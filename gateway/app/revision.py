@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -23,7 +22,6 @@ from gateway.health.evidence import REFUSES, CircuitState
 from gateway.http.client.upstream_pool import UpstreamPool
 from gateway.http.headers import request_fields
 from gateway.http.slow_readers import SlowReaders
-from gateway.login.session_store import MemorySessionStore
 from gateway.oauth.credential import CredentialSource
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.tokens import TokenManager
@@ -33,7 +31,6 @@ from gateway.pipeline.forwarder import CompressingForwarder, Forwarder, RequestC
 from gateway.pipeline.guards import ConditionGuard, SearchGuard
 from gateway.pipeline.handler import ExchangeAccounting, Handler
 from gateway.pipeline.link_translation import LinkTranslatorFactory, MissingAliases
-from gateway.pipeline.permissions import PermissionCheck
 from gateway.pipeline.platform_client import (
     CapabilityCache,
     PlatformClient,
@@ -56,6 +53,7 @@ if TYPE_CHECKING:
     from gateway.outbox.platform_sender import EntrySender
     from gateway.pipeline.admission import LifecyclePhase
     from gateway.pipeline.forwarder import TokenProvider
+    from gateway.pipeline.permissions import PermissionCheck
     from gateway.telemetry.metrics import Metrics
     from gateway.telemetry.tracing import Tracing
 
@@ -67,81 +65,68 @@ def _ignore_retry(_: str) -> None:
     """Ignore a retry: retries of probes are not counted."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessResources:
-    """The objects that outlive every version of the settings."""
-
-    session: aiohttp.ClientSession  # noqa: TID251 - received, not made
-    store: TokenStore
-    metrics: Metrics
-    audit: AuditTrail
-    sessions: SessionStore = field(default_factory=lambda: MemorySessionStore(time.monotonic))
-    exchange_listeners: tuple[Callable[[Exchange], None], ...] = ()
-    tracing: Tracing | None = None
-    outbox: OutboxService | None = None
-    permissions: PermissionCheck = field(default_factory=PermissionCheck)
-
-
 class Core:
     """The objects made of one version of the settings; the constructor opens nothing but files.
 
-    Raises `StartError` where a secret or certificate cannot be read.
+    Its parameters outlive every version of the settings. Raises `StartError` where a secret or
+    certificate cannot be read.
     """
 
     entry_sender: EntrySender  # set only where there is an outbox
 
-    def __init__(self, settings: Settings, parts: ProcessResources) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        session: aiohttp.ClientSession,
+        store: TokenStore,
+        metrics: Metrics,
+        audit: AuditTrail,
+        sessions: SessionStore,
+        exchange_listeners: tuple[Callable[[Exchange], None], ...],
+        tracing: Tracing | None,
+        outbox: OutboxService | None,
+        permissions: PermissionCheck,
+    ) -> None:
         self.settings = settings
         self.active_uses = ActiveUses()
-        self.missing_aliases = MissingAliases(parts.metrics.count_missing_alias)
-        self._metrics = parts.metrics
-        self._sources = _sources(settings, parts)
+        self.missing_aliases = MissingAliases(metrics.count_missing_alias)
+        self._metrics = metrics
+        self._audit = audit
+        self._exchange_listeners = exchange_listeners
+        self._tracing = tracing
+        self._outbox = outbox
+        self._permissions = permissions
+        self._sources = _sources(settings, session)
         self.tokens = TokenManager(
-            sources=self._sources,
-            store=parts.store,
-            metrics=parts.metrics,
-            audit=parts.audit,
-            sso=settings.sso,
+            sources=self._sources, store=store, metrics=metrics, audit=audit, sso=settings.sso
         )
-        self._pool = UpstreamPool(
-            identity_setup.upstream_origin(settings, tls_contexts.platform_tls(settings)),
-            settings=settings.platform,
-            clock=time.monotonic,
-            shared=identity_setup.has_several_callers(settings),
-            readers=SlowReaders(
-                settings.limits.min_body_rate,
-                settings.platform.max_connections,
-                time.monotonic,
-                settings.limits.half_closed,
-            ),
-        )
-        outbox = parts.outbox
+        self._pool = _upstream_pool(settings)
         self.circuit = CircuitBreaker(
             settings.circuit_breaker,
             time.monotonic,
             None if outbox is None else outbox.delivery.on_platform_response,
         )
         self.admission = Admission(
-            max_concurrent=settings.limits.max_concurrent_requests,
-            audit=parts.audit,
+            max_concurrent=settings.limits.max_concurrent_requests, audit=audit
         )
         self._callers = identity_setup.caller_registry(settings, time.monotonic)
         self._unidentified_limiter = identity_setup.unidentified_limiter(
             settings, self._callers, time.monotonic
         )
-        login = _login_parts(settings, parts, self.tokens)
+        login = _login_parts(settings, self.tokens, session=session, sessions=sessions, audit=audit)
         self._user_tokens = login.tokens if login is not None else None
-        handler = self._handler(parts, self._user_tokens or self.tokens)
+        handler = self._handler(self._user_tokens or self.tokens)
         self.handler = (
             handler
             if login is None
             else login.middleware(handler, self._callers, self._unidentified_limiter)
         )
 
-    def _handler(self, parts: ProcessResources, tokens: TokenProvider) -> Handler:
+    def _handler(self, tokens: TokenProvider) -> Handler:
         settings = self.settings
-        upstream = self._upstream(parts)
-        forwarder = Forwarder(upstream, tokens, parts.metrics.count_retry)
+        upstream = self._upstream()
+        forwarder = Forwarder(upstream, tokens, self._metrics.count_retry)
         client = PlatformClient(forwarder, tokens, settings.platform.base_path)
         unproven = ProbeTokenProvider(self.tokens)
         statement = CapabilityCache(client, next(iter(self._sources)), time.monotonic)
@@ -151,12 +136,12 @@ class Core:
         self.probe = PlatformProbe(
             PlatformClient(probe_forwarder, unproven, client.platform_path), unproven
         )
-        if parts.outbox is not None:
+        if self._outbox is not None:
             # Queued writes are sent with the callers' tokens, never with a user's.
-            self.entry_sender = parts.outbox.entry_sender(
+            self.entry_sender = self._outbox.entry_sender(
                 settings, upstream, self.tokens, statement, credentials=self._sources
             )
-        fhir, on_ignored = settings.fhir, parts.metrics.count_ignored_parameters
+        fhir, on_ignored = settings.fhir, self._metrics.count_ignored_parameters
         guard = None if fhir.search_guard == "off" else SearchGuard(fhir, statement, on_ignored)
         condition_guard = None if fhir.condition_guard == "off" else ConditionGuard(fhir, statement)
         packs = settings.platform.compression == "both"
@@ -167,7 +152,7 @@ class Core:
             fields=request_fields(settings.platform.passed_names),
             admission=self.admission,
             callers=self._callers,
-            permissions=parts.permissions,
+            permissions=self._permissions,
             unidentified_limiter=self._unidentified_limiter,
             tokens=tokens,
             forwarder=CompressingForwarder(forwarder) if packs else forwarder,
@@ -182,8 +167,8 @@ class Core:
             readers=self._pool.slow_readers,
             search_guard=guard,
             condition_guard=condition_guard,
-            account=self._account(parts),
-            write_queue=None if parts.outbox is None else parts.outbox.write_queue(settings),
+            account=self._account(),
+            write_queue=None if self._outbox is None else self._outbox.write_queue(settings),
             monotonic=time.monotonic,
             wall=time.time,
         )
@@ -197,18 +182,18 @@ class Core:
             on_missing_alias=self.missing_aliases.record,
         )
 
-    def _account(self, parts: ProcessResources) -> Callable[[Exchange], None]:
+    def _account(self) -> Callable[[Exchange], None]:
         account = ExchangeAccounting(
-            parts.metrics.record_exchange, parts.audit.record_exchange, parts.exchange_listeners
+            self._metrics.record_exchange, self._audit.record_exchange, self._exchange_listeners
         ).account
-        if parts.tracing is None:
+        if self._tracing is None:
             return account
-        return parts.tracing.wrap_account(observability_setup.trace_peers(self.settings), account)
+        return self._tracing.wrap_account(observability_setup.trace_peers(self.settings), account)
 
-    def _upstream(self, parts: ProcessResources) -> Upstream:
+    def _upstream(self) -> Upstream:
         settings = self.settings
         # Without tracing, none of its code is on the request path.
-        traced = parts.tracing
+        traced = self._tracing
         upstream_type = Upstream if traced is None else partial(TracedUpstream, tracing=traced)
         return upstream_type(
             pool=self._pool,
@@ -218,7 +203,7 @@ class Core:
             uploads=UploadLimiter(
                 settings.platform.max_connections // 2, settings.platform.connect_timeout
             ),
-            on_retry=parts.metrics.count_retry,
+            on_retry=self._metrics.count_retry,
         )
 
     async def start(self, before: Core | None = None) -> None:
@@ -378,10 +363,26 @@ class CoreSwitch:
         return (self.current, *self._retiring.values())
 
 
-def _sources(settings: Settings, parts: ProcessResources) -> dict[str, CredentialSource]:
-    endpoint = TokenEndpoint(
-        session=parts.session, sso=settings.sso, tls=tls_contexts.sso_tls(settings)
+def _upstream_pool(settings: Settings) -> UpstreamPool:
+    return UpstreamPool(
+        identity_setup.upstream_origin(settings, tls_contexts.platform_tls(settings)),
+        settings=settings.platform,
+        clock=time.monotonic,
+        shared=identity_setup.has_several_callers(settings),
+        readers=SlowReaders(
+            settings.limits.min_body_rate,
+            settings.platform.max_connections,
+            time.monotonic,
+            settings.limits.half_closed,
+        ),
     )
+
+
+def _sources(
+    settings: Settings,
+    session: aiohttp.ClientSession,
+) -> dict[str, CredentialSource]:
+    endpoint = TokenEndpoint(session=session, sso=settings.sso, tls=tls_contexts.sso_tls(settings))
     names = dict.fromkeys(identity_setup.credentials_in_use(settings))
     if settings.audit.fhir_credential is not None:
         names[settings.audit.fhir_credential] = None
@@ -408,7 +409,12 @@ def _source(settings: Settings, endpoint: TokenEndpoint, name: str) -> Credentia
 
 
 def _login_parts(
-    settings: Settings, parts: ProcessResources, tokens: TokenManager
+    settings: Settings,
+    tokens: TokenManager,
+    *,
+    session: aiohttp.ClientSession,
+    sessions: SessionStore,
+    audit: AuditTrail,
 ) -> LoginParts | None:
     if not settings.login.enabled:
         return None
@@ -418,7 +424,7 @@ def _login_parts(
     return LoginParts(
         settings=settings,
         credential_tokens=tokens,
-        session=parts.session,
-        sessions=parts.sessions,
-        audit=parts.audit,
+        session=session,
+        sessions=sessions,
+        audit=audit,
     )
