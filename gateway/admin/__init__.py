@@ -1,3 +1,3 @@
-"""The operators' listener (liveness, readiness, metrics and pages) and alert messages."""
+"""The operators' listener (liveness, readiness, metrics and pages)."""
 
 from __future__ import annotations

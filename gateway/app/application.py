@@ -126,6 +126,7 @@ class Gateway:
             self._expiries = expiries
             self._operators.replace(operators)
             self._acceptor.tls = tls
+            self._acceptor.max_connections = identity_setup.max_caller_connections(settings)
             self._server.limits = settings.limits
             self.settings = settings
             self._alerts.configure(settings, addresses)
@@ -364,7 +365,6 @@ class Gateway:
             self._listening.sockets,
             self._server,
             max_connections=identity_setup.max_caller_connections(self.settings),
-            handshake_timeout=self.settings.limits.header_timeout,
             tls=tls,
             clock=time.monotonic,
         )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel
 
-from gateway.app import identity_setup, tls_contexts
 from gateway.config.loader import SettingsError
 from gateway.config.section import named_files
 from gateway.errors import StartError
@@ -87,18 +85,6 @@ def watched_files(settings: Settings) -> tuple[Path, ...]:
     These are secrets, keys, certificates and trust roots.
     """
     return tuple(dict.fromkeys(path for _, path in named_files(settings)))
-
-
-def preflight(settings: Settings) -> None:
-    """Read what a gateway with these settings would read. Raises `StartError`."""
-    for name in identity_setup.credentials_in_use(settings):
-        identity_setup.credential_authenticators(settings, name)
-    identity_setup.caller_registry(settings, time.monotonic)
-    identity_setup.operators(settings)
-    identity_setup.login_authentications(settings)
-    tls_contexts.sso_tls(settings)
-    tls_contexts.platform_tls(settings)
-    tls_contexts.listen_tls(settings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -214,7 +214,7 @@ class WriteClassification:
 def classify_write(write: WriteDescription) -> WriteClassification | None:
     """Return the classification; None where the write cannot be queued.
 
-    Raises `tree.BodyTooLargeError`.
+    Raises `document_tree.BodyTooLargeError`.
     """
     if write.code not in WRITES:
         return None

@@ -244,8 +244,8 @@ _NO_CONNECTION_ERRNOS: Final = frozenset(
 class Acceptor:
     """Accepts connections for a `CallerServer` from non-blocking sockets that listen already.
 
-    At most `max_connections` are open at once. `handshake_timeout` limits the TLS handshake, in
-    seconds. `tls` is read for every new connection, so that it can be replaced at any time.
+    At most `max_connections` are open at once. A TLS handshake has the time of a header. `tls` and
+    `max_connections` are read for every new connection, so that they can be replaced at any time.
     """
 
     def __init__(
@@ -254,15 +254,13 @@ class Acceptor:
         server: CallerServer,
         *,
         max_connections: int,
-        handshake_timeout: float,
         tls: ssl.SSLContext | None,
         clock: Callable[[], float],
     ) -> None:
         self.tls = tls
+        self.max_connections = max_connections
         self._sockets = tuple(sockets)
         self._server = server
-        self._max_connections = max_connections
-        self._handshake_timeout = handshake_timeout
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._arriving: set[asyncio.Task[None]] = set()
@@ -310,7 +308,7 @@ class Acceptor:
                 return
 
     def _is_full(self) -> bool:
-        return self._server.open_connections + self.pending_handshakes >= self._max_connections
+        return self._server.open_connections + self.pending_handshakes >= self.max_connections
 
     def _accept_one(self, listening: socket.socket) -> bool:
         """Accept one connection; return False if there is none now."""
@@ -341,7 +339,7 @@ class Acceptor:
                 cast(Callable[[], asyncio.Protocol], partial(self._server, address)),
                 connection,
                 ssl=tls,
-                ssl_handshake_timeout=None if tls is None else self._handshake_timeout,
+                ssl_handshake_timeout=None if tls is None else self._server.limits.header_timeout,
                 ssl_shutdown_timeout=None if tls is None else _TLS_SHUTDOWN_TIMEOUT,
             )
         except OSError as error:

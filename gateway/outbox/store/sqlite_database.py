@@ -1,4 +1,7 @@
-"""Disk space reserved for deliveries, as each of their steps needs some, and its release."""
+"""The outbox in a SQLite file: its lock against a second gateway, transactions, disk space.
+
+Disk space is reserved for deliveries, as each of their steps needs some.
+"""
 
 from __future__ import annotations
 

@@ -85,7 +85,6 @@ async def accepting(
         [listening],
         server,
         max_connections=connections,
-        handshake_timeout=10.0,
         tls=tls,
         clock=time.monotonic,
     )
