@@ -1,18 +1,7 @@
 """The outbox pages on the operators' listener: reading needs no sign-in, deciding does.
 
 No GET changes anything. A change needs the page's own form, sent by a signed-in operator.
-`OutboxPages` asks questions about the entries, and `OutboxAdminApi` answers them from the outbox.
-Questions and answers are plain data. Their members, by the value of `ask`:
-
-    list           states, cause, caller, after: all `groups`, a page of `entries`, `next` for after
-    entry          id: the `entry` with patient data masked
-    reveal         id: the `entry` in clear
-    retry, drop    id, reason: the `state` of the entry, and whether the action was `done`
-    retry-failed   cause: the number of entries `moved`
-
-A question that changes entries or shows patient data names the `operator`. The answer has `away` if
-the outbox cannot be reached, and `unrecorded` if the audit record cannot be written; it is None if
-there is no such entry.
+`OutboxAdminApi` reads and changes the entries; its errors become pages that only have the reason.
 """
 
 from __future__ import annotations

@@ -5,9 +5,7 @@ operators that alert messages would arrive. The states of alerts are in memory o
 a lasting alert is notified again, and one that was resolved in the meantime is not reported as
 resolved.
 
-The module also constructs the alert monitor and the addresses of `alerts.notify` from the settings,
-for the application and for the commands `check` and `notify --test`. `gateway.alerts.alert_rules`
-has the conditions, `gateway.alerts.alert_messages` the texts.
+`gateway.alerts.alert_rules` has the conditions, `gateway.alerts.alert_messages` the texts.
 """
 
 from __future__ import annotations
@@ -37,6 +35,8 @@ if TYPE_CHECKING:
     from gateway.config.settings import Settings
     from gateway.health.health import Readiness
     from gateway.secret import Secret
+
+_log = get_logger(__name__)
 
 # Seconds without its condition after which a firing alert is resolved. A shorter gap is ignored.
 _RESOLVE_SECONDS: Final = 60.0
@@ -142,8 +142,6 @@ class DailySummary:
         before, self._before = self._before, (requests, errors)
         return requests - before[0], errors - before[1]
 
-
-_log = get_logger(__name__)
 
 _EVALUATION_INTERVAL: Final = 10.0
 

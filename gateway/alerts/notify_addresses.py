@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from gateway.clock import TimeSource
     from gateway.secret import Secret
 
+_log = get_logger(__name__)
+
 MISSING: Final = Message("needs the extra `notify`: pip install 'dhp-gateway[notify]'")
 NOT_UNDERSTOOD: Final = Message("is no address that Apprise understands")
 ADDRESS_HINT: Final = Message(
@@ -113,8 +115,6 @@ def _import_apprise() -> Any:
     silence_libraries(*_NOISY_LOGGERS)
     return library
 
-
-_log = get_logger(__name__)
 
 # Number of messages above which the oldest are dropped.
 _MAX_WAITING: Final = 50

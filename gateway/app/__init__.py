@@ -1,3 +1,3 @@
-"""Processes, sockets, signals, and the parts of the gateway constructed from the settings."""
+"""The running gateway: sockets, signals, and the parts constructed from the settings."""
 
 from __future__ import annotations

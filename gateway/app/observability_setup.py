@@ -1,4 +1,4 @@
-"""Opens the audit trail and the tracing that the settings configure.
+"""Opens the audit trail, the tracing and the alerts that the settings configure.
 
 The gateway and the commands that write audit records open the audit trail here. Spans need the
 extra `otel`.
@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from gateway.oauth.tokens import TokenManager
     from gateway.telemetry.metrics import Metrics
 
+_log = get_logger(__name__)
+
 _SPAN_FLUSH: Final = 3.0
 
 
@@ -108,8 +110,6 @@ def _server_address(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
     return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
-
-_log = get_logger(__name__)
 
 # Seconds for which a starting gateway waits for the audit file, and between two attempts.
 _MAX_WAIT: Final = 5.0

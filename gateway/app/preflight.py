@@ -42,6 +42,7 @@ from gateway.errors import ClientKeyError, StartError
 from gateway.i18n import EMPTY_MESSAGE, Message, exception_message, system_error
 
 if TYPE_CHECKING:
+    from gateway.config.outbound_settings import CredentialSettings
     from gateway.config.section import SecretRef
     from gateway.config.settings import Settings
 
@@ -234,8 +235,12 @@ def _unusable_certificates(settings: Settings) -> Iterator[Problem]:
 
 def _unusable_credentials(settings: Settings) -> Iterator[Problem]:
     for name, credential in settings.credentials.items():
-        secret = credential.secret_ref(name)
-        yield from _unusable_secret(credential.auth_method, credential.client_id, secret)
+        yield from find_in_right_part((partial(_unusable_credential, name),), credential)
+
+
+def _unusable_credential(name: str, credential: CredentialSettings) -> Iterator[Problem]:
+    secret = credential.secret_ref(name)
+    return _unusable_secret(credential.auth_method, credential.client_id, secret)
 
 
 def _unusable_login(settings: Settings) -> Iterator[Problem]:

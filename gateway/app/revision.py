@@ -1,9 +1,9 @@
 """The objects made of one version of the settings, and their replacement by the next version.
 
 A `Core` holds everything that depends on settings that may change: tokens, the connections to the
-platform, the request path. Listeners, metrics, audit and the token store outlive it. Every request
-is dispatched to the core of the newest settings. An exchange stays with the core in which it began;
-a core is closed after its last exchange.
+platform, the request path. Listeners, metrics, audit and the token store outlive it.
+`gateway.app.request_dispatch` dispatches every request to the newest core. An exchange stays with
+the core in which it began; a core is closed after its last exchange.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def _ignore_retry(_: str) -> None:
 class Core:
     """The objects made of one version of the settings; the constructor opens nothing but files.
 
-    Its parameters outlive every version of the settings. Raises `StartError` where a secret or
-    certificate cannot be read.
+    All parameters but `settings` outlive it. Raises `StartError` where a secret or certificate
+    cannot be read.
     """
 
     entry_sender: EntrySender  # set only where there is an outbox

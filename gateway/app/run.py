@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from gateway.config.loader import SettingsSource
     from gateway.config.settings import Settings
 
+_log = get_logger(__name__)
+
 
 class SystemdNotifier:
     """Sends states to the socket of `NOTIFY_SOCKET`.
@@ -89,8 +91,6 @@ def _watchdog(environ: Mapping[str, str]) -> float | None:
         return None
     return microseconds / 1e6 if microseconds > 0 and for_process == os.getpid() else None
 
-
-_log = get_logger(__name__)
 
 # Bytes of freed memory that are not returned to the system: some bodies in transfer, each in chunks
 # of 256 KiB.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
@@ -32,7 +32,20 @@ def client_credentials_form(credential: CredentialSettings) -> str:
 
 
 def _grant_form(grant_type: str, params: Mapping[str, str], extra_params: Mapping[str, str]) -> str:
-    return str(add_params_to_qs(prepare_token_request(grant_type, **params), extra_params))
+    with _unencodable_as_error():
+        return str(add_params_to_qs(prepare_token_request(grant_type, **params), extra_params))
+
+
+@contextlib.contextmanager
+def _unencodable_as_error() -> Iterator[None]:
+    """Raise `TokenRequestError` without the text, in which JSON allows what UTF-8 has no bytes for.
+
+    Such a refresh token can come from an SSO; the text of the error would contain the whole form.
+    """
+    try:
+        yield
+    except UnicodeError:
+        raise TokenRequestError("transient", "internal error") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +125,18 @@ class UserTokenEndpoint:
     async def revoke(self, url: str, refresh_token: Secret) -> None:
         """Revoke a refresh token, and the access tokens issued with it, at `url` (RFC 7009)."""
         # Section 2.1.
-        form = urlencode({"token": refresh_token.reveal(), "token_type_hint": "refresh_token"})
-        await self._with_client_auth(partial(self._endpoint.post_form, form=form, url=url))
+        with _unencodable_as_error():
+            form = urlencode({"token": refresh_token.reveal(), "token_type_hint": "refresh_token"})
+        await self._with_client_auth(
+            lambda authenticate: self._endpoint.post_form(authenticate, form=form, url=url)
+        )
 
     async def _redeem(
         self, grant_type: str, params: Mapping[str, str], cookie: str | None = None
     ) -> tuple[TokenResponse, TokenHttpResponse]:
         form = _grant_form(grant_type, params, self._extra_params)
         return await self._with_client_auth(
-            partial(self._endpoint.request_full, form=form, cookie=cookie)
+            lambda authenticate: self._endpoint.request_full(authenticate, form=form, cookie=cookie)
         )
 
     async def _with_client_auth(

@@ -1,11 +1,10 @@
 """The delivery of the outbox's entries, as long as the process runs, and the outbox's maintenance.
 
-Any number of processes may deliver from one store: each entry is leased to one of them at a time,
-and an entry is not claimed while an earlier one with the same ordering key blocks it. So the
-entries claimed here never depend on each other, and their attempts run concurrently. The name of a
-process that holds leases shows other processes on its machine that it is dead.
+Several replicas may deliver from one PostgreSQL database: each entry is leased to one of them at a
+time, and an entry is not claimed while an earlier one with the same ordering key blocks it. So the
+entries claimed here never depend on each other, and their attempts run concurrently.
 
-Any process does the maintenance of the whole outbox, whichever process added the entries.
+Any gateway does the maintenance of the whole outbox, whichever one added the entries.
 """
 
 from __future__ import annotations
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     from gateway.outbox.platform_sender import LatestEntrySender
     from gateway.outbox.store.outbox_store import SqlStore
     from gateway.outbox.store.store_types import AttemptOutcome, ClaimedEntry, EntryChange, Lease
+
+_log = get_logger(__name__)
 
 
 class OutboxMaintenance:
@@ -108,8 +109,6 @@ def _step_after_lease_end(changed: EntryChange) -> OutboxStep:
         else OutboxStep.BECAME_IN_DOUBT
     )
 
-
-_log = get_logger(__name__)
 
 # Bytes of the requests claimed at the same time; each claim may take one larger request.
 _MAX_ACTIVE_BYTES: Final = 64 * 1024 * 1024

@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 
     ForwardRequest = Callable[[RequestContext], Awaitable[UpstreamResponse]]
 
+_log = get_logger(__name__)
+
 # Two slots for each resource: a write counts as newer only if both are, so that another resource
 # which shares one of them has no effect.
 _SLOT_PAIR: Final = struct.Struct("=HH")
@@ -93,7 +95,6 @@ def _slots_of(caller: str, resource: str) -> tuple[int, int]:
     return first, second
 
 
-_log = get_logger(__name__)
 # The platform or the SSO cannot be reached, and the write was not delivered.
 _UNSENT_REASONS: Final = frozenset(
     (

@@ -42,9 +42,9 @@ async def open_store(
     """Open the store and prepare it; `clock` returns seconds since 1970.
 
     `key` has 32 bytes and encrypts the stored writes. Raises `OutboxConfigurationError` with a text
-    that names the setting and what to do. `delivers`:
-    the store is a gateway's. It excludes other gateways from a SQLite file, and a database that
-    cannot be reached is no error: `prepare` is to be called again.
+    that names the setting and what to do. `delivers`: the store is a gateway's. It excludes other
+    gateways from a SQLite file, and a database that cannot be reached is no error: `prepare` is to
+    be called again.
     """
     require_extra(settings)
     from gateway.outbox.store.outbox_store import SqlStore

@@ -66,6 +66,8 @@ if TYPE_CHECKING:
     from gateway.pipeline.own_replies import LocalResponder
     from gateway.pipeline.request_body import RequestBody
 
+_log = get_logger(__name__)
+
 
 class ExchangeAccounting:
     """Updates the metrics and writes one audit record for each finished exchange.
@@ -93,8 +95,6 @@ class ExchangeAccounting:
         for listener in self._listeners:
             listener(exchange)
 
-
-_log = get_logger(__name__)
 
 # These failures last until an operator acts.
 _OPERATOR_REASONS: Final = frozenset(

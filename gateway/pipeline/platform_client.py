@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from gateway.oauth.tokens import TokenManager
     from gateway.pipeline.forwarder import Forwarder, TokenProvider
 
+_log = get_logger(__name__)
+
 _ACCEPT: Final = (b"Accept: application/fhir+json\r\n", b"Accept-Encoding: identity\r\n")
 
 
@@ -92,8 +94,6 @@ async def fetch_etag(
     finally:
         response.close()
 
-
-_log = get_logger(__name__)
 
 MAX_WAIT: Final = {True: 5.0, False: 1.0}
 """Seconds for which a guard waits for the first statement, by whether it blocks.

@@ -2,9 +2,9 @@
 
 An attempt is retried only where the platform cannot have acted: no connection could be made, or the
 request is safe and nothing of a response was forwarded (RFC 9110 section 9.2.2). A timeout is never
-followed by another attempt. The retry policy has the number and the delay of retries. Retries are
-limited by a budget, their share of the requests, so that a failing platform does not get three
-times the load. `TracedUpstream` adds a span for each attempt; it is used only while tracing is on.
+followed by another attempt. Retries are limited by a budget, their share of the requests, so that a
+failing platform does not get three times the load. `TracedUpstream` adds a span for each attempt;
+it is used only while tracing is on.
 """
 
 from __future__ import annotations

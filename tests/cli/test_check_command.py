@@ -214,6 +214,22 @@ async def test_rules_are_judged_beside_other_mistakes(tmp_path: Path) -> None:
     ]
 
 
+async def test_a_wrong_credential_hides_no_fault_of_another(tmp_path: Path) -> None:
+    """Each credential's key is tried, whatever is wrong with one before it."""
+    nonsense = str(put_file(tmp_path / "nonsense", b"no PEM"))
+    jwt = {"client_id": "a", "auth_method": "private_key_jwt", "private_key_file": nonsense}
+    credentials = {
+        **CREDENTIALS,
+        "one": {"client_id": "a", "auth_method": "jwt", "client_secret": "s-of-a-test"},
+        "two": jwt,
+    }
+    result = await check(tmp_path, {"credentials": credentials})
+    assert sorted(keys(result)) == [
+        "credentials.one.auth_method",
+        "credentials.two.private_key_file",
+    ]
+
+
 LOGIN = {
     "login": {
         "enabled": True,

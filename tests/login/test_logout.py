@@ -27,12 +27,12 @@ class Cast:
     sso: Provider
     scene: Stage
 
-    async def somebody(self, **claims: Any) -> Browser:
+    async def somebody(self, refresh_token: str = "planted-refresh", **claims: Any) -> Browser:  # noqa: S107
         """Return a browser in which a user is signed in; `claims` change the ID token."""
         browser = await self.scene.browser()
         begun = await browser.begin()
         id_token = self.sso.id_token(begun.query["nonce"], **claims)
-        self.sso.user_tokens(token("opaque", id_token=id_token, refresh_token="planted-refresh"))
+        self.sso.user_tokens(token("opaque", id_token=id_token, refresh_token=refresh_token))
         assert (await browser.open(back(begun))).status == 302
         return browser
 
@@ -93,6 +93,18 @@ async def test_an_sso_that_cannot_revoke_keeps_nobody_signed_in(
     """The session ends here whatever the SSO says; the log tells of it, without the token."""
     cast.sso.revoking = answer
     browser = await cast.somebody()
+    with caplog.at_level(logging.WARNING):
+        assert (await browser.post("/auth/logout")).status == 200
+    assert not await is_signed_in(browser)
+    assert "could not be revoked" in caplog.text
+    assert "planted" not in caplog.text
+
+
+async def test_a_refresh_token_that_no_form_can_hold_keeps_nobody_signed_in(
+    cast: Cast, caplog: pytest.LogCaptureFixture
+) -> None:
+    """JSON may have half a character, which UTF-8 has no bytes for."""
+    browser = await cast.somebody(refresh_token="planted-\ud800")
     with caplog.at_level(logging.WARNING):
         assert (await browser.post("/auth/logout")).status == 200
     assert not await is_signed_in(browser)

@@ -1,15 +1,15 @@
 """The store of the outbox, in a SQL database: its entries and its pending audit records.
 
-Several processes may share it. An entry that is being sent is leased to one of them. A lease that
-is not renewed ends, and the entry is then treated as after an attempt of unknown effect. The
-store's clock may be set, so that a process that recovers leases must have observed by its own clock
-that they were not renewed.
+A gateway and commands share it, with PostgreSQL replicas, too. An entry that is being sent is
+leased to one of them. A lease that is not renewed ends, and the entry is then treated as after an
+attempt of unknown effect. The store's clock may be set, so that a process that recovers leases must
+have observed by its own clock that they were not renewed.
 
 Every method is atomic and, when it returns, its changes are on disk. All raise
 `OutboxUnavailableError` when the database cannot be reached. Durations are seconds; `owner` names
-one gateway process. Methods run to their end, also when their caller is cancelled: a transaction
-that is cancelled midway would leave its connection, and SQLite's lock, to a thread that does not
-know of the cancellation.
+one gateway. Methods run to their end, also when their caller is cancelled: a transaction that is
+cancelled midway would leave its connection, and SQLite's lock, to a thread that does not know of
+the cancellation.
 
 Pending audit records are steps that stay in the store until an audit trail has recorded them. They
 are stored because the process that took the step had no audit trail to write to.
@@ -349,7 +349,7 @@ class SqlStore:
         limits: OutboxSettings,
         confirm: Confirm = always_confirm,
         *,
-        shared: bool = False,
+        shared: bool,
     ) -> OutboxEntry:
         """Store a write and return its entry. Raises `OutboxFullError`.
 
