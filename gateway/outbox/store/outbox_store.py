@@ -349,7 +349,7 @@ class SqlStore:
         limits: OutboxSettings,
         confirm: Confirm = always_confirm,
         *,
-        shared: bool,
+        shared: bool = False,
     ) -> OutboxEntry:
         """Store a write and return its entry. Raises `OutboxFullError`.
 
