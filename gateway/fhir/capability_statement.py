@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from gateway.fhir.links.stream_rewriter import Rewriter
 
 # Bytes. A longer statement passes unchanged.
-_MAX_STATEMENT_BYTES: Final = 16 * 1024 * 1024
+MAX_STATEMENT_BYTES: Final = 16 * 1024 * 1024
 # No other member of a CapabilityStatement has this name. A comma after it is part of the match.
 _MEMBER: Final = re.compile(rb'"security"\s*+:\s*+' + CONTAINER)
 _SEPARATOR_BEFORE: Final = re.compile(rb",\s*+\Z")
@@ -74,17 +74,17 @@ class SecurityRemovingRewriter:
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next chunk of the body; return the output that can be sent."""
-        if self._size > _MAX_STATEMENT_BYTES:
+        if self._size > MAX_STATEMENT_BYTES:
             return self._inner.feed(chunk)
         self._chunks.append(chunk)
         self._size += len(chunk)
-        if self._size <= _MAX_STATEMENT_BYTES:
+        if self._size <= MAX_STATEMENT_BYTES:
             return b""
         return self._inner.feed(b"".join(self._chunks))
 
     def finish(self) -> bytes:
         """End the body; return the rest of the output."""
-        if self._size > _MAX_STATEMENT_BYTES:
+        if self._size > MAX_STATEMENT_BYTES:
             return self._inner.finish()
         statement = remove_rest_security(b"".join(self._chunks), xml=self._xml)
         return self._inner.feed(statement) + self._inner.finish()

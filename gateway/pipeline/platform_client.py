@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
-from gateway.fhir.capability_statement import NO_CAPABILITY, capabilities
+from gateway.fhir.capability_statement import MAX_STATEMENT_BYTES, NO_CAPABILITY, capabilities
 from gateway.fhir.content_negotiation import is_error_page, media_type
 from gateway.health.evidence import (
     ANSWERS,
@@ -103,7 +103,6 @@ One that blocks waits longer, so that it does not reject a supported request.
 
 _STATEMENT_LIFETIME: Final = 3600.0
 _STATEMENT_RETRY_DELAY: Final = 60.0
-_MAX_STATEMENT_BYTES: Final = 16 * 1024 * 1024
 # Statuses of an overloaded platform, or of a proxy that cannot reach it: they show nothing about
 # the statement.
 _UNAVAILABLE_STATUSES: Final = frozenset((429, 502, 503, 504))
@@ -182,7 +181,7 @@ class CapabilityCache:
                 raise GatewayError(errors.UPSTREAM_BUSY)
             if response.status != 200:
                 raise ValueError("status")
-            await response.prefetch(_MAX_STATEMENT_BYTES)
+            await response.prefetch(MAX_STATEMENT_BYTES)
             return await _content(response) if response.is_complete else b""
         finally:
             response.close()
@@ -193,7 +192,7 @@ async def _content(response: UpstreamResponse) -> bytes:
     body, coding = response.buffered_body, response.content_coding
     if coding not in DECODABLE:
         return body
-    return await asyncio.to_thread(decode_body, body, coding, _MAX_STATEMENT_BYTES)
+    return await asyncio.to_thread(decode_body, body, coding, MAX_STATEMENT_BYTES)
 
 
 # Limit of the body, both encoded and decoded; a longer one is not read to its end.
