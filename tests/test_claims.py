@@ -19,7 +19,6 @@ PAGES = [
     ROOT / "README.md",
     *sorted(each for each in (ROOT / "docs").glob("*.md") if each.name not in GENERATED),
 ]
-FAQ = (ROOT / "docs" / "faq.md").read_text("utf-8")
 ROW = re.compile(r"^\| `\w+` \| `DHP_GATEWAY_(\w+)` \| .*? \| (.*?) \| ", re.MULTILINE)
 DEFAULTS = {
     variable.lower().replace("__", "."): default.strip("`")
@@ -56,14 +55,6 @@ def test_what_is_named_is_there(path: Path) -> None:
         assert (key, DEFAULTS[key]) == (key, default)
     assert set(re.findall(r"X-Gateway-Error[`:]*:? `?([a-z]+(?:-[a-z]+)*)`", text)) <= set(GUIDANCE)
     assert [each for each in TEST.findall(text) if each[1] not in functions(each[0])] == []
-
-
-@pytest.mark.parametrize(
-    "question", FAQ.split("\n### ")[1:], ids=lambda text: text.partition("\n")[0]
-)
-def test_every_answer_has_a_test(question: str) -> None:
-    """What is answered to a question has been seen: the tests that show it are named below it."""
-    assert TEST.search(question)
 
 
 def test_the_architecture_shows_the_floors() -> None:

@@ -127,9 +127,9 @@ def test_a_broken_link_is_noticed(mkdocs: Path, tmp_path: Path) -> None:
     for name in (".mkdocs.yml", "CHANGELOG.md"):
         shutil.copy(ROOT / name, tmp_path)
     with (tmp_path / "docs" / "audit.md").open("a") as page:
-        page.write("\n[a](faq.md#nothing) [a](nothing.md) [a](../config/nothing.yaml)\n")
+        page.write("\n[a](errors.md#nothing) [a](nothing.md) [a](../config/nothing.yaml)\n")
     done = build(mkdocs, tmp_path, tmp_path / "site")
     assert done.returncode == 1
-    assert "'faq.md#nothing', but the doc 'faq.md' does not contain an anchor" in done.stderr
+    assert "'errors.md#nothing', but the doc 'errors.md' does not contain an anchor" in done.stderr
     for link in ("nothing.md", "project/config/nothing.yaml"):
         assert f"'{link}', but the target is not found among documentation files" in done.stderr
