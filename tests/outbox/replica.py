@@ -25,6 +25,13 @@ class Replica:
     program: Sequence[str | Path] = (GATEWAY_COMMAND,)
     process: Process | None = None
     ports: tuple[int, int] = field(default_factory=lambda: (free_port(), free_port()))
+    # What the killed processes have logged.
+    killed_log: str = ""
+
+    @property
+    def log(self) -> str:
+        """Return what all processes have logged so far."""
+        return self.killed_log + ("" if self.process is None else self.process.stderr)
 
     @property
     def config(self) -> Path:
@@ -59,6 +66,7 @@ class Replica:
         if self.process is not None:
             self.process.popen.kill()
             self.process.popen.wait()
+            self.killed_log += self.process.stderr
 
     async def end(self) -> None:
         """Send SIGTERM and wait for the end."""

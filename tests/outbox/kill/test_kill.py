@@ -36,7 +36,8 @@ def opened(tmp_path: Path) -> Opened:
 
     @contextlib.asynccontextmanager
     async def opening(outbox_url: str, count: int) -> AsyncIterator[Scene]:
-        sandbox = Sandbox(SandboxOptions(port=0, lenient=True))
+        platform_log: list[str] = []
+        sandbox = Sandbox(SandboxOptions(port=0, lenient=True), log=platform_log.append)
         await sandbox.start()
         port = int(sandbox.origin.rpartition(":")[2])
         async with CutLine(port) as line, aiohttp.ClientSession() as session:
@@ -45,7 +46,7 @@ def opened(tmp_path: Path) -> Opened:
             try:
                 await asyncio.gather(*(replica.start() for replica in replicas))
                 line.cut()
-                yield Scene(sandbox, line, replicas, session)
+                yield Scene(sandbox, line, replicas, session, platform_log)
             finally:
                 for replica in replicas:
                     replica.kill()
@@ -99,9 +100,8 @@ async def test_a_killed_gateway_loses_and_doubles_nothing(opened: Opened, tmp_pa
         ward = await send_while(scene, lambda: kill(3))
         await scene.line.mend()
         await kill(2)
-        entries = await scene.settled(of=gateway)
         sent = [each for series in results() for each in series]
-        assert_nothing_lost_or_doubled(sent, ward, await scene.held(), entries)
+        await assert_nothing_lost_or_doubled(sent, ward, scene, of=gateway)
 
 
 async def test_a_replica_takes_over_from_a_killed_one(
@@ -122,6 +122,5 @@ async def test_a_replica_takes_over_from_a_killed_one(
         await scene.line.mend()
         await asyncio.sleep(random.uniform(0.5, 2.5))  # noqa: S311 - no secret
         victim.kill()
-        entries = await scene.settled(of=survivor)
         sent = [each for series in results() for each in series]
-        assert_nothing_lost_or_doubled(sent, ward, await scene.held(), entries)
+        await assert_nothing_lost_or_doubled(sent, ward, scene, of=survivor)

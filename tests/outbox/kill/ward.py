@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,8 +65,9 @@ class Ward:
     def __init__(self, replicas: Sequence[Replica], session: aiohttp.ClientSession) -> None:
         self._replicas = replicas
         self._session = session
-        self.taken: set[str] = set()
         self.unanswered: set[str] = set()
+        # By key: what each sending came to, and the URL of the entry where one was made.
+        self.answers: defaultdict[str, list[str]] = defaultdict(list)
 
     async def send_all(self, results: Sequence[Result]) -> None:
         """Send results one after the other, with pauses of up to half a second."""
@@ -81,13 +82,15 @@ class Ward:
                 async with self._session.post(
                     f"{url}/Observation", data=result.body, headers=result.headers
                 ) as answer:
+                    entry = answer.headers.get("Content-Location", "")
+                    self.answers[result.key].append(f"{answer.status} {entry}")
                     if answer.status in (200, 201, 202):
-                        self.taken.add(result.key)
                         return
             except aiohttp.ClientConnectorError:
                 # The connection was not made, so that nothing was sent.
                 pass
-            except aiohttp.ClientError:
+            except aiohttp.ClientError as error:
+                self.answers[result.key].append(repr(error))
                 if not result.conditional:
                     self.unanswered.add(result.key)
                     return
@@ -102,6 +105,7 @@ class Scene:
     line: CutLine
     replicas: list[Replica]
     session: aiohttp.ClientSession
+    platform_log: list[str]
 
     async def settled(self, *, of: Replica) -> list[dict[str, Any]]:
         """Return all entries once none is waiting or being sent."""
@@ -126,6 +130,26 @@ class Scene:
         assert listed.code == 0
         entries: list[dict[str, Any]] = json.loads(listed.out)
         return entries
+
+    async def account(
+        self, keys: Collection[str], ward: Ward, entries: Sequence[dict[str, Any]]
+    ) -> str:
+        """Return all that is known of these results: responses, entries, logs, the platform's."""
+        known = "\n".join(answer for key in keys for answer in ward.answers[key])
+        lines = [f"{key}: {ward.answers[key]}" for key in sorted(keys)]
+        config = self.replicas[-1].config
+        for entry in entries:
+            if entry["state"] != "delivered" or entry["id"] in known:
+                ask = ("outbox", "show", entry["id"], "--reveal", "--json", "--config", config)
+                shown = await dhp(*ask)
+                lines += [f"{entry}: {shown.out or shown.err}"]
+                lines += [line for line in self._logged() if entry["id"] in line]
+        lines += ["warnings:", *(line for line in self._logged() if "info" not in line)]
+        lines += ["the platform:", *(line for line in self.platform_log if " 20" not in line)]
+        return "\n".join(lines)
+
+    def _logged(self) -> list[str]:
+        return [line for each in self.replicas for line in each.log.splitlines()]
 
     async def held(self) -> list[str]:
         """Return the keys of the results that the platform has, in the order of their creation."""
@@ -167,19 +191,22 @@ def settings(sandbox: Sandbox, line: CutLine, outbox_url: str) -> dict[str, Any]
     }
 
 
-def assert_nothing_lost_or_doubled(
-    results: Sequence[Result], ward: Ward, held: Sequence[str], entries: Sequence[dict[str, Any]]
+async def assert_nothing_lost_or_doubled(
+    results: Sequence[Result], ward: Ward, scene: Scene, *, of: Replica
 ) -> None:
     """Check that each result is stored once or listed as unclear, none twice, and all in order."""
+    entries = await scene.settled(of=of)
+    held = await scene.held()
     counts = Counter(held)
     assert [key for key, count in counts.items() if count > 1] == []
     states = Counter(entry["state"] for entry in entries)
     assert set(states) <= {"delivered", "unclear"}, states
-    conditional = {each.key for each in results if each.conditional}
-    assert conditional - counts.keys() == set()
+    lost = {each.key for each in results if each.conditional} - counts.keys()
+    assert not lost, await scene.account(lost, ward, entries)
     missing = {each.key for each in results} - counts.keys()
     # A result whose response was lost by a kill may be stored or not.
-    assert len(missing - ward.unanswered) <= states["unclear"]
+    refused = missing - ward.unanswered
+    assert len(refused) <= states["unclear"], await scene.account(refused, ward, entries)
     for patient in {each.patient for each in results}:
         mine = [key for key in held if key.startswith(f"{patient}-")]
         assert mine == sorted(mine, key=lambda key: int(key.partition("-")[2]))
