@@ -180,6 +180,8 @@ class EntrySender:
             declared = await self._statement.declared_capability(
                 query.resource_type, _STATEMENT_WAIT
             )
+            # Read before the search: another write may have the statement fetched meanwhile.
+            missing = self._statement.unavailable_reason
             if query.is_conditional and "create" in declared.conditional:
                 findings.append(VerificationResult(VerificationStatus.SAFE_TO_RESEND))
                 continue
@@ -189,7 +191,6 @@ class EntrySender:
             finding = await self._search(request, query, support)
             if isinstance(finding, SendFailure):
                 return finding
-            missing = self._statement.unavailable_reason
             if missing is not None and finding.status is VerificationStatus.INCONCLUSIVE:
                 # The statement may still be fetched, and may make the search conclusive; an
                 # operator is needed only where nothing else helps.

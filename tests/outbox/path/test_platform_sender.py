@@ -297,6 +297,34 @@ async def test_what_the_statement_may_still_tell_waits_for_it(
     assert await made.verify(ENTRY, wanted) == VerificationResult(VerificationStatus.SAFE_TO_RESEND)
 
 
+class FetchingMeanwhile(Platform):
+    """While it answers a search, another write has the statement fetched."""
+
+    statement: Fetched
+
+    async def send(
+        self, exchange: Exchange, outgoing: UpstreamRequest, credential: str, token: AccessToken
+    ) -> UpstreamResponse:
+        """As the forwarder."""
+        answer = await super().send(exchange, outgoing, credential, token)
+        if b"?" in outgoing.target:
+            await self.statement.declared_capability("Observation", 10.0)
+        return answer
+
+
+async def test_a_statement_that_comes_during_the_search_may_still_tell() -> None:
+    """The search was judged without it, so that it has found nothing out."""
+    platform = FetchingMeanwhile(UNREACHABLE, searchset(), answer(200, DECLARING))
+    client = PlatformClient(platform, Tokens(), "/r5")  # type: ignore[arg-type]
+    platform.statement = Fetched(client, "default", lambda: 0.0)
+    made = deliverer(platform, statement=platform.statement)
+    wanted = request(condition=CODE)
+    assert await made.verify(ENTRY, wanted) == SendFailure(
+        Effect.NONE, "upstream-unreachable", affects_all_entries=False
+    )
+    assert await made.verify(ENTRY, wanted) == VerificationResult(VerificationStatus.SAFE_TO_RESEND)
+
+
 async def test_what_is_found_needs_no_statement() -> None:
     """A match with the same identifier and content is proof by itself."""
     finding = await fetching(Platform(UNREACHABLE, searchset(KEPT))).verify(ENTRY, request())
