@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,16 +23,27 @@ from tests.doubles.forked import ForkedGateway
 REPOSITORY = Path(__file__).resolve().parents[2]
 GATEWAY_COMMAND = Path(sys.executable).with_name("dhp-gateway")
 _POLL = 0.02
+_MAX_KEPT = 100
+# Descriptors of sockets.
+_kept: deque[int] = deque()
 _given: set[int] = set()
 
 
 def free_port() -> int:
-    """Return a loopback port without a listener; never the same one twice in this process."""
+    """Return a loopback port without a listener; never the same one twice in this process.
+
+    It stays bound here, so that no other program gets it before the one that the test starts there
+    listens, or while that one is down. Connections are refused meanwhile, and a program that sets
+    SO_REUSEADDR can listen.
+    """
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        # The system may return it again before the first user of the port listens.
+        kept = socket.socket()
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))
+        port = int(kept.getsockname()[1])
+        _kept.append(kept.detach())
+        if len(_kept) > _MAX_KEPT:
+            os.close(_kept.popleft())
         if port not in _given:
             _given.add(port)
             return port

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -83,6 +84,17 @@ def tear(wal: Path) -> None:
     """What a power cut leaves of a write that was not finished: a part of it at the log's end."""
     with wal.open("ab") as file:
         file.write(random.randbytes(1500))  # noqa: S311 - no secret
+
+
+async def test_no_other_program_gets_the_port_of_a_killed_gateway(
+    opened: Opened, tmp_path: Path
+) -> None:
+    """What sends to it would take the other program's responses for the gateway's."""
+    async with opened(f"sqlite:///{tmp_path}/outbox.db", 1) as scene:
+        (gateway,) = scene.replicas
+        gateway.kill()
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(("127.0.0.1", gateway.ports[0]))
 
 
 async def test_a_killed_gateway_loses_and_doubles_nothing(opened: Opened, tmp_path: Path) -> None:
