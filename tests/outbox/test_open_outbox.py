@@ -271,7 +271,7 @@ async def test_who_waited_for_this_process_waits_less_for_others(
 
     async with database.write_transaction():
         # No other process has the file.
-        with pytest.raises(OutboxUnavailableError):
+        with pytest.raises(OutboxUnavailableError, match="^TimeoutError$"):
             await asyncio.wait_for(write(), 5)
         behind = asyncio.create_task(write())
         await asyncio.sleep(0.6)

@@ -144,6 +144,8 @@ def translate_errors() -> Iterator[None]:
 def _error_code(error: Exception) -> Message:
     """Return the name of the error, without the driver's text, which may quote values."""
     original = getattr(error, "orig", None) or error
-    original = original.__cause__ or original
+    # A CancelledError, the cause of asyncio's TimeoutError, is no Exception.
+    if isinstance(original.__cause__, Exception):
+        original = original.__cause__
     name = getattr(original, "sqlite_errorname", type(original).__name__)
     return Message("{name}", name=name)
