@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -240,16 +240,27 @@ def test_replicas_scale() -> None:
     assert not {"container_name", "hostname", "ports"} & gateway.keys()
 
 
-def until(file: Path, text: str, count: int = 1) -> None:
-    """Wait until a file has a text so many times."""
-    for _ in range(600):
-        if file.exists() and file.read_text().count(text) >= count:
+def until(holds: Callable[[str], bool], *files: Path) -> None:
+    """Wait until this holds for the text of these files."""
+    for _ in range(1200):
+        if holds("".join(file.read_text() for file in files if file.exists())):
             return
         time.sleep(0.1)
-    raise AssertionError(f"{file} has no {text}")
+    raise AssertionError(f"it does not hold for {files}")
 
 
-@pytest.mark.timeout(120)
+def replicas(log: str) -> list[str]:
+    """Return the state of each replica as the balancer reported it last."""
+    found = re.findall(r"^Server gateways/(\w+)\b.* is (UP|DOWN)", log, re.MULTILINE)
+    return list(dict(found).values())
+
+
+def calls_of(audit: str) -> int:
+    """Return how many calls an audit trail has."""
+    return audit.count('"event":"exchange"')
+
+
+@pytest.mark.timeout(600)
 def test_replicas_are_restarted_in_turn_without_a_gap(tmp_path: Path) -> None:
     """Balancer, Redis and two gateways as in the file: each call is answered, each audit whole."""
     haproxy, redis = tools.program("haproxy"), tools.program("redis-server")
@@ -285,26 +296,35 @@ def test_replicas_are_restarted_in_turn_without_a_gap(tmp_path: Path) -> None:
         inside.start([*ours, *trial["sandbox"]["command"]])
         inside.start([redis, *services["redis"]["command"][1:]])
         inside.start([sys.executable, str(tools.HERE / "names.py"), *addresses])
-        until(tmp_path / "log", "Ctrl-C")
+        log = tmp_path / "log"
+        until(lambda text: "Ctrl-C" in text, log)
         running = {address: gateway(address) for address in addresses}
         inside.start([haproxy, "-f", str(balancer / "haproxy.cfg")])
         for address in addresses:
-            until(audits[address], '"event":"start"')
-        until(tmp_path / "log", "is UP", 2)
+            until(lambda text: '"event":"start"' in text, audits[address])
+        until(lambda text: replicas(text) == ["UP", "UP"], log)
         line = [sys.executable, str(tools.HERE / "calls.py"), CALLED]
         calls = inside.start(line, output=subprocess.PIPE)
-        for turn, address in enumerate(addresses):
-            time.sleep(2)
+
+        def until_called() -> None:
+            """Wait until there are some more calls."""
+            before = sum(calls_of(audit.read_text()) for audit in audits.values())
+            until(lambda text: calls_of(text) > before + 50, *audits.values())
+
+        for address in addresses:
+            until_called()
             running[address].terminate()
-            assert running[address].wait(30) == 0
+            assert running[address].wait(60) == 0
+            until(lambda text: "DOWN" in replicas(text), log)
+            until_called()
             gateway(address)
-            until(tmp_path / "log", "is UP", 3 + turn)
-        time.sleep(2)
+            until(lambda text: replicas(text) == ["UP", "UP"], log)
+        until_called()
         calls.terminate()
         told, _ = calls.communicate()
     count, *ends = told.split()
     assert ends == ["200"], told
-    records = [audit.read_text().count('"event":"exchange"') for audit in audits.values()]
+    records = [calls_of(audit.read_text()) for audit in audits.values()]
     assert min(records) > 0
     assert sum(records) - int(count) in (0, 1)
     for audit in audits.values():
