@@ -133,7 +133,7 @@ class Stage:
 
     async def audit(self, event: str, count: int = 1) -> list[dict[str, Any]]:
         """Return the audit records of an event, once there are `count`."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await self.gateway.audit(count, event)
 
 
