@@ -54,7 +54,7 @@ class Watch:
 
     async def until_taken(self, told: MailServer, count: int) -> None:
         """Let pauses end until there are so many messages: an attempt may fail late."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(told.taken) < count:
                 await self._clock.advance(900)
                 await asyncio.sleep(0.05)

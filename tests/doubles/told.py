@@ -19,7 +19,7 @@ PASSWORD = "planted-p%40ssw%2Frd"  # percent-encoded as in a URL
 
 async def until(comes_true: Callable[[], bool]) -> None:
     """Return when `comes_true()` is true. It is polled: a thread or a socket brings it about."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             if comes_true():
                 return

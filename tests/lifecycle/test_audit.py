@@ -207,7 +207,7 @@ async def fill(service: Service, disk: Path) -> Path:
 async def until_status(service: Service, status: int) -> int:
     """Ask until the answer has a status; how many have been served until then."""
     served = 0
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (reply := await ask(service.address, READ)).status != status:
             served += reply.status == 200
             # Refused requests are recorded too, and the disk is small.
@@ -255,7 +255,7 @@ async def test_a_full_disk_with_drop_is_only_counted(
     await service.until_ready()
     disk = seen_by(service, directory)
     filling = await fill(service, disk)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await service.metric("dhp_gateway_audit_records_total", outcome="dropped"):
             assert (await ask(service.address, READ)).status == 200
     filling.unlink()

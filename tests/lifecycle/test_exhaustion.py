@@ -71,7 +71,7 @@ async def test_without_descriptors_the_platform_is_unreachable(
         await service.until(lambda: bool(service.logged("out of file descriptors")), "the log")
         await asyncio.sleep(0.5)
         set_limit(service, 1024)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert {(await reply).status for reply in waiting} == {200}
             assert (await ask(service.address, get("/fhir/Patient/3"))).status == 200
     assert len(service.logged("out of file descriptors")) == 1

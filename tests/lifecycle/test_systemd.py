@@ -26,7 +26,7 @@ class Systemd:
 
     async def told(self) -> str:
         """The first line of the next message."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             data = await asyncio.get_running_loop().sock_recv(self._socket, 4096)
         return data.decode().partition("\n")[0]
 

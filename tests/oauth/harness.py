@@ -119,7 +119,7 @@ class Bench:
 
     async def settled(self) -> None:
         """Return when no token request is in flight."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await turn()
             while self.state.is_fetching:  # noqa: ASYNC110 - the end of a fetch sets no event
                 await asyncio.sleep(0.001)

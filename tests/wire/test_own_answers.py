@@ -139,7 +139,7 @@ class Mixture:
             with contextlib.suppress(
                 TruncatedResponseError, ConnectionError, AssertionError, TimeoutError
             ):
-                async with await Wire.open(self._address) as wire, asyncio.timeout(10):
+                async with await Wire.open(self._address) as wire, asyncio.timeout(60):
                     for _ in range(self._chance.randrange(1, 6)):
                         await self._ask_some(wire, site)
 

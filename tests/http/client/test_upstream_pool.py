@@ -150,7 +150,7 @@ async def test_one_caller_leaves_some_for_others(
     In a small pool, and where no other caller is configured, it may have them all.
     """
     pool = make_pool(size, shared=shared)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         for _ in range(most):
             await pool.acquire("many")
         more = [await waiting(pool, "many", new=new) for new in (False, True)]
@@ -294,7 +294,7 @@ async def test_rest_of_an_answered_request_holds_nothing_up(
     await read(connection)
     connection.data_received(b"surplus")
     pool.release(connection)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await until(lambda: connection.transport is None)
     lost.set()
     assert await arrived < size
