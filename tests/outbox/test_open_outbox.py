@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -25,6 +26,7 @@ from gateway.outbox.store.store_types import (
     OutboxFullError,
     OutboxUnavailableError,
 )
+from tests.doubles.clock import FakeClock
 from tests.outbox.attempts import claim
 from tests.outbox.child import RAW_KEY, settings
 from tests.outbox.drafts import ROOMY, draft
@@ -241,7 +243,7 @@ async def test_nobody_waits_longer_as_others_wait_too(
     sqlite_place: SqlitePlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While another process has the file, all who came together give up together."""
-    monkeypatch.setattr("gateway.outbox.store.sqlite_database.BUSY_TIMEOUT", 1.0)
+    monkeypatch.setattr("gateway.outbox.store.sqlite_database.BUSY_TIMEOUT", 3.0)
     async with open_store(made(sqlite_place), RAW_KEY) as store:
         outbox = make_outbox(store, made(sqlite_place))
         other = sqlite3.connect(sqlite_place.path, isolation_level=None)
@@ -249,7 +251,7 @@ async def test_nobody_waits_longer_as_others_wait_too(
         puts = [asyncio.create_task(outbox.enqueue(draft(str(number)))) for number in range(3)]
         await asyncio.wait(puts, return_when=asyncio.FIRST_COMPLETED)
         # Less than the next one would have if its time began only now.
-        await asyncio.sleep(0.5)
+        await asyncio.wait(puts, timeout=2.5)
         other.close()
         results = await asyncio.gather(*puts, return_exceptions=True)
         assert [type(result) for result in results] == [OutboxUnavailableError] * 3
@@ -261,7 +263,10 @@ async def test_who_waited_for_this_process_waits_less_for_others(
     sqlite_place: SqlitePlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The time is the same for both together."""
-    monkeypatch.setattr("gateway.outbox.store.sqlite_database.BUSY_TIMEOUT", 1.0)
+    module = "gateway.outbox.store.sqlite_database"
+    clock = FakeClock()
+    monkeypatch.setattr(f"{module}.BUSY_TIMEOUT", 60.0)
+    monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=clock))
     database = sqlite_place.database()
     other = sqlite3.connect(sqlite_place.path, isolation_level=None)
 
@@ -270,18 +275,19 @@ async def test_who_waited_for_this_process_waits_less_for_others(
             pass
 
     async with database.write_transaction():
-        # No other process has the file.
-        with pytest.raises(OutboxUnavailableError, match="^TimeoutError$"):
-            await asyncio.wait_for(write(), 5)
         behind = asyncio.create_task(write())
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(0)
+        # No other process has the file.
+        with monkeypatch.context() as shorter:
+            shorter.setattr(f"{module}.BUSY_TIMEOUT", 0.1)
+            with pytest.raises(OutboxUnavailableError, match="TimeoutError"):
+                await write()
+        clock.now += 59.9
     # Before the next waiting task has the lock.
     other.execute("BEGIN IMMEDIATE")
-    # Less than he would have if his time began only now.
-    await asyncio.wait([behind], timeout=0.7)
+    with pytest.raises(OutboxUnavailableError, match="SQLITE_BUSY"):
+        await asyncio.wait_for(behind, 30)
     other.close()
-    with pytest.raises(OutboxUnavailableError):
-        await behind
     await write()
     await database.close()
 
