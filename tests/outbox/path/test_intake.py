@@ -197,13 +197,13 @@ async def test_a_late_failure_does_not_undo_a_later_write_on_its_way(opened: Ope
     """Nor while the newer one still waits for its answer."""
     released = asyncio.Event()
 
-    async with opened(platform={"response_timeout": 2}) as hospital:
+    async with opened(platform={"response_timeout": 5}) as hospital:
         hospital.platform.script(silence, once(released, fhir()))
         async with asyncio.TaskGroup() as group:
             hanging = group.create_task(hospital.write())
             await hospital.platform.until_seen(1)
             # So that only the older one's time is over meanwhile.
-            await asyncio.sleep(1)
+            await asyncio.sleep(2.5)
             newer = group.create_task(hospital.write())
             reply = await hanging
             released.set()
