@@ -97,7 +97,7 @@ async def test_a_signal_calls_back_in_the_loop() -> None:
     os_support.on_signals({"SIGUSR2": heard.set, "SIGBREAK": heard.clear})
     try:
         os.kill(os.getpid(), signal.SIGUSR2)
-        await asyncio.wait_for(heard.wait(), 10)
+        await asyncio.wait_for(heard.wait(), 30)
     finally:
         asyncio.get_running_loop().remove_signal_handler(signal.SIGUSR2)
 

@@ -69,7 +69,7 @@ async def test_a_read_of_a_person_who_left_makes_way() -> None:
             platform.url,
             sso.token_url,
             f"{sso.issuer}/authorize",
-            platform={"max_connections": 1, "connect_timeout": 0.3},
+            platform={"max_connections": 1, "connect_timeout": 5},
         ) as scene,
     ):
         browser = await scene.browser()

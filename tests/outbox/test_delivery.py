@@ -811,7 +811,7 @@ async def test_draining_lets_attempts_end(running: Running, sender: RecordingSen
     sender.held["r-1"].set()
     await draining
     assert running.task is not None
-    await asyncio.wait_for(running.task, 5)
+    await asyncio.wait_for(running.task, 30)
     assert await running.state(first) is EntryState.DELIVERED
     assert await running.state(second) is EntryState.WAITING
     assert await running.state(third) is EntryState.WAITING
@@ -830,7 +830,7 @@ async def test_draining_ends_in_time(
     await until(lambda: sender.seen == ["r-1"])
     await running.delivery.drain(0.05)
     assert running.task is not None
-    await asyncio.wait_for(running.task, 5)
+    await asyncio.wait_for(running.task, 30)
     found = await running.store.entry(entry.id)
     assert found is not None
     assert found.state is state
@@ -954,7 +954,7 @@ async def test_an_attempt_that_was_stopped_before_it_began_is_no_loss(
         for _ in range(n * 4):
             await asyncio.sleep(0.0005)
         await made.delivery.drain(0.0)
-        await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(task, 30)
         assert await made.state(entry) in (EntryState.WAITING, EntryState.DELIVERED)
         with contextlib.suppress(Exception):
             await made.outbox.drop(entry.id)

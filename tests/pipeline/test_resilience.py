@@ -338,7 +338,7 @@ async def test_uploads_leave_room_for_others(start_gateway, platform: Platform) 
 
     platform.answer(upload)
     async with (
-        start_gateway(platform={"max_connections": 4, "connect_timeout": 0.5}) as gateway,
+        start_gateway(platform={"max_connections": 4, "connect_timeout": 3}) as gateway,
         asyncio.TaskGroup() as group,
     ):
         wires = [await Wire.open(gateway.address) for _ in range(4)]

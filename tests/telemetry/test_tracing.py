@@ -60,7 +60,7 @@ def by_kind(spans: list[Span], trace_id: str | None = None) -> tuple[Span, list[
 async def test_a_callers_trace_goes_on_through_the_gateway(platform, sso, collector) -> None:
     """The spans continue the caller's trace, and the platform gets the last one as its parent."""
     async with traced(platform, sso, collector) as gateway:
-        await asyncio.wait_for(sso.seen(1), 10)
+        await asyncio.wait_for(sso.seen(1), 30)
         assert (await ask(gateway.address, get(READ, SAMPLED, STATE))).status == 200
         [record] = await gateway.audit()
     server, clients = by_kind(collector.spans, TRACE)
@@ -107,7 +107,7 @@ async def test_every_attempt_is_a_span_of_its_own(platform, sso, collector) -> N
     """A repeated request is two spans, numbered, each known to the platform by its own id."""
     platform.script(then_close(b""), outcome(503), fhir())
     async with traced(platform, sso, collector) as gateway:
-        await asyncio.wait_for(sso.seen(1), 10)
+        await asyncio.wait_for(sso.seen(1), 30)
         assert (await ask(gateway.address, get(READ, SAMPLED))).status == 200
     server, clients = by_kind(collector.spans)
     tries = [span for span in clients if span.attributes["peer.service"] == "dhp-platform"]
@@ -124,7 +124,7 @@ async def test_waiting_for_a_token_is_a_span(platform, sso, collector) -> None:
     sso.hold()
     async with traced(platform, sso, collector) as gateway:
         answer = asyncio.ensure_future(ask(gateway.address, get(READ, SAMPLED)))
-        await asyncio.wait_for(sso.seen(1), 10)
+        await asyncio.wait_for(sso.seen(1), 30)
         await until_metric(gateway, "dhp_gateway_token_waiters", 1)
         sso.release()
         assert (await answer).status == 200

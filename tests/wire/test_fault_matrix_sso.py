@@ -60,7 +60,7 @@ async def test_down_with_a_valid_token(
     async with start_gateway(sso={"timeout": 0.3}) as gateway:
         assert (await ask(gateway.address, READ)).status == 200
         # Renewed ahead of expiry: the first failures come long before the end.
-        await asyncio.wait_for(sso.seen(2), 10)
+        await asyncio.wait_for(sso.seen(2), 30)
         assert (await ask(gateway.address, READ)).status == 200
         assert (await gateway.ready())[0] == 200
         await until_metric(gateway, TOKENS, 1, outcome="ok")
@@ -234,7 +234,7 @@ async def test_recovery(start_gateway: StartGateway, platform: Platform, sso: Ss
     """When the SSO comes back the gateway does too, by itself."""
     sso.script(status(503))
     async with start_gateway() as gateway:
-        await asyncio.wait_for(sso.seen(2), 10)
+        await asyncio.wait_for(sso.seen(2), 30)
         await until_metric(gateway, TOKENS, 1, outcome="ok")
         assert (await ask(gateway.address, READ)).status == 200
         assert (await gateway.ready())[0] == 200

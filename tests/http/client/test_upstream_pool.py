@@ -344,7 +344,7 @@ async def test_limit_holds_whatever_happens(
     assert (pool.connection_counts()["active"], pool.connection_counts()["connecting"]) == (0, 0)
     # No connection is counted for any caller any more.
     for caller in callers:
-        held = [await asyncio.wait_for(pool.acquire(caller), 5) for _ in range(size)]
+        held = [await asyncio.wait_for(pool.acquire(caller), 30) for _ in range(size)]
         for connection in held:
             connection.abort()
             pool.release(connection)

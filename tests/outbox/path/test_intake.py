@@ -182,7 +182,7 @@ async def test_an_unknown_outcome_is_repeated_only_where_that_does_no_harm(
 
 async def test_a_late_failure_does_not_undo_a_later_write(opened: Open) -> None:
     """An update that hangs is not repeated after another one of the same resource was done."""
-    async with opened(platform={"response_timeout": 0.5}) as hospital:
+    async with opened(platform={"response_timeout": 3}) as hospital:
         hospital.platform.script(silence)
         async with asyncio.TaskGroup() as group:
             hanging = group.create_task(hospital.write())
@@ -234,7 +234,7 @@ async def test_later_writes_of_other_resources_take_nothing_away(opened: Open) -
         {"name": "lab", "networks": ["127.0.0.1/32"], "outbox": "always"},
         {"name": "his", "api_key": "a-key-of-his-own", "outbox": "always"},
     ]
-    async with opened(callers=callers, platform={"response_timeout": 0.5}) as hospital:
+    async with opened(callers=callers, platform={"response_timeout": 3}) as hospital:
         hospital.platform.script(silence)
         async with asyncio.TaskGroup() as group:
             hanging = group.create_task(hospital.write())
