@@ -33,7 +33,10 @@ PAGES = {"errors_page": ("ru", "uz"), "settings_page": ("ru",)}
 # Paths whose sentences a catalogue has, by prefix; the first match applies.
 DOMAINS = {
     "callers": ("gateway/errors.py", "gateway/fhir/", "gateway/outbox/async_status.py"),
-    "operators": ("gateway/admin/", "gateway/alerts/", "gateway/health/", "gateway/login/"),
+    "operators": (
+        *("gateway/admin/", "gateway/alerts/", "gateway/health/", "gateway/login/"),
+        "gateway/i18n.py",
+    ),
     "commands": ("gateway/",),
 }
 # The functions that mark sentences in templates, as Babel's keywords: `1c` is a context.

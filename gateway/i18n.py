@@ -262,24 +262,28 @@ def _catalogue(language: str, domain: str) -> NullTranslations:
     return catalogue
 
 
-Words = Mapping[str, str]
+SECOND: Final = Message.within("second", "s")
+_SPAN_UNITS: Final = (
+    (Message.within("day", "d"), 86400),
+    (Message.within("hour_unit", "h"), 3600),
+    (Message("min"), 60),
+    (SECOND, 1),
+)
 
-SPAN_UNITS: Final = (("day", 86400), ("hour_unit", 3600), ("minute", 60), ("second", 1))
 
-
-def unit_names(words: Words) -> str:
+def unit_names(language: str) -> str:
     """Return the names of days, hours, minutes and seconds for the script, separated by `|`."""
-    return "|".join(words[name] for name, _ in SPAN_UNITS)
+    return "|".join(name.in_language(language) for name, _ in _SPAN_UNITS)
 
 
-def format_span(duration: int, words: Words) -> str:
+def format_span(duration: int, language: str) -> str:
     """Return a number of seconds in its two largest units."""
-    for place, (name, size) in enumerate(SPAN_UNITS):
+    for place, (name, size) in enumerate(_SPAN_UNITS):
         if duration >= size or size == 1:
-            text = f"{duration // size} {words[name]}"
+            text = f"{duration // size} {name.in_language(language)}"
             if size > 1:
-                smaller, smaller_size = SPAN_UNITS[place + 1]
-                text += f" {duration % size // smaller_size} {words[smaller]}"
+                smaller, smaller_size = _SPAN_UNITS[place + 1]
+                text += f" {duration % size // smaller_size} {smaller.in_language(language)}"
             return text
     raise AssertionError("seconds are the smallest unit")
 

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway.i18n import Message
+from gateway.i18n import Message, to_message
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -45,13 +45,18 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals["_"] = pass_context(_text)
+    made.globals |= {"_": pass_context(_text), "pgettext": pass_context(_text_within)}
     return made
 
 
-def _text(context: Context, english: str, /, **values: Any) -> Any:
+def _text(context: Context, text: str, /, **values: Any) -> Any:
     """Return a text in the template's language; values are escaped unless they are markup."""
     from markupsafe import escape
 
-    text = escape(Message(english).in_language(context["language"]))
-    return text.format(**values) if values else text
+    translation = escape(to_message(text).in_language(context["language"]))
+    return translation.format(**values) if values else translation
+
+
+def _text_within(context: Context, meaning: str, english: str, /) -> Any:
+    """Return a text whose English text has other meanings in other contexts."""
+    return _text(context, Message.within(meaning, english))

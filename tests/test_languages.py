@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from babel.messages.pofile import read_po
 
-from gateway.admin.outbox_page import ENTRY_CAUSES as OUTBOX_CAUSES
-from gateway.admin.outbox_page import PAGE_WORDS as OUTBOX_PAGE
 from gateway.admin.status_page import page_update
 from gateway.alerts.alert_messages import ALERT_TEXTS as ALERTS
 from gateway.errors import ADVICE, REASONS, REMEDIES
@@ -59,6 +58,19 @@ def alerts(language: str) -> Iterator[str]:
             yield rule["annotations"]["summary" if language == "en" else f"summary_{language}"]
 
 
+def pages(language: str) -> Iterator[str]:
+    """What the templates of pages say, and the units of durations."""
+    # The English texts are the keys of every catalogue.
+    name = "ru" if language == "en" else language
+    with (ROOT / f"gateway/locale/{name}/LC_MESSAGES/operators.po").open("rb") as file:
+        for each in read_po(file, locale=name):
+            if any(
+                path.endswith((".html", "page_rendering.py", "i18n.py"))
+                for path, _ in each.locations
+            ):
+                yield each.id if language == "en" else each.string
+
+
 def told(language: str) -> list[str]:
     """Every text that the project has for people in a language, but for the documents."""
     tables: tuple[Mapping[str, str], ...] = (
@@ -68,12 +80,12 @@ def told(language: str) -> list[str]:
             outbox_texts.TEXTS[language],
             SIGN_IN[language],
         ),
-        *(OUTBOX_PAGE[language], OUTBOX_CAUSES[language], ALERTS[language]),
+        ALERTS[language],
     )
     outcomes = [ADVICE.values(), *((each.text, each.read_text) for each in REASONS.values())]
     spoken = [each.in_language(language) for some in outcomes for each in some if each]
     shown = [text for table in tables for text in table.values()]
-    return [*shown, *spoken, *alerts(language)]
+    return [*shown, *spoken, *alerts(language), *pages(language)]
 
 
 def latin(text: str) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -40,13 +40,16 @@ class OutboxAdminApi:
         self._record = record
 
     async def entries(
-        self, *, states: Sequence[str], cause: str | None, caller: str | None, after: int
+        self, *, state: str | None, cause: str | None, caller: str | None, after: int
     ) -> OutboxFacts:
-        """Return all `groups`, a page of `entries`, and `next` for `after`, None at the end."""
+        """Return all `groups`, a page of `entries`, and `next` for `after`, None at the end.
+
+        None as `state`, `cause` or `caller` means any.
+        """
         with _page_errors():
             groups = await self._outbox.undelivered_groups()
             found = await self._outbox.entries(
-                states=[EntryState(name) for name in states] or tuple(BLOCKING),
+                states=tuple(BLOCKING) if state is None else [EntryState(state)],
                 cause=cause,
                 caller=caller,
                 after=after,

@@ -24,7 +24,7 @@ from gateway.admin.operators import (
     OperatorRateLimitError,
     is_cross_site,
 )
-from gateway.admin.outbox_page import HEADERS, OutboxPageError, PageContext, refusal_page
+from gateway.admin.outbox_page import HEADERS, OutboxPageError, PageContext, render_refusal
 
 if TYPE_CHECKING:
     from gateway.admin.operators import Operators
@@ -79,7 +79,7 @@ class OutboxPages:
                 self._sign_in(request, view)
                 return await handler(request, view)
             except OutboxPageError as refusal:
-                page = refusal_page(view, refusal.text_key)
+                page = render_refusal(view, refusal.text_key)
                 return _html(page, view, refusal.status, refusal.headers)
 
         return answer
@@ -107,9 +107,9 @@ class OutboxPages:
 
     async def _list(self, request: Request, view: PageContext) -> Response:
         query = request.query
-        after = query.get("after", "0")
+        state, after = query.get("state"), query.get("after", "0")
         asked: dict[str, Any] = {
-            "states": [state for state in outbox_page.STATES if state == query.get("state")],
+            "state": state if state in outbox_page.STATES else None,
             "cause": query.get("cause"),
             "caller": query.get("caller"),
             "after": min(int(after), _LAST_NUMBER) if after.isdecimal() else 0,

@@ -1,22 +1,25 @@
-"""What the operators' pages share: style, scripts, icon, header fields, and formats of values.
+"""What the operators' pages share: templates, style, scripts, header fields, and formats of values.
 
 The header fields of a page allow only its own style and script. The outbox pages share `STYLE`,
 `TIMES` and `headers` with the status page. Numbers, percentages and durations are formatted in the
-language of the page.
+language of the page: templates use the formats as filters.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
+from urllib.parse import urlsplit
 
-from gateway.i18n import format_span
+from gateway.i18n import SECOND, Message, format_span, language_name
+from gateway.pipeline.callers import ANONYMOUS
 from gateway.templates import environment, file_text
 
 if TYPE_CHECKING:
-    from gateway.i18n import Words
+    from jinja2 import Environment
 
 _FOLDER: Final = "admin/static"
 STYLE: Final = file_text(_FOLDER, "operators.css")
@@ -49,44 +52,75 @@ def headers(style: str, script: str, *, forms: str = "'none'") -> dict[str, str]
 HEADERS: Final = headers(STYLE, SCRIPT)
 
 
-def tab_icon(answer: str) -> str:
-    """Return the icon of the page's tab as a data URL."""
-    drawn = environment().get_template("signs.svg").module.icon(answer)  # type: ignore[attr-defined]
-    return f"data:image/svg+xml,{quote(drawn)}"
+@cache
+def templates() -> Environment:
+    """Return the environment of templates with the filters of the operators' pages."""
+    # Imported here for the reason that `environment` gives.
+    from jinja2 import pass_context
+
+    def in_page_language(form: Callable[..., str]) -> Callable[..., str]:
+        return pass_context(lambda context, *values: form(*values, context["language"]))
+
+    made = environment()
+    made.filters |= {
+        "span": in_page_language(format_span),
+        "number": in_page_language(format_number),
+        "percentage": in_page_language(format_percentage),
+        "duration": in_page_language(format_duration),
+        "language_name": language_name,
+        "host": host,
+        "setting": _setting_text,
+    }
+    made.globals["anonymous"] = ANONYMOUS.name
+    return made
+
+
+def host(url: str) -> str:
+    """Return host and port of a URL; a text without them is returned unchanged."""
+    return urlsplit(url).netloc or url
+
+
+def _setting_text(value: object) -> str:
+    return "-" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 # A space at which browsers do not break the line.
 _SPACE: Final = "\N{NO-BREAK SPACE}"
 # Smaller numbers have no thousands separator.
 _GROUPED_FROM: Final = 10_000
+_THOUSANDS: Final = Message.within("thousands", ",")
+_DECIMAL: Final = Message.within("decimal", ".")
+_MILLISECOND: Final = Message("ms")
 
 
-def format_number(value: int, words: Words) -> str:
+def format_number(value: int, language: str) -> str:
     """Return an integer as text, with thousands separators from `_GROUPED_FROM` on."""
-    return f"{value:,}".replace(",", words["thousands"]) if value >= _GROUPED_FROM else str(value)
+    if value < _GROUPED_FROM:
+        return str(value)
+    return f"{value:,}".replace(",", _THOUSANDS.in_language(language))
 
 
-def format_percentage(part: int, whole: int, words: Words) -> str:
+def format_percentage(part: int, whole: int, language: str) -> str:
     """Return `part` as a percentage of `whole`: `100 %` only for all, `0 %` only for none."""
     percent = 100 * part / whole
     if part and percent < 0.1:
-        return f"< {_decimal(0.1, words)}{_SPACE}%"
+        return f"< {_decimal(0.1, language)}{_SPACE}%"
     if part < whole and percent > 99.9:
-        return f"> {_decimal(99.9, words)}{_SPACE}%"
+        return f"> {_decimal(99.9, language)}{_SPACE}%"
     few = percent < 10 or percent > 99
-    return f"{_decimal(percent, words) if few else round(percent)}{_SPACE}%"
+    return f"{_decimal(percent, language) if few else round(percent)}{_SPACE}%"
 
 
-def format_duration(duration: float, words: Words) -> str:
+def format_duration(duration: float, language: str) -> str:
     """Return a duration, given in milliseconds, in milliseconds, seconds or larger units."""
     if duration >= 59_950:
-        return format_span(round(duration / 1000), words)
+        return format_span(round(duration / 1000), language)
     if duration >= 999.5:
-        return f"{_decimal(duration / 1000, words)}{_SPACE}{words['second']}"
-    shown = _decimal(duration, words) if duration < 9.95 else round(duration)
-    return f"{shown}{_SPACE}{words['millisecond']}"
+        return f"{_decimal(duration / 1000, language)}{_SPACE}{SECOND.in_language(language)}"
+    shown = _decimal(duration, language) if duration < 9.95 else round(duration)
+    return f"{shown}{_SPACE}{_MILLISECOND.in_language(language)}"
 
 
-def _decimal(value: float, words: Words) -> str:
+def _decimal(value: float, language: str) -> str:
     """Return a number with one decimal, which is left out if it is 0."""
-    return f"{value:.1f}".removesuffix(".0").replace(".", words["decimal"])
+    return f"{value:.1f}".removesuffix(".0").replace(".", _DECIMAL.in_language(language))

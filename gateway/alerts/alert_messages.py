@@ -165,13 +165,11 @@ class AlertFormatter:
         if value is None:
             return ""
         if name in _IN_SECONDS:
-            return format_span(round(value), STATUS_WORDS[self.language])
+            return format_span(round(value), self.language)
         return f"{value:.0%}" if name == "DhpGatewayPlatformDown" else str(value)
 
     def _span(self, alert: AlertState) -> str:
-        return format_span(
-            round(alert.last_seen_at - alert.first_seen_at), STATUS_WORDS[self.language]
-        )
+        return format_span(round(alert.last_seen_at - alert.first_seen_at), self.language)
 
     def _text(self, key: str) -> str:
         return ALERT_TEXTS[self.language][key]

@@ -2,8 +2,8 @@
 
 The status page and the alerts show them. Keys with `care:` say what to do about a service status,
 keys with `cause:` why a credential has no token, one for each `Cause`. The other keys are the
-reasons of `gateway.health.health` and words of the status page. `{credential}` is replaced by the
-name of a credential.
+reasons of `gateway.health.health` and the answers of the status page. `{credential}` is replaced by
+the name of a credential.
 """
 
 from __future__ import annotations
@@ -89,18 +89,10 @@ _PLATFORM_MESSAGES: Final = {
     "platform-unreachable": Message("cannot be reached"),
     "platform-tls": Message("no secure connection"),
     "answers": Message("answers"),
-    "since": Message("Since {at}"),
-    "asked_itself": Message("The gateway itself asked"),
-    "refusals": Message("Refused"),
-    "missing_alias": Message(
-        "Its links lead to `{alias}`, past the gateway, where callers are refused: add that "
-        "to `rewrite.aliases`."
-    ),
 }
 
 
 _OWN_MESSAGES: Final = {
-    "title": Message("DHP Gateway"),
     "question": Message("Can care go on?"),
     "answer:yes": Message("Yes"),
     "answer:untried": Message("Not tried yet"),
@@ -151,89 +143,6 @@ _OWN_MESSAGES: Final = {
     "platform-refusal": Message(
         "The platform itself refused the request, and its answer was passed on."
     ),
-    "tokens": Message("Tokens"),
-    "credential": Message("Credential"),
-    "state": Message("State"),
-    "valid": Message("valid"),
-    "missing": Message("missing"),
-    "rejected": Message("refused by the platform"),
-    "failure": Message("Last failure"),
-    "none": Message("none"),
-    "platform": Message("Platform"),
-    "sso": Message("Sign-in service (SSO)"),
-    "connections": Message("Connections"),
-    "inflight": Message("Requests under way"),
-    "hour": Message("The last hour"),
-    "requests": Message("Requests"),
-    "errors": Message("Errors"),
-    "slowest": Message("Slowest interactions of the last hour"),
-    "interaction": Message("Interaction"),
-    "duration": Message("Duration"),
-    "status": Message("Status"),
-    "time": Message("Time"),
-    "reasons": Message("Last errors"),
-    "callers": Message("Callers (since start)"),
-    "caller": Message("Caller"),
-    "settings": Message("Settings in force"),
-    "version": Message("Version"),
-    "uptime": Message("Running for"),
-    "outbox": Message("Outbox"),
-    "oldest": Message("The oldest waits"),
-    "most": Message("Most in one minute"),
-    "no-requests": Message("No requests yet."),
-    "no-errors": Message("No errors."),
-    "now": Message("now"),
-    "anonymous": Message("anonymous"),
-    "others": Message("others"),
-    "nothing": Message("Nothing so far."),
-    "as_of": Message("As of"),
-    "stale": Message("No answer from the gateway: what you see is old."),
-    "language": Message("Language"),
-    "day": Message.within("day", "d"),
-    "hour_unit": Message.within("hour_unit", "h"),
-    "minute": Message("min"),
-    "second": Message.within("second", "s"),
-    "millisecond": Message("ms"),
-    "decimal": Message.within("decimal", "."),
-    "thousands": Message.within("thousands", ","),
-    "token": Message("Token"),
-    "expires": Message("Expires in"),
-    "next": Message("Asked for again in"),
-    "not-renewed": Message("not renewed"),
-    "expires_in": Message("expires in"),
-    "renewed_in": Message("renewed in"),
-    "again_in": Message("next attempt in"),
-    "good_of": Message("{good} of {all} are well"),
-    "sso:answers": Message("answers"),
-    "sso:awaited": Message("no answer yet"),
-    "sso:refused": Message("refuses our client"),
-    "sso:throttled": Message("asks us to wait"),
-    "sso:transient": Message("gives no token"),
-    "count": Message("{last_hour} in the last hour, {since_start} since start"),
-    "last_seen": Message("last at"),
-    "remedy": Message("What to do"),
-    "outbox:away": Message.within("outbox:away", "cannot be reached"),
-    "outbox:away:todo": Message(
-        "New writes are refused, and what waits is not delivered. Look at its disk or "
-        "database; it is tried again by itself."
-    ),
-    "outbox:fine": Message("nothing waits"),
-    "outbox:fine:todo": Message("No write waits to be sent."),
-    "outbox:waiting": Message("writes wait"),
-    "outbox:waiting:todo": Message("They are sent by themselves once the platform answers."),
-    "outbox:person": Message("a person decides"),
-    "outbox:person:todo": Message("Run `dhp-gateway outbox list`."),
-    "outbox:page": Message("Look at its page"),
-    "connections:idle": Message("idle"),
-    "connections:active": Message("active"),
-    "connections:connecting": Message("connecting"),
-    "entry:waiting": Message.within("entry:waiting", "waiting"),
-    "entry:sending": Message("being sent"),
-    "entry:delivered": Message("sent"),
-    "entry:failed": Message.within("entry:failed", "failed"),
-    "entry:unclear": Message("unclear"),
-    "entry:cancelled": Message.within("entry:cancelled", "cancelled"),
-    "entry:dropped": Message.within("entry:dropped", "dropped"),
 }
 
 STATUS_MESSAGES: Final = {

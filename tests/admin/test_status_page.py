@@ -463,9 +463,8 @@ async def test_facts_are_no_markup(gateway: Running) -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-async def test_every_word_is_there_in_every_language(gateway: Running, language: str) -> None:
-    """The three languages have the same words, and the page can be made in each."""
-    assert STATUS_WORDS[language].keys() == STATUS_WORDS["en"].keys()
+async def test_the_page_can_be_made_in_every_language(gateway: Running, language: str) -> None:
+    """By the language that the facts name."""
     facts = await facts_of(gateway, f"?lang={language}")
     assert f'<html lang="{language}"' in render_status_page(facts)
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.admin.outbox_page import OUTBOX_WORDS
-from gateway.i18n import LANGUAGES
+from gateway.i18n import LANGUAGES, Message
 from gateway.outbox.entry import EntryState
 from tests.admin.office import PASSWORD, PATIENT, Office, fill, office
 from tests.browser.conftest import Person
@@ -26,7 +25,6 @@ from tests.browser.test_status import (
 )
 
 WIDTHS = (320, 390, 641, 1280)
-EN = OUTBOX_WORDS["en"]
 
 
 @pytest.fixture
@@ -54,11 +52,12 @@ async def fits(person: Person) -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 async def test_the_page_fits_every_screen(person: Person, there: Office, language: str) -> None:
     """The list, for reading and for deciding, and an entry in full: on a desk and on a phone."""
-    words, ids = OUTBOX_WORDS[language], await fill(there)
+    ids = await fill(there)
     await person.do("open", url=f"{there.url}/outbox?lang={language}")
     await fits(person)
     await sign_in(person, there, language)
-    seen = await person.do("wait", selector="#care", text=words["verdict:person"])
+    verdict = Message("Entries wait for your decision").in_language(language)
+    seen = await person.do("wait", selector="#care", text=verdict)
     assert "UTC" not in seen["text"]
     await fits(person)
     await person.do("open", url=f"{there.url}/outbox/{ids['content']}?lang={language}")
@@ -92,9 +91,9 @@ async def test_an_operator_decides_without_a_mouse(person: Person, there: Office
     assert await there.state(entry_id) is EntryState.FAILED
     await person.do("fill", selector="#reason", value="entered anew")
     await person.do("press", key="Tab")
-    assert await person.run("document.activeElement.textContent") == EN["drop"]
+    assert await person.run("document.activeElement.textContent") == "Drop"
     await person.do("press", key="Enter")
-    await person.do("wait", selector=".news", text=EN["said:dropped"])
+    await person.do("wait", selector=".news", text="The entry is dropped.")
     assert await there.state(entry_id) is EntryState.DROPPED
     [note] = await there.notes()
     assert (note.actor.operator, note.actor.reason) == ("dilnoza", "entered anew")
@@ -106,7 +105,7 @@ async def test_all_of_a_cause_are_sent_once_more(person: Person, there: Office) 
     ids = await fill(there)
     await sign_in(person, there)
     await person.do("click", selector="#reasons form button")
-    told = EN["said:retried"].format(count=2)
+    told = "Sent once more: 2. How it ends, you will see here."
     await person.do("wait", selector=".news", text=told)
     states = [await there.state(ids[name]) for name in ("content", "again", "rights")]
     assert states == [EntryState.WAITING, EntryState.WAITING, EntryState.FAILED]

@@ -16,7 +16,7 @@ import pytest
 
 from gateway.exchange import Exchange
 from gateway.health.advice import STATUS_WORDS
-from gateway.i18n import LANGUAGES
+from gateway.i18n import LANGUAGES, Message
 from gateway.sandbox.options import Faults
 from gateway.sandbox.server import Sandbox
 from tests.browser.conftest import Person
@@ -218,7 +218,7 @@ async def test_nobody_meets_an_obstacle(person: Person, language: str) -> None:
         await duty.request("Patient?_count=5", "planted-wrong-key")
         await person.do("open", url=f"{duty.page}?lang={language}")
         seen = await person.do("wait", selector="#care", text=words("care:fine", language))
-        assert words("hour", language) in seen["text"]
+        assert Message("The last hour").in_language(language) in seen["text"]
         await person.do("click", selector="summary")
         for size, scheme in looks if language == "en" else looks[:1]:
             await person.do("look", **size, scheme=scheme)
@@ -281,8 +281,9 @@ async def test_a_gateway_that_is_gone_is_not_said_to_be_well(person: Person) -> 
     async with on_duty() as duty:
         await person.do("open", url=duty.page)
         await person.do("wait", selector="#care", text="Yes")
-    seen = await person.do("wait", selector="#stale", text=words("stale"))
-    assert seen["text"].index(words("stale")) < seen["text"].index("Yes")
+    stale = "No answer from the gateway: what you see is old."
+    seen = await person.do("wait", selector="#stale", text=stale)
+    assert seen["text"].index(stale) < seen["text"].index("Yes")
     assert (await person.run("document.title")).startswith("?")
 
 
