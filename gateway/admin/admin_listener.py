@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -42,6 +42,12 @@ _MAX_CONNECTIONS: Final = 64
 _MAX_LINE: Final = 4096
 _MAX_FIELD: Final = 4096
 _MAX_FIELDS: Final = 64
+SAFE_HEADERS: Final[Mapping[str, str]] = {
+    hdrs.CACHE_CONTROL: "no-store",
+    "X-Content-Type-Options": "nosniff",
+    # Otherwise aiohttp sends its own version and Python's.
+    hdrs.SERVER: "dhp-gateway",
+}
 
 
 class OperatorRunner(AppRunner):
@@ -185,11 +191,13 @@ def _is_allowed_host(request: BaseRequest, names: frozenset[str]) -> bool:
 
 def _error_response(status: int, hint: str | None = None) -> Response:
     body = {"error": HTTPStatus(status).phrase} | ({"hint": hint} if hint else {})
-    headers = {
-        hdrs.CACHE_CONTROL: "no-store",
-        "X-Content-Type-Options": "nosniff",
-        hdrs.SERVER: "dhp-gateway",
-    }
+    return json_response(status, body, SAFE_HEADERS)
+
+
+def json_response(
+    status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return a response whose body is one line of JSON."""
     return Response(
         status=status,
         body=orjson.dumps(body) + b"\n",

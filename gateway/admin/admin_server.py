@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import gzip
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
 from aiohttp import hdrs
 from aiohttp.web_app import Application
 from aiohttp.web_exceptions import HTTPException
@@ -20,7 +20,8 @@ from aiohttp.web_middlewares import middleware
 from aiohttp.web_request import Request
 from aiohttp.web_response import Response, StreamResponse
 
-from gateway.admin import page_rendering, status_page
+from gateway.admin import status_page
+from gateway.admin.admin_listener import SAFE_HEADERS, json_response
 from gateway.admin.outbox_routes import OutboxPages
 from gateway.admin.status_events import StatusEvents
 from gateway.field_values import prefers_html
@@ -38,20 +39,15 @@ Handler = Callable[[Request], Awaitable[StreamResponse]]
 
 _log = get_logger("gateway.admin")
 
-_JSON = "application/json"
 # Bytes. Compressing a smaller scrape saves nothing.
 _GZIP_FROM = 1024
-
-
-def _empty_key_set() -> Iterable[Mapping[str, Any]]:
-    return ()
 
 
 def build_application(
     *,
     metrics: Metrics,
     readiness: Readiness,
-    public_keys: Callable[[], Iterable[Mapping[str, Any]]] = _empty_key_set,
+    public_keys: Callable[[], Iterable[Mapping[str, Any]]] = tuple,
     status: StatusReporter | None = None,
     outbox: OutboxAdminApi | None = None,
     operators: Operators | None = None,
@@ -66,30 +62,35 @@ def build_application(
     """
 
     async def livez(request: Request) -> Response:
-        return _json(HTTPStatus.OK, {"alive": True})
+        return json_response(HTTPStatus.OK, {"alive": True})
 
     async def readyz(request: Request) -> Response:
         ready, body = readiness.report()
-        return _json(HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE, body)
+        return json_response(HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE, body)
 
     async def scrape(request: Request) -> Response:
         return _scraped(metrics, request)
 
     async def jwks(request: Request) -> Response:
         keys = await asyncio.to_thread(public_keys)
-        return _json(HTTPStatus.OK, {"keys": list(keys)})
+        return json_response(HTTPStatus.OK, {"keys": list(keys)})
 
     application = Application(middlewares=[_answers_in_json])
     application.on_response_prepare.append(_add_safe_headers)
-    application.router.add_get("/", _index(_links(status, outbox), page=status is not None))
     application.router.add_get("/livez", livez)
     application.router.add_get("/readyz", readyz)
     application.router.add_get("/metrics", scrape)
     application.router.add_get("/.well-known/jwks.json", jwks)
+    links = {**_LINKS}
     if status is not None:
+        links |= _STATUS_LINKS
         _add_status(application, status)
         if operators is not None:
-            OutboxPages(outbox, operators, status.language, reveal=reveal).add_to(application)
+            language = partial(_language, status)
+            OutboxPages(outbox, operators, language, reveal=reveal).add_to(application)
+    if outbox is not None:
+        links |= _OUTBOX_LINKS
+    application.router.add_get("/", _index(links, page=status is not None))
     return application
 
 
@@ -104,21 +105,22 @@ def _scraped(metrics: Metrics, request: Request) -> Response:
     return Response(body=body, headers=headers)
 
 
-def _add_status(application: Application, status: StatusReporter) -> None:
-    def language(request: Request) -> str:
-        accepted = ",".join(request.headers.getall(hdrs.ACCEPT_LANGUAGE, []))
-        return status.language(request.query.get("lang"), accepted or None)
+def _language(status: StatusReporter, request: Request) -> str:
+    accepted = ",".join(request.headers.getall(hdrs.ACCEPT_LANGUAGE, []))
+    return status.language(request.query.get("lang"), accepted or None)
 
+
+def _add_status(application: Application, status: StatusReporter) -> None:
     async def for_people(request: Request) -> Response:
-        text = status_page.render_status_page(status.facts(language(request)))
-        return Response(text=text, content_type="text/html", headers=page_rendering.HEADERS)
+        text = status_page.render_status_page(status.facts(_language(status, request)))
+        return Response(text=text, content_type="text/html", headers=status_page.HEADERS)
 
     async def for_programs(request: Request) -> Response:
-        facts = status.facts(language(request))
-        return _json(HTTPStatus.OK, facts, {hdrs.VARY: hdrs.ACCEPT_LANGUAGE})
+        facts = status.facts(_language(status, request))
+        return json_response(HTTPStatus.OK, facts, {hdrs.VARY: hdrs.ACCEPT_LANGUAGE})
 
     async def for_open_pages(request: Request) -> StreamResponse:
-        return await events.serve(request, language(request))
+        return await events.serve(request, _language(status, request))
 
     events = StatusEvents(status, status_page.page_update)
     application.on_shutdown.append(events.close)
@@ -139,15 +141,7 @@ _STATUS_LINKS: Final = {
     "/status.json": "the same facts for programs",
     "/status/events": "newer facts for open pages, as server-sent events",
 }
-
-
 _OUTBOX_LINKS: Final = {"/outbox": "for people: what waits, failed and is unclear"}
-
-
-def _links(status: StatusReporter | None, outbox: OutboxAdminApi | None) -> dict[str, str]:
-    """Return the paths that are served, with a description of each."""
-    pages = _STATUS_LINKS if status is not None else {}
-    return {**_LINKS, **pages, **(_OUTBOX_LINKS if outbox is not None else {})}
 
 
 def _index(links: Mapping[str, str], *, page: bool) -> Handler:
@@ -162,7 +156,7 @@ def _index(links: Mapping[str, str], *, page: bool) -> Handler:
             # A relative reference, because a proxy may serve the listener below a path.
             headers = {hdrs.LOCATION: "status", hdrs.VARY: hdrs.ACCEPT}
             return Response(status=HTTPStatus.SEE_OTHER, headers=headers)
-        return _json(HTTPStatus.OK, {"links": links}, {hdrs.VARY: hdrs.ACCEPT})
+        return json_response(HTTPStatus.OK, {"links": links}, {hdrs.VARY: hdrs.ACCEPT})
 
     return index
 
@@ -174,23 +168,12 @@ async def _answers_in_json(request: Request, handler: Handler) -> StreamResponse
     except HTTPException as error:
         allow = error.headers.get(hdrs.ALLOW)
         headers: dict[str, str] = {hdrs.ALLOW: allow} if allow else {}
-        return _json(error.status, {"error": HTTPStatus(error.status).phrase}, headers)
+        return json_response(error.status, {"error": HTTPStatus(error.status).phrase}, headers)
     except Exception:
         # aiohttp's own response would bypass `_add_safe_headers`.
         _log.exception("the operators' listener failed", path=request.path)
-        return _json(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": "Internal Server Error"})
+        return json_response(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": "Internal Server Error"})
 
 
 async def _add_safe_headers(request: Request, response: StreamResponse) -> None:
-    response.headers[hdrs.CACHE_CONTROL] = "no-store"
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    # Otherwise aiohttp sends its own version and Python's.
-    response.headers[hdrs.SERVER] = "dhp-gateway"
-
-
-def _json(
-    status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
-) -> Response:
-    return Response(
-        status=status, body=orjson.dumps(body) + b"\n", content_type=_JSON, headers=headers
-    )
+    response.headers.update(SAFE_HEADERS)

@@ -12,12 +12,14 @@ import hmac
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import hdrs
 from aiohttp.web_request import Request
 
 from gateway.admin.admin_listener import authority_of
+from gateway.admin.outbox_page import OutboxPageError
 from gateway.errors import GatewayError
 from gateway.field_values import is_same_origin
 from gateway.http.headers import parse_request_fields
@@ -36,18 +38,6 @@ CHALLENGE: Final[Mapping[str, str]] = {
 }
 # Wrong passwords per second from one address; a burst may be ten times as large.
 _FAILURES_PER_SECOND: Final = 1.0
-
-
-class OperatorAuthError(Exception):
-    """The name and password are not those of an operator."""
-
-
-class OperatorRateLimitError(Exception):
-    """The address sent too many wrong passwords; `retry_after` is in seconds."""
-
-    def __init__(self, retry_after: float) -> None:
-        super().__init__("too many wrong passwords")
-        self.retry_after = retry_after
 
 
 class Operators:
@@ -79,7 +69,7 @@ class Operators:
     def authenticate(self, request: Request) -> str | None:
         """Return the name of the operator that sent the request, None if it has no password.
 
-        Raises `OperatorAuthError` and `OperatorRateLimitError`.
+        Raises `OutboxPageError` for a wrong name or password, and after too many of them.
         """
         header = parse_request_fields(request.raw_headers)
         if not self._callers.presents_known_secret(header):
@@ -89,13 +79,14 @@ class Operators:
         peer = Peer(socket_address(name))
         wait = self._failure_limiter.seconds_until_available(peer.address)
         if wait:
-            raise OperatorRateLimitError(wait)
+            headers: dict[str, str] = {hdrs.RETRY_AFTER: str(int(wait) + 1)}
+            raise OutboxPageError(HTTPStatus.TOO_MANY_REQUESTS, "too-many", headers)
         try:
             return self._callers.identify(peer, header).name
         except GatewayError:
             self._failure_limiter.consume(peer.address)
             _log.warning("outbox: a wrong name or password from %s", peer.address)
-            raise OperatorAuthError from None
+            raise OutboxPageError(HTTPStatus.UNAUTHORIZED, "sign-in", CHALLENGE) from None
 
     def form_token(self, operator: str) -> str:
         """Return the token that forms of this operator have to contain."""

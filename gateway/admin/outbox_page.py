@@ -15,14 +15,14 @@ from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from gateway.admin.page_rendering import STYLE, TIMES, headers, templates
+from gateway.admin.page_rendering import STYLE, headers, page_script, templates
 from gateway.admin.status_page import outbox_need
 from gateway.errors import REMEDY_MESSAGES
 from gateway.i18n import LANGUAGES
 from gateway.templates import file_text
 
 _STYLE: Final = STYLE + file_text("admin/static", "outbox.css")
-_SCRIPT: Final = f'\n"use strict";\n(() => {{\n{TIMES}  localise(document.body);\n}})();\n'
+_SCRIPT: Final = page_script("outbox.js")
 # The Origin of the page's own forms would be "null" without a referrer (Fetch standard).
 HEADERS: Final = {
     **headers(_STYLE, _SCRIPT, forms="'self'"),

@@ -18,19 +18,13 @@ from aiohttp.web_response import Response
 from yarl import URL
 
 from gateway.admin import outbox_page
-from gateway.admin.operators import (
-    CHALLENGE,
-    OperatorAuthError,
-    OperatorRateLimitError,
-    is_cross_site,
-)
+from gateway.admin.operators import CHALLENGE, is_cross_site
 from gateway.admin.outbox_page import HEADERS, OutboxPageError, PageContext, render_refusal
 
 if TYPE_CHECKING:
     from gateway.admin.operators import Operators
     from gateway.admin.outbox_admin_api import OutboxAdminApi
 
-Language = Callable[[str | None, str | None], str]
 OutboxPageHandler = Callable[[Request, PageContext], Awaitable[Response]]
 
 # Seconds within which a form has to be complete, and its maximum size in bytes.
@@ -43,15 +37,15 @@ _LAST_NUMBER: Final = 2**62
 class OutboxPages:
     """The pages `/outbox` and below.
 
-    `outbox` is None where there is none. `language` chooses the language by the query parameter
-    `lang` and `Accept-Language`. `reveal`: operators may see entries in full.
+    `outbox` is None where there is none. `language` chooses the language for a request. `reveal`:
+    operators may see entries in full.
     """
 
     def __init__(
         self,
         outbox: OutboxAdminApi | None,
         operators: Operators,
-        language: Language,
+        language: Callable[[Request], str],
         *,
         reveal: bool,
     ) -> None:
@@ -85,21 +79,15 @@ class OutboxPages:
         return answer
 
     def _view(self, request: Request) -> PageContext:
-        accepted = ",".join(request.headers.getall(hdrs.ACCEPT_LANGUAGE, []))
-        language = self._language(request.query.get("lang"), accepted or None)
-        above = "" if request.path.endswith("/outbox") else "../"
         return PageContext(
-            language, above, has_operators=self._operators.has_operators, reveal=self._reveal
+            self._language(request),
+            root_path="" if request.path.endswith("/outbox") else "../",
+            has_operators=self._operators.has_operators,
+            reveal=self._reveal,
         )
 
     def _sign_in(self, request: Request, view: PageContext) -> None:
-        try:
-            view.operator = self._operators.authenticate(request)
-        except OperatorRateLimitError as error:
-            wait: dict[str, str] = {hdrs.RETRY_AFTER: str(int(error.retry_after) + 1)}
-            raise OutboxPageError(HTTPStatus.TOO_MANY_REQUESTS, "too-many", wait) from None
-        except OperatorAuthError:
-            raise OutboxPageError(HTTPStatus.UNAUTHORIZED, "sign-in", CHALLENGE) from None
+        view.operator = self._operators.authenticate(request)
         if view.operator is not None:
             view.token = self._operators.form_token(view.operator)
         elif view.has_operators and "sign-in" in request.query:

@@ -1,8 +1,7 @@
 """What the operators' pages share: templates, style, scripts, header fields, and formats of values.
 
-The header fields of a page allow only its own style and script. The outbox pages share `STYLE`,
-`TIMES` and `headers` with the status page. Numbers, percentages and durations are formatted in the
-language of the page: templates use the formats as filters.
+The header fields of a page allow only its own style and script. Numbers, percentages and durations
+are formatted in the language of the page: templates use the formats as filters.
 """
 
 from __future__ import annotations
@@ -24,8 +23,12 @@ if TYPE_CHECKING:
 _FOLDER: Final = "admin/static"
 STYLE: Final = file_text(_FOLDER, "operators.css")
 # The part of scripts that shows times in the browser's time zone.
-TIMES: Final = file_text(_FOLDER, "times.js")
-SCRIPT: Final = file_text(_FOLDER, "status.js").replace("  // times.js\n", TIMES)
+_TIMES: Final = file_text(_FOLDER, "times.js")
+
+
+def page_script(name: str) -> str:
+    """Return the script of a page with the part that all scripts share."""
+    return file_text(_FOLDER, name).replace("  // times.js\n", _TIMES)
 
 
 def _source(text: str) -> str:
@@ -47,9 +50,6 @@ def headers(style: str, script: str, *, forms: str = "'none'") -> dict[str, str]
         "Referrer-Policy": "no-referrer",
         "Vary": "Accept-Language",
     }
-
-
-HEADERS: Final = headers(STYLE, SCRIPT)
 
 
 @cache

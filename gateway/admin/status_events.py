@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -90,7 +91,8 @@ class StatusEvents:
                 last, quiet = lasting, 0
                 if not await self._send(response, facts):
                     break
-            await self._pause()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closed.wait(), self._interval)
         return response
 
     async def _send(self, response: StreamResponse, facts: Mapping[str, Any]) -> bool:
@@ -103,13 +105,6 @@ class StatusEvents:
             response.force_close()
             return False
         return True
-
-    async def _pause(self) -> None:
-        try:
-            async with asyncio.timeout(self._interval):
-                await self._closed.wait()
-        except TimeoutError:
-            pass
 
 
 def _without_time_fields(facts: Any) -> Any:

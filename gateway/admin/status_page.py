@@ -15,13 +15,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from gateway.admin.page_rendering import SCRIPT, STYLE, templates
+from gateway.admin.page_rendering import STYLE, headers, page_script, templates
 from gateway.admin.status_facts import OPERATOR_STATES
 from gateway.health.advice import STATUS_MESSAGES
 from gateway.health.recent_requests import MINUTES, OTHERS
 from gateway.i18n import LANGUAGES, unit_names
 
-Minutes = Sequence[Mapping[str, Any]]
+_SCRIPT: Final = page_script("status.js")
+HEADERS: Final = headers(STYLE, _SCRIPT)
+
+Facts = Mapping[str, Any]
 
 _BAR: Final = 5
 _HEIGHT: Final = 60
@@ -31,7 +34,7 @@ _STEP: Final = 15
 _FEW: Final = 5
 
 
-def chart(minutes: Minutes, kinds: Sequence[str]) -> dict[str, Any]:
+def chart(minutes: Sequence[Facts], kinds: Sequence[str]) -> dict[str, Any]:
     """Return a bar for each minute with a segment for each kind, the newest on the right.
 
     `most` is the highest number of one minute.
@@ -49,7 +52,9 @@ def chart(minutes: Minutes, kinds: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _bars(minutes: Minutes, kind: str, top: int, floors: list[float]) -> Iterator[dict[str, Any]]:
+def _bars(
+    minutes: Sequence[Facts], kind: str, top: int, floors: list[float]
+) -> Iterator[dict[str, Any]]:
     """Yield the bars of a kind. Each starts at its minute's height in `floors` and adds to it."""
     for at, minute in enumerate(minutes):
         if minute[kind]:
@@ -66,19 +71,13 @@ def _bars(minutes: Minutes, kind: str, top: int, floors: list[float]) -> Iterato
             }
 
 
-def _times(minutes: Minutes) -> Iterator[str]:
+def _times(minutes: Sequence[Facts]) -> Iterator[str]:
     """Yield the times (ISO 8601) of the marks on the axis, and of its beginning."""
     begin = datetime.fromisoformat(minutes[-1]["from"]) - timedelta(minutes=MINUTES - 1)
     yield from ((begin + timedelta(minutes=at)).isoformat() for at in range(0, MINUTES, _STEP))
 
 
-# States of queued writes.
-_WAITING: Final = frozenset({"waiting", "sending"})
-
-SummaryFacts = Mapping[str, Any]
-
-
-def _token_state(token: SummaryFacts) -> tuple[str, str]:
+def _token_state(token: Facts) -> tuple[str, str]:
     """Return `yes`, `degraded` or `no`, and the word for the state of a token."""
     if token["rejected"]:
         return "no", "rejected"
@@ -87,23 +86,23 @@ def _token_state(token: SummaryFacts) -> tuple[str, str]:
     return ("yes", "valid") if token["failure"] is None else ("degraded", "not-renewed")
 
 
-def _worst_token(tokens: Mapping[str, SummaryFacts]) -> str:
+def _worst_token(tokens: Mapping[str, Facts]) -> str:
     """Return the name of the credential in the worst state; of equal ones the first to expire."""
     order = ("yes", "degraded", "no")
 
-    def badness(item: tuple[str, SummaryFacts]) -> tuple[int, int]:
+    def badness(item: tuple[str, Facts]) -> tuple[int, int]:
         token = item[1]
         return order.index(_token_state(token)[0]), -(token["expires_in"] or 0)
 
     return max(tokens.items(), key=badness)[0]
 
 
-def _well(tokens: Mapping[str, SummaryFacts]) -> int:
+def _well(tokens: Mapping[str, Facts]) -> int:
     """Return the number of tokens whose state is `yes`."""
     return sum(_token_state(token)[0] == "yes" for token in tokens.values())
 
 
-def _sso_state(facts: SummaryFacts) -> tuple[str, str]:
+def _sso_state(facts: Facts) -> tuple[str, str]:
     """Return `yes`, `no` or `untried`, and the word for the state of the SSO."""
     if facts["sso"]["failure"]:
         return "no", facts["sso"]["failure"]
@@ -115,10 +114,10 @@ def outbox_need(states: Collection[str]) -> str:
     """Return `person` if one has to decide about entries, `waiting` if some wait, else `fine`."""
     if any(state in states for state in OPERATOR_STATES):
         return "person"
-    return "waiting" if any(state in states for state in _WAITING) else "fine"
+    return "waiting" if "waiting" in states or "sending" in states else "fine"
 
 
-def _outbox_state(facts: SummaryFacts) -> tuple[str, str]:
+def _outbox_state(facts: Facts) -> tuple[str, str]:
     """Return `yes` or `degraded`, and the word for the state of the outbox."""
     outbox, platform = facts["outbox"], facts["platform"]
     if not outbox.get("available", True):
@@ -128,18 +127,7 @@ def _outbox_state(facts: SummaryFacts) -> tuple[str, str]:
     return "degraded" if need == "person" or is_stuck else "yes", need
 
 
-# The states that the templates ask for.
-_STATES: Final = {
-    "token_state": _token_state,
-    "worst_token": _worst_token,
-    "well": _well,
-    "sso_state": _sso_state,
-    "outbox_state": _outbox_state,
-    "chart": chart,
-}
-
-
-def render_status_page(facts: SummaryFacts) -> str:
+def render_status_page(facts: Facts) -> str:
     """Return the complete page in the language of the facts."""
     page = templates().get_template("status.html")
     return page.render(
@@ -147,22 +135,27 @@ def render_status_page(facts: SummaryFacts) -> str:
         units=unit_names(facts["language"]),
         addresses={each: f"?lang={each}" for each in LANGUAGES},
         style=STYLE,
-        script=SCRIPT,
+        script=_SCRIPT,
     )
 
 
-def page_update(facts: SummaryFacts) -> dict[str, str]:
+def page_update(facts: Facts) -> dict[str, str]:
     """Return the parts of the page that change: `title`, `icon` as a URL, and `main` as HTML."""
     shown: Any = templates().get_template("status_main.html").make_module(_values(facts))
     return {"title": shown.title.unescape(), "icon": str(shown.icon), "main": str(shown)}
 
 
-def _values(facts: SummaryFacts) -> dict[str, Any]:
+def _values(facts: Facts) -> dict[str, Any]:
     """Return the values of the template `status_main.html`."""
     return {
         "facts": facts,
         "language": facts["language"],
         "advice": STATUS_MESSAGES,
         "others": OTHERS,
-        **_STATES,
+        "token_state": _token_state,
+        "worst_token": _worst_token,
+        "well": _well,
+        "sso_state": _sso_state,
+        "outbox_state": _outbox_state,
+        "chart": chart,
     }

@@ -1,0 +1,6 @@
+
+"use strict";
+(() => {
+  // times.js
+  localise(document.body);
+})();
