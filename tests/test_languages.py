@@ -16,7 +16,6 @@ from gateway.alerts.alert_messages import ALERT_TEXTS as ALERTS
 from gateway.errors import ADVICE, REASONS, REMEDIES
 from gateway.health.advice import STATUS_WORDS
 from gateway.i18n import LANGUAGES
-from gateway.login.auth_routes import TEXTS as SIGN_IN
 from gateway.outbox import async_status as outbox_texts
 from tests.doubles.duty import STATES, OneState
 
@@ -74,13 +73,8 @@ def pages(language: str) -> Iterator[str]:
 def told(language: str) -> list[str]:
     """Every text that the project has for people in a language, but for the documents."""
     tables: tuple[Mapping[str, str], ...] = (
-        *(
-            STATUS_WORDS[language],
-            REMEDIES[language],
-            outbox_texts.TEXTS[language],
-            SIGN_IN[language],
-        ),
-        ALERTS[language],
+        *(STATUS_WORDS[language], REMEDIES[language]),
+        *(outbox_texts.TEXTS[language], ALERTS[language]),
     )
     outcomes = [ADVICE.values(), *((each.text, each.read_text) for each in REASONS.values())]
     spoken = [each.in_language(language) for some in outcomes for each in some if each]

@@ -28,7 +28,7 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.http.headers import parse_request_fields
-from gateway.i18n import Message, choose_language, in_all_languages
+from gateway.i18n import choose_language
 from gateway.login.authorization_code import SignInError, return_target
 from gateway.login.browser_request import BrowserRequest, parse_browser_request, read_form
 from gateway.login.logout import LogoutTokenError
@@ -101,43 +101,6 @@ _STATUS_BY_FAILURE: Final = {
     "invalid": 502,
     "unavailable": 503,
 }
-_MESSAGES: Final = {
-    "title": Message("You are not signed in"),
-    "again": Message("Try again"),
-    "number": Message("Number for support"),
-    "expired": Message(
-        "This sign-in took too long, was used already, or was begun in another browser. "
-        "Please begin again."
-    ),
-    "foreign": Message(
-        "This page was opened with an address that answers no sign-in begun here, so nobody "
-        "was signed in. Please begin again."
-    ),
-    "return": Message(
-        "The address that should be opened after the sign-in is not allowed. Please open the "
-        "program's first page again."
-    ),
-    "denied": Message(
-        "The sign-in was cancelled, or you have no access. If you should have it, ask your "
-        "administrator."
-    ),
-    "rejected": Message(
-        "You signed in, but the platform does not accept it. Please try again in a minute; "
-        "if it happens again, tell your administrator."
-    ),
-    "refused": Message(
-        "The sign-in service refused this request. Please try again; if it happens again, "
-        "tell your administrator."
-    ),
-    "invalid": Message(
-        "The sign-in service gave an answer that cannot be trusted, so nobody was signed in. "
-        "Please tell your administrator if it happens again."
-    ),
-    "unavailable": Message(
-        "The sign-in service cannot be reached now. Nothing was lost; please try again in a minute."
-    ),
-}
-TEXTS: Final = in_all_languages(_MESSAGES)
 
 
 def _failure_page(
@@ -152,8 +115,7 @@ def _failure_page(
         "sign_in_failed.html",
         language=language,
         style=_STYLE,
-        words=TEXTS.get(language, TEXTS["en"]),
-        what=what,
+        failure=what,
         again_path=again_path,
         request_id=request_id,
     )
