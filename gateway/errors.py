@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from gateway.i18n import LANGUAGES, Message, in_all_languages
+from gateway.i18n import LANGUAGES, Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -624,7 +624,7 @@ class StartError(Exception):
         super().__init__(why)
 
 
-REMEDY_MESSAGES: Final = {
+REMEDIES: Final = {
     **{code: reason.remedy for code, reason in REASONS.items()},
     "platform-error": Message("Nothing here. If it lasts, tell the platform's support."),
     "platform-refusal": Message(
@@ -632,5 +632,3 @@ REMEDY_MESSAGES: Final = {
         "403 run `dhp-gateway doctor`, then ask the platform's support."
     ),
 }
-
-REMEDIES: Final = in_all_languages(REMEDY_MESSAGES)

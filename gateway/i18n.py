@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from gettext import GNUTranslations, NullTranslations
 from pathlib import Path
@@ -122,28 +122,6 @@ class Message(str):
         if self.context is not None:
             return catalogue.pgettext(self.context, self.msgid)
         return catalogue.gettext(self.msgid)
-
-
-class Texts(Mapping[str, str]):
-    """A mapping from keys to texts in one language; each access translates a message."""
-
-    def __init__(self, messages: Mapping[str, Message], language: str) -> None:
-        self._messages = messages
-        self._language = language
-
-    def __getitem__(self, key: str) -> str:
-        return self._messages[key].in_language(self._language)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._messages)
-
-    def __len__(self) -> int:
-        return len(self._messages)
-
-
-def in_all_languages(messages: Mapping[str, Message]) -> dict[str, Mapping[str, str]]:
-    """Return the table of messages as one `Texts` for each of `LANGUAGES`."""
-    return {language: Texts(messages, language) for language in LANGUAGES}
 
 
 EMPTY_MESSAGE: Final = Message("")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,11 +12,11 @@ import yaml
 from babel.messages.pofile import read_po
 
 from gateway.admin.status_page import page_update
-from gateway.alerts.alert_messages import ALERT_TEXTS as ALERTS
+from gateway.alerts.alert_messages import ALERT_MESSAGES
 from gateway.errors import ADVICE, REASONS, REMEDIES
-from gateway.health.advice import STATUS_WORDS
+from gateway.health.advice import STATUS_MESSAGES
 from gateway.i18n import LANGUAGES
-from gateway.outbox import async_status as outbox_texts
+from gateway.outbox import async_status
 from tests.doubles.duty import STATES, OneState
 
 ROOT = Path(__file__).parents[1]
@@ -72,14 +72,11 @@ def pages(language: str) -> Iterator[str]:
 
 def told(language: str) -> list[str]:
     """Every text that the project has for people in a language, but for the documents."""
-    tables: tuple[Mapping[str, str], ...] = (
-        *(STATUS_WORDS[language], REMEDIES[language]),
-        *(outbox_texts.TEXTS[language], ALERTS[language]),
-    )
-    outcomes = [ADVICE.values(), *((each.text, each.read_text) for each in REASONS.values())]
-    spoken = [each.in_language(language) for some in outcomes for each in some if each]
-    shown = [text for table in tables for text in table.values()]
-    return [*shown, *spoken, *alerts(language), *pages(language)]
+    tables = (STATUS_MESSAGES, REMEDIES, async_status.MESSAGES, ALERT_MESSAGES, ADVICE)
+    messages = [text for table in tables for text in table.values()]
+    messages += [text for each in REASONS.values() for text in (each.text, each.read_text) if text]
+    shown = [each.in_language(language) for each in messages]
+    return [*shown, *alerts(language), *pages(language)]
 
 
 def latin(text: str) -> set[str]:

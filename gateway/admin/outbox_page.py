@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 
 from gateway.admin.page_rendering import STYLE, headers, page_script, templates
 from gateway.admin.status_page import outbox_need
-from gateway.errors import REMEDY_MESSAGES
+from gateway.errors import REMEDIES
 from gateway.i18n import LANGUAGES
 from gateway.templates import file_text
 
@@ -101,7 +101,7 @@ def _render_page(
         script=_SCRIPT,
         cause_kind=cause_kind,
         remedy_kind=remedy_kind,
-        gateway_remedies=REMEDY_MESSAGES,
+        gateway_remedies=REMEDIES,
         **values,
     )
 
@@ -192,7 +192,7 @@ def remedy_kind(state: str, cause: str) -> str:
     if state == "failed":
         kind, _ = cause_kind(cause)
         return kind if kind in _FAILURES else "failed"
-    if state == "waiting" and cause in REMEDY_MESSAGES:
+    if state == "waiting" and cause in REMEDIES:
         # An open circuit is a consequence: the remedy is that of an unreachable platform.
         return "upstream-unreachable" if cause == "circuit-open" else cause
     return "unclear" if state == "unclear" else "waiting"

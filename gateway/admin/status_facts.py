@@ -21,7 +21,7 @@ from gateway.config.section import Section
 from gateway.config.setting_urls import DatabaseLocation, StoreLocation
 from gateway.config.value_types import ListenAddress
 from gateway.errors import REMEDIES, outcome_text
-from gateway.health.advice import STATUS_WORDS
+from gateway.health.advice import STATUS_MESSAGES
 from gateway.health.evidence import CircuitState
 from gateway.health.health import service_status, token_statuses
 from gateway.health.recent_requests import PLATFORM_ERROR, PLATFORM_REFUSAL, many_errors
@@ -234,7 +234,7 @@ class StatusReporter:
 def _localized(facts: dict[str, Any], language: str) -> dict[str, Any]:
     """Return the facts with texts in a language, the service status first."""
     care = facts["care"]
-    care_text = STATUS_WORDS[language][f"care:{care['reason']}"]
+    care_text = STATUS_MESSAGES[f"care:{care['reason']}"].in_language(language)
     return {
         "care": {**care, "text": care_text.replace("{credential}", care.get("credential", ""))},
         "language": language,
@@ -292,7 +292,8 @@ def _token_reason(tokens: Mapping[str, TokenState]) -> str:
 
 def _reason_texts(reason: str, language: str) -> dict[str, str]:
     """Return what a reason means, and what operators do about it."""
-    words = STATUS_WORDS[language]
-    is_own_reason = reason not in (PLATFORM_ERROR, PLATFORM_REFUSAL)
-    meaning = outcome_text(reason, language) if is_own_reason else words[reason]
-    return {"text": meaning, "remedy": REMEDIES[language][reason]}
+    if reason in (PLATFORM_ERROR, PLATFORM_REFUSAL):
+        meaning = STATUS_MESSAGES[reason].in_language(language)
+    else:
+        meaning = outcome_text(reason, language)
+    return {"text": meaning, "remedy": REMEDIES[reason].in_language(language)}

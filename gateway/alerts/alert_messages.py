@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
 from gateway.alerts.notify_addresses import AlertMessage
-from gateway.health.advice import STATUS_WORDS
-from gateway.i18n import Message, format_span, in_all_languages
+from gateway.health.advice import STATUS_MESSAGES
+from gateway.i18n import Message, format_span
 
 if TYPE_CHECKING:
     from gateway.alerts.alert_rules import Value
     from gateway.alerts.alert_service import AlertState
     from gateway.config.settings import Settings
 
-_ALERT_MESSAGES: Final = {
+ALERT_MESSAGES: Final = {
     "DhpGatewayNotReady": Message("The gateway {instance} has not been ready for 2 minutes"),
     "DhpGatewayReloadFailed": Message(
         "New settings of {instance} were refused; the old ones stay in force"
@@ -72,9 +72,6 @@ _ALERT_MESSAGES: Final = {
         "when something is wrong. Nothing has to be done."
     ),
 }
-
-ALERT_TEXTS: Final = in_all_languages(_ALERT_MESSAGES)
-
 
 _IN_SECONDS: Final = ("DhpGatewayOutboxAgeing", "DhpGatewayCertificateExpiring")
 
@@ -132,10 +129,11 @@ class AlertFormatter:
         self, status: Mapping[str, Any], traffic: tuple[int, int], still: int
     ) -> AlertMessage:
         """Return the daily message; `still` is the number of alerts that are not resolved."""
-        words, care = STATUS_WORDS[self.language], status["care"]
+        care = status["care"]
+        answer = STATUS_MESSAGES[f"answer:{care['answer']}"]
         body = self._text("daily").format(
-            question=words["question"],
-            answer=words[f"answer:{care['answer']}"],
+            question=STATUS_MESSAGES["question"].in_language(self.language),
+            answer=answer.in_language(self.language),
             care=care["text"],
             requests=traffic[0],
             errors=traffic[1],
@@ -172,7 +170,7 @@ class AlertFormatter:
         return format_span(round(alert.last_seen_at - alert.first_seen_at), self.language)
 
     def _text(self, key: str) -> str:
-        return ALERT_TEXTS[self.language][key]
+        return ALERT_MESSAGES[key].in_language(self.language)
 
 
 def _service_advice(alert: AlertState, status: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.i18n import Message, in_all_languages
+from gateway.i18n import Message
 
 _TOKEN_CAUSE_MESSAGES: Final = {
     "refused": Message("our client is refused"),
@@ -150,4 +150,3 @@ STATUS_MESSAGES: Final = {
     **_PLATFORM_MESSAGES,
     **{f"cause:{cause}": text for cause, text in _TOKEN_CAUSE_MESSAGES.items()},
 }
-STATUS_WORDS: Final = in_all_languages(STATUS_MESSAGES)

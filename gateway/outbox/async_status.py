@@ -22,7 +22,7 @@ from gateway import errors
 from gateway.errors import REASONS, GatewayError
 from gateway.fhir.operation_outcome import CODE_SYSTEM, embed_body, write_resource
 from gateway.http.client.upstream_response import UpstreamResponse
-from gateway.i18n import Message, in_all_languages
+from gateway.i18n import Message
 from gateway.outbox.entry import EntryState
 from gateway.outbox.store.store_types import EntryStateError, OutboxUnavailableError
 
@@ -49,7 +49,7 @@ def resource_response(
     return UpstreamResponse.synthetic(status, header_fields, body)
 
 
-_MESSAGES: Final = {
+MESSAGES: Final = {
     "queued": Message(
         "The platform cannot take this write now. The gateway has stored it safely and "
         "delivers it once, as soon as it can. Do not send it again; the address in "
@@ -80,14 +80,6 @@ _MESSAGES: Final = {
     "cancelling": Message("This write is cancelled and will not be delivered."),
     "dropped": Message("The gateway's operator has given this write up."),
 }
-TEXTS: Final = in_all_languages(_MESSAGES)
-
-
-def _outbox_text(word: str, language: str) -> str:
-    """Return the text for `word`, in English where the language is not supported."""
-    return TEXTS.get(language, TEXTS["en"])[word]
-
-
 _STATE_SYSTEM: Final = "urn:dhp-gateway:outbox"
 # Task.status by state; an operator has to resolve failed and unclear entries.
 _TASK_STATUSES: Final = {
@@ -119,7 +111,7 @@ def entry_outcome(
     """Return an OperationOutcome about the state of an entry."""
     details = {
         "coding": [{"system": _STATE_SYSTEM, "code": word}],
-        "text": _outbox_text(word, response_format.language),
+        "text": MESSAGES[word].in_language(response_format.language),
     }
     return {
         "resourceType": "OperationOutcome",

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.admin.page_rendering import format_duration, format_number, format_percentage
 from gateway.admin.status_page import page_update
-from gateway.health.advice import STATUS_WORDS
+from gateway.health.advice import STATUS_MESSAGES
 from gateway.health.health import REASONS
 from gateway.i18n import LANGUAGES, format_span
 from tests.doubles.duty import OneState
@@ -136,9 +136,9 @@ def test_the_platform_says_what_is_known_of_it(state: str, reason: str, expected
 def test_every_reason_has_its_words(language: str, reason: str) -> None:
     """The card has a word for each, the verdict a sentence."""
     if reason not in ("sso-unavailable",):
-        assert STATUS_WORDS[language][reason]
+        assert STATUS_MESSAGES[reason].in_language(language)
     if reason != "answers":
-        assert STATUS_WORDS[language][f"care:{reason}"]
+        assert STATUS_MESSAGES[f"care:{reason}"].in_language(language)
 
 
 def test_what_the_gateway_asked_itself_is_told() -> None:

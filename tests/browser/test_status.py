@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 
 from gateway.exchange import Exchange
-from gateway.health.advice import STATUS_WORDS
+from gateway.health.advice import STATUS_MESSAGES
 from gateway.i18n import LANGUAGES, Message
 from gateway.sandbox.options import Faults
 from gateway.sandbox.server import Sandbox
@@ -103,7 +103,7 @@ async def shoot(person: Person, tmp_path: Path, name: str) -> None:
 
 def words(key: str, language: str = "en") -> str:
     """Words as they are seen."""
-    return STATUS_WORDS[language][key].replace("`", "")
+    return STATUS_MESSAGES[key].in_language(language).replace("`", "")
 
 
 async def changed(person: Person, script: str) -> None:
