@@ -5,6 +5,8 @@ Each part of the gateway has its templates in its folder `templates`; their name
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -26,6 +28,12 @@ def render(name: str, **values: Any) -> str:
 def file_text(folder: str, name: str) -> str:
     """Return the text of a file of the package: `file_text("admin/static", "operators.css")`."""
     return (Path(__file__).parent / folder / name).read_text(encoding="utf-8")
+
+
+def hash_source(text: str) -> str:
+    """Return the source by which a Content-Security-Policy allows a style or script in a page."""
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
 
 
 @cache

@@ -34,7 +34,7 @@ HEADERS: Final = {
 class OutboxPageError(Exception):
     """The response is a page that only has the reason.
 
-    `text_key` is the key of the reason's text, without the prefix `refused:`.
+    `text_key` is the key of the reason's text in the template `outbox_refused.html`.
     """
 
     def __init__(
@@ -64,8 +64,7 @@ class PageContext:
 
     def link(self, to: str, /, **query: str) -> str:
         """Return the address of a page with query and language. Templates escape it."""
-        asked = urlencode({**query, "lang": query.get("lang", self.language)})
-        return f"{self.root_path}{to}?{asked}"
+        return f"{self.root_path}{to}?{urlencode({**query, 'lang': self.language})}"
 
 
 OutboxFacts = Mapping[str, Any]

@@ -6,8 +6,6 @@ are formatted in the language of the page: templates use the formats as filters.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Final
@@ -15,7 +13,7 @@ from urllib.parse import urlsplit
 
 from gateway.i18n import SECOND, Message, format_span, language_name
 from gateway.pipeline.callers import ANONYMOUS
-from gateway.templates import environment, file_text
+from gateway.templates import environment, file_text, hash_source
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -31,11 +29,6 @@ def page_script(name: str) -> str:
     return file_text(_FOLDER, name).replace("  // times.js\n", _TIMES)
 
 
-def _source(text: str) -> str:
-    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    return f"'sha256-{digest}'"
-
-
 def headers(style: str, script: str, *, forms: str = "'none'") -> dict[str, str]:
     """Return the header fields of a page that allow only this style and script.
 
@@ -43,9 +36,9 @@ def headers(style: str, script: str, *, forms: str = "'none'") -> dict[str, str]
     """
     return {
         "Content-Security-Policy": (
-            f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; "
-            f"connect-src 'self'; img-src data:; base-uri 'none'; form-action {forms}; "
-            "frame-ancestors 'none'"
+            f"default-src 'none'; style-src {hash_source(style)}; "
+            f"script-src {hash_source(script)}; connect-src 'self'; img-src data:; "
+            f"base-uri 'none'; form-action {forms}; frame-ancestors 'none'"
         ),
         "Referrer-Policy": "no-referrer",
         "Vary": "Accept-Language",

@@ -12,7 +12,6 @@ of the SSO, except the path of the next sign-in and the request id, both escaped
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable
@@ -52,7 +51,7 @@ from gateway.pipeline.own_replies import (
 from gateway.pipeline.unidentified_limit import client_network
 from gateway.secret import Secret
 from gateway.telemetry.logs import get_logger
-from gateway.templates import file_text, render
+from gateway.templates import file_text, hash_source, render
 
 if TYPE_CHECKING:
     from gateway.audit.audit_trail import AuditTrail, Event
@@ -88,7 +87,7 @@ _RETRY_AFTER: Final = (("Retry-After", "10"),)
 _Respond = Callable[[BrowserRequest, Exchange], Awaitable[LocalResponse]]
 
 _STYLE: Final = file_text("login/templates", "sign_in_failed.css")
-_STYLE_HASH: Final = "sha256-" + base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+_STYLE_SOURCE: Final = hash_source(_STYLE)
 
 # The status of the page, by the failure.
 _STATUS_BY_FAILURE: Final = {
@@ -120,7 +119,7 @@ def _failure_page(
         request_id=request_id,
     )
     language_field = ("Content-Language", language)
-    return html_response(page, _STATUS_BY_FAILURE[what], _STYLE_HASH, language_field, *headers)
+    return html_response(page, _STATUS_BY_FAILURE[what], _STYLE_SOURCE, language_field, *headers)
 
 
 class AuthEndpoints:

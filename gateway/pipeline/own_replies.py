@@ -69,12 +69,12 @@ def redirect_response(location: str, *headers: tuple[str, str]) -> LocalResponse
 
 
 def html_response(
-    page: str, status: int, style_hash: str, *headers: tuple[str, str]
+    page: str, status: int, style_source: str, *headers: tuple[str, str]
 ) -> LocalResponse:
-    """Return a page without scripts and with one style, which the policy allows by its hash."""
+    """Return a page without scripts and with one style, which the policy allows by its source."""
     return LocalResponse(
         status,
         (("Content-Type", "text/html; charset=utf-8"), *headers),
         page.encode(),
-        f"{_DEFAULT_POLICY}; style-src '{style_hash}'",
+        f"{_DEFAULT_POLICY}; style-src {style_source}",
     )
