@@ -62,7 +62,7 @@ MAX_FOLDER_MODULES = 20
 # The whole of gateway/, as it is. These numbers only go down; docs/decisions.md has the reason of
 # each that is above the plan.
 MAX_MODULES = 228
-MAX_LINES = 52_730
+MAX_LINES = 52_220
 MAX_PROTOCOLS = 9
 MAX_NOQA = 28
 

@@ -77,36 +77,24 @@ class OperatorRunner(AppRunner):
         return _OperatorServer(
             _with_host_check(server.request_handler, self._names),
             request_factory=server.request_factory,
-            request_timeout=self._request_timeout,
             max_connections=self._max_connections,
-        )
-
-
-class _OperatorServer(Server):
-    def __init__(
-        self,
-        handler: Handler,
-        *,
-        request_factory: Any,
-        request_timeout: float,
-        max_connections: int,
-    ) -> None:
-        super().__init__(handler, request_factory=request_factory)
-        self._request_timeout = request_timeout
-        self._max_connections = max_connections
-
-    def __call__(self) -> RequestHandler:
-        return _OperatorConnection(
-            self,
-            loop=self._loop,
             # Runs from the connection's start, too, and parts of a header do not restart it.
             keepalive_timeout=self._request_timeout,
-            access_log=None,  # type: ignore[arg-type]
+            access_log=None,
             max_line_size=_MAX_LINE,
             max_field_size=_MAX_FIELD,
             max_headers=_MAX_FIELDS,
             lingering_time=_LINGER,
         )
+
+
+class _OperatorServer(Server):
+    def __init__(self, handler: Handler, *, max_connections: int, **options: Any) -> None:
+        super().__init__(handler, **options)
+        self._max_connections = max_connections
+
+    def __call__(self) -> RequestHandler:
+        return _OperatorConnection(self, loop=self._loop, **self._kwargs)
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         """Abort the oldest connection at the limit, so that idle ones do not lock operators out."""
