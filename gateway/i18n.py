@@ -145,9 +145,11 @@ def exception_message(error: BaseException) -> Message:
     return to_message(text if isinstance(text, str) else str(error))
 
 
-def setting_problem(key: str, why: Message) -> Message:
-    """Return the problem of a setting as a message whose `values` are `key` and `why`."""
-    return Message("{key}: {why}", key=key, why=why)
+def setting_problem(key: str, why: Message, hint: Message | None = None) -> Message:
+    """Return the problem of a setting as a message whose `values` are `key`, `why` and `hint`."""
+    if not hint:
+        return Message("{key}: {why}", key=key, why=why)
+    return Message("{key}: {why}. {hint:sentence}", key=key, why=why, hint=hint)
 
 
 def system_error(error: OSError, fallback: Message) -> Message:

@@ -21,7 +21,7 @@ from babel.messages.mofile import read_mo, write_mo
 from babel.messages.pofile import read_po
 
 from gateway import i18n
-from gateway.app.preflight import State as FindingState
+from gateway.app.preflight import Level
 from gateway.audit.chain_verification import Fault
 from gateway.cli.usage import WORDS
 from gateway.i18n import DOMAINS, EMPTY_MESSAGE, LANGUAGES, Message, all_of, environment_language
@@ -94,7 +94,7 @@ def computed() -> set[str]:
         *get_args(Fault),
         *EntryState,
         *RecoveryMode,
-        *get_args(FindingState),
+        *get_args(Level),
         *entry_view(entry),
         *shown,
     }

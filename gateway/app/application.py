@@ -26,6 +26,7 @@ from gateway.app import (
     identity_setup,
     listening_sockets,
     observability_setup,
+    preflight,
     reloader,
     shared_stores,
     tls_contexts,
@@ -97,6 +98,7 @@ class Gateway:
     async def start(self) -> None:
         """Open everything. Raises `StartError` and then leaves nothing open."""
         require_strict_parser()
+        await asyncio.to_thread(preflight.require_usable, self.settings)
         try:
             await self._open()
         except BaseException:
@@ -115,6 +117,7 @@ class Gateway:
             if self._stopping:
                 raise StartError(Message("the gateway is shutting down"))
             reloader.require_reloadable(self.settings, settings)
+            await asyncio.to_thread(preflight.require_usable, settings, reloader.FIXED_KEYS)
             tls = await asyncio.to_thread(tls_contexts.listen_tls, settings)
             core = await asyncio.to_thread(self._make_core, settings)
             expiries = await asyncio.to_thread(tls_contexts.certificate_expiries, settings)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import ipaddress
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from gateway import os_support
-from gateway.config.section import SecretReadError
+from gateway.config.section import RIGHT_FILE
 from gateway.errors import ClientKeyError, StartError
 from gateway.http.client.upstream_pool import ForwardProxy, UpstreamOrigin
-from gateway.i18n import Message, exception_message, setting_problem
+from gateway.i18n import Message, setting_problem
 from gateway.oauth.client_authentication import (
     parse_client_keys,
     parse_client_secrets,
@@ -50,9 +48,8 @@ def credential_authenticators(settings: Settings, name: str) -> tuple[ClientAuth
     Raises `StartError` if the secret or key is unusable.
     """
     credential = settings.credentials[name]
-    source = credential.secret_ref(name)
-    with _secret_as_start_error(source):
-        return client_authenticators(credential.auth_method, credential.client_id, source)
+    secret = credential.secret_ref(name)
+    return _client_authenticators(credential.auth_method, credential.client_id, secret)
 
 
 def login_authentications(settings: Settings) -> tuple[ClientAuthentication, ...]:
@@ -69,22 +66,10 @@ def login_authentications(settings: Settings) -> tuple[ClientAuthentication, ...
 
 def _login_authenticators(settings: Settings) -> tuple[ClientAuthenticator, ...]:
     login = settings.login
-    source = login.secret_ref()
-    if not source.is_given:
+    secret = login.secret_ref()
+    if not secret.is_given:
         return ()
-    with _secret_as_start_error(source):
-        return client_authenticators(login.auth_method, login.client_id or "", source)
-
-
-@contextlib.contextmanager
-def _secret_as_start_error(source: SecretRef) -> Iterator[None]:
-    """Turn errors of a secret or key into `StartError`."""
-    try:
-        yield
-    except SecretReadError as error:
-        raise StartError(exception_message(error)) from None
-    except ClientKeyError as error:
-        raise StartError(setting_problem(*source.fault(error.problem))) from None
+    return _client_authenticators(login.auth_method, login.client_id or "", secret)
 
 
 def public_keys(settings: Settings) -> tuple[Mapping[str, Any], ...]:
@@ -103,19 +88,20 @@ def public_keys(settings: Settings) -> tuple[Mapping[str, Any], ...]:
     return tuple({key["kid"]: key for key in keys if key is not None}.values())
 
 
-def client_authenticators(
-    auth_method: str, client_id: str, source: SecretRef
+def _client_authenticators(
+    auth_method: str, client_id: str, secret: SecretRef
 ) -> tuple[ClientAuthenticator, ...]:
-    """Return an authenticator for each secret or key of a client, the newest first.
-
-    Raises `ClientKeyError` or `SecretReadError`.
-    """
-    text = source.read()
+    text = secret.read()
     if text is None:
-        raise ClientKeyError(Message("is missing"))
-    if auth_method == "private_key_jwt":
-        return parse_client_keys(client_id, text)
-    return parse_client_secrets(client_id, text, in_header=auth_method == "client_secret_basic")
+        raise StartError(setting_problem(secret.key, Message("is missing")))
+    in_header = auth_method == "client_secret_basic"
+    try:
+        if auth_method == "private_key_jwt":
+            return parse_client_keys(client_id, text)
+        return parse_client_secrets(client_id, text, in_header=in_header)
+    except ClientKeyError as error:
+        hint = None if secret.file is None else RIGHT_FILE
+        raise StartError(setting_problem(*secret.fault(error.problem), hint)) from None
 
 
 def upstream_origin(settings: Settings, tls: ssl.SSLContext | None) -> UpstreamOrigin:
@@ -136,14 +122,8 @@ def has_several_queueing(settings: Settings) -> bool:
 
 
 def caller_registry(settings: Settings, clock: Callable[[], float]) -> CallerRegistry:
-    """Return the registry of callers. Raises `StartError` where a key or password is unreadable.
-
-    It also raises where two callers have the same key, or the same user name and password.
-    """
+    """Return the registry of callers. Raises `StartError` where a key or password is unreadable."""
     known = [_identification(caller, index, clock) for index, caller in enumerate(settings.callers)]
-    for key, other in duplicate_secrets(settings):
-        why = Message("is the same as {other}; {hint}", other=other, hint=OWN_SECRET)
-        raise StartError(setting_problem(key, why))
     trusted = (ipaddress.ip_network(network) for network in settings.listen.trusted_proxies)
     return CallerRegistry(known, tuple(trusted))
 
@@ -163,49 +143,16 @@ def operators(settings: Settings) -> list[tuple[str, Secret]]:
     """
     found = []
     for index, operator in enumerate(settings.admin.operators):
-        try:
-            password = operator.secret_ref(index).read()
-        except SecretReadError as error:
-            raise StartError(exception_message(error)) from None
+        password = operator.secret_ref(index).read()
         if password is not None:
             found.append((operator.name, password))
     return found
 
 
-OWN_SECRET: Final = Message("give each caller its own, or nobody can tell which of them called")
-
-
-def duplicate_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Yield the settings of duplicate secrets: the later key and the earlier one.
-
-    A duplicate is an API key, or a password of the same user name, that an earlier caller has too.
-    Digests are compared. Unreadable secrets are left out.
-    """
-    first: dict[tuple[str, str | None, bytes], str] = {}
-    for index, caller in enumerate(settings.callers):
-        for source in caller.secret_refs(index):
-            with contextlib.suppress(SecretReadError):
-                secret = source.read()
-                if secret is None:
-                    continue
-                user = caller.basic_auth.username if caller.basic_auth is not None else None
-                kind = str(source.setting[-1])
-                # White space around a field's value is not part of it (RFC 9110 section 5.5).
-                text = secret.reveal() if kind == "password" else secret.reveal().strip()
-                digest = hashlib.sha256(text.encode()).digest()
-                key = source.key if source.file is None else source.file_key
-                identity_key = (kind, user if kind == "password" else None, digest)
-                if first.setdefault(identity_key, key) != key:
-                    yield key, first[identity_key]
-
-
 def _identification(
     caller: CallerSettings, index: int, clock: Callable[[], float]
 ) -> CallerMatcher:
-    try:
-        api_key, *password = [source.read() for source in caller.secret_refs(index)]
-    except SecretReadError as error:
-        raise StartError(exception_message(error)) from None
+    api_key, *password = [source.read() for source in caller.secret_refs(index)]
     rate = caller.rate_limit
     return CallerMatcher(
         Caller(

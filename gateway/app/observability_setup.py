@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import importlib
 import socket
 import ssl
 import time
@@ -37,9 +36,8 @@ from gateway.audit.repository_sink import (
     RepositoryWriter,
 )
 from gateway.audit.syslog_sink import SyslogFormatter, SyslogSink
-from gateway.config.section import SecretReadError
 from gateway.errors import StartError
-from gateway.i18n import Message, exception_message, join_messages, setting_problem, system_error
+from gateway.i18n import Message, setting_problem, system_error
 from gateway.secret import Secret
 from gateway.telemetry.logs import get_logger
 from gateway.telemetry.tracing import TracePeers, Tracing
@@ -67,27 +65,12 @@ def open_tracing(settings: Settings, closing: contextlib.AsyncExitStack) -> Trac
     tracing = settings.tracing
     if tracing.otlp_endpoint is None:
         return None
-    require_tracing(settings)
+    # Imported here: the import takes time, and the library is an extra.
     from gateway.telemetry.otlp_export import SpanExport
 
-    if tracing.ca_file is not None:
-        # Called only so that an unusable CA is reported at the start.
-        tls_contexts.client_tls(tracing.otlp_endpoint, tracing.ca_file, "tracing.ca_file")
-    export = SpanExport(tracing, _authorization(settings))
+    export = SpanExport(tracing, tracing.secret_ref().read())
     closing.push_async_callback(export.close, _SPAN_FLUSH)
     return Tracing(export.record, sample_ratio=tracing.sample_ratio)
-
-
-def require_tracing(settings: Settings) -> None:
-    """Raise `StartError` where a collector is configured and the extra `otel` is missing."""
-    if settings.tracing.otlp_endpoint is None:
-        return
-    try:
-        # Imported here: the import takes time, and tracing is optional.
-        importlib.import_module("gateway.telemetry.otlp_export")
-    except ImportError:
-        why = Message("needs the extra `otel`: pip install 'dhp-gateway[otel]'")
-        raise StartError(setting_problem("tracing.otlp_endpoint", why)) from None
 
 
 def trace_peers(settings: Settings) -> TracePeers:
@@ -97,13 +80,6 @@ def trace_peers(settings: Settings) -> TracePeers:
         sso=_server_address(settings.sso.token_url),
         scheme="http" if settings.listen.tls.cert_file is None else "https",
     )
-
-
-def _authorization(settings: Settings) -> Secret | None:
-    try:
-        return settings.tracing.secret_ref().read()
-    except SecretReadError as error:
-        raise StartError(exception_message(error)) from None
 
 
 def _server_address(url: str) -> tuple[str, int]:
@@ -304,7 +280,7 @@ def parse_addresses(settings: Settings) -> tuple[AlertAddress, ...]:
 
     The first call takes most of a second, because it imports the notification library.
     """
-    return tuple(_parse_address(name, url) for name, url in configured_addresses(settings))
+    return tuple(parse_alert_address(name, url) for name, url in configured_addresses(settings))
 
 
 def configured_addresses(settings: Settings) -> Iterator[tuple[Message, Secret]]:
@@ -313,10 +289,7 @@ def configured_addresses(settings: Settings) -> Iterator[tuple[Message, Secret]]
     Raises `StartError`.
     """
     for source in settings.alerts.address_refs():
-        try:
-            text = source.read()
-        except SecretReadError as error:
-            raise StartError(exception_message(error)) from None
+        text = source.read()
         if text is None:
             continue
         if source.file is None:
@@ -328,12 +301,13 @@ def configured_addresses(settings: Settings) -> Iterator[tuple[Message, Secret]]
                 yield name, Secret(line.strip())
 
 
-def _parse_address(name: Message, url: Secret) -> AlertAddress:
+def parse_alert_address(name: Message, url: Secret) -> AlertAddress:
+    """Return the address of a URL. Raises `AlertAddressError`, or `StartError` without Apprise."""
     try:
         address = notify_addresses.parse_address(name, url)
     except MissingExtraError:
         raise StartError(setting_problem("alerts.notify", notify_addresses.MISSING)) from None
     if address is None:
-        why = join_messages("; ", [notify_addresses.NOT_UNDERSTOOD, notify_addresses.ADDRESS_HINT])
-        raise AlertAddressError(setting_problem(name, why))
+        why, hint = notify_addresses.NOT_UNDERSTOOD, notify_addresses.ADDRESS_HINT
+        raise AlertAddressError(setting_problem(name, why, hint))
     return address

@@ -1,144 +1,371 @@
-"""The checks of settings and files before a start, for `dhp-gateway check` and `doctor`.
+"""Judges everything that a gateway with these settings would read, before it does so.
 
-They open no connection. Everything that a gateway with these settings would read at its start is
-read here, so that the start does not end with exit code 3 for a reason that lies in settings or
-files. The checks of files show whether the audit can be written, and which files only root reads.
-They create no file: the gateway creates its files itself, so that its user owns them.
+`check` prints the findings, `doctor` prints them before it goes on to the network, and a start or a
+reload ends at the first that failed. What is read again a moment later, while objects are made of
+it, raises `StartError` with the same text.
 
-`CheckResult` is the result of any check of the doctor.
+No connection is opened and no file is created: the gateway creates its files itself, so that its
+user owns them. `Finding` is also the result of each of the doctor's checks of the network.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import importlib
 import os
 import stat
 import time
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
+from urllib.parse import urlsplit
 
 from gateway import os_support
-from gateway.alerts.notify_addresses import (
-    ADDRESS_HINT,
-    MISSING,
-    NOT_UNDERSTOOD,
-    MissingExtraError,
-    parse_address,
-)
-from gateway.app import identity_setup, observability_setup, reloader, shared_stores, tls_contexts
-from gateway.app.identity_setup import client_authenticators
-from gateway.config.problems import Problem, dotted
+from gateway.app import identity_setup, observability_setup, shared_stores, tls_contexts
+from gateway.app.observability_setup import AlertAddressError
+from gateway.app.reloader import watched_files
+from gateway.config.problems import dotted
 from gateway.config.section import (
-    SecretReadError,
+    WrongSettingError,
     find_in_right_part,
     named_files,
+    permission_problem,
     suspicious_surrounding,
 )
-from gateway.errors import ClientKeyError, StartError
-from gateway.i18n import EMPTY_MESSAGE, Message, exception_message, system_error
+from gateway.errors import StartError
+from gateway.i18n import EMPTY_MESSAGE, Message, exception_message, setting_problem, system_error
 
 if TYPE_CHECKING:
-    from gateway.config.outbound_settings import CredentialSettings
     from gateway.config.section import SecretRef
     from gateway.config.settings import Settings
 
-State = Literal["ok", "failed", "skipped"]
+# `odd`: works, but is probably not as it was meant. `expired`: a certificate. `exposed`: a secret
+# that others may read. None of them prevents a start.
+State = Literal["ok", "skipped", "odd", "expired", "exposed", "failed"]
 Level = Literal["ok", "warning", "failed", "skipped"]
+_LEVELS: Final[dict[str, Level]] = {
+    "ok": "ok",
+    "skipped": "skipped",
+    "odd": "warning",
+    "expired": "warning",
+    "exposed": "failed",
+    "failed": "failed",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class CheckResult:
-    """The result of one check.
+class Finding:
+    """What one check has found.
 
-    `hint` says what to do after a failure. With the state `ok` it suggests an improvement, and the
-    level is a warning.
+    `check` names the check, and `key` the setting that is to be changed, where there is one. `hint`
+    says what to do. With the state `ok` it suggests an improvement, and the level is a warning.
     """
 
     check: Message
     state: State
     detail: Message
     hint: Message = EMPTY_MESSAGE
+    key: str = ""
 
     @property
     def level(self) -> Level:
-        """The state, or `warning` for `ok` with a hint."""
-        return "warning" if self.state == "ok" and self.hint else self.state
+        """How serious `doctor` finds it."""
+        return "warning" if self.state == "ok" and self.hint else _LEVELS[self.state]
 
     def line(self) -> Message:
-        """Return the result as one line for the operator."""
+        """Return the finding as one line for the operator."""
         state = Message(self.level)
         text = Message(
             "{state:<8}{check}: {detail}", state=state, check=self.check, detail=self.detail
         )
-        return Message("{text}. {hint}", text=text, hint=self.hint) if self.hint else text
+        return Message("{text}. {hint:capital}", text=text, hint=self.hint) if self.hint else text
 
 
-_AUDIT: Final = Message("audit audit.path")
+def require_usable(settings: Settings, ignored: tuple[str, ...] = ()) -> None:
+    """Raise `StartError` with the first finding that failed.
+
+    A finding about a key that the gateway does not use, or that begins with one of `ignored`, does
+    not count.
+    """
+    ignored += tuple(_unused_keys(settings))
+    for finding in preflight(settings):
+        if finding.state == "failed" and not finding.key.startswith(ignored):
+            raise StartError(setting_problem(finding.key, finding.detail, finding.hint))
+
+
+def _unused_keys(settings: Settings) -> Iterator[str]:
+    """Yield beginnings of keys whose files a gateway with these settings does not read."""
+    audit, platform, sso, login = settings.audit, settings.platform, settings.sso, settings.login
+    used = {*identity_setup.credentials_in_use(settings), audit.fhir_credential}
+    yield from (f"credentials.{name}." for name in settings.credentials if name not in used)
+    tracing_url = settings.tracing.otlp_endpoint or ""
+    for key, is_used in {
+        "login.": login.enabled,
+        "outbox.": settings.outbox.enabled,
+        "tracing.": bool(tracing_url),
+        "tracing.ca_file": _is_https(tracing_url),
+        "store.ca_file": settings.store.url.kind == "rediss",
+        "audit.syslog_": audit.sink == "syslog" and (audit.syslog_url or "").startswith("tls:"),
+        "audit.fhir_ca_file": _is_https(audit.fhir_endpoint or ""),
+        "platform.ca_file": _is_https(platform.fhir_base_url),
+        "platform.client_": _is_https(platform.fhir_base_url),
+        "sso.ca_file": _is_https(sso.token_url)
+        or (login.enabled and _is_https(sso.authorize_url or "")),
+    }.items():
+        if not is_used:
+            yield key
+
+
+def _is_https(url: str) -> bool:
+    return urlsplit(url).scheme == "https"
+
+
+def preflight(settings: Settings, already_reported: Collection[str] = ()) -> Iterator[Finding]:
+    """Yield all findings; of wrong settings, those of the right part.
+
+    `already_reported` are keys with a problem in the settings themselves: what depends on their
+    values is not checked.
+    """
+    reported_keys = set(already_reported)
+    for check in _CHECKS:
+        # A finding about a key that was reported already is a consequence of the first one.
+        found = [
+            finding
+            for finding in find_in_right_part((check,), settings)
+            if finding.key not in reported_keys
+        ]
+        yield from found
+        reported_keys.update(finding.key for finding in found if finding.state != "ok")
+
+
+def _of_setting(state: State, key: str, detail: Message, hint: Message = EMPTY_MESSAGE) -> Finding:
+    return Finding(Message("setting {key}", key=key), state, detail, hint, key)
+
+
+def failed_setting(error: Exception) -> Finding:
+    """Return the finding of an error whose message `setting_problem` has made."""
+    values = exception_message(error).values
+    return _of_setting("failed", values["key"], values["why"], values.get("hint", EMPTY_MESSAGE))
+
+
+def _in_file(path: Path, why: Message) -> Message:
+    return Message("{path}: {why}", path=path, why=why)
+
+
+def _duplicate_secrets(settings: Settings) -> Iterator[Finding]:
+    """Yield each API key, and password of the same user name, that an earlier caller has too.
+
+    Digests are compared. Unreadable secrets are left out.
+    """
+    first: dict[tuple[str, str | None, bytes], str] = {}
+    for index, caller in enumerate(settings.callers):
+        for source in caller.secret_refs(index):
+            with contextlib.suppress(StartError):
+                secret = source.read()
+                if secret is None:
+                    continue
+                user = caller.basic_auth.username if caller.basic_auth is not None else None
+                kind = str(source.setting[-1])
+                # White space around a field's value is not part of it (RFC 9110 section 5.5).
+                text = secret.reveal() if kind == "password" else secret.reveal().strip()
+                digest = hashlib.sha256(text.encode()).digest()
+                identity_key = (kind, user if kind == "password" else None, digest)
+                other = first.setdefault(identity_key, source.given_key)
+                if other != source.given_key:
+                    detail = Message("is the same as {other}", other=other)
+                    hint = Message(
+                        "give each caller its own, or nobody can tell which of them called"
+                    )
+                    check = Message("secret {key}", key=source.key)
+                    yield Finding(check, "failed", detail, hint, source.given_key)
+
+
+def _secrets(settings: Settings) -> Iterator[Finding]:
+    """Yield for each secret whether it can be read and used, is as it was meant, and is hidden."""
+    for secret in settings.secret_refs():
+        check = Message("secret {key}", key=secret.key)
+        try:
+            with contextlib.suppress(WrongSettingError):
+                _use(settings, secret)
+            text = secret.read()
+        except StartError as error:
+            yield replace(failed_setting(error), check=check)
+            continue
+        found: list[Finding] = []
+        may_be_odd = text is not None and secret.setting[-1] != "private_key"
+        if may_be_odd and (odd := suspicious_surrounding(text)) is not None:
+            hint = Message("remove it; if the secret was issued so, go on: it is used as it stands")
+            key, detail = secret.fault(odd)
+            found.append(Finding(check, "odd", detail, hint, key))
+        if secret.file is not None and (exposed := permission_problem(secret.file)) is not None:
+            detail = Message("{path} {why}", path=secret.file, why=exposed)
+            hint = Message("Run: chmod 0600 {path}", path=secret.file)
+            found.append(Finding(check, "exposed", detail, hint, secret.file_key))
+        yield from found or [_usable_secret(check, secret)]
+
+
+def _use(settings: Settings, secret: SecretRef) -> None:
+    """Read a secret as the part of the gateway does that uses it. Raises `StartError`."""
+    match secret.setting:
+        case ("credentials", str(name), _):
+            identity_setup.credential_authenticators(settings, name)
+        case ("login", _):
+            identity_setup.login_authentications(settings)
+        case ("store", _):
+            shared_stores.store_key(settings.store)
+        case ("outbox", _) if settings.outbox.enabled:
+            shared_stores.outbox_key(settings.outbox)
+
+
+def _usable_secret(check: Message, secret: SecretRef) -> Finding:
+    path, hint = secret.file, EMPTY_MESSAGE
+    if path is None:
+        detail = Message("given in the settings themselves")
+    elif os_support.HAS_FILE_MODES:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        detail = Message("{path} can be read, by few (mode {mode:04o})", path=path, mode=mode)
+    else:
+        detail = Message("{path} can be read", path=path)
+        hint = Message("Look who may read it: icacls {path}", path=path)
+    return Finding(check, "ok", detail, hint, secret.given_key)
+
+
+def _files(settings: Settings) -> Iterator[Finding]:
+    """Yield unreadable files, unusable certificates and CAs, in use or not, and expired ones."""
+    files = dict(named_files(settings))
+    problems = {path: _read_problem(path) for path in files.values()}
+    for key, path in files.items():
+        name = dotted(key)
+        if (why := problems[path]) is not None:
+            yield _of_setting("failed", name, _in_file(path, why), tls_contexts.CHECK_PATH)
+            continue
+        if not name.endswith(("ca_file", "cert_file")):
+            continue
+        private_key = files.get((*key[:-1], str(key[-1]).replace("cert_file", "key_file")))
+        try:
+            if private_key is None or problems[private_key] is None:
+                tls_contexts.require_usable(name, path, private_key)
+        except StartError as error:
+            yield failed_setting(error)
+        yield from _expired(name, path)
+
+
+def _read_problem(path: Path) -> Message | None:
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        return system_error(error, Message("cannot be read"))
+    return None
+
+
+def _expired(key: str, path: Path) -> Iterator[Finding]:
+    with contextlib.suppress(OSError, ValueError):
+        ends = tls_contexts.expiry_time(path, is_ca=key.endswith("ca_file"))
+        if ends < time.time():
+            day = datetime.fromtimestamp(ends, UTC).date().isoformat()
+            detail = _in_file(path, Message("the certificate expired on {day}", day=day))
+            yield _of_setting("expired", key, detail, Message("put a new one there"))
+
+
+def _missing_redis(settings: Settings) -> Iterator[Finding]:
+    if settings.store.url.kind != "memory" and not _is_installed("gateway.oauth.redis_token_store"):
+        why = Message("needs the extra `redis`: pip install 'dhp-gateway[redis]'")
+        yield _of_setting("failed", "store.url", why)
+
+
+def _missing_opentelemetry(settings: Settings) -> Iterator[Finding]:
+    if settings.tracing.otlp_endpoint is not None and not _is_installed(
+        "gateway.telemetry.otlp_export"
+    ):
+        why = Message("needs the extra `otel`: pip install 'dhp-gateway[otel]'")
+        yield _of_setting("failed", "tracing.otlp_endpoint", why)
+
+
+def _is_installed(module: str) -> bool:
+    """Return whether a module of the gateway that needs an extra can be imported."""
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return False
+    return True
+
+
+def _missing_database_driver(settings: Settings) -> Iterator[Finding]:
+    if not settings.outbox.enabled:
+        return
+    # Imported here: the import takes time, and the outbox is optional.
+    from gateway.outbox.open_outbox import require_extra
+    from gateway.outbox.store.store_types import OutboxConfigurationError
+
+    try:
+        require_extra(settings.outbox)
+    except OutboxConfigurationError as error:
+        yield failed_setting(error)
+
+
+def _unusable_addresses(settings: Settings) -> Iterator[Finding]:
+    """Yield each address of `alerts.notify` that cannot be notified."""
+    try:
+        for name, url in observability_setup.configured_addresses(settings):
+            try:
+                observability_setup.parse_alert_address(name, url)
+            except AlertAddressError as error:
+                yield replace(failed_setting(error), check=name)
+    except StartError as error:
+        yield replace(failed_setting(error), check=Message("alerts"))
+
+
+def _audit_file(settings: Settings) -> Iterator[Finding]:
+    """Yield whether the audit file can be written; create nothing."""
+    path = settings.audit.path
+    if settings.audit.sink != "file" or path is None:
+        return
+    state, detail, hint = _judge_audit_file(path, path.absolute().parent)
+    yield Finding(Message("audit audit.path"), state, detail, hint, "audit.path")
+
+
 # systemd creates folders here when it starts the service (LogsDirectory).
 _SYSTEM_LOGS: Final = Path("/var/log")
 _ROOT: Final = 0
 
 
-def check_files(settings: Settings) -> Iterator[CheckResult]:
-    """Yield the check of the audit file, and for root the files that only root may read."""
-    if settings.audit.sink == "file" and settings.audit.path is not None:
-        yield _check_audit_file(settings.audit.path)
-    if _is_root():
-        yield from _for_root_only(settings)
-
-
-def _is_made_by_systemd(path: Path) -> bool:
-    """Return whether the file's folder does not exist yet and systemd will create it."""
-    folder = path.absolute().parent
-    return folder.parent == _SYSTEM_LOGS and not folder.exists()
-
-
-def _check_audit_file(path: Path) -> CheckResult:
-    """Check whether the audit file can be written; create nothing."""
-    folder = path.absolute().parent
-    make = Message(
-        "Make it, for the gateway's user: install -d -m 0750 -o USER {folder}", folder=folder
-    )
+def _judge_audit_file(path: Path, folder: Path) -> tuple[State, Message, Message]:
     if not folder.exists():
-        if _is_made_by_systemd(path) and _is_root():
+        make = Message(
+            "Make it, for the gateway's user: install -d -m 0750 -o USER {folder}", folder=folder
+        )
+        if folder.parent == _SYSTEM_LOGS:
             detail = Message(
                 "{folder} is not there; systemd makes it at the first start (LogsDirectory)",
                 folder=folder,
             )
-            return CheckResult(
-                _AUDIT, "skipped", detail, Message("Without systemd: {make}", make=make)
-            )
-        return CheckResult(_AUDIT, "failed", Message("{folder} is not there", folder=folder), make)
+            return "skipped", detail, Message("Without systemd: {make}", make=make)
+        return "failed", Message("{folder} is not there", folder=folder), make
     if not folder.is_dir():
-        return CheckResult(
-            _AUDIT,
-            "failed",
-            Message("{folder} is no folder", folder=folder),
-            Message("Give another audit.path"),
-        )
+        detail = Message("{folder} is no folder", folder=folder)
+        return "failed", detail, Message("Give another audit.path")
     if not os.access(folder, os.W_OK | os.X_OK):
         hint = Message("Its owner must be the gateway's user: chown USER {folder}", folder=folder)
-        return CheckResult(
-            _AUDIT, "failed", Message("{folder} cannot be written", folder=folder), hint
-        )
+        return "failed", Message("{folder} cannot be written", folder=folder), hint
     if path.exists() and not (path.is_file() and os.access(path, os.R_OK | os.W_OK)):
         hint = Message("It must be a file of the gateway's user: chown USER {path}", path=path)
-        return CheckResult(_AUDIT, "failed", Message("{path} cannot be written", path=path), hint)
-    owned = next((candidate for candidate in (path, folder) if candidate.exists()), folder)
+        return "failed", Message("{path} cannot be written", path=path), hint
+    owned = path if path.exists() else folder
     if _is_root() and owned.stat().st_uid == _ROOT:
         hint = Message("The gateway's user must: chown USER {owned}", owned=owned)
-        return CheckResult(
-            _AUDIT, "ok", Message("{owned} belongs to root, who can write it", owned=owned), hint
-        )
-    return CheckResult(_AUDIT, "ok", Message("{folder} can be written", folder=folder))
+        return "ok", Message("{owned} belongs to root, who can write it", owned=owned), hint
+    return "ok", Message("{folder} can be written", folder=folder), EMPTY_MESSAGE
 
 
-def _for_root_only(settings: Settings) -> Iterator[CheckResult]:
-    hidden = [str(path) for path in reloader.watched_files(settings) if _is_for_root_only(path)]
+def _files_of_root(settings: Settings) -> Iterator[Finding]:
+    """Yield, for root, the files that only root may read."""
+    if not _is_root():
+        return
+    hidden = [str(path) for path in watched_files(settings) if _is_for_root_only(path)]
     if hidden:
         detail = Message("run as root; only root may read {hidden}", hidden=", ".join(hidden))
         hint = Message(
@@ -146,7 +373,7 @@ def _for_root_only(settings: Settings) -> Iterator[CheckResult]:
             "LoadCredential) or the right to read them; run the doctor as that "
             "user to be sure"
         )
-        yield CheckResult(Message("files"), "ok", detail, hint)
+        yield Finding(Message("files"), "ok", detail, hint)
 
 
 def _is_for_root_only(path: Path) -> bool:
@@ -170,184 +397,14 @@ def _is_root() -> bool:
     return os_support.HAS_FILE_MODES and os.geteuid() == _ROOT
 
 
-def find_problems(settings: Settings, already_reported: Collection[str] = ()) -> Iterator[Problem]:
-    """Yield unreadable files, and unusable or suspicious contents of files.
-
-    `already_reported` are keys with a problem in the settings themselves: what depends on their
-    values is not checked.
-    """
-    reported_keys = set(already_reported)
-    for check in _CHECKS:
-        # A problem of a key that was reported already is a consequence of the first one.
-        found = [
-            problem
-            for problem in find_in_right_part((check,), settings)
-            if problem.key not in reported_keys
-        ]
-        yield from found
-        reported_keys.update(problem.key for problem in found)
-
-
-def find_warnings(settings: Settings, now: Callable[[], float] = time.time) -> Iterator[Problem]:
-    """Yield problems that do not prevent a start: certificates that have expired.
-
-    `now` is Unix time.
-    """
-    for key, path, ends in tls_contexts.expired_certificates(settings, now()):
-        day = datetime.fromtimestamp(ends, UTC).date().isoformat()
-        yield Problem(
-            key,
-            _in_file(path, Message("the certificate expired on {day}", day=day)),
-            Message("put a new one there"),
-            code="certificate-expired",
-        )
-
-
-def _unreadable_secrets(settings: Settings) -> Iterator[Problem]:
-    for secret in settings.secret_refs():
-        try:
-            secret.read()
-        except SecretReadError as error:
-            yield Problem(error.key, _in_file(error.path, error.problem), error.hint)
-
-
-def _unreadable_files(settings: Settings) -> Iterator[Problem]:
-    """Yield a problem for each unreadable certificate, key or secret file, in use or not."""
-    for setting, path in named_files(settings):
-        if (why := _read_problem(path)) is not None:
-            hint = Message("check the path and who may read it")
-            yield Problem(dotted(setting), _in_file(path, why), hint)
-
-
-def _read_problem(path: Path) -> Message | None:
-    try:
-        with path.open("rb") as file:
-            file.read(1)
-    except OSError as error:
-        return system_error(error, Message("cannot be read"))
-    return None
-
-
-def _unusable_certificates(settings: Settings) -> Iterator[Problem]:
-    for mistake in tls_contexts.certificate_problems(settings):
-        yield _as_problem(mistake)
-
-
-def _unusable_credentials(settings: Settings) -> Iterator[Problem]:
-    for name, credential in settings.credentials.items():
-        yield from find_in_right_part((partial(_unusable_credential, name),), credential)
-
-
-def _unusable_credential(name: str, credential: CredentialSettings) -> Iterator[Problem]:
-    secret = credential.secret_ref(name)
-    return _unusable_secret(credential.auth_method, credential.client_id, secret)
-
-
-def _unusable_login(settings: Settings) -> Iterator[Problem]:
-    login = settings.login
-    yield from _unusable_secret(login.auth_method, login.client_id or "", login.secret_ref())
-
-
-def _unusable_secret(auth_method: str, client_id: str, secret: SecretRef) -> Iterator[Problem]:
-    """Yield the problem of a secret or key that can be read but not used."""
-    try:
-        if secret.is_given:
-            client_authenticators(auth_method, client_id, secret)
-    except ClientKeyError as error:
-        yield Problem(*secret.fault(error.problem))
-    except SecretReadError:
-        return  # reported by `_unreadable_secrets`
-
-
-def _suspicious_secrets(settings: Settings) -> Iterator[Problem]:
-    """Yield secrets surrounded by white space or quotation marks of a shell or an editor."""
-    for secret in settings.secret_refs():
-        if secret.setting[-1] == "private_key":
-            continue
-        with contextlib.suppress(SecretReadError):
-            text = secret.read()
-            if text is not None and (odd := suspicious_surrounding(text)) is not None:
-                hint = Message(
-                    "remove it; if the secret was issued so, go on: it is used as it stands"
-                )
-                yield Problem(*secret.fault(odd), hint)
-
-
-def _duplicate_secrets(settings: Settings) -> Iterator[Problem]:
-    for key, other in identity_setup.duplicate_secrets(settings):
-        yield Problem(
-            key, Message("is the same as {other}", other=other), identity_setup.OWN_SECRET
-        )
-
-
-def _refused(require: Callable[[Settings], object], settings: Settings) -> Iterator[Problem]:
-    """Yield what a part of the gateway refuses to start with, without connecting to anything."""
-    try:
-        require(settings)
-    except StartError as error:
-        yield _as_problem(exception_message(error))
-
-
-def _unusable_outbox(settings: Settings) -> Iterator[Problem]:
-    """Yield problems of the outbox, except those that only opening its database would show."""
-    if not settings.outbox.enabled:
-        return
-    # Imported here: the import takes time, and the outbox is optional.
-    from gateway.outbox.open_outbox import require_extra
-    from gateway.outbox.store.store_types import OutboxConfigurationError
-
-    for check in (shared_stores.outbox_key, require_extra):
-        try:
-            settings.outbox.encryption_key_ref().read()
-            check(settings.outbox)
-        except SecretReadError:
-            continue  # reported by `_unreadable_secrets`
-        except (StartError, OutboxConfigurationError) as error:
-            yield _as_problem(exception_message(error))
-
-
-def _unusable_addresses(settings: Settings) -> Iterator[Problem]:
-    """Yield each address of `alerts.notify` that cannot be notified."""
-    try:
-        for name, url in observability_setup.configured_addresses(settings):
-            if parse_address(name, url) is None:
-                yield Problem(name, NOT_UNDERSTOOD, ADDRESS_HINT)
-    except MissingExtraError:
-        yield Problem("alerts.notify", MISSING)
-    except StartError:
-        return  # reported by `_unreadable_secrets`
-
-
-def _unwritable_audit(settings: Settings) -> Iterator[Problem]:
-    audit = settings.audit
-    if audit.sink != "file" or audit.path is None or _is_made_by_systemd(audit.path):
-        return
-    finding = _check_audit_file(audit.path)
-    if finding.state == "failed":
-        yield Problem("audit.path", finding.detail, finding.hint)
-
-
-def _as_problem(message: Message) -> Problem:
-    """Return the problem of a message that `setting_problem` has made: the key, and why."""
-    return Problem(message.values["key"], message.values["why"])
-
-
-def _in_file(path: Path, why: Message) -> Message:
-    return Message("{path}: {why}", path=path, why=why)
-
-
-# What can be read is judged after what cannot be read.
 _CHECKS: Final = (
-    _unreadable_secrets,
-    _unreadable_files,
-    _unusable_certificates,
-    _unusable_credentials,
-    _unusable_login,
-    _suspicious_secrets,
     _duplicate_secrets,
-    partial(_refused, shared_stores.require_store),
-    partial(_refused, observability_setup.require_tracing),
-    _unusable_outbox,
+    _secrets,
+    _files,
+    _missing_redis,
+    _missing_opentelemetry,
+    _missing_database_driver,
     _unusable_addresses,
-    _unwritable_audit,
+    _audit_file,
+    _files_of_root,
 )

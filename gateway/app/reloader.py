@@ -32,7 +32,7 @@ _log = get_logger(__name__)
 _INTERVAL: Final = 1.0
 
 # Keys that are read once: the resources that they open cannot be exchanged under running requests.
-_FIXED_KEYS: Final = (
+FIXED_KEYS: Final = (
     "listen.address",
     "listen.reuse_port",
     "admin.address",
@@ -59,7 +59,7 @@ def changes_platform(old: Settings, new: Settings) -> bool:
 
 def fixed_changes(old: Settings, new: Settings) -> Iterator[str]:
     """Yield the changed keys that need a restart."""
-    for key in _FIXED_KEYS:
+    for key in FIXED_KEYS:
         yield from _differences(key, *(_value(settings, key) for settings in (old, new)))
 
 

@@ -10,9 +10,9 @@ import ssl
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from gateway.config.section import MAKE_KEY, NO_KEY, SecretReadError, decode_encryption_key
+from gateway.config.section import MAKE_KEY, NO_KEY, decode_encryption_key
 from gateway.errors import StartError
-from gateway.i18n import Message, exception_message, setting_problem
+from gateway.i18n import Message, setting_problem
 from gateway.login.session_store import MemorySessionStore
 from gateway.oauth.token_store import MemoryTokenStore
 from gateway.secret import Secret
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from gateway.config.operations_settings import OutboxSettings, StoreSettings
-    from gateway.config.section import SecretRef
     from gateway.config.settings import Settings
     from gateway.login.session_store import SessionStore
     from gateway.oauth.token_store import TokenStore
@@ -36,30 +35,19 @@ _SESSION_TIMEOUT: Final = 0.5
 def open_store(settings: Settings, closing: contextlib.AsyncExitStack) -> TokenStore:
     """Return the token store, not connected yet; `closing` closes it. Raises `StartError`."""
     store = settings.store
-    encryption_key = _encryption_key(store)
+    encryption_key = store_key(store)
     if store.url.kind == "memory":
         return MemoryTokenStore()
-    try:
-        from gateway.oauth.redis_token_store import RedisTokenStore
-    except ImportError:
-        why = Message("needs the extra `redis`: pip install 'dhp-gateway[redis]'")
-        raise StartError(setting_problem("store.url", why)) from None
+    # Imported here: the library is an extra.
+    from gateway.oauth.redis_token_store import RedisTokenStore
+
     client = _client(store, _TOKEN_TIMEOUT)
     closing.push_async_callback(client.aclose)
     return RedisTokenStore(client, encryption_key=encryption_key)
 
 
-def require_store(settings: Settings) -> None:
-    """Raise `StartError` where a client of the store cannot be constructed."""
-    # The client connects at its first use, and is discarded before that.
-    open_store(settings, contextlib.AsyncExitStack())
-
-
 def open_sessions(settings: Settings, closing: contextlib.AsyncExitStack) -> SessionStore:
-    """Return the session store, not connected yet; `closing` closes it.
-
-    Raises `StartError`. `open_store` is called first and reports a missing extra.
-    """
+    """Return the session store, not connected yet; `closing` closes it. Raises `StartError`."""
     store = settings.store
     if store.url.kind == "memory":
         return MemorySessionStore(time.monotonic)
@@ -67,7 +55,7 @@ def open_sessions(settings: Settings, closing: contextlib.AsyncExitStack) -> Ses
 
     client = _client(store, _SESSION_TIMEOUT)
     closing.push_async_callback(client.aclose)
-    return RedisSessionStore(client, encryption_key=_encryption_key(store))
+    return RedisSessionStore(client, encryption_key=store_key(store))
 
 
 def _client(store: StoreSettings, timeout: float) -> Redis:
@@ -98,12 +86,6 @@ def _store_description(store: StoreSettings) -> dict[str, Any]:
     if url.kind == "redis":
         return plain
     if store.ca_file is not None:
-        try:
-            ssl.create_default_context(cafile=store.ca_file)
-        except (OSError, ssl.SSLError) as error:
-            why = Message.external(error.strerror, Message("holds no certificates"))
-            detail = Message("{path}: {why}", path=store.ca_file, why=why)
-            raise StartError(setting_problem("store.ca_file", detail)) from None
         plain["ssl_ca_certs"] = str(store.ca_file)
     return {**plain, "ssl": True, "ssl_min_version": ssl.TLSVersion.TLSv1_2}
 
@@ -111,29 +93,22 @@ def _store_description(store: StoreSettings) -> dict[str, Any]:
 def outbox_key(outbox: OutboxSettings) -> bytes:
     """Return the 32 bytes of the outbox's encryption key. Raises `StartError`."""
     source = outbox.encryption_key_ref()
-    text = _read(source)
+    text = source.read()
     if text is None:
-        why = Message("is missing; {make_key}", make_key=MAKE_KEY)
-        raise StartError(setting_problem(source.key, why))
+        raise StartError(setting_problem(source.key, Message("is missing"), MAKE_KEY))
     key = decode_encryption_key(text)
     if key is None:
-        raise StartError(setting_problem(source.key, NO_KEY))
+        raise StartError(setting_problem(source.key, NO_KEY, MAKE_KEY))
     return key
 
 
-def _encryption_key(store: StoreSettings) -> Secret | None:
+def store_key(store: StoreSettings) -> Secret | None:
+    """Return the text of the store's encryption key, if it has one. Raises `StartError`."""
     source = store.encryption_key_ref()
-    text = _read(source)
+    text = source.read()
     if text is None:
         return None
     if decode_encryption_key(text) is None:
-        raise StartError(setting_problem(source.key, NO_KEY))
+        raise StartError(setting_problem(source.key, NO_KEY, MAKE_KEY))
     # The text, not the bytes: the keys that encrypt stored values were derived from the text.
     return Secret(text.reveal().strip().rstrip("="))
-
-
-def _read(source: SecretRef) -> Secret | None:
-    try:
-        return source.read()
-    except SecretReadError as error:
-        raise StartError(exception_message(error)) from None

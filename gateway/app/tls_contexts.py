@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from gateway.config.problems import dotted
-from gateway.config.section import named_files
+from gateway.config.section import RIGHT_FILE
 from gateway.errors import StartError
-from gateway.i18n import Message, exception_message, setting_problem, system_error
+from gateway.i18n import Message, setting_problem, system_error
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
+CHECK_PATH: Final = Message("check the path and who may read it")
 _ENCRYPTED: Final = Message(
     "the key is encrypted; store it without a passphrase, readable for the gateway only"
 )
@@ -38,7 +37,10 @@ def listen_tls(settings: Settings) -> ssl.SSLContext | None:
     context.set_alpn_protocols(["http/1.1"])
     _load_identity(context, "listen.tls.cert_file", tls.cert_file, tls.key_file)
     if tls.client_ca_file is not None:
-        _load_client_cas(context, tls.client_ca_file)
+        try:
+            context.load_verify_locations(tls.client_ca_file)
+        except OSError as error:
+            raise _ca_error("listen.tls.client_ca_file", tls.client_ca_file, error) from None
         # A caller that is identified by other means need not present a certificate.
         by_other_means = any(not caller.client_cert_names for caller in settings.callers)
         context.verify_mode = ssl.CERT_OPTIONAL if by_other_means else ssl.CERT_REQUIRED
@@ -98,51 +100,25 @@ def client_tls(url: str, ca_file: Path | None, key: str) -> ssl.SSLContext | Non
 def certificate_expiries(settings: Settings) -> dict[str, float]:
     """Return the expiry of each certificate of the settings, in Unix seconds, by its purpose.
 
-    Of a chain, the first certificate counts; of several CAs, the one that expires last, because the
-    others may be there for a change-over. An unreadable file is left out; the code that uses it
-    reports the error.
+    An unreadable file is left out; the code that uses it reports the error.
     """
     found = {}
     for name, path in _certificate_files(settings):
         if path is None:
             continue
         try:
-            ends = _expiry_times(path)
+            found[name] = expiry_time(path, is_ca=name.endswith("-ca"))
         except (OSError, ValueError):
             _log.warning("%s: cannot tell when the certificate of %s ends", path, name)
-            continue
-        found[name] = max(ends) if name.endswith("-ca") else ends[0]
     return found
 
 
-def expired_certificates(settings: Settings, now: float) -> Iterator[tuple[str, Path, float]]:
-    """Yield expired certificates: key, file and expiry in Unix seconds.
-
-    Unreadable certificates are left out.
-    """
-    for key, path in named_files(settings):
-        if (is_ca := str(key[-1]).endswith("ca_file")) or str(key[-1]).endswith("cert_file"):
-            with contextlib.suppress(OSError, ValueError):
-                ends = _expiry_times(path)
-                last = max(ends) if is_ca else ends[0]
-                if last < now:
-                    yield dotted(key), path, last
-
-
-def certificate_problems(settings: Settings) -> Iterator[Message]:
-    """Yield every problem of certificates, keys and CAs, in use or not, with the setting's key."""
-    files = dict(named_files(settings))
-    for key, path in files.items():
-        name = str(key[-1])
-        private_key = files.get((*key[:-1], name.replace("cert_file", "key_file")))
-        try:
-            if name.endswith("ca_file"):
-                _verifying_context(path, dotted(key))
-            elif name.endswith("cert_file") and private_key is not None:
-                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-                _load_identity(context, dotted(key), path, private_key)
-        except StartError as error:
-            yield exception_message(error)
+def require_usable(key: str, path: Path, private_key: Path | None) -> None:
+    """Raise `StartError` where a CA, or a certificate with its private key, cannot be used."""
+    if key.endswith("ca_file"):
+        _verifying_context(path, key)
+    elif private_key is not None:
+        _load_identity(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), key, path, private_key)
 
 
 def _certificate_files(settings: Settings) -> Iterator[tuple[str, Path | None]]:
@@ -157,26 +133,25 @@ def _certificate_files(settings: Settings) -> Iterator[tuple[str, Path | None]]:
     yield "syslog-client", audit.syslog_client_cert_file
 
 
-def _expiry_times(path: Path) -> list[float]:
-    """Return the expiries of a PEM file's certificates, at least one.
+def expiry_time(path: Path, *, is_ca: bool) -> float:
+    """Return when a PEM file's certificate expires, in Unix seconds. Raises OSError or ValueError.
 
-    Raises OSError or ValueError.
+    Of a chain, the first certificate counts; of several CAs, the one that expires last, because the
+    others may be there for a change-over.
     """
     # Imported here: the import takes time, and most gateways have no certificate.
     from cryptography.x509 import load_pem_x509_certificates
 
     certificates = load_pem_x509_certificates(path.read_bytes())
-    return [certificate.not_valid_after_utc.timestamp() for certificate in certificates]
+    ends = [certificate.not_valid_after_utc.timestamp() for certificate in certificates]
+    return max(ends) if is_ca else ends[0]
 
 
 def _verifying_context(ca_file: Path | None, key: str) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=ca_file)
-    except (OSError, ssl.SSLError) as error:
-        why = Message.external(error.strerror, Message("holds no certificates"))
-        raise StartError(
-            setting_problem(key, Message("{path}: {why}", path=ca_file, why=why))
-        ) from None
+    except OSError as error:
+        raise _ca_error(key, ca_file, error) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
@@ -185,8 +160,6 @@ def _load_identity(
     context: ssl.SSLContext, key: str, cert_file: Path, key_file: Path | None
 ) -> None:
     """Load a certificate and its key. `key` is the setting that names `cert_file`."""
-    _require_readable(key, cert_file)
-    _require_readable(key.replace("cert_file", "key_file"), key_file)
     encrypted = False
 
     def password() -> bytes:
@@ -197,7 +170,7 @@ def _load_identity(
 
     try:
         context.load_cert_chain(cert_file, key_file, password=password)
-    except (OSError, ssl.SSLError) as error:
+    except OSError as error:
         trouble = _ENCRYPTED if encrypted else _pem_problem(error)
         why = Message(
             "{cert_file} with key {key_file}: {trouble}",
@@ -205,33 +178,20 @@ def _load_identity(
             key_file=key_file,
             trouble=trouble,
         )
-        raise StartError(setting_problem(key, why)) from None
+        raise StartError(setting_problem(key, why, RIGHT_FILE)) from None
 
 
-def _load_client_cas(context: ssl.SSLContext, path: Path) -> None:
-    _require_readable("listen.tls.client_ca_file", path)
-    try:
-        context.load_verify_locations(path)
-    except (OSError, ssl.SSLError):
-        why = Message("{path}: holds no certificates (PEM)", path=path)
-        raise StartError(setting_problem("listen.tls.client_ca_file", why)) from None
-
-
-def _require_readable(key: str, path: Path | None) -> None:
-    if path is None:
-        return
-    try:
-        with path.open("rb"):
-            pass
-    except OSError as error:
-        why = system_error(error, Message("cannot be read"))
-        raise StartError(
-            setting_problem(key, Message("{path}: {why}", path=path, why=why))
-        ) from None
+def _ca_error(key: str, path: Path | None, error: OSError) -> StartError:
+    why, hint = Message("holds no certificates"), Message("Give a PEM file with CA certificates")
+    if not isinstance(error, ssl.SSLError):
+        why, hint = system_error(error, Message("cannot be read")), CHECK_PATH
+    return StartError(setting_problem(key, Message("{path}: {why}", path=path, why=why), hint))
 
 
 def _pem_problem(error: OSError) -> Message:
     """Return what is wrong with a certificate and its key, as a text for the operator."""
+    if not isinstance(error, ssl.SSLError):
+        return system_error(error, Message("cannot be read"))
     reason = getattr(error, "reason", None) or ""
     if reason == "KEY_VALUES_MISMATCH":
         return Message("the key does not belong to the certificate")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,7 @@ def _examine_settings(
 ) -> tuple[Settings | None, list[Problem], list[Problem]]:
     """Return the settings, of wrong ones the right part or None, with problems and warnings."""
     from gateway.config.loader import SettingsError
+    from gateway.config.problems import Problem
 
     found: list[Problem] = []
     settings: Settings | None
@@ -62,10 +64,18 @@ def _examine_settings(
         found, settings = [*error.problems], error.right_part
     if settings is None:
         return None, found, []
-    from gateway.app import preflight
+    from gateway.app.preflight import preflight
 
-    found += preflight.find_problems(settings, {problem.key for problem in found})
-    return settings, found, [*source.warnings(settings), *preflight.find_warnings(settings)]
+    warnings = source.warnings(settings)
+    for finding in preflight(settings, {problem.key for problem in found}):
+        problem = Problem(finding.key, finding.detail, finding.hint)
+        if finding.state in ("failed", "odd"):
+            found.append(problem)
+        elif finding.state == "exposed":
+            warnings.append(problem)
+        elif finding.state == "expired":
+            warnings.append(replace(problem, code="certificate-expired"))
+    return settings, found, warnings
 
 
 def _print_check(settings: Settings | None, found: list[Problem], warnings: list[Problem]) -> bool:
@@ -104,7 +114,7 @@ def print_doctor(
     from gateway.cli import doctor as command
 
     findings = asyncio.run(command.run_checks(settings, None if as_json else print_line, warnings))
-    failed = [finding for finding in findings if finding.state == "failed"]
+    failed = [finding for finding in findings if finding.level == "failed"]
     if as_json:
         click.echo(doctor_report(findings))
     elif failed:

@@ -12,7 +12,6 @@ platform; where the platform sends none, there is no result.
 
 from __future__ import annotations
 
-import stat
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
@@ -20,7 +19,6 @@ from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -29,15 +27,14 @@ import orjson
 from gateway import os_support
 from gateway.app import preflight
 from gateway.app.identity_setup import credentials_in_use
-from gateway.app.preflight import CheckResult
+from gateway.app.preflight import Finding
 from gateway.app.tls_contexts import platform_tls, sso_tls
 from gateway.cli import doctor_network, doctor_sso, notify_command
 from gateway.cli.doctor_network import CheckedServer, check_route
 from gateway.cli.platform_commands import open_session
-from gateway.config.section import SecretReadError, permission_problem, suspicious_surrounding
 from gateway.fhir.capability_statement import json_objects
 from gateway.fhir.links.link_map import LinkMap, parse_base
-from gateway.i18n import EMPTY_MESSAGE, Message, format_duration
+from gateway.i18n import Message, format_duration
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession  # noqa: TID251 - received, not made
@@ -57,7 +54,7 @@ _PAGING: Final = ("self", "next", "previous", "prev", "first", "last")
 _GATEWAY: Final = "http://gateway.invalid"
 
 
-async def examine(settings: Settings, statement: bytes, get: SendGet) -> AsyncIterator[CheckResult]:
+async def examine(settings: Settings, statement: bytes, get: SendGet) -> AsyncIterator[Finding]:
     """Yield the check result.
 
     `get` sends a request to the platform, with a token if there is one.
@@ -77,16 +74,16 @@ async def examine(settings: Settings, statement: bytes, get: SendGet) -> AsyncIt
             "Set rewrite.aliases: [{aliases}], or platform.fhir_base_url to that name",
             aliases=aliases,
         )
-        yield CheckResult(_CHECK, "failed", detail, hint)
+        yield Finding(_CHECK, "failed", detail, hint)
         return
     base_urls.record_url(_object(declared.get("implementation")).get("url"))
     if base_urls.missing:
         alias = f'"{base_urls.missing[0]}"'
         detail = Message("implementation.url of the platform is {alias}", alias=alias)
         hint = Message("If links begin so, too, set rewrite.aliases: [{alias}]", alias=alias)
-        yield CheckResult(_CHECK, "ok", detail, hint)
+        yield Finding(_CHECK, "ok", detail, hint)
     elif base_urls.has_known:
-        yield CheckResult(_CHECK, "ok", Message("they begin as the settings say"))
+        yield Finding(_CHECK, "ok", Message("they begin as the settings say"))
 
 
 class _BaseUrls:
@@ -173,7 +170,7 @@ async def run_checks(
     settings: Settings,
     print_line: Callable[[Message], object] | None,
     warnings: Iterable[Problem] = (),
-) -> list[CheckResult]:
+) -> list[Finding]:
     """Run all checks; `print_line` is called with each result's line at once.
 
     `warnings` of the settings are reported with the check of their subject.
@@ -188,11 +185,14 @@ async def run_checks(
 
 async def iterate_checks(
     settings: Settings, warnings: Iterable[Problem] = ()
-) -> AsyncIterator[CheckResult]:
+) -> AsyncIterator[Finding]:
     """Yield all check results as they are made. Opens connections; changes nothing anywhere."""
-    local_checks = (preflight.check_files, doctor_network.examine, _operators)
-    results = (_settings(settings, warnings), *(check(settings) for check in local_checks))
-    for finding in chain.from_iterable(results):
+    local_findings = (
+        _settings(settings, warnings),
+        doctor_network.examine(settings),
+        _operators(settings),
+    )
+    for finding in chain.from_iterable(local_findings):
         yield finding
     sso, platform = _servers(settings)
     reached: dict[str, bool] = {}
@@ -235,69 +235,25 @@ def _servers(settings: Settings) -> tuple[CheckedServer, CheckedServer]:
     )
 
 
-def _settings(settings: Settings, warnings: Iterable[Problem]) -> Iterator[CheckResult]:
+def _settings(settings: Settings, warnings: Iterable[Problem]) -> Iterator[Finding]:
     environment = Message("environment {environment}", environment=settings.environment)
-    yield CheckResult(Message("settings"), "ok", environment)
+    yield Finding(Message("settings"), "ok", environment)
     unreported = {warning.key: warning for warning in warnings}
-    yield from _secret_files(settings, unreported)
-    for key, warning in unreported.items():
-        yield CheckResult(
-            Message("setting {key}", key=key), "ok", warning.message, _remedy(warning)
-        )
-
-
-def _remedy(warning: Problem | None) -> Message:
-    return EMPTY_MESSAGE if warning is None else Message("{hint:capital}", hint=warning.hint)
-
-
-def _secret_files(settings: Settings, unreported: dict[str, Problem]) -> Iterator[CheckResult]:
-    """Yield the check of each secret; remove the warnings about secrets from `unreported`."""
-    for source in settings.secret_refs():
-        check = Message("secret {key}", key=source.key)
-        if source.file is None:
-            hint = _remedy(unreported.pop(source.key, None))
-            yield CheckResult(check, "ok", Message("given in the settings themselves"), hint)
-            continue
-        try:
-            secret = source.read()
-            finding = _permissions(check, source.file)
-        except SecretReadError as error:
-            detail = Message("{path}: {why}", path=error.path, why=error.problem)
-            hint = Message("{hint:capital}", hint=error.hint)
-            yield CheckResult(check, "failed", detail, hint)
-        except OSError as error:
-            why = Message.external(error.strerror, Message("cannot be read"))
-            detail = Message("{path} {why}", path=source.file, why=why)
-            yield CheckResult(check, "failed", detail, Message("Check the path"))
+    for finding in preflight.preflight(settings):
+        if finding.level == "ok" and (warning := unreported.pop(finding.key, None)) is not None:
+            yield replace(finding, hint=warning.hint)
         else:
-            odd = None if secret is None else suspicious_surrounding(secret)
-            hint = (
-                Message("What is in it {odd}: is that meant?", odd=odd)
-                if odd is not None
-                else finding.hint
-            )
-            yield replace(finding, hint=hint) if finding.state == "ok" else finding
+            yield finding
+    for key, warning in unreported.items():
+        yield Finding(Message("setting {key}", key=key), "ok", warning.message, warning.hint)
 
 
-def _permissions(check: Message, path: Path) -> CheckResult:
-    if not os_support.HAS_FILE_MODES:
-        hint = Message("Look who may read it: icacls {path}", path=path)
-        return CheckResult(check, "ok", Message("{path} can be read", path=path), hint)
-    if (exposed := permission_problem(path)) is not None:
-        detail = Message("{path} {why}", path=path, why=exposed)
-        return CheckResult(check, "failed", detail, Message("Run: chmod 0600 {path}", path=path))
-    mode = stat.S_IMODE(path.stat().st_mode)
-    return CheckResult(
-        check, "ok", Message("{path} can be read, by few (mode {mode:04o})", path=path, mode=mode)
-    )
-
-
-def _operators(settings: Settings) -> Iterator[CheckResult]:
+def _operators(settings: Settings) -> Iterator[Finding]:
     """Yield which operators may change something at the admin listener."""
     admin = settings.admin
     if admin.operators:
         names = ", ".join(operator.name for operator in admin.operators)
-        yield CheckResult(
+        yield Finding(
             Message("operators"),
             "ok",
             Message("{names} may decide about queued writes", names=names),
@@ -306,12 +262,12 @@ def _operators(settings: Settings) -> Iterator[CheckResult]:
 
 async def _check_conversation(
     settings: Settings, sso: CheckedServer, platform: CheckedServer, reached: dict[str, bool]
-) -> AsyncIterator[CheckResult]:
+) -> AsyncIterator[Finding]:
     """Yield the checks that need responses of the servers: tokens, clock, CapabilityStatement."""
     response: TokenResponse | None = None
     for name in credentials_in_use(settings):
         if not reached[sso.name]:
-            yield CheckResult(
+            yield Finding(
                 Message("token {name}", name=name), "skipped", Message("needs the way to the SSO")
             )
             continue
@@ -320,8 +276,8 @@ async def _check_conversation(
         response = response or token_response
     async with open_session() as session:
         if not reached[platform.name]:
-            yield CheckResult(Message("clock"), "skipped", Message("needs the way to the platform"))
-            yield CheckResult(
+            yield Finding(Message("clock"), "skipped", Message("needs the way to the platform"))
+            yield Finding(
                 Message("platform metadata"), "skipped", Message("needs the way to the platform")
             )
             return
@@ -334,7 +290,7 @@ async def _ask_for_metadata(
     settings: Settings,
     platform: CheckedServer,
     response: TokenResponse | None,
-) -> AsyncIterator[CheckResult]:
+) -> AsyncIterator[Finding]:
     headers = {"Accept": "application/fhir+json"}
     if response is not None:
         headers["Authorization"] = f"Bearer {response.access_token.reveal()}"
@@ -353,8 +309,8 @@ async def _ask_for_metadata(
             status, date = http_response.status, http_response.headers.get("Date")
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         detail = Message("no answer: {name}", name=type(error).__name__)
-        yield CheckResult(Message("clock"), "skipped", Message("needs an answer of the platform"))
-        yield CheckResult(
+        yield Finding(Message("clock"), "skipped", Message("needs an answer of the platform"))
+        yield Finding(
             Message("platform metadata"),
             "failed",
             detail,
@@ -368,39 +324,35 @@ async def _ask_for_metadata(
             yield finding
 
 
-def _check_clock(date: str | None) -> CheckResult:
+def _check_clock(date: str | None) -> Finding:
     try:
         skew = time.time() - parsedate_to_datetime(date or "").timestamp()
     except ValueError:
-        return CheckResult(
-            Message("clock"), "skipped", Message("the platform does not tell its time")
-        )
+        return Finding(Message("clock"), "skipped", Message("the platform does not tell its time"))
     if abs(skew) > _MAX_SKEW:
         span = format_duration(abs(skew))
         ahead = Message("this machine's clock is {time} ahead of the platform's", time=span)
         behind = Message("this machine's clock is {time} behind the platform's", time=span)
-        return CheckResult(
+        return Finding(
             Message("clock"),
             "failed",
             ahead if skew > 0 else behind,
             Message("Switch on time synchronisation: {set_clock}", set_clock=_SET_CLOCK),
         )
-    return CheckResult(Message("clock"), "ok", Message("this machine and the platform agree"))
+    return Finding(Message("clock"), "ok", Message("this machine and the platform agree"))
 
 
-def _check_metadata(
-    settings: Settings, status: int, body: bytes, *, has_token: bool
-) -> CheckResult:
+def _check_metadata(settings: Settings, status: int, body: bytes, *, has_token: bool) -> Finding:
     check = Message("platform metadata")
     if status in (401, 403):
         if not has_token:
-            return CheckResult(
+            return Finding(
                 check,
                 "skipped",
                 Message("the platform wants a token (status {status})", status=status),
             )
         hint = Message("The platform refuses the SSO's token: are both of the same environment?")
-        return CheckResult(check, "failed", Message("status {status}", status=status), hint)
+        return Finding(check, "failed", Message("status {status}", status=status), hint)
     try:
         statement = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -409,7 +361,7 @@ def _check_metadata(
         statement = {}
     if statement.get("resourceType") != "CapabilityStatement":
         hint = Message("Check platform.fhir_base_url: it must end where /metadata begins")
-        return CheckResult(
+        return Finding(
             check,
             "failed",
             Message("no CapabilityStatement (status {status})", status=status),
@@ -420,5 +372,5 @@ def _check_metadata(
         # A server with custom addresses may have any version; those of DHP are R5.
         state: State = "ok" if settings.environment == "custom" else "failed"
         hint = Message("This is not an R5 server")
-        return CheckResult(check, state, Message("FHIR {version}", version=version), hint)
-    return CheckResult(check, "ok", Message("FHIR {version}", version=version))
+        return Finding(check, state, Message("FHIR {version}", version=version), hint)
+    return Finding(check, "ok", Message("FHIR {version}", version=version))

@@ -23,10 +23,10 @@ from urllib.parse import urlsplit
 from gateway import os_support
 from gateway.admin.status_facts import visible_settings
 from gateway.app.listening_sockets import is_stale_socket
-from gateway.app.preflight import CheckResult
+from gateway.app.preflight import Finding
 from gateway.cli import healthcheck
 from gateway.errors import StartError
-from gateway.i18n import EMPTY_MESSAGE, Message, exception_message
+from gateway.i18n import EMPTY_MESSAGE, Message, exception_message, setting_problem
 from gateway.secret import MASK
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ _IDENTITY: Final = ("listen.address", "platform.fhir_base_url", "sso.token_url",
 _MAX_KEYS: Final = 5
 
 
-def examine(settings: Settings) -> Iterator[CheckResult]:
+def examine(settings: Settings) -> Iterator[Finding]:
     """Yield for each address whether it is free or in use by the gateway of these settings."""
     running = _running_settings(settings.admin.address)
     differing = (
@@ -93,7 +93,7 @@ def examine(settings: Settings) -> Iterator[CheckResult]:
             else:
                 yield _in_use(check, address, differing)
         else:
-            yield CheckResult(check, "ok", Message("{address} is free", address=address))
+            yield Finding(check, "ok", Message("{address} is free", address=address))
 
 
 def _running_settings(address: ListenAddress) -> Mapping[str, Any] | None:
@@ -123,7 +123,7 @@ def _differing(running: Mapping[str, Any], configured: Mapping[str, Any]) -> Ite
             yield key
 
 
-def _in_use(check: Message, address: ListenAddress, differing: list[str]) -> CheckResult:
+def _in_use(check: Message, address: ListenAddress, differing: list[str]) -> Finding:
     hint = (
         Message(
             "It does not run with these settings yet: {keys}. Restart it", keys=_named(differing)
@@ -132,28 +132,28 @@ def _in_use(check: Message, address: ListenAddress, differing: list[str]) -> Che
         else EMPTY_MESSAGE
     )
     detail = Message("{address} is in use by the gateway that runs", address=address)
-    return CheckResult(check, "ok", detail, hint)
+    return Finding(check, "ok", detail, hint)
 
 
 def _in_use_by_another(
     check: Message, key: str, address: ListenAddress, differing: list[str]
-) -> CheckResult:
+) -> Finding:
     hint = Message(
         "It runs with other settings: {keys}. Restart it if it is to have these, else change {key}",
         keys=_named(differing),
         key=key,
     )
     detail = Message("{address} is in use by another gateway", address=address)
-    return CheckResult(check, "failed", detail, hint)
+    return Finding(check, "failed", detail, hint)
 
 
 def _named(keys: list[str]) -> str:
     return ", ".join(keys[:_MAX_KEYS]) + (", …" if len(keys) > _MAX_KEYS else "")
 
 
-def _taken(check: Message, key: str, address: ListenAddress, error: OSError) -> CheckResult:
+def _taken(check: Message, key: str, address: ListenAddress, error: OSError) -> Finding:
     reason = Message(os.strerror(error.errno).lower()) if error.errno else exception_message(error)
-    return CheckResult(
+    return Finding(
         check,
         "failed",
         Message("{address} is not free: {reason}", address=address, reason=reason),
@@ -188,43 +188,43 @@ def _try_to_listen(address: ListenAddress, *, is_shared: bool) -> None:
 _EXPIRY_WARNING_DAYS: Final = 14
 
 
-async def check_route(server: CheckedServer, *, uses_proxy: bool) -> AsyncIterator[CheckResult]:
+async def check_route(server: CheckedServer, *, uses_proxy: bool) -> AsyncIterator[Finding]:
     """Yield the checks of name, connection and TLS; each needs the one before."""
     if uses_proxy:
         detail = Message("left out: an outgoing proxy is set, which finds the way itself")
-        yield CheckResult(Message("{name} DNS", name=server.name), "skipped", detail)
+        yield Finding(Message("{name} DNS", name=server.name), "skipped", detail)
         return
     async for tcp in check_connection(server):
         yield tcp
     if tcp.state == "skipped":
         return
     if not server.is_tls:
-        yield CheckResult(
+        yield Finding(
             Message("{name} TLS", name=server.name),
             "skipped",
             Message("the URL begins with http://"),
         )
     elif tcp.state == "failed":
-        yield CheckResult(Message("{name} TLS", name=server.name), "skipped", Message("needs TCP"))
+        yield Finding(Message("{name} TLS", name=server.name), "skipped", Message("needs TCP"))
     else:
         yield await _check_tls(server)
 
 
-async def check_connection(server: CheckedServer) -> AsyncIterator[CheckResult]:
+async def check_connection(server: CheckedServer) -> AsyncIterator[Finding]:
     """Yield the checks of name and connection; the second needs the first."""
     dns = await _resolve(server)
     yield dns
     if dns.state == "failed":
-        yield CheckResult(Message("{name} TCP", name=server.name), "skipped", Message("needs DNS"))
+        yield Finding(Message("{name} TCP", name=server.name), "skipped", Message("needs DNS"))
     else:
         yield await _connect(server)
 
 
-async def _resolve(server: CheckedServer) -> CheckResult:
+async def _resolve(server: CheckedServer) -> Finding:
     check = Message("{name} DNS", name=server.name)
     with contextlib.suppress(ValueError):
         ipaddress.ip_address(server.host)
-        return CheckResult(check, "ok", Message("{host} is an address", host=server.host))
+        return Finding(check, "ok", Message("{host} is an address", host=server.host))
     try:
         async with asyncio.timeout(server.timeout):
             found = await asyncio.get_running_loop().getaddrinfo(
@@ -236,7 +236,7 @@ async def _resolve(server: CheckedServer) -> CheckResult:
             "(/etc/resolv.conf); without internet ask the network's administrator",
             key=server.setting_prefix,
         )
-        return CheckResult(
+        return Finding(
             check,
             "failed",
             Message(
@@ -247,7 +247,7 @@ async def _resolve(server: CheckedServer) -> CheckResult:
             hint,
         )
     addresses = sorted({entry[4][0] for entry in found})
-    return CheckResult(
+    return Finding(
         check,
         "ok",
         Message(
@@ -256,7 +256,7 @@ async def _resolve(server: CheckedServer) -> CheckResult:
     )
 
 
-async def _connect(server: CheckedServer) -> CheckResult:
+async def _connect(server: CheckedServer) -> Finding:
     check, target = (
         Message("{name} TCP", name=server.name),
         Message("{host} port {port}", host=server.host, port=server.port),
@@ -275,16 +275,16 @@ async def _connect(server: CheckedServer) -> CheckResult:
             target=target,
             timeout=server.timeout,
         )
-        return CheckResult(check, "failed", detail, hint)
+        return Finding(check, "failed", detail, hint)
     except OSError:
-        return CheckResult(
+        return Finding(
             check, "failed", Message("{target} refuses connections", target=target), hint
         )
     writer.close()
-    return CheckResult(check, "ok", Message("{target} accepts connections", target=target))
+    return Finding(check, "ok", Message("{target} accepts connections", target=target))
 
 
-async def _check_tls(server: CheckedServer) -> CheckResult:
+async def _check_tls(server: CheckedServer) -> Finding:
     check = Message("{name} TLS", name=server.name)
     try:
         context = server.trust()
@@ -293,22 +293,21 @@ async def _check_tls(server: CheckedServer) -> CheckResult:
                 server.host, server.port, ssl=context, server_hostname=server.host
             )
     except StartError as error:
-        return CheckResult(
-            check,
-            "failed",
-            exception_message(error),
-            Message("Give a PEM file with CA certificates"),
-        )
+        return failed_by_setting(check, error, Message("Give a PEM file with CA certificates"))
     except ssl.SSLCertVerificationError as error:
-        return CheckResult(check, "failed", *_tls_failure(server, error))
+        return Finding(check, "failed", *_tls_failure(server, error))
     except (OSError, TimeoutError):
         hint = Message("Check that {key} names a port that speaks TLS", key=server.setting_prefix)
-        return CheckResult(
-            check, "failed", Message("the other side does not speak TLS properly"), hint
-        )
+        return Finding(check, "failed", Message("the other side does not speak TLS properly"), hint)
     certificate = writer.get_extra_info("peercert") or {}
     writer.close()
     return _certificate(check, certificate)
+
+
+def failed_by_setting(check: Message, error: StartError, hint: Message) -> Finding:
+    """Return the finding of a check that fails because of a setting, which has its own finding."""
+    values = exception_message(error).values
+    return Finding(check, "failed", setting_problem(values["key"], values["why"]), hint)
 
 
 def _tls_failure(
@@ -335,10 +334,10 @@ def _tls_failure(
     return Message("the certificate comes from a CA that is not trusted here"), hint
 
 
-def _certificate(check: Message, certificate: dict[str, Any]) -> CheckResult:
+def _certificate(check: Message, certificate: dict[str, Any]) -> Finding:
     until = ssl.cert_time_to_seconds(certificate["notAfter"]) if certificate else 0.0
     days = int((until - time.time()) / 86400)
     detail = Message("trusted, valid for {days} more days", days=days)
     if certificate and days < _EXPIRY_WARNING_DAYS:
-        return CheckResult(check, "ok", detail, Message("Tell its operator that it ends soon"))
-    return CheckResult(check, "ok", detail)
+        return Finding(check, "ok", detail, Message("Tell its operator that it ends soon"))
+    return Finding(check, "ok", detail)

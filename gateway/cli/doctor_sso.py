@@ -19,8 +19,8 @@ from urllib.parse import parse_qsl, urlsplit
 import aiohttp
 
 from gateway.app import tls_contexts
-from gateway.app.preflight import CheckResult
-from gateway.cli.doctor_network import CheckedServer, check_route
+from gateway.app.preflight import Finding
+from gateway.cli.doctor_network import CheckedServer, check_route, failed_by_setting
 from gateway.cli.healthcheck import is_alive
 from gateway.cli.platform_commands import (
     open_session,
@@ -29,7 +29,7 @@ from gateway.cli.platform_commands import (
 )
 from gateway.config.settings import PRESETS
 from gateway.errors import StartError
-from gateway.i18n import Message, all_of, exception_message, format_duration, join_messages
+from gateway.i18n import Message, all_of, format_duration, join_messages
 from gateway.oauth.token_endpoint import read_response
 from gateway.oauth.token_failures import description_of, with_description
 from gateway.oauth.token_response import TokenRequestError, oauth_error_code, parse_object
@@ -68,25 +68,23 @@ _UNKNOWN_CLIENT_ERRORS: Final = frozenset({"invalid_client", "unauthorized_clien
 """The errors of an SSO that refuses the client, and not what the client asks for."""
 
 
-async def check_token(settings: Settings, name: str) -> tuple[CheckResult, TokenResponse | None]:
+async def check_token(settings: Settings, name: str) -> tuple[Finding, TokenResponse | None]:
     """Check whether the SSO issues a credential's token; return its response, else None, too."""
     check = Message("token {name}", name=name)
     try:
         response = await request_token(settings, name)
     except StartError as error:
-        return CheckResult(
-            check, "failed", exception_message(error), Message("Mend the secret or key first")
-        ), None
+        return failed_by_setting(check, error, Message("Mend the secret or key first")), None
     except TokenRequestError as error:
         happened, _ = token_failure_and_remedy(error, settings, name)
         hints = [_hint(error, settings, name)]
         if error.status is not None:
             hints = [*_start_first(settings, settings.credentials[name].auth_method), *hints]
-        return CheckResult(check, "failed", happened, join_messages(". ", hints)), None
+        return Finding(check, "failed", happened, join_messages(". ", hints)), None
     detail = Message(
         "the SSO gave a token for {lifetime}", lifetime=format_duration(response.lifetime)
     )
-    return CheckResult(check, "ok", detail), response
+    return Finding(check, "ok", detail), response
 
 
 def _start_first(settings: Settings, auth_method: str) -> Iterator[Message]:
@@ -120,7 +118,7 @@ def _hint(error: TokenRequestError, settings: Settings, name: str) -> Message:
     return hint
 
 
-def add_known_addresses(settings: Settings, finding: CheckResult) -> CheckResult:
+def add_known_addresses(settings: Settings, finding: Finding) -> Finding:
     """Add the known token endpoints to a failed check of the route to an unknown SSO."""
     if finding.state != "failed" or _environments(settings, "sso", "token_url"):
         return finding
@@ -164,7 +162,7 @@ def _environments(settings: Settings, section: str, key: str) -> list[str]:
 
 async def check_documents(
     settings: Settings, servers: Iterable[CheckedServer], *, has_token: bool
-) -> AsyncIterator[CheckResult]:
+) -> AsyncIterator[Finding]:
     """Yield which token endpoint the published documents of SSO and platform name."""
     async with open_session() as session:
         for server in servers:
@@ -231,12 +229,12 @@ async def _endpoint(
 
 def _check_endpoints(
     check: Message, found: dict[str, str], token_url: str, *, has_token: bool
-) -> CheckResult:
+) -> Finding:
     if not found:
-        return CheckResult(check, "skipped", Message("none that names a token endpoint"))
+        return Finding(check, "skipped", Message("none that names a token endpoint"))
     differing = {url: endpoint for url, endpoint in found.items() if endpoint != token_url}
     if not differing:
-        return CheckResult(
+        return Finding(
             check,
             "ok",
             Message("{url} names the token endpoint of the settings", url=next(iter(found))),
@@ -253,7 +251,7 @@ def _check_endpoints(
         "Ask the SSO's operator which is right for this client, and set "
         "sso.token_url to it; the gateway takes no address from there by itself"
     )
-    return CheckResult(check, "ok" if has_token else "failed", detail, hint)
+    return Finding(check, "ok" if has_token else "failed", detail, hint)
 
 
 _DISCOVERY: Final = Message("login discovery")
@@ -263,7 +261,7 @@ _CLIENT: Final = Message("login client")
 _VERIFIER: Final = "dhp-gateway-doctor-" + "0" * 45
 
 
-async def check_login(settings: Settings, *, sso_reached: bool) -> AsyncIterator[CheckResult]:
+async def check_login(settings: Settings, *, sso_reached: bool) -> AsyncIterator[Finding]:
     """Yield all checks of the login, none while it is disabled."""
     if not settings.login.enabled:
         return
@@ -275,14 +273,14 @@ async def check_login(settings: Settings, *, sso_reached: bool) -> AsyncIterator
         reached = all(finding.state != "failed" for finding in findings)
     if not reached:
         for check in (_DISCOVERY, _PAGE, _CLIENT):
-            yield CheckResult(check, "skipped", Message("needs the way to the SSO"))
+            yield Finding(check, "skipped", Message("needs the way to the SSO"))
         return
     async with open_session() as session:
         async for finding in _conversation(settings, session, sso_reached=sso_reached):
             yield finding
 
 
-async def _check_route(settings: Settings) -> AsyncIterator[CheckResult]:
+async def _check_route(settings: Settings) -> AsyncIterator[Finding]:
     sso = settings.sso
     url = sso.authorize_url or ""
     trust = partial(tls_contexts.client_tls, url, sso.ca_file, "sso.ca_file")
@@ -296,31 +294,26 @@ async def _conversation(
     session: ClientSession,
     *,
     sso_reached: bool,
-) -> AsyncIterator[CheckResult]:
+) -> AsyncIterator[Finding]:
     # Imported here: the import takes time, and the login is optional.
     from gateway.app.login_setup import openid_provider
 
     try:
         provider = openid_provider(settings, session)
     except StartError as error:
-        yield CheckResult(
-            _DISCOVERY,
-            "failed",
-            exception_message(error),
-            Message("Give a PEM file with CA certificates"),
-        )
+        yield failed_by_setting(_DISCOVERY, error, Message("Give a PEM file with CA certificates"))
         return
     yield await _discovery(settings, provider)
     metadata = await provider.metadata()
     endpoint = None if metadata is None else metadata.authorization_endpoint
     yield await _page(settings, session, endpoint)
     if not sso_reached:
-        yield CheckResult(_CLIENT, "skipped", Message("needs the way to the SSO"))
+        yield Finding(_CLIENT, "skipped", Message("needs the way to the SSO"))
         return
     yield await _client(settings, session)
 
 
-async def _discovery(settings: Settings, provider: OpenIdProvider) -> CheckResult:
+async def _discovery(settings: Settings, provider: OpenIdProvider) -> Finding:
     from gateway.login.openid_provider import is_issuer_of
 
     other_issuers = []
@@ -334,20 +327,18 @@ async def _discovery(settings: Settings, provider: OpenIdProvider) -> CheckResul
             stranger=other_issuers[0],
         )
         hint = Message("Set sso.authorize_url to the issuer's own address, as it names itself")
-        return CheckResult(_DISCOVERY, "failed", detail, hint)
+        return Finding(_DISCOVERY, "failed", detail, hint)
     detail = Message("the SSO publishes nothing of itself; sso.authorize_url is used as it is")
-    return CheckResult(_DISCOVERY, "skipped", detail)
+    return Finding(_DISCOVERY, "skipped", detail)
 
 
-def _check_document(settings: Settings, issuer: str, document: Mapping[str, Any]) -> CheckResult:
+def _check_document(settings: Settings, issuer: str, document: Mapping[str, Any]) -> Finding:
     methods = document.get("code_challenge_methods_supported", ["S256"])
     if "S256" not in methods:
         hint = Message(
             "Ask its operator for PKCE with S256 (RFC 7636); the gateway uses nothing weaker"
         )
-        return CheckResult(
-            _DISCOVERY, "failed", Message("the SSO does not know PKCE with S256"), hint
-        )
+        return Finding(_DISCOVERY, "failed", Message("the SSO does not know PKCE with S256"), hint)
     endpoint = document.get("token_endpoint")
     if endpoint != settings.sso.token_url:
         named = (
@@ -356,20 +347,20 @@ def _check_document(settings: Settings, issuer: str, document: Mapping[str, Any]
         hint = Message(
             "Set sso.token_url to it, or sso.authorize_url to the SSO of that token endpoint"
         )
-        return CheckResult(
+        return Finding(
             _DISCOVERY,
             "failed",
             Message("{issuer} names the token endpoint {named}", issuer=issuer, named=named),
             hint,
         )
-    return CheckResult(_DISCOVERY, "ok", Message("{issuer} is an OpenID provider", issuer=issuer))
+    return Finding(_DISCOVERY, "ok", Message("{issuer} is an OpenID provider", issuer=issuer))
 
 
 async def _page(
     settings: Settings,
     session: ClientSession,
     endpoint: str | None,
-) -> CheckResult:
+) -> Finding:
     """Check whether the SSO would begin a sign-in of this client with this redirect URI."""
     from gateway.login.authorization_code import authorization_url
 
@@ -393,16 +384,16 @@ async def _page(
             status, location = response.status, response.headers.get("Location", "")
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         detail = Message("no answer: {name}", name=type(error).__name__)
-        return CheckResult(_PAGE, "failed", detail, Message("Check sso.authorize_url"))
+        return Finding(_PAGE, "failed", detail, Message("Check sso.authorize_url"))
     return _check_page_response(login, status, location)
 
 
-def _check_page_response(login: LoginSettings, status: int, location: str) -> CheckResult:
+def _check_page_response(login: LoginSettings, status: int, location: str) -> Finding:
     refusal = _refusal(location, login.redirect_uri or "")
     if refusal is not None:
         hint = Message("Check login.scope; the SSO's operator can tell what this client may do")
         refused = Message("the SSO refuses the sign-in: {refusal}", refusal=refusal[0])
-        return CheckResult(_PAGE, "failed", with_description(refused, refusal[1]), hint)
+        return Finding(_PAGE, "failed", with_description(refused, refusal[1]), hint)
     if 400 <= status < 500:
         detail = Message(
             "the SSO knows no such client or no such redirect_uri (status {status})", status=status
@@ -412,15 +403,15 @@ def _check_page_response(login: LoginSettings, status: int, location: str) -> Ch
             client_id=login.client_id,
             redirect_uri=login.redirect_uri,
         )
-        return CheckResult(_PAGE, "failed", detail, hint)
+        return Finding(_PAGE, "failed", detail, hint)
     if status >= 500:
-        return CheckResult(
+        return Finding(
             _PAGE,
             "failed",
             Message("status {status}", status=status),
             Message("Check sso.authorize_url"),
         )
-    return CheckResult(
+    return Finding(
         _PAGE,
         "ok",
         Message("the SSO lets people sign in for {redirect_uri}", redirect_uri=login.redirect_uri),
@@ -444,7 +435,7 @@ def _refusal(location: str, redirect_uri: str) -> tuple[str, str] | None:
 async def _client(
     settings: Settings,
     session: ClientSession,
-) -> CheckResult:
+) -> Finding:
     """Check whether the SSO accepts the client: it then rejects only the invented code."""
     from gateway.app.login_setup import user_endpoint
 
@@ -453,19 +444,15 @@ async def _client(
         endpoint = user_endpoint(settings, session)
         await endpoint.redeem_code("doctor", Secret(_VERIFIER), login.redirect_uri or "")
     except StartError as error:
-        return CheckResult(
-            _CLIENT, "failed", exception_message(error), Message("Mend the secret or key first")
-        )
+        return failed_by_setting(_CLIENT, error, Message("Mend the secret or key first"))
     except TokenRequestError as error:
         return _client_result(error, list(_start_first(settings, login.auth_method)))
-    return CheckResult(_CLIENT, "skipped", Message("the SSO takes any code"))
+    return Finding(_CLIENT, "skipped", Message("the SSO takes any code"))
 
 
-def _client_result(error: TokenRequestError, hints: list[Message]) -> CheckResult:
+def _client_result(error: TokenRequestError, hints: list[Message]) -> Finding:
     if error.oauth_error == "invalid_grant":
-        return CheckResult(
-            _CLIENT, "ok", Message("the SSO knows the client, and how it proves itself")
-        )
+        return Finding(_CLIENT, "ok", Message("the SSO knows the client, and how it proves itself"))
     summary = _error_summary(error)
     if error.oauth_error in _UNKNOWN_CLIENT_ERRORS or error.status == HTTPStatus.UNAUTHORIZED:
         check = Message(
@@ -473,11 +460,11 @@ def _client_result(error: TokenRequestError, hints: list[Message]) -> CheckResul
         )
         refused = Message("the SSO refuses the client: {told}", told=summary)
         detail = with_description(refused, error.description)
-        return CheckResult(_CLIENT, "failed", detail, join_messages(". ", [*hints, check]))
+        return Finding(_CLIENT, "failed", detail, join_messages(". ", [*hints, check]))
     # Some SSOs check the code before the client, or send other errors for a wrong code.
     silent = Message("the SSO does not say: {cause}", cause=summary)
     detail = with_description(silent, error.description)
-    return CheckResult(_CLIENT, "skipped", detail, join_messages(". ", hints))
+    return Finding(_CLIENT, "skipped", detail, join_messages(". ", hints))
 
 
 def _error_summary(error: TokenRequestError) -> Message:

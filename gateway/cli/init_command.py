@@ -37,14 +37,13 @@ from gateway.cli.usage import LocalizedCommand
 from gateway.config.loader import search_paths
 from gateway.config.section import (
     PLACEHOLDER_MESSAGE,
-    SecretReadError,
     is_placeholder,
     read_secret_file,
 )
 from gateway.config.setting_urls import parse_base_url, parse_endpoint_url
 from gateway.config.text_files import TextDecodingError, decode
 from gateway.config.value_types import InvalidValueError, parse_network
-from gateway.errors import ClientKeyError
+from gateway.errors import ClientKeyError, StartError
 from gateway.i18n import (
     LANGUAGES,
     Message,
@@ -300,9 +299,9 @@ def _from_file(flag: str, file: str, read: Callable[[str], _T]) -> _T:
 def _secret_of(flag: str, path: Path) -> str:
     try:
         return read_secret_file(flag, path).reveal()
-    except SecretReadError as error:
-        why = Message("{path}: {why}; {hint}", path=path, why=error.problem, hint=error.hint)
-        raise InvalidAnswerError(why) from None
+    except StartError as error:
+        values = exception_message(error).values
+        raise InvalidAnswerError(Message("{why}; {hint}", **values)) from None
 
 
 def _standard_input(flag: str) -> str:

@@ -43,7 +43,8 @@ from gateway.cli.terminal import (
     translate,
 )
 from gateway.cli.usage import LocalizedCommand
-from gateway.config.section import SecretReadError, suspicious_surrounding
+from gateway.config.section import suspicious_surrounding
+from gateway.errors import StartError
 from gateway.fhir.capability_statement import NO_CAPABILITY, capabilities
 from gateway.field_values import parse_retry_after
 from gateway.i18n import EMPTY_MESSAGE, Message, exception_message, format_duration, join_messages
@@ -132,7 +133,7 @@ def _secret_hint(error: TokenRequestError, settings: Settings, name: str) -> Mes
     if error.kind != "refused" or credential.auth_method == "private_key_jwt":
         return EMPTY_MESSAGE
     source = credential.secret_ref(name)
-    with contextlib.suppress(SecretReadError):
+    with contextlib.suppress(StartError):
         secret = source.read()
         if secret is not None and (odd := suspicious_surrounding(secret)) is not None:
             return Message(" ({key} {odd}: is that meant?)", key=source.key, odd=odd)
@@ -161,7 +162,6 @@ def token(
     """Ask the SSO for a token and print its type, lifetime, expiry and scope."""
     settings = load_settings(config)
     _require(settings, credential)
-    from gateway.errors import StartError
     from gateway.oauth.token_response import TokenRequestError
 
     try:
@@ -207,7 +207,6 @@ def probe_search(
     settings = load_settings(config)
     if credential:
         _require(settings, credential)
-    from gateway.errors import StartError
     from gateway.oauth.token_response import TokenRequestError
 
     try:

@@ -23,7 +23,7 @@ import click
 from gateway.i18n import LANGUAGES, LOCALE, Message, environment_language, translate_value
 
 if TYPE_CHECKING:
-    from gateway.app.preflight import CheckResult
+    from gateway.app.preflight import Finding
     from gateway.config.loader import SettingsError, SettingsSource
     from gateway.config.problems import Problem
     from gateway.config.settings import Settings
@@ -140,7 +140,7 @@ def settings_report(problems: Iterable[Problem], warnings: Iterable[Problem] = (
     return _document(entries + [_setting("warning", warning) for warning in warnings])
 
 
-def doctor_report(findings: Iterable[CheckResult]) -> str:
+def doctor_report(findings: Iterable[Finding]) -> str:
     """Return the document of the doctor's check results."""
     return _document([_finding(finding) for finding in findings])
 
@@ -156,11 +156,12 @@ def _setting(level: str, problem: Problem) -> ReportEntry:
     return about | {name: str(text) for name, text in texts.items()}
 
 
-def _finding(finding: CheckResult) -> ReportEntry:
+def _finding(finding: Finding) -> ReportEntry:
     level = "error" if finding.level == "failed" else finding.level
     code, key = _code_and_key(finding.check)
     about = {"level": level, "code": code, "key": key}
-    return about | {"message": str(finding.detail), "hint": str(finding.hint), "source": ""}
+    hint = f"{finding.hint:capital}"
+    return about | {"message": str(finding.detail), "hint": hint, "source": ""}
 
 
 def _code_and_key(check: str) -> tuple[str, str]:

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from gateway import os_support
 from gateway.config.problems import SettingPath, dotted
 from gateway.config.text_files import TextDecodingError, decode, read_bytes
+from gateway.errors import StartError
 from gateway.i18n import EMPTY_MESSAGE, Message, setting_problem, system_error
 from gateway.secret import Secret
 
@@ -134,10 +135,10 @@ def find_placeholders(settings: Section) -> Iterator[SettingPath]:
 # The longest known secret is an RSA key of 8192 bits, about 6 kB.
 MAX_SECRET_BYTES: Final = 64 * 1024
 MAKE_KEY: Final = Message("make one with: openssl rand -base64 32 | tr '+/' '-_'")
-NO_KEY: Final = Message("is not 32 bytes as base64url; {make_key}", make_key=MAKE_KEY)
+NO_KEY: Final = Message("is not 32 bytes as base64url")
 _KEY_BYTES: Final = 32
 
-_SECRET_HINT: Final = Message("check that it is the right file")
+RIGHT_FILE: Final = Message("check that it is the right file")
 # The placeholder `path` is the file's path.
 _SECRET_HINTS: Final[dict[str, Message]] = {
     "is empty": Message("write the secret into it: (umask 077; printf %s 'SECRET' > {path})"),
@@ -150,19 +151,9 @@ _SECRET_HINTS: Final[dict[str, Message]] = {
 }
 
 
-class SecretReadError(Exception):
-    """A secret's file cannot be used.
-
-    `key` names the setting, `problem` the reason as a text for the operator, `hint` what to do.
-    """
-
-    def __init__(self, key: str, path: Path, why: Message, hint: Message = EMPTY_MESSAGE) -> None:
-        self.key = key
-        self.path = path
-        self.problem = why
-        self.hint = hint or Message(_SECRET_HINTS.get(why, _SECRET_HINT).msgid, path=path)
-        message = Message("{path}: {why}; {hint}", path=path, why=why, hint=self.hint)
-        super().__init__(setting_problem(key, message))
+def _unreadable(key: str, path: Path, why: Message, hint: Message = EMPTY_MESSAGE) -> StartError:
+    hint = hint or Message(_SECRET_HINTS.get(why, RIGHT_FILE).msgid, path=path)
+    return StartError(setting_problem(key, Message("{path}: {why}", path=path, why=why), hint))
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,30 +179,35 @@ class SecretRef:
         return f"{dotted(setting)}_file"
 
     @property
+    def given_key(self) -> str:
+        """The name of the key that gives the secret, `x` or `x_file`."""
+        return self.key if self.file is None else self.file_key
+
+    @property
     def is_given(self) -> bool:
         """Whether there is a value or a file."""
         return self.value is not None or self.file is not None
 
     def read(self) -> Secret | None:
-        """Return the current secret, None without a value or a file. Raises `SecretReadError`."""
+        """Return the current secret, None without a value or a file. Raises `StartError`."""
         return self.value if self.file is None else read_secret_file(self.file_key, self.file)
 
     def fault(self, why: Message) -> tuple[str, Message]:
         """Return the key that gives the secret, and what is wrong with it, with the file's path."""
-        if self.file is None:
-            return self.key, why
-        return self.file_key, Message("{path}: {why}", path=self.file, why=why)
+        if self.file is not None:
+            why = Message("{path}: {why}", path=self.file, why=why)
+        return self.given_key, why
 
 
 def read_secret_file(key: str, path: Path) -> Secret:
-    """Return the text of a file without its final line break. Raises `SecretReadError`."""
+    """Return the text of a file without its final line break. Raises `StartError`."""
     try:
         content = read_bytes(path, MAX_SECRET_BYTES)
     except OSError as error:
         why = system_error(error, Message("cannot be read"))
-        raise SecretReadError(key, path, why) from None
+        raise _unreadable(key, path, why) from None
     if len(content) > MAX_SECRET_BYTES:
-        raise SecretReadError(
+        raise _unreadable(
             key,
             path,
             Message("is larger than {bytes} bytes", bytes=MAX_SECRET_BYTES),
@@ -219,12 +215,12 @@ def read_secret_file(key: str, path: Path) -> Secret:
     try:
         text = decode(content)
     except TextDecodingError as error:
-        raise SecretReadError(key, path, error.problem, error.hint) from None
+        raise _unreadable(key, path, error.problem, error.hint) from None
     text = text.removesuffix("\n").removesuffix("\r")
     if not text.strip():
-        raise SecretReadError(key, path, Message("is empty"))
+        raise _unreadable(key, path, Message("is empty"))
     if is_placeholder(text):
-        raise SecretReadError(key, path, PLACEHOLDER_MESSAGE)
+        raise _unreadable(key, path, PLACEHOLDER_MESSAGE)
     return Secret(text)
 
 

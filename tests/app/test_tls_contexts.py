@@ -89,7 +89,7 @@ audit:
     found = tls_contexts.certificate_expiries(
         settings(tmp_path, text.replace("D/", f"{tmp_path}/"))
     )
-    authority = max(tls_contexts._expiry_times(tmp_path / "short.pem"))
+    authority = tls_contexts.expiry_time(tmp_path / "short.pem", is_ca=True)
     soon, later = SOON.timestamp(), LATER.timestamp()
     assert found == {
         "listener": soon,

@@ -504,7 +504,7 @@ async def test_quotes_around_the_secret(ward: Ward) -> None:
     """They are told where the secret's file is looked at."""
     ward.secret.write_text(f'"{SECRET}"')
     _, text = await ward.examine()
-    assert "What is in it stands between quotation marks" in text
+    assert "secret: stands between quotation marks" in text
 
 
 async def test_wrong_base(ward: Ward, platform: Platform) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.section import MAX_SECRET_BYTES, SecretReadError, read_secret_file
+from gateway.config.section import MAX_SECRET_BYTES, read_secret_file
 from gateway.config.settings import Settings
+from gateway.errors import StartError
 
 KEY = "credentials.default.client_secret_file"
 
@@ -46,17 +47,17 @@ def test_a_file_without_a_secret_is_unreadable(tmp_path: Path, content: bytes, w
     """Empty, binary and oversized files are refused with key, path and reason, never content."""
     file = tmp_path / "secret"
     file.write_bytes(content)
-    with pytest.raises(SecretReadError, match=why) as caught:
+    with pytest.raises(StartError, match=why) as caught:
         read_secret_file(KEY, file)
-    assert (caught.value.key, caught.value.path) == (KEY, file)
+    assert str(caught.value).startswith(f"{KEY}: {file}: ")
     assert "xxx" not in str(caught.value)
 
 
 def test_a_missing_file_or_a_directory_is_unreadable(tmp_path: Path) -> None:
     """What cannot be opened is reported in the system's words."""
-    with pytest.raises(SecretReadError, match="no such file"):
+    with pytest.raises(StartError, match="no such file"):
         read_secret_file(KEY, tmp_path / "none")
-    with pytest.raises(SecretReadError, match="is a directory"):
+    with pytest.raises(StartError, match="is a directory"):
         read_secret_file(KEY, tmp_path)
 
 

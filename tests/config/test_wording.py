@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from gateway.config.problems import Problem
-from gateway.config.section import SecretReadError, read_secret_file
+from gateway.config.section import read_secret_file
+from gateway.errors import StartError
 from tests.config.test_loader import CREDENTIALS, problems
 
 
@@ -89,7 +90,7 @@ def test_an_outbox_needs_a_key(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"", "write the secret into it: (umask 077; printf"), (b"x" * 70000, "the right file")],
+    [(b"", "Write the secret into it: (umask 077; printf"), (b"x" * 70000, "the right file")],
 )
 def test_a_secret_file_without_a_secret_comes_with_the_remedy(
     tmp_path: Path, content: bytes, words: str
@@ -97,7 +98,7 @@ def test_a_secret_file_without_a_secret_comes_with_the_remedy(
     """An empty file is not a matter of rights."""
     file = tmp_path / "secret"
     file.write_bytes(content)
-    with pytest.raises(SecretReadError) as caught:
+    with pytest.raises(StartError) as caught:
         read_secret_file("credentials.default.client_secret_file", file)
-    assert words in caught.value.hint
-    assert caught.value.hint in str(caught.value)
+    assert words in str(caught.value)
+    assert str(caught.value) in str(caught.value)

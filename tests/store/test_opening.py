@@ -135,13 +135,11 @@ async def test_encryption_key_file(
     assert await given.get(StoreKey(KEY.name, Secret("of another client"))) is not None
 
 
-def test_missing_files(closing: contextlib.AsyncExitStack, tmp_path: Path) -> None:
-    """Files that are not there are named."""
+def test_missing_key_file(closing: contextlib.AsyncExitStack, tmp_path: Path) -> None:
+    """A file that is not there is named."""
     gone = str(tmp_path / "none")
     with pytest.raises(StartError, match=f"store.encryption_key_file: {gone}: no such file"):
         open_store(settings(encryption_key_file=gone), closing)
-    with pytest.raises(StartError, match=f"store.ca_file: {gone}: "):
-        open_store(settings(url="rediss://h", ca_file=gone), closing)
 
 
 def test_an_outbox_key_may_be_written_with_and_without_padding() -> None:
