@@ -101,4 +101,3 @@ def test_a_secret_file_without_a_secret_comes_with_the_remedy(
     with pytest.raises(StartError) as caught:
         read_secret_file("credentials.default.client_secret_file", file)
     assert words in str(caught.value)
-    assert str(caught.value) in str(caught.value)
