@@ -215,8 +215,8 @@ class Gateway:
         self._stack.push_async_callback(session.close)
         addresses = await self._alerts.resolve_addresses(self.settings)
         self.audit = await self._open_audit(session)
-        store = shared_stores.open_store(self.settings, self._stack)
-        sessions = shared_stores.open_sessions(self.settings, self._stack)
+        store = shared_stores.open_token_store(self.settings, self._stack)
+        sessions = shared_stores.open_session_store(self.settings, self._stack)
         self._make_core = functools.partial(
             Core,
             session=session,

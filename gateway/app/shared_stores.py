@@ -32,7 +32,7 @@ _TOKEN_TIMEOUT: Final = 0.25
 _SESSION_TIMEOUT: Final = 0.5
 
 
-def open_store(settings: Settings, closing: contextlib.AsyncExitStack) -> TokenStore:
+def open_token_store(settings: Settings, closing: contextlib.AsyncExitStack) -> TokenStore:
     """Return the token store, not connected yet; `closing` closes it. Raises `StartError`."""
     store = settings.store
     encryption_key = store_key(store)
@@ -46,7 +46,7 @@ def open_store(settings: Settings, closing: contextlib.AsyncExitStack) -> TokenS
     return RedisTokenStore(client, encryption_key=encryption_key)
 
 
-def open_sessions(settings: Settings, closing: contextlib.AsyncExitStack) -> SessionStore:
+def open_session_store(settings: Settings, closing: contextlib.AsyncExitStack) -> SessionStore:
     """Return the session store, not connected yet; `closing` closes it. Raises `StartError`."""
     store = settings.store
     if store.url.kind == "memory":

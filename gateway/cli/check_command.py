@@ -111,9 +111,9 @@ def print_doctor(
     settings: Settings, warnings: Iterable[Problem] = (), *, as_json: bool = False
 ) -> bool:
     """Print the results of all checks, including the warnings. Return whether none failed."""
-    from gateway.cli import doctor as command
+    from gateway.cli.doctor import run_checks
 
-    findings = asyncio.run(command.run_checks(settings, None if as_json else print_line, warnings))
+    findings = asyncio.run(run_checks(settings, None if as_json else print_line, warnings))
     failed = [finding for finding in findings if finding.level == "failed"]
     if as_json:
         click.echo(doctor_report(findings))

@@ -31,7 +31,11 @@ from gateway.config.settings import PRESETS
 from gateway.errors import StartError
 from gateway.i18n import Message, all_of, format_duration, join_messages
 from gateway.oauth.token_endpoint import read_response
-from gateway.oauth.token_failures import description_of, with_description
+from gateway.oauth.token_failures import (
+    WRONG_ENDPOINT_STATUSES,
+    description_of,
+    with_description,
+)
 from gateway.oauth.token_response import TokenRequestError, oauth_error_code, parse_object
 from gateway.secret import Secret
 
@@ -63,7 +67,6 @@ _WRONG_SERVER_CAUSES: Final = frozenset(
         "no usable access_token",
     }
 )
-_WRONG_PATH_STATUSES: Final = frozenset({404, 405, 410})
 _UNKNOWN_CLIENT_ERRORS: Final = frozenset({"invalid_client", "unauthorized_client"})
 """The errors of an SSO that refuses the client, and not what the client asks for."""
 
@@ -113,7 +116,7 @@ def _hint(error: TokenRequestError, settings: Settings, name: str) -> Message:
         return join_messages(
             ". ", [hint, environment_hint, *_mixed_environments(settings), _environment_endpoints()]
         )
-    if error.cause in _WRONG_SERVER_CAUSES or error.status in _WRONG_PATH_STATUSES:
+    if error.cause in _WRONG_SERVER_CAUSES or error.status in WRONG_ENDPOINT_STATUSES:
         return join_messages(". ", [hint, _environment_endpoints()])
     return hint
 

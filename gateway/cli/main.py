@@ -25,6 +25,7 @@ from gateway.cli.terminal import (
     argument,
     as_json_option,
     config_option,
+    exit_with_message,
     exit_with_problems,
     language_option,
     load_settings,
@@ -33,7 +34,6 @@ from gateway.cli.terminal import (
     settings_source,
     translate,
 )
-from gateway.cli.terminal import exit_with_message as _fail
 from gateway.cli.usage import LocalizedGroup
 from gateway.i18n import Message, exception_message, join_messages, setting_problem, system_error
 
@@ -177,7 +177,7 @@ def sandbox(
         faults = Faults.parse(fail or (), slow or (), token_lifetime, reject_tokens)
         platform = SandboxOptions(port=port, faults=faults, lenient=lenient, search_lag=search_lag)
     except ValueError as error:
-        _fail(exception_message(error), WRONG_USAGE)
+        exit_with_message(exception_message(error), WRONG_USAGE)
     addresses = _address("--listen", listen), _address("--admin", admin)
     from gateway.cli.sandbox_command import SandboxRun
 
@@ -185,11 +185,11 @@ def sandbox(
 
 
 def _run_sandbox(demo: SandboxRun) -> None:
-    from gateway.cli import sandbox_command as command
+    from gateway.cli.sandbox_command import serve_sandbox
     from gateway.errors import StartError
 
     try:
-        command.serve_sandbox(demo, click.echo)
+        serve_sandbox(demo, click.echo)
     except StartError as error:
         _exit_start_failed(error)
 
@@ -201,7 +201,7 @@ def _address(option: str, text: str) -> ListenAddress:
         return parse_address(text)
     except InvalidValueError as error:
         why = {"why": error.message, "hint": error.hint}
-        _fail(Message("{option} {why}; {hint}", option=option, **why), WRONG_USAGE)
+        exit_with_message(Message("{option} {why}; {hint}", option=option, **why), WRONG_USAGE)
 
 
 cli.add_unloaded("init", "gateway.cli.init_command:init")
@@ -220,7 +220,7 @@ def schema() -> None:
 def _exit_start_failed(error: Exception) -> NoReturn:
     """Exit with one line of output for each reason."""
     reasons = (Message(line) for line in translate(exception_message(error)).splitlines())
-    _fail(
+    exit_with_message(
         join_messages("\n", (Message("could not start: {why}", why=why) for why in reasons)),
         NO_START,
     )
@@ -245,10 +245,10 @@ def healthcheck(config: Path | None = None, lang: str | None = None) -> None:
         status, body = ask(address, "/readyz")
     except ValueError:
         other = Message("not ready: what answers on {address} is no gateway", address=address)
-        _fail(other, CHECK_FAILED)
+        exit_with_message(other, CHECK_FAILED)
     except OSError as error:
         why = Message.external((error.strerror or "").lower(), Message("no answer"))
-        _fail(
+        exit_with_message(
             Message(
                 "not ready: {address} cannot be reached: {why}",
                 address=address,
@@ -261,7 +261,7 @@ def healthcheck(config: Path | None = None, lang: str | None = None) -> None:
         return
     names = ", ".join(body.get("failing", ()))
     failing = names or Message("/readyz answered {status}", status=status)
-    _fail(Message("not ready: {failing}", failing=failing), CHECK_FAILED)
+    exit_with_message(Message("not ready: {failing}", failing=failing), CHECK_FAILED)
 
 
 audit = LocalizedGroup("audit", help="Look after audit files.", no_args_is_help=True)
@@ -288,18 +288,18 @@ def verify(
 
     Exit codes: 0 whole, 1 a line is bad, 2 a file cannot be read, 4 the end is unproven.
     """
-    from gateway.audit.chain_verification import verify_files as judge
-    from gateway.cli import audit_command as command
+    from gateway.audit.chain_verification import verify_files
+    from gateway.cli.audit_command import format_report, report_document
 
     try:
-        verdict = judge(files)
+        verdict = verify_files(files)
     except OSError as error:
         why = system_error(error, Message("cannot be read"))
-        _fail(Message("{path}: {why}", path=error.filename, why=why), WRONG_USAGE)
+        exit_with_message(Message("{path}: {why}", path=error.filename, why=why), WRONG_USAGE)
     if as_json:
-        click.echo(json.dumps(command.report_document(verdict), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(report_document(verdict), indent=2, ensure_ascii=False))
     else:
-        for line in command.format_report(verdict):
+        for line in format_report(verdict):
             print_line(line)
     if verdict.fault is not None:
         raise click.exceptions.Exit(CHECK_FAILED)
@@ -326,23 +326,25 @@ def notify(
     cannot be read, or what sends messages is not installed.
     """
     if not test:
-        _fail(Message("say what to do: notify --test sends a test message"), WRONG_USAGE)
+        exit_with_message(
+            Message("say what to do: notify --test sends a test message"), WRONG_USAGE
+        )
     settings = load_settings(config)
     from gateway.app.observability_setup import AlertAddressError, parse_addresses
-    from gateway.cli import notify_command as command
+    from gateway.cli.notify_command import send_test_message
     from gateway.errors import StartError
 
     try:
         addresses = parse_addresses(settings)
     except AlertAddressError as error:
-        _fail(exception_message(error), WRONG_USAGE)
+        exit_with_message(exception_message(error), WRONG_USAGE)
     except StartError as error:
-        _fail(exception_message(error), NO_START)
+        exit_with_message(exception_message(error), NO_START)
     if not addresses:
-        _fail(
+        exit_with_message(
             setting_problem("alerts.notify", Message("is empty; nobody is to be told")), WRONG_USAGE
         )
-    findings = asyncio.run(command.send_test_message(settings, addresses))
+    findings = asyncio.run(send_test_message(settings, addresses))
     for finding in findings:
         print_line(finding.line())
     raise click.exceptions.Exit(

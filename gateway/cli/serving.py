@@ -22,6 +22,6 @@ def run_gateway(config: Path | None) -> int:
     # remaining objects are never examined again.
     gc.collect()
     gc.freeze()
-    from gateway.app.run import run as serve
+    from gateway.app.run import run
 
-    return serve(settings, source)
+    return run(settings, source)

@@ -86,7 +86,7 @@ _CAUSE_TEXTS: Final[dict[str, tuple[Message, Message]]] = {
     ),
 }
 # Statuses by which a server responds at an address that is not its token endpoint.
-_WRONG_ENDPOINT_STATUSES: Final = frozenset({404, 405, 410})
+WRONG_ENDPOINT_STATUSES: Final = frozenset({404, 405, 410})
 _INVALID_RESPONSE_CAUSES: Final = frozenset(
     {"unreadable answer", "not a JSON object", "empty answer"}
 )
@@ -169,7 +169,7 @@ def _invalid_response(error: TokenRequestError, destination: Message) -> tuple[M
             "{way} gave no token but {what}{status}", way=destination, what=what, status=status
         ), _RETRY_HINT
     if error.cause == "error status":
-        remedy = _CHECK_TOKEN_URL if error.status in _WRONG_ENDPOINT_STATUSES else EMPTY_MESSAGE
+        remedy = _CHECK_TOKEN_URL if error.status in WRONG_ENDPOINT_STATUSES else EMPTY_MESSAGE
         told = _reported_error(error)
         return Message("{way} gave no token ({told})", way=destination, told=told), remedy
     remedy = _CHECK_TOKEN_URL if error.cause in _INVALID_RESPONSE_CAUSES else EMPTY_MESSAGE

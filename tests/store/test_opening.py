@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trustme
 
-from gateway.app.shared_stores import open_store, outbox_key
+from gateway.app.shared_stores import open_token_store, outbox_key
 from gateway.config.operations_settings import OutboxSettings
 from gateway.config.settings import Settings
 from gateway.errors import StartError
@@ -46,7 +46,7 @@ async def works(store: TokenStore) -> bool:
 
 def test_memory(closing: contextlib.AsyncExitStack) -> None:
     """Without a URL tokens stay in the process."""
-    assert isinstance(open_store(settings(), closing), MemoryTokenStore)
+    assert isinstance(open_token_store(settings(), closing), MemoryTokenStore)
 
 
 async def test_with_a_password(closing: contextlib.AsyncExitStack, server: RedisServer) -> None:
@@ -54,7 +54,7 @@ async def test_with_a_password(closing: contextlib.AsyncExitStack, server: Redis
     await server.command("ACL", "SETUSER", "gw", "on", ">p@ss", "~dhp-gateway:*", "+@all")
     await server.command("ACL", "SETUSER", "default", "off")
     url = server.url.replace("//", "//gw:p%40ss@")
-    assert await works(open_store(settings(url=url), closing))
+    assert await works(open_token_store(settings(url=url), closing))
 
 
 async def test_rights_that_suffice(closing: contextlib.AsyncExitStack, server: RedisServer) -> None:
@@ -63,7 +63,7 @@ async def test_rights_that_suffice(closing: contextlib.AsyncExitStack, server: R
     await server.command(
         "ACL", "SETUSER", "gw", "on", ">p", "~dhp-gateway:*", "-@all", *rights.split()
     )
-    store = open_store(settings(url=server.url.replace("//", "//gw:p@")), closing)
+    store = open_token_store(settings(url=server.url.replace("//", "//gw:p@")), closing)
     assert isinstance(store, RedisTokenStore)
     assert await works(store)
     lease = await store.acquire_lease(KEY)
@@ -93,15 +93,15 @@ async def test_tls(
     """rediss:// speaks TLS with the CAs of store.ca_file, and with no others."""
     server, ca_file = tls_server
     url = server.url.replace("redis://", "rediss://")
-    assert await works(open_store(settings(url=url, ca_file=str(ca_file)), closing))
+    assert await works(open_token_store(settings(url=url, ca_file=str(ca_file)), closing))
     with pytest.raises(Exception, match=r"(?i)certificate"):
-        await works(open_store(settings(url=url), closing))
+        await works(open_token_store(settings(url=url), closing))
 
 
 async def test_unix_socket(closing: contextlib.AsyncExitStack, server: RedisServer) -> None:
     """unix:// leads to a server on this machine, in a database of one's own."""
     url = f"unix://{server.socket}?db=3"
-    assert await works(open_store(settings(url=url), closing))
+    assert await works(open_token_store(settings(url=url), closing))
     assert await server.command("DBSIZE") == 0
 
 
@@ -117,7 +117,7 @@ KEYS = {
 def test_wrong_encryption_key(closing: contextlib.AsyncExitStack, case: str, url: str) -> None:
     """A key of another form is refused by its name, and not shown."""
     with pytest.raises(StartError, match=r"store\.encryption_key") as caught:
-        open_store(settings(url=url, encryption_key=KEYS[case]), closing)
+        open_token_store(settings(url=url, encryption_key=KEYS[case]), closing)
     assert KEYS[case] not in str(caught.value)
 
 
@@ -129,9 +129,9 @@ async def test_encryption_key_file(
     file = tmp_path / "key"
     text = base64.urlsafe_b64encode(bytes(range(224, 256))).decode()
     file.write_text((text if padded else text.rstrip("=")) + "\n")
-    store = open_store(settings(url=server.url, encryption_key_file=str(file)), closing)
+    store = open_token_store(settings(url=server.url, encryption_key_file=str(file)), closing)
     assert await works(store)
-    given = open_store(settings(url=server.url, encryption_key=text), closing)
+    given = open_token_store(settings(url=server.url, encryption_key=text), closing)
     assert await given.get(StoreKey(KEY.name, Secret("of another client"))) is not None
 
 
@@ -139,7 +139,7 @@ def test_missing_key_file(closing: contextlib.AsyncExitStack, tmp_path: Path) ->
     """A file that is not there is named."""
     gone = str(tmp_path / "none")
     with pytest.raises(StartError, match=f"store.encryption_key_file: {gone}: no such file"):
-        open_store(settings(encryption_key_file=gone), closing)
+        open_token_store(settings(encryption_key_file=gone), closing)
 
 
 def test_an_outbox_key_may_be_written_with_and_without_padding() -> None:
