@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from gateway.clock import backoff
-from gateway.i18n import Message, format_duration
+from gateway.errors import StartError
+from gateway.i18n import Message, format_duration, setting_problem
 from gateway.telemetry.logs import get_logger, silence_libraries
 
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
-MISSING: Final = Message("needs the extra `notify`: pip install 'dhp-gateway[notify]'")
-NOT_UNDERSTOOD: Final = Message("is no address that Apprise understands")
-ADDRESS_HINT: Final = Message(
+_MISSING: Final = Message("needs the extra `notify`: pip install 'dhp-gateway[notify]'")
+_NOT_UNDERSTOOD: Final = Message("is no address that Apprise understands")
+_ADDRESS_HINT: Final = Message(
     "write it like mailtos://user:password@mail.clinic.uz?to=duty@clinic.uz; characters such as "
     "@ or / in a password are percent-encoded"
 )
@@ -42,8 +43,8 @@ _NOISY_LOGGERS: Final = ("apprise", "oauthlib", "requests_oauthlib", "urllib3")
 _KINDS: Final = {"begun": "failure", "over": "success"}
 
 
-class MissingExtraError(Exception):
-    """Apprise is not installed."""
+class AlertAddressError(StartError):
+    """Apprise does not understand an address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +89,10 @@ class AlertAddress:
         return str(service.host), int(service.port or (443 if service.secure else 80))
 
 
-def parse_address(name: Message, url: Secret) -> AlertAddress | None:
-    """Return the address of a URL, None if Apprise does not understand it.
+def parse_address(name: Message, url: Secret) -> AlertAddress:
+    """Return the address of a URL. Raises `AlertAddressError`, and `StartError` without Apprise.
 
-    Raises `MissingExtraError`. Opens no connection. The first call imports the library, which takes
-    most of a second.
+    Opens no connection. The first call imports the library, which takes most of a second.
     """
     apprise = _import_apprise()
     # Apprise stores nothing on disk, and loads no plugin code from there.
@@ -101,7 +101,7 @@ def parse_address(name: Message, url: Secret) -> AlertAddress | None:
     )
     service = apprise.Apprise.instantiate(url.reveal(), asset=asset)
     if service is None:
-        return None
+        raise AlertAddressError(setting_problem(name, _NOT_UNDERSTOOD, _ADDRESS_HINT))
     return AlertAddress(
         Message("{name} ({scheme})", name=name, scheme=urlsplit(url.reveal()).scheme), url, service
     )
@@ -111,7 +111,7 @@ def _import_apprise() -> Any:
     try:
         library = importlib.import_module("apprise")
     except ImportError:
-        raise MissingExtraError from None
+        raise StartError(setting_problem("alerts.notify", _MISSING)) from None
     silence_libraries(*_NOISY_LOGGERS)
     return library
 

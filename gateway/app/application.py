@@ -122,7 +122,7 @@ class Gateway:
             core = await asyncio.to_thread(self._make_core, settings)
             expiries = await asyncio.to_thread(tls_contexts.certificate_expiries, settings)
             operators = await asyncio.to_thread(identity_setup.operators, settings)
-            addresses = await self._alerts.resolve_addresses(settings)
+            addresses = await asyncio.to_thread(observability_setup.parse_addresses, settings)
             await self._cores.replace(core)
             if reloader.changes_platform(self.settings, settings):
                 self.platform_monitor.reset()
@@ -213,7 +213,7 @@ class Gateway:
             cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, auto_decompress=True
         )
         self._stack.push_async_callback(session.close)
-        addresses = await self._alerts.resolve_addresses(self.settings)
+        addresses = await asyncio.to_thread(observability_setup.parse_addresses, self.settings)
         self.audit = await self._open_audit(session)
         store = shared_stores.open_token_store(self.settings, self._stack)
         sessions = shared_stores.open_session_store(self.settings, self._stack)

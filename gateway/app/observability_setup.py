@@ -20,9 +20,8 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from gateway import __version__, exchange
-from gateway.alerts import notify_addresses
 from gateway.alerts.alert_service import AlertMonitor
-from gateway.alerts.notify_addresses import MissingExtraError
+from gateway.alerts.notify_addresses import parse_address
 from gateway.app import tls_contexts
 from gateway.audit.audit_event import AuditParties, audit_event, national_event
 from gateway.audit.audit_trail import NullAuditTrail, WriterAuditTrail
@@ -227,20 +226,12 @@ def _translation(settings: Settings) -> Translate | None:
     return functools.partial(national_event if national else audit_event, parties=parties)
 
 
-class AlertAddressError(StartError):
-    """An alert address is not understood by the notification library."""
-
-
 class AlertService:
     """The alerts of this gateway."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._messenger: AlertMonitor | None = None
-
-    async def resolve_addresses(self, settings: Settings) -> tuple[AlertAddress, ...]:
-        """Return the alert addresses of these settings. Raises `StartError`."""
-        return await asyncio.to_thread(parse_addresses, settings)
 
     def open(
         self,
@@ -280,7 +271,7 @@ def parse_addresses(settings: Settings) -> tuple[AlertAddress, ...]:
 
     The first call takes most of a second, because it imports the notification library.
     """
-    return tuple(parse_alert_address(name, url) for name, url in configured_addresses(settings))
+    return tuple(parse_address(name, url) for name, url in configured_addresses(settings))
 
 
 def configured_addresses(settings: Settings) -> Iterator[tuple[Message, Secret]]:
@@ -299,15 +290,3 @@ def configured_addresses(settings: Settings) -> Iterator[tuple[Message, Secret]]
             if line.strip() and not line.lstrip().startswith("#"):
                 name = Message("{key}_file line {number}", key=source.key, number=number)
                 yield name, Secret(line.strip())
-
-
-def parse_alert_address(name: Message, url: Secret) -> AlertAddress:
-    """Return the address of a URL. Raises `AlertAddressError`, or `StartError` without Apprise."""
-    try:
-        address = notify_addresses.parse_address(name, url)
-    except MissingExtraError:
-        raise StartError(setting_problem("alerts.notify", notify_addresses.MISSING)) from None
-    if address is None:
-        why, hint = notify_addresses.NOT_UNDERSTOOD, notify_addresses.ADDRESS_HINT
-        raise AlertAddressError(setting_problem(name, why, hint))
-    return address

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
 
 from gateway import os_support
+from gateway.alerts.notify_addresses import AlertAddressError, parse_address
 from gateway.app import identity_setup, observability_setup, shared_stores, tls_contexts
-from gateway.app.observability_setup import AlertAddressError
 from gateway.app.reloader import watched_files
 from gateway.config.problems import dotted
 from gateway.config.section import (
@@ -41,6 +41,7 @@ from gateway.i18n import EMPTY_MESSAGE, Message, exception_message, setting_prob
 if TYPE_CHECKING:
     from gateway.config.section import SecretRef
     from gateway.config.settings import Settings
+    from gateway.secret import Secret
 
 # `odd`: works, but is probably not as it was meant. `expired`: a certificate. `exposed`: a secret
 # that others may read. None of them prevents a start.
@@ -193,18 +194,25 @@ def _secrets(settings: Settings) -> Iterator[Finding]:
             text = secret.read()
         except StartError as error:
             yield replace(failed_setting(error), check=check)
-            continue
-        found: list[Finding] = []
-        may_be_odd = text is not None and secret.setting[-1] != "private_key"
-        if may_be_odd and (odd := suspicious_surrounding(text)) is not None:
-            hint = Message("remove it; if the secret was issued so, go on: it is used as it stands")
-            key, detail = secret.fault(odd)
-            found.append(Finding(check, "odd", detail, hint, key))
-        if secret.file is not None and (exposed := permission_problem(secret.file)) is not None:
-            detail = Message("{path} {why}", path=secret.file, why=exposed)
-            hint = Message("Run: chmod 0600 {path}", path=secret.file)
-            found.append(Finding(check, "exposed", detail, hint, secret.file_key))
-        yield from found or [_usable_secret(check, secret)]
+        else:
+            found = [*_odd_secret(check, secret, text), *_exposed_secret(check, secret)]
+            yield from found or [_usable_secret(check, secret)]
+
+
+def _odd_secret(check: Message, secret: SecretRef, text: Secret | None) -> Iterator[Finding]:
+    if text is None or secret.setting[-1] == "private_key":
+        return
+    if (odd := suspicious_surrounding(text)) is not None:
+        hint = Message("remove it; if the secret was issued so, go on: it is used as it stands")
+        key, detail = secret.fault(odd)
+        yield Finding(check, "odd", detail, hint, key)
+
+
+def _exposed_secret(check: Message, secret: SecretRef) -> Iterator[Finding]:
+    if secret.file is not None and (exposed := permission_problem(secret.file)) is not None:
+        detail = Message("{path} {why}", path=secret.file, why=exposed)
+        hint = Message("Run: chmod 0600 {path}", path=secret.file)
+        yield Finding(check, "exposed", detail, hint, secret.file_key)
 
 
 def _use(settings: Settings, secret: SecretRef) -> None:
@@ -312,7 +320,7 @@ def _unusable_addresses(settings: Settings) -> Iterator[Finding]:
     try:
         for name, url in observability_setup.configured_addresses(settings):
             try:
-                observability_setup.parse_alert_address(name, url)
+                parse_address(name, url)
             except AlertAddressError as error:
                 yield replace(failed_setting(error), check=name)
     except StartError as error:

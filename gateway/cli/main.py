@@ -330,7 +330,8 @@ def notify(
             Message("say what to do: notify --test sends a test message"), WRONG_USAGE
         )
     settings = load_settings(config)
-    from gateway.app.observability_setup import AlertAddressError, parse_addresses
+    from gateway.alerts.notify_addresses import AlertAddressError
+    from gateway.app.observability_setup import parse_addresses
     from gateway.cli.notify_command import send_test_message
     from gateway.errors import StartError
 

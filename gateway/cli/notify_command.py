@@ -8,9 +8,8 @@ from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from gateway.alerts.alert_messages import AlertFormatter
-from gateway.alerts.notify_addresses import AddressSender
+from gateway.alerts.notify_addresses import AddressSender, AlertAddressError, parse_address
 from gateway.app import observability_setup
-from gateway.app.observability_setup import AlertAddressError
 from gateway.app.preflight import Finding
 from gateway.cli.doctor_network import CheckedServer, check_connection
 from gateway.errors import StartError
@@ -46,7 +45,7 @@ async def check_addresses(settings: Settings) -> AsyncIterator[Finding]:
     with contextlib.suppress(StartError):
         for name, url in observability_setup.configured_addresses(settings):
             with contextlib.suppress(AlertAddressError):
-                address = observability_setup.parse_alert_address(name, url)
+                address = parse_address(name, url)
                 async for finding in _check_route(address):
                     yield finding
 
