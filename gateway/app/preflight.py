@@ -139,7 +139,7 @@ def preflight(settings: Settings, already_reported: Collection[str] = ()) -> Ite
             if finding.key not in reported_keys
         ]
         yield from found
-        reported_keys.update(finding.key for finding in found if finding.state != "ok")
+        reported_keys.update(finding.key for finding in found if finding.state == "failed")
 
 
 def _of_setting(state: State, key: str, detail: Message, hint: Message = EMPTY_MESSAGE) -> Finding:

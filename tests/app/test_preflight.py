@@ -47,6 +47,8 @@ def broken(folder: Path) -> dict[str, dict[str, Any]]:
     key = put_file(folder / "key", other.private_key_pem.bytes())
     missing, garbage = str(folder / "none"), put_file(folder / "garbage", b"no PEM")
     copies = [put_file(folder / name, b"planted-key") for name in ("first", "second")]
+    own = put_file(folder / "own", one.private_key_and_cert_chain_pem.bytes())
+    user = {"basic_auth": {"username": "his", "password": "planted-pass"}}
     https = {"fhir_base_url": "https://127.0.0.1:1/fhir"}
     lines = put_file(folder / "lines", b"json://127.0.0.1:1\nplanted\n")
     syslog = {"sink": "syslog", "syslog_url": "tls://127.0.0.1:1", "syslog_ca_file": garbage}
@@ -57,11 +59,17 @@ def broken(folder: Path) -> dict[str, dict[str, Any]]:
         },
         "callers[0].api_key_file": callers(put_file(folder / "empty")),
         "callers[1].api_key_file": callers(*copies),
+        "callers[1].basic_auth.password": {
+            "callers": [{"name": "a", **user}, {"name": "b", **user}]
+        },
         "admin.operators[0].password_file": {
             "admin": {"operators": [{"name": "o", "password_file": missing}]}
         },
         "listen.tls.cert_file": {"listen": {"tls": {"cert_file": cert, "key_file": key}}},
         "listen.tls.key_file": {"listen": {"tls": {"cert_file": cert, "key_file": missing}}},
+        "listen.tls.client_ca_file": {
+            "listen": {"tls": {"cert_file": own, "key_file": own, "client_ca_file": garbage}}
+        },
         "platform.ca_file": {"platform": {**https, "ca_file": garbage}},
         "platform.client_cert_file": {
             "platform": {**https, "client_cert_file": cert, "client_key_file": key}
@@ -83,9 +91,11 @@ KEYS = (
     "credentials.default.private_key_file",
     "callers[0].api_key_file",
     "callers[1].api_key_file",
+    "callers[1].basic_auth.password",
     "admin.operators[0].password_file",
     "listen.tls.cert_file",
     "listen.tls.key_file",
+    "listen.tls.client_ca_file",
     "platform.ca_file",
     "platform.client_cert_file",
     "sso.ca_file",
@@ -121,10 +131,14 @@ def write(folder: Path, changed: dict[str, Any], **addresses: str) -> Path:
 async def test_each_cause_has_one_text(tmp_path: Path, key: str) -> None:
     """`check`, `doctor`, a start and a reload say the same of it, and only that."""
     changed = broken(tmp_path)[key]
+    beside = await dhp("check", "--config", write(tmp_path, {**changed, "workers": 0}))
     file = write(tmp_path, changed)
-    [line] = (await dhp("check", "--config", file)).out.splitlines()
-    text = line.removesuffix(".")
+    alone = await dhp("check", "--config", file)
+    assert (beside.code, alone.code) == (2, 2)
+    assert beside.out.splitlines()[1:] == alone.out.splitlines()
+    text = alone.out.rstrip().removesuffix(".")
     assert text.startswith(f"{key}: ")
+    assert "planted" not in text
     started = await dhp("run", "--config", file)
     assert started.code == 3
     assert started.err.splitlines()[-1].removesuffix(".") == f"dhp-gateway: could not start: {text}"
@@ -137,6 +151,16 @@ async def test_each_cause_has_one_text(tmp_path: Path, key: str) -> None:
             with pytest.raises(StartError) as refused:
                 await it.gateway.reload(load_settings(write(tmp_path, changed, **fixed), {}))
         assert str(refused.value).removesuffix(".") == text
+
+
+async def test_an_address_between_quotation_marks(tmp_path: Path) -> None:
+    """Why it looks wrong and what it prevents are two findings about one key."""
+    file = write(tmp_path, {"alerts": {"notify": ["'json://127.0.0.1:1'"]}})
+    odd, failed = (await dhp("check", "--config", file)).out.splitlines()
+    assert odd.startswith("alerts.notify[0]: stands between quotation marks")
+    assert failed.startswith("alerts.notify[0]: is no address that Apprise understands")
+    started = await dhp("run", "--config", file)
+    assert (started.code, failed in started.err) == (3, True)
 
 
 UNUSED: dict[str, dict[str, Any]] = {
