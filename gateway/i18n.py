@@ -89,11 +89,11 @@ class Message(str):
     def __format__(self, spec: str) -> str:
         """Format as `str` does, with two more specifications.
 
-        `capital` capitalizes the first letter. `sentence` does so only if the text begins with a
-        word in small letters, and adds a full stop if there is no final punctuation mark.
+        `capital` capitalizes the first letter if the text begins with a word in small letters.
+        `sentence` does so too, and adds a full stop if there is no final punctuation mark.
         """
         if spec == "capital":
-            return self[:1].upper() + self[1:]
+            return _capital(self)
         return _sentence(self) if spec == "sentence" else super().__format__(spec)
 
     def in_language(self, language: str) -> str:
@@ -210,8 +210,11 @@ _WORD: Final = re.compile(
 
 
 def _sentence(text: str) -> str:
-    ended = text if text.endswith(("?", ".", "!", "…")) else f"{text}."
-    return ended[0].upper() + ended[1:] if _WORD.match(ended) else ended
+    return _capital(text if text.endswith(("?", ".", "!", "…")) else f"{text}.")
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:] if _WORD.match(text) else text
 
 
 class _Nothing(NullTranslations):
