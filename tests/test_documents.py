@@ -20,7 +20,6 @@ from gateway.audit.audit_trail import exchange_record
 from gateway.cli.main import cli
 from gateway.errors import REASONS
 from gateway.exchange import Exchange
-from gateway.health.health import Readiness
 from gateway.i18n import LANGUAGES
 from gateway.telemetry.metrics import Metrics
 
@@ -172,8 +171,7 @@ def test_only_commands_that_there_are_get_named() -> None:
 
 def test_every_page_for_operators_that_is_named_answers() -> None:
     """settings.md and operations.md name pages that are there, or say that they are not yet."""
-    nothing = Readiness(tokens=dict, is_circuit_open=bool, is_draining=bool)
-    application = build_application(metrics=Metrics(), readiness=nothing, status=NoStatus())
+    application = build_application(metrics=Metrics(), health=NoStatus(), status=NoStatus())
     pages = {resource.canonical for resource in application.router.resources()}
     named = set()
     for name in ("docs/settings.md", "docs/operations.md", "README.md"):

@@ -25,6 +25,7 @@ from gateway.admin.admin_listener import SAFE_HEADERS, json_response
 from gateway.admin.outbox_routes import OutboxPages
 from gateway.admin.status_events import StatusEvents
 from gateway.field_values import prefers_html
+from gateway.health.health import readiness
 from gateway.http import content_coding
 from gateway.telemetry.logs import get_logger
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from gateway.admin.operators import Operators
     from gateway.admin.outbox_admin_api import OutboxAdminApi
     from gateway.admin.status_facts import StatusReporter
-    from gateway.health.health import Readiness
+    from gateway.health.health import Health
     from gateway.telemetry.metrics import Metrics
 
 Handler = Callable[[Request], Awaitable[StreamResponse]]
@@ -46,7 +47,7 @@ _GZIP_FROM = 1024
 def build_application(
     *,
     metrics: Metrics,
-    readiness: Readiness,
+    health: Health,
     public_keys: Callable[[], Iterable[Mapping[str, Any]]] = tuple,
     status: StatusReporter | None = None,
     outbox: OutboxAdminApi | None = None,
@@ -65,7 +66,7 @@ def build_application(
         return json_response(HTTPStatus.OK, {"alive": True})
 
     async def readyz(request: Request) -> Response:
-        ready, body = readiness.report()
+        ready, body = readiness(health.components())
         return json_response(HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE, body)
 
     async def scrape(request: Request) -> Response:

@@ -21,17 +21,16 @@ from gateway.config.section import Section
 from gateway.config.setting_urls import DatabaseLocation, StoreLocation
 from gateway.config.value_types import ListenAddress
 from gateway.errors import REMEDIES, outcome_text
-from gateway.health.advice import STATUS_MESSAGES
-from gateway.health.evidence import CircuitState
-from gateway.health.health import service_status, token_statuses
-from gateway.health.recent_requests import PLATFORM_ERROR, PLATFORM_REFUSAL, many_errors
+from gateway.health.advice import CARE_ANSWERS, STATUS_MESSAGES, advice
+from gateway.health.evidence import REFUSES, CircuitState
+from gateway.health.health import worst
+from gateway.health.recent_requests import PLATFORM_ERROR, PLATFORM_REFUSAL
 from gateway.i18n import LANGUAGES, choose_language
 from gateway.secret import MASK
 
 if TYPE_CHECKING:
     from gateway.config.settings import Settings
-    from gateway.health.health import HealthEvaluator
-    from gateway.health.recent_requests import RecentRequests
+    from gateway.health.health import Component, ComponentState, Health
     from gateway.oauth.tokens import TokenState
 
 # Parameters of token requests can hold anything, secrets included.
@@ -98,50 +97,40 @@ _CIRCUIT: Final = {
     CircuitState.HALF_OPEN: "half-open",
     CircuitState.OPEN: "open",
 }
-# `available`: the outbox can be reached. `entries`: number of entries by state.
-# `oldest_seconds`: for how long the oldest entry has waited, or None.
-OutboxReport = Mapping[str, Any]
-# States of entries that only an operator's decision changes.
-OPERATOR_STATES: Final = ("failed", "unclear")
+# The platform's state in `/status.json`.
+_PLATFORM_STATES: Final[dict[ComponentState, str]] = {
+    "ok": "answers",
+    "untried": "untried",
+    "degraded": "doubtful",
+    "failed": "fails",
+}
 
 
 class StatusReporter:
     """The status facts for operators; the callables are called anew for every report.
 
     `missing_alias`: a base of links in the platform's responses that `rewrite.aliases` lacks, or
-    None. `audit_dropped`: number of lost audit records. `outbox`: None without an outbox.
+    None. `audit_dropped`: number of lost audit records.
     """
 
     def __init__(
         self,
         *,
         settings: Callable[[], Settings],
-        tokens: Callable[[], Mapping[str, TokenState]],
-        circuit: Callable[[], CircuitState],
+        health: Health,
         connections: Callable[[], Mapping[str, int]],
         inflight: Callable[[], int],
-        is_audit_available: Callable[[], bool],
         audit_dropped: Callable[[], int],
-        is_draining: Callable[[], bool],
-        health_evaluator: HealthEvaluator,
         missing_alias: Callable[[], str | None],
-        outbox: Callable[[], OutboxReport | None],
-        recent_requests: RecentRequests,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
-        self._tokens = tokens
-        self._circuit = circuit
+        self._health = health
         self._connections = connections
         self._inflight = inflight
-        self._is_audit_available = is_audit_available
         self._audit_dropped = audit_dropped
-        self._is_draining = is_draining
-        self._health_evaluator = health_evaluator
         self._missing_alias = missing_alias
-        self._outbox = outbox
-        self._recent_requests = recent_requests
         self._clock = clock
         self._wall_clock = wall_clock
         self._started_at = clock()
@@ -154,34 +143,31 @@ class StatusReporter:
 
     def facts(self, language: str) -> dict[str, Any]:
         """Return all facts as plain data, with texts in `language`."""
-        settings, tokens, outbox = self._settings(), self._tokens(), self._outbox()
-        evaluator = self._health_evaluator
-        facts = {
-            "care": service_status(
-                self._own_status(tokens), evaluator.evaluate(), evaluator.evidence()
-            ),
+        settings, health = self._settings(), self._health
+        tokens, outbox = health.tokens(), health.outbox()
+        requests = health.recent_requests.facts()
+        errors = requests.pop("errors")
+        components = health.components()
+        [platform] = (each for each in components if each.name == "platform")
+        return {
+            "care": _care(worst(components), language),
+            "language": language,
             **self._instance_facts(settings),
             "tokens": {name: _token(state) for name, state in tokens.items()},
-            "platform": {
-                "url": url_without_secrets(settings.platform.fhir_base_url),
-                "circuit": _CIRCUIT[self._circuit()],
-                "connections": dict(self._connections()),
-                "missing_alias": self._missing_alias(),
-                **self._platform_facts(),
-            },
+            "platform": self._platform_facts(settings, platform),
             "sso": {
                 "url": url_without_secrets(settings.sso.token_url),
                 "failure": _worst_failure(tokens),
             },
             "outbox": None if outbox is None else dict(outbox),
             "audit": {
-                "available": self._is_audit_available(),
+                "available": health.is_audit_available(),
                 "dropped": self._audit_dropped(),
             },
             "inflight": self._inflight(),
-            **self._recent_requests.facts(),
+            **requests,
+            "errors": [{**error, **_reason_texts(error["reason"], language)} for error in errors],
         }
-        return _localized(facts, language)
 
     def _instance_facts(self, settings: Settings) -> dict[str, Any]:
         uptime, now = self._clock() - self._started_at, self._wall_clock()
@@ -194,64 +180,30 @@ class StatusReporter:
             "settings": visible_settings(settings),
         }
 
-    def _platform_facts(self) -> dict[str, Any]:
-        evaluator, iso = self._health_evaluator, TimestampFormatter().format
-        health, evidence = evaluator.evaluate(), evaluator.evidence()
+    def _platform_facts(self, settings: Settings, platform: Component) -> dict[str, Any]:
+        evidence, iso = self._health.monitor.evidence(), TimestampFormatter().format
         probed_at = self._wall_clock() - (evidence.now - evidence.probed_at)
         return {
-            "state": health.state,
-            "reason": health.platform,
-            "since": iso(evaluator.since),
+            "url": url_without_secrets(settings.platform.fhir_base_url),
+            "circuit": _CIRCUIT[evidence.circuit],
+            "connections": dict(self._connections()),
+            "missing_alias": self._missing_alias(),
+            "state": _PLATFORM_STATES[platform.state],
+            "reason": platform.reason,
+            "since": iso(platform.since),
             "probe": {"found": evidence.probe, "at": iso(probed_at)} if evidence.probe else None,
         }
 
-    def _own_status(self, tokens: Mapping[str, TokenState]) -> tuple[str, str]:
-        """Return `yes`, `degraded` or `no`, with the gravest reason known to this process."""
-        circuit = self._circuit()
-        usable = [word == "valid" for word in token_statuses(tokens).values()]
-        if self._is_draining():
-            return "no", "shutting-down"
-        if not self._is_audit_available():
-            return "no", "audit-unavailable"
-        if tokens and not all(usable):
-            return ("degraded" if any(usable) else "no"), _token_reason(tokens)
-        if circuit is CircuitState.OPEN:
-            return "no", "circuit-open"
-        if circuit is CircuitState.HALF_OPEN:
-            return "degraded", "circuit-half-open"
-        if _worst_failure(tokens) is not None:
-            return "degraded", "renewal-fails"
-        if any(state.uses_previous_secret for state in tokens.values()):
-            return "degraded", "secret-refused"
-        of_outbox = _outbox_reason(self._outbox())
-        if of_outbox is not None:
-            return "degraded", of_outbox
-        if many_errors(*self._recent_requests.last_five_minutes()):
-            return "degraded", "many-errors"
-        return "yes", "fine"
 
-
-def _localized(facts: dict[str, Any], language: str) -> dict[str, Any]:
-    """Return the facts with texts in a language, the service status first."""
-    care = facts["care"]
-    care_text = STATUS_MESSAGES[f"care:{care['reason']}"].in_language(language)
+def _care(component: Component, language: str) -> dict[str, str]:
+    """Return whether care can go on, by the worst component, and what to do if not."""
+    named = {"credential": component.about} if component.reason == REFUSES else {}
     return {
-        "care": {**care, "text": care_text.replace("{credential}", care.get("credential", ""))},
-        "language": language,
-        **{key: value for key, value in facts.items() if key not in {"care", "errors"}},
-        "errors": [
-            {**error, **_reason_texts(error["reason"], language)} for error in facts["errors"]
-        ],
+        "answer": CARE_ANSWERS[component.state],
+        "reason": component.reason,
+        **named,
+        "text": advice(component, language),
     }
-
-
-def _outbox_reason(outbox: OutboxReport | None) -> str | None:
-    if outbox is None:
-        return None
-    if not outbox.get("available", True):
-        return "outbox-away"
-    waits = any(outbox["entries"].get(state) for state in OPERATOR_STATES)
-    return "outbox-person" if waits else None
 
 
 def _token(state: TokenState) -> dict[str, Any]:
@@ -278,16 +230,6 @@ def _worst_failure(tokens: Mapping[str, TokenState]) -> str | None:
     """Return the most urgent failure among the last attempts of all credentials, or None."""
     failures = {state.failure for state in tokens.values()}
     return next((kind for kind in ("refused", "throttled", "transient") if kind in failures), None)
-
-
-def _token_reason(tokens: Mapping[str, TokenState]) -> str:
-    if any(state.is_rejected for state in tokens.values()):
-        return "platform-refuses"
-    lacking = {name: state for name, state in tokens.items() if not state.is_valid}
-    failure = _worst_failure(lacking)
-    if failure is None:
-        return "token-awaited"
-    return "token-refused" if failure == "refused" else "sso-unavailable"
 
 
 def _reason_texts(reason: str, language: str) -> dict[str, str]:

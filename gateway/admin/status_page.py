@@ -16,8 +16,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from gateway.admin.page_rendering import STYLE, headers, page_script, templates
-from gateway.admin.status_facts import OPERATOR_STATES
 from gateway.health.advice import STATUS_MESSAGES
+from gateway.health.health import OPERATOR_STATES
 from gateway.health.recent_requests import MINUTES, OTHERS
 from gateway.i18n import LANGUAGES, unit_names
 

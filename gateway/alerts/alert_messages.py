@@ -9,20 +9,21 @@ module.
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
 
 from gateway.alerts.notify_addresses import AlertMessage
-from gateway.health.advice import STATUS_MESSAGES
+from gateway.health.advice import CARE_ANSWERS, STATUS_MESSAGES, advice
 from gateway.i18n import Message, format_span
 
 if TYPE_CHECKING:
     from gateway.alerts.alert_rules import Value
     from gateway.alerts.alert_service import AlertState
     from gateway.config.settings import Settings
+    from gateway.health.health import Component
 
 ALERT_MESSAGES: Final = {
     "DhpGatewayNotReady": Message("The gateway {instance} has not been ready for 2 minutes"),
@@ -97,12 +98,13 @@ class AlertFormatter:
         self,
         begun: Sequence[AlertState],
         over: Sequence[AlertState],
-        status: Mapping[str, Any],
+        care: Component,
         now: tuple[float, float],
     ) -> AlertMessage:
         """Return a message with one line for each alert that fires or is resolved.
 
-        `now` is the current time by the monotonic and by the wall clock.
+        `care` is the worst component, which says why the gateway is not ready. `now` is the current
+        time by the monotonic and by the wall clock.
         """
         moment, wall = now
         lines = [
@@ -110,7 +112,7 @@ class AlertFormatter:
                 "begun",
                 alert,
                 at=wall - (moment - alert.first_seen_at),
-                care=_service_advice(alert, status),
+                care=advice(care, self.language) if alert.name == "DhpGatewayNotReady" else "",
             )
             for alert in begun
         ]
@@ -125,16 +127,13 @@ class AlertFormatter:
         ]
         return self._message("begun" if begun else "over", "\n".join(lines))
 
-    def format_daily(
-        self, status: Mapping[str, Any], traffic: tuple[int, int], still: int
-    ) -> AlertMessage:
+    def format_daily(self, care: Component, traffic: tuple[int, int], still: int) -> AlertMessage:
         """Return the daily message; `still` is the number of alerts that are not resolved."""
-        care = status["care"]
-        answer = STATUS_MESSAGES[f"answer:{care['answer']}"]
+        answer = STATUS_MESSAGES[f"answer:{CARE_ANSWERS[care.state]}"]
         body = self._text("daily").format(
             question=STATUS_MESSAGES["question"].in_language(self.language),
             answer=answer.in_language(self.language),
-            care=care["text"],
+            care=advice(care, self.language),
             requests=traffic[0],
             errors=traffic[1],
             open=still,
@@ -171,8 +170,3 @@ class AlertFormatter:
 
     def _text(self, key: str) -> str:
         return ALERT_MESSAGES[key].in_language(self.language)
-
-
-def _service_advice(alert: AlertState, status: Mapping[str, Any]) -> str:
-    """Return what the status page says to do if the gateway is not ready, else ""."""
-    return str(status["care"]["text"]) if alert.name == "DhpGatewayNotReady" else ""

@@ -1,4 +1,4 @@
-"""The alerts that fire now: the shipped alert rules, evaluated from the facts of the status page.
+"""The alerts that fire now: the shipped alert rules, by the gateway's health and recent requests.
 
 Names and times are those of deploy/prometheus/rules/alerts.yml, and each alert has a section in
 docs/runbook.md; tests/alerts/test_alert_messages.py compares them. Some rules are not evaluated
@@ -8,16 +8,18 @@ each.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 from gateway.health.evidence import ANSWERS
+from gateway.health.health import readiness
 from gateway.health.recent_requests import many_errors
 
+if TYPE_CHECKING:
+    from gateway.health.health import Component, Health, OutboxReport
+    from gateway.health.recent_requests import RecentRequests
+
 _DAY: Final = 86400.0
-_WINDOW: Final = 300.0
 _AGEING: Final = 3600.0
 _EXPIRING, _LAST_DAYS = 21 * _DAY, 3 * _DAY
 # Number of latest minutes whose errors are evaluated. They are shorter than the time for which the
@@ -63,6 +65,12 @@ LEFT_OUT: Final = {
     "DhpGatewayErrorRatio": "slowness, for whoever looks at figures",
     "DhpGatewaySlow": "slowness, for whoever looks at figures",
 }
+# By component and reason.
+_OF_COMPONENTS: Final = {
+    ("audit", "audit-unavailable"): "DhpGatewayAuditUnavailable",
+    ("outbox", "outbox-away"): "DhpGatewayOutboxUnavailable",
+}
+# By the failure of a credential's last token request; it may still have a valid token.
 _OF_SSO: Final = {
     "refused": "DhpGatewaySsoRefusing",
     "transient": "DhpGatewaySsoFailing",
@@ -78,69 +86,61 @@ _OF_REQUESTS: Final = {
     "audit-unavailable": ("DhpGatewayAuditUnavailable", 0),
 }
 
-# The key of lost audit records among the reasons.
-_DROPPED: Final = "audit-dropped"
 # The name of an alert, and the credential or certificate concerned, "" for none.
 AlertKey = tuple[str, str]
 # The value of an alert, depending on its name: seconds, a ratio, a number or None.
 Value = float | int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AlertInputs:
-    """The facts by which alerts are evaluated.
+def firing_alerts(
+    health: Health,
+    components: Sequence[Component],
+    *,
+    has_lost_records: bool,
+    is_reload_failed: bool,
+    certificate_seconds_left: Mapping[str, float],
+) -> dict[AlertKey, Value]:
+    """Return all alerts whose condition holds now, with their values.
 
-    `status`: the facts of the status page. `ready`: the result of `/readyz`. `increases`: the
-    increases of the last five minutes by reason, see `CounterIncreases`.
-    `certificate_seconds_left`: seconds until each certificate expires. `is_reload_failed`: the last
-    reload of the settings failed.
+    `components` are those of `health` now. `has_lost_records`: audit records were lost recently.
+    `is_reload_failed`: the last reload of the settings failed. `certificate_seconds_left`: seconds
+    until each certificate expires.
     """
-
-    status: Mapping[str, Any]
-    ready: bool
-    increases: Mapping[str, int]
-    certificate_seconds_left: Mapping[str, float]
-    is_reload_failed: bool
-
-
-def firing_alerts(facts: AlertInputs) -> dict[AlertKey, Value]:
-    """Return all alerts whose condition holds now, with their values."""
-    return dict(_iterate_firing(facts))
-
-
-def _iterate_firing(facts: AlertInputs) -> Iterator[tuple[AlertKey, Value]]:
-    if not facts.ready:
-        yield ("DhpGatewayNotReady", ""), None
-    if facts.is_reload_failed:
-        yield ("DhpGatewayReloadFailed", ""), None
-    if (share := _error_ratio(facts.status)) is not None:
-        yield ("DhpGatewayPlatformDown", ""), share
-    for credential, token in facts.status["tokens"].items():
-        if token["failure"] is not None:
-            yield (_OF_SSO[token["failure"]], credential), None
-    yield from _request_alerts(facts.increases)
-    yield from _audit_alerts(facts)
-    yield from _outbox_alerts(facts.status["outbox"])
-    yield from _certificate_alerts(facts.certificate_seconds_left)
+    firing: dict[AlertKey, Value] = {}
+    if not readiness(components)[0]:
+        firing["DhpGatewayNotReady", ""] = None
+    if is_reload_failed:
+        firing["DhpGatewayReloadFailed", ""] = None
+    if (share := _error_ratio(health)) is not None:
+        firing["DhpGatewayPlatformDown", ""] = share
+    for credential, state in health.tokens().items():
+        if state.failure is not None:
+            firing[_OF_SSO[state.failure], credential] = None
+    firing.update(_request_alerts(health.recent_requests))
+    reasons = {(each.name, each.reason) for each in components}
+    firing.update({(name, ""): None for key, name in _OF_COMPONENTS.items() if key in reasons})
+    if has_lost_records:
+        firing["DhpGatewayAuditDropped", ""] = None
+    firing.update(_outbox_alerts(health.outbox()))
+    firing.update(_certificate_alerts(certificate_seconds_left))
+    return firing
 
 
-def _error_ratio(status: Mapping[str, Any]) -> float | None:
+def _error_ratio(health: Health) -> float | None:
     """Return the error ratio of the last minutes, None if it is acceptable or outdated."""
-    recent = status["last_hour"]["minutes"][-_MINUTES:]
-    requests, errors = (sum(minute[what] for minute in recent) for what in ("requests", "errors"))
+    requests, errors = health.recent_requests.latest(_MINUTES)
     if not many_errors(requests, errors):
         return None
-    probe = status["platform"]["probe"]
-    last = max(error["last_at"] for error in status["errors"])
-    if probe and probe["found"] == ANSWERS and probe["at"] > last:
+    evidence = health.monitor.evidence()
+    if evidence.probe == ANSWERS and evidence.probed_at > health.recent_requests.last_error_at:
         # The failures are over: a probe has succeeded since the last of them.
         return None
-    return float(errors / requests)
+    return errors / requests
 
 
-def _request_alerts(increases: Mapping[str, int]) -> Iterator[tuple[AlertKey, Value]]:
+def _request_alerts(recent_requests: RecentRequests) -> Iterator[tuple[AlertKey, Value]]:
     for reason, (name, few) in _OF_REQUESTS.items():
-        if increases.get(reason, 0) > few:
+        if recent_requests.latest_count(reason) > few:
             yield (name, ""), None
 
 
@@ -152,49 +152,12 @@ def _certificate_alerts(left_of: Mapping[str, float]) -> Iterator[tuple[AlertKey
             yield ("DhpGatewayCertificateLastDays", certificate), None
 
 
-def _audit_alerts(facts: AlertInputs) -> Iterator[tuple[AlertKey, Value]]:
-    audit = facts.status["audit"]
-    if not audit["available"]:
-        yield ("DhpGatewayAuditUnavailable", ""), None
-    if facts.increases.get(_DROPPED, 0):
-        yield ("DhpGatewayAuditDropped", ""), None
-
-
-def _outbox_alerts(outbox: Mapping[str, Any] | None) -> Iterator[tuple[AlertKey, Value]]:
+def _outbox_alerts(outbox: OutboxReport | None) -> Iterator[tuple[AlertKey, Value]]:
     if outbox is None:
         return
-    if not outbox.get("available", True):
-        yield ("DhpGatewayOutboxUnavailable", ""), None
     for state, name in _OF_ENTRIES.items():
         if count := outbox.get("entries", {}).get(state, 0):
             yield (name, ""), count
     oldest = outbox.get("oldest_seconds") or 0.0
     if oldest > _AGEING:
         yield ("DhpGatewayOutboxAgeing", ""), oldest
-
-
-class CounterIncreases:
-    """The increases of counts in the last five minutes, derived from periodic samples."""
-
-    def __init__(self) -> None:
-        self._samples: deque[tuple[float, dict[str, int]]] = deque()
-        self._before: dict[str, int] | None = None
-
-    def increases_at(self, status: Mapping[str, Any], now: float) -> dict[str, int]:
-        """Add a sample of `status` at the monotonic time `now`; return the increases by reason."""
-        counts = {error["reason"]: error["since_start"] for error in status["errors"]}
-        counts[_DROPPED] = status["audit"]["dropped"]
-        self._samples.append((now, self._grown(counts)))
-        self._before = counts
-        while self._samples[0][0] <= now - _WINDOW:
-            self._samples.popleft()
-        return {
-            reason: sum(sample.get(reason, 0) for _, sample in self._samples) for reason in counts
-        }
-
-    def _grown(self, counts: Mapping[str, int]) -> dict[str, int]:
-        if self._before is None:
-            # What was counted before the first sample is no increase.
-            return {}
-        before = self._before
-        return {reason: count - before.get(reason, 0) for reason, count in counts.items()}

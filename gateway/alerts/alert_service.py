@@ -11,29 +11,24 @@ resolved.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from gateway.alerts.alert_messages import AlertFormatter
-from gateway.alerts.alert_rules import (
-    COVERED,
-    HOLD_SECONDS,
-    AlertInputs,
-    CounterIncreases,
-    firing_alerts,
-)
+from gateway.alerts.alert_rules import COVERED, HOLD_SECONDS, firing_alerts
 from gateway.alerts.notify_addresses import AddressQueue
 from gateway.clock import TimeSource
+from gateway.health.health import worst
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from gateway.admin.status_facts import StatusReporter
     from gateway.alerts.alert_rules import AlertKey, Value
     from gateway.alerts.notify_addresses import AlertAddress, AlertMessage
     from gateway.config.settings import Settings
-    from gateway.health.health import Readiness
+    from gateway.health.health import Health
     from gateway.secret import Secret
 
 _log = get_logger(__name__)
@@ -134,43 +129,44 @@ class DailySummary:
         self._last_sent_on = now.date()
         return True
 
-    def traffic(self, status: Mapping[str, Any]) -> tuple[int, int]:
-        """Return the numbers of requests and errors since the last call."""
-        requests, errors = (
-            sum(caller[what] for caller in status["callers"]) for what in ("requests", "errors")
-        )
-        before, self._before = self._before, (requests, errors)
-        return requests - before[0], errors - before[1]
+    def traffic(self, totals: tuple[int, int]) -> tuple[int, int]:
+        """Return the numbers of requests and errors since the last call, of those in total."""
+        before, self._before = self._before, totals
+        return totals[0] - before[0], totals[1] - before[1]
 
 
 _EVALUATION_INTERVAL: Final = 10.0
+# Seconds for which the alert about lost audit records fires.
+_LOSS_SECONDS: Final = 300.0
 
 
 class AlertMonitor:
     """Sends messages about alerts that fire or are resolved.
 
-    `status` has the facts of `/status`, `readiness` the checks of `/readyz`. `certificates` returns
-    the expiry of each certificate (Unix time). `count` is called with what becomes of messages, see
-    `AddressQueue`.
+    `audit_dropped` returns the number of lost audit records, `certificates` the expiry of each
+    certificate (Unix time). `count` is called with what becomes of messages, see `AddressQueue`.
+    Without addresses nothing is evaluated.
     """
 
     def __init__(
         self,
         *,
-        status: StatusReporter,
-        readiness: Readiness,
+        health: Health,
+        audit_dropped: Callable[[], int],
         certificates: Callable[[], Mapping[str, float]],
         count: Callable[[str, int], None],
         time: TimeSource | None = None,
     ) -> None:
-        self._status = status
-        self._readiness = readiness
+        self._health = health
+        self._audit_dropped = audit_dropped
         self._certificates = certificates
         self._count = count
         self._time = TimeSource() if time is None else time
         self._queues: dict[Secret, tuple[AddressQueue, asyncio.Task[None]]] = {}
         self._alert_states = AlertStates()
-        self._increases = CounterIncreases()
+        # The number of lost records at the last evaluation, and when it last grew (monotonic).
+        self._lost_before: int | None = None
+        self._lost_at = -math.inf
         self._has_reload_failed = False
         self._wording = AlertFormatter("en", "")
         self._daily: DailySummary | None = None
@@ -211,28 +207,35 @@ class AlertMonitor:
         """
         if not self._queues:
             return
-        status = self._status.facts(self._wording.language)
-        if status["care"]["reason"] == "shutting-down":
+        components = self._health.components()
+        care = worst(components)
+        if care.reason == "shutting-down":
             return
         now, wall = self._time.clock(), self._time.wall_clock()
-        facts = AlertInputs(
-            status=status,
-            ready=self._readiness.report()[0],
-            increases=self._increases.increases_at(status, now),
+        firing = firing_alerts(
+            self._health,
+            components,
+            has_lost_records=self._has_lost_records(now),
+            is_reload_failed=self._has_reload_failed,
             certificate_seconds_left={
                 name: end - wall for name, end in self._certificates().items()
             },
-            is_reload_failed=self._has_reload_failed,
         )
-        begun, over = self._alert_states.update(firing_alerts(facts), now)
+        begun, over = self._alert_states.update(firing, now)
         if begun or over:
-            self._notify(self._wording.format_changes(begun, over, status, (now, wall)))
+            self._notify(self._wording.format_changes(begun, over, care, (now, wall)))
         if self._daily is not None and self._daily.is_due(wall):
-            self._notify(
-                self._wording.format_daily(
-                    status, self._daily.traffic(status), self._alert_states.notified_count
-                )
-            )
+            traffic = self._daily.traffic(self._health.recent_requests.totals())
+            still = self._alert_states.notified_count
+            self._notify(self._wording.format_daily(care, traffic, still))
+
+    def _has_lost_records(self, now: float) -> bool:
+        lost = self._audit_dropped()
+        # What was lost before the first evaluation is not new.
+        if self._lost_before is not None and lost > self._lost_before:
+            self._lost_at = now
+        self._lost_before = lost
+        return now - self._lost_at < _LOSS_SECONDS
 
     async def close(self) -> None:
         """Stop sending; messages that are still queued are dropped."""

@@ -22,6 +22,7 @@ from gateway.admin.admin_listener import OperatorRunner
 from gateway.admin.admin_server import build_application
 from gateway.admin.operators import Operators
 from gateway.admin.status_facts import StatusReporter
+from gateway.alerts.alert_service import AlertMonitor
 from gateway.app import (
     identity_setup,
     listening_sockets,
@@ -36,7 +37,7 @@ from gateway.app.revision import Core, CoreSwitch
 from gateway.audit.audit_trail import NullAuditTrail
 from gateway.errors import StartError
 from gateway.health.evidence import ANSWERS, FAULTS
-from gateway.health.health import Readiness
+from gateway.health.health import Health, usability
 from gateway.health.platform_watch import PlatformMonitor
 from gateway.health.recent_requests import RecentRequests
 from gateway.http.server.listener import Acceptor, CallerServer
@@ -87,10 +88,14 @@ class Gateway:
         self._reloads = asyncio.Lock()
         self.metrics = Metrics()
         self._operators = Operators(())
-        self._alerts = observability_setup.AlertService(self.metrics)
         self._expiries: dict[str, float] = {}
-        self.recent_requests = RecentRequests(time.monotonic, time.time)
-        self.platform_monitor = self._make_monitor()
+        self.health = self._make_health()
+        self._alerts = AlertMonitor(
+            health=self.health,
+            audit_dropped=self.metrics.dropped_audit_records,
+            certificates=lambda: self._expiries,
+            count=self.metrics.count_messages,
+        )
         self.audit: AuditTrail = NullAuditTrail()
         self.address = settings.listen.address
         self.admin_address = settings.admin.address
@@ -125,7 +130,7 @@ class Gateway:
             addresses = await asyncio.to_thread(observability_setup.parse_addresses, settings)
             await self._cores.replace(core)
             if reloader.changes_platform(self.settings, settings):
-                self.platform_monitor.reset()
+                self.health.monitor.reset()
             self._expiries = expiries
             self._operators.replace(operators)
             self._acceptor.tls = tls
@@ -159,17 +164,6 @@ class Gateway:
     def skip_drain(self) -> None:
         """Stop waiting for requests in flight."""
         self._drain_skipped.set()
-
-    @property
-    def readiness(self) -> Readiness:
-        """Return the readiness of this process to receive requests."""
-        return Readiness(
-            tokens=lambda: self._cores.current.tokens_valid(),
-            is_circuit_open=lambda: self._cores.current.is_circuit_open(),
-            is_draining=lambda: self._stopping,
-            is_platform_failing=self.platform_monitor.is_failing,
-            outbox=lambda: None if self.outbox is None else self.outbox.is_available,
-        )
 
     async def _drain(self, timeout: float) -> None:
         """Wait until no caller waits for a response any more, at most `timeout` seconds."""
@@ -225,8 +219,8 @@ class Gateway:
             audit=self.audit,
             sessions=sessions,
             exchange_listeners=(
-                self.recent_requests.record_exchange,
-                self.platform_monitor.record_exchange,
+                self.health.recent_requests.record_exchange,
+                self.health.monitor.record_exchange,
             ),
             permissions=PermissionCheck(),
             tracing=open_tracing(self.settings, self._stack),
@@ -245,17 +239,11 @@ class Gateway:
             await self.outbox.start()
         self._start_monitor()
         self.status = self._make_status()
-        await self._stack.enter_async_context(background_task(self.platform_monitor.run()))
+        await self._stack.enter_async_context(background_task(self.health.run()))
         await self._open_admin()
-        monitor = self._alerts.open(
-            self.settings,
-            addresses,
-            self._stack,
-            status=self.status,
-            readiness=self.readiness,
-            certificates=lambda: self._expiries,
-        )
-        await self._stack.enter_async_context(background_task(monitor.run()))
+        self._stack.push_async_callback(self._alerts.close)
+        self._alerts.configure(self.settings, addresses)
+        await self._stack.enter_async_context(background_task(self._alerts.run()))
         self._open_listener(tls)
 
     async def _open_outbox(self) -> OutboxService | None:
@@ -298,13 +286,23 @@ class Gateway:
         self._stack.push_async_callback(self._close_audit, audit)
         return audit
 
-    def _make_monitor(self) -> PlatformMonitor:
-        return PlatformMonitor(
-            tokens=lambda: self._cores.current.states_in_use(),
+    def _make_health(self) -> Health:
+        monitor = PlatformMonitor(
             circuit=lambda: self._cores.current.circuit.state,
             probe=lambda preferred: self._cores.probe_platform(preferred),
             interval=lambda: self.settings.admin.probe_interval,
             count_probe=self.metrics.count_probe,
+        )
+        return Health(
+            monitor=monitor,
+            tokens=lambda: self._cores.current.tokens.token_states(),
+            credentials_in_use=lambda: identity_setup.credentials_in_use(
+                self._cores.current.settings
+            ),
+            is_audit_available=lambda: self.audit.is_available,
+            is_draining=lambda: self._stopping,
+            outbox=lambda: None if self.outbox is None else self.outbox.report(),
+            recent_requests=RecentRequests(time.monotonic, time.time),
         )
 
     def _tokens(self) -> TokenManager | None:
@@ -321,14 +319,14 @@ class Gateway:
         self.metrics.observe_connections(self._cores.connections)
         self.metrics.observe_inflight(lambda: self._cores.inflight)
         self.metrics.observe_certificates(lambda: self._expiries)
-        self.metrics.observe_platform(self.platform_monitor.usability)
+        self.metrics.observe_platform(lambda: usability(self.health.components()))
         self.metrics.declare_probe_signals((ANSWERS, *FAULTS))
 
     async def _open_admin(self) -> None:
         self._operators.replace(identity_setup.operators(self.settings))
         application = build_application(
             metrics=self.metrics,
-            readiness=self.readiness,
+            health=self.health,
             public_keys=lambda: identity_setup.public_keys(self.settings),
             status=self.status,
             outbox=None if self.outbox is None else self.outbox.admin_api,
@@ -347,17 +345,11 @@ class Gateway:
     def _make_status(self) -> StatusReporter:
         return StatusReporter(
             settings=lambda: self.settings,
-            tokens=lambda: self._cores.current.tokens.token_states(),
-            circuit=lambda: self._cores.current.circuit.state,
+            health=self.health,
             connections=self._cores.connections,
             inflight=lambda: self._cores.inflight,
-            is_audit_available=lambda: self.audit.is_available,
             audit_dropped=self.metrics.dropped_audit_records,
-            is_draining=lambda: self._stopping,
-            health_evaluator=self.platform_monitor.evaluator,
             missing_alias=lambda: self._cores.current.missing_aliases.latest,
-            outbox=lambda: None if self.outbox is None else self.outbox.report(),
-            recent_requests=self.recent_requests,
         )
 
     def _open_listener(self, tls: Any) -> None:

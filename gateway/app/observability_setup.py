@@ -12,15 +12,13 @@ import functools
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import aiohttp
 
 from gateway import __version__, exchange
-from gateway.alerts.alert_service import AlertMonitor
 from gateway.alerts.notify_addresses import parse_address
 from gateway.app import tls_contexts
 from gateway.audit.audit_event import AuditParties, audit_event, national_event
@@ -42,14 +40,11 @@ from gateway.telemetry.logs import get_logger
 from gateway.telemetry.tracing import TracePeers, Tracing
 
 if TYPE_CHECKING:
-    from gateway.admin.status_facts import StatusReporter
     from gateway.alerts.notify_addresses import AlertAddress
     from gateway.audit.audit_trail import AuditTrail, Translate
     from gateway.audit.audit_writer import Sink
     from gateway.config.settings import Settings
-    from gateway.health.health import Readiness
     from gateway.oauth.tokens import TokenManager
-    from gateway.telemetry.metrics import Metrics
 
 _log = get_logger(__name__)
 
@@ -224,46 +219,6 @@ def _translation(settings: Settings) -> Translate | None:
     )
     national = settings.audit.fhir_profile == "uz-core"
     return functools.partial(national_event if national else audit_event, parties=parties)
-
-
-class AlertService:
-    """The alerts of this gateway."""
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-        self._messenger: AlertMonitor | None = None
-
-    def open(
-        self,
-        settings: Settings,
-        addresses: Sequence[AlertAddress],
-        closing: AsyncExitStack,
-        *,
-        status: StatusReporter,
-        readiness: Readiness,
-        certificates: Callable[[], Mapping[str, float]],
-    ) -> AlertMonitor:
-        """Return the monitor that notifies `addresses` while its `run` is awaited."""
-        messenger = AlertMonitor(
-            status=status,
-            readiness=readiness,
-            certificates=certificates,
-            count=self._metrics.count_messages,
-        )
-        closing.push_async_callback(messenger.close)
-        messenger.configure(settings, addresses)
-        self._messenger = messenger
-        return messenger
-
-    def configure(self, settings: Settings, addresses: Sequence[AlertAddress]) -> None:
-        """Use these addresses and the language of these settings from now on."""
-        if self._messenger is not None:
-            self._messenger.configure(settings, addresses)
-
-    def on_reload(self, outcome: str) -> None:
-        """Record how the last reload ended: `ok` or `failed`."""
-        if self._messenger is not None:
-            self._messenger.on_reload(outcome)
 
 
 def parse_addresses(settings: Settings) -> tuple[AlertAddress, ...]:

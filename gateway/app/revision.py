@@ -18,7 +18,7 @@ import aiohttp
 
 from gateway.app import identity_setup, observability_setup, tls_contexts
 from gateway.app.request_dispatch import ActiveUses, CoreDispatcher
-from gateway.health.evidence import REFUSES, CircuitState
+from gateway.health.evidence import REFUSES
 from gateway.http.client.upstream_pool import UpstreamPool
 from gateway.http.headers import request_fields
 from gateway.http.slow_readers import SlowReaders
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from gateway.login.session_store import SessionStore
     from gateway.oauth.token_response import AccessToken
     from gateway.oauth.token_store import TokenStore
-    from gateway.oauth.tokens import TokenState
     from gateway.outbox.platform_sender import EntrySender
     from gateway.pipeline.admission import LifecyclePhase
     from gateway.pipeline.forwarder import TokenProvider
@@ -240,19 +239,6 @@ class Core:
             if name in before._sources and source.identity == before._sources[name].identity:
                 yield name
 
-    def tokens_valid(self) -> dict[str, bool]:
-        """Return for every credential that callers use whether it has a valid token."""
-        return {name: state.is_valid for name, state in self.states_in_use().items()}
-
-    def states_in_use(self) -> dict[str, TokenState]:
-        """Return the token state of every credential that callers use."""
-        states = self.tokens.token_states()
-        return {name: states[name] for name in identity_setup.credentials_in_use(self.settings)}
-
-    def is_circuit_open(self) -> bool:
-        """Return whether requests to the platform fail fast for now."""
-        return self.circuit.state is CircuitState.OPEN
-
     def connections(self) -> Mapping[str, int]:
         """Return the number of connections to the platform by state."""
         return self._pool.connection_counts()
@@ -320,7 +306,8 @@ class CoreSwitch:
         None where there is no result. `preferred_credential` is used first if it has a valid token.
         """
         core = self.current
-        ready = [name for name, is_valid in core.tokens_valid().items() if is_valid]
+        credentials = identity_setup.credentials_in_use(core.settings)
+        ready = [name for name in credentials if core.tokens.current(name) is not None]
         ready.sort(key=lambda name: name != preferred_credential)
         result: tuple[str, str] | None = None
         core.active_uses.enter()

@@ -2,7 +2,7 @@
 
 `PlatformOutcomes` keeps the signals of callers' requests in the last minutes and of probes. Its
 `record_exchange` is called at the end of every exchange; its cost and the memory used are constant.
-`gateway.health.health` evaluates the signals; metrics and alerts use their names.
+`gateway.health.health` judges the platform by them; metrics and alerts use their names.
 """
 
 from __future__ import annotations
@@ -125,16 +125,16 @@ MAX_REQUEST_KINDS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class HealthEvidence:
-    """All signals and states at one moment; times are monotonic.
+class Evidence:
+    """All signals of the platform at one moment, and the circuit; times are monotonic.
 
     `last_minute`: numbers of signals (`gateway.health.evidence`) of callers' requests in the
     last minute. `since_good`: the same since the last successful response, for five minutes at
     most, the first of them at `bad_since`; `kinds`: the number of kinds of these requests, up to
     `MAX_REQUEST_KINDS`. `last_request_at`: the end of the last caller's request that gave a signal.
     `has_succeeded`: the platform has responded successfully at least once. `probe`: the signal of
-    the last probe, "" before the first one. `tokens`: the status of each credential, see
-    `token_statuses`. `credential`: the credential that the platform refused last, "" for none.
+    the last probe, "" before the first one. `credential`: the credential that the platform refused
+    last, "" for none.
     """
 
     last_minute: Mapping[str, int] = field(default_factory=dict)
@@ -146,8 +146,7 @@ class HealthEvidence:
     has_succeeded: bool = False
     probe: str = ""
     probed_at: float = -math.inf
-    circuit: int = CircuitState.CLOSED
-    tokens: Mapping[str, str] = field(default_factory=dict)
+    circuit: CircuitState = CircuitState.CLOSED
     credential: str = ""
     now: float = 0.0
 
@@ -227,8 +226,8 @@ class PlatformOutcomes:
         elif signal == REFUSES:
             self._refused_credential = credential
 
-    def snapshot(self, *, circuit: CircuitState, tokens: Mapping[str, str]) -> HealthEvidence:
-        """Return the health evidence at this moment."""
+    def snapshot(self, circuit: CircuitState) -> Evidence:
+        """Return the evidence at this moment."""
         newest = int(self._clock()) // _SLICE
         minute: dict[str, int] = {}
         since_good: dict[str, int] = {}
@@ -242,7 +241,7 @@ class PlatformOutcomes:
             if not has_found_good:
                 _add(since_good, time_slice.since_good)
             has_found_good = has_found_good or ANSWERS in time_slice.counts
-        return HealthEvidence(
+        return Evidence(
             last_minute=minute,
             since_good=since_good,
             kinds=len(self._kinds) if since_good else 0,
@@ -252,8 +251,7 @@ class PlatformOutcomes:
             has_succeeded=self._has_succeeded,
             probe=self._last_probe_signal,
             probed_at=self.probed_at,
-            circuit=int(circuit),
-            tokens=dict(tokens),
+            circuit=circuit,
             credential=self._refused_credential,
             now=self._clock(),
         )

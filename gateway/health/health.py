@@ -1,12 +1,12 @@
-"""The gateway's health: whether requests can succeed now, and whether care can go on.
+"""The gateway's health, judged once for all readers.
 
-The platform's health is derived from evidence. Readiness (the checks behind `/readyz`), the status
-page, `/status.json`, `dhp_gateway_platform_usable` and with it the alerts use this result. The
-service status (can care go on?) is derived from the gateway's own state and the platform's health.
-`evaluate_health` is a pure function, which the tests of this module describe as a table.
+The gateway is a list of `Component`s, each with its state and the reason for it. `/readyz`, the
+status page and `/status.json`, `dhp_gateway_platform_usable`, alerts and `doctor` take components;
+none of them judges by itself. `worst` returns the one that says whether care can go on. What a
+reason means and what operators do about it is in `gateway.health.advice`.
 
-One successful response to a caller (the signal `answers`) shows that the platform works. That it
-fails is shown by
+The platform is judged by evidence. One successful response to a caller (the signal `answers`) shows
+that the platform works. That it fails is shown by
 
 * a probe (`metadata`), unless a caller received a successful response after it;
 * at least `_MIN_PROOF_SIGNALS` signals, nearly all of which no caller's mistake can cause: no
@@ -17,15 +17,17 @@ fails is shown by
   or more are needed, because callers make mistakes in bursts and there may be a single caller at
   night.
 
-Any other failures are a doubt: they make the gateway probe the platform, and the service status is
-`degraded` instead of `no`.
+Any other failures are a doubt: they make the gateway probe the platform, and the platform is
+degraded instead of failed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+import asyncio
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from gateway.health.evidence import (
     ANSWERS,
@@ -38,55 +40,197 @@ from gateway.health.evidence import (
     UNREACHABLE,
     CircuitState,
 )
+from gateway.health.recent_requests import many_errors
+from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
-    from gateway.health.evidence import HealthEvidence
+    from gateway.health.evidence import Evidence
+    from gateway.health.platform_watch import PlatformMonitor
+    from gateway.health.recent_requests import RecentRequests
+    from gateway.oauth.token_response import FailureKind
     from gateway.oauth.tokens import TokenState
 
+_log = get_logger(__name__)
 
-def _outbox_not_enabled() -> bool | None:
-    return None
+ComponentName = Literal["process", "audit", "token", "circuit", "platform", "outbox"]
+ComponentState = Literal["ok", "untried", "degraded", "failed"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Readiness:
-    """The checks of `/readyz`; the callables are called anew for every report.
+@dataclass(frozen=True, slots=True)
+class Component:
+    """The state of one part of the gateway.
 
-    `tokens` returns for every credential in use whether it has a valid token. `is_circuit_open`,
-    `is_platform_failing` (see `gateway.health.health`) and `is_draining` (a shutdown is in
-    progress) each make the process not ready. `outbox` returns whether the outbox is available,
-    None where it is not enabled. An unavailable outbox is reported as failing but does not make the
-    process not ready, because all other requests are still served.
+    `untried`: nothing is known yet; `degraded`: requests can succeed, with limits; `failed`: they
+    cannot. `reason` is a key of `ADVICE` (`gateway.health.advice`), or `answers`. `since`: when
+    state or reason last changed (Unix time). `about`: the credential concerned, "" for none.
     """
 
-    tokens: Callable[[], Mapping[str, bool]]
-    is_circuit_open: Callable[[], bool]
-    is_draining: Callable[[], bool]
-    is_platform_failing: Callable[[], bool] = bool
-    outbox: Callable[[], bool | None] = _outbox_not_enabled
-
-    def report(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether the gateway is ready, and the JSON body that names the failing checks."""
-        checks = {f"token:{name}": valid for name, valid in self.tokens().items()}
-        checks["circuit"] = not self.is_circuit_open()
-        checks["platform"] = not self.is_platform_failing()
-        checks["shutdown"] = not self.is_draining()
-        ready = all(checks.values())
-        outbox = self.outbox()
-        if outbox is not None:
-            checks["outbox"] = outbox
-        failing = [check for check, passed in checks.items() if not passed]
-        return ready, {
-            "ready": ready,
-            "failing": failing,
-            "checks": {check: "ok" if passed else "failed" for check, passed in checks.items()},
-        }
+    name: ComponentName
+    state: ComponentState
+    reason: str
+    since: float = 0.0
+    about: str = ""
 
 
-# States of the platform.
-_UNTRIED: Final = "untried"
-_DOUBTFUL: Final = "doubtful"
-_FAILING: Final = "fails"
+FINE: Final = "fine"
+UNTRIED: Final = "untried"
+CIRCUIT_OPEN: Final = "circuit-open"
+_HALF_OPEN: Final = "circuit-half-open"
+_MANY_ERRORS: Final = "many-errors"
+_AWAITED: Final = "token-awaited"
+_REFUSED: Final = "token-refused"
+_SSO_FAILS: Final = "sso-unavailable"
+# All values of the label `reason` of `dhp_gateway_platform_usable`.
+REASONS: Final = (
+    ANSWERS,
+    UNTRIED,
+    _MANY_ERRORS,
+    "many-refusals",
+    _HALF_OPEN,
+    _AWAITED,
+    *FAULTS,
+    CIRCUIT_OPEN,
+    _REFUSED,
+    _SSO_FAILS,
+)
+# The order in which `worst` selects. What stops requests in the gateway comes first: they do not
+# reach the platform.
+_WORST_FIRST: Final = (
+    ("process", "failed"),
+    ("audit", "failed"),
+    ("token", "failed"),
+    ("platform", "failed"),
+    ("circuit", "failed"),
+    ("platform", "degraded"),
+    ("circuit", "degraded"),
+    ("token", "degraded"),
+    ("audit", "degraded"),
+    ("outbox", "degraded"),
+    ("process", "degraded"),
+    ("platform", "untried"),
+)
+# The order among tokens in one state.
+_TOKEN_REASONS: Final = (
+    REFUSES,
+    _REFUSED,
+    _SSO_FAILS,
+    _AWAITED,
+    "renewal-fails",
+    "secret-refused",
+    FINE,
+)
+# States of the outbox's entries that only an operator's decision changes.
+OPERATOR_STATES: Final = ("failed", "unclear")
+# `available`: the outbox can be reached. `entries`: number of entries by state.
+# `oldest_seconds`: for how long the oldest entry has waited, or None.
+OutboxReport = Mapping[str, Any]
+
+
+def worst(components: Sequence[Component]) -> Component:
+    """Return the component that limits the gateway most; one that is `ok` if all are.
+
+    A credential without a token is only a limit while another credential has one.
+    """
+    has_token = any(each.name == "token" and each.state != "failed" for each in components)
+    return min(
+        (
+            replace(each, state="degraded")
+            if has_token and each.name == "token" and each.state == "failed"
+            else each
+            for each in components
+        ),
+        key=_rank,
+    )
+
+
+def _rank(component: Component) -> tuple[int, int]:
+    """Return the place of a component in the order of `_WORST_FIRST` and `_TOKEN_REASONS`."""
+    kind = (component.name, component.state)
+    place = _WORST_FIRST.index(kind) if kind in _WORST_FIRST else len(_WORST_FIRST)
+    return place, _TOKEN_REASONS.index(component.reason) if component.name == "token" else 0
+
+
+def usability(components: Sequence[Component]) -> tuple[bool, str]:
+    """Return whether requests can succeed as far as is known, and why: one of `REASONS`."""
+    tokens = [each for each in components if each.name == "token"]
+    if tokens and all(each.state == "failed" for each in tokens):
+        reason = worst(tokens).reason
+        return reason == _AWAITED, reason
+    [platform] = (each for each in components if each.name == "platform")
+    return platform.state != "failed", platform.reason
+
+
+def readiness(components: Sequence[Component]) -> tuple[bool, dict[str, Any]]:
+    """Return whether the gateway is ready, and the body of `/readyz`, which names what fails.
+
+    An unavailable outbox is reported as failing but does not make the gateway not ready, because
+    all other requests are still served.
+    """
+    passed = dict(_checks(components))
+    failing = [check for check, has_passed in passed.items() if not has_passed]
+    ready = not set(failing) - {"outbox"}
+    return ready, {
+        "ready": ready,
+        "failing": failing,
+        "checks": {check: "ok" if has_passed else "failed" for check, has_passed in passed.items()},
+    }
+
+
+def _checks(components: Sequence[Component]) -> Iterator[tuple[str, bool]]:
+    for each in components:
+        is_working = each.state != "failed"
+        match each.name:
+            case "token":
+                # A token that the platform refuses is there.
+                yield f"token:{each.about}", is_working or each.reason == REFUSES
+            case "circuit":
+                yield "circuit", is_working
+            case "platform":
+                # An open circuit alone does not prove that the platform fails.
+                is_refusing = usability(components) == (False, REFUSES)
+                yield "platform", (is_working or each.reason == CIRCUIT_OPEN) and not is_refusing
+            case "process":
+                yield "shutdown", is_working
+            case "outbox":
+                yield "outbox", each.reason != "outbox-away"
+
+
+def judge_token(credential: str, state: TokenState) -> Component:
+    """Return the component of a credential's token."""
+    if not state.is_valid:
+        return missing_token(credential, state.failure)
+    if state.is_rejected:
+        return Component("token", "failed", REFUSES, about=credential)
+    if state.failure is not None:
+        return Component("token", "degraded", "renewal-fails", about=credential)
+    if state.uses_previous_secret:
+        return Component("token", "degraded", "secret-refused", about=credential)
+    return Component("token", "ok", FINE, about=credential)
+
+
+def missing_token(credential: str, failure: FailureKind | None) -> Component:
+    """Return the component of a credential without a token; `failure` is the last attempt's."""
+    known = {None: _AWAITED, "refused": _REFUSED}
+    return Component("token", "failed", known.get(failure, _SSO_FAILS), about=credential)
+
+
+def judge_circuit(circuit: CircuitState) -> Component:
+    """Return the component of the circuit breaker."""
+    if circuit == CircuitState.OPEN:
+        return Component("circuit", "failed", CIRCUIT_OPEN)
+    if circuit == CircuitState.HALF_OPEN:
+        return Component("circuit", "degraded", _HALF_OPEN)
+    return Component("circuit", "ok", FINE)
+
+
+def judge_outbox(report: OutboxReport) -> Component:
+    """Return the component of an enabled outbox."""
+    if not report.get("available", True):
+        return Component("outbox", "degraded", "outbox-away")
+    if any(report["entries"].get(state) for state in OPERATOR_STATES):
+        return Component("outbox", "degraded", "outbox-person")
+    return Component("outbox", "ok", FINE)
+
 
 # Signals that a caller's mistake cannot cause.
 _HARD: Final = frozenset({TLS, UNREACHABLE, TIMEOUT, FAILS})
@@ -103,103 +247,32 @@ _MIN_SOFT_PROOF_SIGNALS: Final = 20
 _MOMENTARY_SECONDS: Final = 10.0
 _LASTING_SECONDS: Final = 60.0
 
-_NO_TOKEN: Final = {"refused": "token-refused", "awaited": "token-awaited"}
-# All values of the label `reason` of `dhp_gateway_platform_usable`.
-REASONS: Final = (
-    ANSWERS,
-    _UNTRIED,
-    "many-errors",
-    "many-refusals",
-    "circuit-half-open",
-    "token-awaited",
-    *FAULTS,
-    "circuit-open",
-    "token-refused",
-    "sso-unavailable",
-)
+
+def judge_platform(evidence: Evidence) -> Component:
+    """Return the component of the platform; `about` is the credential that it refuses."""
+    state, reason = _platform_state(evidence)
+    about = evidence.credential if reason == REFUSES else ""
+    return Component("platform", state, reason, about=about)
 
 
-@dataclass(frozen=True, slots=True)
-class PlatformHealth:
-    """The derived state of the platform, and whether requests can succeed.
-
-    `state` is `untried`, `answers`, `doubtful` or `fails`, and `platform` its reason. `is_usable`:
-    requests can succeed as far as is known. `reason` is the reason of `is_usable`: that of the
-    tokens where no credential has a usable one, else that of the platform. Both reasons are members
-    of `REASONS`.
-    """
-
-    state: str
-    platform: str
-    is_usable: bool
-    reason: str
-
-    @property
-    def is_platform_at_fault(self) -> bool:
-        """Whether the platform is known to be unusable; an open circuit alone does not prove it."""
-        fails = self.state == _FAILING and self.platform != "circuit-open"
-        return fails or (not self.is_usable and self.reason == REFUSES)
-
-
-class HealthEvaluator:
-    """Evaluates the current evidence at each call, and records when the result last changed.
-
-    `since` is a Unix time, accurate to the interval at which `evaluate` is called (once a second).
-    """
-
-    def __init__(
-        self, evidence: Callable[[], HealthEvidence], wall_clock: Callable[[], float]
-    ) -> None:
-        self.evidence = evidence
-        self._wall_clock = wall_clock
-        self._last: tuple[str, str] | None = None
-        self.since = 0.0
-
-    def evaluate(self) -> PlatformHealth:
-        """Return the platform health now, and update `since` if its state or reason changed."""
-        health = evaluate_health(self.evidence())
-        if (health.state, health.platform) != self._last:
-            self._last = health.state, health.platform
-            self.since = self._wall_clock()
-        return health
-
-
-def token_statuses(states: Mapping[str, TokenState]) -> dict[str, str]:
-    """Return by credential `valid`, `rejected` by the platform, `awaited` or the SSO's failure."""
-    return {name: _token_status(state) for name, state in states.items()}
-
-
-def evaluate_health(evidence: HealthEvidence) -> PlatformHealth:
-    """Return the platform health that the evidence shows."""
-    state, platform = _platform_state(evidence)
-    words = set(evidence.tokens.values())
-    if words and "valid" not in words:
-        if "rejected" in words:
-            return PlatformHealth(state, platform, is_usable=False, reason=REFUSES)
-        known = (reason for word, reason in _NO_TOKEN.items() if word in words)
-        reason = next(known, "sso-unavailable")
-        return PlatformHealth(state, platform, is_usable=reason == "token-awaited", reason=reason)
-    return PlatformHealth(state, platform, is_usable=state != _FAILING, reason=platform)
-
-
-def _platform_state(evidence: HealthEvidence) -> tuple[str, str]:
+def _platform_state(evidence: Evidence) -> tuple[ComponentState, str]:
     probe_signal = evidence.probe if evidence.probed_at > evidence.last_success_at else ""
     if probe_signal in _FAULTS:
-        return _FAILING, probe_signal
+        return "failed", probe_signal
     if evidence.circuit == CircuitState.OPEN:
-        return _FAILING, "circuit-open"
+        return "failed", CIRCUIT_OPEN
     counts = _relevant_counts(evidence, probe_signal)
     total = sum(counts.values())
     if total >= _MIN_DOUBT_SIGNALS and _failure_count(counts) >= _NEARLY_ALL * total:
         if _proves_failure(evidence, counts, probe_signal):
-            return _FAILING, _main_fault(counts)
-        return _DOUBTFUL, "many-errors" if _hard(counts) * 2 > total else "many-refusals"
+            return "failed", _main_fault(counts)
+        return "degraded", _MANY_ERRORS if _hard(counts) * 2 > total else "many-refusals"
     if evidence.circuit == CircuitState.HALF_OPEN:
-        return _DOUBTFUL, "circuit-half-open"
-    return (ANSWERS, ANSWERS) if evidence.has_succeeded else (_UNTRIED, _UNTRIED)
+        return "degraded", _HALF_OPEN
+    return ("ok", ANSWERS) if evidence.has_succeeded else ("untried", UNTRIED)
 
 
-def _relevant_counts(evidence: HealthEvidence, probe_signal: str) -> Mapping[str, int]:
+def _relevant_counts(evidence: Evidence, probe_signal: str) -> Mapping[str, int]:
     """Return the callers' signals to evaluate: of the last minute, or since the last success."""
     counts = evidence.last_minute
     settled = evidence.now - evidence.bad_since >= _MOMENTARY_SECONDS
@@ -213,7 +286,7 @@ def _relevant_counts(evidence: HealthEvidence, probe_signal: str) -> Mapping[str
     return counts
 
 
-def _proves_failure(evidence: HealthEvidence, counts: Mapping[str, int], probe_signal: str) -> bool:
+def _proves_failure(evidence: Evidence, counts: Mapping[str, int], probe_signal: str) -> bool:
     """Return whether the callers' signals prove, without a probe, that the platform fails."""
     total = sum(counts.values())
     if total >= _MIN_PROOF_SIGNALS and _hard(counts) >= _NEARLY_ALL * total:
@@ -231,7 +304,7 @@ def _proves_failure(evidence: HealthEvidence, counts: Mapping[str, int], probe_s
     )
 
 
-def needs_probe(evidence: HealthEvidence, delay: float) -> bool:
+def needs_probe(evidence: Evidence, delay: float) -> bool:
     """Return whether to probe the platform although callers send requests to it.
 
     A half-open circuit needs a probe at once. A doubt or a failure needs one after `delay` seconds
@@ -239,14 +312,8 @@ def needs_probe(evidence: HealthEvidence, delay: float) -> bool:
     """
     if evidence.circuit == CircuitState.HALF_OPEN:
         return True
-    in_doubt = evaluate_health(evidence).state in (_DOUBTFUL, _FAILING)
+    in_doubt = judge_platform(evidence).state in ("degraded", "failed")
     return in_doubt and evidence.now - evidence.bad_since >= delay
-
-
-def _token_status(state: TokenState) -> str:
-    if state.is_valid:
-        return "rejected" if state.is_rejected else "valid"
-    return state.failure or "awaited"
 
 
 def _failure_count(counts: Mapping[str, int]) -> int:
@@ -262,50 +329,103 @@ def _main_fault(counts: Mapping[str, int]) -> str:
     return max(FAULTS, key=lambda signal: counts.get(signal, 0))
 
 
-_SERVICE_STATES: Final = ("yes", "untried", "degraded", "no")
+_CHECK_INTERVAL: Final = 1.0
 
 
-def service_status(
-    own_status: tuple[str, str], health: PlatformHealth, evidence: HealthEvidence
-) -> dict[str, str]:
-    """Return the worse of `own_status` and the platform's state.
+class Health:
+    """The components of this gateway; the callables are called anew for every list.
 
-    `own_status` is the answer and the reason by the gateway's tokens, its audit etc., `evidence`
-    that of `health`. The result has `answer` and `reason`, and `credential` if the platform refuses
-    a client.
+    `tokens` returns the state of every credential, `credentials_in_use` the credentials that
+    callers use; another one is the audit's. `outbox` returns None where it is not enabled.
     """
-    answer, reason = own_status
-    care = _status_of_platform(health)
-    if reason == "many-errors" and _has_recovered(health, evidence):
-        return care
-    worse = _SERVICE_STATES.index(answer) - _SERVICE_STATES.index(care["answer"])
-    # If both are `no`, the reason is used that stops requests in the gateway: they do not reach
-    # the platform.
-    first = answer == "no" and reason != "circuit-open"
-    if worse > 0 or (worse == 0 and first):
-        care = {"answer": answer, "reason": reason}
-    if care["reason"] == REFUSES:
-        care["credential"] = _refused_credential(evidence)
-    return care
 
+    def __init__(
+        self,
+        *,
+        monitor: PlatformMonitor,
+        tokens: Callable[[], Mapping[str, TokenState]],
+        credentials_in_use: Callable[[], Collection[str]],
+        is_audit_available: Callable[[], bool],
+        is_draining: Callable[[], bool],
+        outbox: Callable[[], OutboxReport | None],
+        recent_requests: RecentRequests,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.monitor = monitor
+        self.tokens = tokens
+        self.is_audit_available = is_audit_available
+        self.outbox = outbox
+        self.recent_requests = recent_requests
+        self._credentials_in_use = credentials_in_use
+        self._is_draining = is_draining
+        self._wall_clock = wall_clock
+        self._last: dict[tuple[str, str], Component] = {}
 
-def _status_of_platform(health: PlatformHealth) -> dict[str, str]:
-    if health.state == _FAILING:
-        return {"answer": "no", "reason": health.platform}
-    if health.state == _DOUBTFUL:
-        return {"answer": "degraded", "reason": health.platform}
-    if health.state == _UNTRIED:
-        return {"answer": _UNTRIED, "reason": _UNTRIED}
-    return {"answer": "yes", "reason": "fine"}
+    def components(self) -> list[Component]:
+        """Return all components as they are now, in the order of `/readyz`."""
+        evidence, outbox = self.monitor.evidence(), self.outbox()
+        tokens, audit = self._judge_tokens()
+        platform = judge_platform(evidence)
+        if platform.reason == REFUSES and not platform.about and tokens:
+            # The token of a signed-in user was refused, which is no credential's.
+            platform = replace(platform, about=tokens[0].about)
+        found = [
+            *tokens,
+            judge_circuit(evidence.circuit),
+            platform,
+            self._judge_process(evidence, platform),
+            *([] if outbox is None else [judge_outbox(outbox)]),
+            *audit,
+        ]
+        return [self._dated(each) for each in found]
 
+    async def run(self) -> None:
+        """Judge and probe the platform if that is due, once a second, until cancelled."""
+        while True:
+            await asyncio.sleep(_CHECK_INTERVAL)
+            try:
+                # `Component.since` is only accurate if the components are judged regularly.
+                self.components()
+                await self.monitor.probe_if_due()
+            except Exception as error:
+                # The error's text could quote a response, so that only its type is logged.
+                _log.error("the platform could not be asked: %s", type(error).__name__)
 
-def _has_recovered(health: PlatformHealth, evidence: HealthEvidence) -> bool:
-    """Return whether a probe has succeeded since the last caller's request."""
-    probed = evidence.probe == ANSWERS and evidence.probed_at > evidence.last_request_at
-    return probed and health.state == ANSWERS
+    def _judge_tokens(self) -> tuple[list[Component], list[Component]]:
+        """Return the tokens of callers' credentials, and the components of the audit."""
+        tokens = []
+        audit = [
+            Component("audit", "ok", FINE)
+            if self.is_audit_available()
+            else Component("audit", "failed", "audit-unavailable")
+        ]
+        in_use = self._credentials_in_use()
+        for name, state in self.tokens().items():
+            token = judge_token(name, state)
+            if name in in_use:
+                tokens.append(token)
+            elif token.state != "ok":
+                # Records are still written; they do not reach the audit's repository.
+                audit.append(replace(token, name="audit", state="degraded"))
+        return tokens, audit
 
+    def _judge_process(self, evidence: Evidence, platform: Component) -> Component:
+        if self._is_draining():
+            return Component("process", "failed", "shutting-down")
+        has_answered = evidence.probe == ANSWERS and evidence.probed_at > evidence.last_request_at
+        has_recovered = has_answered and platform.state == "ok"
+        if not has_recovered and many_errors(*self.recent_requests.latest()):
+            return Component("process", "degraded", _MANY_ERRORS)
+        return Component("process", "ok", FINE)
 
-def _refused_credential(evidence: HealthEvidence) -> str:
-    """Return the credential that the platform refuses, "" if there are no credentials."""
-    rejected = (name for name, word in evidence.tokens.items() if word == "rejected")
-    return evidence.credential or next(rejected, "") or next(iter(evidence.tokens), "")
+    def _dated(self, component: Component) -> Component:
+        """Return the component with the time since which it has had its state and reason."""
+        # A platform that refuses another credential than before has not changed.
+        key = component.name, "" if component.name == "platform" else component.about
+        last = self._last.get(key)
+        if last is not None and (last.state, last.reason) == (component.state, component.reason):
+            dated = replace(component, since=last.since)
+        else:
+            dated = replace(component, since=self._wall_clock())
+        self._last[key] = dated
+        return dated

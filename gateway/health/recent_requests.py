@@ -6,6 +6,7 @@ used are constant. Only words from closed sets, numbers and times of an exchange
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from gateway.exchange import Exchange
 
 MINUTES: Final = 60
-# Number of latest minutes that the service status considers.
-_RECENT: Final = 5
+# Number of latest minutes by which the process is judged.
+RECENT: Final = 5
 # From `_MIN_REQUESTS_FOR_RATIO` requests on, a ratio of `_MANY_ERRORS_RATIO` failed ones means many
 # errors. With fewer requests a ratio has no significance, unless at least `_MIN_REQUESTS` requests
 # were made and all of them failed.
@@ -75,6 +76,8 @@ class RecentRequests:
         self._callers: dict[str, _Tally] = {}
         # By reason: time of the last occurrence (Unix time), its status, and the number in total.
         self._last: dict[str, tuple[float, int, int]] = {}
+        # Monotonic time of the last error or refusal.
+        self.last_error_at = -math.inf
 
     def record_exchange(self, exchange: Exchange) -> None:
         """Count an exchange that has ended."""
@@ -121,11 +124,22 @@ class RecentRequests:
         before = self._last.get(reason)
         count = 1 if before is None else before[2] + 1
         self._last[reason] = (exchange.started_at + exchange.duration, exchange.status, count)
+        self.last_error_at = exchange.started_monotonic + exchange.duration
 
-    def last_five_minutes(self) -> tuple[int, int]:
-        """Return the numbers of requests and errors in the last five minutes."""
-        last = [minute for _, minute in self._hour()][-_RECENT:]
+    def latest(self, minutes: int = RECENT) -> tuple[int, int]:
+        """Return the numbers of requests and errors in the last minutes, the current one too."""
+        last = [minute for _, minute in self._hour()][-minutes:]
         return sum(minute.requests for minute in last), sum(minute.errors for minute in last)
+
+    def latest_count(self, reason: str) -> int:
+        """Return the number of errors and refusals for a reason in five minutes and this one."""
+        last = [minute for _, minute in self._hour()][-RECENT - 1 :]
+        return sum(minute.reasons.get(reason, 0) for minute in last)
+
+    def totals(self) -> tuple[int, int]:
+        """Return the numbers of requests and errors since the start."""
+        tallies = self._callers.values()
+        return sum(tally.requests for tally in tallies), sum(tally.errors for tally in tallies)
 
     def facts(self) -> dict[str, Any]:
         """Return the facts for `/status.json`: times in UTC, counts of callers since the start."""

@@ -182,7 +182,7 @@ async def office(
         what = OneState("quiet")
         application = build_application(
             metrics=what,
-            readiness=what,
+            health=what,
             status=what,
             outbox=None if there == "disabled" else desk,
             operators=people,

@@ -17,6 +17,7 @@ from gateway.admin.admin_listener import OperatorRunner
 from gateway.admin.admin_server import build_application
 from gateway.app.listening_sockets import listen
 from gateway.config.value_types import ListenAddress
+from gateway.health.health import Component
 from tests.doubles.gateway import running
 from tests.doubles.processes import free_port
 from tests.doubles.wire import Reply, Wire
@@ -26,7 +27,7 @@ GOOD = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 class Facts:
-    """Metrics and readiness of no interest, of any size."""
+    """Metrics and health of no interest, of any size."""
 
     def __init__(self) -> None:
         self.size = 100
@@ -35,9 +36,9 @@ class Facts:
         """As metrics."""
         return "text/plain", b"#" * self.size
 
-    def report(self) -> tuple[bool, dict[str, Any]]:
-        """As readiness."""
-        return True, {"ready": True}
+    def components(self) -> list[Component]:
+        """As health."""
+        return []
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def serve(facts: Facts) -> Serve:
     ) -> AsyncIterator[ListenAddress]:
         (listening,) = await listen({"admin.address": address})
         runner = OperatorRunner(
-            build_application(metrics=facts, readiness=facts),
+            build_application(metrics=facts, health=facts),
             believed or listening.address,
             **options,
         )

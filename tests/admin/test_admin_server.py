@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import logging
 from collections.abc import AsyncIterator
-from typing import Any
 
 import aiohttp
 import pytest
@@ -16,6 +15,7 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.admin.admin_server import build_application
+from gateway.health.health import Component
 from gateway.telemetry.metrics import Metrics
 from tests.doubles.duty import shown
 
@@ -23,7 +23,7 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
 class Collaborators:
-    """Metrics and readiness that say what the test wants, and note what they were asked."""
+    """Metrics and health that say what the test wants, and note what they were asked."""
 
     def __init__(self) -> None:
         self.ready = True
@@ -40,9 +40,9 @@ class Collaborators:
         self.accepted.append(accept)
         return "text/plain; version=1.0.0; charset=utf-8", self.page.encode()
 
-    def report(self) -> tuple[bool, dict[str, Any]]:
-        """As readiness."""
-        return self.ready, {"ready": self.ready, "failing": [] if self.ready else ["circuit"]}
+    def components(self) -> list[Component]:
+        """As health."""
+        return [Component("circuit", "ok" if self.ready else "failed", "circuit-open")]
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def collaborators() -> Collaborators:
 @pytest.fixture
 async def client(collaborators: Collaborators) -> AsyncIterator[aiohttp.ClientSession]:
     """A client of a running listener, which leaves compressed bodies as they are."""
-    application = build_application(metrics=collaborators, readiness=collaborators)
+    application = build_application(metrics=collaborators, health=collaborators)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -74,15 +74,16 @@ async def test_livez_says_alive(client, collaborators):
     assert await answer.json() == {"alive": True}
 
 
-async def test_readyz_follows_the_report(client, collaborators):
-    """Readiness is 200 or 503, with the report as its body."""
+async def test_readyz_follows_the_health(client, collaborators):
+    """Readiness is 200 or 503, with the checks as its body."""
     answer = await client.get("/readyz")
     assert answer.status == 200
-    assert await answer.json() == {"ready": True, "failing": []}
+    assert await answer.json() == {"ready": True, "failing": [], "checks": {"circuit": "ok"}}
     collaborators.ready = False
     answer = await client.get("/readyz")
     assert answer.status == 503
-    assert await answer.json() == {"ready": False, "failing": ["circuit"]}
+    checks = {"circuit": "failed"}
+    assert await answer.json() == {"ready": False, "failing": ["circuit"], "checks": checks}
 
 
 async def test_metrics_are_what_was_rendered(client, collaborators):
@@ -216,7 +217,7 @@ async def test_a_bug_is_a_guarded_500(client, collaborators, caplog):
 
 async def test_real_metrics_are_served_in_both_formats():
     """The gateway's own metrics answer a classic scraper and one that prefers OpenMetrics."""
-    application = build_application(metrics=Metrics(), readiness=Collaborators())
+    application = build_application(metrics=Metrics(), health=Collaborators())
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

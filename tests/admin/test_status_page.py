@@ -24,8 +24,8 @@ from gateway.admin.status_page import render_status_page
 from gateway.errors import REASONS, REMEDIES, outcome_text
 from gateway.exchange import Exchange
 from gateway.health.advice import STATUS_MESSAGES
-from gateway.health.evidence import CircuitState, HealthEvidence
-from gateway.health.health import HealthEvaluator
+from gateway.health.evidence import Evidence
+from gateway.health.health import Component, Health
 from gateway.health.recent_requests import MINUTES, PLATFORM_ERROR, PLATFORM_REFUSAL, RecentRequests
 from gateway.i18n import LANGUAGES
 from tests.doubles import platform as platform_answers
@@ -35,11 +35,17 @@ from tests.doubles.gateway import CLIENT_SECRET, Running, running
 from tests.doubles.platform import Platform
 from tests.doubles.sso import Sso
 
-# A platform that has answered well before.
-WORKED = HealthEvaluator(lambda: HealthEvidence(has_succeeded=True), lambda: 0.0)
 STATUS_JSON = "/status.json"
 PATIENT_ID = "pinfl-31503850200017"
 HOSTILE = '<script>alert("x")</script>'
+
+
+class Worked:
+    """A platform that has answered well before."""
+
+    def evidence(self) -> Evidence:
+        """As monitor."""
+        return Evidence(has_succeeded=True)
 
 
 def reporter(
@@ -48,17 +54,19 @@ def reporter(
     """Return the source of the page's facts, all well but for these entries of an outbox."""
     return StatusReporter(
         settings=lambda: gateway.settings,
-        tokens=dict,
-        circuit=lambda: CircuitState.CLOSED,
+        health=Health(
+            monitor=Worked(),
+            tokens=dict,
+            credentials_in_use=tuple,
+            is_audit_available=lambda: True,
+            is_draining=lambda: False,
+            outbox=lambda: entries,
+            recent_requests=traffic,
+        ),
         connections=dict,
         inflight=int,
-        is_audit_available=lambda: True,
-        is_draining=lambda: False,
-        health_evaluator=WORKED,
         audit_dropped=int,
         missing_alias=lambda: None,
-        outbox=lambda: entries,
-        recent_requests=traffic,
     )
 
 
@@ -432,15 +440,15 @@ class HostileStatus:
 
 
 class Nothing:
-    """Metrics and readiness of no interest."""
+    """Metrics and health of no interest."""
 
     def render(self, accept: str | None) -> tuple[str, bytes]:
         """As metrics."""
         return "text/plain", b""
 
-    def report(self) -> tuple[bool, dict[str, Any]]:
-        """As readiness."""
-        return True, {}
+    def components(self) -> list[Component]:
+        """As health."""
+        return []
 
 
 async def test_facts_are_no_markup(gateway: Running) -> None:
@@ -449,7 +457,7 @@ async def test_facts_are_no_markup(gateway: Running) -> None:
     pages = []
     for planted in (HOSTILE, "harmless"):
         application = build_application(
-            metrics=Nothing(), readiness=Nothing(), status=HostileStatus(facts, planted)
+            metrics=Nothing(), health=Nothing(), status=HostileStatus(facts, planted)
         )
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()

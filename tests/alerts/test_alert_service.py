@@ -19,7 +19,6 @@ from gateway.clock import TimeSource
 from gateway.config.loader import load_settings
 from gateway.config.settings import Settings
 from gateway.health.evidence import CircuitState
-from gateway.health.health import Readiness
 from gateway.i18n import LANGUAGES
 from tests.doubles.duty import GOOD, Duty
 from tests.doubles.told import PASSWORD, MailServer, Webhook, until
@@ -55,16 +54,10 @@ class Night:
         duty, clock = self.duty, self.duty.clock
         self.dropped = 0
         self.minutely: Callable[[], None] | None = None
-        readiness = Readiness(
-            tokens=lambda: {name: state.is_valid for name, state in duty.tokens.items()},
-            is_circuit_open=lambda: duty.circuit is CircuitState.OPEN,
-            is_draining=lambda: duty.draining,
-            is_platform_failing=duty.watch.is_failing,
-        )
         self.time = TimeSource(clock, clock.wall, clock.call_later, lambda: 1.0)
         self.messenger = AlertMonitor(
-            status=duty.status(lambda: self.dropped),
-            readiness=readiness,
+            health=duty.health,
+            audit_dropped=lambda: self.dropped,
             certificates=lambda: self.certificates,
             count=self._count,
             time=self.time,

@@ -35,8 +35,8 @@ class Watch:
     def __init__(self, gateway: Running) -> None:
         self._clock = clock = FakeClock()
         self._messenger = AlertMonitor(
-            status=gateway.gateway.status,
-            readiness=gateway.gateway.readiness,
+            health=gateway.gateway.health,
+            audit_dropped=int,
             certificates=dict,
             count=lambda outcome, number: None,
             time=TimeSource(clock, clock.wall, clock.call_later, lambda: 1.0),

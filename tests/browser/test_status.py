@@ -92,7 +92,7 @@ def busy_hour(duty: Duty) -> None:
             exchange.duration = 0.08 + 0.013 * ((number * minute) % 29)
             if failing and number % 3 == 0:
                 exchange.status, exchange.reason = 503, "upstream-unreachable"
-            duty.gateway.gateway.recent_requests.record_exchange(exchange)
+            duty.gateway.gateway.health.recent_requests.record_exchange(exchange)
 
 
 async def shoot(person: Person, tmp_path: Path, name: str) -> None:

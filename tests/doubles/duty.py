@@ -10,13 +10,14 @@ from typing import Any, Final, get_args
 from aiohttp import web
 
 from gateway.admin.admin_server import build_application
-from gateway.admin.status_facts import OutboxReport, StatusReporter
+from gateway.admin.status_facts import StatusReporter
 from gateway.config.loader import load_settings
 from gateway.config.settings import Settings
 from gateway.errors import REASONS
 from gateway.exchange import Exchange
 from gateway.fhir.vocabulary import INTERACTION_LABELS
 from gateway.health.evidence import CircuitState
+from gateway.health.health import Component, Health, OutboxReport
 from gateway.health.platform_watch import PlatformMonitor
 from gateway.health.recent_requests import RecentRequests
 from gateway.oauth.token_response import Cause
@@ -47,6 +48,8 @@ class Duty:
         self.clock = FakeClock(1_000_000.0)
         self.traffic = RecentRequests(self.clock, self.clock.wall)
         self.tokens: Mapping[str, TokenState] = {"default": GOOD}
+        # The credential that only the audit uses, "" for none.
+        self.audit_credential = ""
         self.circuit = CircuitState.CLOSED
         self.connections: Mapping[str, int] = {"idle": 2, "active": 1, "connecting": 1}
         self.outbox: OutboxReport | None = None
@@ -56,12 +59,20 @@ class Duty:
         # probes.
         self.found: tuple[str, str] | None = None
         self.watch = PlatformMonitor(
-            tokens=lambda: self.tokens,
             circuit=lambda: self.circuit,
             probe=self._ask,
             interval=lambda: 0.0 if self.found is None else 30.0,
             count_probe=str,
             clock=self.clock,
+        )
+        self.health = Health(
+            monitor=self.watch,
+            tokens=lambda: self.tokens,
+            credentials_in_use=lambda: self.tokens.keys() - {self.audit_credential},
+            is_audit_available=lambda: self.audit_available,
+            is_draining=lambda: self.draining,
+            outbox=lambda: self.outbox,
+            recent_requests=self.traffic,
             wall_clock=self.clock.wall,
         )
 
@@ -82,21 +93,15 @@ class Duty:
     async def _ask(self, preferred: str) -> tuple[str, str] | None:
         return self.found
 
-    def status(self, audit_dropped: Callable[[], int] = int) -> StatusReporter:
+    def status(self) -> StatusReporter:
         """Return a reporter over this state."""
         return StatusReporter(
             settings=settings,
-            tokens=lambda: self.tokens,
-            circuit=lambda: self.circuit,
+            health=self.health,
             connections=lambda: self.connections,
             inflight=lambda: 3,
-            is_audit_available=lambda: self.audit_available,
-            audit_dropped=audit_dropped,
-            is_draining=lambda: self.draining,
-            health_evaluator=self.watch.evaluator,
+            audit_dropped=int,
             missing_alias=lambda: None,
-            outbox=lambda: self.outbox,
-            recent_requests=self.traffic,
             clock=self.clock,
             wall_clock=self.clock.wall,
         )
@@ -225,16 +230,16 @@ class OneState:
         """Return empty metrics, which the status page does not use."""
         return "text/plain", b""
 
-    def report(self) -> tuple[bool, dict[str, Any]]:
-        """Return an empty readiness, which the status page does not use."""
-        return True, {}
+    def components(self) -> list[Component]:
+        """Return no components: the page shows the facts."""
+        return []
 
 
 @contextlib.asynccontextmanager
 async def shown(state: str) -> AsyncIterator[str]:
     """Yield the address of an admin listener that shows a state."""
     what = OneState(state)
-    application = build_application(metrics=what, readiness=what, status=what)
+    application = build_application(metrics=what, health=what, status=what)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

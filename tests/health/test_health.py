@@ -1,40 +1,31 @@
-"""What makes the gateway ready, and what the report says when it is not."""
+"""What `/readyz` and the verdict take from the components, and since when a component is so."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from gateway.health.health import Readiness
+from gateway.health.evidence import CircuitState
+from gateway.health.health import Component, readiness, usability, worst
+from tests.doubles.duty import GOOD, Duty
 
-
-class Facts:
-    """The collaborators' answers, changed by the test."""
-
-    def __init__(self) -> None:
-        self.tokens = {"default": True, "lab": True}
-        self.circuit_open = False
-        self.platform_fails = False
-        self.draining = False
-
-    def readiness(self) -> Readiness:
-        """A readiness that asks these facts."""
-        return Readiness(
-            tokens=lambda: self.tokens,
-            is_circuit_open=lambda: self.circuit_open,
-            is_draining=lambda: self.draining,
-            is_platform_failing=lambda: self.platform_fails,
-        )
+LACKING = replace(GOOD, is_valid=False, expires_in=None)
+REJECTED = replace(GOOD, is_rejected=True)
 
 
 @pytest.fixture
-def facts() -> Facts:
-    """All is well."""
-    return Facts()
+def duty() -> Duty:
+    """A gateway with two credentials, of which all is well."""
+    duty = Duty()
+    duty.tokens = {"default": GOOD, "lab": GOOD}
+    duty.serve(0, (200, ""), response_bytes=1)
+    return duty
 
 
-def test_ready_when_nothing_fails(facts):
+def test_ready_when_nothing_fails(duty: Duty) -> None:
     """With every token valid, a closed circuit and no shutdown the gateway is ready."""
-    assert facts.readiness().report() == (
+    assert readiness(duty.health.components()) == (
         True,
         {
             "ready": True,
@@ -50,31 +41,138 @@ def test_ready_when_nothing_fails(facts):
     )
 
 
-def test_a_missing_token_is_named(facts):
+def test_a_missing_token_is_named(duty: Duty) -> None:
     """One credential without a valid token is enough, and the report names it."""
-    facts.tokens["lab"] = False
-    ready, body = facts.readiness().report()
+    duty.tokens = {"default": GOOD, "lab": LACKING}
+    ready, body = readiness(duty.health.components())
     assert not ready
     assert body["ready"] is False
     assert body["failing"] == ["token:lab"]
     assert body["checks"]["token:lab"] == "failed"
 
 
-@pytest.mark.parametrize(
-    ("fact", "check"),
-    [("circuit_open", "circuit"), ("platform_fails", "platform"), ("draining", "shutdown")],
-)
-def test_circuit_platform_and_a_shutdown_count(facts, fact, check):
+def test_tokens_that_the_platform_refuses_are_the_platform_s_fault(duty: Duty) -> None:
+    """They are there; the gateway is not ready once no credential has another one."""
+    duty.tokens = {"default": GOOD, "lab": REJECTED}
+    assert readiness(duty.health.components())[0]
+    duty.tokens = {"default": REJECTED, "lab": REJECTED}
+    assert readiness(duty.health.components())[1]["failing"] == ["platform"]
+
+
+def test_circuit_platform_and_a_shutdown_count(duty: Duty) -> None:
     """An open circuit, an unusable platform or a shutdown under way: the gateway is not ready."""
-    setattr(facts, fact, True)
-    ready, body = facts.readiness().report()
-    assert not ready
-    assert body["failing"] == [check]
+    duty.circuit = CircuitState.OPEN
+    assert readiness(duty.health.components())[1]["failing"] == ["circuit"]
+    duty.circuit = CircuitState.CLOSED
+    duty.serve(0, *[(502, "upstream-unreachable")] * 300)
+    assert readiness(duty.health.components())[1]["failing"] == ["platform"]
+    duty.draining = True
+    assert readiness(duty.health.components())[1]["failing"] == ["platform", "shutdown"]
 
 
-def test_every_report_asks_anew(facts):
-    """A report is never older than its question."""
-    readiness = facts.readiness()
-    assert readiness.report()[0]
-    facts.draining = True
-    assert not readiness.report()[0]
+def test_an_outbox_that_is_away_is_named_and_does_not_count(duty: Duty) -> None:
+    """All other requests are still served."""
+    duty.outbox = {"available": False, "entries": {}, "oldest_seconds": None}
+    ready, body = readiness(duty.health.components())
+    assert ready
+    assert body["failing"] == ["outbox"]
+    duty.outbox = {"available": True, "entries": {"failed": 1}, "oldest_seconds": None}
+    assert readiness(duty.health.components())[1]["checks"]["outbox"] == "ok"
+
+
+def test_a_token_of_the_audit_alone_is_a_limit_of_the_audit(duty: Duty) -> None:
+    """Callers do without it."""
+    duty.audit_credential = "audit"
+    duty.tokens = {**duty.tokens, "audit": replace(LACKING, failure="refused")}
+    components = duty.health.components()
+    assert readiness(components)[0]
+    assert usability(components) == (True, "answers")
+    found = worst(components)
+    assert (found.name, found.state, found.reason) == ("audit", "degraded", "token-refused")
+    assert found.about == "audit"
+
+
+def test_a_component_has_the_time_of_its_last_change(duty: Duty) -> None:
+    """Each has its own; a look that finds the same does not move it."""
+
+    def since() -> dict[str, float]:
+        return {each.name: each.since for each in duty.health.components()}
+
+    before = since()
+    began = duty.clock.wall()
+    duty.clock.now += 5
+    duty.circuit = CircuitState.HALF_OPEN
+    changed = since()
+    assert before == dict.fromkeys(before, began)
+    assert changed == {**before, "circuit": began + 5, "platform": began + 5}
+    duty.clock.now += 5
+    assert since() == changed
+
+
+FINE = Component("process", "ok", "fine")
+ANSWERS = Component("platform", "ok", "answers")
+TLS = Component("platform", "failed", "platform-tls")
+NO_TOKEN = Component("token", "failed", "token-refused", about="a")
+
+
+@pytest.mark.parametrize(
+    ("components", "state", "reason", "about"),
+    [
+        ([FINE, ANSWERS], "ok", "fine", ""),
+        ([FINE, Component("platform", "untried", "untried")], "untried", "untried", ""),
+        ([FINE, Component("outbox", "degraded", "outbox-away")], "degraded", "outbox-away", ""),
+        # What stops requests in the gateway comes before the platform, which they do not reach.
+        ([TLS, Component("process", "failed", "shutting-down")], "failed", "shutting-down", ""),
+        (
+            [TLS, Component("audit", "failed", "audit-unavailable")],
+            "failed",
+            "audit-unavailable",
+            "",
+        ),
+        ([TLS, NO_TOKEN], "failed", "token-refused", "a"),
+        ([Component("circuit", "failed", "circuit-open"), TLS], "failed", "platform-tls", ""),
+        # A credential without a token is a limit while another has one.
+        ([FINE, NO_TOKEN, Component("token", "ok", "fine")], "degraded", "token-refused", "a"),
+        ([TLS, NO_TOKEN, Component("token", "ok", "fine")], "failed", "platform-tls", ""),
+        # Of tokens the reason decides that somebody has to act on.
+        (
+            [Component("token", "failed", "sso-unavailable", about="b"), NO_TOKEN],
+            "failed",
+            "token-refused",
+            "a",
+        ),
+        (
+            [NO_TOKEN, Component("token", "failed", "platform-refuses", about="b")],
+            "failed",
+            "platform-refuses",
+            "b",
+        ),
+        # Of mere limits the platform's comes first, and errors of unknown cause last.
+        (
+            [
+                Component("token", "degraded", "renewal-fails"),
+                Component("platform", "degraded", "many-refusals"),
+            ],
+            "degraded",
+            "many-refusals",
+            "",
+        ),
+        (
+            [
+                Component("process", "degraded", "many-errors"),
+                Component("outbox", "degraded", "outbox-person"),
+            ],
+            "degraded",
+            "outbox-person",
+            "",
+        ),
+    ],
+)
+def test_the_worst_component_is_the_verdict(
+    components: list[Component], state: str, reason: str, about: str
+) -> None:
+    """In whatever order they are."""
+    for ordered in (components, components[::-1]):
+        found = worst(ordered)
+        assert (found.state, found.about) == (state, about)
+        assert found.reason == reason or state == "ok"

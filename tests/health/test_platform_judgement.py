@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from gateway.exchange import Exchange
-from gateway.health.evidence import CircuitState, HealthEvidence, signal_of_exchange
-from gateway.health.health import REASONS, evaluate_health, service_status, token_statuses
-from gateway.oauth.tokens import TokenState
+from gateway.health.evidence import CircuitState, Evidence, signal_of_exchange
+from gateway.health.health import REASONS, Component, judge_platform, judge_token, usability
+from tests.doubles.duty import GOOD
 
 NOW = 1000.0
 # Callers have been asking for two minutes, the gateway itself has not had to.
-WORKED = HealthEvidence(
+WORKED = Evidence(
     has_succeeded=True,
     last_success_at=NOW - 120,
     last_request_at=NOW,
@@ -25,52 +25,50 @@ NEW = replace(WORKED, has_succeeded=False, last_success_at=-1e9)
 ASKED = replace(WORKED, probe="answers", probed_at=NOW - 1)
 
 
-def bad(
-    before: HealthEvidence, kinds: int = 1, lasting: float = 90, **counts: int
-) -> HealthEvidence:
+def bad(before: Evidence, kinds: int = 1, lasting: float = 90, **counts: int) -> Evidence:
     """Nothing but these answers for a while; the last minute is a part of it."""
     told = {found.replace("_", "-"): count for found, count in counts.items()}
     return replace(before, last_minute=told, since_good=told, kinds=kinds, bad_since=NOW - lasting)
 
 
-def mixed(before: HealthEvidence, **counts: int) -> HealthEvidence:
+def mixed(before: Evidence, **counts: int) -> Evidence:
     """These answers in the last minute, good ones among them."""
     return replace(before, last_minute={f.replace("_", "-"): n for f, n in counts.items()})
 
 
-def own(found: str, age: float = 1) -> HealthEvidence:
+def own(found: str, age: float = 1) -> Evidence:
     """The gateway itself has found that."""
     return replace(WORKED, probe=found, probed_at=NOW - age)
 
 
-CASES: list[tuple[str, HealthEvidence, str, str]] = [
+CASES: list[tuple[str, Evidence, str, str]] = [
     # Nothing is known yet, or all is well.
-    ("nobody has asked", HealthEvidence(), "untried", "untried"),
-    ("callers are answered", mixed(WORKED, answers=5), "answers", "answers"),
-    ("its own question is answered", own("answers"), "answers", "answers"),
-    ("nobody asks any more", replace(WORKED, now=NOW + 9000), "answers", "answers"),
+    ("nobody has asked", Evidence(), "untried", "untried"),
+    ("callers are answered", mixed(WORKED, answers=5), "ok", "answers"),
+    ("its own question is answered", own("answers"), "ok", "answers"),
+    ("nobody asks any more", replace(WORKED, now=NOW + 9000), "ok", "answers"),
     # What no caller's mistake can be the cause of.
-    ("all of 15 fail", bad(WORKED, platform_fails=15), "fails", "platform-fails"),
-    ("all of 15, its own is answered", bad(ASKED, platform_fails=15), "fails", "platform-fails"),
-    ("a few fail", bad(WORKED, platform_fails=4), "doubtful", "many-errors"),
-    ("two fail", bad(WORKED, platform_fails=2), "answers", "answers"),
+    ("all of 15 fail", bad(WORKED, platform_fails=15), "failed", "platform-fails"),
+    ("all of 15, its own is answered", bad(ASKED, platform_fails=15), "failed", "platform-fails"),
+    ("a few fail", bad(WORKED, platform_fails=4), "degraded", "many-errors"),
+    ("two fail", bad(WORKED, platform_fails=2), "ok", "answers"),
     ("two fail at first", bad(NEW, platform_fails=2), "untried", "untried"),
-    ("no connection", bad(WORKED, platform_unreachable=10), "fails", "platform-unreachable"),
-    ("no TLS", bad(WORKED, platform_tls=10), "fails", "platform-tls"),
-    ("no answer in time", bad(WORKED, platform_timeout=10), "fails", "platform-timeout"),
+    ("no connection", bad(WORKED, platform_unreachable=10), "failed", "platform-unreachable"),
+    ("no TLS", bad(WORKED, platform_tls=10), "failed", "platform-tls"),
+    ("no answer in time", bad(WORKED, platform_timeout=10), "failed", "platform-timeout"),
     (
         "of several the most frequent",
         bad(WORKED, platform_timeout=4, platform_fails=6),
-        "fails",
+        "failed",
         "platform-fails",
     ),
     (
         "a busy minute, all but one fail",
         mixed(WORKED, platform_fails=39, answers=1),
-        "fails",
+        "failed",
         "platform-fails",
     ),
-    ("half fail", mixed(WORKED, platform_fails=20, answers=20), "answers", "answers"),
+    ("half fail", mixed(WORKED, platform_fails=20, answers=20), "ok", "answers"),
     (
         "good answers of this minute, then nothing else than failures for ten seconds",
         replace(
@@ -78,7 +76,7 @@ CASES: list[tuple[str, HealthEvidence, str, str]] = [
             since_good={"platform-fails": 20},
             bad_since=NOW - 10,
         ),
-        "fails",
+        "failed",
         "platform-fails",
     ),
     (
@@ -88,77 +86,77 @@ CASES: list[tuple[str, HealthEvidence, str, str]] = [
             since_good={"platform-fails": 20},
             bad_since=NOW - 2,
         ),
-        "answers",
+        "ok",
         "answers",
     ),
     # What may be callers' mistakes.
     (
         "404 without FHIR from the start",
         bad(NEW, platform_not_fhir=40),
-        "fails",
+        "failed",
         "platform-not-fhir",
     ),
-    ("403 from the start", bad(NEW, platform_refuses=40), "fails", "platform-refuses"),
-    ("404 in FHIR from the start", bad(NEW, unclear=40), "doubtful", "many-refusals"),
-    ("a few 403 from the start", bad(NEW, platform_refuses=5), "doubtful", "many-refusals"),
-    ("403 after good answers", bad(WORKED, platform_refuses=40), "doubtful", "many-refusals"),
-    ("a burst of one 403", bad(ASKED, platform_refuses=40), "doubtful", "many-refusals"),
-    ("a missing id all night", bad(ASKED, unclear=5), "doubtful", "many-refusals"),
-    ("many 404 of many kinds", bad(ASKED, kinds=3, unclear=90), "doubtful", "many-refusals"),
-    ("403 for all", bad(ASKED, kinds=3, platform_refuses=40), "fails", "platform-refuses"),
+    ("403 from the start", bad(NEW, platform_refuses=40), "failed", "platform-refuses"),
+    ("404 in FHIR from the start", bad(NEW, unclear=40), "degraded", "many-refusals"),
+    ("a few 403 from the start", bad(NEW, platform_refuses=5), "degraded", "many-refusals"),
+    ("403 after good answers", bad(WORKED, platform_refuses=40), "degraded", "many-refusals"),
+    ("a burst of one 403", bad(ASKED, platform_refuses=40), "degraded", "many-refusals"),
+    ("a missing id all night", bad(ASKED, unclear=5), "degraded", "many-refusals"),
+    ("many 404 of many kinds", bad(ASKED, kinds=3, unclear=90), "degraded", "many-refusals"),
+    ("403 for all", bad(ASKED, kinds=3, platform_refuses=40), "failed", "platform-refuses"),
     (
         "403 of many kinds, for a moment",
         bad(ASKED, kinds=3, lasting=20, platform_refuses=40),
-        "doubtful",
+        "degraded",
         "many-refusals",
     ),
     (
         "most are 404, some 403",
         bad(ASKED, kinds=3, platform_refuses=10, unclear=30),
-        "doubtful",
+        "degraded",
         "many-refusals",
     ),
-    ("19 of 20 are mistakes", mixed(ASKED, unclear=95, answers=5), "doubtful", "many-refusals"),
-    ("a fifth are mistakes", mixed(WORKED, platform_refuses=20, answers=80), "answers", "answers"),
+    ("19 of 20 are mistakes", mixed(ASKED, unclear=95, answers=5), "degraded", "many-refusals"),
+    ("a fifth are mistakes", mixed(WORKED, platform_refuses=20, answers=80), "ok", "answers"),
     # The gateway's own question decides, until a caller is answered.
-    ("its own is refused", own("platform-refuses"), "fails", "platform-refuses"),
-    ("its own finds no FHIR", own("platform-not-fhir"), "fails", "platform-not-fhir"),
+    ("its own is refused", own("platform-refuses"), "failed", "platform-refuses"),
+    ("its own finds no FHIR", own("platform-not-fhir"), "failed", "platform-not-fhir"),
     (
         "callers' mistakes and its own is refused",
         replace(bad(WORKED, unclear=5), probe="platform-refuses", probed_at=NOW - 1),
-        "fails",
+        "failed",
         "platform-refuses",
     ),
     (
         "callers are answered since",
         replace(own("platform-timeout", age=9), last_success_at=NOW - 3),
-        "answers",
+        "ok",
         "answers",
     ),
     (
         "all failed, then nobody asked but the gateway itself",
         replace(bad(ASKED, platform_fails=15), last_request_at=NOW - 30),
-        "answers",
+        "ok",
         "answers",
     ),
     (
         "nearly all was refused, then only its own was answered",
         replace(bad(ASKED, platform_refuses=15), last_request_at=NOW - 30),
-        "doubtful",
+        "degraded",
         "many-refusals",
     ),
     # The circuit.
-    ("it is left alone", replace(WORKED, circuit=CircuitState.OPEN), "fails", "circuit-open"),
+    ("it is left alone", replace(WORKED, circuit=CircuitState.OPEN), "failed", "circuit-open"),
     (
         "left alone, and its own question failed",
         replace(own("platform-fails"), circuit=CircuitState.OPEN),
-        "fails",
+        "failed",
         "platform-fails",
     ),
     (
         "it is being tried",
         replace(WORKED, circuit=CircuitState.HALF_OPEN),
-        "doubtful",
+        "degraded",
         "circuit-half-open",
     ),
 ]
@@ -167,60 +165,66 @@ CASES: list[tuple[str, HealthEvidence, str, str]] = [
 @pytest.mark.parametrize(
     ("evidence", "state", "reason"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
 )
-def test_the_platform_is_judged(evidence: HealthEvidence, state: str, reason: str) -> None:
+def test_the_platform_is_judged(evidence: Evidence, state: str, reason: str) -> None:
     """Row by row."""
-    found = evaluate_health(evidence)
-    assert (found.state, found.platform) == (state, reason)
-    assert (found.is_usable, found.reason) == (state != "fails", reason)
+    found = judge_platform(evidence)
+    assert (found.state, found.reason) == (state, reason)
+    assert usability([found]) == (state != "failed", reason)
     assert found.reason in REASONS
+
+
+REJECTED = {"is_valid": True, "is_rejected": True}
+REFUSED = {"is_valid": False, "failure": "refused"}
+TRANSIENT = {"is_valid": False, "failure": "transient"}
 
 
 @pytest.mark.parametrize(
     ("tokens", "usable", "reason"),
     [
-        ({}, True, "answers"),
-        ({"a": "valid", "b": "refused"}, True, "answers"),
-        ({"a": "awaited"}, True, "token-awaited"),
-        ({"a": "refused"}, False, "token-refused"),
-        ({"a": "transient"}, False, "sso-unavailable"),
-        ({"a": "throttled"}, False, "sso-unavailable"),
-        ({"a": "refused", "b": "transient"}, False, "token-refused"),
-        ({"a": "rejected", "b": "refused"}, False, "platform-refuses"),
+        ([], True, "answers"),
+        ([{}, REFUSED], True, "answers"),
+        ([{"is_valid": False}], True, "token-awaited"),
+        ([REFUSED], False, "token-refused"),
+        ([TRANSIENT], False, "sso-unavailable"),
+        ([{"is_valid": False, "failure": "throttled"}], False, "sso-unavailable"),
+        ([REFUSED, TRANSIENT], False, "token-refused"),
+        ([{"is_valid": False}, TRANSIENT], False, "sso-unavailable"),
+        ([REJECTED, REFUSED], False, "platform-refuses"),
     ],
 )
 def test_without_a_token_no_request_can_succeed(
-    tokens: dict[str, str], usable: bool, reason: str
+    tokens: list[dict[str, Any]], usable: bool, reason: str
 ) -> None:
     """What is known of the platform stays; whether requests can succeed does not."""
-    found = evaluate_health(replace(WORKED, tokens=tokens))
-    assert (found.state, found.platform) == ("answers", "answers")
-    assert (found.is_usable, found.reason) == (usable, reason)
+    judged = [judge_token(f"t{n}", replace(GOOD, **each)) for n, each in enumerate(tokens)]
+    assert usability([*judged, judge_platform(WORKED)]) == (usable, reason)
+    assert reason in REASONS
 
 
 @pytest.mark.parametrize(
-    ("members", "word"),
+    ("members", "state", "reason"),
     [
-        ({"is_valid": True}, "valid"),
-        ({"is_valid": True, "is_rejected": True}, "rejected"),
-        ({"is_valid": True, "failure": "transient"}, "valid"),
-        ({}, "awaited"),
-        ({"failure": "refused"}, "refused"),
+        ({}, "ok", "fine"),
+        ({"is_rejected": True}, "failed", "platform-refuses"),
+        ({"is_rejected": True, "is_valid": False}, "failed", "token-awaited"),
+        ({"failure": "transient"}, "degraded", "renewal-fails"),
+        ({"uses_previous_secret": True}, "degraded", "secret-refused"),
+        ({"is_valid": False}, "failed", "token-awaited"),
+        ({"is_valid": False, "failure": "refused"}, "failed", "token-refused"),
+        ({"is_valid": False, "failure": "transient"}, "failed", "sso-unavailable"),
     ],
 )
-def test_a_token_has_a_word(members: dict[str, Any], word: str) -> None:
+def test_a_token_is_judged(members: dict[str, Any], state: str, reason: str) -> None:
     """One that is valid serves although it could not be renewed."""
-    plain: dict[str, Any] = {
-        "is_valid": False,
-        "expires_in": None,
-        "failure": None,
-        "cause": None,
-        "status": None,
-        "oauth_error": None,
-        "next_attempt_in": None,
-        "is_fetching": False,
-        "is_rejected": False,
-    }
-    assert token_statuses({"a": TokenState(**{**plain, **members})}) == {"a": word}
+    found = judge_token("a", replace(GOOD, **members))
+    assert found == Component("token", state, reason, about="a")  # type: ignore[arg-type]
+
+
+def test_the_credential_that_the_platform_refuses_is_named() -> None:
+    """Only where that is the reason."""
+    refused = replace(own("platform-refuses"), credential="a")
+    assert judge_platform(refused).about == "a"
+    assert judge_platform(replace(refused, probe="platform-tls")).about == ""
 
 
 @pytest.mark.parametrize(
@@ -271,55 +275,3 @@ def test_an_exchange_tells_of_the_platform(members: dict[str, Any], found: str |
     assert signal_of_exchange(exchange) == (found if found == "answers" else None), (
         "its caller gave up"
     )
-
-
-FINE = {"answer": "yes", "reason": "fine"}
-ERRORS = {"answer": "degraded", "reason": "many-errors"}
-
-
-@pytest.mark.parametrize(
-    ("own", "evidence", "expected"),
-    [
-        (FINE, WORKED, FINE),
-        (FINE, HealthEvidence(), {"answer": "untried", "reason": "untried"}),
-        (ERRORS, WORKED, ERRORS),
-        (ERRORS, replace(ASKED, last_request_at=NOW - 30), FINE),
-        (ERRORS, own("platform-tls"), {"answer": "no", "reason": "platform-tls"}),
-        (
-            {"answer": "degraded", "reason": "renewal-fails"},
-            bad(ASKED, unclear=9),
-            {"answer": "degraded", "reason": "many-refusals"},
-        ),
-        (
-            {"answer": "no", "reason": "shutting-down"},
-            own("platform-tls"),
-            {"answer": "no", "reason": "shutting-down"},
-        ),
-        (
-            {"answer": "no", "reason": "circuit-open"},
-            replace(own("platform-tls"), circuit=CircuitState.OPEN),
-            {"answer": "no", "reason": "platform-tls"},
-        ),
-        (
-            {"answer": "degraded", "reason": "circuit-open"},
-            WORKED,
-            {"answer": "degraded", "reason": "circuit-open"},
-        ),
-        (
-            {"answer": "no", "reason": "platform-refuses"},
-            replace(WORKED, tokens={"a": "valid", "b": "rejected"}),
-            {"answer": "no", "reason": "platform-refuses", "credential": "b"},
-        ),
-        (
-            FINE,
-            replace(own("platform-refuses"), credential="a"),
-            {"answer": "no", "reason": "platform-refuses", "credential": "a"},
-        ),
-    ],
-)
-def test_the_worse_of_both_is_the_verdict(
-    own: dict[str, str], evidence: HealthEvidence, expected: dict[str, str]
-) -> None:
-    """What the gateway knows of itself, and what is known of the platform."""
-    status = own["answer"], own["reason"]
-    assert service_status(status, evaluate_health(evidence), evidence) == expected

@@ -16,7 +16,9 @@ import pytest
 
 from gateway.exchange import Exchange
 from gateway.health.evidence import CircuitState
+from gateway.health.health import Component, Health, readiness, usability
 from gateway.health.platform_watch import PlatformMonitor
+from gateway.health.recent_requests import RecentRequests
 from gateway.oauth.tokens import TokenState
 from tests.doubles.clock import FakeClock
 
@@ -72,20 +74,42 @@ class World:
     asked: list[float] = field(default_factory=list)
     counted: list[str] = field(default_factory=list)
     watch: PlatformMonitor = field(init=False)
+    health: Health = field(init=False)
     record: Callable[[Exchange], None] = field(init=False)
 
     def __post_init__(self) -> None:
         self.watch = PlatformMonitor(
-            tokens=lambda: self.tokens,
             circuit=lambda: self.circuit,
             probe=self._ask,
             interval=lambda: self.interval,
             count_probe=self.counted.append,
             clock=self.clock,
+        )
+        self.health = Health(
+            monitor=self.watch,
+            tokens=lambda: self.tokens,
+            credentials_in_use=lambda: self.tokens,
+            is_audit_available=lambda: True,
+            is_draining=lambda: False,
+            outbox=lambda: None,
+            recent_requests=RecentRequests(self.clock, self.clock.wall),
             wall_clock=self.clock.wall,
         )
         # Bound once, as the gateway does it for every exchange.
         self.record = self.watch.record_exchange
+
+    def is_failing(self) -> bool:
+        """Whether `/readyz` says that the platform fails."""
+        return "platform" in readiness(self.health.components())[1]["failing"]
+
+    def usability(self) -> tuple[bool, str]:
+        """What the metric says."""
+        return usability(self.health.components())
+
+    def platform(self) -> Component:
+        """What is known of the platform itself."""
+        [found] = (each for each in self.health.components() if each.name == "platform")
+        return found
 
     async def _ask(self, preferred: str) -> tuple[str, str] | None:
         self.asked.append(self.clock())
@@ -143,11 +167,11 @@ async def test_weeks_of_mistakes_are_no_outage(share: float) -> None:
         while world.clock() + LOOK < start + moment:
             world.clock.now += LOOK
             await world.watch.probe_if_due()
-            assert not world.watch.is_failing(), world.watch.evidence()
+            assert not world.is_failing(), world.watch.evidence()
         world.clock.now = max(world.clock.now, start + moment)
         requests, mistakes = requests + 1, mistakes + (answer is not GOOD)
         world.call(kind, answer)
-        assert world.watch.usability()[0], world.watch.evidence()
+        assert world.usability()[0], world.watch.evidence()
     assert 0.7 * share < mistakes / requests < 1.3 * share
 
 
@@ -164,8 +188,8 @@ async def test_a_night_of_one_mistake_is_no_outage(answer: Answer, pause: float)
             world.clock.now += 1
             await world.watch.probe_if_due()
         world.call(KINDS[0], answer)
-        assert not world.watch.is_failing()
-        assert world.watch.usability()[0]
+        assert not world.is_failing()
+        assert world.usability()[0]
 
 
 # What callers get, and what the gateway's own question finds.
@@ -199,7 +223,7 @@ async def until_failing(world: World, pause: float | None, answer: Answer) -> fl
             due -= pause
             world.call(KINDS[int(world.clock() * 2) % len(KINDS)], answer)
         await world.watch.probe_if_due()
-        if world.watch.is_failing():
+        if world.is_failing():
             return world.clock() - began
     raise AssertionError(f"not found: {world.watch.evidence()}")
 
@@ -220,11 +244,11 @@ async def test_every_outage_is_found_within_two_minutes(
         await world.watch.probe_if_due()
     world.found = found
     assert await until_failing(world, pause, answer) <= 120
-    assert world.watch.usability() == (False, found)
+    assert world.usability() == (False, found)
     world.found = "answers"
     world.clock.now += 31
     await world.watch.probe_if_due()
-    assert not world.watch.is_failing()
+    assert not world.is_failing()
 
 
 @pytest.mark.parametrize("outage", ["401", "403", "html 404"])
@@ -258,7 +282,7 @@ async def test_without_a_token_nothing_succeeds(failure: Any, rejected: bool, re
     """The SSO is down, refuses the secret, or the platform refuses its tokens."""
     state = replace(VALID, is_valid=rejected, failure=failure, is_rejected=rejected)
     world = World(tokens={"default": state})
-    assert world.watch.usability() == (False, reason)
+    assert world.usability() == (False, reason)
 
 
 async def test_it_asks_only_where_nobody_else_does() -> None:
@@ -308,6 +332,7 @@ async def test_it_is_known_since_when() -> None:
     """The time stays while the finding does."""
     world = World()
     await world.watch.probe_if_due()
+    world.platform()
     world.found = "platform-tls"
     world.clock.now += 31
     await world.watch.probe_if_due()
@@ -315,8 +340,9 @@ async def test_it_is_known_since_when() -> None:
     for _ in range(50):
         world.clock.now += 1
         await world.watch.probe_if_due()
-    assert world.watch.evaluator.evaluate().state == "fails"
-    assert world.watch.evaluator.since == since + 1
+        world.platform()
+    assert world.platform().state == "failed"
+    assert world.platform().since == since + 1
 
 
 async def test_what_was_found_elsewhere_is_forgotten() -> None:
@@ -324,9 +350,9 @@ async def test_what_was_found_elsewhere_is_forgotten() -> None:
     world = World(found="platform-tls")
     world.clock.now += 31
     await world.watch.probe_if_due()
-    assert world.watch.is_failing()
+    assert world.is_failing()
     world.watch.reset()
-    assert world.watch.evaluator.evaluate().state == "untried"
+    assert world.platform().state == "untried"
 
 
 async def test_exchanges_count_after_a_change_of_the_platform() -> None:
@@ -334,14 +360,14 @@ async def test_exchanges_count_after_a_change_of_the_platform() -> None:
     world = World()
     for _ in range(20):
         world.call(KINDS[0], OUTAGES["5xx"][0])
-    assert world.watch.is_failing()
+    assert world.is_failing()
     world.watch.reset()
     world.call(KINDS[0], GOOD)
     evidence = world.watch.evidence()
     assert evidence.last_minute == {"answers": 1}
     assert evidence.has_succeeded
     assert evidence.last_request_at == world.clock()
-    assert world.watch.evaluator.evaluate().state == "answers"
+    assert world.platform().state == "ok"
 
 
 async def test_one_good_answer_ends_what_was_bad_before() -> None:
