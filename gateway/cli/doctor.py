@@ -33,7 +33,21 @@ from gateway.cli import doctor_network, doctor_sso, notify_command
 from gateway.cli.doctor_network import CheckedServer, check_route
 from gateway.cli.platform_commands import open_session
 from gateway.fhir.capability_statement import json_objects
+from gateway.fhir.content_negotiation import is_error_page, media_type
 from gateway.fhir.links.link_map import LinkMap, parse_base
+from gateway.health.advice import PLATFORM_CAUSES
+from gateway.health.evidence import (
+    ANSWERS,
+    FAILS,
+    NOT_FHIR,
+    REFUSES,
+    TIMEOUT,
+    TLS,
+    UNREACHABLE,
+    Evidence,
+    signal_of_metadata,
+)
+from gateway.health.health import judge_platform
 from gateway.i18n import Message, format_duration
 
 if TYPE_CHECKING:
@@ -307,18 +321,18 @@ async def _ask_for_metadata(
         async with get(f"{platform.url}/metadata") as http_response:
             body = await http_response.read()
             status, date = http_response.status, http_response.headers.get("Date")
+            media = media_type(http_response.headers.get("Content-Type"))
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        detail = Message("no answer: {name}", name=type(error).__name__)
         yield Finding(Message("clock"), "skipped", Message("needs an answer of the platform"))
-        yield Finding(
-            Message("platform metadata"),
-            "failed",
-            detail,
-            Message("Check {key}", key=platform.setting_prefix),
-        )
+        hint = Message("Check {key}", key=platform.setting_prefix)
+        yield _platform_fault(_signal_of_error(error), Message(type(error).__name__), hint)
         return
     yield _check_clock(date)
-    yield _check_metadata(settings, status, body, has_token=response is not None)
+    if status in (401, 403) and response is None:
+        detail = Message("the platform wants a token (status {status})", status=status)
+        yield Finding(Message("platform metadata"), "skipped", detail)
+        return
+    yield _check_metadata(settings, status, body, media)
     if status == 200:
         async for finding in examine(settings, body, get):
             yield finding
@@ -342,31 +356,40 @@ def _check_clock(date: str | None) -> Finding:
     return Finding(Message("clock"), "ok", Message("this machine and the platform agree"))
 
 
-def _check_metadata(settings: Settings, status: int, body: bytes, *, has_token: bool) -> Finding:
+def _signal_of_error(error: Exception) -> str:
+    """Return the signal of a request for the metadata without a response."""
+    if isinstance(error, TimeoutError):
+        return TIMEOUT
+    if isinstance(error, aiohttp.ClientSSLError):
+        return TLS
+    return UNREACHABLE if isinstance(error, OSError) else FAILS
+
+
+def _platform_fault(signal: str, told: Message, hint: Message) -> Finding:
+    """Return the check of a platform that fails, with the words of the status page."""
+    component = judge_platform(Evidence(probe=signal, probed_at=time.monotonic()))
+    cause = PLATFORM_CAUSES[component.reason]
+    detail = Message("{cause} ({told})", cause=cause, told=told)
+    return Finding(Message("platform metadata"), "failed", detail, hint)
+
+
+# What to do about a response that shows a fault of the platform.
+_FAULT_HINTS: Final = {
+    REFUSES: Message("The platform refuses the SSO's token: are both of the same environment?"),
+    FAILS: Message("Tell the platform's support"),
+    NOT_FHIR: Message("Check platform.fhir_base_url: it must end where /metadata begins"),
+}
+
+
+def _check_metadata(settings: Settings, status: int, body: bytes, media: str) -> Finding:
     check = Message("platform metadata")
-    if status in (401, 403):
-        if not has_token:
-            return Finding(
-                check,
-                "skipped",
-                Message("the platform wants a token (status {status})", status=status),
-            )
-        hint = Message("The platform refuses the SSO's token: are both of the same environment?")
-        return Finding(check, "failed", Message("status {status}", status=status), hint)
-    try:
-        statement = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        statement = None
-    if status != 200 or not isinstance(statement, dict):
-        statement = {}
-    if statement.get("resourceType") != "CapabilityStatement":
-        hint = Message("Check platform.fhir_base_url: it must end where /metadata begins")
-        return Finding(
-            check,
-            "failed",
-            Message("no CapabilityStatement (status {status})", status=status),
-            hint,
-        )
+    signal = signal_of_metadata(status, is_fhir=not is_error_page(media, body, None))
+    statement = _object(body)
+    if signal == ANSWERS and statement.get("resourceType") != "CapabilityStatement":
+        signal = NOT_FHIR
+    if signal != ANSWERS:
+        told = Message("status {status}", status=status)
+        return _platform_fault(signal, told, _FAULT_HINTS[signal])
     version = str(statement.get("fhirVersion"))[:16]
     if not version.startswith("5."):
         # A server with custom addresses may have any version; those of DHP are R5.

@@ -55,6 +55,7 @@ _BY_REASON: Final = {
 # A conflict, a version or content that does not match: the platform has accepted the credential and
 # processed the request.
 _PROCESSED_STATUSES: Final = frozenset((304, 409, 410, 412, 422))
+_WRONG_PATH_STATUSES: Final = frozenset((404, 405))
 
 
 def signal_of_exchange(exchange: Exchange) -> str | None:
@@ -107,6 +108,18 @@ def signal_of_non_fhir(status: int) -> str:
     """Return the signal of a response that does not hold FHIR."""
     signal = signal_of_status(status)
     return signal if signal in (REFUSES, FAILS) else NOT_FHIR
+
+
+def signal_of_metadata(status: int, *, is_fhir: bool) -> str:
+    """Return the signal of a response to `GET metadata` with a token."""
+    if not is_fhir:
+        return signal_of_non_fhir(status)
+    signal = signal_of_status(status)
+    if signal == INCONCLUSIVE:
+        # Every FHIR server has a CapabilityStatement at `metadata` (R5 http.html, section
+        # 3.2.0.17).
+        return NOT_FHIR if status in _WRONG_PATH_STATUSES else FAILS
+    return signal
 
 
 def _is_empty(exchange: Exchange) -> bool:

@@ -19,16 +19,7 @@ from gateway.errors import GatewayError
 from gateway.exchange import Exchange
 from gateway.fhir.capability_statement import MAX_STATEMENT_BYTES, NO_CAPABILITY, capabilities
 from gateway.fhir.content_negotiation import is_error_page, media_type
-from gateway.health.evidence import (
-    ANSWERS,
-    FAILS,
-    INCONCLUSIVE,
-    NOT_FHIR,
-    TIMEOUT,
-    signal_of_non_fhir,
-    signal_of_reason,
-    signal_of_status,
-)
+from gateway.health.evidence import ANSWERS, TIMEOUT, signal_of_metadata, signal_of_reason
 from gateway.http.client.upstream_response import UpstreamConnectionError
 from gateway.http.content_coding import DECODABLE, decode_body, decode_prefix
 from gateway.pipeline.upstream import UpstreamRequest, connection_error
@@ -201,7 +192,6 @@ _PROBE_TIMEOUT: Final = 60.0
 _ACCEPT_GZIP: Final = b"Accept-Encoding: gzip\r\n"
 # The platform's validators and the fields that return them.
 _VALIDATORS: Final = ((b"etag", b"If-None-Match"), (b"last-modified", b"If-Modified-Since"))
-_WRONG_PATH_STATUSES: Final = frozenset((404, 405))
 
 
 class ProbeTokenProvider:
@@ -279,14 +269,8 @@ def _signal_of_response(response: UpstreamResponse) -> str:
     if status == 304:
         return ANSWERS
     body = decode_prefix(response.buffered_body, response.content_coding, _MAX_PROBE_BYTES)
-    if is_error_page(media_type(response.content_type), body, None):
-        return NOT_FHIR if status < 300 else signal_of_non_fhir(status)
-    signal = signal_of_status(status)
-    if signal == INCONCLUSIVE:
-        # Every FHIR server has a CapabilityStatement at `metadata` (R5 http.html, section
-        # 3.2.0.17).
-        return NOT_FHIR if status in _WRONG_PATH_STATUSES else FAILS
-    return signal
+    is_page = is_error_page(media_type(response.content_type), body, None)
+    return signal_of_metadata(status, is_fhir=not is_page)
 
 
 def _validator_fields(response: UpstreamResponse) -> list[bytes]:
