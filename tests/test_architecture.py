@@ -33,8 +33,8 @@ FLOORS = (
 IMPORTS = {
     "__main__": {"cli"},
     "cli": {
-        *("admin", "alerts", "app", "audit", "config", "fhir", "login", "oauth", "outbox"),
-        "sandbox",
+        *("admin", "alerts", "app", "audit", "config", "fhir", "health", "login", "oauth"),
+        *("outbox", "sandbox"),
     },
     "app": {
         *("admin", "alerts", "audit", "config", "health", "http", "login", "oauth", "outbox"),
@@ -44,7 +44,7 @@ IMPORTS = {
     "login": {"http", "oauth", "pipeline"},
     "outbox": {"fhir", "http", "pipeline"},
     "pipeline": {"fhir", "health", "http"},
-    "oauth": {"http"},
+    "oauth": {"health", "http"},
     "audit": {"fhir"},
     "alerts": {"health"},
     "config": {"fhir"},

@@ -29,6 +29,7 @@ from gateway.cli.platform_commands import (
 )
 from gateway.config.settings import PRESETS
 from gateway.errors import StartError
+from gateway.health.advice import TOKEN_CAUSES
 from gateway.i18n import Message, all_of, format_duration, join_messages
 from gateway.oauth.token_endpoint import read_response
 from gateway.oauth.token_failures import (
@@ -476,7 +477,7 @@ def _error_summary(error: TokenRequestError) -> Message:
         return Message(error.oauth_error)
     if error.status is not None and error.status >= HTTPStatus.BAD_REQUEST:
         return Message("status {status}", status=error.status)
-    return Message(error.cause)
+    return TOKEN_CAUSES[error.cause]
 
 
 def _origin(url: str) -> tuple[str, str]:

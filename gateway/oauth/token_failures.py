@@ -1,8 +1,8 @@
-"""Explains a failed token request in a sentence for the operator, with one text for each `Cause`.
+"""Explains a failed token request in a sentence for the operator.
 
-The log and `dhp-gateway token` show the same sentence; the status page shows the text of the cause.
-A sentence contains fixed words, settings, and in quotation marks the SSO's own description of the
-error (RFC 6749 sections 4.1.2.1, 5.2).
+The log and the commands show the same sentence, the status page its part about the `Cause`, which
+is in `gateway.health.advice`. A sentence contains fixed words, settings, and in quotation marks the
+SSO's own description of the error (RFC 6749 sections 4.1.2.1, 5.2).
 
 `error_description` and `error_uri` are text of the SSO: they may be long, contain control
 characters, and echo values of this request or of other clients' requests. They are therefore
@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, quote, quote_plus, unquote_plus, urlsplit
 
+from gateway.health.advice import TOKEN_CAUSES
 from gateway.i18n import EMPTY_MESSAGE, Message, format_duration, join_messages
 from gateway.telemetry.log_masking import MASK, mask_text
 
@@ -46,54 +47,25 @@ _REFUSAL_REMEDIES: Final[dict[str, Message]] = {
     "unsupported_grant_type": Message("is sso.token_url the token endpoint?"),
 }
 _CHECK_TOKEN_URL: Final = Message("check sso.token_url")
-# By cause: what happened, and the remedy.
-_CAUSE_TEXTS: Final[dict[str, tuple[Message, Message]]] = {
-    "time-out": (Message("{url} did not answer within {timeout:g} s"), EMPTY_MESSAGE),
-    "name not found": (
-        Message("the host name {host} of {key} cannot be resolved"),
-        Message("check its spelling"),
-    ),
-    "no connection": (
-        Message("no connection to {url}: nothing listens there, or a firewall is between"),
-        EMPTY_MESSAGE,
-    ),
-    "certificate": (
-        Message("the certificate of {url} is not trusted"),
-        Message("its CA goes into sso.ca_file"),
-    ),
-    "certificate name": (
-        Message("the certificate of {url} belongs to another host name"),
-        Message("correct sso.token_url, never work around this"),
-    ),
-    "certificate time": (
-        Message("the certificate of {url} is not valid at this time"),
-        Message("check this machine's clock first"),
-    ),
-    "no TLS": (
-        Message("{url} does not speak TLS"),
-        Message("check port and https:// in sso.token_url"),
-    ),
-    "TLS": (Message("no secure connection to {url}: TLS failed"), EMPTY_MESSAGE),
-    "proxy": (Message("the proxy in sso.proxy_url gave no connection to {url}"), EMPTY_MESSAGE),
-    "connection broken": (
-        Message("the connection to {url} broke before the answer was complete"),
-        EMPTY_MESSAGE,
-    ),
-    "not HTTP": (Message("{url} answered something that is not HTTP"), _CHECK_TOKEN_URL),
-    "redirect": (
-        Message("{url} answered with a redirect, which is never followed"),
-        Message("correct sso.token_url"),
+_CHECK_OR_RETRY: Final = Message("check sso.token_url, and if it is right try again later")
+# By cause, where a remedy is known.
+_CAUSE_REMEDIES: Final[dict[str, Message]] = {
+    "name not found": Message("check the spelling of {key}"),
+    "no connection": Message("nothing listens there, or a firewall is between"),
+    "certificate": Message("its CA goes into sso.ca_file"),
+    "certificate name": Message("correct sso.token_url, never work around this"),
+    "certificate time": Message("check this machine's clock first"),
+    "no TLS": Message("check port and https:// in sso.token_url"),
+    "proxy": Message("check sso.proxy_url"),
+    "redirect": Message("correct sso.token_url"),
+    "no OAuth error": _CHECK_OR_RETRY,
+    "web page": _CHECK_OR_RETRY,
+    **dict.fromkeys(
+        ("not HTTP", "unreadable answer", "not a JSON object", "empty answer"), _CHECK_TOKEN_URL
     ),
 }
 # Statuses by which a server responds at an address that is not its token endpoint.
 WRONG_ENDPOINT_STATUSES: Final = frozenset({404, 405, 410})
-_INVALID_RESPONSE_CAUSES: Final = frozenset(
-    {"unreadable answer", "not a JSON object", "empty answer"}
-)
-_RETRY_HINT: Final = Message(
-    "{not_the_sso}; check sso.token_url, and if it is right try again later",
-    not_the_sso=NOT_THE_SSO,
-)
 
 
 def failure_text(error: TokenRequestError, credential: str, sso: SsoSettings) -> Message:
@@ -109,8 +81,29 @@ def cause_and_remedy(
     error: TokenRequestError, credential: str, sso: SsoSettings
 ) -> tuple[Message, Message]:
     """Return what happened, and the remedy, which is empty where none is known."""
-    happened, remedy = _text_and_remedy(error, credential, sso)
-    return with_description(happened, error.description), remedy
+    # With a proxy, the gateway resolves only the proxy's host name; the proxy resolves the SSO's.
+    key, url = (
+        ("sso.token_url", sso.token_url)
+        if sso.proxy_url is None
+        else ("sso.proxy_url", sso.proxy_url)
+    )
+    details = _reported_error(error)
+    if error.cause == "time-out":
+        details = [format_duration(sso.timeout)]
+    elif error.cause == "name not found":
+        details = [Message(urlsplit(url).hostname or "")]
+    values = {
+        "way": Message("the SSO at {url}", url=sso.token_url),
+        "cause": TOKEN_CAUSES[error.cause],
+    }
+    happened = (
+        Message(
+            "{way} gave no token: {cause} ({told})", **values, told=join_messages(", ", details)
+        )
+        if details
+        else Message("{way} gave no token: {cause}", **values)
+    )
+    return with_description(happened, error.description), _remedy(error, credential, key)
 
 
 def with_description(happened: Message, description: str) -> Message:
@@ -122,69 +115,31 @@ def with_description(happened: Message, description: str) -> Message:
     )
 
 
-def _text_and_remedy(
-    error: TokenRequestError, credential: str, sso: SsoSettings
-) -> tuple[Message, Message]:
+def _remedy(error: TokenRequestError, credential: str, key: str) -> Message:
+    """Return the remedy, empty where none is known; `key` is the setting of the host name."""
     if error.kind == "refused":
         hint = _REFUSAL_REMEDIES.get(
             error.oauth_error or "", Message("check credentials.{name} and sso.token_url")
         )
-        hint = Message(hint.msgid, name=credential)
-        return Message("the SSO refused ({told})", told=_reported_error(error)), hint
-    if error.kind == "throttled":
-        wait = (
-            Message("try again in {time}", time=format_duration(error.retry_after))
-            if error.retry_after
-            else EMPTY_MESSAGE
-        )
-        return Message("the SSO has had too many requests"), wait
-    destination = Message("the SSO at {url}", url=sso.token_url)
-    known, remedy = _CAUSE_TEXTS.get(error.cause, (EMPTY_MESSAGE, EMPTY_MESSAGE))
-    if not known:
-        return _invalid_response(error, destination)
-    # With a proxy, the gateway resolves only the proxy's host name; the proxy resolves the SSO's.
-    key, named = (
-        ("sso.token_url", sso.token_url)
-        if sso.proxy_url is None
-        else ("sso.proxy_url", sso.proxy_url)
-    )
-    host = urlsplit(named).hostname
-    values = {"url": destination, "timeout": sso.timeout, "host": host, "key": key}
-    return Message(known.msgid, **values), remedy
+        return Message(hint.msgid, name=credential)
+    if error.retry_after and error.kind == "throttled":
+        return Message("try again in {time}", time=format_duration(error.retry_after))
+    if error.cause == "error status" and error.status in WRONG_ENDPOINT_STATUSES:
+        return _CHECK_TOKEN_URL
+    if error.cause == "name not found":
+        return Message(_CAUSE_REMEDIES[error.cause].msgid, key=key)
+    return _CAUSE_REMEDIES.get(error.cause, EMPTY_MESSAGE)
 
 
-def _invalid_response(error: TokenRequestError, destination: Message) -> tuple[Message, Message]:
-    if error.cause in ("no OAuth error", "web page"):
-        what = (
-            Message("a web page")
-            if error.cause == "web page"
-            else Message("an answer that is not OAuth's")
-        )
-        status = (
-            EMPTY_MESSAGE
-            if error.status is None
-            else Message("{space}(status {status})", space=" ", status=error.status)
-        )
-        return Message(
-            "{way} gave no token but {what}{status}", way=destination, what=what, status=status
-        ), _RETRY_HINT
-    if error.cause == "error status":
-        remedy = _CHECK_TOKEN_URL if error.status in WRONG_ENDPOINT_STATUSES else EMPTY_MESSAGE
-        told = _reported_error(error)
-        return Message("{way} gave no token ({told})", way=destination, told=told), remedy
-    remedy = _CHECK_TOKEN_URL if error.cause in _INVALID_RESPONSE_CAUSES else EMPTY_MESSAGE
-    cause = Message(error.cause)
-    return Message("{way} gave no token: {cause}", way=destination, cause=cause), remedy
-
-
-def _reported_error(error: TokenRequestError) -> Message:
-    """Return status and error code of the SSO's response, else the cause."""
-    parts: list[Message] = (
-        [] if error.status is None else [Message("status {status}", status=error.status)]
-    )
+def _reported_error(error: TokenRequestError) -> list[Message]:
+    """Return status and error code of the SSO's response, as far as there are any."""
+    reported: list[Message] = []
+    if error.status is not None:
+        reported.append(Message("status {status}", status=error.status))
     if error.oauth_error is not None:
-        parts.append(UNKNOWN_CODE if error.oauth_error == "other" else Message(error.oauth_error))
-    return join_messages(", ", parts) if parts else Message(error.cause)
+        is_known = error.oauth_error != "other"
+        reported.append(Message(error.oauth_error) if is_known else UNKNOWN_CODE)
+    return reported
 
 
 _MAX_SHOWN_LENGTH: Final = 300

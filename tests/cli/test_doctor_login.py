@@ -134,7 +134,7 @@ async def test_what_keeps_people_from_signing_in(
         (status(404), "skipped", "the SSO does not say: status 404"),
         (status(429), "skipped", "the SSO does not say: status 429"),
         (refusal("server_error", 500), "skipped", "the SSO does not say: status 500"),
-        (http(200, b"<html>"), "skipped", "the SSO does not say: web page"),
+        (http(200, b"<html>"), "skipped", "the SSO does not say: it answers with a web page"),
         (token("for-nobody"), "skipped", "the SSO takes any code"),
     ],
 )

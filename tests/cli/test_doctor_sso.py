@@ -75,12 +75,12 @@ def names_the_known(text: str) -> bool:
 WRONG = {
     "not there": (status(404), ["status 404", "Check sso.token_url"]),
     "a page": (http(200, PAGE), ["a web page", "heck sso.token_url"]),
-    "a refusing page": (http(403, PAGE), ["a web page (status 403)", "firewall in front"]),
-    "firewall": (json_body(FIREWALL, 401), ["status 401", "A firewall in front, or a wrong"]),
+    "a refusing page": (http(403, PAGE), ["a web page", "status 403", "firewall in front"]),
+    "firewall": (json_body(FIREWALL, 401), ["status 401", "a firewall in front, or a wrong"]),
     "no OAuth": (json_body({"error": "Forbidden"}, 403), ["status 403", "firewall in front"]),
     "redirect": (
         status(302, ("Location", "https://planted.example/login")),
-        ["a redirect, which is never followed", "Correct sso.token_url"],
+        ["it answers with a redirect", "Correct sso.token_url"],
     ),
     "another environment": (
         refusal("invalid_client", 401),

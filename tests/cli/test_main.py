@@ -466,16 +466,16 @@ async def test_a_token_of_another_credential(tmp_path: Path) -> None:
         (answers.refusal("invalid_scope"), "credentials.default.scope"),
         (
             answers.refusal(SECRET),
-            "the SSO refused (status 400, with an error code that is not OAuth's)",
+            "our client is refused (status 400, with an error code that is not OAuth's)",
         ),
-        (answers.status(429, ("Retry-After", "7")), "too many requests; try again in 7 s"),
-        (answers.status(503), "gave no token (status 503)"),
-        (answers.status(404), "gave no token (status 404): check sso.token_url"),
+        (answers.status(429, ("Retry-After", "7")), "too many requests (status 429): try again in 7 s"),
+        (answers.status(503), "gave no token: it answers with an error (status 503)"),
+        (answers.status(404), "it answers with an error (status 404): check sso.token_url"),
         (
             answers.json_body({"success": False, "errors": [SECRET]}, 403),
-            "OAuth's (status 403): a firewall in front, or a wrong address; check sso.token_url",
+            "a firewall in front, or a wrong address (status 403): check sso.token_url",
         ),
-        (answers.status(200), "a web page; a firewall in front, or a wrong address"),
+        (answers.status(200), "a web page: a firewall in front, or a wrong address"),
         (answers.status(302, ("Location", "/")), "redirect"),
         (answers.json_body([SECRET]), "gave no token"),
         (answers.RESET, "broke"),
@@ -498,7 +498,7 @@ async def test_no_token_without_an_sso(tmp_path: Path) -> None:
         slow["sso"]["timeout"] = 0.2
         result = await dhp("token", "--config", write(tmp_path, slow))
         sso.release()
-    assert "did not answer within 0.2 s" in result.err
+    assert "no answer in time (0.2 s)" in result.err
     gone = await dhp("token", "--config", write(tmp_path, custom(sso)))
     assert (result.code, gone.code) == (1, 1)
     assert "nothing listens there" in gone.err

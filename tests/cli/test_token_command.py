@@ -94,7 +94,7 @@ async def test_certificates_that_fail_are_told_apart(tmp_path: Path) -> None:
         )
     past = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
     for names, options, words in (
-        (("other.example",), {}, "belongs to another host name"),
+        (("other.example",), {}, "is for another host"),
         (("127.0.0.1",), {"not_after": past}, "is not valid at this time"),
     ):
         sso, authority = behind_tls(*names, **options)

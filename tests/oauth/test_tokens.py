@@ -81,7 +81,8 @@ class TestFirstToken:
         given.sso.handle(answers.status(500))
         got = await asyncio.gather(*(given.obtain() for _ in range(50)), return_exceptions=True)
         assert {str(error) for error in got} == {
-            f"sso-unavailable: the SSO at {given.sso.token_url} gave no token (status 500)"
+            f"sso-unavailable: the SSO at {given.sso.token_url} gave no token: "
+            "it answers with an error (status 500)"
         }
         assert len({id(error) for error in got}) == 50
         assert len(given.sso.requests) == 1
@@ -209,7 +210,7 @@ class TestExpiry:
         await given.sso.seen(1)
         given.clock.now += 4
         given.sso.release()
-        with pytest.raises(GatewayError, match=r"sso-unavailable: .*expired on arrival"):
+        with pytest.raises(GatewayError, match=r"sso-unavailable: .*had expired when it came"):
             await waiting
         assert given.current is None
 

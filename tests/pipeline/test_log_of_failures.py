@@ -12,7 +12,7 @@ from tests.pipeline.stage import Stage
 SAID = {
     "bad-request": (logging.INFO, "path: dot segment"),
     "unknown-path": (logging.INFO, "the path is not below base-path=/fhir"),
-    "token-refused": (logging.ERROR, "the SSO refused (status"),
+    "token-refused": (logging.ERROR, "our client is refused (status"),
     "token-rejected": (logging.ERROR, "the platform refused a fresh token"),
     "upstream-tls": (logging.ERROR, "its CA goes into platform.ca_file"),
     "upstream-unreachable": (logging.WARNING, "nothing listens there, or a firewall is between"),
