@@ -325,7 +325,7 @@ async def _ask_for_metadata(
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         yield Finding(Message("clock"), "skipped", Message("needs an answer of the platform"))
         hint = Message("Check {key}", key=platform.setting_prefix)
-        yield _platform_fault(_signal_of_error(error), Message(type(error).__name__), hint)
+        yield platform_fault(_signal_of_error(error), Message(type(error).__name__), hint)
         return
     yield _check_clock(date)
     if status in (401, 403) and response is None:
@@ -365,7 +365,7 @@ def _signal_of_error(error: Exception) -> str:
     return UNREACHABLE if isinstance(error, OSError) else FAILS
 
 
-def _platform_fault(signal: str, told: Message, hint: Message) -> Finding:
+def platform_fault(signal: str, told: Message, hint: Message) -> Finding:
     """Return the check of a platform that fails, with the words of the status page."""
     component = judge_platform(Evidence(probe=signal, probed_at=time.monotonic()))
     cause = PLATFORM_CAUSES[component.reason]
@@ -389,7 +389,7 @@ def _check_metadata(settings: Settings, status: int, body: bytes, media: str) ->
         signal = NOT_FHIR
     if signal != ANSWERS:
         told = Message("status {status}", status=status)
-        return _platform_fault(signal, told, _FAULT_HINTS[signal])
+        return platform_fault(signal, told, _FAULT_HINTS[signal])
     version = str(statement.get("fhirVersion"))[:16]
     if not version.startswith("5."):
         # A server with custom addresses may have any version; those of DHP are R5.

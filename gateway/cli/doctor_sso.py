@@ -80,15 +80,21 @@ async def check_token(settings: Settings, name: str) -> tuple[Finding, TokenResp
     except StartError as error:
         return failed_by_setting(check, error, Message("Mend the secret or key first")), None
     except TokenRequestError as error:
-        happened, _ = token_failure_and_remedy(error, settings, name)
-        hints = [_hint(error, settings, name)]
-        if error.status is not None:
-            hints = [*_start_first(settings, settings.credentials[name].auth_method), *hints]
-        return Finding(check, "failed", happened, join_messages(". ", hints)), None
+        return token_fault(error, settings, name), None
     detail = Message(
         "the SSO gave a token for {lifetime}", lifetime=format_duration(response.lifetime)
     )
     return Finding(check, "ok", detail), response
+
+
+def token_fault(error: TokenRequestError, settings: Settings, name: str) -> Finding:
+    """Return the check of a credential for which the SSO issues no token."""
+    happened, _ = token_failure_and_remedy(error, settings, name)
+    hints = [_hint(error, settings, name)]
+    if error.status is not None:
+        hints = [*_start_first(settings, settings.credentials[name].auth_method), *hints]
+    check = Message("token {name}", name=name)
+    return Finding(check, "failed", happened, join_messages(". ", hints))
 
 
 def _start_first(settings: Settings, auth_method: str) -> Iterator[Message]:

@@ -468,7 +468,10 @@ async def test_a_token_of_another_credential(tmp_path: Path) -> None:
             answers.refusal(SECRET),
             "our client is refused (status 400, with an error code that is not OAuth's)",
         ),
-        (answers.status(429, ("Retry-After", "7")), "too many requests (status 429): try again in 7 s"),
+        (
+            answers.status(429, ("Retry-After", "7")),
+            "too many requests (status 429): try again in 7 s",
+        ),
         (answers.status(503), "gave no token: it answers with an error (status 503)"),
         (answers.status(404), "it answers with an error (status 404): check sso.token_url"),
         (

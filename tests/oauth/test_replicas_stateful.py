@@ -225,7 +225,7 @@ class ReplicaMachine(RuleBasedStateMachine):
         one = data.draw(st.sampled_from(self.sso.pending))
         if one.secret not in self.sso.takes:
             one.answer.set_exception(
-                TokenRequestError("refused", "as told", oauth_error="invalid_client", status=401)
+                TokenRequestError("refused", "refused", oauth_error="invalid_client", status=401)
             )
         else:
             if not same or not self.last[one.client]:
@@ -243,7 +243,7 @@ class ReplicaMachine(RuleBasedStateMachine):
         failure = (
             ZeroDivisionError()
             if kind == "bug"
-            else TokenRequestError(kind, "as told", retry_after=20.0)
+            else TokenRequestError(kind, "error status", retry_after=20.0)
         )
         one.answer.set_exception(failure)
         self._run(asyncio.sleep(0))

@@ -157,7 +157,7 @@ class TokenMachine(RuleBasedStateMachine):
         if kind == "bug":
             self._answer(ZeroDivisionError())
         else:
-            self._answer(TokenRequestError(kind, "as told", retry_after=pauses.get(kind)))
+            self._answer(TokenRequestError(kind, "error status", retry_after=pauses.get(kind)))
 
     @precondition(lambda self: self.given)
     @rule(data=st.data())
