@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 MINUTES: Final = 60
 # Number of latest minutes by which the process is judged.
-RECENT: Final = 5
+_RECENT: Final = 5
 # From `_MIN_REQUESTS_FOR_RATIO` requests on, a ratio of `_MANY_ERRORS_RATIO` failed ones means many
 # errors. With fewer requests a ratio has no significance, unless at least `_MIN_REQUESTS` requests
 # were made and all of them failed.
@@ -126,14 +126,14 @@ class RecentRequests:
         self._last[reason] = (exchange.started_at + exchange.duration, exchange.status, count)
         self.last_error_at = exchange.started_monotonic + exchange.duration
 
-    def latest(self, minutes: int = RECENT) -> tuple[int, int]:
+    def latest(self, minutes: int = _RECENT) -> tuple[int, int]:
         """Return the numbers of requests and errors in the last minutes, the current one too."""
         last = [minute for _, minute in self._hour()][-minutes:]
         return sum(minute.requests for minute in last), sum(minute.errors for minute in last)
 
     def latest_count(self, reason: str) -> int:
         """Return the number of errors and refusals for a reason in five minutes and this one."""
-        last = [minute for _, minute in self._hour()][-RECENT - 1 :]
+        last = [minute for _, minute in self._hour()][-_RECENT - 1 :]
         return sum(minute.reasons.get(reason, 0) for minute in last)
 
     def totals(self) -> tuple[int, int]:
