@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from gateway.health.evidence import Evidence
     from gateway.health.platform_watch import PlatformMonitor
     from gateway.health.recent_requests import RecentRequests
-    from gateway.oauth.token_response import FailureKind
     from gateway.oauth.tokens import TokenState
 
 _log = get_logger(__name__)
@@ -72,9 +71,9 @@ class Component:
     about: str = ""
 
 
-FINE: Final = "fine"
-UNTRIED: Final = "untried"
-CIRCUIT_OPEN: Final = "circuit-open"
+_FINE: Final = "fine"
+_UNTRIED: Final = "untried"
+_CIRCUIT_OPEN: Final = "circuit-open"
 _HALF_OPEN: Final = "circuit-half-open"
 _MANY_ERRORS: Final = "many-errors"
 _AWAITED: Final = "token-awaited"
@@ -83,13 +82,13 @@ _SSO_FAILS: Final = "sso-unavailable"
 # All values of the label `reason` of `dhp_gateway_platform_usable`.
 REASONS: Final = (
     ANSWERS,
-    UNTRIED,
+    _UNTRIED,
     _MANY_ERRORS,
     "many-refusals",
     _HALF_OPEN,
     _AWAITED,
     *FAULTS,
-    CIRCUIT_OPEN,
+    _CIRCUIT_OPEN,
     _REFUSED,
     _SSO_FAILS,
 )
@@ -117,7 +116,7 @@ _TOKEN_REASONS: Final = (
     _AWAITED,
     "renewal-fails",
     "secret-refused",
-    FINE,
+    _FINE,
 )
 # States of the outbox's entries that only an operator's decision changes.
 OPERATOR_STATES: Final = ("failed", "unclear")
@@ -188,39 +187,37 @@ def _checks(components: Sequence[Component]) -> Iterator[tuple[str, bool]]:
             case "platform":
                 # An open circuit alone does not prove that the platform fails.
                 is_refusing = usability(components) == (False, REFUSES)
-                yield "platform", (is_working or each.reason == CIRCUIT_OPEN) and not is_refusing
+                yield "platform", (is_working or each.reason == _CIRCUIT_OPEN) and not is_refusing
             case "process":
                 yield "shutdown", is_working
             case "outbox":
                 yield "outbox", each.reason != "outbox-away"
 
 
-def judge_token(credential: str, state: TokenState) -> Component:
+def judge_token(credential: str, token: TokenState) -> Component:
     """Return the component of a credential's token."""
-    if not state.is_valid:
-        return missing_token(credential, state.failure)
-    if state.is_rejected:
-        return Component("token", "failed", REFUSES, about=credential)
-    if state.failure is not None:
-        return Component("token", "degraded", "renewal-fails", about=credential)
-    if state.uses_previous_secret:
-        return Component("token", "degraded", "secret-refused", about=credential)
-    return Component("token", "ok", FINE, about=credential)
+    state, reason = _token_state(token)
+    return Component("token", state, reason, about=credential)
 
 
-def missing_token(credential: str, failure: FailureKind | None) -> Component:
-    """Return the component of a credential without a token; `failure` is the last attempt's."""
-    known = {None: _AWAITED, "refused": _REFUSED}
-    return Component("token", "failed", known.get(failure, _SSO_FAILS), about=credential)
+def _token_state(token: TokenState) -> tuple[ComponentState, str]:
+    if not token.is_valid:
+        known = {None: _AWAITED, "refused": _REFUSED}
+        return "failed", known.get(token.failure, _SSO_FAILS)
+    if token.is_rejected:
+        return "failed", REFUSES
+    if token.failure is not None:
+        return "degraded", "renewal-fails"
+    return ("degraded", "secret-refused") if token.uses_previous_secret else ("ok", _FINE)
 
 
 def judge_circuit(circuit: CircuitState) -> Component:
     """Return the component of the circuit breaker."""
     if circuit == CircuitState.OPEN:
-        return Component("circuit", "failed", CIRCUIT_OPEN)
+        return Component("circuit", "failed", _CIRCUIT_OPEN)
     if circuit == CircuitState.HALF_OPEN:
         return Component("circuit", "degraded", _HALF_OPEN)
-    return Component("circuit", "ok", FINE)
+    return Component("circuit", "ok", _FINE)
 
 
 def judge_outbox(report: OutboxReport) -> Component:
@@ -229,7 +226,7 @@ def judge_outbox(report: OutboxReport) -> Component:
         return Component("outbox", "degraded", "outbox-away")
     if any(report["entries"].get(state) for state in OPERATOR_STATES):
         return Component("outbox", "degraded", "outbox-person")
-    return Component("outbox", "ok", FINE)
+    return Component("outbox", "ok", _FINE)
 
 
 # Signals that a caller's mistake cannot cause.
@@ -260,7 +257,7 @@ def _platform_state(evidence: Evidence) -> tuple[ComponentState, str]:
     if probe_signal in _FAULTS:
         return "failed", probe_signal
     if evidence.circuit == CircuitState.OPEN:
-        return "failed", CIRCUIT_OPEN
+        return "failed", _CIRCUIT_OPEN
     counts = _relevant_counts(evidence, probe_signal)
     total = sum(counts.values())
     if total >= _MIN_DOUBT_SIGNALS and _failure_count(counts) >= _NEARLY_ALL * total:
@@ -269,7 +266,7 @@ def _platform_state(evidence: Evidence) -> tuple[ComponentState, str]:
         return "degraded", _MANY_ERRORS if _hard(counts) * 2 > total else "many-refusals"
     if evidence.circuit == CircuitState.HALF_OPEN:
         return "degraded", _HALF_OPEN
-    return ("ok", ANSWERS) if evidence.has_succeeded else ("untried", UNTRIED)
+    return ("ok", ANSWERS) if evidence.has_succeeded else ("untried", _UNTRIED)
 
 
 def _relevant_counts(evidence: Evidence, probe_signal: str) -> Mapping[str, int]:
@@ -395,7 +392,7 @@ class Health:
         """Return the tokens of callers' credentials, and the components of the audit."""
         tokens = []
         audit = [
-            Component("audit", "ok", FINE)
+            Component("audit", "ok", _FINE)
             if self.is_audit_available()
             else Component("audit", "failed", "audit-unavailable")
         ]
@@ -416,7 +413,7 @@ class Health:
         has_recovered = has_answered and platform.state == "ok"
         if not has_recovered and many_errors(*self.recent_requests.latest()):
             return Component("process", "degraded", _MANY_ERRORS)
-        return Component("process", "ok", FINE)
+        return Component("process", "ok", _FINE)
 
     def _dated(self, component: Component) -> Component:
         """Return the component with the time since which it has had its state and reason."""
