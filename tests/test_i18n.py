@@ -25,7 +25,6 @@ from gateway.app.preflight import Level
 from gateway.audit.chain_verification import Fault
 from gateway.cli.usage import WORDS
 from gateway.i18n import DOMAINS, EMPTY_MESSAGE, LANGUAGES, Message, all_of, environment_language
-from gateway.oauth.token_response import Cause
 from gateway.outbox.entry import EntryState, OutboxEntry, RecoveryMode, entry_view
 
 ROOT = Path(__file__).parents[1] / "gateway"
@@ -90,7 +89,6 @@ def computed() -> set[str]:
     shown |= {"address", "body", "fields", "status", "reason", "note", "there is no such entry"}
     shown |= {*WORDS}
     return {
-        *get_args(Cause),
         *get_args(Fault),
         *EntryState,
         *RecoveryMode,
