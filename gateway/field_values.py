@@ -1,8 +1,9 @@
 """Values that several parts of the gateway read or write in URLs and header fields.
 
 They are hosts, and hosts with a port, as written in URLs and fields (RFC 3986 section 3.2); the
-field Retry-After, as the SSO and the platform send it (RFC 9110 section 10.2.3); and what browsers'
-requests have in Origin, Host and Accept.
+field Retry-After, as the SSO and the platform send it (RFC 9110 section 10.2.3); what browsers'
+requests have in Origin, Host and Accept; and the field traceparent (W3C Trace Context, level 2:
+https://www.w3.org/TR/trace-context-2/ section 3.2).
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import ClassVar, Final
 
 
 def url_host(host: str) -> str:
@@ -142,3 +144,38 @@ def weighted_items(header: str) -> Iterator[tuple[str, float]]:
         weight = next((text[2:] for text in parameters if text.startswith("q=")), "1")
         if value and _WEIGHT(weight):
             yield value, float(weight)
+
+
+# Later versions may append data to the flags; their first four parts are parsed as version 00.
+_TRACEPARENT: Final = re.compile(
+    r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
+)
+# The flags that are passed on: sampled, and random trace id.
+_KNOWN_FLAGS: Final = 0x03
+
+
+@dataclass(frozen=True, slots=True)
+class TraceContext:
+    """A span's position in a trace; ids in lower-case hexadecimal."""
+
+    SAMPLED: ClassVar[int] = 0x01
+
+    trace_id: str
+    span_id: str
+    flags: int
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether the sampled flag is set: the caller may have recorded this trace."""
+        return bool(self.flags & self.SAMPLED)
+
+    def __str__(self) -> str:
+        return f"00-{self.trace_id}-{self.span_id}-{self.flags:02x}"
+
+
+def parse_traceparent(traceparent: str | None) -> TraceContext | None:
+    """Return the context of a `traceparent`; None if there is none or it is invalid."""
+    match = None if traceparent is None else _TRACEPARENT.fullmatch(traceparent)
+    if match is None or (match[1] == "00" and match[5] is not None):
+        return None
+    return TraceContext(match[2], match[3], int(match[4], 16) & _KNOWN_FLAGS)

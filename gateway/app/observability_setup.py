@@ -14,7 +14,6 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -37,7 +36,6 @@ from gateway.errors import StartError
 from gateway.i18n import Message, setting_problem, system_error
 from gateway.secret import Secret
 from gateway.telemetry.logs import get_logger
-from gateway.telemetry.tracing import TracePeers, Tracing
 
 if TYPE_CHECKING:
     from gateway.alerts.notify_addresses import AlertAddress
@@ -45,14 +43,17 @@ if TYPE_CHECKING:
     from gateway.audit.audit_writer import Sink
     from gateway.config.settings import Settings
     from gateway.oauth.tokens import TokenManager
+    from gateway.telemetry.tracing import Tracing
 
 _log = get_logger(__name__)
 
 _SPAN_FLUSH: Final = 3.0
 
 
-def open_tracing(settings: Settings, closing: contextlib.AsyncExitStack) -> Tracing | None:
-    """Return the tracing, None without a collector. Raises `StartError`.
+def open_tracing(
+    settings: Settings, closing: contextlib.AsyncExitStack
+) -> Callable[[Settings], Tracing] | None:
+    """Return what makes the tracing of a revision, None without a collector. Raises `StartError`.
 
     Closing `closing` exports the remaining spans.
     """
@@ -60,25 +61,17 @@ def open_tracing(settings: Settings, closing: contextlib.AsyncExitStack) -> Trac
     if tracing.otlp_endpoint is None:
         return None
     # Imported here: the import takes time, and the library is an extra.
+    from opentelemetry.trace import NoOpTracer
+
     from gateway.telemetry.otlp_export import SpanExport
+    from gateway.telemetry.tracing import Tracing
 
     export = SpanExport(tracing, tracing.secret_ref().read())
     closing.push_async_callback(export.close, _SPAN_FLUSH)
-    return Tracing(export.record, sample_ratio=tracing.sample_ratio)
-
-
-def trace_peers(settings: Settings) -> TracePeers:
-    """Return the servers behind the gateway, as spans name them."""
-    return TracePeers(
-        platform=_server_address(settings.platform.fhir_base_url),
-        sso=_server_address(settings.sso.token_url),
-        scheme="http" if settings.listen.tls.cert_file is None else "https",
-    )
-
-
-def _server_address(url: str) -> tuple[str, int]:
-    parts = urlsplit(url)
-    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    if isinstance(export.tracer, NoOpTracer):
+        # OTEL_SDK_DISABLED: such a tracer has no ids that the platform could get.
+        return None
+    return functools.partial(Tracing, export.tracer)
 
 
 # Seconds for which a starting gateway waits for the audit file, and between two attempts.

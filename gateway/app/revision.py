@@ -11,12 +11,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
 
-from gateway.app import identity_setup, observability_setup, tls_contexts
+from gateway.app import identity_setup, tls_contexts
 from gateway.app.request_dispatch import ActiveUses, CoreDispatcher
 from gateway.health.evidence import REFUSES
 from gateway.http.client.upstream_pool import UpstreamPool
@@ -37,7 +36,7 @@ from gateway.pipeline.platform_client import (
     PlatformProbe,
     ProbeTokenProvider,
 )
-from gateway.pipeline.upstream import TracedUpstream, Upstream
+from gateway.pipeline.upstream import Upstream
 from gateway.telemetry.metrics import CONNECTION_STATES
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ class Core:
         audit: AuditTrail,
         sessions: SessionStore,
         exchange_listeners: tuple[Callable[[Exchange], None], ...],
-        tracing: Tracing | None,
+        tracing: Callable[[Settings], Tracing] | None,
         outbox: OutboxService | None,
         permissions: PermissionCheck,
     ) -> None:
@@ -93,7 +92,7 @@ class Core:
         self._metrics = metrics
         self._audit = audit
         self._exchange_listeners = exchange_listeners
-        self._tracing = tracing
+        self._tracing = None if tracing is None else tracing(settings)
         self._outbox = outbox
         self._permissions = permissions
         self._sources = _sources(settings, session)
@@ -185,16 +184,11 @@ class Core:
         account = ExchangeAccounting(
             self._metrics.record_exchange, self._audit.record_exchange, self._exchange_listeners
         ).account
-        if self._tracing is None:
-            return account
-        return self._tracing.wrap_account(observability_setup.trace_peers(self.settings), account)
+        return account if self._tracing is None else self._tracing.wrap_account(account)
 
     def _upstream(self) -> Upstream:
         settings = self.settings
-        # Without tracing, none of its code is on the request path.
-        traced = self._tracing
-        upstream_type = Upstream if traced is None else partial(TracedUpstream, tracing=traced)
-        return upstream_type(
+        return Upstream(
             pool=self._pool,
             platform=settings.platform,
             retries=settings.retries,
@@ -203,6 +197,7 @@ class Core:
                 settings.platform.max_connections // 2, settings.platform.connect_timeout
             ),
             on_retry=self._metrics.count_retry,
+            tracing=self._tracing,
         )
 
     async def start(self, before: Core | None = None) -> None:

@@ -3,8 +3,8 @@
 An attempt is retried only where the platform cannot have acted: no connection could be made, or the
 request is safe and nothing of a response was forwarded (RFC 9110 section 9.2.2). A timeout is never
 followed by another attempt. Retries are limited by a budget, their share of the requests, so that a
-failing platform does not get three times the load. `TracedUpstream` adds a span for each attempt;
-it is used only while tracing is on.
+failing platform does not get three times the load. While tracing is on, each attempt has a span,
+which the platform gets as `traceparent`.
 """
 
 from __future__ import annotations
@@ -112,6 +112,7 @@ class Upstream:
     """The platform as the request path uses it.
 
     `uploads` limits streamed bodies, and `on_retry` is called with the cause of each retry.
+    `tracing` makes the spans of attempts, None for none.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class Upstream:
         circuit: CircuitBreaker,
         uploads: AbstractAsyncContextManager[None],
         on_retry: Callable[[str], None],
+        tracing: Tracing | None = None,
     ) -> None:
         self._pool = pool
         self._host = b"Host: " + platform.authority + b"\r\n"
@@ -132,6 +134,7 @@ class Upstream:
         self._circuit = circuit
         self._uploads = uploads
         self._on_retry = on_retry
+        self._tracing = tracing
 
     async def send(
         self, exchange: Exchange, outgoing: UpstreamRequest, authorization: bytes
@@ -142,10 +145,17 @@ class Upstream:
         `GatewayError` (upstream-*, circuit-open), and what reading the caller's body raises.
         """
         self._budget.deposit()
+        # A request of the gateway itself has no method and no accounting.
+        tracing = self._tracing if exchange.method else None
         new = False
         while True:
             try:
-                response = await self._attempt(exchange, outgoing, authorization, new=new)
+                if tracing is None:
+                    response = await self._attempt(exchange, outgoing, authorization, new=new)
+                else:
+                    response = await self._traced_attempt(
+                        tracing, exchange, outgoing, authorization, new=new
+                    )
             except (UpstreamConnectionError, GatewayError) as failure:
                 error, cause = _error_of_failure(failure, safe=outgoing.is_retryable)
                 # If one reused connection broke, others probably did; a new connection gives a
@@ -193,6 +203,37 @@ class Upstream:
     def _delay_after(self, attempt: int) -> float:
         """Return the seconds to wait after this attempt (first: 1): exponential, with jitter."""
         return backoff(attempt, self._backoff, _MAX_RETRY_DELAY, random.random)
+
+    async def _traced_attempt(
+        self,
+        tracing: Tracing,
+        exchange: Exchange,
+        outgoing: UpstreamRequest,
+        authorization: bytes,
+        *,
+        new: bool,
+    ) -> UpstreamResponse:
+        """Make one attempt, and its span."""
+        before = exchange.attempts
+        attempt = tracing.start_attempt(exchange, time.monotonic())
+        keeps_state = tracing.started_by_caller(exchange)
+        lines = _with_trace_context(
+            outgoing.field_lines, exchange.traceparent or "", keeps_state=keeps_state
+        )
+        try:
+            response = await self._attempt(
+                exchange, replace(outgoing, field_lines=lines), authorization, new=new
+            )
+        except BaseException as error:
+            if exchange.attempts == before:
+                # No attempt was made: the circuit was open.
+                tracing.discard_attempt(exchange, attempt)
+            else:
+                now = time.monotonic()
+                tracing.end_attempt(exchange, attempt, now, error=_error_type(error))
+            raise
+        tracing.end_attempt(exchange, attempt, time.monotonic(), status=response.status)
+        return response
 
     async def _attempt(
         self, exchange: Exchange, outgoing: UpstreamRequest, authorization: bytes, *, new: bool
@@ -411,55 +452,9 @@ _TRACE_FIELDS: Final = (b"traceparent:", b"tracestate:")
 _CALLER_GONE: Final = "CallerGone"
 
 
-class TracedUpstream(Upstream):
-    """An `Upstream` that sends the span of each attempt to the platform as `traceparent`."""
-
-    def __init__(
-        self,
-        *,
-        tracing: Tracing,
-        pool: UpstreamPool,
-        platform: PlatformSettings,
-        retries: RetriesSettings,
-        circuit: CircuitBreaker,
-        uploads: AbstractAsyncContextManager[None],
-        on_retry: Callable[[str], None],
-    ) -> None:
-        super().__init__(
-            pool=pool,
-            platform=platform,
-            retries=retries,
-            circuit=circuit,
-            uploads=uploads,
-            on_retry=on_retry,
-        )
-        self._tracing = tracing
-
-    async def _attempt(
-        self, exchange: Exchange, outgoing: UpstreamRequest, authorization: bytes, *, new: bool
-    ) -> UpstreamResponse:
-        if not exchange.method:
-            # A request of the gateway itself, for which there is no accounting.
-            return await super()._attempt(exchange, outgoing, authorization, new=new)
-        before = exchange.attempts
-        attempt = self._tracing.start_attempt(exchange, time.monotonic())
-        keeps_state = self._tracing.started_by_caller(exchange)
-        outgoing = replace(
-            outgoing,
-            field_lines=_with_trace_context(
-                outgoing.field_lines, str(attempt.context), keeps_state=keeps_state
-            ),
-        )
-        try:
-            response = await super()._attempt(exchange, outgoing, authorization, new=new)
-        except BaseException as error:
-            attempt.ended_at, attempt.error = time.monotonic(), _error_type(error)
-            if exchange.attempts == before:
-                # No attempt was made: the circuit was open.
-                self._tracing.discard_attempt(exchange, attempt)
-            raise
-        attempt.ended_at, attempt.status = time.monotonic(), response.status
-        return response
+_TRACE_FIELDS: Final = (b"traceparent:", b"tracestate:")
+# A value of the attribute `error.type`, which operators may filter by.
+_CALLER_GONE: Final = "CallerGone"
 
 
 def _with_trace_context(

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
-from gateway.telemetry.tracing import parse_traceparent
+from gateway.field_values import parse_traceparent
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange

@@ -1,174 +1,274 @@
-"""The trace of an exchange: collected during the exchange, converted to spans at its end.
+"""The spans of an exchange, made with OpenTelemetry's API while the exchange goes on.
 
-Used only if `tracing.otlp_endpoint` is set. On the request path an attempt costs a few fields and
-one header field. The position of a request in a distributed trace follows W3C Trace Context, level
-2: https://www.w3.org/TR/trace-context-2/ sections 3.2 (`traceparent`) and 4 (how to process it).
+Imported only if `tracing.otlp_endpoint` is set, because it needs the extra `otel`. One SERVER span
+stands for the caller's request. Its children are CLIENT spans: one for each wait for a token, and
+one for each attempt of the upstream request. Names and attributes follow the semantic conventions
+for HTTP, except attributes that could identify patients: no `url.path`, `url.full`, `url.query`,
+`client.address` or `user_agent.original`. Interaction and resource type replace them. All values
+come from closed sets: interaction, resource, status, reason, the caller's configured name.
 
-`gateway.telemetry.otlp_export` makes spans from the finished `Exchange`. Their content comes from
-closed sets: interaction, resource, status, reason, the caller's configured name. It is never a
-path, query, id or address.
+The position of a request in a distributed trace follows W3C Trace Context, level 2:
+https://www.w3.org/TR/trace-context-2/ section 4. `gateway.telemetry.otlp_export` makes the tracer,
+which decides what is sampled.
 """
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
-from gateway.exchange import Exchange
+from opentelemetry.context import Context
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    TraceFlags,
+    Tracer,
+    set_span_in_context,
+)
+
+from gateway.field_values import TraceContext, parse_traceparent
 from gateway.telemetry.logs import get_logger
 
-# Later versions may append data to the flags; their first four parts are parsed as version 00.
-_TRACEPARENT: Final = re.compile(
-    r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
-)
-SAMPLED: Final = 0x01
-# The flags that are passed on: sampled, and random trace id.
-_KNOWN: Final = 0x03
+if TYPE_CHECKING:
+    from gateway.config.settings import Settings
+    from gateway.exchange import Exchange
 
-
-@dataclass(frozen=True, slots=True)
-class TraceContext:
-    """A span's position in a trace; ids in lower-case hexadecimal."""
-
-    trace_id: str
-    span_id: str
-    flags: int
-
-    @property
-    def is_sampled(self) -> bool:
-        """Whether the sampled flag is set: the caller may have recorded this trace."""
-        return bool(self.flags & SAMPLED)
-
-    def __str__(self) -> str:
-        return f"00-{self.trace_id}-{self.span_id}-{self.flags:02x}"
-
-
-def parse_traceparent(traceparent: str | None) -> TraceContext | None:
-    """Return the context of a `traceparent`; None if there is none or it is invalid."""
-    match = None if traceparent is None else _TRACEPARENT.fullmatch(traceparent)
-    if match is None or (match[1] == "00" and match[5] is not None):
-        return None
-    return TraceContext(match[2], match[3], int(match[4], 16) & _KNOWN)
-
+Account = Callable[["Exchange"], None]
+Attributes = dict[str, str | int]
 
 _log = get_logger("gateway.tracing")
 
-
-@dataclass(frozen=True, slots=True)
-class TracePeers:
-    """The servers behind the gateway, as host and port. `scheme` is that of the downstream side."""
-
-    platform: tuple[str, int]
-    sso: tuple[str, int]
-    scheme: str = "http"
+_METHODS: Final = frozenset(
+    ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE")
+)
+# Reasons of requests that failed because there was no token.
+_TOKEN_REASONS: Final = frozenset(("token-refused", "sso-unavailable"))
+_UNAUTHORIZED: Final = 401
 
 
 @dataclass(slots=True)
 class UpstreamAttempt:
-    """One attempt of an upstream request. Times are monotonic seconds.
+    """One attempt of an upstream request, which began at `started_at` (monotonic seconds).
 
-    `error` is a value of a closed set. `status` is None if there was no response.
+    `before` is the `Exchange.traceparent` before it.
     """
 
-    context: TraceContext
+    span: Span
     started_at: float
-    ended_at: float | None = None
-    status: int | None = None
-    error: str | None = None
+    before: str | None
 
 
 @dataclass(slots=True)
 class Trace:
-    """The trace of one exchange. `parent` is the caller's span, `context` that of the gateway."""
+    """The trace of one exchange.
+
+    * `parent` is the caller's span, `span` that of the gateway, `context` the one that the
+      gateway's other spans are in.
+    * `attempts` is the number of ended attempts.
+    * `refused_at`: when the platform refused the token of the last one; None where it did not.
+    """
 
     parent: TraceContext | None
-    context: TraceContext
-    attempts: list[UpstreamAttempt] = field(default_factory=list)
-
-
-RecordTrace = Callable[[Exchange, Trace, TracePeers], None]
-Account = Callable[[Exchange], None]
+    span: Span
+    context: Context
+    attempts: int = 0
+    refused_at: float | None = None
 
 
 class Tracing:
-    """Collects traces, and passes sampled ones to `record` when their exchange has ended.
+    """Makes the spans of exchanges under one version of the settings."""
 
-    `sample_ratio` (0 to 1) applies to requests without a `traceparent`; for all others their
-    sampled flag decides.
-    """
-
-    def __init__(
-        self,
-        record: RecordTrace,
-        *,
-        sample_ratio: float = 1.0,
-        random: Callable[[int], bytes] = os.urandom,
-    ) -> None:
-        self._record = record
-        self._bound = round(sample_ratio * _RANGE)
-        self._random = random
+    def __init__(self, tracer: Tracer, settings: Settings) -> None:
+        self._tracer = tracer
+        self._scheme = "http" if settings.listen.tls.cert_file is None else "https"
+        self._platform = _client("dhp-platform", settings.platform.fhir_base_url)
+        self._sso = _client("dhp-sso", settings.sso.token_url)
 
     def start_attempt(self, exchange: Exchange, now: float) -> UpstreamAttempt:
-        """Start an attempt. Its context is sent to the platform."""
+        """Start an attempt. The platform is to get `exchange.traceparent`."""
         trace = self._trace_of(exchange)
-        attempt = UpstreamAttempt(self._child(trace.context), now)
-        trace.attempts.append(attempt)
-        exchange.traceparent = str(attempt.context)
-        return attempt
+        before = exchange.traceparent
+        if not trace.span.is_recording():
+            # Not sampled: the span of the request stands for its attempts, and costs nothing more.
+            return UpstreamAttempt(trace.span, now, before)
+        verb, method = _verb_and_method(exchange)
+        attributes = {**self._platform, "http.request.method": method}
+        if trace.attempts:
+            attributes["http.request.resend_count"] = trace.attempts
+        span = self._start_client_span(exchange, trace, verb, attributes, now)
+        exchange.traceparent = _traceparent(span, trace.parent)
+        return UpstreamAttempt(span, now, before)
+
+    def end_attempt(
+        self,
+        exchange: Exchange,
+        attempt: UpstreamAttempt,
+        now: float,
+        *,
+        status: int | None = None,
+        error: str | None = None,
+    ) -> None:
+        """End an attempt with the response's `status`, or with a value of `error.type`."""
+        trace = self._trace_of(exchange)
+        if trace.refused_at is not None:
+            self._add_token_wait(exchange, trace, trace.refused_at, attempt.started_at)
+        trace.attempts += 1
+        trace.refused_at = now if status == _UNAUTHORIZED else None
+        if status is not None:
+            attempt.span.set_attribute("http.response.status_code", status)
+        if status is None or status >= 400:
+            attempt.span.set_attribute("error.type", error or str(status))
+            attempt.span.set_status(StatusCode.ERROR)
+        attempt.span.end(_nanoseconds(exchange, now))
 
     def discard_attempt(self, exchange: Exchange, attempt: UpstreamAttempt) -> None:
-        """Remove an attempt that did not send a request."""
-        trace = self._trace_of(exchange)
-        trace.attempts.remove(attempt)
-        exchange.traceparent = str(trace.attempts[-1].context if trace.attempts else trace.context)
+        """Forget an attempt that did not send a request: its span never ends."""
+        exchange.traceparent = attempt.before
 
     def started_by_caller(self, exchange: Exchange) -> bool:
         """Return whether the trace was started by the caller, so that `tracestate` is forwarded."""
         return self._trace_of(exchange).parent is not None
 
-    def wrap_account(self, peers: TracePeers, account: Account) -> Account:
-        """Return a function that makes the spans of an exchange and then calls `account`."""
+    def wrap_account(self, account: Account) -> Account:
+        """Return a function that ends the spans of an exchange and then calls `account`."""
 
         def end(exchange: Exchange) -> None:
-            self._end(exchange, peers)
+            # Audit and metrics name the trace too, also without an upstream request.
+            trace = self._trace_of(exchange)
+            try:
+                self._end(exchange, trace)
+            except Exception as error:
+                # A bug must not fail the response. The text of the exception could quote data.
+                _log.error("no spans could be made", error=type(error).__name__)
             account(exchange)
 
         return end
 
-    def _end(self, exchange: Exchange, peers: TracePeers) -> None:
-        trace = self._trace_of(exchange)
-        if not trace.attempts:
-            # Audit and metrics name the trace too, also without an upstream request.
-            exchange.traceparent = str(trace.context)
-        if not trace.context.is_sampled:
-            return
-        try:
-            self._record(exchange, trace, peers)
-        except Exception as error:
-            # A bug must not fail the response. The text of the exception could quote data.
-            _log.error("no spans could be made", error=type(error).__name__)
-
     def _trace_of(self, exchange: Exchange) -> Trace:
+        """Return the trace of an exchange; the first call begins it."""
         trace = exchange.trace
         if isinstance(trace, Trace):
             return trace
         parent = parse_traceparent(exchange.traceparent)
-        context = self._new() if parent is None else self._child(parent)
-        trace = exchange.trace = Trace(parent, context)
+        span = self._tracer.start_span(
+            _verb_and_method(exchange)[0],
+            # Without a parent an empty context, because the ambient current context is unrelated.
+            context=Context() if parent is None else _remote(parent),
+            kind=SpanKind.SERVER,
+            start_time=_nanoseconds(exchange, exchange.started_monotonic),
+        )
+        trace = exchange.trace = Trace(parent, span, set_span_in_context(span, Context()))
+        exchange.traceparent = _traceparent(span, parent)
         return trace
 
-    def _new(self) -> TraceContext:
-        trace_id = self._random(16).hex()
-        sampled = int(trace_id[16:], 16) < self._bound
-        return TraceContext(trace_id, self._random(8).hex(), SAMPLED if sampled else 0)
+    def _end(self, exchange: Exchange, trace: Trace) -> None:
+        span, ended_at = trace.span, exchange.started_monotonic + exchange.duration
+        if not span.is_recording():
+            return
+        is_refused = exchange.reason in _TOKEN_REASONS
+        if exchange.token_wait is not None:
+            failed = is_refused and not trace.attempts
+            self._add_token_wait(exchange, trace, *exchange.token_wait, failed=failed)
+        if trace.refused_at is not None and is_refused:
+            self._add_token_wait(exchange, trace, trace.refused_at, ended_at, failed=True)
+        verb, method = _verb_and_method(exchange)
+        span.update_name(" ".join(filter(None, (verb, exchange.interaction, exchange.resource))))
+        span.set_attributes(self._server_attributes(exchange, method))
+        # By the conventions a 4xx response is not an error of the server.
+        if exchange.status >= 500 or (exchange.is_aborted and exchange.reason):
+            span.set_attribute("error.type", exchange.reason or str(exchange.status))
+            span.set_status(StatusCode.ERROR)
+        span.end(_nanoseconds(exchange, ended_at))
 
-    def _child(self, parent: TraceContext) -> TraceContext:
-        return TraceContext(parent.trace_id, self._random(8).hex(), parent.flags)
+    def _server_attributes(self, exchange: Exchange, method: str) -> Attributes:
+        attributes: Attributes = {
+            "http.request.method": method,
+            "url.scheme": self._scheme,
+            "http.request.body.size": exchange.request_bytes,
+            "http.response.body.size": exchange.response_bytes,
+            "dhp_gateway.caller": exchange.caller,
+            "dhp_gateway.interaction": exchange.interaction,
+            "dhp_gateway.resource": exchange.resource,
+            "dhp_gateway.outcome": exchange.outcome,
+            "dhp_gateway.attempts": exchange.attempts,
+        }
+        if exchange.status:
+            attributes["http.response.status_code"] = exchange.status
+        if exchange.reason:
+            attributes["dhp_gateway.reason"] = exchange.reason
+        return attributes
+
+    def _add_token_wait(
+        self,
+        exchange: Exchange,
+        trace: Trace,
+        started_at: float,
+        ended_at: float,
+        *,
+        failed: bool = False,
+    ) -> None:
+        span = self._start_client_span(exchange, trace, "token", self._sso, started_at)
+        if failed:
+            span.set_attribute("error.type", exchange.reason)
+            span.set_status(StatusCode.ERROR)
+        span.end(_nanoseconds(exchange, ended_at))
+
+    def _start_client_span(
+        self, exchange: Exchange, trace: Trace, name: str, attributes: Attributes, now: float
+    ) -> Span:
+        return self._tracer.start_span(
+            name,
+            context=trace.context,
+            kind=SpanKind.CLIENT,
+            attributes=attributes,
+            start_time=_nanoseconds(exchange, now),
+        )
 
 
-# The part of a trace id that decides about sampling, as in OpenTelemetry's TraceIdRatioBased
-# sampler.
-_RANGE: Final = 2**64
+def _verb_and_method(exchange: Exchange) -> tuple[str, str]:
+    """Return the method as names of spans have it, and as the attribute has it."""
+    known = exchange.method in _METHODS
+    return (exchange.method, exchange.method) if known else ("HTTP", "_OTHER")
+
+
+def _client(service: str, url: str) -> Attributes:
+    """Return the attributes of a request to the server of this URL."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return {
+        "peer.service": service,
+        "server.address": parts.hostname or "",
+        "server.port": port,
+    }
+
+
+def _remote(parent: TraceContext) -> Context:
+    span_context = SpanContext(
+        int(parent.trace_id, 16),
+        int(parent.span_id, 16),
+        is_remote=True,
+        trace_flags=TraceFlags(parent.flags),
+    )
+    return set_span_in_context(NonRecordingSpan(span_context), Context())
+
+
+def _traceparent(span: Span, parent: TraceContext | None) -> str:
+    """Return the field that names a span as the parent.
+
+    Whether the trace id is random is passed on as the caller said it.
+    """
+    context = span.get_span_context()
+    flags = (context.trace_flags & TraceContext.SAMPLED) | (
+        0 if parent is None else parent.flags & ~TraceContext.SAMPLED
+    )
+    return str(TraceContext(f"{context.trace_id:032x}", f"{context.span_id:016x}", flags))
+
+
+def _nanoseconds(exchange: Exchange, moment: float) -> int:
+    """Convert monotonic seconds to nanoseconds since 1970."""
+    return round((exchange.started_at - exchange.started_monotonic + moment) * 1e9)

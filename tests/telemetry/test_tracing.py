@@ -40,12 +40,19 @@ async def collector() -> AsyncIterator[Collector]:
 
 @contextlib.asynccontextmanager
 async def traced(
-    platform: Platform, sso: Sso, collector: Collector, **tracing: Any
+    platform: Platform,
+    sso: Sso,
+    collector: Collector,
+    circuit_breaker: dict[str, Any] | None = None,
+    **tracing: Any,
 ) -> AsyncIterator[Running]:
     """A gateway that exports spans; all of them have arrived when the context has ended."""
-    tracing = {"otlp_endpoint": collector.url, **tracing}
-    retries = {"backoff": 0.01}
-    async with running(platform.url, sso.token_url, tracing=tracing, retries=retries) as gateway:
+    sections = {
+        "tracing": {"otlp_endpoint": collector.url, **tracing},
+        "retries": {"backoff": 0.01},
+        "circuit_breaker": circuit_breaker or {},
+    }
+    async with running(platform.url, sso.token_url, **sections) as gateway:
         yield gateway
 
 
@@ -173,6 +180,31 @@ async def test_what_the_caller_does_not_sample_is_not_exported(platform, sso, co
     assert len(by_kind(collector.spans)[1]) >= 1
 
 
+@pytest.mark.parametrize("flags", ["02", "03"])
+async def test_a_random_trace_id_stays_marked_as_such(platform, sso, collector, flags: str) -> None:
+    """The flag is the caller's statement about the id, which goes on unchanged."""
+    async with traced(platform, sso, collector) as gateway:
+        await ask(gateway.address, get(READ, f"traceparent: 00-{TRACE}-{SPAN}-{flags}"))
+    sent = platform.seen[0].header("traceparent")
+    assert sent is not None
+    assert re.fullmatch(f"00-{TRACE}-(?!{SPAN})[0-9a-f]{{16}}-{flags}", sent)
+
+
+async def test_an_open_circuit_makes_no_attempt(platform, sso, collector) -> None:
+    """What was not sent has no span, and the audit names the request's own."""
+    platform.answer(then_close(b""))
+    circuit = {"min_requests": 1, "open_for": 60}
+    async with traced(platform, sso, collector, circuit_breaker=circuit) as gateway:
+        body = b'{"resourceType":"Patient"}'
+        assert (await ask(gateway.address, post("/fhir/Patient", body))).status == 502
+        refused = await ask(gateway.address, get(READ, SAMPLED))
+        assert refused.reason == "circuit-open"
+        record = (await gateway.audit(2))[-1]
+    server, clients = by_kind(collector.spans, TRACE)
+    assert clients == []
+    assert record["traceparent"] == f"00-{TRACE}-{server.span_id}-01"
+
+
 @pytest.mark.parametrize("field", [[], [f"traceparent: 00-{TRACE}-{'0' * 16}-01", STATE]])
 async def test_without_a_valid_field_a_new_trace_begins(
     platform, sso, collector, field: list[str]
@@ -197,6 +229,20 @@ async def test_a_share_of_zero_begins_no_recorded_trace(platform, sso, collector
     assert sent is not None
     assert sent.endswith("-00")
     assert {span.trace_id for span in collector.spans} == {TRACE}
+
+
+async def test_a_disabled_sdk_leaves_the_trace_alone(
+    platform, sso, collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `OTEL_SDK_DISABLED` there are no spans, and what the caller sent goes on unchanged."""
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    async with traced(platform, sso, collector) as gateway:
+        await ask(gateway.address, get(READ, SAMPLED))
+        await ask(gateway.address, get(READ))
+    assert [seen.header("traceparent") for seen in platform.seen] == [
+        *(SAMPLED.partition(": ")[2], None)
+    ]
+    assert collector.spans == []
 
 
 async def test_refused_requests_have_spans_too(platform, sso, collector) -> None:
