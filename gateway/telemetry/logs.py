@@ -6,15 +6,18 @@ logger works before `configure`, and a test that configures can undo it.
 
 A line is rendered in the thread that logs and written by a separate thread, so that logging never
 blocks the event loop: standard error may be a pipe that is not being read. Lines are passed to the
-thread through a backlog, which is limited in lines and bytes. Lines that do not fit are dropped and
+thread through a queue, which is limited in lines and bytes. Lines that do not fit are dropped and
 counted, and their number is logged as soon as there is space.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
+import logging.handlers
 import os
+import queue
 import re
 import sys
 import threading
@@ -27,12 +30,24 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 import orjson
 
 from gateway import os_support
-from gateway.telemetry.bare_structlog import structlog
 from gateway.telemetry.log_masking import mask_field
 from gateway.telemetry.log_repetition import LogRateLimit
 
+# structlog would import these where they are installed. rich formats tracebacks, which the gateway
+# does not need; it costs several MiB of memory and a twentieth of the start time. greenlet is used
+# only by the outbox, and no code that logs runs in one.
+_UNWANTED: Final = [name for name in ("rich", "greenlet") if name not in sys.modules]
+for _name in _UNWANTED:
+    # None makes the import system report that there is no such module.
+    sys.modules[_name] = None  # type: ignore[assignment]
+try:
+    import structlog
+finally:
+    for _name in _UNWANTED:
+        del sys.modules[_name]
+
 if TYPE_CHECKING:
-    from gateway.telemetry.bare_structlog import EventDict, Processor
+    from structlog.typing import EventDict, Processor
 
 # Seconds between two checks for notices that are due while no line wakes the thread.
 _NOTICE_INTERVAL: Final = 1.0
@@ -61,154 +76,6 @@ class GilYielder:
             self._last = now
 
 
-class LineWriter:
-    """Writes lines to a file descriptor. Its methods may be called in any thread.
-
-    The first line starts the thread. The thread is a daemon, since it cannot be woken from a write
-    to a pipe that is not being read. It also writes the lines of `notices`, whose methods it calls.
-    The backlog of lines to be written has at most `max_lines` and `max_bytes`.
-    """
-
-    def __init__(
-        self,
-        fd: int,
-        notices: _BackgroundHandler,
-        *,
-        max_lines: int = 10_000,
-        max_bytes: int = 4 * 1024 * 1024,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.fd = fd
-        self._notices = notices
-        self._max_lines = max_lines
-        self._max_bytes = max_bytes
-        self._clock = clock
-        self._changed = threading.Condition()
-        # Lines in order. An int is the number of lines dropped at that point.
-        self._queue: list[bytes | int] = []
-        self._line_count = 0  # accepted and not yet written; below the same in bytes
-        self._byte_count = 0
-        self._unreported = 0  # dropped or lost lines that are not reported yet
-        self._writing = False
-        self._closing = False
-        self._progress = 0.0
-        self._hand_off = GilYielder(_HANDOFF_AFTER, clock)
-        self._thread: threading.Thread | None = None
-
-    def enqueue(self, line: bytes) -> None:
-        """Queue a line, which includes its line feed, or drop it. Never waits for the reader."""
-        with self._changed:
-            if (
-                self._line_count >= self._max_lines
-                or self._byte_count + len(line) > self._max_bytes
-            ):
-                self._drop()
-            else:
-                if not self._line_count:
-                    self._progress = self._clock()
-                self._queue.append(line)
-                self._line_count += 1
-                self._byte_count += len(line)
-            self._changed.notify_all()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="log", daemon=True)
-                self._thread.start()
-        self._hand_off.yield_if_due(self._progress)
-
-    def flush(self, timeout: float) -> bool:
-        """Wait for at most `timeout` seconds until all is written. Return whether it was."""
-        with self._changed:
-            return self._changed.wait_for(self._is_idle, timeout)
-
-    def close(self) -> None:
-        """End the thread once it has written its backlog. Does not wait for that."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-
-    def _is_idle(self) -> bool:
-        return not (self._queue or self._writing)
-
-    def _drop(self) -> None:
-        if self._queue and isinstance(self._queue[-1], int):
-            self._queue[-1] += 1
-        else:
-            self._queue.append(1)
-
-    def _run(self) -> None:
-        while True:
-            entries = self._next()
-            for entry in entries:
-                self._serve(entry)
-            for line in self._notices.pending_lines():
-                self._write(line)
-            with self._changed:
-                self._done(entries)
-                if self._closing and self._is_idle():
-                    return
-
-    def _next(self) -> list[bytes | int]:
-        """Wait and return the queue.
-
-        It is empty when a notice may be due or the writer is closing.
-        """
-        with self._changed:
-            while self._is_idle() and not self._closing:
-                if not self._changed.wait(
-                    _NOTICE_INTERVAL if self._notices.has_pending_soon() else None
-                ):
-                    break
-            entries, self._queue = self._queue, []
-            self._writing = True
-            return entries
-
-    def _serve(self, entry: bytes | int) -> None:
-        if isinstance(entry, int):
-            self._unreported += entry + self._dropped_since()
-        elif not self._write(entry):
-            self._unreported += 1
-            return
-        if self._unreported and all(
-            map(self._write, self._notices.dropped_lines(self._unreported))
-        ):
-            self._unreported = 0
-
-    def _dropped_since(self) -> int:
-        """Return the number of lines dropped in the same gap while earlier lines were written."""
-        with self._changed:
-            first = self._queue[0] if self._queue else b""
-            if not isinstance(first, int):
-                return 0
-            del self._queue[0]
-            return first
-
-    def _done(self, entries: list[bytes | int]) -> None:
-        lines = [entry for entry in entries if isinstance(entry, bytes)]
-        self._line_count -= len(lines)
-        self._byte_count -= sum(map(len, lines))
-        self._writing = False
-        self._progress = self._clock()
-        self._changed.notify_all()
-
-    def _write(self, line: bytes) -> bool:
-        """Write one line, blocking. Return False if that failed.
-
-        Each line is a separate write: up to PIPE_BUF bytes it cannot be interrupted by a line of
-        another process.
-        """
-        rest = memoryview(line)
-        while rest:
-            try:
-                rest = rest[os.write(self.fd, rest) :]
-            except BlockingIOError:
-                # Another process has made the open file description non-blocking, which is not a
-                # failure.
-                os_support.wait_writable(self.fd)
-            except OSError:
-                return False
-        return True
-
-
 Format = Literal["auto", "json", "console"]
 
 # Seconds that the process waits at its end until the last lines are written.
@@ -228,7 +95,7 @@ def configure(level: str, fmt: Format, stream: TextIO | None = None) -> Callable
     present = [
         existing
         for existing in root.handlers
-        if isinstance(existing, _DirectHandler | _BackgroundHandler)
+        if isinstance(existing, _DirectHandler | BackgroundHandler)
     ]
     handler = _handler(stream, present)
     handler.setFormatter(_formatter(fmt, sys.stderr if stream is None else stream))
@@ -254,9 +121,9 @@ def _handler(stream: TextIO | None, present: Iterable[logging.Handler]) -> loggi
         return _DirectHandler(sys.stderr or _NullStream())
     for existing in present:
         # The same thread is used again, so that no line overtakes another.
-        if isinstance(existing, _BackgroundHandler) and existing.fd == fd:
+        if isinstance(existing, BackgroundHandler) and existing.fd == fd:
             return existing
-    return _BackgroundHandler(fd)
+    return BackgroundHandler(fd, LogRateLimit())
 
 
 def _descriptor(stream: TextIO | None) -> int | None:
@@ -333,35 +200,86 @@ class _DirectHandler(logging.StreamHandler[TextIO]):
         """Do nothing (logging.Handler): the standard library would print the record unmasked."""
 
 
-class _BackgroundHandler(logging.Handler):
-    """Writes in a background thread."""
+class BackgroundHandler(logging.handlers.QueueHandler):
+    """Renders lines in the thread that logs, and writes them in a thread of its own.
 
-    def __init__(self, fd: int) -> None:
-        super().__init__()
+    That thread is a daemon, since it cannot be woken from a write to a pipe that is not being read.
+    The queue between the threads has at most `max_lines` and `max_bytes`. Lines that do not fit are
+    dropped, and where they would have been a line reports how many they were.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        limit: LogRateLimit,
+        *,
+        max_lines: int = 10_000,
+        max_bytes: int = 4 * 1024 * 1024,
+    ) -> None:
+        # Lines in order, each with the number of lines dropped before it.
+        super().__init__(queue.Queue[tuple[int, bytes]](max_lines))
         self.fd = fd
-        self._limit = LogRateLimit()
-        self.addFilter(self._limit)
-        self._writer = LineWriter(fd, self)
+        self._max_bytes = max_bytes
+        self._limit = limit
+        self.addFilter(limit)
+        # These change under the handler's lock only.
+        self._dropped = 0
+        self._accepted_bytes = 0
+        # These change in the writing thread only.
+        self._written_bytes = 0
+        self._lost = 0  # lines that could not be written
+        self._reported = 0  # lines, of those dropped and lost
+        self._progress = 0.0
+        self._hand_off = GilYielder(_HANDOFF_AFTER, time.monotonic)
+        self._closing = False
         self._previous_excepthook = sys.excepthook
         sys.excepthook = self._flush_before_traceback
+        threading.Thread(target=self._run, name="log", daemon=True).start()
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Render the record and queue its line (logging.Handler)."""
-        line = self._line(record)
-        if line is not None:
-            self._writer.enqueue(line)
+    def prepare(self, record: logging.LogRecord) -> bytes:
+        """Return the rendered line with its line feed (QueueHandler)."""
+        try:
+            return self.format(record).encode("utf-8", "backslashreplace") + b"\n"
+        except Exception:
+            # An argument cannot be formatted. The standard library would print it unmasked.
+            return b""
+
+    def enqueue(self, record: Any) -> None:
+        """Queue a line that `prepare` has made, or drop it (QueueHandler). Never waits."""
+        line: bytes = record
+        if self.queue.empty():
+            self._progress = time.monotonic()
+        try:
+            if self._accepted_bytes - self._written_bytes + len(line) > self._max_bytes:
+                raise queue.Full
+            self.queue.put_nowait((self._dropped, line))
+        except queue.Full:
+            self._dropped += 1
+        else:
+            self._accepted_bytes += len(line)
+        self._hand_off.yield_if_due(self._progress)
 
     def flush(self) -> None:
         """Write everything, for a limited time. The interpreter calls this at its end."""
-        for record in self._limit.summaries(at_end=True):
-            self.emit(record)
-        self._writer.flush(_FINAL_FLUSH_SECONDS)
+        self.acquire()
+        try:
+            for record in self._limit.summaries(at_end=True):
+                self.emit(record)
+        finally:
+            self.release()
+        with self.queue.all_tasks_done:
+            self.queue.all_tasks_done.wait_for(
+                lambda: not self.queue.unfinished_tasks, _FINAL_FLUSH_SECONDS
+            )
 
     def close(self) -> None:
-        """End the thread once everything is written."""
+        """End the thread once it has written everything. Does not wait for that."""
         if sys.excepthook == self._flush_before_traceback:
             sys.excepthook = self._previous_excepthook
-        self._writer.close()
+        self._closing = True
+        # Wakes the thread; in front of a full queue it is awake.
+        with contextlib.suppress(queue.Full):
+            self.queue.put_nowait((self._dropped, b""))
         super().close()
 
     def _flush_before_traceback(
@@ -371,31 +289,59 @@ class _BackgroundHandler(logging.Handler):
         self.flush()
         self._previous_excepthook(kind, error, trace)
 
-    # Methods that the writer's thread calls.
+    # Methods that run in the writing thread. They acquire no lock that `flush` may be called with.
 
-    def dropped_lines(self, count: int) -> list[bytes]:
-        """Return the line that reports how many lines were dropped."""
+    def _run(self) -> None:
+        while not (self._closing and self.queue.empty()):
+            try:
+                # While messages are counted, a summary may become due without a line.
+                timeout = _NOTICE_INTERVAL if self._limit.is_counting else None
+                dropped, line = self.queue.get(timeout=timeout)
+            except queue.Empty:
+                self._write_summaries()
+                continue
+            self._report(dropped)
+            if not self._write(line):
+                self._lost += 1
+            self._write_summaries()
+            if self.queue.empty():
+                self._report(self._dropped)
+            self._written_bytes += len(line)
+            self._progress = time.monotonic()
+            self.queue.task_done()
+
+    def _report(self, dropped: int) -> None:
+        """Write how many lines are missing that were not reported yet, if there are any."""
+        missing = dropped + self._lost - self._reported
+        if not missing:
+            return
         text, level = "%d log lines were dropped: nobody read them", logging.WARNING
-        record = logging.LogRecord(__name__, level, "", 0, text, (count,), None)
-        return self._lines([record])
+        record = logging.LogRecord(__name__, level, "", 0, text, (missing,), None)
+        if self._write(self.prepare(record)):
+            self._reported += missing
 
-    def pending_lines(self) -> list[bytes]:
-        """Return the summaries of suppressed messages that are due, whatever is queued."""
-        return self._lines(self._limit.summaries())
+    def _write_summaries(self) -> None:
+        """Write the summaries of suppressed messages that are due, whatever is queued."""
+        for record in self._limit.summaries():
+            self._write(self.prepare(record))
 
-    def has_pending_soon(self) -> bool:
-        """Return whether a summary will become due, so that the thread has to poll."""
-        return self._limit.is_counting
+    def _write(self, line: bytes) -> bool:
+        """Write one line, blocking. Return False if that failed.
 
-    def _lines(self, records: Iterable[logging.LogRecord]) -> list[bytes]:
-        return [line for record in records if (line := self._line(record)) is not None]
-
-    def _line(self, record: logging.LogRecord) -> bytes | None:
-        try:
-            return self.format(record).encode("utf-8", "backslashreplace") + b"\n"
-        except Exception:
-            # An argument cannot be formatted. The standard library would print it unmasked.
-            return None
+        Each line is a separate write: up to PIPE_BUF bytes it cannot be interrupted by a line of
+        another process.
+        """
+        rest = memoryview(line)
+        while rest:
+            try:
+                rest = rest[os.write(self.fd, rest) :]
+            except BlockingIOError:
+                # Another process has made the open file description non-blocking, which is not a
+                # failure.
+                os_support.wait_writable(self.fd)
+            except OSError:
+                return False
+        return True
 
 
 def _formatter(fmt: Format, stream: TextIO | None) -> logging.Formatter:

@@ -2,148 +2,166 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+import re
+import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from gateway.telemetry.logs import LineWriter
+from gateway.telemetry.log_repetition import LogRateLimit
+from gateway.telemetry.logs import BackgroundHandler
 from tests.telemetry.conftest import Pipe
 
-PATIENCE = 20.0
-
-
-class Notices:
-    """Tells in plain text, and has to say what the test puts into `news`."""
-
-    def __init__(self) -> None:
-        self.news: list[bytes] = []
-
-    def dropped_lines(self, count: int) -> Iterable[bytes]:
-        """As a line."""
-        return [b"dropped %d\n" % count]
-
-    def pending_lines(self) -> Iterable[bytes]:
-        """What is new."""
-        news, self.news = self.news, []
-        return news
-
-    def has_pending_soon(self) -> bool:
-        """Whether there is something new."""
-        return bool(self.news)
-
-
-Make = Callable[..., LineWriter]
+Make = Callable[..., BackgroundHandler]
 
 
 @pytest.fixture
-def notices() -> Notices:
-    """Nothing to say yet."""
-    return Notices()
+def make() -> Iterator[Make]:
+    """Makes handlers that end with the test."""
+    made: list[BackgroundHandler] = []
 
-
-@pytest.fixture
-def make(notices: Notices) -> Iterator[Make]:
-    """Makes writers that end with the test."""
-    made: list[LineWriter] = []
-
-    def one(fd: int, **limits: int) -> LineWriter:
-        made.append(LineWriter(fd, notices, **limits))
+    def one(fd: int, limit: LogRateLimit | None = None, **limits: int) -> BackgroundHandler:
+        made.append(BackgroundHandler(fd, limit or LogRateLimit(), **limits))
         return made[-1]
 
     yield one
     for each in made:
         each.close()
+        # Nothing may be written any more when another test has the descriptor's number.
+        each.flush()
 
 
-def put(writer: LineWriter, count: int) -> list[bytes]:
+def log(handler: BackgroundHandler, text: str, name: str = "gateway.x") -> bytes:
+    """Have a line written, and return it."""
+    handler.handle(logging.LogRecord(name, logging.INFO, "", 0, "%s", (text,), None))
+    return text.encode() + b"\n"
+
+
+def log_many(handler: BackgroundHandler, count: int) -> list[bytes]:
     """Have numbered lines written."""
-    lines = [b"line %d\n" % number for number in range(count)]
-    for line in lines:
-        writer.enqueue(line)
-    return lines
+    return [log(handler, f"line {number}") for number in range(count)]
+
+
+def dropped(count: int) -> bytes:
+    """The line that reports missing ones."""
+    return b"%d log lines were dropped: nobody read them\n" % count
+
+
+def assert_complete(written: bytes, lines: list[bytes]) -> None:
+    """What was written are these lines, and in the place of missing ones their number."""
+    rest = list(lines)
+    for line in written.splitlines(keepends=True):
+        gap = re.fullmatch(re.escape(dropped(0)).replace(b"0", rb"(\d+)", 1), line)
+        if gap is None:
+            assert line == rest.pop(0)
+        else:
+            assert int(gap[1]) > 0
+            del rest[: int(gap[1])]
+    assert rest == []
+
+
+def read(pipe: Pipe, size: int) -> bytes:
+    """So many octets of the pipe."""
+    found = b""
+    while len(found) < size:
+        found += os.read(pipe.reader, size - len(found))
+    return found
 
 
 def test_lines_come_in_order(make: Make, pipe: Pipe) -> None:
     """All lines are written, in the order they were given."""
-    writer = make(pipe.writer)
-    lines = put(writer, 1000)
-    assert writer.flush(PATIENCE)
+    handler = make(pipe.writer)
+    lines = log_many(handler, 1000)
+    handler.flush()
     assert pipe.read_to_end() == b"".join(lines)
 
 
 @pytest.mark.parametrize("room", [{"max_lines": 20}, {"max_bytes": 200}])
 def test_what_does_not_fit_is_dropped_and_told(make: Make, pipe: Pipe, room: dict) -> None:
-    """A pipe without a reader blocks no logging; once it is read, a line says what is missing."""
+    """A pipe without a reader blocks no logging; once it is read, a line says what is missing.
+
+    It stands where the missing ones would, whether others follow or not.
+    """
     filling = pipe.fill()
-    writer = make(pipe.writer, **room)
-    lines = put(writer, 500)
-    assert not writer.flush(0)
-    read = 0
-    while read < filling:
-        read += len(os.read(pipe.reader, filling - read))
-    assert writer.flush(PATIENCE)
-    writer.enqueue(b"later\n")
-    assert writer.flush(PATIENCE)
-    *kept, notice, later = pipe.read_to_end().splitlines(keepends=True)
-    assert kept == lines[: len(kept)]
-    assert 0 < len(kept) < 30
-    assert (notice, later) == (b"dropped %d\n" % (500 - len(kept)), b"later\n")
+    handler = make(pipe.writer, **room)
+    lines = log_many(handler, 500)
+    read(pipe, filling)
+    handler.flush()
+    lines.append(log(handler, "later"))
+    handler.flush()
+    lines += log_many(handler, 10)
+    handler.flush()
+    written = pipe.read_to_end()
+    assert 10 < written.count(b"line") < 60
+    assert_complete(written, lines)
+
+
+def test_what_was_dropped_is_told_without_another_line(make: Make, pipe: Pipe) -> None:
+    """Once the queue is empty, its last gap needs no line that follows; each gap is told once."""
+    handler = make(pipe.writer, max_lines=20)
+    for _ in range(2):
+        filling = pipe.fill()
+        lines = log_many(handler, 50)
+        read(pipe, filling)
+        handler.flush()
+        assert_complete(pipe.read(), lines)
 
 
 def test_a_reader_that_leaves_ends_nothing(make: Make, pipe: Pipe) -> None:
     """Lines to a broken pipe are lost, without an error for the logging code."""
     os.close(pipe.reader)
     pipe.reader = -1
-    writer = make(pipe.writer)
-    put(writer, 10)
-    assert writer.flush(PATIENCE)
+    handler = make(pipe.writer)
+    log_many(handler, 10)
+    handler.flush()
 
 
 def test_lost_lines_are_told_when_the_descriptor_works_again(
     make: Make, pipe: Pipe, full_device: int
 ) -> None:
-    """A full disk loses lines; the first one after it says how many."""
-    writer = make(full_device)
-    put(writer, 10)
-    assert writer.flush(PATIENCE)
+    """A full disk loses lines; before the first one after it stands how many."""
+    handler = make(full_device)
+    log_many(handler, 10)
+    handler.flush()
     os.dup2(pipe.writer, full_device)
-    writer.enqueue(b"later\n")
-    assert writer.flush(PATIENCE)
+    later = log(handler, "later")
+    handler.flush()
     os.dup2(os.open(os.devnull, os.O_WRONLY), full_device)
-    assert pipe.read_to_end() == b"later\ndropped 10\n"
+    assert pipe.read_to_end() == dropped(10) + later
 
 
 def test_a_non_blocking_descriptor_is_waited_for(make: Make, pipe: Pipe) -> None:
     """When another process has made the pipe non-blocking no line is lost or torn."""
     os.set_blocking(pipe.writer, False)
-    writer = make(pipe.writer)
-    line = b"-" * 100_000 + b"\n"
+    handler = make(pipe.writer)
+    line = "-" * 100_000
     for _ in range(5):
-        writer.enqueue(line)
-    read = b""
-    while len(read) < 5 * len(line):
-        read += os.read(pipe.reader, 1 << 20)
-    assert read == 5 * line
+        log(handler, line)
+    assert read(pipe, 5 * 100_001) == 5 * (line.encode() + b"\n")
 
 
-async def test_what_is_due_needs_no_line(
-    make: Make, pipe: Pipe, notices: Notices, until: Callable[..., object]
-) -> None:
-    """While something is expected the thread looks for it by itself."""
-    writer = make(pipe.writer)
-    notices.news = [b"first\n"]
-    writer.enqueue(b"line\n")
-    assert writer.flush(PATIENCE)
-    assert pipe.read() == b"line\nfirst\n"
+def test_a_summary_that_is_due_needs_no_line(make: Make, pipe: Pipe) -> None:
+    """While messages are counted the thread looks by itself for what is due."""
+    handler = make(pipe.writer, LogRateLimit(burst=1, period=0.1))
+    line = log(handler, "again", "asyncio")
+    log(handler, "again", "asyncio")
+    summary = b"left out: %s\n"
+    assert read(pipe, len(line) + len(summary)) == line + summary
 
 
-def test_closing_writes_the_rest(make: Make, pipe: Pipe) -> None:
-    """A closed writer still writes what it has."""
-    pipe.fill()
-    writer = make(pipe.writer)
-    writer.enqueue(b"last\n")
-    writer.close()
-    read = b""
-    while not read.endswith(b"last\n"):
-        read += os.read(pipe.reader, 1 << 20)
+def test_closing_writes_the_rest_and_ends_the_thread(make: Make, pipe: Pipe) -> None:
+    """A closed handler still writes what it has; then its thread ends, also after a full queue."""
+    threads = threading.active_count()
+    filling = pipe.fill()
+    handler = make(pipe.writer, max_lines=20)
+    lines = log_many(handler, 30)
+    handler.close()
+    assert threading.active_count() == threads + 1
+    kept = b"".join(lines[:20])
+    assert read(pipe, filling + len(kept))[filling:] == kept
+    for thread in threading.enumerate():
+        if thread.name == "log":
+            thread.join(20)
+    assert threading.active_count() == threads
