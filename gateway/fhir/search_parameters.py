@@ -27,6 +27,7 @@ from urllib.parse import unquote_plus
 
 import orjson
 
+from gateway.fhir.capability_statement import json_objects
 from gateway.fhir.interaction import MAX_NAME_LENGTH, MAX_PARAMETERS
 from gateway.fhir.json_text import plainly_spelled
 from gateway.fhir.vocabulary import RESOURCE_TYPES
@@ -85,7 +86,7 @@ def _json_issues(body: bytes) -> Iterator[tuple[str, str]]:
     for _ in range(_MAX_OUTCOMES):
         if at < 0:
             return
-        for issue in _list(_outcome_around(body, at).get("issue")):
+        for issue in json_objects(_outcome_around(body, at).get("issue")):
             yield str(issue.get("code")), " ".join(_texts(issue)).replace("http.", "")
         at = body.find(_QUOTED, at + 1)
 
@@ -113,10 +114,6 @@ def _texts(issue: dict[str, Any]) -> Iterator[str]:
     for member in ("expression", "location"):
         values = issue.get(member)
         yield from map(str, values if isinstance(values, list) else ())
-
-
-def _list(value: Any) -> list[dict[str, Any]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _xml_issues(body: bytes) -> Iterator[tuple[str, str]]:
