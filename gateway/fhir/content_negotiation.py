@@ -15,16 +15,14 @@ from urllib.parse import unquote_plus
 from gateway.fhir.json_text import plainly_spelled
 from gateway.field_values import MEDIA_WILDCARDS, weighted_items
 
-_XML_TYPES: Final = frozenset(
-    {"application/fhir+xml", "application/xml", "text/xml", "application/xml+fhir"}
-)
-_JSON_TYPES: Final = frozenset(
-    {"application/fhir+json", "application/json", "text/json", "application/json+fhir"}
-)
-_NDJSON_TYPES: Final = frozenset(
+FHIR_XML_TYPES: Final = frozenset({"application/fhir+xml", "application/xml+fhir"})
+XML_TYPES: Final = FHIR_XML_TYPES | {"application/xml", "text/xml"}
+FHIR_JSON_TYPES: Final = frozenset({"application/fhir+json", "application/json+fhir"})
+JSON_TYPES: Final = FHIR_JSON_TYPES | {"application/json", "text/json"}
+NDJSON_TYPES: Final = frozenset(
     {"application/fhir+ndjson", "application/ndjson", "application/x-ndjson"}
 )
-_FHIR_TYPES: Final = _XML_TYPES | _JSON_TYPES | _NDJSON_TYPES
+_FHIR_TYPES: Final = XML_TYPES | JSON_TYPES | NDJSON_TYPES
 """Media types whose bodies have to be FHIR, even if the caller requested such a type."""
 _SEPARATORS: Final = re.compile(r"[+.\-]")
 _SHORT_NAMES: Final = {"ttl": "turtle", "txt": "plain", "text": "plain"}
@@ -42,9 +40,9 @@ def wants_xml(query: str, accept: str | None) -> bool:
     xml = wildcard = 0.0
     json: float | None = None
     for media_type, weight in weighted_items(accept or ""):
-        if media_type in _XML_TYPES:
+        if media_type in XML_TYPES:
             xml = max(xml, weight)
-        elif media_type in _JSON_TYPES:
+        elif media_type in JSON_TYPES:
             json = max(json or 0.0, weight)
         elif media_type in MEDIA_WILDCARDS:
             wildcard = max(wildcard, weight)
@@ -82,9 +80,9 @@ def formats(query: str) -> list[str]:
 
 def _format(query: str) -> bool | None:
     for media_type in formats(query):
-        if media_type == "xml" or media_type in _XML_TYPES:
+        if media_type == "xml" or media_type in XML_TYPES:
             return True
-        if media_type == "json" or media_type in _JSON_TYPES:
+        if media_type == "json" or media_type in JSON_TYPES:
             return False
     return None
 

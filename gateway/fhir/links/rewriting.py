@@ -18,6 +18,13 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal
 
+from gateway.fhir.content_negotiation import (
+    FHIR_JSON_TYPES,
+    FHIR_XML_TYPES,
+    JSON_TYPES,
+    NDJSON_TYPES,
+    XML_TYPES,
+)
 from gateway.fhir.json_text import unescape
 from gateway.fhir.links.json_links import JsonRewriter, NdjsonRewriter
 from gateway.fhir.links.link_map import FormRewriter, replace_in_query
@@ -30,14 +37,9 @@ if TYPE_CHECKING:
 
 Direction = Literal["to-gateway", "to-platform"]
 
-_FHIR_JSON: Final = frozenset({"application/fhir+json", "application/json+fhir"})
-_FHIR_XML: Final = frozenset({"application/fhir+xml", "application/xml+fhir"})
-_JSON: Final = _FHIR_JSON | {"application/json", "text/json"}
-_NDJSON: Final = frozenset(
-    {"application/fhir+ndjson", "application/ndjson", "application/x-ndjson"}
+_ESCAPES: Final = dict.fromkeys(JSON_TYPES | NDJSON_TYPES, b"\\u00") | dict.fromkeys(
+    XML_TYPES, b"&#"
 )
-_XML: Final = _FHIR_XML | {"application/xml", "text/xml"}
-_ESCAPES: Final = dict.fromkeys(_JSON | _NDJSON, b"\\u00") | dict.fromkeys(_XML, b"&#")
 _LONG_BODY_BYTES: Final = 4096
 _JSON_PATCH: Final = "application/json-patch+json"
 _FORM: Final = "application/x-www-form-urlencoded"
@@ -64,15 +66,17 @@ def rewriter_for(
     encoded bodies (`Content-Encoding`) and parts (206).
     """
     media_type, charset = _media_type(content_type)
-    if _WIDE_CHARSET.match(charset) or (of_binary and media_type not in _FHIR_JSON | _FHIR_XML):
+    if _WIDE_CHARSET.match(charset) or (
+        of_binary and media_type not in FHIR_JSON_TYPES | FHIR_XML_TYPES
+    ):
         return None
     swap = links.responses if direction == "to-gateway" else links.requests
     required_type = "Binary" if of_binary else None
-    if media_type in _JSON:
+    if media_type in JSON_TYPES:
         return JsonRewriter(swap, required_type=required_type)
-    if media_type in _XML:
+    if media_type in XML_TYPES:
         return XmlRewriter(swap, required_type=required_type)
-    if media_type in _NDJSON:
+    if media_type in NDJSON_TYPES:
         return NdjsonRewriter(swap)
     if direction == "to-platform" and media_type == _JSON_PATCH:
         return JsonRewriter(swap, patch=True)
