@@ -16,6 +16,8 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import ClassVar, Final
 
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
 
 def url_host(host: str) -> str:
     """Return the host; an IPv6 address in brackets."""

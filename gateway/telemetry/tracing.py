@@ -31,7 +31,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from gateway.field_values import TraceContext, parse_traceparent
+from gateway.field_values import DEFAULT_PORTS, TraceContext, parse_traceparent
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -239,11 +239,10 @@ def _verb_and_method(exchange: Exchange) -> tuple[str, str]:
 def _client(service: str, url: str) -> Attributes:
     """Return the attributes of a request to the server of this URL."""
     parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
     return {
         "peer.service": service,
         "server.address": parts.hostname or "",
-        "server.port": port,
+        "server.port": parts.port or DEFAULT_PORTS[parts.scheme],
     }
 
 

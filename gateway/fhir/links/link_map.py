@@ -19,8 +19,8 @@ from typing import Final
 from urllib.parse import unquote
 
 from gateway.fhir.links.stream_rewriter import END, HostFinder, raw_length
+from gateway.field_values import DEFAULT_PORTS
 
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 # User information does not match: `https://platform@evil/` names the host `evil`.
 _AUTHORITY: Final = re.compile(
     r"(https?)://(\[[0-9a-f:.]+\]|[a-z0-9\-._~!$&'()*+,;=%]+)(?::([0-9]{0,5}))?(?=[/?#]|\Z)",
@@ -69,7 +69,7 @@ _platform_base: Final = lru_cache(maxsize=64)(parse_base)
 def _origin(match: re.Match[str]) -> tuple[str, int | None]:
     scheme, host, port = match.groups()
     number = int(port) if port else None
-    if number == _DEFAULT_PORTS[scheme.lower()]:
+    if number == DEFAULT_PORTS[scheme.lower()]:
         number = None
     return host.lower(), number
 

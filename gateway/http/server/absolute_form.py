@@ -10,17 +10,15 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from gateway.field_values import host_and_port, is_host_field
+from gateway.field_values import DEFAULT_PORTS, host_and_port, is_host_field
 from gateway.http.request_target import ABSOLUTE
 from gateway.http.server.caller_connection import IncomingRequest
 from gateway.http.server.request_parser import RequestMessage
 
 if TYPE_CHECKING:
     from gateway.http.headers import RawHeaders
-
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 def to_origin_form(request: IncomingRequest, public_url: str | None) -> IncomingRequest:
@@ -55,7 +53,7 @@ def _authority_of_url(url: re.Match[str]) -> tuple[str, int] | None:
     if named is None:
         return None
     host, port = named
-    return host, _DEFAULT_PORTS[url[1].lower()] if port is None else port
+    return host, DEFAULT_PORTS[url[1].lower()] if port is None else port
 
 
 def _is_public_host(url: re.Match[str], public_url: str | None) -> bool:
@@ -69,7 +67,7 @@ def _is_public_host(url: re.Match[str], public_url: str | None) -> bool:
     authority, public_authority = _authority_of_url(url), _authority_of_url(public)
     if authority is None or public_authority is None or authority[0] != public_authority[0]:
         return False
-    defaults = _DEFAULT_PORTS[url[1].lower()], _DEFAULT_PORTS[public[1].lower()]
+    defaults = DEFAULT_PORTS[url[1].lower()], DEFAULT_PORTS[public[1].lower()]
     return authority[1] == public_authority[1] or (authority[1], public_authority[1]) == defaults
 
 
