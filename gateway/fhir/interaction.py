@@ -66,12 +66,8 @@ def named_type(path: str) -> str:
     return named.rpartition("/")[2]
 
 
-def is_valid_id(text: str) -> bool:
-    """Return whether this is a FHIR id (R5 datatypes.html#id) and no dot segment (`.`, `..`)."""
-    return _ID(text) is not None and text not in _DOTS
-
-
 _DOTS: Final = frozenset({".", ".."})
+# R5 datatypes.html#id.
 _ID: Final = re.compile(r"[A-Za-z0-9\-.]{1,64}").fullmatch
 # Matches nearly all paths: a type, or one resource of a type.
 _PLAIN: Final = re.compile(r"/([A-Z][A-Za-z]+)(?:/([A-Za-z0-9\-.]{1,64}))?").fullmatch
