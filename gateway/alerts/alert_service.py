@@ -191,10 +191,10 @@ class AlertMonitor:
         """Record the outcome of the last reload of the settings: `ok` or `failed`."""
         self._has_reload_failed = outcome != "ok"
 
-    async def run(self) -> None:
-        """Call `check_alerts` every `_EVALUATION_INTERVAL` seconds until cancelled."""
+    async def run(self, interval: float = _EVALUATION_INTERVAL) -> None:
+        """Call `check_alerts` every `interval` seconds until cancelled."""
         while True:
-            await self._time.sleep(_EVALUATION_INTERVAL)
+            await self._time.sleep(interval)
             try:
                 await self.check_alerts()
             except Exception as error:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partialmethod
 
 import pytest
 
-from gateway.alerts import alert_service
 from gateway.alerts.alert_service import AlertMonitor
 from gateway.app.observability_setup import parse_addresses
 from gateway.clock import TimeSource
@@ -26,7 +26,7 @@ READ = get("/fhir/Patient/1")
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks follow one another without a pause to speak of."""
-    monkeypatch.setattr(alert_service, "_EVALUATION_INTERVAL", 0.02)
+    monkeypatch.setattr(AlertMonitor, "run", partialmethod(AlertMonitor.run, interval=0.02))
 
 
 class Watch:
