@@ -145,15 +145,19 @@ class LifecyclePhase(Enum):
 
 
 class Admission:
-    """Counts exchanges in flight and rejects requests that cannot be served."""
+    """Counts exchanges in flight and rejects requests that cannot be served.
 
-    def __init__(self, *, max_concurrent: int, audit: AuditTrail) -> None:
+    `buffer_bytes`: memory for responses that must be buffered completely before they can be sent.
+    """
+
+    def __init__(
+        self, *, max_concurrent: int, audit: AuditTrail, buffer_bytes: int = _BUFFER_BUDGET_BYTES
+    ) -> None:
         self._slots = ConcurrencyLimiter(max_concurrent)
         self._audit = audit
         self.phase = LifecyclePhase.SERVING
         self.inflight = 0
-        # Memory for responses that must be buffered completely before they can be sent.
-        self.buffer_budget = MemoryBudget(_BUFFER_BUDGET_BYTES)
+        self.buffer_budget = MemoryBudget(buffer_bytes)
 
     def exchange_started(self) -> None:
         """Count an exchange as in flight, whatever its outcome will be."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 import pytest
 
 from gateway.config.inbound_settings import CallerSettings
+from gateway.pipeline.admission import Admission
 from tests.doubles.gateway import Running
 from tests.doubles.platform import Line, Platform, fhir
 from tests.doubles.wire import Wire, ask, get, post
@@ -185,12 +187,12 @@ async def test_an_upgrade_that_is_ignored_ends_nothing(start_gateway: Start, ver
             assert (await wire.ask(get(READ, *fields, version=version))).status == 200
 
 
-@pytest.mark.interpreted
 async def test_long_answers_in_an_old_version_share_a_room(
     start_gateway: Start, platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """HTTP/1.0 knows no chunks: an answer is collected, and beyond a limit of all refused."""
-    monkeypatch.setattr("gateway.pipeline.admission._BUFFER_BUDGET_BYTES", 300_000)
+    admission = partial(Admission, buffer_bytes=300_000)
+    monkeypatch.setattr("gateway.app.revision.Admission", admission)
     short, long = (b"x" * size for size in (200_000, 400_000))
     chunked = (
         b"HTTP/1.1 200 OK\r\nContent-Type: application/pdf\r\nTransfer-Encoding: chunked\r\n\r\n"
