@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway import os_support
 from gateway.app.listening_sockets import ListeningSockets, listen
 from gateway.config.value_types import ListenAddress
 
@@ -112,15 +111,15 @@ async def test_who_shares_a_port_is_given_nothing_before_it_opens() -> None:
 
 
 async def test_where_that_cannot_be_done_it_says_so(
-    listening: ListeningSockets,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    listening: ListeningSockets, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One line for all sockets, with what it means; who has come is still taken."""
-    # An option that no system knows.
-    monkeypatch.setattr(os_support, "_IP_MINTTL", 0x7FFF)
-    with connect(listening), caplog.at_level(logging.WARNING):
-        listening.stop_accepting()
+    with socket.socket(socket.AF_UNIX) as without_option, connect(listening):
+        both = ListeningSockets(
+            listening.address, (*listening.sockets, without_option, without_option)
+        )
+        with caplog.at_level(logging.WARNING):
+            both.stop_accepting()
         with listening.sockets[0].accept()[0]:
             pass
     (line,) = caplog.messages
