@@ -152,19 +152,14 @@ class LinkMap:
     them is no http(s) base URL.
     """
 
-    __slots__ = ("_sources", "gateway", "platform", "requests", "responses")
+    __slots__ = ("gateway", "platform", "requests", "responses")
 
     def __init__(self, platform: str, gateway: str, aliases: tuple[str, ...] = ()) -> None:
         self.platform = _platform_base(platform)
         self.gateway = parse_base(gateway)
-        self._sources = (self.platform, *map(_platform_base, aliases))
-        self.responses = BaseReplacement(self._sources, self.gateway, is_request=False)
+        sources = (self.platform, *map(_platform_base, aliases))
+        self.responses = BaseReplacement(sources, self.gateway, is_request=False)
         self.requests = BaseReplacement((self.gateway,), self.platform, is_request=True)
-
-    def with_gateway(self, gateway: str) -> LinkMap:
-        """Return a map for callers that know the gateway by another base URL."""
-        aliases = tuple(base.text for base in self._sources[1:])
-        return LinkMap(self.platform.text, gateway, aliases)
 
     def to_gateway(self, url: str) -> str | None:
         """Return the gateway URL for an absolute platform URL; None where it stays unchanged."""

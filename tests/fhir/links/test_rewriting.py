@@ -18,7 +18,8 @@ from tests.doubles.growth import FACTOR, growth
 
 PLATFORM = "https://playground.dhp.uz/fhir"
 GATEWAY = "http://127.0.0.1:8080/fhir"
-LINKS = LinkMap(PLATFORM, GATEWAY, ("http://hapi.internal:8090/r5",))
+ALIASES = ("http://hapi.internal:8090/r5",)
+LINKS = LinkMap(PLATFORM, GATEWAY, ALIASES)
 PRODUCTION = LinkMap("https://fhir.dhp.uz", "http://gw.clinic.uz:8080/fhir")
 
 
@@ -94,7 +95,7 @@ def test_a_base_without_a_path_is_mapped_by_base_and_not_by_host():
 def test_a_host_that_callers_write_with_a_dot_at_its_end_is_another_one():
     """It is mapped for those who use it, as is an internationalised one in its ASCII form."""
     for host in ("gw.clinic.uz.", "xn--80apgojn8e.xn--j1amh"):
-        links = LINKS.with_gateway(f"http://{host}/fhir")
+        links = LinkMap(PLATFORM, f"http://{host}/fhir")
         assert links.to_platform(f"http://{host}/fhir/Patient/1") == f"{PLATFORM}/Patient/1"
         assert links.to_platform("http://gw.clinic.uz/fhir/Patient/1") is None
 
@@ -106,9 +107,9 @@ def test_an_alias_without_a_path_does_not_shadow_the_base():
     assert links.to_gateway("https://playground.dhp.uz/Patient/1") == f"{GATEWAY}/Patient/1"
 
 
-def test_the_gateway_may_be_known_by_another_base_and_keeps_its_aliases():
-    """One caller's Host does not change what another caller sees."""
-    other = LINKS.with_gateway("https://[::1]:8443/")
+def test_the_gateway_may_be_known_by_several_bases():
+    """One caller's Host does not change what another caller sees, and aliases hold for all."""
+    other = LinkMap(PLATFORM, "https://[::1]:8443/", ALIASES)
     assert other.to_gateway(f"{PLATFORM}/Patient/1") == "https://[::1]:8443/Patient/1"
     assert other.to_gateway("http://hapi.internal:8090/r5/Patient/1") is not None
     assert other.to_platform("https://[::1]:8443/Patient/1") == f"{PLATFORM}/Patient/1"
@@ -130,7 +131,7 @@ def test_the_gateway_may_be_known_by_another_base_and_keeps_its_aliases():
 def test_a_base_that_is_no_plain_http_url_is_refused(base):
     """A Host header is the caller's to choose, so what it makes is checked."""
     with pytest.raises(ValueError, match="base URL"):
-        LINKS.with_gateway(base)
+        LinkMap(PLATFORM, base)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +187,7 @@ def test_bases_made_of_what_callers_send_are_not_kept():
     LinkMap(PLATFORM, GATEWAY)
     tracemalloc.start()
     for number in range(300):
-        LINKS.with_gateway(f"http://{number:05}{'h' * 5000}/fhir")
+        LinkMap(PLATFORM, f"http://{number:05}{'h' * 5000}/fhir", ALIASES)
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kept < 200_000
