@@ -452,11 +452,6 @@ _TRACE_FIELDS: Final = (b"traceparent:", b"tracestate:")
 _CALLER_GONE: Final = "CallerGone"
 
 
-_TRACE_FIELDS: Final = (b"traceparent:", b"tracestate:")
-# A value of the attribute `error.type`, which operators may filter by.
-_CALLER_GONE: Final = "CallerGone"
-
-
 def _with_trace_context(
     field_lines: list[bytes], traceparent: str, *, keeps_state: bool
 ) -> list[bytes]:

@@ -17,13 +17,13 @@ import io
 import logging
 import logging.handlers
 import os
-import queue
 import re
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from queue import Empty, Full, Queue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
@@ -208,6 +208,9 @@ class BackgroundHandler(logging.handlers.QueueHandler):
     dropped, and where they would have been a line reports how many they were.
     """
 
+    # Lines in order, each with the number of all lines dropped before it.
+    queue: Queue[tuple[int, bytes]]
+
     def __init__(
         self,
         fd: int,
@@ -216,8 +219,7 @@ class BackgroundHandler(logging.handlers.QueueHandler):
         max_lines: int = 10_000,
         max_bytes: int = 4 * 1024 * 1024,
     ) -> None:
-        # Lines in order, each with the number of lines dropped before it.
-        super().__init__(queue.Queue[tuple[int, bytes]](max_lines))
+        super().__init__(Queue(max_lines))
         self.fd = fd
         self._max_bytes = max_bytes
         self._limit = limit
@@ -251,9 +253,9 @@ class BackgroundHandler(logging.handlers.QueueHandler):
             self._progress = time.monotonic()
         try:
             if self._accepted_bytes - self._written_bytes + len(line) > self._max_bytes:
-                raise queue.Full
+                raise Full
             self.queue.put_nowait((self._dropped, line))
-        except queue.Full:
+        except Full:
             self._dropped += 1
         else:
             self._accepted_bytes += len(line)
@@ -278,7 +280,7 @@ class BackgroundHandler(logging.handlers.QueueHandler):
             sys.excepthook = self._previous_excepthook
         self._closing = True
         # Wakes the thread; in front of a full queue it is awake.
-        with contextlib.suppress(queue.Full):
+        with contextlib.suppress(Full):
             self.queue.put_nowait((self._dropped, b""))
         super().close()
 
@@ -297,7 +299,7 @@ class BackgroundHandler(logging.handlers.QueueHandler):
                 # While messages are counted, a summary may become due without a line.
                 timeout = _NOTICE_INTERVAL if self._limit.is_counting else None
                 dropped, line = self.queue.get(timeout=timeout)
-            except queue.Empty:
+            except Empty:
                 self._write_summaries()
                 continue
             self._report(dropped)

@@ -139,7 +139,7 @@ class _ReportingExporter(OTLPSpanExporter):
             self._lost += self._waiting
             if self._lost > self._reported:
                 self._report_loss()
-        super().shutdown()
+        super().shutdown()  # type: ignore[no-untyped-call]
 
     def _failed(self, spans: int) -> None:
         self._lost += spans
