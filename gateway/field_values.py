@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import ClassVar, Final
+from typing import Final
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -152,6 +152,7 @@ def weighted_items(header: str) -> Iterator[tuple[str, float]]:
 _TRACEPARENT: Final = re.compile(
     r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
 )
+_SAMPLED: Final = 0x01
 # The flags that are passed on: sampled, and random trace id.
 _KNOWN_FLAGS: Final = 0x03
 
@@ -160,8 +161,6 @@ _KNOWN_FLAGS: Final = 0x03
 class TraceContext:
     """A span's position in a trace; ids in lower-case hexadecimal."""
 
-    SAMPLED: ClassVar[int] = 0x01
-
     trace_id: str
     span_id: str
     flags: int
@@ -169,10 +168,7 @@ class TraceContext:
     @property
     def is_sampled(self) -> bool:
         """Whether the sampled flag is set: the caller may have recorded this trace."""
-        return bool(self.flags & self.SAMPLED)
-
-    def __str__(self) -> str:
-        return f"00-{self.trace_id}-{self.span_id}-{self.flags:02x}"
+        return bool(self.flags & _SAMPLED)
 
 
 def parse_traceparent(traceparent: str | None) -> TraceContext | None:

@@ -67,15 +67,13 @@ class UpstreamAttempt:
 class Trace:
     """The trace of one exchange.
 
-    * `parent` is the caller's span, `span` that of the gateway, `context` the one that the
-      gateway's other spans are in.
+    * `parent` is the caller's span, `span` that of the gateway.
     * `attempts` is the number of ended attempts.
     * `refused_at`: when the platform refused the token of the last one; None where it did not.
     """
 
     parent: TraceContext | None
     span: Span
-    context: Context
     attempts: int = 0
     refused_at: float | None = None
 
@@ -162,7 +160,7 @@ class Tracing:
             kind=SpanKind.SERVER,
             start_time=_nanoseconds(exchange, exchange.started_monotonic),
         )
-        trace = exchange.trace = Trace(parent, span, set_span_in_context(span, Context()))
+        trace = exchange.trace = Trace(parent, span)
         exchange.traceparent = _traceparent(span, parent)
         return trace
 
@@ -223,7 +221,7 @@ class Tracing:
     ) -> Span:
         return self._tracer.start_span(
             name,
-            context=trace.context,
+            context=set_span_in_context(trace.span, Context()),
             kind=SpanKind.CLIENT,
             attributes=attributes,
             start_time=_nanoseconds(exchange, now),
@@ -262,10 +260,10 @@ def _traceparent(span: Span, parent: TraceContext | None) -> str:
     Whether the trace id is random is passed on as the caller said it.
     """
     context = span.get_span_context()
-    flags = (context.trace_flags & TraceContext.SAMPLED) | (
-        0 if parent is None else parent.flags & ~TraceContext.SAMPLED
-    )
-    return str(TraceContext(f"{context.trace_id:032x}", f"{context.span_id:016x}", flags))
+    flags = context.trace_flags & TraceFlags.SAMPLED
+    if parent is not None:
+        flags |= parent.flags & ~TraceFlags.SAMPLED
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{flags:02x}"
 
 
 def _nanoseconds(exchange: Exchange, moment: float) -> int:
