@@ -142,7 +142,19 @@ def readability_check(fd: int) -> Callable[[], object]:
     return functools.partial(poll.poll, 0)
 
 
-def wait_writable(fd: int) -> None:
+def write(fd: int, data: bytes | memoryview) -> int:
+    """Write as much as fits, blocking, and return its size. Raises OSError.
+
+    Waits also where another process has made the open file description non-blocking.
+    """
+    while True:
+        try:
+            return os.write(fd, data)
+        except BlockingIOError:
+            _wait_writable(fd)
+
+
+def _wait_writable(fd: int) -> None:
     """Wait until a descriptor is writable, at most one second."""
     if not hasattr(select, "poll"):
         time.sleep(0.01)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -59,13 +58,7 @@ class DescriptorSink:
             self._rest = memoryview((b"\n" if self._torn else b"") + b"".join(lines))
             self._handed = len(lines)
         while self._rest:
-            try:
-                written = os.write(self._fd, self._rest)
-            except BlockingIOError:
-                # Another process has made the open file description non-blocking, which is not a
-                # failure.
-                os_support.wait_writable(self._fd)
-                continue
+            written = os_support.write(self._fd, self._rest)
             self._torn = self._rest[written - 1] != _NEWLINE
             self._rest = self._rest[written:]
 

@@ -16,7 +16,6 @@ import contextlib
 import io
 import logging
 import logging.handlers
-import os
 import re
 import sys
 import threading
@@ -334,15 +333,11 @@ class BackgroundHandler(logging.handlers.QueueHandler):
         another process.
         """
         rest = memoryview(line)
-        while rest:
-            try:
-                rest = rest[os.write(self.fd, rest) :]
-            except BlockingIOError:
-                # Another process has made the open file description non-blocking, which is not a
-                # failure.
-                os_support.wait_writable(self.fd)
-            except OSError:
-                return False
+        try:
+            while rest:
+                rest = rest[os_support.write(self.fd, rest) :]
+        except OSError:
+            return False
         return True
 
 
