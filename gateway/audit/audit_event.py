@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from gateway.fhir.vocabulary import SYSTEM
+from gateway.fhir.vocabulary import HISTORIES, SEARCHES, SYSTEM
 
 Json = dict[str, Any]
 
@@ -58,9 +58,7 @@ _ACTIONS: Final[Mapping[str, str]] = {
     "create": "C",
     "read": "R",
     "vread": "R",
-    "history-instance": "R",
-    "history-type": "R",
-    "history-system": "R",
+    **dict.fromkeys(HISTORIES, "R"),
     "capabilities": "R",
     "update": "U",
     "patch": "U",
@@ -68,13 +66,7 @@ _ACTIONS: Final[Mapping[str, str]] = {
 }
 # Codes of FHIR's value set of RESTful interactions. All other values of `interaction` are names
 # that the gateway defines for requests that it cannot classify; they are coded in `_OWN_CODES`.
-_CODES: Final = frozenset(_ACTIONS) | {
-    "search-type",
-    "search-system",
-    "batch",
-    "transaction",
-    "operation",
-}
+_CODES: Final = SEARCHES | frozenset(_ACTIONS) | {"batch", "transaction", "operation"}
 _OWN_CODES: Final = "urn:dhp-gateway:interaction"
 # Category and code of each event that is not an exchange.
 _EVENT_CODES: Final[Mapping[str, tuple[str, str]]] = {
@@ -300,11 +292,11 @@ _DATA_REPOSITORY: Final = {
 }
 _PROFILE_INTERACTIONS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("read", "vread"), "read"),
-    **dict.fromkeys(("history-instance", "history-type", "history-system"), "read"),
+    **dict.fromkeys(HISTORIES, "read"),
     "create": "create",
     **dict.fromkeys(("update", "patch"), "update"),
     "delete": "delete",
-    **dict.fromkeys(("search-type", "search-system"), "search"),
+    **dict.fromkeys(SEARCHES, "search"),
 }
 _PROFILE_ACTIONS: Final[Mapping[str, str]] = {
     "read": "R",

@@ -18,7 +18,7 @@ from typing import Final
 from urllib.parse import unquote, unquote_plus
 
 from gateway.fhir.bundle_type import AmbiguousBundleTypeError, new_bundle_type_scanner
-from gateway.fhir.vocabulary import OPERATIONS, RESOURCE_TYPES
+from gateway.fhir.vocabulary import OPERATIONS, RESOURCE_TYPES, SEARCHES
 
 
 @dataclass(slots=True)
@@ -190,7 +190,7 @@ class Interaction:
     @property
     def is_search(self) -> bool:
         """Whether the response is a searchset Bundle."""
-        return self.code in _SEARCHES
+        return self.code in SEARCHES
 
     def __repr__(self) -> str:
         """Return a text without the id: some callers put national identifiers there."""
@@ -216,7 +216,7 @@ def classify(method: str, path: str, query: str) -> Interaction:
 
 def is_safe_interaction(method: str, code: str) -> bool:
     """Return whether an interaction only reads (RFC 9110 section 9.2.1; also POST `_search`)."""
-    return method in ("GET", "HEAD") or (method == "POST" and code in _SEARCHES)
+    return method in ("GET", "HEAD") or (method == "POST" and code in SEARCHES)
 
 
 def refine_bundle(
@@ -279,7 +279,6 @@ MAX_NAME_LENGTH: Final = 3 * 64
 _MAX_NAMES: Final = 50
 _MAX_PREFIX: Final = 65536
 _NAME: Final = re.compile(r"(?!.*[0-9]{7})[A-Za-z_][A-Za-z0-9_.:\-$]{0,63}").fullmatch
-_SEARCHES: Final = frozenset({"search-type", "search-system"})
 _CODES: Final = {
     ("base", "GET"): "search-system",  # also paging by `?_getpages=`
     ("base", "POST"): "transaction",

@@ -32,6 +32,8 @@ INTERACTIONS: Final = (
     "smart-configuration",
     "other",
 )
+SEARCHES: Final = frozenset({"search-type", "search-system"})
+HISTORIES: Final = frozenset({"history-instance", "history-type", "history-system"})
 # Operations of FHIR R5, of the platform, and common ones of other servers; without the `$`.
 OPERATIONS: Final = frozenset(
     {

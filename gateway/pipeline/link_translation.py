@@ -25,6 +25,7 @@ from gateway.fhir.links.rewriting import (
     rewriter_for,
 )
 from gateway.fhir.links.stream_rewriter import StreamRewriter
+from gateway.fhir.vocabulary import HISTORIES, SEARCHES
 from gateway.http.client.upstream_response import Framing
 from gateway.http.content_coding import (
     DECODABLE,
@@ -86,17 +87,7 @@ _WITHOUT_BODY: Final = frozenset((204, 206, 304))
 # Fields in which a server names itself, and interactions whose response is a Bundle that the server
 # builds.
 _ADDRESSES: Final[tuple[bytes, ...]] = (b"location", b"content-location")
-_BUNDLES: Final = frozenset(
-    (
-        "search-type",
-        "search-system",
-        "history-instance",
-        "history-type",
-        "history-system",
-        "batch",
-        "transaction",
-    )
-)
+_BUNDLES: Final = SEARCHES | HISTORIES | {"batch", "transaction"}
 
 CountLinks = Callable[[int, int], None]
 OnMissingAlias = Callable[[str], None]

@@ -17,6 +17,7 @@ from gateway.fhir.content_negotiation import (
     names_type,
     requests_media_type,
 )
+from gateway.fhir.vocabulary import HISTORIES, SEARCHES
 from gateway.field_values import parse_retry_after
 from gateway.http.client.upstream_response import Framing
 from gateway.http.content_coding import DECODABLE, decode_prefix
@@ -31,17 +32,7 @@ if TYPE_CHECKING:
 _REDIRECTS: Final = frozenset((300, 301, 302, 303, 305, 306, 307, 308))
 
 # Interactions that request data: a response without any would be taken for "no data exist".
-_READS: Final = frozenset(
-    (
-        "read",
-        "vread",
-        "search-type",
-        "search-system",
-        "history-instance",
-        "history-type",
-        "history-system",
-    )
-)
+_READS: Final = SEARCHES | HISTORIES | {"read", "vread"}
 _BODILESS: Final = frozenset((204, 304))
 _CONTENT_TYPE_HINT: Final = "Content-Type: application/fhir+json, or callers[].content_type"
 # Octets: the longest spelling of the name and the white space that may precede its colon.
