@@ -14,8 +14,8 @@ from itertools import accumulate
 from typing import Final
 
 from gateway.fhir.json_text import masked
+from gateway.fhir.vocabulary import XML_NAMESPACE
 
-_FHIR: Final = "http://hl7.org/fhir"
 # One media type, in a charset that contains ASCII. A list of two media types does not match.
 _CONTENT_TYPE: Final = re.compile(
     r"\s*+([^\s;,]*+)\s*+"
@@ -162,11 +162,11 @@ class _XmlScanner:
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         self._depth += 1
         namespace, _, local = name.rpartition(" ")
-        if self._depth == 1 and namespace != _FHIR:
+        if self._depth == 1 and namespace != XML_NAMESPACE:
             raise AmbiguousBundleTypeError
         if self._depth != 2 or local.lower() != "type":
             return
-        if self._is_known or name != f"{_FHIR} type":
+        if self._is_known or name != f"{XML_NAMESPACE} type":
             raise AmbiguousBundleTypeError
         self._is_known = True
         values = [

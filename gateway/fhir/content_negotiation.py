@@ -13,6 +13,7 @@ from typing import Final
 from urllib.parse import unquote_plus
 
 from gateway.fhir.json_text import plainly_spelled
+from gateway.fhir.vocabulary import XML_NAMESPACE
 from gateway.field_values import MEDIA_WILDCARDS, weighted_items
 
 FHIR_XML_TYPES: Final = frozenset({"application/fhir+xml", "application/xml+fhir"})
@@ -94,7 +95,7 @@ _LOOKS_LIKE_HTML: Final = re.compile(
     rb"\s*+(?>(?:<!--[^-]*+(?>(?:-(?!->)[^-]*+)*)-->\s*+)*)<(?:!doctype\s+html|html)\b",
     re.IGNORECASE,
 )
-_FHIR_XML: Final = b"http://hl7.org/fhir"
+_FHIR_XML: Final = XML_NAMESPACE.encode()
 # The beginning of nearly all FHIR JSON, and the member that all of it has.
 _USUAL: Final = (b'{"resourceType":', b'{"resourceType" :')
 _RESOURCE_TYPE: Final = re.compile(rb'"resourceType"\s*+:')

@@ -14,13 +14,13 @@ from typing import Any, Final, NoReturn
 from gateway import document_limits
 from gateway.document_limits import exceeds_depth
 from gateway.fhir.content_negotiation import media_type
+from gateway.fhir.vocabulary import XML_NAMESPACE
 
 # A text, or an element: a list of nodes for each name. A resource's type is under `resourceType`,
 # in XML as well. The depth is limited, so that a recursive walk cannot fail.
 Node = str | dict[str, list[Any]]
 Element = dict[str, list[Any]]
 
-_FHIR: Final = "http://hl7.org/fhir"
 _MAX_DEPTH: Final = 100
 
 
@@ -177,7 +177,7 @@ class _XmlReader:
 
     def _begin(self, tag: str, attributes: dict[str, str]) -> None:
         namespace, _, name = tag.rpartition(" ")
-        if self._skipped_depth or namespace != _FHIR:
+        if self._skipped_depth or namespace != XML_NAMESPACE:
             # The narrative is left out.
             self._skipped_depth += 1
             return

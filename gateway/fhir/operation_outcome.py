@@ -18,6 +18,7 @@ import orjson
 from gateway.errors import outcome_text
 from gateway.fhir import document_tree
 from gateway.fhir.content_negotiation import media_type
+from gateway.fhir.vocabulary import XML_NAMESPACE
 from gateway.i18n import LANGUAGES
 
 if TYPE_CHECKING:
@@ -73,8 +74,8 @@ def write_resource(resource: dict[str, Any], *, xml: bool) -> tuple[bytes, bytes
     inner = "".join(
         _element(name, value) for name, value in resource.items() if name != "resourceType"
     )
-    text = f'<?xml version="1.0" encoding="UTF-8"?><{kind} xmlns="http://hl7.org/fhir">{inner}'
-    return f"{text}</{kind}>".encode(), XML
+    head = f'<?xml version="1.0" encoding="UTF-8"?><{kind} xmlns="{XML_NAMESPACE}">'
+    return f"{head}{inner}</{kind}>".encode(), XML
 
 
 def _fragment(value: object) -> object:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
+XML_NAMESPACE: Final = "http://hl7.org/fhir"
 # The interactions of FHIR R5 (restful-interaction) and the gateway's names for other requests.
 INTERACTIONS: Final = (
     "read",
