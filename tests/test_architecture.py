@@ -64,7 +64,7 @@ MAX_FOLDER_MODULES = 20
 MAX_MODULES = 228
 MAX_LINES = 52_220
 MAX_PROTOCOLS = 9
-MAX_NOQA = 28
+MAX_NOQA = 27
 
 ESCAPE = re.compile(r"\\.", re.DOTALL)
 SET = re.compile(r"\[\^?\]?[^\]]*\]")
