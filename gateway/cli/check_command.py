@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,13 +67,12 @@ def _examine_settings(
 
     warnings = source.warnings(settings)
     for finding in preflight(settings, {problem.key for problem in found}):
-        problem = Problem(finding.key, finding.detail, finding.hint)
+        code = "certificate-expired" if finding.state == "expired" else "setting"
+        problem = Problem(finding.key, finding.detail, finding.hint, code=code)
         if finding.state in ("failed", "odd"):
             found.append(problem)
-        elif finding.state == "exposed":
+        elif finding.state in ("exposed", "expired"):
             warnings.append(problem)
-        elif finding.state == "expired":
-            warnings.append(replace(problem, code="certificate-expired"))
     return settings, found, warnings
 
 

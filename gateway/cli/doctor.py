@@ -18,7 +18,6 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -201,12 +200,11 @@ async def iterate_checks(
     settings: Settings, warnings: Iterable[Problem] = ()
 ) -> AsyncIterator[Finding]:
     """Yield all check results as they are made. Opens connections; changes nothing anywhere."""
-    local_findings = (
-        _settings(settings, warnings),
-        doctor_network.examine(settings),
-        _operators(settings),
-    )
-    for finding in chain.from_iterable(local_findings):
+    for finding in (
+        *_settings(settings, warnings),
+        *doctor_network.examine(settings),
+        *_operators(settings),
+    ):
         yield finding
     sso, platform = _servers(settings)
     reached: dict[str, bool] = {}
