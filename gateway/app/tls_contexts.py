@@ -178,7 +178,7 @@ def _load_identity(
             key_file=key_file,
             trouble=trouble,
         )
-        raise StartError(setting_problem(key, why, RIGHT_FILE)) from None
+        raise StartError(setting_problem(key, why, None if encrypted else RIGHT_FILE)) from None
 
 
 def _ca_error(key: str, path: Path | None, error: OSError) -> StartError:
