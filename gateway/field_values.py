@@ -2,8 +2,8 @@
 
 They are hosts, and hosts with a port, as written in URLs and fields (RFC 3986 section 3.2); the
 field Retry-After, as the SSO and the platform send it (RFC 9110 section 10.2.3); what browsers'
-requests have in Origin, Host and Accept; and the field traceparent (W3C Trace Context, level 2:
-https://www.w3.org/TR/trace-context-2/ section 3.2).
+requests have in Origin, Host, Accept and Content-Type; and the field traceparent (W3C Trace
+Context, level 2: https://www.w3.org/TR/trace-context-2/ section 3.2).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+FORM_TYPE: Final = "application/x-www-form-urlencoded"
 
 
 def url_host(host: str) -> str:

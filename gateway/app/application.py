@@ -210,14 +210,14 @@ class Gateway:
         addresses = await asyncio.to_thread(observability_setup.parse_addresses, self.settings)
         self.audit = await self._open_audit(session)
         store = shared_stores.open_token_store(self.settings, self._stack)
-        sessions = shared_stores.open_session_store(self.settings, self._stack)
+        session_store = shared_stores.open_session_store(self.settings, self._stack)
         self._make_core = functools.partial(
             Core,
             session=session,
             store=store,
             metrics=self.metrics,
             audit=self.audit,
-            sessions=sessions,
+            session_store=session_store,
             exchange_listeners=(
                 self.health.recent_requests.record_exchange,
                 self.health.monitor.record_exchange,

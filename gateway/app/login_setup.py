@@ -34,8 +34,7 @@ class LoginParts:
     """The parts of the login. Raises `StartError` where the client's secret cannot be read.
 
     `tokens` provides users' tokens and those of `credential_tokens`, the gateway's own. `session`
-    is used for requests to the SSO. `sessions` stores the users' sessions and outlives the
-    settings.
+    is used for requests to the SSO. `session_store` outlives the settings.
     """
 
     def __init__(
@@ -44,13 +43,13 @@ class LoginParts:
         settings: Settings,
         credential_tokens: TokenManager,
         session: ClientSession,
-        sessions: SessionStore,
+        session_store: SessionStore,
         audit: AuditTrail,
     ) -> None:
         self._settings = settings
         self._audit = audit
         login, sso = settings.login, settings.sso
-        store = GuardedSessionStore(sessions, time.monotonic)
+        store = GuardedSessionStore(session_store, time.monotonic)
         self._sessions = SessionManager(
             store=store, login=login, identity=_identity(settings), clock=time.monotonic
         )

@@ -80,7 +80,7 @@ class Core:
         store: TokenStore,
         metrics: Metrics,
         audit: AuditTrail,
-        sessions: SessionStore,
+        session_store: SessionStore,
         exchange_listeners: tuple[Callable[[Exchange], None], ...],
         tracing: Callable[[Settings], Tracing] | None,
         outbox: OutboxService | None,
@@ -112,7 +112,9 @@ class Core:
         self._unidentified_limiter = identity_setup.unidentified_limiter(
             settings, self._callers, time.monotonic
         )
-        login = _login_parts(settings, self.tokens, session=session, sessions=sessions, audit=audit)
+        login = _login_parts(
+            settings, self.tokens, session=session, session_store=session_store, audit=audit
+        )
         self._user_tokens = login.tokens if login is not None else None
         handler = self._handler(self._user_tokens or self.tokens)
         self.handler = (
@@ -395,7 +397,7 @@ def _login_parts(
     tokens: TokenManager,
     *,
     session: aiohttp.ClientSession,
-    sessions: SessionStore,
+    session_store: SessionStore,
     audit: AuditTrail,
 ) -> LoginParts | None:
     if not settings.login.enabled:
@@ -407,6 +409,6 @@ def _login_parts(
         settings=settings,
         credential_tokens=tokens,
         session=session,
-        sessions=sessions,
+        session_store=session_store,
         audit=audit,
     )

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 
 from gateway import errors
 from gateway.errors import GatewayError
+from gateway.field_values import FORM_TYPE
 from gateway.pipeline.request_body import RequestBody
 
 if TYPE_CHECKING:
@@ -130,7 +131,6 @@ def parse_browser_request(request: IncomingRequest, peer: Peer, form: ReadForm) 
 
 _MAX_FORM_BYTES: Final = 64 * 1024
 _MAX_FORM_FIELDS: Final = 64
-_FORM_TYPE: Final = "application/x-www-form-urlencoded"
 
 
 async def read_form(request: IncomingRequest, header: RequestHeader) -> dict[str, str]:
@@ -152,7 +152,7 @@ async def read_form(request: IncomingRequest, header: RequestHeader) -> dict[str
         clock=time.monotonic,
     )
     data = await body.peek(_MAX_FORM_BYTES + 1)
-    if (header.text(b"content-type") or "").partition(";")[0].strip().lower() != _FORM_TYPE:
+    if (header.text(b"content-type") or "").partition(";")[0].strip().lower() != FORM_TYPE:
         return {}
     try:
         pairs = parse_qsl(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import aiohttp
 
-from gateway.field_values import parse_retry_after
+from gateway.field_values import FORM_TYPE, parse_retry_after
 from gateway.http.content_coding import DECODABLE, decode_body, parse_content_encoding
 from gateway.oauth.token_failures import description_of, secrets_of
 from gateway.oauth.token_response import (
@@ -174,7 +174,7 @@ _HEADERS: Final = {
     # Token requests are so rare that the server would usually have closed an idle connection
     # before the next one, and a POST on a closed connection fails.
     "Connection": "close",
-    "Content-Type": "application/x-www-form-urlencoded",
+    "Content-Type": FORM_TYPE,
     "User-Agent": "dhp-gateway",
 }
 

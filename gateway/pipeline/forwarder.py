@@ -26,6 +26,7 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.fhir.bundle_type import AmbiguousBundleTypeError, new_bundle_type_scanner
 from gateway.fhir.interaction import BUNDLES, refine_bundle
+from gateway.field_values import FORM_TYPE
 from gateway.http.client.upstream_response import (
     Framing,
     ResponseFields,
@@ -145,7 +146,6 @@ def _token_rejected_error(detail: str, advice: str = "") -> GatewayError:
 
 _BUNDLE_PREFIX: Final = 64 * 1024
 _FRAMING_FIELDS: Final = frozenset((b"content-length", b"transfer-encoding"))
-_FORM_TYPE: Final = "application/x-www-form-urlencoded"
 
 
 class RequestComposer:
@@ -313,7 +313,7 @@ def search_parameters(context: RequestContext) -> str:
     query, body = context.target.query, context.body
     if body is None or not context.interaction.is_search:
         return query
-    is_form = (context.header.text(b"content-type") or "").startswith(_FORM_TYPE)
+    is_form = (context.header.text(b"content-type") or "").startswith(FORM_TYPE)
     form = (body.buffered() or b"") if is_form else b""
     return "&".join(part for part in (query, form.decode("latin-1")) if part)
 
