@@ -13,13 +13,10 @@ import hmac
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from redis.asyncio import Redis
-
-from gateway.clock import TimeSource
 from gateway.login.session_store import SIGN_IN_LIFETIME, Session, SignedInUser, SignInState
 from gateway.oauth.grants import RenewalGrant
-from gateway.oauth.redis_token_store import LEASE, RedisLease, redis_key, run_script
-from gateway.oauth.sealed_values import SessionCipher
+from gateway.oauth.redis_token_store import RedisStore, redis_key, run_script
+from gateway.oauth.sealed_values import ValueCipher
 from gateway.oauth.token_response import AccessToken
 from gateway.secret import Secret
 
@@ -40,26 +37,12 @@ return 1
 """
 
 
-class RedisSessionStore:
-    """Stores sessions in a server that processes share. The creator of `client` closes it.
+class RedisSessionStore(RedisStore):
+    """Stores sessions.
 
     `encryption_key`: if given, it is needed in addition to decrypt entries, and the logout marks
-    are stored as its HMAC, so that they reveal no user. `lease`: lifetime of a lease in seconds,
-    for which a process that died prevents the other processes from renewing a token.
+    are stored as its HMAC, so that they reveal no user.
     """
-
-    def __init__(
-        self,
-        client: Redis,
-        *,
-        encryption_key: Secret | None = None,
-        times: TimeSource | None = None,
-        lease: float = LEASE,
-    ) -> None:
-        self._client = client
-        self._encryption_key = encryption_key
-        self._times = times or TimeSource()
-        self._lease = lease
 
     async def get(self, key: StoreKey) -> Session | None:
         """Return the session, or None if there is none or it has expired."""
@@ -95,9 +78,8 @@ class RedisSessionStore:
         """Let a session expire `lifetime` seconds from now. A deleted session is not restored."""
         now = await self._now()
         session_key = redis_key(session.key.name, "session")
-        await run_script(
-            self._client, _TOUCH, session_key, repr(now), str(_milliseconds(now + lifetime))
-        )
+        expiry = str(_milliseconds(now + lifetime))
+        await run_script(self._client, _TOUCH, session_key, repr(now), expiry)
 
     async def save(self, session: Session) -> bool:
         """Store the new tokens of a session without changing its expiry.
@@ -126,12 +108,8 @@ class RedisSessionStore:
         return deleted
 
     async def acquire_lease(self, session: Session) -> TokenLease | None:
-        """Acquire the lease for renewing the session's tokens. Return None while it is held.
-
-        The lease is renewed until it is released.
-        """
-        lease = RedisLease(self._client, redis_key(session.key.name, "renewal"), self._lease)
-        return lease if await lease.acquire() else None
+        """Acquire the lease for renewing the session's tokens. Return None while it is held."""
+        return await self.lease(redis_key(session.key.name, "renewal"))
 
     async def save_sign_in(self, key: StoreKey, sign_in: SignInState) -> None:
         """Store a sign-in for `SIGN_IN_LIFETIME` seconds."""
@@ -166,8 +144,8 @@ class RedisSessionStore:
         seen_key = redis_key(mark, "seen")
         return bool(await self._client.set(seen_key, b"", nx=True, px=_milliseconds(lifetime)))
 
-    def _cipher(self, key: StoreKey, storage_key: str) -> SessionCipher:
-        return SessionCipher(key.material, storage_key, self._encryption_key)
+    def _cipher(self, key: StoreKey, storage_key: str) -> ValueCipher:
+        return ValueCipher("session", storage_key, key.material, self._encryption_key)
 
     def _marked(self, mark: str) -> str:
         key = b"" if self._encryption_key is None else self._encryption_key.reveal().encode()

@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway.clock import TimeSource
-from gateway.oauth.sealed_values import TokenCipher, TokenPayload
+from gateway.oauth.sealed_values import ValueCipher
 from gateway.oauth.token_response import AccessToken
 
 if TYPE_CHECKING:
@@ -50,12 +51,12 @@ return 0
 """
 
 
-class RedisTokenStore:
-    """Stores tokens in a server that replicas share. The creator of `client` closes it.
+class RedisStore:
+    """A store in a server that replicas share. The creator of `client` closes it.
 
-    `encryption_key`: if given, encryption keys are derived from it instead of from the client
-    secrets. `lease`: lifetime of a lease in seconds, for which a replica that died prevents the
-    other replicas from requesting a token.
+    `encryption_key` is a secret of the gateway that takes part in the encryption if it is given.
+    `lease`: lifetime of a lease in seconds, for which a replica that died prevents the other
+    replicas from requesting a token.
     """
 
     def __init__(
@@ -71,6 +72,15 @@ class RedisTokenStore:
         self._times = times or TimeSource()
         self._lease = lease
 
+    async def lease(self, lease_key: str) -> RedisLease | None:
+        """Acquire a lease, which is renewed until it is released. Return None while it is held."""
+        lease = RedisLease(self._client, lease_key, self._lease)
+        return lease if await lease.acquire() else None
+
+
+class RedisTokenStore(RedisStore):
+    """Stores tokens. Their keys are derived from `encryption_key`, else from the client secret."""
+
     async def get(self, key: StoreKey) -> AccessToken | None:
         """Return the token stored under `key`, or None if there is none or it has expired."""
         token_key = redis_key(key.name, "token")
@@ -81,28 +91,29 @@ class RedisTokenStore:
             sealed, remaining = await commands.execute(raise_on_error=False)
         if not isinstance(sealed, bytes) or not isinstance(remaining, int) or remaining <= 0:
             return None
-        payload = self._cipher(key).decrypt(sealed)
-        return None if payload is None else self._token(payload, requested_at, remaining / 1000)
+        plain = self._cipher(key).decrypt(sealed)
+        return None if plain is None else self._token(plain, requested_at, remaining / 1000)
 
     def _token(
-        self, payload: TokenPayload, requested_at: float, remaining: float
+        self, plain: Mapping[str, Any], requested_at: float, remaining: float
     ) -> AccessToken | None:
-        if not remaining <= payload.lifetime:
+        lifetime: float = plain["lifetime"]
+        if not remaining <= lifetime:
             return None
         return AccessToken(
-            payload.value,
-            received_at=requested_at + remaining - payload.lifetime,
-            lifetime=payload.lifetime,
+            plain["value"],
+            received_at=requested_at + remaining - lifetime,
+            lifetime=lifetime,
             wall_expiry=self._times.wall_clock() + remaining,
-            scope=payload.scope,
+            scope=plain["scope"],
         )
 
     async def put(self, key: StoreKey, token: AccessToken) -> None:
         """Store `token` until it expires, replacing any other token of `key`."""
         token_key = redis_key(key.name, "token")
-        sealed = self._cipher(key).encrypt(
-            TokenPayload(token.reveal(), token.lifetime, token.scope)
-        )
+        cipher = self._cipher(key)
+        plain = {"value": token.reveal(), "lifetime": token.lifetime, "scope": token.scope}
+        sealed = {"sealed": cipher.encrypt(plain), "mark": cipher.digest(token.reveal())}
         # The expiry is a moment of the server's clock, not a duration: a command that the server
         # executes late does not postpone it.
         seconds, microseconds = await self._client.time()
@@ -110,25 +121,21 @@ class RedisTokenStore:
         end = int((seconds + remaining) * 1000 + microseconds / 1000)
         async with self._client.pipeline(transaction=True) as commands:
             commands.delete(token_key)
-            commands.hset(token_key, mapping={"sealed": sealed.ciphertext, "mark": sealed.digest})
+            commands.hset(token_key, mapping=sealed)
             commands.pexpireat(token_key, end)
             await commands.execute()
 
     async def delete(self, key: StoreKey, token: AccessToken) -> None:
         """Delete `token`, unless another token has replaced it meanwhile."""
-        mark = self._cipher(key).token_digest(token.reveal())
+        mark = self._cipher(key).digest(token.reveal())
         await run_script(self._client, _DROP, redis_key(key.name, "token"), mark)
 
     async def acquire_lease(self, key: StoreKey) -> RedisLease | None:
-        """Acquire the lease for requesting a token. Return None while another replica holds it.
+        """Acquire the lease for requesting a token. Return None while another replica holds it."""
+        return await self.lease(redis_key(key.name, "lease"))
 
-        The lease is renewed until it is released.
-        """
-        lease = RedisLease(self._client, redis_key(key.name, "lease"), self._lease)
-        return lease if await lease.acquire() else None
-
-    def _cipher(self, key: StoreKey) -> TokenCipher:
-        return TokenCipher(self._encryption_key or key.material, key.name)
+    def _cipher(self, key: StoreKey) -> ValueCipher:
+        return ValueCipher("token store", key.name, self._encryption_key or key.material)
 
 
 class RedisLease:

@@ -10,7 +10,6 @@ import hmac
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from cryptography.exceptions import InvalidTag
@@ -27,48 +26,32 @@ _SCHEMA: Final = 1
 _NONCE_BYTES: Final = 12
 
 
-@dataclass(frozen=True, slots=True)
-class EncryptedToken:
-    """The stored form of a token: its ciphertext, and the digest that identifies it."""
+class ValueCipher:
+    """Encrypts and decrypts the JSON object that is stored under `storage_key`.
 
-    ciphertext: bytes
-    digest: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class TokenPayload:
-    """The plaintext of a stored token; `lifetime` is in seconds from the token request."""
-
-    value: str
-    lifetime: float
-    scope: str | None = None
-
-    def __repr__(self) -> str:
-        return "TokenPayload(…)"
-
-
-class SessionCipher:
-    """Encrypts the data of one user with a secret that only the user's browser holds.
-
-    The AES-256-GCM key is derived (HKDF, RFC 5869) from `material`, which must be random, and from
-    `key`, a secret of the gateway, if given: then neither of them alone decrypts anything.
-    `storage_key` also serves as associated data.
+    The keys for AES-256-GCM and for digests are derived (HKDF, RFC 5869) from `material`, and from
+    `salt` if it is given: then neither of them alone decrypts anything. Ciphertexts of different
+    `purpose`s have different keys.
     """
 
-    def __init__(self, material: Secret, storage_key: str, key: Secret | None = None) -> None:
+    def __init__(
+        self, purpose: str, storage_key: str, material: Secret, salt: Secret | None = None
+    ) -> None:
         self._context = storage_key.encode()
-        salt = None if key is None else key.reveal().encode()
-        info = f"dhp-gateway session {_SCHEMA} {storage_key}".encode()
-        derived = HKDF(SHA256(), length=32, salt=salt, info=info)
-        # The secret is a value that the browser sent, which may contain surrogates that UTF-8
-        # cannot encode.
-        self._cipher = AESGCM(derived.derive(material.reveal().encode("utf-8", "surrogatepass")))
+        info = f"dhp-gateway {purpose} {_SCHEMA} {storage_key}".encode()
+        derived = HKDF(
+            SHA256(), length=64, salt=None if salt is None else salt.reveal().encode(), info=info
+        )
+        # The material of a session is a value that the browser sent, which may contain surrogates
+        # that UTF-8 cannot encode.
+        keys = derived.derive(material.reveal().encode("utf-8", "surrogatepass"))
+        self._cipher = AESGCM(keys[:32])
+        self._digest_key = keys[32:]
 
     def encrypt(self, plain: Mapping[str, Any]) -> bytes:
         """Return the nonce and the ciphertext of a JSON object."""
         nonce = os.urandom(_NONCE_BYTES)
-        text = json.dumps(plain).encode()
-        return nonce + self._cipher.encrypt(nonce, text, self._context)
+        return nonce + self._cipher.encrypt(nonce, json.dumps(plain).encode(), self._context)
 
     def decrypt(self, ciphertext: bytes) -> dict[str, Any] | None:
         """Return the JSON object, or None if it was not encrypted with these secrets and key."""
@@ -81,43 +64,6 @@ class SessionCipher:
             return None
         return plain if isinstance(plain, dict) else None
 
-
-class TokenCipher:
-    """Encrypts and decrypts the token of the entry `storage_key`.
-
-    The keys for AES-256-GCM and for the digest are derived from `material` (HKDF, RFC 5869). The
-    digest of a token is its HMAC-SHA256, so that tokens can be compared without revealing them.
-    """
-
-    def __init__(self, material: Secret, storage_key: str) -> None:
-        self._context = storage_key.encode()
-        info = f"dhp-gateway token store {_SCHEMA} {storage_key}".encode()
-        derived = HKDF(SHA256(), length=64, salt=None, info=info)
-        keys = derived.derive(material.reveal().encode())
-        self._cipher = AESGCM(keys[:32])
-        self._digest_key = keys[32:]
-
-    def encrypt(self, payload: TokenPayload) -> EncryptedToken:
-        """Encrypt a token. Encrypting it twice gives different ciphertexts, but the same digest."""
-        plain = {"value": payload.value, "lifetime": payload.lifetime, "scope": payload.scope}
-        nonce = os.urandom(_NONCE_BYTES)
-        encrypted = self._cipher.encrypt(nonce, json.dumps(plain).encode(), self._context)
-        return EncryptedToken(nonce + encrypted, self.token_digest(payload.value))
-
-    def decrypt(self, ciphertext: bytes) -> TokenPayload | None:
-        """Return the token, or None if it was not encrypted with this secret and key."""
-        try:
-            plain = self._cipher.decrypt(
-                ciphertext[:_NONCE_BYTES], ciphertext[_NONCE_BYTES:], self._context
-            )
-            return _payload(json.loads(plain))
-        except (InvalidTag, ValueError, KeyError, TypeError):
-            return None
-
-    def token_digest(self, value: str) -> bytes:
-        """Return the digest (HMAC-SHA256) of a token."""
+    def digest(self, value: str) -> bytes:
+        """Return the HMAC-SHA256 by which values are compared without revealing them."""
         return hmac.digest(self._digest_key, value.encode(), hashlib.sha256)
-
-
-def _payload(plain: Any) -> TokenPayload:
-    return TokenPayload(str(plain["value"]), float(plain["lifetime"]), plain["scope"])
