@@ -13,7 +13,7 @@ from gateway.login.logout import SignOutFlow
 from gateway.login.openid_provider import OpenIdProvider
 from gateway.login.session_auth import SessionAuth, challenge
 from gateway.login.session_store import digest
-from gateway.login.sessions import GuardedSessionStore, SessionManager
+from gateway.login.sessions import SessionManager
 from gateway.login.user_tokens import SessionRenewals, UserTokenProvider
 from gateway.oauth.grants import UserTokenEndpoint
 from gateway.oauth.token_endpoint import TokenEndpoint
@@ -49,9 +49,11 @@ class LoginParts:
         self._settings = settings
         self._audit = audit
         login, sso = settings.login, settings.sso
-        store = GuardedSessionStore(session_store, time.monotonic)
         self._sessions = SessionManager(
-            store=store, login=login, identity=_identity(settings), clock=time.monotonic
+            store=session_store,
+            login=login,
+            identity=_identity(settings),
+            clock=time.monotonic,
         )
         endpoint = user_endpoint(settings, session)
         provider = openid_provider(settings, session)
@@ -60,7 +62,6 @@ class LoginParts:
             sso=sso,
             endpoint=endpoint,
             provider=provider,
-            store=store,
             sessions=self._sessions,
         )
         self._sign_out = SignOutFlow(

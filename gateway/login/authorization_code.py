@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from gateway.config.operations_settings import LoginSettings
     from gateway.config.outbound_settings import SsoSettings
     from gateway.login.openid_provider import OpenIdProvider, ProviderMetadata
-    from gateway.login.session_store import Session, SessionStore
+    from gateway.login.session_store import Session
     from gateway.login.sessions import SessionManager
     from gateway.oauth.grants import UserTokenEndpoint, UserTokenSet
 
@@ -119,14 +119,12 @@ class SignInFlow:
         sso: SsoSettings,
         endpoint: UserTokenEndpoint,
         provider: OpenIdProvider,
-        store: SessionStore,
         sessions: SessionManager,
     ) -> None:
         self._login = login
         self._authorize_url = sso.authorize_url or ""
         self._endpoint = endpoint
         self._provider = provider
-        self._store = store
         self._sessions = sessions
 
     async def start(self, return_to: str) -> AuthorizationRedirect:
@@ -147,7 +145,7 @@ class SignInFlow:
             verifier=verifier,
         )
         sign_in = SignInState(Secret(verifier), nonce, return_to)
-        await self._store.save_sign_in(store_key(state, binding), sign_in)
+        await self._sessions.keep_sign_in(store_key(state, binding), sign_in)
         return AuthorizationRedirect(location, state, Secret(binding))
 
     async def finish(self, params: Mapping[str, str], binding: Secret | None) -> CompletedSignIn:
@@ -159,7 +157,7 @@ class SignInFlow:
         state = params.get("state", "")
         if not state or binding is None:
             raise SignInError("expired", "no state, or another browser")
-        sign_in = await self._store.pop_sign_in(store_key(state, binding.reveal()))
+        sign_in = await self._sessions.take_sign_in(store_key(state, binding.reveal()))
         if sign_in is None:
             raise SignInError("expired", "state is unknown, used or too old")
         try:

@@ -113,7 +113,7 @@ class RedisTokenStore(RedisStore):
         token_key = redis_key(key.name, "token")
         cipher = self._cipher(key)
         plain = {"value": token.reveal(), "lifetime": token.lifetime, "scope": token.scope}
-        sealed = {"sealed": cipher.encrypt(plain), "mark": cipher.digest(token.reveal())}
+        sealed, mark = cipher.encrypt(plain), cipher.digest(token.reveal())
         # The expiry is a moment of the server's clock, not a duration: a command that the server
         # executes late does not postpone it.
         seconds, microseconds = await self._client.time()
@@ -121,7 +121,7 @@ class RedisTokenStore(RedisStore):
         end = int((seconds + remaining) * 1000 + microseconds / 1000)
         async with self._client.pipeline(transaction=True) as commands:
             commands.delete(token_key)
-            commands.hset(token_key, mapping=sealed)
+            commands.hset(token_key, mapping={"sealed": sealed, "mark": mark})
             commands.pexpireat(token_key, end)
             await commands.execute()
 

@@ -2,20 +2,23 @@
 
 `gateway.oauth.tokens` reads the store before it requests a token from the SSO. A store in memory
 preserves tokens over a reload of the settings. A store that replicas share saves token requests,
-because one replica requests the token for all. `GuardedTokenStore` has a time limit and a circuit
-breaker, so that a store never delays token requests.
+because one replica requests the token for all. `StoreBreaker` is the time limit and circuit breaker
+around any shared store, also that of the sessions.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Final, ParamSpec, Protocol, TypeVar
 
 from cachetools import TLRUCache
 
+from gateway.errors import SSO_UNAVAILABLE, GatewayError
 from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from gateway.secret import Secret
 
 _log = get_logger(__name__)
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 _MAX_TOKENS: Final = 4096
@@ -114,68 +118,129 @@ class MemoryTokenStore:
         return NULL_LEASE
 
 
-class GuardedTokenStore:
-    """Returns the results of `store`; while the store fails, a default instead of an exception.
+class StoreBreaker:
+    """A time limit and a circuit breaker around the accesses to a store that processes share.
 
-    Each access takes at most `timeout` seconds. After a failure the store is not used for 0.5 s,
-    doubled with each further failure up to 10 s. The failure and the recovery are logged once each.
+    `store` is its name in errors. Each access takes at most `timeout` seconds. After a failure the
+    store is not used for 0.5 s, doubled with each further failure up to `max_pause` seconds.
+    `on_failure`, which gets the class of the exception, and `on_recovery` are called once each.
     """
+
+    def __init__(
+        self,
+        store: str,
+        clock: Callable[[], float],
+        *,
+        timeout: float,
+        max_pause: float,
+        on_failure: Callable[[str], None],
+        on_recovery: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._timeout = timeout
+        self._max_pause = max_pause
+        self._on_failure = on_failure
+        self._on_recovery = on_recovery
+        self._pause = 0.0
+        self._disabled_until = 0.0
+
+    async def call(
+        self, access: Callable[_P, Awaitable[_T]], *args: _P.args, **more: _P.kwargs
+    ) -> _T:
+        """Return the result of an access. Raises `GatewayError` sso-unavailable if it fails.
+
+        During the pause after a failure it fails at once.
+        """
+        if self._pause and self._clock() < self._disabled_until:
+            raise self._unavailable()
+        return await self.attempt(access, *args, **more)
+
+    async def attempt(
+        self, access: Callable[_P, Awaitable[_T]], *args: _P.args, **more: _P.kwargs
+    ) -> _T:
+        """Do as `call`, also during the pause after a failure."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                result = await access(*args, **more)
+        except Exception as error:  # depends on the library that the store uses
+            self._failed(error)
+            raise self._unavailable() from None
+        if self._pause:
+            self._pause = 0.0
+            self._on_recovery()
+        return result
+
+    async def release(self, lease: TokenLease) -> None:
+        """Release the lease, also during a pause, so that its renewal task ends.
+
+        A failure is no error: the lease expires.
+        """
+        with contextlib.suppress(GatewayError):
+            await self.attempt(lease.release)
+
+    def _failed(self, error: Exception) -> None:
+        if not self._pause:
+            self._on_failure(type(error).__name__)
+        self._pause = min(max(2 * self._pause, _FIRST_STORE_PAUSE), self._max_pause)
+        self._disabled_until = self._clock() + self._pause
+
+    def _unavailable(self) -> GatewayError:
+        return GatewayError(
+            SSO_UNAVAILABLE,
+            f"the {self._store} cannot be reached",
+            hint=f"{self._store}: away",
+            retry_after=1.0,
+        )
+
+
+class GuardedTokenStore:
+    """Returns the results of `store`; while the store fails, a default instead of an exception."""
 
     def __init__(
         self, store: TokenStore, clock: Callable[[], float], timeout: float = _STORE_TIMEOUT
     ) -> None:
         self._store = store
-        self._timeout = timeout
-        self._clock = clock
-        self._pause = 0.0
-        self._disabled_until = 0.0
+        self._breaker = StoreBreaker(
+            "token store",
+            clock,
+            timeout=timeout,
+            max_pause=_MAX_STORE_PAUSE,
+            on_failure=partial(
+                _log.warning, "token store: %s; tokens are not shared until it is back"
+            ),
+            on_recovery=partial(_log.info, "token store: back; tokens are shared again"),
+        )
 
     async def get(self, key: StoreKey) -> AccessToken | None:
         """Return the token stored under `key`, None without one or while the store fails."""
-        return await self._call_or_default(lambda: self._store.get(key), None)
+        return await self._call_or_default(None, self._store.get, key)
 
     async def put(self, key: StoreKey, token: AccessToken) -> None:
         """Store `token`, or do nothing while the store fails."""
-        await self._call_or_default(lambda: self._store.put(key, token), None)
+        await self._call_or_default(None, self._store.put, key, token)
 
     async def delete(self, key: StoreKey, token: AccessToken) -> None:
         """Delete `token`, or do nothing while the store fails."""
-        await self._call_or_default(lambda: self._store.delete(key, token), None)
+        await self._call_or_default(None, self._store.delete, key, token)
 
     async def acquire_lease(self, key: StoreKey) -> TokenLease | None:
         """Acquire the lease for requesting a token. Return None while another replica holds it.
 
         While the store fails, every replica gets `NULL_LEASE` and requests its own token.
         """
-        return await self._call_or_default(lambda: self._store.acquire_lease(key), NULL_LEASE)
+        return await self._call_or_default(NULL_LEASE, self._store.acquire_lease, key)
 
     async def release(self, lease: TokenLease) -> None:
-        """Release the lease, also after a failure of the store, so that its renewal task ends."""
+        """Release the lease, also after a failure of the store."""
         # `NULL_LEASE` does not use the store: its release is no sign of a recovery.
         if lease is not NULL_LEASE:
-            await self._try_call(lease.release, None)
+            await self._breaker.release(lease)
 
-    async def _call_or_default(self, access: Callable[[], Awaitable[_T]], default: _T) -> _T:
-        if self._pause and self._clock() < self._disabled_until:
-            return default
-        return await self._try_call(access, default)
-
-    async def _try_call(self, access: Callable[[], Awaitable[_T]], default: _T) -> _T:
+    async def _call_or_default(
+        self, default: _T, access: Callable[_P, Awaitable[_T]], *args: _P.args, **more: _P.kwargs
+    ) -> _T:
         try:
-            async with asyncio.timeout(self._timeout):
-                result = await access()
-        except Exception as error:
-            self._failed(error)
+            return await self._breaker.call(access, *args, **more)
+        except GatewayError:
             return default
-        if self._pause:
-            self._pause = 0.0
-            _log.info("token store: back; tokens are shared again")
-        return result
-
-    def _failed(self, error: Exception) -> None:
-        if not self._pause:
-            _log.warning(
-                "token store: %s; tokens are not shared until it is back", type(error).__name__
-            )
-        self._pause = min(max(2 * self._pause, _FIRST_STORE_PAUSE), _MAX_STORE_PAUSE)
-        self._disabled_until = self._clock() + self._pause
