@@ -1,4 +1,4 @@
-"""The number of token requests while a million requests pass, with the gateway's token manager.
+"""The number of token requests while a million requests pass, with the gateway's own tokens.
 
 The clock is simulated, so that hours pass in a second. Each request takes a token as the request
 path does; the SSO takes 100 ms for each response, during which requests continue.
@@ -17,7 +17,7 @@ from gateway.clock import TimeSource
 from gateway.config.outbound_settings import SsoSettings
 from gateway.oauth.token_response import TokenResponse
 from gateway.oauth.token_store import MemoryTokenStore, StoreKey
-from gateway.oauth.tokens import TokenManager
+from gateway.oauth.tokens import make_tokens
 from gateway.secret import Secret
 
 REQUESTS = 1_000_000
@@ -71,6 +71,7 @@ class _Sso:
     """Issues tokens of `lifetime` seconds and counts them."""
 
     def __init__(self, lifetime: float, times: TimeSource) -> None:
+        self.name = _NAME
         self.store_key = StoreKey("simulated", Secret("simulated"))
         self.uses_previous_secret = False
         self.given = 0
@@ -105,21 +106,21 @@ async def _simulate(requests: int, rate: float, lifetime: float) -> Figures:
     times = TimeSource(clock, clock, clock.call_later)
     sso = _Sso(lifetime, times)
     store = MemoryTokenStore(clock)
-    tokens = TokenManager(
-        sources={_NAME: sso},
+    tokens = make_tokens(
+        {_NAME: sso},
         store=store,
         metrics=(nobody := _Nobody()),  # type: ignore[arg-type]
         audit=nobody,  # type: ignore[arg-type]
         sso=SsoSettings(token_url="https://sso.test/token"),
         times=times,
         rng=random.Random(1),  # noqa: S311
-    )
+    )[_NAME]
     await tokens.start()
     waited = 0
     for _ in range(requests):
-        if tokens.current(_NAME) is None:
+        if tokens.current() is None:
             waited += 1
-            waiting = asyncio.ensure_future(tokens.wait_for_token(_NAME))
+            waiting = asyncio.ensure_future(tokens.wait_for_token())
             while not waiting.done():
                 await _settle()
                 await clock.advance(ANSWER_TIME / 10)

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from gateway.app.outbox_service import OutboxService
     from gateway.audit.audit_trail import AuditTrail
     from gateway.config.settings import Settings
-    from gateway.oauth.tokens import TokenManager
+    from gateway.oauth.tokens import Tokens
 
 
 @asynccontextmanager
@@ -295,7 +295,7 @@ class Gateway:
         )
         return Health(
             monitor=monitor,
-            tokens=lambda: self._cores.current.tokens.token_states(),
+            tokens=lambda: self._cores.current.token_states(),
             credentials_in_use=lambda: identity_setup.credentials_in_use(
                 self._cores.current.settings
             ),
@@ -305,8 +305,9 @@ class Gateway:
             recent_requests=RecentRequests(time.monotonic, time.time),
         )
 
-    def _tokens(self) -> TokenManager | None:
-        return None if self._cores_if_open is None else self._cores_if_open.current.tokens
+    def _tokens(self, credential: str) -> Tokens | None:
+        cores = self._cores_if_open
+        return None if cores is None else cores.current.tokens.get(credential)
 
     @staticmethod
     async def _close_audit(audit: AuditTrail) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import ssl
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -19,7 +20,7 @@ from gateway.oauth.client_authentication import (
     public_client,
 )
 from gateway.pipeline.admission import ConcurrencyLimiter, TokenBucket
-from gateway.pipeline.callers import Caller, CallerMatcher, CallerRegistry
+from gateway.pipeline.callers import ANONYMOUS, Caller, CallerMatcher, CallerRegistry
 from gateway.pipeline.permissions import Permissions
 from gateway.pipeline.unidentified_limit import UnidentifiedLimiter
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from gateway.config.section import SecretRef
     from gateway.config.settings import Settings
     from gateway.oauth.client_authentication import ClientAuthentication, ClientAuthenticator
+    from gateway.oauth.tokens import Tokens
     from gateway.secret import Secret
 
 # Descriptors of files and sockets other than caller and platform connections, with a margin.
@@ -121,11 +123,20 @@ def has_several_queueing(settings: Settings) -> bool:
     return sum(caller.outbox != "off" for caller in settings.callers) > 1
 
 
-def caller_registry(settings: Settings, clock: Callable[[], float]) -> CallerRegistry:
-    """Return the registry of callers. Raises `StartError` where a key or password is unreadable."""
-    known = [_identification(caller, index, clock) for index, caller in enumerate(settings.callers)]
+def caller_registry(
+    settings: Settings, tokens: Mapping[str, Tokens], clock: Callable[[], float]
+) -> CallerRegistry:
+    """Return the registry of callers. Raises `StartError` where a key or password is unreadable.
+
+    `tokens` has those of `credentials_in_use`, by name.
+    """
+    known = [
+        _identification(caller, index, tokens[caller.credential], clock)
+        for index, caller in enumerate(settings.callers)
+    ]
+    anonymous = ANONYMOUS if known else replace(ANONYMOUS, tokens=tokens["default"])
     trusted = (ipaddress.ip_network(network) for network in settings.listen.trusted_proxies)
-    return CallerRegistry(known, tuple(trusted))
+    return CallerRegistry(known, tuple(trusted), anonymous)
 
 
 def unidentified_limiter(
@@ -150,14 +161,14 @@ def operators(settings: Settings) -> list[tuple[str, Secret]]:
 
 
 def _identification(
-    caller: CallerSettings, index: int, clock: Callable[[], float]
+    caller: CallerSettings, index: int, tokens: Tokens, clock: Callable[[], float]
 ) -> CallerMatcher:
     api_key, *password = [source.read() for source in caller.secret_refs(index)]
     rate = caller.rate_limit
     return CallerMatcher(
         Caller(
             name=caller.name,
-            credential=caller.credential,
+            tokens=tokens,
             permissions=_permissions(caller.allow),
             rate=None
             if rate.requests_per_second is None

@@ -14,7 +14,7 @@ from gateway.login.openid_provider import OpenIdProvider
 from gateway.login.session_auth import SessionAuth, challenge
 from gateway.login.session_store import digest
 from gateway.login.sessions import SessionManager
-from gateway.login.user_tokens import SessionRenewals, UserTokenProvider
+from gateway.login.user_tokens import SessionRenewals
 from gateway.oauth.grants import UserTokenEndpoint
 from gateway.oauth.token_endpoint import TokenEndpoint
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from gateway.audit.audit_trail import AuditTrail
     from gateway.config.settings import Settings
     from gateway.login.session_store import SessionStore
-    from gateway.oauth.tokens import TokenManager
     from gateway.pipeline.callers import CallerRegistry
     from gateway.pipeline.handler import Handler
     from gateway.pipeline.unidentified_limit import UnidentifiedLimiter
@@ -33,15 +32,14 @@ if TYPE_CHECKING:
 class LoginParts:
     """The parts of the login. Raises `StartError` where the client's secret cannot be read.
 
-    `tokens` provides users' tokens and those of `credential_tokens`, the gateway's own. `session`
-    is used for requests to the SSO. `session_store` outlives the settings.
+    `renewals` renews the users' tokens. `session` is used for requests to the SSO. `session_store`
+    outlives the settings.
     """
 
     def __init__(
         self,
         *,
         settings: Settings,
-        credential_tokens: TokenManager,
         session: ClientSession,
         session_store: SessionStore,
         audit: AuditTrail,
@@ -71,20 +69,15 @@ class LoginParts:
             sessions=self._sessions,
             wall_clock=time.time,
         )
-        renewals = SessionRenewals(
+        self.renewals = SessionRenewals(
             endpoint=endpoint,
             sessions=self._sessions,
             sign_out=self._sign_out,
             audit=audit,
-            clock=time.monotonic,
-            sessions_persist=settings.store.url.kind != "memory",
-        )
-        self.tokens = UserTokenProvider(
-            credential_tokens=credential_tokens,
-            renewals=renewals,
             sso=sso,
             challenge=challenge(login),
             clock=time.monotonic,
+            sessions_persist=settings.store.url.kind != "memory",
         )
 
     def middleware(
@@ -97,6 +90,7 @@ class LoginParts:
             base_path=settings.listen.base_path,
             callers=callers,
             sessions=self._sessions,
+            renewals=self.renewals,
         )
         endpoints = AuthEndpoints(
             login=settings.login,
@@ -105,7 +99,7 @@ class LoginParts:
             sign_out=self._sign_out,
             sessions=self._sessions,
             session_auth=session_auth,
-            user_tokens=self.tokens,
+            renewals=self.renewals,
             audit=self._audit,
             clock=time.monotonic,
             wall_clock=time.time,

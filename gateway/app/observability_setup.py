@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from gateway.audit.audit_trail import AuditTrail, Translate
     from gateway.audit.audit_writer import Sink
     from gateway.config.settings import Settings
-    from gateway.oauth.tokens import TokenManager
+    from gateway.oauth.tokens import Tokens
     from gateway.telemetry.tracing import Tracing
 
 _log = get_logger(__name__)
@@ -140,12 +140,12 @@ def repository_writer(
     settings: Settings,
     on_records: Callable[[str, int], None],
     session: aiohttp.ClientSession,  # noqa: TID251 - received, not made
-    tokens: Callable[[], TokenManager | None],
+    tokens: Callable[[str], Tokens | None],
 ) -> RepositoryWriter | None:
     """Return the writer of AuditEvents to a repository, None where the settings name none.
 
-    `session` outlives the writer. `tokens` returns the `TokenManager` in use, None before there is
-    one. Raises `StartError`.
+    `session` outlives the writer. `tokens` returns the tokens of a credential, None before there
+    are any. Raises `StartError`.
     """
     audit = settings.audit
     if audit.sink == "off" or audit.fhir_endpoint is None or not audit.fhir_audit_events:
@@ -155,7 +155,7 @@ def repository_writer(
         session,
         audit.fhir_endpoint,
         tls=tls_contexts.audit_repository_tls(settings),
-        bearer=None if name is None else CredentialBearer(name, tokens),
+        bearer=None if name is None else CredentialBearer(functools.partial(tokens, name)),
     )
     sink = RepositorySink(audit.fhir_endpoint, post, on_records)
     return RepositoryWriter(sink, on_failure=audit.on_failure)

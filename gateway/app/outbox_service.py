@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.admin.outbox_admin_api import OutboxAdminApi
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from gateway.audit.audit_trail import AuditTrail
     from gateway.config.operations_settings import OutboxSettings
     from gateway.config.settings import Settings
-    from gateway.oauth.tokens import TokenManager
+    from gateway.oauth.tokens import Tokens
     from gateway.outbox.entry import OutboxEvent, PendingAuditRecord
     from gateway.outbox.store.outbox_store import SqlStore
     from gateway.pipeline.platform_client import CapabilityCache
@@ -162,18 +162,15 @@ class OutboxService:
         self,
         settings: Settings,
         upstream: Upstream,
-        tokens: TokenManager,
+        tokens: Mapping[str, Tokens],
         statement: CapabilityCache,
-        *,
-        credentials: Collection[str],
     ) -> EntrySender:
         """Return the sender of queued writes, for one version of the settings."""
-        forwarder = Forwarder(upstream, tokens, self._metrics.count_retry)
+        forwarder = Forwarder(upstream, self._metrics.count_retry)
         return EntrySender(
             forwarder=forwarder,
             tokens=tokens,
-            client=PlatformClient(forwarder, tokens, settings.platform.base_path),
-            credentials=credentials,
+            client=PlatformClient(forwarder, settings.platform.base_path),
             statement=statement,
             fhir=settings.fhir,
             serial_executor=self._serial_executor,

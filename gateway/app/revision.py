@@ -23,7 +23,7 @@ from gateway.http.headers import request_fields
 from gateway.http.slow_readers import SlowReaders
 from gateway.oauth.credential import CredentialSource
 from gateway.oauth.token_endpoint import TokenEndpoint
-from gateway.oauth.tokens import TokenManager
+from gateway.oauth.tokens import make_tokens
 from gateway.pipeline.admission import Admission, UploadLimiter
 from gateway.pipeline.circuit_breaker import CircuitBreaker
 from gateway.pipeline.forwarder import CompressingForwarder, Forwarder, RequestComposer
@@ -34,7 +34,6 @@ from gateway.pipeline.platform_client import (
     CapabilityCache,
     PlatformClient,
     PlatformProbe,
-    ProbeTokenProvider,
 )
 from gateway.pipeline.upstream import Upstream
 from gateway.telemetry.metrics import CONNECTION_STATES
@@ -48,9 +47,9 @@ if TYPE_CHECKING:
     from gateway.login.session_store import SessionStore
     from gateway.oauth.token_response import AccessToken
     from gateway.oauth.token_store import TokenStore
+    from gateway.oauth.tokens import TokenState
     from gateway.outbox.platform_sender import EntrySender
     from gateway.pipeline.admission import LifecyclePhase
-    from gateway.pipeline.forwarder import TokenProvider
     from gateway.pipeline.permissions import PermissionCheck
     from gateway.telemetry.metrics import Metrics
     from gateway.telemetry.tracing import Tracing
@@ -96,8 +95,8 @@ class Core:
         self._outbox = outbox
         self._permissions = permissions
         self._sources = _sources(settings, session)
-        self.tokens = TokenManager(
-            sources=self._sources, store=store, metrics=metrics, audit=audit, sso=settings.sso
+        self.tokens = make_tokens(
+            self._sources, store=store, metrics=metrics, audit=audit, sso=settings.sso
         )
         self._pool = _upstream_pool(settings)
         self.circuit = CircuitBreaker(
@@ -108,38 +107,33 @@ class Core:
         self.admission = Admission(
             max_concurrent=settings.limits.max_concurrent_requests, audit=audit
         )
-        self._callers = identity_setup.caller_registry(settings, time.monotonic)
+        self._callers = identity_setup.caller_registry(settings, self.tokens, time.monotonic)
         self._unidentified_limiter = identity_setup.unidentified_limiter(
             settings, self._callers, time.monotonic
         )
-        login = _login_parts(
-            settings, self.tokens, session=session, session_store=session_store, audit=audit
-        )
-        self._user_tokens = login.tokens if login is not None else None
-        handler = self._handler(self._user_tokens or self.tokens)
+        login = _login_parts(settings, session=session, session_store=session_store, audit=audit)
+        self._user_renewals = login.renewals if login is not None else None
+        handler = self._handler()
         self.handler = (
             handler
             if login is None
             else login.middleware(handler, self._callers, self._unidentified_limiter)
         )
 
-    def _handler(self, tokens: TokenProvider) -> Handler:
+    def _handler(self) -> Handler:
         settings = self.settings
         upstream = self._upstream()
-        forwarder = Forwarder(upstream, tokens, self._metrics.count_retry)
-        client = PlatformClient(forwarder, tokens, settings.platform.base_path)
-        unproven = ProbeTokenProvider(self.tokens)
-        statement = CapabilityCache(client, next(iter(self._sources)), time.monotonic)
+        forwarder = Forwarder(upstream, self._metrics.count_retry)
+        client = PlatformClient(forwarder, settings.platform.base_path)
+        statement = CapabilityCache(client, next(iter(self.tokens.values())), time.monotonic)
         self._statement = statement
         # Retries of the gateway's own probes are no caller's retries, so that they are not counted.
-        probe_forwarder = Forwarder(upstream, unproven, _ignore_retry)
-        self.probe = PlatformProbe(
-            PlatformClient(probe_forwarder, unproven, client.platform_path), unproven
-        )
+        probe_forwarder = Forwarder(upstream, _ignore_retry)
+        self.probe = PlatformProbe(PlatformClient(probe_forwarder, client.platform_path))
         if self._outbox is not None:
             # Queued writes are sent with the callers' tokens, never with a user's.
             self.entry_sender = self._outbox.entry_sender(
-                settings, upstream, self.tokens, statement, credentials=self._sources
+                settings, upstream, self.tokens, statement
             )
         fhir, on_ignored = settings.fhir, self._metrics.count_ignored_parameters
         guard = None if fhir.search_guard == "off" else SearchGuard(fhir, statement, on_ignored)
@@ -154,7 +148,6 @@ class Core:
             callers=self._callers,
             permissions=self._permissions,
             unidentified_limiter=self._unidentified_limiter,
-            tokens=tokens,
             forwarder=CompressingForwarder(forwarder) if packs else forwarder,
             link_translators=self._link_translators(),
             composer=RequestComposer(
@@ -210,7 +203,8 @@ class Core:
         if before is not None:
             for name in self._same_client_credentials(before):
                 self._sources[name].take_over(before._sources[name])
-        await self.tokens.start(reused_tokens)
+        for name, tokens in self.tokens.items():
+            await tokens.start(reused_tokens.get(name))
         if before is None:
             return
         self.admission.phase = before.admission.phase
@@ -218,7 +212,7 @@ class Core:
             if self._sources[name].store_key != before._sources[name].store_key:
                 # The secret was changed: only a request to the SSO shows whether the new one is
                 # accepted.
-                self.tokens.fetch_now(name)
+                self.tokens[name].fetch_now()
 
     def _reusable_tokens(self, before: Core) -> Mapping[str, AccessToken]:
         """Return the tokens of `before` that can be reused, by credential.
@@ -226,7 +220,7 @@ class Core:
         Reusable are those of the same credential name, client, SSO and platform.
         """
         tokens = {
-            name: before.tokens.current(name) for name in self._same_client_credentials(before)
+            name: before.tokens[name].current() for name in self._same_client_credentials(before)
         }
         return {name: token for name, token in tokens.items() if token is not None}
 
@@ -235,6 +229,10 @@ class Core:
         for name, source in self._sources.items():
             if name in before._sources and source.identity == before._sources[name].identity:
                 yield name
+
+    def token_states(self) -> dict[str, TokenState]:
+        """Return the token state of every credential."""
+        return {name: tokens.state() for name, tokens in self.tokens.items()}
 
     def connections(self) -> Mapping[str, int]:
         """Return the number of connections to the platform by state."""
@@ -247,19 +245,21 @@ class Core:
 
     async def retire(self) -> None:
         """Close after the last exchange; no new one may begin in this core."""
-        self.tokens.stop_renewing()
+        for tokens in self.tokens.values():
+            tokens.stop_renewing()
         self._pool.drain()
         await self.active_uses.wait_idle()
-        if self._user_tokens is not None:
-            await self._user_tokens.finish()
+        if self._user_renewals is not None:
+            await self._user_renewals.finish()
         await self.close()
 
     async def close(self) -> None:
         """Close at once; exchanges in flight fail."""
         await self._statement.close()
-        if self._user_tokens is not None:
-            await self._user_tokens.close()
-        await self.tokens.close()
+        if self._user_renewals is not None:
+            await self._user_renewals.close()
+        for tokens in self.tokens.values():
+            await tokens.close()
         self._pool.close()
 
 
@@ -304,13 +304,13 @@ class CoreSwitch:
         """
         core = self.current
         credentials = identity_setup.credentials_in_use(core.settings)
-        ready = [name for name in credentials if core.tokens.current(name) is not None]
+        ready = [name for name in credentials if core.tokens[name].current() is not None]
         ready.sort(key=lambda name: name != preferred_credential)
         result: tuple[str, str] | None = None
         core.active_uses.enter()
         try:
             for credential in ready:
-                found = await core.probe.probe(credential)
+                found = await core.probe.probe(core.tokens[credential])
                 if found is not None and (result is None or found != REFUSES):
                     result = found, credential
                 # A refused credential says nothing about the others.
@@ -394,7 +394,6 @@ def _source(settings: Settings, endpoint: TokenEndpoint, name: str) -> Credentia
 
 def _login_parts(
     settings: Settings,
-    tokens: TokenManager,
     *,
     session: aiohttp.ClientSession,
     session_store: SessionStore,
@@ -407,7 +406,6 @@ def _login_parts(
 
     return LoginParts(
         settings=settings,
-        credential_tokens=tokens,
         session=session,
         session_store=session_store,
         audit=audit,

@@ -28,7 +28,7 @@ from gateway.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
     from gateway.audit.audit_writer import OnFailure
-    from gateway.oauth.tokens import TokenManager
+    from gateway.oauth.tokens import Tokens
 
 MAX_ENTRIES: Final = 100
 _MAX_BYTES: Final = 1024 * 1024
@@ -290,8 +290,7 @@ class CredentialBearer:
     Its methods are called in the event loop's thread.
     """
 
-    def __init__(self, credential: str, tokens: Callable[[], TokenManager | None]) -> None:
-        self._credential = credential
+    def __init__(self, tokens: Callable[[], Tokens | None]) -> None:
         self._tokens = tokens
 
     async def authorization(self) -> bytes:
@@ -302,14 +301,14 @@ class CredentialBearer:
         tokens = self._tokens()
         if tokens is None:
             raise LookupError
-        return (await tokens.wait_for_token(self._credential)).authorization
+        return (await tokens.wait_for_token()).authorization
 
     def on_unauthorized(self, authorization: bytes) -> None:
         """Replace the rejected token, as often as the limits on requests to the SSO permit."""
         tokens = self._tokens()
-        token = None if tokens is None else tokens.current(self._credential)
+        token = None if tokens is None else tokens.current()
         if tokens is not None and token is not None and token.authorization == authorization:
-            tokens.invalidate(self._credential, token)
+            tokens.invalidate(token)
 
 
 class RepositoryClient:

@@ -39,7 +39,7 @@ from gateway.login.session_auth import (
     requested_target,
     session_cookie,
 )
-from gateway.login.session_store import SIGN_IN_LIFETIME, UserCredential
+from gateway.login.session_store import SIGN_IN_LIFETIME
 from gateway.pipeline.admission import TokenBucket
 from gateway.pipeline.own_replies import (
     LocalResponder,
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from gateway.login.session_auth import SessionAuth
     from gateway.login.session_store import Session
     from gateway.login.sessions import SessionManager
-    from gateway.login.user_tokens import UserTokenProvider
+    from gateway.login.user_tokens import SessionRenewals
     from gateway.pipeline.handler import Handler
     from gateway.pipeline.unidentified_limit import UnidentifiedLimiter
 
@@ -137,7 +137,7 @@ class AuthEndpoints:
         sign_out: SignOutFlow,
         sessions: SessionManager,
         session_auth: SessionAuth,
-        user_tokens: UserTokenProvider,
+        renewals: SessionRenewals,
         audit: AuditTrail,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
@@ -150,7 +150,7 @@ class AuthEndpoints:
         self._sign_out = sign_out
         self._sessions = sessions
         self._session_auth = session_auth
-        self._user_tokens = user_tokens
+        self._renewals = renewals
         self._audit = audit
         self._clock = clock
         self._wall_clock = wall_clock
@@ -188,7 +188,7 @@ class AuthEndpoints:
         instead: if the platform rejects every token of the SSO, the redirects would form a loop.
         """
         is_new = self._clock() - session.started_at < _RECENT_SECONDS
-        if is_new and not self._user_tokens.was_accepted(session):
+        if is_new and not self._renewals.was_accepted(session):
             return self._failed(
                 "rejected", request, exchange, requested_target(self._settings, request)
             )
@@ -392,20 +392,13 @@ class LoginMiddleware:
         responder = self._auth_responder(browser_request)
         if responder is not None:
             return await self._handler.handle_local(request, responder)
-        auth = await self._session_auth.authenticate(browser_request, header)
+        auth = await self._session_auth.authenticate(
+            browser_request, header, partial(self._login_expired, browser_request)
+        )
         if isinstance(auth, LocalResponse):
             return await self._handler.handle_local(
                 request, self._with_login_redirect(browser_request, auth)
             )
-        if auth.caller is not None and browser_request.is_navigation:
-            credential = auth.caller.credential
-            if isinstance(credential, UserCredential):
-                auth = replace(
-                    auth,
-                    expired_session_responder=self._login_expired(
-                        browser_request, credential.session
-                    ),
-                )
         return await self._handler.handle(request, auth)
 
     async def reject_malformed(

@@ -7,6 +7,7 @@ set, and requests from pages of other origins are denied.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -14,7 +15,7 @@ from gateway import errors
 from gateway.errors import GatewayError
 from gateway.field_values import is_same_origin
 from gateway.http.request_target import resolve_target
-from gateway.login.session_store import UserCredential
+from gateway.login.user_tokens import UserTokens
 from gateway.pipeline.callers import AuthResult, Caller
 from gateway.pipeline.own_replies import LocalResponse
 
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from gateway.login.browser_request import BrowserRequest
     from gateway.login.session_store import Session
     from gateway.login.sessions import SessionManager
+    from gateway.login.user_tokens import SessionRenewals
     from gateway.pipeline.callers import CallerRegistry
+    from gateway.pipeline.own_replies import LocalResponder
 
 SESSION: Final = "session"
 
@@ -111,11 +114,13 @@ class SessionAuth:
         base_path: str,
         callers: CallerRegistry,
         sessions: SessionManager,
+        renewals: SessionRenewals,
     ) -> None:
         self._login = login
         self._base_path = base_path
         self._callers = callers
         self._sessions = sessions
+        self._renewals = renewals
         self._own_origin = login.own_origin
         self._session_cookie = session_cookie(login)
         self._cors_origins = frozenset(login.cors_origins)
@@ -139,11 +144,15 @@ class SessionAuth:
         return await self._sessions.find(identifier, touch=touch)
 
     async def authenticate(
-        self, request: BrowserRequest, header: RequestHeader
+        self,
+        request: BrowserRequest,
+        header: RequestHeader,
+        on_expiry: Callable[[Session], LocalResponder],
     ) -> AuthResult | LocalResponse:
         """Return the auth result of a request for the platform, or a redirect to the sign-in.
 
-        Only a navigation below `base_path` without a session is redirected.
+        Only a navigation below `base_path` without a session is redirected. `on_expiry` returns
+        the responder to a navigation whose session turns out to have ended.
         """
         field_lines = self.cors_field_lines(request)
         if self._callers.presents_known_secret(header):
@@ -154,7 +163,8 @@ class SessionAuth:
         except GatewayError as error:  # the store fails: the user cannot be identified
             return AuthResult(field_lines, error=error)
         if session is not None:
-            return self._signed_in(request, session, field_lines)
+            responder = on_expiry(session) if request.is_navigation else None
+            return self._signed_in(request, session, field_lines, responder)
         auth = (
             self._authenticate_caller(request, header, field_lines)
             if self._callers.has_named_callers
@@ -214,14 +224,18 @@ class SessionAuth:
         return is_same_origin(origin, host) and (is_secure or not self._login.has_secure_cookies)
 
     def _signed_in(
-        self, request: BrowserRequest, session: Session, field_lines: bytes
+        self,
+        request: BrowserRequest,
+        session: Session,
+        field_lines: bytes,
+        expired_session_responder: LocalResponder | None,
     ) -> AuthResult:
         try:
             self.require_same_origin(request)
         except GatewayError as error:
             return AuthResult(field_lines, error=error)
-        caller = Caller(SESSION, UserCredential(session), user=session.user)
-        return AuthResult(field_lines, caller)
+        caller = Caller(SESSION, UserTokens(session, self._renewals), user=session.user)
+        return AuthResult(field_lines, caller, expired_session_responder=expired_session_responder)
 
     def _authenticate_caller(
         self, request: BrowserRequest, header: RequestHeader, field_lines: bytes

@@ -96,18 +96,6 @@ class Session:
         return f"Session({self.key.name[:8]})"
 
 
-class UserCredential(str):
-    """A credential name that carries a session; its text is `login`."""
-
-    session: Session
-
-    def __new__(cls, session: Session) -> UserCredential:
-        """Return a credential of the session. Records show `login` and never name a session."""
-        credential = super().__new__(cls, "login")
-        credential.session = session
-        return credential
-
-
 @dataclass(frozen=True, slots=True)
 class SignInState:
     """The state of a sign-in in progress that the browser must not be able to change.

@@ -28,7 +28,6 @@ from gateway.errors import (
     TOKEN_REJECTED,
     GatewayError,
 )
-from gateway.login.session_store import UserCredential
 from gateway.oauth.token_response import TokenRequestError
 from gateway.telemetry.logs import get_logger
 
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from gateway.login.sessions import SessionManager
     from gateway.oauth.grants import UserTokenEndpoint
     from gateway.oauth.token_response import AccessToken
-    from gateway.oauth.tokens import TokenManager
 
 _log = get_logger(__name__)
 
@@ -86,8 +84,8 @@ class RenewalState:
 class SessionRenewals:
     """Starts renewals, stores their tokens, and waits for them at the shutdown.
 
-    `sessions_persist`: sessions outlive this process, because the store is shared. `clock` is
-    monotonic.
+    `sessions_persist`: sessions outlive this process, because the store is shared. `challenge` are
+    the fields of a 401. `clock` is monotonic.
     """
 
     def __init__(
@@ -97,14 +95,18 @@ class SessionRenewals:
         sessions: SessionManager,
         sign_out: SignOutFlow,
         audit: AuditTrail,
+        sso: SsoSettings,
+        challenge: tuple[tuple[str, str], ...],
         clock: Callable[[], float],
         sessions_persist: bool,
     ) -> None:
+        self.clock = clock
+        self.wait_timeout = sso.timeout
+        self._challenge = challenge
         self._endpoint = endpoint
         self._sessions = sessions
         self._sign_out = sign_out
         self._audit = audit
-        self._clock = clock
         self._sessions_persist = sessions_persist
         self._states: LRUCache[str, RenewalState] = LRUCache(_MAX_STATES)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -117,11 +119,19 @@ class SessionRenewals:
             state = self._states[session.key.name] = RenewalState()
         return state
 
+    def was_accepted(self, session: Session) -> bool:
+        """Return whether the platform accepted a token of the session in this process."""
+        return self.state_of(session).was_accepted
+
+    def sign_in_again(self) -> GatewayError:
+        """Return the error for a request whose session has ended."""
+        return GatewayError(CALLER_UNAUTHENTICATED, "the sign-in is over", headers=self._challenge)
+
     def has_usable_token(self, session: Session) -> bool:
         """Return whether the session's token may be sent to the platform now."""
         token = session.token
         rejected = self.state_of(session).rejected
-        return not session.is_ended and self._clock() < token.usable_until and token != rejected
+        return not session.is_ended and self.clock() < token.usable_until and token != rejected
 
     def start_renewal(self, session: Session) -> asyncio.Task[Session] | None:
         """Return the renewal in progress, or start one; None if the session cannot be renewed.
@@ -170,11 +180,11 @@ class SessionRenewals:
         try:
             await self._attempt(session, state)
         except GatewayError:  # the store fails, and has logged it
-            state.postpone(self._clock())
+            state.postpone(self.clock())
         # A bug must not make requests send old tokens. The text of the error may contain secrets.
         except Exception as error:
             _log.error("a renewal broke: %s", type(error).__name__)
-            state.postpone(self._clock())
+            state.postpone(self.clock())
         finally:
             state.task = None
         return session
@@ -237,7 +247,7 @@ class SessionRenewals:
         # Only invalid_grant means that the user has to sign in again. Any other failure is an error
         # of the client's configuration or an outage.
         if not error.is_grant_invalid:
-            state.postpone(self._clock(), error.retry_after)
+            state.postpone(self.clock(), error.retry_after)
             return
         latest = await self._sessions.latest(session)
         if latest is None:
@@ -249,37 +259,27 @@ class SessionRenewals:
             await self.end(session, "refused")
 
 
-class UserTokenProvider:
-    """Provides tokens as `TokenManager` does; a `UserCredential` stands for its session's token.
+class UserTokens:
+    """The tokens of one session, as `gateway.oauth.tokens.Tokens` are those of a credential.
 
-    All other credentials are passed to `credential_tokens`. A request waits for a token as long as
-    for one of the gateway's own. `challenge` are the fields of a 401. `clock` is monotonic.
+    A request waits for a token as long as for one of the gateway's own. In records the credential
+    is `login`; they never name a session.
     """
 
-    def __init__(
-        self,
-        *,
-        credential_tokens: TokenManager,
-        renewals: SessionRenewals,
-        sso: SsoSettings,
-        challenge: tuple[tuple[str, str], ...],
-        clock: Callable[[], float],
-    ) -> None:
-        self._credential_tokens = credential_tokens
-        self._renewals = renewals
-        self._wait_timeout = sso.timeout
-        self._challenge = challenge
-        self._clock = clock
+    credential: Final = "login"
 
-    def current(self, credential: str) -> AccessToken | None:
+    def __init__(self, session: Session, renewals: SessionRenewals) -> None:
+        self._session = session
+        self._renewals = renewals
+        self._state = renewals.state_of(session)
+        self._clock = renewals.clock
+
+    def current(self) -> AccessToken | None:
         """Return the token to use now, or None if `wait_for_token` must be awaited.
 
         Starts a renewal if the token expires soon.
         """
-        if not isinstance(credential, UserCredential):
-            return self._credential_tokens.current(credential)
-        session = credential.session
-        state = self._renewals.state_of(session)
+        session, state = self._session, self._state
         if state.unsaved is not None:
             session.update_from(state.unsaved)
         if not self._renewals.has_usable_token(session):
@@ -290,103 +290,72 @@ class UserTokenProvider:
             self._renewals.start_renewal(session)
         return token
 
-    async def wait_for_token(self, credential: str) -> AccessToken:
+    async def wait_for_token(self) -> AccessToken:
         """Return the token to use now, waiting for a renewal if there is no usable one.
 
         Raises `GatewayError` caller-unauthenticated, sso-unavailable, token-rejected or
         shutting-down.
         """
-        if not isinstance(credential, UserCredential):
-            return await self._credential_tokens.wait_for_token(credential)
-        session = credential.session
-        if not self._renewals.has_usable_token(session):
-            await self._renewed(session)
-        return session.token
+        if not self._renewals.has_usable_token(self._session):
+            await self._renewed()
+        return self._session.token
 
-    async def replace_rejected(self, credential: str, rejected: AccessToken) -> AccessToken:
+    async def replace_rejected(self, rejected: AccessToken) -> AccessToken:
         """Return another token than `rejected`, to which the platform responded with 401.
 
         Raises `GatewayError` caller-unauthenticated if the user has to sign in again,
         token-rejected if fresh tokens were rejected just before, and the other errors of
         `wait_for_token`.
         """
-        if not isinstance(credential, UserCredential):
-            return await self._credential_tokens.replace_rejected(credential, rejected)
-        session = credential.session
-        if session.token == rejected:
-            state = self._renewals.state_of(session)
-            state.rejected = rejected
-            if self._clock() < state.pause_until:
+        if self._session.token == rejected:
+            self._state.rejected = rejected
+            if self._clock() < self._state.pause_until:
                 raise _rejected("the platform refused this user's fresh tokens just before")
-            await self._renewed(session)
-        return session.token
+            await self._renewed()
+        return self._session.token
 
-    def invalidate(self, credential: str, token: AccessToken) -> None:
+    def invalidate(self, token: AccessToken) -> None:
         """Called when the platform rejected `token` and the request is not retryable.
 
         The next request of the session gets another token.
         """
-        if not isinstance(credential, UserCredential):
-            self._credential_tokens.invalidate(credential, token)
-        elif credential.session.token == token:
-            self._renewals.state_of(credential.session).rejected = token
+        if self._session.token == token:
+            self._state.rejected = token
 
-    def on_fresh_token_rejected(self, credential: str, token: AccessToken) -> None:
+    def on_fresh_token_rejected(self, _token: AccessToken) -> None:
         """Called when the platform rejected a fresh token too. Pauses renewals caused by a 401."""
-        if not isinstance(credential, UserCredential):
-            self._credential_tokens.on_fresh_token_rejected(credential, token)
-            return
-        state = self._renewals.state_of(credential.session)
+        state = self._state
         state.refusals += 1
         state.pause_until = self._clock() + backoff(state.refusals, 1.0, _MAX_PAUSE)
 
-    def on_token_accepted(self, credential: str, token: AccessToken) -> None:
-        """Called when the platform accepted `token`. Ends a pause of renewals caused by a 401."""
-        if not isinstance(credential, UserCredential):
-            self._credential_tokens.on_token_accepted(credential, token)
-            return
-        state = self._renewals.state_of(credential.session)
+    def on_token_accepted(self, _token: AccessToken) -> None:
+        """Called when the platform accepted a token. Ends a pause of renewals caused by a 401."""
+        state = self._state
         state.refusals, state.pause_until, state.was_accepted = 0, 0.0, True
 
-    def was_accepted(self, session: Session) -> bool:
-        """Return whether the platform accepted a token of the session in this process."""
-        return self._renewals.state_of(session).was_accepted
-
-    async def finish(self) -> None:
-        """Wait for the renewals in progress: a refresh token for single use must not be lost."""
-        await self._renewals.finish()
-
-    async def close(self) -> None:
-        """Cancel all renewals, after a short wait if sessions outlive this process."""
-        await self._renewals.close()
-
-    async def _renewed(self, session: Session) -> None:
+    async def _renewed(self) -> None:
         """Return when a renewal has given the session a usable token. Raises `GatewayError`."""
-        state = self._renewals.state_of(session)
+        session, state, renewals = self._session, self._state, self._renewals
         wait = state.not_before - self._clock()
         if state.task is None and wait > 0 and not session.is_ended:
             raise _unavailable("the SSO gave no new token just before", wait)
-        task = self._renewals.start_renewal(session)
+        task = renewals.start_renewal(session)
         if task is None:
-            await self._renewals.end(session, "expired")
-            raise self._sign_in_again()
-        await asyncio.wait({task}, timeout=self._wait_timeout)
+            await renewals.end(session, "expired")
+            raise renewals.sign_in_again()
+        await asyncio.wait({task}, timeout=renewals.wait_timeout)
         if not task.done():
-            raise _unavailable(f"no new token within {self._wait_timeout:g} s", 1.0)
+            raise _unavailable(f"no new token within {renewals.wait_timeout:g} s", 1.0)
         if task.cancelled():
             raise GatewayError(SHUTTING_DOWN, close_connection=True)
         session.update_from(task.result())
         if session.is_ended:
-            raise self._sign_in_again()
-        if self._renewals.has_usable_token(session):
+            raise renewals.sign_in_again()
+        if renewals.has_usable_token(session):
             return
         if session.token == state.rejected and not state.failures:
             raise _rejected("the SSO gave the token again that the platform refuses")
-        wait = max(1.0, state.not_before - self._clock())
-        raise _unavailable("the SSO gave no new token", wait)
-
-    def _sign_in_again(self) -> GatewayError:
-        return GatewayError(CALLER_UNAUTHENTICATED, "the sign-in is over", headers=self._challenge)
+        raise _unavailable("the SSO gave no new token", max(1.0, state.not_before - self._clock()))
 
 
 def _unavailable(detail: str, wait: float) -> GatewayError:

@@ -53,7 +53,7 @@ class CredentialSource:
         self.identity = identity
         self._endpoint = endpoint
         self._credential = credential
-        self._name = name
+        self.name = name
         self._reread = reread
         self._form = client_credentials_form(credential)
         self._configured = _index_by_fingerprint(authenticators)
@@ -154,14 +154,14 @@ class CredentialSource:
                 _log.warning(
                     "client %s: the SSO refused the first secret; another one stays in use",
                     self._credential.client_id,
-                    credential=self._name,
+                    credential=self.name,
                 )
             self._prefer(candidate.fingerprint)
         elif candidate is not self._candidates[0]:
             _log.warning(
                 "client %s: the SSO refused the changed secret; the one before stays in use",
                 self._credential.client_id,
-                credential=self._name,
+                credential=self.name,
             )
             self._candidates = (candidate, *self._configured.values())
 

@@ -49,9 +49,7 @@ class TokenFetcher:
         self._times = times
         self._replica_wait = replica_wait
 
-    async def fetch(
-        self, credential: str, source: CredentialSource, in_use: _CurrentTokens
-    ) -> AccessToken:
+    async def fetch(self, source: CredentialSource, in_use: _CurrentTokens) -> AccessToken:
         """Return a token that is not in use yet. Raises `TokenRequestError`.
 
         A rejected token is first deleted from the store.
@@ -63,7 +61,7 @@ class TokenFetcher:
         async with self._stored_token_or_lease(key, in_use) as stored:
             if stored is not None:
                 return stored
-            token = await self._request_token(credential, source)
+            token = await self._request_token(source)
             # The key is read again: `request` may have reread a changed secret.
             await self._store.put(source.store_key, token)
             return token
@@ -100,7 +98,8 @@ class TokenFetcher:
             return None
         return None if self._pacing.is_due(stored, self._times.clock()) else stored
 
-    async def _request_token(self, credential: str, source: CredentialSource) -> AccessToken:
+    async def _request_token(self, source: CredentialSource) -> AccessToken:
+        credential = source.name
         started = self._times.clock()
         outcome, detail = "transient", dict[str, str | float | None]()
         try:

@@ -1,11 +1,11 @@
 """Manages the access tokens: fetches at start, refreshes before expiry, replaces after a 401.
 
-The request path calls `current`, which nearly always returns the token, and `wait_for_token` where
-it returns None. Each credential has at most one fetch in progress, which takes a token from the
-store or else from the SSO. The fetch belongs to the `TokenManager` object: requests wait for it,
-but a cancelled request does not cancel it. When it ends, its outcome is reported and installed, and
-a timer is set for the next fetch, after success and failure alike. There is no long-running refresh
-loop that could end by an error.
+A caller brings the `Tokens` of its credential. The request path calls `current`, which nearly
+always returns the token, and `wait_for_token` where it returns None. Each credential has at most
+one fetch in progress, which takes a token from the store or else from the SSO. The fetch belongs to
+the `Tokens` object: requests wait for it, but a cancelled request does not cancel it. When it ends,
+its outcome is reported and installed, and a timer is set for the next fetch, after success and
+failure alike. There is no long-running refresh loop that could end by an error.
 """
 
 from __future__ import annotations
@@ -59,195 +59,151 @@ class TokenState:
     description: str = ""
 
 
-class _CredentialState:
-    """The mutable state of one credential."""
+class Tokens:
+    """The tokens of one credential. Methods raise no other exception than `GatewayError`.
 
-    __slots__ = (
-        "credential",
-        "discarded",
-        "failure",
-        "fetch_task",
-        "next_attempt",
-        "rejections",
-        "retry_at_once",
-        "source",
-        "timer",
-        "token",
-        "waiters",
-    )
-
-    def __init__(self, credential: str, source: CredentialSource) -> None:
-        self.credential = credential
-        self.source = source
-        self.token: AccessToken | None = None
-        # A token that the platform rejected and that is not replaced yet. It may stay in use until
-        # its successor is installed.
-        self.discarded: AccessToken | None = None
-        self.failure: FailureState | None = None
-        self.rejections = RejectionState()
-        self.fetch_task: asyncio.Task[AccessToken | FailureState] | None = None
-        self.timer: asyncio.TimerHandle | None = None
-        self.next_attempt: float | None = None
-        self.retry_at_once = False
-        self.waiters = 0
-
-
-class TokenManager:
-    """The tokens of all credentials.
-
-    `sources` maps the name of each credential to its source. Methods raise KeyError for an unknown
-    name and no other exception than `GatewayError`.
+    `fetcher`, `pacing` and `times` may be shared with the tokens of other credentials.
     """
 
     def __init__(
         self,
+        source: CredentialSource,
         *,
-        sources: Mapping[str, CredentialSource],
-        store: TokenStore,
+        fetcher: TokenFetcher,
         metrics: Metrics,
-        audit: AuditTrail,
         sso: SsoSettings,
-        times: TimeSource | None = None,
-        rng: random.Random | None = None,
+        pacing: RefreshSchedule,
+        times: TimeSource,
     ) -> None:
+        self.credential = source.name
+        self._source = source
+        self._fetcher = fetcher
+        self._metrics = metrics
         self._sso = sso
         self._wait_timeout = sso.timeout
-        self._times = times or TimeSource()
-        self._clock = self._times.clock
-        self._pacing = RefreshSchedule(rng or random.Random())  # nosec B311 # noqa: S311 - spreads load
-        self._metrics = metrics
-        self._fetcher = TokenFetcher(
-            store=store,
-            metrics=metrics,
-            audit=audit,
-            pacing=self._pacing,
-            times=self._times,
-            replica_wait=sso.replica_wait,
-        )
-        self._states = {key: _CredentialState(key, source) for key, source in sources.items()}
+        self._pacing = pacing
+        self._times = times
+        self._clock = times.clock
+        self._token: AccessToken | None = None
+        # A token that the platform rejected and that is not replaced yet. It may stay in use until
+        # its successor is installed.
+        self._discarded: AccessToken | None = None
+        self._failure: FailureState | None = None
+        self._rejections = RejectionState()
+        self._fetch_task: asyncio.Task[AccessToken | FailureState] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._next_attempt: float | None = None
+        self._retry_at_once = False
+        self._waiters = 0
         self._closed = False
         self._renewing = True
 
-    async def start(self, previous_tokens: Mapping[str, AccessToken] | None = None) -> None:
-        """Start fetching the token of every credential, without waiting for the SSO.
+    async def start(self, previous: AccessToken | None = None) -> None:
+        """Start fetching the token, without waiting for the SSO.
 
-        `previous_tokens` maps credentials to valid tokens from before. They are installed instead
-        of fetching, and refreshed before they expire.
+        `previous` is a valid token from before. It is installed instead of fetching, and refreshed
+        before it expires.
         """
-        for name, state in self._states.items():
-            token = previous_tokens.get(name) if previous_tokens is not None else None
-            if token is None:
-                self._start_fetch(state)
-                continue
-            now = self._clock()
-            self._install(state, token, now)
-            self._schedule(state, self._pacing.refresh_delay(token, now))
+        if previous is None:
+            self._start_fetch()
+            return
+        now = self._clock()
+        self._install(previous, now)
+        self._schedule(self._pacing.refresh_delay(previous, now))
 
     def stop_renewing(self) -> None:
         """Stop refreshing in advance, because another object has taken over.
 
-        Tokens that a request still needs are fetched.
+        A token that a request still needs is fetched.
         """
         self._renewing = False
-        for state in self._states.values():
-            if state.timer is not None:
-                state.timer.cancel()
-            state.timer = state.next_attempt = None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._next_attempt = None
 
     async def close(self) -> None:
-        """Cancel all fetches and timers; requests that still wait fail with `shutting-down`."""
+        """Cancel the fetch and the timer; requests that still wait fail with `shutting-down`."""
         self._closed = True
-        tasks = []
-        for state in self._states.values():
-            if state.timer is not None:
-                state.timer.cancel()
-            if state.fetch_task is not None:
-                state.fetch_task.cancel()
-                tasks.append(state.fetch_task)
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._fetch_task is not None:
+            self._fetch_task.cancel()
+            await asyncio.gather(self._fetch_task, return_exceptions=True)
 
-    def current(self, credential: str) -> AccessToken | None:
+    def current(self) -> AccessToken | None:
         """Return the token to use now, or None if `wait_for_token` must be awaited.
 
         The token is never an expired one.
         """
-        token = self._states[credential].token
+        token = self._token
         if token is not None and self._clock() < token.usable_until:
             return token
         return None
 
-    async def wait_for_token(self, credential: str) -> AccessToken:
+    async def wait_for_token(self) -> AccessToken:
         """Return the token to use now, waiting at most `sso.timeout` seconds for a fetch.
 
         Raises `GatewayError` token-refused or sso-unavailable, without waiting during the backoff
         after a failure, or shutting-down.
         """
-        token = self.current(credential)
-        return token if token is not None else await self._await_fetch(self._states[credential])
+        token = self.current()
+        return token if token is not None else await self._await_fetch()
 
-    async def replace_rejected(self, credential: str, rejected: AccessToken) -> AccessToken:
+    async def replace_rejected(self, rejected: AccessToken) -> AccessToken:
         """Return another token than `rejected`, to which the platform responded with 401.
 
         Raises `GatewayError` token-rejected when the SSO issues no other token or forced fetches
         are paused, and the errors of `wait_for_token`.
         """
-        state = self._states[credential]
-        self._discard_rejected(state, rejected, keep_if_accepted=True)
-        if state.rejections.is_paused(self._clock()):
+        self._discard_rejected(rejected, keep_if_accepted=True)
+        if self._rejections.is_paused(self._clock()):
             raise _rejected("fresh tokens were refused before; none is fetched for a moment")
-        token = self.current(credential)
+        token = self.current()
         if token is None or token == rejected:
-            token = await self._await_fetch(state)
+            token = await self._await_fetch()
         if token == rejected:
             raise _rejected("the SSO gave the token again that the platform refuses")
         return token
 
-    def on_fresh_token_rejected(self, credential: str, token: AccessToken) -> None:
+    def on_fresh_token_rejected(self, token: AccessToken) -> None:
         """Pause forced fetches: the platform rejected the token of `replace_rejected` too."""
-        state = self._states[credential]
-        state.rejections.on_fresh_token_rejected(self._clock())
+        self._rejections.on_fresh_token_rejected(self._clock())
         _log.warning(
             "credential %s: the platform refused a fresh token",
-            credential,
-            credential=credential,
+            self.credential,
+            credential=self.credential,
             reason=TOKEN_REJECTED.code,
         )
 
-    def on_token_accepted(self, credential: str, token: AccessToken) -> None:
+    def on_token_accepted(self, token: AccessToken) -> None:
         """Called when the platform accepted `token`. Ends a pause if `token` is in use."""
-        state = self._states[credential]
-        if token is state.token or token == state.token:
-            state.rejections.on_token_accepted(self._clock())
+        if token is self._token or token == self._token:
+            self._rejections.on_token_accepted(self._clock())
 
-    def invalidate(self, credential: str, token: AccessToken) -> None:
+    def invalidate(self, token: AccessToken) -> None:
         """Discard `token`, which the platform rejected, for later requests.
 
         Called where the rejected request itself is not retryable. The fetch counts as a forced one:
         the token stays in use while forced fetches are paused or must wait for their minimum
         interval.
         """
-        state = self._states[credential]
-        self._discard_rejected(state, token, keep_if_accepted=False)
-        given_up = state.token is None or state.token == state.discarded
-        if given_up and not self._closed and not self._is_in_backoff(state):
-            self._start_fetch(state)
+        self._discard_rejected(token, keep_if_accepted=False)
+        given_up = self._token is None or self._token == self._discarded
+        if given_up and not self._closed and not self._is_in_backoff():
+            self._start_fetch()
 
-    def fetch_now(self, credential: str) -> None:
+    def fetch_now(self) -> None:
         """Fetch a token at once, without regard to earlier failures: the secret was changed."""
-        state = self._states[credential]
-        state.failure = None
-        state.retry_at_once = state.fetch_task is not None
+        self._failure = None
+        self._retry_at_once = self._fetch_task is not None
         if not self._closed:
-            self._start_fetch(state)
+            self._start_fetch()
 
-    def token_states(self) -> Mapping[str, TokenState]:
-        """Return the state of each credential, by name."""
+    def state(self) -> TokenState:
+        """Return the state of the credential."""
         now = self._clock()
-        return {name: self._state(state, now) for name, state in self._states.items()}
-
-    def _state(self, state: _CredentialState, now: float) -> TokenState:
-        token = self.current(state.credential)
-        failure = state.failure.error if state.failure is not None else None
+        token = self.current()
+        failure = self._failure.error if self._failure is not None else None
         return TokenState(
             is_valid=token is not None,
             expires_in=token.expires_at - now if token is not None else None,
@@ -255,16 +211,14 @@ class TokenManager:
             cause=failure.cause if failure is not None else None,
             status=failure.status if failure is not None else None,
             oauth_error=failure.oauth_error if failure is not None else None,
-            next_attempt_in=max(0.0, state.next_attempt - now) if state.next_attempt else None,
-            is_fetching=state.fetch_task is not None and state.next_attempt is None,
-            is_rejected=state.rejections.is_paused(now),
-            uses_previous_secret=state.source.uses_previous_secret,
+            next_attempt_in=max(0.0, self._next_attempt - now) if self._next_attempt else None,
+            is_fetching=self._fetch_task is not None and self._next_attempt is None,
+            is_rejected=self._rejections.is_paused(now),
+            uses_previous_secret=self._source.uses_previous_secret,
             description=failure.description if failure is not None else "",
         )
 
-    def _discard_rejected(
-        self, state: _CredentialState, rejected: AccessToken, *, keep_if_accepted: bool
-    ) -> None:
+    def _discard_rejected(self, rejected: AccessToken, *, keep_if_accepted: bool) -> None:
         """Discard `rejected` if it is the token in use, unless forced fetches are paused.
 
         It stays in use until its successor is installed if the next forced fetch has to wait. With
@@ -272,37 +226,37 @@ class TokenManager:
         request.
         """
         now = self._clock()
-        rejections = state.rejections
-        if state.token != rejected or rejections.is_paused(now):
+        rejections = self._rejections
+        if self._token != rejected or rejections.is_paused(now):
             return
         if rejections.suspect_token == rejected:
-            self.on_fresh_token_rejected(state.credential, rejected)
+            self.on_fresh_token_rejected(rejected)
             return
-        state.discarded = rejected
+        self._discarded = rejected
         if rejections.seconds_until_forced_fetch(now) or (
             keep_if_accepted and rejections.was_recently_accepted(now)
         ):
             return
-        state.token = None
-        self._metrics.on_token_expiry(state.credential, 0.0)
+        self._token = None
+        self._metrics.on_token_expiry(self.credential, 0.0)
 
-    def _is_in_backoff(self, state: _CredentialState) -> bool:
-        return state.failure is not None and self._clock() < state.failure.until
+    def _is_in_backoff(self) -> bool:
+        return self._failure is not None and self._clock() < self._failure.until
 
-    async def _await_fetch(self, state: _CredentialState) -> AccessToken:
+    async def _await_fetch(self) -> AccessToken:
         """Return the token of the fetch in progress, or of a new one.
 
         Cancelling the waiter does not cancel the fetch. Raises `GatewayError`.
         """
-        if state.fetch_task is None and state.failure is not None and self._is_in_backoff(state):
-            raise self._failed(state, state.failure)
-        task = self._start_fetch(state)
-        begins_in = max(0.0, (state.next_attempt or 0.0) - self._clock())
-        self._count_waiter(state, 1)
+        if self._fetch_task is None and self._failure is not None and self._is_in_backoff():
+            raise self._failed(self._failure)
+        task = self._start_fetch()
+        begins_in = max(0.0, (self._next_attempt or 0.0) - self._clock())
+        self._count_waiter(1)
         try:
             await asyncio.wait({task}, timeout=begins_in + self._wait_timeout)
         finally:
-            self._count_waiter(state, -1)
+            self._count_waiter(-1)
         if not task.done():
             waited = f"no token within {self._wait_timeout:g} s"
             raise GatewayError(SSO_UNAVAILABLE, detail=waited, retry_after=1.0)
@@ -311,48 +265,48 @@ class TokenManager:
         outcome = task.result()
         now = self._clock()
         if isinstance(outcome, FailureState):
-            raise self._failed(state, outcome)
+            raise self._failed(outcome)
         if now >= outcome.usable_until:
             expired = "the token expired while the request waited for it"
             raise GatewayError(SSO_UNAVAILABLE, detail=expired, retry_after=1.0)
         return outcome
 
-    def _failed(self, state: _CredentialState, failure: FailureState) -> GatewayError:
-        return failure.gateway_error(self._clock(), self._explain(state, failure.error))
+    def _failed(self, failure: FailureState) -> GatewayError:
+        return failure.gateway_error(self._clock(), self._explain(failure.error))
 
-    def _explain(self, state: _CredentialState, error: TokenRequestError) -> str:
-        return failure_text(error, state.credential, self._sso)
+    def _explain(self, error: TokenRequestError) -> str:
+        return failure_text(error, self.credential, self._sso)
 
-    def _count_waiter(self, state: _CredentialState, change: int) -> None:
-        state.waiters += change
-        self._metrics.on_waiters_changed(state.credential, state.waiters)
+    def _count_waiter(self, change: int) -> None:
+        self._waiters += change
+        self._metrics.on_waiters_changed(self.credential, self._waiters)
 
-    def _start_fetch(self, state: _CredentialState) -> asyncio.Task[AccessToken | FailureState]:
+    def _start_fetch(self) -> asyncio.Task[AccessToken | FailureState]:
         """Return the fetch in progress, or start one. Raises `GatewayError` shutting-down."""
         if self._closed:
             raise GatewayError(SHUTTING_DOWN, close_connection=True)
-        if state.fetch_task is None:
-            if state.timer is not None:
-                state.timer.cancel()
+        if self._fetch_task is None:
+            if self._timer is not None:
+                self._timer.cancel()
             now = self._clock()
             # A fetch is forced only while a rejected token is still in use. Without any token the
             # fetch must not wait.
-            forced = state.token is not None and state.token == state.discarded
-            wait = state.rejections.seconds_until_forced_fetch(now) if forced else 0.0
-            state.timer, state.next_attempt = None, now + wait if wait else None
-            state.fetch_task = asyncio.get_running_loop().create_task(self._run_fetch(state, wait))
-        return state.fetch_task
+            forced = self._token is not None and self._token == self._discarded
+            wait = self._rejections.seconds_until_forced_fetch(now) if forced else 0.0
+            self._timer, self._next_attempt = None, now + wait if wait else None
+            self._fetch_task = asyncio.get_running_loop().create_task(self._run_fetch(wait))
+        return self._fetch_task
 
-    async def _run_fetch(self, state: _CredentialState, wait: float) -> AccessToken | FailureState:
+    async def _run_fetch(self, wait: float) -> AccessToken | FailureState:
         outcome: AccessToken | TokenRequestError
         try:
             if wait:
                 await self._times.sleep(wait)
-                state.next_attempt = None
-            if state.discarded is not None:
-                state.rejections.on_forced_fetch(self._clock())
+                self._next_attempt = None
+            if self._discarded is not None:
+                self._rejections.on_forced_fetch(self._clock())
             outcome = await self._fetcher.fetch(
-                state.credential, state.source, lambda: (state.token, state.discarded)
+                self._source, lambda: (self._token, self._discarded)
             )
         except TokenRequestError as error:
             outcome = error
@@ -360,60 +314,85 @@ class TokenManager:
         except Exception as error:
             _log.error(
                 "credential %s: fetch broke: %s",
-                state.credential,
+                self.credential,
                 type(error).__name__,
-                credential=state.credential,
+                credential=self.credential,
                 reason=INTERNAL.code,
             )
             outcome = TokenRequestError("transient", "internal error")
         finally:
-            state.fetch_task = None
-        return self._finish_fetch(state, outcome)
+            self._fetch_task = None
+        return self._finish_fetch(outcome)
 
-    def _finish_fetch(
-        self, state: _CredentialState, outcome: AccessToken | TokenRequestError
-    ) -> AccessToken | FailureState:
+    def _finish_fetch(self, outcome: AccessToken | TokenRequestError) -> AccessToken | FailureState:
         now = self._clock()
         if isinstance(outcome, AccessToken):
-            self._install(state, outcome, now)
-            self._schedule(state, self._pacing.refresh_delay(outcome, now))
+            self._install(outcome, now)
+            self._schedule(self._pacing.refresh_delay(outcome, now))
             return outcome
-        count = state.failure.count + 1 if state.failure is not None else 1
-        remaining = state.token.usable_until - now if state.token is not None else 0.0
+        count = self._failure.count + 1 if self._failure is not None else 1
+        remaining = self._token.usable_until - now if self._token is not None else 0.0
         pause = self._pacing.retry_delay(outcome, count, remaining)
-        if state.retry_at_once:
-            pause, state.retry_at_once = 0.0, False
-        state.failure = FailureState(outcome, now + pause, count)
-        self._schedule(state, pause)
+        if self._retry_at_once:
+            pause, self._retry_at_once = 0.0, False
+        self._failure = FailureState(outcome, now + pause, count)
+        self._schedule(pause)
         _log.warning(
             "credential %s: %s; asking again in %s",
-            state.credential,
-            self._explain(state, outcome),
+            self.credential,
+            self._explain(outcome),
             format_duration(pause),
-            credential=state.credential,
-            reason=state.failure.reason.code,
+            credential=self.credential,
+            reason=self._failure.reason.code,
         )
-        return state.failure
+        return self._failure
 
-    def _install(self, state: _CredentialState, token: AccessToken, now: float) -> None:
-        if token != state.token:
-            state.rejections.on_token_replaced()
-        state.token, state.failure, state.retry_at_once = token, None, False
-        if state.discarded is not None:
-            if token == state.discarded:
+    def _install(self, token: AccessToken, now: float) -> None:
+        if token != self._token:
+            self._rejections.on_token_replaced()
+        self._token, self._failure, self._retry_at_once = token, None, False
+        if self._discarded is not None:
+            if token == self._discarded:
                 # The SSO issued the rejected token again. It is used nevertheless: there is no
                 # other one, and the platform may accept it by now.
-                state.rejections.on_fresh_token_rejected(now)
+                self._rejections.on_fresh_token_rejected(now)
             else:
-                state.rejections.suspect_token = token
-            state.discarded = None
-        self._metrics.on_token_expiry(state.credential, token.wall_expiry)
+                self._rejections.suspect_token = token
+            self._discarded = None
+        self._metrics.on_token_expiry(self.credential, token.wall_expiry)
 
-    def _schedule(self, state: _CredentialState, delay: float) -> None:
+    def _schedule(self, delay: float) -> None:
         if not self._renewing:
             return
-        state.next_attempt = self._clock() + delay
-        state.timer = self._times.call_later(delay, lambda: self._start_fetch(state))
+        self._next_attempt = self._clock() + delay
+        self._timer = self._times.call_later(delay, lambda: self._start_fetch())
+
+
+def make_tokens(
+    sources: Mapping[str, CredentialSource],
+    *,
+    store: TokenStore,
+    metrics: Metrics,
+    audit: AuditTrail,
+    sso: SsoSettings,
+    times: TimeSource | None = None,
+    rng: random.Random | None = None,
+) -> dict[str, Tokens]:
+    """Return the tokens of all credentials, by name, which is the key of `sources`."""
+    times = times or TimeSource()
+    pacing = RefreshSchedule(rng or random.Random())  # nosec B311 # noqa: S311 - spreads load
+    fetcher = TokenFetcher(
+        store=store,
+        metrics=metrics,
+        audit=audit,
+        pacing=pacing,
+        times=times,
+        replica_wait=sso.replica_wait,
+    )
+    return {
+        name: Tokens(source, fetcher=fetcher, metrics=metrics, sso=sso, pacing=pacing, times=times)
+        for name, source in sources.items()
+    }
 
 
 def _rejected(detail: str) -> GatewayError:

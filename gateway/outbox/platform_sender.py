@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from gateway import errors
@@ -38,8 +38,7 @@ from gateway.telemetry.logs import get_logger
 if TYPE_CHECKING:
     from gateway.config.outbound_settings import FhirSettings
     from gateway.http.client.upstream_response import UpstreamResponse
-    from gateway.oauth.token_response import AccessToken
-    from gateway.oauth.tokens import TokenManager
+    from gateway.oauth.tokens import Tokens
     from gateway.outbox.attempt_result import SendResult
     from gateway.outbox.body_worker import SerialExecutor
     from gateway.outbox.comparison import VerificationQuery
@@ -70,7 +69,7 @@ _OF_CREDENTIAL: Final = frozenset((errors.TOKEN_REFUSED, errors.TOKEN_REJECTED))
 class EntrySender:
     """Sends requests to the platform with the credential's token, by one version of the settings.
 
-    `credentials` are the names that there are tokens for. `statement` has what the platform
+    `tokens` has those of all credentials, by name. `statement` has what the platform
     declares. `check_response` prevents a page of an intermediary from being taken for a response of
     the platform. Nothing is raised except on cancellation.
     """
@@ -79,9 +78,8 @@ class EntrySender:
         self,
         *,
         forwarder: Forwarder,
-        tokens: TokenManager,
+        tokens: Mapping[str, Tokens],
         client: PlatformClient,
-        credentials: Collection[str],
         statement: CapabilityCache,
         fhir: FhirSettings,
         serial_executor: SerialExecutor,
@@ -89,7 +87,6 @@ class EntrySender:
         self._forwarder = forwarder
         self._tokens = tokens
         self._client = client
-        self._credentials = frozenset(credentials)
         self._statement = statement
         self._fhir = fhir
         self._serial_executor = serial_executor
@@ -148,14 +145,11 @@ class EntrySender:
             response.close()
 
     async def _forward(self, outgoing: UpstreamRequest, request: QueuedRequest) -> UpstreamResponse:
-        credential = request.credential
-        if credential not in self._credentials:
-            raise GatewayError(errors.TOKEN_REFUSED, "the settings have that credential no more")
-        token: AccessToken | None = self._tokens.current(credential)
-        token = token or await self._tokens.wait_for_token(credential)
+        tokens = self._tokens_of(request)
+        token = tokens.current() or await tokens.wait_for_token()
         # There is no exchange with a caller: what is recorded in this one is not read.
         exchange = Exchange(request_id=request.request_id, started_at=0.0, started_monotonic=0.0)
-        return await self._forwarder.send(exchange, outgoing, credential, token)
+        return await self._forwarder.send(exchange, outgoing, tokens, token)
 
     async def _current_version(self, request: QueuedRequest) -> bytes | None:
         """Return the ETag for the If-Match of an update, where the settings require one."""
@@ -164,7 +158,13 @@ class EntrySender:
         if any(name.lower() in (b"if-match", b"if-none-match") for name, _ in request.fields):
             return None
         path = request.target_suffix.partition("?")[0]
-        return await fetch_etag(self._client, path, request.credential, request.request_id)
+        return await fetch_etag(self._client, path, self._tokens_of(request), request.request_id)
+
+    def _tokens_of(self, request: QueuedRequest) -> Tokens:
+        tokens = self._tokens.get(request.credential)
+        if tokens is None:
+            raise GatewayError(errors.TOKEN_REFUSED, "the settings have that credential no more")
+        return tokens
 
     async def _verify_write(self, request: QueuedRequest) -> VerificationResult | SendFailure:
         if request.method == "PUT" and request.resource_id is not None:
@@ -231,9 +231,7 @@ class EntrySender:
         )
 
     async def _get(self, request: QueuedRequest, suffix: str) -> UpstreamResponse:
-        if request.credential not in self._credentials:
-            raise GatewayError(errors.TOKEN_REFUSED, "the settings have that credential no more")
-        return await self._client.get(suffix, request.credential, request.request_id)
+        return await self._client.get(suffix, self._tokens_of(request), request.request_id)
 
 
 def _facts(entry: OutboxEntry, request: QueuedRequest) -> dict[str, str]:

@@ -15,7 +15,7 @@ import ipaddress
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from gateway import errors
 from gateway.errors import GatewayError
@@ -27,9 +27,15 @@ from gateway.pipeline.permissions import ALLOW_ALL, Permissions
 
 if TYPE_CHECKING:
     from gateway.http.headers import RawHeaders, RequestHeader
+    from gateway.login.user_tokens import UserTokens
+    from gateway.oauth.tokens import Tokens
     from gateway.pipeline.admission import ConcurrencyLimiter, TokenBucket
     from gateway.pipeline.own_replies import LocalResponder
+    from gateway.pipeline.platform_client import UnprovenTokens
     from gateway.secret import Secret
+
+    # Stated as an alias, which mypyc takes for a variable otherwise.
+    TokensInUse: TypeAlias = Tokens | UserTokens | UnprovenTokens
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -52,18 +58,23 @@ _CROSS_SITE_HINT: Final = (
 _MAX_HOPS: Final = 64
 
 
+NO_TOKENS: Final = cast("TokensInUse", None)
+"""For callers whose requests never reach the platform, such as the operators of the pages."""
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A caller: its name in metrics and audit, its credential, and its permissions and limits.
+    """A caller: its name in metrics and audit, its access tokens, and its permissions and limits.
 
-    `user` is the signed-in user. `user_header` and `purpose_header` (in lower case) are the fields
-    in which the caller names its user and the purpose of use. `outbox` says which writes may be
-    queued: `off`, `on-request` (with `Prefer: respond-async`) or `always`. `content_type` is the
-    type assumed for a body without a type, or declared as plain text.
+    `tokens` is where the tokens of its requests come from. `user` is the signed-in user.
+    `user_header` and `purpose_header` (in lower case) are the fields in which the caller names its
+    user and the purpose of use. `outbox` says which writes may be queued: `off`, `on-request` (with
+    `Prefer: respond-async`) or `always`. `content_type` is the type assumed for a body without a
+    type, or declared as plain text.
     """
 
     name: str
-    credential: str = "default"
+    tokens: TokensInUse = NO_TOKENS
     permissions: Permissions = ALLOW_ALL
     rate: TokenBucket | None = None
     slots: ConcurrencyLimiter | None = None
@@ -72,6 +83,11 @@ class Caller:
     user_header: bytes | None = None
     purpose_header: bytes | None = None
     content_type: bytes | None = None
+
+    @property
+    def credential(self) -> str:
+        """The name in metrics and audit of the credential whose tokens are used."""
+        return self.tokens.credential
 
 
 ANONYMOUS: Final = Caller("anonymous")
@@ -121,7 +137,7 @@ class AuthResult:
 
 
 class CallerRegistry:
-    """Identifies the caller of a request; without configured callers, every caller is `anonymous`.
+    """Identifies the caller of a request; without `matchers`, every caller is `anonymous`.
 
     X-Forwarded-For is trusted only if it comes from one of the `trusted_proxies`.
     """
@@ -130,7 +146,9 @@ class CallerRegistry:
         self,
         matchers: Sequence[CallerMatcher] = (),
         trusted_proxies: tuple[IPNetwork, ...] = (),
+        anonymous: Caller = ANONYMOUS,
     ) -> None:
+        self._anonymous = anonymous
         self._matchers = tuple(matchers)
         self._trusted_proxies = trusted_proxies
         self._keys = [
@@ -169,7 +187,7 @@ class CallerRegistry:
         """
         if not self._matchers:
             _reject_cross_site(header)
-            return ANONYMOUS
+            return self._anonymous
         matchers = self._match_secret(header)
         if matchers is None:
             return self._match_network(peer)

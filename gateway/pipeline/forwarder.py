@@ -20,7 +20,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from gateway import errors
 from gateway.errors import GatewayError
@@ -49,19 +49,15 @@ if TYPE_CHECKING:
     from gateway.fhir.interaction import Interaction
     from gateway.http.headers import RequestHeader
     from gateway.http.server.caller_connection import IncomingRequest
-    from gateway.login.user_tokens import UserTokenProvider
     from gateway.oauth.token_response import AccessToken
-    from gateway.oauth.tokens import TokenManager
+    from gateway.pipeline.callers import TokensInUse
     from gateway.pipeline.guards import SearchGuard
     from gateway.pipeline.link_translation import LinkTranslator
     from gateway.pipeline.permissions import Permissions
-    from gateway.pipeline.platform_client import PlatformClient, ProbeTokenProvider
+    from gateway.pipeline.platform_client import PlatformClient
     from gateway.pipeline.request import RequestContext
     from gateway.pipeline.response_writer import DownstreamWriter
     from gateway.pipeline.upstream import Upstream
-
-    # Stated as an alias, which mypyc takes for a variable otherwise.
-    TokenProvider: TypeAlias = TokenManager | UserTokenProvider | ProbeTokenProvider
 
 # A larger number is equivalent to no limit; a value with more digits is left unchanged.
 _MAX_FORWARDS: Final = re.compile(rb"(max-forwards: )([0-9]{1,9})\r\n", re.IGNORECASE)
@@ -92,52 +88,52 @@ def _final_recipient_response() -> UpstreamResponse:
 
 
 class Forwarder:
-    """Forwards with the credential's token, and once more with a new token after a 401."""
+    """Forwards with an access token, and once more with a new token after a 401."""
 
-    def __init__(
-        self, upstream: Upstream, tokens: TokenProvider, on_retry: Callable[[str], None]
-    ) -> None:
+    def __init__(self, upstream: Upstream, on_retry: Callable[[str], None]) -> None:
         self._upstream = upstream
-        self._tokens = tokens
         self._on_retry = on_retry
 
     async def send(
-        self, exchange: Exchange, outgoing: UpstreamRequest, credential: str, token: AccessToken
+        self, exchange: Exchange, outgoing: UpstreamRequest, tokens: TokensInUse, token: AccessToken
     ) -> UpstreamResponse:
-        """Return the platform's response, which is never a 401. Raises `GatewayError`."""
+        """Return the platform's response, which is never a 401. Raises `GatewayError`.
+
+        `token` is the current one of `tokens`.
+        """
         if outgoing.is_final_recipient:
             return _final_recipient_response()
         exchange.token_id = token.token_id
         response = await self._upstream.send(exchange, outgoing, token.authorization)
         if response.status == 401:
-            token = await self._replacement_token(response, outgoing, credential, token)
+            token = await self._replacement_token(response, outgoing, tokens, token)
             exchange.token_id = token.token_id
             self._on_retry("token")
             response = await self._upstream.send(exchange, outgoing, token.authorization)
         if response.status == 401:
             response.close()
-            self._tokens.on_fresh_token_rejected(credential, token)
+            tokens.on_fresh_token_rejected(token)
             raise _token_rejected_error("the platform refused a fresh token")
         if response.status < 500:
-            self._tokens.on_token_accepted(credential, token)
+            tokens.on_token_accepted(token)
         return response
 
     async def _replacement_token(
         self,
         response: UpstreamResponse,
         outgoing: UpstreamRequest,
-        credential: str,
+        tokens: TokensInUse,
         token: AccessToken,
     ) -> AccessToken:
         response.close()
         body = outgoing.body
         if body is not None:
             if not body.is_replayable:
-                self._tokens.invalidate(credential, token)
+                tokens.invalidate(token)
                 detail = "the platform refused the token, and the body cannot be sent again"
                 raise _token_rejected_error(detail, advice="body-gone")
             body.rewind()
-        return await self._tokens.replace_rejected(credential, token)
+        return await tokens.replace_rejected(token)
 
 
 def _token_rejected_error(detail: str, advice: str = "") -> GatewayError:
@@ -263,8 +259,7 @@ class RequestComposer:
         if self._client is None:
             return None
         exchange, path = context.exchange, context.target.path
-        credential = exchange.credential or "default"
-        return await fetch_etag(self._client, path, credential, exchange.request_id)
+        return await fetch_etag(self._client, path, context.caller.tokens, exchange.request_id)
 
 
 def add_bundle_type_check(
@@ -343,16 +338,16 @@ class CompressingForwarder:
         self._refused = False
 
     async def send(
-        self, exchange: Exchange, outgoing: UpstreamRequest, credential: str, token: AccessToken
+        self, exchange: Exchange, outgoing: UpstreamRequest, tokens: TokensInUse, token: AccessToken
     ) -> UpstreamResponse:
         """Return the response that the inner forwarder returns. Raises what that raises."""
         compressed = await self._compressed_request(outgoing)
-        response = await self._forwarder.send(exchange, compressed or outgoing, credential, token)
+        response = await self._forwarder.send(exchange, compressed or outgoing, tokens, token)
         if compressed is not None and response.status == 415:
             # The platform rejected the format (RFC 9110 section 15.5.16) and did not process the
             # request.
             response.close()
-            response = await self._forwarder.send(exchange, outgoing, credential, token)
+            response = await self._forwarder.send(exchange, outgoing, tokens, token)
             self._refused = response.status != 415  # a second 415 is about the Content-Type
         self._update_support(response)
         return response

@@ -60,8 +60,7 @@ if TYPE_CHECKING:
     from gateway.http.server.request_parser import ConnectionDisposition
     from gateway.oauth.token_response import AccessToken
     from gateway.outbox.intake import OutboxWriteQueue
-    from gateway.pipeline.callers import AuthResult, Caller
-    from gateway.pipeline.forwarder import TokenProvider
+    from gateway.pipeline.callers import AuthResult, Caller, TokensInUse
     from gateway.pipeline.guards import ConditionGuard, SearchGuard
     from gateway.pipeline.own_replies import LocalResponder
     from gateway.pipeline.request_body import RequestBody
@@ -147,7 +146,6 @@ class Handler:
         callers: CallerRegistry,
         permissions: PermissionCheck,
         unidentified_limiter: UnidentifiedLimiter,
-        tokens: TokenProvider,
         forwarder: Forwarder | CompressingForwarder,
         link_translators: LinkTranslatorFactory,
         composer: RequestComposer,
@@ -168,7 +166,6 @@ class Handler:
         self._callers = callers
         self._permissions = permissions
         self._unidentified_limiter = unidentified_limiter
-        self._tokens = tokens
         self._forwarder = forwarder
         self._link_translators = link_translators
         self._composer = composer
@@ -373,24 +370,24 @@ class Handler:
         return self._write_queue.forward_or_queue(self._forward, context)
 
     async def _forward(self, context: RequestContext) -> UpstreamResponse:
-        exchange, credential = context.exchange, context.caller.credential
-        token = self._tokens.current(credential) or await self._wait_for_token(exchange, credential)
+        exchange, tokens = context.exchange, context.caller.tokens
+        token = tokens.current() or await self._wait_for_token(exchange, tokens)
         misses_version = self._composer.needs_if_match(context)
         version = await self._composer.fetch_current_version(context) if misses_version else None
         outgoing = self._composer.compose(context, version)
         started_at = self._monotonic()
         try:
-            response = await self._forwarder.send(exchange, outgoing, credential, token)
+            response = await self._forwarder.send(exchange, outgoing, tokens, token)
         finally:
             if exchange.attempts:
                 exchange.upstream_duration = self._monotonic() - started_at
         self._permissions.remember_status_url(context, response)
         return response
 
-    async def _wait_for_token(self, exchange: Exchange, credential: str) -> AccessToken:
+    async def _wait_for_token(self, exchange: Exchange, tokens: TokensInUse) -> AccessToken:
         started_at = self._monotonic()
         try:
-            return await self._tokens.wait_for_token(credential)
+            return await tokens.wait_for_token()
         finally:
             exchange.token_wait = (started_at, self._monotonic())
 

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from gateway.fhir.capability_statement import TypeCapability
     from gateway.http.client.upstream_response import UpstreamResponse
     from gateway.oauth.token_response import AccessToken
-    from gateway.oauth.tokens import TokenManager
-    from gateway.pipeline.forwarder import Forwarder, TokenProvider
+    from gateway.oauth.tokens import Tokens
+    from gateway.pipeline.callers import TokensInUse
+    from gateway.pipeline.forwarder import Forwarder
 
 _log = get_logger(__name__)
 
@@ -40,15 +41,14 @@ _ACCEPT: Final = (b"Accept: application/fhir+json\r\n", b"Accept-Encoding: ident
 class PlatformClient:
     """Reads from the platform; `platform_path` is its base path without a final slash."""
 
-    def __init__(self, forwarder: Forwarder, tokens: TokenProvider, platform_path: str) -> None:
+    def __init__(self, forwarder: Forwarder, platform_path: str) -> None:
         self._forwarder = forwarder
-        self._tokens = tokens
         self.platform_path = platform_path
 
     async def get(
         self,
         suffix: str,
-        credential: str,
+        tokens: TokensInUse,
         request_id: str,
         *,
         field_lines: Sequence[bytes] = (),
@@ -59,7 +59,7 @@ class PlatformClient:
         `field_lines` are additional fields. `single_attempt`: a request to which the platform
         responded is not retried, and it is sent also while the circuit is open.
         """
-        token = self._tokens.current(credential) or await self._tokens.wait_for_token(credential)
+        token = tokens.current() or await tokens.wait_for_token()
         outgoing = UpstreamRequest(
             method="GET",
             target=(self.platform_path + suffix).encode("ascii"),
@@ -71,14 +71,14 @@ class PlatformClient:
         )
         # This exchange belongs to no caller: it only collects what `send` records and is not read.
         exchange = Exchange(request_id=request_id, started_at=0.0, started_monotonic=0.0)
-        return await self._forwarder.send(exchange, outgoing, credential, token)
+        return await self._forwarder.send(exchange, outgoing, tokens, token)
 
 
 async def fetch_etag(
-    client: PlatformClient, suffix: str, credential: str, request_id: str
+    client: PlatformClient, suffix: str, tokens: TokensInUse, request_id: str
 ) -> bytes | None:
     """Return the current ETag of a resource at the platform, or None. Raises `GatewayError`."""
-    response = await client.get(suffix, credential, request_id)
+    response = await client.get(suffix, tokens, request_id)
     try:
         etag = response.field(b"etag") if response.status == 200 else None
         return None if etag is None else etag.encode("latin-1")
@@ -106,9 +106,11 @@ class CapabilityCache:
     what the platform declares; None also where the platform declares nothing.
     """
 
-    def __init__(self, client: PlatformClient, credential: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, client: PlatformClient, tokens: TokensInUse, clock: Callable[[], float]
+    ) -> None:
         self._client = client
-        self._credential = credential
+        self._tokens = tokens
         self._clock = clock
         self._by_type: Mapping[str, TypeCapability] | None = None
         self._due = clock()
@@ -157,7 +159,10 @@ class CapabilityCache:
             why = error if isinstance(error, GatewayError) else "the platform's answer holds none"
             reason = error.reason if isinstance(error, GatewayError) else errors.UPSTREAM_NON_FHIR
             _log.warning(
-                "no CapabilityStatement: %s", why, reason=reason.code, credential=self._credential
+                "no CapabilityStatement: %s",
+                why,
+                reason=reason.code,
+                credential=self._tokens.credential,
             )
             if self._by_type is None:
                 self.unavailable_reason = None if isinstance(error, ValueError) else reason
@@ -166,7 +171,7 @@ class CapabilityCache:
             self._task = None
 
     async def _fetch(self) -> bytes:
-        response = await self._client.get("/metadata", self._credential, str(uuid.uuid4()))
+        response = await self._client.get("/metadata", self._tokens, str(uuid.uuid4()))
         try:
             if response.status in _UNAVAILABLE_STATUSES:
                 raise GatewayError(errors.UPSTREAM_BUSY)
@@ -194,50 +199,51 @@ _ACCEPT_GZIP: Final = b"Accept-Encoding: gzip\r\n"
 _VALIDATORS: Final = ((b"etag", b"If-None-Match"), (b"last-modified", b"If-Modified-Since"))
 
 
-class ProbeTokenProvider:
-    """Token provider for requests whose success proves nothing about the token.
+class UnprovenTokens:
+    """The tokens of a credential, for requests whose success proves nothing about the token.
 
     The metadata need no authentication.
     """
 
-    def __init__(self, tokens: TokenManager) -> None:
+    def __init__(self, tokens: Tokens) -> None:
+        self.credential = tokens.credential
         self.current = tokens.current
         self.wait_for_token = tokens.wait_for_token
         self.replace_rejected = tokens.replace_rejected
         self.invalidate = tokens.invalidate
         self.on_fresh_token_rejected = tokens.on_fresh_token_rejected
 
-    def on_token_accepted(self, credential: str, token: AccessToken) -> None:
+    def on_token_accepted(self, token: AccessToken) -> None:
         """Do nothing, so that rejections of this token continue to be counted."""
 
 
 class PlatformProbe:
     """Probes with the current access token; without a valid one no request is sent."""
 
-    def __init__(self, client: PlatformClient, tokens: ProbeTokenProvider) -> None:
+    def __init__(self, client: PlatformClient) -> None:
         self._client = client
-        self._tokens = tokens
         self._conditions: list[bytes] = []
 
-    async def probe(self, credential: str) -> str | None:
+    async def probe(self, tokens: Tokens) -> str | None:
         """Return the signal (`gateway.health.evidence`); None if nothing could be found out."""
-        if self._tokens.current(credential) is None:
+        if tokens.current() is None:
             return None
+        unproven = UnprovenTokens(tokens)
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT):
-                return await self._request_metadata(credential)
+                return await self._request_metadata(unproven)
         except TimeoutError:
             return TIMEOUT
 
-    async def _request_metadata(self, credential: str) -> str | None:
+    async def _request_metadata(self, tokens: UnprovenTokens) -> str | None:
         try:
-            return await self._probe_signal(credential)
+            return await self._probe_signal(tokens)
         except (UpstreamConnectionError, GatewayError) as failure:
             error = _to_gateway_error(failure)
         if error.reason is errors.UPSTREAM_FAILED:
             # An idle connection may just have been closed, which shows nothing about the platform.
             try:
-                return await self._probe_signal(credential)
+                return await self._probe_signal(tokens)
             except (UpstreamConnectionError, GatewayError) as failure:
                 error = _to_gateway_error(failure)
         if error.reason is errors.UPSTREAM_BUSY:
@@ -245,10 +251,10 @@ class PlatformProbe:
             return None
         return signal_of_reason(error.reason.code, error.upstream_status)
 
-    async def _probe_signal(self, credential: str) -> str:
+    async def _probe_signal(self, tokens: UnprovenTokens) -> str:
         field_lines = (_ACCEPT_GZIP, *self._conditions)
         response = await self._client.get(
-            "/metadata", credential, str(uuid.uuid4()), field_lines=field_lines, single_attempt=True
+            "/metadata", tokens, str(uuid.uuid4()), field_lines=field_lines, single_attempt=True
         )
         try:
             await response.prefetch(_MAX_PROBE_BYTES)

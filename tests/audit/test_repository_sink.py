@@ -293,7 +293,7 @@ async def test_the_settings_choose_the_profile(
             settings,
             lambda *_: None,
             stdout=pipe.writer,
-            repository=repository_writer(settings, lambda *_: None, session, lambda: None),
+            repository=repository_writer(settings, lambda *_: None, session, lambda _: None),
         )
         audit.record_event("login", user="aziza")
         assert await audit.close(10) == 0

@@ -11,9 +11,8 @@ from gateway.config.operations_settings import LoginSettings
 from gateway.config.outbound_settings import SsoSettings
 from gateway.errors import GatewayError
 from gateway.login.session_store import MemorySessionStore, Session, SignedInUser
-from gateway.login.session_store import UserCredential as Credential
 from gateway.login.sessions import SessionManager
-from gateway.login.user_tokens import SessionRenewals, UserTokenProvider
+from gateway.login.user_tokens import SessionRenewals, UserTokens
 from gateway.oauth.grants import RenewalGrant, UserTokenSet
 from gateway.oauth.token_response import AccessToken, TokenRequestError
 from gateway.secret import Secret
@@ -42,13 +41,6 @@ class Endpoint:
         return UserTokenSet(made(answer, self.clock), RenewalGrant(Secret(f"{answer}-refresh")))
 
 
-class Nobody:
-    """The gateway's own credentials, which are not asked for here."""
-
-    def __getattr__(self, name: str) -> object:
-        raise AssertionError(name)
-
-
 def made(value: str, clock: FakeClock) -> AccessToken:
     """A token that has just come."""
     return AccessToken(value, received_at=clock(), lifetime=LIFETIME, wall_expiry=0.0)
@@ -66,20 +58,15 @@ class Bench:
         self.sessions = SessionManager(
             store=self.store, login=LoginSettings(), identity="here", clock=self.clock
         )
-        renewals = SessionRenewals(
+        self.renewals = SessionRenewals(
             endpoint=self.sso,  # type: ignore[arg-type]
             sessions=self.sessions,
             sign_out=self,  # type: ignore[arg-type]
             audit=self,  # type: ignore[arg-type]
-            clock=self.clock,
-            sessions_persist=False,
-        )
-        self.tokens = UserTokenProvider(
-            credential_tokens=Nobody(),  # type: ignore[arg-type]
-            renewals=renewals,
             sso=SsoSettings(token_url="https://sso.test/token"),
             challenge=(),
             clock=self.clock,
+            sessions_persist=False,
         )
 
     async def revoke(self, session: Session) -> None:
@@ -90,11 +77,11 @@ class Bench:
         """Why a session ended, in the place of the audit."""
         self.ended.append(outcome)
 
-    async def session(self, *, renewable: bool = True) -> tuple[Session, Credential]:
+    async def session(self, *, renewable: bool = True) -> tuple[Session, UserTokens]:
         """Create the session of a signed-in user."""
         renewal = RenewalGrant(Secret("r0")) if renewable else RenewalGrant()
         _, session = await self.sessions.create(SignedInUser("dr"), made("t0", self.clock), renewal)
-        return session, Credential(session)
+        return session, UserTokens(session, self.renewals)
 
 
 @pytest.fixture
@@ -113,26 +100,26 @@ AWAY = TokenRequestError("transient", "no connection")
 
 async def test_a_token_is_renewed_ahead_of_its_end(bench: Bench) -> None:
     """Within the last minute a request goes out with the token that there is and renews it."""
-    _, credential = await bench.session()
+    _, tokens = await bench.session()
     bench.sso.script.append("t1")
-    assert bench.tokens.current(credential) == made("t0", bench.clock)
+    assert tokens.current() == made("t0", bench.clock)
     await turn()
     assert bench.sso.asked == []
     bench.clock.now += LIFETIME - 59
-    assert bench.tokens.current(credential) == made("t0", bench.clock)
+    assert tokens.current() == made("t0", bench.clock)
     await turn()
-    assert bench.tokens.current(credential) == made("t1", bench.clock)
+    assert tokens.current() == made("t1", bench.clock)
     assert len(bench.sso.asked) == 1
 
 
 async def test_one_renewal_at_a_time(bench: Bench) -> None:
     """However many tabs wait, the SSO is asked once; one that leaves ends nothing."""
-    _, credential = await bench.session()
+    _, tokens = await bench.session()
     bench.sso.script.append("t1")
     bench.sso.gate.clear()
     bench.clock.now += LIFETIME
-    assert bench.tokens.current(credential) is None
-    waiters = [asyncio.ensure_future(bench.tokens.wait_for_token(credential)) for _ in range(5)]
+    assert tokens.current() is None
+    waiters = [asyncio.ensure_future(tokens.wait_for_token()) for _ in range(5)]
     await turn()
     waiters[0].cancel()
     await turn()
@@ -143,120 +130,118 @@ async def test_one_renewal_at_a_time(bench: Bench) -> None:
 
 async def test_a_failure_is_not_repeated_at_once(bench: Bench) -> None:
     """While the SSO is away the token is used for as long as it lives, and the SSO left alone."""
-    session, credential = await bench.session()
+    session, tokens = await bench.session()
     bench.sso.script.extend([AWAY, AWAY, "t1"])
     bench.clock.now += LIFETIME - 30
     for _ in range(3):
-        assert bench.tokens.current(credential) == made("t0", bench.clock)
+        assert tokens.current() == made("t0", bench.clock)
         await turn()
     assert len(bench.sso.asked) == 1
     bench.clock.now += 30
     with pytest.raises(GatewayError, match="sso-unavailable"):
-        await bench.tokens.wait_for_token(credential)
+        await tokens.wait_for_token()
     with pytest.raises(GatewayError, match="sso-unavailable"):
-        await bench.tokens.wait_for_token(credential)
+        await tokens.wait_for_token()
     assert len(bench.sso.asked) == 2
     bench.clock.now += 3
-    assert await bench.tokens.wait_for_token(credential) == made("t1", bench.clock)
+    assert await tokens.wait_for_token() == made("t1", bench.clock)
     assert (session.is_ended, bench.ended) == (False, [])
 
 
 async def test_tokens_that_come_after_the_sign_out_are_let_go(bench: Bench) -> None:
     """Who signs out while a renewal is under way leaves no refresh token behind at the SSO."""
-    session, credential = await bench.session()
+    session, tokens = await bench.session()
     bench.sso.script.append("t1")
     bench.sso.gate.clear()
     bench.clock.now += LIFETIME
-    asked = asyncio.ensure_future(bench.tokens.wait_for_token(credential))
+    asked = asyncio.ensure_future(tokens.wait_for_token())
     await turn()
     await bench.sessions.end(session)
     bench.sso.gate.set()
     with pytest.raises(GatewayError, match="caller-unauthenticated"):
         await asked
-    await bench.tokens.finish()
+    await bench.renewals.finish()
     assert bench.orphans == [RenewalGrant(Secret("t1-refresh"))]
 
 
 async def test_a_refusal_of_the_person_ends_the_session(bench: Bench) -> None:
     """The session ends even while the token is valid, because the sign-in was revoked."""
-    session, credential = await bench.session()
+    session, tokens = await bench.session()
     bench.sso.script.append(refused("invalid_grant"))
     bench.clock.now += LIFETIME - 30
-    bench.tokens.current(credential)
+    tokens.current()
     await turn()
     assert (session.is_ended, bench.ended) == (True, ["refused"])
     assert await bench.store.get(session.key) is None
     with pytest.raises(GatewayError, match="caller-unauthenticated"):
-        await bench.tokens.wait_for_token(credential)
+        await tokens.wait_for_token()
     assert len(bench.sso.asked) == 1
 
 
 @pytest.mark.parametrize("error", ["invalid_client", "other", "invalid_request"])
 async def test_a_refusal_of_the_client_signs_nobody_out(bench: Bench, error: str) -> None:
     """A wrong secret of the gateway is waited out, after the token's end with sso-unavailable."""
-    session, credential = await bench.session()
+    session, tokens = await bench.session()
     bench.sso.script.extend([refused(error), refused(error), "t1"])
     bench.clock.now += LIFETIME - 30
-    bench.tokens.current(credential)
+    tokens.current()
     await turn()
-    assert bench.tokens.current(credential) is not None
+    assert tokens.current() is not None
     bench.clock.now += 30
     with pytest.raises(GatewayError, match="sso-unavailable"):
-        await bench.tokens.wait_for_token(credential)
+        await tokens.wait_for_token()
     assert (session.is_ended, bench.ended) == (False, [])
     bench.clock.now += 30
-    assert (await bench.tokens.wait_for_token(credential)).reveal() == "t1"
+    assert (await tokens.wait_for_token()).reveal() == "t1"
 
 
 async def test_renewals_that_401s_force_pause(bench: Bench) -> None:
     """A platform that refuses every token does not make the gateway storm the SSO."""
-    session, credential = await bench.session()
+    session, tokens = await bench.session()
     bench.sso.script.extend(["t1", "t2"])
-    fresh = await bench.tokens.replace_rejected(credential, session.token)
-    bench.tokens.on_fresh_token_rejected(credential, fresh)
+    fresh = await tokens.replace_rejected(session.token)
+    tokens.on_fresh_token_rejected(fresh)
     with pytest.raises(GatewayError, match="token-rejected"):
-        await bench.tokens.replace_rejected(credential, fresh)
+        await tokens.replace_rejected(fresh)
     assert len(bench.sso.asked) == 1
     bench.clock.now += 31
-    bench.tokens.on_token_accepted(
-        credential, await bench.tokens.replace_rejected(credential, fresh)
-    )
+    tokens.on_token_accepted(await tokens.replace_rejected(fresh))
     assert len(bench.sso.asked) == 2
 
 
 async def test_a_401_for_a_token_that_was_replaced_meanwhile_forces_nothing(bench: Bench) -> None:
     """Of several tabs with the old token only the first one renews."""
-    session, credential = await bench.session()
+    session, tokens = await bench.session()
     old = session.token
     bench.sso.script.append("t1")
-    assert await bench.tokens.replace_rejected(credential, old) == made("t1", bench.clock)
-    assert await bench.tokens.replace_rejected(credential, old) == made("t1", bench.clock)
+    assert await tokens.replace_rejected(old) == made("t1", bench.clock)
+    assert await tokens.replace_rejected(old) == made("t1", bench.clock)
     assert len(bench.sso.asked) == 1
 
 
 async def test_the_same_token_again_is_none(bench: Bench) -> None:
     """An SSO that gives the refused token once more has given nothing."""
-    session, credential = await bench.session()
+    session, tokens = await bench.session()
     bench.sso.script.append("t0")
     with pytest.raises(GatewayError, match="token-rejected"):
-        await bench.tokens.replace_rejected(credential, session.token)
+        await tokens.replace_rejected(session.token)
 
 
 async def test_a_bug_lets_no_old_token_out(bench: Bench) -> None:
     """Whatever breaks in a renewal, an expired token is never used."""
-    _, credential = await bench.session()
+    _, tokens = await bench.session()
     bench.clock.now += LIFETIME
     with pytest.raises(GatewayError, match="sso-unavailable"):
         # The script is empty, which breaks the endpoint.
-        await bench.tokens.wait_for_token(credential)
+        await tokens.wait_for_token()
 
 
 async def test_without_a_refresh_token_the_session_ends_with_its_token(bench: Bench) -> None:
     """There is nothing to ask the SSO with."""
-    session, credential = await bench.session(renewable=False)
+    session, tokens = await bench.session(renewable=False)
     bench.clock.now += LIFETIME
     with pytest.raises(GatewayError, match="caller-unauthenticated"):
-        await bench.tokens.wait_for_token(credential)
+        await tokens.wait_for_token()
     assert session.is_ended
 
 

@@ -1,4 +1,4 @@
-"""A `TokenManager` with an SSO double, a clock that the test moves, and a recording observer."""
+"""A credential's `Tokens` with an SSO double, a clock of the test and a recording observer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gateway.oauth.credential import CredentialSource
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import AccessToken
 from gateway.oauth.token_store import MemoryTokenStore, TokenStore
-from gateway.oauth.tokens import TokenManager, TokenState
+from gateway.oauth.tokens import Tokens, TokenState, make_tokens
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock, turn
 from tests.doubles.sso import Sso
@@ -59,7 +59,7 @@ class RecordingObserver:
 
 
 class Bench:
-    """The environment of a test of `TokenManager`; the credential is `default`.
+    """The environment of a test of `Tokens`; the credential is `default`.
 
     `timeout` limits how long requests wait for a token, not the token requests themselves.
     """
@@ -79,12 +79,12 @@ class Bench:
             clock=clock,
             wall_clock=clock.wall,
         )
-        self.tokens = self.made()
+        self.tokens = self.made()["default"]
 
-    def made(self, *names: str, store: TokenStore | None = None) -> TokenManager:
-        """Return another token manager for the same SSO, with a credential of each name."""
-        return TokenManager(
-            sources={name: self.source() for name in names or ("default",)},
+    def made(self, *names: str, store: TokenStore | None = None) -> dict[str, Tokens]:
+        """Return other tokens of the same SSO, of a credential of each name."""
+        return make_tokens(
+            {name: self.source(name=name) for name in names or ("default",)},
             store=store or self.store,
             metrics=self.observer,  # type: ignore[arg-type] # a double
             audit=self.observer,  # type: ignore[arg-type] # a double
@@ -93,29 +93,31 @@ class Bench:
             rng=random.Random(17),  # noqa: S311 - the same jitter in every run
         )
 
-    def source(self, endpoint: TokenEndpoint | None = None) -> CredentialSource:
+    def source(
+        self, endpoint: TokenEndpoint | None = None, name: str = "default"
+    ) -> CredentialSource:
         """Return a source with the planted secret."""
         return CredentialSource(
             endpoint=endpoint or self.endpoint,
             credential=CredentialSettings(client_id="id"),
-            name="default",
+            name=name,
             authenticators=parse_client_secrets("id", Secret(SECRET), in_header=False),
         )
 
     async def obtain(self) -> AccessToken:
         """Return the token that a request would get."""
-        return await self.tokens.wait_for_token("default")
+        return await self.tokens.wait_for_token()
 
     @property
     def current(self) -> str | None:
         """Return the token that a request would get without waiting, None without one."""
-        token = self.tokens.current("default")
+        token = self.tokens.current()
         return token.reveal() if token is not None else None
 
     @property
     def state(self) -> TokenState:
         """Return the state of the credential."""
-        return self.tokens.token_states()["default"]
+        return self.tokens.state()
 
     async def settled(self) -> None:
         """Return when no token request is in flight."""
@@ -134,7 +136,7 @@ class Bench:
 
 @asynccontextmanager
 async def bench(timeout: float = 10.0) -> AsyncIterator[Bench]:
-    """Yield an SSO, a session and a token manager, and close them at the end."""
+    """Yield an SSO, a session and tokens, and close them at the end."""
     jar = aiohttp.DummyCookieJar()
     async with Sso() as sso, aiohttp.ClientSession(cookie_jar=jar, trust_env=False) as session:
         made = Bench(sso, session, FakeClock(), timeout)

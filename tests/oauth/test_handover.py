@@ -24,22 +24,22 @@ async def test_a_token_that_is_due_is_kept_while_the_sso_is_down(old: Bench) -> 
     """Due for renewal, so no longer taken from the store, but valid: the successor goes on."""
     old.sso.handle(answers.status(503))
     await old.pass_time(85)
-    token = old.tokens.current("default")
+    token = old.tokens.current()
     assert token is not None
     old.tokens.stop_renewing()
-    successor = old.made()
-    await successor.start({"default": token})
-    assert successor.current("default") == token
+    successor = old.made()["default"]
+    await successor.start(token)
+    assert successor.current() == token
     await successor.close()
 
 
 async def test_a_kept_token_is_renewed_in_time(old: Bench) -> None:
     """The successor asks no sooner than it would have, and not later."""
-    token = old.tokens.current("default")
+    token = old.tokens.current()
     assert token is not None
     old.tokens.stop_renewing()
-    before, old.tokens = old.tokens, old.made()
-    await old.tokens.start({"default": token})
+    before, old.tokens = old.tokens, old.made()["default"]
+    await old.tokens.start(token)
     assert len(old.sso.requests) == 1
     await old.pass_time(65)
     assert len(old.sso.requests) == 1

@@ -15,15 +15,15 @@ from tests.oauth.harness import Bench
 async def replaced(given: Bench, rejected: AccessToken) -> str:
     """The value of the token to try next, or the reason of the error."""
     try:
-        return (await given.tokens.replace_rejected("default", rejected)).reveal()
+        return (await given.tokens.replace_rejected(rejected)).reveal()
     except GatewayError as error:
         return error.reason.code
 
 
 async def reject_twice(given: Bench, token: AccessToken) -> AccessToken:
     """One request whose token and new token are both refused; the new token."""
-    fresh = await given.tokens.replace_rejected("default", token)
-    given.tokens.on_fresh_token_rejected("default", fresh)
+    fresh = await given.tokens.replace_rejected(token)
+    given.tokens.on_fresh_token_rejected(fresh)
     return fresh
 
 
@@ -44,7 +44,7 @@ async def test_dropped_before_the_new_one_is_there(given: Bench) -> None:
     """While a new token is fetched, none gets the rejected one; all wait for the same."""
     token = await given.obtain()
     given.sso.hold()
-    replacing = asyncio.ensure_future(given.tokens.replace_rejected("default", token))
+    replacing = asyncio.ensure_future(given.tokens.replace_rejected(token))
     await given.sso.seen(2)
     assert given.current is None
     waiting = asyncio.ensure_future(given.obtain())
@@ -83,7 +83,7 @@ async def test_second_rejection_pauses(given: Bench) -> None:
         assert given.current == "token-2"
         assert await replaced(given, fresh) == "token-rejected"
     with pytest.raises(GatewayError) as caught:
-        await given.tokens.replace_rejected("default", fresh)
+        await given.tokens.replace_rejected(fresh)
     assert caught.value.upstream_status == 401
     await given.clock.advance(0.9)
     assert await replaced(given, fresh) == "token-rejected"
@@ -102,7 +102,7 @@ async def test_pauses_grow(given: Bench) -> None:
         await given.pass_time(pause - 0.1, step=5)
         assert await replaced(given, token) == "token-rejected"
         await given.pass_time(0.2)
-        token = given.tokens.current("default")
+        token = given.tokens.current()
 
 
 async def test_accepted_ends_the_pause(given: Bench) -> None:
@@ -110,7 +110,7 @@ async def test_accepted_ends_the_pause(given: Bench) -> None:
     fresh = await reject_twice(given, await given.obtain())
     await given.clock.advance(1.1)
     fresh = await reject_twice(given, fresh)
-    given.tokens.on_token_accepted("default", fresh)
+    given.tokens.on_token_accepted(fresh)
     assert not given.state.is_rejected
     await given.clock.advance(1.1)
     fresh = await reject_twice(given, fresh)
@@ -123,15 +123,15 @@ async def test_other_token_accepted(given: Bench) -> None:
     """That the platform accepts an older token says nothing of the one it refused."""
     token = await given.obtain()
     await reject_twice(given, token)
-    given.tokens.on_token_accepted("default", token)
+    given.tokens.on_token_accepted(token)
     assert given.state.is_rejected
 
 
 async def test_many_second_rejections_are_one(given: Bench) -> None:
     """Fifty requests that are refused twice at the same time do not add up to a long pause."""
-    fresh = await given.tokens.replace_rejected("default", await given.obtain())
+    fresh = await given.tokens.replace_rejected(await given.obtain())
     for _ in range(50):
-        given.tokens.on_fresh_token_rejected("default", fresh)
+        given.tokens.on_fresh_token_rejected(fresh)
     await given.clock.advance(1.1)
     assert await replaced(given, fresh) == "token-3"
 
@@ -144,7 +144,7 @@ async def test_platform_that_refuses_everything(given: Bench) -> None:
         token = await given.obtain()
         if (await replaced(given, token)) != "token-rejected" and given.current != token.reveal():
             # Another request sends the new token first, and is refused as its first 401.
-            assert await replaced(given, given.tokens.current("default")) == "token-rejected"
+            assert await replaced(given, given.tokens.current()) == "token-rejected"
         await given.clock.advance(0.1)
     assert 5 <= asked(given) <= 7
 
@@ -166,13 +166,13 @@ async def test_same_token_is_kept(given: Bench) -> None:
     token = await given.obtain()
     await replaced(given, token)
     assert given.current == "same"
-    given.tokens.on_token_accepted("default", token)
+    given.tokens.on_token_accepted(token)
     assert not given.state.is_rejected
 
 
 async def test_body_no_longer_at_hand(given: Bench) -> None:
     """A request that cannot be repeated drops its token; the next request has a new one."""
-    given.tokens.invalidate("default", await given.obtain())
+    given.tokens.invalidate(await given.obtain())
     assert given.current is None
     assert (await given.obtain()).reveal() == "token-2"
     assert asked(given) == 2
@@ -182,14 +182,14 @@ async def test_drop_of_an_older_token(given: Bench) -> None:
     """Dropping a token that is not in use any more changes nothing."""
     token = await given.obtain()
     await replaced(given, token)
-    given.tokens.invalidate("default", token)
+    given.tokens.invalidate(token)
     assert given.current == "token-2"
 
 
 async def test_drops_do_not_hammer(given: Bench) -> None:
     """Uploads that a platform refuses one after the other begin a pause as well."""
     for _ in range(20):
-        given.tokens.invalidate("default", await given.obtain())
+        given.tokens.invalidate(await given.obtain())
         await given.settled()
     assert asked(given) == 2
     assert given.state.is_rejected
@@ -201,7 +201,7 @@ async def test_sso_down_after_rejection(given: Bench) -> None:
     given.sso.script(answers.status(503))
     assert await replaced(given, token) == "sso-unavailable"
     assert given.current is None
-    given.tokens.invalidate("default", token)
+    given.tokens.invalidate(token)
     assert await replaced(given, token) == "sso-unavailable"
     assert asked(given) == 2
     await given.pass_time(1)
@@ -214,7 +214,7 @@ async def test_rejected_during_renewal(given: Bench) -> None:
     given.sso.hold()
     await given.clock.advance(245)
     await given.sso.seen(2)
-    replacing = asyncio.ensure_future(given.tokens.replace_rejected("default", token))
+    replacing = asyncio.ensure_future(given.tokens.replace_rejected(token))
     given.sso.release()
     assert (await replacing).reveal() == "token-2"
     assert asked(given) == 2
@@ -241,9 +241,9 @@ async def test_expiry_is_taken_back(given: Bench) -> None:
 
 async def test_forced_fetches_keep_their_distance(given: Bench) -> None:
     """A 401 just after a forced fetch gets its new token too, but not before a second is over."""
-    fresh = await given.tokens.replace_rejected("default", await given.obtain())
-    given.tokens.on_token_accepted("default", fresh)
-    replacing = asyncio.ensure_future(given.tokens.replace_rejected("default", fresh))
+    fresh = await given.tokens.replace_rejected(await given.obtain())
+    given.tokens.on_token_accepted(fresh)
+    replacing = asyncio.ensure_future(given.tokens.replace_rejected(fresh))
     await given.clock.advance(0.9)
     assert not replacing.done()
     assert asked(given) == 2
@@ -253,9 +253,9 @@ async def test_forced_fetches_keep_their_distance(given: Bench) -> None:
 
 async def test_others_go_on_meanwhile(given: Bench) -> None:
     """While a forced fetch is delayed, no other request waits; its time is known."""
-    fresh = await given.tokens.replace_rejected("default", await given.obtain())
-    given.tokens.on_token_accepted("default", fresh)
-    replacing = asyncio.ensure_future(given.tokens.replace_rejected("default", fresh))
+    fresh = await given.tokens.replace_rejected(await given.obtain())
+    given.tokens.on_token_accepted(fresh)
+    replacing = asyncio.ensure_future(given.tokens.replace_rejected(fresh))
     await given.clock.advance(0.5)
     assert given.current == "token-2"
     assert (given.state.is_fetching, given.state.next_attempt_in) == (False, 0.5)
@@ -269,14 +269,14 @@ async def test_a_caller_that_is_always_refused(given: Bench) -> None:
     token = await given.obtain()
     refused = 0
     for _ in range(100):
-        given.tokens.on_token_accepted("default", token)
-        replacing = asyncio.ensure_future(given.tokens.replace_rejected("default", token))
+        given.tokens.on_token_accepted(token)
+        replacing = asyncio.ensure_future(given.tokens.replace_rejected(token))
         await given.clock.advance(0.05)
         await given.settled()
         assert given.current is not None
         if replacing.done():
             token = replacing.result()
-            given.tokens.on_fresh_token_rejected("default", token)
+            given.tokens.on_fresh_token_rejected(token)
             refused += 1
         else:
             replacing.cancel()
@@ -288,10 +288,10 @@ async def test_a_caller_that_is_always_refused(given: Bench) -> None:
 async def test_accepted_a_moment_ago(given: Bench) -> None:
     """A token that the platform has just taken is not withdrawn from others by one 401."""
     token = await given.obtain()
-    given.tokens.on_token_accepted("default", token)
+    given.tokens.on_token_accepted(token)
     await given.clock.advance(0.9)
     given.sso.hold()
-    replacing = asyncio.ensure_future(given.tokens.replace_rejected("default", token))
+    replacing = asyncio.ensure_future(given.tokens.replace_rejected(token))
     await given.sso.seen(2)
     assert given.current == "token-1"
     given.sso.release()
@@ -302,10 +302,10 @@ async def test_accepted_a_moment_ago(given: Bench) -> None:
 async def test_accepted_long_ago(given: Bench) -> None:
     """That a token was good more than a second ago does not save it."""
     token = await given.obtain()
-    given.tokens.on_token_accepted("default", token)
+    given.tokens.on_token_accepted(token)
     await given.clock.advance(1.0)
     given.sso.hold()
-    replacing = asyncio.ensure_future(given.tokens.replace_rejected("default", token))
+    replacing = asyncio.ensure_future(given.tokens.replace_rejected(token))
     await given.sso.seen(2)
     assert given.current is None
     given.sso.release()
@@ -315,8 +315,8 @@ async def test_accepted_long_ago(given: Bench) -> None:
 async def test_what_another_token_was_is_nothing(given: Bench) -> None:
     """A new token does not profit from its predecessor's having been accepted."""
     token = await given.obtain()
-    given.tokens.on_token_accepted("default", token)
-    fresh = await given.tokens.replace_rejected("default", token)
+    given.tokens.on_token_accepted(token)
+    fresh = await given.tokens.replace_rejected(token)
     await given.clock.advance(0.5)
     assert await replaced(given, fresh) == "token-rejected"
     assert given.state.is_rejected
@@ -325,11 +325,11 @@ async def test_what_another_token_was_is_nothing(given: Bench) -> None:
 async def test_one_refusal_while_the_sso_is_down(given: Bench) -> None:
     """With the SSO down, one caller's 401 does not take from others what works for them."""
     token = await given.obtain()
-    given.tokens.on_token_accepted("default", token)
+    given.tokens.on_token_accepted(token)
     given.sso.handle(answers.status(503))
     assert await replaced(given, token) == "sso-unavailable"
     assert given.current == "token-1"
-    given.tokens.on_token_accepted("default", token)
+    given.tokens.on_token_accepted(token)
     assert await replaced(given, token) == "sso-unavailable"
     assert asked(given) == 2
     assert given.state.next_attempt_in is not None
@@ -338,13 +338,13 @@ async def test_one_refusal_while_the_sso_is_down(given: Bench) -> None:
 async def test_upload_refused_in_that_time(given: Bench) -> None:
     """A refused upload withdraws even a token that was just taken: the next request has another."""
     token = await given.obtain()
-    given.tokens.on_token_accepted("default", token)
-    given.tokens.invalidate("default", token)
+    given.tokens.on_token_accepted(token)
+    given.tokens.invalidate(token)
     assert given.current is None
     fresh = await given.obtain()
     assert fresh.reveal() == "token-2"
-    given.tokens.on_token_accepted("default", fresh)
-    given.tokens.invalidate("default", fresh)
+    given.tokens.on_token_accepted(fresh)
+    given.tokens.invalidate(fresh)
     assert given.current == "token-2"
     await given.pass_time(1.1)
     assert given.current == "token-3"
@@ -352,8 +352,8 @@ async def test_upload_refused_in_that_time(given: Bench) -> None:
 
 async def test_closing_ends_the_wait(given: Bench) -> None:
     """A request that waits for its turn gets shutting-down."""
-    fresh = await given.tokens.replace_rejected("default", await given.obtain())
-    given.tokens.on_token_accepted("default", fresh)
+    fresh = await given.tokens.replace_rejected(await given.obtain())
+    given.tokens.on_token_accepted(fresh)
     replacing = asyncio.ensure_future(replaced(given, fresh))
     await given.clock.advance(0.1)
     await given.tokens.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 
 from hypothesis import settings
@@ -15,7 +15,7 @@ from gateway.clock import TimeSource
 from gateway.config.outbound_settings import SsoSettings
 from gateway.errors import GatewayError
 from gateway.oauth.token_response import AccessToken, TokenRequestError, TokenResponse
-from gateway.oauth.tokens import TokenManager
+from gateway.oauth.tokens import Tokens, make_tokens
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock, turn
 from tests.oauth.harness import RecordingObserver
@@ -37,10 +37,20 @@ class Replica:
     """One gateway, as far as tokens go."""
 
     name: str
-    tokens: TokenManager
+    tokens: dict[str, Tokens]
     store: StoreOfOne
     sources: dict[str, FileSource]
     given: list[tuple[str, AccessToken]] = field(default_factory=list)
+
+    async def start(self, previous: Mapping[str, AccessToken | None]) -> None:
+        """Start to fetch the tokens that are not in `previous`."""
+        for client, tokens in self.tokens.items():
+            await tokens.start(previous.get(client))
+
+    async def close(self) -> None:
+        """Stop."""
+        for tokens in self.tokens.values():
+            await tokens.close()
 
 
 class ReplicaMachine(RuleBasedStateMachine):
@@ -77,8 +87,8 @@ class ReplicaMachine(RuleBasedStateMachine):
         sources = {client: FileSource(endpoint, client, self.file) for client in CLIENTS}
         for client, source in sources.items() if before is not None else ():
             source.take_over(before.sources[client])
-        tokens = TokenManager(
-            sources=sources,
+        tokens = make_tokens(
+            sources,
             store=store,
             metrics=(observer := RecordingObserver()),  # type: ignore[arg-type] # a double
             audit=observer,  # type: ignore[arg-type] # a double
@@ -92,13 +102,13 @@ class ReplicaMachine(RuleBasedStateMachine):
     @initialize()
     def first_replica_starts(self) -> None:
         """There is always one."""
-        self._run(self._made().tokens.start())
+        self._run(self._made().start({}))
 
     @precondition(lambda self: len(self.replicas) < 3)
     @rule()
     def replica_starts(self) -> None:
         """Another one comes."""
-        self._run(self._made().tokens.start())
+        self._run(self._made().start({}))
 
     @precondition(lambda self: len(self.replicas) > 1)
     @rule(data=st.data(), killed=st.booleans())
@@ -115,13 +125,13 @@ class ReplicaMachine(RuleBasedStateMachine):
         """The settings are read again; tokens are kept as the application keeps them."""
         old = self._pick(data)
         new = self._made(old)
-        kept = {client: old.tokens.current(client) for client in CLIENTS}
+        kept = {client: old.tokens[client].current() for client in CLIENTS}
 
         async def replace() -> None:
-            await new.tokens.start({name: token for name, token in kept.items() if token})
+            await new.start(kept)
             for client, token in kept.items():
                 if token and new.sources[client].store_key != old.sources[client].store_key:
-                    new.tokens.fetch_now(client)
+                    new.tokens[client].fetch_now()
 
         self._run(replace())
         new.given = [(client, token) for client, token in kept.items() if token]
@@ -130,7 +140,7 @@ class ReplicaMachine(RuleBasedStateMachine):
     def _leave(self, gone: Replica) -> None:
         self.leaving.add(gone.name)
         del self.replicas[gone.name]
-        self._run(gone.tokens.close())
+        self._run(gone.close())
 
     @rule(seconds=TIMES)
     def time_passes(self, seconds: float) -> None:
@@ -167,7 +177,7 @@ class ReplicaMachine(RuleBasedStateMachine):
     def request_comes(self, data: st.DataObject, client: str) -> None:
         """A request needs the token of its credential."""
         replica = self._pick(data)
-        self._ask(replica, client, replica.tokens.wait_for_token(client))
+        self._ask(replica, client, replica.tokens[client].wait_for_token())
 
     @precondition(lambda self: any(replica.given for replica in self.replicas.values()))
     @rule(
@@ -183,12 +193,12 @@ class ReplicaMachine(RuleBasedStateMachine):
         client, token = data.draw(st.sampled_from(replica.given))
         if verdict == "replace_rejected":
             self._ask(
-                replica, client, replica.tokens.replace_rejected(client, token), rejected=token
+                replica, client, replica.tokens[client].replace_rejected(token), rejected=token
             )
             return
 
         async def tell() -> None:
-            getattr(replica.tokens, verdict)(client, token)
+            getattr(replica.tokens[client], verdict)(token)
 
         self._run(tell())
 
@@ -253,7 +263,7 @@ class ReplicaMachine(RuleBasedStateMachine):
         """No request ever gets an expired or foreign token."""
         for replica in self.replicas.values():
             for client in CLIENTS:
-                token = replica.tokens.current(client)
+                token = replica.tokens[client].current()
                 if token is not None:
                     assert self.clock() < token.expires_at
                     assert token.reveal().startswith(f"{client}:")
@@ -267,7 +277,7 @@ class ReplicaMachine(RuleBasedStateMachine):
     def never_idle_for_good(self) -> None:
         """Every replica asks, waits for another that asks, or knows when it will."""
         for replica in self.replicas.values():
-            for state in replica.tokens.token_states().values():
+            for state in (tokens.state() for tokens in replica.tokens.values()):
                 assert state.is_fetching or state.next_attempt_in is not None
 
     @invariant()

@@ -11,7 +11,7 @@ from gateway.errors import GatewayError
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import AccessToken, TokenResponse
 from gateway.oauth.token_store import MemoryTokenStore, StoreKey, TokenLease
-from gateway.oauth.tokens import TokenManager
+from gateway.oauth.tokens import make_tokens
 from tests.doubles import sso as answers
 from tests.oauth.harness import SECRET, Bench, RecordingObserver, bench
 
@@ -48,21 +48,22 @@ class TestFirstToken:
         """The gateway starts although the SSO does not answer."""
         given.sso.hold()
         await given.tokens.start()
-        assert given.tokens.current("default") is None
+        assert given.tokens.current() is None
 
     async def test_each_credential_has_its_own(self, given: Bench) -> None:
         """Credentials fetch side by side, and one that fails does not hold up another."""
         tokens = given.made("lab", "ward")
         given.sso.script(answers.status(500))
         results = await asyncio.gather(
-            tokens.wait_for_token("lab"), tokens.wait_for_token("ward"), return_exceptions=True
+            *(each.wait_for_token() for each in tokens.values()), return_exceptions=True
         )
         assert sorted(type(result).__name__ for result in results) == [
             "AccessToken",
             "GatewayError",
         ]
         assert len(given.sso.requests) == 2
-        await tokens.close()
+        for each in tokens.values():
+            await each.close()
 
     async def test_fifty_at_once(self, given: Bench) -> None:
         """Fifty simultaneous first requests cause one token request."""
@@ -133,11 +134,6 @@ class TestFirstToken:
             await given.obtain()
         assert given.clock.next_due() is None
 
-    async def test_unknown_credential(self, given: Bench) -> None:
-        """A name that was never configured is a bug and says so."""
-        with pytest.raises(KeyError):
-            given.tokens.current("other")
-
 
 class TestExpiry:
     """A token's end, and what happens before it."""
@@ -175,11 +171,12 @@ class TestExpiry:
         """Many gateways do not renew at the same moment."""
         names = [f"c{number}" for number in range(10)]
         tokens = given.made(*names)
-        await asyncio.gather(*(tokens.wait_for_token(name) for name in names))
-        due = [state.next_attempt_in for state in tokens.token_states().values()]
+        await asyncio.gather(*(each.wait_for_token() for each in tokens.values()))
+        due = [each.state().next_attempt_in for each in tokens.values()]
         assert len(set(due)) == len(names)
         assert all(209 < seconds < 241 for seconds in due)
-        await tokens.close()
+        for each in tokens.values():
+            await each.close()
 
     async def test_ten_short_lives(self, given: Bench) -> None:
         """Over ten lifetimes of three seconds no request waits, fails or gets an expired token."""
@@ -187,7 +184,7 @@ class TestExpiry:
         await given.tokens.start()
         await given.settled()
         for _ in range(600):
-            token = given.tokens.current("default")
+            token = given.tokens.current()
             assert token is not None
             assert given.clock() < token.expires_at
             await given.pass_time(0.05)
@@ -222,24 +219,24 @@ class TestExpiry:
                 given.clock.now += 301
 
         given.observer = Stall()
-        tokens = given.made()
+        tokens = given.made()["default"]
         with pytest.raises(
             GatewayError, match="sso-unavailable: the token expired while the request waited"
         ):
-            await tokens.wait_for_token("default")
+            await tokens.wait_for_token()
         await tokens.close()
 
     async def test_real_timers(self, given: Bench) -> None:
         """Without a clock of the test's the loop's own timers renew a token."""
         given.sso.handle(answers.token("short", expires_in=0.2))
         endpoint = TokenEndpoint(session=given.session, sso=given.settings)
-        tokens = TokenManager(
-            sources={"default": given.source(endpoint)},
+        tokens = make_tokens(
+            {"default": given.source(endpoint)},
             store=MemoryTokenStore(),
             metrics=given.observer,  # type: ignore[arg-type] # a double
             audit=given.observer,  # type: ignore[arg-type] # a double
             sso=given.settings,
-        )
+        )["default"]
         await tokens.start()
         await given.sso.seen(3)
         await tokens.close()
@@ -351,7 +348,7 @@ class TestFailure:
         """A changed secret ends the pause after a refusal at once."""
         given.sso.script(FAILURES["refused"])
         await refused_with(given)
-        given.tokens.fetch_now("default")
+        given.tokens.fetch_now()
         assert (await given.obtain()).reveal() == "token-1"
 
     async def test_secret_changed_during_a_request(self, given: Bench) -> None:
@@ -360,7 +357,7 @@ class TestFailure:
         given.sso.hold()
         await given.tokens.start()
         await given.sso.seen(1)
-        given.tokens.fetch_now("default")
+        given.tokens.fetch_now()
         given.sso.release()
         await given.settled()
         await given.clock.advance(0)
@@ -380,10 +377,10 @@ class TestFailure:
                 raise ZeroDivisionError(SECRET)
 
         source = Broken()
-        tokens = given.made()
-        tokens._states["default"].source = source
+        tokens = given.made()["default"]
+        tokens._source = source
         with pytest.raises(GatewayError, match="sso-unavailable"):
-            await tokens.wait_for_token("default")
+            await tokens.wait_for_token()
         await given.clock.advance(1)
         assert source.calls == 2
         assert "ZeroDivisionError" in caplog.text
@@ -397,8 +394,8 @@ class TestStore:
     async def test_reload_keeps_the_token(self, given: Bench) -> None:
         """A new object over the same store needs no token request."""
         await given.obtain()
-        after = given.made()
-        assert (await after.wait_for_token("default")).reveal() == "token-1"
+        after = given.made()["default"]
+        assert (await after.wait_for_token()).reveal() == "token-1"
         assert len(given.sso.requests) == 1
         await after.close()
 
@@ -406,16 +403,16 @@ class TestStore:
         """A stored token that ought to be renewed is renewed."""
         await given.obtain()
         given.clock.now += 220
-        after = given.made()
-        assert (await after.wait_for_token("default")).reveal() == "token-2"
+        after = given.made()["default"]
+        assert (await after.wait_for_token()).reveal() == "token-2"
         await after.close()
 
     async def test_rejected_token_is_dropped(self, given: Bench) -> None:
         """A rejected token does not come back from the store."""
         rejected = await given.obtain()
-        assert (await given.tokens.replace_rejected("default", rejected)).reveal() == "token-2"
-        after = given.made()
-        assert (await after.wait_for_token("default")).reveal() == "token-2"
+        assert (await given.tokens.replace_rejected(rejected)).reveal() == "token-2"
+        after = given.made()["default"]
+        assert (await after.wait_for_token()).reveal() == "token-2"
         await after.close()
 
     async def test_rejected_token_is_dropped_for_others(self, given: Bench) -> None:
@@ -423,13 +420,13 @@ class TestStore:
         rejected = await given.obtain()
         given.sso.handle(answers.status(503))
         with pytest.raises(GatewayError):
-            await given.tokens.replace_rejected("default", rejected)
+            await given.tokens.replace_rejected(rejected)
         assert await given.store.get(given.source().store_key) is None
 
     async def test_own_token_is_no_news(self, given: Bench) -> None:
         """When the SSO is to be asked, the token in use does not come back from the store."""
         await given.obtain()
-        given.tokens.fetch_now("default")
+        given.tokens.fetch_now()
         await given.settled()
         assert given.current == "token-2"
 
@@ -466,9 +463,9 @@ class TestStore:
                     await asyncio.Event().wait()
                 raise ConnectionError
 
-        tokens = given.made(store=Down())
-        token = await tokens.wait_for_token("default")
-        assert (await tokens.replace_rejected("default", token)).reveal() == "token-2"
+        tokens = given.made(store=Down())["default"]
+        token = await tokens.wait_for_token()
+        assert (await tokens.replace_rejected(token)).reveal() == "token-2"
         await tokens.close()
 
     async def test_memory_store(self, given: Bench) -> None:
@@ -540,11 +537,11 @@ class TestTelling:
         caplog.set_level(logging.DEBUG)
         given.sso.script(answers.token("planted-token", expires_in=3), FAILURES[kind])
         token = await given.obtain()
-        given.tokens.on_fresh_token_rejected("default", token)
+        given.tokens.on_fresh_token_rejected(token)
         given.clock.now += 4
         error = await refused_with(given)
         shown = [caplog.text, repr(error), str(error), error.hint, repr(token), str(token)]
-        shown += [f"{token}", repr(given.tokens.token_states()), repr(given.observer)]
+        shown += [f"{token}", repr(given.tokens.state()), repr(given.observer)]
         assert caplog.text
         assert "planted" not in "".join(shown)
 

@@ -16,7 +16,7 @@ from gateway.config.outbound_settings import SsoSettings
 from gateway.errors import GatewayError
 from gateway.oauth.token_response import AccessToken, TokenRequestError, TokenResponse
 from gateway.oauth.token_store import MemoryTokenStore
-from gateway.oauth.tokens import TokenManager
+from gateway.oauth.tokens import make_tokens
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock, turn
 from tests.oauth.harness import RecordingObserver
@@ -29,6 +29,7 @@ TIMES = st.sampled_from([0.05, 0.3, 1.0, 2.5, 7.0, 31.0, 70.0, 250.0])
 class ManualSource:
     """A source whose requests end when and as the machine says."""
 
+    name = "default"
     store_key = "key"
     uses_previous_secret = False
 
@@ -77,15 +78,15 @@ class TokenMachine(RuleBasedStateMachine):
         self.clock = FakeClock()
         self.source = ManualSource(self.clock)
         self.observer = RecordingObserver()
-        self.tokens = TokenManager(
-            sources={"default": self.source},
+        self.tokens = make_tokens(
+            {"default": self.source},
             store=MemoryTokenStore(self.clock),
             metrics=self.observer,  # type: ignore[arg-type] # a double
             audit=self.observer,  # type: ignore[arg-type] # a double
             sso=SsoSettings(token_url="https://sso.test/token"),
             times=TimeSource(self.clock, self.clock.wall, self.clock.call_later),
             rng=random.Random(1),  # noqa: S311 - the same jitter in every run
-        )
+        )["default"]
         self.given: list[AccessToken] = []
         self.waiting: list[asyncio.Task[None]] = []
         self.values = 0
@@ -136,7 +137,7 @@ class TokenMachine(RuleBasedStateMachine):
     @rule()
     def request_comes(self) -> None:
         """A request needs the token."""
-        self._ask(self.tokens.wait_for_token("default"))
+        self._ask(self.tokens.wait_for_token())
 
     @precondition(lambda self: self.source.pending is not None)
     @rule(lifetime=st.sampled_from([0.2, 3.0, 60.0, 300.0, 86_400.0]), same=st.booleans())
@@ -164,7 +165,7 @@ class TokenMachine(RuleBasedStateMachine):
     def platform_rejects(self, data: st.DataObject) -> None:
         """A request learns that its token was rejected, soon or late."""
         token = data.draw(st.sampled_from(self.given))
-        self._ask(self.tokens.replace_rejected("default", token), rejected=token)
+        self._ask(self.tokens.replace_rejected(token), rejected=token)
 
     @precondition(lambda self: self.given)
     @rule(
@@ -176,18 +177,18 @@ class TokenMachine(RuleBasedStateMachine):
         token = data.draw(st.sampled_from(self.given))
 
         async def tell() -> None:
-            getattr(self.tokens, verdict)("default", token)
+            getattr(self.tokens, verdict)(token)
 
         self._run(tell())
 
-    @precondition(lambda self: self.tokens.current("default") is not None)
+    @precondition(lambda self: self.tokens.current() is not None)
     @rule()
     def one_is_rejected_others_are_not(self) -> None:
         """The platform takes the token in use, and answers one request with 401 all the same."""
-        token = self.tokens.current("default")
+        token = self.tokens.current()
         assert token is not None
-        self.tokens.on_token_accepted("default", token)
-        self._ask(self.tokens.replace_rejected("default", token), rejected=token)
+        self.tokens.on_token_accepted(token)
+        self._ask(self.tokens.replace_rejected(token), rejected=token)
 
     @rule()
     def secret_changes(self) -> None:
@@ -196,7 +197,7 @@ class TokenMachine(RuleBasedStateMachine):
         async def change() -> None:
             self.source.not_before = 0.0
             self.source.needed = True
-            self.tokens.fetch_now("default")
+            self.tokens.fetch_now()
 
         before = self.source.pending
         self._run(change())
@@ -222,13 +223,13 @@ class TokenMachine(RuleBasedStateMachine):
     @invariant()
     def token_in_use_is_alive(self) -> None:
         """No request ever gets an expired token."""
-        token = self.tokens.current("default")
+        token = self.tokens.current()
         assert token is None or self.clock() < token.expires_at
 
     @invariant()
     def never_idle_for_good(self) -> None:
         """Either the SSO is being asked or it is known when it will be."""
-        state = self.tokens.token_states()["default"]
+        state = self.tokens.state()
         assert state.is_fetching == (self.source.pending is not None)
         assert state.is_fetching != (state.next_attempt_in is not None)
         assert state.is_fetching or self.clock.next_due() is not None
@@ -241,14 +242,14 @@ class TokenMachine(RuleBasedStateMachine):
             if not task.cancelled():
                 task.result()
         # A forced fetch may keep a distance of a second from the one before.
-        soon = self.tokens.token_states()["default"].next_attempt_in
+        soon = self.tokens.state().next_attempt_in
         assert not self.waiting or self.source.pending is not None or (soon or 9) <= 1
         assert not self.observer.waiters or self.observer.waiters[-1][1] == len(self.waiting)
 
     @invariant()
     def what_explains_the_next_request(self) -> None:
         """Is noted: that there is no token, or that a timer is due."""
-        state = self.tokens.token_states()["default"]
+        state = self.tokens.state()
         self.source.needed = not state.is_valid
         # A timer that was set at the last step; a fetch that waits for its turn is a forced one.
         waits_its_turn = bool(self.waiting) and not state.is_fetching

@@ -56,7 +56,7 @@ class Platform:
         self.seen: list[UpstreamRequest] = []
 
     async def send(
-        self, exchange: Exchange, outgoing: UpstreamRequest, credential: str, token: AccessToken
+        self, exchange: Exchange, outgoing: UpstreamRequest, _tokens: Tokens, token: AccessToken
     ) -> UpstreamResponse:
         """As the forwarder."""
         self.seen.append(outgoing)
@@ -69,9 +69,11 @@ class Platform:
 class Tokens:
     """There is always one."""
 
-    def current(self, credential: str) -> str:
+    credential = "default"
+
+    def current(self) -> str:
         """Return any token, which is not examined."""
-        return credential
+        return "default"
 
 
 def answer(status: int, body: Any = None, *fields: tuple[bytes, bytes]) -> UpstreamResponse:
@@ -106,12 +108,11 @@ def deliverer(
     unfiltered: tuple[str, ...] = (),
 ) -> EntrySender:
     """What is tested, with one credential."""
-    asking = PlatformClient(platform, Tokens(), "/r5")  # type: ignore[arg-type]
+    asking = PlatformClient(platform, "/r5")  # type: ignore[arg-type]
     return EntrySender(
         forwarder=platform,
-        tokens=Tokens(),  # type: ignore[arg-type]
+        tokens={"default": Tokens()},  # type: ignore[dict-item]
         client=asking,
-        credentials={"default"},
         statement=statement or Statement(),  # type: ignore[arg-type]
         fhir=FhirSettings(auto_if_match=versions, unfiltered={"Observation": unfiltered}),
         serial_executor=SerialExecutor(),
@@ -273,8 +274,8 @@ UNREACHABLE = GatewayError(errors.UPSTREAM_UNREACHABLE)
 
 def fetching(platform: Platform) -> EntrySender:
     """Asks the platform itself what it declares; no time passes."""
-    client = PlatformClient(platform, Tokens(), "/r5")  # type: ignore[arg-type]
-    return deliverer(platform, statement=Fetched(client, "default", lambda: 0.0))
+    client = PlatformClient(platform, "/r5")  # type: ignore[arg-type]
+    return deliverer(platform, statement=Fetched(client, Tokens(), lambda: 0.0))
 
 
 @pytest.mark.parametrize(
