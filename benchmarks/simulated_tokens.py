@@ -16,7 +16,7 @@ from benchmarks.watching import Figures
 from gateway.clock import TimeSource
 from gateway.config.outbound_settings import SsoSettings
 from gateway.oauth.token_response import TokenResponse
-from gateway.oauth.token_store import MemoryTokenStore, StoreKey
+from gateway.oauth.token_store import StoreKey, tokens_at_hand
 from gateway.oauth.tokens import make_tokens
 from gateway.secret import Secret
 
@@ -105,10 +105,10 @@ async def _simulate(requests: int, rate: float, lifetime: float) -> Figures:
     clock = _Clock()
     times = TimeSource(clock, clock, clock.call_later)
     sso = _Sso(lifetime, times)
-    store = MemoryTokenStore(clock)
     tokens = make_tokens(
         {_NAME: sso},
-        store=store,
+        at_hand=tokens_at_hand(clock),
+        store=None,
         metrics=(nobody := _Nobody()),  # type: ignore[arg-type]
         audit=nobody,  # type: ignore[arg-type]
         sso=SsoSettings(token_url="https://sso.test/token"),

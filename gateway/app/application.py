@@ -43,6 +43,7 @@ from gateway.health.recent_requests import RecentRequests
 from gateway.http.server.listener import Acceptor, CallerServer
 from gateway.http.server.request_parser import require_strict_parser
 from gateway.i18n import Message
+from gateway.oauth.token_store import tokens_at_hand
 from gateway.pipeline.admission import LifecyclePhase
 from gateway.pipeline.permissions import PermissionCheck
 from gateway.telemetry.logs import get_logger
@@ -214,6 +215,7 @@ class Gateway:
         self._make_core = functools.partial(
             Core,
             session=session,
+            at_hand=tokens_at_hand(),
             store=store,
             metrics=self.metrics,
             audit=self.audit,

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from gateway.exchange import Exchange
     from gateway.login.session_store import SessionStore
     from gateway.oauth.token_response import AccessToken
-    from gateway.oauth.token_store import TokenStore
+    from gateway.oauth.token_store import TokensAtHand, TokenStore
     from gateway.oauth.tokens import TokenState
     from gateway.outbox.platform_sender import EntrySender
     from gateway.pipeline.admission import LifecyclePhase
@@ -76,7 +76,8 @@ class Core:
         settings: Settings,
         *,
         session: aiohttp.ClientSession,
-        store: TokenStore,
+        at_hand: TokensAtHand,
+        store: TokenStore | None,
         metrics: Metrics,
         audit: AuditTrail,
         session_store: SessionStore,
@@ -96,7 +97,12 @@ class Core:
         self._permissions = permissions
         self._sources = _sources(settings, session)
         self.tokens = make_tokens(
-            self._sources, store=store, metrics=metrics, audit=audit, sso=settings.sso
+            self._sources,
+            at_hand=at_hand,
+            store=store,
+            metrics=metrics,
+            audit=audit,
+            sso=settings.sso,
         )
         self._pool = _upstream_pool(settings)
         self.circuit = CircuitBreaker(

@@ -14,7 +14,6 @@ from gateway.config.section import MAKE_KEY, NO_KEY, decode_encryption_key
 from gateway.errors import StartError
 from gateway.i18n import Message, setting_problem
 from gateway.login.session_store import MemorySessionStore
-from gateway.oauth.token_store import MemoryTokenStore
 from gateway.secret import Secret
 
 if TYPE_CHECKING:
@@ -32,12 +31,15 @@ _TOKEN_TIMEOUT: Final = 0.25
 _SESSION_TIMEOUT: Final = 0.5
 
 
-def open_token_store(settings: Settings, closing: contextlib.AsyncExitStack) -> TokenStore:
-    """Return the token store, not connected yet; `closing` closes it. Raises `StartError`."""
+def open_token_store(settings: Settings, closing: contextlib.AsyncExitStack) -> TokenStore | None:
+    """Return the store of tokens that replicas share, None without one.
+
+    It is not connected yet; `closing` closes it. Raises `StartError`.
+    """
     store = settings.store
     encryption_key = store_key(store)
     if store.url.kind == "memory":
-        return MemoryTokenStore()
+        return None
     # Imported here: the library is an extra.
     from gateway.oauth.redis_token_store import RedisTokenStore
 

@@ -1,4 +1,4 @@
-"""Fetches one token, from the store or else from the SSO, and reports the outcome."""
+"""Fetches one token, from the shared store or else from the SSO, and reports the outcome."""
 
 from __future__ import annotations
 
@@ -29,20 +29,21 @@ when it finds them in the store."""
 class TokenFetcher:
     """Fetches one token per call. Callers must not fetch twice at a time for a credential.
 
-    `replica_wait`: seconds to wait for the token of another replica.
+    `store` is None where no replicas share tokens. `replica_wait`: seconds to wait for the token of
+    another replica.
     """
 
     def __init__(
         self,
         *,
-        store: TokenStore,
+        store: TokenStore | None,
         metrics: Metrics,
         audit: AuditTrail,
         pacing: RefreshSchedule,
         times: TimeSource,
         replica_wait: float,
     ) -> None:
-        self._store = GuardedTokenStore(store, times.clock)
+        self._store = None if store is None else GuardedTokenStore(store, times.clock)
         self._metrics = metrics
         self._audit = audit
         self._pacing = pacing
@@ -52,23 +53,25 @@ class TokenFetcher:
     async def fetch(self, source: CredentialSource, in_use: _CurrentTokens) -> AccessToken:
         """Return a token that is not in use yet. Raises `TokenRequestError`.
 
-        A rejected token is first deleted from the store.
+        A rejected token is first deleted from the shared store.
         """
-        key = source.store_key
+        store, key = self._store, source.store_key
+        if store is None:
+            return await self._request_token(source)
         rejected = in_use()[1]
         if rejected is not None:
-            await self._store.delete(key, rejected)
-        async with self._stored_token_or_lease(key, in_use) as stored:
+            await store.delete(key, rejected)
+        async with self._stored_token_or_lease(store, key, in_use) as stored:
             if stored is not None:
                 return stored
             token = await self._request_token(source)
             # The key is read again: `request` may have reread a changed secret.
-            await self._store.put(source.store_key, token)
+            await store.put(source.store_key, token)
             return token
 
     @asynccontextmanager
     async def _stored_token_or_lease(
-        self, key: StoreKey, in_use: _CurrentTokens
+        self, store: GuardedTokenStore, key: StoreKey, in_use: _CurrentTokens
     ) -> AsyncIterator[AccessToken | None]:
         """Yield a token from the store, or None if this replica has to request one.
 
@@ -78,22 +81,24 @@ class TokenFetcher:
         deadline = self._times.clock() + self._replica_wait
         lease: TokenLease | None = None
         try:
-            stored = await self._stored_token(key, in_use)
+            stored = await self._stored_token(store, key, in_use)
             while stored is None and lease is None and self._times.clock() < deadline:
-                lease = await self._store.acquire_lease(key)
+                lease = await store.acquire_lease(key)
                 if lease is None:
                     await self._times.sleep(_STORE_POLL_INTERVAL)
                 # Read again after acquiring the lease: its former holder may have stored a token
                 # between the last read and the release.
-                stored = await self._stored_token(key, in_use)
+                stored = await self._stored_token(store, key, in_use)
             yield stored
         finally:
             if lease is not None:
-                await self._store.release(lease)
+                await store.release(lease)
 
-    async def _stored_token(self, key: StoreKey, in_use: _CurrentTokens) -> AccessToken | None:
+    async def _stored_token(
+        self, store: GuardedTokenStore, key: StoreKey, in_use: _CurrentTokens
+    ) -> AccessToken | None:
         """Return the stored token, None if it is one of `in_use` or itself due for a refresh."""
-        stored = await self._store.get(key)
+        stored = await store.get(key)
         if stored is None or stored in in_use():
             return None
         return None if self._pacing.is_due(stored, self._times.clock()) else stored

@@ -1,9 +1,9 @@
-"""The interface of token stores, the store in memory, and the guard of a shared store.
+"""Where access tokens are: in this process, and in a store that replicas share.
 
-`gateway.oauth.tokens` reads the store before it requests a token from the SSO. A store in memory
-preserves tokens over a reload of the settings. A store that replicas share saves token requests,
-because one replica requests the token for all. `StoreBreaker` is the time limit and circuit breaker
-around any shared store, also that of the sessions.
+`gateway.oauth.tokens` has the tokens in use at hand, where they also outlive a reload of the
+settings. It reads the shared store, if there is one, before it requests a token from the SSO. Such
+a store saves token requests, because one replica requests the token for all. `StoreBreaker` is the
+time limit and circuit breaker around any shared store, also that of the sessions.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from cachetools import TLRUCache
 
@@ -59,14 +59,14 @@ class TokenLease(Protocol):
 
 class _NullLease:
     async def release(self) -> None:
-        """Do nothing: an in-process lease excludes no other replica."""
+        """Do nothing: without the store, no replica excludes another."""
 
 
 NULL_LEASE: Final[TokenLease] = _NullLease()
 
 
 class TokenStore(Protocol):
-    """Stores tokens until they expire.
+    """Stores tokens that replicas share, until they expire.
 
     A store that cannot be reached raises an exception without long delay, which the caller treats
     as a miss.
@@ -89,33 +89,16 @@ class TokenStore(Protocol):
         ...
 
 
-class MemoryTokenStore:
-    """Stores tokens in this process, at most 4096; each entry expires with its token.
+TokensAtHand: TypeAlias = "TLRUCache[str, AccessToken]"
 
-    `clock` is the monotonic clock of the tokens' times.
+
+def tokens_at_hand(clock: Callable[[], float] = time.monotonic) -> TokensAtHand:
+    """Return the place of the tokens that this process uses, by the names of their `StoreKey`s.
+
+    There are at most 4096. Each entry lives as long as its token is usable by `clock`, the
+    monotonic clock of the tokens' times. The place outlives a version of the settings.
     """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._cache: TLRUCache[StoreKey, AccessToken] = TLRUCache(
-            _MAX_TOKENS, lambda _key, token, _now: token.expires_at, timer=clock
-        )
-
-    async def get(self, key: StoreKey) -> AccessToken | None:
-        """Return the token stored under `key`, or None if there is none or it has expired."""
-        return self._cache.get(key)
-
-    async def put(self, key: StoreKey, token: AccessToken) -> None:
-        """Store `token` until it expires, replacing any other token of `key`."""
-        self._cache[key] = token
-
-    async def delete(self, key: StoreKey, token: AccessToken) -> None:
-        """Delete `token`, unless another token has replaced it meanwhile."""
-        if self._cache.get(key) == token:
-            self._cache.pop(key, None)
-
-    async def acquire_lease(self, key: StoreKey) -> TokenLease:
-        """Return a lease without effect: no other replica uses this store."""
-        return NULL_LEASE
+    return TLRUCache(_MAX_TOKENS, lambda _key, token, _now: token.usable_until, timer=clock)
 
 
 class StoreBreaker:

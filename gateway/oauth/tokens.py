@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from gateway.config.outbound_settings import SsoSettings
     from gateway.oauth.credential import CredentialSource
     from gateway.oauth.token_response import Cause, FailureKind
-    from gateway.oauth.token_store import TokenStore
+    from gateway.oauth.token_store import TokensAtHand, TokenStore
     from gateway.telemetry.metrics import Metrics
 
 _log = get_logger(__name__)
@@ -62,6 +62,7 @@ class TokenState:
 class Tokens:
     """The tokens of one credential. Methods raise no other exception than `GatewayError`.
 
+    `at_hand` has the token in use; credentials of the same client, scope and parameters share it.
     `fetcher`, `pacing` and `times` may be shared with the tokens of other credentials.
     """
 
@@ -69,6 +70,7 @@ class Tokens:
         self,
         source: CredentialSource,
         *,
+        at_hand: TokensAtHand,
         fetcher: TokenFetcher,
         metrics: Metrics,
         sso: SsoSettings,
@@ -84,7 +86,9 @@ class Tokens:
         self._pacing = pacing
         self._times = times
         self._clock = times.clock
-        self._token: AccessToken | None = None
+        self._at_hand = at_hand
+        # The key of the token in use. That of the next one is another if the secret has changed.
+        self._key: str = source.store_key.name
         # A token that the platform rejected and that is not replaced yet. It may stay in use until
         # its successor is installed.
         self._discarded: AccessToken | None = None
@@ -102,14 +106,13 @@ class Tokens:
         """Start fetching the token, without waiting for the SSO.
 
         `previous` is a valid token from before. It is installed instead of fetching, and refreshed
-        before it expires.
+        before it expires, as is one that is at hand.
         """
-        if previous is None:
+        token = previous or self.current()
+        if token is None:
             self._start_fetch()
-            return
-        now = self._clock()
-        self._install(previous, now)
-        self._schedule(self._pacing.refresh_delay(previous, now))
+        else:
+            self._install(token)
 
     def stop_renewing(self) -> None:
         """Stop refreshing in advance, because another object has taken over.
@@ -135,10 +138,11 @@ class Tokens:
 
         The token is never an expired one.
         """
-        token = self._token
-        if token is not None and self._clock() < token.usable_until:
-            return token
-        return None
+        try:
+            token: AccessToken = self._at_hand[self._key]
+        except KeyError:
+            return None
+        return token
 
     async def wait_for_token(self) -> AccessToken:
         """Return the token to use now, waiting at most `sso.timeout` seconds for a fetch.
@@ -177,7 +181,8 @@ class Tokens:
 
     def on_token_accepted(self, token: AccessToken) -> None:
         """Called when the platform accepted `token`. Ends a pause if `token` is in use."""
-        if token is self._token or token == self._token:
+        current = self.current()
+        if token is current or token == current:
             self._rejections.on_token_accepted(self._clock())
 
     def invalidate(self, token: AccessToken) -> None:
@@ -188,7 +193,8 @@ class Tokens:
         interval.
         """
         self._discard_rejected(token, keep_if_accepted=False)
-        given_up = self._token is None or self._token == self._discarded
+        current = self.current()
+        given_up = current is None or current == self._discarded
         if given_up and not self._closed and not self._is_in_backoff():
             self._start_fetch()
 
@@ -227,7 +233,7 @@ class Tokens:
         """
         now = self._clock()
         rejections = self._rejections
-        if self._token != rejected or rejections.is_paused(now):
+        if self.current() != rejected or rejections.is_paused(now):
             return
         if rejections.suspect_token == rejected:
             self.on_fresh_token_rejected(rejected)
@@ -237,7 +243,7 @@ class Tokens:
             keep_if_accepted and rejections.was_recently_accepted(now)
         ):
             return
-        self._token = None
+        self._at_hand.pop(self._key, None)
         self._metrics.on_token_expiry(self.credential, 0.0)
 
     def _is_in_backoff(self) -> bool:
@@ -291,7 +297,8 @@ class Tokens:
             now = self._clock()
             # A fetch is forced only while a rejected token is still in use. Without any token the
             # fetch must not wait.
-            forced = self._token is not None and self._token == self._discarded
+            current = self.current()
+            forced = current is not None and current == self._discarded
             wait = self._rejections.seconds_until_forced_fetch(now) if forced else 0.0
             self._timer, self._next_attempt = None, now + wait if wait else None
             self._fetch_task = asyncio.get_running_loop().create_task(self._run_fetch(wait))
@@ -306,7 +313,7 @@ class Tokens:
             if self._discarded is not None:
                 self._rejections.on_forced_fetch(self._clock())
             outcome = await self._fetcher.fetch(
-                self._source, lambda: (self._token, self._discarded)
+                self._source, lambda: (self.current(), self._discarded)
             )
         except TokenRequestError as error:
             outcome = error
@@ -325,18 +332,17 @@ class Tokens:
         return self._finish_fetch(outcome)
 
     def _finish_fetch(self, outcome: AccessToken | TokenRequestError) -> AccessToken | FailureState:
-        now = self._clock()
         if isinstance(outcome, AccessToken):
-            self._install(outcome, now)
-            self._schedule(self._pacing.refresh_delay(outcome, now))
+            self._install(outcome)
             return outcome
+        now, current = self._clock(), self.current()
         count = self._failure.count + 1 if self._failure is not None else 1
-        remaining = self._token.usable_until - now if self._token is not None else 0.0
+        remaining = current.usable_until - now if current is not None else 0.0
         pause = self._pacing.retry_delay(outcome, count, remaining)
         if self._retry_at_once:
             pause, self._retry_at_once = 0.0, False
         self._failure = FailureState(outcome, now + pause, count)
-        self._schedule(pause)
+        self._schedule(pause, self._start_fetch)
         _log.warning(
             "credential %s: %s; asking again in %s",
             self.credential,
@@ -347,10 +353,14 @@ class Tokens:
         )
         return self._failure
 
-    def _install(self, token: AccessToken, now: float) -> None:
-        if token != self._token:
+    def _install(self, token: AccessToken) -> None:
+        """Use the token from now on, and schedule its refresh."""
+        now = self._clock()
+        if token != self.current():
             self._rejections.on_token_replaced()
-        self._token, self._failure, self._retry_at_once = token, None, False
+        self._key = self._source.store_key.name
+        self._at_hand[self._key] = token
+        self._failure, self._retry_at_once = None, False
         if self._discarded is not None:
             if token == self._discarded:
                 # The SSO issued the rejected token again. It is used nevertheless: there is no
@@ -360,25 +370,38 @@ class Tokens:
                 self._rejections.suspect_token = token
             self._discarded = None
         self._metrics.on_token_expiry(self.credential, token.wall_expiry)
+        self._schedule(self._pacing.refresh_delay(token, now), self._refresh)
 
-    def _schedule(self, delay: float) -> None:
+    def _refresh(self) -> None:
+        """Fetch the next token, unless a credential that shares it has done so."""
+        current = self.current()
+        if current is None or self._pacing.is_due(current, self._clock()):
+            self._start_fetch()
+        else:
+            self._install(current)
+
+    def _schedule(self, delay: float, action: Callable[[], object]) -> None:
         if not self._renewing:
             return
         self._next_attempt = self._clock() + delay
-        self._timer = self._times.call_later(delay, lambda: self._start_fetch())
+        self._timer = self._times.call_later(delay, action)
 
 
 def make_tokens(
     sources: Mapping[str, CredentialSource],
     *,
-    store: TokenStore,
+    at_hand: TokensAtHand,
+    store: TokenStore | None,
     metrics: Metrics,
     audit: AuditTrail,
     sso: SsoSettings,
     times: TimeSource | None = None,
     rng: random.Random | None = None,
 ) -> dict[str, Tokens]:
-    """Return the tokens of all credentials, by name, which is the key of `sources`."""
+    """Return the tokens of all credentials, by name, which is the key of `sources`.
+
+    `store` is None where no replicas share tokens.
+    """
     times = times or TimeSource()
     pacing = RefreshSchedule(rng or random.Random())  # nosec B311 # noqa: S311 - spreads load
     fetcher = TokenFetcher(
@@ -390,7 +413,15 @@ def make_tokens(
         replica_wait=sso.replica_wait,
     )
     return {
-        name: Tokens(source, fetcher=fetcher, metrics=metrics, sso=sso, pacing=pacing, times=times)
+        name: Tokens(
+            source,
+            at_hand=at_hand,
+            fetcher=fetcher,
+            metrics=metrics,
+            sso=sso,
+            pacing=pacing,
+            times=times,
+        )
         for name, source in sources.items()
     }
 

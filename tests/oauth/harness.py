@@ -16,7 +16,7 @@ from gateway.oauth.client_authentication import parse_client_secrets
 from gateway.oauth.credential import CredentialSource
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import AccessToken
-from gateway.oauth.token_store import MemoryTokenStore, TokenStore
+from gateway.oauth.token_store import NULL_LEASE, StoreKey, TokenLease, TokenStore, tokens_at_hand
 from gateway.oauth.tokens import Tokens, TokenState, make_tokens
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock, turn
@@ -58,6 +58,30 @@ class RecordingObserver:
         return [outcome for _, outcome, _ in self.requested]
 
 
+class SharedTokens:
+    """A store that replicas share, in this process."""
+
+    def __init__(self) -> None:
+        self.tokens: dict[str, AccessToken] = {}
+
+    async def get(self, key: StoreKey) -> AccessToken | None:
+        """Return the token of `key`."""
+        return self.tokens.get(key.name)
+
+    async def put(self, key: StoreKey, token: AccessToken) -> None:
+        """Keep the token of `key`."""
+        self.tokens[key.name] = token
+
+    async def delete(self, key: StoreKey, token: AccessToken) -> None:
+        """Delete `token`, unless another one has replaced it."""
+        if self.tokens.get(key.name) == token:
+            del self.tokens[key.name]
+
+    async def acquire_lease(self, key: StoreKey) -> TokenLease | None:
+        """Return a lease, which is always free."""
+        return NULL_LEASE
+
+
 class Bench:
     """The environment of a test of `Tokens`; the credential is `default`.
 
@@ -70,7 +94,7 @@ class Bench:
         self.sso = sso
         self.clock = clock
         self.observer = RecordingObserver()
-        self.store: TokenStore = MemoryTokenStore(clock)
+        self.at_hand = tokens_at_hand(clock)
         self.session = session
         self.settings = SsoSettings(token_url=sso.token_url, timeout=timeout)
         self.endpoint = TokenEndpoint(
@@ -85,7 +109,8 @@ class Bench:
         """Return other tokens of the same SSO, of a credential of each name."""
         return make_tokens(
             {name: self.source(name=name) for name in names or ("default",)},
-            store=store or self.store,
+            at_hand=self.at_hand,
+            store=store,
             metrics=self.observer,  # type: ignore[arg-type] # a double
             audit=self.observer,  # type: ignore[arg-type] # a double
             sso=self.settings,

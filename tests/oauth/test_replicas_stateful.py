@@ -15,6 +15,7 @@ from gateway.clock import TimeSource
 from gateway.config.outbound_settings import SsoSettings
 from gateway.errors import GatewayError
 from gateway.oauth.token_response import AccessToken, TokenRequestError, TokenResponse
+from gateway.oauth.token_store import TokensAtHand, tokens_at_hand
 from gateway.oauth.tokens import Tokens, make_tokens
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock, turn
@@ -38,6 +39,7 @@ class Replica:
 
     name: str
     tokens: dict[str, Tokens]
+    at_hand: TokensAtHand
     store: StoreOfOne
     sources: dict[str, FileSource]
     given: list[tuple[str, AccessToken]] = field(default_factory=list)
@@ -87,8 +89,10 @@ class ReplicaMachine(RuleBasedStateMachine):
         sources = {client: FileSource(endpoint, client, self.file) for client in CLIENTS}
         for client, source in sources.items() if before is not None else ():
             source.take_over(before.sources[client])
+        at_hand = tokens_at_hand(self.clock) if before is None else before.at_hand
         tokens = make_tokens(
             sources,
+            at_hand=at_hand,
             store=store,
             metrics=(observer := RecordingObserver()),  # type: ignore[arg-type] # a double
             audit=observer,  # type: ignore[arg-type] # a double
@@ -96,7 +100,7 @@ class ReplicaMachine(RuleBasedStateMachine):
             times=TimeSource(self.clock, self.clock.wall, self.clock.call_later),
             rng=random.Random(self.born),  # noqa: S311 - the same jitter in every run
         )
-        made = self.replicas[name] = Replica(name, tokens, store, sources)
+        made = self.replicas[name] = Replica(name, tokens, at_hand, store, sources)
         return made
 
     @initialize()

@@ -11,22 +11,22 @@ from gateway.oauth.token_response import AccessToken
 from gateway.oauth.token_store import (
     NULL_LEASE,
     GuardedTokenStore,
-    MemoryTokenStore,
     StoreKey,
     TokenLease,
 )
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock
+from tests.oauth.harness import SharedTokens
 
 KEY = StoreKey("key", Secret("s"))
 TOKEN = AccessToken("planted", received_at=1000, lifetime=300, wall_expiry=0)
 
 
-class BreakableStore(MemoryTokenStore):
+class BreakableStore(SharedTokens):
     """Breaks or hangs when told to; counts what it is asked."""
 
-    def __init__(self, clock: FakeClock) -> None:
-        super().__init__(clock)
+    def __init__(self) -> None:
+        super().__init__()
         self.broken = False
         self.hangs = False
         self.asked = 0
@@ -53,7 +53,7 @@ class BreakableStore(MemoryTokenStore):
         await self._trouble()
         await super().delete(key, token)
 
-    async def acquire_lease(self, key: StoreKey) -> TokenLease:
+    async def acquire_lease(self, key: StoreKey) -> TokenLease | None:
         """Always free."""
         await self._trouble()
         return await super().acquire_lease(key)
@@ -66,9 +66,9 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def store(clock: FakeClock) -> BreakableStore:
+def store() -> BreakableStore:
     """A store that works."""
-    return BreakableStore(clock)
+    return BreakableStore()
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import pytest
 from gateway.errors import GatewayError
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import AccessToken, TokenResponse
-from gateway.oauth.token_store import MemoryTokenStore, StoreKey, TokenLease
+from gateway.oauth.token_store import StoreKey, TokenLease, tokens_at_hand
 from gateway.oauth.tokens import make_tokens
 from tests.doubles import sso as answers
-from tests.oauth.harness import SECRET, Bench, RecordingObserver, bench
+from tests.oauth.harness import SECRET, Bench, RecordingObserver, SharedTokens, bench
 
 FAILURES = {
     "refused": answers.refusal("invalid_client", 401),
@@ -232,7 +232,8 @@ class TestExpiry:
         endpoint = TokenEndpoint(session=given.session, sso=given.settings)
         tokens = make_tokens(
             {"default": given.source(endpoint)},
-            store=MemoryTokenStore(),
+            at_hand=tokens_at_hand(),
+            store=None,
             metrics=given.observer,  # type: ignore[arg-type] # a double
             audit=given.observer,  # type: ignore[arg-type] # a double
             sso=given.settings,
@@ -368,7 +369,7 @@ class TestFailure:
         """A bug in a source is a transient failure, shown by its class only, and retried."""
 
         class Broken:
-            store_key = "key"
+            store_key = given.source().store_key
             uses_previous_secret = False
             calls = 0
 
@@ -392,39 +393,69 @@ class TestStore:
     """What others share."""
 
     async def test_reload_keeps_the_token(self, given: Bench) -> None:
-        """A new object over the same store needs no token request."""
+        """Another object of the same client in this process needs no token request."""
         await given.obtain()
         after = given.made()["default"]
+        await after.start()
         assert (await after.wait_for_token()).reveal() == "token-1"
         assert len(given.sso.requests) == 1
         await after.close()
 
-    async def test_due_token_is_not_taken_over(self, given: Bench) -> None:
-        """A stored token that ought to be renewed is renewed."""
+    async def test_one_renewal_for_all_of_a_client(self, given: Bench) -> None:
+        """Credentials with the same client have the same token, which one of them renews."""
+        tokens = given.made("lab", "ward")
+        for each in tokens.values():
+            await each.start()
+            await given.settled()
+            await each.wait_for_token()
+        await given.pass_time(245, step=1.0)
+        assert tokens["lab"].current() == tokens["ward"].current()
+        assert len(given.sso.requests) == 2
+        for each in tokens.values():
+            await each.close()
+
+    async def test_due_token_is_renewed(self, given: Bench) -> None:
+        """A token at hand that ought to be renewed is used, and renewed at once."""
         await given.obtain()
-        given.clock.now += 220
-        after = given.made()["default"]
-        assert (await after.wait_for_token()).reveal() == "token-2"
-        await after.close()
+        given.tokens.stop_renewing()
+        given.clock.now += 245
+        given.tokens = given.made()["default"]
+        await given.tokens.start()
+        assert given.current == "token-1"
+        await given.pass_time(0.6)
+        assert given.current == "token-2"
 
     async def test_rejected_token_is_dropped(self, given: Bench) -> None:
-        """A rejected token does not come back from the store."""
+        """A rejected token does not come back."""
         rejected = await given.obtain()
         assert (await given.tokens.replace_rejected(rejected)).reveal() == "token-2"
         after = given.made()["default"]
         assert (await after.wait_for_token()).reveal() == "token-2"
         await after.close()
 
+    async def test_an_expired_token_is_no_longer_at_hand(self, given: Bench) -> None:
+        """The place of the tokens forgets each at its end."""
+        await given.obtain()
+        given.tokens.stop_renewing()
+        assert len(given.at_hand) == 1
+        given.clock.now += 300
+        assert len(given.at_hand) == 0
+        assert given.current is None
+
     async def test_rejected_token_is_dropped_for_others(self, given: Bench) -> None:
         """Replicas do not find a rejected token in the store even if there is no new one yet."""
+        store = SharedTokens()
+        given.tokens = given.made(store=store)["default"]
         rejected = await given.obtain()
+        assert store.tokens
         given.sso.handle(answers.status(503))
         with pytest.raises(GatewayError):
             await given.tokens.replace_rejected(rejected)
-        assert await given.store.get(given.source().store_key) is None
+        assert not store.tokens
 
     async def test_own_token_is_no_news(self, given: Bench) -> None:
         """When the SSO is to be asked, the token in use does not come back from the store."""
+        given.tokens = given.made(store=SharedTokens())["default"]
         await given.obtain()
         given.tokens.fetch_now()
         await given.settled()
@@ -432,10 +463,12 @@ class TestStore:
 
     async def test_token_of_another_replica(self, given: Bench) -> None:
         """A renewal takes the token that another replica fetched meanwhile."""
+        store = SharedTokens()
+        given.tokens = given.made(store=store)["default"]
         await given.obtain()
         given.clock.now += 205
         fresh = AccessToken("theirs", received_at=given.clock(), lifetime=300, wall_expiry=0)
-        await given.store.put(given.source().store_key, fresh)
+        await store.put(given.source().store_key, fresh)
         await given.clock.advance(40)
         await given.settled()
         assert given.current == "theirs"
@@ -467,22 +500,6 @@ class TestStore:
         token = await tokens.wait_for_token()
         assert (await tokens.replace_rejected(token)).reveal() == "token-2"
         await tokens.close()
-
-    async def test_memory_store(self, given: Bench) -> None:
-        """The store in memory forgets a token at its end, and drops only the one it is told to."""
-        store = MemoryTokenStore(given.clock)
-        kept, other = (
-            AccessToken(value, received_at=given.clock(), lifetime=10, wall_expiry=0)
-            for value in ("kept", "other")
-        )
-        await store.put("key", kept)
-        await store.delete("key", other)
-        await store.delete("missing", other)
-        assert await store.get("key") == kept
-        given.clock.now += 10
-        assert await store.get("key") is None
-        await store.put("key", other)
-        assert await store.get("key") is None
 
 
 class TestTelling:

@@ -15,7 +15,7 @@ from gateway.clock import TimeSource
 from gateway.config.outbound_settings import SsoSettings
 from gateway.errors import GatewayError
 from gateway.oauth.token_response import AccessToken, TokenRequestError, TokenResponse
-from gateway.oauth.token_store import MemoryTokenStore
+from gateway.oauth.token_store import StoreKey, tokens_at_hand
 from gateway.oauth.tokens import make_tokens
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock, turn
@@ -30,7 +30,7 @@ class ManualSource:
     """A source whose requests end when and as the machine says."""
 
     name = "default"
-    store_key = "key"
+    store_key = StoreKey("key", Secret("material"))
     uses_previous_secret = False
 
     def __init__(self, clock: FakeClock) -> None:
@@ -80,7 +80,8 @@ class TokenMachine(RuleBasedStateMachine):
         self.observer = RecordingObserver()
         self.tokens = make_tokens(
             {"default": self.source},
-            store=MemoryTokenStore(self.clock),
+            at_hand=tokens_at_hand(self.clock),
+            store=None,
             metrics=self.observer,  # type: ignore[arg-type] # a double
             audit=self.observer,  # type: ignore[arg-type] # a double
             sso=SsoSettings(token_url="https://sso.test/token"),
