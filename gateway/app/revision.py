@@ -21,7 +21,7 @@ from gateway.health.evidence import REFUSES
 from gateway.http.client.upstream_pool import UpstreamPool
 from gateway.http.headers import request_fields
 from gateway.http.slow_readers import SlowReaders
-from gateway.oauth.credential import CredentialSource
+from gateway.oauth.credential import Credential
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.tokens import make_tokens
 from gateway.pipeline.admission import Admission, UploadLimiter
@@ -95,9 +95,9 @@ class Core:
         self._tracing = None if tracing is None else tracing(settings)
         self._outbox = outbox
         self._permissions = permissions
-        self._sources = _sources(settings, session)
+        self._credentials = _credentials(settings, session)
         self.tokens = make_tokens(
-            self._sources,
+            self._credentials,
             at_hand=at_hand,
             store=store,
             metrics=metrics,
@@ -204,18 +204,18 @@ class Core:
     async def start(self, before: Core | None = None) -> None:
         """Start to fetch tokens; reuse those of the core `before` that are still valid."""
         self._pool.open()
-        self._metrics.declare_credentials(self._sources)
+        self._metrics.declare_credentials(self._credentials)
         reused_tokens = {} if before is None else self._reusable_tokens(before)
         if before is not None:
             for name in self._same_client_credentials(before):
-                self._sources[name].take_over(before._sources[name])
+                self._credentials[name].take_over(before._credentials[name])
         for name, tokens in self.tokens.items():
             await tokens.start(reused_tokens.get(name))
         if before is None:
             return
         self.admission.phase = before.admission.phase
         for name in reused_tokens:
-            if self._sources[name].store_key != before._sources[name].store_key:
+            if self._credentials[name].store_key != before._credentials[name].store_key:
                 # The secret was changed: only a request to the SSO shows whether the new one is
                 # accepted.
                 self.tokens[name].fetch_now()
@@ -232,8 +232,11 @@ class Core:
 
     def _same_client_credentials(self, before: Core) -> Iterator[str]:
         """Yield the credentials that are the same client of the same SSO in `before` and here."""
-        for name, source in self._sources.items():
-            if name in before._sources and source.identity == before._sources[name].identity:
+        for name, credential in self._credentials.items():
+            if (
+                name in before._credentials
+                and credential.identity == before._credentials[name].identity
+            ):
                 yield name
 
     def token_states(self) -> dict[str, TokenState]:
@@ -368,22 +371,22 @@ def _upstream_pool(settings: Settings) -> UpstreamPool:
     )
 
 
-def _sources(
+def _credentials(
     settings: Settings,
     session: aiohttp.ClientSession,
-) -> dict[str, CredentialSource]:
+) -> dict[str, Credential]:
     endpoint = TokenEndpoint(session=session, sso=settings.sso, tls=tls_contexts.sso_tls(settings))
     names = dict.fromkeys(identity_setup.credentials_in_use(settings))
     if settings.audit.fhir_credential is not None:
         names[settings.audit.fhir_credential] = None
-    return {name: _source(settings, endpoint, name) for name in names}
+    return {name: _credential(settings, endpoint, name) for name in names}
 
 
-def _source(settings: Settings, endpoint: TokenEndpoint, name: str) -> CredentialSource:
+def _credential(settings: Settings, endpoint: TokenEndpoint, name: str) -> Credential:
     credential = settings.credentials[name]
-    return CredentialSource(
+    return Credential(
         endpoint=endpoint,
-        credential=credential,
+        settings=credential,
         name=name,
         authenticators=identity_setup.credential_authenticators(settings, name),
         # The platform is part of the identity: a token must never be sent to another platform.

@@ -262,11 +262,11 @@ class SessionRenewals:
 class UserTokens:
     """The tokens of one session, as `gateway.oauth.tokens.Tokens` are those of a credential.
 
-    A request waits for a token as long as for one of the gateway's own. In records the credential
-    is `login`; they never name a session.
+    A request waits for a token as long as for one of the gateway's own. `name` is that in
+    records, which never name a session.
     """
 
-    credential: Final = "login"
+    name: Final = "login"
 
     def __init__(self, session: Session, renewals: SessionRenewals) -> None:
         self._session = session

@@ -1,6 +1,6 @@
 """Requests the tokens of one credential, also while its client secret is being replaced.
 
-The client secret is read again when the SSO refuses it. The manager of the tokens decides when to
+The client secret is read again when the SSO refuses it. `gateway.oauth.tokens` decides when to
 request one; this module only selects the secret.
 """
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 _log = get_logger(__name__)
 
 
-class CredentialSource:
-    """Requests the tokens of one client with the client credentials grant.
+class Credential:
+    """A client with its secrets or keys, which requests tokens with the client credentials grant.
 
-    `name` is that of the credential. A client may have several secrets or keys while one replaces
-    another: its `authenticators`, the newest first. Each is a candidate. The candidate that the SSO
-    accepted last is tried first. If the SSO refuses a candidate, the next one is tried. A secret
-    that is no longer configured is dropped once the SSO accepted another one.
+    `name` is that of the credential in the settings. A client may have several secrets or keys
+    while one replaces another: its `authenticators`, the newest first. Each is a candidate. The
+    candidate that the SSO accepted last is tried first. If the SSO refuses a candidate, the next
+    one is tried. A secret that is no longer configured is dropped once the SSO accepted another.
 
     `identity` identifies the credential independently of its secret. `reread` reads the secret
     again; it is called in another thread and may raise any exception if the secret cannot be read.
@@ -44,7 +44,7 @@ class CredentialSource:
         self,
         *,
         endpoint: TokenEndpoint,
-        credential: CredentialSettings,
+        settings: CredentialSettings,
         name: str,
         authenticators: Iterable[ClientAuthenticator],
         identity: tuple[object, ...] = (),
@@ -52,10 +52,10 @@ class CredentialSource:
     ) -> None:
         self.identity = identity
         self._endpoint = endpoint
-        self._credential = credential
+        self._settings = settings
         self.name = name
         self._reread = reread
-        self._form = client_credentials_form(credential)
+        self._form = client_credentials_form(settings)
         self._configured = _index_by_fingerprint(authenticators)
         self._candidates = tuple(self._configured.values())
 
@@ -65,13 +65,13 @@ class CredentialSource:
 
         Tokens that differ in one of these are never confused.
         """
-        first, credential = self._candidates[0], self._credential
+        first, settings = self._candidates[0], self._settings
         facts = [
             self._endpoint.token_url,
-            credential.client_id,
+            settings.client_id,
             first.fingerprint,
-            credential.scope,
-            sorted(credential.extra_params.items()),
+            settings.scope,
+            sorted(settings.extra_params.items()),
         ]
         return StoreKey(hashlib.sha256(json.dumps(facts).encode()).hexdigest(), first.material)
 
@@ -91,7 +91,7 @@ class CredentialSource:
         self._configured, self._candidates = configured, tuple(configured.values())
         return True
 
-    def take_over(self, predecessor: CredentialSource) -> None:
+    def take_over(self, predecessor: Credential) -> None:
         """Take over which secret the SSO accepted last from an object of the same identity.
 
         If the accepted secret is still configured and this object has no secret that `predecessor`
@@ -153,14 +153,14 @@ class CredentialSource:
             if is_alternative and not self.uses_previous_secret:
                 _log.warning(
                     "client %s: the SSO refused the first secret; another one stays in use",
-                    self._credential.client_id,
+                    self._settings.client_id,
                     credential=self.name,
                 )
             self._prefer(candidate.fingerprint)
         elif candidate is not self._candidates[0]:
             _log.warning(
                 "client %s: the SSO refused the changed secret; the one before stays in use",
-                self._credential.client_id,
+                self._settings.client_id,
                 credential=self.name,
             )
             self._candidates = (candidate, *self._configured.values())

@@ -13,7 +13,7 @@ from gateway.oauth.token_store import GuardedTokenStore
 
 if TYPE_CHECKING:
     from gateway.audit.audit_trail import AuditTrail
-    from gateway.oauth.credential import CredentialSource
+    from gateway.oauth.credential import Credential
     from gateway.oauth.token_response import TokenResponse
     from gateway.oauth.token_store import StoreKey, TokenLease, TokenStore
     from gateway.telemetry.metrics import Metrics
@@ -50,23 +50,23 @@ class TokenFetcher:
         self._times = times
         self._replica_wait = replica_wait
 
-    async def fetch(self, source: CredentialSource, in_use: _CurrentTokens) -> AccessToken:
+    async def fetch(self, credential: Credential, in_use: _CurrentTokens) -> AccessToken:
         """Return a token that is not in use yet. Raises `TokenRequestError`.
 
         A rejected token is first deleted from the shared store.
         """
-        store, key = self._store, source.store_key
+        store, key = self._store, credential.store_key
         if store is None:
-            return await self._request_token(source)
+            return await self._request_token(credential)
         rejected = in_use()[1]
         if rejected is not None:
             await store.delete(key, rejected)
         async with self._stored_token_or_lease(store, key, in_use) as stored:
             if stored is not None:
                 return stored
-            token = await self._request_token(source)
+            token = await self._request_token(credential)
             # The key is read again: `request` may have reread a changed secret.
-            await store.put(source.store_key, token)
+            await store.put(credential.store_key, token)
             return token
 
     @asynccontextmanager
@@ -103,12 +103,11 @@ class TokenFetcher:
             return None
         return None if self._pacing.is_due(stored, self._times.clock()) else stored
 
-    async def _request_token(self, source: CredentialSource) -> AccessToken:
-        credential = source.name
+    async def _request_token(self, credential: Credential) -> AccessToken:
         started = self._times.clock()
         outcome, detail = "transient", dict[str, str | float | None]()
         try:
-            response = await source.request()
+            response = await credential.request()
             self._report_refusals(credential, started, response)
             started = response.requested_at
             token = response.to_access_token(self._times.clock(), self._times.wall_clock())
@@ -123,7 +122,9 @@ class TokenFetcher:
         finally:
             self._report(credential, outcome, self._times.clock() - started, detail)
 
-    def _report_refusals(self, credential: str, started: float, response: TokenResponse) -> None:
+    def _report_refusals(
+        self, credential: Credential, started: float, response: TokenResponse
+    ) -> None:
         # A wrong new secret would otherwise stay unnoticed as long as the SSO accepts the old one.
         # The time of the failed requests is divided evenly among them.
         for error in response.refusals:
@@ -131,10 +132,10 @@ class TokenFetcher:
             self._report(credential, error.kind, seconds, _detail(error))
 
     def _report(
-        self, credential: str, outcome: str, seconds: float, detail: Mapping[str, object]
+        self, credential: Credential, outcome: str, seconds: float, detail: Mapping[str, object]
     ) -> None:
-        self._metrics.on_token_requested(credential, outcome, seconds)
-        self._audit.record_event("token", credential=credential, outcome=outcome, **detail)
+        self._metrics.on_token_requested(credential.name, outcome, seconds)
+        self._audit.record_event("token", credential=credential.name, outcome=outcome, **detail)
 
 
 def _detail(error: TokenRequestError) -> dict[str, str | float | None]:

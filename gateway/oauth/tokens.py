@@ -28,7 +28,7 @@ from gateway.telemetry.logs import get_logger
 if TYPE_CHECKING:
     from gateway.audit.audit_trail import AuditTrail
     from gateway.config.outbound_settings import SsoSettings
-    from gateway.oauth.credential import CredentialSource
+    from gateway.oauth.credential import Credential
     from gateway.oauth.token_response import Cause, FailureKind
     from gateway.oauth.token_store import TokensAtHand, TokenStore
     from gateway.telemetry.metrics import Metrics
@@ -68,7 +68,7 @@ class Tokens:
 
     def __init__(
         self,
-        source: CredentialSource,
+        credential: Credential,
         *,
         at_hand: TokensAtHand,
         fetcher: TokenFetcher,
@@ -77,8 +77,8 @@ class Tokens:
         pacing: RefreshSchedule,
         times: TimeSource,
     ) -> None:
-        self.credential = source.name
-        self._source = source
+        self.name = credential.name
+        self._credential = credential
         self._fetcher = fetcher
         self._metrics = metrics
         self._sso = sso
@@ -88,7 +88,7 @@ class Tokens:
         self._clock = times.clock
         self._at_hand = at_hand
         # The key of the token in use. That of the next one is another if the secret has changed.
-        self._key: str = source.store_key.name
+        self._key: str = credential.store_key.name
         # A token that the platform rejected and that is not replaced yet. It may stay in use until
         # its successor is installed.
         self._discarded: AccessToken | None = None
@@ -174,8 +174,8 @@ class Tokens:
         self._rejections.on_fresh_token_rejected(self._clock())
         _log.warning(
             "credential %s: the platform refused a fresh token",
-            self.credential,
-            credential=self.credential,
+            self.name,
+            credential=self.name,
             reason=TOKEN_REJECTED.code,
         )
 
@@ -220,7 +220,7 @@ class Tokens:
             next_attempt_in=max(0.0, self._next_attempt - now) if self._next_attempt else None,
             is_fetching=self._fetch_task is not None and self._next_attempt is None,
             is_rejected=self._rejections.is_paused(now),
-            uses_previous_secret=self._source.uses_previous_secret,
+            uses_previous_secret=self._credential.uses_previous_secret,
             description=failure.description if failure is not None else "",
         )
 
@@ -244,7 +244,7 @@ class Tokens:
         ):
             return
         self._at_hand.pop(self._key, None)
-        self._metrics.on_token_expiry(self.credential, 0.0)
+        self._metrics.on_token_expiry(self.name, 0.0)
 
     def _is_in_backoff(self) -> bool:
         return self._failure is not None and self._clock() < self._failure.until
@@ -281,11 +281,11 @@ class Tokens:
         return failure.gateway_error(self._clock(), self._explain(failure.error))
 
     def _explain(self, error: TokenRequestError) -> str:
-        return failure_text(error, self.credential, self._sso)
+        return failure_text(error, self.name, self._sso)
 
     def _count_waiter(self, change: int) -> None:
         self._waiters += change
-        self._metrics.on_waiters_changed(self.credential, self._waiters)
+        self._metrics.on_waiters_changed(self.name, self._waiters)
 
     def _start_fetch(self) -> asyncio.Task[AccessToken | FailureState]:
         """Return the fetch in progress, or start one. Raises `GatewayError` shutting-down."""
@@ -313,7 +313,7 @@ class Tokens:
             if self._discarded is not None:
                 self._rejections.on_forced_fetch(self._clock())
             outcome = await self._fetcher.fetch(
-                self._source, lambda: (self.current(), self._discarded)
+                self._credential, lambda: (self.current(), self._discarded)
             )
         except TokenRequestError as error:
             outcome = error
@@ -321,9 +321,9 @@ class Tokens:
         except Exception as error:
             _log.error(
                 "credential %s: fetch broke: %s",
-                self.credential,
+                self.name,
                 type(error).__name__,
-                credential=self.credential,
+                credential=self.name,
                 reason=INTERNAL.code,
             )
             outcome = TokenRequestError("transient", "internal error")
@@ -345,10 +345,10 @@ class Tokens:
         self._schedule(pause, self._start_fetch)
         _log.warning(
             "credential %s: %s; asking again in %s",
-            self.credential,
+            self.name,
             self._explain(outcome),
             format_duration(pause),
-            credential=self.credential,
+            credential=self.name,
             reason=self._failure.reason.code,
         )
         return self._failure
@@ -358,7 +358,7 @@ class Tokens:
         now = self._clock()
         if token != self.current():
             self._rejections.on_token_replaced()
-        self._key = self._source.store_key.name
+        self._key = self._credential.store_key.name
         self._at_hand[self._key] = token
         self._failure, self._retry_at_once = None, False
         if self._discarded is not None:
@@ -369,7 +369,7 @@ class Tokens:
             else:
                 self._rejections.suspect_token = token
             self._discarded = None
-        self._metrics.on_token_expiry(self.credential, token.wall_expiry)
+        self._metrics.on_token_expiry(self.name, token.wall_expiry)
         self._schedule(self._pacing.refresh_delay(token, now), self._refresh)
 
     def _refresh(self) -> None:
@@ -388,7 +388,7 @@ class Tokens:
 
 
 def make_tokens(
-    sources: Mapping[str, CredentialSource],
+    credentials: Mapping[str, Credential],
     *,
     at_hand: TokensAtHand,
     store: TokenStore | None,
@@ -398,7 +398,7 @@ def make_tokens(
     times: TimeSource | None = None,
     rng: random.Random | None = None,
 ) -> dict[str, Tokens]:
-    """Return the tokens of all credentials, by name, which is the key of `sources`.
+    """Return the tokens of all credentials, by name, which is the key of `credentials`.
 
     `store` is None where no replicas share tokens.
     """
@@ -414,7 +414,7 @@ def make_tokens(
     )
     return {
         name: Tokens(
-            source,
+            credential,
             at_hand=at_hand,
             fetcher=fetcher,
             metrics=metrics,
@@ -422,7 +422,7 @@ def make_tokens(
             pacing=pacing,
             times=times,
         )
-        for name, source in sources.items()
+        for name, credential in credentials.items()
     }
 
 

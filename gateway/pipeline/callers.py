@@ -87,7 +87,7 @@ class Caller:
     @property
     def credential(self) -> str:
         """The name in metrics and audit of the credential whose tokens are used."""
-        return self.tokens.credential
+        return self.tokens.name
 
 
 ANONYMOUS: Final = Caller("anonymous")

@@ -162,7 +162,7 @@ class CapabilityCache:
                 "no CapabilityStatement: %s",
                 why,
                 reason=reason.code,
-                credential=self._tokens.credential,
+                credential=self._tokens.name,
             )
             if self._by_type is None:
                 self.unavailable_reason = None if isinstance(error, ValueError) else reason
@@ -206,7 +206,7 @@ class UnprovenTokens:
     """
 
     def __init__(self, tokens: Tokens) -> None:
-        self.credential = tokens.credential
+        self.name = tokens.name
         self.current = tokens.current
         self.wait_for_token = tokens.wait_for_token
         self.replace_rejected = tokens.replace_rejected

@@ -13,7 +13,7 @@ import aiohttp
 from gateway.clock import TimeSource
 from gateway.config.outbound_settings import CredentialSettings, SsoSettings
 from gateway.oauth.client_authentication import parse_client_secrets
-from gateway.oauth.credential import CredentialSource
+from gateway.oauth.credential import Credential
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import AccessToken
 from gateway.oauth.token_store import NULL_LEASE, StoreKey, TokenLease, TokenStore, tokens_at_hand
@@ -118,13 +118,11 @@ class Bench:
             rng=random.Random(17),  # noqa: S311 - the same jitter in every run
         )
 
-    def source(
-        self, endpoint: TokenEndpoint | None = None, name: str = "default"
-    ) -> CredentialSource:
+    def source(self, endpoint: TokenEndpoint | None = None, name: str = "default") -> Credential:
         """Return a source with the planted secret."""
-        return CredentialSource(
+        return Credential(
             endpoint=endpoint or self.endpoint,
-            credential=CredentialSettings(client_id="id"),
+            settings=CredentialSettings(client_id="id"),
             name=name,
             authenticators=parse_client_secrets("id", Secret(SECRET), in_header=False),
         )

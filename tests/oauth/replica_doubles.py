@@ -12,7 +12,7 @@ from gateway.oauth.client_authentication import (
     ClientAuthenticator,
     parse_client_secrets,
 )
-from gateway.oauth.credential import CredentialSource
+from gateway.oauth.credential import Credential
 from gateway.oauth.token_response import AccessToken, TokenRequestError, TokenResponse
 from gateway.oauth.token_store import StoreKey, TokenLease
 from gateway.secret import Secret
@@ -198,13 +198,13 @@ def secrets(client: str, text: str) -> tuple[ClientAuthenticator, ...]:
     return parse_client_secrets(client, Secret(text), in_header=False)
 
 
-class FileSource(CredentialSource):
+class FileSource(Credential):
     """A source that reads its file again when the SSO refuses, without another thread."""
 
     def __init__(self, endpoint: EndpointOfOne, client: str, file: dict[str, str]) -> None:
         super().__init__(
             endpoint=endpoint,  # type: ignore[arg-type] # a double
-            credential=CredentialSettings(client_id=client),
+            settings=CredentialSettings(client_id=client),
             name=client,
             authenticators=secrets(client, file["text"]),
         )

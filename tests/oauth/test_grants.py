@@ -23,7 +23,7 @@ from gateway.oauth.client_authentication import (
     client_secret_post,
     parse_client_secrets,
 )
-from gateway.oauth.credential import CredentialSource
+from gateway.oauth.credential import Credential
 from gateway.oauth.grants import client_credentials_form
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import MAX_LIFETIME, TokenRequestError
@@ -170,9 +170,9 @@ class TestRequest:
         """Another secret, scope or parameter is another key, and none of them shows in it."""
 
         def key(secret: str = SECRET, **fields: Any) -> StoreKey:
-            return CredentialSource(
+            return Credential(
                 endpoint=endpoint,
-                credential=CredentialSettings(client_id=CLIENT, **fields),
+                settings=CredentialSettings(client_id=CLIENT, **fields),
                 name="default",
                 authenticators=parse_client_secrets(CLIENT, Secret(secret), in_header=False),
             ).store_key

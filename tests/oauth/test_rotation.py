@@ -15,7 +15,7 @@ from gateway.oauth.client_authentication import (
     parse_client_keys,
     parse_client_secrets,
 )
-from gateway.oauth.credential import CredentialSource
+from gateway.oauth.credential import Credential
 from gateway.oauth.token_endpoint import TokenEndpoint
 from gateway.oauth.token_response import TokenRequestError
 from gateway.secret import Secret
@@ -82,11 +82,11 @@ def source_of(
     endpoint: TokenEndpoint,
     text: str,
     reread: Callable[[], tuple[ClientAuthenticator, ...]] | None = None,
-) -> CredentialSource:
+) -> Credential:
     """A source with the secrets of this text."""
-    return CredentialSource(
+    return Credential(
         endpoint=endpoint,
-        credential=CredentialSettings(client_id="id"),
+        settings=CredentialSettings(client_id="id"),
         name="default",
         authenticators=secrets(text),
         identity=("id",),
@@ -94,12 +94,12 @@ def source_of(
     )
 
 
-def rereading(endpoint: TokenEndpoint, file: File) -> CredentialSource:
+def rereading(endpoint: TokenEndpoint, file: File) -> Credential:
     """A source as the application makes it."""
     return source_of(endpoint, file.text, file.read)
 
 
-async def value(source: CredentialSource) -> str:
+async def value(source: Credential) -> str:
     """The token that a source gets, or the code of the refusal."""
     try:
         return (await source.request()).access_token.reveal()

@@ -369,6 +369,7 @@ class TestFailure:
         """A bug in a source is a transient failure, shown by its class only, and retried."""
 
         class Broken:
+            name = "default"
             store_key = given.source().store_key
             uses_previous_secret = False
             calls = 0
@@ -379,7 +380,7 @@ class TestFailure:
 
         source = Broken()
         tokens = given.made()["default"]
-        tokens._source = source
+        tokens._credential = source
         with pytest.raises(GatewayError, match="sso-unavailable"):
             await tokens.wait_for_token()
         await given.clock.advance(1)

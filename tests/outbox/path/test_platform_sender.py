@@ -69,7 +69,7 @@ class Platform:
 class Tokens:
     """There is always one."""
 
-    credential = "default"
+    name = "default"
 
     def current(self) -> str:
         """Return any token, which is not examined."""
