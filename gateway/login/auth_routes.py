@@ -26,7 +26,6 @@ from cachetools import LRUCache
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.exchange import Exchange
-from gateway.http.headers import parse_request_fields
 from gateway.i18n import choose_language
 from gateway.login.authorization_code import SignInError, return_target
 from gateway.login.browser_request import BrowserRequest, parse_browser_request, read_form
@@ -383,7 +382,7 @@ class LoginMiddleware:
 
     async def handle(self, request: IncomingRequest) -> ConnectionDisposition:
         """Respond to one request, with its log entry, audit record and metrics."""
-        header = parse_request_fields(request.message.raw_headers)
+        header = self._handler.read_header(request)
         browser_request = parse_browser_request(
             request,
             self._session_auth.resolve_peer(request.connection.peer, header),
@@ -391,15 +390,14 @@ class LoginMiddleware:
         )
         responder = self._auth_responder(browser_request)
         if responder is not None:
-            return await self._handler.handle_local(request, responder)
+            return await self._handler.answer(request, responder, header)
         auth = await self._session_auth.authenticate(
             browser_request, header, partial(self._login_expired, browser_request)
         )
         if isinstance(auth, LocalResponse):
-            return await self._handler.handle_local(
-                request, self._with_login_redirect(browser_request, auth)
-            )
-        return await self._handler.handle(request, auth)
+            responder = self._with_login_redirect(browser_request, auth)
+            return await self._handler.answer(request, responder, header)
+        return await self._handler.handle(request, auth, header)
 
     async def reject_malformed(
         self, request: IncomingRequest, error: GatewayError

@@ -128,6 +128,41 @@ def _to_gateway_error(error: Exception, exchange: Exchange) -> GatewayError:
     return GatewayError(errors.INTERNAL, type(error).__name__, close_connection=True)
 
 
+class AccountedRequest:
+    """A request and its exchange, which is accounted for at the end of this context.
+
+    * `admitted`: the caller whose slot the request occupies.
+    * `body`: the request's body once it is read.
+    """
+
+    __slots__ = ("_handler", "admitted", "body", "downstream", "exchange", "header", "request")
+
+    def __init__(
+        self,
+        handler: Handler,
+        request: IncomingRequest,
+        header: RequestHeader,
+        exchange: Exchange,
+        downstream: DownstreamWriter,
+    ) -> None:
+        self._handler = handler
+        self.request = request
+        self.header = header
+        self.exchange = exchange
+        self.downstream = downstream
+        self.body: RequestBody | None = None
+        self.admitted: Caller | None = None
+
+    def __enter__(self) -> AccountedRequest:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
+        if kind is asyncio.CancelledError:
+            self.exchange.is_aborted = True
+            self.downstream.abort()
+        self._handler.finish(self)
+
+
 class Handler:
     """Serves requests, one call of `handle` each.
 
@@ -177,115 +212,151 @@ class Handler:
         self._monotonic = monotonic
         self._wall = wall
 
+    def read_header(self, request: IncomingRequest) -> RequestHeader:
+        """Return the parsed header, by which the request is handled or answered."""
+        return effective_header(request, self._fields)
+
+    def account(
+        self,
+        request: IncomingRequest,
+        header: RequestHeader,
+        source: AuthResult | LocalResponder | None = None,
+    ) -> AccountedRequest:
+        """Return the context of a request, from the start of its exchange to its account.
+
+        `source` has what is added to every response.
+        """
+        self._admission.exchange_started()
+        exchange = Exchange(
+            request_id=request_id_of(header),
+            started_at=self._wall(),
+            started_monotonic=self._monotonic(),
+            method=request.message.method,
+            remote=request.remote,
+            traceparent=header.text(b"traceparent"),
+        )
+        downstream = DownstreamWriter(
+            request,
+            self._admission,
+            stall_timeout=self._write_stall_timeout,
+            extra_field_lines=b"" if source is None else source.extra_field_lines,
+            expired_session_responder=None if source is None else source.expired_session_responder,
+        )
+        return AccountedRequest(self, request, header, exchange, downstream)
+
+    def finish(self, accounted: AccountedRequest) -> None:
+        """Release what the request occupies, and account for its exchange."""
+        if accounted.admitted is not None:
+            self._admission.release(accounted.admitted)
+        self._admission.exchange_ended()
+        exchange, body = accounted.exchange, accounted.body
+        exchange.duration = self._monotonic() - exchange.started_monotonic
+        if body is not None:
+            exchange.request_bytes = body.received_bytes
+            body.release()
+        self._account(exchange)
+
     async def handle(
-        self, request: IncomingRequest, auth: AuthResult | None = None
+        self,
+        request: IncomingRequest,
+        auth: AuthResult | None = None,
+        header: RequestHeader | None = None,
     ) -> ConnectionDisposition:
-        """Answer one request and account for it; `auth`: result of authentication done before."""
+        """Answer one request and account for it.
+
+        `auth`: result of authentication done before, with the `header` that was read for it.
+        """
         message, connection = request.message, request.connection
         cached = cached_context(connection.cached_context, message, self) if auth is None else None
-        header = effective_header(request, self._fields) if cached is None else cached.header
-        exchange = self._start_exchange(request, header)
-        downstream = self._downstream_writer(request, auth)
-        body: RequestBody | None = None
-        admitted: Caller | None = None
-        try:
-            if cached is None:
-                request_checks.check_message(
-                    message, header, max_header_bytes=self._max_header_bytes
+        if header is None:
+            header = self.read_header(request) if cached is None else cached.header
+        with self.account(request, header, auth) as accounted:
+            exchange, downstream = accounted.exchange, accounted.downstream
+            try:
+                if cached is None:
+                    self._check_message(accounted)
+                request_checks.check_method(exchange.method)
+                target = resolve_target(message.path, self._base_path)
+                cached = cached or self._identify_caller(accounted, auth)
+                caller = self._record_caller(exchange, cached, target)
+                interaction = _classify(exchange, target)
+                self._permissions.require(caller, exchange.method, interaction, target, header)
+                await self._admit(accounted, caller)
+                body = self._composer.request_body(request, header, downstream)
+                accounted.body = body
+                if body is not None:
+                    interaction = await self._inspect_body(
+                        body, exchange, caller, interaction, cached
+                    )
+                elif interaction.code == "transaction":
+                    caller.permissions.require(interaction)
+                # Only safe requests are cancelled on disconnect: others may already have taken
+                # effect.
+                connection.set_cancel_on_disconnect(
+                    exchange if interaction.is_safe else None, self._readers
                 )
-            request_checks.check_method(exchange.method)
-            target = resolve_target(message.path, self._base_path)
-            cached = cached or self._identify_caller(exchange, request, header, auth)
-            caller = self._record_caller(exchange, cached, target)
-            interaction = _classify(exchange, target)
-            self._permissions.require(caller, exchange.method, interaction, target, header)
-            if not self._admission.try_admit(caller, is_first_request=not connection.is_reused):
-                await self._admission.wait_for_slot(caller)
-            admitted = caller
-            body = self._composer.request_body(request, header, downstream)
-            if body is not None:
-                interaction = await self._inspect_body(body, exchange, caller, interaction, cached)
-            elif interaction.code == "transaction":
-                caller.permissions.require(interaction)
-            # Only safe requests are cancelled on disconnect: others may already have taken effect.
-            connection.set_cancel_on_disconnect(
-                exchange if interaction.is_safe else None, self._readers
-            )
-            sent = None if exchange.method in BODILESS_METHODS else body
-            context = RequestContext(
-                exchange, caller, interaction, target, cached, sent, downstream
-            )
-            if self._condition_guard is not None and not interaction.is_safe:
-                await self._condition_guard.check_request(context)
-            return await self._send_response(context, await self._forward_or_queue(context))
-        except asyncio.CancelledError:
-            exchange.is_aborted = True
-            downstream.abort()
-            raise
-        except Exception as error:
-            final_error = self._apply_unidentified_limit(request, header, exchange, auth, error)
-            return await self._send_error(exchange, downstream, header, message.path, final_error)
-        finally:
-            self._end_exchange(exchange, body, admitted)
+                sent = None if exchange.method in BODILESS_METHODS else body
+                context = RequestContext(
+                    exchange, caller, interaction, target, cached, sent, downstream
+                )
+                if self._condition_guard is not None and not interaction.is_safe:
+                    await self._condition_guard.check_request(context)
+                return await self._send_response(context, await self._forward_or_queue(context))
+            except Exception as error:
+                final_error = self._apply_unidentified_limit(accounted, auth, error)
+                return await self._send_error(accounted, message.path, final_error)
 
-    async def handle_local(
-        self, request: IncomingRequest, responder: LocalResponder
+    async def answer(
+        self, request: IncomingRequest, responder: LocalResponder, header: RequestHeader
     ) -> ConnectionDisposition:
         """Answer a request that is not for the platform, and account for it."""
-        message = request.message
-        header = parse_request_fields(message.raw_headers)
-        exchange = self._start_exchange(request, header)
-        downstream = self._downstream_writer(request, responder)
-        admitted = False
-        try:
-            exchange.remote = self._callers.resolve_peer(request.connection.peer, header).address
-            request_checks.check_message(message, header, max_header_bytes=self._max_header_bytes)
-            is_first = not request.connection.is_reused
-            if not self._admission.try_admit(ANONYMOUS, is_first_request=is_first):
-                await self._admission.wait_for_slot(ANONYMOUS)
-            admitted = True
-            response = await responder.respond(exchange)
-            return await write_local_response(downstream, exchange, response)
-        except asyncio.CancelledError:
-            exchange.is_aborted = True
-            downstream.abort()
-            raise
-        except Exception as error:
-            if isinstance(error, GatewayError) and error.reason is not errors.RATE_LIMITED:
-                limiter = self._unidentified_limiter
-                exchange.is_audit_skipped = limiter.exceeds_limit(exchange.remote)
-            return await self._send_error(exchange, downstream, header, "", error)
-        finally:
-            if admitted:
-                self._admission.release(ANONYMOUS)
-            # The pages have their own rate limit; requests beyond it get no audit record.
-            exchange.is_audit_skipped |= exchange.reason == errors.RATE_LIMITED.code
-            self._end_exchange(exchange, None)
+        with self.account(request, header, responder) as accounted:
+            exchange = accounted.exchange
+            try:
+                peer = self._callers.resolve_peer(request.connection.peer, header)
+                exchange.remote = peer.address
+                self._check_message(accounted)
+                await self._admit(accounted, ANONYMOUS)
+                response = await responder.respond(exchange)
+                return await write_local_response(accounted.downstream, exchange, response)
+            except Exception as error:
+                if isinstance(error, GatewayError):
+                    # The pages have their own rate limit; requests beyond it get no audit record.
+                    exchange.is_audit_skipped = (
+                        error.reason is errors.RATE_LIMITED
+                        or self._unidentified_limiter.exceeds_limit(exchange.remote)
+                    )
+                return await self._send_error(accounted, "", error)
 
     async def reject_malformed(
         self, request: IncomingRequest, error: GatewayError
     ) -> ConnectionDisposition:
         """Answer a message that could not be parsed, and account for it."""
-        header = parse_request_fields(())
-        exchange = self._start_exchange(request, header)
-        downstream = self._downstream_writer(request)
-        try:
-            final_error = self._apply_unidentified_limit(request, header, exchange, None, error)
-            return await self._send_error(exchange, downstream, header, "", final_error)
-        finally:
-            self._end_exchange(exchange, None)
+        with self.account(request, parse_request_fields(())) as accounted:
+            final_error = self._apply_unidentified_limit(accounted, None, error)
+            return await self._send_error(accounted, "", final_error)
+
+    def _check_message(self, accounted: AccountedRequest) -> None:
+        """Raise `GatewayError` unless the header may be used."""
+        request_checks.check_message(
+            accounted.request.message, accounted.header, max_header_bytes=self._max_header_bytes
+        )
+
+    async def _admit(self, accounted: AccountedRequest, caller: Caller) -> None:
+        """Admit the request of the caller, now or in its turn. Raises `GatewayError`."""
+        is_first = not accounted.request.connection.is_reused
+        if not self._admission.try_admit(caller, is_first_request=is_first):
+            await self._admission.wait_for_slot(caller)
+        accounted.admitted = caller
 
     def _identify_caller(
-        self,
-        exchange: Exchange,
-        request: IncomingRequest,
-        header: RequestHeader,
-        auth: AuthResult | None,
+        self, accounted: AccountedRequest, auth: AuthResult | None
     ) -> CallerContext:
         """Identify the caller and build its `CallerContext`. Raises `GatewayError` caller-*."""
+        request, header = accounted.request, accounted.header
         connection = request.connection
         peer = self._callers.resolve_peer(connection.peer, header)
-        exchange.remote = peer.address
+        accounted.exchange.remote = peer.address
         caller_context = CallerContext(
             request,
             header,
@@ -392,55 +463,15 @@ class Handler:
             exchange.token_wait = (started_at, self._monotonic())
 
     def _apply_unidentified_limit(
-        self,
-        request: IncomingRequest,
-        header: RequestHeader,
-        exchange: Exchange,
-        auth: AuthResult | None,
-        error: Exception,
+        self, accounted: AccountedRequest, auth: AuthResult | None, error: Exception
     ) -> Exception:
         """Return `error`, or rate-limited for an unidentified client beyond its limit."""
+        exchange = accounted.exchange
         if exchange.credential is None and isinstance(error, GatewayError):
-            return self._unidentified_limiter.limit_error(request, header, exchange, auth, error)
+            return self._unidentified_limiter.limit_error(
+                accounted.request, accounted.header, exchange, auth, error
+            )
         return error
-
-    def _start_exchange(self, request: IncomingRequest, header: RequestHeader) -> Exchange:
-        self._admission.exchange_started()
-        return Exchange(
-            request_id=request_id_of(header),
-            started_at=self._wall(),
-            started_monotonic=self._monotonic(),
-            method=request.message.method,
-            remote=request.remote,
-            traceparent=header.text(b"traceparent"),
-        )
-
-    def _end_exchange(
-        self, exchange: Exchange, body: RequestBody | None, admitted: Caller | None = None
-    ) -> None:
-        if admitted is not None:
-            self._admission.release(admitted)
-        self._admission.exchange_ended()
-        exchange.duration = self._monotonic() - exchange.started_monotonic
-        if body is not None:
-            exchange.request_bytes = body.received_bytes
-            body.release()
-        self._account(exchange)
-
-    def _downstream_writer(
-        self, request: IncomingRequest, source: AuthResult | LocalResponder | None = None
-    ) -> DownstreamWriter:
-        timeout = self._write_stall_timeout
-        if source is None:
-            return DownstreamWriter(request, self._admission, stall_timeout=timeout)
-        field_lines, responder = source.extra_field_lines, source.expired_session_responder
-        return DownstreamWriter(
-            request,
-            self._admission,
-            stall_timeout=timeout,
-            extra_field_lines=field_lines,
-            expired_session_responder=responder,
-        )
 
     async def _guard_warning(
         self, response: UpstreamResponse, context: RequestContext, query: str
@@ -460,14 +491,10 @@ class Handler:
         )
 
     async def _send_error(
-        self,
-        exchange: Exchange,
-        downstream: DownstreamWriter,
-        header: RequestHeader,
-        target: str,
-        error: Exception,
+        self, accounted: AccountedRequest, target: str, error: Exception
     ) -> ConnectionDisposition:
         """Send the error as an OperationOutcome, or abort if the response has begun."""
+        exchange, downstream, header = accounted.exchange, accounted.downstream, accounted.header
         if isinstance(error, CallerDisconnectedError):
             return _abort(exchange, downstream)
         failure = _to_gateway_error(error, exchange)
