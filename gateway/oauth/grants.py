@@ -5,20 +5,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlencode
 
 from authlib.common.urls import add_params_to_qs
 from authlib.oauth2.rfc6749.parameters import prepare_token_request
 
-from gateway.oauth.token_response import AccessToken, TokenRequestError, parse_object
+from gateway.oauth.token_response import AccessToken, TokenRequestError
 from gateway.secret import Secret
 
 if TYPE_CHECKING:
     from gateway.config.operations_settings import LoginSettings
     from gateway.config.outbound_settings import CredentialSettings
     from gateway.oauth.client_authentication import ClientAuthentication
-    from gateway.oauth.token_endpoint import TokenEndpoint, TokenHttpResponse
+    from gateway.oauth.token_endpoint import TokenEndpoint
     from gateway.oauth.token_response import TokenResponse
 
 
@@ -106,9 +106,7 @@ class UserTokenEndpoint:
             "redirect_uri": redirect_uri,
             "code_verifier": verifier.reveal(),
         }
-        return self._user_token_set(
-            await self._redeem("authorization_code", params), RenewalGrant()
-        )
+        return await self._redeem("authorization_code", params, RenewalGrant())
 
     async def refresh(self, renewal: RenewalGrant) -> UserTokenSet:
         """Return new tokens for a renewal grant, with the next renewal grant.
@@ -118,9 +116,7 @@ class UserTokenEndpoint:
         token = renewal.refresh_token
         params = {} if token is None else {"refresh_token": token.reveal()}
         cookie = "; ".join(f"{name}={value.reveal()}" for name, value in renewal.cookies.items())
-        return self._user_token_set(
-            await self._redeem("refresh_token", params, cookie or None), renewal
-        )
+        return await self._redeem("refresh_token", params, renewal, cookie or None)
 
     async def revoke(self, url: str, refresh_token: Secret) -> None:
         """Revoke a refresh token, and the access tokens issued with it, at `url` (RFC 7009)."""
@@ -128,16 +124,22 @@ class UserTokenEndpoint:
         with _unencodable_as_error():
             form = urlencode({"token": refresh_token.reveal(), "token_type_hint": "refresh_token"})
         await self._with_client_auth(
-            lambda authenticate: self._endpoint.post_form(authenticate, form=form, url=url)
+            lambda authenticate: self._endpoint.post(authenticate, form, url=url)
         )
 
     async def _redeem(
-        self, grant_type: str, params: Mapping[str, str], cookie: str | None = None
-    ) -> tuple[TokenResponse, TokenHttpResponse]:
+        self,
+        grant_type: str,
+        params: Mapping[str, str],
+        previous: RenewalGrant,
+        cookie: str | None = None,
+    ) -> UserTokenSet:
         form = _grant_form(grant_type, params, self._extra_params)
-        return await self._with_client_auth(
-            lambda authenticate: self._endpoint.request_full(authenticate, form=form, cookie=cookie)
+        response = await self._with_client_auth(
+            lambda authenticate: self._endpoint.request(authenticate, form, cookie)
         )
+        token = response.to_access_token(self._clock(), self._wall_clock())
+        return UserTokenSet(token, _next_renewal(response, previous), response.id_token)
 
     async def _with_client_auth(
         self, request: Callable[[ClientAuthentication], Awaitable[_T]]
@@ -151,36 +153,16 @@ class UserTokenEndpoint:
                     raise
         return await request(last)
 
-    def _user_token_set(
-        self, responses: tuple[TokenResponse, TokenHttpResponse], previous: RenewalGrant
-    ) -> UserTokenSet:
-        response, http_response = responses
-        token = response.to_access_token(self._clock(), self._wall_clock())
-        members = parse_object(http_response.body or b"") or {}
-        id_token = members.get("id_token")
-        return UserTokenSet(
-            token,
-            _renewal(members, http_response.cookies, previous),
-            id_token if isinstance(id_token, str) else None,
-        )
 
-
-def _renewal(
-    members: Mapping[str, Any], cookies: Mapping[str, str], previous: RenewalGrant
-) -> RenewalGrant:
-    """Return the next renewal grant: `previous`, updated by the members and cookies of a response.
+def _next_renewal(response: TokenResponse, previous: RenewalGrant) -> RenewalGrant:
+    """Return the next renewal grant: `previous`, updated by the response.
 
     A refresh token that the response does not replace stays valid (RFC 6749 section 6). A cookie
     with the value "" is removed.
     """
-    new_token = members.get("refresh_token")
-    refresh_token = (
-        Secret(new_token) if isinstance(new_token, str) and new_token else previous.refresh_token
-    )
-    merged_cookies = {
-        **previous.cookies,
-        **{name: Secret(value) for name, value in cookies.items()},
-    }
+    received = {name: Secret(value) for name, value in response.cookies.items()}
+    cookies = {**previous.cookies, **received}
     return RenewalGrant(
-        refresh_token, {name: value for name, value in merged_cookies.items() if value}
+        response.refresh_token or previous.refresh_token,
+        {name: value for name, value in cookies.items() if value},
     )

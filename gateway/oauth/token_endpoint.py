@@ -11,7 +11,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.cookies import Morsel
 from typing import TYPE_CHECKING, Final
 
@@ -207,52 +207,51 @@ class TokenEndpoint:
         """The URL of the token endpoint."""
         return self._sso.token_url
 
-    async def request(self, authenticate: ClientAuthentication, form: str) -> TokenResponse:
+    async def request(
+        self, authenticate: ClientAuthentication, form: str, cookie: str | None = None
+    ) -> TokenResponse:
         """Send one token request and return its token.
 
-        `form` is the body without the client authentication. Raises `TokenRequestError` on any
-        failure, at the latest after `sso.timeout` seconds.
-        """
-        return (await self.request_full(authenticate, form))[0]
-
-    async def request_full(
-        self, authenticate: ClientAuthentication, form: str, cookie: str | None = None
-    ) -> tuple[TokenResponse, TokenHttpResponse]:
-        """Send one token request and return its token and the response.
-
-        `cookie` is the value of the Cookie field to send. Raises like `request`.
+        `form` is the body without the client authentication, `cookie` the value of the Cookie field
+        to send. Raises `TokenRequestError` on any failure, at the latest after `sso.timeout`
+        seconds.
         """
         request_time = RequestTime(self._clock(), self._wall_clock())
-        response = await self._send(authenticate, form, cookie)
-        if isinstance(response, TokenRequestError):
-            raise response
-        if not 200 <= response.status < 300:
-            raise _failure_of_response(response, request_time.wall)
+        response = await self.post(authenticate, form, cookie=cookie)
         if response.body is None:
             raise TokenRequestError("transient", "unreadable answer", status=response.status)
         token = parse_token_response(
             response.body, request_time, self._sso.default_token_lifetime, response.secrets
         )
-        return token, response
+        return replace(token, cookies=response.cookies)
 
-    async def post_form(self, authenticate: ClientAuthentication, form: str, url: str) -> None:
-        """Send a form that returns no token to another endpoint of the SSO.
+    async def post(
+        self,
+        authenticate: ClientAuthentication,
+        form: str,
+        *,
+        cookie: str | None = None,
+        url: str | None = None,
+    ) -> TokenHttpResponse:
+        """Send a form to the token endpoint, or to the SSO's endpoint `url`.
 
-        Raises `TokenRequestError`.
+        Return the response with status 2xx. Raises `TokenRequestError` for any other, and without
+        one.
         """
         wall_now = self._wall_clock()
-        response = await self._send(authenticate, form, None, url)
+        response = await self._send(authenticate, form, cookie, url)
         if isinstance(response, TokenRequestError):
             raise response
         if not 200 <= response.status < 300:
             raise _failure_of_response(response, wall_now)
+        return response
 
     async def _send(
         self,
         authenticate: ClientAuthentication,
         form: str,
         cookie: str | None,
-        url: str | None = None,
+        url: str | None,
     ) -> TokenHttpResponse | TokenRequestError:
         """Send the form and return the response or the error.
 

@@ -15,8 +15,8 @@ import hmac
 import json
 import math
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from gateway.document_limits import exceeds_depth
@@ -129,7 +129,9 @@ class TokenResponse:
 
     `lifetime` is in seconds from `requested_at`, a moment of the monotonic clock before the request
     was sent. `lifetime_source` names the value that the lifetime was taken from. `refusals` are the
-    errors of the client secrets that were tried before.
+    errors of the client secrets that were tried before. The rest is used only by the sign-in of
+    users: the refresh token, the ID token, and the cookies that the response sets, "" for one that
+    it removes.
     """
 
     access_token: Secret
@@ -138,6 +140,9 @@ class TokenResponse:
     requested_at: float
     scope: str | None = None
     refusals: tuple[TokenRequestError, ...] = ()
+    refresh_token: Secret | None = None
+    id_token: str | None = field(default=None, repr=False)
+    cookies: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def to_access_token(self, now: float, wall_now: float) -> AccessToken:
         """Return the token with its times; `now` is monotonic, `wall_now` is Unix time.
@@ -199,13 +204,17 @@ def parse_token_response(
     if token_type is not None and str(token_type).lower() != "bearer":
         raise TokenRequestError("transient", "token_type is not Bearer")
     lifetime, source = _lifetime(members, access_token, request_time.wall, default_lifetime)
-    scope = members.get("scope")
+    scope, refresh_token, id_token = map(members.get, ("scope", "refresh_token", "id_token"))
     return TokenResponse(
         Secret(access_token),
         lifetime,
         source,
         request_time.monotonic,
         scope if isinstance(scope, str) and _SCOPE.fullmatch(scope) else None,
+        refresh_token=Secret(refresh_token)
+        if isinstance(refresh_token, str) and refresh_token
+        else None,
+        id_token=id_token if isinstance(id_token, str) else None,
     )
 
 
