@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from gateway.app import identity_setup, tls_contexts
-from gateway.login.auth_routes import AuthEndpoints, LoginMiddleware
+from gateway.login.auth_routes import AuthRoutes
 from gateway.login.authorization_code import SignInFlow
 from gateway.login.logout import SignOutFlow
 from gateway.login.openid_provider import OpenIdProvider
@@ -80,10 +80,10 @@ class LoginParts:
             sessions_persist=settings.store.url.kind != "memory",
         )
 
-    def middleware(
+    def routes(
         self, handler: Handler, callers: CallerRegistry, unidentified_limiter: UnidentifiedLimiter
-    ) -> LoginMiddleware:
-        """Return the middleware in front of `handler`."""
+    ) -> AuthRoutes:
+        """Return what handles requests in front of `handler`."""
         settings = self._settings
         session_auth = SessionAuth(
             login=settings.login,
@@ -92,9 +92,11 @@ class LoginParts:
             sessions=self._sessions,
             renewals=self.renewals,
         )
-        endpoints = AuthEndpoints(
+        return AuthRoutes(
             login=settings.login,
             default_language=settings.fhir.default_language,
+            handler=handler,
+            unidentified_limiter=unidentified_limiter,
             sign_in=self._sign_in,
             sign_out=self._sign_out,
             sessions=self._sessions,
@@ -103,12 +105,6 @@ class LoginParts:
             audit=self._audit,
             clock=time.monotonic,
             wall_clock=time.time,
-        )
-        return LoginMiddleware(
-            handler=handler,
-            endpoints=endpoints,
-            session_auth=session_auth,
-            unidentified_limiter=unidentified_limiter,
         )
 
 

@@ -123,7 +123,7 @@ class Core:
         self.handler = (
             handler
             if login is None
-            else login.middleware(handler, self._callers, self._unidentified_limiter)
+            else login.routes(handler, self._callers, self._unidentified_limiter)
         )
 
     def _handler(self) -> Handler:

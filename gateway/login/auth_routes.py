@@ -1,10 +1,10 @@
-"""The endpoints below `/auth/…`, and the middleware in front of the request path for them.
+"""The endpoints below `/auth/…`, in front of the request path.
 
 The endpoints are sign-in, callback, sign-out and session. Browsers are identified by cookies only.
 No token, authorization code or code verifier is ever sent to them.
 
-The middleware responds to `/auth/…` and to CORS preflights, and authenticates all other requests.
-Without the login it is not installed and costs nothing.
+`AuthRoutes` also responds to CORS preflights, and authenticates all other requests. Without the
+login it is not installed and costs nothing.
 
 A page explains a failed sign-in to the user, in en, ru and uz. It shows no value of the request or
 of the SSO, except the path of the next sign-in and the request id, both escaped.
@@ -121,10 +121,12 @@ def _failure_page(
     return html_response(page, _STATUS_BY_FAILURE[what], _STYLE_SOURCE, language_field, *headers)
 
 
-class AuthEndpoints:
-    """Responds to requests below `/auth/…`, with a rate limit for each client address.
+class AuthRoutes:
+    """Handles requests as `handler` does, with the sign-in and sessions of users.
 
-    `clock` is monotonic, `wall_clock` returns Unix time.
+    It responds to requests below `/auth/…`, with a rate limit for each client address.
+    `session_auth` authenticates all other requests, `unidentified_limiter` limits unidentified
+    ones. `clock` is monotonic, `wall_clock` returns Unix time.
     """
 
     def __init__(
@@ -132,6 +134,8 @@ class AuthEndpoints:
         *,
         login: LoginSettings,
         default_language: str,
+        handler: Handler,
+        unidentified_limiter: UnidentifiedLimiter,
         sign_in: SignInFlow,
         sign_out: SignOutFlow,
         sessions: SessionManager,
@@ -145,6 +149,8 @@ class AuthEndpoints:
         self._session_cookie = session_cookie(login)
         self._challenge = challenge(login)
         self._default_language = default_language
+        self._handler = handler
+        self._unidentified_limiter = unidentified_limiter
         self._sign_in = sign_in
         self._sign_out = sign_out
         self._sessions = sessions
@@ -162,7 +168,75 @@ class AuthEndpoints:
             _BACK_CHANNEL_PATH: ("POST", self._back_channel),
         }
 
-    async def respond(self, request: BrowserRequest, exchange: Exchange) -> LocalResponse:
+    async def handle(self, request: IncomingRequest) -> ConnectionDisposition:
+        """Respond to one request, with its log entry, audit record and metrics."""
+        header = self._handler.read_header(request)
+        browser_request = parse_browser_request(
+            request,
+            self._session_auth.resolve_peer(request.connection.peer, header),
+            partial(read_form, request, header),
+        )
+        responder = self._auth_responder(browser_request)
+        if responder is not None:
+            return await self._handler.answer(request, responder, header)
+        auth = await self._session_auth.authenticate(
+            browser_request, header, partial(self._login_expired, browser_request)
+        )
+        if isinstance(auth, LocalResponse):
+            responder = self._with_login_redirect(browser_request, auth)
+            return await self._handler.answer(request, responder, header)
+        return await self._handler.handle(request, auth, header)
+
+    async def reject_malformed(
+        self, request: IncomingRequest, error: GatewayError
+    ) -> ConnectionDisposition:
+        """Respond to a message that could not be parsed, with its log entry, record and metrics."""
+        return await self._handler.reject_malformed(request, error)
+
+    def _auth_responder(self, request: BrowserRequest) -> LocalResponder | None:
+        """Return the responder to `/auth/…` and to preflights, None for all other requests."""
+        if not request.path.startswith("/"):
+            return None  # not in origin form: meant for another server
+        if request.is_preflight:
+            respond = self._preflight
+        elif request.path == "/auth" or request.path.startswith("/auth/"):
+            respond = self._respond
+        else:
+            return None
+        return LocalResponder(
+            partial(respond, request), self._session_auth.cors_field_lines(request)
+        )
+
+    async def _preflight(self, request: BrowserRequest, exchange: Exchange) -> LocalResponse:
+        # Browsers send preflights without a cookie, and one for each URL. All get a response, but
+        # those over the rate limit are not recorded in the audit trail.
+        exchange.is_audit_skipped = self._unidentified_limiter.exceeds_limit(request.peer.address)
+        return self._session_auth.preflight(request)
+
+    def _with_login_redirect(
+        self, request: BrowserRequest, response: LocalResponse
+    ) -> LocalResponder:
+        async def respond(_exchange: Exchange) -> LocalResponse:
+            self._unidentified_limiter.consume(request.peer.address)
+            return response
+
+        return LocalResponder(respond)
+
+    def _login_expired(self, request: BrowserRequest, session: Session) -> LocalResponder:
+        """Return the responder to a navigation whose session turns out to have ended."""
+
+        async def sign_in_again(exchange: Exchange) -> LocalResponse:
+            # Shortly after a sign-in whose tokens the platform never accepted, a redirect to a
+            # sign-in could form a loop with the platform's rejections.
+            is_new = self._clock() - session.started_at < _RECENT_SECONDS
+            if is_new and not self._renewals.was_accepted(session):
+                target = requested_target(self._settings, request)
+                return self._failed("rejected", request, exchange, target)
+            return self._session_auth.login_redirect(request)
+
+        return LocalResponder(sign_in_again, self._session_auth.cors_field_lines(request))
+
+    async def _respond(self, request: BrowserRequest, exchange: Exchange) -> LocalResponse:
         """Return the response to a request.
 
         Raises `GatewayError` unknown-path, method-not-allowed or rate-limited, and those of the
@@ -177,21 +251,6 @@ class AuthEndpoints:
             allow = "GET, HEAD" if method == "GET" else method
             raise GatewayError(errors.METHOD_NOT_ALLOWED, headers=(("Allow", allow),))
         return await respond(request, exchange)
-
-    def login_expired(
-        self, request: BrowserRequest, session: Session, exchange: Exchange
-    ) -> LocalResponse:
-        """Return the response to a navigation whose session has ended: a redirect to a sign-in.
-
-        Shortly after a sign-in whose tokens the platform never accepted, return an error page
-        instead: if the platform rejects every token of the SSO, the redirects would form a loop.
-        """
-        is_new = self._clock() - session.started_at < _RECENT_SECONDS
-        if is_new and not self._renewals.was_accepted(session):
-            return self._failed(
-                "rejected", request, exchange, requested_target(self._settings, request)
-            )
-        return self._session_auth.login_redirect(request)
 
     async def _login(self, request: BrowserRequest, exchange: Exchange) -> LocalResponse:
         """Redirect to the SSO. Each sign-in has its own cookie, so several tabs can sign in."""
@@ -358,87 +417,3 @@ class AuthEndpoints:
             rate, burst = (_SSO_RATE, _SSO_BURST) if by_sso else (_ADDRESS_RATE, _ADDRESS_BURST)
             bucket = self._buckets[key] = TokenBucket(rate, burst, self._clock)
         return bucket
-
-
-class LoginMiddleware:
-    """Handles requests as `Handler` does, with the sign-in and sessions of users.
-
-    `endpoints` responds to `/auth/…`, `session_auth` authenticates all other requests,
-    `unidentified_limiter` limits unidentified ones.
-    """
-
-    def __init__(
-        self,
-        *,
-        handler: Handler,
-        endpoints: AuthEndpoints,
-        session_auth: SessionAuth,
-        unidentified_limiter: UnidentifiedLimiter,
-    ) -> None:
-        self._handler = handler
-        self._endpoints = endpoints
-        self._session_auth = session_auth
-        self._unidentified_limiter = unidentified_limiter
-
-    async def handle(self, request: IncomingRequest) -> ConnectionDisposition:
-        """Respond to one request, with its log entry, audit record and metrics."""
-        header = self._handler.read_header(request)
-        browser_request = parse_browser_request(
-            request,
-            self._session_auth.resolve_peer(request.connection.peer, header),
-            partial(read_form, request, header),
-        )
-        responder = self._auth_responder(browser_request)
-        if responder is not None:
-            return await self._handler.answer(request, responder, header)
-        auth = await self._session_auth.authenticate(
-            browser_request, header, partial(self._login_expired, browser_request)
-        )
-        if isinstance(auth, LocalResponse):
-            responder = self._with_login_redirect(browser_request, auth)
-            return await self._handler.answer(request, responder, header)
-        return await self._handler.handle(request, auth, header)
-
-    async def reject_malformed(
-        self, request: IncomingRequest, error: GatewayError
-    ) -> ConnectionDisposition:
-        """Respond to a message that could not be parsed, with its log entry, record and metrics."""
-        return await self._handler.reject_malformed(request, error)
-
-    def _auth_responder(self, browser_request: BrowserRequest) -> LocalResponder | None:
-        if not browser_request.path.startswith("/"):
-            return None  # not in origin form: meant for another server
-        field_lines = self._session_auth.cors_field_lines(browser_request)
-        if browser_request.is_preflight:
-
-            async def preflight(exchange: Exchange) -> LocalResponse:
-                # Browsers send preflights without a cookie, and one for each URL. All get a
-                # response, but those over the rate limit are not recorded in the audit trail.
-                exchange.is_audit_skipped = self._unidentified_limiter.exceeds_limit(
-                    browser_request.peer.address
-                )
-                return self._session_auth.preflight(browser_request)
-
-            return LocalResponder(preflight, field_lines)
-        if browser_request.path == "/auth" or browser_request.path.startswith("/auth/"):
-
-            async def page(exchange: Exchange) -> LocalResponse:
-                return await self._endpoints.respond(browser_request, exchange)
-
-            return LocalResponder(page, field_lines)
-        return None
-
-    def _login_expired(self, browser_request: BrowserRequest, session: Session) -> LocalResponder:
-        async def sign_in_again(exchange: Exchange) -> LocalResponse:
-            return self._endpoints.login_expired(browser_request, session, exchange)
-
-        return LocalResponder(sign_in_again, self._session_auth.cors_field_lines(browser_request))
-
-    def _with_login_redirect(
-        self, browser_request: BrowserRequest, response: LocalResponse
-    ) -> LocalResponder:
-        async def respond(_exchange: Exchange) -> LocalResponse:
-            self._unidentified_limiter.consume(browser_request.peer.address)
-            return response
-
-        return LocalResponder(respond)

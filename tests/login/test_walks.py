@@ -11,7 +11,7 @@ pytestmark = pytest.mark.interpreted
 
 
 async def test_the_walk_of_a_sign_in(scene: Stage) -> None:
-    """A browser takes the printed steps from the sign-in to its first read, in their order."""
+    """A browser takes the printed steps from the sign-in to its first read, through eight files."""
     browser = await scene.browser()
     with steps() as taken:
         await browser.sign_in()
@@ -19,3 +19,4 @@ async def test_the_walk_of_a_sign_in(scene: Stage) -> None:
     assert read.status == 200
     printed = walk("The walk of a sign-in")
     assert of(printed, taken) == printed
+    assert (len(printed), len({file for _, file in printed})) == (13, 8)
