@@ -18,7 +18,7 @@ Step = tuple[str, str]
 def walk(title: str) -> list[Step]:
     """Return the rows of a walk: function and file."""
     section = PAGE.partition(f"## {title}\n")[2].partition("\n## ")[0]
-    rows: list[Step] = re.findall(r"^\| `([\w.]+)` \| `([\w/]+\.py)` \|", section, re.MULTILINE)
+    rows: list[Step] = re.findall(r"^\| `([\w.<>]+)` \| `([\w/]+\.py)` \|", section, re.MULTILINE)
     assert len(rows) > 5
     return rows
 

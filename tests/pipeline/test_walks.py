@@ -28,15 +28,6 @@ async def test_the_walk_of_a_read(gateway: Running) -> None:
     assert of(bytewise, taken) == bytewise
 
 
-async def test_the_walk_of_a_token(gateway: Running) -> None:
-    """A request that finds no token takes the printed steps to one, in their order."""
-    async with await Wire.open(gateway.address) as wire:
-        with steps() as taken:
-            await wire.ask(get("/fhir/Patient/1"))
-    printed = walk("The walk of a token")
-    assert of(printed, taken) == printed
-
-
 async def test_the_walk_of_a_settings_field(start_gateway: StartGateway) -> None:
     """A time limit is copied and read where it is printed, by a start, a header and a body."""
     printed = walk("The walk of a settings field")
