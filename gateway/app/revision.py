@@ -388,15 +388,8 @@ def _credential(settings: Settings, endpoint: TokenEndpoint, name: str) -> Crede
         endpoint=endpoint,
         settings=credential,
         name=name,
+        platform=settings.platform.fhir_base_url,
         authenticators=identity_setup.credential_authenticators(settings, name),
-        # The platform is part of the identity: a token must never be sent to another platform.
-        identity=(
-            settings.sso.token_url,
-            settings.platform.fhir_base_url,
-            credential.client_id,
-            credential.scope,
-            tuple(sorted(credential.extra_params.items())),
-        ),
         reread=lambda: identity_setup.credential_authenticators(settings, name),
     )
 

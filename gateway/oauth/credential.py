@@ -35,7 +35,7 @@ class Credential:
     candidate that the SSO accepted last is tried first. If the SSO refuses a candidate, the next
     one is tried. A secret that is no longer configured is dropped once the SSO accepted another.
 
-    `identity` identifies the credential independently of its secret. `reread` reads the secret
+    `platform` is the base URL of the platform that gets the tokens. `reread` reads the secret
     again; it is called in another thread and may raise any exception if the secret cannot be read.
     None where the secret cannot change.
     """
@@ -46,11 +46,19 @@ class Credential:
         endpoint: TokenEndpoint,
         settings: CredentialSettings,
         name: str,
+        platform: str,
         authenticators: Iterable[ClientAuthenticator],
-        identity: tuple[object, ...] = (),
         reread: Callable[[], Iterable[ClientAuthenticator]] | None = None,
     ) -> None:
-        self.identity = identity
+        # What the tokens are for, whatever the secret. The platform is part of it: a token must
+        # never be sent to another platform.
+        self.identity = (
+            endpoint.token_url,
+            platform,
+            settings.client_id,
+            settings.scope,
+            tuple(sorted(settings.extra_params.items())),
+        )
         self._endpoint = endpoint
         self._settings = settings
         self.name = name
@@ -61,18 +69,12 @@ class Credential:
 
     @property
     def store_key(self) -> StoreKey:
-        """The key of the tokens in the store: a digest of issuer, client, secret and request.
+        """The key of the tokens: a digest of issuer, platform, client, request and secret.
 
         Tokens that differ in one of these are never confused.
         """
-        first, settings = self._candidates[0], self._settings
-        facts = [
-            self._endpoint.token_url,
-            settings.client_id,
-            first.fingerprint,
-            settings.scope,
-            sorted(settings.extra_params.items()),
-        ]
+        first = self._candidates[0]
+        facts = [*self.identity, first.fingerprint]
         return StoreKey(hashlib.sha256(json.dumps(facts).encode()).hexdigest(), first.material)
 
     @property

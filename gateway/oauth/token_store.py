@@ -41,8 +41,8 @@ class StoreKey:
     """The key of tokens or sessions in a store.
 
     `name` is a digest that identifies the entry without revealing anything of it. For tokens it
-    covers issuer, client, secret and request. `material` is the secret from which a store outside
-    of this process derives its encryption key.
+    covers issuer, platform, client, request and secret. `material` is the secret from which a store
+    outside of this process derives its encryption key.
     """
 
     name: str

@@ -130,6 +130,7 @@ async def test_the_old_platform_is_left_after_its_last_answer(
         assert (await wire.reply()).status == 200
         await service.until(lambda: not platform.open_connections, "the old lines' end")
         assert [seen.target for seen in other.seen] == ["/r5/Patient/3"]
+        assert other.seen[0].header("authorization") != platform.seen[0].header("authorization")
     assert await service.metric("dhp_gateway_inflight_requests") == 0
 
 

@@ -123,6 +123,7 @@ class Bench:
         return Credential(
             endpoint=endpoint or self.endpoint,
             settings=CredentialSettings(client_id="id"),
+            platform="https://platform.test/r5",
             name=name,
             authenticators=parse_client_secrets("id", Secret(SECRET), in_header=False),
         )

@@ -205,6 +205,7 @@ class FileSource(Credential):
         super().__init__(
             endpoint=endpoint,  # type: ignore[arg-type] # a double
             settings=CredentialSettings(client_id=client),
+            platform="https://platform.test/r5",
             name=client,
             authenticators=secrets(client, file["text"]),
         )

@@ -173,6 +173,7 @@ class TestRequest:
             return Credential(
                 endpoint=endpoint,
                 settings=CredentialSettings(client_id=CLIENT, **fields),
+                platform="https://platform.test/r5",
                 name="default",
                 authenticators=parse_client_secrets(CLIENT, Secret(secret), in_header=False),
             ).store_key

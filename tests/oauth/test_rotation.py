@@ -87,9 +87,9 @@ def source_of(
     return Credential(
         endpoint=endpoint,
         settings=CredentialSettings(client_id="id"),
+        platform="https://platform.test/r5",
         name="default",
         authenticators=secrets(text),
-        identity=("id",),
         reread=reread,
     )
 
