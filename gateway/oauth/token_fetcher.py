@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from gateway.clock import TimeSource
 from gateway.oauth.token_backoff import RefreshSchedule
 from gateway.oauth.token_response import AccessToken, TokenRequestError
-from gateway.oauth.token_store import GuardedTokenStore
+from gateway.oauth.token_store import NULL_LEASE, token_store_breaker
 
 if TYPE_CHECKING:
     from gateway.audit.audit_trail import AuditTrail
@@ -43,7 +43,8 @@ class TokenFetcher:
         times: TimeSource,
         replica_wait: float,
     ) -> None:
-        self._store = None if store is None else GuardedTokenStore(store, times.clock)
+        self._store = store
+        self._breaker = token_store_breaker(times.clock)
         self._metrics = metrics
         self._audit = audit
         self._pacing = pacing
@@ -60,18 +61,18 @@ class TokenFetcher:
             return await self._request_token(credential)
         rejected = in_use()[1]
         if rejected is not None:
-            await store.delete(key, rejected)
+            await self._breaker.call_or(None, store.delete, key, rejected)
         async with self._stored_token_or_lease(store, key, in_use) as stored:
             if stored is not None:
                 return stored
             token = await self._request_token(credential)
             # The key is read again: `request` may have reread a changed secret.
-            await store.put(credential.store_key, token)
+            await self._breaker.call_or(None, store.put, credential.store_key, token)
             return token
 
     @asynccontextmanager
     async def _stored_token_or_lease(
-        self, store: GuardedTokenStore, key: StoreKey, in_use: _CurrentTokens
+        self, store: TokenStore, key: StoreKey, in_use: _CurrentTokens
     ) -> AsyncIterator[AccessToken | None]:
         """Yield a token from the store, or None if this replica has to request one.
 
@@ -83,7 +84,8 @@ class TokenFetcher:
         try:
             stored = await self._stored_token(store, key, in_use)
             while stored is None and lease is None and self._times.clock() < deadline:
-                lease = await store.acquire_lease(key)
+                # Without the store every replica requests its own token.
+                lease = await self._breaker.call_or(NULL_LEASE, store.acquire_lease, key)
                 if lease is None:
                     await self._times.sleep(_STORE_POLL_INTERVAL)
                 # Read again after acquiring the lease: its former holder may have stored a token
@@ -92,13 +94,13 @@ class TokenFetcher:
             yield stored
         finally:
             if lease is not None:
-                await store.release(lease)
+                await self._breaker.release(lease)
 
     async def _stored_token(
-        self, store: GuardedTokenStore, key: StoreKey, in_use: _CurrentTokens
+        self, store: TokenStore, key: StoreKey, in_use: _CurrentTokens
     ) -> AccessToken | None:
         """Return the stored token, None if it is one of `in_use` or itself due for a refresh."""
-        stored = await store.get(key)
+        stored = await self._breaker.call_or(None, store.get, key)
         if stored is None or stored in in_use():
             return None
         return None if self._pacing.is_due(stored, self._times.clock()) else stored

@@ -154,13 +154,24 @@ class StoreBreaker:
             self._on_recovery()
         return result
 
+    async def call_or(
+        self, default: _T, access: Callable[_P, Awaitable[_T]], *args: _P.args, **more: _P.kwargs
+    ) -> _T:
+        """Do as `call`, but return `default` if the access fails."""
+        try:
+            return await self.call(access, *args, **more)
+        except GatewayError:
+            return default
+
     async def release(self, lease: TokenLease) -> None:
         """Release the lease, also during a pause, so that its renewal task ends.
 
         A failure is no error: the lease expires.
         """
-        with contextlib.suppress(GatewayError):
-            await self.attempt(lease.release)
+        # `NULL_LEASE` does not use the store: its release is no sign of a recovery.
+        if lease is not NULL_LEASE:
+            with contextlib.suppress(GatewayError):
+                await self.attempt(lease.release)
 
     def _failed(self, error: Exception) -> None:
         if not self._pause:
@@ -177,53 +188,15 @@ class StoreBreaker:
         )
 
 
-class GuardedTokenStore:
-    """Returns the results of `store`; while the store fails, a default instead of an exception."""
-
-    def __init__(
-        self, store: TokenStore, clock: Callable[[], float], timeout: float = _STORE_TIMEOUT
-    ) -> None:
-        self._store = store
-        self._breaker = StoreBreaker(
-            "token store",
-            clock,
-            timeout=timeout,
-            max_pause=_MAX_STORE_PAUSE,
-            on_failure=partial(
-                _log.warning, "token store: %s; tokens are not shared until it is back"
-            ),
-            on_recovery=partial(_log.info, "token store: back; tokens are shared again"),
-        )
-
-    async def get(self, key: StoreKey) -> AccessToken | None:
-        """Return the token stored under `key`, None without one or while the store fails."""
-        return await self._call_or_default(None, self._store.get, key)
-
-    async def put(self, key: StoreKey, token: AccessToken) -> None:
-        """Store `token`, or do nothing while the store fails."""
-        await self._call_or_default(None, self._store.put, key, token)
-
-    async def delete(self, key: StoreKey, token: AccessToken) -> None:
-        """Delete `token`, or do nothing while the store fails."""
-        await self._call_or_default(None, self._store.delete, key, token)
-
-    async def acquire_lease(self, key: StoreKey) -> TokenLease | None:
-        """Acquire the lease for requesting a token. Return None while another replica holds it.
-
-        While the store fails, every replica gets `NULL_LEASE` and requests its own token.
-        """
-        return await self._call_or_default(NULL_LEASE, self._store.acquire_lease, key)
-
-    async def release(self, lease: TokenLease) -> None:
-        """Release the lease, also after a failure of the store."""
-        # `NULL_LEASE` does not use the store: its release is no sign of a recovery.
-        if lease is not NULL_LEASE:
-            await self._breaker.release(lease)
-
-    async def _call_or_default(
-        self, default: _T, access: Callable[_P, Awaitable[_T]], *args: _P.args, **more: _P.kwargs
-    ) -> _T:
-        try:
-            return await self._breaker.call(access, *args, **more)
-        except GatewayError:
-            return default
+def token_store_breaker(
+    clock: Callable[[], float], timeout: float = _STORE_TIMEOUT
+) -> StoreBreaker:
+    """Return the breaker around a store of tokens. While it fails, each replica is on its own."""
+    return StoreBreaker(
+        "token store",
+        clock,
+        timeout=timeout,
+        max_pause=_MAX_STORE_PAUSE,
+        on_failure=partial(_log.warning, "token store: %s; tokens are not shared until it is back"),
+        on_recovery=partial(_log.info, "token store: back; tokens are shared again"),
+    )

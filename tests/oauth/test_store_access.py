@@ -10,9 +10,10 @@ import pytest
 from gateway.oauth.token_response import AccessToken
 from gateway.oauth.token_store import (
     NULL_LEASE,
-    GuardedTokenStore,
+    StoreBreaker,
     StoreKey,
     TokenLease,
+    token_store_breaker,
 )
 from gateway.secret import Secret
 from tests.doubles.clock import FakeClock
@@ -72,32 +73,30 @@ def store() -> BreakableStore:
 
 
 @pytest.fixture
-def access(store: BreakableStore, clock: FakeClock) -> GuardedTokenStore:
+def breaker(clock: FakeClock) -> StoreBreaker:
     """The way to it."""
-    return GuardedTokenStore(store, clock, timeout=0.02)
+    return token_store_breaker(clock, timeout=0.02)
 
 
-async def test_works(access: GuardedTokenStore) -> None:
+async def test_works(breaker: StoreBreaker, store: BreakableStore) -> None:
     """What the store gives comes through."""
-    await access.put(KEY, TOKEN)
-    assert await access.get(KEY) == TOKEN
-    await access.delete(KEY, TOKEN)
-    assert await access.get(KEY) is None
+    await breaker.call_or(None, store.put, KEY, TOKEN)
+    assert await breaker.call_or(None, store.get, KEY) == TOKEN
+    await breaker.call_or(None, store.delete, KEY, TOKEN)
+    assert await breaker.call_or(None, store.get, KEY) is None
 
 
 @pytest.mark.parametrize("trouble", ["broken", "hangs"])
-async def test_away(access: GuardedTokenStore, store: BreakableStore, trouble: str) -> None:
+async def test_away(breaker: StoreBreaker, store: BreakableStore, trouble: str) -> None:
     """No error is raised, nothing is found, and every replica may send a token request."""
     setattr(store, trouble, True)
-    await access.put(KEY, TOKEN)
-    assert await access.get(KEY) is None
-    await access.delete(KEY, TOKEN)
-    assert await access.acquire_lease(KEY) is NULL_LEASE
+    await breaker.call_or(None, store.put, KEY, TOKEN)
+    assert await breaker.call_or(None, store.get, KEY) is None
+    await breaker.call_or(None, store.delete, KEY, TOKEN)
+    assert await breaker.call_or(NULL_LEASE, store.acquire_lease, KEY) is NULL_LEASE
 
 
-async def test_left_alone(
-    access: GuardedTokenStore, store: BreakableStore, clock: FakeClock
-) -> None:
+async def test_left_alone(breaker: StoreBreaker, store: BreakableStore, clock: FakeClock) -> None:
     """After a failure it is not asked for a while, which grows to ten seconds."""
     store.broken = True
     pauses = []
@@ -105,13 +104,13 @@ async def test_left_alone(
         before, asked = clock.now, store.asked
         while store.asked == asked:
             clock.now += 0.125
-            await access.get(KEY)
+            await breaker.call_or(None, store.get, KEY)
         pauses.append(clock.now - before)
     assert pauses[1:] == [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
 
 
 async def test_said_once(
-    access: GuardedTokenStore,
+    breaker: StoreBreaker,
     store: BreakableStore,
     clock: FakeClock,
     caplog: pytest.LogCaptureFixture,
@@ -120,18 +119,18 @@ async def test_said_once(
     caplog.set_level(logging.INFO)
     store.broken = True
     for _ in range(20):
-        await access.get(KEY)
+        await breaker.call_or(None, store.get, KEY)
         clock.now += 1
     store.broken = False
     clock.now += 10
     for _ in range(5):
-        await access.get(KEY)
+        await breaker.call_or(None, store.get, KEY)
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
     assert "ConnectionError" in caplog.text
     assert "planted" not in caplog.text
 
 
-async def test_release_in_any_case(access: GuardedTokenStore, store: BreakableStore) -> None:
+async def test_release_in_any_case(breaker: StoreBreaker, store: BreakableStore) -> None:
     """A right is given back even while the store is left alone: its renewing must end."""
 
     class Right:
@@ -142,7 +141,7 @@ async def test_release_in_any_case(access: GuardedTokenStore, store: BreakableSt
             raise ConnectionError
 
     store.broken = True
-    await access.get(KEY)
+    await breaker.call_or(None, store.get, KEY)
     right = Right()
-    await access.release(right)
+    await breaker.release(right)
     assert right.released == 1
