@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from gateway.config.settings import Settings
     from gateway.exchange import Exchange
     from gateway.login.session_store import SessionStore
-    from gateway.oauth.token_response import AccessToken
     from gateway.oauth.token_store import TokensAtHand, TokenStore
     from gateway.oauth.tokens import TokenState
     from gateway.outbox.platform_sender import EntrySender
@@ -95,9 +95,8 @@ class Core:
         self._tracing = None if tracing is None else tracing(settings)
         self._outbox = outbox
         self._permissions = permissions
-        self._credentials = _credentials(settings, session)
         self.tokens = make_tokens(
-            self._credentials,
+            _credentials(settings, session),
             at_hand=at_hand,
             store=store,
             metrics=metrics,
@@ -105,11 +104,8 @@ class Core:
             sso=settings.sso,
         )
         self._pool = _upstream_pool(settings)
-        self.circuit = CircuitBreaker(
-            settings.circuit_breaker,
-            time.monotonic,
-            None if outbox is None else outbox.delivery.on_platform_response,
-        )
+        on_response = None if outbox is None else outbox.delivery.on_platform_response
+        self.circuit = CircuitBreaker(settings.circuit_breaker, time.monotonic, on_response)
         self.admission = Admission(
             max_concurrent=settings.limits.max_concurrent_requests, audit=audit
         )
@@ -204,40 +200,11 @@ class Core:
     async def start(self, before: Core | None = None) -> None:
         """Start to fetch tokens; reuse those of the core `before` that are still valid."""
         self._pool.open()
-        self._metrics.declare_credentials(self._credentials)
-        reused_tokens = {} if before is None else self._reusable_tokens(before)
-        if before is not None:
-            for name in self._same_client_credentials(before):
-                self._credentials[name].take_over(before._credentials[name])
+        self._metrics.declare_credentials(self.tokens)
         for name, tokens in self.tokens.items():
-            await tokens.start(reused_tokens.get(name))
-        if before is None:
-            return
-        self.admission.phase = before.admission.phase
-        for name in reused_tokens:
-            if self._credentials[name].store_key != before._credentials[name].store_key:
-                # The secret was changed: only a request to the SSO shows whether the new one is
-                # accepted.
-                self.tokens[name].fetch_now()
-
-    def _reusable_tokens(self, before: Core) -> Mapping[str, AccessToken]:
-        """Return the tokens of `before` that can be reused, by credential.
-
-        Reusable are those of the same credential name, client, SSO and platform.
-        """
-        tokens = {
-            name: before.tokens[name].current() for name in self._same_client_credentials(before)
-        }
-        return {name: token for name, token in tokens.items() if token is not None}
-
-    def _same_client_credentials(self, before: Core) -> Iterator[str]:
-        """Yield the credentials that are the same client of the same SSO in `before` and here."""
-        for name, credential in self._credentials.items():
-            if (
-                name in before._credentials
-                and credential.identity == before._credentials[name].identity
-            ):
-                yield name
+            await tokens.start(None if before is None else before.tokens.get(name))
+        if before is not None:
+            self.admission.phase = before.admission.phase
 
     def token_states(self) -> dict[str, TokenState]:
         """Return the token state of every credential."""

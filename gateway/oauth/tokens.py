@@ -78,7 +78,7 @@ class Tokens:
         times: TimeSource,
     ) -> None:
         self.name = credential.name
-        self._credential = credential
+        self.credential = credential
         self._fetcher = fetcher
         self._metrics = metrics
         self._sso = sso
@@ -102,17 +102,27 @@ class Tokens:
         self._closed = False
         self._renewing = True
 
-    async def start(self, previous: AccessToken | None = None) -> None:
+    async def start(self, before: Tokens | None = None) -> None:
         """Start fetching the token, without waiting for the SSO.
 
-        `previous` is a valid token from before. It is installed instead of fetching, and refreshed
-        before it expires, as is one that is at hand.
+        A token that is at hand is used instead, and refreshed before it expires. `before` are the
+        tokens of the same name in the version of the settings before. If they are for the same
+        client, SSO and platform, their token goes on being used, and so does the secret that the
+        SSO accepted last.
         """
+        previous, changed = None, False
+        if before is not None and before.credential.identity == self.credential.identity:
+            self.credential.take_over(before.credential)
+            previous = before.current()
+            changed = self.credential.store_key != before.credential.store_key
         token = previous or self.current()
         if token is None:
             self._start_fetch()
-        else:
-            self._install(token)
+            return
+        self._install(token)
+        if changed:
+            # Only a request to the SSO shows whether it accepts the new secret.
+            self.fetch_now()
 
     def stop_renewing(self) -> None:
         """Stop refreshing in advance, because another object has taken over.
@@ -220,7 +230,7 @@ class Tokens:
             next_attempt_in=max(0.0, self._next_attempt - now) if self._next_attempt else None,
             is_fetching=self._fetch_task is not None and self._next_attempt is None,
             is_rejected=self._rejections.is_paused(now),
-            uses_previous_secret=self._credential.uses_previous_secret,
+            uses_previous_secret=self.credential.uses_previous_secret,
             description=failure.description if failure is not None else "",
         )
 
@@ -313,7 +323,7 @@ class Tokens:
             if self._discarded is not None:
                 self._rejections.on_forced_fetch(self._clock())
             outcome = await self._fetcher.fetch(
-                self._credential, lambda: (self.current(), self._discarded)
+                self.credential, lambda: (self.current(), self._discarded)
             )
         except TokenRequestError as error:
             outcome = error
@@ -358,7 +368,7 @@ class Tokens:
         now = self._clock()
         if token != self.current():
             self._rejections.on_token_replaced()
-        self._key = self._credential.store_key.name
+        self._key = self.credential.store_key.name
         self._at_hand[self._key] = token
         self._failure, self._retry_at_once = None, False
         if self._discarded is not None:

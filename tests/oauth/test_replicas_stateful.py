@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 
 from hypothesis import settings
@@ -41,13 +41,12 @@ class Replica:
     tokens: dict[str, Tokens]
     at_hand: TokensAtHand
     store: StoreOfOne
-    sources: dict[str, FileSource]
     given: list[tuple[str, AccessToken]] = field(default_factory=list)
 
-    async def start(self, previous: Mapping[str, AccessToken | None]) -> None:
-        """Start to fetch the tokens that are not in `previous`."""
+    async def start(self, before: Replica | None = None) -> None:
+        """Start to fetch tokens, after `before`."""
         for client, tokens in self.tokens.items():
-            await tokens.start(previous.get(client))
+            await tokens.start(None if before is None else before.tokens[client])
 
     async def close(self) -> None:
         """Stop."""
@@ -87,8 +86,6 @@ class ReplicaMachine(RuleBasedStateMachine):
         store = self.sso.stores[name] = StoreOfOne(self.shared, name)
         endpoint = EndpointOfOne(self.sso, name)
         sources = {client: FileSource(endpoint, client, self.file) for client in CLIENTS}
-        for client, source in sources.items() if before is not None else ():
-            source.take_over(before.sources[client])
         at_hand = tokens_at_hand(self.clock) if before is None else before.at_hand
         tokens = make_tokens(
             sources,
@@ -100,19 +97,19 @@ class ReplicaMachine(RuleBasedStateMachine):
             times=TimeSource(self.clock, self.clock.wall, self.clock.call_later),
             rng=random.Random(self.born),  # noqa: S311 - the same jitter in every run
         )
-        made = self.replicas[name] = Replica(name, tokens, at_hand, store, sources)
+        made = self.replicas[name] = Replica(name, tokens, at_hand, store)
         return made
 
     @initialize()
     def first_replica_starts(self) -> None:
         """There is always one."""
-        self._run(self._made().start({}))
+        self._run(self._made().start())
 
     @precondition(lambda self: len(self.replicas) < 3)
     @rule()
     def replica_starts(self) -> None:
         """Another one comes."""
-        self._run(self._made().start({}))
+        self._run(self._made().start())
 
     @precondition(lambda self: len(self.replicas) > 1)
     @rule(data=st.data(), killed=st.booleans())
@@ -130,14 +127,7 @@ class ReplicaMachine(RuleBasedStateMachine):
         old = self._pick(data)
         new = self._made(old)
         kept = {client: old.tokens[client].current() for client in CLIENTS}
-
-        async def replace() -> None:
-            await new.start(kept)
-            for client, token in kept.items():
-                if token and new.sources[client].store_key != old.sources[client].store_key:
-                    new.tokens[client].fetch_now()
-
-        self._run(replace())
+        self._run(new.start(old))
         new.given = [(client, token) for client, token in kept.items() if token]
         self._leave(old)
 

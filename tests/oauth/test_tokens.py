@@ -380,7 +380,7 @@ class TestFailure:
 
         source = Broken()
         tokens = given.made()["default"]
-        tokens._credential = source
+        tokens.credential = source
         with pytest.raises(GatewayError, match="sso-unavailable"):
             await tokens.wait_for_token()
         await given.clock.advance(1)
