@@ -167,20 +167,26 @@ class TestRequest:
         assert len(sso.requests) == 1
 
     def test_store_key_changes_with_what_is_asked(self, endpoint: TokenEndpoint) -> None:
-        """Another secret, scope or parameter is another key, and none of them shows in it."""
+        """Another secret, platform, scope or parameter is another key, and none shows in it."""
 
-        def key(secret: str = SECRET, **fields: Any) -> StoreKey:
+        def key(secret: str = SECRET, platform: str = "https://a.test", **fields: Any) -> StoreKey:
             return Credential(
                 endpoint=endpoint,
                 settings=CredentialSettings(client_id=CLIENT, **fields),
-                platform="https://platform.test/r5",
+                platform=platform,
                 name="default",
                 authenticators=parse_client_secrets(CLIENT, Secret(secret), in_header=False),
             ).store_key
 
-        keys = {key(), key("other"), key(scope="a"), key(extra_params={"a": SECRET})}
-        assert len(keys) == 4
-        assert len({key.name for key in keys}) == 4
+        keys = {
+            key(),
+            key("other"),
+            key(platform="https://b.test"),
+            key(scope="a"),
+            key(extra_params={"a": SECRET}),
+        }
+        assert len(keys) == 5
+        assert len({key.name for key in keys}) == 5
         assert not any(SECRET in repr(key) or CLIENT in repr(key) for key in keys)
 
 
